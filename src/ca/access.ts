@@ -1,0 +1,85 @@
+/**
+ * Who may ask. Everything is denied that no grant allows. The store implements `Access`; HTTP and the issuance
+ * cycle consume it.
+ */
+import type { NameRules } from '../policy/names.ts'
+
+export type Role = 'requester' | 'approver' | 'operator' | 'auditor' | 'admin'
+export const roles: readonly Role[] = ['requester', 'approver', 'operator', 'auditor', 'admin']
+
+export interface Grant {
+  readonly id: string
+  readonly principal: string
+  readonly role: Role
+  /** Profiles a requester may use; null where the role is not `requester`. */
+  readonly profiles: readonly string[] | null
+  /** Narrower name rules, applied beside the profile's own. */
+  readonly names: NameRules | null
+  readonly createdAt: Date
+  readonly createdBy: string
+}
+
+export interface Principal {
+  readonly name: string
+  readonly createdAt: Date
+  readonly createdBy: string
+  readonly disabledAt: Date | null
+}
+
+export interface Token {
+  readonly id: string
+  readonly principal: string
+  readonly label: string
+  readonly createdAt: Date
+  readonly createdBy: string
+  readonly expiresAt: Date | null
+  readonly revokedAt: Date | null
+  /** To the minute; a convenience, not a record. */
+  readonly lastUsedAt: Date | null
+}
+
+/** Somebody who has proved who they are, and what they may do at this moment. */
+export interface Caller {
+  readonly principal: string
+  readonly token: string
+  readonly grants: readonly Grant[]
+}
+
+export interface NewGrant {
+  readonly principal: string
+  readonly role: Role
+  readonly profiles: readonly string[] | null
+  readonly names: NameRules | null
+}
+
+export interface NewToken {
+  readonly principal: string
+  readonly label: string
+  readonly expiresAt: Date | null
+}
+
+/** Every change is durable, and on the roll, when its promise resolves; it holds on every replica within two seconds. */
+export interface Access {
+  /** Throws `auth.invalid`, for every reason alike. */
+  authenticate(secret: string): Promise<Caller>
+  createPrincipal(name: string, by: string): Promise<Principal>
+  listPrincipals(): Promise<readonly Principal[]>
+  readPrincipal(name: string): Promise<Principal>
+  /** Closes a principal for good; its tokens stop working. Idempotent. `profile.lockout` for the last administrator. */
+  disablePrincipal(name: string, by: string): Promise<void>
+  createGrant(grant: NewGrant, by: string): Promise<Grant>
+  listGrants(principal?: string): Promise<readonly Grant[]>
+  /** Idempotent. `profile.lockout` for the last administrator's. */
+  revokeGrant(id: string, by: string): Promise<void>
+  /** The secret is returned once and kept nowhere. */
+  createToken(token: NewToken, by: string): Promise<Token & { readonly secret: string }>
+  listTokens(principal?: string): Promise<readonly Token[]>
+  /** Idempotent. `profile.lockout` for the last administrator's last token. */
+  revokeToken(id: string, by: string): Promise<void>
+}
+
+export const hasRole = (caller: Caller, role: Role): boolean => caller.grants.some((grant) => grant.role === role)
+
+/** The grants under which the caller may ask for this profile; empty means 403. */
+export const requesterGrants = (caller: Caller, profile: string): readonly Grant[] =>
+  caller.grants.filter((grant) => grant.role === 'requester' && grant.profiles?.includes(profile))

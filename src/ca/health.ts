@@ -1,0 +1,11 @@
+/** Whether this instance can issue, and why not. */
+export interface HealthCheck {
+  readonly name: 'database' | 'key' | 'clock' | 'roll' | 'queue'
+  readonly ok: boolean
+  readonly reason: string
+}
+
+export interface Health {
+  /** At most a few seconds old, never waits for more than a second. */
+  ready(): Promise<readonly HealthCheck[]>
+}

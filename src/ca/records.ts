@@ -1,0 +1,106 @@
+/** What auditors read: certificates, refusals, events. The store implements `Records`; nothing here changes anything. */
+import type { Violation } from '../errors.ts'
+import type { Name } from '../x509/names.ts'
+
+export interface CertificateRecord {
+  readonly serial: string
+  readonly certificate: Buffer
+  /** Issuers above the leaf, without the root. */
+  readonly chain: readonly Buffer[]
+  readonly profile: { readonly name: string; readonly version: number }
+  readonly principal: string
+  readonly issuer: string
+  readonly subject: string
+  readonly names: readonly Name[]
+  readonly keySha256: string
+  readonly notBefore: Date
+  readonly notAfter: Date
+  readonly issuedAt: Date
+  readonly index: number
+  /** `expired` is by the database's clock; `revoked` comes with revocation. */
+  readonly status: 'valid' | 'expired' | 'revoked'
+}
+
+export interface CertificateFilter {
+  readonly serial?: string
+  /** An exact name of any kind, or `*.suffix` for every DNS name below the suffix. */
+  readonly name?: string
+  /** Exact subject, RFC 4514. */
+  readonly subject?: string
+  readonly profile?: string
+  readonly principal?: string
+  readonly issuer?: string
+  readonly status?: CertificateRecord['status']
+  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
+  readonly key?: string
+  readonly issuedAfter?: Date
+  readonly issuedBefore?: Date
+  readonly expiresAfter?: Date
+  readonly expiresBefore?: Date
+}
+
+export interface RefusalRecord {
+  readonly id: string
+  readonly at: Date
+  readonly principal: string
+  readonly profile: string | null
+  readonly code: string
+  readonly detail: string
+  readonly digest: string
+  readonly violations: readonly Violation[]
+}
+
+export interface RefusalFilter {
+  readonly principal?: string
+  readonly profile?: string
+  readonly code?: string
+  readonly after?: Date
+  readonly before?: Date
+}
+
+/** One entry of the roll: its exact bytes as text, with its place and hash. */
+export interface EventRecord {
+  readonly index: number
+  readonly leafHash: string
+  readonly entry: string
+}
+
+export interface EventFilter {
+  readonly type?: string
+  readonly serial?: string
+  readonly fromIndex?: number
+}
+
+export interface PageRequest {
+  /** 1 to 1,000. */
+  readonly limit: number
+  readonly cursor?: string
+}
+
+export interface Page<T> {
+  readonly items: readonly T[]
+  /** Absent on the last page. */
+  readonly next?: string
+}
+
+export interface IssuerRecord {
+  readonly name: string
+  readonly authority: string
+  readonly state: 'staged' | 'active' | 'retiring' | 'crl-only' | 'retired'
+  readonly certificate: Buffer
+  /** Above the issuer, the root last. */
+  readonly chain: readonly Buffer[]
+}
+
+/** Cursors are opaque and bound to their filter: another filter's cursor is `request.cursor`. */
+export interface Records {
+  /** Throws `certificate.not_found`. */
+  certificate(serial: string): Promise<CertificateRecord>
+  /** Newest first; by name, ordered by name and then newest first. */
+  certificates(filter: CertificateFilter, page: PageRequest): Promise<Page<CertificateRecord>>
+  refusals(filter: RefusalFilter, page: PageRequest): Promise<Page<RefusalRecord>>
+  /** Oldest first. */
+  events(filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>>
+  authorities(): Promise<readonly string[]>
+  issuers(): Promise<readonly IssuerRecord[]>
+}

@@ -1,0 +1,148 @@
+/**
+ * Every problem that Chancery answers with, in one table: code → status, title, whether to try again, what to do next.
+ * The HTTP layer turns a `Problem` into an RFC 9457 document; `docs/errors.md` is tested against this table both ways.
+ * Nothing else throws domain errors; any other exception is a defect and becomes a bare 500 and a log line.
+ */
+
+export interface ProblemKind {
+  readonly status: number
+  readonly title: string
+  /** May the same request succeed later without being changed? Controllers live by this. */
+  readonly retryable: boolean
+  /** What the caller does next, one sentence. */
+  readonly next: string
+}
+
+/** One check that failed: which, where, on what value, and why. */
+export interface Violation {
+  readonly check: string
+  readonly field: string
+  readonly value: string
+  readonly reason: string
+}
+
+export interface ProblemOptions {
+  readonly violations?: readonly Violation[]
+  /** Seconds until a retry is worth it; sent as Retry-After. */
+  readonly retryAfter?: number
+  /** Offset in the decoded input, in octets, where a parser stopped. */
+  readonly offset?: number
+  /** Further members of the problem document (RFC 9457 3.2), e.g. the list of all checks. */
+  readonly extra?: Readonly<Record<string, unknown>>
+  /** For the log only; never leaves the process. */
+  readonly cause?: unknown
+}
+
+const bad = (title: string, next: string): ProblemKind => ({ status: 400, title, retryable: false, next })
+const refused = (title: string, next: string): ProblemKind => ({ status: 422, title, retryable: false, next })
+const later = (title: string, next: string): ProblemKind => ({ status: 503, title, retryable: true, next })
+
+export const problems = {
+  // Reading the request: bytes that are not what they claim to be.
+  'csr.pem': bad('Not one PEM certificate request', 'Send exactly one CERTIFICATE REQUEST block and nothing else.'),
+  'csr.key_material': bad('Private key material received', 'Treat that key as exposed: make a new one, and send only the request.'),
+  'csr.der': bad('Not strict DER', 'Encode the request in DER (X.690); the offset says where it stops being DER.'),
+  'csr.version': bad('Unknown PKCS#10 version', 'Send version 0 (RFC 2986 4.1).'),
+  'csr.attribute': bad('Malformed request attribute', 'Send at most one extensionRequest attribute with one value.'),
+  'csr.sig_alg': bad('Signature algorithm not accepted', 'Sign the request with SHA-256 or better and the algorithm of its key.'),
+  'csr.pop': bad('Proof of possession failed', 'Sign the request with the private key of the public key in it.'),
+  'csr.too_large': { status: 413, title: 'Request too large', retryable: false, next: 'Keep the body under 64 KiB and the request under 16 KiB of DER.' },
+  'request.malformed': bad('Malformed request', 'Mend what the violations name; unknown fields are errors.'),
+  'request.cursor': bad('Unknown cursor', 'Use a cursor as it was returned, with the same filters.'),
+  'request.media_type': { status: 415, title: 'Media type not accepted', retryable: false, next: 'Use one of the media types that the description lists for this call.' },
+  'request.not_acceptable': { status: 406, title: 'No representation is acceptable', retryable: false, next: 'Ask for a media type that the description lists for this call.' },
+  'request.too_large': { status: 413, title: 'Body too large', retryable: false, next: 'Send a smaller body; the detail names the bound.' },
+  'request.timeout': { status: 408, title: 'The request took too long to arrive', retryable: true, next: 'Send the whole request within ten seconds.' },
+  'request.method': { status: 405, title: 'Method not allowed', retryable: false, next: 'Use a method that the Allow header lists.' },
+  'request.not_found': { status: 404, title: 'No such resource', retryable: false, next: 'Check the path and the name in it.' },
+
+  // The key: judged on its DER, before OpenSSL sees it.
+  'key.encoding': refused('Malformed public key', 'Encode the key as RFC 3279, 5480, 8410 or 9881 says.'),
+  'key.unsupported': refused('Key algorithm not supported', 'Use RSA, P-256, P-384, P-521, Ed25519 or ML-DSA.'),
+  'key.type': refused('Key type not allowed by the profile', 'Use a key type that the profile lists.'),
+  'key.size': refused('Key size not allowed', 'Use RSA of 2048, 3072, 4096 or 8192 bits that the profile allows.'),
+  'key.weak': refused('Weak key', 'Make a new key with a sound generator.'),
+  'key.blocked': refused('Blocked key', 'Make a new key; this one is known to be compromised or is not yours to certify.'),
+
+  // Names and subject.
+  'subject.syntax': refused('Malformed subject', 'Use well-formed, single-valued attributes within the bounds of RFC 5280 appendix A.'),
+  'subject.forbidden': refused('Subject not allowed by the profile', 'Ask for a subject that the profile allows.'),
+  'san.syntax': refused('Malformed subject alternative name', 'Use names in their preferred form (RFC 5280 4.2.1.6).'),
+  'san.ip_as_dns': refused('An IP address in a DNS name', 'Put addresses into iPAddress names.'),
+  'san.duplicate': refused('A name occurs twice', 'Name each name once; case does not distinguish DNS names.'),
+  'san.count': refused('Too many names', 'Ask for fewer names, or split them over several certificates.'),
+  'san.empty': refused('No names', 'Leave the extension out, or put at least one name into it.'),
+  'san.type': refused('Kind of name not accepted', 'Use DNS names, IP addresses, URIs or mail addresses.'),
+  'san.forbidden': refused('Name not allowed', 'Ask for names that the profile and your grant allow.'),
+  'san.required': refused('A required name is missing', 'Add a name of a kind that the profile requires.'),
+
+  // Extensions and validity.
+  'ext.syntax': refused('Malformed extension', 'Encode the extension as RFC 5280 says.'),
+  'ext.duplicate': refused('An extension occurs twice', 'Send each extension once (RFC 5280 4.2).'),
+  'ext.forbidden': refused('Extension not allowed', 'Leave the extension out; the profile decides what a certificate contains.'),
+  'ext.usage': refused('Usage not allowed by the profile', 'Ask for usages that the profile grants, or for none.'),
+  'validity.forbidden': refused('Validity not allowed by the profile', 'Ask for a validity within the bounds of the profile.'),
+  'validity.issuer': refused('The certificate would outlive its issuer', 'Ask for a shorter validity; an operator should rotate the issuer.'),
+  'policy.bind': refused('Names are not tied as the profile demands', 'Ask for the names that belong to this subject or caller.'),
+  'policy.rule': refused('A rule of the profile refuses the request', 'See the message of the rule in the violations.'),
+  'policy.lint': { status: 500, title: 'The certificate failed its own lint', retryable: false, next: 'Tell the operator: the profile yields a certificate that Chancery will not sign.' },
+
+  // Who asks.
+  'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours.' },
+  'auth.invalid': { status: 401, title: 'Credentials not accepted', retryable: false, next: 'Use a token that is whole, not expired and not revoked.' },
+  'auth.forbidden': { status: 403, title: 'Not allowed', retryable: false, next: 'Ask an administrator for a grant that covers this call.' },
+  'rate.limited': { status: 429, title: 'Too many requests', retryable: true, next: 'Wait as Retry-After says, then send the same request.' },
+
+  // State.
+  'profile.not_found': { status: 404, title: 'No such profile', retryable: false, next: 'Check the name; GET /v1/profiles lists the profiles.' },
+  'profile.invalid': refused('The profile document is not valid', 'Mend each fault that the violations list, with its place.'),
+  'profile.lockout': { status: 409, title: 'This would lock out the last administrator', retryable: false, next: 'Give another principal the admin role first.' },
+  'certificate.not_found': { status: 404, title: 'No such certificate', retryable: false, next: 'Check the serial: 32 hexadecimal digits.' },
+  'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
+  'grant.not_found': { status: 404, title: 'No such grant', retryable: false, next: 'Check the id; GET /v1/grants lists the grants.' },
+  'token.not_found': { status: 404, title: 'No such token', retryable: false, next: 'Check the id; GET /v1/tokens lists the tokens.' },
+  'authority.not_found': { status: 404, title: 'No such authority', retryable: false, next: 'Check the name; GET /v1/authorities lists the authorities.' },
+  'issuer.not_found': { status: 404, title: 'No such issuer', retryable: false, next: 'Check the name; GET /v1/issuers lists the issuers.' },
+  'state.exists': { status: 409, title: 'It exists already', retryable: false, next: 'Choose another name, or use what is there.' },
+  'precondition.failed': { status: 412, title: 'Changed in the meantime', retryable: false, next: 'Fetch it again, redo the change, and send its new ETag in If-Match.' },
+  'precondition.required': { status: 428, title: 'Precondition required', retryable: false, next: 'Send If-Match with the ETag of what you change, or If-None-Match: * to create.' },
+  'idempotency.key': bad('Malformed Idempotency-Key', 'Use 1 to 128 visible ASCII characters.'),
+  'idempotency.reused': { status: 409, title: 'Idempotency-Key used for another request', retryable: false, next: 'Use a new key for a different request.' },
+  'request.in_progress': later('The first request under this key is still open', 'Send the same request again after Retry-After; it will not be issued twice.'),
+  'issuance.abandoned': later('The issuance was abandoned', 'Send the same request again; it gets a new serial.'),
+
+  // Our side.
+  'overload.queue': later('Too many requests are waiting', 'Wait as Retry-After says, then send the same request.'),
+  'service.stopping': later('The service is stopping', 'Send the same request again; another instance will answer.'),
+  'hsm.unavailable': later('The signing key is not available', 'Send the same request again after Retry-After.'),
+  'hsm.deadline': later('Signing took too long', 'Send the same request again after Retry-After.'),
+  'hsm.bad_signature': later('A signature failed its check', 'Send the same request again; tell the operator if it recurs.'),
+  'db.unavailable': later('The database is not available', 'Send the same request again, with the same Idempotency-Key.'),
+  'clock.skewed': later('The clock cannot be trusted', 'Send the same request again; tell the operator if it recurs.'),
+  'issuer.unavailable': later('The authority has no active issuer', 'Send the same request again after an operator has activated an issuer.'),
+  'internal': { status: 500, title: 'Internal error', retryable: false, next: 'Report the requestId to the operator.' },
+} as const satisfies Readonly<Record<string, ProblemKind>>
+
+export type ProblemCode = keyof typeof problems
+
+/** The one error of the domain. `detail` is safe to show to whoever asked; `cause` is not. */
+export class Problem extends Error {
+  readonly code: ProblemCode
+  readonly detail: string
+  readonly options: ProblemOptions
+
+  constructor(code: ProblemCode, detail: string, options: ProblemOptions = {}) {
+    super(`${code}: ${detail}`, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'Problem'
+    this.code = code
+    this.detail = detail
+    this.options = options
+  }
+
+  get kind(): ProblemKind {
+    return problems[this.code]
+  }
+}
+
+export const isProblem = (error: unknown, code?: ProblemCode): error is Problem =>
+  error instanceof Problem && (code === undefined || error.code === code)
