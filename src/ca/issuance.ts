@@ -1,0 +1,58 @@
+/** The face of issuing: what HTTP asks for and what it gets. `issue.ts` tells the story. */
+import type { CheckResult, Note } from '../policy/decide.ts'
+import type { Violation } from '../errors.ts'
+import type { KeyUsage } from '../x509/extensions.ts'
+import type { Name } from '../x509/names.ts'
+import type { Caller } from './access.ts'
+
+export interface IssueInput {
+  /** DER, not yet looked at. */
+  readonly csr: Buffer
+  readonly profile: string
+  /** 1 to 128 visible ASCII characters; under it, at most one certificate is ever issued for one principal. */
+  readonly idempotencyKey?: string
+  /** Seconds, both ends included. */
+  readonly validity?: number
+  /** Replaces the names in the CSR as a whole. */
+  readonly names?: readonly Name[]
+  readonly keyUsage?: readonly KeyUsage[]
+  readonly extendedKeyUsage?: readonly string[]
+}
+
+export interface Issued {
+  readonly serial: string
+  readonly certificate: Buffer
+  /** Issuers above the leaf, without the root. */
+  readonly chain: readonly Buffer[]
+  readonly profile: { readonly name: string; readonly version: number }
+  readonly issuer: string
+  readonly notBefore: Date
+  readonly notAfter: Date
+  /** Place on the roll, and the hash of the entry there. */
+  readonly index: number
+  readonly leafHash: Buffer
+  /** What was dropped or shortened; empty on a replay. */
+  readonly notes: readonly Note[]
+  readonly replayed: boolean
+}
+
+/** A decision in full, and the certificate that would be: its TBS, never signed. */
+export interface Explanation {
+  readonly allowed: boolean
+  readonly checks: readonly CheckResult[]
+  readonly violations: readonly Violation[]
+  readonly notes: readonly Note[]
+  readonly tbs?: Buffer
+}
+
+export interface Issuance {
+  /**
+   * Issues one certificate. Resolves after its commit is acknowledged; rejects with a `Problem` whose `retryable`
+   * says whether the same call, under the same key, may succeed. Refusals are recorded.
+   */
+  issue(caller: Caller, input: IssueInput): Promise<Issued>
+  /** The dry run. Records nothing. Rejects only where the request cannot be read or the caller may not ask. */
+  explain(caller: Caller, input: IssueInput): Promise<Explanation>
+  /** How many requests are under way; HTTP refuses before the bound grows latency. */
+  readonly pending: number
+}
