@@ -1,0 +1,360 @@
+/**
+ * One issuance, from the question to the answer. The order of effects is the product (docs/issuance-cycle.md): every
+ * signature is recorded before it is made, and every answer is given after its commit. A crash between any two steps
+ * leaves records that say so; `reconcile.ts` ends what stays open.
+ */
+import { createHash, verify } from 'node:crypto'
+import { canonicalJson } from '../canonical.ts'
+import { isProblem, Problem } from '../errors.ts'
+import { type Context, type Decision, decide, type Note, type Plan, recheck, refusal } from '../policy/decide.ts'
+import type { Profile } from '../policy/profile.ts'
+import { type CertificationRequest, parseRequest, verifyPossession } from '../x509/csr.ts'
+import { formatSubject } from '../x509/subject.ts'
+import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
+import { type Caller, type Grant, requesterGrants } from './access.ts'
+import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
+import type { Issuer, Issuers } from './issuer.ts'
+import { lint } from './lint.ts'
+import type { Meter } from './meter.ts'
+import type { Policies } from './policies.ts'
+import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
+
+export interface IssuanceDeps {
+  readonly recorder: Recorder
+  readonly policies: Policies
+  readonly issuers: Issuers
+  readonly meter: Meter
+  readonly clock: () => Date
+  readonly random: (octets: number) => Buffer
+  readonly newId: () => string
+  /** Resolves after so many milliseconds; injected so that tests need not wait. */
+  readonly sleep: (milliseconds: number) => Promise<void>
+  /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
+  readonly assertClock: () => void
+  readonly limits: {
+    readonly queue: number
+    readonly requestDeadlineMs: number
+    readonly signingDeadlineMs: number
+  }
+}
+
+export const openIssuance = (deps: IssuanceDeps): Issuance => {
+  let pending = 0
+  return {
+    get pending() {
+      return pending
+    },
+    async issue(caller, input) {
+      if (pending >= deps.limits.queue) throw new Problem('overload.queue', `${pending} requests are waiting.`, { retryAfter: 1 })
+      pending += 1
+      try {
+        return await cycle(deps, caller, input)
+      } catch (error) {
+        await recordRefused(deps, caller, input, error)
+        throw error
+      } finally {
+        pending -= 1
+      }
+    },
+    explain: (caller, input) => explain(deps, caller, input),
+  }
+}
+
+const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Issued> => {
+  const lap = deps.meter.laps()
+  // 1. The caller was authenticated; without a grant for this profile nothing of the request is looked at.
+  const grants = authorise(caller, input.profile)
+
+  // 2. A request known under its key is answered from the records, whatever the policy says today.
+  const request = newRequest(deps, caller, input)
+  const prior = await findPrior(deps, request)
+  if (prior?.certificate) return answer(deps, prior.certificate, [], true)
+  lap('replay')
+
+  // 3. Bytes to values, strictly; then proof that the asker holds the key.
+  const csr = await readRequest(deps, input)
+  lap('read')
+
+  // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
+  const profile = currentProfile(deps, input.profile)
+  const issuer = deps.issuers.active(profile.authority)
+  const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
+  if (!decision.allowed) throw refusal(decision)
+  lap('decide')
+
+  // 5. The very octets to be signed, read back and judged again.
+  const intent = prepare(deps, { issuer, decision, request: { ...request, id: prior?.id ?? request.id }, attempt: (prior?.attempts ?? 0) + 1 })
+  lap('prepare')
+
+  // 6. Durable before the key is touched. While the key is known to be gone, or the clock is wrong, not even this.
+  issuer.assertAvailable()
+  deps.assertClock()
+  if ((await deps.recorder.recordIntent(intent)) === 'taken') return await whoeverCameFirst(deps, request)
+  lap('intent')
+
+  // 7. Once. An unknown outcome means a new serial under the same request, never a second try of this one.
+  const signature = await sign(deps, issuer, intent)
+  lap('sign')
+
+  // 8. A fault in the signer must not reach a relying party.
+  await checkSignature(issuer, intent.tbs, signature)
+  lap('check')
+
+  // 9. Outcome, certificate, entry and head in one transaction.
+  const { plan } = decision
+  const certificate = encodeCertificate(intent.tbs, issuer.key.algorithm, signature)
+  const enrolled = await deps.recorder.recordCertificate({
+    intent,
+    signature,
+    event: {
+      type: 'certificate.issued',
+      serial: intent.serial.toString('hex'),
+      certificate: certificate.toString('base64'),
+      issuer: issuer.name,
+      principal: caller.principal,
+      profile: intent.profile,
+      request: request.digest.toString('hex'),
+      plan: intent.plan.toString('hex'),
+    },
+    subject: formatSubject(plan.subject),
+    names: plan.names,
+    keySha256: plan.key.sha256,
+    notBefore: plan.notBefore,
+    notAfter: plan.notAfter,
+  })
+  lap('record')
+
+  // 10. Only now does anyone learn of it. (The checkpoint over the committed head is signed here.)
+  deps.meter.issued(input.profile)
+  return {
+    serial: intent.serial.toString('hex'),
+    certificate,
+    chain: issuer.chain,
+    profile: intent.profile,
+    issuer: issuer.name,
+    notBefore: plan.notBefore,
+    notAfter: plan.notAfter,
+    index: enrolled.index,
+    leafHash: enrolled.leafHash,
+    notes: decision.notes,
+    replayed: false,
+  }
+}
+
+const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Explanation> => {
+  const grants = authorise(caller, input.profile)
+  const csr = await readRequest(deps, input)
+  const profile = currentProfile(deps, input.profile)
+  const issuer = deps.issuers.active(profile.authority)
+  const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
+  const { checks, notes } = decision
+  if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
+  const { tbs } = prepare(deps, { issuer, decision, request: newRequest(deps, caller, input), attempt: 1 })
+  return { allowed: true, checks, violations: [], notes, tbs }
+}
+
+// Step 1 ------------------------------------------------------------------------------------------------------------
+
+const authorise = (caller: Caller, profile: string): readonly Grant[] => {
+  const grants = requesterGrants(caller, profile)
+  if (grants.length > 0) return grants
+  throw new Problem('auth.forbidden', `${caller.principal} has no grant to request certificates of profile ${JSON.stringify(profile)}.`)
+}
+
+// Step 2 ------------------------------------------------------------------------------------------------------------
+
+const newRequest = (deps: IssuanceDeps, caller: Caller, input: IssueInput): RequestRow => ({
+  id: deps.newId(),
+  principal: caller.principal,
+  key: input.idempotencyKey ?? null,
+  digest: requestDigest(input),
+})
+
+/** SHA-256 over the CSR's DER, the profile and the options: what makes two requests the same. */
+const requestDigest = ({ csr, profile, validity, names, keyUsage, extendedKeyUsage }: IssueInput): Buffer => {
+  const asked = { csr: sha256(csr).toString('hex'), profile, validity, names, keyUsage, extendedKeyUsage }
+  return sha256(canonicalJson(asked))
+}
+
+/** The earlier request under this key, when its intents have all ended. Waits, within the deadline, while one is open. */
+const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<PriorRequest | undefined> => {
+  if (request.key === null) return undefined
+  for (let waited = 0, pause = firstPauseMs; ; waited += pause, pause = Math.min(pause * 2, longestPauseMs)) {
+    const prior = await deps.recorder.findRequest(request.principal, request.key)
+    if (prior && !prior.digest.equals(request.digest)) {
+      throw new Problem('idempotency.reused', 'This Idempotency-Key belongs to a request with other content.')
+    }
+    if (!prior?.open) return prior
+    if (waited + pause > deps.limits.requestDeadlineMs) {
+      throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', { retryAfter: 5 })
+    }
+    await deps.sleep(pause)
+  }
+}
+
+/** Another call under the same key got its intent in first: its certificate is ours, and so is its failure. */
+const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued> => {
+  const prior = await findPrior(deps, request)
+  if (prior?.certificate) return answer(deps, prior.certificate, [], true)
+  throw new Problem('request.in_progress', 'Another call under this Idempotency-Key came first and did not end in a certificate.', { retryAfter: 1 })
+}
+
+// Steps 3 and 4 -----------------------------------------------------------------------------------------------------
+
+const readRequest = async (deps: IssuanceDeps, input: IssueInput): Promise<CertificationRequest> => {
+  const csr = parseRequest(input.csr, { blocked: deps.issuers.isIssuerKey })
+  await verifyPossession(csr)
+  return csr
+}
+
+const currentProfile = (deps: IssuanceDeps, name: string): Profile => {
+  const profile = deps.policies.current(name)
+  if (!profile) throw new Problem('profile.not_found', `There is no profile ${JSON.stringify(name)}.`)
+  return profile
+}
+
+interface Case {
+  readonly profile: Profile
+  readonly issuer: Issuer
+  readonly caller: Caller
+  readonly grants: readonly Grant[]
+  readonly csr: CertificationRequest
+  readonly input: IssueInput
+  readonly now: Date
+}
+
+type Judged = Decision & { readonly profile: Profile; readonly context: Context }
+
+/** The first grant that allows the request decides; when none does, the first one's reasons are told. */
+const judge = ({ profile, issuer, caller, grants, csr, input, now }: Case): Judged => {
+  const { names, validity, keyUsage, extendedKeyUsage } = input
+  const ask = {
+    csr,
+    ...(names && { names }),
+    ...(validity !== undefined && { validity }),
+    ...(keyUsage && { keyUsage }),
+    ...(extendedKeyUsage && { extendedKeyUsage }),
+  }
+  let first: Judged | undefined
+  for (const grant of grants) {
+    const context: Context = { now, principal: caller.principal, issuer: issuer.bounds, ...(grant.names && { grantRules: grant.names }) }
+    const judged = { ...decide(profile, ask, context), profile, context }
+    if (judged.allowed) return judged
+    first ??= judged
+  }
+  if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
+  return first
+}
+
+// Step 5 ------------------------------------------------------------------------------------------------------------
+
+interface Preparation {
+  readonly issuer: Issuer
+  readonly decision: Judged & { readonly allowed: true }
+  readonly request: RequestRow
+  readonly attempt: number
+}
+
+const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Preparation): Intent => {
+  const { plan, profile, context } = decision
+  const serial = newSerial(deps.random)
+  const shard = serial.readUInt32BE(serialOctets - 4) % issuer.shards
+  const { subject, names, key, notBefore, notAfter } = plan
+  const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
+  const facts = lint(tbs, { plan, serial, shard, issuer })
+  const violations = recheck(profile, facts, context)
+  if (violations.length > 0) throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', { violations })
+  return { request, attempt, serial, issuer: issuer.name, shard, profile: { name: profile.name, version: profile.version }, tbs, plan: planDigest(plan) }
+}
+
+/** 16 octets, positive, never shortened: two bits are fixed (01), 126 are random (RFC 5280 4.1.2.2). */
+export const newSerial = (random: (octets: number) => Buffer): Buffer => {
+  const serial = random(serialOctets)
+  serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40
+  return serial
+}
+
+/** SHA-256 over what was decided, with the validity as a span, so that a plan approved today is the plan issued tomorrow. */
+const planDigest = (plan: Plan): Buffer =>
+  sha256(
+    canonicalJson({
+      authority: plan.authority,
+      profile: plan.profile,
+      subject: plan.subject,
+      names: plan.names,
+      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
+      key: plan.key.sha256.toString('hex'),
+      keyUsage: plan.keyUsage,
+      extendedKeyUsage: plan.extendedKeyUsage,
+      revocation: plan.revocation,
+    }),
+  )
+
+// Steps 7 and 8 -----------------------------------------------------------------------------------------------------
+
+const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise<Buffer> => {
+  const signature = await withDeadline(issuer.sign(intent.tbs), deps.limits.signingDeadlineMs)
+  if (signature === 'late') throw new Problem('hsm.deadline', `No signature within ${deps.limits.signingDeadlineMs} ms.`, { retryAfter: 5 })
+  if (Buffer.isBuffer(signature)) return signature
+  if (signature.when === 'before') await deps.recorder.recordUnsigned(intent)
+  throw new Problem('hsm.unavailable', 'The signing key did not sign.', { retryAfter: 5, cause: signature })
+}
+
+const checkSignature = (issuer: Issuer, tbs: Buffer, signature: Buffer): Promise<void> =>
+  new Promise((resolve, reject) => {
+    verify(issuer.key.algorithm.hash, tbs, issuer.verifyInput, signature, (cause, valid) => {
+      if (valid) resolve()
+      else reject(new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5, cause }))
+    })
+  })
+
+const withDeadline = async <T>(work: Promise<T>, milliseconds: number): Promise<T | 'late'> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(() => resolve('late'), milliseconds)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+// Step 10 -----------------------------------------------------------------------------------------------------------
+
+const answer = (deps: IssuanceDeps, row: IssuedRow, notes: readonly Note[], replayed: boolean): Issued => {
+  const issuer = deps.issuers.byName(row.issuer)
+  return {
+    serial: row.serial.toString('hex'),
+    certificate: encodeCertificate(row.tbs, issuer.key.algorithm, row.signature),
+    chain: issuer.chain,
+    profile: row.profile,
+    issuer: row.issuer,
+    notBefore: row.notBefore,
+    notAfter: row.notAfter,
+    index: row.index,
+    leafHash: row.leafHash,
+    notes,
+    replayed,
+  }
+}
+
+/** What policy or parsing turned down is kept, so that nobody has to guess why a client gets nothing. */
+const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInput, error: unknown): Promise<void> => {
+  if (!isProblem(error) || error.kind.retryable || error.kind.status >= 500) return
+  deps.meter.refused(input.profile, error.code)
+  await deps.recorder.recordRefusal({
+    principal: caller.principal,
+    profile: input.profile,
+    code: error.code,
+    detail: error.detail,
+    digest: sha256(input.csr),
+    violations: error.options.violations ?? [],
+  })
+}
+
+const sha256 = (data: Buffer | string): Buffer => createHash('sha256').update(data).digest()
+
+const serialOctets = 16
+const firstPauseMs = 20
+const longestPauseMs = 500

@@ -1,0 +1,102 @@
+/** The records of the cycle, as the cycle needs them. The store implements it; each method says what is durable. */
+import type { CertificateIssued } from '../roll/entries.ts'
+import type { Name } from '../x509/names.ts'
+import type { Violation } from '../errors.ts'
+
+export interface ProfileVersion {
+  readonly name: string
+  readonly version: number
+}
+
+/** One call to issue: new, or known under its idempotency key. */
+export interface RequestRow {
+  /** UUID. */
+  readonly id: string
+  readonly principal: string
+  readonly key: string | null
+  readonly digest: Buffer
+}
+
+/** What is known of an earlier request under the same key. */
+export interface PriorRequest {
+  readonly id: string
+  readonly digest: Buffer
+  /** How many intents it has had. */
+  readonly attempts: number
+  /** Its newest intent has no outcome yet. */
+  readonly open: boolean
+  readonly certificate?: IssuedRow
+}
+
+export interface IssuedRow {
+  readonly serial: Buffer
+  readonly tbs: Buffer
+  readonly signature: Buffer
+  readonly issuer: string
+  readonly profile: ProfileVersion
+  readonly notBefore: Date
+  readonly notAfter: Date
+  readonly index: number
+  readonly leafHash: Buffer
+}
+
+export interface Intent {
+  readonly request: RequestRow
+  /** 1 for the first intent of a request. */
+  readonly attempt: number
+  readonly serial: Buffer
+  readonly issuer: string
+  readonly shard: number
+  readonly profile: ProfileVersion
+  readonly tbs: Buffer
+  /** SHA-256 of the plan. */
+  readonly plan: Buffer
+}
+
+/** A signed certificate on its way to the roll, with what auditors will search it by. */
+export interface Enrolment {
+  readonly intent: Intent
+  readonly signature: Buffer
+  readonly event: CertificateIssued
+  readonly subject: string
+  readonly names: readonly Name[]
+  readonly keySha256: Buffer
+  readonly notBefore: Date
+  readonly notAfter: Date
+}
+
+export interface Enrolled {
+  readonly index: number
+  readonly leafHash: Buffer
+}
+
+export interface Refusal {
+  readonly principal: string
+  readonly profile: string
+  readonly code: string
+  readonly detail: string
+  readonly digest: Buffer
+  readonly violations: readonly Violation[]
+}
+
+export interface Recorder {
+  /** Reads. What a principal has asked under this key before, if anything. */
+  findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
+  /**
+   * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
+   * idempotency key or this attempt, and nothing was recorded.
+   */
+  recordIntent(intent: Intent): Promise<'recorded' | 'taken'>
+  /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */
+  recordUnsigned(intent: Intent): Promise<void>
+  /**
+   * Outcome, certificate, names, entry and the roll's head in one transaction; durable when it resolves. Rejects with
+   * `issuance.abandoned` when the intent has ended without us, with `db.unavailable` when the outcome stayed unknown:
+   * then nothing may be handed out, and the reconciler decides.
+   */
+  recordCertificate(enrolment: Enrolment): Promise<Enrolled>
+  /** Durable when it resolves, or counted when the principal is over its bound. Never rejects. */
+  recordRefusal(refusal: Refusal): Promise<void>
+  /** Resolves when nothing waits. */
+  drain(): Promise<void>
+}

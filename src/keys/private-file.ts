@@ -1,0 +1,62 @@
+/**
+ * Files that hold secrets. What others could read is refused, not warned about; what we write appears whole or not at
+ * all, and only for us.
+ */
+import { randomUUID } from 'node:crypto'
+import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+/**
+ * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
+ * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
+ * fsGroup is 0440).
+ */
+export const readPrivateFile = async (path: string): Promise<Buffer> => {
+  const file = await open(path, 'r')
+  try {
+    const { mode, uid, gid } = await file.stat()
+    if ((mode & 0o077) !== 0 && !isOurGroupsSecret({ mode, uid, gid })) {
+      throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it.`)
+    }
+    return await file.readFile()
+  } finally {
+    await file.close()
+  }
+}
+
+/** Writes a secret file (0600) in a private folder (0700), whole and synced to disk when it resolves. */
+export const writePrivateFile = async (path: string, content: string | Buffer): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const draft = `${path}.${randomUUID()}`
+  const file = await open(draft, 'wx', 0o600)
+  try {
+    await writeAll(file, content)
+    await rename(draft, path)
+    await syncFolder(dirname(path))
+  } catch (error) {
+    await rm(draft, { force: true })
+    throw error
+  }
+}
+
+const writeAll = async (file: FileHandle, content: string | Buffer): Promise<void> => {
+  try {
+    await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+/** A rename survives a power cut only when its folder was synced too. */
+const syncFolder = async (path: string): Promise<void> => {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+const isOurGroupsSecret = ({ mode, uid, gid }: { mode: number; uid: number; gid: number }): boolean =>
+  (mode & 0o037) === 0 && uid === 0 && process.getuid?.() !== 0 && (process.getgroups?.().includes(gid) ?? false)

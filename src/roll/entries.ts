@@ -1,0 +1,112 @@
+/**
+ * What the roll holds: one union of events. An entry is canonical JSON (RFC 8785) of at most 65,535 octets, the bound
+ * of a C2SP tlog-tiles entry; its leaf is SHA-256(0x00 ‖ entry) (RFC 6962 2.1). The form of each type is final: old
+ * entries stay readable for ever, so a field is added only under a new type or with a new `v`. `test/roll/entries.golden`
+ * holds an example of each.
+ */
+import { canonicalJson } from '../canonical.ts'
+
+interface ProfileVersion {
+  readonly name: string
+  readonly version: number
+}
+
+export interface CertificateIssued {
+  readonly type: 'certificate.issued'
+  readonly serial: string
+  /** Base64 of the DER. */
+  readonly certificate: string
+  readonly issuer: string
+  readonly principal: string
+  readonly profile: ProfileVersion
+  /** SHA-256 (hex) of what was asked: CSR, profile and options. */
+  readonly request: string
+  /** SHA-256 (hex) of the plan that was decided. */
+  readonly plan: string
+}
+
+export interface IssuanceAbandoned {
+  readonly type: 'issuance.abandoned'
+  readonly serial: string
+  readonly issuer: string
+  readonly shard: number
+  readonly principal: string
+  readonly profile: ProfileVersion
+  readonly request: string
+  readonly plan: string
+  /** When the intent was recorded, and until when the signature that may exist would be valid. */
+  readonly intended: string
+  readonly notAfter: string
+}
+
+export interface ProfileChanged {
+  readonly type: 'profile.changed'
+  readonly profile: ProfileVersion
+  readonly sha256: string
+  readonly by: string
+}
+
+export interface PrincipalChanged {
+  readonly type: 'principal.created' | 'principal.disabled'
+  readonly principal: string
+  readonly by: string
+}
+
+export interface GrantChanged {
+  readonly type: 'grant.changed'
+  readonly change: 'created' | 'revoked'
+  readonly grant: string
+  readonly principal: string
+  readonly role: string
+  readonly profiles: readonly string[] | null
+  readonly names: unknown
+  readonly by: string
+}
+
+export interface TokenChanged {
+  readonly type: 'token.created' | 'token.revoked'
+  readonly token: string
+  readonly principal: string
+  readonly label: string
+  readonly expires: string | null
+  readonly by: string
+}
+
+export interface IssuerCreated {
+  readonly type: 'issuer.created'
+  readonly issuer: string
+  readonly authority: string
+  /** Base64 of the DER. */
+  readonly certificate: string
+  readonly state: string
+  readonly by: string
+}
+
+export interface ServiceStarted {
+  readonly type: 'service.started'
+  readonly version: string
+  readonly mode: string
+}
+
+export type RollEvent =
+  | CertificateIssued
+  | IssuanceAbandoned
+  | ProfileChanged
+  | PrincipalChanged
+  | GrantChanged
+  | TokenChanged
+  | IssuerCreated
+  | ServiceStarted
+
+/** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
+export const encodeEntry = (event: RollEvent, time: Date): string => {
+  const entry = canonicalJson({ ...event, time: time.toISOString(), v: 1 })
+  if (utf8.encode(entry).length > maxEntryOctets) throw new RangeError(`an entry of type ${event.type} exceeds ${maxEntryOctets} octets`)
+  return entry
+}
+
+/** The octets whose SHA-256 is the leaf of an entry. */
+export const leafInput = (entry: string): Uint8Array => utf8.encode(`\0${entry}`)
+
+export const maxEntryOctets = 65_535
+const utf8 = new TextEncoder()
