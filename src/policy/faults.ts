@@ -1,0 +1,311 @@
+/** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
+import { Settings } from 'typebox/system'
+import * as Value from 'typebox/value'
+import { isProblem, type Violation } from '../errors.ts'
+import { anyExtendedKeyUsage, extendedKeyUsages } from '../x509/extensions.ts'
+import type { NameKind } from '../x509/names.ts'
+import { type AttributeType, assertSubjectSyntax, attributes } from '../x509/subject.ts'
+import { methodsOf } from './bind.ts'
+import { canonicalJson } from './canonical.ts'
+import { type AttributeDocument, keysOf, listOf, type ProfileDocument, ProfileDocumentSchema, parseDuration } from './document.ts'
+import { isRecord, nameKinds, pointer, readPattern, show } from './names.ts'
+import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
+import { isServedBy } from './usages.ts'
+
+/**
+ * The document, if its shape is sound, and every fault. A part whose shape is sound is judged by its sense too, whatever
+ * is wrong elsewhere, so that one attempt shows all there is to mend.
+ */
+export const faultsOf = (input: unknown): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
+  const faults = schemaFaults(input)
+  const sound = soundParts(input)
+  for (const [check, find] of senses) {
+    find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
+  }
+  if (faults.length > 0) return { faults }
+  const document = input as ProfileDocument
+  const oversize = faultOfText(document)
+  return oversize === undefined ? { document, faults } : { faults: [oversize] }
+}
+
+type Sound = Partial<Omit<ProfileDocument, 'subject' | 'names'>> & {
+  readonly subject: Partial<ProfileDocument['subject']>
+  readonly names: Partial<NonNullable<ProfileDocument['names']>>
+}
+type Report = (field: string, value: unknown, reason: string) => void
+type Sense = (sound: Sound, report: Report) => void
+
+const schemaFaults = (input: unknown): Violation[] => {
+  const faults = new Map<string, Violation>()
+  const add = (field: string, value: unknown, reason: string): void => {
+    const key = `${field}\n${reason}`
+    if (!faults.has(key)) faults.set(key, { check: 'profile.schema', field, value: show(value), reason })
+  }
+  for (const { keyword, schemaPath, instancePath, params, message } of allErrors(input)) {
+    // A union speaks for its branches, and `additionalProperties` for the false schema behind it.
+    if (keyword === 'boolean' || schemaPath.includes('/anyOf/')) continue
+    const detail: Readonly<Record<string, unknown>> = { ...params }
+    if (keyword === 'additionalProperties') {
+      for (const name of namesIn(detail.additionalProperties)) add(`${instancePath}/${pointer(name)}`, name, 'is not a known field')
+    } else if (keyword === 'required') {
+      for (const name of namesIn(detail.requiredProperties)) add(`${instancePath}/${pointer(name)}`, '', 'is missing')
+    } else {
+      add(instancePath, at(input, instancePath), reasonOf(keyword, at(ProfileDocumentSchema, schemaPath.slice(1)), message))
+    }
+  }
+  return [...faults.values()]
+}
+
+/** The library stops at eight errors unless told otherwise, and can only be told so globally; we put it back. */
+const allErrors = (input: unknown): ReturnType<typeof Value.Errors> => {
+  const { maxErrors } = Settings.Get()
+  Settings.Set({ maxErrors: 1000 })
+  try {
+    return Value.Errors(ProfileDocumentSchema, input)
+  } finally {
+    Settings.Set({ maxErrors })
+  }
+}
+
+const reasonOf = (keyword: string, schema: unknown, message: string): string => {
+  if (keyword === 'uniqueItems') return 'holds an item twice'
+  if (!isRecord(schema)) return message
+  if (typeof schema.description === 'string') return `must be ${schema.description}`
+  if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
+  return keyword === 'type' ? `must be of type ${show(schema.type)}` : message
+}
+
+const namesIn = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : [])
+
+/** The value at a JSON pointer (RFC 6901); undefined where there is none. */
+const at = (root: unknown, path: string): unknown =>
+  path
+    .split('/')
+    .slice(1)
+    .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
+    .reduce<unknown>((value, token) => {
+      if (Array.isArray(value)) return value[Number(token)]
+      return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
+    }, root)
+
+const soundParts = (input: unknown): Sound => {
+  const { subject, names } = ProfileDocumentSchema.properties
+  return {
+    ...(soundMembers(ProfileDocumentSchema.properties, input) as Sound),
+    subject: soundMembers(subject.properties, at(input, '/subject')),
+    names: soundMembers(names.properties, at(input, '/names')),
+  }
+}
+
+const soundMembers = (schemas: Readonly<Record<string, object>>, input: unknown): Readonly<Record<string, unknown>> =>
+  isRecord(input)
+    ? Object.fromEntries(
+        Object.entries(schemas)
+          .filter(([key, schema]) => Object.hasOwn(input, key) && input[key] !== undefined && Value.Check(schema, input[key]))
+          .map(([key]) => [key, input[key]]),
+      )
+    : {}
+
+const faultOfText = (document: ProfileDocument): Violation | undefined => {
+  const fault = (reason: string): Violation => ({ check: 'profile.schema', field: '', value: '', reason })
+  try {
+    const octets = Buffer.byteLength(canonicalJson(document))
+    return octets <= maxOctets ? undefined : fault(`is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed`)
+  } catch (error) {
+    if (error instanceof TypeError) return fault(`is not plain JSON: ${error.message}`)
+    throw error
+  }
+}
+
+const validityFaults: Sense = ({ validity }, report) => {
+  if (validity === undefined) return
+  const usual = parseDuration(validity.default)
+  const max = parseDuration(validity.max)
+  const backdate = parseDuration(validity.backdate ?? '0s')
+  if (max > maxValidity) report('/validity/max', validity.max, 'is more than 36500d')
+  if (usual > max) report('/validity/default', validity.default, `is more than max, ${validity.max}`)
+  if (backdate > maxBackdate) report('/validity/backdate', validity.backdate, 'is more than 24h')
+  if (usual <= backdate) {
+    const reason = backdate === 0 ? 'is zero' : `is not more than backdate, ${validity.backdate}: the certificate would be born expired`
+    report('/validity/default', validity.default, reason)
+  }
+}
+
+const keyFaults: Sense = ({ keys = [] }, report) => {
+  const seen = new Set<string>()
+  keys.forEach((entry, index) => {
+    if (entry.rsa !== undefined && entry.rsa.min > entry.rsa.max) report(`/keys/${index}/rsa/min`, entry.rsa.min, `is more than max, ${entry.rsa.max}`)
+    for (const [algorithm] of keysOf([entry])) {
+      if (seen.has(algorithm)) report(`/keys/${index}`, algorithm, 'is allowed twice')
+      seen.add(algorithm)
+    }
+  })
+}
+
+const subjectFaults: Sense = (sound, report) => {
+  for (const type of attributeTypes) {
+    const rule = sound.subject[type]
+    if (rule !== undefined) attributeFaults(type, rule, (place, value, reason) => report(`/subject/${type}${place}`, value, reason))
+  }
+  const { commonName } = sound.subject
+  if (commonName?.from === 'csr' && commonName.match === undefined && nameKinds.every((kind) => sound.names[kind] === undefined)) {
+    report('/subject/commonName', '', 'must be among the names, and the profile allows none; give it match or fixed')
+  }
+}
+
+const attributeFaults = (type: AttributeType, rule: AttributeDocument, report: Report): void => {
+  const { from, fixed, match, orName, required, max } = rule
+  const { once } = attributes[type]
+  if ((from === undefined) === (fixed === undefined)) report('', '', 'must have exactly one of from and fixed')
+  if (fixed !== undefined) {
+    if (match !== undefined || orName !== undefined || required !== undefined || max !== undefined) {
+      report('', '', 'is fixed, so match, orName, required and max say nothing')
+    }
+    eachOf(fixed, '/fixed', (value, place) => fixedFaults(type, value, (reason) => report(place, value, reason)), report)
+    if (once && listOf(fixed).length > 1) report('/fixed', '', 'can have one value only')
+  }
+  if (match !== undefined) {
+    eachOf(match, '/match', (value, place) => {
+      const pattern = readTextPattern(value)
+      if (typeof pattern === 'string') report(place, value, pattern)
+      if (value === systemMasters) report(place, value, 'is accepted only where a profile fixes it')
+    }, report)
+  }
+  if (from !== undefined && match === undefined && type !== 'commonName') {
+    report('', '', 'takes any value from the request; give it match (`**` for any) or fixed')
+  }
+  if (orName !== undefined && (type !== 'commonName' || match === undefined)) report('/orName', orName, 'goes with commonName and match only')
+  if (once && max !== undefined && max > 1) report('/max', max, 'can have one value only')
+}
+
+const fixedFaults = (type: AttributeType, value: string, report: (reason: string) => void): void => {
+  if (value.includes('*')) report('has `*`, which is literal in a fixed value; use match for a pattern')
+  try {
+    assertSubjectSyntax([{ type, value }])
+  } catch (error) {
+    if (!isProblem(error, 'subject.syntax')) throw error
+    report(error.detail)
+  }
+}
+
+/** Each text of a string or a list, with its place; a text that occurs twice is a fault. */
+const eachOf = (
+  value: string | readonly string[],
+  at: string,
+  visit: (text: string, place: string) => void,
+  report: Report,
+): void => {
+  const seen = new Set<string>()
+  listOf(value).forEach((text, index) => {
+    const place = typeof value === 'string' ? at : `${at}/${index}`
+    if (seen.has(text)) report(place, text, 'occurs twice')
+    else visit(text, place)
+    seen.add(text)
+  })
+}
+
+const nameFaults: Sense = ({ names }, report) => {
+  for (const kind of nameKinds) {
+    const rules = names[kind]
+    if (rules === undefined) continue
+    for (const list of ['allow', 'deny'] as const) {
+      eachOf(rules[list] ?? [], `/names/${kind}/${list}`, (text, place) => {
+        const pattern = readPattern(kind, text)
+        if (typeof pattern === 'string') report(place, text, pattern)
+        else if (list === 'allow' && rules.deny?.includes(text)) report(place, text, 'is denied too, and deny wins')
+      }, report)
+    }
+  }
+  if (names.uri?.allow.some((text) => text.startsWith('spiffe:')) && names.uri.max !== 1) {
+    report('/names/uri/max', names.uri.max, 'must be 1: an X509-SVID has exactly one URI (SPIFFE X509-SVID 2)')
+  }
+  names.require?.forEach((kind, index) => {
+    if (names[kind] === undefined) report(`/names/require/${index}`, kind, 'is required, and no rule allows it')
+  })
+}
+
+const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], names }, report) => {
+  if (keyUsage.length > 0) {
+    for (const [algorithm] of keysOf(keys)) {
+      if (!keyUsage.some((usage) => isServedBy(algorithm, usage))) report('/keyUsage', keyUsage.join(', '), `holds nothing that ${algorithm} keys can serve`)
+    }
+  }
+  keyUsage.forEach((usage, index) => {
+    if ((usage === 'encipherOnly' || usage === 'decipherOnly') && !keyUsage.includes('keyAgreement')) {
+      report(`/keyUsage/${index}`, usage, 'means nothing without keyAgreement (RFC 5280 4.2.1.3)')
+    }
+  })
+  extendedKeyUsage.forEach((usage, index) => {
+    const reason = faultOfUsage(usage)
+    if (reason !== undefined) report(`/extendedKeyUsage/${index}`, usage, reason)
+  })
+  if (extendedKeyUsage.includes('serverAuth') && (['dns', 'ip', 'uri'] as const).every((kind) => names[kind] === undefined)) {
+    report('/names', '', 'must have rules for dns, ip or uri: a server is known by its names')
+  }
+}
+
+const faultOfUsage = (usage: string): string | undefined => {
+  const reserved = reservedUsages.get(usage)
+  if (reserved !== undefined) return reserved
+  if (Object.hasOwn(extendedKeyUsages, usage)) return undefined
+  const known = Object.entries(extendedKeyUsages).find(([, oid]) => oid === usage)
+  if (known !== undefined) return `is written ${known[0]}`
+  return isDottedOid(usage) ? undefined : `must be a dotted OID or one of ${Object.keys(extendedKeyUsages).join(', ')}`
+}
+
+const isDottedOid = (text: string): boolean =>
+  text.length <= 100 && /^[0-2](\.(0|[1-9][0-9]{0,8})){2,20}$/.test(text) && (text.startsWith('2') || Number(text.split('.')[1]) < 40)
+
+const bindFaults: Sense = ({ bind = [], subject, names }, report) => {
+  const missing = (kind: NameKind | 'commonName'): boolean => (kind === 'commonName' ? subject.commonName : names[kind]) === undefined
+  uniqueIds('/bind', bind, report)
+  bind.forEach((binding, index) => {
+    const place = `/bind/${index}`
+    const used = methodsOf(binding)
+    if (used.length !== 1) report(place, binding.id, 'must have exactly one of equals, firstLabel and leadingLabels')
+    if (missing(binding.names)) report(`${place}/names`, binding.names, 'is tied, and no rule allows it')
+    for (const method of used) {
+      const of = binding[method]?.of
+      if (method !== 'equals' && binding.names !== 'dns') report(`${place}/${method}`, binding.names, 'has no labels; use equals')
+      if (of === 'commonName' && binding.names === 'commonName') report(`${place}/${method}/of`, of, 'is tied to itself')
+      else if (of === 'commonName' && missing(of)) report(`${place}/${method}/of`, of, 'is a source, and no rule allows it')
+    }
+  })
+}
+
+const ruleFaults: Sense = ({ rules = [] }, report) => {
+  uniqueIds('/rules', rules, report)
+  // A rule that nobody evaluates would allow what its author believes refused.
+  rules.forEach((rule, index) => report(`/rules/${index}`, rule.id, 'cannot be evaluated by this version; only bindings can tie names'))
+}
+
+const uniqueIds = (at: string, entries: readonly { readonly id: string }[], report: Report): void => {
+  const seen = new Set<string>()
+  entries.forEach(({ id }, index) => {
+    if (seen.has(id)) report(`${at}/${index}/id`, id, 'is the id of another entry')
+    seen.add(id)
+  })
+}
+
+const senses: readonly (readonly [string, Sense])[] = [
+  ['profile.validity', validityFaults],
+  ['profile.keys', keyFaults],
+  ['profile.subject', subjectFaults],
+  ['profile.names', nameFaults],
+  ['profile.usages', usageFaults],
+  ['profile.bind', bindFaults],
+  ['profile.rules', ruleFaults],
+]
+
+/** Usages that would make a leaf speak for its issuer, or for everything. */
+const reservedUsages: ReadonlyMap<string, string> = new Map([
+  [anyExtendedKeyUsage, 'stands for every usage; name those that are meant'],
+  ['anyExtendedKeyUsage', 'stands for every usage; name those that are meant'],
+  ['OCSPSigning', 'would let the holder answer for its issuer (RFC 6960 4.2.2.2)'],
+  [extendedKeyUsages.OCSPSigning, 'would let the holder answer for its issuer (RFC 6960 4.2.2.2)'],
+  ['1.3.6.1.4.1.11129.2.4.4', 'is for precertificate issuers (RFC 6962 3.1)'],
+])
+
+const maxOctets = 65_536
+const maxValidity = 36_500 * 86_400
+const maxBackdate = 86_400

@@ -1,0 +1,447 @@
+/**
+ * Name rules: which names a profile or a grant allows. Patterns are globs by label, CIDRs, URI paths and mail domains,
+ * never regular expressions. They are compiled once, and matched in time linear in the name. Only rules hold
+ * patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
+ */
+import { type Violation, Problem } from '../errors.ts'
+import type { Name, NameKind } from '../x509/names.ts'
+
+export interface KindRules {
+  readonly allow: readonly string[]
+  readonly deny?: readonly string[]
+}
+
+/** Which names; a kind without a rule is refused. Part of a profile, and what narrows a grant. */
+export type NameRules = { readonly [kind in NameKind]?: KindRules }
+
+export const nameKinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
+
+/** A pattern that was read. `covers`: every name that `name` stands for matches; `touches`: at least one does. */
+export interface Pattern {
+  readonly text: string
+  covers(name: NameParts): boolean
+  touches(name: NameParts): boolean
+}
+
+/** A name taken apart once, for all the patterns that it meets. */
+export interface NameParts {
+  readonly value: string
+  /** DNS labels, left to right, or those of the domain of a mail address; an asked-for wildcard is `anyLabel`. */
+  readonly labels: readonly (string | typeof anyLabel)[]
+  /** Address octets as one number, undefined where the value is not an address in text form. */
+  readonly address?: Address | undefined
+  /** Everything before the path, and the segments of the path. */
+  readonly base: string
+  readonly segments: readonly string[]
+  readonly local: string
+}
+
+export interface Address {
+  readonly width: 32 | 128
+  readonly bits: bigint
+}
+
+/** The left-most label of a wildcard name: whichever one label stands there (RFC 9525 6.3). */
+export const anyLabel = Symbol('any label')
+
+export interface CompiledKind {
+  readonly allow: readonly Pattern[]
+  readonly deny: readonly Pattern[]
+}
+
+export type CompiledRules = { readonly [kind in NameKind]?: CompiledKind }
+
+/** Reads one pattern; a string says what is wrong with it. */
+export const readPattern = (kind: NameKind, text: string): Pattern | string => readers[kind](text)
+
+/** Compiles rules whose patterns are known to be good; a bad one throws TypeError. */
+export const compileRules = (rules: NameRules): CompiledRules => {
+  const compiled: { -readonly [kind in NameKind]?: CompiledKind } = {}
+  for (const kind of nameKinds) {
+    const written = rules[kind]
+    if (written === undefined) continue
+    compiled[kind] = { allow: compileList(kind, written.allow), deny: compileList(kind, written.deny ?? []) }
+  }
+  return compiled
+}
+
+/**
+ * Name rules as they come from JSON, for a grant: `{ dns: { allow: [...], deny?: [...] }, ... }`. Unknown fields are
+ * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`.
+ */
+export const parseNameRules = (input: unknown, at = ''): NameRules => {
+  const faults: Violation[] = []
+  const fault = (field: string, value: unknown, reason: string) =>
+    faults.push({ check: 'grant.names', field, value: show(value), reason })
+  const rules: { -readonly [kind in NameKind]?: KindRules } = {}
+  if (!isRecord(input)) {
+    fault(at, input, 'must be an object with rules by kind of name')
+  } else {
+    for (const [key, value] of Object.entries(input)) {
+      const kind = nameKinds.find((known) => known === key)
+      if (kind === undefined) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${nameKinds.join(', ')}`)
+      else if (!isRecord(value)) fault(`${at}/${kind}`, value, 'must be an object with `allow` and perhaps `deny`')
+      else rules[kind] = readKindRules(kind, value, { at: `${at}/${kind}`, fault })
+    }
+  }
+  if (faults.length > 0) throw new Problem('request.malformed', 'The name rules are not valid.', { violations: faults })
+  return rules
+}
+
+/** Takes a name apart for matching. Total: a value that is not in normal form gets parts that match nothing. */
+export const takeApart = (name: Name): NameParts => {
+  const { kind, value } = name
+  switch (kind) {
+    case 'dns':
+      return { ...noParts, value, labels: labelsOf(value) }
+    case 'ip':
+      return { ...noParts, value, address: readAddress(value) }
+    case 'email': {
+      const at = value.lastIndexOf('@')
+      return at < 1 ? { ...noParts, value } : { ...noParts, value, local: value.slice(0, at), labels: value.slice(at + 1).split('.') }
+    }
+    case 'uri': {
+      const path = pathStart(value)
+      return { ...noParts, value, base: value.slice(0, path), segments: path === value.length ? [] : value.slice(path + 1).split('/') }
+    }
+  }
+}
+
+/** The first of the patterns that allows the name as a whole, if any. */
+export const findAllowing = (patterns: readonly Pattern[], parts: NameParts): Pattern | undefined =>
+  patterns.find((pattern) => pattern.covers(parts))
+
+/** The first of the patterns that denies the name or one that it stands for, if any. */
+export const findDenying = (patterns: readonly Pattern[], parts: NameParts): Pattern | undefined =>
+  patterns.find((pattern) => pattern.touches(parts))
+
+/** A `*` anywhere but as the whole left-most label, where it is a wildcard for the profile to judge. */
+export const hasStrayStar = (value: string): boolean => value.indexOf('*', value.startsWith('*.') ? 1 : 0) !== -1
+
+export const hasAceLabel = (value: string): boolean => value.startsWith('xn--') || value.includes('.xn--')
+
+const compileList = (kind: NameKind, texts: readonly string[]): readonly Pattern[] =>
+  texts.map((text) => {
+    const pattern = readPattern(kind, text)
+    if (typeof pattern === 'string') throw new TypeError(`${kind} pattern: ${pattern}`)
+    return pattern
+  })
+
+const readKindRules = (
+  kind: NameKind,
+  input: Readonly<Record<string, unknown>>,
+  { at, fault }: { at: string; fault: (field: string, value: unknown, reason: string) => void },
+): KindRules => {
+  for (const key of Object.keys(input)) {
+    if (key !== 'allow' && key !== 'deny') fault(`${at}/${pointer(key)}`, key, 'is not a known field; use allow and deny')
+  }
+  const list = (key: 'allow' | 'deny'): readonly string[] => {
+    const value = input[key]
+    if (!Array.isArray(value)) {
+      fault(`${at}/${key}`, value, 'must be a list of patterns')
+      return []
+    }
+    if (key === 'allow' && value.length === 0) fault(`${at}/${key}`, '', 'must hold at least one pattern')
+    if (value.length > maxPatterns) {
+      fault(`${at}/${key}`, String(value.length), `must hold at most ${maxPatterns} patterns`)
+      return []
+    }
+    const seen = new Set<string>()
+    value.forEach((text: unknown, index) => {
+      const place = `${at}/${key}/${index}`
+      const reason = typeof text === 'string' ? readPattern(kind, text) : 'must be a string'
+      if (typeof reason === 'string') fault(place, text, reason)
+      else if (seen.has(reason.text)) fault(place, text, 'occurs twice')
+      if (typeof text === 'string') seen.add(text)
+    })
+    return value.filter((text): text is string => typeof text === 'string')
+  }
+  return { allow: list('allow'), ...(input.deny === undefined ? {} : { deny: list('deny') }) }
+}
+
+// DNS: labels; at most one `**`, so that matching needs no search.
+
+const readDnsPattern = (text: string): Pattern | string => {
+  const labels = readLabelPattern(text)
+  if (typeof labels === 'string') return labels
+  return {
+    text,
+    covers: (name) => labels.match(name.labels, false),
+    touches: (name) => labels.match(name.labels, true),
+  }
+}
+
+interface LabelPattern {
+  match(labels: readonly (string | typeof anyLabel)[], touches: boolean): boolean
+}
+
+/** `head` labels, then one or more of any where there is a `**`, then `tail` labels. */
+const readLabelPattern = (text: string): LabelPattern | string => {
+  if (text.length === 0) return 'is empty'
+  if (text.length > maxDnsLength) return `is longer than ${maxDnsLength} characters`
+  const labels = text.split('.')
+  for (const label of labels) {
+    const fault = label === '*' || label === '**' ? undefined : faultOfLabel(label)
+    if (fault !== undefined) return fault
+  }
+  const gap = labels.indexOf('**')
+  if (gap !== labels.lastIndexOf('**')) return 'has more than one `**`'
+  const head = gap === -1 ? labels : labels.slice(0, gap)
+  const tail = gap === -1 ? [] : labels.slice(gap + 1)
+  const least = gap === -1 ? labels.length : labels.length
+  return {
+    match: (name, touches) => {
+      if (gap === -1 ? name.length !== least : name.length < least) return false
+      const shift = name.length - tail.length
+      for (let i = 0; i < head.length; i++) if (!matchLabel(head[i], name[i], touches)) return false
+      for (let i = 0; i < tail.length; i++) if (!matchLabel(tail[i], name[shift + i], touches)) return false
+      for (let i = head.length; i < shift; i++) if (name[i] === '') return false
+      return true
+    },
+  }
+}
+
+/** `*` is any one label. A wildcard's label is covered only by `*`, and touched by every label. */
+const matchLabel = (pattern: string | undefined, label: string | typeof anyLabel | undefined, touches: boolean): boolean => {
+  if (label === undefined || label === '') return false
+  if (label === anyLabel) return touches || pattern === '*'
+  return pattern === '*' || pattern === label
+}
+
+const faultOfLabel = (label: string): string | undefined => {
+  if (label === '') return 'has an empty label'
+  if (label.length > maxLabelLength) return `has a label longer than ${maxLabelLength} characters`
+  if (label.startsWith('-') || label.endsWith('-')) return 'has a label that begins or ends with a hyphen'
+  for (let i = 0; i < label.length; i++) {
+    const code = label.charCodeAt(i)
+    if (code === star) return 'has `*` inside a label; `*` stands for one whole label, `**` for one or more'
+    if (code >= upperA && code <= upperZ) return 'has upper-case letters; write patterns in lower case'
+    if (!isLabelCode(code)) return 'has characters that no DNS name has'
+  }
+  return undefined
+}
+
+const isLabelCode = (code: number): boolean =>
+  (code >= lowerA && code <= lowerZ) || (code >= zero && code <= nine) || code === hyphen || code === underscore
+
+const labelsOf = (value: string): readonly (string | typeof anyLabel)[] =>
+  value.startsWith('*.') ? [anyLabel, ...value.slice(2).split('.')] : value.split('.')
+
+// IP: CIDRs on the octets. A v4 rule never meets a v6 address, and the other way round.
+
+const readIpPattern = (text: string): Pattern | string => {
+  if (text.length > maxAddressLength) return 'is not an address or a CIDR'
+  const slash = text.indexOf('/')
+  const address = readAddress(slash === -1 ? text : text.slice(0, slash))
+  if (address === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
+  if (address.width === 128 && address.bits >> 32n === 0xffffn) return 'is an IPv4-mapped address; write the IPv4 CIDR'
+  const prefix = slash === -1 ? address.width : readPrefixLength(text.slice(slash + 1))
+  if (prefix === undefined || prefix > address.width) return `has a prefix length that is not within 0 and ${address.width}`
+  const shift = BigInt(address.width - prefix)
+  const network = address.bits >> shift
+  if (network << shift !== address.bits) return 'has bits set beyond its prefix length'
+  const matches = ({ address: asked }: NameParts): boolean =>
+    asked !== undefined && asked.width === address.width && asked.bits >> shift === network
+  return { text, covers: matches, touches: matches }
+}
+
+const readPrefixLength = (text: string): number | undefined => {
+  const length = readDecimal(text, 3)
+  return length
+}
+
+/** Digits only, no leading zero, at most `digits` of them. */
+const readDecimal = (text: string, digits: number): number | undefined => {
+  if (text.length === 0 || text.length > digits || (text.length > 1 && text.startsWith('0'))) return undefined
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) < zero || text.charCodeAt(i) > nine) return undefined
+  return Number(text)
+}
+
+/** An address as RFC 5952 or dotted decimal text; undefined for anything else, zones and mixed notation included. */
+export const readAddress = (text: string): Address | undefined => {
+  if (text.length > maxAddressLength) return undefined
+  return text.includes(':') ? readV6(text) : readV4(text)
+}
+
+const readV4 = (text: string): Address | undefined => {
+  const parts = text.split('.')
+  if (parts.length !== 4) return undefined
+  let bits = 0
+  for (const part of parts) {
+    const octet = readDecimal(part, 3)
+    if (octet === undefined || octet > 255) return undefined
+    bits = bits * 256 + octet
+  }
+  return { width: 32, bits: BigInt(bits) }
+}
+
+const readV6 = (text: string): Address | undefined => {
+  const gap = text.indexOf('::')
+  if (gap !== -1 && text.indexOf('::', gap + 1) !== -1) return undefined
+  const head = groupsOf(gap === -1 ? text : text.slice(0, gap))
+  const tail = groupsOf(gap === -1 ? '' : text.slice(gap + 2))
+  if (head === undefined || tail === undefined) return undefined
+  const missing = 8 - head.length - tail.length
+  if (gap === -1 ? missing !== 0 : missing < 1) return undefined
+  let bits = 0n
+  for (const group of [...head, ...new Array<number>(missing).fill(0), ...tail]) bits = (bits << 16n) | BigInt(group)
+  return { width: 128, bits }
+}
+
+const groupsOf = (text: string): readonly number[] | undefined => {
+  if (text === '') return []
+  const groups: number[] = []
+  for (const part of text.split(':')) {
+    if (part.length === 0 || part.length > 4) return undefined
+    let group = 0
+    for (let i = 0; i < part.length; i++) {
+      const digit = hexDigit(part.charCodeAt(i))
+      if (digit === undefined) return undefined
+      group = group * 16 + digit
+    }
+    groups.push(group)
+  }
+  return groups
+}
+
+const hexDigit = (code: number): number | undefined => {
+  if (code >= zero && code <= nine) return code - zero
+  if (code >= lowerA && code <= lowerA + 5) return code - lowerA + 10
+  if (code >= upperA && code <= upperA + 5) return code - upperA + 10
+  return undefined
+}
+
+// URI: scheme and authority literal, `*` for one path segment, `**` for one or more. A URI with a query, a fragment or
+// escapes has segments that only an exact pattern matches.
+
+const readUriPattern = (text: string): Pattern | string => {
+  if (text.length > maxUriLength) return `is longer than ${maxUriLength} characters`
+  for (let i = 0; i < text.length; i++) {
+    if (text.charCodeAt(i) <= 0x20 || text.charCodeAt(i) >= 0x7f) return 'has characters that no URI has'
+  }
+  if (faultOfScheme(text)) return 'does not begin with a scheme in lower case, like spiffe://'
+  if (!text.includes('*')) return exactly(text)
+  const path = pathStart(text)
+  const base = text.slice(0, path)
+  if (!base.includes('://')) return 'has `*` outside a path; only scheme://authority/path patterns may have one'
+  if (base.includes('*')) return 'has `*` in its scheme or authority; they are literal'
+  const segments = text.slice(path + 1).split('/')
+  const stray = segments.find((segment) => segment !== '*' && segment !== '**' && segment.includes('*'))
+  if (stray !== undefined) return 'has `*` inside a path segment; `*` stands for one whole segment, `**` for one or more'
+  if (segments.includes('')) return 'has an empty path segment'
+  const gap = segments.indexOf('**')
+  if (gap !== segments.lastIndexOf('**')) return 'has more than one `**`'
+  const head = gap === -1 ? segments : segments.slice(0, gap)
+  const tail = gap === -1 ? [] : segments.slice(gap + 1)
+  const matches = (name: NameParts): boolean => {
+    const asked = name.segments
+    if (name.base !== base) return false
+    if (gap === -1 ? asked.length !== segments.length : asked.length < segments.length) return false
+    const shift = asked.length - tail.length
+    for (let i = 0; i < head.length; i++) if (!matchSegment(head[i], asked[i])) return false
+    for (let i = 0; i < tail.length; i++) if (!matchSegment(tail[i], asked[shift + i])) return false
+    for (let i = head.length; i < shift; i++) if (!isPlainSegment(asked[i])) return false
+    return true
+  }
+  return { text, covers: matches, touches: matches }
+}
+
+const matchSegment = (pattern: string | undefined, segment: string | undefined): boolean =>
+  pattern === '*' ? isPlainSegment(segment) : pattern === segment
+
+/** Letters, digits, `-`, `.`, `_` (SPIFFE-ID 2.2), and neither `.` nor `..`: nothing that a URI library could re-read. */
+const isPlainSegment = (segment: string | undefined): boolean => {
+  if (segment === undefined || segment === '' || segment === '.' || segment === '..') return false
+  for (let i = 0; i < segment.length; i++) {
+    const code = segment.charCodeAt(i)
+    if (!isLabelCode(code) && !(code >= upperA && code <= upperZ) && code !== dot) return false
+  }
+  return true
+}
+
+const faultOfScheme = (text: string): boolean => {
+  const colon = text.indexOf(':')
+  if (colon < 1 || colon === text.length - 1 || text.charCodeAt(0) < lowerA || text.charCodeAt(0) > lowerZ) return true
+  for (let i = 0; i < colon; i++) {
+    const code = text.charCodeAt(i)
+    if (!isLabelCode(code) || code === underscore) return code !== plus && code !== dot
+  }
+  return false
+}
+
+/** Where the path of `scheme://authority/path` begins; the end where there is none. */
+const pathStart = (value: string): number => {
+  const authority = value.indexOf('://')
+  const path = authority === -1 ? -1 : value.indexOf('/', authority + 3)
+  return path === -1 ? value.length : path
+}
+
+// Mail: `*@domain` for every mailbox of a domain, `local@domain` for one. The domain is a DNS pattern.
+
+const readEmailPattern = (text: string): Pattern | string => {
+  const at = text.lastIndexOf('@')
+  if (at < 1) return 'is not like *@example.com or alice@example.com'
+  const local = text.slice(0, at)
+  if (local !== '*' && !isPlainLocal(local)) return 'has a local part that is neither `*` nor plain'
+  const domain = readLabelPattern(text.slice(at + 1))
+  if (typeof domain === 'string') return `has a domain that ${domain}`
+  const matches = (name: NameParts): boolean =>
+    name.local !== '' && (local === '*' || local === name.local) && domain.match(name.labels, false)
+  return { text, covers: matches, touches: matches }
+}
+
+const isPlainLocal = (local: string): boolean => {
+  if (local.length > maxLocalLength) return false
+  for (let i = 0; i < local.length; i++) {
+    const code = local.charCodeAt(i)
+    if (code <= 0x20 || code >= 0x7f || code === star || code === atSign || code === quote) return false
+  }
+  return true
+}
+
+const exactly = (text: string): Pattern => {
+  const matches = (name: NameParts): boolean => name.value === text
+  return { text, covers: matches, touches: matches }
+}
+
+export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** One token of a JSON pointer (RFC 6901 3). */
+export const pointer = (key: string): string => show(key).replaceAll('~', '~0').replaceAll('/', '~1')
+
+/** A value as a violation or a check shows it: short, whatever was sent. */
+export const show = (value: unknown): string => {
+  const text = typeof value === 'string' ? value : value === undefined ? '' : typeof value === 'object' && value !== null ? (Array.isArray(value) ? '[…]' : '{…}') : String(value)
+  return text.length <= maxShown ? text : `${text.slice(0, maxShown)}…`
+}
+
+const readers: { readonly [kind in NameKind]: (text: string) => Pattern | string } = {
+  dns: readDnsPattern,
+  ip: readIpPattern,
+  uri: readUriPattern,
+  email: readEmailPattern,
+}
+
+const noParts: Omit<NameParts, 'value'> = { labels: [], base: '', segments: [], local: '' }
+
+const maxPatterns = 1000
+const maxShown = 256
+const maxDnsLength = 253
+const maxLabelLength = 63
+const maxLocalLength = 64
+const maxUriLength = 2048
+const maxAddressLength = 45 + 4
+const star = 0x2a
+const plus = 0x2b
+const hyphen = 0x2d
+const dot = 0x2e
+const zero = 0x30
+const nine = 0x39
+const atSign = 0x40
+const upperA = 0x41
+const upperZ = 0x5a
+const underscore = 0x5f
+const lowerA = 0x61
+const lowerZ = 0x7a
+const quote = 0x22
