@@ -52,6 +52,8 @@ export const problems = {
   'request.media_type': { status: 415, title: 'Media type not accepted', retryable: false, next: 'Use one of the media types that the description lists for this call.' },
   'request.not_acceptable': { status: 406, title: 'No representation is acceptable', retryable: false, next: 'Ask for a media type that the description lists for this call.' },
   'request.too_large': { status: 413, title: 'Body too large', retryable: false, next: 'Send a smaller body; the detail names the bound.' },
+  'request.uri': { status: 414, title: 'Path too long', retryable: false, next: 'Send shorter names in the path, or a body instead of a query.' },
+  'request.headers': { status: 431, title: 'Header fields too large', retryable: false, next: 'Send less than 16 KiB of header fields.' },
   'request.timeout': { status: 408, title: 'The request took too long to arrive', retryable: true, next: 'Send the whole request within ten seconds.' },
   'request.method': { status: 405, title: 'Method not allowed', retryable: false, next: 'Use a method that the Allow header lists.' },
   'request.not_found': { status: 404, title: 'No such resource', retryable: false, next: 'Check the path and the name in it.' },
@@ -113,6 +115,7 @@ export const problems = {
 
   // Our side.
   'overload.queue': later('Too many requests are waiting', 'Wait as Retry-After says, then send the same request.'),
+  'overload.deadline': later('Answering took too long', 'Send the same request again after Retry-After, with the same Idempotency-Key.'),
   'service.stopping': later('The service is stopping', 'Send the same request again; another instance will answer.'),
   'hsm.unavailable': later('The signing key is not available', 'Send the same request again after Retry-After.'),
   'hsm.deadline': later('Signing took too long', 'Send the same request again after Retry-After.'),
