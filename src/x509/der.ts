@@ -1,0 +1,421 @@
+import { Problem, type ProblemCode } from '../errors.ts'
+
+/**
+ * Strict DER (X.690), the one place that knows tags and lengths.
+ *
+ * Reading is two steps: `walk` judges the encoding of every element (definite and minimal lengths, BOOLEAN 00/FF,
+ * minimal INTEGER and OBJECT IDENTIFIER, no constructed strings, bounded depth and count); then a `DerReader` picks
+ * the shape apart. Both work on the whole input with absolute positions, so a problem names the octet where it stops
+ * being DER. Nothing is allocated from a length field and nothing recurses.
+ *
+ * Writing is back to front (`DerWriter`): when a header is written its length is already known, so there is no sizing
+ * pass and no copying from level to level.
+ */
+
+export const tags = {
+  boolean: 0x01,
+  integer: 0x02,
+  bitString: 0x03,
+  octetString: 0x04,
+  null: 0x05,
+  oid: 0x06,
+  utf8String: 0x0c,
+  printableString: 0x13,
+  ia5String: 0x16,
+  utcTime: 0x17,
+  generalizedTime: 0x18,
+  sequence: 0x30,
+  set: 0x31,
+} as const
+
+/** A window of an input, and the code of the problem to raise about it. */
+export interface Slice {
+  readonly buffer: Buffer
+  readonly start: number
+  readonly end: number
+  readonly code: ProblemCode
+}
+
+/** The budget of elements that one input may spend, shared by the walks into its nested encodings. */
+export interface WalkBudget {
+  nodes: number
+}
+
+export const newBudget = (): WalkBudget => ({ nodes: maxNodes })
+
+/**
+ * Asserts that the slice is exactly one DER element, all the way down. Throws the slice's problem with the offset.
+ * Linear in the slice; depth <= 24 and nodes <= 20,000 (incident #45).
+ */
+export const walk = (slice: Slice, budget: WalkBudget = newBudget()): void => {
+  const { buffer, code } = slice
+  const ends = [slice.end]
+  let at = slice.start
+  let tops = 0
+  for (;;) {
+    let end = ends[ends.length - 1] as number
+    while (at === end && ends.length > 1) {
+      ends.pop()
+      end = ends[ends.length - 1] as number
+    }
+    if (ends.length === 1) {
+      if (at === end && tops === 1) return
+      if (tops === 1) throw derProblem(code, 'there are octets after the end of the element', at)
+      tops = 1
+    }
+    if (--budget.nodes < 0) throw derProblem(code, `there are more than ${maxNodes} elements`, at)
+    const length = lengthAt(buffer, at, end, code)
+    const start = at + headerLength(length)
+    const tag = buffer[at] as number
+    if ((tag & 0x20) !== 0) {
+      if (tag < 0x40 && tag !== tags.sequence && tag !== tags.set)
+        throw derProblem(code, `tag ${hex(tag)} may not be constructed`, at)
+      if (ends.length > maxDepth) throw derProblem(code, `elements are nested more than ${maxDepth} deep`, at)
+      ends.push(start + length)
+      at = start
+    } else {
+      if (tag < 0x40) assertPrimitive(buffer, at, start, length, code)
+      at = start + length
+    }
+  }
+}
+
+/** Reads the elements of one level in order. `walk` the input first: contents of primitives are not judged again. */
+export class DerReader implements Slice {
+  readonly buffer: Buffer
+  readonly start: number
+  readonly end: number
+  readonly code: ProblemCode
+  /** Where the next element begins. */
+  at: number
+
+  constructor(buffer: Buffer, code: ProblemCode, start = 0, end = buffer.length) {
+    this.buffer = buffer
+    this.code = code
+    this.start = start
+    this.end = end
+    this.at = start
+  }
+
+  /** The tag of the next element, or -1 at the end. */
+  get tag(): number {
+    return this.at < this.end ? (this.buffer[this.at] as number) : -1
+  }
+
+  get done(): boolean {
+    return this.at >= this.end
+  }
+
+  /** The contents of the next element, which must have this tag, as a reader; moves past it. */
+  read(tag: number, what: string): DerReader {
+    if (this.tag !== tag) throw this.problem(`${what} is missing or has another tag`)
+    const length = lengthAt(this.buffer, this.at, this.end, this.code)
+    const start = this.at + headerLength(length)
+    this.at = start + length
+    return new DerReader(this.buffer, this.code, start, this.at)
+  }
+
+  /** The contents of the next element, whatever its tag; moves past it. */
+  readAny(what: string): DerReader {
+    if (this.done) throw this.problem(`${what} is missing`)
+    return this.read(this.tag, what)
+  }
+
+  /** The next element with its header, as octets; moves past it. */
+  element(tag: number, what: string): Buffer {
+    const from = this.at
+    this.read(tag, what)
+    return this.buffer.subarray(from, this.at)
+  }
+
+  /** The next element if it has this tag. */
+  optional(tag: number, what: string): DerReader | undefined {
+    return this.tag === tag ? this.read(tag, what) : undefined
+  }
+
+  /** The octets of this slice. */
+  get octets(): Buffer {
+    return this.buffer.subarray(this.start, this.end)
+  }
+
+  get length(): number {
+    return this.end - this.start
+  }
+
+  /** OBJECT IDENTIFIER as the hex of its contents: compared as octets, never as numbers (incident #46). */
+  oid(what: string): string {
+    const value = this.read(tags.oid, what)
+    return this.buffer.toString('latin1', value.start, value.end)
+  }
+
+  /** `BOOLEAN DEFAULT FALSE`: absent is false, an encoded FALSE is not DER (X.690 11.5). */
+  defaultFalse(what: string): boolean {
+    const value = this.optional(tags.boolean, what)
+    if (value === undefined) return false
+    if (this.buffer[value.start] === 0) throw derProblem(this.code, `${what} encodes its default, FALSE`, value.start)
+    return true
+  }
+
+  /** BIT STRING of whole octets. */
+  bits(what: string): DerReader {
+    const value = this.read(tags.bitString, what)
+    if (this.buffer[value.start] !== 0) throw derProblem(this.code, `${what} has unused bits`, value.start)
+    return new DerReader(this.buffer, this.code, value.start + 1, value.end)
+  }
+
+  /** A small non-negative INTEGER. */
+  smallInteger(what: string): number {
+    const value = this.read(tags.integer, what)
+    if (value.length > 4 || (this.buffer[value.start] as number) >= 0x80)
+      throw derProblem(this.code, `${what} is out of range`, value.start)
+    return this.buffer.readUIntBE(value.start, value.length)
+  }
+
+  /** Asserts that nothing follows. */
+  finish(what: string): void {
+    if (!this.done) throw this.problem(`there is more in ${what} than belongs there`)
+  }
+
+  /** This window under another problem's code. */
+  as(code: ProblemCode): DerReader {
+    return new DerReader(this.buffer, code, this.start, this.end)
+  }
+
+  problem(detail: string): Problem {
+    return derProblem(this.code, detail, this.at)
+  }
+}
+
+/** Opens exactly one element that is strict DER throughout. */
+export const openDer = (buffer: Buffer, code: ProblemCode): DerReader => {
+  const reader = new DerReader(buffer, code)
+  walk(reader)
+  return reader
+}
+
+/** Writes DER back to front: what comes last is written first; a header after its contents. */
+export class DerWriter {
+  #buffer: Buffer
+  #at: number
+
+  constructor(capacity = 1024) {
+    this.#buffer = Buffer.allocUnsafe(capacity)
+    this.#at = capacity
+  }
+
+  /** Octets written so far: take it before the contents, give it to `header` after them. */
+  get size(): number {
+    return this.#buffer.length - this.#at
+  }
+
+  bytes(octets: Buffer): void {
+    this.#reserve(octets.length)
+    this.#at -= octets.length
+    this.#buffer.set(octets, this.#at)
+  }
+
+  octet(value: number): void {
+    this.#reserve(1)
+    this.#buffer[--this.#at] = value
+  }
+
+  ascii(text: string): void {
+    this.#reserve(text.length)
+    this.#at -= text.length
+    this.#buffer.write(text, this.#at, 'latin1')
+  }
+
+  /** The header of everything written since `mark`. */
+  header(tag: number, mark: number): void {
+    const length = this.size - mark
+    this.#reserve(5)
+    const buffer = this.#buffer
+    if (length < 0x80) buffer[--this.#at] = length
+    else {
+      let octets = 0
+      for (let rest = length; rest > 0; rest = Math.floor(rest / 256)) {
+        buffer[--this.#at] = rest & 0xff
+        octets++
+      }
+      buffer[--this.#at] = 0x80 | octets
+    }
+    buffer[--this.#at] = tag
+  }
+
+  finish(): Buffer {
+    return this.#buffer.subarray(this.#at)
+  }
+
+  #reserve(octets: number): void {
+    if (octets <= this.#at) return
+    const size = this.size
+    const grown = Buffer.allocUnsafe(2 * (this.#buffer.length + octets))
+    this.#buffer.copy(grown, grown.length - size, this.#at)
+    this.#at = grown.length - size
+    this.#buffer = grown
+  }
+}
+
+/** One element from its parts, in reading order. For what is not hot. */
+export const encodeDer = (tag: number, ...parts: readonly Buffer[]): Buffer => {
+  const writer = new DerWriter(parts.reduce((sum, part) => sum + part.length, 6))
+  for (let i = parts.length - 1; i >= 0; i--) writer.bytes(parts[i] as Buffer)
+  writer.header(tag, 0)
+  return writer.finish()
+}
+
+export const encodeSequence = (...parts: readonly Buffer[]): Buffer => encodeDer(tags.sequence, ...parts)
+
+/** OBJECT IDENTIFIER from its dotted form; a constant of ours, never input. */
+export const encodeOid = (dotted: string): Buffer => {
+  const [first = 0, second = 0, ...rest] = dotted.split('.').map(Number)
+  return encodeDer(tags.oid, Buffer.from([first * 40 + second, ...rest].flatMap(base128)))
+}
+
+/** The contents of an OBJECT IDENTIFIER as `DerReader.oid` gives them: a key to look up in tables. */
+export const oidKey = (dotted: string): string => encodeOid(dotted).subarray(2).toString('latin1')
+
+/** The dotted form of such a key, for people. */
+export const formatOid = (key: string): string => {
+  const arcs: number[] = []
+  let arc = 0
+  for (const char of key) {
+    const octet = char.charCodeAt(0)
+    arc = arc * 128 + (octet & 0x7f)
+    if (octet < 0x80) {
+      arcs.push(arc)
+      arc = 0
+    }
+  }
+  const [head = 0, ...tail] = arcs
+  const first = Math.min(2, Math.floor(head / 40))
+  return [first, head - first * 40, ...tail].join('.')
+}
+
+/** INTEGER from the octets of an unsigned number, minimal and positive. */
+export const encodeUnsigned = (octets: Buffer): Buffer => {
+  let start = 0
+  while (start < octets.length - 1 && octets[start] === 0) start++
+  const minimal = octets.subarray(start)
+  return (minimal[0] ?? 0) >= 0x80 || minimal.length === 0
+    ? encodeDer(tags.integer, zero, minimal)
+    : encodeDer(tags.integer, minimal)
+}
+
+/** BIT STRING of whole octets. */
+export const encodeBits = (octets: Buffer): Buffer => encodeDer(tags.bitString, zero, octets)
+
+export const derProblem = (code: ProblemCode, detail: string, offset: number): Problem =>
+  new Problem(code, `${detail}, at octet ${offset}`, { offset })
+
+/**
+ * The length of the element at `at`, whose tag and length are judged here: low-tag form, definite, minimal, inside
+ * `end`. The arithmetic stays below 2^32, so 2^31 and 2^53 + 1 are merely too long.
+ */
+const lengthAt = (buffer: Buffer, at: number, end: number, code: ProblemCode): number => {
+  if (end - at < 2) throw derProblem(code, 'the input ends inside a header', at)
+  const tag = buffer[at] as number
+  if ((tag & 0x1f) === 0x1f) throw derProblem(code, 'high-tag-number form', at)
+  const first = buffer[at + 1] as number
+  if (first < 0x80) {
+    if (first > end - at - 2) throw derProblem(code, 'an element ends outside of what holds it', at)
+    return first
+  }
+  if (first === 0x80) throw derProblem(code, 'indefinite length', at + 1)
+  const octets = first & 0x7f
+  if (octets > end - at - 2) throw derProblem(code, 'the input ends inside a length', at + 1)
+  if (buffer[at + 2] === 0) throw derProblem(code, 'the length is not minimal', at + 1)
+  if (octets > 4) throw derProblem(code, 'an element ends outside of what holds it', at + 1)
+  const length = buffer.readUIntBE(at + 2, octets)
+  if (length < 0x80) throw derProblem(code, 'the length is not minimal', at + 1)
+  if (length > end - at - 2 - octets) throw derProblem(code, 'an element ends outside of what holds it', at + 1)
+  return length
+}
+
+/** The octets that the header of an element of this length takes in DER. */
+const headerLength = (length: number): number =>
+  length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : length < 0x1000000 ? 5 : 6
+
+/** The rules of X.690 8 and 11 for the contents of universal, primitive types. */
+const assertPrimitive = (buffer: Buffer, at: number, start: number, length: number, code: ProblemCode): void => {
+  switch (buffer[at]) {
+    case 0x01:
+      if (length !== 1) throw derProblem(code, 'BOOLEAN is not one octet', at)
+      if (buffer[start] !== 0 && buffer[start] !== 0xff) throw derProblem(code, 'BOOLEAN is neither 00 nor FF', start)
+      return
+    case 0x02:
+    case 0x0a:
+      return assertInteger(buffer, start, length, code)
+    case 0x03:
+      return assertBitString(buffer, start, length, code)
+    case 0x05:
+      if (length !== 0) throw derProblem(code, 'NULL is not empty', at)
+      return
+    case 0x06:
+      return assertOid(buffer, start, length, code)
+    case 0x04:
+    case 0x0c:
+    case 0x12:
+    case 0x13:
+    case 0x14:
+    case 0x16:
+    case 0x17:
+    case 0x18:
+    case 0x1a:
+    case 0x1b:
+    case 0x1c:
+    case 0x1e:
+      return
+    default:
+      // 00 is the end-of-contents mark of BER; 10 and 11 are SEQUENCE and SET that claim to be primitive.
+      throw derProblem(code, `tag ${hex(buffer[at] as number)} is not a type that belongs here`, at)
+  }
+}
+
+/** X.690 8.3.2: the first nine bits are neither all zero nor all one. */
+const assertInteger = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+  if (length === 0) throw derProblem(code, 'INTEGER is empty', start)
+  if (length === 1) return
+  const first = buffer[start] as number
+  const sign = (buffer[start + 1] as number) & 0x80
+  if ((first === 0 && sign === 0) || (first === 0xff && sign !== 0))
+    throw derProblem(code, 'INTEGER is not minimal', start)
+}
+
+/** X.690 8.6.2 and 11.2.1: at most seven unused bits, none without data, and all of them zero. */
+const assertBitString = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+  if (length === 0) throw derProblem(code, 'BIT STRING is empty', start)
+  const unused = buffer[start] as number
+  if (unused > 7 || (unused > 0 && length === 1))
+    throw derProblem(code, 'BIT STRING has more unused bits than bits', start)
+  if (((buffer[start + length - 1] as number) & ((1 << unused) - 1)) !== 0 && length > 1)
+    throw derProblem(code, 'unused bits are not zero', start + length - 1)
+}
+
+/** X.690 8.19.2: minimal arcs; each below 2^31, so that nobody's arithmetic wraps (incident #46). */
+const assertOid = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+  if (length === 0) throw derProblem(code, 'OBJECT IDENTIFIER is empty', start)
+  let arc = 0
+  let first = true
+  for (let i = start; i < start + length; i++) {
+    const octet = buffer[i] as number
+    if (first && octet === 0x80) throw derProblem(code, 'an arc of an OBJECT IDENTIFIER is not minimal', i)
+    arc = arc * 128 + (octet & 0x7f)
+    if (arc >= 0x80000000) throw derProblem(code, 'an arc of an OBJECT IDENTIFIER is too large', i)
+    first = octet < 0x80
+    if (first) arc = 0
+  }
+  if (!first) throw derProblem(code, 'an OBJECT IDENTIFIER ends inside an arc', start + length - 1)
+}
+
+const base128 = (arc: number): number[] => {
+  const octets = [arc & 0x7f]
+  for (let rest = Math.floor(arc / 128); rest > 0; rest = Math.floor(rest / 128)) octets.unshift((rest & 0x7f) | 0x80)
+  return octets
+}
+
+const hex = (tag: number): string => tag.toString(16).padStart(2, '0')
+
+const maxDepth = 24
+const maxNodes = 20_000
+const zero = Buffer.from([0])

@@ -1,0 +1,165 @@
+/**
+ * Internationalised labels: an A-label is valid when it decodes to a U-label of IDNA2008 (RFC 5891 4.2, 5892) and
+ * encodes back to itself. Stricter than the RFC where that is simpler: joiners (CONTEXTJ) are refused.
+ */
+
+/** Is this label, which begins with `xn--` and is in lower case, the one encoding of a valid U-label? */
+export const isALabel = (label: string): boolean => {
+  const points = decodePunycode(label.slice(4))
+  if (points === undefined || points.every((point) => point < 0x80)) return false
+  const text = String.fromCodePoint(...points)
+  return isULabel(text) && encodePunycode(points) === label.slice(4)
+}
+
+/** Does this label, in whatever form, mix scripts that do not belong together? For profiles that refuse it. */
+export const isMixedScript = (label: string): boolean => {
+  const points = label.startsWith('xn--') ? decodePunycode(label.slice(4)) : undefined
+  const text = points === undefined ? label : String.fromCodePoint(...points)
+  const used = scripts.filter(([, pattern]) => pattern.test(text)).map(([name]) => name)
+  return used.length > 1 && !together.some((set) => used.every((name) => set.includes(name)))
+}
+
+const isULabel = (text: string): boolean => {
+  if (text.normalize('NFC') !== text || /^\p{M}/u.test(text) || /^-|-$|^..--/u.test(text)) return false
+  return [...text].every((char, i, all) => isValidPoint(char, i, all)) && !isMixedDirection(text)
+}
+
+/** RFC 5892 2 and appendix A, by Unicode properties instead of tables. */
+const isValidPoint = (char: string, i: number, all: readonly string[]): boolean => {
+  const context = contexts.get(char)
+  if (context !== undefined) return context(all[i - 1] ?? '', all[i + 1] ?? '', all.join(''))
+  if (alwaysValid.includes(char)) return true
+  if (
+    neverValid.includes(char) ||
+    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]/u.test(
+      char,
+    )
+  )
+    return false
+  return /^[-\p{Ll}\p{Lo}\p{Lm}\p{Mn}\p{Mc}\p{Nd}]$/u.test(char) && isStable(char)
+}
+
+/** Unchanged by compatibility normalisation and case folding (RFC 5892 2.2). */
+const isStable = (char: string): boolean => char.normalize('NFKC').toLowerCase().normalize('NFKC') === char
+
+/** The gist of RFC 5893: letters of one direction only, and a right-to-left label begins with a letter. */
+const isMixedDirection = (text: string): boolean =>
+  rightToLeft.test(text) &&
+  (/[\p{Script=Latin}\p{Script=Greek}\p{Script=Cyrillic}\p{Script=Han}]/u.test(text) || /^[\p{N}-]/u.test(text))
+
+/** RFC 3492 6.2. At most 63 characters come in, so the work is bounded. */
+const decodePunycode = (text: string): number[] | undefined => {
+  if (!/^[a-z0-9-]{1,59}$/.test(text)) return undefined
+  const split = text.lastIndexOf('-')
+  if (split === 0) return undefined
+  const output = [...text.slice(0, Math.max(split, 0))].map((char) => char.charCodeAt(0))
+  let [n, i, bias] = [128, 0, 72]
+  for (let at = split + 1; at < text.length; ) {
+    const before = i
+    for (let weight = 1, k = 36; ; k += 36) {
+      const digit = digits.indexOf(text[at++] ?? '!')
+      if (digit < 0) return undefined
+      i += digit * weight
+      const threshold = Math.min(26, Math.max(1, k - bias))
+      if (digit < threshold) break
+      weight *= 36 - threshold
+      if (i > 0x7fffffff || weight > 0x7fffffff) return undefined
+    }
+    bias = adapt(i - before, output.length + 1, before === 0)
+    n += Math.floor(i / (output.length + 1))
+    i %= output.length + 1
+    if (n > 0x10ffff || (n >= 0xd800 && n < 0xe000)) return undefined
+    output.splice(i++, 0, n)
+  }
+  return output
+}
+
+/** RFC 3492 6.3. */
+const encodePunycode = (points: readonly number[]): string => {
+  const basic = points.filter((point) => point < 0x80)
+  let output = String.fromCharCode(...basic) + (basic.length > 0 ? '-' : '')
+  let [n, delta, bias, handled] = [128, 0, 72, basic.length]
+  while (handled < points.length) {
+    const next = Math.min(...points.filter((point) => point >= n))
+    delta += (next - n) * (handled + 1)
+    n = next
+    for (const point of points) {
+      if (point < n) delta++
+      if (point !== n) continue
+      let q = delta
+      for (let k = 36; ; k += 36) {
+        const threshold = Math.min(26, Math.max(1, k - bias))
+        if (q < threshold) break
+        output += digits[threshold + ((q - threshold) % (36 - threshold))]
+        q = Math.floor((q - threshold) / (36 - threshold))
+      }
+      output += digits[q]
+      bias = adapt(delta, handled + 1, handled === basic.length)
+      delta = 0
+      handled++
+    }
+    delta++
+    n++
+  }
+  return output
+}
+
+const adapt = (delta: number, length: number, first: boolean): number => {
+  let rest = first ? Math.floor(delta / 700) : Math.floor(delta / 2)
+  rest += Math.floor(rest / length)
+  let k = 0
+  for (; rest > 455; k += 36) rest = Math.floor(rest / 35)
+  return k + Math.floor((36 * rest) / (rest + 38))
+}
+
+const digits = 'abcdefghijklmnopqrstuvwxyz0123456789'
+const rightToLeft = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u
+
+/** RFC 5892 2.6, exceptions (F). */
+const alwaysValid = '\u00df\u03c2\u06fd\u06fe\u0f0b\u3007'
+const neverValid = '\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b'
+
+type ContextRule = (before: string, after: string, text: string) => boolean
+const arabicIndic: ContextRule = (_before, _after, text) => !/[\u06f0-\u06f9]/.test(text)
+const extendedArabicIndic: ContextRule = (_before, _after, text) => !/[\u0660-\u0669]/.test(text)
+const afterHebrew: ContextRule = (before) => /\p{Script=Hebrew}/u.test(before)
+
+/** RFC 5892 appendix A. */
+const contexts = new Map<string, ContextRule>([
+  ['\u00b7', (before, after) => before === 'l' && after === 'l'],
+  ['\u0375', (_before, after) => /\p{Script=Greek}/u.test(after)],
+  ['\u05f3', afterHebrew],
+  ['\u05f4', afterHebrew],
+  ['\u30fb', (_before, _after, text) => /[\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Han}]/u.test(text)],
+  ['\u200c', () => false],
+  ['\u200d', () => false],
+  ...Array.from({ length: 10 }, (_, i): [string, ContextRule] => [String.fromCodePoint(0x660 + i), arabicIndic]),
+  ...Array.from({ length: 10 }, (_, i): [string, ContextRule] => [
+    String.fromCodePoint(0x6f0 + i),
+    extendedArabicIndic,
+  ]),
+])
+
+const scripts = [
+  'Latin',
+  'Greek',
+  'Cyrillic',
+  'Armenian',
+  'Hebrew',
+  'Arabic',
+  'Georgian',
+  'Cherokee',
+  'Devanagari',
+  'Thai',
+  'Hangul',
+  'Hiragana',
+  'Katakana',
+  'Han',
+  'Bopomofo',
+].map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
+/** Scripts that one language writes together (UTS 39 5.1). */
+const together = [
+  ['Latin', 'Han', 'Hiragana', 'Katakana'],
+  ['Latin', 'Han', 'Hangul'],
+  ['Latin', 'Han', 'Bopomofo'],
+]

@@ -1,0 +1,204 @@
+import { Problem, type ProblemCode } from '../errors.ts'
+import { formatIp, isAddressLiteral, isEmbeddedV4, parseIp } from './addresses.ts'
+import { type DerReader, DerWriter, derProblem, openDer, tags } from './der.ts'
+import { isALabel } from './idna.ts'
+import { uriFault } from './uri.ts'
+
+/**
+ * Subject alternative names in normal form: what policy matches is what the certificate says. Syntax is judged here;
+ * which names a profile allows is not.
+ */
+
+export { isAddressLiteral } from './addresses.ts'
+
+export type NameKind = 'dns' | 'ip' | 'uri' | 'email'
+
+/** `value` in normal form: dns in lower case; ip in canonical text (RFC 5952); uri; email with its domain in lower case. */
+export interface Name {
+  readonly kind: NameKind
+  readonly value: string
+}
+
+/** A name from JSON. Throws san.syntax, san.ip_as_dns, san.type. */
+export const parseName = (kind: NameKind, text: string): Name => {
+  if (!Object.hasOwn(parsers, kind)) throw new Problem('san.type', 'the kind of a name is dns, ip, uri or email')
+  return parsers[kind](text, undefined)
+}
+
+/** Judges a list of names as a whole: at most 100, none twice, a SPIFFE ID is the only URI. Throws san.*. */
+export const assertNames = (names: readonly Name[]): void => {
+  if (names.length > maxNames) throw new Problem('san.count', `there are more than ${maxNames} names`)
+  if (names.length < 2) return
+  const seen = new Set<string>()
+  for (const name of names) {
+    const key = `${name.kind}:${name.value}`
+    if (seen.has(key)) throw nameProblem('san.duplicate', name.kind, name.value, 'occurs twice')
+    seen.add(key)
+  }
+  const uris = names.filter(({ kind }) => kind === 'uri')
+  const spiffe = uris.find(({ value }) => value.startsWith('spiffe:'))
+  if (spiffe !== undefined && uris.length > 1)
+    throw nameProblem('san.syntax', 'uri', spiffe.value, 'a SPIFFE ID is the only URI of its certificate')
+}
+
+/**
+ * GeneralNames ::= SEQUENCE SIZE (1..MAX) OF GeneralName (RFC 5280 4.2.1.6). Throws san.* for what the names say and
+ * ext.syntax for how they are encoded.
+ */
+export const parseGeneralNames = (der: Buffer): readonly Name[] => readGeneralNames(openDer(der, 'ext.syntax'))
+
+/** The same from a reader whose only element is a SEQUENCE that was walked. */
+export const readGeneralNames = (reader: DerReader): readonly Name[] => {
+  if (reader.length > maxOctets)
+    throw derProblem('san.count', `the names take more than ${maxOctets} octets`, reader.at)
+  const list = reader.read(tags.sequence, 'GeneralNames')
+  reader.finish('GeneralNames')
+  if (list.done) throw derProblem('san.empty', 'the extension holds no name', list.at)
+  const names: Name[] = []
+  while (!list.done) {
+    if (names.length === maxNames) throw derProblem('san.count', `there are more than ${maxNames} names`, list.at)
+    names.push(readGeneralName(list))
+  }
+  assertNames(names)
+  return names
+}
+
+export const encodeGeneralNames = (names: readonly Name[]): Buffer => {
+  const writer = new DerWriter(64 + 32 * names.length)
+  writeGeneralNames(writer, names)
+  return writer.finish()
+}
+
+export const writeGeneralNames = (writer: DerWriter, names: readonly Name[]): void => {
+  const mark = writer.size
+  for (let i = names.length - 1; i >= 0; i--) {
+    const { kind, value } = names[i] as Name
+    const name = writer.size
+    if (kind === 'ip') writer.bytes(addressOctets(value))
+    else writer.ascii(value)
+    writer.header(tagsByKind[kind], name)
+  }
+  writer.header(tags.sequence, mark)
+}
+
+/** Is the whole left-most label `*`? */
+export const isWildcard = (name: Name): boolean => name.kind === 'dns' && name.value.startsWith('*.')
+
+/** Does a DNS name have an underscore, which host names do not, but some internal names do? */
+export const hasUnderscore = (name: Name): boolean => name.kind === 'dns' && name.value.includes('_')
+
+/** The octets of an address in normal form: 4 or 16. */
+export const addressOctets = (value: string): Buffer => {
+  const octets = parseIp(value)
+  if (octets === undefined) throw new RangeError('an address in normal form was expected')
+  return octets
+}
+
+const readGeneralName = (list: DerReader): Name => {
+  const { buffer, at, tag } = list
+  const { start, end } = list.readAny('GeneralName')
+  if (tag === 0x87) return nameOfAddress(buffer.subarray(start, end), at)
+  const kind = kindsByTag.get(tag)
+  if (kind === undefined) throw derProblem('san.type', `a name is ${typesByTag.get(tag) ?? 'of an unknown type'}`, at)
+  // Octets above 7F become characters above 7F, which no parser accepts: IA5String, and A-labels only (RFC 9549).
+  return parsers[kind](buffer.toString('latin1', start, end), at)
+}
+
+const nameOfAddress = (octets: Buffer, at: number | undefined): Name => {
+  if (octets.length !== 4 && octets.length !== 16)
+    throw derProblem('san.syntax', 'an iPAddress is not 4 or 16 octets', at ?? 0)
+  const value = formatIp(octets)
+  if (isEmbeddedV4(octets))
+    throw nameProblem('san.syntax', 'ip', value, 'an IPv4 address inside an IPv6 address; name the IPv4 address', at)
+  return { kind: 'ip', value }
+}
+
+const parseDns = (text: string, at?: number): Name => {
+  const value = lowerCase(text)
+  const fault = dnsFault(value)
+  if (fault !== undefined)
+    throw isAddressLiteral(text)
+      ? nameProblem('san.ip_as_dns', 'dns', text, 'is an IP address', at)
+      : nameProblem('san.syntax', 'dns', text, fault, at)
+  return { kind: 'dns', value }
+}
+
+/**
+ * The preferred name syntax of RFC 1034 3.5 with RFC 1123 2.1, plus what profiles decide: `_`, and `*` as the whole
+ * left-most label above at least two others. The top label is not numeric, so that no name can be read as an address.
+ */
+const dnsFault = (value: string): string | undefined => {
+  if (value.length === 0) return 'is empty'
+  if (value.length > 253) return 'is longer than 253 characters'
+  const wildcard = value.startsWith('*.')
+  const host = wildcard ? value.slice(2) : value
+  if (!dnsForm.test(host)) return 'is not labels of letters, digits and inner hyphens, of at most 63 characters'
+  if (wildcard && !host.includes('.')) return 'has a wildcard above fewer than two labels'
+  const top = host.slice(host.lastIndexOf('.') + 1)
+  if (/^(\d+|0x[0-9a-f]*)$/.test(top)) return 'ends in a number'
+  if (host.includes('xn--') && !host.split('.').every((label) => !label.startsWith('xn--') || isALabel(label)))
+    return 'has a label that is not a valid A-label'
+  return undefined
+}
+
+const parseAddress = (text: string, at?: number): Name => {
+  const octets = parseIp(text)
+  if (octets === undefined) throw nameProblem('san.syntax', 'ip', text, 'is not an IPv4 or IPv6 address', at)
+  return nameOfAddress(octets, at)
+}
+
+const parseUri = (text: string, at?: number): Name => {
+  const fault = uriFault(text, (host) => dnsFault(host) ?? (host.includes('*') ? 'has a wildcard' : undefined))
+  if (fault !== undefined) throw nameProblem('san.syntax', 'uri', text, fault, at)
+  return { kind: 'uri', value: text }
+}
+
+/** Mailbox of RFC 5280 4.2.1.6: dot-atom local part, host name as domain, ASCII. */
+const parseEmail = (text: string, at?: number): Name => {
+  const split = text.lastIndexOf('@')
+  const local = text.slice(0, Math.max(split, 0))
+  const domain = lowerCase(text.slice(split + 1))
+  const bad =
+    split < 1 ||
+    text.length > 254 ||
+    local.length > 64 ||
+    !localForm.test(local) ||
+    domain.includes('*') ||
+    domain.includes('_') ||
+    dnsFault(domain) !== undefined
+  if (bad) throw nameProblem('san.syntax', 'email', text, 'is not a plain address, local@domain in ASCII', at)
+  return { kind: 'email', value: `${local}@${domain}` }
+}
+
+/** ASCII only: what is outside of it must stay to be refused (the Kelvin sign lower-cases to k). */
+const lowerCase = (text: string): string =>
+  /[A-Z]/.test(text) ? text.replace(/[A-Z]+/g, (upper) => upper.toLowerCase()) : text
+
+const nameProblem = (code: ProblemCode, kind: NameKind, value: string, reason: string, offset?: number): Problem =>
+  new Problem(code, `a ${kind} name ${reason}`, {
+    violations: [{ check: code, field: `names.${kind}`, value: showable(value), reason }],
+    ...(offset === undefined ? {} : { offset }),
+  })
+
+/** A value as it may go into an answer or a record: visible ASCII, bounded. */
+const showable = (value: string): string => value.slice(0, 256).replace(/[^\x20-\x7e]/g, '?')
+
+const maxNames = 100
+const maxOctets = 16 * 1024
+const dnsForm = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*$/
+const localForm = /^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*$/
+const parsers: Readonly<Record<NameKind, (text: string, at?: number) => Name>> = {
+  dns: parseDns,
+  ip: parseAddress,
+  uri: parseUri,
+  email: parseEmail,
+}
+const tagsByKind: Readonly<Record<NameKind, number>> = { email: 0x81, dns: 0x82, uri: 0x86, ip: 0x87 }
+const kindsByTag = new Map(Object.entries(tagsByKind).map(([kind, tag]) => [tag, kind as NameKind]))
+const typesByTag = new Map([
+  [0xa0, 'an otherName'],
+  [0xa3, 'an x400Address'],
+  [0xa4, 'a directoryName'],
+  [0xa5, 'an ediPartyName'],
+  [0x88, 'a registeredID'],
+])
