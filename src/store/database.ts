@@ -1,0 +1,216 @@
+/**
+ * The one door to PostgreSQL: a pool, statements, transactions, and errors that say whether to try again.
+ *
+ * Behind a transaction pooler a connection is ours for one transaction only. Nothing here needs more than that once
+ * `preparedStatements` is off: then neither named statements nor start-up settings are sent, and the timeouts below
+ * have to be set on the role (`alter role chancery set statement_timeout = '10s'`, …) by whoever runs the pooler.
+ */
+import pg from 'pg'
+
+import { Problem } from '../errors.ts'
+import type { Log } from '../telemetry.ts'
+
+/** SQL with $1, $2 … Named ones are parsed once a connection: a name always means the same text. */
+export interface Statement {
+  readonly text: string
+  readonly name?: string
+}
+
+export interface Result<Row> {
+  readonly rows: readonly Row[]
+  /** Rows returned, or touched where none are returned. */
+  readonly rowCount: number
+}
+
+export interface Queryable {
+  /**
+   * Runs one statement, durable when it resolves (outside of `transaction`). `int8` comes as a number, which is
+   * asserted to be a safe one; `timestamptz` as a Date; `bytea` as a Buffer. Rejects with `db.unavailable` where the
+   * same call may succeed later, and with pg's own error for the rest: see `sqlState`.
+   */
+  query<Row = Readonly<Record<string, unknown>>>(statement: Statement, values?: readonly unknown[]): Promise<Result<Row>>
+}
+
+export interface Database extends Queryable {
+  /**
+   * Runs `work` between begin and commit (read committed) and resolves when the commit is acknowledged; rolls back
+   * if `work` rejects. Where `isConnectionLoss(error)`, the outcome of the commit is unknown: look before answering.
+   */
+  transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
+  /** Connections, and how many callers wait for one. */
+  readonly load: { readonly total: number; readonly idle: number; readonly waiting: number }
+  /** Waits for what is under way, then closes every connection. */
+  close(): Promise<void>
+}
+
+export interface DatabaseOptions {
+  /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
+  readonly url: string
+  /** Connections at most. */
+  readonly max: number
+  readonly log: Log
+  /** Shown in pg_stat_activity. */
+  readonly applicationName: string
+  /** Off behind a transaction pooler; default on. */
+  readonly preparedStatements?: boolean
+}
+
+/** Opens the pool. Connects on first use: an unreachable server is the first statement's `db.unavailable`. */
+export const openDatabase = (options: DatabaseOptions): Database => {
+  const prepared = options.preparedStatements ?? true
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.max,
+    application_name: options.applicationName,
+    types,
+    keepAlive: true,
+    ...clientTimeouts,
+    ...(prepared ? sessionTimeouts : {}),
+  })
+  // An idle connection that dies is replaced; without a listener it would take the process along.
+  pool.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
+  // One that dies while in use fails its statement, and is emitted as well.
+  pool.on('connect', (client) => client.on('error', () => {}))
+
+  const connect = async (): Promise<pg.PoolClient> => {
+    try {
+      return await pool.connect()
+    } catch (cause) {
+      throw unavailable('No connection to the database.', cause)
+    }
+  }
+
+  return {
+    query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
+      const client = await connect()
+      try {
+        const result = await run<Row>(client, statement, values, prepared)
+        client.release()
+        return result
+      } catch (error) {
+        client.release(isConnectionLoss(error))
+        throw error
+      }
+    },
+
+    transaction: async (work) => {
+      const client = await connect()
+      let broken = true
+      try {
+        await run(client, begin)
+        const value = await work({ query: (statement, values) => run(client, statement, values, prepared) })
+        await runCommit(client)
+        broken = false
+        return value
+      } catch (error) {
+        // Where the rollback fails as well, the connection goes, and its transaction with it.
+        if (!isConnectionLoss(error)) broken = await run(client, rollback).then(() => false, () => true)
+        throw error
+      } finally {
+        client.release(broken)
+      }
+    },
+
+    get load() {
+      return { total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }
+    },
+
+    close: () => pool.end(),
+  }
+}
+
+/**
+ * Did the connection break, so that nobody knows whether the statement took effect? Looks through a `Problem` at
+ * its cause.
+ */
+export const isConnectionLoss = (error: unknown): boolean => {
+  const cause = causeOf(error)
+  if (!(cause instanceof Error)) return false
+  const { code = '' } = cause as { code?: string }
+  return code.startsWith('08') || lossCodes.has(code) || lossMessages.some((text) => cause.message.includes(text))
+}
+
+/** The five characters of PostgreSQL's error, for example '23505'; undefined for any other error. */
+export const sqlState = (error: unknown): string | undefined => {
+  const { code } = (causeOf(error) ?? {}) as { code?: unknown }
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && causeOf(error) instanceof pg.DatabaseError ? code : undefined
+}
+
+/** The constraint that a statement violated, by its name in the schema. */
+export const constraintOf = (error: unknown): string | undefined => {
+  const cause = causeOf(error)
+  return cause instanceof pg.DatabaseError ? cause.constraint : undefined
+}
+
+const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
+
+const run = async <Row>(
+  client: pg.PoolClient,
+  { text, name }: Statement,
+  values: readonly unknown[] = [],
+  prepared = false,
+): Promise<Result<Row>> => {
+  try {
+    const named = prepared && name !== undefined ? { name } : {}
+    const { rows, rowCount } = await client.query({ text, values: [...values], ...named })
+    return { rows: rows as readonly Row[], rowCount: rowCount ?? 0 }
+  } catch (error) {
+    throw isTransient(error) ? unavailable('The database did not finish.', error) : error
+  }
+}
+
+/** A commit of a transaction in which a statement failed is answered with ROLLBACK, and no error. */
+const runCommit = async (client: pg.PoolClient): Promise<void> => {
+  try {
+    const { command } = await client.query('commit')
+    if (command !== 'COMMIT') throw new Error('a statement of this transaction failed, and its error was passed over')
+  } catch (error) {
+    throw isTransient(error) ? unavailable('The database did not finish.', error) : error
+  }
+}
+
+const isTransient = (error: unknown): boolean => {
+  const state = sqlState(error) ?? ''
+  return isConnectionLoss(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
+}
+
+const unavailable = (detail: string, cause: unknown): Problem => new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
+
+const types = new pg.TypeOverrides()
+types.setTypeParser(pg.types.builtins.INT8, (text: string) => {
+  const value = Number(text)
+  if (!Number.isSafeInteger(value)) throw new RangeError(`int8 beyond 2^53: ${text}`)
+  return value
+})
+
+const begin: Statement = { text: 'begin' }
+const rollback: Statement = { text: 'rollback' }
+
+/** Milliseconds. The last resort against a server that answers no more: longer than any timeout of its own. */
+const clientTimeouts = { connectionTimeoutMillis: 5_000, idleTimeoutMillis: 30_000, query_timeout: 15_000 } as const
+
+/** Milliseconds; sent as start-up settings. No statement of the service takes longer by its design. */
+const sessionTimeouts = {
+  statement_timeout: 10_000,
+  lock_timeout: 5_000,
+  idle_in_transaction_session_timeout: 10_000,
+} as const
+
+/** Errors of the socket, and of a server that ends the session (class 57P). */
+const lossCodes: ReadonlySet<string> = new Set([
+  ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
+  ...['57P01', '57P02', '57P03', '57P04', '57P05', '25P03', '25P04'],
+])
+
+/** pg gives these no code. */
+const lossMessages = [
+  'Connection terminated',
+  'Query read timeout',
+  'Client has encountered a connection error',
+  'Client was closed',
+] as const
+
+/** Connection, resources, operator intervention, system. */
+const transientClasses: ReadonlySet<string> = new Set(['08', '53', '57', '58'])
+/** Serialization, deadlock, lock timeout; and read-only, which is a server on its way to or from being a standby. */
+const transientStates: ReadonlySet<string> = new Set(['40001', '40P01', '55P03', '25006'])

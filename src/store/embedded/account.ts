@@ -1,0 +1,159 @@
+/**
+ * As whom the server runs. PostgreSQL refuses uid 0, so root has to be somebody else for it:
+ * in a user namespace that maps root away, where files of root stay reachable; or, where the system refuses that,
+ * under an unprivileged account, with data and programs in folders that this account can reach.
+ */
+import { execFile, spawn } from 'node:child_process'
+import { chmod, chown, cp, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import type { Log } from '../../telemetry.ts'
+import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
+
+export interface Account {
+  /** For people: "as uid 1000", "as root, mapped to nobody in a user namespace", "as the account postgres". */
+  readonly how: string
+  /** The program and arguments that go in front of a command. */
+  readonly wrapper: readonly string[]
+  /** For spawn: whom to become. */
+  readonly identity: { readonly uid?: number; readonly gid?: number }
+  /** Programs that this account can execute. */
+  readonly binaries: Binaries
+  /** A folder of its own for the cluster, where the account cannot reach Chancery's data folder. */
+  readonly elsewhere?: string
+}
+
+/** For a cluster that is yet to be made in `folder`, which exists. */
+export const decideAccount = async (folder: string, binaries: Binaries, log: Log): Promise<Account> => {
+  if (process.geteuid?.() !== 0) return asOurselves(binaries)
+  const namespace = asMapped(binaries)
+  const refusal = await whyNot(namespace, folder)
+  if (refusal === undefined) return namespace
+  log.warn({ event: 'embedded.namespace', reason: refusal }, 'no user namespace for the embedded PostgreSQL; trying an unprivileged account')
+  for (const name of accounts) {
+    const account = await asAccount(name, binaries)
+    if (account !== undefined) return { ...account, elsewhere: await makeElsewhere(account) }
+  }
+  throw new Error(
+    `PostgreSQL does not run as root, a user namespace is refused here (${refusal}), and none of the accounts ${accounts.join(', ')} exists. ` +
+      `Run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.`,
+  )
+}
+
+/** For a cluster that exists: whoever owns it runs it. */
+export const accountOf = async (cluster: string, binaries: Binaries): Promise<Account> => {
+  const owner = (await stat(cluster)).uid
+  const self = process.geteuid?.() ?? 0
+  if (owner === self && self !== 0) return asOurselves(binaries)
+  if (self !== 0) {
+    throw new Error(`${cluster} belongs to uid ${owner} and we are uid ${self}; run Chancery as its owner, or give the whole data folder to this user.`)
+  }
+  if (owner !== 0) {
+    const account = await asAccount(String(owner), binaries)
+    if (account !== undefined) return account
+    throw new Error(`${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`)
+  }
+  const namespace = asMapped(binaries)
+  const refusal = await whyNot(namespace, cluster)
+  if (refusal === undefined) return namespace
+  throw new Error(
+    `The embedded PostgreSQL was set up inside a user namespace, which is refused now (${refusal}). ` +
+      `Allow it, or run Chancery as an ordinary user who owns the whole data folder.`,
+  )
+}
+
+/** Runs one of PostgreSQL's programs to its end and gives what it printed. Rejects with the program's last words. */
+export const runAs = (account: Account, command: readonly string[], input = ''): Promise<string> => {
+  const [program = '', ...args] = [...account.wrapper, ...command]
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { cwd: '/', env: cleanEnvironment(), ...account.identity, stdio: 'pipe' })
+    const said: Buffer[] = []
+    child.stdout.on('data', (chunk: Buffer) => said.push(chunk))
+    child.stderr.on('data', (chunk: Buffer) => said.push(chunk))
+    child.stdin.on('error', () => {})
+    child.once('error', reject)
+    child.once('close', (code, signal) => {
+      const text = Buffer.concat(said).toString('utf8').trim()
+      if (code === 0) resolve(text)
+      else reject(new Error(`${command[0]} ended with ${signal ?? code}: ${text.slice(-2_000)}`))
+    })
+    child.stdin.end(input)
+  })
+}
+
+const asOurselves = (binaries: Binaries): Account => ({
+  how: `as uid ${process.geteuid?.() ?? '?'}`,
+  wrapper: [],
+  identity: {},
+  binaries,
+})
+
+const asMapped = (binaries: Binaries): Account => ({
+  how: 'as root, mapped to nobody in a user namespace',
+  wrapper: ['unshare', '--user', `--map-user=${nobody}`, `--map-group=${nobody}`, '--'],
+  identity: {},
+  binaries,
+})
+
+/** Undefined where there is no such account, or where it may not become it. */
+const asAccount = async (name: string, binaries: Binaries): Promise<Account | undefined> => {
+  try {
+    const [uid, gid, known] = await Promise.all([id('-u', name), id('-g', name), id('-un', name)])
+    const account: Account = { how: `as the account ${known}`, wrapper: [], identity: { uid: Number(uid), gid: Number(gid) }, binaries }
+    if ((await whyNot(account, '/')) === undefined) return account
+    return { ...account, binaries: await copyBinaries(binaries) }
+  } catch {
+    return undefined
+  }
+}
+
+const id = async (option: string, name: string): Promise<string> =>
+  (await promisify(execFile)('id', [option, name])).stdout.trim()
+
+/** Why this account cannot run PostgreSQL on `folder`: undefined if it can. Tried, because nothing else tells. */
+const whyNot = async (account: Account, folder: string): Promise<string | undefined> => {
+  const { postgres, folder: programs } = account.binaries
+  try {
+    await runAs(account, ['sh', '-c', probe, 'sh', postgres, join(programs, 'share'), folder])
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? (error.message.split('\n').at(-1) ?? '') : String(error)
+  }
+}
+
+/** initdb needs a name for its uid; "/" is only ever looked at. */
+const probe = `
+  id -un >/dev/null || exit 1
+  "$1" --version >/dev/null || exit 1
+  test -r "$2" || { echo "cannot read $2" >&2; exit 1; }
+  test "$3" = / || test -w "$3" || { echo "cannot write to $3" >&2; exit 1; }`
+
+/** Where accounts without a home keep things. */
+const makeElsewhere = async ({ identity: { uid = 0, gid = 0 } }: Account): Promise<string> => {
+  await mkdir(shelter, { recursive: true, mode: 0o755 })
+  const folder = await mkdtemp(join(shelter, 'postgres-'))
+  await chown(folder, uid, gid)
+  return folder
+}
+
+/** The programs, where every account can execute them. Kept: 60 MB once a version. */
+const copyBinaries = async (binaries: Binaries): Promise<Binaries> => {
+  const target = join(shelter, `programs-${binaries.version}`)
+  try {
+    return await binariesIn(join(target, 'native'))
+  } catch {
+    await mkdir(shelter, { recursive: true, mode: 0o755 })
+    const temporary = await mkdtemp(`${target}-`)
+    await chmod(temporary, 0o755)
+    await cp(binaries.folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })
+    // Another may have been quicker; then its copy serves us as well.
+    await rename(temporary, target).catch(() => rm(temporary, { recursive: true, force: true }))
+    return binariesIn(join(target, 'native'))
+  }
+}
+
+/** The overflow uid, which is called nobody nearly everywhere. */
+const nobody = 65534
+const accounts = ['postgres', 'nobody', 'daemon'] as const
+const shelter = '/var/lib/chancery'

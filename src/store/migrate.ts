@@ -1,0 +1,174 @@
+/**
+ * Migrations: plain SQL files `NNNN_name.sql`, forward only, each applied once, in one transaction with the row that
+ * says so. Any number of processes may migrate at once; an advisory lock, which ends with its transaction and so
+ * works behind a pooler, lets them through one by one.
+ */
+import { createHash } from 'node:crypto'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+import pg from 'pg'
+
+import type { Log } from '../telemetry.ts'
+import type { Queryable } from './database.ts'
+
+export interface MigrateOptions {
+  /** Connects as the role that owns the tables. */
+  readonly ownerUrl: string
+  /** The role that serves: gets what `grant_serving` of the schema gives it. */
+  readonly servingRole: string
+  readonly log: Log
+  /** Default: `migrations/` of this installation. */
+  readonly directory?: string
+}
+
+/**
+ * Brings the schema up to date, durable when it resolves; resolves to its version. Rejects with a sentence where a
+ * migration fails (nothing of it remains), an applied file has changed, the files have a gap, or the database is
+ * newer than the files.
+ */
+export const migrate = async ({ ownerUrl, servingRole, log, directory }: MigrateOptions): Promise<number> => {
+  const migrations = await loadMigrations(directory)
+  const client = new pg.Client({ connectionString: ownerUrl, application_name: 'chancery migrate', connectionTimeoutMillis: 10_000 })
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    await assertVersion(client)
+    while (await inTurn(client, () => applyNext(client, migrations, log)));
+    await inTurn(client, () => grantServing(client, servingRole))
+    return migrations.length
+  } finally {
+    await client.end().catch(() => {})
+  }
+}
+
+/** For the side that serves: rejects with a sentence unless the schema is the one that these files make. */
+export const assertMigrated = async (db: Queryable, directory?: string): Promise<void> => {
+  const migrations = await loadMigrations(directory)
+  const { rows: found } = await db.query<{ present: boolean }>({ text: tableExists })
+  const applied = found[0]?.present === true ? (await db.query<Applied>({ text: selectApplied })).rows : []
+  assertKnown(applied, migrations)
+  if (applied.length < migrations.length) {
+    throw new Error(
+      `The schema is at version ${applied.length} and this Chancery needs ${migrations.length}: run "chancery migrate" with CHANCERY_MIGRATION_URL first.`,
+    )
+  }
+}
+
+interface Migration {
+  readonly version: number
+  readonly name: string
+  readonly sql: string
+  readonly sha256: string
+}
+
+interface Applied {
+  readonly version: number
+  readonly name: string
+  readonly sha256: string
+}
+
+const loadMigrations = async (directory = ours): Promise<readonly Migration[]> => {
+  const names = (await readdir(directory)).filter((name) => name.endsWith('.sql')).sort()
+  return Promise.all(
+    names.map(async (file, i) => {
+      const [, digits, name] = fileName.exec(file) ?? []
+      if (digits === undefined || name === undefined) throw new Error(`${join(directory, file)} is not called NNNN_name.sql.`)
+      if (Number(digits) !== i + 1) throw new Error(`The migrations have a gap or a double: ${file} stands where number ${i + 1} belongs.`)
+      const sql = await readFile(join(directory, file))
+      return { version: i + 1, name, sql: sql.toString('utf8'), sha256: createHash('sha256').update(sql).digest('hex') }
+    }),
+  )
+}
+
+/** Files and database tell one story, as far as both go. */
+const assertKnown = (applied: readonly Applied[], migrations: readonly Migration[]): void => {
+  applied.forEach((row, i) => {
+    const migration = migrations[i]
+    if (row.version !== i + 1) throw new Error(`The database lacks migration ${i + 1} but has ${row.version}: somebody changed schema_migrations.`)
+    if (migration === undefined) {
+      throw new Error(`The database is at version ${applied.length} and this Chancery knows ${migrations.length}: use a newer Chancery.`)
+    }
+    if (row.sha256 !== migration.sha256) {
+      throw new Error(`Migration ${row.version} (${row.name}) was changed after it had been applied: restore the file, and put the change into a new one.`)
+    }
+  })
+}
+
+/** Runs one step in a transaction, alone among all who migrate this database. */
+const inTurn = async <T>(client: pg.Client, step: () => Promise<T>): Promise<T> => {
+  await client.query('begin')
+  try {
+    // A migration may take its time, but must not stand in a queue of locks with all of the service behind it.
+    await client.query('set local statement_timeout = 0')
+    await client.query('select pg_advisory_xact_lock($1)', [turnLock])
+    await client.query(`set local lock_timeout = '15s'`)
+    const value = await step()
+    await client.query('commit')
+    return value
+  } catch (error) {
+    await client.query('rollback').catch(() => {})
+    throw error
+  }
+}
+
+/** Resolves to whether there was one to apply. */
+const applyNext = async (client: pg.Client, migrations: readonly Migration[], log: Log): Promise<boolean> => {
+  // Looked for first: `if not exists` would tell about it each time, and needs the right to create.
+  const { rows: found } = await client.query<{ present: boolean }>(tableExists)
+  if (found[0]?.present !== true) await client.query(createTable)
+  const { rows: applied } = await client.query<Applied>(selectApplied)
+  assertKnown(applied, migrations)
+  const next = migrations[applied.length]
+  if (next === undefined) return false
+  try {
+    await client.query(next.sql)
+  } catch (cause) {
+    throw new Error(`Migration ${next.version} (${next.name}) failed${lineOf(next.sql, cause)}: ${(cause as Error).message}`, { cause })
+  }
+  await client.query(insertApplied, [next.version, next.name, next.sha256])
+  log.info({ event: 'migrate.applied', version: next.version, name: next.name }, 'migrated')
+  return true
+}
+
+const grantServing = async (client: pg.Client, role: string): Promise<void> => {
+  await client.query(`grant select on schema_migrations to ${client.escapeIdentifier(role)}`)
+  const { rows } = await client.query<{ present: boolean }>(grantExists)
+  if (rows[0]?.present === true) await client.query('select grant_serving($1)', [role])
+}
+
+const assertVersion = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<{ version: number; text: string }>(selectVersion)
+  if ((rows[0]?.version ?? 0) < oldestServer) throw new Error(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
+}
+
+const lineOf = (sql: string, error: unknown): string => {
+  const position = Number((error as { position?: string }).position)
+  return position > 0 ? ` in line ${sql.slice(0, position).split('\n').length}` : ''
+}
+
+const ours = fileURLToPath(new URL('../../migrations/', import.meta.url))
+const fileName = /^(\d{4})_([a-z0-9_]+)\.sql$/
+const oldestServer = 150_000
+/** Any constant; "migr" in ASCII. */
+const turnLock = 0x6d696772
+
+const tableExists = `select to_regclass('schema_migrations') is not null as present`
+
+const createTable = `
+  create table schema_migrations (
+    version int primary key,
+    name text not null,
+    sha256 text not null,
+    applied_at timestamptz not null default now()
+  )`
+
+const selectApplied = 'select version, name, sha256 from schema_migrations order by version'
+const insertApplied = 'insert into schema_migrations (version, name, sha256) values ($1, $2, $3)'
+const selectVersion = `select current_setting('server_version_num')::int as version, current_setting('server_version') as text`
+
+const grantExists = `
+  select exists (
+    select from pg_proc where proname = 'grant_serving' and pronamespace = current_schema()::regnamespace
+  ) as present`

@@ -1,0 +1,117 @@
+/**
+ * A PostgreSQL for tests: the product's own embedded server with the product's own durable settings, one for all
+ * test files of a user, and a fresh database for each file, copied from one that was migrated once.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import { lstat, mkdir, readdir, readFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import pg from 'pg'
+
+import { findBinaries } from '../../src/store/embedded/binaries.ts'
+import { openEmbedded } from '../../src/store/embedded.ts'
+import { migrate } from '../../src/store/migrate.ts'
+
+export interface TestDatabase {
+  readonly ownerUrl: string
+  readonly servingUrl: string
+  /** Drops the database, whoever is connected. Called at the end of the test by itself. */
+  close(): Promise<void>
+}
+
+/** Takes milliseconds, but for the first call after a change of `migrations/`. `empty`: not migrated. */
+export const openTestDatabase = async (
+  t: { teardown(close: () => Promise<void>): void },
+  { empty = false } = {},
+): Promise<TestDatabase> => {
+  const server = await openTestServer()
+  const name = `test_${Math.floor(Date.now() / 1000)}_${randomBytes(5).toString('hex')}`
+  await createFrom(server, name, empty)
+  let open = true
+  const close = async (): Promise<void> => {
+    if (!open) return
+    open = false
+    await asSuperuser(server, (client) => client.query(`drop database if exists ${name} with (force)`))
+  }
+  t.teardown(close)
+  return { ownerUrl: inDatabase(server.ownerUrl, name), servingUrl: inDatabase(server.servingUrl, name), close }
+}
+
+export interface TestServer {
+  readonly ownerUrl: string
+  readonly servingUrl: string
+  readonly superuserUrl: string
+  /** Stops it unless others use it. */
+  stop(): Promise<boolean>
+}
+
+/** The server itself. It stays up when the last test ends; `after` in .taprc stops it. */
+export const openTestServer = async (): Promise<TestServer> => {
+  const dataDir = join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${(await findBinaries()).version}`)
+  await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
+  const { uid, mode } = await lstat(dataDir)
+  if (uid !== process.getuid?.() || (mode & 0o077) !== 0) throw new Error(`${dataDir} is not ours alone; remove it.`)
+  const { ownerUrl, servingUrl, stop } = await openEmbedded({ dataDir, log: quiet })
+  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
+  const superuserUrl = inDatabase(ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`), 'postgres')
+  return { ownerUrl, servingUrl, superuserUrl, stop }
+}
+
+/** Tests of another checkout may sweep our template away between the two steps: then it is made again. */
+const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
+  const template = empty ? 'template0' : await templateOf(server)
+  try {
+    await asSuperuser(server, (client) => client.query(`create database ${name} template ${template} owner chancery_owner`))
+  } catch (error) {
+    if (tries === 0 || (error as { code?: string }).code !== '3D000') throw error
+    await createFrom(server, name, empty, tries - 1)
+  }
+}
+
+/** The migrated database that others are copied from: made once for each state of `migrations/`. */
+const templateOf = async (server: TestServer): Promise<string> => {
+  const name = `template_${await digestOf(migrations)}`
+  await asSuperuser(server, async (client) => {
+    await client.query('select pg_advisory_lock(1)')
+    if (await isThere(client, name)) return
+    await sweep(client)
+    await client.query(`drop database if exists ${name}_raw with (force)`)
+    await client.query(`create database ${name}_raw template template0 owner chancery_owner`)
+    await migrate({ ownerUrl: inDatabase(server.ownerUrl, `${name}_raw`), servingRole: 'chancery', log: quiet })
+    await client.query(`alter database ${name}_raw rename to ${name}`)
+  })
+  return name
+}
+
+/** Templates of migrations as they were, and databases of tests that were killed. */
+const sweep = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<{ datname: string }>(`
+    select datname from pg_database d
+    where (datname ~ '^template_' or datname ~ '^test_[0-9]+_' and split_part(datname, '_', 2)::int8 < extract(epoch from now()) - 3600)
+      and not exists (select from pg_stat_activity a where a.datid = d.oid)`)
+  for (const { datname } of rows) await client.query(`drop database if exists ${datname}`)
+}
+
+const isThere = async (client: pg.Client, name: string): Promise<boolean> =>
+  (await client.query('select from pg_database where datname = $1', [name])).rowCount === 1
+
+const asSuperuser = async <T>(server: TestServer, work: (client: pg.Client) => Promise<T>): Promise<T> => {
+  const client = new pg.Client({ connectionString: server.superuserUrl })
+  client.on('error', () => {})
+  await client.connect()
+  return work(client).finally(() => client.end())
+}
+
+const inDatabase = (url: string, name: string): string => url.replace('@/chancery?', `@/${name}?`)
+
+const digestOf = async (folder: string): Promise<string> => {
+  const hash = createHash('sha256')
+  for (const name of (await readdir(folder)).filter((file) => file.endsWith('.sql')).sort()) {
+    hash.update(`${name}\0`).update(await readFile(join(folder, name)))
+  }
+  return hash.digest('hex').slice(0, 12)
+}
+
+const migrations = join(import.meta.dirname, '..', '..', 'migrations')
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
