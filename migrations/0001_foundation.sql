@@ -161,11 +161,8 @@ create table requests (
   id              uuid primary key,
   principal       text not null references principals,
   idempotency_key text check (length(idempotency_key) between 1 and 128),
-  digest          bytea not null check (octet_length(digest) = 32),
-  profile         text not null,
-  profile_version integer not null,
-  created_at      timestamptz not null default clock_timestamp(),
-  foreign key (profile, profile_version) references profiles (name, version)
+  digest          bytea not null check (octet_length(digest) = 32),   -- over the CSR, the profile and the options
+  created_at      timestamptz not null default clock_timestamp()
 );
 create unique index requests_by_key on requests (principal, idempotency_key) where idempotency_key is not null;
 
@@ -179,6 +176,7 @@ create table intents (
   profile         text not null,
   profile_version integer not null,
   tbs             bytea not null,
+  plan            bytea not null check (octet_length(plan) = 32),
   created_at      timestamptz not null default clock_timestamp(),
   unique (request, attempt),
   foreign key (profile, profile_version) references profiles (name, version)
@@ -192,12 +190,20 @@ create table outcomes (
   request         uuid not null,
   kind            text not null check (kind in ('certificate', 'abandoned', 'unsigned')),
   signature       bytea,
-  entry           bigint unique references entries,
+  entry           bigint unique references entries deferrable initially deferred,   -- the reconciler inserts it first
   at              timestamptz not null,
   check ((kind = 'certificate') = (signature is not null)),
   check ((kind = 'unsigned') = (entry is null))
 );
 create unique index outcomes_one_certificate on outcomes (request) where kind = 'certificate';
+
+-- A cache: up to when every intent is known to have ended, so that the reconciler need not look at all of them. Losing
+-- it costs one long look.
+create table reconciled (
+  id              smallint primary key check (id = 1),
+  until           timestamptz not null
+);
+insert into reconciled values (1, '-infinity');
 
 -- What auditors search by. The certificate itself is the intent's TBS and the outcome's signature (src/ca/entries.ts).
 create table certificates (
@@ -289,9 +295,10 @@ begin
   execute format('revoke all on all tables in schema public from %I', serving);
   execute format('grant usage on schema public to %I', serving);
   execute format('grant select, insert on all tables in schema public to %I', serving);
-  execute format('revoke insert on roll from %I', serving);
+  execute format('revoke insert on roll, reconciled from %I', serving);
   execute format('revoke insert on schema_migrations from %I', serving);
   execute format('grant update (size, time) on roll to %I', serving);
+  execute format('grant update (until) on reconciled to %I', serving);
   execute format('grant update (used_at) on token_uses to %I', serving);
 end $$;
 revoke all on function grant_serving(name), maintain_refusals(interval) from public;

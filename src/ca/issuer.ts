@@ -59,7 +59,7 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
   const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
   const templateOf = templates(row, facts, key.algorithm)
-  const verifyInput = { key: createPublicKey({ key: facts.spki, format: 'der', type: 'spki' }), ...key.algorithm.options }
+  const verifyInput = { key: createPublicKey({ key: facts.spki, format: 'der', type: 'spki' }), ...key.algorithm.signOptions }
   let fault: string | undefined
 
   const issuer: Issuer = {

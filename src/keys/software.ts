@@ -39,8 +39,8 @@ const softwareKey = (path: string, key: KeyObject): SigningKey => {
   const spki = createPublicKey(key).export({ type: 'spki', format: 'der' })
   const kind = parsePublicKey(spki).algorithm.id
   const algorithm = defaultSignatureAlgorithm(kind)
-  const input = { key, ...algorithm.options }
-  const one = quick.has(kind) ? inline(input, algorithm) : onThreadPool(input, algorithm)
+  const input = { key, ...algorithm.signOptions }
+  const one = algorithm.slowToSign ? onThreadPool(input, algorithm) : inline(input, algorithm)
   return {
     id: `file:${path}`,
     algorithm,
@@ -51,7 +51,7 @@ const softwareKey = (path: string, key: KeyObject): SigningKey => {
 }
 
 type SignOne = (message: Buffer) => Promise<Buffer | SigningFault>
-type SignInput = SignatureAlgorithm['options'] & { readonly key: KeyObject }
+type SignInput = SignatureAlgorithm['signOptions'] & { readonly key: KeyObject }
 
 /** A P-256 signature takes 22 µs; handing it to the thread pool would cost the main thread 28 µs (measured). */
 const inline =
@@ -81,6 +81,3 @@ const exists = async (path: string): Promise<boolean> =>
 
 // The typed overloads want a literal type; the table of algorithms holds only types that exist.
 const generate = promisify(generateKeyPair) as unknown as (type: string, options: object) => Promise<{ privateKey: KeyObject }>
-
-/** Kinds of key whose signature costs less than handing it to another thread. */
-const quick: ReadonlySet<KeyAlgorithmId> = new Set(['ec-p256', 'ed25519'])

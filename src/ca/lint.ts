@@ -1,0 +1,105 @@
+/**
+ * The last look at the octets that are about to be signed, as the strict reader sees them: they say what the plan said,
+ * nothing more, and the issuer's own chain allows them. A fault here is ours, never the client's: `policy.lint`.
+ */
+import { Problem } from '../errors.ts'
+import type { Plan, RecheckFacts } from '../policy/decide.ts'
+import { parseTbs, type TbsFacts } from '../x509/certificate.ts'
+import { encodeSubject } from '../x509/subject.ts'
+import type { Issuer } from './issuer.ts'
+import { assertNameConstraints } from './name-constraints.ts'
+
+export interface LintInput {
+  readonly plan: Plan
+  readonly serial: Buffer
+  readonly shard: number
+  readonly issuer: Issuer
+}
+
+/** The facts of the TBS, for the rules to be applied once more (incident #25). Throws `policy.lint`. */
+export const lint = (tbs: Buffer, input: LintInput): RecheckFacts => {
+  const facts = read(tbs)
+  for (const [id, holds] of lints) {
+    if (!holds(facts, input)) throw new Problem('policy.lint', `The certificate fails the lint ${id}.`)
+  }
+  assertNameConstraints(facts, [input.issuer.facts, ...input.issuer.above])
+  const { subject, names, notBefore, notAfter, keyUsage, extendedKeyUsage, ca } = facts
+  return {
+    subject,
+    names,
+    key: input.plan.key,
+    notBefore,
+    notAfter,
+    ca,
+    ...(keyUsage && { keyUsage }),
+    ...(extendedKeyUsage && { extendedKeyUsage }),
+  }
+}
+
+const read = (tbs: Buffer): TbsFacts => {
+  try {
+    return parseTbs(tbs)
+  } catch (cause) {
+    throw new Problem('policy.lint', 'The certificate that would result is not strict DER.', { cause })
+  }
+}
+
+type Lint = readonly [id: string, holds: (facts: TbsFacts, input: LintInput) => boolean]
+
+const lints: readonly Lint[] = [
+  ['serial', (facts, { serial }) => facts.serial.equals(serial)],
+  ['issuer.name', (facts, { issuer }) => facts.issuer.equals(issuer.subject)],
+  ['issuer.signature', (facts, { issuer }) => facts.signatureAlgorithm === issuer.key.algorithm],
+  ['issuer.keyIdentifier', (facts, { issuer }) => sameOctets(facts.authorityKeyIdentifier, issuer.facts.keyIdentifier)],
+  ['issuer.outlived', (facts, { issuer }) => facts.notAfter <= issuer.facts.notAfter && issuer.above.every((ca) => facts.notAfter <= ca.notAfter)],
+  ['issuer.isCa', (_, { issuer }) => issuer.facts.ca && (issuer.facts.keyUsage?.includes('keyCertSign') ?? false)],
+  ['validity.order', (facts) => facts.notBefore < facts.notAfter],
+  ['validity.plan', (facts, { plan }) => sameTime(facts.notBefore, plan.notBefore) && sameTime(facts.notAfter, plan.notAfter)],
+  ['subject.plan', (facts, { plan }) => facts.subjectDer.equals(encodeSubject(plan.subject))],
+  ['names.plan', (facts, { plan }) => sameNames(facts.names, plan.names)],
+  ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
+  ['identity', (facts) => facts.subject.length > 0 || facts.names.length > 0],
+  ['key.plan', (facts, { plan }) => facts.spki.equals(plan.key.spki)],
+  ['key.identifier', (facts, { plan }) => sameOctets(facts.keyIdentifier, plan.key.keyIdentifier)],
+  ['key.notIssuers', (facts, { issuer }) => !facts.spki.equals(issuer.facts.spki)],
+  ['ca', (facts) => !facts.ca && facts.pathLength === undefined],
+  ['keyUsage.critical', (facts) => isCritical(facts, oid.keyUsage)],
+  ['keyUsage.plan', (facts, { plan }) => sameSet(facts.keyUsage, plan.keyUsage)],
+  ['keyUsage.notCa', (facts) => !facts.keyUsage?.some((usage) => usage === 'keyCertSign' || usage === 'cRLSign')],
+  ['extendedKeyUsage.plan', (facts, { plan }) => sameSet(facts.extendedKeyUsage, plan.extendedKeyUsage)],
+  ['revocation.crl', ({ crlUrls }, { plan, shard, issuer }) => hasCrl(plan) === crlUrls.some((url) => url.endsWith(`/crl/${issuer.name}/${shard}.crl`))],
+  ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
+  ['extensions.once', (facts) => new Set(facts.extensions.map((extension) => extension.oid)).size === facts.extensions.length],
+]
+
+const hasCrl = (plan: Plan): boolean => plan.revocation !== 'none' && plan.revocation.includes('crl')
+
+const isCritical = (facts: TbsFacts, wanted: string): boolean =>
+  facts.extensions.some((extension) => extension.oid === wanted && extension.critical)
+
+const sameOctets = (a: Buffer | undefined, b: Buffer | undefined): boolean => a !== undefined && b !== undefined && a.equals(b)
+
+/** A certificate knows whole seconds. */
+const sameTime = (a: Date, b: Date): boolean => a.getTime() === b.getTime()
+
+const sameSet = (a: readonly string[] | undefined, b: readonly string[]): boolean => {
+  const found = a ?? []
+  return found.length === b.length && b.every((item) => found.includes(item))
+}
+
+const sameNames = (a: TbsFacts['names'], b: TbsFacts['names']): boolean =>
+  a.length === b.length && a.every((name, i) => name.kind === b[i]?.kind && name.value === b[i]?.value)
+
+const oid = {
+  subjectKeyIdentifier: '2.5.29.14',
+  keyUsage: '2.5.29.15',
+  subjectAltName: '2.5.29.17',
+  basicConstraints: '2.5.29.19',
+  crlDistributionPoints: '2.5.29.31',
+  authorityKeyIdentifier: '2.5.29.35',
+  extendedKeyUsage: '2.5.29.37',
+  noRevAvail: '2.5.29.56',
+  authorityInfoAccess: '1.3.6.1.5.5.7.1.1',
+} as const
+
+const known: ReadonlySet<string> = new Set(Object.values(oid))

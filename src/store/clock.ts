@@ -1,0 +1,53 @@
+/**
+ * The database's clock as this process sees it. Event times are the database's, so replicas whose clocks differ a
+ * little never disagree; issuing stops when they differ too much to be trusted.
+ */
+import { Problem } from '../errors.ts'
+
+export interface DatabaseClock {
+  /** What the database's clock says now, as far as we know. */
+  now(): Date
+  /** Told of each reading, and of the time of the newest event that was seen. */
+  observe(databaseNow: Date): void
+  observeEvent(time: Date): void
+  /** Ours minus the database's, in milliseconds. */
+  readonly skewMs: number
+  /** Undefined, or the reason why no certificate may be dated by these clocks. */
+  fault(): string | undefined
+  /** Throws `clock.skewed`. */
+  assertSane(): void
+}
+
+export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseClock => {
+  let skewMs = 0
+  let lastEvent = new Date(0)
+  const now = (): Date => new Date(clock().getTime() - skewMs)
+
+  const fault = (): string | undefined => {
+    if (Math.abs(skewMs) > toleranceMs) return `our clock is ${describe(skewMs)} the database's`
+    const behind = lastEvent.getTime() - now().getTime()
+    if (behind > toleranceMs) return `the database's clock is ${describe(-behind)} the last event on the roll`
+    return undefined
+  }
+
+  return {
+    now,
+    observe: (databaseNow) => {
+      skewMs = clock().getTime() - databaseNow.getTime()
+    },
+    observeEvent: (time) => {
+      if (time > lastEvent) lastEvent = time
+    },
+    get skewMs() {
+      return skewMs
+    },
+    fault,
+    assertSane: () => {
+      const reason = fault()
+      if (reason !== undefined) throw new Problem('clock.skewed', `Nothing is issued while ${reason}.`, { retryAfter: 30 })
+    },
+  }
+}
+
+const describe = (milliseconds: number): string =>
+  `${(Math.abs(milliseconds) / 1000).toFixed(1)} s ${milliseconds > 0 ? 'ahead of' : 'behind'}`

@@ -1,0 +1,339 @@
+/**
+ * The records of the cycle: requests, intents, outcomes, certificates, entries. Everything that many requests do at
+ * once is one statement over one JSON parameter (reference: one statement instead of four gained 11 to 18 %), run by a
+ * group-commit batch.
+ */
+import { Problem } from '../errors.ts'
+import type { Meter } from '../ca/meter.ts'
+import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
+import type { Log } from '../telemetry.ts'
+import { openBatch } from './batch.ts'
+import { type Database, isConnectionLoss } from './database.ts'
+import { searchKey } from './names.ts'
+import { openRefusals } from './refusals.ts'
+import type { HeadMoved, RollWriter } from './roll.ts'
+
+export interface RecorderDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly meter: Meter
+  readonly log: Log
+  readonly clock: () => Date
+  readonly newId: () => string
+  readonly refusalsPerMinute: number
+}
+
+export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<void> } => {
+  const { db, meter } = deps
+  const intents = openBatch({
+    run: (batch: readonly Intent[]) => insertIntents(db, batch),
+    max: maxBatch,
+    lanes: 2,
+    observe: (size) => meter.batch('intent', size),
+  })
+  const enrolments = openBatch({
+    run: (batch: readonly Enrolment[]) => enrol(deps, batch),
+    max: maxBatch,
+    lanes: 1,
+    observe: (size) => meter.batch('record', size),
+  })
+  const lookups = openBatch({
+    run: (batch: readonly RequestName[]) => selectRequests(db, batch),
+    max: maxBatch,
+    lanes: 2,
+    observe: (size) => meter.batch('replay', size),
+  })
+  const refusals = openRefusals(deps)
+
+  return {
+    findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
+    recordIntent: (intent) => intents.add(intent).catch((error: unknown) => failIntent(deps, intent, error)),
+    recordUnsigned: (intent) => insertUnsigned(deps, intent),
+    recordCertificate: (enrolment) => enrolments.add(enrolment),
+    recordRefusal: refusals.add,
+    drain: async () => {
+      await Promise.all([intents.drain(), enrolments.drain(), lookups.drain(), refusals.drain()])
+    },
+    close: refusals.close,
+  }
+}
+
+// Replay ------------------------------------------------------------------------------------------------------------
+
+interface RequestName {
+  readonly principal: string
+  readonly key: string
+}
+
+interface PriorRow {
+  readonly principal: string
+  readonly key: string
+  readonly id: string
+  readonly digest: Buffer
+  readonly attempts: number
+  readonly open: boolean
+  readonly serial: Buffer | null
+  readonly tbs: Buffer
+  readonly signature: Buffer
+  readonly issuer: string
+  readonly profile: string
+  readonly profile_version: number
+  readonly not_before: Date
+  readonly not_after: Date
+  readonly index: number
+  readonly leaf_hash: Buffer
+}
+
+const selectRequestsStatement = {
+  name: 'select_requests',
+  text: `
+    select r.principal, r.idempotency_key as key, r.id, r.digest,
+      (select count(*)::integer from intents i where i.request = r.id) as attempts,
+      exists (select from intents i where i.request = r.id
+        and not exists (select from outcomes o where o.serial = i.serial)) as open,
+      c.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, c.not_before, c.not_after,
+      e.index, e.leaf_hash
+    from json_to_recordset($1::json) as asked (principal text, key text)
+    join requests r on r.principal = asked.principal and r.idempotency_key = asked.key
+    left join outcomes o on o.request = r.id and o.kind = 'certificate'
+    left join intents i on i.serial = o.serial
+    left join certificates c on c.serial = o.serial
+    left join entries e on e.index = o.entry`,
+}
+
+const selectRequests = async (db: Database, batch: readonly RequestName[]): Promise<(PriorRequest | null)[]> => {
+  const { rows } = await db.query<PriorRow>(selectRequestsStatement, [JSON.stringify(batch)])
+  const found = new Map(rows.map((row) => [`${row.principal}\0${row.key}`, priorOf(row)]))
+  return batch.map(({ principal, key }) => found.get(`${principal}\0${key}`) ?? null)
+}
+
+const priorOf = (row: PriorRow): PriorRequest => ({
+  id: row.id,
+  digest: row.digest,
+  attempts: row.attempts,
+  open: row.open,
+  ...(row.serial && { certificate: issuedOf(row, row.serial) }),
+})
+
+const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
+  serial,
+  tbs: row.tbs,
+  signature: row.signature,
+  issuer: row.issuer,
+  profile: { name: row.profile, version: row.profile_version },
+  notBefore: row.not_before,
+  notAfter: row.not_after,
+  index: row.index,
+  leafHash: row.leaf_hash,
+})
+
+// Intents -----------------------------------------------------------------------------------------------------------
+
+/** A request is inserted with its first intent; whoever finds its key or its attempt taken inserts neither. */
+const insertIntentsStatement = {
+  name: 'insert_intents',
+  text: `
+    with asked as (
+      select * from json_to_recordset($1::json) as r (request uuid, principal text, key text, digest text, attempt smallint,
+        serial text, issuer text, shard integer, profile text, version integer, tbs text, plan text)
+    ), fresh as (
+      insert into requests (id, principal, idempotency_key, digest)
+      select request, principal, key, decode(digest, 'hex') from asked where attempt = 1
+      on conflict (principal, idempotency_key) where idempotency_key is not null do nothing
+      returning id
+    ), recorded as (
+      insert into intents (serial, request, attempt, issuer, shard, profile, profile_version, tbs, plan)
+      select decode(serial, 'hex'), request, attempt, issuer, shard, profile, version, decode(tbs, 'hex'), decode(plan, 'hex')
+      from asked where attempt > 1 or request in (select id from fresh)
+      on conflict (request, attempt) do nothing
+      returning serial
+    )
+    select serial from recorded`,
+}
+
+const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('recorded' | 'taken')[]> => {
+  const { rows } = await db.query<{ serial: Buffer }>(insertIntentsStatement, [JSON.stringify(batch.map(intentParameter))])
+  const recorded = new Set(rows.map((row) => row.serial.toString('latin1')))
+  return batch.map((intent) => (recorded.has(intent.serial.toString('latin1')) ? 'recorded' : 'taken'))
+}
+
+const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs, plan }: Intent): object => ({
+  request: request.id,
+  principal: request.principal,
+  key: request.key,
+  digest: request.digest.toString('hex'),
+  attempt,
+  serial: serial.toString('hex'),
+  issuer,
+  shard,
+  profile: profile.name,
+  version: profile.version,
+  tbs: tbs.toString('hex'),
+  plan: plan.toString('hex'),
+})
+
+/**
+ * The commit may have happened or not; the key was not touched either way. The intent is ended as soon as the database
+ * answers again, so that a retry under the same key need not wait for the reconciler.
+ */
+const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): never => {
+  if (isConnectionLoss(error)) void insertUnsigned(deps, intent)
+  throw error
+}
+
+const insertUnsignedStatement = {
+  name: 'insert_unsigned',
+  text: `
+    insert into outcomes (serial, request, kind, at)
+    select serial, request, 'unsigned', clock_timestamp() from intents where serial = $1
+    on conflict (serial) do nothing`,
+}
+
+const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promise<void> => {
+  for (const pause of retryPausesMs) {
+    try {
+      await db.query(insertUnsignedStatement, [intent.serial])
+      return
+    } catch (error) {
+      if (!isConnectionLoss(error)) {
+        log.warn({ event: 'intent.unsigned_failed', err: error }, 'an intent stays open until the reconciler ends it')
+        return
+      }
+      await pauseFor(pause)
+    }
+  }
+}
+
+// Enrolment ---------------------------------------------------------------------------------------------------------
+
+/** Outcome, certificate, names, entry: everything reads from `head`, so a head that moved inserts nothing. */
+const enrolStatement = {
+  name: 'enrol',
+  text: `
+    with asked as (
+      select * from json_to_recordset($1::json) as r (place integer, serial text, request uuid, signature text, leaf text,
+        principal text, profile text, issuer text, subject text, key text, before timestamptz, after timestamptz, names json)
+    ), head as (
+      update roll set size = size + (select count(*) from asked), time = $3::timestamptz
+      where id = 1 and size = $2::bigint and time <= $3::timestamptz
+      returning size
+    ), entry as (
+      insert into entries (index, type, time, leaf_hash, serial)
+      select $2::bigint + place, 'certificate.issued', $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex') from asked, head
+    ), outcome as (
+      insert into outcomes (serial, request, kind, signature, entry, at)
+      select decode(serial, 'hex'), request, 'certificate', decode(signature, 'hex'), $2::bigint + place, $3::timestamptz
+      from asked, head
+    ), certificate as (
+      insert into certificates (serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, issued_at)
+      select decode(serial, 'hex'), $2::bigint + place, principal, profile, issuer, subject, decode(key, 'hex'), before, after,
+        $3::timestamptz
+      from asked, head
+    ), name as (
+      insert into certificate_names (serial, kind, name, entry)
+      select decode(serial, 'hex'), n.k, n.n, $2::bigint + place
+      from asked, head, json_to_recordset(asked.names) as n (k text, n text)
+    )
+    select (select count(*) from head)::integer as moved, clock_timestamp() as now`,
+}
+
+/** Ends each enrolment: on the roll, ended by someone else, or unknown. */
+const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(Enrolled | Error)[]> => {
+  const results = new Map<Enrolment, Enrolled | Error>()
+  let open = batch
+  for (const pause of retryPausesMs) {
+    try {
+      const written = await deps.roll.append(
+        open.map(({ event }) => event),
+        (tx, head, leaves) => tx.query<HeadMoved>(enrolStatement, [JSON.stringify(open.map((e, i) => parameterOf(e, i, leaves[i]))), head.size, head.time.toISOString()]),
+      )
+      open.forEach((enrolment, i) => {
+        const place = written[i]
+        if (place) results.set(enrolment, place)
+      })
+      open = []
+      break
+    } catch (error) {
+      const lost = isConnectionLoss(error)
+      if (!lost && !isOutcomeTaken(error)) throw error
+      deps.log.warn({ event: 'enrolment.looking', lost, size: open.length }, 'the outcome of a commit is unknown: looking')
+      if (lost) await pauseFor(pause)
+      open = await settleKnown(deps, open, results)
+      if (open.length === 0) break
+    }
+  }
+  const unknown = new Problem('db.unavailable', 'Whether the certificate was recorded is not known; it was not handed out.', { retryAfter: 5 })
+  return batch.map((enrolment) => results.get(enrolment) ?? unknown)
+}
+
+const parameterOf = (enrolment: Enrolment, place: number, leaf: Buffer | undefined): object => ({
+  place,
+  serial: enrolment.event.serial,
+  request: enrolment.intent.request.id,
+  signature: enrolment.signature.toString('hex'),
+  leaf: leaf?.toString('hex'),
+  principal: enrolment.event.principal,
+  profile: enrolment.intent.profile.name,
+  issuer: enrolment.intent.issuer,
+  subject: enrolment.subject,
+  key: enrolment.keySha256.toString('hex'),
+  before: enrolment.notBefore,
+  after: enrolment.notAfter,
+  names: enrolment.names.map((name) => ({ k: name.kind, n: searchKey(name) })),
+})
+
+const selectOutcomesStatement = {
+  name: 'select_outcomes',
+  text: `
+    select o.serial, o.kind, o.signature, e.index, e.leaf_hash
+    from outcomes o left join entries e on e.index = o.entry
+    where o.serial = any (select decode(s, 'hex') from json_array_elements_text($1::json) as s)`,
+}
+
+interface OutcomeRow {
+  readonly serial: Buffer
+  readonly kind: string
+  readonly signature: Buffer | null
+  readonly index: number | null
+  readonly leaf_hash: Buffer | null
+}
+
+/** Settles those whose outcome is in the records, ours or not; returns the rest. */
+const settleKnown = async (
+  { db }: RecorderDeps,
+  open: readonly Enrolment[],
+  results: Map<Enrolment, Enrolled | Error>,
+): Promise<readonly Enrolment[]> => {
+  let rows: readonly OutcomeRow[]
+  try {
+    rows = (await db.query<OutcomeRow>(selectOutcomesStatement, [JSON.stringify(open.map(({ event }) => event.serial))])).rows
+  } catch (error) {
+    if (isConnectionLoss(error)) return open
+    throw error
+  }
+  const bySerial = new Map(rows.map((row) => [row.serial.toString('hex'), row]))
+  return open.filter((enrolment) => {
+    const row = bySerial.get(enrolment.event.serial)
+    if (!row) return true
+    results.set(enrolment, settled(row, enrolment))
+    return false
+  })
+}
+
+const settled = (row: OutcomeRow, { signature }: Enrolment): Enrolled | Problem =>
+  row.kind === 'certificate' && row.signature?.equals(signature) && row.leaf_hash && row.index !== null
+    ? { index: row.index, leafHash: row.leaf_hash }
+    : new Problem('issuance.abandoned', 'The reconciler ended this issuance before its certificate was recorded.', { retryAfter: 1 })
+
+/** Somebody has ended one of these intents: `outcomes_pkey`, or a second certificate for one request. */
+const isOutcomeTaken = (error: unknown): boolean => {
+  const { code, constraint } = (error ?? {}) as { code?: string; constraint?: string }
+  return code === uniqueViolation && (constraint === 'outcomes_pkey' || constraint === 'outcomes_one_certificate')
+}
+
+const pauseFor = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds))
+
+const maxBatch = 128
+const uniqueViolation = '23505'
+/** About five seconds in all: a PostgreSQL that restarts is back by then. */
+const retryPausesMs = [20, 50, 100, 200, 400, 600, 800, 1000, 1000, 1000]

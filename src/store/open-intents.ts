@@ -1,0 +1,78 @@
+/** Intents that nobody ended, and the end of them. */
+import type { OpenIntents } from '../ca/reconcile.ts'
+import type { IssuanceAbandoned } from '../roll/entries.ts'
+import type { RollWriter } from './roll.ts'
+
+/** `notAfter` reads the date that the signature, if there is one, would be valid until. */
+export const openIntents = (roll: RollWriter, notAfter: (tbs: Buffer) => Date): OpenIntents => ({
+  abandon: (ageMs, limit) =>
+    roll.change(async (tx) => {
+      const { rows } = await tx.query<IntentRow>(selectOpen, [ageMs, limit])
+      if (rows.length > 0) await tx.query(insertAbandoned, [JSON.stringify(rows.map(outcomeOf))])
+      if (rows.length < limit) await tx.query(updateReconciled, [ageMs])
+      return { events: rows.map((row) => eventOf(row, notAfter(row.tbs))), result: rows.length }
+    }),
+})
+
+interface IntentRow {
+  readonly serial: Buffer
+  readonly request: string
+  readonly issuer: string
+  readonly shard: number
+  readonly profile: string
+  readonly profile_version: number
+  readonly tbs: Buffer
+  readonly plan: Buffer
+  readonly created_at: Date
+  readonly principal: string
+  readonly digest: Buffer
+  /** Where its entry will be: the order of these rows is that of the events. */
+  readonly entry: number
+}
+
+/**
+ * Up to `reconciled.until` all have ended; an hour more covers an intent whose commit came long after its insert.
+ * Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
+ */
+const selectOpen = {
+  name: 'select_open_intents',
+  text: `
+    with open as (
+      select i.* from intents i
+      where i.created_at >= (select until from reconciled where id = 1) - interval '1 hour'
+        and i.created_at < clock_timestamp() - make_interval(secs => $1::double precision / 1000)
+        and not exists (select from outcomes o where o.serial = i.serial)
+      order by i.created_at, i.serial limit $2
+    )
+    select open.*, r.principal, r.digest, (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
+    from open join requests r on r.id = open.request
+    order by open.created_at, open.serial`,
+}
+
+const insertAbandoned = {
+  name: 'insert_abandoned',
+  text: `
+    insert into outcomes (serial, request, kind, entry, at)
+    select decode(serial, 'hex'), request, 'abandoned', entry, clock_timestamp()
+    from json_to_recordset($1::json) as r (serial text, request uuid, entry bigint)`,
+}
+
+const updateReconciled = {
+  name: 'update_reconciled',
+  text: `update reconciled set until = clock_timestamp() - make_interval(secs => $1::double precision / 1000) where id = 1`,
+}
+
+const outcomeOf = ({ serial, request, entry }: IntentRow): object => ({ serial: serial.toString('hex'), request, entry })
+
+const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
+  type: 'issuance.abandoned',
+  serial: row.serial.toString('hex'),
+  issuer: row.issuer,
+  shard: row.shard,
+  principal: row.principal,
+  profile: { name: row.profile, version: row.profile_version },
+  request: row.digest.toString('hex'),
+  plan: row.plan.toString('hex'),
+  intended: row.created_at.toISOString(),
+  notAfter: notAfter.toISOString(),
+})

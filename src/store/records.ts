@@ -1,0 +1,304 @@
+/** What auditors read. Every search walks an index and stops at its page; cursors are keysets, bound to their filter. */
+import { createHash } from 'node:crypto'
+import type {
+  CertificateFilter,
+  CertificateRecord,
+  EventFilter,
+  EventRecord,
+  IssuerRecord,
+  Page,
+  PageRequest,
+  Records,
+  RefusalFilter,
+  RefusalRecord,
+} from '../ca/records.ts'
+import type { CertificateIssued } from '../roll/entries.ts'
+import { Problem, type Violation } from '../errors.ts'
+import type { Database } from './database.ts'
+import { selectIssuers, issuerRowOf, type StoredIssuer } from './issuers.ts'
+import { reversed } from './names.ts'
+import type { EntryCodec } from './roll.ts'
+
+export interface RecordsDeps {
+  readonly db: Database
+  readonly codec: EntryCodec
+  /** The names in a certificate, read from it rather than kept twice. */
+  readonly namesOf: (certificate: Buffer) => CertificateRecord['names']
+}
+
+export const openRecords = (deps: RecordsDeps): Records => ({
+  certificate: async (serial) => {
+    const { items } = await searchCertificates(deps, { serial }, { limit: 1 })
+    const [record] = items
+    if (!record) throw new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
+    return record
+  },
+  certificates: (filter, page) => searchCertificates(deps, filter, page),
+  refusals: (filter, page) => searchRefusals(deps, filter, page),
+  events: (filter, page) => searchEvents(deps, filter, page),
+  authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
+  issuers: async () => (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map((row): IssuerRecord => issuerRowOf(row)),
+})
+
+// Certificates --------------------------------------------------------------------------------------------------------
+
+interface CertificateRow {
+  readonly serial: Buffer
+  readonly tbs: Buffer
+  readonly signature: Buffer
+  readonly entry: number
+  readonly principal: string
+  readonly profile: string
+  readonly profile_version: number
+  readonly issuer: string
+  readonly issuer_certificate: Buffer
+  readonly issuer_chain: readonly Buffer[]
+  readonly subject: string
+  readonly key_sha256: Buffer
+  readonly not_before: Date
+  readonly not_after: Date
+  readonly issued_at: Date
+  readonly expired: boolean
+  readonly name: string | null
+}
+
+/** Each filter adds one condition on columns of `certificates c`, by parameter. */
+const certificateConditions: Conditions<CertificateFilter> = {
+  serial: (value, p) => `c.serial = decode(${p(value)}, 'hex')`,
+  name: () => undefined,
+  subject: (value, p) => `c.subject = ${p(value)}`,
+  profile: (value, p) => `c.profile = ${p(value)}`,
+  principal: (value, p) => `c.principal = ${p(value)}`,
+  issuer: (value, p) => `c.issuer = ${p(value)}`,
+  key: (value, p) => `c.key_sha256 = decode(${p(value)}, 'hex')`,
+  status: (value) => statusConditions[value],
+  issuedAfter: (value, p) => `c.issued_at >= ${p(value)}`,
+  issuedBefore: (value, p) => `c.issued_at < ${p(value)}`,
+  expiresAfter: (value, p) => `c.not_after >= ${p(value)}`,
+  expiresBefore: (value, p) => `c.not_after < ${p(value)}`,
+}
+
+const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = {
+  valid: 'c.not_after >= now()',
+  expired: 'c.not_after < now()',
+  revoked: 'false',
+}
+
+const searchCertificates = async (deps: RecordsDeps, filter: CertificateFilter, page: PageRequest): Promise<Page<CertificateRecord>> => {
+  const parameters = openParameters()
+  const { p } = parameters
+  const conditions = conditionsOf(certificateConditions, filter, p)
+  const after = readCursor(page.cursor, filter)
+  const named = filter.name === undefined ? undefined : nameRange(filter.name)
+  if (named) conditions.push(named.low === named.high ? `n.name = ${p(named.low)}` : `n.name >= ${p(named.low)} and n.name < ${p(named.high)}`)
+  if (after) conditions.push(named ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`)
+
+  const text = `
+    with page as (
+      select c.*${named ? ', n.name' : ', null::text as name'}
+      from ${named ? 'certificate_names n join certificates c on c.serial = n.serial' : 'certificates c'}
+      where ${conditions.join(' and ') || 'true'}
+      order by ${named ? 'n.name, n.entry desc' : 'c.entry desc'}
+      limit ${page.limit + 1}
+    )
+    select page.*, page.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
+      s.certificate as issuer_certificate, s.chain as issuer_chain
+    from page join intents i on i.serial = page.serial join outcomes o on o.serial = page.serial
+      join issuers s on s.name = page.issuer
+    order by ${named ? 'page.name, page.entry desc' : 'page.entry desc'}`
+  const { rows } = await deps.db.query<CertificateRow>({ text }, parameters.values)
+  return pageOf(rows, page.limit, {
+    item: (row) => certificateOf(deps, row),
+    cursor: (row) => writeCursor(row.name === null ? [row.entry] : [row.name, row.entry], filter),
+  })
+}
+
+const certificateOf = (deps: RecordsDeps, row: CertificateRow): CertificateRecord => {
+  const certificate = deps.codec.certificate(row.tbs, row.signature)
+  return {
+    serial: row.serial.toString('hex'),
+    certificate,
+    chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
+    profile: { name: row.profile, version: row.profile_version },
+    principal: row.principal,
+    issuer: row.issuer,
+    subject: row.subject,
+    names: deps.namesOf(certificate),
+    keySha256: row.key_sha256.toString('hex'),
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    issuedAt: row.issued_at,
+    index: row.entry,
+    status: row.expired ? 'expired' : 'valid',
+  }
+}
+
+/** One name, or all below a suffix: labels are reversed, so that these are one range (`com.example.` to `com.example/`). */
+const nameRange = (name: string): { readonly low: string; readonly high: string } => {
+  const wanted = name.toLowerCase()
+  if (wanted.startsWith('*.')) return { low: `${reversed(wanted.slice(2))}.`, high: `${reversed(wanted.slice(2))}/` }
+  const key = isDnsLike(wanted) ? reversed(wanted) : name
+  return { low: key, high: key }
+}
+
+/** Addresses, URIs and mail addresses are kept as they are. */
+const isDnsLike = (name: string): boolean => !/[:/@]/.test(name) && !/^[0-9.]+$/.test(name)
+
+// Refusals ------------------------------------------------------------------------------------------------------------
+
+interface RefusalRow {
+  readonly id: string
+  readonly at: Date
+  readonly at_exact: string
+  readonly principal: string
+  readonly profile: string | null
+  readonly code: string
+  readonly detail: string
+  readonly digest: Buffer
+  readonly violations: readonly Violation[]
+}
+
+const refusalConditions: Conditions<RefusalFilter> = {
+  principal: (value, p) => `principal = ${p(value)}`,
+  profile: (value, p) => `profile = ${p(value)}`,
+  code: (value, p) => `code = ${p(value)}`,
+  after: (value, p) => `at >= ${p(value)}`,
+  before: (value, p) => `at < ${p(value)}`,
+}
+
+const searchRefusals = async ({ db }: RecordsDeps, filter: RefusalFilter, page: PageRequest): Promise<Page<RefusalRecord>> => {
+  const { p, values } = openParameters()
+  const conditions = conditionsOf(refusalConditions, filter, p)
+  const after = readCursor(page.cursor, filter)
+  if (after) conditions.push(`(at, id) < (${p(after[0])}::timestamptz, ${p(after[1])}::uuid)`)
+  const text = `
+    select id, at, at::text as at_exact, principal, profile, code, detail, digest, violations from refusals
+    where ${conditions.join(' and ') || 'true'}
+    order by at desc, id desc limit ${page.limit + 1}`
+  const { rows } = await db.query<RefusalRow>({ text }, values)
+  return pageOf(rows, page.limit, {
+    item: ({ digest, at_exact: _, ...row }) => ({ ...row, digest: digest.toString('hex') }),
+    cursor: (row) => writeCursor([row.at_exact, row.id], filter),
+  })
+}
+
+// Events --------------------------------------------------------------------------------------------------------------
+
+interface EventRow {
+  readonly index: number
+  readonly time: Date
+  readonly leaf_hash: Buffer
+  readonly body: string | null
+  readonly serial: Buffer | null
+  readonly tbs: Buffer | null
+  readonly signature: Buffer | null
+  readonly plan: Buffer
+  readonly issuer: string
+  readonly profile: string
+  readonly profile_version: number
+  readonly principal: string
+  readonly digest: Buffer
+}
+
+const eventConditions: Conditions<EventFilter> = {
+  type: (value, p) => `e.type = ${p(value)}`,
+  serial: (value, p) => `e.serial = decode(${p(value)}, 'hex')`,
+  fromIndex: (value, p) => `e.index >= ${p(value)}::bigint`,
+}
+
+const searchEvents = async (deps: RecordsDeps, filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>> => {
+  const { p, values } = openParameters()
+  const conditions = conditionsOf(eventConditions, filter, p)
+  const after = readCursor(page.cursor, filter)
+  if (after) conditions.push(`e.index > ${p(after[0])}::bigint`)
+  const text = `
+    select e.index, e.time, e.leaf_hash, e.body, e.serial, i.tbs, o.signature, i.plan, i.issuer, i.profile, i.profile_version,
+      r.principal, r.digest
+    from (select * from entries e where ${conditions.join(' and ') || 'true'} order by e.index limit ${page.limit + 1}) e
+      left join intents i on e.body is null and i.serial = e.serial
+      left join outcomes o on o.serial = i.serial
+      left join requests r on r.id = i.request
+    order by e.index`
+  const { rows } = await deps.db.query<EventRow>({ text }, values)
+  return pageOf(rows, page.limit, {
+    item: (row) => ({ index: row.index, leafHash: row.leaf_hash.toString('hex'), entry: row.body ?? rebuild(deps, row) }),
+    cursor: (row) => writeCursor([row.index], filter),
+  })
+}
+
+/** An issuance's entry is not stored but put together again from the records; its leaf hash tells whether it is the same. */
+const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
+  if (!row.serial || !row.tbs || !row.signature) throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
+  const event: CertificateIssued = {
+    type: 'certificate.issued',
+    serial: row.serial.toString('hex'),
+    certificate: codec.certificate(row.tbs, row.signature).toString('base64'),
+    issuer: row.issuer,
+    principal: row.principal,
+    profile: { name: row.profile, version: row.profile_version },
+    request: row.digest.toString('hex'),
+    plan: row.plan.toString('hex'),
+  }
+  const { text, leafHash } = codec.entry(event, row.time)
+  if (!leafHash.equals(row.leaf_hash)) throw new Error(`entry ${row.index} no longer hashes to its leaf`)
+  return text
+}
+
+// Pages ---------------------------------------------------------------------------------------------------------------
+
+type Parameter = (value: unknown) => string
+type Conditions<F> = { readonly [K in keyof F]-?: (value: NonNullable<F[K]>, p: Parameter) => string | undefined }
+
+const openParameters = (): { readonly values: unknown[]; readonly p: Parameter } => {
+  const values: unknown[] = []
+  return { values, p: (value) => `$${values.push(value)}` }
+}
+
+const conditionsOf = <F extends object>(table: Conditions<F>, filter: F, p: Parameter): string[] =>
+  (Object.keys(filter) as (keyof F)[]).flatMap((field) => {
+    const value = filter[field]
+    const condition = value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
+    return condition ?? []
+  })
+
+interface PageShape<Row, T> {
+  readonly item: (row: Row) => T
+  readonly cursor: (row: Row) => string
+}
+
+/** One row more than asked for tells whether there is a next page. */
+const pageOf = <Row, T>(rows: readonly Row[], limit: number, { item, cursor }: PageShape<Row, T>): Page<T> => {
+  const shown = rows.slice(0, limit)
+  const last = shown.at(-1)
+  const items = shown.map(item)
+  return rows.length > limit && last !== undefined ? { items, next: cursor(last) } : { items }
+}
+
+type Keyset = readonly (string | number)[]
+
+const writeCursor = (keyset: Keyset, filter: object): string => Buffer.from(JSON.stringify([tagOf(filter), ...keyset])).toString('base64url')
+
+/** Undefined without a cursor. Throws `request.cursor` for one that is not ours, or of other filters. */
+const readCursor = (cursor: string | undefined, filter: object): Keyset | undefined => {
+  if (cursor === undefined) return undefined
+  const [tag, ...keyset] = decodeCursor(cursor)
+  if (tag !== tagOf(filter) || keyset.length === 0) throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
+  return keyset as Keyset
+}
+
+const decodeCursor = (cursor: string): readonly unknown[] => {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
+    if (Array.isArray(value) && value.every((part) => typeof part === 'string' || typeof part === 'number')) return value
+  } catch {
+    // Told below, like every other cursor that is not ours.
+  }
+  throw new Problem('request.cursor', 'This is not a cursor of this service.')
+}
+
+const tagOf = (filter: object): string => {
+  const set = Object.entries(filter).filter(([, value]) => value !== undefined)
+  return createHash('sha256').update(JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1)))).digest('base64url').slice(0, 8)
+}
+
+const selectAuthorities = { text: 'select name from authorities order by name' }

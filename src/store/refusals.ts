@@ -1,0 +1,97 @@
+/** Refusals: rows up to a bound a minute and principal; beyond it a count, so that the audit can't be flooded. */
+import type { Meter } from '../ca/meter.ts'
+import type { Refusal } from '../ca/recorder.ts'
+import type { Log } from '../telemetry.ts'
+import { openBatch } from './batch.ts'
+import type { Database } from './database.ts'
+
+export interface RefusalsDeps {
+  readonly db: Database
+  readonly meter: Meter
+  readonly log: Log
+  readonly clock: () => Date
+  readonly newId: () => string
+  readonly refusalsPerMinute: number
+}
+
+export interface Refusals {
+  /** Durable, or counted, when it resolves. Never rejects: a refusal is told even when it can't be kept. */
+  add(refusal: Refusal): Promise<void>
+  drain(): Promise<void>
+  /** Writes the counts of the running minute. */
+  close(): Promise<void>
+}
+
+const insertRefusalsStatement = {
+  name: 'insert_refusals',
+  text: `
+    insert into refusals (id, at, principal, profile, code, digest, detail, violations)
+    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations
+    from json_to_recordset($1::json) as r (id uuid, principal text, profile text, code text, digest text, detail text, violations jsonb)`,
+}
+
+const insertCountsStatement = {
+  name: 'insert_refusal_counts',
+  text: `
+    insert into refusal_counts (id, principal, minute, count)
+    select id, principal, minute, count
+    from json_to_recordset($1::json) as r (id uuid, principal text, minute timestamptz, count integer)`,
+}
+
+export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }: RefusalsDeps): Refusals => {
+  let minute = minuteOf(clock())
+  const seen = new Map<string, number>()
+  const rows = openBatch({
+    run: async (batch: readonly Refusal[]) => {
+      await db.query(insertRefusalsStatement, [JSON.stringify(batch.map((refusal) => refusalParameter(refusal, newId())))])
+      return batch.map(() => true)
+    },
+    max: maxBatch,
+    lanes: 1,
+    observe: (size) => meter.batch('refusal', size),
+  })
+
+  /** Keeps what was counted beyond the bound in the minute that ends. */
+  const endMinute = async (): Promise<void> => {
+    const at = new Date(minute * msPerMinute)
+    const counts = [...seen]
+      .filter(([, count]) => count > refusalsPerMinute)
+      .map(([principal, count]) => ({ id: newId(), principal, minute: at, count: count - refusalsPerMinute }))
+    seen.clear()
+    minute = minuteOf(clock())
+    if (counts.length > 0) await db.query(insertCountsStatement, [JSON.stringify(counts)])
+  }
+
+  const loud = (error: unknown): void => log.error({ event: 'refusal.unrecorded', err: error }, 'a refusal could not be recorded')
+
+  const add = async (refusal: Refusal): Promise<void> => {
+    try {
+      if (minuteOf(clock()) !== minute) await endMinute()
+      const count = (seen.get(refusal.principal) ?? 0) + 1
+      seen.set(refusal.principal, count)
+      if (count <= refusalsPerMinute) await rows.add(refusal)
+    } catch (error) {
+      loud(error)
+    }
+  }
+
+  return { add, drain: rows.drain, close: () => endMinute().catch(loud) }
+}
+
+const refusalParameter = ({ principal, profile, code, digest, detail, violations }: Refusal, id: string): object => ({
+  id,
+  principal,
+  profile: storable(profile),
+  code,
+  digest: digest.toString('hex'),
+  detail: storable(detail),
+  violations: violations.map((violation) => ({ ...violation, value: storable(violation.value) })),
+})
+
+/** PostgreSQL's text and jsonb hold neither NUL nor a lone surrogate. */
+const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\ufffd')
+
+const minuteOf = (at: Date): number => Math.floor(at.getTime() / msPerMinute)
+
+const msPerMinute = 60_000
+const maxBatch = 128
