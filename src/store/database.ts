@@ -28,7 +28,10 @@ export interface Queryable {
    * asserted to be a safe one; `timestamptz` as a Date; `bytea` as a Buffer. Rejects with `db.unavailable` where the
    * same call may succeed later, and with pg's own error for the rest: see `sqlState`.
    */
-  query<Row = Readonly<Record<string, unknown>>>(statement: Statement, values?: readonly unknown[]): Promise<Result<Row>>
+  query<Row = Readonly<Record<string, unknown>>>(
+    statement: Statement,
+    values?: readonly unknown[],
+  ): Promise<Result<Row>>
 }
 
 export interface Database extends Queryable {
@@ -104,7 +107,11 @@ export const openDatabase = (options: DatabaseOptions): Database => {
         return value
       } catch (error) {
         // Where the rollback fails as well, the connection goes, and its transaction with it.
-        if (!isConnectionLoss(error)) broken = await run(client, rollback).then(() => false, () => true)
+        if (!isConnectionLoss(error))
+          broken = await run(client, rollback).then(
+            () => false,
+            () => true,
+          )
         throw error
       } finally {
         client.release(broken)
@@ -133,7 +140,9 @@ export const isConnectionLoss = (error: unknown): boolean => {
 /** The five characters of PostgreSQL's error, for example '23505'; undefined for any other error. */
 export const sqlState = (error: unknown): string | undefined => {
   const { code } = (causeOf(error) ?? {}) as { code?: unknown }
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && causeOf(error) instanceof pg.DatabaseError ? code : undefined
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && causeOf(error) instanceof pg.DatabaseError
+    ? code
+    : undefined
 }
 
 /** The constraint that a statement violated, by its name in the schema. */
@@ -174,7 +183,8 @@ const isTransient = (error: unknown): boolean => {
   return isConnectionLoss(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
 }
 
-const unavailable = (detail: string, cause: unknown): Problem => new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
+const unavailable = (detail: string, cause: unknown): Problem =>
+  new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
 
 const types = new pg.TypeOverrides()
 types.setTypeParser(pg.types.builtins.INT8, (text: string) => {
@@ -198,7 +208,17 @@ const sessionTimeouts = {
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([
-  ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
+  ...[
+    'ECONNREFUSED',
+    'ECONNRESET',
+    'ENOENT',
+    'EPIPE',
+    'ETIMEDOUT',
+    'EHOSTUNREACH',
+    'ENETUNREACH',
+    'ENOTFOUND',
+    'EAI_AGAIN',
+  ],
   ...['57P01', '57P02', '57P03', '57P04', '57P05', '25P03', '25P04'],
 ])
 

@@ -182,7 +182,8 @@ const countOthers = `
 const gone = async (postmaster: Postmaster, home: Home): Promise<void> => {
   const end = Date.now() + patience
   while (await isAlive(postmaster, home.cluster)) {
-    if (Date.now() > end) throw new Error(`The embedded PostgreSQL (pid ${postmaster.pid}) does not stop; see ${home.log}.`)
+    if (Date.now() > end)
+      throw new Error(`The embedded PostgreSQL (pid ${postmaster.pid}) does not stop; see ${home.log}.`)
     await sleep(10)
   }
 }

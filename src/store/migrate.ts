@@ -30,7 +30,11 @@ export interface MigrateOptions {
  */
 export const migrate = async ({ ownerUrl, servingRole, log, directory }: MigrateOptions): Promise<number> => {
   const migrations = await loadMigrations(directory)
-  const client = new pg.Client({ connectionString: ownerUrl, application_name: 'chancery migrate', connectionTimeoutMillis: 10_000 })
+  const client = new pg.Client({
+    connectionString: ownerUrl,
+    application_name: 'chancery migrate',
+    connectionTimeoutMillis: 10_000,
+  })
   client.on('error', () => {})
   await client.connect()
   try {
@@ -74,8 +78,10 @@ const loadMigrations = async (directory = ours): Promise<readonly Migration[]> =
   return Promise.all(
     names.map(async (file, i) => {
       const [, digits, name] = fileName.exec(file) ?? []
-      if (digits === undefined || name === undefined) throw new Error(`${join(directory, file)} is not called NNNN_name.sql.`)
-      if (Number(digits) !== i + 1) throw new Error(`The migrations have a gap or a double: ${file} stands where number ${i + 1} belongs.`)
+      if (digits === undefined || name === undefined)
+        throw new Error(`${join(directory, file)} is not called NNNN_name.sql.`)
+      if (Number(digits) !== i + 1)
+        throw new Error(`The migrations have a gap or a double: ${file} stands where number ${i + 1} belongs.`)
       const sql = await readFile(join(directory, file))
       return { version: i + 1, name, sql: sql.toString('utf8'), sha256: createHash('sha256').update(sql).digest('hex') }
     }),
@@ -86,12 +92,19 @@ const loadMigrations = async (directory = ours): Promise<readonly Migration[]> =
 const assertKnown = (applied: readonly Applied[], migrations: readonly Migration[]): void => {
   applied.forEach((row, i) => {
     const migration = migrations[i]
-    if (row.version !== i + 1) throw new Error(`The database lacks migration ${i + 1} but has ${row.version}: somebody changed schema_migrations.`)
+    if (row.version !== i + 1)
+      throw new Error(
+        `The database lacks migration ${i + 1} but has ${row.version}: somebody changed schema_migrations.`,
+      )
     if (migration === undefined) {
-      throw new Error(`The database is at version ${applied.length} and this Chancery knows ${migrations.length}: use a newer Chancery.`)
+      throw new Error(
+        `The database is at version ${applied.length} and this Chancery knows ${migrations.length}: use a newer Chancery.`,
+      )
     }
     if (row.sha256 !== migration.sha256) {
-      throw new Error(`Migration ${row.version} (${row.name}) was changed after it had been applied: restore the file, and put the change into a new one.`)
+      throw new Error(
+        `Migration ${row.version} (${row.name}) was changed after it had been applied: restore the file, and put the change into a new one.`,
+      )
     }
   })
 }
@@ -125,7 +138,10 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
   try {
     await client.query(next.sql)
   } catch (cause) {
-    throw new Error(`Migration ${next.version} (${next.name}) failed${lineOf(next.sql, cause)}: ${(cause as Error).message}`, { cause })
+    throw new Error(
+      `Migration ${next.version} (${next.name}) failed${lineOf(next.sql, cause)}: ${(cause as Error).message}`,
+      { cause },
+    )
   }
   await client.query(insertApplied, [next.version, next.name, next.sha256])
   log.info({ event: 'migrate.applied', version: next.version, name: next.name }, 'migrated')
@@ -140,7 +156,8 @@ const grantServing = async (client: pg.Client, role: string): Promise<void> => {
 
 const assertVersion = async (client: pg.Client): Promise<void> => {
   const { rows } = await client.query<{ version: number; text: string }>(selectVersion)
-  if ((rows[0]?.version ?? 0) < oldestServer) throw new Error(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
+  if ((rows[0]?.version ?? 0) < oldestServer)
+    throw new Error(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
 }
 
 const lineOf = (sql: string, error: unknown): string => {

@@ -46,9 +46,9 @@ export interface TestServer {
   stop(): Promise<boolean>
 }
 
-/** The server itself. It stays up when the last test ends; `after` in .taprc stops it. */
+/** The server itself. It stays up when a test ends; `after` in .taprc stops it. */
 export const openTestServer = async (): Promise<TestServer> => {
-  const dataDir = join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${(await findBinaries()).version}`)
+  const dataDir = await testDataDir()
   await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
   const { uid, mode } = await lstat(dataDir)
   if (uid !== process.getuid?.() || (mode & 0o077) !== 0) throw new Error(`${dataDir} is not ours alone; remove it.`)
@@ -58,11 +58,17 @@ export const openTestServer = async (): Promise<TestServer> => {
   return { ownerUrl, servingUrl, superuserUrl, stop }
 }
 
+/** One for each user and each PostgreSQL. */
+export const testDataDir = async (): Promise<string> =>
+  join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${(await findBinaries()).version}`)
+
 /** Tests of another checkout may sweep our template away between the two steps: then it is made again. */
 const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
   const template = empty ? 'template0' : await templateOf(server)
   try {
-    await asSuperuser(server, (client) => client.query(`create database ${name} template ${template} owner chancery_owner`))
+    await asSuperuser(server, (client) =>
+      client.query(`create database ${name} template ${template} owner chancery_owner`),
+    )
   } catch (error) {
     if (tries === 0 || (error as { code?: string }).code !== '3D000') throw error
     await createFrom(server, name, empty, tries - 1)

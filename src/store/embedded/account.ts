@@ -30,7 +30,10 @@ export const decideAccount = async (folder: string, binaries: Binaries, log: Log
   const namespace = asMapped(binaries)
   const refusal = await whyNot(namespace, folder)
   if (refusal === undefined) return namespace
-  log.warn({ event: 'embedded.namespace', reason: refusal }, 'no user namespace for the embedded PostgreSQL; trying an unprivileged account')
+  log.warn(
+    { event: 'embedded.namespace', reason: refusal },
+    'no user namespace for the embedded PostgreSQL; trying an unprivileged account',
+  )
   for (const name of accounts) {
     const account = await asAccount(name, binaries)
     if (account !== undefined) return { ...account, elsewhere: await makeElsewhere(account) }
@@ -47,12 +50,16 @@ export const accountOf = async (cluster: string, binaries: Binaries): Promise<Ac
   const self = process.geteuid?.() ?? 0
   if (owner === self && self !== 0) return asOurselves(binaries)
   if (self !== 0) {
-    throw new Error(`${cluster} belongs to uid ${owner} and we are uid ${self}; run Chancery as its owner, or give the whole data folder to this user.`)
+    throw new Error(
+      `${cluster} belongs to uid ${owner} and we are uid ${self}; run Chancery as its owner, or give the whole data folder to this user.`,
+    )
   }
   if (owner !== 0) {
     const account = await asAccount(String(owner), binaries)
     if (account !== undefined) return account
-    throw new Error(`${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`)
+    throw new Error(
+      `${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`,
+    )
   }
   const namespace = asMapped(binaries)
   const refusal = await whyNot(namespace, cluster)
@@ -100,7 +107,12 @@ const asMapped = (binaries: Binaries): Account => ({
 const asAccount = async (name: string, binaries: Binaries): Promise<Account | undefined> => {
   try {
     const [uid, gid, known] = await Promise.all([id('-u', name), id('-g', name), id('-un', name)])
-    const account: Account = { how: `as the account ${known}`, wrapper: [], identity: { uid: Number(uid), gid: Number(gid) }, binaries }
+    const account: Account = {
+      how: `as the account ${known}`,
+      wrapper: [],
+      identity: { uid: Number(uid), gid: Number(gid) },
+      binaries,
+    }
     if ((await whyNot(account, '/')) === undefined) return account
     return { ...account, binaries: await copyBinaries(binaries) }
   } catch {

@@ -1,6 +1,19 @@
 /** `<data>/postgres`: made whole or not at all. */
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, mkdtemp, open, readdir, readFile, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
 import type { Log } from '../../telemetry.ts'
@@ -26,7 +39,10 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
     cluster = await realpath(join(folder, 'cluster'))
     await stat(join(cluster, 'PG_VERSION'))
   } catch (cause) {
-    throw new Error(`${folder} exists but holds no PostgreSQL data folder that we can read; move it away, or bring back its "cluster".`, { cause })
+    throw new Error(
+      `${folder} exists but holds no PostgreSQL data folder that we can read; move it away, or bring back its "cluster".`,
+      { cause },
+    )
   }
   const [superuser, owner, serving] = await Promise.all([
     loadPassword(folder, 'superuser'),
@@ -57,7 +73,10 @@ export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): P
   try {
     const account = await decideAccount(half, binaries, log)
     elsewhere = account.elsewhere
-    log.info({ event: 'embedded.initialise', folder: elsewhere ?? folder, how: account.how }, 'making the embedded PostgreSQL’s data folder')
+    log.info(
+      { event: 'embedded.initialise', folder: elsewhere ?? folder, how: account.how },
+      'making the embedded PostgreSQL’s data folder',
+    )
     const cluster = join(elsewhere ?? half, 'cluster')
     if (elsewhere !== undefined) await symlink(cluster, join(half, 'cluster'))
     await initialise(cluster, account, await makePasswords(half))
@@ -79,7 +98,11 @@ const initialise = async (cluster: string, account: Account, passwords: Home['pa
   await runAs(account, [initdb, '--pgdata', cluster, ...initdbOptions])
   await writeFile(join(cluster, 'pg_hba.conf'), 'local all all scram-sha-256\n')
   // A single-user backend: the roles get their passwords before anybody can connect without one.
-  await runAs(account, [postgres, '--single', '-j', '-D', cluster, '-c', 'exit_on_error=on', 'postgres'], setUpSql(passwords))
+  await runAs(
+    account,
+    [postgres, '--single', '-j', '-D', cluster, '-c', 'exit_on_error=on', 'postgres'],
+    setUpSql(passwords),
+  )
 }
 
 /** Statements end with a semicolon and an empty line. The passwords are base64url: nothing to quote. */

@@ -149,7 +149,8 @@ const makeSocketFolder = async ({ cluster, account }: Home): Promise<string> => 
   await mkdir(wanted, { mode: 0o700 }).catch(() => {})
   let folder = wanted
   const found = await lstat(wanted)
-  const ours = found.isDirectory() && (found.uid === uid || found.uid === process.geteuid?.()) && (found.mode & 0o077) === 0
+  const ours =
+    found.isDirectory() && (found.uid === uid || found.uid === process.geteuid?.()) && (found.mode & 0o077) === 0
   // Somebody else's: in a shared folder anybody may have been there first.
   if (!ours) folder = await mkdtemp(join(tmpdir(), 'chancery-'))
   if (!fits(folder)) throw new Error(`The path ${folder} is too long for a Unix socket; set TMPDIR to a short one.`)

@@ -1,0 +1,210 @@
+import { connect, createServer, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import { isProblem } from '../../src/errors.ts'
+import { constraintOf, type Database, isConnectionLoss, openDatabase, sqlState } from '../../src/store/database.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+const { ownerUrl } = await openTestDatabase(t, { empty: true })
+
+const open = (test: Test, options: Partial<Parameters<typeof openDatabase>[0]> = {}): Database => {
+  const db = openDatabase({ url: ownerUrl, max: 4, log, applicationName: 'chancery test', ...options })
+  test.teardown(() => db.close())
+  return db
+}
+
+const failure = (promise: Promise<unknown>): Promise<unknown> =>
+  promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+
+const admin = new pg.Client({ connectionString: ownerUrl })
+await admin.connect()
+await admin.query('create table things (n int constraint things_n primary key, note text)')
+t.teardown(() => admin.end())
+
+t.test('a statement gives rows with numbers, dates and octets', async (t) => {
+  const db = open(t)
+  const { rows, rowCount } = await db.query(
+    { text: 'select $1::int8 as big, $2::timestamptz as at, $3::bytea as octets' },
+    [2 ** 53 - 1, new Date(1234), Buffer.from('00ff', 'hex')],
+  )
+  t.equal(rowCount, 1)
+  t.strictSame(rows, [{ big: 2 ** 53 - 1, at: new Date(1234), octets: Buffer.from('00ff', 'hex') }])
+  await t.rejects(db.query({ text: 'select 9007199254740993::int8' }), { message: /int8 beyond 2\^53/ })
+})
+
+t.test('named statements are prepared once a connection, and not at all where that is off', async (t) => {
+  const statement = { name: 'test-one', text: 'select $1::int as n' }
+  const listing = { text: 'select name from pg_prepared_statements' }
+  const on = open(t, { max: 1 })
+  await on.query(statement, [1])
+  await on.query(statement, [2])
+  t.strictSame((await on.query(listing)).rows, [{ name: 'test-one' }])
+  const off = open(t, { max: 1, preparedStatements: false })
+  await off.query(statement, [1])
+  t.strictSame((await off.query(listing)).rows, [])
+})
+
+t.test('the timeouts are start-up settings, and are left to the role behind a pooler', async (t) => {
+  const text = `select current_setting('statement_timeout') as s, current_setting('lock_timeout') as l,
+    current_setting('idle_in_transaction_session_timeout') as i, current_setting('application_name') as a`
+  t.strictSame((await open(t).query({ text })).rows, [{ s: '10s', l: '5s', i: '10s', a: 'chancery test' }])
+  const off = open(t, { preparedStatements: false })
+  t.strictSame((await off.query({ text })).rows, [{ s: '0', l: '0', i: '0', a: 'chancery test' }])
+})
+
+t.test('a transaction commits as a whole or not at all', async (t) => {
+  const db = open(t)
+  const n = await db.transaction(async (tx) => {
+    await tx.query({ text: 'insert into things values (1), (2)' })
+    return 7
+  })
+  t.equal(n, 7)
+  const error = new Error('no')
+  await t.rejects(
+    db.transaction(async (tx) => {
+      await tx.query({ text: 'delete from things' })
+      throw error
+    }),
+    error,
+  )
+  t.equal((await db.query({ text: 'select from things' })).rowCount, 2)
+  t.strictSame(db.load, { total: 1, idle: 1, waiting: 0 }, 'the connection was kept')
+})
+
+t.test('a transaction in which an error was passed over does not pretend to have committed', async (t) => {
+  const db = open(t)
+  await t.rejects(
+    db.transaction(async (tx) => {
+      await tx.query({ text: 'insert into things values (10)' })
+      await tx.query({ text: 'insert into things values (10)' }).catch(() => {})
+    }),
+    { message: /its error was passed over/ },
+  )
+  t.equal((await db.query({ text: 'select from things where n = 10' })).rowCount, 0)
+})
+
+t.test('errors of a statement keep their SQLSTATE and their constraint', async (t) => {
+  const db = open(t)
+  await db.query({ text: 'insert into things values (20)' })
+  const error = await failure(db.query({ text: 'insert into things values (20)' }))
+  t.equal(sqlState(error), '23505')
+  t.equal(constraintOf(error), 'things_n')
+  t.notOk(isConnectionLoss(error))
+  t.notOk(isProblem(error))
+  t.equal(sqlState(new Error('other')), undefined)
+  t.equal(sqlState(undefined), undefined)
+})
+
+t.test('an unreachable database is a retryable problem', async (t) => {
+  for (const url of [
+    'postgresql://u:p@127.0.0.1:1/none',
+    'postgresql://u:p@/none?host=/nonexistent&port=5432',
+    ownerUrl.replace(/:[^:@]*@/, ':wrong@'),
+  ]) {
+    const error = await failure(open(t, { url }).query({ text: 'select 1' }))
+    t.ok(isProblem(error, 'db.unavailable'), url)
+    t.ok(isProblem(error) && error.kind.retryable && error.cause instanceof Error)
+    t.notMatch(isProblem(error) ? error.detail : '', /wrong|127/, 'the detail gives nothing away')
+  }
+})
+
+t.test('a session that is terminated in a statement is a loss, and the pool recovers', async (t) => {
+  const db = open(t, { max: 1 })
+  const pid = (await db.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' })).rows[0]?.pid
+  const sleeping = failure(db.query({ text: 'select pg_sleep(5)' }))
+  await sleep(100)
+  await admin.query('select pg_terminate_backend($1)', [pid])
+  const error = await sleeping
+  t.ok(isProblem(error, 'db.unavailable'))
+  t.ok(isConnectionLoss(error))
+  t.equal(sqlState(error), '57P01')
+  t.equal((await db.query({ text: 'select 1' })).rowCount, 1)
+})
+
+t.test('a session that is terminated between statements neither crashes nor leaks', async (t) => {
+  const db = open(t, { max: 1 })
+  const error = await failure(
+    db.transaction(async (tx) => {
+      const { rows } = await tx.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' })
+      await admin.query('select pg_terminate_backend($1)', [rows[0]?.pid])
+      await sleep(50)
+      await tx.query({ text: 'select 1' })
+    }),
+  )
+  t.ok(isConnectionLoss(error))
+  await db.query({ text: 'select 1' })
+  t.strictSame(db.load, { total: 1, idle: 1, waiting: 0 })
+})
+
+t.test('an idle session that is terminated is replaced', async (t) => {
+  const db = open(t, { max: 1 })
+  const { rows } = await db.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' })
+  await admin.query('select pg_terminate_backend($1)', [rows[0]?.pid])
+  await sleep(50)
+  t.equal((await db.query({ text: 'select 1' })).rowCount, 1)
+})
+
+t.test('a cancelled statement is retryable, and its outcome is known', async (t) => {
+  const db = open(t, { max: 1 })
+  const error = await failure(
+    db.transaction(async (tx) => {
+      await tx.query({ text: `set local statement_timeout = '50ms'` })
+      await tx.query({ text: 'select pg_sleep(5)' })
+    }),
+  )
+  t.ok(isProblem(error, 'db.unavailable'))
+  t.equal(sqlState(error), '57014')
+  t.notOk(isConnectionLoss(error))
+})
+
+t.test('a commit whose acknowledgement is lost is a loss', async (t) => {
+  // A proxy that lets everything through but what comes back after "commit".
+  const { host, port } = new pg.Client({ connectionString: ownerUrl })
+  const sockets = new Set<Socket>()
+  const proxy = createServer((near) => {
+    const far = connect(`${host}/.s.PGSQL.${port}`)
+    sockets.add(near).add(far)
+    let cut = false
+    near.on('data', (chunk) => {
+      if (chunk.includes('commit')) cut = true
+      far.write(chunk)
+    })
+    far.on('data', (chunk) => (cut ? near.destroy() : near.write(chunk)))
+    for (const socket of [near, far]) socket.on('error', () => {})
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    proxy.close()
+  })
+  const address = proxy.address() as { port: number }
+  const url = ownerUrl.replace(/@\//, `@127.0.0.1:${address.port}/`).replace(/host=[^&]*&port=\d+&/, '')
+  const error = await failure(
+    open(t, { url }).transaction((tx) => tx.query({ text: 'insert into things values (30)' })),
+  )
+  t.ok(isProblem(error, 'db.unavailable'))
+  t.ok(isConnectionLoss(error), 'the caller is told to look')
+  t.equal((await admin.query('select from things where n = 30')).rowCount, 1, 'and would find it')
+})
+
+t.test('sslmode=verify-full does not speak to a server without TLS', async (t) => {
+  const server = createServer((socket) => {
+    socket.once('data', () => socket.write('N'))
+    socket.on('error', () => {})
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as { port: number }
+  const error = await failure(
+    open(t, { url: `postgresql://u:p@127.0.0.1:${port}/d?sslmode=verify-full` }).query({ text: 'select 1' }),
+  )
+  t.ok(isProblem(error, 'db.unavailable'))
+  t.match(isProblem(error) ? String(error.cause) : '', /does not support SSL/)
+})

@@ -1,0 +1,127 @@
+import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { openDatabase } from '../../src/store/database.ts'
+import { assertMigrated, migrate } from '../../src/store/migrate.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+const folderOf = async (test: Test, files: Readonly<Record<string, string>>): Promise<string> => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-migrations-'))
+  test.teardown(() => rm(folder, { recursive: true }))
+  for (const [name, sql] of Object.entries(files)) await writeFile(join(folder, name), sql)
+  return folder
+}
+
+/** An empty database, a folder of migrations, and what tests do with them. */
+const given = async (test: Test, files: Readonly<Record<string, string>>) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(test, { empty: true })
+  const directory = await folderOf(test, files)
+  const owner = openDatabase({ url: ownerUrl, max: 2, log, applicationName: 'test' })
+  const serving = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
+  test.teardown(() => Promise.all([owner.close(), serving.close()]))
+  return { owner, serving, directory, run: () => migrate({ ownerUrl, servingRole: 'chancery', log, directory }) }
+}
+
+const two = {
+  '0001_first.sql': 'create table first (n int); insert into first values (1);',
+  '0002_second.sql': 'alter table first add column m int not null default 2; create table second ();',
+}
+
+t.test('migrations are applied in order, once', async (t) => {
+  const { owner, run } = await given(t, two)
+  t.equal(await run(), 2)
+  t.equal(await run(), 2)
+  const { rows } = await owner.query({ text: 'select n, m from first' })
+  t.strictSame(rows, [{ n: 1, m: 2 }])
+})
+
+t.test('five that migrate at once apply each migration once', async (t) => {
+  const slow = { ...two, '0003_third.sql': 'select pg_sleep(0.2); insert into first values (3, 3);' }
+  const { owner, run } = await given(t, slow)
+  t.strictSame(await Promise.all([run(), run(), run(), run(), run()]), [3, 3, 3, 3, 3])
+  const { rows } = await owner.query({ text: 'select n from first order by n' })
+  t.strictSame(rows, [{ n: 1 }, { n: 3 }])
+})
+
+t.test('a migration that fails leaves nothing of itself, and says which line', async (t) => {
+  const { owner, run, directory } = await given(t, {
+    '0001_first.sql': 'create table first ();',
+    '0002_broken.sql': 'create table half ();\n\nselect nonsense;',
+  })
+  await t.rejects(run(), { message: /^Migration 2 \(broken\) failed in line 3: column "nonsense" does not exist$/ })
+  const { rows } = await owner.query({
+    text: `select to_regclass('first') is not null as first, to_regclass('half') as half`,
+  })
+  t.strictSame(rows, [{ first: true, half: null }])
+  await writeFile(join(directory, '0002_broken.sql'), 'create table half ();')
+  t.equal(await run(), 2, 'mended, it goes on from there')
+})
+
+t.test('an applied file that was changed stops with a sentence', async (t) => {
+  const { run, directory, serving } = await given(t, two)
+  await run()
+  await writeFile(join(directory, '0001_first.sql'), `${two['0001_first.sql']} -- harmless?`)
+  await t.rejects(run(), { message: /Migration 1 \(first\) was changed after it had been applied/ })
+  await t.rejects(assertMigrated(serving, directory), { message: /was changed after it had been applied/ })
+})
+
+t.test('a gap, a double and a wrong name stop with a sentence', async (t) => {
+  const { run, directory } = await given(t, { '0001_first.sql': '', '0003_third.sql': '' })
+  await t.rejects(run(), { message: /have a gap or a double: 0003_third.sql stands where number 2 belongs/ })
+  await rm(join(directory, '0003_third.sql'))
+  await copyFile(join(directory, '0001_first.sql'), join(directory, '0001_again.sql'))
+  await t.rejects(run(), { message: /0001_first.sql stands where number 2 belongs/ })
+  await rm(join(directory, '0001_again.sql'))
+  await writeFile(join(directory, 'extra.sql'), '')
+  await t.rejects(run(), { message: /is not called NNNN_name.sql/ })
+})
+
+t.test('a database that is newer than the files stops with a sentence', async (t) => {
+  const { run, directory, serving } = await given(t, two)
+  await run()
+  await rm(join(directory, '0002_second.sql'))
+  await t.rejects(run(), { message: /is at version 2 and this Chancery knows 1: use a newer Chancery/ })
+  await t.rejects(assertMigrated(serving, directory), { message: /use a newer Chancery/ })
+})
+
+t.test('the side that serves refuses a schema that is behind, and takes one that is not', async (t) => {
+  const { run, directory, serving } = await given(t, two)
+  await t.rejects(assertMigrated(serving, directory), {
+    message: /at version 0 and this Chancery needs 2: run "chancery migrate"/,
+  })
+  await run()
+  await t.resolves(assertMigrated(serving, directory))
+})
+
+t.test('the role that serves may read the versions but not write them', async (t) => {
+  const { run, serving } = await given(t, two)
+  await run()
+  await t.rejects(serving.query({ text: 'delete from schema_migrations' }), { code: '42501' })
+  await t.rejects(serving.query({ text: 'create table mine ()' }), { code: '42501' })
+})
+
+t.test('grant_serving is called with the role where the schema has it', async (t) => {
+  const { run, serving } = await given(t, {
+    '0001_grants.sql': `
+      create table things (n int);
+      create function grant_serving(serving name) returns void language plpgsql as $$
+        begin execute format('grant select on things to %I', serving); end $$;`,
+  })
+  await run()
+  await t.resolves(serving.query({ text: 'select * from things' }))
+})
+
+t.test('the migrations of this installation apply to an empty database, and are what serving expects', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t, { empty: true })
+  const version = await migrate({ ownerUrl, servingRole: 'chancery', log })
+  const files = await readdir(join(import.meta.dirname, '../../migrations'))
+  t.equal(version, files.filter((name) => name.endsWith('.sql')).length)
+  const serving = openDatabase({ url: servingUrl, max: 1, log, applicationName: 'test' })
+  t.teardown(() => serving.close())
+  await t.resolves(assertMigrated(serving))
+})
