@@ -1,11 +1,14 @@
-import { type Violation, Problem, type ProblemCode } from '../errors.ts'
+import { Problem, type ProblemCode, type Violation } from '../errors.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { PublicKey } from '../x509/keys.ts'
 import type { Name } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
-import type { NameRules } from './names.ts'
+import { type Case, type Check, type CheckResult, checks, isDroppedFor, type Say } from './checks.ts'
+import { type CompiledRules, compileRules, type NameRules, show, takeApart } from './names.ts'
 import type { Profile, Revocation } from './profile.ts'
+import { composeSubject, valuesOf } from './subject.ts'
+import { lengthOf, planValidity } from './validity.ts'
 
 /** What was asked for, read and proved, but not yet judged. */
 export interface Ask {
@@ -26,16 +29,12 @@ export interface Context {
   readonly principal: string
   /** Narrower rules of the grant; absent or null: the profile's alone hold. */
   readonly grantRules?: NameRules | null
-  readonly issuer: { readonly name: string; readonly notBefore: Date; readonly notAfter: Date; readonly keySha256: string }
-}
-
-export interface CheckResult {
-  readonly check: string
-  readonly outcome: 'passed' | 'failed' | 'skipped'
-  /** Where in the request, as a JSON pointer. */
-  readonly field: string
-  readonly value: string
-  readonly reason: string
+  readonly issuer: {
+    readonly name: string
+    readonly notBefore: Date
+    readonly notAfter: Date
+    readonly keySha256: string
+  }
 }
 
 /** What a certificate will hold, but for its serial and its issuer's own fields. */
@@ -59,7 +58,12 @@ export interface Note {
 }
 
 export type Decision =
-  | { readonly allowed: true; readonly plan: Plan; readonly checks: readonly CheckResult[]; readonly notes: readonly Note[] }
+  | {
+      readonly allowed: true
+      readonly plan: Plan
+      readonly checks: readonly CheckResult[]
+      readonly notes: readonly Note[]
+    }
   | {
       readonly allowed: false
       readonly checks: readonly CheckResult[]
@@ -85,16 +89,63 @@ export interface RecheckFacts {
   readonly origin?: Readonly<Record<string, string>>
 }
 
+export type { CheckResult } from './checks.ts'
 export type { NameRules } from './names.ts'
 
-/** Decides a request: a plan, or every reason why not. Pure and total: a bad request is a refusal, never an exception. */
-export const decide = (_profile: Profile, _ask: Ask, _context: Context): Decision => {
-  throw new Problem('internal', 'not built yet')
+/**
+ * Decides a request: a plan, or every reason why not. Pure and total: a bad request is a refusal, never an exception.
+ * Everything in the plan comes from the profile; only what the profile names is taken from the request, and what is
+ * dropped, replaced or shortened is a note.
+ */
+export const decide = (profile: Profile, ask: Ask, context: Context): Decision => {
+  const { csr } = ask
+  const asked: Asked = {
+    subject: csr.subject,
+    key: csr.key,
+    names: ask.names ?? csr.names,
+    keyUsage: ask.keyUsage ?? csr.keyUsage,
+    extendedKeyUsage: ask.extendedKeyUsage ?? csr.extendedKeyUsage,
+    validity: ask.validity,
+    origin: ask.origin,
+  }
+  const facts = caseOf(profile, asked, context)
+  const { checks, violations, code } = runChecks(facts)
+  const notes = notesOf(facts, ask)
+  if (code !== undefined) return { allowed: false, checks, violations, code, notes }
+  return { allowed: true, plan: planOf(facts), checks, notes }
 }
 
-/** The rules again, over the TBS as the strict reader sees it. Empty: it may be signed. */
-export const recheck = (_profile: Profile, _facts: RecheckFacts, _context: Context): readonly Violation[] => {
-  throw new Problem('internal', 'not built yet')
+/**
+ * The rules again, over the TBS as the strict reader sees it (incident 25): the facts are judged as if they had been
+ * asked for, and must be exactly what the profile would make of them. `context` is the one of the decision. Empty: it
+ * may be signed.
+ */
+export const recheck = (profile: Profile, facts: RecheckFacts, context: Context): readonly Violation[] => {
+  const length = lengthOf(facts.notBefore.getTime(), facts.notAfter.getTime())
+  const again = caseOf(profile, { ...noUsages, ...facts, validity: length }, context)
+  const { violations } = runChecks(again)
+  const plan = planOf(again)
+  const same: readonly (readonly [string, string, boolean])[] = [
+    ['recheck.subject', '/subject', isSameSubject(facts.subject, plan.subject)],
+    ['recheck.keyUsage', '/keyUsage', isSameList(facts.keyUsage, plan.keyUsage)],
+    ['recheck.extendedKeyUsage', '/extendedKeyUsage', isSameList(facts.extendedKeyUsage, plan.extendedKeyUsage)],
+    [
+      'recheck.validity',
+      '/validity',
+      isSameTime(facts.notBefore, plan.notBefore) && isSameTime(facts.notAfter, plan.notAfter),
+    ],
+    ['recheck.ca', '/basicConstraints', !facts.ca],
+  ]
+  const differences = same.filter(([, , holds]) => !holds)
+  return [
+    ...violations,
+    ...differences.map(([check, field]) => ({
+      check,
+      field,
+      value: '',
+      reason: 'is not what the profile makes of it',
+    })),
+  ]
 }
 
 /** A refused decision as the problem that the caller gets. */
@@ -105,3 +156,174 @@ export const refusal = (decision: RefusedDecision): Problem => {
     extra: { checks: decision.checks, notes: decision.notes },
   })
 }
+
+/** What is judged: a request, or the facts of a certificate as if they had been asked for. */
+interface Asked {
+  readonly subject: Subject
+  readonly key: PublicKey
+  readonly names: readonly Name[]
+  readonly keyUsage: readonly KeyUsage[] | undefined
+  readonly extendedKeyUsage: readonly string[] | undefined
+  readonly validity: number | undefined
+  readonly origin?: Readonly<Record<string, string>> | undefined
+}
+
+const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
+  const names = asked.names
+  const commonNameAs = commonNameOf(profile, asked.subject, names)
+  const subject = writeCommonName(composeSubject(profile.subject, asked.subject), commonNameAs)
+  return {
+    profile,
+    principal: context.principal,
+    origin: asked.origin,
+    issuerKey: context.issuer.keySha256,
+    grant: compileGrant(context.grantRules),
+    key: asked.key,
+    asked: asked.subject,
+    subject,
+    commonName: subject.find(({ type }) => type === 'commonName')?.value,
+    names,
+    parts: names.map(takeApart),
+    commonNameAs,
+    keyUsage: asked.keyUsage,
+    extendedKeyUsage: asked.extendedKeyUsage,
+    validity: planValidity(profile, asked.validity, context),
+  }
+}
+
+const runChecks = (
+  facts: Case,
+): {
+  readonly checks: readonly CheckResult[]
+  readonly violations: readonly Violation[]
+  readonly code: ProblemCode | undefined
+} => {
+  const taken = new Minutes()
+  for (const check of checks) {
+    taken.check = check
+    check.run(facts, taken)
+  }
+  return { checks: taken.results, violations: taken.violations, code: taken.code }
+}
+
+/** Takes down what each check says. */
+class Minutes implements Say {
+  readonly results: CheckResult[] = []
+  readonly violations: Violation[] = []
+  code: ProblemCode | undefined
+  check: Pick<Check, 'id' | 'code' | 'field'> = { id: '', code: 'internal', field: '' }
+
+  passed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
+    this.results.push({ check: id, outcome: 'passed', field, value: show(value), reason })
+  }
+
+  failed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
+    const shown = show(value)
+    this.code ??= this.check.code
+    this.results.push({ check: id, outcome: 'failed', field, value: shown, reason })
+    this.violations.push({ check: id, field, value: shown, reason })
+  }
+
+  skipped(reason: string, field = this.check.field, id = this.check.id): void {
+    this.results.push({ check: id, outcome: 'skipped', field, value: '', reason })
+  }
+}
+
+const planOf = ({ profile, subject, names, validity, key }: Case): Plan => ({
+  profile: profile.reference,
+  authority: profile.authority,
+  subject,
+  names,
+  notBefore: new Date(validity.notBefore),
+  notAfter: new Date(validity.notAfter),
+  key,
+  keyUsage: profile.keyUsageFor[key.algorithm.id],
+  extendedKeyUsage: profile.extendedKeyUsage,
+  revocation: profile.revocation,
+})
+
+const notesOf = (
+  { profile, asked, subject, names, key, keyUsage, extendedKeyUsage, validity }: Case,
+  { csr, names: replaced }: Ask,
+): readonly Note[] => {
+  const notes: Note[] = []
+  const note = (field: string, reason: string): void => void notes.push({ field, reason })
+  for (const { field, reason } of csr.dropped) note(field, reason)
+  if (replaced !== undefined && csr.names.length > 0 && !isSameNames(names, csr.names))
+    note('/names', 'the names asked for replace those in the CSR')
+  for (const { type, value } of asked) {
+    if (!profile.subject.some((rule) => rule.type === type))
+      note(`/subject/${type}`, `is dropped: the profile does not take it from the request: ${show(value)}`)
+    if (type === 'commonName' && subject.some((taken) => taken.type === type && taken.value !== value))
+      note('/subject/commonName', 'is written as the name that it is')
+  }
+  const served = profile.keyUsageFor[key.algorithm.id]
+  const useless = keyUsage?.filter((usage) => isDroppedFor(key, usage)) ?? []
+  for (const usage of useless) note('/keyUsage', `${usage} is dropped: ${key.algorithm.id} keys do not serve it`)
+  if (keyUsage !== undefined && served.some((usage) => !keyUsage.includes(usage)))
+    note('/keyUsage', `is that of the profile: ${served.join(', ')}`)
+  if (extendedKeyUsage !== undefined && profile.extendedKeyUsage.some((usage) => !extendedKeyUsage.includes(usage))) {
+    note('/extendedKeyUsage', `is that of the profile: ${profile.extendedKeyUsage.join(', ')}`)
+  }
+  if (validity.granted < validity.asked)
+    note('/validity', `is shortened from ${validity.asked} s to ${validity.granted} s`)
+  return notes
+}
+
+/** The name that the common name asked for is, where the profile does not take it as an identifier of its own. */
+const commonNameOf = (profile: Profile, asked: Subject, names: readonly Name[]): Name | undefined => {
+  const [requested] = valuesOf(asked, 'commonName')
+  const rule = profile.subject.find(({ type }) => type === 'commonName')
+  if (requested === undefined || rule === undefined || rule.fixed !== undefined) return undefined
+  return rule.match?.some((pattern) => pattern.matches(requested)) ? undefined : nameThatIs(requested, names)
+}
+
+/** The name that a common name is. DNS names are compared without case (RFC 4343), in ASCII. */
+const nameThatIs = (commonName: string, names: readonly Name[]): Name | undefined => {
+  const lower = isAscii(commonName) ? commonName.toLowerCase() : commonName
+  return names.find(({ kind, value }) => value === (kind === 'dns' ? lower : commonName))
+}
+
+/** A common name that is one of the names is written as the name is: in its normal form. */
+const writeCommonName = (subject: Subject, name: Name | undefined): Subject => {
+  if (name?.kind !== 'dns') return subject
+  return subject.map((attribute) =>
+    attribute.type === 'commonName' && attribute.value !== name.value && attribute.value.toLowerCase() === name.value
+      ? { type: 'commonName', value: name.value }
+      : attribute,
+  )
+}
+
+const isAscii = (text: string): boolean => /^[\x20-\x7e]*$/.test(text)
+
+/** Rules of a grant are compiled once for as long as the grant is held in memory. Rules that cannot be read allow nothing. */
+const compileGrant = (rules: NameRules | null | undefined): CompiledRules | null | 'malformed' => {
+  if (rules === undefined || rules === null) return null
+  const known = compiledGrants.get(rules)
+  if (known !== undefined) return known
+  const compiled = tryCompile(rules)
+  compiledGrants.set(rules, compiled)
+  return compiled
+}
+
+const tryCompile = (rules: NameRules): CompiledRules | 'malformed' => {
+  try {
+    return compileRules(rules)
+  } catch {
+    return 'malformed'
+  }
+}
+
+const isSameSubject = (a: Subject, b: Subject): boolean =>
+  a.length === b.length && a.every(({ type, value }, index) => type === b[index]?.type && value === b[index]?.value)
+
+const isSameNames = (a: readonly Name[], b: readonly Name[]): boolean =>
+  a.length === b.length && a.every(({ kind, value }, index) => kind === b[index]?.kind && value === b[index]?.value)
+
+const isSameList = (a: readonly string[] | undefined, b: readonly string[]): boolean =>
+  a !== undefined && a.length === b.length && b.every((item) => a.includes(item))
+
+const isSameTime = (a: Date, b: Date): boolean => a.getTime() === b.getTime()
+
+const noUsages = { keyUsage: undefined, extendedKeyUsage: undefined }
+const compiledGrants = new WeakMap<NameRules, CompiledRules | 'malformed'>()

@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox'
+
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
 import { attributeTypes } from './subject.ts'
@@ -41,7 +42,9 @@ const Key = Type.Object(
     rsa: Type.Optional(Type.Object({ min: Modulus, max: Modulus }, closed)),
     ec: Type.Optional(Type.Array(Type.Enum(['P-256', 'P-384', 'P-521']), { minItems: 1, uniqueItems: true })),
     ed25519: Type.Optional(Type.Literal(true, { description: 'true' })),
-    mlDsa: Type.Optional(Type.Array(Type.Enum(['ML-DSA-44', 'ML-DSA-65', 'ML-DSA-87']), { minItems: 1, uniqueItems: true })),
+    mlDsa: Type.Optional(
+      Type.Array(Type.Enum(['ML-DSA-44', 'ML-DSA-65', 'ML-DSA-87']), { minItems: 1, uniqueItems: true }),
+    ),
   },
   { ...closed, description: 'one of rsa, ec, ed25519 and mlDsa', minProperties: 1, maxProperties: 1 },
 )
@@ -135,7 +138,12 @@ export const ProfileDocumentSchema = Type.Object(
     subject: Attributes,
     names: Type.Optional(Names),
     keyUsage: Type.Array(Type.Enum([...leafKeyUsages]), { minItems: 1, uniqueItems: true }),
-    extendedKeyUsage: Type.Array(Text, { minItems: 1, maxItems: 20, uniqueItems: true, description: 'a list of 1 to 20 usages' }),
+    extendedKeyUsage: Type.Array(Text, {
+      minItems: 1,
+      maxItems: 20,
+      uniqueItems: true,
+      description: 'a list of 1 to 20 usages',
+    }),
     revocation: Type.Union(
       [Type.Literal('none'), Type.Array(Type.Enum(['crl', 'ocsp']), { minItems: 1, uniqueItems: true })],
       { description: 'none, or a list of crl and ocsp' },
@@ -162,9 +170,11 @@ export type KeyDocument = DeepReadonly<Static<typeof Key>>
 export type KeyBounds = { readonly min: number; readonly max: number } | null
 
 /** Seconds. The text obeys the schema. */
-export const parseDuration = (text: string): number => Number(text.slice(0, -1)) * (seconds[text.slice(-1)] ?? Number.NaN)
+export const parseDuration = (text: string): number =>
+  Number(text.slice(0, -1)) * (seconds[text.slice(-1)] ?? Number.NaN)
 
-export const listOf = (value: string | readonly string[]): readonly string[] => (typeof value === 'string' ? [value] : value)
+export const listOf = (value: string | readonly string[]): readonly string[] =>
+  typeof value === 'string' ? [value] : value
 
 /** Every algorithm that the entries allow, once for each entry that does. */
 export const keysOf = (entries: readonly KeyDocument[]): readonly (readonly [KeyAlgorithmId, KeyBounds])[] =>

@@ -3,7 +3,8 @@
  * never regular expressions. They are compiled once, and matched in time linear in the name. Only rules hold
  * patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
  */
-import { type Violation, Problem } from '../errors.ts'
+import { Problem, type Violation } from '../errors.ts'
+import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
 import type { Name, NameKind } from '../x509/names.ts'
 
 export interface KindRules {
@@ -28,17 +29,12 @@ export interface NameParts {
   readonly value: string
   /** DNS labels, left to right, or those of the domain of a mail address; an asked-for wildcard is `anyLabel`. */
   readonly labels: readonly (string | typeof anyLabel)[]
-  /** Address octets as one number, undefined where the value is not an address in text form. */
-  readonly address?: Address | undefined
+  /** Octets of an address; undefined where the value is none. */
+  readonly address?: Buffer | undefined
   /** Everything before the path, and the segments of the path. */
   readonly base: string
   readonly segments: readonly string[]
   readonly local: string
-}
-
-export interface Address {
-  readonly width: 32 | 128
-  readonly bits: bigint
 }
 
 /** The left-most label of a wildcard name: whichever one label stands there (RFC 9525 6.3). */
@@ -95,14 +91,21 @@ export const takeApart = (name: Name): NameParts => {
     case 'dns':
       return { ...noParts, value, labels: labelsOf(value) }
     case 'ip':
-      return { ...noParts, value, address: readAddress(value) }
+      return { ...noParts, value, address: parseIp(value) }
     case 'email': {
       const at = value.lastIndexOf('@')
-      return at < 1 ? { ...noParts, value } : { ...noParts, value, local: value.slice(0, at), labels: value.slice(at + 1).split('.') }
+      return at < 1
+        ? { ...noParts, value }
+        : { ...noParts, value, local: value.slice(0, at), labels: value.slice(at + 1).split('.') }
     }
     case 'uri': {
       const path = pathStart(value)
-      return { ...noParts, value, base: value.slice(0, path), segments: path === value.length ? [] : value.slice(path + 1).split('/') }
+      return {
+        ...noParts,
+        value,
+        base: value.slice(0, path),
+        segments: path === value.length ? [] : value.slice(path + 1).split('/'),
+      }
     }
   }
 }
@@ -118,7 +121,9 @@ export const findDenying = (patterns: readonly Pattern[], parts: NameParts): Pat
 /** A `*` anywhere but as the whole left-most label, where it is a wildcard for the profile to judge. */
 export const hasStrayStar = (value: string): boolean => value.indexOf('*', value.startsWith('*.') ? 1 : 0) !== -1
 
-export const hasAceLabel = (value: string): boolean => value.startsWith('xn--') || value.includes('.xn--')
+/** The labels of a DNS name that stand for others in Unicode (RFC 5890 2.3.2.1). */
+export const aceLabelsOf = (value: string): readonly string[] =>
+  value.includes('xn--') ? value.split('.').filter((label) => label.startsWith('xn--')) : []
 
 const compileList = (kind: NameKind, texts: readonly string[]): readonly Pattern[] =>
   texts.map((text) => {
@@ -133,7 +138,8 @@ const readKindRules = (
   { at, fault }: { at: string; fault: (field: string, value: unknown, reason: string) => void },
 ): KindRules => {
   for (const key of Object.keys(input)) {
-    if (key !== 'allow' && key !== 'deny') fault(`${at}/${pointer(key)}`, key, 'is not a known field; use allow and deny')
+    if (key !== 'allow' && key !== 'deny')
+      fault(`${at}/${pointer(key)}`, key, 'is not a known field; use allow and deny')
   }
   const list = (key: 'allow' | 'deny'): readonly string[] => {
     const value = input[key]
@@ -188,10 +194,9 @@ const readLabelPattern = (text: string): LabelPattern | string => {
   if (gap !== labels.lastIndexOf('**')) return 'has more than one `**`'
   const head = gap === -1 ? labels : labels.slice(0, gap)
   const tail = gap === -1 ? [] : labels.slice(gap + 1)
-  const least = gap === -1 ? labels.length : labels.length
   return {
     match: (name, touches) => {
-      if (gap === -1 ? name.length !== least : name.length < least) return false
+      if (gap === -1 ? name.length !== labels.length : name.length < labels.length) return false
       const shift = name.length - tail.length
       for (let i = 0; i < head.length; i++) if (!matchLabel(head[i], name[i], touches)) return false
       for (let i = 0; i < tail.length; i++) if (!matchLabel(tail[i], name[shift + i], touches)) return false
@@ -202,7 +207,11 @@ const readLabelPattern = (text: string): LabelPattern | string => {
 }
 
 /** `*` is any one label. A wildcard's label is covered only by `*`, and touched by every label. */
-const matchLabel = (pattern: string | undefined, label: string | typeof anyLabel | undefined, touches: boolean): boolean => {
+const matchLabel = (
+  pattern: string | undefined,
+  label: string | typeof anyLabel | undefined,
+  touches: boolean,
+): boolean => {
   if (label === undefined || label === '') return false
   if (label === anyLabel) return touches || pattern === '*'
   return pattern === '*' || pattern === label
@@ -227,89 +236,33 @@ const isLabelCode = (code: number): boolean =>
 const labelsOf = (value: string): readonly (string | typeof anyLabel)[] =>
   value.startsWith('*.') ? [anyLabel, ...value.slice(2).split('.')] : value.split('.')
 
-// IP: CIDRs on the octets. A v4 rule never meets a v6 address, and the other way round.
+// IP: CIDRs on the octets. A rule for one version never meets an address of the other.
 
 const readIpPattern = (text: string): Pattern | string => {
   if (text.length > maxAddressLength) return 'is not an address or a CIDR'
   const slash = text.indexOf('/')
-  const address = readAddress(slash === -1 ? text : text.slice(0, slash))
-  if (address === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
-  if (address.width === 128 && address.bits >> 32n === 0xffffn) return 'is an IPv4-mapped address; write the IPv4 CIDR'
-  const prefix = slash === -1 ? address.width : readPrefixLength(text.slice(slash + 1))
-  if (prefix === undefined || prefix > address.width) return `has a prefix length that is not within 0 and ${address.width}`
-  const shift = BigInt(address.width - prefix)
-  const network = address.bits >> shift
-  if (network << shift !== address.bits) return 'has bits set beyond its prefix length'
-  const matches = ({ address: asked }: NameParts): boolean =>
-    asked !== undefined && asked.width === address.width && asked.bits >> shift === network
+  const network = parseIp(slash === -1 ? text : text.slice(0, slash))
+  if (network === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
+  if (isEmbeddedV4(network)) return 'is an IPv4 address inside an IPv6 address; write the IPv4 CIDR'
+  const width = network.length * 8
+  const prefix = slash === -1 ? width : readPrefixLength(text.slice(slash + 1))
+  if (prefix === undefined || prefix > width) return `has a prefix length that is not within 0 and ${width}`
+  const whole = prefix >> 3
+  const mask = (0xff00 >> (prefix & 7)) & 0xff
+  const last = network[whole] ?? 0
+  if ((last & ~mask) !== 0 || network.subarray(whole + 1).some((octet) => octet !== 0))
+    return 'has bits set beyond its prefix length'
+  const matches = ({ address }: NameParts): boolean => {
+    if (address === undefined || address.length !== network.length) return false
+    for (let i = 0; i < whole; i++) if (address[i] !== network[i]) return false
+    return ((address[whole] ?? 0) & mask) === last
+  }
   return { text, covers: matches, touches: matches }
 }
 
-const readPrefixLength = (text: string): number | undefined => {
-  const length = readDecimal(text, 3)
-  return length
-}
-
-/** Digits only, no leading zero, at most `digits` of them. */
-const readDecimal = (text: string, digits: number): number | undefined => {
-  if (text.length === 0 || text.length > digits || (text.length > 1 && text.startsWith('0'))) return undefined
-  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) < zero || text.charCodeAt(i) > nine) return undefined
-  return Number(text)
-}
-
-/** An address as RFC 5952 or dotted decimal text; undefined for anything else, zones and mixed notation included. */
-export const readAddress = (text: string): Address | undefined => {
-  if (text.length > maxAddressLength) return undefined
-  return text.includes(':') ? readV6(text) : readV4(text)
-}
-
-const readV4 = (text: string): Address | undefined => {
-  const parts = text.split('.')
-  if (parts.length !== 4) return undefined
-  let bits = 0
-  for (const part of parts) {
-    const octet = readDecimal(part, 3)
-    if (octet === undefined || octet > 255) return undefined
-    bits = bits * 256 + octet
-  }
-  return { width: 32, bits: BigInt(bits) }
-}
-
-const readV6 = (text: string): Address | undefined => {
-  const gap = text.indexOf('::')
-  if (gap !== -1 && text.indexOf('::', gap + 1) !== -1) return undefined
-  const head = groupsOf(gap === -1 ? text : text.slice(0, gap))
-  const tail = groupsOf(gap === -1 ? '' : text.slice(gap + 2))
-  if (head === undefined || tail === undefined) return undefined
-  const missing = 8 - head.length - tail.length
-  if (gap === -1 ? missing !== 0 : missing < 1) return undefined
-  let bits = 0n
-  for (const group of [...head, ...new Array<number>(missing).fill(0), ...tail]) bits = (bits << 16n) | BigInt(group)
-  return { width: 128, bits }
-}
-
-const groupsOf = (text: string): readonly number[] | undefined => {
-  if (text === '') return []
-  const groups: number[] = []
-  for (const part of text.split(':')) {
-    if (part.length === 0 || part.length > 4) return undefined
-    let group = 0
-    for (let i = 0; i < part.length; i++) {
-      const digit = hexDigit(part.charCodeAt(i))
-      if (digit === undefined) return undefined
-      group = group * 16 + digit
-    }
-    groups.push(group)
-  }
-  return groups
-}
-
-const hexDigit = (code: number): number | undefined => {
-  if (code >= zero && code <= nine) return code - zero
-  if (code >= lowerA && code <= lowerA + 5) return code - lowerA + 10
-  if (code >= upperA && code <= upperA + 5) return code - upperA + 10
-  return undefined
-}
+/** Digits only, without a leading zero. */
+const readPrefixLength = (text: string): number | undefined =>
+  /^(0|[1-9][0-9]{0,2})$/.test(text) ? Number(text) : undefined
 
 // URI: scheme and authority literal, `*` for one path segment, `**` for one or more. A URI with a query, a fragment or
 // escapes has segments that only an exact pattern matches.
@@ -327,7 +280,8 @@ const readUriPattern = (text: string): Pattern | string => {
   if (base.includes('*')) return 'has `*` in its scheme or authority; they are literal'
   const segments = text.slice(path + 1).split('/')
   const stray = segments.find((segment) => segment !== '*' && segment !== '**' && segment.includes('*'))
-  if (stray !== undefined) return 'has `*` inside a path segment; `*` stands for one whole segment, `**` for one or more'
+  if (stray !== undefined)
+    return 'has `*` inside a path segment; `*` stands for one whole segment, `**` for one or more'
   if (segments.includes('')) return 'has an empty path segment'
   const gap = segments.indexOf('**')
   if (gap !== segments.lastIndexOf('**')) return 'has more than one `**`'
@@ -412,7 +366,7 @@ export const pointer = (key: string): string => show(key).replaceAll('~', '~0').
 
 /** A value as a violation or a check shows it: short, whatever was sent. */
 export const show = (value: unknown): string => {
-  const text = typeof value === 'string' ? value : value === undefined ? '' : typeof value === 'object' && value !== null ? (Array.isArray(value) ? '[…]' : '{…}') : String(value)
+  const text = isRecord(value) ? '{…}' : Array.isArray(value) ? '[…]' : value === undefined ? '' : String(value)
   return text.length <= maxShown ? text : `${text.slice(0, maxShown)}…`
 }
 

@@ -3,13 +3,21 @@
  * stored or loaded, and everything that a decision needs is compiled here.
  */
 import { createHash } from 'node:crypto'
+
 import { Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'
 import { type Binding, compileBinding } from './bind.ts'
 import { canonicalJson } from './canonical.ts'
-import { type AttributeDocument, type KeyBounds, keysOf, listOf, type ProfileDocument, parseDuration } from './document.ts'
+import {
+  type AttributeDocument,
+  type KeyBounds,
+  keysOf,
+  listOf,
+  type ProfileDocument,
+  parseDuration,
+} from './document.ts'
 import { faultsOf } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
 import { type AttributeRule, attributeTypes, readTextPattern, type TextPattern } from './subject.ts'
@@ -48,7 +56,12 @@ export interface Profile {
   /** What a plan says about its profile; one object for all plans. */
   readonly reference: { readonly name: string; readonly version: number; readonly sha256: string }
   /** In seconds. A validity counts from notBefore and includes both ends (RFC 5280 4.1.2.5). */
-  readonly validity: { readonly default: number; readonly max: number; readonly shorten: boolean; readonly backdate: number }
+  readonly validity: {
+    readonly default: number
+    readonly max: number
+    readonly shorten: boolean
+    readonly backdate: number
+  }
   readonly keys: ReadonlyMap<KeyAlgorithmId, KeyBounds>
   readonly keyTitles: string
   /** In the order of a composed subject. */

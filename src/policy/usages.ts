@@ -3,7 +3,8 @@ import { type KeyAlgorithmId, keyAlgorithms } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 
 /** Can a key of this algorithm serve this usage? RFC 3279 2.3.1, RFC 8813 3, RFC 8410 5, RFC 9881 5. */
-export const isServedBy = (algorithm: KeyAlgorithmId, usage: KeyUsage): boolean => served[familyOf(algorithm)].has(usage)
+export const isServedBy = (algorithm: KeyAlgorithmId, usage: KeyUsage): boolean =>
+  served[familyOf(algorithm)].has(usage)
 
 /** For each algorithm, which of the usages it serves, in their order. */
 export const usagesOf = (usages: readonly KeyUsage[]): Readonly<Record<KeyAlgorithmId, readonly KeyUsage[]>> =>

@@ -1,0 +1,55 @@
+import type { Profile } from './profile.ts'
+
+/** When a certificate would begin and end, and what that depends on. Times in milliseconds, on whole seconds. */
+export interface Validity {
+  /** Seconds, as asked for or by default; may be any number. */
+  readonly asked: number
+  /** Seconds, after the profile and the issuer have shortened it. */
+  readonly granted: number
+  readonly notBefore: number
+  readonly notAfter: number
+  /** Seconds that have gone by since notBefore. */
+  readonly elapsed: number
+  /** Would it end after the issuer, before being shortened to its end? */
+  readonly outlives: boolean
+  readonly issuerIsValid: boolean
+}
+
+export interface IssuerTimes {
+  readonly notBefore: Date
+  readonly notAfter: Date
+}
+
+/**
+ * The one place with validity arithmetic. A validity counts from notBefore, and both ends are in it (RFC 5280
+ * 4.1.2.5): notAfter - notBefore + 1 s is its length. It begins `backdate` before now, but not before its issuer.
+ */
+export const planValidity = (
+  profile: Profile,
+  asked: number | undefined,
+  at: { readonly now: Date; readonly issuer: IssuerTimes },
+): Validity => {
+  const { validity } = profile
+  const now = wholeSecond(at.now.getTime())
+  const notBefore = Math.max(now - validity.backdate * 1000, wholeSecond(at.issuer.notBefore.getTime()))
+  const wanted = asked ?? validity.default
+  const capped = validity.shorten ? Math.min(wanted, validity.max) : wanted
+  const end = notBefore + (capped - 1) * 1000
+  const issuerEnd = wholeSecond(at.issuer.notAfter.getTime())
+  const outlives = !(end <= issuerEnd)
+  const notAfter = outlives && validity.shorten ? issuerEnd : end
+  return {
+    asked: wanted,
+    granted: lengthOf(notBefore, notAfter),
+    notBefore,
+    notAfter,
+    elapsed: (now - notBefore) / 1000,
+    outlives,
+    issuerIsValid: notBefore <= now && now <= issuerEnd,
+  }
+}
+
+/** Seconds of a validity, both ends included. */
+export const lengthOf = (notBefore: number, notAfter: number): number => (notAfter - notBefore) / 1000 + 1
+
+const wholeSecond = (milliseconds: number): number => Math.floor(milliseconds / 1000) * 1000
