@@ -1,0 +1,304 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
+
+const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+const isRoot = process.geteuid?.() === 0
+
+/** A data folder that is yet to be made, inside one that only we can enter. */
+const folderOf = async (test: Test, name = 'data'): Promise<string> => {
+  const parent = await realpath(await mkdtemp(join(tmpdir(), 'chancery-embedded-')))
+  test.teardown(() => rm(parent, { recursive: true, force: true }))
+  return join(parent, name)
+}
+
+const open = async (test: Test, dataDir: string): Promise<Embedded> => {
+  const embedded = await openEmbedded({ dataDir, log })
+  test.teardown(() => embedded.stop())
+  return embedded
+}
+
+const ask = async (url: string, text: string): Promise<Record<string, unknown> | undefined> => {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  return client
+    .query(text)
+    .then(({ rows }) => rows[0] as Record<string, unknown> | undefined)
+    .finally(() => client.end())
+}
+
+const pidOf = async (dataDir: string): Promise<number> =>
+  Number.parseInt(await readFile(join(dataDir, 'postgres/cluster/postmaster.pid'), 'utf8'), 10)
+
+const isGone = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return false
+  } catch {
+    return true
+  }
+}
+
+/** Another Chancery: a process that opens the same folder, says so, and waits. */
+const another = async (
+  test: Test,
+  dataDir: string,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<{ child: ChildProcess; said: { adopted: boolean; how: string; servingUrl: string } }> => {
+  const source = `
+    import { openEmbedded } from ${JSON.stringify(new URL('../../src/store/embedded.ts', import.meta.url).href)}
+    const log = { debug() {}, info() {}, warn() {}, error() {} }
+    const embedded = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)}, log })
+    process.stdin.on('end', async () => { await embedded.stop(); process.exit(0) }).resume()
+    console.log(JSON.stringify(embedded))`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+    env,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  test.teardown(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    child.stdin?.end()
+    await once(child, 'exit')
+  })
+  const [chunk] = (await once(child.stdout, 'data')) as [Buffer]
+  return { child, said: JSON.parse(chunk.toString('utf8')) }
+}
+
+t.test('a new folder becomes a durable server that only we can reach', async (t) => {
+  const dataDir = await folderOf(t)
+  const embedded = await open(t, dataDir)
+  t.equal(embedded.adopted, false)
+  t.match(embedded.how, isRoot ? /^as root, mapped to nobody|^as the account/ : /^as uid \d+$/)
+  const settings = await ask(
+    embedded.servingUrl,
+    `select current_user as role, current_setting('fsync') as fsync, current_setting('synchronous_commit') as commit,
+       current_setting('full_page_writes') as pages, current_setting('data_checksums') as checksums,
+       current_setting('listen_addresses') as addresses, current_setting('max_connections') as connections,
+       current_setting('server_encoding') as encoding,
+       (select rolsuper or rolcreatedb or rolcreaterole from pg_roles where rolname = current_user) as mighty,
+       has_database_privilege('chancery', 'create') or has_schema_privilege('public', 'create') as creates`,
+  )
+  t.strictSame(settings, {
+    role: 'chancery',
+    fsync: 'on',
+    commit: 'on',
+    pages: 'on',
+    checksums: 'on',
+    addresses: '',
+    connections: '100',
+    encoding: 'UTF8',
+    mighty: false,
+    creates: false,
+  })
+  const owner = await ask(
+    embedded.ownerUrl,
+    `select current_user as role, pg_get_userbyid(datdba) as owner, has_schema_privilege('public', 'create') as creates,
+       (select rolsuper from pg_roles where rolname = current_user) as mighty
+     from pg_database where datname = current_database()`,
+  )
+  t.strictSame(owner, { role: 'chancery_owner', owner: 'chancery_owner', creates: true, mighty: false })
+
+  for (const path of ['', 'postgres', 'postgres/cluster', 'postgres/run']) {
+    t.equal((await stat(join(dataDir, path))).mode & 0o777, 0o700, path)
+  }
+  for (const name of ['superuser', 'owner', 'serving']) {
+    t.equal((await stat(join(dataDir, `postgres/${name}.password`))).mode & 0o777, 0o600, name)
+  }
+  await t.rejects(ask(embedded.servingUrl.replace(/:[^:@]*@/, ':guess@'), 'select 1'), { code: '28P01' })
+})
+
+t.test('a stopped server starts again with what it held', async (t) => {
+  const dataDir = await folderOf(t)
+  const first = await open(t, dataDir)
+  await ask(first.ownerUrl, 'create table kept as select 7 as n')
+  const pid = await pidOf(dataDir)
+  t.equal(await first.stop(), true)
+  t.ok(isGone(pid))
+  const second = await open(t, dataDir)
+  t.equal(second.adopted, false)
+  t.strictSame(await ask(second.ownerUrl, 'select n from kept'), { n: 7 })
+})
+
+t.test('a server whose Chancery was killed is adopted', async (t) => {
+  const dataDir = await folderOf(t)
+  const { child, said } = await another(t, dataDir)
+  t.equal(said.adopted, false)
+  const pid = await pidOf(dataDir)
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  t.notOk(isGone(pid))
+  const embedded = await open(t, dataDir)
+  t.equal(embedded.adopted, true)
+  t.equal(await pidOf(dataDir), pid)
+  t.equal(embedded.servingUrl, said.servingUrl)
+  t.equal(await embedded.stop(), true, 'who adopted it stops it')
+})
+
+t.test(
+  'the server is in a session of its own, where no Ctrl-C reaches it',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const dataDir = await folderOf(t)
+    await open(t, dataDir)
+    const pid = await pidOf(dataDir)
+    const [, , group, session] = (await readFile(`/proc/${pid}/stat`, 'utf8')).replace(/^.*\) /, '').split(' ')
+    t.strictSame([Number(group), Number(session)], [pid, pid])
+  },
+)
+
+t.test('a server that dies is brought back while we live', async (t) => {
+  const dataDir = await folderOf(t)
+  const embedded = await open(t, dataDir)
+  await ask(embedded.ownerUrl, 'create table kept as select 7 as n')
+  for (const signal of ['SIGQUIT', 'SIGKILL'] as const) {
+    const pid = await pidOf(dataDir)
+    process.kill(pid, signal)
+    let answer: unknown
+    for (let tries = 0; tries < 200 && answer === undefined; tries += 1) {
+      await sleep(50)
+      if (!isGone(pid)) continue
+      answer = await ask(embedded.ownerUrl, 'select n from kept').catch(() => undefined)
+    }
+    t.strictSame(answer, { n: 7 }, signal)
+    t.not(await pidOf(dataDir), pid)
+  }
+  await sleep(200)
+  t.equal(await embedded.stop(), true)
+})
+
+t.test('a stale pid file is no obstacle, whoever has the pid now', async (t) => {
+  const dataDir = await folderOf(t)
+  const first = await open(t, dataDir)
+  const path = join(dataDir, 'postgres/cluster/postmaster.pid')
+  const text = await readFile(path, 'utf8')
+  await first.stop()
+  const cases = {
+    'a pid that belongs to another process': text.replace(/^\d+/, String(process.ppid)),
+    'a pid that belongs to init': text.replace(/^\d+/, '1'),
+    'a pid that belongs to nobody': text.replace(/^\d+/, '4194303'),
+  }
+  for (const [name, stale] of Object.entries(cases)) {
+    await writeFile(path, stale)
+    const embedded = await openEmbedded({ dataDir, log })
+    t.equal(embedded.adopted, false, name)
+    t.equal(await embedded.stop(), true)
+  }
+})
+
+t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) => {
+  const dataDir = await folderOf(t)
+  await (await open(t, dataDir)).stop()
+  const path = join(dataDir, 'postgres/cluster/postmaster.pid')
+  await writeFile(path, '')
+  execFileSync('touch', ['-d', '2020-01-01', path])
+  t.equal((await open(t, dataDir)).adopted, false)
+})
+
+t.test('a data folder of another major version is refused with a sentence', async (t) => {
+  const dataDir = await folderOf(t)
+  await (await open(t, dataDir)).stop()
+  await writeFile(join(dataDir, 'postgres/cluster/PG_VERSION'), '17\n')
+  await t.rejects(openEmbedded({ dataDir, log }), {
+    message: /belongs to PostgreSQL 17, and the embedded one is 18\. Dump it/,
+  })
+})
+
+t.test('a set-up that died half-way is cleared away and done again', async (t) => {
+  const dataDir = await folderOf(t)
+  const half = join(dataDir, 'postgres.new-4194303-abcdef')
+  await mkdir(join(half, 'cluster'), { recursive: true })
+  await writeFile(join(half, 'cluster/PG_VERSION'), '18\n')
+  await mkdir(join(dataDir, 'postgres'))
+  await open(t, dataDir)
+  t.strictSame(await readdir(dataDir), ['postgres'])
+})
+
+t.test('a folder with something else in it is refused with a sentence, and left alone', async (t) => {
+  const dataDir = await folderOf(t)
+  await mkdir(join(dataDir, 'postgres'), { recursive: true })
+  await writeFile(join(dataDir, 'postgres/letter'), 'dear')
+  await t.rejects(openEmbedded({ dataDir, log }), {
+    message: /holds no PostgreSQL data folder that we can read; move it away/,
+  })
+  t.strictSame(await readdir(join(dataDir, 'postgres')), ['letter'])
+})
+
+t.test('three that start at once on a new folder share one server', async (t) => {
+  const dataDir = await folderOf(t)
+  const all = await Promise.all([another(t, dataDir), another(t, dataDir), another(t, dataDir)])
+  t.strictSame(all.map(({ said }) => said.adopted).sort(), [false, true, true])
+  t.equal(new Set(all.map(({ said }) => said.servingUrl)).size, 1)
+  t.strictSame(await readdir(dataDir), ['postgres'], 'nothing half-made is left')
+  await ask(all[0].said.servingUrl, 'select 1')
+})
+
+t.test('who leaves first leaves the server to the others', async (t) => {
+  const dataDir = await folderOf(t)
+  const first = await open(t, dataDir)
+  const { child } = await another(t, dataDir)
+  t.equal(await first.stop(), false)
+  const pid = await pidOf(dataDir)
+  t.notOk(isGone(pid))
+  child.stdin?.end()
+  await once(child, 'exit')
+  t.ok(isGone(pid), 'the last one stopped it')
+})
+
+t.test('of those who leave at once, the last one stops the server', async (t) => {
+  const dataDir = await folderOf(t)
+  const all = [await open(t, dataDir), await open(t, dataDir), await open(t, dataDir)]
+  const pid = await pidOf(dataDir)
+  const stopped = await Promise.all(all.map((embedded) => embedded.stop()))
+  t.equal(stopped.filter(Boolean).length, 1)
+  t.ok(isGone(pid))
+})
+
+t.test('a path that is too long for a socket gets a short one', async (t) => {
+  const dataDir = await folderOf(t, `long-${'x'.repeat(120)}/data`)
+  const embedded = await open(t, dataDir)
+  const folder = new URL(embedded.servingUrl.replace('@/', '@x/')).searchParams.get('host') ?? ''
+  t.ok(folder.startsWith(tmpdir()) && folder.length < 90, folder)
+  t.equal((await stat(folder)).mode & 0o777, 0o700)
+  t.strictSame(await ask(embedded.servingUrl, 'select 1 as n'), { n: 1 })
+  await embedded.stop()
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+})
+
+t.test(
+  'as root where user namespaces are refused, an unprivileged account runs it',
+  { skip: !isRoot && 'not root' },
+  async (t) => {
+    const dataDir = await folderOf(t)
+    // A PATH without unshare refuses as well as any kernel.
+    const bin = join(dataDir, '../bin')
+    await mkdir(bin)
+    for (const name of ['sh', 'id'])
+      await symlink(execFileSync('which', [name], { encoding: 'utf8' }).trim(), join(bin, name))
+    await chmod(join(dataDir, '..'), 0o711)
+    const env = { ...process.env, PATH: bin }
+    const { said, child } = await another(t, dataDir, env)
+    const cluster = await realpath(join(dataDir, 'postgres/cluster'))
+    t.teardown(() => rm(join(cluster, '..'), { recursive: true, force: true }))
+    t.match(said.how, /^as the account \w+$/)
+    t.not((await stat(cluster)).uid, 0)
+    t.equal((await stat(join(cluster, '..'))).mode & 0o777, 0o700)
+    t.strictSame(await ask(said.servingUrl, 'select 1 as n'), { n: 1 })
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    const again = await open(t, dataDir)
+    t.equal(again.adopted, true, 'and it is adopted, also where namespaces are allowed')
+    t.equal(await again.stop(), true)
+    const third = await open(t, dataDir)
+    t.equal(third.how, said.how, 'whoever owns the data runs it')
+    await third.stop()
+  },
+)
