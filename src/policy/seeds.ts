@@ -1,0 +1,17 @@
+// biome-ignore lint/style/noRestrictedImports: the one file of policy that reads, and only its own documents.
+import { readdirSync, readFileSync } from 'node:fs'
+
+// biome-ignore lint/style/noRestrictedImports: those documents are YAML; everyone else's were parsed at the border.
+import { parse } from 'yaml'
+
+/**
+ * The profile documents that development begins with, one file each, in the order of their names. They are documents
+ * like any other: whoever stores them parses them with `parseProfile`. The only input or output in this folder.
+ */
+export const loadSeedDocuments = (): readonly unknown[] =>
+  readdirSync(folder)
+    .filter((file) => file.endsWith('.yaml'))
+    .sort()
+    .map((file): unknown => parse(readFileSync(new URL(file, folder), 'utf8')))
+
+const folder = new URL('seeds/', import.meta.url)
