@@ -236,7 +236,15 @@ const defaults: Readonly<Record<KeyAlgorithmId, string>> = {
 }
 
 const nothing = Buffer.alloc(0)
+/** RFC 4055 5: the parameters of sha256WithRSAEncryption and its sisters are NULL, and absent ones are to be accepted. */
+const withoutNull = (identifier: Buffer): Buffer => {
+  const oid = identifier.subarray(2, -2)
+  return encodeSequence(oid)
+}
 const signaturesByIdentifier = new Map([
+  ...signatureAlgorithms
+    .filter(({ id }) => /^rsa-sha/.test(id))
+    .map((algorithm) => [withoutNull(algorithm.identifier).toString('latin1'), algorithm] as const),
   ...signatureAlgorithms.map((algorithm) => [algorithm.identifier.toString('latin1'), algorithm] as const),
   ...(['sha256', 'sha384', 'sha512'] as const).map(
     (hash) => [pss(hash, nothing).identifier.toString('latin1'), signatureAlgorithm(`rsa-pss-${hash}`)] as const,

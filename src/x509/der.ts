@@ -74,7 +74,11 @@ export const walk = (slice: Slice, budget: WalkBudget = newBudget()): void => {
       ends.push(start + length)
       at = start
     } else {
-      if (tag < 0x40) assertPrimitive(buffer, at, start, length, code)
+      if (tag < 0x40) {
+        const rule = contents[tag]
+        if (rule === undefined) throw derProblem(code, `tag ${hex(tag)} is not a type that belongs here`, at)
+        rule(buffer, start, length, code)
+      }
       at = start + length
     }
   }
@@ -128,6 +132,13 @@ export class DerReader implements Slice {
     return this.buffer.subarray(from, this.at)
   }
 
+  /** A reader that stands before the next element and sees nothing after it; moves past it. */
+  window(tag: number, what: string): DerReader {
+    const from = this.at
+    this.read(tag, what)
+    return new DerReader(this.buffer, this.code, from, this.at)
+  }
+
   /** The next element if it has this tag. */
   optional(tag: number, what: string): DerReader | undefined {
     return this.tag === tag ? this.read(tag, what) : undefined
@@ -176,9 +187,9 @@ export class DerReader implements Slice {
     if (!this.done) throw this.problem(`there is more in ${what} than belongs there`)
   }
 
-  /** This window under another problem's code. */
+  /** What is left of this window, under another problem's code. */
   as(code: ProblemCode): DerReader {
-    return new DerReader(this.buffer, code, this.start, this.end)
+    return new DerReader(this.buffer, code, this.at, this.end)
   }
 
   problem(detail: string): Problem {
@@ -336,44 +347,19 @@ const lengthAt = (buffer: Buffer, at: number, end: number, code: ProblemCode): n
 const headerLength = (length: number): number =>
   length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : length < 0x1000000 ? 5 : 6
 
-/** The rules of X.690 8 and 11 for the contents of universal, primitive types. */
-const assertPrimitive = (buffer: Buffer, at: number, start: number, length: number, code: ProblemCode): void => {
-  switch (buffer[at]) {
-    case 0x01:
-      if (length !== 1) throw derProblem(code, 'BOOLEAN is not one octet', at)
-      if (buffer[start] !== 0 && buffer[start] !== 0xff) throw derProblem(code, 'BOOLEAN is neither 00 nor FF', start)
-      return
-    case 0x02:
-    case 0x0a:
-      return assertInteger(buffer, start, length, code)
-    case 0x03:
-      return assertBitString(buffer, start, length, code)
-    case 0x05:
-      if (length !== 0) throw derProblem(code, 'NULL is not empty', at)
-      return
-    case 0x06:
-      return assertOid(buffer, start, length, code)
-    case 0x04:
-    case 0x0c:
-    case 0x12:
-    case 0x13:
-    case 0x14:
-    case 0x16:
-    case 0x17:
-    case 0x18:
-    case 0x1a:
-    case 0x1b:
-    case 0x1c:
-    case 0x1e:
-      return
-    default:
-      // 00 is the end-of-contents mark of BER; 10 and 11 are SEQUENCE and SET that claim to be primitive.
-      throw derProblem(code, `tag ${hex(buffer[at] as number)} is not a type that belongs here`, at)
-  }
+type ContentsRule = (buffer: Buffer, start: number, length: number, code: ProblemCode) => void
+
+const assertBoolean: ContentsRule = (buffer, start, length, code) => {
+  if (length !== 1) throw derProblem(code, 'BOOLEAN is not one octet', start)
+  if (buffer[start] !== 0 && buffer[start] !== 0xff) throw derProblem(code, 'BOOLEAN is neither 00 nor FF', start)
+}
+
+const assertNull: ContentsRule = (_buffer, start, length, code) => {
+  if (length !== 0) throw derProblem(code, 'NULL is not empty', start)
 }
 
 /** X.690 8.3.2: the first nine bits are neither all zero nor all one. */
-const assertInteger = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+const assertInteger: ContentsRule = (buffer, start, length, code) => {
   if (length === 0) throw derProblem(code, 'INTEGER is empty', start)
   if (length === 1) return
   const first = buffer[start] as number
@@ -383,7 +369,7 @@ const assertInteger = (buffer: Buffer, start: number, length: number, code: Prob
 }
 
 /** X.690 8.6.2 and 11.2.1: at most seven unused bits, none without data, and all of them zero. */
-const assertBitString = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+const assertBitString: ContentsRule = (buffer, start, length, code) => {
   if (length === 0) throw derProblem(code, 'BIT STRING is empty', start)
   const unused = buffer[start] as number
   if (unused > 7 || (unused > 0 && length === 1))
@@ -393,7 +379,7 @@ const assertBitString = (buffer: Buffer, start: number, length: number, code: Pr
 }
 
 /** X.690 8.19.2: minimal arcs; each below 2^31, so that nobody's arithmetic wraps (incident #46). */
-const assertOid = (buffer: Buffer, start: number, length: number, code: ProblemCode): void => {
+const assertOid: ContentsRule = (buffer, start, length, code) => {
   if (length === 0) throw derProblem(code, 'OBJECT IDENTIFIER is empty', start)
   let arc = 0
   let first = true
@@ -415,6 +401,35 @@ const base128 = (arc: number): number[] => {
 }
 
 const hex = (tag: number): string => tag.toString(16).padStart(2, '0')
+
+/**
+ * The universal, primitive types that certificates and requests are made of, by tag. What is absent is refused: 00,
+ * the end-of-contents mark of BER; 10 and 11, SEQUENCE and SET that claim to be primitive; types that nothing uses.
+ */
+const anything: ContentsRule = () => {}
+const contents: readonly (ContentsRule | undefined)[] = Object.assign(
+  new Array<ContentsRule | undefined>(0x40).fill(undefined),
+  {
+    [0x01]: assertBoolean,
+    [0x02]: assertInteger,
+    [0x03]: assertBitString,
+    [0x04]: anything, // OCTET STRING
+    [0x05]: assertNull,
+    [0x06]: assertOid,
+    [0x0a]: assertInteger, // ENUMERATED
+    [0x0c]: anything, // UTF8String
+    [0x12]: anything, // NumericString
+    [0x13]: anything, // PrintableString
+    [0x14]: anything, // TeletexString: refused where it would be read
+    [0x16]: anything, // IA5String
+    [0x17]: anything, // UTCTime
+    [0x18]: anything, // GeneralizedTime
+    [0x1a]: anything, // VisibleString
+    [0x1b]: anything, // GeneralString
+    [0x1c]: anything, // UniversalString: likewise
+    [0x1e]: anything, // BMPString: likewise
+  },
+)
 
 const maxDepth = 24
 const maxNodes = 20_000

@@ -1,4 +1,15 @@
-import { type DerReader, derProblem, encodeDer, encodeOid, encodeSequence, formatOid, oidKey, tags } from './der.ts'
+import {
+  type DerReader,
+  derProblem,
+  encodeDer,
+  encodeOid,
+  encodeSequence,
+  formatOid,
+  oidKey,
+  tags,
+  type WalkBudget,
+  walk,
+} from './der.ts'
 
 /** The bits of KeyUsage in their order (RFC 5280 4.2.1.3). */
 export const keyUsages = [
@@ -57,16 +68,52 @@ export const extensionOids = {
 
 export type ExtensionName = keyof typeof extensionOids
 
-/** One extension as it was read: `value` spans the contents of extnValue and raises the code it was read with. */
-export interface ExtensionSlice {
+/** One extension as it was read. */
+export interface ReadExtension {
+  /** Dotted. */
   readonly oid: string
   readonly name: ExtensionName | undefined
   readonly critical: boolean
+  /** The contents of extnValue: one strict element. */
   readonly value: DerReader
 }
 
-/** The name of an extension by the octets of its OID. */
-export const extensionName = (key: string): ExtensionName | undefined => namesByOid.get(key)
+/**
+ * Extensions ::= SEQUENCE SIZE (1..MAX) OF Extension, from a reader whose only element was walked. The contents of
+ * every extnValue are walked here. Throws ext.syntax, ext.duplicate (RFC 5280 4.2), and the reader's own code for an
+ * encoded `critical FALSE`.
+ */
+export const readExtensions = (reader: DerReader, budget: WalkBudget): ReadExtension[] => {
+  const list = reader.as('ext.syntax').read(tags.sequence, 'Extensions')
+  if (list.end !== reader.end) throw derProblem('ext.syntax', 'there is more than one Extensions', list.end)
+  if (list.done) throw list.problem('Extensions is empty')
+  const seen = new Set<string>()
+  const extensions: ReadExtension[] = []
+  while (!list.done) {
+    const at = list.at
+    const extension = list.read(tags.sequence, 'Extension')
+    const key = extension.oid('extnID')
+    if (seen.has(key)) throw derProblem('ext.duplicate', `extension ${formatOid(key)} occurs twice`, at)
+    seen.add(key)
+    const flag = extension.as(reader.code)
+    const critical = flag.defaultFalse('critical')
+    extension.at = flag.at
+    const value = extension.read(tags.octetString, 'extnValue')
+    extension.finish('Extension')
+    walk(value, budget)
+    extensions.push({ oid: formatOid(key), name: namesByOid.get(key), critical, value })
+  }
+  return extensions
+}
+
+/** BasicConstraints (RFC 5280 4.2.1.9). */
+export const readBasicConstraints = (value: DerReader): { readonly ca: boolean; readonly pathLength?: number } => {
+  const sequence = value.read(tags.sequence, 'BasicConstraints')
+  const ca = sequence.defaultFalse('cA')
+  const pathLength = sequence.tag === tags.integer ? sequence.smallInteger('pathLenConstraint') : undefined
+  sequence.finish('BasicConstraints')
+  return pathLength === undefined ? { ca } : { ca, pathLength }
+}
 
 /** KeyUsage: named bits, so no trailing zero bits (X.690 11.2.2) and at least one set. */
 export const readKeyUsage = (value: DerReader): KeyUsage[] => {

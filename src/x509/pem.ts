@@ -1,7 +1,89 @@
-export const parsePem = (_text: string | Buffer, _label: string): Buffer => {
-  throw new Error('soon')
+import { Problem } from '../errors.ts'
+
+/**
+ * Strict PEM (RFC 7468), linear in the input. One block and nothing else: what stands before or after a block is how
+ * things are smuggled past one reader to another. Accepted beside the strict form: CRLF, no newline at the end, one
+ * long line, spaces at the ends of lines, blank lines around the block.
+ */
+
+export type PemLabel = 'CERTIFICATE REQUEST' | 'CERTIFICATE' | 'PUBLIC KEY'
+
+/**
+ * The octets of the one block, which must have this label (`NEW CERTIFICATE REQUEST` is the old name of `CERTIFICATE
+ * REQUEST`, RFC 7468 7). Throws csr.pem; csr.key_material when a private key is anywhere in the text, whatever else
+ * is wrong with it. The text never goes into a problem.
+ */
+export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
+  const input = typeof text === 'string' ? text : text.toString('latin1')
+  if (isKeyMaterial(input)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  const lines = input.split('\n')
+  const [first, last] = [lines.findIndex(isNotBlank), lines.findLastIndex(isNotBlank)]
+  if (first < 0) throw refusal('the text is empty')
+  const found = boundary('BEGIN', lines[first] as string)
+  if (found === undefined) throw refusal(firstLineFault(lines[first] as string))
+  if (found !== label && !(label === 'CERTIFICATE REQUEST' && found === `NEW ${label}`))
+    throw refusal(`the block is not labelled ${label}`)
+  const end = lines.findIndex((line, i) => i > first && line.startsWith('-----'))
+  if (end < 0) throw refusal('the block does not end')
+  if (boundary('END', lines[end] as string) !== found)
+    throw refusal('the block does not end with the label that it begins with')
+  if (end !== last) throw refusal('there is something after the block')
+  return decodeBody(lines.slice(first + 1, end))
 }
-export const encodePem = (label: string, der: Buffer): string => {
-  const lines = der.toString('base64').replaceAll(/.{64}(?=.)/g, '$&\n')
-  return `-----BEGIN ${label}-----\n${lines}\n-----END ${label}-----\n`
+
+/** One block, 64 characters a line, newline at the end. */
+export const encodePem = (label: PemLabel, der: Buffer): string => {
+  const text = der.toString('base64')
+  const lines: string[] = []
+  for (let i = 0; i < text.length; i += 64) lines.push(text.slice(i, i + 64))
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`
 }
+
+/** Strict base64 (RFC 4648 3.3, 3.5) without line breaks: alphabet, padding, zero pad bits. Throws csr.pem. */
+export const decodeBase64 = (text: string): Buffer => {
+  const octets = Buffer.from(text, 'base64')
+  // Only the one strict spelling of these octets encodes back to itself.
+  if (text.length % 4 !== 0 || octets.toString('base64') !== text) throw refusal('the block is not strict base64')
+  return octets
+}
+
+const decodeBody = (lines: readonly string[]): Buffer => {
+  const trimmed = lines.map(trimEnd)
+  if (trimmed.some((line) => line.includes(':'))) throw refusal('the block has header fields')
+  if (trimmed.some((line) => line === '')) throw refusal('the block has an empty line')
+  const body = trimmed.join('')
+  if (body === '') throw refusal('the block is empty')
+  return decodeBase64(body)
+}
+
+/** The label of an encapsulation boundary, or nothing if the line is none. */
+const boundary = (kind: 'BEGIN' | 'END', line: string): string | undefined => {
+  const trimmed = trimEnd(line)
+  const [head, tail] = [`-----${kind} `, '-----']
+  if (!trimmed.startsWith(head) || !trimmed.endsWith(tail) || trimmed.length < head.length + tail.length)
+    return undefined
+  return trimmed.slice(head.length, -tail.length)
+}
+
+const firstLineFault = (line: string): string => {
+  if (line.startsWith('\ufeff') || line.startsWith('\u00ef\u00bb\u00bf'))
+    return 'the text begins with a byte order mark'
+  return 'the text does not begin with a block'
+}
+
+/**
+ * A boundary of a private key of any kind (PRIVATE KEY, RSA PRIVATE KEY, ENCRYPTED PRIVATE KEY, OPENSSH PRIVATE KEY,
+ * PGP PRIVATE KEY BLOCK), or a PuTTY key file.
+ */
+const isKeyMaterial = (input: string): boolean => input.includes('PRIVATE KEY') || input.includes('PuTTY-User-Key-File')
+
+/** Space, tab and carriage return; not `trimEnd`, which also takes Unicode spaces and a byte order mark. */
+const trimEnd = (line: string): string => {
+  let end = line.length
+  while (end > 0 && ' \t\r'.includes(line[end - 1] as string)) end--
+  return line.slice(0, end)
+}
+
+const isNotBlank = (line: string): boolean => trimEnd(line) !== ''
+
+const refusal = (detail: string): Problem => new Problem('csr.pem', detail)

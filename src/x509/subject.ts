@@ -92,7 +92,7 @@ export const writeSubject = (writer: DerWriter, subject: Subject): void => {
 /** RFC 4514: last RDN first, special characters escaped. For people and logs, never for comparing. */
 export const formatSubject = (subject: Subject): string =>
   subject
-    .map(({ type, value }) => `${attributes[type].short}=${escape(value)}`)
+    .map(({ type, value }) => `${attributes[type].short}=${escapeValue(value)}`)
     .reverse()
     .join(',')
 
@@ -177,7 +177,7 @@ const faulty = (type: string, fault: string, offset?: number): Problem =>
   })
 
 /** RFC 4514 2.4. Controls cannot occur: the subject was judged. */
-const escape = (value: string): string => value.replace(/["+,;<>\\]/g, '\\$&').replace(/^#/, '\\#')
+const escapeValue = (value: string): string => value.replace(/["+,;<>\\]/g, '\\$&').replace(/^#/, '\\#')
 
 const maxAttributes = 32
 const plain = /^[\x20-\x7e]*$/
