@@ -1,0 +1,60 @@
+/** Whether this instance can issue: each part is asked, and each answer has a reason. */
+import type { Health, HealthCheck } from './health.ts'
+import type { Issuers } from './issuer.ts'
+
+export interface ReadinessDeps {
+  readonly issuers: Issuers
+  /** Undefined, or why the database takes no records. Also refreshes what is known of its clock. */
+  readonly databaseFault: () => Promise<string | undefined>
+  readonly clockFault: () => string | undefined
+  readonly queue: () => { readonly pending: number; readonly bound: number }
+  readonly isStopping: () => boolean
+}
+
+export const openHealth = (deps: ReadinessDeps): Health => {
+  let answer: { readonly checks: Promise<readonly HealthCheck[]>; readonly at: number } | undefined
+  return {
+    ready: () => {
+      const now = performance.now()
+      if (!answer || now - answer.at > rememberMs) answer = { checks: ask(deps), at: now }
+      return answer.checks
+    },
+  }
+}
+
+const ask = async ({ issuers, databaseFault, clockFault, queue, isStopping }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
+  const database = await inTime(databaseFault())
+  const key = await inTime(keyFault(issuers))
+  const { pending, bound } = queue()
+  return [
+    check('database', database, 'takes records'),
+    check('key', key, 'every active issuer signs'),
+    check('clock', clockFault(), 'agrees with the database'),
+    check('queue', isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined, `${pending} of ${bound} places are taken`),
+  ]
+}
+
+const check = (name: HealthCheck['name'], fault: string | undefined, fine: string): HealthCheck => ({
+  name,
+  ok: fault === undefined,
+  reason: fault ?? fine,
+})
+
+const keyFault = async (issuers: Issuers): Promise<string | undefined> => {
+  const active = issuers.all().filter((issuer) => issuer.state === 'active')
+  if (active.length === 0) return 'there is no active issuer'
+  const faults = await Promise.all(active.map(async (issuer) => ({ name: issuer.name, fault: await issuer.probe() })))
+  const broken = faults.filter(({ fault }) => fault !== undefined)
+  return broken.length === 0 ? undefined : broken.map(({ name, fault }) => `${name}: ${fault}`).join('; ')
+}
+
+/** A part that does not answer is a part that does not work. */
+const inTime = (fault: Promise<string | undefined>): Promise<string | undefined> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<string>((resolve) => {
+    timer = setTimeout(() => resolve('no answer within a second'), 1_000)
+  })
+  return Promise.race([fault.catch((error: unknown) => (error instanceof Error ? error.message : 'it failed')), late]).finally(() => clearTimeout(timer))
+}
+
+const rememberMs = 2_000

@@ -1,0 +1,164 @@
+/**
+ * What a new data folder and a new database need before they can serve: in development a whole hierarchy, the seeded
+ * profiles and an administrator; in production only what nobody else could make: our own profile and a first
+ * administrator's token. Safe to run again and by several at once: what is there is left alone.
+ */
+import { mkdir, writeFile } from 'node:fs/promises'
+import { isAbsolute, join, relative } from 'node:path'
+import { newSerial } from '../ca/issue.ts'
+import { signIntermediate, signRoot } from '../ca/ceremony.ts'
+import type { Config } from '../config.ts'
+import { isProblem } from '../errors.ts'
+import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
+import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
+import type { SigningKey } from '../keys/signing-key.ts'
+import { loadSeedDocuments } from '../policy/seeds.ts'
+import { own, ownProfile, type Stores } from '../service.ts'
+import { loadIssuers, recordIssuer } from '../store/issuers.ts'
+import { encodePem } from '../x509/pem.ts'
+
+/** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
+export const bootstrap = async (stores: Stores): Promise<void> => {
+  const { db, config } = stores
+  await db.transaction(async (tx) => {
+    await tx.query(lockBootstrap)
+    if (config.mode === 'development') await makeHierarchy(stores)
+    await putProfiles(stores)
+    await makeAdmin(stores)
+  })
+}
+
+/** Opens a key by what the records say of it: `file:` under the data folder. */
+export const keyOpener =
+  (config: Config) =>
+  async (uri: string): Promise<SigningKey> => {
+    const path = uri.startsWith('file:') ? uri.slice('file:'.length) : undefined
+    if (path === undefined) throw new Error(`No key provider knows ${uri}.`)
+    const under = join(config.dataDir, path)
+    if (isAbsolute(path) || relative(config.dataDir, under).startsWith('..')) throw new Error(`${uri} lies outside of the data folder.`)
+    return openSoftwareKey({ path: under, passphrase: await passphraseOf(config) })
+  }
+
+// The development hierarchy ---------------------------------------------------------------------------------------------
+
+/** A root whose key is set apart, and below it an intermediate for each authority: Kubernetes trusts them for different things. */
+const makeHierarchy = async (stores: Stores): Promise<void> => {
+  const { db, roll, config, clock, random, log } = stores
+  const known = new Set((await loadIssuers(db)).map(({ name }) => name))
+  const missing = authorities.filter((name) => !known.has(name))
+  if (missing.length === 0) return
+  const root = await openRoot(stores)
+  for (const authority of missing) {
+    const keyUri = `file:keys/${authority}.pem`
+    const key = await openOrCreate(join(config.dataDir, 'keys', `${authority}.pem`), await passphraseOf(config))
+    const certificate = await signIntermediate(root.key, root.certificate, {
+      subject: [organization, { type: 'commonName', value: `Chancery Development ${authority}` }],
+      serial: newSerial(random),
+      spki: key.spki,
+      ...validity(clock(), intermediateDays),
+    })
+    const row = { name: authority, authority, state: 'active', certificate, chain: [root.certificate], keyUri, publicUrl: config.publicUrl, shards } as const
+    await recordIssuer(roll, row, own.principal)
+    log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')
+  }
+  await mkdir(join(config.dataDir, 'bundles'), { recursive: true, mode: 0o700 })
+  for (const row of await loadIssuers(db)) {
+    const bundle = [row.certificate, ...row.chain].map((der) => encodePem('CERTIFICATE', der)).join('')
+    await writeFile(join(config.dataDir, 'bundles', `${row.name}.pem`), bundle, { mode: 0o600 })
+  }
+}
+
+const openRoot = async ({ config, clock, random, log }: Stores): Promise<{ key: SigningKey; certificate: Buffer }> => {
+  const folder = join(config.dataDir, 'offline-root')
+  const key = await openOrCreate(join(folder, 'root.key.pem'), await passphraseOf(config))
+  const path = join(folder, 'root.der')
+  const found = await readPrivateFile(path).catch(() => undefined)
+  const certificate =
+    found ??
+    (await signRoot(key, {
+      subject: [organization, { type: 'commonName', value: 'Chancery Development Root' }],
+      serial: newSerial(random),
+      ...validity(clock(), rootDays),
+    }))
+  if (!found) {
+    await writePrivateFile(path, certificate)
+    log.info({ event: 'hierarchy.root', folder }, 'made a development root; its key is set apart')
+  }
+  await writePrivateFile(join(config.dataDir, 'root.pem'), encodePem('CERTIFICATE', certificate))
+  return { key, certificate }
+}
+
+const openOrCreate = async (path: string, passphrase: string): Promise<SigningKey> => {
+  try {
+    return await openSoftwareKey({ path, passphrase })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    return createSoftwareKey({ path, passphrase }, 'ec-p256')
+  }
+}
+
+/** The configured passphrase; in development a random one of this data folder. */
+const passphraseOf = async (config: Config): Promise<string> => {
+  if (config.keys.passphrase !== undefined) return config.keys.passphrase
+  if (config.mode === 'production') throw new Error('Software keys need CHANCERY_KEY_PASSPHRASE_FILE in production.')
+  const path = join(config.dataDir, 'keys', 'passphrase')
+  const found = await readPrivateFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
+  if (found) return found.toString('utf8').trimEnd()
+  const passphrase = crypto.getRandomValues(Buffer.alloc(32)).toString('base64url')
+  await writePrivateFile(path, `${passphrase}\n`)
+  return passphrase
+}
+
+const validity = (now: Date, days: number): { notBefore: Date; notAfter: Date } => {
+  const start = Math.floor(now.getTime() / 1000) * 1000 - 300_000
+  return { notBefore: new Date(start), notAfter: new Date(start + days * 86_400_000 - 1000) }
+}
+
+// Profiles and the first administrator ----------------------------------------------------------------------------------
+
+const putProfiles = async (stores: Stores): Promise<void> => {
+  const { policies, records, config } = stores
+  const known = await records.authorities()
+  const seeds = config.mode === 'development' ? loadSeedDocuments() : []
+  for (const document of seeds) {
+    const { name } = document as { name: string }
+    if (!policies.current(name)) await policies.put(document, own.principal, { ifNoneMatch: '*' })
+  }
+  // Our own changes with the configured names; without its authority we can't serve at all, and say so when we try.
+  if (known.includes(ownAuthority)) await policies.put(ownProfile(config, ownAuthority), own.principal, {})
+}
+
+/** When nobody can administer, somebody must be able to: a principal `admin`, whose token is written once. */
+const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<void> => {
+  const grants = await access.listGrants()
+  if (grants.some(({ role }) => role === 'admin')) return
+  const by = own.principal
+  const principal = 'admin'
+  await access.createPrincipal(principal, by).catch((error: unknown) => {
+    if (!isProblem(error, 'state.exists')) throw error
+  })
+  const { secret } = await access.createToken({ principal, label: 'first administrator', expiresAt: null }, by)
+  const path = join(config.dataDir, 'admin.token')
+  await writePrivateFile(path, `${secret}\n`)
+  const names = null
+  if (config.mode === 'development') {
+    const profiles = (await policies.list()).map(({ profile }) => profile.name).filter((name) => name !== own.profile)
+    await access.createGrant({ principal, role: 'requester', profiles, names }, by)
+    for (const role of ['operator', 'auditor'] as const) await access.createGrant({ principal, role, profiles: null, names }, by)
+  }
+  await access.createGrant({ principal, role: 'admin', profiles: null, names }, by)
+  log.info({ event: 'bootstrap.admin', path }, 'made the first administrator')
+}
+
+const authorities = ['default', 'kubernetes', 'etcd', 'front-proxy'] as const
+const ownAuthority = 'default'
+const organization = { type: 'organization', value: 'Chancery Development' } as const
+const rootDays = 3650
+const intermediateDays = 1825
+/** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
+const shards = 128
+/** Any constant will do, as long as it is only this. */
+const lockBootstrap = { text: 'select pg_advisory_xact_lock(4711000001)' }

@@ -1,0 +1,86 @@
+/** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config } from '../config.ts'
+import { openService, openStores, type Service } from '../service.ts'
+import { type Embedded, openEmbedded } from '../store/embedded.ts'
+import { migrate } from '../store/migrate.ts'
+import type { Log } from '../telemetry.ts'
+import { bootstrap, keyOpener } from './bootstrap.ts'
+
+export interface Serving {
+  readonly service: Service
+  readonly addresses: { readonly api: string; readonly public: string }
+  close(): Promise<void>
+}
+
+/** Resolves when both listeners answer. Rejects with a sentence, and leaves nothing open. */
+export const serve = async (config: Config, log: Log): Promise<Serving> => {
+  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
+  const database = await openPostgres(config, log)
+  const closing: (() => Promise<unknown>)[] = [database.close]
+  const closeAll = async (): Promise<void> => {
+    for (const close of closing.reverse().splice(0)) await close()
+  }
+  try {
+    const openKey = keyOpener(config)
+    const stores = await openStores({ config, databaseUrl: database.url, log, openKey })
+    closing.push(() => stores.db.close().catch(() => {}))
+    await bootstrap(stores)
+    const service = await openService(stores, openKey)
+    closing.pop()
+    closing.push(service.close)
+    const addresses = await service.listen()
+    await stores.roll.change(async () => ({ events: [{ type: 'service.started', version, mode: config.mode }], result: undefined }))
+    return { service, addresses, close: closeAll }
+  } catch (error) {
+    await closeAll()
+    throw error
+  }
+}
+
+/** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
+export const runServe = async (config: Config, log: Log): Promise<void> => {
+  const { addresses, close } = await serve(config, log)
+  tell(config, addresses)
+  const signal = await firstSignal()
+  log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
+  for (const again of signals) process.once(again, () => process.exit(1))
+  setTimeout(() => process.exit(1), stopWithinMs).unref()
+  await close()
+  log.info({ event: 'service.stopped' }, 'stopped')
+}
+
+const openPostgres = async (config: Config, log: Log): Promise<{ readonly url: string; close(): Promise<void> }> => {
+  const { url, migrationUrl } = config.database
+  if (url === undefined) {
+    const embedded: Embedded = await openEmbedded({ dataDir: config.dataDir, log })
+    await migrate({ ownerUrl: embedded.ownerUrl, servingRole: roleOf(embedded.servingUrl), log })
+    return { url: embedded.servingUrl, close: async () => void (await embedded.stop()) }
+  }
+  // In production the owner's rights are not ours to have while serving: `chancery migrate` comes first.
+  if (config.mode === 'development') await migrate({ ownerUrl: migrationUrl ?? url, servingRole: roleOf(url), log })
+  return { url, close: async () => {} }
+}
+
+export const roleOf = (url: string): string => decodeURIComponent(new URL(url).username)
+
+const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {
+  const lines = [
+    `Chancery serves at ${addresses.api} (${mode}).`,
+    `  certificates, CRLs, OCSP   ${addresses.public}`,
+    `  trust anchor               ${join(dataDir, 'root.pem')}`,
+    `  first admin's token        ${join(dataDir, 'admin.token')}`,
+    `  description of the API     ${addresses.api}/docs`,
+  ]
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+const firstSignal = (): Promise<string> =>
+  new Promise((resolve) => {
+    for (const signal of signals) process.once(signal, () => resolve(signal))
+  })
+
+const signals = ['SIGTERM', 'SIGINT'] as const
+const stopWithinMs = 15_000
+const version = '0.1.0'

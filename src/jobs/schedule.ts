@@ -1,0 +1,42 @@
+/** Periodic work: one run at a time, errors logged and not fatal, stopped by `close`. */
+import type { Log } from '../telemetry.ts'
+
+export interface Job {
+  readonly name: string
+  readonly everyMs: number
+  run(): Promise<unknown>
+}
+
+export interface Schedule {
+  /** Starts nothing more, and waits for what runs. */
+  close(): Promise<void>
+}
+
+export const openSchedule = (jobs: readonly Job[], log: Log): Schedule => {
+  let closed = false
+  const timers = new Map<Job, NodeJS.Timeout>()
+  const running = new Set<Promise<unknown>>()
+
+  const runOnce = async (job: Job): Promise<void> => {
+    const work = job.run().catch((error: unknown) => log.error({ event: 'job.failed', job: job.name, err: error }, 'a periodic job failed'))
+    running.add(work)
+    await work
+    running.delete(work)
+    if (!closed) plan(job)
+  }
+
+  const plan = (job: Job): void => {
+    const timer = setTimeout(() => void runOnce(job), job.everyMs)
+    timer.unref()
+    timers.set(job, timer)
+  }
+
+  for (const job of jobs) plan(job)
+  return {
+    close: async () => {
+      closed = true
+      for (const timer of timers.values()) clearTimeout(timer)
+      await Promise.all(running)
+    },
+  }
+}

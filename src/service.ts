@@ -1,0 +1,220 @@
+/**
+ * The whole service, put together: everything that varies comes in, everything that was opened is closed in reverse.
+ * `chancery serve` and the tests build theirs by this function.
+ */
+import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { Registry } from 'prom-client'
+import type { Caller } from './ca/access.ts'
+import { openIssuer, type Issuers, issuersOf } from './ca/issuer.ts'
+import { openIssuance } from './ca/issue.ts'
+import type { Issuance } from './ca/issuance.ts'
+import { openHealth } from './ca/readiness.ts'
+import { patienceMs, reconcile } from './ca/reconcile.ts'
+import type { Config } from './config.ts'
+import { openApp, type App } from './http/app.ts'
+import { openPublicApp } from './http/public/app.ts'
+import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
+import { openSchedule } from './jobs/schedule.ts'
+import type { SigningKey } from './keys/signing-key.ts'
+import { openMetrics } from './metrics.ts'
+import { canonicalDocument, parseProfile } from './policy/profile.ts'
+import { encodeEntry, leafInput } from './roll/entries.ts'
+import { openAccess } from './store/access.ts'
+import { databaseClock } from './store/clock.ts'
+import { openDatabase } from './store/database.ts'
+import { openRecorder } from './store/issuance.ts'
+import { loadIssuers } from './store/issuers.ts'
+import { assertMigrated } from './store/migrate.ts'
+import { openIntents } from './store/open-intents.ts'
+import { openPolicies } from './store/policies.ts'
+import { openRecords } from './store/records.ts'
+import { type EntryCodec, openRollWriter } from './store/roll.ts'
+import type { Log } from './telemetry.ts'
+import { parseCertificate, parseTbs } from './x509/certificate.ts'
+import { parseName } from './x509/names.ts'
+import { assembleCertificate } from './x509/assemble.ts'
+
+export interface ServiceDeps {
+  readonly config: Config
+  /** The serving role's. */
+  readonly databaseUrl: string
+  readonly log: Log
+  readonly openKey: (uri: string) => Promise<SigningKey>
+  /** What differs in tests. */
+  readonly clock?: () => Date
+  readonly random?: (octets: number) => Buffer
+  readonly newId?: () => string
+}
+
+export interface Service {
+  readonly app: App
+  readonly publicApp: App
+  readonly issuance: Issuance
+  readonly issuers: Issuers
+  /** Ends open intents now, as the job does; resolves to how many. */
+  reconcile(ageMs?: number): Promise<number>
+  /** Listens on both addresses; resolves to where. */
+  listen(): Promise<{ readonly api: string; readonly public: string }>
+  /** Takes nothing new, answers what was accepted, and closes everything. */
+  close(): Promise<void>
+}
+
+export type Stores = Awaited<ReturnType<typeof openStores>>
+
+/** The stores over one database: what the service and the operator's commands share. */
+export const openStores = async (deps: ServiceDeps) => {
+  const { config, log } = deps
+  const clock = deps.clock ?? (() => new Date())
+  const random = deps.random ?? randomBytes
+  const newId = deps.newId ?? randomUUID
+  const { poolSize, preparedStatements } = config.database
+  const db = openDatabase({ url: deps.databaseUrl, max: poolSize, log, applicationName: 'chancery', preparedStatements })
+  await assertMigrated(db)
+  const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
+  const roll = openRollWriter(db, codec, dbClock)
+  const access = openAccess({ db, roll, log, clock, random, newId })
+  const parse = (document: unknown, version: number) => parseProfile(document, { version })
+  const policies = await openPolicies({ db, roll, log, parse, canonical: (profile) => canonicalDocument(profile.document) })
+  const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
+  return { db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
+}
+
+/** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
+export const openService = async (stores: Stores, openKey: ServiceDeps['openKey']): Promise<Service> => {
+  const { db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
+  const { limits } = config
+  const metrics = openMetrics(new Registry())
+  const issuers = await openIssuers(stores, openKey, metrics)
+  const { refusalsPerMinute } = limits
+  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
+  await roll.head()
+  const issuance = openIssuance({
+    recorder,
+    policies,
+    issuers,
+    meter: metrics,
+    clock,
+    random,
+    newId,
+    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    assertClock: dbClock.assertSane,
+    limits,
+  })
+
+  let stopping = false
+  const health = openHealth({
+    issuers,
+    databaseFault: () => databaseFault(stores),
+    clockFault: dbClock.fault,
+    queue: () => ({ pending: issuance.pending, bound: limits.queue }),
+    isStopping: () => stopping,
+  })
+  metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
+  metrics.watch('chancery_database_connections', 'open', () => db.load.total)
+  metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
+
+  const intents = openIntents(roll, (tbs) => parseTbs(tbs).notAfter)
+  const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
+  const own = await openOwnCertificate(stores, issuance)
+  const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
+  const app = await openApp({ ...http, issuance, policies, access, health, clock, tls: own.current() })
+  const publicApp = await openPublicApp(http)
+  const schedule = openSchedule(
+    [
+      { name: 'reconcile', everyMs: 10_000, run: () => endOpen() },
+      { name: 'clock', everyMs: 5_000, run: () => roll.head() },
+      { name: 'own-certificate', everyMs: 60_000, run: () => own.renew((pem) => secureContextOf(app).setSecureContext(pem)) },
+    ],
+    log,
+  )
+
+  return {
+    app,
+    publicApp,
+    issuance,
+    issuers,
+    reconcile: endOpen,
+    listen: async () => ({ api: await app.listen(config.listen), public: await publicApp.listen(config.publicListen) }),
+    close: async () => {
+      stopping = true
+      await Promise.all([app.close(), publicApp.close(), schedule.close()])
+      await recorder.drain()
+      await recorder.close()
+      policies.close()
+      await Promise.all(issuers.all().map((issuer) => issuer.key.close()))
+      await db.close()
+    },
+  }
+}
+
+const openIssuers = async ({ db }: Stores, openKey: ServiceDeps['openKey'], meter: ReturnType<typeof openMetrics>): Promise<Issuers> => {
+  const rows = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
+  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await openKey(row.keyUri), meter))))
+}
+
+/** Undefined when records can be written: not a standby, not read-only, and its clock was read. */
+const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> => {
+  const { rows } = await db.query<{ readonly: boolean }>(selectReadOnly)
+  await roll.head()
+  return rows[0]?.readonly === false ? undefined : 'the database is read-only'
+}
+
+/** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
+const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuance: Issuance) => {
+  const { principal, profile } = own
+  await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
+  const grant = { id: 'own', principal, role: 'requester', profiles: [profile], names: null, createdAt: clock(), createdBy: principal } as const
+  const caller: Caller = { principal, token: 'own', grants: [grant] }
+  const names = ownNames(config)
+  const issue = (): Promise<ServerCertificate> => issueOwnCertificate({ issuance, caller, profile, names })
+  let certificate = await issue()
+  return {
+    current: () => certificate,
+    renew: async (install: (pem: ServerCertificate) => void): Promise<void> => {
+      if (clock() < certificate.renewAt) return
+      certificate = await issue()
+      install(certificate)
+      log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
+    },
+  }
+}
+
+/** Names of our own HTTPS certificate, as dns or ip names. */
+export const ownNames = ({ names }: Pick<Config, 'names'>) => names.map((name) => parseName(isAddress(name) ? 'ip' : 'dns', name))
+
+/** The profile of our own certificate: exactly the configured names, for a day. */
+export const ownProfile = (config: Pick<Config, 'names'>, authority: string): object => {
+  const byKind = (kind: string): string[] => ownNames(config).filter((name) => name.kind === kind).map((name) => name.value)
+  const dns = byKind('dns')
+  const ip = byKind('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
+  return {
+    name: own.profile,
+    authority,
+    validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
+    keys: [{ ec: ['P-256'] }],
+    names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },
+    keyUsage: ['digitalSignature'],
+    extendedKeyUsage: ['serverAuth'],
+    revocation: ['crl', 'ocsp'],
+  }
+}
+
+const isAddress = (name: string): boolean => name.includes(':') || /^[0-9.]+$/.test(name)
+
+/** Fastify's types do not tell that this server is an HTTPS one. */
+const secureContextOf = (app: App): { setSecureContext(options: ServerCertificate): void } =>
+  app.server as unknown as { setSecureContext(options: ServerCertificate): void }
+
+export const codec: EntryCodec = {
+  entry: (event, time) => {
+    const text = encodeEntry(event, time)
+    return { text, leafHash: createHash('sha256').update(leafInput(text)).digest() }
+  },
+  certificate: assembleCertificate,
+}
+
+export const own = { principal: 'chancery', profile: 'chancery-api' } as const
+const selectReadOnly = {
+  name: 'select_read_only',
+  text: `select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly`,
+}
