@@ -1,17 +1,57 @@
-import type { SignatureAlgorithm } from './algorithms.ts'
-import type { KeyUsage } from './extensions.ts'
+import type { ProblemCode } from '../errors.ts'
+import { formatIp } from './addresses.ts'
+import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import {
+  DerReader,
+  DerWriter,
+  derProblem,
+  encodeDer,
+  encodeSequence,
+  encodeUnsigned,
+  newBudget,
+  oidKey,
+  tags,
+  walk,
+} from './der.ts'
+import {
+  type ExtensionName,
+  encodeExtension,
+  encodeKeyUsage,
+  type KeyUsage,
+  readBasicConstraints,
+  readExtendedKeyUsage,
+  readExtensions,
+  readKeyUsage,
+} from './extensions.ts'
 import type { PublicKey } from './keys.ts'
-import type { Name } from './names.ts'
-import type { Subject } from './subject.ts'
+import { type Name, readGeneralNames } from './names.ts'
+import { readSubject, type Subject, writeSubject } from './subject.ts'
+import {
+  accessDescription,
+  encodeAuthorityKeyIdentifier,
+  writeCrlDistributionPoint,
+  writeSerial,
+  writeSubjectKeyIdentifier,
+  writeValidity,
+} from './tbs.ts'
+import { readTime } from './time.ts'
 
-export interface NameConstraints {
-  readonly permitted: readonly Name[]
-  readonly excluded: readonly Name[]
+/** A subtree of names: a DNS or mail domain (a leading dot: below it only), a URI host, or an address with its prefix. */
+export interface Subtree {
+  readonly kind: 'dns' | 'ip' | 'uri' | 'email' | 'other'
+  /** For ip `10.0.0.0/255.0.0.0`; for other the hex of the tag: nothing that Chancery issues falls under it. */
+  readonly value: string
 }
 
-/** What a TBSCertificate says. */
+/** NameConstraints (RFC 5280 4.2.1.10). */
+export interface NameConstraints {
+  readonly permitted: readonly Subtree[]
+  readonly excluded: readonly Subtree[]
+}
+
+/** What a TBSCertificate says. Buffers are windows of the input. */
 export interface TbsFacts {
-  /** Octets of the serial, unsigned; at least 16 (left-padded). */
+  /** The serial's octets, unsigned and at least 16: a shorter one has zeros before it. */
   readonly serial: Buffer
   /** Name DER. */
   readonly issuer: Buffer
@@ -31,6 +71,7 @@ export interface TbsFacts {
   readonly crlUrls: readonly string[]
   readonly ocspUrls: readonly string[]
   readonly issuerUrls: readonly string[]
+  /** In their order; the OID dotted. */
   readonly extensions: readonly { readonly oid: string; readonly critical: boolean }[]
   readonly signatureAlgorithm: SignatureAlgorithm
 }
@@ -44,28 +85,219 @@ export interface Certificate {
 
 export interface CaTbsInput {
   readonly serial: Buffer
-  /** Name DER of who signs; for a root its own. */
+  /** Name DER of who signs; a root's own. */
   readonly issuer: Buffer
   readonly subject: Subject
   readonly notBefore: Date
   readonly notAfter: Date
   readonly key: PublicKey
+  /** How many further CA certificates may follow; left out, any number. */
   readonly pathLength?: number
-  /** Of the issuer's key; for a root its own. */
+  /** Of the key that signs; a root's own. */
   readonly authorityKeyIdentifier: Buffer
   readonly signature: SignatureAlgorithm
   readonly crlUrl?: string
   readonly issuerUrl?: string
 }
 
-export const parseTbs = (_tbs: Buffer): TbsFacts => {
-  throw new Error('soon')
+/**
+ * Reads a TBSCertificate, version 3, as strictly as a request: the lint reads our own octets back with it. Throws
+ * `code` with the offset (policy.lint unless said otherwise), or san.*, subject.*, ext.* where the fault lies there.
+ */
+export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFacts => {
+  const reader = new DerReader(tbs, code)
+  const budget = newBudget()
+  walk(reader, budget)
+  return readTbs(reader.read(tags.sequence, 'TBSCertificate'), budget)
 }
 
-export const parseCertificate = (_der: Buffer): Certificate => {
-  throw new Error('soon')
+/** Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`. */
+export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate => {
+  const outer = new DerReader(der, code)
+  const budget = newBudget()
+  walk(outer, budget)
+  const certificate = outer.read(tags.sequence, 'Certificate')
+  const window = certificate.window(tags.sequence, 'TBSCertificate')
+  const tbs = window.octets
+  const facts = readTbs(window.read(tags.sequence, 'TBSCertificate'), budget)
+  const at = certificate.at
+  const signatureAlgorithm = knownAlgorithm(certificate)
+  if (signatureAlgorithm !== facts.signatureAlgorithm) throw derProblem(code, 'the two signature algorithms differ', at)
+  const signature = certificate.bits('signatureValue').octets
+  certificate.finish('Certificate')
+  return { tbs, facts, signatureAlgorithm, signature }
 }
 
-export const encodeCaTbs = (_input: CaTbsInput): Buffer => {
-  throw new Error('soon')
+/** The TBSCertificate of a certificate authority: BasicConstraints critical, keyCertSign and cRLSign, SKI and AKI. */
+export const encodeCaTbs = (input: CaTbsInput): Buffer => {
+  const { key, pathLength, signature, crlUrl, issuerUrl } = input
+  const constraints = pathLength === undefined ? [asserted] : [asserted, encodeUnsigned(Buffer.from([pathLength]))]
+  const writer = new DerWriter(1024 + key.spki.length)
+  if (issuerUrl !== undefined) {
+    writer.bytes(
+      encodeExtension('authorityInfoAccess', false, encodeSequence(accessDescription('1.3.6.1.5.5.7.48.2', issuerUrl))),
+    )
+  }
+  if (crlUrl !== undefined) writeCrlDistributionPoint(writer, crlUrl)
+  writer.bytes(encodeAuthorityKeyIdentifier(input.authorityKeyIdentifier))
+  writeSubjectKeyIdentifier(writer, key.keyIdentifier)
+  writer.bytes(encodeExtension('keyUsage', true, encodeKeyUsage(['keyCertSign', 'cRLSign'])))
+  writer.bytes(encodeExtension('basicConstraints', true, encodeSequence(...constraints)))
+  writer.header(tags.sequence, 0)
+  writer.header(0xa3, 0)
+  writer.bytes(key.spki)
+  writeSubject(writer, input.subject)
+  writeValidity(writer, input.notBefore, input.notAfter)
+  writer.bytes(input.issuer)
+  writer.bytes(signature.identifier)
+  writeSerial(writer, input.serial)
+  writer.bytes(encodeDer(0xa0, encodeUnsigned(Buffer.from([2]))))
+  writer.header(tags.sequence, 0)
+  return writer.finish()
 }
+
+const readTbs = (tbs: DerReader, budget: ReturnType<typeof newBudget>): TbsFacts => {
+  const version = tbs.read(0xa0, 'version').smallInteger('version')
+  if (version !== 2) throw tbs.problem('the version is not 3')
+  const serial = readSerial(tbs)
+  const signatureAlgorithm = knownAlgorithm(tbs)
+  const issuer = tbs.element(tags.sequence, 'issuer')
+  const validity = tbs.read(tags.sequence, 'validity')
+  const notBefore = readTime(validity, 'notBefore')
+  const notAfter = readTime(validity, 'notAfter')
+  validity.finish('validity')
+  const name = tbs.window(tags.sequence, 'subject')
+  const subjectDer = name.octets
+  const subject = readSubject(name)
+  const spki = tbs.element(tags.sequence, 'subjectPublicKeyInfo')
+  const draft: Draft = { names: [], ca: false, crlUrls: [], ocspUrls: [], issuerUrls: [], extensions: [] }
+  const extensions = tbs.optional(0xa3, 'extensions')
+  tbs.finish('TBSCertificate')
+  if (extensions !== undefined) {
+    for (const { oid, name, critical, value } of readExtensions(extensions, budget)) {
+      draft.extensions.push({ oid, critical })
+      if (name !== undefined) readers[name]?.(draft, value)
+    }
+  }
+  return { serial, issuer, subject, subjectDer, notBefore, notAfter, spki, signatureAlgorithm, ...draft }
+}
+
+type FromExtensions = Omit<
+  TbsFacts,
+  'serial' | 'issuer' | 'subject' | 'subjectDer' | 'notBefore' | 'notAfter' | 'spki' | 'signatureAlgorithm'
+>
+type Draft = { -readonly [Member in keyof FromExtensions]: FromExtensions[Member] } & {
+  extensions: { oid: string; critical: boolean }[]
+}
+
+const readers: Partial<Record<ExtensionName, (draft: Draft, value: DerReader) => void>> = {
+  subjectAltName: (draft, value) => {
+    draft.names = readGeneralNames(value)
+  },
+  keyUsage: (draft, value) => {
+    draft.keyUsage = readKeyUsage(value)
+  },
+  extendedKeyUsage: (draft, value) => {
+    draft.extendedKeyUsage = readExtendedKeyUsage(value)
+  },
+  basicConstraints: (draft, value) => {
+    const { ca, pathLength } = readBasicConstraints(value)
+    draft.ca = ca
+    if (pathLength !== undefined) draft.pathLength = pathLength
+  },
+  subjectKeyIdentifier: (draft, value) => {
+    draft.keyIdentifier = value.read(tags.octetString, 'SubjectKeyIdentifier').octets
+  },
+  authorityKeyIdentifier: (draft, value) => {
+    const keyIdentifier = value.read(tags.sequence, 'AuthorityKeyIdentifier').optional(0x80, 'keyIdentifier')
+    if (keyIdentifier !== undefined) draft.authorityKeyIdentifier = keyIdentifier.octets
+  },
+  nameConstraints: (draft, value) => {
+    const constraints = value.read(tags.sequence, 'NameConstraints')
+    const permitted = readSubtrees(constraints.optional(0xa0, 'permittedSubtrees'))
+    const excluded = readSubtrees(constraints.optional(0xa1, 'excludedSubtrees'))
+    constraints.finish('NameConstraints')
+    draft.nameConstraints = { permitted, excluded }
+  },
+  crlDistributionPoints: (draft, value) => {
+    draft.crlUrls = readDistributionPoints(value)
+  },
+  authorityInfoAccess: (draft, value) => {
+    const list = value.read(tags.sequence, 'AuthorityInfoAccessSyntax')
+    const found = new Map<string, string[]>()
+    while (!list.done) {
+      const description = list.read(tags.sequence, 'AccessDescription')
+      const method = description.oid('accessMethod')
+      const isUrl = description.tag === 0x86
+      const location = description.readAny('accessLocation').octets.toString('latin1')
+      if (isUrl) found.set(method, [...(found.get(method) ?? []), location])
+    }
+    draft.ocspUrls = found.get(ocspMethod) ?? []
+    draft.issuerUrls = found.get(issuersMethod) ?? []
+  },
+}
+
+/** Only full names with URLs: that is what Chancery writes and follows. */
+const readDistributionPoints = (value: DerReader): string[] => {
+  const points = value.read(tags.sequence, 'CRLDistributionPoints')
+  const urls: string[] = []
+  while (!points.done) {
+    const names = points
+      .read(tags.sequence, 'DistributionPoint')
+      .optional(0xa0, 'distributionPoint')
+      ?.optional(0xa0, 'fullName')
+    while (names !== undefined && !names.done) {
+      const isUrl = names.tag === 0x86
+      const name = names.readAny('GeneralName').octets
+      if (isUrl) urls.push(name.toString('latin1'))
+    }
+  }
+  return urls
+}
+
+const readSubtrees = (list: DerReader | undefined): Subtree[] => {
+  const subtrees: Subtree[] = []
+  while (list !== undefined && !list.done) {
+    const subtree = list.read(tags.sequence, 'GeneralSubtree')
+    const tag = subtree.tag
+    const base = subtree.readAny('base').octets
+    // RFC 5280 4.2.1.10: minimum is zero and, being the default, absent; maximum is absent.
+    subtree.finish('GeneralSubtree')
+    subtrees.push(asSubtree(tag, base))
+  }
+  return subtrees
+}
+
+const asSubtree = (tag: number, base: Buffer): Subtree => {
+  const kind = subtreeKinds.get(tag)
+  if (kind !== undefined) return { kind, value: base.toString('latin1').toLowerCase() }
+  if (tag !== 0x87 || (base.length !== 8 && base.length !== 32)) return { kind: 'other', value: tag.toString(16) }
+  const half = base.length / 2
+  return { kind: 'ip', value: `${formatIp(base.subarray(0, half))}/${formatIp(base.subarray(half))}` }
+}
+
+/** Positive and at most 20 octets (RFC 5280 4.1.2.2); returned with at least 16. */
+const readSerial = (tbs: DerReader): Buffer => {
+  const octets = tbs.read(tags.integer, 'serialNumber').octets
+  const first = octets[0] as number
+  if (first >= 0x80 || octets.length > 20 || (first === 0 && octets.length === 1))
+    throw tbs.problem('the serial is not positive or too long')
+  const magnitude = first === 0 ? octets.subarray(1) : octets
+  return magnitude.length >= 16 ? magnitude : Buffer.concat([Buffer.alloc(16 - magnitude.length), magnitude])
+}
+
+const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
+  const at = reader.at
+  const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
+  if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
+  return algorithm
+}
+
+const subtreeKinds = new Map<number, 'dns' | 'uri' | 'email'>([
+  [0x81, 'email'],
+  [0x82, 'dns'],
+  [0x86, 'uri'],
+])
+const asserted = Buffer.from([0x01, 0x01, 0xff])
+const ocspMethod = oidKey('1.3.6.1.5.5.7.48.1')
+const issuersMethod = oidKey('1.3.6.1.5.5.7.48.2')
