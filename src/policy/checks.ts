@@ -15,7 +15,6 @@ import {
   type CompiledRules,
   findAllowing,
   findDenying,
-  hasStrayStar,
   type NameParts,
   nameKinds,
   show,
@@ -284,19 +283,6 @@ const dnsChecks: readonly Check[] = [
     reason: 'is a wildcard, and the profile does not allow wildcards',
     has: (value) => value.startsWith('*.'),
   }),
-  {
-    id: 'names.dns.literal',
-    code: 'san.forbidden',
-    field: '/names',
-    passes: 'no DNS name has a `*` anywhere but as its whole left-most label (RFC 9525 6.3)',
-    run: (facts, say) => {
-      const seen = eachName(facts, 'dns', ({ value }, _parts, field) => {
-        if (hasStrayStar(value)) say.failed(value, 'has a * that is not the whole left-most label', field)
-        else say.passed(value, 'has no * but a wildcard label, if any', field)
-      })
-      if (seen === 0) say.skipped(noneOf.dns)
-    },
-  },
   dnsFlag('underscores', 'names.dns.underscore', {
     passes: 'a DNS name with an underscore is asked for only where `names.dns.underscores` is true',
     reason: 'has an underscore, and the profile does not allow underscores',

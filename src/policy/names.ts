@@ -118,9 +118,6 @@ export const findAllowing = (patterns: readonly Pattern[], parts: NameParts): Pa
 export const findDenying = (patterns: readonly Pattern[], parts: NameParts): Pattern | undefined =>
   patterns.find((pattern) => pattern.touches(parts))
 
-/** A `*` anywhere but as the whole left-most label, where it is a wildcard for the profile to judge. */
-export const hasStrayStar = (value: string): boolean => value.indexOf('*', value.startsWith('*.') ? 1 : 0) !== -1
-
 /** The labels of a DNS name that stand for others in Unicode (RFC 5890 2.3.2.1). */
 export const aceLabelsOf = (value: string): readonly string[] =>
   value.includes('xn--') ? value.split('.').filter((label) => label.startsWith('xn--')) : []
@@ -200,7 +197,7 @@ const readLabelPattern = (text: string): LabelPattern | string => {
       const shift = name.length - tail.length
       for (let i = 0; i < head.length; i++) if (!matchLabel(head[i], name[i], touches)) return false
       for (let i = 0; i < tail.length; i++) if (!matchLabel(tail[i], name[shift + i], touches)) return false
-      for (let i = head.length; i < shift; i++) if (name[i] === '') return false
+      for (let i = head.length; i < shift; i++) if (!isAnyLabel(name[i])) return false
       return true
     },
   }
@@ -212,10 +209,13 @@ const matchLabel = (
   label: string | typeof anyLabel | undefined,
   touches: boolean,
 ): boolean => {
-  if (label === undefined || label === '') return false
-  if (label === anyLabel) return touches || pattern === '*'
-  return pattern === '*' || pattern === label
+  if (pattern === '*') return isAnyLabel(label)
+  return label === anyLabel ? touches : pattern === label
 }
+
+/** A `*` in a name that is not a wildcard's is nothing that a pattern matches. */
+const isAnyLabel = (label: string | typeof anyLabel | undefined): boolean =>
+  label === anyLabel || (label !== undefined && label !== '' && !label.includes('*'))
 
 const faultOfLabel = (label: string): string | undefined => {
   if (label === '') return 'has an empty label'
@@ -340,7 +340,9 @@ const readEmailPattern = (text: string): Pattern | string => {
   const domain = readLabelPattern(text.slice(at + 1))
   if (typeof domain === 'string') return `has a domain that ${domain}`
   const matches = (name: NameParts): boolean =>
-    name.local !== '' && (local === '*' || local === name.local) && domain.match(name.labels, false)
+    name.local !== '' &&
+    (local === '*' ? !name.local.includes('*') : local === name.local) &&
+    domain.match(name.labels, false)
   return { text, covers: matches, touches: matches }
 }
 

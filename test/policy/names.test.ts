@@ -1,0 +1,297 @@
+import fc from 'fast-check'
+import t from 'tap'
+
+import { isProblem } from '../../src/errors.ts'
+import {
+  compileRules,
+  findAllowing,
+  findDenying,
+  nameKinds,
+  parseNameRules,
+  readPattern,
+  takeApart,
+} from '../../src/policy/names.ts'
+import type { NameKind } from '../../src/x509/names.ts'
+
+const allows = (kind: NameKind, pattern: string, value: string): boolean =>
+  findAllowing(compileRules({ [kind]: { allow: [pattern] } })[kind]?.allow ?? [], takeApart({ kind, value })) !==
+  undefined
+const denies = (kind: NameKind, pattern: string, value: string): boolean =>
+  findDenying(compileRules({ [kind]: { allow: [pattern] } })[kind]?.allow ?? [], takeApart({ kind, value })) !==
+  undefined
+
+const matching: Readonly<Record<NameKind, readonly (readonly [string, readonly string[], readonly string[]])[]>> = {
+  dns: [
+    ['localhost', ['localhost'], ['localhost.', 'xlocalhost', 'a.localhost', '']],
+    [
+      '*.example.com',
+      ['www.example.com'],
+      ['example.com', 'a.b.example.com', '.example.com', 'www.example.com.evil.org', 'wwwxexample.com'],
+    ],
+    [
+      '**.example.com',
+      ['www.example.com', 'a.b.c.example.com'],
+      ['example.com', '.example.com', 'a..example.com', 'a.example.org'],
+    ],
+    ['*.*.svc', ['hook.prod.svc'], ['prod.svc', 'a.b.c.svc', 'hook.prod.svc.cluster.local']],
+    ['db.**.internal', ['db.a.internal', 'db.a.b.internal'], ['db.internal', 'x.a.internal', 'db.a.internal.x']],
+    ['*', ['host'], ['a.b', '', '*']],
+    ['**', ['host', 'a.b.c'], ['', 'a..b']],
+  ],
+  ip: [
+    [
+      '10.0.0.0/8',
+      ['10.0.0.1', '10.255.255.255'],
+      ['11.0.0.1', '9.255.255.255', '::a00:1', '010.0.0.1', '10.0.0', '10.0.0.1/32'],
+    ],
+    ['192.168.4.0/22', ['192.168.4.0', '192.168.7.255'], ['192.168.8.0', '192.168.3.255']],
+    ['127.0.0.1', ['127.0.0.1'], ['127.0.0.2']],
+    ['0.0.0.0/0', ['1.2.3.4'], ['::1', '::']],
+    ['fd00::/8', ['fd12:3456::1'], ['fe00::1', '10.0.0.1']],
+    ['2001:db8::/33', ['2001:db8:7fff::1'], ['2001:db8:8000::1']],
+    ['::1', ['::1'], ['::2', '127.0.0.1', '0.0.0.1']],
+  ],
+  uri: [
+    [
+      'spiffe://cluster.local/ns/*/sa/*',
+      ['spiffe://cluster.local/ns/prod/sa/web'],
+      [
+        'spiffe://cluster.local/ns/prod/sa/web/x',
+        'spiffe://cluster.local/ns/prod/sa/',
+        'spiffe://cluster.local/ns//sa/web',
+        'spiffe://cluster.local/ns/../sa/web',
+        'spiffe://cluster.local/ns/a%2fb/sa/web',
+        'spiffe://cluster.local/ns/a?/sa/web',
+        'spiffe://cluster.local/ns/*/sa/web',
+        'spiffe://other.local/ns/prod/sa/web',
+        'spiffe://cluster.local.evil/ns/prod/sa/web',
+        'SPIFFE://cluster.local/ns/prod/sa/web',
+        'https://cluster.local/ns/prod/sa/web',
+      ],
+    ],
+    [
+      'spiffe://td/**',
+      ['spiffe://td/a', 'spiffe://td/a/b/c'],
+      ['spiffe://td', 'spiffe://td/', 'spiffe://td/a//b', 'spiffe://td/a/./b'],
+    ],
+    ['spiffe://td/a/**/z', ['spiffe://td/a/b/z', 'spiffe://td/a/b/c/z'], ['spiffe://td/a/z', 'spiffe://td/a/b']],
+    ['urn:uuid:1', ['urn:uuid:1'], ['urn:uuid:2', 'urn:uuid:11']],
+    ['https://a.example/x?y=1', ['https://a.example/x?y=1'], ['https://a.example/x']],
+  ],
+  email: [
+    [
+      '*@example.com',
+      ['alice@example.com', 'a.b+c@example.com'],
+      ['alice@sub.example.com', '@example.com', 'alice@example.com.evil', '*@example.com', 'alice'],
+    ],
+    ['*@*.example.com', ['alice@mail.example.com'], ['alice@example.com', 'alice@*.example.com']],
+    ['alice@example.com', ['alice@example.com'], ['Alice@example.com', 'bob@example.com']],
+  ],
+}
+
+for (const kind of nameKinds) {
+  t.test(`${kind} patterns match whole names and nothing beside them`, async (t) => {
+    for (const [pattern, good, bad] of matching[kind]) {
+      for (const value of good) t.ok(allows(kind, pattern, value), `${pattern} matches ${value}`)
+      for (const value of bad)
+        t.notOk(allows(kind, pattern, value), `${pattern} does not match ${JSON.stringify(value)}`)
+    }
+  })
+}
+
+t.test('a wildcard name is allowed only by a pattern that matches every name it covers', async (t) => {
+  for (const pattern of ['*.a.example', '**.a.example', '**.example', '*.*.example', '**']) {
+    t.ok(allows('dns', pattern, '*.a.example'), `${pattern} covers *.a.example`)
+  }
+  for (const pattern of ['www.a.example', 'a.example', '*.example', 'b.**.example', '*']) {
+    t.notOk(allows('dns', pattern, '*.a.example'), `${pattern} does not cover *.a.example`)
+  }
+  for (const stray of ['a.*.example', 'f*.a.example', '*x.a.example', '*.*.a.example', '**.a.example']) {
+    t.notOk(allows('dns', '**.example', stray), `${stray} is no wildcard and matches nothing`)
+  }
+})
+
+t.test('a wildcard name is denied by a pattern that matches any name it covers', async (t) => {
+  for (const pattern of ['admin.a.example', '*.a.example', 'admin.**.example', '**']) {
+    t.ok(denies('dns', pattern, '*.a.example'), `${pattern} meets *.a.example`)
+  }
+  for (const pattern of ['a.example', 'x.admin.a.example', 'admin.b.example']) {
+    t.notOk(denies('dns', pattern, '*.a.example'), `${pattern} does not meet *.a.example`)
+  }
+})
+
+t.test('a wildcard name is allowed exactly when all the names it covers are', async (t) => {
+  const label = fc.constantFrom('a', 'b', 'c')
+  const glob = fc
+    .array(fc.constantFrom('a', 'b', '*', '**'), { minLength: 1, maxLength: 4 })
+    .filter((labels) => labels.filter((part) => part === '**').length <= 1)
+    .map((labels) => labels.join('.'))
+  fc.assert(
+    fc.property(glob, fc.array(label, { minLength: 1, maxLength: 3 }), (pattern, base) => {
+      // The alphabet of patterns lacks c, so that c stands for all the labels that no pattern names.
+      const covered = ['a', 'b', 'c'].map((first) => [first, ...base].join('.'))
+      const wildcard = ['*', ...base].join('.')
+      return (
+        allows('dns', pattern, wildcard) === covered.every((name) => allows('dns', pattern, name)) &&
+        denies('dns', pattern, wildcard) === covered.some((name) => denies('dns', pattern, name))
+      )
+    }),
+    { seed: 9525, numRuns: 2000 },
+  )
+  t.pass('held')
+})
+
+t.test('patterns agree with a plain model of globs by label', async (t) => {
+  const model = (pattern: readonly string[], name: readonly string[]): boolean => {
+    const [head, ...rest] = pattern
+    if (head === undefined) return name.length === 0
+    if (name.length === 0) return false
+    if (head === '**') return model(rest, name.slice(1)) || model(pattern, name.slice(1))
+    return (head === '*' || head === name[0]) && model(rest, name.slice(1))
+  }
+  const labels = (...of: readonly string[]) => fc.array(fc.constantFrom(...of), { minLength: 1, maxLength: 5 })
+  fc.assert(
+    fc.property(
+      labels('a', 'b', '*', '**').filter((parts) => parts.indexOf('**') === parts.lastIndexOf('**')),
+      labels('a', 'b', 'c'),
+      (pattern, name) => allows('dns', pattern.join('.'), name.join('.')) === model(pattern, name),
+    ),
+    { seed: 1035, numRuns: 3000 },
+  )
+  t.pass('held')
+})
+
+t.test('names of 100,000 characters are judged at once', async (t) => {
+  const long = 100_000
+  const hostile: Readonly<Record<NameKind, readonly string[]>> = {
+    dns: [
+      'a'.repeat(long),
+      'a.'.repeat(long / 2),
+      '.'.repeat(long),
+      '*.'.repeat(long / 2),
+      `${'a.'.repeat(long / 2)}example.com`,
+    ],
+    ip: ['1'.repeat(long), '1.'.repeat(long / 2), ':'.repeat(long), '0:'.repeat(long / 2)],
+    uri: [
+      `spiffe://cluster.local/${'a/'.repeat(long / 2)}`,
+      '/'.repeat(long),
+      `spiffe://${'a'.repeat(long)}`,
+      ':'.repeat(long),
+    ],
+    email: ['@'.repeat(long), `${'a'.repeat(long)}@example.com`, `a@${'a.'.repeat(long / 2)}example.com`],
+  }
+  const patterns: Readonly<Record<NameKind, readonly string[]>> = {
+    dns: ['**.example.com', 'a.**.a', '*.*', '**'],
+    ip: ['0.0.0.0/0', '::/0'],
+    uri: ['spiffe://cluster.local/**', 'spiffe://cluster.local/a/**/a', 'spiffe://cluster.local/*/*'],
+    email: ['*@**.example.com', '*@example.com'],
+  }
+  const begun = performance.now()
+  for (const kind of nameKinds) {
+    for (const value of hostile[kind]) for (const pattern of patterns[kind]) allows(kind, pattern, value)
+  }
+  // 50-odd matches; a quadratic one alone would take far longer than this.
+  t.ok(performance.now() - begun < 2000)
+  for (const kind of nameKinds) {
+    for (const value of hostile[kind]) t.type(readPattern(kind, value), 'string', 'and refused as patterns')
+  }
+})
+
+t.test('a broken pattern says what is wrong with it', async (t) => {
+  const broken: readonly (readonly [NameKind, string, RegExp])[] = [
+    ['dns', '', /empty/],
+    ['dns', 'a..b', /empty label/],
+    ['dns', '.example.com', /empty label/],
+    ['dns', 'Example.com', /lower case/],
+    ['dns', 'f*.example.com', /inside a label/],
+    ['dns', '**.a.**', /more than one/],
+    ['dns', '***.a', /inside a label/],
+    ['dns', '-a.example', /hyphen/],
+    ['dns', 'b\u00fccher.example', /no DNS name has/],
+    ['dns', '(a+)+$', /no DNS name has/],
+    ['dns', `${'a'.repeat(64)}.example`, /longer than 63/],
+    ['ip', '10.0.0.1/8', /beyond its prefix/],
+    ['ip', '10.0.0.0/33', /not within 0 and 32/],
+    ['ip', '10.0.0.0/08', /not within/],
+    ['ip', '10.0.0.0/', /not within/],
+    ['ip', '::ffff:10.0.0.0/104', /write the IPv4/],
+    ['ip', 'fd00::/129', /not within 0 and 128/],
+    ['ip', '10.0.0', /not an address/],
+    ['ip', '*', /not an address/],
+    ['uri', 'cluster.local/ns', /scheme/],
+    ['uri', 'SPIFFE://td/a', /scheme/],
+    ['uri', 'spiffe://*/a', /literal/],
+    ['uri', 'spiffe://td/a*', /inside a path segment/],
+    ['uri', 'spiffe://td/**/a/**', /more than one/],
+    ['uri', 'spiffe://td//*', /empty path segment/],
+    ['uri', 'urn:*', /outside a path/],
+    ['uri', 'spiffe://td/a b', /no URI has/],
+    ['email', 'example.com', /is not like/],
+    ['email', '@example.com', /is not like/],
+    ['email', 'a*@example.com', /local part/],
+    ['email', '*@', /domain that is empty/],
+  ]
+  for (const [kind, text, reason] of broken) {
+    const result = readPattern(kind, text)
+    t.match(typeof result === 'string' ? result : 'was accepted', reason, `${kind} ${text.slice(0, 40)}`)
+  }
+})
+
+t.test('name rules of a grant are read with every fault and its place', async (t) => {
+  t.same(
+    parseNameRules({ dns: { allow: ['*.example.com'], deny: ['admin.example.com'] }, ip: { allow: ['10.0.0.0/8'] } }),
+    {
+      dns: { allow: ['*.example.com'], deny: ['admin.example.com'] },
+      ip: { allow: ['10.0.0.0/8'] },
+    },
+  )
+  try {
+    parseNameRules(
+      {
+        dns: { allow: ['*.example.com', '*.example.com', 'f*.x', 7], extra: 1 },
+        ip: { allow: [] },
+        uri: null,
+        'x/y': {},
+        email: { deny: 'x' },
+      },
+      '/names',
+    )
+    t.fail('was accepted')
+  } catch (error) {
+    if (!isProblem(error, 'request.malformed')) throw error
+    t.same(
+      error.options.violations?.map(({ field }) => field),
+      [
+        '/names/dns/extra',
+        '/names/dns/allow/1',
+        '/names/dns/allow/2',
+        '/names/dns/allow/3',
+        '/names/ip/allow',
+        '/names/uri',
+        '/names/x~1y',
+        '/names/email/allow',
+        '/names/email/deny',
+      ],
+    )
+  }
+  for (const input of [null, 5, [], 'x', undefined])
+    t.throws(() => parseNameRules(input), { code: 'request.malformed' })
+})
+
+t.test('reading a pattern and matching a name never throw', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...nameKinds),
+      fc.string({ unit: 'binary' }),
+      fc.string({ unit: 'binary' }),
+      (kind, text, value) => {
+        const pattern = readPattern(kind, text)
+        if (typeof pattern !== 'string') pattern.covers(takeApart({ kind, value }))
+        takeApart({ kind, value })
+        return true
+      },
+    ),
+    { seed: 26, numRuns: 3000 },
+  )
+  t.pass('held')
+})
