@@ -4,7 +4,6 @@ import * as Value from 'typebox/value'
 
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
-import type { NameKind } from '../x509/names.ts'
 import { type AttributeType, assertSubjectSyntax, attributes } from '../x509/subject.ts'
 import { methodsOf } from './bind.ts'
 import { canonicalJson } from './canonical.ts'
@@ -41,6 +40,8 @@ export const faultsOf = (
 type Sound = Partial<Omit<ProfileDocument, 'subject' | 'names'>> & {
   readonly subject: Partial<ProfileDocument['subject']>
   readonly names: Partial<NonNullable<ProfileDocument['names']>>
+  /** What has rules at all, sound or not: a rule that is there in a bad shape is not missing besides. */
+  readonly ruled: ReadonlySet<string>
 }
 type Report = (field: string, value: unknown, reason: string) => void
 type Sense = (sound: Sound, report: Report) => void
@@ -105,10 +106,15 @@ const at = (root: unknown, path: string): unknown =>
 
 const soundParts = (input: unknown): Sound => {
   const { subject, names } = ProfileDocumentSchema.properties
+  const written = (path: string): readonly string[] => {
+    const part = at(input, path)
+    return isRecord(part) ? Object.keys(part) : []
+  }
   return {
     ...(soundMembers(ProfileDocumentSchema.properties, input) as Sound),
     subject: soundMembers(subject.properties, at(input, '/subject')),
     names: soundMembers(names.properties, at(input, '/names')),
+    ruled: new Set([...written('/subject'), ...written('/names')]),
   }
 }
 
@@ -175,7 +181,7 @@ const subjectFaults: Sense = (sound, report) => {
   if (
     commonName?.from === 'csr' &&
     commonName.match === undefined &&
-    nameKinds.every((kind) => sound.names[kind] === undefined)
+    !nameKinds.some((kind) => sound.ruled.has(kind))
   ) {
     report('/subject/commonName', '', 'must be among the names, and the profile allows none; give it match or fixed')
   }
@@ -209,7 +215,7 @@ const attributeFaults = (type: AttributeType, rule: AttributeDocument, report: R
       report,
     )
   }
-  if (from !== undefined && match === undefined && type !== 'commonName') {
+  if (from !== undefined && fixed === undefined && match === undefined && type !== 'commonName') {
     report('', '', 'takes any value from the request; give it match (`**` for any) or fixed')
   }
   if (orName !== undefined && (type !== 'commonName' || match === undefined))
@@ -243,7 +249,7 @@ const eachOf = (
   })
 }
 
-const nameFaults: Sense = ({ names }, report) => {
+const nameFaults: Sense = ({ names, ruled }, report) => {
   for (const kind of nameKinds) {
     const rules = names[kind]
     if (rules === undefined) continue
@@ -264,11 +270,11 @@ const nameFaults: Sense = ({ names }, report) => {
     report('/names/uri/max', names.uri.max, 'must be 1: an X509-SVID has exactly one URI (SPIFFE X509-SVID 2)')
   }
   names.require?.forEach((kind, index) => {
-    if (names[kind] === undefined) report(`/names/require/${index}`, kind, 'is required, and no rule allows it')
+    if (!ruled.has(kind)) report(`/names/require/${index}`, kind, 'is required, and no rule allows it')
   })
 }
 
-const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], names }, report) => {
+const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
   if (keyUsage.length > 0) {
     for (const [algorithm] of keysOf(keys)) {
       if (!keyUsage.some((usage) => isServedBy(algorithm, usage)))
@@ -284,10 +290,7 @@ const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], n
     const reason = faultOfUsage(usage)
     if (reason !== undefined) report(`/extendedKeyUsage/${index}`, usage, reason)
   })
-  if (
-    extendedKeyUsage.includes('serverAuth') &&
-    (['dns', 'ip', 'uri'] as const).every((kind) => names[kind] === undefined)
-  ) {
+  if (extendedKeyUsage.includes('serverAuth') && !['dns', 'ip', 'uri'].some((kind) => ruled.has(kind))) {
     report('/names', '', 'must have rules for dns, ip or uri: a server is known by its names')
   }
 }
@@ -301,22 +304,20 @@ const faultOfUsage = (usage: string): string | undefined => {
   return isDottedOid(usage) ? undefined : `must be a dotted OID or one of ${Object.keys(extendedKeyUsages).join(', ')}`
 }
 
-const bindFaults: Sense = ({ bind = [], subject, names }, report) => {
-  const missing = (kind: NameKind | 'commonName'): boolean =>
-    (kind === 'commonName' ? subject.commonName : names[kind]) === undefined
+const bindFaults: Sense = ({ bind = [], ruled }, report) => {
   uniqueIds('/bind', bind, report)
   bind.forEach((binding, index) => {
     const place = `/bind/${index}`
     const used = methodsOf(binding)
     if (used.length !== 1) report(place, binding.id, 'must have exactly one of equals, firstLabel and leadingLabels')
-    if (missing(binding.names)) report(`${place}/names`, binding.names, 'is tied, and no rule allows it')
+    if (!ruled.has(binding.names)) report(`${place}/names`, binding.names, 'is tied, and no rule allows it')
     for (const method of used) {
       const of = binding[method]?.of
       if (method !== 'equals' && binding.names !== 'dns')
         report(`${place}/${method}`, binding.names, 'has no labels; use equals')
       if (of === 'commonName' && binding.names === 'commonName')
         report(`${place}/${method}/of`, of, 'is tied to itself')
-      else if (of === 'commonName' && missing(of))
+      else if (of === 'commonName' && !ruled.has(of))
         report(`${place}/${method}/of`, of, 'is a source, and no rule allows it')
     }
   })

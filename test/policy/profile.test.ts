@@ -1,0 +1,348 @@
+import { createHash } from 'node:crypto'
+
+import fc from 'fast-check'
+import t from 'tap'
+
+import { isProblem, type Violation } from '../../src/errors.ts'
+import { canonicalDocument, parseProfile } from '../../src/policy/profile.ts'
+import { baseDocument, seeds } from './requests.ts'
+
+const faultsOf = (input: unknown): readonly Violation[] => {
+  try {
+    parseProfile(input, { version: 1 })
+  } catch (error) {
+    if (!isProblem(error, 'profile.invalid')) throw error
+    return error.options.violations ?? []
+  }
+  return []
+}
+
+/** `place: reason`, one line a fault. */
+const linesOf = (changes: Readonly<Record<string, unknown>>): readonly string[] =>
+  faultsOf({ ...baseDocument, ...changes }).map(({ field, reason }) => `${field}: ${reason}`)
+
+const rulesFor = (dns: unknown) => ({ names: { dns } })
+
+t.test('a sound document becomes a profile with compiled rules and a hash of its content', async (t) => {
+  const profile = parseProfile(baseDocument, { version: 7 })
+  t.match(profile, { name: 'test', version: 7, authority: 'default', others: 'refuse' })
+  t.same(profile.validity, { default: 86_400, max: 2_592_000, shorten: false, backdate: 0 })
+  t.equal(profile.sha256, createHash('sha256').update(canonicalDocument(profile.document)).digest('hex'))
+  t.same(profile.document, baseDocument)
+  t.not(profile.document, baseDocument, 'a copy')
+  t.ok(Object.isFrozen(profile.document.names?.dns?.allow), 'frozen throughout')
+})
+
+t.test('the order of fields does not change the hash, and any change of content does', async (t) => {
+  const reversed = Object.fromEntries(Object.entries(baseDocument).reverse())
+  const { sha256 } = parseProfile(baseDocument, { version: 1 })
+  t.equal(parseProfile(reversed, { version: 2 }).sha256, sha256)
+  t.not(parseProfile({ ...baseDocument, description: 'x' }, { version: 1 }).sha256, sha256)
+})
+
+t.test('a change of the input after parsing changes nothing', async (t) => {
+  const input = structuredClone({ ...baseDocument, names: { dns: { allow: ['*.example.com'] } } })
+  const profile = parseProfile(input, { version: 1 })
+  input.names.dns.allow.push('**')
+  t.same(profile.document.names?.dns?.allow, ['*.example.com'])
+})
+
+t.test('all faults of shape and of sense come at once, each with its place', async (t) => {
+  const lines = linesOf({
+    name: 'Test',
+    colour: 'blue',
+    validity: { default: '31d', max: '30d' },
+    keys: [{ rsa: { min: 4096, max: 2048 } }, { ec: ['P-256', 'P-192'] }],
+    subject: { others: 'keep', organization: { from: 'csr' } },
+    names: { dns: { allow: ['f*.example.com'], wildcards: 1 }, ip: { allow: ['10.0.0.1/8'] }, require: ['uri'] },
+    extendedKeyUsage: ['serverAuth', 'flying'],
+    bind: [{ id: 'a', names: 'email', firstLabel: { of: 'principal' } }],
+  })
+  for (const expected of [
+    '/name: must be 1 to 63',
+    '/colour: is not a known field',
+    '/validity/default: is more than max, 30d',
+    '/keys/1/ec/1: must be one of P-256, P-384, P-521',
+    '/subject/others: must be one of refuse, drop',
+    '/subject/organization: takes any value',
+    '/names/dns/wildcards: must be of type boolean',
+    '/names/ip/allow/0: has bits set',
+    '/names/require/0: is required, and no rule allows it',
+    '/extendedKeyUsage/1: must be a dotted OID',
+    '/bind/0/names: is tied, and no rule allows it',
+    '/bind/0/firstLabel: has no labels',
+  ]) {
+    t.ok(
+      lines.some((line) => line.startsWith(expected)),
+      expected,
+    )
+  }
+})
+
+t.test('more than eight faults of shape are all listed', async (t) => {
+  const unknown = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`field${i}`, i]))
+  t.equal(linesOf(unknown).length, 40)
+})
+
+const single: readonly (readonly [string, Readonly<Record<string, unknown>>, string])[] = [
+  [
+    'an unknown field deep inside',
+    { validity: { default: '24h', max: '30d', grace: '1h' } },
+    '/validity/grace: is not a known field',
+  ],
+  [
+    'a number where a duration belongs',
+    { validity: { default: 3600, max: '30d' } },
+    '/validity/default: must be a whole number with a unit: 30s, 5m, 24h or 30d',
+  ],
+  [
+    'a duration without unit',
+    { validity: { default: '3600', max: '30d' } },
+    '/validity/default: must be a whole number with a unit: 30s, 5m, 24h or 30d',
+  ],
+  [
+    'a duration with a fraction',
+    { validity: { default: '1.5h', max: '30d' } },
+    '/validity/default: must be a whole number with a unit: 30s, 5m, 24h or 30d',
+  ],
+  ['a validity of nothing', { validity: { default: '0s', max: '30d' } }, '/validity/default: is zero'],
+  [
+    'a validity of more than a century',
+    { validity: { default: '24h', max: '999999d' } },
+    '/validity/max: is more than 36500d',
+  ],
+  [
+    'a backdate that eats the validity',
+    { validity: { default: '5m', max: '30d', backdate: '5m' } },
+    '/validity/default: is not more than backdate, 5m: the certificate would be born expired',
+  ],
+  [
+    'a backdate of days',
+    { validity: { default: '20d', max: '30d', backdate: '2d' } },
+    '/validity/backdate: is more than 24h',
+  ],
+  ['no keys', { keys: [] }, '/keys: must be a list of 1 to 10 kinds of key'],
+  [
+    'two kinds in one entry',
+    { keys: [{ ec: ['P-256'], ed25519: true }] },
+    '/keys/0: must be one of rsa, ec, ed25519 and mlDsa',
+  ],
+  ['a key that is not allowed', { keys: [{ ed25519: false }] }, '/keys/0/ed25519: must be true'],
+  ['a key twice', { keys: [{ ec: ['P-256'] }, { ec: ['P-256'] }] }, '/keys/1: is allowed twice'],
+  [
+    'a range the wrong way round',
+    { keys: [{ rsa: { min: 4096, max: 2048 } }] },
+    '/keys/0/rsa/min: is more than max, 2048',
+  ],
+  [
+    'a CA usage',
+    { keyUsage: ['keyCertSign'] },
+    '/keyUsage/0: must be one of digitalSignature, contentCommitment, keyEncipherment, dataEncipherment, keyAgreement, encipherOnly, decipherOnly',
+  ],
+  [
+    'a usage that the keys cannot serve',
+    { keyUsage: ['keyEncipherment'] },
+    '/keyUsage: holds nothing that ec-p256 keys can serve',
+  ],
+  [
+    'encipherOnly alone',
+    { keyUsage: ['digitalSignature', 'encipherOnly'] },
+    '/keyUsage/1: means nothing without keyAgreement (RFC 5280 4.2.1.3)',
+  ],
+  ['no usage', { extendedKeyUsage: [] }, '/extendedKeyUsage: must be a list of 1 to 20 usages'],
+  [
+    'every usage',
+    { extendedKeyUsage: ['2.5.29.37.0'] },
+    '/extendedKeyUsage/0: stands for every usage; name those that are meant',
+  ],
+  [
+    'a delegated OCSP responder',
+    { extendedKeyUsage: ['OCSPSigning'] },
+    '/extendedKeyUsage/0: would let the holder answer for its issuer (RFC 6960 4.2.2.2)',
+  ],
+  [
+    'a usage by number that has a name',
+    { extendedKeyUsage: ['1.3.6.1.5.5.7.3.1'] },
+    '/extendedKeyUsage/0: is written serverAuth',
+  ],
+  [
+    'a usage that every object has',
+    { extendedKeyUsage: ['clientAuth', 'constructor'] },
+    '/extendedKeyUsage/1: must be a dotted OID or one of serverAuth, clientAuth, codeSigning, emailProtection, timeStamping, OCSPSigning, ipsecIKE, documentSigning, smartcardLogon',
+  ],
+  ['an unknown kind of revocation', { revocation: 'never' }, '/revocation: must be none, or a list of crl and ocsp'],
+  ['no rule for the names', rulesFor({}), '/names/dns/allow: is missing'],
+  ['an empty allow', rulesFor({ allow: [] }), '/names/dns/allow: must be a list of 1 to 1000 patterns'],
+  ['a pattern twice', rulesFor({ allow: ['a', 'a'] }), '/names/dns/allow/1: occurs twice'],
+  [
+    'a pattern allowed and denied',
+    rulesFor({ allow: ['a', 'b'], deny: ['a'] }),
+    '/names/dns/allow/0: is denied too, and deny wins',
+  ],
+  ['a regular expression', rulesFor({ allow: ['^.*$'] }), '/names/dns/allow/0: has characters that no DNS name has'],
+  [
+    'several SPIFFE IDs',
+    { names: { uri: { allow: ['spiffe://td/*'] } }, subject: { others: 'drop' } },
+    '/names/uri/max: must be 1: an X509-SVID has exactly one URI (SPIFFE X509-SVID 2)',
+  ],
+  [
+    'a server without names',
+    { names: {}, subject: { others: 'drop' } },
+    '/names: must have rules for dns, ip or uri: a server is known by its names',
+  ],
+  [
+    'an attribute from nowhere',
+    { subject: { others: 'drop', organization: {} } },
+    '/subject/organization: must have exactly one of from and fixed',
+  ],
+  [
+    'an attribute from two places',
+    { subject: { others: 'drop', organization: { from: 'csr', fixed: 'A' } } },
+    '/subject/organization: must have exactly one of from and fixed',
+  ],
+  [
+    'an unbounded attribute',
+    { subject: { others: 'drop', organization: { from: 'csr' } } },
+    '/subject/organization: takes any value from the request; give it match (`**` for any) or fixed',
+  ],
+  [
+    'two wildcards',
+    { subject: { others: 'drop', organization: { from: 'csr', match: 'a*b*' } } },
+    '/subject/organization/match: has more than one wildcard',
+  ],
+  [
+    'a star in a fixed value',
+    { subject: { others: 'drop', organization: { fixed: 'system:*' } } },
+    '/subject/organization/fixed: has `*`, which is literal in a fixed value; use match for a pattern',
+  ],
+  [
+    'two common names',
+    { subject: { others: 'drop', commonName: { fixed: ['a', 'b'] } } },
+    '/subject/commonName/fixed: can have one value only',
+  ],
+  [
+    'room for two common names',
+    { subject: { others: 'drop', commonName: { from: 'csr', max: 2 } } },
+    '/subject/commonName/max: can have one value only',
+  ],
+  [
+    'system:masters from the request',
+    { subject: { others: 'drop', organization: { from: 'csr', match: ['ok', 'system:masters'] } } },
+    '/subject/organization/match/1: is accepted only where a profile fixes it',
+  ],
+  [
+    'an unknown attribute',
+    { subject: { others: 'drop', shoeSize: { fixed: '42' } } },
+    '/subject/shoeSize: is not a known field',
+  ],
+  [
+    'a binding without tie',
+    { bind: [{ id: 'a', names: 'dns' }] },
+    '/bind/0: must have exactly one of equals, firstLabel and leadingLabels',
+  ],
+  [
+    'a binding to itself',
+    { bind: [{ id: 'a', names: 'commonName', equals: { of: 'commonName' } }] },
+    '/bind/0/equals/of: is tied to itself',
+  ],
+  [
+    'a binding to what is not',
+    { bind: [{ id: 'a', names: 'dns', equals: { of: 'request.ip' } }] },
+    '/bind/0/equals/of: must be commonName, principal or origin.<fact>',
+  ],
+  [
+    'an id twice',
+    { bind: ['a', 'a'].map((id) => ({ id, names: 'dns', equals: { of: 'principal' } })) },
+    '/bind/1/id: is the id of another entry',
+  ],
+  [
+    'a rule that nobody evaluates',
+    { rules: [{ id: 'r', expression: 'true', message: 'm' }] },
+    '/rules/0: cannot be evaluated by this version; only bindings can tie names',
+  ],
+]
+
+for (const [what, changes, line] of single) {
+  t.test(`${what} is a fault`, async (t) => {
+    t.same(linesOf(changes), [line])
+  })
+}
+
+t.test('a subject value beyond its bounds is a fault where it stands', async (t) => {
+  for (const value of ['x'.repeat(65), ' padded', 'nul\u0000']) {
+    const [line, ...others] = linesOf({ subject: { others: 'drop', organization: { fixed: value } } })
+    t.match(line, /^\/subject\/organization\/fixed: /)
+    t.same(others, [])
+  }
+})
+
+t.test('system:masters is accepted where a profile fixes it', async (t) => {
+  t.same(linesOf({ subject: { others: 'drop', organization: { fixed: ['system:masters'] } } }), [])
+})
+
+t.test('keyEncipherment beside a usage that the keys serve is no fault', async (t) => {
+  t.same(linesOf({ keyUsage: ['digitalSignature', 'keyEncipherment'] }), [])
+})
+
+t.test('a document that is not plain JSON, or too large, is a fault and not an exception', async (t) => {
+  t.same(linesOf({ description: '\ud800' }), [': is not plain JSON: a string with a lone surrogate has no JSON form'])
+  const allow = Array.from({ length: 1000 }, (_, i) => `${'a'.repeat(60)}.${'b'.repeat(20)}.n${i}`)
+  t.match(linesOf(rulesFor({ allow })), [/^: is \d+ octets of canonical JSON; at most 65536/])
+  const cyclic: Record<string, unknown> = { ...baseDocument }
+  cyclic.names = cyclic
+  t.ok(faultsOf(cyclic).length > 0)
+  const polluted: unknown = JSON.parse('{"__proto__": {"name": "x"}, "constructor": 1}')
+  t.ok(faultsOf(polluted).some(({ field }) => field === '/__proto__'))
+})
+
+t.test('whatever comes in, parsing yields a profile or one profile.invalid with places that exist', async (t) => {
+  const paths = fc.constantFrom(
+    ...[
+      'name',
+      'authority',
+      'validity',
+      'keys',
+      'subject',
+      'names',
+      'keyUsage',
+      'extendedKeyUsage',
+      'revocation',
+      'bind',
+      'rules',
+    ],
+  )
+  const leaf = fc.oneof(
+    fc.jsonValue({ maxDepth: 3 }),
+    fc.constantFrom('*', '**', 'system:masters', 'csr', '24h', null, [], {}),
+  )
+  const keys = fc.constantFrom(
+    'from',
+    'fixed',
+    'match',
+    'allow',
+    'deny',
+    'dns',
+    'ip',
+    'uri',
+    'commonName',
+    'max',
+    'default',
+    '__proto__',
+  )
+  fc.assert(
+    fc.property(fc.constantFrom(...seeds.values()), paths, fc.option(keys), leaf, (profile, path, key, value) => {
+      const document = structuredClone(profile.document) as unknown as Record<string, unknown>
+      document[path] = key === null ? value : { ...(document[path] as object), [key]: value }
+      for (const fault of faultsOf(document)) {
+        if (!/^(\/|$)/.test(fault.field) || fault.reason === '' || fault.value.length > 257) return false
+      }
+      return true
+    }),
+    { seed: 29, numRuns: 2000 },
+  )
+  fc.assert(
+    fc.property(fc.anything(), (input) => faultsOf(input).length > 0),
+    { seed: 30, numRuns: 500 },
+  )
+  t.pass('held')
+})
