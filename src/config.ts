@@ -1,0 +1,200 @@
+/** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
+import { type Address, type LogLevel, type SettingKey, settings } from './config/settings.ts'
+import { gather } from './config/sources.ts'
+
+export interface Config {
+  readonly mode: 'development' | 'production'
+  readonly dataDir: string
+  readonly listen: Address
+  readonly publicListen: Address
+  /** Without a slash at its end. */
+  readonly publicUrl: string
+  readonly database: {
+    /** Absent: the embedded PostgreSQL. */
+    readonly url?: string
+    /** In development the same as `url` unless set; in production absent where this process does not migrate. */
+    readonly migrationUrl?: string
+    readonly poolSize: number
+    readonly preparedStatements: boolean
+  }
+  readonly keys: {
+    /** Absent only in development. */
+    readonly passphrase?: string
+    readonly allowSoftware: boolean
+  }
+  readonly limits: {
+    readonly queue: number
+    readonly requestDeadlineMs: number
+    readonly signingDeadlineMs: number
+    readonly clockToleranceMs: number
+    readonly refusalsPerMinute: number
+  }
+  readonly retention: { readonly refusalsDays: number }
+  readonly log: { readonly level: LogLevel }
+  readonly allowEmbedded: boolean
+}
+
+/**
+ * Reads the settings from `env` and from the YAML file that `CHANCERY_CONFIG` names; the environment wins. Rejects
+ * with one message that lists all faults. Never shows a secret. Touches nothing but the files that are named.
+ */
+export const loadConfig = async (env: Readonly<Record<string, string | undefined>>): Promise<Config> => {
+  const faults: string[] = []
+  const sources = await gather(env, faults)
+  const values: Record<string, unknown> = {}
+  for (const setting of Object.values(settings)) {
+    const { text, from } = sources.get(setting.path) ?? { text: setting.standard, from: setting.env }
+    if (text === undefined) continue
+    try {
+      values[setting.path] = setting.read(text)
+    } catch (error) {
+      const shown = setting.secret ? 'what it holds' : JSON.stringify(text)
+      faults.push(`${from}: ${shown} ${(error as Error).message}`)
+    }
+  }
+  const config = shape(values)
+  // Judged only where everything could be read: faults that follow from faults help nobody.
+  if (faults.length === 0)
+    faults.push(...contradictions(config), ...(config.mode === 'production' ? refusals(config) : []))
+  if (faults.length > 0) throw new Error(message(faults))
+  return deepFreeze(config)
+}
+
+const shape = (values: Readonly<Record<string, unknown>>): Config => {
+  const value = <T>(key: SettingKey): T => values[settings[key].path] as T
+  const given = <K extends string>(name: K, key: SettingKey): Partial<Record<K, string>> => {
+    const found = value<string | undefined>(key)
+    return found === undefined ? {} : ({ [name]: found } as Record<K, string>)
+  }
+  const mode = value<Config['mode']>('mode')
+  const listen = value<Address>('publicListen')
+  const shared = mode === 'development' ? given('migrationUrl', 'databaseUrl') : {}
+  return {
+    mode,
+    dataDir: value('dataDir'),
+    listen: value('listen'),
+    publicListen: listen,
+    publicUrl: value('publicUrl') ?? (listen && `http://${formatAddress(listen)}`),
+    database: {
+      ...given('url', 'databaseUrl'),
+      ...shared,
+      ...given('migrationUrl', 'migrationUrl'),
+      poolSize: value('poolSize'),
+      preparedStatements: value('preparedStatements'),
+    },
+    keys: { ...given('passphrase', 'passphrase'), allowSoftware: value('allowSoftware') },
+    limits: {
+      queue: value('queue'),
+      requestDeadlineMs: value('requestDeadlineMs'),
+      signingDeadlineMs: value('signingDeadlineMs'),
+      clockToleranceMs: value('clockToleranceMs'),
+      refusalsPerMinute: value('refusalsPerMinute'),
+    },
+    retention: { refusalsDays: value('refusalsDays') },
+    log: { level: value('logLevel') },
+    allowEmbedded: value('allowEmbedded'),
+  }
+}
+
+/** What is wrong in any mode although each setting by itself is well-formed. */
+const contradictions = ({ publicUrl, publicListen, listen, database }: Config): readonly string[] => {
+  const faults: string[] = []
+  const { hostname } = new URL(publicUrl)
+  if (isUnspecified(hostname))
+    faults.push(
+      `CHANCERY_PUBLIC_URL: ${publicUrl} leads nowhere; set the URL under which others reach the public listener`,
+    )
+  if (publicListen.port === 0 && publicUrl.endsWith(':0'))
+    faults.push('CHANCERY_PUBLIC_URL: must be set where the public listener takes any free port')
+  if (listen.port !== 0 && formatAddress(listen) === formatAddress(publicListen))
+    faults.push('CHANCERY_PUBLIC_LISTEN: is the same as CHANCERY_LISTEN; give each its own port')
+  if (database.migrationUrl !== undefined && database.url === undefined)
+    faults.push('CHANCERY_MIGRATION_URL: is set without CHANCERY_DATABASE_URL; set both or neither')
+  return faults
+}
+
+/** What production refuses, as far as settings show it. Each names the way out. */
+const refusals = ({ publicUrl, database, keys, allowEmbedded }: Config): readonly string[] => {
+  const faults: string[] = []
+  const refuse = (name: string, reason: string): void => void faults.push(`${name}: ${reason}`)
+  if (database.url === undefined && !allowEmbedded) {
+    refuse(
+      'CHANCERY_DATABASE_URL',
+      'production wants a PostgreSQL of its own; set it, or CHANCERY_ALLOW_EMBEDDED_DATABASE=yes',
+    )
+  }
+  if (
+    database.url !== undefined &&
+    database.migrationUrl !== undefined &&
+    sameRole(database.url, database.migrationUrl)
+  ) {
+    refuse(
+      'CHANCERY_MIGRATION_URL',
+      'production wants one role that owns the tables and another, in CHANCERY_DATABASE_URL, that serves',
+    )
+  }
+  for (const [name, url] of Object.entries({
+    CHANCERY_DATABASE_URL: database.url,
+    CHANCERY_MIGRATION_URL: database.migrationUrl,
+  })) {
+    if (url?.includes('sslmode=no-verify'))
+      refuse(name, 'production does not speak TLS to a server that it does not verify; use sslmode=verify-full')
+  }
+  if (!keys.allowSoftware) {
+    refuse(
+      'CHANCERY_ALLOW_SOFTWARE_KEYS',
+      'production wants keys in a security module; say yes here to sign with keys in files',
+    )
+  } else if (keys.passphrase === undefined) {
+    refuse(
+      'CHANCERY_KEY_PASSPHRASE',
+      'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE',
+    )
+  } else if (keys.passphrase.length < 12 || wellKnown.has(keys.passphrase.toLowerCase())) {
+    refuse('CHANCERY_KEY_PASSPHRASE', 'production wants 12 characters or more that nobody has seen in documentation')
+  }
+  if (isLoopback(new URL(publicUrl).hostname)) {
+    refuse(
+      'CHANCERY_PUBLIC_URL',
+      `${publicUrl} is this machine only, and would be copied into every certificate; set the URL under which others reach the public listener`,
+    )
+  }
+  return faults
+}
+
+const message = (faults: readonly string[]): string =>
+  [
+    faults.length === 1 ? 'One setting stops the start:' : `${faults.length} settings stop the start:`,
+    ...[...new Set(faults)].sort().map((fault) => `  - ${fault}.`),
+    'docs/configuration.md lists every setting.',
+  ].join('\n')
+
+const formatAddress = ({ host, port }: Address): string =>
+  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+
+const sameRole = (one: string, other: string): boolean => roleOf(one) === roleOf(other)
+const roleOf = (text: string): string => {
+  const url = new URL(text.replace('@/', '@socket/'))
+  return url.searchParams.get('user') ?? decodeURIComponent(url.username)
+}
+
+const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
+const isLoopback = (host: string): boolean =>
+  /^127\./.test(host) ||
+  host === '[::1]' ||
+  host.startsWith('[::ffff:7f') ||
+  /(^|\.)localhost\.?$/.test(host) ||
+  isUnspecified(host)
+
+const deepFreeze = <T>(value: T): T => {
+  if (typeof value === 'object' && value !== null) for (const member of Object.values(value)) deepFreeze(member)
+  return Object.freeze(value)
+}
+
+const wellKnown: ReadonlySet<string> = new Set([
+  'development',
+  'changeme',
+  'change-me-please',
+  'passwordpassword',
+  'chancerychancery',
+])

@@ -1,0 +1,272 @@
+/**
+ * Every setting, in one table: its name in the environment, its place in the YAML file, how it is read, what it is
+ * when nobody says, and what it guards. `docs/configuration.md` is made from this table and compared in the tests.
+ */
+export interface Setting {
+  /** In the environment. */
+  readonly env: string
+  /** In the YAML file. */
+  readonly path: string
+  /** Text for a value, or a thrown Error that says what was expected ("is …"). */
+  readonly read: (text: string) => unknown
+  /** What the value may look like, for people. */
+  readonly form: string
+  /** The default, as one would write it; absent where there is none. */
+  readonly standard?: string
+  /** Never echoed; may come by `<env>_FILE`. */
+  readonly secret?: true
+  readonly about: string
+}
+
+/** A listener's place. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
+export type LogLevel = (typeof logLevels)[number]
+
+const table = {
+  mode: {
+    env: 'CHANCERY_MODE',
+    path: 'mode',
+    read: oneOf('development', 'production'),
+    form: '`development` or `production`',
+    standard: 'development',
+    about: 'Production refuses every convenience of development, by name: see below.',
+  },
+  dataDir: {
+    env: 'CHANCERY_DATA',
+    path: 'data',
+    read: text,
+    form: 'path',
+    standard: 'data',
+    about:
+      'Folder for keys, tokens and the embedded database; made 0700, its files 0600. Relative to the working directory.',
+  },
+  listen: {
+    env: 'CHANCERY_LISTEN',
+    path: 'listen',
+    read: address,
+    form: '`host:port`',
+    standard: '127.0.0.1:8443',
+    about: 'The API: HTTPS, with a certificate that Chancery issues to itself and renews.',
+  },
+  publicListen: {
+    env: 'CHANCERY_PUBLIC_LISTEN',
+    path: 'publicListen',
+    read: address,
+    form: '`host:port`',
+    standard: '127.0.0.1:8080',
+    about: 'CRLs, OCSP and issuer certificates: plain HTTP, as RFC 5280 expects.',
+  },
+  publicUrl: {
+    env: 'CHANCERY_PUBLIC_URL',
+    path: 'publicUrl',
+    read: httpUrl,
+    form: '`http://…`',
+    about:
+      'What the CRL, OCSP and issuer URLs in certificates begin with; `http://<public listen>` when unset. Copied into an issuer when it is created, and never changed there.',
+  },
+  databaseUrl: {
+    env: 'CHANCERY_DATABASE_URL',
+    path: 'database.url',
+    read: postgresUrl,
+    form: '`postgresql://…`',
+    secret: true,
+    about:
+      'PostgreSQL 15 or newer, as the role that serves; the embedded one when unset. Over a network add `sslmode=verify-full`, and `sslrootcert=` for an own authority.',
+  },
+  migrationUrl: {
+    env: 'CHANCERY_MIGRATION_URL',
+    path: 'database.migrationUrl',
+    read: postgresUrl,
+    form: '`postgresql://…`',
+    secret: true,
+    about:
+      'The same database as the role that owns the tables: it migrates, and grants to the role that serves. In development `CHANCERY_DATABASE_URL` when unset; in production another role, needed by `chancery migrate` only.',
+  },
+  poolSize: {
+    env: 'CHANCERY_DATABASE_POOL_SIZE',
+    path: 'database.poolSize',
+    read: whole(2, 1_000),
+    form: '2 to 1000',
+    standard: '10',
+    about:
+      'Connections to the database at most, of each process. Requests share them in batches: more are seldom faster.',
+  },
+  preparedStatements: {
+    env: 'CHANCERY_DATABASE_PREPARED_STATEMENTS',
+    path: 'database.preparedStatements',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'yes',
+    about:
+      '`no` behind a transaction pooler: then neither named statements nor start-up settings are sent, and the timeouts belong on the role (`statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout`).',
+  },
+  allowEmbedded: {
+    env: 'CHANCERY_ALLOW_EMBEDDED_DATABASE',
+    path: 'allowEmbeddedDatabase',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'no',
+    about:
+      'Whether production may keep its records in the embedded PostgreSQL, whose backups and disks are then yours to see to.',
+  },
+  passphrase: {
+    env: 'CHANCERY_KEY_PASSPHRASE',
+    path: 'keys.passphrase',
+    read: text,
+    form: 'text',
+    secret: true,
+    about:
+      'Encrypts software keys at rest. Development makes one up and keeps it beside the keys; production asks for 12 characters or more.',
+  },
+  allowSoftware: {
+    env: 'CHANCERY_ALLOW_SOFTWARE_KEYS',
+    path: 'keys.allowSoftware',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'no',
+    about:
+      'Whether production may sign with keys in files: whoever reads the memory or the disk of this machine has them.',
+  },
+  queue: {
+    env: 'CHANCERY_QUEUE',
+    path: 'limits.queue',
+    read: whole(1, 100_000),
+    form: '1 to 100000',
+    standard: '512',
+    about: 'Requests under way; further ones get 503 and Retry-After before latency grows.',
+  },
+  requestDeadlineMs: {
+    env: 'CHANCERY_REQUEST_DEADLINE',
+    path: 'limits.requestDeadline',
+    read: duration('ms', 1_000, 60_000),
+    form: '`1s` to `60s`',
+    standard: '5s',
+    about:
+      'How long one request may take. With the signing deadline it also says when the reconciler gives up on an intent.',
+  },
+  signingDeadlineMs: {
+    env: 'CHANCERY_SIGNING_DEADLINE',
+    path: 'limits.signingDeadline',
+    read: duration('ms', 100, 60_000),
+    form: '`100ms` to `60s`',
+    standard: '2s',
+    about: 'How long one signature may take.',
+  },
+  clockToleranceMs: {
+    env: 'CHANCERY_CLOCK_TOLERANCE',
+    path: 'limits.clockTolerance',
+    read: duration('ms', 100, 300_000),
+    form: '`100ms` to `5m`',
+    standard: '5s',
+    about:
+      'How far our clock may be from the database’s, or the database’s behind the last event, before issuing stops.',
+  },
+  refusalsPerMinute: {
+    env: 'CHANCERY_REFUSALS_PER_MINUTE',
+    path: 'limits.refusalsPerMinute',
+    read: whole(0, 100_000),
+    form: '0 to 100000',
+    standard: '60',
+    about:
+      'Refusals of one principal that are recorded one by one in a minute; beyond it they are counted, and the count is recorded.',
+  },
+  refusalsDays: {
+    env: 'CHANCERY_RETENTION_REFUSALS',
+    path: 'retention.refusals',
+    read: duration('d', 1, 3_650),
+    form: '`1d` to `3650d`',
+    standard: '90d',
+    about: 'How long refusals are kept. Certificates, outcomes and the roll are kept for ever.',
+  },
+  logLevel: {
+    env: 'CHANCERY_LOG_LEVEL',
+    path: 'log.level',
+    read: oneOf(...logLevels),
+    form: '`trace`, `debug`, `info`, `warn`, `error` or `fatal`',
+    standard: 'info',
+    about: 'The least severe lines that are written. Secrets, requests and keys are in none of them.',
+  },
+} as const satisfies Readonly<Record<string, Setting>>
+
+export type SettingKey = keyof typeof table
+/** Keys are for the code; everything else is for people. */
+export const settings: Readonly<Record<SettingKey, Setting>> = table
+
+/** Names of ours that are not settings of the service: where it reads them from, and what the commands use. */
+export const otherNames: ReadonlySet<string> = new Set([
+  'CHANCERY_CONFIG',
+  'CHANCERY_URL',
+  'CHANCERY_TOKEN',
+  'CHANCERY_TOKEN_FILE',
+  'CHANCERY_CACERT',
+])
+
+function text(value: string): string {
+  return value
+}
+
+/** "yes" and "no"; YAML's true and false say the same. */
+function yesOrNo(value: string): boolean {
+  const found = ({ yes: true, true: true, no: false, false: false } as Readonly<Record<string, boolean>>)[value]
+  if (found === undefined) throw new Error('is neither yes nor no')
+  return found
+}
+
+function oneOf<T extends string>(...choices: readonly T[]): (value: string) => T {
+  return (value) => {
+    const found = choices.find((choice) => choice === value)
+    if (found === undefined) throw new Error(`is not one of ${choices.join(', ')}`)
+    return found
+  }
+}
+
+function whole(least: number, most: number): (value: string) => number {
+  return (value) => {
+    const number = /^\d{1,9}$/.test(value) ? Number(value) : Number.NaN
+    if (!(number >= least && number <= most)) throw new Error(`is not a whole number from ${least} to ${most}`)
+    return number
+  }
+}
+
+function duration(unit: 'ms' | 'd', least: number, most: number): (value: string) => number {
+  return (value) => {
+    const [, count, of] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value) ?? []
+    const amount = (Number(count) * (milliseconds[of ?? ''] ?? Number.NaN)) / (milliseconds[unit] ?? Number.NaN)
+    if (!(amount >= least && amount <= most && Number.isInteger(amount))) {
+      throw new Error(`is not a duration from ${least}${unit} to ${most}${unit}, like 500ms, 10s, 5m, 2h or 90d`)
+    }
+    return amount
+  }
+}
+
+function address(value: string): Address {
+  const [, six, other, digits] = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]]+)):(\d{1,5})$/.exec(value) ?? []
+  const host = six ?? other
+  const port = Number(digits)
+  if (host === undefined || !(port <= 65_535)) throw new Error('is not host:port, like 127.0.0.1:8443 or [::1]:8443')
+  return { host, port }
+}
+
+function httpUrl(value: string): string {
+  const url = URL.canParse(value) ? new URL(value) : undefined
+  if (url === undefined || url.protocol !== 'http:' || url.search !== '' || url.hash !== '' || url.username !== '') {
+    throw new Error(
+      'is not a plain http:// URL; relying parties fetch CRLs without TLS, which would need a CRL itself (RFC 5280 section 8)',
+    )
+  }
+  return value.replace(/\/+$/, '')
+}
+
+function postgresUrl(value: string): string {
+  // An empty host, with the socket's folder in ?host=, is fine for PostgreSQL but not for URL.
+  const url = /^postgres(ql)?:\/\//.test(value) ? value.replace('@/', '@socket/') : ''
+  if (!URL.canParse(url)) throw new Error('is not a postgresql:// URL')
+  return value
+}
+
+const milliseconds: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }

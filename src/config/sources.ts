@@ -1,0 +1,135 @@
+/** Where settings come from: the environment, files that it names, and one YAML file. */
+import { readFile } from 'node:fs/promises'
+
+import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
+
+import { readPrivateFile } from '../keys/private-file.ts'
+import { otherNames, type Setting, settings } from './settings.ts'
+
+/** A value as it was written. */
+export interface Source {
+  readonly text: string
+  /** Where it was said, for messages. */
+  readonly from: string
+}
+
+/** Values as written, by path. */
+export const gather = async (
+  env: Readonly<Record<string, string | undefined>>,
+  faults: string[],
+): Promise<Map<string, Source>> => {
+  const found = new Map<string, Source>()
+  const strict = env['CHANCERY_MODE'] === 'production'
+  const path = env['CHANCERY_CONFIG']
+  const fromFile = path === undefined ? [] : await readYaml(path, faults)
+  for (const [key, source] of fromFile) found.set(key, source)
+  const hardened = strict || found.get('mode')?.text === 'production'
+  if (hardened && path !== undefined && fromFile.some(([key]) => byPath.get(key)?.secret)) {
+    await readPrivateFile(path).catch((error: Error) => faults.push(`CHANCERY_CONFIG: ${error.message}`))
+  }
+  const twice = new Set<string>()
+  for (const [name, value] of Object.entries(env)) {
+    if (!name.startsWith('CHANCERY_') || value === undefined || otherNames.has(name) || serviceLink.test(name)) continue
+    const file = name.endsWith('_FILE') ? byEnv.get(name.slice(0, -'_FILE'.length)) : undefined
+    const setting = file?.secret ? file : byEnv.get(name)
+    if (setting === undefined) {
+      faults.push(`${name}: is not a setting${didYouMean(name, knownNames)}`)
+    } else if (twice.has(setting.path)) {
+      faults.push(`${setting.env}: is given twice, by itself and by ${setting.env}_FILE`)
+    } else if (value === '') {
+      faults.push(`${name}: is empty; unset it instead`)
+    } else {
+      twice.add(setting.path)
+      const content = setting === file ? await readSecret(name, value, { hardened, faults }) : value
+      if (content !== undefined) found.set(setting.path, { text: content, from: name })
+    }
+  }
+  return found
+}
+
+const readSecret = async (
+  name: string,
+  path: string,
+  { hardened, faults }: { hardened: boolean; faults: string[] },
+): Promise<string | undefined> => {
+  try {
+    const octets = hardened ? await readPrivateFile(path) : await readFile(path)
+    const content = octets.toString('utf8').replace(/\r?\n$/, '')
+    if (content === '') faults.push(`${name}: ${path} is empty`)
+    return content === '' ? undefined : content
+  } catch (error) {
+    faults.push(`${name}: ${describeFileError(path, error)}`)
+    return undefined
+  }
+}
+
+const describeFileError = (path: string, error: unknown): string => {
+  const { code, message: text } = error as NodeJS.ErrnoException
+  return code === undefined ? text : `${path} cannot be read (${code})`
+}
+
+/** The leaves of the file, as written, with their places. */
+const readYaml = async (path: string, faults: string[]): Promise<readonly (readonly [string, Source])[]> => {
+  let content: string
+  try {
+    content = await readFile(path, 'utf8')
+  } catch (error) {
+    faults.push(`CHANCERY_CONFIG: ${describeFileError(path, error)}`)
+    return []
+  }
+  const lines = new LineCounter()
+  const document = parseDocument(content, { lineCounter: lines, strict: true, uniqueKeys: true, version: '1.2' })
+  for (const error of document.errors) faults.push(`${path}: ${error.message.split('\n')[0]}`)
+  if (document.errors.length > 0 || document.contents === null) return []
+  const leaves: (readonly [string, Source])[] = []
+  const place = (node: unknown): string => {
+    const { range } = node as { range?: readonly [number, number, number] | null }
+    return range ? `${path}, line ${lines.linePos(range[0]).line}` : path
+  }
+  const walk = (node: unknown, prefix: string): void => {
+    if (!isMap(node)) return void faults.push(`${place(node)}: ${prefix || 'the file'} is not a mapping`)
+    for (const { key, value } of node.items) {
+      const name = prefix === '' ? String(key) : `${prefix}.${String(key)}`
+      if (branches.has(name)) walk(value, name)
+      else if (!byPath.has(name))
+        faults.push(`${place(key)}: ${name} is not a setting${didYouMean(name, [...byPath.keys()])}`)
+      else if (!isScalar(value) || value.value === null)
+        faults.push(`${place(value ?? key)}: ${name} is not a single value`)
+      else leaves.push([name, { text: asWritten(value), from: `${name} (${place(value)})` }])
+    }
+  }
+  walk(document.contents, '')
+  return leaves
+}
+
+/** 0123 is the text of a passphrase, although YAML takes it for a number. */
+const asWritten = ({ value, source }: Scalar): string => (typeof value === 'string' ? value : (source ?? String(value)))
+
+const didYouMean = (name: string, known: readonly string[]): string => {
+  const [best] = known.map((candidate) => ({ candidate, far: distance(name, candidate) })).sort((a, b) => a.far - b.far)
+  return best !== undefined && best.far <= 4 ? `; did you mean ${best.candidate}?` : ''
+}
+
+/** Levenshtein's. */
+const distance = (one: string, other: string): number => {
+  let row = Array.from({ length: other.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= one.length; i += 1) {
+    const next = [i]
+    for (let j = 1; j <= other.length; j += 1) {
+      const change = (row[j - 1] ?? 0) + (one[i - 1] === other[j - 1] ? 0 : 1)
+      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
+    }
+    row = next
+  }
+  return row[other.length] ?? 0
+}
+
+/** What Kubernetes puts into the environment of every pod beside a service called chancery. */
+const serviceLink = /^CHANCERY_(SERVICE_.*|PORT|PORT_.*)$/
+const byEnv: ReadonlyMap<string, Setting> = new Map(Object.values(settings).map((setting) => [setting.env, setting]))
+const byPath: ReadonlyMap<string, Setting> = new Map(Object.values(settings).map((setting) => [setting.path, setting]))
+const knownNames = Object.values(settings).flatMap(({ env, secret }) => (secret ? [env, `${env}_FILE`] : [env]))
+/** The mappings in the file. */
+const branches: ReadonlySet<string> = new Set(
+  [...byPath.keys()].filter((path) => path.includes('.')).map((path) => path.split('.')[0] ?? ''),
+)

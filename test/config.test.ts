@@ -1,0 +1,306 @@
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { settings } from '../src/config/settings.ts'
+import { loadConfig } from '../src/config.ts'
+import { renderConfiguration } from '../tools/configuration.ts'
+
+const fileOf = async (test: Test, content: string, mode = 0o600): Promise<string> => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-config-'))
+  test.teardown(() => rm(folder, { recursive: true }))
+  const path = join(folder, 'file')
+  await writeFile(path, content)
+  await chmod(path, mode)
+  return path
+}
+
+const messageOf = async (env: Record<string, string>): Promise<string> =>
+  loadConfig(env).then(
+    () => '',
+    (error: Error) => error.message,
+  )
+
+const production = {
+  CHANCERY_MODE: 'production',
+  CHANCERY_DATABASE_URL: 'postgresql://chancery:pw@db/chancery?sslmode=verify-full',
+  CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+  CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
+  CHANCERY_KEY_PASSPHRASE: 'a long and private one',
+}
+
+t.test('without any setting, development works', async (t) => {
+  const config = await loadConfig({ PATH: '/bin', HOME: '/' })
+  t.strictSame(config, {
+    mode: 'development',
+    dataDir: 'data',
+    listen: { host: '127.0.0.1', port: 8443 },
+    publicListen: { host: '127.0.0.1', port: 8080 },
+    publicUrl: 'http://127.0.0.1:8080',
+    database: { poolSize: 10, preparedStatements: true },
+    keys: { allowSoftware: false },
+    limits: {
+      queue: 512,
+      requestDeadlineMs: 5_000,
+      signingDeadlineMs: 2_000,
+      clockToleranceMs: 5_000,
+      refusalsPerMinute: 60,
+    },
+    retention: { refusalsDays: 90 },
+    log: { level: 'info' },
+    allowEmbedded: false,
+  })
+  t.throws(() => Object.assign(config.limits, { queue: 1 }), TypeError, 'and is frozen to its leaves')
+})
+
+t.test('every setting is read from the environment', async (t) => {
+  const config = await loadConfig({
+    ...production,
+    CHANCERY_DATA: '/var/lib/chancery',
+    CHANCERY_LISTEN: '[::]:443',
+    CHANCERY_PUBLIC_LISTEN: '0.0.0.0:80',
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com/ca/',
+    CHANCERY_MIGRATION_URL: 'postgresql://owner:pw@db/chancery',
+    CHANCERY_DATABASE_POOL_SIZE: '20',
+    CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no',
+    CHANCERY_ALLOW_EMBEDDED_DATABASE: 'yes',
+    CHANCERY_QUEUE: '10',
+    CHANCERY_REQUEST_DEADLINE: '15s',
+    CHANCERY_SIGNING_DEADLINE: '500ms',
+    CHANCERY_CLOCK_TOLERANCE: '1m',
+    CHANCERY_REFUSALS_PER_MINUTE: '0',
+    CHANCERY_RETENTION_REFUSALS: '48h',
+    CHANCERY_LOG_LEVEL: 'debug',
+  })
+  t.match(config, {
+    mode: 'production',
+    dataDir: '/var/lib/chancery',
+    listen: { host: '::', port: 443 },
+    publicListen: { host: '0.0.0.0', port: 80 },
+    publicUrl: 'http://pki.example.com/ca',
+    database: {
+      url: production.CHANCERY_DATABASE_URL,
+      migrationUrl: 'postgresql://owner:pw@db/chancery',
+      poolSize: 20,
+      preparedStatements: false,
+    },
+    keys: { passphrase: 'a long and private one', allowSoftware: true },
+    limits: {
+      queue: 10,
+      requestDeadlineMs: 15_000,
+      signingDeadlineMs: 500,
+      clockToleranceMs: 60_000,
+      refusalsPerMinute: 0,
+    },
+    retention: { refusalsDays: 2 },
+    log: { level: 'debug' },
+    allowEmbedded: true,
+  })
+})
+
+t.test('every setting is read from the file, and the environment wins', async (t) => {
+  const path = await fileOf(
+    t,
+    `mode: production
+data: /data
+listen: 0.0.0.0:8443
+publicListen: "0.0.0.0:8080"
+publicUrl: http://pki.example.com
+allowEmbeddedDatabase: yes
+database: { poolSize: 30, preparedStatements: false }
+keys:
+  allowSoftware: true
+  passphrase: 0123456789012
+limits: { queue: 7, requestDeadline: 9s, signingDeadline: 1s, clockTolerance: 2s, refusalsPerMinute: 5 }
+retention: { refusals: 7d }
+log: { level: warn }
+`,
+  )
+  const config = await loadConfig({ CHANCERY_CONFIG: path, CHANCERY_DATABASE_POOL_SIZE: '5' })
+  t.match(config, {
+    mode: 'production',
+    dataDir: '/data',
+    listen: { port: 8443 },
+    database: { poolSize: 5, preparedStatements: false },
+    keys: { allowSoftware: true, passphrase: '0123456789012' },
+    limits: { queue: 7, requestDeadlineMs: 9_000 },
+    retention: { refusalsDays: 7 },
+    log: { level: 'warn' },
+    allowEmbedded: true,
+  })
+})
+
+t.test('in development the owner is the one role there is; in production nobody migrates by default', async (t) => {
+  const url = 'postgresql://one:pw@/chancery?host=/run/postgresql'
+  t.equal((await loadConfig({ CHANCERY_DATABASE_URL: url })).database.migrationUrl, url)
+  t.equal((await loadConfig(production)).database.migrationUrl, undefined)
+})
+
+t.test('all faults come in one message', async (t) => {
+  const path = await fileOf(
+    t,
+    'listen: here\nlimit:\n  queue: 3\nlog: loud\ndatabase: { poolsize: 3, poolSize: [1] }\n',
+  )
+  const message = await messageOf({
+    CHANCERY_CONFIG: path,
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:70000',
+    CHANCERY_DATABSE_URL: 'x',
+    CHANCERY_QUEUE: '1.5',
+    CHANCERY_DATA: '',
+    CHANCERY_MODE: 'prod',
+    CHANCERY_REQUEST_DEADLINE: '10',
+    CHANCERY_PUBLIC_URL: 'https://pki.example.com',
+    CHANCERY_KEY_PASSPHRASE_FILE: '/nonexistent/file',
+    CHANCERY_LOG_LEVEL_FILE: '/etc/hostname',
+  })
+  const lines = message.split('\n')
+  t.equal(lines[0], '14 settings stop the start:')
+  t.equal(lines.length, 16)
+  for (const fault of [
+    `listen (${path}, line 1): "here" is not host:port`,
+    `${path}, line 2: limit is not a setting; did you mean`,
+    `${path}, line 4: log is not a mapping`,
+    `${path}, line 5: database.poolsize is not a setting; did you mean database.poolSize?`,
+    `${path}, line 5: database.poolSize is not a single value`,
+    'CHANCERY_PUBLIC_LISTEN: "127.0.0.1:70000" is not host:port',
+    'CHANCERY_DATABSE_URL: is not a setting; did you mean CHANCERY_DATABASE_URL?',
+    'CHANCERY_QUEUE: "1.5" is not a whole number from 1 to 100000',
+    'CHANCERY_DATA: is empty; unset it instead',
+    'CHANCERY_MODE: "prod" is not one of development, production',
+    'CHANCERY_REQUEST_DEADLINE: "10" is not a duration',
+    'CHANCERY_PUBLIC_URL: "https://pki.example.com" is not a plain http:// URL',
+    'CHANCERY_KEY_PASSPHRASE_FILE: /nonexistent/file cannot be read (ENOENT)',
+    'CHANCERY_LOG_LEVEL_FILE: is not a setting',
+  ]) {
+    t.ok(message.includes(fault), fault)
+  }
+})
+
+t.test('a file that is not YAML, or has a key twice, says where', async (t) => {
+  const twice = await fileOf(t, 'mode: production\nmode: development\n')
+  t.match(await messageOf({ CHANCERY_CONFIG: twice }), /unique.*line 2/)
+  const broken = await fileOf(t, 'mode: "production\n')
+  t.match(await messageOf({ CHANCERY_CONFIG: broken }), /One setting stops the start:\n.*quote/i)
+  const list = await fileOf(t, '- mode\n')
+  t.match(await messageOf({ CHANCERY_CONFIG: list }), /the file is not a mapping/)
+  t.match(
+    await messageOf({ CHANCERY_CONFIG: '/nonexistent.yaml' }),
+    /CHANCERY_CONFIG: \/nonexistent.yaml cannot be read/,
+  )
+})
+
+t.test('the names of Kubernetes service links and of the commands are no faults', async (t) => {
+  await t.resolves(
+    loadConfig({
+      CHANCERY_SERVICE_HOST: '10.0.0.1',
+      CHANCERY_SERVICE_PORT_HTTPS: '443',
+      CHANCERY_PORT: 'tcp://10.0.0.1:443',
+      CHANCERY_PORT_443_TCP_ADDR: '10.0.0.1',
+      CHANCERY_TOKEN: 'x',
+      CHANCERY_URL: 'https://localhost:8443',
+    }),
+  )
+  for (const { env } of Object.values(settings)) t.notMatch(env, /^CHANCERY_(SERVICE_|PORT$|PORT_)/)
+  t.match(await messageOf({ CHANCERY_PORTS: '1' }), /CHANCERY_PORTS: is not a setting/)
+})
+
+t.test('a secret comes from a file, once, and is never shown', async (t) => {
+  const path = await fileOf(t, 'postgresql://u:S3CRET@h/d\n')
+  t.equal((await loadConfig({ CHANCERY_DATABASE_URL_FILE: path })).database.url, 'postgresql://u:S3CRET@h/d')
+  t.match(
+    await messageOf({ CHANCERY_DATABASE_URL_FILE: path, CHANCERY_DATABASE_URL: 'postgresql://u:S3CRET@h/d' }),
+    /CHANCERY_DATABASE_URL: is given twice/,
+  )
+  const wrong = await fileOf(t, 'mysql://u:S3CRET@h/d\n')
+  for (const env of [{ CHANCERY_DATABASE_URL_FILE: wrong }, { CHANCERY_DATABASE_URL: 'mysql://u:S3CRET@h/d' }]) {
+    const message = await messageOf(env)
+    t.match(message, /what it holds is not a postgresql:\/\/ URL/)
+    t.notMatch(message, 'S3CRET')
+  }
+  t.match(await messageOf({ CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, '\n') }), /file is empty/)
+})
+
+t.test('production refuses each convenience of development by name', async (t) => {
+  await t.resolves(loadConfig(production))
+  const { CHANCERY_DATABASE_URL: url, ...embedded } = production
+  const { CHANCERY_ALLOW_SOFTWARE_KEYS: _, ...hardware } = production
+  const { CHANCERY_KEY_PASSPHRASE: __, ...open } = production
+  const cases: readonly (readonly [Record<string, string>, RegExp])[] = [
+    [
+      embedded,
+      /CHANCERY_DATABASE_URL: production wants a PostgreSQL of its own; .*CHANCERY_ALLOW_EMBEDDED_DATABASE=yes/,
+    ],
+    [hardware, /CHANCERY_ALLOW_SOFTWARE_KEYS: production wants keys in a security module/],
+    [open, /CHANCERY_KEY_PASSPHRASE: production does not make up the passphrase/],
+    [{ ...production, CHANCERY_KEY_PASSPHRASE: 'short' }, /CHANCERY_KEY_PASSPHRASE: production wants 12 characters/],
+    [{ ...production, CHANCERY_KEY_PASSPHRASE: 'passwordpassword' }, /CHANCERY_KEY_PASSPHRASE: production wants/],
+    [{ ...production, CHANCERY_MIGRATION_URL: url }, /CHANCERY_MIGRATION_URL: production wants one role that owns/],
+    [
+      { ...production, CHANCERY_DATABASE_URL: 'postgresql://u:p@h/d?sslmode=no-verify' },
+      /CHANCERY_DATABASE_URL: .*verify-full/,
+    ],
+    ...['localhost', '127.0.0.1:8080', '127.9.9.9', '[::1]:8080', 'ca.localhost', '[::ffff:127.0.0.1]'].map(
+      (host) =>
+        [
+          { ...production, CHANCERY_PUBLIC_URL: `http://${host}` },
+          /CHANCERY_PUBLIC_URL: .* is this machine only/,
+        ] as const,
+    ),
+  ]
+  for (const [env, expected] of cases) t.match(await messageOf(env), expected)
+  t.match(await messageOf({ CHANCERY_MODE: 'production' }), /^3 settings stop the start:/, 'all at once')
+})
+
+t.test('production refuses secret files that others can read', async (t) => {
+  const { CHANCERY_KEY_PASSPHRASE: passphrase, ...rest } = production
+  for (const [mode, allowed] of [
+    [0o600, true],
+    [0o400, true],
+    [0o644, false],
+    [0o604, false],
+    [0o660, false],
+  ] as const) {
+    const env = { ...rest, CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, passphrase, mode) }
+    t.match(await messageOf(env), allowed ? /^$/ : /can be read by others/, mode.toString(8))
+  }
+  const yaml = await fileOf(t, `keys: { passphrase: "${passphrase}" }\n`, 0o644)
+  t.match(await messageOf({ ...rest, CHANCERY_CONFIG: yaml }), /CHANCERY_CONFIG: .*can be read by others/)
+})
+
+t.test('settings that contradict each other are faults', async (t) => {
+  t.match(
+    await messageOf({ CHANCERY_LISTEN: '127.0.0.1:8080' }),
+    /CHANCERY_PUBLIC_LISTEN: is the same as CHANCERY_LISTEN/,
+  )
+  t.match(await messageOf({ CHANCERY_PUBLIC_LISTEN: '0.0.0.0:8080' }), /CHANCERY_PUBLIC_URL: .* leads nowhere/)
+  t.match(await messageOf({ CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0' }), /CHANCERY_PUBLIC_URL: must be set/)
+  t.match(await messageOf({ CHANCERY_MIGRATION_URL: 'postgresql://u@h/d' }), /set both or neither/)
+  await t.resolves(
+    loadConfig({
+      CHANCERY_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_URL: 'http://pki.test',
+    }),
+  )
+})
+
+t.test('docs/configuration.md says what the table says, and nothing else', async (t) => {
+  const document = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
+  t.equal(document, renderConfiguration(document), 'else run node tools/configuration.ts')
+  const known = new Set(Object.values(settings).flatMap(({ env, secret }) => (secret ? [env, `${env}_FILE`] : [env])))
+  for (const [name] of document.matchAll(/CHANCERY_[A-Z_]*[A-Z]/g)) {
+    if (!/^CHANCERY_(CONFIG|SERVICE|PORT)/.test(name)) t.ok(known.has(name), name)
+  }
+})
+
+t.test('defaults are what their own readers accept, and names are one scheme', (t) => {
+  for (const { env, path, read, standard, about } of Object.values(settings)) {
+    if (standard !== undefined) t.doesNotThrow(() => read(standard), env)
+    t.match(env, /^CHANCERY_[A-Z]+(_[A-Z]+)*$/)
+    t.match(path, /^[a-z][A-Za-z]*(\.[a-z][A-Za-z]*)?$/)
+    t.match(about, /\.$/, `${env} ends its sentence`)
+  }
+  t.end()
+})
