@@ -1,0 +1,68 @@
+import t from 'tap'
+import { openBatch } from '../../src/store/batch.ts'
+
+t.test('items that come in one turn go together, and each gets its own answer', async (t) => {
+  const sizes: number[] = []
+  const batch = openBatch({ run: async (items: readonly number[]) => items.map((n) => n * 2), max: 10, lanes: 1, observe: (n) => sizes.push(n) })
+  t.same(await Promise.all([1, 2, 3].map((n) => batch.add(n))), [2, 4, 6])
+  t.same(sizes, [3])
+})
+
+t.test('while a batch is under way others wait, and go together in the next, up to the bound', async (t) => {
+  const sizes: number[] = []
+  const gates: (() => void)[] = []
+  const run = async (items: readonly number[]) => {
+    await new Promise<void>((resolve) => gates.push(resolve))
+    return items
+  }
+  const batch = openBatch({ run, max: 2, lanes: 1, observe: (n) => sizes.push(n) })
+  const answers = [batch.add(1)]
+  await turn()
+  for (const n of [2, 3, 4]) answers.push(batch.add(n))
+  await turn()
+  t.equal(gates.length, 1, 'one lane, one batch under way')
+  t.equal(batch.pending, 4)
+  for (let i = 0; i < 3; i += 1) {
+    gates[i]?.()
+    await turn()
+  }
+  t.same(await Promise.all(answers), [1, 2, 3, 4])
+  t.same(sizes, [1, 2, 1])
+  await batch.drain()
+  t.equal(batch.pending, 0)
+})
+
+t.test('an error for one item fails that item alone, a rejection fails the batch, and the next batch runs', async (t) => {
+  const run = async (items: readonly string[]) => {
+    if (items.includes('all')) throw new Error('the whole batch')
+    return items.map((item) => (item === 'one' ? new Error('this one') : item))
+  }
+  const batch = openBatch({ run, max: 10, lanes: 1 })
+  const [one, other] = await Promise.allSettled([batch.add('one'), batch.add('other')])
+  t.match(one, { status: 'rejected', reason: { message: 'this one' } })
+  t.match(other, { status: 'fulfilled', value: 'other' })
+  const both = await Promise.allSettled([batch.add('all'), batch.add('innocent')])
+  t.ok(both.every(({ status }) => status === 'rejected'))
+  t.equal(await batch.add('after'), 'after')
+})
+
+t.test('an answer that is missing is an error, never silence', async (t) => {
+  const batch = openBatch({ run: async (_items: readonly number[]) => [], max: 10, lanes: 1 })
+  await t.rejects(batch.add(1), /without an answer/)
+})
+
+t.test('drain waits for what waits and for what is under way', async (t) => {
+  let done = 0
+  const run = async (items: readonly number[]) => {
+    await turn()
+    done += items.length
+    return items
+  }
+  const batch = openBatch({ run, max: 1, lanes: 2 })
+  const answers = Promise.all([1, 2, 3, 4, 5].map((n) => batch.add(n)))
+  await batch.drain()
+  t.equal(done, 5)
+  await answers
+})
+
+const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
