@@ -1,4 +1,5 @@
 import { constants } from 'node:crypto'
+
 import { encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
 
 /**
@@ -69,7 +70,7 @@ const oids = (dotted: string): Buffer => encodeSequence(encodeOid(dotted))
 const derNull = encodeDer(tags.null)
 const bytes = (value: string): Buffer => Buffer.from(value, 'hex')
 
-const ec = (id: KeyAlgorithmId, title: string, namedCurve: string, oid: string, curve: Curve): KeyAlgorithm => ({
+const ec = (id: KeyAlgorithmId, title: string, oid: string, curve: Curve): KeyAlgorithm => ({
   id,
   title,
   identifier: encodeSequence(ecPublicKey, encodeOid(oid)),
@@ -77,7 +78,7 @@ const ec = (id: KeyAlgorithmId, title: string, namedCurve: string, oid: string, 
   bits: Number.parseInt(title.slice(2), 10),
   curve,
   keyEncipherment: false,
-  generate: { type: 'ec', options: { namedCurve } },
+  generate: { type: 'ec', options: { namedCurve: title } },
 })
 
 const plain = (id: KeyAlgorithmId, title: string, oid: string, octets: number): KeyAlgorithm => ({
@@ -102,19 +103,19 @@ export const keyAlgorithms: Readonly<Record<KeyAlgorithmId, KeyAlgorithm>> = {
     keyEncipherment: true,
     generate: { type: 'rsa', options: { modulusLength: 2048, publicExponent: 65537 } },
   },
-  'ec-p256': ec('ec-p256', 'P-256', 'P-256', '1.2.840.10045.3.1.7', {
+  'ec-p256': ec('ec-p256', 'P-256', '1.2.840.10045.3.1.7', {
     p: 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n,
     b: 0x5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604bn,
     octets: 32,
     order: bytes('ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551'),
   }),
-  'ec-p384': ec('ec-p384', 'P-384', 'P-384', '1.3.132.0.34', {
+  'ec-p384': ec('ec-p384', 'P-384', '1.3.132.0.34', {
     p: 2n ** 384n - 2n ** 128n - 2n ** 96n + 2n ** 32n - 1n,
     b: 0xb3312fa7e23ee7e4988e056be3f82d19181d9c6efe8141120314088f5013875ac656398d8a2ed19d2a85c8edd3ec2aefn,
     octets: 48,
     order: bytes('ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973'),
   }),
-  'ec-p521': ec('ec-p521', 'P-521', 'P-521', '1.3.132.0.35', {
+  'ec-p521': ec('ec-p521', 'P-521', '1.3.132.0.35', {
     p: 2n ** 521n - 1n,
     b: 0x0051953eb9618e1c9a1f929a21a0b68540eea2da725b99b315f3b8b489918ef109e156193951ec7e937b1652c0bd3bb1bf073573df883d2c34f1ef451fd46b503f00n,
     octets: 66,

@@ -1,4 +1,5 @@
 import { verify } from 'node:crypto'
+
 import { Problem } from '../errors.ts'
 import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'

@@ -1,4 +1,5 @@
 import { createPublicKey, hash, type KeyObject } from 'node:crypto'
+
 import { Problem } from '../errors.ts'
 import { findKeyAlgorithm, type KeyAlgorithm, keyAlgorithms } from './algorithms.ts'
 import { DerReader, derProblem, oidKey, openDer, tags } from './der.ts'
@@ -21,8 +22,8 @@ export interface PublicKey {
   readonly keyIdentifier: Buffer
 }
 
-/** Is the key with this SHA-256 of its SPKI, in hex, known to be compromised or not the caller's to certify? */
-export type KeyBlockList = (sha256Hex: string) => boolean
+/** Is this key, by SHA-256 of its SPKI in hex or as a whole, known to be compromised or not the caller's to certify? */
+export type KeyBlockList = (sha256Hex: string, key: PublicKey) => boolean
 
 /**
  * The key gate: judges a SubjectPublicKeyInfo on its DER, before OpenSSL sees it (incidents #48, #56). Throws
@@ -45,9 +46,10 @@ export const readPublicKey = (outer: DerReader, blocked?: KeyBlockList): PublicK
   const sha256 = hash('sha256', spki, 'buffer')
   const hex = sha256.toString('hex')
   if (isPublishedKey(hex)) throw derProblem('key.blocked', 'the private key of this key was published', at)
-  if (blocked?.(hex) === true) throw derProblem('key.blocked', 'the key is on a block list', at)
   const keyIdentifier = hash('sha256', key.octets, 'buffer').subarray(0, 20)
-  return { spki, algorithm, bits, sha256, keyIdentifier }
+  const judged = { spki, algorithm, bits, sha256, keyIdentifier }
+  if (blocked?.(hex, judged) === true) throw derProblem('key.blocked', 'the key is on a block list', at)
+  return judged
 }
 
 /** The key for node:crypto: only what passed the gate gets there. */

@@ -32,13 +32,13 @@ export const assertNames = (names: readonly Name[]): void => {
   const seen = new Set<string>()
   for (const name of names) {
     const key = `${name.kind}:${name.value}`
-    if (seen.has(key)) throw nameProblem('san.duplicate', name.kind, name.value, 'occurs twice')
+    if (seen.has(key)) throw nameProblem('san.duplicate', name, 'occurs twice')
     seen.add(key)
   }
   const uris = names.filter(({ kind }) => kind === 'uri')
   const spiffe = uris.find(({ value }) => value.startsWith('spiffe:'))
   if (spiffe !== undefined && uris.length > 1)
-    throw nameProblem('san.syntax', 'uri', spiffe.value, 'a SPIFFE ID is the only URI of its certificate')
+    throw nameProblem('san.syntax', spiffe, 'a SPIFFE ID is the only URI of its certificate')
 }
 
 /**
@@ -109,7 +109,12 @@ const nameOfAddress = (octets: Buffer, at: number | undefined): Name => {
     throw derProblem('san.syntax', 'an iPAddress is not 4 or 16 octets', at ?? 0)
   const value = formatIp(octets)
   if (isEmbeddedV4(octets))
-    throw nameProblem('san.syntax', 'ip', value, 'an IPv4 address inside an IPv6 address; name the IPv4 address', at)
+    throw nameProblem(
+      'san.syntax',
+      { kind: 'ip', value: value },
+      'an IPv4 address inside an IPv6 address; name the IPv4 address',
+      at,
+    )
   return { kind: 'ip', value }
 }
 
@@ -118,8 +123,8 @@ const parseDns = (text: string, at?: number): Name => {
   const fault = dnsFault(value)
   if (fault !== undefined)
     throw isAddressLiteral(text)
-      ? nameProblem('san.ip_as_dns', 'dns', text, 'is an IP address', at)
-      : nameProblem('san.syntax', 'dns', text, fault, at)
+      ? nameProblem('san.ip_as_dns', { kind: 'dns', value: text }, 'is an IP address', at)
+      : nameProblem('san.syntax', { kind: 'dns', value: text }, fault, at)
   return { kind: 'dns', value }
 }
 
@@ -143,13 +148,14 @@ const dnsFault = (value: string): string | undefined => {
 
 const parseAddress = (text: string, at?: number): Name => {
   const octets = parseIp(text)
-  if (octets === undefined) throw nameProblem('san.syntax', 'ip', text, 'is not an IPv4 or IPv6 address', at)
+  if (octets === undefined)
+    throw nameProblem('san.syntax', { kind: 'ip', value: text }, 'is not an IPv4 or IPv6 address', at)
   return nameOfAddress(octets, at)
 }
 
 const parseUri = (text: string, at?: number): Name => {
   const fault = uriFault(text, (host) => dnsFault(host) ?? (host.includes('*') ? 'has a wildcard' : undefined))
-  if (fault !== undefined) throw nameProblem('san.syntax', 'uri', text, fault, at)
+  if (fault !== undefined) throw nameProblem('san.syntax', { kind: 'uri', value: text }, fault, at)
   return { kind: 'uri', value: text }
 }
 
@@ -166,7 +172,8 @@ const parseEmail = (text: string, at?: number): Name => {
     domain.includes('*') ||
     domain.includes('_') ||
     dnsFault(domain) !== undefined
-  if (bad) throw nameProblem('san.syntax', 'email', text, 'is not a plain address, local@domain in ASCII', at)
+  if (bad)
+    throw nameProblem('san.syntax', { kind: 'email', value: text }, 'is not a plain address, local@domain in ASCII', at)
   return { kind: 'email', value: `${local}@${domain}` }
 }
 
@@ -174,9 +181,9 @@ const parseEmail = (text: string, at?: number): Name => {
 const lowerCase = (text: string): string =>
   /[A-Z]/.test(text) ? text.replace(/[A-Z]+/g, (upper) => upper.toLowerCase()) : text
 
-const nameProblem = (code: ProblemCode, kind: NameKind, value: string, reason: string, offset?: number): Problem =>
-  new Problem(code, `a ${kind} name ${reason}`, {
-    violations: [{ check: code, field: `names.${kind}`, value: showable(value), reason }],
+const nameProblem = (code: ProblemCode, name: Name, reason: string, offset?: number): Problem =>
+  new Problem(code, `a ${name.kind} name ${reason}`, {
+    violations: [{ check: code, field: `names.${name.kind}`, value: showable(name.value), reason }],
     ...(offset === undefined ? {} : { offset }),
   })
 

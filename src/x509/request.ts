@@ -1,5 +1,6 @@
 /** Writing a certificate request (RFC 2986): for Chancery's own HTTPS certificate, and for its client. */
 import { type KeyObject, sign } from 'node:crypto'
+
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { encodeBits, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
 import { encodeExtension } from './extensions.ts'
