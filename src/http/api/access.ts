@@ -1,0 +1,344 @@
+/** Who may ask: principals, what they may do, and the tokens that prove who they are. */
+import type { FastifyReply } from 'fastify'
+import { Type } from 'typebox'
+
+import type { Grant, Principal, Token } from '../../ca/access.ts'
+import { Problem } from '../../errors.ts'
+import { parseNameRules } from '../../policy/names.ts'
+import type { App } from '../app.ts'
+import { callerOf } from '../auth.ts'
+import type { HttpDeps } from '../deps.ts'
+import { closed, Label, PrincipalName, Role, Time, Uuid } from './schemas.ts'
+import { parseTime, timeOrNull } from './views.ts'
+
+const mayRead = ['auditor', 'admin'] as const
+
+const NullableTime = Type.Union([Time, Type.Null()])
+
+const PrincipalView = Type.Object(
+  {
+    name: PrincipalName,
+    createdAt: Time,
+    createdBy: Type.String(),
+    disabledAt: { ...NullableTime, description: 'since when it is closed, for good' },
+  },
+  closed,
+)
+
+const Rules = Type.Object(
+  {
+    allow: Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 1000 }),
+    deny: Type.Optional(Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 1000 })),
+  },
+  closed,
+)
+const NameRulesShape = Type.Object(
+  { dns: Type.Optional(Rules), ip: Type.Optional(Rules), uri: Type.Optional(Rules), email: Type.Optional(Rules) },
+  { ...closed, description: 'narrower rules, applied beside those of the profile' },
+)
+
+const GrantView = Type.Object(
+  {
+    id: Uuid,
+    principal: PrincipalName,
+    role: Role,
+    profiles: Type.Union([Type.Array(Label), Type.Null()]),
+    names: Type.Union([NameRulesShape, Type.Null()]),
+    createdAt: Time,
+    createdBy: Type.String(),
+  },
+  closed,
+)
+
+const NewGrantBody = Type.Object(
+  {
+    principal: PrincipalName,
+    role: Role,
+    profiles: Type.Optional(
+      Type.Array(Label, {
+        minItems: 1,
+        maxItems: 1000,
+        uniqueItems: true,
+        description: 'for a requester: which profiles',
+      }),
+    ),
+    names: Type.Optional(NameRulesShape),
+  },
+  closed,
+)
+
+const tokenFields = {
+  id: Uuid,
+  principal: PrincipalName,
+  label: Type.String(),
+  createdAt: Time,
+  createdBy: Type.String(),
+  expiresAt: NullableTime,
+  revokedAt: NullableTime,
+  lastUsedAt: { ...NullableTime, description: 'to the minute' },
+}
+const TokenView = Type.Object(tokenFields, closed)
+const NewTokenView = Type.Object(
+  { ...tokenFields, secret: Type.String({ description: 'shown this once, and kept nowhere' }) },
+  closed,
+)
+const NewTokenBody = Type.Object(
+  {
+    principal: PrincipalName,
+    label: Type.String({
+      minLength: 1,
+      maxLength: 128,
+      pattern: '^[^\\u0000-\\u001f\\u007f]*$',
+      description: 'what it is for',
+    }),
+    expiresAt: Type.Optional(Time),
+  },
+  closed,
+)
+
+const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)
+const ById = Type.Object({ id: Uuid }, closed)
+const ByName = Type.Object({ name: PrincipalName }, closed)
+const done = { 204: Type.Null({ description: 'Done' }) }
+
+export const accessRoutes = (app: App, deps: HttpDeps): void => {
+  principalRoutes(app, deps)
+  grantRoutes(app, deps)
+  tokenRoutes(app, deps)
+}
+
+const principalRoutes = (app: App, { access }: HttpDeps): void => {
+  app.post(
+    '/v1/principals',
+    {
+      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists'] },
+      schema: {
+        operationId: 'createPrincipal',
+        summary: 'Create a principal',
+        tags: ['access'],
+        body: Type.Object({ name: PrincipalName }, closed),
+        response: { 201: { ...PrincipalView, description: 'Created' } },
+      },
+    },
+    async (request, reply) => {
+      const principal = await access.createPrincipal(request.body.name, callerOf(request).principal)
+      reply.code(201).header('location', `/v1/principals/${encodeURIComponent(principal.name)}`)
+      return principalView(principal)
+    },
+  )
+
+  app.get(
+    '/v1/principals',
+    {
+      config: { access: [...mayRead] },
+      schema: {
+        operationId: 'listPrincipals',
+        summary: 'List principals',
+        tags: ['access'],
+        response: { 200: Type.Object({ items: Type.Array(PrincipalView) }, closed) },
+      },
+    },
+    async () => ({ items: (await access.listPrincipals()).map(principalView) }),
+  )
+
+  app.get(
+    '/v1/principals/:name',
+    {
+      config: { access: [...mayRead], problems: ['principal.not_found'] },
+      schema: {
+        operationId: 'readPrincipal',
+        summary: 'Read one principal',
+        tags: ['access'],
+        params: ByName,
+        response: { 200: PrincipalView },
+      },
+    },
+    async (request) => principalView(await access.readPrincipal(request.params.name)),
+  )
+
+  app.delete(
+    '/v1/principals/:name',
+    {
+      config: { access: ['admin'], problems: ['principal.not_found', 'profile.lockout'] },
+      schema: {
+        operationId: 'disablePrincipal',
+        summary: 'Close a principal for good',
+        description: 'Its tokens stop working within two seconds on every replica. Idempotent.',
+        tags: ['access'],
+        params: ByName,
+        response: done,
+      },
+    },
+    async (request, reply) => {
+      await access.disablePrincipal(request.params.name, callerOf(request).principal)
+      return empty(reply as FastifyReply)
+    },
+  )
+}
+
+const grantRoutes = (app: App, { access }: HttpDeps): void => {
+  app.post(
+    '/v1/grants',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['principal.not_found', 'profile.not_found'],
+      },
+      schema: {
+        operationId: 'createGrant',
+        summary: 'Let a principal act in a role',
+        description:
+          'A requester is granted named profiles, perhaps with narrower name rules; no other role takes either.',
+        tags: ['access'],
+        body: NewGrantBody,
+        response: { 201: { ...GrantView, description: 'Granted' } },
+      },
+    },
+    async (request, reply) => {
+      const { principal, role, profiles, names } = request.body
+      assertGrantShape(role, profiles !== undefined, names !== undefined)
+      const grant = {
+        principal,
+        role,
+        profiles: profiles ?? null,
+        names: names === undefined ? null : parseNameRules(names, '/names'),
+      }
+      reply.code(201)
+      return grantView(await access.createGrant(grant, callerOf(request).principal))
+    },
+  )
+
+  app.get(
+    '/v1/grants',
+    {
+      config: { access: [...mayRead] },
+      schema: {
+        operationId: 'listGrants',
+        summary: 'List grants',
+        tags: ['access'],
+        querystring: OfPrincipal,
+        response: { 200: Type.Object({ items: Type.Array(GrantView) }, closed) },
+      },
+    },
+    async (request) => ({ items: (await access.listGrants(request.query.principal)).map(grantView) }),
+  )
+
+  app.delete(
+    '/v1/grants/:id',
+    {
+      config: { access: ['admin'], problems: ['grant.not_found', 'profile.lockout'] },
+      schema: {
+        operationId: 'revokeGrant',
+        summary: 'Take a grant back',
+        description: 'Idempotent.',
+        tags: ['access'],
+        params: ById,
+        response: done,
+      },
+    },
+    async (request, reply) => {
+      await access.revokeGrant(request.params.id, callerOf(request).principal)
+      return empty(reply as FastifyReply)
+    },
+  )
+}
+
+const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
+  app.post(
+    '/v1/tokens',
+    {
+      config: { access: ['admin'], accepts: ['application/json'], problems: ['principal.not_found'] },
+      schema: {
+        operationId: 'createToken',
+        summary: 'Make a bearer token',
+        description: 'Its secret is in this answer and nowhere else.',
+        tags: ['access'],
+        body: NewTokenBody,
+        response: { 201: { ...NewTokenView, description: 'Made' } },
+      },
+    },
+    async (request, reply) => {
+      const { principal, label, expiresAt } = request.body
+      const expires = expiresAt === undefined ? null : parseTime(expiresAt)
+      if (expires !== null && expires <= clock()) throw new Problem('request.malformed', 'expiresAt lies in the past.')
+      const token = await access.createToken({ principal, label, expiresAt: expires }, callerOf(request).principal)
+      reply.code(201)
+      return { ...tokenView(token), secret: token.secret }
+    },
+  )
+
+  app.get(
+    '/v1/tokens',
+    {
+      config: { access: [...mayRead] },
+      schema: {
+        operationId: 'listTokens',
+        summary: 'List tokens, never their secrets',
+        tags: ['access'],
+        querystring: OfPrincipal,
+        response: { 200: Type.Object({ items: Type.Array(TokenView) }, closed) },
+      },
+    },
+    async (request) => ({ items: (await access.listTokens(request.query.principal)).map(tokenView) }),
+  )
+
+  app.delete(
+    '/v1/tokens/:id',
+    {
+      config: { access: ['admin'], problems: ['token.not_found', 'profile.lockout'] },
+      schema: {
+        operationId: 'revokeToken',
+        summary: 'Revoke a token',
+        description: 'It stops working within two seconds on every replica. Idempotent.',
+        tags: ['access'],
+        params: ById,
+        response: done,
+      },
+    },
+    async (request, reply) => {
+      await access.revokeToken(request.params.id, callerOf(request).principal)
+      return empty(reply as FastifyReply)
+    },
+  )
+}
+
+const assertGrantShape = (role: string, hasProfiles: boolean, hasNames: boolean): void => {
+  const fault = (field: string, reason: string): Problem =>
+    new Problem('request.malformed', 'The grant does not fit its role.', {
+      violations: [{ check: 'grant.role', field, value: role, reason }],
+    })
+  if (role === 'requester' && !hasProfiles) throw fault('/profiles', 'a requester is granted named profiles')
+  if (role !== 'requester' && hasProfiles) throw fault('/profiles', 'only a requester is granted profiles')
+  if (role !== 'requester' && hasNames) throw fault('/names', 'only a requester is granted names')
+}
+
+const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) => ({
+  name,
+  createdAt: createdAt.toISOString(),
+  createdBy,
+  disabledAt: timeOrNull(disabledAt),
+})
+
+const grantView = ({ id, principal, role, profiles, names, createdAt, createdBy }: Grant) => ({
+  id,
+  principal,
+  role,
+  profiles: profiles && [...profiles],
+  names: names as object | null,
+  createdAt: createdAt.toISOString(),
+  createdBy,
+})
+
+const tokenView = ({ id, principal, label, createdAt, createdBy, expiresAt, revokedAt, lastUsedAt }: Token) => ({
+  id,
+  principal,
+  label,
+  createdAt: createdAt.toISOString(),
+  createdBy,
+  expiresAt: timeOrNull(expiresAt),
+  revokedAt: timeOrNull(revokedAt),
+  lastUsedAt: timeOrNull(lastUsedAt),
+})
+
+const empty = (reply: FastifyReply): FastifyReply => reply.code(204).send()

@@ -1,0 +1,51 @@
+/** One request to issue, from its JSON or raw form to what the cycle takes. Nothing in here decides anything. */
+import type { Static } from 'typebox'
+
+import type { IssueInput } from '../../ca/issuance.ts'
+import { Problem } from '../../errors.ts'
+import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
+import { parsePem } from '../../x509/pem.ts'
+import type { Ask, AskedNames } from './schemas.ts'
+import { parseDuration } from './views.ts'
+
+export type AskBody = Static<typeof Ask>
+
+/**
+ * Reads what was asked for. `isRaw`: `csr` holds the octets of an application/pkcs10 body, one character each; otherwise
+ * it is PEM. Throws `csr.pem`, `csr.key_material`, `san.*`, `request.malformed`, `idempotency.key`.
+ */
+export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | undefined): IssueInput => {
+  if (idempotencyKey !== undefined && !keyPattern.test(idempotencyKey)) {
+    throw new Problem('idempotency.key', 'Idempotency-Key must be 1 to 128 visible ASCII characters.')
+  }
+  return {
+    csr: isRaw ? readRaw(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),
+    profile: ask.profile,
+    ...(idempotencyKey !== undefined && { idempotencyKey }),
+    ...(ask.validity !== undefined && { validity: parseDuration(ask.validity) }),
+    ...(ask.names && { names: readNames(ask.names) }),
+    ...(ask.keyUsage && { keyUsage: ask.keyUsage }),
+    ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage }),
+  }
+}
+
+/** RFC 5967 has DER in application/pkcs10; some clients put it into base64 on the way. */
+const readRaw = (octets: string): Buffer => {
+  if (octets.charCodeAt(0) === sequenceTag) return Buffer.from(octets, 'latin1')
+  const text = octets.replaceAll(/\r?\n/g, '')
+  const der = Buffer.from(text, 'base64')
+  // What Node skips or pads comes back differently: strict base64 only (RFC 4648 3.3, 3.5).
+  if (der.length === 0 || der.toString('base64') !== text)
+    throw new Problem('csr.pem', 'The body is neither DER nor strict base64 of it.')
+  return der
+}
+
+const readNames = (names: Static<typeof AskedNames>): readonly Name[] => {
+  const read = kinds.flatMap((kind) => (names[kind] ?? []).map((text) => parseName(kind, text)))
+  assertNames(read)
+  return read
+}
+
+const kinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
+const keyPattern = /^[\x21-\x7e]{1,128}$/
+const sequenceTag = 0x30

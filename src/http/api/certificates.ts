@@ -1,0 +1,346 @@
+/** Certificates: issue, explain, read, search. */
+import { createHash } from 'node:crypto'
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type Static, Type } from 'typebox'
+
+import { type Caller, requesterGrants } from '../../ca/access.ts'
+import type { IssueInput } from '../../ca/issuance.ts'
+import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
+import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
+import type { App } from '../app.ts'
+import { callerOf, readers, readsAll } from '../auth.ts'
+import type { HttpDeps } from '../deps.ts'
+import { negotiate } from '../media.ts'
+import { type AskBody, readAsk } from './ask.ts'
+import { listTypes, pageOf, sendPage } from './page.ts'
+import {
+  Ask,
+  closed,
+  Decision,
+  Duration,
+  IssuedCertificate,
+  Label,
+  PageQuery,
+  Pem,
+  PrincipalName,
+  ProfileReference,
+  Serial,
+  SerialText,
+  Sha256,
+  Time,
+} from './schemas.ts'
+import { chainPem, issuedView, parseSerial, parseTime, pemsOf, recordView } from './views.ts'
+
+/** What issuing can be refused for, one certificate or many. */
+export const issuingProblems = [
+  'csr.pem',
+  'csr.key_material',
+  'csr.der',
+  'csr.version',
+  'csr.attribute',
+  'csr.sig_alg',
+  'csr.pop',
+  'csr.too_large',
+  'key.encoding',
+  'key.unsupported',
+  'key.type',
+  'key.size',
+  'key.weak',
+  'key.blocked',
+  'subject.syntax',
+  'subject.forbidden',
+  'san.syntax',
+  'san.ip_as_dns',
+  'san.duplicate',
+  'san.count',
+  'san.empty',
+  'san.type',
+  'san.forbidden',
+  'san.required',
+  'ext.syntax',
+  'ext.duplicate',
+  'ext.forbidden',
+  'ext.usage',
+  'validity.forbidden',
+  'validity.issuer',
+  'policy.bind',
+  'policy.rule',
+  'policy.lint',
+  'profile.not_found',
+  'idempotency.key',
+  'idempotency.reused',
+  'request.in_progress',
+  'issuance.abandoned',
+  'overload.queue',
+  'hsm.unavailable',
+  'hsm.deadline',
+  'hsm.bad_signature',
+  'clock.skewed',
+  'issuer.unavailable',
+] as const satisfies readonly ProblemCode[]
+
+const certificateTypes = ['application/json', 'application/pem-certificate-chain', 'application/pkix-cert'] as const
+const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as const
+
+const IssueQuery = Type.Object(
+  {
+    dryRun: Type.Optional(
+      Type.Enum(['true', 'false'], {
+        description: 'true: decide and tell, but issue nothing',
+      }),
+    ),
+    profile: Type.Optional({ ...Label, description: 'with a raw body: which profile' }),
+    validity: Type.Optional({ ...Duration, description: 'with a raw body: how long' }),
+  },
+  closed,
+)
+
+const Status = Type.Enum(['valid', 'expired', 'revoked'])
+
+const SearchQuery = Type.Object(
+  {
+    serial: Type.Optional(SerialText),
+    name: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 2048,
+        description: 'an exact name, or *.suffix for every DNS name below it',
+      }),
+    ),
+    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 4096, description: 'exact, as RFC 4514 writes it' })),
+    profile: Type.Optional(Label),
+    principal: Type.Optional(PrincipalName),
+    issuer: Type.Optional(Label),
+    status: Type.Optional(Status),
+    key: Type.Optional(Sha256),
+    issuedAfter: Type.Optional(Time),
+    issuedBefore: Type.Optional(Time),
+    expiresAfter: Type.Optional(Time),
+    expiresBefore: Type.Optional(Time),
+    ...PageQuery,
+  },
+  closed,
+)
+
+const FoundCertificate = Type.Object(
+  {
+    serial: Serial,
+    status: Status,
+    subject: Type.String(),
+    names: Type.Array(Type.Object({ kind: Type.String(), value: Type.String() }, closed)),
+    profile: ProfileReference,
+    principal: PrincipalName,
+    issuer: Label,
+    keySha256: Sha256,
+    notBefore: Time,
+    notAfter: Time,
+    issuedAt: Time,
+    index: Type.Integer(),
+  },
+  closed,
+)
+
+const StoredCertificate = Type.Object(
+  { ...FoundCertificate.properties, certificate: Pem, chain: Type.Array(Pem) },
+  closed,
+)
+
+export const certificateRoutes = (app: App, deps: HttpDeps): void => {
+  const { issuance, records, metrics } = deps
+
+  app.post(
+    '/v1/certificates',
+    {
+      config: {
+        access: ['requester'],
+        accepts: ['application/json', ...rawTypes],
+        offers: certificateTypes,
+        problems: [...issuingProblems, 'request.not_acceptable'],
+        tooLarge: 'csr.too_large',
+        queued: true,
+        headers: {
+          'Idempotency-Key':
+            'Makes retries safe: under one key, at most one certificate is ever issued to you. 1 to 128 visible ASCII characters.',
+        },
+      },
+      schema: {
+        operationId: 'issueCertificate',
+        summary: 'Issue a certificate',
+        description:
+          'Answers after the certificate is on the roll. With `dryRun=true`, decides and tells every check, and issues and records nothing.',
+        tags: ['certificates'],
+        querystring: IssueQuery,
+        body: Ask,
+        response: {
+          200: { ...Decision, description: 'The decision of a dry run, allowed or not' },
+          201: { ...IssuedCertificate, description: 'Issued' },
+        },
+      },
+    },
+    async (request, reply) => {
+      const type = negotiate(request.headers.accept, certificateTypes)
+      const caller = callerOf(request)
+      const input = await readOrRefuse(deps, caller, request)
+      if (request.query.dryRun === 'true') return await issuance.explain(caller, input).then(decisionView)
+      const issued = await issuance.issue(caller, input)
+      if (issued.replayed) metrics.ended(input.profile, 'replayed')
+      request.issuedAt = performance.now()
+      reply.code(201).header('location', `/v1/certificates/${issued.serial}`)
+      return type === 'application/json'
+        ? sendText(reply, type, JSON.stringify(issuedView(issued)))
+        : sendCertificate(reply, type, issued)
+    },
+  )
+
+  app.get(
+    '/v1/certificates',
+    {
+      config: {
+        access: ['requester', ...readers],
+        offers: listTypes,
+        problems: ['request.cursor', 'request.not_acceptable'],
+      },
+      schema: {
+        operationId: 'searchCertificates',
+        summary: 'Search certificates',
+        description: 'Newest first. A requester finds its own; auditors, operators and administrators find all.',
+        tags: ['certificates'],
+        querystring: SearchQuery,
+        response: {
+          200: Type.Object({ items: Type.Array(FoundCertificate), next: Type.Optional(Type.String()) }, closed),
+        },
+      },
+    },
+    async (request, reply) => {
+      const filter = filterOf(request.query, callerOf(request))
+      const { items, ...rest } = await records.certificates(filter, pageOf(request.query))
+      return sendPage(request, reply as FastifyReply, { items: items.map(recordView), ...rest })
+    },
+  )
+
+  app.get(
+    '/v1/certificates/:serial',
+    {
+      config: {
+        access: ['requester', ...readers],
+        offers: certificateTypes,
+        problems: ['certificate.not_found', 'request.not_acceptable'],
+      },
+      schema: {
+        operationId: 'readCertificate',
+        summary: 'Read one certificate',
+        tags: ['certificates'],
+        params: Type.Object({ serial: SerialText }, closed),
+        response: { 200: StoredCertificate },
+      },
+    },
+    async (request, reply) => {
+      const type = negotiate(request.headers.accept, certificateTypes)
+      const record = await records.certificate(parseSerial(request.params.serial))
+      assertMayRead(callerOf(request), record)
+      if (type !== 'application/json') return sendCertificate(reply as FastifyReply, type, record)
+      return { ...recordView(record), ...pemsOf(record) }
+    },
+  )
+}
+
+/** Throws 403 before anything of the request is looked at, unless the caller may ask for this profile. */
+export const assertMayAsk = (caller: Caller, profile: string): void => {
+  if (requesterGrants(caller, profile).length > 0) return
+  throw new Problem('auth.forbidden', 'You have no grant to request certificates of this profile.')
+}
+
+/** A request that cannot even be read is a refusal like any other: kept, and counted. */
+export const recordUnreadable = async (deps: HttpDeps, caller: Caller, ask: AskBody, error: unknown): Promise<void> => {
+  if (!isProblem(error) || error.kind.status >= 500) return
+  deps.metrics.refused(ask.profile, error.code)
+  await deps.recordRefusal({
+    principal: caller.principal,
+    profile: ask.profile,
+    code: error.code,
+    detail: error.detail,
+    digest: createHash('sha256').update(ask.csr).digest(),
+    violations: error.options.violations ?? [],
+  })
+}
+
+const readOrRefuse = async (
+  deps: HttpDeps,
+  caller: Caller,
+  request: FastifyRequest<{ Body: AskBody; Querystring: Static<typeof IssueQuery> }>,
+): Promise<IssueInput> => {
+  const { body, query, headers } = request
+  assertMayAsk(caller, body.profile)
+  const isJson = headers['content-type']?.toLowerCase().startsWith('application/json') === true
+  if (isJson && (query.profile ?? query.validity) !== undefined) {
+    throw new Problem('request.malformed', 'With a JSON body, profile and validity belong into the body.')
+  }
+  const isRaw = headers['content-type']?.toLowerCase() === 'application/pkcs10'
+  try {
+    return readAsk(body, isRaw, singleHeader(headers['idempotency-key']))
+  } catch (error) {
+    await recordUnreadable(deps, caller, body, error)
+    throw error
+  }
+}
+
+const singleHeader = (value: string | string[] | undefined): string | undefined =>
+  Array.isArray(value) ? value.join(', ') : value
+
+const decisionView = ({
+  allowed,
+  checks,
+  violations,
+  notes,
+  tbs,
+}: Awaited<ReturnType<HttpDeps['issuance']['explain']>>) => ({
+  allowed,
+  checks: [...checks],
+  violations: [...violations],
+  notes: [...notes],
+  ...(tbs && { tbs: tbs.toString('base64') }),
+})
+
+const sendCertificate = (
+  reply: FastifyReply,
+  type: (typeof certificateTypes)[number],
+  record: { readonly certificate: Buffer; readonly chain: readonly Buffer[] },
+): FastifyReply =>
+  type === 'application/pkix-cert' ? reply.type(type).send(record.certificate) : sendText(reply, type, chainPem(record))
+
+const sendText = (reply: FastifyReply, type: string, text: string): FastifyReply => reply.type(type).send(text)
+
+/** Someone else's certificate does not exist for a mere requester. */
+const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
+  if (readsAll(caller) || record.principal === caller.principal) return
+  throw new Problem('certificate.not_found', 'There is no certificate with this serial.')
+}
+
+const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): CertificateFilter => {
+  const {
+    limit: _limit,
+    cursor: _cursor,
+    serial,
+    issuedAfter,
+    issuedBefore,
+    expiresAfter,
+    expiresBefore,
+    ...exact
+  } = query
+  if (!readsAll(caller) && exact.principal !== undefined && exact.principal !== caller.principal) {
+    throw new Problem(
+      'auth.forbidden',
+      "Reading other principals' certificates needs a grant as auditor, operator or admin.",
+    )
+  }
+  return {
+    ...exact,
+    ...(!readsAll(caller) && { principal: caller.principal }),
+    ...(serial !== undefined && { serial: parseSerial(serial) }),
+    ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter) }),
+    ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore) }),
+    ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter) }),
+    ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore) }),
+  }
+}

@@ -1,0 +1,154 @@
+/** Shapes that several calls share. Every string and array is bounded; unknown fields are errors. */
+import { Type } from 'typebox'
+
+import { roles } from '../../ca/access.ts'
+import { keyUsages } from '../../x509/extensions.ts'
+
+export const closed = { additionalProperties: false } as const
+
+export const Label = Type.String({
+  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+  maxLength: 63,
+  examples: ['server'],
+  description: '1 to 63 lower-case letters, digits and hyphens',
+})
+export const PrincipalName = Type.String({
+  pattern: '^[A-Za-z0-9][A-Za-z0-9._:@/-]*$',
+  maxLength: 128,
+  examples: ['ci/deploy'],
+  description: '1 to 128 letters, digits and . _ : @ / -',
+})
+export const Uuid = Type.String({
+  pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$',
+  maxLength: 36,
+  examples: ['0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e'],
+})
+/** As it is written: upper case and colons are welcome. `parseSerial` makes it one. */
+export const SerialText = Type.String({
+  pattern: '^([0-9A-Fa-f]{2}:?){15}[0-9A-Fa-f]{2}$',
+  maxLength: 47,
+  examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'],
+  description: '32 hexadecimal digits; upper case and colons are accepted',
+})
+export const Serial = Type.String({ pattern: '^[0-9a-f]{32}$', examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'] })
+export const Sha256 = Type.String({
+  pattern: '^[0-9a-f]{64}$',
+  maxLength: 64,
+  description: 'SHA-256 in lower-case hexadecimal',
+})
+export const Duration = Type.String({
+  pattern: '^[1-9][0-9]{0,9}[smhd]$',
+  maxLength: 11,
+  examples: ['24h'],
+  description: 'a whole number with a unit: 300s, 5m, 24h or 30d',
+})
+export const Time = Type.String({
+  pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$',
+  maxLength: 40,
+  format: 'date-time',
+  examples: ['2026-11-25T08:00:00Z'],
+  description: 'RFC 3339',
+})
+export const Role = Type.Enum([...roles], { description: 'what the principal may act as' })
+export const Usage = Type.Enum([...keyUsages])
+export const ExtendedUsage = Type.String({
+  pattern: '^[A-Za-z0-9.]{1,64}$',
+  maxLength: 64,
+  examples: ['serverAuth'],
+  description: 'a name such as serverAuth, or a dotted OID',
+})
+
+const NameText = Type.String({ minLength: 1, maxLength: 2048 })
+const NameTexts = Type.Array(NameText, { minItems: 1, maxItems: 100 })
+
+export const AskedNames = Type.Object(
+  {
+    dns: Type.Optional(NameTexts),
+    ip: Type.Optional(NameTexts),
+    uri: Type.Optional(NameTexts),
+    email: Type.Optional(NameTexts),
+  },
+  { ...closed, description: 'replaces the names in the request as a whole; the same rules judge them' },
+)
+
+/** One request to issue. */
+export const Ask = Type.Object(
+  {
+    csr: Type.String({ minLength: 1, maxLength: 65_536, description: 'one PEM CERTIFICATE REQUEST block (RFC 7468)' }),
+    profile: Label,
+    validity: Type.Optional(Duration),
+    names: Type.Optional(AskedNames),
+    keyUsage: Type.Optional(Type.Array(Usage, { maxItems: 9, uniqueItems: true })),
+    extendedKeyUsage: Type.Optional(Type.Array(ExtendedUsage, { maxItems: 20, uniqueItems: true })),
+  },
+  {
+    ...closed,
+    examples: [
+      {
+        csr: '-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n',
+        profile: 'server',
+        validity: '24h',
+      },
+    ],
+  },
+)
+
+export const Note = Type.Object({ field: Type.String(), reason: Type.String() }, closed)
+export const Violation = Type.Object(
+  { check: Type.String(), field: Type.String(), value: Type.String(), reason: Type.String() },
+  closed,
+)
+export const Check = Type.Object(
+  {
+    check: Type.String(),
+    outcome: Type.Enum(['passed', 'failed', 'skipped']),
+    field: Type.String(),
+    value: Type.String(),
+    reason: Type.String(),
+  },
+  closed,
+)
+export const ProfileReference = Type.Object({ name: Label, version: Type.Integer({ minimum: 1 }) }, closed)
+export const Pem = Type.String({
+  description: 'one PEM CERTIFICATE block',
+  examples: ['-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n'],
+})
+
+export const IssuedCertificate = Type.Object(
+  {
+    serial: Serial,
+    certificate: Pem,
+    chain: Type.Array(Pem, { description: 'issuers above the certificate, without the root' }),
+    profile: ProfileReference,
+    issuer: Label,
+    notBefore: Time,
+    notAfter: Time,
+    index: Type.Integer({ description: 'place on the roll' }),
+    leafHash: Sha256,
+    notes: Type.Array(Note, { description: 'what was dropped or shortened' }),
+    replayed: Type.Boolean({ description: 'true where an earlier call under this Idempotency-Key got it first' }),
+  },
+  closed,
+)
+
+export const Decision = Type.Object(
+  {
+    allowed: Type.Boolean(),
+    checks: Type.Array(Check),
+    violations: Type.Array(Violation),
+    notes: Type.Array(Note),
+    tbs: Type.Optional(
+      Type.String({ description: 'the TBSCertificate that would be signed, DER in base64; never signed' }),
+    ),
+  },
+  closed,
+)
+
+export const PageQuery = {
+  limit: Type.Optional(
+    Type.String({ pattern: '^([1-9][0-9]{0,2}|1000)$', maxLength: 4, description: '1 to 1000; 100 by default' }),
+  ),
+  cursor: Type.Optional(
+    Type.String({ pattern: '^[A-Za-z0-9_=.-]+$', maxLength: 1024, description: '`next` of the page before' }),
+  ),
+}

@@ -1,0 +1,81 @@
+/** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
+import type { Issued } from '../../ca/issuance.ts'
+import type { CertificateRecord } from '../../ca/records.ts'
+import { Problem } from '../../errors.ts'
+import { encodePem } from '../../x509/pem.ts'
+
+export const issuedView = (issued: Issued) => ({
+  serial: issued.serial,
+  ...pemsOf(issued),
+  profile: { name: issued.profile.name, version: issued.profile.version },
+  issuer: issued.issuer,
+  notBefore: issued.notBefore.toISOString(),
+  notAfter: issued.notAfter.toISOString(),
+  index: issued.index,
+  leafHash: issued.leafHash.toString('hex'),
+  notes: issued.notes,
+  replayed: issued.replayed,
+})
+
+/** Certificate and chain, each a PEM block. */
+export const pemsOf = ({ certificate, chain }: CertificateAndChain): { certificate: string; chain: string[] } => ({
+  certificate: encodePem('CERTIFICATE', certificate),
+  chain: chain.map(issuerPem),
+})
+
+export interface CertificateAndChain {
+  readonly certificate: Buffer
+  readonly chain: readonly Buffer[]
+}
+
+/** The certificate and what is above it, leaf first (RFC 8555 9.1). */
+export const chainPem = ({ certificate, chain }: CertificateAndChain): string =>
+  encodePem('CERTIFICATE', certificate) + chain.map(issuerPem).join('')
+
+/** What a search shows of a certificate. */
+export const recordView = (record: CertificateRecord) => ({
+  serial: record.serial,
+  status: record.status,
+  subject: record.subject,
+  names: record.names.map(({ kind, value }) => ({ kind, value })),
+  profile: { name: record.profile.name, version: record.profile.version },
+  principal: record.principal,
+  issuer: record.issuer,
+  keySha256: record.keySha256,
+  notBefore: record.notBefore.toISOString(),
+  notAfter: record.notAfter.toISOString(),
+  issuedAt: record.issuedAt.toISOString(),
+  index: record.index,
+})
+
+export const timeOrNull = (time: Date | null): string | null => (time === null ? null : time.toISOString())
+
+/** 32 lower-case digits of what the schema let through. */
+export const parseSerial = (text: string): string => text.replaceAll(':', '').toLowerCase()
+
+/** Seconds of what the schema let through. Throws `request.malformed` beyond a hundred years. */
+export const parseDuration = (text: string): number => {
+  const seconds = Number(text.slice(0, -1)) * (units[text.slice(-1)] ?? Number.NaN)
+  if (!(seconds <= hundredYears)) throw new Problem('request.malformed', 'A duration is longer than a hundred years.')
+  return seconds
+}
+
+/** Throws `request.malformed` for a day that no calendar has. */
+export const parseTime = (text: string): Date => {
+  const time = new Date(text)
+  if (Number.isNaN(time.getTime())) throw new Problem('request.malformed', 'A time is not one that exists.')
+  return time
+}
+
+/** The same few issuers stand above every certificate; their buffers live as long as they do. */
+const issuerPem = (der: Buffer): string => {
+  const known = issuerPems.get(der)
+  if (known !== undefined) return known
+  const pem = encodePem('CERTIFICATE', der)
+  issuerPems.set(der, pem)
+  return pem
+}
+
+const issuerPems = new WeakMap<Buffer, string>()
+const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
+const hundredYears = 100 * 365.25 * 86_400

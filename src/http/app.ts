@@ -1,0 +1,295 @@
+/**
+ * The API as a Fastify application; the only place with Fastify's options. The tests build theirs by this function too.
+ * Each bound here closes a hole that a default leaves open (docs/api.md tells them to clients).
+ */
+import type { Socket } from 'node:net'
+
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import fastify, {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifyServerOptions,
+  type RawReplyDefaultExpression,
+  type RawRequestDefaultExpression,
+  type RawServerDefault,
+} from 'fastify'
+
+import type { Caller } from '../ca/access.ts'
+import { Problem, type ProblemCode } from '../errors.ts'
+import { accessRoutes } from './api/access.ts'
+import { authorityRoutes } from './api/authorities.ts'
+import { batchRoutes } from './api/batch.ts'
+import { certificateRoutes } from './api/certificates.ts'
+import { profileRoutes } from './api/profiles.ts'
+import { recordRoutes } from './api/records.ts'
+import { type AccessRule, authorise } from './auth.ts'
+import {
+  batchPath,
+  bodyLimit,
+  handlerTimeout,
+  idleTimeout,
+  maxHeaderSize,
+  maxParamLength,
+  requestTimeout,
+} from './bounds.ts'
+import type { HttpDeps } from './deps.ts'
+import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
+import { acceptedSpellings, assertMediaType, type MediaType } from './media.ts'
+import { describeRoutes } from './openapi.ts'
+import { opsRoutes } from './ops.ts'
+import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
+import { openAllowed } from './routes.ts'
+
+export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Who may call. A route without it is not registered. */
+    access?: AccessRule
+    /** Media types of the body; none: no body is taken. */
+    accepts?: readonly MediaType[]
+    /** Problem codes of this route, beside those that its shape implies. */
+    problems?: readonly ProblemCode[]
+    /** What a body beyond the bound is called here. */
+    tooLarge?: ProblemCode
+    /** Adds to the load that is bounded by `limits.queue`. */
+    queued?: boolean
+    /** Further representations of the successful answer. */
+    offers?: readonly MediaType[]
+    /** Quiet routes are logged at debug: probes come every second. */
+    quiet?: boolean
+  }
+  interface FastifyRequest {
+    caller: Caller | null
+    /** The pattern of the route, for the log and for metrics; '' where there is none. */
+    pattern: string
+    problem: ProblemCode | null
+    /** performance.now() when an issuance was done; 0 elsewhere. */
+    issuedAt: number
+  }
+}
+
+/** Opens the API: ready for `listen` or `inject`. `close()` answers what was accepted, and tells the rest to go elsewhere. */
+export const openApp = async (deps: HttpDeps): Promise<App> => {
+  const app = newApp(deps, deps.tls)
+  const state = { stopping: false }
+  app.addHook('preClose', async () => {
+    state.stopping = true
+  })
+  addParsers(app)
+  guardRoutes(app, deps, state)
+  describeRoutes(app)
+  await app.register(async (api: App) => {
+    for (const routes of [
+      certificateRoutes,
+      batchRoutes,
+      profileRoutes,
+      accessRoutes,
+      recordRoutes,
+      authorityRoutes,
+      opsRoutes,
+    ]) {
+      await api.register(async (scope: App) => routes(scope, deps))
+    }
+  })
+  await app.ready()
+  return app
+}
+
+/** What the API and the public listener share: bounds, timeouts, ids, one error handler, one log line a request. */
+export const newApp = (
+  { log, newId, limits, metrics }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'>,
+  tls?: HttpDeps['tls'],
+): App => {
+  const server = { maxHeaderSize, headersTimeout: requestTimeout, requireHostHeader: false, insecureHTTPParser: false }
+  const options: FastifyServerOptions = {
+    bodyLimit,
+    connectionTimeout: idleTimeout,
+    requestTimeout,
+    handlerTimeout,
+    keepAliveTimeout: 72_000,
+    maxRequestsPerSocket: 1_000,
+    forceCloseConnections: 'idle',
+    // Ours answers the same 503 as a problem document (`guardRoutes`).
+    return503OnClosing: false,
+    exposeHeadRoutes: false,
+    requestIdHeader: false,
+    genReqId: newId,
+    trustProxy: false,
+    onProtoPoisoning: 'error',
+    onConstructorPoisoning: 'error',
+    routerOptions: {
+      maxParamLength,
+      caseSensitive: true,
+      ignoreTrailingSlash: false,
+      ignoreDuplicateSlashes: false,
+      allowUnsafeRegex: false,
+    },
+    ajv: {
+      customOptions: {
+        removeAdditional: false,
+        coerceTypes: false,
+        useDefaults: false,
+        // Every array and string in the schemas is bounded, and so is the number of values in a body (json.ts).
+        allErrors: true,
+        strict: true,
+        strictTypes: false,
+        ownProperties: true,
+      },
+    },
+    schemaErrorFormatter: schemaProblem,
+    frameworkErrors: (error, _request, reply) => {
+      sendProblem(reply as FastifyReply, toProblem(error))
+    },
+    clientErrorHandler(error, socket) {
+      answerClientError(error, socket as Socket, newId())
+    },
+  }
+  const secure = {
+    ...server,
+    minVersion: 'TLSv1.2',
+    honorCipherOrder: true,
+    sessionTimeout: 300,
+    handshakeTimeout: requestTimeout,
+  } as const
+  // Fastify types the two kinds of server apart; nothing here depends on which of them it is.
+  const served: FastifyServerOptions = { ...options, ...(tls ? { https: { ...secure, ...tls } } : { http: server }) }
+  const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
+  app.server.maxConnections = limits.connections
+  // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
+  app.server.on('checkExpectation', (request, response) => app.routing(request, response))
+  app.decorateRequest('caller', null)
+  app.decorateRequest('pattern', '')
+  app.decorateRequest('problem', null)
+  app.decorateRequest('issuedAt', 0)
+  app.setErrorHandler(openErrorHandler(log))
+  answerUnknown(app)
+  app.addHook('onResponse', (request, reply, done) => {
+    const { statusCode: status } = reply
+    const seconds = reply.elapsedTime / 1000
+    metrics.answered(request.pattern, status, seconds)
+    if (request.issuedAt > 0) metrics.stage('answer', (performance.now() - request.issuedAt) / 1000)
+    logRequest(log, request, status, seconds)
+    done()
+  })
+  return app
+}
+
+/** Every route that is registered from here on must declare its access, and is guarded by it. */
+const guardRoutes = (
+  app: App,
+  { access, issuance, limits, metrics }: HttpDeps,
+  state: { readonly stopping: boolean },
+): void => {
+  app.addHook('onRoute', (route) => {
+    const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
+    if (rule === undefined) throw new Error(`The route ${String(route.method)} ${route.url} declares no access.`)
+    const spellings = acceptedSpellings(accepts)
+    const admit = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
+      const started = performance.now()
+      request.pattern = route.url
+      reply.headers(safetyHeaders).header('x-request-id', request.id)
+      if (state.stopping) return done(new Problem('service.stopping', 'This instance takes no new requests.'))
+      if (queued && issuance.pending >= limits.queue) {
+        return done(new Problem('overload.queue', `${issuance.pending} requests are under way.`, { retryAfter: 1 }))
+      }
+      if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
+        return done(new Problem('request.malformed', 'The request names no host.'))
+      }
+      authorise(access, rule, request.headers.authorization)
+        .then((caller) => {
+          if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
+          request.caller = caller
+          assertBodyType(request, spellings)
+        })
+        .then(done as () => void, done)
+    }
+    const own = route.onRequest ?? []
+    route.onRequest = [admit, ...(Array.isArray(own) ? own : [own])]
+  })
+}
+
+/** The pages of swagger-ui are registered by a plugin that knows nothing of us. They are static, and open. */
+const foreignRoutes = (url: string): AccessRule | undefined =>
+  url === '/docs' || url.startsWith('/docs/') ? 'open' : undefined
+
+/** The type of a body is settled before its first octet is read; a coding would hide its true size. */
+const assertBodyType = ({ headers, method }: FastifyRequest, spellings: ReadonlySet<string>): void => {
+  if (method === 'GET') return
+  const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
+  if (!hasBody && headers['content-type'] === undefined) return
+  assertMediaType(headers['content-type'], spellings)
+  const coding = headers['content-encoding']
+  if (coding !== undefined && coding !== 'identity')
+    throw new Problem('request.media_type', 'The body must not be compressed.')
+}
+
+/** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */
+const addParsers = (app: App): void => {
+  app.removeAllContentTypeParsers()
+  const asBuffer = { parseAs: 'buffer' } as const
+  app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) =>
+    parseJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
+  )
+  app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
+    parseYaml(octets),
+  )
+  // Octets as they are, one character each; the reader of requests knows by the media type what they mean.
+  app.addContentTypeParser(
+    ['application/pkcs10', 'application/x-pem-file'],
+    asBuffer,
+    async (_request: FastifyRequest, octets: Buffer) => ({
+      csr: octets.toString('latin1'),
+    }),
+  )
+}
+
+/** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
+const answerUnknown = (app: App): void => {
+  const allowed = openAllowed(app)
+  app.setNotFoundHandler((request, reply) => {
+    const methods = allowed(request.url)
+    reply.headers(safetyHeaders)
+    const problem =
+      methods.length > 0
+        ? new Problem('request.method', 'This path does not take this method.')
+        : new Problem('request.not_found', 'There is nothing at this path.')
+    if (methods.length > 0) reply.header('allow', methods.join(', '))
+    request.problem = problem.code
+    return sendProblem(reply, problem)
+  })
+}
+
+/** One line a request: no header, no body, no path but its pattern. */
+const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: number, seconds: number): void => {
+  const line = {
+    event: 'request',
+    id: request.id,
+    method: request.method,
+    route: request.pattern,
+    status,
+    ms: Math.round(seconds * 1e6) / 1e3,
+    principal: request.caller?.principal,
+    code: request.problem ?? undefined,
+  }
+  if (quietRoutes.has(request.pattern)) log.debug(line)
+  else log.info(line)
+}
+
+const safetyHeaders = {
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+  'strict-transport-security': 'max-age=31536000',
+}
+
+const quietRoutes: ReadonlySet<string> = new Set(['/livez', '/readyz', '/metrics'])

@@ -1,0 +1,18 @@
+/** What the listeners take, in octets, characters and milliseconds. docs/api.md tells clients. */
+
+/** Octets of a body; a request of ML-DSA-87 with 100 names takes a quarter of it. */
+export const bodyLimit = 64 * 1024
+/** A thousand requests of 4 KiB. */
+export const batchBodyLimit = 4 * 1024 * 1024
+export const maxHeaderSize = 16 * 1024
+/** Characters of one parameter in a path: a principal's 128, each escaped. */
+export const maxParamLength = 384
+/** Milliseconds for a whole request to arrive. */
+export const requestTimeout = 10_000
+/** Milliseconds without a byte either way, within a request. */
+export const idleTimeout = 10_000
+/** Milliseconds until an answer is given up; the issuance may still end, and is found again by its Idempotency-Key. */
+export const handlerTimeout = 8_000
+/** Milliseconds for a batch: a thousand items at the pace of a slow HSM. */
+export const batchTimeout = 60_000
+export const batchPath = '/v1/certificates/batch'

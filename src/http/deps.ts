@@ -1,0 +1,39 @@
+/** What the HTTP layer is given. A plain object: no container, nothing hidden in decorators. */
+import type { ServerOptions } from 'node:https'
+
+import type { Access } from '../ca/access.ts'
+import type { Health } from '../ca/health.ts'
+import type { Issuance } from '../ca/issuance.ts'
+import type { Policies } from '../ca/policies.ts'
+import type { Recorder } from '../ca/recorder.ts'
+import type { Records } from '../ca/records.ts'
+import type { Metrics } from '../metrics.ts'
+import type { Log } from '../telemetry.ts'
+
+export interface HttpLimits {
+  /** Requests under way beyond which new ones are told to come back. */
+  readonly queue: number
+  /** Sockets open at once; further ones are closed unanswered. */
+  readonly connections: number
+}
+
+export interface HttpDeps {
+  readonly issuance: Issuance
+  /** For requests that end before the cycle sees them: no PEM, malformed names. Never rejects. */
+  readonly recordRefusal: Recorder['recordRefusal']
+  readonly policies: Policies
+  readonly access: Access
+  readonly records: Records
+  readonly health: Health
+  readonly metrics: Metrics
+  readonly log: Log
+  readonly clock: () => Date
+  /** Names a request in its answer and in the log. */
+  readonly newId: () => string
+  readonly limits: HttpLimits
+  /** HTTPS when set. Renewal replaces the context of `app.server` by `setSecureContext`. */
+  readonly tls?: ServerOptions
+}
+
+/** What the public listener needs: nothing that could change or decide anything. */
+export type PublicDeps = Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits'>

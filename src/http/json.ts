@@ -1,0 +1,151 @@
+/**
+ * Bodies to values. JSON and YAML come out as plain data, or not at all: no duplicate keys, no keys that touch
+ * prototypes, no aliases, tags or merge keys, and a bound on nesting and on the number of values before anything is
+ * built, so that no body holds the event loop (incident 50).
+ */
+import { isUtf8 } from 'node:buffer'
+
+import { parseDocument } from 'yaml'
+
+import { isProblem, Problem } from '../errors.ts'
+
+export interface DataBounds {
+  /** Objects and arrays within each other. */
+  readonly depth: number
+  /** Values in all: members of objects and items of arrays. */
+  readonly values: number
+}
+
+export const smallBody: DataBounds = { depth: 16, values: 8_192 }
+export const largeBody: DataBounds = { depth: 16, values: 65_536 }
+
+/** Parses JSON (RFC 8259) strictly. Throws `request.malformed` with the offset where it stops being acceptable. */
+export const parseJson = (octets: Buffer, bounds: DataBounds = smallBody): unknown => {
+  assertUtf8(octets)
+  assertPlain(octets, bounds)
+  try {
+    return JSON.parse(octets.toString())
+  } catch {
+    // V8's message quotes the input; it goes nowhere.
+    throw new Problem('request.malformed', 'The body is not JSON.')
+  }
+}
+
+/** Parses one YAML 1.2 document of the core schema. Throws `request.malformed`. */
+export const parseYaml = (octets: Buffer, bounds: DataBounds = smallBody): unknown => {
+  assertUtf8(octets)
+  assertShallow(octets, bounds)
+  try {
+    const document = parseDocument(octets.toString(), yamlOptions)
+    const [fault] = [...document.errors, ...document.warnings]
+    if (fault)
+      throw new Problem('request.malformed', `The body is not plain YAML: ${fault.code}.`, { offset: fault.pos[0] })
+    return document.toJS({ maxAliasCount: 0 })
+  } catch (error) {
+    if (isProblem(error)) throw error
+    throw new Problem('request.malformed', 'The body is not plain YAML: aliases are not accepted.')
+  }
+}
+
+const assertUtf8 = (octets: Buffer): void => {
+  if (octets.length === 0) throw new Problem('request.malformed', 'The body is empty.')
+  if (!isUtf8(octets)) throw new Problem('request.malformed', 'The body is not UTF-8.')
+}
+
+/** One pass over the octets. What it lets through may still not be JSON; `JSON.parse` judges that. */
+const assertPlain = (octets: Buffer, bounds: DataBounds): void => {
+  const open: (Set<string> | null)[] = []
+  let keys: Set<string> | null = null
+  let isKey = false
+  let values = 0
+  for (let i = 0; i < octets.length; i++) {
+    const octet = octets[i]
+    if (octet === quote) {
+      const end = endOfString(octets, i)
+      if (isKey && keys) assertKey(octets, i + 1, end, keys)
+      isKey = false
+      i = end
+    } else if (octet === openObject || octet === openArray) {
+      keys = octet === openObject ? new Set() : null
+      isKey = keys !== null
+      values += 1
+      if (open.push(keys) > bounds.depth)
+        throw new Problem('request.malformed', `The body nests deeper than ${bounds.depth}.`, { offset: i })
+    } else if (octet === closeObject || octet === closeArray) {
+      open.pop()
+      keys = open.at(-1) ?? null
+      isKey = false
+    } else if (octet === comma) {
+      values += 1
+      isKey = keys !== null
+    }
+    if (values > bounds.values)
+      throw new Problem('request.malformed', `The body holds more than ${bounds.values} values.`, { offset: i })
+  }
+}
+
+const endOfString = (octets: Buffer, start: number): number => {
+  for (let end = octets.indexOf(quote, start + 1); ; end = octets.indexOf(quote, end + 1)) {
+    if (end === -1) throw new Problem('request.malformed', 'A string has no end.', { offset: start })
+    let escapes = 0
+    while (octets[end - 1 - escapes] === backslash) escapes += 1
+    if (escapes % 2 === 0) return end
+  }
+}
+
+const assertKey = (octets: Buffer, start: number, end: number, keys: Set<string>): void => {
+  const key = octets.toString('latin1', start, end)
+  // An escape in a name could spell any of the others; none of our names needs one.
+  if (key.includes('\\'))
+    throw new Problem('request.malformed', 'A name of a field is written with escapes.', { offset: start })
+  if (forbiddenKeys.has(key))
+    throw new Problem('request.malformed', 'A name of a field is not accepted.', { offset: start })
+  if (keys.has(key)) throw new Problem('request.malformed', 'A field occurs twice.', { offset: start })
+  keys.add(key)
+}
+
+/** YAML's parser recurses; this bounds how deep, by brackets and by indentation, and how much there is of it. */
+const assertShallow = (octets: Buffer, bounds: DataBounds): void => {
+  let flow = 0
+  let values = 0
+  let indent = 0
+  for (let i = 0; i < octets.length; i++) {
+    const octet = octets[i]
+    if (octet === newline) indent = 0
+    // `- - a` and `? ? a` open levels on one line, so their marks count as indentation.
+    else if (indent >= 0 && (octet === space || octet === dash || octet === question)) indent += 1
+    else indent = -1
+    if (octet === openObject || octet === openArray) flow += 1
+    else if (flow > 0 && (octet === closeObject || octet === closeArray)) flow -= 1
+    else if (octet === comma || octet === newline) values += 1
+    if (flow > bounds.depth || indent > bounds.depth * widestIndent || values > bounds.values) {
+      throw new Problem('request.malformed', 'The body nests too deep or holds too many values.', { offset: i })
+    }
+  }
+}
+
+const yamlOptions = {
+  version: '1.2',
+  schema: 'core',
+  strict: true,
+  uniqueKeys: true,
+  merge: false,
+  resolveKnownTags: false,
+  stringKeys: true,
+  prettyErrors: false,
+} as const
+
+const forbiddenKeys = new Set(['__proto__', 'constructor', 'prototype'])
+
+const quote = 0x22
+const backslash = 0x5c
+const openObject = 0x7b
+const closeObject = 0x7d
+const openArray = 0x5b
+const closeArray = 0x5d
+const comma = 0x2c
+const newline = 0x0a
+const space = 0x20
+const dash = 0x2d
+const question = 0x3f
+const widestIndent = 8

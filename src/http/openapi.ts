@@ -1,0 +1,272 @@
+/** The description of the API, made from the routes themselves, and pages to read it with. */
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import type { FastifyContextConfig, RouteOptions } from 'fastify'
+import { type TSchema, Type } from 'typebox'
+
+import { type ProblemCode, problems } from '../errors.ts'
+import type { App } from './app.ts'
+import { problemType } from './problem.ts'
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Header fields that the call reads, with what they do: for the description only. */
+    headers?: Readonly<Record<string, string>>
+    /** The shape of the body, where another parser than the schema judges it. */
+    document?: TSchema
+    /** The shape of each of `items` in the body, where they are judged one by one. */
+    items?: TSchema
+  }
+}
+
+/** Collects every route that is registered from here on. `app.swagger()` is the description. */
+export const describeRoutes = (app: App): void => {
+  app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'Chancery',
+        version: '1',
+        description:
+          'An online certificate authority. Every error is a problem document (RFC 9457); `retryable` says whether the same request may succeed later, and `next` what to do.',
+        license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+      },
+      tags: [
+        { name: 'certificates', description: 'Issue, read and search certificates' },
+        { name: 'profiles', description: 'What certificates look like, and which names they may carry' },
+        { name: 'access', description: 'Who may ask' },
+        { name: 'records', description: 'What was turned down, and what happened' },
+        { name: 'authorities', description: 'What relying parties trust' },
+        { name: 'operations', description: 'Health, metrics, problems' },
+      ],
+      components: {
+        securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' } },
+        schemas: { Problem: Type.Unsafe(problemSchema) as object },
+      },
+    },
+    transform: ({ schema, url, route }) => ({ schema: describe(schema as DescribedSchema | undefined, route), url }),
+    transformObject: (documents) =>
+      condensed('openapiObject' in documents ? documents.openapiObject : documents.swaggerObject),
+  })
+  app.register(swaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: contentPolicy,
+    uiConfig: { docExpansion: 'list', deepLinking: true, validatorUrl: null },
+  })
+}
+
+interface DescribedSchema {
+  readonly hide?: boolean
+  readonly response?: Readonly<Record<string, TSchema & { readonly description?: string }>>
+  readonly querystring?: TSchema
+  readonly params?: TSchema
+  readonly body?: TSchema
+  readonly produces?: readonly string[]
+  readonly [key: string]: unknown
+}
+
+/** Adds to a route's schema what its declaration says: bodies, representations, credentials, and every problem. */
+const describe = (schema: DescribedSchema | undefined, route: RouteOptions): object => {
+  if (!schema || schema.hide) return { hide: true }
+  const config = route.config ?? {}
+  const headers = Object.entries(config.headers ?? {}).map(([name, description]) => [
+    name,
+    Type.String({ description }),
+  ])
+  return {
+    ...schema,
+    ...(schema.body && { body: { content: bodiesOf(schema.body, config) } }),
+    ...(headers.length > 0 && {
+      headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
+    }),
+    response: { ...answersOf(schema, config), ...problemsOf(schema, route) },
+    security: config.access === 'open' ? [] : config.access === 'optional' ? [{}, { token: [] }] : [{ token: [] }],
+    'x-roles': Array.isArray(config.access) ? config.access : [],
+  }
+}
+
+const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyContextConfig): object =>
+  Object.fromEntries(
+    accepts.map((type) => {
+      if (rawBodies[type] !== undefined)
+        return [type, { schema: { type: 'string', format: 'binary', description: rawBodies[type] } }]
+      if (items)
+        return [
+          type,
+          { schema: { ...body, properties: { items: { type: 'array', minItems: 1, maxItems: 1_000, items } } } },
+        ]
+      return [type, { schema: document ?? body }]
+    }),
+  )
+
+const answersOf = ({ response = {}, produces = [] }: DescribedSchema, { offers = [] }: FastifyContextConfig): object =>
+  Object.fromEntries(
+    Object.entries(response).map(([status, shape]) => {
+      const description = shape.description ?? 'Done'
+      if (status === '204') return [status, { type: 'null', description }]
+      const others = (status === '200' && offers.length > 0 && response['201'] ? [] : offers).filter(
+        (type) => type !== 'application/json',
+      )
+      const isText = 'type' in shape && shape.type === 'string'
+      const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
+      const content = [own, ...others.filter((type) => type !== own)].map((type) => [
+        type,
+        {
+          schema:
+            type === 'application/json'
+              ? shape
+              : { type: 'string', ...(type === 'application/pkix-cert' && { format: 'binary' }) },
+        },
+      ])
+      return [status, { description, content: Object.fromEntries(content) }]
+    }),
+  )
+
+/** One answer for each status, with the codes that this route can give there. */
+const problemsOf = (schema: DescribedSchema, route: RouteOptions): object => {
+  const byStatus = new Map<number, ProblemCode[]>()
+  for (const code of codesOf(schema, route)) {
+    const { status } = problems[code]
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code])
+  }
+  const answers = [...byStatus].filter(([status]) => schema.response?.[String(status)] === undefined)
+  return Object.fromEntries(answers.map(([status, codes]) => [String(status), problemAnswer(status, codes)]))
+}
+
+/** What a route declares, and what follows from its shape. */
+export const codesOf = (
+  schema: Pick<DescribedSchema, 'params' | 'querystring' | 'body'>,
+  { config = {} }: Pick<RouteOptions, 'config'>,
+): readonly ProblemCode[] => {
+  const { access, accepts = [], problems: declared = [], tooLarge = 'request.too_large' } = config
+  const codes: ProblemCode[] = [
+    ...declared,
+    'request.malformed',
+    'request.timeout',
+    'request.headers',
+    'overload.deadline',
+    'service.stopping',
+    'internal',
+  ]
+  if (access === 'optional') codes.push('auth.invalid')
+  if (Array.isArray(access)) codes.push('auth.missing', 'auth.invalid', 'auth.forbidden')
+  if (access !== 'open') codes.push('db.unavailable')
+  if (schema.params) codes.push('request.uri')
+  if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
+  return [...new Set(codes)]
+}
+
+const problemAnswer = (status: number, codes: readonly ProblemCode[]): object => {
+  const [first = 'internal'] = codes
+  const titles = codes.map((code) => `\`${code}\`: ${problems[code].title}`)
+  return {
+    description: titles.join('; '),
+    content: {
+      [problemType]: {
+        schema: {
+          allOf: [
+            { $ref: '#/components/schemas/Problem' },
+            {
+              type: 'object',
+              properties: { code: { type: 'string', enum: codes }, status: { type: 'integer', enum: [status] } },
+            },
+          ],
+          examples: [
+            {
+              type: `/problems/${first}`,
+              title: problems[first].title,
+              status,
+              detail: problems[first].title,
+              code: first,
+              retryable: problems[first].retryable,
+              next: problems[first].next,
+              requestId: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
+            },
+          ],
+        },
+      },
+    },
+  }
+}
+
+/** Paths in order, and each answer that several calls give in the same words written once. */
+const condensed = <T extends object>(document: T): T => {
+  const { paths = {}, components = {} } = document as Description
+  const uses = new Map<string, number>()
+  const answers = Object.values(paths).flatMap((path) => Object.values(path).map(({ responses }) => responses))
+  for (const answer of answers.flatMap(Object.values)) uses.set(nameOf(answer), (uses.get(nameOf(answer)) ?? 0) + 1)
+  const responses: Record<string, Answer> = {}
+  for (const answer of answers) {
+    for (const [status, response] of Object.entries(answer)) {
+      const name = nameOf(response)
+      if (name === '' || (uses.get(name) ?? 0) < 2) continue
+      responses[name] = response
+      answer[status] = { $ref: `#/components/responses/${name}` }
+    }
+  }
+  const sorted = <V>(record: Record<string, V>) =>
+    Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)))
+  return { ...document, components: { ...components, responses: sorted(responses) }, paths: sorted(paths) }
+}
+
+interface Answer {
+  readonly $ref?: string
+  readonly content?: { readonly [problemType]?: { readonly schema?: { readonly allOf?: readonly unknown[] } } }
+}
+
+interface Description {
+  readonly components?: object
+  readonly paths?: Record<string, Record<string, { readonly responses: Record<string, Answer> }>>
+}
+
+/** A problem answer is named by its codes; any other has no name. */
+const nameOf = ({ content }: Answer): string => {
+  const narrowed = content?.[problemType]?.schema?.allOf?.[1] as
+    | { properties: { code: { enum: readonly string[] } } }
+    | undefined
+  return narrowed?.properties.code.enum.join('-or-') ?? ''
+}
+
+const problemSchema = {
+  type: 'object',
+  required: ['type', 'title', 'status', 'detail', 'code', 'retryable', 'next', 'requestId'],
+  properties: {
+    type: { type: 'string', description: 'where the code is described, relative to the API' },
+    title: { type: 'string' },
+    status: { type: 'integer' },
+    detail: { type: 'string' },
+    code: { type: 'string', description: 'stable; what programs should look at' },
+    retryable: { type: 'boolean', description: 'may the same request succeed later without being changed?' },
+    retryAfter: { type: 'integer', description: 'seconds, as in Retry-After' },
+    offset: { type: 'integer', description: 'octets into the decoded input, where a parser stopped' },
+    violations: {
+      type: 'array',
+      items: {
+        type: 'object',
+        required: ['check', 'field', 'value', 'reason'],
+        properties: {
+          check: { type: 'string' },
+          field: { type: 'string' },
+          value: { type: 'string' },
+          reason: { type: 'string' },
+        },
+      },
+    },
+    checks: {
+      type: 'array',
+      items: { type: 'object' },
+      description: 'every check of a refused request, with its outcome',
+    },
+    next: { type: 'string', description: 'what to do' },
+    requestId: { type: 'string', description: 'what to tell the operator' },
+  },
+}
+
+const rawBodies: Readonly<Record<string, string>> = {
+  'application/pkcs10': 'a PKCS#10 request in DER (RFC 5967), or strict base64 of it; `profile` goes into the query',
+  'application/x-pem-file': 'one PEM CERTIFICATE REQUEST block; `profile` goes into the query',
+}
+
+/** Everything comes from this origin; swagger-ui sets styles inline. */
+const contentPolicy =
+  "default-src 'self'; base-uri 'self'; object-src 'none'; frame-ancestors 'none'; form-action 'self'; img-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'"

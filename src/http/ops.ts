@@ -1,0 +1,118 @@
+/** For those who run it: is it alive, can it issue, what does it measure; and what each problem means. */
+import type { FastifyReply } from 'fastify'
+import { Type } from 'typebox'
+
+import { hasRole } from '../ca/access.ts'
+import { Problem, problems } from '../errors.ts'
+import { closed } from './api/schemas.ts'
+import type { App } from './app.ts'
+import type { HttpDeps } from './deps.ts'
+import { describeProblem } from './problem.ts'
+
+const Readiness = Type.Object(
+  {
+    ready: Type.Boolean(),
+    checks: Type.Optional(
+      Type.Array(Type.Object({ name: Type.String(), ok: Type.Boolean(), reason: Type.String() }, closed), {
+        description: 'told to operators and administrators only',
+      }),
+    ),
+  },
+  closed,
+)
+
+const ProblemKindView = Type.Object(
+  {
+    type: Type.String(),
+    code: Type.String(),
+    status: Type.Integer(),
+    title: Type.String(),
+    retryable: Type.Boolean(),
+    next: Type.String(),
+  },
+  closed,
+)
+
+export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
+  app.get(
+    '/livez',
+    {
+      config: { access: 'open' },
+      schema: {
+        operationId: 'live',
+        summary: 'Does the event loop turn?',
+        tags: ['operations'],
+        response: { 200: Type.Object({ live: Type.Literal(true) }, closed) },
+      },
+    },
+    async () => ({ live: true as const }),
+  )
+
+  app.get(
+    '/readyz',
+    {
+      config: { access: 'optional' },
+      schema: {
+        operationId: 'ready',
+        summary: 'Can this instance issue?',
+        tags: ['operations'],
+        response: {
+          200: { ...Readiness, description: 'It can' },
+          503: { ...Readiness, description: 'It cannot, for now' },
+        },
+      },
+    },
+    async (request, reply) => {
+      const checks = await health.ready()
+      const ready = checks.every(({ ok }) => ok)
+      const { caller } = request
+      const told = caller !== null && (hasRole(caller, 'admin') || hasRole(caller, 'operator'))
+      const view = { ready, ...(told && { checks: checks.map(({ name, ok, reason }) => ({ name, ok, reason })) }) }
+      if (!ready) reply.header('retry-after', '1')
+      return reply.code(ready ? 200 : 503).send(view)
+    },
+  )
+
+  app.get(
+    '/metrics',
+    {
+      config: { access: ['operator', 'auditor', 'admin'] },
+      schema: {
+        operationId: 'metrics',
+        summary: 'Metrics in the Prometheus text format',
+        description: 'Give the scraper a token of a principal with the operator role.',
+        tags: ['operations'],
+        produces: ['text/plain'],
+        response: { 200: Type.String() },
+      },
+    },
+    async (_request, reply) =>
+      (reply as FastifyReply).type(metrics.registry.contentType).send(await metrics.registry.metrics()),
+  )
+
+  app.get(
+    '/problems/:code',
+    {
+      config: { access: 'open', problems: ['request.not_found'] },
+      schema: {
+        operationId: 'readProblem',
+        summary: 'What a problem code means',
+        tags: ['operations'],
+        params: Type.Object(
+          { code: Type.String({ maxLength: 64, examples: Object.keys(problems).slice(0, 1) }) },
+          closed,
+        ),
+        response: { 200: ProblemKindView },
+      },
+    },
+    async (request) => {
+      const kind = describeProblem(request.params.code)
+      if (!kind) throw new Problem('request.not_found', 'There is no problem with this code.')
+      return kind
+    },
+  )
+
+  app.get('/openapi.json', { config: { access: 'open' }, schema: { hide: true } }, async (_request, reply) =>
+    (reply as FastifyReply).type('application/json').send(JSON.stringify(app.swagger())),
+  )
+}

@@ -1,0 +1,203 @@
+/**
+ * Errors on their way out: whatever went wrong becomes one RFC 9457 document. A `Problem` says itself what the caller
+ * may know; Fastify's and Node's own errors are mapped by the tables below; anything else is a defect: a bare 500 and
+ * a line in the log. Nothing of what was sent comes back but places and the values that checks name.
+ */
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
+import type { Log } from '../telemetry.ts'
+
+export interface ProblemDocument {
+  readonly type: string
+  readonly title: string
+  readonly status: number
+  readonly detail: string
+  readonly code: ProblemCode
+  readonly retryable: boolean
+  readonly retryAfter?: number
+  readonly offset?: number
+  readonly violations?: readonly Violation[]
+  readonly next: string
+  readonly requestId: string
+}
+
+export const problemType = 'application/problem+json'
+
+/** The document for one problem (RFC 9457 3.1); `type` is the relative reference under which it is described. */
+export const documentOf = (problem: Problem, requestId: string): ProblemDocument => {
+  const { title, status, retryable, next } = problem.kind
+  const { violations, offset, extra } = problem.options
+  const retryAfter = retryAfterOf(problem)
+  return {
+    ...extra,
+    type: `/problems/${problem.code}`,
+    title,
+    status,
+    detail: problem.detail,
+    code: problem.code,
+    retryable,
+    ...(retryAfter !== undefined && { retryAfter }),
+    ...(offset !== undefined && { offset }),
+    ...(violations && { violations }),
+    next,
+    requestId,
+  }
+}
+
+/** What `GET /problems/<code>` says of a code; undefined for what is none. */
+export const describeProblem = (
+  code: string,
+): ({ readonly type: string; readonly code: string } & ProblemKind) | undefined =>
+  Object.hasOwn(problems, code) ? { type: `/problems/${code}`, code, ...problems[code as ProblemCode] } : undefined
+
+/** Turns anything thrown into a `Problem`. `tooLarge` is what this route calls a body beyond its bound. */
+export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_large'): Problem => {
+  if (isProblem(error)) return error
+  const code = codeOf(error)
+  const mapped = code === undefined ? undefined : httpErrors[code]
+  if (!mapped) return new Problem('internal', 'Something went wrong on our side.', { cause: error })
+  const [problemCode, detail] = mapped
+  return new Problem(problemCode === 'request.too_large' ? tooLarge : problemCode, detail)
+}
+
+/** Answers with a problem document and its headers. */
+export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
+  const document = documentOf(problem, reply.request.id)
+  reply.code(document.status).header('content-type', problemType)
+  if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
+  const challenge = challenges[problem.code]
+  if (challenge) reply.header('www-authenticate', challenge)
+  // `serializer` leaves the media type alone; Fastify would add a charset, which RFC 8259 does not define.
+  return reply.serializer(asIs).send(JSON.stringify(document))
+}
+
+/** Fastify's error handler. What the caller must not know goes to the log, under the id that the answer names. */
+export const openErrorHandler =
+  (log: Log) =>
+  (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const problem = toProblem(error, request.routeOptions.config.tooLarge)
+    request.problem = problem.code
+    const { cause } = problem.options
+    if (problem.kind.status >= 500 && cause !== undefined) {
+      const line = { event: 'request.failed', id: request.id, code: problem.code, cause: describeCause(cause) }
+      if (problem.kind.retryable) log.warn(line)
+      else log.error(line)
+    }
+    return sendProblem(reply, problem)
+  }
+
+/**
+ * Answers what Node's HTTP parser turned down, before any request exists, and closes the connection.
+ * A socket that is gone, or that has begun an answer already, is only destroyed.
+ */
+export const answerClientError = (error: NodeJS.ErrnoException, socket: Socket, requestId: string): void => {
+  if (error.code === 'ECONNRESET' || !socket.writable || isAnswering(socket)) {
+    socket.destroy()
+    return
+  }
+  const [code, detail] = clientErrors[error.code ?? ''] ?? clientErrors.default
+  const document = documentOf(new Problem(code, detail), requestId)
+  const body = JSON.stringify(document)
+  socket.end(
+    `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
+  )
+}
+
+/** An error as the log shows it: no properties that a driver has added, which may hold what was sent. */
+export const describeCause = (cause: unknown): Readonly<Record<string, unknown>> => {
+  if (!(cause instanceof Error)) return { type: typeof cause }
+  const { code } = cause as NodeJS.ErrnoException
+  return {
+    type: cause.name,
+    message: cause.message,
+    ...(code !== undefined && { code }),
+    stack: cause.stack,
+    ...(cause.cause !== undefined && { cause: describeCause(cause.cause) }),
+  }
+}
+
+/** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */
+export const schemaProblem = (errors: readonly SchemaError[], part: string): Problem => {
+  const violations = errors.slice(0, maxViolations).map((error) => schemaViolation(error, part))
+  const where = part === 'body' ? 'The body' : part === 'querystring' ? 'The query' : 'The path'
+  return new Problem('request.malformed', `${where} does not have the shape that this call takes.`, { violations })
+}
+
+export interface SchemaError {
+  readonly keyword: string
+  readonly instancePath: string
+  readonly params: Readonly<Record<string, unknown>>
+  readonly message?: string
+}
+
+const schemaViolation = (
+  { keyword, instancePath, params, message = 'is not valid' }: SchemaError,
+  part: string,
+): Violation => {
+  const unknown = keyword === 'additionalProperties' ? params.additionalProperty : undefined
+  const missing = keyword === 'required' ? params.missingProperty : undefined
+  const named = unknown ?? missing
+  const field = typeof named === 'string' && plainName.test(named) ? `${instancePath}/${named}` : instancePath
+  const reason = unknown !== undefined ? 'is not a known field' : missing !== undefined ? 'is missing' : message
+  return { check: `request.${part === 'querystring' ? 'query' : part}`, field, value: '', reason }
+}
+
+const retryAfterOf = (problem: Problem): number | undefined =>
+  problem.options.retryAfter ?? (problem.kind.status === 503 || problem.kind.status === 429 ? 1 : undefined)
+
+const codeOf = (error: unknown): string | undefined => {
+  const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
+  return typeof code === 'string' && Object.hasOwn(httpErrors, code) ? code : undefined
+}
+
+/** Node keeps the answer that a socket is in the middle of on the socket; two answers in one would be worse than none. */
+const isAnswering = (socket: Socket): boolean =>
+  (socket as Socket & { readonly _httpMessage?: { readonly headersSent: boolean } | null })._httpMessage
+    ?.headersSent === true
+
+const asIs = (payload: unknown): string => String(payload)
+
+type Mapped = readonly [ProblemCode, string]
+
+/** Errors that Fastify and Node raise about what a client sent. Tested against Fastify's own table. */
+export const httpErrors: Readonly<Record<string, Mapped>> = {
+  FST_ERR_NOT_FOUND: ['request.not_found', 'There is nothing at this path.'],
+  FST_ERR_VALIDATION: ['request.malformed', 'The request does not have the shape that this call takes.'],
+  FST_ERR_CTP_BODY_TOO_LARGE: ['request.too_large', 'The body is larger than this call takes.'],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: ['request.media_type', 'This call does not take this media type.'],
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['request.malformed', 'The body is not as long as Content-Length says.'],
+  FST_ERR_CTP_EMPTY_JSON_BODY: ['request.malformed', 'The body is empty.'],
+  FST_ERR_CTP_INVALID_JSON_BODY: ['request.malformed', 'The body is not JSON.'],
+  FST_ERR_CTP_INSTANCE_ALREADY_STARTED: ['internal', 'Something went wrong on our side.'],
+  FST_ERR_ROUTE_MISSING_CONTENT_TYPE: ['request.media_type', 'The request has no Content-Type.'],
+  FST_ERR_BAD_URL: ['request.malformed', 'The path is not a well-formed URL.'],
+  FST_ERR_INVALID_URL: ['request.malformed', 'The path is not a well-formed URL.'],
+  FST_ERR_MAX_PARAM_LENGTH: ['request.uri', 'A name in the path is longer than any name can be.'],
+  FST_ERR_HANDLER_TIMEOUT: ['overload.deadline', 'There was no answer within the deadline of this call.'],
+  ECONNRESET: ['request.malformed', 'The connection ended before the body did.'],
+  ERR_STREAM_PREMATURE_CLOSE: ['request.malformed', 'The connection ended before the body did.'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['request.timeout', 'The request did not arrive in time.'],
+}
+
+/** What Node's parser says before there is a request. */
+export const clientErrors: Readonly<Record<string, Mapped>> & { readonly default: Mapped } = {
+  HPE_HEADER_OVERFLOW: ['request.headers', 'The header fields are larger than 16 KiB.'],
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: ['request.too_large', 'The chunk extensions are too large.'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['request.timeout', 'The request did not arrive within ten seconds.'],
+  default: ['request.malformed', 'This is not HTTP/1.1 as RFC 9112 has it.'],
+}
+
+/** RFC 6750 3. */
+const challenges: Partial<Record<ProblemCode, string>> = {
+  'auth.missing': 'Bearer realm="chancery"',
+  'auth.invalid': 'Bearer realm="chancery", error="invalid_token"',
+  'auth.forbidden': 'Bearer realm="chancery", error="insufficient_scope"',
+}
+
+const maxViolations = 20
+const plainName = /^[A-Za-z][A-Za-z0-9_-]{0,31}$/

@@ -1,0 +1,47 @@
+/**
+ * The public listener: what relying parties fetch without being anyone, over plain HTTP as RFC 5280 8 expects, since
+ * everything served here is signed. It reads and nothing else. CRLs and OCSP will be routes beside `issuers`.
+ */
+import { createHash } from 'node:crypto'
+
+import { Type } from 'typebox'
+
+import { Problem } from '../../errors.ts'
+import { closed } from '../api/schemas.ts'
+import { type App, newApp } from '../app.ts'
+import type { PublicDeps } from '../deps.ts'
+
+export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
+  const app = newApp(deps)
+  app.addHook('onRequest', (request, _reply, done) => {
+    request.pattern = request.routeOptions.url ?? ''
+    done()
+  })
+  issuerRoutes(app, deps)
+  await app.ready()
+  return app
+}
+
+/** RFC 5280 4.2.2.1: the certificate that caIssuers points to, DER. */
+const issuerRoutes = (app: App, { records }: PublicDeps): void => {
+  app.get(
+    '/issuers/:file',
+    {
+      config: { access: 'open' },
+      exposeHeadRoute: true,
+      schema: { params: Type.Object({ file: Type.String({ pattern: fileName, maxLength: 67 }) }, closed) },
+    },
+    async (request, reply) => {
+      const name = request.params.file.slice(0, -suffix.length)
+      const issuer = (await records.issuers()).find((candidate) => candidate.name === name)
+      if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+      const tag = `"${createHash('sha256').update(issuer.certificate).digest('hex')}"`
+      reply.header('etag', tag).header('cache-control', 'public, max-age=3600')
+      if (request.headers['if-none-match'] === tag) return reply.code(304).send()
+      return reply.type('application/pkix-cert').send(issuer.certificate)
+    },
+  )
+}
+
+const suffix = '.cer'
+const fileName = '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.]cer$'

@@ -1,0 +1,239 @@
+/**
+ * What Chancery measures: every metric in one table, on a registry that is passed in. What lies on the path of a
+ * request adds to plain arrays and costs tens of nanoseconds; prom-client only reads them when somebody asks.
+ */
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
+
+import { collectDefaultMetrics, type Registry } from 'prom-client'
+
+import type { Meter, Stage } from './ca/meter.ts'
+
+export interface Metrics extends Meter {
+  readonly registry: Registry
+  /** One stage outside the issuance cycle. */
+  stage(stage: Stage, seconds: number): void
+  /** How an issuance ended; the cycle counts `issued` and `refused` itself. */
+  ended(profile: string, outcome: 'replayed' | 'failed'): void
+  answered(route: string, status: number, seconds: number): void
+  query(statement: string, seconds: number, failed: boolean): void
+  /** A number that is looked up when somebody asks: pool sizes, queue depths. */
+  watch(gauge: GaugeName, label: string, read: () => number): void
+}
+
+type Kind = 'counter' | 'gauge' | 'histogram'
+
+interface Definition {
+  readonly kind: Kind
+  readonly help: string
+  readonly labels: readonly string[]
+  readonly buckets?: readonly number[]
+}
+
+const seconds = [
+  0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+]
+const sizes = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]
+
+/** Every metric of our own. docs/operations.md names them; the process's and Node's defaults come beside them. */
+export const metricTable = {
+  chancery_issuances_total: {
+    kind: 'counter',
+    help: 'Requests to issue, by how they ended.',
+    labels: ['profile', 'outcome'],
+  },
+  chancery_refusals_total: { kind: 'counter', help: 'Requests turned down, by problem code.', labels: ['code'] },
+  chancery_stage_seconds: {
+    kind: 'histogram',
+    help: 'Time in each stage of an issuance.',
+    labels: ['stage'],
+    buckets: seconds,
+  },
+  chancery_batch_size: {
+    kind: 'histogram',
+    help: 'Requests that shared one transaction.',
+    labels: ['batch'],
+    buckets: sizes,
+  },
+  chancery_key_seconds: { kind: 'histogram', help: 'Time of a signing operation.', labels: ['key'], buckets: seconds },
+  chancery_key_faults_total: { kind: 'counter', help: 'Signing operations that failed.', labels: ['key', 'fault'] },
+  chancery_database_seconds: {
+    kind: 'histogram',
+    help: 'Time of a database statement.',
+    labels: ['statement'],
+    buckets: seconds,
+  },
+  chancery_database_faults_total: { kind: 'counter', help: 'Database statements that failed.', labels: ['statement'] },
+  chancery_database_connections: { kind: 'gauge', help: 'Connections of the pool, by state.', labels: ['state'] },
+  chancery_queue_depth: { kind: 'gauge', help: 'Requests under way or waiting, by queue.', labels: ['queue'] },
+  chancery_event_loop_delay_seconds: {
+    kind: 'gauge',
+    help: 'Delay of the event loop since the last reading.',
+    labels: ['quantile'],
+  },
+  chancery_http_requests_total: { kind: 'counter', help: 'Requests answered.', labels: ['route', 'status'] },
+  chancery_http_seconds: {
+    kind: 'histogram',
+    help: 'Time from a request to the end of its answer.',
+    labels: ['route'],
+    buckets: seconds,
+  },
+} as const satisfies Readonly<Record<string, Definition>>
+
+export type MetricName = keyof typeof metricTable
+export type GaugeName = 'chancery_database_connections' | 'chancery_queue_depth'
+
+/** Registers everything on `registry` and returns what the service writes to. */
+export const openMetrics = (registry: Registry): Metrics => {
+  collectDefaultMetrics({ register: registry })
+  const series = (name: MetricName): Series => openSeries(registry, name)
+  const issuances = series('chancery_issuances_total')
+  const refusals = series('chancery_refusals_total')
+  const stages = series('chancery_stage_seconds')
+  const batches = series('chancery_batch_size')
+  const keys = series('chancery_key_seconds')
+  const keyFaults = series('chancery_key_faults_total')
+  const statements = series('chancery_database_seconds')
+  const statementFaults = series('chancery_database_faults_total')
+  const requests = series('chancery_http_requests_total')
+  const answers = series('chancery_http_seconds')
+  const gauges = {
+    chancery_database_connections: series('chancery_database_connections'),
+    chancery_queue_depth: series('chancery_queue_depth'),
+  }
+  watchEventLoop(series('chancery_event_loop_delay_seconds'))
+  return {
+    registry,
+    laps: () => {
+      let last = performance.now()
+      return (ended) => {
+        const now = performance.now()
+        stages.observe((now - last) / 1000, ended)
+        last = now
+      }
+    },
+    stage: (stage, duration) => stages.observe(duration, stage),
+    issued: (profile) => issuances.add(1, profile, 'issued'),
+    refused: (profile, code) => {
+      issuances.add(1, profile, 'refused')
+      refusals.add(1, code)
+    },
+    ended: (profile, outcome) => issuances.add(1, profile, outcome),
+    batch: (kind, size) => batches.observe(size, kind),
+    keyOperation: (key, duration, fault) => {
+      keys.observe(duration, key)
+      if (fault !== undefined) keyFaults.add(1, key, fault)
+    },
+    query: (statement, duration, failed) => {
+      statements.observe(duration, statement)
+      if (failed) statementFaults.add(1, statement)
+    },
+    answered: (route, status, duration) => {
+      requests.add(1, route, String(status))
+      answers.observe(duration, route)
+    },
+    watch: (gauge, label, read) => gauges[gauge].watch(read, label),
+  }
+}
+
+interface Series {
+  add(amount: number, first: string, second?: string): void
+  observe(value: number, label: string): void
+  watch(read: () => number, label: string): void
+}
+
+interface Sample {
+  readonly labels: Readonly<Record<string, string | number>>
+  readonly value: number
+  readonly metricName?: string
+}
+
+interface Cell {
+  readonly labels: Readonly<Record<string, string>>
+  value: number
+  /** For histograms: how many fell into each bucket, and beyond the last. */
+  readonly buckets: Float64Array
+  count: number
+  read?: () => number
+}
+
+/** One metric with all its label values. The number of those is bounded: a label never comes from outside unchecked. */
+const openSeries = (registry: Registry, name: MetricName): Series => {
+  const { kind, help, labels, buckets = [] }: Definition = metricTable[name]
+  const cells = new Map<string, Cell>()
+  const cellOf = (first: string, second?: string): Cell => {
+    const key = second === undefined ? first : `${first}\n${second}`
+    const known = cells.get(key)
+    if (known) return known
+    const [labelOne = 'label', labelTwo = 'label'] = labels
+    if (cells.size >= maxCells && first !== overflow)
+      return cellOf(overflow, second === undefined ? undefined : overflow)
+    const cell = {
+      labels: second === undefined ? { [labelOne]: first } : { [labelOne]: first, [labelTwo]: second },
+      value: 0,
+      buckets: new Float64Array(buckets.length + 1),
+      count: 0,
+    }
+    cells.set(key, cell)
+    return cell
+  }
+  const samples = (): Sample[] =>
+    [...cells.values()].flatMap((cell) => samplesOf(name, cell, kind === 'histogram' ? buckets : undefined))
+  // prom-client asks a metric only for this when it writes or reads a registry.
+  const metric = {
+    name,
+    help,
+    type: kind,
+    aggregator: 'sum',
+    get: async () => ({ name, help, type: kind, aggregator: 'sum', values: samples() }),
+  }
+  registry.registerMetric(metric as unknown as Parameters<Registry['registerMetric']>[0])
+  return {
+    add: (amount, first, second) => {
+      cellOf(first, second).value += amount
+    },
+    observe: (value, label) => {
+      const cell = cellOf(label)
+      let i = 0
+      while (i < buckets.length && value > (buckets[i] ?? 0)) i += 1
+      cell.buckets[i] = (cell.buckets[i] ?? 0) + 1
+      cell.value += value
+      cell.count += 1
+    },
+    watch: (read, label) => {
+      cellOf(label).read = read
+    },
+  }
+}
+
+const samplesOf = (name: string, cell: Cell, buckets: readonly number[] | undefined): Sample[] => {
+  const { labels } = cell
+  if (!buckets) return [{ labels, value: cell.read ? cell.read() : cell.value }]
+  let below = 0
+  const counted = buckets.map((le, i) => {
+    below += cell.buckets[i] ?? 0
+    return { labels: { ...labels, le }, value: below, metricName: `${name}_bucket` }
+  })
+  return [
+    ...counted,
+    { labels: { ...labels, le: '+Inf' }, value: cell.count, metricName: `${name}_bucket` },
+    { labels, value: cell.value, metricName: `${name}_sum` },
+    { labels, value: cell.count, metricName: `${name}_count` },
+  ]
+}
+
+const watchEventLoop = (series: Series): void => {
+  const delay = monitorEventLoopDelay({ resolution: 10 })
+  delay.enable()
+  const read = (nanoseconds: number): number =>
+    Number.isFinite(nanoseconds) ? Math.max(0, nanoseconds / 1e9 - 0.01) : 0
+  series.watch(() => read(delay.percentile(50)), '0.5')
+  series.watch(() => read(delay.percentile(99)), '0.99')
+  series.watch(() => {
+    const max = read(delay.max)
+    delay.reset()
+    return max
+  }, '1')
+}
+
+const maxCells = 2_000
+const overflow = 'other'
