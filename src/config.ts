@@ -1,11 +1,14 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { type Address, type LogLevel, type SettingKey, settings } from './config/settings.ts'
 import { gather } from './config/sources.ts'
+import type { Name } from './x509/names.ts'
 
 export interface Config {
   readonly mode: 'development' | 'production'
   readonly dataDir: string
   readonly listen: Address
+  /** Of the API's own certificate. */
+  readonly names: readonly Name[]
   readonly publicListen: Address
   /** Without a slash at its end. */
   readonly publicUrl: string
@@ -24,6 +27,7 @@ export interface Config {
   }
   readonly limits: {
     readonly queue: number
+    readonly connections: number
     readonly requestDeadlineMs: number
     readonly signingDeadlineMs: number
     readonly clockToleranceMs: number
@@ -73,6 +77,7 @@ const shape = (values: Readonly<Record<string, unknown>>): Config => {
     mode,
     dataDir: value('dataDir'),
     listen: value('listen'),
+    names: value('names'),
     publicListen: listen,
     publicUrl: value('publicUrl') ?? (listen && `http://${formatAddress(listen)}`),
     database: {
@@ -85,6 +90,7 @@ const shape = (values: Readonly<Record<string, unknown>>): Config => {
     keys: { ...given('passphrase', 'passphrase'), allowSoftware: value('allowSoftware') },
     limits: {
       queue: value('queue'),
+      connections: value('connections'),
       requestDeadlineMs: value('requestDeadlineMs'),
       signingDeadlineMs: value('signingDeadlineMs'),
       clockToleranceMs: value('clockToleranceMs'),
@@ -173,7 +179,9 @@ const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 
 const sameRole = (one: string, other: string): boolean => roleOf(one) === roleOf(other)
-const roleOf = (text: string): string => {
+
+/** The role that a PostgreSQL URL connects as. */
+export const roleOf = (text: string): string => {
   const url = new URL(text.replace('@/', '@socket/'))
   return url.searchParams.get('user') ?? decodeURIComponent(url.username)
 }

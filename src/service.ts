@@ -31,7 +31,6 @@ import { openRecords } from './store/records.ts'
 import { type EntryCodec, openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
-import { parseName } from './x509/names.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 
 export interface ServiceDeps {
@@ -117,7 +116,7 @@ export const openService = async (stores: Stores, openKey: ServiceDeps['openKey'
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
   const own = await openOwnCertificate(stores, issuance)
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
-  const app = await openApp({ ...http, issuance, policies, access, health, clock, tls: own.current() })
+  const app = await openApp({ ...http, recordRefusal: recorder.recordRefusal, issuance, policies, access, health, clock, tls: own.current() })
   const publicApp = await openPublicApp(http)
   const schedule = openSchedule(
     [
@@ -134,7 +133,7 @@ export const openService = async (stores: Stores, openKey: ServiceDeps['openKey'
     issuance,
     issuers,
     reconcile: endOpen,
-    listen: async () => ({ api: await app.listen(config.listen), public: await publicApp.listen(config.publicListen) }),
+    listen: async () => ({ api: await app.listen({ ...config.listen }), public: await publicApp.listen({ ...config.publicListen }) }),
     close: async () => {
       stopping = true
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
@@ -165,7 +164,7 @@ const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuan
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
   const grant = { id: 'own', principal, role: 'requester', profiles: [profile], names: null, createdAt: clock(), createdBy: principal } as const
   const caller: Caller = { principal, token: 'own', grants: [grant] }
-  const names = ownNames(config)
+  const { names } = config
   const issue = (): Promise<ServerCertificate> => issueOwnCertificate({ issuance, caller, profile, names })
   let certificate = await issue()
   return {
@@ -179,27 +178,23 @@ const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuan
   }
 }
 
-/** Names of our own HTTPS certificate, as dns or ip names. */
-export const ownNames = ({ names }: Pick<Config, 'names'>) => names.map((name) => parseName(isAddress(name) ? 'ip' : 'dns', name))
-
 /** The profile of our own certificate: exactly the configured names, for a day. */
-export const ownProfile = (config: Pick<Config, 'names'>, authority: string): object => {
-  const byKind = (kind: string): string[] => ownNames(config).filter((name) => name.kind === kind).map((name) => name.value)
-  const dns = byKind('dns')
-  const ip = byKind('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
+export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string): object => {
+  const values = (kind: string): string[] => names.filter((name) => name.kind === kind).map((name) => name.value)
+  const dns = values('dns')
+  const ip = values('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
   return {
     name: own.profile,
     authority,
     validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
     keys: [{ ec: ['P-256'] }],
+    subject: { others: 'refuse' },
     names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },
     keyUsage: ['digitalSignature'],
     extendedKeyUsage: ['serverAuth'],
     revocation: ['crl', 'ocsp'],
   }
 }
-
-const isAddress = (name: string): boolean => name.includes(':') || /^[0-9.]+$/.test(name)
 
 /** Fastify's types do not tell that this server is an HTTPS one. */
 const secureContextOf = (app: App): { setSecureContext(options: ServerCertificate): void } =>

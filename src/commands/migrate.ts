@@ -1,9 +1,8 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
-import type { Config } from '../config.ts'
+import { type Config, roleOf } from '../config.ts'
 import { migrate } from '../store/migrate.ts'
 import { openDatabase } from '../store/database.ts'
 import type { Log } from '../telemetry.ts'
-import { roleOf } from './serve.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */
 export const runMigrate = async (config: Config, log: Log): Promise<number> => {

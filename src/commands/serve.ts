@@ -1,7 +1,7 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Config } from '../config.ts'
+import { type Config, roleOf } from '../config.ts'
 import { openService, openStores, type Service } from '../service.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
@@ -62,8 +62,6 @@ const openPostgres = async (config: Config, log: Log): Promise<{ readonly url: s
   if (config.mode === 'development') await migrate({ ownerUrl: migrationUrl ?? url, servingRole: roleOf(url), log })
   return { url, close: async () => {} }
 }
-
-export const roleOf = (url: string): string => decodeURIComponent(new URL(url).username)
 
 const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {
   const lines = [

@@ -1,3 +1,6 @@
+import { isProblem } from '../errors.ts'
+import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
+
 /**
  * Every setting, in one table: its name in the environment, its place in the YAML file, how it is read, what it is
  * when nobody says, and what it guards. `docs/configuration.md` is made from this table and compared in the tests.
@@ -52,6 +55,14 @@ const table = {
     form: '`host:port`',
     standard: '127.0.0.1:8443',
     about: 'The API: HTTPS, with a certificate that Chancery issues to itself and renews.',
+  },
+  names: {
+    env: 'CHANCERY_NAMES',
+    path: 'names',
+    read: hostNames,
+    form: 'names and addresses, with commas',
+    standard: 'localhost,127.0.0.1,::1',
+    about: 'Under which clients reach the API: what its HTTPS certificate says, and nothing else.',
   },
   publicListen: {
     env: 'CHANCERY_PUBLIC_LISTEN',
@@ -139,6 +150,14 @@ const table = {
     form: '1 to 100000',
     standard: '512',
     about: 'Requests under way; further ones get 503 and Retry-After before latency grows.',
+  },
+  connections: {
+    env: 'CHANCERY_CONNECTIONS',
+    path: 'limits.connections',
+    read: whole(16, 1_000_000),
+    form: '16 to 1000000',
+    standard: '4096',
+    about: 'Sockets open at once on each listener; further ones are closed unanswered.',
   },
   requestDeadlineMs: {
     env: 'CHANCERY_REQUEST_DEADLINE',
@@ -250,6 +269,17 @@ function address(value: string): Address {
   const port = Number(digits)
   if (host === undefined || !(port <= 65_535)) throw new Error('is not host:port, like 127.0.0.1:8443 or [::1]:8443')
   return { host, port }
+}
+
+/** Names and addresses, each in its normal form: the profile of our own certificate is made of them. */
+function hostNames(value: string): readonly Name[] {
+  try {
+    const names = value.split(',').map((name) => name.trim()).map((name) => parseName(isAddressLiteral(name) ? 'ip' : 'dns', name))
+    assertNames(names)
+    return names
+  } catch (error) {
+    throw new Error(`is not a list of host names and addresses: ${isProblem(error) ? error.detail : 'it is malformed'}`)
+  }
 }
 
 function httpUrl(value: string): string {
