@@ -10,7 +10,7 @@ const plan = 'cd'.repeat(32)
 const serial = '40'.padEnd(32, '0')
 
 /** One of each type; a type that is missing here does not compile. */
-const examples: { readonly [T in RollEvent['type']]: Extract<RollEvent, { type: T }> } = {
+const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type: T } } = {
   'certificate.issued': { type: 'certificate.issued', serial, certificate: 'MIIB', issuer: 'default', principal: 'ci', profile, request: digest, plan },
   'issuance.abandoned': {
     type: 'issuance.abandoned',
