@@ -1,0 +1,658 @@
+import t from 'tap'
+
+import type { ProblemCode } from '../../src/errors.ts'
+import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
+import type { Profile } from '../../src/policy/profile.ts'
+import type { Subject } from '../../src/x509/subject.ts'
+import { ask, commonName, context, csrOf, keyOf, namesOf, profileOf } from './requests.ts'
+
+const www = namesOf('dns:www.example.com')
+const at = (seconds: string): Context => ({ ...context, now: new Date(seconds) })
+
+const planOf = (decision: Decision) => {
+  if (!decision.allowed) throw new Error(JSON.stringify(decision.violations))
+  return decision.plan
+}
+const failed = (decision: Decision): readonly string[] =>
+  decision.checks.filter(({ outcome }) => outcome === 'failed').map(({ check, value }) => `${check} ${value}`)
+
+t.test(
+  'an allowed request becomes a plan that names its profile and takes only names and key from the request',
+  async (t) => {
+    const profile = profileOf()
+    const decision = decide(profile, ask({ names: www, subject: commonName('www.example.com') }), context)
+    t.same(planOf(decision), {
+      profile: { name: 'test', version: 1, sha256: profile.sha256 },
+      authority: 'default',
+      subject: commonName('www.example.com'),
+      names: www,
+      notBefore: new Date('2030-06-01T12:00:00Z'),
+      notAfter: new Date('2030-06-02T11:59:59Z'),
+      key: keyOf('ec-p256'),
+      keyUsage: ['digitalSignature'],
+      extendedKeyUsage: ['serverAuth'],
+      revocation: ['crl', 'ocsp'],
+    })
+    t.same(decision.notes, [])
+    t.ok(decision.checks.every(({ outcome }) => outcome !== 'failed'))
+  },
+)
+
+/** What is refused: by which check, as which problem. */
+const refusals: readonly (readonly [string, Profile, Ask, readonly string[], ProblemCode])[] = [
+  [
+    'a key type that is not listed',
+    profileOf(),
+    ask({ names: www, key: keyOf('ed25519') }),
+    ['key.type ed25519'],
+    'key.type',
+  ],
+  [
+    'an RSA key that is too small',
+    profileOf({ keys: [{ rsa: { min: 3072, max: 4096 } }] }),
+    ask({ names: www, key: keyOf('rsa', 2048) }),
+    ['key.size 2048'],
+    'key.size',
+  ],
+  [
+    'an RSA key that is too large',
+    profileOf({ keys: [{ rsa: { min: 2048, max: 4096 } }] }),
+    ask({ names: www, key: keyOf('rsa', 8192) }),
+    ['key.size 8192'],
+    'key.size',
+  ],
+  [
+    'a name that matches nothing',
+    profileOf(),
+    ask({ names: namesOf('dns:www.example.com', 'dns:evil.org') }),
+    ['names.dns.allow evil.org'],
+    'san.forbidden',
+  ],
+  [
+    'a name of a kind without rule',
+    profileOf(),
+    ask({ names: namesOf('ip:10.0.0.1') }),
+    ['names.ip.allow 10.0.0.1'],
+    'san.forbidden',
+  ],
+  [
+    'a denied name, although allowed',
+    profileOf({ names: { dns: { allow: ['*.example.com'], deny: ['admin.example.com'] } } }),
+    ask({ names: namesOf('dns:admin.example.com') }),
+    ['names.dns.deny admin.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'a wildcard that covers a denied name',
+    profileOf({ names: { dns: { allow: ['*.example.com'], deny: ['admin.example.com'], wildcards: true } } }),
+    ask({ names: namesOf('dns:*.example.com') }),
+    ['names.dns.deny *.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'a wildcard without the flag',
+    profileOf(),
+    ask({ names: namesOf('dns:*.example.com') }),
+    ['names.dns.wildcard *.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'a wildcard wider than the pattern',
+    profileOf({ names: { dns: { allow: ['www.example.com'], wildcards: true } } }),
+    ask({ names: namesOf('dns:*.example.com') }),
+    ['names.dns.allow *.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'an underscore without the flag',
+    profileOf(),
+    ask({ names: namesOf('dns:a_b.example.com') }),
+    ['names.dns.underscore a_b.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'an xn-- label without the flag',
+    profileOf(),
+    ask({ names: namesOf('dns:xn--bcher-kva.example.com') }),
+    ['names.dns.internationalized xn--bcher-kva.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'an xn-- label that mixes scripts',
+    profileOf({ names: { dns: { allow: ['*.example.com'], internationalized: true } } }),
+    ask({ names: namesOf('dns:xn--pple-43d.example.com') }),
+    ['names.dns.script xn--pple-43d.example.com'],
+    'san.forbidden',
+  ],
+  [
+    'more names of a kind than its max',
+    profileOf({ names: { dns: { allow: ['*.example.com'], max: 1 } } }),
+    ask({ names: namesOf('dns:a.example.com', 'dns:b.example.com') }),
+    ['names.dns.max 2'],
+    'san.count',
+  ],
+  [
+    'more names than the max of all',
+    profileOf({ names: { dns: { allow: ['*.example.com'] }, max: 1 } }),
+    ask({ names: namesOf('dns:a.example.com', 'dns:b.example.com') }),
+    ['names.max 2'],
+    'san.count',
+  ],
+  [
+    'a name twice',
+    profileOf(),
+    ask({ names: namesOf('dns:a.example.com', 'dns:a.example.com') }),
+    ['names.unique a.example.com'],
+    'san.duplicate',
+  ],
+  [
+    'no name of a required kind',
+    profileOf({ names: { dns: { allow: ['*.example.com'] }, ip: { allow: ['::1'] }, require: ['dns'] } }),
+    ask({ names: namesOf('ip:::1') }),
+    ['names.require '],
+    'san.required',
+  ],
+  ['neither subject nor names', profileOf(), ask({}), ['subject.present '], 'san.required'],
+  [
+    'a common name that is no name',
+    profileOf(),
+    ask({ names: www, subject: commonName('evil.org') }),
+    ['names.commonName evil.org'],
+    'subject.forbidden',
+  ],
+  [
+    'an attribute that the profile does not name',
+    profileOf(),
+    ask({ names: www, subject: [{ type: 'organization', value: 'Evil' }] }),
+    ['subject.others Evil'],
+    'subject.forbidden',
+  ],
+  [
+    'another value than the fixed one',
+    profileOf({ subject: { others: 'drop', organization: { fixed: 'Good' } } }),
+    ask({ names: www, subject: [{ type: 'organization', value: 'Evil' }] }),
+    ['subject.organization Evil'],
+    'subject.forbidden',
+  ],
+  [
+    'a value that matches no pattern',
+    profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:*' } } }),
+    ask({ names: www, subject: commonName('system:node:a:b') }),
+    ['subject.commonName system:node:a:b'],
+    'subject.forbidden',
+  ],
+  [
+    'a missing value that has a pattern',
+    profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:*' } } }),
+    ask({ names: www }),
+    ['subject.commonName '],
+    'subject.forbidden',
+  ],
+  [
+    'more values than the max',
+    profileOf({ subject: { others: 'drop', organization: { from: 'csr', match: '**' } } }),
+    ask({
+      names: www,
+      subject: [
+        { type: 'organization', value: 'A' },
+        { type: 'organization', value: 'B' },
+      ],
+    }),
+    ['subject.organization 2'],
+    'subject.forbidden',
+  ],
+  [
+    'system:masters, although dropped',
+    profileOf({ subject: { others: 'drop' } }),
+    ask({ names: www, subject: [{ type: 'organization', value: 'system:masters' }] }),
+    ['subject.systemMasters system:masters'],
+    'subject.forbidden',
+  ],
+  [
+    'system:masters, although a pattern matches it',
+    profileOf({ subject: { others: 'drop', organization: { from: 'csr', match: 'system:*' } } }),
+    ask({ names: www, subject: [{ type: 'organization', value: 'system:masters' }] }),
+    ['subject.systemMasters system:masters'],
+    'subject.forbidden',
+  ],
+  [
+    'a key usage outside the profile',
+    profileOf(),
+    ask({ names: www, keyUsage: ['digitalSignature', 'contentCommitment'] }),
+    ['keyUsage.allow contentCommitment'],
+    'ext.usage',
+  ],
+  [
+    'a CA usage',
+    profileOf(),
+    ask({ names: www, keyUsage: ['keyCertSign', 'cRLSign'] }),
+    ['keyUsage.allow keyCertSign', 'keyUsage.allow cRLSign'],
+    'ext.usage',
+  ],
+  [
+    'keyEncipherment with RSA outside the profile',
+    profileOf({ keys: [{ rsa: { min: 2048, max: 4096 } }] }),
+    ask({ names: www, key: keyOf('rsa'), keyUsage: ['keyEncipherment'] }),
+    ['keyUsage.allow keyEncipherment'],
+    'ext.usage',
+  ],
+  ['an empty key usage', profileOf(), ask({ names: www }, { keyUsage: [] }), ['keyUsage.allow '], 'ext.usage'],
+  [
+    'an extended key usage outside the profile',
+    profileOf(),
+    ask({ names: www, extendedKeyUsage: ['serverAuth', 'clientAuth'] }),
+    ['extendedKeyUsage.allow clientAuth'],
+    'ext.usage',
+  ],
+  [
+    'any extended key usage',
+    profileOf(),
+    ask({ names: www, extendedKeyUsage: ['2.5.29.37.0'] }),
+    ['extendedKeyUsage.allow 2.5.29.37.0'],
+    'ext.usage',
+  ],
+  [
+    'an empty extended key usage',
+    profileOf(),
+    ask({ names: www }, { extendedKeyUsage: [] }),
+    ['extendedKeyUsage.allow '],
+    'ext.usage',
+  ],
+  [
+    'a validity over the max by one second',
+    profileOf(),
+    ask({ names: www }, { validity: 30 * 86_400 + 1 }),
+    ['validity.max 2592001'],
+    'validity.forbidden',
+  ],
+  [
+    'a validity of part of a second',
+    profileOf(),
+    ask({ names: www }, { validity: 3600.5 }),
+    ['validity.min 3600.5'],
+    'validity.forbidden',
+  ],
+  ['no validity', profileOf(), ask({ names: www }, { validity: 0 }), ['validity.min 0'], 'validity.forbidden'],
+  [
+    'a negative validity',
+    profileOf(),
+    ask({ names: www }, { validity: -3600 }),
+    ['validity.min -3600'],
+    'validity.forbidden',
+  ],
+  [
+    'a validity that is not a number',
+    profileOf(),
+    ask({ names: www }, { validity: Number.NaN }),
+    ['validity.min NaN', 'validity.max NaN', 'validity.issuer NaN'],
+    'validity.forbidden',
+  ],
+  [
+    'a validity that ends before now',
+    profileOf({ validity: { default: '24h', max: '30d', backdate: '5m' } }),
+    ask({ names: www }, { validity: 300 }),
+    ['validity.min 300'],
+    'validity.forbidden',
+  ],
+  [
+    'a name not tied to the caller',
+    profileOf({ bind: [{ id: 'own', names: 'dns', firstLabel: { of: 'principal' } }] }),
+    ask({ names: www }),
+    ['bind.own www.example.com'],
+    'policy.bind',
+  ],
+]
+
+for (const [what, profile, request, checks, code] of refusals) {
+  t.test(`${what} is refused`, async (t) => {
+    const decision = decide(profile, request, context)
+    t.same(failed(decision), checks)
+    t.match(decision, { allowed: false, code })
+    if (decision.allowed) return
+    t.same(
+      decision.violations.map(({ check, value }) => `${check} ${value}`),
+      checks,
+    )
+    const problem = refusal(decision)
+    t.equal(problem.code, code)
+    t.equal(problem.options.violations, decision.violations)
+    t.equal(problem.options.extra?.checks, decision.checks)
+  })
+}
+
+t.test('one bad name among many refuses the whole request, wherever it stands (incident 31)', async (t) => {
+  const good = Array.from({ length: 100 }, (_, i) => `dns:n${i}.example.com`)
+  for (const index of good.keys()) {
+    const names = namesOf(...good.with(index, 'dns:evil.org'))
+    t.same(failed(decide(profileOf(), ask({ names }), context)), ['names.dns.allow evil.org'])
+  }
+  t.ok(decide(profileOf(), ask({ names: namesOf(...good) }), context).allowed)
+})
+
+t.test('every fault of a request is listed, not only the first', async (t) => {
+  const request = ask(
+    { names: namesOf('dns:evil.org', 'ip:1.2.3.4'), key: keyOf('rsa'), subject: commonName('x') },
+    { validity: 1e12 },
+  )
+  t.same(failed(decide(profileOf(), request, context)), [
+    'key.type rsa',
+    'names.dns.allow evil.org',
+    'names.ip.allow 1.2.3.4',
+    'names.commonName x',
+    'validity.max 1000000000000',
+    'validity.issuer 1000000000000',
+  ])
+})
+
+t.test('names in the call replace those of the CSR as a whole, and are judged alike', async (t) => {
+  const csr = csrOf({ names: namesOf('dns:evil.org') })
+  const replaced = decide(profileOf(), { csr, names: www }, context)
+  t.same(planOf(replaced).names, www)
+  t.match(replaced.notes, [{ field: '/names' }])
+  t.same(failed(decide(profileOf(), { csr: csrOf({ names: www }), names: csr.names }, context)), [
+    'names.dns.allow evil.org',
+  ])
+  t.notOk(decide(profileOf(), { csr: csrOf({ names: www }), names: [] }, context).allowed, 'no names replace names too')
+})
+
+t.test("a grant's rules narrow the profile's and never widen them", async (t) => {
+  const request = ask({ names: namesOf('dns:a.example.com', 'dns:b.example.com') })
+  const by = (grantRules: Context['grantRules'], of = request) =>
+    failed(decide(profileOf(), of, { ...context, ...(grantRules === undefined ? {} : { grantRules }) }))
+  t.same(by(undefined), [])
+  t.same(by(null), [])
+  t.same(by({ dns: { allow: ['*.example.com'] } }), [])
+  t.same(by({ dns: { allow: ['a.example.com'] } }), ['grant.names.dns b.example.com'])
+  t.same(by({ dns: { allow: ['**'], deny: ['a.**'] } }), ['grant.names.dns a.example.com'])
+  t.same(
+    by({ ip: { allow: ['0.0.0.0/0'] } }),
+    ['grant.names.dns a.example.com', 'grant.names.dns b.example.com'],
+    'a kind without rule is refused',
+  )
+  t.same(by({}).length, 2)
+  t.same(by({ dns: { allow: ['f*'] } }).length, 2, 'rules that cannot be read allow nothing')
+  t.same(by({ dns: { allow: ['**'] } }, ask({ names: namesOf('dns:evil.org') })), ['names.dns.allow evil.org'])
+})
+
+t.test('values that were asked for never act as patterns (incident 26)', async (t) => {
+  const own = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:**' } },
+    names: { dns: { allow: ['**.example.com'], wildcards: true } },
+    bind: [{ id: 'own', names: 'dns', firstLabel: { of: 'commonName', after: 'system:node:' } }],
+  })
+  t.ok(decide(own, ask({ names: www, subject: commonName('system:node:www') }), context).allowed)
+  for (const [cn, name] of [
+    ['system:node:*', 'www.example.com'],
+    ['system:node:*', '*.example.com'],
+    ['system:node:**', 'www.example.com'],
+    ['system:node:ww', 'www.example.com'],
+    ['system:node:www.example', 'www.example.com'],
+    ['system:node:WWW', 'www.example.com'],
+  ] as const) {
+    t.same(failed(decide(own, ask({ names: namesOf(`dns:${name}`), subject: commonName(cn) }), context)), [
+      `bind.own ${name}`,
+    ])
+  }
+})
+
+t.test('bindings tie names to the caller and to the origin, and fail where there is nothing to tie to', async (t) => {
+  const judge = (
+    tie: Readonly<Record<string, unknown>>,
+    name: string,
+    given: Partial<Context> & Pick<Ask, 'origin'> = {},
+  ) => {
+    const profile = profileOf({
+      subject: { others: 'drop' },
+      names: { dns: { allow: ['**'] }, uri: { allow: ['spiffe://td/**'], max: 1 } },
+      bind: [{ id: 'own', names: name.slice(0, name.indexOf(':')), ...tie }],
+    })
+    return decide(profile, ask({ names: namesOf(name) }, given.origin === undefined ? {} : { origin: given.origin }), {
+      ...context,
+      ...given,
+    }).allowed
+  }
+  const principal = { principal: 'node/worker-1' }
+  t.ok(judge({ equals: { of: 'principal', after: 'node/' } }, 'dns:worker-1', principal))
+  t.notOk(judge({ equals: { of: 'principal', after: 'node/' } }, 'dns:worker-1.example.com', principal))
+  t.ok(judge({ leadingLabels: { of: 'principal', after: 'node/' } }, 'dns:worker-1.example.com', principal))
+  t.notOk(judge({ leadingLabels: { of: 'principal', after: 'node/' } }, 'dns:worker-10.example.com', principal))
+  t.ok(judge({ firstLabel: { of: 'principal', after: 'node/' } }, 'dns:worker-1.example.com', principal))
+  t.ok(
+    judge({ leadingLabels: { of: 'principal' } }, 'dns:ip-10-0-0-1.ec2.internal', {
+      principal: 'ip-10-0-0-1.ec2.internal',
+    }),
+  )
+  t.notOk(
+    judge({ firstLabel: { of: 'principal' } }, 'dns:ip-10-0-0-1.ec2.internal', {
+      principal: 'ip-10-0-0-1.ec2.internal',
+    }),
+  )
+  t.notOk(judge({ equals: { of: 'principal', after: 'pod/' } }, 'dns:worker-1', principal), 'the prefix must be there')
+  t.notOk(
+    judge({ equals: { of: 'principal', after: 'node/worker-1' } }, 'dns:worker-1', principal),
+    'and something after it',
+  )
+  t.ok(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/a', { origin: { spiffe: 'spiffe://td/a' } }))
+  t.notOk(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/b', { origin: { spiffe: 'spiffe://td/a' } }))
+  t.notOk(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/a', { origin: {} }))
+  t.notOk(
+    judge({ equals: { of: 'origin.toString' } }, 'uri:spiffe://td/a', { origin: {} }),
+    'nor to what every object has',
+  )
+})
+
+t.test('a common name can be tied to the caller', async (t) => {
+  const profile = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:*' } },
+    bind: [{ id: 'self', names: 'commonName', equals: { of: 'principal' } }],
+  })
+  const request = ask({ subject: commonName('system:node:a') })
+  t.ok(decide(profile, request, { ...context, principal: 'system:node:a' }).allowed)
+  t.same(failed(decide(profile, request, { ...context, principal: 'system:node:b' })), ['bind.self system:node:a'])
+})
+
+t.test('a common name that is one of the names is written in its normal form', async (t) => {
+  const decision = decide(profileOf(), ask({ names: www, subject: commonName('WWW.Example.COM') }), context)
+  t.same(planOf(decision).subject, commonName('www.example.com'))
+  t.match(decision.notes, [{ field: '/subject/commonName' }])
+  t.notOk(
+    decide(
+      profileOf(),
+      ask({ names: namesOf('dns:k.example.com'), subject: commonName('\u212a.example.com') }),
+      context,
+    ).allowed,
+    'a Kelvin sign is no k',
+  )
+})
+
+t.test('a common name by orName is one of the patterns or one of the names', async (t) => {
+  const profile = profileOf({
+    subject: { others: 'drop', commonName: { from: 'csr', match: 'kube-etcd', orName: true } },
+  })
+  const judge = (subject: Subject) => decide(profile, ask({ names: www, subject }), context).allowed
+  t.ok(judge(commonName('kube-etcd')))
+  t.ok(judge(commonName('www.example.com')))
+  t.notOk(judge(commonName('root')))
+  t.notOk(judge([]))
+})
+
+t.test('an identifier is not rewritten, even where it resembles a name', async (t) => {
+  const profile = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: '**' } } })
+  const decision = decide(profile, ask({ names: www, subject: commonName('WWW.example.com') }), context)
+  t.same(planOf(decision).subject, commonName('WWW.example.com'))
+  t.same(decision.notes, [])
+})
+
+t.test('fixed attributes are there whatever was asked, and others are dropped with a note', async (t) => {
+  const profile = profileOf({
+    subject: { others: 'drop', commonName: { fixed: 'kube-apiserver' }, organization: { fixed: ['A', 'B'] } },
+  })
+  const decision = decide(
+    profile,
+    ask({ names: www, subject: [{ type: 'country', value: 'US' }, ...commonName('kube-apiserver')] }),
+    context,
+  )
+  t.same(planOf(decision).subject, [
+    { type: 'organization', value: 'A' },
+    { type: 'organization', value: 'B' },
+    { type: 'commonName', value: 'kube-apiserver' },
+  ])
+  t.match(decision.notes, [{ field: '/subject/country' }])
+})
+
+t.test('keyEncipherment is dropped and noted with keys that cannot serve it, and kept with RSA', async (t) => {
+  const profile = profileOf({
+    keys: [{ rsa: { min: 2048, max: 4096 } }, { ec: ['P-256'] }, { ed25519: true }, { mlDsa: ['ML-DSA-65'] }],
+    keyUsage: ['digitalSignature', 'keyEncipherment'],
+  })
+  for (const id of ['ec-p256', 'ed25519', 'ml-dsa-65'] as const) {
+    const decision = decide(
+      profile,
+      ask({ names: www, key: keyOf(id), keyUsage: ['digitalSignature', 'keyEncipherment'] }),
+      context,
+    )
+    t.same(planOf(decision).keyUsage, ['digitalSignature'])
+    t.match(decision.notes, [{ field: '/keyUsage', reason: /^keyEncipherment is dropped/ }])
+    t.same(decide(profile, ask({ names: www, key: keyOf(id) }), context).notes, [], 'nothing asked, nothing to note')
+  }
+  t.same(planOf(decide(profile, ask({ names: www, key: keyOf('rsa') }), context)).keyUsage, [
+    'digitalSignature',
+    'keyEncipherment',
+  ])
+})
+
+t.test("usages within the profile yield the profile's, and the decision says so", async (t) => {
+  const profile = profileOf({
+    extendedKeyUsage: ['serverAuth', 'clientAuth'],
+    keyUsage: ['digitalSignature', 'contentCommitment'],
+  })
+  const decision = decide(
+    profile,
+    ask({ names: www, keyUsage: ['digitalSignature'], extendedKeyUsage: ['clientAuth'] }),
+    context,
+  )
+  t.match(planOf(decision), {
+    keyUsage: ['digitalSignature', 'contentCommitment'],
+    extendedKeyUsage: ['serverAuth', 'clientAuth'],
+  })
+  t.match(decision.notes, [{ field: '/keyUsage' }, { field: '/extendedKeyUsage' }])
+})
+
+t.test('usages in the call replace those of the CSR', async (t) => {
+  const csr = csrOf({ names: www, keyUsage: ['cRLSign'], extendedKeyUsage: ['codeSigning'] })
+  t.ok(decide(profileOf(), { csr, keyUsage: ['digitalSignature'], extendedKeyUsage: ['serverAuth'] }, context).allowed)
+})
+
+t.test('what the reader dropped is among the notes', async (t) => {
+  const dropped = [{ field: 'extensions.authorityKeyIdentifier', reason: 'is never copied' }]
+  t.same(decide(profileOf(), ask({ names: www, dropped }), context).notes, dropped)
+})
+
+t.test('a validity counts from notBefore with both ends in: its max is met to the second (incident 35)', async (t) => {
+  const { notBefore, notAfter } = planOf(decide(profileOf(), ask({ names: www }, { validity: 30 * 86_400 }), context))
+  t.equal((notAfter.getTime() - notBefore.getTime()) / 1000 + 1, 30 * 86_400)
+})
+
+t.test('times are whole seconds, and a backdated validity is no longer than asked', async (t) => {
+  const profile = profileOf({ validity: { default: '1h', max: '30d', backdate: '5m' } })
+  const { notBefore, notAfter } = planOf(decide(profile, ask({ names: www }), at('2030-06-01T12:00:00.999Z')))
+  t.same(notBefore, new Date('2030-06-01T11:55:00Z'))
+  t.same(notAfter, new Date('2030-06-01T12:54:59Z'))
+})
+
+t.test('backdating stops at the start of the issuer', async (t) => {
+  const profile = profileOf({ validity: { default: '1h', max: '30d', backdate: '5m' } })
+  const { notBefore } = planOf(decide(profile, ask({ names: www }), at('2030-01-01T00:01:00Z')))
+  t.same(notBefore, context.issuer.notBefore)
+  t.same(failed(decide(profile, ask({ names: www }), at('2029-12-31T23:59:59Z'))), ['validity.issuer 3600'])
+})
+
+t.test('a certificate ends with its issuer at the latest, shortened only where the profile says so', async (t) => {
+  const now = at('2031-12-31T12:00:00Z')
+  t.same(failed(decide(profileOf(), ask({ names: www }), now)), ['validity.issuer 86400'])
+  t.match(decide(profileOf(), ask({ names: www }), now), { code: 'validity.issuer' })
+  const shortened = decide(
+    profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } }),
+    ask({ names: www }),
+    now,
+  )
+  t.same(planOf(shortened).notAfter, context.issuer.notAfter)
+  t.match(shortened.notes, [{ field: '/validity', reason: 'is shortened from 86400 s to 43200 s' }])
+  t.ok(decide(profileOf(), ask({ names: www }, { validity: 43_200 }), now).allowed, 'to the last second')
+  t.notOk(decide(profileOf(), ask({ names: www }, { validity: 43_201 }), now).allowed)
+  for (const after of ['2031-12-31T23:59:59.999Z', '2032-01-01T00:00:00Z']) {
+    const late = decide(
+      profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } }),
+      ask({ names: www }),
+      at(after),
+    )
+    t.equal(late.allowed, after.startsWith('2031'), 'an issuer that has ended issues nothing')
+  }
+})
+
+t.test('a validity over the max is shortened only where the profile says so', async (t) => {
+  const profile = profileOf({ validity: { default: '24h', max: '48h', over: 'shorten' } })
+  const decision = decide(profile, ask({ names: www }, { validity: 1e9 }), context)
+  t.same(planOf(decision).notAfter, new Date('2030-06-03T11:59:59Z'))
+  t.match(decision.notes, [{ field: '/validity' }])
+})
+
+t.test('the key of the issuer is never certified', async (t) => {
+  const key = keyOf('ec-p256')
+  const decision = decide(profileOf(), ask({ names: www, key }), {
+    ...context,
+    issuer: { ...context.issuer, keySha256: key.sha256.toString('hex') },
+  })
+  t.match(decision, { allowed: false, code: 'key.blocked' })
+})
+
+t.test('a long value is shown in short', async (t) => {
+  const decision = decide(profileOf(), ask({ names: namesOf(`dns:${'a'.repeat(100_000)}`) }), context)
+  t.ok(decision.checks.every(({ value, reason }) => value.length <= 257 && reason.length <= 600))
+})
+
+t.test('the plan of a decision passes the recheck', async (t) => {
+  for (const profile of [
+    profileOf(),
+    profileOf({ validity: { default: '30d', max: '30d', over: 'shorten', backdate: '5m' } }),
+  ]) {
+    for (const now of [context, at('2030-01-01T00:00:01Z')]) {
+      const plan = planOf(decide(profile, ask({ names: www, subject: commonName('WWW.example.com') }), now))
+      t.same(recheck(profile, { ...plan, ca: false }, now), [])
+    }
+  }
+})
+
+t.test('a certificate that is not what the profile makes is caught by the recheck (incident 25)', async (t) => {
+  const profile = profileOf({ subject: { others: 'drop', commonName: { from: 'csr' }, organization: { fixed: 'A' } } })
+  const plan = planOf(decide(profile, ask({ names: www, subject: commonName('www.example.com') }), context))
+  const facts = { ...plan, ca: false }
+  const later = (date: Date, seconds: number) => new Date(date.getTime() + seconds * 1000)
+  const tampered: readonly (readonly [Partial<typeof facts>, string])[] = [
+    [{ ca: true }, 'recheck.ca'],
+    [{ names: namesOf('dns:www.example.com', 'ip:10.0.0.1') }, 'names.ip.allow'],
+    [{ names: namesOf('dns:evil.org') }, 'names.dns.allow'],
+    [{ subject: [...plan.subject, { type: 'organizationalUnit', value: 'x' }] }, 'recheck.subject'],
+    [{ subject: commonName('www.example.com') }, 'recheck.subject'],
+    [{ subject: [...plan.subject].reverse() }, 'recheck.subject'],
+    [{ subject: [{ type: 'organization', value: 'system:masters' }] }, 'subject.systemMasters'],
+    [{ key: keyOf('rsa', 2048) }, 'key.type'],
+    [{ keyUsage: ['digitalSignature', 'keyCertSign'] }, 'keyUsage.allow'],
+    [{ keyUsage: [] }, 'recheck.keyUsage'],
+    [{ extendedKeyUsage: ['clientAuth'] }, 'extendedKeyUsage.allow'],
+    [{ notAfter: later(plan.notAfter, 30 * 86_400) }, 'validity.max'],
+    [{ notBefore: later(plan.notBefore, -1) }, 'recheck.validity'],
+    [{ notBefore: later(plan.notBefore, 1) }, 'recheck.validity'],
+    [{ notAfter: new Date('2040-01-01T00:00:00Z') }, 'validity.issuer'],
+    [{ notAfter: new Date(Number.NaN) }, 'recheck.validity'],
+  ]
+  for (const [change, check] of tampered) {
+    const found = recheck(profile, { ...facts, ...change }, context).map((violation) => violation.check)
+    t.ok(found.includes(check), `${check} is among ${found.join(', ')}`)
+  }
+  const { keyUsage: _k, extendedKeyUsage: _e, ...bare } = facts
+  t.same(
+    recheck(profile, bare, context).map(({ check }) => check),
+    ['recheck.keyUsage', 'recheck.extendedKeyUsage'],
+  )
+})
