@@ -9,7 +9,7 @@ import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
-import type { Log } from '../telemetry.ts'
+import { describeError, type Log } from '../telemetry.ts'
 
 export interface ProblemDocument {
   readonly type: string
@@ -83,7 +83,7 @@ export const openErrorHandler =
     request.problem = problem.code
     const { cause } = problem.options
     if (problem.kind.status >= 500 && cause !== undefined) {
-      const line = { event: 'request.failed', id: request.id, code: problem.code, cause: describeCause(cause) }
+      const line = { event: 'request.failed', id: request.id, code: problem.code, cause: describeError(cause) }
       if (problem.kind.retryable) log.warn(line)
       else log.error(line)
     }
@@ -106,19 +106,6 @@ export const answerClientError = (error: NodeJS.ErrnoException, socket: Socket, 
     `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
   )
-}
-
-/** An error as the log shows it: no properties that a driver has added, which may hold what was sent. */
-export const describeCause = (cause: unknown): Readonly<Record<string, unknown>> => {
-  if (!(cause instanceof Error)) return { type: typeof cause }
-  const { code } = cause as NodeJS.ErrnoException
-  return {
-    type: cause.name,
-    message: cause.message,
-    ...(code !== undefined && { code }),
-    stack: cause.stack,
-    ...(cause.cause !== undefined && { cause: describeCause(cause.cause) }),
-  }
 }
 
 /** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */

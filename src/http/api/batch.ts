@@ -6,11 +6,12 @@ import { Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
 import { isProblem } from '../../errors.ts'
+import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { batchBodyLimit, batchPath, batchTimeout } from '../bounds.ts'
 import type { HttpDeps } from '../deps.ts'
-import { describeCause, documentOf, schemaProblem, toProblem } from '../problem.ts'
+import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { assertMayAsk, issuingProblems, recordUnreadable } from './certificates.ts'
 import { Ask, closed, IssuedCertificate } from './schemas.ts'
@@ -83,7 +84,7 @@ const outcomeOf = async (deps: HttpDeps, caller: Caller, item: unknown, request:
   } catch (error) {
     const problem = toProblem(error)
     if (!isProblem(error))
-      deps.log.error({ event: 'request.failed', id: request.id, code: problem.code, cause: describeCause(error) })
+      deps.log.error({ event: 'request.failed', id: request.id, code: problem.code, cause: describeError(error) })
     return JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
   }
 }

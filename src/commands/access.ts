@@ -1,0 +1,135 @@
+/** `chancery principal`, `grant` and `token`: who may ask. */
+import type { Command } from 'commander'
+
+import { Failure } from './failure.ts'
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+
+export const addPrincipalCommand = (program: Command): void => {
+  const principal = program.command('principal').description('who may ask')
+
+  withRestOptions(principal.command('create <name>').description('create a principal')).action(
+    async (name: string, options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      const made = await client.call('POST', '/v1/principals', { body: { name } })
+      out.show(made.json(), `${name} is a principal now; give it a grant and a token.`)
+    },
+  )
+
+  withRestOptions(principal.command('list').description('list principals')).action(async (options: RestOptions) => {
+    await list('/v1/principals', {}, options, ['name', 'createdAt', 'createdBy', 'disabledAt'])
+  })
+
+  withRestOptions(principal.command('disable <name>').description('close a principal for good')).action(
+    async (name: string, options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      await client.call('DELETE', `/v1/principals/${encodeURIComponent(name)}`)
+      out.show({ name, disabled: true }, `${name} is closed; its tokens stop working within two seconds.`)
+    },
+  )
+}
+
+interface GrantOptions extends RestOptions {
+  readonly profile?: string[]
+  readonly names?: string
+}
+
+export const addGrantCommand = (program: Command): void => {
+  const grant = program.command('grant').description('what a principal may do')
+
+  withRestOptions(
+    grant
+      .command('create <principal> <role>')
+      .description('let a principal act as requester, approver, operator, auditor or admin'),
+  )
+    .option('--profile <name...>', 'for a requester: which profiles')
+    .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
+    .action(async (principal: string, role: string, options: GrantOptions) => {
+      const { client, out } = await openRest(options)
+      const body = {
+        principal,
+        role,
+        ...(options.profile && { profiles: options.profile }),
+        ...(options.names !== undefined && { names: parseRules(options.names) }),
+      }
+      const made = (await client.call('POST', '/v1/grants', { body })).json<{ id: string }>()
+      out.show(made, `${principal} may act as ${role} now (grant ${made.id}).`)
+    })
+
+  withRestOptions(grant.command('list').description('list grants'))
+    .option('--principal <name>', 'only those of one principal')
+    .action(async (options: RestOptions & { principal?: string }) => {
+      await list('/v1/grants', { principal: options.principal }, options, [
+        'id',
+        'principal',
+        'role',
+        'profiles',
+        'names',
+        'createdAt',
+        'createdBy',
+      ])
+    })
+
+  withRestOptions(grant.command('revoke <id>').description('take a grant back')).action(
+    async (id: string, options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      await client.call('DELETE', `/v1/grants/${encodeURIComponent(id)}`)
+      out.show({ id, revoked: true }, `Grant ${id} is revoked.`)
+    },
+  )
+}
+
+export const addTokenCommand = (program: Command): void => {
+  const token = program.command('token').description('bearer tokens of principals')
+
+  withRestOptions(token.command('create <principal>').description('make a token; its secret is printed this once'))
+    .requiredOption('--label <text>', 'what it is for')
+    .option('--expires-at <time>', 'RFC 3339; never by default')
+    .action(async (principal: string, options: RestOptions & { label: string; expiresAt?: string }) => {
+      const { client, out } = await openRest(options)
+      const { label, expiresAt } = options
+      const body = { principal, label, ...(expiresAt !== undefined && { expiresAt }) }
+      const made = (await client.call('POST', '/v1/tokens', { body })).json<{ secret: string }>()
+      out.show(made, made.secret)
+    })
+
+  withRestOptions(token.command('list').description('list tokens, never their secrets'))
+    .option('--principal <name>', 'only those of one principal')
+    .action(async (options: RestOptions & { principal?: string }) => {
+      await list('/v1/tokens', { principal: options.principal }, options, [
+        'id',
+        'principal',
+        'label',
+        'createdAt',
+        'expiresAt',
+        'revokedAt',
+        'lastUsedAt',
+      ])
+    })
+
+  withRestOptions(token.command('revoke <id>').description('revoke a token')).action(
+    async (id: string, options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      await client.call('DELETE', `/v1/tokens/${encodeURIComponent(id)}`)
+      out.show({ id, revoked: true }, `Token ${id} is revoked; it stops working within two seconds.`)
+    },
+  )
+}
+
+const list = async (
+  path: string,
+  query: Readonly<Record<string, string | undefined>>,
+  options: RestOptions,
+  columns: readonly string[],
+): Promise<void> => {
+  const { client, out } = await openRest(options)
+  const answer = await client.call('GET', path, { query })
+  out.table(answer.json<{ items: Record<string, unknown>[] }>().items, columns)
+}
+
+const parseRules = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new Failure('usage', '--names is not JSON.')
+  }
+}

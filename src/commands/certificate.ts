@@ -1,0 +1,109 @@
+/** `chancery certificate`, `refusals` and `events`: what was issued, what was turned down, what happened. */
+import type { Command } from 'commander'
+
+import { visible } from './output.ts'
+import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
+
+interface SearchOptions extends RestOptions {
+  readonly limit: string
+  readonly [filter: string]: string | boolean | undefined
+}
+
+export const addCertificateCommand = (program: Command): void => {
+  const certificate = program.command('certificate').description('certificates that were issued')
+
+  withRestOptions(certificate.command('search').description('search certificates, newest first'))
+    .option('--name <name>', 'exact, or *.suffix for every DNS name below it')
+    .option('--serial <serial>')
+    .option('--subject <dn>', 'exact, as RFC 4514 writes it')
+    .option('--profile <name>')
+    .option('--principal <name>')
+    .option('--issuer <name>')
+    .option('--status <status>', 'valid, expired or revoked')
+    .option('--key <sha256>', 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal')
+    .option('--issued-after <time>')
+    .option('--issued-before <time>')
+    .option('--expires-after <time>')
+    .option('--expires-before <time>')
+    .option('--limit <n>', 'how many at most', '100')
+    .action(async (options: SearchOptions) => {
+      const rest = await openRest(options)
+      const rows = await readAll(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
+      rest.out.table(rows.map(withProfileText), [
+        'serial',
+        'status',
+        'profile',
+        'principal',
+        'subject',
+        'names',
+        'notAfter',
+      ])
+    })
+
+  withRestOptions(certificate.command('show <serial>').description('show one certificate'))
+    .option('--pem', 'the certificate and its chain, leaf first')
+    .action(async (serial: string, options: RestOptions & { pem?: boolean }) => {
+      const { client, out } = await openRest(options)
+      const path = `/v1/certificates/${encodeURIComponent(serial)}`
+      if (options.pem)
+        return out.show(
+          undefined,
+          (await client.call('GET', path, { accept: 'application/pem-certificate-chain' })).text,
+        )
+      const record = (await client.call('GET', path)).json<Record<string, unknown>>()
+      const { certificate: pem, chain: _chain, ...facts } = withProfileText(record)
+      out.show(
+        record,
+        `${Object.entries(facts)
+          .map(([name, value]) => `${name.padEnd(12)}${textOf(value)}`)
+          .join('\n')}\n${pem}`,
+      )
+    })
+}
+
+export const addRecordCommands = (program: Command): void => {
+  withRestOptions(program.command('refusals').description('what was turned down, newest first'))
+    .option('--principal <name>')
+    .option('--profile <name>')
+    .option('--code <code>', 'such as san.forbidden')
+    .option('--after <time>')
+    .option('--before <time>')
+    .option('--limit <n>', 'how many at most', '100')
+    .action(async (options: SearchOptions) => {
+      const { client, out } = await openRest(options)
+      const rows = await readAll(client, '/v1/refusals', filtersOf(options), parseCount(options.limit))
+      out.table(rows, ['at', 'principal', 'profile', 'code', 'detail'])
+    })
+
+  withRestOptions(program.command('events').description('the events of the roll, oldest first'))
+    .option('--type <type>', 'such as certificate.issued')
+    .option('--serial <serial>')
+    .option('--from-index <n>', 'from this place on')
+    .option('--limit <n>', 'how many at most', '100')
+    .action(async (options: SearchOptions) => {
+      const { client, out } = await openRest(options)
+      const rows = await readAll(client, '/v1/events', filtersOf(options), parseCount(options.limit))
+      out.table(rows, ['index', 'leafHash', 'entry'])
+    })
+}
+
+/** The options that the API takes as filters, under the same names. */
+const filtersOf = ({
+  limit: _limit,
+  json: _json,
+  server: _server,
+  ca: _ca,
+  tokenFile: _tokenFile,
+  ...filters
+}: SearchOptions): Record<string, string> =>
+  Object.fromEntries(Object.entries(filters).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
+
+const withProfileText = (row: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> => {
+  const { name, version } = row['profile'] as { name: string; version: number }
+  return { ...row, profile: `${name}@${version}` }
+}
+
+const textOf = (value: unknown): string => {
+  if (!Array.isArray(value)) return visible(String(value))
+  return visible(value.map(({ kind, value: name }: { kind: string; value: string }) => `${kind}:${name}`).join(' '))
+}

@@ -1,0 +1,164 @@
+/**
+ * The REST client of the commands: HTTPS to one server, which must show a certificate under the given trust anchor,
+ * with a bearer token from a file. It knows nothing of the service but its API.
+ */
+import { readFile } from 'node:fs/promises'
+import { request } from 'node:https'
+import { join } from 'node:path'
+
+import { type exitCodes, Failure } from './failure.ts'
+
+export interface ClientOptions {
+  /** `https://host:port`. */
+  readonly server?: string
+  /** PEM file with what the server's certificate must chain to. */
+  readonly ca?: string
+  readonly tokenFile?: string
+}
+
+export interface Call {
+  readonly headers?: Readonly<Record<string, string>>
+  readonly query?: Readonly<Record<string, string | undefined>>
+  readonly accept?: string
+  /** Sent as it is, with its own Content-Type in `headers`; anything but text goes as JSON. */
+  readonly body?: unknown
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly text: string
+  /** The body of a JSON answer. */
+  json<T>(): T
+}
+
+export interface Client {
+  /** Resolves for every 2xx. Rejects with a `Failure` that has the sentence and the exit code for anything else. */
+  call(method: string, path: string, call?: Call): Promise<Answer>
+}
+
+/** What the environment of a client may say; none of these is a setting of the service. */
+export const clientVariables = {
+  CHANCERY_URL: 'the server, https://127.0.0.1:8443 by default',
+  CHANCERY_CACERT: 'the trust anchor for its certificate, <data>/root.pem by default',
+  CHANCERY_TOKEN_FILE: 'the file with your bearer token, <data>/admin.token by default',
+  CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
+} as const
+
+/** Options win over the environment; without either, the data folder of a service on this machine is looked at. */
+export const openClient = async (
+  options: ClientOptions,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<Client> => {
+  const data = env['CHANCERY_DATA'] ?? 'data'
+  const server = options.server ?? env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443'
+  if (!/^https:\/\/[^/?#@]+\/?$/.test(server)) throw new Failure('usage', `${server} is not like https://host:port.`)
+  const ca = await readOption('trust anchor', options.ca ?? env['CHANCERY_CACERT'] ?? join(data, 'root.pem'))
+  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
+  const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
+  const token = given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))
+  const base = new URL(server)
+  return {
+    call: async (method, path, call = {}) => {
+      const answer = await send(urlOf(base, path, call.query), { method, ca, token: token.trim() }, call)
+      if (answer.status >= 200 && answer.status < 300) return answer
+      throw failureOf(answer)
+    },
+  }
+}
+
+interface Sending {
+  readonly method: string
+  readonly ca: string
+  readonly token: string
+}
+
+const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, body }: Call): Promise<Answer> =>
+  new Promise((resolve, reject) => {
+    const octets = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body)
+    const outgoing = request(url, {
+      method,
+      ca,
+      timeout: patienceMs,
+      headers: {
+        authorization: `Bearer ${token}`,
+        accept: accept ?? 'application/json',
+        ...(octets !== undefined && {
+          'content-type': 'application/json',
+          'content-length': Buffer.byteLength(octets),
+        }),
+        ...headers,
+      },
+    })
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)))
+    outgoing.on('error', (error) =>
+      reject(new Failure('later', `${url.origin} cannot be reached: ${error.message || error.name}.`)),
+    )
+    outgoing.on('response', (incoming) => {
+      const chunks: Buffer[] = []
+      incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+      incoming.on('error', (error) => reject(new Failure('later', `The answer broke off: ${error.message}.`)))
+      incoming.on('end', () => {
+        const text = Buffer.concat(chunks).toString()
+        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: () => JSON.parse(text) })
+      })
+    })
+    outgoing.end(octets)
+  })
+
+const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
+  const url = new URL(path, base)
+  for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value)
+  return url
+}
+
+interface ProblemBody {
+  readonly status: number
+  readonly code: string
+  readonly detail: string
+  readonly next: string
+  readonly retryable: boolean
+  readonly retryAfter?: number
+  readonly requestId: string
+  readonly violations?: readonly { check: string; field: string; value: string; reason: string }[]
+}
+
+/** The problem document in sentences: what went wrong, where, what to do. */
+const failureOf = ({ status, text, headers }: Answer): Failure => {
+  if (!String(headers['content-type']).startsWith('application/problem+json')) {
+    return new Failure('failed', `The server answered ${status} without saying why; is it Chancery?`)
+  }
+  const problem = JSON.parse(text) as ProblemBody
+  const { detail, code, next, violations = [], requestId, retryAfter } = problem
+  const lines = [
+    `${sentence(detail)} (${code}, request ${requestId})`,
+    ...violations.map(({ check, field, value, reason }) => `  ${check} ${field}${value && ` ${value}`}: ${reason}`),
+    next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
+  ]
+  return new Failure(kindOf(problem), lines.join('\n'), problem)
+}
+
+const kindOf = ({ status, retryable }: ProblemBody): keyof typeof exitCodes => {
+  if (retryable) return 'later'
+  if (status === 401 || status === 403) return 'denied'
+  if (status === 404) return 'missing'
+  if (status === 409 || status === 412 || status === 428) return 'conflict'
+  return status < 500 ? 'refused' : 'failed'
+}
+
+const sentence = (text: string): string => {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1)
+  return /[.!?]$/.test(begun) ? begun : `${begun}.`
+}
+
+const readOption = async (what: string, path: string): Promise<string> => {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const names = what === 'token' ? '--token-file or CHANCERY_TOKEN_FILE' : '--ca or CHANCERY_CACERT'
+    throw new Failure('usage', `The ${what} ${path} cannot be read (${code}); name another by ${names}.`)
+  }
+}
+
+const patienceMs = 30_000

@@ -1,0 +1,30 @@
+/** How a command ends when it does not succeed: a sentence for people, a number for scripts (docs/commands.md). */
+
+export const exitCodes = {
+  /** A defect, here or in the server. */
+  failed: 1,
+  /** The command line, a file or a setting that it names. */
+  usage: 2,
+  /** The server turned the request down, and will again until it is changed. */
+  refused: 3,
+  /** Credentials or grants. */
+  denied: 4,
+  missing: 5,
+  /** Exists already, or changed in the meantime. */
+  conflict: 6,
+  /** The same command may succeed later. */
+  later: 7,
+} as const
+
+export class Failure extends Error {
+  readonly exitCode: number
+  /** The problem document, where the server gave one. */
+  readonly problem: object | undefined
+
+  constructor(kind: keyof typeof exitCodes, message: string, problem?: object) {
+    super(message)
+    this.name = 'Failure'
+    this.exitCode = exitCodes[kind]
+    this.problem = problem
+  }
+}

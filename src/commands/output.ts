@@ -1,0 +1,45 @@
+/** What commands print. On a terminal and off it the same, so that what was seen can be scripted. */
+
+export interface Output {
+  /** JSON for machines with `--json`, else the text. */
+  show(value: unknown, text: string): void
+  table(rows: readonly Readonly<Record<string, unknown>>[], columns: readonly string[]): void
+}
+
+export const openOutput = (json: boolean, write: (text: string) => void): Output => ({
+  show: (value, text) =>
+    write(json ? `${JSON.stringify(value, null, 2)}\n` : text.endsWith('\n') || text === '' ? text : `${text}\n`),
+  table: (rows, columns) => write(json ? `${JSON.stringify(rows, null, 2)}\n` : formatTable(rows, columns)),
+})
+
+/** Columns as wide as their widest cell; what could steer a terminal is made visible. */
+export const formatTable = (rows: readonly Readonly<Record<string, unknown>>[], columns: readonly string[]): string => {
+  const cells = [
+    columns.map((column) => column.toUpperCase()),
+    ...rows.map((row) => columns.map((column) => cellOf(row[column]))),
+  ]
+  const widths = columns.map((_, i) => Math.max(...cells.map((row) => row[i]?.length ?? 0)))
+  const lines = cells.map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      .join('  ')
+      .trimEnd(),
+  )
+  return `${lines.join('\n')}\n`
+}
+
+const cellOf = (value: unknown): string => {
+  if (value === null || value === undefined || value === '') return '-'
+  if (Array.isArray(value)) return value.length === 0 ? '-' : visible(value.map(itemText).join(' '))
+  return visible(typeof value === 'object' ? JSON.stringify(value) : String(value))
+}
+
+const itemText = (item: unknown): string => {
+  if (typeof item === 'object' && item !== null && 'kind' in item && 'value' in item)
+    return `${item.kind}:${item.value}`
+  return typeof item === 'string' ? item : JSON.stringify(item)
+}
+
+/** Names come from strangers, and terminals obey control characters. */
+export const visible = (text: string): string =>
+  text.replaceAll(/[\p{Cc}\p{Cf}]/gu, (character) => `\\u${character.codePointAt(0)?.toString(16).padStart(4, '0')}`)

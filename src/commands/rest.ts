@@ -1,0 +1,56 @@
+/** What every command over REST shares: its options, its client, its output. */
+import type { Command } from 'commander'
+
+import { type Client, openClient } from './client.ts'
+import { Failure } from './failure.ts'
+import { type Output, openOutput } from './output.ts'
+
+export interface RestOptions {
+  readonly server?: string
+  readonly ca?: string
+  readonly tokenFile?: string
+  readonly json?: boolean
+}
+
+export interface Rest {
+  readonly client: Client
+  readonly out: Output
+}
+
+export const withRestOptions = (command: Command): Command =>
+  command
+    .option('--server <url>', 'https://host:port of the API (CHANCERY_URL)')
+    .option('--ca <file>', 'trust anchor for its certificate (CHANCERY_CACERT)')
+    .option('--token-file <file>', 'file with a bearer token (CHANCERY_TOKEN_FILE)')
+    .option('--json', 'print JSON for machines')
+
+/** Opens both from the options that `withRestOptions` has added. */
+export const openRest = async (options: RestOptions): Promise<Rest> => ({
+  client: await openClient(options, process.env),
+  out: openOutput(options.json === true, (text) => process.stdout.write(text)),
+})
+
+/** Every page of a list, up to `most` rows. */
+export const readAll = async (
+  client: Client,
+  path: string,
+  query: Readonly<Record<string, string | undefined>>,
+  most: number,
+): Promise<readonly Readonly<Record<string, unknown>>[]> => {
+  const rows: Readonly<Record<string, unknown>>[] = []
+  let cursor: string | undefined
+  do {
+    const limit = String(Math.min(1_000, most - rows.length))
+    const answer = await client.call('GET', path, { query: { ...query, limit, cursor } })
+    const page = answer.json<{ items: Record<string, unknown>[]; next?: string }>()
+    rows.push(...page.items)
+    cursor = page.next
+  } while (cursor !== undefined && rows.length < most)
+  return rows
+}
+
+/** A whole number on the command line. Throws a usage failure. */
+export const parseCount = (text: string): number => {
+  if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new Failure('usage', `${text} is not a whole number within 1 and 9999999.`)
+  return Number(text)
+}

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+/** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
+import { Command, CommanderError } from 'commander'
+import { pino } from 'pino'
+
+import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
+import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
+import { exitCodes, Failure } from './commands/failure.ts'
+import { addIssueCommands } from './commands/issue.ts'
+import { addProfileCommand } from './commands/profile.ts'
+
+const main = async (argv: readonly string[]): Promise<number> => {
+  const program = new Command('chancery')
+    .description(
+      'An online certificate authority: every signature recorded before it is made, every refusal explained.',
+    )
+    .showHelpAfterError('Run it with --help for what it takes.')
+    .exitOverride()
+  addServiceCommands(program)
+  for (const add of commands) add(program)
+  for (const command of everyCommand(program)) command.exitOverride()
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+    return 0
+  } catch (error) {
+    return tell(error, argv.includes('--json'))
+  }
+}
+
+const addServiceCommands = (program: Command): void => {
+  program
+    .command('serve')
+    .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
+    .action(async () => {
+      const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadSettings()]
+      await runServe(settings.config, settings.log)
+    })
+  program
+    .command('migrate')
+    .description("bring the database's schema up to date, as its owner")
+    .action(async () => {
+      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadSettings()]
+      const version = await runMigrate(settings.config, settings.log)
+      process.stdout.write(`The schema is at version ${version}.\n`)
+    })
+}
+
+const loadSettings = async () => {
+  const [{ loadConfig }, { logOptions }] = [await import('./config.ts'), await import('./telemetry.ts')]
+  const config = await loadConfig(process.env).catch((error: Error) => {
+    throw new Failure('usage', error.message)
+  })
+  return { config, log: pino(logOptions(config.log.level)) }
+}
+
+/** Says what went wrong on standard error, and returns the exit code. */
+const tell = (error: unknown, json: boolean): number => {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage
+  if (error instanceof Failure) {
+    if (json && error.problem) process.stderr.write(`${JSON.stringify(error.problem)}\n`)
+    else if (error.message !== '') process.stderr.write(`${error.message}\n`)
+    return error.exitCode
+  }
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+  return exitCodes.failed
+}
+
+const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
+
+const commands = [
+  addIssueCommands,
+  addCertificateCommand,
+  addProfileCommand,
+  addPrincipalCommand,
+  addGrantCommand,
+  addTokenCommand,
+  addRecordCommands,
+]
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

@@ -1,0 +1,57 @@
+/**
+ * An API over stand-ins: for what HTTP does itself before and after the service. Whatever reaches a stand-in ends in
+ * `certificate.not_found`, so that a test sees how far a request came. Everything else is tested on the real service.
+ */
+import { Registry } from 'prom-client'
+
+import type { Caller, Role } from '../../src/ca/access.ts'
+import { Problem } from '../../src/errors.ts'
+import { type App, openApp } from '../../src/http/app.ts'
+import type { HttpDeps } from '../../src/http/deps.ts'
+import { openMetrics } from '../../src/metrics.ts'
+
+export interface StandIn {
+  readonly app: App
+  readonly lines: Readonly<Record<string, unknown>>[]
+}
+
+/** A token of letters and underscores that begins with a role is that role's. */
+export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<StandIn> => {
+  const lines: Record<string, unknown>[] = []
+  const write = (line: unknown): void => {
+    lines.push(line as Record<string, unknown>)
+  }
+  let ids = 0
+  const app = await openApp({
+    issuance: reached({ pending: 0 }),
+    policies: reached({}),
+    access: reached({ authenticate: async (secret: string) => callerFor(secret) }),
+    records: reached({}),
+    health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
+    recordRefusal: async () => {},
+    metrics: openMetrics(new Registry()),
+    log: { debug: write, info: write, warn: write, error: write },
+    clock: () => new Date('2026-11-25T00:00:00Z'),
+    newId: () => `request-${++ids}`,
+    limits: { queue: 8, connections: 100 },
+    ...overrides,
+  })
+  return { app, lines }
+}
+
+export const reached = <T extends object>(known: object): T =>
+  new Proxy(known as T, {
+    get: (target, property) =>
+      Reflect.get(target, property) ??
+      (async () => {
+        throw new Problem('certificate.not_found', 'reached')
+      }),
+  })
+
+const callerFor = (secret: string): Caller => {
+  const role = secret.split('_')[0] as Role | 'nobody' | 'wrong'
+  if (role === 'wrong') throw new Problem('auth.invalid', 'This token is not accepted.')
+  const common = { id: 'grant', principal: `the-${role}`, names: null, createdAt: new Date(0), createdBy: 'test' }
+  const profiles = role === 'requester' ? ['server'] : null
+  return { principal: `the-${role}`, token: 'token', grants: role === 'nobody' ? [] : [{ ...common, role, profiles }] }
+}
