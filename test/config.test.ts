@@ -37,12 +37,18 @@ t.test('without any setting, development works', async (t) => {
     mode: 'development',
     dataDir: 'data',
     listen: { host: '127.0.0.1', port: 8443 },
+    names: [
+      { kind: 'dns', value: 'localhost' },
+      { kind: 'ip', value: '127.0.0.1' },
+      { kind: 'ip', value: '::1' },
+    ],
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
     database: { poolSize: 10, preparedStatements: true },
     keys: { allowSoftware: false },
     limits: {
       queue: 512,
+      connections: 4_096,
       requestDeadlineMs: 5_000,
       signingDeadlineMs: 2_000,
       clockToleranceMs: 5_000,
@@ -66,6 +72,8 @@ t.test('every setting is read from the environment', async (t) => {
     CHANCERY_DATABASE_POOL_SIZE: '20',
     CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no',
     CHANCERY_ALLOW_EMBEDDED_DATABASE: 'yes',
+    CHANCERY_NAMES: 'CA.example.com, 10.0.0.1',
+    CHANCERY_CONNECTIONS: '16',
     CHANCERY_QUEUE: '10',
     CHANCERY_REQUEST_DEADLINE: '15s',
     CHANCERY_SIGNING_DEADLINE: '500ms',
@@ -79,6 +87,10 @@ t.test('every setting is read from the environment', async (t) => {
     dataDir: '/var/lib/chancery',
     listen: { host: '::', port: 443 },
     publicListen: { host: '0.0.0.0', port: 80 },
+    names: [
+      { kind: 'dns', value: 'ca.example.com' },
+      { kind: 'ip', value: '10.0.0.1' },
+    ],
     publicUrl: 'http://pki.example.com/ca',
     database: {
       url: production.CHANCERY_DATABASE_URL,

