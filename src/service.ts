@@ -8,6 +8,7 @@ import type { Caller } from './ca/access.ts'
 import { openIssuer, type Issuers, issuersOf } from './ca/issuer.ts'
 import { openIssuance } from './ca/issue.ts'
 import type { Issuance } from './ca/issuance.ts'
+import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Config } from './config.ts'
@@ -33,12 +34,14 @@ import type { Log } from './telemetry.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 
-export interface ServiceDeps {
+/** Opens a key by what the records say of it. */
+export type OpenKey = (uri: string) => Promise<SigningKey>
+
+export interface StoresDeps {
   readonly config: Config
   /** The serving role's. */
   readonly databaseUrl: string
   readonly log: Log
-  readonly openKey: (uri: string) => Promise<SigningKey>
   /** What differs in tests. */
   readonly clock?: () => Date
   readonly random?: (octets: number) => Buffer
@@ -61,7 +64,7 @@ export interface Service {
 export type Stores = Awaited<ReturnType<typeof openStores>>
 
 /** The stores over one database: what the service and the operator's commands share. */
-export const openStores = async (deps: ServiceDeps) => {
+export const openStores = async (deps: StoresDeps) => {
   const { config, log } = deps
   const clock = deps.clock ?? (() => new Date())
   const random = deps.random ?? randomBytes
@@ -79,7 +82,7 @@ export const openStores = async (deps: ServiceDeps) => {
 }
 
 /** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
-export const openService = async (stores: Stores, openKey: ServiceDeps['openKey']): Promise<Service> => {
+export const openService = async (stores: Stores, openKey: OpenKey): Promise<Service> => {
   const { db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
   const { limits } = config
   const metrics = openMetrics(new Registry())
@@ -146,7 +149,8 @@ export const openService = async (stores: Stores, openKey: ServiceDeps['openKey'
   }
 }
 
-const openIssuers = async ({ db }: Stores, openKey: ServiceDeps['openKey'], meter: ReturnType<typeof openMetrics>): Promise<Issuers> => {
+/** Every issuer that is not retired, each with its key: opened only if the two belong together. */
+export const openIssuers = async ({ db }: Stores, openKey: OpenKey, meter: Meter): Promise<Issuers> => {
   const rows = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
   return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await openKey(row.keyUri), meter))))
 }

@@ -24,7 +24,7 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
   }
   try {
     const openKey = keyOpener(config)
-    const stores = await openStores({ config, databaseUrl: database.url, log, openKey })
+    const stores = await openStores({ config, databaseUrl: database.url, log })
     closing.push(() => stores.db.close().catch(() => {}))
     await bootstrap(stores)
     const service = await openService(stores, openKey)

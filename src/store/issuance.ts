@@ -3,12 +3,12 @@
  * once is one statement over one JSON parameter (reference: one statement instead of four gained 11 to 18 %), run by a
  * group-commit batch.
  */
-import { Problem } from '../errors.ts'
+import { isProblem, Problem } from '../errors.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
 import type { Log } from '../telemetry.ts'
 import { openBatch } from './batch.ts'
-import { type Database, isConnectionLoss } from './database.ts'
+import { constraintOf, type Database } from './database.ts'
 import { searchKey } from './names.ts'
 import { openRefusals } from './refusals.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
@@ -177,7 +177,7 @@ const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs
  * answers again, so that a retry under the same key need not wait for the reconciler.
  */
 const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): never => {
-  if (isConnectionLoss(error)) void insertUnsigned(deps, intent)
+  if (isUnavailable(error)) void insertUnsigned(deps, intent)
   throw error
 }
 
@@ -195,7 +195,7 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
       await db.query(insertUnsignedStatement, [intent.serial])
       return
     } catch (error) {
-      if (!isConnectionLoss(error)) {
+      if (!isUnavailable(error)) {
         log.warn({ event: 'intent.unsigned_failed', err: error }, 'an intent stays open until the reconciler ends it')
         return
       }
@@ -254,7 +254,7 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
       open = []
       break
     } catch (error) {
-      const lost = isConnectionLoss(error)
+      const lost = isUnavailable(error)
       if (!lost && !isOutcomeTaken(error)) throw error
       deps.log.warn({ event: 'enrolment.looking', lost, size: open.length }, 'the outcome of a commit is unknown: looking')
       if (lost) await pauseFor(pause)
@@ -308,7 +308,7 @@ const settleKnown = async (
   try {
     rows = (await db.query<OutcomeRow>(selectOutcomesStatement, [JSON.stringify(open.map(({ event }) => event.serial))])).rows
   } catch (error) {
-    if (isConnectionLoss(error)) return open
+    if (isUnavailable(error)) return open
     throw error
   }
   const bySerial = new Map(rows.map((row) => [row.serial.toString('hex'), row]))
@@ -325,15 +325,15 @@ const settled = (row: OutcomeRow, { signature }: Enrolment): Enrolled | Problem 
     ? { index: row.index, leafHash: row.leaf_hash }
     : new Problem('issuance.abandoned', 'The reconciler ended this issuance before its certificate was recorded.', { retryAfter: 1 })
 
-/** Somebody has ended one of these intents: `outcomes_pkey`, or a second certificate for one request. */
-const isOutcomeTaken = (error: unknown): boolean => {
-  const { code, constraint } = (error ?? {}) as { code?: string; constraint?: string }
-  return code === uniqueViolation && (constraint === 'outcomes_pkey' || constraint === 'outcomes_one_certificate')
-}
+/** The connection broke, or the server gave up: what was under way may have been committed or not. */
+const isUnavailable = (error: unknown): boolean => isProblem(error, 'db.unavailable')
+
+/** Somebody has ended one of these intents, or another intent of the same request has become a certificate. */
+const isOutcomeTaken = (error: unknown): boolean => takenConstraints.has(constraintOf(error) ?? '')
 
 const pauseFor = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
 const maxBatch = 128
-const uniqueViolation = '23505'
+const takenConstraints: ReadonlySet<string> = new Set(['outcomes_pkey', 'outcomes_one_certificate'])
 /** About five seconds in all: a PostgreSQL that restarts is back by then. */
 const retryPausesMs = [20, 50, 100, 200, 400, 600, 800, 1000, 1000, 1000]

@@ -1,0 +1,297 @@
+/**
+ * A crash between any two steps of the cycle: what the records say afterwards, and what the client gets that asks again
+ * under its key. The process that dies is a real issuance over the real database whose step never returns.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { hasRole } from '../../src/ca/access.ts'
+import { openIssuance } from '../../src/ca/issue.ts'
+import type { Issued } from '../../src/ca/issuance.ts'
+import { silentMeter } from '../../src/ca/meter.ts'
+import type { Recorder } from '../../src/ca/recorder.ts'
+import { reconcile } from '../../src/ca/reconcile.ts'
+import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
+import { loadConfig } from '../../src/config.ts'
+import { Problem } from '../../src/errors.ts'
+import { type SigningKey, SigningFault } from '../../src/keys/signing-key.ts'
+import { codec, openIssuers, openStores } from '../../src/service.ts'
+import type { Database, Statement } from '../../src/store/database.ts'
+import { openRecorder } from '../../src/store/issuance.ts'
+import { openIntents } from '../../src/store/open-intents.ts'
+import { openRollWriter } from '../../src/store/roll.ts'
+import { parseTbs } from '../../src/x509/certificate.ts'
+import { parsePem } from '../../src/x509/pem.ts'
+import { faultsInRecords } from '../crash/checker.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+const open = async (t: Test) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-gaps-'))
+  const config = await loadConfig({ CHANCERY_DATA: data, CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl, CHANCERY_PUBLIC_URL: 'http://pki.test' })
+  const stores = await openStores({ config, databaseUrl: servingUrl, log: quiet })
+  await bootstrap(stores)
+  t.teardown(async () => {
+    stores.policies.close()
+    await stores.db.close()
+    await rm(data, { recursive: true, force: true })
+  })
+  const grants = await stores.access.listGrants('admin')
+  const caller = { principal: 'admin', token: 'test', grants }
+  t.ok(hasRole(caller, 'requester'))
+
+  /** One process: the real thing, but for what the faults replace. */
+  const process = async (faults: Faults = {}) => {
+    const db = faults.database?.(stores.db) ?? stores.db
+    const roll = openRollWriter(db, codec, stores.dbClock)
+    const recorder = openRecorder({ ...stores, db, roll, meter: silentMeter, refusalsPerMinute: 60 })
+    const opener = keyOpener(config)
+    const issuers = await openIssuers(stores, async (uri) => faults.key?.(await opener(uri)) ?? (await opener(uri)), silentMeter)
+    const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }
+    const issuance = openIssuance({
+      ...stores,
+      recorder: { ...recorder, ...faults.recorder?.(recorder) },
+      issuers,
+      meter: silentMeter,
+      sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+      assertClock: stores.dbClock.assertSane,
+      limits,
+    })
+    return (key: string, more: { readonly validity?: number } = {}): Promise<Issued> =>
+      issuance.issue(caller, { csr, profile: 'server', idempotencyKey: key, ...more })
+  }
+  const endOpen = (): Promise<number> => reconcile(openIntents(stores.roll, (tbs) => parseTbs(tbs).notAfter), 0)
+  const outcomes = async (): Promise<string[]> => (await stores.db.query<{ kind: string }>({ text: 'select kind from outcomes order by at, serial' })).rows.map(({ kind }) => kind)
+  const faultsFound = (answers: readonly { key: string; issued: Issued }[]) =>
+    faultsInRecords(ownerUrl, answers.map(({ key, issued }) => ({ key, serial: issued.serial, index: issued.index, certificate: pemOf(issued.certificate) })))
+  return { process, endOpen, outcomes, faultsFound, stores }
+}
+
+interface Faults {
+  readonly recorder?: (real: Recorder) => Partial<Recorder>
+  readonly key?: (real: SigningKey) => SigningKey
+  readonly database?: (real: Database) => Database
+}
+
+const forever = new Promise<never>(() => {})
+const withinMs = (ms: number): Promise<'nothing'> => new Promise((resolve) => setTimeout(resolve, ms, 'nothing'))
+
+t.test('a crash before the intent leaves nothing, and a retry issues', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const dying = await process({ recorder: () => ({ recordIntent: () => forever }) })
+  t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
+  t.equal(await endOpen(), 0)
+  const issued = await (await process())('k1')
+  t.same(await outcomes(), ['certificate'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a crash after the intent leaves it open: a retry waits, then is told to come back; the reconciler abandons it; a retry issues', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const dying = await process({ key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }) })
+  t.equal(await Promise.race([dying('k1').catch(() => 'late'), withinMs(100)]), 'nothing')
+  const living = await process()
+  await t.rejects(living('k1'), { code: 'request.in_progress', kind: { retryable: true } })
+  t.equal(await endOpen(), 1)
+  const issued = await living('k1')
+  t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a crash after signing and before recording hands nothing out, and the signature is accounted for as abandoned', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const dying = await process({ recorder: () => ({ recordCertificate: () => forever }) })
+  t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
+  t.equal(await endOpen(), 1)
+  const issued = await (await process())('k1')
+  t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a crash after the commit and before the answer: the retry gets that very certificate', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const dying = await process({
+    recorder: (real) => ({
+      recordCertificate: async (enrolment) => {
+        await real.recordCertificate(enrolment)
+        return forever
+      },
+    }),
+  })
+  t.equal(await Promise.race([dying('k1'), withinMs(300)]), 'nothing')
+  const issued = await (await process())('k1')
+  t.equal(issued.replayed, true)
+  t.equal(await endOpen(), 0)
+  t.same(await outcomes(), ['certificate'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('one who wakes up after its intent was abandoned hands nothing out', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  let wake = (): void => {}
+  const asleep = new Promise<void>((resolve) => {
+    wake = resolve
+  })
+  const sleeper = await process({
+    recorder: (real) => ({
+      recordCertificate: async (enrolment) => {
+        await asleep
+        return real.recordCertificate(enrolment)
+      },
+    }),
+  })
+  const answer = sleeper('k1').then(
+    () => 'issued',
+    (error: unknown) => error,
+  )
+  await withinMs(100)
+  t.equal(await endOpen(), 1)
+  wake()
+  t.match(await answer, { code: 'issuance.abandoned', kind: { retryable: true } })
+  t.same(await outcomes(), ['abandoned'])
+  t.same(await faultsFound([]), [])
+})
+
+t.test('in a batch only the abandoned one is dropped', async (t) => {
+  const { process, endOpen, outcomes, faultsFound, stores } = await open(t)
+  const held: (() => void)[] = []
+  const gated = await process({
+    recorder: (real) => ({
+      recordCertificate: async (enrolment) => {
+        await new Promise<void>((resolve) => held.push(resolve))
+        return real.recordCertificate(enrolment)
+      },
+    }),
+  })
+  const first = gated('k1').catch((error: unknown) => error)
+  await until(() => held.length === 1)
+  t.equal(await endOpen(), 1)
+  const others = ['k2', 'k3'].map((key) => gated(key))
+  await until(() => held.length === 3)
+  for (const go of held) go()
+  t.match(await first, { code: 'issuance.abandoned' })
+  const answers = await Promise.all(others)
+  t.same((await outcomes()).sort(), ['abandoned', 'certificate', 'certificate'])
+  t.same(await faultsFound(answers.map((issued, i) => ({ key: `k${i + 2}`, issued }))), [])
+  t.ok(stores)
+})
+
+t.test('a lost acknowledgement of the commit is looked up, not guessed', async (t) => {
+  const { process, outcomes, faultsFound } = await open(t)
+  const lossy = await process({ database: loseAcknowledgement('enrol') })
+  const issued = await lossy('k1')
+  t.equal(issued.replayed, false)
+  t.same(await outcomes(), ['certificate'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a lost acknowledgement of the intent signs nothing; a retry under the key issues', async (t) => {
+  const { process, outcomes, faultsFound } = await open(t)
+  const lossy = await process({ database: loseAcknowledgement('insert_intents') })
+  await t.rejects(lossy('k1'), { code: 'db.unavailable', kind: { retryable: true } })
+  const issued = await lossy('k1')
+  t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a key that fails before it is used leaves an unsigned intent; the retry issues under a new serial', async (t) => {
+  const { process, outcomes, faultsFound } = await open(t)
+  let broken = true
+  const flaky = await process({
+    key: (real) => ({ ...real, sign: async (messages) => (broken && !isTrial(messages) ? messages.map(() => new SigningFault('before', 'no session')) : real.sign(messages)) }),
+  })
+  await t.rejects(flaky('k1'), { code: 'hsm.unavailable', kind: { status: 503, retryable: true } })
+  t.same(await outcomes(), ['unsigned'])
+  broken = false
+  await t.rejects(flaky('k2'), { code: 'hsm.unavailable' }, 'a key known to be gone refuses before the intent')
+  t.same(await outcomes(), ['unsigned'])
+  const issued = await (await process())('k1')
+  t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
+  t.same(await faultsFound([{ key: 'k1', issued }]), [])
+})
+
+t.test('a signature that does not verify is never handed out, and its intent is abandoned', async (t) => {
+  const { process, endOpen, outcomes, faultsFound } = await open(t)
+  const faulty = await process({
+    key: (real) => ({ ...real, sign: async (messages) => (isTrial(messages) ? real.sign(messages) : real.sign(messages.map((m) => Buffer.concat([m, m])))) }),
+  })
+  await t.rejects(faulty('k1'), { code: 'hsm.bad_signature' })
+  t.equal(await endOpen(), 1)
+  t.same(await outcomes(), ['abandoned'])
+  t.same(await faultsFound([]), [])
+})
+
+t.test('a key that does not answer within its deadline is 503, and the intent is abandoned', async (t) => {
+  const { process, endOpen, outcomes } = await open(t)
+  const slow = await process({ key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }) })
+  await t.rejects(slow('k1'), { code: 'hsm.deadline', kind: { retryable: true } })
+  t.equal(await endOpen(), 1)
+  t.same(await outcomes(), ['abandoned'])
+})
+
+t.test('many calls at once under one key end in one certificate, which all of them get', async (t) => {
+  const { process, outcomes, faultsFound } = await open(t)
+  const [one, other] = [await process(), await process()]
+  const answers = await Promise.all(Array.from({ length: 20 }, (_, i) => (i % 2 ? one : other)('k1')))
+  t.equal(new Set(answers.map(({ serial }) => serial)).size, 1)
+  t.equal(answers.filter(({ replayed }) => !replayed).length, 1)
+  t.same(await outcomes(), ['certificate'])
+  t.same(await faultsFound(answers.map((issued) => ({ key: 'k1', issued }))), [])
+})
+
+t.test('another request under the same key is refused', async (t) => {
+  const { process, outcomes } = await open(t)
+  const ask = await process()
+  await ask('k1')
+  await t.rejects(ask('k1', { validity: 3600 }), { code: 'idempotency.reused', kind: { status: 409 } })
+  t.same(await outcomes(), ['certificate'])
+})
+
+// Faults ----------------------------------------------------------------------------------------------------------------
+
+/** Runs the named statement once for real, and then behaves as if the connection had died before the answer. */
+const loseAcknowledgement = (name: string) => (real: Database): Database => {
+  let pending = true
+  const lose = (): never => {
+    pending = false
+    throw new Problem('db.unavailable', 'The connection died.', { cause: Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }) })
+  }
+  return {
+    load: real.load,
+    close: real.close,
+    query: async (statement, values) => {
+      const result = await real.query(statement, values)
+      return pending && statement.name === name ? lose() : (result as never)
+    },
+    transaction: async (work) => {
+      let seen = false
+      const value = await real.transaction((tx) =>
+        work({
+          query: (statement: Statement, values) => {
+            seen ||= statement.name === name
+            return tx.query(statement, values)
+          },
+        }),
+      )
+      return pending && seen ? lose() : value
+    },
+  }
+}
+
+const isTrial = (messages: readonly Buffer[]): boolean => messages.every((message) => message.includes('trial signature'))
+
+const until = async (done: () => boolean): Promise<void> => {
+  while (!done()) await withinMs(5)
+}
+
+const pemOf = (der: Buffer): string => `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
+
+const newRequest = (): Buffer => {
+  const args = ['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '/dev/null', '-subj', '/', '-addext', 'subjectAltName=DNS:gap.example.com']
+  return parsePem(execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] }), 'CERTIFICATE REQUEST')
+}
+
+const csr = newRequest()
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
