@@ -257,6 +257,7 @@ const problemSchema = {
       items: { type: 'object' },
       description: 'every check of a refused request, with its outcome',
     },
+    notes: { type: 'array', items: { type: 'object' }, description: 'what was dropped or shortened' },
     next: { type: 'string', description: 'what to do' },
     requestId: { type: 'string', description: 'what to tell the operator' },
   },

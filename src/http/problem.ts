@@ -33,7 +33,6 @@ export const documentOf = (problem: Problem, requestId: string): ProblemDocument
   const { violations, offset, extra } = problem.options
   const retryAfter = retryAfterOf(problem)
   return {
-    ...extra,
     type: `/problems/${problem.code}`,
     title,
     status,
@@ -45,6 +44,7 @@ export const documentOf = (problem: Problem, requestId: string): ProblemDocument
     ...(violations && { violations }),
     next,
     requestId,
+    ...extra,
   }
 }
 
@@ -161,6 +161,7 @@ export const httpErrors: Readonly<Record<string, Mapped>> = {
   FST_ERR_CTP_EMPTY_JSON_BODY: ['request.malformed', 'The body is empty.'],
   FST_ERR_CTP_INVALID_JSON_BODY: ['request.malformed', 'The body is not JSON.'],
   FST_ERR_CTP_INSTANCE_ALREADY_STARTED: ['internal', 'Something went wrong on our side.'],
+  FST_ERR_ROUTE_MISSING_CONTENT: ['request.malformed', 'The request has no body.'],
   FST_ERR_ROUTE_MISSING_CONTENT_TYPE: ['request.media_type', 'The request has no Content-Type.'],
   FST_ERR_BAD_URL: ['request.malformed', 'The path is not a well-formed URL.'],
   FST_ERR_INVALID_URL: ['request.malformed', 'The path is not a well-formed URL.'],

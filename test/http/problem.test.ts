@@ -1,0 +1,447 @@
+import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { PassThrough } from 'node:stream'
+
+import fastify, { errorCodes } from 'fastify'
+import t from 'tap'
+
+import { Problem, type ProblemCode, problems } from '../../src/errors.ts'
+import { answerClientError, describeProblem, documentOf, httpErrors, toProblem } from '../../src/http/problem.ts'
+import { errorsText } from '../../tools/errors.ts'
+import { openStandIn, reached } from './stand-in.ts'
+
+t.test('docs/errors.md lists every problem as the table has it, and no other', async (t) => {
+  const text = await readFile(new URL('../../docs/errors.md', import.meta.url), 'utf8')
+  t.equal(text, errorsText(), 'node tools/errors.ts writes it anew')
+  const listed = [...text.matchAll(/^\| `([a-z_.]+)` \| (\d{3}) /gm)].map(([, code]) => code)
+  t.same(listed, Object.keys(problems))
+})
+
+t.test('every code is served where its type points to', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  for (const code of Object.keys(problems)) {
+    const answer = await app.inject(`/problems/${code}`)
+    t.equal(answer.statusCode, 200, code)
+    t.same(answer.json(), { type: `/problems/${code}`, code, ...problems[code as ProblemCode] })
+  }
+  for (const code of ['nope', 'constructor', '__proto__', 'toString']) {
+    t.equal(describeProblem(code), undefined)
+    t.equal((await app.inject(`/problems/${code}`)).json().code, 'request.not_found')
+  }
+})
+
+t.test('every error that Fastify blames on the client has a problem of the same status, and no other has one', (t) => {
+  for (const [code, make] of Object.entries(errorCodes)) {
+    const { statusCode } = make() as { statusCode?: number }
+    const isOurs = code === 'FST_ERR_CTP_INSTANCE_ALREADY_STARTED'
+    if (isOurs || code === 'FST_ERR_HANDLER_TIMEOUT') continue
+    const problem = toProblem(make())
+    const expected =
+      statusCode !== undefined && statusCode < 500
+        ? code === 'FST_ERR_ROUTE_MISSING_CONTENT_TYPE'
+          ? 415
+          : statusCode
+        : 500
+    t.equal(problem.kind.status, expected, code)
+    if (expected < 500) t.ok(code in httpErrors, `${code} is in the table`)
+  }
+  for (const code of Object.keys(httpErrors).filter((code) => code.startsWith('FST_')))
+    t.ok(code in errorCodes, `${code} is Fastify's`)
+  t.end()
+})
+
+t.test('a document has every member that RFC 9457 and the design ask for, and the status of its code', (t) => {
+  const problem = new Problem('san.forbidden', 'because', {
+    violations: [{ check: 'a', field: '/b', value: 'c', reason: 'd' }],
+    offset: 7,
+  })
+  t.same(documentOf(problem, 'id'), {
+    type: '/problems/san.forbidden',
+    title: 'Name not allowed',
+    status: 422,
+    detail: 'because',
+    code: 'san.forbidden',
+    retryable: false,
+    offset: 7,
+    violations: [{ check: 'a', field: '/b', value: 'c', reason: 'd' }],
+    next: problems['san.forbidden'].next,
+    requestId: 'id',
+  })
+  t.equal(documentOf(new Problem('db.unavailable', 'x'), 'id').retryAfter, 1, 'a 503 always says when')
+  t.equal(documentOf(new Problem('hsm.deadline', 'x', { retryAfter: 5 }), 'id').retryAfter, 5)
+  t.end()
+})
+
+t.test('an unknown error is a bare 500 and a line in the log with its cause', async (t) => {
+  const { app, lines } = await openStandIn({
+    records: reached({
+      certificate: async () => {
+        throw new TypeError('secret-detail')
+      },
+    }),
+  })
+  t.teardown(() => app.close())
+  const answer = await app.inject({
+    url: `/v1/certificates/${'4a'.repeat(16)}`,
+    headers: { authorization: 'Bearer admin_' },
+  })
+  t.equal(answer.statusCode, 500)
+  t.match(answer.json(), { code: 'internal', retryable: false })
+  t.notMatch(answer.body, /secret-detail|TypeError|stack/)
+  const line = lines.find(({ event }) => event === 'request.failed')
+  t.match(line, { id: answer.json().requestId, cause: { type: 'TypeError', message: 'secret-detail' } })
+})
+
+t.test('what a client did wrong on the way in is a 4xx with its own code', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const requester = { authorization: 'Bearer requester_' }
+  const json = { ...requester, 'content-type': 'application/json' }
+  const cases: [string, Parameters<typeof app.inject>[0] & object, number, ProblemCode][] = [
+    ['an unknown path', { url: '/v2' }, 404, 'request.not_found'],
+    ['a path with another case', { url: '/V1/certificates' }, 404, 'request.not_found'],
+    ['a trailing slash', { url: '/livez/' }, 404, 'request.not_found'],
+    ['a broken escape', { url: '/v1/certificates/%zz' }, 400, 'request.malformed'],
+    ['an endless parameter', { url: `/v1/certificates/${'a'.repeat(400)}` }, 414, 'request.uri'],
+    ['a known path with another method', { method: 'PATCH', url: '/v1/certificates' }, 405, 'request.method'],
+    ['HEAD', { method: 'HEAD', url: '/v1/certificates' }, 405, 'request.method'],
+    ['an unknown field in the query', { url: '/v1/certificates?nope=1', headers: requester }, 400, 'request.malformed'],
+    ['a parameter twice', { url: '/v1/certificates?limit=1&limit=2', headers: requester }, 400, 'request.malformed'],
+    ['a limit that is none', { url: '/v1/certificates?limit=0', headers: requester }, 400, 'request.malformed'],
+    [
+      'a time that no calendar has',
+      { url: '/v1/certificates?issuedAfter=2026-13-45T00:00:00Z', headers: requester },
+      400,
+      'request.malformed',
+    ],
+    ['a serial of another length', { url: '/v1/certificates/abcd', headers: requester }, 400, 'request.malformed'],
+    [
+      'a body that is no JSON',
+      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":' },
+      400,
+      'request.malformed',
+    ],
+    ['no body', { method: 'POST', url: '/v1/certificates', headers: requester }, 400, 'request.malformed'],
+    [
+      'an empty body',
+      { method: 'POST', url: '/v1/certificates', headers: json, payload: '' },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a number for a string',
+      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":1,"profile":"server"}' },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a string for a list',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: json,
+        payload: '{"csr":"x","profile":"server","names":{"dns":"a"}}',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a duration without a unit',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: json,
+        payload: '{"csr":"x","profile":"server","validity":"5"}',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a prototype',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: json,
+        payload: '{"csr":"x","profile":"server","__proto__":{}}',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a field twice',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: json,
+        payload: '{"csr":"x","profile":"server","profile":"client"}',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a body beyond the bound',
+      { method: 'POST', url: '/v1/certificates', headers: json, payload: `"${'x'.repeat(65_536)}"` },
+      413,
+      'csr.too_large',
+    ],
+    [
+      'a body beyond the bound elsewhere',
+      {
+        method: 'POST',
+        url: '/v1/tokens',
+        headers: { ...json, authorization: 'Bearer admin_' },
+        payload: `"${'x'.repeat(65_536)}"`,
+      },
+      413,
+      'request.too_large',
+    ],
+    [
+      'no media type',
+      { method: 'POST', url: '/v1/certificates', headers: requester, payload: 'x' },
+      415,
+      'request.media_type',
+    ],
+    [
+      'another media type',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'text/plain' },
+        payload: 'x',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'a media type of another call',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'application/yaml' },
+        payload: 'x',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'a media type with a tab',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'application/json\t' },
+        payload: '{}',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'a media type with an appendix',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'application/json, text/plain' },
+        payload: '{}',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'another charset',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'application/json; charset=utf-16' },
+        payload: '{}',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'a compressed body',
+      { method: 'POST', url: '/v1/certificates', headers: { ...json, 'content-encoding': 'gzip' }, payload: '{}' },
+      415,
+      'request.media_type',
+    ],
+    [
+      'a body where none is taken',
+      {
+        method: 'DELETE',
+        url: '/v1/principals/x',
+        headers: { ...json, authorization: 'Bearer admin_' },
+        payload: '{}',
+      },
+      415,
+      'request.media_type',
+    ],
+    [
+      'nothing that is acceptable',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...json, accept: 'image/png' },
+        payload: '{"csr":"x","profile":"server"}',
+      },
+      406,
+      'request.not_acceptable',
+    ],
+    [
+      'a profile in the query of a JSON request',
+      {
+        method: 'POST',
+        url: '/v1/certificates?profile=server',
+        headers: json,
+        payload: '{"csr":"x","profile":"server"}',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'a raw body without a profile',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...requester, 'content-type': 'application/pkcs10' },
+        payload: 'x',
+      },
+      400,
+      'request.malformed',
+    ],
+    [
+      'an Idempotency-Key with a space',
+      {
+        method: 'POST',
+        url: '/v1/certificates',
+        headers: { ...json, 'idempotency-key': 'a b' },
+        payload: '{"csr":"x","profile":"server"}',
+      },
+      400,
+      'idempotency.key',
+    ],
+    [
+      'a profile that was not granted',
+      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":"x","profile":"client"}' },
+      403,
+      'auth.forbidden',
+    ],
+  ]
+  for (const [name, request, status, code] of cases) {
+    const answer = await app.inject(request)
+    t.equal(answer.statusCode, status, name)
+    if (request.method === 'HEAD') continue
+    t.equal(answer.json().code, code, name)
+    t.equal(answer.json().status, status)
+    t.equal(answer.headers['content-type'], 'application/problem+json')
+    t.type(answer.json().requestId, 'string')
+  }
+  const wrongMethod = await app.inject({ method: 'DELETE', url: `/v1/certificates/${'4a'.repeat(16)}` })
+  t.equal(wrongMethod.headers['allow'], 'GET')
+})
+
+t.test('nothing of what was sent comes back, but plain names of unknown fields', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const marker = '<script>mark</script>'
+  const headers = { authorization: 'Bearer requester_', 'content-type': 'application/json' }
+  const requests = [
+    { url: `/${encodeURIComponent(marker)}` },
+    { url: `/v1/certificates?${encodeURIComponent(marker)}=1`, headers },
+    { url: `/v1/certificates?name=${encodeURIComponent(marker)}&status=${encodeURIComponent(marker)}`, headers },
+    { url: `/v1/certificates/${encodeURIComponent(marker)}`, headers },
+    {
+      method: 'POST' as const,
+      url: '/v1/certificates',
+      headers,
+      payload: JSON.stringify({ [marker]: marker, csr: marker, profile: marker }),
+    },
+    { method: 'POST' as const, url: '/v1/certificates', headers, payload: marker },
+    { url: '/v1/certificates', headers: { authorization: `Bearer ${marker}` } },
+    { url: '/v1/certificates', headers: { ...headers, accept: marker } },
+    { url: '/v1/certificates', method: 'POST' as const, headers: { ...headers, 'content-type': marker }, payload: 'x' },
+  ]
+  for (const request of requests) {
+    const answer = await app.inject(request)
+    t.ok(answer.statusCode >= 400 && answer.statusCode < 500)
+    t.notMatch(answer.body, /mark/)
+    t.notMatch(JSON.stringify(answer.headers), /mark/)
+  }
+  const answer = await app.inject({
+    method: 'POST',
+    url: '/v1/certificates',
+    headers,
+    payload: '{"csr":"x","profile":"server","validty":"1h"}',
+  })
+  t.same(answer.json().violations, [
+    { check: 'request.body', field: '/validty', value: '', reason: 'is not a known field' },
+  ])
+})
+
+t.test('what is no HTTP gets a problem document and the end of its connection', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as { port: number }
+  const exchange = async (octets: string): Promise<string> => {
+    const socket = connect(port, '127.0.0.1')
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+    })
+    socket.end(octets)
+    await once(socket, 'close')
+    return answer
+  }
+  const cases: [string, string, number, ProblemCode][] = [
+    ['noise', 'hello\r\n\r\n', 400, 'request.malformed'],
+    ['a TLS greeting', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03', 400, 'request.malformed'],
+    [
+      'endless header fields',
+      `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+      431,
+      'request.headers',
+    ],
+    [
+      'two lengths',
+      'POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n',
+      400,
+      'request.malformed',
+    ],
+    [
+      'a length beside chunks',
+      'POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+      400,
+      'request.malformed',
+    ],
+    ['no host', 'GET /livez HTTP/1.1\r\nConnection: close\r\n\r\n', 400, 'request.malformed'],
+  ]
+  for (const [name, octets, status, code] of cases) {
+    const answer = await exchange(octets)
+    t.match(answer, new RegExp(`^HTTP/1.1 ${status} `), name)
+    t.match(answer, /Content-Type: application\/problem\+json/i)
+    t.equal(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4)).code, code, name)
+  }
+  t.match(
+    await exchange('GET /livez HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nConnection: close\r\n\r\n'),
+    /^HTTP\/1.1 200 /,
+  )
+})
+
+t.test('a socket in the middle of an answer is not given a second one', (t) => {
+  const socket = Object.assign(new PassThrough(), { _httpMessage: { headersSent: true } })
+  answerClientError(Object.assign(new Error(), { code: 'HPE_INVALID_METHOD' }), socket as never, 'id')
+  t.ok(socket.destroyed)
+  t.equal(socket.read(), null)
+  const late = new PassThrough()
+  answerClientError(Object.assign(new Error(), { code: 'ERR_HTTP_REQUEST_TIMEOUT' }), late as never, 'id')
+  t.match(String(late.read()), /^HTTP\/1.1 408 .*"code":"request.timeout"/s)
+  t.end()
+})
+
+t.test('a handler that never answers is given up with a retryable problem', async (t) => {
+  const app = fastify({ handlerTimeout: 20 })
+  t.teardown(() => app.close())
+  app.setErrorHandler((error, _request, reply) => reply.send(documentOf(toProblem(error), 'id')))
+  app.get('/', () => new Promise(() => {}))
+  t.match((await app.inject('/')).json(), { code: 'overload.deadline', retryable: true, retryAfter: 1 })
+})

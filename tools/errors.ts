@@ -1,0 +1,41 @@
+/** Writes docs/errors.md from the table of problems; `npm run docs`. The tests compare the file with what this makes. */
+import { writeFile } from 'node:fs/promises'
+
+import { type ProblemCode, type ProblemKind, problems } from '../src/errors.ts'
+
+export const errorsText = (): string => {
+  const entries = Object.entries(problems) as [ProblemCode, ProblemKind][]
+  const rows = entries.map(
+    ([code, { status, title, retryable, next }]) =>
+      `| \`${code}\` | ${status} | ${retryable ? 'yes' : 'no'} | ${title} | ${next} |`,
+  )
+  return `${introduction}\n| code | status | retry | what it means | what to do |\n|---|---|---|---|---|\n${rows.join('\n')}\n`
+}
+
+const introduction = `# Errors
+
+<!-- Made by tools/errors.ts from src/errors.ts; a test compares. Change the table there. -->
+
+Every answer of 4xx or 5xx is a problem document (RFC 9457, \`application/problem+json\`):
+
+| member | what it holds |
+|---|---|
+| \`type\` | \`/problems/<code>\`, relative to the API; the API serves the description there |
+| \`title\`, \`status\`, \`code\` | as in the table below; \`code\` is stable, and what programs should look at |
+| \`detail\` | what happened to this request, in a sentence |
+| \`retryable\` | may the same request succeed later without being changed? The contract that controllers live by |
+| \`retryAfter\` | seconds, the same as in Retry-After; with every 503 |
+| \`violations\` | each failed check with \`check\` (a stable id), \`field\` (a JSON pointer), \`value\` and \`reason\` |
+| \`checks\`, \`notes\` | with a refusal by policy: every check with its outcome, and what was dropped or shortened |
+| \`offset\` | octets into the decoded input, where a parser stopped |
+| \`next\` | what to do |
+| \`requestId\` | what to tell the operator; the log has the same |
+
+A request that is \`retryable\` is safe to send again with the same Idempotency-Key: at most one certificate is ever
+issued under one key. Nothing of a request comes back in an error but places and the values that checks name; what the
+operator needs beyond that is in the log, never in the answer.
+
+Refusals (4xx of \`POST /v1/certificates\`) are kept and can be read at \`GET /v1/refusals\`.
+`
+
+if (import.meta.main) await writeFile(new URL('../docs/errors.md', import.meta.url), errorsText())
