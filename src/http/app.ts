@@ -81,13 +81,7 @@ declare module 'fastify' {
 
 /** Opens the API: ready for `listen` or `inject`. `close()` answers what was accepted, and tells the rest to go elsewhere. */
 export const openApp = async (deps: HttpDeps): Promise<App> => {
-  const app = newApp(deps, deps.tls)
-  const state = { stopping: false }
-  app.addHook('preClose', async () => {
-    state.stopping = true
-  })
-  addParsers(app)
-  guardRoutes(app, deps, state)
+  const app = guardedApp(deps)
   describeRoutes(app)
   await app.register(async (api: App) => {
     for (const routes of [
@@ -103,6 +97,18 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
     }
   })
   await app.ready()
+  return app
+}
+
+/** An application without routes; each that is added must declare its access. */
+export const guardedApp = (deps: HttpDeps): App => {
+  const app = newApp(deps, deps.tls)
+  const state = { stopping: false }
+  app.addHook('preClose', async () => {
+    state.stopping = true
+  })
+  addParsers(app)
+  guardRoutes(app, deps, state)
   return app
 }
 

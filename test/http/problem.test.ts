@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 
-import fastify, { errorCodes } from 'fastify'
+import fastify, { errorCodes, type InjectOptions } from 'fastify'
 import t from 'tap'
 
 import { Problem, type ProblemCode, problems } from '../../src/errors.ts'
@@ -99,232 +99,64 @@ t.test('what a client did wrong on the way in is a 4xx with its own code', async
   t.teardown(() => app.close())
   const requester = { authorization: 'Bearer requester_' }
   const json = { ...requester, 'content-type': 'application/json' }
-  const cases: [string, Parameters<typeof app.inject>[0] & object, number, ProblemCode][] = [
-    ['an unknown path', { url: '/v2' }, 404, 'request.not_found'],
-    ['a path with another case', { url: '/V1/certificates' }, 404, 'request.not_found'],
-    ['a trailing slash', { url: '/livez/' }, 404, 'request.not_found'],
-    ['a broken escape', { url: '/v1/certificates/%zz' }, 400, 'request.malformed'],
-    ['an endless parameter', { url: `/v1/certificates/${'a'.repeat(400)}` }, 414, 'request.uri'],
-    ['a known path with another method', { method: 'PATCH', url: '/v1/certificates' }, 405, 'request.method'],
+  const get = (url: string): InjectOptions => ({ url, headers: requester })
+  const post = (payload: string, headers: Record<string, string> = {}, url = '/v1/certificates'): InjectOptions => ({
+    method: 'POST',
+    url,
+    headers: { ...json, ...headers },
+    payload,
+  })
+  const as = (type: string, payload = '{}'): InjectOptions => post(payload, { 'content-type': type })
+  const good = '"csr":"x","profile":"server"'
+  const huge = `"${'x'.repeat(65_536)}"`
+  const admin = { authorization: 'Bearer admin_' }
+  const cases: [string, InjectOptions, number, ProblemCode][] = [
+    ['an unknown path', get('/v2'), 404, 'request.not_found'],
+    ['a path with another case', get('/V1/certificates'), 404, 'request.not_found'],
+    ['a trailing slash', get('/livez/'), 404, 'request.not_found'],
+    ['a broken escape', get('/v1/certificates/%zz'), 400, 'request.malformed'],
+    ['an endless parameter', get(`/v1/certificates/${'a'.repeat(400)}`), 414, 'request.uri'],
+    ['another method', { method: 'PATCH', url: '/v1/certificates' }, 405, 'request.method'],
     ['HEAD', { method: 'HEAD', url: '/v1/certificates' }, 405, 'request.method'],
-    ['an unknown field in the query', { url: '/v1/certificates?nope=1', headers: requester }, 400, 'request.malformed'],
-    ['a parameter twice', { url: '/v1/certificates?limit=1&limit=2', headers: requester }, 400, 'request.malformed'],
-    ['a limit that is none', { url: '/v1/certificates?limit=0', headers: requester }, 400, 'request.malformed'],
-    [
-      'a time that no calendar has',
-      { url: '/v1/certificates?issuedAfter=2026-13-45T00:00:00Z', headers: requester },
-      400,
-      'request.malformed',
-    ],
-    ['a serial of another length', { url: '/v1/certificates/abcd', headers: requester }, 400, 'request.malformed'],
-    [
-      'a body that is no JSON',
-      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":' },
-      400,
-      'request.malformed',
-    ],
+    ['an unknown parameter', get('/v1/certificates?nope=1'), 400, 'request.malformed'],
+    ['a parameter twice', get('/v1/certificates?limit=1&limit=2'), 400, 'request.malformed'],
+    ['a limit that is none', get('/v1/certificates?limit=0'), 400, 'request.malformed'],
+    ['a day of no calendar', get('/v1/certificates?issuedAfter=2026-13-45T00:00:00Z'), 400, 'request.malformed'],
+    ['a serial of another length', get('/v1/certificates/abcd'), 400, 'request.malformed'],
+    ['no JSON', post('{"csr":'), 400, 'request.malformed'],
     ['no body', { method: 'POST', url: '/v1/certificates', headers: requester }, 400, 'request.malformed'],
-    [
-      'an empty body',
-      { method: 'POST', url: '/v1/certificates', headers: json, payload: '' },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a number for a string',
-      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":1,"profile":"server"}' },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a string for a list',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: json,
-        payload: '{"csr":"x","profile":"server","names":{"dns":"a"}}',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a duration without a unit',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: json,
-        payload: '{"csr":"x","profile":"server","validity":"5"}',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a prototype',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: json,
-        payload: '{"csr":"x","profile":"server","__proto__":{}}',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a field twice',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: json,
-        payload: '{"csr":"x","profile":"server","profile":"client"}',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a body beyond the bound',
-      { method: 'POST', url: '/v1/certificates', headers: json, payload: `"${'x'.repeat(65_536)}"` },
-      413,
-      'csr.too_large',
-    ],
-    [
-      'a body beyond the bound elsewhere',
-      {
-        method: 'POST',
-        url: '/v1/tokens',
-        headers: { ...json, authorization: 'Bearer admin_' },
-        payload: `"${'x'.repeat(65_536)}"`,
-      },
-      413,
-      'request.too_large',
-    ],
+    ['an empty body', post(''), 400, 'request.malformed'],
+    ['a number for a string', post('{"csr":1,"profile":"server"}'), 400, 'request.malformed'],
+    ['a string for a list', post(`{${good},"names":{"dns":"a"}}`), 400, 'request.malformed'],
+    ['a duration without a unit', post(`{${good},"validity":"5"}`), 400, 'request.malformed'],
+    ['a duration of ages', post(`{${good},"validity":"9999999999d"}`), 400, 'request.malformed'],
+    ['a prototype', post(`{${good},"__proto__":{}}`), 400, 'request.malformed'],
+    ['a field twice', post(`{${good},"profile":"client"}`), 400, 'request.malformed'],
+    ['a body beyond the bound', post(huge), 413, 'csr.too_large'],
+    ['a body beyond the bound elsewhere', post(huge, admin, '/v1/tokens'), 413, 'request.too_large'],
     [
       'no media type',
       { method: 'POST', url: '/v1/certificates', headers: requester, payload: 'x' },
       415,
       'request.media_type',
     ],
-    [
-      'another media type',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'text/plain' },
-        payload: 'x',
-      },
-      415,
-      'request.media_type',
-    ],
-    [
-      'a media type of another call',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'application/yaml' },
-        payload: 'x',
-      },
-      415,
-      'request.media_type',
-    ],
-    [
-      'a media type with a tab',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'application/json\t' },
-        payload: '{}',
-      },
-      415,
-      'request.media_type',
-    ],
-    [
-      'a media type with an appendix',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'application/json, text/plain' },
-        payload: '{}',
-      },
-      415,
-      'request.media_type',
-    ],
-    [
-      'another charset',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'application/json; charset=utf-16' },
-        payload: '{}',
-      },
-      415,
-      'request.media_type',
-    ],
-    [
-      'a compressed body',
-      { method: 'POST', url: '/v1/certificates', headers: { ...json, 'content-encoding': 'gzip' }, payload: '{}' },
-      415,
-      'request.media_type',
-    ],
+    ['another media type', as('text/plain'), 415, 'request.media_type'],
+    ['the media type of another call', as('application/yaml'), 415, 'request.media_type'],
+    ['a media type with a tab', as('application/json\t'), 415, 'request.media_type'],
+    ['a media type with an appendix', as('application/json, text/plain'), 415, 'request.media_type'],
+    ['another charset', as('application/json; charset=utf-16'), 415, 'request.media_type'],
+    ['a compressed body', post('{}', { 'content-encoding': 'gzip' }), 415, 'request.media_type'],
     [
       'a body where none is taken',
-      {
-        method: 'DELETE',
-        url: '/v1/principals/x',
-        headers: { ...json, authorization: 'Bearer admin_' },
-        payload: '{}',
-      },
+      { ...post('{}', admin, '/v1/principals/x'), method: 'DELETE' },
       415,
       'request.media_type',
     ],
-    [
-      'nothing that is acceptable',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...json, accept: 'image/png' },
-        payload: '{"csr":"x","profile":"server"}',
-      },
-      406,
-      'request.not_acceptable',
-    ],
-    [
-      'a profile in the query of a JSON request',
-      {
-        method: 'POST',
-        url: '/v1/certificates?profile=server',
-        headers: json,
-        payload: '{"csr":"x","profile":"server"}',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'a raw body without a profile',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...requester, 'content-type': 'application/pkcs10' },
-        payload: 'x',
-      },
-      400,
-      'request.malformed',
-    ],
-    [
-      'an Idempotency-Key with a space',
-      {
-        method: 'POST',
-        url: '/v1/certificates',
-        headers: { ...json, 'idempotency-key': 'a b' },
-        payload: '{"csr":"x","profile":"server"}',
-      },
-      400,
-      'idempotency.key',
-    ],
-    [
-      'a profile that was not granted',
-      { method: 'POST', url: '/v1/certificates', headers: json, payload: '{"csr":"x","profile":"client"}' },
-      403,
-      'auth.forbidden',
-    ],
+    ['nothing acceptable', post(`{${good}}`, { accept: 'image/png' }), 406, 'request.not_acceptable'],
+    ['a profile in two places', post(`{${good}}`, {}, '/v1/certificates?profile=server'), 400, 'request.malformed'],
+    ['a raw body without a profile', as('application/pkcs10', 'x'), 400, 'request.malformed'],
+    ['an Idempotency-Key with a space', post(`{${good}}`, { 'idempotency-key': 'a b' }), 400, 'idempotency.key'],
+    ['a profile that was not granted', post('{"csr":"x","profile":"client"}'), 403, 'auth.forbidden'],
   ]
   for (const [name, request, status, code] of cases) {
     const answer = await app.inject(request)

@@ -12,6 +12,7 @@ import { openMetrics } from '../../src/metrics.ts'
 
 export interface StandIn {
   readonly app: App
+  readonly deps: HttpDeps
   readonly lines: Readonly<Record<string, unknown>>[]
 }
 
@@ -22,7 +23,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     lines.push(line as Record<string, unknown>)
   }
   let ids = 0
-  const app = await openApp({
+  const deps: HttpDeps = {
     issuance: reached({ pending: 0 }),
     policies: reached({}),
     access: reached({ authenticate: async (secret: string) => callerFor(secret) }),
@@ -35,8 +36,8 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     newId: () => `request-${++ids}`,
     limits: { queue: 8, connections: 100 },
     ...overrides,
-  })
-  return { app, lines }
+  }
+  return { app: await openApp(deps), deps, lines }
 }
 
 export const reached = <T extends object>(known: object): T =>

@@ -18,11 +18,12 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
   if (idempotencyKey !== undefined && !keyPattern.test(idempotencyKey)) {
     throw new Problem('idempotency.key', 'Idempotency-Key must be 1 to 128 visible ASCII characters.')
   }
+  const validity = ask.validity === undefined ? undefined : parseDuration(ask.validity)
   return {
     csr: isRaw ? readRaw(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),
     profile: ask.profile,
     ...(idempotencyKey !== undefined && { idempotencyKey }),
-    ...(ask.validity !== undefined && { validity: parseDuration(ask.validity) }),
+    ...(validity !== undefined && { validity }),
     ...(ask.names && { names: readNames(ask.names) }),
     ...(ask.keyUsage && { keyUsage: ask.keyUsage }),
     ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage }),

@@ -1,0 +1,185 @@
+import fc from 'fast-check'
+import t from 'tap'
+
+import { isProblem } from '../../src/errors.ts'
+import { largeBody, parseJson, parseYaml, smallBody } from '../../src/http/json.ts'
+
+const refuses = (text: string | Buffer, parse: (octets: Buffer) => unknown = parseJson): boolean => {
+  try {
+    parse(Buffer.from(text as string))
+    return false
+  } catch (error) {
+    return isProblem(error, 'request.malformed')
+  }
+}
+
+t.test('what JSON.parse takes comes out the same, unless a key is doubled, escaped or forbidden', (t) => {
+  const value = fc.jsonValue({ maxDepth: 4, noUnicodeString: false, stringUnit: 'binary' })
+  const isPlainKey = (key: string): boolean =>
+    !JSON.stringify(key).includes('\\') && !['__proto__', 'constructor', 'prototype'].includes(key)
+  const hasPlainKeys = (input: unknown): boolean =>
+    typeof input !== 'object' ||
+    input === null ||
+    Object.entries(input).every(([key, member]) => isPlainKey(key) && hasPlainKeys(member))
+  fc.assert(
+    fc.property(value.filter(hasPlainKeys), fc.constantFrom(undefined, 1, '\t'), (input, indent) => {
+      const text = JSON.stringify(input, null, indent)
+      // Lone surrogates have no UTF-8 form; JSON.stringify escapes them, and they come back.
+      t.strictSame(parseJson(Buffer.from(text)), JSON.parse(text))
+    }),
+    { numRuns: 2_000 },
+  )
+  t.end()
+})
+
+t.test('octets that JSON.parse refuses are refused, whatever they are', (t) => {
+  const pieces = fc.array(
+    fc.constantFrom('{', '}', '[', ']', ',', ':', '"', '\\', '"a"', '1', 'null', ' ', '\n', 'é'),
+    { maxLength: 24 },
+  )
+  fc.assert(
+    fc.property(pieces, (parts) => {
+      const text = parts.join('')
+      let valid = true
+      try {
+        JSON.parse(text)
+      } catch {
+        valid = false
+      }
+      if (!valid) t.ok(refuses(text), text)
+    }),
+    { numRuns: 5_000 },
+  )
+  t.end()
+})
+
+t.test('keys that are doubled, escaped or that touch prototypes are refused at any depth', (t) => {
+  for (const text of [
+    '{"a":1,"a":2}',
+    '{"b":[{"a":1,"c":{},"a":2}]}',
+    '{"a":1,"\\u0061":2}',
+    '{"__proto__":{}}',
+    '{"x":{"constructor":{"prototype":{}}}}',
+    '[{"prototype":1}]',
+  ]) {
+    t.ok(refuses(text), text)
+  }
+  t.same(parseJson(Buffer.from('[{"a":1},{"a":"a"},{"a":{"a":["a","a"]}}]')), [
+    { a: 1 },
+    { a: 'a' },
+    { a: { a: ['a', 'a'] } },
+  ])
+  t.end()
+})
+
+t.test('depth, number of values and UTF-8 are judged before anything is built', (t) => {
+  t.same(parseJson(Buffer.from('['.repeat(16) + ']'.repeat(16))), JSON.parse('['.repeat(16) + ']'.repeat(16)))
+  t.ok(refuses('['.repeat(17) + ']'.repeat(17)))
+  t.ok(refuses(`[${'1,'.repeat(smallBody.values)}1]`))
+  t.ok(refuses(''))
+  t.ok(refuses(Buffer.from([0x22, 0xff, 0x22])), 'not UTF-8')
+  t.ok(refuses(Buffer.from([0xef, 0xbb, 0xbf, 0x7b, 0x7d])), 'a byte order mark')
+  t.end()
+})
+
+t.test('no body of the largest size holds the event loop for 50 ms', (t) => {
+  const size = 4 * 1024 * 1024
+  const cases = {
+    'open arrays': '['.repeat(size),
+    'empty arrays': `[${'[],'.repeat(size / 3)}[]]`,
+    'empty objects': `[${'{},'.repeat(size / 3)}{}]`,
+    numbers: `[${'1,'.repeat(size / 2)}1]`,
+    'one string': `"${'x'.repeat(size - 2)}"`,
+    'escaped quotes': `"${'\\"'.repeat(size / 2 - 1)}"`,
+    backslashes: `"${'\\\\'.repeat(size / 2 - 1)}"`,
+    'an endless string': `"${'\\"'.repeat(size / 2 - 1)}`,
+    'short strings': `[${'"",'.repeat(size / 3)}""]`,
+    'many keys': `{${Array.from({ length: 32_000 }, (_, i) => `"${i}":1`).join(',')}}`,
+    'long keys': `{${Array.from({ length: 4_000 }, (_, i) => `"${String(i).padStart(1_000, 'k')}":1`).join(',')}}`,
+    'a thousand requests': JSON.stringify({
+      items: Array.from({ length: 1_000 }, () => ({ csr: 'A'.repeat(4_000), profile: 'server' })),
+    }),
+  }
+  for (const [name, text] of Object.entries(cases)) {
+    const octets = Buffer.from(text)
+    const ms = fastest(() => quietly(() => parseJson(octets, largeBody)))
+    t.ok(ms < 50, `${name}: ${ms.toFixed(1)} ms`)
+  }
+  t.end()
+})
+
+t.test('YAML is plain data: no aliases, tags, merges, doubled keys or second documents', (t) => {
+  t.same(parseYaml(Buffer.from('name: server\nkeys: [ { ec: [P-256] }, { ed25519: true } ]\nmax: 30d\nn: 3\n')), {
+    name: 'server',
+    keys: [{ ec: ['P-256'] }, { ed25519: true }],
+    max: '30d',
+    n: 3,
+  })
+  for (const text of [
+    'a: &x 1\nb: *x\n',
+    'a: !!binary aGk=\n',
+    'a: !custom 1\n',
+    'a: 1\na: 2\n',
+    'a: 1\n---\nb: 2\n',
+    '? [a]\n: 1\n',
+    'a: [\n',
+    'a: "\n',
+    '\t- a\n',
+    '',
+    '[['.repeat(20),
+    `${'- '.repeat(80)}a`,
+    `${'? '.repeat(80)}a`,
+  ]) {
+    t.ok(refuses(text, parseYaml), JSON.stringify(text.slice(0, 30)))
+  }
+  const merged = parseYaml(Buffer.from('<<: { a: 1 }\nb: 2\n')) as object
+  t.notOk(Object.hasOwn(merged, 'a'), '<< is a key like any other')
+  const proto = parseYaml(Buffer.from('__proto__: { admin: true }\n')) as Record<string, unknown>
+  t.equal(proto['admin'], undefined)
+  t.end()
+})
+
+t.test('no YAML of the largest size holds the event loop for 50 ms, or breaks anything', (t) => {
+  const size = 16 * 1024
+  const cases = {
+    'flow brackets': '['.repeat(size),
+    'block sequences': '- '.repeat(size / 2),
+    'explicit keys': '? '.repeat(size / 2),
+    'growing indentation': Array.from({ length: 200 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'),
+    'short lines': 'a\n'.repeat(2_000),
+    'many keys': Array.from({ length: 2_000 }, (_, i) => `k${i}: 1`).join('\n'),
+    'many items': `[${'1,'.repeat(2_000)}1]`,
+    'one long scalar': `a: ${'x'.repeat(size)}`,
+    'one folded scalar': `a: >\n${'  x\n'.repeat(size / 4)}`,
+    colons: ':'.repeat(size),
+    comments: '#\n'.repeat(2_000),
+    anchors: '&a '.repeat(size / 3),
+    quotes: '"" '.repeat(size / 3),
+    spaces: ' '.repeat(size),
+  }
+  for (const [name, text] of Object.entries(cases)) {
+    const octets = Buffer.from(text.slice(0, size))
+    const ms = fastest(() => quietly(() => parseYaml(octets)))
+    t.ok(ms < 50, `${name}: ${ms.toFixed(1)} ms`)
+  }
+  t.end()
+})
+
+/** Milliseconds of this thread in the fastest of three runs: what the machine does beside is not judged. */
+function fastest(work: () => void): number {
+  const runs = [1, 2, 3].map(() => {
+    const before = process.threadCpuUsage()
+    work()
+    const { user, system } = process.threadCpuUsage(before)
+    return (user + system) / 1_000
+  })
+  return Math.min(...runs)
+}
+
+function quietly(parse: () => unknown): void {
+  try {
+    parse()
+  } catch (error) {
+    if (!isProblem(error)) throw error
+  }
+}

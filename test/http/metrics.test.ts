@@ -1,0 +1,71 @@
+import { Registry } from 'prom-client'
+import t from 'tap'
+
+import { metricTable, openMetrics } from '../../src/metrics.ts'
+
+t.test('every metric of the table is served, and what was counted comes out', async (t) => {
+  const metrics = openMetrics(new Registry())
+  metrics.issued('server')
+  metrics.issued('server')
+  metrics.refused('server', 'san.forbidden')
+  metrics.ended('server', 'replayed')
+  metrics.stage('sign', 0.0009)
+  metrics.stage('sign', 0.2)
+  metrics.stage('sign', 60)
+  metrics.laps()('decide')
+  metrics.batch('record', 3)
+  metrics.keyOperation('default', 0.001)
+  metrics.keyOperation('default', 0.001, 'before')
+  metrics.query('find_request', 0.002, false)
+  metrics.query('find_request', 0.002, true)
+  metrics.answered('/v1/certificates', 201, 0.004)
+  let depth = 1
+  metrics.watch('chancery_queue_depth', 'issuance', () => depth++)
+  metrics.watch('chancery_database_connections', 'idle', () => 4)
+  const text = await metrics.registry.metrics()
+  for (const name of Object.keys(metricTable)) t.match(text, `# TYPE ${name} `)
+  for (const line of [
+    'chancery_issuances_total{profile="server",outcome="issued"} 2',
+    'chancery_issuances_total{profile="server",outcome="refused"} 1',
+    'chancery_issuances_total{profile="server",outcome="replayed"} 1',
+    'chancery_refusals_total{code="san.forbidden"} 1',
+    'chancery_stage_seconds_bucket{stage="sign",le="0.0005"} 0',
+    'chancery_stage_seconds_bucket{stage="sign",le="0.001"} 1',
+    'chancery_stage_seconds_bucket{stage="sign",le="0.25"} 2',
+    'chancery_stage_seconds_bucket{stage="sign",le="10"} 2',
+    'chancery_stage_seconds_bucket{stage="sign",le="+Inf"} 3',
+    'chancery_stage_seconds_count{stage="sign"} 3',
+    'chancery_stage_seconds_count{stage="decide"} 1',
+    'chancery_batch_size_bucket{batch="record",le="4"} 1',
+    'chancery_key_seconds_count{key="default"} 2',
+    'chancery_key_faults_total{key="default",fault="before"} 1',
+    'chancery_database_faults_total{statement="find_request"} 1',
+    'chancery_http_requests_total{route="/v1/certificates",status="201"} 1',
+    'chancery_queue_depth{queue="issuance"} 1',
+    'chancery_database_connections{state="idle"} 4',
+  ]) {
+    t.ok(text.split('\n').includes(line), line)
+  }
+  t.match(text, /chancery_event_loop_delay_seconds\{quantile="0.99"\} 0/)
+  t.match(text, /process_resident_memory_bytes \d/)
+  t.match(await metrics.registry.metrics(), 'chancery_queue_depth{queue="issuance"} 2')
+})
+
+t.test('labels from outside cannot grow a metric without bound', async (t) => {
+  const metrics = openMetrics(new Registry())
+  for (let i = 0; i < 10_000; i++) metrics.refused(`profile-"\n${i}`, 'auth.forbidden')
+  const lines = (await metrics.registry.metrics())
+    .split('\n')
+    .filter((line) => line.startsWith('chancery_issuances_total'))
+  t.ok(lines.length <= 2_001)
+  t.match(lines.join('\n'), 'chancery_issuances_total{profile="other",outcome="other"} 8000')
+})
+
+t.test('a measurement costs less than a microsecond', (t) => {
+  const metrics = openMetrics(new Registry())
+  const started = process.threadCpuUsage()
+  for (let i = 0; i < 100_000; i++) metrics.stage('sign', 0.001)
+  const { user, system } = process.threadCpuUsage(started)
+  t.ok((user + system) / 100_000 < 1, `${(user + system) / 100_000} µs`)
+  t.end()
+})

@@ -1,0 +1,27 @@
+import t from 'tap'
+
+import { encodeCsv } from '../../src/http/api/page.ts'
+
+t.test('CSV is quoted throughout, and no cell begins a formula', (t) => {
+  const names = [
+    { kind: 'dns', value: 'a.example.com' },
+    { kind: 'ip', value: '10.0.0.1' },
+  ]
+  const csv = encodeCsv([
+    { subject: '=HYPERLINK("http://x")', names, index: -1, note: null },
+    { subject: 'a,b\r\n"c"', names: [], index: 2, note: '@x' },
+    { subject: ' +1', names: [], index: 3, note: '\t-1' },
+  ])
+  t.equal(
+    csv,
+    [
+      '"subject","names","index","note"',
+      `"'=HYPERLINK(""http://x"")","dns:a.example.com ip:10.0.0.1","-1",""`,
+      `"a,b\r\n""c""","","2","'@x"`,
+      `"' +1","","3","'\t-1"`,
+      '',
+    ].join('\r\n'),
+  )
+  t.equal(encodeCsv([]), '\r\n')
+  t.end()
+})
