@@ -1,0 +1,125 @@
+/** Real processes, killed and stopped under 32 clients that retry by their Idempotency-Key; `checker.ts` decides. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { freePort, type Instance, startInstance } from '../helpers/instance.ts'
+import { faultsInRecords } from './checker.ts'
+import { type Load, openLoad, type Target } from './load.ts'
+
+// The place ---------------------------------------------------------------------------------------------------------------
+
+const openPlace = async (t: Test) => {
+  const database = await openTestDatabase({ teardown: () => {} })
+  const data = await mkdtemp(join(tmpdir(), 'chancery-crash-'))
+  const ports = await Promise.all([freePort(), freePort(), freePort(), freePort()])
+  const started: Instance[] = []
+  const start = (i: 0 | 1): Instance => {
+    const instance = startInstance({ data, port: ports[i], publicPort: ports[i === 0 ? 2 : 3], servingUrl: database.servingUrl, ownerUrl: database.ownerUrl })
+    started.push(instance)
+    return instance
+  }
+  t.teardown(async () => {
+    for (const instance of started) instance.signal('SIGKILL')
+    await Promise.all(started.map(({ exited }) => exited))
+    await database.close()
+    await rm(data, { recursive: true, force: true })
+  })
+  const target = async (i: 0 | 1): Promise<Target> => ({
+    port: ports[i],
+    ca: await readFile(join(data, 'root.pem'), 'utf8'),
+    token: (await readFile(join(data, 'admin.token'), 'utf8')).trim(),
+  })
+  /** Resolves when the reconciler has ended what was open; it runs each ten seconds and waits eleven. */
+  const idle = async (): Promise<void> => {
+    for (const deadline = Date.now() + 40_000; Date.now() < deadline; await pause(500)) {
+      if ((await count(database, 'select count(*)::int as n from intents i where not exists (select from outcomes o where o.serial = i.serial)')) === 0) return
+    }
+  }
+  return { start, target, database, idle }
+}
+
+const assertSound = async (t: Test, { ownerUrl }: TestDatabase, load: Load): Promise<void> => {
+  t.same(load.failures, [], 'no client was told anything final but its certificate')
+  t.same(await faultsInRecords(ownerUrl, load.answered), [])
+}
+
+const countAbandoned = (database: TestDatabase): Promise<number> => count(database, `select count(*)::int as n from outcomes where kind = 'abandoned'`)
+
+const count = async ({ ownerUrl }: TestDatabase, text: string): Promise<number> => {
+  const { default: pg } = await import('pg')
+  const client = new pg.Client({ connectionString: ownerUrl })
+  await client.connect()
+  try {
+    return (await client.query<{ n: number }>(text)).rows[0]?.n ?? -1
+  } finally {
+    await client.end()
+  }
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+const clients = 32
+
+t.setTimeout(300_000)
+
+t.test('twenty kill -9 under load: nothing lost, nothing doubled, nothing left open', async (t) => {
+  const { start, target, database, idle } = await openPlace(t)
+  let instance = start(0)
+  await instance.ready()
+  const load = openLoad([await target(0)], clients)
+  let outages = 0
+  for (let kill = 0; kill < 20; kill += 1) {
+    await pause(150 + Math.random() * 350)
+    instance.signal('SIGKILL')
+    await instance.exited
+    const down = Date.now()
+    instance = start(0)
+    await instance.ready()
+    outages = Math.max(outages, Date.now() - down)
+  }
+  await pause(500)
+  await load.stop()
+  await idle()
+  t.comment(`answered ${load.answered.length}, longest outage ${outages} ms, retries ${JSON.stringify([...load.retries])}`)
+  await assertSound(t, database, load)
+  t.ok(outages < 10_000, 'ready again within seconds')
+  instance.signal('SIGTERM')
+  t.equal(await instance.exited, 0, 'and stops gracefully in the end')
+})
+
+t.test('two instances on one database: the same invariants, and both issue', async (t) => {
+  const { start, target, database } = await openPlace(t)
+  const first = start(0)
+  await first.ready()
+  const second = start(1)
+  await second.ready()
+  const load = openLoad([await target(0), await target(1)], clients)
+  await pause(4000)
+  await load.stop()
+  t.comment(`answered ${load.answered.length}, retries ${JSON.stringify([...load.retries])}`)
+  t.ok(load.answered.length > 100)
+  await assertSound(t, database, load)
+})
+
+t.test('an instance that is stopped for longer than the reconciler waits, and then goes on, hands nothing out twice', async (t) => {
+  const { start, target, database, idle } = await openPlace(t)
+  const sleeper = start(0)
+  await sleeper.ready()
+  const other = start(1)
+  await other.ready()
+  const load = openLoad([await target(0), await target(1)], clients)
+  for (let round = 0; round < 2; round += 1) {
+    await pause(700)
+    sleeper.signal('SIGSTOP')
+    await pause(round === 0 ? 24_000 : 1_500)
+    sleeper.signal('SIGCONT')
+  }
+  await pause(1500)
+  await load.stop()
+  await idle()
+  const abandoned = await countAbandoned(database)
+  t.comment(`answered ${load.answered.length}, abandoned ${abandoned}, retries ${JSON.stringify([...load.retries])}`)
+  t.ok(abandoned > 0, 'the sleeper had signed what the other instance abandoned')
+  await assertSound(t, database, load)
+})

@@ -1,0 +1,88 @@
+/** `chancery serve` as a process of its own, for tests that kill it. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+
+export interface InstanceOptions {
+  readonly data: string
+  readonly port: number
+  readonly publicPort: number
+  readonly servingUrl: string
+  readonly ownerUrl: string
+}
+
+export interface Instance {
+  readonly pid: number
+  /** Resolves when it answers /readyz with 200; rejects with its last lines when it has died. */
+  ready(): Promise<void>
+  signal(name: NodeJS.Signals): void
+  exited: Promise<number | null>
+  /** What it wrote. */
+  output(): string
+}
+
+export const startInstance = ({ data, port, publicPort, servingUrl, ownerUrl }: InstanceOptions): Instance => {
+  const env = {
+    PATH: process.env['PATH'] ?? '',
+    CHANCERY_DATA: data,
+    CHANCERY_LISTEN: `127.0.0.1:${port}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+    CHANCERY_LOG_LEVEL: 'warn',
+    // As short as the settings allow: then the reconciler's patience is 11.1 s, and a test need not take a minute.
+    CHANCERY_REQUEST_DEADLINE: '1s',
+    CHANCERY_SIGNING_DEADLINE: '100ms',
+  }
+  const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const chunks: string[] = []
+  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
+  const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
+  return {
+    pid: child.pid ?? -1,
+    ready: () => untilReady({ data, port }, child, () => chunks.join('').slice(-2000)),
+    signal: (name) => void child.kill(name),
+    exited,
+    output: () => chunks.join(''),
+  }
+}
+
+/** A port that was free a moment ago. */
+export const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer()
+    server.once('error', reject)
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address()
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
+    })
+  })
+
+const untilReady = async ({ data, port }: { data: string; port: number }, child: ChildProcess, output: () => string): Promise<void> => {
+  const { get } = await import('node:https')
+  const once = (): Promise<number> =>
+    new Promise((resolve) => {
+      let ca: string
+      try {
+        ca = readFileSync(join(data, 'root.pem'), 'utf8')
+      } catch {
+        return resolve(0)
+      }
+      const call = get({ host: '127.0.0.1', port, path: '/readyz', ca, agent: false, timeout: 1000 }, (response) => {
+        response.resume()
+        resolve(response.statusCode ?? 0)
+      })
+      call.on('error', () => resolve(0))
+      call.on('timeout', () => call.destroy())
+    })
+  for (const deadline = Date.now() + 30_000; ; ) {
+    if ((await once()) === 200) return
+    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the instance ended before it was ready:\n${output()}`)
+    if (Date.now() > deadline) throw new Error(`the instance was not ready within 30 s:\n${output()}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
