@@ -227,7 +227,7 @@ const kindChecks = (kind: NameKind): readonly Check[] => [
     id: `names.${kind}.deny`,
     code: 'san.forbidden',
     field: '/names',
-    passes: `no ${kind} name, nor one that a wildcard covers, matches a pattern of \`names.${kind}.deny\``,
+    passes: `no ${kind} name${kind === 'dns' ? ', nor one that a wildcard covers,' : ''} matches a pattern of \`names.${kind}.deny\``,
     run: (facts, say) => {
       const deny = facts.profile.names.rules[kind]?.deny ?? []
       if (deny.length === 0) return say.skipped('the profile denies none')

@@ -6,7 +6,7 @@ import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes } from '../x509/subject.ts'
 import { methodsOf } from './bind.ts'
-import { canonicalJson } from './canonical.ts'
+import { canonicalJson } from '../canonical.ts'
 import {
   type AttributeDocument,
   keysOf,

@@ -9,7 +9,7 @@ import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'
 import { type Binding, compileBinding } from './bind.ts'
-import { canonicalJson } from './canonical.ts'
+import { canonicalJson } from '../canonical.ts'
 import {
   type AttributeDocument,
   type KeyBounds,

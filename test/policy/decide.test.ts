@@ -470,6 +470,10 @@ t.test('a common name by orName is one of the patterns or one of the names', asy
     subject: { others: 'drop', commonName: { from: 'csr', match: 'kube-etcd', orName: true } },
   })
   const judge = (subject: Subject) => decide(profile, ask({ names: www, subject }), context).allowed
+  const strict = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: 'kube-etcd' } } })
+  t.same(failed(decide(strict, ask({ names: www, subject: commonName('www.example.com') }), context)), [
+    'subject.commonName www.example.com',
+  ])
   t.ok(judge(commonName('kube-etcd')))
   t.ok(judge(commonName('www.example.com')))
   t.notOk(judge(commonName('root')))
