@@ -3,16 +3,18 @@
  * `chancery serve` and the tests build theirs by this function.
  */
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
+
 import { Registry } from 'prom-client'
+
 import type { Caller } from './ca/access.ts'
-import { openIssuer, type Issuers, issuersOf } from './ca/issuer.ts'
-import { openIssuance } from './ca/issue.ts'
 import type { Issuance } from './ca/issuance.ts'
+import { openIssuance } from './ca/issue.ts'
+import { type Issuers, issuersOf, openIssuer } from './ca/issuer.ts'
 import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Config } from './config.ts'
-import { openApp, type App } from './http/app.ts'
+import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
 import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
@@ -31,8 +33,8 @@ import { openPolicies } from './store/policies.ts'
 import { openRecords } from './store/records.ts'
 import { type EntryCodec, openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
-import { parseCertificate, parseTbs } from './x509/certificate.ts'
 import { assembleCertificate } from './x509/assemble.ts'
+import { parseCertificate, parseTbs } from './x509/certificate.ts'
 
 /** Opens a key by what the records say of it. */
 export type OpenKey = (uri: string) => Promise<SigningKey>
@@ -70,13 +72,25 @@ export const openStores = async (deps: StoresDeps) => {
   const random = deps.random ?? randomBytes
   const newId = deps.newId ?? randomUUID
   const { poolSize, preparedStatements } = config.database
-  const db = openDatabase({ url: deps.databaseUrl, max: poolSize, log, applicationName: 'chancery', preparedStatements })
+  const db = openDatabase({
+    url: deps.databaseUrl,
+    max: poolSize,
+    log,
+    applicationName: 'chancery',
+    preparedStatements,
+  })
   await assertMigrated(db)
   const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
   const roll = openRollWriter(db, codec, dbClock)
   const access = openAccess({ db, roll, log, clock, random, newId })
   const parse = (document: unknown, version: number) => parseProfile(document, { version })
-  const policies = await openPolicies({ db, roll, log, parse, canonical: (profile) => canonicalDocument(profile.document) })
+  const policies = await openPolicies({
+    db,
+    roll,
+    log,
+    parse,
+    canonical: (profile) => canonicalDocument(profile.document),
+  })
   const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
   return { db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
 }
@@ -119,13 +133,26 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
   const own = await openOwnCertificate(stores, issuance)
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
-  const app = await openApp({ ...http, recordRefusal: recorder.recordRefusal, issuance, policies, access, health, clock, tls: own.current() })
+  const app = await openApp({
+    ...http,
+    recordRefusal: recorder.recordRefusal,
+    issuance,
+    policies,
+    access,
+    health,
+    clock,
+    tls: own.current(),
+  })
   const publicApp = await openPublicApp(http)
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 10_000, run: () => endOpen() },
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
-      { name: 'own-certificate', everyMs: 60_000, run: () => own.renew((pem) => secureContextOf(app).setSecureContext(pem)) },
+      {
+        name: 'own-certificate',
+        everyMs: 60_000,
+        run: () => own.renew((pem) => secureContextOf(app).setSecureContext(pem)),
+      },
     ],
     log,
   )
@@ -136,7 +163,10 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     issuance,
     issuers,
     reconcile: endOpen,
-    listen: async () => ({ api: await app.listen({ ...config.listen }), public: await publicApp.listen({ ...config.publicListen }) }),
+    listen: async () => ({
+      api: await app.listen({ ...config.listen }),
+      public: await publicApp.listen({ ...config.publicListen }),
+    }),
     close: async () => {
       stopping = true
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
@@ -166,7 +196,15 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuance: Issuance) => {
   const { principal, profile } = own
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
-  const grant = { id: 'own', principal, role: 'requester', profiles: [profile], names: null, createdAt: clock(), createdBy: principal } as const
+  const grant = {
+    id: 'own',
+    principal,
+    role: 'requester',
+    profiles: [profile],
+    names: null,
+    createdAt: clock(),
+    createdBy: principal,
+  } as const
   const caller: Caller = { principal, token: 'own', grants: [grant] }
   const { names } = config
   const issue = (): Promise<ServerCertificate> => issueOwnCertificate({ issuance, caller, profile, names })

@@ -1,6 +1,7 @@
 /** The face of issuing: what HTTP asks for and what it gets. `issue.ts` tells the story. */
-import type { CheckResult, Note } from '../policy/decide.ts'
+
 import type { Violation } from '../errors.ts'
+import type { CheckResult, Note } from '../policy/decide.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { Name } from '../x509/names.ts'
 import type { Caller } from './access.ts'

@@ -4,6 +4,7 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 import { createHash, verify } from 'node:crypto'
+
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { type Context, type Decision, decide, type Note, type Plan, recheck, refusal } from '../policy/decide.ts'
@@ -45,7 +46,8 @@ export const openIssuance = (deps: IssuanceDeps): Issuance => {
       return pending
     },
     async issue(caller, input) {
-      if (pending >= deps.limits.queue) throw new Problem('overload.queue', `${pending} requests are waiting.`, { retryAfter: 1 })
+      if (pending >= deps.limits.queue)
+        throw new Problem('overload.queue', `${pending} requests are waiting.`, { retryAfter: 1 })
       pending += 1
       try {
         return await cycle(deps, caller, input)
@@ -83,7 +85,12 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   lap('decide')
 
   // 5. The very octets to be signed, read back and judged again.
-  const intent = prepare(deps, { issuer, decision, request: { ...request, id: prior?.id ?? request.id }, attempt: (prior?.attempts ?? 0) + 1 })
+  const intent = prepare(deps, {
+    issuer,
+    decision,
+    request: { ...request, id: prior?.id ?? request.id },
+    attempt: (prior?.attempts ?? 0) + 1,
+  })
   lap('prepare')
 
   // 6. Durable before the key is touched. While the key is known to be gone, or the clock is wrong, not even this.
@@ -158,7 +165,10 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
 const authorise = (caller: Caller, profile: string): readonly Grant[] => {
   const grants = requesterGrants(caller, profile)
   if (grants.length > 0) return grants
-  throw new Problem('auth.forbidden', `${caller.principal} has no grant to request certificates of profile ${JSON.stringify(profile)}.`)
+  throw new Problem(
+    'auth.forbidden',
+    `${caller.principal} has no grant to request certificates of profile ${JSON.stringify(profile)}.`,
+  )
 }
 
 // Step 2 ------------------------------------------------------------------------------------------------------------
@@ -171,10 +181,18 @@ const newRequest = (deps: IssuanceDeps, caller: Caller, input: IssueInput): Requ
 })
 
 /** SHA-256 over the CSR's DER, the profile and the options: what makes two requests the same. */
-const requestDigest = ({ csr, profile, validity, names, keyUsage, extendedKeyUsage }: IssueInput): Buffer => {
-  const asked = { csr: sha256(csr).toString('hex'), profile, validity, names, keyUsage, extendedKeyUsage }
-  return sha256(canonicalJson(asked))
-}
+const requestDigest = ({
+  csr,
+  profile,
+  validity = null,
+  names = null,
+  keyUsage = null,
+  extendedKeyUsage = null,
+}: Unset<IssueInput>): Buffer =>
+  sha256(canonicalJson({ csr: sha256(csr).toString('hex'), profile, validity, names, keyUsage, extendedKeyUsage }))
+
+/** What was not asked is null in the digest. */
+type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
 
 /** The earlier request under this key, when its intents have all ended. Waits, within the deadline, while one is open. */
 const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<PriorRequest | undefined> => {
@@ -186,7 +204,9 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
     }
     if (!prior?.open) return prior
     if (waited + pause > deps.limits.requestDeadlineMs) {
-      throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', { retryAfter: 5 })
+      throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', {
+        retryAfter: 5,
+      })
     }
     await deps.sleep(pause)
   }
@@ -196,7 +216,11 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
 const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued> => {
   const prior = await findPrior(deps, request)
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
-  throw new Problem('request.in_progress', 'Another call under this Idempotency-Key came first and did not end in a certificate.', { retryAfter: 1 })
+  throw new Problem(
+    'request.in_progress',
+    'Another call under this Idempotency-Key came first and did not end in a certificate.',
+    { retryAfter: 1 },
+  )
 }
 
 // Steps 3 and 4 -----------------------------------------------------------------------------------------------------
@@ -237,7 +261,12 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now }: Case): Judg
   }
   let first: Judged | undefined
   for (const grant of grants) {
-    const context: Context = { now, principal: caller.principal, issuer: issuer.bounds, ...(grant.names && { grantRules: grant.names }) }
+    const context: Context = {
+      now,
+      principal: caller.principal,
+      issuer: issuer.bounds,
+      ...(grant.names && { grantRules: grant.names }),
+    }
     const judged = { ...decide(profile, ask, context), profile, context }
     if (judged.allowed) return judged
     first ??= judged
@@ -263,8 +292,18 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
   const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
   const facts = lint(tbs, { plan, serial, shard, issuer })
   const violations = recheck(profile, facts, context)
-  if (violations.length > 0) throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', { violations })
-  return { request, attempt, serial, issuer: issuer.name, shard, profile: { name: profile.name, version: profile.version }, tbs, plan: planDigest(plan) }
+  if (violations.length > 0)
+    throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', { violations })
+  return {
+    request,
+    attempt,
+    serial,
+    issuer: issuer.name,
+    shard,
+    profile: { name: profile.name, version: profile.version },
+    tbs,
+    plan: planDigest(plan),
+  }
 }
 
 /** 16 octets, positive, never shortened: two bits are fixed (01), 126 are random (RFC 5280 4.1.2.2). */
@@ -294,7 +333,8 @@ const planDigest = (plan: Plan): Buffer =>
 
 const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise<Buffer> => {
   const signature = await withDeadline(issuer.sign(intent.tbs), deps.limits.signingDeadlineMs)
-  if (signature === 'late') throw new Problem('hsm.deadline', `No signature within ${deps.limits.signingDeadlineMs} ms.`, { retryAfter: 5 })
+  if (signature === 'late')
+    throw new Problem('hsm.deadline', `No signature within ${deps.limits.signingDeadlineMs} ms.`, { retryAfter: 5 })
   if (Buffer.isBuffer(signature)) return signature
   if (signature.when === 'before') await deps.recorder.recordUnsigned(intent)
   throw new Problem('hsm.unavailable', 'The signing key did not sign.', { retryAfter: 5, cause: signature })
@@ -304,7 +344,13 @@ const checkSignature = (issuer: Issuer, tbs: Buffer, signature: Buffer): Promise
   new Promise((resolve, reject) => {
     verify(issuer.key.algorithm.hash, tbs, issuer.verifyInput, signature, (cause, valid) => {
       if (valid) resolve()
-      else reject(new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5, cause }))
+      else
+        reject(
+          new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', {
+            retryAfter: 5,
+            cause,
+          }),
+        )
     })
   })
 

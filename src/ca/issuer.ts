@@ -3,6 +3,7 @@
  * must be the certificate's, and a trial signature over a fixed text must verify.
  */
 import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto'
+
 import { Problem } from '../errors.ts'
 import type { SigningFault, SigningKey } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
@@ -59,7 +60,10 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
   const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
   const templateOf = templates(row, facts, key.algorithm)
-  const verifyInput = { key: createPublicKey({ key: facts.spki, format: 'der', type: 'spki' }), ...key.algorithm.signOptions }
+  const verifyInput = {
+    key: createPublicKey({ key: facts.spki, format: 'der', type: 'spki' }),
+    ...key.algorithm.signOptions,
+  }
   let fault: string | undefined
 
   const issuer: Issuer = {
@@ -86,12 +90,14 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
       return outcome as SigningFault
     },
     assertAvailable: () => {
-      if (fault !== undefined) throw new Problem('hsm.unavailable', 'The signing key does not answer at present.', { retryAfter: 5 })
+      if (fault !== undefined)
+        throw new Problem('hsm.unavailable', 'The signing key does not answer at present.', { retryAfter: 5 })
     },
     probe: async () => {
       const [signature] = await key.sign([trialText])
       if (!Buffer.isBuffer(signature)) fault = signature?.message ?? 'the provider gave no answer'
-      else if (!verify(key.algorithm.hash, trialText, verifyInput, signature)) fault = 'the trial signature does not verify'
+      else if (!verify(key.algorithm.hash, trialText, verifyInput, signature))
+        fault = 'the trial signature does not verify'
       else fault = undefined
       return fault
     },
@@ -103,14 +109,18 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
 
 /** Issuers by authority and name. Two active ones for an authority: the one created last. */
 export const issuersOf = (opened: readonly Issuer[]): Issuers => {
-  const active = new Map(opened.filter((issuer) => issuer.state === 'active').map((issuer) => [issuer.authority, issuer]))
+  const active = new Map(
+    opened.filter((issuer) => issuer.state === 'active').map((issuer) => [issuer.authority, issuer]),
+  )
   const named = new Map(opened.map((issuer) => [issuer.name, issuer]))
   const keys = new Set(opened.map((issuer) => issuer.bounds.keySha256))
   return {
     active: (authority) => {
       const issuer = active.get(authority)
       if (issuer) return issuer
-      throw new Problem('issuer.unavailable', `The authority ${JSON.stringify(authority)} has no active issuer.`, { retryAfter: 30 })
+      throw new Problem('issuer.unavailable', `The authority ${JSON.stringify(authority)} has no active issuer.`, {
+        retryAfter: 30,
+      })
     },
     byName: (name) => {
       const issuer = named.get(name)

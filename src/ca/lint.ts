@@ -51,10 +51,17 @@ const lints: readonly Lint[] = [
   ['issuer.name', (facts, { issuer }) => facts.issuer.equals(issuer.subject)],
   ['issuer.signature', (facts, { issuer }) => facts.signatureAlgorithm === issuer.key.algorithm],
   ['issuer.keyIdentifier', (facts, { issuer }) => sameOctets(facts.authorityKeyIdentifier, issuer.facts.keyIdentifier)],
-  ['issuer.outlived', (facts, { issuer }) => facts.notAfter <= issuer.facts.notAfter && issuer.above.every((ca) => facts.notAfter <= ca.notAfter)],
+  [
+    'issuer.outlived',
+    (facts, { issuer }) =>
+      facts.notAfter <= issuer.facts.notAfter && issuer.above.every((ca) => facts.notAfter <= ca.notAfter),
+  ],
   ['issuer.isCa', (_, { issuer }) => issuer.facts.ca && (issuer.facts.keyUsage?.includes('keyCertSign') ?? false)],
   ['validity.order', (facts) => facts.notBefore < facts.notAfter],
-  ['validity.plan', (facts, { plan }) => sameTime(facts.notBefore, plan.notBefore) && sameTime(facts.notAfter, plan.notAfter)],
+  [
+    'validity.plan',
+    (facts, { plan }) => sameTime(facts.notBefore, plan.notBefore) && sameTime(facts.notAfter, plan.notAfter),
+  ],
   ['subject.plan', (facts, { plan }) => facts.subjectDer.equals(encodeSubject(plan.subject))],
   ['names.plan', (facts, { plan }) => sameNames(facts.names, plan.names)],
   ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
@@ -67,9 +74,16 @@ const lints: readonly Lint[] = [
   ['keyUsage.plan', (facts, { plan }) => sameSet(facts.keyUsage, plan.keyUsage)],
   ['keyUsage.notCa', (facts) => !facts.keyUsage?.some((usage) => usage === 'keyCertSign' || usage === 'cRLSign')],
   ['extendedKeyUsage.plan', (facts, { plan }) => sameSet(facts.extendedKeyUsage, plan.extendedKeyUsage)],
-  ['revocation.crl', ({ crlUrls }, { plan, shard, issuer }) => hasCrl(plan) === crlUrls.some((url) => url.endsWith(`/crl/${issuer.name}/${shard}.crl`))],
+  [
+    'revocation.crl',
+    ({ crlUrls }, { plan, shard, issuer }) =>
+      hasCrl(plan) === crlUrls.some((url) => url.endsWith(`/crl/${issuer.name}/${shard}.crl`)),
+  ],
   ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
-  ['extensions.once', (facts) => new Set(facts.extensions.map((extension) => extension.oid)).size === facts.extensions.length],
+  [
+    'extensions.once',
+    (facts) => new Set(facts.extensions.map((extension) => extension.oid)).size === facts.extensions.length,
+  ],
 ]
 
 const hasCrl = (plan: Plan): boolean => plan.revocation !== 'none' && plan.revocation.includes('crl')
@@ -77,7 +91,8 @@ const hasCrl = (plan: Plan): boolean => plan.revocation !== 'none' && plan.revoc
 const isCritical = (facts: TbsFacts, wanted: string): boolean =>
   facts.extensions.some((extension) => extension.oid === wanted && extension.critical)
 
-const sameOctets = (a: Buffer | undefined, b: Buffer | undefined): boolean => a !== undefined && b !== undefined && a.equals(b)
+const sameOctets = (a: Buffer | undefined, b: Buffer | undefined): boolean =>
+  a !== undefined && b !== undefined && a.equals(b)
 
 /** A certificate knows whole seconds. */
 const sameTime = (a: Date, b: Date): boolean => a.getTime() === b.getTime()

@@ -1,5 +1,15 @@
 /** What the cycle tells whoever measures. HTTP's metrics implement it; tests count with it. */
-export type Stage = 'authenticate' | 'replay' | 'read' | 'decide' | 'prepare' | 'intent' | 'sign' | 'check' | 'record' | 'answer'
+export type Stage =
+  | 'authenticate'
+  | 'replay'
+  | 'read'
+  | 'decide'
+  | 'prepare'
+  | 'intent'
+  | 'sign'
+  | 'check'
+  | 'record'
+  | 'answer'
 
 export interface Meter {
   /** Starts a watch; each call of what it returns ends one stage and starts the next. */

@@ -12,14 +12,18 @@ export const assertNameConstraints = (facts: Pick<TbsFacts, 'names' | 'subject'>
   for (const { nameConstraints } of chain) {
     if (!nameConstraints) continue
     const { permitted, excluded } = nameConstraints
-    if ([...permitted, ...excluded].some(({ kind, value }) => kind === 'other' && value === directoryName) && facts.subject.length > 0) {
+    if (
+      [...permitted, ...excluded].some(({ kind, value }) => kind === 'other' && value === directoryName) &&
+      facts.subject.length > 0
+    ) {
       throw refused('subject', 'a directory name constraint of the issuer, which Chancery does not compare')
     }
     for (const name of facts.names) {
       const bad = excluded.find((subtree) => touches(name, subtree))
       if (bad) throw refused(name.value, `the issuer excludes ${bad.value}`)
       const ofKind = permitted.filter(({ kind }) => kind === name.kind)
-      if (ofKind.length > 0 && !ofKind.some((subtree) => isWithin(name, subtree))) throw refused(name.value, 'the issuer does not permit it')
+      if (ofKind.length > 0 && !ofKind.some((subtree) => isWithin(name, subtree)))
+        throw refused(name.value, 'the issuer does not permit it')
     }
   }
 }
@@ -29,17 +33,23 @@ const refused = (value: string, reason: string): Problem =>
     violations: [{ check: 'issuer.nameConstraints', field: '/names', value, reason }],
   })
 
-const isWithin = (name: Name, subtree: Subtree): boolean => subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
+const isWithin = (name: Name, subtree: Subtree): boolean =>
+  subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
 
 /** A wildcard stands for every label, so it is excluded when any name that it covers is. */
 const touches = (name: Name, subtree: Subtree): boolean =>
-  isWithin(name, subtree) || (name.kind === 'dns' && subtree.kind === 'dns' && name.value.startsWith('*.') && isInDomain(subtree.value, name.value.slice(2)))
+  isWithin(name, subtree) ||
+  (name.kind === 'dns' &&
+    subtree.kind === 'dns' &&
+    name.value.startsWith('*.') &&
+    isInDomain(subtree.value, name.value.slice(2)))
 
 const comparisons: Readonly<Record<Name['kind'], (value: string, constraint: string) => boolean>> = {
   dns: (value, constraint) => isInDomain(value, constraint),
   ip: (value, constraint) => isInRange(value, constraint),
   uri: (value, constraint) => isInHost(hostOf(value), constraint),
-  email: (value, constraint) => (constraint.includes('@') ? value === constraint : isInHost(value.slice(value.indexOf('@') + 1), constraint)),
+  email: (value, constraint) =>
+    constraint.includes('@') ? value === constraint : isInHost(value.slice(value.indexOf('@') + 1), constraint),
 }
 
 /** DNS: the constraint and everything below it; an empty one is every name. */
@@ -49,7 +59,8 @@ const isInDomain = (value: string, constraint: string): boolean => {
 }
 
 /** Mail and URI: a leading dot is everything below, without one exactly that host. */
-const isInHost = (host: string, constraint: string): boolean => (constraint.startsWith('.') ? host.endsWith(constraint) : host === constraint)
+const isInHost = (host: string, constraint: string): boolean =>
+  constraint.startsWith('.') ? host.endsWith(constraint) : host === constraint
 
 const hostOf = (uri: string): string => /^[^:]+:\/\/([^/?#]*)/.exec(uri)?.[1]?.toLowerCase() ?? ''
 

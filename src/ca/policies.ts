@@ -25,5 +25,9 @@ export interface Policies {
    * Durable, and on the roll, when it resolves. The same content makes no new version (`created` is false).
    * Throws `profile.invalid` with all faults, `precondition.failed`, `authority.not_found`.
    */
-  put(document: unknown, by: string, precondition: Precondition): Promise<{ readonly stored: StoredProfile; readonly created: boolean }>
+  put(
+    document: unknown,
+    by: string,
+    precondition: Precondition,
+  ): Promise<{ readonly stored: StoredProfile; readonly created: boolean }>
 }

@@ -22,7 +22,13 @@ export const openHealth = (deps: ReadinessDeps): Health => {
   }
 }
 
-const ask = async ({ issuers, databaseFault, clockFault, queue, isStopping }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
+const ask = async ({
+  issuers,
+  databaseFault,
+  clockFault,
+  queue,
+  isStopping,
+}: ReadinessDeps): Promise<readonly HealthCheck[]> => {
   const database = await inTime(databaseFault())
   const key = await inTime(keyFault(issuers))
   const { pending, bound } = queue()
@@ -30,7 +36,11 @@ const ask = async ({ issuers, databaseFault, clockFault, queue, isStopping }: Re
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
-    check('queue', isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined, `${pending} of ${bound} places are taken`),
+    check(
+      'queue',
+      isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,
+      `${pending} of ${bound} places are taken`,
+    ),
   ]
 }
 
@@ -54,7 +64,10 @@ const inTime = (fault: Promise<string | undefined>): Promise<string | undefined>
   const late = new Promise<string>((resolve) => {
     timer = setTimeout(() => resolve('no answer within a second'), 1_000)
   })
-  return Promise.race([fault.catch((error: unknown) => (error instanceof Error ? error.message : 'it failed')), late]).finally(() => clearTimeout(timer))
+  return Promise.race([
+    fault.catch((error: unknown) => (error instanceof Error ? error.message : 'it failed')),
+    late,
+  ]).finally(() => clearTimeout(timer))
 }
 
 const rememberMs = 2_000

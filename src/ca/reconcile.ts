@@ -12,8 +12,10 @@ export interface OpenIntents {
  * Longer than any issuance can take, so that only the dead are ended: both deadlines and ten seconds more. That it is
  * long enough is a courtesy, not a condition: the outcome's uniqueness decides.
  */
-export const patienceMs = (limits: { readonly signingDeadlineMs: number; readonly requestDeadlineMs: number }): number =>
-  limits.signingDeadlineMs + limits.requestDeadlineMs + 10_000
+export const patienceMs = (limits: {
+  readonly signingDeadlineMs: number
+  readonly requestDeadlineMs: number
+}): number => limits.signingDeadlineMs + limits.requestDeadlineMs + 10_000
 
 /** Ends all that are due; resolves to how many that were. */
 export const reconcile = async (intents: OpenIntents, ageMs: number): Promise<number> => {

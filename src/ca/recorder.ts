@@ -1,7 +1,8 @@
 /** The records of the cycle, as the cycle needs them. The store implements it; each method says what is durable. */
+
+import type { Violation } from '../errors.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
-import type { Violation } from '../errors.ts'
 
 export interface ProfileVersion {
   readonly name: string

@@ -5,13 +5,14 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { isAbsolute, join, relative } from 'node:path'
-import { newSerial } from '../ca/issue.ts'
+
 import { signIntermediate, signRoot } from '../ca/ceremony.ts'
+import { newSerial } from '../ca/issue.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
-import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
+import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
 import { own, ownProfile, type Stores } from '../service.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
@@ -35,7 +36,8 @@ export const keyOpener =
     const path = uri.startsWith('file:') ? uri.slice('file:'.length) : undefined
     if (path === undefined) throw new Error(`No key provider knows ${uri}.`)
     const under = join(config.dataDir, path)
-    if (isAbsolute(path) || relative(config.dataDir, under).startsWith('..')) throw new Error(`${uri} lies outside of the data folder.`)
+    if (isAbsolute(path) || relative(config.dataDir, under).startsWith('..'))
+      throw new Error(`${uri} lies outside of the data folder.`)
     return openSoftwareKey({ path: under, passphrase: await passphraseOf(config) })
   }
 
@@ -57,7 +59,16 @@ const makeHierarchy = async (stores: Stores): Promise<void> => {
       spki: key.spki,
       ...validity(clock(), intermediateDays),
     })
-    const row = { name: authority, authority, state: 'active', certificate, chain: [root.certificate], keyUri, publicUrl: config.publicUrl, shards } as const
+    const row = {
+      name: authority,
+      authority,
+      state: 'active',
+      certificate,
+      chain: [root.certificate],
+      keyUri,
+      publicUrl: config.publicUrl,
+      shards,
+    } as const
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')
   }
@@ -143,13 +154,13 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
   const { secret } = await access.createToken({ principal, label: 'first administrator', expiresAt: null }, by)
   const path = join(config.dataDir, 'admin.token')
   await writePrivateFile(path, `${secret}\n`)
-  const names = null
   if (config.mode === 'development') {
     const profiles = (await policies.list()).map(({ profile }) => profile.name).filter((name) => name !== own.profile)
-    await access.createGrant({ principal, role: 'requester', profiles, names }, by)
-    for (const role of ['operator', 'auditor'] as const) await access.createGrant({ principal, role, profiles: null, names }, by)
+    await access.createGrant({ principal, role: 'requester', profiles, names: null }, by)
+    for (const role of ['operator', 'auditor'] as const)
+      await access.createGrant({ principal, role, profiles: null, names: null }, by)
   }
-  await access.createGrant({ principal, role: 'admin', profiles: null, names }, by)
+  await access.createGrant({ principal, role: 'admin', profiles: null, names: null }, by)
   log.info({ event: 'bootstrap.admin', path }, 'made the first administrator')
 }
 

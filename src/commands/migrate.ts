@@ -1,18 +1,23 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
 import { type Config, roleOf } from '../config.ts'
-import { migrate } from '../store/migrate.ts'
 import { openDatabase } from '../store/database.ts'
+import { migrate } from '../store/migrate.ts'
 import type { Log } from '../telemetry.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */
 export const runMigrate = async (config: Config, log: Log): Promise<number> => {
   const { url, migrationUrl } = config.database
-  if (url === undefined) throw new Error('The embedded PostgreSQL is migrated by "chancery serve"; set CHANCERY_DATABASE_URL for another one.')
+  if (url === undefined)
+    throw new Error(
+      'The embedded PostgreSQL is migrated by "chancery serve"; set CHANCERY_DATABASE_URL for another one.',
+    )
   const ownerUrl = migrationUrl ?? url
   const version = await migrate({ ownerUrl, servingRole: roleOf(url), log })
   const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery migrate' })
   try {
-    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [config.retention.refusalsDays])
+    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [
+      config.retention.refusalsDays,
+    ])
   } finally {
     await db.close()
   }

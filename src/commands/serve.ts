@@ -1,6 +1,7 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+
 import { type Config, roleOf } from '../config.ts'
 import { openService, openStores, type Service } from '../service.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
@@ -31,7 +32,10 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     closing.pop()
     closing.push(service.close)
     const addresses = await service.listen()
-    await stores.roll.change(async () => ({ events: [{ type: 'service.started', version, mode: config.mode }], result: undefined }))
+    await stores.roll.change(async () => ({
+      events: [{ type: 'service.started', version, mode: config.mode }],
+      result: undefined,
+    }))
     return { service, addresses, close: closeAll }
   } catch (error) {
     await closeAll()

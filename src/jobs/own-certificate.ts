@@ -3,6 +3,7 @@
  * with a key that lives in memory only. Renewed after two thirds of its life, without a restart.
  */
 import { generateKeyPairSync } from 'node:crypto'
+
 import type { Caller } from '../ca/access.ts'
 import type { Issuance } from '../ca/issuance.ts'
 import { signatureAlgorithm } from '../x509/algorithms.ts'
@@ -24,7 +25,12 @@ export interface OwnCertificateDeps {
   readonly names: readonly Name[]
 }
 
-export const issueOwnCertificate = async ({ issuance, caller, profile, names }: OwnCertificateDeps): Promise<ServerCertificate> => {
+export const issueOwnCertificate = async ({
+  issuance,
+  caller,
+  profile,
+  names,
+}: OwnCertificateDeps): Promise<ServerCertificate> => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
   const csr = encodeRequest({ subject: [], names, spki }, privateKey, signatureAlgorithm('ecdsa-sha256'))

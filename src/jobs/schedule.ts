@@ -18,7 +18,9 @@ export const openSchedule = (jobs: readonly Job[], log: Log): Schedule => {
   const running = new Set<Promise<unknown>>()
 
   const runOnce = async (job: Job): Promise<void> => {
-    const work = job.run().catch((error: unknown) => log.error({ event: 'job.failed', job: job.name, err: error }, 'a periodic job failed'))
+    const work = job
+      .run()
+      .catch((error: unknown) => log.error({ event: 'job.failed', job: job.name, err: error }, 'a periodic job failed'))
     running.add(work)
     await work
     running.delete(work)

@@ -5,7 +5,13 @@
 import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
 import { access } from 'node:fs/promises'
 import { promisify } from 'node:util'
-import { defaultSignatureAlgorithm, type KeyAlgorithmId, keyAlgorithms, type SignatureAlgorithm } from '../x509/algorithms.ts'
+
+import {
+  defaultSignatureAlgorithm,
+  type KeyAlgorithmId,
+  keyAlgorithms,
+  type SignatureAlgorithm,
+} from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { readPrivateFile, writePrivateFile } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
@@ -26,7 +32,10 @@ export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Pr
 }
 
 /** Makes a key and writes it, durably, before it can sign anything. Never overwrites one. */
-export const createSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile, kind: KeyAlgorithmId): Promise<SigningKey> => {
+export const createSoftwareKey = async (
+  { path, passphrase }: SoftwareKeyFile,
+  kind: KeyAlgorithmId,
+): Promise<SigningKey> => {
   if (await exists(path)) throw new Error(`${path} exists; a key is never overwritten.`)
   const { type, options } = keyAlgorithms[kind].generate
   const { privateKey } = await generate(type, options)
@@ -80,4 +89,7 @@ const exists = async (path: string): Promise<boolean> =>
   )
 
 // The typed overloads want a literal type; the table of algorithms holds only types that exist.
-const generate = promisify(generateKeyPair) as unknown as (type: string, options: object) => Promise<{ privateKey: KeyObject }>
+const generate = promisify(generateKeyPair) as unknown as (
+  type: string,
+  options: object,
+) => Promise<{ privateKey: KeyObject }>

@@ -2,11 +2,11 @@
 import { Settings } from 'typebox/system'
 import * as Value from 'typebox/value'
 
+import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes } from '../x509/subject.ts'
 import { methodsOf } from './bind.ts'
-import { canonicalJson } from '../canonical.ts'
 import {
   type AttributeDocument,
   keysOf,

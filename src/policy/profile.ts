@@ -4,12 +4,12 @@
  */
 import { createHash } from 'node:crypto'
 
+import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'
 import { type Binding, compileBinding } from './bind.ts'
-import { canonicalJson } from '../canonical.ts'
 import {
   type AttributeDocument,
   type KeyBounds,

@@ -1,5 +1,6 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
 import { createHash } from 'node:crypto'
+
 import type { Access, Caller, Grant, Principal, Role, Token } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
 import type { NameRules } from '../policy/names.ts'
@@ -22,7 +23,9 @@ export const openAccess = (deps: AccessDeps): Access => {
   const callers = openCallers(deps)
 
   /** Every change forgets who was known, so that it holds here at once. */
-  const change = async <T>(make: (tx: Queryable) => Promise<{ readonly events: readonly RollEvent[]; readonly result: T }>): Promise<T> => {
+  const change = async <T>(
+    make: (tx: Queryable) => Promise<{ readonly events: readonly RollEvent[]; readonly result: T }>,
+  ): Promise<T> => {
     const result = await roll.change(make)
     callers.forget()
     return result
@@ -33,7 +36,9 @@ export const openAccess = (deps: AccessDeps): Access => {
 
     createPrincipal: (name, by) =>
       change(async (tx) => {
-        const { rows: [row] } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
+        const {
+          rows: [row],
+        } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
         if (!row) throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
         return { result: principalOf(row), events: [{ type: 'principal.created', principal: name, by }] }
       }),
@@ -51,14 +56,25 @@ export const openAccess = (deps: AccessDeps): Access => {
     createGrant: (grant, by) =>
       change(async (tx) => {
         await assertOpen(tx, grant.principal)
-        const { rows: [row] } = await tx.query<GrantRow>(insertGrant, [newId(), grant.principal, grant.role, grant.profiles, grant.names && JSON.stringify(grant.names), by])
+        const {
+          rows: [row],
+        } = await tx.query<GrantRow>(insertGrant, [
+          newId(),
+          grant.principal,
+          grant.role,
+          grant.profiles,
+          grant.names && JSON.stringify(grant.names),
+          by,
+        ])
         if (!row) throw new Error('a grant was not inserted')
         return { result: grantOf(row), events: [grantChanged('created', grantOf(row), by)] }
       }),
     listGrants: async (principal) => (await db.query<GrantRow>(selectGrants, [principal ?? null])).rows.map(grantOf),
     revokeGrant: (id, by) =>
       change(async (tx) => {
-        const { rows: [row] } = await tx.query<GrantRow & { revoked: boolean }>(selectGrant, [id])
+        const {
+          rows: [row],
+        } = await tx.query<GrantRow & { revoked: boolean }>(selectGrant, [id])
         if (!row) throw new Problem('grant.not_found', `There is no grant ${id}.`)
         if (row.revoked) return { result: undefined, events: [] }
         await tx.query(insertGrantRevocation, [id, by])
@@ -70,14 +86,26 @@ export const openAccess = (deps: AccessDeps): Access => {
       change(async (tx) => {
         await assertOpen(tx, token.principal)
         const secret = newSecret(deps.random)
-        const { rows: [row] } = await tx.query<TokenRow>(insertToken, [newId(), token.principal, token.label, hashSecret(secret), token.expiresAt, by])
+        const {
+          rows: [row],
+        } = await tx.query<TokenRow>(insertToken, [
+          newId(),
+          token.principal,
+          token.label,
+          hashSecret(secret),
+          token.expiresAt,
+          by,
+        ])
         if (!row) throw new Error('a token was not inserted')
         return { result: { ...tokenOf(row), secret }, events: [tokenChanged('token.created', tokenOf(row), by)] }
       }),
-    listTokens: async (principal) => (await db.query<TokenRow>(selectTokens, [principal ?? null, null])).rows.map(tokenOf),
+    listTokens: async (principal) =>
+      (await db.query<TokenRow>(selectTokens, [principal ?? null, null])).rows.map(tokenOf),
     revokeToken: (id, by) =>
       change(async (tx) => {
-        const { rows: [row] } = await tx.query<TokenRow>(selectTokens, [null, id])
+        const {
+          rows: [row],
+        } = await tx.query<TokenRow>(selectTokens, [null, id])
         if (!row) throw new Problem('token.not_found', `There is no token ${id}.`)
         if (row.revoked_at) return { result: undefined, events: [] }
         await tx.query(insertTokenRevocation, [id, by])
@@ -98,7 +126,9 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
   const used = new Map<string, number>()
 
   const look = async (hash: Buffer): Promise<Caller | undefined> => {
-    const { rows: [row] } = await db.query<CallerRow>(selectCaller, [hash])
+    const {
+      rows: [row],
+    } = await db.query<CallerRow>(selectCaller, [hash])
     if (!row) return undefined
     void noteUse(row.token)
     return { principal: row.principal, token: row.token, grants: row.grants.map(grantOf) }
@@ -109,7 +139,9 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
     const minute = Math.floor(clock().getTime() / 60_000)
     if (used.get(token) === minute) return
     used.set(token, minute)
-    await db.query(upsertTokenUse, [token]).catch((error: unknown) => log.debug({ event: 'token.use_unrecorded', err: error }))
+    await db
+      .query(upsertTokenUse, [token])
+      .catch((error: unknown) => log.debug({ event: 'token.use_unrecorded', err: error }))
   }
 
   return {
@@ -149,12 +181,15 @@ export const isSecret = (text: string): boolean => {
 }
 
 const hashSecret = (secret: string): Buffer => createHash('sha256').update(secret).digest()
-const checksum = (body: string): string => createHash('sha256').update(secretPrefix).update(body).digest('base64url').slice(0, checksumLength)
+const checksum = (body: string): string =>
+  createHash('sha256').update(secretPrefix).update(body).digest('base64url').slice(0, checksumLength)
 
 // Guards --------------------------------------------------------------------------------------------------------------
 
 const readPrincipal = async (db: Queryable, name: string): Promise<Principal> => {
-  const { rows: [row] } = await db.query<PrincipalRow>(selectPrincipals, [name])
+  const {
+    rows: [row],
+  } = await db.query<PrincipalRow>(selectPrincipals, [name])
   if (!row) throw new Problem('principal.not_found', `There is no principal ${JSON.stringify(name)}.`)
   return principalOf(row)
 }
@@ -166,7 +201,9 @@ const assertOpen = async (tx: Queryable, name: string): Promise<void> => {
 
 /** Under the roll's lock, so that two changes at once cannot both believe that the other admin stays. */
 const assertAdminLeft = async (tx: Queryable): Promise<void> => {
-  const { rows: [row] } = await tx.query<{ admins: number }>(countAdmins, [])
+  const {
+    rows: [row],
+  } = await tx.query<{ admins: number }>(countAdmins, [])
   if (row?.admins === 0) throw new Problem('profile.lockout', 'No administrator with a working token would be left.')
 }
 
@@ -206,7 +243,11 @@ const grantOf = (row: GrantRow): Grant => ({
   createdBy: row.created_by,
 })
 
-const grantChanged = (change: 'created' | 'revoked', { id, principal, role, profiles, names }: Grant, by: string): RollEvent => ({
+const grantChanged = (
+  change: 'created' | 'revoked',
+  { id, principal, role, profiles, names }: Grant,
+  by: string,
+): RollEvent => ({
   type: 'grant.changed',
   change,
   grant: id,

@@ -44,7 +44,8 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     fault,
     assertSane: () => {
       const reason = fault()
-      if (reason !== undefined) throw new Problem('clock.skewed', `Nothing is issued while ${reason}.`, { retryAfter: 30 })
+      if (reason !== undefined)
+        throw new Problem('clock.skewed', `Nothing is issued while ${reason}.`, { retryAfter: 30 })
     },
   }
 }

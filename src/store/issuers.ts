@@ -33,17 +33,31 @@ export const issuerRowOf = (row: StoredIssuer): IssuerRow => ({
   shards: row.shards,
 })
 
-export const loadIssuers = async (db: Database): Promise<readonly IssuerRow[]> => (await db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
+export const loadIssuers = async (db: Database): Promise<readonly IssuerRow[]> =>
+  (await db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
 
 /** Adds an issuer, and its authority if it is new, with an event. Durable when it resolves; false when it was there. */
 export const recordIssuer = (roll: RollWriter, row: IssuerRow, by: string): Promise<boolean> =>
   roll.change(async (tx) => {
     await tx.query(insertAuthority, [row.authority])
-    const { rows } = await tx.query(insertIssuer, [row.name, row.authority, row.certificate, row.chain, row.keyUri, row.publicUrl, row.shards])
+    const { rows } = await tx.query(insertIssuer, [
+      row.name,
+      row.authority,
+      row.certificate,
+      row.chain,
+      row.keyUri,
+      row.publicUrl,
+      row.shards,
+    ])
     if (rows.length === 0) return { events: [], result: false }
     await recordState(tx, row)
     const { name: issuer, authority, state } = row
-    return { events: [{ type: 'issuer.created', issuer, authority, certificate: row.certificate.toString('base64'), state, by }], result: true }
+    return {
+      events: [
+        { type: 'issuer.created', issuer, authority, certificate: row.certificate.toString('base64'), state, by },
+      ],
+      result: true,
+    }
   })
 
 const recordState = (tx: Queryable, { name, state }: IssuerRow) => tx.query(insertState, [name, state])

@@ -62,7 +62,11 @@ const updateReconciled = {
   text: `update reconciled set until = clock_timestamp() - make_interval(secs => $1::double precision / 1000) where id = 1`,
 }
 
-const outcomeOf = ({ serial, request, entry }: IntentRow): object => ({ serial: serial.toString('hex'), request, entry })
+const outcomeOf = ({ serial, request, entry }: IntentRow): object => ({
+  serial: serial.toString('hex'),
+  request,
+  entry,
+})
 
 const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
   type: 'issuance.abandoned',

@@ -34,13 +34,19 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
   const put = async (document: unknown, by: string, precondition: Precondition) => {
     const name = deps.parse(document, 1).name
     const outcome = await roll.change(async (tx) => {
-      const { rows: [row] } = await tx.query<ProfileRow>(selectVersion, [name, null])
+      const {
+        rows: [row],
+      } = await tx.query<ProfileRow>(selectVersion, [name, null])
       assertPrecondition(name, row, precondition)
       const profile = deps.parse(document, (row?.version ?? 0) + 1)
-      if (row && row.sha256.toString('hex') === profile.sha256) return { events: [], result: { stored: storedOf(deps, row), created: false } }
+      if (row && row.sha256.toString('hex') === profile.sha256)
+        return { events: [], result: { stored: storedOf(deps, row), created: false } }
       const stored = await insert(tx, profile, by)
       const { version, sha256 } = profile
-      return { events: [{ type: 'profile.changed', profile: { name, version }, sha256, by }], result: { stored, created: true } }
+      return {
+        events: [{ type: 'profile.changed', profile: { name, version }, sha256, by }],
+        result: { stored, created: true },
+      }
     })
     newest.set(name, outcome.stored)
     return outcome
@@ -48,16 +54,29 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
 
   const insert = async (tx: Queryable, profile: Profile, by: string): Promise<StoredProfile> => {
     const { name, version, sha256, authority } = profile
-    const { rows: [known] } = await tx.query(selectAuthority, [authority])
+    const {
+      rows: [known],
+    } = await tx.query(selectAuthority, [authority])
     if (!known) throw new Problem('authority.not_found', `There is no authority ${JSON.stringify(authority)}.`)
-    const { rows: [row] } = await tx.query<ProfileRow>(insertProfile, [name, version, Buffer.from(sha256, 'hex'), authority, deps.canonical(profile), by])
+    const {
+      rows: [row],
+    } = await tx.query<ProfileRow>(insertProfile, [
+      name,
+      version,
+      Buffer.from(sha256, 'hex'),
+      authority,
+      deps.canonical(profile),
+      by,
+    ])
     if (!row) throw new Error('a profile was not inserted')
     return { profile, createdAt: row.created_at, createdBy: by }
   }
 
   await refresh()
   const timer = setInterval(() => {
-    refresh().catch((error: unknown) => log.warn({ event: 'policies.stale', err: error }, 'profiles could not be refreshed'))
+    refresh().catch((error: unknown) =>
+      log.warn({ event: 'policies.stale', err: error }, 'profiles could not be refreshed'),
+    )
   }, refreshMs)
   timer.unref()
 
@@ -73,7 +92,9 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
       return rows.map((row) => storedOf(deps, row))
     },
     read: async (name, version) => {
-      const { rows: [row] } = await db.query<ProfileRow>(selectVersion, [name, version ?? null])
+      const {
+        rows: [row],
+      } = await db.query<ProfileRow>(selectVersion, [name, version ?? null])
       if (row) return storedOf(deps, row)
       throw noProfile(name, version)
     },
@@ -83,15 +104,26 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
   }
 }
 
-const assertPrecondition = (name: string, row: ProfileRow | undefined, { ifMatch, ifNoneMatch }: Precondition): void => {
-  if (ifNoneMatch === '*' && row) throw new Problem('precondition.failed', `The profile ${JSON.stringify(name)} exists.`)
+const assertPrecondition = (
+  name: string,
+  row: ProfileRow | undefined,
+  { ifMatch, ifNoneMatch }: Precondition,
+): void => {
+  if (ifNoneMatch === '*' && row)
+    throw new Problem('precondition.failed', `The profile ${JSON.stringify(name)} exists.`)
   if (ifMatch !== undefined && row?.sha256.toString('hex') !== ifMatch) {
-    throw new Problem('precondition.failed', `The profile ${JSON.stringify(name)} is not the one that the change was made from.`)
+    throw new Problem(
+      'precondition.failed',
+      `The profile ${JSON.stringify(name)} is not the one that the change was made from.`,
+    )
   }
 }
 
 const noProfile = (name: string, version?: number): Problem =>
-  new Problem('profile.not_found', `There is no profile ${JSON.stringify(name)}${version === undefined ? '' : ` of version ${version}`}.`)
+  new Problem(
+    'profile.not_found',
+    `There is no profile ${JSON.stringify(name)}${version === undefined ? '' : ` of version ${version}`}.`,
+  )
 
 interface ProfileRow {
   readonly name: string

@@ -1,5 +1,6 @@
 /** What auditors read. Every search walks an index and stops at its page; cursors are keysets, bound to their filter. */
 import { createHash } from 'node:crypto'
+
 import type {
   CertificateFilter,
   CertificateRecord,
@@ -12,10 +13,10 @@ import type {
   RefusalFilter,
   RefusalRecord,
 } from '../ca/records.ts'
-import type { CertificateIssued } from '../roll/entries.ts'
 import { Problem, type Violation } from '../errors.ts'
+import type { CertificateIssued } from '../roll/entries.ts'
 import type { Database } from './database.ts'
-import { selectIssuers, issuerRowOf, type StoredIssuer } from './issuers.ts'
+import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
 import { reversed } from './names.ts'
 import type { EntryCodec } from './roll.ts'
 
@@ -37,7 +38,8 @@ export const openRecords = (deps: RecordsDeps): Records => ({
   refusals: (filter, page) => searchRefusals(deps, filter, page),
   events: (filter, page) => searchEvents(deps, filter, page),
   authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
-  issuers: async () => (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map((row): IssuerRecord => issuerRowOf(row)),
+  issuers: async () =>
+    (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map((row): IssuerRecord => issuerRowOf(row)),
 })
 
 // Certificates --------------------------------------------------------------------------------------------------------
@@ -84,14 +86,24 @@ const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = 
   revoked: 'false',
 }
 
-const searchCertificates = async (deps: RecordsDeps, filter: CertificateFilter, page: PageRequest): Promise<Page<CertificateRecord>> => {
+const searchCertificates = async (
+  deps: RecordsDeps,
+  filter: CertificateFilter,
+  page: PageRequest,
+): Promise<Page<CertificateRecord>> => {
   const parameters = openParameters()
   const { p } = parameters
   const conditions = conditionsOf(certificateConditions, filter, p)
   const after = readCursor(page.cursor, filter)
   const named = filter.name === undefined ? undefined : nameRange(filter.name)
-  if (named) conditions.push(named.low === named.high ? `n.name = ${p(named.low)}` : `n.name >= ${p(named.low)} and n.name < ${p(named.high)}`)
-  if (after) conditions.push(named ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`)
+  if (named)
+    conditions.push(
+      named.low === named.high ? `n.name = ${p(named.low)}` : `n.name >= ${p(named.low)} and n.name < ${p(named.high)}`,
+    )
+  if (after)
+    conditions.push(
+      named ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`,
+    )
 
   const text = `
     with page as (
@@ -166,7 +178,11 @@ const refusalConditions: Conditions<RefusalFilter> = {
   before: (value, p) => `at < ${p(value)}`,
 }
 
-const searchRefusals = async ({ db }: RecordsDeps, filter: RefusalFilter, page: PageRequest): Promise<Page<RefusalRecord>> => {
+const searchRefusals = async (
+  { db }: RecordsDeps,
+  filter: RefusalFilter,
+  page: PageRequest,
+): Promise<Page<RefusalRecord>> => {
   const { p, values } = openParameters()
   const conditions = conditionsOf(refusalConditions, filter, p)
   const after = readCursor(page.cursor, filter)
@@ -221,14 +237,19 @@ const searchEvents = async (deps: RecordsDeps, filter: EventFilter, page: PageRe
     order by e.index`
   const { rows } = await deps.db.query<EventRow>({ text }, values)
   return pageOf(rows, page.limit, {
-    item: (row) => ({ index: row.index, leafHash: row.leaf_hash.toString('hex'), entry: row.body ?? rebuild(deps, row) }),
+    item: (row) => ({
+      index: row.index,
+      leafHash: row.leaf_hash.toString('hex'),
+      entry: row.body ?? rebuild(deps, row),
+    }),
     cursor: (row) => writeCursor([row.index], filter),
   })
 }
 
 /** An issuance's entry is not stored but put together again from the records; its leaf hash tells whether it is the same. */
 const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
-  if (!row.serial || !row.tbs || !row.signature) throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
+  if (!row.serial || !row.tbs || !row.signature)
+    throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
   const event: CertificateIssued = {
     type: 'certificate.issued',
     serial: row.serial.toString('hex'),
@@ -257,7 +278,8 @@ const openParameters = (): { readonly values: unknown[]; readonly p: Parameter }
 const conditionsOf = <F extends object>(table: Conditions<F>, filter: F, p: Parameter): string[] =>
   (Object.keys(filter) as (keyof F)[]).flatMap((field) => {
     const value = filter[field]
-    const condition = value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
+    const condition =
+      value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
     return condition ?? []
   })
 
@@ -276,20 +298,23 @@ const pageOf = <Row, T>(rows: readonly Row[], limit: number, { item, cursor }: P
 
 type Keyset = readonly (string | number)[]
 
-const writeCursor = (keyset: Keyset, filter: object): string => Buffer.from(JSON.stringify([tagOf(filter), ...keyset])).toString('base64url')
+const writeCursor = (keyset: Keyset, filter: object): string =>
+  Buffer.from(JSON.stringify([tagOf(filter), ...keyset])).toString('base64url')
 
 /** Undefined without a cursor. Throws `request.cursor` for one that is not ours, or of other filters. */
 const readCursor = (cursor: string | undefined, filter: object): Keyset | undefined => {
   if (cursor === undefined) return undefined
   const [tag, ...keyset] = decodeCursor(cursor)
-  if (tag !== tagOf(filter) || keyset.length === 0) throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
+  if (tag !== tagOf(filter) || keyset.length === 0)
+    throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
   return keyset as Keyset
 }
 
 const decodeCursor = (cursor: string): readonly unknown[] => {
   try {
     const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
-    if (Array.isArray(value) && value.every((part) => typeof part === 'string' || typeof part === 'number')) return value
+    if (Array.isArray(value) && value.every((part) => typeof part === 'string' || typeof part === 'number'))
+      return value
   } catch {
     // Told below, like every other cursor that is not ours.
   }
@@ -298,7 +323,10 @@ const decodeCursor = (cursor: string): readonly unknown[] => {
 
 const tagOf = (filter: object): string => {
   const set = Object.entries(filter).filter(([, value]) => value !== undefined)
-  return createHash('sha256').update(JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1)))).digest('base64url').slice(0, 8)
+  return createHash('sha256')
+    .update(JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1))))
+    .digest('base64url')
+    .slice(0, 8)
 }
 
 const selectAuthorities = { text: 'select name from authorities order by name' }

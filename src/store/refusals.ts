@@ -43,7 +43,9 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
   const seen = new Map<string, number>()
   const rows = openBatch({
     run: async (batch: readonly Refusal[]) => {
-      await db.query(insertRefusalsStatement, [JSON.stringify(batch.map((refusal) => refusalParameter(refusal, newId())))])
+      await db.query(insertRefusalsStatement, [
+        JSON.stringify(batch.map((refusal) => refusalParameter(refusal, newId()))),
+      ])
       return batch.map(() => true)
     },
     max: maxBatch,
@@ -62,7 +64,8 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
     if (counts.length > 0) await db.query(insertCountsStatement, [JSON.stringify(counts)])
   }
 
-  const loud = (error: unknown): void => log.error({ event: 'refusal.unrecorded', err: error }, 'a refusal could not be recorded')
+  const loud = (error: unknown): void =>
+    log.error({ event: 'refusal.unrecorded', err: error }, 'a refusal could not be recorded')
 
   const add = async (refusal: Refusal): Promise<void> => {
     try {

@@ -4,8 +4,8 @@
  */
 import type { Enrolled } from '../ca/recorder.ts'
 import type { RollEvent } from '../roll/entries.ts'
-import type { Database, Queryable, Result } from './database.ts'
 import type { DatabaseClock } from './clock.ts'
+import type { Database, Queryable, Result } from './database.ts'
 
 /** How events become entries and certificates are put together: pure, and passed in. */
 export interface EntryCodec {
@@ -51,13 +51,11 @@ export interface RollWriter {
 export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseClock): RollWriter => {
   let known: Head | undefined
 
-  const encode = (events: readonly RollEvent[], time: Date): Buffer[] => events.map((event) => codec.entry(event, time).leafHash)
+  const encode = (events: readonly RollEvent[], time: Date): Buffer[] =>
+    events.map((event) => codec.entry(event, time).leafHash)
 
   /** Event time is the database's clock, but never before the last event. */
-  const eventTime = (head: Head): Date => {
-    const now = clock.now()
-    return now > head.time ? now : head.time
-  }
+  const eventTime = (head: Head): Date => new Date(Math.max(clock.now().getTime(), head.time.getTime()))
 
   const tryAppend = async (
     events: readonly RollEvent[],
@@ -66,14 +64,19 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   ): Promise<readonly Enrolled[] | undefined> => {
     const time = eventTime(at.head)
     const leaves = encode(events, time)
-    const { rows: [answer] } = await write(at.db, { size: at.head.size, time }, leaves)
+    const {
+      rows: [answer],
+    } = await write(at.db, { size: at.head.size, time }, leaves)
     if (answer) clock.observe(answer.now)
     if (answer?.moved !== 1) return undefined
     known = { size: at.head.size + events.length, time }
     return leaves.map((leafHash, i) => ({ index: at.head.size + i, leafHash }))
   }
 
-  const appendUnderLock = (events: readonly RollEvent[], write: Parameters<RollWriter['append']>[1]): Promise<readonly Enrolled[]> =>
+  const appendUnderLock = (
+    events: readonly RollEvent[],
+    write: Parameters<RollWriter['append']>[1],
+  ): Promise<readonly Enrolled[]> =>
     db.transaction(async (tx) => {
       const head = await lockHead(tx)
       const written = await tryAppend(events, write, { db: tx, head })
@@ -92,7 +95,9 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   }
 
   const lockHead = async (tx: Queryable): Promise<Head> => {
-    const { rows: [row] } = await tx.query<HeadRow>(lockHeadStatement, [])
+    const {
+      rows: [row],
+    } = await tx.query<HeadRow>(lockHeadStatement, [])
     if (!row) throw new Error('the roll has no head')
     return see(row)
   }
@@ -116,14 +121,21 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
           const time = eventTime(before)
           const { events, result } = await make(tx, time)
           const entries = events.map((event, i) => ({ index: before.size + i, event, ...codec.entry(event, time) }))
-          if (entries.length > 0) await tx.query(insertEntriesStatement, [JSON.stringify(entries.map((e) => bodyOf(e))), entries.length, time.toISOString()])
+          if (entries.length > 0)
+            await tx.query(insertEntriesStatement, [
+              JSON.stringify(entries.map((e) => bodyOf(e))),
+              entries.length,
+              time.toISOString(),
+            ])
           return { result, head: entries.length > 0 ? { size: before.size + entries.length, time } : before }
         })
         known = head
         return result
       }),
     head: async () => {
-      const { rows: [row] } = await db.query<HeadRow>(selectHeadStatement, [])
+      const {
+        rows: [row],
+      } = await db.query<HeadRow>(selectHeadStatement, [])
       if (!row) throw new Error('the roll has no head')
       return see(row)
     },
@@ -136,8 +148,14 @@ interface HeadRow {
   readonly now: Date
 }
 
-const selectHeadStatement = { name: 'select_head', text: 'select size, time, clock_timestamp() as now from roll where id = 1' }
-const lockHeadStatement = { name: 'lock_head', text: 'select size, time, clock_timestamp() as now from roll where id = 1 for update' }
+const selectHeadStatement = {
+  name: 'select_head',
+  text: 'select size, time, clock_timestamp() as now from roll where id = 1',
+}
+const lockHeadStatement = {
+  name: 'lock_head',
+  text: 'select size, time, clock_timestamp() as now from roll where id = 1 for update',
+}
 
 const insertEntriesStatement = {
   name: 'insert_entries',
@@ -150,7 +168,17 @@ const insertEntriesStatement = {
     from json_to_recordset($1::json) as r (index bigint, type text, leaf text, serial text, body text)`,
 }
 
-const bodyOf = ({ index, event, text, leafHash }: { index: number; event: RollEvent; text: string; leafHash: Buffer }): object => ({
+const bodyOf = ({
+  index,
+  event,
+  text,
+  leafHash,
+}: {
+  index: number
+  event: RollEvent
+  text: string
+  leafHash: Buffer
+}): object => ({
   index,
   type: event.type,
   leaf: leafHash.toString('hex'),

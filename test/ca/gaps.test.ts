@@ -6,17 +6,19 @@ import { execFileSync } from 'node:child_process'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
+
 import { hasRole } from '../../src/ca/access.ts'
-import { openIssuance } from '../../src/ca/issue.ts'
 import type { Issued } from '../../src/ca/issuance.ts'
+import { openIssuance } from '../../src/ca/issue.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
-import type { Recorder } from '../../src/ca/recorder.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
+import type { Recorder } from '../../src/ca/recorder.ts'
 import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
 import { loadConfig } from '../../src/config.ts'
 import { Problem } from '../../src/errors.ts'
-import { type SigningKey, SigningFault } from '../../src/keys/signing-key.ts'
+import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { codec, openIssuers, openStores } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
@@ -30,7 +32,12 @@ import { openTestDatabase } from '../helpers/database.ts'
 const open = async (t: Test) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const data = await mkdtemp(join(tmpdir(), 'chancery-gaps-'))
-  const config = await loadConfig({ CHANCERY_DATA: data, CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl, CHANCERY_PUBLIC_URL: 'http://pki.test' })
+  const config = await loadConfig({
+    CHANCERY_DATA: data,
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+  })
   const stores = await openStores({ config, databaseUrl: servingUrl, log: quiet })
   await bootstrap(stores)
   t.teardown(async () => {
@@ -48,7 +55,11 @@ const open = async (t: Test) => {
     const roll = openRollWriter(db, codec, stores.dbClock)
     const recorder = openRecorder({ ...stores, db, roll, meter: silentMeter, refusalsPerMinute: 60 })
     const opener = keyOpener(config)
-    const issuers = await openIssuers(stores, async (uri) => faults.key?.(await opener(uri)) ?? (await opener(uri)), silentMeter)
+    const issuers = await openIssuers(
+      stores,
+      async (uri) => faults.key?.(await opener(uri)) ?? (await opener(uri)),
+      silentMeter,
+    )
     const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }
     const issuance = openIssuance({
       ...stores,
@@ -62,10 +73,25 @@ const open = async (t: Test) => {
     return (key: string, more: { readonly validity?: number } = {}): Promise<Issued> =>
       issuance.issue(caller, { csr, profile: 'server', idempotencyKey: key, ...more })
   }
-  const endOpen = (): Promise<number> => reconcile(openIntents(stores.roll, (tbs) => parseTbs(tbs).notAfter), 0)
-  const outcomes = async (): Promise<string[]> => (await stores.db.query<{ kind: string }>({ text: 'select kind from outcomes order by at, serial' })).rows.map(({ kind }) => kind)
+  const endOpen = (): Promise<number> =>
+    reconcile(
+      openIntents(stores.roll, (tbs) => parseTbs(tbs).notAfter),
+      0,
+    )
+  const outcomes = async (): Promise<string[]> =>
+    (await stores.db.query<{ kind: string }>({ text: 'select kind from outcomes order by at, serial' })).rows.map(
+      ({ kind }) => kind,
+    )
   const faultsFound = (answers: readonly { key: string; issued: Issued }[]) =>
-    faultsInRecords(ownerUrl, answers.map(({ key, issued }) => ({ key, serial: issued.serial, index: issued.index, certificate: pemOf(issued.certificate) })))
+    faultsInRecords(
+      ownerUrl,
+      answers.map(({ key, issued }) => ({
+        key,
+        serial: issued.serial,
+        index: issued.index,
+        certificate: pemOf(issued.certificate),
+      })),
+    )
   return { process, endOpen, outcomes, faultsFound, stores }
 }
 
@@ -88,27 +114,35 @@ t.test('a crash before the intent leaves nothing, and a retry issues', async (t)
   t.same(await faultsFound([{ key: 'k1', issued }]), [])
 })
 
-t.test('a crash after the intent leaves it open: a retry waits, then is told to come back; the reconciler abandons it; a retry issues', async (t) => {
-  const { process, endOpen, outcomes, faultsFound } = await open(t)
-  const dying = await process({ key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }) })
-  t.equal(await Promise.race([dying('k1').catch(() => 'late'), withinMs(100)]), 'nothing')
-  const living = await process()
-  await t.rejects(living('k1'), { code: 'request.in_progress', kind: { retryable: true } })
-  t.equal(await endOpen(), 1)
-  const issued = await living('k1')
-  t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
-  t.same(await faultsFound([{ key: 'k1', issued }]), [])
-})
+t.test(
+  'a crash after the intent leaves it open: a retry waits, then is told to come back; the reconciler abandons it; a retry issues',
+  async (t) => {
+    const { process, endOpen, outcomes, faultsFound } = await open(t)
+    const dying = await process({
+      key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
+    })
+    t.equal(await Promise.race([dying('k1').catch(() => 'late'), withinMs(100)]), 'nothing')
+    const living = await process()
+    await t.rejects(living('k1'), { code: 'request.in_progress', kind: { retryable: true } })
+    t.equal(await endOpen(), 1)
+    const issued = await living('k1')
+    t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
+    t.same(await faultsFound([{ key: 'k1', issued }]), [])
+  },
+)
 
-t.test('a crash after signing and before recording hands nothing out, and the signature is accounted for as abandoned', async (t) => {
-  const { process, endOpen, outcomes, faultsFound } = await open(t)
-  const dying = await process({ recorder: () => ({ recordCertificate: () => forever }) })
-  t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
-  t.equal(await endOpen(), 1)
-  const issued = await (await process())('k1')
-  t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
-  t.same(await faultsFound([{ key: 'k1', issued }]), [])
-})
+t.test(
+  'a crash after signing and before recording hands nothing out, and the signature is accounted for as abandoned',
+  async (t) => {
+    const { process, endOpen, outcomes, faultsFound } = await open(t)
+    const dying = await process({ recorder: () => ({ recordCertificate: () => forever }) })
+    t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
+    t.equal(await endOpen(), 1)
+    const issued = await (await process())('k1')
+    t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
+    t.same(await faultsFound([{ key: 'k1', issued }]), [])
+  },
+)
 
 t.test('a crash after the commit and before the answer: the retry gets that very certificate', async (t) => {
   const { process, endOpen, outcomes, faultsFound } = await open(t)
@@ -196,26 +230,39 @@ t.test('a lost acknowledgement of the intent signs nothing; a retry under the ke
   t.same(await faultsFound([{ key: 'k1', issued }]), [])
 })
 
-t.test('a key that fails before it is used leaves an unsigned intent; the retry issues under a new serial', async (t) => {
-  const { process, outcomes, faultsFound } = await open(t)
-  let broken = true
-  const flaky = await process({
-    key: (real) => ({ ...real, sign: async (messages) => (broken && !isTrial(messages) ? messages.map(() => new SigningFault('before', 'no session')) : real.sign(messages)) }),
-  })
-  await t.rejects(flaky('k1'), { code: 'hsm.unavailable', kind: { status: 503, retryable: true } })
-  t.same(await outcomes(), ['unsigned'])
-  broken = false
-  await t.rejects(flaky('k2'), { code: 'hsm.unavailable' }, 'a key known to be gone refuses before the intent')
-  t.same(await outcomes(), ['unsigned'])
-  const issued = await (await process())('k1')
-  t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
-  t.same(await faultsFound([{ key: 'k1', issued }]), [])
-})
+t.test(
+  'a key that fails before it is used leaves an unsigned intent; the retry issues under a new serial',
+  async (t) => {
+    const { process, outcomes, faultsFound } = await open(t)
+    let broken = true
+    const flaky = await process({
+      key: (real) => ({
+        ...real,
+        sign: async (messages) =>
+          broken && !isTrial(messages)
+            ? messages.map(() => new SigningFault('before', 'no session'))
+            : real.sign(messages),
+      }),
+    })
+    await t.rejects(flaky('k1'), { code: 'hsm.unavailable', kind: { status: 503, retryable: true } })
+    t.same(await outcomes(), ['unsigned'])
+    broken = false
+    await t.rejects(flaky('k2'), { code: 'hsm.unavailable' }, 'a key known to be gone refuses before the intent')
+    t.same(await outcomes(), ['unsigned'])
+    const issued = await (await process())('k1')
+    t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
+    t.same(await faultsFound([{ key: 'k1', issued }]), [])
+  },
+)
 
 t.test('a signature that does not verify is never handed out, and its intent is abandoned', async (t) => {
   const { process, endOpen, outcomes, faultsFound } = await open(t)
   const faulty = await process({
-    key: (real) => ({ ...real, sign: async (messages) => (isTrial(messages) ? real.sign(messages) : real.sign(messages.map((m) => Buffer.concat([m, m])))) }),
+    key: (real) => ({
+      ...real,
+      sign: async (messages) =>
+        isTrial(messages) ? real.sign(messages) : real.sign(messages.map((m) => Buffer.concat([m, m]))),
+    }),
   })
   await t.rejects(faulty('k1'), { code: 'hsm.bad_signature' })
   t.equal(await endOpen(), 1)
@@ -225,7 +272,9 @@ t.test('a signature that does not verify is never handed out, and its intent is 
 
 t.test('a key that does not answer within its deadline is 503, and the intent is abandoned', async (t) => {
   const { process, endOpen, outcomes } = await open(t)
-  const slow = await process({ key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }) })
+  const slow = await process({
+    key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
+  })
   await t.rejects(slow('k1'), { code: 'hsm.deadline', kind: { retryable: true } })
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])
@@ -252,44 +301,64 @@ t.test('another request under the same key is refused', async (t) => {
 // Faults ----------------------------------------------------------------------------------------------------------------
 
 /** Runs the named statement once for real, and then behaves as if the connection had died before the answer. */
-const loseAcknowledgement = (name: string) => (real: Database): Database => {
-  let pending = true
-  const lose = (): never => {
-    pending = false
-    throw new Problem('db.unavailable', 'The connection died.', { cause: Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }) })
+const loseAcknowledgement =
+  (name: string) =>
+  (real: Database): Database => {
+    let pending = true
+    const lose = (): never => {
+      pending = false
+      throw new Problem('db.unavailable', 'The connection died.', {
+        cause: Object.assign(new Error('read ECONNRESET'), { code: 'ECONNRESET' }),
+      })
+    }
+    return {
+      load: real.load,
+      close: real.close,
+      query: async (statement, values) => {
+        const result = await real.query(statement, values)
+        return pending && statement.name === name ? lose() : (result as never)
+      },
+      transaction: async (work) => {
+        let seen = false
+        const value = await real.transaction((tx) =>
+          work({
+            query: (statement: Statement, values) => {
+              seen ||= statement.name === name
+              return tx.query(statement, values)
+            },
+          }),
+        )
+        return pending && seen ? lose() : value
+      },
+    }
   }
-  return {
-    load: real.load,
-    close: real.close,
-    query: async (statement, values) => {
-      const result = await real.query(statement, values)
-      return pending && statement.name === name ? lose() : (result as never)
-    },
-    transaction: async (work) => {
-      let seen = false
-      const value = await real.transaction((tx) =>
-        work({
-          query: (statement: Statement, values) => {
-            seen ||= statement.name === name
-            return tx.query(statement, values)
-          },
-        }),
-      )
-      return pending && seen ? lose() : value
-    },
-  }
-}
 
-const isTrial = (messages: readonly Buffer[]): boolean => messages.every((message) => message.includes('trial signature'))
+const isTrial = (messages: readonly Buffer[]): boolean =>
+  messages.every((message) => message.includes('trial signature'))
 
 const until = async (done: () => boolean): Promise<void> => {
   while (!done()) await withinMs(5)
 }
 
-const pemOf = (der: Buffer): string => `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
+const pemOf = (der: Buffer): string =>
+  `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
 
 const newRequest = (): Buffer => {
-  const args = ['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', '/dev/null', '-subj', '/', '-addext', 'subjectAltName=DNS:gap.example.com']
+  const args = [
+    'req',
+    '-new',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    '/dev/null',
+    '-subj',
+    '/',
+    '-addext',
+    'subjectAltName=DNS:gap.example.com',
+  ]
   return parsePem(execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] }), 'CERTIFICATE REQUEST')
 }
 

@@ -3,6 +3,7 @@
  * shares no code with `src`: plain SQL, Node's own X.509 reader, and its own idea of canonical JSON.
  */
 import { createHash, X509Certificate } from 'node:crypto'
+
 import pg from 'pg'
 
 /** A certificate that a client was handed, under the key it asked with. */
@@ -34,7 +35,10 @@ const rowsOf = async (client: pg.Client, text: string, values: unknown[] = []): 
   (await client.query(text, values)).rows
 
 const intents = async (client: pg.Client): Promise<string[]> => {
-  const open = await rowsOf(client, `select encode(serial, 'hex') as serial from intents where serial not in (select serial from outcomes)`)
+  const open = await rowsOf(
+    client,
+    `select encode(serial, 'hex') as serial from intents where serial not in (select serial from outcomes)`,
+  )
   const twice = await rowsOf(client, 'select serial from outcomes group by serial having count(*) > 1')
   const orphans = await rowsOf(client, 'select serial from outcomes where serial not in (select serial from intents)')
   return [
@@ -56,8 +60,14 @@ const requests = async (client: pg.Client): Promise<string[]> => {
 
 const roll = async (client: pg.Client): Promise<string[]> => {
   const [head] = await rowsOf(client, 'select size::int from roll')
-  const [found] = await rowsOf(client, 'select count(*)::int as n, coalesce(min(index), 0)::int as low, coalesce(max(index), -1)::int as high from entries')
-  const back = await rowsOf(client, 'select index from (select index, time, lag(time) over (order by index) as before from entries) e where time < before')
+  const [found] = await rowsOf(
+    client,
+    'select count(*)::int as n, coalesce(min(index), 0)::int as low, coalesce(max(index), -1)::int as high from entries',
+  )
+  const back = await rowsOf(
+    client,
+    'select index from (select index, time, lag(time) over (order by index) as before from entries) e where time < before',
+  )
   const faults = back.map(({ index }) => `entry ${index} is older than the one before it`)
   if (found?.n !== head?.size || found?.low !== 0 || found?.high !== head?.size - 1) {
     faults.push(`the roll has size ${head?.size}, but entries ${found?.low} to ${found?.high}, ${found?.n} in all`)
@@ -77,12 +87,18 @@ const entries = async (client: pg.Client): Promise<string[]> => {
   const faults: string[] = []
   for (const row of rows) {
     const text = row.body ?? issuedText(row)
-    const leaf = createHash('sha256').update(Buffer.concat([Buffer.from([0]), Buffer.from(text)])).digest('hex')
+    const leaf = createHash('sha256')
+      .update(Buffer.concat([Buffer.from([0]), Buffer.from(text)]))
+      .digest('hex')
     if (leaf !== row.leaf) faults.push(`entry ${row.index} (${row.type}) does not hash to its leaf`)
     const ends = { 'certificate.issued': 'certificate', 'issuance.abandoned': 'abandoned' }[row.type as string]
-    if (ends !== undefined && (row.kind !== ends || row.outcome_entry !== row.index)) faults.push(`entry ${row.index} is not that of its outcome`)
+    if (ends !== undefined && (row.kind !== ends || row.outcome_entry !== row.index))
+      faults.push(`entry ${row.index} is not that of its outcome`)
   }
-  const lost = await rowsOf(client, `select serial from outcomes where kind <> 'unsigned' and (entry is null or entry not in (select index from entries))`)
+  const lost = await rowsOf(
+    client,
+    `select serial from outcomes where kind <> 'unsigned' and (entry is null or entry not in (select index from entries))`,
+  )
   return [...faults, ...lost.map(() => 'an outcome has no entry on the roll')]
 }
 
@@ -106,8 +122,16 @@ const tlv = (tag: number, content: Buffer): Buffer => {
 
 /** Every recorded certificate parses, verifies under its issuer, and no serial occurs twice. */
 const certificates = async (client: pg.Client): Promise<string[]> => {
-  const issuers = new Map((await rowsOf(client, 'select name, certificate from issuers')).map((row) => [row.name, new X509Certificate(row.certificate).publicKey]))
-  const rows = await rowsOf(client, `select encode(i.serial, 'hex') as serial, i.tbs, o.signature, i.issuer, c.serial as searchable from outcomes o join intents i on i.serial = o.serial left join certificates c on c.serial = o.serial where o.kind = 'certificate'`)
+  const issuers = new Map(
+    (await rowsOf(client, 'select name, certificate from issuers')).map((row) => [
+      row.name,
+      new X509Certificate(row.certificate).publicKey,
+    ]),
+  )
+  const rows = await rowsOf(
+    client,
+    `select encode(i.serial, 'hex') as serial, i.tbs, o.signature, i.issuer, c.serial as searchable from outcomes o join intents i on i.serial = o.serial left join certificates c on c.serial = o.serial where o.kind = 'certificate'`,
+  )
   const seen = new Set<string>()
   const faults: string[] = []
   for (const row of rows) {
@@ -125,17 +149,22 @@ const certificates = async (client: pg.Client): Promise<string[]> => {
 
 /** Whatever a client was handed is in the records, octet for octet, at the place it was told. */
 const answers = async (client: pg.Client, answered: readonly Answered[]): Promise<string[]> => {
-  const rows = await rowsOf(client, `select encode(o.serial, 'hex') as serial, i.tbs, o.signature, o.entry::int as entry from outcomes o join intents i on i.serial = o.serial where o.kind = 'certificate'`)
+  const rows = await rowsOf(
+    client,
+    `select encode(o.serial, 'hex') as serial, i.tbs, o.signature, o.entry::int as entry from outcomes o join intents i on i.serial = o.serial where o.kind = 'certificate'`,
+  )
   const recorded = new Map(rows.map((row) => [row.serial as string, row]))
   const byKey = new Map<string, string>()
   const faults: string[] = []
   for (const { key, serial, index, certificate } of answered) {
     const row = recorded.get(serial)
     if (!row) faults.push(`the answered certificate ${serial} is not in the records`)
-    else if (!wrap(row.tbs, row.signature).equals(new X509Certificate(certificate).raw)) faults.push(`the answered certificate ${serial} is not the recorded one`)
+    else if (!wrap(row.tbs, row.signature).equals(new X509Certificate(certificate).raw))
+      faults.push(`the answered certificate ${serial} is not the recorded one`)
     else if (row.entry !== index) faults.push(`the answered certificate ${serial} is at ${row.entry}, not at ${index}`)
     const first = byKey.get(key)
-    if (first !== undefined && first !== serial) faults.push(`the key ${key} was answered with ${first} and with ${serial}`)
+    if (first !== undefined && first !== serial)
+      faults.push(`the key ${key} was answered with ${first} and with ${serial}`)
     byKey.set(key, serial)
   }
   return faults

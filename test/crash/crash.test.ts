@@ -2,7 +2,9 @@
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
+
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { freePort, type Instance, startInstance } from '../helpers/instance.ts'
 import { faultsInRecords } from './checker.ts'
@@ -16,7 +18,13 @@ const openPlace = async (t: Test) => {
   const ports = await Promise.all([freePort(), freePort(), freePort(), freePort()])
   const started: Instance[] = []
   const start = (i: 0 | 1): Instance => {
-    const instance = startInstance({ data, port: ports[i], publicPort: ports[i === 0 ? 2 : 3], servingUrl: database.servingUrl, ownerUrl: database.ownerUrl })
+    const instance = startInstance({
+      data,
+      port: ports[i],
+      publicPort: ports[i === 0 ? 2 : 3],
+      servingUrl: database.servingUrl,
+      ownerUrl: database.ownerUrl,
+    })
     started.push(instance)
     return instance
   }
@@ -34,7 +42,13 @@ const openPlace = async (t: Test) => {
   /** Resolves when the reconciler has ended what was open; it runs each ten seconds and waits eleven. */
   const idle = async (): Promise<void> => {
     for (const deadline = Date.now() + 40_000; Date.now() < deadline; await pause(500)) {
-      if ((await count(database, 'select count(*)::int as n from intents i where not exists (select from outcomes o where o.serial = i.serial)')) === 0) return
+      if (
+        (await count(
+          database,
+          'select count(*)::int as n from intents i where not exists (select from outcomes o where o.serial = i.serial)',
+        )) === 0
+      )
+        return
     }
   }
   return { start, target, database, idle }
@@ -45,7 +59,8 @@ const assertSound = async (t: Test, { ownerUrl }: TestDatabase, load: Load): Pro
   t.same(await faultsInRecords(ownerUrl, load.answered), [])
 }
 
-const countAbandoned = (database: TestDatabase): Promise<number> => count(database, `select count(*)::int as n from outcomes where kind = 'abandoned'`)
+const countAbandoned = (database: TestDatabase): Promise<number> =>
+  count(database, `select count(*)::int as n from outcomes where kind = 'abandoned'`)
 
 const count = async ({ ownerUrl }: TestDatabase, text: string): Promise<number> => {
   const { default: pg } = await import('pg')
@@ -81,7 +96,9 @@ t.test('twenty kill -9 under load: nothing lost, nothing doubled, nothing left o
   await pause(500)
   await load.stop()
   await idle()
-  t.comment(`answered ${load.answered.length}, longest outage ${outages} ms, retries ${JSON.stringify([...load.retries])}`)
+  t.comment(
+    `answered ${load.answered.length}, longest outage ${outages} ms, retries ${JSON.stringify([...load.retries])}`,
+  )
   await assertSound(t, database, load)
   t.ok(outages < 10_000, 'ready again within seconds')
   instance.signal('SIGTERM')
@@ -102,24 +119,27 @@ t.test('two instances on one database: the same invariants, and both issue', asy
   await assertSound(t, database, load)
 })
 
-t.test('an instance that is stopped for longer than the reconciler waits, and then goes on, hands nothing out twice', async (t) => {
-  const { start, target, database, idle } = await openPlace(t)
-  const sleeper = start(0)
-  await sleeper.ready()
-  const other = start(1)
-  await other.ready()
-  const load = openLoad([await target(0), await target(1)], clients)
-  for (let round = 0; round < 2; round += 1) {
-    await pause(700)
-    sleeper.signal('SIGSTOP')
-    await pause(round === 0 ? 24_000 : 1_500)
-    sleeper.signal('SIGCONT')
-  }
-  await pause(1500)
-  await load.stop()
-  await idle()
-  const abandoned = await countAbandoned(database)
-  t.comment(`answered ${load.answered.length}, abandoned ${abandoned}, retries ${JSON.stringify([...load.retries])}`)
-  t.ok(abandoned > 0, 'the sleeper had signed what the other instance abandoned')
-  await assertSound(t, database, load)
-})
+t.test(
+  'an instance that is stopped for longer than the reconciler waits, and then goes on, hands nothing out twice',
+  async (t) => {
+    const { start, target, database, idle } = await openPlace(t)
+    const sleeper = start(0)
+    await sleeper.ready()
+    const other = start(1)
+    await other.ready()
+    const load = openLoad([await target(0), await target(1)], clients)
+    for (let round = 0; round < 2; round += 1) {
+      await pause(700)
+      sleeper.signal('SIGSTOP')
+      await pause(round === 0 ? 24_000 : 1_500)
+      sleeper.signal('SIGCONT')
+    }
+    await pause(1500)
+    await load.stop()
+    await idle()
+    const abandoned = await countAbandoned(database)
+    t.comment(`answered ${load.answered.length}, abandoned ${abandoned}, retries ${JSON.stringify([...load.retries])}`)
+    t.ok(abandoned > 0, 'the sleeper had signed what the other instance abandoned')
+    await assertSound(t, database, load)
+  },
+)

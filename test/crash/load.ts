@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+
 import type { Answered } from './checker.ts'
 
 export interface Target {
@@ -68,8 +69,22 @@ type Outcome = Answered | { readonly code: string; readonly retryable: boolean }
 const ask = ({ port, ca, token }: Target, agent: Agent, { csr, key }: { csr: string; key: string }): Promise<Outcome> =>
   new Promise((resolve) => {
     const body = JSON.stringify({ csr, profile: 'server' })
-    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'content-length': Buffer.byteLength(body), 'idempotency-key': key }
-    const options = { host: '127.0.0.1', port, ca, agent, method: 'POST', path: '/v1/certificates', headers, timeout: 20_000 }
+    const headers = {
+      authorization: `Bearer ${token}`,
+      'content-type': 'application/json',
+      'content-length': Buffer.byteLength(body),
+      'idempotency-key': key,
+    }
+    const options = {
+      host: '127.0.0.1',
+      port,
+      ca,
+      agent,
+      method: 'POST',
+      path: '/v1/certificates',
+      headers,
+      timeout: 20_000,
+    }
     const lost = (code: string): void => resolve({ code, retryable: true })
     const call = request(options, (response) => {
       let text = ''
@@ -87,7 +102,8 @@ const ask = ({ port, ca, token }: Target, agent: Agent, { csr, key }: { csr: str
 const read = (status: number, text: string, key: string): Outcome => {
   try {
     const answer = JSON.parse(text)
-    if (status === 201 || status === 200) return { key, serial: answer.serial, index: answer.index, certificate: answer.certificate }
+    if (status === 201 || status === 200)
+      return { key, serial: answer.serial, index: answer.index, certificate: answer.certificate }
     return { code: `${status} ${answer.code}`, retryable: answer.retryable === true }
   } catch {
     return { code: 'a torn answer', retryable: true }
@@ -97,7 +113,23 @@ const read = (status: number, text: string, key: string): Outcome => {
 const makeRequest = (): string => {
   const folder = mkdtempSync(join(tmpdir(), 'chancery-load-'))
   try {
-    const args = ['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', join(folder, 'key'), '-subj', '/', '-addext', 'subjectAltName=DNS:load.example.com', '-out', join(folder, 'csr')]
+    const args = [
+      'req',
+      '-new',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-keyout',
+      join(folder, 'key'),
+      '-subj',
+      '/',
+      '-addext',
+      'subjectAltName=DNS:load.example.com',
+      '-out',
+      join(folder, 'csr'),
+    ]
     execFileSync('openssl', args, { stdio: 'ignore' })
     return readFileSync(join(folder, 'csr'), 'utf8')
   } finally {

@@ -38,7 +38,8 @@ export const startInstance = ({ data, port, publicPort, servingUrl, ownerUrl }: 
   }
   const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const chunks: string[] = []
-  for (const stream of [child.stdout, child.stderr]) stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
   const exited = new Promise<number | null>((resolve) => child.once('exit', resolve))
   return {
     pid: child.pid ?? -1,
@@ -60,7 +61,11 @@ export const freePort = (): Promise<number> =>
     })
   })
 
-const untilReady = async ({ data, port }: { data: string; port: number }, child: ChildProcess, output: () => string): Promise<void> => {
+const untilReady = async (
+  { data, port }: { data: string; port: number },
+  child: ChildProcess,
+  output: () => string,
+): Promise<void> => {
   const { get } = await import('node:https')
   const once = (): Promise<number> =>
     new Promise((resolve) => {
@@ -79,7 +84,8 @@ const untilReady = async ({ data, port }: { data: string; port: number }, child:
     })
   for (const deadline = Date.now() + 30_000; ; ) {
     if ((await once()) === 200) return
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`the instance ended before it was ready:\n${output()}`)
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`the instance ended before it was ready:\n${output()}`)
     if (Date.now() > deadline) throw new Error(`the instance was not ready within 30 s:\n${output()}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }

@@ -3,7 +3,8 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { Agent, request as httpsRequest } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { serve, type Serving } from '../../src/commands/serve.ts'
+
+import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
 
@@ -43,7 +44,10 @@ interface Teardown {
 }
 
 /** `env` adds or changes settings. Takes about a third of a second. */
-export const openTestService = async (t: Teardown, env: Readonly<Record<string, string>> = {}): Promise<TestService> => {
+export const openTestService = async (
+  t: Teardown,
+  env: Readonly<Record<string, string>> = {},
+): Promise<TestService> => {
   const database = await openTestDatabase({ teardown: () => {} })
   const data = await mkdtemp(join(tmpdir(), 'chancery-test-'))
   const config = await loadConfig({
@@ -69,11 +73,25 @@ export const openTestService = async (t: Teardown, env: Readonly<Record<string, 
     await rm(data, { recursive: true, force: true })
   }
   t.teardown(closeAll)
-  const request: TestService['request'] = (method, path, options = {}) => send({ url: new URL(path, addresses.api), agent, method }, { token: adminToken, ...options })
-  return { config, database, service, url: addresses.api, publicUrl: addresses.public, ca, adminToken, request, close: closeAll }
+  const request: TestService['request'] = (method, path, options = {}) =>
+    send({ url: new URL(path, addresses.api), agent, method }, { token: adminToken, ...options })
+  return {
+    config,
+    database,
+    service,
+    url: addresses.api,
+    publicUrl: addresses.public,
+    ca,
+    adminToken,
+    request,
+    close: closeAll,
+  }
 }
 
-const send = ({ url, agent, method }: { url: URL; agent: Agent; method: string }, { token, headers = {}, body }: RequestOptions): Promise<Answer> =>
+const send = (
+  { url, agent, method }: { url: URL; agent: Agent; method: string },
+  { token, headers = {}, body }: RequestOptions,
+): Promise<Answer> =>
   new Promise((resolve, reject) => {
     const raw = body === undefined || typeof body === 'string' || Buffer.isBuffer(body)
     const payload = raw ? (body as string | Buffer | undefined) : JSON.stringify(body)
@@ -95,7 +113,13 @@ const send = ({ url, agent, method }: { url: URL; agent: Agent; method: string }
         const bytes = Buffer.concat(chunks)
         const text = bytes.toString('utf8')
         const isJson = response.headers['content-type']?.includes('json') ?? false
-        resolve({ status: response.statusCode ?? 0, headers: response.headers, bytes, text, json: isJson && text !== '' ? parse(text) : undefined })
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          bytes,
+          text,
+          json: isJson && text !== '' ? parse(text) : undefined,
+        })
       })
     })
     call.on('error', reject)

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+
 import t from 'tap'
+
 import { encodeEntry, leafInput, maxEntryOctets, type RollEvent } from '../../src/roll/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
@@ -11,7 +13,16 @@ const serial = '40'.padEnd(32, '0')
 
 /** One of each type; a type that is missing here does not compile. */
 const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type: T } } = {
-  'certificate.issued': { type: 'certificate.issued', serial, certificate: 'MIIB', issuer: 'default', principal: 'ci', profile, request: digest, plan },
+  'certificate.issued': {
+    type: 'certificate.issued',
+    serial,
+    certificate: 'MIIB',
+    issuer: 'default',
+    principal: 'ci',
+    profile,
+    request: digest,
+    plan,
+  },
   'issuance.abandoned': {
     type: 'issuance.abandoned',
     serial,
@@ -37,7 +48,14 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     names: { dns: { allow: ['*.ci.example.com'] } },
     by: 'admin',
   },
-  'token.created': { type: 'token.created', token: '0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11', principal: 'ci', label: 'büro "1"', expires: null, by: 'admin' },
+  'token.created': {
+    type: 'token.created',
+    token: '0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11',
+    principal: 'ci',
+    label: 'büro "1"',
+    expires: null,
+    by: 'admin',
+  },
   'token.revoked': {
     type: 'token.revoked',
     token: '0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11',
@@ -46,16 +64,27 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     expires: '2027-01-01T00:00:00.000Z',
     by: 'admin',
   },
-  'issuer.created': { type: 'issuer.created', issuer: 'default', authority: 'default', certificate: 'MIIB', state: 'active', by: 'chancery' },
+  'issuer.created': {
+    type: 'issuer.created',
+    issuer: 'default',
+    authority: 'default',
+    certificate: 'MIIB',
+    state: 'active',
+    by: 'chancery',
+  },
   'service.started': { type: 'service.started', version: '0.1.0', mode: 'development' },
 }
 
 const golden = (): Map<string, { entry: string; leaf: string }> => {
-  const lines = readFileSync(new URL('entries.golden', import.meta.url), 'utf8').trimEnd().split('\n')
-  return new Map(lines.map((line) => {
-    const [type = '', leaf = '', entry = ''] = line.split('\t')
-    return [type, { leaf, entry }]
-  }))
+  const lines = readFileSync(new URL('entries.golden', import.meta.url), 'utf8')
+    .trimEnd()
+    .split('\n')
+  return new Map(
+    lines.map((line) => {
+      const [type = '', leaf = '', entry = ''] = line.split('\t')
+      return [type, { leaf, entry }]
+    }),
+  )
 }
 
 t.test('every type of entry keeps its exact octets for ever', async (t) => {

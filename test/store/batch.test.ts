@@ -1,9 +1,15 @@
 import t from 'tap'
+
 import { openBatch } from '../../src/store/batch.ts'
 
 t.test('items that come in one turn go together, and each gets its own answer', async (t) => {
   const sizes: number[] = []
-  const batch = openBatch({ run: async (items: readonly number[]) => items.map((n) => n * 2), max: 10, lanes: 1, observe: (n) => sizes.push(n) })
+  const batch = openBatch({
+    run: async (items: readonly number[]) => items.map((n) => n * 2),
+    max: 10,
+    lanes: 1,
+    observe: (n) => sizes.push(n),
+  })
   t.same(await Promise.all([1, 2, 3].map((n) => batch.add(n))), [2, 4, 6])
   t.same(sizes, [3])
 })
@@ -32,19 +38,22 @@ t.test('while a batch is under way others wait, and go together in the next, up 
   t.equal(batch.pending, 0)
 })
 
-t.test('an error for one item fails that item alone, a rejection fails the batch, and the next batch runs', async (t) => {
-  const run = async (items: readonly string[]) => {
-    if (items.includes('all')) throw new Error('the whole batch')
-    return items.map((item) => (item === 'one' ? new Error('this one') : item))
-  }
-  const batch = openBatch({ run, max: 10, lanes: 1 })
-  const [one, other] = await Promise.allSettled([batch.add('one'), batch.add('other')])
-  t.match(one, { status: 'rejected', reason: { message: 'this one' } })
-  t.match(other, { status: 'fulfilled', value: 'other' })
-  const both = await Promise.allSettled([batch.add('all'), batch.add('innocent')])
-  t.ok(both.every(({ status }) => status === 'rejected'))
-  t.equal(await batch.add('after'), 'after')
-})
+t.test(
+  'an error for one item fails that item alone, a rejection fails the batch, and the next batch runs',
+  async (t) => {
+    const run = async (items: readonly string[]) => {
+      if (items.includes('all')) throw new Error('the whole batch')
+      return items.map((item) => (item === 'one' ? new Error('this one') : item))
+    }
+    const batch = openBatch({ run, max: 10, lanes: 1 })
+    const [one, other] = await Promise.allSettled([batch.add('one'), batch.add('other')])
+    t.match(one, { status: 'rejected', reason: { message: 'this one' } })
+    t.match(other, { status: 'fulfilled', value: 'other' })
+    const both = await Promise.allSettled([batch.add('all'), batch.add('innocent')])
+    t.ok(both.every(({ status }) => status === 'rejected'))
+    t.equal(await batch.add('after'), 'after')
+  },
+)
 
 t.test('an answer that is missing is an error, never silence', async (t) => {
   const batch = openBatch({ run: async (_items: readonly number[]) => [], max: 10, lanes: 1 })
