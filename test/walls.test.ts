@@ -1,0 +1,63 @@
+/** The walls that a linter’s list of modules cannot express: imports of types only, and time and chance by injection. */
+import { glob, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+const src = join(import.meta.dirname, '../src')
+
+const sourcesIn = async (...folders: string[]): Promise<ReadonlyMap<string, string>> => {
+  const found = new Map<string, string>()
+  for (const folder of folders) {
+    for await (const file of glob(`${folder}/**/*.ts`, { cwd: src })) {
+      found.set(file, await readFile(join(src, file), 'utf8'))
+    }
+  }
+  return found
+}
+
+/** Import statements that are there at run time, by what they name. */
+const importsOf = (source: string): readonly { readonly from: string; readonly typesOnly: boolean }[] =>
+  [...source.matchAll(/^(?:import|export)\s+([^'"]*?)\s*(?:from\s+)?['"]([^'"]+)['"]/gm)].map(
+    ([, what = '', from = '']) => ({
+      from,
+      typesOnly:
+        /^type\s/.test(what) ||
+        (/^\{[^}]*\}$/.test(what) &&
+          what
+            .slice(1, -1)
+            .split(',')
+            .every((name) => name.trim() === '' || /^type\s/.test(name.trim()))),
+    }),
+  )
+
+t.test('ca knows keys and store by their types only, but for what is pure in them', async (t) => {
+  for (const [file, source] of await sourcesIn('ca')) {
+    for (const { from, typesOnly } of importsOf(source)) {
+      if (/^\.\.\/(keys|store)\//.test(from) && !pure.has(from)) t.ok(typesOnly, `${file} imports ${from}`)
+    }
+  }
+})
+
+t.test('store knows ca and policy by their types only', async (t) => {
+  for (const [file, source] of await sourcesIn('store')) {
+    for (const { from, typesOnly } of importsOf(source)) {
+      if (/\/(ca)\//.test(from)) t.ok(typesOnly, `${file} imports ${from}`)
+    }
+  }
+})
+
+t.test('time and chance come in: nobody below looks at a clock or rolls dice', async (t) => {
+  for (const [file, source] of await sourcesIn('x509', 'policy', 'roll', 'ca')) {
+    t.notMatch(source, /Date\.now\(|new Date\(\)|Math\.random\(|randomBytes\(|randomUUID\(|process\.env/, file)
+  }
+})
+
+t.test('only the door imports @peculiar/x509', async (t) => {
+  for (const [file, source] of await sourcesIn('.')) {
+    if (file !== 'x509/library.ts') t.notMatch(source, /from '@peculiar\//, file)
+  }
+})
+
+/** A class of errors and a queue: values without a world of their own. */
+const pure: ReadonlySet<string> = new Set(['../keys/signing-key.ts', '../store/batch.ts'])
