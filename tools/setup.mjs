@@ -30,7 +30,7 @@ const bin = (name) => path.join(modules, '.bin', name)
 const verbs = {
   start: { run: (args) => [[...hardened, 'src/main.ts', 'serve', ...args]] },
   chancery: { run: (args) => [[...hardened, 'src/main.ts', ...args]] },
-  build: { dev: true, run: () => [[bin('tsc'), '--project', 'tsconfig.build.json']] },
+  build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
   // With arguments only those test files; without, everything that must hold before a commit.

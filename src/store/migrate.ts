@@ -148,7 +148,10 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
   return true
 }
 
+/** Only by who owns the tables: a role that merely serves, and found nothing to apply, has nothing to grant. */
 const grantServing = async (client: pg.Client, role: string): Promise<void> => {
+  const { rows: owned } = await client.query<{ ours: boolean }>(isOwner)
+  if (owned[0]?.ours !== true) return
   await client.query(`grant select on schema_migrations to ${client.escapeIdentifier(role)}`)
   const { rows } = await client.query<{ present: boolean }>(grantExists)
   if (rows[0]?.present === true) await client.query('select grant_serving($1)', [role])
@@ -184,6 +187,8 @@ const createTable = `
 const selectApplied = 'select version, name, sha256 from schema_migrations order by version'
 const insertApplied = 'insert into schema_migrations (version, name, sha256) values ($1, $2, $3)'
 const selectVersion = `select current_setting('server_version_num')::int as version, current_setting('server_version') as text`
+
+const isOwner = `select pg_has_role(relowner, 'usage') as ours from pg_class where oid = 'schema_migrations'::regclass`
 
 const grantExists = `
   select exists (

@@ -105,6 +105,15 @@ t.test('the role that serves may read the versions but not write them', async (t
   await t.rejects(serving.query({ text: 'create table mine ()' }), { code: '42501' })
 })
 
+t.test('a role that serves finds nothing to do where the owner has migrated, and may not migrate itself', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t, { empty: true })
+  const directory = await folderOf(t, two)
+  const as = (url: string) => migrate({ ownerUrl: url, servingRole: 'chancery', log, directory })
+  await t.rejects(as(servingUrl), { code: '42501' })
+  await as(ownerUrl)
+  t.equal(await as(servingUrl), 2)
+})
+
 t.test('grant_serving is called with the role where the schema has it', async (t) => {
   const { run, serving } = await given(t, {
     '0001_grants.sql': `

@@ -26,47 +26,43 @@ export interface Account {
 
 /** For a cluster that is yet to be made in `folder`, which exists. */
 export const decideAccount = async (folder: string, binaries: Binaries, log: Log): Promise<Account> => {
-  if (process.geteuid?.() !== 0) return asOurselves(binaries)
-  const namespace = asMapped(binaries)
-  const refusal = await whyNot(namespace, folder)
-  if (refusal === undefined) return namespace
+  const { account, refusal } = await asWeAre(folder, binaries)
+  if (account !== undefined) return account
+  if (!isRoot()) throw new Error(`PostgreSQL does not run here as uid ${self()}: ${refusal}.`)
   log.warn(
     { event: 'embedded.namespace', reason: refusal },
     'no user namespace for the embedded PostgreSQL; trying an unprivileged account',
   )
   for (const name of accounts) {
-    const account = await asAccount(name, binaries)
-    if (account !== undefined) return { ...account, elsewhere: await makeElsewhere(account) }
+    const other = await asAccount(name, binaries)
+    if (other !== undefined) return { ...other, elsewhere: await makeElsewhere(other) }
   }
   throw new Error(
     `PostgreSQL does not run as root, a user namespace is refused here (${refusal}), and none of the accounts ${accounts.join(', ')} exists. ` +
-      `Run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.`,
+      'Run Chancery as an ordinary user, or set CHANCERY_DATABASE_URL.',
   )
 }
 
 /** For a cluster that exists: whoever owns it runs it. */
 export const accountOf = async (cluster: string, binaries: Binaries): Promise<Account> => {
   const owner = (await stat(cluster)).uid
-  const self = process.geteuid?.() ?? 0
-  if (owner === self && self !== 0) return asOurselves(binaries)
-  if (self !== 0) {
-    throw new Error(
-      `${cluster} belongs to uid ${owner} and we are uid ${self}; run Chancery as its owner, or give the whole data folder to this user.`,
-    )
-  }
-  if (owner !== 0) {
-    const account = await asAccount(String(owner), binaries)
+  if (owner === self()) {
+    const { account, refusal } = await asWeAre(cluster, binaries)
     if (account !== undefined) return account
     throw new Error(
-      `${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`,
+      `The embedded PostgreSQL was set up by uid ${owner} and does not run as that any more (${refusal}). ` +
+        'Allow user namespaces, or give the whole data folder to an ordinary user and run Chancery as that one.',
     )
   }
-  const namespace = asMapped(binaries)
-  const refusal = await whyNot(namespace, cluster)
-  if (refusal === undefined) return namespace
+  if (!isRoot()) {
+    throw new Error(
+      `${cluster} belongs to uid ${owner} and we are uid ${self()}; run Chancery as its owner, or give the whole data folder to this user.`,
+    )
+  }
+  const account = await asAccount(String(owner), binaries)
+  if (account !== undefined) return account
   throw new Error(
-    `The embedded PostgreSQL was set up inside a user namespace, which is refused now (${refusal}). ` +
-      `Allow it, or run Chancery as an ordinary user who owns the whole data folder.`,
+    `${cluster} belongs to uid ${owner}, which does not exist here; give the folder to an account that does.`,
   )
 }
 
@@ -89,19 +85,18 @@ export const runAs = (account: Account, command: readonly string[], input = ''):
   })
 }
 
-const asOurselves = (binaries: Binaries): Account => ({
-  how: `as uid ${process.geteuid?.() ?? '?'}`,
-  wrapper: [],
-  identity: {},
-  binaries,
-})
-
-const asMapped = (binaries: Binaries): Account => ({
-  how: 'as root, mapped to nobody in a user namespace',
-  wrapper: ['unshare', '--user', `--map-user=${nobody}`, `--map-group=${nobody}`, '--'],
-  identity: {},
-  binaries,
-})
+/** As the user we are: plainly, or mapped to nobody, which helps root and a uid that no account has. */
+const asWeAre = async (folder: string, binaries: Binaries): Promise<{ account?: Account; refusal?: string }> => {
+  const plain: Account = { how: `as uid ${self()}`, wrapper: [], identity: {}, binaries }
+  if (!isRoot() && (await whyNot(plain, folder)) === undefined) return { account: plain }
+  const mapped: Account = {
+    ...plain,
+    how: `as ${isRoot() ? 'root' : `uid ${self()}`}, mapped to nobody in a user namespace`,
+    wrapper: ['unshare', '--user', `--map-user=${nobody}`, `--map-group=${nobody}`, '--'],
+  }
+  const refusal = await whyNot(mapped, folder)
+  return refusal === undefined ? { account: mapped } : { refusal }
+}
 
 /** Undefined where there is no such account, or where it may not become it. */
 const asAccount = async (name: string, binaries: Binaries): Promise<Account | undefined> => {
@@ -119,6 +114,9 @@ const asAccount = async (name: string, binaries: Binaries): Promise<Account | un
     return undefined
   }
 }
+
+const self = (): number => process.geteuid?.() ?? 0
+const isRoot = (): boolean => self() === 0
 
 const id = async (option: string, name: string): Promise<string> =>
   (await promisify(execFile)('id', [option, name])).stdout.trim()
