@@ -250,13 +250,19 @@ const addParsers = (app: App): void => {
   app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
     parseYaml(octets),
   )
-  // Octets as they are, one character each; the reader of requests knows by the media type what they mean.
+  // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
+  // a JSON body says comes from the query here.
   app.addContentTypeParser(
     ['application/pkcs10', 'application/x-pem-file'],
     asBuffer,
-    async (_request: FastifyRequest, octets: Buffer) => ({
-      csr: octets.toString('latin1'),
-    }),
+    async (request: FastifyRequest, octets: Buffer) => {
+      const { profile, validity } = request.query as Readonly<Record<string, unknown>>
+      return {
+        csr: octets.toString('latin1'),
+        ...(profile !== undefined && { profile }),
+        ...(validity !== undefined && { validity }),
+      }
+    },
   )
 }
 

@@ -314,7 +314,7 @@ const sendText = (reply: FastifyReply, type: string, text: string): FastifyReply
 /** Someone else's certificate does not exist for a mere requester. */
 const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
   if (readsAll(caller) || record.principal === caller.principal) return
-  throw new Problem('certificate.not_found', 'There is no certificate with this serial.')
+  throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
 }
 
 const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): CertificateFilter => {

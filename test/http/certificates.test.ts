@@ -1,0 +1,331 @@
+import { createHash, X509Certificate } from 'node:crypto'
+
+import t from 'tap'
+
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor, derFor, employ } from './people.ts'
+
+let service: TestService
+let token: string
+
+t.before(async () => {
+  service = await openTestService(t)
+  token = await employ(service, 'ci', 'requester', { profiles: ['server', 'client'] })
+})
+
+const issue = (body: unknown, headers: Record<string, string> = {}, path = '/v1/certificates') =>
+  service.request('POST', path, { token, headers, body })
+
+t.test('a JSON request is answered with the certificate, its chain, and its place on the roll', async (t) => {
+  const answer = await issue({ csr: csrFor('web.example.com'), profile: 'server', validity: '24h' })
+  t.equal(answer.status, 201)
+  const { serial, certificate, chain, profile, issuer, notBefore, notAfter, index, leafHash, notes, replayed } =
+    answer.json
+  t.equal(answer.headers['location'], `/v1/certificates/${serial}`)
+  t.match(serial, /^[0-9a-f]{32}$/)
+  const leaf = new X509Certificate(certificate)
+  t.equal(leaf.serialNumber.toLowerCase(), serial)
+  t.equal(leaf.subjectAltName, 'DNS:web.example.com')
+  t.equal(chain.length, 1, 'without the root')
+  const above = new X509Certificate(chain[0])
+  t.ok(leaf.checkIssued(above) && leaf.verify(above.publicKey))
+  t.ok(above.verify(new X509Certificate(service.ca).publicKey))
+  t.same(profile, { name: 'server', version: 1 })
+  t.equal(issuer, 'default')
+  t.equal(Date.parse(notAfter) - Date.parse(notBefore), (24 * 3600 - 1) * 1000, 'both ends are in')
+  t.match(leafHash, /^[0-9a-f]{64}$/)
+  t.same(notes, [])
+  t.equal(replayed, false)
+  const event = (await service.request('GET', `/v1/events?serial=${serial}`)).json.items[0]
+  t.equal(event.index, index)
+  t.equal(event.leafHash, leafHash)
+  const hashed = createHash('sha256')
+    .update(Buffer.concat([Buffer.from([0]), Buffer.from(event.entry)]))
+    .digest('hex')
+  t.equal(hashed, leafHash, 'RFC 6962 2.1: the hash is over the entry')
+})
+
+t.test('the same request as PEM, DER and base64 body gives the same names', async (t) => {
+  const der = derFor('raw.example.com')
+  const bodies: [string, string | Buffer][] = [
+    ['application/x-pem-file', csrFor('raw.example.com')],
+    ['application/pkcs10', der],
+    ['application/pkcs10', der.toString('base64')],
+    ['application/pkcs10', `${der.toString('base64').replaceAll(/.{64}/g, '$&\n')}\n`],
+  ]
+  for (const [type, body] of bodies) {
+    const answer = await issue(body, { 'content-type': type }, '/v1/certificates?profile=server&validity=1h')
+    t.equal(answer.status, 201, type)
+    t.equal(new X509Certificate(answer.json.certificate).subjectAltName, 'DNS:raw.example.com')
+    t.equal(Date.parse(answer.json.notAfter) - Date.parse(answer.json.notBefore), 3_599_000)
+  }
+  for (const body of [
+    `${der.toString('base64')}=`,
+    `${der.toString('base64').slice(0, -2)}!!`,
+    der.toString('base64url'),
+    ' ',
+    der.toString('hex'),
+  ]) {
+    const answer = await issue(body, { 'content-type': 'application/pkcs10' }, '/v1/certificates?profile=server')
+    t.equal(answer.status, 400)
+    t.match(answer.json.code, /^csr\.(pem|der)$/)
+  }
+})
+
+t.test('Accept chooses JSON, the PEM chain, or the DER certificate, when issuing and when reading', async (t) => {
+  const made = await issue(
+    { csr: csrFor('accept.example.com'), profile: 'server' },
+    { accept: 'application/pem-certificate-chain' },
+  )
+  t.equal(made.status, 201)
+  t.equal(made.headers['content-type'], 'application/pem-certificate-chain')
+  const blocks = made.text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n/g) ?? []
+  t.equal(blocks.join(''), made.text)
+  t.equal(blocks.length, 2)
+  t.equal(new X509Certificate(blocks[0] ?? '').subjectAltName, 'DNS:accept.example.com', 'leaf first')
+  const path = String(made.headers['location'])
+  const der = await service.request('GET', path, { token, headers: { accept: 'application/pkix-cert' } })
+  t.equal(der.headers['content-type'], 'application/pkix-cert')
+  t.same(der.bytes, new X509Certificate(blocks[0] ?? '').raw)
+  const chain = await service.request('GET', path, { token, headers: { accept: 'application/pem-certificate-chain' } })
+  t.equal(chain.text, made.text)
+  const record = (await service.request('GET', path, { token })).json
+  t.match(record, {
+    status: 'valid',
+    principal: 'ci',
+    issuer: 'default',
+    names: [{ kind: 'dns', value: 'accept.example.com' }],
+    certificate: blocks[0],
+  })
+  const again = await issue(
+    derFor('der.example.com'),
+    { 'content-type': 'application/pkcs10', accept: 'application/pkix-cert' },
+    '/v1/certificates?profile=server',
+  )
+  t.equal(new X509Certificate(again.bytes).subjectAltName, 'DNS:der.example.com')
+})
+
+t.test('a dry run tells every check of an allowed and of a refused request, and records nothing', async (t) => {
+  const before = (await service.request('GET', '/v1/refusals?limit=1000')).json.items.length
+  const roll = async () =>
+    (await service.request('GET', '/v1/events?limit=1000&type=certificate.issued')).json.items.length
+  const size = await roll()
+  const allowed = await issue({ csr: csrFor('dry.example.com'), profile: 'server' }, {}, '/v1/certificates?dryRun=true')
+  t.equal(allowed.status, 200)
+  t.equal(allowed.json.allowed, true)
+  t.same(allowed.json.violations, [])
+  t.ok(allowed.json.checks.length > 10)
+  t.equal(Buffer.from(allowed.json.tbs, 'base64')[0], 0x30)
+  const refused = await issue({ csr: csrFor('dry.evil.test'), profile: 'server' }, {}, '/v1/certificates?dryRun=true')
+  t.equal(refused.status, 200)
+  t.match(refused.json, { allowed: false, violations: [{ check: 'names.dns.allow', value: 'dry.evil.test' }] })
+  t.equal(refused.json.tbs, undefined)
+  t.equal((await service.request('GET', '/v1/refusals?limit=1000')).json.items.length, before)
+  t.equal(await roll(), size)
+})
+
+t.test('a refusal tells every check as the dry run does, and can be read with its code', async (t) => {
+  const body = { csr: csrFor('shop.evil.test'), profile: 'server' }
+  const dry = await issue(body, {}, '/v1/certificates?dryRun=true')
+  const refused = await issue(body)
+  t.equal(refused.status, 422)
+  t.match(refused.json, { code: 'san.forbidden', retryable: false, violations: dry.json.violations })
+  t.same(
+    refused.json.checks.map(({ check }: { check: string }) => check),
+    dry.json.checks.map(({ check }: { check: string }) => check),
+  )
+  const [kept] = (await service.request('GET', '/v1/refusals?code=san.forbidden')).json.items
+  t.match(kept, { principal: 'ci', profile: 'server', violations: dry.json.violations })
+})
+
+t.test('requests that cannot even be read are refusals too', async (t) => {
+  const cases: [object, string][] = [
+    [{ csr: 'nothing', profile: 'server' }, 'csr.pem'],
+    [{ csr: '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', profile: 'server' }, 'csr.key_material'],
+    [{ csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['a..example.com'] } }, 'san.syntax'],
+    [{ csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['10.0.0.1'] } }, 'san.ip_as_dns'],
+    [
+      { csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['a.example.com', 'A.example.com'] } },
+      'san.duplicate',
+    ],
+  ]
+  for (const [body, code] of cases) {
+    const answer = await issue(body)
+    t.equal(answer.json.code, code)
+    const [kept] = (await service.request('GET', '/v1/refusals?limit=1')).json.items
+    t.match(kept, { code, principal: 'ci', profile: 'server' })
+  }
+})
+
+t.test('names in JSON replace those of the request as a whole', async (t) => {
+  const answer = await issue({
+    csr: csrFor('old.evil.test'),
+    profile: 'server',
+    names: { dns: ['New.example.com', 'localhost'], ip: ['127.0.0.1', '::1'] },
+  })
+  t.equal(answer.status, 201)
+  t.equal(
+    new X509Certificate(answer.json.certificate).subjectAltName,
+    'DNS:new.example.com, DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1',
+  )
+})
+
+t.test('a replayed request returns the first certificate; another under its key is a conflict', async (t) => {
+  const body = { csr: csrFor('once.example.com'), profile: 'server' }
+  const headers = { 'idempotency-key': 'deploy-17' }
+  const [one, two] = await Promise.all([issue(body, headers), issue(body, headers)])
+  const three = await issue(body, headers)
+  t.equal(one.status, 201)
+  t.equal(two.status, 201)
+  t.equal(two.json.serial, one.json.serial)
+  t.match(three.json, { serial: one.json.serial, certificate: one.json.certificate, replayed: true })
+  const other = await issue({ ...body, validity: '2h' }, headers)
+  t.equal(other.status, 409)
+  t.match(other.json, { code: 'idempotency.reused', retryable: false })
+})
+
+t.test('a batch answers for each item in order, and one that fails fails only itself', async (t) => {
+  const items = [
+    { csr: csrFor('one.example.com'), profile: 'server', idempotencyKey: 'batch-1' },
+    { csr: csrFor('two.evil.test'), profile: 'server' },
+    { csr: 'nothing', profile: 'server' },
+    { profile: 'server' },
+    17,
+    { csr: csrFor('three.example.com'), profile: 'peer' },
+    { csr: csrFor('four.example.com'), profile: 'server', idempotencyKey: 'white space' },
+    { csr: csrFor('five.example.com'), profile: 'server', surprise: true },
+    { csr: csrFor('six.example.com'), profile: 'server', names: { dns: ['seven.example.com'] }, validity: '1h' },
+  ]
+  const answer = await issue({ items }, {}, '/v1/certificates/batch')
+  t.equal(answer.status, 200)
+  const outcomes = answer.json.items.map(({ status, problem }: { status: number; problem?: { code: string } }) => [
+    status,
+    problem?.code,
+  ])
+  t.same(outcomes, [
+    [201, undefined],
+    [422, 'san.forbidden'],
+    [400, 'csr.pem'],
+    [400, 'request.malformed'],
+    [400, 'request.malformed'],
+    [403, 'auth.forbidden'],
+    [400, 'idempotency.key'],
+    [400, 'request.malformed'],
+    [201, undefined],
+  ])
+  t.equal(new X509Certificate(answer.json.items[8].certificate.certificate).subjectAltName, 'DNS:seven.example.com')
+  t.same(answer.json.items[7].problem.violations, [
+    { check: 'request.body', field: '/surprise', value: '', reason: 'is not a known field' },
+  ])
+  const again = await issue({ items: items.slice(0, 1) }, {}, '/v1/certificates/batch')
+  t.match(again.json.items[0], {
+    status: 201,
+    certificate: { serial: answer.json.items[0].certificate.serial, replayed: true },
+  })
+  for (const body of [{ items: [] }, {}, { items: new Array(1_001).fill({}) }, { items: 'x' }]) {
+    t.equal((await issue(body, {}, '/v1/certificates/batch')).json.code, 'request.malformed')
+  }
+  const tooLarge = await issue({ items: [{ csr: 'x'.repeat(4 * 1024 * 1024) }] }, {}, '/v1/certificates/batch')
+  t.equal(tooLarge.status, 413)
+  t.equal(tooLarge.json.code, 'request.too_large')
+})
+
+t.test('a batch of hundreds lets others in between', async (t) => {
+  const csr = csrFor('many.example.com')
+  const batch = issue({ items: new Array(300).fill({ csr, profile: 'server' }) }, {}, '/v1/certificates/batch')
+  let alone = 0
+  let isDone = false
+  const single = (async () => {
+    while (!isDone) {
+      t.equal((await service.request('GET', '/livez', { token: null })).status, 200)
+      alone += 1
+    }
+  })()
+  const answer = await batch
+  isDone = true
+  await single
+  t.equal(
+    new Set(answer.json.items.map(({ certificate }: { certificate: { serial: string } }) => certificate.serial)).size,
+    300,
+  )
+  t.ok(alone > 10, `${alone} other calls were answered meanwhile`)
+})
+
+t.test('a requester reads and finds its own certificates and nobody else’s', async (t) => {
+  const other = await employ(service, 'other', 'requester', { profiles: ['server'] })
+  const mine = (await issue({ csr: csrFor('mine.example.com'), profile: 'server' })).json.serial
+  t.equal((await service.request('GET', `/v1/certificates/${mine}`, { token })).status, 200)
+  const hidden = await service.request('GET', `/v1/certificates/${mine}`, { token: other })
+  t.equal(hidden.status, 404)
+  const unknown = await service.request('GET', `/v1/certificates/${'4a'.repeat(16)}`, { token: other })
+  const shape = (text: string, serial: string): string =>
+    text.replaceAll(serial, 'X').replace(/"requestId":"[^"]+"/, '')
+  t.equal(shape(hidden.text, mine), shape(unknown.text, '4a'.repeat(16)), 'as if it did not exist')
+  t.same((await service.request('GET', '/v1/certificates', { token: other })).json.items, [])
+  t.same((await service.request('GET', `/v1/certificates?serial=${mine}`, { token: other })).json.items, [])
+  t.equal((await service.request('GET', '/v1/certificates?principal=ci', { token: other })).json.code, 'auth.forbidden')
+  const all = (await service.request('GET', '/v1/certificates?limit=1000', { token })).json.items
+  t.same([...new Set(all.map(({ principal }: { principal: string }) => principal))], ['ci'])
+  for (const role of ['auditor', 'operator'] as const) {
+    const reader = await employ(service, `the-${role}`, role)
+    t.equal((await service.request('GET', `/v1/certificates/${mine}`, { token: reader })).status, 200, role)
+    t.equal(
+      (await service.request('GET', '/v1/certificates?principal=ci&limit=1', { token: reader })).json.items.length,
+      1,
+      role,
+    )
+  }
+})
+
+t.test('a serial is found with colons and in upper case', async (t) => {
+  const { serial } = (await issue({ csr: csrFor('serial.example.com'), profile: 'server' })).json
+  const written = serial.toUpperCase().match(/../g).join(':')
+  t.equal((await service.request('GET', `/v1/certificates/${written}`, { token })).json.serial, serial)
+  t.equal((await service.request('GET', `/v1/certificates?serial=${written}`, { token })).json.items[0].serial, serial)
+})
+
+t.test('a search goes by every filter, in pages, as JSON, NDJSON and CSV', async (t) => {
+  const names = ['a', 'b', 'c', 'd', 'e'].map((label) => `${label}.search.example.com`)
+  for (const name of names) await issue({ csr: csrFor(name), profile: 'server' })
+  const find = async (query: string) => (await service.request('GET', `/v1/certificates?${query}`, { token })).json
+  t.equal((await find('name=c.search.example.com')).items.length, 1)
+  t.equal((await find('name=*.search.example.com')).items.length, 5)
+  const [one] = (await find('name=c.search.example.com')).items
+  t.equal((await find(`name=c.search.example.com&key=${one.keySha256}`)).items.length, 1)
+  t.equal((await find(`key=${'0'.repeat(64)}`)).items.length, 0)
+  t.equal((await find(`name=*.search.example.com&issuedAfter=${one.issuedAt}`)).items.length >= 2, true)
+  t.equal((await find('name=*.search.example.com&status=expired')).items.length, 0)
+  t.equal((await find('name=*.search.example.com&status=valid&profile=server&issuer=default')).items.length, 5)
+  t.equal((await find('name=*.search.example.com&profile=client')).items.length, 0)
+
+  const seen: string[] = []
+  let path: string | undefined = '/v1/certificates?name=*.search.example.com&limit=2'
+  for (let pages = 0; path !== undefined && pages < 5; pages++) {
+    const page = await service.request('GET', path, { token })
+    t.equal(page.status, 200)
+    seen.push(...page.json.items.map(({ serial }: { serial: string }) => serial))
+    path = /^<([^>]+)>; rel="next"$/.exec(String(page.headers['link'] ?? ''))?.[1]
+    t.equal(path !== undefined, page.json.next !== undefined)
+  }
+  t.equal(new Set(seen).size, 5)
+
+  const first = await find('name=*.search.example.com&limit=2')
+  t.equal((await find(`name=*.evil.test&limit=2&cursor=${first.next}`)).code, 'request.cursor')
+  t.equal((await find('cursor=nonsense')).code, 'request.cursor')
+
+  const get = (accept: string) =>
+    service.request('GET', '/v1/certificates?name=*.search.example.com', { token, headers: { accept } })
+  const lines = await get('application/x-ndjson')
+  t.equal(lines.headers['content-type'], 'application/x-ndjson')
+  t.equal(
+    lines.text
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line)).length,
+    5,
+  )
+  const csv = await get('text/csv')
+  t.match(csv.headers['content-type'], /^text\/csv/)
+  t.match(csv.text, /^"serial","status","subject","names",/)
+  t.equal(csv.text.trimEnd().split('\r\n').length, 6)
+})

@@ -1,0 +1,21 @@
+/** Principals with tokens, made as an administrator makes them: over the API. */
+import type { Role } from '../../src/ca/access.ts'
+import type { TestService } from '../helpers/service.ts'
+import { dns, pem, request, san } from '../x509/build.ts'
+
+/** Makes a principal with one grant, and resolves to its token. */
+export const employ = async (
+  service: TestService,
+  name: string,
+  role: Role,
+  more: { readonly profiles?: readonly string[]; readonly names?: object } = {},
+): Promise<string> => {
+  await service.request('POST', '/v1/principals', { body: { name } })
+  await service.request('POST', '/v1/grants', { body: { principal: name, role, ...more } })
+  const made = await service.request('POST', '/v1/tokens', { body: { principal: name, label: 'test' } })
+  return made.json.secret
+}
+
+/** A good request on a P-256 key of its own for these DNS names. */
+export const csrFor = (...names: readonly string[]): string => pem(derFor(...names))
+export const derFor = (...names: readonly string[]): Buffer => request({ extensions: [san(...names.map(dns))] })
