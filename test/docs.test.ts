@@ -1,0 +1,68 @@
+/** What the README tells people to type is typed here, as it stands, in a folder that has only what a clone has. */
+import { execFile, spawn } from 'node:child_process'
+import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import t from 'tap'
+
+import { freePort } from './helpers/instance.ts'
+
+const root = join(import.meta.dirname, '..')
+const run = promisify(execFile)
+
+/** The blocks of a page that are marked for this test, by their name. */
+const blocksOf = async (page: string): Promise<ReadonlyMap<string, string>> => {
+  const text = await readFile(join(root, page), 'utf8')
+  const found = text.matchAll(/<!-- docs-test: (\S+) -->\n```sh\n([\s\S]*?)```/g)
+  return new Map([...found].map(([, name = '', commands = '']) => [name, commands]))
+}
+
+t.setTimeout(120_000)
+
+t.test('README: one command starts it, and its examples do what they say', async (t) => {
+  const blocks = await blocksOf('README.md')
+  t.same([...blocks.keys()], ['start', 'first', 'curl', 'explain'])
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-readme-'))
+  for (const name of ['package.json', 'tools']) await symlink(join(root, name), join(folder, name))
+  const [port, publicPort] = [await freePort(), await freePort()]
+  const env = {
+    PATH: process.env['PATH'],
+    HOME: process.env['HOME'],
+    CHANCERY_LISTEN: `127.0.0.1:${port}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
+    CHANCERY_URL: `https://localhost:${port}`,
+  }
+  // The service's own settings are not the client's: each gets what it would have in its own terminal.
+  const { CHANCERY_URL: _, ...serverEnv } = env
+  const server = spawn('bash', ['-ceu', `exec ${blocks.get('start')}`], { cwd: folder, env: serverEnv, detached: true })
+  let said = ''
+  for (const stream of [server.stdout, server.stderr]) {
+    stream.on('data', (chunk) => {
+      said += chunk
+    })
+  }
+  const ended = new Promise((resolve) => server.once('exit', resolve))
+  t.teardown(async () => {
+    if (server.exitCode === null && server.pid) process.kill(-server.pid, 'SIGTERM')
+    await ended
+    await rm(folder, { recursive: true, force: true })
+  })
+  while (!said.includes('Chancery serves at')) {
+    if (server.exitCode !== null) throw new Error(`npm start ended:\n${said}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  const type = async (name: string): Promise<string> => {
+    const commands = (blocks.get(name) ?? '').replaceAll('localhost:8443', `localhost:${port}`)
+    const { stdout } = await run('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
+    return stdout
+  }
+  t.match(await type('first'), /web\.pem: OK/)
+  const chain = await type('curl')
+  t.equal(chain.match(/BEGIN CERTIFICATE/g)?.length, 2)
+  await writeFile(join(folder, 'again.pem'), await type('curl'))
+  t.equal(await readFile(join(folder, 'again.pem'), 'utf8'), chain, 'the same key, the same certificate')
+  t.match(await type('explain'), /This request would be issued\./)
+  t.ok((await readdir(folder)).includes('data'), 'data lies in the working directory')
+})
