@@ -274,7 +274,10 @@ function address(value: string): Address {
 /** Names and addresses, each in its normal form: the profile of our own certificate is made of them. */
 function hostNames(value: string): readonly Name[] {
   try {
-    const names = value.split(',').map((name) => name.trim()).map((name) => parseName(isAddressLiteral(name) ? 'ip' : 'dns', name))
+    const names = value
+      .split(',')
+      .map((name) => name.trim())
+      .map((name) => parseName(isAddressLiteral(name) ? 'ip' : 'dns', name))
     assertNames(names)
     return names
   } catch (error) {
