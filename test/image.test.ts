@@ -1,0 +1,187 @@
+/** What can be known about the image and docker-compose.yml without a container engine. */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { get } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+import { parse } from 'yaml'
+
+import { loadConfig } from '../src/config.ts'
+
+const home = join(import.meta.dirname, '..')
+const isRoot = process.geteuid?.() === 0
+/** As in the Dockerfile, where we may become it and it can reach this tree (not in a folder that only root enters). */
+const stranger = { uid: 10001, gid: 10001 }
+const identity = isRoot && spawnSync('ls', [home], stranger).status === 0 ? stranger : {}
+
+interface Container {
+  readonly environment?: Readonly<Record<string, string>>
+  readonly secrets?: readonly string[]
+  readonly command?: readonly string[]
+  readonly [key: string]: unknown
+}
+
+const compose = parse(await readFile(join(home, 'docker-compose.yml'), 'utf8')) as {
+  readonly services: Readonly<Record<'postgres' | 'migrate' | 'chancery', Container>>
+  readonly secrets: Readonly<Record<string, { readonly file: string }>>
+}
+const dockerfile = await readFile(join(home, 'Dockerfile'), 'utf8')
+
+/** The last instruction of that name, with its continued lines joined. */
+const instruction = (name: string): string => {
+  const lines = dockerfile.replaceAll('\\\n', ' ').split('\n')
+  return (lines.findLast((line) => line.startsWith(`${name} `)) ?? '').slice(name.length + 1)
+}
+
+const imageEnv = Object.fromEntries(
+  instruction('ENV')
+    .split(/\s+/)
+    .map((pair) => pair.split('=', 2) as [string, string]),
+)
+
+/** The settings of a service as its container would see them, with the secrets where they are here. */
+const settingsOf = async (
+  test: Test,
+  { environment = {}, secrets = [] }: Container,
+): Promise<Record<string, string>> => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-compose-'))
+  test.teardown(() => rm(folder, { recursive: true }))
+  const env: Record<string, string> = { ...imageEnv, ...environment }
+  for (const [name, value] of Object.entries(env)) {
+    const secret = /^\/run\/secrets\/(.+)$/.exec(value)?.[1]
+    if (secret === undefined) continue
+    test.ok(secrets.includes(secret) && compose.secrets[secret], `${name}: the secret ${secret} is given to it`)
+    const path = join(folder, secret)
+    const user = secret === 'owner-url' ? 'chancery_owner' : 'chancery'
+    await writeFile(path, `postgresql://${user}:pw@postgres:5432/chancery\n`, { mode: 0o400 })
+    env[name] = path
+  }
+  return env
+}
+
+t.test('compose’s settings are settings, and the service never sees the owner’s password', async (t) => {
+  const serving = await loadConfig(await settingsOf(t, compose.services.chancery))
+  t.match(serving, { dataDir: '/data', listen: { host: '0.0.0.0', port: 8443 }, publicListen: { port: 8080 } })
+  t.equal(serving.database.migrationUrl, serving.database.url, 'the owner is not known to it')
+  t.notMatch(compose.services.chancery.secrets, ['owner-url'])
+  const migrating = await loadConfig(await settingsOf(t, compose.services.migrate))
+  t.match(migrating.database, { url: /chancery:/, migrationUrl: /chancery_owner:/ })
+  t.strictSame(compose.services.migrate.command, ['migrate'])
+})
+
+t.test('compose’s settings would do for production, with the conveniences named', async (t) => {
+  const env = await settingsOf(t, compose.services.chancery)
+  const production = { ...env, CHANCERY_MODE: 'production', CHANCERY_PUBLIC_URL: 'http://pki.example.com' }
+  await t.rejects(loadConfig(production), { message: /^One setting stops the start:\n.*CHANCERY_ALLOW_SOFTWARE_KEYS/ })
+})
+
+t.test('each container has a read-only root, no capabilities to spare, and cannot gain any', async (t) => {
+  for (const [name, service] of Object.entries(compose.services)) {
+    t.match(
+      service,
+      { read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], tmpfs: Array },
+      name,
+    )
+    if (name !== 'postgres') t.notOk('cap_add' in service || 'user' in service || 'privileged' in service, name)
+  }
+  t.match(compose.services.chancery['ports'], [/^127\.0\.0\.1:/, /^127\.0\.0\.1:/], 'published on loopback only')
+})
+
+t.test('secrets are made once, in a folder that only we can enter', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-secrets-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  await cp(join(home, 'deploy/make-secrets.sh'), join(folder, 'make-secrets.sh'))
+  execFileSync(join(folder, 'make-secrets.sh'))
+  t.equal((await stat(join(folder, 'secrets'))).mode & 0o777, 0o700)
+  for (const { file } of Object.values(compose.secrets)) {
+    const path = join(folder, file.replace(/^deploy\//, ''))
+    const text = await readFile(path, 'utf8')
+    t.match(
+      text,
+      file.endsWith('-url')
+        ? /^postgresql:\/\/chancery\w*:[0-9a-f]{48}@postgres:5432\/chancery\n$/
+        : /^[0-9a-f]{48}\n$/,
+    )
+    if (file.endsWith('-url')) {
+      const [, password] =
+        /password\(\) \{ (.*)"\/run/.exec(await readFile(join(home, 'deploy/postgres/roles.sh'), 'utf8')) ?? []
+      const found = execFileSync('sh', ['-c', `${password} "${path}"`], { encoding: 'utf8' }).trim()
+      t.match(found, /^[0-9a-f]{48}$/, 'the script that makes the roles finds the password')
+    }
+  }
+  t.equal(execFileSync(join(folder, 'make-secrets.sh'), { encoding: 'utf8' }), '', 'and what is there stays')
+})
+
+t.test('the image has only what the Dockerfile names, and runs as nobody in particular', async (t) => {
+  const ignored = (await readFile(join(home, '.dockerignore'), 'utf8')).split('\n').filter((line) => /^[*!]/.test(line))
+  t.equal(ignored.shift(), '*')
+  const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(([, names = '']) => names.split(' '))
+  t.strictSame([...new Set(copied)].sort(), ignored.map((line) => line.slice(1)).sort())
+  t.equal(instruction('USER'), '10001:10001')
+})
+
+t.test(
+  'the image’s start command serves from a read-only tree, as a uid that no account has',
+  { timeout: 120_000 },
+  async (t) => {
+    const folder = await realpath(await mkdtemp(join(tmpdir(), 'chancery-image-')))
+    t.teardown(() => rm(folder, { recursive: true, force: true }))
+    const app = join(folder, 'app')
+    const data = join(folder, 'data')
+    await mkdir(app)
+    await mkdir(data, { mode: 0o700 })
+    const built = spawnSync(process.execPath, [join(home, 'tools/build.ts'), join(app, 'dist')], { encoding: 'utf8' })
+    t.equal(built.status, 0, built.stdout + built.stderr)
+    for (const name of ['package.json', 'migrations']) await cp(join(home, name), join(app, name), { recursive: true })
+    await symlink(join(home, 'node_modules'), join(app, 'node_modules'))
+    execFileSync('chmod', ['-R', 'a-w,a+rX', app])
+    await chmod(folder, 0o755)
+    if ('uid' in identity) await chown(data, identity.uid, identity.gid)
+
+    const [program = '', ...args] = (JSON.parse(instruction('ENTRYPOINT')) as string[]).map((arg) =>
+      arg.replace('/app', app),
+    )
+    const env = {
+      PATH: '/usr/bin:/bin',
+      ...imageEnv,
+      CHANCERY_DATA: data,
+      CHANCERY_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    }
+    const start = (more: readonly string[]): ChildProcess =>
+      spawn(program, [...args, ...more], { cwd: app, env, ...identity, stdio: ['ignore', 'pipe', 'pipe'] })
+
+    const help = start(['--help'])
+    t.equal((await once(help, 'exit'))[0], 0)
+
+    const service = start(JSON.parse(instruction('CMD')) as string[])
+    t.teardown(() => service.kill('SIGKILL'))
+    let said = ''
+    const port = await new Promise<string>((resolve, reject) => {
+      for (const stream of [service.stdout, service.stderr]) {
+        stream?.on('data', (chunk: Buffer) => {
+          said += chunk
+          const found = /serves at https:\/\/[^:]+:(\d+)/.exec(said)?.[1]
+          if (found !== undefined) resolve(found)
+        })
+      }
+      service.once('exit', () => reject(new Error(said)))
+    })
+    const ca = await readFile(join(data, 'root.pem'))
+    const status = await new Promise((resolve, reject) => {
+      get({ host: 'localhost', port, path: '/livez', ca }, (answer) => resolve(answer.statusCode)).on('error', reject)
+    })
+    t.equal(status, 200)
+
+    const [, probe = ''] = /"-e", "(.+)"\]$/.exec(instruction('HEALTHCHECK')) ?? []
+    const check = (at: string): number | null =>
+      spawnSync(program, ['-e', probe.replace('8443', at)], { env: {}, ...identity }).status
+    t.equal(check(port), 0, 'the health check passes')
+    service.kill('SIGTERM')
+    t.equal((await once(service, 'exit'))[0], 0, 'and it stops as it is told')
+    t.equal(check(port), 1, 'then the health check fails')
+  },
+)
