@@ -98,6 +98,7 @@ const readShape = (der: Buffer): Shape => {
   const request = outer.read(tags.sequence, 'CertificationRequest')
   const tbs = request.window(tags.sequence, 'CertificationRequestInfo')
   const algorithm = request.element(tags.sequence, 'signatureAlgorithm')
+  if (request.tag !== tags.bitString) throw request.problem('the signature is missing or no BIT STRING')
   const signatureSlice = request.as('csr.pop').bits('signature')
   if (signatureSlice.end !== request.end)
     throw derProblem('csr.der', 'there is more in CertificationRequest than belongs there', signatureSlice.end)

@@ -10,6 +10,7 @@ import { uriFault } from './uri.ts'
  */
 
 export { isAddressLiteral } from './addresses.ts'
+export { isMixedScript } from './idna.ts'
 
 export type NameKind = 'dns' | 'ip' | 'uri' | 'email'
 

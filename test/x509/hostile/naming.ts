@@ -144,8 +144,8 @@ const alternatives: readonly HostileCase[] = [
   ),
   ...row(
     '`xn--` label',
-    ['a good A-label', dnsNames('xn--bcher-kva.example.com'), 'accepted'],
-    ['a good A-label in upper case', dnsNames('XN--BCHER-KVA.example.com'), 'accepted'],
+    ['a good A-label', dnsNames('xn--bcher-kva.example.com'), { policy: 'san.forbidden' }],
+    ['a good A-label in upper case', dnsNames('XN--BCHER-KVA.example.com'), { policy: 'san.forbidden' }],
     ['nothing after xn--', dnsNames('xn--.example.com'), 'san.syntax'],
     ['an A-label of ASCII only', dnsNames('xn--abc-.example.com'), 'san.syntax'],
     ['an A-label that does not decode', dnsNames('xn--99999999.example.com'), 'san.syntax'],

@@ -1,0 +1,163 @@
+import { execFileSync } from 'node:child_process'
+
+import t from 'tap'
+
+import { parseRequest, verifyPossession } from '../../src/x509/csr.ts'
+import { showRequest } from '../../src/x509/library.ts'
+import { parsePem } from '../../src/x509/pem.ts'
+import {
+  attribute,
+  dns,
+  extension,
+  extensionRequest,
+  hex,
+  host,
+  ip,
+  nil,
+  octets,
+  oid,
+  request,
+  san,
+  seq,
+  tlv,
+  uri,
+  utf8,
+} from './build.ts'
+
+t.test('a request is read as it was meant, and as the library reads it', async (t) => {
+  const der = request({
+    subject: seq(tlv(0x31, seq(oid('2.5.4.3'), utf8('host.example.com')))),
+    extensions: [
+      san(dns('HOST.example.com'), ip('7f000001'), uri('spiffe://td/a')),
+      extension('2.5.29.15', hex('030205a0'), hex('0101ff')),
+      extension('2.5.29.37', seq(oid('1.3.6.1.5.5.7.3.1'), oid('1.2.3.4'))),
+    ],
+  })
+  const csr = parseRequest(der)
+  t.same(csr.subject, [{ type: 'commonName', value: 'host.example.com' }])
+  t.same(csr.names, [
+    { kind: 'dns', value: 'host.example.com' },
+    { kind: 'ip', value: '127.0.0.1' },
+    { kind: 'uri', value: 'spiffe://td/a' },
+  ])
+  t.same(csr.keyUsage, ['digitalSignature', 'keyEncipherment'])
+  t.same(csr.extendedKeyUsage, ['serverAuth', '1.2.3.4'])
+  t.same(csr.dropped, [])
+  t.equal(csr.signatureAlgorithm.id, 'ecdsa-sha256')
+  t.equal(csr.key.algorithm.id, 'ec-p256')
+  t.ok(csr.der.equals(der))
+  await t.resolves(verifyPossession(csr))
+
+  const shown = showRequest(der)
+  t.equal(shown.subject, 'CN=host.example.com')
+  t.same(
+    shown.names.map(({ value }) => value),
+    ['HOST.example.com', '127.0.0.1', 'spiffe://td/a'],
+  )
+  t.equal(shown.keyUsage, 5)
+  t.ok(shown.spki.equals(csr.key.spki))
+})
+
+t.test('what is not asked for is absent, not empty', async (t) => {
+  const csr = parseRequest(request())
+  t.notOk('keyUsage' in csr)
+  t.notOk('extendedKeyUsage' in csr)
+})
+
+t.test('what is dropped is named with its reason, and never with its value', async (t) => {
+  const secret = 'correct horse battery staple'
+  const csr = parseRequest(
+    request({
+      attributes: tlv(
+        0xa0,
+        extensionRequest(
+          host,
+          extension('2.5.29.14', octets(Buffer.from(secret))),
+          extension('1.2.3.4', utf8(secret)),
+          extension('2.5.29.32', seq(seq(oid('2.5.29.32.0')))),
+        ),
+        attribute('1.2.840.113549.1.9.7', utf8(secret)),
+        attribute('1.2.3.5', utf8(secret)),
+      ),
+    }),
+  )
+  t.same(
+    csr.dropped.map(({ field }) => field),
+    [
+      'extensions.subjectKeyIdentifier',
+      'extensions.1.2.3.4',
+      'extensions.certificatePolicies',
+      'attributes.challengePassword',
+      'attributes.1.2.3.5',
+    ],
+  )
+  t.notMatch(JSON.stringify(csr.dropped), secret)
+})
+
+t.test('an offset in a problem is a place in the octets that were sent', async (t) => {
+  const der = request({ extensions: [san(dns('host.example.com'), dns('bad..example.com'))] })
+  try {
+    parseRequest(der)
+    t.fail('it was accepted')
+  } catch (error) {
+    const { offset } = (error as { options: { offset: number } }).options
+    t.equal(der.toString('latin1', offset + 2, offset + 18), 'bad..example.com')
+  }
+})
+
+t.test('a blocked key stops the request', async (t) => {
+  t.throws(() => parseRequest(request(), { blocked: () => true }), { code: 'key.blocked' })
+})
+
+const families: readonly (readonly [string, readonly string[]])[] = [
+  ['rsa', ['-newkey', 'rsa:2048']],
+  ['rsa', ['-newkey', 'rsa:3072', '-sha512']],
+  ['ec-p256', ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256']],
+  ['ec-p384', ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-384', '-sha384']],
+  ['ec-p521', ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-521', '-sha512']],
+  ['ed25519', ['-newkey', 'ed25519']],
+  ['ml-dsa-44', ['-newkey', 'ML-DSA-44']],
+  ['ml-dsa-65', ['-newkey', 'ML-DSA-65']],
+  ['ml-dsa-87', ['-newkey', 'ML-DSA-87']],
+]
+
+for (const [id, options] of families) {
+  t.test(`a request by openssl for ${options.slice(1).join(' ')} is accepted`, async (t) => {
+    const text = execFileSync(
+      'openssl',
+      [
+        'req',
+        '-new',
+        '-nodes',
+        '-keyout',
+        '/dev/null',
+        '-subj',
+        '/C=DE/O=Example/CN=host.example.com',
+        '-addext',
+        'subjectAltName=DNS:host.example.com',
+        ...options,
+      ],
+      {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      },
+    )
+    const csr = parseRequest(parsePem(text, 'CERTIFICATE REQUEST'))
+    t.equal(csr.key.algorithm.id, id)
+    await t.resolves(verifyPossession(csr))
+  })
+}
+
+t.test('a hundred proofs of possession at once keep apart the good from the bad', async (t) => {
+  const good = parseRequest(request())
+  const bad = { ...good, signature: parseRequest(request({ extensions: [san(dns('other.example.com'))] })).signature }
+  const results = await Promise.allSettled(
+    Array.from({ length: 100 }, (_, i) => verifyPossession(i % 2 === 0 ? good : bad)),
+  )
+  t.ok(results.every(({ status }, i) => status === (i % 2 === 0 ? 'fulfilled' : 'rejected')))
+})
+
+t.test('nothing that is not DER reaches the shape', async (t) => {
+  for (const der of [Buffer.alloc(0), nil, seq(), seq(seq()), seq(seq(), seq()), seq(seq(), seq(), nil)]) {
+    t.throws(() => parseRequest(der), { code: 'csr.der' })
+  }
+})

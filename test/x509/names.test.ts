@@ -1,0 +1,191 @@
+import t from 'tap'
+
+import {
+  addressOctets,
+  encodeGeneralNames,
+  hasUnderscore,
+  isMixedScript,
+  isWildcard,
+  type NameKind,
+  parseGeneralNames,
+  parseName,
+} from '../../src/x509/names.ts'
+import { dns, ip, seq } from './build.ts'
+
+const normal: readonly (readonly [NameKind, string, string])[] = [
+  ['dns', 'HOST.Example.COM', 'host.example.com'],
+  ['dns', 'localhost', 'localhost'],
+  ['dns', '*.Example.com', '*.example.com'],
+  ['dns', 'a_b.example.com', 'a_b.example.com'],
+  ['dns', '3com.example.com', '3com.example.com'],
+  ['dns', '1.2.3.4.example.com', '1.2.3.4.example.com'],
+  ['dns', 'XN--BCHER-KVA.example', 'xn--bcher-kva.example'],
+  ['ip', '10.0.0.1', '10.0.0.1'],
+  ['ip', '::', '::'],
+  ['ip', '::1', '::1'],
+  ['ip', '2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
+  ['ip', '2001:db8::0:1', '2001:db8::1'],
+  ['ip', '2001:db8:0:1:1:1:1:1', '2001:db8:0:1:1:1:1:1'],
+  ['ip', '2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
+  ['ip', '2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
+  ['ip', 'fe80::', 'fe80::'],
+  ['ip', '64:ff9b::192.0.2.33', '64:ff9b::c000:221'],
+  ['uri', 'spiffe://example.org/ns/a/sa/b', 'spiffe://example.org/ns/a/sa/b'],
+  ['uri', 'https://example.com', 'https://example.com'],
+  ['uri', 'https://example.com/a/b?c=d%20e', 'https://example.com/a/b?c=d%20e'],
+  ['uri', 'urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6', 'urn:uuid:f81d4fae-7dec-11d0-a765-00a0c91e6bf6'],
+  ['email', 'Ann.Lee+x@EXAMPLE.com', 'Ann.Lee+x@example.com'],
+]
+
+for (const [kind, written, value] of normal) {
+  t.test(`${kind} ${written} has the normal form ${value}, and keeps it through an encoding`, async (t) => {
+    const name = parseName(kind, written)
+    t.same(name, { kind, value })
+    t.same(parseGeneralNames(encodeGeneralNames([name])), [name])
+    t.same(parseName(kind, value), name)
+  })
+}
+
+const addresses = [
+  '1.2.3',
+  '1.2.3.256',
+  '01.2.3.4',
+  '1.2.3.4 ',
+  '1.2.3.4/8',
+  ':::',
+  '1::2::3',
+  '::12345',
+  '1:2:3:4:5:6:7',
+  '1:2:3:4:5:6:7:8:9',
+  '1:2:3:4:5:6:7::8:9',
+  'fe80::1%eth0',
+  '[::1]',
+  '::1.2.3',
+  '::1.2.3.4.5',
+  '::1.2.3.4:5',
+  '::ffff:10.0.0.1',
+  '::10.0.0.1',
+  '::ffff:a00:1',
+  '::2',
+  ':1',
+  '1:',
+  'g::',
+  '',
+  '0x7f.0.0.1',
+  '1'.repeat(1000),
+]
+for (const text of addresses) {
+  t.test(`ip ${JSON.stringify(text.slice(0, 40))} is refused`, async (t) => {
+    t.throws(() => parseName('ip', text), { code: 'san.syntax' })
+  })
+}
+
+t.test('a kind that is none is refused', async (t) => {
+  t.throws(() => parseName('upn' as NameKind, 'a'), { code: 'san.type' })
+  t.throws(() => parseName('constructor' as NameKind, 'a'), { code: 'san.type' })
+})
+
+t.test('numbers that inet_aton reads are addresses, not names', async (t) => {
+  for (const text of [
+    '127.0.0.1',
+    '127.1',
+    '127.0.1',
+    '2130706433',
+    '0x7F000001',
+    '0177.0.0.1',
+    '017700000001',
+    '0x7f.1',
+    '1.2.3.4.',
+    '0.0.0.0',
+    '::1',
+    '[::1]',
+    '[fe80::1%25eth0]',
+    '00',
+    '256.1.1.1',
+  ]) {
+    t.throws(() => parseName('dns', text), { code: 'san.ip_as_dns' }, text)
+  }
+  for (const text of ['1', '1234', '1.2.3.4.5', 'a.1', 'a.0x1', '4294967296']) {
+    t.throws(() => parseName('dns', text), { code: 'san.syntax' }, text)
+  }
+})
+
+t.test('wildcards and underscores are told, not judged', async (t) => {
+  t.equal(isWildcard(parseName('dns', '*.example.com')), true)
+  t.equal(isWildcard(parseName('dns', 'host.example.com')), false)
+  t.equal(isWildcard({ kind: 'uri', value: '*.example.com' }), false)
+  t.equal(hasUnderscore(parseName('dns', '_sip.example.com')), true)
+  t.equal(hasUnderscore(parseName('dns', 'sip.example.com')), false)
+})
+
+t.test('what a problem shows of a name is visible ASCII and bounded', async (t) => {
+  try {
+    parseName('dns', `\u0000\u001b[31m${'x'.repeat(10_000)}`)
+    t.fail('it was accepted')
+  } catch (error) {
+    const [violation] = (error as { options: { violations: { value: string }[] } }).options.violations
+    t.match(violation?.value, /^[\x20-\x7e]{1,256}$/)
+  }
+})
+
+t.test('the octets of an address are what the encoding holds', async (t) => {
+  t.equal(addressOctets('10.0.0.1').toString('hex'), '0a000001')
+  t.equal(addressOctets('2001:db8::1').toString('hex'), '20010db8000000000000000000000001')
+  t.throws(() => addressOctets('host'), RangeError)
+  t.ok(
+    encodeGeneralNames([parseName('dns', 'a.b'), parseName('ip', '10.0.0.1')]).equals(seq(dns('a.b'), ip('0a000001'))),
+  )
+})
+
+/** Labels that registries of many scripts use, with their U-labels for the reader. */
+const aLabels = [
+  'xn--bcher-kva', // bücher
+  'xn--strae-oqa', // straße
+  'xn--fa-hia', // faß
+  'xn--p1ai', // рф
+  'xn--fiqs8s', // 中国
+  'xn--fiqz9s', // 中國
+  'xn--j6w193g', // 香港
+  'xn--zckzah', // テスト
+  'xn--3e0b707e', // 한국
+  'xn--mgberp4a5d4ar', // السعودية
+  'xn--wgbh1c', // مصر
+  'xn--4dbrk0ce', // ישראל
+  'xn--qxam', // ελ
+  'xn--o3cw4h', // ไทย
+  'xn--h2brj9c', // भारत
+  'xn--90ais', // бел
+  'xn--y9a3aq', // հայ
+]
+
+t.test('A-labels of many scripts are accepted', async (t) => {
+  for (const label of aLabels) t.equal(parseName('dns', `${label}.example`).value, `${label}.example`)
+})
+
+t.test('labels that only look like A-labels are refused', async (t) => {
+  const labels = [
+    'xn--',
+    'xn---',
+    'xn--a',
+    'xn--abc-',
+    'xn--abc',
+    'xn--0',
+    'xn--bcher-7na', // Bücher
+    'xn--cafe-yvc', // not in NFC
+    'xn--a-ecp', // a soft hyphen or the like
+    'xn--99zzz999999999',
+    'xn--iñ',
+    'xn--bcher-kva8445foa',
+    'xn---foo-xyz',
+    `xn--${'a'.repeat(59)}`,
+  ]
+  for (const label of labels) t.throws(() => parseName('dns', `${label}.example`), { code: 'san.syntax' }, label)
+})
+
+t.test('scripts that do not belong together are told', async (t) => {
+  t.equal(isMixedScript('paypal'), false)
+  t.equal(isMixedScript('xn--bcher-kva'), false)
+  t.equal(isMixedScript('xn--zckzah'), false)
+  t.equal(isMixedScript('p\u0430ypal'), true) // Cyrillic а
+  t.equal(isMixedScript('xn--pypal-4ve'), true)
+})

@@ -1,0 +1,70 @@
+import { randomBytes } from 'node:crypto'
+
+import t from 'tap'
+
+import { isProblem } from '../../src/errors.ts'
+import { decodeBase64, encodePem, parsePem } from '../../src/x509/pem.ts'
+
+t.test('what is encoded is parsed back, whatever its length', async (t) => {
+  for (const length of [1, 2, 3, 47, 48, 49, 96, 1000]) {
+    const octets = randomBytes(length)
+    t.ok(parsePem(encodePem('CERTIFICATE', octets), 'CERTIFICATE').equals(octets))
+    t.ok(parsePem(Buffer.from(encodePem('CERTIFICATE REQUEST', octets)), 'CERTIFICATE REQUEST').equals(octets))
+  }
+})
+
+t.test('lines are 64 characters long and the text ends in a newline', async (t) => {
+  const lines = encodePem('CERTIFICATE', Buffer.alloc(100)).split('\n')
+  t.same(
+    lines.map((line) => line.length),
+    [27, 64, 64, 8, 25, 0],
+  )
+})
+
+t.test('blank lines around the block are accepted', async (t) => {
+  t.ok(parsePem(`\n \r\n${encodePem('CERTIFICATE', Buffer.from([1]))}\n\t\n`, 'CERTIFICATE').equals(Buffer.from([1])))
+})
+
+t.test('the old label stands for requests only', async (t) => {
+  const old = encodePem('CERTIFICATE', Buffer.from([1])).replaceAll('CERTIFICATE', 'NEW CERTIFICATE')
+  t.throws(() => parsePem(old, 'CERTIFICATE'), { code: 'csr.pem' })
+})
+
+t.test('no part of the text goes into a problem', async (t) => {
+  for (const text of [
+    '-----BEGIN SECRET-----\nc2VjcmV0\n-----END SECRET-----\n',
+    'secret',
+    '-----BEGIN CERTIFICATE-----\nsecret!\n-----END CERTIFICATE-----\n',
+    '-----BEGIN PRIVATE KEY-----\nsecret\n',
+  ]) {
+    try {
+      parsePem(text, 'CERTIFICATE')
+      t.fail('it was accepted')
+    } catch (error) {
+      t.ok(isProblem(error))
+      t.notMatch(JSON.stringify(error) + String(error), /secret|c2VjcmV0/i)
+    }
+  }
+})
+
+t.test('base64 has one spelling', async (t) => {
+  t.ok(decodeBase64('AAEC').equals(Buffer.from([0, 1, 2])))
+  t.ok(decodeBase64('').equals(Buffer.alloc(0)))
+  for (const text of ['AAE', 'AAF=', 'AB==', 'A===', 'AA=A', 'AA==AA==', 'AAEC\n', ' AAEC', 'AA-_', 'AAE\u00e9']) {
+    t.throws(() => decodeBase64(text), { code: 'csr.pem' }, JSON.stringify(text))
+  }
+})
+
+t.test('a long text takes time in proportion', async (t) => {
+  const inputs = [
+    '-----BEGIN CERTIFICATE-----\n'.repeat(100_000),
+    `-----BEGIN CERTIFICATE-----\n${' \n'.repeat(1_000_000)}`,
+    '-'.repeat(3_000_000),
+    `${' '.repeat(3_000_000)}x`,
+  ]
+  for (const input of inputs) {
+    const start = performance.now()
+    t.throws(() => parsePem(input, 'CERTIFICATE'), { code: 'csr.pem' })
+    t.ok(performance.now() - start < 2_000)
+  }
+})

@@ -1,0 +1,118 @@
+import t from 'tap'
+
+import {
+  type Attribute,
+  assertSubjectSyntax,
+  attributes,
+  encodeSubject,
+  formatSubject,
+  parseSubject,
+  type Subject,
+} from '../../src/x509/subject.ts'
+import { ia5, nil, printable, rdn, seq, set, utf8 } from './build.ts'
+
+const cn = (value: string): Subject => [{ type: 'commonName', value }]
+
+t.test('every type of attribute goes through an encoding in its own string type', async (t) => {
+  const subject: Subject = [
+    { type: 'country', value: 'DE' },
+    { type: 'province', value: 'Baden-Württemberg' },
+    { type: 'locality', value: 'Köln' },
+    { type: 'streetAddress', value: 'Straße 1' },
+    { type: 'postalCode', value: '50667' },
+    { type: 'organization', value: 'Example' },
+    { type: 'organizationalUnit', value: 'A' },
+    { type: 'organizationalUnit', value: 'B' },
+    { type: 'title', value: 'Dr.' },
+    { type: 'givenName', value: 'Ann' },
+    { type: 'surname', value: 'Lee' },
+    { type: 'commonName', value: 'system:node:a' },
+    { type: 'serialNumber', value: '12345' },
+    { type: 'emailAddress', value: 'ann@example.com' },
+    { type: 'domainComponent', value: 'example' },
+    { type: 'userId', value: 'ann' },
+  ]
+  t.same(parseSubject(encodeSubject(subject)), subject)
+  t.same(new Set(subject.map(({ type }) => type)), new Set(Object.keys(attributes)))
+  t.doesNotThrow(() => assertSubjectSyntax(subject))
+  t.ok(encodeSubject([{ type: 'country', value: 'DE' }]).equals(seq(rdn('2.5.4.6', printable('DE')))))
+  t.ok(
+    encodeSubject([{ type: 'domainComponent', value: 'x' }]).equals(seq(rdn('0.9.2342.19200300.100.1.25', ia5('x')))),
+  )
+  t.ok(encodeSubject(cn('é')).equals(seq(rdn('2.5.4.3', utf8('é')))))
+})
+
+t.test('an empty subject is a subject', async (t) => {
+  t.same(parseSubject(seq()), [])
+  t.ok(encodeSubject([]).equals(seq()))
+  t.equal(formatSubject([]), '')
+})
+
+t.test('strings of any accepted type are read', async (t) => {
+  for (const value of [utf8('host'), printable('host'), ia5('host')])
+    t.same(parseSubject(seq(rdn('2.5.4.3', value))), cn('host'))
+})
+
+const faulty: readonly (readonly [string, Subject])[] = [
+  ['an empty value', cn('')],
+  ['a CN of 65', cn('a'.repeat(65))],
+  ['a CN of a million', cn('a'.repeat(1_000_000))],
+  ['NUL', cn('a\0b')],
+  ['a newline', cn('a\nb')],
+  ['DEL', cn('a\u007f')],
+  ['a line separator', cn('a\u2028b')],
+  ['a lone surrogate', cn('a\ud800')],
+  ['a noncharacter', cn('a\uffff')],
+  ['a byte order mark', cn('\ufeffa')],
+  ['an override of direction', cn('a\u202eb')],
+  ['what is not in NFC', cn('e\u0301')],
+  ['a leading space', cn(' a')],
+  ['a trailing space', cn('a ')],
+  ['two CNs', [...cn('a'), ...cn('b')]],
+  [
+    'two countries',
+    [
+      { type: 'country', value: 'DE' },
+      { type: 'country', value: 'FR' },
+    ],
+  ],
+  ['a country of three letters', [{ type: 'country', value: 'DEU' }]],
+  ['an underscore in a PrintableString', [{ type: 'serialNumber', value: 'a_b' }]],
+  ['8-bit in an IA5String', [{ type: 'emailAddress', value: 'é@example.com' }]],
+  ['a type that nobody knows', [{ type: 'dnQualifier', value: 'a' } as unknown as Attribute]],
+  ['a type of the prototype', [{ type: 'constructor', value: 'a' } as unknown as Attribute]],
+  ['33 attributes', Array.from({ length: 33 }, () => ({ type: 'organizationalUnit', value: 'a' }) as const)],
+]
+
+for (const [name, subject] of faulty) {
+  t.test(`${name} is refused in JSON as in DER`, async (t) => {
+    t.throws(() => assertSubjectSyntax(subject), { code: 'subject.syntax' })
+  })
+}
+
+t.test('characters are counted, not units', async (t) => {
+  t.doesNotThrow(() => assertSubjectSyntax(cn('\u{1f600}'.repeat(64))))
+  t.throws(() => assertSubjectSyntax(cn('\u{1f600}'.repeat(65))), { code: 'subject.syntax' })
+})
+
+t.test('an address as commonName is refused; a number is a name', async (t) => {
+  for (const value of ['10.0.0.1', '::1', '0x7f.1', '2130706433', '[::1]'])
+    t.throws(() => assertSubjectSyntax(cn(value)), { code: 'san.ip_as_dns' }, value)
+  for (const value of ['12345', 'system:node:10.0.0.1', '1.2.3.4.5', 'a:b'])
+    t.doesNotThrow(() => assertSubjectSyntax(cn(value)), value)
+})
+
+t.test('what is no Name is refused', async (t) => {
+  for (const der of [Buffer.alloc(0), nil, seq(nil), seq(set()), seq(set(seq())), Buffer.concat([seq(), nil])]) {
+    t.throws(() => parseSubject(der), { code: 'subject.syntax' })
+  }
+})
+
+t.test('text for people is RFC 4514, last RDN first, with its escapes', async (t) => {
+  const subject: Subject = [
+    { type: 'country', value: 'DE' },
+    { type: 'organization', value: 'a,b+c"d\\e<f>g;h' },
+    { type: 'commonName', value: '#1=x' },
+  ]
+  t.equal(formatSubject(subject), 'CN=\\#1=x,O=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h,C=DE')
+})

@@ -1,0 +1,36 @@
+import fc from 'fast-check'
+import t from 'tap'
+
+import { DerReader } from '../../src/x509/der.ts'
+import { encodeTime, readTime } from '../../src/x509/time.ts'
+
+const text = (iso: string): string => encodeTime(new Date(iso)).toString('latin1', 2)
+
+t.test('UTCTime through 2049, GeneralizedTime from 2050, seconds cut off', async (t) => {
+  t.equal(text('1950-01-01T00:00:00Z'), '500101000000Z')
+  t.equal(text('2026-11-24T10:20:30.999Z'), '261124102030Z')
+  t.equal(text('2049-12-31T23:59:59Z'), '491231235959Z')
+  t.equal(text('2050-01-01T00:00:00Z'), '20500101000000Z')
+  t.equal(text('9999-12-31T23:59:59Z'), '99991231235959Z')
+})
+
+t.test('times that a certificate cannot hold are a defect', async (t) => {
+  for (const date of [new Date(Number.NaN), new Date('1949-12-31T23:59:59Z'), new Date('+010000-01-01T00:00:00Z')]) {
+    t.throws(() => encodeTime(date), RangeError)
+  }
+})
+
+t.test('every second comes back', async () => {
+  const seconds = fc.date({
+    min: new Date('1950-01-01T00:00:00Z'),
+    max: new Date('9999-12-31T23:59:59Z'),
+    noInvalidDate: true,
+  })
+  fc.assert(
+    fc.property(seconds, (date) => {
+      const whole = Math.floor(date.getTime() / 1000) * 1000
+      return readTime(new DerReader(encodeTime(date), 'policy.lint'), 'time').getTime() === whole
+    }),
+    { seed: 20261124, numRuns: 2_000 },
+  )
+})
