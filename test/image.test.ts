@@ -15,7 +15,8 @@ const home = join(import.meta.dirname, '..')
 const isRoot = process.geteuid?.() === 0
 /** As in the Dockerfile, where we may become it and it can reach this tree (not in a folder that only root enters). */
 const stranger = { uid: 10001, gid: 10001 }
-const identity = isRoot && spawnSync('ls', [home], stranger).status === 0 ? stranger : {}
+const identity: { readonly uid?: number; readonly gid?: number } =
+  isRoot && spawnSync('ls', [home], stranger).status === 0 ? stranger : {}
 
 interface Container {
   readonly environment?: Readonly<Record<string, string>>
@@ -139,7 +140,7 @@ t.test(
     await symlink(join(home, 'node_modules'), join(app, 'node_modules'))
     execFileSync('chmod', ['-R', 'a-w,a+rX', app])
     await chmod(folder, 0o755)
-    if ('uid' in identity) await chown(data, identity.uid, identity.gid)
+    if (identity.uid !== undefined) await chown(data, stranger.uid, stranger.gid)
 
     const [program = '', ...args] = (JSON.parse(instruction('ENTRYPOINT')) as string[]).map((arg) =>
       arg.replace('/app', app),
