@@ -74,7 +74,7 @@ export const AskedNames = Type.Object(
 /** One request to issue. */
 export const Ask = Type.Object(
   {
-    csr: Type.String({ minLength: 1, maxLength: 65_536, description: 'one PEM CERTIFICATE REQUEST block (RFC 7468)' }),
+    csr: Type.String({ maxLength: 65_536, description: 'one PEM CERTIFICATE REQUEST block (RFC 7468)' }),
     profile: Label,
     validity: Type.Optional(Duration),
     names: Type.Optional(AskedNames),

@@ -1,0 +1,194 @@
+import { once } from 'node:events'
+import { Agent, request } from 'node:https'
+import { type AddressInfo, connect as connectTcp } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { connect } from 'node:tls'
+
+import t from 'tap'
+
+import type { Issued } from '../../src/ca/issuance.ts'
+import { Problem } from '../../src/errors.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrFor, employ } from './people.ts'
+import { openStandIn, reached } from './stand-in.ts'
+
+const issued: Issued = {
+  serial: '4a'.repeat(16),
+  certificate: Buffer.from('3000', 'hex'),
+  chain: [Buffer.from('3000', 'hex')],
+  profile: { name: 'server', version: 1 },
+  issuer: 'default',
+  notBefore: new Date(0),
+  notAfter: new Date(1_000),
+  index: 1,
+  leafHash: Buffer.alloc(32),
+  notes: [],
+  replayed: false,
+}
+
+const asRequester = { authorization: 'Bearer requester_', 'content-type': 'application/json' }
+
+t.test('closing answers what was accepted, and tells what comes after to go elsewhere', async (t) => {
+  let finish = (_issued: Issued): void => {}
+  const started = Promise.withResolvers<void>()
+  const { app } = await openStandIn({
+    issuance: reached({
+      pending: 0,
+      issue: () => {
+        started.resolve()
+        return new Promise<Issued>((resolve) => {
+          finish = resolve
+        })
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const body = JSON.stringify({ csr: csrFor('a.example.com'), profile: 'server' })
+  const call = [
+    'POST /v1/certificates HTTP/1.1',
+    'Host: x',
+    ...Object.entries(asRequester).map(([name, value]) => `${name}: ${value}`),
+    `Content-Length: ${body.length}`,
+    '',
+    body,
+  ].join('\r\n')
+  const socket = connectTcp(port, '127.0.0.1')
+  let answers = ''
+  socket.on('data', (chunk) => {
+    answers += chunk
+  })
+  socket.write(call)
+  await started.promise
+  const closing = app.close()
+  await sleep(20)
+  socket.write(call)
+  await sleep(20)
+  finish(issued)
+  await once(socket, 'close')
+  const [, accepted, late] = answers.split('HTTP/1.1 ')
+  t.match(accepted, /^201 Created\r\n/)
+  t.match(late, /^503 Service Unavailable\r\n/)
+  t.match(late, /retry-after: 1\r\n/i)
+  t.match(late, '"code":"service.stopping"')
+  await closing
+  await t.rejects(fetch(`http://127.0.0.1:${port}`), 'nothing listens any more')
+})
+
+t.test('retryable faults of the service come out as they are, with Retry-After', async (t) => {
+  for (const code of [
+    'hsm.unavailable',
+    'db.unavailable',
+    'request.in_progress',
+    'issuance.abandoned',
+    'clock.skewed',
+  ] as const) {
+    const { app } = await openStandIn({
+      issuance: reached({
+        pending: 0,
+        issue: async () => {
+          throw new Problem(code, 'for now', { retryAfter: 5, cause: new Error('pin 1234 wrong') })
+        },
+      }),
+    })
+    const payload = { csr: csrFor('a.example.com'), profile: 'server' }
+    const answer = await app.inject({ method: 'POST', url: '/v1/certificates', headers: asRequester, payload })
+    t.equal(answer.statusCode, 503, code)
+    t.equal(answer.headers['retry-after'], '5')
+    t.match(answer.json(), { code, retryable: true, retryAfter: 5 })
+    t.notMatch(answer.body, /1234/)
+    await app.close()
+  }
+})
+
+t.test('one line a request, with names and numbers but nothing of what was sent', async (t) => {
+  const { app, lines } = await openStandIn({ issuance: reached({ pending: 0, issue: async () => issued }) })
+  t.teardown(() => app.close())
+  const csr = csrFor('a.example.com')
+  await app.inject({
+    method: 'POST',
+    url: '/v1/certificates',
+    headers: asRequester,
+    payload: { csr, profile: 'server' },
+  })
+  await app.inject({ url: '/v1/certificates?name=needle', headers: { authorization: 'Bearer wrong_needle' } })
+  t.equal(lines.length, 2)
+  t.match(lines[0], {
+    event: 'request',
+    method: 'POST',
+    route: '/v1/certificates',
+    status: 201,
+    principal: 'the-requester',
+  })
+  t.match(lines[1], { event: 'request', status: 401, code: 'auth.invalid' })
+  const text = JSON.stringify(lines)
+  for (const secret of ['needle', 'requester_', csr.slice(40, 80)]) t.notOk(text.includes(secret))
+})
+
+t.test('HTTPS takes TLS 1.2 and up, and its certificate chains to the root that is written down', async (t) => {
+  const service = await openTestService(t)
+  const { hostname, port } = new URL(service.url)
+  const socket = connect({ host: hostname, port: Number(port), ca: service.ca })
+  await once(socket, 'secureConnect')
+  t.equal(socket.authorized, true)
+  t.equal(socket.getProtocol(), 'TLSv1.3')
+  socket.destroy()
+  const old = connect({
+    host: hostname,
+    port: Number(port),
+    ca: service.ca,
+    minVersion: 'TLSv1',
+    maxVersion: 'TLSv1.1',
+    ciphers: 'DEFAULT@SECLEVEL=0',
+  })
+  const [error] = await once(old, 'error')
+  t.match((error as Error).message, /protocol|version|alert/i)
+})
+
+t.test('a call on a connection that is kept open stays bound by its own credentials', async (t) => {
+  const service = await openTestService(t)
+  const token = await employ(service, 'ci', 'requester', { profiles: ['server'] })
+  const agent = new Agent({ keepAlive: true, maxSockets: 1, ca: service.ca })
+  t.teardown(() => agent.destroy())
+  const status = async (authorization?: string): Promise<number | undefined> => {
+    const call = request(`${service.url}/v1/certificates`, {
+      agent,
+      headers: { ...(authorization && { authorization }) },
+    })
+    call.end()
+    const [response] = await once(call, 'response')
+    response.resume()
+    await once(response, 'end')
+    return response.statusCode
+  }
+  t.equal(await status(`Bearer ${token}`), 200)
+  t.equal(await status(), 401)
+  t.equal(await status(`Bearer ${token}x`), 401)
+  t.equal(await status(`Bearer ${token}`), 200)
+})
+
+t.test('the service measures what it does', async (t) => {
+  const service = await openTestService(t)
+  const token = await employ(service, 'ci', 'requester', { profiles: ['server'] })
+  await service.request('POST', '/v1/certificates', {
+    token,
+    body: { csr: csrFor('m.example.com'), profile: 'server' },
+  })
+  await service.request('POST', '/v1/certificates', { token, body: { csr: csrFor('m.evil.test'), profile: 'server' } })
+  const { text } = await service.request('GET', '/metrics')
+  for (const line of [
+    'chancery_issuances_total{profile="server",outcome="issued"} 1',
+    'chancery_issuances_total{profile="server",outcome="refused"} 1',
+    'chancery_refusals_total{code="san.forbidden"} 1',
+    'chancery_http_requests_total{route="/v1/certificates",status="201"} 1',
+    'chancery_stage_seconds_count{stage="answer"} 1',
+  ]) {
+    t.ok(text.split('\n').includes(line), line)
+  }
+  for (const stage of ['authenticate', 'replay', 'read', 'decide', 'prepare', 'intent', 'sign', 'check', 'record']) {
+    t.match(text, new RegExp(`chancery_stage_seconds_count\\{stage="${stage}"\\} [1-9]`), stage)
+  }
+  t.match(text, /chancery_batch_size_count\{batch="record"\} [1-9]/)
+  t.match(text, /chancery_key_seconds_count\{key="[^"]+"\} [1-9]/)
+  t.match(text, /chancery_database_connections\{state="open"\} [1-9]/)
+})
