@@ -1,4 +1,4 @@
-import { verify } from 'node:crypto'
+import { createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
 import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
@@ -13,7 +13,7 @@ import {
   readExtensions,
   readKeyUsage,
 } from './extensions.ts'
-import { importPublicKey, type KeyBlockList, type PublicKey, readPublicKey } from './keys.ts'
+import { type KeyBlockList, type PublicKey, readPublicKey } from './keys.ts'
 import { type Name, readGeneralNames } from './names.ts'
 import { readSubject, type Subject } from './subject.ts'
 
@@ -46,7 +46,7 @@ export interface RequestOptions {
 
 /**
  * Reads a request in the order in which trust grows: size, DER, shape, key, signature algorithm, subject, extensions.
- * Synchronous and bounded: P-256 takes about 20 µs. Throws csr.*, key.*, subject.*, san.*, ext.* and nothing else.
+ * Synchronous and bounded: P-256 takes about 9 µs, RSA-2048 about 30. Throws csr.*, key.*, subject.*, san.*, ext.* and nothing else.
  * The buffer is kept, not copied: it must not change afterwards. Possession is proved by `verifyPossession`.
  */
 export const parseRequest = (der: Buffer, options: RequestOptions = {}): CertificationRequest => {
@@ -60,15 +60,35 @@ export const parseRequest = (der: Buffer, options: RequestOptions = {}): Certifi
   return { der, tbs, signature, key, signatureAlgorithm, subject, ...asked }
 }
 
-/** Proves that the request was signed by the key in it, on the thread pool. Throws csr.pop. */
-export const verifyPossession = async (csr: CertificationRequest): Promise<void> => {
-  const { hash, signOptions } = csr.signatureAlgorithm
-  const key = importPublicKey(csr.key)
-  const valid = await new Promise<boolean>((resolve) =>
-    verify(hash, csr.tbs, { key, ...signOptions }, csr.signature, (error, result) => resolve(error === null && result)),
-  )
-  if (!valid) throw new Problem('csr.pop', 'the signature does not verify with the key of the request')
+/** A signature to be checked: over these octets, by the key of this SPKI, which has passed the key gate. */
+export interface SignatureCheck {
+  readonly spki: Buffer
+  readonly message: Buffer
+  readonly signature: Buffer
+  readonly algorithm: SignatureAlgorithm
+  /** The key comes again and again (an issuer's): keep it imported. */
+  readonly keep?: boolean
 }
+
+/** Whether a signature holds, decided elsewhere than on the thread that asks. */
+export type CheckSignature = (check: SignatureCheck) => Promise<boolean>
+
+/** Proves that the request was signed by the key in it. Throws csr.pop. */
+export const verifyPossession = async (
+  csr: CertificationRequest,
+  check: CheckSignature = checkOnThreadPool,
+): Promise<void> => {
+  const { key, tbs: message, signature, signatureAlgorithm: algorithm } = csr
+  if (await check({ spki: key.spki, message, signature, algorithm })) return
+  throw new Problem('csr.pop', 'the signature does not verify with the key of the request')
+}
+
+const checkOnThreadPool: CheckSignature = ({ spki, message, signature, algorithm }) =>
+  new Promise((resolve) => {
+    const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+    const input = { key, ...algorithm.signOptions }
+    verify(algorithm.hash, message, input, signature, (error, valid) => resolve(error === null && valid))
+  })
 
 interface Shape {
   readonly tbs: Buffer

@@ -1,4 +1,5 @@
 import { Problem } from '../errors.ts'
+import { tags } from './der.ts'
 
 /**
  * Strict PEM (RFC 7468), linear in the input. One block and nothing else: what stands before or after a block is how
@@ -31,6 +32,20 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
   return decodeBody(lines.slice(first + 1, end))
 }
 
+/**
+ * A body of application/pkcs10: DER (RFC 5967), or strict base64 of it with line ends, as some clients send it. Throws
+ * csr.pem; csr.key_material when it is the text of a private key.
+ */
+export const parseRawBody = (body: string | Buffer): Buffer => {
+  const octets = typeof body === 'string' ? Buffer.from(body, 'latin1') : body
+  if (octets[0] === tags.sequence) return octets
+  const input = octets.toString('latin1')
+  if (isKeyMaterial(input)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  const text = input.replaceAll(/\r?\n/g, '')
+  if (text === '') throw refusal('the body is empty')
+  return decodeBase64(text)
+}
+
 /** One block, 64 characters a line, newline at the end. */
 export const encodePem = (label: PemLabel, der: Buffer): string => {
   const text = der.toString('base64')
@@ -43,7 +58,7 @@ export const encodePem = (label: PemLabel, der: Buffer): string => {
 export const decodeBase64 = (text: string): Buffer => {
   const octets = Buffer.from(text, 'base64')
   // Only the one strict spelling of these octets encodes back to itself.
-  if (text.length % 4 !== 0 || octets.toString('base64') !== text) throw refusal('the block is not strict base64')
+  if (text.length % 4 !== 0 || octets.toString('base64') !== text) throw refusal('the text is not strict base64')
   return octets
 }
 

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
-import { decodeBase64, encodePem, parsePem } from '../../src/x509/pem.ts'
+import { decodeBase64, encodePem, parsePem, parseRawBody } from '../../src/x509/pem.ts'
 
 t.test('what is encoded is parsed back, whatever its length', async (t) => {
   for (const length of [1, 2, 3, 47, 48, 49, 96, 1000]) {
@@ -53,6 +53,19 @@ t.test('base64 has one spelling', async (t) => {
   for (const text of ['AAE', 'AAF=', 'AB==', 'A===', 'AA=A', 'AA==AA==', 'AAEC\n', ' AAEC', 'AA-_', 'AAE\u00e9']) {
     t.throws(() => decodeBase64(text), { code: 'csr.pem' }, JSON.stringify(text))
   }
+})
+
+t.test('a raw body is DER or strict base64 of it', async (t) => {
+  const der = Buffer.concat([Buffer.from([0x30, 0x81, 0xc8]), randomBytes(200)])
+  const base64 = der.toString('base64')
+  t.ok(parseRawBody(der).equals(der))
+  t.ok(parseRawBody(der.toString('latin1')).equals(der))
+  t.ok(parseRawBody(base64).equals(der))
+  t.ok(parseRawBody(Buffer.from(base64.replaceAll(/.{64}/g, '$&\r\n'))).equals(der))
+  for (const body of ['', '\n', 'hello', ` ${base64}`, encodePem('CERTIFICATE REQUEST', der), Buffer.from([0])]) {
+    t.throws(() => parseRawBody(body), { code: 'csr.pem' })
+  }
+  t.throws(() => parseRawBody('-----BEGIN PRIVATE KEY-----\nAAAA\n'), { code: 'csr.key_material' })
 })
 
 t.test('a long text takes time in proportion', async (t) => {
