@@ -12,6 +12,9 @@ import { parse } from 'yaml'
 import { loadConfig } from '../src/config.ts'
 
 const home = join(import.meta.dirname, '..')
+/** tap loads modules of its own into every Node below it, by NODE_OPTIONS: tsc does not survive them, and an image has none. */
+const plainly = ['-u', 'NODE_OPTIONS']
+
 const isRoot = process.geteuid?.() === 0
 /** As in the Dockerfile, where we may become it and it can reach this tree (not in a folder that only root enters). */
 const stranger = { uid: 10001, gid: 10001 }
@@ -134,7 +137,8 @@ t.test(
     const data = join(folder, 'data')
     await mkdir(app)
     await mkdir(data, { mode: 0o700 })
-    const built = spawnSync(process.execPath, [join(home, 'tools/build.ts'), join(app, 'dist')], { encoding: 'utf8' })
+    const build = [...plainly, process.execPath, join(home, 'tools/build.ts'), join(app, 'dist')]
+    const built = spawnSync('env', build, { encoding: 'utf8' })
     t.equal(built.status, 0, built.stdout + built.stderr)
     for (const name of ['package.json', 'migrations']) await cp(join(home, name), join(app, name), { recursive: true })
     await symlink(join(home, 'node_modules'), join(app, 'node_modules'))
@@ -153,7 +157,12 @@ t.test(
       CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
     }
     const start = (more: readonly string[]): ChildProcess =>
-      spawn(program, [...args, ...more], { cwd: app, env, ...identity, stdio: ['ignore', 'pipe', 'pipe'] })
+      spawn('env', [...plainly, program, ...args, ...more], {
+        cwd: app,
+        env,
+        ...identity,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      })
 
     const help = start(['--help'])
     t.equal((await once(help, 'exit'))[0], 0)
@@ -179,7 +188,10 @@ t.test(
 
     const [, probe = ''] = /"-e", "(.+)"\]$/.exec(instruction('HEALTHCHECK')) ?? []
     const check = (at: string): number | null =>
-      spawnSync(program, ['-e', probe.replace('8443', at)], { env: {}, ...identity }).status
+      spawnSync('env', [...plainly, program, '-e', probe.replace('8443', at)], {
+        env: { PATH: '/usr/bin:/bin' },
+        ...identity,
+      }).status
     t.equal(check(port), 0, 'the health check passes')
     service.kill('SIGTERM')
     t.equal((await once(service, 'exit'))[0], 0, 'and it stops as it is told')
