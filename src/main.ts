@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
 import { Command, CommanderError } from 'commander'
-import { pino } from 'pino'
 
 import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
@@ -46,6 +45,7 @@ const addServiceCommands = (program: Command): void => {
 }
 
 const loadSettings = async () => {
+  const { pino } = await import('pino')
   const [{ loadConfig }, { logOptions }] = [await import('./config.ts'), await import('./telemetry.ts')]
   const config = await loadConfig(process.env).catch((error: Error) => {
     throw new Failure('usage', error.message)

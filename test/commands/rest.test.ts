@@ -1,0 +1,251 @@
+import { execFile } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+import { parse, stringify } from 'yaml'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+
+interface Run {
+  readonly code: number
+  readonly out: string
+  readonly err: string
+}
+
+let service: TestService
+let folder: string
+
+t.before(async () => {
+  service = await openTestService(t)
+  folder = await mkdtemp(join(tmpdir(), 'chancery-commands-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+})
+
+/** Runs the command as a shell would, with the service's data folder in the environment. */
+const chancery = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> =>
+  new Promise((resolve) => {
+    const environment = {
+      PATH: process.env['PATH'],
+      CHANCERY_DATA: service.config.dataDir,
+      CHANCERY_URL: service.url,
+      ...env,
+    }
+    execFile(process.execPath, ['src/main.ts', ...args], { env: environment }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err })
+    })
+  })
+
+const write = async (name: string, text: string): Promise<string> => {
+  const path = join(folder, name)
+  await writeFile(path, text)
+  return path
+}
+
+const document = {
+  name: 'shop',
+  authority: 'default',
+  validity: { default: '24h', max: '30d', over: 'refuse' },
+  keys: [{ ec: ['P-256'] }],
+  subject: { others: 'refuse' },
+  names: { dns: { allow: ['*.shop.example.com'] } },
+  keyUsage: ['digitalSignature'],
+  extendedKeyUsage: ['serverAuth'],
+  revocation: ['crl', 'ocsp'],
+}
+
+t.test('a profile is applied, shown, compared and listed', async (t) => {
+  const file = await write('shop.yaml', stringify(document))
+  const applied = await chancery(['profile', 'apply', file])
+  t.same(applied, { code: 0, out: 'shop is now at version 1.\n', err: '' })
+  t.equal((await chancery(['profile', 'apply', file])).out, 'shop is unchanged at version 1.\n')
+  const shown = await chancery(['profile', 'show', 'shop'])
+  t.match(shown.out, /^# version 1, sha256 [0-9a-f]{64}, by admin at /)
+  t.same(parse(shown.out), document)
+  t.same(await chancery(['profile', 'diff', file]), { code: 0, out: '', err: '' })
+
+  const changed = await write('changed.yaml', stringify({ ...document, validity: { ...document.validity, max: '7d' } }))
+  const difference = await chancery(['profile', 'diff', changed])
+  t.equal(difference.code, exitCodes.conflict)
+  t.match(difference.out, /^- {3}max: 30d$/m)
+  t.match(difference.out, /^\+ {3}max: 7d$/m)
+  t.equal((await chancery(['profile', 'apply', changed])).out, 'shop is now at version 2.\n')
+  const versions = JSON.parse((await chancery(['profile', 'list', 'shop', '--json'])).out)
+  t.same(
+    versions.map(({ version }: { version: number }) => version),
+    [2, 1],
+  )
+  t.match((await chancery(['profile', 'list'])).out, /^NAME +VERSION +AUTHORITY/)
+  t.match(parse((await chancery(['profile', 'show', 'shop', '--at', '1'])).out), { validity: { max: '30d' } })
+
+  const stale = await chancery(['profile', 'apply', file, '--if-match', '0'.repeat(64)])
+  t.equal(stale.code, exitCodes.conflict)
+  t.match(stale.err, /precondition\.failed/)
+  const broken = await chancery([
+    'profile',
+    'apply',
+    await write('broken.yaml', stringify({ ...document, keys: [], more: 1 })),
+  ])
+  t.equal(broken.code, exitCodes.refused)
+  t.match(broken.err, /profile\.invalid/)
+  t.match(broken.err, /\/keys/)
+  t.match(broken.err, /\/more/)
+})
+
+t.test('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
+  t.equal((await chancery(['principal', 'create', 'ci'])).code, 0)
+  const grant = JSON.parse(
+    (await chancery(['grant', 'create', 'ci', 'requester', '--profile', 'server', 'shop', '--json'])).out,
+  )
+  t.match(grant, { principal: 'ci', role: 'requester', profiles: ['server', 'shop'] })
+  const secret = await chancery(['token', 'create', 'ci', '--label', 'pipeline'])
+  t.match(secret.out, /^chy_\S+\n$/, 'nothing but the secret, so that it can go into a file')
+  const tokenFile = await write('ci.token', secret.out)
+  const csr = await write('a.csr', csrFor('a.shop.example.com'))
+
+  const chain = await chancery([
+    'issue',
+    '--csr',
+    csr,
+    '--profile',
+    'shop',
+    '--token-file',
+    tokenFile,
+    '--idempotency-key',
+    'first',
+  ])
+  t.equal(chain.code, 0)
+  t.equal(new X509Certificate(chain.out).subjectAltName, 'DNS:a.shop.example.com')
+  const out = join(folder, 'a.pem')
+  const again = await chancery(
+    ['issue', '--csr', csr, '--profile', 'shop', '--idempotency-key', 'first', '--out', out],
+    { CHANCERY_TOKEN: secret.out.trim() },
+  )
+  t.equal(again.code, 0)
+  t.equal(await readFile(out, 'utf8'), chain.out, 'the same certificate under the same key')
+
+  const serial = new X509Certificate(chain.out).serialNumber
+  const shown = await chancery(['certificate', 'show', serial, '--pem'])
+  t.equal(shown.out, chain.out)
+  t.match((await chancery(['certificate', 'show', serial])).out, /profile +shop@2\n/)
+  t.match((await chancery(['certificate', 'search', '--name', '*.shop.example.com'])).out, /dns:a\.shop\.example\.com/)
+  t.equal(JSON.parse((await chancery(['certificate', 'search', '--principal', 'ci', '--json'])).out).length, 1)
+
+  const [token] = JSON.parse((await chancery(['token', 'list', '--principal', 'ci', '--json'])).out)
+  t.match((await chancery(['grant', 'list', '--principal', 'ci'])).out, /requester +server shop/)
+  t.equal((await chancery(['grant', 'revoke', grant.id])).code, 0)
+  const denied = await chancery(['issue', '--csr', csr, '--profile', 'shop', '--token-file', tokenFile])
+  t.equal(denied.code, exitCodes.denied)
+  t.match(denied.err, /auth\.forbidden/)
+  t.equal((await chancery(['token', 'revoke', token.id])).code, 0)
+  t.equal((await chancery(['principal', 'disable', 'ci'])).code, 0)
+  t.match((await chancery(['principal', 'list'])).out, /^ci .*Z {2}admin .*Z\n/m)
+})
+
+t.test('explain tells failed checks first and says by its exit code how it went', async (t) => {
+  const good = await chancery([
+    'explain',
+    '--csr',
+    await write('good.csr', csrFor('web.example.com')),
+    '--profile',
+    'server',
+  ])
+  t.equal(good.code, 0)
+  t.match(good.out, /^This request would be issued\.\npassed /)
+  const bad = await chancery([
+    'explain',
+    '--csr',
+    await write('bad.csr', csrFor('web.evil.test')),
+    '--profile',
+    'server',
+  ])
+  t.equal(bad.code, exitCodes.refused)
+  t.match(bad.out, /^This request would be refused\.\nFAILED {2}names\.dns\.allow .*web\.evil\.test/)
+  const outcomes = bad.out
+    .split('\n')
+    .slice(1, -1)
+    .map((line) => line.slice(0, 7))
+  t.same(
+    outcomes,
+    outcomes.toSorted(
+      (a, b) =>
+        ['FAILED ', 'passed ', 'skipped', 'note  /'].indexOf(a) -
+        ['FAILED ', 'passed ', 'skipped', 'note  /'].indexOf(b),
+    ),
+  )
+  const replaced = await chancery([
+    'explain',
+    '--csr',
+    join(folder, 'bad.csr'),
+    '--profile',
+    'server',
+    '--dns',
+    'web.example.com',
+    '--ip',
+    '127.0.0.1',
+  ])
+  t.equal(replaced.code, 0, 'names on the command line replace those in the request')
+  t.match(replaced.out, /^note /m)
+})
+
+t.test('refusals and events are listed', async (t) => {
+  await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
+  t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
+  const events = JSON.parse((await chancery(['events', '--type', 'profile.created', '--limit', '3', '--json'])).out)
+  t.ok(events.length <= 3)
+  const pages = JSON.parse((await chancery(['events', '--limit', '5', '--json'])).out)
+  t.same(
+    pages.map(({ index }: { index: number }) => index),
+    [0, 1, 2, 3, 4],
+  )
+})
+
+t.test('every kind of failure has its exit code and a sentence', async (t) => {
+  const csr = join(folder, 'good.csr')
+  const cases: [string, readonly string[], number, RegExp, Readonly<Record<string, string>>?][] = [
+    ['an unknown command', ['conjure'], exitCodes.usage, /unknown command/],
+    ['a missing option', ['issue', '--csr', csr], exitCodes.usage, /--profile/],
+    [
+      'a missing file',
+      ['issue', '--csr', join(folder, 'none'), '--profile', 'server'],
+      exitCodes.usage,
+      /cannot be read/,
+    ],
+    ['a missing token', ['refusals', '--token-file', join(folder, 'none')], exitCodes.usage, /CHANCERY_TOKEN_FILE/],
+    ['a server that is none', ['refusals', '--server', 'http://x'], exitCodes.usage, /https/],
+    ['no JSON', ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'], exitCodes.usage, /JSON/],
+    [
+      'a refused name',
+      ['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'],
+      exitCodes.refused,
+      /names\.dns\.allow .*web\.evil\.test/,
+    ],
+    ['a wrong token', ['refusals'], exitCodes.denied, /auth\.invalid/, { CHANCERY_TOKEN: 'nonsense' }],
+    ['an unknown serial', ['certificate', 'show', '4a'.repeat(16)], exitCodes.missing, /certificate\.not_found/],
+    ['an existing name', ['principal', 'create', 'admin'], exitCodes.conflict, /state\.exists/],
+    ['a closed port', ['refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
+    ['another authority', ['refusals', '--ca', await write('other.pem', '')], exitCodes.later, /cannot be reached/],
+  ]
+  for (const [name, args, code, sentence, env] of cases) {
+    const run = await chancery(args, env)
+    t.equal(run.code, code, name)
+    t.match(run.err, sentence, name)
+    t.notMatch(run.err, /\n\s+at /, 'no stack')
+    t.equal(run.out, '')
+  }
+  const machine = await chancery(['certificate', 'show', '4a'.repeat(16), '--json'])
+  t.match(JSON.parse(machine.err), { code: 'certificate.not_found', status: 404, retryable: false })
+})
+
+t.test('docs/commands.md lists every command, exit code and variable', async (t) => {
+  const text = await readFile(new URL('../../docs/commands.md', import.meta.url), 'utf8')
+  for (const code of Object.values(exitCodes)) t.match(text, new RegExp(`^\\| ${code} \\|`, 'm'))
+  const { out } = await chancery(['--help'])
+  for (const [, verb = ''] of out.slice(out.indexOf('Commands:')).matchAll(/^ {2}([a-z]+)/gm)) {
+    if (verb !== 'help') t.match(text, new RegExp(`\`(${verb}|[^\`]*\\b${verb}\\b[^\`]*)\``), verb)
+  }
+})
