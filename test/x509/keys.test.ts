@@ -6,6 +6,7 @@ import { keyAlgorithms } from '../../src/x509/algorithms.ts'
 import { blockListHash, parseBlockList } from '../../src/x509/block-list.ts'
 import { importPublicKey, parsePublicKey } from '../../src/x509/keys.ts'
 import { bits, integer, nil, oid, seq } from './build.ts'
+import { cpu } from './cpu.ts'
 import { nodeSigner, rsaFactors, rsaModulus, rsaSpki } from './keys.ts'
 
 const spkiOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' })
@@ -34,9 +35,9 @@ for (const size of ['2048', '3072', '4096', '8192']) {
   t.test(`RSA of ${size} bits passes in well under 10 ms`, async (t) => {
     const spki = rsaSpki(rsaModulus(size))
     t.equal(parsePublicKey(spki).bits, Number(size))
-    const start = performance.now()
+    const start = cpu()
     for (let i = 0; i < 10; i++) parsePublicKey(spki)
-    t.ok((performance.now() - start) / 10 < 10)
+    t.ok((cpu() - start) / 10 < 10)
   })
 }
 
@@ -104,13 +105,13 @@ t.test('a modulus made to pass every sieve still takes less than 50 ms', async (
   for (const size of [2048n, 8192n]) {
     const n = ((3n << (size - 2n)) / primorial) * primorial + 1n
     const spki = rsaSpki(n)
-    const start = performance.now()
+    const start = cpu()
     try {
       parsePublicKey(spki)
     } catch {
       // Sound or not, it was judged.
     }
-    t.ok(performance.now() - start < 50)
+    t.ok(cpu() - start < 50)
   }
 })
 

@@ -4,6 +4,7 @@ import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import { decodeBase64, encodePem, parsePem, parseRawBody } from '../../src/x509/pem.ts'
+import { cpu } from './cpu.ts'
 
 t.test('what is encoded is parsed back, whatever its length', async (t) => {
   for (const length of [1, 2, 3, 47, 48, 49, 96, 1000]) {
@@ -76,8 +77,8 @@ t.test('a long text takes time in proportion', async (t) => {
     `${' '.repeat(3_000_000)}x`,
   ]
   for (const input of inputs) {
-    const start = performance.now()
+    const start = cpu()
     t.throws(() => parsePem(input, 'CERTIFICATE'), { code: 'csr.pem' })
-    t.ok(performance.now() - start < 2_000)
+    t.ok(cpu() - start < 2_000)
   }
 })
