@@ -3,8 +3,9 @@ import { tags } from './der.ts'
 
 /**
  * Strict PEM (RFC 7468), linear in the input. One block and nothing else: what stands before or after a block is how
- * things are smuggled past one reader to another (text before it too, which RFC 7468 2 would let pass). Accepted beside the strict form: CRLF, no newline at the end, one
- * long line, spaces at the ends of lines, blank lines around the block.
+ * things are smuggled past one reader to another, and text before it, which RFC 7468 2 would let pass, is refused too.
+ * Accepted beside the strict form: CRLF, no newline at the end, one long line, spaces at the ends of lines, blank lines
+ * around the block.
  */
 
 export type PemLabel = 'CERTIFICATE REQUEST' | 'CERTIFICATE' | 'PUBLIC KEY'
