@@ -136,8 +136,8 @@ create table entries (
   body        text check (octet_length(body) <= 65535),
   check (body is not null or (type = 'certificate.issued' and serial is not null))
 );
-create index entries_by_type on entries (type, index);
-create index entries_by_serial on entries (serial) where serial is not null;
+-- Issuances are nearly all there is; for them the primary key serves.
+create index entries_by_type on entries (type, index) where type <> 'certificate.issued';
 
 -- A batch of entries must fill exactly the room that the head has made: no gap, no overlap, whoever writes.
 create function fill_the_room() returns trigger language plpgsql as $$
@@ -181,21 +181,50 @@ create table intents (
   unique (request, attempt),
   foreign key (profile, profile_version) references profiles (name, version)
 );
-create index intents_by_age on intents (created_at);
+-- A few octets a thousand rows: the reconciler looks at the newest, and those lie together.
+create index intents_by_age on intents using brin (created_at) with (pages_per_range = 16, autosummarize = on);
 alter table intents alter column tbs set storage external;
 
--- The one row that ends an intent. Inserting it decides; whoever comes second has lost.
+-- The one row that ends an intent. Inserting it decides; whoever comes second has lost. A certificate is the intent's TBS
+-- and the signature here (src/x509/assemble.ts), with what auditors search it by: each octet is stored once.
 create table outcomes (
   serial          bytea primary key references intents,
   request         uuid not null,
   kind            text not null check (kind in ('certificate', 'abandoned', 'unsigned')),
-  signature       bytea,
-  entry           bigint unique references entries deferrable initially deferred,   -- the reconciler inserts it first
+  entry           bigint unique,             -- written in the same transaction as the entry itself
   at              timestamptz not null,
-  check ((kind = 'certificate') = (signature is not null)),
-  check ((kind = 'unsigned') = (entry is null))
+  signature       bytea,
+  principal       text,
+  profile         text,
+  issuer          text,
+  subject         text,
+  key_sha256      bytea,
+  not_before      timestamptz,
+  not_after       timestamptz,
+  check ((kind = 'unsigned') = (entry is null)),
+  check (num_nulls(signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+    = case kind when 'certificate' then 0 else 8 end)
 );
 create unique index outcomes_one_certificate on outcomes (request) where kind = 'certificate';
+create index certificates_by_principal on outcomes (principal, entry desc) where kind = 'certificate';
+create index certificates_by_profile on outcomes (profile, entry desc) where kind = 'certificate';
+create index certificates_by_key on outcomes (key_sha256) where kind = 'certificate';
+create index certificates_by_expiry on outcomes (not_after) where kind = 'certificate';
+create index certificates_by_subject on outcomes (subject collate "C", entry desc) where kind = 'certificate' and subject <> '';
+
+create view certificates as
+  select serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, at as issued_at
+  from outcomes where kind = 'certificate';
+
+-- A DNS name is kept with its labels reversed (`com.example.web`), so that one index answers both the exact name
+-- and everything below a suffix.
+create table certificate_names (
+  serial          bytea not null,            -- of an outcome, written in the same statement
+  kind            text not null check (kind in ('dns', 'ip', 'uri', 'email')),
+  name            text collate "C" not null,
+  entry           bigint not null
+);
+create index certificate_names_by_name on certificate_names (name, entry desc);
 
 -- A cache: up to when every intent is known to have ended, so that the reconciler need not look at all of them. Losing
 -- it costs one long look.
@@ -204,35 +233,6 @@ create table reconciled (
   until           timestamptz not null
 );
 insert into reconciled values (1, '-infinity');
-
--- What auditors search by. The certificate itself is the intent's TBS and the outcome's signature (src/ca/entries.ts).
-create table certificates (
-  serial          bytea primary key references outcomes,
-  entry           bigint not null unique,
-  principal       text not null,
-  profile         text not null,
-  issuer          text not null,
-  subject         text not null,
-  key_sha256      bytea not null,
-  not_before      timestamptz not null,
-  not_after       timestamptz not null,
-  issued_at       timestamptz not null
-);
-create index certificates_by_principal on certificates (principal, entry desc);
-create index certificates_by_profile on certificates (profile, entry desc);
-create index certificates_by_key on certificates (key_sha256);
-create index certificates_by_expiry on certificates (not_after);
-
--- A DNS name is kept with its labels reversed (`com.example.web`), so that one index answers both the exact name
--- and everything below a suffix.
-create table certificate_names (
-  serial          bytea not null references certificates,
-  kind            text not null check (kind in ('dns', 'ip', 'uri', 'email')),
-  name            text collate "C" not null,
-  entry           bigint not null
-);
-create index certificate_names_by_name on certificate_names (name, entry desc);
-create index certificate_names_by_serial on certificate_names (serial);
 
 -- Refusals: rows, not entries; partitioned by month so that old ones are dropped, not deleted ------------------------
 
@@ -284,7 +284,7 @@ select maintain_refusals('90 days');
 
 select make_append_only(t) from unnest(array['principals', 'principal_closures', 'tokens', 'token_revocations', 'grants',
   'grant_revocations', 'authorities', 'issuers', 'issuer_states', 'profiles', 'entries', 'requests', 'intents', 'outcomes',
-  'certificates', 'certificate_names', 'refusals', 'refusal_counts']::regclass[]) t;
+  'certificate_names', 'refusals', 'refusal_counts']::regclass[]) t;
 
 -- Rights ------------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
  * The whole service, put together: everything that varies comes in, everything that was opened is closed in reverse.
  * `chancery serve` and the tests build theirs by this function.
  */
-import { createHash, randomBytes, randomUUID } from 'node:crypto'
+import { hash } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 
 import { Registry } from 'prom-client'
 
@@ -18,7 +19,9 @@ import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
 import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
+import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
+import { openVerifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { canonicalDocument, parseProfile } from './policy/profile.ts'
 import { encodeEntry, leafInput } from './roll/entries.ts'
@@ -69,8 +72,8 @@ export type Stores = Awaited<ReturnType<typeof openStores>>
 export const openStores = async (deps: StoresDeps) => {
   const { config, log } = deps
   const clock = deps.clock ?? (() => new Date())
-  const random = deps.random ?? randomBytes
-  const newId = deps.newId ?? randomUUID
+  const random = deps.random ?? pooledRandom()
+  const newId = deps.newId ?? timeOrderedIds(clock, random)
   const { poolSize, preparedStatements } = config.database
   const db = openDatabase({
     url: deps.databaseUrl,
@@ -104,11 +107,13 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
+  const verifier = openVerifier(Math.max(1, availableParallelism() - 1))
   const issuance = openIssuance({
     recorder,
     policies,
     issuers,
     meter: metrics,
+    verify: verifier.verify,
     clock,
     random,
     newId,
@@ -174,6 +179,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
       await recorder.close()
       policies.close()
       await Promise.all(issuers.all().map((issuer) => issuer.key.close()))
+      await verifier.close()
       await db.close()
     },
   }
@@ -245,7 +251,7 @@ const secureContextOf = (app: App): { setSecureContext(options: ServerCertificat
 export const codec: EntryCodec = {
   entry: (event, time) => {
     const text = encodeEntry(event, time)
-    return { text, leafHash: createHash('sha256').update(leafInput(text)).digest() }
+    return { text, leafHash: hash('sha256', leafInput(text), 'buffer') }
   },
   certificate: assembleCertificate,
 }

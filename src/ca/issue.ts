@@ -3,13 +3,13 @@
  * signature is recorded before it is made, and every answer is given after its commit. A crash between any two steps
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
-import { createHash, verify } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { type Context, type Decision, decide, type Note, type Plan, recheck, refusal } from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
-import { type CertificationRequest, parseRequest, verifyPossession } from '../x509/csr.ts'
+import { type CertificationRequest, type CheckSignature, parseRequest, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants } from './access.ts'
@@ -25,6 +25,8 @@ export interface IssuanceDeps {
   readonly policies: Policies
   readonly issuers: Issuers
   readonly meter: Meter
+  /** Checks a signature, on another thread. */
+  readonly verify: CheckSignature
   readonly clock: () => Date
   readonly random: (octets: number) => Buffer
   readonly newId: () => string
@@ -104,7 +106,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   lap('sign')
 
   // 8. A fault in the signer must not reach a relying party.
-  await checkSignature(issuer, intent.tbs, signature)
+  await checkSignature(deps, issuer, intent.tbs, signature)
   lap('check')
 
   // 9. Outcome, certificate, entry and head in one transaction.
@@ -227,7 +229,7 @@ const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promis
 
 const readRequest = async (deps: IssuanceDeps, input: IssueInput): Promise<CertificationRequest> => {
   const csr = parseRequest(input.csr, { blocked: deps.issuers.isIssuerKey })
-  await verifyPossession(csr)
+  await verifyPossession(csr, deps.verify)
   return csr
 }
 
@@ -340,19 +342,16 @@ const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise
   throw new Problem('hsm.unavailable', 'The signing key did not sign.', { retryAfter: 5, cause: signature })
 }
 
-const checkSignature = (issuer: Issuer, tbs: Buffer, signature: Buffer): Promise<void> =>
-  new Promise((resolve, reject) => {
-    verify(issuer.key.algorithm.hash, tbs, issuer.verifyInput, signature, (cause, valid) => {
-      if (valid) resolve()
-      else
-        reject(
-          new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', {
-            retryAfter: 5,
-            cause,
-          }),
-        )
-    })
-  })
+const checkSignature = async (
+  deps: IssuanceDeps,
+  issuer: Issuer,
+  message: Buffer,
+  signature: Buffer,
+): Promise<void> => {
+  const { spki, algorithm } = issuer.key
+  if (await deps.verify({ spki, message, signature, algorithm, keep: true })) return
+  throw new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
+}
 
 const withDeadline = async <T>(work: Promise<T>, milliseconds: number): Promise<T | 'late'> => {
   let timer: NodeJS.Timeout | undefined
@@ -399,7 +398,7 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
   })
 }
 
-const sha256 = (data: Buffer | string): Buffer => createHash('sha256').update(data).digest()
+const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')
 
 const serialOctets = 16
 const firstPauseMs = 20

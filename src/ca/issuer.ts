@@ -2,7 +2,7 @@
  * One CA certificate with its chain and its key. An issuer refuses a bad world when it is opened: the key's public half
  * must be the certificate's, and a trial signature over a fixed text must verify.
  */
-import { createHash, createPublicKey, type KeyObject, verify } from 'node:crypto'
+import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
 import type { SigningFault, SigningKey } from '../keys/signing-key.ts'
@@ -33,7 +33,6 @@ export interface Issuer {
   readonly chain: readonly Buffer[]
   readonly shards: number
   readonly key: SigningKey
-  readonly verifyInput: { readonly key: KeyObject }
   readonly bounds: Context['issuer']
   template(plan: Pick<Plan, 'keyUsage' | 'extendedKeyUsage' | 'revocation'>): Template
   sign(tbs: Buffer): Promise<Buffer | SigningFault>
@@ -77,7 +76,6 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
     chain: [row.certificate, ...row.chain.filter((der) => !isSelfIssued(parseCertificate(der).facts))],
     shards: row.shards,
     key,
-    verifyInput,
     bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
     template: templateOf,
     sign: async (tbs) => {

@@ -4,11 +4,11 @@
  * group-commit batch.
  */
 
+import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
-import { openBatch } from './batch.ts'
 import { constraintOf, type Database } from './database.ts'
 import { searchKey } from './names.ts'
 import { openRefusals } from './refusals.ts'
@@ -92,13 +92,12 @@ const selectRequestsStatement = {
       (select count(*)::integer from intents i where i.request = r.id) as attempts,
       exists (select from intents i where i.request = r.id
         and not exists (select from outcomes o where o.serial = i.serial)) as open,
-      c.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, c.not_before, c.not_after,
+      o.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after,
       e.index, e.leaf_hash
     from json_to_recordset($1::json) as asked (principal text, key text)
     join requests r on r.principal = asked.principal and r.idempotency_key = asked.key
     left join outcomes o on o.request = r.id and o.kind = 'certificate'
     left join intents i on i.serial = o.serial
-    left join certificates c on c.serial = o.serial
     left join entries e on e.index = o.entry`,
 }
 
@@ -224,13 +223,10 @@ const enrolStatement = {
       insert into entries (index, type, time, leaf_hash, serial)
       select $2::bigint + place, 'certificate.issued', $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex') from asked, head
     ), outcome as (
-      insert into outcomes (serial, request, kind, signature, entry, at)
-      select decode(serial, 'hex'), request, 'certificate', decode(signature, 'hex'), $2::bigint + place, $3::timestamptz
-      from asked, head
-    ), certificate as (
-      insert into certificates (serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, issued_at)
-      select decode(serial, 'hex'), $2::bigint + place, principal, profile, issuer, subject, decode(key, 'hex'), before, after,
-        $3::timestamptz
+      insert into outcomes (serial, request, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256,
+        not_before, not_after)
+      select decode(serial, 'hex'), request, 'certificate', $2::bigint + place, $3::timestamptz, decode(signature, 'hex'),
+        principal, profile, issuer, subject, decode(key, 'hex'), before, after
       from asked, head
     ), name as (
       insert into certificate_names (serial, kind, name, entry)

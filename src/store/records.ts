@@ -218,7 +218,7 @@ interface EventRow {
 
 const eventConditions: Conditions<EventFilter> = {
   type: (value, p) => `e.type = ${p(value)}`,
-  serial: (value, p) => `e.serial = decode(${p(value)}, 'hex')`,
+  serial: (value, p) => `e.index = (select entry from outcomes where serial = decode(${p(value)}, 'hex'))`,
   fromIndex: (value, p) => `e.index >= ${p(value)}::bigint`,
 }
 

@@ -1,8 +1,9 @@
 /** Refusals: rows up to a bound a minute and principal; beyond it a count, so that the audit can't be flooded. */
+
+import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Refusal } from '../ca/recorder.ts'
 import type { Log } from '../telemetry.ts'
-import { openBatch } from './batch.ts'
 import type { Database } from './database.ts'
 
 export interface RefusalsDeps {

@@ -19,6 +19,7 @@ import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
 import { loadConfig } from '../../src/config.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
+import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { codec, openIssuers, openStores } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
@@ -66,6 +67,7 @@ const open = async (t: Test) => {
       recorder: { ...recorder, ...faults.recorder?.(recorder) },
       issuers,
       meter: silentMeter,
+      verify: async (check) => checkOne(check),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       assertClock: stores.dbClock.assertSane,
       limits,

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { openBatch } from '../../src/store/batch.ts'
+import { openBatch } from '../src/batch.ts'
 
 t.test('items that come in one turn go together, and each gets its own answer', async (t) => {
   const sizes: number[] = []

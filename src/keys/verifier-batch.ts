@@ -1,0 +1,70 @@
+/** A batch of signature checks as one message: all octets in one buffer that is handed over, not copied. */
+import { createPublicKey, type KeyObject, verify } from 'node:crypto'
+
+import { signatureAlgorithm } from '../x509/algorithms.ts'
+import type { SignatureCheck } from '../x509/csr.ts'
+
+export interface PackedChecks {
+  readonly algorithms: readonly string[]
+  readonly keeps: readonly boolean[]
+  /** Three for each check: SPKI, message, signature. */
+  readonly lengths: readonly number[]
+  readonly data: ArrayBuffer
+}
+
+export const packChecks = (checks: readonly SignatureCheck[]): PackedChecks => {
+  const parts = checks.flatMap(({ spki, message, signature }) => [spki, message, signature])
+  const lengths = parts.map((part) => part.length)
+  const data = new ArrayBuffer(lengths.reduce((sum, length) => sum + length, 0))
+  const octets = new Uint8Array(data)
+  let at = 0
+  for (const part of parts) {
+    octets.set(part, at)
+    at += part.length
+  }
+  return {
+    algorithms: checks.map(({ algorithm }) => algorithm.id),
+    keeps: checks.map(({ keep = false }) => keep),
+    lengths,
+    data,
+  }
+}
+
+export const unpackChecks = ({ algorithms, keeps, lengths, data }: PackedChecks): readonly SignatureCheck[] => {
+  let at = 0
+  const next = (i: number): Buffer => {
+    const part = Buffer.from(data, at, lengths[i])
+    at += part.length
+    return part
+  }
+  return algorithms.map((id, i) => ({
+    spki: next(3 * i),
+    message: next(3 * i + 1),
+    signature: next(3 * i + 2),
+    algorithm: signatureAlgorithm(id),
+    keep: keeps[i] === true,
+  }))
+}
+
+/** Whether one signature holds, here and now. A key or signature that OpenSSL cannot decode does not. */
+export const checkOne = ({ spki, message, signature, algorithm, keep = false }: SignatureCheck): boolean => {
+  try {
+    const key = keep ? keptKey(spki) : importKey(spki)
+    return verify(algorithm.hash, message, { key, ...algorithm.signOptions }, signature)
+  } catch {
+    return false
+  }
+}
+
+const importKey = (spki: Buffer): KeyObject => createPublicKey({ key: spki, format: 'der', type: 'spki' })
+
+/** Issuers' keys only: a requester's comes once. */
+const keptKey = (spki: Buffer): KeyObject => {
+  const id = spki.toString('latin1')
+  const key = kept.get(id) ?? importKey(spki)
+  if (!kept.has(id) && kept.size < maxKept) kept.set(id, key)
+  return key
+}
+
+const kept = new Map<string, KeyObject>()
+const maxKept = 256
