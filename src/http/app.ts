@@ -64,6 +64,8 @@ declare module 'fastify' {
     tooLarge?: ProblemCode
     /** Adds to the load that is bounded by `limits.queue`. */
     queued?: boolean
+    /** The handler keeps the deadline itself, which costs a fifth of what Fastify's way does. */
+    ownDeadline?: boolean
     /** Further representations of the successful answer. */
     offers?: readonly MediaType[]
     /** Quiet routes are logged at debug: probes come every second. */
@@ -117,12 +119,19 @@ export const newApp = (
   { log, newId, limits, metrics }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'>,
   tls?: HttpDeps['tls'],
 ): App => {
-  const server = { maxHeaderSize, headersTimeout: requestTimeout, requireHostHeader: false, insecureHTTPParser: false }
+  // Node looks for connections beyond their time only every 30 s unless told.
+  const server = {
+    maxHeaderSize,
+    headersTimeout: requestTimeout,
+    requestTimeout,
+    connectionsCheckingInterval: 1_000,
+    requireHostHeader: false,
+    insecureHTTPParser: false,
+  }
   const options: FastifyServerOptions = {
     bodyLimit,
     connectionTimeout: idleTimeout,
     requestTimeout,
-    handlerTimeout,
     keepAliveTimeout: 72_000,
     maxRequestsPerSocket: 1_000,
     forceCloseConnections: 'idle',
@@ -220,6 +229,7 @@ const guardRoutes = (
         })
         .then(done as () => void, done)
     }
+    if (route.config?.ownDeadline !== true) route.handlerTimeout ??= handlerTimeout
     const own = route.onRequest ?? []
     route.onRequest = [admit, ...(Array.isArray(own) ? own : [own])]
   })

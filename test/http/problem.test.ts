@@ -7,6 +7,7 @@ import fastify, { errorCodes, type InjectOptions } from 'fastify'
 import t from 'tap'
 
 import { Problem, type ProblemCode, problems } from '../../src/errors.ts'
+import { withinDeadline } from '../../src/http/deadline.ts'
 import { answerClientError, describeProblem, documentOf, httpErrors, toProblem } from '../../src/http/problem.ts'
 import { errorsText } from '../../tools/errors.ts'
 import { openStandIn, reached } from './stand-in.ts'
@@ -276,4 +277,7 @@ t.test('a handler that never answers is given up with a retryable problem', asyn
   app.setErrorHandler((error, _request, reply) => reply.send(documentOf(toProblem(error), 'id')))
   app.get('/', () => new Promise(() => {}))
   t.match((await app.inject('/')).json(), { code: 'overload.deadline', retryable: true, retryAfter: 1 })
+  await t.rejects(withinDeadline(new Promise(() => {}), 20), { code: 'overload.deadline' })
+  t.equal(await withinDeadline(Promise.resolve(17), 20), 17)
+  await t.rejects(withinDeadline(Promise.reject(new Problem('csr.pem', 'x')), 20), { code: 'csr.pem' })
 })

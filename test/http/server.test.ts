@@ -192,3 +192,38 @@ t.test('the service measures what it does', async (t) => {
   t.match(text, /chancery_key_seconds_count\{key="[^"]+"\} [1-9]/)
   t.match(text, /chancery_database_connections\{state="open"\} [1-9]/)
 })
+
+t.test('whoever sends too slowly is told so, or cut off, after ten seconds', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const trickle = async (first: string, next: string): Promise<string> => {
+    const socket = connectTcp(port, '127.0.0.1')
+    const timer = setInterval(() => socket.write(next), 500)
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+    })
+    socket.on('error', () => {})
+    socket.write(first)
+    await once(socket, 'close')
+    clearInterval(timer)
+    return answer
+  }
+  const started = performance.now()
+  const [fields, body, silence] = await Promise.all([
+    trickle('GET /livez HTTP/1.1\r\nHost: x\r\n', 'X: y\r\n'),
+    trickle(
+      `POST /v1/certificates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer requester_\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n`,
+      ' ',
+    ),
+    trickle('', ''),
+  ])
+  t.ok(performance.now() - started < 13_000)
+  for (const answer of [fields, body]) {
+    t.match(answer, /^HTTP\/1\.1 408 /)
+    t.match(answer, '"code":"request.timeout"')
+  }
+  t.ok(silence === '' || /^HTTP\/1\.1 408 /.test(silence))
+})

@@ -10,6 +10,7 @@ import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { type AskBody, readAsk } from './ask.ts'
@@ -159,6 +160,7 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
         problems: [...issuingProblems, 'request.not_acceptable'],
         tooLarge: 'csr.too_large',
         queued: true,
+        ownDeadline: true,
         headers: {
           'Idempotency-Key':
             'Makes retries safe: under one key, at most one certificate is ever issued to you. 1 to 128 visible ASCII characters.',
@@ -182,8 +184,8 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       const type = negotiate(request.headers.accept, certificateTypes)
       const caller = callerOf(request)
       const input = await readOrRefuse(deps, caller, request)
-      if (request.query.dryRun === 'true') return await issuance.explain(caller, input).then(decisionView)
-      const issued = await issuance.issue(caller, input)
+      if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
+      const issued = await withinDeadline(issuance.issue(caller, input))
       if (issued.replayed) metrics.ended(input.profile, 'replayed')
       request.issuedAt = performance.now()
       reply.code(201).header('location', `/v1/certificates/${issued.serial}`)

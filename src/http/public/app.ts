@@ -9,6 +9,7 @@ import { Type } from 'typebox'
 import { Problem } from '../../errors.ts'
 import { closed } from '../api/schemas.ts'
 import { type App, newApp } from '../app.ts'
+import { handlerTimeout } from '../bounds.ts'
 import type { PublicDeps } from '../deps.ts'
 
 export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
@@ -29,6 +30,7 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
     {
       config: { access: 'open' },
       exposeHeadRoute: true,
+      handlerTimeout,
       schema: { params: Type.Object({ file: Type.String({ pattern: fileName, maxLength: 67 }) }, closed) },
     },
     async (request, reply) => {
