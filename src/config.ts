@@ -1,6 +1,7 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { type Address, type LogLevel, type SettingKey, settings } from './config/settings.ts'
 import { gather } from './config/sources.ts'
+import type { BlockListFiles } from './keys/block-lists.ts'
 import type { Name } from './x509/names.ts'
 
 export interface Config {
@@ -24,6 +25,7 @@ export interface Config {
     /** Absent only in development. */
     readonly passphrase?: string
     readonly allowSoftware: boolean
+    readonly blocked: BlockListFiles
   }
   readonly limits: {
     readonly queue: number
@@ -87,7 +89,11 @@ const shape = (values: Readonly<Record<string, unknown>>): Config => {
       poolSize: value('poolSize'),
       preparedStatements: value('preparedStatements'),
     },
-    keys: { ...given('passphrase', 'passphrase'), allowSoftware: value('allowSoftware') },
+    keys: {
+      ...given('passphrase', 'passphrase'),
+      allowSoftware: value('allowSoftware'),
+      blocked: { ...given('badkeys', 'badkeys'), ...given('spki', 'blockedSpki') },
+    },
     limits: {
       queue: value('queue'),
       connections: value('connections'),

@@ -19,6 +19,7 @@ import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
 import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
+import { loadBlockLists } from './keys/block-lists.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
 import { openVerifier } from './keys/verifier.ts'
@@ -113,6 +114,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     policies,
     issuers,
     meter: metrics,
+    isBlocked: await loadBlockLists(config.keys.blocked),
     verify: verifier.verify,
     clock,
     random,

@@ -10,6 +10,7 @@ import { isProblem, Problem } from '../errors.ts'
 import { type Context, type Decision, decide, type Note, type Plan, recheck, refusal } from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
 import { type CertificationRequest, type CheckSignature, parseRequest, verifyPossession } from '../x509/csr.ts'
+import type { KeyBlockList } from '../x509/keys.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants } from './access.ts'
@@ -25,6 +26,8 @@ export interface IssuanceDeps {
   readonly policies: Policies
   readonly issuers: Issuers
   readonly meter: Meter
+  /** Keys that are known to be compromised, beside our own issuers'. */
+  readonly isBlocked: KeyBlockList
   /** Checks a signature, on another thread. */
   readonly verify: CheckSignature
   readonly clock: () => Date
@@ -228,7 +231,9 @@ const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promis
 // Steps 3 and 4 -----------------------------------------------------------------------------------------------------
 
 const readRequest = async (deps: IssuanceDeps, input: IssueInput): Promise<CertificationRequest> => {
-  const csr = parseRequest(input.csr, { blocked: deps.issuers.isIssuerKey })
+  const csr = parseRequest(input.csr, {
+    blocked: (sha256, key) => deps.issuers.isIssuerKey(sha256) || deps.isBlocked(sha256, key),
+  })
   await verifyPossession(csr, deps.verify)
   return csr
 }

@@ -143,6 +143,22 @@ const table = {
     about:
       'Whether production may sign with keys in files: whoever reads the memory or the disk of this machine has them.',
   },
+  badkeys: {
+    env: 'CHANCERY_BADKEYS_LIST',
+    path: 'keys.badkeysList',
+    read: text,
+    form: 'path',
+    about:
+      'A `blocklist.dat` of badkeys.info: known compromised keys, those of Debian’s broken generator among them. Requests for such a key are refused.',
+  },
+  blockedSpki: {
+    env: 'CHANCERY_BLOCKED_KEYS',
+    path: 'keys.blocked',
+    read: text,
+    form: 'path',
+    about:
+      'A list of your own: SHA-256 of SubjectPublicKeyInfos in hexadecimal, one a line. Requests for such a key are refused.',
+  },
   queue: {
     env: 'CHANCERY_QUEUE',
     path: 'limits.queue',

@@ -67,6 +67,7 @@ const open = async (t: Test) => {
       recorder: { ...recorder, ...faults.recorder?.(recorder) },
       issuers,
       meter: silentMeter,
+      isBlocked: () => false,
       verify: async (check) => checkOne(check),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       assertClock: stores.dbClock.assertSane,
