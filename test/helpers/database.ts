@@ -90,11 +90,15 @@ const templateOf = async (server: TestServer): Promise<string> => {
   return name
 }
 
-/** Templates of migrations as they were, and databases of tests that were killed. */
+/**
+ * Templates of migrations as they were, but for the newest few, which other checkouts may be using; and databases of
+ * tests that were killed.
+ */
 const sweep = async (client: pg.Client): Promise<void> => {
   const { rows } = await client.query<{ datname: string }>(`
     select datname from pg_database d
-    where (datname ~ '^template_' or datname ~ '^test_[0-9]+_' and split_part(datname, '_', 2)::int8 < extract(epoch from now()) - 3600)
+    where (oid in (select oid from pg_database where datname ~ '^template_' order by oid desc offset 8)
+        or substring(datname from '^test_([0-9]+)_')::int8 < extract(epoch from now()) - 3600)
       and not exists (select from pg_stat_activity a where a.datid = d.oid)`)
   for (const { datname } of rows) await client.query(`drop database if exists ${datname}`)
 }
