@@ -45,7 +45,7 @@ t.test('without any setting, development works', async (t) => {
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
     database: { poolSize: 10, preparedStatements: true },
-    keys: { allowSoftware: false },
+    keys: { allowSoftware: false, blocked: {} },
     limits: {
       queue: 512,
       connections: 4_096,

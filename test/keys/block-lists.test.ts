@@ -11,8 +11,8 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 const newKey = () =>
   parsePublicKey(generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' }))
 
-const file = (t: { testdir(files: object): string }, name: string, content: string | Buffer): string => {
-  const path = join(t.testdir({}), name)
+const file = (t: { testdir(): string }, name: string, content: string | Buffer): string => {
+  const path = join(t.testdir(), name)
   writeFileSync(path, content)
   return path
 }
