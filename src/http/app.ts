@@ -163,8 +163,11 @@ export const newApp = (
       },
     },
     schemaErrorFormatter: schemaProblem,
+    // Before routing there are no hooks, so these are counted here.
     frameworkErrors: (error, _request, reply) => {
-      sendProblem(reply as FastifyReply, toProblem(error))
+      const problem = toProblem(error)
+      metrics.answered('', problem.kind.status, 0)
+      sendProblem(reply as FastifyReply, problem)
     },
     clientErrorHandler(error, socket) {
       answerClientError(error, socket as Socket, newId())

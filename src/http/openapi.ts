@@ -5,6 +5,7 @@ import type { FastifyContextConfig, RouteOptions } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 
 import { type ProblemCode, problems } from '../errors.ts'
+import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { problemType } from './problem.ts'
 
@@ -41,7 +42,7 @@ export const describeRoutes = (app: App): void => {
       ],
       components: {
         securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' } },
-        schemas: { Problem: Type.Unsafe(problemSchema) as object },
+        schemas: { Problem: ProblemView as object },
       },
     },
     transform: ({ schema, url, route }) => ({ schema: describe(schema as DescribedSchema | undefined, route), url }),
@@ -225,42 +226,6 @@ const nameOf = ({ content }: Answer): string => {
     | { properties: { code: { enum: readonly string[] } } }
     | undefined
   return narrowed?.properties.code.enum.join('-or-') ?? ''
-}
-
-const problemSchema = {
-  type: 'object',
-  required: ['type', 'title', 'status', 'detail', 'code', 'retryable', 'next', 'requestId'],
-  properties: {
-    type: { type: 'string', description: 'where the code is described, relative to the API' },
-    title: { type: 'string' },
-    status: { type: 'integer' },
-    detail: { type: 'string' },
-    code: { type: 'string', description: 'stable; what programs should look at' },
-    retryable: { type: 'boolean', description: 'may the same request succeed later without being changed?' },
-    retryAfter: { type: 'integer', description: 'seconds, as in Retry-After' },
-    offset: { type: 'integer', description: 'octets into the decoded input, where a parser stopped' },
-    violations: {
-      type: 'array',
-      items: {
-        type: 'object',
-        required: ['check', 'field', 'value', 'reason'],
-        properties: {
-          check: { type: 'string' },
-          field: { type: 'string' },
-          value: { type: 'string' },
-          reason: { type: 'string' },
-        },
-      },
-    },
-    checks: {
-      type: 'array',
-      items: { type: 'object' },
-      description: 'every check of a refused request, with its outcome',
-    },
-    notes: { type: 'array', items: { type: 'object' }, description: 'what was dropped or shortened' },
-    next: { type: 'string', description: 'what to do' },
-    requestId: { type: 'string', description: 'what to tell the operator' },
-  },
 }
 
 const rawBodies: Readonly<Record<string, string>> = {

@@ -13,8 +13,8 @@ import { batchBodyLimit, batchPath, batchTimeout } from '../bounds.ts'
 import type { HttpDeps } from '../deps.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
-import { assertMayAsk, issuingProblems, recordUnreadable } from './certificates.ts'
-import { Ask, closed, IssuedCertificate } from './schemas.ts'
+import { assertMayAsk, issueCounted, issuingProblems, recordUnreadable } from './certificates.ts'
+import { Ask, closed, IssuedCertificate, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
 
 const BatchAsk = Type.Object(
@@ -32,10 +32,7 @@ const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1,
 
 const BatchOutcome = Type.Union([
   Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
-  Type.Object(
-    { status: Type.Integer({ minimum: 400, maximum: 599 }), problem: Type.Object({}, { additionalProperties: true }) },
-    closed,
-  ),
+  Type.Object({ status: Type.Integer({ minimum: 400, maximum: 599 }), problem: ProblemView }, closed),
 ])
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
@@ -93,9 +90,7 @@ const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: 
   const ask = assertAsk(item, request)
   assertMayAsk(caller, ask.profile)
   const input = await readOrRefuse(deps, caller, ask)
-  const issued = await deps.issuance.issue(caller, input)
-  if (issued.replayed) deps.metrics.ended(input.profile, 'replayed')
-  return issuedView(issued)
+  return issuedView(await issueCounted(deps, caller, input))
 }
 
 const readOrRefuse = async (deps: HttpDeps, caller: Caller, { idempotencyKey, ...ask }: BatchItem) => {

@@ -5,7 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 
 import { type Caller, requesterGrants } from '../../ca/access.ts'
-import type { IssueInput } from '../../ca/issuance.ts'
+import type { Issued, IssueInput } from '../../ca/issuance.ts'
 import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
@@ -148,7 +148,7 @@ const StoredCertificate = Type.Object(
 )
 
 export const certificateRoutes = (app: App, deps: HttpDeps): void => {
-  const { issuance, records, metrics } = deps
+  const { issuance, records } = deps
 
   app.post(
     '/v1/certificates',
@@ -185,8 +185,7 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       const caller = callerOf(request)
       const input = await readOrRefuse(deps, caller, request)
       if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
-      const issued = await withinDeadline(issuance.issue(caller, input))
-      if (issued.replayed) metrics.ended(input.profile, 'replayed')
+      const issued = await withinDeadline(issueCounted(deps, caller, input))
       request.issuedAt = performance.now()
       reply.code(201).header('location', `/v1/certificates/${issued.serial}`)
       return type === 'application/json'
@@ -251,6 +250,22 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
 export const assertMayAsk = (caller: Caller, profile: string): void => {
   if (requesterGrants(caller, profile).length > 0) return
   throw new Problem('auth.forbidden', 'You have no grant to request certificates of this profile.')
+}
+
+/** Issues, and counts the ends that the cycle does not count itself: replays, and faults of ours. */
+export const issueCounted = async (
+  { issuance, metrics }: HttpDeps,
+  caller: Caller,
+  input: IssueInput,
+): Promise<Issued> => {
+  try {
+    const issued = await issuance.issue(caller, input)
+    if (issued.replayed) metrics.ended(input.profile, 'replayed')
+    return issued
+  } catch (error) {
+    if (!isProblem(error) || error.kind.status >= 500) metrics.ended(input.profile, 'failed')
+    throw error
+  }
 }
 
 /** A request that cannot even be read is a refusal like any other: kept, and counted. */

@@ -108,6 +108,26 @@ export const Check = Type.Object(
   },
   closed,
 )
+/** RFC 9457, with members of our own; some problems have more. */
+export const ProblemView = Type.Object(
+  {
+    type: Type.String({ description: 'where the code is described, relative to the API' }),
+    title: Type.String(),
+    status: Type.Integer(),
+    detail: Type.String(),
+    code: Type.String({ description: 'stable; what programs should look at' }),
+    retryable: Type.Boolean({ description: 'may the same request succeed later without being changed?' }),
+    retryAfter: Type.Optional(Type.Integer({ description: 'seconds, as in Retry-After' })),
+    offset: Type.Optional(Type.Integer({ description: 'octets into the decoded input, where a parser stopped' })),
+    violations: Type.Optional(Type.Array(Violation)),
+    checks: Type.Optional(Type.Array(Check, { description: 'every check of a refused request, with its outcome' })),
+    notes: Type.Optional(Type.Array(Note, { description: 'what was dropped or shortened' })),
+    next: Type.String({ description: 'what to do' }),
+    requestId: Type.String({ description: 'what to tell the operator' }),
+  },
+  { additionalProperties: true },
+)
+
 export const ProfileReference = Type.Object({ name: Label, version: Type.Integer({ minimum: 1 }) }, closed)
 export const Pem = Type.String({
   description: 'one PEM CERTIFICATE block',
