@@ -1,11 +1,14 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { type Config, roleOf } from '../config.ts'
-import { openService, openStores, type Service } from '../service.ts'
+import { openService, openStores, own, type Service, type Stores } from '../service.ts'
+import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
+import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { bootstrap, keyOpener } from './bootstrap.ts'
 
@@ -27,7 +30,9 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     const openKey = keyOpener(config)
     const stores = await openStores({ config, databaseUrl: database.url, log })
     closing.push(() => stores.db.close().catch(() => {}))
+    if (config.mode === 'production') await assertSafe(config, stores.db)
     await bootstrap(stores)
+    await assertServable(stores)
     const service = await openService(stores, openKey)
     closing.pop()
     closing.push(service.close)
@@ -41,6 +46,25 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     await closeAll()
     throw error
   }
+}
+
+/** Our own certificate is the first that is issued: without its issuer there is nothing to serve with. */
+const assertServable = async ({ policies }: Stores): Promise<void> => {
+  if (policies.current(own.profile)) return
+  throw new Error(
+    'The database knows no issuer of the authority "default", under which Chancery issues its own certificate. Development makes one; production starts once a ceremony has brought one.',
+  )
+}
+
+/** What settings alone do not show. Throws one message that lists all faults. */
+const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
+  const rootKey = join(dataDir, 'offline-root')
+  const faults = [
+    ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
+    ...(await databaseFaults(db)),
+  ]
+  if (faults.length === 0) return
+  throw new Error(['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
 }
 
 /** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
