@@ -97,7 +97,7 @@ const readOrRefuse = async (deps: HttpDeps, caller: Caller, { idempotencyKey, ..
   try {
     return readAsk(ask, false, idempotencyKey)
   } catch (error) {
-    await recordUnreadable(deps, caller, ask, error)
+    await recordUnreadable(deps, caller, { profile: ask.profile, sent: Buffer.from(ask.csr) }, error)
     throw error
   }
 }

@@ -268,16 +268,21 @@ export const issueCounted = async (
   }
 }
 
-/** A request that cannot even be read is a refusal like any other: kept, and counted. */
-export const recordUnreadable = async (deps: HttpDeps, caller: Caller, ask: AskBody, error: unknown): Promise<void> => {
+/** A request that cannot even be read is a refusal like any other: kept, by the digest of what was sent, and counted. */
+export const recordUnreadable = async (
+  deps: HttpDeps,
+  caller: Caller,
+  { profile, sent }: { readonly profile: string; readonly sent: Buffer },
+  error: unknown,
+): Promise<void> => {
   if (!isProblem(error) || error.kind.status >= 500) return
-  deps.metrics.refused(ask.profile, error.code)
+  deps.metrics.refused(profile, error.code)
   await deps.recordRefusal({
     principal: caller.principal,
-    profile: ask.profile,
+    profile,
     code: error.code,
     detail: error.detail,
-    digest: createHash('sha256').update(ask.csr).digest(),
+    digest: createHash('sha256').update(sent).digest(),
     violations: error.options.violations ?? [],
   })
 }
@@ -297,7 +302,9 @@ const readOrRefuse = async (
   try {
     return readAsk(body, isRaw, singleHeader(headers['idempotency-key']))
   } catch (error) {
-    await recordUnreadable(deps, caller, body, error)
+    // The octets of a raw body are one character each (app.ts).
+    const sent = Buffer.from(body.csr, isJson ? 'utf8' : 'latin1')
+    await recordUnreadable(deps, caller, { profile: body.profile, sent }, error)
     throw error
   }
 }
