@@ -123,7 +123,7 @@ export const problems = {
   'db.unavailable': later('The database is not available', 'Send the same request again, with the same Idempotency-Key.'),
   'clock.skewed': later('The clock cannot be trusted', 'Send the same request again; tell the operator if it recurs.'),
   'issuer.unavailable': later('The authority has no active issuer', 'Send the same request again after an operator has activated an issuer.'),
-  'internal': { status: 500, title: 'Internal error', retryable: false, next: 'Report the requestId to the operator.' },
+  internal: { status: 500, title: 'Internal error', retryable: false, next: 'Report the requestId to the operator.' },
 } as const satisfies Readonly<Record<string, ProblemKind>>
 
 export type ProblemCode = keyof typeof problems
@@ -147,5 +147,4 @@ export class Problem extends Error {
   }
 }
 
-export const isProblem = (error: unknown, code?: ProblemCode): error is Problem =>
-  error instanceof Problem && (code === undefined || error.code === code)
+export const isProblem = (error: unknown, code?: ProblemCode): error is Problem => error instanceof Problem && (code === undefined || error.code === code)
