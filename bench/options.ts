@@ -1,0 +1,66 @@
+/** What `npm run bench -- …` takes. */
+import { parseArgs } from 'node:util'
+
+export interface Options {
+  /** Times that the targets take turns. */
+  readonly rounds: number
+  /** Of measuring, for each target in each round and with each number of clients. */
+  readonly seconds: number
+  /** Numbers of connections, each its own row. */
+  readonly clients: readonly number[]
+  /** Names of targets, or undefined for all. */
+  readonly only: readonly string[] | undefined
+  /** Certificates in a scratch database for the search rows; 0: no search rows. */
+  readonly certificates: number
+  readonly generator: 'wrk' | 'node' | undefined
+  /** Writes a CPU profile of the service, and what is in it. Slows it, so the figures are not kept. */
+  readonly profile: boolean
+  /** Flags of Node for the service, beside those of `npm start`: to try them out. */
+  readonly nodeFlags: readonly string[]
+}
+
+/** Throws a sentence. */
+export const parseOptions = (argv: readonly string[]): Options => {
+  const { values } = parseArgs({ args: [...argv], options, allowPositionals: false })
+  const { generator } = values
+  if (generator !== undefined && generator !== 'wrk' && generator !== 'node')
+    throw new Error('--generator is wrk or node')
+  return {
+    rounds: whole('rounds', values.rounds),
+    seconds: whole('seconds', values.seconds),
+    clients: values.clients.split(',').map((text) => whole('clients', text)),
+    only: values.only?.split(','),
+    certificates: values.certificates === '0' ? 0 : whole('certificates', values.certificates),
+    generator,
+    profile: values.profile,
+    nodeFlags: values['node-flags']?.split(' ').filter((flag) => flag !== '') ?? [],
+  }
+}
+
+export const usage = `npm run bench -- [options]
+  --rounds N          times that the targets take turns (5)
+  --seconds N         of measuring, each time (8)
+  --clients N,N,…     connections at once, a row each (32)
+  --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start
+  --certificates N    also searches by name among N certificates in a scratch database
+  --generator NAME    wrk or node (wrk where it is installed)
+  --profile           writes a CPU profile of the service under load; its figures are not kept
+  --node-flags TEXT   further flags of Node for the service; its figures are not kept
+`
+
+const whole = (name: string, text: string): number => {
+  const number = /^\d{1,8}$/.test(text) ? Number(text) : 0
+  if (number < 1) throw new Error(`--${name} takes whole numbers from 1, not ${JSON.stringify(text)}`)
+  return number
+}
+
+const options = {
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '8' },
+  clients: { type: 'string', default: '32' },
+  only: { type: 'string' },
+  certificates: { type: 'string', default: '0' },
+  generator: { type: 'string' },
+  profile: { type: 'boolean', default: false },
+  'node-flags': { type: 'string' },
+} as const

@@ -1,0 +1,274 @@
+/** From what was measured to the table that people read and the JSON that is kept. Medians over the rounds. */
+import type { Floor } from './floor.ts'
+import type { Machine } from './machine.ts'
+import type { Measured } from './measure.ts'
+import type { Options } from './options.ts'
+import type { SearchRow } from './search.ts'
+import { addTotals, meansOf, type Totals } from './stages.ts'
+import { toMarkdown } from './table.ts'
+
+export interface Row {
+  readonly target: string
+  readonly title: string
+  readonly version: string
+  readonly clients: number
+  readonly rounds: readonly Measured[]
+}
+
+export interface Results {
+  readonly at: string
+  readonly machine: Machine
+  readonly options: Options
+  readonly rows: readonly Row[]
+  readonly notRun: readonly string[]
+  readonly floor: Floor | undefined
+  /** Seconds, each from a new data folder. */
+  readonly starts: readonly number[]
+  readonly searches: readonly SearchRow[]
+  /** Octets that one certificate takes in the database, indexes included. */
+  readonly storedOctets: number | undefined
+}
+
+export const renderReport = (results: Results): string =>
+  [
+    `# Benchmark of ${results.at.slice(0, 16).replace('T', ' ')} UTC`,
+    machineText(results),
+    '## Issuance',
+    issuanceTable(results),
+    ...results.notRun.map((line) => `Not run: ${line}`),
+    ...faultText(results),
+    '## Against the bounds',
+    boundsTable(results),
+    ...costs(results),
+    ...(results.searches.length > 0 ? ['## Search by name', searchTable(results.searches)] : []),
+  ].join('\n\n')
+
+/** What is kept: everything, with histograms as means. */
+export const encodeResults = (results: Results): string =>
+  `${JSON.stringify(
+    { ...results, rows: results.rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) })) },
+    (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value),
+    1,
+  )}\n`
+
+export const median = (values: readonly number[]): number => {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1
+    ? (sorted[middle] ?? Number.NaN)
+    : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2
+}
+
+export const hasFaults = ({ rows }: Results): boolean => rows.some(({ rounds }) => rounds.some(isFaulty))
+
+const plainRound = ({ totals, ...rest }: Measured): object => ({
+  ...rest,
+  means: Object.fromEntries(
+    [...totals]
+      .filter(([, { count }]) => count > 0)
+      .map(([key, { count, sum }]) => [key, { count, mean: sum / count }]),
+  ),
+})
+
+const machineText = ({ machine: m, options, rows }: Results): string => {
+  const versions = rows
+    .filter(({ target }) => !target.startsWith('chancery'))
+    .map(({ title, version }) => `${title}: ${version}`)
+  return [
+    `${m.processor}, ${m.cores} cores, ${m.memoryGiB} GiB; ${m.system}, Linux ${m.kernel}; fdatasync of 8 KiB ${m.fdatasync.p50.toFixed(2)} ms (p99 ${m.fdatasync.p99.toFixed(2)}).`,
+    `Chancery ${m.commit}; Node ${m.node.slice(1)}, OpenSSL ${m.openssl}, PostgreSQL ${m.postgres}${versions.map((version) => `; ${version}`).join('')}.`,
+    `Load by ${m.generator} on the same ${m.cores} cores, keep-alive HTTPS, one P-256 request with one DNS name; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${m.loadBefore.toFixed(2)}; other programs took ${(100 * foreignShare(rows, m.cores)).toFixed(1)} % of it meanwhile.`,
+  ].join('\n')
+}
+
+/** What neither the target, PostgreSQL nor the generator used: the kernel's own threads, and whoever else was there. */
+const foreignShare = (rows: readonly Row[], cores: number): number => {
+  const shares = rows.flatMap(({ rounds }) =>
+    rounds.map(
+      ({ processors: p, processorSeconds, seconds }) =>
+        (p.machine - p.main - p.pool - p.engine - p.postgres - processorSeconds) / (seconds * cores),
+    ),
+  )
+  return shares.length === 0 ? 0 : Math.max(0, median(shares))
+}
+
+const issuanceTable = ({ rows }: Results): string =>
+  toMarkdown(
+    [
+      '',
+      'clients',
+      'certificates/s',
+      'spread',
+      'p50 ms',
+      'p99 ms',
+      'max ms',
+      'service MiB',
+      'PostgreSQL MiB',
+      'its buffers',
+      'errors',
+    ],
+    rows.map(({ title, clients, rounds }) => {
+      const of = (pick: (round: Measured) => number): number => median(rounds.map(pick))
+      const rates = rounds.map(({ perSecond }) => perSecond)
+      return [
+        title,
+        clients,
+        rounds.some(isFaulty) ? `failed (${whole(of(({ perSecond }) => perSecond))})` : whole(median(rates)),
+        `${whole(Math.min(...rates))}–${whole(Math.max(...rates))}`,
+        of(({ p50 }) => p50).toFixed(1),
+        of(({ p99 }) => p99).toFixed(1),
+        of(({ max }) => max).toFixed(0),
+        whole(Math.max(...rounds.map(({ memory }) => memory.service))),
+        whole(Math.max(...rounds.map(({ memory }) => memory.postgres))),
+        whole(Math.max(...rounds.map(({ memory }) => memory.buffers))),
+        rounds.reduce(
+          (sum, { statusErrors, socketErrors, timeouts }) => sum + statusErrors + socketErrors + timeouts,
+          0,
+        ),
+      ]
+    }),
+  )
+
+const isFaulty = ({ faults }: Measured): boolean => faults.length > 0
+
+const faultText = ({ rows }: Results): string[] =>
+  rows.flatMap(({ title, clients, rounds }) =>
+    rounds.flatMap(({ faults }, i) =>
+      faults.length > 0 ? [`Failed: ${title}, ${clients} clients, round ${i + 1}: ${faults.join('; ')}.`] : [],
+    ),
+  )
+
+/** DESIGN's rows: what was found beside what must be and what is aimed at. */
+const boundsTable = (results: Results): string => {
+  const { rows, floor, starts } = results
+  const rate = (target: string, clients = 32): number | undefined => {
+    const row = rows.find((each) => each.target === target && each.clients === clients)
+    return row && median(row.rounds.map(({ perSecond }) => perSecond))
+  }
+  const ours = rate('chancery')
+  const against = (peer: string): string | undefined => {
+    const theirs = rate(peer)
+    return ours && theirs ? `${(ours / theirs).toFixed(2)} ×` : undefined
+  }
+  const own = rows.find(({ target, clients }) => target === 'chancery' && clients === 32)?.rounds ?? []
+  const memory = own.map(({ memory: m }) => m.service + m.postgres)
+  const found: readonly (readonly [string, string | undefined, string, string])[] = [
+    ['issuance against cfssl, recording', against('cfssl-recording'), '4 ×', '8 ×'],
+    ['issuance against cfssl, recording nothing', against('cfssl'), '0.5 ×', 'ahead'],
+    ['issuance against step-ca with Badger', against('step-ca'), '1.5 ×', '3 ×'],
+    [
+      floor
+        ? `fraction of the crypto floor (${whole(floor.perSecond)}/s on ${floor.cores} cores)`
+        : 'fraction of the crypto floor',
+      floor && ours ? `${((100 * ours) / floor.perSecond).toFixed(0)} %` : undefined,
+      '27 %',
+      '50 %',
+    ],
+    [
+      'p99 at 32 clients',
+      own.length > 0 ? `${median(own.map(({ p99 }) => p99)).toFixed(1)} ms` : undefined,
+      '< 30 ms',
+      '< 15 ms',
+    ],
+    [
+      'memory, all our processes, without shared buffers',
+      own.length > 0 ? `${whole(Math.max(...memory))} MiB` : undefined,
+      '< 300 MB',
+      '< 200 MB',
+    ],
+    [
+      '`npm start` to the first certificate',
+      starts.length > 0 ? `${median(starts).toFixed(2)} s` : undefined,
+      '< 10 s',
+      '< 4 s',
+    ],
+  ]
+  return toMarkdown(
+    ['', 'found', 'at least', 'aim'],
+    found.map(([what, value, least, aim]) => [what, value ?? 'not run', least, aim]),
+  )
+}
+
+/** Where the time goes: processors by whom, then the stages and statements as our own metrics tell them. */
+const costs = ({ rows, floor, machine, storedOctets }: Results): string[] => [
+  '## Processor time for each certificate, µs',
+  toMarkdown(
+    [
+      '',
+      'clients',
+      'main thread',
+      'verifying threads',
+      'GC and compiler',
+      'PostgreSQL',
+      'load generator',
+      'kernel and others',
+      'idle',
+    ],
+    rows.map(({ title, clients, rounds }) => [
+      title,
+      clients,
+      ...processorCells(rounds, machine.cores).map((cell) => whole(cell)),
+    ]),
+  ),
+  ...(floor
+    ? [
+        `One core alone: import ${floor.importing.toFixed(1)} µs, verify ${floor.verifying.toFixed(1)} µs, sign ${floor.signing.toFixed(1)} µs.`,
+      ]
+    : []),
+  ...(storedOctets === undefined
+    ? []
+    : [`One certificate takes ${whole(storedOctets)} octets in the database, all records and indexes.`]),
+  ...rows.filter(({ rounds }) => rounds.some(({ totals }) => totals.size > 0)).flatMap(stageText),
+]
+
+const processorCells = (rounds: readonly Measured[], cores: number): number[] => {
+  const of = (pick: (round: Measured) => number): number =>
+    median(rounds.map((round) => (1e6 * pick(round)) / round.requests))
+  return [
+    of(({ processors: p }) => p.main),
+    of(({ processors: p }) => p.pool),
+    of(({ processors: p }) => p.engine),
+    of(({ processors: p }) => p.postgres),
+    of(({ processorSeconds }) => processorSeconds),
+    of(({ processors: p, processorSeconds }) =>
+      Math.max(0, p.machine - p.main - p.pool - p.engine - p.postgres - processorSeconds),
+    ),
+    of(({ processors: p, seconds }) => Math.max(0, seconds * cores - p.machine)),
+  ]
+}
+
+const stageText = ({ title, clients, rounds }: Row): string[] => {
+  const totals = rounds.map(({ totals }) => totals).reduce(addTotals)
+  const issued = rounds.reduce((sum, { requests }) => sum + requests, 0)
+  return [
+    `### Stages: ${title}, ${clients} clients`,
+    toMarkdown(
+      ['stage', 'mean ms'],
+      meansOf(totals, 'chancery_stage_seconds').map(({ label, mean }) => [label, (mean * 1e3).toFixed(3)]),
+    ),
+    toMarkdown(['statement', 'mean ms', 'for so many certificates'], statementRows(totals, issued)),
+  ]
+}
+
+const statementRows = (totals: Totals, issued: number): (string | number)[][] => [
+  ...meansOf(totals, 'chancery_database_seconds').map(({ label, mean, count }) => [
+    label,
+    (mean * 1e3).toFixed(2),
+    (issued / count).toFixed(1),
+  ]),
+  ...meansOf(totals, 'chancery_batch_size').map(({ label, mean }) => [`batch: ${label}`, '', mean.toFixed(1)]),
+]
+
+const searchTable = (searches: readonly SearchRow[]): string =>
+  toMarkdown(
+    ['', 'certificates', 'found', 'p50 ms', 'p99 ms'],
+    searches.map(({ title, certificates, found, p50, p99 }) => [
+      title,
+      whole(certificates),
+      found,
+      p50.toFixed(2),
+      p99.toFixed(2),
+    ]),
+  )
+
+const whole = (value: number): string => Math.round(value).toLocaleString('en')

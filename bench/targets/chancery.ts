@@ -1,0 +1,89 @@
+/** Chancery as `npm start` runs it: a process of its own, the default settings, its log in a file. */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { countBy, type DatabaseUrls, type Place } from '../place.ts'
+import { freePort, start, untilReady } from '../process.ts'
+import { call } from '../request.ts'
+import { assertCertificate } from '../sample.ts'
+import type { SampleRequest, Target } from './target.ts'
+
+export interface ChanceryOptions {
+  readonly place: Place
+  readonly sample: SampleRequest
+  readonly nodeFlags?: readonly string[]
+  readonly name?: string
+}
+
+export const openChancery = async ({
+  place,
+  sample,
+  nodeFlags = [],
+  name = 'chancery',
+}: ChanceryOptions): Promise<Target> => {
+  const database = await place.createDatabase(name)
+  const data = await place.makeFolder(name)
+  const [port, publicPort] = [await freePort(), await freePort()]
+  const url = `https://127.0.0.1:${port}`
+  const program = await start({
+    command: process.execPath,
+    // As in tools/setup.mjs.
+    args: ['--disable-proto=delete', ...nodeFlags, mainFile, 'serve'],
+    env: environmentOf({ data, port, publicPort, database }),
+    cwd: place.folder,
+    log: join(place.folder, `${name}.log`),
+  })
+  const ca = (): Promise<string> => readFile(join(data, 'root.pem'), 'utf8')
+  await untilReady(program, async () => (await call({ url: `${url}/readyz`, ca: await ca() })).status === 200)
+  const token = (await readFile(join(data, 'admin.token'), 'utf8')).trim()
+  const issuer = await readFile(join(data, 'bundles', 'default.pem'), 'utf8')
+  const root = await ca()
+  const authorization = { authorization: `Bearer ${token}` }
+  return {
+    name,
+    title: 'Chancery',
+    version: '0.1.0',
+    url: `${url}/v1/certificates`,
+    ca: root,
+    headers: { ...authorization, 'content-type': 'application/json' },
+    body: JSON.stringify({ csr: sample.pem, profile: 'server' }),
+    pid: program.pid,
+    database,
+    assertIssued: (status, text) => {
+      if (status !== 201) throw new Error(`Chancery answers ${status}: ${text}`)
+      assertCertificate(JSON.parse(text).certificate, sample.name, issuer)
+    },
+    recorded: () => countBy(database.superuserUrl, 'select count(*) from certificates'),
+    metrics: async () => (await call({ url: `${url}/metrics`, ca: root, headers: authorization })).text,
+    close: () => program.stop(),
+  }
+}
+
+/** The same server, each request with an Idempotency-Key of its own: one look-up more, and a unique index to keep. */
+export const withKeys = (target: Target): Target => ({
+  ...target,
+  name: `${target.name}-keys`,
+  title: 'Chancery, with Idempotency-Key',
+  keyed: true,
+  close: async () => {},
+})
+
+const environmentOf = ({
+  data,
+  port,
+  publicPort,
+  database,
+}: {
+  data: string
+  port: number
+  publicPort: number
+  database: DatabaseUrls
+}): Record<string, string> => ({
+  CHANCERY_DATA: data,
+  CHANCERY_LISTEN: `127.0.0.1:${port}`,
+  CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
+  CHANCERY_DATABASE_URL: database.servingUrl,
+  CHANCERY_MIGRATION_URL: database.ownerUrl,
+})
+
+const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
