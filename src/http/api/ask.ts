@@ -4,7 +4,7 @@ import type { Static } from 'typebox'
 import type { IssueInput } from '../../ca/issuance.ts'
 import { Problem } from '../../errors.ts'
 import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
-import { parsePem } from '../../x509/pem.ts'
+import { parsePem, parseRawBody } from '../../x509/pem.ts'
 import type { Ask, AskedNames } from './schemas.ts'
 import { parseDuration } from './views.ts'
 
@@ -20,7 +20,7 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
   }
   const validity = ask.validity === undefined ? undefined : parseDuration(ask.validity)
   return {
-    csr: isRaw ? readRaw(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),
+    csr: isRaw ? parseRawBody(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),
     profile: ask.profile,
     ...(idempotencyKey !== undefined && { idempotencyKey }),
     ...(validity !== undefined && { validity }),
@@ -28,17 +28,6 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
     ...(ask.keyUsage && { keyUsage: ask.keyUsage }),
     ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage }),
   }
-}
-
-/** RFC 5967 has DER in application/pkcs10; some clients put it into base64 on the way. */
-const readRaw = (octets: string): Buffer => {
-  if (octets.charCodeAt(0) === sequenceTag) return Buffer.from(octets, 'latin1')
-  const text = octets.replaceAll(/\r?\n/g, '')
-  const der = Buffer.from(text, 'base64')
-  // What Node skips or pads comes back differently: strict base64 only (RFC 4648 3.3, 3.5).
-  if (der.length === 0 || der.toString('base64') !== text)
-    throw new Problem('csr.pem', 'The body is neither DER nor strict base64 of it.')
-  return der
 }
 
 const readNames = (names: Static<typeof AskedNames>): readonly Name[] => {
@@ -49,4 +38,3 @@ const readNames = (names: Static<typeof AskedNames>): readonly Name[] => {
 
 const kinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
 const keyPattern = /^[\x21-\x7e]{1,128}$/
-const sequenceTag = 0x30
