@@ -1,4 +1,4 @@
-/** Writes docs/errors.md from the table of problems; `npm run docs`. The tests compare the file with what this makes. */
+/** Writes docs/errors.md from the table of problems; `node tools/errors.ts`. The tests compare the file with what this makes. */
 import { writeFile } from 'node:fs/promises'
 
 import { type ProblemCode, type ProblemKind, problems } from '../src/errors.ts'
