@@ -76,12 +76,14 @@ export const openStores = async (deps: StoresDeps) => {
   const random = deps.random ?? pooledRandom()
   const newId = deps.newId ?? timeOrderedIds(clock, random)
   const { poolSize, preparedStatements } = config.database
+  const metrics = openMetrics(new Registry())
   const db = openDatabase({
     url: deps.databaseUrl,
     max: poolSize,
     log,
     applicationName: 'chancery',
     preparedStatements,
+    observe: metrics.query,
   })
   await assertMigrated(db)
   const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
@@ -96,14 +98,13 @@ export const openStores = async (deps: StoresDeps) => {
     canonical: (profile) => canonicalDocument(profile.document),
   })
   const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
-  return { db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
+  return { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
 }
 
 /** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
 export const openService = async (stores: Stores, openKey: OpenKey): Promise<Service> => {
-  const { db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
+  const { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
   const { limits } = config
-  const metrics = openMetrics(new Registry())
   const issuers = await openIssuers(stores, openKey, metrics)
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })

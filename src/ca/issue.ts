@@ -119,14 +119,14 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
     intent,
     signature,
     event: {
-      type: 'certificate.issued',
-      serial: intent.serial.toString('hex'),
       certificate: certificate.toString('base64'),
       issuer: issuer.name,
+      plan: intent.plan.toString('hex'),
       principal: caller.principal,
       profile: intent.profile,
       request: request.digest.toString('hex'),
-      plan: intent.plan.toString('hex'),
+      serial: intent.serial.toString('hex'),
+      type: 'certificate.issued',
     },
     subject: formatSubject(plan.subject),
     names: plan.names,
@@ -194,7 +194,7 @@ const requestDigest = ({
   keyUsage = null,
   extendedKeyUsage = null,
 }: Unset<IssueInput>): Buffer =>
-  sha256(canonicalJson({ csr: sha256(csr).toString('hex'), profile, validity, names, keyUsage, extendedKeyUsage }))
+  sha256(canonicalJson({ csr: sha256(csr).toString('hex'), extendedKeyUsage, keyUsage, names, profile, validity }))
 
 /** What was not asked is null in the digest. */
 type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
@@ -325,14 +325,14 @@ const planDigest = (plan: Plan): Buffer =>
   sha256(
     canonicalJson({
       authority: plan.authority,
-      profile: plan.profile,
-      subject: plan.subject,
-      names: plan.names,
-      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
+      extendedKeyUsage: plan.extendedKeyUsage,
       key: plan.key.sha256.toString('hex'),
       keyUsage: plan.keyUsage,
-      extendedKeyUsage: plan.extendedKeyUsage,
+      names: plan.names,
+      profile: plan.profile,
       revocation: plan.revocation,
+      subject: plan.subject,
+      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
     }),
   )
 

@@ -105,7 +105,7 @@ const compile = (written: ProfileDocument, version: number): Profile => {
     sha256,
     authority,
     document,
-    reference: Object.freeze({ name, version, sha256 }),
+    reference: Object.freeze({ name, sha256, version }),
     validity: {
       default: parseDuration(validity.default),
       max: parseDuration(validity.max),

@@ -100,7 +100,8 @@ export type RollEvent =
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
 export const encodeEntry = (event: RollEvent, time: Date): string => {
-  const entry = canonicalJson({ ...event, time: time.toISOString(), v: 1 })
+  const { type, ...rest } = event
+  const entry = canonicalJson({ ...rest, time: time.toISOString(), type, v: 1 })
   if (utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${event.type} exceeds ${maxEntryOctets} octets`)
   return entry

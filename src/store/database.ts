@@ -54,6 +54,8 @@ export interface DatabaseOptions {
   readonly log: Log
   /** Shown in pg_stat_activity. */
   readonly applicationName: string
+  /** Told of every statement: its name, or `other`. */
+  readonly observe?: (statement: string, seconds: number, failed: boolean) => void
   /** Off behind a transaction pooler; default on. */
   readonly preparedStatements?: boolean
 }
@@ -61,6 +63,7 @@ export interface DatabaseOptions {
 /** Opens the pool. Connects on first use: an unreachable server is the first statement's `db.unavailable`. */
 export const openDatabase = (options: DatabaseOptions): Database => {
   const prepared = options.preparedStatements ?? true
+  const { observe = () => {} } = options
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.max,
@@ -74,6 +77,18 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   pool.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
   // One that dies while in use fails its statement, and is emitted as well.
   pool.on('connect', (client) => client.on('error', () => {}))
+
+  const runOn: Run = async (client, statement, values) => {
+    const start = performance.now()
+    let failed = true
+    try {
+      const result = await run(client, statement, values, prepared)
+      failed = false
+      return result as never
+    } finally {
+      observe(statement.name ?? 'other', (performance.now() - start) / 1000, failed)
+    }
+  }
 
   const connect = async (): Promise<pg.PoolClient> => {
     try {
@@ -101,7 +116,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       let broken = true
       try {
         await run(client, begin)
-        const value = await work({ query: (statement, values) => run(client, statement, values, prepared) })
+        const value = await work({ query: (statement, values) => runOn(client, statement, values) as never })
         await runCommit(client)
         broken = false
         return value
@@ -150,6 +165,8 @@ export const constraintOf = (error: unknown): string | undefined => {
   const cause = causeOf(error)
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined
 }
+
+type Run = (client: pg.PoolClient, statement: Statement, values?: readonly unknown[]) => Promise<Result<unknown>>
 
 const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
 

@@ -15,9 +15,10 @@ import type {
 } from '../ca/records.ts'
 import { Problem, type Violation } from '../errors.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
+import { formatIp, parseIp } from '../x509/addresses.ts'
 import type { Database } from './database.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
-import { reversed } from './names.ts'
+import { reversed, searchKey } from './names.ts'
 import type { EntryCodec } from './roll.ts'
 
 export interface RecordsDeps {
@@ -86,44 +87,73 @@ const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = 
   revoked: 'false',
 }
 
+/** A certificate with several names below a suffix is found once, by the first of them, so more may be read than shown. */
 const searchCertificates = async (
   deps: RecordsDeps,
   filter: CertificateFilter,
-  page: PageRequest,
+  { limit, cursor }: PageRequest,
 ): Promise<Page<CertificateRecord>> => {
-  const parameters = openParameters()
-  const { p } = parameters
+  const range = filter.name === undefined ? undefined : nameRange(filter.name)
+  let after = readCursor(cursor, filter, range ? [isStorable, isWhole] : [isWhole])
+  const found: CertificateRow[] = []
+  for (;;) {
+    const rows = await selectCertificates(deps, { filter, range, after }, limit + 1)
+    found.push(...rows.filter((row) => range === undefined || firstName(deps, row, range) === row.name))
+    const last = rows.at(-1)
+    if (last === undefined || rows.length <= limit || found.length > limit) break
+    after = keysetOf(last)
+  }
+  return pageOf(found, limit, {
+    item: (row) => certificateOf(deps, row),
+    cursor: (row) => writeCursor(keysetOf(row), filter),
+  })
+}
+
+const keysetOf = ({ name, entry }: CertificateRow): Keyset => (name === null ? [entry] : [name, entry])
+
+interface CertificateQuery {
+  readonly filter: CertificateFilter
+  readonly range: NameRange | undefined
+  readonly after: Keyset | undefined
+}
+
+const selectCertificates = async (
+  { db }: RecordsDeps,
+  { filter, range, after }: CertificateQuery,
+  limit: number,
+): Promise<readonly CertificateRow[]> => {
+  const { p, values } = openParameters()
   const conditions = conditionsOf(certificateConditions, filter, p)
-  const after = readCursor(page.cursor, filter)
-  const named = filter.name === undefined ? undefined : nameRange(filter.name)
-  if (named)
+  if (range)
     conditions.push(
-      named.low === named.high ? `n.name = ${p(named.low)}` : `n.name >= ${p(named.low)} and n.name < ${p(named.high)}`,
+      range.low === range.high ? `n.name = ${p(range.low)}` : `n.name >= ${p(range.low)} and n.name < ${p(range.high)}`,
     )
   if (after)
     conditions.push(
-      named ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`,
+      range ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`,
     )
-
   const text = `
     with page as (
-      select c.*${named ? ', n.name' : ', null::text as name'}
-      from ${named ? 'certificate_names n join certificates c on c.serial = n.serial' : 'certificates c'}
+      select c.*${range ? ', n.name' : ', null::text as name'}
+      from ${range ? 'certificate_names n join certificates c on c.serial = n.serial' : 'certificates c'}
       where ${conditions.join(' and ') || 'true'}
-      order by ${named ? 'n.name, n.entry desc' : 'c.entry desc'}
-      limit ${page.limit + 1}
+      order by ${range ? 'n.name, n.entry desc' : 'c.entry desc'}
+      limit ${limit}
     )
     select page.*, page.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
       s.certificate as issuer_certificate, s.chain as issuer_chain
     from page join intents i on i.serial = page.serial join outcomes o on o.serial = page.serial
       join issuers s on s.name = page.issuer
-    order by ${named ? 'page.name, page.entry desc' : 'page.entry desc'}`
-  const { rows } = await deps.db.query<CertificateRow>({ text }, parameters.values)
-  return pageOf(rows, page.limit, {
-    item: (row) => certificateOf(deps, row),
-    cursor: (row) => writeCursor(row.name === null ? [row.entry] : [row.name, row.entry], filter),
-  })
+    order by ${range ? 'page.name, page.entry desc' : 'page.entry desc'}`
+  return (await db.query<CertificateRow>({ text }, values)).rows
 }
+
+/** The first name of a certificate in the range, as it is kept. */
+const firstName = ({ codec, namesOf }: RecordsDeps, row: CertificateRow, { low, high }: NameRange): string =>
+  namesOf(codec.certificate(row.tbs, row.signature))
+    .map(searchKey)
+    .filter((name) => name === low || (name > low && name < high))
+    .sort()[0] ?? ''
 
 const certificateOf = (deps: RecordsDeps, row: CertificateRow): CertificateRecord => {
   const certificate = deps.codec.certificate(row.tbs, row.signature)
@@ -145,23 +175,36 @@ const certificateOf = (deps: RecordsDeps, row: CertificateRow): CertificateRecor
   }
 }
 
+interface NameRange {
+  readonly low: string
+  /** Itself left out, unless it is `low`: then that one name is meant. */
+  readonly high: string
+}
+
 /** One name, or all below a suffix: labels are reversed, so that these are one range (`com.example.` to `com.example/`). */
-const nameRange = (name: string): { readonly low: string; readonly high: string } => {
+const nameRange = (name: string): NameRange => {
   const wanted = name.toLowerCase()
   if (wanted.startsWith('*.')) return { low: `${reversed(wanted.slice(2))}.`, high: `${reversed(wanted.slice(2))}/` }
-  const key = isDnsLike(wanted) ? reversed(wanted) : name
+  const key = exactKey(name)
   return { low: key, high: key }
 }
 
-/** Addresses, URIs and mail addresses are kept as they are. */
-const isDnsLike = (name: string): boolean => !/[:/@]/.test(name) && !/^[0-9.]+$/.test(name)
+/** A name in the normal form in which it is kept, whatever kind it is. */
+const exactKey = (name: string): string => {
+  const address = parseIp(name)
+  if (address) return formatIp(address)
+  if (/[:/]/.test(name)) return name
+  const at = name.lastIndexOf('@')
+  return at < 0 ? reversed(name.toLowerCase()) : name.slice(0, at) + name.slice(at).toLowerCase()
+}
 
 // Refusals ------------------------------------------------------------------------------------------------------------
 
 interface RefusalRow {
   readonly id: string
   readonly at: Date
-  readonly at_exact: string
+  /** Microseconds since 1970: a Date would lose three digits. */
+  readonly at_exact: number
   readonly principal: string
   readonly profile: string | null
   readonly code: string
@@ -185,10 +228,13 @@ const searchRefusals = async (
 ): Promise<Page<RefusalRecord>> => {
   const { p, values } = openParameters()
   const conditions = conditionsOf(refusalConditions, filter, p)
-  const after = readCursor(page.cursor, filter)
-  if (after) conditions.push(`(at, id) < (${p(after[0])}::timestamptz, ${p(after[1])}::uuid)`)
+  const after = readCursor(page.cursor, filter, [isWhole, isUuid])
+  if (after)
+    conditions.push(
+      `(at, id) < (timestamptz 'epoch' + ${p(after[0])}::bigint * interval '1 microsecond', ${p(after[1])}::uuid)`,
+    )
   const text = `
-    select id, at, at::text as at_exact, principal, profile, code, detail, digest, violations from refusals
+    select id, at, (extract(epoch from at) * 1000000)::bigint as at_exact, principal, profile, code, detail, digest, violations from refusals
     where ${conditions.join(' and ') || 'true'}
     order by at desc, id desc limit ${page.limit + 1}`
   const { rows } = await db.query<RefusalRow>({ text }, values)
@@ -225,7 +271,7 @@ const eventConditions: Conditions<EventFilter> = {
 const searchEvents = async (deps: RecordsDeps, filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>> => {
   const { p, values } = openParameters()
   const conditions = conditionsOf(eventConditions, filter, p)
-  const after = readCursor(page.cursor, filter)
+  const after = readCursor(page.cursor, filter, [isWhole])
   if (after) conditions.push(`e.index > ${p(after[0])}::bigint`)
   const text = `
     select e.index, e.time, e.leaf_hash, e.body, e.serial, i.tbs, o.signature, i.plan, i.issuer, i.profile, i.profile_version,
@@ -278,6 +324,7 @@ const openParameters = (): { readonly values: unknown[]; readonly p: Parameter }
 const conditionsOf = <F extends object>(table: Conditions<F>, filter: F, p: Parameter): string[] =>
   (Object.keys(filter) as (keyof F)[]).flatMap((field) => {
     const value = filter[field]
+    if (typeof value === 'string' && !isStorable(value)) return 'false'
     const condition =
       value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
     return condition ?? []
@@ -301,25 +348,38 @@ type Keyset = readonly (string | number)[]
 const writeCursor = (keyset: Keyset, filter: object): string =>
   Buffer.from(JSON.stringify([tagOf(filter), ...keyset])).toString('base64url')
 
-/** Undefined without a cursor. Throws `request.cursor` for one that is not ours, or of other filters. */
-const readCursor = (cursor: string | undefined, filter: object): Keyset | undefined => {
+/**
+ * Undefined without a cursor. Throws `request.cursor` for one that is not ours, or of other filters: whoever makes one up
+ * gets no further than `shape`, one test for each part of the keyset.
+ */
+const readCursor = (
+  cursor: string | undefined,
+  filter: object,
+  shape: readonly ((part: unknown) => boolean)[],
+): Keyset | undefined => {
   if (cursor === undefined) return undefined
   const [tag, ...keyset] = decodeCursor(cursor)
-  if (tag !== tagOf(filter) || keyset.length === 0)
-    throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
-  return keyset as Keyset
+  if (tag !== tagOf(filter)) throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
+  if (keyset.length === shape.length && shape.every((test, i) => test(keyset[i]))) return keyset as Keyset
+  throw notOurs()
 }
 
 const decodeCursor = (cursor: string): readonly unknown[] => {
   try {
     const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
-    if (Array.isArray(value) && value.every((part) => typeof part === 'string' || typeof part === 'number'))
-      return value
+    if (Array.isArray(value)) return value
   } catch {
     // Told below, like every other cursor that is not ours.
   }
-  throw new Problem('request.cursor', 'This is not a cursor of this service.')
+  throw notOurs()
 }
+
+const notOurs = (): Problem => new Problem('request.cursor', 'This is not a cursor of this service.')
+
+const isWhole = (part: unknown): boolean => Number.isSafeInteger(part) && (part as number) >= 0
+const isUuid = (part: unknown): boolean => typeof part === 'string' && uuidForm.test(part)
+/** PostgreSQL's text holds no NUL and no lone surrogate, so nothing that is kept has one. */
+const isStorable = (part: unknown): boolean => typeof part === 'string' && !part.includes('\0') && part.isWellFormed()
 
 const tagOf = (filter: object): string => {
   const set = Object.entries(filter).filter(([, value]) => value !== undefined)
@@ -330,3 +390,4 @@ const tagOf = (filter: object): string => {
 }
 
 const selectAuthorities = { text: 'select name from authorities order by name' }
+const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
