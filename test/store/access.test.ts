@@ -1,0 +1,237 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import pg from 'pg'
+import t from 'tap'
+
+import { isSecret, newSecret } from '../../src/store/access.ts'
+import { openTestStores } from './stores.ts'
+
+const { stores, open, service } = await openTestStores(t)
+const { access } = stores
+const by = 'admin'
+const invalid = { code: 'auth.invalid', detail: 'This token is unknown, expired or revoked.' }
+
+const employ = async (name: string, role?: 'admin' | 'auditor') => {
+  await access.createPrincipal(name, by)
+  const grant = role && (await access.createGrant({ principal: name, role, profiles: null, names: null }, by))
+  const token = await access.createToken({ principal: name, label: 'test', expiresAt: null }, by)
+  return { token, grant }
+}
+
+t.test('a token is chy_, 256 random bits and a checksum, and is kept as its SHA-256 only', async (t) => {
+  const secret = newSecret(randomBytes)
+  t.match(secret, /^chy_[A-Za-z0-9_-]{49}$/)
+  t.ok(isSecret(secret))
+  const seen = new Set(Array.from({ length: 1000 }, () => newSecret(randomBytes)))
+  t.equal(seen.size, 1000)
+  const { token } = await employ('hashed')
+  const { rows } = await stores.db.query<{ sha256: Buffer; row: string }>(
+    { text: 'select sha256, t::text as row from tokens t where id = $1' },
+    [token.id],
+  )
+  t.same(rows[0]?.sha256, createHash('sha256').update(token.secret).digest())
+  t.notOk(rows[0]?.row.includes(token.secret.slice(4, 20)))
+  t.notOk((await access.listTokens('hashed')).some((listed) => 'secret' in listed))
+})
+
+t.test('a token with any one character changed is not a token', async (t) => {
+  const secret = newSecret(randomBytes)
+  for (let i = 0; i < secret.length; i++) {
+    const other = secret[i] === 'A' ? 'B' : 'A'
+    t.notOk(isSecret(secret.slice(0, i) + other + secret.slice(i + 1)), `character ${i}`)
+  }
+  for (const text of ['', secret.slice(1), `${secret}=`, ` ${secret}`, secret.toUpperCase()]) t.notOk(isSecret(text))
+})
+
+t.test('nothing in a token acts as a pattern or breaks the query', async (t) => {
+  const { token } = await employ('target')
+  t.equal((await access.authenticate(token.secret)).principal, 'target')
+  const checksum = (body: string): string =>
+    createHash('sha256').update('chy_').update(body).digest('base64url').slice(0, 6)
+  const whole = (body: string): string => `chy_${body}${checksum(body)}`
+  const body = token.secret.slice(4, -6)
+  const fuzz = ['*', '%', '_', "'", '\0', '\\', '"', ';', '$1', '\n', '\u00e9', '\ud800']
+  for (const mark of fuzz) {
+    await t.rejects(access.authenticate(mark), invalid)
+    await t.rejects(access.authenticate(mark + token.secret.slice(mark.length)), invalid)
+    await t.rejects(access.authenticate(token.secret.slice(0, -mark.length) + mark), invalid)
+    const good = whole((body.slice(0, 43 - mark.length) + mark).slice(0, 43))
+    t.ok(isSecret(good), 'a right checksum, so that it is looked up')
+    await t.rejects(access.authenticate(good), invalid, JSON.stringify(mark))
+  }
+  await t.rejects(access.authenticate(whole('%'.repeat(43))), invalid)
+  await t.rejects(access.authenticate(whole('_'.repeat(43))), invalid)
+  await t.rejects(access.authenticate(newSecret(randomBytes)), invalid, 'unknown')
+})
+
+t.test('a token that is revoked stops at once here, and within two seconds elsewhere', async (t) => {
+  const other = await open()
+  const { token } = await employ('revoked')
+  await access.authenticate(token.secret)
+  await other.access.authenticate(token.secret)
+  await access.revokeToken(token.id, by)
+  await t.rejects(access.authenticate(token.secret), invalid)
+  await sleep(2_050)
+  await t.rejects(other.access.authenticate(token.secret), invalid)
+  await access.revokeToken(token.id, by)
+  t.ok((await access.listTokens('revoked'))[0]?.revokedAt, 'revoking again changes nothing')
+  await t.rejects(access.revokeToken('00000000-0000-4000-8000-000000000000', by), { code: 'token.not_found' })
+})
+
+t.test('a token works until it expires, and not a moment longer', async (t) => {
+  await access.createPrincipal('brief', by)
+  const expiresAt = new Date(Date.now() + 700)
+  const { secret } = await access.createToken({ principal: 'brief', label: 'brief', expiresAt }, by)
+  t.equal((await access.authenticate(secret)).principal, 'brief')
+  await sleep(expiresAt.getTime() - Date.now() + 150)
+  await t.rejects(access.authenticate(secret), invalid)
+})
+
+t.test('a principal that was disabled is nobody, for good', async (t) => {
+  const { token } = await employ('leaver', 'auditor')
+  await access.authenticate(token.secret)
+  await access.disablePrincipal('leaver', by)
+  await access.disablePrincipal('leaver', by)
+  await t.rejects(access.authenticate(token.secret), invalid)
+  const grant = { principal: 'leaver', role: 'auditor', profiles: null, names: null } as const
+  await t.rejects(access.createGrant(grant, by), { code: 'principal.not_found' })
+  await t.rejects(access.createToken({ principal: 'leaver', label: 'x', expiresAt: null }, by), {
+    code: 'principal.not_found',
+  })
+  await t.rejects(access.createPrincipal('leaver', by), { code: 'state.exists' })
+  t.ok((await access.readPrincipal('leaver')).disabledAt)
+  await t.rejects(access.disablePrincipal('nobody', by), { code: 'principal.not_found' })
+})
+
+t.test('a grant holds from its making to its revocation, and every change is on the roll', async (t) => {
+  const { token, grant } = await employ('granted', 'auditor')
+  t.match((await access.authenticate(token.secret)).grants, [{ role: 'auditor', profiles: null, names: null }])
+  const names = { dns: { allow: ['*.example.com'] } }
+  const requester = { principal: 'granted', role: 'requester', profiles: ['server'], names } as const
+  const narrow = await access.createGrant(requester, by)
+  t.match((await access.authenticate(token.secret)).grants, [
+    { role: 'auditor' },
+    { role: 'requester', profiles: ['server'], names },
+  ])
+  await access.revokeGrant(grant?.id ?? '', by)
+  await access.revokeGrant(grant?.id ?? '', by)
+  t.same(
+    (await access.authenticate(token.secret)).grants.map(({ id }) => id),
+    [narrow.id],
+  )
+  t.same(
+    (await access.listGrants('granted')).map(({ id }) => id),
+    [narrow.id],
+  )
+  const { items } = await stores.records.events({ type: 'grant.changed' }, { limit: 1000 })
+  const told = items.map(({ entry }) => JSON.parse(entry)).filter(({ principal }) => principal === 'granted')
+  t.same(
+    told.map(({ change, role }) => [change, role]),
+    [
+      ['created', 'auditor'],
+      ['created', 'requester'],
+      ['revoked', 'auditor'],
+    ],
+    'once each: what changes nothing is no event',
+  )
+})
+
+t.test('of two administrators who take each other down at once, from two replicas, one stays', async (t) => {
+  const replicas = [access, (await open()).access] as const
+  const admins = async (): Promise<number> => {
+    const { rows } = await stores.db.query<{ n: number }>({
+      text: `select count(distinct g.principal)::integer as n from grants g join tokens t using (principal)
+        where g.role = 'admin' and not exists (select from grant_revocations r where r.grant_id = g.id)
+          and not exists (select from principal_closures c where c.principal = g.principal)
+          and not exists (select from token_revocations r where r.token = t.id)`,
+    })
+    return rows[0]?.n ?? 0
+  }
+  // The administrator of the bootstrap goes first; then there are always the two.
+  let [keeper, ...rest] = [await employ('admin-0', 'admin')]
+  t.equal(rest.length, 0)
+  await access.disablePrincipal('admin', 'admin-0')
+  let name = 'admin-0'
+  const ways = ['grant', 'token', 'principal'] as const
+  for (const [round, [first, second]] of ways.flatMap((a) => ways.map((b) => [a, b] as const)).entries()) {
+    const rivalName = `admin-${round + 1}`
+    const rival = await employ(rivalName, 'admin')
+    const strike = (
+      on: (typeof replicas)[number],
+      way: (typeof ways)[number],
+      victim: typeof rival,
+      victimName: string,
+    ) => {
+      if (way === 'grant') return on.revokeGrant(victim.grant?.id ?? '', by)
+      return way === 'token' ? on.revokeToken(victim.token.id, by) : on.disablePrincipal(victimName, by)
+    }
+    const outcomes = await Promise.allSettled([
+      strike(replicas[0], first, rival, rivalName),
+      strike(replicas[1], second, keeper, name),
+    ])
+    const lost = outcomes.filter(({ status }) => status === 'rejected')
+    t.equal(lost.length, 1, `${first} against ${second}`)
+    t.match(lost[0], { reason: { code: 'profile.lockout' } })
+    t.equal(await admins(), 1)
+    if (outcomes[1]?.status === 'fulfilled') [keeper, name] = [rival, rivalName]
+  }
+  t.equal((await replicas[1].authenticate(keeper.token.secret)).principal, name, 'the one who stays can act')
+})
+
+t.test('whoever serves cannot change or remove a record, and neither can the owner', async (t) => {
+  const [serving, owner] = [service.database.servingUrl, service.database.ownerUrl].map(
+    (connectionString) => new pg.Client({ connectionString }),
+  ) as [pg.Client, pg.Client]
+  await Promise.all([serving.connect(), owner.connect()])
+  t.teardown(() => Promise.all([serving.end(), owner.end()]))
+  const codeOf = (client: pg.Client, sql: string): Promise<string> =>
+    client.query(sql).then(
+      () => 'done',
+      (error: { code: string }) => error.code,
+    )
+  const { rows } = await owner.query<{ table: string; column: string }>(`
+    select c.relname as table, (select attname from pg_attribute a where a.attrelid = c.oid and attnum > 0 and attidentity = '' order by attnum limit 1) as column
+    from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') order by 1`)
+  const mutable = new Set(['roll', 'reconciled', 'token_uses', 'schema_migrations'])
+  const records = rows.filter(({ table }) => !mutable.has(table))
+  t.ok(records.length >= 18, records.map(({ table }) => table).join())
+  for (const { table, column } of records) {
+    const { rows: counted } = await owner.query<{ n: number }>(`select count(*)::integer as n from ${table}`)
+    for (const sql of [
+      `update ${table} set ${column} = ${column}`,
+      `delete from ${table}`,
+      `truncate ${table} cascade`,
+    ]) {
+      t.equal(await codeOf(serving, sql), '42501', `serving: ${sql}`)
+      // A trigger for each row has nothing to refuse in an empty table; and a month of refusals is the owner's to end.
+      const ownersToEnd = table.startsWith('refusals_')
+      const harmless = sql.startsWith('truncate') ? ownersToEnd : counted[0]?.n === 0
+      t.equal(await codeOf(owner, sql), harmless ? 'done' : '23001', `owner: ${sql}`)
+    }
+  }
+  for (const sql of [
+    'insert into roll values (1, 0, now())',
+    'delete from roll',
+    'truncate roll',
+    'insert into reconciled values (1, now())',
+    'delete from token_uses',
+    'update roll set id = 1',
+    'update token_uses set token = token',
+    `insert into schema_migrations select * from schema_migrations`,
+    'drop table entries',
+    'alter table entries disable trigger all',
+    'create table mine (id integer)',
+    `select maintain_refusals('0 days')`,
+    `select grant_serving('chancery')`,
+  ])
+    t.equal(await codeOf(serving, sql), '42501', `serving: ${sql}`)
+  for (const sql of [
+    'update roll set size = size - 1',
+    `update roll set time = time - interval '1 ms'`,
+    'delete from roll',
+    'truncate roll',
+  ])
+    t.equal(await codeOf(owner, sql), '23001', `owner: ${sql}`)
+  t.equal(await codeOf(serving, 'update roll set size = 0'), '23001', 'serving: the head never goes back')
+})

@@ -1,0 +1,78 @@
+/** Stores over the database of a whole service: a second replica, as far as the records are concerned. */
+import type { Test } from 'tap'
+
+import type { Caller } from '../../src/ca/access.ts'
+import type { Issued } from '../../src/ca/issuance.ts'
+import { openStores, type Stores } from '../../src/service.ts'
+import { type NameKind, parseName } from '../../src/x509/names.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { commonName, request } from '../x509/build.ts'
+
+export interface TestStores {
+  readonly service: TestService
+  readonly stores: Stores
+  /** Another replica. */
+  open(): Promise<Stores>
+  /** Issues for names as `dns:www.example.com`, under a profile that allows all, as the administrator. */
+  issue(names: readonly string[], more?: { readonly subject?: string; readonly principal?: string }): Promise<Issued>
+}
+
+export const openTestStores = async (t: Test): Promise<TestStores> => {
+  const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000' })
+  const open = async (): Promise<Stores> => {
+    const stores = await openStores({ config: service.config, databaseUrl: service.database.servingUrl, log: quiet })
+    t.teardown(async () => {
+      stores.policies.close()
+      await stores.db.close()
+    })
+    return stores
+  }
+  const headers = { 'if-none-match': '*' }
+  const made = await service.request('PUT', '/v1/profiles/all', { headers, body: allowAll })
+  if (made.status !== 201) throw new Error(made.text)
+  const issue: TestStores['issue'] = (names, { subject, principal = 'admin' } = {}) =>
+    service.service.issuance.issue(callerOf(principal), {
+      csr: request({ extensions: [], ...(subject !== undefined && { subject: commonName(subject) }) }),
+      profile: 'all',
+      names: names.map((text) => {
+        const colon = text.indexOf(':')
+        return parseName(text.slice(0, colon) as NameKind, text.slice(colon + 1))
+      }),
+    })
+  return { service, stores: await open(), open, issue }
+}
+
+const callerOf = (principal: string): Caller => ({
+  principal,
+  token: 'test',
+  grants: [
+    {
+      id: 'test',
+      principal,
+      role: 'requester',
+      profiles: ['all'],
+      names: null,
+      createdAt: new Date(),
+      createdBy: 'test',
+    },
+  ],
+})
+
+const allowAll = {
+  name: 'all',
+  authority: 'default',
+  validity: { default: '1h', max: '30d' },
+  keys: [{ ec: ['P-256'] }],
+  subject: { commonName: { from: 'csr', match: '*' }, others: 'drop' },
+  names: {
+    dns: { allow: ['**'], wildcards: true, underscores: true },
+    ip: { allow: ['0.0.0.0/0', '::/0'] },
+    uri: { allow: ['spiffe://example.com/**'], max: 1 },
+    email: { allow: ['*@example.com'] },
+  },
+  keyUsage: ['digitalSignature'],
+  extendedKeyUsage: ['serverAuth'],
+  revocation: ['crl', 'ocsp'],
+}
+
+export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
