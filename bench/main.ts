@@ -16,7 +16,7 @@ import { makeSample } from './sample.ts'
 import { measureSearches, type SearchRow } from './search.ts'
 import { measureStart } from './startup.ts'
 import { cfsslVersion, openCfssl } from './targets/cfssl.ts'
-import { openChancery, withKeys } from './targets/chancery.ts'
+import { openChancery, partsOf, withKeys } from './targets/chancery.ts'
 import { openStepCa } from './targets/step-ca.ts'
 import type { SampleRequest, Target } from './targets/target.ts'
 
@@ -58,11 +58,12 @@ const openTargets = async (
   const targets: Target[] = []
   const notRun: string[] = []
   const wanted = (name: string): boolean => isWanted(options, name)
-  if (wanted('chancery') || wanted('chancery-keys')) {
+  if (options.only === undefined || options.only.some((name) => name.startsWith('chancery'))) {
     const nodeFlags = [...options.nodeFlags, ...(options.profile ? profileFlags : [])]
     const chancery = await openChancery({ place, sample, nodeFlags })
     targets.push(chancery)
     if (wanted('chancery-keys')) targets.push(withKeys(chancery))
+    if (options.only?.some((name) => parts.includes(name))) targets.push(...partsOf(chancery))
   }
   if (wanted('cfssl-recording') || wanted('cfssl')) {
     if (cfsslVersion() === undefined) notRun.push("cfssl, which is not installed (Debian's golang-cfssl).")
@@ -171,6 +172,8 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
 }
 
+/** Only when named. */
+const parts = ['chancery-livez', 'chancery-explain']
 const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']
 
 process.exitCode = await main(process.argv.slice(2))

@@ -31,7 +31,7 @@ export interface Plan {
 export const measure = async (target: Target, plan: Plan): Promise<Measured> => {
   const { place, generator, clients, seconds, warmUpSeconds } = plan
   await checkOne(target)
-  const shot = { url: target.url, method: 'POST', headers: target.headers, body: target.body, clients }
+  const shot = { url: target.url, method: target.method ?? 'POST', headers: target.headers, body: target.body, clients }
   const fire = async (span: number): Promise<Yield> =>
     shoot(generator, place.folder, { ...shot, seconds: span, ...(await variantsOf(target, place, span)) })
   await fire(warmUpSeconds)
@@ -63,8 +63,8 @@ export const measure = async (target: Target, plan: Plan): Promise<Measured> => 
 /** A target is only measured while it gives the certificates that it should. */
 const checkOne = async (target: Target): Promise<void> => {
   const body = (await target.bodies?.(1))?.[0] ?? target.body
-  const { url, ca, headers } = target
-  const { status, text } = await call({ url, ca, method: 'POST', headers, body })
+  const { url, ca, headers, method = 'POST' } = target
+  const { status, text } = await call({ url, ca, method, headers, body })
   target.assertIssued(status, text)
 }
 

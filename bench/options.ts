@@ -41,11 +41,12 @@ export const usage = `npm run bench -- [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32)
-  --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start
+  --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start;
+                      and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance
   --certificates N    also searches by name among N certificates in a scratch database
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept
-  --node-flags TEXT   further flags of Node for the service; its figures are not kept
+  --node-flags=TEXT   further flags of Node for the service; its figures are not kept
 `
 
 const whole = (name: string, text: string): number => {

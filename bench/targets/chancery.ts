@@ -68,6 +68,36 @@ export const withKeys = (target: Target): Target => ({
   close: async () => {},
 })
 
+/**
+ * The same server asked for less, to see what the parts of an issuance cost it: HTTPS and Fastify alone, then everything
+ * but records, signature and own check.
+ */
+export const partsOf = (target: Target): readonly Target[] => {
+  const { recorded: _, database: __, ...rest } = target
+  const part = { ...rest, close: async () => {} }
+  const expect = (status: number): void => {
+    if (status !== 200) throw new Error(`Chancery answers ${status}`)
+  }
+  return [
+    {
+      ...part,
+      name: 'chancery-livez',
+      title: 'Chancery, GET /livez',
+      url: target.url.replace('/v1/certificates', '/livez'),
+      method: 'GET',
+      body: '',
+      assertIssued: expect,
+    },
+    {
+      ...part,
+      name: 'chancery-explain',
+      title: 'Chancery, dry run',
+      url: `${target.url}?dryRun=true`,
+      assertIssued: expect,
+    },
+  ]
+}
+
 const environmentOf = ({
   data,
   port,

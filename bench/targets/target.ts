@@ -8,6 +8,8 @@ export interface Target {
   readonly title: string
   readonly version: string
   readonly url: string
+  /** POST where nothing is said. */
+  readonly method?: 'GET'
   /** PEM; only checked calls look at it, wrk never does. */
   readonly ca: string
   readonly headers: Readonly<Record<string, string>>
