@@ -6,7 +6,7 @@ import type { Issued } from '../../src/ca/issuance.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
-import { commonName, request } from '../x509/build.ts'
+import { commonName, request, tlv } from '../x509/build.ts'
 
 export interface TestStores {
   readonly service: TestService
@@ -32,7 +32,7 @@ export const openTestStores = async (t: Test): Promise<TestStores> => {
   if (made.status !== 201) throw new Error(made.text)
   const issue: TestStores['issue'] = (names, { subject, principal = 'admin' } = {}) =>
     service.service.issuance.issue(callerOf(principal), {
-      csr: request({ extensions: [], ...(subject !== undefined && { subject: commonName(subject) }) }),
+      csr: request({ attributes: tlv(0xa0), ...(subject !== undefined && { subject: commonName(subject) }) }),
       profile: 'all',
       names: names.map((text) => {
         const colon = text.indexOf(':')
@@ -63,7 +63,7 @@ const allowAll = {
   authority: 'default',
   validity: { default: '1h', max: '30d' },
   keys: [{ ec: ['P-256'] }],
-  subject: { commonName: { from: 'csr', match: '*' }, others: 'drop' },
+  subject: { commonName: { from: 'csr', match: '*', required: false }, others: 'drop' },
   names: {
     dns: { allow: ['**'], wildcards: true, underscores: true },
     ip: { allow: ['0.0.0.0/0', '::/0'] },

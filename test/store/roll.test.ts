@@ -1,0 +1,151 @@
+import { createHash } from 'node:crypto'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import type { RollEvent } from '../../src/roll/entries.ts'
+import type { Stores } from '../../src/service.ts'
+import { openTestStores } from './stores.ts'
+
+const { service, stores, open, issue } = await openTestStores(t)
+const { roll, db } = stores
+
+const event = (label: string): RollEvent => ({ type: 'principal.created', principal: label, by: 'test' })
+const note = (at: Stores, ...labels: readonly string[]): Promise<string> =>
+  at.roll.change(async () => ({ events: labels.map(event), result: labels.join() }))
+
+/** Every entry as it is told to auditors, with what must hold of all of them. */
+const entries = async (t: Test): Promise<readonly Record<string, unknown>[]> => {
+  const { rows } = await db.query<{ index: number; time: Date }>({
+    text: 'select index, time from entries order by index',
+  })
+  t.same(
+    rows.map(({ index }) => index),
+    rows.map((_, i) => i),
+    'no gap',
+  )
+  t.equal((await roll.head()).size, rows.length, 'the head is the number of entries')
+  t.ok(
+    rows.every(({ time }, i) => i === 0 || time >= (rows[i - 1]?.time ?? time)),
+    'time never goes back',
+  )
+  const told: Record<string, unknown>[] = []
+  let cursor: string | undefined
+  do {
+    const page = await stores.records.events({}, { limit: 1000, ...(cursor !== undefined && { cursor }) })
+    for (const { index, leafHash, entry } of page.items) {
+      if (createHash('sha256').update(`\0${entry}`).digest('hex') !== leafHash) t.fail(`entry ${index} is not its leaf`)
+      told.push(JSON.parse(entry))
+    }
+    cursor = page.next
+  } while (cursor !== undefined)
+  t.equal(told.length, rows.length)
+  return told
+}
+
+t.test('changes and issuances of two writers at once leave no gap, and each is there once', async (t) => {
+  const other = await open()
+  const before = (await entries(t)).length
+  const changes = Array.from({ length: 40 }, (_, i) => note(i % 2 ? stores : other, `w-${i}`, `w-${i}-again`))
+  const issuances = Array.from({ length: 60 }, (_, i) => issue([`dns:w${i}.example.com`]))
+  const issued = await Promise.all(issuances)
+  await Promise.all(changes)
+  const told = await entries(t)
+  t.equal(told.length - before, 40 * 2 + 60)
+  for (const { index, serial, leafHash } of issued) {
+    t.match(told[index], { type: 'certificate.issued', serial }, 'it is where the answer says')
+    const { items } = await stores.records.events({ serial }, { limit: 10 })
+    t.match(items, [{ index, leafHash: leafHash.toString('hex') }])
+  }
+  const labels = told.map(({ principal }) => String(principal)).filter((name) => name.startsWith('w-'))
+  t.equal(labels.length, 80)
+  t.equal(new Set(labels).size, 80)
+  for (let i = 0; i < 40; i++)
+    t.equal(labels.indexOf(`w-${i}-again`), labels.indexOf(`w-${i}`) + 1, 'a change is one piece')
+})
+
+t.test('a head that someone else has moved is found again, and nothing is lost', async (t) => {
+  const other = await open()
+  for (let i = 0; i < 5; i++) {
+    // The service remembers its head; the others move it under its feet.
+    const first = await issue([`dns:moved${i}.example.com`])
+    await note(other, `mover-${i}`)
+    await note(stores, `mover-${i}-too`)
+    const second = await issue([`dns:moved${i}b.example.com`])
+    t.equal(second.index, first.index + 3)
+  }
+  await entries(t)
+})
+
+t.test('a change that fails leaves no entry, no gap and a roll that goes on', async (t) => {
+  const { size } = await roll.head()
+  await t.rejects(
+    roll.change(async (tx) => {
+      await tx.query({ text: `insert into principals (name, created_by) values ('half', 'test')` })
+      throw new Error('no')
+    }),
+    { message: 'no' },
+  )
+  await t.rejects(
+    roll.change(async (tx) => ({ events: [event('bad')], result: await tx.query({ text: 'select 1/0' }) })),
+  )
+  await t.rejects(note(stores, 'x'.repeat(70_000)), RangeError, 'an entry beyond the bound')
+  t.equal((await roll.head()).size, size)
+  await t.rejects(stores.access.readPrincipal('half'), { code: 'principal.not_found' })
+  await note(stores, 'goes-on')
+  t.equal((await roll.head()).size, size + 1)
+  await roll.change(async () => ({ events: [], result: 'nothing to say' }))
+  t.equal((await roll.head()).size, size + 1)
+  await entries(t)
+})
+
+t.test('the database refuses a gap, an overlap and a head that goes back, whoever writes', async (t) => {
+  for (const url of [service.database.ownerUrl, service.database.servingUrl]) {
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    /** Runs statements in a transaction that is never committed; resolves to the code of the first that fails. */
+    const attempt = async (...statements: readonly string[]): Promise<string> => {
+      await client.query('begin')
+      try {
+        for (const statement of statements) await client.query(statement)
+        return 'done'
+      } catch (error) {
+        return (error as { code: string }).code
+      } finally {
+        await client.query('rollback')
+      }
+    }
+    const grow = (by: number): string => `update roll set size = size + ${by}`
+    const insert = (from: string, n = 1): string => `insert into entries (index, type, time, leaf_hash, body)
+      select ${from} + i, 'principal.created', now(), decode(repeat('00', 32), 'hex'), '{}' from roll, generate_series(0, ${n - 1}) i`
+    t.equal(await attempt(grow(1), insert('size - 1')), 'done', 'what the service does')
+    t.equal(await attempt(grow(3), insert('size - 3', 3)), 'done', 'three at once')
+    t.equal(await attempt(insert('size')), '23001', 'no room was made')
+    t.equal(await attempt(insert('size - 1')), '23505', 'where an entry is')
+    t.equal(await attempt(grow(2), insert('size - 1')), '23001', 'half of the room')
+    t.equal(await attempt(grow(2), insert('size - 2')), '23001', 'the other half')
+    t.equal(await attempt(grow(1), insert('size - 1'), grow(1), insert('size - 1')), 'done', 'twice in one transaction')
+    t.equal(await attempt(grow(2), grow(1), insert('size - 1')), '23001', 'room that was left empty')
+    t.equal(await attempt(grow(1), insert('size + 5')), '23001', 'beyond the room')
+    t.equal(await attempt(grow(-1)), '23001', 'back')
+    t.equal(await attempt(`update roll set time = '2000-01-01'`), '23001', 'back in time')
+    await client.end()
+  }
+  await entries(t)
+})
+
+t.test('an entry whose records were tampered with is not told as if it were the one on the roll', async (t) => {
+  const { serial, index } = await issue(['dns:tampered.example.com'])
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const tamper = async (sql: string): Promise<void> => {
+    await owner.query('alter table intents disable trigger append_only')
+    await owner.query(sql, [Buffer.from(serial, 'hex')])
+    await owner.query('alter table intents enable trigger append_only')
+  }
+  const page = () => stores.records.events({ fromIndex: index }, { limit: 1 })
+  t.equal((await page()).items.length, 1)
+  await tamper(`update intents set plan = decode(repeat('00', 32), 'hex') where serial = $1`)
+  await t.rejects(page(), { message: `entry ${index} no longer hashes to its leaf` })
+})
