@@ -69,7 +69,8 @@ interface CertificateRow {
 const certificateConditions: Conditions<CertificateFilter> = {
   serial: (value, p) => `c.serial = decode(${p(value)}, 'hex')`,
   name: () => undefined,
-  subject: (value, p) => `c.subject = ${p(value)}`,
+  // As the index is written: in the "C" collation, and without those whose subject is empty.
+  subject: (value, p) => (value === '' ? `c.subject = ''` : `c.subject collate "C" = ${p(value)} and c.subject <> ''`),
   profile: (value, p) => `c.profile = ${p(value)}`,
   principal: (value, p) => `c.principal = ${p(value)}`,
   issuer: (value, p) => `c.issuer = ${p(value)}`,
@@ -93,7 +94,7 @@ const searchCertificates = async (
   filter: CertificateFilter,
   { limit, cursor }: PageRequest,
 ): Promise<Page<CertificateRecord>> => {
-  const range = filter.name === undefined ? undefined : nameRange(filter.name)
+  const range = isStorable(filter.name) ? nameRange(filter.name) : undefined
   let after = readCursor(cursor, filter, range ? [isStorable, isWhole] : [isWhole])
   const found: CertificateRow[] = []
   for (;;) {
@@ -379,7 +380,8 @@ const notOurs = (): Problem => new Problem('request.cursor', 'This is not a curs
 const isWhole = (part: unknown): boolean => Number.isSafeInteger(part) && (part as number) >= 0
 const isUuid = (part: unknown): boolean => typeof part === 'string' && uuidForm.test(part)
 /** PostgreSQL's text holds no NUL and no lone surrogate, so nothing that is kept has one. */
-const isStorable = (part: unknown): boolean => typeof part === 'string' && !part.includes('\0') && part.isWellFormed()
+const isStorable = (part: unknown): part is string =>
+  typeof part === 'string' && !part.includes('\0') && part.isWellFormed()
 
 const tagOf = (filter: object): string => {
   const set = Object.entries(filter).filter(([, value]) => value !== undefined)

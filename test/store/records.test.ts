@@ -1,0 +1,366 @@
+import { createHash } from 'node:crypto'
+
+import pg from 'pg'
+import t from 'tap'
+
+import type { CertificateFilter, Page, PageRequest, Records } from '../../src/ca/records.ts'
+import { codec } from '../../src/service.ts'
+import type { Database, Statement } from '../../src/store/database.ts'
+import { openRecords } from '../../src/store/records.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { openTestStores } from './stores.ts'
+
+const { service, stores, issue } = await openTestStores(t)
+const { records, db } = stores
+
+/** Every page, of one kind of list. */
+const all = async <T>(read: (page: PageRequest) => Promise<Page<T>>, limit = 3): Promise<readonly T[]> => {
+  const items: T[] = []
+  let cursor: string | undefined
+  do {
+    const page = await read({ limit, ...(cursor !== undefined && { cursor }) })
+    if (page.items.length > limit) throw new Error('a page is longer than asked for')
+    if (page.next !== undefined && page.items.length < limit) throw new Error('a page is short, and not the last')
+    items.push(...page.items)
+    cursor = page.next
+  } while (cursor !== undefined)
+  return items
+}
+const find = async (filter: CertificateFilter, limit = 3): Promise<readonly string[]> =>
+  (await all((page) => records.certificates(filter, page), limit)).map(({ serial }) => serial)
+
+t.test('a name is found exactly, and every name below a suffix; nothing in it is a pattern', async (t) => {
+  const made = new Map<string, string>()
+  for (const [label, ...names] of [
+    ['www', 'dns:www.find.example.com'],
+    ['apex', 'dns:find.example.com'],
+    ['wild', 'dns:*.find.example.com'],
+    ['deep', 'dns:a.b.find.example.com'],
+    ['like', 'dns:wwwxfind.example.com'],
+    ['under', 'dns:w_w.find.example.com'],
+    ['twice', 'dns:one.find.example.com', 'dns:two.find.example.com', 'dns:three.elsewhere.test'],
+    ['longer', 'dns:www.find.example.com.evil.test'],
+    ['hyphen', 'dns:www.find-example.com'],
+    ['v4', 'ip:10.20.30.40'],
+    ['v6', 'ip:fd00::1:2'],
+    ['uri', 'uri:spiffe://example.com/ns/Prod/sa/web'],
+    ['mail', 'email:Someone@example.com'],
+  ] as const)
+    made.set(label, (await issue(names)).serial)
+  const labels = async (name: string): Promise<readonly string[]> => {
+    const serials = await find({ name })
+    t.equal(new Set(serials).size, serials.length, `${name}: none twice`)
+    return serials.map((serial) => [...made].find(([, of]) => of === serial)?.[0] ?? serial).sort()
+  }
+  const below = ['deep', 'twice', 'under', 'wild', 'www']
+  const cases: readonly (readonly [name: string, found: readonly string[]])[] = [
+    ['www.find.example.com', ['www']],
+    ['WWW.Find.Example.COM', ['www']],
+    ['find.example.com', ['apex']],
+    ['*.find.example.com', below],
+    ['*.FIND.example.com', below],
+    ['*.b.find.example.com', ['deep']],
+    ['a.b.find.example.com', ['deep']],
+    ['*.example.com', ['apex', 'like', ...below].sort()],
+    ['*.com', ['apex', 'hyphen', 'like', ...below].sort()],
+    ['*.test', ['longer', 'twice']],
+    ['three.elsewhere.test', ['twice']],
+    ['*.*.find.example.com', []],
+    ['*.', []],
+    ['*', []],
+    ['**.find.example.com', []],
+    ['find.example.co', []],
+    ['*.ind.example.com', []],
+    ['%.find.example.com', []],
+    ['%', []],
+    ['w_w.find.example.com', ['under']],
+    ['___.find.example.com', []],
+    ['www.find.example.com.', []],
+    ['.find.example.com', []],
+    ["www' or true --", []],
+    ['www\\.find.example.com', []],
+    ['www\0.find.example.com', []],
+    ['\ud800.find.example.com', []],
+    ['10.20.30.40', ['v4']],
+    ['10.20.30.4', []],
+    ['*.20.30.40', []],
+    ['fd00::1:2', ['v6']],
+    ['FD00:0:0:0:0:0:1:2', ['v6']],
+    ['fd00::', []],
+    ['spiffe://example.com/ns/Prod/sa/web', ['uri']],
+    ['spiffe://example.com/ns/prod/sa/web', []],
+    ['spiffe://example.com/ns/Prod/sa/', []],
+    ['Someone@example.com', ['mail']],
+    ['Someone@EXAMPLE.com', ['mail']],
+    ['someone@example.com', []],
+    ['@example.com', []],
+  ]
+  for (const [name, found] of cases) t.same(await labels(name), found, JSON.stringify(name))
+})
+
+t.test('each filter alone and all together find what they say', async (t) => {
+  await stores.access.createPrincipal('filtered', 'admin')
+  const issued = await issue(['dns:filters.example.com'], { principal: 'filtered', subject: 'Filter, "Inc"' })
+  const record = await records.certificate(issued.serial)
+  t.same(record.certificate, issued.certificate)
+  t.same(record.chain, issued.chain)
+  t.match(record, {
+    principal: 'filtered',
+    profile: { name: 'all', version: 1 },
+    issuer: 'default',
+    status: 'valid',
+    index: issued.index,
+  })
+  const { facts } = parseCertificate(issued.certificate)
+  t.same([record.names, record.notBefore, record.notAfter], [facts.names, facts.notBefore, facts.notAfter])
+  t.equal(record.keySha256, createHash('sha256').update(facts.spki).digest('hex'))
+  const second = (of: Date, by: number): Date => new Date(of.getTime() + by * 1000)
+  const filters: CertificateFilter = {
+    serial: issued.serial,
+    name: 'filters.example.com',
+    subject: record.subject,
+    profile: 'all',
+    principal: 'filtered',
+    issuer: 'default',
+    status: 'valid',
+    key: record.keySha256,
+    issuedAfter: second(record.issuedAt, -1),
+    issuedBefore: second(record.issuedAt, 1),
+    expiresAfter: record.notAfter,
+    expiresBefore: second(record.notAfter, 1),
+  }
+  t.same(await find(filters), [issued.serial])
+  const misses: CertificateFilter = {
+    serial: '0'.repeat(32),
+    name: 'other.example.com',
+    subject: `${record.subject}x`,
+    profile: 'server',
+    principal: 'chancery',
+    issuer: 'etcd',
+    status: 'expired',
+    key: '0'.repeat(64),
+    issuedAfter: second(record.issuedAt, 1),
+    issuedBefore: second(record.issuedAt, -1),
+    expiresAfter: second(record.notAfter, 1),
+    expiresBefore: record.notAfter,
+  }
+  for (const field of Object.keys(filters) as (keyof CertificateFilter)[]) {
+    t.ok((await find({ [field]: filters[field] }, 1000)).includes(issued.serial), `${field} finds it`)
+    t.notOk((await find({ [field]: misses[field] }, 1000)).includes(issued.serial), `${field} misses it`)
+    t.same(await find({ ...filters, [field]: misses[field] }), [], `all, with another ${field}`)
+  }
+  t.same(await find({ status: 'revoked' }), [])
+  await t.rejects(records.certificate('0'.repeat(32)), { code: 'certificate.not_found' })
+})
+
+t.test('pages are complete and hold nothing twice, while others issue', async (t) => {
+  const before = await Promise.all(
+    Array.from({ length: 25 }, (_, i) => issue([`dns:p${i}.pages.example.com`, `dns:q${i}.pages.example.com`])),
+  )
+  const wanted = before.map(({ serial }) => serial).sort()
+  let stop = false
+  const busy = (async () => {
+    for (let i = 0; !stop; i++) await issue([`dns:during${i}.pages.example.com`])
+  })()
+  for (const filter of [{ name: '*.pages.example.com' }, { profile: 'all' }, {}, { principal: 'admin' }] as const) {
+    const found = await find(filter, 4)
+    t.equal(new Set(found).size, found.length, `${JSON.stringify(filter)}: none twice`)
+    t.same(
+      wanted.filter((serial) => !found.includes(serial)),
+      [],
+      `${JSON.stringify(filter)}: none missing`,
+    )
+  }
+  const events = await all((page) => records.events({}, page), 7)
+  t.same(
+    events.map(({ index }) => index),
+    events.map((_, i) => i),
+    'events: each index once, in order',
+  )
+  stop = true
+  await busy
+  const newest = await find({ profile: 'all' }, 5)
+  const indexes = await Promise.all(
+    newest.slice(0, 10).map(async (serial) => (await records.certificate(serial)).index),
+  )
+  t.same(
+    indexes,
+    [...indexes].sort((a, b) => b - a),
+    'newest first',
+  )
+})
+
+t.test('refusals are found by each filter, newest first, in pages', async (t) => {
+  const { url } = service
+  t.ok(url)
+  for (let i = 0; i < 7; i++)
+    await service.request('POST', '/v1/certificates', {
+      body: { csr: `nonsense ${i}`, profile: i % 2 ? 'server' : 'client' },
+    })
+  const read = async (filter: Parameters<Records['refusals']>[0]) => all((page) => records.refusals(filter, page), 2)
+  const everything = await read({ code: 'csr.pem' })
+  t.equal(everything.length, 7)
+  t.equal(new Set(everything.map(({ id }) => id)).size, 7)
+  t.same(
+    everything.map(({ at }) => at.getTime()),
+    everything.map(({ at }) => at.getTime()).sort((a, b) => b - a),
+  )
+  t.same(everything[0]?.digest, createHash('sha256').update('nonsense 6').digest('hex'))
+  t.equal((await read({ profile: 'server' })).length, 3)
+  t.equal((await read({ principal: 'admin', profile: 'client', code: 'csr.pem' })).length, 4)
+  t.equal((await read({ principal: 'nobody' })).length, 0)
+  const middle = everything[3]?.at ?? new Date()
+  t.ok((await read({ after: middle })).every(({ at }) => at >= middle))
+  t.ok((await read({ before: middle })).every(({ at }) => at < middle))
+})
+
+t.test('a cursor belongs to its filters, and one that was made up gets no further than being refused', async (t) => {
+  await Promise.all([issue(['dns:c1.cursor.example.com']), issue(['dns:c2.cursor.example.com'])])
+  type List = (cursor?: string) => Promise<Page<unknown>>
+  const lists: Readonly<Record<string, List>> = {
+    certificates: (cursor?: string) => records.certificates({}, { limit: 1, ...(cursor !== undefined && { cursor }) }),
+    named: (cursor?: string) =>
+      records.certificates({ name: '*.cursor.example.com' }, { limit: 1, ...(cursor !== undefined && { cursor }) }),
+    refusals: (cursor?: string) => records.refusals({}, { limit: 1, ...(cursor !== undefined && { cursor }) }),
+    events: (cursor?: string) => records.events({}, { limit: 1, ...(cursor !== undefined && { cursor }) }),
+  }
+  const refused = { code: 'request.cursor' }
+  for (const [name, list] of Object.entries(lists)) {
+    const { next = '' } = await list()
+    t.ok(next, name)
+    t.equal((await list(next)).items.length, 1)
+    const keyset = JSON.parse(Buffer.from(next, 'base64url').toString()) as unknown[]
+    const forged = (...parts: readonly unknown[]): string =>
+      Buffer.from(JSON.stringify([keyset[0], ...parts])).toString('base64url')
+    for (const parts of [
+      [],
+      ['x'],
+      [1.5],
+      [-1],
+      [1e300],
+      [null],
+      [[]],
+      [{}],
+      ['x', 'y'],
+      [1, 1],
+      ['2026-02-31', 'x'],
+      ['\0', 1],
+      ['\ud800', 1],
+      ['a', 1, 2],
+      [1e18, '00000000-0000-0000-0000-000000000000'],
+      ['1', '1'],
+      ["'; drop table entries; --", 1e18],
+    ])
+      await t.rejects(list(forged(...parts)), refused, `${name}: ${JSON.stringify(parts)}`)
+    for (const text of [
+      '',
+      'x',
+      '!',
+      next.slice(0, -3),
+      Buffer.from('{}').toString('base64url'),
+      Buffer.from('[1]').toString('base64url'),
+    ])
+      await t.rejects(list(text), refused, `${name}: ${text}`)
+  }
+  const { next = '' } = await records.certificates({ profile: 'all' }, { limit: 1 })
+  for (const filter of [{}, { profile: 'server' }, { profile: 'all', principal: 'admin' }, { principal: 'all' }])
+    await t.rejects(records.certificates(filter, { limit: 1, cursor: next }), refused, JSON.stringify(filter))
+})
+
+t.test('what a query holds that no record can is no error of ours', async (t) => {
+  for (const query of ['name=%00', 'name=a%00b', 'subject=%00', 'name=%ED%A0%80', 'name=*.', 'name=%25', 'subject=%27'])
+    t.ok([200, 400].includes((await service.request('GET', `/v1/certificates?${query}`)).status), query)
+})
+
+t.test('an issuance is told by exactly the octets that its leaf is over', async (t) => {
+  const { serial, index, leafHash, certificate } = await issue(['dns:entry.example.com'])
+  const { items } = await records.events({ serial }, { limit: 5 })
+  t.equal(items.length, 1)
+  t.match(items[0], { index, leafHash: leafHash.toString('hex') })
+  t.equal(createHash('sha256').update(`\0${items[0]?.entry}`).digest('hex'), leafHash.toString('hex'))
+  t.match(JSON.parse(items[0]?.entry ?? ''), { serial, certificate: certificate.toString('base64') })
+  const types = ['certificate.issued', 'profile.changed', 'principal.created'] as const
+  for (const type of types) {
+    const found = await all((page) => records.events({ type }, page), 20)
+    t.ok(found.length > 0 && found.every(({ entry }) => JSON.parse(entry).type === type), type)
+  }
+  t.same(await all((page) => records.events({ type: 'no.such' }, page)), [])
+  t.equal((await records.events({ fromIndex: index }, { limit: 1 })).items[0]?.index, index)
+})
+
+t.test('no search reads a table from end to end', async (t) => {
+  await grow(20_000)
+  const asked: { statement: Statement; values: readonly unknown[] }[] = []
+  const watched: Database = {
+    ...db,
+    query: (statement, values = []) => {
+      asked.push({ statement, values })
+      return db.query(statement, values)
+    },
+  }
+  const namesOf = (der: Buffer) => parseCertificate(der).facts.names
+  const searches = openRecords({ db: watched, codec, namesOf })
+  const { serial, keySha256, index } = (await records.certificates({ profile: 'all' }, { limit: 1 })).items[0] ?? {}
+  if (serial === undefined || keySha256 === undefined || index === undefined) throw new Error('nothing was found')
+  const filters: readonly CertificateFilter[] = [
+    { serial },
+    { name: 'www.find.example.com' },
+    { name: '*.find.example.com' },
+    { name: '10.20.30.40' },
+    { subject: 'CN=grown-77' },
+    { profile: 'all' },
+    { principal: 'filtered' },
+    { key: keySha256 },
+    {},
+  ]
+  const page = { limit: 20 }
+  for (const filter of filters) await searches.certificates(filter, page)
+  const events = [{ serial }, { fromIndex: index }, { type: 'profile.changed' }, { type: 'certificate.issued' }, {}]
+  // Grown entries have no leaf of their own; what was asked is what counts here.
+  for (const filter of events) await searches.events(filter, page).catch(() => {})
+  t.ok(asked.length >= filters.length + events.length)
+  const client = new pg.Client({ connectionString: service.database.servingUrl })
+  await client.connect()
+  t.teardown(() => client.end())
+  for (const { statement, values } of asked) {
+    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain ${statement.text}`, [...values])
+    const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+    const scanned = [...plan.matchAll(/Seq Scan on (\w+)/g)].map(([, table]) => table)
+    t.same(
+      scanned.filter((table) => big.has(table ?? '')),
+      [],
+      `${JSON.stringify(values)}\n${plan}`,
+    )
+    t.notMatch(plan, /Sort[\s\S]*Seq Scan on (outcomes|entries)/)
+  }
+})
+
+const big = new Set(['outcomes', 'intents', 'entries', 'requests', 'certificate_names'])
+
+/** Adds certificates by plain SQL, within what the triggers allow, and lets the planner know. */
+const grow = async (n: number): Promise<void> => {
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  await owner.query('begin')
+  await owner.query('update roll set size = size + $1, time = greatest(time, now())', [n])
+  await owner.query(
+    `with base as (select size - $1::bigint as first from roll),
+    numbers as (select i, gen_random_uuid() as request, decode(md5(i::text), 'hex') as serial from generate_series(0, $1::bigint - 1) i),
+    sample as (select * from intents order by created_at desc limit 1),
+    asked as (insert into requests (id, principal, digest) select request, 'admin', sha256(serial) from numbers),
+    meant as (insert into intents (serial, request, attempt, issuer, shard, profile, profile_version, tbs, plan)
+      select n.serial, n.request, 1, s.issuer, 1, s.profile, s.profile_version, s.tbs, sha256(n.serial) from numbers n, sample s),
+    entered as (insert into entries (index, type, time, leaf_hash, serial)
+      select first + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
+    named as (insert into certificate_names (serial, kind, name, entry)
+      select serial, 'dns', 'test.grown.n' || i, first + i from numbers, base)
+    insert into outcomes (serial, request, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+      select n.serial, n.request, 'certificate', first + i, now(), '\\x00', 'grown-' || i % 500, 'all', s.issuer,
+        case when i % 2 = 0 then '' else 'CN=grown-' || i end, sha256(n.serial), now(), now() + interval '1 day'
+      from numbers n, sample s, base`,
+    [n],
+  )
+  await owner.query('commit')
+  await owner.query('analyze')
+  await owner.end()
+}
