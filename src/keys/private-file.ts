@@ -3,7 +3,7 @@
  * all, and only for us.
  */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, mkdir, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, link, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -25,13 +25,28 @@ export const readPrivateFile = async (path: string): Promise<Buffer> => {
 }
 
 /** Writes a secret file (0600) in a private folder (0700), whole and synced to disk when it resolves. */
-export const writePrivateFile = async (path: string, content: string | Buffer): Promise<void> => {
+export const writePrivateFile = (path: string, content: string | Buffer): Promise<void> =>
+  write(path, content, (draft) => rename(draft, path))
+
+/** The same for a file that must not be there yet: rejects with EEXIST, also when another makes it at the same time. */
+export const createPrivateFile = (path: string, content: string | Buffer): Promise<void> =>
+  write(path, content, async (draft) => {
+    // Unlike a rename, a link never replaces what is there.
+    await link(draft, path)
+    await rm(draft)
+  })
+
+const write = async (
+  path: string,
+  content: string | Buffer,
+  putInPlace: (draft: string) => Promise<void>,
+): Promise<void> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   const draft = `${path}.${randomUUID()}`
   const file = await open(draft, 'wx', 0o600)
   try {
     await writeAll(file, content)
-    await rename(draft, path)
+    await putInPlace(draft)
     await syncFolder(dirname(path))
   } catch (error) {
     await rm(draft, { force: true })

@@ -3,7 +3,6 @@
  * AES-256-CBC), in files that only we can read. For development and tests; production asks for an explicit yes.
  */
 import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
-import { access } from 'node:fs/promises'
 import { promisify } from 'node:util'
 
 import {
@@ -13,7 +12,7 @@ import {
   type SignatureAlgorithm,
 } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { readPrivateFile, writePrivateFile } from './private-file.ts'
+import { createPrivateFile, readPrivateFile } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
 
 export interface SoftwareKeyFile {
@@ -36,11 +35,13 @@ export const createSoftwareKey = async (
   { path, passphrase }: SoftwareKeyFile,
   kind: KeyAlgorithmId,
 ): Promise<SigningKey> => {
-  if (await exists(path)) throw new Error(`${path} exists; a key is never overwritten.`)
   const { type, options } = keyAlgorithms[kind].generate
   const { privateKey } = await generate(type, options)
   const pem = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
-  await writePrivateFile(path, pem)
+  await createPrivateFile(path, pem).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
+    throw new Error(`${path} exists; a key is never overwritten.`, { cause: error })
+  })
   return softwareKey(path, privateKey)
 }
 
@@ -81,12 +82,6 @@ const onThreadPool =
         resolve(cause ? new SigningFault('before', 'the software key did not sign', cause) : signature),
       )
     })
-
-const exists = async (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  )
 
 // The typed overloads want a literal type; the table of algorithms holds only types that exist.
 const generate = promisify(generateKeyPair) as unknown as (

@@ -1,0 +1,116 @@
+import { createPublicKey, verify } from 'node:crypto'
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
+import { createSoftwareKey, openSoftwareKey } from '../../src/keys/software.ts'
+import { type KeyAlgorithmId, keyAlgorithms } from '../../src/x509/algorithms.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-keys-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+const passphrase = 'correct horse battery staple'
+
+const verifies = ({ spki, algorithm }: SigningKey, message: Buffer, signature: Buffer): boolean => {
+  const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+  return verify(algorithm.hash, message, { key, ...algorithm.signOptions }, signature)
+}
+
+for (const kind of Object.keys(keyAlgorithms) as KeyAlgorithmId[]) {
+  t.test(`a key of ${kind} is made, opened again, and both sign what its public half verifies`, async (t) => {
+    const path = join(folder, 'made', `${kind}.pem`)
+    const made = await createSoftwareKey({ path, passphrase }, kind)
+    const opened = await openSoftwareKey({ path, passphrase })
+    t.same(opened.spki, made.spki)
+    t.equal(parsePublicKey(made.spki).algorithm.id, kind, 'a key that we ourselves would accept')
+    t.equal(opened.id, `file:${path}`)
+    t.ok(opened.algorithm.keys.includes(kind))
+    const messages = ['one', 'two', '', 'x'.repeat(100_000)].map((text) => Buffer.from(text))
+    for (const key of [made, opened]) {
+      const signatures = await key.sign(messages)
+      t.equal(signatures.length, messages.length)
+      for (const [i, signature] of signatures.entries()) {
+        if (!Buffer.isBuffer(signature)) throw signature
+        t.ok(verifies(made, messages[i] ?? Buffer.alloc(0), signature), 'in the order of the messages')
+        t.notOk(verifies(made, Buffer.from('another'), signature))
+      }
+    }
+    t.same(await made.sign([]), [])
+    await Promise.all([made.close(), opened.close()])
+    const text = await readFile(path, 'utf8')
+    t.match(text, /^-----BEGIN ENCRYPTED PRIVATE KEY-----\n/, 'encrypted at rest')
+    t.equal((await stat(path)).mode & 0o777, 0o600)
+    t.equal((await stat(join(folder, 'made'))).mode & 0o777, 0o700)
+  })
+}
+
+t.test('a wrong passphrase, another file and a torn one are told by the path, and tell nothing else', async (t) => {
+  const path = join(folder, 'wrong.pem')
+  await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  for (const wrong of ['', 'wrong', `${passphrase} `, passphrase.toUpperCase()])
+    await t.rejects(openSoftwareKey({ path, passphrase: wrong }), {
+      message: `${path} is not a key that this passphrase opens.`,
+    })
+  const text = await readFile(path, 'utf8')
+  for (const [name, content] of [
+    ['empty', ''],
+    ['noise', 'noise'],
+    ['torn', text.slice(0, text.length / 2)],
+    ['flipped', text.replace(/[A-Za-z](?=[^-]*-----END)/, '!')],
+  ] as const) {
+    const other = join(folder, `${name}.pem`)
+    await writeFile(other, content, { mode: 0o600 })
+    const error = await openSoftwareKey({ path: other, passphrase }).catch((reason: unknown) => reason)
+    t.match(error, { message: `${other} is not a key that this passphrase opens.` }, name)
+    t.notOk(String(error).includes(passphrase))
+  }
+  await t.rejects(openSoftwareKey({ path: join(folder, 'nowhere.pem'), passphrase }), { code: 'ENOENT' })
+})
+
+t.test('a key file that others could read is not opened', async (t) => {
+  const path = join(folder, 'open.pem')
+  await createSoftwareKey({ path, passphrase }, 'ed25519')
+  await chmod(path, 0o644)
+  await t.rejects(openSoftwareKey({ path, passphrase }), {
+    message: /can be read by others \(mode 644\): chmod 600 it/,
+  })
+  await chmod(path, 0o600)
+  t.ok(await openSoftwareKey({ path, passphrase }))
+})
+
+t.test('a key is never overwritten, by whatever else is there', async (t) => {
+  const path = join(folder, 'kept.pem')
+  const { spki } = await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  await t.rejects(createSoftwareKey({ path, passphrase }, 'ec-p256'), {
+    message: `${path} exists; a key is never overwritten.`,
+  })
+  t.same((await openSoftwareKey({ path, passphrase })).spki, spki)
+  const noise = join(folder, 'noise-kept.pem')
+  await writeFile(noise, 'something else')
+  await t.rejects(createSoftwareKey({ path: noise, passphrase }, 'ec-p256'), { message: /exists/ })
+  t.equal(await readFile(noise, 'utf8'), 'something else')
+})
+
+t.test('of many who make the same key at once, one does, and its key is the one that is kept', async (t) => {
+  const path = join(folder, 'race.pem')
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 8 }, () => createSoftwareKey({ path, passphrase }, 'ec-p256')),
+  )
+  const made = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []))
+  t.equal(made.length, 1)
+  t.same((await openSoftwareKey({ path, passphrase })).spki, made[0]?.spki)
+})
+
+t.test('a fault says whether the key was touched', async (t) => {
+  const cause = new Error('no session')
+  t.match(new SigningFault('before', 'did not sign', cause), {
+    when: 'before',
+    message: 'did not sign',
+    cause,
+    name: 'SigningFault',
+  })
+  t.equal(new SigningFault('unknown', 'late').when, 'unknown')
+})
