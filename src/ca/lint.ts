@@ -56,7 +56,12 @@ const lints: readonly Lint[] = [
     (facts, { issuer }) =>
       facts.notAfter <= issuer.facts.notAfter && issuer.above.every((ca) => facts.notAfter <= ca.notAfter),
   ],
-  ['issuer.isCa', (_, { issuer }) => issuer.facts.ca && (issuer.facts.keyUsage?.includes('keyCertSign') ?? false)],
+  ['issuer.isCa', (_, { issuer }) => [issuer.facts, ...issuer.above].every(maySign)],
+  // RFC 5280 4.2.1.9: how many CA certificates may stand below each; a leaf does not count.
+  [
+    'issuer.pathLength',
+    (_, { issuer }) => issuer.above.every(({ pathLength = Number.POSITIVE_INFINITY }, i) => pathLength > i),
+  ],
   ['validity.order', (facts) => facts.notBefore < facts.notAfter],
   [
     'validity.plan',
@@ -64,8 +69,8 @@ const lints: readonly Lint[] = [
   ],
   ['subject.plan', (facts, { plan }) => facts.subjectDer.equals(encodeSubject(plan.subject))],
   ['names.plan', (facts, { plan }) => sameNames(facts.names, plan.names)],
-  ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
   ['identity', (facts) => facts.subject.length > 0 || facts.names.length > 0],
+  ['names.critical', (facts) => facts.subject.length > 0 || isCritical(facts, oid.subjectAltName)],
   ['key.plan', (facts, { plan }) => facts.spki.equals(plan.key.spki)],
   ['key.identifier', (facts, { plan }) => sameOctets(facts.keyIdentifier, plan.key.keyIdentifier)],
   ['key.notIssuers', (facts, { issuer }) => !facts.spki.equals(issuer.facts.spki)],
@@ -77,7 +82,16 @@ const lints: readonly Lint[] = [
   [
     'revocation.crl',
     ({ crlUrls }, { plan, shard, issuer }) =>
-      hasCrl(plan) === crlUrls.some((url) => url.endsWith(`/crl/${issuer.name}/${shard}.crl`)),
+      isOnly(crlUrls, looksUp(plan, 'crl') ? `/crl/${issuer.name}/${shard}.crl` : undefined),
+  ],
+  [
+    'revocation.ocsp',
+    ({ ocspUrls }, { plan, issuer }) => isOnly(ocspUrls, looksUp(plan, 'ocsp') ? `/ocsp/${issuer.name}` : undefined),
+  ],
+  [
+    'revocation.none',
+    ({ extensions }, { plan }) =>
+      (plan.revocation === 'none') === extensions.some((extension) => extension.oid === oid.noRevAvail),
   ],
   ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
   [
@@ -86,7 +100,14 @@ const lints: readonly Lint[] = [
   ],
 ]
 
-const hasCrl = (plan: Plan): boolean => plan.revocation !== 'none' && plan.revocation.includes('crl')
+const looksUp = (plan: Plan, kind: 'crl' | 'ocsp'): boolean =>
+  plan.revocation !== 'none' && plan.revocation.includes(kind)
+
+/** One URL with this end, or none at all. */
+const isOnly = (urls: readonly string[], end: string | undefined): boolean =>
+  end === undefined ? urls.length === 0 : urls.length === 1 && urls.every((url) => url.endsWith(end))
+
+const maySign = ({ ca, keyUsage }: TbsFacts): boolean => ca && (keyUsage?.includes('keyCertSign') ?? false)
 
 const isCritical = (facts: TbsFacts, wanted: string): boolean =>
   facts.extensions.some((extension) => extension.oid === wanted && extension.critical)

@@ -19,6 +19,9 @@ export const assertNameConstraints = (facts: Pick<TbsFacts, 'names' | 'subject'>
       throw refused('subject', 'a directory name constraint of the issuer, which Chancery does not compare')
     }
     for (const name of facts.names) {
+      // RFC 5280 4.2.1.10: a URI without a host cannot be compared, so no constraint on URIs lets it pass.
+      if (name.kind === 'uri' && hostOf(name.value) === '' && [...permitted, ...excluded].some(isOfUris))
+        throw refused(name.value, 'it has no host, and the issuer constrains URIs')
       const bad = excluded.find((subtree) => touches(name, subtree))
       if (bad) throw refused(name.value, `the issuer excludes ${bad.value}`)
       const ofKind = permitted.filter(({ kind }) => kind === name.kind)
@@ -33,16 +36,20 @@ const refused = (value: string, reason: string): Problem =>
     violations: [{ check: 'issuer.nameConstraints', field: '/names', value, reason }],
   })
 
+const isOfUris = ({ kind }: Subtree): boolean => kind === 'uri'
+
 const isWithin = (name: Name, subtree: Subtree): boolean =>
   subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
 
-/** A wildcard stands for every label, so it is excluded when any name that it covers is. */
-const touches = (name: Name, subtree: Subtree): boolean =>
-  isWithin(name, subtree) ||
-  (name.kind === 'dns' &&
-    subtree.kind === 'dns' &&
-    name.value.startsWith('*.') &&
-    isInDomain(subtree.value, name.value.slice(2)))
+/**
+ * Is the name excluded, as widely as anyone may read it? A wildcard stands for every label, so it is excluded when any
+ * name that it covers is; a dot before a DNS constraint, which RFC 5280 does not know, takes nothing away.
+ */
+const touches = (name: Name, subtree: Subtree): boolean => {
+  if (name.kind !== 'dns' || subtree.kind !== 'dns') return isWithin(name, subtree)
+  const domain = subtree.value.replace(/^\./, '')
+  return isInDomain(name.value, domain) || (name.value.startsWith('*.') && isInDomain(domain, name.value.slice(2)))
+}
 
 const comparisons: Readonly<Record<Name['kind'], (value: string, constraint: string) => boolean>> = {
   dns: (value, constraint) => isInDomain(value, constraint),
@@ -52,11 +59,10 @@ const comparisons: Readonly<Record<Name['kind'], (value: string, constraint: str
     constraint.includes('@') ? value === constraint : isInHost(value.slice(value.indexOf('@') + 1), constraint),
 }
 
-/** DNS: the constraint and everything below it; an empty one is every name. */
-const isInDomain = (value: string, constraint: string): boolean => {
-  const domain = constraint.startsWith('.') ? constraint.slice(1) : constraint
-  return domain === '' || value === domain || value.endsWith(`.${domain}`)
-}
+/** DNS: the constraint and everything below it, or only that where a dot leads, as OpenSSL and Go read it; '' is all. */
+const isInDomain = (value: string, constraint: string): boolean =>
+  constraint === '' ||
+  (constraint.startsWith('.') ? value.endsWith(constraint) : value === constraint || value.endsWith(`.${constraint}`))
 
 /** Mail and URI: a leading dot is everything below, without one exactly that host. */
 const isInHost = (host: string, constraint: string): boolean =>
