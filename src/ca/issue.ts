@@ -185,7 +185,7 @@ const newRequest = (deps: IssuanceDeps, caller: Caller, input: IssueInput): Requ
   digest: requestDigest(input),
 })
 
-/** SHA-256 over the CSR's DER, the profile and the options: what makes two requests the same. */
+/** SHA-256 over the CSR's DER, which says where it ends, and the profile and the options: what makes two requests the same. */
 const requestDigest = ({
   csr,
   profile,
@@ -194,7 +194,7 @@ const requestDigest = ({
   keyUsage = null,
   extendedKeyUsage = null,
 }: Unset<IssueInput>): Buffer =>
-  sha256(canonicalJson({ csr: sha256(csr).toString('hex'), extendedKeyUsage, keyUsage, names, profile, validity }))
+  sha256(Buffer.concat([csr, Buffer.from(canonicalJson({ extendedKeyUsage, keyUsage, names, profile, validity }))]))
 
 /** What was not asked is null in the digest. */
 type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }

@@ -50,7 +50,7 @@ const openCheckingThread = () => {
     waiting?.(valid)
   }
   const start = (): Worker => {
-    const thread = new Worker(new URL(`./verifier-worker${extension}`, import.meta.url))
+    const thread = new Worker(new URL(`./verifier-worker${extension}`, import.meta.url), { resourceLimits })
     thread.unref()
     thread.on('message', (valid: Uint8Array) => finish(Array.from(valid, (one) => one === 1)))
     thread.on('error', () => {})
@@ -78,4 +78,7 @@ const openCheckingThread = () => {
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))
-const maxBatch = 64
+/** Small, so that a burst is shared among the threads. */
+const maxBatch = 16
+/** MiB: a batch is a few kilobytes, and nothing stays. */
+const resourceLimits = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 }

@@ -85,6 +85,7 @@ interface PriorRow {
   readonly leaf_hash: Buffer
 }
 
+/** `limit 1` keeps each a walk down an index, whatever the planner believes of tables that grow. */
 const selectRequestsStatement = {
   name: 'select_requests',
   text: `
@@ -92,13 +93,16 @@ const selectRequestsStatement = {
       (select count(*)::integer from intents i where i.request = r.id) as attempts,
       exists (select from intents i where i.request = r.id
         and not exists (select from outcomes o where o.serial = i.serial)) as open,
-      o.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after,
-      e.index, e.leaf_hash
+      c.*
     from json_to_recordset($1::json) as asked (principal text, key text)
-    join requests r on r.principal = asked.principal and r.idempotency_key = asked.key
-    left join outcomes o on o.request = r.id and o.kind = 'certificate'
-    left join intents i on i.serial = o.serial
-    left join entries e on e.index = o.entry`,
+    cross join lateral (
+      select * from requests where principal = asked.principal and idempotency_key = asked.key limit 1
+    ) r
+    left join lateral (
+      select o.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, e.index, e.leaf_hash
+      from outcomes o join intents i on i.serial = o.serial join entries e on e.index = o.entry
+      where o.request = r.id and o.kind = 'certificate' limit 1
+    ) c on true`,
 }
 
 const selectRequests = async (db: Database, batch: readonly RequestName[]): Promise<(PriorRequest | null)[]> => {

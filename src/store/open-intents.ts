@@ -1,18 +1,33 @@
 /** Intents that nobody ended, and the end of them. */
 import type { OpenIntents } from '../ca/reconcile.ts'
 import type { IssuanceAbandoned } from '../roll/entries.ts'
+import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
 /** `notAfter` reads the date that the signature, if there is one, would be valid until. */
-export const openIntents = (roll: RollWriter, notAfter: (tbs: Buffer) => Date): OpenIntents => ({
-  abandon: (ageMs, limit) =>
+export const openIntents = (db: Database, roll: RollWriter, notAfter: (tbs: Buffer) => Date): OpenIntents => {
+  // The first look after a start goes back further: a database that was failed over may have another clock.
+  let marginMs = firstMarginMs
+  const look = async (on: Queryable, ageMs: number, limit: number): Promise<readonly IntentRow[]> =>
+    (await on.query<IntentRow>(selectOpen, [ageMs, limit, marginMs])).rows
+
+  const end = (ageMs: number, limit: number): Promise<number> =>
     roll.change(async (tx) => {
-      const { rows } = await tx.query<IntentRow>(selectOpen, [ageMs, limit])
+      const rows = await look(tx, ageMs, limit)
       if (rows.length > 0) await tx.query(insertAbandoned, [JSON.stringify(rows.map(outcomeOf))])
-      if (rows.length < limit) await tx.query(updateReconciled, [ageMs])
       return { events: rows.map((row) => eventOf(row, notAfter(row.tbs))), result: rows.length }
-    }),
-})
+    })
+
+  return {
+    abandon: async (ageMs, limit) => {
+      // Most of the time there is nothing, and then nobody is kept waiting for the head.
+      if ((await look(db, ageMs, 1)).length > 0) return end(ageMs, limit)
+      await db.query(updateReconciled, [ageMs])
+      marginMs = usualMarginMs
+      return 0
+    },
+  }
+}
 
 interface IntentRow {
   readonly serial: Buffer
@@ -31,20 +46,21 @@ interface IntentRow {
 }
 
 /**
- * Up to `reconciled.until` all have ended; an hour more covers an intent whose commit came long after its insert.
- * Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
+ * Up to `reconciled.until` all have ended; the margin covers an intent whose commit came long after its insert: no
+ * statement may take half a minute. Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
  */
 const selectOpen = {
   name: 'select_open_intents',
   text: `
     with open as (
       select i.* from intents i
-      where i.created_at >= (select until from reconciled where id = 1) - interval '1 hour'
+      where i.created_at >= (select until from reconciled where id = 1) - make_interval(secs => $3::double precision / 1000)
         and i.created_at < clock_timestamp() - make_interval(secs => $1::double precision / 1000)
         and not exists (select from outcomes o where o.serial = i.serial)
       order by i.created_at, i.serial limit $2
     )
-    select open.*, r.principal, r.digest, (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
+    select open.*, r.principal, r.digest,
+      (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
     from open join requests r on r.id = open.request
     order by open.created_at, open.serial`,
 }
@@ -59,7 +75,7 @@ const insertAbandoned = {
 
 const updateReconciled = {
   name: 'update_reconciled',
-  text: `update reconciled set until = clock_timestamp() - make_interval(secs => $1::double precision / 1000) where id = 1`,
+  text: `update reconciled set until = greatest(until, clock_timestamp() - make_interval(secs => $1::double precision / 1000)) where id = 1`,
 }
 
 const outcomeOf = ({ serial, request, entry }: IntentRow): object => ({
@@ -80,3 +96,6 @@ const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
   intended: row.created_at.toISOString(),
   notAfter: notAfter.toISOString(),
 })
+
+const usualMarginMs = 30_000
+const firstMarginMs = 24 * 3_600_000

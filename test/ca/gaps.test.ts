@@ -78,7 +78,7 @@ const open = async (t: Test) => {
   }
   const endOpen = (): Promise<number> =>
     reconcile(
-      openIntents(stores.roll, (tbs) => parseTbs(tbs).notAfter),
+      openIntents(stores.db, stores.roll, (tbs) => parseTbs(tbs).notAfter),
       0,
     )
   const outcomes = async (): Promise<string[]> =>

@@ -189,6 +189,11 @@ const serverSettings = {
   port: '5432',
   max_connections: '100',
   fsync: 'on',
+  // Serials are random: after each checkpoint every page of their indexes is written whole once more.
+  max_wal_size: '2GB',
+  checkpoint_timeout: '15min',
+  // No statement of ours is worth compiling.
+  jit: 'off',
   synchronous_commit: 'on',
   full_page_writes: 'on',
   log_checkpoints: 'off',
