@@ -104,7 +104,7 @@ const nameOf = (i: number): string => `n${String(i).padStart(9, '0')}.example.co
 
 const makeRows = `
   with sample as (
-    select i.*, o.signature, c.principal, c.subject, c.key_sha256, c.not_before, c.not_after,
+    select i.*, o.signature, c.subject, c.key_sha256, c.not_before, c.not_after,
       position(i.serial in i.tbs) as serial_at, position(convert_to($4, 'utf8') in i.tbs) as name_at
     from intents i join outcomes o using (serial) join certificates c using (serial)
     where i.serial = decode($3, 'hex')
@@ -112,25 +112,22 @@ const makeRows = `
     select g, 'n' || lpad(g::text, 9, '0') || '.example.com' as name, decode('4' || substr(md5(g::text), 2), 'hex') as new_serial
     from generate_series($1::integer, $2::integer) as g
   )
-  select (select size from roll) + row_number() over (order by g) - 1 as entry, new_serial as serial, md5('request ' || g)::uuid as request,
-    principal, issuer, shard, profile, profile_version, subject, key_sha256, not_before, not_after, signature, plan, digest, name,
+  select (select size from roll) + row_number() over (order by g) - 1 as entry, new_serial as serial, principal, issuer, shard, profile, profile_version, subject, key_sha256, not_before, not_after, signature, plan, digest, name,
     overlay(overlay(tbs placing new_serial from serial_at) placing convert_to(name, 'utf8') from name_at) as tbs,
     sha256(new_serial) as leaf_hash
   into temp made
-  from numbered, sample, lateral (select digest from requests r where r.id = sample.request) as asked`
+  from numbered, sample`
 
 /** In the order that triggers and foreign keys ask for. */
 const insertions = [
-  `insert into requests (id, principal, digest) select request, principal, digest from made`,
-  `insert into intents (serial, request, attempt, issuer, shard, profile, profile_version, tbs, plan)
-   select serial, request, 1, issuer, shard, profile, profile_version, tbs, plan from made`,
+  `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+   select serial, principal, 1, digest, issuer, shard, profile, profile_version, tbs, plan from made`,
   `update roll set size = size + (select count(*) from made), time = greatest(time, now()) where id = 1`,
   `insert into entries (index, type, time, leaf_hash, serial)
    select entry, 'certificate.issued', (select time from roll), leaf_hash, serial from made order by entry`,
-  `insert into outcomes (serial, request, kind, signature, entry, at)
-   select serial, request, 'certificate', signature, entry, (select time from roll) from made`,
-  `insert into certificates (serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, issued_at)
-   select serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, (select time from roll) from made`,
+  `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+   select serial, 'certificate', signature, entry, (select time from roll), principal, profile, issuer, subject, key_sha256,
+     not_before, not_after from made`,
   `insert into certificate_names (serial, kind, name, entry)
    select serial, 'dns', 'com.example.' || split_part(name, '.', 1), entry from made`,
   `drop table made`,

@@ -155,45 +155,16 @@ end $$;
 create trigger fill_the_room after insert on entries referencing new table as added
   for each statement execute function fill_the_room();
 
--- Requests, intents, outcomes, certificates -------------------------------------------------------------------------
+-- Intents, outcomes -----------------------------------------------------------------------------------------------------
 
--- A foreign key locks the row it points to, and writes that down: one principal, issuer and profile version are shared by
--- all writers. Rows of those tables never change and never go, so it is enough that a statement's rows are looked at
--- once, when they are inserted.
-create function assert_known_principals() returns trigger language plpgsql as $$
-begin
-  if exists (select from (select distinct principal from added) a where not exists (select from principals p where p.name = a.principal)) then
-    raise exception 'a request names a principal that does not exist' using errcode = 'foreign_key_violation';
-  end if;
-  return null;
-end $$;
-
-create function assert_known_origins() returns trigger language plpgsql as $$
-begin
-  if exists (select from (select distinct issuer, profile, profile_version from added) a
-    where not exists (select from issuers i where i.name = a.issuer)
-      or not exists (select from profiles p where p.name = a.profile and p.version = a.profile_version)) then
-    raise exception 'an intent names an issuer or a profile version that does not exist' using errcode = 'foreign_key_violation';
-  end if;
-  return null;
-end $$;
-
-create table requests (
-  id              uuid primary key,
-  principal       text not null,
-  idempotency_key text check (length(idempotency_key) between 1 and 128),
-  digest          bytea not null check (octet_length(digest) = 32),   -- over the CSR, the profile and the options
-  created_at      timestamptz not null default clock_timestamp()
-);
-create trigger known_principals after insert on requests referencing new table as added
-  for each statement execute function assert_known_principals();
-create unique index requests_by_key on requests (principal, idempotency_key) where idempotency_key is not null;
-
--- Exactly what is about to be signed, durable before the key is touched.
+-- Exactly what is about to be signed, durable before the key is touched. A request is its principal and its idempotency
+-- key, and lives as long as its intents: one for each attempt. Without a key it is its only intent.
 create table intents (
   serial          bytea primary key check (octet_length(serial) = 16),
-  request         uuid not null references requests,
+  principal       text not null,
+  idempotency_key text check (length(idempotency_key) between 1 and 128),
   attempt         smallint not null check (attempt > 0),
+  digest          bytea not null check (octet_length(digest) = 32),   -- of the request: the CSR, the profile and the options
   issuer          text not null,
   shard           integer not null check (shard >= 0),
   profile         text not null,
@@ -201,24 +172,40 @@ create table intents (
   tbs             bytea not null,
   plan            bytea not null check (octet_length(plan) = 32),
   created_at      timestamptz not null default clock_timestamp(),
-  unique (request, attempt)
+  check (attempt = 1 or idempotency_key is not null)
 );
-create trigger known_origins after insert on intents referencing new table as added
-  for each statement execute function assert_known_origins();
+create unique index intents_by_request on intents (principal, idempotency_key, attempt) where idempotency_key is not null;
 -- A few octets a thousand rows: the reconciler looks at the newest, and those lie together.
 create index intents_by_age on intents using brin (created_at) with (pages_per_range = 16, autosummarize = on);
 alter table intents alter column tbs set storage external;
+
+-- A foreign key locks the row it points to, and writes that down: one principal, issuer and profile version are shared by
+-- all writers. Rows of those tables never change and never go, so it is enough that a statement's rows are looked at
+-- once, when they are inserted.
+create function assert_known_origins() returns trigger language plpgsql as $$
+begin
+  if exists (select from (select distinct principal, issuer, profile, profile_version from added) a
+    where not exists (select from principals p where p.name = a.principal)
+      or not exists (select from issuers i where i.name = a.issuer)
+      or not exists (select from profiles p where p.name = a.profile and p.version = a.profile_version)) then
+    raise exception 'an intent names a principal, an issuer or a profile version that does not exist'
+      using errcode = 'foreign_key_violation';
+  end if;
+  return null;
+end $$;
+create trigger known_origins after insert on intents referencing new table as added
+  for each statement execute function assert_known_origins();
 
 -- The one row that ends an intent. Inserting it decides; whoever comes second has lost. A certificate is the intent's TBS
 -- and the signature here (src/x509/assemble.ts), with what auditors search it by: each octet is stored once.
 create table outcomes (
   serial          bytea primary key references intents,
-  request         uuid not null,
   kind            text not null check (kind in ('certificate', 'abandoned', 'unsigned')),
   entry           bigint unique,             -- written in the same transaction as the entry itself
   at              timestamptz not null,
   signature       bytea,
   principal       text,
+  idempotency_key text,
   profile         text,
   issuer          text,
   subject         text,
@@ -226,10 +213,12 @@ create table outcomes (
   not_before      timestamptz,
   not_after       timestamptz,
   check ((kind = 'unsigned') = (entry is null)),
+  check (kind = 'certificate' or idempotency_key is null),
   check (num_nulls(signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
     = case kind when 'certificate' then 0 else 8 end)
 );
-create unique index outcomes_one_certificate on outcomes (request) where kind = 'certificate';
+create unique index outcomes_one_certificate on outcomes (principal, idempotency_key)
+  where kind = 'certificate' and idempotency_key is not null;
 create index certificates_by_principal on outcomes (principal, entry desc) where kind = 'certificate';
 create index certificates_by_profile on outcomes (profile, entry desc) where kind = 'certificate';
 create index certificates_by_key on outcomes (key_sha256) where kind = 'certificate';
@@ -307,7 +296,7 @@ create table refusals_other partition of refusals default;
 select maintain_refusals('90 days');
 
 select make_append_only(t) from unnest(array['principals', 'principal_closures', 'tokens', 'token_revocations', 'grants',
-  'grant_revocations', 'authorities', 'issuers', 'issuer_states', 'profiles', 'entries', 'requests', 'intents', 'outcomes',
+  'grant_revocations', 'authorities', 'issuers', 'issuer_states', 'profiles', 'entries', 'intents', 'outcomes',
   'certificate_names', 'refusals', 'refusal_counts']::regclass[]) t;
 
 -- Rights ------------------------------------------------------------------------------------------------------------

@@ -119,7 +119,6 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     verify: verifier.verify,
     clock,
     random,
-    newId,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
     assertClock: dbClock.assertSane,
     limits,

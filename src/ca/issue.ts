@@ -32,7 +32,6 @@ export interface IssuanceDeps {
   readonly verify: CheckSignature
   readonly clock: () => Date
   readonly random: (octets: number) => Buffer
-  readonly newId: () => string
   /** Resolves after so many milliseconds; injected so that tests need not wait. */
   readonly sleep: (milliseconds: number) => Promise<void>
   /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
@@ -73,7 +72,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   const grants = authorise(caller, input.profile)
 
   // 2. A request known under its key is answered from the records, whatever the policy says today.
-  const request = newRequest(deps, caller, input)
+  const request = requestOf(caller, input)
   const prior = await findPrior(deps, request)
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
   lap('replay')
@@ -93,7 +92,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   const intent = prepare(deps, {
     issuer,
     decision,
-    request: { ...request, id: prior?.id ?? request.id },
+    request,
     attempt: (prior?.attempts ?? 0) + 1,
   })
   lap('prepare')
@@ -161,7 +160,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
-  const { tbs } = prepare(deps, { issuer, decision, request: newRequest(deps, caller, input), attempt: 1 })
+  const { tbs } = prepare(deps, { issuer, decision, request: requestOf(caller, input), attempt: 1 })
   return { allowed: true, checks, violations: [], notes, tbs }
 }
 
@@ -178,8 +177,7 @@ const authorise = (caller: Caller, profile: string): readonly Grant[] => {
 
 // Step 2 ------------------------------------------------------------------------------------------------------------
 
-const newRequest = (deps: IssuanceDeps, caller: Caller, input: IssueInput): RequestRow => ({
-  id: deps.newId(),
+const requestOf = (caller: Caller, input: IssueInput): RequestRow => ({
   principal: caller.principal,
   key: input.idempotencyKey ?? null,
   digest: requestDigest(input),

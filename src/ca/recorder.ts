@@ -9,18 +9,16 @@ export interface ProfileVersion {
   readonly version: number
 }
 
-/** One call to issue: new, or known under its idempotency key. */
+/** What one call asks for. Under a key it is the same request as every other call of its principal under that key. */
 export interface RequestRow {
-  /** UUID. */
-  readonly id: string
   readonly principal: string
   readonly key: string | null
+  /** SHA-256 over the CSR, the profile and the options. */
   readonly digest: Buffer
 }
 
 /** What is known of an earlier request under the same key. */
 export interface PriorRequest {
-  readonly id: string
   readonly digest: Buffer
   /** How many intents it has had. */
   readonly attempts: number

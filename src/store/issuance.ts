@@ -1,5 +1,5 @@
 /**
- * The records of the cycle: requests, intents, outcomes, certificates, entries. Everything that many requests do at
+ * The records of the cycle: intents, outcomes, entries, names. Everything that many requests do at
  * once is one statement over one JSON parameter (reference: one statement instead of four gained 11 to 18 %), run by a
  * group-commit batch.
  */
@@ -69,7 +69,6 @@ interface RequestName {
 interface PriorRow {
   readonly principal: string
   readonly key: string
-  readonly id: string
   readonly digest: Buffer
   readonly attempts: number
   readonly open: boolean
@@ -85,23 +84,19 @@ interface PriorRow {
   readonly leaf_hash: Buffer
 }
 
-/** `limit 1` keeps each a walk down an index, whatever the planner believes of tables that grow. */
+/** `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows. */
 const selectRequestsStatement = {
   name: 'select_requests',
   text: `
-    select r.principal, r.idempotency_key as key, r.id, r.digest,
-      (select count(*)::integer from intents i where i.request = r.id) as attempts,
-      exists (select from intents i where i.request = r.id
-        and not exists (select from outcomes o where o.serial = i.serial)) as open,
-      c.*
+    select asked.principal, asked.key, i.digest, i.attempt as attempts, o.serial is null as open,
+      c.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, c.index, c.leaf_hash
     from json_to_recordset($1::json) as asked (principal text, key text)
     cross join lateral (
-      select * from requests where principal = asked.principal and idempotency_key = asked.key limit 1
-    ) r
+      select * from intents where principal = asked.principal and idempotency_key = asked.key order by attempt desc limit 1
+    ) i
+    left join lateral (select * from outcomes where serial = i.serial limit 1) o on true
     left join lateral (
-      select o.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, e.index, e.leaf_hash
-      from outcomes o join intents i on i.serial = o.serial join entries e on e.index = o.entry
-      where o.request = r.id and o.kind = 'certificate' limit 1
+      select o.serial, index, leaf_hash from entries where o.kind = 'certificate' and index = o.entry limit 1
     ) c on true`,
 }
 
@@ -112,7 +107,6 @@ const selectRequests = async (db: Database, batch: readonly RequestName[]): Prom
 }
 
 const priorOf = (row: PriorRow): PriorRequest => ({
-  id: row.id,
   digest: row.digest,
   attempts: row.attempts,
   open: row.open,
@@ -133,26 +127,17 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
 
 // Intents -----------------------------------------------------------------------------------------------------------
 
-/** A request is inserted with its first intent; whoever finds its key or its attempt taken inserts neither. */
+/** Whoever finds the attempt of its request taken inserts nothing. */
 const insertIntentsStatement = {
   name: 'insert_intents',
   text: `
-    with asked as (
-      select * from json_to_recordset($1::json) as r (request uuid, principal text, key text, digest text, attempt smallint,
-        serial text, issuer text, shard integer, profile text, version integer, tbs text, plan text)
-    ), fresh as (
-      insert into requests (id, principal, idempotency_key, digest)
-      select request, principal, key, decode(digest, 'hex') from asked where attempt = 1
-      on conflict (principal, idempotency_key) where idempotency_key is not null do nothing
-      returning id
-    ), recorded as (
-      insert into intents (serial, request, attempt, issuer, shard, profile, profile_version, tbs, plan)
-      select decode(serial, 'hex'), request, attempt, issuer, shard, profile, version, decode(tbs, 'hex'), decode(plan, 'hex')
-      from asked where attempt > 1 or request in (select id from fresh)
-      on conflict (request, attempt) do nothing
-      returning serial
-    )
-    select serial from recorded`,
+    insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+    select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
+      decode(tbs, 'hex'), decode(plan, 'hex')
+    from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt smallint, serial text, issuer text,
+      shard integer, profile text, version integer, tbs text, plan text)
+    on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
+    returning serial`,
 }
 
 const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('recorded' | 'taken')[]> => {
@@ -164,7 +149,6 @@ const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('
 }
 
 const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs, plan }: Intent): object => ({
-  request: request.id,
   principal: request.principal,
   key: request.key,
   digest: request.digest.toString('hex'),
@@ -190,8 +174,8 @@ const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): never =
 const insertUnsignedStatement = {
   name: 'insert_unsigned',
   text: `
-    insert into outcomes (serial, request, kind, at)
-    select serial, request, 'unsigned', clock_timestamp() from intents where serial = $1
+    insert into outcomes (serial, kind, at)
+    select serial, 'unsigned', clock_timestamp() from intents where serial = $1
     on conflict (serial) do nothing`,
 }
 
@@ -217,7 +201,7 @@ const enrolStatement = {
   name: 'enrol',
   text: `
     with asked as (
-      select * from json_to_recordset($1::json) as r (place integer, serial text, request uuid, signature text, leaf text,
+      select * from json_to_recordset($1::json) as r (place integer, serial text, idempotency text, signature text, leaf text,
         principal text, profile text, issuer text, subject text, key text, before timestamptz, after timestamptz, names json)
     ), head as (
       update roll set size = size + (select count(*) from asked), time = $3::timestamptz
@@ -227,10 +211,10 @@ const enrolStatement = {
       insert into entries (index, type, time, leaf_hash, serial)
       select $2::bigint + place, 'certificate.issued', $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex') from asked, head
     ), outcome as (
-      insert into outcomes (serial, request, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256,
-        not_before, not_after)
-      select decode(serial, 'hex'), request, 'certificate', $2::bigint + place, $3::timestamptz, decode(signature, 'hex'),
-        principal, profile, issuer, subject, decode(key, 'hex'), before, after
+      insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
+        key_sha256, not_before, not_after)
+      select decode(serial, 'hex'), 'certificate', $2::bigint + place, $3::timestamptz, decode(signature, 'hex'),
+        principal, idempotency, profile, issuer, subject, decode(key, 'hex'), before, after
       from asked, head
     ), name as (
       insert into certificate_names (serial, kind, name, entry)
@@ -284,7 +268,7 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
 const parameterOf = (enrolment: Enrolment, place: number, leaf: Buffer | undefined): object => ({
   place,
   serial: enrolment.event.serial,
-  request: enrolment.intent.request.id,
+  idempotency: enrolment.intent.request.key,
   signature: enrolment.signature.toString('hex'),
   leaf: leaf?.toString('hex'),
   principal: enrolment.event.principal,

@@ -31,7 +31,6 @@ export const openIntents = (db: Database, roll: RollWriter, notAfter: (tbs: Buff
 
 interface IntentRow {
   readonly serial: Buffer
-  readonly request: string
   readonly issuer: string
   readonly shard: number
   readonly profile: string
@@ -59,18 +58,18 @@ const selectOpen = {
         and not exists (select from outcomes o where o.serial = i.serial)
       order by i.created_at, i.serial limit $2
     )
-    select open.*, r.principal, r.digest,
+    select open.*,
       (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
-    from open join requests r on r.id = open.request
+    from open
     order by open.created_at, open.serial`,
 }
 
 const insertAbandoned = {
   name: 'insert_abandoned',
   text: `
-    insert into outcomes (serial, request, kind, entry, at)
-    select decode(serial, 'hex'), request, 'abandoned', entry, clock_timestamp()
-    from json_to_recordset($1::json) as r (serial text, request uuid, entry bigint)`,
+    insert into outcomes (serial, kind, entry, at)
+    select decode(serial, 'hex'), 'abandoned', entry, clock_timestamp()
+    from json_to_recordset($1::json) as r (serial text, entry bigint)`,
 }
 
 const updateReconciled = {
@@ -78,11 +77,7 @@ const updateReconciled = {
   text: `update reconciled set until = greatest(until, clock_timestamp() - make_interval(secs => $1::double precision / 1000)) where id = 1`,
 }
 
-const outcomeOf = ({ serial, request, entry }: IntentRow): object => ({
-  serial: serial.toString('hex'),
-  request,
-  entry,
-})
+const outcomeOf = ({ serial, entry }: IntentRow): object => ({ serial: serial.toString('hex'), entry })
 
 const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
   type: 'issuance.abandoned',

@@ -276,11 +276,10 @@ const searchEvents = async (deps: RecordsDeps, filter: EventFilter, page: PageRe
   if (after) conditions.push(`e.index > ${p(after[0])}::bigint`)
   const text = `
     select e.index, e.time, e.leaf_hash, e.body, e.serial, i.tbs, o.signature, i.plan, i.issuer, i.profile, i.profile_version,
-      r.principal, r.digest
+      i.principal, i.digest
     from (select * from entries e where ${conditions.join(' and ') || 'true'} order by e.index limit ${page.limit + 1}) e
       left join intents i on e.body is null and i.serial = e.serial
       left join outcomes o on o.serial = i.serial
-      left join requests r on r.id = i.request
     order by e.index`
   const { rows } = await deps.db.query<EventRow>({ text }, values)
   return pageOf(rows, page.limit, {

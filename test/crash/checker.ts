@@ -51,9 +51,9 @@ const intents = async (client: pg.Client): Promise<string[]> => {
 const requests = async (client: pg.Client): Promise<string[]> => {
   const twice = await rowsOf(
     client,
-    `select r.idempotency_key as key, count(*) from requests r join intents i on i.request = r.id
-     join outcomes o on o.serial = i.serial where o.kind = 'certificate' and r.idempotency_key is not null
-     group by r.principal, r.idempotency_key having count(*) > 1`,
+    `select i.idempotency_key as key, count(*) from intents i join outcomes o on o.serial = i.serial
+     where o.kind = 'certificate' and i.idempotency_key is not null
+     group by i.principal, i.idempotency_key having count(*) > 1`,
   )
   return twice.map(({ key }) => `the idempotency key ${key} has more than one certificate`)
 }
@@ -80,8 +80,8 @@ const entries = async (client: pg.Client): Promise<string[]> => {
   const rows = await rowsOf(
     client,
     `select e.index::int, e.type, e.time, encode(e.leaf_hash, 'hex') as leaf, e.body, encode(e.serial, 'hex') as serial, i.tbs, o.signature,
-       encode(i.plan, 'hex') as plan, i.issuer, i.profile, i.profile_version, r.principal, encode(r.digest, 'hex') as digest, o.kind, o.entry::int as outcome_entry
-     from entries e left join intents i on i.serial = e.serial left join outcomes o on o.serial = e.serial left join requests r on r.id = i.request
+       encode(i.plan, 'hex') as plan, i.issuer, i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest, o.kind, o.entry::int as outcome_entry
+     from entries e left join intents i on i.serial = e.serial left join outcomes o on o.serial = e.serial
      order by e.index`,
   )
   const faults: string[] = []

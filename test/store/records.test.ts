@@ -335,7 +335,7 @@ t.test('no search reads a table from end to end', async (t) => {
   }
 })
 
-const big = new Set(['outcomes', 'intents', 'entries', 'requests', 'certificate_names'])
+const big = new Set(['outcomes', 'intents', 'entries', 'certificate_names'])
 
 /** Adds certificates by plain SQL, within what the triggers allow, and lets the planner know. */
 const grow = async (n: number): Promise<void> => {
@@ -345,17 +345,16 @@ const grow = async (n: number): Promise<void> => {
   await owner.query('update roll set size = size + $1, time = greatest(time, now())', [n])
   await owner.query(
     `with base as (select size - $1::bigint as first from roll),
-    numbers as (select i, gen_random_uuid() as request, decode(md5(i::text), 'hex') as serial from generate_series(0, $1::bigint - 1) i),
+    numbers as (select i, decode(md5(i::text), 'hex') as serial from generate_series(0, $1::bigint - 1) i),
     sample as (select * from intents order by created_at desc limit 1),
-    asked as (insert into requests (id, principal, digest) select request, 'admin', sha256(serial) from numbers),
-    meant as (insert into intents (serial, request, attempt, issuer, shard, profile, profile_version, tbs, plan)
-      select n.serial, n.request, 1, s.issuer, 1, s.profile, s.profile_version, s.tbs, sha256(n.serial) from numbers n, sample s),
+    meant as (insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+      select n.serial, 'admin', 1, sha256(n.serial), s.issuer, 1, s.profile, s.profile_version, s.tbs, sha256(n.serial) from numbers n, sample s),
     entered as (insert into entries (index, type, time, leaf_hash, serial)
       select first + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
     named as (insert into certificate_names (serial, kind, name, entry)
       select serial, 'dns', 'test.grown.n' || i, first + i from numbers, base)
-    insert into outcomes (serial, request, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
-      select n.serial, n.request, 'certificate', first + i, now(), '\\x00', 'grown-' || i % 500, 'all', s.issuer,
+    insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+      select n.serial, 'certificate', first + i, now(), '\\x00', 'grown-' || i % 500, 'all', s.issuer,
         case when i % 2 = 0 then '' else 'CN=grown-' || i end, sha256(n.serial), now(), now() + interval '1 day'
       from numbers n, sample s, base`,
     [n],
