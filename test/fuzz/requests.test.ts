@@ -19,6 +19,7 @@ const cases = Number(process.env['CHANCERY_FUZZ_CASES'] ?? 100_000)
 const seed = Number(process.env['CHANCERY_FUZZ_SEED'] ?? Math.floor(Math.random() * 2 ** 31))
 const overHttp = Math.floor(cases / 20)
 const structures = Math.floor(cases / 5)
+t.setTimeout(600_000)
 t.comment(`CHANCERY_FUZZ_SEED=${seed} CHANCERY_FUZZ_CASES=${cases}`)
 
 const rich = [
@@ -97,8 +98,12 @@ t.test('in process: every case is allowed or a problem of the client’s', { tim
   )
 })
 
-t.test('the slowest of them, alone, hold the event loop for less than 50 ms', async (t) => {
-  const alone = slowest.map((one) => ({ one, milliseconds: Math.min(...[1, 2, 3].map(() => timeOf(one))) }))
+t.test('the slowest of them and the real ones, alone, hold the event loop for less than 50 ms', async (t) => {
+  const asTheyAre = corpus.map((body): FuzzCase => ({ contentType: 'application/pkcs10', body }))
+  const alone = [...slowest, ...asTheyAre].map((one) => ({
+    one,
+    milliseconds: Math.min(...[1, 2, 3].map(() => timeOf(one))),
+  }))
   const [worst] = alone.sort((a, b) => b.milliseconds - a.milliseconds)
   if (worst === undefined) throw new Error('nothing was timed')
   const beside = Math.max(...slowest.map(({ milliseconds }) => milliseconds))

@@ -60,6 +60,8 @@ const work = ({ seed, mutations, structures, corpus }: Share): Found => {
       .slice(0, kept)
   }
   const requests = corpus.map((octets) => Buffer.from(octets))
+  // Compiled before anything is timed.
+  for (let i = 0; i < 50; i++) for (const body of requests) once({ contentType: 'application/pkcs10', body })
   const random = openRandom(seed)
   for (let i = 0; i < mutations; i++) run(mutated(random, requests))
   for (const body of fc.sample(structured, { numRuns: structures, seed }))

@@ -13,6 +13,7 @@ import { readByOpenssl } from './reads.ts'
 import { assertTools, output, run } from './tools.ts'
 
 await assertTools('openssl', 'curl', 'wget', 'cfssl')
+t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-clients-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const service = await openTestService(t)

@@ -20,6 +20,7 @@ import { type Reading, readByCerttool, readByOpenssl, readByPeculiar } from './r
 import { assertTools, output } from './tools.ts'
 
 await assertTools('openssl', 'zlint', 'certtool')
+t.setTimeout(300_000)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-interop-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 // A name of the public web, so that the linter has nothing to say about it.
