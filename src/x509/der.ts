@@ -286,8 +286,16 @@ export const encodeOid = (dotted: string): Buffer => {
 /** The contents of an OBJECT IDENTIFIER as `DerReader.oid` gives them: a key to look up in tables. */
 export const oidKey = (dotted: string): string => encodeOid(dotted).subarray(2).toString('latin1')
 
-/** The dotted form of such a key, for people. */
+/** The dotted form of such a key, for people. The same few come in every certificate; those are worked out once. */
 export const formatOid = (key: string): string => {
+  const known = dottedOids.get(key)
+  if (known !== undefined) return known
+  const dotted = dottedForm(key)
+  if (dottedOids.size < maxDottedOids) dottedOids.set(key, dotted)
+  return dotted
+}
+
+const dottedForm = (key: string): string => {
   const arcs: number[] = []
   let arc = 0
   for (const char of key) {
@@ -433,4 +441,6 @@ const contents: readonly (ContentsRule | undefined)[] = Object.assign(
 
 const maxDepth = 24
 const maxNodes = 20_000
+const dottedOids = new Map<string, string>()
+const maxDottedOids = 256
 const zero = Buffer.from([0])
