@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { type Floor, measureFloor } from './floor.ts'
 import { pickGenerator } from './load/load.ts'
 import { describeMachine, storedOctets } from './machine.ts'
-import { type Measured, measure } from './measure.ts'
+import { type Measured, measure, type Plan } from './measure.ts'
 import { type Options, parseOptions, usage } from './options.ts'
 import { openPlace, type Place } from './place.ts'
 import { encodeResults, hasFaults, type Results, type Row, renderReport } from './report.ts'
@@ -100,7 +100,7 @@ const takeTurns = async (targets: readonly Target[], { options, place, generator
     for (let round = 0; round < rounds; round += 1) {
       for (const { target, row } of these) {
         const warmUpSeconds = round === 0 ? 4 : 1
-        const measured = await measure(target, { place, generator, clients, seconds, warmUpSeconds })
+        const measured = await measureInPeace(target, { place, generator, clients, seconds, warmUpSeconds })
         row.rounds.push(measured)
         tell(
           `${clients} clients, round ${round + 1}: ${target.title} ${Math.round(measured.perSecond)}/s, p99 ${measured.p99.toFixed(1)} ms ${measured.faults.join('; ')}`,
@@ -110,6 +110,17 @@ const takeTurns = async (targets: readonly Target[], { options, place, generator
     rows.push(...these.map(({ row }) => row))
   }
   return rows
+}
+
+/** Once more, up to twice, where a neighbour took much of the machine; the quietest counts. Alike for every target. */
+const measureInPeace = async (target: Target, plan: Plan): Promise<Measured> => {
+  let best = await measure(target, plan)
+  for (let again = 0; best.foreign > noisy && again < 2; again += 1) {
+    tell(`other programs took ${Math.round(100 * best.foreign)} % of the machine: ${target.title} once more`)
+    const next = await measure(target, { ...plan, warmUpSeconds: 1 })
+    if (next.foreign < best.foreign) best = next
+  }
+  return best
 }
 
 const floorOf = async ({ seconds }: Options): Promise<Floor> => {
@@ -172,6 +183,8 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
 }
 
+/** Share of the machine. */
+const noisy = 0.1
 /** Only when named. */
 const parts = ['chancery-livez', 'chancery-explain']
 const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']

@@ -1,5 +1,6 @@
 /** One target under load, once: what the clients saw, what the processors did, what our histograms say. */
 import { writeFile } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
 import { type Generator, shoot, type Yield } from './load/load.ts'
@@ -18,6 +19,8 @@ export interface Measured extends Yield {
   /** Why this is no result: a wrong answer, or fewer records than answers. Empty where it is one. */
   readonly faults: readonly string[]
   readonly totals: Totals
+  /** Share of the machine, 0 to 1, that neither the target, PostgreSQL nor the generator used: a noisy neighbour's. */
+  readonly foreign: number
 }
 
 export interface Plan {
@@ -57,6 +60,7 @@ export const measure = async (target: Target, plan: Plan): Promise<Measured> => 
     memory,
     faults: faultsOf(seen, recorded),
     totals,
+    foreign: foreignOf(seen, processors),
   }
 }
 
@@ -67,6 +71,12 @@ const checkOne = async (target: Target): Promise<void> => {
   const { status, text } = await call({ url, ca, method, headers, body })
   target.assertIssued(status, text)
 }
+
+const foreignOf = (
+  { processorSeconds, seconds }: Yield,
+  { machine, main, pool, engine, postgres }: Processors,
+): number =>
+  Math.max(0, machine - main - pool - engine - postgres - processorSeconds) / (seconds * availableParallelism())
 
 const faultsOf = (seen: Yield, recorded: number | undefined): string[] => [
   ...(seen.statusErrors > 0 ? [`${seen.statusErrors} answers with a status above 399`] : []),

@@ -24,7 +24,10 @@ export const readProcessors = (pid: number, postmaster: number, isNode: boolean)
     main: sum(isMain),
     pool: sum(isPool),
     engine: sum((thread) => !isMain(thread) && !isPool(thread)),
-    postgres: serverProcesses(postmaster).reduce((total, each) => total + secondsOf(`/proc/${each}`), 0),
+    postgres: serverProcesses(postmaster).reduce(
+      (total, each) => total + secondsOf(`/proc/${each}`) + (each === postmaster ? secondsOfEnded(each) : 0),
+      0,
+    ),
     machine: machineSeconds(),
   }
 }
@@ -64,6 +67,12 @@ const threadsOf = (pid: number): Thread[] =>
 const secondsOf = (path: string): number => {
   const fields = statOf(path)
   return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) / ticksPerSecond
+}
+
+/** Of the children that have ended: cfssl opens a new connection for most requests, and each is a process there. */
+const secondsOfEnded = (pid: number): number => {
+  const fields = statOf(`/proc/${pid}`)
+  return (Number(fields[13] ?? 0) + Number(fields[14] ?? 0)) / ticksPerSecond
 }
 
 /** The fields of `stat` after the command's name, which may hold anything: state, parent, … (proc_pid_stat(5)). */

@@ -77,19 +77,13 @@ const machineText = ({ machine: m, options, rows }: Results): string => {
   return [
     `${m.processor}, ${m.cores} cores, ${m.memoryGiB} GiB; ${m.system}, Linux ${m.kernel}; fdatasync of 8 KiB ${m.fdatasync.p50.toFixed(2)} ms (p99 ${m.fdatasync.p99.toFixed(2)}).`,
     `Chancery ${m.commit}; Node ${m.node.slice(1)}, OpenSSL ${m.openssl}, PostgreSQL ${m.postgres}${versions.map((version) => `; ${version}`).join('')}.`,
-    `Load by ${m.generator} on the same ${m.cores} cores, keep-alive HTTPS, one P-256 request with one DNS name; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${m.loadBefore.toFixed(2)}; other programs took ${(100 * foreignShare(rows, m.cores)).toFixed(1)} % of it meanwhile.`,
+    `Load by ${m.generator} on the same ${m.cores} cores, keep-alive HTTPS, one P-256 request with one DNS name; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${m.loadBefore.toFixed(2)}; other programs took ${(100 * foreignShare(rows)).toFixed(1)} % of it meanwhile.`,
   ].join('\n')
 }
 
-/** What neither the target, PostgreSQL nor the generator used: the kernel's own threads, and whoever else was there. */
-const foreignShare = (rows: readonly Row[], cores: number): number => {
-  const shares = rows.flatMap(({ rounds }) =>
-    rounds.map(
-      ({ processors: p, processorSeconds, seconds }) =>
-        (p.machine - p.main - p.pool - p.engine - p.postgres - processorSeconds) / (seconds * cores),
-    ),
-  )
-  return shares.length === 0 ? 0 : Math.max(0, median(shares))
+const foreignShare = (rows: readonly Row[]): number => {
+  const shares = rows.flatMap(({ rounds }) => rounds.map(({ foreign }) => foreign))
+  return shares.length === 0 ? 0 : median(shares)
 }
 
 const issuanceTable = ({ rows }: Results): string =>
