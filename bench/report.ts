@@ -33,13 +33,12 @@ export const renderReport = (results: Results): string =>
   [
     `# Benchmark of ${results.at.slice(0, 16).replace('T', ' ')} UTC`,
     machineText(results),
-    '## Issuance',
-    issuanceTable(results),
+    ...(results.rows.length > 0 ? ['## Issuance', issuanceTable(results)] : []),
     ...results.notRun.map((line) => `Not run: ${line}`),
     ...faultText(results),
     '## Against the bounds',
     boundsTable(results),
-    ...costs(results),
+    ...(results.rows.length > 0 ? costs(results) : []),
     ...(results.searches.length > 0 ? ['## Search by name', searchTable(results.searches)] : []),
   ].join('\n\n')
 
