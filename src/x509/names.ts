@@ -26,10 +26,11 @@ export const parseName = (kind: NameKind, text: string): Name => {
   return parsers[kind](text, undefined)
 }
 
-/** Judges a list of names as a whole: at most 100, none twice, a SPIFFE ID is the only URI. Throws san.*. */
+/** Judges a list of names as a whole: at most 100 in 16 KiB, none twice, a SPIFFE ID is the only URI. Throws san.*. */
 export const assertNames = (names: readonly Name[]): void => {
   if (names.length > maxNames) throw new Problem('san.count', `there are more than ${maxNames} names`)
   if (names.length < 2) return
+  if (octetsOf(names) > maxOctets) throw new Problem('san.count', `the names take more than ${maxOctets} octets`)
   const seen = new Set<string>()
   for (const name of names) {
     const key = `${name.kind}:${name.value}`
@@ -94,6 +95,19 @@ export const addressOctets = (value: string): Buffer => {
   if (octets === undefined) throw new RangeError('an address in normal form was expected')
   return octets
 }
+
+/** The octets of the names as an extension: names from JSON obey the bound that the reader of ours obeys. */
+const octetsOf = (names: readonly Name[]): number => {
+  let content = 0
+  for (const { kind, value } of names) {
+    const octets = kind === 'ip' ? (value.includes(':') ? 16 : 4) : value.length
+    content += headerOctets(octets) + octets
+  }
+  return headerOctets(content) + content
+}
+
+/** Of a tag and a length (X.690 8.1.3). */
+const headerOctets = (content: number): number => (content < 0x80 ? 2 : content < 0x100 ? 3 : content < 0x10000 ? 4 : 5)
 
 const readGeneralName = (list: DerReader): Name => {
   const { buffer, at, tag } = list

@@ -2,6 +2,7 @@ import t from 'tap'
 
 import {
   addressOctets,
+  assertNames,
   encodeGeneralNames,
   hasUnderscore,
   isMixedScript,
@@ -79,6 +80,26 @@ for (const text of addresses) {
     t.throws(() => parseName('ip', text), { code: 'san.syntax' })
   })
 }
+
+t.test('the octets of names from JSON are bound as those of an encoding are', async (t) => {
+  const label = 'a'.repeat(63)
+  const namesOf = (kind: NameKind, count: number, text: (i: number) => string) =>
+    Array.from({ length: count }, (_, i) => parseName(kind, text(i)))
+  const long = namesOf('dns', 100, (i) => `n${i}.${label}.${label}.${label}.example`)
+  t.throws(() => assertNames(long), { code: 'san.count' })
+  t.throws(() => parseGeneralNames(encodeGeneralNames(long)), { code: 'san.count' })
+  const mixed = [
+    ...long.slice(0, 78),
+    ...namesOf('ip', 5, (i) => `10.0.0.${i}`),
+    ...namesOf('ip', 5, (i) => `fd00::${i}`),
+  ]
+  for (let octets = 90; octets < 230; octets++) {
+    const names = [...mixed, ...namesOf('uri', 1, () => `https://example.com/${'p'.repeat(octets)}`)]
+    const fits = encodeGeneralNames(names).length <= 16 * 1024
+    if (fits) t.doesNotThrow(() => assertNames(names), String(octets))
+    else t.throws(() => assertNames(names), { code: 'san.count' }, String(octets))
+  }
+})
 
 t.test('a kind that is none is refused', async (t) => {
   t.throws(() => parseName('upn' as NameKind, 'a'), { code: 'san.type' })
