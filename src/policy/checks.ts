@@ -22,7 +22,7 @@ import {
 import type { Profile } from './profile.ts'
 import { attributeTypes, systemMasters, valuesOf } from './subject.ts'
 import { isServedBy } from './usages.ts'
-import type { Validity } from './validity.ts'
+import { minValidity, type Validity } from './validity.ts'
 
 export interface CheckResult {
   readonly check: string
@@ -443,9 +443,10 @@ const validityChecks: readonly Check[] = [
     code: 'validity.forbidden',
     field: '/validity',
     passes:
-      'the validity is a whole number of seconds and ends after now, although it counts from a backdated notBefore',
+      'the validity is a whole number of seconds, at least two, and ends after now, although it counts from a backdated notBefore',
     run: ({ validity: { asked, elapsed } }, say) => {
       if (!Number.isSafeInteger(asked)) say.failed(String(asked), 'is not a whole number of seconds')
+      else if (elapsed === 0 && asked < minValidity) say.failed(String(asked), 'is under 2 s: it ends as it begins')
       else if (asked > elapsed) say.passed(String(asked), 'ends after now')
       else say.failed(String(asked), `is not more than the ${elapsed} s by which notBefore lies back`)
     },
@@ -472,6 +473,7 @@ const validityChecks: readonly Check[] = [
       const value = String(validity.granted)
       if (!validity.issuerIsValid) say.failed(value, 'the issuer is not valid now')
       else if (!validity.outlives) say.passed(value, 'ends no later than the issuer')
+      else if (profile.validity.shorten && validity.granted < minValidity) say.failed(value, 'the issuer ends now')
       else if (profile.validity.shorten) say.passed(value, 'is shortened to the end of the issuer')
       else say.failed(value, `would end after the issuer does`)
     },

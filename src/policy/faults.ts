@@ -5,7 +5,7 @@ import * as Value from 'typebox/value'
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
-import { type AttributeType, assertSubjectSyntax, attributes } from '../x509/subject.ts'
+import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
 import { methodsOf } from './bind.ts'
 import {
   type AttributeDocument,
@@ -18,6 +18,7 @@ import {
 import { isRecord, nameKinds, pointer, readPattern, show } from './names.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
+import { minValidity } from './validity.ts'
 
 /**
  * The document, if its shape is sound, and every fault. A part whose shape is sound is judged by its sense too, whatever
@@ -150,10 +151,10 @@ const validityFaults: Sense = ({ validity }, report) => {
   if (max > maxValidity) report('/validity/max', validity.max, 'is more than 36500d')
   if (usual > max) report('/validity/default', validity.default, `is more than max, ${validity.max}`)
   if (backdate > maxBackdate) report('/validity/backdate', validity.backdate, 'is more than 24h')
-  if (usual <= backdate) {
+  if (usual < minValidity || usual <= backdate) {
     const reason =
       backdate === 0
-        ? 'is zero'
+        ? 'is under 2s: both ends are in a validity, so the certificate would end as it begins'
         : `is not more than backdate, ${validity.backdate}: the certificate would be born expired`
     report('/validity/default', validity.default, reason)
   }
@@ -177,6 +178,9 @@ const subjectFaults: Sense = (sound, report) => {
     if (rule !== undefined)
       attributeFaults(type, rule, (place, value, reason) => report(`/subject/${type}${place}`, value, reason))
   }
+  const most = attributeTypes.reduce((sum, type) => sum + mostOf(sound.subject[type]), 0)
+  if (most > maxAttributes)
+    report('/subject', most, `makes up to ${most} attributes; a subject has at most ${maxAttributes}`)
   const { commonName } = sound.subject
   if (
     commonName?.from === 'csr' &&
@@ -185,6 +189,12 @@ const subjectFaults: Sense = (sound, report) => {
   ) {
     report('/subject/commonName', '', 'must be among the names, and the profile allows none; give it match or fixed')
   }
+}
+
+/** How many attributes of its type a rule can put into a subject. */
+const mostOf = (rule: AttributeDocument | undefined): number => {
+  if (rule === undefined) return 0
+  return rule.fixed === undefined ? (rule.max ?? 1) : listOf(rule.fixed).length
 }
 
 const attributeFaults = (type: AttributeType, rule: AttributeDocument, report: Report): void => {

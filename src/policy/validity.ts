@@ -49,6 +49,9 @@ export const planValidity = (
   }
 }
 
+/** Seconds. Both ends are in a validity, so that one of a second would end as it begins. */
+export const minValidity = 2
+
 /** Seconds of a validity, both ends included. */
 export const lengthOf = (notBefore: number, notAfter: number): number => (notAfter - notBefore) / 1000 + 1
 

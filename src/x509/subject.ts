@@ -179,7 +179,8 @@ const faulty = (type: string, fault: string, offset?: number): Problem =>
 /** RFC 4514 2.4. Controls cannot occur: the subject was judged. */
 const escapeValue = (value: string): string => value.replace(/["+,;<>\\]/g, '\\$&').replace(/^#/, '\\#')
 
-const maxAttributes = 32
+/** Attributes of one subject. */
+export const maxAttributes = 32
 const plain = /^[\x20-\x7e]*$/
 const printable = /^[A-Za-z0-9 '()+,\-./:=?]*$/
 // biome-ignore lint/suspicious/noControlCharactersInRegex: what is looked for is the control characters.

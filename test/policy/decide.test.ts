@@ -272,6 +272,13 @@ const refusals: readonly (readonly [string, Profile, Ask, readonly string[], Pro
     ['validity.min 3600.5'],
     'validity.forbidden',
   ],
+  [
+    'a validity that ends as it begins',
+    profileOf(),
+    ask({ names: www }, { validity: 1 }),
+    ['validity.min 1'],
+    'validity.forbidden',
+  ],
   ['no validity', profileOf(), ask({ names: www }, { validity: 0 }), ['validity.min 0'], 'validity.forbidden'],
   [
     'a negative validity',

@@ -105,7 +105,26 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
     { validity: { default: '1.5h', max: '30d' } },
     '/validity/default: must be a whole number with a unit: 30s, 5m, 24h or 30d',
   ],
-  ['a validity of nothing', { validity: { default: '0s', max: '30d' } }, '/validity/default: is zero'],
+  ...['0s', '1s'].map(
+    (length) =>
+      [
+        `a validity of ${length}`,
+        { validity: { default: length, max: length } },
+        '/validity/default: is under 2s: both ends are in a validity, so the certificate would end as it begins',
+      ] as const,
+  ),
+  [
+    'a subject with more attributes than one can have',
+    {
+      subject: {
+        others: 'drop',
+        organizationalUnit: { fixed: Array.from({ length: 20 }, (_, i) => `unit ${i}`) },
+        organization: { from: 'csr', match: '**', max: 12 },
+        commonName: { from: 'csr', match: '**' },
+      },
+    },
+    '/subject: makes up to 33 attributes; a subject has at most 32',
+  ],
   [
     'a validity of more than a century',
     { validity: { default: '24h', max: '999999d' } },
