@@ -162,6 +162,9 @@ t.test('a kubelet gets its own names only', async (t) => {
   )
   t.same(serving(['dns:kubernetes'], node('kubernetes')), ['names.dns.deny'], 'a node named like the API server')
   t.same(serving(['dns:worker-1', 'ip:8.8.8.8']), ['names.ip.allow'])
+  for (const address of serviceAddresses)
+    t.same(serving(['dns:worker-1', `ip:${address}`]), ['names.ip.deny'], `${address} is an API server to its pods`)
+  for (const address of ['10.0.0.2', '10.112.0.1', '172.31.0.1']) t.same(serving([`ip:${address}`]), [], address)
   t.same(serving(['dns:worker-1'], node('worker-1', 'system:masters')), [
     'subject.organization',
     'subject.systemMasters',
@@ -211,6 +214,18 @@ const guideRequest =
   'MIIBaDCCAQ0CAQAwbzELMAkGA1UEBhMCVVMxEzARBgNVBAgMCldhc2hpbmd0b24xEDAOBgNVBAcMB1NlYXR0bGUxEzARBgNVBAoMCkt1YmVybmV0ZXMxCzAJBgNVBAsMAkNBMRcwFQYDVQQDDA5rdWJlLWFwaXNlcnZlcjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABMri+LWaE4duiSlnh1n3e0uRMqRVbkmrS8mGYtvl0DS3juEeBP8IC5pfone5EqXTL951FpFB9vJlQgsJhLm6+FCgPDA6BgkqhkiG9w0BCQ4xLTArMCkGA1UdEQQiMCCHBAoAAAGHBH8AAAGCEmt1YmVybmV0ZXMuZGVmYXVsdDAKBggqhkjOPQQDAgNJADBGAiEAtCOimLRGqK1BFD1mI4M5v4BYPh57Y8A6eRggGYMlEnUCIQC887kJujLds4hxW159339+29tF84zd1OIwe9xK7YMWDg=='
 const certManagerRequest =
   'MIH1MIGcAgEAMAAwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAATm8+hfHXAH5bPqwie5R6eZJz2hM1VqqazWKYqVjobsncazdcy4u+6X0C0uVWHakG1eLcK0s/o1oKYeR/TTT/2EoDowOAYJKoZIhvcNAQkOMSswKTAaBgNVHREEEzARgg9hcHAuZXhhbXBsZS5jb20wCwYDVR0PBAQDAgWgMAoGCCqGSM49BAMCA0gAMEUCIQDo7AXPNEgTKvm0jCFXxhMGHvAIBDH1VCWhUMBtHOW4GgIgYN+9wWjtMBe/TmOu4y0H2K474CBxAxdlt77oPyukM0I='
+/** Where pods find the API server, by the defaults of those who make clusters. */
+const serviceAddresses = [
+  '10.0.0.1',
+  '10.32.0.1',
+  '10.43.0.1',
+  '10.96.0.1',
+  '10.100.0.1',
+  '10.152.183.1',
+  '10.233.0.1',
+  '172.20.0.1',
+  '172.30.0.1',
+]
 const kubeletRequest =
   'MIIBPjCB5gIBADA2MRUwEwYDVQQKDAxzeXN0ZW06bm9kZXMxHTAbBgNVBAMMFHN5c3RlbTpub2RlOndvcmtlci0xMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEjlt9YuaNBLKdof1pXbaJDyP0iV4T8ru2bfIoUafn7NwTTliejnvamNlHDC9fz3xWwSFbCClwdNdrwk1lnFt2XaBOMEwGCSqGSIb3DQEJDjE/MD0wGQYDVR0RBBIwEIIId29ya2VyLTGHBAoAAwcwCwYDVR0PBAQDAgeAMBMGA1UdJQQMMAoGCCsGAQUFBwMBMAoGCCqGSM49BAMCA0cAMEQCIDkyc0tDPnkgERADXJRST+PWOEHXCQiYfz0r26o4g6jkAiAP2gz7njvkGLH0ceOJLHJjNXBe8nWvomVKa0HgSrcHFQ=='
 const spiffeRequest =
