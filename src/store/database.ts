@@ -54,7 +54,7 @@ export interface DatabaseOptions {
   readonly log: Log
   /** Shown in pg_stat_activity. */
   readonly applicationName: string
-  /** Told of every statement: its name, or `other`. */
+  /** Told of every statement that may wait for the server: its name, `commit`, or `other`. */
   readonly observe?: (statement: string, seconds: number, failed: boolean) => void
   /** Off behind a transaction pooler; default on. */
   readonly preparedStatements?: boolean
@@ -78,17 +78,20 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   // One that dies while in use fails its statement, and is emitted as well.
   pool.on('connect', (client) => client.on('error', () => {}))
 
-  const runOn: Run = async (client, statement, values) => {
+  const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now()
     let failed = true
     try {
-      const result = await run(client, statement, values, prepared)
+      const result = await work()
       failed = false
-      return result as never
+      return result
     } finally {
-      observe(statement.name ?? 'other', (performance.now() - start) / 1000, failed)
+      observe(name, (performance.now() - start) / 1000, failed)
     }
   }
+
+  const runOn = <Row>(client: pg.PoolClient, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
+    timed(statement.name ?? 'other', () => run<Row>(client, statement, values, prepared))
 
   const connect = async (): Promise<pg.PoolClient> => {
     try {
@@ -102,7 +105,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
       const client = await connect()
       try {
-        const result = await run<Row>(client, statement, values, prepared)
+        const result = await runOn<Row>(client, statement, values)
         client.release()
         return result
       } catch (error) {
@@ -116,8 +119,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       let broken = true
       try {
         await run(client, begin)
-        const value = await work({ query: (statement, values) => runOn(client, statement, values) as never })
-        await runCommit(client)
+        const value = await work({ query: (statement, values) => runOn(client, statement, values) })
+        await timed('commit', () => runCommit(client))
         broken = false
         return value
       } catch (error) {
@@ -165,8 +168,6 @@ export const constraintOf = (error: unknown): string | undefined => {
   const cause = causeOf(error)
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined
 }
-
-type Run = (client: pg.PoolClient, statement: Statement, values?: readonly unknown[]) => Promise<Result<unknown>>
 
 const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
 

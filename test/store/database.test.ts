@@ -208,3 +208,19 @@ t.test('sslmode=verify-full does not speak to a server without TLS', async (t) =
   t.ok(isProblem(error, 'db.unavailable'))
   t.match(isProblem(error) ? String(error.cause) : '', /does not support SSL/)
 })
+
+t.test('whoever watches is told of every statement, in a transaction and outside, and of a commit', async (t) => {
+  const told: [string, boolean][] = []
+  const db = open(t, { observe: (statement, seconds, failed) => seconds >= 0 && told.push([statement, failed]) })
+  await db.query({ name: 'named_watched', text: 'select 1' })
+  await db.query({ text: 'select 1' })
+  await failure(db.query({ text: 'select 1 / 0' }))
+  await db.transaction((tx) => tx.query({ name: 'within_watched', text: 'select 2' }))
+  t.same(told, [
+    ['named_watched', false],
+    ['other', false],
+    ['other', true],
+    ['within_watched', false],
+    ['commit', false],
+  ])
+})
