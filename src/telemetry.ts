@@ -55,12 +55,14 @@ const withoutSecrets = (line: object, depth: number): Record<string, unknown> =>
   )
 
 const isSecret = (name: string, value: unknown): boolean =>
-  secretNames.has(name.toLowerCase()) || (typeof value === 'string' && value.startsWith('postgresql://'))
+  secretNames.has(name.toLowerCase()) || (typeof value === 'string' && databaseUrl.test(value))
 
 /** Errors have a serializer of their own. */
 const isPlain = (value: unknown): value is object =>
   typeof value === 'object' && value !== null && !(value instanceof Error) && !ArrayBuffer.isView(value)
 
+/** libpq takes both schemes. */
+const databaseUrl = /^postgres(?:ql)?:\/\//i
 const redactedDepth = 2
 const deepest = 4
 

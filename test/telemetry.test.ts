@@ -30,6 +30,10 @@ t.test('secrets are cut out wherever they are put', (t) => {
     t.notMatch(text, 'S3CRET', name)
     t.match(text, '[redacted]')
   }
+  for (const scheme of ['postgres', 'postgresql', 'POSTGRES']) {
+    const text = written((log) => log.info({ a: { target: `${scheme}://owner:S3CRET@db/chancery` } }, 'a line'))
+    t.notMatch(text, 'S3CRET', scheme)
+  }
   t.end()
 })
 
