@@ -28,7 +28,13 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
 
   const refresh = async (): Promise<void> => {
     const held = JSON.stringify([...newest].map(([name, { profile }]) => ({ name, version: profile.version })))
-    for (const row of (await db.query<ProfileRow>(selectNewer, [held])).rows) newest.set(row.name, storedOf(deps, row))
+    for (const row of (await db.query<ProfileRow>(selectNewer, [held])).rows) hold(storedOf(deps, row))
+  }
+
+  /** An answer that was read before another change was made may come after it: memory never goes back. */
+  const hold = (stored: StoredProfile): void => {
+    const { name, version } = stored.profile
+    if (version > (newest.get(name)?.profile.version ?? 0)) newest.set(name, stored)
   }
 
   const put = async (document: unknown, by: string, precondition: Precondition) => {
@@ -48,7 +54,7 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
         result: { stored, created: true },
       }
     })
-    newest.set(name, outcome.stored)
+    hold(outcome.stored)
     return outcome
   }
 

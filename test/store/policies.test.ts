@@ -4,7 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import type { Problem } from '../../src/errors.ts'
-import { canonicalDocument } from '../../src/policy/profile.ts'
+import { canonicalDocument, type Profile, parseProfile } from '../../src/policy/profile.ts'
+import type { Database } from '../../src/store/database.ts'
+import { openPolicies } from '../../src/store/policies.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open } = await openTestStores(t)
@@ -127,6 +129,32 @@ t.test('another replica decides by the new version within two seconds', async (t
   while (other.policies.current('travels')?.version !== 2 && Date.now() < until) await sleep(25)
   t.equal(other.policies.current('travels')?.version, 2)
   t.same(other.policies.current('travels')?.document, policies.current('travels')?.document)
+})
+
+t.test('an answer that was overtaken by a change does not put the older version back', async (t) => {
+  await policies.put(document('overtaken'), by, {})
+  let held: Promise<unknown> | undefined
+  const slow: Database = {
+    ...db,
+    query: async (statement, values) => {
+      const answer = await db.query(statement, values)
+      if (statement.name === 'select_newer_profiles') await held
+      return answer as never
+    },
+  }
+  const canonical = ({ document }: Profile): string => canonicalDocument(document)
+  const parse = (document: unknown, version: number): Profile => parseProfile(document, { version })
+  const replica = await openPolicies({ ...stores, db: slow, canonical, parse })
+  t.teardown(replica.close)
+  await policies.put(document('overtaken', '2h'), by, {})
+  const gate = Promise.withResolvers<void>()
+  held = gate.promise
+  const refreshed = replica.refresh()
+  await sleep(100)
+  await replica.put(document('overtaken', '3h'), by, {})
+  gate.resolve()
+  await refreshed
+  t.equal(replica.current('overtaken')?.version, 3)
 })
 
 t.test('what memory holds never goes back while others write', async (t) => {
