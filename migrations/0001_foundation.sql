@@ -155,6 +155,21 @@ end $$;
 create trigger fill_the_room after insert on entries referencing new table as added
   for each statement execute function fill_the_room();
 
+-- At the end of every transaction the head is just behind the last entry, and has its time.
+create function assert_head_is_last() returns trigger language plpgsql as $$
+declare
+  head roll; last entries;
+begin
+  select * into head from roll where id = 1;
+  select * into last from entries order by index desc limit 1;
+  if head.size <> coalesce(last.index + 1, 0) or head.time <> coalesce(last.time, head.time) then
+    raise exception 'the head of the roll is not behind its last entry' using errcode = 'restrict_violation';
+  end if;
+  return null;
+end $$;
+create constraint trigger head_is_last after update on roll deferrable initially deferred
+  for each row execute function assert_head_is_last();
+
 -- Intents, outcomes -----------------------------------------------------------------------------------------------------
 
 -- Exactly what is about to be signed, durable before the key is touched. A request is its principal and its idempotency
@@ -163,7 +178,7 @@ create table intents (
   serial          bytea primary key check (octet_length(serial) = 16),
   principal       text not null,
   idempotency_key text check (length(idempotency_key) between 1 and 128),
-  attempt         smallint not null check (attempt > 0),
+  attempt         integer not null check (attempt > 0),
   digest          bytea not null check (octet_length(digest) = 32),   -- of the request: the CSR, the profile and the options
   issuer          text not null,
   shard           integer not null check (shard >= 0),
@@ -223,7 +238,8 @@ create index certificates_by_principal on outcomes (principal, entry desc) where
 create index certificates_by_profile on outcomes (profile, entry desc) where kind = 'certificate';
 create index certificates_by_key on outcomes (key_sha256) where kind = 'certificate';
 create index certificates_by_expiry on outcomes (not_after) where kind = 'certificate';
-create index certificates_by_subject on outcomes (subject collate "C", entry desc) where kind = 'certificate' and subject <> '';
+-- A hash, since a subject may be longer than a page's index entry can be.
+create index certificates_by_subject on outcomes using hash (subject collate "C") where kind = 'certificate' and subject <> '';
 
 create view certificates as
   select serial, entry, principal, profile, issuer, subject, key_sha256, not_before, not_after, at as issued_at
@@ -270,17 +286,22 @@ create table refusal_counts (
   count           integer not null check (count > 0)
 );
 
--- Makes the partitions of the months to come and drops those that are wholly older than `keep`. The owner runs it.
+-- Makes the partitions of the months to come, moves what was refused while a month had none into its own, and drops those
+-- that are wholly older than `keep`; gives the number of the dropped. The owner runs it, as often as it likes.
 create function maintain_refusals(keep interval) returns integer language plpgsql as $$
 declare
-  month timestamptz := date_trunc('month', now(), 'UTC');
+  this_month timestamptz := date_trunc('month', now(), 'UTC');
+  month timestamptz;
   partition record;
   dropped integer := 0;
 begin
-  for i in -1..3 loop
-    execute format('create table if not exists %I partition of refusals for values from (%L) to (%L)',
-      'refusals_' || to_char((month + i * interval '1 month') at time zone 'UTC', 'YYYYMM'),
-      month + i * interval '1 month', month + (i + 1) * interval '1 month');
+  -- Whoever else maintains waits here, and finds it done.
+  perform pg_advisory_xact_lock('refusals'::regclass::oid::bigint);
+  for month in
+    select (this_month at time zone 'UTC' + i * interval '1 month') at time zone 'UTC' from generate_series(-1, 3) i
+    union select distinct date_trunc('month', at, 'UTC') from refusals_other order by 1
+  loop
+    perform make_refusals_of(month);
   end loop;
   for partition in
     select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -291,6 +312,23 @@ begin
     dropped := dropped + 1;
   end loop;
   return dropped;
+end $$;
+
+-- A partition can't be made while the default one holds rows of its month. Detached, that one loses the trigger that it
+-- has from the table, so that rows can leave it; attached again, it gets the trigger back.
+create function make_refusals_of(month timestamptz) returns void language plpgsql as $$
+declare
+  name text := 'refusals_' || to_char(month at time zone 'UTC', 'YYYYMM');
+  -- By the calendar of UTC, whatever the session's is.
+  following timestamptz := (month at time zone 'UTC' + interval '1 month') at time zone 'UTC';
+begin
+  if to_regclass(name) is not null then return; end if;
+  lock table refusals in access exclusive mode;
+  alter table refusals detach partition refusals_other;
+  execute format('create table %I partition of refusals for values from (%L) to (%L)', name, month, following);
+  with moved as (delete from refusals_other where at >= month and at < following returning *)
+  insert into refusals select * from moved;
+  alter table refusals attach partition refusals_other default;
 end $$;
 create table refusals_other partition of refusals default;
 select maintain_refusals('90 days');
@@ -314,4 +352,4 @@ begin
   execute format('grant update (until) on reconciled to %I', serving);
   execute format('grant update (used_at) on token_uses to %I', serving);
 end $$;
-revoke all on function grant_serving(name), maintain_refusals(interval) from public;
+revoke all on function grant_serving(name), maintain_refusals(interval), make_refusals_of(timestamptz) from public;

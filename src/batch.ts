@@ -10,6 +10,11 @@ export interface BatchOptions<I, O> {
   readonly max: number
   /** Batches under way at the same time. */
   readonly lanes: number
+  /**
+   * Whether an item of a batch that was rejected so can be to blame alone: then each is run again by itself, so that one
+   * bad item fails only itself. Default: never.
+   */
+  readonly isolate?: (error: unknown) => boolean
   /** Told of the size of every batch. */
   readonly observe?: (size: number) => void
 }
@@ -22,7 +27,13 @@ export interface Batch<I, O> {
   drain(): Promise<void>
 }
 
-export const openBatch = <I, O>({ run, max, lanes, observe }: BatchOptions<I, O>): Batch<I, O> => {
+export const openBatch = <I, O>({
+  run,
+  max,
+  lanes,
+  isolate = () => false,
+  observe,
+}: BatchOptions<I, O>): Batch<I, O> => {
   const waiting: Waiter<I, O>[] = []
   const drained: (() => void)[] = []
   let busy = 0
@@ -46,7 +57,7 @@ export const openBatch = <I, O>({ run, max, lanes, observe }: BatchOptions<I, O>
     inFlight += batch.length
     schedule()
     observe?.(batch.length)
-    await settle(batch, run)
+    await settle(batch, run, isolate)
     busy -= 1
     inFlight -= batch.length
     if (waiting.length + inFlight === 0) for (const done of drained.splice(0)) done()
@@ -67,7 +78,11 @@ export const openBatch = <I, O>({ run, max, lanes, observe }: BatchOptions<I, O>
   }
 }
 
-const settle = async <I, O>(batch: readonly Waiter<I, O>[], run: BatchOptions<I, O>['run']): Promise<void> => {
+const settle = async <I, O>(
+  batch: readonly Waiter<I, O>[],
+  run: BatchOptions<I, O>['run'],
+  isolate: (error: unknown) => boolean,
+): Promise<void> => {
   try {
     const results = await run(batch.map((waiter) => waiter.item))
     batch.forEach((waiter, i) => {
@@ -77,7 +92,8 @@ const settle = async <I, O>(batch: readonly Waiter<I, O>[], run: BatchOptions<I,
       else waiter.resolve(result)
     })
   } catch (error) {
-    for (const waiter of batch) waiter.reject(error)
+    if (batch.length > 1 && isolate(error)) for (const waiter of batch) await settle([waiter], run, isolate)
+    else for (const waiter of batch) waiter.reject(error)
   }
 }
 

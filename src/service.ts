@@ -14,6 +14,7 @@ import { type Issuers, issuersOf, openIssuer } from './ca/issuer.ts'
 import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
+import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
@@ -25,7 +26,7 @@ import type { SigningKey } from './keys/signing-key.ts'
 import { openVerifier } from './keys/verifier.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import { openMetrics } from './metrics.ts'
-import { canonicalDocument, parseProfile } from './policy/profile.ts'
+import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { encodeEntry, leafInput } from './roll/entries.ts'
 import { openAccess } from './store/access.ts'
 import { databaseClock } from './store/clock.ts'
@@ -87,20 +88,21 @@ export const openStores = async (deps: StoresDeps) => {
     preparedStatements,
     observe: metrics.query,
   })
-  await assertMigrated(db)
-  const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
-  const roll = openRollWriter(db, codec, dbClock)
-  const access = openAccess({ db, roll, log, clock, random, newId })
-  const parse = (document: unknown, version: number) => parseProfile(document, { version })
-  const policies = await openPolicies({
-    db,
-    roll,
-    log,
-    parse,
-    canonical: (profile) => canonicalDocument(profile.document),
-  })
-  const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
-  return { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
+  try {
+    await assertMigrated(db)
+    const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
+    const roll = openRollWriter(db, codec, dbClock)
+    const access = openAccess({ db, roll, log, clock, random, newId })
+    const parse = (document: unknown, version: number) => parseProfile(document, { version })
+    const canonical = (profile: Profile) => canonicalDocument(profile.document)
+    const policies = await openPolicies({ db, roll, log, parse, canonical })
+    const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
+    return { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
+  } catch (error) {
+    // An open pool would hold up whoever reads the sentence.
+    await db.close().catch(() => {})
+    throw error
+  }
 }
 
 /** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
@@ -111,7 +113,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
-  const verifier = openVerifier(Math.max(1, availableParallelism() - 1))
+  const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   const issuance = openIssuance({
     recorder,
     policies,
@@ -157,11 +159,12 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 10_000, run: () => endOpen() },
+      { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
       {
         name: 'own-certificate',
         everyMs: 60_000,
-        run: () => own.renew((pem) => secureContextOf(app).setSecureContext(pem)),
+        run: () => own.renew((pem) => secureContextOf(app).setSecureContext({ ...tlsBounds, ...pem })),
       },
     ],
     log,
@@ -190,10 +193,20 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   }
 }
 
+/** A key that failed is out of use until it is seen to sign again: nobody else asks. */
+const probeFaulty = (issuers: Issuers): Promise<unknown> =>
+  Promise.all(
+    issuers
+      .all()
+      .filter(({ fault }) => fault !== undefined)
+      .map((issuer) => issuer.probe()),
+  )
+
 /** Every issuer that is not retired, each with its key: opened only if the two belong together. */
-export const openIssuers = async ({ db }: Stores, openKey: OpenKey, meter: Meter): Promise<Issuers> => {
+export const openIssuers = async ({ db, config }: Stores, openKey: OpenKey, meter: Meter): Promise<Issuers> => {
   const rows = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
-  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await openKey(row.keyUri), meter))))
+  const options = { meter, deadlineMs: config.limits.signingDeadlineMs }
+  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await openKey(row.keyUri), options))))
 }
 
 /** Undefined when records can be written: not a standby, not read-only, and its clock was read. */
@@ -204,8 +217,9 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 }
 
 /** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
-const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuance: Issuance) => {
-  const { principal, profile } = own
+const openOwnCertificate = async ({ access, policies, config, clock, log }: Stores, issuance: Issuance) => {
+  const { principal } = own
+  const profile = ownProfileName(config)
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
   const grant = {
     id: 'own',
@@ -218,7 +232,11 @@ const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuan
   } as const
   const caller: Caller = { principal, token: 'own', grants: [grant] }
   const { names } = config
-  const issue = (): Promise<ServerCertificate> => issueOwnCertificate({ issuance, caller, profile, names })
+  const issue = async (): Promise<ServerCertificate> => {
+    // Whatever has been made of our profile meanwhile: it is ours.
+    await policies.put(ownProfile(config, own.authority), principal, {})
+    return issueOwnCertificate({ issuance, caller, profile, names })
+  }
   let certificate = await issue()
   return {
     current: () => certificate,
@@ -231,13 +249,17 @@ const openOwnCertificate = async ({ access, config, clock, log }: Stores, issuan
   }
 }
 
+/** One for each set of names, so that replicas with different names leave each other's alone. */
+export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>
+  `${own.profile}-${hash('sha256', canonicalJson(names)).slice(0, 8)}`
+
 /** The profile of our own certificate: exactly the configured names, for a day. */
 export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string): object => {
   const values = (kind: string): string[] => names.filter((name) => name.kind === kind).map((name) => name.value)
   const dns = values('dns')
   const ip = values('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
   return {
-    name: own.profile,
+    name: ownProfileName({ names }),
     authority,
     validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
     keys: [{ ec: ['P-256'] }],
@@ -250,8 +272,8 @@ export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string):
 }
 
 /** Fastify's types do not tell that this server is an HTTPS one. */
-const secureContextOf = (app: App): { setSecureContext(options: ServerCertificate): void } =>
-  app.server as unknown as { setSecureContext(options: ServerCertificate): void }
+const secureContextOf = (app: App): { setSecureContext(options: ServerCertificate & typeof tlsBounds): void } =>
+  app.server as unknown as { setSecureContext(options: ServerCertificate & typeof tlsBounds): void }
 
 export const codec: EntryCodec = {
   entry: (event, time) => {
@@ -268,7 +290,10 @@ export const codec: EntryCodec = {
 const fewCores = 2
 const checkHere: CheckSignature = async (check) => checkOne(check)
 
-export const own = { principal: 'chancery', profile: 'chancery-api' } as const
+/** As in http/app.ts: a new context forgets what the old one was told. */
+const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const
+
+export const own = { principal: 'chancery', profile: 'chancery-api', authority: 'default' } as const
 const selectReadOnly = {
   name: 'select_read_only',
   text: `select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly`,

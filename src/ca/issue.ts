@@ -41,7 +41,6 @@ export interface IssuanceDeps {
   readonly limits: {
     readonly queue: number
     readonly requestDeadlineMs: number
-    readonly signingDeadlineMs: number
   }
 }
 
@@ -339,12 +338,11 @@ const planDigest = (plan: Plan): Buffer =>
 // Steps 7 and 8 -----------------------------------------------------------------------------------------------------
 
 const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise<Buffer> => {
-  const signature = await withDeadline(issuer.sign(intent.tbs), deps.limits.signingDeadlineMs)
-  if (signature === 'late')
-    throw new Problem('hsm.deadline', `No signature within ${deps.limits.signingDeadlineMs} ms.`, { retryAfter: 5 })
+  const signature = await issuer.sign(intent.tbs)
   if (Buffer.isBuffer(signature)) return signature
   if (signature.when === 'before') await deps.recorder.recordUnsigned(intent)
-  throw new Problem('hsm.unavailable', 'The signing key did not sign.', { retryAfter: 5, cause: signature })
+  const code = signature.when === 'late' ? 'hsm.deadline' : 'hsm.unavailable'
+  throw new Problem(code, 'The signing key did not sign.', { retryAfter: 5, cause: signature })
 }
 
 const checkSignature = async (
@@ -356,18 +354,6 @@ const checkSignature = async (
   const { spki, algorithm } = issuer.key
   if (await deps.verifyOwn({ spki, message, signature, algorithm, keep: true })) return
   throw new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
-}
-
-const withDeadline = async <T>(work: Promise<T>, milliseconds: number): Promise<T | 'late'> => {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<'late'>((resolve) => {
-    timer = setTimeout(() => resolve('late'), milliseconds)
-  })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 // Step 10 -----------------------------------------------------------------------------------------------------------

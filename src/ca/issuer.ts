@@ -5,11 +5,12 @@
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
-import type { SigningFault, SigningKey } from '../keys/signing-key.ts'
+import { SigningFault, type SigningKey } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
 import type { SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { compileTemplate, type Template } from '../x509/tbs.ts'
+import { withDeadline } from './deadline.ts'
 import type { Meter } from './meter.ts'
 import type { IssuerRecord } from './records.ts'
 
@@ -36,6 +37,8 @@ export interface Issuer {
   readonly bounds: Context['issuer']
   template(plan: Pick<Plan, 'keyUsage' | 'extendedKeyUsage' | 'revocation'>): Template
   sign(tbs: Buffer): Promise<Buffer | SigningFault>
+  /** Why the key is known not to sign, if it is; only a probe that succeeds clears it. */
+  readonly fault: string | undefined
   /** Throws `hsm.unavailable` while the key is known not to sign. */
   assertAvailable(): void
   /** A trial signature over a fixed text, checked. Resolves with undefined, or with the reason why not. */
@@ -52,7 +55,17 @@ export interface Issuers {
   isIssuerKey(sha256: string): boolean
 }
 
-export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter): Promise<Issuer> => {
+export interface IssuerOptions {
+  readonly meter: Meter
+  /** How long one signature may take. */
+  readonly deadlineMs: number
+}
+
+export const openIssuer = async (
+  row: IssuerRow,
+  key: SigningKey,
+  { meter, deadlineMs }: IssuerOptions,
+): Promise<Issuer> => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)
   if (!facts.spki.equals(key.spki)) throw new Error(`The key ${key.id} is not the key of issuer ${row.name}.`)
@@ -64,6 +77,23 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
     ...key.algorithm.signOptions,
   }
   let fault: string | undefined
+
+  /** One signature, within the deadline. A key that failed or hangs counts as gone until a probe finds it signing. */
+  const signOne = async (message: Buffer): Promise<Buffer | SigningFault> => {
+    const start = performance.now()
+    const answer = await withDeadline(key.sign([message]), deadlineMs)
+    const outcome =
+      answer === 'late'
+        ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
+        : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
+    fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
+    meter.keyOperation(
+      row.name,
+      (performance.now() - start) / 1000,
+      Buffer.isBuffer(outcome) ? undefined : outcome.when,
+    )
+    return outcome
+  }
 
   const issuer: Issuer = {
     name: row.name,
@@ -78,25 +108,18 @@ export const openIssuer = async (row: IssuerRow, key: SigningKey, meter: Meter):
     key,
     bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
     template: templateOf,
-    sign: async (tbs) => {
-      const start = performance.now()
-      const [signature] = await key.sign([tbs])
-      const outcome = signature ?? new Error('the provider gave no answer')
-      fault = outcome instanceof Error ? outcome.message : undefined
-      meter.keyOperation(row.name, (performance.now() - start) / 1000, fault)
-      if (Buffer.isBuffer(outcome)) return outcome
-      return outcome as SigningFault
+    sign: signOne,
+    get fault() {
+      return fault
     },
     assertAvailable: () => {
       if (fault !== undefined)
         throw new Problem('hsm.unavailable', 'The signing key does not answer at present.', { retryAfter: 5 })
     },
     probe: async () => {
-      const [signature] = await key.sign([trialText])
-      if (!Buffer.isBuffer(signature)) fault = signature?.message ?? 'the provider gave no answer'
-      else if (!verify(key.algorithm.hash, trialText, verifyInput, signature))
-        fault = 'the trial signature does not verify'
-      else fault = undefined
+      const signature = await signOne(trialText)
+      const valid = Buffer.isBuffer(signature) && verify(key.algorithm.hash, trialText, verifyInput, signature)
+      if (Buffer.isBuffer(signature) && !valid) fault = 'the trial signature does not verify'
       return fault
     },
   }

@@ -22,6 +22,8 @@ import { encodePem } from '../x509/pem.ts'
 export const bootstrap = async (stores: Stores): Promise<void> => {
   const { db, config } = stores
   await db.transaction(async (tx) => {
+    // Whoever waits here waits as long as the other one takes.
+    await tx.query(waitPatiently)
     await tx.query(lockBootstrap)
     if (config.mode === 'development') await makeHierarchy(stores)
     await putProfiles(stores)
@@ -139,7 +141,7 @@ const putProfiles = async (stores: Stores): Promise<void> => {
     if (!policies.current(name)) await policies.put(document, own.principal, { ifNoneMatch: '*' })
   }
   // Our own changes with the configured names; without its authority we can't serve at all, and say so when we try.
-  if (known.includes(ownAuthority)) await policies.put(ownProfile(config, ownAuthority), own.principal, {})
+  if (known.includes(own.authority)) await policies.put(ownProfile(config, own.authority), own.principal, {})
 }
 
 /** When nobody can administer, somebody must be able to: a principal `admin`, whose token is written once. */
@@ -155,7 +157,9 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
   const path = join(config.dataDir, 'admin.token')
   await writePrivateFile(path, `${secret}\n`)
   if (config.mode === 'development') {
-    const profiles = (await policies.list()).map(({ profile }) => profile.name).filter((name) => name !== own.profile)
+    const profiles = (await policies.list())
+      .map(({ profile }) => profile.name)
+      .filter((name) => !name.startsWith(own.profile))
     await access.createGrant({ principal, role: 'requester', profiles, names: null }, by)
     for (const role of ['operator', 'auditor'] as const)
       await access.createGrant({ principal, role, profiles: null, names: null }, by)
@@ -165,11 +169,14 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
 }
 
 const authorities = ['default', 'kubernetes', 'etcd', 'front-proxy'] as const
-const ownAuthority = 'default'
 const organization = { type: 'organization', value: 'Chancery Development' } as const
 const rootDays = 3650
 const intermediateDays = 1825
 /** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
 const shards = 128
+const waitPatiently = {
+  text: `select set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true),
+    set_config('idle_in_transaction_session_timeout', '0', true)`,
+}
 /** Any constant will do, as long as it is only this. */
 const lockBootstrap = { text: 'select pg_advisory_xact_lock(4711000001)' }

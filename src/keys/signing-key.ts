@@ -15,9 +15,9 @@ export interface SigningKey {
   close(): Promise<void>
 }
 
-/** Whether the key was touched decides what happens to the intent: `before` is `unsigned`, `unknown` is abandoned. */
+/** Whether the key was touched decides what happens to the intent: `before` is `unsigned`, all else is abandoned. */
 export class SigningFault extends Error {
-  readonly when: 'before' | 'unknown'
+  readonly when: 'before' | 'late' | 'unknown'
 
   constructor(when: SigningFault['when'], message: string, cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause })

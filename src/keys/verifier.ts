@@ -6,6 +6,7 @@
 import { Worker } from 'node:worker_threads'
 
 import { openBatch } from '../batch.ts'
+import type { Log } from '../telemetry.ts'
 import type { CheckSignature, SignatureCheck } from '../x509/csr.ts'
 import { checkOne, packChecks } from './verifier-batch.ts'
 
@@ -15,9 +16,9 @@ export interface Verifier {
   close(): Promise<void>
 }
 
-/** Starts `threads` workers at once; a worker that dies is replaced, and what it had is checked here. */
-export const openVerifier = (threads: number): Verifier => {
-  const workers = Array.from({ length: threads }, openCheckingThread)
+/** Starts `threads` workers at once; one that dies or hangs is replaced, and what it had is checked here. */
+export const openVerifier = (threads: number, log: Log): Verifier => {
+  const workers = Array.from({ length: threads }, () => openCheckingThread(log))
   const idle = [...workers]
   const batch = openBatch({
     run: async (checks: readonly SignatureCheck[]) => {
@@ -28,7 +29,8 @@ export const openVerifier = (threads: number): Verifier => {
         if (worker) idle.push(worker)
       }
     },
-    max: maxBatch,
+    // One thread takes all that waits; several share a burst.
+    max: threads === 1 ? 64 : 16,
     lanes: threads,
   })
   return {
@@ -40,45 +42,65 @@ export const openVerifier = (threads: number): Verifier => {
   }
 }
 
-/** One worker with at most one batch under way. */
-const openCheckingThread = () => {
+/** One worker with at most one batch under way. Between two tries to start it the pauses double, up to five seconds. */
+const openCheckingThread = (log: Log) => {
   let closed = false
+  let worker: Worker | undefined
+  let pauseMs = firstPauseMs
   let settle: ((valid: readonly boolean[] | undefined) => void) | undefined
   const finish = (valid: readonly boolean[] | undefined): void => {
     const waiting = settle
     settle = undefined
     waiting?.(valid)
   }
-  const start = (): Worker => {
+  const start = (): void => {
     const thread = new Worker(new URL(`./verifier-worker${extension}`, import.meta.url), { resourceLimits })
     thread.unref()
-    thread.on('message', (valid: Uint8Array) => finish(Array.from(valid, (one) => one === 1)))
-    thread.on('error', () => {})
-    thread.on('exit', () => {
-      finish(undefined)
-      if (!closed) worker = start()
+    thread.on('message', (valid: Uint8Array) => {
+      pauseMs = firstPauseMs
+      finish(Array.from(valid, (one) => one === 1))
     })
-    return thread
+    thread.on('error', (error) => log.error({ event: 'verifier.failed', err: error }, 'a verifying thread failed'))
+    thread.on('exit', () => {
+      worker = undefined
+      finish(undefined)
+      if (closed) return
+      log.warn(
+        { event: 'verifier.restarting', pauseMs },
+        'a verifying thread ended; signatures are checked here meanwhile',
+      )
+      setTimeout(() => !closed && start(), pauseMs).unref()
+      pauseMs = Math.min(pauseMs * 2, longestPauseMs)
+    })
+    worker = thread
   }
-  let worker = start()
+  start()
   return {
-    /** Undefined when the worker died before it answered. */
+    /** Undefined when the worker is gone, or did not answer in time: then it is ended. */
     run: (checks: readonly SignatureCheck[]): Promise<readonly boolean[] | undefined> =>
       new Promise((resolve) => {
-        settle = resolve
+        const thread = worker
+        if (!thread) return resolve(undefined)
+        const late = setTimeout(() => void thread.terminate(), answerWithinMs)
+        settle = (valid) => {
+          clearTimeout(late)
+          resolve(valid)
+        }
         const packed = packChecks(checks)
-        worker.postMessage(packed, [packed.data])
+        thread.postMessage(packed, [packed.data])
       }),
     close: async (): Promise<void> => {
       closed = true
-      await worker.terminate()
+      await worker?.terminate()
     },
   }
 }
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))
-/** Small, so that a burst is shared among the threads. */
-const maxBatch = 16
+const firstPauseMs = 100
+const longestPauseMs = 5_000
+/** A full batch of ML-DSA takes some 10 ms. */
+const answerWithinMs = 5_000
 /** MiB: a batch is a few kilobytes, and nothing stays. */
 const resourceLimits = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 64 }

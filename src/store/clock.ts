@@ -10,6 +10,7 @@ export interface DatabaseClock {
   /** Told of each reading, and of the time of the newest event that was seen. */
   observe(databaseNow: Date): void
   observeEvent(time: Date): void
+  readonly toleranceMs: number
   /** Ours minus the database's, in milliseconds. */
   readonly skewMs: number
   /** Undefined, or the reason why no certificate may be dated by these clocks. */
@@ -31,6 +32,7 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
   }
 
   return {
+    toleranceMs,
     now,
     observe: (databaseNow) => {
       skewMs = clock().getTime() - databaseNow.getTime()

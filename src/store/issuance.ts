@@ -30,12 +30,14 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     run: (batch: readonly Intent[]) => insertIntents(db, batch),
     max: maxBatch,
     lanes: 2,
+    isolate: isOfOneItem,
     observe: (size) => meter.batch('intent', size),
   })
   const enrolments = openBatch({
     run: (batch: readonly Enrolment[]) => enrol(deps, batch),
     max: maxBatch,
     lanes: 1,
+    isolate: isOfOneItem,
     observe: (size) => meter.batch('record', size),
   })
   const lookups = openBatch({
@@ -134,7 +136,7 @@ const insertIntentsStatement = {
     insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
     select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
       decode(tbs, 'hex'), decode(plan, 'hex')
-    from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt smallint, serial text, issuer text,
+    from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text, issuer text,
       shard integer, profile text, version integer, tbs text, plan text)
     on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
     returning serial`,
@@ -206,6 +208,7 @@ const enrolStatement = {
     ), head as (
       update roll set size = size + (select count(*) from asked), time = $3::timestamptz
       where id = 1 and size = $2::bigint and time <= $3::timestamptz
+        and $3::timestamptz <= greatest(time, clock_timestamp() + make_interval(secs => $4::double precision / 1000))
       returning size
     ), entry as (
       insert into entries (index, type, time, leaf_hash, serial)
@@ -237,6 +240,7 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
             JSON.stringify(open.map((e, i) => parameterOf(e, i, leaves[i]))),
             head.size,
             head.time.toISOString(),
+            head.toleranceMs,
           ]),
       )
       open.forEach((enrolment, i) => {
@@ -327,6 +331,9 @@ const settled = (row: OutcomeRow, { signature }: Enrolment): Enrolled | Problem 
     : new Problem('issuance.abandoned', 'The reconciler ended this issuance before its certificate was recorded.', {
         retryAfter: 1,
       })
+
+/** The database refused what one item holds; the others are innocent. */
+const isOfOneItem = (error: unknown): boolean => !isProblem(error)
 
 /** The connection broke, or the server gave up: what was under way may have been committed or not. */
 const isUnavailable = (error: unknown): boolean => isProblem(error, 'db.unavailable')

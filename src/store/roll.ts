@@ -21,6 +21,12 @@ export interface Head {
   readonly time: Date
 }
 
+/** Where a batch is to be written, and when. */
+export interface Place extends Head {
+  /** How far the time may lie ahead of the database's clock: beyond, the head does not move. */
+  readonly toleranceMs: number
+}
+
 /** What a statement that moves the head answers with: 0 when the head was not where it was believed to be. */
 export interface HeadMoved {
   readonly moved: number
@@ -40,7 +46,7 @@ export interface RollWriter {
    */
   append(
     events: readonly RollEvent[],
-    write: (db: Queryable, head: Head, leaves: readonly Buffer[]) => Promise<Result<HeadMoved>>,
+    write: (db: Queryable, place: Place, leaves: readonly Buffer[]) => Promise<Result<HeadMoved>>,
   ): Promise<readonly Enrolled[]>
   /** Makes a change and appends what it says of itself, in one transaction under the head's lock. */
   change<T>(make: (tx: Queryable, time: Date) => Promise<Change<T>>): Promise<T>
@@ -66,7 +72,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     const leaves = encode(events, time)
     const {
       rows: [answer],
-    } = await write(at.db, { size: at.head.size, time }, leaves)
+    } = await write(at.db, { size: at.head.size, time, toleranceMs: clock.toleranceMs }, leaves)
     if (answer) clock.observe(answer.now)
     if (answer?.moved !== 1) return undefined
     known = { size: at.head.size + events.length, time }
@@ -79,6 +85,8 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   ): Promise<readonly Enrolled[]> =>
     db.transaction(async (tx) => {
       const head = await lockHead(tx)
+      // The head did not move where we believed it to be, or our time was not the database's: its clock was just read.
+      clock.assertSane()
       const written = await tryAppend(events, write, { db: tx, head })
       if (!written) throw new Error('the head of the roll moved under its lock')
       return written
