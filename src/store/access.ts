@@ -48,8 +48,7 @@ export const openAccess = (deps: AccessDeps): Access => {
       change(async (tx) => {
         const { disabledAt } = await readPrincipal(tx, name)
         if (disabledAt) return { result: undefined, events: [] }
-        await tx.query(insertPrincipalClosure, [name, by])
-        await assertAdminLeft(tx)
+        await keepingAdmin(tx, () => tx.query(insertPrincipalClosure, [name, by]))
         return { result: undefined, events: [{ type: 'principal.disabled', principal: name, by }] }
       }),
 
@@ -77,8 +76,7 @@ export const openAccess = (deps: AccessDeps): Access => {
         } = await tx.query<GrantRow & { revoked: boolean }>(selectGrant, [id])
         if (!row) throw new Problem('grant.not_found', `There is no grant ${id}.`)
         if (row.revoked) return { result: undefined, events: [] }
-        await tx.query(insertGrantRevocation, [id, by])
-        await assertAdminLeft(tx)
+        await keepingAdmin(tx, () => tx.query(insertGrantRevocation, [id, by]))
         return { result: undefined, events: [grantChanged('revoked', grantOf(row), by)] }
       }),
 
@@ -108,8 +106,7 @@ export const openAccess = (deps: AccessDeps): Access => {
         } = await tx.query<TokenRow>(selectTokens, [null, id])
         if (!row) throw new Problem('token.not_found', `There is no token ${id}.`)
         if (row.revoked_at) return { result: undefined, events: [] }
-        await tx.query(insertTokenRevocation, [id, by])
-        await assertAdminLeft(tx)
+        await keepingAdmin(tx, () => tx.query(insertTokenRevocation, [id, by]))
         return { result: undefined, events: [tokenChanged('token.revoked', tokenOf(row), by)] }
       }),
   }
@@ -123,19 +120,20 @@ export const openAccess = (deps: AccessDeps): Access => {
  */
 const openCallers = ({ db, log, clock }: AccessDeps) => {
   const known = new Map<string, Remembered>()
+  /** Until when a token is known to be nobody's. Apart, so that a flood of made-up tokens throws no caller out. */
+  const strangers = new Map<string, number>()
   const used = new Map<string, number>()
 
-  const look = async (digest: Buffer): Promise<Remembered> => {
+  const look = async (digest: Buffer): Promise<Remembered | undefined> => {
     const {
       rows: [row],
     } = await db.query<CallerRow>(selectCaller, [digest])
-    const now = performance.now()
-    if (!row) return { caller: undefined, until: now + rememberMs }
+    if (!row) return undefined
     void noteUse(row.token)
     const { principal, token, grants, lives_ms: lives } = row
     return {
       caller: { principal, token, grants: grants.map(grantOf) },
-      until: now + Math.min(rememberMs, lives ?? rememberMs),
+      until: performance.now() + Math.min(rememberMs, lives ?? rememberMs),
     }
   }
 
@@ -150,27 +148,38 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
   }
 
   return {
-    forget: (): void => known.clear(),
+    forget: (): void => {
+      known.clear()
+      strangers.clear()
+    },
     authenticate: async (secret: string): Promise<Caller> => {
       if (secret.length !== secretLength) throw unknownToken()
       const digest = hashSecret(secret)
       const id = digest.toString('latin1')
-      let found = known.get(id)
-      if (!found || found.until <= performance.now()) {
-        if (!isSecret(secret)) throw unknownToken()
-        found = await look(digest)
-        if (known.size >= maxKnownTokens) known.clear()
-        known.set(id, found)
+      const remembered = known.get(id)
+      if (remembered && remembered.until > performance.now()) return remembered.caller
+      if ((strangers.get(id) ?? 0) > performance.now() || !isSecret(secret)) throw unknownToken()
+      const found = await look(digest)
+      if (!found) {
+        known.delete(id)
+        put(strangers, maxStrangers, [id, performance.now() + rememberMs])
+        throw unknownToken()
       }
-      if (!found.caller) throw unknownToken()
+      put(known, maxKnownTokens, [id, found])
       return found.caller
     },
   }
 }
 
+/** A full map starts anew: all that is lost is a look-up. */
+const put = <V>(map: Map<string, V>, max: number, [key, value]: readonly [string, V]): void => {
+  if (map.size >= max && !map.has(key)) map.clear()
+  map.set(key, value)
+}
+
 /** Until then (`performance.now()`), and never beyond the life of the token. */
 interface Remembered {
-  readonly caller: Caller | undefined
+  readonly caller: Caller
   readonly until: number
 }
 
@@ -207,12 +216,34 @@ const assertOpen = async (tx: Queryable, name: string): Promise<void> => {
   if (disabledAt) throw new Problem('principal.not_found', `The principal ${JSON.stringify(name)} is disabled.`)
 }
 
-/** Under the roll's lock, so that two changes at once cannot both believe that the other admin stays. */
-const assertAdminLeft = async (tx: Queryable): Promise<void> => {
+/**
+ * Refuses what takes an administrator's token or right away unless another stays whose token lasts. Under the roll's
+ * lock, so that two changes at once cannot both believe that the other admin stays. What concerns no administrator is
+ * never refused.
+ */
+const keepingAdmin = async (tx: Queryable, change: () => Promise<unknown>): Promise<void> => {
+  const before = await readAdmins(tx)
+  await change()
+  const after = await readAdmins(tx)
+  if (after.working < before.working && after.lasting === 0)
+    throw new Problem(
+      'profile.lockout',
+      `No administrator would be left with a token that works for more than ${lastingDays} days: make one first.`,
+    )
+}
+
+const readAdmins = async (tx: Queryable): Promise<Admins> => {
   const {
     rows: [row],
-  } = await tx.query<{ admins: number }>(countAdmins, [])
-  if (row?.admins === 0) throw new Problem('profile.lockout', 'No administrator with a working token would be left.')
+  } = await tx.query<Admins>(countAdmins, [lastingDays])
+  if (!row) throw new Error('a count gave no row')
+  return row
+}
+
+/** Tokens that may administer: that work now, and that still will when somebody gets round to it. */
+interface Admins {
+  readonly working: number
+  readonly lasting: number
 }
 
 // Rows ----------------------------------------------------------------------------------------------------------------
@@ -362,10 +393,12 @@ const selectCaller = {
       and not exists (select from principal_closures c where c.principal = t.principal)`,
 }
 
-/** Principals that can still act as admin: open, granted, with a token that works. */
+/** Tokens of principals that can act as admin: open and granted. */
 const countAdmins = {
   text: `
-    select count(distinct g.principal)::integer as admins
+    select count(distinct t.id)::integer as working,
+      count(distinct t.id) filter (where t.expires_at is null
+        or t.expires_at > now() + make_interval(days => $1::integer))::integer as lasting
     from grants g join tokens t on t.principal = g.principal
     where g.role = 'admin'
       and not exists (select from grant_revocations r where r.grant_id = g.id)
@@ -379,3 +412,6 @@ const checksumLength = 6
 const secretLength = secretPrefix.length + 43 + checksumLength
 const rememberMs = 2_000
 const maxKnownTokens = 10_000
+const maxStrangers = 1_000
+/** Long enough that whoever is warned of a token's end finds somebody who can make the next one. */
+const lastingDays = 30

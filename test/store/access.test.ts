@@ -4,7 +4,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import { isSecret, newSecret } from '../../src/store/access.ts'
+import { isSecret, newSecret, openAccess } from '../../src/store/access.ts'
+import type { Database } from '../../src/store/database.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open, service } = await openTestStores(t)
@@ -177,6 +178,60 @@ t.test('of two administrators who take each other down at once, from two replica
     if (outcomes[1]?.status === 'fulfilled') [keeper, name] = [rival, rivalName]
   }
   t.equal((await replicas[1].authenticate(keeper.token.secret)).principal, name, 'the one who stays can act')
+})
+
+t.test('an administrator whose token ends soon is not the one who stays; others are never in the way', async (t) => {
+  const admins = (await access.listGrants()).filter(({ role }) => role === 'admin').map(({ principal }) => principal)
+  const open = (await access.listPrincipals()).filter(({ name, disabledAt }) => admins.includes(name) && !disabledAt)
+  const tokens = await Promise.all(open.map(({ name }) => access.listTokens(name)))
+  const [lasting, ...others] = tokens.flat().filter(({ revokedAt }) => revokedAt === null)
+  t.equal(others.length, 0, 'one administrator was left')
+  const current = lasting?.principal ?? ''
+  await access.createPrincipal('passing', by)
+  const grant = await access.createGrant({ principal: 'passing', role: 'admin', profiles: null, names: null }, by)
+  const inDays = (days: number): Date => new Date(Date.now() + days * 86_400_000)
+  const give = (days: number) =>
+    access.createToken({ principal: 'passing', label: `${days} days`, expiresAt: inDays(days) }, by)
+  const [brief, month] = [await give(1 / 8640), await give(29)]
+  for (const take of [
+    () => access.revokeToken(lasting?.id ?? '', by),
+    () => access.disablePrincipal(current, by),
+    () => access.revokeToken(month.id, by).then(() => access.revokeToken(lasting?.id ?? '', by)),
+  ])
+    await t.rejects(take(), { code: 'profile.lockout' })
+  await access.revokeToken(brief.id, by)
+  const long = await give(31)
+  await access.revokeToken(lasting?.id ?? '', by)
+  // Now the only lasting one is of `passing`: it stays, and what is no administrator's may still go.
+  await t.rejects(access.revokeGrant(grant.id, by), { code: 'profile.lockout' })
+  await t.rejects(access.revokeToken(long.id, by), { code: 'profile.lockout' })
+  const { token } = await employ('bystander', 'auditor')
+  await access.revokeToken(token.id, by)
+  await access.disablePrincipal('bystander', by)
+})
+
+t.test('a flood of made-up tokens throws no caller out of memory', async (t) => {
+  let asked = 0
+  const db: Database = {
+    ...stores.db,
+    query: (statement, values) => {
+      if (statement.name === 'select_caller') asked += 1
+      return stores.db.query(statement, values)
+    },
+  }
+  const watched = openAccess({ ...stores, db })
+  const { token } = await employ('steady', 'auditor')
+  const flood = Array.from({ length: 1_500 }, () => newSecret(randomBytes))
+  await Promise.all(flood.map((secret) => t.rejects(watched.authenticate(secret), invalid)))
+  await watched.authenticate(token.secret)
+  asked = 0
+  await Promise.all(flood.slice(0, 200).map((secret) => watched.authenticate(secret).catch(() => {})))
+  const looked = asked
+  await watched.authenticate(token.secret)
+  t.equal(asked, looked, 'the caller was known all along')
+  const stranger = newSecret(randomBytes)
+  for (let i = 0; i < 3; i++) await t.rejects(watched.authenticate(stranger), invalid)
+  t.equal(asked, looked + 1, 'a stranger is looked up once')
 })
 
 t.test('whoever serves cannot change or remove a record, and neither can the owner', async (t) => {
