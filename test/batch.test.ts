@@ -75,3 +75,19 @@ t.test('drain waits for what waits and for what is under way', async (t) => {
 })
 
 const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
+
+t.test('where one item can be to blame, each runs alone, and only that one fails', async (t) => {
+  const sizes: number[] = []
+  const run = async (items: readonly string[]) => {
+    sizes.push(items.length)
+    if (items.includes('bad')) throw new RangeError('bad')
+    return items
+  }
+  const batch = openBatch({ run, max: 10, lanes: 1, isolate: (error) => error instanceof RangeError })
+  const results = await Promise.allSettled(['a', 'bad', 'b'].map((item) => batch.add(item)))
+  t.same(
+    results.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  )
+  t.same(sizes, [3, 1, 1, 1])
+})

@@ -302,6 +302,47 @@ t.test('another request under the same key is refused', async (t) => {
   t.same(await outcomes(), ['certificate'])
 })
 
+t.test('what the database refuses of one item fails that item alone', async (t) => {
+  const { process, outcomes } = await open(t)
+  const poisoned = await process({
+    recorder: (real) => ({
+      recordIntent: (intent) => real.recordIntent(intent.request.key === 'bad' ? { ...intent, shard: -1 } : intent),
+    }),
+  })
+  const results = await Promise.allSettled(['k1', 'bad', 'k2', 'k3'].map((key) => poisoned(key)))
+  t.same(
+    results.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'],
+  )
+  t.same(await outcomes(), ['certificate', 'certificate', 'certificate'])
+})
+
+t.test('our own clock, wherever it goes, never dates an event', async (t) => {
+  const { process, faultsFound, stores } = await open(t)
+  const issue = await process()
+  const first = await issue('k1')
+  // As if our clock had stepped an hour ahead since the database's was last read.
+  stores.dbClock.observe(new Date(Date.now() + 3_600_000))
+  const second = await issue('k2').catch((error: unknown) => error)
+  const { time } = await stores.roll.head()
+  t.ok(time.getTime() < Date.now() + 5_000, 'the roll is not ahead of the database')
+  const third = await issue('k3')
+  t.same(await faultsFound([first, third].map((issued, i) => ({ key: `k${2 * i + 1}`, issued }))), [])
+  t.ok(second)
+})
+
+t.test('the head cannot be moved without its entries, by anyone', async (t) => {
+  const { stores } = await open(t)
+  await t.rejects(
+    stores.db.query({ text: 'update roll set size = size + 1' }),
+    /head of the roll is not behind its last entry/,
+  )
+  await t.rejects(
+    stores.db.query({ text: `update roll set time = time + interval '1 year'` }),
+    /not behind its last entry/,
+  )
+})
+
 // Faults ----------------------------------------------------------------------------------------------------------------
 
 /** Runs the named statement once for real, and then behaves as if the connection had died before the answer. */

@@ -1,0 +1,82 @@
+import t from 'tap'
+
+import { openIssuer } from '../../src/ca/issuer.ts'
+import { silentMeter } from '../../src/ca/meter.ts'
+import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
+import { loadConfig } from '../../src/config.ts'
+import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
+import { openStores } from '../../src/service.ts'
+import { loadIssuers } from '../../src/store/issuers.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+t.test('an issuer and its key', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const config = await loadConfig({
+    CHANCERY_DATA: t.testdir(),
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+  })
+  const stores = await openStores({ config, databaseUrl: servingUrl, log: quiet })
+  t.teardown(async () => {
+    stores.policies.close()
+    await stores.db.close()
+  })
+  await bootstrap(stores)
+  const [row, other] = await loadIssuers(stores.db)
+  if (!row || !other) throw new Error('the bootstrap made no issuers')
+  const key = await keyOpener(config)(row.keyUri)
+  const options = { meter: silentMeter, deadlineMs: 100 }
+
+  /** A key that signs its trial, and then does what the test says. */
+  const openWith = async (behave: () => SigningKey['sign'] | undefined) => {
+    const sign: SigningKey['sign'] = (messages) => (behave() ?? key.sign)(messages)
+    return openIssuer(row, { ...key, sign }, options)
+  }
+
+  t.test('is refused when the two do not belong together', async (t) => {
+    await t.rejects(openIssuer(other, key, options), /is not the key of issuer/)
+  })
+
+  t.test('is refused when the key does not sign', async (t) => {
+    const mute = { ...key, sign: async () => [new SigningFault('before', 'no session')] }
+    await t.rejects(openIssuer(row, mute, options), /does not sign: no session/)
+  })
+
+  t.test('is out of use after one fault, until a probe sees it sign', async (t) => {
+    let broken = false
+    const issuer = await openWith(() => (broken ? async () => [new SigningFault('before', 'no session')] : undefined))
+    issuer.assertAvailable()
+    broken = true
+    t.match(await issuer.sign(Buffer.from('tbs')), { when: 'before' })
+    t.equal(issuer.fault, 'no session')
+    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+    t.equal(await issuer.probe(), 'no session')
+    broken = false
+    t.equal(await issuer.probe(), undefined)
+    issuer.assertAvailable()
+  })
+
+  t.test('is out of use when its key hangs, for signing as for the probe', async (t) => {
+    let hangs = false
+    const issuer = await openWith(() => (hangs ? () => new Promise(() => {}) : undefined))
+    hangs = true
+    t.match(await issuer.sign(Buffer.from('tbs')), { when: 'late' })
+    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+    t.match(await issuer.probe(), /no signature within 100 ms/)
+    hangs = false
+    t.equal(await issuer.probe(), undefined)
+  })
+
+  t.test('is out of use when the trial signature is wrong', async (t) => {
+    let wrong = false
+    const issuer = await openWith(() =>
+      wrong ? (messages) => key.sign(messages.map((m) => Buffer.concat([m, m]))) : undefined,
+    )
+    wrong = true
+    t.equal(await issuer.probe(), 'the trial signature does not verify')
+    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+  })
+})
