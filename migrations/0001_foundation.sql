@@ -296,7 +296,7 @@ declare
   dropped integer := 0;
 begin
   -- Whoever else maintains waits here, and finds it done.
-  perform pg_advisory_xact_lock('refusals'::regclass::oid::bigint);
+  perform pg_advisory_xact_lock(4711000002);
   for month in
     select (this_month at time zone 'UTC' + i * interval '1 month') at time zone 'UTC' from generate_series(-1, 3) i
     union select distinct date_trunc('month', at, 'UTC') from refusals_other order by 1

@@ -19,7 +19,7 @@ export interface Refusals {
   /** Durable, or counted, when it resolves. Never rejects: a refusal is told even when it can't be kept. */
   add(refusal: Refusal): Promise<void>
   drain(): Promise<void>
-  /** Writes the counts of the running minute. */
+  /** Writes the counts that are still in memory, those of the running minute too. */
   close(): Promise<void>
 }
 
@@ -36,12 +36,23 @@ const insertCountsStatement = {
   text: `
     insert into refusal_counts (id, principal, minute, count)
     select id, principal, minute, count
-    from json_to_recordset($1::json) as r (id uuid, principal text, minute timestamptz, count integer)`,
+    from json_to_recordset($1::json) as r (id uuid, principal text, minute timestamptz, count integer)
+    on conflict (id) do nothing`,
+}
+
+/** Beyond the bound; its id stays, so that writing it again after a lost answer counts nothing twice. */
+interface Count {
+  readonly id: string
+  readonly principal: string
+  readonly minute: Date
+  readonly count: number
 }
 
 export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }: RefusalsDeps): Refusals => {
   let minute = minuteOf(clock())
   const seen = new Map<string, number>()
+  let unwritten: readonly Count[] = []
+  let writing: Promise<void> = Promise.resolve()
   const rows = openBatch({
     run: async (batch: readonly Refusal[]) => {
       await db.query(insertRefusalsStatement, [
@@ -54,23 +65,42 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
     observe: (size) => meter.batch('refusal', size),
   })
 
-  /** Keeps what was counted beyond the bound in the minute that ends. */
-  const endMinute = async (): Promise<void> => {
+  const loud = (error: unknown): void =>
+    log.error({ event: 'refusal.unrecorded', err: error }, 'a refusal could not be recorded')
+
+  /** What can't be written stays for the next minute. Nobody is refused while the database is away, so that is little. */
+  const writeCounts = async (): Promise<void> => {
+    const counts = unwritten
+    if (counts.length === 0) return
+    unwritten = []
+    try {
+      await db.query(insertCountsStatement, [JSON.stringify(counts)])
+    } catch (error) {
+      unwritten = [...counts, ...unwritten]
+      loud(error)
+    }
+  }
+
+  /** Keeps what was counted beyond the bound in the minute that ends. No refusal waits for it. */
+  const endMinute = (): Promise<void> => {
     const at = new Date(minute * msPerMinute)
     const counts = [...seen]
       .filter(([, count]) => count > refusalsPerMinute)
       .map(([principal, count]) => ({ id: newId(), principal, minute: at, count: count - refusalsPerMinute }))
     seen.clear()
     minute = minuteOf(clock())
-    if (counts.length > 0) await db.query(insertCountsStatement, [JSON.stringify(counts)])
+    unwritten = [...unwritten, ...counts]
+    writing = writing.then(writeCounts)
+    return writing
   }
 
-  const loud = (error: unknown): void =>
-    log.error({ event: 'refusal.unrecorded', err: error }, 'a refusal could not be recorded')
+  /** Also when nobody is refused any more. */
+  const timer = setInterval(() => void (minuteOf(clock()) === minute || endMinute()), msPerMinute)
+  timer.unref()
 
   const add = async (refusal: Refusal): Promise<void> => {
     try {
-      if (minuteOf(clock()) !== minute) await endMinute()
+      if (minuteOf(clock()) !== minute) void endMinute()
       const count = (seen.get(refusal.principal) ?? 0) + 1
       seen.set(refusal.principal, count)
       if (count <= refusalsPerMinute) await rows.add(refusal)
@@ -79,7 +109,12 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
     }
   }
 
-  return { add, drain: rows.drain, close: () => endMinute().catch(loud) }
+  const close = (): Promise<void> => {
+    clearInterval(timer)
+    return endMinute()
+  }
+
+  return { add, drain: rows.drain, close }
 }
 
 const refusalParameter = ({ principal, profile, code, digest, detail, violations }: Refusal, id: string): object => ({

@@ -1,0 +1,148 @@
+import { mock } from 'node:test'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import type { Refusal } from '../../src/ca/recorder.ts'
+import { timeOrderedIds } from '../../src/keys/random.ts'
+import { type Database, openDatabase } from '../../src/store/database.ts'
+import { openRefusals } from '../../src/store/refusals.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+const refusal: Refusal = {
+  principal: 'noisy',
+  profile: 'server',
+  code: 'csr.pem',
+  digest: Buffer.alloc(32),
+  detail: 'not a request',
+  violations: [],
+}
+
+const openOwner = async (t: Test, url: string): Promise<pg.Client> => {
+  const owner = new pg.Client({ connectionString: url })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  return owner
+}
+
+/** Refusals with a bound of two a minute, a clock that is moved by hand, and a database that can fail. */
+const openNoisy = async (t: Test) => {
+  const { servingUrl } = await openTestDatabase(t)
+  const real = openDatabase({ url: servingUrl, max: 2, log: quiet, applicationName: 'test' })
+  t.teardown(() => real.close())
+  const state = { now: Date.UTC(2026, 0, 1), failing: false, lostAnswers: false }
+  const db: Database = {
+    ...real,
+    query: async (statement, values) => {
+      const counts = statement.name === 'insert_refusal_counts'
+      if (counts && state.failing) throw new Error('this database takes no counts')
+      const answer = await real.query(statement, values)
+      if (counts && state.lostAnswers) throw new Error('the answer was lost')
+      return answer as never
+    },
+  }
+  const clock = () => new Date(state.now)
+  const newId = timeOrderedIds(
+    () => new Date(),
+    (octets) => crypto.getRandomValues(Buffer.alloc(octets)),
+  )
+  const meter = { batch: () => {} } as unknown as Parameters<typeof openRefusals>[0]['meter']
+  const refusals = openRefusals({ db, meter, log: quiet, clock, newId, refusalsPerMinute: 2 })
+  const kept = async () => {
+    const { rows } = await real.query<{ rows: number; counted: number; minutes: number }>({
+      text: `select (select count(*) from refusals)::integer as rows,
+        (select coalesce(sum(count), 0) from refusal_counts)::integer as counted,
+        (select count(distinct minute) from refusal_counts)::integer as minutes`,
+    })
+    return rows[0]
+  }
+  const refuse = async (times: number): Promise<void> => {
+    for (let i = 0; i < times; i++) await refusals.add(refusal)
+  }
+  /** Lets the timer fire, and what it began end. */
+  const pass = async (minutes: number): Promise<void> => {
+    state.now += minutes * 60_000
+    mock.timers.tick(60_000)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  return { refusals, state, kept, refuse, pass }
+}
+
+mock.timers.enable({ apis: ['setInterval'] })
+
+t.test('what is beyond the bound is counted, and the count is written when its minute is over', async (t) => {
+  const { refusals, kept, refuse, pass } = await openNoisy(t)
+  await refuse(7)
+  t.same(await kept(), { rows: 2, counted: 0, minutes: 0 })
+  await pass(1)
+  t.same(await kept(), { rows: 2, counted: 5, minutes: 1 }, 'although nobody was refused again')
+  await refuse(3)
+  await refusals.close()
+  t.same(await kept(), { rows: 4, counted: 6, minutes: 2 }, 'and at the end')
+})
+
+t.test('a count that could not be written is written later, once, and no refusal is lost by it', async (t) => {
+  const { refusals, state, kept, refuse, pass } = await openNoisy(t)
+  await refuse(5)
+  state.failing = true
+  state.now += 60_000
+  await refuse(4)
+  t.same(await kept(), { rows: 4, counted: 0, minutes: 0 }, 'the refusals themselves are there')
+  await pass(1)
+  state.failing = false
+  state.lostAnswers = true
+  await refuse(3)
+  await pass(1)
+  t.same(await kept(), { rows: 6, counted: 6, minutes: 3 })
+  state.lostAnswers = false
+  await refusals.close()
+  t.same(await kept(), { rows: 6, counted: 6, minutes: 3 }, 'nothing twice')
+})
+
+t.test('rows of months without a partition are moved into one, and old ones go', async (t) => {
+  const { ownerUrl } = await openTestDatabase(t)
+  const owner = await openOwner(t, ownerUrl)
+  const insert = (months: number) =>
+    owner.query(
+      `insert into refusals (id, at, principal, code, digest, detail, violations)
+        select gen_random_uuid(), now() + make_interval(months => $1), 'noisy', 'csr.pem', '', '', '[]' from generate_series(1, 3)`,
+      [months],
+    )
+  for (const months of [-9, -2, 0, 5, 6]) await insert(months)
+  const counts = async () => {
+    const { rows } = await owner.query<{ other: number; all: number }>(
+      'select (select count(*) from refusals_other)::integer as other, (select count(*) from refusals)::integer as all',
+    )
+    return rows[0]
+  }
+  t.same(await counts(), { other: 12, all: 15 })
+  const maintain = () => owner.query<{ n: number }>(`select maintain_refusals('90 days') as n`)
+  t.equal((await maintain()).rows[0]?.n, 1, 'the month nine months ago')
+  t.same(await counts(), { other: 0, all: 12 })
+  t.equal((await maintain()).rows[0]?.n, 0)
+  await insert(9)
+  t.same(await counts(), { other: 3, all: 15 }, 'there is still a place for what has none')
+  for (const text of [
+    'delete from refusals',
+    `update refusals set code = 'x'`,
+    'delete from refusals_other',
+    'truncate refusals',
+    `delete from refusals_${new Date().toISOString().slice(0, 7).replace('-', '')}`,
+  ])
+    await t.rejects(owner.query(text), { code: '23001' }, text)
+})
+
+t.test('several may maintain at once, in any time zone', async (t) => {
+  const { ownerUrl } = await openTestDatabase(t)
+  const owners = await Promise.all([1, 2, 3].map(() => openOwner(t, ownerUrl)))
+  await owners[0]?.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
+    select gen_random_uuid(), date_trunc('month', now(), 'UTC') + interval '5 months', 'noisy', 'csr.pem', '', '', '[]'`)
+  await Promise.all(
+    owners.map(async (owner, i) => {
+      await owner.query(`set time zone '${['Pacific/Kiritimati', 'America/New_York', 'UTC'][i]}'`)
+      await owner.query(`select maintain_refusals('90 days')`)
+    }),
+  )
+  t.pass('without a gap or an overlap between months')
+})
