@@ -15,4 +15,6 @@ export const idleTimeout = 10_000
 export const handlerTimeout = 8_000
 /** Milliseconds for a batch: a thousand items at the pace of a slow HSM. */
 export const batchTimeout = 60_000
+/** Milliseconds after which a batch begins no further item; what is under way then still has its own deadline. */
+export const batchPatience = batchTimeout - handlerTimeout - 2_000
 export const batchPath = '/v1/certificates/batch'

@@ -88,6 +88,19 @@ t.test('preconditions of another form are refused with what to send', async (t) 
   }
 })
 
+t.test('If-Match: * is whichever version is there, and there must be one (RFC 9110 13.1.1)', async (t) => {
+  const { version } = (await service.request('GET', '/v1/profiles/shop')).json
+  const changed = await put({ ...document, description: 'whatever was there' }, { 'if-match': '*' })
+  t.equal(changed.status, 200)
+  t.equal(changed.json.version, version + 1)
+  const none = await service.request('PUT', '/v1/profiles/none-such', {
+    headers: { 'if-match': '*' },
+    body: { ...document, name: 'none-such' },
+  })
+  t.equal(none.status, 412)
+  t.equal(none.json.code, 'precondition.failed')
+})
+
 t.test('a broken document is refused with all of its faults and their places', async (t) => {
   const broken = {
     ...document,
@@ -185,7 +198,15 @@ t.test('a token expires, and one that has expired cannot be made', async (t) => 
   await service.request('POST', '/v1/grants', { body: { principal: 'brief', role: 'auditor' } })
   const make = (expiresAt: string) =>
     service.request('POST', '/v1/tokens', { body: { principal: 'brief', label: 'brief', expiresAt } })
-  t.equal((await make('2020-01-01T00:00:00Z')).json.code, 'request.malformed')
+  const years = (count: number) => new Date(Date.now() + count * 365.25 * 86_400_000).toISOString()
+  for (const bad of ['2020-01-01T00:00:00Z', '9999-12-31T23:59:59-23:59', '0000-01-01T00:00:00Z', years(10.1)])
+    t.equal((await make(bad)).json.code, 'request.malformed', bad)
+  t.equal((await make(years(9.9))).status, 201)
+  t.equal((await service.request('GET', '/v1/tokens')).status, 200, 'and the list can still be read')
+  t.equal(
+    (await service.request('GET', '/v1/certificates?expiresBefore=9999-12-31T23:59:59-23:59')).json.code,
+    'request.malformed',
+  )
   const { secret } = (await make(new Date(Date.now() + 400).toISOString())).json
   t.equal((await service.request('GET', '/v1/events?limit=1', { token: secret })).status, 200)
   // A token that was seen is remembered for a second or two, on every replica.
@@ -216,6 +237,20 @@ t.test('a grant that does not fit its role is refused', async (t) => {
     (await service.request('POST', '/v1/grants', { body: { principal: 'brief', role: 'king' } })).json.code,
     'request.malformed',
   )
+})
+
+t.test('a grant that no entry of the roll can hold is refused with what to do', async (t) => {
+  const post = (more: object) =>
+    service.request('POST', '/v1/grants', { body: { principal: 'brief', role: 'requester', ...more } })
+  const rules = (count: number) => ({
+    dns: { allow: Array.from({ length: count }, (_, i) => `n${i}.${'a'.repeat(60)}.example`) },
+  })
+  const many = await post({ profiles: ['server'], names: rules(800) })
+  t.equal(many.status, 400)
+  t.match(many.json, { code: 'request.malformed', violations: [{ check: 'grant.size', field: '/names' }] })
+  const profiles = Array.from({ length: 900 }, (_, i) => `${'p'.repeat(55)}${i}`)
+  t.match((await post({ profiles })).json, { code: 'request.malformed', violations: [{ field: '/profiles' }] })
+  t.equal((await post({ profiles: ['server'], names: rules(400) })).status, 201)
 })
 
 t.test('the last administrator cannot be locked out', async (t) => {

@@ -120,6 +120,11 @@ t.test('a dry run tells every check of an allowed and of a refused request, and 
   t.equal(refused.status, 200)
   t.match(refused.json, { allowed: false, violations: [{ check: 'names.dns.allow', value: 'dry.evil.test' }] })
   t.equal(refused.json.tbs, undefined)
+  for (const body of [
+    { csr: 'nothing', profile: 'server' },
+    { csr: csrFor('a.example.com'), profile: 'peer' },
+  ])
+    t.ok((await issue(body, {}, '/v1/certificates?dryRun=true')).status >= 400)
   t.equal((await service.request('GET', '/v1/refusals?limit=1000')).json.items.length, before)
   t.equal(await roll(), size)
 })
@@ -138,12 +143,16 @@ t.test('a refusal tells every check as the dry run does, and can be read with it
   t.match(kept, { principal: 'ci', profile: 'server', violations: dry.json.violations })
 })
 
+const longNames = Array.from({ length: 100 }, (_, i) => `n${i}.${`${'a'.repeat(63)}.`.repeat(3)}example.com`)
+
 t.test('requests that cannot even be read are refusals too', async (t) => {
   const cases: [object, string][] = [
     [{ csr: 'nothing', profile: 'server' }, 'csr.pem'],
     [{ csr: '-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n', profile: 'server' }, 'csr.key_material'],
     [{ csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['a..example.com'] } }, 'san.syntax'],
     [{ csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['10.0.0.1'] } }, 'san.ip_as_dns'],
+    [{ csr: csrFor('a.example.com'), profile: 'server', names: { dns: longNames } }, 'san.count'],
+    [{ csr: csrFor('a.example.com'), profile: 'peer' }, 'auth.forbidden'],
     [
       { csr: csrFor('a.example.com'), profile: 'server', names: { dns: ['a.example.com', 'A.example.com'] } },
       'san.duplicate',
@@ -153,7 +162,7 @@ t.test('requests that cannot even be read are refusals too', async (t) => {
     const answer = await issue(body)
     t.equal(answer.json.code, code)
     const [kept] = (await service.request('GET', '/v1/refusals?limit=1')).json.items
-    t.match(kept, { code, principal: 'ci', profile: 'server' })
+    t.match(kept, { code, principal: 'ci', profile: (body as { profile: string }).profile })
   }
 })
 
@@ -217,6 +226,20 @@ t.test('a batch answers for each item in order, and one that fails fails only it
   t.same(answer.json.items[7].problem.violations, [
     { check: 'request.body', field: '/surprise', value: '', reason: 'is not a known field' },
   ])
+  const kept = (await service.request('GET', '/v1/refusals?limit=7')).json.items
+  t.same(
+    kept.map(({ profile, code }: { profile: string; code: string }) => `${profile} ${code}`).sort(),
+    [
+      ' request.malformed',
+      'peer auth.forbidden',
+      'server csr.pem',
+      'server idempotency.key',
+      'server request.malformed',
+      'server request.malformed',
+      'server san.forbidden',
+    ],
+    'each that failed is in the records',
+  )
   const again = await issue({ items: items.slice(0, 1) }, {}, '/v1/certificates/batch')
   t.match(again.json.items[0], {
     status: 201,
@@ -228,6 +251,13 @@ t.test('a batch answers for each item in order, and one that fails fails only it
   const tooLarge = await issue({ items: [{ csr: 'x'.repeat(4 * 1024 * 1024) }] }, {}, '/v1/certificates/batch')
   t.equal(tooLarge.status, 413)
   t.equal(tooLarge.json.code, 'request.too_large')
+})
+
+t.test('a batch refuses an Idempotency-Key of its own, which would keep nothing from being issued twice', async (t) => {
+  const items = [{ csr: csrFor('one.example.com'), profile: 'server' }]
+  const answer = await issue({ items }, { 'idempotency-key': 'all-of-them' }, '/v1/certificates/batch')
+  t.equal(answer.status, 400)
+  t.equal(answer.json.code, 'idempotency.key')
 })
 
 t.test('a batch of hundreds lets others in between', async (t) => {

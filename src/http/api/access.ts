@@ -2,7 +2,8 @@
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
-import type { Grant, Principal, Token } from '../../ca/access.ts'
+import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
+import { canonicalJson } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
 import { parseNameRules } from '../../policy/names.ts'
 import type { App } from '../app.ts'
@@ -91,7 +92,10 @@ const NewTokenBody = Type.Object(
       pattern: '^[^\\u0000-\\u001f\\u007f]*$',
       description: 'what it is for',
     }),
-    expiresAt: Type.Optional(Time),
+    expiresAt: Type.Optional({
+      ...Time,
+      description: 'in the future, at most ten years ahead (RFC 3339); none: never',
+    }),
   },
   closed,
 )
@@ -198,12 +202,13 @@ const grantRoutes = (app: App, { access }: HttpDeps): void => {
     async (request, reply) => {
       const { principal, role, profiles, names } = request.body
       assertGrantShape(role, profiles !== undefined, names !== undefined)
-      const grant = {
+      const grant: NewGrant = {
         principal,
         role,
         profiles: profiles ?? null,
         names: names === undefined ? null : parseNameRules(names, '/names'),
       }
+      assertGrantFits(grant)
       reply.code(201)
       return grantView(await access.createGrant(grant, callerOf(request).principal))
     },
@@ -260,8 +265,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
     },
     async (request, reply) => {
       const { principal, label, expiresAt } = request.body
-      const expires = expiresAt === undefined ? null : parseTime(expiresAt)
-      if (expires !== null && expires <= clock()) throw new Problem('request.malformed', 'expiresAt lies in the past.')
+      const expires = expiresAt === undefined ? null : parseExpiry(expiresAt, clock())
       const token = await access.createToken({ principal, label, expiresAt: expires }, callerOf(request).principal)
       reply.code(201)
       return { ...tokenView(token), secret: token.secret }
@@ -313,6 +317,30 @@ const assertGrantShape = (role: string, hasProfiles: boolean, hasNames: boolean)
   if (role !== 'requester' && hasNames) throw fault('/names', 'only a requester is granted names')
 }
 
+const parseExpiry = (text: string, now: Date): Date => {
+  const expires = parseTime(text)
+  const ahead = expires.getTime() - now.getTime()
+  if (ahead <= 0) throw new Problem('request.malformed', 'expiresAt lies in the past.')
+  if (ahead > maxTokenLife) throw new Problem('request.malformed', 'expiresAt is more than ten years ahead.')
+  return expires
+}
+
+/** A grant goes into one entry of the roll as a whole, and that is bounded (roll/entries.ts). */
+const assertGrantFits = (grant: Pick<NewGrant, 'profiles' | 'names'>): void => {
+  const octets = Buffer.byteLength(canonicalJson({ profiles: grant.profiles, names: grant.names }))
+  if (octets <= maxGrantOctets) return
+  throw new Problem('request.malformed', 'The grant is too large. Split its profiles and rules over several grants.', {
+    violations: [
+      {
+        check: 'grant.size',
+        field: grant.names === null ? '/profiles' : '/names',
+        value: '',
+        reason: `profiles and names take ${octets} octets of canonical JSON; at most ${maxGrantOctets} are allowed`,
+      },
+    ],
+  })
+}
+
 const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) => ({
   name,
   createdAt: createdAt.toISOString(),
@@ -342,3 +370,8 @@ const tokenView = ({ id, principal, label, createdAt, createdBy, expiresAt, revo
 })
 
 const empty = (reply: FastifyReply): FastifyReply => reply.code(204).send()
+
+/** Half of an entry: the rest of it is never as long. */
+const maxGrantOctets = 32 * 1024
+/** Ten years, in milliseconds. */
+const maxTokenLife = 3_653 * 86_400_000

@@ -5,16 +5,16 @@ import type { FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
-import { isProblem } from '../../errors.ts'
+import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
-import { callerOf } from '../auth.ts'
-import { batchBodyLimit, batchPath, batchTimeout } from '../bounds.ts'
+import { authorise } from '../auth.ts'
+import { batchBodyLimit, batchPath, batchPatience, batchTimeout } from '../bounds.ts'
 import type { HttpDeps } from '../deps.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
-import { assertMayAsk, issueCounted, issuingProblems, recordUnreadable } from './certificates.ts'
-import { Ask, closed, IssuedCertificate, ProblemView } from './schemas.ts'
+import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal } from './certificates.ts'
+import { Ask, closed, IssuedCertificate, isLabel, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
 
 const BatchAsk = Type.Object(
@@ -36,6 +36,10 @@ const BatchOutcome = Type.Union([
 ])
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
+  let stopping = false
+  app.addHook('preClose', async () => {
+    stopping = true
+  })
   app.post(
     batchPath,
     {
@@ -52,7 +56,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
         operationId: 'issueCertificates',
         summary: 'Issue up to 1,000 certificates',
         description:
-          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`.',
+          'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops or time is up, the items that are left are answered with a retryable problem.',
         tags: ['certificates'],
         body: BatchBody,
         response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, closed) },
@@ -61,10 +65,12 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
     async (request, reply) => {
       // The answer may take longer than a connection may be silent.
       request.raw.socket.setTimeout(batchTimeout + 1_000)
-      const caller = callerOf(request)
+      if (request.headers['idempotency-key'] !== undefined)
+        throw new Problem('idempotency.key', 'A batch has no Idempotency-Key; give each item its own idempotencyKey.')
       const { items } = request.body
+      const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = Math.max(1, Math.min(maxWidth, deps.limits.queue - deps.issuance.pending))
-      const outcomes = await inSlices(items, width, (item) => outcomeOf(deps, caller, item, request))
+      const outcomes = await inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
       return reply
         .type('application/json')
         .serializer(String)
@@ -73,10 +79,37 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
   )
 }
 
+/** Resolves to the caller of the next item. Throws what is to become of it instead. */
+type Admit = () => Promise<Caller>
+
+/**
+ * A batch is one call, but its items are admitted as if each had come alone: not after its time, not while the service
+ * stops or when nobody waits for the answer any more, and only while the token is good and its grants last. The caller
+ * is known already, so that asking again costs a look into memory for most of the time.
+ */
+const openAdmission = ({ access }: HttpDeps, request: FastifyRequest, isOver: () => boolean): Admit => {
+  const started = performance.now()
+  let asked = Number.NEGATIVE_INFINITY
+  let caller: Promise<Caller | null> = Promise.resolve(null)
+  return async () => {
+    const now = performance.now()
+    if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
+    if (now - started > batchPatience)
+      throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
+    if (now - asked > trustMs) {
+      asked = now
+      caller = authorise(access, ['requester'], request.headers.authorization)
+    }
+    const known = await caller
+    if (known === null) throw new Problem('auth.missing', 'This call needs credentials.')
+    return known
+  }
+}
+
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
-const outcomeOf = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest): Promise<string> => {
+const outcomeOf = async (deps: HttpDeps, admit: Admit, item: unknown, request: FastifyRequest): Promise<string> => {
   try {
-    const certificate = await issueOne(deps, caller, item, request)
+    const certificate = await issueOne(deps, await admit(), item, request)
     return JSON.stringify({ status: 201, certificate })
   } catch (error) {
     const problem = toProblem(error)
@@ -87,17 +120,21 @@ const outcomeOf = async (deps: HttpDeps, caller: Caller, item: unknown, request:
 }
 
 const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
-  const ask = assertAsk(item, request)
-  assertMayAsk(caller, ask.profile)
-  const input = await readOrRefuse(deps, caller, ask)
+  const input = await readOrRefuse(deps, caller, item, request)
   return issuedView(await issueCounted(deps, caller, input))
 }
 
-const readOrRefuse = async (deps: HttpDeps, caller: Caller, { idempotencyKey, ...ask }: BatchItem) => {
+/** An item that has no CSR to be known by is kept by the digest of its JSON. */
+const readOrRefuse = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
   try {
+    const { idempotencyKey, ...ask } = assertAsk(item, request)
+    assertMayAsk(caller, ask.profile)
     return readAsk(ask, false, idempotencyKey)
   } catch (error) {
-    await recordUnreadable(deps, caller, { profile: ask.profile, sent: Buffer.from(ask.csr) }, error)
+    const { csr, profile } = { csr: undefined, profile: undefined, ...(typeof item === 'object' ? item : {}) }
+    const sent = Buffer.from(typeof csr === 'string' ? csr : JSON.stringify(item))
+    const named = isLabel(profile) ? profile : ''
+    await recordEarlyRefusal(deps, caller, { profile: named, sent }, error)
     throw error
   }
 }
@@ -138,6 +175,8 @@ export const inSlices = async <I, O>(
   return outcomes
 }
 
+/** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
+const trustMs = 1_000
 const sliceMs = 5
 /** Leaves room for whoever asks for one certificate at a time. */
 const maxWidth = 32

@@ -268,15 +268,16 @@ export const issueCounted = async (
   }
 }
 
-/** A request that cannot even be read is a refusal like any other: kept, by the digest of what was sent, and counted. */
-export const recordUnreadable = async (
+/** A request that ends before the cycle sees it, for want of a grant or of sense: kept by its digest, and counted. */
+export const recordEarlyRefusal = async (
   deps: HttpDeps,
   caller: Caller,
   { profile, sent }: { readonly profile: string; readonly sent: Buffer },
   error: unknown,
 ): Promise<void> => {
   if (!isProblem(error) || error.kind.status >= 500) return
-  deps.metrics.refused(profile, error.code)
+  // Names of profiles that nobody granted are the caller's invention, and would be series without end.
+  deps.metrics.refused(requesterGrants(caller, profile).length > 0 ? profile : '', error.code)
   await deps.recordRefusal({
     principal: caller.principal,
     profile,
@@ -287,24 +288,26 @@ export const recordUnreadable = async (
   })
 }
 
+/** What ends here is a refusal like any other, unless it was only a question. */
 const readOrRefuse = async (
   deps: HttpDeps,
   caller: Caller,
   request: FastifyRequest<{ Body: AskBody; Querystring: Static<typeof IssueQuery> }>,
 ): Promise<IssueInput> => {
   const { body, query, headers } = request
-  assertMayAsk(caller, body.profile)
   const isJson = headers['content-type']?.toLowerCase().startsWith('application/json') === true
   if (isJson && (query.profile ?? query.validity) !== undefined) {
     throw new Problem('request.malformed', 'With a JSON body, profile and validity belong into the body.')
   }
   const isRaw = headers['content-type']?.toLowerCase() === 'application/pkcs10'
   try {
+    assertMayAsk(caller, body.profile)
     return readAsk(body, isRaw, singleHeader(headers['idempotency-key']))
   } catch (error) {
+    if (query.dryRun === 'true') throw error
     // The octets of a raw body are one character each (app.ts).
     const sent = Buffer.from(body.csr, isJson ? 'utf8' : 'latin1')
-    await recordUnreadable(deps, caller, { profile: body.profile, sent }, error)
+    await recordEarlyRefusal(deps, caller, { profile: body.profile, sent }, error)
     throw error
   }
 }

@@ -2,8 +2,8 @@
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
-import type { Precondition, StoredProfile } from '../../ca/policies.ts'
-import { Problem } from '../../errors.ts'
+import type { Policies, Precondition, StoredProfile } from '../../ca/policies.ts'
+import { isProblem, Problem } from '../../errors.ts'
 import { ProfileDocumentSchema } from '../../policy/document.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -78,7 +78,7 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
         ],
         document: ProfileDocumentSchema,
         headers: {
-          'If-Match': 'The ETag of the version that the change was made from.',
+          'If-Match': 'The ETag of the version that the change was made from, or * for whichever is there.',
           'If-None-Match': '* to create a profile that does not exist.',
         },
       },
@@ -98,8 +98,10 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const precondition = preconditionOf(request.headers)
+      const written = preconditionOf(request.headers)
       assertSameName(request.body, request.params.name)
+      const precondition =
+        written.ifMatch === '*' ? { ifMatch: await currentTag(policies, request.params.name) } : written
       const { stored, created } = await policies.put(request.body, callerOf(request).principal, precondition)
       const { name, version } = stored.profile
       if (created && version === 1) reply.code(201).header('location', `/v1/profiles/${name}`)
@@ -155,7 +157,17 @@ const withTag = (reply: FastifyReply, stored: StoredProfile) => {
   return profileView(stored)
 }
 
-/** RFC 9110 13.1: exactly one of If-Match with one strong tag, and If-None-Match with `*`. Throws 428, 412, 400. */
+/** What `If-Match: *` stands for. Throws 412 where there is no version at all (RFC 9110 13.1.1). */
+const currentTag = async (policies: Policies, name: string): Promise<string> => {
+  try {
+    return (await policies.read(name)).profile.sha256
+  } catch (error) {
+    if (!isProblem(error, 'profile.not_found')) throw error
+    throw new Problem('precondition.failed', `There is no profile ${JSON.stringify(name)} for If-Match: *.`)
+  }
+}
+
+/** RFC 9110 13.1: exactly one of If-Match with `*` or one strong tag, and If-None-Match with `*`. Throws 428, 412, 400. */
 const preconditionOf = (headers: Readonly<Record<string, string | string[] | undefined>>): Precondition => {
   const ifMatch = headers['if-match']
   const ifNoneMatch = headers['if-none-match']
@@ -172,6 +184,7 @@ const preconditionOf = (headers: Readonly<Record<string, string | string[] | und
     if (ifNoneMatch === '*') return { ifNoneMatch }
     throw new Problem('request.malformed', 'If-None-Match takes * here.')
   }
+  if (ifMatch === '*') return { ifMatch }
   const tag = strongTag.exec(String(ifMatch))?.[1]
   // A tag of another form is well-formed HTTP, and matches nothing that is here.
   if (tag === undefined) throw new Problem('precondition.failed', 'If-Match holds no ETag of a profile.')

@@ -6,8 +6,11 @@ import { keyUsages } from '../../x509/extensions.ts'
 
 export const closed = { additionalProperties: false } as const
 
+const labelForm = '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'
+export const isLabel = (value: unknown): value is string =>
+  typeof value === 'string' && new RegExp(labelForm).test(value)
 export const Label = Type.String({
-  pattern: '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$',
+  pattern: labelForm,
   maxLength: 63,
   examples: ['server'],
   description: '1 to 63 lower-case letters, digits and hyphens',

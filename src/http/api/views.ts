@@ -60,10 +60,13 @@ export const parseDuration = (text: string): number => {
   return seconds
 }
 
-/** Throws `request.malformed` for a day that no calendar has. */
+/** Throws `request.malformed` for a day that no calendar has, and for what its offset takes out of years 1 to 9999. */
 export const parseTime = (text: string): Date => {
   const time = new Date(text)
   if (Number.isNaN(time.getTime())) throw new Problem('request.malformed', 'A time is not one that exists.')
+  const year = time.getUTCFullYear()
+  if (year < 1 || year > 9999)
+    throw new Problem('request.malformed', 'A time is not within the years 0001 to 9999 of UTC.')
   return time
 }
 
