@@ -29,7 +29,8 @@ export const describeMachine = async (folder: string, database: DatabaseUrls, ge
   processor: cpus()[0]?.model ?? 'unknown',
   cores: availableParallelism(),
   memoryGiB: Math.round(totalmem() / 2 ** 30),
-  kernel: release(),
+  /** Major and minor: the rest names a build. */
+  kernel: release().split('.').slice(0, 2).join('.'),
   system: /^PRETTY_NAME="(.*)"$/m.exec(readText('/etc/os-release'))?.[1] ?? process.platform,
   node: process.version,
   openssl: process.versions.openssl ?? 'unknown',

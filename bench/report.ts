@@ -131,7 +131,7 @@ const faultText = ({ rows }: Results): string[] =>
     ),
   )
 
-/** DESIGN's rows: what was found beside what must be and what is aimed at. */
+/** The bounds: what was found beside what must be and what is aimed at. */
 const boundsTable = (results: Results): string => {
   const { rows, floor, starts } = results
   const rate = (target: string, clients = 32): number | undefined => {

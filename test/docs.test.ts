@@ -1,5 +1,6 @@
 /** What the README tells people to type is typed here, as it stands, in a folder that has only what a clone has. */
 import { execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -65,4 +66,14 @@ t.test('README: one command starts it, and its examples do what they say', async
   t.equal(await readFile(join(folder, 'again.pem'), 'utf8'), chain, 'the same key, the same certificate')
   t.match(await type('explain'), /This request would be issued\./)
   t.ok((await readdir(folder)).includes('data'), 'data lies in the working directory')
+})
+
+t.test('every page that a page links to is there', async (t) => {
+  const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
+  for (const name of await readdir(join(root, 'docs'))) if (name.endsWith('.md')) pages.push(`docs/${name}`)
+  for (const page of pages) {
+    const text = await readFile(join(root, page), 'utf8')
+    for (const [, target = ''] of text.matchAll(/\]\((?!https?:|#)([^)#]+)[^)]*\)/g))
+      t.ok(existsSync(join(root, page, '..', target)), `${page} links to ${target}`)
+  }
 })

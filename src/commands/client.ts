@@ -57,6 +57,8 @@ export const openClient = async (
   const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
   const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
   const token = given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))
+  if (!/^[\x21-\x7e]+$/.test(token.trim()))
+    throw new Failure('usage', 'The token is empty or no token; name another file by --token-file.')
   const base = new URL(server)
   return {
     call: async (method, path, call = {}) => {
@@ -91,8 +93,15 @@ const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, 
       },
     })
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)))
-    outgoing.on('error', (error) =>
-      reject(new Failure('later', `${url.origin} cannot be reached: ${error.message || error.name}.`)),
+    outgoing.on('error', (error: NodeJS.ErrnoException) =>
+      reject(
+        isOfTrust(error)
+          ? new Failure(
+              'usage',
+              `${url.origin} does not show a certificate that the trust anchor vouches for (${error.code}); name another by --ca.`,
+            )
+          : new Failure('later', `${url.origin} cannot be reached: ${error.message || error.name}.`),
+      ),
     )
     outgoing.on('response', (incoming) => {
       const chunks: Buffer[] = []
@@ -105,6 +114,10 @@ const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, 
     })
     outgoing.end(octets)
   })
+
+/** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
+const isOfTrust = ({ code = '' }: NodeJS.ErrnoException): boolean =>
+  /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|ERR_TLS_CERT|INVALID_CA)/.test(code)
 
 const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
   const url = new URL(path, base)

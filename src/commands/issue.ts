@@ -1,10 +1,11 @@
 /** `chancery issue` and `explain`: ask for a certificate, or ask why (not). */
 import { randomUUID } from 'node:crypto'
-import { readFile, writeFile } from 'node:fs/promises'
+import { access, constants, readFile, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 
 import type { Command } from 'commander'
 
-import { Failure } from './failure.ts'
+import { exitCodes, Failure } from './failure.ts'
 import { visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
@@ -43,14 +44,11 @@ export const addIssueCommands = (program: Command): void => {
     .option('--idempotency-key <key>', 'make retries of this very call safe; a new one each time by default')
     .action(async (options: IssueOptions) => {
       const { client, out } = await openRest(options)
-      const headers = { 'idempotency-key': options.idempotencyKey ?? randomUUID() }
-      const issued = (await client.call('POST', '/v1/certificates', { headers, body: await bodyOf(options) })).json<{
-        serial: string
-        certificate: string
-        chain: string[]
-        notAfter: string
-        notes: Decision['notes']
-      }>()
+      if (options.out !== undefined) await assertWritable(options.out)
+      const key = options.idempotencyKey ?? randomUUID()
+      const call = { headers: { 'idempotency-key': key }, body: await bodyOf(options) }
+      const answer = await client.call('POST', '/v1/certificates', call).catch((error: unknown) => withKey(error, key))
+      const issued = answer.json<IssuedAnswer>()
       const chain = [issued.certificate, ...issued.chain].join('')
       for (const { field, reason } of issued.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
       if (options.out === undefined) return out.show(issued, chain)
@@ -70,6 +68,33 @@ export const addIssueCommands = (program: Command): void => {
     out.show(decision, explanation(decision))
     if (!decision.allowed) throw new Failure('refused', 'The request would be refused.')
   })
+}
+
+interface IssuedAnswer {
+  readonly serial: string
+  readonly certificate: string
+  readonly chain: readonly string[]
+  readonly notAfter: string
+  readonly notes: Decision['notes']
+}
+
+/** Before anything is issued: a certificate that cannot be written would be lost. */
+const assertWritable = async (file: string): Promise<void> => {
+  try {
+    await access(dirname(file), constants.W_OK)
+  } catch (error) {
+    throw new Failure(
+      'usage',
+      `${file} cannot be written (${(error as NodeJS.ErrnoException).code}); nothing was issued.`,
+    )
+  }
+}
+
+/** What may have been issued is found again under the same key. */
+const withKey = (error: unknown, key: string): never => {
+  if (!(error instanceof Failure) || error.exitCode !== exitCodes.later) throw error
+  const hint = `To try again without a second certificate: --idempotency-key ${key}`
+  throw new Failure('later', `${error.message}\n${hint}`, error.problem)
 }
 
 const withAskOptions = (command: Command): Command =>
