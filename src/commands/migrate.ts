@@ -13,13 +13,16 @@ export const runMigrate = async (config: Config, log: Log): Promise<number> => {
     )
   const ownerUrl = migrationUrl ?? url
   const version = await migrate({ ownerUrl, servingRole: roleOf(url), log })
-  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery migrate' })
+  await maintain(ownerUrl, config, log)
+  return version
+}
+
+/** Makes the partitions of the months to come, and drops what is past retention, as the tables' owner. */
+export const maintain = async (ownerUrl: string, { retention }: Config, log: Log): Promise<void> => {
+  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance' })
   try {
-    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [
-      config.retention.refusalsDays,
-    ])
+    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [retention.refusalsDays])
   } finally {
     await db.close()
   }
-  return version
 }

@@ -1,16 +1,20 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
 import { existsSync } from 'node:fs'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { type Config, roleOf } from '../config.ts'
-import { openService, openStores, own, type Service, type Stores } from '../service.ts'
+import { openSchedule } from '../jobs/schedule.ts'
+import { openService, openStores, ownProfileName, type Service, type Stores } from '../service.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
+import { loadIssuers } from '../store/issuers.ts'
 import { migrate } from '../store/migrate.ts'
 import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
+import { parseCertificate } from '../x509/certificate.ts'
 import { bootstrap, keyOpener } from './bootstrap.ts'
+import { maintain } from './migrate.ts'
 
 export interface Serving {
   readonly service: Service
@@ -27,6 +31,7 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     for (const close of closing.reverse().splice(0)) await close()
   }
   try {
+    if (database.ownerUrl !== undefined) closing.push(await maintainDaily(database.ownerUrl, config, log))
     const openKey = keyOpener(config)
     const stores = await openStores({ config, databaseUrl: database.url, log })
     closing.push(() => stores.db.close().catch(() => {}))
@@ -49,8 +54,8 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
 }
 
 /** Our own certificate is the first that is issued: without its issuer there is nothing to serve with. */
-const assertServable = async ({ policies }: Stores): Promise<void> => {
-  if (policies.current(own.profile)) return
+const assertServable = async ({ policies, config }: Stores): Promise<void> => {
+  if (policies.current(ownProfileName(config))) return
   throw new Error(
     'The database knows no issuer of the authority "default", under which Chancery issues its own certificate. Development makes one; production starts once a ceremony has brought one.',
   )
@@ -59,12 +64,34 @@ const assertServable = async ({ policies }: Stores): Promise<void> => {
 /** What settings alone do not show. Throws one message that lists all faults. */
 const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
   const rootKey = join(dataDir, 'offline-root')
+  const { mode } = await stat(dataDir)
   const faults = [
+    ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
+    ...(await rootsWithKeys(db)),
     ...(await databaseFaults(db)),
   ]
   if (faults.length === 0) return
   throw new Error(['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
+}
+
+/** Every issuer in the records has a key that is opened here. A root's has no business online. */
+const rootsWithKeys = async (db: Database): Promise<readonly string[]> =>
+  (await loadIssuers(db)).flatMap(({ name, certificate }) => {
+    const { issuer, subjectDer } = parseCertificate(certificate).facts
+    return issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []
+  })
+
+/**
+ * What `chancery migrate` does each day in production, where the owner's rights are at hand: now and daily. Resolves to
+ * what ends it. A failure is told, and stops nothing: refusals without a month of their own have a place all the same.
+ */
+const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promise<() => Promise<void>> => {
+  await maintain(ownerUrl, config, log).catch((error: unknown) =>
+    log.warn({ event: 'maintenance.failed', err: error }, 'the partitions of refusals could not be kept up'),
+  )
+  const job = { name: 'maintenance', everyMs: 86_400_000, run: () => maintain(ownerUrl, config, log) }
+  return openSchedule([job], log).close
 }
 
 /** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
@@ -79,16 +106,26 @@ export const runServe = async (config: Config, log: Log): Promise<void> => {
   log.info({ event: 'service.stopped' }, 'stopped')
 }
 
-const openPostgres = async (config: Config, log: Log): Promise<{ readonly url: string; close(): Promise<void> }> => {
+interface Postgres {
+  readonly url: string
+  /** Where this process may act as the owner of the tables. */
+  readonly ownerUrl?: string
+  close(): Promise<void>
+}
+
+const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   const { url, migrationUrl } = config.database
   if (url === undefined) {
     const embedded: Embedded = await openEmbedded({ dataDir: config.dataDir, log })
     await migrate({ ownerUrl: embedded.ownerUrl, servingRole: roleOf(embedded.servingUrl), log })
-    return { url: embedded.servingUrl, close: async () => void (await embedded.stop()) }
+    const { servingUrl, ownerUrl } = embedded
+    return { url: servingUrl, ownerUrl, close: async () => void (await embedded.stop()) }
   }
   // In production the owner's rights are not ours to have while serving: `chancery migrate` comes first.
-  if (config.mode === 'development') await migrate({ ownerUrl: migrationUrl ?? url, servingRole: roleOf(url), log })
-  return { url, close: async () => {} }
+  if (config.mode === 'production') return { url, close: async () => {} }
+  const ownerUrl = migrationUrl ?? url
+  await migrate({ ownerUrl, servingRole: roleOf(url), log })
+  return { url, ownerUrl, close: async () => {} }
 }
 
 const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {

@@ -20,7 +20,10 @@ const selectSettings = {
     order by name`,
 }
 
-/** The three tables that may be updated are the head and two caches, and those only by column. */
+/**
+ * The three tables that may be updated are the head and two caches, and those only by column. A view counts as a table:
+ * what it may, it may with its owner's rights.
+ */
 const selectRights = {
   text: `
     select format('the serving role %s is a superuser', current_user) as fault from pg_roles where rolname = current_user and rolsuper
@@ -29,8 +32,20 @@ const selectRights = {
       from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and pg_has_role(relowner, 'member')
     union all
     select format('the serving role %s may %s %s', current_user, lower(right_name), relname)
-      from pg_class, unnest(array['UPDATE', 'DELETE', 'TRUNCATE']) right_name
-      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not pg_has_role(relowner, 'member')
-        and has_table_privilege(oid, right_name)
+      from pg_class, unnest(array['DELETE', 'TRUNCATE', 'TRIGGER']) right_name
+      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+        and not pg_has_role(relowner, 'member') and has_table_privilege(oid, right_name)
+    union all
+    select format('the serving role %s may update %s (%s)', current_user, relname, string_agg(attname, ', ' order by attnum))
+      from pg_class c join pg_attribute a on attrelid = c.oid and attnum > 0 and not attisdropped
+      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
+        and not pg_has_role(relowner, 'member') and has_any_column_privilege(c.oid, 'UPDATE')
+        and has_column_privilege(c.oid, attnum, 'UPDATE')
+        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('token_uses', 'used_at'), ('reconciled', 'until'))
+      group by relname
+    union all
+    select format('the serving role %s may create objects in the schema public', current_user)
+      where has_schema_privilege('public', 'CREATE') and not pg_has_role(
+        (select nspowner from pg_namespace where nspname = 'public'), 'member')
     order by fault`,
 }

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -9,9 +9,17 @@ import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { openTestStores } from './stores.ts'
 
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+const production = {
+  CHANCERY_MODE: 'production',
+  CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+  CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
+  CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
+}
 
 const faultsAs = async (t: { teardown(close: () => Promise<void>): void }, url: string): Promise<readonly string[]> => {
   const db = openDatabase({ url, max: 1, log: quiet, applicationName: 'test' })
@@ -39,11 +47,77 @@ t.test('a right too many is told', async (t) => {
   const owner = new pg.Client({ connectionString: ownerUrl })
   await owner.connect()
   t.teardown(() => owner.end())
-  await owner.query('grant update on intents to chancery; grant truncate on entries to chancery')
+  await owner.query(`
+    grant update on reconciled to chancery; grant truncate on entries to chancery; grant update (id, size) on roll to chancery;
+    grant update (tbs) on intents to chancery; grant trigger on outcomes to chancery; grant update (serial) on certificates to chancery`)
   t.same(await faultsAs(t, servingUrl), [
+    'the serving role chancery may trigger outcomes',
     'the serving role chancery may truncate entries',
-    'the serving role chancery may update intents',
+    'the serving role chancery may update certificates (serial)',
+    'the serving role chancery may update intents (tbs)',
+    'the serving role chancery may update reconciled (id)',
+    'the serving role chancery may update roll (id)',
   ])
+})
+
+t.test('whoever may create objects in the schema is told', async (t) => {
+  const { superuserUrl } = await openTestServer()
+  const { servingUrl } = await openTestDatabase(t)
+  const superuser = new pg.Client({
+    connectionString: superuserUrl.replace('@/postgres?', `@${new URL(servingUrl.replace('@/', '@h/')).pathname}?`),
+  })
+  await superuser.connect()
+  t.teardown(() => superuser.end())
+  await superuser.query('grant create on schema public to chancery')
+  t.same(await faultsAs(t, servingUrl), ['the serving role chancery may create objects in the schema public'])
+})
+
+t.test('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
+  const { service } = await openTestStores(t)
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query(`insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
+    select 'rogue', authority, chain[array_upper(chain, 1)], '{}', 'file:rogue.pem', public_url, 1 from issuers where name = 'default'`)
+  await owner.query(`insert into issuer_states (issuer, state) values ('rogue', 'staged')`)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-production-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const config = await loadConfig({
+    ...production,
+    CHANCERY_DATA: data,
+    CHANCERY_DATABASE_URL: service.database.servingUrl,
+  })
+  await chmod(data, 0o750)
+  await t.rejects(serve(config, quiet), {
+    message: /others may enter the data folder .*\n.*the issuer rogue is a root/,
+  })
+  await chmod(data, 0o700)
+  await t.rejects(serve(config, quiet), {
+    message: /^Production does not start:\n {2}- the issuer rogue is a root, .*$/,
+  })
+})
+
+t.test('development keeps up the partitions of refusals when it starts', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
+    select gen_random_uuid(), now() - interval '2 years', 'noisy', 'csr.pem', '', '', '[]'`)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-daily-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const config = await loadConfig({
+    CHANCERY_DATA: data,
+    CHANCERY_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+  })
+  const { close } = await serve(config, quiet)
+  const { rows } = await owner.query<{ n: number }>('select count(*)::integer as n from refusals')
+  t.equal(rows[0]?.n, 0, 'what is past retention went')
+  await close()
 })
 
 t.test('production refuses a root key within reach, and an unsafe database, in one message', async (t) => {
@@ -52,12 +126,9 @@ t.test('production refuses a root key within reach, and an unsafe database, in o
   t.teardown(() => rm(data, { recursive: true, force: true }))
   await mkdir(join(data, 'offline-root'))
   const config = await loadConfig({
-    CHANCERY_MODE: 'production',
+    ...production,
     CHANCERY_DATA: data,
-    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
     CHANCERY_DATABASE_URL: ownerUrl,
-    CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
-    CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
   })
   await t.rejects(
     serve(config, quiet),
