@@ -1,5 +1,6 @@
 /** What auditors read. Every search walks an index and stops at its page; cursors are keysets, bound to their filter. */
 import { createHash } from 'node:crypto'
+import { setImmediate as nextRound } from 'node:timers/promises'
 
 import type {
   CertificateFilter,
@@ -39,9 +40,26 @@ export const openRecords = (deps: RecordsDeps): Records => ({
   refusals: (filter, page) => searchRefusals(deps, filter, page),
   events: (filter, page) => searchEvents(deps, filter, page),
   authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
-  issuers: async () =>
-    (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map((row): IssuerRecord => issuerRowOf(row)),
+  issuers: openIssuersCache(deps),
 })
+
+/** Issuers change a few times a year, and anyone may ask for them: they are read at most once in some seconds. */
+const openIssuersCache = ({ db }: RecordsDeps): Records['issuers'] => {
+  let known: Promise<readonly IssuerRecord[]> | undefined
+  let until = 0
+  const read = async (): Promise<readonly IssuerRecord[]> =>
+    (await db.query<StoredIssuer>(selectIssuers)).rows.map((row) => issuerRowOf(row))
+  return () => {
+    if (known && performance.now() < until) return known
+    const reading = read()
+    known = reading
+    until = performance.now() + issuersMs
+    reading.catch(() => {
+      if (known === reading) known = undefined
+    })
+    return reading
+  }
+}
 
 // Certificates --------------------------------------------------------------------------------------------------------
 
@@ -88,7 +106,17 @@ const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = 
   revoked: 'false',
 }
 
-/** A certificate with several names below a suffix is found once, by the first of them, so more may be read than shown. */
+/** A row with what was read from its certificate, once. */
+interface FoundCertificate {
+  readonly row: CertificateRow
+  readonly certificate: Buffer
+  readonly names: CertificateRecord['names']
+}
+
+/**
+ * A certificate with several names below a suffix is found once, by the first of them, so more may be read than shown.
+ * Rows come by name: of a certificate's rows in one search only the first can be that of its first name.
+ */
 const searchCertificates = async (
   deps: RecordsDeps,
   filter: CertificateFilter,
@@ -96,18 +124,31 @@ const searchCertificates = async (
 ): Promise<Page<CertificateRecord>> => {
   const range = isStorable(filter.name) ? nameRange(filter.name) : undefined
   let after = readCursor(cursor, filter, range ? [isStorable, isWhole] : [isWhole])
-  const found: CertificateRow[] = []
+  const found: FoundCertificate[] = []
+  const seen = new Set<number>()
+  const turn = openTurns()
   for (;;) {
     const rows = await selectCertificates(deps, { filter, range, after }, limit + 1)
-    found.push(...rows.filter((row) => range === undefined || firstName(deps, row, range) === row.name))
+    for (const row of rows) {
+      if (seen.has(row.entry)) continue
+      seen.add(row.entry)
+      await turn()
+      const read = readFound(deps, row)
+      if (range === undefined || firstName(read, range) === row.name) found.push(read)
+    }
     const last = rows.at(-1)
     if (last === undefined || rows.length <= limit || found.length > limit) break
     after = keysetOf(last)
   }
   return pageOf(found, limit, {
-    item: (row) => certificateOf(deps, row),
-    cursor: (row) => writeCursor(keysetOf(row), filter),
+    item: certificateOf,
+    cursor: ({ row }) => writeCursor(keysetOf(row), filter),
   })
+}
+
+const readFound = ({ codec, namesOf }: RecordsDeps, row: CertificateRow): FoundCertificate => {
+  const certificate = codec.certificate(row.tbs, row.signature)
+  return { row, certificate, names: namesOf(certificate) }
 }
 
 const keysetOf = ({ name, entry }: CertificateRow): Keyset => (name === null ? [entry] : [name, entry])
@@ -150,31 +191,28 @@ const selectCertificates = async (
 }
 
 /** The first name of a certificate in the range, as it is kept. */
-const firstName = ({ codec, namesOf }: RecordsDeps, row: CertificateRow, { low, high }: NameRange): string =>
-  namesOf(codec.certificate(row.tbs, row.signature))
+const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): string =>
+  names
     .map(searchKey)
     .filter((name) => name === low || (name > low && name < high))
     .sort()[0] ?? ''
 
-const certificateOf = (deps: RecordsDeps, row: CertificateRow): CertificateRecord => {
-  const certificate = deps.codec.certificate(row.tbs, row.signature)
-  return {
-    serial: row.serial.toString('hex'),
-    certificate,
-    chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
-    profile: { name: row.profile, version: row.profile_version },
-    principal: row.principal,
-    issuer: row.issuer,
-    subject: row.subject,
-    names: deps.namesOf(certificate),
-    keySha256: row.key_sha256.toString('hex'),
-    notBefore: row.not_before,
-    notAfter: row.not_after,
-    issuedAt: row.issued_at,
-    index: row.entry,
-    status: row.expired ? 'expired' : 'valid',
-  }
-}
+const certificateOf = ({ row, certificate, names }: FoundCertificate): CertificateRecord => ({
+  serial: row.serial.toString('hex'),
+  certificate,
+  chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
+  profile: { name: row.profile, version: row.profile_version },
+  principal: row.principal,
+  issuer: row.issuer,
+  subject: row.subject,
+  names,
+  keySha256: row.key_sha256.toString('hex'),
+  notBefore: row.not_before,
+  notAfter: row.not_after,
+  issuedAt: row.issued_at,
+  index: row.entry,
+  status: row.expired ? 'expired' : 'valid',
+})
 
 interface NameRange {
   readonly low: string
@@ -336,11 +374,30 @@ interface PageShape<Row, T> {
 }
 
 /** One row more than asked for tells whether there is a next page. */
-const pageOf = <Row, T>(rows: readonly Row[], limit: number, { item, cursor }: PageShape<Row, T>): Page<T> => {
+const pageOf = async <Row, T>(
+  rows: readonly Row[],
+  limit: number,
+  { item, cursor }: PageShape<Row, T>,
+): Promise<Page<T>> => {
   const shown = rows.slice(0, limit)
   const last = shown.at(-1)
-  const items = shown.map(item)
+  const items: T[] = []
+  const turn = openTurns()
+  for (const row of shown) {
+    await turn()
+    items.push(item(row))
+  }
   return rows.length > limit && last !== undefined ? { items, next: cursor(last) } : { items }
+}
+
+/** A page of a thousand takes a while: to be awaited between its rows, so that others have their turn. */
+const openTurns = (): (() => Promise<void>) => {
+  let since = performance.now()
+  return async () => {
+    if (performance.now() - since < turnMs) return
+    await nextRound()
+    since = performance.now()
+  }
 }
 
 type Keyset = readonly (string | number)[]
@@ -390,5 +447,7 @@ const tagOf = (filter: object): string => {
     .slice(0, 8)
 }
 
+const issuersMs = 5_000
+const turnMs = 5
 const selectAuthorities = { text: 'select name from authorities order by name' }
 const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/

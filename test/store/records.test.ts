@@ -190,6 +190,74 @@ t.test('pages are complete and hold nothing twice, while others issue', async (t
   )
 })
 
+t.test(
+  'each certificate of a search is read once, whatever number of its names is found, and others get their turn',
+  async (t) => {
+    const names = (i: number) => Array.from({ length: 20 }, (_, j) => `dns:n${j}-${i}.once.example.com`)
+    const made = await Promise.all(Array.from({ length: 30 }, (_, i) => issue(names(i))))
+    let read = 0
+    const namesOf = (der: Buffer) => {
+      read += 1
+      const until = performance.now() + 2
+      while (performance.now() < until);
+      return parseCertificate(der).facts.names
+    }
+    const searches = openRecords({ db, codec, namesOf })
+    const found: string[] = []
+    let longest = 0
+    let last = performance.now()
+    let watching = true
+    const watch = (): void => {
+      longest = Math.max(longest, performance.now() - last)
+      last = performance.now()
+      if (watching) setImmediate(watch)
+    }
+    setImmediate(watch)
+    for (const limit of [1000, 7]) {
+      found.length = 0
+      let [pages, cursor]: [number, string | undefined] = [0, undefined]
+      read = 0
+      do {
+        const filter = { name: '*.once.example.com' }
+        const page: Page<{ serial: string }> = await searches.certificates(filter, {
+          limit,
+          ...(cursor !== undefined && { cursor }),
+        })
+        found.push(...page.items.map(({ serial }) => serial))
+        cursor = page.next
+        pages += 1
+      } while (cursor !== undefined)
+      t.same([...found].sort(), made.map(({ serial }) => serial).sort())
+      t.ok(read <= made.length * pages, `${read} certificates were read for ${pages} pages of at most ${limit}`)
+      if (limit === 1000) t.equal(read, made.length)
+    }
+    watching = false
+    // Sixty milliseconds of reading in one go, were it not for the turns; the rest is what rows cost pg.
+    t.ok(longest < 45, `the event loop was held for ${longest.toFixed(1)} ms`)
+  },
+)
+
+t.test('issuers are read once in some seconds, and again after a failure', async (t) => {
+  let asked = 0
+  let failing = true
+  const watched: Database = {
+    ...db,
+    query: async (statement, values) => {
+      asked += 1
+      if (failing) throw new Error('no issuers now')
+      return db.query(statement, values)
+    },
+  }
+  const { issuers } = openRecords({ db: watched, codec, namesOf: () => [] })
+  await t.rejects(issuers(), { message: 'no issuers now' })
+  failing = false
+  asked = 0
+  const answers = await Promise.all([issuers(), issuers(), issuers()])
+  t.same(await issuers(), answers[0])
+  t.same(answers[0]?.map(({ name }) => name).sort(), ['default', 'etcd', 'front-proxy', 'kubernetes'])
+  t.equal(asked, 1)
+})
+
 t.test('refusals are found by each filter, newest first, in pages', async (t) => {
   const { url } = service
   t.ok(url)
