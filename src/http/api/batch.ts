@@ -71,6 +71,8 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = Math.max(1, Math.min(maxWidth, deps.limits.queue - deps.issuance.pending))
       const outcomes = await inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
+      // A connection that stayed open would hold up the close for as long as its client keeps it.
+      if (stopping) reply.header('connection', 'close')
       return reply
         .type('application/json')
         .serializer(String)
