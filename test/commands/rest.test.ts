@@ -228,7 +228,12 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ['an unknown serial', ['certificate', 'show', '4a'.repeat(16)], exitCodes.missing, /certificate\.not_found/],
     ['an existing name', ['principal', 'create', 'admin'], exitCodes.conflict, /state\.exists/],
     ['a closed port', ['refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
-    ['another authority', ['refusals', '--ca', await write('other.pem', '')], exitCodes.later, /cannot be reached/],
+    [
+      'another authority',
+      ['refusals', '--ca', await write('other.pem', '')],
+      exitCodes.usage,
+      /does not show a certificate that the trust anchor vouches for/,
+    ],
   ]
   for (const [name, args, code, sentence, env] of cases) {
     const run = await chancery(args, env)
