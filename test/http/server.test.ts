@@ -75,6 +75,79 @@ t.test('closing answers what was accepted, and tells what comes after to go else
   await t.rejects(fetch(`http://127.0.0.1:${port}`), 'nothing listens any more')
 })
 
+/** A batch over a stand-in that takes 20 ms an item, and counts them. */
+const slowBatch = async (overrides: Parameters<typeof openStandIn>[0] = {}) => {
+  const begun = { count: 0 }
+  const { app } = await openStandIn({
+    issuance: reached({
+      pending: 0,
+      issue: async () => {
+        begun.count += 1
+        await sleep(20)
+        return issued
+      },
+    }),
+    ...overrides,
+  })
+  const items = new Array(1_000).fill({ csr: csrFor('a.example.com'), profile: 'server' })
+  return { app, begun, payload: JSON.stringify({ items }) }
+}
+const codesOf = (text: string): ReadonlySet<string | undefined> =>
+  new Set(JSON.parse(text).items.map(({ problem }: { problem?: { code: string } }) => problem?.code))
+
+t.test('a batch ends early when the service stops, and tells what was not begun', async (t) => {
+  const { app, begun, payload } = await slowBatch()
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const url = `http://127.0.0.1:${port}/v1/certificates/batch`
+  // Read as it comes: closing waits until the whole answer is taken.
+  const answer = fetch(url, { method: 'POST', headers: asRequester, body: payload }).then((response) => response.text())
+  while (begun.count === 0) await sleep(5)
+  await app.close()
+  t.same(codesOf(await answer), new Set([undefined, 'service.stopping']))
+  t.ok(begun.count < 1_000, `${begun.count} were begun`)
+})
+
+t.test('a batch ends early when its client has gone', async (t) => {
+  const { app, begun, payload } = await slowBatch()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const client = new AbortController()
+  const url = `http://127.0.0.1:${port}/v1/certificates/batch`
+  const gone = fetch(url, { method: 'POST', headers: asRequester, body: payload, signal: client.signal })
+  while (begun.count === 0) await sleep(5)
+  client.abort()
+  await t.rejects(gone)
+  await sleep(100)
+  const { count } = begun
+  await sleep(200)
+  t.equal(begun.count, count, 'nothing is begun any more')
+  t.ok(count < 1_000)
+})
+
+t.test('a token that is revoked issues nothing for the rest of its batch', async (t) => {
+  let isRevoked = false
+  const grant = { id: 'g', principal: 'ci', role: 'requester', profiles: ['server'], names: null } as const
+  const { app, begun, payload } = await slowBatch({
+    access: reached({
+      authenticate: async () => {
+        if (isRevoked) throw new Problem('auth.invalid', 'This token is unknown, expired or revoked.')
+        return { principal: 'ci', token: 't', grants: [{ ...grant, createdAt: new Date(0), createdBy: 'test' }] }
+      },
+    }),
+  })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const url = `http://127.0.0.1:${port}/v1/certificates/batch`
+  const answer = fetch(url, { method: 'POST', headers: asRequester, body: payload }).then((response) => response.text())
+  while (begun.count === 0) await sleep(5)
+  isRevoked = true
+  t.same(codesOf(await answer), new Set([undefined, 'auth.invalid']))
+  t.ok(begun.count < 1_000, `${begun.count} were begun`)
+})
+
 t.test('retryable faults of the service come out as they are, with Retry-After', async (t) => {
   for (const code of [
     'hsm.unavailable',
