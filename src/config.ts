@@ -193,7 +193,9 @@ export const roleOf = (text: string): string => {
 }
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
-const isLoopback = (host: string): boolean =>
+
+/** Whether a host, as a URL writes it, is this machine only. */
+export const isLoopback = (host: string): boolean =>
   /^127\./.test(host) ||
   host === '[::1]' ||
   host.startsWith('[::ffff:7f') ||

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { type Config, roleOf } from '../config.ts'
+import { type Config, isLoopback, roleOf } from '../config.ts'
 import { openSchedule } from '../jobs/schedule.ts'
 import { openService, openStores, ownProfileName, type Service, type Stores } from '../service.ts'
 import type { Database } from '../store/database.ts'
@@ -41,7 +41,7 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     const service = await openService(stores, openKey)
     closing.pop()
     closing.push(service.close)
-    const addresses = await service.listen()
+    const addresses = await service.listen().catch(explainListen)
     await stores.roll.change(async () => ({
       events: [{ type: 'service.started', version, mode: config.mode }],
       result: undefined,
@@ -51,6 +51,12 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     await closeAll()
     throw error
   }
+}
+
+const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
+  if (error.code !== 'EADDRINUSE') throw error
+  const place = `${error.address}:${error.port}`
+  throw new Error(`Another process listens on ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN, or stop it.`)
 }
 
 /** Our own certificate is the first that is issued: without its issuer there is nothing to serve with. */
@@ -68,18 +74,26 @@ const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
   const faults = [
     ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
-    ...(await rootsWithKeys(db)),
+    ...(await issuerFaults(db)),
     ...(await databaseFaults(db)),
   ]
   if (faults.length === 0) return
   throw new Error(['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
 }
 
-/** Every issuer in the records has a key that is opened here. A root's has no business online. */
-const rootsWithKeys = async (db: Database): Promise<readonly string[]> =>
-  (await loadIssuers(db)).flatMap(({ name, certificate }) => {
+/**
+ * Every issuer in the records has a key that is opened here: a root's has no business online. And what an issuer writes
+ * into certificates was fixed when it was made, whatever the settings say today.
+ */
+const issuerFaults = async (db: Database): Promise<readonly string[]> =>
+  (await loadIssuers(db)).flatMap(({ name, certificate, publicUrl }) => {
     const { issuer, subjectDer } = parseCertificate(certificate).facts
-    return issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []
+    return [
+      ...(issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []),
+      ...(isLoopback(new URL(publicUrl).hostname)
+        ? [`the issuer ${name} writes ${publicUrl} into every certificate, which is this machine only`]
+        : []),
+    ]
   })
 
 /**
@@ -131,7 +145,7 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
 const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {
   const lines = [
     `Chancery serves at ${addresses.api} (${mode}).`,
-    `  certificates, CRLs, OCSP   ${addresses.public}`,
+    `  issuers' certificates      ${addresses.public}`,
     `  trust anchor               ${join(dataDir, 'root.pem')}`,
     `  first admin's token        ${join(dataDir, 'admin.token')}`,
     `  description of the API     ${addresses.api}/docs`,

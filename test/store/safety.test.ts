@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -134,4 +136,40 @@ t.test('production refuses a root key within reach, and an unsafe database, in o
     serve(config, quiet),
     /Production does not start:[\s\S]*root's key is within reach[\s\S]*owns the table/,
   )
+})
+
+t.test('production refuses issuers that write this machine into every certificate', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-loopback-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const place = { CHANCERY_DATA: data, CHANCERY_DATABASE_URL: servingUrl, CHANCERY_LISTEN: '127.0.0.1:0' }
+  const development = await loadConfig({
+    ...place,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_URL: 'http://localhost:8080',
+  })
+  await (await serve(development, quiet)).close()
+  const config = await loadConfig({ ...production, ...place })
+  await t.rejects(serve(config, quiet), /the issuer default writes http:\/\/localhost:8080 into every certificate/)
+})
+
+t.test('a port that is taken is told by its setting', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-port-'))
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  t.teardown(async () => {
+    taken.close()
+    await rm(data, { recursive: true, force: true })
+  })
+  const config = await loadConfig({
+    CHANCERY_DATA: data,
+    CHANCERY_DATABASE_URL: servingUrl,
+    CHANCERY_MIGRATION_URL: ownerUrl,
+    CHANCERY_LISTEN: `127.0.0.1:${(taken.address() as { port: number }).port}`,
+    CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+  })
+  await t.rejects(serve(config, quiet), /Another process listens on 127\.0\.0\.1:\d+: change CHANCERY_LISTEN/)
 })
