@@ -113,7 +113,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
-  const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
+  const verifier = openVerifier(availableParallelism(), log)
   const issuance = openIssuance({
     recorder,
     policies,
