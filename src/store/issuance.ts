@@ -261,13 +261,13 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
       if (open.length === 0) break
     }
   }
-  const unknown = new Problem(
-    'db.unavailable',
-    'Whether the certificate was recorded is not known; it was not handed out.',
-    { retryAfter: 5 },
-  )
-  return batch.map((enrolment) => results.get(enrolment) ?? unknown)
+  return batch.map((enrolment) => results.get(enrolment) ?? outcomeUnknown())
 }
+
+const outcomeUnknown = (): Problem =>
+  new Problem('db.unavailable', 'Whether the certificate was recorded is not known; it was not handed out.', {
+    retryAfter: 5,
+  })
 
 const parameterOf = (enrolment: Enrolment, place: number, leaf: Buffer | undefined): object => ({
   place,
