@@ -42,9 +42,13 @@ export interface Config {
 
 /**
  * Reads the settings from `env` and from the YAML file that `CHANCERY_CONFIG` names; the environment wins. Rejects
- * with one message that lists all faults. Never shows a secret. Touches nothing but the files that are named.
+ * with one message that lists all faults. Never shows a secret. Touches nothing but the files that are named. Whoever
+ * migrates neither signs nor serves: then production judges only what concerns the database.
  */
-export const loadConfig = async (env: Readonly<Record<string, string | undefined>>): Promise<Config> => {
+export const loadConfig = async (
+  env: Readonly<Record<string, string | undefined>>,
+  purpose: 'serve' | 'migrate' = 'serve',
+): Promise<Config> => {
   const faults: string[] = []
   const sources = await gather(env, faults)
   const values: Record<string, unknown> = {}
@@ -61,7 +65,10 @@ export const loadConfig = async (env: Readonly<Record<string, string | undefined
   const config = shape(values)
   // Judged only where everything could be read: faults that follow from faults help nobody.
   if (faults.length === 0)
-    faults.push(...contradictions(config), ...(config.mode === 'production' ? refusals(config) : []))
+    faults.push(
+      ...contradictions(config),
+      ...(config.mode === 'production' ? refusals(config).filter(isOf(purpose)) : []),
+    )
   if (faults.length > 0) throw new Error(message(faults))
   return deepFreeze(config)
 }
@@ -173,6 +180,11 @@ const refusals = ({ publicUrl, database, keys, allowEmbedded }: Config): readonl
   }
   return faults
 }
+
+const isOf =
+  (purpose: 'serve' | 'migrate') =>
+  (fault: string): boolean =>
+    purpose === 'serve' || /^CHANCERY_(DATABASE|MIGRATION)_URL:/.test(fault)
 
 const message = (faults: readonly string[]): string =>
   [

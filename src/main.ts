@@ -38,16 +38,16 @@ const addServiceCommands = (program: Command): void => {
     .command('migrate')
     .description("bring the database's schema up to date, as its owner")
     .action(async () => {
-      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadSettings()]
+      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadSettings('migrate')]
       const version = await runMigrate(settings.config, settings.log)
       process.stdout.write(`The schema is at version ${version}.\n`)
     })
 }
 
-const loadSettings = async () => {
+const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve') => {
   const { pino } = await import('pino')
   const [{ loadConfig }, { logOptions }] = [await import('./config.ts'), await import('./telemetry.ts')]
-  const config = await loadConfig(process.env).catch((error: Error) => {
+  const config = await loadConfig(process.env, purpose).catch((error: Error) => {
     throw new Failure('usage', error.message)
   })
   return { config, log: pino(logOptions(config.log.level), pino.destination(buffered)) }

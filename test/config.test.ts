@@ -4,6 +4,7 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
+import { runMigrate } from '../src/commands/migrate.ts'
 import { settings } from '../src/config/settings.ts'
 import { loadConfig } from '../src/config.ts'
 import { renderConfiguration } from '../tools/configuration.ts'
@@ -316,3 +317,17 @@ t.test('defaults are what their own readers accept, and names are one scheme', (
   }
   t.end()
 })
+
+t.test('who migrates in production needs the two URLs, and they are judged', async (t) => {
+  const urls = { CHANCERY_MODE: 'production', CHANCERY_DATABASE_URL: 'postgresql://chancery:pw@db/chancery' }
+  const config = await loadConfig({ ...urls, CHANCERY_MIGRATION_URL: 'postgresql://owner:pw@db/chancery' }, 'migrate')
+  t.equal(config.database.migrationUrl, 'postgresql://owner:pw@db/chancery')
+  await t.rejects(
+    loadConfig({ ...urls, CHANCERY_MIGRATION_URL: urls.CHANCERY_DATABASE_URL }, 'migrate'),
+    /production wants one role that owns the tables/,
+  )
+  await t.rejects(loadConfig(urls), /CHANCERY_ALLOW_SOFTWARE_KEYS/)
+  await t.rejects(runMigrate(await loadConfig(urls, 'migrate'), quiet), /CHANCERY_MIGRATION_URL is not set/)
+})
+
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

@@ -3,13 +3,20 @@ import { type Config, roleOf } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import type { Log } from '../telemetry.ts'
+import { Failure } from './failure.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */
 export const runMigrate = async (config: Config, log: Log): Promise<number> => {
   const { url, migrationUrl } = config.database
   if (url === undefined)
-    throw new Error(
+    throw new Failure(
+      'usage',
       'The embedded PostgreSQL is migrated by "chancery serve"; set CHANCERY_DATABASE_URL for another one.',
+    )
+  if (config.mode === 'production' && migrationUrl === undefined)
+    throw new Failure(
+      'usage',
+      'CHANCERY_MIGRATION_URL is not set: production migrates as the role that owns the tables.',
     )
   const ownerUrl = migrationUrl ?? url
   const version = await migrate({ ownerUrl, servingRole: roleOf(url), log })
