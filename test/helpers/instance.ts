@@ -82,11 +82,11 @@ const untilReady = async (
       call.on('error', () => resolve(0))
       call.on('timeout', () => call.destroy())
     })
-  for (const deadline = Date.now() + 60_000; ; ) {
+  for (const deadline = Date.now() + 30_000; ; ) {
     if ((await once()) === 200) return
     if (child.exitCode !== null || child.signalCode !== null)
       throw new Error(`the instance ended before it was ready:\n${output()}`)
-    if (Date.now() > deadline) throw new Error(`the instance was not ready within a minute:\n${output()}`)
+    if (Date.now() > deadline) throw new Error(`the instance was not ready within 30 s:\n${output()}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
