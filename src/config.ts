@@ -200,9 +200,32 @@ const sameRole = (one: string, other: string): boolean => roleOf(one) === roleOf
 
 /** The role that a PostgreSQL URL connects as. */
 export const roleOf = (text: string): string => {
-  const url = new URL(text.replace('@/', '@socket/'))
+  const url = parsePostgresUrl(text)
   return url.searchParams.get('user') ?? decodeURIComponent(url.username)
 }
+
+/** Where a PostgreSQL URL leads, for people; without its password. */
+export interface DatabasePlace {
+  /** `host:port`, or the path of a Unix socket. */
+  readonly address: string
+  readonly database: string
+  readonly role: string
+}
+
+export const placeOf = (text: string): DatabasePlace => {
+  const { hostname, port, pathname, searchParams } = parsePostgresUrl(text)
+  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
+  const at = searchParams.get('port') ?? (port || '5432')
+  const role = roleOf(text)
+  return {
+    address: host.startsWith('/') ? `${host}/.s.PGSQL.${at}` : `${host}:${at}`,
+    database: decodeURIComponent(pathname.slice(1)) || role,
+    role,
+  }
+}
+
+/** An empty host is fine for PostgreSQL, but not for URL. */
+const parsePostgresUrl = (text: string): URL => new URL(text.replace('@/', '@localhost/'))
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 

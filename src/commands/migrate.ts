@@ -3,6 +3,7 @@ import { type Config, roleOf } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import type { Log } from '../telemetry.ts'
+import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */
@@ -19,9 +20,17 @@ export const runMigrate = async (config: Config, log: Log): Promise<number> => {
       'CHANCERY_MIGRATION_URL is not set: production migrates as the role that owns the tables.',
     )
   const ownerUrl = migrationUrl ?? url
-  const version = await migrate({ ownerUrl, servingRole: roleOf(url), log })
+  const version = await migrateFor(url, config, log)
   await maintain(ownerUrl, config, log)
   return version
+}
+
+/** Migrates as the owner of the tables, for the role that serves by `url`. Rejects with a sentence. */
+export const migrateFor = (url: string, { database: { migrationUrl = url } }: Config, log: Log): Promise<number> => {
+  const name = migrationUrl === url ? 'CHANCERY_DATABASE_URL' : 'CHANCERY_MIGRATION_URL'
+  return migrate({ ownerUrl: migrationUrl, servingRole: roleOf(url), log }).catch(
+    explainDatabase({ name, url: migrationUrl }),
+  )
 }
 
 /** Makes the partitions of the months to come, and drops what is past retention, as the tables' owner. */

@@ -14,7 +14,9 @@ import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { bootstrap, keyOpener } from './bootstrap.ts'
-import { maintain } from './migrate.ts'
+import { explainDatabase } from './database-fault.ts'
+import { Failure } from './failure.ts'
+import { maintain, migrateFor } from './migrate.ts'
 
 export interface Serving {
   readonly service: Service
@@ -33,7 +35,9 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
   try {
     if (database.ownerUrl !== undefined) closing.push(await maintainDaily(database.ownerUrl, config, log))
     const openKey = keyOpener(config)
-    const stores = await openStores({ config, databaseUrl: database.url, log })
+    const stores = await openStores({ config, databaseUrl: database.url, log }).catch(
+      explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }),
+    )
     closing.push(() => stores.db.close().catch(() => {}))
     if (config.mode === 'production') await assertSafe(config, stores.db)
     await bootstrap(stores)
@@ -56,13 +60,17 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
   if (error.code !== 'EADDRINUSE') throw error
   const place = `${error.address}:${error.port}`
-  throw new Error(`Another process listens on ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN, or stop it.`)
+  throw new Failure(
+    'usage',
+    `Another process listens on ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN, or stop it.`,
+  )
 }
 
 /** Our own certificate is the first that is issued: without its issuer there is nothing to serve with. */
 const assertServable = async ({ policies, config }: Stores): Promise<void> => {
   if (policies.current(ownProfileName(config))) return
-  throw new Error(
+  throw new Failure(
+    'usage',
     'The database knows no issuer of the authority "default", under which Chancery issues its own certificate. Development makes one; production starts once a ceremony has brought one.',
   )
 }
@@ -78,7 +86,7 @@ const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
     ...(await databaseFaults(db)),
   ]
   if (faults.length === 0) return
-  throw new Error(['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
+  throw new Failure('usage', ['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
 }
 
 /**
@@ -137,9 +145,8 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   }
   // In production the owner's rights are not ours to have while serving: `chancery migrate` comes first.
   if (config.mode === 'production') return { url, close: async () => {} }
-  const ownerUrl = migrationUrl ?? url
-  await migrate({ ownerUrl, servingRole: roleOf(url), log })
-  return { url, ownerUrl, close: async () => {} }
+  await migrateFor(url, config, log)
+  return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
 
 const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {

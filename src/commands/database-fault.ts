@@ -1,0 +1,99 @@
+/** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
+import { type DatabasePlace, placeOf } from '../config.ts'
+import { isProblem } from '../errors.ts'
+import { type exitCodes, Failure } from './failure.ts'
+
+/** A URL to connect by, and the setting that it came from. */
+export interface DatabaseSetting {
+  readonly name: 'CHANCERY_DATABASE_URL' | 'CHANCERY_MIGRATION_URL'
+  readonly url: string
+}
+
+/** Throws what went wrong while connecting as a `Failure`, which never shows the password; anything else as it is. */
+export const explainDatabase =
+  ({ name, url }: DatabaseSetting) =>
+  (error: unknown): never => {
+    const cause = isProblem(error) ? error.cause : error
+    if (!(cause instanceof Error)) throw error
+    const { code = '', message } = cause as NodeJS.ErrnoException
+    const fault = faults.find(({ pattern }) => pattern.test(`${code} ${message}`))
+    if (!fault) throw error
+    const place = placeOf(url)
+    const reason = fault.quoted ? message : code
+    const what = `${fault.what(place)}${reason && ` (${reason})`}`
+    throw new Failure(
+      fault.kind,
+      `The database ${JSON.stringify(place.database)} at ${place.address} cannot be opened: ${what}; ${fault.next} ${name}.`,
+    )
+  }
+
+interface Fault {
+  /** Of the code, a space and the message: some of pg's errors have no code. */
+  readonly pattern: RegExp
+  readonly kind: keyof typeof exitCodes
+  readonly what: (place: DatabasePlace) => string
+  /** Where the message says more than the code. */
+  readonly quoted?: true
+  readonly next: string
+}
+
+const faults: readonly Fault[] = [
+  {
+    pattern: /^(28P01| SASL:)/,
+    kind: 'usage',
+    what: ({ role }) => `the server does not accept the password of the role ${JSON.stringify(role)}`,
+    next: 'set the right role and password in',
+  },
+  {
+    pattern: /^28000/,
+    kind: 'usage',
+    what: ({ role }) => `the server does not let in the role ${JSON.stringify(role)} from here`,
+    quoted: true,
+    next: "mend the server's pg_hba.conf, or the role and sslmode in",
+  },
+  {
+    pattern: /^3D000/,
+    kind: 'usage',
+    what: () => 'the server has no such database',
+    next: 'create it, or set the right one in',
+  },
+  {
+    pattern: /^ The server does not support SSL/,
+    kind: 'usage',
+    what: () => 'the server does not speak TLS',
+    next: 'switch it on there, or change sslmode in',
+  },
+  {
+    pattern:
+      /^(CERT_|SELF_SIGNED_|DEPTH_ZERO_|UNABLE_TO_|INVALID_CA|ERR_TLS_|ERR_SSL_|EPROTO| There was an error establishing an SSL)/,
+    kind: 'usage',
+    what: () => 'the server shows no TLS certificate that is trusted',
+    next: 'mend its certificate, or sslrootcert and the host in',
+  },
+  {
+    pattern: /^(ENOENT|EACCES|EISDIR|ENOTDIR) [^,]*, (open|read)/,
+    kind: 'usage',
+    what: () => 'a file that the URL names cannot be read',
+    quoted: true,
+    next: 'mend its path in',
+  },
+  {
+    pattern: /^(ENOTFOUND|EAI_)/,
+    kind: 'later',
+    what: () => 'the name of the host does not resolve',
+    next: 'mend the name service, or the host in',
+  },
+  {
+    pattern: /^(53|57P)/,
+    kind: 'later',
+    what: () => 'the server takes no connections now',
+    quoted: true,
+    next: 'wait until it does, or set another in',
+  },
+  {
+    pattern: /^(ECONN|EHOST|ENET|ETIMEDOUT|EPIPE|ENOENT|EACCES|08| timeout e| Connection terminated)/,
+    kind: 'later',
+    what: () => 'no PostgreSQL answers there',
+    next: 'start it, or set the right host and port in',
+  },
+]

@@ -1,0 +1,162 @@
+import 'reflect-metadata'
+
+import { execFile } from 'node:child_process'
+import { createPrivateKey } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { TLSSocket } from 'node:tls'
+
+import * as x509 from '@peculiar/x509'
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { placeOf } from '../../src/config.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+
+interface Run {
+  readonly code: number
+  readonly out: string
+  readonly err: string
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-start-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+/** Runs a verb as a shell would; one that serves ends by itself here, because it cannot. */
+const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<Run> =>
+  new Promise((resolve) => {
+    const environment = { PATH: process.env['PATH'], CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env }
+    execFile(process.execPath, ['src/main.ts', verb], { env: environment, timeout: 30_000 }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err })
+    })
+  })
+
+t.test('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const { address, database } = placeOf(servingUrl)
+  const withPassword = servingUrl.replace(/:[^:@/]+@/, ':hunter2-hunter2@')
+  const production = {
+    CHANCERY_MODE: 'production',
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
+    CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
+  }
+  const nowhere = 'postgresql://chancery:hunter2-hunter2@127.0.0.1:1/records'
+  const cases: [string, string, Readonly<Record<string, string>>, number, string][] = [
+    [
+      'an unreachable host',
+      'serve',
+      { CHANCERY_DATABASE_URL: nowhere },
+      exitCodes.later,
+      'The database "records" at 127.0.0.1:1 cannot be opened: no PostgreSQL answers there (ECONNREFUSED); start it, or set the right host and port in CHANCERY_DATABASE_URL.',
+    ],
+    [
+      'an unreachable host, in production',
+      'serve',
+      { ...production, CHANCERY_DATABASE_URL: nowhere },
+      exitCodes.later,
+      'The database "records" at 127.0.0.1:1 cannot be opened: no PostgreSQL answers there (ECONNREFUSED); start it, or set the right host and port in CHANCERY_DATABASE_URL.',
+    ],
+    [
+      'an unreachable host for who migrates',
+      'migrate',
+      { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: nowhere.replace('chancery', 'owner') },
+      exitCodes.later,
+      'The database "records" at 127.0.0.1:1 cannot be opened: no PostgreSQL answers there (ECONNREFUSED); start it, or set the right host and port in CHANCERY_MIGRATION_URL.',
+    ],
+    [
+      'a socket that is not there',
+      'migrate',
+      { CHANCERY_DATABASE_URL: `postgresql://chancery@/records?host=${folder}` },
+      exitCodes.later,
+      `The database "records" at ${folder}/.s.PGSQL.5432 cannot be opened: no PostgreSQL answers there (ENOENT); start it, or set the right host and port in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'a wrong password',
+      'serve',
+      { CHANCERY_DATABASE_URL: withPassword },
+      exitCodes.usage,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: the server does not accept the password of the role "chancery" (28P01); set the right role and password in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'a wrong password in production',
+      'serve',
+      { ...production, CHANCERY_DATABASE_URL: withPassword },
+      exitCodes.usage,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: the server does not accept the password of the role "chancery" (28P01); set the right role and password in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'an unknown database',
+      'serve',
+      { CHANCERY_DATABASE_URL: servingUrl.replace(database, 'no_such') },
+      exitCodes.usage,
+      `The database "no_such" at ${address} cannot be opened: the server has no such database (3D000); create it, or set the right one in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'a server without TLS',
+      'serve',
+      { CHANCERY_DATABASE_URL: `${servingUrl}&sslmode=verify-full` },
+      exitCodes.usage,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: the server does not speak TLS; switch it on there, or change sslmode in CHANCERY_DATABASE_URL.`,
+    ],
+    [
+      'a trust anchor that is not there',
+      'migrate',
+      { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: `${ownerUrl}&sslrootcert=${folder}/none.pem` },
+      exitCodes.usage,
+      `The database ${JSON.stringify(database)} at ${address} cannot be opened: a file that the URL names cannot be read (ENOENT: no such file or directory, open '${folder}/none.pem'); mend its path in CHANCERY_MIGRATION_URL.`,
+    ],
+  ]
+  for (const [name, verb, env, code, sentence] of cases)
+    t.same(await chancery(verb, env), { code, out: '', err: `${sentence}\n` }, name)
+})
+
+t.test('a certificate of the database that nobody vouches for is told, and how to vouch for it', async (t) => {
+  const { cert, key } = await selfSigned()
+  const server = createServer((socket) =>
+    socket.once('data', () => {
+      socket.write('S')
+      new TLSSocket(socket, { isServer: true, cert, key }).on('error', () => {})
+    }),
+  )
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as { port: number }
+  const run = await chancery('migrate', {
+    CHANCERY_DATABASE_URL: `postgresql://chancery:hunter2-hunter2@127.0.0.1:${port}/records?sslmode=verify-full`,
+  })
+  t.equal(run.code, exitCodes.usage)
+  t.equal(
+    run.err,
+    `The database "records" at 127.0.0.1:${port} cannot be opened: the server shows no TLS certificate that is trusted (DEPTH_ZERO_SELF_SIGNED_CERT); mend its certificate, or sslrootcert and the host in CHANCERY_DATABASE_URL.\n`,
+  )
+})
+
+t.test('a place is read as PostgreSQL reads it, and holds no password', (t) => {
+  const cases: [string, object][] = [
+    ['postgresql://a:b@db/records', { address: 'db:5432', database: 'records', role: 'a' }],
+    ['postgres://a@[::1]:6432/records', { address: '[::1]:6432', database: 'records', role: 'a' }],
+    [
+      'postgresql://a:b@/records?host=/run/pg&port=5433',
+      { address: '/run/pg/.s.PGSQL.5433', database: 'records', role: 'a' },
+    ],
+    ['postgresql://a:b@/?user=c', { address: 'localhost:5432', database: 'c', role: 'c' }],
+  ]
+  for (const [url, place] of cases) t.same(placeOf(url), place, url)
+  t.end()
+})
+
+const selfSigned = async (): Promise<{ readonly cert: string; readonly key: string }> => {
+  const keys = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign', 'verify'])
+  const certificate = await x509.X509CertificateGenerator.createSelfSigned({ name: 'CN=nobody', keys })
+  const pkcs8 = Buffer.from(await crypto.subtle.exportKey('pkcs8', keys.privateKey))
+  return {
+    cert: certificate.toString('pem'),
+    key: createPrivateKey({ key: pkcs8, format: 'der', type: 'pkcs8' }).export({
+      type: 'pkcs8',
+      format: 'pem',
+    }) as string,
+  }
+}
