@@ -137,7 +137,7 @@ export const newApp = (
     forceCloseConnections: 'idle',
     // Ours answers the same 503 as a problem document (`guardRoutes`).
     return503OnClosing: false,
-    exposeHeadRoutes: false,
+    exposeHeadRoutes: true,
     requestIdHeader: false,
     genReqId: newId,
     trustProxy: false,
@@ -244,7 +244,7 @@ const foreignRoutes = (url: string): AccessRule | undefined =>
 
 /** The type of a body is settled before its first octet is read; a coding would hide its true size. */
 const assertBodyType = ({ headers, method }: FastifyRequest, spellings: ReadonlySet<string>): void => {
-  if (method === 'GET') return
+  if (method === 'GET' || method === 'HEAD') return
   const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
   if (!hasBody && headers['content-type'] === undefined) return
   assertMediaType(headers['content-type'], spellings)

@@ -39,7 +39,12 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'GET /v1/issuers/:name': roles,
 }
 
-const routes = Object.entries(matrix).map(([route, rule]) => {
+/** HEAD is let in as GET is. */
+const heads = Object.entries(matrix)
+  .filter(([route]) => route.startsWith('GET '))
+  .map(([route, rule]) => [route.replace('GET', 'HEAD'), rule] as const)
+
+const routes = [...Object.entries(matrix), ...heads].map(([route, rule]) => {
   const [method = '', pattern = ''] = route.split(' ')
   const url = pattern
     .replace(':serial', '4a'.repeat(16))

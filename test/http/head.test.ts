@@ -1,0 +1,55 @@
+import t from 'tap'
+
+import { openTestService } from '../helpers/service.ts'
+import { csrFor } from './people.ts'
+
+t.test('HEAD is answered wherever GET is, with its header fields and without its body (RFC 9110 9.3.2)', async (t) => {
+  const service = await openTestService(t)
+  const { serial } = (
+    await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile: 'server' } })
+  ).json
+  const { paths = {} } = service.service.app.swagger() as { paths?: Record<string, Record<string, unknown>> }
+  const urls = Object.keys(paths)
+    .filter((path) => paths[path]?.['get'])
+    .map((path) =>
+      path
+        .replace('{serial}', serial)
+        .replace('{version}', '1')
+        .replace('{code}', 'csr.pem')
+        .replace(/(authorities|issuers)\/\{name\}/, '$1/default')
+        .replace('principals/{name}', 'principals/admin')
+        .replace('{name}', 'server'),
+    )
+  t.ok(urls.length > 15)
+  const more = [
+    '/openapi.json',
+    '/docs/',
+    '/v1/certificates?limit=0',
+    `/v1/certificates/${'4a'.repeat(16)}`,
+    '/nowhere',
+  ]
+  for (const url of [...urls, ...more]) {
+    const [get, head] = [await service.request('GET', url), await service.request('HEAD', url)]
+    t.equal(head.status, get.status, url)
+    t.equal(head.text, '', `${url} has no body`)
+    // What is measured has moved on in between.
+    const passing = ['date', 'x-request-id', ...(url === '/metrics' ? ['content-length'] : [])]
+    const lasting = ({ headers }: typeof get) =>
+      Object.fromEntries(Object.entries(headers).filter(([name]) => !passing.includes(name)))
+    t.same(lasting(head), lasting(get), url)
+    t.same(Object.keys(head.headers).sort(), Object.keys(get.headers).sort(), url)
+  }
+  const csv = await service.request('HEAD', '/v1/certificates', { headers: { accept: 'text/csv' } })
+  t.match(csv.headers['content-type'], /^text\/csv/)
+  t.equal((await service.request('HEAD', '/v1/events', { token: null })).status, 401)
+
+  const file = `${service.publicUrl}/issuers/default.cer`
+  const [get, head] = [await fetch(file), await fetch(file, { method: 'HEAD' })]
+  for (const name of ['etag', 'content-type', 'content-length', 'cache-control'])
+    t.equal(head.headers.get(name), get.headers.get(name), name)
+  const tag = get.headers.get('etag') ?? ''
+  const unchanged = await fetch(file, { method: 'HEAD', headers: { 'if-none-match': tag } })
+  t.equal(unchanged.status, 304)
+  t.equal(unchanged.headers.get('content-length'), get.headers.get('content-length'), 'as RFC 9110 8.6 has it')
+  t.equal((await fetch(`${service.publicUrl}/nowhere`, { method: 'HEAD' })).status, 404)
+})
