@@ -1,0 +1,49 @@
+/** A replica below its listeners: its stores over a database and a data folder, bootstrapped as `serve` does it. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import { bootstrap } from '../../src/commands/bootstrap.ts'
+import { type Config, loadConfig } from '../../src/config.ts'
+import { openStores, type Stores } from '../../src/service.ts'
+import { openTestDatabase, type TestDatabase } from './database.ts'
+
+export interface Replica {
+  readonly database: TestDatabase
+  readonly config: Config
+  readonly stores: Stores
+}
+
+export interface ReplicaOptions {
+  /** Adds or changes settings. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Shares the database and the data folder of this one. */
+  readonly beside?: Replica
+}
+
+interface Teardown {
+  teardown(close: () => Promise<void>): void
+}
+
+export const openReplica = async (t: Teardown, { env = {}, beside }: ReplicaOptions = {}): Promise<Replica> => {
+  const database = beside?.database ?? (await openTestDatabase(t))
+  const data = beside?.config.dataDir ?? (await mkdtemp(join(tmpdir(), 'chancery-replica-')))
+  if (!beside) t.teardown(() => rm(data, { recursive: true, force: true }))
+  const config = await loadConfig({
+    CHANCERY_DATA: data,
+    CHANCERY_DATABASE_URL: database.servingUrl,
+    CHANCERY_MIGRATION_URL: database.ownerUrl,
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+    ...env,
+  })
+  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+  t.teardown(async () => {
+    stores.policies.close()
+    // A service over these stores has closed them itself.
+    await stores.db.close().catch(() => {})
+  })
+  await bootstrap(stores)
+  return { database, config, stores }
+}
+
+const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

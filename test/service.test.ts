@@ -1,0 +1,133 @@
+import { readFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t, { type Test } from 'tap'
+
+import { keyOpener } from '../src/commands/bootstrap.ts'
+import { SigningFault, type SigningKey } from '../src/keys/signing-key.ts'
+import { openService, ownProfileName, type Service } from '../src/service.ts'
+import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
+import { csrFor } from './http/people.ts'
+
+/** A service that listens nowhere, with keys as the test wants them. Its jobs run. */
+const openReplicaService = async (
+  t: Test,
+  { wrap = (key) => key, ...options }: ReplicaOptions & { readonly wrap?: (key: SigningKey) => SigningKey } = {},
+): Promise<Replica & { readonly service: Service }> => {
+  const replica = await openReplica(t, options)
+  const openKey = keyOpener(replica.config)
+  const service = await openService(replica.stores, async (uri) => wrap(await openKey(uri)))
+  t.teardown(service.close)
+  return { ...replica, service }
+}
+
+const breakages: Readonly<Record<string, { sign: SigningKey['sign']; first: string; reason: RegExp }>> = {
+  'answers with a fault': {
+    sign: async (messages) => messages.map(() => new SigningFault('before', 'no session')),
+    first: 'hsm.unavailable',
+    reason: /default: no session/,
+  },
+  'does not answer': {
+    sign: () => new Promise<never>(() => {}),
+    first: 'hsm.deadline',
+    reason: /default: no signature within 200 ms/,
+  },
+}
+for (const [what, { sign, first, reason }] of Object.entries(breakages))
+  t.test(`a key that ${what} is found again by the job, and issuance goes on without a restart`, async (t) => {
+    let broken = false
+    const asked = new Set<string>()
+    const wrap = (key: SigningKey): SigningKey => ({
+      ...key,
+      sign: (messages) => {
+        asked.add(basename(key.id))
+        return broken && key.id.endsWith('default.pem') ? sign(messages) : key.sign(messages)
+      },
+    })
+    const env = { CHANCERY_SIGNING_DEADLINE: '200ms' }
+    const { service, config, stores } = await openReplicaService(t, { wrap, env })
+    const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+    const headers = { authorization: `Bearer ${token}` }
+    const issue = async () => {
+      const payload = { csr: csrFor('faulty.example.com'), profile: 'server' }
+      const answer = await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
+      return { status: answer.statusCode, code: answer.json().code, retryAfter: answer.headers['retry-after'] }
+    }
+    const readiness = async () => {
+      const answer = await service.app.inject({ url: '/readyz', headers })
+      const { checks } = answer.json<{ checks: readonly { name: string; ok: boolean; reason: string }[] }>()
+      return { status: answer.statusCode, key: checks.find(({ name }) => name === 'key') }
+    }
+    const countIntents = async () =>
+      (await stores.db.query<{ n: number }>({ text: 'select count(*)::integer as n from intents' })).rows[0]?.n
+    t.match(await issue(), { status: 201 })
+
+    broken = true
+    t.match(await issue(), { status: 503, code: first }, 'whoever meets it first has an intent already')
+    const intents = await countIntents()
+    t.match(await readiness(), { status: 503, key: { ok: false, reason } }, 'readiness tells which key, and why')
+    const unavailable = { status: 503, code: 'hsm.unavailable', retryAfter: '5' }
+    t.same(await issue(), unavailable, 'and then nobody')
+    // Long enough for the job to have looked, and for readiness to have forgotten.
+    asked.clear()
+    await sleep(2_200)
+    t.same(await issue(), unavailable, 'for as long as it lasts')
+    t.equal(await countIntents(), intents, 'nothing was to be signed meanwhile')
+    t.same([...asked], ['default.pem'], 'the job asks this key, and leaves sound ones in peace')
+
+    broken = false
+    // Issuing does not touch a key that is out of use, and nobody asks for readiness: the job finds it, or nobody does.
+    let answer = await issue()
+    for (const deadline = Date.now() + 10_000; answer.status !== 201 && Date.now() < deadline; await sleep(50))
+      answer = await issue()
+    t.match(answer, { status: 201 }, 'issuance goes on')
+    t.match(await readiness(), { status: 200, key: { ok: true } }, 'and readiness says so')
+  })
+
+t.test('replicas with different names keep their own profile, and leave the one of the others alone', async (t) => {
+  const one = await openReplicaService(t, { env: { CHANCERY_NAMES: 'one.test,10.0.0.1' } })
+  const { policies, records } = one.stores
+  const versionsOf = async ({ config }: Pick<Replica, 'config'>) =>
+    (await policies.versions(ownProfileName(config))).map(({ profile }) => profile.version)
+  const namesOf = async ({ config }: Pick<Replica, 'config'>) => {
+    const { items } = await records.certificates({ profile: ownProfileName(config) }, { limit: 1 })
+    return items[0]?.names.map(({ value }) => value)
+  }
+  const other = await openReplicaService(t, { beside: one, env: { CHANCERY_NAMES: 'other.test,fd00::1' } })
+  t.not(ownProfileName(one.config), ownProfileName(other.config))
+  t.same(await namesOf(one), ['one.test', '10.0.0.1'])
+  t.same(await namesOf(other), ['other.test', 'fd00::1'])
+  // A renewal is what happens at a start: the profile is put, and a certificate is issued under it.
+  for (const CHANCERY_NAMES of ['one.test,10.0.0.1', 'other.test,fd00::1', 'one.test,10.0.0.1', 'other.test,fd00::1'])
+    await openReplicaService(t, { beside: one, env: { CHANCERY_NAMES } })
+  t.same(await versionsOf(one), [1])
+  t.same(await versionsOf(other), [1])
+  const ours = (await policies.list())
+    .map(({ profile }) => profile.name)
+    .filter((name) => name.startsWith('chancery-api'))
+  t.same(ours.sort(), [ownProfileName(one.config), ownProfileName(other.config)].sort(), 'and there is no third')
+  for (const replica of [one, other])
+    t.equal((await records.certificates({ profile: ownProfileName(replica.config) }, { limit: 10 })).items.length, 3)
+})
+
+t.test(
+  'what somebody made of the profile of our own certificate is undone before the next one is issued',
+  async (t) => {
+    const { config, stores } = await openReplica(t, { env: { CHANCERY_NAMES: 'own.test' } })
+    const { policies } = stores
+    const name = ownProfileName(config)
+    const { profile } = await policies.read(name)
+    await policies.put({ ...profile.document, names: { dns: { allow: ['elsewhere.test'] } } }, 'admin', {})
+    const service = await openService(stores, keyOpener(config))
+    t.teardown(service.close)
+    t.same(
+      (await policies.versions(name)).map(({ profile: { version, sha256 } }) => [version, sha256 === profile.sha256]),
+      [
+        [3, true],
+        [2, false],
+        [1, true],
+      ],
+    )
+  },
+)
