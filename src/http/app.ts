@@ -119,6 +119,11 @@ export const newApp = (
   { log, newId, limits, metrics }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'>,
   tls?: HttpDeps['tls'],
 ): App => {
+  // Before routing there are no hooks, so what ends there is counted and logged here.
+  const noteUnrouted = (id: string, { code, kind: { status } }: Problem): void => {
+    metrics.answered('', status, 0)
+    log.info({ event: 'request', id, route: '', status, code })
+  }
   // Node looks for connections beyond their time only every 30 s unless told.
   const server = {
     maxHeaderSize,
@@ -163,14 +168,15 @@ export const newApp = (
       },
     },
     schemaErrorFormatter: schemaProblem,
-    // Before routing there are no hooks, so these are counted here.
-    frameworkErrors: (error, _request, reply) => {
+    frameworkErrors: (error, request, reply) => {
       const problem = toProblem(error)
-      metrics.answered('', problem.kind.status, 0)
+      noteUnrouted(request.id, problem)
       sendProblem(reply as FastifyReply, problem)
     },
     clientErrorHandler(error, socket) {
-      answerClientError(error, socket as Socket, newId())
+      const id = newId()
+      const problem = answerClientError(error, socket as Socket, id)
+      if (problem) noteUnrouted(id, problem)
     },
   }
   const secure = {

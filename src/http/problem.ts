@@ -67,7 +67,7 @@ export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_l
 /** Answers with a problem document and its headers. */
 export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
   const document = documentOf(problem, reply.request.id)
-  reply.code(document.status).header('content-type', problemType)
+  reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
   const challenge = challenges[problem.code]
   if (challenge) reply.header('www-authenticate', challenge)
@@ -92,20 +92,26 @@ export const openErrorHandler =
 
 /**
  * Answers what Node's HTTP parser turned down, before any request exists, and closes the connection.
- * A socket that is gone, or that has begun an answer already, is only destroyed.
+ * A socket that is gone, or that has begun an answer already, is only destroyed. Returns what was answered.
  */
-export const answerClientError = (error: NodeJS.ErrnoException, socket: Socket, requestId: string): void => {
+export const answerClientError = (
+  error: NodeJS.ErrnoException,
+  socket: Socket,
+  requestId: string,
+): Problem | undefined => {
   if (error.code === 'ECONNRESET' || !socket.writable || isAnswering(socket)) {
     socket.destroy()
-    return
+    return undefined
   }
-  const [code, detail] = clientErrors[error.code ?? ''] ?? clientErrors.default
-  const document = documentOf(new Problem(code, detail), requestId)
+  const problem = new Problem(...(clientErrors[error.code ?? ''] ?? clientErrors.default))
+  const document = documentOf(problem, requestId)
   const body = JSON.stringify(document)
   socket.end(
     `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
-      `Content-Length: ${Buffer.byteLength(body)}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n${body}`,
+      `Content-Length: ${Buffer.byteLength(body)}\r\nX-Request-Id: ${requestId}\r\nX-Content-Type-Options: nosniff\r\n` +
+      `Connection: close\r\n\r\n${body}`,
   )
+  return problem
 }
 
 /** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */

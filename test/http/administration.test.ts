@@ -311,6 +311,8 @@ t.test('the public listener answers problems too, and has nothing of the API', a
   ] as const) {
     const answer = await fetch(service.publicUrl + path)
     t.equal(answer.status, status, path)
-    t.equal(((await answer.json()) as { code: string }).code, code)
+    const document = (await answer.json()) as { code: string; requestId: string }
+    t.equal(document.code, code)
+    t.equal(document.requestId, answer.headers.get('x-request-id'))
   }
 })

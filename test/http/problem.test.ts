@@ -162,11 +162,12 @@ t.test('what a client did wrong on the way in is a 4xx with its own code', async
   for (const [name, request, status, code] of cases) {
     const answer = await app.inject(request)
     t.equal(answer.statusCode, status, name)
+    t.type(answer.headers['x-request-id'], 'string', `${name} has an id`)
     if (request.method === 'HEAD') continue
     t.equal(answer.json().code, code, name)
     t.equal(answer.json().status, status)
     t.equal(answer.headers['content-type'], 'application/problem+json')
-    t.type(answer.json().requestId, 'string')
+    t.equal(answer.json().requestId, answer.headers['x-request-id'], `${name} has one id`)
   }
   const wrongMethod = await app.inject({ method: 'DELETE', url: `/v1/certificates/${'4a'.repeat(16)}` })
   t.equal(wrongMethod.headers['allow'], 'GET, HEAD')
@@ -211,7 +212,7 @@ t.test('nothing of what was sent comes back, but plain names of unknown fields',
 })
 
 t.test('what is no HTTP gets a problem document and the end of its connection', async (t) => {
-  const { app } = await openStandIn()
+  const { app, lines } = await openStandIn()
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as { port: number }
@@ -252,7 +253,13 @@ t.test('what is no HTTP gets a problem document and the end of its connection', 
     const answer = await exchange(octets)
     t.match(answer, new RegExp(`^HTTP/1.1 ${status} `), name)
     t.match(answer, /Content-Type: application\/problem\+json/i)
-    t.equal(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4)).code, code, name)
+    const document = JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4))
+    t.equal(document.code, code, name)
+    t.equal(/^X-Request-Id: (\S+)\r$/im.exec(answer)?.[1], document.requestId, `${name} has one id`)
+    t.ok(
+      lines.some((line) => line['id'] === document.requestId && line['code'] === code),
+      `${name} is in the log under it`,
+    )
   }
   t.match(
     await exchange('GET /livez HTTP/1.1\r\nHost: x\r\nExpect: the-unexpected\r\nConnection: close\r\n\r\n'),
