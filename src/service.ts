@@ -113,7 +113,8 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
-  const verifier = openVerifier(availableParallelism(), log)
+  const cores = availableParallelism()
+  const verifier = openVerifier(Math.max(1, cores - 1), log)
   const issuance = openIssuance({
     recorder,
     policies,
@@ -121,7 +122,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     meter: metrics,
     isBlocked: await loadBlockLists(config.keys.blocked),
     verify: verifier.verify,
-    verifyOwn: availableParallelism() > fewCores ? verifier.verify : checkHere,
+    verifyOwn: cores > fewCores ? verifier.verify : checkHere,
     clock,
     random,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),

@@ -4,6 +4,7 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 import { hash } from 'node:crypto'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
@@ -17,7 +18,7 @@ import { type Caller, type Grant, requesterGrants } from './access.ts'
 import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
 import type { Issuer, Issuers } from './issuer.ts'
 import { lint } from './lint.ts'
-import type { Meter } from './meter.ts'
+import type { Meter, Stage } from './meter.ts'
 import type { Policies } from './policies.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 
@@ -78,27 +79,20 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
   lap('replay')
 
-  // 3. Bytes to values, strictly; then proof that the asker holds the key.
-  const csr = await readRequest(deps, input)
+  // 3. Bytes to values, strictly. Whether the asker holds the key is found out on another thread, while steps 4 and 5 are
+  // worked out here: pure, and worth nothing until it is proved.
+  const csr = readRequest(deps, input)
   lap('read')
-
-  // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
-  const profile = currentProfile(deps, input.profile)
-  const issuer = deps.issuers.active(profile.authority)
-  const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
-  if (!decision.allowed) throw refusal(decision)
-  lap('decide')
-
-  // 5. The very octets to be signed, read back and judged again.
-  const intent = prepare(deps, {
-    issuer,
-    decision,
-    request,
-    attempt: (prior?.attempts ?? 0) + 1,
-  })
-  lap('prepare')
+  const possession = verifyPossession(csr, deps.verify)
+  const attempt = (prior?.attempts ?? 0) + 1
+  const { decision, intent } = await inOrder(
+    possession,
+    draft(deps, { caller, grants, csr, input, request, attempt }, lap),
+  )
+  lap('possession')
 
   // 6. Durable before the key is touched. While the key is known to be gone, or the clock is wrong, not even this.
+  const issuer = deps.issuers.byName(intent.issuer)
   issuer.assertAvailable()
   deps.assertClock()
   if ((await deps.recorder.recordIntent(intent)) === 'taken') return await whoeverCameFirst(deps, request)
@@ -155,7 +149,8 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
 
 const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Explanation> => {
   const grants = authorise(caller, input.profile)
-  const csr = await readRequest(deps, input)
+  const csr = readRequest(deps, input)
+  await verifyPossession(csr, deps.verify)
   const profile = currentProfile(deps, input.profile)
   const issuer = deps.issuers.active(profile.authority)
   const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
@@ -227,15 +222,44 @@ const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promis
   )
 }
 
-// Steps 3 and 4 -----------------------------------------------------------------------------------------------------
+// Steps 3 to 5 ------------------------------------------------------------------------------------------------------
 
-const readRequest = async (deps: IssuanceDeps, input: IssueInput): Promise<CertificationRequest> => {
-  const csr = parseRequest(input.csr, {
+interface Draft {
+  readonly decision: Judged & { readonly allowed: true }
+  readonly intent: Intent
+}
+
+/** Decides and prepares, after the requests of this turn were sent to be checked. */
+const draft = async (
+  deps: IssuanceDeps,
+  { attempt, request, ...asked }: Omit<Case, 'profile' | 'issuer' | 'now'> & Pick<Preparation, 'request' | 'attempt'>,
+  lap: (ended: Stage) => void,
+): Promise<Draft> => {
+  await nextTurn()
+  // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
+  const profile = currentProfile(deps, asked.input.profile)
+  const issuer = deps.issuers.active(profile.authority)
+  const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
+  if (!decision.allowed) throw refusal(decision)
+  lap('decide')
+
+  // 5. The very octets to be signed, read back and judged again.
+  const intent = prepare(deps, { issuer, decision, request, attempt })
+  lap('prepare')
+  return { decision, intent }
+}
+
+/** What the second yields, once both are there. Where both fail, the first one's reason is told, whoever was faster. */
+const inOrder = async <T>(first: Promise<void>, second: Promise<T>): Promise<T> => {
+  const settled = await Promise.allSettled([first, second])
+  for (const end of settled) if (end.status === 'rejected') throw end.reason
+  return second
+}
+
+const readRequest = (deps: IssuanceDeps, input: IssueInput): CertificationRequest =>
+  parseRequest(input.csr, {
     blocked: (sha256, key) => deps.issuers.isIssuerKey(sha256) || deps.isBlocked(sha256, key),
   })
-  await verifyPossession(csr, deps.verify)
-  return csr
-}
 
 const currentProfile = (deps: IssuanceDeps, name: string): Profile => {
   const profile = deps.policies.current(name)
@@ -280,8 +304,6 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now }: Case): Judg
   if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
   return first
 }
-
-// Step 5 ------------------------------------------------------------------------------------------------------------
 
 interface Preparation {
   readonly issuer: Issuer

@@ -5,6 +5,7 @@ export type Stage =
   | 'read'
   | 'decide'
   | 'prepare'
+  | 'possession'
   | 'intent'
   | 'sign'
   | 'check'

@@ -29,8 +29,8 @@ export const openVerifier = (threads: number, log: Log): Verifier => {
         if (worker) idle.push(worker)
       }
     },
-    // A burst is shared among the threads; smaller shares cost more than they gain (measured).
-    max: 16,
+    // A burst is shared among the threads, where there are several; smaller shares cost more than they gain (measured).
+    max: threads === 1 ? 64 : 16,
     lanes: threads,
   })
   return {
