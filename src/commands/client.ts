@@ -7,6 +7,7 @@ import { request } from 'node:https'
 import { join } from 'node:path'
 
 import { type exitCodes, Failure } from './failure.ts'
+import { visible } from './output.ts'
 
 export interface ClientOptions {
   /** `https://host:port`. */
@@ -144,11 +145,11 @@ const failureOf = ({ status, text, headers }: Answer): Failure => {
   const problem = JSON.parse(text) as ProblemBody
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
   const lines = [
-    `${sentence(detail)} (${code}, request ${requestId})`,
+    `${detail} (${code}, request ${requestId})`,
     ...violations.map(({ check, field, value, reason }) => `  ${check} ${field}${value && ` ${value}`}: ${reason}`),
     next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
   ]
-  return new Failure(kindOf(problem), lines.join('\n'), problem)
+  return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
 }
 
 const kindOf = ({ status, retryable }: ProblemBody): keyof typeof exitCodes => {
@@ -157,11 +158,6 @@ const kindOf = ({ status, retryable }: ProblemBody): keyof typeof exitCodes => {
   if (status === 404) return 'missing'
   if (status === 409 || status === 412 || status === 428) return 'conflict'
   return status < 500 ? 'refused' : 'failed'
-}
-
-const sentence = (text: string): string => {
-  const begun = text.charAt(0).toUpperCase() + text.slice(1)
-  return /[.!?]$/.test(begun) ? begun : `${begun}.`
 }
 
 const readOption = async (what: string, path: string): Promise<string> => {

@@ -36,7 +36,7 @@ export const documentOf = (problem: Problem, requestId: string): ProblemDocument
     type: `/problems/${problem.code}`,
     title,
     status,
-    detail: problem.detail,
+    detail: sentenceOf({ code: problem.code, detail: problem.detail, violations }),
     code: problem.code,
     retryable,
     ...(retryAfter !== undefined && { retryAfter }),
@@ -47,6 +47,31 @@ export const documentOf = (problem: Problem, requestId: string): ProblemDocument
     ...extra,
   }
 }
+
+/**
+ * What is told of a problem: always a sentence. Whoever reads octets only says what was found, in a clause that begins
+ * small; whoever judges rules gives a reason, which is told with the check that it belongs to.
+ */
+export const sentenceOf = (told: Told): string => {
+  const text = clauseOf(told)
+  return /[.!?]$/.test(text) ? text : `${text}.`
+}
+
+const clauseOf = ({ code, detail, violations: [first] = [] }: Told): string => {
+  if (first?.reason === detail) return `The check ${first.check} failed${placeOf(first)}: ${detail}`
+  if (!/^[a-z]/.test(detail)) return detail
+  const [part = ''] = code.split('.', 1)
+  return `${refusedParts[part] ?? 'The request'} is refused: ${detail}`
+}
+
+interface Told {
+  readonly code: string
+  readonly detail: string
+  readonly violations?: readonly Violation[] | undefined
+}
+
+const placeOf = ({ field, value }: Violation): string =>
+  `${value && ` for ${JSON.stringify(value)}`}${field && ` at ${field}`}`
 
 /** What `GET /problems/<code>` says of a code; undefined for what is none. */
 export const describeProblem = (
@@ -184,6 +209,14 @@ export const clientErrors: Readonly<Record<string, Mapped>> & { readonly default
   HPE_CHUNK_EXTENSIONS_OVERFLOW: ['request.too_large', 'The chunk extensions are too large.'],
   ERR_HTTP_REQUEST_TIMEOUT: ['request.timeout', 'The request did not arrive within ten seconds.'],
   default: ['request.malformed', 'This is not HTTP/1.1 as RFC 9112 has it.'],
+}
+
+/** By the first word of the code. */
+const refusedParts: Readonly<Record<string, string>> = {
+  key: 'The key',
+  subject: 'The subject',
+  san: 'A name',
+  ext: 'An extension',
 }
 
 /** RFC 6750 3. */

@@ -14,6 +14,7 @@ const titleOf = ({ row, name }: HostileCase): string => `${row}: ${name}`
 
 const expectedOf = ({ expect }: HostileCase): string => (typeof expect === 'string' ? expect : expect.policy)
 
+const sentence = /^[A-Z0-9].*[.]$/s
 const worst = { milliseconds: 0, title: '' }
 let warmedUp = 0
 
@@ -48,7 +49,8 @@ for (const one of hostileCases) {
     t.equal(answer.json.status, answer.status)
     t.equal(answer.json.retryable, false)
     t.equal(answer.headers['content-type'], 'application/problem+json')
-    t.ok(answer.json.detail.length > 0 && answer.json.next.length > 0, 'it says what is wrong and what to do')
+    t.match(answer.json.detail, sentence, 'it says in a sentence what is wrong')
+    t.ok(answer.json.next.length > 0, 'and what to do')
     t.notMatch(answer.text, /node:internal|\.ts:|Error:/, 'no stack comes out')
   })
 }
@@ -66,6 +68,7 @@ t.test('each one that was refused is in the records, but for what was never read
     const query = cursor === undefined ? '' : `&cursor=${cursor}`
     const { json } = await service.request('GET', `/v1/refusals?limit=100${query}`)
     found += json.items.length
+    for (const { detail } of json.items) if (!sentence.test(detail)) t.fail(`${detail} is no sentence`)
     cursor = json.next
   } while (cursor !== undefined)
   t.equal(found - warmedUp, refused)

@@ -54,7 +54,7 @@ t.test('every error that Fastify blames on the client has a problem of the same 
 })
 
 t.test('a document has every member that RFC 9457 and the design ask for, and the status of its code', (t) => {
-  const problem = new Problem('san.forbidden', 'because', {
+  const problem = new Problem('san.forbidden', 'Because.', {
     violations: [{ check: 'a', field: '/b', value: 'c', reason: 'd' }],
     offset: 7,
   })
@@ -62,7 +62,7 @@ t.test('a document has every member that RFC 9457 and the design ask for, and th
     type: '/problems/san.forbidden',
     title: 'Name not allowed',
     status: 422,
-    detail: 'because',
+    detail: 'Because.',
     code: 'san.forbidden',
     retryable: false,
     offset: 7,
@@ -72,6 +72,32 @@ t.test('a document has every member that RFC 9457 and the design ask for, and th
   })
   t.equal(documentOf(new Problem('db.unavailable', 'x'), 'id').retryAfter, 1, 'a 503 always says when')
   t.equal(documentOf(new Problem('hsm.deadline', 'x', { retryAfter: 5 }), 'id').retryAfter, 5)
+  t.end()
+})
+
+t.test('a detail is a sentence, whoever found the fault', (t) => {
+  const cases: [ProblemCode, string, string][] = [
+    ['request.not_found', 'There is nothing at this path.', 'There is nothing at this path.'],
+    ['overload.queue', '3 requests are waiting.', '3 requests are waiting.'],
+    ['csr.der', 'INTEGER is empty, at octet 7', 'INTEGER is empty, at octet 7.'],
+    ['csr.der', 'indefinite length, at octet 7', 'The request is refused: indefinite length, at octet 7.'],
+    ['key.size', 'an RSA key of 1024 bits', 'The key is refused: an RSA key of 1024 bits.'],
+    ['subject.syntax', 'commonName is empty', 'The subject is refused: commonName is empty.'],
+    ['san.syntax', 'a dns name is empty', 'A name is refused: a dns name is empty.'],
+    ['ext.syntax', 'critical encodes FALSE', 'An extension is refused: critical encodes FALSE.'],
+  ]
+  for (const [code, detail, sentence] of cases) t.equal(documentOf(new Problem(code, detail), 'id').detail, sentence)
+  const detail = 'matches none of *.example.com'
+  const violation = { check: 'names.dns.allow', field: '/names/0', value: 'a"b.test', reason: detail }
+  t.equal(
+    documentOf(new Problem('san.forbidden', detail, { violations: [violation] }), 'id').detail,
+    'The check names.dns.allow failed for "a\\"b.test" at /names/0: matches none of *.example.com.',
+  )
+  t.equal(
+    documentOf(new Problem('san.forbidden', detail, { violations: [{ ...violation, field: '', value: '' }] }), 'id')
+      .detail,
+    'The check names.dns.allow failed: matches none of *.example.com.',
+  )
   t.end()
 })
 
@@ -166,6 +192,7 @@ t.test('what a client did wrong on the way in is a 4xx with its own code', async
     if (request.method === 'HEAD') continue
     t.equal(answer.json().code, code, name)
     t.equal(answer.json().status, status)
+    t.match(answer.json().detail, /^[A-Z0-9].*[.]$/, name)
     t.equal(answer.headers['content-type'], 'application/problem+json')
     t.equal(answer.json().requestId, answer.headers['x-request-id'], `${name} has one id`)
   }

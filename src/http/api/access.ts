@@ -320,8 +320,9 @@ const assertGrantShape = (role: string, hasProfiles: boolean, hasNames: boolean)
 const parseExpiry = (text: string, now: Date): Date => {
   const expires = parseTime(text)
   const ahead = expires.getTime() - now.getTime()
-  if (ahead <= 0) throw new Problem('request.malformed', 'expiresAt lies in the past.')
-  if (ahead > maxTokenLife) throw new Problem('request.malformed', 'expiresAt is more than ten years ahead.')
+  if (ahead <= 0) throw new Problem('request.malformed', 'The time in expiresAt has passed.')
+  if (ahead > maxTokenLife)
+    throw new Problem('request.malformed', 'The time in expiresAt is more than ten years ahead.')
   return expires
 }
 

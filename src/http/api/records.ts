@@ -5,6 +5,7 @@ import { Type } from 'typebox'
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
+import { sentenceOf } from '../problem.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import { closed, Label, PageQuery, PrincipalName, SerialText, Sha256, Time, Uuid, Violation } from './schemas.ts'
 import { parseSerial, parseTime } from './views.ts'
@@ -116,7 +117,7 @@ const refusalView = ({ id, at, principal, profile, code, detail, digest, violati
   principal,
   profile,
   code,
-  detail,
+  detail: sentenceOf({ code, detail, violations }),
   digest,
   violations,
 })
