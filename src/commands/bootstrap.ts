@@ -5,6 +5,7 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises'
 import { isAbsolute, join, relative } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { signIntermediate, signRoot } from '../ca/ceremony.ts'
 import { newSerial } from '../ca/issue.ts'
@@ -15,20 +16,30 @@ import type { SigningKey } from '../keys/signing-key.ts'
 import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
 import { own, ownProfile, type Stores } from '../service.ts'
+import type { Queryable } from '../store/database.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
 import { encodePem } from '../x509/pem.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
 export const bootstrap = async (stores: Stores): Promise<void> => {
-  const { db, config } = stores
+  const { db, config, policies } = stores
   await db.transaction(async (tx) => {
-    // Whoever waits here waits as long as the other one takes.
-    await tx.query(waitPatiently)
-    await tx.query(lockBootstrap)
+    await inTurn(tx)
+    // What another one has made meanwhile is not in our memory yet.
+    await policies.refresh()
     if (config.mode === 'development') await makeHierarchy(stores)
     await putProfiles(stores)
     await makeAdmin(stores)
   })
+}
+
+/**
+ * Resolves when this transaction has the lock. Asks again and again, since neither the server nor the client lets one
+ * statement wait for as long as another instance may take; and nothing ends the transaction that idles meanwhile.
+ */
+const inTurn = async (tx: Queryable): Promise<void> => {
+  await tx.query(stayOpen)
+  while ((await tx.query<{ locked: boolean }>(tryLock)).rows[0]?.locked !== true) await sleep(askAgainMs)
 }
 
 /** Opens a key by what the records say of it: `file:` under the data folder. */
@@ -174,9 +185,7 @@ const rootDays = 3650
 const intermediateDays = 1825
 /** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
 const shards = 128
-const waitPatiently = {
-  text: `select set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true),
-    set_config('idle_in_transaction_session_timeout', '0', true)`,
-}
+const stayOpen = { text: `select set_config('idle_in_transaction_session_timeout', '0', true)` }
 /** Any constant will do, as long as it is only this. */
-const lockBootstrap = { text: 'select pg_advisory_xact_lock(4711000001)' }
+const tryLock = { text: 'select pg_try_advisory_xact_lock(4711000001) as locked' }
+const askAgainMs = 100

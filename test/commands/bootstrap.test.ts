@@ -1,0 +1,176 @@
+/** The first start: with others at once, behind others, over a database that is slow or goes away in the middle. */
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import { bootstrap } from '../../src/commands/bootstrap.ts'
+import { type Serving, serve } from '../../src/commands/serve.ts'
+import { loadConfig } from '../../src/config.ts'
+import { Problem } from '../../src/errors.ts'
+import type { Queryable } from '../../src/store/database.ts'
+import type { Log } from '../../src/telemetry.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { csrFor } from '../http/people.ts'
+
+/** An empty database and an empty data folder, and what starts an instance on them. */
+const openNowhere = async (t: Test) => {
+  const database = await openTestDatabase(t, { empty: true })
+  const data = await mkdtemp(join(tmpdir(), 'chancery-bootstrap-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const start = async ({ through = asIs, log = quiet } = {}): Promise<Serving> => {
+    const config = await loadConfig({
+      CHANCERY_DATA: data,
+      CHANCERY_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_URL: 'http://pki.test',
+      CHANCERY_DATABASE_URL: through(database.servingUrl),
+      CHANCERY_MIGRATION_URL: through(database.ownerUrl),
+    })
+    const serving = await serve(config, log)
+    t.teardown(serving.close)
+    return serving
+  }
+  return { data, database, start }
+}
+
+/** Everything is there once, and works: an administrator's token, profiles, an issuer for each authority. */
+const assertWhole = async (t: Test, { data, database }: Awaited<ReturnType<typeof openNowhere>>, serving: Serving) => {
+  const headers = { authorization: `Bearer ${(await readFile(join(data, 'admin.token'), 'utf8')).trim()}` }
+  const payload = { csr: csrFor('first.example.com'), profile: 'server' }
+  const { app } = serving.service
+  const issued = await app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
+  t.equal(issued.statusCode, 201, 'it issues')
+  const owner = new pg.Client({ connectionString: database.ownerUrl })
+  await owner.connect()
+  const { rows } = await owner.query(`
+    select array(select name from issuers order by name) as issuers,
+      (select count(distinct chain[1])::integer from issuers) as roots,
+      array(select name || '@' || max(version) from profiles group by name having max(version) > 1) as changed,
+      (select count(*)::integer from profiles) as profiles,
+      (select count(*)::integer from grants where role = 'admin') as administrators,
+      (select count(*)::integer from entries where body like '%"type":"principal.created"%' and body like '%"principal":"admin"%') as made`)
+  await owner.end()
+  const seeds = (await readdir(join(import.meta.dirname, '../../src/policy/seeds'))).length
+  t.same(rows[0], {
+    issuers: ['default', 'etcd', 'front-proxy', 'kubernetes'],
+    roots: 1,
+    changed: [],
+    profiles: seeds + 1,
+    administrators: 1,
+    made: 1,
+  })
+}
+
+t.test('of those who start at once on one empty database, one makes what is missing, and all serve', async (t) => {
+  const nowhere = await openNowhere(t)
+  const all = await Promise.all([nowhere.start(), nowhere.start(), nowhere.start()])
+  for (const serving of all) await assertWhole(t, nowhere, serving)
+})
+
+t.test('whoever comes while another one bootstraps waits as long as that takes, whatever the timeouts', async (t) => {
+  const first = await openReplica(t)
+  const { database } = first
+  const other = new pg.Client({ connectionString: database.ownerUrl })
+  await other.connect()
+  t.teardown(() => other.end())
+  const { rows } = await other.query<{ name: string }>('select current_database() as name')
+  for (const timeout of ['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout'])
+    await other.query(`alter database ${rows[0]?.name} set ${timeout} = '1s'`)
+  const { stores: hurried } = await openReplica(t, {
+    beside: first,
+    env: { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' },
+  })
+  // What the client itself does with a server that answers no more, which takes it fifteen seconds.
+  const impatient = (tx: Queryable): Queryable => ({
+    query: async (statement, values) => {
+      const answer = await Promise.race([tx.query(statement, values), sleep(1_500)])
+      if (answer === undefined) throw new Problem('db.unavailable', 'The database did not finish.')
+      return answer as never
+    },
+  })
+  const db = {
+    ...hurried.db,
+    transaction: (work) => hurried.db.transaction((tx) => work(impatient(tx))),
+  } as typeof hurried.db
+  await other.query('select pg_advisory_lock(4711000001)')
+  let done = false
+  // And it takes its time itself, while its transaction is idle.
+  const refresh = () => sleep(1_500).then(hurried.policies.refresh)
+  const waiting = bootstrap({ ...hurried, db, policies: { ...hurried.policies, refresh } }).then(() => {
+    done = true
+  })
+  await Promise.race([waiting, sleep(2_500)])
+  t.equal(done, false, 'it waits')
+  await other.query('select pg_advisory_unlock(4711000001)')
+  await t.resolves(waiting)
+})
+
+t.test('a database that lets every connection wait is waited for', async (t) => {
+  const nowhere = await openNowhere(t)
+  const proxy = await openProxy(t, 500)
+  await assertWhole(t, nowhere, await nowhere.start({ through: proxy.through }))
+})
+
+t.test('a first start that lost its database is ended by the next one', async (t) => {
+  for (const [event, times] of [
+    ['migrate.applied', 1],
+    ['hierarchy.root', 1],
+    ['hierarchy.intermediate', 1],
+    ['hierarchy.intermediate', 4],
+    ['bootstrap.admin', 1],
+  ] as const) {
+    const nowhere = await openNowhere(t)
+    const proxy = await openProxy(t)
+    let seen = 0
+    const info = (line: unknown): void => {
+      if ((line as { event: string }).event !== event) return
+      seen += 1
+      if (seen === times) proxy.cut()
+    }
+    await t.rejects(nowhere.start({ through: proxy.through, log: { ...quiet, info } }), `after ${event} ${times}`)
+    t.equal(seen, times)
+    await assertWhole(t, nowhere, await nowhere.start())
+  }
+})
+
+/** Stands between an instance and the database's socket. */
+const openProxy = async (t: Test, delayMs = 0) => {
+  const sockets = new Set<Socket>()
+  let socketPath = ''
+  let down = false
+  const server = createServer(async (socket) => {
+    socket.on('error', () => {})
+    sockets.add(socket)
+    if (down) return socket.destroy()
+    await sleep(delayMs)
+    const upstream = connect(socketPath)
+    upstream.on('error', () => socket.destroy())
+    socket.on('close', () => upstream.destroy())
+    upstream.on('close', () => socket.destroy())
+    socket.pipe(upstream).pipe(socket)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  return {
+    /** The same database through this. */
+    through: (url: string): string => {
+      const { searchParams } = new URL(url.replace('@/', '@socket/'))
+      socketPath = join(searchParams.get('host') ?? '', `.s.PGSQL.${searchParams.get('port') ?? 5432}`)
+      return url.replace(/@\/([^?]*)\?.*/, `@127.0.0.1:${port}/$1`)
+    },
+    cut: (): void => {
+      down = true
+      for (const socket of sockets) socket.destroy()
+    },
+  }
+}
+
+const asIs = (url: string): string => url
+const quiet: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
