@@ -6,8 +6,9 @@ import { readFile } from 'node:fs/promises'
 import { request } from 'node:https'
 import { join } from 'node:path'
 
-import { type exitCodes, Failure } from './failure.ts'
-import { visible } from './output.ts'
+import type { Violation } from '../errors.ts'
+import { Failure, type FailureKind } from './failure.ts'
+import { violationText, visible } from './output.ts'
 
 export interface ClientOptions {
   /** `https://host:port`. */
@@ -134,7 +135,7 @@ interface ProblemBody {
   readonly retryable: boolean
   readonly retryAfter?: number
   readonly requestId: string
-  readonly violations?: readonly { check: string; field: string; value: string; reason: string }[]
+  readonly violations?: readonly Violation[]
 }
 
 /** The problem document in sentences: what went wrong, where, what to do. */
@@ -146,13 +147,13 @@ const failureOf = ({ status, text, headers }: Answer): Failure => {
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
   const lines = [
     `${detail} (${code}, request ${requestId})`,
-    ...violations.map(({ check, field, value, reason }) => `  ${check} ${field}${value && ` ${value}`}: ${reason}`),
+    ...violations.map(violationText),
     next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
   ]
   return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
 }
 
-const kindOf = ({ status, retryable }: ProblemBody): keyof typeof exitCodes => {
+const kindOf = ({ status, retryable }: ProblemBody): FailureKind => {
   if (retryable) return 'later'
   if (status === 401 || status === 403) return 'denied'
   if (status === 404) return 'missing'

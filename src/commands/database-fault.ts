@@ -1,7 +1,7 @@
 /** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
-import { type exitCodes, Failure } from './failure.ts'
+import { Failure, type FailureKind } from './failure.ts'
 
 /** A URL to connect by, and the setting that it came from. */
 export interface DatabaseSetting {
@@ -30,7 +30,7 @@ export const explainDatabase =
 interface Fault {
   /** Of the code, a space and the message: some of pg's errors have no code. */
   readonly pattern: RegExp
-  readonly kind: keyof typeof exitCodes
+  readonly kind: FailureKind
   readonly what: (place: DatabasePlace) => string
   /** Where the message says more than the code. */
   readonly quoted?: true

@@ -16,14 +16,18 @@ export const exitCodes = {
   later: 7,
 } as const
 
+export type FailureKind = keyof typeof exitCodes
+
 export class Failure extends Error {
+  readonly kind: FailureKind
   readonly exitCode: number
   /** The problem document, where the server gave one. */
   readonly problem: object | undefined
 
-  constructor(kind: keyof typeof exitCodes, message: string, problem?: object) {
+  constructor(kind: FailureKind, message: string, problem?: object) {
     super(message)
     this.name = 'Failure'
+    this.kind = kind
     this.exitCode = exitCodes[kind]
     this.problem = problem
   }

@@ -1,4 +1,5 @@
 /** What commands print. On a terminal and off it the same, so that what was seen can be scripted. */
+import type { Violation } from '../errors.ts'
 
 export interface Output {
   /** JSON for machines with `--json`, else the text. */
@@ -39,6 +40,10 @@ const itemText = (item: unknown): string => {
     return `${item.kind}:${item.value}`
   return typeof item === 'string' ? item : JSON.stringify(item)
 }
+
+/** One line of what failed, below the sentence that it belongs to. */
+export const violationText = ({ check, field, value, reason }: Violation): string =>
+  `  ${check} ${field}${value && ` ${value}`}: ${reason}`
 
 /** Names come from strangers, and terminals obey control characters. */
 export const visible = (text: string): string =>

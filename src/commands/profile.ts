@@ -4,8 +4,11 @@ import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { parse, stringify } from 'yaml'
 
+import { isProblem, problems, type Violation } from '../errors.ts'
+import { parseProfile } from '../policy/profile.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
+import { violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface Version {
@@ -22,12 +25,20 @@ export const addProfileCommand = (program: Command): void => {
   const profile = program.command('profile').description('what certificates look like, and which names they may carry')
 
   withRestOptions(
-    profile.command('apply <file...>').description('apply profile documents (YAML or JSON) as next versions'),
+    profile
+      .command('apply <file...>')
+      .description(
+        'apply profile documents (YAML or JSON) as next versions; all are checked before the first is applied',
+      ),
   )
     .option('--if-match <sha256>', 'only if this is the version there now; by default, the one that is read first')
     .action(async (files: string[], options: RestOptions & { ifMatch?: string }) => {
+      if (options.ifMatch !== undefined && files.length > 1)
+        throw new Failure('usage', '--if-match names one version: apply one file with it.')
       const rest = await openRest(options)
-      for (const file of files) await apply(rest, await readDocument(file), options.ifMatch)
+      const documents = await readDocuments(files)
+      assertValid(documents)
+      await applyAll(rest, await withCurrent(rest, documents), options.ifMatch)
     })
 
   withRestOptions(profile.command('show <name>').description('show a profile, as YAML'))
@@ -72,22 +83,121 @@ export const addProfileCommand = (program: Command): void => {
 }
 
 interface Document {
+  readonly file: string
   readonly name: string
   readonly content: object
 }
 
-const apply = async (
-  { client, out }: Rest,
-  { name, content }: Document,
-  ifMatch: string | undefined,
-): Promise<void> => {
-  const sha256 = ifMatch ?? (await readCurrent({ client, out }, name))?.sha256
-  const headers: Record<string, string> =
-    sha256 === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${sha256}"` }
-  const stored = (await client.call('PUT', versionPath(name), { headers, body: content })).json<Version>()
-  const unchanged = stored.sha256 === sha256
-  out.show(stored, `${name} is ${unchanged ? 'unchanged at' : 'now at'} version ${stored.version}.`)
+/** With the version that is there now, where there is one. */
+interface Change extends Document {
+  readonly current: Version | undefined
 }
+
+interface Outcome {
+  readonly name: string
+  readonly outcome: 'created' | 'changed' | 'unchanged'
+  /** The version before; null where there was none. */
+  readonly from: number | null
+  readonly version: number
+  readonly sha256: string
+}
+
+/** All files, or a failure that names each that is unreadable or a second document of one profile. */
+const readDocuments = async (files: readonly string[]): Promise<readonly Document[]> => {
+  const read = await Promise.allSettled(files.map(readDocument))
+  const documents = read.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+  const faults = [
+    ...read.flatMap((result) => (result.status === 'rejected' ? [(result.reason as Error).message] : [])),
+    ...documents.flatMap(({ file, name }, i) =>
+      documents.findIndex((other) => other.name === name) < i
+        ? [`${file} is a second document of the profile ${JSON.stringify(name)}.`]
+        : [],
+    ),
+  ]
+  if (faults.length > 0) throw new Failure('usage', [...faults, nothingApplied].join('\n'))
+  return documents
+}
+
+/** As the server will judge them, all at once and before any is applied. */
+const assertValid = (documents: readonly Document[]): void => {
+  const faulty = documents.flatMap(({ file, content }) => {
+    const violations = faultsOf(content)
+    return violations.length === 0 ? [] : [{ file, violations }]
+  })
+  if (faulty.length === 0) return
+  const code = 'profile.invalid'
+  const lines = faulty.flatMap(({ file, violations }) => [
+    `${file} is not a valid profile document (${code}).`,
+    ...violations.map(violationText),
+  ])
+  const violations = faulty.flatMap(({ file, violations }) => violations.map((violation) => ({ file, ...violation })))
+  const text = [...lines.map(visible), nothingApplied].join('\n')
+  throw new Failure('refused', text, { code, ...problems[code], detail: text, violations })
+}
+
+const faultsOf = (content: object): readonly Violation[] => {
+  try {
+    parseProfile(content, { version: 1 })
+    return []
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    return error.options.violations ?? []
+  }
+}
+
+/** What only the server knows: the versions that are there, and the authorities. */
+const withCurrent = async (rest: Rest, documents: readonly Document[]): Promise<readonly Change[]> => {
+  const { items } = (await rest.client.call('GET', '/v1/authorities')).json<{ items: { name: string }[] }>()
+  const known = new Set(items.map(({ name }) => name))
+  const changes: Change[] = []
+  for (const document of documents) {
+    const { authority } = document.content as { readonly authority: string }
+    if (!known.has(authority))
+      throw new Failure(
+        'missing',
+        `${document.file} names the authority ${JSON.stringify(authority)}, which does not exist.\n${nothingApplied}`,
+      )
+    changes.push({ ...document, current: await readCurrent(rest, document.name) })
+  }
+  return changes
+}
+
+/** Tells what became of each, also of those before one that the server turned down. */
+const applyAll = async (rest: Rest, changes: readonly Change[], ifMatch: string | undefined): Promise<void> => {
+  const outcomes: Outcome[] = []
+  try {
+    for (const change of changes) outcomes.push(await apply(rest, change, ifMatch))
+  } catch (error) {
+    if (!(error instanceof Failure) || changes.length === 1) throw error
+    const left = changes.slice(outcomes.length).map(({ file }) => file)
+    throw new Failure(error.kind, `${error.message}\nNot applied: ${left.join(', ')}.`, error.problem)
+  } finally {
+    rest.out.show(outcomes, outcomes.map(outcomeText).join('\n'))
+  }
+}
+
+const apply = async ({ client }: Rest, change: Change, ifMatch: string | undefined): Promise<Outcome> => {
+  const { name, content, current } = change
+  const expected = ifMatch ?? current?.sha256
+  const headers: Record<string, string> =
+    expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
+  const { version, sha256 } = (await client.call('PUT', versionPath(name), { headers, body: content })).json<Version>()
+  const from = current?.version ?? null
+  return {
+    name,
+    outcome: from === null ? 'created' : from === version ? 'unchanged' : 'changed',
+    from,
+    version,
+    sha256,
+  }
+}
+
+const outcomeText = ({ name, outcome, from, version }: Outcome): string =>
+  ({
+    created: `${name} was created at version ${version}.`,
+    changed: `${name} was changed from version ${from} to ${version}.`,
+    unchanged: `${name} is unchanged at version ${version}.`,
+  })[outcome]
 
 const readCurrent = async ({ client }: Rest, name: string): Promise<Version | undefined> => {
   try {
@@ -112,7 +222,7 @@ const readDocument = async (file: string): Promise<Document> => {
   if (typeof content !== 'object' || content === null || !('name' in content) || typeof content.name !== 'string') {
     throw new Failure('usage', `${file} is not a profile document: it has no name.`)
   }
-  return { name: content.name, content }
+  return { file, name: content.name, content }
 }
 
 /** Members in one order, so that only what differs in content differs in text. */
@@ -127,3 +237,5 @@ const sorted = (value: unknown): unknown => {
       .map(([key, member]) => [key, sorted(member)]),
   )
 }
+
+const nothingApplied = 'Nothing was applied.'

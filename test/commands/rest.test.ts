@@ -61,7 +61,7 @@ const document = {
 t.test('a profile is applied, shown, compared and listed', async (t) => {
   const file = await write('shop.yaml', stringify(document))
   const applied = await chancery(['profile', 'apply', file])
-  t.same(applied, { code: 0, out: 'shop is now at version 1.\n', err: '' })
+  t.same(applied, { code: 0, out: 'shop was created at version 1.\n', err: '' })
   t.equal((await chancery(['profile', 'apply', file])).out, 'shop is unchanged at version 1.\n')
   const shown = await chancery(['profile', 'show', 'shop'])
   t.match(shown.out, /^# version 1, sha256 [0-9a-f]{64}, by admin at /)
@@ -73,7 +73,7 @@ t.test('a profile is applied, shown, compared and listed', async (t) => {
   t.equal(difference.code, exitCodes.conflict)
   t.match(difference.out, /^- {3}max: 30d$/m)
   t.match(difference.out, /^\+ {3}max: 7d$/m)
-  t.equal((await chancery(['profile', 'apply', changed])).out, 'shop is now at version 2.\n')
+  t.equal((await chancery(['profile', 'apply', changed])).out, 'shop was changed from version 1 to 2.\n')
   const versions = JSON.parse((await chancery(['profile', 'list', 'shop', '--json'])).out)
   t.same(
     versions.map(({ version }: { version: number }) => version),
@@ -94,6 +94,40 @@ t.test('a profile is applied, shown, compared and listed', async (t) => {
   t.match(broken.err, /profile\.invalid/)
   t.match(broken.err, /\/keys/)
   t.match(broken.err, /\/more/)
+})
+
+t.test('several profiles are all checked before the first is applied, and each is told of', async (t) => {
+  const good = await write('good.yaml', stringify({ ...document, name: 'good' }))
+  const other = await write('other.yaml', stringify({ ...document, name: 'other' }))
+  const twice = await write('twice.yaml', stringify({ ...document, name: 'other' }))
+  const broken = await write('faulty.yaml', stringify({ ...document, name: 'faulty', keys: [], more: 1 }))
+  const nowhere = await write('nowhere.yaml', stringify({ ...document, name: 'nowhere', authority: 'nowhere' }))
+  const none = join(folder, 'none.yaml')
+  const cases: [string, readonly string[], number, RegExp][] = [
+    ['a file that is not there', [good, none], exitCodes.usage, /none\.yaml cannot be read/],
+    ['a profile twice', [good, other, twice], exitCodes.usage, /twice\.yaml is a second document of .* "other"/],
+    ['a broken document', [good, broken], exitCodes.refused, /faulty\.yaml is not a valid .*\/more .*\/keys /s],
+    ['an unknown authority', [good, nowhere], exitCodes.missing, /names the authority "nowhere"/],
+    ['one version of several', [good, other, '--if-match', '0'.repeat(64)], exitCodes.usage, /--if-match/],
+  ]
+  for (const [name, args, code, sentence] of cases) {
+    const run = await chancery(['profile', 'apply', ...args])
+    t.equal(run.code, code, name)
+    t.match(run.err, sentence, name)
+    t.equal(run.out, '', name)
+  }
+  const machine = await chancery(['profile', 'apply', good, broken, '--json'])
+  t.match(JSON.parse(machine.err), { code: 'profile.invalid', status: 422, violations: [{ file: broken }] })
+  t.equal((await chancery(['profile', 'show', 'good'])).code, exitCodes.missing, 'and nothing was applied')
+
+  const first = await chancery(['profile', 'apply', good, other])
+  t.same(first, { code: 0, out: 'good was created at version 1.\nother was created at version 1.\n', err: '' })
+  const changed = await write('good.yaml', stringify({ ...document, name: 'good', description: 'changed' }))
+  const second = await chancery(['profile', 'apply', changed, other, '--json'])
+  t.match(JSON.parse(second.out), [
+    { name: 'good', outcome: 'changed', from: 1, version: 2 },
+    { name: 'other', outcome: 'unchanged', from: 1, version: 1 },
+  ])
 })
 
 t.test('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {
