@@ -1,7 +1,8 @@
 /** `chancery certificate`, `refusals` and `events`: what was issued, what was turned down, what happened. */
 import type { Command } from 'commander'
 
-import { visible } from './output.ts'
+import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
+import { formatTable, visible } from './output.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
@@ -82,8 +83,8 @@ export const addRecordCommands = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const { client, out } = await openRest(options)
-      const rows = await readAll(client, '/v1/events', filtersOf(options), parseCount(options.limit))
-      out.table(rows, ['index', 'leafHash', 'entry'])
+      const rows = await readAll<EntryRow>(client, '/v1/events', filtersOf(options), parseCount(options.limit))
+      out.show(rows, formatTable(rows.map(eventRow), eventColumns))
     })
 }
 

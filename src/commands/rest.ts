@@ -31,18 +31,18 @@ export const openRest = async (options: RestOptions): Promise<Rest> => ({
 })
 
 /** Every page of a list, up to `most` rows. */
-export const readAll = async (
+export const readAll = async <Row = Readonly<Record<string, unknown>>>(
   client: Client,
   path: string,
   query: Readonly<Record<string, string | undefined>>,
   most: number,
-): Promise<readonly Readonly<Record<string, unknown>>[]> => {
-  const rows: Readonly<Record<string, unknown>>[] = []
+): Promise<readonly Row[]> => {
+  const rows: Row[] = []
   let cursor: string | undefined
   do {
     const limit = String(Math.min(1_000, most - rows.length))
     const answer = await client.call('GET', path, { query: { ...query, limit, cursor } })
-    const page = answer.json<{ items: Record<string, unknown>[]; next?: string }>()
+    const page = answer.json<{ items: Row[]; next?: string }>()
     rows.push(...page.items)
     cursor = page.next
   } while (cursor !== undefined && rows.length < most)

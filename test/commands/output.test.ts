@@ -1,6 +1,9 @@
+import { readFile } from 'node:fs/promises'
+
 import t from 'tap'
 
 import { diffLines } from '../../src/commands/diff.ts'
+import { eventRow } from '../../src/commands/event-text.ts'
 import { explanation } from '../../src/commands/issue.ts'
 import { formatTable } from '../../src/commands/output.ts'
 
@@ -27,6 +30,32 @@ t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
   )
   t.equal(formatTable([], ['name']), 'NAME\n')
   t.end()
+})
+
+t.test('every type of event is told in a line for people', async (t) => {
+  const golden = await readFile(new URL('../roll/entries.golden', import.meta.url), 'utf8')
+  const rows = golden
+    .trimEnd()
+    .split('\n')
+    .map((line, index) => eventRow({ index, entry: line.split('\t')[2] ?? '' }))
+  t.same(
+    rows.map(({ what }) => what),
+    [
+      `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default`,
+      `serial 4${'0'.repeat(31)} for ci by server@3, issuer default`,
+      'server@3 by admin',
+      'ci by admin',
+      'ci by admin',
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      '"büro \\"1\\"" of ci until it is revoked, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
+      '"büro \\"1\\"" of ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
+      'default of authority default, active, by chancery',
+      'version 0.1.0 in development',
+    ],
+  )
+  t.match(rows[2], { time: '2026-11-24T23:59:59.007Z', index: 2, type: 'profile.changed' })
+  const entry = '{"a":1,"time":"2027-01-01T00:00:00.000Z","type":"of.tomorrow","v":1}'
+  t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })
 
 t.test('an explanation begins with what failed', (t) => {

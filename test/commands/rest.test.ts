@@ -231,6 +231,10 @@ t.test('refusals and events are listed', async (t) => {
   t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
   const events = JSON.parse((await chancery(['events', '--type', 'profile.created', '--limit', '3', '--json'])).out)
   t.ok(events.length <= 3)
+  const issued = (await chancery(['events', '--type', 'certificate.issued'])).out
+  t.match(issued, /^TIME +INDEX +TYPE +WHAT\n20\S+Z +\d+ +certificate\.issued +dns:localhost ip:127\.0\.0\.1 /)
+  t.match(issued, / dns:a\.shop\.example\.com to ci by shop@2, serial [0-9a-f]{32}, issuer default$/m)
+  t.notMatch(issued, /[{"]/, 'and no JSON')
   const pages = JSON.parse((await chancery(['events', '--limit', '5', '--json'])).out)
   t.same(
     pages.map(({ index }: { index: number }) => index),

@@ -1,0 +1,58 @@
+/** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
+import type { RollEvent } from '../roll/entries.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import { formatSubject } from '../x509/subject.ts'
+
+/** One entry as the API gives it. */
+export interface EntryRow {
+  readonly index: number
+  /** Canonical JSON. */
+  readonly entry: string
+}
+
+/** The cells of one line. A type that a newer service knows is told by all of its fields. */
+export const eventRow = ({ index, entry }: EntryRow): Readonly<Record<string, unknown>> => {
+  const { time, type, v: _v, ...fields } = JSON.parse(entry) as { time: string; type: string; v: number }
+  const tell = Object.hasOwn(tellers, type) ? (tellers as Readonly<Record<string, Teller>>)[type] : undefined
+  return { time, index, type, what: tell ? tell(fields) : JSON.stringify(fields) }
+}
+
+export const eventColumns = ['time', 'index', 'type', 'what'] as const
+
+type Teller = (event: object) => string
+type EventOf<T, E = RollEvent> = E extends { readonly type: infer U } ? (T extends U ? E : never) : never
+
+const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => string } = {
+  'certificate.issued': ({ certificate, serial, principal, profile, issuer }) =>
+    `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
+  'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
+    `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
+  'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
+  'principal.created': ({ principal, by }) => `${principal} by ${by}`,
+  'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
+  'grant.changed': ({ change, principal, role, profiles, names, grant, by }) =>
+    [
+      `${change}: ${principal} as ${role}`,
+      ...(profiles ? [` of ${profiles.join(' ')}`] : []),
+      ...(names ? [` within ${JSON.stringify(names)}`] : []),
+      `, ${grant}, by ${by}`,
+    ].join(''),
+  'token.created': ({ label, principal, expires, token, by }) =>
+    `${JSON.stringify(label)} of ${principal} until ${expires ?? 'it is revoked'}, ${token}, by ${by}`,
+  'token.revoked': ({ label, principal, token, by }) => `${JSON.stringify(label)} of ${principal}, ${token}, by ${by}`,
+  'issuer.created': ({ issuer, authority, state, by }) => `${issuer} of authority ${authority}, ${state}, by ${by}`,
+  'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
+}
+
+const versionOf = ({ name, version }: { readonly name: string; readonly version: number }): string =>
+  `${name}@${version}`
+
+/** The names of a certificate, or its subject where it has none. */
+const subjectsOf = (base64: string): string => {
+  try {
+    const { names, subject } = parseCertificate(Buffer.from(base64, 'base64')).facts
+    return names.length > 0 ? names.map(({ kind, value }) => `${kind}:${value}`).join(' ') : formatSubject(subject)
+  } catch {
+    return 'a certificate that cannot be read'
+  }
+}
