@@ -7,12 +7,14 @@ import { addCertificateCommand, addRecordCommands } from './commands/certificate
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
 import { addProfileCommand } from './commands/profile.ts'
+import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {
   const program = new Command('chancery')
     .description(
       'An online certificate authority: every signature recorded before it is made, every refusal explained.',
     )
+    .version(version, '-V, --version', 'print the version')
     .showHelpAfterError('Run it with --help for what it takes.')
     .exitOverride()
   addServiceCommands(program)

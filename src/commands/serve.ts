@@ -17,6 +17,7 @@ import { bootstrap, keyOpener } from './bootstrap.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { maintain, migrateFor } from './migrate.ts'
+import { version } from './version.ts'
 
 export interface Serving {
   readonly service: Service
@@ -167,4 +168,3 @@ const firstSignal = (): Promise<string> =>
 
 const signals = ['SIGTERM', 'SIGINT'] as const
 const stopWithinMs = 15_000
-const version = '0.1.0'

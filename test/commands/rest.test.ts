@@ -284,6 +284,14 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
   t.match(JSON.parse(machine.err), { code: 'certificate.not_found', status: 404, retryable: false })
 })
 
+t.test('the version is the one of the package', async (t) => {
+  const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'))
+  for (const option of ['--version', '-V'])
+    t.same(await chancery([option]), { code: 0, out: `${version}\n`, err: '' }, option)
+  const started = JSON.parse((await chancery(['events', '--type', 'service.started', '--json'])).out)
+  t.match(JSON.parse(started[0].entry), { version })
+})
+
 t.test('docs/commands.md lists every command, exit code and variable', async (t) => {
   const text = await readFile(new URL('../../docs/commands.md', import.meta.url), 'utf8')
   for (const code of Object.values(exitCodes)) t.match(text, new RegExp(`^\\| ${code} \\|`, 'm'))
