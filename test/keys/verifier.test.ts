@@ -1,0 +1,134 @@
+/** Real threads that die or hang. Pauses and deadlines are those of a clock that is moved by hand. */
+import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { mock } from 'node:test'
+import { Worker } from 'node:worker_threads'
+
+import t, { type Test } from 'tap'
+
+import { openVerifier } from '../../src/keys/verifier.ts'
+import type { Log } from '../../src/telemetry.ts'
+import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import type { SignatureCheck } from '../../src/x509/csr.ts'
+
+const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const spki = publicKey.export({ type: 'spki', format: 'der' })
+const message = Buffer.from('what was signed')
+const check = (key: KeyObject, algorithm: SignatureAlgorithm): SignatureCheck => ({
+  spki,
+  message,
+  signature: sign('sha256', message, key),
+  algorithm,
+})
+const good = check(privateKey, signatureAlgorithm('ecdsa-sha256'))
+const bad = check(generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey, signatureAlgorithm('ecdsa-sha256'))
+/** A thread looks algorithms up by their id, and dies of this one; a check that is done here takes it as it is. */
+const deadly: SignatureCheck = { ...good, algorithm: { ...good.algorithm, id: 'unknown to the thread' } }
+
+/** The threads hold up no process, and mocked timers do not either. */
+const awake = setInterval(() => {}, 1_000)
+t.teardown(() => clearInterval(awake))
+
+/** One thread, and a clock for its pauses. */
+const openWatched = (t: Test) => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  const lines: { readonly event: string; readonly pauseMs?: number }[] = []
+  const write = (line: unknown): void => void lines.push(line as { event: string })
+  const log: Log = { debug: write, info: write, warn: write, error: write }
+  const { verify, close } = openVerifier(1, log)
+  t.teardown(async () => {
+    await close()
+    mock.timers.reset()
+    mock.restoreAll()
+  })
+  const count = (event: string): number => lines.filter((line) => line.event === event).length
+  const pauses = () => lines.flatMap(({ event, pauseMs }) => (event === 'verifier.restarting' ? [pauseMs] : []))
+  return { verify, count, pauses }
+}
+
+t.test('what a thread that dies had is checked here, and so is all until its pause is over', async (t) => {
+  const { verify, count, pauses } = openWatched(t)
+  t.same(await Promise.all([verify(good), verify(bad)]), [true, false])
+  t.equal(await verify(deadly), true)
+  t.equal(count('verifier.failed'), 1, 'the thread died of it')
+  t.same(pauses(), [100])
+  t.same(await Promise.all([verify(good), verify(bad), verify(deadly)]), [true, false, true])
+  mock.timers.tick(99)
+  t.equal(await verify(deadly), true)
+  t.equal(count('verifier.failed'), 1, 'there is no thread that could die')
+  mock.timers.tick(1)
+  t.same(await Promise.all([verify(good), verify(bad)]), [true, false])
+  t.equal(await verify(deadly), true)
+  t.equal(count('verifier.failed'), 2, 'the next one')
+})
+
+t.test(
+  'pauses double up to five seconds while threads do nothing but die, and begin anew after work done',
+  async (t) => {
+    const { verify, count, pauses } = openWatched(t)
+    const wanted = [100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000]
+    for (const [i, pause] of wanted.entries()) {
+      t.equal(await verify(deadly), true)
+      t.same(pauses(), wanted.slice(0, i + 1))
+      mock.timers.tick(pause - 1)
+      t.equal(await verify(deadly), true)
+      t.equal(count('verifier.failed'), i + 1, `none for ${pause} ms`)
+      mock.timers.tick(1)
+    }
+    t.equal(await verify(good), true, 'by a thread that lives')
+    await verify(deadly)
+    t.same(pauses(), [...wanted, 100])
+  },
+)
+
+t.test('a thread that does not answer in time is ended, and its checks are done here', async (t) => {
+  const { verify, count, pauses } = openWatched(t)
+  t.equal(await verify(good), true)
+  // It waits for a message that never comes, and we wait for it.
+  const silence = mock.method(Worker.prototype, 'postMessage', () => {})
+  let answers: readonly boolean[] | undefined
+  const asked = Promise.all([verify(good), verify(bad)]).then((valid) => {
+    answers = valid
+  })
+  await turns()
+  t.equal(silence.mock.callCount(), 1)
+  mock.timers.tick(4_999)
+  await turns()
+  t.equal(answers, undefined, 'it has five seconds')
+  mock.timers.tick(1)
+  await asked
+  t.same(answers, [true, false])
+  t.equal(count('verifier.failed'), 0, 'it was ended, and did not fail')
+  t.same(pauses(), [100])
+  silence.mock.restore()
+  mock.timers.tick(100)
+  t.equal(await verify(good), true)
+  await verify(deadly)
+  t.equal(count('verifier.failed'), 1, 'a new one is at work')
+})
+
+t.test('closing answers what was asked, ends the threads, and starts no other', async (t) => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  const lines: unknown[] = []
+  const log: Log = {
+    debug: () => {},
+    info: () => {},
+    warn: (line) => lines.push(line),
+    error: (line) => lines.push(line),
+  }
+  const { verify, close } = openVerifier(2, log)
+  const asked = Promise.all(Array.from({ length: 100 }, (_, i) => verify(i % 2 ? good : bad)))
+  await close()
+  t.same(
+    await asked,
+    Array.from({ length: 100 }, (_, i) => i % 2 === 1),
+  )
+  mock.timers.tick(60_000)
+  await turns()
+  t.same(lines, [], 'an end that was wanted is no failure')
+})
+
+/** Time for what is not a timer: messages of threads, batches. */
+const turns = async (): Promise<void> => {
+  for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve))
+}
