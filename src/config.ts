@@ -50,7 +50,8 @@ export const loadConfig = async (
   purpose: 'serve' | 'migrate' = 'serve',
 ): Promise<Config> => {
   const faults: string[] = []
-  const sources = await gather(env, faults)
+  const unread = new Set<string>()
+  const sources = await gather(env, faults, unread)
   const values: Record<string, unknown> = {}
   for (const setting of Object.values(settings)) {
     const { text, from } = sources.get(setting.path) ?? { text: setting.standard, from: setting.env }
@@ -60,15 +61,12 @@ export const loadConfig = async (
     } catch (error) {
       const shown = setting.secret ? 'what it holds' : JSON.stringify(text)
       faults.push(`${from}: ${shown} ${(error as Error).message}`)
+      unread.add(setting.path)
     }
   }
   const config = shape(values)
-  // Judged only where everything could be read: faults that follow from faults help nobody.
-  if (faults.length === 0)
-    faults.push(
-      ...contradictions(config),
-      ...(config.mode === 'production' ? refusals(config).filter(isOf(purpose)) : []),
-    )
+  const rules = [...contradictions, ...(config.mode === 'production' ? refusals.filter(isOf(purpose)) : [])]
+  faults.push(...rules.filter(isJudgeable(unread)).flatMap((rule) => judge(rule, config)))
   if (faults.length > 0) throw new Error(message(faults))
   return deepFreeze(config)
 }
@@ -115,76 +113,113 @@ const shape = (values: Readonly<Record<string, unknown>>): Config => {
   }
 }
 
-/** What is wrong in any mode although each setting by itself is well-formed. */
-const contradictions = ({ publicUrl, publicListen, listen, database }: Config): readonly string[] => {
-  const faults: string[] = []
-  const { hostname } = new URL(publicUrl)
-  if (isUnspecified(hostname))
-    faults.push(
-      `CHANCERY_PUBLIC_URL: ${publicUrl} leads nowhere; set the URL under which others reach the public listener`,
-    )
-  if (publicListen.port === 0 && publicUrl.endsWith(':0'))
-    faults.push('CHANCERY_PUBLIC_URL: must be set where the public listener takes any free port')
-  if (listen.port !== 0 && formatAddress(listen) === formatAddress(publicListen))
-    faults.push('CHANCERY_PUBLIC_LISTEN: is the same as CHANCERY_LISTEN; give each its own port')
-  if (database.migrationUrl !== undefined && database.url === undefined)
-    faults.push('CHANCERY_MIGRATION_URL: is set without CHANCERY_DATABASE_URL; set both or neither')
-  return faults
+/** What may be wrong although each setting by itself is well-formed. */
+interface Rule {
+  /** The settings that it looks at; the first is the one to blame. */
+  readonly of: readonly [SettingKey, ...SettingKey[]]
+  /** What is wrong and the way out; undefined where nothing is. */
+  readonly fault: (config: Config) => string | undefined
 }
 
-/** What production refuses, as far as settings show it. Each names the way out. */
-const refusals = ({ publicUrl, database, keys, allowEmbedded }: Config): readonly string[] => {
-  const faults: string[] = []
-  const refuse = (name: string, reason: string): void => void faults.push(`${name}: ${reason}`)
-  if (database.url === undefined && !allowEmbedded) {
-    refuse(
-      'CHANCERY_DATABASE_URL',
-      'production wants a PostgreSQL of its own; set it, or CHANCERY_ALLOW_EMBEDDED_DATABASE=yes',
-    )
-  }
-  if (
-    database.url !== undefined &&
-    database.migrationUrl !== undefined &&
-    sameRole(database.url, database.migrationUrl)
-  ) {
-    refuse(
-      'CHANCERY_MIGRATION_URL',
-      'production wants one role that owns the tables and another, in CHANCERY_DATABASE_URL, that serves',
-    )
-  }
-  for (const [name, url] of Object.entries({
-    CHANCERY_DATABASE_URL: database.url,
-    CHANCERY_MIGRATION_URL: database.migrationUrl,
-  })) {
-    if (url?.includes('sslmode=no-verify'))
-      refuse(name, 'production does not speak TLS to a server that it does not verify; use sslmode=verify-full')
-  }
-  if (!keys.allowSoftware) {
-    refuse(
-      'CHANCERY_ALLOW_SOFTWARE_KEYS',
-      'production wants keys in a security module; say yes here to sign with keys in files',
-    )
-  } else if (keys.passphrase === undefined) {
-    refuse(
-      'CHANCERY_KEY_PASSPHRASE',
-      'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE',
-    )
-  } else if (keys.passphrase.length < 12 || wellKnown.has(keys.passphrase.toLowerCase())) {
-    refuse('CHANCERY_KEY_PASSPHRASE', 'production wants 12 characters or more that nobody has seen in documentation')
-  }
-  if (isLoopback(new URL(publicUrl).hostname)) {
-    refuse(
-      'CHANCERY_PUBLIC_URL',
-      `${publicUrl} is this machine only, and would be copied into every certificate; set the URL under which others reach the public listener`,
-    )
-  }
-  return faults
+const judge = ({ of: [blamed], fault }: Rule, config: Config): readonly string[] => {
+  const reason = fault(config)
+  return reason === undefined ? [] : [`${settings[blamed].env}: ${reason}`]
 }
+
+/** Faults that follow from faults help nobody: a rule needs all that it looks at. */
+const isJudgeable =
+  (unread: ReadonlySet<string>) =>
+  (rule: Rule): boolean =>
+    rule.of.every((key) => !unread.has(settings[key].path))
 
 const isOf =
   (purpose: 'serve' | 'migrate') =>
-  (fault: string): boolean =>
-    purpose === 'serve' || /^CHANCERY_(DATABASE|MIGRATION)_URL:/.test(fault)
+  ({ of: [blamed] }: Rule): boolean =>
+    purpose === 'serve' || blamed === 'databaseUrl' || blamed === 'migrationUrl'
+
+/** In any mode. */
+const contradictions: readonly Rule[] = [
+  {
+    of: ['publicUrl', 'publicListen'],
+    fault: ({ publicUrl }) =>
+      isUnspecified(new URL(publicUrl).hostname)
+        ? `${publicUrl} leads nowhere; set the URL under which others reach the public listener`
+        : undefined,
+  },
+  {
+    of: ['publicUrl', 'publicListen'],
+    fault: ({ publicUrl, publicListen }) =>
+      publicListen.port === 0 && publicUrl.endsWith(':0')
+        ? 'must be set where the public listener takes any free port'
+        : undefined,
+  },
+  {
+    of: ['publicListen', 'listen'],
+    fault: ({ publicListen, listen }) =>
+      listen.port !== 0 && formatAddress(listen) === formatAddress(publicListen)
+        ? 'is the same as CHANCERY_LISTEN; give each its own port'
+        : undefined,
+  },
+  {
+    of: ['migrationUrl', 'databaseUrl'],
+    fault: ({ database }) =>
+      database.migrationUrl !== undefined && database.url === undefined
+        ? 'is set without CHANCERY_DATABASE_URL; set both or neither'
+        : undefined,
+  },
+]
+
+const refuseUnverified = (key: 'databaseUrl' | 'migrationUrl', member: 'url' | 'migrationUrl'): Rule => ({
+  of: [key],
+  fault: ({ database }) =>
+    database[member]?.includes('sslmode=no-verify')
+      ? 'production does not speak TLS to a server that it does not verify; use sslmode=verify-full'
+      : undefined,
+})
+
+/** What production refuses, as far as settings show it. Each names the way out. */
+const refusals: readonly Rule[] = [
+  {
+    of: ['databaseUrl', 'allowEmbedded'],
+    fault: ({ database, allowEmbedded }) =>
+      database.url === undefined && !allowEmbedded
+        ? 'production wants a PostgreSQL of its own; set it, or CHANCERY_ALLOW_EMBEDDED_DATABASE=yes'
+        : undefined,
+  },
+  {
+    of: ['migrationUrl', 'databaseUrl'],
+    fault: ({ database: { url, migrationUrl } }) =>
+      url !== undefined && migrationUrl !== undefined && roleOf(url) === roleOf(migrationUrl)
+        ? 'production wants one role that owns the tables and another, in CHANCERY_DATABASE_URL, that serves'
+        : undefined,
+  },
+  refuseUnverified('databaseUrl', 'url'),
+  refuseUnverified('migrationUrl', 'migrationUrl'),
+  {
+    of: ['allowSoftware'],
+    fault: ({ keys }) =>
+      keys.allowSoftware
+        ? undefined
+        : 'production wants keys in a security module; say yes here to sign with keys in files',
+  },
+  {
+    of: ['passphrase'],
+    fault: ({ keys: { passphrase } }) => {
+      if (passphrase === undefined)
+        return 'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE'
+      return passphrase.length < 12 || wellKnown.has(passphrase.toLowerCase())
+        ? 'production wants 12 characters or more that nobody has seen in documentation'
+        : undefined
+    },
+  },
+  {
+    of: ['publicUrl', 'publicListen'],
+    fault: ({ publicUrl }) =>
+      isLoopback(new URL(publicUrl).hostname)
+        ? `${publicUrl} is this machine only, and would be copied into every certificate; set the URL under which others reach the public listener`
+        : undefined,
+  },
+]
 
 const message = (faults: readonly string[]): string =>
   [
@@ -195,8 +230,6 @@ const message = (faults: readonly string[]): string =>
 
 const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-
-const sameRole = (one: string, other: string): boolean => roleOf(one) === roleOf(other)
 
 /** The role that a PostgreSQL URL connects as. */
 export const roleOf = (text: string): string => {

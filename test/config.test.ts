@@ -263,7 +263,42 @@ t.test('production refuses each convenience of development by name', async (t) =
     ),
   ]
   for (const [env, expected] of cases) t.match(await messageOf(env), expected)
-  t.match(await messageOf({ CHANCERY_MODE: 'production' }), /^3 settings stop the start:/, 'all at once')
+  const bare = await messageOf({ CHANCERY_MODE: 'production' })
+  t.match(bare, /^4 settings stop the start:/, 'all at once')
+  for (const name of ['ALLOW_SOFTWARE_KEYS', 'DATABASE_URL', 'KEY_PASSPHRASE', 'PUBLIC_URL'])
+    t.match(bare, new RegExp(`^ {2}- CHANCERY_${name}: `, 'm'))
+})
+
+t.test('what cannot be read hides no other fault, and makes none that would not be there without it', async (t) => {
+  const message = await messageOf({
+    CHANCERY_MODE: 'production',
+    CHANCERY_DATABASE_URL_FILE: '/nonexistent/url',
+    CHANCERY_PUBLIC_LISTEN: 'here',
+    CHANCERY_LISTEN: '0.0.0.0:8080',
+    CHANCERY_QUEUE: '',
+  })
+  t.same(
+    message
+      .split('\n')
+      .slice(1, -1)
+      .map((line) => line.split(':')[0]?.slice(4)),
+    [
+      'CHANCERY_ALLOW_SOFTWARE_KEYS',
+      'CHANCERY_DATABASE_URL_FILE',
+      'CHANCERY_KEY_PASSPHRASE',
+      'CHANCERY_PUBLIC_LISTEN',
+      'CHANCERY_QUEUE',
+    ],
+  )
+  const unreadable = await messageOf({
+    CHANCERY_MODE: 'production',
+    CHANCERY_CONFIG: '/nonexistent.yaml',
+    CHANCERY_KEY_PASSPHRASE: 'short',
+  })
+  t.match(
+    unreadable,
+    /^2 settings stop the start:\n.*CHANCERY_CONFIG: .*\n.*CHANCERY_KEY_PASSPHRASE: production wants 12/,
+  )
 })
 
 t.test('production refuses secret files that others can read', async (t) => {

@@ -13,15 +13,16 @@ export interface Source {
   readonly from: string
 }
 
-/** Values as written, by path. */
+/** Values as written, by path. Adds to `faults`, and to `unread` the paths of what was said but cannot be read. */
 export const gather = async (
   env: Readonly<Record<string, string | undefined>>,
   faults: string[],
+  unread: Set<string>,
 ): Promise<Map<string, Source>> => {
   const found = new Map<string, Source>()
   const strict = env['CHANCERY_MODE'] === 'production'
   const path = env['CHANCERY_CONFIG']
-  const fromFile = path === undefined ? [] : await readYaml(path, faults)
+  const fromFile = path === undefined ? [] : await readYaml(path, faults, unread)
   for (const [key, source] of fromFile) found.set(key, source)
   const hardened = strict || found.get('mode')?.text === 'production'
   if (hardened && path !== undefined && fromFile.some(([key]) => byPath.get(key)?.secret)) {
@@ -38,10 +39,15 @@ export const gather = async (
       faults.push(`${setting.env}: is given twice, by itself and by ${setting.env}_FILE`)
     } else if (value === '') {
       faults.push(`${name}: is empty; unset it instead`)
+      unread.add(setting.path)
     } else {
       twice.add(setting.path)
       const content = setting === file ? await readSecret(name, value, { hardened, faults }) : value
-      if (content !== undefined) found.set(setting.path, { text: content, from: name })
+      if (content === undefined) unread.add(setting.path)
+      else {
+        found.set(setting.path, { text: content, from: name })
+        unread.delete(setting.path)
+      }
     }
   }
   return found
@@ -69,18 +75,23 @@ const describeFileError = (path: string, error: unknown): string => {
 }
 
 /** The leaves of the file, as written, with their places. */
-const readYaml = async (path: string, faults: string[]): Promise<readonly (readonly [string, Source])[]> => {
+const readYaml = async (
+  path: string,
+  faults: string[],
+  unread: Set<string>,
+): Promise<readonly (readonly [string, Source])[]> => {
   let content: string
   try {
     content = await readFile(path, 'utf8')
   } catch (error) {
     faults.push(`CHANCERY_CONFIG: ${describeFileError(path, error)}`)
-    return []
+    return nothingRead(unread)
   }
   const lines = new LineCounter()
   const document = parseDocument(content, { lineCounter: lines, strict: true, uniqueKeys: true, version: '1.2' })
   for (const error of document.errors) faults.push(`${path}: ${error.message.split('\n')[0]}`)
-  if (document.errors.length > 0 || document.contents === null) return []
+  if (document.errors.length > 0) return nothingRead(unread)
+  if (document.contents === null) return []
   const leaves: (readonly [string, Source])[] = []
   const place = (node: unknown): string => {
     const { range } = node as { range?: readonly [number, number, number] | null }
@@ -93,13 +104,20 @@ const readYaml = async (path: string, faults: string[]): Promise<readonly (reado
       if (branches.has(name)) walk(value, name)
       else if (!byPath.has(name))
         faults.push(`${place(key)}: ${name} is not a setting${didYouMean(name, [...byPath.keys()])}`)
-      else if (!isScalar(value) || value.value === null)
+      else if (!isScalar(value) || value.value === null) {
         faults.push(`${place(value ?? key)}: ${name} is not a single value`)
-      else leaves.push([name, { text: asWritten(value), from: `${name} (${place(value)})` }])
+        unread.add(name)
+      } else leaves.push([name, { text: asWritten(value), from: `${name} (${place(value)})` }])
     }
   }
   walk(document.contents, '')
   return leaves
+}
+
+/** What such a file says of any setting is not known. */
+const nothingRead = (unread: Set<string>): readonly [] => {
+  for (const path of byPath.keys()) unread.add(path)
+  return []
 }
 
 /** 0123 is the text of a passphrase, although YAML takes it for a number. */
