@@ -110,12 +110,8 @@ t.test('closing answers what was asked, ends the threads, and starts no other', 
   mock.timers.enable({ apis: ['setTimeout'] })
   t.teardown(() => mock.timers.reset())
   const lines: unknown[] = []
-  const log: Log = {
-    debug: () => {},
-    info: () => {},
-    warn: (line) => lines.push(line),
-    error: (line) => lines.push(line),
-  }
+  const write = (line: unknown): void => void lines.push(line)
+  const log: Log = { debug: write, info: write, warn: write, error: write }
   const { verify, close } = openVerifier(2, log)
   const asked = Promise.all(Array.from({ length: 100 }, (_, i) => verify(i % 2 ? good : bad)))
   await close()
