@@ -239,6 +239,20 @@ t.test('a grant that does not fit its role is refused', async (t) => {
   )
 })
 
+t.test('a grant of profiles that do not exist is refused, and names them', async (t) => {
+  const body = { principal: 'brief', role: 'requester', profiles: ['server', 'sever', 'shop', 'shopp'] }
+  const answer = await service.request('POST', '/v1/grants', { body })
+  t.equal(answer.status, 404)
+  t.match(answer.json, {
+    code: 'profile.not_found',
+    violations: [
+      { check: 'grant.profiles', field: '/profiles/1', value: 'sever' },
+      { check: 'grant.profiles', field: '/profiles/3', value: 'shopp' },
+    ],
+  })
+  t.same((await service.request('GET', '/v1/grants?principal=brief')).json.items.length, 1, 'and nothing was granted')
+})
+
 t.test('a grant that no entry of the roll can hold is refused with what to do', async (t) => {
   const post = (more: object) =>
     service.request('POST', '/v1/grants', { body: { principal: 'brief', role: 'requester', ...more } })

@@ -359,3 +359,17 @@ t.test('a search goes by every filter, in pages, as JSON, NDJSON and CSV', async
   t.match(csv.text, /^"serial","status","subject","names",/)
   t.equal(csv.text.trimEnd().split('\r\n').length, 6)
 })
+
+t.test('a search for a profile that has never existed is told to auditors, and tells requesters nothing', async (t) => {
+  const path = '/v1/certificates?profile=sever'
+  const auditor = await employ(service, 'search-auditor', 'auditor')
+  const answer = await service.request('GET', path, { token: auditor })
+  t.equal(answer.status, 404)
+  t.match(answer.json, { code: 'profile.not_found', detail: 'There is no profile "sever".' })
+  t.same((await service.request('GET', path, { token })).json.items, [])
+  t.same((await service.request('GET', '/v1/certificates?profile=etcd-peer', { token: auditor })).json.items, [])
+
+  await issue({ csr: csrFor('a.example.com'), profile: 'sever' })
+  const refusals = await service.request('GET', '/v1/refusals?profile=sever', { token: auditor })
+  t.match(refusals.json.items, [{ profile: 'sever', code: 'auth.forbidden' }], 'who asked for it all the same is found')
+})

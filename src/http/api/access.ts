@@ -3,6 +3,7 @@ import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
 import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
+import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
 import { parseNameRules } from '../../policy/names.ts'
@@ -180,7 +181,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   )
 }
 
-const grantRoutes = (app: App, { access }: HttpDeps): void => {
+const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
   app.post(
     '/v1/grants',
     {
@@ -193,7 +194,7 @@ const grantRoutes = (app: App, { access }: HttpDeps): void => {
         operationId: 'createGrant',
         summary: 'Let a principal act in a role',
         description:
-          'A requester is granted named profiles, perhaps with narrower name rules; no other role takes either.',
+          'A requester is granted named profiles that exist, perhaps with narrower name rules; no other role takes either.',
         tags: ['access'],
         body: NewGrantBody,
         response: { 201: { ...GrantView, description: 'Granted' } },
@@ -209,6 +210,7 @@ const grantRoutes = (app: App, { access }: HttpDeps): void => {
         names: names === undefined ? null : parseNameRules(names, '/names'),
       }
       assertGrantFits(grant)
+      await assertProfiles(policies, grant.profiles ?? [])
       reply.code(201)
       return grantView(await access.createGrant(grant, callerOf(request).principal))
     },
@@ -315,6 +317,16 @@ const assertGrantShape = (role: string, hasProfiles: boolean, hasNames: boolean)
   if (role === 'requester' && !hasProfiles) throw fault('/profiles', 'a requester is granted named profiles')
   if (role !== 'requester' && hasProfiles) throw fault('/profiles', 'only a requester is granted profiles')
   if (role !== 'requester' && hasNames) throw fault('/names', 'only a requester is granted names')
+}
+
+/** A grant of a profile that is still to come would be a right that nobody can look up; of a mistyped one, none at all. */
+const assertProfiles = async (policies: Policies, names: readonly string[]): Promise<void> => {
+  const known = new Set(names.length === 0 ? [] : (await policies.list()).map(({ profile }) => profile.name))
+  const violations = names.flatMap((value, i) =>
+    known.has(value) ? [] : [{ check: 'grant.profiles', field: `/profiles/${i}`, value, reason: 'is no profile' }],
+  )
+  if (violations.length > 0)
+    throw new Problem('profile.not_found', 'The grant names profiles that do not exist.', { violations })
 }
 
 const parseExpiry = (text: string, now: Date): Date => {

@@ -6,6 +6,7 @@ import { type Static, Type } from 'typebox'
 
 import { type Caller, requesterGrants } from '../../ca/access.ts'
 import type { Issued, IssueInput } from '../../ca/issuance.ts'
+import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
@@ -148,7 +149,7 @@ const StoredCertificate = Type.Object(
 )
 
 export const certificateRoutes = (app: App, deps: HttpDeps): void => {
-  const { issuance, records } = deps
+  const { issuance, policies, records } = deps
 
   app.post(
     '/v1/certificates',
@@ -203,12 +204,13 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       config: {
         access: ['requester', ...readers],
         offers: listTypes,
-        problems: ['request.cursor', 'request.not_acceptable'],
+        problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found'],
       },
       schema: {
         operationId: 'searchCertificates',
         summary: 'Search certificates',
-        description: 'Newest first. A requester finds its own; auditors, operators and administrators find all.',
+        description:
+          'Newest first. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed.',
         tags: ['certificates'],
         querystring: SearchQuery,
         response: {
@@ -217,7 +219,9 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const filter = filterOf(request.query, callerOf(request))
+      const caller = callerOf(request)
+      const filter = filterOf(request.query, caller)
+      if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
       const { items, ...rest } = await records.certificates(filter, pageOf(request.query))
       return sendPage(request, reply as FastifyReply, { items: items.map(recordView), ...rest })
     },
@@ -344,6 +348,14 @@ type CertificateType = (typeof certificateTypes)[number]
  * written. A client that sleeps is woken once for several answers, not for each (10 µs a certificate, measured).
  */
 const endOfTurn = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve))
+
+/**
+ * Profiles are never deleted: one that does not exist never issued anything, and an auditor who mistyped its name must
+ * not read that as an answer. A mere requester may not learn which profiles there are.
+ */
+const assertProfile = async (policies: Policies, name: string): Promise<void> => {
+  if (!policies.current(name)) await policies.read(name)
+}
 
 /** Someone else's certificate does not exist for a mere requester. */
 const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
