@@ -68,7 +68,9 @@ export const openBatch = <I, O>({
     add: (item) =>
       new Promise<O>((resolve, reject) => {
         waiting.push({ item, resolve, reject })
-        schedule()
+        // A full batch waits for nobody: its work begins while the rest of this turn is still being read.
+        if (waiting.length >= max && busy < lanes) void flush()
+        else schedule()
       }),
     get pending() {
       return waiting.length + inFlight
