@@ -67,7 +67,8 @@ export interface Access {
   readPrincipal(name: string): Promise<Principal>
   /** Closes a principal for good; its tokens stop working. Idempotent. `profile.lockout` for the last administrator. */
   disablePrincipal(name: string, by: string): Promise<void>
-  createGrant(grant: NewGrant, by: string): Promise<Grant>
+  /** Idempotent: where the principal holds exactly this, it is the grant that is there, and nothing is created. */
+  createGrant(grant: NewGrant, by: string): Promise<{ readonly grant: Grant; readonly created: boolean }>
   listGrants(principal?: string): Promise<readonly Grant[]>
   /** Idempotent. `profile.lockout` for the last administrator's. */
   revokeGrant(id: string, by: string): Promise<void>

@@ -51,8 +51,10 @@ export const addGrantCommand = (program: Command): void => {
         ...(options.profile && { profiles: options.profile }),
         ...(options.names !== undefined && { names: parseRules(options.names) }),
       }
-      const made = (await client.call('POST', '/v1/grants', { body })).json<{ id: string }>()
-      out.show(made, `${principal} may act as ${role} now (grant ${made.id}).`)
+      const answer = await client.call('POST', '/v1/grants', { body })
+      const grant = answer.json<{ id: string }>()
+      const since = answer.status === 201 ? 'now' : 'already'
+      out.show(grant, `${principal} may act as ${role} ${since} (grant ${grant.id}).`)
     })
 
   withRestOptions(grant.command('list').description('list grants'))

@@ -1,7 +1,8 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
 import { hash } from 'node:crypto'
 
-import type { Access, Caller, Grant, Principal, Role, Token } from '../ca/access.ts'
+import type { Access, Caller, Grant, NewGrant, Principal, Role, Token } from '../ca/access.ts'
+import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
 import type { NameRules } from '../policy/names.ts'
 import type { RollEvent } from '../roll/entries.ts'
@@ -53,8 +54,11 @@ export const openAccess = (deps: AccessDeps): Access => {
       }),
 
     createGrant: (grant, by) =>
-      change(async (tx) => {
+      change<{ grant: Grant; created: boolean }>(async (tx) => {
         await assertOpen(tx, grant.principal)
+        const held = (await tx.query<GrantRow>(selectGrants, [grant.principal])).rows.map(grantOf)
+        const same = held.find((other) => contentOf(other) === contentOf(grant))
+        if (same) return { result: { grant: same, created: false }, events: [] }
         const {
           rows: [row],
         } = await tx.query<GrantRow>(insertGrant, [
@@ -66,7 +70,8 @@ export const openAccess = (deps: AccessDeps): Access => {
           by,
         ])
         if (!row) throw new Error('a grant was not inserted')
-        return { result: grantOf(row), events: [grantChanged('created', grantOf(row), by)] }
+        const made = grantOf(row)
+        return { result: { grant: made, created: true }, events: [grantChanged('created', made, by)] }
       }),
     listGrants: async (principal) => (await db.query<GrantRow>(selectGrants, [principal ?? null])).rows.map(grantOf),
     revokeGrant: (id, by) =>
@@ -281,6 +286,10 @@ const grantOf = (row: GrantRow): Grant => ({
   createdAt: new Date(row.created_at),
   createdBy: row.created_by,
 })
+
+/** What one principal's grant allows: the order of its profiles means nothing. */
+const contentOf = ({ role, profiles, names }: NewGrant): string =>
+  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names })
 
 const grantChanged = (
   change: 'created' | 'revoked',

@@ -136,6 +136,11 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
     (await chancery(['grant', 'create', 'ci', 'requester', '--profile', 'server', 'shop', '--json'])).out,
   )
   t.match(grant, { principal: 'ci', role: 'requester', profiles: ['server', 'shop'] })
+  t.same(await chancery(['grant', 'create', 'ci', 'requester', '--profile', 'shop', 'server']), {
+    code: 0,
+    out: `ci may act as requester already (grant ${grant.id}).\n`,
+    err: '',
+  })
   const secret = await chancery(['token', 'create', 'ci', '--label', 'pipeline'])
   t.match(secret.out, /^chy_\S+\n$/, 'nothing but the secret, so that it can go into a file')
   const tokenFile = await write('ci.token', secret.out)

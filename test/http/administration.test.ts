@@ -158,6 +158,11 @@ t.test('principals, grants and tokens are made, listed and taken back', async (t
     body: { principal: 'team/ci@example.com', role: 'requester', profiles: ['server'] },
   })
   t.equal(grant.status, 201)
+  const again = await service.request('POST', '/v1/grants', {
+    body: { principal: 'team/ci@example.com', role: 'requester', profiles: ['server'] },
+  })
+  t.equal(again.status, 200, 'what is held already')
+  t.same(again.json, grant.json)
   const token = await service.request('POST', '/v1/tokens', {
     body: { principal: 'team/ci@example.com', label: 'CI of the team' },
   })

@@ -15,7 +15,7 @@ const invalid = { code: 'auth.invalid', detail: 'This token is unknown, expired 
 
 const employ = async (name: string, role?: 'admin' | 'auditor') => {
   await access.createPrincipal(name, by)
-  const grant = role && (await access.createGrant({ principal: name, role, profiles: null, names: null }, by))
+  const grant = role && (await access.createGrant({ principal: name, role, profiles: null, names: null }, by)).grant
   const token = await access.createToken({ principal: name, label: 'test', expiresAt: null }, by)
   return { token, grant }
 }
@@ -110,7 +110,7 @@ t.test('a grant holds from its making to its revocation, and every change is on 
   t.match((await access.authenticate(token.secret)).grants, [{ role: 'auditor', profiles: null, names: null }])
   const names = { dns: { allow: ['*.example.com'] } }
   const requester = { principal: 'granted', role: 'requester', profiles: ['server'], names } as const
-  const narrow = await access.createGrant(requester, by)
+  const { grant: narrow } = await access.createGrant(requester, by)
   t.match((await access.authenticate(token.secret)).grants, [
     { role: 'auditor' },
     { role: 'requester', profiles: ['server'], names },
@@ -135,6 +135,34 @@ t.test('a grant holds from its making to its revocation, and every change is on 
       ['revoked', 'auditor'],
     ],
     'once each: what changes nothing is no event',
+  )
+})
+
+t.test('a grant that is held already is not made again, on whichever replica, until it is revoked', async (t) => {
+  await access.createPrincipal('twice', by)
+  const names = { dns: { allow: ['*.example.com'], deny: ['x.example.com'] } }
+  const asked = { principal: 'twice', role: 'requester', profiles: ['server', 'client'], names } as const
+  const replicas = [access, (await open()).access, access]
+  const answers = await Promise.all(replicas.map((replica) => replica.createGrant(asked, by)))
+  t.same(answers.map(({ created }) => created).sort(), [false, false, true])
+  t.equal(new Set(answers.map(({ grant }) => grant.id)).size, 1)
+  const again = await access.createGrant({ ...asked, profiles: ['client', 'server'] }, by)
+  t.same(again, { grant: answers[0]?.grant, created: false }, 'the order of profiles means nothing')
+  for (const other of [
+    { ...asked, profiles: ['server'] },
+    { ...asked, names: null },
+    { ...asked, names: { dns: { allow: ['*.example.com'] } } },
+    { ...asked, role: 'auditor', profiles: null, names: null },
+  ] as const)
+    t.equal((await access.createGrant(other, by)).created, true)
+  await access.revokeGrant(again.grant.id, by)
+  const anew = await access.createGrant(asked, by)
+  t.ok(anew.created && anew.grant.id !== again.grant.id)
+  const { items } = await stores.records.events({ type: 'grant.changed' }, { limit: 1000 })
+  t.equal(
+    items.filter(({ entry }) => JSON.parse(entry).principal === 'twice').length,
+    7,
+    'each change once on the roll',
   )
 })
 
@@ -188,7 +216,7 @@ t.test('an administrator whose token ends soon is not the one who stays; others 
   t.equal(others.length, 0, 'one administrator was left')
   const current = lasting?.principal ?? ''
   await access.createPrincipal('passing', by)
-  const grant = await access.createGrant({ principal: 'passing', role: 'admin', profiles: null, names: null }, by)
+  const { grant } = await access.createGrant({ principal: 'passing', role: 'admin', profiles: null, names: null }, by)
   const inDays = (days: number): Date => new Date(Date.now() + days * 86_400_000)
   const give = (days: number) =>
     access.createToken({ principal: 'passing', label: `${days} days`, expiresAt: inDays(days) }, by)

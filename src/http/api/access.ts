@@ -194,10 +194,13 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         operationId: 'createGrant',
         summary: 'Let a principal act in a role',
         description:
-          'A requester is granted named profiles that exist, perhaps with narrower name rules; no other role takes either.',
+          'A requester is granted named profiles that exist, perhaps with narrower name rules; no other role takes either. Idempotent: what the principal holds already is answered with the grant that is there.',
         tags: ['access'],
         body: NewGrantBody,
-        response: { 201: { ...GrantView, description: 'Granted' } },
+        response: {
+          200: { ...GrantView, description: 'Held already: nothing has changed' },
+          201: { ...GrantView, description: 'Granted' },
+        },
       },
     },
     async (request, reply) => {
@@ -211,8 +214,9 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       }
       assertGrantFits(grant)
       await assertProfiles(policies, grant.profiles ?? [])
-      reply.code(201)
-      return grantView(await access.createGrant(grant, callerOf(request).principal))
+      const { grant: held, created } = await access.createGrant(grant, callerOf(request).principal)
+      reply.code(created ? 201 : 200)
+      return grantView(held)
     },
   )
 
