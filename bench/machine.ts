@@ -1,11 +1,11 @@
 /** What the figures were taken on: versions, processor, kernel, and how long the disk takes to make something durable. */
-import { readFileSync } from 'node:fs'
 import { open, rm } from 'node:fs/promises'
 import { availableParallelism, cpus, loadavg, release, totalmem } from 'node:os'
 import { join } from 'node:path'
 
 import { countBy, type DatabaseUrls, withClient } from './place.ts'
 import { outputOf } from './process.ts'
+import { readText } from './processors.ts'
 import { cfsslVersion } from './targets/cfssl.ts'
 
 export interface Machine {
@@ -70,12 +70,4 @@ const timeFsync = async (folder: string): Promise<Machine['fdatasync']> => {
   await rm(path)
   times.sort((a, b) => a - b)
   return { p50: times[50] ?? 0, p99: times[99] ?? 0 }
-}
-
-const readText = (path: string): string => {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch {
-    return ''
-  }
 }

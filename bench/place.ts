@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 
 import { openEmbedded } from '../src/store/embedded.ts'
+import { quiet } from '../test/helpers/log.ts'
 
 export interface Place {
   readonly folder: string
@@ -74,5 +75,3 @@ export const withClient = async <T>(url: string, work: (client: pg.Client) => Pr
 /** The first column of the first row, as a number. */
 export const countBy = (url: string, sql: string): Promise<number> =>
   withClient(url, async (client) => Number(Object.values((await client.query(sql)).rows[0] ?? {})[0] ?? 0))
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

@@ -1,7 +1,6 @@
 /** Programs that are measured: started with their output in a file, and stopped by the signal they know. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { open, readFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 
 export interface Program {
   readonly command: string
@@ -61,17 +60,6 @@ export const untilReady = async (program: Started, isReady: () => Promise<boolea
   }
   throw new Error(`it does not answer:\n${await program.lastWords()}`)
 }
-
-/** A port that was free a moment ago. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 
 /** Standard output of a program, or undefined where there is no such program. */
 export const outputOf = (command: string, ...args: string[]): string | undefined => {

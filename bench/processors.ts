@@ -88,7 +88,8 @@ const machineSeconds = (): number => {
   return (user + nice + system + irq + softirq) / ticksPerSecond
 }
 
-const readText = (path: string): string => {
+/** Empty where there is no such file: not every system has a /proc. */
+export const readText = (path: string): string => {
   try {
     return readFileSync(path, 'utf8')
   } catch {

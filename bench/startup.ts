@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { freePort } from '../test/helpers/port.ts'
 import type { Place } from './place.ts'
-import { freePort, pause, start } from './process.ts'
+import { pause, start } from './process.ts'
 import { call } from './request.ts'
 import type { SampleRequest } from './targets/target.ts'
 

@@ -8,6 +8,7 @@ import { runMigrate } from '../src/commands/migrate.ts'
 import { settings } from '../src/config/settings.ts'
 import { loadConfig } from '../src/config.ts'
 import { renderConfiguration } from '../tools/configuration.ts'
+import { quiet } from './helpers/log.ts'
 
 const fileOf = async (test: Test, content: string, mode = 0o600): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-config-'))
@@ -364,5 +365,3 @@ t.test('who migrates in production needs the two URLs, and they are judged', asy
   await t.rejects(loadConfig(urls), /CHANCERY_ALLOW_SOFTWARE_KEYS/)
   await t.rejects(runMigrate(await loadConfig(urls, 'migrate'), quiet), /CHANCERY_MIGRATION_URL is not set/)
 })
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

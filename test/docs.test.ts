@@ -8,7 +8,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { freePort } from './helpers/instance.ts'
+import { freePort } from './helpers/port.ts'
 
 const root = join(import.meta.dirname, '..')
 const run = promisify(execFile)

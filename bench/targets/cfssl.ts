@@ -1,9 +1,11 @@
 /** `cfssl serve` from Debian's golang-cfssl, over TLS, with a P-256 CA; recording nothing, or in the same PostgreSQL. */
+
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { freePort } from '../../test/helpers/port.ts'
 import { countBy, type DatabaseUrls, type Place, withClient } from '../place.ts'
-import { freePort, outputOf, start, untilReady } from '../process.ts'
+import { outputOf, start, untilReady } from '../process.ts'
 import { call } from '../request.ts'
 import { assertCertificate, makeAuthority, makeServerCertificate } from '../sample.ts'
 import type { SampleRequest, Target } from './target.ts'

@@ -1,9 +1,11 @@
 /** Chancery as `npm start` runs it: a process of its own, the default settings, its log in a file. */
+
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { freePort } from '../../test/helpers/port.ts'
 import { countBy, type DatabaseUrls, type Place } from '../place.ts'
-import { freePort, start, untilReady } from '../process.ts'
+import { start, untilReady } from '../process.ts'
 import { call } from '../request.ts'
 import { assertCertificate } from '../sample.ts'
 import type { SampleRequest, Target } from './target.ts'

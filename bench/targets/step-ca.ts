@@ -3,6 +3,7 @@
  * Every request carries a one-time token of its own (JWT, ES256), as step-ca asks of its clients; they are made before
  * the clock runs.
  */
+
 import {
   createHash,
   createPrivateKey,
@@ -15,8 +16,9 @@ import {
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { freePort } from '../../test/helpers/port.ts'
 import type { Place } from '../place.ts'
-import { freePort, outputOf, start, untilReady } from '../process.ts'
+import { outputOf, start, untilReady } from '../process.ts'
 import { call } from '../request.ts'
 import { assertCertificate, makeAuthority, makeSample } from '../sample.ts'
 import type { Target } from './target.ts'

@@ -2,11 +2,6 @@
  * A crash between any two steps of the cycle: what the records say afterwards, and what the client gets that asks again
  * under its key. The process that dies is a real issuance over the real database whose step never returns.
  */
-import { execFileSync } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-
 import t, { type Test } from 'tap'
 
 import { hasRole } from '../../src/ca/access.ts'
@@ -15,37 +10,23 @@ import { openIssuance } from '../../src/ca/issue.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
 import type { Recorder } from '../../src/ca/recorder.ts'
-import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
-import { loadConfig } from '../../src/config.ts'
+import { keyOpener } from '../../src/commands/bootstrap.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
-import { codec, openIssuers, openStores } from '../../src/service.ts'
+import { codec, openIssuers } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { parseTbs } from '../../src/x509/certificate.ts'
-import { parsePem } from '../../src/x509/pem.ts'
+import { encodePem } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { derFor } from '../http/people.ts'
 
 const open = async (t: Test) => {
-  const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  const data = await mkdtemp(join(tmpdir(), 'chancery-gaps-'))
-  const config = await loadConfig({
-    CHANCERY_DATA: data,
-    CHANCERY_DATABASE_URL: servingUrl,
-    CHANCERY_MIGRATION_URL: ownerUrl,
-    CHANCERY_PUBLIC_URL: 'http://pki.test',
-  })
-  const stores = await openStores({ config, databaseUrl: servingUrl, log: quiet })
-  await bootstrap(stores)
-  t.teardown(async () => {
-    stores.policies.close()
-    await stores.db.close()
-    await rm(data, { recursive: true, force: true })
-  })
+  const { database, config, stores } = await openReplica(t)
   const grants = await stores.access.listGrants('admin')
   const caller = { principal: 'admin', token: 'test', grants }
   t.ok(hasRole(caller, 'requester'))
@@ -88,12 +69,12 @@ const open = async (t: Test) => {
     )
   const faultsFound = (answers: readonly { key: string; issued: Issued }[]) =>
     faultsInRecords(
-      ownerUrl,
+      database.ownerUrl,
       answers.map(({ key, issued }) => ({
         key,
         serial: issued.serial,
         index: issued.index,
-        certificate: pemOf(issued.certificate),
+        certificate: encodePem('CERTIFICATE', issued.certificate),
       })),
     )
   return { process, endOpen, outcomes, faultsFound, stores }
@@ -385,27 +366,4 @@ const until = async (done: () => boolean): Promise<void> => {
   while (!done()) await withinMs(5)
 }
 
-const pemOf = (der: Buffer): string =>
-  `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
-
-const newRequest = (): Buffer => {
-  const args = [
-    'req',
-    '-new',
-    '-newkey',
-    'ec',
-    '-pkeyopt',
-    'ec_paramgen_curve:P-256',
-    '-nodes',
-    '-keyout',
-    '/dev/null',
-    '-subj',
-    '/',
-    '-addext',
-    'subjectAltName=DNS:gap.example.com',
-  ]
-  return parsePem(execFileSync('openssl', args, { stdio: ['ignore', 'pipe', 'ignore'] }), 'CERTIFICATE REQUEST')
-}
-
-const csr = newRequest()
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+const csr = derFor('gap.example.com')

@@ -2,29 +2,13 @@ import t from 'tap'
 
 import { openIssuer } from '../../src/ca/issuer.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
-import { bootstrap, keyOpener } from '../../src/commands/bootstrap.ts'
-import { loadConfig } from '../../src/config.ts'
+import { keyOpener } from '../../src/commands/bootstrap.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
-import { openStores } from '../../src/service.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
-import { openTestDatabase } from '../helpers/database.ts'
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+import { openReplica } from '../helpers/replica.ts'
 
 t.test('an issuer and its key', async (t) => {
-  const { servingUrl, ownerUrl } = await openTestDatabase(t)
-  const config = await loadConfig({
-    CHANCERY_DATA: t.testdir(),
-    CHANCERY_DATABASE_URL: servingUrl,
-    CHANCERY_MIGRATION_URL: ownerUrl,
-    CHANCERY_PUBLIC_URL: 'http://pki.test',
-  })
-  const stores = await openStores({ config, databaseUrl: servingUrl, log: quiet })
-  t.teardown(async () => {
-    stores.policies.close()
-    await stores.db.close()
-  })
-  await bootstrap(stores)
+  const { config, stores } = await openReplica(t)
   const [row, other] = await loadIssuers(stores.db)
   if (!row || !other) throw new Error('the bootstrap made no issuers')
   const key = await keyOpener(config)(row.keyUri)

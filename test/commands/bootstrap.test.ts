@@ -13,8 +13,8 @@ import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { Problem } from '../../src/errors.ts'
 import type { Queryable } from '../../src/store/database.ts'
-import type { Log } from '../../src/telemetry.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -173,4 +173,3 @@ const openProxy = async (t: Test, delayMs = 0) => {
 }
 
 const asIs = (url: string): string => url
-const quiet: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

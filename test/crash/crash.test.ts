@@ -6,7 +6,8 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
-import { freePort, type Instance, startInstance } from '../helpers/instance.ts'
+import { type Instance, startInstance } from '../helpers/instance.ts'
+import { freePort } from '../helpers/port.ts'
 import { faultsInRecords } from './checker.ts'
 import { type Load, openLoad, type Target } from './load.ts'
 

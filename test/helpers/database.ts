@@ -12,6 +12,7 @@ import pg from 'pg'
 import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { openEmbedded } from '../../src/store/embedded.ts'
 import { migrate } from '../../src/store/migrate.ts'
+import { quiet } from './log.ts'
 
 export interface TestDatabase {
   readonly ownerUrl: string
@@ -124,4 +125,3 @@ const digestOf = async (folder: string): Promise<string> => {
 }
 
 const migrations = join(import.meta.dirname, '..', '..', 'migrations')
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

@@ -1,7 +1,6 @@
 /** `chancery serve` as a process of its own, for tests that kill it. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 
 export interface InstanceOptions {
@@ -49,17 +48,6 @@ export const startInstance = ({ data, port, publicPort, servingUrl, ownerUrl }: 
     output: () => chunks.join(''),
   }
 }
-
-/** A port that was free a moment ago. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0))
-    })
-  })
 
 const untilReady = async (
   { data, port }: { data: string; port: number },

@@ -7,6 +7,7 @@ import { bootstrap } from '../../src/commands/bootstrap.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
+import { quiet } from './log.ts'
 
 export interface Replica {
   readonly database: TestDatabase
@@ -45,5 +46,3 @@ export const openReplica = async (t: Teardown, { env = {}, beside }: ReplicaOpti
   await bootstrap(stores)
   return { database, config, stores }
 }
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

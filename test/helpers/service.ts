@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
+import { quiet } from './log.ts'
 
 export interface TestService {
   readonly config: Config
@@ -134,5 +135,3 @@ const parse = (text: string): unknown => {
     return undefined
   }
 }
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

@@ -14,7 +14,7 @@ import { loadSeedDocuments } from '../../src/policy/seeds.ts'
 import { parseTbs } from '../../src/x509/certificate.ts'
 import { formatSubject } from '../../src/x509/subject.ts'
 import { openTestService } from '../helpers/service.ts'
-import { rsaFactors } from '../x509/keys.ts'
+import { inverse, rsaFactors } from '../x509/keys.ts'
 import { lintExceptions } from './lints.ts'
 import { type Reading, readByCerttool, readByOpenssl, readByPeculiar } from './reads.ts'
 import { assertTools, output } from './tools.ts'
@@ -148,15 +148,6 @@ const rsa8192 = () => {
 const base64url = (value: bigint): string => {
   const hex = value.toString(16)
   return Buffer.from(hex.padStart(hex.length + (hex.length % 2), '0'), 'hex').toString('base64url')
-}
-
-const inverse = (value: bigint, modulus: bigint): bigint => {
-  let [r, newR, x, newX] = [modulus, value % modulus, 0n, 1n]
-  while (newR !== 0n) {
-    const quotient = r / newR
-    ;[r, newR, x, newX] = [newR, r - quotient * newR, newX, x - quotient * newX]
-  }
-  return ((x % modulus) + modulus) % modulus
 }
 
 const sanOf = (names: readonly string[]): readonly string[] =>

@@ -7,8 +7,8 @@ import t, { type Test } from 'tap'
 import { isProblem } from '../../src/errors.ts'
 import { constraintOf, type Database, isConnectionLoss, openDatabase, sqlState } from '../../src/store/database.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { quiet as log } from '../helpers/log.ts'
 
-const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 const { ownerUrl } = await openTestDatabase(t, { empty: true })
 
 const open = (test: Test, options: Partial<Parameters<typeof openDatabase>[0]> = {}): Database => {

@@ -9,8 +9,8 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
+import { quiet as log } from '../helpers/log.ts'
 
-const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 const isRoot = process.geteuid?.() === 0
 
 /** A data folder that is yet to be made, inside one that only we can enter. */

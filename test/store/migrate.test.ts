@@ -7,8 +7,7 @@ import t, { type Test } from 'tap'
 import { openDatabase } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { openTestDatabase } from '../helpers/database.ts'
-
-const log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+import { quiet as log } from '../helpers/log.ts'
 
 const folderOf = async (test: Test, files: Readonly<Record<string, string>>): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-migrations-'))

@@ -8,8 +8,8 @@ import { timeOrderedIds } from '../../src/keys/random.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRefusals } from '../../src/store/refusals.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
 
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 const refusal: Refusal = {
   principal: 'noisy',
   profile: 'server',

@@ -12,9 +12,8 @@ import { loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestStores } from './stores.ts'
-
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 const production = {
   CHANCERY_MODE: 'production',

@@ -5,6 +5,7 @@ import type { Caller } from '../../src/ca/access.ts'
 import type { Issued } from '../../src/ca/issuance.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { commonName, request, tlv } from '../x509/build.ts'
 
@@ -74,5 +75,3 @@ const allowAll = {
   extendedKeyUsage: ['serverAuth'],
   revocation: ['crl', 'ocsp'],
 }
-
-export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

@@ -78,7 +78,8 @@ const power = (base: bigint, exponent: bigint, modulus: bigint): bigint => {
   return result
 }
 
-const inverse = (value: bigint, modulus: bigint): bigint => {
+/** Of a value by a modulus that it has no factor in common with. */
+export const inverse = (value: bigint, modulus: bigint): bigint => {
   let [r, newR, t, newT] = [modulus, value % modulus, 0n, 1n]
   while (newR !== 0n) {
     const quotient = r / newR

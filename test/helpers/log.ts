@@ -1,0 +1,4 @@
+import type { Log } from '../../src/telemetry.ts'
+
+/** A log that nobody reads. */
+export const quiet: Log = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
