@@ -40,7 +40,10 @@ export const openAccess = (deps: AccessDeps): Access => {
         const {
           rows: [row],
         } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
-        if (!row) throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
+        if (!row) {
+          await assertOpen(tx, name)
+          throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
+        }
         return { result: principalOf(row), events: [{ type: 'principal.created', principal: name, by }] }
       }),
     listPrincipals: async () => (await db.query<PrincipalRow>(selectPrincipals, [null])).rows.map(principalOf),
@@ -218,7 +221,7 @@ const readPrincipal = async (db: Queryable, name: string): Promise<Principal> =>
 
 const assertOpen = async (tx: Queryable, name: string): Promise<void> => {
   const { disabledAt } = await readPrincipal(tx, name)
-  if (disabledAt) throw new Problem('principal.not_found', `The principal ${JSON.stringify(name)} is disabled.`)
+  if (disabledAt) throw new Problem('principal.disabled', `The principal ${JSON.stringify(name)} is disabled for good.`)
 }
 
 /**

@@ -196,6 +196,15 @@ t.test('a closed principal is let in nowhere, also on a connection that was open
   t.equal((await service.request('DELETE', '/v1/principals/leaver')).status, 204)
   t.equal((await service.request('GET', '/v1/events?limit=1', { token })).json.code, 'auth.invalid')
   t.ok((await service.request('GET', '/v1/principals/leaver')).json.disabledAt)
+  for (const [path, body] of [
+    ['/v1/principals', { name: 'leaver' }],
+    ['/v1/grants', { principal: 'leaver', role: 'auditor' }],
+    ['/v1/tokens', { principal: 'leaver', label: 'again' }],
+  ] as const) {
+    const answer = await service.request('POST', path, { body })
+    t.equal(answer.status, 409, path)
+    t.match(answer.json, { code: 'principal.disabled', next: /another name/ }, path)
+  }
 })
 
 t.test('a token expires, and one that has expired cannot be made', async (t) => {

@@ -56,7 +56,9 @@ t.test('nothing in a token acts as a pattern or breaks the query', async (t) => 
   for (const mark of fuzz) {
     await t.rejects(access.authenticate(mark), invalid)
     await t.rejects(access.authenticate(mark + token.secret.slice(mark.length)), invalid)
-    await t.rejects(access.authenticate(token.secret.slice(0, -mark.length) + mark), invalid)
+    // A checksum may end in the mark itself.
+    const last = token.secret.endsWith(mark) ? '*' : mark
+    await t.rejects(access.authenticate(token.secret.slice(0, -mark.length) + last), invalid)
     const good = whole((body.slice(0, 43 - mark.length) + mark).slice(0, 43))
     t.ok(isSecret(good), 'a right checksum, so that it is looked up')
     await t.rejects(access.authenticate(good), invalid, JSON.stringify(mark))
@@ -96,11 +98,10 @@ t.test('a principal that was disabled is nobody, for good', async (t) => {
   await access.disablePrincipal('leaver', by)
   await t.rejects(access.authenticate(token.secret), invalid)
   const grant = { principal: 'leaver', role: 'auditor', profiles: null, names: null } as const
-  await t.rejects(access.createGrant(grant, by), { code: 'principal.not_found' })
-  await t.rejects(access.createToken({ principal: 'leaver', label: 'x', expiresAt: null }, by), {
-    code: 'principal.not_found',
-  })
-  await t.rejects(access.createPrincipal('leaver', by), { code: 'state.exists' })
+  const disabled = { code: 'principal.disabled', detail: 'The principal "leaver" is disabled for good.' }
+  await t.rejects(access.createGrant(grant, by), disabled)
+  await t.rejects(access.createToken({ principal: 'leaver', label: 'x', expiresAt: null }, by), disabled)
+  await t.rejects(access.createPrincipal('leaver', by), disabled, 'and its name is not to be had again')
   t.ok((await access.readPrincipal('leaver')).disabledAt)
   await t.rejects(access.disablePrincipal('nobody', by), { code: 'principal.not_found' })
 })

@@ -116,7 +116,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   app.post(
     '/v1/principals',
     {
-      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists'] },
+      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists', 'principal.disabled'] },
       schema: {
         operationId: 'createPrincipal',
         summary: 'Create a principal',
@@ -188,7 +188,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       config: {
         access: ['admin'],
         accepts: ['application/json'],
-        problems: ['principal.not_found', 'profile.not_found'],
+        problems: ['principal.not_found', 'principal.disabled', 'profile.not_found'],
       },
       schema: {
         operationId: 'createGrant',
@@ -259,7 +259,11 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
   app.post(
     '/v1/tokens',
     {
-      config: { access: ['admin'], accepts: ['application/json'], problems: ['principal.not_found'] },
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['principal.not_found', 'principal.disabled'],
+      },
       schema: {
         operationId: 'createToken',
         summary: 'Make a bearer token',
