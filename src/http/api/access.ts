@@ -1,11 +1,10 @@
 /** Who may ask: principals, what they may do, and the tokens that prove who they are. */
-import type { FastifyReply } from 'fastify'
-import { Type } from 'typebox'
+import { type Static, type TSchema, Type } from 'typebox'
 
 import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
-import { Problem } from '../../errors.ts'
+import { Problem, type ProblemCode } from '../../errors.ts'
 import { parseNameRules } from '../../policy/names.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -14,6 +13,7 @@ import { closed, Label, PrincipalName, Role, Time, Uuid } from './schemas.ts'
 import { parseTime, timeOrNull } from './views.ts'
 
 const mayRead = ['auditor', 'admin'] as const
+const tags = ['access']
 
 const NullableTime = Type.Union([Time, Type.Null()])
 
@@ -104,7 +104,6 @@ const NewTokenBody = Type.Object(
 const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)
 const ById = Type.Object({ id: Uuid }, closed)
 const ByName = Type.Object({ name: PrincipalName }, closed)
-const done = { 204: Type.Null({ description: 'Done' }) }
 
 export const accessRoutes = (app: App, deps: HttpDeps): void => {
   principalRoutes(app, deps)
@@ -120,7 +119,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
       schema: {
         operationId: 'createPrincipal',
         summary: 'Create a principal',
-        tags: ['access'],
+        tags,
         body: Type.Object({ name: PrincipalName }, closed),
         response: { 201: { ...PrincipalView, description: 'Created' } },
       },
@@ -132,19 +131,12 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
     },
   )
 
-  app.get(
-    '/v1/principals',
-    {
-      config: { access: [...mayRead] },
-      schema: {
-        operationId: 'listPrincipals',
-        summary: 'List principals',
-        tags: ['access'],
-        response: { 200: Type.Object({ items: Type.Array(PrincipalView) }, closed) },
-      },
-    },
-    async () => ({ items: (await access.listPrincipals()).map(principalView) }),
-  )
+  listRoute(app, '/v1/principals', {
+    operationId: 'listPrincipals',
+    summary: 'List principals',
+    row: PrincipalView,
+    rows: async () => (await access.listPrincipals()).map(principalView),
+  })
 
   app.get(
     '/v1/principals/:name',
@@ -153,7 +145,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
       schema: {
         operationId: 'readPrincipal',
         summary: 'Read one principal',
-        tags: ['access'],
+        tags,
         params: ByName,
         response: { 200: PrincipalView },
       },
@@ -161,24 +153,14 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
     async (request) => principalView(await access.readPrincipal(request.params.name)),
   )
 
-  app.delete(
-    '/v1/principals/:name',
-    {
-      config: { access: ['admin'], problems: ['principal.not_found', 'profile.lockout'] },
-      schema: {
-        operationId: 'disablePrincipal',
-        summary: 'Close a principal for good',
-        description: 'Its tokens stop working within two seconds on every replica. Idempotent.',
-        tags: ['access'],
-        params: ByName,
-        response: done,
-      },
-    },
-    async (request, reply) => {
-      await access.disablePrincipal(request.params.name, callerOf(request).principal)
-      return empty(reply as FastifyReply)
-    },
-  )
+  endRoute(app, '/v1/principals/:name', {
+    operationId: 'disablePrincipal',
+    summary: 'Close a principal for good',
+    description: 'Its tokens stop working within two seconds on every replica. Idempotent.',
+    params: ByName,
+    missing: 'principal.not_found',
+    end: (name, by) => access.disablePrincipal(name, by),
+  })
 }
 
 const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
@@ -195,7 +177,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         summary: 'Let a principal act in a role',
         description:
           'A requester is granted named profiles that exist, perhaps with narrower name rules; no other role takes either. Idempotent: what the principal holds already is answered with the grant that is there.',
-        tags: ['access'],
+        tags,
         body: NewGrantBody,
         response: {
           200: { ...GrantView, description: 'Held already: nothing has changed' },
@@ -220,39 +202,22 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
     },
   )
 
-  app.get(
-    '/v1/grants',
-    {
-      config: { access: [...mayRead] },
-      schema: {
-        operationId: 'listGrants',
-        summary: 'List grants',
-        tags: ['access'],
-        querystring: OfPrincipal,
-        response: { 200: Type.Object({ items: Type.Array(GrantView) }, closed) },
-      },
-    },
-    async (request) => ({ items: (await access.listGrants(request.query.principal)).map(grantView) }),
-  )
+  listRoute(app, '/v1/grants', {
+    operationId: 'listGrants',
+    summary: 'List grants',
+    querystring: OfPrincipal,
+    row: GrantView,
+    rows: async (principal) => (await access.listGrants(principal)).map(grantView),
+  })
 
-  app.delete(
-    '/v1/grants/:id',
-    {
-      config: { access: ['admin'], problems: ['grant.not_found', 'profile.lockout'] },
-      schema: {
-        operationId: 'revokeGrant',
-        summary: 'Take a grant back',
-        description: 'Idempotent.',
-        tags: ['access'],
-        params: ById,
-        response: done,
-      },
-    },
-    async (request, reply) => {
-      await access.revokeGrant(request.params.id, callerOf(request).principal)
-      return empty(reply as FastifyReply)
-    },
-  )
+  endRoute(app, '/v1/grants/:id', {
+    operationId: 'revokeGrant',
+    summary: 'Take a grant back',
+    description: 'Idempotent.',
+    params: ById,
+    missing: 'grant.not_found',
+    end: (id, by) => access.revokeGrant(id, by),
+  })
 }
 
 const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
@@ -268,7 +233,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
         operationId: 'createToken',
         summary: 'Make a bearer token',
         description: 'Its secret is in this answer and nowhere else.',
-        tags: ['access'],
+        tags,
         body: NewTokenBody,
         response: { 201: { ...NewTokenView, description: 'Made' } },
       },
@@ -282,37 +247,66 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
     },
   )
 
-  app.get(
-    '/v1/tokens',
+  listRoute(app, '/v1/tokens', {
+    operationId: 'listTokens',
+    summary: 'List tokens, never their secrets',
+    querystring: OfPrincipal,
+    row: TokenView,
+    rows: async (principal) => (await access.listTokens(principal)).map(tokenView),
+  })
+
+  endRoute(app, '/v1/tokens/:id', {
+    operationId: 'revokeToken',
+    summary: 'Revoke a token',
+    description: 'It stops working within two seconds on every replica. Idempotent.',
+    params: ById,
+    missing: 'token.not_found',
+    end: (id, by) => access.revokeToken(id, by),
+  })
+}
+
+interface ListCall {
+  readonly operationId: string
+  readonly summary: string
+  readonly querystring?: typeof OfPrincipal
+  readonly row: TSchema
+  /** All there are, or those of one principal. */
+  readonly rows: (principal: string | undefined) => Promise<readonly object[]>
+}
+
+/** A list as a whole: those who may ask are few. */
+const listRoute = (app: App, url: string, { row, rows, ...schema }: ListCall): void => {
+  app.get<{ Querystring: Static<typeof OfPrincipal> }>(
+    url,
     {
       config: { access: [...mayRead] },
-      schema: {
-        operationId: 'listTokens',
-        summary: 'List tokens, never their secrets',
-        tags: ['access'],
-        querystring: OfPrincipal,
-        response: { 200: Type.Object({ items: Type.Array(TokenView) }, closed) },
-      },
+      schema: { ...schema, tags, response: { 200: Type.Object({ items: Type.Array(row) }, closed) } },
     },
-    async (request) => ({ items: (await access.listTokens(request.query.principal)).map(tokenView) }),
+    async (request) => ({ items: await rows(request.query.principal) }),
   )
+}
 
-  app.delete(
-    '/v1/tokens/:id',
+interface EndCall {
+  readonly operationId: string
+  readonly summary: string
+  readonly description: string
+  readonly params: typeof ById | typeof ByName
+  readonly missing: ProblemCode
+  readonly end: (key: string, by: string) => Promise<void>
+}
+
+/** What an administrator ends stays ended. */
+const endRoute = (app: App, url: string, { missing, end, ...schema }: EndCall): void => {
+  app.delete<{ Params: Readonly<Record<string, string>> }>(
+    url,
     {
-      config: { access: ['admin'], problems: ['token.not_found', 'profile.lockout'] },
-      schema: {
-        operationId: 'revokeToken',
-        summary: 'Revoke a token',
-        description: 'It stops working within two seconds on every replica. Idempotent.',
-        tags: ['access'],
-        params: ById,
-        response: done,
-      },
+      config: { access: ['admin'], problems: [missing, 'profile.lockout'] },
+      schema: { ...schema, tags, response: { 204: Type.Null({ description: 'Done' }) } },
     },
     async (request, reply) => {
-      await access.revokeToken(request.params.id, callerOf(request).principal)
-      return empty(reply as FastifyReply)
+      const [key = ''] = Object.values(request.params)
+      await end(key, callerOf(request).principal)
+      return reply.code(204).send()
     },
   )
 }
@@ -389,8 +383,6 @@ const tokenView = ({ id, principal, label, createdAt, createdBy, expiresAt, revo
   revokedAt: timeOrNull(revokedAt),
   lastUsedAt: timeOrNull(lastUsedAt),
 })
-
-const empty = (reply: FastifyReply): FastifyReply => reply.code(204).send()
 
 /** Half of an entry: the rest of it is never as long. */
 const maxGrantOctets = 32 * 1024
