@@ -24,7 +24,6 @@ import { loadBlockLists } from './keys/block-lists.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
 import { openVerifier } from './keys/verifier.ts'
-import { checkOne } from './keys/verifier-batch.ts'
 import { openMetrics } from './metrics.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { encodeEntry, leafInput } from './roll/entries.ts'
@@ -41,7 +40,6 @@ import { type EntryCodec, openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
-import type { CheckSignature } from './x509/csr.ts'
 
 /** Opens a key by what the records say of it. */
 export type OpenKey = (uri: string) => Promise<SigningKey>
@@ -113,8 +111,8 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
-  const cores = availableParallelism()
-  const verifier = openVerifier(Math.max(1, cores - 1), log)
+  // One core is this thread's.
+  const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   const issuance = openIssuance({
     recorder,
     policies,
@@ -122,7 +120,6 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     meter: metrics,
     isBlocked: await loadBlockLists(config.keys.blocked),
     verify: verifier.verify,
-    verifyOwn: cores > fewCores ? verifier.verify : checkHere,
     clock,
     random,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
@@ -283,13 +280,6 @@ export const codec: EntryCodec = {
   },
   certificate: assembleCertificate,
 }
-
-/**
- * With two cores the other one is busy with requests' signatures and PostgreSQL: then a check of ours costs 55 µs here
- * and 85 µs there, and the way there and back takes longer than the check (measured).
- */
-const fewCores = 2
-const checkHere: CheckSignature = async (check) => checkOne(check)
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const

@@ -29,10 +29,8 @@ export interface IssuanceDeps {
   readonly meter: Meter
   /** Keys that are known to be compromised, beside our own issuers'. */
   readonly isBlocked: KeyBlockList
-  /** Checks the signature of a request. */
+  /** Checks a signature, of a request or of ours. */
   readonly verify: CheckSignature
-  /** Checks a signature of ours. */
-  readonly verifyOwn: CheckSignature
   readonly clock: () => Date
   readonly random: (octets: number) => Buffer
   /** Resolves after so many milliseconds; injected so that tests need not wait. */
@@ -374,7 +372,7 @@ const checkSignature = async (
   signature: Buffer,
 ): Promise<void> => {
   const { spki, algorithm } = issuer.key
-  if (await deps.verifyOwn({ spki, message, signature, algorithm, keep: true })) return
+  if (await deps.verify({ spki, message, signature, algorithm, keep: true })) return
   throw new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
 }
 

@@ -129,25 +129,42 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
 
 // Intents -----------------------------------------------------------------------------------------------------------
 
-/** Whoever finds the attempt of its request taken inserts nothing. */
+/** Whoever finds the attempt of its request taken inserts nothing. Who was recorded is told only where not all were. */
 const insertIntentsStatement = {
   name: 'insert_intents',
   text: `
-    insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
-    select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
-      decode(tbs, 'hex'), decode(plan, 'hex')
-    from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text, issuer text,
-      shard integer, profile text, version integer, tbs text, plan text)
-    on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
-    returning serial`,
+    with asked as (
+      select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
+        issuer text, shard integer, profile text, version integer, tbs text, plan text)
+    ), added as (
+      insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+        plan)
+      select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
+        decode(tbs, 'hex'), decode(plan, 'hex')
+      from asked
+      on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
+      returning serial
+    )
+    select count(*)::integer as recorded,
+      case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials
+    from added`,
+}
+
+interface IntentsRecorded {
+  readonly recorded: number
+  readonly serials: string | null
 }
 
 const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('recorded' | 'taken')[]> => {
-  const { rows } = await db.query<{ serial: Buffer }>(insertIntentsStatement, [
+  const {
+    rows: [answer],
+  } = await db.query<IntentsRecorded>(insertIntentsStatement, [
     JSON.stringify(batch.map(intentParameter)),
+    batch.length,
   ])
-  const recorded = new Set(rows.map((row) => row.serial.toString('latin1')))
-  return batch.map((intent) => (recorded.has(intent.serial.toString('latin1')) ? 'recorded' : 'taken'))
+  if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
+  const recorded = new Set(answer?.serials?.split(' '))
+  return batch.map(({ serial }) => (recorded.has(serial.toString('hex')) ? 'recorded' : 'taken'))
 }
 
 const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs, plan }: Intent): object => ({

@@ -50,7 +50,6 @@ const open = async (t: Test) => {
       meter: silentMeter,
       isBlocked: () => false,
       verify: async (check) => checkOne(check),
-      verifyOwn: async (check) => checkOne(check),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       assertClock: stores.dbClock.assertSane,
       limits,
