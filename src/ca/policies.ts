@@ -9,7 +9,7 @@ export interface StoredProfile {
 
 /** What the caller believes is there now; exactly one of the two is set (RFC 9110 13.1). */
 export interface Precondition {
-  /** SHA-256 (hex) of the version that the change was made from. */
+  /** SHA-256 (hex) of the version that the change was made from, or `*` for whichever is there. */
   readonly ifMatch?: string
   readonly ifNoneMatch?: '*'
 }

@@ -110,19 +110,19 @@ export const openPolicies = async (deps: PoliciesDeps): Promise<OpenPolicies> =>
   }
 }
 
+/** Under the roll's lock, so that of those who saw the same version only one changes it. */
 const assertPrecondition = (
   name: string,
   row: ProfileRow | undefined,
   { ifMatch, ifNoneMatch }: Precondition,
 ): void => {
-  if (ifNoneMatch === '*' && row)
-    throw new Problem('precondition.failed', `The profile ${JSON.stringify(name)} exists.`)
-  if (ifMatch !== undefined && row?.sha256.toString('hex') !== ifMatch) {
-    throw new Problem(
-      'precondition.failed',
-      `The profile ${JSON.stringify(name)} is not the one that the change was made from.`,
-    )
+  const fail = (what: string): never => {
+    throw new Problem('precondition.failed', `The profile ${JSON.stringify(name)} ${what}.`)
   }
+  if (ifNoneMatch === '*' && row) fail('exists')
+  if (ifMatch !== undefined && !row) fail('does not exist')
+  if (ifMatch !== undefined && ifMatch !== '*' && row?.sha256.toString('hex') !== ifMatch)
+    fail('is not the one that the change was made from')
 }
 
 const noProfile = (name: string, version?: number): Problem =>

@@ -2,8 +2,8 @@
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
-import type { Policies, Precondition, StoredProfile } from '../../ca/policies.ts'
-import { isProblem, Problem } from '../../errors.ts'
+import type { Precondition, StoredProfile } from '../../ca/policies.ts'
+import { Problem } from '../../errors.ts'
 import { ProfileDocumentSchema } from '../../policy/document.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -98,10 +98,8 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const written = preconditionOf(request.headers)
+      const precondition = preconditionOf(request.headers)
       assertSameName(request.body, request.params.name)
-      const precondition =
-        written.ifMatch === '*' ? { ifMatch: await currentTag(policies, request.params.name) } : written
       const { stored, created } = await policies.put(request.body, callerOf(request).principal, precondition)
       const { name, version } = stored.profile
       if (created && version === 1) reply.code(201).header('location', `/v1/profiles/${name}`)
@@ -155,16 +153,6 @@ const profileView = ({ profile, createdAt, createdBy }: StoredProfile) => ({
 const withTag = (reply: FastifyReply, stored: StoredProfile) => {
   reply.header('etag', `"${stored.profile.sha256}"`)
   return profileView(stored)
-}
-
-/** What `If-Match: *` stands for. Throws 412 where there is no version at all (RFC 9110 13.1.1). */
-const currentTag = async (policies: Policies, name: string): Promise<string> => {
-  try {
-    return (await policies.read(name)).profile.sha256
-  } catch (error) {
-    if (!isProblem(error, 'profile.not_found')) throw error
-    throw new Problem('precondition.failed', `There is no profile ${JSON.stringify(name)} for If-Match: *.`)
-  }
 }
 
 /** RFC 9110 13.1: exactly one of If-Match with `*` or one strong tag, and If-None-Match with `*`. Throws 428, 412, 400. */

@@ -1,0 +1,65 @@
+import t from 'tap'
+
+import { openTestService } from '../helpers/service.ts'
+
+const service = await openTestService(t)
+
+const document = (name: string, hours: number): Record<string, unknown> => ({
+  name,
+  authority: 'default',
+  validity: { default: `${hours}h`, max: '30d' },
+  keys: [{ ec: ['P-256'] }],
+  subject: { others: 'refuse' },
+  names: { dns: { allow: ['*.example.com'] } },
+  keyUsage: ['digitalSignature'],
+  extendedKeyUsage: ['serverAuth'],
+  revocation: ['crl', 'ocsp'],
+})
+
+/** So many PUTs of different content at once, under one precondition; resolves to their statuses, sorted. */
+const putAtOnce = async (name: string, count: number, headers: Readonly<Record<string, string>>) => {
+  const answers = await Promise.all(
+    Array.from({ length: count }, (_, i) =>
+      service.request('PUT', `/v1/profiles/${name}`, { headers, body: document(name, i + 1) }),
+    ),
+  )
+  return answers.map(({ status }) => status).sort()
+}
+const versionsOf = async (name: string): Promise<readonly number[]> =>
+  (await service.request('GET', `/v1/profiles/${name}/versions`)).json.items.map(
+    ({ version }: { version: number }) => version,
+  )
+
+t.test('of ten who create the same profile at once, one does', async (t) => {
+  const statuses = await putAtOnce('created', 10, { 'if-none-match': '*' })
+  t.same(statuses, [201, ...new Array(9).fill(412)])
+  t.same(await versionsOf('created'), [1])
+})
+
+t.test('of ten who change the version that they have seen at once, one does', async (t) => {
+  await putAtOnce('seen', 1, { 'if-none-match': '*' })
+  const { headers } = await service.request('GET', '/v1/profiles/seen')
+  const body = document('seen', 20)
+  const answers = await Promise.all(
+    Array.from({ length: 10 }, (_, i) =>
+      service.request('PUT', '/v1/profiles/seen', {
+        headers: { 'if-match': String(headers['etag']) },
+        body: { ...body, description: `change ${i}` },
+      }),
+    ),
+  )
+  t.same(answers.map(({ status }) => status).sort(), [200, ...new Array(9).fill(412)])
+  t.same(await versionsOf('seen'), [2, 1])
+})
+
+t.test('ten who change whichever version there is all do, one after the other', async (t) => {
+  await putAtOnce('whichever', 1, { 'if-none-match': '*' })
+  const statuses = await putAtOnce('whichever', 10, { 'if-match': '*' })
+  t.same(statuses, new Array(10).fill(200), 'RFC 9110 13.1.1: * is false only where there is none')
+  t.equal((await versionsOf('whichever'))[0], (await versionsOf('whichever')).length, 'without a gap')
+})
+
+t.test('a profile that does not exist is no version to change', async (t) => {
+  t.same(await putAtOnce('nowhere', 3, { 'if-match': '*' }), [412, 412, 412])
+  t.equal((await service.request('GET', '/v1/profiles/nowhere')).status, 404)
+})
