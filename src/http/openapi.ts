@@ -5,6 +5,7 @@ import type { FastifyContextConfig, RouteOptions } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 
 import { type ProblemCode, problems } from '../errors.ts'
+import { encodeCsv, type Row } from './api/page.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { problemType } from './problem.ts'
@@ -42,7 +43,6 @@ export const describeRoutes = (app: App): void => {
       ],
       components: {
         securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' } },
-        schemas: { Problem: ProblemView as object },
       },
     },
     transform: ({ schema, url, route }) => ({ schema: describe(schema as DescribedSchema | undefined, route), url }),
@@ -102,26 +102,45 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
 
 const answersOf = ({ response = {}, produces = [] }: DescribedSchema, { offers = [] }: FastifyContextConfig): object =>
   Object.fromEntries(
-    Object.entries(response).map(([status, shape]) => {
-      const description = shape.description ?? 'Done'
+    Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
       const others = (status === '200' && offers.length > 0 && response['201'] ? [] : offers).filter(
         (type) => type !== 'application/json',
       )
       const isText = 'type' in shape && shape.type === 'string'
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
-      const content = [own, ...others.filter((type) => type !== own)].map((type) => [
-        type,
-        {
-          schema:
-            type === 'application/json'
-              ? shape
-              : { type: 'string', ...(type === 'application/pkix-cert' && { format: 'binary' }) },
-        },
-      ])
+      const content = [own, ...others.filter((type) => type !== own)].map((type) => [type, mediaOf(type, shape)])
       return [status, { description, content: Object.fromEntries(content) }]
     }),
   )
+
+const mediaOf = (type: string, shape: TSchema): object => {
+  const example = exampleOf(shape)
+  const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
+  if (type === 'application/json') return { schema, example }
+  if (type === 'application/pkix-cert') return { schema: { type: 'string', format: 'binary' } }
+  return { schema: { type: 'string' }, example: textExamples[type]?.(example as never) ?? example }
+}
+
+/** What a shape says itself, or what it is made of. */
+const exampleOf = (shape: TSchema): unknown => {
+  const { examples, properties, items } = shape as {
+    readonly examples?: readonly unknown[]
+    readonly properties?: Readonly<Record<string, TSchema>>
+    readonly items?: TSchema
+  }
+  if (examples) return examples[0]
+  if (items) return [exampleOf(items)]
+  return properties && Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, exampleOf(member)]))
+}
+
+/** The same example in other words. */
+const textExamples: Readonly<Record<string, (example: never) => string>> = {
+  'application/pem-certificate-chain': ({ certificate, chain }: { certificate: string; chain: string[] }) =>
+    [certificate, ...chain].join(''),
+  'application/x-ndjson': ({ items }: { items: Row[] }) => items.map((row) => `${JSON.stringify(row)}\n`).join(''),
+  'text/csv': ({ items }: { items: Row[] }) => encodeCsv(items),
+}
 
 /** One answer for each status, with the codes that this route can give there. */
 const problemsOf = (schema: DescribedSchema, route: RouteOptions): object => {
@@ -166,7 +185,7 @@ const problemAnswer = (status: number, codes: readonly ProblemCode[]): object =>
       [problemType]: {
         schema: {
           allOf: [
-            { $ref: '#/components/schemas/Problem' },
+            ProblemView,
             {
               type: 'object',
               properties: { code: { type: 'string', enum: codes }, status: { type: 'integer', enum: [status] } },
@@ -177,7 +196,7 @@ const problemAnswer = (status: number, codes: readonly ProblemCode[]): object =>
               type: `/problems/${first}`,
               title: problems[first].title,
               status,
-              detail: problems[first].title,
+              detail: `${problems[first].title}.`,
               code: first,
               retryable: problems[first].retryable,
               next: problems[first].next,
@@ -190,9 +209,9 @@ const problemAnswer = (status: number, codes: readonly ProblemCode[]): object =>
   }
 }
 
-/** Paths in order, and each answer that several calls give in the same words written once. */
+/** Paths in order; each shape that has a name, and each answer that several calls give in the same words, written once. */
 const condensed = <T extends object>(document: T): T => {
-  const { paths = {}, components = {} } = document as Description
+  const { paths = {}, components = {} } = hoisted(document as Description)
   const uses = new Map<string, number>()
   const answers = Object.values(paths).flatMap((path) => Object.values(path).map(({ responses }) => responses))
   for (const answer of answers.flatMap(Object.values)) uses.set(nameOf(answer), (uses.get(nameOf(answer)) ?? 0) + 1)
@@ -201,14 +220,41 @@ const condensed = <T extends object>(document: T): T => {
     for (const [status, response] of Object.entries(answer)) {
       const name = nameOf(response)
       if (name === '' || (uses.get(name) ?? 0) < 2) continue
+      assertSame(name, responses[name] ?? response, response)
       responses[name] = response
       answer[status] = { $ref: `#/components/responses/${name}` }
     }
   }
-  const sorted = <V>(record: Record<string, V>) =>
-    Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)))
   return { ...document, components: { ...components, responses: sorted(responses) }, paths: sorted(paths) }
 }
+
+/** Shapes with a title become components of that name; their examples stand with the answers. */
+const hoisted = ({ paths, components }: Description): Description => {
+  const schemas: Record<string, object> = {}
+  const walk = (node: unknown): unknown => {
+    if (Array.isArray(node)) return node.map(walk)
+    if (typeof node !== 'object' || node === null) return node
+    const members = Object.entries(node).map(([key, value]) => [key, isExample(key, value) ? value : walk(value)])
+    const { title, examples: _, ...schema } = Object.fromEntries(members)
+    if (typeof title !== 'string') return Object.fromEntries(members)
+    assertSame(title, schemas[title] ?? schema, schema)
+    schemas[title] = schema
+    return { $ref: `#/components/schemas/${title}` }
+  }
+  const walked = walk(paths) as NonNullable<Description['paths']>
+  return { paths: walked, components: { ...components, schemas: sorted(schemas) } }
+}
+
+/** Data, which may have a title of its own; but a member of that name has a shape. */
+const isExample = (key: string, value: unknown): boolean =>
+  key === 'example' || (key === 'examples' && Array.isArray(value))
+
+const assertSame = (name: string, one: object, other: object): void => {
+  if (JSON.stringify(one) !== JSON.stringify(other)) throw new Error(`Two parts of the description are called ${name}.`)
+}
+
+const sorted = <V>(record: Readonly<Record<string, V>>): Record<string, V> =>
+  Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)))
 
 interface Answer {
   readonly $ref?: string
@@ -220,13 +266,28 @@ interface Description {
   readonly paths?: Record<string, Record<string, { readonly responses: Record<string, Answer> }>>
 }
 
-/** A problem answer is named by its codes; any other has no name. */
+/** A problem answer is named by its code, or by what its codes have in common; any other has no name. */
 const nameOf = ({ content }: Answer): string => {
   const narrowed = content?.[problemType]?.schema?.allOf?.[1] as
     | { properties: { code: { enum: readonly string[] } } }
     | undefined
-  return narrowed?.properties.code.enum.join('-or-') ?? ''
+  const [first, ...more] = narrowed?.properties.code.enum ?? []
+  if (first === undefined) return ''
+  if (more.length === 0) return first.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
+  return groups.find(([code]) => code === first || more.includes(code))?.[1] ?? [first, ...more].join('-or-')
 }
+
+/** Answers of several codes, by the first of these that they have. */
+const groups: readonly (readonly [ProblemCode, string])[] = [
+  ['csr.pem', 'RequestUnreadable'],
+  ['san.forbidden', 'Refusal'],
+  ['hsm.unavailable', 'IssuanceUnavailable'],
+  ['policy.lint', 'IssuanceFailed'],
+  ['auth.missing', 'Unauthenticated'],
+  ['request.cursor', 'SearchMalformed'],
+  ['db.unavailable', 'Unavailable'],
+  ['overload.deadline', 'Overload'],
+]
 
 const rawBodies: Readonly<Record<string, string>> = {
   'application/pkcs10': 'a PKCS#10 request in DER (RFC 5967), or strict base64 of it; `profile` goes into the query',

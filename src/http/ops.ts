@@ -4,7 +4,8 @@ import { Type } from 'typebox'
 
 import { hasRole } from '../ca/access.ts'
 import { Problem, problems } from '../errors.ts'
-import { closed } from './api/schemas.ts'
+import * as examples from './api/examples.ts'
+import { closed, named } from './api/schemas.ts'
 import type { App } from './app.ts'
 import type { HttpDeps } from './deps.ts'
 import { describeProblem } from './problem.ts'
@@ -18,7 +19,7 @@ const Readiness = Type.Object(
       }),
     ),
   },
-  closed,
+  named('Readiness'),
 )
 
 const ProblemKindView = Type.Object(
@@ -30,7 +31,7 @@ const ProblemKindView = Type.Object(
     retryable: Type.Boolean(),
     next: Type.String(),
   },
-  closed,
+  named('ProblemKind', examples.problemKind),
 )
 
 export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
@@ -42,7 +43,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
         operationId: 'live',
         summary: 'Does the event loop turn?',
         tags: ['operations'],
-        response: { 200: Type.Object({ live: Type.Literal(true) }, closed) },
+        response: { 200: Type.Object({ live: Type.Literal(true) }, { ...closed, examples: [{ live: true }] }) },
       },
     },
     async () => ({ live: true as const }),
@@ -57,8 +58,8 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
         summary: 'Can this instance issue?',
         tags: ['operations'],
         response: {
-          200: { ...Readiness, description: 'It can' },
-          503: { ...Readiness, description: 'It cannot, for now' },
+          200: { ...Readiness, description: 'It can', examples: [examples.readiness] },
+          503: { ...Readiness, description: 'It cannot, for now', examples: [examples.unreadiness] },
         },
       },
     },
@@ -83,7 +84,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
         description: 'Give the scraper a token of a principal with the operator role.',
         tags: ['operations'],
         produces: ['text/plain'],
-        response: { 200: Type.String() },
+        response: { 200: Type.String({ examples: [examples.metrics] }) },
       },
     },
     async (_request, reply) =>

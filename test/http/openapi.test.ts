@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 
 import t from 'tap'
+import { Errors } from 'typebox/schema'
 
 import { problems } from '../../src/errors.ts'
 import { openapiText } from '../../tools/openapi.ts'
@@ -8,7 +9,11 @@ import { openStandIn } from './stand-in.ts'
 
 interface Described {
   readonly paths: Record<string, Record<string, Operation>>
-  readonly components: { readonly responses: Record<string, Response> }
+  readonly components: {
+    readonly responses: Record<string, Response>
+    readonly schemas: Record<string, object>
+    readonly securitySchemes: object
+  }
 }
 
 interface Operation {
@@ -24,7 +29,10 @@ interface Response {
   readonly description: string
   readonly content?: Record<
     string,
-    { readonly schema: { readonly allOf?: readonly { properties?: { code: { enum: string[] } } }[] } }
+    {
+      readonly schema: { readonly allOf?: readonly { properties?: { code: { enum: string[] } } }[] }
+      readonly example?: unknown
+    }
   >
 }
 
@@ -71,6 +79,50 @@ t.test('every call says what it does, what it takes, and every answer it can giv
     unreachable.sort(),
     'every code belongs to a call',
   )
+})
+
+t.test(
+  'every answer of success has an example, in every representation, of the shape that it is an example of',
+  async (t) => {
+    const { app } = await openStandIn()
+    t.teardown(() => app.close())
+    const { paths, components } = app.swagger() as unknown as Described
+    const inlined = (node: unknown): unknown => {
+      if (Array.isArray(node)) return node.map(inlined)
+      if (typeof node !== 'object' || node === null) return node
+      if ('$ref' in node) return inlined(components.schemas[String(node.$ref).split('/').at(-1) ?? ''])
+      return Object.fromEntries(Object.entries(node).map(([key, value]) => [key, inlined(value)]))
+    }
+    for (const [path, operations] of Object.entries(paths)) {
+      for (const [method, { responses }] of Object.entries(operations)) {
+        const answers = Object.entries(responses).filter(([status]) => status.startsWith('2') && status !== '204')
+        for (const [status, { content = {} }] of answers) {
+          t.ok(Object.keys(content).length > 0)
+          for (const [type, { schema, example }] of Object.entries(content)) {
+            const what = `${method.toUpperCase()} ${path} ${status} ${type}`
+            // Octets can't be shown.
+            if (type === 'application/pkix-cert') continue
+            t.ok(example !== undefined, what)
+            const [fits, faults] = Errors(inlined(schema) as never, example)
+            t.same(fits ? [] : faults, [], what)
+          }
+        }
+      }
+    }
+    t.notOk(
+      Errors(inlined({ $ref: '#/components/schemas/Grant' }) as never, { id: 'none' })[0],
+      'and what does not fit is found',
+    )
+  },
+)
+
+t.test('what several calls share has a short name', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const { components } = app.swagger() as unknown as Described
+  const names = [components.schemas, components.responses].flatMap(Object.keys)
+  for (const name of names) t.match(name, /^[A-Z][A-Za-z]{2,19}$/)
+  t.ok(names.includes('Grant') && names.includes('Refusal'))
 })
 
 t.test('the pages to read it with load everything from here', async (t) => {

@@ -9,7 +9,8 @@ import { parseNameRules } from '../../policy/names.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
-import { closed, Label, PrincipalName, Role, Time, Uuid } from './schemas.ts'
+import * as examples from './examples.ts'
+import { closed, Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
 import { parseTime, timeOrNull } from './views.ts'
 
 const mayRead = ['auditor', 'admin'] as const
@@ -24,7 +25,7 @@ const PrincipalView = Type.Object(
     createdBy: Type.String(),
     disabledAt: { ...NullableTime, description: 'since when it is closed, for good' },
   },
-  closed,
+  named('Principal', examples.principal),
 )
 
 const Rules = Type.Object(
@@ -32,11 +33,11 @@ const Rules = Type.Object(
     allow: Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 1000 }),
     deny: Type.Optional(Type.Array(Type.String({ maxLength: 2048 }), { maxItems: 1000 })),
   },
-  closed,
+  named('NameRule'),
 )
 const NameRulesShape = Type.Object(
   { dns: Type.Optional(Rules), ip: Type.Optional(Rules), uri: Type.Optional(Rules), email: Type.Optional(Rules) },
-  { ...closed, description: 'narrower rules, applied beside those of the profile' },
+  { ...named('NameRules'), description: 'narrower rules, applied beside those of the profile' },
 )
 
 const GrantView = Type.Object(
@@ -49,7 +50,7 @@ const GrantView = Type.Object(
     createdAt: Time,
     createdBy: Type.String(),
   },
-  closed,
+  named('Grant', examples.grant),
 )
 
 const NewGrantBody = Type.Object(
@@ -66,7 +67,7 @@ const NewGrantBody = Type.Object(
     ),
     names: Type.Optional(NameRulesShape),
   },
-  closed,
+  named('NewGrant'),
 )
 
 const tokenFields = {
@@ -79,10 +80,10 @@ const tokenFields = {
   revokedAt: NullableTime,
   lastUsedAt: { ...NullableTime, description: 'to the minute' },
 }
-const TokenView = Type.Object(tokenFields, closed)
+const TokenView = Type.Object(tokenFields, named('Token', examples.token))
 const NewTokenView = Type.Object(
   { ...tokenFields, secret: Type.String({ description: 'shown this once, and kept nowhere' }) },
-  closed,
+  named('TokenWithSecret', examples.newToken),
 )
 const NewTokenBody = Type.Object(
   {
@@ -98,7 +99,7 @@ const NewTokenBody = Type.Object(
       description: 'in the future, at most ten years ahead (RFC 3339); none: never',
     }),
   },
-  closed,
+  named('NewToken'),
 )
 
 const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)

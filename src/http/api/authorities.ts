@@ -8,7 +8,8 @@ import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
-import { closed, Label, Pem } from './schemas.ts'
+import * as examples from './examples.ts'
+import { closed, Label, named, Pem } from './schemas.ts'
 
 const State = Type.Enum(['staged', 'active', 'retiring', 'crl-only', 'retired'])
 
@@ -20,12 +21,12 @@ const IssuerView = Type.Object(
     certificate: Pem,
     chain: Type.Array(Pem, { description: 'above the issuer, the root last' }),
   },
-  closed,
+  named('Issuer', examples.issuer),
 )
 
 const AuthorityView = Type.Object(
   { name: Label, issuers: Type.Array(Type.Object({ name: Label, state: State }, closed)) },
-  closed,
+  named('Authority', examples.authority),
 )
 
 const ByName = Type.Object({ name: Label }, closed)
@@ -84,7 +85,9 @@ export const authorityRoutes = (app: App, { records }: HttpDeps): void => {
           },
           closed,
         ),
-        response: { 200: Type.String({ description: 'PEM CERTIFICATE blocks, one after another' }) },
+        response: {
+          200: Type.String({ description: 'PEM CERTIFICATE blocks, one after another', examples: [examples.bundle] }),
+        },
       },
     },
     async (request, reply) => {

@@ -14,7 +14,8 @@ import type { HttpDeps } from '../deps.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal } from './certificates.ts'
-import { Ask, closed, IssuedCertificate, isLabel, ProblemView } from './schemas.ts'
+import * as examples from './examples.ts'
+import { Ask, closed, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
 
 const BatchAsk = Type.Object(
@@ -24,16 +25,19 @@ const BatchAsk = Type.Object(
       Type.String({ maxLength: 128, description: 'as the Idempotency-Key of a single request' }),
     ),
   },
-  closed,
+  named('BatchRequest'),
 )
 
 /** The items are judged one by one, so that a malformed one fails only itself; here they are anything. */
 const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1, maxItems: 1_000 }) }, closed)
 
-const BatchOutcome = Type.Union([
-  Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
-  Type.Object({ status: Type.Integer({ minimum: 400, maximum: 599 }), problem: ProblemView }, closed),
-])
+const BatchOutcome = Type.Union(
+  [
+    Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
+    Type.Object({ status: Type.Integer({ minimum: 400, maximum: 599 }), problem: ProblemView }, closed),
+  ],
+  { title: 'BatchOutcome' },
+)
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
   let stopping = false
@@ -59,7 +63,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
           'An outcome for each item, in order; one that fails fails only itself. Give each item its own `idempotencyKey`; the header is refused. When the service stops or time is up, the items that are left are answered with a retryable problem.',
         tags: ['certificates'],
         body: BatchBody,
-        response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, closed) },
+        response: { 200: Type.Object({ items: Type.Array(BatchOutcome) }, { ...closed, examples: [examples.batch] }) },
       },
     },
     async (request, reply) => {

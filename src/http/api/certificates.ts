@@ -15,6 +15,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { type AskBody, readAsk } from './ask.ts'
+import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
   Ask,
@@ -23,10 +24,12 @@ import {
   Duration,
   IssuedCertificate,
   Label,
+  named,
   PageQuery,
   Pem,
   PrincipalName,
   ProfileReference,
+  pageOfRows,
   Serial,
   SerialText,
   Sha256,
@@ -130,7 +133,7 @@ const FoundCertificate = Type.Object(
     serial: Serial,
     status: Status,
     subject: Type.String(),
-    names: Type.Array(Type.Object({ kind: Type.String(), value: Type.String() }, closed)),
+    names: Type.Array(Type.Object({ kind: Type.String(), value: Type.String() }, named('Name'))),
     profile: ProfileReference,
     principal: PrincipalName,
     issuer: Label,
@@ -140,12 +143,12 @@ const FoundCertificate = Type.Object(
     issuedAt: Time,
     index: Type.Integer(),
   },
-  closed,
+  named('FoundCertificate', examples.found),
 )
 
 const StoredCertificate = Type.Object(
   { ...FoundCertificate.properties, certificate: Pem, chain: Type.Array(Pem) },
-  closed,
+  named('Certificate', examples.certificate),
 )
 
 export const certificateRoutes = (app: App, deps: HttpDeps): void => {
@@ -213,9 +216,7 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
           'Newest first. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed.',
         tags: ['certificates'],
         querystring: SearchQuery,
-        response: {
-          200: Type.Object({ items: Type.Array(FoundCertificate), next: Type.Optional(Type.String()) }, closed),
-        },
+        response: { 200: pageOfRows(FoundCertificate) },
       },
     },
     async (request, reply) => {

@@ -8,7 +8,8 @@ import { ProfileDocumentSchema } from '../../policy/document.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
-import { closed, Label, PrincipalName, Sha256, Time } from './schemas.ts'
+import * as examples from './examples.ts'
+import { closed, Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
 
 const mayRead = ['approver', 'operator', 'auditor', 'admin'] as const
 
@@ -22,7 +23,7 @@ const ProfileVersion = Type.Object(
     createdAt: Time,
     createdBy: PrincipalName,
   },
-  closed,
+  named('Profile', examples.profileVersion),
 )
 
 const ProfileList = Type.Object({ items: Type.Array(ProfileVersion) }, closed)
@@ -76,7 +77,7 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
           'precondition.failed',
           'precondition.required',
         ],
-        document: ProfileDocumentSchema,
+        document: { ...ProfileDocumentSchema, title: 'ProfileDocument' },
         headers: {
           'If-Match': 'The ETag of the version that the change was made from, or * for whichever is there.',
           'If-None-Match': '* to create a profile that does not exist.',
@@ -93,7 +94,11 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
         body: Type.Unknown(),
         response: {
           200: { ...ProfileVersion, description: 'Applied, or unchanged' },
-          201: { ...ProfileVersion, description: 'The first version' },
+          201: {
+            ...ProfileVersion,
+            description: 'The first version',
+            examples: [{ ...examples.profileVersion, version: 1 }],
+          },
         },
       },
     },

@@ -6,8 +6,21 @@ import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import { sentenceOf } from '../problem.ts'
+import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
-import { closed, Label, PageQuery, PrincipalName, SerialText, Sha256, Time, Uuid, Violation } from './schemas.ts'
+import {
+  closed,
+  Label,
+  named,
+  PageQuery,
+  PrincipalName,
+  pageOfRows,
+  SerialText,
+  Sha256,
+  Time,
+  Uuid,
+  Violation,
+} from './schemas.ts'
 import { parseSerial, parseTime } from './views.ts'
 
 const Code = Type.String({ pattern: '^[a-z]+[.][a-z0-9_]+$', maxLength: 64, examples: ['san.forbidden'] })
@@ -23,7 +36,7 @@ const RefusalView = Type.Object(
     digest: { ...Sha256, description: 'SHA-256 of what was sent' },
     violations: Type.Array(Violation),
   },
-  closed,
+  named('Refusal', examples.refusal),
 )
 
 const EventView = Type.Object(
@@ -32,7 +45,7 @@ const EventView = Type.Object(
     leafHash: Sha256,
     entry: Type.String({ description: 'the exact octets of the entry: JSON by RFC 8785' }),
   },
-  closed,
+  named('Event', examples.event),
 )
 
 export const recordRoutes = (app: App, { records }: HttpDeps): void => {
@@ -59,7 +72,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
           },
           closed,
         ),
-        response: { 200: Type.Object({ items: Type.Array(RefusalView), next: Type.Optional(Type.String()) }, closed) },
+        response: { 200: pageOfRows(RefusalView) },
       },
     },
     async (request, reply) => {
@@ -95,7 +108,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
           },
           closed,
         ),
-        response: { 200: Type.Object({ items: Type.Array(EventView), next: Type.Optional(Type.String()) }, closed) },
+        response: { 200: pageOfRows(EventView) },
       },
     },
     async (request, reply) => {

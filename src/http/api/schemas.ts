@@ -1,10 +1,18 @@
 /** Shapes that several calls share. Every string and array is bounded; unknown fields are errors. */
-import { Type } from 'typebox'
+import { type TSchema, Type } from 'typebox'
 
 import { roles } from '../../ca/access.ts'
 import { keyUsages } from '../../x509/extensions.ts'
+import * as examples from './examples.ts'
 
 export const closed = { additionalProperties: false } as const
+
+/** A shape that the description gives a name, under which it stands once, and an answer's example. */
+export const named = (title: string, example?: object) => ({
+  ...closed,
+  title,
+  ...(example !== undefined && { examples: [example] }),
+})
 
 const labelForm = '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'
 export const isLabel = (value: unknown): value is string =>
@@ -71,7 +79,10 @@ export const AskedNames = Type.Object(
     uri: Type.Optional(NameTexts),
     email: Type.Optional(NameTexts),
   },
-  { ...closed, description: 'replaces the names in the request as a whole; the same rules judge them' },
+  {
+    ...named('RequestedNames'),
+    description: 'replaces the names in the request as a whole; the same rules judge them',
+  },
 )
 
 /** One request to issue. */
@@ -84,22 +95,13 @@ export const Ask = Type.Object(
     keyUsage: Type.Optional(Type.Array(Usage, { maxItems: 9, uniqueItems: true })),
     extendedKeyUsage: Type.Optional(Type.Array(ExtendedUsage, { maxItems: 20, uniqueItems: true })),
   },
-  {
-    ...closed,
-    examples: [
-      {
-        csr: '-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n',
-        profile: 'server',
-        validity: '24h',
-      },
-    ],
-  },
+  named('Request', examples.request),
 )
 
-export const Note = Type.Object({ field: Type.String(), reason: Type.String() }, closed)
+export const Note = Type.Object({ field: Type.String(), reason: Type.String() }, named('Note'))
 export const Violation = Type.Object(
   { check: Type.String(), field: Type.String(), value: Type.String(), reason: Type.String() },
-  closed,
+  named('Violation'),
 )
 export const Check = Type.Object(
   {
@@ -109,7 +111,7 @@ export const Check = Type.Object(
     value: Type.String(),
     reason: Type.String(),
   },
-  closed,
+  named('Check'),
 )
 /** RFC 9457, with members of our own; some problems have more. */
 export const ProblemView = Type.Object(
@@ -128,13 +130,16 @@ export const ProblemView = Type.Object(
     next: Type.String({ description: 'what to do' }),
     requestId: Type.String({ description: 'what to tell the operator' }),
   },
-  { additionalProperties: true },
+  { title: 'Problem', additionalProperties: true },
 )
 
-export const ProfileReference = Type.Object({ name: Label, version: Type.Integer({ minimum: 1 }) }, closed)
+export const ProfileReference = Type.Object(
+  { name: Label, version: Type.Integer({ minimum: 1 }) },
+  named('ProfileReference'),
+)
 export const Pem = Type.String({
   description: 'one PEM CERTIFICATE block',
-  examples: ['-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n'],
+  examples: [examples.pem],
 })
 
 export const IssuedCertificate = Type.Object(
@@ -151,7 +156,7 @@ export const IssuedCertificate = Type.Object(
     notes: Type.Array(Note, { description: 'what was dropped or shortened' }),
     replayed: Type.Boolean({ description: 'true where an earlier call under this Idempotency-Key got it first' }),
   },
-  closed,
+  named('IssuedCertificate', examples.issued),
 )
 
 export const Decision = Type.Object(
@@ -164,7 +169,7 @@ export const Decision = Type.Object(
       Type.String({ description: 'the TBSCertificate that would be signed, DER in base64; never signed' }),
     ),
   },
-  closed,
+  named('Decision', examples.decision),
 )
 
 export const PageQuery = {
@@ -175,3 +180,6 @@ export const PageQuery = {
     Type.String({ pattern: '^[A-Za-z0-9_=.-]+$', maxLength: 1024, description: '`next` of the page before' }),
   ),
 }
+
+export const pageOfRows = <Row extends TSchema>(row: Row) =>
+  Type.Object({ items: Type.Array(row), next: Type.Optional(Type.String({ examples: [examples.cursor] })) }, closed)

@@ -1,0 +1,182 @@
+/**
+ * One story, told through the answers of the description: the principal `ci/deploy` is let in, and gets a certificate
+ * for web.example.com. Held to the shapes of the answers by test/http/openapi.test.ts.
+ */
+
+const serial = '4f0c2e9a7b6d1583a2c4e6f8091b3d57'
+const sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
+const leafHash = '2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae'
+const digest = 'fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9'
+const at = '2026-11-25T08:00:00.000Z'
+const profile = { name: 'server', version: 3 }
+
+export const pem = '-----BEGIN CERTIFICATE-----\nMIIBtzCCAV2gAwIBAgIQTwwumntt…\n-----END CERTIFICATE-----\n'
+const issuerPem = '-----BEGIN CERTIFICATE-----\nMIIBzDCCAXKgAwIBAgIQRb1cKQ9f…\n-----END CERTIFICATE-----\n'
+const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-----END CERTIFICATE-----\n'
+
+export const cursor = 'eyJ0IjoiNmI4NmIyNzMifQ.MTA0MA'
+
+export const request = {
+  csr: '-----BEGIN CERTIFICATE REQUEST-----\nMIHyMIGZAgEAMAAwWTATBgcqhkjO…\n-----END CERTIFICATE REQUEST-----\n',
+  profile: 'server',
+  validity: '24h',
+}
+
+const validity = { notBefore: '2026-11-25T07:55:00.000Z', notAfter: '2026-11-26T07:54:59.000Z' }
+
+export const issued = {
+  serial,
+  certificate: pem,
+  chain: [issuerPem],
+  profile,
+  issuer: 'default',
+  ...validity,
+  index: 1041,
+  leafHash,
+  notes: [{ field: '/keyUsage', reason: 'is nothing that ec-p256 keys serve, and is dropped' }],
+  replayed: false,
+}
+
+const violation = {
+  check: 'names.dns.allow',
+  field: '/names/0',
+  value: 'web.example.org',
+  reason: 'matches no pattern of the profile',
+}
+
+export const decision = {
+  allowed: false,
+  checks: [
+    { ...violation, outcome: 'failed' },
+    { check: 'key.type', outcome: 'passed', field: '/key', value: 'ec-p256', reason: 'is listed by the profile' },
+  ],
+  violations: [violation],
+  notes: [],
+}
+
+export const found = {
+  serial,
+  status: 'valid',
+  subject: 'CN=web.example.com',
+  names: [{ kind: 'dns', value: 'web.example.com' }],
+  profile,
+  principal: 'ci/deploy',
+  issuer: 'default',
+  keySha256: sha256,
+  ...validity,
+  issuedAt: at,
+  index: 1041,
+}
+
+export const certificate = { ...found, certificate: pem, chain: [issuerPem] }
+
+const refused = {
+  type: '/problems/san.forbidden',
+  title: 'Name not allowed',
+  status: 422,
+  detail: 'The check names.dns.allow failed for "web.example.org" at /names/0: matches no pattern of the profile.',
+  code: 'san.forbidden',
+  retryable: false,
+  violations: [violation],
+  next: 'Ask for names that the profile and your grant allow.',
+  requestId: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
+}
+
+export const batch = {
+  items: [
+    { status: 201, certificate: issued },
+    { status: 422, problem: refused },
+  ],
+}
+
+export const profileVersion = {
+  ...profile,
+  sha256,
+  authority: 'default',
+  document: {
+    name: 'server',
+    authority: 'default',
+    validity: { default: '24h', max: '30d', over: 'shorten', backdate: '5m' },
+    keys: [{ ec: ['P-256', 'P-384'] }],
+    subject: { commonName: { from: 'csr', match: '*', required: false }, others: 'refuse' },
+    names: { dns: { allow: ['**.example.com'] } },
+    keyUsage: ['digitalSignature'],
+    extendedKeyUsage: ['serverAuth'],
+    revocation: ['crl', 'ocsp'],
+  },
+  createdAt: '2026-11-24T16:30:00.000Z',
+  createdBy: 'admin',
+}
+
+const made = { createdAt: '2026-11-25T07:30:00.000Z', createdBy: 'admin' }
+
+export const principal = { name: 'ci/deploy', ...made, disabledAt: null }
+
+export const grant = {
+  id: '0193f2a1-04c8-7d12-8a3e-5b6c7d8e9f01',
+  principal: 'ci/deploy',
+  role: 'requester',
+  profiles: ['server'],
+  names: { dns: { allow: ['web.example.com'] } },
+  ...made,
+}
+
+export const token = {
+  id: '0193f2a1-3be0-7f45-9c21-0d1e2f3a4b5c',
+  principal: 'ci/deploy',
+  label: 'deploy pipeline',
+  ...made,
+  expiresAt: '2027-11-25T00:00:00.000Z',
+  revokedAt: null,
+  lastUsedAt: '2026-11-25T08:00:00.000Z',
+}
+
+export const newToken = { ...token, lastUsedAt: null, secret: 'chy_…' }
+
+export const refusal = {
+  id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
+  at: '2026-11-25T07:59:12.408Z',
+  principal: 'ci/deploy',
+  profile: 'server',
+  code: 'san.forbidden',
+  detail: refused.detail,
+  digest,
+  violations: [violation],
+}
+
+export const event = {
+  index: 1038,
+  leafHash,
+  entry: '{"by":"admin","principal":"ci/deploy","time":"2026-11-25T07:30:00.000Z","type":"principal.created","v":1}',
+}
+
+export const authority = { name: 'default', issuers: [{ name: 'default', state: 'active' }] }
+
+export const issuer = {
+  name: 'default',
+  authority: 'default',
+  state: 'active',
+  certificate: issuerPem,
+  chain: [rootPem],
+}
+
+export const bundle = issuerPem
+
+export const readiness = { ready: true, checks: [{ name: 'database', ok: true, reason: 'takes records' }] }
+export const unreadiness = { ready: false, checks: [{ name: 'key', ok: false, reason: 'default: hsm.unavailable' }] }
+
+export const metrics = [
+  '# HELP chancery_issuances_total Requests to issue, by how they ended.',
+  '# TYPE chancery_issuances_total counter',
+  'chancery_issuances_total{profile="server",outcome="issued"} 1041',
+  '',
+].join('\n')
+
+export const problemKind = {
+  type: '/problems/san.forbidden',
+  code: 'san.forbidden',
+  status: 422,
+  title: 'Name not allowed',
+  retryable: false,
+  next: 'Ask for names that the profile and your grant allow.',
+}
