@@ -131,6 +131,23 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
   /** Until when a token is known to be nobody's. Apart, so that a flood of made-up tokens throws no caller out. */
   const strangers = new Map<string, number>()
   const used = new Map<string, number>()
+  /** Under way: who comes meanwhile waits for the same answer, so that a token's end of memory is one statement. */
+  const looks = new Map<string, Promise<Remembered | undefined>>()
+
+  const lookOnce = (id: string, digest: Buffer): Promise<Remembered | undefined> => {
+    const looking: Promise<Remembered | undefined> = look(digest)
+      .then((found) => {
+        // What was to be forgotten meanwhile is not remembered.
+        if (looks.get(id) !== looking) return found
+        known.delete(id)
+        if (found) put(known, maxKnownTokens, [id, found])
+        else put(strangers, maxStrangers, [id, performance.now() + rememberMs])
+        return found
+      })
+      .finally(() => looks.get(id) === looking && looks.delete(id))
+    looks.set(id, looking)
+    return looking
+  }
 
   const look = async (digest: Buffer): Promise<Remembered | undefined> => {
     const {
@@ -159,6 +176,7 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
     forget: (): void => {
       known.clear()
       strangers.clear()
+      looks.clear()
     },
     authenticate: async (secret: string): Promise<Caller> => {
       if (secret.length !== secretLength) throw unknownToken()
@@ -167,13 +185,8 @@ const openCallers = ({ db, log, clock }: AccessDeps) => {
       const remembered = known.get(id)
       if (remembered && remembered.until > performance.now()) return remembered.caller
       if ((strangers.get(id) ?? 0) > performance.now() || !isSecret(secret)) throw unknownToken()
-      const found = await look(digest)
-      if (!found) {
-        known.delete(id)
-        put(strangers, maxStrangers, [id, performance.now() + rememberMs])
-        throw unknownToken()
-      }
-      put(known, maxKnownTokens, [id, found])
+      const found = await (looks.get(id) ?? lookOnce(id, digest))
+      if (!found) throw unknownToken()
       return found.caller
     },
   }

@@ -258,6 +258,10 @@ t.test('a flood of made-up tokens throws no caller out of memory', async (t) => 
   const looked = asked
   await watched.authenticate(token.secret)
   t.equal(asked, looked, 'the caller was known all along')
+  const { token: fresh } = await employ('crowd', 'auditor')
+  await Promise.all(Array.from({ length: 50 }, () => watched.authenticate(fresh.secret)))
+  t.equal(asked, looked + 1, 'who come at once are looked up once')
+  asked = looked
   const stranger = newSecret(randomBytes)
   for (let i = 0; i < 3; i++) await t.rejects(watched.authenticate(stranger), invalid)
   t.equal(asked, looked + 1, 'a stranger is looked up once')
