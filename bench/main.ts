@@ -99,6 +99,7 @@ const takeTurns = async (targets: readonly Target[], { options, place, generator
       }))
     for (let round = 0; round < rounds; round += 1) {
       for (const { target, row } of these) {
+        // The compiler of Node is done with us after some 30,000 certificates.
         const warmUpSeconds = round === 0 ? 15 : 1
         const measured = await measureInPeace(target, { place, generator, clients, seconds, warmUpSeconds })
         row.rounds.push(measured)

@@ -40,7 +40,7 @@ export const parseOptions = (argv: readonly string[]): Options => {
 export const usage = `npm run bench -- [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
-  --clients N,N,…     connections at once, a row each (32)
+  --clients N,N,…     connections at once, a row each (32,128)
   --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start;
                       and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance
   --certificates N    also searches by name among N certificates in a scratch database
@@ -58,7 +58,7 @@ const whole = (name: string, text: string): number => {
 const options = {
   rounds: { type: 'string', default: '5' },
   seconds: { type: 'string', default: '8' },
-  clients: { type: 'string', default: '32' },
+  clients: { type: 'string', default: '32,128' },
   only: { type: 'string' },
   certificates: { type: 'string', default: '0' },
   generator: { type: 'string' },

@@ -111,6 +111,8 @@ const environmentOf = ({
   publicPort: number
   database: DatabaseUrls
 }): Record<string, string> => ({
+  // As in tools/setup.mjs, which starts us as well.
+  NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
   CHANCERY_DATA: data,
   CHANCERY_LISTEN: `127.0.0.1:${port}`,
   CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
