@@ -107,6 +107,7 @@ export const problems = {
   'authority.not_found': { status: 404, title: 'No such authority', retryable: false, next: 'Check the name; GET /v1/authorities lists the authorities.' },
   'issuer.not_found': { status: 404, title: 'No such issuer', retryable: false, next: 'Check the name; GET /v1/issuers lists the issuers.' },
   'state.exists': { status: 409, title: 'It exists already', retryable: false, next: 'Choose another name, or use what is there.' },
+  'state.reserved': { status: 409, title: 'Reserved for the service itself', retryable: false, next: 'Leave it to the service, and use another name for what is yours.' },
   'precondition.failed': { status: 412, title: 'Changed in the meantime', retryable: false, next: 'Fetch it again, redo the change, and send its new ETag in If-Match.' },
   'precondition.required': { status: 428, title: 'Precondition required', retryable: false, next: 'Send If-Match with the ETag of what you change, or If-None-Match: * to create.' },
   'idempotency.key': bad('Malformed Idempotency-Key', 'Use 1 to 128 visible ASCII characters.'),

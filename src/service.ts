@@ -12,6 +12,7 @@ import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
 import { type Issuers, issuersOf, openIssuer } from './ca/issuer.ts'
 import type { Meter } from './ca/meter.ts'
+import { own } from './ca/own.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import { canonicalJson } from './canonical.ts'
@@ -284,7 +285,6 @@ export const codec: EntryCodec = {
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const
 
-export const own = { principal: 'chancery', profile: 'chancery-api', authority: 'default' } as const
 const selectReadOnly = {
   name: 'select_read_only',
   text: `select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly`,

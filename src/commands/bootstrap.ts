@@ -9,13 +9,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { signIntermediate, signRoot } from '../ca/ceremony.ts'
 import { newSerial } from '../ca/issue.ts'
+import { isOwnProfile, own } from '../ca/own.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
-import { own, ownProfile, type Stores } from '../service.ts'
+import { ownProfile, type Stores } from '../service.ts'
 import type { Queryable } from '../store/database.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
 import { encodePem } from '../x509/pem.ts'
@@ -168,9 +169,7 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
   const path = join(config.dataDir, 'admin.token')
   await writePrivateFile(path, `${secret}\n`)
   if (config.mode === 'development') {
-    const profiles = (await policies.list())
-      .map(({ profile }) => profile.name)
-      .filter((name) => !name.startsWith(own.profile))
+    const profiles = (await policies.list()).map(({ profile }) => profile.name).filter((name) => !isOwnProfile(name))
     await access.createGrant({ principal, role: 'requester', profiles, names: null }, by)
     for (const role of ['operator', 'auditor'] as const)
       await access.createGrant({ principal, role, profiles: null, names: null }, by)

@@ -281,6 +281,31 @@ t.test('a grant that no entry of the roll can hold is refused with what to do', 
   t.equal((await post({ profiles: ['server'], names: rules(400) })).status, 201)
 })
 
+t.test('what is the service itself is neither disabled nor changed from outside', async (t) => {
+  const refused = await service.request('DELETE', '/v1/principals/chancery')
+  t.equal(refused.status, 409)
+  t.match(refused.json, { code: 'state.reserved', detail: 'The principal "chancery" is the service itself.' })
+  t.equal((await service.request('GET', '/v1/principals/chancery')).json.disabledAt, null)
+
+  const { items } = (await service.request('GET', '/v1/profiles')).json
+  const { name, document: ours } = items.find(({ name }: { name: string }) => name.startsWith('chancery-api-'))
+  for (const [path, body] of [
+    [name, { ...ours, description: 'changed' }],
+    ['chancery-api-mine', { ...document, name: 'chancery-api-mine' }],
+  ]) {
+    const answer = await put(body, { [path === name ? 'if-match' : 'if-none-match']: '*' }, path)
+    t.equal(answer.status, 409, path)
+    t.equal(answer.json.code, 'state.reserved')
+  }
+  t.same((await service.request('GET', `/v1/profiles/${name}`)).json.version, 1)
+  const near = { ...document, name: 'chancery-apis' }
+  t.equal(
+    (await put(near, { 'if-none-match': '*' }, near.name)).status,
+    201,
+    'what is only called nearly so is not ours',
+  )
+})
+
 t.test('the last administrator cannot be locked out', async (t) => {
   const grant = (await service.request('GET', '/v1/grants?principal=admin')).json.items.find(
     ({ role }: { role: string }) => role === 'admin',

@@ -2,6 +2,7 @@
 import { type Static, type TSchema, Type } from 'typebox'
 
 import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
+import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
@@ -159,8 +160,11 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
     summary: 'Close a principal for good',
     description: 'Its tokens stop working within two seconds on every replica. Idempotent.',
     params: ByName,
-    missing: 'principal.not_found',
-    end: (name, by) => access.disablePrincipal(name, by),
+    problems: ['principal.not_found', 'state.reserved'],
+    end: async (name, by) => {
+      if (name === own.principal) throw new Problem('state.reserved', `The principal "${name}" is the service itself.`)
+      await access.disablePrincipal(name, by)
+    },
   })
 }
 
@@ -216,7 +220,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
     summary: 'Take a grant back',
     description: 'Idempotent.',
     params: ById,
-    missing: 'grant.not_found',
+    problems: ['grant.not_found'],
     end: (id, by) => access.revokeGrant(id, by),
   })
 }
@@ -261,7 +265,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
     summary: 'Revoke a token',
     description: 'It stops working within two seconds on every replica. Idempotent.',
     params: ById,
-    missing: 'token.not_found',
+    problems: ['token.not_found'],
     end: (id, by) => access.revokeToken(id, by),
   })
 }
@@ -292,16 +296,16 @@ interface EndCall {
   readonly summary: string
   readonly description: string
   readonly params: typeof ById | typeof ByName
-  readonly missing: ProblemCode
+  readonly problems: readonly ProblemCode[]
   readonly end: (key: string, by: string) => Promise<void>
 }
 
 /** What an administrator ends stays ended. */
-const endRoute = (app: App, url: string, { missing, end, ...schema }: EndCall): void => {
+const endRoute = (app: App, url: string, { problems, end, ...schema }: EndCall): void => {
   app.delete<{ Params: Readonly<Record<string, string>> }>(
     url,
     {
-      config: { access: ['admin'], problems: [missing, 'profile.lockout'] },
+      config: { access: ['admin'], problems: [...problems, 'profile.lockout'] },
       schema: { ...schema, tags, response: { 204: Type.Null({ description: 'Done' }) } },
     },
     async (request, reply) => {

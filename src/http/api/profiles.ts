@@ -2,6 +2,7 @@
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
+import { isOwnProfile, own } from '../../ca/own.ts'
 import type { Precondition, StoredProfile } from '../../ca/policies.ts'
 import { Problem } from '../../errors.ts'
 import { ProfileDocumentSchema } from '../../policy/document.ts'
@@ -74,6 +75,7 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
           'profile.invalid',
           'profile.not_found',
           'authority.not_found',
+          'state.reserved',
           'precondition.failed',
           'precondition.required',
         ],
@@ -103,6 +105,7 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
+      assertNotOwn(request.params.name)
       const precondition = preconditionOf(request.headers)
       assertSameName(request.body, request.params.name)
       const { stored, created } = await policies.put(request.body, callerOf(request).principal, precondition)
@@ -182,6 +185,12 @@ const preconditionOf = (headers: Readonly<Record<string, string | string[] | und
   // A tag of another form is well-formed HTTP, and matches nothing that is here.
   if (tag === undefined) throw new Problem('precondition.failed', 'If-Match holds no ETag of a profile.')
   return { ifMatch: tag }
+}
+
+/** The service writes these itself, and would write them again: a change would hold until its next renewal. */
+const assertNotOwn = (name: string): void => {
+  if (isOwnProfile(name))
+    throw new Problem('state.reserved', `Profiles called ${own.profile}-… are those of the service's own certificates.`)
 }
 
 const assertSameName = (document: unknown, name: string): void => {

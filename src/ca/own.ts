@@ -1,0 +1,5 @@
+/** What the service is in its own records: who asks for its HTTPS certificate, and by which profile and authority. */
+export const own = { principal: 'chancery', profile: 'chancery-api', authority: 'default' } as const
+
+/** There is one for each set of names that replicas are configured with. */
+export const isOwnProfile = (name: string): boolean => name.startsWith(`${own.profile}-`)
