@@ -1,0 +1,199 @@
+/** The search for certificates, in the order of the roll or along their names. */
+import type { CertificateFilter, CertificateRecord, Page, PageRequest } from '../ca/records.ts'
+import { formatIp, parseIp } from '../x509/addresses.ts'
+import type { Database } from './database.ts'
+import { reversed, searchKey } from './names.ts'
+import {
+  type Conditions,
+  conditionsOf,
+  isStorable,
+  isWhole,
+  type Keyset,
+  openParameters,
+  openTurns,
+  pageOf,
+  readCursor,
+  writeCursor,
+} from './pages.ts'
+import type { EntryCodec } from './roll.ts'
+
+export interface RecordsDeps {
+  readonly db: Database
+  readonly codec: EntryCodec
+  /** The names in a certificate, read from it rather than kept twice. */
+  readonly namesOf: (certificate: Buffer) => CertificateRecord['names']
+}
+
+interface CertificateRow {
+  readonly serial: Buffer
+  readonly tbs: Buffer
+  readonly signature: Buffer
+  readonly entry: number
+  readonly principal: string
+  readonly profile: string
+  readonly profile_version: number
+  readonly issuer: string
+  readonly issuer_certificate: Buffer
+  readonly issuer_chain: readonly Buffer[]
+  readonly subject: string
+  readonly key_sha256: Buffer
+  readonly not_before: Date
+  readonly not_after: Date
+  readonly issued_at: Date
+  readonly expired: boolean
+  readonly name: string | null
+}
+
+/** Each filter adds one condition on columns of `certificates c`, by parameter. */
+const certificateConditions: Conditions<CertificateFilter> = {
+  serial: (value, p) => `c.serial = decode(${p(value)}, 'hex')`,
+  name: () => undefined,
+  // As the index is written: in the "C" collation, and without those whose subject is empty.
+  subject: (value, p) => (value === '' ? `c.subject = ''` : `c.subject collate "C" = ${p(value)} and c.subject <> ''`),
+  profile: (value, p) => `c.profile = ${p(value)}`,
+  principal: (value, p) => `c.principal = ${p(value)}`,
+  issuer: (value, p) => `c.issuer = ${p(value)}`,
+  key: (value, p) => `c.key_sha256 = decode(${p(value)}, 'hex')`,
+  status: (value) => statusConditions[value],
+  issuedAfter: (value, p) => `c.issued_at >= ${p(value)}`,
+  issuedBefore: (value, p) => `c.issued_at < ${p(value)}`,
+  expiresAfter: (value, p) => `c.not_after >= ${p(value)}`,
+  expiresBefore: (value, p) => `c.not_after < ${p(value)}`,
+}
+
+const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = {
+  valid: 'c.not_after >= now()',
+  expired: 'c.not_after < now()',
+  revoked: 'false',
+}
+
+/** A row with what was read from its certificate, once. */
+interface FoundCertificate {
+  readonly row: CertificateRow
+  readonly certificate: Buffer
+  readonly names: CertificateRecord['names']
+}
+
+/**
+ * A certificate with several names below a suffix is found once, by the first of them, so more may be read than shown.
+ * Rows come by name: of a certificate's rows in one search only the first can be that of its first name.
+ */
+export const searchCertificates = async (
+  deps: RecordsDeps,
+  filter: CertificateFilter,
+  { limit, cursor }: PageRequest,
+): Promise<Page<CertificateRecord>> => {
+  const range = isStorable(filter.name) ? nameRange(filter.name) : undefined
+  let after = readCursor(cursor, filter, range ? [isStorable, isWhole] : [isWhole])
+  const found: FoundCertificate[] = []
+  const seen = new Set<number>()
+  const turn = openTurns()
+  for (;;) {
+    const rows = await selectCertificates(deps, { filter, range, after }, limit + 1)
+    for (const row of rows) {
+      if (seen.has(row.entry)) continue
+      seen.add(row.entry)
+      await turn()
+      const read = readFound(deps, row)
+      if (range === undefined || firstName(read, range) === row.name) found.push(read)
+    }
+    const last = rows.at(-1)
+    if (last === undefined || rows.length <= limit || found.length > limit) break
+    after = keysetOf(last)
+  }
+  return pageOf(found, limit, {
+    item: certificateOf,
+    cursor: ({ row }) => writeCursor(keysetOf(row), filter),
+  })
+}
+
+const readFound = ({ codec, namesOf }: RecordsDeps, row: CertificateRow): FoundCertificate => {
+  const certificate = codec.certificate(row.tbs, row.signature)
+  return { row, certificate, names: namesOf(certificate) }
+}
+
+const keysetOf = ({ name, entry }: CertificateRow): Keyset => (name === null ? [entry] : [name, entry])
+
+interface CertificateQuery {
+  readonly filter: CertificateFilter
+  readonly range: NameRange | undefined
+  readonly after: Keyset | undefined
+}
+
+const selectCertificates = async (
+  { db }: RecordsDeps,
+  { filter, range, after }: CertificateQuery,
+  limit: number,
+): Promise<readonly CertificateRow[]> => {
+  const { p, values } = openParameters()
+  const conditions = conditionsOf(certificateConditions, filter, p)
+  if (range)
+    conditions.push(
+      range.low === range.high ? `n.name = ${p(range.low)}` : `n.name >= ${p(range.low)} and n.name < ${p(range.high)}`,
+    )
+  if (after)
+    conditions.push(
+      range ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`,
+    )
+  const text = `
+    with page as (
+      select c.*${range ? ', n.name' : ', null::text as name'}
+      from ${range ? 'certificate_names n join certificates c on c.serial = n.serial' : 'certificates c'}
+      where ${conditions.join(' and ') || 'true'}
+      order by ${range ? 'n.name, n.entry desc' : 'c.entry desc'}
+      limit ${limit}
+    )
+    select page.*, page.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
+      s.certificate as issuer_certificate, s.chain as issuer_chain
+    from page join intents i on i.serial = page.serial join outcomes o on o.serial = page.serial
+      join issuers s on s.name = page.issuer
+    order by ${range ? 'page.name, page.entry desc' : 'page.entry desc'}`
+  return (await db.query<CertificateRow>({ text }, values)).rows
+}
+
+/** The first name of a certificate in the range, as it is kept. */
+const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): string =>
+  names
+    .map(searchKey)
+    .filter((name) => name === low || (name > low && name < high))
+    .sort()[0] ?? ''
+
+const certificateOf = ({ row, certificate, names }: FoundCertificate): CertificateRecord => ({
+  serial: row.serial.toString('hex'),
+  certificate,
+  chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
+  profile: { name: row.profile, version: row.profile_version },
+  principal: row.principal,
+  issuer: row.issuer,
+  subject: row.subject,
+  names,
+  keySha256: row.key_sha256.toString('hex'),
+  notBefore: row.not_before,
+  notAfter: row.not_after,
+  issuedAt: row.issued_at,
+  index: row.entry,
+  status: row.expired ? 'expired' : 'valid',
+})
+
+interface NameRange {
+  readonly low: string
+  /** Itself left out, unless it is `low`: then that one name is meant. */
+  readonly high: string
+}
+
+/** One name, or all below a suffix: labels are reversed, so that these are one range (`com.example.` to `com.example/`). */
+const nameRange = (name: string): NameRange => {
+  const wanted = name.toLowerCase()
+  if (wanted.startsWith('*.')) return { low: `${reversed(wanted.slice(2))}.`, high: `${reversed(wanted.slice(2))}/` }
+  const key = exactKey(name)
+  return { low: key, high: key }
+}
+
+/** A name in the normal form in which it is kept, whatever kind it is. */
+const exactKey = (name: string): string => {
+  const address = parseIp(name)
+  if (address) return formatIp(address)
+  if (/[:/]/.test(name)) return name
+  const at = name.lastIndexOf('@')
+  return at < 0 ? reversed(name.toLowerCase()) : name.slice(0, at) + name.slice(at).toLowerCase()
+}

@@ -1,0 +1,111 @@
+/** Pages of a search: its conditions, one row more than asked for, and cursors that are keysets bound to their filter. */
+import { createHash } from 'node:crypto'
+import { setImmediate as nextRound } from 'node:timers/promises'
+
+import type { Page } from '../ca/records.ts'
+import { Problem } from '../errors.ts'
+
+type Parameter = (value: unknown) => string
+/** For each field of a filter its condition, or none. */
+export type Conditions<F> = {
+  readonly [K in keyof F]-?: (value: NonNullable<F[K]>, p: Parameter) => string | undefined
+}
+
+/** Values of a statement that is put together: `p` takes one and gives its place. */
+export const openParameters = (): { readonly values: unknown[]; readonly p: Parameter } => {
+  const values: unknown[] = []
+  return { values, p: (value) => `$${values.push(value)}` }
+}
+
+/** The conditions of the fields that are set. What no record can hold finds none. */
+export const conditionsOf = <F extends object>(table: Conditions<F>, filter: F, p: Parameter): string[] =>
+  (Object.keys(filter) as (keyof F)[]).flatMap((field) => {
+    const value = filter[field]
+    if (typeof value === 'string' && !isStorable(value)) return 'false'
+    const condition =
+      value === undefined || value === null ? undefined : table[field](value as NonNullable<F[keyof F]>, p)
+    return condition ?? []
+  })
+
+interface PageShape<Row, T> {
+  readonly item: (row: Row) => T
+  readonly cursor: (row: Row) => string
+}
+
+/** One row more than asked for tells whether there is a next page. */
+export const pageOf = async <Row, T>(
+  rows: readonly Row[],
+  limit: number,
+  { item, cursor }: PageShape<Row, T>,
+): Promise<Page<T>> => {
+  const shown = rows.slice(0, limit)
+  const last = shown.at(-1)
+  const items: T[] = []
+  const turn = openTurns()
+  for (const row of shown) {
+    await turn()
+    items.push(item(row))
+  }
+  return rows.length > limit && last !== undefined ? { items, next: cursor(last) } : { items }
+}
+
+/** A page of a thousand takes a while: to be awaited between its rows, so that others have their turn. */
+export const openTurns = (): (() => Promise<void>) => {
+  let since = performance.now()
+  return async () => {
+    if (performance.now() - since < turnMs) return
+    await nextRound()
+    since = performance.now()
+  }
+}
+
+/** Where a page ended: the values that its order is by. */
+export type Keyset = readonly (string | number)[]
+
+export const writeCursor = (keyset: Keyset, filter: object): string =>
+  Buffer.from(JSON.stringify([tagOf(filter), ...keyset])).toString('base64url')
+
+/**
+ * Undefined without a cursor. Throws `request.cursor` for one that is not ours, or of other filters: whoever makes one up
+ * gets no further than `shape`, one test for each part of the keyset.
+ */
+export const readCursor = (
+  cursor: string | undefined,
+  filter: object,
+  shape: readonly ((part: unknown) => boolean)[],
+): Keyset | undefined => {
+  if (cursor === undefined) return undefined
+  const [tag, ...keyset] = decodeCursor(cursor)
+  if (tag !== tagOf(filter)) throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
+  if (keyset.length === shape.length && shape.every((test, i) => test(keyset[i]))) return keyset as Keyset
+  throw notOurs()
+}
+
+const decodeCursor = (cursor: string): readonly unknown[] => {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
+    if (Array.isArray(value)) return value
+  } catch {
+    // Told below, like every other cursor that is not ours.
+  }
+  throw notOurs()
+}
+
+const notOurs = (): Problem => new Problem('request.cursor', 'This is not a cursor of this service.')
+
+export const isWhole = (part: unknown): boolean => Number.isSafeInteger(part) && (part as number) >= 0
+export const isUuid = (part: unknown): boolean => typeof part === 'string' && uuidForm.test(part)
+/** PostgreSQL's text holds no NUL and no lone surrogate, so nothing that is kept has one. */
+export const isStorable = (part: unknown): part is string =>
+  typeof part === 'string' && !part.includes('\0') && part.isWellFormed()
+
+const tagOf = (filter: object): string => {
+  const set = Object.entries(filter).filter(([, value]) => value !== undefined)
+  return createHash('sha256')
+    .update(JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1))))
+    .digest('base64url')
+    .slice(0, 8)
+}
+
+const turnMs = 5
+const uuidForm = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
