@@ -157,7 +157,7 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
   const publicApp = await openPublicApp(http)
   const schedule = openSchedule(
     [
-      { name: 'reconcile', everyMs: 10_000, run: () => endOpen() },
+      { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
       { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
       {

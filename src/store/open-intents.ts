@@ -8,6 +8,7 @@ import type { RollWriter } from './roll.ts'
 export const openIntents = (db: Database, roll: RollWriter, notAfter: (tbs: Buffer) => Date): OpenIntents => {
   // The first look after a start goes back further: a database that was failed over may have another clock.
   let marginMs = firstMarginMs
+  let deepAt = performance.now() + deepEveryMs
   const look = async (on: Queryable, ageMs: number, limit: number): Promise<readonly IntentRow[]> =>
     (await on.query<IntentRow>(selectOpen, [ageMs, limit, marginMs])).rows
 
@@ -23,7 +24,9 @@ export const openIntents = (db: Database, roll: RollWriter, notAfter: (tbs: Buff
       // Most of the time there is nothing, and then nobody is kept waiting for the head.
       if ((await look(db, ageMs, 1)).length > 0) return end(ageMs, limit)
       await db.query(updateReconciled, [ageMs])
-      marginMs = usualMarginMs
+      const isDeep = performance.now() >= deepAt
+      if (isDeep) deepAt = performance.now() + deepEveryMs
+      marginMs = isDeep ? deepMarginMs : 0
       return 0
     },
   }
@@ -45,8 +48,9 @@ interface IntentRow {
 }
 
 /**
- * Up to `reconciled.until` all have ended; the margin covers an intent whose commit came long after its insert: no
- * statement may take half a minute. Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
+ * Up to `reconciled.until` all have ended, as far as they could be seen; the margin of a deep look covers an intent whose
+ * commit came long after its insert: no statement may take half a minute. Most looks do without, because they would look
+ * at tens of thousands of intents again (80 ms, in which issuing gets the other core only). Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
  */
 const selectOpen = {
   name: 'select_open_intents',
@@ -92,5 +96,6 @@ const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
   notAfter: notAfter.toISOString(),
 })
 
-const usualMarginMs = 30_000
+const deepEveryMs = 60_000
+const deepMarginMs = deepEveryMs + 30_000
 const firstMarginMs = 24 * 3_600_000
