@@ -1,20 +1,15 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
-import { hash } from 'node:crypto'
-
-import type { Access, Caller, Grant, NewGrant, Principal, Role, Token } from '../ca/access.ts'
+import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
-import type { NameRules } from '../policy/names.ts'
 import type { RollEvent } from '../roll/entries.ts'
-import type { Log } from '../telemetry.ts'
-import type { Database, Queryable } from './database.ts'
+import { type CallersDeps, type GrantRow, grantOf, openCallers } from './callers.ts'
+import type { Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
+import { hashSecret, newSecret } from './secrets.ts'
 
-export interface AccessDeps {
-  readonly db: Database
+export interface AccessDeps extends CallersDeps {
   readonly roll: RollWriter
-  readonly log: Log
-  readonly clock: () => Date
   readonly random: (octets: number) => Buffer
   readonly newId: () => string
 }
@@ -120,108 +115,6 @@ export const openAccess = (deps: AccessDeps): Access => {
   }
 }
 
-// Authentication ------------------------------------------------------------------------------------------------------
-
-/**
- * Who a token belongs to, remembered for two seconds: a revocation holds everywhere by then. Tokens are looked up by
- * the SHA-256 of the whole secret, so that nothing compares secrets and nothing matches by pattern.
- */
-const openCallers = ({ db, log, clock }: AccessDeps) => {
-  const known = new Map<string, Remembered>()
-  /** Until when a token is known to be nobody's. Apart, so that a flood of made-up tokens throws no caller out. */
-  const strangers = new Map<string, number>()
-  const used = new Map<string, number>()
-  /** Under way: who comes meanwhile waits for the same answer, so that a token's end of memory is one statement. */
-  const looks = new Map<string, Promise<Remembered | undefined>>()
-
-  const lookOnce = (id: string, digest: Buffer): Promise<Remembered | undefined> => {
-    const looking: Promise<Remembered | undefined> = look(digest)
-      .then((found) => {
-        // What was to be forgotten meanwhile is not remembered.
-        if (looks.get(id) !== looking) return found
-        known.delete(id)
-        if (found) put(known, maxKnownTokens, [id, found])
-        else put(strangers, maxStrangers, [id, performance.now() + rememberMs])
-        return found
-      })
-      .finally(() => looks.get(id) === looking && looks.delete(id))
-    looks.set(id, looking)
-    return looking
-  }
-
-  const look = async (digest: Buffer): Promise<Remembered | undefined> => {
-    const {
-      rows: [row],
-    } = await db.query<CallerRow>(selectCaller, [digest])
-    if (!row) return undefined
-    void noteUse(row.token)
-    const { principal, token, grants, lives_ms: lives } = row
-    return {
-      caller: { principal, token, grants: grants.map(grantOf) },
-      until: performance.now() + Math.min(rememberMs, lives ?? rememberMs),
-    }
-  }
-
-  /** A convenience for those who clean up tokens; once a minute and token is enough. */
-  const noteUse = async (token: string): Promise<void> => {
-    const minute = Math.floor(clock().getTime() / 60_000)
-    if (used.get(token) === minute) return
-    used.set(token, minute)
-    await db
-      .query(upsertTokenUse, [token])
-      .catch((error: unknown) => log.debug({ event: 'token.use_unrecorded', err: error }))
-  }
-
-  return {
-    forget: (): void => {
-      known.clear()
-      strangers.clear()
-      looks.clear()
-    },
-    authenticate: async (secret: string): Promise<Caller> => {
-      if (secret.length !== secretLength) throw unknownToken()
-      const digest = hashSecret(secret)
-      const id = digest.toString('latin1')
-      const remembered = known.get(id)
-      if (remembered && remembered.until > performance.now()) return remembered.caller
-      if ((strangers.get(id) ?? 0) > performance.now() || !isSecret(secret)) throw unknownToken()
-      const found = await (looks.get(id) ?? lookOnce(id, digest))
-      if (!found) throw unknownToken()
-      return found.caller
-    },
-  }
-}
-
-/** A full map starts anew: all that is lost is a look-up. */
-const put = <V>(map: Map<string, V>, max: number, [key, value]: readonly [string, V]): void => {
-  if (map.size >= max && !map.has(key)) map.clear()
-  map.set(key, value)
-}
-
-/** Until then (`performance.now()`), and never beyond the life of the token. */
-interface Remembered {
-  readonly caller: Caller
-  readonly until: number
-}
-
-/** One answer for every reason, so that it tells nothing. */
-const unknownToken = (): Problem => new Problem('auth.invalid', 'This token is unknown, expired or revoked.')
-
-/** `chy_`, 256 random bits, and a checksum that tells a torn token from a wrong one and lets scanners find leaks. */
-export const newSecret = (random: (octets: number) => Buffer): string => {
-  const body = random(32).toString('base64url')
-  return `${secretPrefix}${body}${checksum(body)}`
-}
-
-export const isSecret = (text: string): boolean => {
-  if (text.length !== secretLength || !text.startsWith(secretPrefix)) return false
-  const body = text.slice(secretPrefix.length, -checksumLength)
-  return checksum(body) === text.slice(-checksumLength)
-}
-
-const hashSecret = (secret: string): Buffer => hash('sha256', secret, 'buffer')
-const checksum = (body: string): string => hash('sha256', secretPrefix + body, 'base64url').slice(0, checksumLength)
-
 // Guards --------------------------------------------------------------------------------------------------------------
 
 const readPrincipal = async (db: Queryable, name: string): Promise<Principal> => {
@@ -283,26 +176,6 @@ const principalOf = (row: PrincipalRow): Principal => ({
   disabledAt: row.closed_at,
 })
 
-interface GrantRow {
-  readonly id: string
-  readonly principal: string
-  readonly role: Role
-  readonly profiles: readonly string[] | null
-  readonly names: NameRules | null
-  readonly created_at: Date | string
-  readonly created_by: string
-}
-
-const grantOf = (row: GrantRow): Grant => ({
-  id: row.id,
-  principal: row.principal,
-  role: row.role,
-  profiles: row.profiles,
-  names: row.names,
-  createdAt: new Date(row.created_at),
-  createdBy: row.created_by,
-})
-
 /** What one principal's grant allows: the order of its profiles means nothing. */
 const contentOf = ({ role, profiles, names }: NewGrant): string =>
   canonicalJson({ role, profiles: profiles && [...profiles].sort(), names })
@@ -353,13 +226,6 @@ const tokenChanged = (type: 'token.created' | 'token.revoked', token: Token, by:
   by,
 })
 
-interface CallerRow {
-  readonly token: string
-  readonly principal: string
-  readonly grants: readonly GrantRow[]
-  readonly lives_ms: number | null
-}
-
 // Statements ------------------------------------------------------------------------------------------------------------
 
 const insertPrincipal = {
@@ -398,26 +264,6 @@ const selectTokens = {
     order by t.principal, t.created_at, t.id`,
 }
 const insertTokenRevocation = { text: 'insert into token_revocations (token, revoked_by) values ($1::uuid, $2)' }
-const upsertTokenUse = {
-  text: `insert into token_uses (token, used_at) values ($1::uuid, date_trunc('minute', now()))
-    on conflict (token) do update set used_at = excluded.used_at`,
-}
-
-const selectCaller = {
-  name: 'select_caller',
-  text: `
-    select t.id as token, t.principal, coalesce((
-      select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
-      from grants g where g.principal = t.principal
-        and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]') as grants,
-      (extract(epoch from t.expires_at - now()) * 1000)::double precision as lives_ms
-    from tokens t
-    where t.sha256 = $1 and (t.expires_at is null or t.expires_at > now())
-      and not exists (select from token_revocations r where r.token = t.id)
-      and not exists (select from principal_closures c where c.principal = t.principal)`,
-}
-
 /** Tokens of principals that can act as admin: open and granted. */
 const countAdmins = {
   text: `
@@ -432,11 +278,5 @@ const countAdmins = {
       and (t.expires_at is null or t.expires_at > now())`,
 }
 
-const secretPrefix = 'chy_'
-const checksumLength = 6
-const secretLength = secretPrefix.length + 43 + checksumLength
-const rememberMs = 2_000
-const maxKnownTokens = 10_000
-const maxStrangers = 1_000
 /** Long enough that whoever is warned of a token's end finds somebody who can make the next one. */
 const lastingDays = 30

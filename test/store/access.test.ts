@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
-import { isSecret, newSecret, openAccess } from '../../src/store/access.ts'
+import { openAccess } from '../../src/store/access.ts'
 import type { Database } from '../../src/store/database.ts'
+import { isSecret, newSecret } from '../../src/store/secrets.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores, open, service } = await openTestStores(t)
