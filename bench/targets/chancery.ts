@@ -30,7 +30,7 @@ export const openChancery = async ({
   const program = await start({
     command: process.execPath,
     // As in tools/setup.mjs.
-    args: ['--disable-proto=delete', ...nodeFlags, mainFile, 'serve'],
+    args: ['--disable-proto=delete', '--heap-growing-percent=50', ...nodeFlags, mainFile, 'serve'],
     env: environmentOf({ data, port, publicPort, database }),
     cwd: place.folder,
     log: join(place.folder, `${name}.log`),
