@@ -79,7 +79,9 @@ t.test('compose’s settings are settings, and the service never sees the owner�
 t.test('compose’s settings would do for production, with the conveniences named', async (t) => {
   const env = await settingsOf(t, compose.services.chancery)
   const production = { ...env, CHANCERY_MODE: 'production', CHANCERY_PUBLIC_URL: 'http://pki.example.com' }
-  await t.rejects(loadConfig(production), { message: /^One setting stops the start:\n.*CHANCERY_ALLOW_SOFTWARE_KEYS/ })
+  await t.rejects(loadConfig(production), {
+    message: /^2 settings stop the start:\n.*CHANCERY_ALLOW_SOFTWARE_KEYS.*\n.*CHANCERY_KEY_PASSPHRASE/,
+  })
 })
 
 t.test('each container has a read-only root, no capabilities to spare, and cannot gain any', async (t) => {

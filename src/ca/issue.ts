@@ -45,24 +45,30 @@ export interface IssuanceDeps {
 
 export const openIssuance = (deps: IssuanceDeps): Issuance => {
   let pending = 0
+  const queued = async <T>(work: () => Promise<T>): Promise<T> => {
+    if (pending >= deps.limits.queue)
+      throw new Problem('overload.queue', `${pending} requests are waiting.`, { retryAfter: 1 })
+    pending += 1
+    try {
+      return await work()
+    } finally {
+      pending -= 1
+    }
+  }
   return {
     get pending() {
       return pending
     },
-    async issue(caller, input) {
-      if (pending >= deps.limits.queue)
-        throw new Problem('overload.queue', `${pending} requests are waiting.`, { retryAfter: 1 })
-      pending += 1
-      try {
-        return await cycle(deps, caller, input)
-      } catch (error) {
-        await recordRefused(deps, caller, input, error)
-        throw error
-      } finally {
-        pending -= 1
-      }
-    },
-    explain: (caller, input) => explain(deps, caller, input),
+    issue: (caller, input) =>
+      queued(async () => {
+        try {
+          return await cycle(deps, caller, input)
+        } catch (error) {
+          await recordRefused(deps, caller, input, error)
+          throw error
+        }
+      }),
+    explain: (caller, input) => queued(() => explain(deps, caller, input)),
   }
 }
 

@@ -267,6 +267,14 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
       open = []
       break
     } catch (error) {
+      if (isRequestServed(error)) {
+        // One of these, and nobody knows which. Alone, each is to blame for itself.
+        for (const one of open) {
+          const [result = outcomeUnknown()] = open.length === 1 ? [requestServed()] : await enrol(deps, [one])
+          results.set(one, result)
+        }
+        break
+      }
       const lost = isUnavailable(error)
       if (!lost && !isOutcomeTaken(error)) throw error
       deps.log.warn(
@@ -285,6 +293,10 @@ const outcomeUnknown = (): Problem =>
   new Problem('db.unavailable', 'Whether the certificate was recorded is not known; it was not handed out.', {
     retryAfter: 5,
   })
+
+/** Its intent stays open, so that the reconciler puts it on the roll as abandoned: it was signed. */
+const requestServed = (): Problem =>
+  new Problem('issuance.abandoned', 'Another attempt of this request has become its certificate.', { retryAfter: 1 })
 
 const parameterOf = (enrolment: Enrolment, place: number, leaf: Buffer | undefined): object => ({
   place,
@@ -355,12 +367,14 @@ const isOfOneItem = (error: unknown): boolean => !isProblem(error)
 /** The connection broke, or the server gave up: what was under way may have been committed or not. */
 const isUnavailable = (error: unknown): boolean => isProblem(error, 'db.unavailable')
 
-/** Somebody has ended one of these intents, or another intent of the same request has become a certificate. */
-const isOutcomeTaken = (error: unknown): boolean => takenConstraints.has(constraintOf(error) ?? '')
+/** Somebody has ended one of these intents. */
+const isOutcomeTaken = (error: unknown): boolean => constraintOf(error) === 'outcomes_pkey'
+
+/** Another intent of the same request has become a certificate. */
+const isRequestServed = (error: unknown): boolean => constraintOf(error) === 'outcomes_one_certificate'
 
 const pauseFor = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds))
 
 const maxBatch = 128
-const takenConstraints: ReadonlySet<string> = new Set(['outcomes_pkey', 'outcomes_one_certificate'])
 /** About five seconds in all: a PostgreSQL that restarts is back by then. */
 const retryPausesMs = [20, 50, 100, 200, 400, 600, 800, 1000, 1000, 1000]
