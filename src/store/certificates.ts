@@ -11,6 +11,7 @@ import {
   type Keyset,
   openParameters,
   openTurns,
+  type Parameter,
   pageOf,
   readCursor,
   writeCursor,
@@ -44,19 +45,19 @@ interface CertificateRow {
   readonly name: string | null
 }
 
-/** Each filter adds one condition on columns of `certificates c`, by parameter. */
+/** Each filter adds one condition on columns of `certificates c`, by parameter; spans of issue time are `boundsOf`. */
 const certificateConditions: Conditions<CertificateFilter> = {
   serial: (value, p) => `c.serial = decode(${p(value)}, 'hex')`,
   name: () => undefined,
-  // As the index is written: in the "C" collation, and without those whose subject is empty.
-  subject: (value, p) => (value === '' ? `c.subject = ''` : `c.subject collate "C" = ${p(value)} and c.subject <> ''`),
+  // Those with a subject are in the index only if its own words stand here.
+  subject: (value, p) => (value === '' ? `c.subject = ''` : `c.subject = ${p(value)} and c.subject <> ''`),
   profile: (value, p) => `c.profile = ${p(value)}`,
   principal: (value, p) => `c.principal = ${p(value)}`,
   issuer: (value, p) => `c.issuer = ${p(value)}`,
   key: (value, p) => `c.key_sha256 = decode(${p(value)}, 'hex')`,
   status: (value) => statusConditions[value],
-  issuedAfter: (value, p) => `c.issued_at >= ${p(value)}`,
-  issuedBefore: (value, p) => `c.issued_at < ${p(value)}`,
+  issuedAfter: () => undefined,
+  issuedBefore: () => undefined,
   expiresAfter: (value, p) => `c.not_after >= ${p(value)}`,
   expiresBefore: (value, p) => `c.not_after < ${p(value)}`,
 }
@@ -122,34 +123,124 @@ interface CertificateQuery {
 
 const selectCertificates = async (
   { db }: RecordsDeps,
-  { filter, range, after }: CertificateQuery,
+  query: CertificateQuery,
   limit: number,
 ): Promise<readonly CertificateRow[]> => {
   const { p, values } = openParameters()
-  const conditions = conditionsOf(certificateConditions, filter, p)
-  if (range)
-    conditions.push(
-      range.low === range.high ? `n.name = ${p(range.low)}` : `n.name >= ${p(range.low)} and n.name < ${p(range.high)}`,
-    )
-  if (after)
-    conditions.push(
-      range ? `(n.name, -n.entry) > (${p(after[0])}, -(${p(after[1])}::bigint))` : `c.entry < ${p(after[0])}::bigint`,
-    )
+  const { from, order, conditions } = query.range ? alongNames(query, query.range, p) : alongRoll(query, p)
   const text = `
     with page as (
-      select c.*${range ? ', n.name' : ', null::text as name'}
-      from ${range ? 'certificate_names n join certificates c on c.serial = n.serial' : 'certificates c'}
-      where ${conditions.join(' and ') || 'true'}
-      order by ${range ? 'n.name, n.entry desc' : 'c.entry desc'}
+      select ${from}
+      where ${conditions.join(' and ')}
+      order by ${order}
       limit ${limit}
     )
     select page.*, page.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
       s.certificate as issuer_certificate, s.chain as issuer_chain
     from page join intents i on i.serial = page.serial join outcomes o on o.serial = page.serial
       join issuers s on s.name = page.issuer
-    order by ${range ? 'page.name, page.entry desc' : 'page.entry desc'}`
+    order by ${query.range ? 'page.name, page.entry desc' : 'page.entry desc'}`
   return (await db.query<CertificateRow>({ text }, values)).rows
 }
+
+interface Walk {
+  readonly from: string
+  readonly order: string
+  readonly conditions: readonly string[]
+}
+
+/**
+ * Newest first. Where a lead is given, its index goes on by the roll, and is walked backwards between two of its rows. Not
+ * by `=`: the planner would then take the roll's own order to be as good, and read through all of the newer certificates
+ * whenever it guesses that one of the lead's is to be found soon.
+ */
+const alongRoll = ({ filter, after }: CertificateQuery, p: Parameter): Walk => {
+  const [low, high] = boundsOf(filter, after?.[0], p)
+  const from = 'c.*, null::text as name from certificates c'
+  for (const { field, column, keyOf, isWholeKey } of leads) {
+    const value = filter[field]
+    if (!isStorable(value) || value === '') continue
+    const key = keyOf(`${p(value)}::text`)
+    const others = isWholeKey(value) ? { ...filter, [field]: undefined } : filter
+    return {
+      from,
+      order: `${column} desc, c.entry desc`,
+      conditions: [
+        `(${column}, c.entry) >= (${key}, ${low})`,
+        `(${column}, c.entry) < (${key}, ${high})`,
+        ...(field === 'subject' ? [`c.subject <> ''`] : []),
+        ...conditionsOf(certificateConditions, others, p),
+      ],
+    }
+  }
+  return {
+    from,
+    order: 'c.entry desc',
+    conditions: [`c.entry >= ${low}`, `c.entry < ${high}`, ...conditionsOf(certificateConditions, filter, p)],
+  }
+}
+
+/** By name, and those of a name newest first. */
+const alongNames = ({ filter, after }: CertificateQuery, { low, high }: NameRange, p: Parameter): Walk => {
+  const isOne = low === high
+  const [from, to] = boundsOf(filter, isOne ? after?.[1] : undefined, p)
+  return {
+    from: 'c.*, n.name from certificate_names n join certificates c on c.entry = n.entry',
+    order: 'n.name, n.entry desc',
+    conditions: [
+      isOne ? `n.name = ${p(low)}` : `n.name >= ${p(low)} and n.name < ${p(high)}`,
+      `n.entry >= ${from}`,
+      `n.entry < ${to}`,
+      ...(after && !isOne ? afterName(after, p) : []),
+      ...conditionsOf(certificateConditions, filter, p),
+    ],
+  }
+}
+
+/** What comes behind a name and an entry: the first condition is where the index is entered, the other what it passes by. */
+const afterName = ([name, entry]: Keyset, p: Parameter): readonly string[] => {
+  const [last, at] = [p(name), `${p(entry)}::bigint`]
+  return [`n.name >= ${last}`, `(n.name > ${last} or n.entry < ${at})`]
+}
+
+/** The entries among which to search: a span of time is a range of the roll, and so is what a page leaves. */
+const boundsOf = (
+  { issuedAfter, issuedBefore }: CertificateFilter,
+  after: string | number | undefined,
+  p: Parameter,
+): readonly [low: string, high: string] => {
+  // A statement of its own, or it would be looked for again at each row.
+  const entryFrom = (time: Date): string => `(select first_entry_from(${p(time)}::timestamptz))`
+  return [
+    issuedAfter ? entryFrom(issuedAfter) : '0',
+    `least(${after === undefined ? 'null' : `${p(after)}::bigint`}, ${issuedBefore ? entryFrom(issuedBefore) : beyondRoll})`,
+  ]
+}
+
+interface Lead {
+  readonly field: 'subject' | 'principal' | 'profile' | 'issuer'
+  readonly column: string
+  readonly keyOf: (value: string) => string
+  /** Whether the index alone tells that a certificate has this value. */
+  readonly isWholeKey: (value: string) => boolean
+}
+
+/** The filters whose index goes on by the roll: what narrows most comes first. */
+const leads: readonly Lead[] = [
+  {
+    field: 'subject',
+    column: 'left(c.subject, 128) collate "C"',
+    keyOf: (value) => `left(${value}, 128)`,
+    isWholeKey: (value) => [...value].length < 128,
+  },
+  ...(['principal', 'profile', 'issuer'] as const).map((field) => ({
+    field,
+    column: `c.${field}`,
+    keyOf: (value: string) => value,
+    isWholeKey: () => true,
+  })),
+]
+const beyondRoll = '9223372036854775807::bigint'
 
 /** The first name of a certificate in the range, as it is kept. */
 const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): string =>

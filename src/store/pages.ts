@@ -5,13 +5,14 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 import type { Page } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 
-type Parameter = (value: unknown) => string
+/** Takes a value into a statement, and gives its place. */
+export type Parameter = (value: unknown) => string
 /** For each field of a filter its condition, or none. */
 export type Conditions<F> = {
   readonly [K in keyof F]-?: (value: NonNullable<F[K]>, p: Parameter) => string | undefined
 }
 
-/** Values of a statement that is put together: `p` takes one and gives its place. */
+/** Values of a statement that is put together. */
 export const openParameters = (): { readonly values: unknown[]; readonly p: Parameter } => {
   const values: unknown[] = []
   return { values, p: (value) => `$${values.push(value)}` }
