@@ -312,6 +312,8 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     'alter table entries disable trigger all',
     'create table mine (id integer)',
     `select maintain_refusals('0 days')`,
+    'select adopt_refusals()',
+    'select * from refusal_partitions()',
     `select grant_serving('chancery')`,
   ])
     t.equal(await codeOf(serving, sql), '42501', `serving: ${sql}`)

@@ -133,3 +133,25 @@ t.test('the migrations of this installation apply to an empty database, and are 
   t.teardown(() => serving.close())
   await t.resolves(assertMigrated(serving))
 })
+
+t.test('a database with records of before is brought up to date, and they stay as they were', async (t) => {
+  const migrations = join(import.meta.dirname, '../../migrations')
+  const [first = ''] = (await readdir(migrations)).sort()
+  const { owner, serving, run, directory } = await given(t, {})
+  await copyFile(join(migrations, first), join(directory, first))
+  t.equal(await run(), 1)
+  const select = {
+    text: 'select id, at, principal, profile, code, digest, detail, violations from refusals order by at',
+  }
+  await serving.query({
+    text: `insert into refusals (id, at, principal, code, digest, detail, violations)
+      select gen_random_uuid(), now() - make_interval(months => m), 'ci', 'csr.pem', 'd', 'x', '[]' from unnest(array[0, 5]) m`,
+  })
+  const { rows: before } = await owner.query(select)
+  for (const name of await readdir(migrations)) await copyFile(join(migrations, name), join(directory, name))
+  await run()
+  await owner.query({ text: `select maintain_refusals('400 days')` })
+  t.same((await serving.query(select)).rows, before)
+  const { rows } = await serving.query({ text: 'select distinct checks, checks_left_out from refusals' })
+  t.strictSame(rows, [{ checks: null, checks_left_out: 0 }], 'what nobody kept is not made up')
+})
