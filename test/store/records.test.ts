@@ -231,8 +231,9 @@ t.test(
       if (limit === 1000) t.equal(read, made.length)
     }
     watching = false
-    // Each takes two milliseconds here: thirty in one go, were it not for the turns.
-    t.ok(longest <= 4, `${longest} certificates were read in one turn of the event loop`)
+    // Each takes two milliseconds here: thirty in one go, were it not for the turns. The end of one search and the beginning
+    // of the next may fall into one round.
+    t.ok(longest <= 6, `${longest} certificates were read in one turn of the event loop`)
   },
 )
 
