@@ -8,7 +8,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
-import { type Context, type Decision, decide, type Note, type Plan, recheck, refusal } from '../policy/decide.ts'
+import {
+  type Context,
+  type Decision,
+  decide,
+  type Note,
+  type Plan,
+  recheck,
+  refusal,
+  toldOf,
+} from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
 import { type CertificationRequest, type CheckSignature, parseRequest, verifyPossession } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
@@ -21,6 +30,7 @@ import { lint } from './lint.ts'
 import type { Meter, Stage } from './meter.ts'
 import type { Policies } from './policies.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
+import { refusalOf } from './refusal.ts'
 
 export interface IssuanceDeps {
   readonly recorder: Recorder
@@ -99,7 +109,9 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   const issuer = deps.issuers.byName(intent.issuer)
   issuer.assertAvailable()
   deps.assertClock()
-  if ((await deps.recorder.recordIntent(intent)) === 'taken') return await whoeverCameFirst(deps, request)
+  const recorded = await deps.recorder.recordIntent(intent)
+  if (recorded === 'taken') return await whoeverCameFirst(deps, request)
+  if (recorded === 'held') throw refuseHeld({ ...decision, issuer, caller, grants, csr, input, now: deps.clock() })
   lap('intent')
 
   // 7. Once. An unknown outcome means a new serial under the same request, never a second try of this one.
@@ -155,9 +167,10 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const grants = authorise(caller, input.profile)
   const csr = readRequest(deps, input)
   await verifyPossession(csr, deps.verify)
+  const keyHeld = await deps.recorder.isKeyHeld(csr.key.sha256, { otherThan: caller.principal })
   const profile = currentProfile(deps, input.profile)
   const issuer = deps.issuers.active(profile.authority)
-  const decision = judge({ profile, issuer, caller, grants, csr, input, now: deps.clock() })
+  const decision = judge({ profile, issuer, caller, grants, csr, input, keyHeld, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
   const { tbs } = prepare(deps, { issuer, decision, request: requestOf(caller, input), attempt: 1 })
@@ -279,12 +292,13 @@ interface Case {
   readonly csr: CertificationRequest
   readonly input: IssueInput
   readonly now: Date
+  readonly keyHeld?: boolean
 }
 
 type Judged = Decision & { readonly profile: Profile; readonly context: Context }
 
 /** The first grant that allows the request decides; when none does, the first one's reasons are told. */
-const judge = ({ profile, issuer, caller, grants, csr, input, now }: Case): Judged => {
+const judge = ({ profile, issuer, caller, grants, csr, input, now, keyHeld }: Case): Judged => {
   const { names, validity, keyUsage, extendedKeyUsage } = input
   const ask = {
     csr,
@@ -300,6 +314,7 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now }: Case): Judg
       principal: caller.principal,
       issuer: issuer.bounds,
       ...(grant.names && { grantRules: grant.names }),
+      ...(keyHeld !== undefined && { keyHeld }),
     }
     const judged = { ...decide(profile, ask, context), profile, context }
     if (judged.allowed) return judged
@@ -325,7 +340,10 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
   const facts = lint(tbs, { plan, serial, shard, issuer })
   const violations = recheck(profile, facts, context)
   if (violations.length > 0)
-    throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', { violations })
+    throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
+      violations,
+      extra: toldOf(decision),
+    })
   return {
     request,
     attempt,
@@ -335,6 +353,7 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
     profile: { name: profile.name, version: profile.version },
     tbs,
     plan: planDigest(plan),
+    keySha256: key.sha256,
   }
 }
 
@@ -360,6 +379,15 @@ const planDigest = (plan: Plan): Buffer =>
       validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
     }),
   )
+
+// Step 6 ------------------------------------------------------------------------------------------------------------
+
+/** One key, one principal: else whoever has seen a request of another's could have its names certified under its own grants. */
+const refuseHeld = (asked: Case): Problem => {
+  const decision = judge({ ...asked, keyHeld: true })
+  if (decision.allowed) throw new Error('a key that another principal holds was allowed')
+  return refusal(decision)
+}
 
 // Steps 7 and 8 -----------------------------------------------------------------------------------------------------
 
@@ -405,14 +433,8 @@ const answer = (deps: IssuanceDeps, row: IssuedRow, notes: readonly Note[], repl
 const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInput, error: unknown): Promise<void> => {
   if (!isProblem(error) || error.kind.retryable || error.kind.status >= 500) return
   deps.meter.refused(input.profile, error.code)
-  await deps.recorder.recordRefusal({
-    principal: caller.principal,
-    profile: input.profile,
-    code: error.code,
-    detail: error.detail,
-    digest: sha256(input.csr),
-    violations: error.options.violations ?? [],
-  })
+  const { principal } = caller
+  await deps.recorder.recordRefusal(refusalOf(error, { principal, profile: input.profile, sent: input.csr }))
 }
 
 const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')

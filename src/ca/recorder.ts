@@ -1,6 +1,7 @@
 /** The records of the cycle, as the cycle needs them. The store implements it; each method says what is durable. */
 
 import type { Violation } from '../errors.ts'
+import type { CheckResult } from '../policy/checks.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
 
@@ -50,6 +51,8 @@ export interface Intent {
   readonly tbs: Buffer
   /** SHA-256 of the plan. */
   readonly plan: Buffer
+  /** SHA-256 of the SPKI: no other principal may hold a certificate with this key. */
+  readonly keySha256: Buffer
 }
 
 /** A signed certificate on its way to the roll, with what auditors will search it by. */
@@ -76,6 +79,10 @@ export interface Refusal {
   readonly detail: string
   readonly digest: Buffer
   readonly violations: readonly Violation[]
+  /** What each check of the decision said, as a dry run tells it; null where none was made. Bounded (refusal.ts). */
+  readonly checks: readonly CheckResult[] | null
+  /** How many the bound has left out. */
+  readonly checksLeftOut: number
 }
 
 export interface Recorder {
@@ -83,9 +90,12 @@ export interface Recorder {
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
-   * idempotency key or this attempt, and nothing was recorded.
+   * idempotency key or this attempt, `held` that another principal has a certificate with this key: nothing was recorded.
+   * (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
-  recordIntent(intent: Intent): Promise<'recorded' | 'taken'>
+  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'held'>
+  /** Reads. Whether another principal has a certificate with this key. */
+  isKeyHeld(keySha256: Buffer, by: { readonly otherThan: string }): Promise<boolean>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */
   recordUnsigned(intent: Intent): Promise<void>
   /**

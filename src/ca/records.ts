@@ -1,5 +1,6 @@
 /** What auditors read: certificates, refusals, events. The store implements `Records`; nothing here changes anything. */
 import type { Violation } from '../errors.ts'
+import type { CheckResult } from '../policy/checks.ts'
 import type { Name } from '../x509/names.ts'
 
 export interface CertificateRecord {
@@ -48,6 +49,10 @@ export interface RefusalRecord {
   readonly detail: string
   readonly digest: string
   readonly violations: readonly Violation[]
+  /** What each check of the decision said; null where none was made. */
+  readonly checks: readonly CheckResult[] | null
+  /** Those beyond the bound of what is kept. */
+  readonly checksLeftOut: number
 }
 
 export interface RefusalFilter {

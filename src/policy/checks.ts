@@ -39,6 +39,8 @@ export interface Case {
   readonly principal: string
   readonly origin: Readonly<Record<string, string>> | undefined
   readonly issuerKey: string
+  /** Whether another principal has a certificate with this key; undefined: nobody has looked yet. */
+  readonly keyHeld: boolean | undefined
   /** The grant's narrower rules: null where there are none, `malformed` where they cannot be read. */
   readonly grant: CompiledRules | null | 'malformed'
   readonly key: PublicKey
@@ -105,6 +107,18 @@ const keyChecks: readonly Check[] = [
       const sha256 = key.sha256.toString('hex')
       if (sha256 === issuerKey) say.failed(sha256, 'is the key of the issuer')
       else say.passed(sha256, 'is not the key of the issuer')
+    },
+  },
+  {
+    id: 'key.principal',
+    code: 'key.blocked',
+    field: '/key',
+    passes: 'no other principal has a certificate with this key; looked up when the intent is recorded',
+    run: ({ key, keyHeld }, say) => {
+      const sha256 = key.sha256.toString('hex')
+      if (keyHeld === undefined) say.skipped('is looked up when the intent is recorded')
+      else if (keyHeld) say.failed(sha256, 'is the key of a certificate of another principal')
+      else say.passed(sha256, 'is the key of no certificate of another principal')
     },
   },
 ]

@@ -35,6 +35,8 @@ export interface Context {
     readonly notAfter: Date
     readonly keySha256: string
   }
+  /** Whether another principal has a certificate with the key of the request; absent: it was not looked up. */
+  readonly keyHeld?: boolean
 }
 
 /** What a certificate will hold, but for its serial and its issuer's own fields. */
@@ -153,8 +155,20 @@ export const refusal = (decision: RefusedDecision): Problem => {
   const [first] = decision.violations
   return new Problem(decision.code, first?.reason ?? 'The request is refused.', {
     violations: decision.violations,
-    extra: { checks: decision.checks, notes: decision.notes },
+    extra: toldOf(decision),
   })
+}
+
+/** What a problem that comes after a decision tells of it. */
+export const toldOf = ({ checks, notes }: Pick<Decision, 'checks' | 'notes'>): Told => ({ checks, notes })
+
+/** Every check of the decision that a problem comes from; null where none was made. */
+export const checksOf = ({ options: { extra } }: Problem): readonly CheckResult[] | null =>
+  (extra as Partial<Told> | undefined)?.checks ?? null
+
+interface Told extends Readonly<Record<string, unknown>> {
+  readonly checks: readonly CheckResult[]
+  readonly notes: readonly Note[]
 }
 
 /** What is judged: a request, or the facts of a certificate as if they had been asked for. */
@@ -177,6 +191,7 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     principal: context.principal,
     origin: asked.origin,
     issuerKey: context.issuer.keySha256,
+    keyHeld: context.keyHeld,
     grant: compileGrant(context.grantRules),
     key: asked.key,
     asked: asked.subject,

@@ -51,6 +51,10 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
   return {
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
     recordIntent: (intent) => intents.add(intent).catch((error: unknown) => failIntent(deps, intent, error)),
+    isKeyHeld: async (keySha256, { otherThan }) => {
+      const { rows } = await db.query<{ held: boolean }>(selectHeldStatement, [keySha256.toString('hex'), otherThan])
+      return rows[0]?.held !== false
+    },
     recordUnsigned: (intent) => insertUnsigned(deps, intent),
     recordCertificate: (enrolment) => enrolments.add(enrolment),
     recordRefusal: refusals.add,
@@ -129,33 +133,50 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
 
 // Intents -----------------------------------------------------------------------------------------------------------
 
-/** Whoever finds the attempt of its request taken inserts nothing. Who was recorded is told only where not all were. */
+/** Whether a principal other than `asked.principal` has a certificate with the key: two walks down one index. */
+const isHeld = (asked: string): string => `
+  exists (select from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex')
+    and principal < ${asked}.principal)
+  or exists (select from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex')
+    and principal > ${asked}.principal)`
+
+/**
+ * Whoever finds the attempt of its request taken, or its key held by somebody else, inserts nothing. Who was recorded is
+ * told only where not all were.
+ */
 const insertIntentsStatement = {
   name: 'insert_intents',
   text: `
     with asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
-        issuer text, shard integer, profile text, version integer, tbs text, plan text)
+        issuer text, shard integer, profile text, version integer, tbs text, plan text, spki text)
+    ), held as materialized (
+      select serial from asked where ${isHeld('asked')}
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
         plan)
       select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
         decode(tbs, 'hex'), decode(plan, 'hex')
       from asked
+      where serial not in (select serial from held)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
     )
     select count(*)::integer as recorded,
-      case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials
+      case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
+      case when count(*) < $2::integer then (select string_agg(serial, ' ') from held) end as held
     from added`,
 }
 
 interface IntentsRecorded {
   readonly recorded: number
   readonly serials: string | null
+  readonly held: string | null
 }
 
-const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('recorded' | 'taken')[]> => {
+type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
+
+const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<IntentEnd[]> => {
   const {
     rows: [answer],
   } = await db.query<IntentsRecorded>(insertIntentsStatement, [
@@ -164,10 +185,30 @@ const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<('
   ])
   if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
   const recorded = new Set(answer?.serials?.split(' '))
-  return batch.map(({ serial }) => (recorded.has(serial.toString('hex')) ? 'recorded' : 'taken'))
+  const held = new Set(answer?.held?.split(' '))
+  return batch.map((intent) => {
+    const serial = intent.serial.toString('hex')
+    if (recorded.has(serial)) return 'recorded'
+    return held.has(serial) ? 'held' : 'taken'
+  })
 }
 
-const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs, plan }: Intent): object => ({
+const selectHeldStatement = {
+  name: 'select_held',
+  text: `select ${isHeld('asked')} as held from (select $1::text as spki, $2::text as principal) as asked`,
+}
+
+const intentParameter = ({
+  request,
+  attempt,
+  serial,
+  issuer,
+  shard,
+  profile,
+  tbs,
+  plan,
+  keySha256,
+}: Intent): object => ({
   principal: request.principal,
   key: request.key,
   digest: request.digest.toString('hex'),
@@ -179,6 +220,7 @@ const intentParameter = ({ request, attempt, serial, issuer, shard, profile, tbs
   version: profile.version,
   tbs: tbs.toString('hex'),
   plan: plan.toString('hex'),
+  spki: keySha256.toString('hex'),
 })
 
 /**

@@ -10,6 +10,7 @@ import type {
   RefusalRecord,
 } from '../ca/records.ts'
 import { Problem, type Violation } from '../errors.ts'
+import type { CheckResult } from '../policy/checks.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import { type RecordsDeps, searchCertificates } from './certificates.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
@@ -69,6 +70,8 @@ interface RefusalRow {
   readonly detail: string
   readonly digest: Buffer
   readonly violations: readonly Violation[]
+  readonly checks: readonly CheckResult[] | null
+  readonly checks_left_out: number
 }
 
 const refusalConditions: Conditions<RefusalFilter> = {
@@ -92,12 +95,18 @@ const searchRefusals = async (
       `(at, id) < (timestamptz 'epoch' + ${p(after[0])}::bigint * interval '1 microsecond', ${p(after[1])}::uuid)`,
     )
   const text = `
-    select id, at, (extract(epoch from at) * 1000000)::bigint as at_exact, principal, profile, code, detail, digest, violations from refusals
+    select id, at, (extract(epoch from at) * 1000000)::bigint as at_exact, principal, profile, code, detail, digest,
+      violations, checks, checks_left_out
+    from refusals
     where ${conditions.join(' and ') || 'true'}
     order by at desc, id desc limit ${page.limit + 1}`
   const { rows } = await db.query<RefusalRow>({ text }, values)
   return pageOf(rows, page.limit, {
-    item: ({ digest, at_exact: _, ...row }) => ({ ...row, digest: digest.toString('hex') }),
+    item: ({ digest, at_exact: _, checks_left_out: checksLeftOut, ...row }) => ({
+      ...row,
+      digest: digest.toString('hex'),
+      checksLeftOut,
+    }),
     cursor: (row) => writeCursor([row.at_exact, row.id], filter),
   })
 }

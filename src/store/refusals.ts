@@ -26,9 +26,11 @@ export interface Refusals {
 const insertRefusalsStatement = {
   name: 'insert_refusals',
   text: `
-    insert into refusals (id, at, principal, profile, code, digest, detail, violations)
-    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations
-    from json_to_recordset($1::json) as r (id uuid, principal text, profile text, code text, digest text, detail text, violations jsonb)`,
+    insert into refusals (id, at, principal, profile, code, digest, detail, violations, checks,
+      checks_left_out)
+    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations, checks, left_out
+    from json_to_recordset($1::json) as r (id uuid, principal text, profile text, code text, digest text, detail text,
+      violations jsonb, checks jsonb, left_out integer)`,
 }
 
 const insertCountsStatement = {
@@ -117,14 +119,24 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
   return { add, drain: rows.drain, close }
 }
 
-const refusalParameter = ({ principal, profile, code, digest, detail, violations }: Refusal, id: string): object => ({
+const refusalParameter = (
+  { principal, profile, code, digest, detail, violations, checks, checksLeftOut }: Refusal,
+  id: string,
+): object => ({
   id,
   principal,
   profile: storable(profile),
   code,
   digest: digest.toString('hex'),
   detail: storable(detail),
-  violations: violations.map((violation) => ({ ...violation, value: storable(violation.value) })),
+  violations: violations.map(withStorableValue),
+  checks: checks?.map(withStorableValue) ?? null,
+  left_out: checksLeftOut,
+})
+
+const withStorableValue = <T extends { readonly value: string }>(told: T): T => ({
+  ...told,
+  value: storable(told.value),
 })
 
 /** PostgreSQL's text and jsonb hold neither NUL nor a lone surrogate. */

@@ -234,6 +234,9 @@ t.test('explain tells failed checks first and says by its exit code how it went'
 t.test('refusals and events are listed', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)
+  const [kept] = JSON.parse((await chancery(['refusals', '--code', 'san.forbidden', '--limit', '1', '--json'])).out)
+  t.ok(kept.checks.length > 10)
+  t.match(kept, { checksLeftOut: 0, violations: [{ check: 'names.dns.allow' }] })
   const events = JSON.parse((await chancery(['events', '--type', 'profile.created', '--limit', '3', '--json'])).out)
   t.ok(events.length <= 3)
   const issued = (await chancery(['events', '--type', 'certificate.issued'])).out

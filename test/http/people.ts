@@ -1,7 +1,7 @@
 /** Principals with tokens, made as an administrator makes them: over the API. */
 import type { Role } from '../../src/ca/access.ts'
 import type { TestService } from '../helpers/service.ts'
-import { dns, pem, request, san } from '../x509/build.ts'
+import { dns, newP256, pem, request, san } from '../x509/build.ts'
 
 /** Makes a principal with one grant, and resolves to its token. */
 export const employ = async (
@@ -16,6 +16,7 @@ export const employ = async (
   return made.json.secret
 }
 
-/** A good request on a P-256 key of its own for these DNS names. */
+/** A good request for these DNS names, on a P-256 key of its own. */
 export const csrFor = (...names: readonly string[]): string => pem(derFor(...names))
-export const derFor = (...names: readonly string[]): Buffer => request({ extensions: [san(...names.map(dns))] })
+export const derFor = (...names: readonly string[]): Buffer =>
+  request({ signer: newP256(), extensions: [san(...names.map(dns))] })

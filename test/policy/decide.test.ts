@@ -617,6 +617,17 @@ t.test('the key of the issuer is never certified', async (t) => {
   t.match(decision, { allowed: false, code: 'key.blocked' })
 })
 
+t.test('a key that another principal holds is not certified', async (t) => {
+  const said = (keyHeld?: boolean) =>
+    decide(profileOf(), ask({ names: www }), { ...context, ...(keyHeld !== undefined && { keyHeld }) })
+  const outcome = (keyHeld?: boolean) => said(keyHeld).checks.find(({ check }) => check === 'key.principal')?.outcome
+  t.match(said(true), { allowed: false, code: 'key.blocked' })
+  t.equal(outcome(true), 'failed')
+  t.equal(outcome(false), 'passed')
+  t.equal(outcome(), 'skipped', 'before the records were looked at')
+  t.ok(said().allowed)
+})
+
 t.test('a long value is shown in short', async (t) => {
   const decision = decide(profileOf(), ask({ names: namesOf(`dns:${'a'.repeat(100_000)}`) }), context)
   t.ok(decision.checks.every(({ value, reason }) => value.length <= 257 && reason.length <= 600))

@@ -23,6 +23,7 @@ const open = async (t: Test) => {
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),
       plan: Buffer.alloc(32),
+      keySha256: randomBytes(32),
     }
     t.equal(await recorder.recordIntent(intent), 'recorded')
     return intent
@@ -51,7 +52,7 @@ const signed = (intent: Intent): Enrolment => ({
   },
   subject: '',
   names: [],
-  keySha256: Buffer.alloc(32),
+  keySha256: intent.keySha256,
   notBefore: new Date(0),
   notAfter: new Date(1_000),
 })

@@ -455,7 +455,7 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     [{ principal: 'grown-1', profile: 'all' }, 'certificates_along_principal'],
     [{ issuer: 'default' }, 'certificates_along_issuer'],
     [{ issuer: 'etcd' }, 'certificates_along_issuer'],
-    [{ key: keySha256 }, 'certificates_by_key'],
+    [{ key: keySha256 }, 'certificates_along_key'],
     [span, 'outcomes_entry_key'],
     [{ status: 'valid' }, 'outcomes_entry_key'],
     [{}, 'outcomes_entry_key'],

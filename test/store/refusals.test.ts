@@ -5,8 +5,10 @@ import t, { type Test } from 'tap'
 
 import type { Refusal } from '../../src/ca/recorder.ts'
 import { timeOrderedIds } from '../../src/keys/random.ts'
+import type { CheckResult } from '../../src/policy/checks.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRefusals } from '../../src/store/refusals.ts'
+import { databaseFaults } from '../../src/store/safety.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 
@@ -17,7 +19,17 @@ const refusal: Refusal = {
   digest: Buffer.alloc(32),
   detail: 'not a request',
   violations: [],
+  checks: null,
+  checksLeftOut: 0,
 }
+
+const check = (value: string): CheckResult => ({
+  check: 'names.dns.allow',
+  outcome: 'failed',
+  field: '/names/0',
+  value,
+  reason: 'matches no pattern of the profile',
+})
 
 const openOwner = async (t: Test, url: string): Promise<pg.Client> => {
   const owner = new pg.Client({ connectionString: url })
@@ -57,6 +69,12 @@ const openNoisy = async (t: Test) => {
     })
     return rows[0]
   }
+  const checks = async () => {
+    const { rows } = await real.query<{ checks: unknown; checks_left_out: number }>({
+      text: 'select checks, checks_left_out from refusals order by id',
+    })
+    return rows
+  }
   const refuse = async (times: number): Promise<void> => {
     for (let i = 0; i < times; i++) await refusals.add(refusal)
   }
@@ -66,7 +84,7 @@ const openNoisy = async (t: Test) => {
     mock.timers.tick(60_000)
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
-  return { refusals, state, kept, refuse, pass }
+  return { refusals, state, kept, checks, refuse, pass }
 }
 
 mock.timers.enable({ apis: ['setInterval'] })
@@ -98,6 +116,17 @@ t.test('a count that could not be written is written later, once, and no refusal
   state.lostAnswers = false
   await refusals.close()
   t.same(await kept(), { rows: 6, counted: 6, minutes: 3 }, 'nothing twice')
+})
+
+t.test('checks are kept as they are, but for what PostgreSQL cannot hold; none are null', async (t) => {
+  const { refusals, checks } = await openNoisy(t)
+  await refusals.add({ ...refusal, checks: [check('a.test'), check('nul\0, half \ud800')], checksLeftOut: 7 })
+  await refusals.add(refusal)
+  await refusals.close()
+  t.strictSame(await checks(), [
+    { checks: [check('a.test'), check('nul\ufffd, half \ufffd')], checks_left_out: 7 },
+    { checks: null, checks_left_out: 0 },
+  ])
 })
 
 t.test('rows of months without a partition are moved into one, and old ones go', async (t) => {
@@ -132,6 +161,98 @@ t.test('rows of months without a partition are moved into one, and old ones go',
   ])
     await t.rejects(owner.query(text), { code: '23001' }, text)
 })
+
+t.test(
+  'months that were made too late become one partition as they lie, and it goes when all of it is old',
+  async (t) => {
+    const { ownerUrl, servingUrl } = await openTestDatabase(t)
+    const owner = await openOwner(t, ownerUrl)
+    const serving = await openOwner(t, servingUrl)
+    const insert = (client: pg.Client, months: number) =>
+      client.query(
+        `insert into refusals (id, at, principal, code, digest, detail, violations)
+        select gen_random_uuid(), date_trunc('month', now(), 'UTC') + make_interval(months => $1, days => 3), 'noisy',
+          'csr.pem', '', '', '[]' from generate_series(1, 3)`,
+        [months],
+      )
+    const partitions = async () => {
+      const { rows } = await owner.query<{ name: string; file: number; rows: number }>(`
+      select c.relname as name, pg_relation_filenode(c.oid)::integer as file,
+        (xpath('//n/text()', query_to_xml(format('select count(*) as n from %I', c.relname), true, true, '')))[1]::text::integer as rows
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'refusals'::regclass order by 1`)
+      return rows
+    }
+    const other = async () => (await partitions()).find(({ name }) => name === 'refusals_other')
+    const maintain = async (keep: string) =>
+      (await owner.query<{ n: number }>('select maintain_refusals($1) as n', [keep])).rows[0]?.n
+    const month = (by: number): string => {
+      const now = new Date()
+      const then = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + by))
+      return then.toISOString().slice(0, 7).replace('-', '')
+    }
+    const [before, late] = [await partitions(), `refusals_${month(-9)}_${month(-7)}`]
+    t.equal(await maintain('3650 days'), 0)
+    t.same(await partitions(), before, 'nothing to adopt')
+    await insert(serving, -9)
+    await insert(serving, -7)
+    const file = (await other())?.file
+    t.equal(await maintain('3650 days'), 0)
+    const after = await partitions()
+    t.match(
+      after.find(({ name }) => name === late),
+      { file, rows: 6 },
+      'no row was moved',
+    )
+    t.equal((await other())?.rows, 0)
+    t.equal(after.length, before.length + 1)
+    await insert(serving, -8)
+    t.equal(await maintain('3650 days'), 0)
+    t.same(
+      (await partitions()).map(({ name, file: same }) => [name, same]),
+      after.map(({ name, file: same }) => [name, same]),
+      'again changes nothing',
+    )
+    t.equal((await partitions()).find(({ name }) => name === late)?.rows, 9)
+
+    // A span that another partition lies in is moved, month by month.
+    await insert(serving, -11)
+    await insert(serving, -5)
+    t.equal((await other())?.rows, 6)
+    t.equal(await maintain('3650 days'), 0)
+    t.same(
+      (await partitions()).filter(({ rows }) => rows > 0).map(({ name, rows }) => [name, rows]),
+      [
+        [`refusals_${month(-11)}`, 3],
+        [late, 9],
+        [`refusals_${month(-5)}`, 3],
+      ],
+    )
+
+    // A default partition that is new has the table's triggers, and nobody but the table's own rights leads to it.
+    await insert(serving, 9)
+    t.equal((await other())?.rows, 3)
+    t.equal((await serving.query('select from refusals')).rowCount, 18)
+    for (const table of ['refusals', 'refusals_other', late]) {
+      for (const text of [`delete from ${table}`, `update ${table} set code = 'x'`]) {
+        await t.rejects(owner.query(text), { code: '23001' }, `owner: ${text}`)
+        await t.rejects(serving.query(text), { code: '42501' }, `serving: ${text}`)
+      }
+    }
+    const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
+    t.teardown(() => db.close())
+    t.same(await databaseFaults(db), [])
+
+    t.equal(await maintain('220 days'), 1, 'the month eleven months ago; the others are not all older')
+    t.equal(await maintain('160 days'), 1)
+    t.same(
+      (await partitions()).filter(({ rows }) => rows > 0).map(({ name }) => name),
+      [`refusals_${month(-5)}`, `refusals_${month(9)}`]
+        .slice(0, 1)
+        .concat(`refusals_${month(9)}_${month(9)}`)
+        .sort(),
+    )
+  },
+)
 
 t.test('several may maintain at once, in any time zone', async (t) => {
   const { ownerUrl } = await openTestDatabase(t)

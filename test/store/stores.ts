@@ -7,7 +7,7 @@ import { openStores, type Stores } from '../../src/service.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
-import { commonName, request, tlv } from '../x509/build.ts'
+import { commonName, newP256, p256, request, tlv } from '../x509/build.ts'
 
 export interface TestStores {
   readonly service: TestService
@@ -33,7 +33,12 @@ export const openTestStores = async (t: Test): Promise<TestStores> => {
   if (made.status !== 201) throw new Error(made.text)
   const issue: TestStores['issue'] = (names, { subject, principal = 'admin' } = {}) =>
     service.service.issuance.issue(callerOf(principal), {
-      csr: request({ attributes: tlv(0xa0), ...(subject !== undefined && { subject: commonName(subject) }) }),
+      csr: request({
+        attributes: tlv(0xa0),
+        // One key is certified for one principal.
+        signer: principal === 'admin' ? p256() : newP256(),
+        ...(subject !== undefined && { subject: commonName(subject) }),
+      }),
       profile: 'all',
       names: names.map((text) => {
         const colon = text.indexOf(':')

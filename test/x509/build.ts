@@ -1,5 +1,5 @@
 /** A small DER builder and a maker of certificate requests that shares no code with `src`, so that it can lie. */
-import { createPrivateKey, type KeyObject, sign } from 'node:crypto'
+import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 
 export const tlv = (tag: number, ...parts: readonly Buffer[]): Buffer => {
   const contents = Buffer.concat(parts)
@@ -93,6 +93,12 @@ export const pem = (der: Buffer, label = 'CERTIFICATE REQUEST'): string =>
 export const p256 = (): Signer => {
   const key = createPrivateKey({ key: { kty: 'EC', crv: 'P-256', ...p256Numbers }, format: 'jwk' })
   return signerOf(key, seq(seq(oid('1.2.840.10045.2.1'), oid('1.2.840.10045.3.1.7')), bits(p256Point)))
+}
+
+/** A P-256 key that nobody has had before: one key is certified for one principal. */
+export const newP256 = (): Signer => {
+  const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  return signerOf(privateKey, publicKey.export({ type: 'spki', format: 'der' }))
 }
 
 const lengthOctets = (length: number): number[] => {

@@ -1,5 +1,4 @@
 /** Certificates: issue, explain, read, search. */
-import { createHash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
@@ -8,6 +7,7 @@ import { type Caller, requesterGrants } from '../../ca/access.ts'
 import type { Issued, IssueInput } from '../../ca/issuance.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
+import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
@@ -286,14 +286,7 @@ export const recordEarlyRefusal = async (
   if (!isProblem(error) || error.kind.status >= 500) return
   // Names of profiles that nobody granted are the caller's invention, and would be series without end.
   deps.metrics.refused(requesterGrants(caller, profile).length > 0 ? profile : '', error.code)
-  await deps.recordRefusal({
-    principal: caller.principal,
-    profile,
-    code: error.code,
-    detail: error.detail,
-    digest: createHash('sha256').update(sent).digest(),
-    violations: error.options.violations ?? [],
-  })
+  await deps.recordRefusal(refusalOf(error, { principal: caller.principal, profile, sent }))
 }
 
 /** What ends here is a refusal like any other, unless it was only a question. */

@@ -142,6 +142,8 @@ export const refusal = {
   detail: refused.detail,
   digest,
   violations: [violation],
+  checks: decision.checks,
+  checksLeftOut: 0,
 }
 
 export const event = {

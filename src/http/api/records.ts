@@ -9,6 +9,7 @@ import { sentenceOf } from '../problem.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
+  Check,
   closed,
   Label,
   named,
@@ -35,6 +36,13 @@ const RefusalView = Type.Object(
     detail: Type.String(),
     digest: { ...Sha256, description: 'SHA-256 of what was sent' },
     violations: Type.Array(Violation),
+    checks: Type.Union([Type.Array(Check), Type.Null()], {
+      description: 'what each check said, as a dry run tells it; null where no decision was made',
+    }),
+    checksLeftOut: Type.Integer({
+      minimum: 0,
+      description: 'how many checks were not kept, so that a refusal stays small; those that failed are kept first',
+    }),
   },
   named('Refusal', examples.refusal),
 )
@@ -124,15 +132,17 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
   )
 }
 
-const refusalView = ({ id, at, principal, profile, code, detail, digest, violations }: RefusalRecord) => ({
+const refusalView = ({ id, at, principal, profile, detail, ...told }: RefusalRecord) => ({
   id,
   at: at.toISOString(),
   principal,
   profile,
-  code,
-  detail: sentenceOf({ code, detail, violations }),
-  digest,
-  violations,
+  code: told.code,
+  detail: sentenceOf({ detail, ...told }),
+  digest: told.digest,
+  violations: told.violations,
+  checks: told.checks,
+  checksLeftOut: told.checksLeftOut,
 })
 
 const eventView = ({ index, leafHash, entry }: EventRecord) => ({ index, leafHash, entry })

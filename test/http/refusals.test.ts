@@ -1,0 +1,103 @@
+import t from 'tap'
+
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor, employ } from './people.ts'
+
+interface Check {
+  readonly check: string
+  readonly outcome: string
+  readonly field: string
+}
+
+let service: TestService
+let token: string
+let auditor: string
+
+t.before(async () => {
+  service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000' })
+  token = await employ(service, 'ci', 'requester', { profiles: ['server', 'client'] })
+  auditor = await employ(service, 'eve', 'auditor')
+})
+
+const issue = (body: object, path = '/v1/certificates') => service.request('POST', path, { token, body })
+const newest = async () => (await service.request('GET', '/v1/refusals?limit=1', { token: auditor })).json.items[0]
+
+t.test('a refusal keeps every check, as the dry run told them', async (t) => {
+  const body = { csr: csrFor('shop.evil.test', 'shop.example.com'), profile: 'server' }
+  const dry = await issue(body, '/v1/certificates?dryRun=true')
+  const refused = await issue(body)
+  t.equal(refused.status, 422)
+  const kept = await newest()
+  t.match(kept, { principal: 'ci', code: 'san.forbidden', checksLeftOut: 0 })
+  // Who else holds the key is looked up by a dry run, but not for a request that is refused anyway.
+  const told = dry.json.checks.map((check: Check) =>
+    check.check === 'key.principal'
+      ? { ...check, outcome: 'skipped', value: '', reason: 'is looked up when the intent is recorded' }
+      : check,
+  )
+  t.same(kept.checks, told)
+  t.same(kept.checks, refused.json.checks)
+  t.same([...new Set(kept.checks.map(({ outcome }: Check) => outcome))].sort(), ['failed', 'passed', 'skipped'])
+  const item = (await issue({ items: [body] }, '/v1/certificates/batch')).json.items[0]
+  t.equal(item.status, 422)
+  t.same((await newest()).checks, told, 'in a batch too')
+})
+
+t.test('where no decision was made there are no checks', async (t) => {
+  const csr = csrFor('a.example.com')
+  for (const [body, code] of [
+    [{ csr: 'nothing', profile: 'server' }, 'csr.pem'],
+    [{ csr: csr.replace(/.{8}(?=\n-----END)/, 'AAAAAAAA'), profile: 'server' }, /^csr\./],
+    [{ csr, profile: 'peer' }, 'auth.forbidden'],
+    [{ csr, profile: 'server', names: { dns: ['a..example.com'] } }, 'san.syntax'],
+  ] as const) {
+    t.ok((await issue(body)).status >= 400)
+    t.match(await newest(), { code, checks: null, checksLeftOut: 0 })
+  }
+})
+
+t.test('a key that is found to be held when the intent is recorded fails like any check', async (t) => {
+  const csr = csrFor('held.example.com')
+  t.equal((await issue({ csr, profile: 'server' })).status, 201)
+  const rival = await employ(service, 'rival', 'requester', { profiles: ['server'] })
+  const refused = await service.request('POST', '/v1/certificates', { token: rival, body: { csr, profile: 'server' } })
+  t.equal(refused.json.code, 'key.blocked')
+  const kept = await newest()
+  t.match(kept, { code: 'key.blocked', principal: 'rival', violations: [{ check: 'key.principal' }], checksLeftOut: 0 })
+  t.ok(kept.checks.length > 10)
+  t.same(
+    kept.checks.filter(({ outcome }: Check) => outcome === 'failed').map(({ check }: Check) => check),
+    ['key.principal'],
+  )
+})
+
+t.test('a refusal stays small: the checks that failed are kept first, and the others are counted', async (t) => {
+  const names = Array.from({ length: 100 }, (_, i) => `n${i}.${'a'.repeat(63)}.${i % 10 ? 'example.com' : 'evil.test'}`)
+  const refused = await issue({ csr: csrFor('a.example.com'), profile: 'server', names: { dns: names } })
+  t.equal(refused.status, 422)
+  const all: readonly Check[] = refused.json.checks
+  t.ok(JSON.stringify(all).length > 16_384, 'or this would be no case')
+  const { checks, checksLeftOut } = await newest()
+  t.ok(Buffer.byteLength(JSON.stringify(checks)) <= 16_384)
+  t.ok(checksLeftOut > 0)
+  t.equal(checks.length + checksLeftOut, all.length)
+  const failed = ({ outcome }: Check) => outcome === 'failed'
+  t.ok(all.filter(failed).length >= 10)
+  t.same(checks.filter(failed), all.filter(failed))
+  const places = checks.map((check: Check) => all.findIndex((one) => JSON.stringify(one) === JSON.stringify(check)))
+  t.same(
+    places,
+    [...places].sort((a, b) => a - b),
+    'in the order of the decision',
+  )
+})
+
+t.test('NDJSON and CSV hold the checks as well', async (t) => {
+  const as = (accept: string) =>
+    service.request('GET', '/v1/refusals?code=san.forbidden&limit=1', { token: auditor, headers: { accept } })
+  const line = JSON.parse((await as('application/x-ndjson')).text)
+  t.ok(line.checks.length > 0 && line.checksLeftOut > 0)
+  const [header, row] = (await as('text/csv')).text.split('\r\n')
+  t.match(header, /"violations","checks","checksLeftOut"$/)
+  t.match(row, /"\[\{""field"":|"\[\{""check"":/)
+})
