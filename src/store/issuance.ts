@@ -133,12 +133,16 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
 
 // Intents -----------------------------------------------------------------------------------------------------------
 
-/** Whether a principal other than `asked.principal` has a certificate with the key: two walks down one index. */
-const isHeld = (asked: string): string => `
-  exists (select from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex')
-    and principal < ${asked}.principal)
-  or exists (select from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex')
-    and principal > ${asked}.principal)`
+/**
+ * Whether a principal other than `asked.principal` has a certificate with the key; null where there is none. The first and
+ * the last of its principals are the two ends of one index: by `exists`, the planner would read the whole table wherever
+ * most certificates are of few keys, since it expects to find one of another principal soon.
+ */
+const isHeld = (asked: string): string => {
+  const end = (of: 'min' | 'max'): string => `
+  (select ${of}(principal) from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex'))`
+  return `${end('min')} < ${asked}.principal or ${end('max')} > ${asked}.principal`
+}
 
 /**
  * Whoever finds the attempt of its request taken, or its key held by somebody else, inserts nothing. Who was recorded is
@@ -195,7 +199,7 @@ const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<In
 
 const selectHeldStatement = {
   name: 'select_held',
-  text: `select ${isHeld('asked')} as held from (select $1::text as spki, $2::text as principal) as asked`,
+  text: `select coalesce(${isHeld('asked')}, false) as held from (select $1::text as spki, $2::text as principal) as asked`,
 }
 
 const intentParameter = ({

@@ -3,9 +3,11 @@ import { createHash } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
+import { silentMeter } from '../../src/ca/meter.ts'
 import type { CertificateFilter, Page, PageRequest, Records } from '../../src/ca/records.ts'
 import { codec } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
+import { openRecorder } from '../../src/store/issuance.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { openTestStores } from './stores.ts'
@@ -477,6 +479,13 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
   ] as const)
     await ask(searches.refusals, filter, by)
   t.ok(asked.length > 40)
+  // One principal asks again and again with one key: nobody else's certificate is expected, and none found, at once.
+  index = 'certificates_along_key'
+  const recorder = openRecorder({ ...stores, db: watched, meter: silentMeter, refusalsPerMinute: 60 })
+  t.teardown(recorder.close)
+  const shared = createHash('sha256').update('shared').digest()
+  t.equal(await recorder.isKeyHeld(shared, { otherThan: 'robot' }), false)
+  t.equal(await recorder.isKeyHeld(shared, { otherThan: 'human' }), true)
   const client = new pg.Client({ connectionString: service.database.servingUrl })
   await client.connect()
   t.teardown(() => client.end())
@@ -517,8 +526,10 @@ const grow = async (n: number): Promise<void> => {
     named as (insert into certificate_names (serial, kind, name, entry)
       select serial, 'dns', 'test.grown.n' || i, first + i from numbers, base)
     insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
-      select n.serial, 'certificate', first + i, now(), '\\x00', 'grown-' || i % 500, 'all', s.issuer,
-        case i % 4 when 0 then '' when 1 then 'CN=grown-many' else 'CN=grown-' || i end, sha256(n.serial), now(), now() + interval '1 day'
+      select n.serial, 'certificate', first + i, now(), '\\x00',
+        case i % 2 when 0 then 'robot' else 'grown-' || i % 500 end, 'all', s.issuer,
+        case i % 4 when 0 then '' when 1 then 'CN=grown-many' else 'CN=grown-' || i end,
+        case i % 2 when 0 then sha256('shared') else sha256(n.serial) end, now(), now() + interval '1 day'
       from numbers n, sample s, base`,
     [n],
   )
