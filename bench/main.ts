@@ -58,13 +58,25 @@ const openTargets = async (
   const targets: Target[] = []
   const notRun: string[] = []
   const wanted = (name: string): boolean => isWanted(options, name)
-  if (options.only === undefined || options.only.some((name) => name.startsWith('chancery'))) {
+  const own = options.only?.filter((name) => name.startsWith('chancery') && name !== 'chancery-inline')
+  if (own === undefined || own.length > 0) {
     const nodeFlags = [...options.nodeFlags, ...(options.profile ? profileFlags : [])]
     const chancery = await openChancery({ place, sample, nodeFlags })
     targets.push(chancery)
     if (wanted('chancery-keys')) targets.push(withKeys(chancery))
     if (options.only?.some((name) => parts.includes(name))) targets.push(...partsOf(chancery))
   }
+  if (options.only?.includes('chancery-inline'))
+    targets.push(
+      await openChancery({
+        place,
+        sample,
+        nodeFlags: options.nodeFlags,
+        name: 'chancery-inline',
+        title: 'Chancery, signing in its own process',
+        env: { CHANCERY_SIGNER: 'inline' },
+      }),
+    )
   if (wanted('cfssl-recording') || wanted('cfssl')) {
     if (cfsslVersion() === undefined) notRun.push("cfssl, which is not installed (Debian's golang-cfssl).")
     else {

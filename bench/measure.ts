@@ -74,9 +74,10 @@ const checkOne = async (target: Target): Promise<void> => {
 
 const foreignOf = (
   { processorSeconds, seconds }: Yield,
-  { machine, main, pool, engine, postgres }: Processors,
+  { machine, main, pool, signer, engine, postgres }: Processors,
 ): number =>
-  Math.max(0, machine - main - pool - engine - postgres - processorSeconds) / (seconds * availableParallelism())
+  Math.max(0, machine - main - pool - signer - engine - postgres - processorSeconds) /
+  (seconds * availableParallelism())
 
 const faultsOf = (seen: Yield, recorded: number | undefined): string[] => [
   ...(seen.statusErrors > 0 ? [`${seen.statusErrors} answers with a status above 399`] : []),

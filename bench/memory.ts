@@ -1,11 +1,11 @@
 /** Memory from smaps_rollup: proportional set size, in which what processes share is counted once. Linux only. */
 import { readFileSync } from 'node:fs'
 
-import { serverProcesses } from './processors.ts'
+import { childrenOf, serverProcesses } from './processors.ts'
 
 /** MiB. */
 export interface Memory {
-  /** The service, or the peer. */
+  /** The service and its signers, or the peer. */
   readonly service: number
   /** PostgreSQL's processes, without the buffers that they share. */
   readonly postgres: number
@@ -19,7 +19,7 @@ export const readMemory = (pid: number, postmaster: number | undefined, others: 
   const parts = server.map(readParts)
   const sum = (pick: (part: Parts) => number): number => parts.reduce((total, part) => total + pick(part), 0)
   return {
-    service: readParts(pid).all,
+    service: [pid, ...childrenOf(pid)].reduce((total, each) => total + readParts(each).all, 0),
     postgres: sum(({ all, shared }) => all - shared),
     buffers: sum(({ shared }) => shared),
   }

@@ -48,7 +48,7 @@ export const openPlace = async (): Promise<Place> => {
     },
     createDatabase: async (title) => {
       const name = `bench_${title}`
-      await withClient(superuserUrl, (client) => client.query(`create database ${name} owner chancery_owner`))
+      await withClient(superuserUrl, (client) => client.query(`create database "${name}" owner chancery_owner`))
       const inDatabase = (url: string): string => url.replace(/@\/[a-z]+\?/, `@/${name}?`)
       return {
         name,

@@ -7,6 +7,8 @@ export interface Processors {
   readonly main: number
   /** Our verifying thread, and Node's thread pool, which runs what is asynchronous in node:crypto and the file system. */
   readonly pool: number
+  /** Processes that the service has started: its signers. */
+  readonly signer: number
   /** The other threads of the service: garbage collection, compiler. */
   readonly engine: number
   readonly postgres: number
@@ -23,6 +25,7 @@ export const readProcessors = (pid: number, postmaster: number, isNode: boolean)
   return {
     main: sum(isMain),
     pool: sum(isPool),
+    signer: isNode ? childrenOf(pid).reduce((total, each) => total + secondsOf(`/proc/${each}`), 0) : 0,
     engine: sum((thread) => !isMain(thread) && !isPool(thread)),
     postgres: serverProcesses(postmaster).reduce(
       (total, each) => total + secondsOf(`/proc/${each}`) + (each === postmaster ? secondsOfEnded(each) : 0),
@@ -36,19 +39,20 @@ export const readProcessors = (pid: number, postmaster: number, isNode: boolean)
 export const between = (before: Processors, after: Processors): Processors => ({
   main: after.main - before.main,
   pool: after.pool - before.pool,
+  signer: after.signer - before.signer,
   engine: after.engine - before.engine,
   postgres: after.postgres - before.postgres,
   machine: after.machine - before.machine,
 })
 
 /** The server's process and its children. */
-export const serverProcesses = (postmaster: number): number[] => [
-  postmaster,
-  ...readdirSync('/proc')
+export const serverProcesses = (postmaster: number): number[] => [postmaster, ...childrenOf(postmaster)]
+
+export const childrenOf = (parent: number): number[] =>
+  readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
     .map(Number)
-    .filter((pid) => Number(statOf(`/proc/${pid}`)[1]) === postmaster),
-]
+    .filter((pid) => Number(statOf(`/proc/${pid}`)[1]) === parent)
 
 interface Thread {
   readonly id: number

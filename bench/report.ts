@@ -206,6 +206,7 @@ const costs = ({ rows, floor, machine, storedOctets }: Results): string[] => [
       'clients',
       'main thread',
       'verifying threads',
+      'signer',
       'GC and compiler',
       'PostgreSQL',
       'load generator',
@@ -235,11 +236,12 @@ const processorCells = (rounds: readonly Measured[], cores: number): number[] =>
   return [
     of(({ processors: p }) => p.main),
     of(({ processors: p }) => p.pool),
+    of(({ processors: p }) => p.signer),
     of(({ processors: p }) => p.engine),
     of(({ processors: p }) => p.postgres),
     of(({ processorSeconds }) => processorSeconds),
     of(({ processors: p, processorSeconds }) =>
-      Math.max(0, p.machine - p.main - p.pool - p.engine - p.postgres - processorSeconds),
+      Math.max(0, p.machine - p.main - p.pool - p.signer - p.engine - p.postgres - processorSeconds),
     ),
     of(({ processors: p, seconds }) => Math.max(0, seconds * cores - p.machine)),
   ]

@@ -22,9 +22,22 @@ export interface Config {
     readonly preparedStatements: boolean
   }
   readonly keys: {
-    /** Absent only in development. */
+    /** Only in a signer process, and there absent only in development. */
     readonly passphrase?: string
+    readonly hasPassphrase: boolean
     readonly allowSoftware: boolean
+    readonly signer: 'process' | 'inline'
+    /** Development makes its intermediates' keys in this token; absent: in files. */
+    readonly developmentToken?: string
+    /** What a signer process is started with: everything but what opens the database. It may hold secrets. */
+    readonly environment: Readonly<Record<string, string | undefined>>
+    readonly pkcs11: {
+      /** The first is for URIs that name none; no other than these is loaded. */
+      readonly modules: readonly string[]
+      /** Only in a signer process. */
+      readonly pin?: string
+      readonly sessions: number
+    }
     readonly blocked: BlockListFiles
   }
   readonly limits: {
@@ -43,19 +56,23 @@ export interface Config {
 /**
  * Reads the settings from `env` and from the YAML file that `CHANCERY_CONFIG` names; the environment wins. Rejects
  * with one message that lists all faults. Never shows a secret. Touches nothing but the files that are named. Whoever
- * migrates neither signs nor serves: then production judges only what concerns the database.
+ * migrates neither signs nor serves: then production judges only what concerns the database. Only whoever signs reads
+ * passphrases and PINs.
  */
 export const loadConfig = async (
   env: Readonly<Record<string, string | undefined>>,
-  purpose: 'serve' | 'migrate' = 'serve',
+  purpose: Purpose = 'serve',
 ): Promise<Config> => {
   const faults: string[] = []
   const unread = new Set<string>()
-  const sources = await gather(env, faults, unread)
+  const isSigner = purpose === 'sign'
+  const sources = await gather(env, { faults, unread, isSigner })
   const values: Record<string, unknown> = {}
   for (const setting of Object.values(settings)) {
-    const { text, from } = sources.get(setting.path) ?? { text: setting.standard, from: setting.env }
-    if (text === undefined) continue
+    const source = sources.get(setting.path)
+    if (source !== undefined && setting.signerOnly) values[`${setting.path}?`] = true
+    const { text, from } = source ?? { text: setting.standard, from: setting.env }
+    if (text === undefined || (setting.signerOnly && !isSigner)) continue
     try {
       values[setting.path] = setting.read(text)
     } catch (error) {
@@ -64,14 +81,22 @@ export const loadConfig = async (
       unread.add(setting.path)
     }
   }
-  const config = shape(values)
-  const rules = [...contradictions, ...(config.mode === 'production' ? refusals.filter(isOf(purpose)) : [])]
+  const config = shape(values, env)
+  const rules = [
+    ...(isSigner ? [] : contradictions),
+    ...(config.mode === 'production' ? refusals.filter(isOf(purpose)) : []),
+  ]
   faults.push(...rules.filter(isJudgeable(unread)).flatMap((rule) => judge(rule, config)))
   if (faults.length > 0) throw new Error(message(faults))
   return deepFreeze(config)
 }
 
-const shape = (values: Readonly<Record<string, unknown>>): Config => {
+export type Purpose = 'serve' | 'migrate' | 'sign'
+
+const shape = (
+  values: Readonly<Record<string, unknown>>,
+  env: Readonly<Record<string, string | undefined>>,
+): Config => {
   const value = <T>(key: SettingKey): T => values[settings[key].path] as T
   const given = <K extends string>(name: K, key: SettingKey): Partial<Record<K, string>> => {
     const found = value<string | undefined>(key)
@@ -96,7 +121,16 @@ const shape = (values: Readonly<Record<string, unknown>>): Config => {
     },
     keys: {
       ...given('passphrase', 'passphrase'),
+      hasPassphrase: values[`${settings.passphrase.path}?`] === true,
       allowSoftware: value('allowSoftware'),
+      signer: value('signer'),
+      ...given('developmentToken', 'developmentToken'),
+      environment: Object.fromEntries(Object.entries(env).filter(([name]) => !notForSigners.test(name))),
+      pkcs11: {
+        modules: value<readonly string[] | undefined>('pkcs11Modules') ?? [],
+        ...given('pin', 'pkcs11Pin'),
+        sessions: value('pkcs11Sessions'),
+      },
       blocked: { ...given('badkeys', 'badkeys'), ...given('spki', 'blockedSpki') },
     },
     limits: {
@@ -119,6 +153,8 @@ interface Rule {
   readonly of: readonly [SettingKey, ...SettingKey[]]
   /** What is wrong and the way out; undefined where nothing is. */
   readonly fault: (config: Config) => string | undefined
+  /** It looks at what only a signer process reads. */
+  readonly signerOnly?: boolean
 }
 
 const judge = ({ of: [blamed], fault }: Rule, config: Config): readonly string[] => {
@@ -133,9 +169,13 @@ const isJudgeable =
     rule.of.every((key) => !unread.has(settings[key].path))
 
 const isOf =
-  (purpose: 'serve' | 'migrate') =>
-  ({ of: [blamed] }: Rule): boolean =>
-    purpose === 'serve' || blamed === 'databaseUrl' || blamed === 'migrationUrl'
+  (purpose: Purpose) =>
+  ({ of: [blamed], signerOnly = false }: Rule): boolean =>
+    ({
+      serve: !signerOnly,
+      migrate: blamed === 'databaseUrl' || blamed === 'migrationUrl',
+      sign: signerOnly,
+    })[purpose]
 
 /** In any mode. */
 const contradictions: readonly Rule[] = [
@@ -196,21 +236,38 @@ const refusals: readonly Rule[] = [
   refuseUnverified('databaseUrl', 'url'),
   refuseUnverified('migrationUrl', 'migrationUrl'),
   {
-    of: ['allowSoftware'],
+    of: ['allowSoftware', 'pkcs11Modules'],
     fault: ({ keys }) =>
-      keys.allowSoftware
+      keys.allowSoftware || keys.pkcs11.modules.length > 0
         ? undefined
-        : 'production wants keys in a security module; say yes here to sign with keys in files',
+        : 'production wants keys in a security module (CHANCERY_PKCS11_MODULE); say yes here to sign with keys in files',
+  },
+  {
+    of: ['developmentToken'],
+    fault: ({ keys }) =>
+      keys.developmentToken === undefined ? undefined : 'production makes no hierarchy of its own; leave it out',
+  },
+  {
+    of: ['signer'],
+    fault: ({ keys }) =>
+      keys.signer === 'inline'
+        ? 'production keeps keys out of the process that reads requests; use process'
+        : undefined,
   },
   {
     of: ['passphrase'],
-    fault: ({ keys: { passphrase } }) => {
-      if (passphrase === undefined)
-        return 'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE'
-      return passphrase.length < 12 || wellKnown.has(passphrase.toLowerCase())
+    fault: ({ keys }) =>
+      keys.allowSoftware && !keys.hasPassphrase
+        ? 'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE'
+        : undefined,
+  },
+  {
+    of: ['passphrase'],
+    signerOnly: true,
+    fault: ({ keys: { passphrase } }) =>
+      passphrase !== undefined && (passphrase.length < 12 || wellKnown.has(passphrase.toLowerCase()))
         ? 'production wants 12 characters or more that nobody has seen in documentation'
-        : undefined
-    },
+        : undefined,
   },
   {
     of: ['publicUrl', 'publicListen'],
@@ -275,6 +332,7 @@ const deepFreeze = <T>(value: T): T => {
   return Object.freeze(value)
 }
 
+const notForSigners = /^(CHANCERY_(DATABASE_URL|MIGRATION_URL|TOKEN)(_FILE)?|PG[A-Z]+|NODE_OPTIONS)$/
 const wellKnown: ReadonlySet<string> = new Set([
   'development',
   'changeme',

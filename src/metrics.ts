@@ -56,6 +56,11 @@ export const metricTable = {
   },
   chancery_key_seconds: { kind: 'histogram', help: 'Time of a signing operation.', labels: ['key'], buckets: seconds },
   chancery_key_faults_total: { kind: 'counter', help: 'Signing operations that failed.', labels: ['key', 'fault'] },
+  chancery_key_sessions: {
+    kind: 'gauge',
+    help: 'Sessions with tokens that sign, and operations that wait for one, as of the last second.',
+    labels: ['state'],
+  },
   chancery_database_seconds: {
     kind: 'histogram',
     help: 'Time of a database statement.',
@@ -80,7 +85,7 @@ export const metricTable = {
 } as const satisfies Readonly<Record<string, Definition>>
 
 export type MetricName = keyof typeof metricTable
-export type GaugeName = 'chancery_database_connections' | 'chancery_queue_depth'
+export type GaugeName = 'chancery_database_connections' | 'chancery_key_sessions' | 'chancery_queue_depth'
 
 /** Registers everything on `registry` and returns what the service writes to. */
 export const openMetrics = (registry: Registry): Metrics => {
@@ -98,6 +103,7 @@ export const openMetrics = (registry: Registry): Metrics => {
   const answers = series('chancery_http_seconds')
   const gauges = {
     chancery_database_connections: series('chancery_database_connections'),
+    chancery_key_sessions: series('chancery_key_sessions'),
     chancery_queue_depth: series('chancery_queue_depth'),
   }
   watchEventLoop(series('chancery_event_loop_delay_seconds'))

@@ -22,8 +22,8 @@ import { openPublicApp } from './http/public/app.ts'
 import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
+import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
-import type { SigningKey } from './keys/signing-key.ts'
 import { openVerifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
@@ -41,9 +41,6 @@ import { type EntryCodec, openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
-
-/** Opens a key by what the records say of it. */
-export type OpenKey = (uri: string) => Promise<SigningKey>
 
 export interface StoresDeps {
   readonly config: Config
@@ -105,10 +102,10 @@ export const openStores = async (deps: StoresDeps) => {
 }
 
 /** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
-export const openService = async (stores: Stores, openKey: OpenKey): Promise<Service> => {
+export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | 'load'>): Promise<Service> => {
   const { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
   const { limits } = config
-  const issuers = await openIssuers(stores, openKey, metrics)
+  const issuers = await openIssuers(stores, keys, metrics)
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
@@ -137,6 +134,8 @@ export const openService = async (stores: Stores, openKey: OpenKey): Promise<Ser
     isStopping: () => stopping,
   })
   metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
+  metrics.watch('chancery_key_sessions', 'in_use', () => keys.load().inUse)
+  metrics.watch('chancery_key_sessions', 'waiting', () => keys.load().waiting)
   metrics.watch('chancery_database_connections', 'open', () => db.load.total)
   metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
 
@@ -202,10 +201,14 @@ const probeFaulty = (issuers: Issuers): Promise<unknown> =>
   )
 
 /** Every issuer that is not retired, each with its key: opened only if the two belong together. */
-export const openIssuers = async ({ db, config }: Stores, openKey: OpenKey, meter: Meter): Promise<Issuers> => {
+export const openIssuers = async (
+  { db, config }: Stores,
+  keys: Pick<Keyring, 'open'>,
+  meter: Meter,
+): Promise<Issuers> => {
   const rows = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
   const options = { meter, deadlineMs: config.limits.signingDeadlineMs }
-  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await openKey(row.keyUri), options))))
+  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await keys.open(row.keyUri), options))))
 }
 
 /** Undefined when records can be written: not a standby, not read-only, and its clock was read. */

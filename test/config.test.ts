@@ -47,7 +47,14 @@ t.test('without any setting, development works', async (t) => {
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
     database: { poolSize: 10, preparedStatements: true },
-    keys: { allowSoftware: false, blocked: {} },
+    keys: {
+      hasPassphrase: false,
+      allowSoftware: false,
+      signer: 'process',
+      environment: { PATH: '/bin', HOME: '/' },
+      pkcs11: { modules: [], sessions: 8 },
+      blocked: {},
+    },
     limits: {
       queue: 512,
       connections: 4_096,
@@ -100,7 +107,7 @@ t.test('every setting is read from the environment', async (t) => {
       poolSize: 20,
       preparedStatements: false,
     },
-    keys: { passphrase: 'a long and private one', allowSoftware: true },
+    keys: { hasPassphrase: true, allowSoftware: true },
     limits: {
       queue: 10,
       requestDeadlineMs: 15_000,
@@ -138,7 +145,7 @@ log: { level: warn }
     dataDir: '/data',
     listen: { port: 8443 },
     database: { poolSize: 5, preparedStatements: false },
-    keys: { allowSoftware: true, passphrase: '0123456789012' },
+    keys: { allowSoftware: true, hasPassphrase: true },
     limits: { queue: 7, requestDeadlineMs: 9_000 },
     retention: { refusalsDays: 7 },
     log: { level: 'warn' },
@@ -233,7 +240,11 @@ t.test('a secret comes from a file, once, and is never shown', async (t) => {
     t.match(message, /what it holds is not a postgresql:\/\/ URL/)
     t.notMatch(message, 'S3CRET')
   }
-  t.match(await messageOf({ CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, '\n') }), /file is empty/)
+  const empty = { CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, '\n') }
+  t.match(await messageOf({ CHANCERY_DATABASE_URL_FILE: empty.CHANCERY_KEY_PASSPHRASE_FILE }), /file is empty/)
+  await t.rejects(loadConfig(empty, 'sign'), /file is empty/)
+  const missing = { CHANCERY_KEY_PASSPHRASE_FILE: '/nonexistent' }
+  t.match(await messageOf(missing), /CHANCERY_KEY_PASSPHRASE_FILE: \/nonexistent cannot be read/, 'known before')
 })
 
 t.test('production refuses each convenience of development by name', async (t) => {
@@ -248,8 +259,6 @@ t.test('production refuses each convenience of development by name', async (t) =
     ],
     [hardware, /CHANCERY_ALLOW_SOFTWARE_KEYS: production wants keys in a security module/],
     [open, /CHANCERY_KEY_PASSPHRASE: production does not make up the passphrase/],
-    [{ ...production, CHANCERY_KEY_PASSPHRASE: 'short' }, /CHANCERY_KEY_PASSPHRASE: production wants 12 characters/],
-    [{ ...production, CHANCERY_KEY_PASSPHRASE: 'passwordpassword' }, /CHANCERY_KEY_PASSPHRASE: production wants/],
     [{ ...production, CHANCERY_MIGRATION_URL: url }, /CHANCERY_MIGRATION_URL: production wants one role that owns/],
     [
       { ...production, CHANCERY_DATABASE_URL: 'postgresql://u:p@h/d?sslmode=no-verify' },
@@ -265,8 +274,8 @@ t.test('production refuses each convenience of development by name', async (t) =
   ]
   for (const [env, expected] of cases) t.match(await messageOf(env), expected)
   const bare = await messageOf({ CHANCERY_MODE: 'production' })
-  t.match(bare, /^4 settings stop the start:/, 'all at once')
-  for (const name of ['ALLOW_SOFTWARE_KEYS', 'DATABASE_URL', 'KEY_PASSPHRASE', 'PUBLIC_URL'])
+  t.match(bare, /^3 settings stop the start:/, 'all at once')
+  for (const name of ['ALLOW_SOFTWARE_KEYS', 'DATABASE_URL', 'PUBLIC_URL'])
     t.match(bare, new RegExp(`^ {2}- CHANCERY_${name}: `, 'm'))
 })
 
@@ -283,23 +292,14 @@ t.test('what cannot be read hides no other fault, and makes none that would not 
       .split('\n')
       .slice(1, -1)
       .map((line) => line.split(':')[0]?.slice(4)),
-    [
-      'CHANCERY_ALLOW_SOFTWARE_KEYS',
-      'CHANCERY_DATABASE_URL_FILE',
-      'CHANCERY_KEY_PASSPHRASE',
-      'CHANCERY_PUBLIC_LISTEN',
-      'CHANCERY_QUEUE',
-    ],
+    ['CHANCERY_ALLOW_SOFTWARE_KEYS', 'CHANCERY_DATABASE_URL_FILE', 'CHANCERY_PUBLIC_LISTEN', 'CHANCERY_QUEUE'],
   )
   const unreadable = await messageOf({
     CHANCERY_MODE: 'production',
     CHANCERY_CONFIG: '/nonexistent.yaml',
-    CHANCERY_KEY_PASSPHRASE: 'short',
+    CHANCERY_SIGNER: 'inline',
   })
-  t.match(
-    unreadable,
-    /^2 settings stop the start:\n.*CHANCERY_CONFIG: .*\n.*CHANCERY_KEY_PASSPHRASE: production wants 12/,
-  )
+  t.match(unreadable, /^2 settings stop the start:\n.*CHANCERY_CONFIG: .*\n.*CHANCERY_SIGNER: production keeps keys/)
 })
 
 t.test('production refuses secret files that others can read', async (t) => {
@@ -316,6 +316,32 @@ t.test('production refuses secret files that others can read', async (t) => {
   }
   const yaml = await fileOf(t, `keys: { passphrase: "${passphrase}" }\n`, 0o644)
   t.match(await messageOf({ ...rest, CHANCERY_CONFIG: yaml }), /CHANCERY_CONFIG: .*can be read by others/)
+})
+
+t.test('only a signer reads passphrases and PINs; the service knows whether there are any', async (t) => {
+  const env = {
+    ...production,
+    CHANCERY_KEY_PASSPHRASE: 'passwordpassword',
+    CHANCERY_PKCS11_PIN_FILE: await fileOf(t, '1234', 0o600),
+    CHANCERY_PKCS11_MODULE: '/usr/lib/one.so, /usr/lib/two.so',
+  }
+  const serving = await loadConfig(env)
+  t.match(serving.keys, { hasPassphrase: true, pkcs11: { modules: ['/usr/lib/one.so', '/usr/lib/two.so'] } })
+  t.notOk('passphrase' in serving.keys || 'pin' in serving.keys.pkcs11)
+  t.notOk(
+    Object.keys(serving.keys.environment).some((name) => /DATABASE|MIGRATION/.test(name)),
+    'nor the database',
+  )
+  const signing = (text: string) =>
+    loadConfig({ ...env, CHANCERY_KEY_PASSPHRASE: text }, 'sign').then(
+      ({ keys }) => `${keys.passphrase} ${keys.pkcs11.pin}`,
+      (error: Error) => error.message,
+    )
+  t.match(await signing('passwordpassword'), /CHANCERY_KEY_PASSPHRASE: production wants 12 characters/)
+  t.match(await signing('short'), /CHANCERY_KEY_PASSPHRASE: production wants 12 characters/)
+  t.equal(await signing('a long and private one'), 'a long and private one 1234')
+  const { CHANCERY_ALLOW_SOFTWARE_KEYS: _, CHANCERY_KEY_PASSPHRASE: __, ...hardware } = env
+  await t.resolves(loadConfig(hardware), 'a security module needs neither')
 })
 
 t.test('settings that contradict each other are faults', async (t) => {
@@ -339,7 +365,7 @@ t.test('docs/configuration.md says what the table says, and nothing else', async
   const document = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
   t.equal(document, renderConfiguration(document), 'else run node tools/configuration.ts')
   const known = new Set(Object.values(settings).flatMap(({ env, secret }) => (secret ? [env, `${env}_FILE`] : [env])))
-  for (const [name] of document.matchAll(/CHANCERY_[A-Z_]*[A-Z]/g)) {
+  for (const [name] of document.matchAll(/CHANCERY_[A-Z0-9_]*[A-Z]/g)) {
     if (!/^CHANCERY_(CONFIG|SERVICE|PORT)/.test(name)) t.ok(known.has(name), name)
   }
 })
@@ -347,8 +373,8 @@ t.test('docs/configuration.md says what the table says, and nothing else', async
 t.test('defaults are what their own readers accept, and names are one scheme', (t) => {
   for (const { env, path, read, standard, about } of Object.values(settings)) {
     if (standard !== undefined) t.doesNotThrow(() => read(standard), env)
-    t.match(env, /^CHANCERY_[A-Z]+(_[A-Z]+)*$/)
-    t.match(path, /^[a-z][A-Za-z]*(\.[a-z][A-Za-z]*)?$/)
+    t.match(env, /^CHANCERY_[A-Z0-9]+(_[A-Z0-9]+)*$/)
+    t.match(path, /^[a-z][A-Za-z0-9]*(\.[a-z][A-Za-z0-9]*)?$/)
     t.match(about, /\.$/, `${env} ends its sentence`)
   }
   t.end()

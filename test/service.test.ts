@@ -4,7 +4,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { keyOpener } from '../src/commands/bootstrap.ts'
 import { SigningFault, type SigningKey } from '../src/keys/signing-key.ts'
 import { openService, ownProfileName, type Service } from '../src/service.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
@@ -16,8 +15,8 @@ const openReplicaService = async (
   { wrap = (key) => key, ...options }: ReplicaOptions & { readonly wrap?: (key: SigningKey) => SigningKey } = {},
 ): Promise<Replica & { readonly service: Service }> => {
   const replica = await openReplica(t, options)
-  const openKey = keyOpener(replica.config)
-  const service = await openService(replica.stores, async (uri) => wrap(await openKey(uri)))
+  const { keys, stores } = replica
+  const service = await openService(stores, { ...keys, open: async (uri) => wrap(await keys.open(uri)) })
   t.teardown(service.close)
   return { ...replica, service }
 }
@@ -114,12 +113,12 @@ t.test('replicas with different names keep their own profile, and leave the one 
 t.test(
   'what somebody made of the profile of our own certificate is undone before the next one is issued',
   async (t) => {
-    const { config, stores } = await openReplica(t, { env: { CHANCERY_NAMES: 'own.test' } })
+    const { config, stores, keys } = await openReplica(t, { env: { CHANCERY_NAMES: 'own.test' } })
     const { policies } = stores
     const name = ownProfileName(config)
     const { profile } = await policies.read(name)
     await policies.put({ ...profile.document, names: { dns: { allow: ['elsewhere.test'] } } }, 'admin', {})
-    const service = await openService(stores, keyOpener(config))
+    const service = await openService(stores, keys)
     t.teardown(service.close)
     t.same(
       (await policies.versions(name)).map(({ profile: { version, sha256 } }) => [version, sha256 === profile.sha256]),

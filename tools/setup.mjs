@@ -32,6 +32,9 @@ const flags = ['--disable-proto=delete', '--heap-growing-percent=50']
  * code, so it lies with the code, never in a shared temporary folder; where it cannot be written Node does without.
  */
 const compileCache = path.join(modules, '.cache/node')
+const pkcs11Binary = path.join(modules, 'pkcs11js/build/Release/pkcs11.node')
+const pkcs11Failed = `${pkcs11Binary}.failed`
+const compilers = ['c++', 'g++', 'clang++']
 const bin = (name) => path.join(modules, '.bin', name)
 
 /** What each verb runs, one after the other, with the pinned Node. `dev`: needs what only development
@@ -62,6 +65,7 @@ const parts = {
   'gnutls-bin': 'certtool',
   openssl: 'openssl',
   curl: 'curl',
+  'g++': 'g++',
 }
 
 const main = async ([verb = '', ...args]) => {
@@ -70,8 +74,8 @@ const main = async ([verb = '', ...args]) => {
     throw new Sentence(`usage: node tools/setup.mjs <${Object.keys(verbs).join('|')}> [arguments]`, 2)
   assertPlatform()
   const dev = wanted.dev ?? false
-  if (!isComplete(dev)) await alone(() => complete(dev))
   if (wanted.parts) installParts()
+  if (!isComplete(dev)) await alone(() => complete(dev))
   if (verb === 'test') assertOwnResults()
   await run(wanted.run(args))
 }
@@ -95,7 +99,8 @@ const assertPlatform = () => {
 
 // ---- packages
 
-const isComplete = (dev) => missingPackage(dev) === undefined && missingLinks().length === 0 && readStamp() === stamp()
+const isComplete = (dev) =>
+  missingPackage(dev) === undefined && missingLinks().length === 0 && !isPkcs11Unbuilt() && readStamp() === stamp()
 
 /** Only ever does what is missing. Runs under the lock. */
 const complete = async (dev) => {
@@ -105,6 +110,7 @@ const complete = async (dev) => {
   finishPostgres()
   assertPinnedNode()
   buildTap()
+  buildPkcs11()
   writeStamp()
   say('ready')
 }
@@ -235,6 +241,50 @@ const buildTap = () => {
   const { status, stdout, stderr } = spawnSync(pinnedNode, [bin('tap'), 'build'], { cwd: root, encoding: 'utf8' })
   if (status !== 0) throw new Sentence(`tap cannot build its plugins:\n${stdout}${stderr}`)
 }
+
+/**
+ * The one native part, for keys in security modules. Node-API is the same for every Node, and its headers come from npm:
+ * a C++ compiler is all it takes, without node-gyp, Python, or headers from elsewhere.
+ */
+const buildPkcs11 = () => {
+  if (!isPkcs11Unbuilt()) return
+  const compiler = compilers.find(hasProgram)
+  const draft = `${pkcs11Binary}.${process.pid}`
+  fs.mkdirSync(path.dirname(pkcs11Binary), { recursive: true })
+  const { status, stderr } = spawnSync(
+    compiler,
+    [
+      '-std=c++17',
+      '-O2',
+      '-fPIC',
+      '-shared',
+      ...(process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : []),
+      '-DNAPI_DISABLE_CPP_EXCEPTIONS',
+      '-DNODE_GYP_MODULE_NAME=pkcs11',
+      '-Iincludes',
+      `-I${path.join(modules, 'node-api-headers/include')}`,
+      '-o',
+      draft,
+      'src/dl.cpp',
+      'src/common.cpp',
+      'src/main.cpp',
+    ],
+    { cwd: path.join(modules, 'pkcs11js'), encoding: 'utf8' },
+  )
+  if (status === 0) fs.renameSync(draft, pkcs11Binary)
+  else {
+    // Everything else works without; whoever asks for a key in a module is told.
+    say(`pkcs11js cannot be built, so keys in security modules cannot be used: ${stderr.trim().split('\n')[0]}`)
+    fs.writeFileSync(pkcs11Failed, stderr)
+  }
+}
+
+/** Where there is no compiler it stays so, until there is one. */
+const isPkcs11Unbuilt = () =>
+  fs.existsSync(path.join(modules, 'pkcs11js')) &&
+  !fs.existsSync(pkcs11Binary) &&
+  !fs.existsSync(pkcs11Failed) &&
+  compilers.some(hasProgram)
 
 // ---- programs from outside of npm
 

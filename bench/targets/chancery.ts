@@ -15,6 +15,9 @@ export interface ChanceryOptions {
   readonly sample: SampleRequest
   readonly nodeFlags?: readonly string[]
   readonly name?: string
+  readonly title?: string
+  /** Adds or changes settings. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export const openChancery = async ({
@@ -22,6 +25,8 @@ export const openChancery = async ({
   sample,
   nodeFlags = [],
   name = 'chancery',
+  title = 'Chancery',
+  env = {},
 }: ChanceryOptions): Promise<Target> => {
   const database = await place.createDatabase(name)
   const data = await place.makeFolder(name)
@@ -31,7 +36,7 @@ export const openChancery = async ({
     command: process.execPath,
     // As in tools/setup.mjs.
     args: ['--disable-proto=delete', '--heap-growing-percent=50', ...nodeFlags, mainFile, 'serve'],
-    env: environmentOf({ data, port, publicPort, database }),
+    env: { ...environmentOf({ data, port, publicPort, database }), ...env },
     cwd: place.folder,
     log: join(place.folder, `${name}.log`),
   })
@@ -43,7 +48,7 @@ export const openChancery = async ({
   const authorization = { authorization: `Bearer ${token}` }
   return {
     name,
-    title: 'Chancery',
+    title,
     version: '0.1.0',
     url: `${url}/v1/certificates`,
     ca: root,

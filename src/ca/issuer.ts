@@ -5,7 +5,7 @@
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
-import { SigningFault, type SigningKey } from '../keys/signing-key.ts'
+import { SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
 import type { SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
@@ -169,6 +169,3 @@ const templates = (row: IssuerRow, facts: TbsFacts, signature: SignatureAlgorith
 }
 
 const isSelfIssued = (facts: TbsFacts): boolean => facts.issuer.equals(facts.subjectDer)
-
-/** What the key signs to show that it can; never a valid TBS, so worth nothing to anyone. */
-export const trialText = Buffer.from('Chancery trial signature: this is not a certificate.\n')

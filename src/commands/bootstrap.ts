@@ -3,70 +3,49 @@
  * profiles and an administrator; in production only what nobody else could make: our own profile and a first
  * administrator's token. Safe to run again and by several at once: what is there is left alone.
  */
+import { existsSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { isAbsolute, join, relative } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { join } from 'node:path'
 
 import { signIntermediate, signRoot } from '../ca/ceremony.ts'
 import { newSerial } from '../ca/issue.ts'
 import { isOwnProfile, own } from '../ca/own.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import type { Keyring } from '../keys/keyring.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
-import { createSoftwareKey, openSoftwareKey } from '../keys/software.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
 import { ownProfile, type Stores } from '../service.ts'
-import type { Queryable } from '../store/database.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
+import { inTurn } from '../store/turn.ts'
 import { encodePem } from '../x509/pem.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
-export const bootstrap = async (stores: Stores): Promise<void> => {
+export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> => {
   const { db, config, policies } = stores
   await db.transaction(async (tx) => {
-    await inTurn(tx)
+    await inTurn(tx, bootstrapLock)
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()
-    if (config.mode === 'development') await makeHierarchy(stores)
+    if (config.mode === 'development') await makeHierarchy(stores, keys)
     await putProfiles(stores)
     await makeAdmin(stores)
   })
 }
 
-/**
- * Resolves when this transaction has the lock. Asks again and again, since neither the server nor the client lets one
- * statement wait for as long as another instance may take; and nothing ends the transaction that idles meanwhile.
- */
-const inTurn = async (tx: Queryable): Promise<void> => {
-  await tx.query(stayOpen)
-  while ((await tx.query<{ locked: boolean }>(tryLock)).rows[0]?.locked !== true) await sleep(askAgainMs)
-}
-
-/** Opens a key by what the records say of it: `file:` under the data folder. */
-export const keyOpener =
-  (config: Config) =>
-  async (uri: string): Promise<SigningKey> => {
-    const path = uri.startsWith('file:') ? uri.slice('file:'.length) : undefined
-    if (path === undefined) throw new Error(`No key provider knows ${uri}.`)
-    const under = join(config.dataDir, path)
-    if (isAbsolute(path) || relative(config.dataDir, under).startsWith('..'))
-      throw new Error(`${uri} lies outside of the data folder.`)
-    return openSoftwareKey({ path: under, passphrase: await passphraseOf(config) })
-  }
-
 // The development hierarchy ---------------------------------------------------------------------------------------------
 
 /** A root whose key is set apart, and below it an intermediate for each authority: Kubernetes trusts them for different things. */
-const makeHierarchy = async (stores: Stores): Promise<void> => {
+const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const { db, roll, config, clock, random, log } = stores
   const known = new Set((await loadIssuers(db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
   if (missing.length === 0) return
-  const root = await openRoot(stores)
+  const root = await openRoot(stores, keys)
   for (const authority of missing) {
-    const keyUri = `file:keys/${authority}.pem`
-    const key = await openOrCreate(join(config.dataDir, 'keys', `${authority}.pem`), await passphraseOf(config))
+    const keyUri = intermediateKey(config, authority)
+    const key = await openOrCreate(keys, config, keyUri)
     const certificate = await signIntermediate(root.key, root.certificate, {
       subject: [organization, { type: 'commonName', value: `Chancery Development ${authority}` }],
       serial: newSerial(random),
@@ -86,6 +65,8 @@ const makeHierarchy = async (stores: Stores): Promise<void> => {
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')
   }
+  // Nobody signs with the root's key again before another intermediate is missing.
+  await root.key.close()
   await mkdir(join(config.dataDir, 'bundles'), { recursive: true, mode: 0o700 })
   for (const row of await loadIssuers(db)) {
     const bundle = [row.certificate, ...row.chain].map((der) => encodePem('CERTIFICATE', der)).join('')
@@ -93,9 +74,12 @@ const makeHierarchy = async (stores: Stores): Promise<void> => {
   }
 }
 
-const openRoot = async ({ config, clock, random, log }: Stores): Promise<{ key: SigningKey; certificate: Buffer }> => {
+const openRoot = async (
+  { config, clock, random, log }: Stores,
+  keys: Keyring,
+): Promise<{ key: SigningKey; certificate: Buffer }> => {
   const folder = join(config.dataDir, 'offline-root')
-  const key = await openOrCreate(join(folder, 'root.key.pem'), await passphraseOf(config))
+  const key = await openOrCreate(keys, config, 'file:offline-root/root.key.pem')
   const path = join(folder, 'root.der')
   const found = await readPrivateFile(path).catch(() => undefined)
   const certificate =
@@ -113,28 +97,18 @@ const openRoot = async ({ config, clock, random, log }: Stores): Promise<{ key: 
   return { key, certificate }
 }
 
-const openOrCreate = async (path: string, passphrase: string): Promise<SigningKey> => {
-  try {
-    return await openSoftwareKey({ path, passphrase })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    return createSoftwareKey({ path, passphrase }, 'ec-p256')
-  }
+const intermediateKey = ({ keys: { developmentToken } }: Config, authority: string): string => {
+  if (developmentToken === undefined) return `file:keys/${authority}.pem`
+  const [token, query] = developmentToken.split('?')
+  return `${token};object=${authority}${query ? `?${query}` : ''}`
 }
 
-/** The configured passphrase; in development a random one of this data folder. */
-const passphraseOf = async (config: Config): Promise<string> => {
-  if (config.keys.passphrase !== undefined) return config.keys.passphrase
-  if (config.mode === 'production') throw new Error('Software keys need CHANCERY_KEY_PASSPHRASE_FILE in production.')
-  const path = join(config.dataDir, 'keys', 'passphrase')
-  const found = await readPrivateFile(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw error
-  })
-  if (found) return found.toString('utf8').trimEnd()
-  const passphrase = crypto.getRandomValues(Buffer.alloc(32)).toString('base64url')
-  await writePrivateFile(path, `${passphrase}\n`)
-  return passphrase
+/** One at a time gets here, so that nobody makes it between our look and our try. */
+const openOrCreate = async (keys: Keyring, { dataDir }: Config, uri: string): Promise<SigningKey> => {
+  if (uri.startsWith('file:'))
+    return existsSync(join(dataDir, uri.slice('file:'.length))) ? keys.open(uri) : keys.create(uri, 'ec-p256')
+  // What a start that was cut off has left in the token.
+  return keys.open(uri).catch(() => keys.create(uri, 'ec-p256'))
 }
 
 const validity = (now: Date, days: number): { notBefore: Date; notAfter: Date } => {
@@ -184,7 +158,4 @@ const rootDays = 3650
 const intermediateDays = 1825
 /** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
 const shards = 128
-const stayOpen = { text: `select set_config('idle_in_transaction_session_timeout', '0', true)` }
-/** Any constant will do, as long as it is only this. */
-const tryLock = { text: 'select pg_try_advisory_xact_lock(4711000001) as locked' }
-const askAgainMs = 100
+const bootstrapLock = 4_711_000_001

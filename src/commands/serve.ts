@@ -10,12 +10,14 @@ import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { loadIssuers } from '../store/issuers.ts'
 import { migrate } from '../store/migrate.ts'
+import { pinGuard } from '../store/pins.ts'
 import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { parseCertificate } from '../x509/certificate.ts'
-import { bootstrap, keyOpener } from './bootstrap.ts'
+import { bootstrap } from './bootstrap.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
+import { openKeys } from './keys.ts'
 import { maintain, migrateFor } from './migrate.ts'
 import { version } from './version.ts'
 
@@ -35,16 +37,18 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
   }
   try {
     if (database.ownerUrl !== undefined) closing.push(await maintainDaily(database.ownerUrl, config, log))
-    const openKey = keyOpener(config)
     const stores = await openStores({ config, databaseUrl: database.url, log }).catch(
       explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }),
     )
-    closing.push(() => stores.db.close().catch(() => {}))
+    const closeStores = (): Promise<void> => stores.db.close().catch(() => {})
+    closing.push(closeStores)
     if (config.mode === 'production') await assertSafe(config, stores.db)
-    await bootstrap(stores)
+    const keys = await openKeys(config, log, pinGuard(stores.db))
+    closing.push(keys.close)
+    await bootstrap(stores, keys)
     await assertServable(stores)
-    const service = await openService(stores, openKey)
-    closing.pop()
+    const service = await openService(stores, keys)
+    closing.splice(closing.indexOf(closeStores), 1)
     closing.push(service.close)
     const addresses = await service.listen().catch(explainListen)
     await stores.roll.change(async () => ({

@@ -18,6 +18,8 @@ export interface Setting {
   readonly standard?: string
   /** Never echoed; may come by `<env>_FILE`. */
   readonly secret?: true
+  /** Read by the signer process alone: the others only know whether it is set. */
+  readonly signerOnly?: true
   readonly about: string
 }
 
@@ -131,6 +133,7 @@ const table = {
     read: text,
     form: 'text',
     secret: true,
+    signerOnly: true,
     about:
       'Encrypts software keys at rest. Development makes one up and keeps it beside the keys; production asks for 12 characters or more.',
   },
@@ -142,6 +145,48 @@ const table = {
     standard: 'no',
     about:
       'Whether production may sign with keys in files: whoever reads the memory or the disk of this machine has them.',
+  },
+  pkcs11Modules: {
+    env: 'CHANCERY_PKCS11_MODULE',
+    path: 'keys.pkcs11Module',
+    read: absolutePaths,
+    form: 'paths, with commas',
+    about:
+      'The libraries of security modules: no other is ever loaded, whatever a key’s URI says. The first is for URIs without `module-path`.',
+  },
+  pkcs11Pin: {
+    env: 'CHANCERY_PKCS11_PIN',
+    path: 'keys.pkcs11Pin',
+    read: text,
+    form: 'text',
+    secret: true,
+    signerOnly: true,
+    about:
+      'The PIN of the token, for keys whose URI has no `pin-source`. By a file: then only the signer process has it.',
+  },
+  pkcs11Sessions: {
+    env: 'CHANCERY_PKCS11_SESSIONS',
+    path: 'keys.pkcs11Sessions',
+    read: whole(1, 60),
+    form: '1 to 60',
+    standard: '8',
+    about: 'Sessions with one token at most, and so signatures that it makes at the same time.',
+  },
+  developmentToken: {
+    env: 'CHANCERY_DEVELOPMENT_TOKEN',
+    path: 'keys.developmentToken',
+    read: tokenUri,
+    form: '`pkcs11:token=…`',
+    about:
+      'Where development makes the keys of its intermediates, instead of in files: to try a security module, or SoftHSM, with the whole service.',
+  },
+  signer: {
+    env: 'CHANCERY_SIGNER',
+    path: 'keys.signer',
+    read: oneOf('process', 'inline'),
+    form: '`process` or `inline`',
+    standard: 'process',
+    about: '`inline` signs in the process that also reads requests. For measuring; production refuses it.',
   },
   badkeys: {
     env: 'CHANCERY_BADKEYS_LIST',
@@ -299,6 +344,18 @@ function hostNames(value: string): readonly Name[] {
   } catch (error) {
     throw new Error(`is not a list of host names and addresses: ${isProblem(error) ? error.detail : 'it is malformed'}`)
   }
+}
+
+function absolutePaths(value: string): readonly string[] {
+  const paths = value.split(',').map((path) => path.trim())
+  if (!paths.every((path) => path.startsWith('/'))) throw new Error('is not a list of absolute paths')
+  return paths
+}
+
+function tokenUri(value: string): string {
+  const named = /^pkcs11:[^?]*\b(token|serial)=/.test(value) && !/\b(object|id)=/.test(value)
+  if (!named) throw new Error('is not the URI of a token, like pkcs11:token=development')
+  return value
 }
 
 function httpUrl(value: string): string {

@@ -1,9 +1,9 @@
 /** Where settings come from: the environment, files that it names, and one YAML file. */
-import { readFile } from 'node:fs/promises'
+import { access, constants, readFile } from 'node:fs/promises'
 
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
 
-import { readPrivateFile } from '../keys/private-file.ts'
+import { assertPrivateFile, readPrivateFile } from '../keys/private-file.ts'
 import { otherNames, type Setting, settings } from './settings.ts'
 
 /** A value as it was written. */
@@ -16,8 +16,7 @@ export interface Source {
 /** Values as written, by path. Adds to `faults`, and to `unread` the paths of what was said but cannot be read. */
 export const gather = async (
   env: Readonly<Record<string, string | undefined>>,
-  faults: string[],
-  unread: Set<string>,
+  { faults, unread, isSigner }: { readonly faults: string[]; readonly unread: Set<string>; readonly isSigner: boolean },
 ): Promise<Map<string, Source>> => {
   const found = new Map<string, Source>()
   const strict = env['CHANCERY_MODE'] === 'production'
@@ -42,7 +41,8 @@ export const gather = async (
       unread.add(setting.path)
     } else {
       twice.add(setting.path)
-      const content = setting === file ? await readSecret(name, value, { hardened, faults }) : value
+      const read = setting.signerOnly && !isSigner ? nothingOf : readSecret
+      const content = setting === file ? await read(name, value, { hardened, faults }) : value
       if (content === undefined) unread.add(setting.path)
       else {
         found.set(setting.path, { text: content, from: name })
@@ -53,11 +53,25 @@ export const gather = async (
   return found
 }
 
-const readSecret = async (
+type ReadSecret = (
   name: string,
   path: string,
-  { hardened, faults }: { hardened: boolean; faults: string[] },
-): Promise<string | undefined> => {
+  judging: { readonly hardened: boolean; readonly faults: string[] },
+) => Promise<string | undefined>
+
+/** What is for the signer alone is not read here; but that its file would do is known before it is started. */
+const nothingOf: ReadSecret = async (name, path, { hardened, faults }) => {
+  try {
+    if (hardened) await assertPrivateFile(path)
+    else await access(path, constants.R_OK)
+    return ''
+  } catch (error) {
+    faults.push(`${name}: ${describeFileError(path, error)}`)
+    return undefined
+  }
+}
+
+const readSecret: ReadSecret = async (name, path, { hardened, faults }) => {
   try {
     const octets = hardened ? await readPrivateFile(path) : await readFile(path)
     const content = octets.toString('utf8').replace(/\r?\n$/, '')

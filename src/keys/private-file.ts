@@ -11,14 +11,19 @@ import { dirname } from 'node:path'
  * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
  * fsGroup is 0440).
  */
-export const readPrivateFile = async (path: string): Promise<Buffer> => {
+export const readPrivateFile = (path: string): Promise<Buffer> => withPrivateFile(path, (file) => file.readFile())
+
+/** The same, for whoever does not need to know what is in it. */
+export const assertPrivateFile = (path: string): Promise<void> => withPrivateFile(path, async () => {})
+
+const withPrivateFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {
   const file = await open(path, 'r')
   try {
     const { mode, uid, gid } = await file.stat()
     if ((mode & 0o077) !== 0 && !isOurGroupsSecret({ mode, uid, gid })) {
       throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it.`)
     }
-    return await file.readFile()
+    return await work(file)
   } finally {
     await file.close()
   }

@@ -1,6 +1,6 @@
 /**
- * A key that signs and shows nothing of itself. Providers stand beside this file: `software.ts` now, PKCS#11 and the
- * signer process behind the same face.
+ * A key that signs and shows nothing of itself. Providers stand beside this file: `software.ts` and `pkcs11/`, here or
+ * behind the socket of the signer process (`signer/`), all with the same face.
  */
 import type { SignatureAlgorithm } from '../x509/algorithms.ts'
 
@@ -10,9 +10,23 @@ export interface SigningKey {
   readonly algorithm: SignatureAlgorithm
   /** DER of the SubjectPublicKeyInfo. */
   readonly spki: Buffer
-  /** A signature, encoded as a certificate carries it, or a fault, for each message, in order. Never rejects. */
-  sign(messages: readonly Buffer[]): Promise<readonly (Buffer | SigningFault)[]>
+  /** What its token says of how it is held; absent for software keys. */
+  readonly attributes?: KeyAttributes
+  /**
+   * A signature, encoded as a certificate carries it, or a fault, for each message, in order. Never rejects. A provider
+   * that queues gives up on a message `withinMs` after it was asked.
+   */
+  sign(messages: readonly Buffer[], withinMs?: number): Promise<readonly (Buffer | SigningFault)[]>
   close(): Promise<void>
+}
+
+/** Of a key in a token (PKCS #11 2.40, 4.9); null where the token does not say. */
+export interface KeyAttributes {
+  readonly sensitive: boolean | null
+  readonly extractable: boolean | null
+  readonly alwaysSensitive: boolean | null
+  readonly neverExtractable: boolean | null
+  readonly local: boolean | null
 }
 
 /** Whether the key was touched decides what happens to the intent: `before` is `unsigned`, all else is abandoned. */
@@ -25,3 +39,6 @@ export class SigningFault extends Error {
     this.when = when
   }
 }
+
+/** What a key signs to show that it can; never a valid TBS, so worth nothing to anyone. */
+export const trialText = Buffer.from('Chancery trial signature: this is not a certificate.\n')

@@ -10,7 +10,6 @@ import { openIssuance } from '../../src/ca/issue.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
 import type { Recorder } from '../../src/ca/recorder.ts'
-import { keyOpener } from '../../src/commands/bootstrap.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
@@ -26,7 +25,7 @@ import { openReplica } from '../helpers/replica.ts'
 import { derFor } from '../http/people.ts'
 
 const open = async (t: Test) => {
-  const { database, config, stores } = await openReplica(t)
+  const { database, stores, keys } = await openReplica(t)
   const grants = await stores.access.listGrants('admin')
   const caller = { principal: 'admin', token: 'test', grants }
   t.ok(hasRole(caller, 'requester'))
@@ -36,10 +35,9 @@ const open = async (t: Test) => {
     const db = faults.database?.(stores.db) ?? stores.db
     const roll = openRollWriter(db, codec, stores.dbClock)
     const recorder = openRecorder({ ...stores, db, roll, meter: silentMeter, refusalsPerMinute: 60 })
-    const opener = keyOpener(config)
     const issuers = await openIssuers(
       stores,
-      async (uri) => faults.key?.(await opener(uri)) ?? (await opener(uri)),
+      { open: async (uri) => faults.key?.(await keys.open(uri)) ?? (await keys.open(uri)) },
       silentMeter,
     )
     const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }

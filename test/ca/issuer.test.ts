@@ -2,16 +2,15 @@ import t from 'tap'
 
 import { openIssuer } from '../../src/ca/issuer.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
-import { keyOpener } from '../../src/commands/bootstrap.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 t.test('an issuer and its key', async (t) => {
-  const { config, stores } = await openReplica(t)
+  const { stores, keys } = await openReplica(t)
   const [row, other] = await loadIssuers(stores.db)
   if (!row || !other) throw new Error('the bootstrap made no issuers')
-  const key = await keyOpener(config)(row.keyUri)
+  const key = await keys.open(row.keyUri)
   const options = { meter: silentMeter, deadlineMs: 100 }
 
   /** A key that signs its trial, and then does what the test says. */

@@ -82,7 +82,7 @@ t.test('whoever comes while another one bootstraps waits as long as that takes, 
   const { rows } = await other.query<{ name: string }>('select current_database() as name')
   for (const timeout of ['lock_timeout', 'statement_timeout', 'idle_in_transaction_session_timeout'])
     await other.query(`alter database ${rows[0]?.name} set ${timeout} = '1s'`)
-  const { stores: hurried } = await openReplica(t, {
+  const { stores: hurried, keys } = await openReplica(t, {
     beside: first,
     env: { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' },
   })
@@ -102,7 +102,7 @@ t.test('whoever comes while another one bootstraps waits as long as that takes, 
   let done = false
   // And it takes its time itself, while its transaction is idle.
   const refresh = () => sleep(1_500).then(hurried.policies.refresh)
-  const waiting = bootstrap({ ...hurried, db, policies: { ...hurried.policies, refresh } }).then(() => {
+  const waiting = bootstrap({ ...hurried, db, policies: { ...hurried.policies, refresh } }, keys).then(() => {
     done = true
   })
   await Promise.race([waiting, sleep(2_500)])

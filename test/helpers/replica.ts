@@ -5,14 +5,17 @@ import { join } from 'node:path'
 
 import { bootstrap } from '../../src/commands/bootstrap.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
+import type { Keyring } from '../../src/keys/keyring.ts'
 import { openStores, type Stores } from '../../src/service.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
+import { openInlineKeys } from './keys.ts'
 import { quiet } from './log.ts'
 
 export interface Replica {
   readonly database: TestDatabase
   readonly config: Config
   readonly stores: Stores
+  readonly keys: Keyring
 }
 
 export interface ReplicaOptions {
@@ -43,6 +46,7 @@ export const openReplica = async (t: Teardown, { env = {}, beside }: ReplicaOpti
     // A service over these stores has closed them itself.
     await stores.db.close().catch(() => {})
   })
-  await bootstrap(stores)
-  return { database, config, stores }
+  const keys = await openInlineKeys(config)
+  await bootstrap(stores, keys)
+  return { database, config, stores, keys }
 }

@@ -1,0 +1,69 @@
+/** Keys by their URIs, whichever provider has them. The same ring serves in the signer process and, where wished, in ours. */
+import { isAbsolute, join, relative } from 'node:path'
+
+import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import type { KeyLoad } from './key-load.ts'
+import type { RefusedPin } from './pkcs11/pins.ts'
+import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
+import type { SigningKey } from './signing-key.ts'
+import { createSoftwareKey, openSoftwareKey } from './software.ts'
+
+export interface Keyring {
+  /**
+   * An existing key. Rejects with a sentence when it is missing, open to others, or cannot be used; with a `PinRefused`
+   * when its token refused the PIN.
+   */
+  open(uri: string, refused?: readonly RefusedPin[]): Promise<SigningKey>
+  /** Makes a key, durably, before it can sign anything. Never overwrites one. */
+  create(uri: string, kind: KeyAlgorithmId, refused?: readonly RefusedPin[]): Promise<SigningKey>
+  load(): KeyLoad
+  close(): Promise<void>
+}
+
+export interface KeyringDeps {
+  /** `file:` keys lie under it. */
+  readonly dataDir: string
+  /** Asked for once, when the first software key is opened or made. */
+  readonly passphrase: () => Promise<string>
+  readonly pkcs11: Pkcs11Settings
+  /** What was opened is of no use any more, and only another process would find out what is left. Told once. */
+  readonly lost: (reason: string) => void
+}
+
+export const openKeyring = ({ dataDir, passphrase, pkcs11, lost }: KeyringDeps): Keyring => {
+  let known: Promise<string> | undefined
+  let provider: Promise<Pkcs11Provider> | undefined
+  let tokens: Pkcs11Provider | undefined
+  const inFile = async (uri: string) => {
+    const path = pathUnder(dataDir, uri)
+    known ??= passphrase()
+    return { path, passphrase: await known }
+  }
+  const inToken = async (): Promise<Pkcs11Provider> => {
+    // Loaded when it is needed: whoever has keys in files has no need of its memory.
+    provider ??= import('./pkcs11/provider.ts').then(({ openPkcs11 }) => openPkcs11(pkcs11, lost))
+    tokens = await provider
+    return tokens
+  }
+  return {
+    open: async (uri, refused = []) =>
+      isInToken(uri) ? (await inToken()).open(uri, refused) : openSoftwareKey(await inFile(uri)),
+    create: async (uri, kind, refused = []) =>
+      isInToken(uri) ? (await inToken()).create(uri, kind, refused) : createSoftwareKey(await inFile(uri), kind),
+    load: () => tokens?.load() ?? idle,
+    close: async () => tokens?.close(),
+  }
+}
+
+export const isInToken = (uri: string): boolean => uri.startsWith('pkcs11:')
+
+const pathUnder = (dataDir: string, uri: string): string => {
+  const path = uri.startsWith('file:') ? uri.slice('file:'.length) : undefined
+  if (path === undefined) throw new Error(`No key provider knows ${uri}.`)
+  const under = join(dataDir, path)
+  if (isAbsolute(path) || relative(dataDir, under).startsWith('..'))
+    throw new Error(`${uri} lies outside of the data folder.`)
+  return under
+}
+
+const idle: KeyLoad = { inUse: 0, waiting: 0, failures: {} }

@@ -1,0 +1,338 @@
+/**
+ * A private key in a token. It is used only after it was seen to be the only one that its URI means, to be born in the
+ * token and unable to leave it, and to sign what its public half verifies.
+ */
+import { createPublicKey, randomBytes, verify } from 'node:crypto'
+
+import type { Handle } from 'pkcs11js'
+
+import {
+  defaultSignatureAlgorithm,
+  type KeyAlgorithmId,
+  type SignatureAlgorithm,
+  signatureAlgorithm,
+} from '../../x509/algorithms.ts'
+import { parsePublicKey } from '../../x509/keys.ts'
+import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
+import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
+import { call, faultOf, sessionFlags, type Token } from './module.ts'
+import { type ReadAttribute, spkiOf } from './public-key.ts'
+import { judgeFailure, type Remedy } from './return-values.ts'
+import type { Sessions } from './sessions.ts'
+import { TokenFault } from './token-fault.ts'
+import { formatPkcs11Uri, type Pkcs11Uri } from './uri.ts'
+
+export interface TokenKeyDeps {
+  readonly token: Token
+  readonly sessions: Sessions
+  /** For one operation, waiting for a session included. */
+  readonly deadlineMs: number
+  /** Told of every failed call; after `token` nothing that was opened here is of use. */
+  readonly failed: (remedy: Remedy, name: string, reason: string) => void
+}
+
+export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<SigningKey> => {
+  const { token } = deps
+  const session = await sessionFor(deps)
+  let found: ReturnType<typeof findPair>
+  try {
+    found = findPair(token, session, uri)
+  } catch (error) {
+    deps.sessions.discard(session)
+    throw faultOf(error, `The token ${token.label} does not show its keys`)
+  }
+  deps.sessions.give(session)
+  const { handle, spki, attributes } = found
+  assertSafe(uri, attributes)
+  const kind = parsePublicKey(spki).algorithm.id
+  const algorithm = uri.signature ? signatureAlgorithm(uri.signature) : defaultSignatureAlgorithm(kind)
+  if (!algorithm.keys.includes(kind))
+    throw new TokenFault('request', `The key ${nameOf(uri)} is ${kind}, and cannot sign by ${algorithm.id}.`)
+  const signing = signingOf(token, algorithm)
+  const sign = openSigning(deps, { handle, signing, octets: maxSignatureOctets(spki) })
+  const key: SigningKey = {
+    id: formatPkcs11Uri({ ...uri, token: token.label, serial: token.serial }),
+    algorithm,
+    spki,
+    attributes,
+    sign: (messages, withinMs = deps.deadlineMs) => Promise.all(messages.map((message) => sign(message, withinMs))),
+    close: async () => {},
+  }
+  await assertSigns(key)
+  return key
+}
+
+/** Makes a pair in the token, under a label that no key there has yet. */
+export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: KeyAlgorithmId): Promise<SigningKey> => {
+  const { token } = deps
+  const label = uri.object
+  if (label === undefined)
+    throw new TokenFault('request', 'A new key in a token needs a label: add object=<label> to its URI.')
+  const session = call(`The token ${token.label} gives no session that may write`, () =>
+    token.lib.C_OpenSession(token.slot, sessionFlags.serial | sessionFlags.readWrite),
+  )
+  try {
+    if (findObjects(token, session, privateTemplate(uri)).length > 0)
+      throw new TokenFault(
+        'request',
+        `The token ${token.label} has a key ${label} already; a key is never overwritten.`,
+      )
+    const { mechanism, keyType, attributes } = generationOf(kind)
+    if (!token.mechanisms.has(mechanism))
+      throw new TokenFault('request', `The token ${token.label} cannot make a key of type ${kind}.`)
+    const shared = [
+      { type: cka.token, value: true },
+      { type: cka.keyType, value: keyType },
+      { type: cka.label, value: Buffer.from(label) },
+      { type: cka.id, value: uri.id ?? randomBytes(16) },
+    ]
+    const publicHalf = [...shared, { type: cka.verify, value: true }, ...attributes]
+    const privateHalf = [...shared, ...privateUsage]
+    await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, publicHalf, privateHalf)
+  } catch (cause) {
+    throw faultOf(cause, `The token ${token.label} does not make the key`)
+  } finally {
+    token.lib.C_CloseSession(session)
+  }
+  return openTokenKey(deps, uri)
+}
+
+// Finding -----------------------------------------------------------------------------------------------------------
+
+const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
+  const handle = theOne(token, findObjects(token, session, privateTemplate(uri)), `private key ${nameOf(uri)}`)
+  const readPrivate = reader(token, session, handle)
+  const id = readPrivate(cka.id)
+  const half = id?.length ? { type: cka.id, value: id } : { type: cka.label, value: Buffer.from(uri.object ?? '') }
+  const publicHandle = theOne(
+    token,
+    findObjects(token, session, [{ type: cka.class, value: cko.publicKey }, half]),
+    `public key beside the private key ${nameOf(uri)}`,
+  )
+  return { handle, spki: spkiOf(reader(token, session, publicHandle)), attributes: attributesOf(readPrivate) }
+}
+
+type Template = readonly { readonly type: number; readonly value: Buffer | number | boolean }[]
+
+const privateTemplate = ({ object, id }: Pkcs11Uri): Template => [
+  { type: cka.class, value: cko.privateKey },
+  ...(object === undefined ? [] : [{ type: cka.label, value: Buffer.from(object) }]),
+  ...(id === undefined ? [] : [{ type: cka.id, value: id }]),
+]
+
+const findObjects = ({ lib }: Token, session: Handle, template: Template): readonly Handle[] => {
+  lib.C_FindObjectsInit(session, [...template])
+  try {
+    return lib.C_FindObjects(session, 2)
+  } finally {
+    lib.C_FindObjectsFinal(session)
+  }
+}
+
+const theOne = ({ label }: Token, handles: readonly Handle[], what: string): Handle => {
+  const [only, second] = handles
+  if (only === undefined) throw new TokenFault('token', `The token ${label} has no ${what}.`)
+  if (second !== undefined)
+    throw new TokenFault('request', `The token ${label} has more than one ${what}: name it by its id as well.`)
+  return only
+}
+
+const reader =
+  ({ lib }: Token, session: Handle, object: Handle): ReadAttribute =>
+  (type) => {
+    try {
+      const value = lib.C_GetAttributeValue(session, object, [{ type }])[0]?.value
+      return Buffer.isBuffer(value) && value.length > 0 ? value : undefined
+    } catch (error) {
+      const { code } = judgeFailure(error)
+      if (code === attributeTypeInvalid || code === attributeSensitive) return undefined
+      throw error
+    }
+  }
+
+const attributesOf = (read: ReadAttribute): KeyAttributes => {
+  const flag = (type: number): boolean | null => {
+    const value = read(type)
+    return value === undefined ? null : value[0] === 1
+  }
+  return {
+    sensitive: flag(cka.sensitive),
+    extractable: flag(cka.extractable),
+    alwaysSensitive: flag(cka.alwaysSensitive),
+    neverExtractable: flag(cka.neverExtractable),
+    local: flag(cka.local),
+  }
+}
+
+/** What a module does not tell is on the record as null; what it tells must be good. */
+const assertSafe = (uri: Pkcs11Uri, attributes: KeyAttributes): void => {
+  const bad = Object.entries(safe).filter(
+    ([name, value]) => (attributes[name as keyof KeyAttributes] ?? value) !== value,
+  )
+  if (bad.length === 0) return
+  const told = bad.map(([name, value]) => `${name} is ${!value}`).join(', ')
+  throw new TokenFault(
+    'request',
+    `The key ${nameOf(uri)} is not held by its token alone (${told}): make one there with "chancery issuer create".`,
+  )
+}
+
+const nameOf = ({ object, id }: Pkcs11Uri): string => object ?? id?.toString('hex') ?? ''
+
+// Signing -----------------------------------------------------------------------------------------------------------
+
+interface Ready {
+  readonly handle: Handle
+  readonly signing: Signing
+  /** Of the longest signature. */
+  readonly octets: number
+}
+
+/**
+ * One message at a time in one session. Off the event loop, until the module was seen to be so quick that handing over
+ * costs more; on it, until it was seen to be slow.
+ */
+const openSigning = (
+  { token, sessions, failed }: TokenKeyDeps,
+  { handle, signing, octets }: Ready,
+): ((message: Buffer, withinMs: number) => Promise<Buffer | SigningFault>) => {
+  const { mechanism, parameter, input, output } = signing
+  const wanted = parameter ? { mechanism, parameter } : { mechanism }
+  const speed = openSpeed()
+
+  const signIn = async (session: Handle, message: Buffer, untilMs: number): Promise<Buffer | SigningFault> => {
+    let touched = false
+    try {
+      const data = input(message)
+      const start = performance.now()
+      token.lib.C_SignInit(session, wanted, handle)
+      touched = true
+      const room = Buffer.alloc(octets)
+      const signature = speed.isQuick()
+        ? token.lib.C_Sign(session, data, room)
+        : await inTime(token.lib.C_SignAsync(session, data, room), untilMs - start)
+      if (signature === 'late') {
+        sessions.abandon(session)
+        failed('token', 'late', 'C_Sign does not return')
+        return new SigningFault('late', `the token ${token.label} did not sign in time`)
+      }
+      speed.observe(performance.now() - start)
+      sessions.give(session)
+      return output(signature)
+    } catch (error) {
+      const { name, remedy } = judgeFailure(error)
+      sessions.discard(session)
+      failed(remedy, name, `${touched ? 'C_Sign' : 'C_SignInit'}: ${name}`)
+      return new SigningFault(touched ? 'unknown' : 'before', `the token ${token.label} did not sign (${name})`, error)
+    }
+  }
+
+  return async (message, withinMs) => {
+    const untilMs = performance.now() + withinMs
+    for (;;) {
+      const session = await sessions.take(untilMs - performance.now()).catch((error: unknown) => {
+        const { name, remedy } = judgeFailure(error)
+        failed(remedy, name, `C_OpenSession: ${name}`)
+        return new SigningFault('before', `the token ${token.label} gives no session (${name})`, error)
+      })
+      if (session instanceof SigningFault) return session
+      if (session === 'late')
+        return new SigningFault('before', `no session of the token ${token.label} was free in time`)
+      if (session === 'full') return new SigningFault('before', `too many wait for the token ${token.label}`)
+      const outcome = await signIn(session, message, untilMs)
+      // The key was not touched, and only this session is to blame: another one may do.
+      const isWorthAnother =
+        outcome instanceof SigningFault && outcome.when === 'before' && judgeFailure(outcome.cause).remedy === 'session'
+      if (!isWorthAnother || performance.now() >= untilMs) return outcome
+    }
+  }
+}
+
+/** Handing an operation to the thread pool costs some 50 µs and a waking; see docs/performance.md for what was measured. */
+const openSpeed = () => {
+  let meanMs = 1
+  let seen = 0
+  let quick = false
+  return {
+    isQuick: (): boolean => quick,
+    observe: (tookMs: number): void => {
+      seen += 1
+      meanMs = seen === 1 ? tookMs : Math.min(meanMs, tookMs) * 0.7 + Math.max(meanMs, tookMs) * 0.3
+      if (quick) quick = meanMs < slowAboveMs
+      else quick = seen >= trials && meanMs < quickBelowMs
+    },
+  }
+}
+
+/** Signatures over the fixed text, checked with the public half: the key is the one that it says it is. */
+const assertSigns = async ({
+  id,
+  spki,
+  algorithm,
+  sign,
+}: Pick<SigningKey, 'id' | 'spki' | 'algorithm' | 'sign'>): Promise<void> => {
+  const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+  for (let i = 0; i < trials; i += 1) {
+    const [signature] = await sign([trialText])
+    if (!Buffer.isBuffer(signature))
+      throw new TokenFault('token', `The key ${id} does not sign: ${signature?.message}.`)
+    if (!verify(algorithm.hash, trialText, { key, ...algorithm.signOptions }, signature))
+      throw new TokenFault(
+        'request',
+        `The key ${id} signs what its public half does not verify: the two do not belong together.`,
+      )
+  }
+}
+
+const signingOf = (token: Token, algorithm: SignatureAlgorithm): Signing => {
+  const signing = signingsFor(algorithm).find(({ mechanism }) => token.mechanisms.has(mechanism))
+  if (signing === undefined) throw new TokenFault('request', `The token ${token.label} cannot sign by ${algorithm.id}.`)
+  return signing
+}
+
+const sessionFor = async ({ sessions, token, deadlineMs }: TokenKeyDeps): Promise<Handle> => {
+  const session = await sessions.take(deadlineMs).catch((error: unknown) => {
+    throw faultOf(error, `The token ${token.label} gives no session`)
+  })
+  if (typeof session === 'string') throw new TokenFault('session', `No session of the token ${token.label} is free.`)
+  return session
+}
+
+const inTime = async <T>(work: Promise<T>, withinMs: number): Promise<T | 'late'> => {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(() => resolve('late'), withinMs)
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** An ML-DSA-87 signature has 4,627 octets; an RSA one as many as its modulus, of which the SPKI has more. */
+const maxSignatureOctets = (spki: Buffer): number => Math.max(spki.length + 64, 4_627)
+
+const privateUsage = [
+  { type: cka.private, value: true },
+  { type: cka.sensitive, value: true },
+  { type: cka.extractable, value: false },
+  { type: cka.sign, value: true },
+  { type: cka.decrypt, value: false },
+  { type: cka.unwrap, value: false },
+  { type: cka.derive, value: false },
+  { type: cka.modifiable, value: false },
+  { type: cka.copyable, value: false },
+]
+const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
+  sensitive: true,
+  extractable: false,
+  alwaysSensitive: true,
+  neverExtractable: true,
+  local: true,
+}
+const attributeSensitive = 0x11
+const attributeTypeInvalid = 0x12
+const trials = 3
+const quickBelowMs = 0.4
+const slowAboveMs = 1

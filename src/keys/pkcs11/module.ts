@@ -1,0 +1,113 @@
+/** A PKCS#11 library, loaded and initialised once in this process; its tokens, by what they say of themselves. */
+import { existsSync } from 'node:fs'
+
+import type { Handle, PKCS11 } from 'pkcs11js'
+
+import { alreadyLoggedIn, judgeFailure } from './return-values.ts'
+import { TokenFault } from './token-fault.ts'
+import type { Pkcs11Uri } from './uri.ts'
+
+export interface Module {
+  readonly lib: PKCS11
+  readonly path: string
+}
+
+export interface Token {
+  readonly lib: PKCS11
+  readonly slot: Handle
+  readonly label: string
+  readonly serial: string
+  /** Mechanisms that the token offers. */
+  readonly mechanisms: ReadonlySet<number>
+  /** How many sessions it allows at the same time; undefined: it does not say, or does not care. */
+  readonly maxSessions: number | undefined
+}
+
+export const openModule = async (path: string): Promise<Module> => {
+  const { PKCS11 } = await loadPkcs11js()
+  if (!existsSync(path)) throw new TokenFault('request', `There is no PKCS#11 module at ${path}.`)
+  const lib = new PKCS11()
+  try {
+    lib.load(path)
+  } catch (cause) {
+    throw new TokenFault('request', `${path} cannot be loaded as a PKCS#11 module: ${(cause as Error).message}.`, cause)
+  }
+  try {
+    lib.C_Initialize({ flags: osLockingOk })
+  } catch (cause) {
+    throw faultOf(cause, `The PKCS#11 module ${path} does not start`)
+  }
+  return { lib, path }
+}
+
+/** The one token that the URI means. Throws when there is none, or more than one. */
+export const findToken = ({ lib }: Module, { token, serial }: Pkcs11Uri): Token => {
+  const wanted = [...(token ? [`label ${token}`] : []), ...(serial ? [`serial number ${serial}`] : [])].join(' and ')
+  const slots = call('The module does not list its tokens', () => lib.C_GetSlotList(true))
+  const found = slots.flatMap((slot) => {
+    const info = call('A token does not describe itself', () => lib.C_GetTokenInfo(slot))
+    const label = info.label.trim()
+    const serialNumber = info.serialNumber.trim()
+    const isIt = (token === undefined || label === token) && (serial === undefined || serialNumber === serial)
+    return isIt ? [{ slot, info, label, serialNumber }] : []
+  })
+  const [only, second] = found
+  if (only === undefined) throw new TokenFault('token', `There is no token with ${wanted}.`)
+  if (second !== undefined)
+    throw new TokenFault('request', `More than one token has ${wanted}: name one by its serial number.`)
+  const { slot, info, label, serialNumber } = only
+  if ((info.flags & userPinLocked) !== 0)
+    throw new TokenFault('pin', `The PIN of the token with ${wanted} is locked; its security officer can unlock it.`)
+  return {
+    lib,
+    slot,
+    label,
+    serial: serialNumber,
+    mechanisms: new Set(call('The token does not list what it can', () => lib.C_GetMechanismList(slot))),
+    maxSessions: isCount(info.maxSessionCount) ? info.maxSessionCount : undefined,
+  }
+}
+
+/** Once: a second try with a PIN that was refused would lock the token. */
+export const logIn = ({ lib, label }: Token, session: Handle, pin: string): void => {
+  try {
+    lib.C_Login(session, userPinHolder, pin)
+  } catch (cause) {
+    if (judgeFailure(cause).code !== alreadyLoggedIn) throw faultOf(cause, `The token ${label} refuses the PIN`)
+  }
+}
+
+export const call = <T>(what: string, work: () => T): T => {
+  try {
+    return work()
+  } catch (cause) {
+    throw faultOf(cause, what)
+  }
+}
+
+export const faultOf = (cause: unknown, what: string): TokenFault => {
+  if (cause instanceof TokenFault) return cause
+  const { name, remedy } = judgeFailure(cause)
+  return new TokenFault(remedy, `${what} (${name}).`, cause)
+}
+
+const loadPkcs11js = async (): Promise<typeof import('pkcs11js')> => {
+  try {
+    const { default: pkcs11js } = await import('pkcs11js')
+    return pkcs11js as unknown as typeof import('pkcs11js')
+  } catch (cause) {
+    throw new TokenFault(
+      'request',
+      'PKCS#11 needs the package pkcs11js, which was not built here: install a C++ compiler (Debian: g++) and run the set-up again.',
+      cause,
+    )
+  }
+}
+
+/** Zero, and all bits, mean that there is no number. */
+const isCount = (count: number): boolean => count > 0 && count < 0x7fff_ffff
+
+export const sessionFlags = { readWrite: 0x02, serial: 0x04 } as const
+const osLockingOk = 0x02
+const userPinHolder = 1
+const userPinLocked = 0x0004_0000

@@ -1,0 +1,146 @@
+/**
+ * Keys in the tokens of one PKCS#11 module. Everything that was opened here is good until the first failure that only a
+ * fresh start of the module can mend: `lost` is told of it, once, and whoever owns this process ends it.
+ */
+import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
+import type { KeyLoad } from '../key-load.ts'
+import { readPrivateFile } from '../private-file.ts'
+import type { SigningKey } from '../signing-key.ts'
+import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
+import { call, findToken, logIn, type Module, openModule, sessionFlags } from './module.ts'
+import { assertNotRefused, describeRefused, PinRefused, type RefusedPin } from './pins.ts'
+import type { Remedy } from './return-values.ts'
+import { openSessions } from './sessions.ts'
+import { TokenFault } from './token-fault.ts'
+import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
+
+export interface Pkcs11Settings {
+  /** The first is for URIs that name none; no other than these is loaded, since URIs lie in the database. */
+  readonly modules: readonly string[]
+  /** For URIs that name no file with the PIN. */
+  readonly pin?: string
+  /** Sessions of one token at most. */
+  readonly sessions: number
+  /** Operations that may wait for one. */
+  readonly queue: number
+  readonly deadlineMs: number
+}
+
+export interface Pkcs11Provider {
+  open(uri: string, refused: readonly RefusedPin[]): Promise<SigningKey>
+  create(uri: string, kind: KeyAlgorithmId, refused: readonly RefusedPin[]): Promise<SigningKey>
+  load(): KeyLoad
+  close(): void
+}
+
+export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => void): Pkcs11Provider => {
+  const modules = new Map<string, Promise<Module>>()
+  const tokens = new Map<string, TokenKeyDeps>()
+  const counts = { failures: new Map<string, number>() }
+
+  const failed = (remedy: Remedy, name: string, reason: string): void => {
+    counts.failures.set(name, (counts.failures.get(name) ?? 0) + 1)
+    if (remedy === 'token') lost(reason)
+  }
+
+  const moduleOf = ({ modulePath = settings.modules[0] }: Pkcs11Uri): Promise<Module> => {
+    if (modulePath !== undefined && !settings.modules.includes(modulePath))
+      throw new TokenFault('request', `${modulePath} is not a module that CHANCERY_PKCS11_MODULE names: add it there.`)
+    if (modulePath === undefined)
+      throw new TokenFault(
+        'request',
+        'Which PKCS#11 module? Set CHANCERY_PKCS11_MODULE, or add ?module-path=… to the URI.',
+      )
+    const opened = modules.get(modulePath) ?? openModule(modulePath)
+    modules.set(modulePath, opened)
+    return opened
+  }
+
+  const pinOf = async ({ pinSource }: Pkcs11Uri): Promise<string> => {
+    if (pinSource === undefined && settings.pin === undefined)
+      throw new TokenFault(
+        'request',
+        'Where is the PIN? Set CHANCERY_PKCS11_PIN_FILE, or add ?pin-source=file:… to the URI.',
+      )
+    if (pinSource === undefined) return settings.pin ?? ''
+    const octets = await readPrivateFile(pinSource).catch((cause: NodeJS.ErrnoException) => {
+      throw new TokenFault(
+        'request',
+        cause.code === undefined
+          ? cause.message
+          : `The file with the PIN, ${pinSource}, cannot be read (${cause.code}).`,
+        cause,
+      )
+    })
+    const pin = octets.toString('utf8').replace(/\r?\n$/, '')
+    octets.fill(0)
+    return pin
+  }
+
+  /** The token's first session is logged in, and is one of those that sign: some tokens allow no second. */
+  const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<TokenKeyDeps> => {
+    const module = await moduleOf(uri)
+    const token = findToken(module, uri)
+    const place = `${module.path}\n${token.label}\n${token.serial}`
+    const known = tokens.get(place)
+    if (known) return known
+    const pin = await pinOf(uri)
+    assertNotRefused(token, pin, refused)
+    const openSession = () => token.lib.C_OpenSession(token.slot, sessionFlags.serial)
+    const first = call(`The token ${token.label} gives no session`, openSession)
+    try {
+      logIn(token, first, pin)
+    } catch (error) {
+      if (error instanceof TokenFault && error.remedy === 'pin')
+        throw new PinRefused(describeRefused(token.label, token.serial, pin), error)
+      throw error
+    }
+    let only: typeof first | undefined = first
+    const sessions = openSessions({
+      size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
+      bound: settings.queue,
+      open: () => {
+        const session = only ?? openSession()
+        only = undefined
+        return session
+      },
+      close: (session) => token.lib.C_CloseSession(session),
+    })
+    const deps = { token, sessions, deadlineMs: settings.deadlineMs, failed }
+    tokens.set(place, deps)
+    return deps
+  }
+
+  const mend = <T>(work: Promise<T>): Promise<T> =>
+    work.catch((error: unknown) => {
+      if (error instanceof TokenFault && error.remedy === 'token') lost(error.message)
+      throw error
+    })
+
+  return {
+    open: (text, refused) =>
+      mend(
+        (async () => {
+          const uri = parsePkcs11Uri(text)
+          return openTokenKey(await enter(uri, refused), uri)
+        })(),
+      ),
+    create: (text, kind, refused) =>
+      mend(
+        (async () => {
+          const uri = parsePkcs11Uri(text)
+          return createTokenKey(await enter(uri, refused), uri, kind)
+        })(),
+      ),
+    load: () => ({
+      ...[...tokens.values()].reduce(
+        (sum, { sessions: { load } }) => ({ inUse: sum.inUse + load.inUse, waiting: sum.waiting + load.waiting }),
+        { inUse: 0, waiting: 0 },
+      ),
+      failures: Object.fromEntries(counts.failures),
+    }),
+    close: () => {
+      for (const { token } of tokens.values()) token.lib.C_CloseAllSessions(token.slot)
+    },
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Sessions of one token: each does one operation at a time, whoever comes first is served first, and no more wait than
+ * the bound says. A session that failed is closed, and another opened when it is needed.
+ */
+import type { Handle } from 'pkcs11js'
+
+import { judgeFailure, sessionCount } from './return-values.ts'
+
+export interface SessionsOptions {
+  /** At the most. Fewer where the token does not give as many. */
+  readonly size: number
+  /** How many may wait. */
+  readonly bound: number
+  readonly open: () => Handle
+  readonly close: (session: Handle) => void
+}
+
+export interface Sessions {
+  /** A session for one operation, or why there is none within the time. */
+  take(withinMs: number): Promise<Handle | 'late' | 'full'>
+  /** After an operation that ended well. */
+  give(session: Handle): void
+  /** After one that did not: the session is not used again. */
+  discard(session: Handle): void
+  /** An operation hangs in it: neither used again nor closed, and what it held of the size stays held. */
+  abandon(session: Handle): void
+  readonly load: { readonly inUse: number; readonly waiting: number; readonly size: number }
+}
+
+interface Waiter {
+  readonly serve: (session: Handle) => void
+  readonly fail: (error: unknown) => void
+  readonly timer: NodeJS.Timeout
+}
+
+export const openSessions = ({ size: most, bound, open, close }: SessionsOptions): Sessions => {
+  const idle: Handle[] = []
+  const waiting: Waiter[] = []
+  let size = most
+  let inUse = 0
+
+  /** Undefined where the token gives no more: then those there are have to do. */
+  const another = (): Handle | undefined => {
+    try {
+      return open()
+    } catch (error) {
+      if (judgeFailure(error).code !== sessionCount || inUse === 0) throw error
+      size = inUse
+      return undefined
+    }
+  }
+  const next = (): Handle | undefined => idle.pop() ?? (inUse < size ? another() : undefined)
+
+  const serve = (): void => {
+    for (let waiter = waiting[0]; waiter; waiter = waiting[0]) {
+      try {
+        const session = next()
+        if (session === undefined) return
+        inUse += 1
+        waiter.serve(session)
+      } catch (error) {
+        waiter.fail(error)
+      }
+      clearTimeout(waiter.timer)
+      waiting.shift()
+    }
+  }
+
+  return {
+    take: async (withinMs) => {
+      const session = waiting.length === 0 ? next() : undefined
+      if (session !== undefined) {
+        inUse += 1
+        return session
+      }
+      if (waiting.length >= bound) return 'full'
+      return new Promise((resolve, reject) => {
+        const timer = setTimeout(() => {
+          waiting.splice(waiting.indexOf(waiter), 1)
+          resolve('late')
+        }, withinMs)
+        const waiter: Waiter = { serve: resolve, fail: reject, timer }
+        waiting.push(waiter)
+      })
+    },
+    give: (session) => {
+      inUse -= 1
+      idle.push(session)
+      serve()
+    },
+    discard: (session) => {
+      inUse -= 1
+      try {
+        close(session)
+      } catch {
+        // It is of no use either way.
+      }
+      serve()
+    },
+    abandon: () => {},
+    get load() {
+      return { inUse, waiting: waiting.length, size }
+    },
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * Signer processes, seen from the service: one for the keys in files, one for each PKCS#11 module; each started when it
+ * is first needed, watched, and started again. They hold keys, PINs and passphrases; this side holds none. What hangs or
+ * crashes in one costs a restart of that one and the signatures that it had under way: each of these is answered with a
+ * fault that says whether the key may have been touched.
+ */
+import type { Log } from '../../telemetry.ts'
+import { type KeyAlgorithmId, signatureAlgorithm } from '../../x509/algorithms.ts'
+import type { KeyLoad } from '../key-load.ts'
+import { isInToken, type Keyring } from '../keyring.ts'
+import type { PinGuard } from '../pkcs11/pins.ts'
+import { parsePkcs11Uri } from '../pkcs11/uri.ts'
+import { SigningFault, type SigningKey } from '../signing-key.ts'
+import { type Life, type OpenedKey, openLife, SignerEnded } from './life.ts'
+
+export interface SignerDeps {
+  readonly log: Log
+  /** What is run, with Node: `src/signer.ts`. */
+  readonly script: string
+  /** What a signer may know: where keys and secrets are, and nothing of the database. */
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** For one signature. A signer that is silent for a second longer is killed. */
+  readonly deadlineMs: number
+  readonly pins: PinGuard
+  /** Of one token at most. */
+  readonly sessions: number
+}
+
+export const openSigners = (deps: SignerDeps): Keyring => {
+  const signers = new Map<string, Signer>()
+  const signerOf = (uri: string): Signer => {
+    const place = isInToken(uri) ? `module ${parsePkcs11Uri(uri).modulePath ?? ''}` : files
+    const found = signers.get(place) ?? openSigner(deps, place)
+    signers.set(place, found)
+    return found
+  }
+  return {
+    open: async (uri) => signerOf(uri).ask(uri),
+    create: async (uri, kind) => signerOf(uri).ask(uri, kind),
+    load: () => [...signers.values()].map((signer) => signer.load()).reduce(sumOf, idle),
+    close: async () => void (await Promise.all([...signers.values()].map((signer) => signer.close()))),
+  }
+}
+
+interface Signer {
+  /** An existing key, or a new one of this kind. */
+  ask(uri: string, kind?: KeyAlgorithmId): Promise<SigningKey>
+  load(): KeyLoad
+  close(): Promise<void>
+}
+
+const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps, place: string): Signer => {
+  let closed = false
+  let restart: NodeJS.Timeout | undefined
+  let pauseMs = firstPauseMs
+  let life: Life | undefined
+  const waiting: ((life: Life) => void)[] = []
+
+  const nextLife = (): Life | Promise<Life> => life ?? new Promise((resolve) => waiting.push(resolve))
+  const start = (): void => {
+    const started = openLife({
+      log,
+      script,
+      env,
+      place,
+      pins,
+      threads: place === files ? fileThreads : sessions + fileThreads,
+      ended,
+    })
+    life = started
+    for (const resolve of waiting.splice(0)) resolve(started)
+  }
+  const ended = (reason: string, didWell: boolean): void => {
+    life = undefined
+    if (closed) return
+    if (didWell) pauseMs = firstPauseMs
+    log.error({ event: 'signer.ended', place, reason, pauseMs }, 'a signer process ended; it is started again')
+    restart = setTimeout(start, pauseMs)
+    pauseMs = Math.min(pauseMs * 2, longestPauseMs)
+  }
+  start()
+
+  /** The same key through every life of the process: opened again in each, and used only if it is still the same. */
+  const keyOf = (uri: string, first: OpenedKey): SigningKey => {
+    const signAt = async (at: Life, message: Buffer, withinMs: number): Promise<Buffer | SigningFault> => {
+      const opened = await at.open(uri)
+      if (opened instanceof Error) return new SigningFault('before', opened.message, opened)
+      if (!opened.spki.equals(first.spki)) return new SigningFault('before', `another key is at ${uri} now`)
+      return at.sign(opened.handle, message, withinMs)
+    }
+    return {
+      id: first.id,
+      algorithm: signatureAlgorithm(first.algorithm),
+      spki: first.spki,
+      ...(first.attributes && { attributes: first.attributes }),
+      sign: (messages, withinMs = deadlineMs) =>
+        Promise.all(
+          messages.map((message) =>
+            life
+              ? signAt(life, message, withinMs)
+              : new SigningFault('before', 'the signer process is being started again'),
+          ),
+        ),
+      close: async () => life?.forget(uri),
+    }
+  }
+
+  return {
+    ask: async (uri, kind) => {
+      let opened = await (kind ? (await nextLife()).create(uri, kind) : (await nextLife()).open(uri))
+      // It was about to end, for a reason of another key's. Opening can be asked again, making cannot.
+      if (opened instanceof SignerEnded && kind === undefined) opened = await (await nextLife()).open(uri)
+      if (opened instanceof Error) throw opened
+      return keyOf(uri, opened)
+    },
+    load: () => life?.load() ?? idle,
+    close: async () => {
+      closed = true
+      clearTimeout(restart)
+      await life?.end()
+    },
+  }
+}
+
+const sumOf = (one: KeyLoad, other: KeyLoad): KeyLoad => ({
+  inUse: one.inUse + other.inUse,
+  waiting: one.waiting + other.waiting,
+  failures: Object.fromEntries(
+    [...new Set([...Object.keys(one.failures), ...Object.keys(other.failures)])].map((name) => [
+      name,
+      (one.failures[name] ?? 0) + (other.failures[name] ?? 0),
+    ]),
+  ),
+})
+
+const idle: KeyLoad = { inUse: 0, waiting: 0, failures: {} }
+const files = 'files'
+const fileThreads = 4
+const firstPauseMs = 100
+const longestPauseMs = 2_000

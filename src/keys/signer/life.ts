@@ -1,0 +1,114 @@
+/** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
+import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
+import { isInToken } from '../keyring.ts'
+import { type PinGuard, PinRefused, type RefusedPin } from '../pkcs11/pins.ts'
+import { TokenFault } from '../pkcs11/token-fault.ts'
+import { type KeyAttributes, SigningFault } from '../signing-key.ts'
+import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
+import { answers, decodeJson, encodeJson, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
+
+export interface Life extends Pick<SignerProcess, 'load' | 'end'> {
+  /** A key of this process: asked for once, and remembered unless it was refused. */
+  open(uri: string): Promise<OpenedKey | Error>
+  create(uri: string, kind: KeyAlgorithmId): Promise<OpenedKey | Error>
+  sign(handle: number, message: Buffer, withinMs: number): Promise<Buffer | SigningFault>
+  forget(uri: string): void
+}
+
+export interface OpenedKey {
+  readonly handle: number
+  readonly id: string
+  readonly algorithm: string
+  readonly spki: Buffer
+  readonly attributes?: KeyAttributes
+}
+
+/** Before it answered; the next one may. */
+export class SignerEnded extends Error {
+  constructor() {
+    super('The signer process ended before it answered.')
+  }
+}
+
+export interface LifeDeps extends Omit<SignerProcessDeps, 'ended'> {
+  readonly pins: PinGuard
+  /** Told once, with the reason, and whether it had opened a key. */
+  readonly ended: (reason: string, didWell: boolean) => void
+}
+
+export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
+  const opened = new Map<string, Promise<OpenedKey | Error>>()
+  let didWell = false
+  const signer = openSignerProcess({ ...deps, ended: (reason) => ended(reason, didWell) })
+
+  /** Rejects with a sentence. */
+  const askKey = async (kind: number, question: object, patienceMs: number): Promise<OpenedKey> => {
+    const answer = await signer.ask(kind, encodeJson(question), patienceMs)
+    if (answer === undefined) throw signer.unfit === undefined ? new SignerEnded() : new Error(signer.unfit)
+    if (answer.kind !== answers.done) throw refusalOf(answer)
+    didWell = true
+    const { spki, ...key } = decodeJson(answer.body) as Omit<OpenedKey, 'spki'> & { readonly spki: string }
+    return { ...key, spki: Buffer.from(spki, 'base64') }
+  }
+
+  /** What is missing may come: only what was opened is remembered. */
+  const askOnce = (
+    verb: number,
+    question: { readonly uri: string; readonly kind?: KeyAlgorithmId },
+    patienceMs: number,
+  ): Promise<OpenedKey | Error> => {
+    const { uri } = question
+    const asking = (
+      isInToken(uri)
+        ? pins.openOnce((refused) => askKey(verb, { ...question, refused }, patienceMs))
+        : askKey(verb, question, patienceMs)
+    ).catch((error: Error) => error)
+    opened.set(uri, asking)
+    void asking.then((key) => key instanceof Error && opened.get(uri) === asking && opened.delete(uri))
+    return asking
+  }
+
+  return {
+    open: (uri) => opened.get(uri) ?? askOnce(verbs.open, { uri }, openWithinMs),
+    create: (uri, kind) => askOnce(verbs.create, { uri, kind }, createWithinMs),
+    sign: async (handle, message, withinMs) => {
+      const body = Buffer.allocUnsafe(signHeadOctets + message.length)
+      body.writeUInt32BE(handle, 0)
+      body.writeUInt32BE(Math.ceil(withinMs), 4)
+      message.copy(body, signHeadOctets)
+      const answer = await signer.ask(verbs.sign, body, withinMs + graceMs)
+      return answer ? signatureOf(answer) : new SigningFault('unknown', 'the signer process ended meanwhile')
+    },
+    forget: (uri) => {
+      const key = opened.get(uri)
+      opened.delete(uri)
+      void key?.then((found) => {
+        if (!(found instanceof Error)) signer.say(verbs.close, encodeJson({ handle: found.handle }))
+      })
+    },
+    load: signer.load,
+    end: signer.end,
+  }
+}
+
+const refusalOf = ({ kind, body }: SignerRecord): Error => {
+  if (kind !== answers.pinRefused) return new Error(body.toString('utf8'))
+  const { message, pin } = decodeJson(body) as { readonly message: string; readonly pin: RefusedPin }
+  return new PinRefused(pin, new TokenFault('pin', message))
+}
+
+const signatureOf = ({ kind, body }: SignerRecord): Buffer | SigningFault => {
+  // A copy: the octets lie in a buffer of many records.
+  if (kind === answers.done) return Buffer.from(body)
+  return new SigningFault(faultTimes[kind] ?? 'unknown', body.toString('utf8'))
+}
+
+const faultTimes: Readonly<Record<number, SigningFault['when']>> = {
+  [answers.before]: 'before',
+  [answers.late]: 'late',
+  [answers.unknown]: 'unknown',
+}
+const graceMs = 1_000
+const openWithinMs = 10_000
+/** An RSA key of 8192 bits takes ten seconds to make, in some modules a minute. */
+const createWithinMs = 300_000

@@ -1,0 +1,120 @@
+/** One signer process as a partner in talk: questions, answers, what it says unasked, and its end. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import type { Socket } from 'node:net'
+
+import type { Log } from '../../telemetry.ts'
+import type { KeyLoad } from '../key-load.ts'
+import { answers, decodeJson, openSignerStream, type SignerRecord } from './stream.ts'
+
+export interface SignerProcessDeps {
+  readonly log: Log
+  readonly script: string
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Which signer it is, for the log. */
+  readonly place: string
+  /** For what waits outside of the event loop: a session of a token holds one. */
+  readonly threads: number
+  /** Told once, with the reason. Every question was answered before, with undefined. */
+  readonly ended: (reason: string) => void
+}
+
+export interface SignerProcess {
+  /** Undefined when the process ended first, or was silent for so long that it was killed. */
+  ask(kind: number, body: Buffer, patienceMs: number): Promise<SignerRecord | undefined>
+  /** Wants no answer. */
+  say(kind: number, body: Buffer): void
+  /** Why it could not begin; undefined as far as is known. */
+  readonly unfit: string | undefined
+  load(): KeyLoad
+  /** Lets it finish what it has, and waits. */
+  end(): Promise<void>
+}
+
+export const openSignerProcess = ({ log, script, env, place, threads, ended }: SignerProcessDeps): SignerProcess => {
+  const child = spawn(process.execPath, [...flags, script], {
+    env: { ...env, UV_THREADPOOL_SIZE: String(threads) },
+    stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+  })
+  const asked = new Map<number, (answer: SignerRecord | undefined) => void>()
+  let lastId = 0
+  let load: KeyLoad = { inUse: 0, waiting: 0, failures: {} }
+  let unfit: string | undefined
+  let over = false
+
+  const unasked: Readonly<Record<number, (body: Buffer) => void>> = {
+    [answers.unfit]: (body) => {
+      unfit = body.toString('utf8')
+    },
+    [answers.log]: (body) => {
+      const { level, message, ...fields } = decodeJson(body) as { level: 'info' | 'warn' | 'error'; message: string }
+      log[level]({ ...fields, place }, message)
+    },
+    [answers.load]: (body) => {
+      load = decodeJson(body) as KeyLoad
+    },
+  }
+  const socket = socketOf(child)
+  const stream = openSignerStream(socket, (record) => {
+    const settle = asked.get(record.id)
+    asked.delete(record.id)
+    if (settle) settle(record)
+    else unasked[record.kind]?.(record.body)
+  })
+  socket.on('error', (error) => {
+    log.warn({ event: 'signer.socket', place, err: error }, 'the socket of a signer process broke')
+    child.kill('SIGKILL')
+  })
+  const exited = new Promise<void>((resolve) => {
+    const finish = (reason: string): void => {
+      if (over) return
+      over = true
+      for (const settle of asked.values()) settle(undefined)
+      asked.clear()
+      socket.destroy()
+      ended(unfit ?? reason)
+      resolve()
+    }
+    child.once('error', (error) => finish(error.message))
+    // `close`, not `exit`: answers may still lie in the socket.
+    child.once('close', (code, signal) => finish(signal ? `killed by ${signal}` : `exit code ${code}`))
+  })
+
+  return {
+    ask: (kind, body, patienceMs) => {
+      if (over) return Promise.resolve(undefined)
+      lastId = (lastId % maxId) + 1
+      const id = lastId
+      return new Promise((resolve) => {
+        const timer = setTimeout(() => {
+          log.error({ event: 'signer.silent', place, patienceMs }, 'a signer process does not answer, and is killed')
+          child.kill('SIGKILL')
+        }, patienceMs)
+        asked.set(id, (answer) => {
+          clearTimeout(timer)
+          resolve(answer)
+        })
+        stream.say({ id, kind, body })
+      })
+    },
+    say: (kind, body) => {
+      if (!over) stream.say({ id: 0, kind, body })
+    },
+    get unfit() {
+      return unfit
+    },
+    load: () => load,
+    end: async () => {
+      if (!over) void stream.end()
+      const timer = setTimeout(() => child.kill('SIGKILL'), endWithinMs)
+      await exited
+      clearTimeout(timer)
+    },
+  }
+}
+
+const socketOf = (child: ChildProcess): Socket => child.stdio[3] as unknown as Socket
+
+/** Little is kept in it: small heaps. */
+const flags = ['--disable-proto=delete', '--max-semi-space-size=1', '--max-old-space-size=128']
+const maxId = 0xffff_ffff
+const endWithinMs = 5_000

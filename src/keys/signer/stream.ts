@@ -1,0 +1,87 @@
+/**
+ * What the service and its signer say to each other: records on one private socket, a length in front of each. What is
+ * said in one turn of the event loop goes out in one write, so that many signatures cost one waking of the other side.
+ */
+import type { Socket } from 'node:net'
+
+/** A question and its answer have the same id; what nobody asked for has 0. */
+export interface SignerRecord {
+  readonly id: number
+  /** What it is: one of `verbs` going up, one of `answers` coming down. */
+  readonly kind: number
+  readonly body: Buffer
+}
+
+export interface SignerStream {
+  say(record: SignerRecord): void
+  /** After what was said so far; resolves when that has left. */
+  end(): Promise<void>
+}
+
+export const verbs = { open: 1, create: 2, sign: 3, close: 4 } as const
+export const answers = {
+  done: 0,
+  /** Signing faults, by when they came. */
+  before: 1,
+  late: 2,
+  unknown: 3,
+  /** A sentence: why there is no such key. */
+  failed: 4,
+  /** Unasked: the signer cannot begin, and ends. */
+  unfit: 5,
+  /** Unasked: a line for the log. */
+  log: 6,
+  /** Why there is no such key: its token refused the PIN, which is not to be tried again. */
+  pinRefused: 7,
+  /** Unasked: how busy the provider is. */
+  load: 8,
+} as const
+
+/** `heard` is called for each record, in order. A record beyond the bound ends the socket with an error. */
+export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) => void): SignerStream => {
+  let said: Buffer[] = []
+  let rest: Buffer = nothing
+  const flush = (): void => {
+    const octets = said.length === 1 ? said[0] : Buffer.concat(said)
+    said = []
+    if (octets && socket.writable) socket.write(octets)
+  }
+  socket.on('data', (chunk: Buffer) => {
+    const octets = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    let at = 0
+    while (octets.length - at >= headOctets) {
+      const length = octets.readUInt32BE(at)
+      if (length > maxBodyOctets) return void socket.destroy(new RangeError(`a record of ${length} octets`))
+      if (octets.length - at < headOctets + length) break
+      const body = octets.subarray(at + headOctets, at + headOctets + length)
+      heard({ id: octets.readUInt32BE(at + 4), kind: octets[at + 8] ?? 0, body })
+      at += headOctets + length
+    }
+    rest = octets.subarray(at)
+  })
+  return {
+    say: ({ id, kind, body }) => {
+      const head = Buffer.allocUnsafe(headOctets)
+      head.writeUInt32BE(body.length, 0)
+      head.writeUInt32BE(id, 4)
+      head[8] = kind
+      // After every promise that this turn settles.
+      if (said.length === 0) process.nextTick(flush)
+      said.push(head, body)
+    },
+    end: () => {
+      flush()
+      return new Promise((resolve) => socket.end(resolve))
+    },
+  }
+}
+
+export const encodeJson = (value: unknown): Buffer => Buffer.from(JSON.stringify(value))
+export const decodeJson = (body: Buffer): unknown => JSON.parse(body.toString('utf8'))
+
+/** Of the body of `sign`: the key's handle and the time it has, in ms; then comes the message. */
+export const signHeadOctets = 8
+const nothing = Buffer.alloc(0)
+const headOctets = 9
+/** Anything that is signed here is a certificate, an answer or a list; a list of revocations may be long. */
+const maxBodyOctets = 64 * 1024 * 1024

@@ -1,0 +1,83 @@
+/**
+ * A signer process. It has keys, PINs and passphrases, and one socket, to the service that started it: no listener, no
+ * database, no request. It lives as long as that socket, and ends itself as soon as only a fresh start would help.
+ */
+import { flushCompileCache } from 'node:module'
+import { Socket } from 'node:net'
+
+import { loadConfig } from './config.ts'
+import { openKeyring } from './keys/keyring.ts'
+import { loadPassphrase } from './keys/passphrase.ts'
+import { type Host, hostKeys } from './keys/signer/host.ts'
+import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
+
+const main = async (): Promise<void> => {
+  const socket = new Socket({ fd: serviceSocket, readable: true, writable: true })
+  // What is asked before we are ready is answered when we are.
+  const early: SignerRecord[] = []
+  let host: Host | undefined
+  const stream = openSignerStream(socket, (record) => (host ? host.hear(record) : early.push(record)))
+  // The service is gone, or wants no more. What is under way has no one to go to.
+  socket.on('end', end)
+  socket.on('error', end)
+  // A Ctrl-C reaches the whole foreground group: the service still drains, and then ends us.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
+
+  let losing = false
+  const lost = (reason: string): void => {
+    if (losing) return
+    losing = true
+    const line = {
+      level: 'error',
+      event: 'signer.lost',
+      reason,
+      message: 'a token is lost to this signer process, which ends',
+    }
+    stream.say({ id: 0, kind: answers.log, body: encodeJson(line) })
+    void Promise.race([host?.idle(), new Promise((resolve) => setTimeout(resolve, settleWithinMs))])
+      .then(() => stream.end())
+      .then(end)
+  }
+
+  try {
+    const { mode, dataDir, keys, limits } = await loadConfig(process.env, 'sign')
+    const ring = openKeyring({
+      dataDir,
+      passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
+      pkcs11: { ...keys.pkcs11, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
+      lost,
+    })
+    host = hostKeys(ring, stream.say)
+    for (const record of early.splice(0)) host.hear(record)
+    // Written at an orderly exit only, which is not how we end; without it Node strips types at each start (30 MB).
+    flushCompileCache()
+    tellLoad(ring.load, (load) => stream.say({ id: 0, kind: answers.load, body: encodeJson(load) }))
+  } catch (error) {
+    stream.say({ id: 0, kind: answers.unfit, body: Buffer.from((error as Error).message) })
+    await stream.end()
+    end()
+  }
+}
+
+/** Each second, if it has changed. */
+const tellLoad = (load: () => object, tell: (load: object) => void): void => {
+  let told = JSON.stringify(load())
+  setInterval(() => {
+    const now = load()
+    const text = JSON.stringify(now)
+    if (text !== told) tell(now)
+    told = text
+  }, 1_000).unref()
+}
+
+/** At once: an orderly exit would wait for a thread that hangs in a module. */
+const end = (): never => {
+  process.kill(process.pid, 'SIGKILL')
+  throw new Error('killed')
+}
+
+const serviceSocket = 3
+/** For the signatures that are under way in other sessions. */
+const settleWithinMs = 500
+
+await main()

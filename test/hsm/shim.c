@@ -1,0 +1,122 @@
+/*
+ * A PKCS#11 module that hands everything on to the one that SHIM_MODULE names, and misbehaves as the file SHIM_CONTROL
+ * says, a word a line, read at each call:
+ *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>  login-hang
+ * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CK_PTR *
+#define CK_DECLARE_FUNCTION(returnType, name) returnType name
+#define CK_DECLARE_FUNCTION_POINTER(returnType, name) returnType(*name)
+#define CK_CALLBACK_FUNCTION(returnType, name) returnType(*name)
+#ifndef NULL_PTR
+#define NULL_PTR 0
+#endif
+#include "pkcs11.h"
+
+static CK_FUNCTION_LIST real;
+static CK_FUNCTION_LIST ours;
+static int sessions;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* The number behind a word of the control file, 1 for a bare word, -1 where it does not stand. */
+static long told(const char *word) {
+  const char *path = getenv("SHIM_CONTROL");
+  FILE *file = path ? fopen(path, "r") : NULL;
+  if (!file) return -1;
+  char line[128];
+  long found = -1;
+  size_t length = strlen(word);
+  while (found < 0 && fgets(line, sizeof line, file)) {
+    if (strncmp(line, word, length)) continue;
+    if (line[length] == '=') found = atol(line + length + 1);
+    else if (line[length] == '\n' || line[length] == 0) found = 1;
+  }
+  fclose(file);
+  return found;
+}
+
+/* As told, and no longer told. */
+static long toldOnce(const char *word) {
+  pthread_mutex_lock(&lock);
+  long found = told(word);
+  if (found >= 0) unlink(getenv("SHIM_CONTROL"));
+  pthread_mutex_unlock(&lock);
+  return found;
+}
+
+static CK_RV openSession(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR application, CK_NOTIFY notify, CK_SESSION_HANDLE_PTR session) {
+  long most = told("sessions");
+  pthread_mutex_lock(&lock);
+  int full = most >= 0 && sessions >= most;
+  if (!full) sessions++;
+  pthread_mutex_unlock(&lock);
+  if (full) return CKR_SESSION_COUNT;
+  CK_RV answer = real.C_OpenSession(slot, flags, application, notify, session);
+  if (answer != CKR_OK) {
+    pthread_mutex_lock(&lock);
+    sessions--;
+    pthread_mutex_unlock(&lock);
+  }
+  return answer;
+}
+
+static CK_RV closeSession(CK_SESSION_HANDLE session) {
+  CK_RV answer = real.C_CloseSession(session);
+  if (answer == CKR_OK) {
+    pthread_mutex_lock(&lock);
+    sessions--;
+    pthread_mutex_unlock(&lock);
+  }
+  return answer;
+}
+
+static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG length) {
+  while (told("login-hang") >= 0) usleep(20000);
+  return real.C_Login(session, user, pin, length);
+}
+
+static CK_RV signInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key) {
+  long code = told("init-error");
+  if (code < 0) code = toldOnce("init-error-once");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_SignInit(session, mechanism, key);
+}
+
+static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, CK_BYTE_PTR signature, CK_ULONG_PTR room) {
+  long delay = told("sign-delay");
+  if (delay > 0) usleep((useconds_t)delay * 1000);
+  if (told("sign-crash") >= 0) raise(SIGSEGV);
+  while (told("sign-hang") >= 0) usleep(20000);
+  long code = told("sign-error");
+  if (code < 0) code = toldOnce("sign-error-once");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_Sign(session, data, length, signature, room);
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
+  if (!ours.C_Sign) {
+    void *module = dlopen(getenv("SHIM_MODULE"), RTLD_NOW);
+    if (!module) return CKR_GENERAL_ERROR;
+    CK_C_GetFunctionList get = (CK_C_GetFunctionList)dlsym(module, "C_GetFunctionList");
+    CK_FUNCTION_LIST_PTR found;
+    if (!get || get(&found) != CKR_OK) return CKR_GENERAL_ERROR;
+    real = *found;
+    ours = *found;
+    ours.C_OpenSession = openSession;
+    ours.C_CloseSession = closeSession;
+    ours.C_Login = logIn;
+    ours.C_SignInit = signInit;
+    ours.C_Sign = sign;
+    ours.C_GetFunctionList = C_GetFunctionList;
+  }
+  *list = &ours;
+  return CKR_OK;
+}
