@@ -4,32 +4,65 @@ import type { IssuanceAbandoned } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
-/** `notAfter` reads the date that the signature, if there is one, would be valid until. */
-export const openIntents = (db: Database, roll: RollWriter, notAfter: (tbs: Buffer) => Date): OpenIntents => {
-  // The first look after a start goes back further: a database that was failed over may have another clock.
-  let marginMs = firstMarginMs
-  let deepAt = performance.now() + deepEveryMs
-  const look = async (on: Queryable, ageMs: number, limit: number): Promise<readonly IntentRow[]> =>
-    (await on.query<IntentRow>(selectOpen, [ageMs, limit, marginMs])).rows
+/**
+ * Each look goes on where the last one ended, so that none is passed over; that is right as long as an intent is seen
+ * before it is old enough. A deep look each minute goes back to the one before it, for an intent whose commit came later
+ * than that; the first look after a start goes back a day, for a database that was failed over and has another clock.
+ * `notAfter` reads the date that the signature, if there is one, would be valid until.
+ */
+export const openIntents = (
+  db: Database,
+  roll: RollWriter,
+  notAfter: (tbs: Buffer) => Date,
+  elapsedMs = (): number => performance.now(),
+): OpenIntents => {
+  /** Where the last deep look ended, by the database's clock; undefined before the first. */
+  let deepUntil: string | undefined
+  let deepAt = Number.NEGATIVE_INFINITY
 
-  const end = (ageMs: number, limit: number): Promise<number> =>
+  const look = async (
+    on: Queryable,
+    ageMs: number,
+    { limit, deep }: { limit: number; deep: boolean },
+  ): Promise<Look> => {
+    const back = deepUntil === undefined ? firstMarginMs : deepMarginMs
+    const values = deep ? [ageMs, limit, deepUntil ?? null, back] : [ageMs, limit, null, 0]
+    const { rows } = await on.query<IntentRow & Bound>(selectOpen, values)
+    return { until: rows[0]?.until ?? '-infinity', rows: rows.filter(({ serial }) => serial !== null) }
+  }
+
+  const end = (ageMs: number, how: { limit: number; deep: boolean }): Promise<number> =>
     roll.change(async (tx) => {
-      const rows = await look(tx, ageMs, limit)
+      const { rows } = await look(tx, ageMs, how)
       if (rows.length > 0) await tx.query(insertAbandoned, [JSON.stringify(rows.map(outcomeOf))])
       return { events: rows.map((row) => eventOf(row, notAfter(row.tbs))), result: rows.length }
     })
 
   return {
     abandon: async (ageMs, limit) => {
+      const deep = elapsedMs() >= deepAt
       // Most of the time there is nothing, and then nobody is kept waiting for the head.
-      if ((await look(db, ageMs, 1)).length > 0) return end(ageMs, limit)
-      await db.query(updateReconciled, [ageMs])
-      const isDeep = performance.now() >= deepAt
-      if (isDeep) deepAt = performance.now() + deepEveryMs
-      marginMs = isDeep ? deepMarginMs : 0
+      const { rows, until } = await look(db, ageMs, { limit: 1, deep })
+      if (rows.length > 0) return end(ageMs, { limit, deep })
+      await db.query(updateReconciled, [until])
+      if (deep) {
+        deepUntil = until
+        deepAt = elapsedMs() + deepEveryMs
+      }
       return 0
     },
   }
+}
+
+interface Look {
+  readonly rows: readonly IntentRow[]
+  /** All before have ended, if there are no rows. */
+  readonly until: string
+}
+
+/** As text: a Date would lose the microseconds, and a look what lies in them. */
+interface Bound {
+  readonly until: string
 }
 
 interface IntentRow {
@@ -48,23 +81,27 @@ interface IntentRow {
 }
 
 /**
- * Up to `reconciled.until` all have ended, as far as they could be seen; the margin of a deep look covers an intent whose
- * commit came long after its insert: no statement may take half a minute. Most looks do without, because they would look
- * at tens of thousands of intents again (80 ms, in which issuing gets the other core only). Under the head's lock no issuer can be half way between our look and our insert: its statement takes the head first.
+ * Up to `reconciled.until` all have ended, as far as they could be seen. Most looks begin there: one that goes back a
+ * minute looks at a hundred thousand intents again (80 ms, in which issuing gets the other core only). A clock that was set
+ * back takes `until` with it. Under the head's lock no issuer can be half way between our look and our insert: its
+ * statement takes the head first.
  */
 const selectOpen = {
   name: 'select_open_intents',
   text: `
-    with open as (
+    with span as materialized (
+      select least(r.until, now.until, $3::timestamptz) - make_interval(secs => $4::double precision / 1000) as since, now.until
+      from reconciled r, (select clock_timestamp() - make_interval(secs => $1::double precision / 1000) as until) now
+      where r.id = 1
+    ), open as (
       select i.* from intents i
-      where i.created_at >= (select until from reconciled where id = 1) - make_interval(secs => $3::double precision / 1000)
-        and i.created_at < clock_timestamp() - make_interval(secs => $1::double precision / 1000)
+      where i.created_at >= (select since from span) and i.created_at < (select until from span)
         and not exists (select from outcomes o where o.serial = i.serial)
       order by i.created_at, i.serial limit $2
     )
-    select open.*,
+    select span.until::text as until, open.*,
       (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
-    from open
+    from span left join open on true
     order by open.created_at, open.serial`,
 }
 
@@ -78,7 +115,7 @@ const insertAbandoned = {
 
 const updateReconciled = {
   name: 'update_reconciled',
-  text: `update reconciled set until = greatest(until, clock_timestamp() - make_interval(secs => $1::double precision / 1000)) where id = 1`,
+  text: 'update reconciled set until = $1::timestamptz where id = 1',
 }
 
 const outcomeOf = ({ serial, entry }: IntentRow): object => ({ serial: serial.toString('hex'), entry })
@@ -97,5 +134,6 @@ const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
 })
 
 const deepEveryMs = 60_000
-const deepMarginMs = deepEveryMs + 30_000
+/** No statement may take so long. */
+const deepMarginMs = 30_000
 const firstMarginMs = 24 * 3_600_000

@@ -1,0 +1,107 @@
+/** No open intent is passed over: by a look that is overtaken, a pause, a clock that was set, or a commit that comes late. */
+import { randomBytes } from 'node:crypto'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import { silentMeter } from '../../src/ca/meter.ts'
+import type { Database } from '../../src/store/database.ts'
+import { openRecorder } from '../../src/store/issuance.ts'
+import { openIntents } from '../../src/store/open-intents.ts'
+import { openReplica } from '../helpers/replica.ts'
+
+/** Old enough to be ended, in these tests. */
+const ageMs = 50
+
+const open = async (t: Test) => {
+  const { stores, database } = await openReplica(t)
+  const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
+  const owner = new pg.Client({ connectionString: database.ownerUrl })
+  await owner.connect()
+  t.teardown(async () => {
+    await recorder.close()
+    await owner.end()
+  })
+  const hooks: { beforeUpdate?: (() => Promise<void>) | undefined } = {}
+  const db: Database = {
+    ...stores.db,
+    query: async (statement, values) => {
+      const hook = hooks.beforeUpdate
+      if ('name' in statement && statement.name === 'update_reconciled' && hook) {
+        hooks.beforeUpdate = undefined
+        await hook()
+      }
+      return stores.db.query(statement, values)
+    },
+  }
+  const clock = { elapsed: 0 }
+  const intents = openIntents(
+    db,
+    stores.roll,
+    () => new Date('2030-01-01'),
+    () => clock.elapsed,
+  )
+  const intend = async (): Promise<void> => {
+    const serial = randomBytes(16)
+    await recorder.recordIntent({
+      request: { principal: 'admin', key: null, digest: Buffer.alloc(32) },
+      attempt: 1,
+      serial,
+      issuer: 'default',
+      shard: 0,
+      profile: { name: 'server', version: 1 },
+      tbs: randomBytes(100),
+      plan: Buffer.alloc(32),
+      keySha256: serial,
+    })
+  }
+  return { owner, hooks, clock, intend, look: () => intents.abandon(ageMs, 100) }
+}
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+t.test('an intent that comes of age while a look ends is found by the next one', async (t) => {
+  const { hooks, intend, look } = await open(t)
+  t.equal(await look(), 0)
+  hooks.beforeUpdate = async () => {
+    await intend()
+    await sleep(3 * ageMs)
+  }
+  t.equal(await look(), 0)
+  t.equal(await look(), 1)
+  t.equal(await look(), 0)
+})
+
+t.test('an intent that two replicas find is ended once', async (t) => {
+  const { intend, look } = await open(t)
+  await intend()
+  await sleep(3 * ageMs)
+  t.same((await Promise.all([look(), look()])).sort(), [0, 1])
+})
+
+t.test('a clock that was set back takes the mark with it', async (t) => {
+  const { owner, intend, look } = await open(t)
+  t.equal(await look(), 0)
+  await owner.query("update reconciled set until = clock_timestamp() + interval '1 hour'")
+  t.equal(await look(), 0)
+  await intend()
+  await sleep(3 * ageMs)
+  t.equal(await look(), 1)
+})
+
+t.test('an intent whose commit comes late is found by a deep look, however long the pause before it', async (t) => {
+  const { owner, clock, look } = await open(t)
+  t.equal(await look(), 0)
+  await owner.query('begin')
+  await owner.query(
+    `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+    values ($1, 'admin', 1, $2, 'default', 0, 'server', 1, $1, $2)`,
+    [randomBytes(16), Buffer.alloc(32)],
+  )
+  await sleep(3 * ageMs)
+  t.equal(await look(), 0)
+  await owner.query('commit')
+  t.equal(await look(), 0, 'a shallow look begins where the last one ended')
+  // As after ten minutes in which nobody looked: the mark is far ahead of where the last deep look ended.
+  clock.elapsed = 600_000
+  t.equal(await look(), 1)
+})
