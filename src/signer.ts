@@ -44,7 +44,7 @@ const main = async (): Promise<void> => {
     const ring = openKeyring({
       dataDir,
       passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
-      pkcs11: { ...keys.pkcs11, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
+      pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
       lost,
     })
     host = hostKeys(ring, stream.say)
@@ -58,6 +58,8 @@ const main = async (): Promise<void> => {
     end()
   }
 }
+
+const pin = async (): Promise<string | undefined> => (await loadConfig(process.env, 'sign')).keys.pkcs11.pin
 
 /** Each second, if it has changed. */
 const tellLoad = (load: () => object, tell: (load: object) => void): void => {

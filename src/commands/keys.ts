@@ -18,7 +18,12 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   return openKeyring({
     dataDir,
     passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
-    pkcs11: { ...keys.pkcs11, queue: limits.queue, deadlineMs },
+    pkcs11: {
+      ...keys.pkcs11,
+      pin: async () => (await loadConfig(environment, 'sign')).keys.pkcs11.pin,
+      queue: limits.queue,
+      deadlineMs,
+    },
     lost: (reason) => log.error({ event: 'signer.lost', reason }, 'a token is lost to this process; start it again'),
   })
 }

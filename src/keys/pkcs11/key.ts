@@ -38,7 +38,8 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
   try {
     found = findPair(token, session, uri)
   } catch (error) {
-    deps.sessions.discard(session)
+    if (error instanceof TokenFault) deps.sessions.give(session)
+    else deps.sessions.discard(session)
     throw faultOf(error, `The token ${token.label} does not show its keys`)
   }
   deps.sessions.give(session)

@@ -17,8 +17,8 @@ import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
 export interface Pkcs11Settings {
   /** The first is for URIs that name none; no other than these is loaded, since URIs lie in the database. */
   readonly modules: readonly string[]
-  /** For URIs that name no file with the PIN. */
-  readonly pin?: string
+  /** For URIs that name no file with the PIN: asked each time, since another one may be in its file by then. */
+  readonly pin: () => Promise<string | undefined>
   /** Sessions of one token at most. */
   readonly sessions: number
   /** Operations that may wait for one. */
@@ -57,12 +57,13 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   }
 
   const pinOf = async ({ pinSource }: Pkcs11Uri): Promise<string> => {
-    if (pinSource === undefined && settings.pin === undefined)
+    const configured = pinSource === undefined ? await settings.pin() : undefined
+    if (pinSource === undefined && configured === undefined)
       throw new TokenFault(
         'request',
         'Where is the PIN? Set CHANCERY_PKCS11_PIN_FILE, or add ?pin-source=file:… to the URI.',
       )
-    if (pinSource === undefined) return settings.pin ?? ''
+    if (pinSource === undefined) return configured ?? ''
     const octets = await readPrivateFile(pinSource).catch((cause: NodeJS.ErrnoException) => {
       throw new TokenFault(
         'request',
@@ -99,9 +100,11 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     const sessions = openSessions({
       size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
       bound: settings.queue,
-      open: () => {
-        const session = only ?? openSession()
+      open: (others) => {
+        const session = only ?? (others > 0 ? openSession() : undefined)
         only = undefined
+        // With its last session a token forgets who has logged in, and the PIN is not kept.
+        if (session === undefined) throw new TokenFault('token', `every session of the token ${token.label} was lost`)
         return session
       },
       close: (session) => token.lib.C_CloseSession(session),

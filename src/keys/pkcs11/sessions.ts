@@ -11,7 +11,8 @@ export interface SessionsOptions {
   readonly size: number
   /** How many may wait. */
   readonly bound: number
-  readonly open: () => Handle
+  /** `others`: how many are open now. */
+  readonly open: (others: number) => Handle
   readonly close: (session: Handle) => void
 }
 
@@ -42,7 +43,7 @@ export const openSessions = ({ size: most, bound, open, close }: SessionsOptions
   /** Undefined where the token gives no more: then those there are have to do. */
   const another = (): Handle | undefined => {
     try {
-      return open()
+      return open(idle.length + inUse)
     } catch (error) {
       if (judgeFailure(error).code !== sessionCount || inUse === 0) throw error
       size = inUse

@@ -1,0 +1,169 @@
+/** Keys in a real SoftHSM, through signer processes as the service starts them. */
+import { createPublicKey, verify } from 'node:crypto'
+
+import pkcs11 from 'pkcs11js'
+import t from 'tap'
+
+import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
+import { openTestSigners } from './signers.ts'
+import { openSoftHsm } from './softhsm.ts'
+
+const hsm = await openSoftHsm(t)
+const { keys, refused } = await openTestSigners(t, hsm)
+
+const holds = async (key: SigningKey, message: Buffer): Promise<boolean> => {
+  const [signature] = await key.sign([message])
+  if (!Buffer.isBuffer(signature)) throw signature
+  const publicKey = createPublicKey({ key: key.spki, format: 'der', type: 'spki' })
+  return verify(key.algorithm.hash, message, { key: publicKey, ...key.algorithm.signOptions }, signature)
+}
+const messageOf = (work: Promise<unknown>): Promise<string> =>
+  work.then(
+    () => '',
+    (error: Error) => error.message,
+  )
+
+/** What a thief with the PIN would try. */
+const readPrivateValue = (): unknown => {
+  process.env['SOFTHSM2_CONF'] = hsm.env['SOFTHSM2_CONF']
+  const module = new pkcs11.PKCS11()
+  module.load(hsm.module)
+  module.C_Initialize({ flags: pkcs11.CKF_OS_LOCKING_OK })
+  try {
+    const slot = module.C_GetSlotList(true).find((one) => module.C_GetTokenInfo(one).label.trim() === 'ca')
+    const session = module.C_OpenSession(slot as Buffer, pkcs11.CKF_SERIAL_SESSION)
+    module.C_Login(session, pkcs11.CKU_USER, '1234')
+    module.C_FindObjectsInit(session, [
+      { type: pkcs11.CKA_CLASS, value: pkcs11.CKO_PRIVATE_KEY },
+      { type: pkcs11.CKA_LABEL, value: 'ec-p256' },
+    ])
+    const [key] = module.C_FindObjects(session, 1)
+    return module.C_GetAttributeValue(session, key as Buffer, [{ type: pkcs11.CKA_VALUE }])
+  } finally {
+    module.C_Finalize()
+  }
+}
+
+for (const [kind, algorithm, ...others] of [
+  ['ec-p256', 'ecdsa-sha256', 'ecdsa-sha384'],
+  ['ec-p384', 'ecdsa-sha384'],
+  ['ec-p521', 'ecdsa-sha512'],
+  ['rsa', 'rsa-sha256', 'rsa-sha512', 'rsa-pss-sha256', 'rsa-pss-sha384', 'rsa-pss-sha512'],
+  ['ed25519', 'ed25519'],
+] as const)
+  t.test(`a ${kind} key is made in the token, and signs`, async (t) => {
+    const uri = `pkcs11:token=ca;object=${kind}`
+    const made = await keys.create(uri, kind)
+    t.equal(made.algorithm.id, algorithm)
+    t.same(made.attributes, {
+      sensitive: true,
+      extractable: false,
+      alwaysSensitive: true,
+      neverExtractable: true,
+      local: true,
+    })
+    t.match(made.id, new RegExp(`^pkcs11:token=ca;serial=[0-9a-f]{16};object=${kind};type=private$`))
+    // r and s have leading zeros, or need one, often enough.
+    for (let i = 0; i < 200; i += 1) if (!(await holds(made, Buffer.from(`message ${i}`)))) t.fail(`message ${i}`)
+    for (const other of others) {
+      const key = await keys.open(`${uri}?x-signature=${other}`)
+      t.equal(key.algorithm.id, other)
+      t.ok(await holds(key, Buffer.from('message')), other)
+    }
+    t.match(await messageOf(keys.create(uri, kind)), /has a key .* already; a key is never overwritten/)
+  })
+
+t.test('messages are answered in their order, however many there are', async (t) => {
+  const key = await keys.open('pkcs11:token=ca;object=ec-p256')
+  const messages = Array.from({ length: 300 }, (_, i) => Buffer.from(`message ${i}`))
+  const signatures = await key.sign(messages)
+  const publicKey = createPublicKey({ key: key.spki, format: 'der', type: 'spki' })
+  t.ok(signatures.every((one, i) => Buffer.isBuffer(one) && verify('sha256', messages[i] ?? one, publicKey, one)))
+})
+
+t.test('opensc sees a key that cannot leave', async (t) => {
+  const list = await hsm.tool('--list-objects', '--type', 'privkey')
+  t.match(list, /label: +ec-p256\n/)
+  t.equal(list.match(/Access: +sensitive, always sensitive, never extractable, local/g)?.length, 5, list)
+  t.throws(() => readPrivateValue(), { message: 'CKR_ATTRIBUTE_SENSITIVE' }, 'and nobody reads it')
+})
+
+t.test('what a URI means is one key, or a sentence says why not', async (t) => {
+  await hsm.addToken('twin')
+  await hsm.addToken('twin')
+  await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'both', '--id', '01')
+  await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'both', '--id', '02')
+  await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'open', '--id', '03', '--extractable')
+  for (const [uri, expected] of [
+    ['pkcs11:token=nowhere;object=x', /^There is no token with label nowhere\.$/],
+    ['pkcs11:token=twin;object=x', /^More than one token has label twin: name one by its serial number\.$/],
+    ['pkcs11:token=ca;serial=00;object=x', /^There is no token with label ca and serial number 00\.$/],
+    ['pkcs11:token=ca;object=nothing', /^The token ca has no private key nothing\.$/],
+    ['pkcs11:token=ca;object=both', /^The token ca has more than one private key both: name it by its id as well\.$/],
+    ['pkcs11:token=ca;object=open', /not held by its token alone \(extractable is true, neverExtractable is false\)/],
+    ['pkcs11:token=ca;object=ec-p256?x-signature=rsa-sha256', /is ec-p256, and cannot sign by rsa-sha256/],
+    ['pkcs11:token=ca;object=ec-p256?x-signature=md5', /no signature algorithm md5/],
+    ['pkcs11:token=ca', /does not say which key/],
+    ['pkcs11:object=x', /does not say which token/],
+    ['pkcs11:token=ca;object=x?pin-value=1234', /never holds a PIN/],
+    ['pkcs11:token=ca;object=x;slot-id=0', /numbers of slots change/],
+    ['pkcs11:token=ca;object=x?module-path=/tmp/other.so', /is not a module that CHANCERY_PKCS11_MODULE names/],
+    ['pkcs11:token=ca;object=x?pin-source=file:/nonexistent/pin', /^The token ca has no private key x\.$/],
+    ['pkcs11:token=ca;object=x;object=y', /object stands twice/],
+    ['pkcs11:token=ca;colour=red', /"colour" is no attribute/],
+    ['pkcs11:token=c%zz;object=x', /not percent-encoded/],
+    ['file:../outside.pem', /lies outside of the data folder/],
+    ['https://example.com', /No key provider knows/],
+  ] as const)
+    t.match(await messageOf(keys.open(uri)), expected, uri)
+  t.ok(await holds(await keys.open('pkcs11:token=ca;object=both;id=%02'), Buffer.from('x')))
+  t.same(refused, [])
+})
+
+t.test('a module that is missing, or is none, is told', async (t) => {
+  for (const [module, expected] of [
+    ['/nonexistent.so', /^There is no PKCS#11 module at \/nonexistent\.so\.$/],
+    [hsm.pinFile, /cannot be loaded as a PKCS#11 module/],
+  ] as const) {
+    const other = await openTestSigners(t, { ...hsm, module })
+    t.match(await messageOf(other.keys.open('pkcs11:token=ca;object=ec-p256')), expected)
+  }
+})
+
+t.test('a wrong PIN is tried once, by whichever signer; the right one in its file mends it', async (t) => {
+  const uri = 'pkcs11:token=ca;object=ec-p256'
+  await hsm.setPin('9999')
+  t.teardown(() => hsm.setPin('1234'))
+  const one = await openTestSigners(t, hsm)
+  t.match(await messageOf(one.keys.open(uri)), /refuses the PIN \(CKR_PIN_INCORRECT\)\. It is not asked again/)
+  t.equal(one.refused.length, 1)
+  for (const signers of [one, await openTestSigners(t, hsm, {}, one.refused)])
+    for (let i = 0; i < 5; i += 1) t.match(await messageOf(signers.keys.open(uri)), /has refused this PIN before/)
+  t.equal(one.refused.length, 1, 'or five tries would have locked it')
+  await hsm.setPin('1234')
+  t.ok(await holds(await one.keys.open(uri), Buffer.from('x')))
+  for (const pin of ['1234', '9999'])
+    t.notOk(JSON.stringify(one.refused).includes(pin), 'nobody learns it from the record')
+})
+
+t.test('a PIN in a file that others can read is not used', async (t) => {
+  const { chmod } = await import('node:fs/promises')
+  await chmod(hsm.pinFile, 0o644)
+  t.teardown(() => chmod(hsm.pinFile, 0o600))
+  const { CHANCERY_PKCS11_PIN_FILE: _ } = process.env
+  const other = await openTestSigners(t, hsm, { CHANCERY_PKCS11_PIN_FILE: `${hsm.pinFile}.none` })
+  t.match(
+    await messageOf(other.keys.open('pkcs11:token=ca;object=ec-p256')),
+    /CHANCERY_PKCS11_PIN_FILE: .* cannot be read/,
+  )
+  const uri = `pkcs11:token=ca;object=ec-p256?pin-source=file:${hsm.pinFile}`
+  const third = await openTestSigners(t, hsm)
+  t.match(await messageOf(third.keys.open(uri)), /can be read by others/)
+})
+
+t.test('a key that was closed signs no more, and is opened again when it is asked for', async (t) => {
+  const key = await keys.open('pkcs11:token=ca;object=ed25519')
+  await key.close()
+  const again = await key.sign([Buffer.from('x')])
+  t.ok(Buffer.isBuffer(again[0]) || again[0] instanceof SigningFault)
+})
