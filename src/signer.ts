@@ -27,13 +27,7 @@ const main = async (): Promise<void> => {
   const lost = (reason: string): void => {
     if (losing) return
     losing = true
-    const line = {
-      level: 'error',
-      event: 'signer.lost',
-      reason,
-      message: 'a token is lost to this signer process, which ends',
-    }
-    stream.say({ id: 0, kind: answers.log, body: encodeJson(line) })
+    stream.say({ id: 0, kind: answers.leaving, body: Buffer.from(reason) })
     void Promise.race([host?.idle(), new Promise((resolve) => setTimeout(resolve, settleWithinMs))])
       .then(() => stream.end())
       .then(end)

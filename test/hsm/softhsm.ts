@@ -1,7 +1,7 @@
 /** Tokens of a SoftHSM of this test's own, and a module before it that misbehaves on command (`shim.c`). */
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -23,6 +23,8 @@ export interface SoftHsm {
   /** Takes all tokens away, as if somebody had pulled the device; and gives them back. */
   pull(): Promise<void>
   plug(): Promise<void>
+  /** Keeps what the tokens hold, and puts it back. */
+  save(): Promise<() => Promise<void>>
   /** What pkcs11-tool says, logged in. */
   tool(...args: readonly string[]): Promise<string>
 }
@@ -54,6 +56,14 @@ export const openSoftHsm = async (t: Pick<Test, 'teardown'>): Promise<SoftHsm> =
     setPin,
     pull: () => rename(tokens, `${tokens}.away`),
     plug: () => rename(`${tokens}.away`, tokens),
+    save: async () => {
+      const saved = await mkdtemp(join(folder, 'saved-'))
+      await cp(tokens, saved, { recursive: true })
+      return async () => {
+        await rm(tokens, { recursive: true })
+        await cp(saved, tokens, { recursive: true })
+      }
+    },
     tool: async (...args) => {
       const all = ['--module', module, '--token-label', 'ca', '--login', '--pin', '1234', ...args]
       return (await run('pkcs11-tool', all, { env: { ...process.env, ...env } })).stdout

@@ -132,7 +132,7 @@ const findObjects = ({ lib }: Token, session: Handle, template: Template): reado
 
 const theOne = ({ label }: Token, handles: readonly Handle[], what: string): Handle => {
   const [only, second] = handles
-  if (only === undefined) throw new TokenFault('token', `The token ${label} has no ${what}.`)
+  if (only === undefined) throw new TokenFault('request', `The token ${label} has no ${what}.`)
   if (second !== undefined)
     throw new TokenFault('request', `The token ${label} has more than one ${what}: name it by its id as well.`)
   return only

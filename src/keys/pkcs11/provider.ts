@@ -2,6 +2,8 @@
  * Keys in the tokens of one PKCS#11 module. Everything that was opened here is good until the first failure that only a
  * fresh start of the module can mend: `lost` is told of it, once, and whoever owns this process ends it.
  */
+import type { Handle } from 'pkcs11js'
+
 import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
 import type { KeyLoad } from '../key-load.ts'
 import { readPrivateFile } from '../private-file.ts'
@@ -9,7 +11,7 @@ import type { SigningKey } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags } from './module.ts'
 import { assertNotRefused, describeRefused, PinRefused, type RefusedPin } from './pins.ts'
-import type { Remedy } from './return-values.ts'
+import { judgeFailure, type Remedy, sessionCount } from './return-values.ts'
 import { openSessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
@@ -78,7 +80,10 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     return pin
   }
 
-  /** The token's first session is logged in, and is one of those that sign: some tokens allow no second. */
+  /**
+   * The session that has logged in is the last to be used: while it is open the token remembers the login, whatever
+   * becomes of the others. Where the token allows no second, it signs as well.
+   */
   const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<TokenKeyDeps> => {
     const module = await moduleOf(uri)
     const token = findToken(module, uri)
@@ -96,17 +101,11 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
         throw new PinRefused(describeRefused(token.label, token.serial, pin), error)
       throw error
     }
-    let only: typeof first | undefined = first
     const sessions = openSessions({
       size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
       bound: settings.queue,
-      open: (others) => {
-        const session = only ?? (others > 0 ? openSession() : undefined)
-        only = undefined
-        // With its last session a token forgets who has logged in, and the PIN is not kept.
-        if (session === undefined) throw new TokenFault('token', `every session of the token ${token.label} was lost`)
-        return session
-      },
+      first: [first, ...another(openSession)],
+      open: openSession,
       close: (session) => token.lib.C_CloseSession(session),
     })
     const deps = { token, sessions, deadlineMs: settings.deadlineMs, failed }
@@ -145,5 +144,14 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     close: () => {
       for (const { token } of tokens.values()) token.lib.C_CloseAllSessions(token.slot)
     },
+  }
+}
+
+const another = (open: () => Handle): readonly Handle[] => {
+  try {
+    return [open()]
+  } catch (error) {
+    if (judgeFailure(error).code === sessionCount) return []
+    throw error
   }
 }

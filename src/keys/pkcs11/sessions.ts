@@ -11,8 +11,9 @@ export interface SessionsOptions {
   readonly size: number
   /** How many may wait. */
   readonly bound: number
-  /** `others`: how many are open now. */
-  readonly open: (others: number) => Handle
+  /** Open already. */
+  readonly first: readonly Handle[]
+  readonly open: () => Handle
   readonly close: (session: Handle) => void
 }
 
@@ -34,8 +35,8 @@ interface Waiter {
   readonly timer: NodeJS.Timeout
 }
 
-export const openSessions = ({ size: most, bound, open, close }: SessionsOptions): Sessions => {
-  const idle: Handle[] = []
+export const openSessions = ({ size: most, bound, first, open, close }: SessionsOptions): Sessions => {
+  const idle: Handle[] = [...first]
   const waiting: Waiter[] = []
   let size = most
   let inUse = 0
@@ -43,7 +44,7 @@ export const openSessions = ({ size: most, bound, open, close }: SessionsOptions
   /** Undefined where the token gives no more: then those there are have to do. */
   const another = (): Handle | undefined => {
     try {
-      return open(idle.length + inUse)
+      return open()
     } catch (error) {
       if (judgeFailure(error).code !== sessionCount || inUse === 0) throw error
       size = inUse

@@ -53,6 +53,9 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
   let closed = false
   let restart: NodeJS.Timeout | undefined
   let pauseMs = firstPauseMs
+  let lastReason = ''
+  /** The process that is there; and as long as it takes questions. */
+  let current: Life | undefined
   let life: Life | undefined
   const waiting: ((life: Life) => void)[] = []
 
@@ -65,8 +68,15 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       place,
       pins,
       threads: place === files ? fileThreads : sessions + fileThreads,
-      ended,
+      leaving: () => {
+        life = undefined
+      },
+      ended: (reason, didWell) => {
+        current = undefined
+        ended(reason, didWell)
+      },
     })
+    current = started
     life = started
     for (const resolve of waiting.splice(0)) resolve(started)
   }
@@ -74,6 +84,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
     life = undefined
     if (closed) return
     if (didWell) pauseMs = firstPauseMs
+    lastReason = reason
     log.error({ event: 'signer.ended', place, reason, pauseMs }, 'a signer process ended; it is started again')
     restart = setTimeout(start, pauseMs)
     pauseMs = Math.min(pauseMs * 2, longestPauseMs)
@@ -85,7 +96,11 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
     const signAt = async (at: Life, message: Buffer, withinMs: number): Promise<Buffer | SigningFault> => {
       const opened = await at.open(uri)
       if (opened instanceof Error) return new SigningFault('before', opened.message, opened)
-      if (!opened.spki.equals(first.spki)) return new SigningFault('before', `another key is at ${uri} now`)
+      if (!opened.spki.equals(first.spki)) {
+        // Looked for again at the next try: the right one may be back.
+        at.forget(uri)
+        return new SigningFault('before', `another key is at ${uri} now`)
+      }
       return at.sign(opened.handle, message, withinMs)
     }
     return {
@@ -98,7 +113,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
           messages.map((message) =>
             life
               ? signAt(life, message, withinMs)
-              : new SigningFault('before', 'the signer process is being started again'),
+              : new SigningFault('before', `the signer process is being started again: ${lastReason}`),
           ),
         ),
       close: async () => life?.forget(uri),
@@ -113,11 +128,11 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       if (opened instanceof Error) throw opened
       return keyOf(uri, opened)
     },
-    load: () => life?.load() ?? idle,
+    load: () => current?.load() ?? idle,
     close: async () => {
       closed = true
       clearTimeout(restart)
-      await life?.end()
+      await current?.end()
     },
   }
 }

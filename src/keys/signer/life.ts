@@ -77,7 +77,9 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
       body.writeUInt32BE(Math.ceil(withinMs), 4)
       message.copy(body, signHeadOctets)
       const answer = await signer.ask(verbs.sign, body, withinMs + graceMs)
-      return answer ? signatureOf(answer) : new SigningFault('unknown', 'the signer process ended meanwhile')
+      return answer
+        ? signatureOf(answer)
+        : new SigningFault('unknown', `the signer process ended meanwhile: ${signer.reason}`)
     },
     forget: (uri) => {
       const key = opened.get(uri)

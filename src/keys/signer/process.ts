@@ -14,6 +14,8 @@ export interface SignerProcessDeps {
   readonly place: string
   /** For what waits outside of the event loop: a session of a token holds one. */
   readonly threads: number
+  /** It answers what it was asked until now, and then ends: nothing more should be asked. */
+  readonly leaving: () => void
   /** Told once, with the reason. Every question was answered before, with undefined. */
   readonly ended: (reason: string) => void
 }
@@ -25,12 +27,22 @@ export interface SignerProcess {
   say(kind: number, body: Buffer): void
   /** Why it could not begin; undefined as far as is known. */
   readonly unfit: string | undefined
+  /** Why it ended, once it has. */
+  readonly reason: string | undefined
   load(): KeyLoad
   /** Lets it finish what it has, and waits. */
   end(): Promise<void>
 }
 
-export const openSignerProcess = ({ log, script, env, place, threads, ended }: SignerProcessDeps): SignerProcess => {
+export const openSignerProcess = ({
+  log,
+  script,
+  env,
+  place,
+  threads,
+  leaving,
+  ended,
+}: SignerProcessDeps): SignerProcess => {
   const child = spawn(process.execPath, [...flags, script], {
     env: { ...env, UV_THREADPOOL_SIZE: String(threads) },
     stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
@@ -39,8 +51,13 @@ export const openSignerProcess = ({ log, script, env, place, threads, ended }: S
   let lastId = 0
   let load: KeyLoad = { inUse: 0, waiting: 0, failures: {} }
   let unfit: string | undefined
+  let why: string | undefined
   let over = false
 
+  const kill = (reason: string): void => {
+    why ??= reason
+    child.kill('SIGKILL')
+  }
   const unasked: Readonly<Record<number, (body: Buffer) => void>> = {
     [answers.unfit]: (body) => {
       unfit = body.toString('utf8')
@@ -48,6 +65,10 @@ export const openSignerProcess = ({ log, script, env, place, threads, ended }: S
     [answers.log]: (body) => {
       const { level, message, ...fields } = decodeJson(body) as { level: 'info' | 'warn' | 'error'; message: string }
       log[level]({ ...fields, place }, message)
+    },
+    [answers.leaving]: (body) => {
+      why = body.toString('utf8')
+      leaving()
     },
     [answers.load]: (body) => {
       load = decodeJson(body) as KeyLoad
@@ -68,10 +89,11 @@ export const openSignerProcess = ({ log, script, env, place, threads, ended }: S
     const finish = (reason: string): void => {
       if (over) return
       over = true
+      why ??= reason
       for (const settle of asked.values()) settle(undefined)
       asked.clear()
       socket.destroy()
-      ended(unfit ?? reason)
+      ended(unfit ?? why)
       resolve()
     }
     child.once('error', (error) => finish(error.message))
@@ -87,7 +109,7 @@ export const openSignerProcess = ({ log, script, env, place, threads, ended }: S
       return new Promise((resolve) => {
         const timer = setTimeout(() => {
           log.error({ event: 'signer.silent', place, patienceMs }, 'a signer process does not answer, and is killed')
-          child.kill('SIGKILL')
+          kill(`no answer within ${patienceMs} ms`)
         }, patienceMs)
         asked.set(id, (answer) => {
           clearTimeout(timer)
@@ -98,6 +120,9 @@ export const openSignerProcess = ({ log, script, env, place, threads, ended }: S
     },
     say: (kind, body) => {
       if (!over) stream.say({ id: 0, kind, body })
+    },
+    get reason() {
+      return unfit ?? why
     },
     get unfit() {
       return unfit

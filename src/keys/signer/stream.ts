@@ -35,6 +35,8 @@ export const answers = {
   pinRefused: 7,
   /** Unasked: how busy the provider is. */
   load: 8,
+  /** Unasked: why it answers what it was asked until now, and then ends. */
+  leaving: 9,
 } as const
 
 /** `heard` is called for each record, in order. A record beyond the bound ends the socket with an error. */
