@@ -46,7 +46,8 @@ export const openBatch = <I, O>({
     // After the sockets have been read once: those who came in the same turn go together.
     setImmediate(() => {
       scheduled = false
-      void flush()
+      // A batch that was full in the meantime may have taken the lane.
+      if (busy < lanes) void flush()
     })
   }
 

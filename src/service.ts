@@ -39,6 +39,7 @@ import { openPolicies } from './store/policies.ts'
 import { openRecords } from './store/records.ts'
 import { type EntryCodec, openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
+import { openTurns } from './turns.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
 
@@ -121,6 +122,7 @@ export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | '
     clock,
     random,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    nextTurn: openTurns(5),
     assertClock: dbClock.assertSane,
     limits,
   })

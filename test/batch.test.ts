@@ -38,6 +38,25 @@ t.test('while a batch is under way others wait, and go together in the next, up 
   t.equal(batch.pending, 0)
 })
 
+t.test('a batch that fills up before the turn ends takes its lane, and the rest waits for one', async (t) => {
+  let underWay = 0
+  let most = 0
+  const run = async (items: readonly number[]) => {
+    underWay += 1
+    most = Math.max(most, underWay)
+    await turn()
+    underWay -= 1
+    return items
+  }
+  for (const lanes of [1, 2]) {
+    most = 0
+    const batch = openBatch({ run, max: 4, lanes })
+    const items = Array.from({ length: 4 * lanes + 2 }, (_, i) => i)
+    t.same(await Promise.all(items.map((n) => batch.add(n))), items)
+    t.equal(most, lanes)
+  }
+})
+
 t.test(
   'an error for one item fails that item alone, a rejection fails the batch, and the next batch runs',
   async (t) => {

@@ -4,11 +4,11 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 import { hash } from 'node:crypto'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import {
+  type Ask,
   type Context,
   type Decision,
   decide,
@@ -45,6 +45,8 @@ export interface IssuanceDeps {
   readonly random: (octets: number) => Buffer
   /** Resolves after so many milliseconds; injected so that tests need not wait. */
   readonly sleep: (milliseconds: number) => Promise<void>
+  /** Resolves in a later turn of the event loop: a thousand requests of a hundred names each can come at once. */
+  readonly nextTurn: () => Promise<void>
   /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
   readonly assertClock: () => void
   readonly limits: {
@@ -111,7 +113,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   deps.assertClock()
   const recorded = await deps.recorder.recordIntent(intent)
   if (recorded === 'taken') return await whoeverCameFirst(deps, request)
-  if (recorded === 'held') throw refuseHeld({ ...decision, issuer, caller, grants, csr, input, now: deps.clock() })
+  if (recorded === 'held') throw refuseHeld(decision)
   lap('intent')
 
   // 7. Once. An unknown outcome means a new serial under the same request, never a second try of this one.
@@ -252,7 +254,7 @@ const draft = async (
   { attempt, request, ...asked }: Omit<Case, 'profile' | 'issuer' | 'now'> & Pick<Preparation, 'request' | 'attempt'>,
   lap: (ended: Stage) => void,
 ): Promise<Draft> => {
-  await nextTurn()
+  await deps.nextTurn()
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
   const issuer = deps.issuers.active(profile.authority)
@@ -295,12 +297,12 @@ interface Case {
   readonly keyHeld?: boolean
 }
 
-type Judged = Decision & { readonly profile: Profile; readonly context: Context }
+type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
 
 /** The first grant that allows the request decides; when none does, the first one's reasons are told. */
 const judge = ({ profile, issuer, caller, grants, csr, input, now, keyHeld }: Case): Judged => {
   const { names, validity, keyUsage, extendedKeyUsage } = input
-  const ask = {
+  const ask: Ask = {
     csr,
     ...(names && { names }),
     ...(validity !== undefined && { validity }),
@@ -316,7 +318,7 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now, keyHeld }: Ca
       ...(grant.names && { grantRules: grant.names }),
       ...(keyHeld !== undefined && { keyHeld }),
     }
-    const judged = { ...decide(profile, ask, context), profile, context }
+    const judged = { ...decide(profile, ask, context), profile, ask, context }
     if (judged.allowed) return judged
     first ??= judged
   }
@@ -383,8 +385,8 @@ const planDigest = (plan: Plan): Buffer =>
 // Step 6 ------------------------------------------------------------------------------------------------------------
 
 /** One key, one principal: else whoever has seen a request of another's could have its names certified under its own grants. */
-const refuseHeld = (asked: Case): Problem => {
-  const decision = judge({ ...asked, keyHeld: true })
+const refuseHeld = ({ profile, ask, context }: Judged): Problem => {
+  const decision = decide(profile, ask, { ...context, keyHeld: true })
   if (decision.allowed) throw new Error('a key that another principal holds was allowed')
   return refusal(decision)
 }

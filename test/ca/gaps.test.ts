@@ -49,6 +49,7 @@ const open = async (t: Test) => {
       isBlocked: () => false,
       verify: async (check) => checkOne(check),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+      nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,
       limits,
     })

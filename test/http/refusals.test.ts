@@ -71,6 +71,19 @@ t.test('a key that is found to be held when the intent is recorded fails like an
   )
 })
 
+t.test('of several grants, the one that would have allowed it tells what a held key fails', async (t) => {
+  const csr = csrFor('two.example.com')
+  t.equal((await issue({ csr, profile: 'server' })).status, 201)
+  const dns = { allow: ['other.example.com'] }
+  const two = await employ(service, 'two', 'requester', { profiles: ['server'], names: { dns } })
+  await service.request('POST', '/v1/grants', { body: { principal: 'two', role: 'requester', profiles: ['server'] } })
+  const grants = (await service.request('GET', '/v1/grants?principal=two')).json.items
+  t.same(grants.map(({ names }: { names: unknown }) => names !== null).sort(), [false, true])
+  const refused = await service.request('POST', '/v1/certificates', { token: two, body: { csr, profile: 'server' } })
+  t.match(refused.json, { code: 'key.blocked', violations: [{ check: 'key.principal' }] })
+  t.equal(refused.json.violations.length, 1)
+})
+
 t.test('a refusal stays small: the checks that failed are kept first, and the others are counted', async (t) => {
   const names = Array.from({ length: 100 }, (_, i) => `n${i}.${'a'.repeat(63)}.${i % 10 ? 'example.com' : 'evil.test'}`)
   const refused = await issue({ csr: csrFor('a.example.com'), profile: 'server', names: { dns: names } })

@@ -1,7 +1,7 @@
 /** Many requests in one call. Each is judged, recorded and answered as if it had come alone. */
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
@@ -10,7 +10,9 @@ import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise } from '../auth.ts'
 import { batchBodyLimit, batchPath, batchPatience, batchTimeout } from '../bounds.ts'
+import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal } from './certificates.ts'
@@ -48,12 +50,12 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
     batchPath,
     {
       bodyLimit: batchBodyLimit,
-      handlerTimeout: batchTimeout,
       config: {
         access: ['requester'],
         accepts: ['application/json'],
         problems: issuingProblems,
         queued: true,
+        ownDeadline: true,
         items: BatchAsk,
       },
       schema: {
@@ -74,13 +76,11 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const { items } = request.body
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = Math.max(1, Math.min(maxWidth, deps.limits.queue - deps.issuance.pending))
-      const outcomes = await inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
+      const work = inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
+      const outcomes = await withinDeadline(work, batchTimeout)
       // A connection that stayed open would hold up the close for as long as its client keeps it.
       if (stopping) reply.header('connection', 'close')
-      return reply
-        .type('application/json')
-        .serializer(String)
-        .send(`{"items":[${outcomes.join(',')}]}` as never)
+      return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
   )
 }

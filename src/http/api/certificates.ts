@@ -207,6 +207,7 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       config: {
         access: ['requester', ...readers],
         offers: listTypes,
+        ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found'],
       },
       schema: {
@@ -223,7 +224,7 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
       if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      const { items, ...rest } = await records.certificates(filter, pageOf(request.query))
+      const { items, ...rest } = await withinDeadline(records.certificates(filter, pageOf(request.query)))
       return sendPage(request, reply as FastifyReply, { items: items.map(recordView), ...rest })
     },
   )

@@ -1,10 +1,9 @@
 /** Lists in pages: JSON, one JSON value a line, or CSV; the cursor of the next page also stands in a Link header. */
-import { setImmediate as nextRound } from 'node:timers/promises'
-
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Page, PageRequest } from '../../ca/records.ts'
 import { negotiate } from '../media.ts'
+import { jsonItems, sendPieces } from '../pieces.ts'
 
 export const listTypes = ['application/json', 'application/x-ndjson', 'text/csv'] as const
 
@@ -24,45 +23,32 @@ export const sendPage = async (
 ): Promise<FastifyReply> => {
   const type = negotiate(request.headers.accept, listTypes)
   if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
-  if (type === 'application/json') {
-    const next = page.next === undefined ? '' : `,"next":${JSON.stringify(page.next)}`
-    const items = await encodeEach(page.items, JSON.stringify)
-    return reply.type(type).send(`{"items":[${items.join(',')}]${next}}`)
-  }
-  if (type === 'application/x-ndjson') {
-    const lines = await encodeEach(page.items, (row) => `${JSON.stringify(row)}\n`)
-    return reply.type(type).serializer(String).send(lines.join(''))
-  }
-  const lines = await encodeEach(page.items, csvLineOf(page.items))
-  return reply.type('text/csv; charset=utf-8; header=present').send(csvOf(page.items, lines))
+  reply.type(type === 'text/csv' ? 'text/csv; charset=utf-8; header=present' : type)
+  return sendPieces(reply, textsOf[type](page))
 }
 
-/** A page of a thousand refusals may be of many megabytes: others have their turn between its rows. */
-const encodeEach = async (rows: readonly Row[], encode: (row: Row) => string): Promise<readonly string[]> => {
-  const texts: string[] = []
-  let since = performance.now()
-  for (const row of rows) {
-    if (performance.now() - since > sliceMs) {
-      await nextRound()
-      since = performance.now()
-    }
-    texts.push(encode(row))
-  }
-  return texts
+const textsOf: Readonly<Record<(typeof listTypes)[number], (page: Page<Row>) => Iterable<string>>> = {
+  'application/json': ({ items, next }) => jsonItems(encoded(items), next),
+  *'application/x-ndjson'({ items }) {
+    for (const text of encoded(items)) yield `${text}\n`
+  },
+  'text/csv': ({ items }) => csvLines(items),
+}
+
+function* encoded(rows: readonly Row[]): Generator<string> {
+  for (const row of rows) yield JSON.stringify(row)
 }
 
 /**
  * RFC 4180, with a header line. Every cell is quoted, and one that a spreadsheet would take for a formula begins with
  * an apostrophe: names come from strangers.
  */
-export const encodeCsv = (rows: readonly Row[]): string => csvOf(rows, rows.map(csvLineOf(rows)))
+export const encodeCsv = (rows: readonly Row[]): string => [...csvLines(rows)].join('')
 
-const csvOf = (rows: readonly Row[], lines: readonly string[]): string =>
-  [columnsOf(rows).map(encodeCell).join(','), ...lines, ''].join('\r\n')
-
-const csvLineOf = (rows: readonly Row[]): ((row: Row) => string) => {
+function* csvLines(rows: readonly Row[]): Generator<string> {
   const columns = columnsOf(rows)
-  return (row) => columns.map((column) => encodeCell(row[column])).join(',')
+  yield `${columns.map(encodeCell).join(',')}\r\n`
+  for (const row of rows) yield `${columns.map((column) => encodeCell(row[column])).join(',')}\r\n`
 }
 
 const columnsOf = ([first = {}]: readonly Row[]): readonly string[] => Object.keys(first)
@@ -90,4 +76,3 @@ const nextUrl = (request: FastifyRequest, cursor: string): string => {
 
 const formula = /^\s*[=+\-@]|^[\t\r\n]/
 const defaultLimit = 100
-const sliceMs = 5

@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import type { App } from '../app.ts'
+import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { sentenceOf } from '../problem.ts'
 import * as examples from './examples.ts'
@@ -63,6 +64,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
       config: {
         access: ['auditor', 'operator', 'admin'],
         offers: listTypes,
+        ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable'],
       },
       schema: {
@@ -90,7 +92,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
         ...(after !== undefined && { after: parseTime(after) }),
         ...(before !== undefined && { before: parseTime(before) }),
       }
-      const { items, ...rest } = await records.refusals(filter, pageOf(request.query))
+      const { items, ...rest } = await withinDeadline(records.refusals(filter, pageOf(request.query)))
       return sendPage(request, reply as FastifyReply, { items: items.map(refusalView), ...rest })
     },
   )
@@ -101,6 +103,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
       config: {
         access: ['auditor', 'admin'],
         offers: listTypes,
+        ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable'],
       },
       schema: {
@@ -126,7 +129,7 @@ export const recordRoutes = (app: App, { records }: HttpDeps): void => {
         ...(serial !== undefined && { serial: parseSerial(serial) }),
         ...(fromIndex !== undefined && { fromIndex: Number(fromIndex) }),
       }
-      const { items, ...rest } = await records.events(filter, pageOf(request.query))
+      const { items, ...rest } = await withinDeadline(records.events(filter, pageOf(request.query)))
       return sendPage(request, reply as FastifyReply, { items: items.map(eventView), ...rest })
     },
   )
