@@ -339,7 +339,7 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
   const shard = serial.readUInt32BE(serialOctets - 4) % issuer.shards
   const { subject, names, key, notBefore, notAfter } = plan
   const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
-  const facts = lint(tbs, { plan, serial, shard, issuer })
+  const facts = telling(decision, () => lint(tbs, { plan, serial, shard, issuer }))
   const violations = recheck(profile, facts, context)
   if (violations.length > 0)
     throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
@@ -356,6 +356,17 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
     tbs,
     plan: planDigest(plan),
     keySha256: key.sha256,
+  }
+}
+
+/** What was decided is told also where the octets themselves are turned down, as by a name constraint above the issuer. */
+const telling = <T>(decision: Decision, look: () => T): T => {
+  try {
+    return look()
+  } catch (error) {
+    throw isProblem(error)
+      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision) })
+      : error
   }
 }
 

@@ -1,6 +1,7 @@
 /** `chancery principal`, `grant` and `token`: who may ask. */
 import type { Command } from 'commander'
 
+import { segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
@@ -22,7 +23,7 @@ export const addPrincipalCommand = (program: Command): void => {
   withRestOptions(principal.command('disable <name>').description('close a principal for good')).action(
     async (name: string, options: RestOptions) => {
       const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/principals/${encodeURIComponent(name)}`)
+      await client.call('DELETE', `/v1/principals/${segment(name)}`)
       out.show({ name, disabled: true }, `${name} is closed; its tokens stop working within two seconds.`)
     },
   )
@@ -74,7 +75,7 @@ export const addGrantCommand = (program: Command): void => {
   withRestOptions(grant.command('revoke <id>').description('take a grant back')).action(
     async (id: string, options: RestOptions) => {
       const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/grants/${encodeURIComponent(id)}`)
+      await client.call('DELETE', `/v1/grants/${segment(id)}`)
       out.show({ id, revoked: true }, `Grant ${id} is revoked.`)
     },
   )
@@ -111,7 +112,7 @@ export const addTokenCommand = (program: Command): void => {
   withRestOptions(token.command('revoke <id>').description('revoke a token')).action(
     async (id: string, options: RestOptions) => {
       const { client, out } = await openRest(options)
-      await client.call('DELETE', `/v1/tokens/${encodeURIComponent(id)}`)
+      await client.call('DELETE', `/v1/tokens/${segment(id)}`)
       out.show({ id, revoked: true }, `Token ${id} is revoked; it stops working within two seconds.`)
     },
   )

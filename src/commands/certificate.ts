@@ -1,6 +1,7 @@
 /** `chancery certificate`, `refusals` and `events`: what was issued, what was turned down, what happened. */
 import type { Command } from 'commander'
 
+import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { formatTable, visible } from './output.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
@@ -45,7 +46,7 @@ export const addCertificateCommand = (program: Command): void => {
     .option('--pem', 'the certificate and its chain, leaf first')
     .action(async (serial: string, options: RestOptions & { pem?: boolean }) => {
       const { client, out } = await openRest(options)
-      const path = `/v1/certificates/${encodeURIComponent(serial)}`
+      const path = `/v1/certificates/${segment(serial)}`
       if (options.pem)
         return out.show(
           undefined,

@@ -47,6 +47,12 @@ export const clientVariables = {
   CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
 } as const
 
+/** One name in a path. `.` and `..` would be taken for steps (RFC 3986 5.2.4). Throws a usage failure. */
+export const segment = (name: string): string => {
+  if (['', '.', '..'].includes(name)) throw new Failure('usage', `${JSON.stringify(name)} is no name.`)
+  return encodeURIComponent(name)
+}
+
 /** Options win over the environment; without either, the data folder of a service on this machine is looked at. */
 export const openClient = async (
   options: ClientOptions,

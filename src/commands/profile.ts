@@ -6,6 +6,7 @@ import { parse, stringify } from 'yaml'
 
 import { isProblem, problems, type Violation } from '../errors.ts'
 import { parseProfile } from '../policy/profile.ts'
+import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
 import { violationText, visible } from './output.ts'
@@ -38,7 +39,10 @@ export const addProfileCommand = (program: Command): void => {
       const rest = await openRest(options)
       const documents = await readDocuments(files)
       assertValid(documents)
-      await applyAll(rest, await withCurrent(rest, documents), options.ifMatch)
+      const changes = await withCurrent(rest, documents).catch((error) => {
+        throw saying(error, [nothingApplied])
+      })
+      await applyAll(rest, changes, options.ifMatch)
     })
 
   withRestOptions(profile.command('show <name>').description('show a profile, as YAML'))
@@ -155,7 +159,7 @@ const withCurrent = async (rest: Rest, documents: readonly Document[]): Promise<
     if (!known.has(authority))
       throw new Failure(
         'missing',
-        `${document.file} names the authority ${JSON.stringify(authority)}, which does not exist.\n${nothingApplied}`,
+        `${document.file} names the authority ${JSON.stringify(authority)}, which does not exist.`,
       )
     changes.push({ ...document, current: await readCurrent(rest, document.name) })
   }
@@ -168,9 +172,8 @@ const applyAll = async (rest: Rest, changes: readonly Change[], ifMatch: string 
   try {
     for (const change of changes) outcomes.push(await apply(rest, change, ifMatch))
   } catch (error) {
-    if (!(error instanceof Failure) || changes.length === 1) throw error
-    const left = changes.slice(outcomes.length).map(({ file }) => file)
-    throw new Failure(error.kind, `${error.message}\nNot applied: ${left.join(', ')}.`, error.problem)
+    const [failed, ...left] = changes.slice(outcomes.length).map(({ file }) => file)
+    throw saying(error, isAnswered(error) ? [notApplied([failed, ...left])] : [unknown(failed), notApplied(left)])
   } finally {
     rest.out.show(outcomes, outcomes.map(outcomeText).join('\n'))
   }
@@ -192,6 +195,21 @@ const apply = async ({ client }: Rest, change: Change, ifMatch: string | undefin
   }
 }
 
+/** Whether the server said what became of it. */
+const isAnswered = (error: unknown): boolean => error instanceof Failure && error.problem !== undefined
+
+const notApplied = (files: readonly (string | undefined)[]): string =>
+  files.length === 0 ? '' : `Not applied: ${files.join(', ')}.`
+
+const unknown = (file: string | undefined): string =>
+  `It is not known whether ${file} was applied; chancery profile diff tells.`
+
+/** The same failure, with what else there is to know of it. */
+const saying = (error: unknown, sentences: readonly string[]): unknown =>
+  error instanceof Failure
+    ? new Failure(error.kind, [error.message, ...sentences].filter(Boolean).join('\n'), error.problem)
+    : error
+
 const outcomeText = ({ name, outcome, from, version }: Outcome): string =>
   ({
     created: `${name} was created at version ${version}.`,
@@ -210,7 +228,7 @@ const readCurrent = async ({ client }: Rest, name: string): Promise<Version | un
 }
 
 const versionPath = (name: string, version?: string): string =>
-  `/v1/profiles/${encodeURIComponent(name)}${version === undefined ? '' : `/versions/${encodeURIComponent(version)}`}`
+  `/v1/profiles/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`
 
 const readDocument = async (file: string): Promise<Document> => {
   let content: unknown

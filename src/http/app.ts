@@ -15,6 +15,7 @@ import fastify, {
   type RawRequestDefaultExpression,
   type RawServerDefault,
 } from 'fastify'
+import { Type } from 'typebox'
 
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
@@ -24,6 +25,7 @@ import { batchRoutes } from './api/batch.ts'
 import { certificateRoutes } from './api/certificates.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
+import { closed } from './api/schemas.ts'
 import { type AccessRule, authorise } from './auth.ts'
 import {
   batchPath,
@@ -242,6 +244,8 @@ const guardRoutes = (
         .then(done as () => void, done)
     }
     if (route.config?.ownDeadline !== true) route.handlerTimeout ??= handlerTimeout
+    // A parameter that nobody reads would be taken for one that was heeded.
+    if (route.schema) route.schema = { querystring: noQuery, ...route.schema }
     const own = route.onRequest ?? []
     route.onRequest = [admit, ...(Array.isArray(own) ? own : [own])]
   })
@@ -325,5 +329,7 @@ const safetyHeaders = {
   'cache-control': 'no-store',
   'strict-transport-security': 'max-age=31536000',
 }
+
+const noQuery = Type.Object({}, closed)
 
 const quietRoutes: ReadonlySet<string> = new Set(['/livez', '/readyz', '/metrics'])

@@ -287,6 +287,7 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['request.cursor', 'SearchMalformed'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
+  ['principal.disabled', 'PrincipalClosed'],
 ]
 
 const rawBodies: Readonly<Record<string, string>> = {

@@ -363,7 +363,7 @@ const nameChecks: readonly Check[] = [
       const { require } = profile.names
       if (require.length === 0) return say.skipped('the profile requires none')
       const found = names.find(({ kind }) => require.includes(kind))
-      if (found !== undefined) say.passed(found.value, `is a ${found.kind} name`)
+      if (found !== undefined) say.passed(found.value, `is of the kind ${found.kind}`)
       else say.failed('', `there is no name of these kinds: ${require.join(', ')}`)
     },
   },

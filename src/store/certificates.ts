@@ -10,9 +10,9 @@ import {
   isWhole,
   type Keyset,
   openParameters,
-  openTurns,
   type Parameter,
   pageOf,
+  pageTurns,
   readCursor,
   writeCursor,
 } from './pages.ts'
@@ -88,15 +88,18 @@ export const searchCertificates = async (
   let after = readCursor(cursor, filter, range ? [isStorable, isWhole] : [isWhole])
   const found: FoundCertificate[] = []
   const seen = new Set<number>()
-  const turn = openTurns()
+  const turn = pageTurns()
   for (;;) {
     const rows = await selectCertificates(deps, { filter, range, after }, limit + 1)
     for (const row of rows) {
       if (seen.has(row.entry)) continue
-      seen.add(row.entry)
       await turn()
       const read = readFound(deps, row)
-      if (range === undefined || firstName(read, range) === row.name) found.push(read)
+      const first = range ? firstName(read, range) : row.name
+      // A name of another kind that looks as if it were below the suffix; the certificate's first may come yet.
+      if (row.name !== null && first !== null && row.name < first) continue
+      seen.add(row.entry)
+      if (row.name === first) found.push(read)
     }
     const last = rows.at(-1)
     if (last === undefined || rows.length <= limit || found.length > limit) break
@@ -242,9 +245,10 @@ const leads: readonly Lead[] = [
 ]
 const beyondRoll = '9223372036854775807::bigint'
 
-/** The first name of a certificate in the range, as it is kept. */
+/** The first name of a certificate in the range, as it is kept; below a suffix there are DNS names only. '': none. */
 const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): string =>
   names
+    .filter(({ kind }) => low === high || kind === 'dns')
     .map(searchKey)
     .filter((name) => name === low || (name > low && name < high))
     .sort()[0] ?? ''

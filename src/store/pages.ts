@@ -42,7 +42,7 @@ export const pageOf = async <Row, T>(
   const shown = rows.slice(0, limit)
   const last = shown.at(-1)
   const items: T[] = []
-  const turn = openTurns()
+  const turn = pageTurns()
   for (const row of shown) {
     await turn()
     items.push(item(row))
@@ -51,7 +51,7 @@ export const pageOf = async <Row, T>(
 }
 
 /** A page of a thousand takes a while: to be awaited between its rows, so that others have their turn. */
-export const openTurns = (): (() => Promise<void>) => {
+export const pageTurns = (): (() => Promise<void>) => {
   let since = performance.now()
   return async () => {
     if (performance.now() - since < turnMs) return

@@ -3,6 +3,7 @@
 import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Refusal } from '../ca/recorder.ts'
+import { isProblem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database } from './database.ts'
 
@@ -64,6 +65,8 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
     },
     max: maxBatch,
     lanes: 1,
+    // A database that is away is to blame for all alike; what it does not take may be one of them.
+    isolate: (error) => !isProblem(error),
     observe: (size) => meter.batch('refusal', size),
   })
 
@@ -129,15 +132,15 @@ const refusalParameter = (
   code,
   digest: digest.toString('hex'),
   detail: storable(detail),
-  violations: violations.map(withStorableValue),
-  checks: checks?.map(withStorableValue) ?? null,
+  violations: violations.map(withStorableTexts),
+  checks: checks?.map(withStorableTexts) ?? null,
   left_out: checksLeftOut,
 })
 
-const withStorableValue = <T extends { readonly value: string }>(told: T): T => ({
-  ...told,
-  value: storable(told.value),
-})
+const withStorableTexts = <T extends object>(told: T): T =>
+  Object.fromEntries(
+    Object.entries(told).map(([member, value]) => [member, typeof value === 'string' ? storable(value) : value]),
+  ) as T
 
 /** PostgreSQL's text and jsonb hold neither NUL nor a lone surrogate. */
 const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\ufffd')

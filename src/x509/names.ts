@@ -197,10 +197,17 @@ const lowerCase = (text: string): string =>
   /[A-Z]/.test(text) ? text.replace(/[A-Z]+/g, (upper) => upper.toLowerCase()) : text
 
 const nameProblem = (code: ProblemCode, name: Name, reason: string, offset?: number): Problem =>
-  new Problem(code, `a ${name.kind} name ${reason}`, {
+  new Problem(code, `${titles[name.kind]} ${reason}`, {
     violations: [{ check: code, field: `names.${name.kind}`, value: showable(name.value), reason }],
     ...(offset === undefined ? {} : { offset }),
   })
+
+const titles: Readonly<Record<Name['kind'], string>> = {
+  dns: 'a DNS name',
+  ip: 'an IP address',
+  email: 'an e-mail address',
+  uri: 'a URI',
+}
 
 /** A value as it may go into an answer or a record: visible ASCII, bounded. */
 const showable = (value: string): string => value.slice(0, 256).replace(/[^\x20-\x7e]/g, '?')

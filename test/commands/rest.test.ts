@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -128,6 +129,45 @@ t.test('several profiles are all checked before the first is applied, and each i
     { name: 'good', outcome: 'changed', from: 1, version: 2 },
     { name: 'other', outcome: 'unchanged', from: 1, version: 1 },
   ])
+})
+
+t.test('where the connection breaks, nobody is told that a profile was or was not applied', async (t) => {
+  const [first, second] = await Promise.all(
+    ['lost', 'left'].map((name) => write(`${name}.yaml`, stringify({ ...document, name }))),
+  )
+  const { server } = service.service.app
+  const cut = (method: string) => {
+    const listener = (request: IncomingMessage) => request.method === method && request.socket.destroy()
+    server.prependListener('request', listener)
+    return () => server.removeListener('request', listener)
+  }
+  const restore = cut('PUT')
+  const broken = await chancery(['profile', 'apply', `${first}`, `${second}`])
+  restore()
+  t.equal(broken.code, exitCodes.later)
+  t.match(
+    broken.err,
+    `It is not known whether ${first} was applied; chancery profile diff tells.\nNot applied: ${second}.`,
+  )
+  const restoreReads = cut('GET')
+  const unread = await chancery(['profile', 'apply', `${first}`])
+  restoreReads()
+  t.equal(unread.code, exitCodes.later)
+  t.match(unread.err, /Nothing was applied\./)
+  t.equal((await chancery(['profile', 'apply', `${first}`, `${second}`])).code, 0, 'and it is applied by trying again')
+})
+
+t.test('a name that is a step in a path is none', async (t) => {
+  for (const args of [
+    ['profile', 'show', '..'],
+    ['profile', 'show', 'server', '--at', '.'],
+    ['principal', 'disable', '..'],
+    ['certificate', 'show', '.'],
+  ]) {
+    const run = await chancery(args)
+    t.equal(run.code, exitCodes.usage, args.join(' '))
+    t.match(run.err, /is no name/)
+  }
 })
 
 t.test('a principal gets a grant and a token, issues with it, and loses it again', async (t) => {

@@ -281,11 +281,33 @@ t.test('a grant that no entry of the roll can hold is refused with what to do', 
   t.equal((await post({ profiles: ['server'], names: rules(400) })).status, 201)
 })
 
+t.test('a parameter that nobody reads is refused, everywhere', async (t) => {
+  const { paths = {} } = service.service.app.swagger() as { paths?: Record<string, Record<string, unknown>> }
+  const urls = Object.keys(paths).filter((path) => path.startsWith('/v1/') && paths[path]?.['get'])
+  t.ok(urls.length > 10)
+  for (const url of urls) {
+    const answer = await service.request('GET', `${url.replace(/\{.*?\}/g, '1')}?colour=red`)
+    t.equal(answer.status, 400, url)
+    t.match(answer.json, { code: 'request.malformed', violations: [{ field: /colour|\// }] }, url)
+  }
+})
+
 t.test('what is the service itself is neither disabled nor changed from outside', async (t) => {
   const refused = await service.request('DELETE', '/v1/principals/chancery')
   t.equal(refused.status, 409)
   t.match(refused.json, { code: 'state.reserved', detail: 'The principal "chancery" is the service itself.' })
   t.equal((await service.request('GET', '/v1/principals/chancery')).json.disabledAt, null)
+  for (const [path, body] of [
+    ['/v1/grants', { principal: 'chancery', role: 'admin' }],
+    ['/v1/tokens', { principal: 'chancery', label: 'mine' }],
+  ] as const) {
+    const answer = await service.request('POST', path, { body })
+    t.equal(answer.json.code, 'state.reserved', path)
+    t.same(
+      (await service.request('GET', `${path}?principal=chancery`)).json.items.length,
+      path === '/v1/grants' ? 1 : 0,
+    )
+  }
 
   const { items } = (await service.request('GET', '/v1/profiles')).json
   const { name, document: ours } = items.find(({ name }: { name: string }) => name.startsWith('chancery-api-'))

@@ -47,6 +47,9 @@ t.test('a name is found exactly, and every name below a suffix; nothing in it is
     ['v6', 'ip:fd00::1:2'],
     ['uri', 'uri:spiffe://example.com/ns/Prod/sa/web'],
     ['mail', 'email:Someone@example.com'],
+    // Of another kind, although its letters lie within com.looks..com.looks/.
+    ['looks', 'email:com.looks.like@example.com', 'dns:www.looks.com'],
+    ['only', 'email:com.looks.like.too@example.com'],
   ] as const)
     made.set(label, (await issue(names)).serial)
   const labels = async (name: string): Promise<readonly string[]> => {
@@ -64,8 +67,11 @@ t.test('a name is found exactly, and every name below a suffix; nothing in it is
     ['*.b.find.example.com', ['deep']],
     ['a.b.find.example.com', ['deep']],
     ['*.example.com', ['apex', 'like', ...below].sort()],
-    ['*.com', ['apex', 'hyphen', 'like', ...below].sort()],
+    ['*.com', ['apex', 'hyphen', 'like', 'looks', ...below].sort()],
     ['*.test', ['longer', 'twice']],
+    ['*.looks.com', ['looks']],
+    ['*.20.10', []],
+    ['com.looks.like.too@example.com', ['only']],
     ['three.elsewhere.test', ['twice']],
     ['*.*.find.example.com', []],
     ['*.', []],

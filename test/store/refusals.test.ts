@@ -120,13 +120,25 @@ t.test('a count that could not be written is written later, once, and no refusal
 
 t.test('checks are kept as they are, but for what PostgreSQL cannot hold; none are null', async (t) => {
   const { refusals, checks } = await openNoisy(t)
-  await refusals.add({ ...refusal, checks: [check('a.test'), check('nul\0, half \ud800')], checksLeftOut: 7 })
+  const spoilt = { ...check('nul\0, half \ud800'), field: 'nul\0', reason: 'half \ud800' }
+  await refusals.add({ ...refusal, checks: [check('a.test'), spoilt], checksLeftOut: 7 })
   await refusals.add(refusal)
   await refusals.close()
   t.strictSame(await checks(), [
-    { checks: [check('a.test'), check('nul\ufffd, half \ufffd')], checks_left_out: 7 },
+    {
+      checks: [check('a.test'), { ...check('nul\ufffd, half \ufffd'), field: 'nul\ufffd', reason: 'half \ufffd' }],
+      checks_left_out: 7,
+    },
     { checks: null, checks_left_out: 0 },
   ])
+})
+
+t.test('one that the database does not take costs no other its place', async (t) => {
+  const { refusals, kept } = await openNoisy(t)
+  const poison = { ...refusal, principal: 'nul\0' }
+  await Promise.all([refusal, poison, refusal].map(refusals.add))
+  await refusals.close()
+  t.match(await kept(), { rows: 2 })
 })
 
 t.test('rows of months without a partition are moved into one, and old ones go', async (t) => {

@@ -162,10 +162,15 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
     params: ByName,
     problems: ['principal.not_found', 'state.reserved'],
     end: async (name, by) => {
-      if (name === own.principal) throw new Problem('state.reserved', `The principal "${name}" is the service itself.`)
+      assertNotOwn(name)
       await access.disablePrincipal(name, by)
     },
   })
+}
+
+/** Whoever had its token would be the service to everybody who reads the record. */
+const assertNotOwn = (name: string): void => {
+  if (name === own.principal) throw new Problem('state.reserved', `The principal "${name}" is the service itself.`)
 }
 
 const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
@@ -175,7 +180,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       config: {
         access: ['admin'],
         accepts: ['application/json'],
-        problems: ['principal.not_found', 'principal.disabled', 'profile.not_found'],
+        problems: ['principal.not_found', 'principal.disabled', 'profile.not_found', 'state.reserved'],
       },
       schema: {
         operationId: 'createGrant',
@@ -192,6 +197,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
     },
     async (request, reply) => {
       const { principal, role, profiles, names } = request.body
+      assertNotOwn(principal)
       assertGrantShape(role, profiles !== undefined, names !== undefined)
       const grant: NewGrant = {
         principal,
@@ -232,7 +238,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
       config: {
         access: ['admin'],
         accepts: ['application/json'],
-        problems: ['principal.not_found', 'principal.disabled'],
+        problems: ['principal.not_found', 'principal.disabled', 'state.reserved'],
       },
       schema: {
         operationId: 'createToken',
@@ -245,6 +251,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
     },
     async (request, reply) => {
       const { principal, label, expiresAt } = request.body
+      assertNotOwn(principal)
       const expires = expiresAt === undefined ? null : parseExpiry(expiresAt, clock())
       const token = await access.createToken({ principal, label, expiresAt: expires }, callerOf(request).principal)
       reply.code(201)
