@@ -287,6 +287,9 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['request.cursor', 'SearchMalformed'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
+  ['state.exists', 'StateConflict'],
+  ['profile.lockout', 'WouldLockOut'],
+  ['principal.disabled', 'PrincipalClosed'],
   ['principal.disabled', 'PrincipalClosed'],
 ]
 

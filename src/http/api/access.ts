@@ -117,7 +117,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   app.post(
     '/v1/principals',
     {
-      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists', 'principal.disabled'] },
+      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists', 'principal.disabled', 'state.reserved'] },
       schema: {
         operationId: 'createPrincipal',
         summary: 'Create a principal',
@@ -127,6 +127,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
+      assertNotOwn(request.body.name)
       const principal = await access.createPrincipal(request.body.name, callerOf(request).principal)
       reply.code(201).header('location', `/v1/principals/${encodeURIComponent(principal.name)}`)
       return principalView(principal)
