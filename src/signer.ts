@@ -7,7 +7,7 @@ import { Socket } from 'node:net'
 
 import { loadConfig } from './config.ts'
 import { openKeyring } from './keys/keyring.ts'
-import { loadPassphrase } from './keys/passphrase.ts'
+import { loadPassphrase, roundsFor } from './keys/passphrase.ts'
 import { type Host, hostKeys } from './keys/signer/host.ts'
 import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
 
@@ -38,6 +38,7 @@ const main = async (): Promise<void> => {
     const ring = openKeyring({
       dataDir,
       passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
+      rounds: roundsFor(keys.passphrase),
       pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
       lost,
     })

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 import { type Config, loadConfig } from '../config.ts'
 import { type Keyring, openKeyring } from '../keys/keyring.ts'
-import { loadPassphrase } from '../keys/passphrase.ts'
+import { loadPassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Log } from '../telemetry.ts'
@@ -18,6 +18,7 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   return openKeyring({
     dataDir,
     passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
+    rounds: roundsFor(keys.passphrase),
     pkcs11: {
       ...keys.pkcs11,
       pin: async () => (await loadConfig(environment, 'sign')).keys.pkcs11.pin,

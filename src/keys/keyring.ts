@@ -1,7 +1,7 @@
 /** Keys by their URIs, whichever provider has them. The same ring serves in the signer process and, where wished, in ours. */
 import { isAbsolute, join, relative } from 'node:path'
 
-import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import type { KeyKind } from '../x509/algorithms.ts'
 import type { KeyLoad } from './key-load.ts'
 import type { RefusedPin } from './pkcs11/pins.ts'
 import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
@@ -15,7 +15,7 @@ export interface Keyring {
    */
   open(uri: string, refused?: readonly RefusedPin[]): Promise<SigningKey>
   /** Makes a key, durably, before it can sign anything. Never overwrites one. */
-  create(uri: string, kind: KeyAlgorithmId, refused?: readonly RefusedPin[]): Promise<SigningKey>
+  create(uri: string, kind: KeyKind, refused?: readonly RefusedPin[]): Promise<SigningKey>
   load(): KeyLoad
   close(): Promise<void>
 }
@@ -25,19 +25,21 @@ export interface KeyringDeps {
   readonly dataDir: string
   /** Asked for once, when the first software key is opened or made. */
   readonly passphrase: () => Promise<string>
+  /** Of PBKDF2, in software keys that are made; by default what a passphrase needs that a person has chosen. */
+  readonly rounds?: number
   readonly pkcs11: Pkcs11Settings
   /** What was opened is of no use any more, and only another process would find out what is left. Told once. */
   readonly lost: (reason: string) => void
 }
 
-export const openKeyring = ({ dataDir, passphrase, pkcs11, lost }: KeyringDeps): Keyring => {
+export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: KeyringDeps): Keyring => {
   let known: Promise<string> | undefined
   let provider: Promise<Pkcs11Provider> | undefined
   let tokens: Pkcs11Provider | undefined
   const inFile = async (uri: string) => {
     const path = pathUnder(dataDir, uri)
     known ??= passphrase()
-    return { path, passphrase: await known }
+    return { path, passphrase: await known, ...(rounds !== undefined && { rounds }) }
   }
   const inToken = async (): Promise<Pkcs11Provider> => {
     // Loaded when it is needed: whoever has keys in files has no need of its memory.

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 
+import { passphraseRounds, randomPassphraseRounds } from './pbes2.ts'
 import { createPrivateFile, readPrivateFile } from './private-file.ts'
 
 export interface PassphraseSource {
@@ -27,3 +28,10 @@ export const loadPassphrase = async ({ mode, dataDir, configured }: PassphraseSo
     return read()
   })
 }
+
+/**
+ * How often PBKDF2 hashes it, in files that are made: one of ours has 256 random bits, so nothing is gained by making it
+ * slow to try, and each start in development opens five keys.
+ */
+export const roundsFor = (configured: string | undefined): number =>
+  configured === undefined ? randomPassphraseRounds : passphraseRounds

@@ -1,30 +1,28 @@
 /**
- * The software provider: PKCS#8, encrypted at rest (PBES2: scrypt is not in OpenSSL's PKCS#8 writer, so PBKDF2 and
- * AES-256-CBC), in files that only we can read. For development and tests; production asks for an explicit yes.
+ * The software provider: PKCS#8, encrypted at rest, in files that only we can read. For development, tests and offline
+ * roots; production asks for an explicit yes.
  */
-import { createPrivateKey, createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
+import { createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
 import { promisify } from 'node:util'
 
-import {
-  defaultSignatureAlgorithm,
-  type KeyAlgorithmId,
-  keyAlgorithms,
-  type SignatureAlgorithm,
-} from '../x509/algorithms.ts'
+import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
+import { sealPrivateKey, unsealPrivateKey } from './pbes2.ts'
 import { createPrivateFile, readPrivateFile } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
 
 export interface SoftwareKeyFile {
   readonly path: string
   readonly passphrase: string
+  /** Of PBKDF2, when the file is made; by default as many as a passphrase needs that a person has chosen. */
+  readonly rounds?: number
 }
 
 /** Opens an existing key. Throws a sentence when the file is missing, open to others, or the passphrase is wrong. */
 export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Promise<SigningKey> => {
   const pem = await readPrivateFile(path)
   try {
-    return softwareKey(path, createPrivateKey({ key: pem, passphrase }))
+    return softwareKey(path, await unsealPrivateKey(pem, passphrase))
   } catch (cause) {
     throw new Error(`${path} is not a key that this passphrase opens.`, { cause })
   }
@@ -32,12 +30,12 @@ export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Pr
 
 /** Makes a key and writes it, durably, before it can sign anything. Never overwrites one. */
 export const createSoftwareKey = async (
-  { path, passphrase }: SoftwareKeyFile,
-  kind: KeyAlgorithmId,
+  { path, passphrase, rounds }: SoftwareKeyFile,
+  kind: KeyKind,
 ): Promise<SigningKey> => {
-  const { type, options } = keyAlgorithms[kind].generate
+  const { type, options } = generationOf(kind)
   const { privateKey } = await generate(type, options)
-  const pem = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
+  const pem = await sealPrivateKey(privateKey, passphrase, rounds)
   await createPrivateFile(path, pem).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error
     throw new Error(`${path} exists; a key is never overwritten.`, { cause: error })

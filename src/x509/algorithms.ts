@@ -49,6 +49,9 @@ export interface KeyGeneration {
   readonly options: Readonly<Record<string, unknown>>
 }
 
+/** What a key is made as: an algorithm, and for RSA perhaps how many bits. */
+export type KeyKind = KeyAlgorithmId | 'rsa-3072' | 'rsa-4096'
+
 export interface SignatureAlgorithm {
   readonly id: string
   /** DER of the AlgorithmIdentifier. */
@@ -206,6 +209,17 @@ export const signatureAlgorithms: readonly SignatureAlgorithm[] = [
   own('ml-dsa-65'),
   own('ml-dsa-87'),
 ]
+
+/** The algorithm of a kind, and its bits where the kind says them. */
+export const readKeyKind = (kind: KeyKind): { readonly algorithm: KeyAlgorithmId; readonly bits?: number } =>
+  kind === 'rsa-3072' || kind === 'rsa-4096' ? { algorithm: 'rsa', bits: Number(kind.slice(4)) } : { algorithm: kind }
+
+/** How a key of this kind is made in software. */
+export const generationOf = (kind: KeyKind): KeyGeneration => {
+  const { algorithm, bits } = readKeyKind(kind)
+  const { type, options } = keyAlgorithms[algorithm].generate
+  return { type, options: bits === undefined ? options : { ...options, modulusLength: bits } }
+}
 
 /** The entry with this id; a constant of ours or a checked setting, so an unknown one is a defect. */
 export const signatureAlgorithm = (id: string): SignatureAlgorithm => {

@@ -1,4 +1,5 @@
-import { createPublicKey, verify } from 'node:crypto'
+import { spawn } from 'node:child_process'
+import { createPublicKey, generateKeyPairSync, verify } from 'node:crypto'
 import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +14,20 @@ import { parsePublicKey } from '../../src/x509/keys.ts'
 const folder = await mkdtemp(join(tmpdir(), 'chancery-keys-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const passphrase = 'correct horse battery staple'
+
+const openssl = (args: readonly string[], input?: Buffer): Promise<Buffer> =>
+  new Promise((resolve, reject) => {
+    const child = spawn('openssl', [...args], { stdio: ['pipe', 'pipe', 'pipe'] })
+    const out: Buffer[] = []
+    let said = ''
+    child.stdout.on('data', (chunk: Buffer) => out.push(chunk))
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk
+    })
+    child.on('close', (code) => (code === 0 ? resolve(Buffer.concat(out)) : reject(new Error(said))))
+    child.stdin.on('error', () => {})
+    child.stdin.end(input)
+  })
 
 const verifies = ({ spki, algorithm }: SigningKey, message: Buffer, signature: Buffer): boolean => {
   const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
@@ -113,4 +128,57 @@ t.test('a fault says whether the key was touched', async (t) => {
     name: 'SigningFault',
   })
   t.equal(new SigningFault('unknown', 'late').when, 'unknown')
+})
+
+t.test('what is at rest is PBES2 with as many rounds as a passphrase needs, and OpenSSL opens it', async (t) => {
+  const path = join(folder, 'at-rest.pem')
+  const made = await createSoftwareKey({ path, passphrase }, 'ec-p384')
+  const [, body = ''] = /-----\n([^-]+)-----END/.exec(await readFile(path, 'utf8')) ?? []
+  const structure = (await openssl(['asn1parse', '-inform', 'DER'], Buffer.from(body, 'base64'))).toString()
+  for (const part of [
+    /OBJECT +:PBES2/,
+    /OBJECT +:PBKDF2/,
+    /INTEGER +:0927C0\n/,
+    /OBJECT +:hmacWithSHA256/,
+    /:aes-256-cbc/,
+  ])
+    t.match(structure, part)
+  for (const verb of [['pkey'], ['pkcs8']])
+    t.match((await openssl([...verb, '-in', path, '-passin', `pass:${passphrase}`])).toString(), /BEGIN PRIVATE KEY/)
+  const spki = await openssl(['pkey', '-in', path, '-passin', `pass:${passphrase}`, '-pubout', '-outform', 'DER'])
+  t.same(spki, made.spki)
+})
+
+t.test('keys of before, of other programs and of other forms still open', async (t) => {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const spki = publicKey.export({ type: 'spki', format: 'der' })
+  const old = privateKey.export({ type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase })
+  const plain = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+  const convert = (...form: string[]) =>
+    openssl(['pkcs8', '-topk8', ...form, '-passout', `pass:${passphrase}`], Buffer.from(plain))
+  for (const [name, text] of [
+    ['node', old],
+    ['openssl', await convert()],
+    ['openssl with rounds', await convert('-iter', '5000')],
+    ['openssl with scrypt', await convert('-scrypt')],
+    ['openssl with another cipher and hash', await convert('-v2', 'aes-128-cbc', '-v2prf', 'hmacWithSHA512')],
+  ] as const) {
+    const path = join(folder, `${name}.pem`)
+    await writeFile(path, text, { mode: 0o600 })
+    t.same((await openSoftwareKey({ path, passphrase })).spki, spki, name)
+    await t.rejects(openSoftwareKey({ path, passphrase: 'wrong' }), { message: /is not a key that this/ }, name)
+  }
+})
+
+t.test('keys are opened side by side, and the event loop goes on', async (t) => {
+  const paths = ['a', 'b', 'c', 'd'].map((name) => join(folder, `many-${name}.pem`))
+  for (const path of paths) await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  let turns = 0
+  const count = setInterval(() => {
+    turns += 1
+  }, 5)
+  const opened = await Promise.all(paths.map((path) => openSoftwareKey({ path, passphrase })))
+  clearInterval(count)
+  t.equal(opened.length, 4)
+  t.ok(turns > 3, 'derived on the thread pool')
 })

@@ -8,7 +8,7 @@ import type { Handle } from 'pkcs11js'
 
 import {
   defaultSignatureAlgorithm,
-  type KeyAlgorithmId,
+  type KeyKind,
   type SignatureAlgorithm,
   signatureAlgorithm,
 } from '../../x509/algorithms.ts'
@@ -64,7 +64,7 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
 }
 
 /** Makes a pair in the token, under a label that no key there has yet. */
-export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: KeyAlgorithmId): Promise<SigningKey> => {
+export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: KeyKind): Promise<SigningKey> => {
   const { token } = deps
   const label = uri.object
   if (label === undefined)

@@ -1,7 +1,7 @@
 /** What Chancery asks of a module for each algorithm, one entry each (PKCS #11 2.40 and 3.0; ML-DSA: 3.2). */
 import { createHash } from 'node:crypto'
 
-import type { KeyAlgorithmId, SignatureAlgorithm } from '../../x509/algorithms.ts'
+import { type KeyAlgorithmId, type KeyKind, readKeyKind, type SignatureAlgorithm } from '../../x509/algorithms.ts'
 import { encodeDer, encodeOid, encodeSequence, encodeUnsigned, tags } from '../../x509/der.ts'
 
 export interface Mechanism {
@@ -51,7 +51,10 @@ export interface Generation {
   readonly attributes: readonly { readonly type: number; readonly value: Buffer | number }[]
 }
 
-export const generationOf = (kind: KeyAlgorithmId, bits = 3072): Generation => generations[kind](bits)
+export const generationOf = (kind: KeyKind): Generation => {
+  const { algorithm, bits = 3072 } = readKeyKind(kind)
+  return generations[algorithm](bits)
+}
 
 export const cka = {
   class: 0x00,

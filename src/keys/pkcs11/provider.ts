@@ -4,7 +4,7 @@
  */
 import type { Handle } from 'pkcs11js'
 
-import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
+import type { KeyKind } from '../../x509/algorithms.ts'
 import type { KeyLoad } from '../key-load.ts'
 import { readPrivateFile } from '../private-file.ts'
 import type { SigningKey } from '../signing-key.ts'
@@ -30,7 +30,7 @@ export interface Pkcs11Settings {
 
 export interface Pkcs11Provider {
   open(uri: string, refused: readonly RefusedPin[]): Promise<SigningKey>
-  create(uri: string, kind: KeyAlgorithmId, refused: readonly RefusedPin[]): Promise<SigningKey>
+  create(uri: string, kind: KeyKind, refused: readonly RefusedPin[]): Promise<SigningKey>
   load(): KeyLoad
   close(): void
 }

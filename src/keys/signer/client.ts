@@ -5,7 +5,7 @@
  * fault that says whether the key may have been touched.
  */
 import type { Log } from '../../telemetry.ts'
-import { type KeyAlgorithmId, signatureAlgorithm } from '../../x509/algorithms.ts'
+import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
 import type { KeyLoad } from '../key-load.ts'
 import { isInToken, type Keyring } from '../keyring.ts'
 import type { PinGuard } from '../pkcs11/pins.ts'
@@ -44,7 +44,7 @@ export const openSigners = (deps: SignerDeps): Keyring => {
 
 interface Signer {
   /** An existing key, or a new one of this kind. */
-  ask(uri: string, kind?: KeyAlgorithmId): Promise<SigningKey>
+  ask(uri: string, kind?: KeyKind): Promise<SigningKey>
   load(): KeyLoad
   close(): Promise<void>
 }

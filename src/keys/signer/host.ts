@@ -1,5 +1,5 @@
 /** The inside of the signer process: a ring of keys, and records that ask for them. */
-import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
+import type { KeyKind } from '../../x509/algorithms.ts'
 import type { Keyring } from '../keyring.ts'
 import type { RefusedPin } from '../pkcs11/pins.ts'
 import { PinRefused } from '../pkcs11/pins.ts'
@@ -23,7 +23,7 @@ export interface Host {
 
 interface Question {
   readonly uri: string
-  readonly kind: KeyAlgorithmId
+  readonly kind: KeyKind
   readonly refused: readonly RefusedPin[]
   readonly handle: number
 }

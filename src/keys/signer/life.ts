@@ -1,5 +1,5 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
-import type { KeyAlgorithmId } from '../../x509/algorithms.ts'
+import type { KeyKind } from '../../x509/algorithms.ts'
 import { isInToken } from '../keyring.ts'
 import { type PinGuard, PinRefused, type RefusedPin } from '../pkcs11/pins.ts'
 import { TokenFault } from '../pkcs11/token-fault.ts'
@@ -10,7 +10,7 @@ import { answers, decodeJson, encodeJson, type SignerRecord, signHeadOctets, ver
 export interface Life extends Pick<SignerProcess, 'load' | 'end'> {
   /** A key of this process: asked for once, and remembered unless it was refused. */
   open(uri: string): Promise<OpenedKey | Error>
-  create(uri: string, kind: KeyAlgorithmId): Promise<OpenedKey | Error>
+  create(uri: string, kind: KeyKind): Promise<OpenedKey | Error>
   sign(handle: number, message: Buffer, withinMs: number): Promise<Buffer | SigningFault>
   forget(uri: string): void
 }
@@ -54,7 +54,7 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
   /** What is missing may come: only what was opened is remembered. */
   const askOnce = (
     verb: number,
-    question: { readonly uri: string; readonly kind?: KeyAlgorithmId },
+    question: { readonly uri: string; readonly kind?: KeyKind },
     patienceMs: number,
   ): Promise<OpenedKey | Error> => {
     const { uri } = question
