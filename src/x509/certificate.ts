@@ -1,5 +1,4 @@
 import type { ProblemCode } from '../errors.ts'
-import { formatIp } from './addresses.ts'
 import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import {
   DerReader,
@@ -24,6 +23,7 @@ import {
   readKeyUsage,
 } from './extensions.ts'
 import type { PublicKey } from './keys.ts'
+import { encodeNameConstraints, type NameConstraints, readNameConstraints } from './name-constraints.ts'
 import { type Name, readGeneralNames } from './names.ts'
 import { readSubject, type Subject, writeSubject } from './subject.ts'
 import {
@@ -36,18 +36,7 @@ import {
 } from './tbs.ts'
 import { readTime } from './time.ts'
 
-/** A subtree of names: a DNS or mail domain (a leading dot: below it only), a URI host, or an address with its prefix. */
-export interface Subtree {
-  readonly kind: 'dns' | 'ip' | 'uri' | 'email' | 'other'
-  /** For ip `10.0.0.0/255.0.0.0`; for other the hex of the tag: nothing that Chancery issues falls under it. */
-  readonly value: string
-}
-
-/** NameConstraints (RFC 5280 4.2.1.10). */
-export interface NameConstraints {
-  readonly permitted: readonly Subtree[]
-  readonly excluded: readonly Subtree[]
-}
+export type { NameConstraints, Subtree } from './name-constraints.ts'
 
 /** What a TBSCertificate says. Buffers are windows of the input. */
 export interface TbsFacts {
@@ -87,15 +76,19 @@ export interface CaTbsInput {
   readonly serial: Buffer
   /** Name DER of who signs; a root's own. */
   readonly issuer: Buffer
-  readonly subject: Subject
+  /** As Name DER where another certificate has it already, and names are compared as octets. */
+  readonly subject: Subject | Buffer
   readonly notBefore: Date
   readonly notAfter: Date
   readonly key: PublicKey
+  /** Where another certificate of the same key has it already; by default the key's. */
+  readonly subjectKeyIdentifier?: Buffer
   /** How many further CA certificates may follow; left out, any number. */
   readonly pathLength?: number
   /** Of the key that signs; a root's own. */
   readonly authorityKeyIdentifier: Buffer
   readonly signature: SignatureAlgorithm
+  readonly nameConstraints?: NameConstraints
   readonly crlUrl?: string
   readonly issuerUrl?: string
 }
@@ -128,9 +121,12 @@ export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint')
   return { tbs, facts, signatureAlgorithm, signature }
 }
 
-/** The TBSCertificate of a certificate authority: BasicConstraints critical, keyCertSign and cRLSign, SKI and AKI. */
+/**
+ * The TBSCertificate of a certificate authority: BasicConstraints critical, keyCertSign and cRLSign, SKI and AKI; name
+ * constraints, critical as RFC 5280 4.2.1.10 asks.
+ */
 export const encodeCaTbs = (input: CaTbsInput): Buffer => {
-  const { key, pathLength, signature, crlUrl, issuerUrl } = input
+  const { key, subject, pathLength, signature, nameConstraints, crlUrl, issuerUrl } = input
   const constraints = pathLength === undefined ? [asserted] : [asserted, encodeUnsigned(Buffer.from([pathLength]))]
   const writer = new DerWriter(1024 + key.spki.length)
   if (issuerUrl !== undefined) {
@@ -139,14 +135,17 @@ export const encodeCaTbs = (input: CaTbsInput): Buffer => {
     )
   }
   if (crlUrl !== undefined) writeCrlDistributionPoint(writer, crlUrl)
+  if (nameConstraints !== undefined)
+    writer.bytes(encodeExtension('nameConstraints', true, encodeNameConstraints(nameConstraints)))
   writer.bytes(encodeAuthorityKeyIdentifier(input.authorityKeyIdentifier))
-  writeSubjectKeyIdentifier(writer, key.keyIdentifier)
+  writeSubjectKeyIdentifier(writer, input.subjectKeyIdentifier ?? key.keyIdentifier)
   writer.bytes(encodeExtension('keyUsage', true, encodeKeyUsage(['keyCertSign', 'cRLSign'])))
   writer.bytes(encodeExtension('basicConstraints', true, encodeSequence(...constraints)))
   writer.header(tags.sequence, 0)
   writer.header(0xa3, 0)
   writer.bytes(key.spki)
-  writeSubject(writer, input.subject)
+  if (Buffer.isBuffer(subject)) writer.bytes(subject)
+  else writeSubject(writer, subject)
   writeValidity(writer, input.notBefore, input.notAfter)
   writer.bytes(input.issuer)
   writer.bytes(signature.identifier)
@@ -213,11 +212,7 @@ const readers: Partial<Record<ExtensionName, (draft: Draft, value: DerReader) =>
     if (keyIdentifier !== undefined) draft.authorityKeyIdentifier = keyIdentifier.octets
   },
   nameConstraints: (draft, value) => {
-    const constraints = value.read(tags.sequence, 'NameConstraints')
-    const permitted = readSubtrees(constraints.optional(0xa0, 'permittedSubtrees'))
-    const excluded = readSubtrees(constraints.optional(0xa1, 'excludedSubtrees'))
-    constraints.finish('NameConstraints')
-    draft.nameConstraints = { permitted, excluded }
+    draft.nameConstraints = readNameConstraints(value)
   },
   crlDistributionPoints: (draft, value) => {
     draft.crlUrls = readDistributionPoints(value)
@@ -255,27 +250,6 @@ const readDistributionPoints = (value: DerReader): string[] => {
   return urls
 }
 
-const readSubtrees = (list: DerReader | undefined): Subtree[] => {
-  const subtrees: Subtree[] = []
-  while (list !== undefined && !list.done) {
-    const subtree = list.read(tags.sequence, 'GeneralSubtree')
-    const tag = subtree.tag
-    const base = subtree.readAny('base').octets
-    // RFC 5280 4.2.1.10: minimum is zero and, being the default, absent; maximum is absent.
-    subtree.finish('GeneralSubtree')
-    subtrees.push(asSubtree(tag, base))
-  }
-  return subtrees
-}
-
-const asSubtree = (tag: number, base: Buffer): Subtree => {
-  const kind = subtreeKinds.get(tag)
-  if (kind !== undefined) return { kind, value: base.toString('latin1').toLowerCase() }
-  if (tag !== 0x87 || (base.length !== 8 && base.length !== 32)) return { kind: 'other', value: tag.toString(16) }
-  const half = base.length / 2
-  return { kind: 'ip', value: `${formatIp(base.subarray(0, half))}/${formatIp(base.subarray(half))}` }
-}
-
 /** Positive and at most 20 octets (RFC 5280 4.1.2.2); returned with at least 16. */
 const readSerial = (tbs: DerReader): Buffer => {
   const octets = tbs.read(tags.integer, 'serialNumber').octets
@@ -293,11 +267,6 @@ const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
   return algorithm
 }
 
-const subtreeKinds = new Map<number, 'dns' | 'uri' | 'email'>([
-  [0x81, 'email'],
-  [0x82, 'dns'],
-  [0x86, 'uri'],
-])
 const asserted = Buffer.from([0x01, 0x01, 0xff])
 const ocspMethod = oidKey('1.3.6.1.5.5.7.48.1')
 const issuersMethod = oidKey('1.3.6.1.5.5.7.48.2')

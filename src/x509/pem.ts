@@ -8,7 +8,7 @@ import { tags } from './der.ts'
  * around the block.
  */
 
-export type PemLabel = 'CERTIFICATE REQUEST' | 'CERTIFICATE' | 'PUBLIC KEY'
+export type PemLabel = 'CERTIFICATE REQUEST' | 'CERTIFICATE' | 'PUBLIC KEY' | 'X509 CRL'
 
 /**
  * The octets of the one block, which must have this label (`NEW CERTIFICATE REQUEST` is the old name of `CERTIFICATE
@@ -31,6 +31,18 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
     throw refusal('the block does not end with the label that it begins with')
   if (end !== last) throw refusal('there is something after the block')
   return decodeBody(lines.slice(first + 1, end))
+}
+
+/**
+ * Several blocks of one label, each as strict as `parsePem`, blank lines between them, and at most `most`. Throws
+ * csr.pem and csr.key_material like it.
+ */
+export const parsePemBlocks = (text: string, label: PemLabel, most: number): readonly Buffer[] => {
+  if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  const blocks = text.split(/(?<=^-----END [A-Z0-9 ]{1,40}-----[ \t]*\r?\n)/m).filter((block) => block.trim() !== '')
+  if (blocks.length === 0) throw refusal('the text is empty')
+  if (blocks.length > most) throw refusal(`there are more than ${most} blocks`)
+  return blocks.map((block) => parsePem(block, label))
 }
 
 /**

@@ -1,3 +1,4 @@
+import type { Problem } from '../errors.ts'
 import { type DerReader, derProblem, encodeDer, tags } from './der.ts'
 
 /**
@@ -5,18 +6,30 @@ import { type DerReader, derProblem, encodeDer, tags } from './der.ts'
  * from 2050, always Zulu, never fractions.
  */
 export const encodeTime = (date: Date): Buffer => {
-  const year = date.getUTCFullYear()
-  if (!(year >= 1950 && year <= 9999)) throw new RangeError('a time in a certificate lies between 1950 and 9999')
-  const text = `${two(date.getUTCMonth() + 1)}${two(date.getUTCDate())}${two(date.getUTCHours())}${two(date.getUTCMinutes())}${two(date.getUTCSeconds())}Z`
+  const year = yearOf(date)
   return year < 2050
-    ? encodeDer(tags.utcTime, Buffer.from(two(year % 100) + text, 'latin1'))
-    : encodeDer(tags.generalizedTime, Buffer.from(year + text, 'latin1'))
+    ? encodeDer(tags.utcTime, Buffer.from(two(year % 100) + restOf(date), 'latin1'))
+    : encodeGeneralizedTime(date)
 }
+
+/** The form that extensions ask for in every year (RFC 5280 5.3.2). */
+export const encodeGeneralizedTime = (date: Date): Buffer =>
+  encodeDer(tags.generalizedTime, Buffer.from(yearOf(date) + restOf(date), 'latin1'))
 
 /** Reads a Time in exactly the form in which `encodeTime` writes it. */
 export const readTime = (reader: DerReader, what: string): Date => {
   const at = reader.at
   const utc = reader.tag === tags.utcTime
+  const date = readAs(reader, what, utc)
+  if (!utc && date.getUTCFullYear() < 2050) throw abnormal(reader, what, at)
+  return date
+}
+
+/** Reads what `encodeGeneralizedTime` writes. */
+export const readGeneralizedTime = (reader: DerReader, what: string): Date => readAs(reader, what, false)
+
+const readAs = (reader: DerReader, what: string, utc: boolean): Date => {
+  const at = reader.at
   const value = reader.read(utc ? tags.utcTime : tags.generalizedTime, what)
   const text = reader.buffer.toString('latin1', value.start, value.end)
   if (!(utc ? utcForm : generalizedForm).test(text))
@@ -32,10 +45,21 @@ export const readTime = (reader: DerReader, what: string): Date => {
     field(2) < 24 &&
     field(3) < 60 &&
     field(4) < 60
-  if (!normal || (!utc && year < 2050))
-    throw derProblem(reader.code, `${what} is not a time in the form that its year asks for`, at)
+  if (!normal) throw abnormal(reader, what, at)
   return date
 }
+
+const abnormal = (reader: DerReader, what: string, at: number): Problem =>
+  derProblem(reader.code, `${what} is not a time in the form that its year asks for`, at)
+
+const yearOf = (date: Date): number => {
+  const year = date.getUTCFullYear()
+  if (!(year >= 1950 && year <= 9999)) throw new RangeError('a time in a certificate lies between 1950 and 9999')
+  return year
+}
+
+const restOf = (date: Date): string =>
+  `${two(date.getUTCMonth() + 1)}${two(date.getUTCDate())}${two(date.getUTCHours())}${two(date.getUTCMinutes())}${two(date.getUTCSeconds())}Z`
 
 const two = (value: number): string => (value < 10 ? `0${value}` : String(value))
 

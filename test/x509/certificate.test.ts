@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { generateKeyPairSync, type KeyObject, sign, verify, X509Certificate } from 'node:crypto'
+import { generateKeyPairSync, hash, type KeyObject, sign, verify, X509Certificate } from 'node:crypto'
 
 import t from 'tap'
 
@@ -463,4 +463,35 @@ t.test('one changed octet never yields anything but facts or a problem', async (
       }
     }
   }
+})
+
+t.test('a CA certificate without the newer extensions has the octets that it always had', async (t) => {
+  const spki = hex('302a300506032b6570032100f33c5d448ce721fca4a3983b56a475dbe4bb0adde5c2463eda1e7fb5c626a8c0')
+  const key = parsePublicKey(spki)
+  const input = {
+    serial: Buffer.from('4f66712439e4988e6b32421afaca0ecf', 'hex'),
+    issuer: encodeSubject(issuerSubject),
+    subject: issuerSubject,
+    notBefore: new Date('2026-11-24T10:00:00Z'),
+    notAfter: new Date('2051-11-24T09:59:59Z'),
+    key,
+    authorityKeyIdentifier: key.keyIdentifier,
+    signature: defaultSignatureAlgorithm('ed25519'),
+  }
+  const urls = { crlUrl: 'http://ca.example.com/root.crl', issuerUrl: 'http://ca.example.com/root.cer' }
+  for (const [more, digest] of [
+    [{}, '9f9e52d9d879a57073dc643292b2cc47c67d6ae210a5a207230d301068802c06'],
+    [{ pathLength: 0 }, '716d6c649fa80c7040d79bebe3af3c060fd796dadb394dd5f599fb7a75be5a68'],
+    [{ pathLength: 1, ...urls }, '27b81e51a896bd6baafc1345b599c2b80c4410128e4974c393ce061d7b2a3182'],
+  ] as const)
+    t.equal(hash('sha256', encodeCaTbs({ ...input, ...more })), digest)
+  const nameConstraints = { permitted: [{ kind: 'dns', value: 'example.com' }], excluded: [] } as const
+  const subjectKeyIdentifier = Buffer.from('0102030405', 'hex')
+  const facts = parseTbs(
+    encodeCaTbs({ ...input, subject: encodeSubject(issuerSubject), nameConstraints, subjectKeyIdentifier }),
+  )
+  t.same(facts.nameConstraints, nameConstraints)
+  t.same(facts.subject, issuerSubject)
+  t.same(facts.keyIdentifier, subjectKeyIdentifier)
+  t.equal(facts.extensions.find(({ oid }) => oid === '2.5.29.30')?.critical, true)
 })
