@@ -37,13 +37,14 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
-export const usage = `npm run bench -- [options]
+export const usage = `npm run bench -- [keys] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)
   --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start;
                       and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance,
                       and chancery-inline: signing in the process that reads requests
+                      of keys: signatures, latency, loop, issuance
   --certificates N    also searches by name among N certificates in a scratch database
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept

@@ -58,9 +58,9 @@ export const median = (values: readonly number[]): number => {
     : ((sorted[middle - 1] ?? NaN) + (sorted[middle] ?? NaN)) / 2
 }
 
-export const hasFaults = ({ rows }: Results): boolean => rows.some(({ rounds }) => rounds.some(isFaulty))
+export const hasFaults = ({ rows }: Pick<Results, 'rows'>): boolean => rows.some(({ rounds }) => rounds.some(isFaulty))
 
-const plainRound = ({ totals, ...rest }: Measured): object => ({
+export const plainRound = ({ totals, ...rest }: Measured): object => ({
   ...rest,
   means: Object.fromEntries(
     [...totals]
@@ -69,7 +69,7 @@ const plainRound = ({ totals, ...rest }: Measured): object => ({
   ),
 })
 
-const machineText = ({ machine: m, options, rows }: Results): string => {
+export const machineText = ({ machine: m, options, rows }: Pick<Results, 'machine' | 'options' | 'rows'>): string => {
   const versions = rows
     .filter(({ target }) => !target.startsWith('chancery'))
     .map(({ title, version }) => `${title}: ${version}`)
@@ -85,7 +85,7 @@ const foreignShare = (rows: readonly Row[]): number => {
   return shares.length === 0 ? 0 : median(shares)
 }
 
-const issuanceTable = ({ rows }: Results): string =>
+export const issuanceTable = ({ rows }: Pick<Results, 'rows'>): string =>
   toMarkdown(
     [
       '',
@@ -124,7 +124,7 @@ const issuanceTable = ({ rows }: Results): string =>
 
 const isFaulty = ({ faults }: Measured): boolean => faults.length > 0
 
-const faultText = ({ rows }: Results): string[] =>
+export const faultText = ({ rows }: Pick<Results, 'rows'>): string[] =>
   rows.flatMap(({ title, clients, rounds }) =>
     rounds.flatMap(({ faults }, i) =>
       faults.length > 0 ? [`Failed: ${title}, ${clients} clients, round ${i + 1}: ${faults.join('; ')}.`] : [],
@@ -281,4 +281,4 @@ const searchTable = (searches: readonly SearchRow[]): string =>
     ]),
   )
 
-const whole = (value: number): string => Math.round(value).toLocaleString('en')
+export const whole = (value: number): string => Math.round(value).toLocaleString('en')

@@ -1,0 +1,114 @@
+/** From what was measured of keys to the table that people read, and the JSON that is kept. */
+import type { Machine } from '../machine.ts'
+import type { Options } from '../options.ts'
+import { faultText, issuanceTable, machineText, median, plainRound, whole } from '../report.ts'
+import { toMarkdown } from '../table.ts'
+import type { IssuanceRow } from './issuance.ts'
+import type { LatencyRow, LoopDelay } from './latency.ts'
+import type { SignatureRow } from './signatures.ts'
+import { latencyMs } from './tokens.ts'
+
+export interface KeyResults {
+  readonly at: string
+  readonly machine: Machine
+  readonly options: Options
+  readonly rows: readonly IssuanceRow[]
+  readonly signatures: readonly SignatureRow[]
+  readonly latencies: readonly LatencyRow[]
+  /** Of a process that only asks the signer process. */
+  readonly loop: LoopDelay | undefined
+}
+
+export const renderKeyReport = (results: KeyResults): string =>
+  [
+    `# Benchmark of keys of ${results.at.slice(0, 16).replace('T', ' ')} UTC`,
+    machineText(results),
+    '## Against the bounds',
+    boundsTable(results),
+    ...(results.rows.length > 0 ? ['## Issuance', issuanceTable(results), ...faultText(results)] : []),
+    ...(results.rows.length > 0 ? ["### The service's event loop meanwhile, ms late", loopTable(results)] : []),
+    ...(results.latencies.length > 0
+      ? [`## A module of ${latencyMs} ms, the provider alone`, latencyTable(results)]
+      : []),
+    ...(results.signatures.length > 0 ? ['## Signatures a second, 32 asked for at once', signatureTable(results)] : []),
+  ].join('\n\n')
+
+export const encodeKeyResults = (results: KeyResults): string =>
+  `${JSON.stringify(
+    { ...results, rows: results.rows.map((row) => ({ ...row, rounds: row.rounds.map(plainRound) })) },
+    (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value),
+    1,
+  )}\n`
+
+/** Each found figure beside what it must be. */
+const boundsTable = (results: KeyResults): string => {
+  const { latencies, loop, rows } = results
+  const shares = latencies.map(({ perSecond, most }) => perSecond / most)
+  const clients = [...new Set(rows.map((row) => row.clients))]
+  const found: readonly (readonly [string, string, string])[] = [
+    ...clients.map(
+      (each) =>
+        [
+          `issuance through SoftHSM against the key in a file, ${each} clients`,
+          ratioOf(rows, { own: 'chancery-softhsm', other: 'chancery', clients: each }),
+          '≥ 0.7 ×',
+        ] as const,
+    ),
+    [
+      `the provider alone against sessions ÷ ${latencyMs} ms, the least of ${latencies.map(({ sessions }) => sessions).join(', ')} sessions`,
+      shares.length > 0 ? `${Math.min(...shares).toFixed(2)} ×` : 'not run',
+      '≥ 0.9 ×',
+    ],
+    [
+      `event loop of who asks, meanwhile: p99, max`,
+      loop ? `${loop.p99.toFixed(1)} ms, ${loop.max.toFixed(1)} ms` : 'not run',
+      `never held: p99 < ${latencyMs} ms`,
+    ],
+    ...clients.map(
+      (each) =>
+        [
+          `issuance with the signer process against in-process signing, ${each} clients`,
+          ratioOf(rows, { own: 'chancery', other: 'chancery-inline', clients: each }),
+          '–',
+        ] as const,
+    ),
+  ]
+  return toMarkdown(['', 'found', 'bound'], found)
+}
+
+const ratioOf = (
+  rows: readonly IssuanceRow[],
+  { own, other, clients }: { readonly own: string; readonly other: string; readonly clients: number },
+): string => {
+  const rateOf = (target: string): number =>
+    median(
+      rows
+        .filter((row) => row.target === target && row.clients === clients)
+        .flatMap(({ rounds }) => rounds.map(({ perSecond }) => perSecond)),
+    )
+  return `${(rateOf(own) / rateOf(other)).toFixed(2)} ×`
+}
+
+const loopTable = ({ rows }: KeyResults): string =>
+  toMarkdown(
+    ['', 'clients', 'p99', 'max'],
+    rows.map(({ title, clients, loop }) => [title, clients, loop.p99.toFixed(1), loop.max.toFixed(1)]),
+  )
+
+const latencyTable = ({ latencies }: KeyResults): string =>
+  toMarkdown(
+    ['sessions', 'signatures/s', `sessions ÷ ${latencyMs} ms`, 'of it', 'bound'],
+    latencies.map(({ sessions, perSecond, most }) => [
+      sessions,
+      whole(perSecond),
+      whole(most),
+      `${(perSecond / most).toFixed(2)} ×`,
+      '≥ 0.9 ×',
+    ]),
+  )
+
+const signatureTable = ({ signatures }: KeyResults): string =>
+  toMarkdown(
+    ['key', 'algorithm', 'signer process', 'in-process'],
+    signatures.map(({ provider, algorithm, signer, inline }) => [provider, algorithm, whole(signer), whole(inline)]),
+  )
