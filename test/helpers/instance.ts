@@ -9,6 +9,8 @@ export interface InstanceOptions {
   readonly publicPort: number
   readonly servingUrl: string
   readonly ownerUrl: string
+  /** Adds or changes settings. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface Instance {
@@ -21,7 +23,14 @@ export interface Instance {
   output(): string
 }
 
-export const startInstance = ({ data, port, publicPort, servingUrl, ownerUrl }: InstanceOptions): Instance => {
+export const startInstance = ({
+  data,
+  port,
+  publicPort,
+  servingUrl,
+  ownerUrl,
+  env: more = {},
+}: InstanceOptions): Instance => {
   const env = {
     PATH: process.env['PATH'] ?? '',
     CHANCERY_DATA: data,
@@ -34,6 +43,7 @@ export const startInstance = ({ data, port, publicPort, servingUrl, ownerUrl }: 
     // As short as the settings allow: then the reconciler's patience is 11.1 s, and a test need not take a minute.
     CHANCERY_REQUEST_DEADLINE: '1s',
     CHANCERY_SIGNING_DEADLINE: '100ms',
+    ...more,
   }
   const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const chunks: string[] = []
