@@ -45,6 +45,7 @@ export interface Config {
     readonly connections: number
     readonly requestDeadlineMs: number
     readonly signingDeadlineMs: number
+    readonly stagingMs: number
     readonly clockToleranceMs: number
     readonly refusalsPerMinute: number
   }
@@ -138,6 +139,7 @@ const shape = (
       connections: value('connections'),
       requestDeadlineMs: value('requestDeadlineMs'),
       signingDeadlineMs: value('signingDeadlineMs'),
+      stagingMs: value('stagingMs'),
       clockToleranceMs: value('clockToleranceMs'),
       refusalsPerMinute: value('refusalsPerMinute'),
     },

@@ -10,29 +10,32 @@ import { Registry } from 'prom-client'
 import type { Caller } from './ca/access.ts'
 import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
-import { type Issuers, issuersOf, openIssuer } from './ca/issuer.ts'
+import { openIssuerLife } from './ca/issuer-life.ts'
+import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
 import { own } from './ca/own.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
+import { isProblem } from './errors.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
-import { issueOwnCertificate, type ServerCertificate } from './jobs/own-certificate.ts'
+import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
+import type { SigningKey } from './keys/signing-key.ts'
 import { openVerifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
-import { encodeEntry, leafInput } from './roll/entries.ts'
+import { encodeEntry, type KeyOpened, leafInput } from './roll/entries.ts'
 import { openAccess } from './store/access.ts'
 import { databaseClock } from './store/clock.ts'
 import { openDatabase } from './store/database.ts'
 import { openRecorder } from './store/issuance.ts'
-import { loadIssuers } from './store/issuers.ts'
+import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts'
 import { assertMigrated } from './store/migrate.ts'
 import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
@@ -103,10 +106,15 @@ export const openStores = async (deps: StoresDeps) => {
 }
 
 /** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
-export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | 'load'>): Promise<Service> => {
+export const openService = async (
+  stores: Stores,
+  keys: Pick<Keyring, 'open' | 'create' | 'load'>,
+  /** Told of our own certificate, and of each that replaces it. */
+  told: (certificate: ServerCertificate) => Promise<void> = async () => {},
+): Promise<Service> => {
   const { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
   const { limits } = config
-  const issuers = await openIssuers(stores, keys, metrics)
+  const issuers = await openKeyed(stores, keys, metrics)
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   await roll.head()
@@ -127,6 +135,17 @@ export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | '
     limits,
   })
 
+  const issuerLife = openIssuerLife({
+    store: openIssuerStore({ db, roll, longestValidity }),
+    keys,
+    issuers,
+    verify: verifier.verify,
+    clock,
+    stagingMs: limits.stagingMs,
+    keysInFiles: config.mode === 'development' || config.keys.allowSoftware,
+    publicUrl: config.publicUrl,
+  })
+
   let stopping = false
   const health = openHealth({
     issuers,
@@ -144,6 +163,7 @@ export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | '
   const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
   const own = await openOwnCertificate(stores, issuance)
+  await told(own.current())
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
   const app = await openApp({
     ...http,
@@ -151,20 +171,26 @@ export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | '
     issuance,
     policies,
     access,
+    issuerLife,
     health,
     clock,
-    tls: own.current(),
+    tls: { key: own.current().key, cert: own.current().cert },
   })
   const publicApp = await openPublicApp(http)
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
       { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
+      { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
       {
         name: 'own-certificate',
-        everyMs: 60_000,
-        run: () => own.renew((pem) => secureContextOf(app).setSecureContext({ ...tlsBounds, ...pem })),
+        everyMs: 2_000,
+        run: () =>
+          own.renew((renewed) => {
+            secureContextOf(app).setSecureContext({ ...tlsBounds, key: renewed.key, cert: renewed.cert })
+            return told(renewed)
+          }),
       },
     ],
     log,
@@ -186,7 +212,7 @@ export const openService = async (stores: Stores, keys: Pick<Keyring, 'open' | '
       await recorder.drain()
       await recorder.close()
       policies.close()
-      await Promise.all(issuers.all().map((issuer) => issuer.key.close()))
+      await issuers.close()
       await verifier.close()
       await db.close()
     },
@@ -198,20 +224,40 @@ const probeFaulty = (issuers: Issuers): Promise<unknown> =>
   Promise.all(
     issuers
       .all()
-      .filter(({ fault }) => fault !== undefined)
-      .map((issuer) => issuer.probe()),
+      .filter(({ issuer }) => issuer.fault !== undefined)
+      .map(({ issuer }) => issuer.probe()),
   )
 
-/** Every issuer that is not retired, each with its key: opened only if the two belong together. */
-export const openIssuers = async (
-  { db, config }: Stores,
+/** The issuers in the records with their keys; each opening of a key is put on the roll. */
+export const openKeyed = (
+  { db, roll, config, log }: Stores,
   keys: Pick<Keyring, 'open'>,
   meter: Meter,
-): Promise<Issuers> => {
-  const rows = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
-  const options = { meter, deadlineMs: config.limits.signingDeadlineMs }
-  return issuersOf(await Promise.all(rows.map(async (row) => openIssuer(row, await keys.open(row.keyUri), options))))
-}
+): Promise<Issuers> =>
+  openIssuers({
+    load: () => loadIssuers(db),
+    version: () => issuersVersion(db),
+    openKey: keys.open,
+    meter,
+    deadlineMs: config.limits.signingDeadlineMs,
+    opened: (issuer, key) => {
+      const event = openedEvent(issuer, key)
+      roll
+        .change(async () => ({ events: [event], result: undefined }))
+        .catch((err: unknown) => log.warn({ ...event, event: 'key.unrecorded', err }, 'an opened key is not on record'))
+    },
+    unusable: (issuer, err) => log.error({ event: 'issuer.unusable', issuer, err }, 'an issuer cannot be used'),
+  })
+
+const openedEvent = (issuer: string, { id, spki, attributes }: SigningKey): KeyOpened => ({
+  type: 'key.opened',
+  issuer,
+  key: id,
+  spki: hash('sha256', spki),
+  attributes: attributes ? { ...attributes } : null,
+})
+
+const longestValidity = (document: string): number => parseProfile(JSON.parse(document), { version: 1 }).validity.max
 
 /** Undefined when records can be written: not a standby, not read-only, and its clock was read. */
 const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> => {
@@ -221,7 +267,7 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 }
 
 /** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
-const openOwnCertificate = async ({ access, policies, config, clock, log }: Stores, issuance: Issuance) => {
+const openOwnCertificate = async ({ db, access, policies, config, clock, log }: Stores, issuance: Issuance) => {
   const { principal } = own
   const profile = ownProfileName(config)
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
@@ -236,18 +282,38 @@ const openOwnCertificate = async ({ access, policies, config, clock, log }: Stor
   } as const
   const caller: Caller = { principal, token: 'own', grants: [grant] }
   const { names } = config
+  const rootOf = async (name: string): Promise<Buffer> => {
+    const root = (await loadIssuers(db)).find((issuer) => issuer.name === name)?.chain.at(-1)
+    if (!root) throw new Error(`the issuer ${name} has no root`)
+    return root
+  }
   const issue = async (): Promise<ServerCertificate> => {
     // Whatever has been made of our profile meanwhile: it is ours.
     await policies.put(ownProfile(config, own.authority), principal, {})
-    return issueOwnCertificate({ issuance, caller, profile, names })
+    return issueOwnCertificate({ issuance, caller, profile, names, rootOf })
   }
-  let certificate = await issue()
+  let again = Number.NEGATIVE_INFINITY
+  /** Whoever can't have a certificate yet is served under one that nobody has signed, and told so. */
+  let certificate = await issue().catch((error: unknown) => {
+    if (!isProblem(error)) throw error
+    log.warn(
+      { event: 'own-certificate.missing', code: error.code, detail: error.detail },
+      'serving under a certificate that nobody has signed, until an issuer can sign one',
+    )
+    return makeStandIn(names, clock())
+  })
   return {
     current: () => certificate,
-    renew: async (install: (pem: ServerCertificate) => void): Promise<void> => {
-      if (clock() < certificate.renewAt) return
-      certificate = await issue()
-      install(certificate)
+    renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
+      if (clock() < certificate.renewAt || performance.now() < again) return
+      again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
+      const renewed = await issue().catch((error: unknown) => {
+        if (certificate.standIn && isProblem(error)) return undefined
+        throw error
+      })
+      if (!renewed) return
+      certificate = renewed
+      await install(certificate)
       log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
     },
   }
@@ -275,9 +341,11 @@ export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string):
   }
 }
 
+type PemPair = Pick<ServerCertificate, 'key' | 'cert'>
+
 /** Fastify's types do not tell that this server is an HTTPS one. */
-const secureContextOf = (app: App): { setSecureContext(options: ServerCertificate & typeof tlsBounds): void } =>
-  app.server as unknown as { setSecureContext(options: ServerCertificate & typeof tlsBounds): void }
+const secureContextOf = (app: App): { setSecureContext(options: PemPair & typeof tlsBounds): void } =>
+  app.server as unknown as { setSecureContext(options: PemPair & typeof tlsBounds): void }
 
 export const codec: EntryCodec = {
   entry: (event, time) => {
@@ -286,6 +354,9 @@ export const codec: EntryCodec = {
   },
   certificate: assembleCertificate,
 }
+
+/** After a renewal that failed. */
+const renewAgainMs = 60_000
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const

@@ -24,12 +24,12 @@ const openReplicaService = async (
 const breakages: Readonly<Record<string, { sign: SigningKey['sign']; first: string; reason: RegExp }>> = {
   'answers with a fault': {
     sign: async (messages) => messages.map(() => new SigningFault('before', 'no session')),
-    first: 'hsm.unavailable',
+    first: 'key.unavailable',
     reason: /default: no session/,
   },
   'does not answer': {
     sign: () => new Promise<never>(() => {}),
-    first: 'hsm.deadline',
+    first: 'key.unavailable',
     reason: /default: no signature within 200 ms/,
   },
 }
@@ -66,7 +66,7 @@ for (const [what, { sign, first, reason }] of Object.entries(breakages))
     t.match(await issue(), { status: 503, code: first }, 'whoever meets it first has an intent already')
     const intents = await countIntents()
     t.match(await readiness(), { status: 503, key: { ok: false, reason } }, 'readiness tells which key, and why')
-    const unavailable = { status: 503, code: 'hsm.unavailable', retryAfter: '5' }
+    const unavailable = { status: 503, code: 'key.unavailable', retryAfter: '1' }
     t.same(await issue(), unavailable, 'and then nobody')
     // Long enough for the job to have looked, and for readiness to have forgotten.
     asked.clear()

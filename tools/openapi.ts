@@ -32,6 +32,7 @@ const undecided: HttpDeps = {
   policies: absent(),
   access: absent(),
   records: absent(),
+  issuerLife: absent(),
   health: absent(),
   recordRefusal: () => Promise.reject(new Error('Describing must not refuse.')),
   metrics: openMetrics(new Registry()),

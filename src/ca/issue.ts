@@ -19,13 +19,15 @@ import {
   toldOf,
 } from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
+import { assembleCertificate } from '../x509/assemble.ts'
 import { type CertificationRequest, type CheckSignature, parseRequest, verifyPossession } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants } from './access.ts'
 import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
-import type { Issuer, Issuers } from './issuer.ts'
+import type { Issuer } from './issuer.ts'
+import type { Issuers } from './issuers.ts'
 import { lint } from './lint.ts'
 import type { Meter, Stage } from './meter.ts'
 import type { Policies } from './policies.ts'
@@ -171,7 +173,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   await verifyPossession(csr, deps.verify)
   const keyHeld = await deps.recorder.isKeyHeld(csr.key.sha256, { otherThan: caller.principal })
   const profile = currentProfile(deps, input.profile)
-  const issuer = deps.issuers.active(profile.authority)
+  const issuer = deps.issuers.active(profile.authority, csr.key.algorithm.id)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyHeld, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
@@ -257,7 +259,7 @@ const draft = async (
   await deps.nextTurn()
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
-  const issuer = deps.issuers.active(profile.authority)
+  const issuer = deps.issuers.active(profile.authority, asked.csr.key.algorithm.id)
   const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
@@ -408,8 +410,8 @@ const sign = async (deps: IssuanceDeps, issuer: Issuer, intent: Intent): Promise
   const signature = await issuer.sign(intent.tbs)
   if (Buffer.isBuffer(signature)) return signature
   if (signature.when === 'before') await deps.recorder.recordUnsigned(intent)
-  const code = signature.when === 'late' ? 'hsm.deadline' : 'hsm.unavailable'
-  throw new Problem(code, 'The signing key did not sign.', { retryAfter: 5, cause: signature })
+  const detail = signature.when === 'late' ? 'The signing key took too long.' : 'The signing key did not sign.'
+  throw new Problem('key.unavailable', detail, { retryAfter: 5, cause: signature })
 }
 
 const checkSignature = async (
@@ -420,7 +422,7 @@ const checkSignature = async (
 ): Promise<void> => {
   const { spki, algorithm } = issuer.key
   if (await deps.verify({ spki, message, signature, algorithm, keep: true })) return
-  throw new Problem('hsm.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
+  throw new Problem('key.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
 }
 
 // Step 10 -----------------------------------------------------------------------------------------------------------
@@ -429,7 +431,7 @@ const answer = (deps: IssuanceDeps, row: IssuedRow, notes: readonly Note[], repl
   const issuer = deps.issuers.byName(row.issuer)
   return {
     serial: row.serial.toString('hex'),
-    certificate: encodeCertificate(row.tbs, issuer.key.algorithm, row.signature),
+    certificate: assembleCertificate(row.tbs, row.signature),
     chain: issuer.chain,
     profile: row.profile,
     issuer: row.issuer,

@@ -1,14 +1,15 @@
 /**
- * One CA certificate with its chain and its key. An issuer refuses a bad world when it is opened: the key's public half
- * must be the certificate's, and a trial signature over a fixed text must verify.
+ * One CA certificate with its chain and its key. The key is opened when it can be, and opened again until it can: what
+ * is not the certificate's own key, or does not sign a fixed text so that it verifies, is not used.
  */
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
 import { SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
-import type { SignatureAlgorithm } from '../x509/algorithms.ts'
+import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { parsePublicKey } from '../x509/keys.ts'
 import { compileTemplate, type Template } from '../x509/tbs.ts'
 import { withDeadline } from './deadline.ts'
 import type { Meter } from './meter.ts'
@@ -23,146 +24,178 @@ export interface IssuerRow extends IssuerRecord {
 export interface Issuer {
   readonly name: string
   readonly authority: string
-  readonly state: IssuerRecord['state']
   readonly certificate: Buffer
   /** DER of the subject, as the issuer field of what it signs repeats it. */
   readonly subject: Buffer
   readonly facts: TbsFacts
+  /** Of its own key: what it signs with follows from it. */
+  readonly keyType: KeyAlgorithmId
   /** Read certificates above this one, nearest first. */
   readonly above: readonly TbsFacts[]
   /** What is sent along with a leaf: this certificate and those above it, without the root. */
   readonly chain: readonly Buffer[]
   readonly shards: number
+  /** Throws `key.unavailable` until the key was opened once. */
   readonly key: SigningKey
   readonly bounds: Context['issuer']
+  /** Throws `key.unavailable` until the key was opened once. */
   template(plan: Pick<Plan, 'keyUsage' | 'extendedKeyUsage' | 'revocation'>): Template
   sign(tbs: Buffer): Promise<Buffer | SigningFault>
   /** Why the key is known not to sign, if it is; only a probe that succeeds clears it. */
   readonly fault: string | undefined
-  /** Throws `hsm.unavailable` while the key is known not to sign. */
+  /** Throws `key.unavailable` while the key is known not to sign. */
   assertAvailable(): void
-  /** A trial signature over a fixed text, checked. Resolves with undefined, or with the reason why not. */
+  /** Opens the key if need be, and checks a trial signature. Resolves with undefined, or with the reason why not. */
   probe(): Promise<string | undefined>
-}
-
-export interface Issuers {
-  /** The authority's active issuer. Throws `issuer.unavailable`. */
-  active(authority: string): Issuer
-  /** Throws `issuer.not_found`. */
-  byName(name: string): Issuer
-  all(): readonly Issuer[]
-  /** By the SHA-256 (hex) of its SPKI: a CA's own key is never a subject's. */
-  isIssuerKey(sha256: string): boolean
+  close(): Promise<void>
 }
 
 export interface IssuerOptions {
+  /** Of this URI. Rejects with a sentence while it can't be opened. */
+  readonly openKey: (uri: string) => Promise<SigningKey>
   readonly meter: Meter
-  /** How long one signature may take. */
+  /** How long one signature, or one opening, may take. */
   readonly deadlineMs: number
+  /** Told each time that a key was opened and found to be the issuer's. */
+  readonly opened?: (issuer: string, key: SigningKey) => void
 }
 
-export const openIssuer = async (
-  row: IssuerRow,
-  key: SigningKey,
-  { meter, deadlineMs }: IssuerOptions,
-): Promise<Issuer> => {
+/** Throws for a certificate that can't be an issuer's; a key that does not sign is a fault, for now. */
+export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promise<Issuer> => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)
-  if (!facts.spki.equals(key.spki)) throw new Error(`The key ${key.id} is not the key of issuer ${row.name}.`)
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
   const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
-  const templateOf = templates(row, facts, key.algorithm)
-  const verifyInput = {
-    key: createPublicKey({ key: facts.spki, format: 'der', type: 'spki' }),
-    ...key.algorithm.signOptions,
+  const holder = holdKey(row, facts, options)
+  const issuer: Issuer = {
+    name: row.name,
+    authority: row.authority,
+    certificate: row.certificate,
+    subject: facts.subjectDer,
+    facts,
+    keyType: parsePublicKey(facts.spki).algorithm.id,
+    above: row.chain.map((der) => parseCertificate(der).facts),
+    chain: [row.certificate, ...row.chain.filter((der) => !isSelfIssued(parseCertificate(der).facts))],
+    shards: row.shards,
+    bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
+    get key() {
+      return holder.key()
+    },
+    template: templates(row, facts, () => holder.key().algorithm),
+    sign: holder.sign,
+    get fault() {
+      return holder.fault()
+    },
+    assertAvailable: () => {
+      if (holder.fault() !== undefined) throw unavailable()
+    },
+    probe: holder.probe,
+    close: holder.close,
   }
-  let fault: string | undefined
+  await issuer.probe()
+  return issuer
+}
 
-  /** One signature, within the deadline. A key that failed or hangs counts as gone until a probe finds it signing. */
-  const signOne = async (message: Buffer): Promise<Buffer | SigningFault> => {
+interface KeyHolder {
+  key(): SigningKey
+  fault(): string | undefined
+  sign(message: Buffer): Promise<Buffer | SigningFault>
+  probe(): Promise<string | undefined>
+  close(): Promise<void>
+}
+
+/** A key that failed or hangs counts as gone until a probe finds it signing. */
+const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, opened }: IssuerOptions): KeyHolder => {
+  const publicKey = createPublicKey({ key: facts.spki, format: 'der', type: 'spki' })
+  let key: SigningKey | undefined
+  let opening: Promise<SigningKey> | undefined
+  let fault: string | undefined = 'its key has not been opened yet'
+
+  /** One opening at a time, however long it takes. */
+  const open = (): Promise<SigningKey> => {
+    opening ??= openKey(row.keyUri)
+      .then(async (found) => {
+        if (!found.spki.equals(facts.spki)) {
+          await found.close()
+          throw new Error(`the key ${found.id} is not the key of issuer ${row.name}`)
+        }
+        key = found
+        opened?.(row.name, found)
+        return found
+      })
+      .finally(() => {
+        opening = undefined
+      })
+    return opening
+  }
+
+  const sign = async (message: Buffer): Promise<Buffer | SigningFault> => {
     const start = performance.now()
-    const answer = await withDeadline(key.sign([message]), deadlineMs)
+    const answer = key ? await withDeadline(key.sign([message]), deadlineMs) : [notOpened(fault)]
     const outcome =
       answer === 'late'
         ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
         : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
     fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
-    meter.keyOperation(
-      row.name,
-      (performance.now() - start) / 1000,
-      Buffer.isBuffer(outcome) ? undefined : outcome.when,
-    )
+    const seconds = (performance.now() - start) / 1000
+    meter.keyOperation(row.name, seconds, Buffer.isBuffer(outcome) ? undefined : outcome.when)
     return outcome
   }
 
-  const issuer: Issuer = {
-    name: row.name,
-    authority: row.authority,
-    state: row.state,
-    certificate: row.certificate,
-    subject: facts.subjectDer,
-    facts,
-    above: row.chain.map((der) => parseCertificate(der).facts),
-    chain: [row.certificate, ...row.chain.filter((der) => !isSelfIssued(parseCertificate(der).facts))],
-    shards: row.shards,
-    key,
-    bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
-    template: templateOf,
-    sign: signOne,
-    get fault() {
-      return fault
+  const tryOut = async (found: SigningKey): Promise<string | undefined> => {
+    const signature = await sign(trialText)
+    if (!Buffer.isBuffer(signature)) return fault
+    const { hash, signOptions } = found.algorithm
+    const valid = verify(hash, trialText, { key: publicKey, ...signOptions }, signature)
+    if (!valid) fault = 'the trial signature does not verify'
+    return fault
+  }
+
+  return {
+    key: () => {
+      if (key) return key
+      throw unavailable()
     },
-    assertAvailable: () => {
-      if (fault !== undefined)
-        throw new Problem('hsm.unavailable', 'The signing key does not answer at present.', { retryAfter: 5 })
-    },
+    fault: () => fault,
+    sign,
     probe: async () => {
-      const signature = await signOne(trialText)
-      const valid = Buffer.isBuffer(signature) && verify(key.algorithm.hash, trialText, verifyInput, signature)
-      if (Buffer.isBuffer(signature) && !valid) fault = 'the trial signature does not verify'
+      try {
+        const found = key ?? (await withDeadline(open(), deadlineMs))
+        if (found !== 'late') return await tryOut(found)
+        fault = `the key ${row.keyUri} was not opened within ${deadlineMs} ms`
+      } catch (error) {
+        fault = (error as Error).message
+      }
       return fault
+    },
+    close: async () => {
+      await (await opening?.catch(() => undefined))?.close()
+      await key?.close()
     },
   }
-  const reason = await issuer.probe()
-  if (reason !== undefined) throw new Error(`The key of issuer ${row.name} does not sign: ${reason}.`)
-  return issuer
 }
 
-/** Issuers by authority and name. Two active ones for an authority: the one created last. */
-export const issuersOf = (opened: readonly Issuer[]): Issuers => {
-  const active = new Map(
-    opened.filter((issuer) => issuer.state === 'active').map((issuer) => [issuer.authority, issuer]),
-  )
-  const named = new Map(opened.map((issuer) => [issuer.name, issuer]))
-  const keys = new Set(opened.map((issuer) => issuer.bounds.keySha256))
-  return {
-    active: (authority) => {
-      const issuer = active.get(authority)
-      if (issuer) return issuer
-      throw new Problem('issuer.unavailable', `The authority ${JSON.stringify(authority)} has no active issuer.`, {
-        retryAfter: 30,
-      })
-    },
-    byName: (name) => {
-      const issuer = named.get(name)
-      if (issuer) return issuer
-      throw new Problem('issuer.not_found', `There is no issuer ${JSON.stringify(name)}.`)
-    },
-    all: () => opened,
-    isIssuerKey: (sha256) => keys.has(sha256),
-  }
-}
+const notOpened = (fault: string | undefined): SigningFault =>
+  new SigningFault('before', fault ?? 'its key has not been opened yet')
+
+const unavailable = (): Problem =>
+  new Problem('key.unavailable', 'The signing key does not answer at present.', { retryAfter: 1 })
 
 /** A template for each combination of usages that profiles of this issuer yield: a handful. */
-const templates = (row: IssuerRow, facts: TbsFacts, signature: SignatureAlgorithm): Issuer['template'] => {
+const templates = (row: IssuerRow, facts: TbsFacts, signatureOf: () => SignatureAlgorithm): Issuer['template'] => {
   const compiled = new Map<string, Template>()
   const keyIdentifier = facts.keyIdentifier ?? Buffer.alloc(0)
-  const issuer = { subject: facts.subjectDer, keyIdentifier, signature, publicUrl: row.publicUrl, name: row.name }
+  const issuer = { subject: facts.subjectDer, keyIdentifier, publicUrl: row.publicUrl, name: row.name }
   return ({ keyUsage, extendedKeyUsage, revocation }) => {
     const id = `${keyUsage}|${extendedKeyUsage}|${revocation}`
     const found = compiled.get(id)
     if (found) return found
-    const template = compileTemplate({ issuer, keyUsage, extendedKeyUsage, revocation })
+    const template = compileTemplate({
+      issuer: { ...issuer, signature: signatureOf() },
+      keyUsage,
+      extendedKeyUsage,
+      revocation,
+    })
     compiled.set(id, template)
     return template
   }

@@ -1,6 +1,6 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
 import type { Health, HealthCheck } from './health.ts'
-import type { Issuers } from './issuer.ts'
+import type { Issuers } from './issuers.ts'
 
 export interface ReadinessDeps {
   readonly issuers: Issuers
@@ -51,9 +51,11 @@ const check = (name: HealthCheck['name'], fault: string | undefined, fine: strin
 })
 
 const keyFault = async (issuers: Issuers): Promise<string | undefined> => {
-  const active = issuers.all().filter((issuer) => issuer.state === 'active')
+  const active = issuers.all().filter(({ state }) => state === 'active')
   if (active.length === 0) return 'there is no active issuer'
-  const faults = await Promise.all(active.map(async (issuer) => ({ name: issuer.name, fault: await issuer.probe() })))
+  const faults = await Promise.all(
+    active.map(async ({ issuer }) => ({ name: issuer.name, fault: await issuer.probe() })),
+  )
   const broken = faults.filter(({ fault }) => fault !== undefined)
   return broken.length === 0 ? undefined : broken.map(({ name, fault }) => `${name}: ${fault}`).join('; ')
 }

@@ -88,10 +88,16 @@ export interface Page<T> {
   readonly next?: string
 }
 
+/** Published only; signing; signing no more, but perhaps again; status only; nothing left to tell of. */
+export const issuerStates = ['staged', 'active', 'retiring', 'crl-only', 'retired'] as const
+export type IssuerState = (typeof issuerStates)[number]
+
 export interface IssuerRecord {
   readonly name: string
   readonly authority: string
-  readonly state: 'staged' | 'active' | 'retiring' | 'crl-only' | 'retired'
+  readonly state: IssuerState
+  /** When it came into this state. */
+  readonly since: Date
   readonly certificate: Buffer
   /** Above the issuer, the root last. */
   readonly chain: readonly Buffer[]

@@ -9,6 +9,7 @@ import { join } from 'node:path'
 
 import { signIntermediate, signRoot } from '../ca/ceremony.ts'
 import { newSerial } from '../ca/issue.ts'
+import { shards } from '../ca/issuer-life.ts'
 import { isOwnProfile, own } from '../ca/own.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
@@ -156,6 +157,4 @@ const authorities = ['default', 'kubernetes', 'etcd', 'front-proxy'] as const
 const organization = { type: 'organization', value: 'Chancery Development' } as const
 const rootDays = 3650
 const intermediateDays = 1825
-/** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
-const shards = 128
 const bootstrapLock = 4_711_000_001

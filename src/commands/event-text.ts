@@ -1,5 +1,5 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
-import type { RollEvent } from '../roll/entries.ts'
+import type { IssuerMoved, RollEvent } from '../roll/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject } from '../x509/subject.ts'
 
@@ -22,6 +22,16 @@ export const eventColumns = ['time', 'index', 'type', 'what'] as const
 type Teller = (event: object) => string
 type EventOf<T, E = RollEvent> = E extends { readonly type: infer U } ? (T extends U ? E : never) : never
 
+const moved = ({ issuer, authority, from, reason, by }: IssuerMoved): string =>
+  `${issuer} of authority ${authority}, ${from} before, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`
+
+/** What a token says of a key, as far as it does: `sensitive not extractable …`. */
+const holdOf = (attributes: Readonly<Record<string, boolean | null>>): string =>
+  Object.entries(attributes)
+    .filter(([, value]) => value !== null)
+    .map(([name, value]) => (value ? name : `not ${name}`))
+    .join(', ')
+
 const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => string } = {
   'certificate.issued': ({ certificate, serial, principal, profile, issuer }) =>
     `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
@@ -41,6 +51,14 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${JSON.stringify(label)} of ${principal} until ${expires ?? 'it is revoked'}, ${token}, by ${by}`,
   'token.revoked': ({ label, principal, token, by }) => `${JSON.stringify(label)} of ${principal}, ${token}, by ${by}`,
   'issuer.created': ({ issuer, authority, state, by }) => `${issuer} of authority ${authority}, ${state}, by ${by}`,
+  'issuer.activated': moved,
+  'issuer.retiring': moved,
+  'issuer.closed': moved,
+  'issuer.halted': moved,
+  'issuer.discarded': moved,
+  'issuer.retired': moved,
+  'issuer.requested': ({ issuer, authority, key, by }) => `${issuer} of authority ${authority}, key ${key}, by ${by}`,
+  'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
 

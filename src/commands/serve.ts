@@ -4,8 +4,10 @@ import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { type Config, isLoopback, roleOf } from '../config.ts'
+import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
-import { openService, openStores, ownProfileName, type Service, type Stores } from '../service.ts'
+import { writePrivateFile } from '../keys/private-file.ts'
+import { openService, openStores, type Service } from '../service.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { loadIssuers } from '../store/issuers.ts'
@@ -14,6 +16,7 @@ import { pinGuard } from '../store/pins.ts'
 import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { parseCertificate } from '../x509/certificate.ts'
+import { encodePem } from '../x509/pem.ts'
 import { bootstrap } from './bootstrap.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
@@ -24,6 +27,8 @@ import { version } from './version.ts'
 export interface Serving {
   readonly service: Service
   readonly addresses: { readonly api: string; readonly public: string }
+  /** The file with the certificate that callers must trust. */
+  readonly anchor: string
   close(): Promise<void>
 }
 
@@ -46,8 +51,8 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     const keys = await openKeys(config, log, pinGuard(stores.db))
     closing.push(keys.close)
     await bootstrap(stores, keys)
-    await assertServable(stores)
-    const service = await openService(stores, keys)
+    const anchor = openAnchor(config, log)
+    const service = await openService(stores, keys, anchor.write)
     closing.splice(closing.indexOf(closeStores), 1)
     closing.push(service.close)
     const addresses = await service.listen().catch(explainListen)
@@ -55,7 +60,7 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
       events: [{ type: 'service.started', version, mode: config.mode }],
       result: undefined,
     }))
-    return { service, addresses, close: closeAll }
+    return { service, addresses, anchor: anchor.path(), close: closeAll }
   } catch (error) {
     await closeAll()
     throw error
@@ -71,14 +76,24 @@ const explainListen = (error: NodeJS.ErrnoException & { readonly address?: strin
   )
 }
 
-/** Our own certificate is the first that is issued: without its issuer there is nothing to serve with. */
-const assertServable = async ({ policies, config }: Stores): Promise<void> => {
-  if (policies.current(ownProfileName(config))) return
-  throw new Failure(
-    'usage',
-    'The database knows no issuer of the authority "default", under which Chancery issues its own certificate. Development makes one; production starts once a ceremony has brought one.',
-  )
+/**
+ * Keeps the certificate that callers on this machine must trust beside the data: the root above our own certificate, or
+ * a stand-in's own.
+ */
+const openAnchor = ({ dataDir }: Config, log: Log) => {
+  let path = join(dataDir, anchors.root)
+  return {
+    path: () => path,
+    write: async ({ anchor, standIn }: ServerCertificate): Promise<void> => {
+      path = join(dataDir, standIn ? anchors.standIn : anchors.root)
+      await writePrivateFile(path, encodePem('CERTIFICATE', anchor)).catch((err: unknown) =>
+        log.warn({ event: 'anchor.unwritten', path, err }, 'the trust anchor could not be written'),
+      )
+    },
+  }
 }
+
+const anchors = { root: 'root.pem', standIn: 'stand-in.pem' } as const
 
 /** What settings alone do not show. Throws one message that lists all faults. */
 const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
@@ -123,8 +138,8 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
 
 /** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
 export const runServe = async (config: Config, log: Log): Promise<void> => {
-  const { addresses, close } = await serve(config, log)
-  tell(config, addresses)
+  const { addresses, anchor, close } = await serve(config, log)
+  tell(config, addresses, anchor)
   const signal = await firstSignal()
   log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
   for (const again of signals) process.once(again, () => process.exit(1))
@@ -154,13 +169,16 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
 
-const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses']): void => {
+const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses'], anchor: string): void => {
   const lines = [
     `Chancery serves at ${addresses.api} (${mode}).`,
     `  issuers' certificates      ${addresses.public}`,
-    `  trust anchor               ${join(dataDir, 'root.pem')}`,
+    `  trust anchor               ${anchor}`,
     `  first admin's token        ${join(dataDir, 'admin.token')}`,
     `  description of the API     ${addresses.api}/docs`,
+    ...(anchor.endsWith(anchors.standIn)
+      ? ['No issuer can sign yet, so it is served under a certificate of its own; docs/ceremonies.md brings an issuer.']
+      : []),
   ]
   process.stdout.write(`${lines.join('\n')}\n`)
 }

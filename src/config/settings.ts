@@ -234,8 +234,17 @@ const table = {
     path: 'limits.signingDeadline',
     read: duration('ms', 100, 60_000),
     form: '`100ms` to `60s`',
-    standard: '2s',
+    standard: '1500ms',
     about: 'How long one signature may take.',
+  },
+  stagingMs: {
+    env: 'CHANCERY_STAGING_TIME',
+    path: 'limits.stagingTime',
+    read: duration('ms', 0, 2_592_000_000),
+    form: '`0s` to `30d`',
+    standard: '24h',
+    about:
+      'How long a new issuer is published before it may be activated beside or in place of another one: the time that those who trust the bundle of its authority need to fetch it.',
   },
   clockToleranceMs: {
     env: 'CHANCERY_CLOCK_TOLERANCE',

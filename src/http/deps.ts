@@ -4,6 +4,7 @@ import type { ServerOptions } from 'node:https'
 import type { Access } from '../ca/access.ts'
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance.ts'
+import type { IssuerLife } from '../ca/issuer-life.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records } from '../ca/records.ts'
@@ -24,6 +25,7 @@ export interface HttpDeps {
   readonly policies: Policies
   readonly access: Access
   readonly records: Records
+  readonly issuerLife: IssuerLife
   readonly health: Health
   readonly metrics: Metrics
   readonly log: Log

@@ -138,6 +138,8 @@ const exampleOf = (shape: TSchema): unknown => {
 const textExamples: Readonly<Record<string, (example: never) => string>> = {
   'application/pem-certificate-chain': ({ certificate, chain }: { certificate: string; chain: string[] }) =>
     [certificate, ...chain].join(''),
+  'application/x-pem-file': ({ items }: { items: { certificate: string }[] }) =>
+    items.map(({ certificate }) => certificate).join(''),
   'application/x-ndjson': ({ items }: { items: Row[] }) => items.map((row) => `${JSON.stringify(row)}\n`).join(''),
   'text/csv': ({ items }: { items: Row[] }) => encodeCsv(items),
 }
@@ -281,13 +283,15 @@ const nameOf = ({ content }: Answer): string => {
 const groups: readonly (readonly [ProblemCode, string])[] = [
   ['csr.pem', 'RequestUnreadable'],
   ['san.forbidden', 'Refusal'],
-  ['hsm.unavailable', 'IssuanceUnavailable'],
+  ['issuer.none_active', 'IssuanceUnavailable'],
+  ['key.unavailable', 'KeyUnavailable'],
   ['policy.lint', 'IssuanceFailed'],
   ['auth.missing', 'Unauthenticated'],
   ['request.cursor', 'SearchMalformed'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
   ['state.exists', 'StateConflict'],
+  ['issuer.chain', 'ImportRefused'],
   ['profile.lockout', 'WouldLockOut'],
   ['principal.disabled', 'PrincipalClosed'],
   ['principal.disabled', 'PrincipalClosed'],

@@ -10,12 +10,17 @@ import { signatureAlgorithm } from '../x509/algorithms.ts'
 import type { Name } from '../x509/names.ts'
 import { encodePem } from '../x509/pem.ts'
 import { encodeRequest } from '../x509/request.ts'
+import { selfSigned } from '../x509/self-signed.ts'
 
 export interface ServerCertificate {
   /** PEM, for node:tls. */
   readonly key: string
   readonly cert: string
   readonly renewAt: Date
+  /** DER of the root above it, for those who call us; of a stand-in, itself. */
+  readonly anchor: Buffer
+  /** Nobody but itself has signed it. */
+  readonly standIn: boolean
 }
 
 export interface OwnCertificateDeps {
@@ -23,6 +28,8 @@ export interface OwnCertificateDeps {
   readonly caller: Caller
   readonly profile: string
   readonly names: readonly Name[]
+  /** DER of the root above this issuer. */
+  readonly rootOf: (issuer: string) => Promise<Buffer>
 }
 
 export const issueOwnCertificate = async ({
@@ -30,14 +37,26 @@ export const issueOwnCertificate = async ({
   caller,
   profile,
   names,
+  rootOf,
 }: OwnCertificateDeps): Promise<ServerCertificate> => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = publicKey.export({ type: 'spki', format: 'der' })
   const csr = encodeRequest({ subject: [], names, spki }, privateKey, signatureAlgorithm('ecdsa-sha256'))
-  const { certificate, chain, notBefore, notAfter } = await issuance.issue(caller, { csr, profile })
+  const { certificate, chain, issuer, notBefore, notAfter } = await issuance.issue(caller, { csr, profile })
   return {
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
     cert: [certificate, ...chain].map((der) => encodePem('CERTIFICATE', der)).join(''),
+    anchor: await rootOf(issuer),
+    standIn: false,
     renewAt: new Date(notBefore.getTime() + ((notAfter.getTime() - notBefore.getTime()) * 2) / 3),
   }
+}
+
+/**
+ * A certificate of its own making, for a service that no issuer can sign for yet: so that its API can be reached to
+ * bring one. Its key lives in memory only, and it is never more than a month old, whatever the clock says.
+ */
+export const makeStandIn = (names: readonly Name[], now: Date): ServerCertificate => {
+  const { certificate, key } = selfSigned(names, now)
+  return { key, cert: encodePem('CERTIFICATE', certificate), renewAt: now, anchor: certificate, standIn: true }
 }

@@ -82,6 +82,42 @@ export interface IssuerCreated {
   readonly by: string
 }
 
+/** Moves into a state, named by what it means: `issuer.halted` is the move into `crl-only` past every guard. */
+export interface IssuerMoved {
+  readonly type:
+    | 'issuer.activated'
+    | 'issuer.retiring'
+    | 'issuer.closed'
+    | 'issuer.halted'
+    | 'issuer.discarded'
+    | 'issuer.retired'
+  readonly issuer: string
+  readonly authority: string
+  readonly from: string
+  readonly reason: string | null
+  readonly by: string
+}
+
+/** A key was made for an issuer that is to be; its certificate comes from elsewhere. */
+export interface IssuerRequested {
+  readonly type: 'issuer.requested'
+  readonly issuer: string
+  readonly authority: string
+  readonly key: string
+  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
+  readonly spki: string
+  readonly by: string
+}
+
+/** An instance has opened an issuer's key; `attributes` as its token tells them, null for a key in a file. */
+export interface KeyOpened {
+  readonly type: 'key.opened'
+  readonly issuer: string
+  readonly key: string
+  readonly spki: string
+  readonly attributes: Readonly<Record<string, boolean | null>> | null
+}
+
 export interface ServiceStarted {
   readonly type: 'service.started'
   readonly version: string
@@ -96,6 +132,9 @@ export type RollEvent =
   | GrantChanged
   | TokenChanged
   | IssuerCreated
+  | IssuerMoved
+  | IssuerRequested
+  | KeyOpened
   | ServiceStarted
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */

@@ -1,13 +1,16 @@
 /** Authorities and issuers in the records. */
 import type { IssuerRow } from '../ca/issuer.ts'
-import type { IssuerRecord } from '../ca/records.ts'
-import type { Database, Queryable } from './database.ts'
+import type { IssuerStore } from '../ca/issuer-life.ts'
+import type { IssuerState } from '../ca/records.ts'
+import type { IssuerMoved, IssuerRequested } from '../roll/entries.ts'
+import type { Database } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
 export interface StoredIssuer {
   readonly name: string
   readonly authority: string
-  readonly state: IssuerRecord['state']
+  readonly state: IssuerState
+  readonly since: Date
   readonly certificate: Buffer
   readonly chain: readonly Buffer[]
   readonly key_uri: string
@@ -18,14 +21,17 @@ export interface StoredIssuer {
 /** With the newest state of each, in the order of their creation. */
 export const selectIssuers = {
   text: `
-    select i.*, (select s.state from issuer_states s where s.issuer = i.name order by s.id desc limit 1) as state
-    from issuers i order by i.created_at, i.name`,
+    select i.*, s.state, s.at as since
+    from issuers i cross join lateral
+      (select state, at from issuer_states where issuer = i.name order by id desc limit 1) s
+    order by i.created_at, i.name`,
 }
 
 export const issuerRowOf = (row: StoredIssuer): IssuerRow => ({
   name: row.name,
   authority: row.authority,
   state: row.state,
+  since: row.since,
   certificate: row.certificate,
   chain: row.chain,
   keyUri: row.key_uri,
@@ -36,8 +42,78 @@ export const issuerRowOf = (row: StoredIssuer): IssuerRow => ({
 export const loadIssuers = async (db: Database): Promise<readonly IssuerRow[]> =>
   (await db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
 
+export interface IssuerStoreDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+  /** The longest validity, in seconds, that a profile document ever allowed. */
+  readonly longestValidity: (document: string) => number
+}
+
+export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
+  const { db, roll } = deps
+  return {
+    issuers: () => loadIssuers(db),
+    requests: async () =>
+      (await db.query<StoredRequest>(selectRequests)).rows.map((row) => ({
+        name: row.name,
+        authority: row.authority,
+        keyUri: row.key_uri,
+        csr: row.csr,
+        createdAt: row.created_at,
+        createdBy: row.created_by,
+      })),
+    addRequest: ({ name, authority, keyUri, csr, createdBy: by }, spki) =>
+      roll.change(async (tx) => {
+        const { rows } = await tx.query(insertRequest, [name, authority, keyUri, csr, by])
+        if (rows.length === 0) return { events: [], result: false }
+        const event: IssuerRequested = { type: 'issuer.requested', issuer: name, authority, key: keyUri, spki, by }
+        return { events: [event], result: true }
+      }),
+    addIssuer: (row, by) => recordIssuer(roll, row, by),
+    move: (decide, { by, reason }) =>
+      roll.change(async (tx) => {
+        const decided = decide((await tx.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf))
+        for (const { issuer, to } of decided) await tx.query(insertState, [issuer.name, to, by, reason])
+        const events = decided.map(
+          ({ issuer: { name, authority, state }, type }): IssuerMoved => ({
+            type,
+            issuer: name,
+            authority,
+            from: state,
+            reason,
+            by,
+          }),
+        )
+        return { events, result: undefined }
+      }),
+    longestValidity: (authority) => longestOf(deps, authority),
+    hasLiving: async ({ name, authority }) => {
+      const { rows } = await db.query<{ living: boolean }>(selectLiving, [name, await longestOf(deps, authority)])
+      return rows[0]?.living !== false
+    },
+  }
+}
+
+const longestOf = async ({ db, longestValidity }: IssuerStoreDeps, authority: string): Promise<number> => {
+  const { rows } = await db.query<{ document: string }>(selectDocumentsOf, [authority])
+  return Math.max(0, ...rows.map(({ document }) => longestValidity(document)))
+}
+
+interface StoredRequest {
+  readonly name: string
+  readonly authority: string
+  readonly key_uri: string
+  readonly csr: Buffer
+  readonly created_at: Date
+  readonly created_by: string
+}
+
+/** Differs after each move of any issuer. */
+export const issuersVersion = async (db: Database): Promise<string> =>
+  (await db.query<{ version: string }>(selectVersion)).rows[0]?.version ?? ''
+
 /** Adds an issuer, and its authority if it is new, with an event. Durable when it resolves; false when it was there. */
-export const recordIssuer = (roll: RollWriter, row: IssuerRow, by: string): Promise<boolean> =>
+export const recordIssuer = (roll: RollWriter, row: NewIssuer, by: string): Promise<boolean> =>
   roll.change(async (tx) => {
     await tx.query(insertAuthority, [row.authority])
     const { rows } = await tx.query(insertIssuer, [
@@ -50,7 +126,7 @@ export const recordIssuer = (roll: RollWriter, row: IssuerRow, by: string): Prom
       row.shards,
     ])
     if (rows.length === 0) return { events: [], result: false }
-    await recordState(tx, row)
+    await tx.query(insertState, [row.name, row.state, by, null])
     const { name: issuer, authority, state } = row
     return {
       events: [
@@ -60,11 +136,33 @@ export const recordIssuer = (roll: RollWriter, row: IssuerRow, by: string): Prom
     }
   })
 
-const recordState = (tx: Queryable, { name, state }: IssuerRow) => tx.query(insertState, [name, state])
+export type NewIssuer = Omit<IssuerRow, 'since'>
 
 const insertAuthority = { text: 'insert into authorities (name) values ($1) on conflict (name) do nothing' }
 const insertIssuer = {
   text: `insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
     values ($1, $2, $3, $4::bytea[], $5, $6, $7) on conflict (name) do nothing returning name`,
 }
-const insertState = { text: 'insert into issuer_states (issuer, state) values ($1, $2)' }
+const insertState = { text: 'insert into issuer_states (issuer, state, by, reason) values ($1, $2, $3, $4)' }
+const selectVersion = {
+  name: 'select_issuers_version',
+  text: 'select coalesce(max(id), 0)::text as version from issuer_states',
+}
+const selectRequests = {
+  text: 'select name, authority, key_uri, csr, created_at, created_by from issuer_requests order by created_at, name',
+}
+const insertRequest = {
+  text: `insert into issuer_requests (name, authority, key_uri, csr, created_by) values ($1, $2, $3, $4, $5)
+    on conflict do nothing returning name`,
+}
+const selectDocumentsOf = {
+  text: 'select document from profiles where authority = $1',
+}
+
+/** What was abandoned may have been signed, and would be valid for as long as any profile allowed. */
+const selectLiving = {
+  text: `
+    select exists (select from outcomes where kind = 'certificate' and issuer = $1 and not_after >= now())
+      or exists (select from intents i where i.issuer = $1 and i.created_at > now() - make_interval(secs => $2)
+        and not exists (select from outcomes o where o.serial = i.serial and o.kind <> 'abandoned')) as living`,
+}

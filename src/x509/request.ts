@@ -15,15 +15,17 @@ export interface RequestInput {
 }
 
 /** DER of the request, signed by the key whose public half it carries. */
-export const encodeRequest = (
-  { subject, names, spki }: RequestInput,
-  key: KeyObject,
-  algorithm: SignatureAlgorithm,
-): Buffer => {
-  const info = encodeSequence(version0, encodeSubject(subject), spki, encodeDer(attributesTag, attributesOf(names)))
-  const signature = sign(algorithm.hash, info, { key, ...algorithm.signOptions })
-  return encodeSequence(info, algorithm.identifier, encodeBits(signature))
+export const encodeRequest = (input: RequestInput, key: KeyObject, algorithm: SignatureAlgorithm): Buffer => {
+  const info = encodeRequestInfo(input)
+  return sealRequest(info, algorithm, sign(algorithm.hash, info, { key, ...algorithm.signOptions }))
 }
+
+/** CertificationRequestInfo: what is signed, by whoever holds the key. */
+export const encodeRequestInfo = ({ subject, names, spki }: RequestInput): Buffer =>
+  encodeSequence(version0, encodeSubject(subject), spki, encodeDer(attributesTag, attributesOf(names)))
+
+export const sealRequest = (info: Buffer, algorithm: SignatureAlgorithm, signature: Buffer): Buffer =>
+  encodeSequence(info, algorithm.identifier, encodeBits(signature))
 
 /** RFC 2985 5.4.2: one extensionRequest with one value, or no attribute at all. */
 const attributesOf = (names: readonly Name[]): Buffer => {

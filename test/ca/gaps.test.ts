@@ -13,7 +13,7 @@ import type { Recorder } from '../../src/ca/recorder.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
-import { codec, openIssuers } from '../../src/service.ts'
+import { codec, openKeyed } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
@@ -35,7 +35,7 @@ const open = async (t: Test) => {
     const db = faults.database?.(stores.db) ?? stores.db
     const roll = openRollWriter(db, codec, stores.dbClock)
     const recorder = openRecorder({ ...stores, db, roll, meter: silentMeter, refusalsPerMinute: 60 })
-    const issuers = await openIssuers(
+    const issuers = await openKeyed(
       stores,
       { open: async (uri) => faults.key?.(await keys.open(uri)) ?? (await keys.open(uri)) },
       silentMeter,
@@ -227,10 +227,10 @@ t.test(
             : real.sign(messages),
       }),
     })
-    await t.rejects(flaky('k1'), { code: 'hsm.unavailable', kind: { status: 503, retryable: true } })
+    await t.rejects(flaky('k1'), { code: 'key.unavailable', kind: { status: 503, retryable: true } })
     t.same(await outcomes(), ['unsigned'])
     broken = false
-    await t.rejects(flaky('k2'), { code: 'hsm.unavailable' }, 'a key known to be gone refuses before the intent')
+    await t.rejects(flaky('k2'), { code: 'key.unavailable' }, 'a key known to be gone refuses before the intent')
     t.same(await outcomes(), ['unsigned'])
     const issued = await (await process())('k1')
     t.same((await outcomes()).sort(), ['certificate', 'unsigned'])
@@ -247,7 +247,7 @@ t.test('a signature that does not verify is never handed out, and its intent is 
         isTrial(messages) ? real.sign(messages) : real.sign(messages.map((m) => Buffer.concat([m, m]))),
     }),
   })
-  await t.rejects(faulty('k1'), { code: 'hsm.bad_signature' })
+  await t.rejects(faulty('k1'), { code: 'key.bad_signature' })
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])
   t.same(await faultsFound([]), [])
@@ -258,7 +258,7 @@ t.test('a key that does not answer within its deadline is 503, and the intent is
   const slow = await process({
     key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
   })
-  await t.rejects(slow('k1'), { code: 'hsm.deadline', kind: { retryable: true } })
+  await t.rejects(slow('k1'), { code: 'key.unavailable', kind: { retryable: true } })
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])
 })

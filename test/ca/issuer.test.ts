@@ -11,21 +11,58 @@ t.test('an issuer and its key', async (t) => {
   const [row, other] = await loadIssuers(stores.db)
   if (!row || !other) throw new Error('the bootstrap made no issuers')
   const key = await keys.open(row.keyUri)
-  const options = { meter: silentMeter, deadlineMs: 100 }
+  const optionsWith = (opened: SigningKey | (() => Promise<SigningKey>)) => ({
+    meter: silentMeter,
+    deadlineMs: 100,
+    openKey: typeof opened === 'function' ? opened : async () => opened,
+  })
 
   /** A key that signs its trial, and then does what the test says. */
   const openWith = async (behave: () => SigningKey['sign'] | undefined) => {
     const sign: SigningKey['sign'] = (messages) => (behave() ?? key.sign)(messages)
-    return openIssuer(row, { ...key, sign }, options)
+    return openIssuer(row, optionsWith({ ...key, sign }))
   }
 
-  t.test('is refused when the two do not belong together', async (t) => {
-    await t.rejects(openIssuer(other, key, options), /is not the key of issuer/)
+  t.test('is out of use while the two do not belong together', async (t) => {
+    let found = key
+    const issuer = await openIssuer(
+      other,
+      optionsWith(async () => found),
+    )
+    t.match(issuer.fault, /is not the key of issuer/)
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
+    t.throws(() => issuer.key, { code: 'key.unavailable' })
+    t.match(await issuer.sign(Buffer.from('tbs')), { when: 'before' })
+    found = await keys.open(other.keyUri)
+    t.equal(await issuer.probe(), undefined, 'the right one is back')
+    issuer.assertAvailable()
   })
 
-  t.test('is refused when the key does not sign', async (t) => {
+  t.test('is out of use while its key cannot be opened, or takes too long', async (t) => {
+    let attempts = 0
+    let open: () => Promise<SigningKey> = () => Promise.reject(new Error('no such token'))
+    const issuer = await openIssuer(
+      row,
+      optionsWith(() => {
+        attempts += 1
+        return open()
+      }),
+    )
+    t.equal(issuer.fault, 'no such token')
+    t.throws(() => issuer.template({ keyUsage: [], extendedKeyUsage: [], revocation: [] }), { code: 'key.unavailable' })
+    const slow = Promise.withResolvers<SigningKey>()
+    open = () => slow.promise
+    t.match(await issuer.probe(), /was not opened within 100 ms/)
+    t.match(await issuer.probe(), /was not opened within 100 ms/)
+    t.equal(attempts, 2, 'one opening at a time')
+    slow.resolve(key)
+    t.equal(await issuer.probe(), undefined)
+    t.equal(attempts, 2)
+  })
+
+  t.test('is out of use when the key does not sign', async (t) => {
     const mute = { ...key, sign: async () => [new SigningFault('before', 'no session')] }
-    await t.rejects(openIssuer(row, mute, options), /does not sign: no session/)
+    t.equal((await openIssuer(row, optionsWith(mute))).fault, 'no session')
   })
 
   t.test('is out of use after one fault, until a probe sees it sign', async (t) => {
@@ -35,7 +72,7 @@ t.test('an issuer and its key', async (t) => {
     broken = true
     t.match(await issuer.sign(Buffer.from('tbs')), { when: 'before' })
     t.equal(issuer.fault, 'no session')
-    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
     t.equal(await issuer.probe(), 'no session')
     broken = false
     t.equal(await issuer.probe(), undefined)
@@ -47,7 +84,7 @@ t.test('an issuer and its key', async (t) => {
     const issuer = await openWith(() => (hangs ? () => new Promise(() => {}) : undefined))
     hangs = true
     t.match(await issuer.sign(Buffer.from('tbs')), { when: 'late' })
-    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
     t.match(await issuer.probe(), /no signature within 100 ms/)
     hangs = false
     t.equal(await issuer.probe(), undefined)
@@ -60,6 +97,6 @@ t.test('an issuer and its key', async (t) => {
     )
     wrong = true
     t.equal(await issuer.probe(), 'the trial signature does not verify')
-    t.throws(() => issuer.assertAvailable(), { code: 'hsm.unavailable' })
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
   })
 })

@@ -347,7 +347,8 @@ t.test(
       'front-proxy',
       'kubernetes',
     ])
-    const bundle = async (path: string) => (await service.request('GET', path)).text
+    const headers = { accept: 'application/x-pem-file' }
+    const bundle = async (path: string) => (await service.request('GET', path, { headers })).text
     const anchors = new Set<string>()
     for (const { name } of authorities) {
       const issuers = await bundle(`/v1/authorities/${name}/bundle`)

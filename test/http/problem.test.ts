@@ -71,7 +71,7 @@ t.test('a document has every member that RFC 9457 and the design ask for, and th
     requestId: 'id',
   })
   t.equal(documentOf(new Problem('db.unavailable', 'x'), 'id').retryAfter, 1, 'a 503 always says when')
-  t.equal(documentOf(new Problem('hsm.deadline', 'x', { retryAfter: 5 }), 'id').retryAfter, 5)
+  t.equal(documentOf(new Problem('key.unavailable', 'x', { retryAfter: 5 }), 'id').retryAfter, 5)
   t.end()
 })
 

@@ -150,7 +150,7 @@ t.test('a token that is revoked issues nothing for the rest of its batch', async
 
 t.test('retryable faults of the service come out as they are, with Retry-After', async (t) => {
   for (const code of [
-    'hsm.unavailable',
+    'key.unavailable',
     'db.unavailable',
     'request.in_progress',
     'issuance.abandoned',

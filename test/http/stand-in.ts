@@ -28,6 +28,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     policies: reached({}),
     access: reached({ authenticate: async (secret: string) => callerFor(secret) }),
     records: reached({}),
+    issuerLife: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
     recordRefusal: async () => {},
     metrics: openMetrics(new Registry()),

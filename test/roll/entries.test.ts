@@ -11,6 +11,8 @@ const digest = 'ab'.repeat(32)
 const plan = 'cd'.repeat(32)
 const serial = '40'.padEnd(32, '0')
 
+const move = { issuer: 'default', authority: 'default', from: 'staged', reason: 'büro', by: 'admin' }
+
 /** One of each type; a type that is missing here does not compile. */
 const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type: T } } = {
   'certificate.issued': {
@@ -71,6 +73,27 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     certificate: 'MIIB',
     state: 'active',
     by: 'chancery',
+  },
+  'issuer.activated': { type: 'issuer.activated', ...move },
+  'issuer.retiring': { type: 'issuer.retiring', ...move },
+  'issuer.closed': { type: 'issuer.closed', ...move },
+  'issuer.halted': { type: 'issuer.halted', ...move },
+  'issuer.discarded': { type: 'issuer.discarded', ...move },
+  'issuer.retired': { type: 'issuer.retired', ...move },
+  'issuer.requested': {
+    type: 'issuer.requested',
+    issuer: 'default-2027',
+    authority: 'default',
+    key: 'pkcs11:token=ca;object=default-2027',
+    spki: digest,
+    by: 'admin',
+  },
+  'key.opened': {
+    type: 'key.opened',
+    issuer: 'default',
+    key: 'pkcs11:token=ca;object=default',
+    spki: digest,
+    attributes: { sensitive: true, extractable: false, alwaysSensitive: true, neverExtractable: true, local: null },
   },
   'service.started': { type: 'service.started', version: '0.1.0', mode: 'development' },
 }

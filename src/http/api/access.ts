@@ -117,7 +117,11 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   app.post(
     '/v1/principals',
     {
-      config: { access: ['admin'], accepts: ['application/json'], problems: ['state.exists', 'principal.disabled', 'state.reserved'] },
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['state.exists', 'principal.disabled', 'state.reserved'],
+      },
       schema: {
         operationId: 'createPrincipal',
         summary: 'Create a principal',

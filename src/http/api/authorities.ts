@@ -1,37 +1,45 @@
-/** Authorities and their issuers: what relying parties must trust. Any principal with a grant may read them. */
+/** Authorities: what relying parties must trust. Any principal with a grant may read them. */
+import { createHash } from 'node:crypto'
+
 import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
+import type { Anchor } from '../../ca/bundle.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
+import { negotiate } from '../media.ts'
 import * as examples from './examples.ts'
-import { closed, Label, named, Pem } from './schemas.ts'
-
-const State = Type.Enum(['staged', 'active', 'retiring', 'crl-only', 'retired'])
-
-const IssuerView = Type.Object(
-  {
-    name: Label,
-    authority: Label,
-    state: State,
-    certificate: Pem,
-    chain: Type.Array(Pem, { description: 'above the issuer, the root last' }),
-  },
-  named('Issuer', examples.issuer),
-)
+import { closed, IssuerState, Label, named, Pem, Sha256, Time } from './schemas.ts'
 
 const AuthorityView = Type.Object(
-  { name: Label, issuers: Type.Array(Type.Object({ name: Label, state: State }, closed)) },
+  { name: Label, issuers: Type.Array(Type.Object({ name: Label, state: IssuerState }, closed)) },
   named('Authority', examples.authority),
+)
+
+const BundleView = Type.Object(
+  {
+    items: Type.Array(
+      Type.Object(
+        {
+          certificate: Pem,
+          sha256: Sha256,
+          issuers: Type.Array(Label, { description: 'for whose certificates it is needed' }),
+          neededUntil: Time,
+        },
+        named('Anchor'),
+      ),
+    ),
+  },
+  named('Bundle', examples.bundle),
 )
 
 const ByName = Type.Object({ name: Label }, closed)
 
-export const authorityRoutes = (app: App, { records }: HttpDeps): void => {
+export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): void => {
   app.get(
     '/v1/authorities',
     {
@@ -71,12 +79,17 @@ export const authorityRoutes = (app: App, { records }: HttpDeps): void => {
   app.get(
     '/v1/authorities/:name/bundle',
     {
-      config: { access: [...everyRole], offers: ['application/x-pem-file'], problems: ['authority.not_found'] },
+      config: {
+        access: [...everyRole],
+        offers: bundleTypes,
+        problems: ['authority.not_found', 'request.not_acceptable'],
+        headers: { 'If-None-Match': 'the ETag of the bundle that is held: 304 while it is still the one' },
+      },
       schema: {
         operationId: 'readBundle',
         summary: 'What a relying party of this authority must trust',
         description:
-          '`issuers`: every issuer of this authority whose certificates may still be valid, and never the common root. `roots`: the roots above them.',
+          '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root. `roots`: the roots above them. As JSON, with the time until which each is needed.',
         tags: ['authorities'],
         params: ByName,
         querystring: Type.Object(
@@ -85,56 +98,36 @@ export const authorityRoutes = (app: App, { records }: HttpDeps): void => {
           },
           closed,
         ),
-        response: {
-          200: Type.String({ description: 'PEM CERTIFICATE blocks, one after another', examples: [examples.bundle] }),
-        },
+        response: { 200: BundleView },
       },
     },
     async (request, reply) => {
-      const { name } = request.params
-      await assertAuthority(records, name)
-      const issuers = (await records.issuers()).filter(
-        (issuer) => issuer.authority === name && issuer.state !== 'retired',
-      )
-      const anchors =
-        request.query.anchors === 'roots' ? issuers.flatMap(rootOf) : issuers.map((issuer) => issuer.certificate)
-      const blocks = new Set(anchors.map((der) => encodePem('CERTIFICATE', der)))
-      return (reply as FastifyReply).type('application/x-pem-file').send([...blocks].join(''))
+      const type = negotiate(request.headers.accept, bundleTypes)
+      const anchors = await issuerLife.anchors(request.params.name, request.query.anchors ?? 'issuers')
+      const body = encodeBundle[type](anchors)
+      const tag = `"${createHash('sha256').update(body).digest('hex')}"`
+      // It may be kept, but not used without asking: what is trusted may have changed.
+      const answer = (reply as FastifyReply).header('etag', tag).header('cache-control', 'private, no-cache')
+      if (request.headers['if-none-match'] === tag) return answer.code(304).send()
+      return answer.type(type).serializer(String).send(body)
     },
   )
+}
 
-  app.get(
-    '/v1/issuers',
-    {
-      config: { access: [...everyRole] },
-      schema: {
-        operationId: 'listIssuers',
-        summary: 'List issuers',
-        tags: ['authorities'],
-        response: { 200: Type.Object({ items: Type.Array(IssuerView) }, closed) },
-      },
-    },
-    async () => ({ items: (await records.issuers()).map(issuerView) }),
-  )
+const bundleTypes = ['application/x-pem-file', 'application/json'] as const
 
-  app.get(
-    '/v1/issuers/:name',
-    {
-      config: { access: [...everyRole], problems: ['issuer.not_found'] },
-      schema: {
-        operationId: 'readIssuer',
-        summary: 'Read one issuer',
-        tags: ['authorities'],
-        params: ByName,
-        response: { 200: IssuerView },
-      },
-    },
-    async (request) => {
-      const issuer = (await records.issuers()).find(({ name }) => name === request.params.name)
-      if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
-      return issuerView(issuer)
-    },
-  )
+const encodeBundle: Readonly<Record<(typeof bundleTypes)[number], (anchors: readonly Anchor[]) => string>> = {
+  'application/x-pem-file': (anchors) =>
+    anchors.map(({ certificate }) => encodePem('CERTIFICATE', certificate)).join(''),
+  'application/json': (anchors) =>
+    JSON.stringify({
+      items: anchors.map(({ certificate, issuers, neededUntil }) => ({
+        certificate: encodePem('CERTIFICATE', certificate),
+        sha256: createHash('sha256').update(certificate).digest('hex'),
+        issuers,
+        neededUntil: neededUntil.toISOString(),
+      })),
+    }),
 }
 
 const assertAuthority = async (records: HttpDeps['records'], name: string): Promise<void> => {
@@ -148,13 +141,3 @@ const authorityView = (name: string, issuers: readonly IssuerRecord[]) => ({
     .filter(({ authority }) => authority === name)
     .map((issuer) => ({ name: issuer.name, state: issuer.state })),
 })
-
-const issuerView = ({ name, authority, state, certificate, chain }: IssuerRecord) => ({
-  name,
-  authority,
-  state,
-  certificate: encodePem('CERTIFICATE', certificate),
-  chain: chain.map((der) => encodePem('CERTIFICATE', der)),
-})
-
-const rootOf = ({ chain }: IssuerRecord): readonly Buffer[] => chain.slice(-1)

@@ -78,11 +78,10 @@ export const issuingProblems = [
   'request.in_progress',
   'issuance.abandoned',
   'overload.queue',
-  'hsm.unavailable',
-  'hsm.deadline',
-  'hsm.bad_signature',
+  'key.unavailable',
+  'key.bad_signature',
   'clock.skewed',
-  'issuer.unavailable',
+  'issuer.none_active',
 ] as const satisfies readonly ProblemCode[]
 
 const certificateTypes = ['application/json', 'application/pem-certificate-chain', 'application/pkix-cert'] as const

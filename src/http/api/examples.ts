@@ -12,6 +12,8 @@ const profile = { name: 'server', version: 3 }
 
 export const pem = '-----BEGIN CERTIFICATE-----\nMIIBtzCCAV2gAwIBAgIQTwwumntt…\n-----END CERTIFICATE-----\n'
 const issuerPem = '-----BEGIN CERTIFICATE-----\nMIIBzDCCAXKgAwIBAgIQRb1cKQ9f…\n-----END CERTIFICATE-----\n'
+const requestPem =
+  '-----BEGIN CERTIFICATE REQUEST-----\nMIIBDjCBtgIBADAaMRgwFgYDVQQK…\n-----END CERTIFICATE REQUEST-----\n'
 const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-----END CERTIFICATE-----\n'
 
 export const cursor = 'eyJ0IjoiNmI4NmIyNzMifQ.MTA0MA'
@@ -158,14 +160,33 @@ export const issuer = {
   name: 'default',
   authority: 'default',
   state: 'active',
+  since: '2026-11-25T07:00:00.000Z',
   certificate: issuerPem,
   chain: [rootPem],
 }
 
-export const bundle = issuerPem
+export const bundle = {
+  items: [
+    {
+      certificate: issuerPem,
+      sha256: 'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9',
+      issuers: ['default'],
+      neededUntil: '2031-11-24T07:00:00.000Z',
+    },
+  ],
+}
+
+export const issuerRequest = {
+  name: 'default-2027',
+  authority: 'default',
+  key: 'pkcs11:token=ca;object=default-2027',
+  csr: requestPem,
+  createdAt: '2026-11-25T07:30:00.000Z',
+  createdBy: 'admin',
+}
 
 export const readiness = { ready: true, checks: [{ name: 'database', ok: true, reason: 'takes records' }] }
-export const unreadiness = { ready: false, checks: [{ name: 'key', ok: false, reason: 'default: hsm.unavailable' }] }
+export const unreadiness = { ready: false, checks: [{ name: 'key', ok: false, reason: 'default: key.unavailable' }] }
 
 export const metrics = [
   '# HELP chancery_issuances_total Requests to issue, by how they ended.',

@@ -2,6 +2,7 @@
 import { type TSchema, Type } from 'typebox'
 
 import { roles } from '../../ca/access.ts'
+import { issuerStates } from '../../ca/records.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
 
@@ -137,6 +138,8 @@ export const ProfileReference = Type.Object(
   { name: Label, version: Type.Integer({ minimum: 1 }) },
   named('ProfileReference'),
 )
+export const IssuerState = Type.Enum([...issuerStates])
+
 export const Pem = Type.String({
   description: 'one PEM CERTIFICATE block',
   examples: [examples.pem],

@@ -1,0 +1,322 @@
+/**
+ * The life of an issuer: a key is made for it, a ceremony elsewhere certifies it, and from then on it moves from state
+ * to state, each move with guards that say why they refuse, and an event on the roll. The moves are a table; the records
+ * and the world come in from outside.
+ */
+import { Problem, type Violation } from '../errors.ts'
+import type { Keyring } from '../keys/keyring.ts'
+import type { SigningKey } from '../keys/signing-key.ts'
+import type { IssuerMoved } from '../roll/entries.ts'
+import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import type { CheckSignature } from '../x509/csr.ts'
+import { parsePublicKey } from '../x509/keys.ts'
+import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
+import type { Subject } from '../x509/subject.ts'
+import { type Anchor, type AnchorKind, anchorsOf } from './bundle.ts'
+import type { IssuerRow } from './issuer.ts'
+import { assertChainFits } from './issuer-chain.ts'
+import type { Issuers } from './issuers.ts'
+import type { IssuerRecord, IssuerState } from './records.ts'
+
+/** A key that waits for its certificate. */
+export interface IssuerRequest {
+  readonly name: string
+  readonly authority: string
+  readonly keyUri: string
+  /** PKCS#10, DER. */
+  readonly csr: Buffer
+  readonly createdAt: Date
+  readonly createdBy: string
+}
+
+export interface NewIssuerRequest {
+  readonly name: string
+  readonly authority: string
+  readonly subject: Subject
+  readonly algorithm: KeyAlgorithmId
+  readonly keyUri: string
+}
+
+export interface IssuerLife {
+  /**
+   * Makes the key (or takes the one that is there, of this kind and no other issuer's) and a request for its certificate.
+   * Throws `state.exists`, `key.unavailable`.
+   */
+  request(ask: NewIssuerRequest, by: string): Promise<IssuerRequest>
+  requests(): Promise<readonly IssuerRequest[]>
+  /** Takes the certificate and the chain above it; the issuer is staged. Throws `issuer.not_found`, `issuer.key`, `issuer.chain`. */
+  stage(name: string, chain: readonly Buffer[], by: string): Promise<IssuerRecord>
+  /** Throws `authority.not_found`. */
+  anchors(authority: string, kind: AnchorKind): Promise<readonly Anchor[]>
+  /** Throws `issuer.not_found`, and `issuer.state` with each guard that refuses. Durable, and followed here, when it resolves. */
+  move(name: string, move: Move, how: { readonly by: string; readonly reason: string | null }): Promise<IssuerRecord>
+}
+
+/** What the records do for it; each resolves when it is durable. */
+export interface IssuerStore {
+  issuers(): Promise<readonly IssuerRow[]>
+  requests(): Promise<readonly IssuerRequest[]>
+  /** False when the name or the key is taken. */
+  addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
+  /** False when it was there. */
+  addIssuer(row: Omit<IssuerRow, 'since'>, by: string): Promise<boolean>
+  /** Decides and moves while nobody else can: what `decide` throws leaves all as it was. */
+  move(
+    decide: (issuers: readonly IssuerRow[]) => readonly Decided[],
+    how: { by: string; reason: string | null },
+  ): Promise<void>
+  /** Seconds that a certificate of the authority was ever allowed to be valid. */
+  longestValidity(authority: string): Promise<number>
+  /** Whether a certificate of this issuer is still valid, or one that may have been signed may be. */
+  hasLiving(issuer: Pick<IssuerRow, 'name' | 'authority'>): Promise<boolean>
+}
+
+export interface Decided {
+  readonly issuer: IssuerRow
+  readonly to: IssuerState
+  readonly type: IssuerMoved['type']
+}
+
+export interface IssuerLifeDeps {
+  readonly store: IssuerStore
+  readonly keys: Pick<Keyring, 'open' | 'create'>
+  readonly issuers: Issuers
+  readonly verify: CheckSignature
+  readonly clock: () => Date
+  readonly stagingMs: number
+  /** Whether keys may be kept in files. */
+  readonly keysInFiles: boolean
+  /** What new issuers write into certificates, for life. */
+  readonly publicUrl: string
+}
+
+export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
+  const { store, issuers, verify, clock } = deps
+  const find = async (name: string): Promise<IssuerRow> => {
+    const found = (await store.issuers()).find((issuer) => issuer.name === name)
+    if (found) return found
+    throw noIssuer(name)
+  }
+  return {
+    requests: store.requests,
+    request: async (ask, by) => {
+      if ((await store.issuers()).some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri))
+        throw taken(ask)
+      assertKept(deps, ask)
+      const key = await openOrMake(deps, ask)
+      try {
+        const sha256 = parsePublicKey(key.spki).sha256.toString('hex')
+        if (issuers.isIssuerKey(sha256)) throw taken(ask)
+        const csr = await requestOf(key, ask.subject)
+        const { name, authority, keyUri } = ask
+        const request = { name, authority, keyUri, csr, createdBy: by }
+        if (!(await store.addRequest(request, sha256))) throw taken(ask)
+      } finally {
+        await key.close()
+      }
+      const stored = (await store.requests()).find(({ name }) => name === ask.name)
+      if (!stored) throw new Error('a request for an issuer was not kept')
+      return stored
+    },
+    stage: async (name, [certificate, ...above], by) => {
+      const request = (await store.requests()).find((candidate) => candidate.name === name)
+      if (!request || !certificate) throw noIssuer(name)
+      await assertChainFits({ chain: [certificate, ...above], csr: request.csr, now: clock(), verify })
+      const row = {
+        name,
+        authority: request.authority,
+        state: 'staged',
+        certificate,
+        chain: above,
+        keyUri: request.keyUri,
+        publicUrl: deps.publicUrl,
+        shards,
+      } as const
+      if (!(await store.addIssuer(row, by))) throw new Problem('state.exists', `There is an issuer ${name} already.`)
+      await issuers.refresh()
+      return find(name)
+    },
+    anchors: async (authority, kind) => {
+      const mine = (await store.issuers()).filter((issuer) => issuer.authority === authority)
+      if (mine.length === 0) throw new Problem('authority.not_found', 'There is no authority with this name.')
+      return anchorsOf(mine, kind, await store.longestValidity(authority))
+    },
+    move: async (name, move, how) => {
+      const issuer = await find(name)
+      const world = {
+        now: clock(),
+        stagingMs: deps.stagingMs,
+        living: move === 'end' && (await store.hasLiving(issuer)),
+        keyFault: move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined,
+      }
+      await store.move((rows) => decideMove(rows, name, move, world), how)
+      await issuers.refresh()
+      return find(name)
+    },
+  }
+}
+
+// Moves -------------------------------------------------------------------------------------------------------------
+
+export const moves = ['activate', 'retire', 'close', 'discard', 'end', 'halt'] as const
+export type Move = (typeof moves)[number]
+
+export interface World {
+  readonly now: Date
+  readonly stagingMs: number
+  /** Certificates of the issuer that are still valid. */
+  readonly living: boolean
+  readonly keyFault: string | undefined
+}
+
+/** An issuer that is to move, among all of its authority. */
+interface Moving extends World {
+  readonly issuer: IssuerRow
+  readonly siblings: readonly IssuerRow[]
+}
+
+/** Undefined, or why the move must not be made. */
+type Guard = (moving: Moving) => string | undefined
+
+interface Step {
+  readonly from: readonly IssuerState[]
+  readonly to: IssuerState
+  readonly type: IssuerMoved['type']
+  readonly guards: Readonly<Record<string, Guard>>
+}
+
+const steps: Readonly<Record<Move, Step>> = {
+  activate: {
+    from: ['staged', 'retiring'],
+    to: 'active',
+    type: 'issuer.activated',
+    guards: {
+      'issuer.published': ({ issuer, siblings, now, stagingMs }) => {
+        const until = new Date(issuer.since.getTime() + stagingMs)
+        // Nobody is served until it is active, so nobody is helped by waiting.
+        if (issuer.state !== 'staged' || !siblings.some(({ state }) => state === 'active') || until <= now)
+          return undefined
+        return `its chain must have been published until ${until.toISOString()}`
+      },
+      'issuer.valid': ({ issuer, now }) =>
+        [issuer.certificate, ...issuer.chain].every((der) => isValidAt(der, now))
+          ? undefined
+          : 'a certificate of its chain is expired or not valid yet',
+      'issuer.key': ({ keyFault }) => keyFault,
+    },
+  },
+  retire: {
+    from: ['active'],
+    to: 'retiring',
+    type: 'issuer.retiring',
+    guards: {
+      'issuer.last': ({ siblings }) =>
+        siblings.some(({ state }) => state === 'active')
+          ? undefined
+          : 'it is the only active issuer of its authority: activate another one, or halt it',
+    },
+  },
+  close: { from: ['retiring'], to: 'crl-only', type: 'issuer.closed', guards: {} },
+  discard: { from: ['staged'], to: 'retired', type: 'issuer.discarded', guards: {} },
+  end: {
+    from: ['retiring', 'crl-only'],
+    to: 'retired',
+    type: 'issuer.retired',
+    guards: {
+      'issuer.living': ({ living }) => (living ? 'certificates that it signed have not expired yet' : undefined),
+    },
+  },
+  halt: { from: ['staged', 'active', 'retiring'], to: 'crl-only', type: 'issuer.halted', guards: {} },
+}
+
+/**
+ * What moves: the issuer, and with one that is activated the one in whose place it comes, of the same type of key.
+ * Throws `issuer.not_found`, and `issuer.state` with all that stands against it.
+ */
+export const decideMove = (
+  issuers: readonly IssuerRow[],
+  name: string,
+  move: Move,
+  world: World,
+): readonly Decided[] => {
+  const issuer = issuers.find((candidate) => candidate.name === name)
+  if (!issuer) throw noIssuer(name)
+  const { from, to, type, guards } = steps[move]
+  const siblings = issuers.filter(({ authority, name: other }) => authority === issuer.authority && other !== name)
+  const reasons: Record<string, string | undefined> = from.includes(issuer.state)
+    ? Object.fromEntries(Object.entries(guards).map(([check, guard]) => [check, guard({ ...world, issuer, siblings })]))
+    : { 'issuer.state': `it is ${issuer.state}, and this move begins at ${from.join(' or ')}` }
+  const violations = Object.entries(reasons).flatMap(([check, reason]): Violation[] =>
+    reason === undefined ? [] : [{ check, field: '/move', value: move, reason }],
+  )
+  if (violations.length > 0)
+    throw new Problem('issuer.state', `The issuer ${name}: ${violations.map(({ reason }) => reason).join('; ')}.`, {
+      violations,
+    })
+  const replaced = move === 'activate' ? siblings.filter(isReplacedBy(issuer)) : []
+  return [
+    { issuer, to, type },
+    ...replaced.map((sibling) => ({ issuer: sibling, to: 'retiring', type: 'issuer.retiring' }) as const),
+  ]
+}
+
+const isReplacedBy =
+  (issuer: IssuerRow) =>
+  (other: IssuerRow): boolean =>
+    other.state === 'active' && keyTypeOf(other) === keyTypeOf(issuer)
+
+const keyTypeOf = ({ certificate }: IssuerRow): KeyAlgorithmId =>
+  parsePublicKey(parseCertificate(certificate).facts.spki).algorithm.id
+
+const isValidAt = (der: Buffer, now: Date): boolean => {
+  const { notBefore, notAfter } = parseCertificate(der).facts
+  return notBefore <= now && now <= notAfter
+}
+
+const keyFaultOf = async (issuers: Issuers, { name }: IssuerRow): Promise<string | undefined> => {
+  await issuers.refresh()
+  return issuers.byName(name).probe()
+}
+
+// Keys --------------------------------------------------------------------------------------------------------------
+
+const assertKept = ({ keysInFiles }: IssuerLifeDeps, { keyUri }: NewIssuerRequest): void => {
+  if (keysInFiles || !keyUri.startsWith('file:')) return
+  const reason = 'in production keys are kept in a token: name one by a pkcs11: URI'
+  throw new Problem('request.malformed', `/key: ${reason}.`, {
+    violations: [{ check: 'issuer.keyUri', field: '/key', value: keyUri, reason }],
+  })
+}
+
+/** A key that was left by a try that was cut off, or made with the token's own tools, is as good as a new one. */
+const openOrMake = async ({ keys }: IssuerLifeDeps, { keyUri, algorithm }: NewIssuerRequest): Promise<SigningKey> => {
+  const there = await keys.open(keyUri).catch(() => undefined)
+  const key = there ?? (await keys.create(keyUri, algorithm).catch(explainKey))
+  const found = parsePublicKey(key.spki).algorithm.id
+  if (found === algorithm) return key
+  await key.close()
+  throw new Problem('state.exists', `There is a key at ${keyUri} already, of the type ${found}.`)
+}
+
+/** Whoever may make keys is told what the provider says; it never says secrets. */
+const explainKey = (error: unknown): never => {
+  throw new Problem('key.unavailable', `The key was not made: ${(error as Error).message}`, { cause: error })
+}
+
+const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => {
+  const info = encodeRequestInfo({ subject, names: [], spki: key.spki })
+  const [signature] = await key.sign([info])
+  if (!Buffer.isBuffer(signature))
+    throw new Problem('key.unavailable', 'The new key did not sign its request.', { cause: signature })
+  return sealRequest(info, key.algorithm, signature)
+}
+
+const noIssuer = (name: string): Problem =>
+  new Problem('issuer.not_found', `There is no issuer, and no request for one, called ${JSON.stringify(name)}.`)
+
+const taken = ({ name, keyUri }: NewIssuerRequest): Problem =>
+  new Problem('state.exists', `The name ${name} or the key ${keyUri} is that of another issuer.`)
+
+/** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
+export const shards = 128

@@ -1,0 +1,136 @@
+/** The issuers that this instance knows: opened once, and moved as the records say, without a restart. */
+import { Problem } from '../errors.ts'
+import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import { type Issuer, type IssuerOptions, type IssuerRow, openIssuer } from './issuer.ts'
+import type { IssuerState } from './records.ts'
+
+export interface Issuers {
+  /**
+   * The authority's active issuer for a key of this type: one with a key of the same type, or the one that most relying
+   * parties understand. Throws `issuer.none_active`.
+   */
+  active(authority: string, keyType: KeyAlgorithmId): Issuer
+  /** Also one that has retired. Throws `issuer.not_found`. */
+  byName(name: string): Issuer
+  /** Those whose keys are in use, with their states. */
+  all(): readonly Placed[]
+  /** By the SHA-256 (hex) of its SPKI: a CA's own key is never a subject's. */
+  isIssuerKey(sha256: string): boolean
+  /** Reads what has changed: new issuers are opened, and moves are followed. One that can't be opened stops no other. */
+  refresh(): Promise<void>
+  close(): Promise<void>
+}
+
+export interface Placed {
+  readonly issuer: Issuer
+  readonly state: IssuerState
+}
+
+export interface IssuersDeps extends IssuerOptions {
+  /** All in the records, with their newest states. */
+  readonly load: () => Promise<readonly IssuerRow[]>
+  /** Something that differs after each change of the records. */
+  readonly version: () => Promise<string>
+  /** Told of one whose certificate can't be used. */
+  readonly unusable: (name: string, error: unknown) => void
+}
+
+export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
+  const opened = new Map<string, Issuer>()
+  const broken = new Set<string>()
+  let view = viewOf([])
+  let seen: string | undefined
+  let refreshing: Promise<void> | undefined
+
+  const open = async (row: IssuerRow): Promise<void> => {
+    if (opened.has(row.name) || broken.has(row.name)) return
+    try {
+      // The key of one that has retired may be gone, and nobody asks for it.
+      opened.set(row.name, await openIssuer(row, { ...deps, ...(row.state === 'retired' && { openKey: noKey }) }))
+    } catch (error) {
+      broken.add(row.name)
+      deps.unusable(row.name, error)
+    }
+  }
+
+  const read = async (): Promise<void> => {
+    const version = await deps.version()
+    if (version === seen) return
+    const rows = await deps.load()
+    await Promise.all(rows.map(open))
+    view = viewOf(
+      rows.flatMap(({ name, state }) => {
+        const issuer = opened.get(name)
+        return issuer ? [{ issuer, state }] : []
+      }),
+    )
+    seen = version
+  }
+
+  const refresh = (): Promise<void> => {
+    refreshing ??= read().finally(() => {
+      refreshing = undefined
+    })
+    return refreshing
+  }
+  await refresh()
+  return {
+    active: (authority, keyType) => view.active(authority, keyType),
+    byName: (name) => {
+      const issuer = opened.get(name)
+      if (issuer) return issuer
+      throw new Problem('issuer.not_found', `There is no issuer ${JSON.stringify(name)}.`)
+    },
+    all: () => view.inUse,
+    isIssuerKey: (sha256) => view.keys.has(sha256),
+    refresh,
+    close: async () => {
+      await refreshing?.catch(() => {})
+      await Promise.all([...opened.values()].map((issuer) => issuer.close()))
+    },
+  }
+}
+
+interface View {
+  readonly inUse: readonly Placed[]
+  readonly keys: ReadonlySet<string>
+  active(authority: string, keyType: KeyAlgorithmId): Issuer
+}
+
+const viewOf = (placed: readonly Placed[]): View => {
+  const active = new Map<string, Issuer[]>()
+  for (const { issuer, state } of placed)
+    if (state === 'active') active.set(issuer.authority, [...(active.get(issuer.authority) ?? []), issuer])
+  for (const issuers of active.values()) issuers.sort((a, b) => rank(a) - rank(b))
+  return {
+    inUse: placed.filter(({ state }) => state !== 'retired'),
+    keys: new Set(placed.map(({ issuer }) => issuer.bounds.keySha256)),
+    active: (authority, keyType) => {
+      const issuers = active.get(authority) ?? []
+      const found = issuers.find((issuer) => issuer.keyType === keyType) ?? issuers[0]
+      if (found) return found
+      throw new Problem('issuer.none_active', `The authority ${JSON.stringify(authority)} has no active issuer.`, {
+        retryAfter: 30,
+      })
+    },
+  }
+}
+
+const noKey = (): Promise<never> => Promise.reject(new Error('it has retired'))
+
+const rank = ({ keyType }: Issuer): number => {
+  const place = understood.indexOf(keyType)
+  return place < 0 ? understood.length : place
+}
+
+/** From what every relying party understands to what few do. */
+const understood: readonly KeyAlgorithmId[] = [
+  'ec-p256',
+  'ec-p384',
+  'rsa',
+  'ec-p521',
+  'ed25519',
+  'ml-dsa-65',
+  'ml-dsa-87',
+  'ml-dsa-44',
+]

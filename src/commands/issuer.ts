@@ -1,0 +1,120 @@
+/** `chancery issuer`: how issuers come to be, and their life. Keys are made where the service keeps them. */
+import { readFile } from 'node:fs/promises'
+
+import type { Command } from 'commander'
+
+import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
+import { segment } from './client.ts'
+import { Failure } from './failure.ts'
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+
+interface IssuerView {
+  readonly name: string
+  readonly authority: string
+  readonly state: string
+}
+
+interface CreateOptions extends RestOptions {
+  readonly authority: string
+  readonly subject: string[]
+  readonly algorithm?: string
+  readonly key?: string
+}
+
+export const addIssuerCommand = (program: Command): void => {
+  const issuer = program.command('issuer').description('CA certificates that Chancery signs with, and their life')
+
+  withRestOptions(issuer.command('list').description('list issuers with their states')).action(
+    async (options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      const { items } = (await client.call('GET', '/v1/issuers')).json<{ items: Record<string, unknown>[] }>()
+      out.table(items, ['name', 'authority', 'state', 'since'])
+    },
+  )
+
+  withRestOptions(
+    issuer
+      .command('create <name>')
+      .description('make a key where the service keeps its keys, and print the request for its certificate (PEM)'),
+  )
+    .requiredOption('--authority <name>', 'which it will sign for; a new one, or one that is there')
+    .requiredOption('--subject <attribute...>', 'in their order, like O="Example Inc" CN="Example Issuing 2027"')
+    .option('--algorithm <id>', 'of the key: ec-p256 by default')
+    .option('--key <uri>', 'where the key is made, like pkcs11:token=ca;object=issuing-2027')
+    .action(async (name: string, options: CreateOptions) => {
+      const { client, out } = await openRest(options)
+      const { authority, subject, algorithm, key } = options
+      const body = {
+        name,
+        authority,
+        subject: subject.map(parseAttribute),
+        ...(algorithm !== undefined && { algorithm }),
+        ...(key !== undefined && { key }),
+      }
+      const made = (await client.call('POST', '/v1/issuer-requests', { body })).json<{ csr: string }>()
+      out.show(made, made.csr)
+    })
+
+  withRestOptions(
+    issuer
+      .command('import <name> <chain>')
+      .alias('stage')
+      .description(
+        'take the certificate that a ceremony has made (PEM: it, those above it, its root last); it is staged',
+      ),
+  ).action(async (name: string, path: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const body = { chain: await readText(path) }
+    const staged = (await client.call('PUT', `/v1/issuers/${segment(name)}`, { body })).json<IssuerView>()
+    out.show(staged, `${name} is staged: its chain is published, and it signs nothing before it is activated.`)
+  })
+
+  for (const [move, { does, done }] of Object.entries(moves))
+    withRestOptions(issuer.command(`${move} <name>`).description(does))
+      .option('--reason <text>', move === 'halt' ? 'why; kept on the roll, and needed' : 'why; kept on the roll')
+      .action(async (name: string, options: RestOptions & { reason?: string }) => {
+        const { client, out } = await openRest(options)
+        const body = { move, ...(options.reason !== undefined && { reason: options.reason }) }
+        const moved = await client.call('POST', `/v1/issuers/${segment(name)}/moves`, { body })
+        out.show(moved.json<IssuerView>(), `${name} ${done}.`)
+      })
+}
+
+const moves: Readonly<Record<string, { readonly does: string; readonly done: string }>> = {
+  activate: {
+    does: 'sign with it from now on; the active one with the same type of key retires',
+    done: 'is active: every replica signs with it within two seconds',
+  },
+  retire: {
+    does: 'sign nothing with it any more, while another one of its authority is active',
+    done: 'is retiring: it signs no certificates, and may be activated again',
+  },
+  close: { does: 'never sign certificates with one that is retiring again', done: 'is closed: its status goes on' },
+  discard: { does: 'drop one that was staged', done: 'is discarded' },
+  end: { does: 'end one whose last certificate has expired', done: 'has retired' },
+  halt: {
+    does: 'stop one at once and for good, past every guard, as when its key is compromised',
+    done: 'is halted: no replica signs with it after two seconds. Activate another one of its authority',
+  },
+}
+
+/** `O=Example Inc`, by the short name or the long one. */
+const parseAttribute = (text: string): { readonly type: AttributeType; readonly value: string } => {
+  const at = text.indexOf('=')
+  const name = text.slice(0, at)
+  const type = isAttributeType(name) ? name : byShortName.get(name)
+  if (at < 1 || type === undefined) throw new Failure('usage', `${JSON.stringify(text)} is not like O="Example Inc".`)
+  return { type, value: text.slice(at + 1) }
+}
+
+const byShortName = new Map(
+  Object.entries(attributes).map(([type, { short }]) => [short as string, type as AttributeType]),
+)
+
+const readText = async (path: string): Promise<string> => {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    throw new Failure('usage', `${path} cannot be read: ${(error as Error).message}`)
+  }
+}

@@ -1,0 +1,262 @@
+/** Issuers: how they come to be, and move from state to state. Any principal with a grant may read them. */
+import { Type } from 'typebox'
+
+import { type IssuerRequest, moves } from '../../ca/issuer-life.ts'
+import type { IssuerRecord } from '../../ca/records.ts'
+import { isProblem, Problem } from '../../errors.ts'
+import { keyAlgorithms } from '../../x509/algorithms.ts'
+import { encodePem, parsePemBlocks } from '../../x509/pem.ts'
+import { attributes, type Subject } from '../../x509/subject.ts'
+import type { App } from '../app.ts'
+import { callerOf, everyRole } from '../auth.ts'
+import type { HttpDeps } from '../deps.ts'
+import * as examples from './examples.ts'
+import { closed, IssuerState, Label, named, Pem, PrincipalName, Time } from './schemas.ts'
+
+const IssuerView = Type.Object(
+  {
+    name: Label,
+    authority: Label,
+    state: IssuerState,
+    since: { ...Time, description: 'when it came into this state' },
+    certificate: Pem,
+    chain: Type.Array(Pem, { description: 'above the issuer, the root last' }),
+  },
+  named('Issuer', examples.issuer),
+)
+
+const KeyUri = Type.String({
+  pattern: '^(file|pkcs11):[\\x21-\\x7e]{1,1000}$',
+  maxLength: 1_010,
+  examples: ['pkcs11:token=ca;object=default-2027'],
+  description: 'RFC 7512, or a file: path under the data folder where keys may be in files',
+})
+
+const RequestView = Type.Object(
+  {
+    name: Label,
+    authority: Label,
+    key: KeyUri,
+    csr: Type.String({ description: 'PEM CERTIFICATE REQUEST, for the ceremony' }),
+    createdAt: Time,
+    createdBy: PrincipalName,
+  },
+  named('IssuerRequest', examples.issuerRequest),
+)
+
+const AttributeView = Type.Object(
+  {
+    type: Type.Enum(Object.keys(attributes) as (keyof typeof attributes)[]),
+    value: Type.String({ minLength: 1, maxLength: 256 }),
+  },
+  named('SubjectAttribute'),
+)
+
+const NewRequest = Type.Object(
+  {
+    name: { ...Label, description: 'of the issuer that is to be' },
+    authority: { ...Label, description: 'there already, or new' },
+    subject: Type.Array(AttributeView, { minItems: 1, maxItems: 16 }),
+    algorithm: Type.Optional(
+      Type.Enum(Object.keys(keyAlgorithms) as (keyof typeof keyAlgorithms)[], {
+        description: 'of the key; ec-p256 by default',
+      }),
+    ),
+    key: Type.Optional(KeyUri),
+  },
+  named('NewIssuerRequest'),
+)
+
+const tags = ['authorities']
+const ByName = Type.Object({ name: Label }, closed)
+
+export const issuerRoutes = (app: App, deps: HttpDeps): void => {
+  readRoutes(app, deps)
+  requestRoutes(app, deps)
+  moveRoutes(app, deps)
+}
+
+const readRoutes = (app: App, { records }: HttpDeps): void => {
+  app.get(
+    '/v1/issuers',
+    {
+      config: { access: [...everyRole] },
+      schema: {
+        operationId: 'listIssuers',
+        summary: 'List issuers',
+        tags,
+        response: { 200: Type.Object({ items: Type.Array(IssuerView) }, closed) },
+      },
+    },
+    async () => ({ items: (await records.issuers()).map(issuerView) }),
+  )
+
+  app.get(
+    '/v1/issuers/:name',
+    {
+      config: { access: [...everyRole], problems: ['issuer.not_found'] },
+      schema: {
+        operationId: 'readIssuer',
+        summary: 'Read one issuer',
+        tags,
+        params: ByName,
+        response: { 200: IssuerView },
+      },
+    },
+    async (request) => {
+      const issuer = (await records.issuers()).find(({ name }) => name === request.params.name)
+      if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+      return issuerView(issuer)
+    },
+  )
+}
+
+const requestRoutes = (app: App, { issuerLife }: HttpDeps): void => {
+  app.post(
+    '/v1/issuer-requests',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['state.exists', 'key.unavailable', 'subject.syntax'],
+      },
+      schema: {
+        operationId: 'requestIssuer',
+        summary: 'Make the key of a new issuer, and a request for its certificate',
+        description:
+          'The key never leaves its token. Have the request signed by the root in a ceremony, and import what comes back with `PUT /v1/issuers/{name}`. A key that is there at the URI already is taken, if it is of the type that is asked for and of no other issuer.',
+        tags,
+        body: NewRequest,
+        response: { 201: { ...RequestView, description: 'Made' } },
+      },
+    },
+    async (request, reply) => {
+      const { name, authority, subject, algorithm = 'ec-p256', key: keyUri = `file:keys/${name}.pem` } = request.body
+      const ask = { name, authority, subject: subject as Subject, algorithm, keyUri }
+      const made = await issuerLife.request(ask, callerOf(request).principal)
+      reply.code(201)
+      return requestView(made)
+    },
+  )
+
+  app.get(
+    '/v1/issuer-requests',
+    {
+      config: { access: ['admin', 'operator', 'auditor'] },
+      schema: {
+        operationId: 'listIssuerRequests',
+        summary: 'List the keys that were made for issuers, with their requests',
+        tags,
+        response: { 200: Type.Object({ items: Type.Array(RequestView) }, closed) },
+      },
+    },
+    async () => ({ items: (await issuerLife.requests()).map(requestView) }),
+  )
+}
+
+const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
+  app.put(
+    '/v1/issuers/:name',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['issuer.not_found', 'issuer.key', 'issuer.chain', 'state.exists'],
+      },
+      schema: {
+        operationId: 'importIssuer',
+        summary: 'Import the certificate of an issuer, with the chain above it',
+        description:
+          'For the key that `POST /v1/issuer-requests` made. The issuer is staged: its chain is published, and it signs nothing yet.',
+        tags,
+        params: ByName,
+        body: Type.Object(
+          {
+            chain: Type.String({
+              minLength: 1,
+              maxLength: 49_152,
+              description: 'PEM CERTIFICATE blocks: the issuer, those above it, its root last',
+            }),
+          },
+          closed,
+        ),
+        response: { 201: { ...IssuerView, description: 'Staged' } },
+      },
+    },
+    async (request, reply) => {
+      const chain = readChain(request.body.chain)
+      const issuer = await issuerLife.stage(request.params.name, chain, callerOf(request).principal)
+      reply.code(201)
+      return issuerView(issuer)
+    },
+  )
+
+  app.post(
+    '/v1/issuers/:name/moves',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['issuer.not_found', 'issuer.state'],
+      },
+      schema: {
+        operationId: 'moveIssuer',
+        summary: 'Move an issuer from one state to another',
+        description:
+          '`activate`: it signs, and the active one with the same type of key retires. `retire`: it signs no more, and may be activated again. `close`: it never will. `end`: its last certificate has expired. `discard`: it was staged, and is not wanted. `halt`: at once and past every guard, it never signs again; needs a reason.',
+        tags,
+        params: ByName,
+        body: Type.Object(
+          {
+            move: Type.Enum([...moves]),
+            reason: Type.Optional(Type.String({ minLength: 1, maxLength: 1_000, description: 'kept on the roll' })),
+          },
+          closed,
+        ),
+        response: { 200: IssuerView },
+      },
+    },
+    async (request) => {
+      const { move, reason = null } = request.body
+      if (move === 'halt' && reason === null) throw reasonless()
+      return issuerView(await issuerLife.move(request.params.name, move, { reason, by: callerOf(request).principal }))
+    },
+  )
+}
+
+const readChain = (text: string): readonly Buffer[] => {
+  try {
+    return parsePemBlocks(text, 'CERTIFICATE', maxChain)
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    throw new Problem('issuer.chain', error.detail, {
+      violations: [{ check: 'chain.pem', field: '/chain', value: '', reason: error.detail }],
+    })
+  }
+}
+
+const reasonless = (): Problem =>
+  new Problem('request.malformed', '/reason: a halt needs a reason.', {
+    violations: [{ check: 'issuer.reason', field: '/reason', value: '', reason: 'a halt needs one' }],
+  })
+
+const issuerView = ({ name, authority, state, since, certificate, chain }: IssuerRecord) => ({
+  name,
+  authority,
+  state,
+  since: since.toISOString(),
+  certificate: encodePem('CERTIFICATE', certificate),
+  chain: chain.map((der) => encodePem('CERTIFICATE', der)),
+})
+
+const requestView = ({ name, authority, keyUri, csr, createdAt, createdBy }: IssuerRequest) => ({
+  name,
+  authority,
+  key: keyUri,
+  csr: encodePem('CERTIFICATE REQUEST', csr),
+  createdAt: createdAt.toISOString(),
+  createdBy,
+})
+
+/** RFC 5280 knows no bound; nobody has more than a few. */
+const maxChain = 8
