@@ -1,7 +1,4 @@
 /** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
-import { Settings } from 'typebox/system'
-import * as Value from 'typebox/value'
-
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
@@ -15,7 +12,8 @@ import {
   ProfileDocumentSchema,
   parseDuration,
 } from './document.ts'
-import { isRecord, nameKinds, pointer, readPattern, show } from './names.ts'
+import { isRecord, nameKinds, readPattern, show } from './names.ts'
+import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
 import { minValidity } from './validity.ts'
@@ -27,7 +25,7 @@ import { minValidity } from './validity.ts'
 export const faultsOf = (
   input: unknown,
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
-  const faults = schemaFaults(input)
+  const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
   const sound = soundParts(input)
   for (const [check, find] of senses) {
     find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
@@ -47,88 +45,19 @@ type Sound = Partial<Omit<ProfileDocument, 'subject' | 'names'>> & {
 type Report = (field: string, value: unknown, reason: string) => void
 type Sense = (sound: Sound, report: Report) => void
 
-const schemaFaults = (input: unknown): Violation[] => {
-  const faults = new Map<string, Violation>()
-  const add = (field: string, value: unknown, reason: string): void => {
-    const key = `${field}\n${reason}`
-    if (!faults.has(key)) faults.set(key, { check: 'profile.schema', field, value: show(value), reason })
-  }
-  for (const { keyword, schemaPath, instancePath, params, message } of allErrors(input)) {
-    // A union speaks for its branches, and `additionalProperties` for the false schema behind it.
-    if (keyword === 'boolean' || schemaPath.includes('/anyOf/')) continue
-    const detail: Readonly<Record<string, unknown>> = { ...params }
-    if (keyword === 'additionalProperties') {
-      for (const name of namesIn(detail.additionalProperties))
-        add(`${instancePath}/${pointer(name)}`, name, 'is not a known field')
-    } else if (keyword === 'required') {
-      for (const name of namesIn(detail.requiredProperties)) add(`${instancePath}/${pointer(name)}`, '', 'is missing')
-    } else {
-      add(
-        instancePath,
-        at(input, instancePath),
-        reasonOf(keyword, at(ProfileDocumentSchema, schemaPath.slice(1)), message),
-      )
-    }
-  }
-  return [...faults.values()]
-}
-
-/** The library stops at eight errors unless told otherwise, and can only be told so globally; we put it back. */
-const allErrors = (input: unknown): ReturnType<typeof Value.Errors> => {
-  const { maxErrors } = Settings.Get()
-  Settings.Set({ maxErrors: 1000 })
-  try {
-    return Value.Errors(ProfileDocumentSchema, input)
-  } finally {
-    Settings.Set({ maxErrors })
-  }
-}
-
-const reasonOf = (keyword: string, schema: unknown, message: string): string => {
-  if (keyword === 'uniqueItems') return 'holds an item twice'
-  if (!isRecord(schema)) return message
-  if (typeof schema.description === 'string') return `must be ${schema.description}`
-  if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
-  return keyword === 'type' ? `must be of type ${show(schema.type)}` : message
-}
-
-const namesIn = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : [])
-
-/** The value at a JSON pointer (RFC 6901); undefined where there is none. */
-const at = (root: unknown, path: string): unknown =>
-  path
-    .split('/')
-    .slice(1)
-    .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
-    .reduce<unknown>((value, token) => {
-      if (Array.isArray(value)) return value[Number(token)]
-      return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
-    }, root)
-
 const soundParts = (input: unknown): Sound => {
   const { subject, names } = ProfileDocumentSchema.properties
   const written = (path: string): readonly string[] => {
-    const part = at(input, path)
+    const part = valueAt(input, path)
     return isRecord(part) ? Object.keys(part) : []
   }
   return {
     ...(soundMembers(ProfileDocumentSchema.properties, input) as Sound),
-    subject: soundMembers(subject.properties, at(input, '/subject')),
-    names: soundMembers(names.properties, at(input, '/names')),
+    subject: soundMembers(subject.properties, valueAt(input, '/subject')),
+    names: soundMembers(names.properties, valueAt(input, '/names')),
     ruled: new Set([...written('/subject'), ...written('/names')]),
   }
 }
-
-const soundMembers = (schemas: Readonly<Record<string, object>>, input: unknown): Readonly<Record<string, unknown>> =>
-  isRecord(input)
-    ? Object.fromEntries(
-        Object.entries(schemas)
-          .filter(
-            ([key, schema]) => Object.hasOwn(input, key) && input[key] !== undefined && Value.Check(schema, input[key]),
-          )
-          .map(([key]) => [key, input[key]]),
-      )
-    : {}
 
 const faultOfText = (document: ProfileDocument): Violation | undefined => {
   const fault = (reason: string): Violation => ({ check: 'profile.schema', field: '', value: '', reason })
