@@ -12,7 +12,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
-import type { Subject } from '../x509/subject.ts'
+import { assertSubjectSyntax, type Subject } from '../x509/subject.ts'
 import { type Anchor, type AnchorKind, anchorsOf } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
 import { assertChainFits } from './issuer-chain.ts'
@@ -41,10 +41,12 @@ export interface NewIssuerRequest {
 export interface IssuerLife {
   /**
    * Makes the key (or takes the one that is there, of this kind and no other issuer's) and a request for its certificate.
-   * Throws `state.exists`, `key.unavailable`.
+   * Throws `state.exists`, `key.unavailable`, `subject.syntax`.
    */
   request(ask: NewIssuerRequest, by: string): Promise<IssuerRequest>
   requests(): Promise<readonly IssuerRequest[]>
+  /** As the records have them now. */
+  issuers(): Promise<readonly IssuerRecord[]>
   /** Takes the certificate and the chain above it; the issuer is staged. Throws `issuer.not_found`, `issuer.key`, `issuer.chain`. */
   stage(name: string, chain: readonly Buffer[], by: string): Promise<IssuerRecord>
   /** Throws `authority.not_found`. */
@@ -100,10 +102,12 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
   }
   return {
     requests: store.requests,
+    issuers: store.issuers,
     request: async (ask, by) => {
       if ((await store.issuers()).some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri))
         throw taken(ask)
       assertKept(deps, ask)
+      assertSubjectSyntax(ask.subject)
       const key = await openOrMake(deps, ask)
       try {
         const sha256 = parsePublicKey(key.spki).sha256.toString('hex')

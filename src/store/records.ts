@@ -39,7 +39,7 @@ export const openRecords = (deps: RecordsDeps): Records => ({
   issuers: openIssuersCache(deps),
 })
 
-/** Issuers change a few times a year, and anyone may ask for them: they are read at most once in some seconds. */
+/** Issuers change a few times a year, and anyone may ask for them: they are read at most once a second. */
 const openIssuersCache = ({ db }: RecordsDeps): Records['issuers'] => {
   let known: Promise<readonly IssuerRecord[]> | undefined
   let until = 0
@@ -177,5 +177,5 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
   return text
 }
 
-const issuersMs = 5_000
+const issuersMs = 1_000
 const selectAuthorities = { text: 'select name from authorities order by name' }

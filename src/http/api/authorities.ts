@@ -52,7 +52,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       },
     },
     async () => {
-      const [names, issuers] = await Promise.all([records.authorities(), records.issuers()])
+      const [names, issuers] = await Promise.all([records.authorities(), issuerLife.issuers()])
       return { items: names.map((name) => authorityView(name, issuers)) }
     },
   )
@@ -72,7 +72,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
     async (request) => {
       const { name } = request.params
       await assertAuthority(records, name)
-      return authorityView(name, await records.issuers())
+      return authorityView(name, await issuerLife.issuers())
     },
   )
 

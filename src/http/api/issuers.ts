@@ -76,7 +76,7 @@ export const issuerRoutes = (app: App, deps: HttpDeps): void => {
   moveRoutes(app, deps)
 }
 
-const readRoutes = (app: App, { records }: HttpDeps): void => {
+const readRoutes = (app: App, { issuerLife }: HttpDeps): void => {
   app.get(
     '/v1/issuers',
     {
@@ -88,7 +88,7 @@ const readRoutes = (app: App, { records }: HttpDeps): void => {
         response: { 200: Type.Object({ items: Type.Array(IssuerView) }, closed) },
       },
     },
-    async () => ({ items: (await records.issuers()).map(issuerView) }),
+    async () => ({ items: (await issuerLife.issuers()).map(issuerView) }),
   )
 
   app.get(
@@ -104,7 +104,7 @@ const readRoutes = (app: App, { records }: HttpDeps): void => {
       },
     },
     async (request) => {
-      const issuer = (await records.issuers()).find(({ name }) => name === request.params.name)
+      const issuer = (await issuerLife.issuers()).find(({ name }) => name === request.params.name)
       if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
       return issuerView(issuer)
     },

@@ -1,0 +1,278 @@
+import { execFile } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import t, { type Test } from 'tap'
+
+import type { IssuerRow } from '../../src/ca/issuer.ts'
+import { decideMove, type Move, moves, type World } from '../../src/ca/issuer-life.ts'
+import { type IssuerState, issuerStates } from '../../src/ca/records.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
+import { parsePem } from '../../src/x509/pem.ts'
+import { memoryKey, named, openTestRoot, span } from '../helpers/ceremony.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+
+const run = promisify(execFile)
+const root = openTestRoot()
+const subject = named('Issuing 2027')
+
+/** A service, and an issuer that has been asked for: its CSR in PEM. */
+const openRequested = async (t: Test, env: Readonly<Record<string, string>> = {}, name = 'default-2027') => {
+  const service = await openTestService(t, env)
+  const asked = await service.request('POST', '/v1/issuer-requests', { body: { name, authority: 'default', subject } })
+  t.equal(asked.status, 201)
+  return { service, csr: asked.json.csr as string }
+}
+const importChain = (service: TestService, chain: string, name = 'default-2027') =>
+  service.request('PUT', `/v1/issuers/${name}`, { body: { chain } })
+const move = (service: TestService, name: string, made: Move, reason?: string) =>
+  service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: made, ...(reason && { reason }) } })
+const issue = (service: TestService, name = 'web.example.com') =>
+  service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' } })
+const states = async (service: TestService): Promise<Readonly<Record<string, string>>> =>
+  Object.fromEntries(
+    (await service.request('GET', '/v1/issuers')).json.items.map((issuer: { name: string; state: string }) => [
+      issuer.name,
+      issuer.state,
+    ]),
+  )
+const eventsOf = async (service: TestService, type: string) =>
+  (await service.request('GET', `/v1/events?type=${type}&limit=1000`)).json.items.map(({ entry }: { entry: string }) =>
+    JSON.parse(entry),
+  )
+
+t.test('a new issuer is asked for, certified elsewhere, imported, and takes the place of the old one', async (t) => {
+  const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-life-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  await writeFile(join(folder, 'issuer.csr'), csr)
+  const { stdout } = await run('openssl', ['req', '-in', join(folder, 'issuer.csr'), '-verify', '-noout', '-subject'])
+  t.match(stdout, /O\s*=\s*Tests, CN\s*=\s*Issuing 2027/)
+  t.match((await service.request('GET', '/v1/issuer-requests')).json.items, [{ name: 'default-2027', csr }])
+
+  const staged = await importChain(service, root.certify(csr) + root.pem)
+  t.equal(staged.status, 201)
+  t.match(staged.json, { name: 'default-2027', authority: 'default', state: 'staged', chain: [root.pem] })
+  t.match((await importChain(service, root.certify(csr) + root.pem)).json, { code: 'state.exists' })
+  const before = await issue(service)
+  t.equal(before.json.issuer, 'default', 'one that is staged signs nothing')
+
+  const moved = await move(service, 'default-2027', 'activate', 'rotation')
+  t.match(moved.json, { state: 'active' })
+  t.match(await states(service), { default: 'retiring', 'default-2027': 'active', etcd: 'active' })
+  const after = await issue(service)
+  t.match(after.json, { issuer: 'default-2027', chain: [staged.json.certificate] })
+  const leaf = new X509Certificate(after.json.certificate)
+  t.ok(leaf.verify(new X509Certificate(staged.json.certificate).publicKey))
+  t.match(leaf.infoAccess, /http:\/\/pki.test\/issuers\/default-2027.cer/)
+  const der = await fetch(`${service.publicUrl}/issuers/default-2027.cer`)
+  t.equal(new X509Certificate(Buffer.from(await der.arrayBuffer())).toString(), staged.json.certificate)
+
+  const replay = await service.request('GET', `/v1/certificates/${before.json.serial}`)
+  t.equal(replay.json.certificate, before.json.certificate, 'what the old one signed stays readable')
+  t.match(await eventsOf(service, 'issuer.activated'), [
+    { issuer: 'default-2027', from: 'staged', reason: 'rotation', by: 'admin' },
+  ])
+  t.match(await eventsOf(service, 'issuer.retiring'), [{ issuer: 'default', from: 'active' }])
+  t.match(await eventsOf(service, 'issuer.requested'), [{ issuer: 'default-2027', key: 'file:keys/default-2027.pem' }])
+  const opened = await eventsOf(service, 'key.opened')
+  t.same(new Set(opened.map(({ issuer }: { issuer: string }) => issuer)).size, 5)
+
+  // And back again, since nothing ties a retiring one down.
+  t.match((await move(service, 'default', 'activate')).json, { state: 'active' })
+  t.equal((await issue(service)).json.issuer, 'default')
+  t.match(await states(service), { default: 'active', 'default-2027': 'retiring' })
+})
+
+t.test('the bundle holds the old and the new, and says until when each is needed', async (t) => {
+  const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+  const bundle = async (query = '', headers: Readonly<Record<string, string>> = {}) =>
+    service.request('GET', `/v1/authorities/default/bundle${query}`, {
+      headers: { accept: 'application/json', ...headers },
+    })
+  const old = await bundle()
+  t.equal(old.json.items.length, 1)
+  const tag = String(old.headers['etag'])
+  t.equal((await bundle('', { 'if-none-match': tag })).status, 304)
+  await importChain(service, root.certify(csr) + root.pem)
+  const both = await bundle('', { 'if-none-match': tag })
+  t.equal(both.status, 200, 'it has changed')
+  t.match(both.json.items, [{ issuers: ['default'] }, { issuers: ['default-2027'] }])
+  t.match((await bundle('?anchors=roots')).json.items, [{ issuers: ['default'] }, { issuers: ['default-2027'] }])
+  const pem = await bundle('', { accept: 'application/x-pem-file' })
+  t.equal(pem.text.match(/BEGIN CERTIFICATE/g)?.length, 2)
+
+  const far = new Date(both.json.items[0].neededUntil).getTime()
+  await move(service, 'default-2027', 'activate')
+  const [going, coming] = (await bundle()).json.items
+  const until = new Date(going.neededUntil).getTime()
+  t.ok(until < far, 'no longer than what it has signed can live')
+  const longest = 90 * 86_400_000
+  t.ok(Math.abs(until - Date.now() - longest) < 60_000, 'the longest validity of a profile of this authority')
+  t.equal(coming.neededUntil, new X509Certificate(root.certify(csr)).validToDate.toISOString())
+  await move(service, 'default', 'halt', 'compromised')
+  t.equal((await bundle()).json.items.length, 2, 'one that is halted still has certificates')
+})
+
+t.test('a chain that does not fit is refused, with all that is wrong', async (t) => {
+  const { service, csr } = await openRequested(t)
+  const elsewhere = openTestRoot('Elsewhere')
+  const brief = openTestRoot('Brief', 30)
+  const other = parsePublicKey(memoryKey().spki)
+  const fine = root.certify(csr)
+  const broken = ((): string => {
+    const der = parsePem(fine, 'CERTIFICATE')
+    der[der.length - 1] = (der.at(-1) ?? 0) ^ 1
+    return `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
+  })()
+  const cases: readonly (readonly [string, string, string, readonly string[]])[] = [
+    ['another key', root.certify(csr, { key: other }) + root.pem, 'issuer.key', []],
+    ['another subject', root.certify(csr, { subject: named('Other') }) + root.pem, 'issuer.chain', ['chain.subject']],
+    ['no root', fine, 'issuer.chain', ['chain.path', 'chain.signature']],
+    ['another root', fine + elsewhere.pem, 'issuer.chain', ['chain.path', 'chain.authorityKey', 'chain.signature']],
+    ['a root of the same name', fine + openTestRoot().pem, 'issuer.chain', ['chain.authorityKey', 'chain.signature']],
+    ['a broken signature', broken + root.pem, 'issuer.chain', ['chain.signature']],
+    ['further authorities', root.certify(csr, { pathLength: 1 }) + root.pem, 'issuer.chain', ['chain.pathLength']],
+    ['outlives its root', brief.certify(csr) + brief.pem, 'issuer.chain', ['chain.outlives']],
+    [
+      'expired',
+      root.certify(csr, span(10, Date.now() - 20 * 86_400_000)) + root.pem,
+      'issuer.chain',
+      ['chain.validity'],
+    ],
+    [
+      'not valid yet',
+      root.certify(csr, span(10, Date.now() + 86_400_000)) + root.pem,
+      'issuer.chain',
+      ['chain.validity'],
+    ],
+    ['the wrong order', root.pem + fine, 'issuer.key', []],
+    ['no PEM', 'nothing', 'issuer.chain', ['chain.pem']],
+    ['text between', `${fine}hello\n${root.pem}`, 'issuer.chain', ['chain.pem']],
+    ['too long', fine.repeat(9), 'issuer.chain', ['chain.pem']],
+    ['no certificate', csr, 'issuer.chain', ['chain.pem']],
+    [
+      'no DER',
+      `-----BEGIN CERTIFICATE-----\n${Buffer.from('no').toString('base64')}\n-----END CERTIFICATE-----\n`,
+      'issuer.chain',
+      ['chain.certificate'],
+    ],
+  ]
+  for (const [what, chain, code, checks] of cases) {
+    const { status, json } = await importChain(service, chain)
+    t.equal(status, 422, what)
+    t.equal(json.code, code, what)
+    t.same((json.violations ?? []).map(({ check }: { check: string }) => check).sort(), [...checks].sort(), what)
+  }
+  t.equal((await importChain(service, fine + root.pem, 'nobody')).json.code, 'issuer.not_found')
+  t.notOk((await states(service))['default-2027'], 'and nothing of it was kept')
+  t.equal((await importChain(service, fine + root.pem)).status, 201)
+})
+
+t.test('a name or a key of another issuer is not taken, and a key that is there is', async (t) => {
+  const { service, csr } = await openRequested(t)
+  const ask = (body: object) =>
+    service.request('POST', '/v1/issuer-requests', { body: { authority: 'default', subject, ...body } })
+  for (const body of [
+    { name: 'default' },
+    { name: 'default-2027' },
+    { name: 'thief', key: 'file:keys/default.pem' },
+    { name: 'thief', key: 'file:keys/../keys/default.pem' },
+    { name: 'thief', key: 'file:keys/default-2027.pem' },
+  ])
+    t.match((await ask(body)).json, { code: 'state.exists', status: 409 }, JSON.stringify(body))
+  const away = await ask({ name: 'away', key: 'pkcs11:token=none;object=x?module-path=/nowhere.so' })
+  t.match(away.json, { code: 'key.unavailable', detail: /nowhere/ })
+  t.match((await ask({ name: 'out', key: 'file:../outside.pem' })).json, { code: 'key.unavailable' })
+  t.match((await ask({ name: 'odd', key: 'http://x' })).json, { code: 'request.malformed' })
+  t.match((await ask({ name: 'bad', subject: [{ type: 'country', value: 'Germany' }] })).json, {
+    code: 'subject.syntax',
+  })
+  const { json } = await ask({ name: 'ed', algorithm: 'ed25519' })
+  t.match(json, { key: 'file:keys/ed.pem' })
+  const again = await ask({ name: 'ed-2', algorithm: 'ec-p256', key: 'file:keys/ed.pem' })
+  t.match(again.json, { code: 'state.exists' })
+  t.equal((await importChain(service, root.certify(json.csr) + root.pem, 'ed')).status, 201)
+  t.match((await importChain(service, root.certify(csr) + root.pem, 'ed')).json.code, /issuer.key|state.exists/)
+})
+
+t.test('two active issuers with different types of key: the requester gets what fits its own key', async (t) => {
+  const { service } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+  const asked = await service.request('POST', '/v1/issuer-requests', {
+    body: { name: 'default-pq', authority: 'default', subject, algorithm: 'ml-dsa-65' },
+  })
+  t.equal((await importChain(service, root.certify(asked.json.csr) + root.pem, 'default-pq')).status, 201)
+  t.equal((await move(service, 'default-pq', 'activate')).status, 200)
+  t.match(await states(service), { default: 'active', 'default-pq': 'active' }, 'neither takes the place of the other')
+  t.equal((await issue(service)).json.issuer, 'default')
+})
+
+t.test('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
+  const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '1h' })
+  await importChain(service, root.certify(csr) + root.pem)
+  const early = await move(service, 'default-2027', 'activate')
+  t.match(early.json, { code: 'issuer.state', status: 409, violations: [{ check: 'issuer.published' }] })
+  t.match(early.json.detail, /published until 20/)
+  t.match((await move(service, 'default', 'retire')).json, { violations: [{ check: 'issuer.last' }] })
+  t.equal((await move(service, 'default', 'halt')).json.code, 'request.malformed', 'a halt needs a reason')
+  t.match((await move(service, 'default', 'halt', 'its key was copied')).json, { state: 'crl-only' })
+  const refused = await issue(service)
+  t.match(refused.json, { code: 'issuer.none_active', status: 503, retryable: true })
+  t.match((await service.request('GET', '/readyz')).json, { ready: true }, 'others go on')
+  t.equal((await move(service, 'default-2027', 'activate')).status, 200)
+  t.equal((await issue(service)).json.issuer, 'default-2027')
+  t.match((await move(service, 'default', 'activate')).json, { code: 'issuer.state' }, 'never again')
+  t.match((await move(service, 'default', 'end')).json, { violations: [{ check: 'issuer.living' }] })
+  t.equal((await move(service, 'nobody', 'halt', 'x')).json.code, 'issuer.not_found')
+  t.match(await eventsOf(service, 'issuer.halted'), [{ issuer: 'default', reason: 'its key was copied' }])
+})
+
+t.test('the table of moves: each state, each move', async (t) => {
+  const now = new Date()
+  const certificate = parsePem(root.pem, 'CERTIFICATE')
+  const row = (name: string, state: IssuerState): IssuerRow => ({
+    name,
+    authority: 'a',
+    state,
+    since: new Date(now.getTime() - 60_000),
+    certificate,
+    chain: [],
+    publicUrl: 'http://pki.test',
+    shards: 1,
+    keyUri: `file:${name}`,
+  })
+  const world: World = { now, stagingMs: 60_000, living: false, keyFault: undefined }
+  const outcome = (state: IssuerState, made: Move, more: Partial<World> = {}): string => {
+    try {
+      const rows = [row('one', state), row('other', 'active')]
+      return decideMove(rows, 'one', made, { ...world, ...more })
+        .map(({ issuer, to }) => `${issuer.name}:${to}`)
+        .join(' ')
+    } catch (error) {
+      return (error as { code: string }).code
+    }
+  }
+  const allowed: Readonly<Record<string, string>> = {
+    'staged activate': 'one:active other:retiring',
+    'retiring activate': 'one:active other:retiring',
+    'active retire': 'one:retiring',
+    'retiring close': 'one:crl-only',
+    'staged discard': 'one:retired',
+    'retiring end': 'one:retired',
+    'crl-only end': 'one:retired',
+    'staged halt': 'one:crl-only',
+    'active halt': 'one:crl-only',
+    'retiring halt': 'one:crl-only',
+  }
+  for (const state of issuerStates)
+    for (const made of moves)
+      t.equal(outcome(state, made), allowed[`${state} ${made}`] ?? 'issuer.state', `${state} ${made}`)
+  t.equal(outcome('staged', 'activate', { keyFault: 'it is away' }), 'issuer.state')
+  t.equal(outcome('staged', 'activate', { stagingMs: 60_001 }), 'issuer.state')
+  t.equal(outcome('staged', 'activate', { now: new Date(Date.now() + 4_000 * 86_400_000) }), 'issuer.state')
+  t.equal(outcome('crl-only', 'end', { living: true }), 'issuer.state')
+})
