@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 
 import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
+import { addCeremonyCommand } from './commands/ceremony.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
 import { addProfileCommand } from './commands/profile.ts'
@@ -80,6 +81,7 @@ const commands = [
   addGrantCommand,
   addTokenCommand,
   addRecordCommands,
+  addCeremonyCommand,
 ]
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

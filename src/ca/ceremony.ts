@@ -16,9 +16,12 @@ import { encodeCertificate } from '../x509/tbs.ts'
 
 /** What was asked for does not fit what is there: a sentence for each reason. */
 export class Misfit extends Error {
+  readonly reasons: readonly string[]
+
   constructor(reasons: readonly string[]) {
     super(reasons.join('\n'))
     this.name = 'Misfit'
+    this.reasons = reasons
   }
 }
 

@@ -1,0 +1,90 @@
+/** The root's key, opened in this process for one ceremony: there is no service, and nobody else's requests. */
+import { basename, dirname } from 'node:path'
+
+import { type Keyring, openKeyring } from '../../keys/keyring.ts'
+import { PinRefused } from '../../keys/pkcs11/pins.ts'
+import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
+import { readPrivateFile } from '../../keys/private-file.ts'
+import type { SigningKey } from '../../keys/signing-key.ts'
+import type { KeyKind } from '../../x509/algorithms.ts'
+import { Failure } from '../failure.ts'
+import type { KeyDocument } from './schema.ts'
+import type { Session } from './session.ts'
+
+export interface CeremonyKey {
+  /** The file of a software key; absent for one in a token. */
+  readonly path?: string
+  open(): Promise<SigningKey>
+  create(kind: KeyKind): Promise<SigningKey>
+  close(): Promise<void>
+}
+
+export const keyOf = (document: KeyDocument, session: Session): CeremonyKey =>
+  document.uri.startsWith('file:') ? fileKey(document, session) : tokenKey(document, session)
+
+const fileKey = ({ uri, passphraseFile = '' }: KeyDocument, session: Session): CeremonyKey => {
+  const path = session.pathOf(uri.slice('file:'.length))
+  const secret = session.pathOf(passphraseFile)
+  session.mention('passphrase', secret)
+  const ring = openKeyring({
+    dataDir: dirname(path),
+    passphrase: () => readSecret(secret),
+    pkcs11: { modules: [], pin: async () => undefined, ...patience },
+    lost: () => {},
+  })
+  return {
+    path,
+    open: () => ring.open(`file:${basename(path)}`).catch(explain(path)),
+    create: async (kind) => {
+      if ((await readSecret(secret)).length < minPassphrase)
+        throw new Failure('usage', `The passphrase in ${secret} is shorter than ${minPassphrase} characters.`)
+      return ring.create(`file:${basename(path)}`, kind).catch(explain(path))
+    },
+    close: ring.close,
+  }
+}
+
+const tokenKey = ({ uri, module, pinFile }: KeyDocument, session: Session): CeremonyKey => {
+  const { modulePath, pinSource } = parsePkcs11Uri(uri)
+  const library = modulePath ?? session.pathOf(module ?? '')
+  const secret = pinSource ?? session.pathOf(pinFile ?? '')
+  session.mention('PIN', secret)
+  const ring: Keyring = openKeyring({
+    dataDir: '/',
+    passphrase: async () => '',
+    pkcs11: { modules: [library], pin: () => readSecret(secret), ...patience },
+    lost: () => {},
+  })
+  return {
+    open: () => ring.open(uri).catch(explain(uri)),
+    create: (kind) => ring.create(uri, kind).catch(explain(uri)),
+    close: ring.close,
+  }
+}
+
+const readSecret = async (path: string): Promise<string> => {
+  const octets = await readPrivateFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new Failure('usage', error.code === undefined ? error.message : `${path} cannot be read (${error.code}).`)
+  })
+  const secret = octets.toString('utf8').replace(/\r?\n$/, '')
+  octets.fill(0)
+  return secret
+}
+
+/** Keys fail with sentences; what is left to say is how the command ends. */
+const explain =
+  (place: string) =>
+  (error: Error & { readonly code?: string }): never => {
+    if (error instanceof Failure) throw error
+    if (error instanceof PinRefused) {
+      const reason = error.cause instanceof Error ? error.cause.message : error.message
+      throw new Failure('denied', `${reason} It was tried once: a token locks itself after a few.`)
+    }
+    if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
+    if (/never overwritten/.test(error.message)) throw new Failure('conflict', error.message)
+    throw new Failure(/passphrase opens/.test(error.message) ? 'denied' : 'usage', error.message)
+  }
+
+/** One signature at a time, by people: a module that asks for a touch or a card gets the time for it. */
+const patience = { sessions: 1, queue: 8, deadlineMs: 300_000 } as const
+const minPassphrase = 12

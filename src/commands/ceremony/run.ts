@@ -1,0 +1,314 @@
+/** The ceremonies themselves: what each reads, shows, has confirmed, signs and writes, in this order. */
+import { randomBytes } from 'node:crypto'
+import { resolve } from 'node:path'
+
+import {
+  assertRequestFits,
+  encodeCrossTbs,
+  encodeIntermediateTbs,
+  encodeRootCrlTbs,
+  encodeRootTbs,
+  Misfit,
+  seal,
+} from '../../ca/ceremony.ts'
+import { newSerial } from '../../ca/issue.ts'
+import { isProblem } from '../../errors.ts'
+import type { SigningKey } from '../../keys/signing-key.ts'
+import type { KeyKind } from '../../x509/algorithms.ts'
+import { type Certificate, parseCertificate, parseTbs } from '../../x509/certificate.ts'
+import { parseCrl } from '../../x509/crl.ts'
+import { type CertificationRequest, parseRequest, verifyPossession } from '../../x509/csr.ts'
+import { parsePublicKey } from '../../x509/keys.ts'
+import { encodePem, parsePem } from '../../x509/pem.ts'
+import { formatSubject } from '../../x509/subject.ts'
+import type { CeremonyKind } from '../ceremony.ts'
+import { Failure } from '../failure.ts'
+import { visible } from '../output.ts'
+import { type CeremonyKey, keyOf } from './key.ts'
+import { constraintsOf, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
+import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
+import { assertNew, iso, type Line, openSession, type Session, type SessionDeps } from './session.ts'
+import { crlLines, factLines, keyLines, sha256 } from './show.ts'
+
+export interface CeremonyOptions {
+  readonly parameters: string
+  /** The request, or the certificate of the other root. */
+  readonly file?: string | undefined
+  readonly yes: boolean
+}
+
+/** Throws Failure with a sentence for everything that stops it; what it has written until then stays. */
+export const runCeremony = async (
+  kind: CeremonyKind,
+  { parameters, file = '', yes }: CeremonyOptions,
+  deps: SessionDeps = processDeps,
+): Promise<void> => {
+  const session = await openSession(`Chancery ceremony: ${kind}`, { parameters, yes }, deps)
+  try {
+    const { transcript } = await acts[kind](session, { parameters, file: resolve(file) })
+    const path = session.pathOf(transcript)
+    const digest = await session.finish(path)
+    deps.show(`The transcript is ${path}; the SHA-256 in its last line is\n${digest}\n`)
+  } catch (error) {
+    throw failureOf(error)
+  } finally {
+    session.close()
+  }
+}
+
+interface Files {
+  readonly parameters: string
+  readonly file: string
+}
+type Act = (session: Session & { readonly text: string }, files: Files) => Promise<{ readonly transcript: string }>
+
+const begin = <K extends CeremonyKind>(
+  kind: K,
+  session: Session & { readonly text: string },
+  { parameters }: Files,
+): Documents[K] => {
+  const document = parseParameters(kind, session.text, parameters)
+  assertNew(Object.values(document.output).map(session.pathOf))
+  return document
+}
+
+const actRoot: Act = async (session, files) => {
+  const document = begin('root', session, files)
+  const { key: where, subject, pathLength, nameConstraints, output } = document
+  const key = keyOf(where, session)
+  if (key.path !== undefined && where.existing !== true) assertNew([key.path])
+  const input = {
+    subject: subjectOf(subject),
+    ...spanOf(document.validity, session.begun),
+    ...(pathLength !== undefined && { pathLength }),
+    ...(nameConstraints && { nameConstraints: constraintsOf(nameConstraints) }),
+  }
+  session.tell([
+    ['This ceremony makes a root: its key, and the certificate that the key signs for itself.'],
+    ...headLines(session, document),
+    ['Key', `${where.uri}, ${kindOf(where)}${where.existing ? ', which is there already' : ', a new one'}`],
+    ['Subject', formatSubject(input.subject)],
+    ['Writes', Object.values(output).join(', ')],
+  ])
+  return withKey(key, async () => {
+    const signer = await openOrCreate(key, where, session)
+    const tbs = encodeRootTbs(signer, { ...input, serial: newSerial(randomBytes) })
+    session.tell([['The certificate of the root:'], ...factLines(parseTbs(tbs)), ...keyLines(signer)])
+    await confirmDigits(
+      session,
+      signer.spki,
+      'the SHA-256 of the public key',
+      `The key stays at ${where.uri}; with "existing: true" in the parameters, the next ceremony goes on with it.`,
+    )
+    const certificate = await sealCertificate(session, signer, tbs)
+    await session.write(session.pathOf(output.certificate), certificate)
+    return output
+  })
+}
+
+const actSign: Act = async (session, files) => {
+  const document = begin('sign', session, files)
+  const { key: where, request: expected, output } = document
+  const subject = subjectOf(document.subject)
+  const root = await readCertificate(session, session.pathOf(document.root))
+  const request = await readRequest(session, files.file)
+  assertRequestFits(request, { ...expected, subject })
+  const key = keyOf(where, session)
+  return withKey(key, async () => {
+    const signer = await key.open()
+    const tbs = encodeIntermediateTbs(signer, root.der, {
+      ...belowOf(document, session),
+      subject,
+      spki: request.key.spki,
+    })
+    session.tell([
+      ['This ceremony certifies an intermediate, which signs leaves and nothing below.'],
+      ...headLines(session, document),
+      ['Root', formatSubject(root.facts.subject)],
+      ...request.dropped.map(({ field, reason }): Line => ['Left out', `${field}: ${reason}`]),
+      ...(request.names.length > 0 ? [['Left out', 'names: an authority has none'] as const] : []),
+      ['Writes', Object.values(output).join(', ')],
+      ['The certificate of the intermediate:'],
+      ...factLines(parseTbs(tbs)),
+      ...keyLines(signer),
+    ])
+    await confirmDigits(session, request.key.spki, "the SHA-256 of the intermediate's public key")
+    const certificate = await sealCertificate(session, signer, tbs)
+    await session.write(session.pathOf(output.certificate), certificate)
+    await session.write(session.pathOf(output.chain), certificate + encodePem('CERTIFICATE', root.der))
+    return output
+  })
+}
+
+const actCrl: Act = async (session, files) => {
+  const document = begin('crl', session, files)
+  const { key: where, number, revoked, output } = document
+  const root = await readCertificate(session, session.pathOf(document.root))
+  const previous = document.previous === 'none' ? undefined : await readCrl(session, session.pathOf(document.previous))
+  const key = keyOf(where, session)
+  return withKey(key, async () => {
+    const signer = await key.open()
+    const input = {
+      number: BigInt(number),
+      ...updatesOf(document.validity, session.begun),
+      revoked: revoked.map(revokedOf),
+    }
+    const tbs = encodeRootCrlTbs(signer, root.der, { ...input, ...(previous && { previous }) })
+    session.tell([
+      ["This ceremony issues the root's list of what it has revoked."],
+      ...headLines(session, document),
+      ['Root', formatSubject(root.facts.subject)],
+      ['Previous', document.previous],
+      ['Writes', Object.values(output).join(', ')],
+      ...crlLines(input),
+      ...keyLines(signer),
+    ])
+    await session.confirm({ act: 'sign it', answer: 'yes', otherwise: nothingSigned })
+    // DER: what a distribution point serves (RFC 5280 4.2.1.13).
+    await session.write(session.pathOf(output.crl), await seal(signer, tbs))
+    return output
+  })
+}
+
+const actCross: Act = async (session, files) => {
+  const document = begin('cross', session, files)
+  const { key: where, output } = document
+  const root = await readCertificate(session, session.pathOf(document.root))
+  const other = await readCertificate(session, files.file)
+  const digest = sha256(other.der)
+  const expected = document.other?.certificateSha256
+  if (expected !== undefined && expected !== digest)
+    throw new Misfit([`The other root is not the one of the parameters: the SHA-256 of its certificate is ${digest}.`])
+  const key = keyOf(where, session)
+  return withKey(key, async () => {
+    const signer = await key.open()
+    const tbs = encodeCrossTbs(signer, root.der, { ...belowOf(document, session), other: other.der })
+    session.tell([
+      ['This ceremony certifies another root, so that chains of it are accepted under this one.'],
+      ...headLines(session, document),
+      ['Root', formatSubject(root.facts.subject)],
+      ['Other root', formatSubject(other.facts.subject)],
+      ['Its certificate', `SHA-256 ${digest}`],
+      ['Writes', Object.values(output).join(', ')],
+      ['The cross-certificate:'],
+      ...factLines(parseTbs(tbs)),
+      ...keyLines(signer),
+    ])
+    await confirmDigits(session, other.der, "the SHA-256 of the other root's certificate")
+    await session.write(session.pathOf(output.certificate), await sealCertificate(session, signer, tbs))
+    return output
+  })
+}
+
+const acts: Readonly<Record<CeremonyKind, Act>> = { root: actRoot, sign: actSign, crl: actCrl, cross: actCross }
+
+// Steps of more than one ------------------------------------------------------------------------------------------------
+
+const headLines = (session: Session, { operators }: { readonly operators: readonly string[] }): readonly Line[] => [
+  ['Operators', operators.join(', ')],
+  ['Clock', `${iso(session.begun)}, of this machine: compare it with your own`],
+]
+
+const openOrCreate = async (key: CeremonyKey, where: KeyDocument, session: Session): Promise<SigningKey> => {
+  if (where.existing === true) {
+    const signer = await key.open()
+    const { algorithm, bits } = parsePublicKey(signer.spki)
+    const isIt = algorithm.id === where.algorithm && (where.bits === undefined || where.bits === bits)
+    if (!isIt)
+      throw new Misfit([`The key at ${where.uri} is of ${algorithm.id}, ${bits} bits, and not ${kindOf(where)}.`])
+    return signer
+  }
+  await session.confirm({ act: 'make the key', answer: 'yes', otherwise: 'Nothing was made.' })
+  const signer = await key.create(kindOf(where))
+  if (key.path !== undefined) await session.recordOutput(key.path)
+  return signer
+}
+
+/** The digits are what was compared by voice or on paper; typing them shows that somebody has looked. */
+const confirmDigits = (session: Session, octets: Buffer, digitsOf: string, otherwise = nothingSigned): Promise<void> =>
+  session.confirm({ act: 'sign it', answer: sha256(octets).slice(0, 8), digitsOf, otherwise })
+
+/** PEM; its fingerprint is what `openssl x509 -fingerprint -sha256` prints, and the parameters of others may ask for. */
+const sealCertificate = async (session: Session, signer: SigningKey, tbs: Buffer): Promise<string> => {
+  const der = await seal(signer, tbs)
+  session.tell([['Signed', `a certificate with the SHA-256 ${sha256(der)}`]])
+  return encodePem('CERTIFICATE', der)
+}
+
+const withKey = async <T>(key: CeremonyKey, work: () => Promise<T>): Promise<T> => {
+  try {
+    return await work()
+  } finally {
+    await key.close()
+  }
+}
+
+const belowOf = (
+  {
+    validity,
+    nameConstraints,
+    urls,
+  }: Pick<Documents['cross'], 'nameConstraints' | 'urls'> & { readonly validity: SpanDocument },
+  session: Session,
+) => ({
+  serial: newSerial(randomBytes),
+  ...spanOf(validity, session.begun),
+  ...(nameConstraints && { nameConstraints: constraintsOf(nameConstraints) }),
+  ...(urls?.crl && { crlUrl: urls.crl }),
+  ...(urls?.issuer && { issuerUrl: urls.issuer }),
+})
+
+const kindOf = ({ algorithm = 'ec-p384', bits }: KeyDocument): KeyKind =>
+  bits === undefined ? algorithm : (`rsa-${bits}` as KeyKind)
+
+const revokedOf = ({ serial, at, reason, invalidSince }: CrlDocument['revoked'][number]) => ({
+  serial: serialOf(serial),
+  revokedAt: new Date(at),
+  reason,
+  ...(invalidSince !== undefined && { invalidSince: new Date(invalidSince) }),
+})
+
+// Files -----------------------------------------------------------------------------------------------------------------
+
+const readCertificate = async (session: Session, path: string): Promise<Certificate & { readonly der: Buffer }> => {
+  const octets = await session.read(path)
+  return telling(path, () => {
+    const der = parsePem(octets, 'CERTIFICATE')
+    return { ...parseCertificate(der), der }
+  })
+}
+
+const readRequest = async (session: Session, path: string): Promise<CertificationRequest> => {
+  const octets = await session.read(path)
+  const request = telling(path, () => parseRequest(parsePem(octets, 'CERTIFICATE REQUEST')))
+  const proof = await verifyPossession(request).catch((error: Error) => error)
+  if (proof) throw new Failure('refused', `${path}: ${isProblem(proof) ? proof.detail : proof.message}.`)
+  return request
+}
+
+const readCrl = async (session: Session, path: string): Promise<Buffer> => {
+  const octets = await session.read(path)
+  telling(path, () => parseCrl(octets))
+  return octets
+}
+
+const telling = <T>(path: string, work: () => T): T => {
+  try {
+    return work()
+  } catch (error) {
+    throw isProblem(error) ? new Failure('refused', `${path}: ${visible(error.detail)}.`) : error
+  }
+}
+
+const failureOf = (error: unknown): unknown => {
+  if (error instanceof Misfit) return new Failure('refused', error.reasons.map(visible).join('\n'))
+  if (isProblem(error)) return new Failure('refused', `${visible(error.detail)}.`)
+  return error
+}
+
+const nothingSigned = 'Nothing was signed, and nothing was written.'
+const processDeps: SessionDeps = {
+  clock: () => new Date(),
+  input: process.stdin,
+  show: (text) => process.stdout.write(text),
+}

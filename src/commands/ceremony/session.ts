@@ -1,0 +1,211 @@
+/**
+ * What happens around a ceremony's acts: files are read and written once and with their digests, steps are shown and
+ * confirmed, and all of it goes into a transcript that a witness can sign. Nothing secret passes through here.
+ */
+import { createHash } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { open, readFile } from 'node:fs/promises'
+import { dirname, relative, resolve } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { Failure } from '../failure.ts'
+import { visible } from '../output.ts'
+import { version } from '../version.ts'
+
+/** A label and what it says; a label alone is a heading. */
+export type Line = readonly [label: string, value?: string]
+
+export interface SessionDeps {
+  readonly clock: () => Date
+  readonly input: NodeJS.ReadableStream
+  readonly show: (text: string) => void
+}
+
+export interface SessionOptions {
+  /** The file with the parameters; paths in it start from its folder. */
+  readonly parameters: string
+  /** Every step was confirmed beforehand. */
+  readonly yes: boolean
+}
+
+export interface Session {
+  /** When the ceremony began: what is made now begins now. */
+  readonly begun: Date
+  /** From a path in the parameters. */
+  pathOf(path: string): string
+  /** An input, with its digest on the record. Throws Failure when it cannot be read. */
+  read(path: string): Promise<Buffer>
+  /** Names a file that is read and whose digest nobody should have. */
+  mention(what: string, path: string): void
+  /** Shows what will be done, and puts it on the record. */
+  tell(lines: readonly Line[]): void
+  /** Goes on only when the answer was typed. Throws Failure otherwise. */
+  confirm(step: Step): Promise<void>
+  /** A new file, durable when it resolves; never over one that is there. */
+  write(path: string, content: string | Buffer): Promise<void>
+  /** Puts on the record a file that another has written. */
+  recordOutput(path: string): Promise<void>
+  /** Writes the transcript, with its own digest in its last line; that digest. */
+  finish(path: string): Promise<string>
+  close(): void
+}
+
+export interface Step {
+  /** Ends the question "Type … to". */
+  readonly act: string
+  /** `yes`, or the first digits of what was to be compared. */
+  readonly answer: string
+  /** What the digits are of. */
+  readonly digitsOf?: string
+  /** What is left behind when nobody confirms. */
+  readonly otherwise: string
+}
+
+export const openSession = async (
+  title: string,
+  { parameters, yes }: SessionOptions,
+  { clock, input, show }: SessionDeps,
+): Promise<Session & { readonly text: string }> => {
+  const begun = clock()
+  const folder = dirname(resolve(parameters))
+  const inputs: Line[] = []
+  const outputs: Line[] = []
+  const unread: Line[] = []
+  const told: Line[] = []
+  const confirmed: Line[] = []
+  const answers = openAnswers(input)
+
+  const read = async (path: string): Promise<Buffer> => {
+    const octets = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+      throw new Failure('usage', `${path} cannot be read (${error.code}).`)
+    })
+    inputs.push(digestLine(nameOf(folder, path), octets))
+    return octets
+  }
+  const write = async (path: string, content: string | Buffer): Promise<void> => {
+    await createFile(path, content)
+    outputs.push(digestLine(nameOf(folder, path), content))
+  }
+  const text = (await read(resolve(parameters))).toString('utf8')
+
+  return {
+    begun,
+    text,
+    pathOf: (path) => resolve(folder, path),
+    read,
+    mention: (what, path) => unread.push([what, nameOf(folder, path)]),
+    tell: (lines) => {
+      told.push(...lines)
+      show(`${format(lines).join('\n')}\n\n`)
+    },
+    confirm: async ({ act, answer, digitsOf, otherwise }) => {
+      const how = digitsOf === undefined ? `"${answer}" typed` : `first digits of ${digitsOf} typed: ${answer}`
+      if (!yes) {
+        const what = digitsOf === undefined ? answer : `the first ${answer.length} digits of ${digitsOf}`
+        show(`Type ${what} to ${act}: `)
+        if (!(await answers.match(answer, () => show('That is not it. Once more: '))))
+          throw new Failure('refused', `Not confirmed. ${otherwise}`)
+        show('\n')
+      }
+      confirmed.push([iso(clock()), `${act}: ${yes ? 'confirmed beforehand (--yes)' : how}`])
+    },
+    write,
+    recordOutput: async (path) => {
+      outputs.push(digestLine(nameOf(folder, path), await readFile(path)))
+    },
+    finish: async (path) => {
+      const body = [
+        title,
+        '='.repeat(title.length),
+        ...format([
+          ['Chancery', `${version}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`],
+          ['Machine', `${process.platform} ${process.arch}`],
+          ['Begun', iso(begun)],
+          ['Ended', iso(clock())],
+        ]),
+        ...section('What was shown', format(told)),
+        ...section('Confirmations', format(confirmed)),
+        ...section('Parameters, as they were read', text.trimEnd().split(/\r?\n/)),
+        ...section('Inputs, by SHA-256 and octets', format(inputs)),
+        ...section('Read, and secret: no digest', format(unread)),
+        ...section('Outputs, by SHA-256 and octets', format(outputs)),
+        '',
+      ]
+        .map((line) => `${visible(line)}\n`)
+        .join('')
+      const digest = sha256(body)
+      await createFile(path, `${body}SHA-256 of all lines above: ${digest}\n`)
+      return digest
+    },
+    close: answers.close,
+  }
+}
+
+/** Throws Failure while an output is there already: before any key is touched. */
+export const assertNew = (paths: readonly string[]): void => {
+  const there = paths.filter((path) => existsSync(path))
+  if (there.length > 0)
+    throw new Failure('conflict', there.map((path) => `${path} exists; nothing is ever overwritten.`).join('\n'))
+}
+
+export const iso = (date: Date): string => date.toISOString().replace(/\.\d{3}Z$/, 'Z')
+
+const createFile = async (path: string, content: string | Buffer): Promise<void> => {
+  const file = await open(path, 'wx', 0o644).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST') throw new Failure('conflict', `${path} exists; nothing is ever overwritten.`)
+    throw new Failure('usage', `${path} cannot be written (${error.code}).`)
+  })
+  try {
+    await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  const folder = await open(dirname(path), 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+/** Lines of one input, in turn; its end is no answer. */
+const openAnswers = (input: NodeJS.ReadableStream) => {
+  let reader: ReturnType<typeof createInterface> | undefined
+  let lines: AsyncIterator<string> | undefined
+  return {
+    match: async (answer: string, again: () => void): Promise<boolean> => {
+      reader ??= createInterface({ input })
+      lines ??= reader[Symbol.asyncIterator]()
+      for (let tries = 3; tries > 0; tries -= 1) {
+        const { value, done } = await lines.next()
+        if (done) return false
+        if (value.trim().toLowerCase() === answer) return true
+        if (tries > 1) again()
+      }
+      return false
+    },
+    close: () => reader?.close(),
+  }
+}
+
+const format = (lines: readonly Line[]): readonly string[] => {
+  const width = Math.max(0, ...lines.map(([label, value]) => (value === undefined ? 0 : label.length)))
+  return lines.map(([label, value]) => (value === undefined ? label : `${label.padEnd(width)}  ${value}`.trimEnd()))
+}
+
+const section = (heading: string, lines: readonly string[]): readonly string[] =>
+  lines.length === 0 ? [] : ['', heading, '-'.repeat(heading.length), ...lines]
+
+const digestLine = (name: string, content: string | Buffer): Line => [
+  name,
+  `${sha256(content)}  ${Buffer.byteLength(content)}`,
+]
+
+/** As it stands in the parameters, where it lies beside or below them. */
+const nameOf = (folder: string, path: string): string => {
+  const name = relative(folder, path)
+  return name.startsWith('..') ? path : name
+}
+
+const sha256 = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')
