@@ -7,6 +7,7 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 import { collectDefaultMetrics, type Registry } from 'prom-client'
 
 import type { Meter, Stage } from './ca/meter.ts'
+import { type KeyLoad, waitBounds } from './keys/key-load.ts'
 
 export interface Metrics extends Meter {
   readonly registry: Registry
@@ -18,6 +19,8 @@ export interface Metrics extends Meter {
   query(statement: string, seconds: number, failed: boolean): void
   /** A number that is looked up when somebody asks: pool sizes, queue depths. */
   watch(gauge: GaugeName, label: string, read: () => number): void
+  /** What is counted where the keys are, and looked up as well. */
+  watchKeys(read: () => KeyLoad): void
 }
 
 type Kind = 'counter' | 'gauge' | 'histogram'
@@ -61,6 +64,17 @@ export const metricTable = {
     help: 'Sessions with tokens that sign, and operations that wait for one, as of the last second.',
     labels: ['state'],
   },
+  chancery_key_errors_total: {
+    kind: 'counter',
+    help: 'Calls of a PKCS#11 module that failed, by return value.',
+    labels: ['code'],
+  },
+  chancery_key_wait_seconds: {
+    kind: 'histogram',
+    help: 'Time that an operation waited for a session with a token.',
+    labels: [],
+    buckets: waitBounds,
+  },
   chancery_database_seconds: {
     kind: 'histogram',
     help: 'Time of a database statement.',
@@ -97,6 +111,8 @@ export const openMetrics = (registry: Registry): Metrics => {
   const batches = series('chancery_batch_size')
   const keys = series('chancery_key_seconds')
   const keyFaults = series('chancery_key_faults_total')
+  const keyErrors = series('chancery_key_errors_total')
+  const keyWaits = series('chancery_key_wait_seconds')
   const statements = series('chancery_database_seconds')
   const statementFaults = series('chancery_database_faults_total')
   const requests = series('chancery_http_requests_total')
@@ -138,6 +154,13 @@ export const openMetrics = (registry: Registry): Metrics => {
       answers.observe(duration, route)
     },
     watch: (gauge, label, read) => gauges[gauge].watch(read, label),
+    watchKeys: (read) => {
+      keyErrors.take(() => Object.entries(read().failures).map(([label, value]) => ({ label, value })))
+      keyWaits.take(() => {
+        const { counts, seconds } = read().waits
+        return [{ label: '', value: seconds, buckets: counts }]
+      })
+    },
   }
 }
 
@@ -145,6 +168,14 @@ interface Series {
   add(amount: number, first: string, second?: string): void
   observe(value: number, label: string): void
   watch(read: () => number, label: string): void
+  /** What is counted elsewhere, all of it, looked up when somebody asks. */
+  take(read: () => readonly Counted[]): void
+}
+
+interface Counted {
+  readonly label: string
+  readonly value: number
+  readonly buckets?: readonly number[]
 }
 
 interface Sample {
@@ -170,11 +201,14 @@ const openSeries = (registry: Registry, name: MetricName): Series => {
     const key = second === undefined ? first : `${first}\n${second}`
     const known = cells.get(key)
     if (known) return known
-    const [labelOne = 'label', labelTwo = 'label'] = labels
+    const [labelOne, labelTwo = 'label'] = labels
     if (cells.size >= maxCells && first !== overflow)
       return cellOf(overflow, second === undefined ? undefined : overflow)
     const cell = {
-      labels: second === undefined ? { [labelOne]: first } : { [labelOne]: first, [labelTwo]: second },
+      labels: {
+        ...(labelOne !== undefined && { [labelOne]: first }),
+        ...(second !== undefined && { [labelTwo]: second }),
+      },
       value: 0,
       buckets: new Float64Array(buckets.length + 1),
       count: 0,
@@ -182,8 +216,16 @@ const openSeries = (registry: Registry, name: MetricName): Series => {
     cells.set(key, cell)
     return cell
   }
-  const samples = (): Sample[] =>
-    [...cells.values()].flatMap((cell) => samplesOf(name, cell, kind === 'histogram' ? buckets : undefined))
+  let counted = (): readonly Counted[] => []
+  const samples = (): Sample[] => {
+    for (const { label, value, buckets = [] } of counted()) {
+      const cell = cellOf(label)
+      cell.value = value
+      cell.buckets.set(buckets)
+      cell.count = buckets.reduce((sum, count) => sum + count, 0)
+    }
+    return [...cells.values()].flatMap((cell) => samplesOf(name, cell, kind === 'histogram' ? buckets : undefined))
+  }
   // prom-client asks a metric only for this when it writes or reads a registry.
   const metric = {
     name,
@@ -207,6 +249,9 @@ const openSeries = (registry: Registry, name: MetricName): Series => {
     },
     watch: (read, label) => {
       cellOf(label).read = read
+    },
+    take: (read) => {
+      counted = read
     },
   }
 }

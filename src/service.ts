@@ -157,6 +157,7 @@ export const openService = async (
   metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
   metrics.watch('chancery_key_sessions', 'in_use', () => keys.load().inUse)
   metrics.watch('chancery_key_sessions', 'waiting', () => keys.load().waiting)
+  metrics.watchKeys(keys.load)
   metrics.watch('chancery_database_connections', 'open', () => db.load.total)
   metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
 

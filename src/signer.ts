@@ -6,6 +6,7 @@ import { flushCompileCache } from 'node:module'
 import { Socket } from 'node:net'
 
 import { loadConfig } from './config.ts'
+import type { KeyLoad } from './keys/key-load.ts'
 import { openKeyring } from './keys/keyring.ts'
 import { loadPassphrase, roundsFor } from './keys/passphrase.ts'
 import { type Host, hostKeys } from './keys/signer/host.ts'
@@ -23,13 +24,19 @@ const main = async (): Promise<void> => {
   // A Ctrl-C reaches the whole foreground group: the service still drains, and then ends us.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
 
+  let tellLoad = (): void => {}
   let losing = false
   const lost = (reason: string): void => {
     if (losing) return
     losing = true
+    // What made us leave is among it.
+    tellLoad()
     stream.say({ id: 0, kind: answers.leaving, body: Buffer.from(reason) })
     void Promise.race([host?.idle(), new Promise((resolve) => setTimeout(resolve, settleWithinMs))])
-      .then(() => stream.end())
+      .then(() => {
+        tellLoad()
+        return stream.end()
+      })
       .then(end)
   }
 
@@ -46,7 +53,8 @@ const main = async (): Promise<void> => {
     for (const record of early.splice(0)) host.hear(record)
     // Written at an orderly exit only, which is not how we end; without it Node strips types at each start (30 MB).
     flushCompileCache()
-    tellLoad(ring.load, (load) => stream.say({ id: 0, kind: answers.load, body: encodeJson(load) }))
+    tellLoad = openTelling(ring.load, (body) => stream.say({ id: 0, kind: answers.load, body }))
+    setInterval(tellLoad, 1_000).unref()
   } catch (error) {
     stream.say({ id: 0, kind: answers.unfit, body: Buffer.from((error as Error).message) })
     await stream.end()
@@ -56,15 +64,14 @@ const main = async (): Promise<void> => {
 
 const pin = async (): Promise<string | undefined> => (await loadConfig(process.env, 'sign')).keys.pkcs11.pin
 
-/** Each second, if it has changed. */
-const tellLoad = (load: () => object, tell: (load: object) => void): void => {
-  let told = JSON.stringify(load())
-  setInterval(() => {
-    const now = load()
-    const text = JSON.stringify(now)
-    if (text !== told) tell(now)
-    told = text
-  }, 1_000).unref()
+/** If it has changed. */
+const openTelling = (load: () => KeyLoad, tell: (body: Buffer) => void): (() => void) => {
+  let told = encodeJson(load())
+  return () => {
+    const now = encodeJson(load())
+    if (!now.equals(told)) tell(now)
+    told = now
+  }
 }
 
 /** At once: an orderly exit would wait for a thread that hangs in a module. */

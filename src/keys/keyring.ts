@@ -2,7 +2,7 @@
 import { isAbsolute, join, relative } from 'node:path'
 
 import type { KeyKind } from '../x509/algorithms.ts'
-import type { KeyLoad } from './key-load.ts'
+import { type KeyLoad, noLoad } from './key-load.ts'
 import type { RefusedPin } from './pkcs11/pins.ts'
 import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
 import type { SigningKey } from './signing-key.ts'
@@ -52,7 +52,7 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: Keyri
       isInToken(uri) ? (await inToken()).open(uri, refused) : openSoftwareKey(await inFile(uri)),
     create: async (uri, kind, refused = []) =>
       isInToken(uri) ? (await inToken()).create(uri, kind, refused) : createSoftwareKey(await inFile(uri), kind),
-    load: () => tokens?.load() ?? idle,
+    load: () => tokens?.load() ?? noLoad,
     close: async () => tokens?.close(),
   }
 }
@@ -67,5 +67,3 @@ const pathUnder = (dataDir: string, uri: string): string => {
     throw new Error(`${uri} lies outside of the data folder.`)
   return under
 }
-
-const idle: KeyLoad = { inUse: 0, waiting: 0, failures: {} }

@@ -151,6 +151,15 @@ t.test('a refused PIN is on record, once', async (t) => {
   await t.rejects(client.query('delete from refused_pins'), /permission denied/)
 })
 
+t.test('what went wrong is counted, through every restart of the signer', async (t) => {
+  await sleep(1_500)
+  const { text } = await service.request('GET', '/metrics')
+  for (const code of ['CKR_DEVICE_ERROR', 'CKR_KEY_HANDLE_INVALID', 'CKR_USER_NOT_LOGGED_IN', 'CKR_PIN_INCORRECT'])
+    t.match(text, new RegExp(`^chancery_key_errors_total\\{code="${code}"\\} [1-9]`, 'm'))
+  t.match(text, /^chancery_key_wait_seconds_count [1-9]\d+$/m)
+  t.match(text, /^chancery_key_sessions\{state="waiting"\} 0$/m)
+})
+
 t.test('a session that fails is replaced, and nobody notices', async (t) => {
   for (const code of [0xb0, 0xb3, 0x90, 0x91]) {
     await hsm.misbehave(`init-error-once=${code}`)

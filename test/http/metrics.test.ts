@@ -1,6 +1,7 @@
 import { Registry } from 'prom-client'
 import t from 'tap'
 
+import { noLoad, noWaits } from '../../src/keys/key-load.ts'
 import { metricTable, openMetrics } from '../../src/metrics.ts'
 
 t.test('every metric of the table is served, and what was counted comes out', async (t) => {
@@ -22,6 +23,8 @@ t.test('every metric of the table is served, and what was counted comes out', as
   let depth = 1
   metrics.watch('chancery_queue_depth', 'issuance', () => depth++)
   metrics.watch('chancery_database_connections', 'idle', () => 4)
+  const waits = { counts: noWaits.counts.map((_, i) => (i < 2 ? 3 : 0)), seconds: 0.25 }
+  metrics.watchKeys(() => ({ ...noLoad, failures: { CKR_DEVICE_ERROR: 2 }, waits }))
   const text = await metrics.registry.metrics()
   for (const name of Object.keys(metricTable)) t.match(text, `# TYPE ${name} `)
   for (const line of [
@@ -39,6 +42,12 @@ t.test('every metric of the table is served, and what was counted comes out', as
     'chancery_batch_size_bucket{batch="record",le="4"} 1',
     'chancery_key_seconds_count{key="default"} 2',
     'chancery_key_faults_total{key="default",fault="before"} 1',
+    'chancery_key_errors_total{code="CKR_DEVICE_ERROR"} 2',
+    'chancery_key_wait_seconds_bucket{le="0.0001"} 3',
+    'chancery_key_wait_seconds_bucket{le="0.00025"} 6',
+    'chancery_key_wait_seconds_bucket{le="+Inf"} 6',
+    'chancery_key_wait_seconds_sum 0.25',
+    'chancery_key_wait_seconds_count 6',
     'chancery_database_faults_total{statement="find_request"} 1',
     'chancery_http_requests_total{route="/v1/certificates",status="201"} 1',
     'chancery_queue_depth{queue="issuance"} 1',

@@ -276,7 +276,8 @@ const assertSigns = async ({
   for (let i = 0; i < trials; i += 1) {
     const [signature] = await sign([trialText])
     if (!Buffer.isBuffer(signature))
-      throw new TokenFault('token', `The key ${id} does not sign: ${signature?.message}.`)
+      // Where it is the token's fault, that was told already.
+      throw new TokenFault('session', `The key ${id} does not sign: ${signature?.message}.`)
     if (!verify(algorithm.hash, trialText, { key, ...algorithm.signOptions }, signature))
       throw new TokenFault(
         'request',
@@ -302,7 +303,8 @@ const sessionFor = async ({ sessions, token, deadlineMs }: TokenKeyDeps): Promis
 const inTime = async <T>(work: Promise<T>, withinMs: number): Promise<T | 'late'> => {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<'late'>((resolve) => {
-    timer = setTimeout(() => resolve('late'), withinMs)
+    // One turn more: an answer that came while this process was held up is not late.
+    timer = setTimeout(() => setImmediate(() => resolve('late')), withinMs)
   })
   try {
     return await Promise.race([work, late])

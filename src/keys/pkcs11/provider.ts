@@ -5,7 +5,7 @@
 import type { Handle } from 'pkcs11js'
 
 import type { KeyKind } from '../../x509/algorithms.ts'
-import type { KeyLoad } from '../key-load.ts'
+import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { readPrivateFile } from '../private-file.ts'
 import type { SigningKey } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
@@ -38,10 +38,11 @@ export interface Pkcs11Provider {
 export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => void): Pkcs11Provider => {
   const modules = new Map<string, Promise<Module>>()
   const tokens = new Map<string, TokenKeyDeps>()
-  const counts = { failures: new Map<string, number>() }
+  const failures = new Map<string, number>()
 
+  const count = (name: string): void => void failures.set(name, (failures.get(name) ?? 0) + 1)
   const failed = (remedy: Remedy, name: string, reason: string): void => {
-    counts.failures.set(name, (counts.failures.get(name) ?? 0) + 1)
+    count(name)
     if (remedy === 'token') lost(reason)
   }
 
@@ -81,8 +82,8 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   }
 
   /**
-   * The session that has logged in is the last to be used: while it is open the token remembers the login, whatever
-   * becomes of the others. Where the token allows no second, it signs as well.
+   * The token remembers the login while any session is open: with two from the start, one that fails and is closed
+   * does not take it along. Where the token allows no second, the one that has logged in does all the work.
    */
   const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<TokenKeyDeps> => {
     const module = await moduleOf(uri)
@@ -104,7 +105,7 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     const sessions = openSessions({
       size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
       bound: settings.queue,
-      first: [first, ...another(openSession)],
+      first: token.maxSessions === 1 ? [first] : [first, ...another(openSession)],
       open: openSession,
       close: (session) => token.lib.C_CloseSession(session),
     })
@@ -115,6 +116,8 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
 
   const mend = <T>(work: Promise<T>): Promise<T> =>
     work.catch((error: unknown) => {
+      const name = nameIn(error)
+      if (name !== undefined) count(name)
       if (error instanceof TokenFault && error.remedy === 'token') lost(error.message)
       throw error
     })
@@ -134,17 +137,20 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
           return createTokenKey(await enter(uri, refused), uri, kind)
         })(),
       ),
-    load: () => ({
-      ...[...tokens.values()].reduce(
-        (sum, { sessions: { load } }) => ({ inUse: sum.inUse + load.inUse, waiting: sum.waiting + load.waiting }),
-        { inUse: 0, waiting: 0 },
-      ),
-      failures: Object.fromEntries(counts.failures),
-    }),
+    load: () =>
+      [...tokens.values()]
+        .map(({ sessions }) => ({ ...sessions.load, failures: {} }))
+        .reduce(addLoads, { ...noLoad, failures: Object.fromEntries(failures) }),
     close: () => {
       for (const { token } of tokens.values()) token.lib.C_CloseAllSessions(token.slot)
     },
   }
+}
+
+/** Of the call that failed, where it was one. */
+const nameIn = (error: unknown): string | undefined => {
+  for (let at = error; at instanceof Error; at = at.cause) if ('code' in at) return judgeFailure(at).name
+  return undefined
 }
 
 const another = (open: () => Handle): readonly Handle[] => {

@@ -4,6 +4,7 @@
  */
 import type { Handle } from 'pkcs11js'
 
+import { type KeyLoad, noWaits, waitBounds } from '../key-load.ts'
 import { judgeFailure, sessionCount } from './return-values.ts'
 
 export interface SessionsOptions {
@@ -26,7 +27,7 @@ export interface Sessions {
   discard(session: Handle): void
   /** An operation hangs in it: neither used again nor closed, and what it held of the size stays held. */
   abandon(session: Handle): void
-  readonly load: { readonly inUse: number; readonly waiting: number; readonly size: number }
+  readonly load: Omit<KeyLoad, 'failures'>
 }
 
 interface Waiter {
@@ -38,6 +39,7 @@ interface Waiter {
 export const openSessions = ({ size: most, bound, first, open, close }: SessionsOptions): Sessions => {
   const idle: Handle[] = [...first]
   const waiting: Waiter[] = []
+  const waits = openWaits()
   let size = most
   let inUse = 0
 
@@ -51,7 +53,7 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
       return undefined
     }
   }
-  const next = (): Handle | undefined => idle.pop() ?? (inUse < size ? another() : undefined)
+  const next = (): Handle | undefined => (inUse < size ? (idle.pop() ?? another()) : undefined)
 
   const serve = (): void => {
     for (let waiter = waiting[0]; waiter; waiter = waiting[0]) {
@@ -73,10 +75,12 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
       const session = waiting.length === 0 ? next() : undefined
       if (session !== undefined) {
         inUse += 1
+        waits.observe(0)
         return session
       }
       if (waiting.length >= bound) return 'full'
-      return new Promise((resolve, reject) => {
+      const start = performance.now()
+      const outcome = await new Promise<Handle | 'late'>((resolve, reject) => {
         const timer = setTimeout(() => {
           waiting.splice(waiting.indexOf(waiter), 1)
           resolve('late')
@@ -84,6 +88,8 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
         const waiter: Waiter = { serve: resolve, fail: reject, timer }
         waiting.push(waiter)
       })
+      waits.observe((performance.now() - start) / 1000)
+      return outcome
     },
     give: (session) => {
       inUse -= 1
@@ -101,7 +107,23 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
     },
     abandon: () => {},
     get load() {
-      return { inUse, waiting: waiting.length, size }
+      return { inUse, waiting: waiting.length, waits: waits.so }
+    },
+  }
+}
+
+const openWaits = () => {
+  const counts = [...noWaits.counts]
+  let total = 0
+  return {
+    observe: (seconds: number): void => {
+      const i = waitBounds.findIndex((bound) => seconds <= bound)
+      const at = i === -1 ? waitBounds.length : i
+      counts[at] = (counts[at] ?? 0) + 1
+      total += seconds
+    },
+    get so() {
+      return { counts: [...counts], seconds: total }
     },
   }
 }

@@ -6,7 +6,7 @@
  */
 import type { Log } from '../../telemetry.ts'
 import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
-import type { KeyLoad } from '../key-load.ts'
+import { addLoads, afterEnd, type KeyLoad, noLoad } from '../key-load.ts'
 import { isInToken, type Keyring } from '../keyring.ts'
 import type { PinGuard } from '../pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../pkcs11/uri.ts'
@@ -37,7 +37,7 @@ export const openSigners = (deps: SignerDeps): Keyring => {
   return {
     open: async (uri) => signerOf(uri).ask(uri),
     create: async (uri, kind) => signerOf(uri).ask(uri, kind),
-    load: () => [...signers.values()].map((signer) => signer.load()).reduce(sumOf, idle),
+    load: () => [...signers.values()].map((signer) => signer.load()).reduce(addLoads, noLoad),
     close: async () => void (await Promise.all([...signers.values()].map((signer) => signer.close()))),
   }
 }
@@ -57,6 +57,8 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
   /** The process that is there; and as long as it takes questions. */
   let current: Life | undefined
   let life: Life | undefined
+  /** Of the processes that there were. */
+  let past = noLoad
   const waiting: ((life: Life) => void)[] = []
 
   const nextLife = (): Life | Promise<Life> => life ?? new Promise((resolve) => waiting.push(resolve))
@@ -72,6 +74,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
         life = undefined
       },
       ended: (reason, didWell) => {
+        past = addLoads(past, afterEnd(started.load()))
         current = undefined
         ended(reason, didWell)
       },
@@ -128,7 +131,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       if (opened instanceof Error) throw opened
       return keyOf(uri, opened)
     },
-    load: () => current?.load() ?? idle,
+    load: () => addLoads(past, current?.load() ?? noLoad),
     close: async () => {
       closed = true
       clearTimeout(restart)
@@ -137,18 +140,6 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
   }
 }
 
-const sumOf = (one: KeyLoad, other: KeyLoad): KeyLoad => ({
-  inUse: one.inUse + other.inUse,
-  waiting: one.waiting + other.waiting,
-  failures: Object.fromEntries(
-    [...new Set([...Object.keys(one.failures), ...Object.keys(other.failures)])].map((name) => [
-      name,
-      (one.failures[name] ?? 0) + (other.failures[name] ?? 0),
-    ]),
-  ),
-})
-
-const idle: KeyLoad = { inUse: 0, waiting: 0, failures: {} }
 const files = 'files'
 const fileThreads = 4
 const firstPauseMs = 100

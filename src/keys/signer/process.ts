@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import type { Socket } from 'node:net'
 
 import type { Log } from '../../telemetry.ts'
-import type { KeyLoad } from '../key-load.ts'
+import { type KeyLoad, noLoad } from '../key-load.ts'
 import { answers, decodeJson, openSignerStream, type SignerRecord } from './stream.ts'
 
 export interface SignerProcessDeps {
@@ -49,7 +49,7 @@ export const openSignerProcess = ({
   })
   const asked = new Map<number, (answer: SignerRecord | undefined) => void>()
   let lastId = 0
-  let load: KeyLoad = { inUse: 0, waiting: 0, failures: {} }
+  let load = noLoad
   let unfit: string | undefined
   let why: string | undefined
   let over = false
