@@ -3,10 +3,12 @@
 import { Command, CommanderError } from 'commander'
 
 import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
-import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
 import { addCeremonyCommand } from './commands/ceremony.ts'
+import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
+import { addIssuerCommand } from './commands/issuer.ts'
+import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { version } from './commands/version.ts'
 
@@ -19,6 +21,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
     .showHelpAfterError('Run it with --help for what it takes.')
     .exitOverride()
   addServiceCommands(program)
+  addKeyCommand(program)
   for (const add of commands) add(program)
   for (const command of everyCommand(program)) command.exitOverride()
   try {
@@ -47,13 +50,39 @@ const addServiceCommands = (program: Command): void => {
     })
 }
 
-const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve') => {
+const addKeyCommand = (program: Command): void => {
+  const key = program.command('key').description('keys in security modules, beside the database and the module')
+  key
+    .command('unlatch <token>')
+    .description('let the PINs that the token with this label has refused be tried again, once')
+    .action(async (token: string) => {
+      const [{ runUnlatch }, { config, log }] = [
+        await import('./commands/key.ts'),
+        await loadSettings('serve', onStderr),
+      ]
+      process.stdout.write(`${await runUnlatch(config, log, token)}\n`)
+    })
+  key
+    .command('probe <uri>')
+    .description('open a key as the service would, with a trial signature, and show how its token holds it')
+    .option('--json', 'print JSON for machines')
+    .action(async (uri: string, { json = false }: { readonly json?: boolean }) => {
+      const [{ runProbe, probeText }, { config, log }] = [
+        await import('./commands/key.ts'),
+        await loadSettings('serve', onStderr),
+      ]
+      const found = await runProbe(config, log, uri)
+      openOutput(json, (text) => process.stdout.write(text)).show(found, probeText(found))
+    })
+}
+
+const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve', to: object = buffered) => {
   const { pino } = await import('pino')
   const [{ loadConfig }, { logOptions }] = [await import('./config.ts'), await import('./telemetry.ts')]
   const config = await loadConfig(process.env, purpose).catch((error: Error) => {
     throw new Failure('usage', error.message)
   })
-  return { config, log: pino(logOptions(config.log.level), pino.destination(buffered)) }
+  return { config, log: pino(logOptions(config.log.level), pino.destination(to)) }
 }
 
 /** Says what went wrong on standard error, and returns the exit code. */
@@ -70,6 +99,8 @@ const tell = (error: unknown, json: boolean): number => {
 
 /** Lines go out together: a write for each costs 16 µs of every certificate (measured). A kill loses 200 ms of them. */
 const buffered = { dest: 1, sync: false, minLength: 4096, periodicFlush: 200 } as const
+/** Where standard output is the answer. */
+const onStderr = { dest: 2, sync: true } as const
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
 
@@ -80,6 +111,7 @@ const commands = [
   addPrincipalCommand,
   addGrantCommand,
   addTokenCommand,
+  addIssuerCommand,
   addRecordCommands,
   addCeremonyCommand,
 ]

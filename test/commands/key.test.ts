@@ -1,0 +1,149 @@
+/** `chancery key` as an operator runs it: a process of its own beside the service, on the real SoftHSM and PostgreSQL. */
+import { execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { freePort } from '../helpers/port.ts'
+import { openTestService } from '../helpers/service.ts'
+import { openShim } from '../hsm/softhsm.ts'
+import { csrFor } from '../http/people.ts'
+
+interface Run {
+  readonly code: number
+  readonly out: string
+  readonly err: string
+}
+
+const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
+  new Promise((resolve) => {
+    const options = { env: { PATH: process.env['PATH'], CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 }
+    execFile(process.execPath, ['src/main.ts', ...args], options, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err })
+    })
+  })
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+const uri = 'pkcs11:token=ca;object=default'
+t.setTimeout(120_000)
+
+t.test('a PIN that was refused stays so for every process, until it is unlatched', async (t) => {
+  const hsm = await openShim(t)
+  const module = {
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    ...hsm.env,
+  }
+  const service = await openTestService(t, { CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca', ...module })
+  const beside = {
+    ...module,
+    CHANCERY_DATA: service.config.dataDir,
+    CHANCERY_DATABASE_URL: service.database.servingUrl,
+  }
+  const issue = async (): Promise<number> =>
+    (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('a.example.com'), profile: 'server' } }))
+      .status
+
+  await t.test('a key that can be used', async (t) => {
+    const json = await chancery(beside, 'key', 'probe', uri, '--json')
+    t.equal(json.code, 0, json.err)
+    const found = JSON.parse(json.out)
+    t.match(found, { algorithm: 'ecdsa-sha256', spki: /^[0-9a-f]{64}$/ })
+    t.match(found.id, /^pkcs11:token=ca;serial=[0-9a-f]{16};object=default;type=private$/)
+    t.match(found.attributes, { sensitive: true, extractable: false, local: true })
+    const text = await chancery(beside, 'key', 'probe', uri)
+    t.match(text.out, /object=default;type=private signs by ecdsa-sha256\.\n.*\n {2}sensitive: true\n/)
+    const none = await chancery(beside, 'key', 'probe', 'pkcs11:token=ca;object=none')
+    t.strictSame(none, { code: exitCodes.usage, out: '', err: 'The token ca has no private key none.\n' })
+  })
+
+  await t.test('nothing to unlatch', async (t) => {
+    const { code, err } = await chancery(beside, 'key', 'unlatch', 'ca')
+    t.equal(code, exitCodes.missing)
+    t.match(err, /^No PIN of a token ca is on record as refused/)
+  })
+
+  await t.test('the first refusal latches', async (t) => {
+    await hsm.setPin('9999')
+    const first = await chancery(beside, 'key', 'probe', uri)
+    t.equal(first.code, exitCodes.usage)
+    t.match(first.err, /refuses the PIN \(CKR_PIN_INCORRECT\)/)
+    t.notMatch(first.err, /9999/)
+    const second = await chancery(beside, 'key', 'probe', uri)
+    t.match(second.err, /has refused this PIN before.*say "chancery key unlatch"/)
+    // Whoever looks after the token gives it the PIN that is in the file: now it would be right.
+    await hsm.tool('--change-pin', '--new-pin', '9999')
+    t.match((await chancery(beside, 'key', 'probe', uri)).err, /has refused this PIN before/)
+  })
+
+  await t.test('a service whose signer starts again is latched as well, and well as soon as it is not', async (t) => {
+    await hsm.misbehave('sign-crash')
+    t.equal(await issue(), 503)
+    await hsm.misbehave()
+    await sleep(1_500)
+    t.equal(await issue(), 503)
+    t.match((await service.request('GET', '/readyz')).text, /has refused this PIN before/)
+    const { code, out } = await chancery(beside, 'key', 'unlatch', 'ca')
+    t.equal(code, 0)
+    t.match(out, /^The PINs that the token ca \(serial [0-9a-f]{16}\) has refused may be tried again, once\.\n$/)
+    const start = performance.now()
+    let status = 0
+    while (status !== 201 && performance.now() - start < 10_000) {
+      await sleep(50)
+      status = await issue()
+    }
+    t.equal(status, 201)
+    t.comment(`well again after ${Math.round(performance.now() - start)} ms`)
+    t.equal((await chancery(beside, 'key', 'probe', uri)).code, 0)
+    t.equal((await chancery(beside, 'key', 'unlatch', 'ca')).code, exitCodes.missing, 'once')
+  })
+
+  await t.test('what is refused again latches again', async (t) => {
+    await hsm.setPin('8888')
+    t.match((await chancery(beside, 'key', 'probe', uri)).err, /refuses the PIN/)
+    t.match((await chancery(beside, 'key', 'probe', uri)).err, /has refused this PIN before/)
+  })
+})
+
+t.test('beside a service with the embedded PostgreSQL, which goes on', async (t) => {
+  const data = await mkdtemp(join(tmpdir(), 'chancery-key-'))
+  const port = await freePort()
+  const env = {
+    CHANCERY_DATA: data,
+    CHANCERY_LISTEN: `127.0.0.1:${port}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${await freePort()}`,
+  }
+  const empty = await chancery({ CHANCERY_DATA: join(data, 'nothing') }, 'key', 'unlatch', 'ca')
+  t.equal(empty.code, exitCodes.usage)
+  t.match(empty.err, /^There are no records in /)
+  t.notOk(existsSync(join(data, 'nothing')), 'and none are made')
+
+  const serving = spawn(process.execPath, ['src/main.ts', 'serve'], {
+    env: { PATH: process.env['PATH'], CHANCERY_LOG_LEVEL: 'warn', ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const exited = new Promise((resolve) => serving.once('exit', resolve))
+  t.teardown(async () => {
+    serving.kill('SIGTERM')
+    await exited
+    await rm(data, { recursive: true, force: true })
+  })
+  await new Promise<void>((resolve) => serving.stdout?.once('data', () => resolve()))
+  const postmaster = async (): Promise<number> =>
+    Number.parseInt(await readFile(join(data, 'postgres', 'cluster', 'postmaster.pid'), 'utf8'), 10)
+  const before = await postmaster()
+  t.equal((await chancery(env, 'key', 'unlatch', 'ca')).code, exitCodes.missing)
+  const { code, out, err } = await chancery(env, 'key', 'probe', 'file:keys/default.pem', '--json')
+  t.equal(code, 0, err)
+  t.match(JSON.parse(out), { algorithm: 'ecdsa-sha256', attributes: null })
+  t.equal(await postmaster(), before)
+  t.equal(serving.exitCode, null)
+
+  serving.kill('SIGTERM')
+  await exited
+  t.equal((await chancery(env, 'key', 'unlatch', 'ca')).code, exitCodes.missing, 'and without it the records are read')
+  t.notOk(existsSync(join(data, 'postgres', 'cluster', 'postmaster.pid')), 'and the server is left as it was: stopped')
+})
