@@ -59,6 +59,7 @@ const verbs = {
 /** Programs that tests compare us with, by the Debian package that brings them. */
 const parts = {
   softhsm2: 'softhsm2-util',
+  // With opensc-pkcs11, which has pkcs11-spy.
   opensc: 'pkcs11-tool',
   'golang-cfssl': 'cfssl',
   zlint: 'zlint',
