@@ -2,6 +2,7 @@
  * A PKCS#11 module that hands everything on to the one that SHIM_MODULE names, and misbehaves as the file SHIM_CONTROL
  * says, a word a line, read at each call:
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>  login-hang
+ *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
  */
 #include <dlfcn.h>
@@ -52,12 +53,22 @@ static long toldOnce(const char *word) {
   return found;
 }
 
+static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
+  CK_RV answer = real.C_GetTokenInfo(slot, info);
+  long most = told("max-sessions");
+  if (answer == CKR_OK && most >= 0) info->ulMaxSessionCount = (CK_ULONG)most;
+  return answer;
+}
+
 static CK_RV openSession(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR application, CK_NOTIFY notify, CK_SESSION_HANDLE_PTR session) {
   long most = told("sessions");
+  long said = told("max-sessions");
   pthread_mutex_lock(&lock);
   int full = most >= 0 && sessions >= most;
-  if (!full) sessions++;
+  int bad = said >= 0 && sessions >= said;
+  if (!full && !bad) sessions++;
   pthread_mutex_unlock(&lock);
+  if (bad) return CKR_GENERAL_ERROR;
   if (full) return CKR_SESSION_COUNT;
   CK_RV answer = real.C_OpenSession(slot, flags, application, notify, session);
   if (answer != CKR_OK) {
@@ -110,6 +121,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     if (!get || get(&found) != CKR_OK) return CKR_GENERAL_ERROR;
     real = *found;
     ours = *found;
+    ours.C_GetTokenInfo = tokenInfo;
     ours.C_OpenSession = openSession;
     ours.C_CloseSession = closeSession;
     ours.C_Login = logIn;

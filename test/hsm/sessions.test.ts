@@ -1,0 +1,83 @@
+/** Tokens that allow few sessions: they have to do, whether the token says so or only answers CKR_SESSION_COUNT. */
+import t, { type Test } from 'tap'
+
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { openTestSigners } from './signers.ts'
+import { openShim, type Shim } from './softhsm.ts'
+
+t.setTimeout(120_000)
+
+/** So many ask at once, over and over; each again until it has its certificate. Resolves to what they were told. */
+const issueAll = async (service: TestService, { clients, each }: { clients: number; each: number }) => {
+  const serials = new Set<string>()
+  const retries = new Map<string, number>()
+  const one = async (client: number, i: number): Promise<void> => {
+    const body = { csr: csrFor(`c${client}-${i}.example.com`), profile: 'server' }
+    const headers = { 'idempotency-key': `client-${client}-${i}` }
+    for (;;) {
+      const { status, json, text } = await service.request('POST', '/v1/certificates', { body, headers })
+      if (status === 201) return void serials.add(json.serial)
+      if (json?.retryable !== true) throw new Error(`${status} ${text}`)
+      retries.set(json.code, (retries.get(json.code) ?? 0) + 1)
+      await sleep(50)
+    }
+  }
+  const client = async (_: unknown, at: number): Promise<void> => {
+    for (let i = 0; i < each; i += 1) await one(at, i)
+  }
+  await Promise.all(Array.from({ length: clients }, client))
+  return { issued: serials.size, retries: Object.fromEntries(retries) }
+}
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+const failuresIn = async (service: TestService): Promise<string> => {
+  // Told each second.
+  await sleep(1_200)
+  const { text } = await service.request('GET', '/metrics')
+  return [...text.matchAll(/^chancery_key_errors_total\{code="(\w+)"\}/gm)].map(([, code]) => code).join()
+}
+
+const openWithKeys = async (t: Test, word: string): Promise<{ hsm: Shim; service: TestService }> => {
+  const hsm = await openShim(t)
+  // Making a key needs a session that may write, beside the others: that came before.
+  const maker = await openTestSigners(t, hsm)
+  for (const authority of ['default', 'kubernetes', 'etcd', 'front-proxy'])
+    await maker.keys.create(`pkcs11:token=ca;object=${authority}`, 'ec-p256')
+  await maker.keys.close()
+  await hsm.misbehave(word)
+  const service = await openTestService(t, {
+    CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    ...hsm.env,
+  })
+  return { hsm, service }
+}
+
+for (const [what, word] of [
+  ['answers CKR_SESSION_COUNT beyond the first', 'sessions=1'],
+  ['says that it allows one', 'max-sessions=1'],
+  ['says that it allows three', 'max-sessions=3'],
+] as const)
+  t.test(`a token that ${what}: issuance works, and nothing is lost`, async (t) => {
+    const { service } = await openWithKeys(t, word)
+    const { issued, retries } = await issueAll(service, { clients: 32, each: 8 })
+    t.equal(issued, 32 * 8)
+    t.same(retries, {}, 'and nobody had to ask again')
+    t.equal(await failuresIn(service), '', 'none was opened beyond what the token has said')
+    t.match((await service.request('GET', '/metrics')).text, /^chancery_key_wait_seconds_count \d{3,}$/m)
+  })
+
+t.test('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
+  const { hsm, service } = await openWithKeys(t, 'sessions=1')
+  const load = issueAll(service, { clients: 8, each: 40 })
+  for (const code of [0xb3, 0x90]) {
+    await sleep(300)
+    await hsm.misbehave('sessions=1', `init-error=${code}`)
+    await sleep(100)
+    await hsm.misbehave('sessions=1')
+  }
+  const { issued, retries } = await load
+  t.comment(JSON.stringify(retries))
+  t.equal(issued, 8 * 40)
+})
