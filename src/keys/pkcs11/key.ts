@@ -249,7 +249,7 @@ const openSigning = (
   }
 }
 
-/** Handing an operation to the thread pool costs some 50 µs and a waking; see docs/performance.md for what was measured. */
+/** Handing an operation to the thread pool costs more than a quick module takes: measured, see docs/performance.md. */
 const openSpeed = () => {
   let meanMs = 1
   let seen = 0
