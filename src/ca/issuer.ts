@@ -110,6 +110,8 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   let key: SigningKey | undefined
   let opening: Promise<SigningKey> | undefined
   let fault: string | undefined = 'its key has not been opened yet'
+  /** Why the last opening came to nothing. */
+  let refusal: string | undefined
 
   /** One opening at a time, however long it takes. */
   const open = (): Promise<SigningKey> => {
@@ -123,9 +125,15 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
         opened?.(row.name, found)
         return found
       })
+      .catch((error: unknown) => {
+        refusal = (error as Error).message
+        throw error
+      })
       .finally(() => {
         opening = undefined
       })
+    // Whoever waits for it may have given up by the time it ends.
+    opening.catch(() => {})
     return opening
   }
 
@@ -162,7 +170,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
       try {
         const found = key ?? (await withDeadline(open(), deadlineMs))
         if (found !== 'late') return await tryOut(found)
-        fault = `the key ${row.keyUri} was not opened within ${deadlineMs} ms`
+        fault = refusal ?? `the key ${row.keyUri} was not opened within ${deadlineMs} ms`
       } catch (error) {
         fault = (error as Error).message
       }

@@ -50,11 +50,12 @@ const check = (name: HealthCheck['name'], fault: string | undefined, fine: strin
   reason: fault ?? fine,
 })
 
+/** One that is known to have failed is tried again by its own job, and nobody waits for that here. */
 const keyFault = async (issuers: Issuers): Promise<string | undefined> => {
   const active = issuers.all().filter(({ state }) => state === 'active')
   if (active.length === 0) return 'there is no active issuer'
   const faults = await Promise.all(
-    active.map(async ({ issuer }) => ({ name: issuer.name, fault: await issuer.probe() })),
+    active.map(async ({ issuer }) => ({ name: issuer.name, fault: issuer.fault ?? (await issuer.probe()) })),
   )
   const broken = faults.filter(({ fault }) => fault !== undefined)
   return broken.length === 0 ? undefined : broken.map(({ name, fault }) => `${name}: ${fault}`).join('; ')

@@ -52,12 +52,20 @@ t.test('an issuer and its key', async (t) => {
     t.throws(() => issuer.template({ keyUsage: [], extendedKeyUsage: [], revocation: [] }), { code: 'key.unavailable' })
     const slow = Promise.withResolvers<SigningKey>()
     open = () => slow.promise
-    t.match(await issuer.probe(), /was not opened within 100 ms/)
-    t.match(await issuer.probe(), /was not opened within 100 ms/)
+    t.match(await issuer.probe(), 'no such token', 'what is known of it')
+    t.match(await issuer.probe(), 'no such token')
     t.equal(attempts, 2, 'one opening at a time')
     slow.resolve(key)
     t.equal(await issuer.probe(), undefined)
     t.equal(attempts, 2)
+  })
+
+  t.test('is out of use while nothing is heard of its key', async (t) => {
+    const issuer = await openIssuer(
+      row,
+      optionsWith(() => new Promise(() => {})),
+    )
+    t.match(issuer.fault, /was not opened within 100 ms/)
   })
 
   t.test('is out of use when the key does not sign', async (t) => {

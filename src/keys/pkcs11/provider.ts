@@ -56,6 +56,8 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
       )
     const opened = modules.get(modulePath) ?? openModule(modulePath)
     modules.set(modulePath, opened)
+    // What is not there, or does not load, may be mended by the next try.
+    opened.catch(() => modules.delete(modulePath))
     return opened
   }
 
