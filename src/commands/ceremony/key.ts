@@ -81,6 +81,7 @@ const explain =
       throw new Failure('denied', `${reason} It was tried once: a token locks itself after a few.`)
     }
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
+    if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
     if (/never overwritten/.test(error.message)) throw new Failure('conflict', error.message)
     throw new Failure(/passphrase opens/.test(error.message) ? 'denied' : 'usage', error.message)
   }

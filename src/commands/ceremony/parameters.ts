@@ -143,7 +143,8 @@ const keyFaults = (key: KeyDocument, report: Report): void => {
     if ((parsed.pinSource === undefined) === (pinFile === undefined))
       report('/key/pinFile', '', 'must be named once, here or in the URI (pin-source)')
   } catch (error) {
-    report('/key/uri', uri, `is not usable: ${(error as Error).message.replace(/\.$/, '')}`)
+    // It may hold what should not be shown.
+    report('/key/uri', '', `is not usable: ${(error as Error).message.replace(/\.$/, '')}`)
   }
 }
 
