@@ -21,6 +21,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
     .showHelpAfterError('Run it with --help for what it takes.')
     .exitOverride()
   addServiceCommands(program)
+  addDoctorCommand(program)
   addKeyCommand(program)
   for (const add of commands) add(program)
   for (const command of everyCommand(program)) command.exitOverride()
@@ -47,6 +48,22 @@ const addServiceCommands = (program: Command): void => {
       const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadSettings('migrate')]
       const version = await runMigrate(settings.config, settings.log)
       process.stdout.write(`The schema is at version ${version}.\n`)
+    })
+}
+
+const addDoctorCommand = (program: Command): void => {
+  program
+    .command('doctor')
+    .description('say what is not fit for production; exit code 3 if anything')
+    .option('--json', 'print JSON for machines')
+    .action(async ({ json = false }: { readonly json?: boolean }) => {
+      const [{ runDoctor, diagnosisText }, { config, log }] = [
+        await import('./commands/doctor.ts'),
+        await loadSettings('serve', onStderr),
+      ]
+      const found = await runDoctor(process.env, config, log)
+      openOutput(json, (text) => process.stdout.write(text)).show(found, diagnosisText(found))
+      if (found.refused.length + found.unwise.length > 0) throw new Failure('refused', '')
     })
 }
 

@@ -1,18 +1,13 @@
 /** `chancery key`: keys in security modules, for the operator beside the database and the module. */
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 
 import type { Config } from '../config.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
-import { type Database, openDatabase } from '../store/database.ts'
-import { openEmbedded } from '../store/embedded.ts'
-import { assertMigrated } from '../store/migrate.ts'
 import { pinGuard, unlatchTokens } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
-import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { openKeys } from './keys.ts'
+import { withRecords } from './with-records.ts'
 
 /** Lets the PINs that a token has refused be tried again, once. Resolves to a sentence. */
 export const runUnlatch = (config: Config, log: Log, token: string): Promise<string> =>
@@ -62,28 +57,4 @@ export const probeText = ({ id, algorithm, spki, attributes }: ProbedKey): strin
     ([name, value]) => `  ${name}: ${value ?? 'the token does not say'}`,
   )
   return [`${id} signs by ${algorithm}.`, `  SHA-256 of its public key: ${spki}`, ...flags].join('\n')
-}
-
-/** The records as the service has them. An embedded server that serves another is left as it is, and none is made. */
-const withRecords = async <T>(config: Config, log: Log, work: (db: Database) => Promise<T>): Promise<T> => {
-  const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
-  const url = config.database.url ?? embedded?.servingUrl ?? ''
-  const { preparedStatements } = config.database
-  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery key', preparedStatements })
-  try {
-    await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
-    return await work(db)
-  } finally {
-    await db.close()
-    await embedded?.stop()
-  }
-}
-
-const openExisting = async ({ dataDir }: Config, log: Log) => {
-  if (!existsSync(join(dataDir, 'postgres', 'cluster')))
-    throw new Failure(
-      'usage',
-      `There are no records in ${dataDir}: set CHANCERY_DATABASE_URL or CHANCERY_DATA as the service has them.`,
-    )
-  return openEmbedded({ dataDir, log })
 }

@@ -1,25 +1,22 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
-import { existsSync } from 'node:fs'
-import { mkdir, stat } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { type Config, isLoopback, roleOf } from '../config.ts'
+import { type Config, roleOf } from '../config.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
 import { openService, openStores, type Service } from '../service.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
-import { loadIssuers } from '../store/issuers.ts'
 import { migrate } from '../store/migrate.ts'
 import { pinGuard } from '../store/pins.ts'
-import { databaseFaults } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
-import { parseCertificate } from '../x509/certificate.ts'
 import { encodePem } from '../x509/pem.ts'
 import { bootstrap } from './bootstrap.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
+import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { maintain, migrateFor } from './migrate.ts'
 import { version } from './version.ts'
@@ -96,33 +93,11 @@ const openAnchor = ({ dataDir }: Config, log: Log) => {
 const anchors = { root: 'root.pem', standIn: 'stand-in.pem' } as const
 
 /** What settings alone do not show. Throws one message that lists all faults. */
-const assertSafe = async ({ dataDir }: Config, db: Database): Promise<void> => {
-  const rootKey = join(dataDir, 'offline-root')
-  const { mode } = await stat(dataDir)
-  const faults = [
-    ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
-    ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
-    ...(await issuerFaults(db)),
-    ...(await databaseFaults(db)),
-  ]
+const assertSafe = async (config: Config, db: Database): Promise<void> => {
+  const faults = await unsafe(config, db)
   if (faults.length === 0) return
   throw new Failure('usage', ['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
 }
-
-/**
- * Every issuer in the records has a key that is opened here: a root's has no business online. And what an issuer writes
- * into certificates was fixed when it was made, whatever the settings say today.
- */
-const issuerFaults = async (db: Database): Promise<readonly string[]> =>
-  (await loadIssuers(db)).flatMap(({ name, certificate, publicUrl }) => {
-    const { issuer, subjectDer } = parseCertificate(certificate).facts
-    return [
-      ...(issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []),
-      ...(isLoopback(new URL(publicUrl).hostname)
-        ? [`the issuer ${name} writes ${publicUrl} into every certificate, which is this machine only`]
-        : []),
-    ]
-  })
 
 /**
  * What `chancery migrate` does each day in production, where the owner's rights are at hand: now and daily. Resolves to

@@ -1,0 +1,56 @@
+/** `chancery doctor`: what is not fit for production, in sentences. */
+import { type Config, loadConfig } from '../config.ts'
+import { pinGuard } from '../store/pins.ts'
+import type { Log } from '../telemetry.ts'
+import { unsafe, unwise } from './fitness.ts'
+import { openKeys } from './keys.ts'
+import { withRecords } from './with-records.ts'
+
+export interface Diagnosis {
+  /** Production does not start with these. */
+  readonly refused: readonly string[]
+  /** Production starts with these. */
+  readonly unwise: readonly string[]
+}
+
+/** Looks at the settings as production would, and at the records and keys as they are. Changes nothing. */
+export const runDoctor = async (
+  env: Readonly<Record<string, string | undefined>>,
+  config: Config,
+  log: Log,
+): Promise<Diagnosis> => {
+  const settings = await settingFaults(env)
+  return withRecords(config, log, async (db) => {
+    const keys = await openKeys(config, log, pinGuard(db))
+    try {
+      return {
+        refused: [...settings, ...(await unsafe(config, db))].map(sentence),
+        unwise: (await unwise(config, db, keys, new Date())).map(sentence),
+      }
+    } finally {
+      await keys.close()
+    }
+  })
+}
+
+export const diagnosisText = ({ refused, unwise: other }: Diagnosis): string =>
+  [
+    ...section('Production does not start:', refused),
+    ...section(refused.length === 0 ? 'Production starts, but:' : 'Besides:', other),
+    ...(refused.length + other.length === 0 ? ['Fit for production.'] : []),
+  ].join('\n')
+
+const section = (title: string, sentences: readonly string[]): readonly string[] =>
+  sentences.length === 0 ? [] : [title, ...sentences.map((text) => `  - ${text}`)]
+
+/** One list, as `serve` would give it in production. */
+const settingFaults = async (env: Readonly<Record<string, string | undefined>>): Promise<readonly string[]> => {
+  try {
+    await loadConfig({ ...env, CHANCERY_MODE: 'production' })
+    return []
+  } catch (error) {
+    return (error as Error).message.split('\n').flatMap((line) => /^ {2}- (.*?)\.?$/.exec(line)?.[1] ?? [])
+  }
+}
+
+const sentence = (clause: string): string => `${clause.charAt(0).toUpperCase()}${clause.slice(1)}.`

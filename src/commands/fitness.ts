@@ -1,0 +1,84 @@
+/** Whether an installation is fit for production, beyond what its settings show by themselves. */
+import { existsSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import { type Config, isLoopback } from '../config.ts'
+import { isInToken, type Keyring } from '../keys/keyring.ts'
+import type { Database } from '../store/database.ts'
+import { loadIssuers } from '../store/issuers.ts'
+import { databaseFaults } from '../store/safety.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+
+/** What production refuses to start with: each a clause without its full stop. Reads only. */
+export const unsafe = async ({ dataDir }: Config, db: Database): Promise<readonly string[]> => {
+  const rootKey = join(dataDir, 'offline-root')
+  const { mode } = await stat(dataDir)
+  return [
+    ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
+    ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
+    ...(await issuerFaults(db)),
+    ...(await databaseFaults(db)),
+  ]
+}
+
+/** What an operator should know before, although production starts with it. */
+export const unwise = async (
+  { dataDir }: Config,
+  db: Database,
+  keys: Pick<Keyring, 'open'>,
+  now: Date,
+): Promise<readonly string[]> => {
+  const token = join(dataDir, 'admin.token')
+  return [
+    ...(existsSync(token) ? [`the first administrator's token lies in ${token}: keep it elsewhere`] : []),
+    ...(await standing(db, now)),
+    ...(await unopened(db, keys)),
+  ]
+}
+
+/**
+ * Every issuer in the records has a key that is opened here: a root's has no business online. And what an issuer writes
+ * into certificates was fixed when it was made, whatever the settings say today.
+ */
+const issuerFaults = async (db: Database): Promise<readonly string[]> =>
+  (await inUse(db)).flatMap(({ name, certificate, publicUrl }) => {
+    const { issuer, subjectDer } = parseCertificate(certificate).facts
+    return [
+      ...(issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []),
+      ...(isLoopback(new URL(publicUrl).hostname)
+        ? [`the issuer ${name} writes ${publicUrl} into every certificate, which is this machine only`]
+        : []),
+    ]
+  })
+
+/** Whether each authority can issue, and for how long. */
+const standing = async (db: Database, now: Date): Promise<readonly string[]> => {
+  const issuers = await inUse(db)
+  const authorities = [...new Set(['default', ...issuers.map(({ authority }) => authority)])]
+  const idle = authorities.filter((name) => !issuers.some((i) => i.authority === name && i.state === 'active'))
+  const soon = new Date(now.getTime() + soonMs)
+  return [
+    ...idle.map((name) => `no issuer of the authority ${name} is active`),
+    ...issuers
+      .filter(({ state, certificate }) => state === 'active' && parseCertificate(certificate).facts.notAfter < soon)
+      .map(({ name }) => `the issuer ${name} expires within ninety days: bring the next one`),
+  ]
+}
+
+const unopened = async (db: Database, keys: Pick<Keyring, 'open'>): Promise<readonly string[]> => {
+  const told: string[] = []
+  for (const { name, keyUri } of await inUse(db)) {
+    if (!isInToken(keyUri)) told.push(`the key of the issuer ${name} is in a file (${keyUri})`)
+    try {
+      await (await keys.open(keyUri)).close()
+    } catch (error) {
+      told.push(`the key of the issuer ${name} does not open: ${(error as Error).message.replace(/\.$/, '')}`)
+    }
+  }
+  return told
+}
+
+const inUse = async (db: Database) => (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
+
+const soonMs = 90 * 86_400_000

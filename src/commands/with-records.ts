@@ -1,0 +1,35 @@
+/** For commands that work beside the service, on the same records. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+
+import type { Config } from '../config.ts'
+import { type Database, openDatabase } from '../store/database.ts'
+import { openEmbedded } from '../store/embedded.ts'
+import { assertMigrated } from '../store/migrate.ts'
+import type { Log } from '../telemetry.ts'
+import { explainDatabase } from './database-fault.ts'
+import { Failure } from './failure.ts'
+
+/** The records as the service has them. An embedded server that serves another is left as it is, and none is made. */
+export const withRecords = async <T>(config: Config, log: Log, work: (db: Database) => Promise<T>): Promise<T> => {
+  const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
+  const url = config.database.url ?? embedded?.servingUrl ?? ''
+  const { preparedStatements } = config.database
+  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
+  try {
+    await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
+    return await work(db)
+  } finally {
+    await db.close()
+    await embedded?.stop()
+  }
+}
+
+const openExisting = async ({ dataDir }: Config, log: Log) => {
+  if (!existsSync(join(dataDir, 'postgres', 'cluster')))
+    throw new Failure(
+      'usage',
+      `There are no records in ${dataDir}: set CHANCERY_DATABASE_URL or CHANCERY_DATA as the service has them.`,
+    )
+  return openEmbedded({ dataDir, log })
+}

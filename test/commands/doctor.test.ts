@@ -1,0 +1,75 @@
+import { execFile } from 'node:child_process'
+import { chmod, rename } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { openTestService } from '../helpers/service.ts'
+
+interface Run {
+  readonly code: number
+  readonly out: string
+  readonly err: string
+}
+
+const service = await openTestService(t)
+const settings = {
+  PATH: process.env['PATH'] ?? '',
+  CHANCERY_DATA: service.config.dataDir,
+  CHANCERY_PUBLIC_URL: 'http://pki.test',
+  CHANCERY_DATABASE_URL: service.database.servingUrl,
+  CHANCERY_MIGRATION_URL: service.database.ownerUrl,
+}
+const doctor = (env: Readonly<Record<string, string>> = {}, ...args: readonly string[]): Promise<Run> =>
+  new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      ['src/main.ts', 'doctor', ...args],
+      { env: { ...settings, ...env } },
+      (error, out, err) => resolve({ code: error ? Number(error.code) : 0, out, err }),
+    )
+  })
+
+t.test('a development installation is told all that production would refuse, in sentences', async (t) => {
+  const { code, out } = await doctor()
+  t.equal(code, exitCodes.refused)
+  for (const sentence of [
+    /^Production does not start:$/m,
+    / {2}- .*production wants keys in a security module.*\.$/im,
+    / {2}- A root's key is within reach, in .*offline-root: take it offline\.$/m,
+    /^Besides:$/m,
+    / {2}- The first administrator's token lies in .*admin\.token: keep it elsewhere\.$/m,
+    / {2}- The key of the issuer etcd is in a file \(file:keys\/etcd\.pem\)\.$/m,
+  ])
+    t.match(out, sentence)
+  t.notMatch(out, /does not open|expires within|no issuer/, 'and nothing that is well')
+})
+
+t.test('machines get JSON', async (t) => {
+  const { code, out } = await doctor({}, '--json')
+  t.equal(code, exitCodes.refused)
+  const { refused, unwise } = JSON.parse(out)
+  t.ok(refused.length >= 2 && unwise.length >= 5)
+})
+
+t.test('keys that do not open, issuers that are gone, and an open data folder are told', async (t) => {
+  const { dataDir } = service.config
+  const key = join(dataDir, 'keys', 'etcd.pem')
+  await rename(key, `${key}.away`)
+  await chmod(dataDir, 0o755)
+  await service.request('POST', '/v1/issuers/front-proxy/moves', { body: { move: 'halt', reason: 'a test' } })
+  const { out } = await doctor()
+  await chmod(dataDir, 0o700)
+  await rename(`${key}.away`, key)
+  t.match(out, /Others may enter the data folder .*: chmod 700 it\./)
+  t.match(out, /The key of the issuer etcd does not open: /)
+  t.match(out, /No issuer of the authority front-proxy is active\./)
+})
+
+t.test('records that are not there are one sentence', async (t) => {
+  const { code, err } = await doctor({ CHANCERY_DATABASE_URL: 'postgresql://chancery@127.0.0.1:1/none' })
+  t.not(code, 0)
+  t.match(err, /127\.0\.0\.1:1/)
+  t.notMatch(err, /at .*\.ts/)
+})
