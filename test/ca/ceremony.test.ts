@@ -69,7 +69,7 @@ t.test('a world that does not fit is refused with every reason, and the key is n
   const other = keyOf()
   const touched = key.signed.length
   await t.rejects(signIntermediate(other, root, belowInput(other.spki)), {
-    reasons: ['The key is not the key of the root certificate.'],
+    message: 'The key is not the key of the root certificate.',
   })
   const error = await signIntermediate(key, root, {
     ...belowInput(key.spki),
