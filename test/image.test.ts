@@ -29,7 +29,7 @@ interface Container {
 }
 
 const compose = parse(await readFile(join(home, 'docker-compose.yml'), 'utf8')) as {
-  readonly services: Readonly<Record<'postgres' | 'migrate' | 'chancery', Container>>
+  readonly services: Readonly<Record<'postgres' | 'migrate' | 'token' | 'chancery', Container>>
   readonly secrets: Readonly<Record<string, { readonly file: string }>>
 }
 const dockerfile = await readFile(join(home, 'Dockerfile'), 'utf8')
@@ -60,7 +60,8 @@ const settingsOf = async (
     test.ok(secrets.includes(secret) && compose.secrets[secret], `${name}: the secret ${secret} is given to it`)
     const path = join(folder, secret)
     const user = secret === 'owner-url' ? 'chancery_owner' : 'chancery'
-    await writeFile(path, `postgresql://${user}:pw@postgres:5432/chancery\n`, { mode: 0o400 })
+    const text = secret.endsWith('-url') ? `postgresql://${user}:pw@postgres:5432/chancery` : '1234'
+    await writeFile(path, `${text}\n`, { mode: 0o400 })
     env[name] = path
   }
   return env
@@ -80,7 +81,7 @@ t.test('compose’s settings would do for production, with the conveniences name
   const env = await settingsOf(t, compose.services.chancery)
   const production = { ...env, CHANCERY_MODE: 'production', CHANCERY_PUBLIC_URL: 'http://pki.example.com' }
   await t.rejects(loadConfig(production), {
-    message: /^One setting stops the start:\n.*CHANCERY_ALLOW_SOFTWARE_KEYS/,
+    message: /^One setting stops the start:\n.*CHANCERY_DEVELOPMENT_TOKEN/,
   })
 })
 
@@ -109,7 +110,7 @@ t.test('secrets are made once, in a folder that only we can enter', async (t) =>
       text,
       file.endsWith('-url')
         ? /^postgresql:\/\/chancery\w*:[0-9a-f]{48}@postgres:5432\/chancery\n$/
-        : /^[0-9a-f]{48}\n$/,
+        : /^([0-9a-f]{32}){1,2}\n$|^[0-9a-f]{48}\n$/,
     )
     if (file.endsWith('-url')) {
       const [, password] =
@@ -119,6 +120,39 @@ t.test('secrets are made once, in a folder that only we can enter', async (t) =>
     }
   }
   t.equal(execFileSync(join(folder, 'make-secrets.sh'), { encoding: 'utf8' }), '', 'and what is there stays')
+})
+
+t.test('the token is made once, and its PINs stand in no argument', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-token-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const { environment = {}, volumes } = compose.services.token
+  t.match(volumes, ['keys:/data', './deploy/softhsm:/etc/softhsm:ro'])
+  t.match(environment, { CHANCERY_PKCS11_PIN_FILE: '/run/secrets/token-pin', SO_PIN_FILE: '/run/secrets/token-so-pin' })
+  const conf = await readFile(join(home, 'deploy/softhsm/softhsm2.conf'), 'utf8')
+  t.match(conf, 'directories.tokendir = /data/tokens')
+  await writeFile(join(folder, 'conf'), conf.replace('/data/tokens', join(folder, 'tokens')))
+  for (const name of ['pin', 'so-pin']) await writeFile(join(folder, name), `${name}-4711\n`)
+  const env = {
+    PATH: process.env['PATH'],
+    CHANCERY_PKCS11_MODULE: environment['CHANCERY_PKCS11_MODULE'],
+    CHANCERY_PKCS11_PIN_FILE: join(folder, 'pin'),
+    SO_PIN_FILE: join(folder, 'so-pin'),
+    SOFTHSM2_CONF: join(folder, 'conf'),
+  }
+  const script = join(home, 'deploy/softhsm/make-token.sh')
+  for (const time of ['made', 'found'])
+    execFileSync('sh', ['-eu', script], { env, stdio: 'pipe', encoding: 'utf8' }) || time
+  const tool = (...args: readonly string[]) =>
+    execFileSync('pkcs11-tool', ['--module', `${env.CHANCERY_PKCS11_MODULE}`, ...args], {
+      env: { ...env, PIN: 'pin-4711' },
+      encoding: 'utf8',
+    })
+  t.equal(tool('--list-token-slots').match(/token label *: chancery\n/g)?.length, 1)
+  t.match(
+    tool('--token-label', 'chancery', '--login', '--pin', 'env:PIN', '--keypairgen', '--key-type', 'EC:prime256v1'),
+    /Key pair generated/,
+  )
+  t.notMatch(await readFile(script, 'utf8'), /--(so-|new-)?pin (?!env:)/)
 })
 
 t.test('the image has only what the Dockerfile names, and runs as nobody in particular', async (t) => {

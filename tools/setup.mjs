@@ -14,6 +14,8 @@ import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
+import { buildPkcs11, pkcs11Binary } from './pkcs11.mjs'
+
 const root = path.resolve(fileURLToPath(import.meta.url), '../..')
 const modules = path.join(root, 'node_modules')
 const pinnedNode = path.join(modules, '.bin/node')
@@ -32,7 +34,6 @@ const flags = ['--disable-proto=delete', '--heap-growing-percent=50']
  * code, so it lies with the code, never in a shared temporary folder; where it cannot be written Node does without.
  */
 const compileCache = path.join(modules, '.cache/node')
-const pkcs11Binary = path.join(modules, 'pkcs11js/build/Release/pkcs11.node')
 const pkcs11Failed = `${pkcs11Binary}.failed`
 const compilers = ['c++', 'g++', 'clang++']
 const bin = (name) => path.join(modules, '.bin', name)
@@ -111,7 +112,7 @@ const complete = async (dev) => {
   finishPostgres()
   assertPinnedNode()
   buildTap()
-  buildPkcs11()
+  buildPkcs11IfNeeded()
   writeStamp()
   say('ready')
 }
@@ -243,41 +244,13 @@ const buildTap = () => {
   if (status !== 0) throw new Sentence(`tap cannot build its plugins:\n${stdout}${stderr}`)
 }
 
-/**
- * The one native part, for keys in security modules. Node-API is the same for every Node, and its headers come from npm:
- * a C++ compiler is all it takes, without node-gyp, Python, or headers from elsewhere.
- */
-const buildPkcs11 = () => {
+const buildPkcs11IfNeeded = () => {
   if (!isPkcs11Unbuilt()) return
-  const compiler = compilers.find(hasProgram)
-  const draft = `${pkcs11Binary}.${process.pid}`
-  fs.mkdirSync(path.dirname(pkcs11Binary), { recursive: true })
-  const { status, stderr } = spawnSync(
-    compiler,
-    [
-      '-std=c++17',
-      '-O2',
-      '-fPIC',
-      '-shared',
-      ...(process.platform === 'darwin' ? ['-undefined', 'dynamic_lookup'] : []),
-      '-DNAPI_DISABLE_CPP_EXCEPTIONS',
-      '-DNODE_GYP_MODULE_NAME=pkcs11',
-      '-Iincludes',
-      `-I${path.join(modules, 'node-api-headers/include')}`,
-      '-o',
-      draft,
-      'src/dl.cpp',
-      'src/common.cpp',
-      'src/main.cpp',
-    ],
-    { cwd: path.join(modules, 'pkcs11js'), encoding: 'utf8' },
-  )
-  if (status === 0) fs.renameSync(draft, pkcs11Binary)
-  else {
-    // Everything else works without; whoever asks for a key in a module is told.
-    say(`pkcs11js cannot be built, so keys in security modules cannot be used: ${stderr.trim().split('\n')[0]}`)
-    fs.writeFileSync(pkcs11Failed, stderr)
-  }
+  const fault = buildPkcs11(compilers.find(hasProgram))
+  if (fault === undefined) return
+  // Everything else works without; whoever asks for a key in a module is told.
+  say(`pkcs11js cannot be built, so keys in security modules cannot be used: ${fault.trim().split('\n')[0]}`)
+  fs.writeFileSync(pkcs11Failed, fault)
 }
 
 /** Where there is no compiler it stays so, until there is one. */
