@@ -38,7 +38,7 @@ const treeOf = async (test: Test): Promise<{ root: string; made: string }> => {
   test.teardown(() => rm(root, { recursive: true, force: true }))
   await mkdir(join(root, 'tools'))
   await mkdir(join(root, 'src'))
-  await copyFile(join(home, 'tools/setup.mjs'), join(root, 'tools/setup.mjs'))
+  for (const name of ['setup.mjs', 'pkcs11.mjs']) await copyFile(join(home, 'tools', name), join(root, 'tools', name))
   await writeFile(join(root, 'package.json'), '{"type":"module"}')
   const entry = { version: '1.0.0', integrity: 'sha512-x' }
   const packages = { '': {}, 'node_modules/one': entry, 'node_modules/other-platform': { ...entry, optional: true } }
