@@ -2,6 +2,7 @@
  * The REST client of the commands: HTTPS to one server, which must show a certificate under the given trust anchor,
  * with a bearer token from a file. It knows nothing of the service but its API.
  */
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { request } from 'node:https'
 import { join } from 'node:path'
@@ -47,6 +48,13 @@ export const clientVariables = {
   CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
 } as const
 
+/** A service that no issuer signs for yet has no root, but a certificate of its own. */
+const anchorIn = (data: string): string => {
+  const root = join(data, 'root.pem')
+  const standIn = join(data, 'stand-in.pem')
+  return existsSync(root) || !existsSync(standIn) ? root : standIn
+}
+
 /** One name in a path. `.` and `..` would be taken for steps (RFC 3986 5.2.4). Throws a usage failure. */
 export const segment = (name: string): string => {
   if (['', '.', '..'].includes(name)) throw new Failure('usage', `${JSON.stringify(name)} is no name.`)
@@ -61,7 +69,7 @@ export const openClient = async (
   const data = env['CHANCERY_DATA'] ?? 'data'
   const server = options.server ?? env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443'
   if (!/^https:\/\/[^/?#@]+\/?$/.test(server)) throw new Failure('usage', `${server} is not like https://host:port.`)
-  const ca = await readOption('trust anchor', options.ca ?? env['CHANCERY_CACERT'] ?? join(data, 'root.pem'))
+  const ca = await readOption('trust anchor', options.ca ?? env['CHANCERY_CACERT'] ?? anchorIn(data))
   const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
   const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
   const token = given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))
