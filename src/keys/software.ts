@@ -21,6 +21,8 @@ export interface SoftwareKeyFile {
 /** Opens an existing key. Throws a sentence when the file is missing, open to others, or the passphrase is wrong. */
 export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Promise<SigningKey> => {
   const pem = await readPrivateFile(path)
+  if (isOpen(pem.toString('latin1')))
+    throw new Error(`${path} holds a private key that is not encrypted as PKCS#8: do so with "openssl pkcs8 -topk8".`)
   try {
     return softwareKey(path, await unsealPrivateKey(pem, passphrase))
   } catch (cause) {
@@ -57,6 +59,9 @@ const softwareKey = (path: string, key: KeyObject): SigningKey => {
     close: async () => {},
   }
 }
+
+/** Not encrypted at all, or as OpenSSL did before PKCS#8, with one round of MD5. */
+const isOpen = (pem: string): boolean => /-----BEGIN (?!ENCRYPTED )[A-Z ]*PRIVATE KEY-----/.test(pem)
 
 type SignOne = (message: Buffer) => Promise<Buffer | SigningFault>
 type SignInput = SignatureAlgorithm['signOptions'] & { readonly key: KeyObject }

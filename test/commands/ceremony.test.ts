@@ -168,14 +168,17 @@ t.test('each step is shown, and done only when it was typed', async (t) => {
     code: exitCodes.refused,
     err: /^Not confirmed\. The key stays at file:root\.key\.pem; with "existing/,
   })
-  t.same(await files(), ['root.key.pem'])
-  const again = await table.act('root', rootParameters('root'), { typed: 'yes\n' })
+  t.same((await files()).sort(), ['root.key.pem', 'root.txt'])
+  t.match(await table.read('root.txt'), /^Stopped +Not confirmed\. The key stays/m, 'a key was made, and that is told')
+  t.match(await table.read('root.txt'), new RegExp(`root\\.key\\.pem +${await table.sha256('root.key.pem')}`))
+  const more = { output: { certificate: 'root.pem', transcript: 'root-2.txt' } }
+  const again = await table.act('root', rootParameters('root', more), { typed: 'yes\n' })
   t.match(again, { code: exitCodes.conflict, err: /root\.key\.pem exists; nothing is ever overwritten/ })
 
-  const existing = { key: { ...fileKey('root'), algorithm: 'ec-p256', existing: true } }
+  const existing = { ...more, key: { ...fileKey('root'), algorithm: 'ec-p256', existing: true } }
   const [, digits = ''] = /SHA-256 of it +([0-9a-f]{8})/.exec(half.out) ?? []
   t.match(await table.act('root', rootParameters('root', existing), { typed: `${digits}\n` }), done)
-  t.match(await table.read('root.txt'), /sign it: first digits of the SHA-256 of the public key typed: [0-9a-f]{8}\n/)
+  t.match(await table.read('root-2.txt'), /sign it: first digits of the SHA-256 of the public key typed: [0-9a-f]{8}\n/)
 
   const csr = await table.request('int', opensslKeys['ec-p256'], subjectOf('int'))
   const spki = await table.openssl('req', '-in', table.path(csr), '-noout', '-pubkey')
@@ -312,6 +315,8 @@ t.test('a request that does not fit is refused, with every reason, before the ke
     { validity: { days: 9000 } },
     /would outlive the root, which ends at/,
   )
+  const over = { validity: { notBefore: '2020-01-01T00:00:00Z', days: 100 } }
+  await refuse('one that is over', p256, over, /The validity has ended already, at 2020-04-09T23:59:59Z\./)
   const early = { validity: { notBefore: '2020-01-01T00:00:00Z', days: 9000 } }
   await refuse('one that begins before it', p256, early, /would be valid before the root, which begins at/)
   const made = (await readdir(table.folder)).filter((name) => !/\.(csr|key|yaml)$/.test(name)).length
@@ -368,7 +373,7 @@ t.test('a list of revocations only ever grows', async (t) => {
     reason: 'keyCompromise',
     invalidSince: '2026-03-31T12:00:00Z',
   }
-  const span = { validity: { thisUpdate: '2026-06-01T00:00:00Z', nextUpdate: '2026-12-01T00:00:00Z' } }
+  const span = { validity: { thisUpdate: '2026-06-01T00:00:00Z', nextUpdate: '2040-12-01T00:00:00Z' } }
   t.match(await table.act('a', crlParameters('root', 1, { ...span, number: 5, revoked: [first] })), done)
   await table.act('b', crlParameters('other', 1, span))
   const crl = (number: number, more: Parameters) =>
@@ -383,14 +388,20 @@ t.test('a list of revocations only ever grows', async (t) => {
     [
       'an older one',
       6,
-      { validity: { thisUpdate: '2026-05-01T00:00:00Z', days: 30 } },
+      { validity: { thisUpdate: '2026-05-01T00:00:00Z', days: 3_000 } },
       /would be older than the previous/,
     ],
     [
       'a revocation to come',
       6,
-      { revoked: [first, { ...second, at: '2027-01-01T00:00:00Z' }] },
+      { revoked: [first, { ...second, at: '2026-06-01T00:00:01Z' }] },
       /after the CRL says so/,
+    ],
+    [
+      'one that is over',
+      6,
+      { validity: { thisUpdate: '2026-06-02T00:00:00Z', days: 30 } },
+      /would be out of date already, since 2026-07-02T00:00:00Z/,
     ],
     [
       'one that outlives the root',

@@ -68,6 +68,19 @@ t.test('RSASSA-PSS, where the URI says so', async (t) => {
   t.match(await table.openssl('x509', '-in', table.path('root.pem'), '-noout', '-text'), /rsassaPss/)
 })
 
+t.test('a ceremony that stops after the key was made says so, and another goes on', async (t) => {
+  const table = await openTable(t)
+  const key = inToken('halfway', { algorithm: 'ec-p256' })
+  const half = await table.act('root', rootParameters('root', { key }), { env, typed: 'yes\nno\n' })
+  t.match(half, { code: exitCodes.refused, err: /^Not confirmed\. The key stays at pkcs11:token=ca;object=halfway;/ })
+  t.match(await table.read('root.txt'), /^Stopped +Not confirmed/m)
+  t.match(await table.read('root.txt'), /^Made +the key pkcs11:token=ca;serial=[0-9a-f]{16};object=halfway/m)
+  const output = { certificate: 'root.pem', transcript: 'again.txt' }
+  const again = rootParameters('root', { key: { ...key, existing: true }, output })
+  t.match(await table.act('again', again, { env }), done)
+  t.equal(await table.verify('root.pem', 'root.pem'), 'root.pem: OK\n')
+})
+
 t.test('the module and the PIN may stand in the URI', async (t) => {
   const table = await openTable(t)
   const uri = `pkcs11:token=ca;object=by-uri?module-path=${hsm.module}&pin-source=file:${hsm.pinFile}`

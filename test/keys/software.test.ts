@@ -182,3 +182,17 @@ t.test('keys are opened side by side, and the event loop goes on', async (t) => 
   t.equal(opened.length, 4)
   t.ok(turns > 3, 'derived on the thread pool')
 })
+
+t.test('a key that lies open, or nearly, is not opened', async (t) => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const old = { cipher: 'aes-256-cbc', passphrase }
+  for (const [name, text] of [
+    ['pkcs8', privateKey.export({ type: 'pkcs8', format: 'pem' })],
+    ['sec1', privateKey.export({ type: 'sec1', format: 'pem' })],
+    ['sec1, encrypted', privateKey.export({ type: 'sec1', format: 'pem', ...old })],
+  ] as const) {
+    const path = join(folder, `lies open ${name}.pem`)
+    await writeFile(path, text, { mode: 0o600 })
+    await t.rejects(openSoftwareKey({ path, passphrase }), { message: /is not encrypted as PKCS#8/ }, name)
+  }
+})

@@ -37,7 +37,7 @@ export interface CeremonyOptions {
   readonly yes: boolean
 }
 
-/** Throws Failure with a sentence for everything that stops it; what it has written until then stays. */
+/** Throws Failure with a sentence for everything that stops it; what it has made until then stays, and has a transcript. */
 export const runCeremony = async (
   kind: CeremonyKind,
   { parameters, file = '', yes }: CeremonyOptions,
@@ -45,10 +45,19 @@ export const runCeremony = async (
 ): Promise<void> => {
   const session = await openSession(`Chancery ceremony: ${kind}`, { parameters, yes }, deps)
   try {
-    const { transcript } = await acts[kind](session, { parameters, file: resolve(file) })
-    const path = session.pathOf(transcript)
-    const digest = await session.finish(path)
-    deps.show(`The transcript is ${path}; the SHA-256 in its last line is\n${digest}\n`)
+    const document = parseParameters(kind, session.text, parameters)
+    const outputs: Readonly<Record<string, string>> & { readonly transcript: string } = document.output
+    assertNew(Object.values(outputs).map(session.pathOf))
+    const transcript = session.pathOf(outputs.transcript)
+    const stopped = await acts[kind](session, document as never, resolve(file)).then(
+      () => undefined,
+      (error: unknown) => ({ error }),
+    )
+    if (stopped !== undefined && !session.hasMade) throw stopped.error
+    const reason = stopped && String((stopped.error as Error).message)
+    const digest = await session.finish(transcript, reason)
+    deps.show(`The transcript is ${transcript}; the SHA-256 in its last line is\n${digest}\n`)
+    if (stopped) throw stopped.error
   } catch (error) {
     throw failureOf(error)
   } finally {
@@ -56,30 +65,15 @@ export const runCeremony = async (
   }
 }
 
-interface Files {
-  readonly parameters: string
-  readonly file: string
-}
-type Act = (session: Session & { readonly text: string }, files: Files) => Promise<{ readonly transcript: string }>
+type Act<K extends CeremonyKind> = (session: Session, document: Documents[K], file: string) => Promise<void>
 
-const begin = <K extends CeremonyKind>(
-  kind: K,
-  session: Session & { readonly text: string },
-  { parameters }: Files,
-): Documents[K] => {
-  const document = parseParameters(kind, session.text, parameters)
-  assertNew(Object.values(document.output).map(session.pathOf))
-  return document
-}
-
-const actRoot: Act = async (session, files) => {
-  const document = begin('root', session, files)
+const actRoot: Act<'root'> = async (session, document) => {
   const { key: where, subject, pathLength, nameConstraints, output } = document
   const key = keyOf(where, session)
   if (key.path !== undefined && where.existing !== true) assertNew([key.path])
   const input = {
     subject: subjectOf(subject),
-    ...spanOf(document.validity, session.begun),
+    ...currentSpan(document.validity, session),
     ...(pathLength !== undefined && { pathLength }),
     ...(nameConstraints && { nameConstraints: constraintsOf(nameConstraints) }),
   }
@@ -98,20 +92,18 @@ const actRoot: Act = async (session, files) => {
       session,
       signer.spki,
       'the SHA-256 of the public key',
-      `The key stays at ${where.uri}; with "existing: true" in the parameters, the next ceremony goes on with it.`,
+      `The key stays at ${where.uri}; with "existing: true" and another transcript, the next ceremony goes on with it.`,
     )
     const certificate = await sealCertificate(session, signer, tbs)
     await session.write(session.pathOf(output.certificate), certificate)
-    return output
   })
 }
 
-const actSign: Act = async (session, files) => {
-  const document = begin('sign', session, files)
+const actSign: Act<'sign'> = async (session, document, file) => {
   const { key: where, request: expected, output } = document
   const subject = subjectOf(document.subject)
   const root = await readCertificate(session, session.pathOf(document.root))
-  const request = await readRequest(session, files.file)
+  const request = await readRequest(session, file)
   assertRequestFits(request, { ...expected, subject })
   const key = keyOf(where, session)
   return withKey(key, async () => {
@@ -136,12 +128,10 @@ const actSign: Act = async (session, files) => {
     const certificate = await sealCertificate(session, signer, tbs)
     await session.write(session.pathOf(output.certificate), certificate)
     await session.write(session.pathOf(output.chain), certificate + encodePem('CERTIFICATE', root.der))
-    return output
   })
 }
 
-const actCrl: Act = async (session, files) => {
-  const document = begin('crl', session, files)
+const actCrl: Act<'crl'> = async (session, document) => {
   const { key: where, number, revoked, output } = document
   const root = await readCertificate(session, session.pathOf(document.root))
   const previous = document.previous === 'none' ? undefined : await readCrl(session, session.pathOf(document.previous))
@@ -150,7 +140,7 @@ const actCrl: Act = async (session, files) => {
     const signer = await key.open()
     const input = {
       number: BigInt(number),
-      ...updatesOf(document.validity, session.begun),
+      ...currentUpdates(document.validity, session),
       revoked: revoked.map(revokedOf),
     }
     const tbs = encodeRootCrlTbs(signer, root.der, { ...input, ...(previous && { previous }) })
@@ -165,16 +155,16 @@ const actCrl: Act = async (session, files) => {
     ])
     await session.confirm({ act: 'sign it', answer: 'yes', otherwise: nothingSigned })
     // DER: what a distribution point serves (RFC 5280 4.2.1.13).
-    await session.write(session.pathOf(output.crl), await seal(signer, tbs))
-    return output
+    const crl = await seal(signer, tbs)
+    session.tellMade(['Signed', `a CRL with the SHA-256 ${sha256(crl)}`])
+    await session.write(session.pathOf(output.crl), crl)
   })
 }
 
-const actCross: Act = async (session, files) => {
-  const document = begin('cross', session, files)
+const actCross: Act<'cross'> = async (session, document, file) => {
   const { key: where, output } = document
   const root = await readCertificate(session, session.pathOf(document.root))
-  const other = await readCertificate(session, files.file)
+  const other = await readCertificate(session, file)
   const digest = sha256(other.der)
   const expected = document.other?.certificateSha256
   if (expected !== undefined && expected !== digest)
@@ -196,11 +186,10 @@ const actCross: Act = async (session, files) => {
     ])
     await confirmDigits(session, other.der, "the SHA-256 of the other root's certificate")
     await session.write(session.pathOf(output.certificate), await sealCertificate(session, signer, tbs))
-    return output
   })
 }
 
-const acts: Readonly<Record<CeremonyKind, Act>> = { root: actRoot, sign: actSign, crl: actCrl, cross: actCross }
+const acts: { readonly [K in CeremonyKind]: Act<K> } = { root: actRoot, sign: actSign, crl: actCrl, cross: actCross }
 
 // Steps of more than one ------------------------------------------------------------------------------------------------
 
@@ -220,6 +209,7 @@ const openOrCreate = async (key: CeremonyKey, where: KeyDocument, session: Sessi
   }
   await session.confirm({ act: 'make the key', answer: 'yes', otherwise: 'Nothing was made.' })
   const signer = await key.create(kindOf(where))
+  session.tellMade(['Made', `the key ${signer.id}`])
   if (key.path !== undefined) await session.recordOutput(key.path)
   return signer
 }
@@ -231,7 +221,7 @@ const confirmDigits = (session: Session, octets: Buffer, digitsOf: string, other
 /** PEM; its fingerprint is what `openssl x509 -fingerprint -sha256` prints, and the parameters of others may ask for. */
 const sealCertificate = async (session: Session, signer: SigningKey, tbs: Buffer): Promise<string> => {
   const der = await seal(signer, tbs)
-  session.tell([['Signed', `a certificate with the SHA-256 ${sha256(der)}`]])
+  session.tellMade(['Signed', `a certificate with the SHA-256 ${sha256(der)}`])
   return encodePem('CERTIFICATE', der)
 }
 
@@ -252,11 +242,24 @@ const belowOf = (
   session: Session,
 ) => ({
   serial: newSerial(randomBytes),
-  ...spanOf(validity, session.begun),
+  ...currentSpan(validity, session),
   ...(nameConstraints && { nameConstraints: constraintsOf(nameConstraints) }),
   ...(urls?.crl && { crlUrl: urls.crl }),
   ...(urls?.issuer && { issuerUrl: urls.issuer }),
 })
+
+const currentSpan = (document: SpanDocument, { begun }: Session): ReturnType<typeof spanOf> => {
+  const span = spanOf(document, begun)
+  if (span.notAfter <= begun) throw new Misfit([`The validity has ended already, at ${iso(span.notAfter)}.`])
+  return span
+}
+
+const currentUpdates = (document: CrlDocument['validity'], { begun }: Session): ReturnType<typeof updatesOf> => {
+  const updates = updatesOf(document, begun)
+  if (updates.nextUpdate <= begun)
+    throw new Misfit([`The CRL would be out of date already, since ${iso(updates.nextUpdate)}.`])
+  return updates
+}
 
 const kindOf = ({ algorithm = 'ec-p384', bits }: KeyDocument): KeyKind =>
   bits === undefined ? algorithm : (`rsa-${bits}` as KeyKind)

@@ -45,8 +45,12 @@ export interface Session {
   write(path: string, content: string | Buffer): Promise<void>
   /** Puts on the record a file that another has written. */
   recordOutput(path: string): Promise<void>
+  /** The same of what was just made, which a transcript has to tell of, however the ceremony ends. */
+  tellMade(line: Line): void
+  /** Whether anything was. */
+  readonly hasMade: boolean
   /** Writes the transcript, with its own digest in its last line; that digest. */
-  finish(path: string): Promise<string>
+  finish(path: string, stopped?: string): Promise<string>
   close(): void
 }
 
@@ -73,6 +77,7 @@ export const openSession = async (
   const unread: Line[] = []
   const told: Line[] = []
   const confirmed: Line[] = []
+  let hasMade = false
   const answers = openAnswers(input)
 
   const read = async (path: string): Promise<Buffer> => {
@@ -81,6 +86,10 @@ export const openSession = async (
     })
     inputs.push(digestLine(nameOf(folder, path), octets))
     return octets
+  }
+  const tell = (lines: readonly Line[]): void => {
+    told.push(...lines)
+    show(`${format(lines).join('\n')}\n\n`)
   }
   const write = async (path: string, content: string | Buffer): Promise<void> => {
     await createFile(path, content)
@@ -94,10 +103,7 @@ export const openSession = async (
     pathOf: (path) => resolve(folder, path),
     read,
     mention: (what, path) => unread.push([what, nameOf(folder, path)]),
-    tell: (lines) => {
-      told.push(...lines)
-      show(`${format(lines).join('\n')}\n\n`)
-    },
+    tell,
     confirm: async ({ act, answer, digitsOf, otherwise }) => {
       const how = digitsOf === undefined ? `"${answer}" typed` : `first digits of ${digitsOf} typed: ${answer}`
       if (!yes) {
@@ -113,7 +119,14 @@ export const openSession = async (
     recordOutput: async (path) => {
       outputs.push(digestLine(nameOf(folder, path), await readFile(path)))
     },
-    finish: async (path) => {
+    tellMade: (line) => {
+      hasMade = true
+      tell([line])
+    },
+    get hasMade() {
+      return hasMade
+    },
+    finish: async (path, stopped) => {
       const body = [
         title,
         '='.repeat(title.length),
@@ -122,6 +135,7 @@ export const openSession = async (
           ['Machine', `${process.platform} ${process.arch}`],
           ['Begun', iso(begun)],
           ['Ended', iso(clock())],
+          ...(stopped === undefined ? [] : [['Stopped', stopped] as const]),
         ]),
         ...section('What was shown', format(told)),
         ...section('Confirmations', format(confirmed)),
