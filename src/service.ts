@@ -9,7 +9,7 @@ import { Registry } from 'prom-client'
 
 import type { Caller } from './ca/access.ts'
 import type { Issuance } from './ca/issuance.ts'
-import { openIssuance } from './ca/issue.ts'
+import { newSerial, openIssuance } from './ca/issue.ts'
 import { openIssuerLife } from './ca/issuer-life.ts'
 import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
@@ -268,7 +268,7 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 }
 
 /** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
-const openOwnCertificate = async ({ db, access, policies, config, clock, log }: Stores, issuance: Issuance) => {
+const openOwnCertificate = async ({ db, access, policies, config, clock, random, log }: Stores, issuance: Issuance) => {
   const { principal } = own
   const profile = ownProfileName(config)
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
@@ -301,7 +301,7 @@ const openOwnCertificate = async ({ db, access, policies, config, clock, log }: 
       { event: 'own-certificate.missing', code: error.code, detail: error.detail },
       'serving under a certificate that nobody has signed, until an issuer can sign one',
     )
-    return makeStandIn(names, clock())
+    return makeStandIn(names, newSerial(random), clock())
   })
   return {
     current: () => certificate,

@@ -8,17 +8,11 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { blocksOf } from './helpers/docs.ts'
 import { freePort } from './helpers/port.ts'
 
 const root = join(import.meta.dirname, '..')
 const run = promisify(execFile)
-
-/** The blocks of a page that are marked for this test, by their name. */
-const blocksOf = async (page: string): Promise<ReadonlyMap<string, string>> => {
-  const text = await readFile(join(root, page), 'utf8')
-  const found = text.matchAll(/<!-- docs-test: (\S+) -->\n```sh\n([\s\S]*?)```/g)
-  return new Map([...found].map(([, name = '', commands = '']) => [name, commands]))
-}
 
 t.setTimeout(120_000)
 

@@ -56,7 +56,7 @@ export const issueOwnCertificate = async ({
  * A certificate of its own making, for a service that no issuer can sign for yet: so that its API can be reached to
  * bring one. Its key lives in memory only, and it is never more than a month old, whatever the clock says.
  */
-export const makeStandIn = (names: readonly Name[], now: Date): ServerCertificate => {
-  const { certificate, key } = selfSigned(names, now)
+export const makeStandIn = (names: readonly Name[], serial: Buffer, now: Date): ServerCertificate => {
+  const { certificate, key } = selfSigned(names, serial, now)
   return { key, cert: encodePem('CERTIFICATE', certificate), renewAt: now, anchor: certificate, standIn: true }
 }

@@ -1,5 +1,5 @@
 /** A leaf that has signed itself: a certificate for TLS before anyone can issue one. */
-import { generateKeyPairSync, randomBytes, sign } from 'node:crypto'
+import { generateKeyPairSync, sign } from 'node:crypto'
 
 import { signatureAlgorithm } from './algorithms.ts'
 import { parsePublicKey } from './keys.ts'
@@ -14,8 +14,8 @@ export interface SelfSigned {
   readonly key: string
 }
 
-/** For these names, a day before `now` to thirty days after. */
-export const selfSigned = (names: readonly Name[], now: Date): SelfSigned => {
+/** For these names, from a day before `now` to thirty days after. */
+export const selfSigned = (names: readonly Name[], serial: Buffer, now: Date): SelfSigned => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const key = parsePublicKey(publicKey.export({ type: 'spki', format: 'der' }))
   const subject = [{ type: 'commonName', value: 'Chancery without an issuer' }] as const
@@ -35,7 +35,7 @@ export const selfSigned = (names: readonly Name[], now: Date): SelfSigned => {
   })
   const second = Math.floor(now.getTime() / 1000) * 1000
   const tbs = encodeTbs(template, {
-    serial: Buffer.concat([Buffer.from([0x40]), randomBytes(15)]),
+    serial,
     notBefore: new Date(second - dayMs),
     notAfter: new Date(second + 30 * dayMs),
     subject,

@@ -1,0 +1,158 @@
+/**
+ * docs/ceremonies.md from its start to its end, typed as it stands: a root that is never online, an intermediate whose
+ * key is born in a token, and a service in production that starts with neither.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import t from 'tap'
+
+import { faultsInRecords } from './crash/checker.ts'
+import { openTestDatabase } from './helpers/database.ts'
+import { blocksOf } from './helpers/docs.ts'
+import { freePort } from './helpers/port.ts'
+import { openSoftHsm } from './hsm/softhsm.ts'
+
+const run = promisify(execFile)
+const root = join(import.meta.dirname, '..')
+t.setTimeout(180_000)
+
+t.test('from an empty room to a certificate under a root that was never online', async (t) => {
+  const blocks = await blocksOf('docs/ceremonies.md')
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-ceremonies-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const hsm = await openSoftHsm(t)
+  const database = await openTestDatabase(t)
+  const [port, publicPort] = [await freePort(), await freePort()]
+  const command = join(folder, 'bin', 'chancery')
+  await run('mkdir', ['-p', join(folder, 'bin'), join(folder, 'data')])
+  await chmod(join(folder, 'data'), 0o700)
+  await writeFile(command, `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/main.ts')}' "$@"\n`, {
+    mode: 0o755,
+  })
+
+  const env = { PATH: `${join(folder, 'bin')}:${process.env['PATH']}`, HOME: folder }
+  const service = {
+    ...env,
+    ...hsm.env,
+    CHANCERY_MODE: 'production',
+    CHANCERY_DATA: join(folder, 'data'),
+    CHANCERY_LISTEN: `127.0.0.1:${port}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    CHANCERY_DATABASE_URL: database.servingUrl,
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+  }
+  const client = { ...service, CHANCERY_URL: `https://127.0.0.1:${port}` }
+  const typed = new Set<string>()
+  /** What a block prints. That each step is confirmed by people is tested in commands/ceremony.test.ts. */
+  const type = async (name: string, env: Readonly<Record<string, string>>): Promise<string> => {
+    typed.add(name)
+    t.ok(blocks.has(name), `the page has the block ${name}`)
+    const commands = (blocks.get(name) ?? '').replaceAll(/^chancery ceremony .*$/gm, '$& --yes')
+    const { stdout, stderr } = await run('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
+    return stdout + stderr
+  }
+  const offline = (name: string): Promise<string> => type(name, env)
+  const online = (name: string): Promise<string> => type(name, client)
+
+  await offline('offline-prepare')
+  t.match(await offline('offline-root'), /CN\s*=\s*Example Root 2026/)
+
+  typed.add('online-serve')
+  const server = await serve(t, blocks.get('online-serve') ?? '', { cwd: folder, env: service })
+  t.match(server.said(), /under a certificate of its own/)
+  t.match(server.said(), /stand-in\.pem/)
+  t.equal(await ready(port), 503)
+  t.match(await online('online-create'), /subject=O\s*=\s*Example, CN\s*=\s*Example Issuing CA 1/)
+  await run('cp', [join(folder, 'default.csr'), join(folder, 'ceremony')])
+
+  t.match(await offline('offline-sign'), /default\.pem: OK/)
+  t.match(await offline('offline-crl'), /verify OK/)
+  t.match(await offline('offline-cross'), /cross\.pem: OK/)
+  await offline('offline-witness')
+
+  t.match(await online('online-import'), /default-2026 +default +staged/)
+  t.match(await online('online-activate'), /is active/)
+  for (let i = 0; i < 100 && (await ready(port)) !== 200; i += 1) await pause(100)
+  t.equal(await ready(port), 200)
+  await untilFile(join(folder, 'data', 'root.pem'))
+  t.equal(
+    await readFile(join(folder, 'data', 'root.pem'), 'utf8'),
+    await readFile(join(folder, 'ceremony', 'root.pem'), 'utf8'),
+  )
+  t.match(await online('online-issue'), /web\.pem: OK/)
+  const look = await online('online-look')
+  t.match(look, /neverExtractable: true/)
+  t.match(look, /key\.opened .*default-2026/)
+  t.match(look, /admin\.token: keep it elsewhere/)
+  t.notMatch(look, /Production does not start/, 'and nothing worse')
+
+  t.same(
+    [...blocks.keys()].filter((name) => !typed.has(name)),
+    [],
+    'every block was typed',
+  )
+  t.match(
+    await hsm.tool('--list-objects', '--type', 'privkey'),
+    /default-2026[\s\S]*Access: +sensitive, always sensitive, never extractable, local/,
+  )
+  await server.stop()
+  t.same(await faultsInRecords(database.ownerUrl, []), [])
+})
+
+const serve = async (
+  t: { teardown(close: () => Promise<void>): void },
+  commands: string,
+  options: { readonly cwd: string; readonly env: Readonly<Record<string, string>> },
+) => {
+  const server: ChildProcess = spawn('bash', ['-ceu', `exec ${commands}`], options)
+  let said = ''
+  for (const stream of [server.stdout, server.stderr])
+    stream?.setEncoding('utf8').on('data', (chunk: string) => {
+      said += chunk
+    })
+  const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()))
+  const stop = async (): Promise<void> => {
+    if (server.exitCode === null) server.kill('SIGTERM')
+    await ended
+  }
+  t.teardown(stop)
+  while (!/Chancery serves at[\s\S]*docs\n/.test(said)) {
+    if (server.exitCode !== null) throw new Error(`chancery serve ended:\n${said}`)
+    await pause(50)
+  }
+  await pause(50)
+  return { said: () => said, stop }
+}
+
+const ready = async (port: number): Promise<number> => {
+  const { stdout } = await run('curl', [
+    '-sk',
+    '-o',
+    '/dev/null',
+    '-w',
+    '%{http_code}',
+    `https://127.0.0.1:${port}/readyz`,
+  ])
+  return Number(stdout)
+}
+
+const untilFile = async (path: string): Promise<void> => {
+  for (let i = 0; i < 100; i += 1) {
+    if (
+      await readFile(path).then(
+        () => true,
+        () => false,
+      )
+    )
+      return
+    await pause(100)
+  }
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
