@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Set-up and start: `node tools/setup.mjs <start|test|chancery|bench|openapi|build> [arguments]`.
+ * Set-up and start: `node tools/setup.mjs <start|test|chancery|bench|openapi|build|bundle> [arguments]`.
  *
  * Runs on any Node from 20 on, and needs nothing but npm. It installs what is missing, finishes what `--ignore-scripts`
  * leaves undone, and then runs the pinned Node by its path (a shell that has run the old one keeps it cached).
@@ -44,6 +44,7 @@ const verbs = {
   start: { run: (args) => [[...flags, 'src/main.ts', 'serve', ...args]] },
   chancery: { run: (args) => [[...flags, 'src/main.ts', ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
+  bundle: { run: (args) => [['tools/bundle.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
   // With arguments only those test files; without, everything that must hold before a commit.
