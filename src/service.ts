@@ -163,7 +163,7 @@ export const openService = async (
 
   const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
-  const own = await openOwnCertificate(stores, issuance)
+  const own = await openOwnCertificate(stores, issuance, () => probeFaulty(issuers))
   await told(own.current())
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
   const app = await openApp({
@@ -268,7 +268,11 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 }
 
 /** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
-const openOwnCertificate = async ({ db, access, policies, config, clock, random, log }: Stores, issuance: Issuance) => {
+const openOwnCertificate = async (
+  { db, access, policies, config, clock, random, log }: Stores,
+  issuance: Issuance,
+  probe: () => Promise<unknown>,
+) => {
   const { principal } = own
   const profile = ownProfileName(config)
   await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
@@ -293,9 +297,21 @@ const openOwnCertificate = async ({ db, access, policies, config, clock, random,
     await policies.put(ownProfile(config, own.authority), principal, {})
     return issueOwnCertificate({ issuance, caller, profile, names, rootOf })
   }
+  /** Callers who trust our root only should not meet a stand-in because a token takes a moment to open. */
+  const issueAtStart = async (): Promise<ServerCertificate> => {
+    for (const end = performance.now() + keyPatienceMs; ; ) {
+      try {
+        return await issue()
+      } catch (error) {
+        if (!isProblem(error, 'key.unavailable') || performance.now() > end) throw error
+      }
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      await probe()
+    }
+  }
   let again = Number.NEGATIVE_INFINITY
   /** Whoever can't have a certificate yet is served under one that nobody has signed, and told so. */
-  let certificate = await issue().catch((error: unknown) => {
+  let certificate = await issueAtStart().catch((error: unknown) => {
     if (!isProblem(error)) throw error
     log.warn(
       { event: 'own-certificate.missing', code: error.code, detail: error.detail },
@@ -355,6 +371,9 @@ export const codec: EntryCodec = {
   },
   certificate: assembleCertificate,
 }
+
+/** How long a start waits for a key before it serves under a stand-in. */
+const keyPatienceMs = 4_000
 
 /** After a renewal that failed. */
 const renewAgainMs = 60_000
