@@ -66,9 +66,7 @@ const packagesThatRun = async (): Promise<readonly string[]> => {
 }
 
 const run = (command: string, args: readonly string[]): void => {
-  // What a test runner loads into every Node below it has no place in a build.
-  const { NODE_OPTIONS: _, ...env } = process.env
-  const { status, stderr, stdout, error } = spawnSync(command, args, { encoding: 'utf8', env })
+  const { status, stderr, stdout, error } = spawnSync(command, args, { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${command} failed: ${error?.message ?? `${stdout}${stderr}`}`)
 }
 
