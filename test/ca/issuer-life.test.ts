@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -209,6 +209,47 @@ t.test('two active issuers with different types of key: the requester gets what 
   t.equal((await move(service, 'default-pq', 'activate')).status, 200)
   t.match(await states(service), { default: 'active', 'default-pq': 'active' }, 'neither takes the place of the other')
   t.equal((await issue(service)).json.issuer, 'default')
+})
+
+t.test('an ML-DSA-65 leaf under an ML-DSA-65 issuer is verified by openssl', async (t) => {
+  const { service } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+  const asked = await service.request('POST', '/v1/issuer-requests', {
+    body: { name: 'pq', authority: 'pq', subject, algorithm: 'ml-dsa-65' },
+  })
+  const chain = root.certify(asked.json.csr) + root.pem
+  t.equal((await importChain(service, chain, 'pq')).status, 201)
+  t.equal((await move(service, 'pq', 'activate')).status, 200)
+  const profile = {
+    name: 'pq-server',
+    authority: 'pq',
+    validity: { default: '24h', max: '30d', over: 'refuse' },
+    keys: [{ mlDsa: ['ML-DSA-65'] }],
+    subject: { others: 'refuse' },
+    names: { dns: { allow: ['*.example.com'] } },
+    keyUsage: ['digitalSignature'],
+    extendedKeyUsage: ['serverAuth'],
+    revocation: ['crl', 'ocsp'],
+  }
+  const headers = { 'if-none-match': '*' }
+  t.equal((await service.request('PUT', '/v1/profiles/pq-server', { headers, body: profile })).status, 201)
+  const grant = { principal: 'admin', role: 'requester', profiles: ['pq-server'] }
+  t.equal((await service.request('POST', '/v1/grants', { body: grant })).status, 201)
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-pq-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const at = (name: string): string => join(folder, name)
+  const make = ['req', '-new', '-newkey', 'ML-DSA-65', '-nodes', '-keyout', at('key'), '-subj', '/', '-out', at('csr')]
+  await run('openssl', [...make, '-addext', 'subjectAltName=DNS:pq.example.com'])
+  const csr = await readFile(at('csr'), 'utf8')
+  const issued = await service.request('POST', '/v1/certificates', { body: { csr, profile: 'pq-server' } })
+  t.match(issued.json, { issuer: 'pq' }, issued.text)
+  await writeFile(at('leaf.pem'), issued.json.certificate)
+  await writeFile(at('issuer.pem'), issued.json.chain.join(''))
+  await writeFile(at('root.pem'), root.pem)
+  const verify = ['verify', '-x509_strict', '-CAfile', at('root.pem'), '-untrusted', at('issuer.pem'), at('leaf.pem')]
+  t.match((await run('openssl', verify)).stdout, /leaf\.pem: OK/)
+  const { stdout } = await run('openssl', ['x509', '-in', at('leaf.pem'), '-noout', '-text'])
+  t.equal(stdout.match(/Signature Algorithm: ML-DSA-65/g)?.length, 2)
+  t.match(stdout, /Public Key Algorithm: ML-DSA-65/)
 })
 
 t.test('a new chain is published for a while before it signs, unless there is nobody else', async (t) => {
