@@ -14,6 +14,7 @@ const packages = {
   certtool: 'gnutls-bin',
   cfssl: 'golang-cfssl',
   curl: 'curl',
+  ocsptool: 'gnutls-bin',
   openssl: 'openssl',
   wget: 'wget',
   zlint: 'zlint',
