@@ -10,6 +10,7 @@ import { addIssueCommands } from './commands/issue.ts'
 import { addIssuerCommand } from './commands/issuer.ts'
 import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
+import { addRevokeCommand } from './commands/revoke.ts'
 import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {
@@ -124,6 +125,7 @@ const everyCommand = (command: Command): readonly Command[] => [command, ...comm
 const commands = [
   addIssueCommands,
   addCertificateCommand,
+  addRevokeCommand,
   addProfileCommand,
   addPrincipalCommand,
   addGrantCommand,

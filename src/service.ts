@@ -31,6 +31,7 @@ import { openVerifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { encodeEntry, type KeyOpened, leafInput } from './roll/entries.ts'
+import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { databaseClock } from './store/clock.ts'
 import { openDatabase } from './store/database.ts'
@@ -146,6 +147,7 @@ export const openService = async (
     publicUrl: config.publicUrl,
   })
 
+  const { revocations } = openStatus(stores)
   let stopping = false
   const health = openHealth({
     issuers,
@@ -173,6 +175,7 @@ export const openService = async (
     policies,
     access,
     issuerLife,
+    revocations,
     health,
     clock,
     tls: { key: own.current().key, cert: own.current().cert },
@@ -282,6 +285,7 @@ const openOwnCertificate = async (
     role: 'requester',
     profiles: [profile],
     names: null,
+    revoke: false,
     createdAt: clock(),
     createdBy: principal,
   } as const

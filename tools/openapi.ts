@@ -33,6 +33,7 @@ const undecided: HttpDeps = {
   access: absent(),
   records: absent(),
   issuerLife: absent(),
+  revocations: absent(),
   health: absent(),
   recordRefusal: () => Promise.reject(new Error('Describing must not refuse.')),
   metrics: openMetrics(new Registry()),

@@ -15,6 +15,8 @@ export interface Grant {
   readonly profiles: readonly string[] | null
   /** Narrower name rules, applied beside the profile's own. */
   readonly names: NameRules | null
+  /** A requester may revoke its own certificates of these profiles. */
+  readonly revoke: boolean
   readonly createdAt: Date
   readonly createdBy: string
 }
@@ -50,6 +52,7 @@ export interface NewGrant {
   readonly role: Role
   readonly profiles: readonly string[] | null
   readonly names: NameRules | null
+  readonly revoke: boolean
 }
 
 export interface NewToken {

@@ -3,10 +3,12 @@
  * signature is recorded before it is made, and every answer is given after its commit. A crash between any two steps
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
+
 import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
+import type { KeyStanding } from '../policy/checks.ts'
 import {
   type Ask,
   type Context,
@@ -115,7 +117,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   deps.assertClock()
   const recorded = await deps.recorder.recordIntent(intent)
   if (recorded === 'taken') return await whoeverCameFirst(deps, request)
-  if (recorded === 'held') throw refuseHeld(decision)
+  if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
   lap('intent')
 
   // 7. Once. An unknown outcome means a new serial under the same request, never a second try of this one.
@@ -171,10 +173,10 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const grants = authorise(caller, input.profile)
   const csr = readRequest(deps, input)
   await verifyPossession(csr, deps.verify)
-  const keyHeld = await deps.recorder.isKeyHeld(csr.key.sha256, { otherThan: caller.principal })
+  const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
   const profile = currentProfile(deps, input.profile)
   const issuer = deps.issuers.active(profile.authority, csr.key.algorithm.id)
-  const decision = judge({ profile, issuer, caller, grants, csr, input, keyHeld, now: deps.clock() })
+  const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
   const { tbs } = prepare(deps, { issuer, decision, request: requestOf(caller, input), attempt: 1 })
@@ -296,13 +298,13 @@ interface Case {
   readonly csr: CertificationRequest
   readonly input: IssueInput
   readonly now: Date
-  readonly keyHeld?: boolean
+  readonly keyStanding?: KeyStanding
 }
 
 type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
 
 /** The first grant that allows the request decides; when none does, the first one's reasons are told. */
-const judge = ({ profile, issuer, caller, grants, csr, input, now, keyHeld }: Case): Judged => {
+const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }: Case): Judged => {
   const { names, validity, keyUsage, extendedKeyUsage } = input
   const ask: Ask = {
     csr,
@@ -318,7 +320,7 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now, keyHeld }: Ca
       principal: caller.principal,
       issuer: issuer.bounds,
       ...(grant.names && { grantRules: grant.names }),
-      ...(keyHeld !== undefined && { keyHeld }),
+      ...(keyStanding !== undefined && { keyStanding }),
     }
     const judged = { ...decide(profile, ask, context), profile, ask, context }
     if (judged.allowed) return judged
@@ -397,10 +399,13 @@ const planDigest = (plan: Plan): Buffer =>
 
 // Step 6 ------------------------------------------------------------------------------------------------------------
 
-/** One key, one principal: else whoever has seen a request of another's could have its names certified under its own grants. */
-const refuseHeld = ({ profile, ask, context }: Judged): Problem => {
-  const decision = decide(profile, ask, { ...context, keyHeld: true })
-  if (decision.allowed) throw new Error('a key that another principal holds was allowed')
+/**
+ * One key, one principal: else whoever has seen a request of another's could have its names certified under its own
+ * grants. And none for a key that was reported as compromised.
+ */
+const refuseKey = ({ profile, ask, context }: Judged, keyStanding: KeyStanding): Problem => {
+  const decision = decide(profile, ask, { ...context, keyStanding })
+  if (decision.allowed) throw new Error('a key that is not to be certified was allowed')
   return refusal(decision)
 }
 

@@ -1,6 +1,6 @@
 /**
  * Ends what a crash left open. An intent without an outcome may have been signed: it is abandoned, which puts an event
- * on the roll and, once there are CRLs, its serial on one until it would have expired. Whoever inserts the outcome
+ * on the roll and its serial on a CRL until it would have expired. Whoever inserts the outcome
  * first decides; an issuer that comes second gets `issuance.abandoned` and hands nothing out.
  */
 export interface OpenIntents {

@@ -1,7 +1,7 @@
 /** The records of the cycle, as the cycle needs them. The store implements it; each method says what is durable. */
 
 import type { Violation } from '../errors.ts'
-import type { CheckResult } from '../policy/checks.ts'
+import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
 
@@ -90,12 +90,13 @@ export interface Recorder {
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
-   * idempotency key or this attempt, `held` that another principal has a certificate with this key: nothing was recorded.
+   * idempotency key or this attempt, `held` that another principal has a certificate with this key, `compromised` that one
+   * with it was revoked for that: nothing was recorded.
    * (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
-  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'held'>
-  /** Reads. Whether another principal has a certificate with this key. */
-  isKeyHeld(keySha256: Buffer, by: { readonly otherThan: string }): Promise<boolean>
+  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | Exclude<KeyStanding, 'free'>>
+  /** Reads. What is on record against this key, for this principal. */
+  keyStanding(keySha256: Buffer, principal: string): Promise<KeyStanding>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */
   recordUnsigned(intent: Intent): Promise<void>
   /**

@@ -2,6 +2,7 @@
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
 import type { Name } from '../x509/names.ts'
+import type { Revocation } from './revoke.ts'
 
 export interface CertificateRecord {
   readonly serial: string
@@ -18,8 +19,10 @@ export interface CertificateRecord {
   readonly notAfter: Date
   readonly issuedAt: Date
   readonly index: number
-  /** `expired` is by the database's clock; `revoked` comes with revocation. */
+  /** `expired` is by the database's clock; what is revoked stays so. */
   readonly status: 'valid' | 'expired' | 'revoked'
+  /** Null unless the status is `revoked`. */
+  readonly revocation: Revocation | null
 }
 
 export interface CertificateFilter {
@@ -38,6 +41,9 @@ export interface CertificateFilter {
   readonly issuedBefore?: Date
   readonly expiresAfter?: Date
   readonly expiresBefore?: Date
+  /** Those that are revoked, since that time or until it. */
+  readonly revokedAfter?: Date
+  readonly revokedBefore?: Date
 }
 
 export interface RefusalRecord {

@@ -32,6 +32,7 @@ export const addPrincipalCommand = (program: Command): void => {
 interface GrantOptions extends RestOptions {
   readonly profile?: string[]
   readonly names?: string
+  readonly revoke?: boolean
 }
 
 export const addGrantCommand = (program: Command): void => {
@@ -44,6 +45,7 @@ export const addGrantCommand = (program: Command): void => {
   )
     .option('--profile <name...>', 'for a requester: which profiles')
     .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
+    .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
     .action(async (principal: string, role: string, options: GrantOptions) => {
       const { client, out } = await openRest(options)
       const body = {
@@ -51,6 +53,7 @@ export const addGrantCommand = (program: Command): void => {
         role,
         ...(options.profile && { profiles: options.profile }),
         ...(options.names !== undefined && { names: parseRules(options.names) }),
+        ...(options.revoke && { revoke: true }),
       }
       const answer = await client.call('POST', '/v1/grants', { body })
       const grant = answer.json<{ id: string }>()
@@ -67,6 +70,7 @@ export const addGrantCommand = (program: Command): void => {
         'role',
         'profiles',
         'names',
+        'revoke',
         'createdAt',
         'createdBy',
       ])

@@ -145,11 +145,11 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
   await writePrivateFile(path, `${secret}\n`)
   if (config.mode === 'development') {
     const profiles = (await policies.list()).map(({ profile }) => profile.name).filter((name) => !isOwnProfile(name))
-    await access.createGrant({ principal, role: 'requester', profiles, names: null }, by)
+    await access.createGrant({ principal, role: 'requester', profiles, names: null, revoke: true }, by)
     for (const role of ['operator', 'auditor'] as const)
-      await access.createGrant({ principal, role, profiles: null, names: null }, by)
+      await access.createGrant({ principal, role, profiles: null, names: null, revoke: false }, by)
   }
-  await access.createGrant({ principal, role: 'admin', profiles: null, names: null }, by)
+  await access.createGrant({ principal, role: 'admin', profiles: null, names: null, revoke: false }, by)
   log.info({ event: 'bootstrap.admin', path }, 'made the first administrator')
 }
 

@@ -27,6 +27,8 @@ export const addCertificateCommand = (program: Command): void => {
     .option('--issued-before <time>')
     .option('--expires-after <time>')
     .option('--expires-before <time>')
+    .option('--revoked-after <time>', 'those that are revoked, since then')
+    .option('--revoked-before <time>')
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const rest = await openRest(options)
@@ -106,6 +108,17 @@ const withProfileText = (row: Readonly<Record<string, unknown>>): Readonly<Recor
 }
 
 const textOf = (value: unknown): string => {
+  if (isRevocation(value))
+    return visible(`${value.reason} since ${value.revokedAt} by ${value.by ?? 'the holder of its key'}`)
   if (!Array.isArray(value)) return visible(String(value))
   return visible(value.map(({ kind, value: name }: { kind: string; value: string }) => `${kind}:${name}`).join(' '))
 }
+
+interface RevocationText {
+  readonly reason: string
+  readonly revokedAt: string
+  readonly by: string | null
+}
+
+const isRevocation = (value: unknown): value is RevocationText =>
+  typeof value === 'object' && value !== null && 'revokedAt' in value

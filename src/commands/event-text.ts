@@ -37,14 +37,23 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
   'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
     `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
+  'certificate.revoked': ({ serial, issuer, reason, revokedAt, invalidityDate, plan, by }) =>
+    [
+      `serial ${serial}, issuer ${issuer}, ${reason} since ${revokedAt}`,
+      ...(invalidityDate === null ? [] : [`invalid since ${invalidityDate}`]),
+      ...(plan === null ? [] : [`by plan ${plan}`]),
+      `by ${by ?? 'the holder of its key'}`,
+    ].join(', '),
+  'certificate.released': ({ serial, issuer, by }) => `serial ${serial}, issuer ${issuer}, from hold, by ${by}`,
   'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
-  'grant.changed': ({ change, principal, role, profiles, names, grant, by }) =>
+  'grant.changed': ({ change, principal, role, profiles, names, revoke, grant, by }) =>
     [
       `${change}: ${principal} as ${role}`,
       ...(profiles ? [` of ${profiles.join(' ')}`] : []),
       ...(names ? [` within ${JSON.stringify(names)}`] : []),
+      ...(revoke ? [' with the right to revoke'] : []),
       `, ${grant}, by ${by}`,
     ].join(''),
   'token.created': ({ label, principal, expires, token, by }) =>

@@ -26,6 +26,7 @@ import { certificateRoutes } from './api/certificates.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
+import { revocationRoutes } from './api/revocation.ts'
 import { closed } from './api/schemas.ts'
 import { type AccessRule, authorise } from './auth.ts'
 import {
@@ -100,6 +101,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       recordRoutes,
       authorityRoutes,
       issuerRoutes,
+      revocationRoutes,
       opsRoutes,
     ]) {
       await api.register(async (scope: App) => routes(scope, deps))

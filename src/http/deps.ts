@@ -8,6 +8,7 @@ import type { IssuerLife } from '../ca/issuer-life.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records } from '../ca/records.ts'
+import type { Revocations } from '../ca/revoke.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Log } from '../telemetry.ts'
 
@@ -26,6 +27,7 @@ export interface HttpDeps {
   readonly access: Access
   readonly records: Records
   readonly issuerLife: IssuerLife
+  readonly revocations: Revocations
   readonly health: Health
   readonly metrics: Metrics
   readonly log: Log

@@ -35,6 +35,7 @@ export const describeRoutes = (app: App): void => {
       },
       tags: [
         { name: 'certificates', description: 'Issue, read and search certificates' },
+        { name: 'revocation', description: 'Take certificates back' },
         { name: 'profiles', description: 'What certificates look like, and which names they may carry' },
         { name: 'access', description: 'Who may ask' },
         { name: 'records', description: 'What was turned down, and what happened' },
@@ -294,7 +295,7 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['issuer.chain', 'ImportRefused'],
   ['profile.lockout', 'WouldLockOut'],
   ['principal.disabled', 'PrincipalClosed'],
-  ['principal.disabled', 'PrincipalClosed'],
+  ['revocation.state', 'RevocationRefused'],
 ]
 
 const rawBodies: Readonly<Record<string, string>> = {

@@ -117,18 +117,20 @@ export const openErrorHandler =
 
 /**
  * Answers what Node's HTTP parser turned down, before any request exists, and closes the connection.
- * A socket that is gone, or that has begun an answer already, is only destroyed. Returns what was answered.
+ * A socket that is gone, or that has begun an answer already, is only destroyed; so is one whose TLS failed: what is written
+ * to it waits for the handshake, and would answer a request that was never read. Returns what was answered.
  */
 export const answerClientError = (
   error: NodeJS.ErrnoException,
   socket: Socket,
   requestId: string,
 ): Problem | undefined => {
-  if (error.code === 'ECONNRESET' || !socket.writable || isAnswering(socket)) {
+  const mapped = clientErrors[error.code ?? ''] ?? (error.code?.startsWith('HPE_') ? notHttp : undefined)
+  if (!mapped || !socket.writable || isAnswering(socket)) {
     socket.destroy()
     return undefined
   }
-  const problem = new Problem(...(clientErrors[error.code ?? ''] ?? clientErrors.default))
+  const problem = new Problem(...mapped)
   const document = documentOf(problem, requestId)
   const body = JSON.stringify(document)
   socket.end(
@@ -204,12 +206,12 @@ export const httpErrors: Readonly<Record<string, Mapped>> = {
 }
 
 /** What Node's parser says before there is a request. */
-export const clientErrors: Readonly<Record<string, Mapped>> & { readonly default: Mapped } = {
+const clientErrors: Readonly<Record<string, Mapped>> = {
   HPE_HEADER_OVERFLOW: ['request.headers', 'The header fields are larger than 16 KiB.'],
   HPE_CHUNK_EXTENSIONS_OVERFLOW: ['request.too_large', 'The chunk extensions are too large.'],
   ERR_HTTP_REQUEST_TIMEOUT: ['request.timeout', 'The request did not arrive within ten seconds.'],
-  default: ['request.malformed', 'This is not HTTP/1.1 as RFC 9112 has it.'],
 }
+const notHttp: Mapped = ['request.malformed', 'This is not HTTP/1.1 as RFC 9112 has it.']
 
 /** By the first word of the code. */
 const refusedParts: Readonly<Record<string, string>> = {

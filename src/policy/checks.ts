@@ -39,8 +39,8 @@ export interface Case {
   readonly principal: string
   readonly origin: Readonly<Record<string, string>> | undefined
   readonly issuerKey: string
-  /** Whether another principal has a certificate with this key; undefined: nobody has looked yet. */
-  readonly keyHeld: boolean | undefined
+  /** What is on record against this key; undefined: nobody has looked yet. */
+  readonly keyStanding: KeyStanding | undefined
   /** The grant's narrower rules: null where there are none, `malformed` where they cannot be read. */
   readonly grant: CompiledRules | null | 'malformed'
   readonly key: PublicKey
@@ -114,14 +114,29 @@ const keyChecks: readonly Check[] = [
     code: 'key.blocked',
     field: '/key',
     passes: 'no other principal has a certificate with this key; looked up when the intent is recorded',
-    run: ({ key, keyHeld }, say) => {
+    run: ({ key, keyStanding }, say) => {
       const sha256 = key.sha256.toString('hex')
-      if (keyHeld === undefined) say.skipped('is looked up when the intent is recorded')
-      else if (keyHeld) say.failed(sha256, 'is the key of a certificate of another principal')
+      if (keyStanding === undefined) say.skipped('is looked up when the intent is recorded')
+      else if (keyStanding === 'held') say.failed(sha256, 'is the key of a certificate of another principal')
       else say.passed(sha256, 'is the key of no certificate of another principal')
     },
   },
+  {
+    id: 'key.compromised',
+    code: 'key.blocked',
+    field: '/key',
+    passes: 'no certificate with this key was revoked as keyCompromise; looked up when the intent is recorded',
+    run: ({ key, keyStanding }, say) => {
+      const sha256 = key.sha256.toString('hex')
+      if (keyStanding === undefined) say.skipped('is looked up when the intent is recorded')
+      else if (keyStanding === 'compromised') say.failed(sha256, 'is a key that was reported as compromised')
+      else say.passed(sha256, 'is no key that was reported as compromised')
+    },
+  },
 ]
+
+/** Free, or why no certificate may be issued for a key: another principal has one, or it was reported as compromised. */
+export type KeyStanding = 'free' | 'held' | 'compromised'
 
 const attributeChecks: readonly Check[] = attributeTypes.map((type) => ({
   id: `subject.${type}`,

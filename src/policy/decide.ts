@@ -4,7 +4,7 @@ import type { KeyUsage } from '../x509/extensions.ts'
 import type { PublicKey } from '../x509/keys.ts'
 import type { Name } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
-import { type Case, type Check, type CheckResult, checks, isDroppedFor, type Say } from './checks.ts'
+import { type Case, type Check, type CheckResult, checks, isDroppedFor, type KeyStanding, type Say } from './checks.ts'
 import { type CompiledRules, compileRules, type NameRules, show, takeApart } from './names.ts'
 import type { Profile, Revocation } from './profile.ts'
 import { composeSubject, valuesOf } from './subject.ts'
@@ -35,8 +35,8 @@ export interface Context {
     readonly notAfter: Date
     readonly keySha256: string
   }
-  /** Whether another principal has a certificate with the key of the request; absent: it was not looked up. */
-  readonly keyHeld?: boolean
+  /** What is on record against the key of the request; absent: it was not looked up. */
+  readonly keyStanding?: KeyStanding
 }
 
 /** What a certificate will hold, but for its serial and its issuer's own fields. */
@@ -191,7 +191,7 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     principal: context.principal,
     origin: asked.origin,
     issuerKey: context.issuer.keySha256,
-    keyHeld: context.keyHeld,
+    keyStanding: context.keyStanding,
     grant: compileGrant(context.grantRules),
     key: asked.key,
     asked: asked.subject,

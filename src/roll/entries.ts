@@ -39,6 +39,30 @@ export interface IssuanceAbandoned {
   readonly notAfter: string
 }
 
+export interface CertificateRevoked {
+  readonly type: 'certificate.revoked'
+  readonly serial: string
+  readonly issuer: string
+  readonly shard: number
+  /** As RFC 5280 5.3.1 names it. */
+  readonly reason: string
+  /** Since when, whatever the time of this event: an earlier reason may have been replaced. */
+  readonly revokedAt: string
+  readonly invalidityDate: string | null
+  /** SHA-256 (hex) of the plan by which many were revoked at once; null for one alone. */
+  readonly plan: string | null
+  /** Null: whoever proved to hold its key. */
+  readonly by: string | null
+}
+
+export interface CertificateReleased {
+  readonly type: 'certificate.released'
+  readonly serial: string
+  readonly issuer: string
+  readonly shard: number
+  readonly by: string
+}
+
 export interface ProfileChanged {
   readonly type: 'profile.changed'
   readonly profile: ProfileVersion
@@ -54,12 +78,16 @@ export interface PrincipalChanged {
 
 export interface GrantChanged {
   readonly type: 'grant.changed'
+  /** Entries of version 1 have no `revoke`: there was no such right. */
+  readonly v: 2
   readonly change: 'created' | 'revoked'
   readonly grant: string
   readonly principal: string
   readonly role: string
   readonly profiles: readonly string[] | null
   readonly names: unknown
+  /** A requester may revoke its own certificates. */
+  readonly revoke: boolean
   readonly by: string
 }
 
@@ -127,6 +155,8 @@ export interface ServiceStarted {
 export type RollEvent =
   | CertificateIssued
   | IssuanceAbandoned
+  | CertificateRevoked
+  | CertificateReleased
   | ProfileChanged
   | PrincipalChanged
   | GrantChanged
@@ -139,8 +169,7 @@ export type RollEvent =
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
 export const encodeEntry = (event: RollEvent, time: Date): string => {
-  const { type, ...rest } = event
-  const entry = canonicalJson({ ...rest, time: time.toISOString(), type, v: 1 })
+  const entry = canonicalJson({ v: 1, ...event, time: time.toISOString() })
   if (utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${event.type} exceeds ${maxEntryOctets} octets`)
   return entry

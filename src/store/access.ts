@@ -65,6 +65,7 @@ export const openAccess = (deps: AccessDeps): Access => {
           grant.role,
           grant.profiles,
           grant.names && JSON.stringify(grant.names),
+          grant.revoke,
           by,
         ])
         if (!row) throw new Error('a grant was not inserted')
@@ -177,21 +178,23 @@ const principalOf = (row: PrincipalRow): Principal => ({
 })
 
 /** What one principal's grant allows: the order of its profiles means nothing. */
-const contentOf = ({ role, profiles, names }: NewGrant): string =>
-  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names })
+const contentOf = ({ role, profiles, names, revoke }: NewGrant): string =>
+  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke })
 
 const grantChanged = (
   change: 'created' | 'revoked',
-  { id, principal, role, profiles, names }: Grant,
+  { id, principal, role, profiles, names, revoke }: Grant,
   by: string,
 ): RollEvent => ({
   type: 'grant.changed',
+  v: 2,
   change,
   grant: id,
   principal,
   role,
   profiles,
   names,
+  revoke,
   by,
 })
 
@@ -240,11 +243,12 @@ const selectPrincipals = {
 const insertPrincipalClosure = { text: 'insert into principal_closures (principal, closed_by) values ($1, $2)' }
 
 const insertGrant = {
-  text: `insert into grants (id, principal, role, profiles, names, created_by) values ($1, $2, $3, $4::text[], $5::jsonb, $6)
-    returning id, principal, role, profiles, names, created_at, created_by`,
+  text: `insert into grants (id, principal, role, profiles, names, revoke, created_by)
+    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7)
+    returning id, principal, role, profiles, names, revoke, created_at, created_by`,
 }
 const selectGrants = {
-  text: `select id, principal, role, profiles, names, created_at, created_by from grants g
+  text: `select id, principal, role, profiles, names, revoke, created_at, created_by from grants g
     where ($1::text is null or principal = $1) and not exists (select from grant_revocations r where r.grant_id = g.id)
     order by principal, created_at, id`,
 }

@@ -88,6 +88,7 @@ export interface GrantRow {
   readonly role: Role
   readonly profiles: readonly string[] | null
   readonly names: NameRules | null
+  readonly revoke: boolean
   readonly created_at: Date | string
   readonly created_by: string
 }
@@ -98,6 +99,7 @@ export const grantOf = (row: GrantRow): Grant => ({
   role: row.role,
   profiles: row.profiles,
   names: row.names,
+  revoke: row.revoke,
   createdAt: new Date(row.created_at),
   createdBy: row.created_by,
 })
@@ -134,7 +136,7 @@ const selectCaller = {
   text: `
     select t.id as token, t.principal, coalesce((
       select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
+        'names', g.names, 'revoke', g.revoke, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
       from grants g where g.principal = t.principal
         and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]') as grants,
       (extract(epoch from t.expires_at - now()) * 1000)::double precision as lives_ms

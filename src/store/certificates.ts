@@ -16,6 +16,7 @@ import {
   readCursor,
   writeCursor,
 } from './pages.ts'
+import { newestRevocation, type RevocationRow, revocationColumns, revocationOf } from './revocations.ts'
 import type { EntryCodec } from './roll.ts'
 
 export interface RecordsDeps {
@@ -25,7 +26,7 @@ export interface RecordsDeps {
   readonly namesOf: (certificate: Buffer) => CertificateRecord['names']
 }
 
-interface CertificateRow {
+interface CertificateRow extends RevocationRow {
   readonly serial: Buffer
   readonly tbs: Buffer
   readonly signature: Buffer
@@ -60,12 +61,19 @@ const certificateConditions: Conditions<CertificateFilter> = {
   issuedBefore: () => undefined,
   expiresAfter: (value, p) => `c.not_after >= ${p(value)}`,
   expiresBefore: (value, p) => `c.not_after < ${p(value)}`,
+  revokedAfter: (value, p) => isRevoked(` and r.revoked_at >= ${p(value)}`),
+  revokedBefore: (value, p) => isRevoked(` and r.revoked_at < ${p(value)}`),
 }
 
+/** The newest change of a certificate is no release, and is what else is said of `r`. */
+const isRevoked = (and = ''): string => `exists (
+    select from (select * from revocations where serial = c.serial order by entry desc limit 1) r
+    where r.change = 'revoked'${and})`
+
 const statusConditions: Readonly<Record<CertificateRecord['status'], string>> = {
-  valid: 'c.not_after >= now()',
-  expired: 'c.not_after < now()',
-  revoked: 'false',
+  valid: `c.not_after >= now() and not ${isRevoked()}`,
+  expired: `c.not_after < now() and not ${isRevoked()}`,
+  revoked: isRevoked(),
 }
 
 /** A row with what was read from its certificate, once. */
@@ -138,11 +146,11 @@ const selectCertificates = async (
       order by ${order}
       limit ${limit}
     )
-    select page.*, page.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
-      s.certificate as issuer_certificate, s.chain as issuer_chain
-    from page join intents i on i.serial = page.serial join outcomes o on o.serial = page.serial
-      join issuers s on s.name = page.issuer
-    order by ${query.range ? 'page.name, page.entry desc' : 'page.entry desc'}`
+    select c.*, c.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
+      s.certificate as issuer_certificate, s.chain as issuer_chain, ${revocationColumns}
+    from page c join intents i on i.serial = c.serial join outcomes o on o.serial = c.serial
+      join issuers s on s.name = c.issuer ${newestRevocation}
+    order by ${query.range ? 'c.name, c.entry desc' : 'c.entry desc'}`
   return (await db.query<CertificateRow>({ text }, values)).rows
 }
 
@@ -160,6 +168,8 @@ interface Walk {
 const alongRoll = ({ filter, after }: CertificateQuery, p: Parameter): Walk => {
   const [low, high] = boundsOf(filter, after?.[0], p)
   const from = 'c.*, null::text as name from certificates c'
+  if (filter.status === 'revoked' || filter.revokedAfter || filter.revokedBefore)
+    return alongRevocations(filter, [low, high], p)
   for (const { field, column, keyOf, isWholeKey } of leads) {
     const value = filter[field]
     if (!isStorable(value) || value === '') continue
@@ -182,6 +192,13 @@ const alongRoll = ({ filter, after }: CertificateQuery, p: Parameter): Walk => {
     conditions: [`c.entry >= ${low}`, `c.entry < ${high}`, ...conditionsOf(certificateConditions, filter, p)],
   }
 }
+
+/** Those that were ever revoked are few, and have an index of their own: by it, what else is asked is looked at last. */
+const alongRevocations = (filter: CertificateFilter, [low, high]: readonly [string, string], p: Parameter): Walk => ({
+  from: 'c.*, null::text as name from (select distinct certificate from revocations) v join certificates c on c.entry = v.certificate',
+  order: 'v.certificate desc',
+  conditions: [`v.certificate >= ${low}`, `v.certificate < ${high}`, ...conditionsOf(certificateConditions, filter, p)],
+})
 
 /** By name, and those of a name newest first. */
 const alongNames = ({ filter, after }: CertificateQuery, { low, high }: NameRange, p: Parameter): Walk => {
@@ -253,22 +270,26 @@ const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): strin
     .filter((name) => name === low || (name > low && name < high))
     .sort()[0] ?? ''
 
-const certificateOf = ({ row, certificate, names }: FoundCertificate): CertificateRecord => ({
-  serial: row.serial.toString('hex'),
-  certificate,
-  chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
-  profile: { name: row.profile, version: row.profile_version },
-  principal: row.principal,
-  issuer: row.issuer,
-  subject: row.subject,
-  names,
-  keySha256: row.key_sha256.toString('hex'),
-  notBefore: row.not_before,
-  notAfter: row.not_after,
-  issuedAt: row.issued_at,
-  index: row.entry,
-  status: row.expired ? 'expired' : 'valid',
-})
+const certificateOf = ({ row, certificate, names }: FoundCertificate): CertificateRecord => {
+  const revocation = revocationOf(row)
+  return {
+    serial: row.serial.toString('hex'),
+    certificate,
+    chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
+    profile: { name: row.profile, version: row.profile_version },
+    principal: row.principal,
+    issuer: row.issuer,
+    subject: row.subject,
+    names,
+    keySha256: row.key_sha256.toString('hex'),
+    notBefore: row.not_before,
+    notAfter: row.not_after,
+    issuedAt: row.issued_at,
+    index: row.entry,
+    status: revocation ? 'revoked' : row.expired ? 'expired' : 'valid',
+    revocation,
+  }
+}
 
 interface NameRange {
   readonly low: string

@@ -8,6 +8,7 @@ import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
+import type { KeyStanding } from '../policy/checks.ts'
 import type { Log } from '../telemetry.ts'
 import { constraintOf, type Database } from './database.ts'
 import { searchKey } from './names.ts'
@@ -51,9 +52,10 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
   return {
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
     recordIntent: (intent) => intents.add(intent).catch((error: unknown) => failIntent(deps, intent, error)),
-    isKeyHeld: async (keySha256, { otherThan }) => {
-      const { rows } = await db.query<{ held: boolean }>(selectHeldStatement, [keySha256.toString('hex'), otherThan])
-      return rows[0]?.held !== false
+    keyStanding: async (keySha256, principal) => {
+      const values = [keySha256.toString('hex'), principal]
+      const { rows } = await db.query<{ standing: KeyStanding }>(selectKeyStanding, values)
+      return rows[0]?.standing ?? 'held'
     },
     recordUnsigned: (intent) => insertUnsigned(deps, intent),
     recordCertificate: (enrolment) => enrolments.add(enrolment),
@@ -134,18 +136,21 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
 // Intents -----------------------------------------------------------------------------------------------------------
 
 /**
- * Whether a principal other than `asked.principal` has a certificate with the key; null where there is none. The first and
+ * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
+ * `asked.principal` has a certificate with it. The first and
  * the last of its principals are the two ends of one index: by `exists`, the planner would read the whole table wherever
  * most certificates are of few keys, since it expects to find one of another principal soon.
  */
-const isHeld = (asked: string): string => {
+const standingOfKey = (): string => {
   const end = (of: 'min' | 'max'): string => `
-  (select ${of}(principal) from outcomes where kind = 'certificate' and key_sha256 = decode(${asked}.spki, 'hex'))`
-  return `${end('min')} < ${asked}.principal or ${end('max')} > ${asked}.principal`
+  (select ${of}(principal) from outcomes where kind = 'certificate' and key_sha256 = decode(asked.spki, 'hex'))`
+  return `
+    case when exists (select from compromised_keys where key_sha256 = decode(asked.spki, 'hex')) then 'compromised'
+      when ${end('min')} < asked.principal or ${end('max')} > asked.principal then 'held' end`
 }
 
 /**
- * Whoever finds the attempt of its request taken, or its key held by somebody else, inserts nothing. Who was recorded is
+ * Whoever finds the attempt of its request taken, or something on record against its key, inserts nothing. Who was recorded is
  * told only where not all were.
  */
 const insertIntentsStatement = {
@@ -154,28 +159,29 @@ const insertIntentsStatement = {
     with asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
         issuer text, shard integer, profile text, version integer, tbs text, plan text, spki text)
-    ), held as materialized (
-      select serial from asked where ${isHeld('asked')}
+    ), keys as materialized (
+      select serial, ${standingOfKey()} as standing from asked
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
         plan)
       select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
         decode(tbs, 'hex'), decode(plan, 'hex')
       from asked
-      where serial not in (select serial from held)
+      where serial not in (select serial from keys where standing is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
     )
     select count(*)::integer as recorded,
       case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
-      case when count(*) < $2::integer then (select string_agg(serial, ' ') from held) end as held
+      case when count(*) < $2::integer then (select json_object_agg(serial, standing) from keys) end as keys
     from added`,
 }
 
 interface IntentsRecorded {
   readonly recorded: number
   readonly serials: string | null
-  readonly held: string | null
+  /** What is on record against the key of each serial. */
+  readonly keys: Readonly<Record<string, Exclude<KeyStanding, 'free'> | null>> | null
 }
 
 type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
@@ -189,17 +195,16 @@ const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<In
   ])
   if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
   const recorded = new Set(answer?.serials?.split(' '))
-  const held = new Set(answer?.held?.split(' '))
   return batch.map((intent) => {
     const serial = intent.serial.toString('hex')
     if (recorded.has(serial)) return 'recorded'
-    return held.has(serial) ? 'held' : 'taken'
+    return answer?.keys?.[serial] ?? 'taken'
   })
 }
 
-const selectHeldStatement = {
-  name: 'select_held',
-  text: `select coalesce(${isHeld('asked')}, false) as held from (select $1::text as spki, $2::text as principal) as asked`,
+const selectKeyStanding = {
+  name: 'select_key_standing',
+  text: `select coalesce(${standingOfKey()}, 'free') as standing from (select $1::text as spki, $2::text as principal) as asked`,
 }
 
 const intentParameter = ({

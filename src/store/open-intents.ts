@@ -32,10 +32,11 @@ export const openIntents = (
   }
 
   const end = (ageMs: number, how: { limit: number; deep: boolean }): Promise<number> =>
-    roll.change(async (tx) => {
+    roll.change(async (tx, _time, index) => {
       const { rows } = await look(tx, ageMs, how)
-      if (rows.length > 0) await tx.query(insertAbandoned, [JSON.stringify(rows.map(outcomeOf))])
-      return { events: rows.map((row) => eventOf(row, notAfter(row.tbs))), result: rows.length }
+      const ends = rows.map((row, i) => ({ row, notAfter: notAfter(row.tbs), entry: index + i }))
+      if (ends.length > 0) await tx.query(insertAbandoned, [JSON.stringify(ends.map(outcomeOf))])
+      return { events: ends.map(eventOf), result: rows.length }
     })
 
   return {
@@ -76,7 +77,13 @@ interface IntentRow {
   readonly created_at: Date
   readonly principal: string
   readonly digest: Buffer
-  /** Where its entry will be: the order of these rows is that of the events. */
+}
+
+/** An intent's end: the order of these is that of the events. */
+interface End {
+  readonly row: IntentRow
+  readonly notAfter: Date
+  /** Where its entry will be. */
   readonly entry: number
 }
 
@@ -99,8 +106,7 @@ const selectOpen = {
         and not exists (select from outcomes o where o.serial = i.serial)
       order by i.created_at, i.serial limit $2
     )
-    select span.until::text as until, open.*,
-      (select size from roll where id = 1) + row_number() over (order by open.created_at, open.serial) - 1 as entry
+    select span.until::text as until, open.*
     from span left join open on true
     order by open.created_at, open.serial`,
 }
@@ -108,9 +114,16 @@ const selectOpen = {
 const insertAbandoned = {
   name: 'insert_abandoned',
   text: `
-    insert into outcomes (serial, kind, entry, at)
-    select decode(serial, 'hex'), 'abandoned', entry, clock_timestamp()
-    from json_to_recordset($1::json) as r (serial text, entry bigint)`,
+    with ended as materialized (
+      select decode(serial, 'hex') as serial, entry, intended, issuer, shard, not_after
+      from json_to_recordset($1::json) as r (serial text, entry bigint, intended timestamptz, issuer text, shard integer,
+        not_after timestamptz)
+    ), abandoned as (
+      insert into outcomes (serial, kind, entry, at)
+      select serial, 'abandoned', entry, clock_timestamp() from ended
+    )
+    insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, by)
+    select entry, serial, 'abandoned', intended, issuer, shard, not_after, 'chancery' from ended`,
 }
 
 const updateReconciled = {
@@ -118,9 +131,16 @@ const updateReconciled = {
   text: 'update reconciled set until = $1::timestamptz where id = 1',
 }
 
-const outcomeOf = ({ serial, entry }: IntentRow): object => ({ serial: serial.toString('hex'), entry })
+const outcomeOf = ({ row, notAfter, entry }: End): object => ({
+  serial: row.serial.toString('hex'),
+  entry,
+  intended: row.created_at,
+  issuer: row.issuer,
+  shard: row.shard,
+  not_after: notAfter,
+})
 
-const eventOf = (row: IntentRow, notAfter: Date): IssuanceAbandoned => ({
+const eventOf = ({ row, notAfter }: End): IssuanceAbandoned => ({
   type: 'issuance.abandoned',
   serial: row.serial.toString('hex'),
   issuer: row.issuer,

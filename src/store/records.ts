@@ -131,7 +131,11 @@ interface EventRow {
 
 const eventConditions: Conditions<EventFilter> = {
   type: (value, p) => `e.type = ${p(value)}`,
-  serial: (value, p) => `e.index = (select entry from outcomes where serial = decode(${p(value)}, 'hex'))`,
+  serial: (value, p) => {
+    const serial = p(value)
+    return `e.index in (select entry from outcomes where serial = decode(${serial}, 'hex')
+      union select entry from revocations where serial = decode(${serial}, 'hex'))`
+  },
   fromIndex: (value, p) => `e.index >= ${p(value)}::bigint`,
 }
 

@@ -48,8 +48,11 @@ export interface RollWriter {
     events: readonly RollEvent[],
     write: (db: Queryable, place: Place, leaves: readonly Buffer[]) => Promise<Result<HeadMoved>>,
   ): Promise<readonly Enrolled[]>
-  /** Makes a change and appends what it says of itself, in one transaction under the head's lock. */
-  change<T>(make: (tx: Queryable, time: Date) => Promise<Change<T>>): Promise<T>
+  /**
+   * Makes a change and appends what it says of itself, in one transaction under the head's lock; `index` is where its
+   * first event will be.
+   */
+  change<T>(make: (tx: Queryable, time: Date, index: number) => Promise<Change<T>>): Promise<T>
   /** Undefined, or why nothing can be appended. */
   head(): Promise<Head>
 }
@@ -127,7 +130,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
         const { result, head } = await db.transaction(async (tx) => {
           const before = await lockHead(tx)
           const time = eventTime(before)
-          const { events, result } = await make(tx, time)
+          const { events, result } = await make(tx, time, before.size)
           const entries = events.map((event, i) => ({ index: before.size + i, event, ...codec.entry(event, time) }))
           if (entries.length > 0)
             await tx.query(insertEntriesStatement, [

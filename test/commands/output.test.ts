@@ -43,10 +43,12 @@ t.test('every type of event is told in a line for people', async (t) => {
     [
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default`,
       `serial 4${'0'.repeat(31)} for ci by server@3, issuer default`,
+      `serial 4${'0'.repeat(31)}, issuer default, keyCompromise since 2026-11-24T23:59:59Z, invalid since 2026-11-01T00:00:00Z, by the holder of its key`,
+      `serial 4${'0'.repeat(31)}, issuer default, from hold, by ops`,
       'server@3 by admin',
       'ci by admin',
       'ci by admin',
-      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       '"büro \\"1\\"" of ci until it is revoked, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
       '"büro \\"1\\"" of ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
       'default of authority default, active, by chancery',
@@ -59,9 +61,10 @@ t.test('every type of event is told in a line for people', async (t) => {
       'default-2027 of authority default, key pkcs11:token=ca;object=default-2027, by admin',
       'pkcs11:token=ca;object=default of default, alwaysSensitive, not extractable, neverExtractable, sensitive',
       'version 0.1.0 in development',
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
     ],
   )
-  t.match(rows[2], { time: '2026-11-24T23:59:59.007Z', index: 2, type: 'profile.changed' })
+  t.match(rows[4], { time: '2026-11-24T23:59:59.007Z', index: 4, type: 'profile.changed' })
   const entry = '{"a":1,"time":"2027-01-01T00:00:00.000Z","type":"of.tomorrow","v":1}'
   t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })

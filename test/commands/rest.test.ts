@@ -271,6 +271,28 @@ t.test('explain tells failed checks first and says by its exit code how it went'
   t.match(replaced.out, /^note /m)
 })
 
+t.test('a certificate is revoked, released from hold, and revoked for good', async (t) => {
+  const issue = async (): Promise<string> =>
+    JSON.parse((await chancery(['issue', '--csr', join(folder, 'good.csr'), '--profile', 'server', '--json'])).out)
+      .serial
+  const serial = await issue()
+  const held = await chancery(['revoke', serial, '--reason', 'certificateHold'])
+  t.match(held.out, new RegExp(`^${serial} is revoked as certificateHold since 20\\S+Z\\. `))
+  const found = await chancery(['certificate', 'search', '--status', 'revoked'])
+  t.match(found.out, new RegExp(`^${serial} +revoked `, 'm'))
+  t.match((await chancery(['revoke', serial, '--release'])).out, /is released from hold/)
+  const again = await chancery(['revoke', serial, '--release', '--json'])
+  t.match(JSON.parse(again.out), { serial, status: 'valid' })
+  const other = await issue()
+  const date = ['--invalidity-date', '2026-11-01T00:00:00Z']
+  const gone = await chancery(['revoke', serial, '--reason', 'keyCompromise', ...date])
+  t.match(gone.out, new RegExp(`Other certificates with the same key [^\n]+:\n(?:  [0-9a-f]{32}\n)*  ${other}\n`))
+  t.match((await chancery(['certificate', 'show', serial])).out, /^revocation +keyCompromise since 20\S+Z by admin$/m)
+  const refused = await chancery(['revoke', serial, '--reason', 'superseded'])
+  t.equal(refused.code, exitCodes.conflict)
+  t.match(refused.err, /revocation\.state/)
+})
+
 t.test('refusals and events are listed', async (t) => {
   await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
   t.match((await chancery(['refusals', '--code', 'san.forbidden'])).out, /san\.forbidden/)

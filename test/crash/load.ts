@@ -20,6 +20,8 @@ export interface Load {
   readonly failures: readonly string[]
   /** Retries by problem code, or by the error of the socket. */
   readonly retries: ReadonlyMap<string, number>
+  /** Resolves to whether so many more were answered within that time. */
+  answers(more: number, withinMs: number): Promise<boolean>
   /** Lets each client end what it began, with the service up. */
   stop(): Promise<void>
 }
@@ -57,6 +59,12 @@ export const openLoad = (targets: readonly Target[], clients: number): Load => {
     answered,
     failures,
     retries,
+    answers: async (more, withinMs) => {
+      const goal = answered.length + more
+      for (const deadline = Date.now() + withinMs; answered.length < goal && Date.now() < deadline; )
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      return answered.length >= goal
+    },
     stop: async () => {
       stopping = true
       await running

@@ -15,6 +15,8 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'POST /v1/certificates/batch': ['requester'],
   'GET /v1/certificates': ['requester', 'operator', 'auditor', 'admin'],
   'GET /v1/certificates/:serial': ['requester', 'operator', 'auditor', 'admin'],
+  'POST /v1/certificates/:serial/revocation': ['requester', 'operator'],
+  'DELETE /v1/certificates/:serial/revocation': ['operator'],
   'GET /v1/profiles': ['approver', 'operator', 'auditor', 'admin'],
   'GET /v1/profiles/:name': ['approver', 'operator', 'auditor', 'admin'],
   'PUT /v1/profiles/:name': ['admin'],

@@ -8,7 +8,7 @@ export const employ = async (
   service: TestService,
   name: string,
   role: Role,
-  more: { readonly profiles?: readonly string[]; readonly names?: object } = {},
+  more: { readonly profiles?: readonly string[]; readonly names?: object; readonly revoke?: boolean } = {},
 ): Promise<string> => {
   await service.request('POST', '/v1/principals', { body: { name } })
   await service.request('POST', '/v1/grants', { body: { principal: name, role, ...more } })

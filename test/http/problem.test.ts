@@ -305,6 +305,16 @@ t.test('a socket in the middle of an answer is not given a second one', (t) => {
   t.end()
 })
 
+t.test('a socket whose TLS failed is given no answer: it would wait there for a handshake that goes on', (t) => {
+  for (const code of ['ERR_TLS_HANDSHAKE_TIMEOUT', 'ERR_SSL_HTTP_REQUEST', 'ECONNRESET', 'EPROTO']) {
+    const socket = new PassThrough()
+    t.equal(answerClientError(Object.assign(new Error(), { code }), socket as never, 'id'), undefined)
+    t.ok(socket.destroyed)
+    t.equal(socket.read(), null)
+  }
+  t.end()
+})
+
 t.test('a handler that never answers is given up with a retryable problem', async (t) => {
   const app = fastify({ handlerTimeout: 20 })
   t.teardown(() => app.close())

@@ -128,7 +128,14 @@ t.test('a batch ends early when its client has gone', async (t) => {
 
 t.test('a token that is revoked issues nothing for the rest of its batch', async (t) => {
   let isRevoked = false
-  const grant = { id: 'g', principal: 'ci', role: 'requester', profiles: ['server'], names: null } as const
+  const grant = {
+    id: 'g',
+    principal: 'ci',
+    role: 'requester',
+    profiles: ['server'],
+    names: null,
+    revoke: false,
+  } as const
   const { app, begun, payload } = await slowBatch({
     access: reached({
       authenticate: async () => {

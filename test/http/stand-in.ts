@@ -29,6 +29,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     access: reached({ authenticate: async (secret: string) => callerFor(secret) }),
     records: reached({}),
     issuerLife: reached({}),
+    revocations: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
     recordRefusal: async () => {},
     metrics: openMetrics(new Registry()),
@@ -53,7 +54,14 @@ export const reached = <T extends object>(known: object): T =>
 const callerFor = (secret: string): Caller => {
   const role = secret.split('_')[0] as Role | 'nobody' | 'wrong'
   if (role === 'wrong') throw new Problem('auth.invalid', 'This token is not accepted.')
-  const common = { id: 'grant', principal: `the-${role}`, names: null, createdAt: new Date(0), createdBy: 'test' }
+  const common = {
+    id: 'grant',
+    principal: `the-${role}`,
+    names: null,
+    revoke: false,
+    createdAt: new Date(0),
+    createdBy: 'test',
+  }
   const profiles = role === 'requester' ? ['server'] : null
   return { principal: `the-${role}`, token: 'token', grants: role === 'nobody' ? [] : [{ ...common, role, profiles }] }
 }

@@ -1,6 +1,7 @@
 import t from 'tap'
 
 import type { ProblemCode } from '../../src/errors.ts'
+import type { KeyStanding } from '../../src/policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
 import type { Profile } from '../../src/policy/profile.ts'
 import type { Subject } from '../../src/x509/subject.ts'
@@ -617,14 +618,19 @@ t.test('the key of the issuer is never certified', async (t) => {
   t.match(decision, { allowed: false, code: 'key.blocked' })
 })
 
-t.test('a key that another principal holds is not certified', async (t) => {
-  const said = (keyHeld?: boolean) =>
-    decide(profileOf(), ask({ names: www }), { ...context, ...(keyHeld !== undefined && { keyHeld }) })
-  const outcome = (keyHeld?: boolean) => said(keyHeld).checks.find(({ check }) => check === 'key.principal')?.outcome
-  t.match(said(true), { allowed: false, code: 'key.blocked' })
-  t.equal(outcome(true), 'failed')
-  t.equal(outcome(false), 'passed')
-  t.equal(outcome(), 'skipped', 'before the records were looked at')
+t.test('a key that another principal holds, or that was reported as compromised, is not certified', async (t) => {
+  const said = (keyStanding?: KeyStanding) =>
+    decide(profileOf(), ask({ names: www }), { ...context, ...(keyStanding !== undefined && { keyStanding }) })
+  for (const [check, standing] of [
+    ['key.principal', 'held'],
+    ['key.compromised', 'compromised'],
+  ] as const) {
+    const outcome = (of?: KeyStanding) => said(of).checks.find((one) => one.check === check)?.outcome
+    t.match(said(standing), { allowed: false, code: 'key.blocked', violations: [{ check }] })
+    t.equal(outcome(standing), 'failed')
+    t.equal(outcome('free'), 'passed')
+    t.equal(outcome(), 'skipped', 'before the records were looked at')
+  }
   t.ok(said().allowed)
 })
 

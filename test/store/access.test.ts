@@ -16,7 +16,8 @@ const invalid = { code: 'auth.invalid', detail: 'This token is unknown, expired 
 
 const employ = async (name: string, role?: 'admin' | 'auditor') => {
   await access.createPrincipal(name, by)
-  const grant = role && (await access.createGrant({ principal: name, role, profiles: null, names: null }, by)).grant
+  const grant =
+    role && (await access.createGrant({ principal: name, role, profiles: null, names: null, revoke: false }, by)).grant
   const token = await access.createToken({ principal: name, label: 'test', expiresAt: null }, by)
   return { token, grant }
 }
@@ -98,7 +99,7 @@ t.test('a principal that was disabled is nobody, for good', async (t) => {
   await access.disablePrincipal('leaver', by)
   await access.disablePrincipal('leaver', by)
   await t.rejects(access.authenticate(token.secret), invalid)
-  const grant = { principal: 'leaver', role: 'auditor', profiles: null, names: null } as const
+  const grant = { principal: 'leaver', role: 'auditor', profiles: null, names: null, revoke: false } as const
   const disabled = { code: 'principal.disabled', detail: 'The principal "leaver" is disabled for good.' }
   await t.rejects(access.createGrant(grant, by), disabled)
   await t.rejects(access.createToken({ principal: 'leaver', label: 'x', expiresAt: null }, by), disabled)
@@ -109,13 +110,15 @@ t.test('a principal that was disabled is nobody, for good', async (t) => {
 
 t.test('a grant holds from its making to its revocation, and every change is on the roll', async (t) => {
   const { token, grant } = await employ('granted', 'auditor')
-  t.match((await access.authenticate(token.secret)).grants, [{ role: 'auditor', profiles: null, names: null }])
+  t.match((await access.authenticate(token.secret)).grants, [
+    { role: 'auditor', profiles: null, names: null, revoke: false },
+  ])
   const names = { dns: { allow: ['*.example.com'] } }
-  const requester = { principal: 'granted', role: 'requester', profiles: ['server'], names } as const
+  const requester = { principal: 'granted', role: 'requester', profiles: ['server'], names, revoke: true } as const
   const { grant: narrow } = await access.createGrant(requester, by)
   t.match((await access.authenticate(token.secret)).grants, [
     { role: 'auditor' },
-    { role: 'requester', profiles: ['server'], names },
+    { role: 'requester', profiles: ['server'], names, revoke: true },
   ])
   await access.revokeGrant(grant?.id ?? '', by)
   await access.revokeGrant(grant?.id ?? '', by)
@@ -143,7 +146,7 @@ t.test('a grant holds from its making to its revocation, and every change is on 
 t.test('a grant that is held already is not made again, on whichever replica, until it is revoked', async (t) => {
   await access.createPrincipal('twice', by)
   const names = { dns: { allow: ['*.example.com'], deny: ['x.example.com'] } }
-  const asked = { principal: 'twice', role: 'requester', profiles: ['server', 'client'], names } as const
+  const asked = { principal: 'twice', role: 'requester', profiles: ['server', 'client'], names, revoke: false } as const
   const replicas = [access, (await open()).access, access]
   const answers = await Promise.all(replicas.map((replica) => replica.createGrant(asked, by)))
   t.same(answers.map(({ created }) => created).sort(), [false, false, true])
@@ -152,9 +155,10 @@ t.test('a grant that is held already is not made again, on whichever replica, un
   t.same(again, { grant: answers[0]?.grant, created: false }, 'the order of profiles means nothing')
   for (const other of [
     { ...asked, profiles: ['server'] },
-    { ...asked, names: null },
+    { ...asked, revoke: true },
+    { ...asked, names: null, revoke: false },
     { ...asked, names: { dns: { allow: ['*.example.com'] } } },
-    { ...asked, role: 'auditor', profiles: null, names: null },
+    { ...asked, role: 'auditor', profiles: null, names: null, revoke: false },
   ] as const)
     t.equal((await access.createGrant(other, by)).created, true)
   await access.revokeGrant(again.grant.id, by)
@@ -163,7 +167,7 @@ t.test('a grant that is held already is not made again, on whichever replica, un
   const { items } = await stores.records.events({ type: 'grant.changed' }, { limit: 1000 })
   t.equal(
     items.filter(({ entry }) => JSON.parse(entry).principal === 'twice').length,
-    7,
+    8,
     'each change once on the roll',
   )
 })
@@ -218,7 +222,10 @@ t.test('an administrator whose token ends soon is not the one who stays; others 
   t.equal(others.length, 0, 'one administrator was left')
   const current = lasting?.principal ?? ''
   await access.createPrincipal('passing', by)
-  const { grant } = await access.createGrant({ principal: 'passing', role: 'admin', profiles: null, names: null }, by)
+  const { grant } = await access.createGrant(
+    { principal: 'passing', role: 'admin', profiles: null, names: null, revoke: false },
+    by,
+  )
   const inDays = (days: number): Date => new Date(Date.now() + days * 86_400_000)
   const give = (days: number) =>
     access.createToken({ principal: 'passing', label: `${days} days`, expiresAt: inDays(days) }, by)

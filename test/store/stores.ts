@@ -58,6 +58,7 @@ const callerOf = (principal: string): Caller => ({
       role: 'requester',
       profiles: ['all'],
       names: null,
+      revoke: false,
       createdAt: new Date(),
       createdBy: 'test',
     },

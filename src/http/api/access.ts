@@ -48,6 +48,7 @@ const GrantView = Type.Object(
     role: Role,
     profiles: Type.Union([Type.Array(Label), Type.Null()]),
     names: Type.Union([NameRulesShape, Type.Null()]),
+    revoke: Type.Boolean({ description: 'a requester may revoke its own certificates of these profiles' }),
     createdAt: Time,
     createdBy: Type.String(),
   },
@@ -67,6 +68,11 @@ const NewGrantBody = Type.Object(
       }),
     ),
     names: Type.Optional(NameRulesShape),
+    revoke: Type.Optional(
+      Type.Boolean({
+        description: 'whether a requester may revoke its own certificates of these profiles; not by default',
+      }),
+    ),
   },
   named('NewGrant'),
 )
@@ -201,14 +207,15 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const { principal, role, profiles, names } = request.body
+      const { principal, role, profiles, names, revoke = false } = request.body
       assertNotOwn(principal)
-      assertGrantShape(role, profiles !== undefined, names !== undefined)
+      assertGrantShape(role, { profiles: profiles !== undefined, names: names !== undefined, revoke })
       const grant: NewGrant = {
         principal,
         role,
         profiles: profiles ?? null,
         names: names === undefined ? null : parseNameRules(names, '/names'),
+        revoke,
       }
       assertGrantFits(grant)
       await assertProfiles(policies, grant.profiles ?? [])
@@ -328,14 +335,17 @@ const endRoute = (app: App, url: string, { problems, end, ...schema }: EndCall):
   )
 }
 
-const assertGrantShape = (role: string, hasProfiles: boolean, hasNames: boolean): void => {
+const assertGrantShape = (
+  role: string,
+  has: { readonly profiles: boolean; readonly names: boolean; readonly revoke: boolean },
+): void => {
   const fault = (field: string, reason: string): Problem =>
     new Problem('request.malformed', 'The grant does not fit its role.', {
       violations: [{ check: 'grant.role', field, value: role, reason }],
     })
-  if (role === 'requester' && !hasProfiles) throw fault('/profiles', 'a requester is granted named profiles')
-  if (role !== 'requester' && hasProfiles) throw fault('/profiles', 'only a requester is granted profiles')
-  if (role !== 'requester' && hasNames) throw fault('/names', 'only a requester is granted names')
+  if (role === 'requester' && !has.profiles) throw fault('/profiles', 'a requester is granted named profiles')
+  for (const field of ['profiles', 'names', 'revoke'] as const)
+    if (role !== 'requester' && has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
 }
 
 /** A grant of a profile that is still to come would be a right that nobody can look up; of a mistyped one, none at all. */
@@ -380,12 +390,13 @@ const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) =>
   disabledAt: timeOrNull(disabledAt),
 })
 
-const grantView = ({ id, principal, role, profiles, names, createdAt, createdBy }: Grant) => ({
+const grantView = ({ id, principal, role, profiles, names, revoke, createdAt, createdBy }: Grant) => ({
   id,
   principal,
   role,
   profiles: profiles && [...profiles],
   names: names as object | null,
+  revoke,
   createdAt: createdAt.toISOString(),
   createdBy,
 })

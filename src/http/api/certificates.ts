@@ -30,6 +30,7 @@ import {
   PrincipalName,
   ProfileReference,
   pageOfRows,
+  RevocationView,
   Serial,
   SerialText,
   Sha256,
@@ -122,6 +123,8 @@ const SearchQuery = Type.Object(
     issuedBefore: Type.Optional(Time),
     expiresAfter: Type.Optional(Time),
     expiresBefore: Type.Optional(Time),
+    revokedAfter: Type.Optional({ ...Time, description: 'those that are revoked, since then' }),
+    revokedBefore: Type.Optional({ ...Time, description: 'those that are revoked, since before then' }),
     ...PageQuery,
   },
   closed,
@@ -141,6 +144,7 @@ const FoundCertificate = Type.Object(
     notAfter: Time,
     issuedAt: Time,
     index: Type.Integer(),
+    revocation: Type.Optional(RevocationView),
   },
   named('FoundCertificate', examples.found),
 )
@@ -366,6 +370,8 @@ const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): Certificat
     issuedBefore,
     expiresAfter,
     expiresBefore,
+    revokedAfter,
+    revokedBefore,
     ...exact
   } = query
   if (!readsAll(caller) && exact.principal !== undefined && exact.principal !== caller.principal) {
@@ -382,5 +388,7 @@ const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): Certificat
     ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore) }),
     ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter) }),
     ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore) }),
+    ...(revokedAfter !== undefined && { revokedAfter: parseTime(revokedAfter) }),
+    ...(revokedBefore !== undefined && { revokedBefore: parseTime(revokedBefore) }),
   }
 }

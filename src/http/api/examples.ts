@@ -26,6 +26,14 @@ export const request = {
 
 const validity = { notBefore: '2026-11-25T07:55:00.000Z', notAfter: '2026-11-26T07:54:59.000Z' }
 
+export const revocation = {
+  reason: 'keyCompromise',
+  revokedAt: '2026-11-25T09:30:00.000Z',
+  invalidityDate: '2026-11-20T00:00:00.000Z',
+  by: 'ops',
+  index: 1107,
+}
+
 export const issued = {
   serial,
   certificate: pem,
@@ -71,6 +79,10 @@ export const found = {
 }
 
 export const certificate = { ...found, certificate: pem, chain: [issuerPem] }
+
+export const newRevocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
+
+export const revoked = { serial, status: 'revoked', keySha256: sha256, revocation, alsoWithKey: [] }
 
 const refused = {
   type: '/problems/san.forbidden',
@@ -120,6 +132,7 @@ export const grant = {
   role: 'requester',
   profiles: ['server'],
   names: { dns: { allow: ['web.example.com'] } },
+  revoke: true,
   ...made,
 }
 

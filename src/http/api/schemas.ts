@@ -3,6 +3,7 @@ import { type TSchema, Type } from 'typebox'
 
 import { roles } from '../../ca/access.ts'
 import { issuerStates } from '../../ca/records.ts'
+import { revocationReasons } from '../../ca/revoke.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
 
@@ -138,6 +139,17 @@ export const ProfileReference = Type.Object(
   { name: Label, version: Type.Integer({ minimum: 1 }) },
   named('ProfileReference'),
 )
+export const RevocationView = Type.Object(
+  {
+    reason: Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' }),
+    revokedAt: { ...Time, description: 'since when, whatever was changed later' },
+    invalidityDate: Type.Optional({ ...Time, description: 'since when the key may have been in wrong hands' }),
+    by: Type.Union([PrincipalName, Type.Null()], { description: 'who did it; null: whoever proved to hold its key' }),
+    index: Type.Integer({ description: 'place of the event on the roll' }),
+  },
+  named('Revocation', examples.revocation),
+)
+
 export const IssuerState = Type.Enum([...issuerStates])
 
 export const Pem = Type.String({

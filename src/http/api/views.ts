@@ -1,6 +1,7 @@
 /** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
 import type { Issued } from '../../ca/issuance.ts'
 import type { CertificateRecord } from '../../ca/records.ts'
+import type { Revocation } from '../../ca/revoke.ts'
 import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
 
@@ -46,6 +47,16 @@ export const recordView = (record: CertificateRecord) => ({
   notAfter: record.notAfter.toISOString(),
   issuedAt: record.issuedAt.toISOString(),
   index: record.index,
+  ...(record.revocation && { revocation: revocationView(record.revocation) }),
+})
+
+/** Times in whole seconds, as lists and answers have them. */
+export const revocationView = ({ reason, revokedAt, invalidSince, by, index }: Revocation) => ({
+  reason,
+  revokedAt: revokedAt.toISOString(),
+  ...(invalidSince && { invalidityDate: invalidSince.toISOString() }),
+  by,
+  index,
 })
 
 export const timeOrNull = (time: Date | null): string | null => (time === null ? null : time.toISOString())

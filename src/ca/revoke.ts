@@ -1,0 +1,204 @@
+/**
+ * Revoking: which changes of a certificate's standing are allowed, and to whom. The records decide under the head of the
+ * roll, so that of two changes at once the second sees the first; nothing is told to anyone before it is durable.
+ */
+import { Problem } from '../errors.ts'
+import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'
+import { type Caller, hasRole, requesterGrants } from './access.ts'
+
+/**
+ * Why a certificate may be revoked (RFC 5280 5.3.1): what is said of CAs, of attributes and in delta lists is no reason
+ * for a leaf.
+ */
+export const revocationReasons = [
+  'unspecified',
+  'keyCompromise',
+  'affiliationChanged',
+  'superseded',
+  'cessationOfOperation',
+  'certificateHold',
+  'privilegeWithdrawn',
+] as const
+export type RevocationReason = (typeof revocationReasons)[number]
+
+export interface Revocation {
+  readonly reason: RevocationReason
+  /** Since when it is revoked, in whole seconds as lists and answers say it. */
+  readonly revokedAt: Date
+  /** Since when its key is known or thought to have been somebody else's too. */
+  readonly invalidSince: Date | null
+  /** Null: whoever proved to hold its key. */
+  readonly by: string | null
+  /** Of the event on the roll. */
+  readonly index: number
+}
+
+/** A certificate as its revocation sees it. */
+export interface Standing {
+  readonly serial: string
+  readonly principal: string
+  readonly profile: string
+  readonly issuer: string
+  readonly shard: number
+  readonly notAfter: Date
+  /** Of its event on the roll. */
+  readonly index: number
+  readonly keySha256: string
+  /** What holds now. */
+  readonly revocation: Revocation | null
+  /** It was on hold once. */
+  readonly released: boolean
+}
+
+export interface RevocationAsk {
+  readonly reason: RevocationReason
+  readonly invalidSince: Date | null
+}
+
+/** Who wants it: a caller with grants, or one who has proved to hold the certificate's key. */
+export type Revoker = Caller | 'key'
+
+export interface Revocations {
+  /**
+   * Idempotent. Durable when it resolves, and told by this replica's OCSP; by every list within a minute. Throws
+   * `certificate.not_found`, `auth.forbidden`, `revocation.issuer`, `revocation.expired`, `revocation.state`,
+   * `request.malformed`.
+   */
+  revoke(serial: string, ask: RevocationAsk, by: Revoker): Promise<Standing>
+  /** From hold only; idempotent. Throws as `revoke` does. */
+  release(serial: string, by: Caller): Promise<Standing>
+}
+
+/** What the store does for it. */
+export interface RevocationStore {
+  /**
+   * Decides on what holds and makes the change that comes of it, with its event, while nobody else can change anything.
+   * What `decide` throws leaves all as it was. Resolves to what holds then.
+   */
+  change(serial: string, decide: Decide): Promise<Standing>
+}
+
+/** Undefined: it holds already. `now` is the time of the event that would be. */
+export type Decide = (standing: Standing | undefined, now: Date) => Change | undefined
+export type Change = CertificateRevoked | CertificateReleased
+
+export interface RevocationsDeps {
+  readonly store: RevocationStore
+  /** Whether the serial is that of a CA certificate of ours. */
+  readonly isIssuer: (serial: string) => Promise<boolean>
+  /** Told of each change before its caller is: what this replica says of the serial must change first. */
+  readonly changed: (serial: string, index: number) => void
+}
+
+export const openRevocations = ({ store, isIssuer, changed }: RevocationsDeps): Revocations => {
+  const change = async (serial: string, decide: (standing: Standing, now: Date) => Change | undefined) => {
+    if (await isIssuer(serial)) throw new Problem('revocation.issuer', `${serial} is a CA certificate of this service.`)
+    const standing = await store.change(serial, (found, now) => {
+      if (!found) throw notFound(serial)
+      return decide(found, now)
+    })
+    changed(serial, standing.revocation?.index ?? standing.index)
+    return standing
+  }
+  return {
+    revoke: (serial, ask, by) =>
+      change(serial, (standing, now) => {
+        assertMayRevoke(by, standing)
+        return decideRevocation(standing, ask, { now, by: by === 'key' ? null : by.principal })
+      }),
+    release: (serial, by) =>
+      change(serial, (standing, now) => {
+        assertMayRelease(by, standing)
+        return decideRelease(standing, { now, by: by.principal })
+      }),
+  }
+}
+
+/** The change that is asked for, undefined where it holds already. Throws what forbids it. */
+export const decideRevocation = (
+  standing: Standing,
+  ask: RevocationAsk,
+  { now, by, plan = null }: { readonly now: Date; readonly by: string | null; readonly plan?: string | null },
+): CertificateRevoked | undefined => {
+  const { revocation: before, notAfter, serial, issuer, shard } = standing
+  const { reason, invalidSince } = ask
+  if (invalidSince !== null && invalidSince > now)
+    throw new Problem('request.malformed', 'The invalidity date lies in the future.')
+  if (before && isSame(before, ask)) return undefined
+  if (notAfter < now)
+    throw new Problem('revocation.expired', `The certificate has expired at ${iso(notAfter)}: no list would show it.`)
+  if (before && !mayReplace(before.reason, reason))
+    throw new Problem(
+      'revocation.state',
+      `The certificate is revoked as ${before.reason} since ${iso(before.revokedAt)}${sinceText(before)}.`,
+    )
+  return {
+    type: 'certificate.revoked',
+    serial,
+    issuer,
+    shard,
+    reason,
+    // Whoever trusted it after the first of its reasons was wrong to.
+    revokedAt: iso(before?.revokedAt ?? now),
+    invalidityDate: invalidSince && iso(invalidSince),
+    plan,
+    by,
+  }
+}
+
+const decideRelease = (
+  { revocation, released, serial, issuer, shard, notAfter }: Standing,
+  { now, by }: { readonly now: Date; readonly by: string },
+): CertificateReleased | undefined => {
+  if (!revocation && released) return undefined
+  if (notAfter < now)
+    throw new Problem('revocation.expired', `The certificate has expired at ${iso(notAfter)}: it stays as it was.`)
+  if (revocation?.reason !== 'certificateHold')
+    throw new Problem(
+      'revocation.state',
+      revocation
+        ? `The certificate is revoked as ${revocation.reason}: only one on hold can be released.`
+        : 'The certificate is not revoked.',
+    )
+  return { type: 'certificate.released', serial, issuer, shard, by }
+}
+
+/** Without a date, whichever is on record. */
+const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): boolean =>
+  before.reason === reason &&
+  (invalidSince === null || (before.invalidSince !== null && iso(before.invalidSince) === iso(invalidSince)))
+
+/** Hold is for a while; and that a key is somebody else's too outweighs whatever was said before. */
+const mayReplace = (before: RevocationReason, reason: RevocationReason): boolean =>
+  before !== reason && (before === 'certificateHold' || reason === 'keyCompromise')
+
+/** Operators revoke any; a requester its own, under a grant of that profile that says so. */
+const assertMayRevoke = (by: Revoker, standing: Standing): void => {
+  if (by === 'key' || hasRole(by, 'operator')) return
+  assertSees(by, standing)
+  if (by.principal === standing.principal && requesterGrants(by, standing.profile).some((grant) => grant.revoke)) return
+  throw new Problem(
+    'auth.forbidden',
+    `Revoking needs a grant as operator, or, for a certificate of yours, one for profile ${standing.profile} that allows it.`,
+  )
+}
+
+const assertMayRelease = (by: Caller, standing: Standing): void => {
+  if (hasRole(by, 'operator')) return
+  assertSees(by, standing)
+  throw new Problem('auth.forbidden', 'Releasing from hold needs a grant as operator.')
+}
+
+/** Someone else's certificate does not exist for a mere requester, as when it is read. */
+const assertSees = (caller: Caller, { principal, serial }: Standing): void => {
+  if (caller.principal !== principal && !hasRole(caller, 'auditor') && !hasRole(caller, 'admin')) throw notFound(serial)
+}
+
+const notFound = (serial: string): Problem =>
+  new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
+
+const sinceText = ({ invalidSince }: Revocation): string =>
+  invalidSince === null ? '' : `, invalid since ${iso(invalidSince)}`
+
+/** Whole seconds: what DER can say. */
+const iso = (time: Date): string => `${time.toISOString().slice(0, 19)}Z`

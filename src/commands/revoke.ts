@@ -1,0 +1,56 @@
+/** `chancery revoke`: revoke a certificate, or release one from hold. */
+import type { Command } from 'commander'
+
+import { segment } from './client.ts'
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+
+interface RevokeOptions extends RestOptions {
+  readonly reason: string
+  readonly invalidityDate?: string
+  readonly release?: boolean
+}
+
+interface RevokedAnswer {
+  readonly serial: string
+  readonly keySha256: string
+  readonly revocation?: { readonly reason: string; readonly revokedAt: string }
+  readonly alsoWithKey?: readonly string[]
+}
+
+export const addRevokeCommand = (program: Command): void => {
+  withRestOptions(program.command('revoke <serial>').description('revoke a certificate, or release one from hold'))
+    .option(
+      '--reason <reason>',
+      'unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold or privilegeWithdrawn',
+      'unspecified',
+    )
+    .option('--invalidity-date <time>', 'since when its key may have been in wrong hands')
+    .option('--release', 'make one that is on hold valid again')
+    .action(async (serial: string, options: RevokeOptions) => {
+      const { client, out } = await openRest(options)
+      const path = `/v1/certificates/${segment(serial)}/revocation`
+      if (options.release) {
+        const released = (await client.call('DELETE', path)).json<RevokedAnswer>()
+        return out.show(released, `${released.serial} is released from hold: it is valid again.`)
+      }
+      const { reason, invalidityDate } = options
+      const body = { reason, ...(invalidityDate !== undefined && { invalidityDate }) }
+      const revoked = (await client.call('POST', path, { body })).json<RevokedAnswer>()
+      out.show(revoked, sentences(revoked).join('\n'))
+    })
+}
+
+const sentences = ({ serial, keySha256, revocation, alsoWithKey }: RevokedAnswer): readonly string[] => [
+  `${serial} is revoked as ${revocation?.reason} since ${revocation?.revokedAt}. Its CRL says so within a minute.`,
+  ...(alsoWithKey === undefined
+    ? []
+    : [
+        'No certificate will be issued for its key again.',
+        ...(alsoWithKey.length === 0
+          ? []
+          : [
+              `Other certificates with the same key (chancery certificate search --key ${keySha256}):`,
+              ...alsoWithKey.map((other) => `  ${other}`),
+            ]),
+      ]),
+]

@@ -1,0 +1,120 @@
+/** Revoking a certificate, and releasing one from hold. */
+import { Type } from 'typebox'
+
+import { revocationReasons, type Standing } from '../../ca/revoke.ts'
+import type { App } from '../app.ts'
+import { callerOf, readsAll } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
+import type { HttpDeps } from '../deps.ts'
+import * as examples from './examples.ts'
+import { closed, named, RevocationView, Serial, SerialText, Sha256, Time } from './schemas.ts'
+import { parseSerial, parseTime, revocationView } from './views.ts'
+
+const RevocationBody = Type.Object(
+  {
+    reason: Type.Enum([...revocationReasons], {
+      description:
+        'RFC 5280 5.3.1; `unspecified` is said by leaving the reason out of lists. Only `certificateHold` can be released, and only `keyCompromise` may replace another.',
+    }),
+    invalidityDate: Type.Optional({
+      ...Time,
+      description: 'since when the key is known or thought to have been in wrong hands; not in the future',
+    }),
+  },
+  named('NewRevocation', examples.newRevocation),
+)
+
+const RevokedView = Type.Object(
+  {
+    serial: Serial,
+    status: Type.Enum(['valid', 'revoked']),
+    keySha256: Sha256,
+    revocation: Type.Optional(RevocationView),
+    alsoWithKey: Type.Optional(
+      Type.Array(Serial, {
+        description:
+          'after keyCompromise: other certificates with this key, newest first, at most 100; the search with `key` finds all. No new one will be issued for it.',
+      }),
+    ),
+  },
+  named('RevokedCertificate', examples.revoked),
+)
+
+const problems = ['certificate.not_found', 'revocation.issuer', 'revocation.expired', 'revocation.state'] as const
+
+const tags = ['revocation']
+const BySerial = Type.Object({ serial: SerialText }, closed)
+
+export const revocationRoutes = (app: App, deps: HttpDeps): void => {
+  const { revocations } = deps
+
+  app.post(
+    '/v1/certificates/:serial/revocation',
+    {
+      config: {
+        access: ['requester', 'operator'],
+        accepts: ['application/json'],
+        ownDeadline: true,
+        problems: [...problems],
+      },
+      schema: {
+        operationId: 'revokeCertificate',
+        summary: 'Revoke a certificate',
+        description:
+          'Operators revoke any; a requester its own, under a grant with `revoke`. Idempotent. When it is answered it is on the roll and this instance says it by OCSP; others within two seconds, and the CRL within a minute.',
+        tags,
+        params: BySerial,
+        body: RevocationBody,
+        response: { 200: { ...RevokedView, description: 'It is revoked' } },
+      },
+    },
+    async (request) => {
+      const caller = callerOf(request)
+      const { reason, invalidityDate } = request.body
+      const ask = { reason, invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate) }
+      const standing = await withinDeadline(revocations.revoke(parseSerial(request.params.serial), ask, caller))
+      if (standing.revocation?.reason !== 'keyCompromise') return standingView(standing)
+      return { ...standingView(standing), alsoWithKey: await othersOf(deps, standing, !readsAll(caller)) }
+    },
+  )
+
+  app.delete(
+    '/v1/certificates/:serial/revocation',
+    {
+      config: { access: ['operator'], ownDeadline: true, problems: [...problems] },
+      schema: {
+        operationId: 'releaseCertificate',
+        summary: 'Release a certificate from hold',
+        description: 'Only one whose reason is certificateHold; any other revocation is for good. Idempotent.',
+        tags,
+        params: BySerial,
+        response: { 200: { ...RevokedView, description: 'It is valid again' } },
+      },
+    },
+    async (request) =>
+      standingView(await withinDeadline(revocations.release(parseSerial(request.params.serial), callerOf(request)))),
+  )
+}
+
+/** The other certificates with its key; a mere requester learns of its own only. */
+const othersOf = async (
+  { records }: HttpDeps,
+  { keySha256, serial, principal }: Standing,
+  ownOnly: boolean,
+): Promise<string[]> => {
+  const filter = { key: keySha256, ...(ownOnly && { principal }) }
+  const { items } = await records.certificates(filter, { limit: maxOthers + 1 })
+  return items
+    .map((record) => record.serial)
+    .filter((other) => other !== serial)
+    .slice(0, maxOthers)
+}
+
+const standingView = ({ serial, keySha256, revocation }: Standing) => ({
+  serial,
+  status: revocation ? ('revoked' as const) : ('valid' as const),
+  keySha256,
+  ...(revocation && { revocation: revocationView(revocation) }),
+})
+
+const maxOthers = 100

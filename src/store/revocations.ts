@@ -1,0 +1,142 @@
+/** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
+import type { Change, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
+import type { Database, Queryable } from './database.ts'
+import type { RollWriter } from './roll.ts'
+
+export interface RevocationStoreDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+}
+
+export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): RevocationStore => ({
+  change: async (serial, decide) => {
+    // What is refused, or holds already, keeps nobody from the head.
+    const before = await readStanding(db, serial)
+    const [wanted] = [decide(before, new Date())]
+    if (before && !wanted) return before
+    return roll.change(async (tx, time, index) => {
+      const found = await readStanding(tx, serial)
+      const change = decide(found, time)
+      if (!found) throw new Error('a certificate that does not exist was to be changed')
+      if (!change) return { events: [], result: found }
+      await recordChanges(tx, [{ standing: found, change, index }])
+      return { events: [change], result: (await readStanding(tx, serial)) as Standing }
+    })
+  },
+})
+
+export interface RecordedChange {
+  readonly standing: Standing
+  readonly change: Change
+  /** Of its event. */
+  readonly index: number
+}
+
+/** Rows of changes whose events are about to be appended; keys that are compromised are blocked with them. */
+export const recordChanges = async (tx: Queryable, changes: readonly RecordedChange[]): Promise<void> => {
+  await tx.query(insertRevocations, [JSON.stringify(changes.map(parameterOf))])
+}
+
+export const readStanding = async (db: Queryable, serial: string): Promise<Standing | undefined> => {
+  const {
+    rows: [row],
+  } = await db.query<StandingRow>(selectStanding, [serial])
+  return row && standingOf(row)
+}
+
+/** What joins the newest change of a serial to `c.serial`; its columns are `revocationColumns`. */
+export const newestRevocation = `
+  left join lateral (select * from revocations where serial = c.serial order by entry desc limit 1) r on true`
+
+export const revocationColumns = `r.entry as revocation, r.change, r.reason, r.revoked_at, r.invalid_since, r.by`
+
+export interface RevocationRow {
+  readonly revocation: number | null
+  readonly change: 'revoked' | 'released' | 'abandoned' | null
+  readonly reason: RevocationReason | null
+  readonly revoked_at: Date | null
+  readonly invalid_since: Date | null
+  readonly by: string | null
+}
+
+/** Null where it is not revoked, or not any more. */
+export const revocationOf = (row: RevocationRow): Revocation | null =>
+  row.revocation === null || row.revoked_at === null || row.change === 'released'
+    ? null
+    : {
+        reason: row.reason ?? 'unspecified',
+        revokedAt: row.revoked_at,
+        invalidSince: row.invalid_since,
+        by: row.by,
+        index: row.revocation,
+      }
+
+interface StandingRow extends RevocationRow {
+  readonly serial: Buffer
+  readonly principal: string
+  readonly profile: string
+  readonly issuer: string
+  readonly shard: number
+  readonly not_after: Date
+  readonly entry: number
+  readonly key_sha256: Buffer
+}
+
+const standingOf = (row: StandingRow): Standing => ({
+  serial: row.serial.toString('hex'),
+  principal: row.principal,
+  profile: row.profile,
+  issuer: row.issuer,
+  shard: row.shard,
+  notAfter: row.not_after,
+  index: row.entry,
+  keySha256: row.key_sha256.toString('hex'),
+  revocation: revocationOf(row),
+  released: row.change === 'released',
+})
+
+const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
+  serial: standing.serial,
+  entry: index,
+  issuer: standing.issuer,
+  shard: standing.shard,
+  not_after: standing.notAfter,
+  certificate: standing.index,
+  spki: standing.keySha256,
+  by: change.by,
+  ...(change.type === 'certificate.revoked'
+    ? {
+        change: 'revoked',
+        reason: change.reason === 'unspecified' ? null : change.reason,
+        revoked_at: change.revokedAt,
+        invalid_since: change.invalidityDate,
+      }
+    : { change: 'released', reason: null, revoked_at: standing.revocation?.revokedAt, invalid_since: null }),
+})
+
+const selectStanding = {
+  name: 'select_standing',
+  text: `
+    select c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}
+    from certificates c join intents i on i.serial = c.serial ${newestRevocation}
+    where c.serial = decode($1, 'hex')`,
+}
+
+const insertRevocations = {
+  name: 'insert_revocations',
+  text: `
+    with asked as materialized (
+      select decode(serial, 'hex') as serial, decode(spki, 'hex') as key_sha256, entry, change, reason, revoked_at,
+        invalid_since, issuer, shard, not_after, certificate, by
+      from json_to_recordset($1::json) as r (serial text, spki text, entry bigint, change text, reason text,
+        revoked_at timestamptz, invalid_since timestamptz, issuer text, shard integer, not_after timestamptz,
+        certificate bigint, by text)
+    ), blocked as (
+      insert into compromised_keys (key_sha256, serial, entry)
+      select distinct on (key_sha256) key_sha256, serial, entry from asked where reason = 'keyCompromise'
+      order by key_sha256, entry
+      on conflict (key_sha256) do nothing
+    )
+    insert into revocations (entry, serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after, certificate, by)
+    select entry, serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after, certificate, by from asked`,
+}
