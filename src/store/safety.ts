@@ -21,7 +21,7 @@ const selectSettings = {
 }
 
 /**
- * The three tables that may be updated are the head and two caches, and those only by column. A view counts as a table:
+ * The tables that may be updated are the head, leases and caches, and those only by column. A view counts as a table:
  * what it may, it may with its owner's rights.
  */
 const selectRights = {
@@ -41,7 +41,8 @@ const selectRights = {
       where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
         and not pg_has_role(relowner, 'member') and has_any_column_privilege(c.oid, 'UPDATE')
         and has_column_privilege(c.oid, attnum, 'UPDATE')
-        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('token_uses', 'used_at'), ('reconciled', 'until'))
+        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('token_uses', 'used_at'), ('reconciled', 'until'),
+          ('leases', 'holder'), ('leases', 'until'))
       group by relname
     union all
     select format('the serving role %s may create objects in the schema public', current_user)
