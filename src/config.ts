@@ -49,6 +49,7 @@ export interface Config {
     readonly clockToleranceMs: number
     readonly refusalsPerMinute: number
   }
+  readonly crl: { readonly periodMs: number; readonly validityMs: number }
   readonly retention: { readonly refusalsDays: number }
   readonly log: { readonly level: LogLevel }
   readonly allowEmbedded: boolean
@@ -143,6 +144,7 @@ const shape = (
       clockToleranceMs: value('clockToleranceMs'),
       refusalsPerMinute: value('refusalsPerMinute'),
     },
+    crl: { periodMs: value('crlPeriodMs'), validityMs: value('crlValidityMs') },
     retention: { refusalsDays: value('refusalsDays') },
     log: { level: value('logLevel') },
     allowEmbedded: value('allowEmbedded'),
@@ -208,6 +210,13 @@ const contradictions: readonly Rule[] = [
       database.migrationUrl !== undefined && database.url === undefined
         ? 'is set without CHANCERY_DATABASE_URL; set both or neither'
         : undefined,
+  },
+  {
+    of: ['crlValidityMs', 'crlPeriodMs'],
+    fault: ({ crl }) =>
+      crl.validityMs > 2 * crl.periodMs
+        ? undefined
+        : 'must be more than twice CHANCERY_CRL_PERIOD, or one list that comes late leaves none to use',
   },
 ]
 

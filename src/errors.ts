@@ -103,6 +103,8 @@ export const problems = {
   'revocation.issuer': { status: 409, title: 'CA certificates are not revoked here', retryable: false, next: 'Halt the issuer, and have the root list its certificate in a ceremony; docs/operations.md tells how.' },
   'revocation.expired': { status: 409, title: 'The certificate has expired', retryable: false, next: 'Nothing needs to be done: nobody accepts it any more.' },
   'revocation.state': { status: 409, title: 'The revocation cannot be changed so', retryable: false, next: 'Leave it, or revoke it as keyCompromise; only a certificate on hold can be released.' },
+  'crl.not_found': { status: 404, title: 'No such list', retryable: false, next: 'Use the URL in the certificate.' },
+  'crl.unavailable': later('The list has not been published yet', 'Fetch it again after Retry-After.'),
   'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
   'principal.disabled': { status: 409, title: 'The principal is disabled', retryable: false, next: 'Use a principal of another name: a disabled one stays disabled, and keeps its name.' },
   'grant.not_found': { status: 404, title: 'No such grant', retryable: false, next: 'Check the id; GET /v1/grants lists the grants.' },

@@ -21,6 +21,19 @@ export interface Metrics extends Meter {
   watch(gauge: GaugeName, label: string, read: () => number): void
   /** What is counted where the keys are, and looked up as well. */
   watchKeys(read: () => KeyLoad): void
+  /** The lists that are served. */
+  watchCrls(read: () => readonly CrlFigures[]): void
+  /** Lists of an issuer, from the look at the records to their place. */
+  crlsPublished(issuer: string, seconds: number): void
+}
+
+export interface CrlFigures {
+  readonly issuer: string
+  readonly shard: number
+  readonly revoked: number
+  readonly der: Buffer
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
 }
 
 type Kind = 'counter' | 'gauge' | 'histogram'
@@ -84,6 +97,24 @@ export const metricTable = {
   chancery_database_faults_total: { kind: 'counter', help: 'Database statements that failed.', labels: ['statement'] },
   chancery_database_connections: { kind: 'gauge', help: 'Connections of the pool, by state.', labels: ['state'] },
   chancery_queue_depth: { kind: 'gauge', help: 'Requests under way or waiting, by queue.', labels: ['queue'] },
+  chancery_crl_revoked: { kind: 'gauge', help: 'Serials on the list of a shard.', labels: ['issuer', 'shard'] },
+  chancery_crl_octets: { kind: 'gauge', help: 'Size of the list of a shard.', labels: ['issuer', 'shard'] },
+  chancery_crl_this_update_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When the list of a shard was made: the time since then is its age.',
+    labels: ['issuer', 'shard'],
+  },
+  chancery_crl_next_update_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'Until when the list of a shard may be used.',
+    labels: ['issuer', 'shard'],
+  },
+  chancery_crl_publish_seconds: {
+    kind: 'histogram',
+    help: 'Time to make, record, sign and place up to 64 lists of an issuer.',
+    labels: ['issuer'],
+    buckets: seconds,
+  },
   chancery_event_loop_delay_seconds: {
     kind: 'gauge',
     help: 'Delay of the event loop since the last reading.',
@@ -122,6 +153,13 @@ export const openMetrics = (registry: Registry): Metrics => {
     chancery_key_sessions: series('chancery_key_sessions'),
     chancery_queue_depth: series('chancery_queue_depth'),
   }
+  const crlGauges: readonly [Series, (crl: CrlFigures) => number][] = [
+    [series('chancery_crl_revoked'), ({ revoked }) => revoked],
+    [series('chancery_crl_octets'), ({ der }) => der.length],
+    [series('chancery_crl_this_update_timestamp_seconds'), ({ thisUpdate }) => thisUpdate.getTime() / 1000],
+    [series('chancery_crl_next_update_timestamp_seconds'), ({ nextUpdate }) => nextUpdate.getTime() / 1000],
+  ]
+  const crlTimes = series('chancery_crl_publish_seconds')
   watchEventLoop(series('chancery_event_loop_delay_seconds'))
   return {
     registry,
@@ -155,12 +193,17 @@ export const openMetrics = (registry: Registry): Metrics => {
     },
     watch: (gauge, label, read) => gauges[gauge].watch(read, label),
     watchKeys: (read) => {
-      keyErrors.take(() => Object.entries(read().failures).map(([label, value]) => ({ label, value })))
+      keyErrors.take(() => Object.entries(read().failures).map(([label, value]) => ({ labels: [label], value })))
       keyWaits.take(() => {
         const { counts, seconds } = read().waits
-        return [{ label: '', value: seconds, buckets: counts }]
+        return [{ labels: [''], value: seconds, buckets: counts }]
       })
     },
+    watchCrls: (read) => {
+      for (const [gauge, of] of crlGauges)
+        gauge.take(() => read().map((crl) => ({ labels: [crl.issuer, String(crl.shard)], value: of(crl) })))
+    },
+    crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
   }
 }
 
@@ -173,7 +216,7 @@ interface Series {
 }
 
 interface Counted {
-  readonly label: string
+  readonly labels: readonly [string, string?]
   readonly value: number
   readonly buckets?: readonly number[]
 }
@@ -216,10 +259,12 @@ const openSeries = (registry: Registry, name: MetricName): Series => {
     cells.set(key, cell)
     return cell
   }
-  let counted = (): readonly Counted[] => []
+  let counted: (() => readonly Counted[]) | undefined
   const samples = (): Sample[] => {
-    for (const { label, value, buckets = [] } of counted()) {
-      const cell = cellOf(label)
+    // What is not there any more is not told any more.
+    if (counted) cells.clear()
+    for (const { labels, value, buckets = [] } of counted?.() ?? []) {
+      const cell = cellOf(...labels)
       cell.value = value
       cell.buckets.set(buckets)
       cell.count = buckets.reduce((sum, count) => sum + count, 0)
@@ -286,5 +331,6 @@ const watchEventLoop = (series: Series): void => {
   }, '1')
 }
 
-const maxCells = 2_000
+/** Of lists, those of 128 shards of a hundred issuers. */
+const maxCells = 12_800
 const overflow = 'other'

@@ -147,21 +147,17 @@ export const openService = async (
     publicUrl: config.publicUrl,
   })
 
-  const { revocations } = openStatus(stores)
+  const status = await openStatus(stores, issuers, openTurns(5))
   let stopping = false
   const health = openHealth({
     issuers,
     databaseFault: () => databaseFault(stores),
     clockFault: dbClock.fault,
+    crlFault: status.crlFault,
     queue: () => ({ pending: issuance.pending, bound: limits.queue }),
     isStopping: () => stopping,
   })
-  metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
-  metrics.watch('chancery_key_sessions', 'in_use', () => keys.load().inUse)
-  metrics.watch('chancery_key_sessions', 'waiting', () => keys.load().waiting)
-  metrics.watchKeys(keys.load)
-  metrics.watch('chancery_database_connections', 'open', () => db.load.total)
-  metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
+  watchLoads(stores, issuance, keys)
 
   const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
@@ -175,17 +171,18 @@ export const openService = async (
     policies,
     access,
     issuerLife,
-    revocations,
+    revocations: status.revocations,
     health,
     clock,
     tls: { key: own.current().key, cert: own.current().cert },
   })
-  const publicApp = await openPublicApp(http)
+  const publicApp = await openPublicApp({ ...http, clock, crls: status.crls })
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
       { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
+      ...status.jobs,
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
       {
         name: 'own-certificate',
@@ -213,6 +210,7 @@ export const openService = async (
     close: async () => {
       stopping = true
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
+      await status.close().catch(() => {})
       await recorder.drain()
       await recorder.close()
       policies.close()
@@ -221,6 +219,16 @@ export const openService = async (
       await db.close()
     },
   }
+}
+
+/** What is looked up when somebody asks for metrics. */
+const watchLoads = ({ metrics, db }: Stores, issuance: Issuance, keys: Pick<Keyring, 'load'>): void => {
+  metrics.watch('chancery_queue_depth', 'issuance', () => issuance.pending)
+  metrics.watch('chancery_key_sessions', 'in_use', () => keys.load().inUse)
+  metrics.watch('chancery_key_sessions', 'waiting', () => keys.load().waiting)
+  metrics.watchKeys(keys.load)
+  metrics.watch('chancery_database_connections', 'open', () => db.load.total)
+  metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
 }
 
 /** A key that failed is out of use until it is seen to sign again: nobody else asks. */

@@ -1,6 +1,6 @@
 /** Whether this instance can issue, and why not. */
 export interface HealthCheck {
-  readonly name: 'database' | 'key' | 'clock' | 'roll' | 'queue'
+  readonly name: 'database' | 'key' | 'clock' | 'crls' | 'roll' | 'queue'
   readonly ok: boolean
   readonly reason: string
 }

@@ -35,6 +35,8 @@ export interface Issuer {
   /** What is sent along with a leaf: this certificate and those above it, without the root. */
   readonly chain: readonly Buffer[]
   readonly shards: number
+  /** What the URLs in its certificates begin with. */
+  readonly publicUrl: string
   /** Throws `key.unavailable` until the key was opened once. */
   readonly key: SigningKey
   readonly bounds: Context['issuer']
@@ -77,6 +79,7 @@ export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promis
     above: row.chain.map((der) => parseCertificate(der).facts),
     chain: [row.certificate, ...row.chain.filter((der) => !isSelfIssued(parseCertificate(der).facts))],
     shards: row.shards,
+    publicUrl: row.publicUrl,
     bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
     get key() {
       return holder.key()

@@ -7,6 +7,8 @@ export interface ReadinessDeps {
   /** Undefined, or why the database takes no records. Also refreshes what is known of its clock. */
   readonly databaseFault: () => Promise<string | undefined>
   readonly clockFault: () => string | undefined
+  /** Why relying parties may soon find no list that they can use. */
+  readonly crlFault: () => string | undefined
   readonly queue: () => { readonly pending: number; readonly bound: number }
   readonly isStopping: () => boolean
 }
@@ -26,6 +28,7 @@ const ask = async ({
   issuers,
   databaseFault,
   clockFault,
+  crlFault,
   queue,
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
@@ -36,6 +39,7 @@ const ask = async ({
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
+    check('crls', crlFault(), 'are published and fresh'),
     check(
       'queue',
       isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,

@@ -45,6 +45,10 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
       `by ${by ?? 'the holder of its key'}`,
     ].join(', '),
   'certificate.released': ({ serial, issuer, by }) => `serial ${serial}, issuer ${issuer}, from hold, by ${by}`,
+  'crls.intended': ({ issuer, lists }) =>
+    `${lists.length} of issuer ${issuer}, shards ${lists.map(({ shard, number }) => `${shard} (number ${number})`).join(' ')}`,
+  'crl.imported': ({ issuer, number, nextUpdate, by }) =>
+    `number ${number} above issuer ${issuer}, until ${nextUpdate}, by ${by}`,
   'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,

@@ -246,6 +246,24 @@ const table = {
     about:
       'How long a new issuer is published before it may be activated beside or in place of another one: the time that those who trust the bundle of its authority need to fetch it.',
   },
+  crlPeriodMs: {
+    env: 'CHANCERY_CRL_PERIOD',
+    path: 'status.crlPeriod',
+    read: duration('ms', 1_000, 2_592_000_000),
+    form: '`1s` to `30d`',
+    standard: '12h',
+    about:
+      'How often a list of what is revoked is published that nothing has changed. One in whose shard something is revoked is published within a minute.',
+  },
+  crlValidityMs: {
+    env: 'CHANCERY_CRL_VALIDITY',
+    path: 'status.crlValidity',
+    read: duration('ms', 3_000, 7_776_000_000),
+    form: '`3s` to `90d`, more than twice the period',
+    standard: '72h',
+    about:
+      'How long a list may be used: nextUpdate. It bounds how long an outage of Chancery can last before those who insist on lists refuse every certificate, and nothing else.',
+  },
   clockToleranceMs: {
     env: 'CHANCERY_CLOCK_TOLERANCE',
     path: 'limits.clockTolerance',

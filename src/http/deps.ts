@@ -2,6 +2,7 @@
 import type { ServerOptions } from 'node:https'
 
 import type { Access } from '../ca/access.ts'
+import type { CrlShelf } from '../ca/crl-shelf.ts'
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance.ts'
 import type { IssuerLife } from '../ca/issuer-life.ts'
@@ -40,4 +41,6 @@ export interface HttpDeps {
 }
 
 /** What the public listener needs: nothing that could change or decide anything. */
-export type PublicDeps = Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits'>
+export interface PublicDeps extends Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits' | 'clock'> {
+  readonly crls: CrlShelf
+}

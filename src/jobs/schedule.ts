@@ -4,6 +4,8 @@ import type { Log } from '../telemetry.ts'
 export interface Job {
   readonly name: string
   readonly everyMs: number
+  /** After the start; as later by default. */
+  readonly firstMs?: number
   run(): Promise<unknown>
 }
 
@@ -27,13 +29,13 @@ export const openSchedule = (jobs: readonly Job[], log: Log): Schedule => {
     if (!closed) plan(job)
   }
 
-  const plan = (job: Job): void => {
-    const timer = setTimeout(() => void runOnce(job), job.everyMs)
+  const plan = (job: Job, afterMs = job.everyMs): void => {
+    const timer = setTimeout(() => void runOnce(job), afterMs)
     timer.unref()
     timers.set(job, timer)
   }
 
-  for (const job of jobs) plan(job)
+  for (const job of jobs) plan(job, job.firstMs)
   return {
     close: async () => {
       closed = true

@@ -63,6 +63,40 @@ export interface CertificateReleased {
   readonly by: string
 }
 
+/** Lists of an issuer that are about to be signed: what each says is fixed by its digest, whether it comes to be or not. */
+export interface CrlsIntended {
+  readonly type: 'crls.intended'
+  readonly issuer: string
+  readonly lists: readonly {
+    readonly shard: number
+    readonly number: number
+    /** How many entries of the roll it knows. */
+    readonly covers: number
+    readonly thisUpdate: string
+    readonly nextUpdate: string
+    /** How many are on it. */
+    readonly revoked: number
+    /** SHA-256 (hex) of the TBSCertList. */
+    readonly tbs: string
+  }[]
+}
+
+/** A list that a CA above an issuer has signed elsewhere. */
+export interface CrlImported {
+  readonly type: 'crl.imported'
+  readonly issuer: string
+  /** SHA-256 (hex) of the signer's SubjectPublicKeyInfo. */
+  readonly signer: string
+  /** Decimal. */
+  readonly number: string
+  readonly thisUpdate: string
+  readonly nextUpdate: string
+  readonly revoked: number
+  /** SHA-256 (hex) of the list. */
+  readonly sha256: string
+  readonly by: string
+}
+
 export interface ProfileChanged {
   readonly type: 'profile.changed'
   readonly profile: ProfileVersion
@@ -157,6 +191,8 @@ export type RollEvent =
   | IssuanceAbandoned
   | CertificateRevoked
   | CertificateReleased
+  | CrlsIntended
+  | CrlImported
   | ProfileChanged
   | PrincipalChanged
   | GrantChanged

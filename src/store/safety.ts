@@ -42,7 +42,8 @@ const selectRights = {
         and not pg_has_role(relowner, 'member') and has_any_column_privilege(c.oid, 'UPDATE')
         and has_column_privilege(c.oid, attnum, 'UPDATE')
         and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('token_uses', 'used_at'), ('reconciled', 'until'),
-          ('leases', 'holder'), ('leases', 'until'))
+          ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
+          ('crl_files', 'changed_at'))
       group by relname
     union all
     select format('the serving role %s may create objects in the schema public', current_user)

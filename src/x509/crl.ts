@@ -135,6 +135,18 @@ export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl =>
   return { ...facts, tbs, signatureAlgorithm, signature }
 }
 
+/** Only the dates of a list, however long it is. Throws `code`. */
+export const readCrlDates = (
+  der: Buffer,
+  code: ProblemCode = 'policy.lint',
+): { readonly thisUpdate: Date; readonly nextUpdate: Date } => {
+  const tbs = new DerReader(der, code).read(tags.sequence, 'CertificateList').read(tags.sequence, 'TBSCertList')
+  tbs.read(tags.integer, 'version')
+  tbs.element(tags.sequence, 'signature')
+  tbs.element(tags.sequence, 'issuer')
+  return { thisUpdate: readTime(tbs, 'thisUpdate'), nextUpdate: readTime(tbs, 'nextUpdate') }
+}
+
 // Writing -----------------------------------------------------------------------------------------------------------
 
 const writeEntry = (writer: DerWriter, { serial, revokedAt, reason, invalidSince }: RevokedCertificate): void => {

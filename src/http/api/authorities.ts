@@ -10,6 +10,7 @@ import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { everyRole } from '../auth.ts'
+import { isUnchanged } from '../conditional.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import * as examples from './examples.ts'
@@ -108,7 +109,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       const tag = `"${createHash('sha256').update(body).digest('hex')}"`
       // It may be kept, but not used without asking: what is trusted may have changed.
       const answer = (reply as FastifyReply).header('etag', tag).header('cache-control', 'private, no-cache')
-      if (request.headers['if-none-match'] === tag) return answer.code(304).send()
+      if (isUnchanged(request.headers, { tag })) return answer.code(304).send()
       return answer.type(type).serializer(String).send(body)
     },
   )

@@ -1,6 +1,6 @@
 /**
  * The public listener: what relying parties fetch without being anyone, over plain HTTP as RFC 5280 8 expects, since
- * everything served here is signed. It reads and nothing else. CRLs and OCSP will be routes beside `issuers`.
+ * everything served here is signed. It reads and nothing else.
  */
 import { createHash } from 'node:crypto'
 
@@ -10,7 +10,9 @@ import { Problem } from '../../errors.ts'
 import { closed } from '../api/schemas.ts'
 import { type App, newApp } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
+import { isUnchanged } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
+import { crlRoutes } from './crl.ts'
 
 export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   const app = newApp(deps)
@@ -19,6 +21,7 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
     done()
   })
   issuerRoutes(app, deps)
+  crlRoutes(app, deps)
   await app.ready()
   return app
 }
@@ -38,7 +41,7 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
       if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
       const tag = `"${createHash('sha256').update(issuer.certificate).digest('hex')}"`
       reply.header('etag', tag).header('cache-control', 'public, max-age=3600')
-      if (request.headers['if-none-match'] === tag) {
+      if (isUnchanged(request.headers, { tag })) {
         // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
         return reply.code(304).send(request.method === 'HEAD' ? issuer.certificate : undefined)
       }

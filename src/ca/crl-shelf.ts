@@ -1,0 +1,69 @@
+/**
+ * The lists that an instance serves: in memory, so that neither a crowd nor an outage of the database is felt by those
+ * who fetch them. It follows what any instance publishes, and never takes an older list for a newer one.
+ */
+import { createHash } from 'node:crypto'
+
+import { readCrlDates } from '../x509/crl.ts'
+import type { SignedCrl } from './crl.ts'
+
+export interface ShelvedCrl extends SignedCrl {
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
+  /** SHA-256 of the list, hex. */
+  readonly sha256: string
+}
+
+export interface ShelfStore {
+  /** Where lists were put within that time, by the database's clock; some perhaps before. */
+  changedWithin(milliseconds: number): Promise<readonly Pick<SignedCrl, 'issuer' | 'shard' | 'number'>[]>
+  files(places: readonly { readonly issuer: string; readonly shard: number }[]): Promise<readonly SignedCrl[]>
+}
+
+export interface CrlShelf {
+  find(issuer: string, shard: number): ShelvedCrl | undefined
+  /** Whether it has any list of this issuer. */
+  knows(issuer: string): boolean
+  all(): IterableIterator<ShelvedCrl>
+  put(lists: readonly SignedCrl[]): void
+  /** Reads what other instances have published since the last time. */
+  refresh(): Promise<void>
+}
+
+export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => performance.now()): CrlShelf => {
+  const lists = new Map<string, ShelvedCrl>()
+  const issuers = new Set<string>()
+  let readAt = Number.NEGATIVE_INFINITY
+
+  const put = (added: readonly SignedCrl[]): void => {
+    for (const list of added) {
+      const place = placeOf(list)
+      if ((lists.get(place)?.number ?? 0) >= list.number) continue
+      const sha256 = createHash('sha256').update(list.der).digest('hex')
+      issuers.add(list.issuer)
+      lists.set(place, { ...list, ...readCrlDates(list.der), sha256 })
+    }
+  }
+
+  return {
+    find: (issuer, shard) => lists.get(placeOf({ issuer, shard })),
+    knows: (issuer) => issuers.has(issuer),
+    all: () => lists.values(),
+    put,
+    refresh: async () => {
+      const start = elapsedMs()
+      // A row is seen when its transaction has ended, however long before that it was dated.
+      const changed = await store.changedWithin(Math.min(start - readAt + marginMs, wholeMs))
+      const newer = changed.filter((list) => (lists.get(placeOf(list))?.number ?? 0) < list.number)
+      for (let i = 0; i < newer.length; i += sliceSize) put(await store.files(newer.slice(i, i + sliceSize)))
+      readAt = start
+    },
+  }
+}
+
+const placeOf = ({ issuer, shard }: { readonly issuer: string; readonly shard: number }): string => `${issuer}/${shard}`
+
+const marginMs = 60_000
+/** Longer than any list is of use. */
+const wholeMs = 10 * 365 * 86_400_000
+const sliceSize = 64

@@ -1,0 +1,294 @@
+/**
+ * Publishing lists of what is revoked: one for each shard of each issuer. A list is due when its shard has changed, when
+ * its time has come, or when there is none. What it says is computed from the records at that moment, recorded, signed,
+ * checked, and only then put in place of the one before, which is served until then. That numbers follow each other and
+ * that no list knows less than the one before it is the database's to hold (migrations/0007), whoever publishes.
+ */
+import { createPublicKey, type KeyObject, verify } from 'node:crypto'
+
+import type { CrlsIntended } from '../roll/entries.ts'
+import { type CrlReason, encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
+import type { Issuer } from './issuer.ts'
+import type { Issuers } from './issuers.ts'
+
+export interface CrlTimes {
+  /** How often a list is published that nothing has changed. */
+  readonly periodMs: number
+  /** How long a list may be used: it bounds an outage, and nothing else. More than twice the period. */
+  readonly validityMs: number
+}
+
+/** The last list of a shard that was recorded. */
+export interface CrlHead {
+  readonly shard: number
+  readonly number: number
+  /** Entries of the roll that it knew. */
+  readonly covers: number
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
+  readonly revoked: number
+  /** Whether it, and no other, is what is served. */
+  readonly published: boolean
+}
+
+/** A list on its way, as it is recorded before it is signed. */
+export interface IntendedCrl extends Omit<CrlHead, 'published'> {
+  readonly issuer: string
+  readonly tbsSha256: Buffer
+}
+
+export interface RevokedRow {
+  readonly shard: number
+  readonly serial: Buffer
+  readonly revokedAt: Date
+  readonly reason: CrlReason | null
+  readonly invalidSince: Date | null
+}
+
+export interface CrlStore {
+  /** How many entries the roll has: those of transactions that are seen by whatever is read later. */
+  rollSize(): Promise<number>
+  /** Of each shard that has one. */
+  heads(issuer: string): Promise<readonly CrlHead[]>
+  /** The last of these entries of the roll that changed something in a shard, of each in which one did. */
+  changed(issuer: string, span: { readonly from: number; readonly below: number }): Promise<ReadonlyMap<number, number>>
+  /**
+   * What lists of these shards say that know the entries below `covers`: certificates, and what may be one, that are
+   * revoked and have not expired before `since`. Those of a shard in the order of their serials.
+   */
+  revoked(
+    issuer: string,
+    shards: readonly { readonly shard: number; readonly since: Date }[],
+    covers: number,
+  ): Promise<readonly RevokedRow[]>
+  /** Records lists with their event; false, and nothing, when another instance was first. Durable. */
+  record(event: CrlsIntended, lists: readonly IntendedCrl[]): Promise<boolean>
+  /** Puts signed lists in place of older ones. */
+  publish(lists: readonly SignedCrl[]): Promise<void>
+}
+
+export interface SignedCrl {
+  readonly issuer: string
+  readonly shard: number
+  readonly number: number
+  /** How many are on it. */
+  readonly revoked: number
+  readonly der: Buffer
+}
+
+export interface CrlPublisherDeps {
+  readonly store: CrlStore
+  readonly issuers: Pick<Issuers, 'all'>
+  readonly times: CrlTimes
+  readonly clock: () => Date
+  /** Throws `clock.skewed`. */
+  readonly assertClock: () => void
+  /** In [0, 1). */
+  readonly chance: () => number
+  readonly sha256: (octets: Buffer) => Buffer
+  /** Given back the event loop between pieces of work. */
+  readonly nextTurn: () => Promise<void>
+  /** Asked before each piece of work; false: another instance is at it. */
+  readonly mayGoOn: () => Promise<boolean>
+  /** Told of each list that is in its place. */
+  readonly published: (lists: readonly SignedCrl[], issuer: string, milliseconds: number) => void
+  /** Told why an issuer's lists were not published. */
+  readonly failed: (issuer: string, error: unknown) => void
+}
+
+export interface CrlPublisher {
+  /** Publishes all that is due. One issuer that cannot sign keeps no other from it. */
+  run(): Promise<void>
+}
+
+export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
+  /** Up to where the changes of each issuer are known to be on its lists. */
+  const followed = new Map<string, number>()
+  return {
+    run: async () => {
+      for (const { issuer, state } of deps.issuers.all()) {
+        if (state === 'retired') continue
+        try {
+          deps.assertClock()
+          if (!(await deps.mayGoOn())) return
+          await publishIssuer(deps, issuer, followed)
+        } catch (error) {
+          deps.failed(issuer.name, error)
+        }
+      }
+    },
+  }
+}
+
+const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: Map<string, number>): Promise<void> => {
+  const covers = await deps.store.rollSize()
+  const heads = new Map((await deps.store.heads(issuer.name)).map((head) => [head.shard, head]))
+  const from = followed.get(issuer.name) ?? Math.min(covers, ...[...heads.values()].map((head) => head.covers))
+  const changed = await deps.store.changed(issuer.name, { from, below: covers })
+  const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
+    ({ shard, head }) => isDue(deps, head, changed.get(shard)),
+  )
+  if (due.length > 0) issuer.assertAvailable()
+  for (const slice of slicesOf(due)) {
+    if (!(await deps.mayGoOn())) return
+    await publishSlice(deps, issuer, slice, covers)
+  }
+  followed.set(issuer.name, covers)
+}
+
+/** Something has happened that it does not know; nothing is served; or some time in the last quarter of its period. */
+const isDue = (
+  { times, clock, chance }: CrlPublisherDeps,
+  head: CrlHead | undefined,
+  changedBy: number | undefined,
+): boolean => {
+  if (!head?.published || (changedBy !== undefined && changedBy >= head.covers)) return true
+  const age = clock().getTime() - head.thisUpdate.getTime()
+  // Asked every few seconds, so that few of those that were made together are drawn together.
+  return age >= times.periodMs || (age >= times.periodMs * 0.75 && chance() < drawChance)
+}
+
+interface Due {
+  readonly shard: number
+  readonly head: CrlHead | undefined
+}
+
+/** What is in memory, and in one event, at a time. */
+const slicesOf = (due: readonly Due[]): readonly (readonly Due[])[] => {
+  const slices: Due[][] = []
+  let room = 0
+  for (const one of due) {
+    room -= 1 + (one.head?.revoked ?? 0) / rowsForAList
+    if (room < 0 || slices.length === 0) {
+      slices.push([])
+      room = maxSlice - 1
+    }
+    slices.at(-1)?.push(one)
+  }
+  return slices
+}
+
+const publishSlice = async (
+  deps: CrlPublisherDeps,
+  issuer: Issuer,
+  due: readonly Due[],
+  covers: number,
+): Promise<void> => {
+  const start = performance.now()
+  const drafts = await draft(deps, issuer, due, covers)
+  const lists = drafts.map(({ list }) => list)
+  if (!(await deps.store.record(eventOf(issuer.name, lists), lists))) return
+  const publicKey = createPublicKey({ key: issuer.facts.spki, format: 'der', type: 'spki' })
+  const signed = await Promise.all(drafts.map((one) => sign(issuer, one, publicKey)))
+  await deps.store.publish(signed)
+  deps.published(signed, issuer.name, performance.now() - start)
+}
+
+interface Draft {
+  readonly list: IntendedCrl
+  readonly tbs: Buffer
+}
+
+const draft = async (
+  deps: CrlPublisherDeps,
+  issuer: Issuer,
+  due: readonly Due[],
+  covers: number,
+): Promise<readonly Draft[]> => {
+  // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
+  const thisUpdate = new Date(Math.floor(deps.clock().getTime() / 1000) * 1000 - backdateMs)
+  // What has expired is on one more list than it need be (RFC 5280 3.3).
+  const shards = due.map(({ shard, head }) => ({ shard, since: head?.thisUpdate ?? new Date(0) }))
+  const entries = await encodeEntries(deps, await deps.store.revoked(issuer.name, shards, covers))
+  const drafts: Draft[] = []
+  for (const { shard, head } of due) {
+    const { pieces, count } = entries.get(shard) ?? { pieces: [], count: 0 }
+    const number = (head?.number ?? 0) + 1
+    const nextUpdate = new Date(thisUpdate.getTime() + deps.times.validityMs)
+    const tbs = encodeCrlTbs({
+      issuer: issuer.subject,
+      signature: issuer.key.algorithm,
+      thisUpdate,
+      nextUpdate,
+      revoked: pieces,
+      authorityKeyIdentifier: issuer.facts.keyIdentifier as Buffer,
+      number: BigInt(number),
+      distributionPoint: { url: crlUrl(issuer, shard), only: 'user' },
+    })
+    const tbsSha256 = deps.sha256(tbs)
+    drafts.push({
+      tbs,
+      list: { issuer: issuer.name, shard, number, covers, thisUpdate, nextUpdate, revoked: count, tbsSha256 },
+    })
+    await deps.nextTurn()
+  }
+  return drafts
+}
+
+interface Entries {
+  readonly pieces: Buffer[]
+  count: number
+}
+
+/** By shard, in pieces that hold the event loop for a few milliseconds each. */
+const encodeEntries = async (
+  { nextTurn }: CrlPublisherDeps,
+  rows: readonly RevokedRow[],
+): Promise<ReadonlyMap<number, Entries>> => {
+  const shards = new Map<number, Entries>()
+  for (let start = 0; start < rows.length; ) {
+    const { shard } = rows[start] as RevokedRow
+    let end = start
+    while (end < rows.length && rows[end]?.shard === shard && end - start < rowsForAPiece) end += 1
+    const entries = shards.get(shard) ?? { pieces: [], count: 0 }
+    entries.pieces.push(encodeRevoked(rows.slice(start, end).map(entryOf)))
+    entries.count += end - start
+    shards.set(shard, entries)
+    start = end
+    await nextTurn()
+  }
+  return shards
+}
+
+/** The URL in each certificate of the shard, and in its list. */
+export const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>
+  `${publicUrl}/crl/${name}/${shard}.crl`
+
+const entryOf = ({ serial, revokedAt, reason, invalidSince }: RevokedRow): RevokedCertificate => ({
+  serial,
+  revokedAt,
+  ...(reason && { reason }),
+  ...(invalidSince && { invalidSince }),
+})
+
+/** Signs, and checks it as certificates are checked. Throws what keeps the list from being published. */
+const sign = async (issuer: Issuer, { list, tbs }: Draft, publicKey: KeyObject): Promise<SignedCrl> => {
+  const signature = await issuer.sign(tbs)
+  if (!Buffer.isBuffer(signature)) throw signature
+  const { algorithm } = issuer.key
+  if (!verify(algorithm.hash, tbs, { key: publicKey, ...algorithm.signOptions }, signature))
+    throw new Error(`the signature of list ${list.number} of ${list.issuer}/${list.shard} does not verify`)
+  const { issuer: name, shard, number, revoked } = list
+  return { issuer: name, shard, number, revoked, der: encodeCrl(tbs, algorithm, signature) }
+}
+
+const eventOf = (issuer: string, lists: readonly IntendedCrl[]): CrlsIntended => ({
+  type: 'crls.intended',
+  issuer,
+  lists: lists.map(({ shard, number, covers, thisUpdate, nextUpdate, revoked, tbsSha256 }) => ({
+    shard,
+    number,
+    covers,
+    thisUpdate: thisUpdate.toISOString(),
+    nextUpdate: nextUpdate.toISOString(),
+    revoked,
+    tbs: tbsSha256.toString('hex'),
+  })),
+})
+
+/** Lists at once: each is some 240 octets of an event, and so many rows count like one more. */
+const maxSlice = 64
+const rowsForAList = 2_000
+const rowsForAPiece = 2_000
+const backdateMs = 60_000
+const drawChance = 0.002

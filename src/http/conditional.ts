@@ -1,0 +1,20 @@
+/** Conditional reads (RFC 9110 13.1): whether the client has already what it asks for. */
+import type { IncomingHttpHeaders } from 'node:http'
+
+/** `tag` is an entity tag with its quotes; If-None-Match is compared weakly (8.8.3.2), and outweighs the date. */
+export const isUnchanged = (
+  headers: IncomingHttpHeaders,
+  { tag, modified }: { readonly tag: string; readonly modified?: Date },
+): boolean => {
+  const wanted = headers['if-none-match']
+  if (wanted !== undefined)
+    return wanted.trim() === '*' || [...wanted.matchAll(entityTag)].some(([found]) => found === tag)
+  const since = headers['if-modified-since']
+  if (since === undefined || modified === undefined || !httpDate.test(since)) return false
+  return Math.floor(modified.getTime() / 1000) * 1000 <= Date.parse(since)
+}
+
+/** Without what would make it a weak one. */
+const entityTag = /"[\x21\x23-\x7e]*"/g
+/** IMF-fixdate, the one form that is still sent (5.6.7). */
+const httpDate = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/

@@ -1,0 +1,167 @@
+/** Lists in the records, and the cache of those that are served. */
+import type { CrlHead, CrlStore, IntendedCrl, RevokedRow, SignedCrl } from '../ca/crl.ts'
+import type { ShelfStore } from '../ca/crl-shelf.ts'
+import { constraintOf, type Database } from './database.ts'
+import type { RollWriter } from './roll.ts'
+
+export interface CrlStoreDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+}
+
+export const openCrlStore = ({ db, roll }: CrlStoreDeps): CrlStore => ({
+  rollSize: async () => (await roll.head()).size,
+  heads: async (issuer) => (await db.query<HeadRow>(selectHeads, [issuer])).rows.map(headOf),
+  changed: async (issuer, { from, below }) => {
+    const { rows } = await db.query<{ shard: number; last: number }>(selectChanged, [issuer, from, below])
+    return new Map(rows.map(({ shard, last }) => [shard, last]))
+  },
+  revoked: async (issuer, shards, covers) => {
+    const values = [issuer, shards.map(({ shard }) => shard), shards.map(({ since }) => since), covers]
+    return (await db.query<StoredRevocation>(selectRevoked, values)).rows.map(rowOf)
+  },
+  record: async (event, lists) => {
+    try {
+      return await roll.change(async (tx) => {
+        await tx.query(insertCrls, [JSON.stringify(lists.map(parameterOf))])
+        return { events: [event], result: true }
+      })
+    } catch (error) {
+      if (raced.has(constraintOf(error) ?? '')) return false
+      throw error
+    }
+  },
+  publish: async (lists) => {
+    await db.query(upsertFiles, [
+      lists.map(({ issuer }) => issuer),
+      lists.map(({ shard }) => shard),
+      lists.map(({ number }) => number),
+      lists.map(({ revoked }) => revoked),
+      lists.map(({ der }) => der),
+    ])
+  },
+})
+
+/** What replicas serve; read again where it has changed lately. */
+export const openShelfStore = (db: Database): ShelfStore => ({
+  changedWithin: async (milliseconds) =>
+    (await db.query<Pick<SignedCrl, 'issuer' | 'shard' | 'number'>>(selectChangedFiles, [milliseconds])).rows,
+  files: async (places) =>
+    (await db.query<SignedCrl>(selectFiles, [places.map(({ issuer }) => issuer), places.map(({ shard }) => shard)]))
+      .rows,
+})
+
+/** Somebody else's list has this number, or knows more. */
+const raced: ReadonlySet<string> = new Set(['crls_pkey', 'crls_follow'])
+
+interface HeadRow {
+  readonly shard: number
+  readonly number: number
+  readonly covers: number
+  readonly this_update: Date
+  readonly next_update: Date
+  readonly revoked: number
+  readonly published: boolean
+}
+
+const headOf = (row: HeadRow): CrlHead => ({
+  shard: row.shard,
+  number: row.number,
+  covers: row.covers,
+  thisUpdate: row.this_update,
+  nextUpdate: row.next_update,
+  revoked: row.revoked,
+  published: row.published,
+})
+
+interface StoredRevocation {
+  readonly shard: number
+  readonly serial: Buffer
+  readonly revoked_at: Date
+  readonly reason: RevokedRow['reason']
+  readonly invalid_since: Date | null
+}
+
+const rowOf = (row: StoredRevocation): RevokedRow => ({
+  shard: row.shard,
+  serial: row.serial,
+  revokedAt: row.revoked_at,
+  reason: row.reason,
+  invalidSince: row.invalid_since,
+})
+
+const parameterOf = (list: IntendedCrl): object => ({
+  issuer: list.issuer,
+  shard: list.shard,
+  number: list.number,
+  covers: list.covers,
+  this_update: list.thisUpdate,
+  next_update: list.nextUpdate,
+  revoked: list.revoked,
+  tbs: list.tbsSha256.toString('hex'),
+})
+
+const selectHeads = {
+  name: 'select_crl_heads',
+  text: `
+    select c.shard, c.number, c.covers, c.this_update, c.next_update, c.revoked, f.number is not null as published
+    from issuers i cross join generate_series(0, i.shards - 1) s(shard)
+      cross join lateral (select * from crls where issuer = i.name and shard = s.shard order by number desc limit 1) c
+      left join crl_files f on f.issuer = c.issuer and f.shard = c.shard and f.number = c.number
+    where i.name = $1`,
+}
+
+const selectChanged = {
+  name: 'select_changed_shards',
+  text: `
+    select shard, max(entry) as last from revocations
+    where entry >= $2::bigint and entry < $3::bigint and issuer = $1 group by shard`,
+}
+
+/** The newest change of each serial that the list knows; shard by shard, so that each is a range of its index. */
+const selectRevoked = {
+  name: 'select_revoked',
+  text: `
+    select d.shard, r.serial, r.revoked_at, r.reason, r.invalid_since
+    from unnest($2::integer[], $3::timestamptz[]) d(shard, since)
+      cross join lateral (
+        select distinct on (serial) serial, change, revoked_at, reason, invalid_since
+        from revocations
+        where issuer = $1 and shard = d.shard and not_after >= d.since and entry < $4::bigint
+        order by serial, entry desc
+      ) r
+    where r.change <> 'released'`,
+}
+
+const insertCrls = {
+  name: 'insert_crls',
+  text: `
+    insert into crls (issuer, shard, number, covers, this_update, next_update, revoked, tbs_sha256)
+    select issuer, shard, number, covers, this_update, next_update, revoked, decode(tbs, 'hex')
+    from json_to_recordset($1::json) as r (issuer text, shard integer, number bigint, covers bigint,
+      this_update timestamptz, next_update timestamptz, revoked integer, tbs text)`,
+}
+
+const upsertFiles = {
+  name: 'upsert_crl_files',
+  text: `
+    insert into crl_files (issuer, shard, number, revoked, der)
+    select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::integer[], $5::bytea[])
+    on conflict (issuer, shard) do update
+      set number = excluded.number, revoked = excluded.revoked, der = excluded.der, changed_at = clock_timestamp()
+      where crl_files.number < excluded.number`,
+}
+
+const selectChangedFiles = {
+  name: 'select_changed_crl_files',
+  text: `
+    select issuer, shard, number from crl_files
+    where changed_at >= clock_timestamp() - make_interval(secs => $1::double precision / 1000)`,
+}
+
+const selectFiles = {
+  name: 'select_crl_files',
+  text: `
+    select f.issuer, f.shard, f.number, f.revoked, f.der
+    from unnest($1::text[], $2::integer[]) w(issuer, shard) join crl_files f on f.issuer = w.issuer and f.shard = w.shard`,
+}
