@@ -104,6 +104,7 @@ export const problems = {
   'revocation.expired': { status: 409, title: 'The certificate has expired', retryable: false, next: 'Nothing needs to be done: nobody accepts it any more.' },
   'revocation.state': { status: 409, title: 'The revocation cannot be changed so', retryable: false, next: 'Leave it, or revoke it as keyCompromise; only a certificate on hold can be released.' },
   'crl.not_found': { status: 404, title: 'No such list', retryable: false, next: 'Use the URL in the certificate.' },
+  'crl.invalid': refused('The list does not fit', 'Mend what the violations say; the list must be one that a CA above this issuer has signed.'),
   'crl.unavailable': later('The list has not been published yet', 'Fetch it again after Retry-After.'),
   'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
   'principal.disabled': { status: 409, title: 'The principal is disabled', retryable: false, next: 'Use a principal of another name: a disabled one stays disabled, and keeps its name.' },

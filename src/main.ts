@@ -5,6 +5,7 @@ import { Command, CommanderError } from 'commander'
 import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
 import { addCeremonyCommand } from './commands/ceremony.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
+import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
 import { addIssuerCommand } from './commands/issuer.ts'
@@ -126,6 +127,7 @@ const commands = [
   addIssueCommands,
   addCertificateCommand,
   addRevokeCommand,
+  addCrlCommand,
   addProfileCommand,
   addPrincipalCommand,
   addGrantCommand,

@@ -23,6 +23,8 @@ export interface Metrics extends Meter {
   watchKeys(read: () => KeyLoad): void
   /** The lists that are served. */
   watchCrls(read: () => readonly CrlFigures[]): void
+  /** Those of CAs above issuers. */
+  watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
   /** Lists of an issuer, from the look at the records to their place. */
   crlsPublished(issuer: string, seconds: number): void
 }
@@ -109,6 +111,11 @@ export const metricTable = {
     help: 'Until when the list of a shard may be used.',
     labels: ['issuer', 'shard'],
   },
+  chancery_imported_crl_next_update_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key.',
+    labels: ['signer'],
+  },
   chancery_crl_publish_seconds: {
     kind: 'histogram',
     help: 'Time to make, record, sign and place up to 64 lists of an issuer.',
@@ -159,6 +166,7 @@ export const openMetrics = (registry: Registry): Metrics => {
     [series('chancery_crl_this_update_timestamp_seconds'), ({ thisUpdate }) => thisUpdate.getTime() / 1000],
     [series('chancery_crl_next_update_timestamp_seconds'), ({ nextUpdate }) => nextUpdate.getTime() / 1000],
   ]
+  const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
   const crlTimes = series('chancery_crl_publish_seconds')
   watchEventLoop(series('chancery_event_loop_delay_seconds'))
   return {
@@ -203,6 +211,10 @@ export const openMetrics = (registry: Registry): Metrics => {
       for (const [gauge, of] of crlGauges)
         gauge.take(() => read().map((crl) => ({ labels: [crl.issuer, String(crl.shard)], value: of(crl) })))
     },
+    watchImportedCrls: (read) =>
+      importedCrls.take(() =>
+        read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
+      ),
     crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
   }
 }
@@ -240,12 +252,13 @@ interface Cell {
 const openSeries = (registry: Registry, name: MetricName): Series => {
   const { kind, help, labels, buckets = [] }: Definition = metricTable[name]
   const cells = new Map<string, Cell>()
+  let counted: (() => readonly Counted[]) | undefined
   const cellOf = (first: string, second?: string): Cell => {
     const key = second === undefined ? first : `${first}\n${second}`
     const known = cells.get(key)
     if (known) return known
     const [labelOne, labelTwo = 'label'] = labels
-    if (cells.size >= maxCells && first !== overflow)
+    if (cells.size >= (counted ? maxCounted : maxCells) && first !== overflow)
       return cellOf(overflow, second === undefined ? undefined : overflow)
     const cell = {
       labels: {
@@ -259,7 +272,6 @@ const openSeries = (registry: Registry, name: MetricName): Series => {
     cells.set(key, cell)
     return cell
   }
-  let counted: (() => readonly Counted[]) | undefined
   const samples = (): Sample[] => {
     // What is not there any more is not told any more.
     if (counted) cells.clear()
@@ -331,6 +343,7 @@ const watchEventLoop = (series: Series): void => {
   }, '1')
 }
 
-/** Of lists, those of 128 shards of a hundred issuers. */
-const maxCells = 12_800
+const maxCells = 2_000
+/** Of what is our own: the lists of 128 shards of a hundred issuers. */
+const maxCounted = 12_800
 const overflow = 'other'

@@ -65,6 +65,8 @@ export interface Service {
   readonly issuers: Issuers
   /** Ends open intents now, as the job does; resolves to how many. */
   reconcile(ageMs?: number): Promise<number>
+  /** Publishes the lists of what is revoked that are due, as the job does. */
+  publishCrls(): Promise<void>
   /** Listens on both addresses; resolves to where. */
   listen(): Promise<{ readonly api: string; readonly public: string }>
   /** Takes nothing new, answers what was accepted, and closes everything. */
@@ -154,6 +156,7 @@ export const openService = async (
     databaseFault: () => databaseFault(stores),
     clockFault: dbClock.fault,
     crlFault: status.crlFault,
+    crlWarning: status.crlWarning,
     queue: () => ({ pending: issuance.pending, bound: limits.queue }),
     isStopping: () => stopping,
   })
@@ -172,11 +175,12 @@ export const openService = async (
     access,
     issuerLife,
     revocations: status.revocations,
+    crlImports: status.crlImports,
     health,
     clock,
     tls: { key: own.current().key, cert: own.current().cert },
   })
-  const publicApp = await openPublicApp({ ...http, clock, crls: status.crls })
+  const publicApp = await openPublicApp({ ...http, clock, crls: status.crls, crlImports: status.crlImports })
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
@@ -203,6 +207,7 @@ export const openService = async (
     issuance,
     issuers,
     reconcile: endOpen,
+    publishCrls: status.publishCrls,
     listen: async () => ({
       api: await app.listen({ ...config.listen }),
       public: await publicApp.listen({ ...config.publicListen }),

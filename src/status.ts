@@ -5,6 +5,7 @@
 import { hash } from 'node:crypto'
 
 import { openCrlPublisher } from './ca/crl.ts'
+import { type CrlImports, type Link, openCrlImports } from './ca/crl-import.ts'
 import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
 import { openCrlWatch } from './ca/crl-watch.ts'
 import type { Issuers } from './ca/issuers.ts'
@@ -12,17 +13,22 @@ import type { IssuerRecord } from './ca/records.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
 import type { Job } from './jobs/schedule.ts'
 import type { Stores } from './service.ts'
-import { openCrlStore, openShelfStore } from './store/crls.ts'
+import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
 import { openRevocationStore } from './store/revocations.ts'
 import type { NextTurn } from './turns.ts'
-import { parseCertificate } from './x509/certificate.ts'
+import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 
 export interface Status {
   readonly revocations: Revocations
   readonly crls: CrlShelf
+  readonly crlImports: CrlImports
   /** Undefined, or why relying parties may soon know nothing. */
   readonly crlFault: () => string | undefined
+  /** Undefined, or which lists of offline CAs somebody should bring. */
+  readonly crlWarning: () => string | undefined
+  /** Publishes the lists that are due. One run at a time. */
+  publishCrls(): Promise<void>
   readonly jobs: readonly Job[]
   close(): Promise<void>
 }
@@ -31,8 +37,14 @@ export const openStatus = async (stores: Stores, issuers: Issuers, nextTurn: Nex
   const { db, roll, records, dbClock, metrics, config, clock, random, newId, log } = stores
   const leases = openLeases(db, newId())
   const crls = openCrlShelf(openShelfStore(db))
-  await crls.refresh()
+  const crlImports = openCrlImports({
+    store: openImportStore({ db, roll }),
+    links: () => linksOf(issuers),
+    clock: dbClock.now,
+  })
+  await Promise.all([crls.refresh(), crlImports.refresh()])
   metrics.watchCrls(() => [...crls.all()].filter(({ issuer }) => isInUse(issuers, issuer)))
+  metrics.watchImportedCrls(() => crlImports.all())
   const publisher = openCrlPublisher({
     store: openCrlStore({ db, roll }),
     issuers,
@@ -51,21 +63,47 @@ export const openStatus = async (stores: Stores, issuers: Issuers, nextTurn: Nex
     failed: (issuer, err) =>
       log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published'),
   })
+  let publishing = Promise.resolve()
+  const publishCrls = (): Promise<void> => {
+    publishing = publishing.then(publisher.run, publisher.run)
+    return publishing
+  }
   return {
+    publishCrls,
     revocations: openRevocations({
       store: openRevocationStore({ db, roll }),
       isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
       changed: () => {},
     }),
     crls,
+    crlImports,
     crlFault: openCrlWatch({ shelf: crls, issuers, clock, marginMs: config.crl.validityMs / 8 }),
+    crlWarning: () => endingText(crlImports),
     jobs: [
-      { name: 'crls', everyMs: 5_000, firstMs: 100, run: () => publisher.run() },
+      { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
+      { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },
     ],
     close: () => leases.release(),
   }
 }
+
+/** Once for each issuer below: that is whose certificates are doubted. */
+const endingText = (imports: CrlImports): string | undefined => {
+  const ending = imports.ending(rootCrlMarginMs)
+  if (ending.length === 0) return undefined
+  const texts = ending.map(
+    ({ issuer, nextUpdate }) => `above ${issuer} ${nextUpdate ? `ends at ${nextUpdate.toISOString()}` : 'is missing'}`,
+  )
+  return `the list of what is revoked ${[...new Set(texts)].join(', ')}: bring a new one with chancery crl import`
+}
+
+/** Each issuer in use and each CA above it, with the one that signed it; a root stands above itself and is none. */
+const linksOf = (issuers: Issuers): readonly Link[] =>
+  issuers.all().flatMap(({ issuer: { name, facts, above } }) => {
+    const line = [facts, ...above]
+    return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
+  })
 
 const isInUse = (issuers: Issuers, name: string): boolean => issuers.all().some(({ issuer }) => issuer.name === name)
 
@@ -74,5 +112,7 @@ const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =
     [certificate, ...chain].some((der) => parseCertificate(der).facts.serial.toString('hex') === serial),
   )
 
+/** Long enough for a ceremony. */
+const rootCrlMarginMs = 14 * 86_400_000
 /** Who publishes says so again before each slice; who dies is followed after as long. */
 const leaseMs = 10_000

@@ -34,6 +34,7 @@ const undecided: HttpDeps = {
   records: absent(),
   issuerLife: absent(),
   revocations: absent(),
+  crlImports: absent(),
   health: absent(),
   recordRefusal: () => Promise.reject(new Error('Describing must not refuse.')),
   metrics: openMetrics(new Registry()),

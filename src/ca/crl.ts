@@ -177,7 +177,8 @@ const publishSlice = async (
   const start = performance.now()
   const drafts = await draft(deps, issuer, due, covers)
   const lists = drafts.map(({ list }) => list)
-  if (!(await deps.store.record(eventOf(issuer.name, lists), lists))) return
+  if (!(await deps.store.record(eventOf(issuer.name, lists), lists)))
+    throw new Error('another instance has recorded lists of these shards meanwhile')
   const publicKey = createPublicKey({ key: issuer.facts.spki, format: 'der', type: 'spki' })
   const signed = await Promise.all(drafts.map((one) => sign(issuer, one, publicKey)))
   await deps.store.publish(signed)
@@ -198,6 +199,8 @@ const draft = async (
   // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
   const thisUpdate = new Date(Math.floor(deps.clock().getTime() / 1000) * 1000 - backdateMs)
   // What has expired is on one more list than it need be (RFC 5280 3.3).
+  const ahead = due.find(({ head }) => head !== undefined && head.thisUpdate > thisUpdate)
+  if (ahead) throw new Error(`the clock has gone back behind the last list of shard ${ahead.shard}`)
   const shards = due.map(({ shard, head }) => ({ shard, since: head?.thisUpdate ?? new Date(0) }))
   const entries = await encodeEntries(deps, await deps.store.revoked(issuer.name, shards, covers))
   const drafts: Draft[] = []

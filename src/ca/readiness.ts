@@ -9,6 +9,8 @@ export interface ReadinessDeps {
   readonly clockFault: () => string | undefined
   /** Why relying parties may soon find no list that they can use. */
   readonly crlFault: () => string | undefined
+  /** What somebody should see to before long. */
+  readonly crlWarning: () => string | undefined
   readonly queue: () => { readonly pending: number; readonly bound: number }
   readonly isStopping: () => boolean
 }
@@ -29,6 +31,7 @@ const ask = async ({
   databaseFault,
   clockFault,
   crlFault,
+  crlWarning,
   queue,
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
@@ -39,7 +42,7 @@ const ask = async ({
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
-    check('crls', crlFault(), 'are published and fresh'),
+    check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
     check(
       'queue',
       isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,

@@ -3,11 +3,12 @@
  * profiles and an administrator; in production only what nobody else could make: our own profile and a first
  * administrator's token. Safe to run again and by several at once: what is there is left alone.
  */
+import { hash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import { signIntermediate, signRoot } from '../ca/ceremony.ts'
+import { encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../ca/ceremony.ts'
 import { newSerial } from '../ca/issue.ts'
 import { shards } from '../ca/issuer-life.ts'
 import { isOwnProfile, own } from '../ca/own.ts'
@@ -18,8 +19,10 @@ import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
 import { ownProfile, type Stores } from '../service.ts'
+import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
 import { inTurn } from '../store/turn.ts'
+import { parseCertificate } from '../x509/certificate.ts'
 import { encodePem } from '../x509/pem.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
@@ -39,11 +42,29 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
 
 /** A root whose key is set apart, and below it an intermediate for each authority: Kubernetes trusts them for different things. */
 const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
-  const { db, roll, config, clock, random, log } = stores
-  const known = new Set((await loadIssuers(db)).map(({ name }) => name))
+  const known = new Set((await loadIssuers(stores.db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
-  if (missing.length === 0) return
+  const number = await dueRootCrl(stores)
+  if (missing.length === 0 && number === undefined) return
   const root = await openRoot(stores, keys)
+  await makeIntermediates(stores, keys, root, missing)
+  if (number !== undefined) await makeRootCrl(stores, root, number)
+  // Nobody signs with the root's key again before another intermediate or list is due.
+  await root.key.close()
+}
+
+interface Root {
+  readonly key: SigningKey
+  readonly certificate: Buffer
+}
+
+const makeIntermediates = async (
+  stores: Stores,
+  keys: Keyring,
+  root: Root,
+  missing: readonly string[],
+): Promise<void> => {
+  const { db, roll, config, clock, random, log } = stores
   for (const authority of missing) {
     const keyUri = intermediateKey(config, authority)
     const key = await openOrCreate(keys, config, keyUri)
@@ -51,6 +72,7 @@ const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
       subject: [organization, { type: 'commonName', value: `Chancery Development ${authority}` }],
       serial: newSerial(random),
       spki: key.spki,
+      crlUrl: rootCrlUrl(config),
       ...validity(clock(), intermediateDays),
     })
     const row = {
@@ -66,8 +88,6 @@ const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')
   }
-  // Nobody signs with the root's key again before another intermediate is missing.
-  await root.key.close()
   await mkdir(join(config.dataDir, 'bundles'), { recursive: true, mode: 0o700 })
   for (const row of await loadIssuers(db)) {
     const bundle = [row.certificate, ...row.chain].map((der) => encodePem('CERTIFICATE', der)).join('')
@@ -75,13 +95,42 @@ const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   }
 }
 
-const openRoot = async (
-  { config, clock, random, log }: Stores,
-  keys: Keyring,
-): Promise<{ key: SigningKey; certificate: Buffer }> => {
+/** The number of the root's list that must be made now, if one must: there is none, or it has half of its time left. */
+const dueRootCrl = async ({ db, roll, config, clock }: Stores): Promise<bigint | undefined> => {
+  const certificate = await readPrivateFile(rootPath(config)).catch(() => undefined)
+  if (!certificate) return 1n
+  const signer = hash('sha256', parseCertificate(certificate).facts.spki)
+  const last = (await openImportStore({ db, roll }).newest()).find((list) => list.signer === signer)
+  if (!last) return 1n
+  const half = (last.thisUpdate.getTime() + last.nextUpdate.getTime()) / 2
+  return half < clock().getTime() ? last.number + 1n : undefined
+}
+
+/** Of an offline root, a ceremony makes it and an operator brings it: here both are at hand. */
+const makeRootCrl = async (
+  { db, roll, clock, log }: Stores,
+  { key, certificate }: Root,
+  number: bigint,
+): Promise<void> => {
+  const thisUpdate = new Date(Math.floor(clock().getTime() / 1000) * 1000 - 60_000)
+  const nextUpdate = new Date(thisUpdate.getTime() + rootCrlDays * 86_400_000)
+  const der = await seal(key, encodeRootCrlTbs(key, certificate, { number, thisUpdate, nextUpdate, revoked: [] }))
+  const list = { signer: hash('sha256', key.spki), number, thisUpdate, nextUpdate, der }
+  const told = { issuer: own.authority, revoked: 0, sha256: hash('sha256', der), by: own.principal }
+  await openImportStore({ db, roll }).add({ ...list, ...told }, () => true)
+  log.info(
+    { event: 'hierarchy.crl', number: String(number) },
+    "made the development root's list of what it has revoked",
+  )
+}
+
+const rootCrlUrl = ({ publicUrl }: Config): string => `${publicUrl}/crl/root.crl`
+const rootPath = ({ dataDir }: Config): string => join(dataDir, 'offline-root', 'root.der')
+
+const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): Promise<Root> => {
   const folder = join(config.dataDir, 'offline-root')
   const key = await openOrCreate(keys, config, 'file:offline-root/root.key.pem')
-  const path = join(folder, 'root.der')
+  const path = rootPath(config)
   const found = await readPrivateFile(path).catch(() => undefined)
   const certificate =
     found ??
@@ -156,5 +205,6 @@ const makeAdmin = async ({ access, policies, config, log }: Stores): Promise<voi
 const authorities = ['default', 'kubernetes', 'etcd', 'front-proxy'] as const
 const organization = { type: 'organization', value: 'Chancery Development' } as const
 const rootDays = 3650
+const rootCrlDays = 180
 const intermediateDays = 1825
 const bootstrapLock = 4_711_000_001

@@ -23,6 +23,7 @@ import { accessRoutes } from './api/access.ts'
 import { authorityRoutes } from './api/authorities.ts'
 import { batchRoutes } from './api/batch.ts'
 import { certificateRoutes } from './api/certificates.ts'
+import { crlRoutes } from './api/crls.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
@@ -102,6 +103,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       authorityRoutes,
       issuerRoutes,
       revocationRoutes,
+      crlRoutes,
       opsRoutes,
     ]) {
       await api.register(async (scope: App) => routes(scope, deps))

@@ -2,6 +2,7 @@
 import type { ServerOptions } from 'node:https'
 
 import type { Access } from '../ca/access.ts'
+import type { CrlImports } from '../ca/crl-import.ts'
 import type { CrlShelf } from '../ca/crl-shelf.ts'
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance.ts'
@@ -29,6 +30,7 @@ export interface HttpDeps {
   readonly records: Records
   readonly issuerLife: IssuerLife
   readonly revocations: Revocations
+  readonly crlImports: CrlImports
   readonly health: Health
   readonly metrics: Metrics
   readonly log: Log
@@ -41,6 +43,7 @@ export interface HttpDeps {
 }
 
 /** What the public listener needs: nothing that could change or decide anything. */
-export interface PublicDeps extends Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits' | 'clock'> {
+export interface PublicDeps
+  extends Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits' | 'clock' | 'crlImports'> {
   readonly crls: CrlShelf
 }

@@ -1,6 +1,8 @@
 /** Lists in the records, and the cache of those that are served. */
 import type { CrlHead, CrlStore, IntendedCrl, RevokedRow, SignedCrl } from '../ca/crl.ts'
+import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
 import type { ShelfStore } from '../ca/crl-shelf.ts'
+import type { CrlImported } from '../roll/entries.ts'
 import { constraintOf, type Database } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
@@ -164,4 +166,63 @@ const selectFiles = {
   text: `
     select f.issuer, f.shard, f.number, f.revoked, f.der
     from unnest($1::text[], $2::integer[]) w(issuer, shard) join crl_files f on f.issuer = w.issuer and f.shard = w.shard`,
+}
+
+// Lists that were signed elsewhere --------------------------------------------------------------------------------------
+
+export const openImportStore = ({ db, roll }: CrlStoreDeps): ImportStore => ({
+  newest: async () => (await db.query<ImportRow>(selectImports, [null])).rows.map(importOf),
+  add: (list, assertFollows) =>
+    roll.change(async (tx, _time, index) => {
+      const {
+        rows: [row],
+      } = await tx.query<ImportRow>(selectImports, [list.signer])
+      const newest = row && importOf(row)
+      if (!assertFollows(newest) && newest) return { events: [], result: newest }
+      const { signer, number, thisUpdate, nextUpdate, der, issuer, revoked, sha256, by } = list
+      await tx.query(insertImport, [signer, number.toString(), thisUpdate, nextUpdate, der, index])
+      const event: CrlImported = {
+        type: 'crl.imported',
+        issuer,
+        signer,
+        number: number.toString(),
+        thisUpdate: thisUpdate.toISOString(),
+        nextUpdate: nextUpdate.toISOString(),
+        revoked,
+        sha256,
+        by,
+      }
+      return { events: [event], result: { signer, number, thisUpdate, nextUpdate, der, index } }
+    }),
+})
+
+interface ImportRow {
+  readonly signer: Buffer
+  readonly number: string
+  readonly this_update: Date
+  readonly next_update: Date
+  readonly der: Buffer
+  readonly entry: number
+}
+
+const importOf = (row: ImportRow): ImportedCrl => ({
+  signer: row.signer.toString('hex'),
+  number: BigInt(row.number),
+  thisUpdate: row.this_update,
+  nextUpdate: row.next_update,
+  der: row.der,
+  index: row.entry,
+})
+
+/** The newest of each signer, or of one. */
+const selectImports = {
+  text: `
+    select distinct on (signer) signer, number::text as number, this_update, next_update, der, entry from imported_crls
+    where $1::text is null or signer = decode($1, 'hex')
+    order by signer, number desc`,
+}
+
+const insertImport = {
+  text: `insert into imported_crls (signer, number, this_update, next_update, der, entry)
+    values (decode($1, 'hex'), $2::numeric, $3, $4, $5, $6)`,
 }

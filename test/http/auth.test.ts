@@ -40,6 +40,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'GET /v1/issuers': roles,
   'GET /v1/issuers/:name': roles,
   'PUT /v1/issuers/:name': ['admin'],
+  'POST /v1/issuers/:name/crl': ['operator', 'admin'],
   'POST /v1/issuers/:name/moves': ['admin'],
   'POST /v1/issuer-requests': ['admin'],
   'GET /v1/issuer-requests': ['operator', 'auditor', 'admin'],

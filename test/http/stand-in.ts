@@ -30,6 +30,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     records: reached({}),
     issuerLife: reached({}),
     revocations: reached({}),
+    crlImports: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
     recordRefusal: async () => {},
     metrics: openMetrics(new Registry()),

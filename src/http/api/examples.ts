@@ -80,6 +80,16 @@ export const found = {
 
 export const certificate = { ...found, certificate: pem, chain: [issuerPem] }
 
+export const newCrl = { crl: '-----BEGIN X509 CRL-----\nMIH8MIGkAgEBMAoGCCqGSM49BAMC…\n-----END X509 CRL-----\n' }
+
+export const crl = {
+  signer: sha256,
+  number: '7',
+  thisUpdate: '2026-11-24T00:00:00.000Z',
+  nextUpdate: '2027-05-24T00:00:00.000Z',
+  index: 1098,
+}
+
 export const newRevocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
 
 export const revoked = { serial, status: 'revoked', keySha256: sha256, revocation, alsoWithKey: [] }

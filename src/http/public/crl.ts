@@ -1,4 +1,5 @@
 /** Lists of what is revoked (RFC 5280 4.2.1.13; RFC 2585 4), from memory. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 
 import type { ShelvedCrl } from '../../ca/crl-shelf.ts'
@@ -9,48 +10,50 @@ import { handlerTimeout } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 
-export const crlRoutes = (app: App, { crls, clock }: PublicDeps): void => {
+export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps): void => {
   app.get(
     '/crl/:issuer/:file',
     {
       config: { access: 'open' },
       handlerTimeout,
-      schema: {
-        params: Type.Object(
-          { issuer: Label, file: Type.String({ pattern: '^(0|[1-9][0-9]{0,4})[.]crl$', maxLength: 9 }) },
-          closed,
-        ),
-      },
+      schema: { params: Type.Object({ issuer: Label, file: FileName }, closed) },
     },
     async (request, reply) => {
       const { issuer, file } = request.params
       const list = crls.find(issuer, Number.parseInt(file, 10))
-      if (!list) throw missing(crls.knows(issuer))
-      for (const [name, value] of Object.entries(headersOf(list, clock()))) reply.header(name, value)
-      if (isUnchanged(request.headers, { tag: tagOf(list), modified: list.thisUpdate })) {
-        return reply.code(304).send(request.method === 'HEAD' ? list.der : undefined)
-      }
-      return reply.type('application/pkix-crl').send(list.der)
+      if (list) return sendList(request, reply as FastifyReply, list, clock())
+      const known = await records.issuers()
+      // Those of a new issuer are made within seconds, all of them.
+      if (!crls.knows(issuer) && known.some(({ name, state }) => name === issuer && state !== 'retired'))
+        throw new Problem('crl.unavailable', 'This list has not been published yet.', { retryAfter: 5 })
+      throw new Problem('crl.not_found', 'There is no list of what is revoked at this path.')
     },
   )
+
+  // Where a ceremony has put the list of an offline root.
+  app.get('/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
+    const list = crlImports.find(request.url.split('?', 1)[0] as string)
+    if (!list) throw new Problem('request.not_found', 'There is nothing at this path.')
+    return sendList(request, reply as FastifyReply, list, clock())
+  })
 }
 
-/** Of an issuer that has lists, one that is not there yet will be. */
-const missing = (isKnown: boolean): Problem =>
-  isKnown
-    ? new Problem('crl.unavailable', 'This list has not been published yet.', { retryAfter: 5 })
-    : new Problem('crl.not_found', 'There is no list of what is revoked at this path.')
+type List = Pick<ShelvedCrl, 'der' | 'sha256' | 'thisUpdate' | 'nextUpdate'>
 
 /** A cache may keep it for a minute, never beyond its end: so long may a revocation stay unknown. */
-const headersOf = (list: ShelvedCrl, now: Date): Readonly<Record<string, string>> => {
-  const left = Math.floor((list.nextUpdate.getTime() - now.getTime()) / 1000)
-  return {
-    etag: tagOf(list),
-    'last-modified': list.thisUpdate.toUTCString(),
-    'cache-control': `public, max-age=${Math.max(0, Math.min(maxAge, left))}`,
-  }
+const sendList = (request: FastifyRequest, reply: FastifyReply, list: List, now: Date): FastifyReply => {
+  const { der, thisUpdate, nextUpdate } = list
+  const tag = `"${list.sha256}"`
+  const left = Math.floor((nextUpdate.getTime() - now.getTime()) / 1000)
+  reply
+    .header('etag', tag)
+    .header('last-modified', thisUpdate.toUTCString())
+    .header('cache-control', `public, max-age=${Math.max(0, Math.min(maxAge, left))}`)
+  // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
+  if (isUnchanged(request.headers, { tag, modified: thisUpdate }))
+    return reply.code(304).send(request.method === 'HEAD' ? der : undefined)
+  return reply.type('application/pkix-crl').send(der)
 }
 
-const tagOf = ({ sha256 }: ShelvedCrl): string => `"${sha256}"`
-
+const FileName = Type.String({ pattern: '^(0|[1-9][0-9]{0,4})[.]crl$', maxLength: 9 })
 const maxAge = 60

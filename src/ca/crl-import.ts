@@ -1,0 +1,183 @@
+/**
+ * Lists that CAs above our issuers have signed elsewhere, in ceremonies: taken in when they fit, kept on record, and
+ * served where the certificates that they may revoke say.
+ */
+import { createHash, createPublicKey, verify } from 'node:crypto'
+
+import { Problem, type Violation } from '../errors.ts'
+import type { TbsFacts } from '../x509/certificate.ts'
+import { type Crl, parseCrl } from '../x509/crl.ts'
+
+/** A certificate below another CA of ours or of our issuers' chains. */
+export interface Link {
+  readonly issuer: string
+  readonly subject: TbsFacts
+  readonly signer: TbsFacts
+}
+
+export interface ImportedCrl {
+  /** SHA-256 (hex) of the signer's SubjectPublicKeyInfo. */
+  readonly signer: string
+  readonly number: bigint
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
+  readonly der: Buffer
+  /** Of its event on the roll. */
+  readonly index: number
+}
+
+export interface NewImport extends Omit<ImportedCrl, 'index'> {
+  /** Above whom. */
+  readonly issuer: string
+  readonly revoked: number
+  readonly sha256: string
+  readonly by: string
+}
+
+export interface ImportStore {
+  /** The newest of each signer. */
+  newest(): Promise<readonly ImportedCrl[]>
+  /** Records it after `assertFollows` has seen the newest of its signer, which nobody can change meanwhile. Durable. */
+  add(list: NewImport, assertFollows: (newest: ImportedCrl | undefined) => boolean): Promise<ImportedCrl>
+}
+
+export interface CrlImportsDeps {
+  readonly store: ImportStore
+  /** Of every issuer in use and of what is above it, up to the root. */
+  readonly links: () => readonly Link[]
+  readonly clock: () => Date
+}
+
+/** A list as it is served, and by which path of its URL. */
+export interface PlacedCrl extends ImportedCrl {
+  readonly sha256: string
+}
+
+export interface CrlImports {
+  /**
+   * Takes the list of a CA above this issuer (DER). Idempotent. Durable, and served here, when it resolves. Throws
+   * `issuer.not_found`, and `crl.invalid` with all that does not fit.
+   */
+  add(issuer: string, der: Buffer, by: string): Promise<ImportedCrl>
+  /** By the path of a URL in a certificate below its signer. */
+  find(path: string): PlacedCrl | undefined
+  all(): readonly PlacedCrl[]
+  /** Whose certificates say that there is a list, and there is none, or it ends within that time. */
+  ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
+  refresh(): Promise<void>
+}
+
+export const openCrlImports = ({ store, links, clock }: CrlImportsDeps): CrlImports => {
+  const lists = new Map<string, PlacedCrl>()
+  const place = (list: ImportedCrl): void => {
+    const known = lists.get(list.signer)
+    if (known && known.index >= list.index) return
+    lists.set(list.signer, { ...list, sha256: createHash('sha256').update(list.der).digest('hex') })
+  }
+  const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
+
+  return {
+    add: async (issuer, der, by) => {
+      const above = links().filter((link) => link.issuer === issuer)
+      if (above.length === 0) throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
+      const list = read(der, above, clock())
+      const sha256 = createHash('sha256').update(der).digest('hex')
+      const added = await store.add({ ...list, issuer, sha256, by }, (newest) => follows(list, newest))
+      place(added)
+      return added
+    },
+    find: (path) => {
+      const link = withUrls().find(({ subject }) => subject.crlUrls.some((url) => pathOf(url) === path))
+      return link && lists.get(sha256Of(link.signer))
+    },
+    all: () => [...lists.values()],
+    ending: (withinMs) =>
+      withUrls()
+        .map(({ issuer, signer }) => ({ issuer, nextUpdate: lists.get(sha256Of(signer))?.nextUpdate }))
+        .filter(({ nextUpdate }) => (nextUpdate?.getTime() ?? 0) < clock().getTime() + withinMs),
+    refresh: async () => {
+      for (const list of await store.newest()) place(list)
+    },
+  }
+}
+
+type Read = Omit<NewImport, 'issuer' | 'by' | 'sha256'>
+
+const read = (der: Buffer, above: readonly Link[], now: Date): Read => {
+  const crl = parseCrl(der, 'crl.invalid')
+  const link = above.find(({ signer }) => isOf(crl, signer))
+  if (!link) throw misfit(['/crl', 'was signed by no CA above this issuer'])
+  assertFits(crl, link, now)
+  const { number, thisUpdate, nextUpdate, revoked } = crl
+  return { signer: sha256Of(link.signer), number, thisUpdate, nextUpdate, der, revoked: revoked.length }
+}
+
+const isOf = (crl: Crl, signer: TbsFacts): boolean =>
+  crl.issuer.equals(signer.subjectDer) && signer.keyIdentifier?.equals(crl.authorityKeyIdentifier) === true
+
+interface Rule {
+  readonly holds: (crl: Crl, link: Link, now: Date) => boolean
+  readonly reason: (crl: Crl, link: Link) => string
+}
+
+const rules: readonly Rule[] = [
+  {
+    holds: (crl, { signer }) => isSigned(crl, signer),
+    reason: () => 'its signature does not verify',
+  },
+  {
+    holds: (_crl, { signer }) => signer.keyUsage?.includes('cRLSign') === true,
+    reason: () => "its signer's key usage has no cRLSign",
+  },
+  {
+    holds: ({ thisUpdate }, _link, now) => thisUpdate.getTime() <= now.getTime() + toleranceMs,
+    reason: ({ thisUpdate }) => `it begins in the future, at ${thisUpdate.toISOString()}`,
+  },
+  {
+    holds: ({ nextUpdate }, _link, now) => nextUpdate > now,
+    reason: ({ nextUpdate }) => `it has ended at ${nextUpdate.toISOString()}`,
+  },
+  {
+    holds: ({ distributionPoint: point }, { subject }) =>
+      point?.only !== 'user' && (point?.url === undefined || subject.crlUrls.includes(point.url)),
+    reason: () => 'its issuing distribution point is not that of the certificate below its signer',
+  },
+]
+
+const assertFits = (crl: Crl, link: Link, now: Date): void => {
+  const reasons = rules.filter(({ holds }) => !holds(crl, link, now)).map(({ reason }) => reason(crl, link))
+  if (reasons.length > 0) throw misfit(...reasons.map((reason) => ['/crl', reason] as const))
+}
+
+const isSigned = ({ tbs, signature, signatureAlgorithm: { hash, signOptions } }: Crl, { spki }: TbsFacts): boolean => {
+  try {
+    const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
+    return verify(hash, tbs, { key, ...signOptions }, signature)
+  } catch {
+    // An algorithm that is not of this kind of key.
+    return false
+  }
+}
+
+/** False: it is the newest one already. */
+const follows = (list: Read, newest: ImportedCrl | undefined): boolean => {
+  if (!newest) return true
+  if (newest.der.equals(list.der)) return false
+  if (list.number <= newest.number)
+    throw misfit(['/crl', `its number ${list.number} is not above ${newest.number}, that of the newest one`])
+  if (list.thisUpdate < newest.thisUpdate)
+    throw misfit(['/crl', `it is older than the newest one, of ${newest.thisUpdate.toISOString()}`])
+  return true
+}
+
+const misfit = (...faults: readonly (readonly [field: string, reason: string])[]): Problem =>
+  new Problem('crl.invalid', 'The list does not fit.', {
+    violations: faults.map(([field, reason]): Violation => ({ check: 'crl.import', field, value: '', reason })),
+  })
+
+const sha256Of = ({ spki }: TbsFacts): string => createHash('sha256').update(spki).digest('hex')
+
+const pathOf = (url: string): string | undefined => URL.parse(url)?.pathname
+
+/** Between the root's clock and ours. */
+const toleranceMs = 300_000

@@ -1,0 +1,107 @@
+/** `chancery crl`: look into a list of what is revoked, and bring one that an offline root has signed. */
+import { readFile } from 'node:fs/promises'
+
+import type { Command } from 'commander'
+
+import { Problem } from '../errors.ts'
+import { type Crl, parseCrl } from '../x509/crl.ts'
+import { encodePem, parsePem } from '../x509/pem.ts'
+import { formatSubject, parseSubject } from '../x509/subject.ts'
+import { segment } from './client.ts'
+import { Failure } from './failure.ts'
+import { openOutput } from './output.ts'
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+
+interface InspectOptions {
+  readonly json?: boolean
+  readonly entries?: boolean
+}
+
+export const addCrlCommand = (program: Command): void => {
+  const crl = program.command('crl').description('lists of what is revoked')
+
+  crl
+    .command('inspect <file>')
+    .description('say what is in a list, from a file (DER or PEM) or an http URL; its signature is not looked at')
+    .option('--entries', 'every serial on it')
+    .option('--json', 'print JSON for machines')
+    .action(async (place: string, { json = false, entries = false }: InspectOptions) => {
+      const view = viewOf(await readList(place), entries)
+      openOutput(json, (text) => process.stdout.write(text)).show(view, textOf(view))
+    })
+
+  withRestOptions(
+    crl
+      .command('import <issuer> <file>')
+      .description(
+        'bring the list of a CA above an issuer (DER or PEM), as a ceremony has made it; it is served at once',
+      ),
+  ).action(async (issuer: string, path: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const body = { crl: encodePem('X509 CRL', await readOctets(path)) }
+    const answer = await client.call('POST', `/v1/issuers/${segment(issuer)}/crl`, { body })
+    const imported = answer.json<{ number: string; nextUpdate: string }>()
+    out.show(imported, `List ${imported.number} is served; it may be used until ${imported.nextUpdate}.`)
+  })
+}
+
+const viewOf = (crl: Crl, withEntries: boolean) => ({
+  issuer: formatSubject(parseSubject(crl.issuer)),
+  number: crl.number.toString(),
+  thisUpdate: crl.thisUpdate.toISOString(),
+  nextUpdate: crl.nextUpdate.toISOString(),
+  signedBy: crl.signatureAlgorithm.id,
+  authorityKeyIdentifier: crl.authorityKeyIdentifier.toString('hex'),
+  distributionPoint: crl.distributionPoint?.url ?? null,
+  onlyContains: crl.distributionPoint?.only ?? null,
+  revoked: crl.revoked.length,
+  ...(withEntries && {
+    entries: crl.revoked.map(({ serial, revokedAt, reason, invalidSince }) => ({
+      serial: serial.toString('hex'),
+      revokedAt: revokedAt.toISOString(),
+      reason: reason ?? null,
+      invalidityDate: invalidSince?.toISOString() ?? null,
+    })),
+  }),
+})
+
+const textOf = ({ entries, ...facts }: ReturnType<typeof viewOf>): string =>
+  [
+    ...Object.entries(facts).map(([name, value]) => `${name.padEnd(24)}${value ?? '-'}`),
+    ...(entries ?? []).map(
+      ({ serial, revokedAt, reason, invalidityDate }) =>
+        `  ${serial}  ${revokedAt}  ${reason ?? '-'}${invalidityDate ? `, invalid since ${invalidityDate}` : ''}`,
+    ),
+  ].join('\n')
+
+const readList = async (place: string): Promise<Crl> => {
+  const octets = /^https?:\/\//.test(place) ? await fetchOctets(place) : await readOctets(place)
+  return telling(place, () => parseCrl(octets, 'crl.invalid'))
+}
+
+const fetchOctets = async (url: string): Promise<Buffer> => {
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(30_000) })
+    if (answer.ok) return Buffer.from(await answer.arrayBuffer())
+    throw new Error(`the answer is ${answer.status}`)
+  } catch (error) {
+    throw new Failure('later', `${url} cannot be fetched: ${(error as Error).message}.`)
+  }
+}
+
+/** DER, of what may be PEM. */
+const readOctets = async (path: string): Promise<Buffer> => {
+  const octets = await readFile(path).catch((error: Error) => {
+    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
+  })
+  return octets[0] === 0x30 ? octets : telling(path, () => parsePem(octets, 'X509 CRL'))
+}
+
+const telling = <T>(place: string, read: () => T): T => {
+  try {
+    return read()
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error
+    throw new Failure('refused', `${place} is no list that can be read: ${error.detail}.`)
+  }
+}
