@@ -50,6 +50,7 @@ export interface Config {
     readonly refusalsPerMinute: number
   }
   readonly crl: { readonly periodMs: number; readonly validityMs: number }
+  readonly ocsp: { readonly validityMs: number; readonly echoNonces: boolean }
   readonly retention: { readonly refusalsDays: number }
   readonly log: { readonly level: LogLevel }
   readonly allowEmbedded: boolean
@@ -145,6 +146,7 @@ const shape = (
       refusalsPerMinute: value('refusalsPerMinute'),
     },
     crl: { periodMs: value('crlPeriodMs'), validityMs: value('crlValidityMs') },
+    ocsp: { validityMs: value('ocspValidityMs'), echoNonces: value('ocspNonces') === 'echo' },
     retention: { refusalsDays: value('refusalsDays') },
     log: { level: value('logLevel') },
     allowEmbedded: value('allowEmbedded'),

@@ -25,6 +25,8 @@ export interface Metrics extends Meter {
   watchCrls(read: () => readonly CrlFigures[]): void
   /** Those of CAs above issuers. */
   watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
+  /** One question about certificates, by what it was answered with. */
+  ocspAnswered(kind: string): void
   /** Lists of an issuer, from the look at the records to their place. */
   crlsPublished(issuer: string, seconds: number): void
 }
@@ -116,6 +118,11 @@ export const metricTable = {
     help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key.',
     labels: ['signer'],
   },
+  chancery_ocsp_answers_total: {
+    kind: 'counter',
+    help: 'OCSP requests, by what they were answered with.',
+    labels: ['answer'],
+  },
   chancery_crl_publish_seconds: {
     kind: 'histogram',
     help: 'Time to make, record, sign and place up to 64 lists of an issuer.',
@@ -166,6 +173,7 @@ export const openMetrics = (registry: Registry): Metrics => {
     [series('chancery_crl_this_update_timestamp_seconds'), ({ thisUpdate }) => thisUpdate.getTime() / 1000],
     [series('chancery_crl_next_update_timestamp_seconds'), ({ nextUpdate }) => nextUpdate.getTime() / 1000],
   ]
+  const ocspAnswers = series('chancery_ocsp_answers_total')
   const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
   const crlTimes = series('chancery_crl_publish_seconds')
   watchEventLoop(series('chancery_event_loop_delay_seconds'))
@@ -215,6 +223,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       importedCrls.take(() =>
         read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
       ),
+    ocspAnswered: (kind) => ocspAnswers.add(1, kind),
     crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
   }
 }

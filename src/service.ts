@@ -7,28 +7,25 @@ import { availableParallelism } from 'node:os'
 
 import { Registry } from 'prom-client'
 
-import type { Caller } from './ca/access.ts'
 import type { Issuance } from './ca/issuance.ts'
-import { newSerial, openIssuance } from './ca/issue.ts'
-import { openIssuerLife } from './ca/issuer-life.ts'
+import { openIssuance } from './ca/issue.ts'
+import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
 import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
-import { own } from './ca/own.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
-import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
-import { isProblem } from './errors.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
-import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
+import type { ServerCertificate } from './jobs/own-certificate.ts'
 import { openSchedule } from './jobs/schedule.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
-import { openVerifier } from './keys/verifier.ts'
+import { openVerifier, type Verifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
+import { openOwnCertificate } from './own-certificates.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { encodeEntry, type KeyOpened, leafInput } from './roll/entries.ts'
 import { openStatus } from './status.ts'
@@ -138,18 +135,8 @@ export const openService = async (
     limits,
   })
 
-  const issuerLife = openIssuerLife({
-    store: openIssuerStore({ db, roll, longestValidity }),
-    keys,
-    issuers,
-    verify: verifier.verify,
-    clock,
-    stagingMs: limits.stagingMs,
-    keysInFiles: config.mode === 'development' || config.keys.allowSoftware,
-    publicUrl: config.publicUrl,
-  })
-
-  const status = await openStatus(stores, issuers, openTurns(5))
+  const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)
+  const status = await openStatus(stores, issuers, issuance, openTurns(5))
   let stopping = false
   const health = openHealth({
     issuers,
@@ -180,7 +167,13 @@ export const openService = async (
     clock,
     tls: { key: own.current().key, cert: own.current().cert },
   })
-  const publicApp = await openPublicApp({ ...http, clock, crls: status.crls, crlImports: status.crlImports })
+  const publicApp = await openPublicApp({
+    ...http,
+    clock,
+    crls: status.crls,
+    ocsp: status.ocsp,
+    crlImports: status.crlImports,
+  })
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
@@ -225,6 +218,23 @@ export const openService = async (
     },
   }
 }
+
+const issuerLifeOf = (
+  { db, roll, config, clock }: Stores,
+  keys: Pick<Keyring, 'open' | 'create'>,
+  issuers: Issuers,
+  { verify }: Verifier,
+): IssuerLife =>
+  openIssuerLife({
+    store: openIssuerStore({ db, roll, longestValidity }),
+    keys,
+    issuers,
+    verify,
+    clock,
+    stagingMs: config.limits.stagingMs,
+    keysInFiles: config.mode === 'development' || config.keys.allowSoftware,
+    publicUrl: config.publicUrl,
+  })
 
 /** What is looked up when somebody asks for metrics. */
 const watchLoads = ({ metrics, db }: Stores, issuance: Issuance, keys: Pick<Keyring, 'load'>): void => {
@@ -283,98 +293,6 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
   return rows[0]?.readonly === false ? undefined : 'the database is read-only'
 }
 
-/** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
-const openOwnCertificate = async (
-  { db, access, policies, config, clock, random, log }: Stores,
-  issuance: Issuance,
-  probe: () => Promise<unknown>,
-) => {
-  const { principal } = own
-  const profile = ownProfileName(config)
-  await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
-  const grant = {
-    id: 'own',
-    principal,
-    role: 'requester',
-    profiles: [profile],
-    names: null,
-    revoke: false,
-    createdAt: clock(),
-    createdBy: principal,
-  } as const
-  const caller: Caller = { principal, token: 'own', grants: [grant] }
-  const { names } = config
-  const rootOf = async (name: string): Promise<Buffer> => {
-    const root = (await loadIssuers(db)).find((issuer) => issuer.name === name)?.chain.at(-1)
-    if (!root) throw new Error(`the issuer ${name} has no root`)
-    return root
-  }
-  const issue = async (): Promise<ServerCertificate> => {
-    // Whatever has been made of our profile meanwhile: it is ours.
-    await policies.put(ownProfile(config, own.authority), principal, {})
-    return issueOwnCertificate({ issuance, caller, profile, names, rootOf })
-  }
-  /** Callers who trust our root only should not meet a stand-in because a token takes a moment to open. */
-  const issueAtStart = async (): Promise<ServerCertificate> => {
-    for (const end = performance.now() + keyPatienceMs; ; ) {
-      try {
-        return await issue()
-      } catch (error) {
-        if (!isProblem(error, 'key.unavailable') || performance.now() > end) throw error
-      }
-      await new Promise((resolve) => setTimeout(resolve, 200))
-      await probe()
-    }
-  }
-  let again = Number.NEGATIVE_INFINITY
-  /** Whoever can't have a certificate yet is served under one that nobody has signed, and told so. */
-  let certificate = await issueAtStart().catch((error: unknown) => {
-    if (!isProblem(error)) throw error
-    log.warn(
-      { event: 'own-certificate.missing', code: error.code, detail: error.detail },
-      'serving under a certificate that nobody has signed, until an issuer can sign one',
-    )
-    return makeStandIn(names, newSerial(random), clock())
-  })
-  return {
-    current: () => certificate,
-    renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
-      if (clock() < certificate.renewAt || performance.now() < again) return
-      again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
-      const renewed = await issue().catch((error: unknown) => {
-        if (certificate.standIn && isProblem(error)) return undefined
-        throw error
-      })
-      if (!renewed) return
-      certificate = renewed
-      await install(certificate)
-      log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
-    },
-  }
-}
-
-/** One for each set of names, so that replicas with different names leave each other's alone. */
-export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>
-  `${own.profile}-${hash('sha256', canonicalJson(names)).slice(0, 8)}`
-
-/** The profile of our own certificate: exactly the configured names, for a day. */
-export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string): object => {
-  const values = (kind: string): string[] => names.filter((name) => name.kind === kind).map((name) => name.value)
-  const dns = values('dns')
-  const ip = values('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
-  return {
-    name: ownProfileName({ names }),
-    authority,
-    validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
-    keys: [{ ec: ['P-256'] }],
-    subject: { others: 'refuse' },
-    names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },
-    keyUsage: ['digitalSignature'],
-    extendedKeyUsage: ['serverAuth'],
-    revocation: ['crl', 'ocsp'],
-  }
-}
-
 type PemPair = Pick<ServerCertificate, 'key' | 'cert'>
 
 /** Fastify's types do not tell that this server is an HTTPS one. */
@@ -388,12 +306,6 @@ export const codec: EntryCodec = {
   },
   certificate: assembleCertificate,
 }
-
-/** How long a start waits for a key before it serves under a stand-in. */
-const keyPatienceMs = 4_000
-
-/** After a renewal that failed. */
-const renewAgainMs = 60_000
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const

@@ -8,13 +8,18 @@ import { openCrlPublisher } from './ca/crl.ts'
 import { type CrlImports, type Link, openCrlImports } from './ca/crl-import.ts'
 import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
 import { openCrlWatch } from './ca/crl-watch.ts'
+import type { Issuance } from './ca/issuance.ts'
 import type { Issuers } from './ca/issuers.ts'
+import { type Ocsp, openOcsp } from './ca/ocsp.ts'
 import type { IssuerRecord } from './ca/records.ts'
+import { openResponders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
 import type { Job } from './jobs/schedule.ts'
+import { responderCertifier } from './own-certificates.ts'
 import type { Stores } from './service.ts'
 import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
+import { openOcspStore } from './store/ocsp.ts'
 import { openRevocationStore } from './store/revocations.ts'
 import type { NextTurn } from './turns.ts'
 import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
@@ -22,6 +27,7 @@ import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 export interface Status {
   readonly revocations: Revocations
   readonly crls: CrlShelf
+  readonly ocsp: Ocsp
   readonly crlImports: CrlImports
   /** Undefined, or why relying parties may soon know nothing. */
   readonly crlFault: () => string | undefined
@@ -33,7 +39,12 @@ export interface Status {
   close(): Promise<void>
 }
 
-export const openStatus = async (stores: Stores, issuers: Issuers, nextTurn: NextTurn): Promise<Status> => {
+export const openStatus = async (
+  stores: Stores,
+  issuers: Issuers,
+  issuance: Issuance,
+  nextTurn: NextTurn,
+): Promise<Status> => {
   const { db, roll, records, dbClock, metrics, config, clock, random, newId, log } = stores
   const leases = openLeases(db, newId())
   const crls = openCrlShelf(openShelfStore(db))
@@ -63,6 +74,19 @@ export const openStatus = async (stores: Stores, issuers: Issuers, nextTurn: Nex
     failed: (issuer, err) =>
       log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published'),
   })
+  const responders = openResponders({ certify: responderCertifier(stores, issuance), clock: dbClock.now })
+  const ocsp = openOcsp({
+    store: openOcspStore(db),
+    issuer: (name) => issuers.all().find(({ issuer }) => issuer.name === name)?.issuer,
+    responders,
+    clock: dbClock.now,
+    elapsedMs: () => performance.now(),
+    cacheOctets: ocspCacheOctets,
+    ...config.ocsp,
+    failed: (issuer, err) =>
+      log.warn({ event: 'ocsp.failed', issuer, err }, 'a question about a certificate was put off'),
+  })
+  await ocsp.follow()
   let publishing = Promise.resolve()
   const publishCrls = (): Promise<void> => {
     publishing = publishing.then(publisher.run, publisher.run)
@@ -73,15 +97,18 @@ export const openStatus = async (stores: Stores, issuers: Issuers, nextTurn: Nex
     revocations: openRevocations({
       store: openRevocationStore({ db, roll }),
       isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
-      changed: () => {},
+      changed: ocsp.forget,
     }),
     crls,
+    ocsp,
     crlImports,
     crlFault: openCrlWatch({ shelf: crls, issuers, clock, marginMs: config.crl.validityMs / 8 }),
     crlWarning: () => endingText(crlImports),
     jobs: [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
+      { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },
+      { name: 'ocsp-responders', everyMs: 60_000, run: () => responders.renew() },
       { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },
     ],
     close: () => leases.release(),
@@ -112,6 +139,7 @@ const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =
     [certificate, ...chain].some((der) => parseCertificate(der).facts.serial.toString('hex') === serial),
   )
 
+const ocspCacheOctets = 16 * 1024 * 1024
 /** Long enough for a ceremony. */
 const rootCrlMarginMs = 14 * 86_400_000
 /** Who publishes says so again before each slice; who dies is followed after as long. */

@@ -4,8 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
-import { SigningFault, type SigningKey } from '../src/keys/signing-key.ts'
-import { openService, ownProfileName, type Service } from '../src/service.ts'
+import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
+import { ownProfileName } from '../src/own-certificates.ts'
+import { openService, type Service } from '../src/service.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { csrFor } from './http/people.ts'
 
@@ -37,10 +38,12 @@ for (const [what, { sign, first, reason }] of Object.entries(breakages))
   t.test(`a key that ${what} is found again by the job, and issuance goes on without a restart`, async (t) => {
     let broken = false
     const asked = new Set<string>()
+    // Lists of what is revoked are signed by every key, in their own time.
+    const isAsked = (messages: readonly Buffer[]): boolean => messages.some((message) => message.equals(trialText))
     const wrap = (key: SigningKey): SigningKey => ({
       ...key,
       sign: (messages) => {
-        asked.add(basename(key.id))
+        if (isAsked(messages)) asked.add(basename(key.id))
         return broken && key.id.endsWith('default.pem') ? sign(messages) : key.sign(messages)
       },
     })

@@ -18,6 +18,8 @@ export interface IssueInput {
   readonly names?: readonly Name[]
   readonly keyUsage?: readonly KeyUsage[]
   readonly extendedKeyUsage?: readonly string[]
+  /** This one, in whichever state but retired: for what answers for it. Nobody outside can ask so. */
+  readonly issuer?: string
 }
 
 export interface Issued {

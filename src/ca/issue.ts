@@ -175,7 +175,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   await verifyPossession(csr, deps.verify)
   const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
   const profile = currentProfile(deps, input.profile)
-  const issuer = deps.issuers.active(profile.authority, csr.key.algorithm.id)
+  const issuer = issuerFor(deps, profile, input, csr)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
@@ -261,7 +261,7 @@ const draft = async (
   await deps.nextTurn()
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
-  const issuer = deps.issuers.active(profile.authority, asked.csr.key.algorithm.id)
+  const issuer = issuerFor(deps, profile, asked.input, asked.csr)
   const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
@@ -328,6 +328,19 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }
   }
   if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
   return first
+}
+
+/** The active one of the authority, but for what answers for one issuer of it. */
+const issuerFor = (
+  { issuers }: IssuanceDeps,
+  { authority }: Profile,
+  { issuer: name }: IssueInput,
+  { key }: CertificationRequest,
+): Issuer => {
+  if (name === undefined) return issuers.active(authority, key.algorithm.id)
+  const issuer = issuers.byName(name)
+  if (issuer.authority === authority) return issuer
+  throw new Error(`the issuer ${name} is not one of the authority ${authority}`)
 }
 
 interface Preparation {

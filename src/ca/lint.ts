@@ -6,6 +6,7 @@ import { Problem } from '../errors.ts'
 import type { Plan, RecheckFacts } from '../policy/decide.ts'
 import { parseTbs, type TbsFacts } from '../x509/certificate.ts'
 import { encodeSubject } from '../x509/subject.ts'
+import { answersForIssuer } from '../x509/tbs.ts'
 import type { Issuer } from './issuer.ts'
 import { assertNameConstraints } from './name-constraints.ts'
 
@@ -93,6 +94,11 @@ const lints: readonly Lint[] = [
     ({ extensions }, { plan }) =>
       (plan.revocation === 'none') === extensions.some((extension) => extension.oid === oid.noRevAvail),
   ],
+  [
+    'revocation.noCheck',
+    ({ extensions }, { plan }) =>
+      answersForIssuer(plan.extendedKeyUsage) === extensions.some((extension) => extension.oid === oid.ocspNoCheck),
+  ],
   ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
   [
     'extensions.once',
@@ -136,6 +142,7 @@ const oid = {
   extendedKeyUsage: '2.5.29.37',
   noRevAvail: '2.5.29.56',
   authorityInfoAccess: '1.3.6.1.5.5.7.1.1',
+  ocspNoCheck: '1.3.6.1.5.5.7.48.1.5',
 } as const
 
 const known: ReadonlySet<string> = new Set(Object.values(oid))

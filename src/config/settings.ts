@@ -264,6 +264,24 @@ const table = {
     about:
       'How long a list may be used: nextUpdate. It bounds how long an outage of Chancery can last before those who insist on lists refuse every certificate, and nothing else.',
   },
+  ocspValidityMs: {
+    env: 'CHANCERY_OCSP_VALIDITY',
+    path: 'status.ocspValidity',
+    read: duration('ms', 240_000, 604_800_000),
+    form: '`4m` to `7d`',
+    standard: '4h',
+    about:
+      'How long an OCSP answer may be used: nextUpdate. It is told for the first half of it, so that those who staple it have the other half. Servers that staple may go on with an older answer until its end.',
+  },
+  ocspNonces: {
+    env: 'CHANCERY_OCSP_NONCES',
+    path: 'status.ocspNonces',
+    read: oneOf('echo', 'ignore'),
+    form: '`echo` or `ignore`',
+    standard: 'echo',
+    about:
+      'Whether OCSP answers repeat the nonce of the request (RFC 9654), which takes a signature each time, or leave it out, so that answers are made once (RFC 5019).',
+  },
   clockToleranceMs: {
     env: 'CHANCERY_CLOCK_TOLERANCE',
     path: 'limits.clockTolerance',

@@ -2,6 +2,8 @@
 
 /** Octets of a body; a request of ML-DSA-87 with 100 names takes a quarter of it. */
 export const bodyLimit = 64 * 1024
+/** Octets of an OCSP request: sixteen certificates, and a nonce. */
+export const ocspBodyLimit = 4 * 1024
 /** A thousand requests of 4 KiB. */
 export const batchBodyLimit = 4 * 1024 * 1024
 export const maxHeaderSize = 16 * 1024

@@ -7,6 +7,7 @@ import type { CrlShelf } from '../ca/crl-shelf.ts'
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance.ts'
 import type { IssuerLife } from '../ca/issuer-life.ts'
+import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records } from '../ca/records.ts'
@@ -46,4 +47,5 @@ export interface HttpDeps {
 export interface PublicDeps
   extends Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits' | 'clock' | 'crlImports'> {
   readonly crls: CrlShelf
+  readonly ocsp: Ocsp
 }

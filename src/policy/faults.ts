@@ -213,7 +213,7 @@ const nameFaults: Sense = ({ names, ruled }, report) => {
   })
 }
 
-const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
+const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
   if (keyUsage.length > 0) {
     for (const [algorithm] of keysOf(keys)) {
       if (!keyUsage.some((usage) => isServedBy(algorithm, usage)))
@@ -226,6 +226,7 @@ const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], r
     }
   })
   extendedKeyUsage.forEach((usage, index) => {
+    if (usage === 'OCSPSigning' && isOfResponders(name)) return
     const reason = faultOfUsage(usage)
     if (reason !== undefined) report(`/extendedKeyUsage/${index}`, usage, reason)
   })
@@ -233,6 +234,11 @@ const usageFaults: Sense = ({ keyUsage = [], extendedKeyUsage = [], keys = [], r
     report('/names', '', 'must have rules for dns, ip or uri: a server is known by its names')
   }
 }
+
+/** Profiles of the service's own, which nobody else can write. */
+export const responderProfilePrefix = 'chancery-ocsp'
+const isOfResponders = (name: unknown): boolean =>
+  typeof name === 'string' && name.startsWith(`${responderProfilePrefix}-`)
 
 const faultOfUsage = (usage: string): string | undefined => {
   const reserved = reservedUsages.get(usage)

@@ -120,3 +120,10 @@ const otherTitles = new Map(
     '2.16.840.1.101.3.4.4.3': 'ML-KEM key, which cannot sign',
   }).map(([oid, title]) => [oidKey(oid), title]),
 )
+
+/** What the BIT STRING of a key holds: what CertIDs hash (RFC 6960 4.1.1). Throws `key.encoding`. */
+export const keyBits = (spki: Buffer): Buffer => {
+  const key = new DerReader(spki, 'key.encoding').read(tags.sequence, 'SubjectPublicKeyInfo')
+  key.element(tags.sequence, 'algorithm')
+  return key.bits('subjectPublicKey').octets
+}

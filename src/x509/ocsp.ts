@@ -22,7 +22,6 @@ import {
   type WalkBudget,
   walk,
 } from './der.ts'
-import { encodeExtension } from './extensions.ts'
 import { writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime, readGeneralizedTime } from './time.ts'
 
@@ -208,9 +207,6 @@ export const ocspErrors = {
 } as const satisfies Readonly<Record<string, Buffer>>
 
 export type OcspError = keyof typeof ocspErrors
-
-/** Extension by which a CA says that its delegated responder's certificate need not be checked (RFC 6960 4.2.2.2.1). */
-export const ocspNoCheck: Buffer = encodeExtension('ocspNoCheck', false, encodeDer(tags.null))
 
 /** CertID from the issuer's Name DER and the octets of its key's BIT STRING. Parameters are NULL, as in OpenSSL. */
 export const encodeCertId = (

@@ -66,11 +66,17 @@ export const compileTemplate = ({ issuer, keyUsage, extendedKeyUsage, revocation
         ? [encodeExtension('extendedKeyUsage', false, encodeExtendedKeyUsage(extendedKeyUsage))]
         : []),
       encodeExtension('authorityInfoAccess', false, encodeSequence(...access)),
+      // Else whoever asks for a status would have to ask for that of who answers (RFC 6960 4.2.2.2.1).
+      ...(answersForIssuer(extendedKeyUsage) ? [encodeExtension('ocspNoCheck', false, encodeDer(tags.null))] : []),
       ...(revocation === 'none' ? [encodeExtension('noRevAvail', false, encodeDer(tags.null))] : []),
     ]),
     crl: asks('crl') ? `${base}/crl/${issuer.name}/` : undefined,
   }
 }
+
+/** Whether a certificate with these usages speaks for its issuer. */
+export const answersForIssuer = (extendedKeyUsage: readonly string[]): boolean =>
+  extendedKeyUsage.includes('OCSPSigning')
 
 /**
  * The TBSCertificate (RFC 5280 4.1) of a leaf: version 3, never a CA by construction. The subject key identifier is

@@ -190,7 +190,10 @@ const preconditionOf = (headers: Readonly<Record<string, string | string[] | und
 /** The service writes these itself, and would write them again: a change would hold until its next renewal. */
 const assertNotOwn = (name: string): void => {
   if (isOwnProfile(name))
-    throw new Problem('state.reserved', `Profiles called ${own.profile}-… are those of the service's own certificates.`)
+    throw new Problem(
+      'state.reserved',
+      `Profiles called ${own.profile}-… and ${own.responderProfile}-… are those of the service's own certificates.`,
+    )
 }
 
 const assertSameName = (document: unknown, name: string): void => {

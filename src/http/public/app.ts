@@ -13,6 +13,7 @@ import { handlerTimeout } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 import { crlRoutes } from './crl.ts'
+import { ocspRoutes } from './ocsp.ts'
 
 export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   const app = newApp(deps)
@@ -22,6 +23,7 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   })
   issuerRoutes(app, deps)
   crlRoutes(app, deps)
+  ocspRoutes(app, deps)
   await app.ready()
   return app
 }

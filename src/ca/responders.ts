@@ -1,0 +1,84 @@
+/**
+ * Keys that answer for an issuer (RFC 6960 4.2.2.2): one for each issuer and instance, made when the first question
+ * comes, kept in memory only, and certified for days by the usual cycle. So the issuer's own key is not worked, and what
+ * an answering process could give away ends by itself.
+ */
+import { generateKeyPairSync, sign } from 'node:crypto'
+
+import { type SignatureAlgorithm, signatureAlgorithm } from '../x509/algorithms.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import { keyBits } from '../x509/keys.ts'
+import { issuerHashes } from '../x509/ocsp.ts'
+import { encodeRequest } from '../x509/request.ts'
+import type { Issuer } from './issuer.ts'
+
+export interface Responder {
+  readonly certificate: Buffer
+  /** SHA-1 of its key bits: its id in answers. */
+  readonly keyHash: Buffer
+  readonly algorithm: SignatureAlgorithm
+  /** Milliseconds since 1970. */
+  readonly notAfter: number
+  readonly sign: (tbs: Buffer) => Buffer
+}
+
+export interface Responders {
+  /** Rejects when the issuer cannot certify one, and there is none that still holds. */
+  of(issuer: Issuer): Promise<Responder>
+  /** Makes those anew that have been asked for and have lived half of their time. */
+  renew(): Promise<void>
+}
+
+export interface RespondersDeps {
+  /** Certifies a request (PKCS#10, DER) under the issuer. */
+  readonly certify: (issuer: Issuer, csr: Buffer) => Promise<Buffer>
+  readonly clock: () => Date
+}
+
+interface Held {
+  readonly issuer: Issuer
+  readonly responder: Responder
+  readonly renewAt: number
+}
+
+export const openResponders = ({ certify, clock }: RespondersDeps): Responders => {
+  const held = new Map<string, Held>()
+  const making = new Map<string, Promise<Responder>>()
+
+  const make = async (issuer: Issuer): Promise<Responder> => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const spki = publicKey.export({ type: 'spki', format: 'der' })
+    const algorithm = signatureAlgorithm('ecdsa-sha256')
+    const certificate = await certify(issuer, encodeRequest({ subject: [], names: [], spki }, privateKey, algorithm))
+    const { notBefore, notAfter } = parseCertificate(certificate).facts
+    const responder: Responder = {
+      certificate,
+      keyHash: issuerHashes(Buffer.alloc(0), keyBits(spki)).sha1.keyHash,
+      algorithm,
+      notAfter: notAfter.getTime(),
+      sign: (tbs) => sign(algorithm.hash, tbs, { key: privateKey, ...algorithm.signOptions }),
+    }
+    held.set(issuer.name, { issuer, responder, renewAt: (notBefore.getTime() + notAfter.getTime()) / 2 })
+    return responder
+  }
+
+  /** One at a time for an issuer, whoever waits for it. */
+  const makeOnce = (issuer: Issuer): Promise<Responder> => {
+    const under = making.get(issuer.name)
+    if (under) return under
+    const made = make(issuer).finally(() => making.delete(issuer.name))
+    making.set(issuer.name, made)
+    return made
+  }
+
+  return {
+    of: async (issuer) => {
+      const known = held.get(issuer.name)
+      return known && known.responder.notAfter > clock().getTime() ? known.responder : makeOnce(issuer)
+    },
+    renew: async () => {
+      const due = [...held.values()].filter(({ renewAt }) => renewAt < clock().getTime())
+      await Promise.all(due.map(({ issuer }) => makeOnce(issuer)))
+    },
+  }
+}

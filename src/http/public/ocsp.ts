@@ -1,0 +1,96 @@
+/** OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 5 and 6): by POST, and by GET with the request in the path. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
+
+import type { OcspAnswer } from '../../ca/ocsp.ts'
+import { isProblem, Problem } from '../../errors.ts'
+import { ocspErrors } from '../../x509/ocsp.ts'
+import { decodeBase64 } from '../../x509/pem.ts'
+import { closed, Label } from '../api/schemas.ts'
+import type { App } from '../app.ts'
+import { handlerTimeout, ocspBodyLimit } from '../bounds.ts'
+import { isUnchanged } from '../conditional.ts'
+import type { PublicDeps } from '../deps.ts'
+
+export const ocspRoutes = (app: App, deps: PublicDeps): void => {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser(
+    requestType,
+    { parseAs: 'buffer' },
+    async (_request: FastifyRequest, octets: Buffer) => octets,
+  )
+
+  app.post(
+    '/ocsp/:issuer',
+    {
+      config: { access: 'open', accepts: [requestType] },
+      handlerTimeout,
+      bodyLimit: ocspBodyLimit,
+      schema: { params: Type.Object({ issuer: Label }, closed) },
+    },
+    async (request, reply) => {
+      const octets = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
+      const { der, kind } = await answer(deps, request.params.issuer, octets)
+      deps.metrics.ocspAnswered(kind)
+      // What is posted is kept by nobody (RFC 9110 9.3.3).
+      return (reply as FastifyReply).header('cache-control', 'no-store').type(responseType).send(der)
+    },
+  )
+
+  // Slashes belong to base64, so the request is all the rest of the path.
+  app.get('/ocsp/:issuer/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
+    const { issuer } = request.params as { readonly issuer: string }
+    const octets = requestIn(request.url)
+    const found = octets ? await answer(deps, issuer, octets) : malformed
+    deps.metrics.ocspAnswered(found.kind)
+    return sendCacheable(request, reply as FastifyReply, found, deps.clock())
+  })
+}
+
+const answer = async ({ ocsp }: PublicDeps, issuer: string, octets: Buffer): Promise<OcspAnswer> => {
+  if (!ocsp.knows(issuer)) throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
+  return ocsp.answer(issuer, octets)
+}
+
+/** Undefined for what is no base64. Escaped or not, with its padding (RFC 4648 4). */
+const requestIn = (url: string): Buffer | undefined => {
+  const path = url.split('?', 1)[0] as string
+  // After `/ocsp/` and the issuer.
+  const text = path.slice(path.indexOf('/', '/ocsp/'.length) + 1)
+  if (text.length > maxText) return undefined
+  try {
+    const octets = decodeBase64(decodeURIComponent(text))
+    return octets.length <= ocspBodyLimit ? octets : undefined
+  } catch (error) {
+    if (isProblem(error) || error instanceof URIError) return undefined
+    throw error
+  }
+}
+
+/** RFC 5019 6.2, but for no longer than a minute: so long may a revocation stay unknown. */
+const sendCacheable = (
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { der, cacheable }: OcspAnswer,
+  now: Date,
+): FastifyReply => {
+  reply.type(responseType)
+  if (!cacheable) return reply.header('cache-control', 'no-store').send(der)
+  const { thisUpdate, nextUpdate, tag } = cacheable
+  const left = Math.max(0, Math.min(maxAge, Math.floor((nextUpdate.getTime() - now.getTime()) / 1000)))
+  reply
+    .header('etag', tag)
+    .header('last-modified', thisUpdate.toUTCString())
+    .header('expires', nextUpdate.toUTCString())
+    .header('cache-control', `max-age=${left}, public, no-transform, must-revalidate`)
+  if (isUnchanged(request.headers, { tag, modified: thisUpdate }))
+    return reply.code(304).send(request.method === 'HEAD' ? der : undefined)
+  return reply.send(der)
+}
+
+const malformed: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
+const requestType = 'application/ocsp-request'
+const responseType = 'application/ocsp-response'
+const maxAge = 60
+/** Base64 of the bound, each of its characters escaped. */
+const maxText = Math.ceil((ocspBodyLimit * 4) / 3) * 3

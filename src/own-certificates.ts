@@ -1,0 +1,140 @@
+/**
+ * The certificates that Chancery issues to itself, through the same cycle as everyone else's and under profiles of its
+ * own: of its HTTPS, and of the keys that answer for its issuers.
+ */
+import { hash } from 'node:crypto'
+
+import type { Caller } from './ca/access.ts'
+import type { Issuance } from './ca/issuance.ts'
+import { newSerial } from './ca/issue.ts'
+import type { Issuer } from './ca/issuer.ts'
+import { own } from './ca/own.ts'
+import { canonicalJson } from './canonical.ts'
+import type { Config } from './config.ts'
+import { isProblem } from './errors.ts'
+import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
+import type { Stores } from './service.ts'
+import { loadIssuers } from './store/issuers.ts'
+
+/** The service itself, asking under one profile. */
+const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Caller> => {
+  const { principal } = own
+  await access.createPrincipal(principal, principal).catch(() => access.readPrincipal(principal))
+  const grant = {
+    id: 'own',
+    principal,
+    role: 'requester',
+    profiles: [profile],
+    names: null,
+    revoke: false,
+    createdAt: clock(),
+    createdBy: principal,
+  } as const
+  return { principal, token: 'own', grants: [grant] }
+}
+
+/** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
+export const openOwnCertificate = async (stores: Stores, issuance: Issuance, probe: () => Promise<unknown>) => {
+  const { db, policies, config, clock, random, log } = stores
+  const profile = ownProfileName(config)
+  const caller = await ownCaller(stores, profile)
+  const { names } = config
+  const rootOf = async (name: string): Promise<Buffer> => {
+    const root = (await loadIssuers(db)).find((issuer) => issuer.name === name)?.chain.at(-1)
+    if (!root) throw new Error(`the issuer ${name} has no root`)
+    return root
+  }
+  const issue = async (): Promise<ServerCertificate> => {
+    // Whatever has been made of our profile meanwhile: it is ours.
+    await policies.put(ownProfile(config, own.authority), own.principal, {})
+    return issueOwnCertificate({ issuance, caller, profile, names, rootOf })
+  }
+  /** Callers who trust our root only should not meet a stand-in because a token takes a moment to open. */
+  const issueAtStart = async (): Promise<ServerCertificate> => {
+    for (const end = performance.now() + keyPatienceMs; ; ) {
+      try {
+        return await issue()
+      } catch (error) {
+        if (!isProblem(error, 'key.unavailable') || performance.now() > end) throw error
+      }
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      await probe()
+    }
+  }
+  let again = Number.NEGATIVE_INFINITY
+  /** Whoever can't have a certificate yet is served under one that nobody has signed, and told so. */
+  let certificate = await issueAtStart().catch((error: unknown) => {
+    if (!isProblem(error)) throw error
+    log.warn(
+      { event: 'own-certificate.missing', code: error.code, detail: error.detail },
+      'serving under a certificate that nobody has signed, until an issuer can sign one',
+    )
+    return makeStandIn(names, newSerial(random), clock())
+  })
+  return {
+    current: () => certificate,
+    renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
+      if (clock() < certificate.renewAt || performance.now() < again) return
+      again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
+      const renewed = await issue().catch((error: unknown) => {
+        if (certificate.standIn && isProblem(error)) return undefined
+        throw error
+      })
+      if (!renewed) return
+      certificate = renewed
+      await install(certificate)
+      log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
+    },
+  }
+}
+
+/** One for each set of names, so that replicas with different names leave each other's alone. */
+export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>
+  `${own.profile}-${hash('sha256', canonicalJson(names)).slice(0, 8)}`
+
+/** The profile of our own certificate: exactly the configured names, for a day. */
+export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string): object => {
+  const values = (kind: string): string[] => names.filter((name) => name.kind === kind).map((name) => name.value)
+  const dns = values('dns')
+  const ip = values('ip').map((value) => `${value}/${value.includes(':') ? 128 : 32}`)
+  return {
+    name: ownProfileName({ names }),
+    authority,
+    validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
+    keys: [{ ec: ['P-256'] }],
+    subject: { others: 'refuse' },
+    names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },
+    keyUsage: ['digitalSignature'],
+    extendedKeyUsage: ['serverAuth'],
+    revocation: ['crl', 'ocsp'],
+  }
+}
+
+/** Certifies keys that answer for an issuer, for a week; whichever state it is in, but retired. */
+export const responderCertifier =
+  (stores: Stores, issuance: Issuance) =>
+  async (issuer: Issuer, csr: Buffer): Promise<Buffer> => {
+    const document = responderProfile(issuer.authority)
+    await stores.policies.put(document, own.principal, {})
+    const caller = await ownCaller(stores, document.name)
+    return (await issuance.issue(caller, { csr, profile: document.name, issuer: issuer.name })).certificate
+  }
+
+/** The profile of what answers for the issuers of an authority (RFC 6960 4.2.2.2). */
+const responderProfile = (authority: string) => ({
+  name: `${own.responderProfile}-${hash('sha256', authority).slice(0, 8)}`,
+  description: `Answers for the issuers of authority ${authority}`,
+  authority,
+  validity: { default: '7d', max: '7d', over: 'shorten', backdate: '5m' },
+  keys: [{ ec: ['P-256'] }],
+  subject: { commonName: { fixed: 'Chancery OCSP responder' }, others: 'refuse' },
+  keyUsage: ['digitalSignature'],
+  extendedKeyUsage: ['OCSPSigning'],
+  revocation: 'none',
+})
+
+/** How long a start waits for a key before it serves under a stand-in. */
+const keyPatienceMs = 4_000
+
+/** After a renewal that failed. */
+const renewAgainMs = 60_000
