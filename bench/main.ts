@@ -10,6 +10,7 @@ import { describeMachine, storedOctets } from './machine.ts'
 import { type Options, parseOptions, usage } from './options.ts'
 import { openPlace, type Place } from './place.ts'
 import { encodeResults, hasFaults, type Results, type Row, renderReport } from './report.ts'
+import { benchRevocation } from './revocation.ts'
 import { makeSample } from './sample.ts'
 import { measureSearches, type SearchRow } from './search.ts'
 import { measureStart } from './startup.ts'
@@ -128,7 +129,8 @@ const main = async (argv: readonly string[]): Promise<number> => {
     console.log(usage)
     return 0
   }
-  const [bench, args] = argv[0] === 'keys' ? [benchKeys, argv.slice(1)] : [benchAll, argv]
+  const named = benches[argv[0] ?? '']
+  const [bench, args] = named ? [named, argv.slice(1)] : [benchAll, argv]
   let options: Options
   try {
     options = parseOptions(args)
@@ -151,6 +153,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
 }
 
+const benches: Readonly<Record<string, typeof benchAll>> = { keys: benchKeys, revocation: benchRevocation }
 /** Only when named. */
 const parts = ['chancery-livez', 'chancery-explain']
 const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']

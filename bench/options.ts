@@ -37,7 +37,7 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
-export const usage = `npm run bench -- [keys] [options]
+export const usage = `npm run bench -- [keys|revocation] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)
@@ -45,7 +45,9 @@ export const usage = `npm run bench -- [keys] [options]
                       and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance,
                       and chancery-inline: signing in the process that reads requests
                       of keys: signatures, latency, loop, issuance
-  --certificates N    also searches by name among N certificates in a scratch database
+                      of revocation: answers, arrival, lists
+  --certificates N    also searches by name among N certificates in a scratch database;
+                      of revocation: how many are revoked (1,000,000)
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept
   --node-flags=TEXT   further flags of Node for the service; its figures are not kept

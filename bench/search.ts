@@ -81,7 +81,7 @@ interface Filling {
   readonly tell: (line: string) => void
 }
 
-const fill = async ({ database }: Target, serial: string, { certificates, tell }: Filling): Promise<void> => {
+export const fill = async ({ database }: Target, serial: string, { certificates, tell }: Filling): Promise<void> => {
   const { ownerUrl = '' } = database ?? {}
   await withClient(ownerUrl, async (client) => {
     for (let first = 1; first < certificates; first += batch) {

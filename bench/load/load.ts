@@ -14,7 +14,7 @@ export interface Shot {
   readonly url: string
   readonly method: string
   readonly headers: Readonly<Record<string, string>>
-  readonly body: string
+  readonly body: string | Buffer
   readonly clients: number
   readonly seconds: number
   /** Begins the Idempotency-Key of each request. */

@@ -16,6 +16,8 @@ export interface ChanceryOptions {
   readonly nodeFlags?: readonly string[]
   readonly name?: string
   readonly title?: string
+  /** Another replica over the database and data folder of this one. */
+  readonly beside?: Target
   /** Adds or changes settings. */
   readonly env?: Readonly<Record<string, string>>
 }
@@ -26,10 +28,11 @@ export const openChancery = async ({
   nodeFlags = [],
   name = 'chancery',
   title = 'Chancery',
+  beside,
   env = {},
 }: ChanceryOptions): Promise<Target> => {
-  const database = await place.createDatabase(name)
-  const data = await place.makeFolder(name)
+  const database = beside?.database ?? (await place.createDatabase(name))
+  const data = beside?.dataDir ?? (await place.makeFolder(name))
   const [port, publicPort] = [await freePort(), await freePort()]
   const url = `https://127.0.0.1:${port}`
   const program = await start({
@@ -55,6 +58,8 @@ export const openChancery = async ({
     headers: { ...authorization, 'content-type': 'application/json' },
     body: JSON.stringify({ csr: sample.pem, profile: 'server' }),
     pid: program.pid,
+    publicUrl: `http://127.0.0.1:${publicPort}`,
+    dataDir: data,
     database,
     assertIssued: (status, text) => {
       if (status !== 201) throw new Error(`Chancery answers ${status}: ${text}`)

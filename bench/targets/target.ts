@@ -19,6 +19,9 @@ export interface Target {
   /** For requests that cannot be repeated: bodies to use once each, for so many requests. */
   bodies?(count: number): Promise<readonly string[]>
   readonly pid: number
+  /** Of ours: the public listener, and the data folder. */
+  readonly publicUrl?: string
+  readonly dataDir?: string
   readonly database?: DatabaseUrls
   /** Throws unless this answer holds a certificate of ours for the asked name. */
   assertIssued(status: number, text: string): void

@@ -7,7 +7,8 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import type { CrlsIntended } from '../roll/entries.ts'
-import { type CrlReason, encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
+import type { NextTurn } from '../turns.ts'
+import { encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
 
@@ -37,12 +38,11 @@ export interface IntendedCrl extends Omit<CrlHead, 'published'> {
   readonly tbsSha256: Buffer
 }
 
-export interface RevokedRow {
+/** What is revoked in a shard, in the order of the serials; read row by row, since there may be very many. */
+export interface RevokedOfShard {
   readonly shard: number
-  readonly serial: Buffer
-  readonly revokedAt: Date
-  readonly reason: CrlReason | null
-  readonly invalidSince: Date | null
+  readonly count: number
+  at(index: number): RevokedCertificate
 }
 
 export interface CrlStore {
@@ -54,13 +54,13 @@ export interface CrlStore {
   changed(issuer: string, span: { readonly from: number; readonly below: number }): Promise<ReadonlyMap<number, number>>
   /**
    * What lists of these shards say that know the entries below `covers`: certificates, and what may be one, that are
-   * revoked and have not expired before `since`. Those of a shard in the order of their serials.
+   * revoked and have not expired before `since`. Shards where there are none may be left out.
    */
   revoked(
     issuer: string,
     shards: readonly { readonly shard: number; readonly since: Date }[],
     covers: number,
-  ): Promise<readonly RevokedRow[]>
+  ): Promise<readonly RevokedOfShard[]>
   /** Records lists with their event; false, and nothing, when another instance was first. Durable. */
   record(event: CrlsIntended, lists: readonly IntendedCrl[]): Promise<boolean>
   /** Puts signed lists in place of older ones. */
@@ -87,7 +87,7 @@ export interface CrlPublisherDeps {
   readonly chance: () => number
   readonly sha256: (octets: Buffer) => Buffer
   /** Given back the event loop between pieces of work. */
-  readonly nextTurn: () => Promise<void>
+  readonly nextTurn: NextTurn
   /** Asked before each piece of work; false: another instance is at it. */
   readonly mayGoOn: () => Promise<boolean>
   /** Told of each list that is in its place. */
@@ -180,7 +180,7 @@ const publishSlice = async (
   if (!(await deps.store.record(eventOf(issuer.name, lists), lists)))
     throw new Error('another instance has recorded lists of these shards meanwhile')
   const publicKey = createPublicKey({ key: issuer.facts.spki, format: 'der', type: 'spki' })
-  const signed = await Promise.all(drafts.map((one) => sign(issuer, one, publicKey)))
+  const signed = await Promise.all(drafts.map((one) => sign(issuer, one, publicKey, deps.nextTurn)))
   await deps.store.publish(signed)
   deps.published(signed, issuer.name, performance.now() - start)
 }
@@ -229,45 +229,42 @@ const draft = async (
 }
 
 interface Entries {
-  readonly pieces: Buffer[]
-  count: number
+  readonly pieces: readonly Buffer[]
+  readonly count: number
 }
 
-/** By shard, in pieces that hold the event loop for a few milliseconds each. */
+/** In pieces that hold the event loop for a few milliseconds each. */
 const encodeEntries = async (
   { nextTurn }: CrlPublisherDeps,
-  rows: readonly RevokedRow[],
+  shards: readonly RevokedOfShard[],
 ): Promise<ReadonlyMap<number, Entries>> => {
-  const shards = new Map<number, Entries>()
-  for (let start = 0; start < rows.length; ) {
-    const { shard } = rows[start] as RevokedRow
-    let end = start
-    while (end < rows.length && rows[end]?.shard === shard && end - start < rowsForAPiece) end += 1
-    const entries = shards.get(shard) ?? { pieces: [], count: 0 }
-    entries.pieces.push(encodeRevoked(rows.slice(start, end).map(entryOf)))
-    entries.count += end - start
-    shards.set(shard, entries)
-    start = end
-    await nextTurn()
+  const entries = new Map<number, Entries>()
+  for (const { shard, count, at } of shards) {
+    const pieces: Buffer[] = []
+    for (let start = 0; start < count; start += rowsForAPiece) {
+      const rows = Array.from({ length: Math.min(rowsForAPiece, count - start) }, (_, i) => at(start + i))
+      pieces.push(encodeRevoked(rows))
+      await nextTurn()
+    }
+    entries.set(shard, { pieces, count })
   }
-  return shards
+  return entries
 }
 
 /** The URL in each certificate of the shard, and in its list. */
 export const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>
   `${publicUrl}/crl/${name}/${shard}.crl`
 
-const entryOf = ({ serial, revokedAt, reason, invalidSince }: RevokedRow): RevokedCertificate => ({
-  serial,
-  revokedAt,
-  ...(reason && { reason }),
-  ...(invalidSince && { invalidSince }),
-})
-
 /** Signs, and checks it as certificates are checked. Throws what keeps the list from being published. */
-const sign = async (issuer: Issuer, { list, tbs }: Draft, publicKey: KeyObject): Promise<SignedCrl> => {
+const sign = async (
+  issuer: Issuer,
+  { list, tbs }: Draft,
+  publicKey: KeyObject,
+  nextTurn: NextTurn,
+): Promise<SignedCrl> => {
   const signature = await issuer.sign(tbs)
   if (!Buffer.isBuffer(signature)) throw signature
+  await nextTurn()
   const { algorithm } = issuer.key
   if (!verify(algorithm.hash, tbs, { key: publicKey, ...algorithm.signOptions }, signature))
     throw new Error(`the signature of list ${list.number} of ${list.issuer}/${list.shard} does not verify`)
@@ -290,7 +287,7 @@ const eventOf = (issuer: string, lists: readonly IntendedCrl[]): CrlsIntended =>
 })
 
 /** Lists at once: each is some 240 octets of an event, and so many rows count like one more. */
-const maxSlice = 64
+const maxSlice = 32
 const rowsForAList = 2_000
 const rowsForAPiece = 2_000
 const backdateMs = 60_000

@@ -1,0 +1,78 @@
+/** From what was measured of revocation to the table that people read, and the JSON that is kept. */
+import type { Machine } from '../machine.ts'
+import type { Options } from '../options.ts'
+import { machineText, whole } from '../report.ts'
+import { toMarkdown } from '../table.ts'
+import type { AnswersRow } from './answers.ts'
+import type { Arrival } from './arrival.ts'
+import type { ListsRow } from './lists.ts'
+
+export interface RevocationResults {
+  readonly at: string
+  readonly machine: Machine
+  readonly options: Options
+  readonly answers: readonly AnswersRow[]
+  readonly arrival: Arrival | undefined
+  readonly lists: readonly ListsRow[]
+}
+
+export const renderRevocationReport = (results: RevocationResults): string =>
+  [
+    `# Benchmark of revocation of ${results.at.slice(0, 16).replace('T', ' ')} UTC`,
+    machineText({ ...results, rows: [] }),
+    ...(results.answers.length > 0
+      ? ['## OCSP (bound: 8,000/s signed before, aim 15,000)', answersTable(results)]
+      : []),
+    ...(results.arrival
+      ? [
+          `## How long a revocation takes to arrive, ms, of ${results.arrival.revocations}`,
+          arrivalTable(results.arrival),
+        ]
+      : []),
+    ...(results.lists.length > 0
+      ? ['## Publishing lists (bound of one with 100,000 entries: 2 s, aim 0.5; event loop 50 ms)', listsTable(results)]
+      : []),
+  ].join('\n\n')
+
+export const encodeRevocationResults = (results: RevocationResults): string =>
+  `${JSON.stringify(results, (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value), 1)}\n`
+
+const answersTable = ({ answers }: RevocationResults): string =>
+  toMarkdown(
+    ['', 'clients', 'answers/s', 'p50 ms', 'p99 ms', 'faults'],
+    answers.map(({ title, clients, perSecond, p50, p99, faults }) => [
+      title,
+      clients,
+      whole(perSecond),
+      p50.toFixed(2),
+      p99.toFixed(2),
+      faults,
+    ]),
+  )
+
+const arrivalTable = ({ revoking, sameReplica, otherReplica, list }: Arrival): string =>
+  toMarkdown(
+    ['', 'p50', 'p99', 'bound'],
+    (
+      [
+        ['the answer to whoever revokes', revoking, '–'],
+        ['from then to OCSP of the same instance', sameReplica, 'at once: one exchange'],
+        ['… to OCSP of another instance', otherReplica, '2,000'],
+        ['… to the list', list, '60,000'],
+      ] as const
+    ).map(([what, { p50, p99 }, bound]) => [what, p50.toFixed(1), p99.toFixed(1), bound]),
+  )
+
+const listsTable = ({ lists }: RevocationResults): string =>
+  toMarkdown(
+    ['revocations', 'shards', 'seconds', 'lists/s', 'octets', 'largest event-loop delay, ms', 'memory, MiB more'],
+    lists.map(({ revoked, shards, seconds, octets, loopMax, memory }) => [
+      whole(revoked),
+      whole(shards),
+      seconds.toFixed(2),
+      whole(shards / seconds),
+      whole(octets),
+      loopMax.toFixed(1),
+      whole(memory),
+    ]),
+  )
