@@ -7,7 +7,6 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import type { CrlsIntended } from '../roll/entries.ts'
-import type { NextTurn } from '../turns.ts'
 import { encodeCrl, encodeCrlTbs, encodeRevoked, type RevokedCertificate } from '../x509/crl.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
@@ -87,7 +86,7 @@ export interface CrlPublisherDeps {
   readonly chance: () => number
   readonly sha256: (octets: Buffer) => Buffer
   /** Given back the event loop between pieces of work. */
-  readonly nextTurn: NextTurn
+  readonly nextTurn: () => Promise<void>
   /** Asked before each piece of work; false: another instance is at it. */
   readonly mayGoOn: () => Promise<boolean>
   /** Told of each list that is in its place. */
@@ -260,7 +259,7 @@ const sign = async (
   issuer: Issuer,
   { list, tbs }: Draft,
   publicKey: KeyObject,
-  nextTurn: NextTurn,
+  nextTurn: () => Promise<void>,
 ): Promise<SignedCrl> => {
   const signature = await issuer.sign(tbs)
   if (!Buffer.isBuffer(signature)) throw signature
