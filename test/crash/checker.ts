@@ -20,7 +20,8 @@ export const faultsInRecords = async (url: string, answered: readonly Answered[]
   await client.connect()
   try {
     const faults: string[] = []
-    for (const check of [intents, requests, roll, entries, certificates]) faults.push(...(await check(client)))
+    for (const check of [intents, requests, roll, entries, certificates, revocations, lists])
+      faults.push(...(await check(client)))
     faults.push(...(await answers(client, answered)))
     return faults
   } finally {
@@ -142,7 +143,8 @@ const certificates = async (client: pg.Client): Promise<string[]> => {
     if (seen.has(serial)) faults.push(`the serial ${serial} occurs twice`)
     seen.add(serial)
     if (key === undefined || !certificate.verify(key)) faults.push(`the certificate ${serial} does not verify`)
-    if (!row.searchable) faults.push(`the certificate ${serial} can't be searched`)
+    if (row.searchable !== (certificate.subjectAltName !== undefined))
+      faults.push(`the certificate ${serial} can't be searched`)
   }
   return faults
 }
@@ -168,4 +170,63 @@ const answers = async (client: pg.Client, answered: readonly Answered[]): Promis
     byKey.set(key, serial)
   }
   return faults
+}
+
+/** Each change has its event, and none is of what was not issued or abandoned. */
+const revocations = async (client: pg.Client): Promise<string[]> => {
+  const types: Readonly<Record<string, string>> = {
+    revoked: 'certificate.revoked',
+    released: 'certificate.released',
+    abandoned: 'issuance.abandoned',
+  }
+  const rows = await rowsOf(
+    client,
+    `select r.entry, r.change, encode(r.serial, 'hex') as serial, e.type, encode(e.serial, 'hex') as told, o.kind
+     from revocations r left join entries e on e.index = r.entry left join outcomes o on o.serial = r.serial`,
+  )
+  const [{ n = 0 } = {}] = await rowsOf(
+    client,
+    `select count(*)::int as n from entries where type in ('certificate.revoked', 'certificate.released', 'issuance.abandoned')`,
+  )
+  return [
+    ...rows
+      .filter(({ change, serial, type, told }) => types[change] !== type || serial !== told)
+      .map(({ entry }) => `the change of entry ${entry} is not what its event says`),
+    ...rows
+      .filter(({ change, kind }) => kind !== (change === 'abandoned' ? 'abandoned' : 'certificate'))
+      .map(({ serial }) => `${serial} is revoked, and was never issued`),
+    ...(n === rows.length ? [] : [`there are ${n} events of revocations, and ${rows.length} revocations`]),
+  ]
+}
+
+/** Numbers without a gap; what is served is what was recorded, octet by octet. */
+const lists = async (client: pg.Client): Promise<string[]> => {
+  const gaps = await rowsOf(
+    client,
+    `select issuer, shard from crls group by issuer, shard having max(number) <> count(*) or min(number) <> 1`,
+  )
+  const served = await rowsOf(
+    client,
+    `select f.issuer, f.shard, f.number, f.der, encode(c.tbs_sha256, 'hex') as recorded
+     from crl_files f left join crls c on c.issuer = f.issuer and c.shard = f.shard and c.number = f.number`,
+  )
+  return [
+    ...gaps.map(({ issuer, shard }) => `the numbers of the lists of ${issuer}/${shard} have a gap`),
+    ...served
+      .filter(({ der, recorded }) => createHash('sha256').update(firstIn(der)).digest('hex') !== recorded)
+      .map(({ issuer, shard, number }) => `list ${number} of ${issuer}/${shard} is not the one that was recorded`),
+  ]
+}
+
+/** The first element of a SEQUENCE, with its header. */
+const firstIn = (der: Buffer): Buffer => {
+  const contents = der.subarray(headerOf(der).octets)
+  const { octets, length } = headerOf(contents)
+  return contents.subarray(0, octets + length)
+}
+
+const headerOf = (der: Buffer): { readonly octets: number; readonly length: number } => {
+  const first = der[1] ?? 0
+  if (first < 0x80) return { octets: 2, length: first }
+  return { octets: 2 + (first & 0x7f), length: der.readUIntBE(2, first & 0x7f) }
 }
