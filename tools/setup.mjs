@@ -68,6 +68,7 @@ const parts = {
   'gnutls-bin': 'certtool',
   openssl: 'openssl',
   curl: 'curl',
+  'nginx-light': 'nginx',
   'g++': 'g++',
 }
 

@@ -15,6 +15,7 @@ const packages = {
   cfssl: 'golang-cfssl',
   curl: 'curl',
   ocsptool: 'gnutls-bin',
+  nginx: 'nginx-light',
   openssl: 'openssl',
   wget: 'wget',
   zlint: 'zlint',
@@ -47,20 +48,28 @@ export const output = async (tool: Tool, args: readonly string[], input: string 
 
 /** Throws one sentence for all that are missing. */
 export const assertTools = async (...tools: readonly Tool[]): Promise<void> => {
-  const found = await Promise.all(tools.map(isThere))
+  const found = await Promise.all(tools.map(findTool))
   const missing = tools.filter((_, i) => !found[i])
   if (missing.length === 0) return
   const install = [...new Set(missing.map((tool) => packages[tool]))].join(' ')
   throw new Error(`${missing.join(', ')} is missing: apt-get install -y ${install}`)
 }
 
-const isThere = async (tool: Tool): Promise<boolean> => {
-  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
-    const found = await access(join(folder, tool), constants.X_OK).then(
+/** Throws where it is missing. */
+export const pathOf = async (tool: Tool): Promise<string> => {
+  await assertTools(tool)
+  return (await findTool(tool)) as string
+}
+
+/** Daemons are not on the path of an ordinary user. */
+const findTool = async (tool: Tool): Promise<string | undefined> => {
+  for (const folder of [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin']) {
+    const path = join(folder, tool)
+    const isThere = await access(path, constants.X_OK).then(
       () => true,
       () => false,
     )
-    if (found) return true
+    if (isThere) return path
   }
-  return false
+  return undefined
 }
