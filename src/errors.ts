@@ -106,6 +106,7 @@ export const problems = {
   'crl.not_found': { status: 404, title: 'No such list', retryable: false, next: 'Use the URL in the certificate.' },
   'crl.invalid': refused('The list does not fit', 'Mend what the violations say; the list must be one that a CA above this issuer has signed.'),
   'crl.unavailable': later('The list has not been published yet', 'Fetch it again after Retry-After.'),
+  'revocation.proof': { status: 403, title: 'The proof of possession does not hold', retryable: false, next: 'Sign issuer, serial, reason and the time of now with the key of the certificate, as docs/revocation.md says.' },
   'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
   'principal.disabled': { status: 409, title: 'The principal is disabled', retryable: false, next: 'Use a principal of another name: a disabled one stays disabled, and keeps its name.' },
   'grant.not_found': { status: 404, title: 'No such grant', retryable: false, next: 'Check the id; GET /v1/grants lists the grants.' },

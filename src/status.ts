@@ -15,6 +15,7 @@ import type { IssuerRecord } from './ca/records.ts'
 import { openResponders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
 import type { Job } from './jobs/schedule.ts'
+import { verifyKeyProof } from './keys/key-proof.ts'
 import { responderCertifier } from './own-certificates.ts'
 import type { Stores } from './service.ts'
 import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
@@ -96,6 +97,9 @@ export const openStatus = async (
     publishCrls,
     revocations: openRevocations({
       store: openRevocationStore({ db, roll }),
+      keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
+      verifyProof: verifyKeyProof,
+      clock: dbClock.now,
       isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
       changed: ocsp.forget,
     }),

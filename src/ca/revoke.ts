@@ -55,16 +55,18 @@ export interface RevocationAsk {
   readonly invalidSince: Date | null
 }
 
-/** Who wants it: a caller with grants, or one who has proved to hold the certificate's key. */
-export type Revoker = Caller | 'key'
-
 export interface Revocations {
   /**
    * Idempotent. Durable when it resolves, and told by this replica's OCSP; by every list within a minute. Throws
    * `certificate.not_found`, `auth.forbidden`, `revocation.issuer`, `revocation.expired`, `revocation.state`,
    * `request.malformed`.
    */
-  revoke(serial: string, ask: RevocationAsk, by: Revoker): Promise<Standing>
+  revoke(serial: string, ask: RevocationAsk, by: Caller): Promise<Standing>
+  /**
+   * By whoever holds the key of the certificate, as a JWS of it proves (keys/key-proof.ts). As `revoke`; throws
+   * `revocation.proof` as well.
+   */
+  revokeByKey(serial: string, proof: string): Promise<Standing>
   /** From hold only; idempotent. Throws as `revoke` does. */
   release(serial: string, by: Caller): Promise<Standing>
 }
@@ -84,13 +86,19 @@ export type Change = CertificateRevoked | CertificateReleased
 
 export interface RevocationsDeps {
   readonly store: RevocationStore
+  /** DER of the SubjectPublicKeyInfo of the certificate. Throws `certificate.not_found`. */
+  readonly keyOf: (serial: string) => Promise<Buffer>
+  /** What a proof says, when it is by this key. Throws `revocation.proof`. */
+  readonly verifyProof: (proof: string, spki: Buffer) => Promise<unknown>
+  readonly clock: () => Date
   /** Whether the serial is that of a CA certificate of ours. */
   readonly isIssuer: (serial: string) => Promise<boolean>
   /** Told of each change before its caller is: what this replica says of the serial must change first. */
   readonly changed: (serial: string, index: number) => void
 }
 
-export const openRevocations = ({ store, isIssuer, changed }: RevocationsDeps): Revocations => {
+export const openRevocations = (deps: RevocationsDeps): Revocations => {
+  const { store, isIssuer, changed } = deps
   const change = async (serial: string, decide: (standing: Standing, now: Date) => Change | undefined) => {
     if (await isIssuer(serial)) throw new Problem('revocation.issuer', `${serial} is a CA certificate of this service.`)
     const standing = await store.change(serial, (found, now) => {
@@ -104,8 +112,17 @@ export const openRevocations = ({ store, isIssuer, changed }: RevocationsDeps): 
     revoke: (serial, ask, by) =>
       change(serial, (standing, now) => {
         assertMayRevoke(by, standing)
-        return decideRevocation(standing, ask, { now, by: by === 'key' ? null : by.principal })
+        return decideRevocation(standing, ask, { now, by: by.principal })
       }),
+    revokeByKey: async (serial, proof) => {
+      const said = await deps.verifyProof(proof, await deps.keyOf(serial))
+      const ask = readProof(said, deps.clock())
+      return change(serial, (standing, now) => {
+        if (ask.serial !== standing.serial || ask.issuer !== standing.issuer)
+          throw new Problem('revocation.proof', 'The proof is about another certificate.')
+        return decideRevocation(standing, ask, { now, by: null })
+      })
+    },
     release: (serial, by) =>
       change(serial, (standing, now) => {
         assertMayRelease(by, standing)
@@ -173,8 +190,8 @@ const mayReplace = (before: RevocationReason, reason: RevocationReason): boolean
   before !== reason && (before === 'certificateHold' || reason === 'keyCompromise')
 
 /** Operators revoke any; a requester its own, under a grant of that profile that says so. */
-const assertMayRevoke = (by: Revoker, standing: Standing): void => {
-  if (by === 'key' || hasRole(by, 'operator')) return
+const assertMayRevoke = (by: Caller, standing: Standing): void => {
+  if (hasRole(by, 'operator')) return
   assertSees(by, standing)
   if (by.principal === standing.principal && requesterGrants(by, standing.profile).some((grant) => grant.revoke)) return
   throw new Problem(
@@ -182,6 +199,31 @@ const assertMayRevoke = (by: Revoker, standing: Standing): void => {
     `Revoking needs a grant as operator, or, for a certificate of yours, one for profile ${standing.profile} that allows it.`,
   )
 }
+
+/** Throws `revocation.proof` for what is not of its form, or not of these minutes: a proof that was seen is soon worthless. */
+const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial: string; readonly issuer: string } => {
+  const bad = (reason: string): Problem => new Problem('revocation.proof', `The proof ${reason}.`)
+  if (typeof said !== 'object' || said === null || Array.isArray(said)) throw bad('is no JSON object')
+  const { issuer, serial, reason, invalidityDate, iat, ...others } = said as Readonly<Record<string, unknown>>
+  if (Object.keys(others).length > 0) throw bad('has members that are not known')
+  if (typeof issuer !== 'string' || typeof serial !== 'string') throw bad('names no issuer or no serial')
+  if (!revocationReasons.includes(reason as RevocationReason)) throw bad('has no reason that is known')
+  const since = invalidityDate === undefined ? null : new Date(String(invalidityDate))
+  if (since !== null && Number.isNaN(since.getTime())) throw bad('has an invalidity date that is none')
+  const age = now.getTime() / 1000 - Number(iat)
+  if (typeof iat !== 'number' || !(age < maxProofAge && age > -maxProofLead))
+    throw bad('was not made within the last five minutes, by our clock')
+  return {
+    issuer,
+    serial: serial.replaceAll(':', '').toLowerCase(),
+    reason: reason as RevocationReason,
+    invalidSince: since,
+  }
+}
+
+/** Seconds. */
+const maxProofAge = 300
+const maxProofLead = 60
 
 const assertMayRelease = (by: Caller, standing: Standing): void => {
   if (hasRole(by, 'operator')) return

@@ -17,6 +17,8 @@ export interface ClientOptions {
   /** PEM file with what the server's certificate must chain to. */
   readonly ca?: string
   readonly tokenFile?: string
+  /** For calls that anyone may make: no token is looked for, and none is sent. */
+  readonly anonymous?: boolean
 }
 
 export interface Call {
@@ -70,25 +72,33 @@ export const openClient = async (
   const server = options.server ?? env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443'
   if (!/^https:\/\/[^/?#@]+\/?$/.test(server)) throw new Failure('usage', `${server} is not like https://host:port.`)
   const ca = await readOption('trust anchor', options.ca ?? env['CHANCERY_CACERT'] ?? anchorIn(data))
-  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
-  const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
-  const token = given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))
-  if (!/^[\x21-\x7e]+$/.test(token.trim()))
-    throw new Failure('usage', 'The token is empty or no token; name another file by --token-file.')
+  const token = options.anonymous ? undefined : await findToken(options, env, data)
   const base = new URL(server)
   return {
     call: async (method, path, call = {}) => {
-      const answer = await send(urlOf(base, path, call.query), { method, ca, token: token.trim() }, call)
+      const answer = await send(urlOf(base, path, call.query), { method, ca, token }, call)
       if (answer.status >= 200 && answer.status < 300) return answer
       throw failureOf(answer)
     },
   }
 }
 
+const findToken = async (
+  options: ClientOptions,
+  env: Readonly<Record<string, string | undefined>>,
+  data: string,
+): Promise<string> => {
+  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
+  const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
+  const token = (given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))).trim()
+  if (/^[\x21-\x7e]+$/.test(token)) return token
+  throw new Failure('usage', 'The token is empty or no token; name another file by --token-file.')
+}
+
 interface Sending {
   readonly method: string
   readonly ca: string
-  readonly token: string
+  readonly token: string | undefined
 }
 
 const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, body }: Call): Promise<Answer> =>
@@ -99,7 +109,7 @@ const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, 
       ca,
       timeout: patienceMs,
       headers: {
-        authorization: `Bearer ${token}`,
+        ...(token !== undefined && { authorization: `Bearer ${token}` }),
         accept: accept ?? 'application/json',
         ...(octets !== undefined && {
           'content-type': 'application/json',

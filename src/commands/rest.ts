@@ -10,6 +10,8 @@ export interface RestOptions {
   readonly ca?: string
   readonly tokenFile?: string
   readonly json?: boolean
+  /** For calls that anyone may make. */
+  readonly anonymous?: boolean
 }
 
 export interface Rest {

@@ -1,13 +1,19 @@
 /** `chancery revoke`: revoke a certificate, or release one from hold. */
+import { readFile } from 'node:fs/promises'
+
 import type { Command } from 'commander'
 
+import { signKeyProof } from '../keys/key-proof.ts'
 import { segment } from './client.ts'
+import { Failure } from './failure.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface RevokeOptions extends RestOptions {
   readonly reason: string
   readonly invalidityDate?: string
   readonly release?: boolean
+  readonly key?: string
+  readonly issuer: string
 }
 
 interface RevokedAnswer {
@@ -25,8 +31,11 @@ export const addRevokeCommand = (program: Command): void => {
       'unspecified',
     )
     .option('--invalidity-date <time>', 'since when its key may have been in wrong hands')
+    .option('--key <file>', 'prove by its private key (PEM, read here and never sent) that it is yours; needs no token')
+    .option('--issuer <name>', 'with --key: of the certificate', 'default')
     .option('--release', 'make one that is on hold valid again')
     .action(async (serial: string, options: RevokeOptions) => {
+      if (options.key !== undefined) return revokeByKey(serial, options)
       const { client, out } = await openRest(options)
       const path = `/v1/certificates/${segment(serial)}/revocation`
       if (options.release) {
@@ -38,6 +47,23 @@ export const addRevokeCommand = (program: Command): void => {
       const revoked = (await client.call('POST', path, { body })).json<RevokedAnswer>()
       out.show(revoked, sentences(revoked).join('\n'))
     })
+}
+
+/** For whoever holds the key and nothing else. */
+const revokeByKey = async (serial: string, options: RevokeOptions): Promise<void> => {
+  const { key = '', issuer, reason, invalidityDate } = options
+  const pem = await readFile(key, 'utf8').catch((error: Error) => {
+    throw new Failure('usage', `${key} cannot be read: ${error.message}`)
+  })
+  const { client, out } = await openRest({ ...options, anonymous: true })
+  const proof = { issuer, serial, reason, ...(invalidityDate !== undefined && { invalidityDate }) }
+  const body = await signKeyProof({ ...proof, iat: Math.floor(Date.now() / 1000) }, pem).catch((error: Error) => {
+    throw new Failure('usage', `${key} is no private key that can sign: ${error.message}`)
+  })
+  const headers = { 'content-type': 'application/jose' }
+  const path = `/v1/certificates/${segment(serial)}/revocation/by-key`
+  const revoked = (await client.call('POST', path, { headers, body })).json<RevokedAnswer>()
+  out.show(revoked, sentences(revoked).join('\n'))
 }
 
 const sentences = ({ serial, keySha256, revocation, alsoWithKey }: RevokedAnswer): readonly string[] => [

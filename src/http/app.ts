@@ -2,8 +2,10 @@
  * The API as a Fastify application; the only place with Fastify's options. The tests build theirs by this function too.
  * Each bound here closes a hole that a default leaves open (docs/api.md tells them to clients).
  */
+
 import type { Socket } from 'node:net'
 
+import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fastify, {
   type FastifyBaseLogger,
@@ -93,6 +95,7 @@ declare module 'fastify' {
 export const openApp = async (deps: HttpDeps): Promise<App> => {
   const app = guardedApp(deps)
   describeRoutes(app)
+  await app.register(rateLimit, rateLimits)
   await app.register(async (api: App) => {
     for (const routes of [
       certificateRoutes,
@@ -111,6 +114,22 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
   })
   await app.ready()
   return app
+}
+
+/** Of routes that anyone may call and that cost something, by address. */
+const rateLimits: RateLimitPluginOptions = {
+  global: false,
+  errorResponseBuilder: (_request, { ttl }) =>
+    new Problem('rate.limited', 'There were too many such requests from your address.', {
+      retryAfter: Math.max(1, Math.ceil(ttl / 1000)),
+    }),
+  addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
+  addHeaders: {
+    'x-ratelimit-limit': false,
+    'x-ratelimit-remaining': false,
+    'x-ratelimit-reset': false,
+    'retry-after': false,
+  },
 }
 
 /** An application without routes; each that is added must declare its access. */
@@ -295,6 +314,9 @@ const addParsers = (app: App): void => {
         ...(validity !== undefined && { validity }),
       }
     },
+  )
+  app.addContentTypeParser('application/jose', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
+    octets.toString('latin1'),
   )
 }
 

@@ -8,6 +8,7 @@ export type MediaType =
   | 'application/x-pem-file'
   | 'application/pem-certificate-chain'
   | 'application/pkix-cert'
+  | 'application/jose'
   | 'application/ocsp-request'
   | 'application/x-ndjson'
   | 'text/csv'

@@ -300,6 +300,8 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
 
 const rawBodies: Readonly<Record<string, string>> = {
   'application/pkcs10': 'a PKCS#10 request in DER (RFC 5967), or strict base64 of it; `profile` goes into the query',
+  'application/jose':
+    'a compact JWS (RFC 7515) by the key of the certificate, typ chancery-revocation+jws, over JSON: issuer, serial, reason, perhaps invalidityDate, and iat, at most five minutes ago',
   'application/x-pem-file': 'one PEM CERTIFICATE REQUEST block; `profile` goes into the query',
 }
 

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { X509Certificate } from 'node:crypto'
+import { generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -9,8 +9,10 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { encodePem } from '../../src/x509/pem.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
+import { pem, requestBy } from '../x509/build.ts'
 
 interface Run {
   readonly code: number
@@ -291,6 +293,39 @@ t.test('a certificate is revoked, released from hold, and revoked for good', asy
   const refused = await chancery(['revoke', serial, '--reason', 'superseded'])
   t.equal(refused.code, exitCodes.conflict)
   t.match(refused.err, /revocation\.state/)
+})
+
+t.test('whoever holds the key revokes without a token', async (t) => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const csr = await write('by-key.csr', pem(requestBy(privateKey, 'localhost')))
+  const key = await write('by-key.pem', privateKey.export({ type: 'pkcs8', format: 'pem' }) as string)
+  const { serial } = JSON.parse((await chancery(['issue', '--csr', csr, '--profile', 'server', '--json'])).out)
+  const none = { CHANCERY_TOKEN_FILE: join(folder, 'none') }
+  const args = ['revoke', serial, '--reason', 'keyCompromise', '--key']
+  t.match(await chancery([...args, csr], none), { code: exitCodes.usage, err: /no private key/ })
+  t.match(await chancery([...args, join(folder, 'none')], none), { code: exitCodes.usage, err: /cannot be read/ })
+  t.match(await chancery([...args, key], none), { code: 0, out: /is revoked as keyCompromise/ })
+})
+
+t.test('lists are looked into, and that of an offline root is brought', async (t) => {
+  const der = Buffer.from(await (await fetch(`${service.publicUrl}/crl/root.crl`)).arrayBuffer())
+  const path = join(folder, 'root.crl')
+  await writeFile(path, der)
+  const shown = (await chancery(['crl', 'inspect', path])).out
+  t.match(shown, /^issuer +CN=Chancery Development Root,O=/m)
+  t.match(shown, /^number +1$/m)
+  t.match(shown, /^revoked +0$/m)
+  const fetched = await chancery(['crl', 'inspect', `${service.publicUrl}/crl/root.crl`, '--json', '--entries'])
+  t.match(JSON.parse(fetched.out), { number: '1', revoked: 0, entries: [] })
+  t.match((await chancery(['crl', 'import', 'default', path])).out, /^List 1 is served; it may be used until 20/)
+  t.match(await chancery(['crl', 'inspect', join(folder, 'good.csr')]), { code: exitCodes.refused })
+  t.match(await chancery(['crl', 'inspect', `${service.publicUrl}/nothing`]), { code: exitCodes.later })
+  const own = await write(
+    'own.crl',
+    encodePem('X509 CRL', Buffer.from(await (await fetch(`${service.publicUrl}/crl/default/0.crl`)).arrayBuffer())),
+  )
+  const refused = await chancery(['crl', 'import', 'default', own])
+  t.match(refused, { code: exitCodes.refused, err: /was signed by no CA above/ })
 })
 
 t.test('refusals and events are listed', async (t) => {

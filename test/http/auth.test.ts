@@ -16,6 +16,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'GET /v1/certificates': ['requester', 'operator', 'auditor', 'admin'],
   'GET /v1/certificates/:serial': ['requester', 'operator', 'auditor', 'admin'],
   'POST /v1/certificates/:serial/revocation': ['requester', 'operator'],
+  'POST /v1/certificates/:serial/revocation/by-key': 'open',
   'DELETE /v1/certificates/:serial/revocation': ['operator'],
   'GET /v1/profiles': ['approver', 'operator', 'auditor', 'admin'],
   'GET /v1/profiles/:name': ['approver', 'operator', 'auditor', 'admin'],

@@ -1,5 +1,5 @@
 /** A small DER builder and a maker of certificate requests that shares no code with `src`, so that it can lie. */
-import { createPrivateKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
 
 export const tlv = (tag: number, ...parts: readonly Buffer[]): Buffer => {
   const contents = Buffer.concat(parts)
@@ -99,6 +99,12 @@ export const p256 = (): Signer => {
 export const newP256 = (): Signer => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   return signerOf(privateKey, publicKey.export({ type: 'spki', format: 'der' }))
+}
+
+/** A request on this P-256 key, for one DNS name. */
+export const requestBy = (key: KeyObject, name: string): Buffer => {
+  const spki = createPublicKey(key).export({ type: 'spki', format: 'der' })
+  return request({ signer: signerOf(key, spki), extensions: [san(dns(name))] })
 }
 
 const lengthOctets = (length: number): number[] => {

@@ -78,6 +78,34 @@ export const revocationRoutes = (app: App, deps: HttpDeps): void => {
     },
   )
 
+  app.post(
+    '/v1/certificates/:serial/revocation/by-key',
+    {
+      config: {
+        access: 'open',
+        accepts: ['application/jose'],
+        ownDeadline: true,
+        rateLimit: { max: 20, timeWindow: 60_000 },
+        problems: [...problems, 'revocation.proof', 'rate.limited'],
+      },
+      bodyLimit: proofBodyLimit,
+      schema: {
+        operationId: 'revokeCertificateByKey',
+        summary: 'Revoke a certificate by its own key',
+        description:
+          'For whoever holds the key, and nothing else: the proof is a signature by that key, never the key. At most 20 a minute from one address.',
+        tags,
+        params: BySerial,
+        body: Type.String({ maxLength: proofBodyLimit }),
+        response: { 200: { ...RevokedView, description: 'It is revoked' } },
+      },
+    },
+    async (request) => {
+      const serial = parseSerial(request.params.serial)
+      return standingView(await withinDeadline(revocations.revokeByKey(serial, request.body)))
+    },
+  )
+
   app.delete(
     '/v1/certificates/:serial/revocation',
     {
@@ -118,3 +146,5 @@ const standingView = ({ serial, keySha256, revocation }: Standing) => ({
 })
 
 const maxOthers = 100
+/** Octets: a proof by an ML-DSA-87 key takes six thousand. */
+const proofBodyLimit = 16 * 1024
