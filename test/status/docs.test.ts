@@ -1,0 +1,67 @@
+/** docs/revocation.md, typed as it stands. */
+import { execFile } from 'node:child_process'
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import t from 'tap'
+
+import { blocksOf } from '../helpers/docs.ts'
+import { openTestService } from '../helpers/service.ts'
+import { assertTools } from '../interop/tools.ts'
+import { pem, requestBy } from '../x509/build.ts'
+
+const run = promisify(execFile)
+const root = join(import.meta.dirname, '..', '..')
+t.setTimeout(120_000)
+
+t.test('from a certificate to its revocation, as the page tells it', async (t) => {
+  await assertTools('openssl', 'curl')
+  const blocks = await blocksOf('docs/revocation.md')
+  const service = await openTestService(t)
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-docs-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  await mkdir(join(folder, 'bin'))
+  await symlink(service.config.dataDir, join(folder, 'data'))
+  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(root, 'src/main.ts')}' "$@"\n`
+  await writeFile(join(folder, 'bin', 'chancery'), command, { mode: 0o755 })
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  await writeFile(join(folder, 'found.pem'), privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const issue = async (): Promise<string> => {
+    const body = { csr: pem(requestBy(privateKey, 'web.example.com')), profile: 'server' }
+    const { json } = await service.request('POST', '/v1/certificates', { body })
+    await writeFile(join(folder, 'web.pem'), [json.certificate, ...json.chain].join(''))
+    return json.serial
+  }
+  let serial = await issue()
+  const typed: string[] = []
+  const type = async (name: string): Promise<string> => {
+    typed.push(name)
+    const env = {
+      PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
+      CHANCERY_URL: service.url,
+      pki: service.publicUrl,
+      serial,
+    }
+    const { stdout, stderr } = await run('bash', ['-ceu', '-o', 'pipefail', blocks.get(name) ?? 'false'], {
+      cwd: folder,
+      env,
+    })
+    return stdout + stderr
+  }
+  await service.service.publishCrls()
+  t.match(await type('lists'), /revoked +0\n[\s\S]*web\.pem: OK/)
+  t.match(await type('ocsp'), /leaf\.pem: good/)
+  t.match(
+    await type('revoke'),
+    new RegExp(`as certificateHold[\\s\\S]*released[\\s\\S]*as superseded[\\s\\S]*${serial}`),
+  )
+  t.match(await type('ocsp'), /leaf\.pem: revoked/)
+  await service.service.publishCrls()
+  await t.rejects(type('lists'), /certificate revoked/)
+  serial = await issue()
+  t.match(await type('by-key'), /is revoked as keyCompromise/)
+  t.same(new Set(typed), new Set(blocks.keys()), 'and there is no other block')
+})
