@@ -38,6 +38,9 @@ const openPlace = async (t: Test) => {
     CHANCERY_PKCS11_MODULE: spyModule,
     CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
     CHANCERY_SIGNING_DEADLINE: '1s',
+    // So that lists are on their way when a kill comes.
+    CHANCERY_CRL_PERIOD: '1s',
+    CHANCERY_CRL_VALIDITY: '5m',
     PKCS11SPY: hsm.module,
     PKCS11SPY_OUTPUT: log,
     ...hsm.env,
@@ -86,73 +89,82 @@ const queried = async (url: string, text: string): Promise<readonly Record<strin
 
 t.setTimeout(240_000)
 
-t.test('under kill -9 the token signs nothing but recorded intents, each once, and the fixed trial text', async (t) => {
-  const { start, target, database, log } = await openPlace(t)
-  let instance = await start()
-  const load = openLoad([await target()], 16)
-  for (let kill = 0; kill < 10; kill += 1) {
-    await pause(300 + Math.random() * 500)
-    if (kill % 3 === 2) for (const child of childrenOf(instance.pid)) process.kill(child, 'SIGKILL')
-    else {
-      instance.signal('SIGKILL')
-      await instance.exited
-      instance = await start()
+t.test(
+  'under kill -9 the token signs nothing but recorded intents and lists, each once, and the fixed trial text',
+  async (t) => {
+    const { start, target, database, log } = await openPlace(t)
+    let instance = await start()
+    const load = openLoad([await target()], 16)
+    for (let kill = 0; kill < 10; kill += 1) {
+      await pause(300 + Math.random() * 500)
+      if (kill % 3 === 2) for (const child of childrenOf(instance.pid)) process.kill(child, 'SIGKILL')
+      else {
+        instance.signal('SIGKILL')
+        await instance.exited
+        instance = await start()
+      }
     }
-  }
-  await pause(1_500)
-  await load.stop()
-  const { ownerUrl } = database
-  const openIntents = 'select serial from intents where serial not in (select serial from outcomes)'
-  for (let i = 0; (await queried(ownerUrl, openIntents)).length > 0 && i < 120; i += 1) await pause(500)
-  instance.signal('SIGTERM')
-  await instance.exited
+    await pause(1_500)
+    await load.stop()
+    const { ownerUrl } = database
+    const openIntents = 'select serial from intents where serial not in (select serial from outcomes)'
+    for (let i = 0; (await queried(ownerUrl, openIntents)).length > 0 && i < 120; i += 1) await pause(500)
+    instance.signal('SIGTERM')
+    await instance.exited
 
-  const intents = await queried(ownerUrl, 'select tbs from intents')
-  const certified = await queried(
-    ownerUrl,
-    `select i.tbs from intents i join outcomes o on o.serial = i.serial where o.kind = 'certificate'`,
-  )
-  const text = await readFile(log, 'latin1')
-  const pieces = parseSpyLog(text).filter(({ calls }) => calls.includes('C_Sign'))
-  const known = new Map(intents.map(({ tbs }) => [sha256(tbs as Buffer), 0]))
-  const unknown: string[] = []
-  let [calls, trials, torn] = [0, 0, 0]
-  for (const piece of pieces) {
-    const asked = piece.calls.filter((name) => name === 'C_Sign').length
-    let found = timesIn(piece, trial)
-    trials += found
-    for (const [digest, times] of known) {
-      const here = timesIn(piece, digest)
-      if (here > 0) known.set(digest, times + here)
-      found += here
+    const intents = await queried(ownerUrl, 'select tbs from intents')
+    const certified = await queried(
+      ownerUrl,
+      `select i.tbs from intents i join outcomes o on o.serial = i.serial where o.kind = 'certificate'`,
+    )
+    const text = await readFile(log, 'latin1')
+    const pieces = parseSpyLog(text).filter(({ calls }) => calls.includes('C_Sign'))
+    const lists = (await queried(ownerUrl, 'select tbs_sha256 as digest from crls')).map(({ digest }) =>
+      (digest as Buffer).toString('hex'),
+    )
+    const known = new Map([...intents.map(({ tbs }) => sha256(tbs as Buffer)), ...lists].map((digest) => [digest, 0]))
+    t.equal(known.size, intents.length + lists.length, 'no two are the same')
+    const unknown: string[] = []
+    let [calls, trials, torn] = [0, 0, 0]
+    for (const piece of pieces) {
+      const asked = piece.calls.filter((name) => name === 'C_Sign').length
+      let found = timesIn(piece, trial)
+      trials += found
+      for (const [digest, times] of known) {
+        const here = timesIn(piece, digest)
+        if (here > 0) known.set(digest, times + here)
+        found += here
+      }
+      calls += asked
+      // Of calls that a kill found under way, what goes in may not have been written yet.
+      if (found < asked && piece.isTorn) torn += asked - found
+      else if (found !== asked) unknown.push(piece.text)
     }
-    calls += asked
-    // Of calls that a kill found under way, what goes in may not have been written yet.
-    if (found < asked && piece.isTorn) torn += asked - found
-    else if (found !== asked) unknown.push(piece.text)
-  }
-  const signed = [...known].filter(([, times]) => times > 0)
-  t.comment(
-    `answered ${load.answered.length}, intents ${intents.length}, C_Sign ${calls}: of intents ${signed.length}, of the trial text ${trials}, cut off ${torn}; calls mixed ${pieces.filter(({ calls }) => calls.length > 1).length}; retries ${JSON.stringify([...load.retries])}`,
-  )
-  t.same(unknown, [], 'every input is the digest of the TBS of a recorded intent, or of the trial text')
-  t.same(
-    signed.filter(([, times]) => times > 1),
-    [],
-    'no intent is signed twice',
-  )
-  t.same(
-    certified.map(({ tbs }) => sha256(tbs as Buffer)).filter((digest) => known.get(digest) !== 1),
-    [],
-    'and the token has signed every certificate on record',
-  )
-  t.ok(torn <= 8 * 10, 'at most as many as there are sessions, for each kill')
-  t.ok(signed.length > 100 && load.answered.length > 100, 'under load')
-  for (const other of ['C_SignUpdate', 'C_SignFinal', 'C_SignRecover', 'C_Decrypt', 'C_WrapKey'])
-    t.notOk(text.includes(`: ${other}\n`), `${other} was never called`)
-  t.same(load.failures, [])
-  t.same(await faultsInRecords(ownerUrl, load.answered), [])
-})
+    const signed = [...known].filter(([, times]) => times > 0)
+    const signedLists = lists.filter((digest) => known.get(digest) === 1).length
+    t.comment(
+      `answered ${load.answered.length}, intents ${intents.length}, C_Sign ${calls}: of intents ${signed.length - signedLists}, of lists ${signedLists}, of the trial text ${trials}, cut off ${torn}; calls mixed ${pieces.filter(({ calls }) => calls.length > 1).length}; retries ${JSON.stringify([...load.retries])}`,
+    )
+    t.same(unknown, [], 'every input is the digest of the TBS of a recorded intent or list, or of the trial text')
+    t.same(
+      signed.filter(([, times]) => times > 1),
+      [],
+      'no intent and no list is signed twice',
+    )
+    t.same(
+      certified.map(({ tbs }) => sha256(tbs as Buffer)).filter((digest) => known.get(digest) !== 1),
+      [],
+      'and the token has signed every certificate on record',
+    )
+    t.ok(torn <= 8 * 10, 'at most as many as there are sessions, for each kill')
+    t.ok(signedLists > 512, 'lists are among them')
+    t.ok(signed.length > 100 && load.answered.length > 100, 'under load')
+    for (const other of ['C_SignUpdate', 'C_SignFinal', 'C_SignRecover', 'C_Decrypt', 'C_WrapKey'])
+      t.notOk(text.includes(`: ${other}\n`), `${other} was never called`)
+    t.same(load.failures, [])
+    t.same(await faultsInRecords(ownerUrl, load.answered), [])
+  },
+)
 
 t.test('a log is read however its calls are mixed and wherever it ends', async (t) => {
   const [one, two, three] = ['11', '22', '33'].map((octet) => octet.repeat(16)) as [string, string, string]

@@ -7,6 +7,9 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
+import { parsePem } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openLoad, type Target } from '../crash/load.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
@@ -87,6 +90,24 @@ t.test('a rotation under load, on two replicas: every request is answered, and e
       [{ state: 'retiring' }, { state: 'active' }],
     )
   }
+  // The old one signs no certificate any more, but tells of those that it has signed for as long as they live.
+  const revoked = load.answered.filter((_, i) => signers[i] === 0).slice(0, 20)
+  for (const { serial } of revoked)
+    await call(two, 'POST', `/v1/certificates/${serial}/revocation`, { reason: 'superseded' })
+  const isListed = async ({ serial, certificate }: (typeof revoked)[number]): Promise<boolean> => {
+    const { crlUrls } = parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
+    const path = new URL(crlUrls[0] ?? '').pathname
+    const answer = await fetch(`http://127.0.0.1:${ports[2]}${path}`)
+    const list = parseCrl(Buffer.from(await answer.arrayBuffer()))
+    return list.issuer.equals(oldName) && list.revoked.some((entry) => entry.serial.toString('hex') === serial)
+  }
+  const oldName = parseCertificate(issuers[0]?.raw as Buffer).facts.subjectDer
+  let listed: readonly boolean[] = []
+  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await pause(500)) {
+    listed = await Promise.all(revoked.map(isListed))
+    if (listed.every(Boolean)) break
+  }
+  t.equal(listed.filter(Boolean).length, 20, 'the old issuer still publishes its CRL')
   t.same(await faultsInRecords(database.ownerUrl, load.answered), [])
   t.comment(`answered ${load.answered.length}`)
 })
