@@ -252,7 +252,7 @@ const encodeEntries = async (
 
 /** The URL in each certificate of the shard, and in its list. */
 export const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>
-  `${publicUrl}/crl/${name}/${shard}.crl`
+  `${publicUrl.replace(/\/+$/, '')}/crl/${name}/${shard}.crl`
 
 /** Signs, and checks it as certificates are checked. Throws what keeps the list from being published. */
 const sign = async (

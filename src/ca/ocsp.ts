@@ -147,8 +147,8 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     },
     follow: async () => {
       const start = elapsedMs()
-      const { serials, seen } = await store.changedSince(Math.max(0, followed))
-      // Nothing is kept that was read before the first look.
+      // Before the first look nothing is kept, so there is nothing to be forgotten.
+      const { serials, seen } = await store.changedSince(followed < 0 ? Number.MAX_SAFE_INTEGER : followed)
       for (const serial of serials) cache.drop(serial)
       followed = Math.max(followed, seen)
       followedAt = start

@@ -19,7 +19,7 @@ export const openOcspStore = (db: Database): OcspStore => {
     },
     changedSince: async (index) => {
       const { rows } = await db.query<{ serial: string | null; seen: number }>(selectChanges, [index])
-      return { serials: rows.flatMap(({ serial }) => (serial === null ? [] : [serial])), seen: rows[0]?.seen ?? index }
+      return { serials: rows.flatMap(({ serial }) => (serial === null ? [] : [serial])), seen: rows[0]?.seen ?? 0 }
     },
   }
 }
