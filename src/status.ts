@@ -52,6 +52,7 @@ export const openStatus = async (
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
     links: () => linksOf(issuers),
+    basePath: new URL(config.publicUrl).pathname,
     clock: dbClock.now,
   })
   await Promise.all([crls.refresh(), crlImports.refresh()])

@@ -45,6 +45,8 @@ export interface CrlImportsDeps {
   readonly store: ImportStore
   /** Of every issuer in use and of what is above it, up to the root. */
   readonly links: () => readonly Link[]
+  /** Of the URL of the public listener: what stands before its paths where a proxy takes that away. */
+  readonly basePath: string
   readonly clock: () => Date
 }
 
@@ -67,7 +69,7 @@ export interface CrlImports {
   refresh(): Promise<void>
 }
 
-export const openCrlImports = ({ store, links, clock }: CrlImportsDeps): CrlImports => {
+export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps): CrlImports => {
   const lists = new Map<string, PlacedCrl>()
   const place = (list: ImportedCrl): void => {
     const known = lists.get(list.signer)
@@ -87,7 +89,8 @@ export const openCrlImports = ({ store, links, clock }: CrlImportsDeps): CrlImpo
       return added
     },
     find: (path) => {
-      const link = withUrls().find(({ subject }) => subject.crlUrls.some((url) => pathOf(url) === path))
+      const wanted = new Set([path, `${basePath.replace(/\/+$/, '')}${path}`])
+      const link = withUrls().find(({ subject }) => subject.crlUrls.some((url) => wanted.has(pathOf(url))))
       return link && lists.get(sha256Of(link.signer))
     },
     all: () => [...lists.values()],
@@ -177,7 +180,7 @@ const misfit = (...faults: readonly (readonly [field: string, reason: string])[]
 
 const sha256Of = ({ spki }: TbsFacts): string => createHash('sha256').update(spki).digest('hex')
 
-const pathOf = (url: string): string | undefined => URL.parse(url)?.pathname
+const pathOf = (url: string): string => URL.parse(url)?.pathname ?? ''
 
 /** Between the root's clock and ours. */
 const toleranceMs = 300_000

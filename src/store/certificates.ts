@@ -193,11 +193,16 @@ const alongRoll = ({ filter, after }: CertificateQuery, p: Parameter): Walk => {
   }
 }
 
-/** Those that were ever revoked are few, and have an index of their own: by it, what else is asked is looked at last. */
+/** Those that are revoked are few, and have an index of their own: by it, what else is asked is looked at last. */
 const alongRevocations = (filter: CertificateFilter, [low, high]: readonly [string, string], p: Parameter): Walk => ({
-  from: 'c.*, null::text as name from (select distinct certificate from revocations) v join certificates c on c.entry = v.certificate',
+  from: 'c.*, null::text as name from revocations v join certificates c on c.entry = v.certificate',
   order: 'v.certificate desc',
-  conditions: [`v.certificate >= ${low}`, `v.certificate < ${high}`, ...conditionsOf(certificateConditions, filter, p)],
+  conditions: [
+    `v.certificate >= ${low}`,
+    `v.certificate < ${high}`,
+    'not exists (select from revocations n where n.serial = v.serial and n.entry > v.entry)',
+    ...conditionsOf(certificateConditions, filter, p),
+  ],
 })
 
 /** By name, and those of a name newest first. */

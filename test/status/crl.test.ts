@@ -150,7 +150,7 @@ t.test('what was abandoned may have been signed, and is on the list since its in
     select decode('4444' || repeat('00', 13) || '05', 'hex'), principal, 1, digest, issuer, 5, profile, profile_version, tbs,
       plan, now() - interval '1 hour'
     from intents limit 1 returning encode(serial, 'hex') as serial`)
-  t.equal(await service.service.reconcile(), 1)
+  await service.service.reconcile()
   await service.service.publishCrls()
   const list = await readCrl('/crl/default/5.crl')
   const entry = list.revoked.find((one) => one.serial.toString('hex') === serial)
