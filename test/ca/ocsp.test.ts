@@ -1,0 +1,189 @@
+/** What an instance keeps of its answers, and when it does not trust what it keeps. */
+import { generateKeyPairSync, sign } from 'node:crypto'
+
+import t from 'tap'
+
+import type { Issuer } from '../../src/ca/issuer.ts'
+import { type OcspDeps, openOcsp, type SerialStanding } from '../../src/ca/ocsp.ts'
+import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { keyBits } from '../../src/x509/keys.ts'
+import { encodeCertId, issuerHashes, parseOcspResponse } from '../../src/x509/ocsp.ts'
+import { encodeSubject } from '../../src/x509/subject.ts'
+import { seq } from '../x509/build.ts'
+
+const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const spki = publicKey.export({ type: 'spki', format: 'der' })
+const subject = encodeSubject([{ type: 'commonName', value: 'Issuer' }])
+const issuer = { name: 'default', subject, facts: { spki } } as unknown as Issuer
+const algorithm = signatureAlgorithm('ecdsa-sha256')
+const serialOf = (n: number): string => n.toString(16).padStart(32, '4')
+const requestFor = (n: number, hash: 'sha1' | 'sha256' = 'sha1'): Buffer =>
+  seq(seq(seq(seq(encodeCertId(hash, subject, keyBits(spki), Buffer.from(serialOf(n), 'hex'))))))
+
+const open = (over: Partial<OcspDeps> = {}) => {
+  const state = {
+    now: Date.parse('2026-11-25T12:00:00Z'),
+    elapsed: 0,
+    size: 100,
+    standing: { kind: 'good' } as SerialStanding,
+    looks: 0,
+    signatures: 0,
+    down: false,
+    changes: [] as { readonly index: number; readonly serial: string }[],
+    failures: [] as string[],
+    /** Lets a test act between the look and what follows from it. */
+    between: async () => {},
+  }
+  const alive = (): void => {
+    if (state.down) throw new Error('the database is away')
+  }
+  const ocsp = openOcsp({
+    store: {
+      standings: async (_issuer, serials) => {
+        state.looks += 1
+        alive()
+        const found = { standings: serials.map(() => state.standing), seen: state.size }
+        await state.between()
+        return found
+      },
+      changedSince: async (index) => {
+        alive()
+        return {
+          serials: state.changes.filter((change) => change.index >= index).map(({ serial }) => serial),
+          seen: state.size,
+        }
+      },
+    },
+    issuer: (name) => (name === 'default' ? issuer : undefined),
+    responders: {
+      of: async () => ({
+        certificate: seq(),
+        keyHash: issuerHashes(subject, keyBits(spki)).sha1.keyHash,
+        algorithm,
+        notAfter: Number.MAX_SAFE_INTEGER,
+        sign: (tbs) => {
+          state.signatures += 1
+          return sign('sha256', tbs, privateKey)
+        },
+      }),
+      renew: async () => {},
+    },
+    clock: () => new Date(state.now),
+    elapsedMs: () => state.elapsed,
+    validityMs: 4 * 3_600_000,
+    echoNonces: true,
+    failed: (_issuer, error) => state.failures.push((error as Error).message),
+    cacheOctets: 1_000_000,
+    ...over,
+  })
+  const ask = async (n: number, hash?: 'sha1' | 'sha256'): Promise<string> => {
+    const { der } = await ocsp.answer('default', requestFor(n, hash))
+    const read = parseOcspResponse(der)
+    return read.status === 'successful' ? (read.basic.responses[0]?.status.kind ?? '') : read.status
+  }
+  /** Somebody's event on the roll. */
+  const revoke = (n: number): number => {
+    state.standing = { kind: 'revoked', at: new Date(state.now), reason: null }
+    state.changes.push({ index: state.size, serial: serialOf(n) })
+    state.size += 1
+    return state.size - 1
+  }
+  return { ocsp, state, ask, revoke }
+}
+
+t.test('an answer is signed once, and told until half of its time is over', async (t) => {
+  const { ocsp, state, ask } = open()
+  await ocsp.follow()
+  t.equal(await ask(1), 'good')
+  t.equal(await ask(1), 'good')
+  t.match(state, { looks: 1, signatures: 1 })
+  await ask(1, 'sha256')
+  t.equal(state.signatures, 2, 'another form of the question is another answer')
+  await ask(2)
+  t.equal(state.signatures, 3)
+  state.now += 2 * 3_600_000 - 61_000
+  await ask(1)
+  t.equal(state.signatures, 3)
+  state.now += 2_000
+  await ask(1)
+  t.equal(state.signatures, 4)
+})
+
+t.test('a revocation of our own is in the next answer, one of others after the next look', async (t) => {
+  const { ocsp, state, ask, revoke } = open()
+  await ocsp.follow()
+  t.equal(await ask(1), 'good')
+  t.equal(await ask(2), 'good')
+  ocsp.forget(serialOf(1), revoke(1))
+  t.equal(await ask(1), 'revoked')
+  t.equal(await ask(2), 'good', 'as kept')
+  revoke(2)
+  await ocsp.follow()
+  t.equal(await ask(2), 'revoked')
+  t.equal(state.failures.length, 0)
+})
+
+t.test('what was read before a revocation is not kept after it', async (t) => {
+  for (const how of ['ours', "another's"]) {
+    const { ocsp, state, ask, revoke } = open()
+    await ocsp.follow()
+    state.between = async () => {
+      state.between = async () => {}
+      const index = revoke(1)
+      if (how === 'ours') ocsp.forget(serialOf(1), index)
+      else await ocsp.follow()
+    }
+    t.equal(await ask(1), 'good', `${how}: the question came first`)
+    t.equal(await ask(1), 'revoked', how)
+    t.equal(state.looks, 2)
+  }
+})
+
+t.test('without news for two seconds nothing that is kept is told', async (t) => {
+  const { ocsp, state, ask, revoke } = open()
+  t.equal(await ask(1), 'good')
+  t.equal(await ask(1), 'good')
+  t.equal(state.looks, 2, 'not before the first look')
+  await ocsp.follow()
+  await ask(1)
+  state.elapsed += 1_999
+  await ask(1)
+  t.equal(state.looks, 2, 'kept')
+  revoke(1)
+  state.elapsed += 2
+  t.equal(await ask(1), 'revoked', 'asked anew')
+  state.down = true
+  await t.rejects(ocsp.follow())
+  t.equal(await ask(1), 'tryLater')
+  t.match(state.failures, [/the database is away/])
+  state.down = false
+  await ocsp.follow()
+  t.equal(await ask(1), 'revoked')
+})
+
+t.test('what is kept is bounded, and what is asked for again stays', async (t) => {
+  const { ocsp, state, ask } = open({ cacheOctets: 40_000 })
+  await ocsp.follow()
+  for (let n = 1; n <= 200; n += 1) {
+    await ask(n)
+    await ask(0)
+  }
+  t.ok(state.signatures < 215, `the one that is asked for all the time is signed ${state.signatures - 200} times`)
+  const before = state.signatures
+  await ask(1)
+  t.equal(state.signatures, before + 1, 'an old one has gone')
+})
+
+t.test('what is open, unknown or of nobody is not kept, and never signed', async (t) => {
+  const { ocsp, state, ask } = open()
+  await ocsp.follow()
+  state.standing = { kind: 'open' }
+  t.equal(await ask(1), 'tryLater')
+  state.standing = { kind: 'unknown' }
+  t.equal(await ask(1), 'unauthorized')
+  state.standing = { kind: 'good' }
+  t.equal(await ask(1), 'good')
+  t.equal(state.signatures, 1)
+  t.same((await ocsp.answer('nobody', requestFor(1))).kind, 'unauthorized')
+  t.same((await ocsp.answer('default', Buffer.from('00', 'hex'))).kind, 'malformedRequest')
+})
