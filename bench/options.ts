@@ -45,7 +45,7 @@ export const usage = `npm run bench -- [keys|revocation] [options]
                       and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance,
                       and chancery-inline: signing in the process that reads requests
                       of keys: signatures, latency, loop, issuance
-                      of revocation: answers, arrival, lists
+                      of revocation: answers, arrival, lists, many
   --certificates N    also searches by name among N certificates in a scratch database;
                       of revocation: how many are revoked (1,000,000)
   --generator NAME    wrk or node (wrk where it is installed)

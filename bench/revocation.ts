@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- revocation`: how fast relying parties are answered, what publishing lists costs at sizes that nobody
- * wishes for, and how long a revocation takes to arrive; all in one run, with the bounds beside them.
+ * wishes for, how long a revocation takes to arrive, and how many go at once; all in one run, with the bounds beside them.
  */
 import type { Outcome } from './keep.ts'
 import { pickGenerator } from './load/load.ts'
@@ -10,6 +10,7 @@ import type { Place } from './place.ts'
 import { measureAnswers } from './revocation/answers.ts'
 import { measureArrival } from './revocation/arrival.ts'
 import { measureLists } from './revocation/lists.ts'
+import { measureMany } from './revocation/many.ts'
 import { encodeRevocationResults, type RevocationResults, renderRevocationReport } from './revocation/report.ts'
 import { makeSample } from './sample.ts'
 import { tell } from './tell.ts'
@@ -28,12 +29,13 @@ export const benchRevocation = async (options: Options, place: Place): Promise<O
     answers: isWanted('answers') ? await measureAnswers(plan) : [],
     arrival: isWanted('arrival') ? await measureArrival(plan) : undefined,
     lists: isWanted('lists') ? await measureLists(plan) : [],
+    many: isWanted('many') ? await measureMany(plan) : undefined,
   }
   return {
     at,
     suffix: '-revocation',
     json: encodeRevocationResults(results),
     report: renderRevocationReport(results),
-    isFaulty: results.answers.some(({ faults }) => faults > 0),
+    isFaulty: results.answers.some(({ faults }) => faults > 0) || results.many?.isSound === false,
   }
 }

@@ -12,6 +12,7 @@ import { addIssuerCommand } from './commands/issuer.ts'
 import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { addRevokeCommand } from './commands/revoke.ts'
+import { addRevokeManyCommand } from './commands/revoke-many.ts'
 import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {
@@ -128,6 +129,7 @@ const commands = [
   addCertificateCommand,
   addRevokeCommand,
   addCrlCommand,
+  addRevokeManyCommand,
   addProfileCommand,
   addPrincipalCommand,
   addGrantCommand,

@@ -162,6 +162,7 @@ export const openService = async (
     access,
     issuerLife,
     revocations: status.revocations,
+    massRevocations: status.massRevocations,
     crlImports: status.crlImports,
     health,
     clock,
@@ -179,7 +180,7 @@ export const openService = async (
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
       { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
-      ...status.jobs,
+      ...status.jobs(() => stopping),
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
       {
         name: 'own-certificate',

@@ -10,16 +10,19 @@ import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
 import { openCrlWatch } from './ca/crl-watch.ts'
 import type { Issuance } from './ca/issuance.ts'
 import type { Issuers } from './ca/issuers.ts'
+import { type MassRevocations, openMassRevocations } from './ca/mass-revocation.ts'
 import { type Ocsp, openOcsp } from './ca/ocsp.ts'
 import type { IssuerRecord } from './ca/records.ts'
 import { openResponders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
+import { massRevocationJob } from './jobs/mass-revocation.ts'
 import type { Job } from './jobs/schedule.ts'
 import { verifyKeyProof } from './keys/key-proof.ts'
 import { responderCertifier } from './own-certificates.ts'
 import type { Stores } from './service.ts'
 import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
+import { openMassRevocationStore } from './store/mass-revocations.ts'
 import { openOcspStore } from './store/ocsp.ts'
 import { openRevocationStore } from './store/revocations.ts'
 import type { NextTurn } from './turns.ts'
@@ -27,6 +30,7 @@ import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 
 export interface Status {
   readonly revocations: Revocations
+  readonly massRevocations: MassRevocations
   readonly crls: CrlShelf
   readonly ocsp: Ocsp
   readonly crlImports: CrlImports
@@ -36,7 +40,8 @@ export interface Status {
   readonly crlWarning: () => string | undefined
   /** Publishes the lists that are due. One run at a time. */
   publishCrls(): Promise<void>
-  readonly jobs: readonly Job[]
+  /** Those that take long end soon once it is stopping. */
+  jobs(isStopping: () => boolean): readonly Job[]
   close(): Promise<void>
 }
 
@@ -89,6 +94,7 @@ export const openStatus = async (
       log.warn({ event: 'ocsp.failed', issuer, err }, 'a question about a certificate was put off'),
   })
   await ocsp.follow()
+  const massRevocations = openMassRevocations({ store: openMassRevocationStore({ db, roll }), changed: ocsp.forget })
   let publishing = Promise.resolve()
   const publishCrls = (): Promise<void> => {
     publishing = publishing.then(publisher.run, publisher.run)
@@ -96,6 +102,7 @@ export const openStatus = async (
   }
   return {
     publishCrls,
+    massRevocations,
     revocations: openRevocations({
       store: openRevocationStore({ db, roll }),
       keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
@@ -109,12 +116,19 @@ export const openStatus = async (
     crlImports,
     crlFault: openCrlWatch({ shelf: crls, issuers, clock, marginMs: config.crl.validityMs / 8 }),
     crlWarning: () => endingText(crlImports),
-    jobs: [
+    jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
       { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },
       { name: 'ocsp-responders', everyMs: 60_000, run: () => responders.renew() },
       { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },
+      massRevocationJob({
+        revocations: massRevocations,
+        lease: (milliseconds) => leases.take('mass-revocation', milliseconds),
+        sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+        isStopping,
+        log,
+      }),
     ],
     close: () => leases.release(),
   }

@@ -35,6 +35,7 @@ const undecided: HttpDeps = {
   issuerLife: absent(),
   revocations: absent(),
   crlImports: absent(),
+  massRevocations: absent(),
   health: absent(),
   recordRefusal: () => Promise.reject(new Error('Describing must not refuse.')),
   metrics: openMetrics(new Registry()),

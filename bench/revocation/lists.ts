@@ -15,7 +15,7 @@ import { openInlineKeys } from '../../test/helpers/keys.ts'
 import { quiet } from '../../test/helpers/log.ts'
 import { withClient } from '../place.ts'
 import { call } from '../request.ts'
-import { fill } from '../search.ts'
+import { fillScratch } from '../search.ts'
 import { openChancery } from '../targets/chancery.ts'
 import type { Plan } from './plan.ts'
 
@@ -39,7 +39,7 @@ export const measureLists = async ({ place, sample, options, tell }: Plan): Prom
   const many = options.certificates > 0 ? options.certificates : 1_000_000
   // Nobody else is to publish meanwhile.
   await target.close()
-  await fill(target, JSON.parse(text).serial, { certificates: many, tell })
+  await fillScratch(target, JSON.parse(text).serial, { certificates: many, tell })
   const config = await loadConfig({
     CHANCERY_DATA: dataDir,
     CHANCERY_DATABASE_URL: servingUrl,

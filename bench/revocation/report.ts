@@ -6,6 +6,7 @@ import { toMarkdown } from '../table.ts'
 import type { AnswersRow } from './answers.ts'
 import type { Arrival } from './arrival.ts'
 import type { ListsRow } from './lists.ts'
+import type { Many } from './many.ts'
 
 export interface RevocationResults {
   readonly at: string
@@ -14,6 +15,7 @@ export interface RevocationResults {
   readonly answers: readonly AnswersRow[]
   readonly arrival: Arrival | undefined
   readonly lists: readonly ListsRow[]
+  readonly many: Many | undefined
 }
 
 export const renderRevocationReport = (results: RevocationResults): string =>
@@ -31,6 +33,9 @@ export const renderRevocationReport = (results: RevocationResults): string =>
       : []),
     ...(results.lists.length > 0
       ? ['## Publishing lists (bound of one with 100,000 entries: 2 s, aim 0.5; event loop 50 ms)', listsTable(results)]
+      : []),
+    ...(results.many
+      ? ['## Many at once, an instance killed half-way', manyText(results.many), phasesTable(results.many)]
       : []),
   ].join('\n\n')
 
@@ -74,5 +79,28 @@ const listsTable = ({ lists }: RevocationResults): string =>
       whole(octets),
       loopMax.toFixed(1),
       whole(memory),
+    ]),
+  )
+
+const manyText = ({ planned, planMs, orderMs, atKill, idleMs, seconds, facts }: Many): string =>
+  [
+    `${whole(planned)} certificates: planned in ${whole(planMs)} ms, ordered in ${whole(orderMs)} ms.`,
+    `Killed (SIGKILL) when ${whole(atKill)} were revoked; the next instance went on ${(idleMs / 1000).toFixed(1)} s later. All done ${seconds.toFixed(1)} s after the order, the load beside it and the kill included.`,
+    `Of the plan, ${whole(facts.once)} were revoked exactly once, ${facts.twice} more than once, ${facts.others} beside it; ${whole(facts.events)} events, ${facts.unlike} unlike their rows.`,
+  ].join('\n')
+
+const phasesTable = ({ phases }: Many): string =>
+  toMarkdown(
+    ['', 'revoked/s', 'issued/s', 'p50 ms', 'p99 ms', 'p99.9 ms', 'max ms', 'faults'],
+    phases.map(({ title, issuance, revoked, seconds }) => [
+      title,
+      seconds > 0 ? whole(revoked / seconds) : '-',
+      ...(issuance
+        ? [
+            whole(issuance.requests / issuance.seconds),
+            ...[issuance.p50, issuance.p99, issuance.p999, issuance.max].map((ms) => ms.toFixed(1)),
+            issuance.statusErrors + issuance.socketErrors + issuance.timeouts,
+          ]
+        : ['-', '-', '-', '-', '-', '-']),
     ]),
   )

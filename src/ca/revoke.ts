@@ -139,8 +139,7 @@ export const decideRevocation = (
 ): CertificateRevoked | undefined => {
   const { revocation: before, notAfter, serial, issuer, shard } = standing
   const { reason, invalidSince } = ask
-  if (invalidSince !== null && invalidSince > now)
-    throw new Problem('request.malformed', 'The invalidity date lies in the future.')
+  assertPast(invalidSince, now)
   if (before && isSame(before, ask)) return undefined
   if (notAfter < now)
     throw new Problem('revocation.expired', `The certificate has expired at ${iso(notAfter)}: no list would show it.`)
@@ -184,6 +183,16 @@ const decideRelease = (
 const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): boolean =>
   before.reason === reason &&
   (invalidSince === null || (before.invalidSince !== null && iso(before.invalidSince) === iso(invalidSince)))
+
+/** Throws `request.malformed`: nobody knows of what is to come. */
+export const assertPast = (invalidSince: Date | null, now: Date): void => {
+  if (invalidSince !== null && invalidSince > now)
+    throw new Problem('request.malformed', 'The invalidity date lies in the future.')
+}
+
+/** What may be on record for a certificate that is to be revoked for this reason, if anything is. */
+export const replaceableBy = (reason: RevocationReason): readonly RevocationReason[] =>
+  revocationReasons.filter((before) => mayReplace(before, reason))
 
 /** Hold is for a while; and that a key is somebody else's too outweighs whatever was said before. */
 const mayReplace = (before: RevocationReason, reason: RevocationReason): boolean =>
@@ -243,4 +252,4 @@ const sinceText = ({ invalidSince }: Revocation): string =>
   invalidSince === null ? '' : `, invalid since ${iso(invalidSince)}`
 
 /** Whole seconds: what DER can say. */
-const iso = (time: Date): string => `${time.toISOString().slice(0, 19)}Z`
+export const iso = (time: Date): string => `${time.toISOString().slice(0, 19)}Z`

@@ -49,6 +49,10 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${lists.length} of issuer ${issuer}, shards ${lists.map(({ shard, number }) => `${shard} (number ${number})`).join(' ')}`,
   'crl.imported': ({ issuer, number, nextUpdate, by }) =>
     `number ${number} above issuer ${issuer}, until ${nextUpdate}, by ${by}`,
+  'revocations.ordered': ({ plan, search, reason, count, by }) =>
+    `${count} certificates, ${reason}, by ${by}: ${searchText(search)}, plan ${plan}`,
+  'revocations.done': ({ plan, revoked, skipped }) =>
+    `${revoked} revoked, ${skipped.expired + skipped.revoked} passed by, plan ${plan}`,
   'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
@@ -74,6 +78,12 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
+
+/** `profile server, issuedBefore 2026-…`. */
+export const searchText = (search: Readonly<Record<string, string>>): string =>
+  Object.entries(search)
+    .map(([field, value]) => `${field} ${value}`)
+    .join(', ')
 
 const versionOf = ({ name, version }: { readonly name: string; readonly version: number }): string =>
   `${name}@${version}`

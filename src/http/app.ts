@@ -30,6 +30,7 @@ import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
 import { revocationRoutes } from './api/revocation.ts'
+import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
 import { type AccessRule, authorise } from './auth.ts'
 import {
@@ -107,6 +108,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       issuerRoutes,
       revocationRoutes,
       crlRoutes,
+      massRevocationRoutes,
       opsRoutes,
     ]) {
       await api.register(async (scope: App) => routes(scope, deps))

@@ -7,6 +7,7 @@ import type { CrlShelf } from '../ca/crl-shelf.ts'
 import type { Health } from '../ca/health.ts'
 import type { Issuance } from '../ca/issuance.ts'
 import type { IssuerLife } from '../ca/issuer-life.ts'
+import type { MassRevocations } from '../ca/mass-revocation.ts'
 import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { Recorder } from '../ca/recorder.ts'
@@ -32,6 +33,7 @@ export interface HttpDeps {
   readonly issuerLife: IssuerLife
   readonly revocations: Revocations
   readonly crlImports: CrlImports
+  readonly massRevocations: MassRevocations
   readonly health: Health
   readonly metrics: Metrics
   readonly log: Log

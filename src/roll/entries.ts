@@ -97,6 +97,33 @@ export interface CrlImported {
   readonly by: string
 }
 
+/** Many are to be revoked, by one order. */
+export interface RevocationsOrdered {
+  readonly type: 'revocations.ordered'
+  /** SHA-256 (hex) of canonical JSON of `certificates`, `count`, `invalidityDate`, `reason` and `search`. */
+  readonly plan: string
+  readonly search: Readonly<Record<string, string>>
+  readonly reason: string
+  readonly invalidityDate: string | null
+  /** Of what the search found on a roll of this size, unexpired at this time. */
+  readonly asOf: { readonly size: number; readonly time: string }
+  readonly count: number
+  /**
+   * SHA-256 (hex) over each of them in order of the roll: the serial, and the entry of its newest change of before (8
+   * octets, big-endian; -1 without one).
+   */
+  readonly certificates: string
+  readonly by: string
+}
+
+/** Each of them was revoked, or passed by because it had changed. */
+export interface RevocationsDone {
+  readonly type: 'revocations.done'
+  readonly plan: string
+  readonly revoked: number
+  readonly skipped: { readonly expired: number; readonly revoked: number }
+}
+
 export interface ProfileChanged {
   readonly type: 'profile.changed'
   readonly profile: ProfileVersion
@@ -193,6 +220,8 @@ export type RollEvent =
   | CertificateReleased
   | CrlsIntended
   | CrlImported
+  | RevocationsOrdered
+  | RevocationsDone
   | ProfileChanged
   | PrincipalChanged
   | GrantChanged

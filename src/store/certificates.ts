@@ -242,6 +242,26 @@ const boundsOf = (
   ]
 }
 
+/**
+ * What all certificates of a search have in common, of those before an entry: for statements over `certificates c` that look
+ * at all of them, in whatever order.
+ */
+export const setConditions = (filter: CertificateFilter, before: number, p: Parameter): readonly string[] => {
+  const [low, high] = boundsOf(filter, before, p)
+  return [
+    `c.entry >= ${low}`,
+    `c.entry < ${high}`,
+    ...(isStorable(filter.name) ? [isNamed(nameRange(filter.name), p)] : []),
+    ...conditionsOf(certificateConditions, filter, p),
+  ]
+}
+
+/** Below a suffix there are DNS names only. */
+const isNamed = ({ low, high }: NameRange, p: Parameter): string =>
+  `c.entry in (select n.entry from certificate_names n where ${
+    low === high ? `n.name = ${p(low)}` : `n.kind = 'dns' and n.name >= ${p(low)} and n.name < ${p(high)}`
+  })`
+
 interface Lead {
   readonly field: 'subject' | 'principal' | 'profile' | 'issuer'
   readonly column: string

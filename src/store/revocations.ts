@@ -44,6 +44,10 @@ export const readStanding = async (db: Queryable, serial: string): Promise<Stand
   return row && standingOf(row)
 }
 
+/** Of certificates by their entries, in order of the roll. */
+export const readStandings = async (db: Queryable, entries: readonly string[]): Promise<readonly Standing[]> =>
+  (await db.query<StandingRow>(selectStandings, [entries])).rows.map(standingOf)
+
 /** What joins the newest change of a serial to `c.serial`; its columns are `revocationColumns`. */
 export const newestRevocation = `
   left join lateral (select * from revocations where serial = c.serial order by entry desc limit 1) r on true`
@@ -114,12 +118,18 @@ const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
     : { change: 'released', reason: null, revoked_at: standing.revocation?.revokedAt, invalid_since: null }),
 })
 
-const selectStanding = {
-  name: 'select_standing',
-  text: `
+const standings = `
     select c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}
-    from certificates c join intents i on i.serial = c.serial ${newestRevocation}
-    where c.serial = decode($1, 'hex')`,
+    from certificates c join intents i on i.serial = c.serial ${newestRevocation}`
+
+const selectStanding = { name: 'select_standing', text: `${standings} where c.serial = decode($1, 'hex')` }
+
+/**
+ * Without a name, so that it is planned each time: a plan that was made while nothing was revoked reads through all
+ * revocations for each certificate, and would be kept while there come to be thousands (70 ms for 50, measured).
+ */
+const selectStandings = {
+  text: `${standings} where c.entry = any ($1::bigint[]) order by c.entry`,
 }
 
 const insertRevocations = {

@@ -50,9 +50,12 @@ export interface RollWriter {
   ): Promise<readonly Enrolled[]>
   /**
    * Makes a change and appends what it says of itself, in one transaction under the head's lock; `index` is where its
-   * first event will be.
+   * first event will be. What takes long and needs no order goes into `prepare`: the same transaction, before the lock.
    */
-  change<T>(make: (tx: Queryable, time: Date, index: number) => Promise<Change<T>>): Promise<T>
+  change<T>(
+    make: (tx: Queryable, time: Date, index: number) => Promise<Change<T>>,
+    prepare?: (tx: Queryable) => Promise<void>,
+  ): Promise<T>
   /** Undefined, or why nothing can be appended. */
   head(): Promise<Head>
 }
@@ -125,9 +128,10 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
         const written = known && (await tryAppend(events, write, { db, head: known }))
         return written ?? (await appendUnderLock(events, write))
       }),
-    change: (make) =>
+    change: (make, prepare) =>
       forgetting(async () => {
         const { result, head } = await db.transaction(async (tx) => {
+          await prepare?.(tx)
           const before = await lockHead(tx)
           const time = eventTime(before)
           const { events, result } = await make(tx, time, before.size)

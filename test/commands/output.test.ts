@@ -47,6 +47,8 @@ t.test('every type of event is told in a line for people', async (t) => {
       `serial 4${'0'.repeat(31)}, issuer default, from hold, by ops`,
       '1 of issuer default, shards 17 (number 2)',
       'number 7 above issuer default, until 2027-05-24T00:00:00.000Z, by ops',
+      `100000 certificates, keyCompromise, by ops: issuedBefore 2026-11-24T00:00:00.000Z, profile server, plan ${'cd'.repeat(32)}`,
+      `99997 revoked, 3 passed by, plan ${'cd'.repeat(32)}`,
       'server@3 by admin',
       'ci by admin',
       'ci by admin',
@@ -66,7 +68,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
     ],
   )
-  t.match(rows[6], { time: '2026-11-24T23:59:59.007Z', index: 6, type: 'profile.changed' })
+  t.match(rows[8], { time: '2026-11-24T23:59:59.007Z', index: 8, type: 'profile.changed' })
   const entry = '{"a":1,"time":"2027-01-01T00:00:00.000Z","type":"of.tomorrow","v":1}'
   t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })

@@ -18,6 +18,9 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'POST /v1/certificates/:serial/revocation': ['requester', 'operator'],
   'POST /v1/certificates/:serial/revocation/by-key': 'open',
   'DELETE /v1/certificates/:serial/revocation': ['operator'],
+  'POST /v1/revocations': ['operator'],
+  'GET /v1/revocations': ['operator', 'auditor', 'admin'],
+  'GET /v1/revocations/:digest': ['operator', 'auditor', 'admin'],
   'GET /v1/profiles': ['approver', 'operator', 'auditor', 'admin'],
   'GET /v1/profiles/:name': ['approver', 'operator', 'auditor', 'admin'],
   'PUT /v1/profiles/:name': ['admin'],
@@ -56,6 +59,7 @@ const routes = [...Object.entries(matrix), ...heads].map(([route, rule]) => {
   const [method = '', pattern = ''] = route.split(' ')
   const url = pattern
     .replace(':serial', '4a'.repeat(16))
+    .replace(':digest', 'ab'.repeat(32))
     .replace(':version', '1')
     .replace(':code', 'csr.pem')
     .replace(':id', '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e')

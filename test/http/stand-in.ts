@@ -31,6 +31,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     issuerLife: reached({}),
     revocations: reached({}),
     crlImports: reached({}),
+    massRevocations: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
     recordRefusal: async () => {},
     metrics: openMetrics(new Registry()),

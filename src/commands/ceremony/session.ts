@@ -6,8 +6,8 @@ import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { open, readFile } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
 
+import { openAnswers } from '../answers.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 import { version } from '../version.ts'
@@ -180,26 +180,6 @@ const createFile = async (path: string, content: string | Buffer): Promise<void>
     await folder.sync()
   } finally {
     await folder.close()
-  }
-}
-
-/** Lines of one input, in turn; its end is no answer. */
-const openAnswers = (input: NodeJS.ReadableStream) => {
-  let reader: ReturnType<typeof createInterface> | undefined
-  let lines: AsyncIterator<string> | undefined
-  return {
-    match: async (answer: string, again: () => void): Promise<boolean> => {
-      reader ??= createInterface({ input })
-      lines ??= reader[Symbol.asyncIterator]()
-      for (let tries = 3; tries > 0; tries -= 1) {
-        const { value, done } = await lines.next()
-        if (done) return false
-        if (value.trim().toLowerCase() === answer) return true
-        if (tries > 1) again()
-      }
-      return false
-    },
-    close: () => reader?.close(),
   }
 }
 

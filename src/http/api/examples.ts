@@ -94,6 +94,41 @@ export const newRevocation = { reason: 'keyCompromise', invalidityDate: '2026-11
 
 export const revoked = { serial, status: 'revoked', keySha256: sha256, revocation, alsoWithKey: [] }
 
+export const asOf = '812345@2026-11-25T08:00:00.000Z'
+
+const leaked = { profile: 'server', issuedBefore: '2026-11-25T08:00:00.000Z' }
+
+export const newRevocations = { search: leaked, reason: 'keyCompromise' }
+
+export const revocationPlan = {
+  digest,
+  asOf,
+  search: leaked,
+  reason: 'keyCompromise',
+  count: 100_000,
+  byProfile: { items: [{ name: 'server', count: 100_000 }], others: { names: 0, count: 0 } },
+  byPrincipal: { items: [{ name: 'ci/deploy', count: 99_210 }], others: { names: 12, count: 790 } },
+  byIssuer: { items: [{ name: 'default', count: 100_000 }], others: { names: 0, count: 0 } },
+  crlGrowth: [{ issuer: 'default', entries: 99_998, octets: 4_999_900, shards: 128 }],
+  skipped: { expired: 4_105, revoked: 17 },
+  sample: [serial],
+}
+
+export const revocationOrder = {
+  digest,
+  state: 'running',
+  search: leaked,
+  reason: 'keyCompromise',
+  by: 'ops',
+  index: 812_351,
+  total: 100_000,
+  revoked: 41_398,
+  skipped: { expired: 2, revoked: 0 },
+  orderedAt: '2026-11-25T08:04:00.000Z',
+  startedAt: '2026-11-25T08:04:00.730Z',
+  finishedAt: null,
+}
+
 const refused = {
   type: '/problems/san.forbidden',
   title: 'Name not allowed',
