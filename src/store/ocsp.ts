@@ -57,9 +57,11 @@ const standingOf = ({ kind, change, reason, revoked_at: at }: StandingRow): Seri
   return { kind: 'good' }
 }
 
-/** The roll's size is read in the same snapshot: every revocation before it is seen. */
+/**
+ * The roll's size is read in the same snapshot: every revocation before it is seen. Planned each time: a plan that was kept
+ * from when nothing was revoked would read all of the table for each serial, until somebody analyzes it.
+ */
 const selectStandings = {
-  name: 'select_standings',
   text: `
     select case when i.serial is null then 'unknown' else coalesce(o.kind, 'open') end as kind,
       r.change, r.reason, r.revoked_at, (select size from roll where id = 1) as seen
