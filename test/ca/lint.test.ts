@@ -267,6 +267,11 @@ const lies: readonly Case[] = [
     },
   ],
   ['revocation.none', 'noRevAvail where there is revocation', { extensions: { more: extension('2.5.29.56', nil) } }],
+  [
+    'revocation.noCheck',
+    'not to be checked, and no responder',
+    { extensions: { more: extension('1.3.6.1.5.5.7.48.1.5', nil) } },
+  ],
   ['extensions.known', 'an extension that nobody knows', { extensions: { more: extension('1.2.3.4', nil) } }],
 ]
 
