@@ -378,7 +378,8 @@ t.test('the public listener answers problems too, and has nothing of the API', a
   for (const [path, status, code] of [
     ['/issuers/nope.cer', 404, 'issuer.not_found'],
     ['/issuers/UPPER.cer', 400, 'request.malformed'],
-    ['/crl/default/0.crl', 404, 'request.not_found'],
+    ['/crl/default/128.crl', 404, 'crl.not_found'],
+    ['/ocsp/nope/AAAA', 404, 'issuer.not_found'],
     ['/v1/certificates', 404, 'request.not_found'],
     ['/livez', 404, 'request.not_found'],
   ] as const) {
