@@ -14,6 +14,7 @@ import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
+import { openRecovery } from './ca/recovery.ts'
 import type { Config } from './config.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
@@ -151,7 +152,8 @@ export const openService = async (
 
   const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
   const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
-  const own = await openOwnCertificate(stores, issuance, () => probeFaulty(issuers))
+  const recover = openRecovery(issuers)
+  const own = await openOwnCertificate(stores, issuance, recover)
   await told(own.current())
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
   const app = await openApp({
@@ -178,7 +180,7 @@ export const openService = async (
   const schedule = openSchedule(
     [
       { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
-      { name: 'keys', everyMs: 1_000, run: () => probeFaulty(issuers) },
+      { name: 'keys', everyMs: 1_000, run: recover },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),
       { name: 'clock', everyMs: 5_000, run: () => roll.head() },
@@ -246,15 +248,6 @@ const watchLoads = ({ metrics, db }: Stores, issuance: Issuance, keys: Pick<Keyr
   metrics.watch('chancery_database_connections', 'open', () => db.load.total)
   metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
 }
-
-/** A key that failed is out of use until it is seen to sign again: nobody else asks. */
-const probeFaulty = (issuers: Issuers): Promise<unknown> =>
-  Promise.all(
-    issuers
-      .all()
-      .filter(({ issuer }) => issuer.fault !== undefined)
-      .map(({ issuer }) => issuer.probe()),
-  )
 
 /** The issuers in the records with their keys; each opening of a key is put on the roll. */
 export const openKeyed = (

@@ -1,7 +1,9 @@
 /*
  * A PKCS#11 module that hands everything on to the one that SHIM_MODULE names, and misbehaves as the file SHIM_CONTROL
  * says, a word a line, read at each call:
- *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>  login-hang
+ *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
+ *   sign-wrong: signs, and flips a bit  login-hang  login-error=<CKR>  generate-error=<CKR>
+ *   final-try: the token says that one more wrong PIN locks it
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
  */
@@ -57,6 +59,7 @@ static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
   CK_RV answer = real.C_GetTokenInfo(slot, info);
   long most = told("max-sessions");
   if (answer == CKR_OK && most >= 0) info->ulMaxSessionCount = (CK_ULONG)most;
+  if (answer == CKR_OK && told("final-try") >= 0) info->flags |= CKF_USER_PIN_FINAL_TRY;
   return answer;
 }
 
@@ -91,7 +94,15 @@ static CK_RV closeSession(CK_SESSION_HANDLE session) {
 
 static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG length) {
   while (told("login-hang") >= 0) usleep(20000);
+  long code = told("login-error");
+  if (code >= 0) return (CK_RV)code;
   return real.C_Login(session, user, pin, length);
+}
+
+static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_ATTRIBUTE_PTR publicHalf, CK_ULONG publics, CK_ATTRIBUTE_PTR privateHalf, CK_ULONG privates, CK_OBJECT_HANDLE_PTR publicKey, CK_OBJECT_HANDLE_PTR privateKey) {
+  long code = told("generate-error");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
 
 static CK_RV signInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key) {
@@ -109,7 +120,9 @@ static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, 
   long code = told("sign-error");
   if (code < 0) code = toldOnce("sign-error-once");
   if (code >= 0) return (CK_RV)code;
-  return real.C_Sign(session, data, length, signature, room);
+  CK_RV answer = real.C_Sign(session, data, length, signature, room);
+  if (answer == CKR_OK && signature && told("sign-wrong") >= 0) signature[*room / 2] ^= 1;
+  return answer;
 }
 
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
@@ -125,6 +138,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     ours.C_OpenSession = openSession;
     ours.C_CloseSession = closeSession;
     ours.C_Login = logIn;
+    ours.C_GenerateKeyPair = generate;
     ours.C_SignInit = signInit;
     ours.C_Sign = sign;
     ours.C_GetFunctionList = C_GetFunctionList;

@@ -27,7 +27,7 @@ export interface TokenKeyDeps {
   readonly sessions: Sessions
   /** For one operation, waiting for a session included. */
   readonly deadlineMs: number
-  /** Told of every failed call; after `token` nothing that was opened here is of use. */
+  /** Told of every call that failed in signing, and what would help. */
   readonly failed: (remedy: Remedy, name: string, reason: string) => void
 }
 
@@ -275,9 +275,10 @@ const assertSigns = async ({
   const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
   for (let i = 0; i < trials; i += 1) {
     const [signature] = await sign([trialText])
-    if (!Buffer.isBuffer(signature))
-      // Where it is the token's fault, that was told already.
-      throw new TokenFault('session', `The key ${id} does not sign: ${signature?.message}.`)
+    if (!Buffer.isBuffer(signature)) {
+      const remedy = signature?.cause === undefined ? 'session' : judgeFailure(signature.cause).remedy
+      throw new TokenFault(remedy, `The key ${id} does not sign: ${signature?.message}.`)
+    }
     if (!verify(algorithm.hash, trialText, { key, ...algorithm.signOptions }, signature))
       throw new TokenFault(
         'request',

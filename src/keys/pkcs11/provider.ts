@@ -1,13 +1,14 @@
 /**
- * Keys in the tokens of one PKCS#11 module. Everything that was opened here is good until the first failure that only a
- * fresh start of the module can mend: `lost` is told of it, once, and whoever owns this process ends it.
+ * Keys in tokens of PKCS#11 modules. Everything that was opened here is good until the first failure that only a fresh
+ * start of the module can mend: `lost` is told of it, and whoever owns this process ends it. That costs every key in it,
+ * so what signs decides: a key that cannot be opened or made is its own trouble as long as another one here works.
  */
 import type { Handle } from 'pkcs11js'
 
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { readPrivateFile } from '../private-file.ts'
-import type { SigningKey } from '../signing-key.ts'
+import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags } from './module.ts'
 import { assertNotRefused, describeRefused, PinRefused, type RefusedPin } from './pins.ts'
@@ -36,64 +37,25 @@ export interface Pkcs11Provider {
 }
 
 export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => void): Pkcs11Provider => {
-  const modules = new Map<string, Promise<Module>>()
-  const tokens = new Map<string, TokenKeyDeps>()
+  const moduleOf = openModules(settings)
+  const tokens = new Map<string, Entered>()
   const failures = new Map<string, number>()
 
   const count = (name: string): void => void failures.set(name, (failures.get(name) ?? 0) + 1)
-  const failed = (remedy: Remedy, name: string, reason: string): void => {
-    count(name)
-    if (remedy === 'token') lost(reason)
-  }
-
-  const moduleOf = ({ modulePath = settings.modules[0] }: Pkcs11Uri): Promise<Module> => {
-    if (modulePath !== undefined && !settings.modules.includes(modulePath))
-      throw new TokenFault('request', `${modulePath} is not a module that CHANCERY_PKCS11_MODULE names: add it there.`)
-    if (modulePath === undefined)
-      throw new TokenFault(
-        'request',
-        'Which PKCS#11 module? Set CHANCERY_PKCS11_MODULE, or add ?module-path=… to the URI.',
-      )
-    const opened = modules.get(modulePath) ?? openModule(modulePath)
-    modules.set(modulePath, opened)
-    // What is not there, or does not load, may be mended by the next try.
-    opened.catch(() => modules.delete(modulePath))
-    return opened
-  }
-
-  const pinOf = async ({ pinSource }: Pkcs11Uri): Promise<string> => {
-    const configured = pinSource === undefined ? await settings.pin() : undefined
-    if (pinSource === undefined && configured === undefined)
-      throw new TokenFault(
-        'request',
-        'Where is the PIN? Set CHANCERY_PKCS11_PIN_FILE, or add ?pin-source=file:… to the URI.',
-      )
-    if (pinSource === undefined) return configured ?? ''
-    const octets = await readPrivateFile(pinSource).catch((cause: NodeJS.ErrnoException) => {
-      throw new TokenFault(
-        'request',
-        cause.code === undefined
-          ? cause.message
-          : `The file with the PIN, ${pinSource}, cannot be read (${cause.code}).`,
-        cause,
-      )
-    })
-    const pin = octets.toString('utf8').replace(/\r?\n$/, '')
-    octets.fill(0)
-    return pin
-  }
+  /** Keys that were opened here, and have not been closed. */
+  const working = new Set<SigningKey>()
 
   /**
    * The token remembers the login while any session is open: with two from the start, one that fails and is closed
    * does not take it along. Where the token allows no second, the one that has logged in does all the work.
    */
-  const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<TokenKeyDeps> => {
+  const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<Entered> => {
     const module = await moduleOf(uri)
     const token = findToken(module, uri)
     const place = `${module.path}\n${token.label}\n${token.serial}`
     const known = tokens.get(place)
     if (known) return known
-    const pin = await pinOf(uri)
+    const pin = await readPin(settings, uri)
     assertNotRefused(token, pin, refused)
     const openSession = () => token.lib.C_OpenSession(token.slot, sessionFlags.serial)
     const first = call(`The token ${token.label} gives no session`, openSession)
@@ -111,32 +73,55 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
       open: openSession,
       close: (session) => token.lib.C_CloseSession(session),
     })
-    const deps = { token, sessions, deadlineMs: settings.deadlineMs, failed }
-    tokens.set(place, deps)
-    return deps
+    const entered = { token, sessions }
+    tokens.set(place, entered)
+    return entered
   }
 
-  const mend = <T>(work: Promise<T>): Promise<T> =>
+  /** While a key is opened or made, its failures are told by the error. A call that hangs holds its session for good. */
+  const hold = async (entered: Entered, obtain: (deps: TokenKeyDeps) => Promise<SigningKey>): Promise<SigningKey> => {
+    let isWorking = false
+    const failed = (remedy: Remedy, name: string, reason: string): void => {
+      count(name)
+      if (name === 'late' || (isWorking && remedy === 'token')) lost(reason)
+    }
+    const found = await obtain({ ...entered, deadlineMs: settings.deadlineMs, failed })
+    isWorking = true
+    const key: SigningKey = { ...found, close: async () => void working.delete(key) }
+    working.add(key)
+    return key
+  }
+
+  const counted = <T>(work: Promise<T>): Promise<T> =>
     work.catch((error: unknown) => {
       const name = nameIn(error)
       if (name !== undefined) count(name)
-      if (error instanceof TokenFault && error.remedy === 'token') lost(error.message)
       throw error
     })
 
+  /** What another start of the module may mend. Where a key works, it is asked to sign: if it does not, it says so itself. */
+  const judgeOpening = (error: unknown): void => {
+    if (!(error instanceof TokenFault) || error.remedy !== 'token') return
+    if (working.size === 0) lost(error.message)
+    for (const key of working) void key.sign([trialText])
+  }
+
   return {
     open: (text, refused) =>
-      mend(
+      counted(
         (async () => {
           const uri = parsePkcs11Uri(text)
-          return openTokenKey(await enter(uri, refused), uri)
+          return hold(await enter(uri, refused), (deps) => openTokenKey(deps, uri))
         })(),
-      ),
+      ).catch((error: unknown) => {
+        judgeOpening(error)
+        throw error
+      }),
     create: (text, kind, refused) =>
-      mend(
+      counted(
         (async () => {
           const uri = parsePkcs11Uri(text)
-          return createTokenKey(await enter(uri, refused), uri, kind)
+          return hold(await enter(uri, refused), (deps) => createTokenKey(deps, uri, kind))
         })(),
       ),
     load: () =>
@@ -148,6 +133,47 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     },
   }
 }
+
+/** Each module once. What is not there, or does not load, may be mended by the next try. */
+const openModules = (settings: Pick<Pkcs11Settings, 'modules'>) => {
+  const modules = new Map<string, Promise<Module>>()
+  return ({ modulePath = settings.modules[0] }: Pkcs11Uri): Promise<Module> => {
+    if (modulePath !== undefined && !settings.modules.includes(modulePath))
+      throw new TokenFault('request', `${modulePath} is not a module that CHANCERY_PKCS11_MODULE names: add it there.`)
+    if (modulePath === undefined)
+      throw new TokenFault(
+        'request',
+        'Which PKCS#11 module? Set CHANCERY_PKCS11_MODULE, or add ?module-path=… to the URI.',
+      )
+    const opened = modules.get(modulePath) ?? openModule(modulePath)
+    modules.set(modulePath, opened)
+    opened.catch(() => modules.delete(modulePath))
+    return opened
+  }
+}
+
+const readPin = async (settings: Pick<Pkcs11Settings, 'pin'>, { pinSource }: Pkcs11Uri): Promise<string> => {
+  const configured = pinSource === undefined ? await settings.pin() : undefined
+  if (pinSource === undefined && configured === undefined)
+    throw new TokenFault(
+      'request',
+      'Where is the PIN? Set CHANCERY_PKCS11_PIN_FILE, or add ?pin-source=file:… to the URI.',
+    )
+  if (pinSource === undefined) return configured ?? ''
+  const octets = await readPrivateFile(pinSource).catch((cause: NodeJS.ErrnoException) => {
+    throw new TokenFault(
+      'request',
+      cause.code === undefined ? cause.message : `The file with the PIN, ${pinSource}, cannot be read (${cause.code}).`,
+      cause,
+    )
+  })
+  const pin = octets.toString('utf8').replace(/\r?\n$/, '')
+  octets.fill(0)
+  return pin
+}
+
+/** A token that we are logged in to. */
+type Entered = Pick<TokenKeyDeps, 'token' | 'sessions'>
 
 /** Of the call that failed, where it was one. */
 const nameIn = (error: unknown): string | undefined => {

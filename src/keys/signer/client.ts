@@ -1,8 +1,9 @@
 /**
- * Signer processes, seen from the service: one for the keys in files, one for each PKCS#11 module; each started when it
- * is first needed, watched, and started again. They hold keys, PINs and passphrases; this side holds none. What hangs or
- * crashes in one costs a restart of that one and the signatures that it had under way: each of these is answered with a
- * fault that says whether the key may have been touched.
+ * Signer processes, seen from the service: one for the keys in files, one for each token; each started when it is first
+ * needed, watched, and started again as long as somebody has a key of it. They hold keys, PINs and passphrases; this side
+ * holds none. What hangs or crashes in one costs a restart of that one and the signatures that it had under way: each of
+ * these is answered with a fault that says whether the key may have been touched. A token that is missing costs the keys
+ * of no other: many modules find out what has come and gone only when they start afresh, and with them all that they hold.
  */
 import type { Log } from '../../telemetry.ts'
 import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
@@ -29,7 +30,7 @@ export interface SignerDeps {
 export const openSigners = (deps: SignerDeps): Keyring => {
   const signers = new Map<string, Signer>()
   const signerOf = (uri: string): Signer => {
-    const place = isInToken(uri) ? `module ${parsePkcs11Uri(uri).modulePath ?? ''}` : files
+    const place = placeOf(uri)
     const found = signers.get(place) ?? openSigner(deps, place)
     signers.set(place, found)
     return found
@@ -53,6 +54,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
   let closed = false
   let restart: NodeJS.Timeout | undefined
   let pauseMs = firstPauseMs
+  let notBefore = 0
   let lastReason = ''
   /** The process that is there; and as long as it takes questions. */
   let current: Life | undefined
@@ -60,9 +62,20 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
   /** Of the processes that there were. */
   let past = noLoad
   const waiting: ((life: Life) => void)[] = []
+  /** That somebody has. Without any, nothing is started until it is asked for: a token that was mistyped is no process. */
+  const held = new Set<SigningKey>()
 
-  const nextLife = (): Life | Promise<Life> => life ?? new Promise((resolve) => waiting.push(resolve))
+  const nextLife = (): Life | Promise<Life> => {
+    if (life) return life
+    const next = new Promise<Life>((resolve) => waiting.push(resolve))
+    startAgain()
+    return next
+  }
+  const startAgain = (): void => {
+    if (current === undefined && !closed) restart ??= setTimeout(start, Math.max(0, notBefore - performance.now()))
+  }
   const start = (): void => {
+    restart = undefined
     const started = openLife({
       log,
       script,
@@ -88,9 +101,10 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
     if (closed) return
     if (didWell) pauseMs = firstPauseMs
     lastReason = reason
-    log.error({ event: 'signer.ended', place, reason, pauseMs }, 'a signer process ended; it is started again')
-    restart = setTimeout(start, pauseMs)
+    log.error({ event: 'signer.ended', place, reason, pauseMs }, 'a signer process ended')
+    notBefore = performance.now() + pauseMs
     pauseMs = Math.min(pauseMs * 2, longestPauseMs)
+    if (held.size > 0 || waiting.length > 0) startAgain()
   }
   start()
 
@@ -106,7 +120,7 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       }
       return at.sign(opened.handle, message, withinMs)
     }
-    return {
+    const key: SigningKey = {
       id: first.id,
       algorithm: signatureAlgorithm(first.algorithm),
       spki: first.spki,
@@ -119,8 +133,13 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
               : new SigningFault('before', `the signer process is being started again: ${lastReason}`),
           ),
         ),
-      close: async () => life?.forget(uri),
+      close: async () => {
+        held.delete(key)
+        life?.forget(uri)
+      },
     }
+    held.add(key)
+    return key
   }
 
   return {
@@ -138,6 +157,12 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       await current?.end()
     },
   }
+}
+
+const placeOf = (uri: string): string => {
+  if (!isInToken(uri)) return files
+  const { modulePath = '', token = '', serial = '' } = parsePkcs11Uri(uri)
+  return `module ${modulePath} token ${token} serial ${serial}`
 }
 
 const files = 'files'

@@ -1,0 +1,44 @@
+import t from 'tap'
+
+import type { Issuers } from '../../src/ca/issuers.ts'
+import type { IssuerState } from '../../src/ca/records.ts'
+import { openRecovery } from '../../src/ca/recovery.ts'
+
+t.test('a key out of use is tried each time while its issuer is active, and else ever more rarely', async (t) => {
+  let now = 0
+  const faults: Record<string, string | undefined> = { used: 'gone', unused: 'gone', well: undefined }
+  const states: Record<string, IssuerState> = { used: 'active', unused: 'crl-only', well: 'active' }
+  const tried: Record<string, number[]> = { used: [], unused: [], well: [] }
+  const issuers = {
+    all: () =>
+      Object.keys(states).map((name) => ({
+        state: states[name],
+        issuer: {
+          name,
+          fault: faults[name],
+          probe: async () => {
+            tried[name]?.push(now / 1_000)
+            return faults[name]
+          },
+        },
+      })),
+  } as unknown as Issuers
+  const recover = openRecovery(issuers, () => now)
+  const pass = async (seconds: number): Promise<void> => {
+    for (let i = 0; i < seconds; i += 1, now += 1_000) await recover()
+  }
+  await pass(100)
+  t.equal(tried['used']?.length, 100)
+  t.same(tried['unused'], [0, 1, 3, 7, 15, 31, 61, 91])
+  t.same(tried['well'], [])
+
+  states['unused'] = 'active'
+  await pass(3)
+  t.same(tried['unused']?.slice(8), [100, 101, 102], 'as soon as it is needed')
+  states['unused'] = 'retiring'
+  faults['unused'] = undefined
+  await pass(1)
+  faults['unused'] = 'gone again'
+  await pass(4)
+  t.same(tried['unused']?.slice(11), [104, 105, 107], 'and from the beginning when it fails again')
+})

@@ -1,0 +1,139 @@
+/** Several tokens of one module: what is wrong with one costs the keys of no other. */
+import { execFile } from 'node:child_process'
+import { request } from 'node:https'
+import { promisify } from 'node:util'
+
+import t from 'tap'
+
+import { serve } from '../../src/commands/serve.ts'
+import type { SigningKey } from '../../src/keys/signing-key.ts'
+import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { quiet } from '../helpers/log.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { openTestSigners } from './signers.ts'
+import { openShim } from './softhsm.ts'
+
+t.setTimeout(180_000)
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+const messageOf = (work: Promise<unknown>): Promise<string> =>
+  work.then(
+    () => '',
+    (error: Error) => error.message,
+  )
+
+/** Signs on and on; resolves, when it is told to stop, to what came instead of signatures. */
+const signOn = (key: SigningKey) => {
+  let isOver = false
+  const faults: unknown[] = []
+  const signing = (async () => {
+    let signed = 0
+    for (; !isOver; signed += 1) {
+      const [signature] = await key.sign([Buffer.from('message')])
+      if (!Buffer.isBuffer(signature)) faults.push(signature?.message)
+      await sleep(2)
+    }
+    return signed
+  })()
+  return async () => {
+    isOver = true
+    return { signed: await signing, faults }
+  }
+}
+
+t.test('signing goes on while others look for tokens and keys that are not there, and fail to make some', async (t) => {
+  const hsm = await openShim(t)
+  const { keys, events } = await openTestSigners(t, hsm)
+  const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
+  for (let i = 0; i < 3; i += 1)
+    t.equal(await messageOf(keys.open('pkcs11:token=cq;object=x')), 'There is no token with label cq.')
+  t.match(await messageOf(keys.create('pkcs11:token=cq;object=x', 'ec-p256')), /^There is no token with label cq\.$/)
+  t.match(await messageOf(keys.open('pkcs11:token=ca;object=x')), /has no private key x/)
+  for (const code of [5, 6, 0x30, 0x8000_0001]) {
+    await hsm.misbehave(`generate-error=${code}`)
+    t.match(await messageOf(keys.create('pkcs11:token=ca;object=x', 'ec-p256')), /does not make the key/)
+  }
+  await hsm.misbehave()
+  const { signed, faults } = await stop()
+  t.same(faults, [])
+  t.ok(signed > 50, `${signed} signatures`)
+  await sleep(500)
+  const before = events.filter((event) => event === 'signer.ended').length
+  await sleep(2_500)
+  t.equal(events.filter((event) => event === 'signer.ended').length, before, 'and no process waits for a token')
+})
+
+t.test('a token that comes later is found, though the module lists it only when it starts', async (t) => {
+  const hsm = await openShim(t)
+  const { keys } = await openTestSigners(t, hsm)
+  const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
+  t.match(await messageOf(keys.open('pkcs11:token=late;object=x')), /There is no token with label late/)
+  await hsm.addToken('late')
+  t.ok(await keys.create('pkcs11:token=late;object=x', 'ec-p256'))
+  t.same((await stop()).faults, [])
+})
+
+t.test('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
+  const hsm = await openShim(t)
+  await hsm.addToken('old')
+  const service = await openTestService(t, {
+    CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    CHANCERY_STAGING_TIME: '0s',
+    ...hsm.env,
+  })
+  let count = 0
+  const issueAt = (url: string): Promise<number> =>
+    new Promise((resolve, reject) => {
+      count += 1
+      const headers = { authorization: `Bearer ${service.adminToken}`, 'content-type': 'application/json' }
+      const options = { method: 'POST', rejectUnauthorized: false, headers }
+      const sent = request(new URL('/v1/certificates', url), options, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode ?? 0))
+      })
+      sent.on('error', reject)
+      sent.end(JSON.stringify({ csr: csrFor(`a${count}.example.com`), profile: 'server' }))
+    })
+  const issueFor = async (url: string, ms: number) => {
+    const tally: Record<string, number> = {}
+    for (const end = performance.now() + ms; performance.now() < end; await sleep(20)) {
+      const status = await issueAt(url)
+      tally[status] = (tally[status] ?? 0) + 1
+    }
+    return tally
+  }
+  const ask = (name: string, key: string) =>
+    service.request('POST', '/v1/issuer-requests', { body: { name, authority: 'other', subject: named(name), key } })
+
+  const [mistyped, tally] = await Promise.all([
+    ask('typo', 'pkcs11:token=cq;object=typo'),
+    issueFor(service.url, 3_000),
+  ])
+  t.match(mistyped, { status: 503, json: { detail: /There is no token with label cq/ } })
+  t.same(Object.keys(tally), ['201'])
+
+  const root = openTestRoot()
+  const { json } = await ask('x-1', 'pkcs11:token=old;object=x-1')
+  await service.request('PUT', '/v1/issuers/x-1', { body: { chain: root.certify(json.csr) + root.pem } })
+  await service.request('POST', '/v1/issuers/x-1/moves', { body: { move: 'halt', reason: 'old' } })
+  await promisify(execFile)('softhsm2-util', ['--delete-token', '--token', 'old'], {
+    env: { ...process.env, ...hsm.env },
+  })
+  const ended: string[] = []
+  const error = (line: object): void => {
+    const { event, place } = line as { event: string; place: string }
+    if (event === 'signer.ended') ended.push(place)
+  }
+  const { config } = service
+  const listen = { ...config.listen, port: 0 }
+  const another = await serve({ ...config, listen, publicListen: listen }, { ...quiet, error })
+  t.teardown(another.close)
+  t.same(Object.keys(await issueFor(another.addresses.api, 8_000)), ['201'])
+  t.match(ended[0], /token old/)
+  t.ok(ended.length <= 6, `${ended.length} processes in eight seconds: ever more rarely`)
+  t.same(
+    ended.filter((place) => !place.includes('token old')),
+    [],
+  )
+})
