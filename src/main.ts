@@ -74,7 +74,7 @@ const addKeyCommand = (program: Command): void => {
   const key = program.command('key').description('keys in security modules, beside the database and the module')
   key
     .command('unlatch <token>')
-    .description('let the PINs that the token with this label has refused be tried again, once')
+    .description('let the token with this label be tried again, once, after it refused a PIN, or might have')
     .action(async (token: string) => {
       const [{ runUnlatch }, { config, log }] = [
         await import('./commands/key.ts'),

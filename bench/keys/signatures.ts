@@ -1,8 +1,9 @@
 /** Signatures a second by provider and algorithm: through the signer process, and in the process that asks. */
 import { join } from 'node:path'
 
-import { type Keyring, openKeyring } from '../../src/keys/keyring.ts'
+import { type Keyring, openGuarded, openKeyring } from '../../src/keys/keyring.ts'
 import { loadPassphrase } from '../../src/keys/passphrase.ts'
+import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { openTestSigners } from '../../test/hsm/signers.ts'
 import type { Place } from '../place.ts'
 import { rateOf } from './drive.ts'
@@ -63,7 +64,7 @@ const openInline = async (place: Place, { quick }: Tokens): Promise<Keyring> => 
   // The module reads it in this process.
   Object.assign(process.env, quick.env)
   const dataDir = await place.makeFolder('inline-keys')
-  return openKeyring({
+  const ring = openKeyring({
     dataDir,
     passphrase: () => loadPassphrase({ mode: 'development', dataDir, configured: undefined }),
     pkcs11: { modules: [quick.module], pin: async () => '1234', sessions: 8, queue: 512, deadlineMs: 2_000 },
@@ -71,6 +72,7 @@ const openInline = async (place: Place, { quick }: Tokens): Promise<Keyring> => 
       throw new Error(reason)
     },
   })
+  return openGuarded(ring, unguarded)
 }
 
 interface Measured {

@@ -29,7 +29,8 @@ import { encodePem } from '../x509/pem.ts'
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
 export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> => {
   const { db, config, policies } = stores
-  await db.transaction(async (tx) => {
+  // Making keys takes its time, and needs connections of its own.
+  await db.apart(async (tx) => {
     await inTurn(tx, bootstrapLock)
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()

@@ -1,6 +1,6 @@
 /** `chancery doctor`: what is not fit for production, in sentences. */
 import { type Config, loadConfig } from '../config.ts'
-import { pinGuard } from '../store/pins.ts'
+import { openPinGuard } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -21,7 +21,7 @@ export const runDoctor = async (
 ): Promise<Diagnosis> => {
   const settings = await settingFaults(env)
   return withRecords(config, log, async (db) => {
-    const keys = await openKeys(config, log, pinGuard(db))
+    const keys = await openKeys(config, log, openPinGuard({ db, log }))
     try {
       return {
         refused: [...settings, ...(await unsafe(config, db))].map(sentence),

@@ -3,23 +3,23 @@ import { createHash } from 'node:crypto'
 
 import type { Config } from '../config.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
-import { pinGuard, unlatchTokens } from '../store/pins.ts'
+import { openPinGuard, unlatchTokens } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { Failure } from './failure.ts'
 import { openKeys } from './keys.ts'
 import { withRecords } from './with-records.ts'
 
-/** Lets the PINs that a token has refused be tried again, once. Resolves to a sentence. */
+/** Lets a token that has refused a PIN, or may have, be tried again, once. Resolves to a sentence. */
 export const runUnlatch = (config: Config, log: Log, token: string): Promise<string> =>
   withRecords(config, log, async (db) => {
     const unlatched = await unlatchTokens(db, token)
     if (unlatched.length === 0)
       throw new Failure(
         'missing',
-        `No PIN of a token ${token} is on record as refused, or it may be tried again already.`,
+        `Nothing keeps a token ${token} from being tried: no PIN of it is on record as refused, or it may be tried again already.`,
       )
     const serials = unlatched.map(({ serial }) => serial).join(', ')
-    return `The PINs that the token ${token} (serial ${serials}) has refused may be tried again, once.`
+    return `The token ${token} (serial ${serials}) may be tried again, once, also with a PIN that it has refused.`
   })
 
 export interface ProbedKey {
@@ -36,7 +36,7 @@ export interface ProbedKey {
 /** Opens a key as the service would, trial signature included. A PIN that is refused is on record, as always. */
 export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedKey> =>
   withRecords(config, log, async (db) => {
-    const keys = await openKeys(config, log, pinGuard(db))
+    const keys = await openKeys(config, log, openPinGuard({ db, log }))
     try {
       const {
         id,

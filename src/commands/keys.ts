@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url'
 
 import { type Config, loadConfig } from '../config.ts'
-import { type Keyring, openKeyring } from '../keys/keyring.ts'
+import { type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
 import { loadPassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
@@ -15,7 +15,7 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   const deadlineMs = config.limits.signingDeadlineMs
   if (signer === 'process') return openSigners({ log, script, env: environment, deadlineMs, pins, sessions })
   const { mode, dataDir, keys, limits } = await loadConfig(environment, 'sign')
-  return openKeyring({
+  const ring = openKeyring({
     dataDir,
     passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
     rounds: roundsFor(keys.passphrase),
@@ -27,6 +27,7 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
     },
     lost: (reason) => log.error({ event: 'signer.lost', reason }, 'a token is lost to this process; start it again'),
   })
+  return openGuarded(ring, pins)
 }
 
 /** `.ts` as we are run, `.js` from the built image. */

@@ -10,7 +10,7 @@ import { openService, openStores, type Service } from '../service.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
-import { pinGuard } from '../store/pins.ts'
+import { openPinGuard } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { encodePem } from '../x509/pem.ts'
 import { bootstrap } from './bootstrap.ts'
@@ -45,7 +45,7 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     const closeStores = (): Promise<void> => stores.db.close().catch(() => {})
     closing.push(closeStores)
     if (config.mode === 'production') await assertSafe(config, stores.db)
-    const keys = await openKeys(config, log, pinGuard(stores.db))
+    const keys = await openKeys(config, log, openPinGuard(stores))
     closing.push(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)

@@ -3,22 +3,22 @@ import { isAbsolute, join, relative } from 'node:path'
 
 import type { KeyKind } from '../x509/algorithms.ts'
 import { type KeyLoad, noLoad } from './key-load.ts'
-import type { RefusedPin } from './pkcs11/pins.ts'
+import { openEntrance, type PinGuard, type TokenDoor } from './pkcs11/pins.ts'
 import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
 import type { SigningKey } from './signing-key.ts'
 import { createSoftwareKey, openSoftwareKey } from './software.ts'
 
 export interface Keyring {
-  /**
-   * An existing key. Rejects with a sentence when it is missing, open to others, or cannot be used; with a `PinRefused`
-   * when its token refused the PIN.
-   */
-  open(uri: string, refused?: readonly RefusedPin[]): Promise<SigningKey>
+  /** An existing key. Rejects with a sentence when it is missing, open to others, or cannot be used. */
+  open(uri: string): Promise<SigningKey>
   /** Makes a key, durably, before it can sign anything. Never overwrites one. */
-  create(uri: string, kind: KeyKind, refused?: readonly RefusedPin[]): Promise<SigningKey>
+  create(uri: string, kind: KeyKind): Promise<SigningKey>
   load(): KeyLoad
   close(): Promise<void>
 }
+
+/** One that does not log in by itself: keys in tokens reject with `LoginNeeded` until somebody has. */
+export interface BareKeyring extends Keyring, TokenDoor {}
 
 export interface KeyringDeps {
   /** `file:` keys lie under it. */
@@ -32,7 +32,7 @@ export interface KeyringDeps {
   readonly lost: (reason: string) => void
 }
 
-export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: KeyringDeps): Keyring => {
+export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: KeyringDeps): BareKeyring => {
   let known: Promise<string> | undefined
   let provider: Promise<Pkcs11Provider> | undefined
   let tokens: Pkcs11Provider | undefined
@@ -48,12 +48,24 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: Keyri
     return tokens
   }
   return {
-    open: async (uri, refused = []) =>
-      isInToken(uri) ? (await inToken()).open(uri, refused) : openSoftwareKey(await inFile(uri)),
-    create: async (uri, kind, refused = []) =>
-      isInToken(uri) ? (await inToken()).create(uri, kind, refused) : createSoftwareKey(await inFile(uri), kind),
+    open: async (uri) => (isInToken(uri) ? (await inToken()).open(uri) : openSoftwareKey(await inFile(uri))),
+    create: async (uri, kind) =>
+      isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri), kind),
+    prepare: async (uri, past) => (await inToken()).prepare(uri, past),
+    logIn: async (uri) => (await inToken()).logIn(uri),
     load: () => tokens?.load() ?? noLoad,
     close: async () => tokens?.close(),
+  }
+}
+
+/** The same ring, which logs in where it must. */
+export const openGuarded = (ring: BareKeyring, pins: PinGuard): Keyring => {
+  const enter = openEntrance(ring, pins)
+  return {
+    open: (uri) => enter(uri, () => ring.open(uri)),
+    create: (uri, kind) => enter(uri, () => ring.create(uri, kind)),
+    load: ring.load,
+    close: ring.close,
   }
 }
 

@@ -40,6 +40,8 @@ export interface Database extends Queryable {
    * if `work` rejects. Where `isConnectionLoss(error)`, the outcome of the commit is unknown: look before answering.
    */
   transaction<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
+  /** The same on a connection of its own, which the pool does not lack: for work that waits for others than the database. */
+  apart<T>(work: (tx: Queryable) => Promise<T>): Promise<T>
   /** Connections, and how many callers wait for one. */
   readonly load: { readonly total: number; readonly idle: number; readonly waiting: number }
   /** Waits for what is under way, then closes every connection. */
@@ -64,15 +66,15 @@ export interface DatabaseOptions {
 export const openDatabase = (options: DatabaseOptions): Database => {
   const prepared = options.preparedStatements ?? true
   const { observe = () => {} } = options
-  const pool = new pg.Pool({
+  const connection = {
     connectionString: options.url,
-    max: options.max,
     application_name: options.applicationName,
     types,
     keepAlive: true,
     ...clientTimeouts,
     ...(prepared ? sessionTimeouts : {}),
-  })
+  }
+  const pool = new pg.Pool({ ...connection, max: options.max, idleTimeoutMillis })
   // An idle connection that dies is replaced; without a listener it would take the process along.
   pool.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
   // One that dies while in use fails its statement, and is emitted as well.
@@ -90,7 +92,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     }
   }
 
-  const runOn = <Row>(client: pg.PoolClient, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
+  const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, statement, values, prepared))
 
   const connect = async (): Promise<pg.PoolClient> => {
@@ -98,6 +100,31 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       return await pool.connect()
     } catch (cause) {
       throw unavailable('No connection to the database.', cause)
+    }
+  }
+
+  const transact = async <T>(
+    client: pg.ClientBase,
+    work: (tx: Queryable) => Promise<T>,
+    release: (broken: boolean) => unknown,
+  ): Promise<T> => {
+    let broken = true
+    try {
+      await run(client, begin)
+      const value = await work({ query: (statement, values) => runOn(client, statement, values) })
+      await timed('commit', () => runCommit(client))
+      broken = false
+      return value
+    } catch (error) {
+      // Where the rollback fails as well, the connection goes, and its transaction with it.
+      if (!isConnectionLoss(error))
+        broken = await run(client, rollback).then(
+          () => false,
+          () => true,
+        )
+      throw error
+    } finally {
+      release(broken)
     }
   }
 
@@ -116,24 +143,18 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
     transaction: async (work) => {
       const client = await connect()
-      let broken = true
-      try {
-        await run(client, begin)
-        const value = await work({ query: (statement, values) => runOn(client, statement, values) })
-        await timed('commit', () => runCommit(client))
-        broken = false
-        return value
-      } catch (error) {
-        // Where the rollback fails as well, the connection goes, and its transaction with it.
-        if (!isConnectionLoss(error))
-          broken = await run(client, rollback).then(
-            () => false,
-            () => true,
-          )
-        throw error
-      } finally {
-        client.release(broken)
-      }
+      return transact(client, work, (broken) => client.release(broken))
+    },
+
+    apart: async (work) => {
+      const client = new pg.Client(connection)
+      client.on('error', () => {})
+      const end = (): Promise<void> => client.end().catch(() => {})
+      await client.connect().catch(async (cause: unknown) => {
+        await end()
+        throw unavailable('No connection to the database.', cause)
+      })
+      return transact(client, work, end)
     },
 
     get load() {
@@ -172,7 +193,7 @@ export const constraintOf = (error: unknown): string | undefined => {
 const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
 
 const run = async <Row>(
-  client: pg.PoolClient,
+  client: pg.ClientBase,
   { text, name }: Statement,
   values: readonly unknown[] = [],
   prepared = false,
@@ -187,7 +208,7 @@ const run = async <Row>(
 }
 
 /** A commit of a transaction in which a statement failed is answered with ROLLBACK, and no error. */
-const runCommit = async (client: pg.PoolClient): Promise<void> => {
+const runCommit = async (client: pg.ClientBase): Promise<void> => {
   try {
     const { command } = await client.query('commit')
     if (command !== 'COMMIT') throw new Error('a statement of this transaction failed, and its error was passed over')
@@ -215,7 +236,8 @@ const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }
 
 /** Milliseconds. The last resort against a server that answers no more: longer than any timeout of its own. */
-const clientTimeouts = { connectionTimeoutMillis: 5_000, idleTimeoutMillis: 30_000, query_timeout: 15_000 } as const
+const clientTimeouts = { connectionTimeoutMillis: 5_000, query_timeout: 15_000 } as const
+const idleTimeoutMillis = 30_000
 
 /** Milliseconds; sent as start-up settings. No statement of the service takes longer by its design. */
 const sessionTimeouts = {

@@ -1,46 +1,111 @@
-/** PINs that tokens have refused, in the records: kept from every replica and every restart, until an operator says otherwise. */
-import type { Database, Queryable } from './database.ts'
+/**
+ * What was tried to log in to tokens, in the records: kept from every replica and every restart, until an operator says
+ * otherwise. A token's turn is a lock that its own connection holds, so that a process that dies hands it on at once; all
+ * that is written goes by the pool, and is durable while the turn goes on.
+ */
+import { hash } from 'node:crypto'
+
+import type { Log } from '../telemetry.ts'
+import type { Database } from './database.ts'
 import { inTurn } from './turn.ts'
 
-/** As `keys/pkcs11/pins.ts` has it; hexadecimal. */
-interface RefusedPin {
-  readonly token: string
-  readonly serial: string
+/** As `keys/pkcs11/pins.ts` has it, as is all here that is not exported; hexadecimal. */
+interface RefusedPin extends TokenPlace {
   readonly salt: string
   readonly digest: string
 }
 
-/**
- * Replicas open tokens one after the other, so that the second sees what the first was refused. What `open` rejects with
- * is passed on; when it carries a `pin`, that is durable before.
- */
-export const pinGuard = (db: Database) => ({
-  openOnce: async <T>(open: (refused: readonly RefusedPin[]) => Promise<T>): Promise<T> => {
-    const outcome = await db.transaction(async (tx) => {
-      await inTurn(tx, turns.tokens)
-      const { rows } = await tx.query<RefusedPin>(selectRefused)
-      try {
-        return { opened: await open(rows) }
-      } catch (error) {
-        const { pin } = error as { readonly pin?: RefusedPin }
-        if (pin) await recordRefused(tx, pin)
-        return { error }
-      }
-    })
-    if ('error' in outcome) throw outcome.error
-    return outcome.opened
-  },
-})
+interface TokenPlace {
+  readonly token: string
+  readonly serial: string
+}
 
-/** The PINs that were refused may be tried again, once. Resolves to the tokens that had any, by label and serial. */
-export const unlatchTokens = async (
-  db: Database,
-  label: string,
-): Promise<readonly { readonly token: string; readonly serial: string }[]> =>
-  (await db.query<{ token: string; serial: string }>(insertUnlatched, [label])).rows
+interface PastTries {
+  readonly refused: readonly RefusedPin[]
+  readonly unfinished: number
+  readonly unlatched: boolean
+}
 
-const recordRefused = (tx: Queryable, { token, serial, salt, digest }: RefusedPin): Promise<unknown> =>
-  tx.query(insertRefused, [token, serial, salt, digest])
+interface PinTurn {
+  readonly past: PastTries
+  begin(): Promise<void>
+  end(how: TryEnd): Promise<void>
+  withhold(): Promise<void>
+}
+
+type TryEnd = 'accepted' | 'failed' | RefusedPin
+
+export const openPinGuard = ({ db, log }: { readonly db: Database; readonly log: Log }) => {
+  /** How tries ended that could not be recorded: nobody here tries again before they are. */
+  const owed = new Map<number, TryEnd>()
+
+  const settle = async (): Promise<void> => {
+    for (const [id, how] of owed) {
+      await recordEnd(db, id, how)
+      owed.delete(id)
+    }
+  }
+  const turn = async (place: TokenPlace): Promise<PinTurn> => {
+    await settle()
+    const { withheld, ...past } = await readPast(db, place)
+    let id: number | undefined
+    return {
+      past,
+      begin: async () => {
+        id = await recordTry(db, place)
+      },
+      end: async (how) => {
+        if (id === undefined) throw new Error('a try has ended that was not begun')
+        owed.set(id, how)
+        await settle().catch((err: unknown) =>
+          log.error({ event: 'pin.unrecorded', ...place, err }, 'how a login ended is not on record yet'),
+        )
+      },
+      withhold: async () => {
+        if (!withheld) await db.query(insertWithheld, [place.token, place.serial])
+      },
+    }
+  }
+
+  return {
+    inTurn: <T>(place: TokenPlace, work: (turn: PinTurn) => Promise<T>): Promise<T> =>
+      db.apart(async (tx) => {
+        await inTurn(tx, turnOf(place), longestIdle)
+        return work(await turn(place))
+      }),
+  }
+}
+
+/** The PIN may be tried again, once. Resolves to the tokens with this label where that was not so. */
+export const unlatchTokens = async (db: Database, label: string): Promise<readonly TokenPlace[]> =>
+  (await db.query<TokenPlace>(insertUnlatched, [label])).rows
+
+const readPast = async (db: Database, { token, serial }: TokenPlace) => {
+  const { rows: refused } = await db.query<RefusedPin>(selectRefused, [token, serial])
+  const {
+    rows: [state],
+  } = await db.query<{ unfinished: number; withheld: boolean; unlatched: boolean }>(selectTries, [token, serial])
+  if (state === undefined) throw new Error('nothing is known of what was tried')
+  return { refused, ...state }
+}
+
+const recordTry = async (db: Database, { token, serial }: TokenPlace): Promise<number> => {
+  const { rows } = await db.query<{ id: number }>(insertTry, [token, serial])
+  return rows[0]?.id ?? Number.NaN
+}
+
+/** May be asked again. */
+const recordEnd = (db: Database, id: number, how: TryEnd): Promise<unknown> =>
+  typeof how === 'string'
+    ? db.query(insertEnd, [id, how])
+    : db.query(insertRefused, [id, how.token, how.serial, how.salt, how.digest])
+
+/** Any number, as long as it is this token's own. */
+const turnOf = ({ token, serial }: TokenPlace): number =>
+  hash('sha256', `pin\0${token}\0${serial}`, 'buffer').readUIntBE(0, 6)
+
+/** Longer than a login can take: a process that was stopped in its turn loses it. */
+const longestIdle = '30s'
 
 const isLatched = `not exists (
       select from unlatched_tokens u where u.token = r.token and u.serial = r.serial and u.at > r.at)`
@@ -48,20 +113,43 @@ const isLatched = `not exists (
 const selectRefused = {
   text: `
     select r.token, r.serial, encode(r.salt, 'hex') as salt, encode(r.digest, 'hex') as digest from refused_pins r
-    where ${isLatched}`,
+    where r.token = $1 and r.serial = $2 and ${isLatched}`,
+}
+
+const selectTries = {
+  text: `
+    select
+      (select count(*)::int from pin_tries_unsettled where token = $1 and serial = $2 and outcome is null) as unfinished,
+      exists (select from pin_tries_unsettled where token = $1 and serial = $2 and outcome = 'withheld') as withheld,
+      exists (select from unlatched_tokens u where u.token = $1 and u.serial = $2 and not exists (
+        select from pin_tries t where t.token = $1 and t.serial = $2 and t.at > u.at)) as unlatched`,
+}
+
+const insertTry = { text: 'insert into pin_tries (token, serial) values ($1, $2) returning id' }
+
+const insertEnd = {
+  text: 'insert into pin_tries_ended (try, outcome) values ($1, $2) on conflict do nothing',
 }
 
 const insertRefused = {
   text: `
+    with ended as (
+      insert into pin_tries_ended (try, outcome) values ($1, 'refused') on conflict do nothing returning try
+    )
     insert into refused_pins (token, serial, salt, digest)
-    values ($1, $2, decode($3, 'hex'), decode($4, 'hex'))`,
+    select $2, $3, decode($4, 'hex'), decode($5, 'hex') from ended`,
+}
+
+const insertWithheld = {
+  text: `
+    with tried as (insert into pin_tries (token, serial) values ($1, $2) returning id)
+    insert into pin_tries_ended (try, outcome) select id, 'withheld' from tried`,
 }
 
 const insertUnlatched = {
   text: `
     insert into unlatched_tokens (token, serial)
-    select distinct r.token, r.serial from refused_pins r where r.token = $1 and ${isLatched}
+    select r.token, r.serial from refused_pins r where r.token = $1 and ${isLatched}
+    union select token, serial from pin_tries_unsettled where token = $1
     returning token, serial`,
 }
-
-const turns = { tokens: 4_711_000_003 }

@@ -6,13 +6,13 @@ import type { Queryable } from './database.ts'
 /**
  * Resolves when this transaction has the lock, and has it to its end. Asks again and again, since neither the server nor
  * the client lets one statement wait for as long as another instance may take; and nothing ends the transaction that
- * idles meanwhile. `lock`: any constant will do, as long as it is only this.
+ * idles meanwhile, or not before `longestIdle`. `lock`: any constant will do, as long as it is only this.
  */
-export const inTurn = async (tx: Queryable, lock: number): Promise<void> => {
-  await tx.query(stayOpen)
+export const inTurn = async (tx: Queryable, lock: number, longestIdle = '0'): Promise<void> => {
+  await tx.query(stayOpen, [longestIdle])
   while ((await tx.query<{ locked: boolean }>(tryLock, [lock])).rows[0]?.locked !== true) await sleep(askAgainMs)
 }
 
-const stayOpen = { text: `select set_config('idle_in_transaction_session_timeout', '0', true)` }
+const stayOpen = { text: `select set_config('idle_in_transaction_session_timeout', $1, true)` }
 const tryLock = { text: 'select pg_try_advisory_xact_lock($1::bigint) as locked' }
 const askAgainMs = 100

@@ -338,6 +338,7 @@ const loseAcknowledgement =
     return {
       load: real.load,
       close: real.close,
+      apart: real.apart,
       query: async (statement, values) => {
         const result = await real.query(statement, values)
         return pending && statement.name === name ? lose() : (result as never)

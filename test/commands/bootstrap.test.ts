@@ -96,7 +96,7 @@ t.test('whoever comes while another one bootstraps waits as long as that takes, 
   })
   const db = {
     ...hurried.db,
-    transaction: (work) => hurried.db.transaction((tx) => work(impatient(tx))),
+    apart: (work) => hurried.db.apart((tx) => work(impatient(tx))),
   } as typeof hurried.db
   await other.query('select pg_advisory_lock(4711000001)')
   let done = false

@@ -1,12 +1,9 @@
 import { openKeys } from '../../src/commands/keys.ts'
 import type { Config } from '../../src/config.ts'
 import type { Keyring } from '../../src/keys/keyring.ts'
-import type { PinGuard } from '../../src/keys/pkcs11/pins.ts'
+import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { quiet } from './log.ts'
-
-/** Nothing was ever refused, and nothing is remembered. */
-export const noPins: PinGuard = { openOnce: (open) => open([]) }
 
 /** Keys in the process of the test, for tests that stand between a key and whoever uses it. */
 export const openInlineKeys = (config: Config): Promise<Keyring> =>
-  openKeys({ ...config, keys: { ...config.keys, signer: 'inline' } }, quiet, noPins)
+  openKeys({ ...config, keys: { ...config.keys, signer: 'inline' } }, quiet, unguarded)

@@ -5,6 +5,7 @@
  *   sign-wrong: signs, and flips a bit  login-hang  login-error=<CKR>  generate-error=<CKR>
  *   final-try: the token says that one more wrong PIN locks it
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
+ * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
  * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
  */
 #include <dlfcn.h>
@@ -93,6 +94,11 @@ static CK_RV closeSession(CK_SESSION_HANDLE session) {
 }
 
 static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG length) {
+  FILE *logins = fopen(getenv("SHIM_LOGINS"), "a");
+  if (logins) {
+    fputs("C_Login\n", logins);
+    fclose(logins);
+  }
   while (told("login-hang") >= 0) usleep(20000);
   long code = told("login-error");
   if (code >= 0) return (CK_RV)code;

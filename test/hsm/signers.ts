@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 
 import type { Keyring } from '../../src/keys/keyring.ts'
-import { type PinGuard, PinRefused, type RefusedPin } from '../../src/keys/pkcs11/pins.ts'
+import type { PinGuard, RefusedPin } from '../../src/keys/pkcs11/pins.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
 import type { SoftHsm } from './softhsm.ts'
 
@@ -29,10 +29,14 @@ export const openTestSigners = async (
   const events: string[] = []
   const note = (line: object): void => void events.push((line as { event: string }).event)
   const pins: PinGuard = {
-    openOnce: (open) =>
-      open(refused).catch((error: unknown) => {
-        if (error instanceof PinRefused) refused.push(error.pin)
-        throw error
+    inTurn: (_, work) =>
+      work({
+        past: { refused, unfinished: 0, unlatched: false },
+        begin: async () => {},
+        end: async (how) => {
+          if (typeof how === 'object') refused.push(how)
+        },
+        withhold: async () => {},
       }),
   }
   const sessions = Number(env['CHANCERY_PKCS11_SESSIONS'] ?? 8)

@@ -1,7 +1,7 @@
 /** Tokens of a SoftHSM of this test's own, and a module before it that misbehaves on command (`shim.c`). */
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { cp, mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -74,6 +74,8 @@ export const openSoftHsm = async (t: Pick<Test, 'teardown'>): Promise<SoftHsm> =
 export interface Shim extends SoftHsm {
   /** Words of `shim.c`, a line each; none: behaves. */
   misbehave(...words: readonly string[]): Promise<void>
+  /** How often anybody has tried to log in. */
+  logins(): Promise<number>
 }
 
 /** The same through the shim. */
@@ -81,6 +83,7 @@ export const openShim = async (t: Pick<Test, 'teardown'>): Promise<Shim> => {
   const hsm = await openSoftHsm(t)
   const shim = join(hsm.folder, 'shim.so')
   const control = join(hsm.folder, 'control')
+  const logins = join(hsm.folder, 'logins')
   const headers = join(home, 'node_modules', 'pkcs11js', 'includes', 'pkcs11')
   await run('gcc', [
     '-shared',
@@ -95,12 +98,13 @@ export const openShim = async (t: Pick<Test, 'teardown'>): Promise<Shim> => {
   return {
     ...hsm,
     module: shim,
-    env: { ...hsm.env, SHIM_MODULE: hsm.module, SHIM_CONTROL: control },
+    env: { ...hsm.env, SHIM_MODULE: hsm.module, SHIM_CONTROL: control, SHIM_LOGINS: logins },
     misbehave: async (...words) => {
       // Whole or not at all: it is read at each call.
       await writeFile(`${control}.new`, words.map((word) => `${word}\n`).join(''))
       await rename(`${control}.new`, control)
     },
+    logins: async () => (await readFile(logins, 'utf8').catch(() => '')).split('\n').length - 1,
   }
 }
 

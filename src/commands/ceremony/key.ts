@@ -1,8 +1,8 @@
 /** The root's key, opened in this process for one ceremony: there is no service, and nobody else's requests. */
 import { basename, dirname } from 'node:path'
 
-import { type Keyring, openKeyring } from '../../keys/keyring.ts'
-import { PinRefused } from '../../keys/pkcs11/pins.ts'
+import { openGuarded, openKeyring } from '../../keys/keyring.ts'
+import { PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { readPrivateFile } from '../../keys/private-file.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
@@ -49,12 +49,13 @@ const tokenKey = ({ uri, module, pinFile }: KeyDocument, session: Session): Cere
   const library = modulePath ?? session.pathOf(module ?? '')
   const secret = pinSource ?? session.pathOf(pinFile ?? '')
   session.mention('PIN', secret)
-  const ring: Keyring = openKeyring({
+  const bare = openKeyring({
     dataDir: '/',
     passphrase: async () => '',
     pkcs11: { modules: [library], pin: () => readSecret(secret), ...patience },
     lost: () => {},
   })
+  const ring = openGuarded(bare, unguarded)
   return {
     open: () => ring.open(uri).catch(explain(uri)),
     create: (kind) => ring.create(uri, kind).catch(explain(uri)),

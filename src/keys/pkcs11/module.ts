@@ -3,7 +3,8 @@ import { existsSync } from 'node:fs'
 
 import type { Handle, PKCS11 } from 'pkcs11js'
 
-import { alreadyLoggedIn, judgeFailure } from './return-values.ts'
+import { NoVerdict } from './pins.ts'
+import { alreadyLoggedIn, isKnown, judgeFailure } from './return-values.ts'
 import { TokenFault } from './token-fault.ts'
 import type { Pkcs11Uri } from './uri.ts'
 
@@ -21,6 +22,8 @@ export interface Token {
   readonly mechanisms: ReadonlySet<number>
   /** How many sessions it allows at the same time; undefined: it does not say, or does not care. */
   readonly maxSessions: number | undefined
+  /** The next wrong PIN locks it. */
+  readonly isLastTry: boolean
 }
 
 export const openModule = async (path: string): Promise<Module> => {
@@ -65,6 +68,7 @@ export const findToken = ({ lib }: Module, { token, serial }: Pkcs11Uri): Token 
     serial: serialNumber,
     mechanisms: new Set(call('The token does not list what it can', () => lib.C_GetMechanismList(slot))),
     maxSessions: isCount(info.maxSessionCount) ? info.maxSessionCount : undefined,
+    isLastTry: (info.flags & userPinFinalTry) !== 0,
   }
 }
 
@@ -73,7 +77,10 @@ export const logIn = ({ lib, label }: Token, session: Handle, pin: string): void
   try {
     lib.C_Login(session, userPinHolder, pin)
   } catch (cause) {
-    if (judgeFailure(cause).code !== alreadyLoggedIn) throw faultOf(cause, `The token ${label} refuses the PIN`)
+    if (judgeFailure(cause).code === alreadyLoggedIn) return
+    const fault = faultOf(cause, `The token ${label} refuses the PIN`)
+    // A value of its own may be its word for a wrong PIN.
+    throw isKnown(cause) ? fault : new NoVerdict(fault.message, cause)
   }
 }
 
@@ -110,4 +117,5 @@ const isCount = (count: number): boolean => count > 0 && count < 0x7fff_ffff
 export const sessionFlags = { readWrite: 0x02, serial: 0x04 } as const
 const osLockingOk = 0x02
 const userPinHolder = 1
+const userPinFinalTry = 0x0002_0000
 const userPinLocked = 0x0004_0000

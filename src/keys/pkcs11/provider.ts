@@ -10,10 +10,10 @@ import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { readPrivateFile } from '../private-file.ts'
 import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
-import { call, findToken, logIn, type Module, openModule, sessionFlags } from './module.ts'
-import { assertNotRefused, describeRefused, PinRefused, type RefusedPin } from './pins.ts'
+import { call, findToken, logIn, type Module, openModule, sessionFlags, type Token } from './module.ts'
+import { assertMayTry, LoginNeeded, refusal, type TokenDoor } from './pins.ts'
 import { judgeFailure, type Remedy, sessionCount } from './return-values.ts'
-import { openSessions } from './sessions.ts'
+import { openSessions, type Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
 
@@ -29,9 +29,10 @@ export interface Pkcs11Settings {
   readonly deadlineMs: number
 }
 
-export interface Pkcs11Provider {
-  open(uri: string, refused: readonly RefusedPin[]): Promise<SigningKey>
-  create(uri: string, kind: KeyKind, refused: readonly RefusedPin[]): Promise<SigningKey>
+export interface Pkcs11Provider extends TokenDoor {
+  /** Rejects with `LoginNeeded` before somebody has logged in, and so does `create`. */
+  open(uri: string): Promise<SigningKey>
+  create(uri: string, kind: KeyKind): Promise<SigningKey>
   load(): KeyLoad
   close(): void
 }
@@ -40,42 +41,25 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   const moduleOf = openModules(settings)
   const tokens = new Map<string, Entered>()
   const failures = new Map<string, number>()
+  /** PINs that may be tried, by the URI that led to each: exactly what was judged. */
+  const prepared = new Map<string, string>()
 
   const count = (name: string): void => void failures.set(name, (failures.get(name) ?? 0) + 1)
   /** Keys that were opened here, and have not been closed. */
   const working = new Set<SigningKey>()
 
-  /**
-   * The token remembers the login while any session is open: with two from the start, one that fails and is closed
-   * does not take it along. Where the token allows no second, the one that has logged in does all the work.
-   */
-  const enter = async (uri: Pkcs11Uri, refused: readonly RefusedPin[]): Promise<Entered> => {
+  const find = async (text: string) => {
+    const uri = parsePkcs11Uri(text)
     const module = await moduleOf(uri)
     const token = findToken(module, uri)
-    const place = `${module.path}\n${token.label}\n${token.serial}`
-    const known = tokens.get(place)
-    if (known) return known
-    const pin = await readPin(settings, uri)
-    assertNotRefused(token, pin, refused)
-    const openSession = () => token.lib.C_OpenSession(token.slot, sessionFlags.serial)
-    const first = call(`The token ${token.label} gives no session`, openSession)
-    try {
-      logIn(token, first, pin)
-    } catch (error) {
-      if (error instanceof TokenFault && error.remedy === 'pin')
-        throw new PinRefused(describeRefused(token.label, token.serial, pin), error)
-      throw error
-    }
-    const sessions = openSessions({
-      size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
-      bound: settings.queue,
-      first: token.maxSessions === 1 ? [first] : [first, ...another(openSession)],
-      open: openSession,
-      close: (session) => token.lib.C_CloseSession(session),
-    })
-    const entered = { token, sessions }
-    tokens.set(place, entered)
-    return entered
+    return { uri, token, place: `${module.path}\n${token.label}\n${token.serial}` }
+  }
+
+  const enter = async (text: string): Promise<Entered & { readonly uri: Pkcs11Uri }> => {
+    const { uri, token, place } = await find(text)
+    const entered = tokens.get(place)
+    if (entered === undefined) throw new LoginNeeded({ token: token.label, serial: token.serial })
+    return { ...entered, uri }
   }
 
   /** While a key is opened or made, its failures are told by the error. A call that hangs holds its session for good. */
@@ -106,24 +90,38 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     for (const key of working) void key.sign([trialText])
   }
 
+  const opening = <T>(work: Promise<T>): Promise<T> =>
+    counted(work).catch((error: unknown) => {
+      judgeOpening(error)
+      throw error
+    })
+
   return {
-    open: (text, refused) =>
-      counted(
+    prepare: (text, past) =>
+      opening(
         (async () => {
-          const uri = parsePkcs11Uri(text)
-          return hold(await enter(uri, refused), (deps) => openTokenKey(deps, uri))
-        })(),
-      ).catch((error: unknown) => {
-        judgeOpening(error)
-        throw error
-      }),
-    create: (text, kind, refused) =>
-      counted(
-        (async () => {
-          const uri = parsePkcs11Uri(text)
-          return hold(await enter(uri, refused), (deps) => createTokenKey(deps, uri, kind))
+          const { uri, token, place } = await find(text)
+          if (tokens.has(place)) return false
+          const pin = await readPin(settings, uri)
+          assertMayTry(token, pin, past)
+          prepared.set(text, pin)
+          return true
         })(),
       ),
+    logIn: (text) =>
+      opening(
+        (async () => {
+          const { token, place } = await find(text)
+          const pin = prepared.get(text)
+          prepared.delete(text)
+          if (pin === undefined) throw new TokenFault('request', `Nobody has prepared to log in to ${token.label}.`)
+          tokens.set(place, { token, sessions: logInto(settings, token, pin) })
+        })(),
+      ),
+    open: (text) =>
+      opening(enter(text).then(({ uri, ...entered }) => hold(entered, (deps) => openTokenKey(deps, uri)))),
+    create: (text, kind) =>
+      counted(enter(text).then(({ uri, ...entered }) => hold(entered, (deps) => createTokenKey(deps, uri, kind)))),
     load: () =>
       [...tokens.values()]
         .map(({ sessions }) => ({ ...sessions.load, failures: {} }))
@@ -132,6 +130,30 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
       for (const { token } of tokens.values()) token.lib.C_CloseAllSessions(token.slot)
     },
   }
+}
+
+/**
+ * The token remembers the login while any session is open: with two from the start, one that fails and is closed does
+ * not take it along. Where the token allows no second, the one that has logged in does all the work.
+ */
+const logInto = ({ sessions, queue }: Pkcs11Settings, token: Token, pin: string): Sessions => {
+  const open = () => token.lib.C_OpenSession(token.slot, sessionFlags.serial)
+  const first = call(`The token ${token.label} gives no session`, open)
+  try {
+    logIn(token, first, pin)
+  } catch (error) {
+    quietly(() => token.lib.C_CloseSession(first))
+    throw error instanceof TokenFault && error.remedy === 'pin'
+      ? refusal({ token: token.label, serial: token.serial }, pin, error)
+      : error
+  }
+  return openSessions({
+    size: Math.min(sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
+    bound: queue,
+    first: token.maxSessions === 1 ? [first] : [first, ...another(open)],
+    open,
+    close: (session) => token.lib.C_CloseSession(session),
+  })
 }
 
 /** Each module once. What is not there, or does not load, may be mended by the next try. */
@@ -179,6 +201,14 @@ type Entered = Pick<TokenKeyDeps, 'token' | 'sessions'>
 const nameIn = (error: unknown): string | undefined => {
   for (let at = error; at instanceof Error; at = at.cause) if ('code' in at) return judgeFailure(at).name
   return undefined
+}
+
+const quietly = (work: () => void): void => {
+  try {
+    work()
+  } catch {
+    // There is something worse to tell.
+  }
 }
 
 const another = (open: () => Handle): readonly Handle[] => {

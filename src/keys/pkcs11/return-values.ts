@@ -50,6 +50,8 @@ export const returnValues: Readonly<Record<number, ReturnValue>> = {
 export const alreadyLoggedIn = 0x100
 export const sessionCount = 0xb1
 
+export const isKnown = (error: unknown): boolean => Number((error as { readonly code?: unknown }).code) in returnValues
+
 /** What a failed call asks for. What is not in the table is taken for a token that has to start afresh. */
 export const judgeFailure = (error: unknown): ReturnValue & { readonly code: number } => {
   const code = Number((error as { readonly code?: unknown }).code)

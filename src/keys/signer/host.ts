@@ -1,9 +1,9 @@
 /** The inside of the signer process: a ring of keys, and records that ask for them. */
 import type { KeyKind } from '../../x509/algorithms.ts'
-import type { Keyring } from '../keyring.ts'
-import type { RefusedPin } from '../pkcs11/pins.ts'
-import { PinRefused } from '../pkcs11/pins.ts'
+import type { BareKeyring } from '../keyring.ts'
+import type { PastTries } from '../pkcs11/pins.ts'
 import { SigningFault, type SigningKey } from '../signing-key.ts'
+import { encodeFault } from './faults.ts'
 import {
   answers,
   decodeJson,
@@ -24,11 +24,11 @@ export interface Host {
 interface Question {
   readonly uri: string
   readonly kind: KeyKind
-  readonly refused: readonly RefusedPin[]
+  readonly past: PastTries
   readonly handle: number
 }
 
-export const hostKeys = (ring: Keyring, say: SignerStream['say']): Host => {
+export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
   const keys = new Map<number, SigningKey>()
   const waiting: (() => void)[] = []
   let lastHandle = 0
@@ -39,22 +39,22 @@ export const hostKeys = (ring: Keyring, say: SignerStream['say']): Host => {
     if (busy === 0) for (const resolve of waiting.splice(0)) resolve()
   }
 
-  const hold = async (id: number, opening: Promise<SigningKey>): Promise<void> => {
+  const answer = async (id: number, work: Promise<unknown>): Promise<void> => {
     busy += 1
     try {
-      const key = await opening
-      lastHandle += 1
-      keys.set(lastHandle, key)
-      const { id: keyId, algorithm, spki, attributes } = key
-      const body = { handle: lastHandle, id: keyId, algorithm: algorithm.id, spki: spki.toString('base64'), attributes }
-      say({ id, kind: answers.done, body: encodeJson(body) })
+      say({ id, kind: answers.done, body: encodeJson((await work) ?? null) })
     } catch (error) {
-      const { message } = error as Error
-      if (error instanceof PinRefused)
-        say({ id, kind: answers.pinRefused, body: encodeJson({ message, pin: error.pin }) })
-      else say({ id, kind: answers.failed, body: Buffer.from(message) })
+      say({ id, kind: answers.failed, body: encodeFault(error) })
     }
     done()
+  }
+
+  const hold = async (opening: Promise<SigningKey>): Promise<object> => {
+    const key = await opening
+    lastHandle += 1
+    keys.set(lastHandle, key)
+    const { id, algorithm, spki, attributes } = key
+    return { handle: lastHandle, id, algorithm: algorithm.id, spki: spki.toString('base64'), attributes }
   }
 
   const sign = async (id: number, body: Buffer): Promise<void> => {
@@ -69,8 +69,10 @@ export const hostKeys = (ring: Keyring, say: SignerStream['say']): Host => {
   }
 
   const ask: Readonly<Record<number, (id: number, question: Question) => void>> = {
-    [verbs.open]: (id, { uri, refused }) => void hold(id, ring.open(uri, refused)),
-    [verbs.create]: (id, { uri, kind, refused }) => void hold(id, ring.create(uri, kind, refused)),
+    [verbs.open]: (id, { uri }) => void answer(id, hold(ring.open(uri))),
+    [verbs.create]: (id, { uri, kind }) => void answer(id, hold(ring.create(uri, kind))),
+    [verbs.prepare]: (id, { uri, past }) => void answer(id, ring.prepare(uri, past)),
+    [verbs.logIn]: (id, { uri }) => void answer(id, ring.logIn(uri)),
     [verbs.close]: (_, { handle }) => {
       void keys.get(handle)?.close()
       keys.delete(handle)

@@ -1,9 +1,8 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
 import type { KeyKind } from '../../x509/algorithms.ts'
-import { isInToken } from '../keyring.ts'
-import { type PinGuard, PinRefused, type RefusedPin } from '../pkcs11/pins.ts'
-import { TokenFault } from '../pkcs11/token-fault.ts'
+import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
 import { type KeyAttributes, SigningFault } from '../signing-key.ts'
+import { decodeFault } from './faults.ts'
 import { openSignerProcess, type SignerProcess, type SignerProcessDeps } from './process.ts'
 import { answers, decodeJson, encodeJson, type SignerRecord, signHeadOctets, verbs } from './stream.ts'
 
@@ -23,8 +22,13 @@ export interface OpenedKey {
   readonly attributes?: KeyAttributes
 }
 
+interface Question {
+  readonly uri: string
+  readonly kind?: KeyKind
+}
+
 /** Before it answered; the next one may. */
-export class SignerEnded extends Error {
+export class SignerEnded extends NoVerdict {
   constructor() {
     super('The signer process ended before it answered.')
   }
@@ -42,27 +46,30 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
   const signer = openSignerProcess({ ...deps, ended: (reason) => ended(reason, didWell) })
 
   /** Rejects with a sentence. */
-  const askKey = async (kind: number, question: object, patienceMs: number): Promise<OpenedKey> => {
-    const answer = await signer.ask(kind, encodeJson(question), patienceMs)
+  const askFor = async (verb: number, question: object, patienceMs: number): Promise<unknown> => {
+    const answer = await signer.ask(verb, encodeJson(question), patienceMs)
     if (answer === undefined) throw signer.unfit === undefined ? new SignerEnded() : new Error(signer.unfit)
-    if (answer.kind !== answers.done) throw refusalOf(answer)
+    if (answer.kind !== answers.done) throw decodeFault(answer.body)
+    return decodeJson(answer.body)
+  }
+  const enter = openEntrance(
+    {
+      prepare: async (uri, past) => (await askFor(verbs.prepare, { uri, past }, openWithinMs)) === true,
+      logIn: async (uri) => void (await askFor(verbs.logIn, { uri }, openWithinMs)),
+    },
+    pins,
+  )
+  const askKey = async (verb: number, question: Question, patienceMs: number): Promise<OpenedKey> => {
+    const found = await enter(question.uri, () => askFor(verb, question, patienceMs))
     didWell = true
-    const { spki, ...key } = decodeJson(answer.body) as Omit<OpenedKey, 'spki'> & { readonly spki: string }
+    const { spki, ...key } = found as Omit<OpenedKey, 'spki'> & { readonly spki: string }
     return { ...key, spki: Buffer.from(spki, 'base64') }
   }
 
   /** What is missing may come: only what was opened is remembered. */
-  const askOnce = (
-    verb: number,
-    question: { readonly uri: string; readonly kind?: KeyKind },
-    patienceMs: number,
-  ): Promise<OpenedKey | Error> => {
+  const askOnce = (verb: number, question: Question, patienceMs: number): Promise<OpenedKey | Error> => {
     const { uri } = question
-    const asking = (
-      isInToken(uri)
-        ? pins.openOnce((refused) => askKey(verb, { ...question, refused }, patienceMs))
-        : askKey(verb, question, patienceMs)
-    ).catch((error: Error) => error)
+    const asking = askKey(verb, question, patienceMs).catch((error: Error) => error)
     opened.set(uri, asking)
     void asking.then((key) => key instanceof Error && opened.get(uri) === asking && opened.delete(uri))
     return asking
@@ -91,12 +98,6 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
     load: signer.load,
     end: signer.end,
   }
-}
-
-const refusalOf = ({ kind, body }: SignerRecord): Error => {
-  if (kind !== answers.pinRefused) return new Error(body.toString('utf8'))
-  const { message, pin } = decodeJson(body) as { readonly message: string; readonly pin: RefusedPin }
-  return new PinRefused(pin, new TokenFault('pin', message))
 }
 
 const signatureOf = ({ kind, body }: SignerRecord): Buffer | SigningFault => {

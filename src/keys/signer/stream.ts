@@ -18,25 +18,23 @@ export interface SignerStream {
   end(): Promise<void>
 }
 
-export const verbs = { open: 1, create: 2, sign: 3, close: 4 } as const
+export const verbs = { open: 1, create: 2, sign: 3, close: 4, prepare: 5, logIn: 6 } as const
 export const answers = {
   done: 0,
   /** Signing faults, by when they came. */
   before: 1,
   late: 2,
   unknown: 3,
-  /** A sentence: why there is no such key. */
+  /** Why it was not done, as `faults.ts` writes it. */
   failed: 4,
   /** Unasked: the signer cannot begin, and ends. */
   unfit: 5,
   /** Unasked: a line for the log. */
   log: 6,
-  /** Why there is no such key: its token refused the PIN, which is not to be tried again. */
-  pinRefused: 7,
   /** Unasked: how busy the provider is. */
-  load: 8,
+  load: 7,
   /** Unasked: why it answers what it was asked until now, and then ends. */
-  leaving: 9,
+  leaving: 8,
 } as const
 
 /** `heard` is called for each record, in order. A record beyond the bound ends the socket with an error. */

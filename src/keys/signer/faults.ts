@@ -1,0 +1,27 @@
+/** Errors on their way from the signer to the service: a sentence, and for some more, by which the service goes on. */
+import { LoginNeeded, NoVerdict, PinRefused, PinWithheld, type RefusedPin, type TokenPlace } from '../pkcs11/pins.ts'
+import { decodeJson, encodeJson } from './stream.ts'
+
+interface Told {
+  readonly name: string
+  readonly message: string
+  readonly place: TokenPlace
+  readonly pin: RefusedPin
+}
+
+export const encodeFault = (error: unknown): Buffer => {
+  const { name, message, place, pin } = error as Told
+  return encodeJson({ name, message, place, pin })
+}
+
+export const decodeFault = (body: Buffer): Error => {
+  const told = decodeJson(body) as Told
+  return Object.hasOwn(special, told.name) ? (special[told.name]?.(told) ?? new Error()) : new Error(told.message)
+}
+
+const special: Readonly<Record<string, (told: Told) => Error>> = {
+  LoginNeeded: ({ place }) => new LoginNeeded(place),
+  PinRefused: ({ message, pin }) => new PinRefused(pin, message),
+  PinWithheld: ({ message }) => new PinWithheld(message),
+  NoVerdict: ({ message }) => new NoVerdict(message),
+}

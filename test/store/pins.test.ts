@@ -1,0 +1,149 @@
+/** The records of tries to log in, on the real PostgreSQL, by the role that serves. */
+import pg from 'pg'
+import t from 'tap'
+
+import { type Database, openDatabase } from '../../src/store/database.ts'
+import { openPinGuard, unlatchTokens } from '../../src/store/pins.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
+
+const { servingUrl, ownerUrl } = await openTestDatabase(t)
+const open = (max = 2): Database => {
+  const db = openDatabase({ url: servingUrl, max, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  return db
+}
+const db = open()
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+let tokens = 0
+const newPlace = () => {
+  tokens += 1
+  return { token: `token ${tokens}`, serial: `${tokens}` }
+}
+type Place = ReturnType<typeof newPlace>
+const refusedAs = (place: Place) => ({ ...place, salt: '01'.repeat(16), digest: '02'.repeat(32) })
+
+/** What a replica that starts now is told. */
+const past = (place: Place) => openPinGuard({ db, log: quiet }).inTurn(place, async ({ past }) => past)
+/** One that begins and dies. */
+const cutOff = (place: Place) => openPinGuard({ db, log: quiet }).inTurn(place, ({ begin }) => begin())
+const logIn = (place: Place) =>
+  openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+    await begin()
+    await end('accepted')
+  })
+
+t.test('a try is on record before it is made, and counts until a login or an operator settles it', async (t) => {
+  const place = newPlace()
+  await cutOff(place)
+  t.match(await past(place), { unfinished: 1, unlatched: false })
+  await cutOff(place)
+  t.match(await past(place), { unfinished: 2 })
+  t.match(await past(newPlace()), { unfinished: 0 }, 'and of no other token')
+  await logIn(place)
+  t.match(await past(place), { unfinished: 0 })
+
+  await cutOff(place)
+  t.same(await unlatchTokens(db, place.token), [place])
+  t.match(await past(place), { unfinished: 0, unlatched: true })
+  await openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+    await begin()
+    await end('failed')
+  })
+  t.match(await past(place), { unfinished: 0, unlatched: false }, 'a failure counts for nothing; the leave was for one')
+  t.same(await unlatchTokens(db, place.token), [], 'there is nothing to unlatch')
+})
+
+t.test('a refused PIN is told until an operator says otherwise', async (t) => {
+  const place = newPlace()
+  const pin = refusedAs(place)
+  await openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+    await begin()
+    await end(pin)
+  })
+  t.same(await past(place), { refused: [pin], unfinished: 0, unlatched: false })
+  await logIn(place)
+  t.match(await past(place), { refused: [pin] }, 'another PIN is another matter')
+  t.same(await unlatchTokens(db, place.token), [place])
+  t.same(await past(place), { refused: [], unfinished: 0, unlatched: true })
+})
+
+t.test('a token that was withheld once is on record once, and an operator lets it be tried', async (t) => {
+  const place = newPlace()
+  for (let i = 0; i < 3; i += 1) await openPinGuard({ db, log: quiet }).inTurn(place, ({ withhold }) => withhold())
+  const { rows } = await db.query({ text: 'select count(*)::int as n from pin_tries where token = $1' }, [place.token])
+  t.same(rows, [{ n: 1 }])
+  t.match(await past(place), { unfinished: 0, unlatched: false })
+  t.same(await unlatchTokens(db, place.token), [place])
+  t.match(await past(place), { unlatched: true })
+})
+
+t.test(
+  'where the records are read-only nothing is begun; what could not be told of an end is told first',
+  async (t) => {
+    const place = newPlace()
+    let fails = false
+    const brittle: Database = {
+      ...db,
+      apart: db.apart,
+      query: (statement, values) => (fails ? Promise.reject(new Error('read-only')) : db.query(statement, values)),
+    }
+    const guard = openPinGuard({ db: brittle, log: quiet })
+    const pin = refusedAs(place)
+    await guard.inTurn(place, async ({ begin, end }) => {
+      await begin()
+      fails = true
+      await end(pin)
+    })
+    t.match(await past(place), { refused: [], unfinished: 1 }, 'the records know that it was begun')
+    await t.rejects(
+      guard.inTurn(place, async () => t.fail('a turn without records')),
+      /read-only/,
+    )
+    fails = false
+    t.same(await guard.inTurn(place, async (turn) => turn.past), { refused: [pin], unfinished: 0, unlatched: false })
+  },
+)
+
+t.test('one turn at a time for each token, and no connection of the pool', async (t) => {
+  const narrow = open(2)
+  const guard = openPinGuard({ db: narrow, log: quiet })
+  const place = newPlace()
+  let busy = 0
+  const work = async (): Promise<void> => {
+    busy += 1
+    t.equal(busy, 1)
+    await sleep(100)
+    busy -= 1
+  }
+  const hanging = Promise.withResolvers<void>()
+  const others = Array.from({ length: 6 }, () => guard.inTurn(newPlace(), () => hanging.promise))
+  await Promise.all([1, 2, 3].map(() => guard.inTurn(place, work)))
+  t.same((await narrow.query({ text: 'select 1 as one' })).rows, [{ one: 1 }])
+  t.equal(narrow.load.waiting, 0)
+  hanging.resolve()
+  await Promise.all(others)
+})
+
+t.test('a turn ends with the process that had it', async (t) => {
+  const place = newPlace()
+  const dies = openPinGuard({ db: open(), log: quiet }).inTurn(place, async ({ begin }) => {
+    await begin()
+    const client = new pg.Client({ connectionString: ownerUrl })
+    await client.connect()
+    t.teardown(() => client.end())
+    await client.query(
+      `select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())`,
+    )
+  })
+  await t.rejects(dies)
+  const start = performance.now()
+  t.match(await past(place), { unfinished: 1 })
+  t.ok(performance.now() - start < 2_000)
+})
+
+t.test('nothing of it can be changed', async (t) => {
+  for (const table of ['pin_tries', 'pin_tries_ended', 'unlatched_tokens'])
+    for (const text of [`delete from ${table}`, `update ${table} set at = now()`])
+      await t.rejects(db.query({ text }), /permission denied/, text)
+})
