@@ -1,9 +1,9 @@
 /** Tokens that allow few sessions: they have to do, whether the token says so or only answers CKR_SESSION_COUNT. */
 import t, { type Test } from 'tap'
 
+import { named } from '../helpers/ceremony.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
-import { openTestSigners } from './signers.ts'
 import { openShim, type Shim } from './softhsm.ts'
 
 t.setTimeout(120_000)
@@ -37,13 +37,8 @@ const failuresIn = async (service: TestService): Promise<string> => {
   return [...text.matchAll(/^chancery_key_errors_total\{code="(\w+)"\}/gm)].map(([, code]) => code).join()
 }
 
-const openWithKeys = async (t: Test, word: string): Promise<{ hsm: Shim; service: TestService }> => {
+const openLimited = async (t: Test, word: string): Promise<{ hsm: Shim; service: TestService }> => {
   const hsm = await openShim(t)
-  // Making a key needs a session that may write, beside the others: that came before.
-  const maker = await openTestSigners(t, hsm)
-  for (const authority of ['default', 'kubernetes', 'etcd', 'front-proxy'])
-    await maker.keys.create(`pkcs11:token=ca;object=${authority}`, 'ec-p256')
-  await maker.keys.close()
   await hsm.misbehave(word)
   const service = await openTestService(t, {
     CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
@@ -59,9 +54,13 @@ for (const [what, word] of [
   ['says that it allows one', 'max-sessions=1'],
   ['says that it allows three', 'max-sessions=3'],
 ] as const)
-  t.test(`a token that ${what}: issuance works, and nothing is lost`, async (t) => {
-    const { service } = await openWithKeys(t, word)
-    const { issued, retries } = await issueAll(service, { clients: 32, each: 8 })
+  t.test(`a token that ${what}: issuance works and keys are made, and nothing is lost`, async (t) => {
+    const { service } = await openLimited(t, word)
+    const load = issueAll(service, { clients: 32, each: 8 })
+    const body = { name: 'next', authority: 'default', subject: named('next'), key: 'pkcs11:token=ca;object=next' }
+    const made = await service.request('POST', '/v1/issuer-requests', { body })
+    t.equal(made.status, 201, made.text)
+    const { issued, retries } = await load
     t.equal(issued, 32 * 8)
     t.same(retries, {}, 'and nobody had to ask again')
     t.equal(await failuresIn(service), '', 'none was opened beyond what the token has said')
@@ -69,7 +68,7 @@ for (const [what, word] of [
   })
 
 t.test('the only session fails, and its login with it: a new process, and nobody is lost', async (t) => {
-  const { hsm, service } = await openWithKeys(t, 'sessions=1')
+  const { hsm, service } = await openLimited(t, 'sessions=1')
   const load = issueAll(service, { clients: 8, each: 40 })
   for (const code of [0xb3, 0x90]) {
     await sleep(300)

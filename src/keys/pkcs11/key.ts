@@ -15,7 +15,7 @@ import {
 import { parsePublicKey } from '../../x509/keys.ts'
 import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
-import { call, faultOf, sessionFlags, type Token } from './module.ts'
+import { faultOf, type Token } from './module.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
 import { judgeFailure, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
@@ -69,9 +69,8 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
   const label = uri.object
   if (label === undefined)
     throw new TokenFault('request', 'A new key in a token needs a label: add object=<label> to its URI.')
-  const session = call(`The token ${token.label} gives no session that may write`, () =>
-    token.lib.C_OpenSession(token.slot, sessionFlags.serial | sessionFlags.readWrite),
-  )
+  const session = await sessionFor(deps)
+  let isGood = true
   try {
     if (findObjects(token, session, privateTemplate(uri)).length > 0)
       throw new TokenFault(
@@ -91,9 +90,12 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
     const privateHalf = [...shared, ...privateUsage]
     await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, publicHalf, privateHalf)
   } catch (cause) {
-    throw faultOf(cause, `The token ${token.label} does not make the key`)
+    const fault = faultOf(cause, `The token ${token.label} does not make the key`)
+    isGood = fault.remedy !== 'session'
+    throw fault
   } finally {
-    token.lib.C_CloseSession(session)
+    if (isGood) deps.sessions.give(session)
+    else deps.sessions.discard(session)
   }
   return openTokenKey(deps, uri)
 }

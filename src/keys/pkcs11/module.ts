@@ -20,7 +20,7 @@ export interface Token {
   readonly serial: string
   /** Mechanisms that the token offers. */
   readonly mechanisms: ReadonlySet<number>
-  /** How many sessions it allows at the same time; undefined: it does not say, or does not care. */
+  /** How many sessions that may write it allows at the same time; undefined: it does not say, or does not care. */
   readonly maxSessions: number | undefined
   /** The next wrong PIN locks it. */
   readonly isLastTry: boolean
@@ -67,7 +67,7 @@ export const findToken = ({ lib }: Module, { token, serial }: Pkcs11Uri): Token 
     label,
     serial: serialNumber,
     mechanisms: new Set(call('The token does not list what it can', () => lib.C_GetMechanismList(slot))),
-    maxSessions: isCount(info.maxSessionCount) ? info.maxSessionCount : undefined,
+    maxSessions: [info.maxSessionCount, info.maxRwSessionCount].filter(isCount).sort((a, b) => a - b)[0],
     isLastTry: (info.flags & userPinFinalTry) !== 0,
   }
 }

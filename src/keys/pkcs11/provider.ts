@@ -12,7 +12,7 @@ import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags, type Token } from './module.ts'
 import { assertMayTry, LoginNeeded, refusal, type TokenDoor } from './pins.ts'
-import { judgeFailure, type Remedy, sessionCount } from './return-values.ts'
+import { judgeFailure, type Remedy, sessionCount, writeProtected } from './return-values.ts'
 import { openSessions, type Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { type Pkcs11Uri, parsePkcs11Uri } from './uri.ts'
@@ -137,8 +137,19 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
  * not take it along. Where the token allows no second, the one that has logged in does all the work.
  */
 const logInto = ({ sessions, queue }: Pkcs11Settings, token: Token, pin: string): Sessions => {
-  const open = () => token.lib.C_OpenSession(token.slot, sessionFlags.serial)
-  const first = call(`The token ${token.label} gives no session`, open)
+  const openAs = (more: number) => token.lib.C_OpenSession(token.slot, sessionFlags.serial | more)
+  // All may write: keys are made in one of these, since there may be no other to have.
+  let flags: number = sessionFlags.readWrite
+  const open = () => openAs(flags)
+  const first = call(`The token ${token.label} gives no session`, () => {
+    try {
+      return open()
+    } catch (error) {
+      if (judgeFailure(error).code !== writeProtected) throw error
+      flags = 0
+      return open()
+    }
+  })
   try {
     logIn(token, first, pin)
   } catch (error) {

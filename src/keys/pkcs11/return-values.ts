@@ -39,8 +39,10 @@ export const returnValues: Readonly<Record<number, ReturnValue>> = {
   176: { name: 'CKR_SESSION_CLOSED', remedy: 'session' },
   177: { name: 'CKR_SESSION_COUNT', remedy: 'session' },
   179: { name: 'CKR_SESSION_HANDLE_INVALID', remedy: 'session' },
+  181: { name: 'CKR_SESSION_READ_ONLY', remedy: 'request' },
   224: { name: 'CKR_TOKEN_NOT_PRESENT', remedy: 'token' },
   225: { name: 'CKR_TOKEN_NOT_RECOGNIZED', remedy: 'token' },
+  226: { name: 'CKR_TOKEN_WRITE_PROTECTED', remedy: 'request' },
   257: { name: 'CKR_USER_NOT_LOGGED_IN', remedy: 'token' },
   258: { name: 'CKR_USER_PIN_NOT_INITIALIZED', remedy: 'pin' },
   336: { name: 'CKR_BUFFER_TOO_SMALL', remedy: 'request' },
@@ -49,6 +51,7 @@ export const returnValues: Readonly<Record<number, ReturnValue>> = {
 
 export const alreadyLoggedIn = 0x100
 export const sessionCount = 0xb1
+export const writeProtected = 0xe2
 
 export const isKnown = (error: unknown): boolean => Number((error as { readonly code?: unknown }).code) in returnValues
 

@@ -1,6 +1,7 @@
 /**
  * Sessions of one token: each does one operation at a time, whoever comes first is served first, and no more wait than
- * the bound says. A session that failed is closed, and another opened when it is needed.
+ * the bound says. A session that failed is closed, and another opened when it is needed. The token forgets the login with
+ * its last session: that one is closed after another was opened, where the token allows it.
  */
 import type { Handle } from 'pkcs11js'
 
@@ -8,7 +9,7 @@ import { type KeyLoad, noWaits, waitBounds } from '../key-load.ts'
 import { judgeFailure, sessionCount } from './return-values.ts'
 
 export interface SessionsOptions {
-  /** At the most. Fewer where the token does not give as many. */
+  /** At the most. Fewer where the token does not give as many: asked again after a while, since others may have had them. */
   readonly size: number
   /** How many may wait. */
   readonly bound: number
@@ -16,6 +17,8 @@ export interface SessionsOptions {
   readonly first: readonly Handle[]
   readonly open: () => Handle
   readonly close: (session: Handle) => void
+  /** Milliseconds that only grow; injected for tests. */
+  readonly now?: () => number
 }
 
 export interface Sessions {
@@ -36,11 +39,19 @@ interface Waiter {
   readonly timer: NodeJS.Timeout
 }
 
-export const openSessions = ({ size: most, bound, first, open, close }: SessionsOptions): Sessions => {
+export const openSessions = ({
+  size: most,
+  bound,
+  first,
+  open,
+  close,
+  now = () => performance.now(),
+}: SessionsOptions): Sessions => {
   const idle: Handle[] = [...first]
   const waiting: Waiter[] = []
   const waits = openWaits()
   let size = most
+  let fullUntil = 0
   let inUse = 0
 
   /** Undefined where the token gives no more: then those there are have to do. */
@@ -50,10 +61,30 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
     } catch (error) {
       if (judgeFailure(error).code !== sessionCount || inUse === 0) throw error
       size = inUse
+      fullUntil = now() + askAgainMs
       return undefined
     }
   }
-  const next = (): Handle | undefined => (inUse < size ? (idle.pop() ?? another()) : undefined)
+  const next = (): Handle | undefined => {
+    if (now() >= fullUntil) size = most
+    return inUse < size ? (idle.pop() ?? another()) : undefined
+  }
+  const closeQuietly = (session: Handle): void => {
+    try {
+      close(session)
+    } catch {
+      // It is of no use either way.
+    }
+  }
+  /** Before the last one goes: one that keeps the login. Where the token gives none, whoever comes next finds out. */
+  const keepLogin = (): void => {
+    if (inUse + idle.length > 0 || most === 1) return
+    try {
+      idle.push(open())
+    } catch {
+      // One was all that it allows.
+    }
+  }
 
   const serve = (): void => {
     for (let waiter = waiting[0]; waiter; waiter = waiting[0]) {
@@ -98,11 +129,8 @@ export const openSessions = ({ size: most, bound, first, open, close }: Sessions
     },
     discard: (session) => {
       inUse -= 1
-      try {
-        close(session)
-      } catch {
-        // It is of no use either way.
-      }
+      keepLogin()
+      closeQuietly(session)
       serve()
     },
     abandon: () => {},
@@ -127,3 +155,5 @@ const openWaits = () => {
     },
   }
 }
+
+const askAgainMs = 30_000

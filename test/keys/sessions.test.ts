@@ -1,0 +1,63 @@
+/** The pool of sessions of one token, over a token that counts. */
+import type { Handle } from 'pkcs11js'
+import t from 'tap'
+
+import { openSessions } from '../../src/keys/pkcs11/sessions.ts'
+
+const openPool = ({ size, allows }: { readonly size: number; readonly allows: number }) => {
+  const open = new Set<Handle>()
+  const state = { allows, now: 0, asked: 0, fewest: 1 }
+  const openOne = (): Handle => {
+    state.asked += 1
+    if (open.size >= state.allows) throw Object.assign(new Error('CKR_SESSION_COUNT'), { code: 0xb1 })
+    const session = Buffer.alloc(8)
+    open.add(session)
+    return session
+  }
+  const pool = openSessions({
+    size,
+    bound: 8,
+    first: [openOne()],
+    open: openOne,
+    close: (session) => {
+      open.delete(session)
+      state.fewest = Math.min(state.fewest, open.size)
+    },
+    now: () => state.now,
+  })
+  return { pool, open, state }
+}
+
+t.test('a token that gave too few is asked again after a while, and not before', async (t) => {
+  const { pool, open, state } = openPool({ size: 3, allows: 1 })
+  const first = (await pool.take(10)) as Handle
+  t.equal(await pool.take(1), 'late')
+  const { asked } = state
+  for (let i = 0; i < 5; i += 1) t.equal(await pool.take(1), 'late')
+  t.equal(state.asked, asked)
+  state.allows = 3
+  state.now = 29_000
+  t.equal(await pool.take(1), 'late')
+  state.now = 31_000
+  t.not(await pool.take(1), 'late')
+  t.not(await pool.take(1), 'late')
+  t.equal(await pool.take(1), 'late', 'and no more than it may be')
+  t.equal(open.size, 3)
+  pool.give(first)
+  t.not(await pool.take(1), 'late')
+})
+
+t.test('there is always a session that keeps the login, however many fail', async (t) => {
+  const { pool, open, state } = openPool({ size: 3, allows: 3 })
+  for (let i = 0; i < 10; i += 1) pool.discard((await pool.take(10)) as Handle)
+  t.equal(state.fewest, 1)
+  t.equal(open.size, 1)
+})
+
+t.test('where the token allows only one, it is closed before the next is opened', async (t) => {
+  const { pool, open, state } = openPool({ size: 3, allows: 1 })
+  pool.discard((await pool.take(10)) as Handle)
+  t.equal(state.fewest, 0)
+  t.not(await pool.take(10), 'late')
+  t.equal(open.size, 1)
+})
