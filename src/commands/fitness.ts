@@ -11,20 +11,21 @@ import { databaseFaults } from '../store/safety.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 
 /** What production refuses to start with: each a clause without its full stop. Reads only. */
-export const unsafe = async ({ dataDir }: Config, db: Database): Promise<readonly string[]> => {
+export const unsafe = async (config: Config, db: Database): Promise<readonly string[]> => {
+  const { dataDir } = config
   const rootKey = join(dataDir, 'offline-root')
   const { mode } = await stat(dataDir)
   return [
     ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
-    ...(await issuerFaults(db)),
+    ...(await issuerFaults(config, db)),
     ...(await databaseFaults(db)),
   ]
 }
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir }: Config,
+  { dataDir, keys: { allowSoftware } }: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
@@ -33,6 +34,7 @@ export const unwise = async (
   return [
     ...(existsSync(token) ? [`the first administrator's token lies in ${token}: keep it elsewhere`] : []),
     ...(await standing(db, now)),
+    ...(allowSoftware ? await inFiles(db) : []),
     ...(await unopened(db, keys)),
   ]
 }
@@ -41,10 +43,16 @@ export const unwise = async (
  * Every issuer in the records has a key that is opened here: a root's has no business online. And what an issuer writes
  * into certificates was fixed when it was made, whatever the settings say today.
  */
-const issuerFaults = async (db: Database): Promise<readonly string[]> =>
-  (await inUse(db)).flatMap(({ name, certificate, publicUrl }) => {
+const issuerFaults = async ({ keys }: Config, db: Database): Promise<readonly string[]> =>
+  (await inUse(db)).flatMap(({ name, certificate, publicUrl, keyUri }) => {
     const { issuer, subjectDer } = parseCertificate(certificate).facts
     return [
+      // Whatever modules the settings name: this key is in none of them.
+      ...(isInToken(keyUri) || keys.allowSoftware
+        ? []
+        : [
+            `the key of the issuer ${name} is in a file (${keyUri}): bring one with its key in a token, or set CHANCERY_ALLOW_SOFTWARE_KEYS=yes`,
+          ]),
       ...(issuer.equals(subjectDer) ? [`the issuer ${name} is a root, and its key is recorded here`] : []),
       ...(isLoopback(new URL(publicUrl).hostname)
         ? [`the issuer ${name} writes ${publicUrl} into every certificate, which is this machine only`]
@@ -66,10 +74,14 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
   ]
 }
 
+const inFiles = async (db: Database): Promise<readonly string[]> =>
+  (await inUse(db))
+    .filter(({ keyUri }) => !isInToken(keyUri))
+    .map(({ name, keyUri }) => `the key of the issuer ${name} is in a file (${keyUri})`)
+
 const unopened = async (db: Database, keys: Pick<Keyring, 'open'>): Promise<readonly string[]> => {
   const told: string[] = []
   for (const { name, keyUri } of await inUse(db)) {
-    if (!isInToken(keyUri)) told.push(`the key of the issuer ${name} is in a file (${keyUri})`)
     try {
       await (await keys.open(keyUri)).close()
     } catch (error) {

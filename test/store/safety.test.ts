@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
+import { unsafe } from '../../src/commands/fitness.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
@@ -96,6 +97,31 @@ t.test('production refuses a data folder that others may enter, and a root with 
   await t.rejects(serve(config, quiet), {
     message: /^Production does not start:\n {2}- the issuer rogue is a root, .*$/,
   })
+})
+
+t.test('production refuses keys in files without an explicit yes, whatever modules are named', async (t) => {
+  const { service } = await openTestStores(t)
+  const data = await mkdtemp(join(tmpdir(), 'chancery-production-'))
+  t.teardown(() => rm(data, { recursive: true, force: true }))
+  const settings = {
+    ...production,
+    CHANCERY_DATA: data,
+    CHANCERY_DATABASE_URL: service.database.servingUrl,
+    CHANCERY_PKCS11_MODULE: '/usr/lib/softhsm/libsofthsm2.so',
+  }
+  const { CHANCERY_ALLOW_SOFTWARE_KEYS: _, ...unsaid } = settings
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  const inFiles = async (env: Readonly<Record<string, string>>): Promise<readonly string[]> =>
+    (await unsafe(await loadConfig(env), db)).filter((fault) => fault.includes('is in a file'))
+  t.equal((await inFiles(unsaid)).length, 4)
+  t.match(await inFiles(unsaid), [
+    /^the key of the issuer \S+ is in a file \(file:keys\/\S+\.pem\): bring .* set CHANCERY_ALLOW_SOFTWARE_KEYS=yes$/,
+  ])
+  t.same(await inFiles(settings), [])
+  await service.request('POST', '/v1/issuers/etcd/moves', { body: { move: 'halt', reason: 'a test' } })
+  t.equal((await inFiles(unsaid)).length, 4, 'one that was halted signs lists on')
+  await t.rejects(serve(await loadConfig(unsaid), quiet), /is in a file/)
 })
 
 t.test('development keeps up the partitions of refusals when it starts', async (t) => {
