@@ -265,8 +265,10 @@ const sign = async (
   if (!Buffer.isBuffer(signature)) throw signature
   await nextTurn()
   const { algorithm } = issuer.key
-  if (!verify(algorithm.hash, tbs, { key: publicKey, ...algorithm.signOptions }, signature))
+  if (!verify(algorithm.hash, tbs, { key: publicKey, ...algorithm.signOptions }, signature)) {
+    issuer.distrust()
     throw new Error(`the signature of list ${list.number} of ${list.issuer}/${list.shard} does not verify`)
+  }
   const { issuer: name, shard, number, revoked } = list
   return { issuer: name, shard, number, revoked, der: encodeCrl(tbs, algorithm, signature) }
 }

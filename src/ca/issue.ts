@@ -440,6 +440,8 @@ const checkSignature = async (
 ): Promise<void> => {
   const { spki, algorithm } = issuer.key
   if (await deps.verify({ spki, message, signature, algorithm, keep: true })) return
+  // Whatever comes next is turned down before its intent: each would stay open, as this one does.
+  issuer.distrust()
   throw new Problem('key.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
 }
 

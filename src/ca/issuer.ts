@@ -43,8 +43,10 @@ export interface Issuer {
   /** Throws `key.unavailable` until the key was opened once. */
   template(plan: Pick<Plan, 'keyUsage' | 'extendedKeyUsage' | 'revocation'>): Template
   sign(tbs: Buffer): Promise<Buffer | SigningFault>
-  /** Why the key is known not to sign, if it is; only a probe that succeeds clears it. */
+  /** Why the key is known not to sign, or to sign wrongly, if it is. */
   readonly fault: string | undefined
+  /** What it signed did not verify: out of use until a probe sees it sign rightly. */
+  distrust(): void
   /** Throws `key.unavailable` while the key is known not to sign. */
   assertAvailable(): void
   /** Opens the key if need be, and checks a trial signature. Resolves with undefined, or with the reason why not. */
@@ -89,6 +91,7 @@ export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promis
     get fault() {
       return holder.fault()
     },
+    distrust: holder.distrust,
     assertAvailable: () => {
       if (holder.fault() !== undefined) throw unavailable()
     },
@@ -102,6 +105,7 @@ export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promis
 interface KeyHolder {
   key(): SigningKey
   fault(): string | undefined
+  distrust(): void
   sign(message: Buffer): Promise<Buffer | SigningFault>
   probe(): Promise<string | undefined>
   close(): Promise<void>
@@ -113,6 +117,8 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   let key: SigningKey | undefined
   let opening: Promise<SigningKey> | undefined
   let fault: string | undefined = 'its key has not been opened yet'
+  /** That it signs is no proof that it signs rightly: only a trial that verifies clears this. */
+  let wrong: string | undefined
   /** Why the last opening came to nothing. */
   let refusal: string | undefined
 
@@ -158,8 +164,8 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     if (!Buffer.isBuffer(signature)) return fault
     const { hash, signOptions } = found.algorithm
     const valid = verify(hash, trialText, { key: publicKey, ...signOptions }, signature)
-    if (!valid) fault = 'the trial signature does not verify'
-    return fault
+    wrong = valid ? undefined : 'the trial signature does not verify'
+    return wrong ?? fault
   }
 
   return {
@@ -167,7 +173,10 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
       if (key) return key
       throw unavailable()
     },
-    fault: () => fault,
+    fault: () => wrong ?? fault,
+    distrust: () => {
+      wrong = 'a signature that it made does not verify'
+    },
     sign,
     probe: async () => {
       try {
@@ -177,7 +186,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
       } catch (error) {
         fault = (error as Error).message
       }
-      return fault
+      return wrong ?? fault
     },
     close: async () => {
       await (await opening?.catch(() => undefined))?.close()

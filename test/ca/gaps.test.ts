@@ -248,6 +248,7 @@ t.test('a signature that does not verify is never handed out, and its intent is 
     }),
   })
   await t.rejects(faulty('k1'), { code: 'key.bad_signature' })
+  for (const key of ['k2', 'k3']) await t.rejects(faulty(key), { code: 'key.unavailable' }, 'and before an intent')
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])
   t.same(await faultsFound([]), [])

@@ -107,4 +107,22 @@ t.test('an issuer and its key', async (t) => {
     t.equal(await issuer.probe(), 'the trial signature does not verify')
     t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
   })
+
+  t.test('is out of use once it signed wrongly, whatever it signs, until a trial verifies', async (t) => {
+    let wrong = false
+    const issuer = await openWith(() =>
+      wrong ? (messages) => key.sign(messages.map((m) => Buffer.concat([m, m]))) : undefined,
+    )
+    issuer.distrust()
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
+    t.ok(Buffer.isBuffer(await issuer.sign(Buffer.from('tbs'))), 'a signature that was under way')
+    t.equal(issuer.fault, 'a signature that it made does not verify')
+    wrong = true
+    t.equal(await issuer.probe(), 'the trial signature does not verify')
+    t.ok(Buffer.isBuffer(await issuer.sign(Buffer.from('tbs'))))
+    t.equal(issuer.fault, 'the trial signature does not verify')
+    wrong = false
+    t.equal(await issuer.probe(), undefined)
+    issuer.assertAvailable()
+  })
 })

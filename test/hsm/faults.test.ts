@@ -142,6 +142,32 @@ for (const [what, { begin, end, reason }] of Object.entries(faults))
     t.ok(recovery < 10_000, `${recovery} ms to recovery`)
   })
 
+t.test('a token that signs wrongly leaves no more intents open than were under way', async (t) => {
+  const client = new pg.Client({ connectionString: service.database.servingUrl })
+  await client.connect()
+  t.teardown(() => client.end())
+  const open = async (): Promise<number> =>
+    (
+      await client.query(
+        'select count(*)::int n from intents i where not exists (select from outcomes o where o.serial = i.serial)',
+      )
+    ).rows[0].n
+  const before = await open()
+  await hsm.misbehave('sign-wrong')
+  const codes = new Set<string>()
+  for (const end = performance.now() + 4_000; performance.now() < end; ) {
+    const { status, json } = await issue(service)
+    codes.add(status === 503 ? json.code : String(status))
+  }
+  t.same([...codes].sort(), ['key.bad_signature', 'key.unavailable'])
+  t.equal((await open()) - before, 1)
+  await hsm.misbehave()
+  let status = 0
+  for (const end = performance.now() + 5_000; status !== 201 && performance.now() < end; await sleep(50))
+    status = (await issue(service)).status
+  t.equal(status, 201)
+})
+
 t.test('a refused PIN is on record, once', async (t) => {
   const client = new pg.Client({ connectionString: service.database.servingUrl })
   await client.connect()

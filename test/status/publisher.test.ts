@@ -144,13 +144,23 @@ t.test('a key that does not sign, or signs wrongly, leaves the last list; its nu
   const { shelf } = open()
   await shelf.refresh()
   const last = shelf.find('default', shard)?.number ?? 0
+  let distrusted = 0
+  const distrust = (): void => {
+    distrusted += 1
+  }
   for (const [what, signature, reason] of [
     ['does not sign', new SigningFault('unknown', 'the token is gone'), /the token is gone/],
     ['signs wrongly', Buffer.alloc(64, 7), /does not verify/],
   ] as const) {
     const broken = {
       ...placed,
-      issuer: { ...placed.issuer, key: placed.issuer.key, assertAvailable: () => {}, sign: async () => signature },
+      issuer: {
+        ...placed.issuer,
+        key: placed.issuer.key,
+        assertAvailable: () => {},
+        distrust,
+        sign: async () => signature,
+      },
     }
     const { publisher, failures } = open({ issuers: { all: () => [broken] } })
     await publisher.run()
@@ -158,6 +168,7 @@ t.test('a key that does not sign, or signs wrongly, leaves the last list; its nu
     await shelf.refresh()
     t.equal(shelf.find('default', shard)?.number, last)
   }
+  t.ok(distrusted > 0, 'nothing more is signed by one that signs wrongly')
   const { publisher, failures } = open()
   await publisher.run()
   t.same(failures, [])
