@@ -1,6 +1,7 @@
 /**
  * A signer process. It has keys, PINs and passphrases, and one socket, to the service that started it: no listener, no
- * database, no request. It lives as long as that socket, and ends itself as soon as only a fresh start would help.
+ * database, no request. It lives as long as that socket and its parent, and ends itself as soon as only a fresh start
+ * would help.
  */
 import { flushCompileCache } from 'node:module'
 import { Socket } from 'node:net'
@@ -11,8 +12,10 @@ import { openKeyring } from './keys/keyring.ts'
 import { loadPassphrase, roundsFor } from './keys/passphrase.ts'
 import { type Host, hostKeys } from './keys/signer/host.ts'
 import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
+import { watchParent } from './keys/signer/watch.ts'
 
 const main = async (): Promise<void> => {
+  const parent = process.ppid
   const socket = new Socket({ fd: serviceSocket, readable: true, writable: true })
   // What is asked before we are ready is answered when we are.
   const early: SignerRecord[] = []
@@ -47,6 +50,7 @@ const main = async (): Promise<void> => {
       passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
       rounds: roundsFor(keys.passphrase),
       pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
+      loading: () => watchParent(parent),
       lost,
     })
     host = hostKeys(ring, stream.say)

@@ -28,11 +28,13 @@ export interface KeyringDeps {
   /** Of PBKDF2, in software keys that are made; by default what a passphrase needs that a person has chosen. */
   readonly rounds?: number
   readonly pkcs11: Pkcs11Settings
+  /** Told once, before the first module is loaded: from then on this thread may hang. */
+  readonly loading?: () => void
   /** What was opened is of no use any more, and only another process would find out what is left. Told once. */
   readonly lost: (reason: string) => void
 }
 
-export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: KeyringDeps): BareKeyring => {
+export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost }: KeyringDeps): BareKeyring => {
   let known: Promise<string> | undefined
   let provider: Promise<Pkcs11Provider> | undefined
   let tokens: Pkcs11Provider | undefined
@@ -43,6 +45,7 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, lost }: Keyri
   }
   const inToken = async (): Promise<Pkcs11Provider> => {
     // Loaded when it is needed: whoever has keys in files has no need of its memory.
+    if (provider === undefined) loading?.()
     provider ??= import('./pkcs11/provider.ts').then(({ openPkcs11 }) => openPkcs11(pkcs11, lost))
     tokens = await provider
     return tokens
