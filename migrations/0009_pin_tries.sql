@@ -27,4 +27,7 @@ create view pin_tries_unsettled as
     and not exists (select from pin_tries later join pin_tries_ended l on l.try = later.id
       where later.token = t.token and later.serial = t.serial and later.id > t.id and l.outcome = 'accepted');
 
+-- Who said so; null: before it was asked.
+alter table unlatched_tokens add column by text;
+
 select make_append_only(t) from unnest(array['pin_tries', 'pin_tries_ended']::regclass[]) t;

@@ -15,6 +15,7 @@ import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import { openRecovery } from './ca/recovery.ts'
+import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
@@ -28,7 +29,7 @@ import { openVerifier, type Verifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
-import { encodeEntry, type KeyOpened, leafInput } from './roll/entries.ts'
+import type { KeyOpened } from './roll/entries.ts'
 import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { databaseClock } from './store/clock.ts'
@@ -39,10 +40,9 @@ import { assertMigrated } from './store/migrate.ts'
 import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
 import { openRecords } from './store/records.ts'
-import { type EntryCodec, openRollWriter } from './store/roll.ts'
+import { openRollWriter } from './store/roll.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
-import { assembleCertificate } from './x509/assemble.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
 
 export interface StoresDeps {
@@ -292,14 +292,6 @@ type PemPair = Pick<ServerCertificate, 'key' | 'cert'>
 /** Fastify's types do not tell that this server is an HTTPS one. */
 const secureContextOf = (app: App): { setSecureContext(options: PemPair & typeof tlsBounds): void } =>
   app.server as unknown as { setSecureContext(options: PemPair & typeof tlsBounds): void }
-
-export const codec: EntryCodec = {
-  entry: (event, time) => {
-    const text = encodeEntry(event, time)
-    return { text, leafHash: hash('sha256', leafInput(text), 'buffer') }
-  },
-  certificate: assembleCertificate,
-}
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const

@@ -60,7 +60,7 @@ export interface IssuerOptions {
   readonly meter: Meter
   /** How long one signature, or one opening, may take. */
   readonly deadlineMs: number
-  /** Told each time that a key was opened and found to be the issuer's. */
+  /** Told when a key was opened and found to be the issuer's, and when it signs after it was opened again. */
   readonly opened?: (issuer: string, key: SigningKey) => void
 }
 
@@ -121,6 +121,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   let wrong: string | undefined
   /** Why the last opening came to nothing. */
   let refusal: string | undefined
+  const tellOpening = openTelling((found) => opened?.(row.name, found))
 
   /** One opening at a time, however long it takes. */
   const open = (): Promise<SigningKey> => {
@@ -131,7 +132,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
           throw new Error(`the key ${found.id} is not the key of issuer ${row.name}`)
         }
         key = found
-        opened?.(row.name, found)
+        tellOpening(found)
         return found
       })
       .catch((error: unknown) => {
@@ -154,6 +155,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
         ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
         : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
     fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
+    if (key && fault === undefined) tellOpening(key)
     const seconds = (performance.now() - start) / 1000
     meter.keyOperation(row.name, seconds, Buffer.isBuffer(outcome) ? undefined : outcome.when)
     return outcome
@@ -194,6 +196,24 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     },
   }
 }
+
+/** Once for each opening; of a key that comes and goes only a few in a while, and the newest when that is over. */
+const openTelling = (tell: (key: SigningKey) => void): ((key: SigningKey) => void) => {
+  let told: { readonly key: SigningKey; readonly openings: number | undefined } | undefined
+  let times: readonly number[] = []
+  return (key) => {
+    const { openings } = key
+    if (told?.key === key && told.openings === openings) return
+    const now = performance.now()
+    times = times.filter((time) => now - time < tellingSpanMs)
+    if (times.length >= mostTellings) return
+    times = [...times, now]
+    told = { key, openings }
+    tell(key)
+  }
+}
+const mostTellings = 5
+const tellingSpanMs = 600_000
 
 const notOpened = (fault: string | undefined): SigningFault =>
   new SigningFault('before', fault ?? 'its key has not been opened yet')

@@ -4,6 +4,7 @@ import { openPinGuard } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
+import { probing } from './probe.ts'
 import { withRecords } from './with-records.ts'
 
 export interface Diagnosis {
@@ -13,15 +14,19 @@ export interface Diagnosis {
   readonly unwise: readonly string[]
 }
 
-/** Looks at the settings as production would, and at the records and keys as they are. Changes nothing. */
+/**
+ * Looks at the settings as production would, and at the records and keys as they are. Keys are opened as the service opens
+ * them: that is on the roll, it tries PINs, and one that is refused is on record and not tried again.
+ */
 export const runDoctor = async (
   env: Readonly<Record<string, string | undefined>>,
   config: Config,
   log: Log,
 ): Promise<Diagnosis> => {
   const settings = await settingFaults(env)
-  return withRecords(config, log, async (db) => {
-    const keys = await openKeys(config, log, openPinGuard({ db, log }))
+  return withRecords(config, log, async (records) => {
+    const { db } = records
+    const keys = probing(records, await openKeys(config, log, openPinGuard(records)))
     try {
       return {
         refused: [...settings, ...(await unsafe(config, db))].map(sentence),

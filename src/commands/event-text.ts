@@ -76,6 +76,9 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'issuer.retired': moved,
   'issuer.requested': ({ issuer, authority, key, by }) => `${issuer} of authority ${authority}, key ${key}, by ${by}`,
   'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
+  'key.probed': ({ key, attributes, by }) => `${key}${attributes ? `, ${holdOf(attributes)}` : ''}, by ${by}`,
+  'pin.refused': ({ token, tokenSerial }) => `by the token ${token}, serial ${tokenSerial}`,
+  'pin.unlatched': ({ token, tokenSerial, by }) => `of the token ${token}, serial ${tokenSerial}, by ${by}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
 

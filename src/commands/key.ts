@@ -7,12 +7,14 @@ import { openPinGuard, unlatchTokens } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { Failure } from './failure.ts'
 import { openKeys } from './keys.ts'
+import { operator } from './operator.ts'
+import { probing } from './probe.ts'
 import { withRecords } from './with-records.ts'
 
 /** Lets a token that has refused a PIN, or may have, be tried again, once. Resolves to a sentence. */
 export const runUnlatch = (config: Config, log: Log, token: string): Promise<string> =>
-  withRecords(config, log, async (db) => {
-    const unlatched = await unlatchTokens(db, token)
+  withRecords(config, log, async (records) => {
+    const unlatched = await unlatchTokens(records, token, operator())
     if (unlatched.length === 0)
       throw new Failure(
         'missing',
@@ -33,10 +35,10 @@ export interface ProbedKey {
   readonly attributes: KeyAttributes | null
 }
 
-/** Opens a key as the service would, trial signature included. A PIN that is refused is on record, as always. */
+/** Opens a key as the service would, trial signature included. It is on record, and so is a PIN that is refused. */
 export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedKey> =>
-  withRecords(config, log, async (db) => {
-    const keys = await openKeys(config, log, openPinGuard({ db, log }))
+  withRecords(config, log, async (records) => {
+    const keys = probing(records, await openKeys(config, log, openPinGuard(records)))
     try {
       const {
         id,

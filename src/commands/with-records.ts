@@ -2,23 +2,41 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
+import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
+import { databaseClock } from '../store/clock.ts'
 import { type Database, openDatabase } from '../store/database.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { assertMigrated } from '../store/migrate.ts'
+import { openRollWriter, type RollWriter } from '../store/roll.ts'
 import type { Log } from '../telemetry.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
+export interface CommandRecords {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly log: Log
+}
+
 /** The records as the service has them. An embedded server that serves another is left as it is, and none is made. */
-export const withRecords = async <T>(config: Config, log: Log, work: (db: Database) => Promise<T>): Promise<T> => {
+export const withRecords = async <T>(
+  config: Config,
+  log: Log,
+  work: (records: CommandRecords) => Promise<T>,
+): Promise<T> => {
   const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
   const url = config.database.url ?? embedded?.servingUrl ?? ''
   const { preparedStatements } = config.database
   const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
-    return await work(db)
+    const roll = openRollWriter(
+      db,
+      codec,
+      databaseClock(() => new Date(), config.limits.clockToleranceMs),
+    )
+    return await work({ db, roll, log })
   } finally {
     await db.close()
     await embedded?.stop()

@@ -10,8 +10,10 @@ export interface SigningKey {
   readonly algorithm: SignatureAlgorithm
   /** DER of the SubjectPublicKeyInfo. */
   readonly spki: Buffer
-  /** What its token says of how it is held; absent for software keys. */
-  readonly attributes?: KeyAttributes
+  /** What its token said of how it is held, when it was opened last; absent for software keys. */
+  readonly attributes?: KeyAttributes | undefined
+  /** How often it was opened until now, each time in another process; absent where that happens once. */
+  readonly openings?: number
   /**
    * A signature, encoded as a certificate carries it, or a fault, for each message, in order. Never rejects. A provider
    * that queues gives up on a message `withinMs` after it was asked.

@@ -198,13 +198,41 @@ export interface IssuerRequested {
   readonly by: string
 }
 
-/** An instance has opened an issuer's key; `attributes` as its token tells them, null for a key in a file. */
+/**
+ * An instance has opened an issuer's key, and opens it again in each signer process; where it comes and goes, not each
+ * time is told. `attributes` as its token tells them, null for a key in a file.
+ */
 export interface KeyOpened {
   readonly type: 'key.opened'
   readonly issuer: string
   readonly key: string
   readonly spki: string
   readonly attributes: Readonly<Record<string, boolean | null>> | null
+}
+
+/** Somebody beside the service has opened a key, and seen it sign a fixed text. */
+export interface KeyProbed {
+  readonly type: 'key.probed'
+  readonly key: string
+  readonly spki: string
+  readonly attributes: Readonly<Record<string, boolean | null>> | null
+  readonly by: string
+}
+
+/** A token refused a PIN, which is not tried again. */
+export interface PinRefused {
+  readonly type: 'pin.refused'
+  /** Its label, and its own number: a serial is a certificate's. */
+  readonly token: string
+  readonly tokenSerial: string
+}
+
+/** Somebody lets a token be tried again that refused a PIN, or may have. */
+export interface PinUnlatched {
+  readonly type: 'pin.unlatched'
+  readonly token: string
+  readonly tokenSerial: string
+  readonly by: string
 }
 
 export interface ServiceStarted {
@@ -230,6 +258,9 @@ export type RollEvent =
   | IssuerMoved
   | IssuerRequested
   | KeyOpened
+  | KeyProbed
+  | PinRefused
+  | PinUnlatched
   | ServiceStarted
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */

@@ -7,6 +7,7 @@ import { hash } from 'node:crypto'
 
 import type { Log } from '../telemetry.ts'
 import type { Database } from './database.ts'
+import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'
 
 /** As `keys/pkcs11/pins.ts` has it, as is all here that is not exported; hexadecimal. */
@@ -35,13 +36,19 @@ interface PinTurn {
 
 type TryEnd = 'accepted' | 'failed' | RefusedPin
 
-export const openPinGuard = ({ db, log }: { readonly db: Database; readonly log: Log }) => {
+export interface PinStoreDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly log: Log
+}
+
+export const openPinGuard = ({ db, roll, log }: PinStoreDeps) => {
   /** How tries ended that could not be recorded: nobody here tries again before they are. */
   const owed = new Map<number, TryEnd>()
 
   const settle = async (): Promise<void> => {
     for (const [id, how] of owed) {
-      await recordEnd(db, id, how)
+      await recordEnd({ db, roll }, id, how)
       owed.delete(id)
     }
   }
@@ -76,9 +83,19 @@ export const openPinGuard = ({ db, log }: { readonly db: Database; readonly log:
   }
 }
 
-/** The PIN may be tried again, once. Resolves to the tokens with this label where that was not so. */
-export const unlatchTokens = async (db: Database, label: string): Promise<readonly TokenPlace[]> =>
-  (await db.query<TokenPlace>(insertUnlatched, [label])).rows
+/** The PIN may be tried again, once, and the roll says who said so. Resolves to the tokens with this label where that was not so. */
+export const unlatchTokens = (
+  { roll }: Pick<PinStoreDeps, 'roll'>,
+  label: string,
+  by: string,
+): Promise<readonly TokenPlace[]> =>
+  roll.change(async (tx) => {
+    const { rows } = await tx.query<TokenPlace>(insertUnlatched, [label, by])
+    return {
+      events: rows.map(({ token, serial }) => ({ type: 'pin.unlatched', token, tokenSerial: serial, by })),
+      result: rows,
+    }
+  })
 
 const readPast = async (db: Database, { token, serial }: TokenPlace) => {
   const { rows: refused } = await db.query<RefusedPin>(selectRefused, [token, serial])
@@ -95,10 +112,17 @@ const recordTry = async (db: Database, { token, serial }: TokenPlace): Promise<n
 }
 
 /** May be asked again. */
-const recordEnd = (db: Database, id: number, how: TryEnd): Promise<unknown> =>
-  typeof how === 'string'
-    ? db.query(insertEnd, [id, how])
-    : db.query(insertRefused, [id, how.token, how.serial, how.salt, how.digest])
+const recordEnd = async ({ db, roll }: Omit<PinStoreDeps, 'log'>, id: number, how: TryEnd): Promise<void> => {
+  if (typeof how === 'string') {
+    await db.query(insertEnd, [id, how])
+    return
+  }
+  const { token, serial, salt, digest } = how
+  await roll.change(async (tx) => {
+    const { rowCount } = await tx.query(insertRefused, [id, token, serial, salt, digest])
+    return { events: rowCount === 0 ? [] : [{ type: 'pin.refused', token, tokenSerial: serial }], result: undefined }
+  })
+}
 
 /** Any number, as long as it is this token's own. */
 const turnOf = ({ token, serial }: TokenPlace): number =>
@@ -148,8 +172,10 @@ const insertWithheld = {
 
 const insertUnlatched = {
   text: `
-    insert into unlatched_tokens (token, serial)
-    select r.token, r.serial from refused_pins r where r.token = $1 and ${isLatched}
-    union select token, serial from pin_tries_unsettled where token = $1
+    insert into unlatched_tokens (token, serial, by)
+    select token, serial, $2 from (
+      select r.token, r.serial from refused_pins r where r.token = $1 and ${isLatched}
+      union select token, serial from pin_tries_unsettled where token = $1
+    ) latched
     returning token, serial`,
 }

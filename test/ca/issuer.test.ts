@@ -125,4 +125,25 @@ t.test('an issuer and its key', async (t) => {
     t.equal(await issuer.probe(), undefined)
     issuer.assertAvailable()
   })
+
+  t.test('tells of each opening of its key, and of few where it comes and goes', async (t) => {
+    let openings = 1
+    const told: unknown[] = []
+    const flapping: SigningKey = {
+      ...key,
+      get openings() {
+        return openings
+      },
+    }
+    const options = optionsWith(flapping)
+    const issuer = await openIssuer(row, { ...options, opened: (name, { openings: nth }) => told.push([name, nth]) })
+    t.same(told, [[row.name, 1]])
+    for (let i = 0; i < 3; i += 1) await issuer.sign(Buffer.from('tbs'))
+    t.equal(told.length, 1)
+    for (openings = 2; openings < 100; openings += 1) await issuer.sign(Buffer.from('tbs'))
+    t.same(
+      told,
+      [1, 2, 3, 4, 5].map((nth) => [row.name, nth]),
+    )
+  })
 })

@@ -60,6 +60,18 @@ t.test('a PIN that was refused stays so for every process, until it is unlatched
     t.strictSame(none, { code: exitCodes.usage, out: '', err: 'The token ca has no private key none.\n' })
   })
 
+  const eventsOf = async (type: string) =>
+    (await service.request('GET', `/v1/events?type=${type}`)).json.items.map(({ entry }: { entry: string }) =>
+      JSON.parse(entry),
+    )
+  const by = /^os:./
+
+  await t.test('a key that was probed is on the roll, with who did it; one that does not open is not', async (t) => {
+    const events = await eventsOf('key.probed')
+    t.match(events, [{ key: /object=default;type=private$/, attributes: { sensitive: true }, by }, { by }])
+    t.equal(events.length, 2)
+  })
+
   await t.test('nothing to unlatch', async (t) => {
     const { code, err } = await chancery(beside, 'key', 'unlatch', 'ca')
     t.equal(code, exitCodes.missing)
@@ -102,6 +114,8 @@ t.test('a PIN that was refused stays so for every process, until it is unlatched
     t.comment(`well again after ${Math.round(performance.now() - start)} ms`)
     t.equal((await chancery(beside, 'key', 'probe', uri)).code, 0)
     t.equal((await chancery(beside, 'key', 'unlatch', 'ca')).code, exitCodes.missing, 'once')
+    t.match(await eventsOf('pin.refused'), [{ token: 'ca', tokenSerial: /^[0-9a-f]{16}$/ }])
+    t.match(await eventsOf('pin.unlatched'), [{ token: 'ca', tokenSerial: /^[0-9a-f]{16}$/, by }])
   })
 
   await t.test('what is refused again latches again', async (t) => {

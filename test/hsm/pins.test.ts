@@ -4,9 +4,12 @@ import { readdirSync, readFileSync } from 'node:fs'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { codec } from '../../src/codec.ts'
 import { serve } from '../../src/commands/serve.ts'
+import { databaseClock } from '../../src/store/clock.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { unlatchTokens } from '../../src/store/pins.ts'
+import { openRollWriter } from '../../src/store/roll.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -44,7 +47,12 @@ const openPlace = async (t: Test) => {
     reason.test((await service.request('GET', '/readyz')).text)
   const unlatch = async () => {
     const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
-    const unlatched = await unlatchTokens(db, 'ca')
+    const roll = openRollWriter(
+      db,
+      codec,
+      databaseClock(() => new Date(), 5_000),
+    )
+    const unlatched = await unlatchTokens({ roll }, 'ca', 'os:test')
     await db.close()
     return unlatched.length
   }

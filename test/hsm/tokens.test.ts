@@ -73,6 +73,31 @@ t.test('a token that comes later is found, though the module lists it only when 
   t.same((await stop()).faults, [])
 })
 
+t.test('a key that is opened again in another process is on the roll again', async (t) => {
+  const hsm = await openShim(t)
+  const service = await openTestService(t, {
+    CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    ...hsm.env,
+  })
+  const issue = async (): Promise<number> =>
+    (await service.request('POST', '/v1/certificates', { body: { csr: csrFor('a.example.com'), profile: 'server' } }))
+      .status
+  const opened = async (): Promise<number> => {
+    const { json } = await service.request('GET', '/v1/events?type=key.opened')
+    return json.items.filter(({ entry }: { entry: string }) => JSON.parse(entry).issuer === 'default').length
+  }
+  t.equal(await issue(), 201)
+  t.equal(await opened(), 1)
+  await hsm.misbehave('sign-crash')
+  t.equal(await issue(), 503)
+  await hsm.misbehave()
+  for (const end = performance.now() + 5_000; (await issue()) !== 201 && performance.now() < end; ) await sleep(50)
+  await sleep(200)
+  t.equal(await opened(), 2)
+})
+
 t.test('a mistyped token, and an issuer whose token is gone for good, cost nobody a certificate', async (t) => {
   const hsm = await openShim(t)
   await hsm.addToken('old')

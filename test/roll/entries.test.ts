@@ -147,6 +147,15 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     spki: digest,
     attributes: { sensitive: true, extractable: false, alwaysSensitive: true, neverExtractable: true, local: null },
   },
+  'key.probed': {
+    type: 'key.probed',
+    key: 'file:keys/default.pem',
+    spki: digest,
+    attributes: null,
+    by: 'os:ops',
+  },
+  'pin.refused': { type: 'pin.refused', token: 'ca', tokenSerial: '0011223344556677' },
+  'pin.unlatched': { type: 'pin.unlatched', token: 'ca', tokenSerial: '0011223344556677', by: 'os:büro' },
   'service.started': { type: 'service.started', version: '0.1.0', mode: 'development' },
 }
 

@@ -2,8 +2,11 @@
 import pg from 'pg'
 import t from 'tap'
 
+import { codec } from '../../src/codec.ts'
+import { databaseClock } from '../../src/store/clock.ts'
 import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openPinGuard, unlatchTokens } from '../../src/store/pins.ts'
+import { openRollWriter } from '../../src/store/roll.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 
@@ -14,6 +17,13 @@ const open = (max = 2): Database => {
   return db
 }
 const db = open()
+const rollOf = (over: Database) =>
+  openRollWriter(
+    over,
+    codec,
+    databaseClock(() => new Date(), 5_000),
+  )
+const deps = { db, roll: rollOf(db), log: quiet }
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 let tokens = 0
 const newPlace = () => {
@@ -24,11 +34,19 @@ type Place = ReturnType<typeof newPlace>
 const refusedAs = (place: Place) => ({ ...place, salt: '01'.repeat(16), digest: '02'.repeat(32) })
 
 /** What a replica that starts now is told. */
-const past = (place: Place) => openPinGuard({ db, log: quiet }).inTurn(place, async ({ past }) => past)
+const eventsOf = async ({ token }: Place) => {
+  const text = `select body from entries where type like 'pin.%' and body::jsonb->>'token' = $1 order by index`
+  const { rows } = await db.query<{ body: string }>({ text }, [token])
+  return rows.map(({ body }) => {
+    const { type, tokenSerial, by } = JSON.parse(body)
+    return [type, tokenSerial, ...(by ? [by] : [])]
+  })
+}
+const past = (place: Place) => openPinGuard(deps).inTurn(place, async ({ past }) => past)
 /** One that begins and dies. */
-const cutOff = (place: Place) => openPinGuard({ db, log: quiet }).inTurn(place, ({ begin }) => begin())
+const cutOff = (place: Place) => openPinGuard(deps).inTurn(place, ({ begin }) => begin())
 const logIn = (place: Place) =>
-  openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+  openPinGuard(deps).inTurn(place, async ({ begin, end }) => {
     await begin()
     await end('accepted')
   })
@@ -44,37 +62,41 @@ t.test('a try is on record before it is made, and counts until a login or an ope
   t.match(await past(place), { unfinished: 0 })
 
   await cutOff(place)
-  t.same(await unlatchTokens(db, place.token), [place])
+  t.same(await unlatchTokens(deps, place.token, 'os:ops'), [place])
   t.match(await past(place), { unfinished: 0, unlatched: true })
-  await openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+  await openPinGuard(deps).inTurn(place, async ({ begin, end }) => {
     await begin()
     await end('failed')
   })
   t.match(await past(place), { unfinished: 0, unlatched: false }, 'a failure counts for nothing; the leave was for one')
-  t.same(await unlatchTokens(db, place.token), [], 'there is nothing to unlatch')
+  t.same(await unlatchTokens(deps, place.token, 'os:ops'), [], 'there is nothing to unlatch')
 })
 
 t.test('a refused PIN is told until an operator says otherwise', async (t) => {
   const place = newPlace()
   const pin = refusedAs(place)
-  await openPinGuard({ db, log: quiet }).inTurn(place, async ({ begin, end }) => {
+  await openPinGuard(deps).inTurn(place, async ({ begin, end }) => {
     await begin()
     await end(pin)
   })
   t.same(await past(place), { refused: [pin], unfinished: 0, unlatched: false })
   await logIn(place)
   t.match(await past(place), { refused: [pin] }, 'another PIN is another matter')
-  t.same(await unlatchTokens(db, place.token), [place])
+  t.same(await unlatchTokens(deps, place.token, 'os:ops'), [place])
   t.same(await past(place), { refused: [], unfinished: 0, unlatched: true })
+  t.same(await eventsOf(place), [
+    ['pin.refused', place.serial],
+    ['pin.unlatched', place.serial, 'os:ops'],
+  ])
 })
 
 t.test('a token that was withheld once is on record once, and an operator lets it be tried', async (t) => {
   const place = newPlace()
-  for (let i = 0; i < 3; i += 1) await openPinGuard({ db, log: quiet }).inTurn(place, ({ withhold }) => withhold())
+  for (let i = 0; i < 3; i += 1) await openPinGuard(deps).inTurn(place, ({ withhold }) => withhold())
   const { rows } = await db.query({ text: 'select count(*)::int as n from pin_tries where token = $1' }, [place.token])
   t.same(rows, [{ n: 1 }])
   t.match(await past(place), { unfinished: 0, unlatched: false })
-  t.same(await unlatchTokens(db, place.token), [place])
+  t.same(await unlatchTokens(deps, place.token, 'os:ops'), [place])
   t.match(await past(place), { unlatched: true })
 })
 
@@ -85,10 +107,10 @@ t.test(
     let fails = false
     const brittle: Database = {
       ...db,
-      apart: db.apart,
+      transaction: (work) => (fails ? Promise.reject(new Error('read-only')) : db.transaction(work)),
       query: (statement, values) => (fails ? Promise.reject(new Error('read-only')) : db.query(statement, values)),
     }
-    const guard = openPinGuard({ db: brittle, log: quiet })
+    const guard = openPinGuard({ ...deps, db: brittle, roll: rollOf(brittle) })
     const pin = refusedAs(place)
     await guard.inTurn(place, async ({ begin, end }) => {
       await begin()
@@ -101,13 +123,15 @@ t.test(
       /read-only/,
     )
     fails = false
-    t.same(await guard.inTurn(place, async (turn) => turn.past), { refused: [pin], unfinished: 0, unlatched: false })
+    for (let i = 0; i < 2; i += 1)
+      t.same(await guard.inTurn(place, async (turn) => turn.past), { refused: [pin], unfinished: 0, unlatched: false })
+    t.same(await eventsOf(place), [['pin.refused', place.serial]], 'once')
   },
 )
 
 t.test('one turn at a time for each token, and no connection of the pool', async (t) => {
   const narrow = open(2)
-  const guard = openPinGuard({ db: narrow, log: quiet })
+  const guard = openPinGuard({ ...deps, db: narrow })
   const place = newPlace()
   let busy = 0
   const work = async (): Promise<void> => {
@@ -127,7 +151,7 @@ t.test('one turn at a time for each token, and no connection of the pool', async
 
 t.test('a turn ends with the process that had it', async (t) => {
   const place = newPlace()
-  const dies = openPinGuard({ db: open(), log: quiet }).inTurn(place, async ({ begin }) => {
+  const dies = openPinGuard({ ...deps, db: open() }).inTurn(place, async ({ begin }) => {
     await begin()
     const client = new pg.Client({ connectionString: ownerUrl })
     await client.connect()

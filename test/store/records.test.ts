@@ -5,7 +5,7 @@ import t from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { CertificateFilter, Page, PageRequest, Records } from '../../src/ca/records.ts'
-import { codec } from '../../src/service.ts'
+import { codec } from '../../src/codec.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openRecords } from '../../src/store/records.ts'

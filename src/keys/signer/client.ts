@@ -110,6 +110,8 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
 
   /** The same key through every life of the process: opened again in each, and used only if it is still the same. */
   const keyOf = (uri: string, first: OpenedKey): SigningKey => {
+    let latest = first
+    let openings = 1
     const signAt = async (at: Life, message: Buffer, withinMs: number): Promise<Buffer | SigningFault> => {
       const opened = await at.open(uri)
       if (opened instanceof Error) return new SigningFault('before', opened.message, opened)
@@ -118,13 +120,20 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
         at.forget(uri)
         return new SigningFault('before', `another key is at ${uri} now`)
       }
+      if (opened !== latest) openings += 1
+      latest = opened
       return at.sign(opened.handle, message, withinMs)
     }
     const key: SigningKey = {
       id: first.id,
       algorithm: signatureAlgorithm(first.algorithm),
       spki: first.spki,
-      ...(first.attributes && { attributes: first.attributes }),
+      get attributes() {
+        return latest.attributes
+      },
+      get openings() {
+        return openings
+      },
       sign: (messages, withinMs = deadlineMs) =>
         Promise.all(
           messages.map((message) =>
