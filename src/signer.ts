@@ -16,13 +16,14 @@ import { watchParent } from './keys/signer/watch.ts'
 
 const main = async (): Promise<void> => {
   const parent = process.ppid
-  const socket = new Socket({ fd: serviceSocket, readable: true, writable: true })
+  const socket = new Socket({ fd: serviceSocket, readable: true, writable: true, allowHalfOpen: true })
   // What is asked before we are ready is answered when we are.
   const early: SignerRecord[] = []
   let host: Host | undefined
   const stream = openSignerStream(socket, (record) => (host ? host.hear(record) : early.push(record)))
-  // The service is gone, or wants no more. What is under way has no one to go to.
-  socket.on('end', end)
+  const lastWord = Promise.withResolvers<void>()
+  // The service is gone, or wants no more, and what is under way has no one to go to; or it has heard that we leave.
+  socket.on('end', () => (losing ? lastWord.resolve() : end()))
   socket.on('error', end)
   // A Ctrl-C reaches the whole foreground group: the service still drains, and then ends us.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
@@ -34,8 +35,11 @@ const main = async (): Promise<void> => {
     losing = true
     // What made us leave is among it.
     tellLoad()
+    host?.refuse(reason)
     stream.say({ id: 0, kind: answers.leaving, body: Buffer.from(reason) })
-    void Promise.race([host?.idle(), new Promise((resolve) => setTimeout(resolve, settleWithinMs))])
+    // What lies in the socket was not signed: unanswered, nobody would know.
+    const settled = lastWord.promise.then(() => host?.idle())
+    void Promise.race([settled, new Promise((resolve) => setTimeout(resolve, settleWithinMs))])
       .then(() => {
         tellLoad()
         return stream.end()

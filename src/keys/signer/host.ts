@@ -17,6 +17,8 @@ import {
 export interface Host {
   /** Answers a record as soon as its key does. Nothing that is asked makes it throw. */
   hear(record: SignerRecord): void
+  /** Signs nothing more of what it hears. */
+  refuse(reason: string): void
   /** Resolves when nothing is under way. */
   idle(): Promise<void>
 }
@@ -33,6 +35,7 @@ export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
   const waiting: (() => void)[] = []
   let lastHandle = 0
   let busy = 0
+  let refusal: string | undefined
 
   const done = (): void => {
     busy -= 1
@@ -59,10 +62,10 @@ export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
 
   const sign = async (id: number, body: Buffer): Promise<void> => {
     busy += 1
-    const key = keys.get(body.readUInt32BE(0))
+    const key = refusal === undefined ? keys.get(body.readUInt32BE(0)) : undefined
     const outcome = key
       ? (await key.sign([body.subarray(signHeadOctets)], body.readUInt32BE(4)))[0]
-      : new SigningFault('before', 'the key was closed')
+      : new SigningFault('before', refusal ?? 'the key was closed')
     if (Buffer.isBuffer(outcome)) say({ id, kind: answers.done, body: outcome })
     else say({ id, kind: answers[outcome?.when ?? 'unknown'], body: Buffer.from(outcome?.message ?? 'no answer') })
     done()
@@ -83,6 +86,9 @@ export const hostKeys = (ring: BareKeyring, say: SignerStream['say']): Host => {
     hear: ({ id, kind, body }) => {
       if (kind === verbs.sign) void sign(id, body)
       else ask[kind]?.(id, decodeJson(body) as Question)
+    },
+    refuse: (reason) => {
+      refusal = reason
     },
     idle: () => (busy === 0 ? Promise.resolve() : new Promise((resolve) => waiting.push(resolve))),
   }

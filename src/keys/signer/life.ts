@@ -79,6 +79,8 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
     open: (uri) => opened.get(uri) ?? askOnce(verbs.open, { uri }, openWithinMs),
     create: (uri, kind) => askOnce(verbs.create, { uri, kind }, createWithinMs),
     sign: async (handle, message, withinMs) => {
+      if (signer.reason !== undefined)
+        return new SigningFault('before', `the signer process is being started again: ${signer.reason}`)
       const body = Buffer.allocUnsafe(signHeadOctets + message.length)
       body.writeUInt32BE(handle, 0)
       body.writeUInt32BE(Math.ceil(withinMs), 4)

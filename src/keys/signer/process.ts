@@ -27,7 +27,7 @@ export interface SignerProcess {
   say(kind: number, body: Buffer): void
   /** Why it could not begin; undefined as far as is known. */
   readonly unfit: string | undefined
-  /** Why it ended, once it has. */
+  /** Why it ended, or is about to: nothing that is asked from then on reaches it. */
   readonly reason: string | undefined
   load(): KeyLoad
   /** Lets it finish what it has, and waits. */
@@ -69,6 +69,8 @@ export const openSignerProcess = ({
     [answers.leaving]: (body) => {
       why = body.toString('utf8')
       leaving()
+      // So that it knows what was our last word, and answers all before that.
+      void stream.end()
     },
     [answers.load]: (body) => {
       load = decodeJson(body) as KeyLoad
