@@ -6,6 +6,7 @@
 import { Problem, type Violation } from '../errors.ts'
 import { type Certificate, parseCertificate } from '../x509/certificate.ts'
 import { type CheckSignature, parseRequest } from '../x509/csr.ts'
+import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject } from '../x509/subject.ts'
 
@@ -100,6 +101,16 @@ const linkRules: readonly Rule<Placed>[] = [
     holds: ({ facts }) => facts.keyUsage?.includes('keyCertSign') === true,
   },
   {
+    check: 'chain.extendedKeyUsage',
+    reason: 'it has an extended key usage: relying parties would accept what is signed below it for nothing else',
+    holds: ({ facts }) => facts.extendedKeyUsage === undefined,
+  },
+  {
+    check: 'chain.critical',
+    reason: 'it has a critical extension that not every relying party understands',
+    holds: ({ facts }) => facts.extensions.every(({ oid, critical }) => !critical || understood.has(oid)),
+  },
+  {
     check: 'chain.validity',
     reason: 'it is expired or not valid yet',
     holds: ({ facts }, now) => facts.notBefore <= now && now <= facts.notAfter,
@@ -150,3 +161,13 @@ const signatureFaults = async (links: readonly Link[], verify: CheckSignature): 
       reason: 'its signature is not by the key of the certificate above it',
     }))
 }
+
+/**
+ * Whoever meets another one rejects the chain (RFC 5280 4.2), or, with those on policies, the leaves below it, which name
+ * none.
+ */
+const understood: ReadonlySet<string> = new Set([
+  extensionOids.basicConstraints,
+  extensionOids.keyUsage,
+  extensionOids.nameConstraints,
+])

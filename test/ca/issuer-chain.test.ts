@@ -1,0 +1,72 @@
+/** Chains that openssl made, with extensions that no ceremony of ours writes. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { assertChainFits } from '../../src/ca/issuer-chain.ts'
+import type { Problem } from '../../src/errors.ts'
+import { parsePem } from '../../src/x509/pem.ts'
+import { assertTools, run } from '../interop/tools.ts'
+
+await assertTools('openssl')
+
+const authority = (more: string, pathLength = ',pathlen:0'): string =>
+  [
+    `basicConstraints=critical,CA:TRUE${pathLength}`,
+    'keyUsage=critical,keyCertSign,cRLSign',
+    'subjectKeyIdentifier=hash',
+    more,
+  ].join('\n')
+
+/** What is wrong with a chain of an issuer and its root that have these further extensions. */
+const openBench = async (t: Test) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-chain-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const at = (name: string): string => join(folder, name)
+  const openssl = async (...args: readonly string[]): Promise<void> => {
+    const { code, stderr } = await run('openssl', args)
+    if (code !== 0) throw new Error(stderr)
+  }
+  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+  for (const name of ['root', 'issuer'])
+    await openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-subj', `/CN=${name}`, '-out', at(`${name}.csr`))
+  const der = async (name: string, label: string): Promise<Buffer> => parsePem(await readFile(at(name)), label)
+  return async (ofIssuer: string, ofRoot = ''): Promise<readonly string[]> => {
+    await writeFile(at('root.ext'), authority(ofRoot, ''))
+    await writeFile(at('issuer.ext'), authority(ofIssuer))
+    const serial = ['-set_serial', '0x4f66712439e4988e6b32421afaca0ecf']
+    const made = (name: string) => ['-in', at(`${name}.csr`), '-extfile', at(`${name}.ext`), '-out', at(`${name}.pem`)]
+    await openssl('x509', '-req', ...made('root'), '-key', at('root.key'), '-days', '90', ...serial)
+    const by = ['-CA', at('root.pem'), '-CAkey', at('root.key')]
+    await openssl('x509', '-req', ...made('issuer'), ...by, '-days', '30', ...serial)
+    const chain = [await der('issuer.pem', 'CERTIFICATE'), await der('root.pem', 'CERTIFICATE')]
+    const csr = await der('issuer.csr', 'CERTIFICATE REQUEST')
+    const found = await assertChainFits({ chain, csr, now: new Date(), verify: async () => true }).catch(
+      (error: Problem) => error,
+    )
+    return (found?.options.violations ?? []).map(({ check, field }) => `${check} ${field}`)
+  }
+}
+
+t.test('no link of a chain has what would keep relying parties from accepting a leaf below it', async (t) => {
+  const faults = await openBench(t)
+  const harmless = [
+    '',
+    'nameConstraints=critical,permitted;DNS:example.com',
+    '1.2.3.4.5=DER:0500',
+    'certificatePolicies=2.5.29.32.0',
+  ]
+  for (const more of harmless) t.same(await faults(more), [], more)
+  for (const [more, check] of [
+    ['extendedKeyUsage=codeSigning', 'chain.extendedKeyUsage'],
+    ['extendedKeyUsage=clientAuth', 'chain.extendedKeyUsage'],
+    ['extendedKeyUsage=serverAuth,clientAuth', 'chain.extendedKeyUsage'],
+    ['1.2.3.4.5=critical,DER:0500', 'chain.critical'],
+    ['policyConstraints=critical,requireExplicitPolicy:0', 'chain.critical'],
+  ] as const) {
+    t.same(await faults(more), [`${check} /chain/0`], `${more} in the issuer`)
+    t.same(await faults('', more), [`${check} /chain/1`], `${more} in the root`)
+  }
+})
