@@ -104,20 +104,15 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   const csr = readRequest(deps, input)
   lap('read')
   const possession = verifyPossession(csr, deps.verify)
-  const attempt = (prior?.attempts ?? 0) + 1
-  const { decision, intent } = await inOrder(
-    possession,
-    draft(deps, { caller, grants, csr, input, request, attempt }, lap),
-  )
+  const asked = { caller, grants, csr, input, request, attempt: (prior?.attempts ?? 0) + 1 }
+  const drafted = await inOrder(possession, draft(deps, asked, lap))
   lap('possession')
 
   // 6. Durable before the key is touched. While the key is known to be gone, or the clock is wrong, not even this.
-  const issuer = deps.issuers.byName(intent.issuer)
-  issuer.assertAvailable()
-  deps.assertClock()
-  const recorded = await deps.recorder.recordIntent(intent)
+  const { recorded, decision, intent } = await recordDraft(deps, drafted, () => draft(deps, asked, lap))
   if (recorded === 'taken') return await whoeverCameFirst(deps, request)
   if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
+  const issuer = deps.issuers.byName(intent.issuer)
   lap('intent')
 
   // 7. Once. An unknown outcome means a new serial under the same request, never a second try of this one.
@@ -175,11 +170,11 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   await verifyPossession(csr, deps.verify)
   const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
   const profile = currentProfile(deps, input.profile)
-  const issuer = issuerFor(deps, profile, input, csr)
+  const issuer = await issuerFor(deps, profile, input, csr)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { checks, notes } = decision
   if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
-  const { tbs } = prepare(deps, { issuer, decision, request: requestOf(caller, input), attempt: 1 })
+  const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
   return { allowed: true, checks, violations: [], notes, tbs }
 }
 
@@ -261,13 +256,13 @@ const draft = async (
   await deps.nextTurn()
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
-  const issuer = issuerFor(deps, profile, asked.input, asked.csr)
+  const issuer = await issuerFor(deps, profile, asked.input, asked.csr)
   const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
 
   // 5. The very octets to be signed, read back and judged again.
-  const intent = prepare(deps, { issuer, decision, request, attempt })
+  const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt })
   lap('prepare')
   return { decision, intent }
 }
@@ -330,8 +325,15 @@ const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }
   return first
 }
 
+/** One that has become active a moment ago has its key opened first. */
+const issuerFor = async (...asked: Parameters<typeof findIssuer>): Promise<Issuer> => {
+  const issuer = findIssuer(...asked)
+  if (issuer.opening) await issuer.opening
+  return issuer
+}
+
 /** The active one of the authority, but for what answers for one issuer of it. */
-const issuerFor = (
+const findIssuer = (
   { issuers }: IssuanceDeps,
   { authority }: Profile,
   { issuer: name }: IssueInput,
@@ -346,11 +348,12 @@ const issuerFor = (
 interface Preparation {
   readonly issuer: Issuer
   readonly decision: Judged & { readonly allowed: true }
+  readonly input: IssueInput
   readonly request: RequestRow
   readonly attempt: number
 }
 
-const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Preparation): Intent => {
+const prepare = (deps: IssuanceDeps, { issuer, decision, input, request, attempt }: Preparation): Intent => {
   const { plan, profile, context } = decision
   const serial = newSerial(deps.random)
   const shard = serial.readUInt32BE(serialOctets - 4) % issuer.shards
@@ -368,6 +371,7 @@ const prepare = (deps: IssuanceDeps, { issuer, decision, request, attempt }: Pre
     attempt,
     serial,
     issuer: issuer.name,
+    states: input.issuer === undefined ? signing : answering,
     shard,
     profile: { name: profile.name, version: profile.version },
     tbs,
@@ -411,6 +415,28 @@ const planDigest = (plan: Plan): Buffer =>
   )
 
 // Step 6 ------------------------------------------------------------------------------------------------------------
+
+interface Recorded extends Draft {
+  readonly recorded: Exclude<Awaited<ReturnType<Recorder['recordIntent']>>, 'moved'>
+}
+
+/**
+ * An issuer may have moved without our having followed: then the records turn its intent down, and the request is decided
+ * again, for the issuer that signs now. Throws `issuer.none_active` where there is none.
+ */
+const recordDraft = async (deps: IssuanceDeps, first: Draft, again: () => Promise<Draft>): Promise<Recorded> => {
+  let drafted = first
+  for (let tries = 3; tries > 0; tries -= 1) {
+    const { intent } = drafted
+    deps.issuers.byName(intent.issuer).assertAvailable()
+    deps.assertClock()
+    const recorded = await deps.recorder.recordIntent(intent)
+    if (recorded !== 'moved') return { ...drafted, recorded }
+    await deps.issuers.refresh()
+    drafted = await again()
+  }
+  throw new Problem('issuer.none_active', 'The issuers of this authority are being moved.', { retryAfter: 1 })
+}
 
 /**
  * One key, one principal: else whoever has seen a request of another's could have its names certified under its own
@@ -474,6 +500,9 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
 
 const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')
 
+const signing = ['active'] as const
+/** What answers for an issuer is certified as long as anybody asks. */
+const answering = ['staged', 'active', 'retiring', 'crl-only'] as const
 const serialOctets = 16
 const firstPauseMs = 20
 const longestPauseMs = 500

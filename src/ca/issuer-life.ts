@@ -63,15 +63,22 @@ export interface IssuerStore {
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
   /** False when it was there. */
   addIssuer(row: Omit<IssuerRow, 'since'>, by: string): Promise<boolean>
-  /** Decides and moves while nobody else can: what `decide` throws leaves all as it was. */
-  move(
-    decide: (issuers: readonly IssuerRow[]) => readonly Decided[],
-    how: { by: string; reason: string | null },
-  ): Promise<void>
+  /**
+   * Decides and moves while nobody else can, and while no intent is recorded: what `decide` throws leaves all as it was.
+   * No replica records an intent afterwards that the new state forbids.
+   */
+  move(decide: (found: Found) => Promise<readonly Decided[]>, how: { by: string; reason: string | null }): Promise<void>
   /** Seconds that a certificate of the authority was ever allowed to be valid. */
   longestValidity(authority: string): Promise<number>
+}
+
+/** What a move is decided by. */
+export interface Found {
+  readonly issuers: readonly IssuerRow[]
+  /** By the database's clock: those of the replicas differ. */
+  readonly now: Date
   /** Whether a certificate of this issuer is still valid, or one that may have been signed may be. */
-  hasLiving(issuer: Pick<IssuerRow, 'name' | 'authority'>): Promise<boolean>
+  hasLiving(issuer: string): Promise<boolean>
 }
 
 export interface Decided {
@@ -148,13 +155,11 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     },
     move: async (name, move, how) => {
       const issuer = await find(name)
-      const world = {
-        now: clock(),
-        stagingMs: deps.stagingMs,
-        living: move === 'end' && (await store.hasLiving(issuer)),
-        keyFault: move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined,
-      }
-      await store.move((rows) => decideMove(rows, name, move, world), how)
+      const keyFault = move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined
+      await store.move(async ({ issuers: rows, now, hasLiving }) => {
+        const living = move === 'end' && (await hasLiving(name))
+        return decideMove(rows, name, move, { now, stagingMs: deps.stagingMs, living, keyFault })
+      }, how)
       await issuers.refresh()
       return find(name)
     },

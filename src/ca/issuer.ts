@@ -51,6 +51,8 @@ export interface Issuer {
   assertAvailable(): void
   /** Opens the key if need be, and checks a trial signature. Resolves with undefined, or with the reason why not. */
   probe(): Promise<string | undefined>
+  /** While the key is opened for the first time: it has been, or could not be, when this resolves. */
+  readonly opening: Promise<unknown> | undefined
   close(): Promise<void>
 }
 
@@ -66,12 +68,22 @@ export interface IssuerOptions {
 
 /** Throws for a certificate that can't be an issuer's; a key that does not sign is a fault, for now. */
 export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promise<Issuer> => {
+  const issuer = newIssuer(row, options)
+  await issuer.opening
+  return issuer
+}
+
+/** The same, with its key still to be opened. */
+export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
   const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
   const holder = holdKey(row, facts, options)
-  const issuer: Issuer = {
+  let opening: Promise<unknown> | undefined = holder.probe().finally(() => {
+    opening = undefined
+  })
+  return {
     name: row.name,
     authority: row.authority,
     certificate: row.certificate,
@@ -96,10 +108,11 @@ export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promis
       if (holder.fault() !== undefined) throw unavailable()
     },
     probe: holder.probe,
+    get opening() {
+      return opening
+    },
     close: holder.close,
   }
-  await issuer.probe()
-  return issuer
 }
 
 interface KeyHolder {

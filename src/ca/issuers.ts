@@ -1,7 +1,7 @@
 /** The issuers that this instance knows: opened once, and moved as the records say, without a restart. */
 import { Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
-import { type Issuer, type IssuerOptions, type IssuerRow, openIssuer } from './issuer.ts'
+import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from './issuer.ts'
 import type { IssuerState } from './records.ts'
 
 export interface Issuers {
@@ -16,7 +16,10 @@ export interface Issuers {
   all(): readonly Placed[]
   /** By the SHA-256 (hex) of its SPKI: a CA's own key is never a subject's. */
   isIssuerKey(sha256: string): boolean
-  /** Reads what has changed: new issuers are opened, and moves are followed. One that can't be opened stops no other. */
+  /**
+   * Follows every move that was committed before the call, at once: the keys of new issuers are opened afterwards, and one
+   * that can't be opened, or takes its time, stops nobody.
+   */
   refresh(): Promise<void>
   close(): Promise<void>
 }
@@ -40,13 +43,14 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
   const broken = new Set<string>()
   let view = viewOf([])
   let seen: string | undefined
-  let refreshing: Promise<void> | undefined
+  let reading: Promise<void> | undefined
+  let next: Promise<void> | undefined
 
-  const open = async (row: IssuerRow): Promise<void> => {
+  const open = (row: IssuerRow): void => {
     if (opened.has(row.name) || broken.has(row.name)) return
     try {
       // The key of one that has retired may be gone, and nobody asks for it.
-      opened.set(row.name, await openIssuer(row, { ...deps, ...(row.state === 'retired' && { openKey: noKey }) }))
+      opened.set(row.name, newIssuer(row, { ...deps, ...(row.state === 'retired' && { openKey: noKey }) }))
     } catch (error) {
       broken.add(row.name)
       deps.unusable(row.name, error)
@@ -57,7 +61,7 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     const version = await deps.version()
     if (version === seen) return
     const rows = await deps.load()
-    await Promise.all(rows.map(open))
+    rows.forEach(open)
     view = viewOf(
       rows.flatMap(({ name, state }) => {
         const issuer = opened.get(name)
@@ -67,13 +71,20 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     seen = version
   }
 
+  /** One read at a time; whoever asks during one may know of a move that it has not seen, and waits for the next. */
   const refresh = (): Promise<void> => {
-    refreshing ??= read().finally(() => {
-      refreshing = undefined
+    if (reading) {
+      next ??= reading.then(refresh, refresh)
+      return next
+    }
+    next = undefined
+    reading = read().finally(() => {
+      reading = undefined
     })
-    return refreshing
+    return reading
   }
   await refresh()
+  await Promise.all([...opened.values()].map(({ opening }) => opening))
   return {
     active: (authority, keyType) => view.active(authority, keyType),
     byName: (name) => {
@@ -85,7 +96,7 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     isIssuerKey: (sha256) => view.keys.has(sha256),
     refresh,
     close: async () => {
-      await refreshing?.catch(() => {})
+      await (next ?? reading)?.catch(() => {})
       await Promise.all([...opened.values()].map((issuer) => issuer.close()))
     },
   }

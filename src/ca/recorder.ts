@@ -4,6 +4,7 @@ import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
+import type { IssuerState } from './records.ts'
 
 export interface ProfileVersion {
   readonly name: string
@@ -46,6 +47,8 @@ export interface Intent {
   readonly attempt: number
   readonly serial: Buffer
   readonly issuer: string
+  /** Those in which the issuer may sign this. */
+  readonly states: readonly IssuerState[]
   readonly shard: number
   readonly profile: ProfileVersion
   readonly tbs: Buffer
@@ -91,10 +94,11 @@ export interface Recorder {
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
    * idempotency key or this attempt, `held` that another principal has a certificate with this key, `compromised` that one
-   * with it was revoked for that: nothing was recorded.
+   * with it was revoked for that, `moved` that the issuer has come into another state: nothing was recorded. Whatever this
+   * instance knows of a move, nothing is recorded after its commit that it forbids.
    * (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
-  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | Exclude<KeyStanding, 'free'>>
+  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | Exclude<KeyStanding, 'free'>>
   /** Reads. What is on record against this key, for this principal. */
   keyStanding(keySha256: Buffer, principal: string): Promise<KeyStanding>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */

@@ -83,7 +83,7 @@ export const addIssuerCommand = (program: Command): void => {
 const moves: Readonly<Record<string, { readonly does: string; readonly done: string }>> = {
   activate: {
     does: 'sign with it from now on; the active one with the same type of key retires',
-    done: 'is active: every replica signs with it within two seconds',
+    done: 'is active: every replica signs with it now',
   },
   retire: {
     does: 'sign nothing with it any more, while another one of its authority is active',
@@ -94,7 +94,7 @@ const moves: Readonly<Record<string, { readonly does: string; readonly done: str
   end: { does: 'end one whose last certificate has expired', done: 'has retired' },
   halt: {
     does: 'stop one at once and for good, past every guard, as when its key is compromised',
-    done: 'is halted: no replica signs with it after two seconds. Activate another one of its authority',
+    done: 'is halted: no replica signs with it any more. Activate another one of its authority',
   },
 }
 

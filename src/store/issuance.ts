@@ -150,38 +150,42 @@ const standingOfKey = (): string => {
 }
 
 /**
- * Whoever finds the attempt of its request taken, or something on record against its key, inserts nothing. Who was recorded is
- * told only where not all were.
+ * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key, inserts
+ * nothing. Who was recorded is told only where not all were.
  */
 const insertIntentsStatement = {
   name: 'insert_intents',
   text: `
     with asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
-        issuer text, shard integer, profile text, version integer, tbs text, plan text, spki text)
-    ), keys as materialized (
-      select serial, ${standingOfKey()} as standing from asked
+        issuer text, states text, shard integer, profile text, version integer, tbs text, plan text, spki text)
+    ), issuers as materialized (
+      select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
+    ), judged as materialized (
+      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved' else ${standingOfKey()} end
+        as obstacle
+      from asked join issuers i using (issuer)
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
         plan)
       select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
         decode(tbs, 'hex'), decode(plan, 'hex')
       from asked
-      where serial not in (select serial from keys where standing is not null)
+      where serial not in (select serial from judged where obstacle is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
     )
     select count(*)::integer as recorded,
       case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
-      case when count(*) < $2::integer then (select json_object_agg(serial, standing) from keys) end as keys
+      case when count(*) < $2::integer then (select json_object_agg(serial, obstacle) from judged) end as obstacles
     from added`,
 }
 
 interface IntentsRecorded {
   readonly recorded: number
   readonly serials: string | null
-  /** What is on record against the key of each serial. */
-  readonly keys: Readonly<Record<string, Exclude<KeyStanding, 'free'> | null>> | null
+  /** What stood against each serial. */
+  readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
 }
 
 type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
@@ -198,7 +202,7 @@ const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<In
   return batch.map((intent) => {
     const serial = intent.serial.toString('hex')
     if (recorded.has(serial)) return 'recorded'
-    return answer?.keys?.[serial] ?? 'taken'
+    return answer?.obstacles?.[serial] ?? 'taken'
   })
 }
 
@@ -212,6 +216,7 @@ const intentParameter = ({
   attempt,
   serial,
   issuer,
+  states,
   shard,
   profile,
   tbs,
@@ -224,6 +229,7 @@ const intentParameter = ({
   attempt,
   serial: serial.toString('hex'),
   issuer,
+  states: states.join(' '),
   shard,
   profile: profile.name,
   version: profile.version,

@@ -3,7 +3,7 @@ import type { IssuerRow } from '../ca/issuer.ts'
 import type { IssuerStore } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
 import type { IssuerMoved, IssuerRequested } from '../roll/entries.ts'
-import type { Database } from './database.ts'
+import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
 export interface StoredIssuer {
@@ -71,8 +71,11 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
       }),
     addIssuer: (row, by) => recordIssuer(roll, row, by),
     move: (decide, { by, reason }) =>
-      roll.change(async (tx) => {
-        const decided = decide((await tx.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf))
+      roll.change(async (tx, now) => {
+        // What was under way when the issuer could still sign is in the records before anybody looks at them.
+        await tx.query(waitForIntents)
+        const rows = (await tx.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
+        const decided = await decide({ issuers: rows, now, hasLiving: (issuer) => hasLiving(tx, issuer) })
         for (const { issuer, to } of decided) await tx.query(insertState, [issuer.name, to, by, reason])
         const events = decided.map(
           ({ issuer: { name, authority, state }, type }): IssuerMoved => ({
@@ -87,12 +90,11 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         return { events, result: undefined }
       }),
     longestValidity: (authority) => longestOf(deps, authority),
-    hasLiving: async ({ name, authority }) => {
-      const { rows } = await db.query<{ living: boolean }>(selectLiving, [name, await longestOf(deps, authority)])
-      return rows[0]?.living !== false
-    },
   }
 }
+
+const hasLiving = async (tx: Queryable, issuer: string): Promise<boolean> =>
+  (await tx.query<{ living: boolean }>(selectLiving, [issuer])).rows[0]?.living !== false
 
 const longestOf = async ({ db, longestValidity }: IssuerStoreDeps, authority: string): Promise<number> => {
   const { rows } = await db.query<{ document: string }>(selectDocumentsOf, [authority])
@@ -159,10 +161,22 @@ const selectDocumentsOf = {
   text: 'select document from profiles where authority = $1',
 }
 
-/** What was abandoned may have been signed, and would be valid for as long as any profile allowed. */
+/** As the trigger on `issuer_states` does it: migrations/0010. */
+const waitForIntents = { text: 'select pg_advisory_xact_lock(4711000004)' }
+
+/**
+ * The certificate that lives longest is the last of its index: by `exists`, the planner would read the whole table to find
+ * one that it takes to be frequent. What was abandoned may have been signed, and so may what has no outcome yet: all before
+ * `reconciled` have one, but for what was committed late (open-intents.ts looks back as far).
+ */
 const selectLiving = {
   text: `
-    select exists (select from outcomes where kind = 'certificate' and issuer = $1 and not_after >= now())
-      or exists (select from intents i where i.issuer = $1 and i.created_at > now() - make_interval(secs => $2)
-        and not exists (select from outcomes o where o.serial = i.serial and o.kind <> 'abandoned')) as living`,
+    with span as materialized (
+      select until - interval '90 seconds' as since, clock_timestamp() as now from reconciled where id = 1
+    )
+    select coalesce((select max(not_after) from outcomes where kind = 'certificate' and issuer = $1) >= now(), false)
+      or exists (select from revocations where issuer = $1 and change = 'abandoned' and not_after >= now())
+      or exists (select from intents i where i.issuer = $1
+        and i.created_at >= (select since from span) and i.created_at <= (select now from span)
+        and not exists (select from outcomes o where o.serial = i.serial)) as living`,
 }

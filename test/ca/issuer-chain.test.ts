@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 
 import { assertChainFits } from '../../src/ca/issuer-chain.ts'
 import type { Problem } from '../../src/errors.ts'
-import { parsePem } from '../../src/x509/pem.ts'
+import { type PemLabel, parsePem } from '../../src/x509/pem.ts'
 import { assertTools, run } from '../interop/tools.ts'
 
 await assertTools('openssl')
@@ -32,7 +32,7 @@ const openBench = async (t: Test) => {
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
   for (const name of ['root', 'issuer'])
     await openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-subj', `/CN=${name}`, '-out', at(`${name}.csr`))
-  const der = async (name: string, label: string): Promise<Buffer> => parsePem(await readFile(at(name)), label)
+  const der = async (name: string, label: PemLabel): Promise<Buffer> => parsePem(await readFile(at(name)), label)
   return async (ofIssuer: string, ofRoot = ''): Promise<readonly string[]> => {
     await writeFile(at('root.ext'), authority(ofRoot, ''))
     await writeFile(at('issuer.ext'), authority(ofIssuer))

@@ -19,6 +19,7 @@ const open = async (t: Test) => {
       attempt,
       serial: randomBytes(16),
       issuer: 'default',
+      states: ['active'],
       shard: 0,
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),

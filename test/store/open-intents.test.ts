@@ -48,6 +48,7 @@ const open = async (t: Test) => {
       attempt: 1,
       serial,
       issuer: 'default',
+      states: ['active'],
       shard: 0,
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),

@@ -1,0 +1,199 @@
+/** Instances that do not follow the records by themselves: what the records let them do with what they believe. */
+import { randomBytes } from 'node:crypto'
+
+import t, { type Test } from 'tap'
+
+import { openIssuance } from '../../src/ca/issue.ts'
+import { type IssuerLife, openIssuerLife } from '../../src/ca/issuer-life.ts'
+import { silentMeter } from '../../src/ca/meter.ts'
+import { checkOne } from '../../src/keys/verifier-batch.ts'
+import { openKeyed } from '../../src/service.ts'
+import { openRecorder } from '../../src/store/issuance.ts'
+import { openIssuerStore } from '../../src/store/issuers.ts'
+import { openIntents } from '../../src/store/open-intents.ts'
+import { encodePem, parsePemBlocks } from '../../src/x509/pem.ts'
+import { faultsInRecords } from '../crash/checker.ts'
+import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { derFor } from '../http/people.ts'
+
+const day = 86_400_000
+const how = { by: 'admin', reason: 'a test' }
+
+const open = async (t: Test) => {
+  const { database, stores, keys } = await openReplica(t)
+  const grants = await stores.access.listGrants('admin')
+  const caller = { principal: 'admin', token: 'test', grants }
+  const openInstance = async ({ ahead = 0, stagingMs = 0 } = {}) => {
+    const clock = () => new Date(Date.now() + ahead)
+    const issuers = await openKeyed(stores, keys, silentMeter)
+    const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
+    t.teardown(recorder.close)
+    const verify = async (check: Parameters<typeof checkOne>[0]) => checkOne(check)
+    const issuance = openIssuance({
+      ...stores,
+      recorder,
+      issuers,
+      meter: silentMeter,
+      isBlocked: () => false,
+      verify,
+      sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+      nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
+      assertClock: stores.dbClock.assertSane,
+      limits: { queue: 100, requestDeadlineMs: 300 },
+    })
+    const life = openIssuerLife({
+      store: openIssuerStore({ db: stores.db, roll: stores.roll, longestValidity: () => 90 * 86_400 }),
+      keys,
+      issuers,
+      verify,
+      clock,
+      stagingMs,
+      keysInFiles: true,
+      publicUrl: 'http://pki.test',
+    })
+    const issue = async () =>
+      (await issuance.issue(caller, { csr: derFor('web.example.com'), profile: 'server' })).issuer
+    return { issuers, life, issue }
+  }
+  return { stores, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
+}
+
+const root = openTestRoot()
+const stage = async (life: IssuerLife, name: string): Promise<void> => {
+  const ask = {
+    name,
+    authority: 'default',
+    subject: named(name),
+    algorithm: 'ec-p256',
+    keyUri: `file:keys/${name}.pem`,
+  }
+  const { csr } = await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
+  const chain = root.certify(encodePem('CERTIFICATE REQUEST', csr)) + root.pem
+  await life.stage(name, parsePemBlocks(chain, 'CERTIFICATE', 8), 'admin')
+}
+
+t.test('whoever has not followed a move signs with the issuer that is active now', async (t) => {
+  const { openInstance, faults } = await open(t)
+  const { life } = await openInstance()
+  const late = await openInstance()
+  await stage(life, 'next')
+  await life.move('next', 'activate', how)
+  t.match(await late.issue(), 'next', 'the old one is retiring, and what it would sign is not recorded')
+  await life.move('default', 'activate', how)
+  t.equal(late.issuers.active('default', 'ec-p256').name, 'next', 'as it believes')
+  const all = await Promise.all(Array.from({ length: 20 }, late.issue))
+  t.same([...new Set(all)], ['default'])
+  t.same(await faults(), [])
+})
+
+t.test('an issuer that has ended has signed nothing that is still valid', async (t) => {
+  const { openInstance } = await open(t)
+  const { life } = await openInstance()
+  const late = await openInstance()
+  await stage(life, 'next')
+  await life.move('next', 'activate', how)
+  await late.issuers.refresh()
+  await life.move('default', 'activate', how)
+  t.match(await life.move('next', 'end', how), { state: 'retired' })
+  t.equal(late.issuers.active('default', 'ec-p256').name, 'next', 'as it believes')
+  t.equal(await late.issue(), 'default')
+  await stage(life, 'third')
+  await life.move('third', 'activate', how)
+  await t.rejects(life.move('default', 'end', how), { code: 'issuer.state', message: /have not expired/ })
+})
+
+t.test('an intent whose outcome is open, or that was abandoned, keeps its issuer from ending', async (t) => {
+  const { stores, openInstance } = await open(t)
+  const { life } = await openInstance()
+  await stage(life, 'next')
+  await life.move('next', 'activate', how)
+  const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
+  t.teardown(recorder.close)
+  const serial = randomBytes(16)
+  const intent = {
+    request: { principal: 'admin', key: null, digest: Buffer.alloc(32) },
+    attempt: 1,
+    serial,
+    issuer: 'default',
+    states: ['active', 'retiring'] as const,
+    shard: 0,
+    profile: { name: 'server', version: 1 },
+    tbs: randomBytes(100),
+    plan: Buffer.alloc(32),
+    keySha256: randomBytes(32),
+  }
+  t.equal(await recorder.recordIntent({ ...intent, states: ['active'] }), 'moved')
+  t.match(await life.move('default', 'close', how), { state: 'crl-only' })
+  t.equal(await recorder.recordIntent(intent), 'moved')
+  t.equal(await recorder.recordIntent({ ...intent, states: ['crl-only'] }), 'recorded', 'who may, says the intent')
+  await t.rejects(life.move('default', 'end', how), { code: 'issuer.state' }, 'while it is open')
+  await recorder.recordUnsigned(intent)
+  const second = { ...intent, serial: randomBytes(16), states: ['crl-only'] as const, keySha256: randomBytes(32) }
+  t.equal(await recorder.recordIntent(second), 'recorded')
+  const until = Date.now() + 1_000
+  t.equal(await openIntents(stores.db, stores.roll, () => new Date(until)).abandon(0, 10), 1)
+  await t.rejects(life.move('default', 'end', how), { code: 'issuer.state' }, 'while it would be valid')
+  await pause(until + 10 - Date.now())
+  t.match(await life.move('default', 'end', how), { state: 'retired' })
+})
+
+t.test('a halt holds from its commit on, whatever other instances believe', async (t) => {
+  const { stores, openInstance } = await open(t)
+  const { life } = await openInstance()
+  const late = await openInstance()
+  t.equal(await late.issue(), 'default')
+  await life.move('default', 'halt', how)
+  const count = async () =>
+    (await stores.db.query<{ count: number }>({ text: 'select count(*)::integer as count from intents' })).rows[0]
+      ?.count
+  const before = await count()
+  t.equal(late.issuers.active('default', 'ec-p256').name, 'default', 'as it believes')
+  await t.rejects(late.issue(), { code: 'issuer.none_active', kind: { status: 503, retryable: true } })
+  t.equal(await count(), before)
+})
+
+t.test('an intent waits for a move that is under way, and a move for intents that are', async (t) => {
+  const { stores, openInstance } = await open(t)
+  const { issue, life } = await openInstance()
+  const moving = Promise.withResolvers<void>()
+  const ended: string[] = []
+  const text = `insert into issuer_states (issuer, state, by) values ('default', 'crl-only', 'test')`
+  const move = stores.db.transaction(async (tx) => {
+    await tx.query({ text })
+    await moving.promise
+    ended.push('move')
+  })
+  await pause()
+  const issued = issue().catch((error: { code: string }) => ended.push(error.code))
+  await pause()
+  t.same(ended, [], 'it waits')
+  moving.resolve()
+  await Promise.all([move, issued])
+  t.same(ended, ['move', 'issuer.none_active'])
+
+  await stage(life, 'next')
+  const asking = Promise.withResolvers<void>()
+  const intent = stores.db.transaction(async (tx) => {
+    t.match((await tx.query({ text: `select state_for_intent('next') as state` })).rows, [{ state: 'staged' }])
+    await asking.promise
+    ended.push('intent')
+  })
+  await pause()
+  const second = life.move('next', 'halt', how).then(() => ended.push('halt'))
+  await pause()
+  asking.resolve()
+  await Promise.all([intent, second])
+  t.same(ended.slice(2), ['intent', 'halt'])
+})
+
+t.test('how long a chain was published is told by the database, not by the clock of whoever is asked', async (t) => {
+  const { openInstance } = await open(t)
+  const good = await openInstance({ stagingMs: day })
+  const fast = await openInstance({ stagingMs: day, ahead: 25 * 3_600_000 })
+  await stage(good.life, 'next')
+  for (const { life } of [good, fast])
+    await t.rejects(life.move('next', 'activate', how), { code: 'issuer.state', message: /published until/ })
+})
+
+const pause = (ms = 100): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
