@@ -59,10 +59,10 @@ export interface IssuerLife {
 export interface IssuerStore {
   issuers(): Promise<readonly IssuerRow[]>
   requests(): Promise<readonly IssuerRequest[]>
-  /** False when the name or the key is taken. */
+  /** False when the name or the key is that of another issuer or request. */
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
-  /** False when it was there. */
-  addIssuer(row: Omit<IssuerRow, 'since'>, by: string): Promise<boolean>
+  /** The same, of the certificate as well. */
+  addIssuer(row: NewIssuer, by: string): Promise<boolean>
   /**
    * Decides and moves while nobody else can, and while no intent is recorded: what `decide` throws leaves all as it was.
    * No replica records an intent afterwards that the new state forbids.
@@ -70,6 +70,11 @@ export interface IssuerStore {
   move(decide: (found: Found) => Promise<readonly Decided[]>, how: { by: string; reason: string | null }): Promise<void>
   /** Seconds that a certificate of the authority was ever allowed to be valid. */
   longestValidity(authority: string): Promise<number>
+}
+
+export interface NewIssuer extends Omit<IssuerRow, 'since'> {
+  /** Of its SPKI, hexadecimal: one key, one issuer, for good. */
+  readonly keySha256: string
 }
 
 /** What a move is decided by. */
@@ -111,14 +116,13 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     requests: store.requests,
     issuers: store.issuers,
     request: async (ask, by) => {
-      if ((await store.issuers()).some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri))
-        throw taken(ask)
+      const known = [...(await store.issuers()), ...(await store.requests())]
+      if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
       assertKept(deps, ask)
       assertSubjectSyntax(ask.subject)
       const key = await openOrMake(deps, ask)
       try {
-        const sha256 = parsePublicKey(key.spki).sha256.toString('hex')
-        if (issuers.isIssuerKey(sha256)) throw taken(ask)
+        const sha256 = keySha256Of(key.spki)
         const csr = await requestOf(key, ask.subject)
         const { name, authority, keyUri } = ask
         const request = { name, authority, keyUri, csr, createdBy: by }
@@ -141,10 +145,12 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
         certificate,
         chain: above,
         keyUri: request.keyUri,
+        keySha256: keySha256Of(parseCertificate(certificate).facts.spki),
         publicUrl: deps.publicUrl,
         shards,
       } as const
-      if (!(await store.addIssuer(row, by))) throw new Problem('state.exists', `There is an issuer ${name} already.`)
+      if (!(await store.addIssuer(row, by)))
+        throw new Problem('state.exists', `The name ${name}, its certificate or its key is that of an issuer already.`)
       await issuers.refresh()
       return find(name)
     },
@@ -274,6 +280,8 @@ const isReplacedBy =
   (issuer: IssuerRow) =>
   (other: IssuerRow): boolean =>
     other.state === 'active' && keyTypeOf(other) === keyTypeOf(issuer)
+
+const keySha256Of = (spki: Buffer): string => parsePublicKey(spki).sha256.toString('hex')
 
 const keyTypeOf = ({ certificate }: IssuerRow): KeyAlgorithmId =>
   parsePublicKey(parseCertificate(certificate).facts.spki).algorithm.id

@@ -24,6 +24,7 @@ import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
 import { inTurn } from '../store/turn.ts'
 import { parseCertificate } from '../x509/certificate.ts'
+import { parsePublicKey } from '../x509/keys.ts'
 import { encodePem } from '../x509/pem.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
@@ -84,6 +85,7 @@ const makeIntermediates = async (
       certificate,
       chain: [root.certificate],
       keyUri,
+      keySha256: parsePublicKey(key.spki).sha256.toString('hex'),
       publicUrl: config.publicUrl,
       shards,
     } as const

@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { IssuerRow } from '../../src/ca/issuer.ts'
@@ -198,6 +199,35 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
   t.match(again.json, { code: 'state.exists' })
   t.equal((await importChain(service, root.certify(json.csr) + root.pem, 'ed')).status, 201)
   t.match((await importChain(service, root.certify(csr) + root.pem, 'ed')).json.code, /issuer.key|state.exists/)
+})
+
+t.test('one key is one issuer, whatever it is called where', async (t) => {
+  const { service, csr } = await openRequested(t, { CHANCERY_STAGING_TIME: '0s' })
+  const ask = (name: string, key: string) =>
+    service.request('POST', '/v1/issuer-requests', { body: { name, authority: 'default', subject, key } })
+  const keys = join(service.config.dataDir, 'keys')
+  await copyFile(join(keys, 'default-2027.pem'), join(keys, 'copy.pem'))
+  await copyFile(join(keys, 'etcd.pem'), join(keys, 'etcd-copy.pem'))
+  for (const copy of ['copy', 'etcd-copy'])
+    t.match((await ask('thief', `file:keys/${copy}.pem`)).json, { code: 'state.exists', status: 409 }, copy)
+  const chain = root.certify(csr) + root.pem
+  t.equal((await importChain(service, chain)).status, 201)
+  await move(service, 'default-2027', 'halt', 'its key was copied')
+  t.match((await ask('thief', 'file:keys/copy.pem')).json, { code: 'state.exists' }, 'for good')
+  t.equal((await ask('thief', 'file:keys/own.pem')).status, 201, 'and the name is still free')
+
+  // Requests of before, when the text of the URI was all that was compared.
+  const owner = new pg.Client(service.database.ownerUrl)
+  await owner.connect()
+  await owner.query(
+    `insert into issuer_requests (name, authority, key_uri, csr, created_by)
+    select 'older', authority, 'file:keys//default-2027.pem', csr, created_by from issuer_requests where name = $1`,
+    ['default-2027'],
+  )
+  await owner.end()
+  for (const again of [chain, root.certify(csr) + root.pem])
+    t.match((await importChain(service, again, 'older')).json, { code: 'state.exists', status: 409 })
+  t.notOk((await states(service))['older'])
 })
 
 t.test('two active issuers with different types of key: the requester gets what fits its own key', async (t) => {

@@ -155,3 +155,34 @@ t.test('a database with records of before is brought up to date, and they stay a
   const { rows } = await serving.query({ text: 'select distinct checks, checks_left_out from refusals' })
   t.strictSame(rows, [{ checks: null, checks_left_out: 0 }], 'what nobody kept is not made up')
 })
+
+t.test('keys of issuers of before are known, each as that of the first who had it', async (t) => {
+  const migrations = join(import.meta.dirname, '../../migrations')
+  const files = (await readdir(migrations)).sort()
+  const { owner, run, directory } = await given(t, {})
+  const before = files.slice(0, files.indexOf('0010_issuer_guards.sql'))
+  for (const name of before) await copyFile(join(migrations, name), join(directory, name))
+  await run()
+  const [one, two] = ['11'.repeat(32), '22'.repeat(32)]
+  const events = [
+    { type: 'issuer.requested', issuer: 'a', spki: one },
+    { type: 'key.opened', issuer: 'a', spki: one },
+    { type: 'key.opened', issuer: 'b', spki: two },
+    { type: 'issuer.requested', issuer: 'c', spki: one },
+  ]
+  await owner.query({
+    text: `with head as (update roll set size = ${events.length}, time = '2026-01-01' where id = 1)
+      insert into entries (index, type, time, leaf_hash, body)
+      select place - 1, e->>'type', '2026-01-01', sha256('x'), e::text
+      from jsonb_array_elements('${JSON.stringify(events)}') with ordinality as e (e, place)`,
+  })
+  for (const name of files) await copyFile(join(migrations, name), join(directory, name))
+  await run()
+  const { rows } = await owner.query({
+    text: `select encode(key_sha256, 'hex') as key, issuer from issuer_keys order by key`,
+  })
+  t.same(rows, [
+    { key: one, issuer: 'a' },
+    { key: two, issuer: 'b' },
+  ])
+})
