@@ -31,4 +31,15 @@ select distinct on (e.body::jsonb->>'spki') decode(e.body::jsonb->>'spki', 'hex'
 from entries e where e.type in ('issuer.requested', 'key.opened')
 order by e.body::jsonb->>'spki', e.index;
 
-select make_append_only('issuer_keys');
+-- The ways up from an issuer, where others have been brought since it was imported, as through a cross-certificate: all of
+-- the newest `entry`, which is that of their event, hold.
+create table issuer_chains (
+  entry         bigint not null check (entry >= 0),
+  place         integer not null check (place >= 0),
+  issuer        text not null references issuers,
+  chain         bytea[] not null check (cardinality(chain) > 0),   -- above the issuer, the root last
+  primary key (entry, place)
+);
+create index issuer_chains_newest on issuer_chains (issuer, entry);
+
+select make_append_only(t) from unnest(array['issuer_keys', 'issuer_chains']::regclass[]) t;

@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os'
 
 import { Registry } from 'prom-client'
 
+import { sentAlong } from './ca/bundle.ts'
 import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
 import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
@@ -97,7 +98,7 @@ export const openStores = async (deps: StoresDeps) => {
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
     const policies = await openPolicies({ db, roll, log, parse, canonical })
-    const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names })
+    const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names, sentAlong })
     return { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
   } catch (error) {
     // An open pool would hold up whoever reads the sentence.

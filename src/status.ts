@@ -4,6 +4,7 @@
  */
 import { hash } from 'node:crypto'
 
+import { waysUp } from './ca/bundle.ts'
 import { openCrlPublisher } from './ca/crl.ts'
 import { type CrlImports, type Link, openCrlImports } from './ca/crl-import.ts'
 import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
@@ -146,16 +147,20 @@ const endingText = (imports: CrlImports): string | undefined => {
 
 /** Each issuer in use and each CA above it, with the one that signed it; a root stands above itself and is none. */
 const linksOf = (issuers: Issuers): readonly Link[] =>
-  issuers.all().flatMap(({ issuer: { name, facts, above } }) => {
-    const line = [facts, ...above]
-    return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
-  })
+  issuers.all().flatMap(({ issuer: { name, facts, ways } }) =>
+    ways.flatMap((above) => {
+      const line = [facts, ...above]
+      return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
+    }),
+  )
 
 const isInUse = (issuers: Issuers, name: string): boolean => issuers.all().some(({ issuer }) => issuer.name === name)
 
 const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =>
-  issuers.some(({ certificate, chain }) =>
-    [certificate, ...chain].some((der) => parseCertificate(der).facts.serial.toString('hex') === serial),
+  issuers.some((issuer) =>
+    [issuer.certificate, ...waysUp(issuer).flat()].some(
+      (der) => parseCertificate(der).facts.serial.toString('hex') === serial,
+    ),
   )
 
 const ocspCacheOctets = 16 * 1024 * 1024

@@ -69,14 +69,17 @@ t.test('from an empty room to a certificate under a root that was never online',
   t.match(server.said(), /stand-in\.pem/)
   t.equal(await ready(port), 503)
   t.match(await online('online-create'), /subject=O\s*=\s*Example, CN\s*=\s*Example Issuing CA 1/)
-  await run('cp', [join(folder, 'default.csr'), join(folder, 'ceremony')])
+  await online('online-next')
+  await run('cp', [join(folder, 'default.csr'), join(folder, 'default-2036.csr'), join(folder, 'ceremony')])
 
   t.match(await offline('offline-sign'), /default\.pem: OK/)
   t.match(await offline('offline-crl'), /verify OK/)
   t.match(await offline('offline-cross'), /cross\.pem: OK/)
+  t.match(await offline('offline-ways'), /default-2036\.pem: OK/)
   await offline('offline-witness')
 
   t.match(await online('online-import'), /default-2026 +default +staged/)
+  t.match(await online('online-ways'), /default-2036 has 2 ways up to roots/)
   t.match(await online('online-activate'), /is active/)
   for (let i = 0; i < 100 && (await ready(port)) !== 200; i += 1) await pause(100)
   t.equal(await ready(port), 200)

@@ -1,4 +1,7 @@
-/** What those who rely on an authority must trust, and until when: the old beside the new while a rotation goes on. */
+/**
+ * What those who rely on an authority must trust, and until when: the old beside the new while a rotation goes on; and what
+ * is sent to them so that they find a way there.
+ */
 import { parseCertificate } from '../x509/certificate.ts'
 import type { IssuerRecord } from './records.ts'
 
@@ -22,9 +25,8 @@ export const anchorsOf = (
   longestValiditySeconds: number,
 ): readonly Anchor[] => {
   const anchors = new Map<string, Anchor>()
-  for (const issuer of issuers.filter(({ state }) => state !== 'retired')) {
-    const certificate = kind === 'issuers' ? issuer.certificate : issuer.chain.at(-1)
-    if (!certificate) continue
+  const live = issuers.filter(({ state }) => state !== 'retired')
+  for (const { issuer, certificate } of live.flatMap((issuer) => anchorsIn[kind](issuer))) {
     const key = certificate.toString('base64')
     const before = anchors.get(key)
     const until = neededUntil(issuer, longestValiditySeconds)
@@ -35,6 +37,31 @@ export const anchorsOf = (
     })
   }
   return [...anchors.values()]
+}
+
+/** Each way up from the issuer, with the root last. */
+export const waysUp = ({ chain, otherChains = [] }: IssuerRecord): readonly (readonly Buffer[])[] => [
+  chain,
+  ...otherChains,
+]
+
+/**
+ * The issuer and all that is above it, each once, but for the roots: who trusts one has it, and whom it is sent to need
+ * not trust it. A cross-certificate is no root, even of one with the same name.
+ */
+export const sentAlong = (issuer: IssuerRecord): readonly Buffer[] => {
+  const sent = [issuer.certificate, ...waysUp(issuer).flatMap((way) => way.slice(0, -1))]
+  return sent.filter((certificate, i) => sent.findIndex((other) => other.equals(certificate)) === i)
+}
+
+interface Placed {
+  readonly issuer: IssuerRecord
+  readonly certificate: Buffer
+}
+
+const anchorsIn: Readonly<Record<AnchorKind, (issuer: IssuerRecord) => readonly Placed[]>> = {
+  issuers: (issuer) => [{ issuer, certificate: issuer.certificate }],
+  roots: (issuer) => waysUp(issuer).flatMap((way) => way.slice(-1).map((certificate) => ({ issuer, certificate }))),
 }
 
 const neededUntil = ({ certificate, state, since }: IssuerRecord, longestValiditySeconds: number): Date => {

@@ -4,52 +4,95 @@
  * to a root (RFC 5280 6.1) with no weak link.
  */
 import { Problem, type Violation } from '../errors.ts'
-import { type Certificate, parseCertificate } from '../x509/certificate.ts'
+import { type Certificate, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { type CheckSignature, parseRequest } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject } from '../x509/subject.ts'
 
-export interface ChainInput {
-  /** DER, the issuer first, its root last. */
-  readonly chain: readonly Buffer[]
-  /** DER of the request that was made with the key. */
-  readonly csr: Buffer
+interface World {
   readonly now: Date
   readonly verify: CheckSignature
 }
 
+export interface ChainInput extends World {
+  /** DER, the issuer first, its root last. */
+  readonly chain: readonly Buffer[]
+  /** DER of the request that was made with the key. */
+  readonly csr: Buffer
+}
+
 /** Throws `issuer.key` for another key's certificate, and `issuer.chain` with all that does not fit. */
-export const assertChainFits = async ({ chain, csr, now, verify }: ChainInput): Promise<void> => {
-  const links = chain.map(readLink)
+export const assertChainFits = async ({ chain, csr, ...world }: ChainInput): Promise<void> => {
+  const links = readLinks(chain, '/chain')
   const [issuer] = links
   if (!issuer) throw new Problem('issuer.chain', 'There is no certificate.')
   const request = parseRequest(csr)
   if (!issuer.facts.spki.equals(request.key.spki))
     throw new Problem('issuer.key', 'The first certificate is for another key than the one that was made.')
-  const violations = [
-    ...faultsOf(issuerRules, { ...issuer, request: encodeSubject(request.subject) }, 0, now),
-    ...links.flatMap((link, place) => faultsOf(linkRules, { ...link, above: links[place + 1] }, place, now)),
-    ...(await signatureFaults(links, verify)),
-  ]
+  refuse([
+    ...faultsOf(issuerRules, { ...issuer, request: encodeSubject(request.subject) }, world.now),
+    ...(await wayFaults(links, world)),
+  ])
+}
+
+export interface WaysInput extends World {
+  /** DER of the issuer's certificate, with which each of the chains must begin. */
+  readonly issuer: Buffer
+  readonly chains: readonly (readonly Buffer[])[]
+}
+
+/** Throws `issuer.chain` with all that does not fit in any of them. */
+export const assertWaysFit = async ({ issuer, chains, ...world }: WaysInput): Promise<void> => {
+  const faults = chains.map(async (chain, i) => {
+    const field = `/chains/${i}`
+    const links = readLinks(chain, field)
+    if (chain[0]?.equals(issuer)) return wayFaults(links, world)
+    const reason = 'the first certificate is not that of the issuer'
+    return [{ check: 'chain.issuer', field: `${field}/0`, value: '', reason }]
+  })
+  refuse((await Promise.all(faults)).flat())
+}
+
+/**
+ * RFC 5280 6.1.4 (l): how many CA certificates may stand below each, of which those that were issued by their own name, as
+ * when a root is followed by one of the same name, do not count.
+ */
+export const isPathShort = ({ pathLength }: TbsFacts, place: number, chain: readonly TbsFacts[]): boolean =>
+  pathLength === undefined ||
+  chain.slice(0, place).filter(({ issuer, subjectDer }) => !issuer.equals(subjectDer)).length <= pathLength
+
+const refuse = (violations: readonly Violation[]): void => {
   if (violations.length > 0)
     throw new Problem('issuer.chain', `${violations[0]?.field}: ${violations[0]?.reason}.`, { violations })
 }
 
-interface Link extends Certificate {
-  readonly place: number
+const wayFaults = async (links: readonly Link[], { now, verify }: World): Promise<Violation[]> => {
+  const chain = links.map(({ facts }) => facts)
+  return [
+    ...links.flatMap((link, place) => faultsOf(linkRules, { ...link, above: links[place + 1], place, chain }, now)),
+    ...(await signatureFaults(links, verify)),
+  ]
 }
 
+interface Link extends Certificate {
+  /** Where it stands in what was sent. */
+  readonly field: string
+}
+
+const readLinks = (chain: readonly Buffer[], field: string): readonly Link[] =>
+  chain.map((der, place) => readLink(der, `${field}/${place}`))
+
 /** Strict DER, algorithms that are known and not weak, and a key that passes the gate. */
-const readLink = (der: Buffer, place: number): Link => {
+const readLink = (der: Buffer, field: string): Link => {
   try {
     const certificate = parseCertificate(der, 'issuer.chain')
     parsePublicKey(certificate.facts.spki)
-    return { ...certificate, place }
+    return { ...certificate, field }
   } catch (error) {
     const reason = error instanceof Problem ? error.detail : 'cannot be read'
-    throw new Problem('issuer.chain', `certificate ${place + 1} of the chain: ${reason}`, {
-      violations: [{ check: 'chain.certificate', field: `/chain/${place}`, value: '', reason }],
+    throw new Problem('issuer.chain', `${field}: ${reason}`, {
+      violations: [{ check: 'chain.certificate', field, value: '', reason }],
       cause: error,
     })
   }
@@ -62,7 +105,11 @@ interface Rule<T> {
 }
 
 type Asked = Link & { readonly request: Buffer }
-type Placed = Link & { readonly above: Link | undefined }
+type Placed = Link & {
+  readonly above: Link | undefined
+  readonly place: number
+  readonly chain: readonly TbsFacts[]
+}
 
 /** Of the issuer itself, beside what holds for every link. */
 const issuerRules: readonly Rule<Asked>[] = [
@@ -136,30 +183,28 @@ const linkRules: readonly Rule<Placed>[] = [
   {
     check: 'chain.pathLengthAbove',
     reason: 'its pathLenConstraint allows fewer authorities below it than there are',
-    holds: ({ facts, place }) => facts.pathLength === undefined || facts.pathLength >= place,
+    holds: ({ facts, place, chain }) => isPathShort(facts, place, chain),
   },
 ]
 
-const faultsOf = <T extends Link>(rules: readonly Rule<T>[], link: T, place: number, now: Date): Violation[] =>
+const faultsOf = <T extends Link>(rules: readonly Rule<T>[], link: T, now: Date): Violation[] =>
   rules
     .filter(({ holds }) => !holds(link, now))
-    .map(({ check, reason }) => ({ check, field: `/chain/${place}`, value: '', reason }))
+    .map(({ check, reason }) => ({ check, field: link.field, value: '', reason }))
 
 const signatureFaults = async (links: readonly Link[], verify: CheckSignature): Promise<Violation[]> => {
   const checked = await Promise.all(
-    links.map(async ({ tbs: message, signature, signatureAlgorithm: algorithm }, place) => {
+    links.map(async ({ tbs: message, signature, signatureAlgorithm: algorithm, field }, place) => {
       const { spki } = (links[place + 1] ?? (links[place] as Link)).facts
-      return (await verify({ spki, message, signature, algorithm })) ? undefined : place
+      return (await verify({ spki, message, signature, algorithm })) ? [] : [field]
     }),
   )
-  return checked
-    .filter((place) => place !== undefined)
-    .map((place) => ({
-      check: 'chain.signature',
-      field: `/chain/${place}`,
-      value: '',
-      reason: 'its signature is not by the key of the certificate above it',
-    }))
+  return checked.flat().map((field) => ({
+    check: 'chain.signature',
+    field,
+    value: '',
+    reason: 'its signature is not by the key of the certificate above it',
+  }))
 }
 
 /**

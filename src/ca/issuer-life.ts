@@ -13,9 +13,9 @@ import type { CheckSignature } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
 import { assertSubjectSyntax, type Subject } from '../x509/subject.ts'
-import { type Anchor, type AnchorKind, anchorsOf } from './bundle.ts'
+import { type Anchor, type AnchorKind, anchorsOf, waysUp } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
-import { assertChainFits } from './issuer-chain.ts'
+import { assertChainFits, assertWaysFit } from './issuer-chain.ts'
 import type { Issuers } from './issuers.ts'
 import type { IssuerRecord, IssuerState } from './records.ts'
 
@@ -49,6 +49,11 @@ export interface IssuerLife {
   issuers(): Promise<readonly IssuerRecord[]>
   /** Takes the certificate and the chain above it; the issuer is staged. Throws `issuer.not_found`, `issuer.key`, `issuer.chain`. */
   stage(name: string, chain: readonly Buffer[], by: string): Promise<IssuerRecord>
+  /**
+   * Takes the ways up from an issuer, in place of those that it had: each begins with its certificate and ends with a root.
+   * Throws `issuer.not_found`, `issuer.chain`, `issuer.state` for one that has retired.
+   */
+  chain(name: string, chains: readonly (readonly Buffer[])[], by: string): Promise<IssuerRecord>
   /** Throws `authority.not_found`. */
   anchors(authority: string, kind: AnchorKind): Promise<readonly Anchor[]>
   /** Throws `issuer.not_found`, and `issuer.state` with each guard that refuses. Durable, and followed here, when it resolves. */
@@ -63,6 +68,8 @@ export interface IssuerStore {
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
   /** The same, of the certificate as well. */
   addIssuer(row: NewIssuer, by: string): Promise<boolean>
+  /** Ways up from an issuer, in place of those that it had. */
+  addChains(issuer: IssuerRow, chains: readonly (readonly Buffer[])[], by: string): Promise<void>
   /**
    * Decides and moves while nobody else can, and while no intent is recorded: what `decide` throws leaves all as it was.
    * No replica records an intent afterwards that the new state forbids.
@@ -154,6 +161,18 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       await issuers.refresh()
       return find(name)
     },
+    chain: async (name, chains, by) => {
+      const issuer = await find(name)
+      if (issuer.state === 'retired') throw retired(name)
+      await assertWaysFit({ issuer: issuer.certificate, chains, now: clock(), verify })
+      await store.addChains(
+        issuer,
+        chains.map(([, ...above]) => above),
+        by,
+      )
+      await issuers.refresh()
+      return find(name)
+    },
     anchors: async (authority, kind) => {
       const mine = (await store.issuers()).filter((issuer) => issuer.authority === authority)
       if (mine.length === 0) throw new Problem('authority.not_found', 'There is no authority with this name.')
@@ -215,7 +234,7 @@ const steps: Readonly<Record<Move, Step>> = {
         return `its chain must have been published until ${until.toISOString()}`
       },
       'issuer.valid': ({ issuer, now }) =>
-        [issuer.certificate, ...issuer.chain].every((der) => isValidAt(der, now))
+        waysUp(issuer).some((way) => [issuer.certificate, ...way].every((der) => isValidAt(der, now)))
           ? undefined
           : 'a certificate of its chain is expired or not valid yet',
       'issuer.key': ({ keyFault }) => keyFault,
@@ -331,6 +350,11 @@ const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => 
 
 const noIssuer = (name: string): Problem =>
   new Problem('issuer.not_found', `There is no issuer, and no request for one, called ${JSON.stringify(name)}.`)
+
+const retired = (name: string): Problem =>
+  new Problem('issuer.state', `The issuer ${name} has retired: nobody needs a way up from it.`, {
+    violations: [{ check: 'issuer.state', field: '/name', value: name, reason: 'it has retired' }],
+  })
 
 const taken = ({ name, keyUri }: NewIssuerRequest): Problem =>
   new Problem('state.exists', `The name ${name} or the key ${keyUri} is that of another issuer.`)

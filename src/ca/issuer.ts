@@ -11,6 +11,7 @@ import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { compileTemplate, type Template } from '../x509/tbs.ts'
+import { sentAlong, waysUp } from './bundle.ts'
 import { withDeadline } from './deadline.ts'
 import type { Meter } from './meter.ts'
 import type { IssuerRecord } from './records.ts'
@@ -30,10 +31,12 @@ export interface Issuer {
   readonly facts: TbsFacts
   /** Of its own key: what it signs with follows from it. */
   readonly keyType: KeyAlgorithmId
-  /** Read certificates above this one, nearest first. */
-  readonly above: readonly TbsFacts[]
-  /** What is sent along with a leaf: this certificate and those above it, without the root. */
+  /** The ways up to a root: read certificates above this one, nearest first. */
+  readonly ways: readonly (readonly TbsFacts[])[]
+  /** What is sent along with a leaf: this certificate and those above it, without the roots. */
   readonly chain: readonly Buffer[]
+  /** Takes the ways up from the newest record. */
+  follow(row: IssuerRow): void
   readonly shards: number
   /** What the URLs in its certificates begin with. */
   readonly publicUrl: string
@@ -80,6 +83,7 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
   const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
   const holder = holdKey(row, facts, options)
+  let up = readWays(row)
   let opening: Promise<unknown> | undefined = holder.probe().finally(() => {
     opening = undefined
   })
@@ -90,8 +94,15 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
     subject: facts.subjectDer,
     facts,
     keyType: parsePublicKey(facts.spki).algorithm.id,
-    above: row.chain.map((der) => parseCertificate(der).facts),
-    chain: [row.certificate, ...row.chain.filter((der) => !isSelfIssued(parseCertificate(der).facts))],
+    get ways() {
+      return up.ways
+    },
+    get chain() {
+      return up.chain
+    },
+    follow: (newest) => {
+      up = readWays(newest)
+    },
     shards: row.shards,
     publicUrl: row.publicUrl,
     bounds: { name: row.name, notBefore: facts.notBefore, notAfter: facts.notAfter, keySha256 },
@@ -114,6 +125,11 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
     close: holder.close,
   }
 }
+
+const readWays = (row: IssuerRow): Pick<Issuer, 'ways' | 'chain'> => ({
+  ways: waysUp(row).map((way) => way.map((der) => parseCertificate(der).facts)),
+  chain: sentAlong(row),
+})
 
 interface KeyHolder {
   key(): SigningKey
@@ -253,5 +269,3 @@ const templates = (row: IssuerRow, facts: TbsFacts, signatureOf: () => Signature
     return template
   }
 }
-
-const isSelfIssued = (facts: TbsFacts): boolean => facts.issuer.equals(facts.subjectDer)

@@ -47,8 +47,10 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
   let next: Promise<void> | undefined
 
   const open = (row: IssuerRow): void => {
-    if (opened.has(row.name) || broken.has(row.name)) return
+    if (broken.has(row.name)) return
     try {
+      const known = opened.get(row.name)
+      if (known) return known.follow(row)
       // The key of one that has retired may be gone, and nobody asks for it.
       opened.set(row.name, newIssuer(row, { ...deps, ...(row.state === 'retired' && { openKey: noKey }) }))
     } catch (error) {

@@ -8,6 +8,7 @@ import { parseTbs, type TbsFacts } from '../x509/certificate.ts'
 import { encodeSubject } from '../x509/subject.ts'
 import { answersForIssuer } from '../x509/tbs.ts'
 import type { Issuer } from './issuer.ts'
+import { isPathShort } from './issuer-chain.ts'
 import { assertNameConstraints } from './name-constraints.ts'
 
 export interface LintInput {
@@ -23,7 +24,7 @@ export const lint = (tbs: Buffer, input: LintInput): RecheckFacts => {
   for (const [id, holds] of lints) {
     if (!holds(facts, input)) throw new Problem('policy.lint', `The certificate fails the lint ${id}.`)
   }
-  assertNameConstraints(facts, [input.issuer.facts, ...input.issuer.above])
+  assertSomeWay(facts, input.issuer)
   const { subject, names, notBefore, notAfter, keyUsage, extendedKeyUsage, ca } = facts
   return {
     subject,
@@ -52,17 +53,6 @@ const lints: readonly Lint[] = [
   ['issuer.name', (facts, { issuer }) => facts.issuer.equals(issuer.subject)],
   ['issuer.signature', (facts, { issuer }) => facts.signatureAlgorithm === issuer.key.algorithm],
   ['issuer.keyIdentifier', (facts, { issuer }) => sameOctets(facts.authorityKeyIdentifier, issuer.facts.keyIdentifier)],
-  [
-    'issuer.outlived',
-    (facts, { issuer }) =>
-      facts.notAfter <= issuer.facts.notAfter && issuer.above.every((ca) => facts.notAfter <= ca.notAfter),
-  ],
-  ['issuer.isCa', (_, { issuer }) => [issuer.facts, ...issuer.above].every(maySign)],
-  // RFC 5280 4.2.1.9: how many CA certificates may stand below each; a leaf does not count.
-  [
-    'issuer.pathLength',
-    (_, { issuer }) => issuer.above.every(({ pathLength = Number.POSITIVE_INFINITY }, i) => pathLength > i),
-  ],
   ['validity.order', (facts) => facts.notBefore < facts.notAfter],
   [
     'validity.plan',
@@ -104,6 +94,31 @@ const lints: readonly Lint[] = [
     'extensions.once',
     (facts) => new Set(facts.extensions.map((extension) => extension.oid)).size === facts.extensions.length,
   ],
+]
+
+/** One way up to a root on which all of it holds: others, as through a cross-certificate that ends earlier, take nothing away. */
+const assertSomeWay = (facts: TbsFacts, { facts: own, ways }: Issuer): void => {
+  let first: unknown
+  for (const way of ways) {
+    try {
+      return assertWay(facts, [own, ...way])
+    } catch (error) {
+      first ??= error
+    }
+  }
+  throw first
+}
+
+const assertWay = (facts: TbsFacts, chain: readonly TbsFacts[]): void => {
+  for (const [id, holds] of wayLints)
+    if (!holds(facts, chain)) throw new Problem('policy.lint', `The certificate fails the lint ${id}.`)
+  assertNameConstraints(facts, chain)
+}
+
+const wayLints: readonly (readonly [id: string, holds: (facts: TbsFacts, chain: readonly TbsFacts[]) => boolean])[] = [
+  ['issuer.outlived', (facts, chain) => chain.every((ca) => facts.notAfter <= ca.notAfter)],
+  ['issuer.isCa', (_, chain) => chain.every(maySign)],
+  ['issuer.pathLength', (_, chain) => chain.every(isPathShort)],
 ]
 
 const looksUp = (plan: Plan, kind: 'crl' | 'ocsp'): boolean =>

@@ -107,6 +107,8 @@ export interface IssuerRecord {
   readonly certificate: Buffer
   /** Above the issuer, the root last. */
   readonly chain: readonly Buffer[]
+  /** Other ways up, as through a cross-certificate to another root; the root last in each. */
+  readonly otherChains?: readonly (readonly Buffer[])[]
 }
 
 /** Cursors are opaque and bound to their filter: another filter's cursor is `request.cursor`. */

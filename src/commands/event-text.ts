@@ -75,6 +75,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'issuer.discarded': moved,
   'issuer.retired': moved,
   'issuer.requested': ({ issuer, authority, key, by }) => `${issuer} of authority ${authority}, key ${key}, by ${by}`,
+  'issuer.chained': ({ issuer, authority, chains, by }) =>
+    `${issuer} of authority ${authority}, ${chains.length === 1 ? 'one way' : `${chains.length} ways`} up, by ${by}`,
   'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
   'key.probed': ({ key, attributes, by }) => `${key}${attributes ? `, ${holdOf(attributes)}` : ''}, by ${by}`,
   'pin.refused': ({ token, tokenSerial }) => `by the token ${token}, serial ${tokenSerial}`,

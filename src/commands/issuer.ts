@@ -69,6 +69,19 @@ export const addIssuerCommand = (program: Command): void => {
     out.show(staged, `${name} is staged: its chain is published, and it signs nothing before it is activated.`)
   })
 
+  withRestOptions(
+    issuer
+      .command('chains <name> <chain...>')
+      .description(
+        'bring its ways up to roots, in place of those that it has: a chain (PEM) for each, as with a cross-certificate',
+      ),
+  ).action(async (name: string, paths: string[], options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const body = { chains: await Promise.all(paths.map(readText)) }
+    const chained = (await client.call('PUT', `/v1/issuers/${segment(name)}/chains`, { body })).json<IssuerView>()
+    out.show(chained, `${name} has ${paths.length === 1 ? 'one way' : `${paths.length} ways`} up to roots.`)
+  })
+
   for (const [move, { does, done }] of Object.entries(moves))
     withRestOptions(issuer.command(`${move} <name>`).description(does))
       .option('--reason <text>', move === 'halt' ? 'why; kept on the roll, and needed' : 'why; kept on the roll')

@@ -198,6 +198,16 @@ export interface IssuerRequested {
   readonly by: string
 }
 
+/** From now on these are the ways up from an issuer to roots. */
+export interface IssuerChained {
+  readonly type: 'issuer.chained'
+  readonly issuer: string
+  readonly authority: string
+  /** SHA-256 (hex) of each certificate, the issuer's first and the root's last in each. */
+  readonly chains: readonly (readonly string[])[]
+  readonly by: string
+}
+
 /**
  * An instance has opened an issuer's key, and opens it again in each signer process; where it comes and goes, not each
  * time is told. `attributes` as its token tells them, null for a key in a file.
@@ -257,6 +267,7 @@ export type RollEvent =
   | IssuerCreated
   | IssuerMoved
   | IssuerRequested
+  | IssuerChained
   | KeyOpened
   | KeyProbed
   | PinRefused

@@ -1,7 +1,8 @@
 /** The search for certificates, in the order of the roll or along their names. */
-import type { CertificateFilter, CertificateRecord, Page, PageRequest } from '../ca/records.ts'
+import type { CertificateFilter, CertificateRecord, IssuerRecord, Page, PageRequest } from '../ca/records.ts'
 import { formatIp, parseIp } from '../x509/addresses.ts'
 import type { Database } from './database.ts'
+import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
 import { reversed, searchKey } from './names.ts'
 import {
   type Conditions,
@@ -24,6 +25,8 @@ export interface RecordsDeps {
   readonly codec: EntryCodec
   /** The names in a certificate, read from it rather than kept twice. */
   readonly namesOf: (certificate: Buffer) => CertificateRecord['names']
+  /** What goes along with what this issuer has signed. */
+  readonly sentAlong: (issuer: IssuerRecord) => readonly Buffer[]
 }
 
 interface CertificateRow extends RevocationRow {
@@ -35,8 +38,6 @@ interface CertificateRow extends RevocationRow {
   readonly profile: string
   readonly profile_version: number
   readonly issuer: string
-  readonly issuer_certificate: Buffer
-  readonly issuer_chain: readonly Buffer[]
   readonly subject: string
   readonly key_sha256: Buffer
   readonly not_before: Date
@@ -113,8 +114,11 @@ export const searchCertificates = async (
     if (last === undefined || rows.length <= limit || found.length > limit) break
     after = keysetOf(last)
   }
+  // After the rows, so that the issuer of each is among them.
+  const issuers = (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
+  const chains = new Map(issuers.map((issuer) => [issuer.name, deps.sentAlong(issuer)]))
   return pageOf(found, limit, {
-    item: certificateOf,
+    item: (one) => certificateOf(one, chains.get(one.row.issuer) ?? []),
     cursor: ({ row }) => writeCursor(keysetOf(row), filter),
   })
 }
@@ -147,9 +151,8 @@ const selectCertificates = async (
       limit ${limit}
     )
     select c.*, c.not_after < now() as expired, i.tbs, i.profile_version, o.signature,
-      s.certificate as issuer_certificate, s.chain as issuer_chain, ${revocationColumns}
-    from page c join intents i on i.serial = c.serial join outcomes o on o.serial = c.serial
-      join issuers s on s.name = c.issuer ${newestRevocation}
+      ${revocationColumns}
+    from page c join intents i on i.serial = c.serial join outcomes o on o.serial = c.serial ${newestRevocation}
     order by ${query.range ? 'c.name, c.entry desc' : 'c.entry desc'}`
   return (await db.query<CertificateRow>({ text }, values)).rows
 }
@@ -295,12 +298,15 @@ const firstName = ({ names }: FoundCertificate, { low, high }: NameRange): strin
     .filter((name) => name === low || (name > low && name < high))
     .sort()[0] ?? ''
 
-const certificateOf = ({ row, certificate, names }: FoundCertificate): CertificateRecord => {
+const certificateOf = (
+  { row, certificate, names }: FoundCertificate,
+  chain: CertificateRecord['chain'],
+): CertificateRecord => {
   const revocation = revocationOf(row)
   return {
     serial: row.serial.toString('hex'),
     certificate,
-    chain: [row.issuer_certificate, ...row.issuer_chain.slice(0, -1)],
+    chain,
     profile: { name: row.profile, version: row.profile_version },
     principal: row.principal,
     issuer: row.issuer,

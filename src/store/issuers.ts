@@ -1,12 +1,16 @@
 /** Authorities and issuers in the records. */
+import { hash } from 'node:crypto'
+
 import type { IssuerRow } from '../ca/issuer.ts'
 import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
-import type { IssuerMoved, IssuerRequested } from '../roll/entries.ts'
+import type { IssuerChained, IssuerMoved, IssuerRequested } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 
 export interface StoredIssuer {
+  /** The ways up that were brought later, hexadecimal. */
+  readonly chains: readonly (readonly string[])[] | null
   readonly name: string
   readonly authority: string
   readonly state: IssuerState
@@ -21,23 +25,33 @@ export interface StoredIssuer {
 /** With the newest state of each, in the order of their creation. */
 export const selectIssuers = {
   text: `
-    select i.*, s.state, s.at as since
+    select i.*, s.state, s.at as since, (
+      select json_agg((
+        select json_agg(encode(der, 'hex') order by n) from unnest(c.chain) with ordinality as u (der, n)
+      ) order by c.place)
+      from issuer_chains c
+      where c.issuer = i.name and c.entry = (select max(entry) from issuer_chains where issuer = i.name)
+    ) as chains
     from issuers i cross join lateral
       (select state, at from issuer_states where issuer = i.name order by id desc limit 1) s
     order by i.created_at, i.name`,
 }
 
-export const issuerRowOf = (row: StoredIssuer): IssuerRow => ({
-  name: row.name,
-  authority: row.authority,
-  state: row.state,
-  since: row.since,
-  certificate: row.certificate,
-  chain: row.chain,
-  keyUri: row.key_uri,
-  publicUrl: row.public_url,
-  shards: row.shards,
-})
+export const issuerRowOf = (row: StoredIssuer): IssuerRow => {
+  const [chain = row.chain, ...otherChains] = (row.chains ?? []).map((way) => way.map((der) => Buffer.from(der, 'hex')))
+  return {
+    name: row.name,
+    authority: row.authority,
+    state: row.state,
+    since: row.since,
+    certificate: row.certificate,
+    chain,
+    otherChains,
+    keyUri: row.key_uri,
+    publicUrl: row.public_url,
+    shards: row.shards,
+  }
+}
 
 export const loadIssuers = async (db: Database): Promise<readonly IssuerRow[]> =>
   (await db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
@@ -72,6 +86,13 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         return { events: [event], result: true }
       }),
     addIssuer: (row, by) => recordIssuer(roll, row, by),
+    addChains: ({ name, authority, certificate }, chains, by) =>
+      roll.change(async (tx, _time, entry) => {
+        for (const [place, chain] of chains.entries()) await tx.query(insertChain, [entry, place, name, chain])
+        const digests = chains.map((chain) => [certificate, ...chain].map((der) => hash('sha256', der)))
+        const event: IssuerChained = { type: 'issuer.chained', issuer: name, authority, chains: digests, by }
+        return { events: [event], result: undefined }
+      }),
     move: (decide, { by, reason }) =>
       roll.change(async (tx, now) => {
         // What was under way when the issuer could still sign is in the records before anybody looks at them.
@@ -112,7 +133,7 @@ interface StoredRequest {
   readonly created_by: string
 }
 
-/** Differs after each move of any issuer. */
+/** Differs after each move of any issuer, and each of its ways up. */
 export const issuersVersion = async (db: Database): Promise<string> =>
   (await db.query<{ version: string }>(selectVersion)).rows[0]?.version ?? ''
 
@@ -154,10 +175,15 @@ const insertIssuer = {
   text: `insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
     values ($1, $2, $3, $4::bytea[], $5, $6, $7) on conflict do nothing returning name`,
 }
+const insertChain = {
+  text: 'insert into issuer_chains (entry, place, issuer, chain) values ($1, $2, $3, $4::bytea[])',
+}
 const insertState = { text: 'insert into issuer_states (issuer, state, by, reason) values ($1, $2, $3, $4)' }
 const selectVersion = {
   name: 'select_issuers_version',
-  text: 'select coalesce(max(id), 0)::text as version from issuer_states',
+  text: `
+    select concat_ws(' ', (select max(id) from issuer_states), (select entry from issuer_chains order by entry desc limit 1))
+      as version`,
 }
 const selectRequests = {
   text: 'select name, authority, key_uri, csr, created_at, created_by from issuer_requests order by created_at, name',

@@ -123,7 +123,7 @@ const withFacts = (changes: Partial<Issuer['facts']>): Partial<LintInput> =>
   withIssuer({ facts: { ...issuer.facts, ...changes } })
 const withPlan = (changes: Partial<Plan>): Partial<LintInput> => ({ plan: { ...plan, ...changes } })
 const stranger = nodeSigner('ec', { namedCurve: 'P-256' })
-const root = issuer.above[0]
+const root = issuer.ways[0]?.[0]
 if (!root) throw new Error('the development issuer stands below a root')
 
 type Case = readonly [lint: string, what: string, lie: Lie, given?: Partial<LintInput>]
@@ -154,7 +154,7 @@ const lies: readonly Case[] = [
     'issuer.outlived',
     'a root that ends a second before',
     {},
-    withIssuer({ above: [{ ...root, notAfter: new Date(plan.notAfter.getTime() - 1000) }] }),
+    withIssuer({ ways: [[{ ...root, notAfter: new Date(plan.notAfter.getTime() - 1000) }]] }),
   ],
   ['issuer.isCa', 'an issuer that is none', {}, withFacts({ ca: false })],
   ['issuer.isCa', 'an issuer that may sign CRLs only', {}, withFacts({ keyUsage: ['cRLSign'] })],
@@ -162,14 +162,21 @@ const lies: readonly Case[] = [
     'issuer.isCa',
     'a root that may not sign certificates',
     {},
-    withIssuer({ above: [{ ...root, keyUsage: ['cRLSign'] }] }),
+    withIssuer({ ways: [[{ ...root, keyUsage: ['cRLSign'] }]] }),
   ],
-  ['issuer.pathLength', 'a root that allows no CA below', {}, withIssuer({ above: [{ ...root, pathLength: 0 }] })],
+  ['issuer.pathLength', 'a root that allows no CA below', {}, withIssuer({ ways: [[{ ...root, pathLength: 0 }]] })],
   [
     'issuer.pathLength',
     'a root that allows one CA below, and there are two',
     {},
-    withIssuer({ above: [root, { ...root, pathLength: 1 }] }),
+    withIssuer({
+      ways: [
+        [
+          { ...root, subjectDer: commonName('Between') },
+          { ...root, pathLength: 1 },
+        ],
+      ],
+    }),
   ],
   ['validity.order', 'no time at all', { validity: seq(time(plan.notBefore), time(plan.notBefore)) }],
   [
@@ -321,8 +328,7 @@ t.test('what is not strict DER is not signed', async (t) => {
 
 t.test('every lint has a lie that it finds', async (t) => {
   const source = readFileSync(new URL('../../src/ca/lint.ts', import.meta.url), 'utf8')
-  const table = source.slice(source.indexOf('const lints'), source.indexOf('\n]\n'))
-  const all = [...table.matchAll(/\[\s*'([\w.]+)',/g)].map(([, id = '']) => id)
+  const all = [...source.matchAll(/^ {2}\[\s*'([\w.]+)',/gm)].map(([, id = '']) => id)
   t.ok(all.length >= 25, all.join())
   // The strict reader finds it first; the lint stays for the day on which it does not.
   const told = new Set([...lies.map(([id]) => id), 'extensions.once'])

@@ -46,6 +46,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'PUT /v1/issuers/:name': ['admin'],
   'POST /v1/issuers/:name/crl': ['operator', 'admin'],
   'POST /v1/issuers/:name/moves': ['admin'],
+  'PUT /v1/issuers/:name/chains': ['admin'],
   'POST /v1/issuer-requests': ['admin'],
   'GET /v1/issuer-requests': ['operator', 'auditor', 'admin'],
 }

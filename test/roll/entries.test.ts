@@ -140,6 +140,16 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     spki: digest,
     by: 'admin',
   },
+  'issuer.chained': {
+    type: 'issuer.chained',
+    issuer: 'default',
+    authority: 'default',
+    chains: [
+      [digest, plan],
+      [digest, plan, digest],
+    ],
+    by: 'admin',
+  },
   'key.opened': {
     type: 'key.opened',
     issuer: 'default',

@@ -221,6 +221,7 @@ export const issuer = {
   since: '2026-11-25T07:00:00.000Z',
   certificate: issuerPem,
   chain: [rootPem],
+  otherChains: [],
 }
 
 export const bundle = {

@@ -21,6 +21,9 @@ const IssuerView = Type.Object(
     since: { ...Time, description: 'when it came into this state' },
     certificate: Pem,
     chain: Type.Array(Pem, { description: 'above the issuer, the root last' }),
+    otherChains: Type.Array(Type.Array(Pem), {
+      description: 'other ways up, as through a cross-certificate to another root',
+    }),
   },
   named('Issuer', examples.issuer),
 )
@@ -67,6 +70,12 @@ const NewRequest = Type.Object(
   named('NewIssuerRequest'),
 )
 
+const Chain = Type.String({
+  minLength: 1,
+  maxLength: 49_152,
+  description: 'PEM CERTIFICATE blocks: the issuer, those above it, its root last',
+})
+
 const tags = ['authorities']
 const ByName = Type.Object({ name: Label }, closed)
 
@@ -74,6 +83,7 @@ export const issuerRoutes = (app: App, deps: HttpDeps): void => {
   readRoutes(app, deps)
   requestRoutes(app, deps)
   moveRoutes(app, deps)
+  chainsRoute(app, deps)
 }
 
 const readRoutes = (app: App, { issuerLife }: HttpDeps): void => {
@@ -170,21 +180,12 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
           'For the key that `POST /v1/issuer-requests` made. The issuer is staged: its chain is published, and it signs nothing yet.',
         tags,
         params: ByName,
-        body: Type.Object(
-          {
-            chain: Type.String({
-              minLength: 1,
-              maxLength: 49_152,
-              description: 'PEM CERTIFICATE blocks: the issuer, those above it, its root last',
-            }),
-          },
-          closed,
-        ),
+        body: Type.Object({ chain: Chain }, closed),
         response: { 201: { ...IssuerView, description: 'Staged' } },
       },
     },
     async (request, reply) => {
-      const chain = readChain(request.body.chain)
+      const chain = readChain(request.body.chain, '/chain')
       const issuer = await issuerLife.stage(request.params.name, chain, callerOf(request).principal)
       reply.code(201)
       return issuerView(issuer)
@@ -224,13 +225,40 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
   )
 }
 
-const readChain = (text: string): readonly Buffer[] => {
+const chainsRoute = (app: App, { issuerLife }: HttpDeps): void => {
+  app.put(
+    '/v1/issuers/:name/chains',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['issuer.not_found', 'issuer.chain', 'issuer.state'],
+      },
+      schema: {
+        operationId: 'chainIssuer',
+        summary: 'Bring the ways up from an issuer to roots, in place of those that it has',
+        description:
+          'For a cross-certificate, which comes later than the issuer, and goes before it. All that is above the issuer on any of the ways is sent along with what it signs, but for the roots; the roots of all ways are in `bundle?anchors=roots`.',
+        tags,
+        params: ByName,
+        body: Type.Object({ chains: Type.Array(Chain, { minItems: 1, maxItems: 4 }) }, closed),
+        response: { 200: IssuerView },
+      },
+    },
+    async (request) => {
+      const chains = request.body.chains.map((chain, i) => readChain(chain, `/chains/${i}`))
+      return issuerView(await issuerLife.chain(request.params.name, chains, callerOf(request).principal))
+    },
+  )
+}
+
+const readChain = (text: string, field: string): readonly Buffer[] => {
   try {
     return parsePemBlocks(text, 'CERTIFICATE', maxChain)
   } catch (error) {
     if (!isProblem(error)) throw error
     throw new Problem('issuer.chain', error.detail, {
-      violations: [{ check: 'chain.pem', field: '/chain', value: '', reason: error.detail }],
+      violations: [{ check: 'chain.pem', field, value: '', reason: error.detail }],
     })
   }
 }
@@ -240,14 +268,17 @@ const reasonless = (): Problem =>
     violations: [{ check: 'issuer.reason', field: '/reason', value: '', reason: 'a halt needs one' }],
   })
 
-const issuerView = ({ name, authority, state, since, certificate, chain }: IssuerRecord) => ({
+const issuerView = ({ name, authority, state, since, certificate, chain, otherChains = [] }: IssuerRecord) => ({
   name,
   authority,
   state,
   since: since.toISOString(),
   certificate: encodePem('CERTIFICATE', certificate),
-  chain: chain.map((der) => encodePem('CERTIFICATE', der)),
+  chain: pemOf(chain),
+  otherChains: otherChains.map(pemOf),
 })
+
+const pemOf = (chain: readonly Buffer[]): string[] => chain.map((der) => encodePem('CERTIFICATE', der))
 
 const requestView = ({ name, authority, keyUri, csr, createdAt, createdBy }: IssuerRequest) => ({
   name,
