@@ -26,6 +26,7 @@ import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
+import { keyUriFault } from './keys/uri.ts'
 import { openVerifier, type Verifier } from './keys/verifier.ts'
 import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
@@ -236,7 +237,7 @@ const issuerLifeOf = (
     verify,
     clock,
     stagingMs: config.limits.stagingMs,
-    keysInFiles: config.mode === 'development' || config.keys.allowSoftware,
+    keyUriFault: (uri) => keyUriFault(uri, config.mode === 'development' || config.keys.allowSoftware),
     publicUrl: config.publicUrl,
   })
 

@@ -41,7 +41,7 @@ export interface NewIssuerRequest {
 export interface IssuerLife {
   /**
    * Makes the key (or takes the one that is there, of this kind and no other issuer's) and a request for its certificate.
-   * Throws `state.exists`, `key.unavailable`, `subject.syntax`.
+   * Throws `state.exists`, `issuer.token`, `key.unavailable`, `request.malformed`, `subject.syntax`.
    */
   request(ask: NewIssuerRequest, by: string): Promise<IssuerRequest>
   requests(): Promise<readonly IssuerRequest[]>
@@ -106,8 +106,8 @@ export interface IssuerLifeDeps {
   readonly verify: CheckSignature
   readonly clock: () => Date
   readonly stagingMs: number
-  /** Whether keys may be kept in files. */
-  readonly keysInFiles: boolean
+  /** A sentence where no key may be under this URI. */
+  readonly keyUriFault: (uri: string) => string | undefined
   /** What new issuers write into certificates, for life. */
   readonly publicUrl: string
 }
@@ -119,28 +119,11 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     if (found) return found
     throw noIssuer(name)
   }
+  const oneByOne = openTurns()
   return {
     requests: store.requests,
     issuers: store.issuers,
-    request: async (ask, by) => {
-      const known = [...(await store.issuers()), ...(await store.requests())]
-      if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
-      assertKept(deps, ask)
-      assertSubjectSyntax(ask.subject)
-      const key = await openOrMake(deps, ask)
-      try {
-        const sha256 = keySha256Of(key.spki)
-        const csr = await requestOf(key, ask.subject)
-        const { name, authority, keyUri } = ask
-        const request = { name, authority, keyUri, csr, createdBy: by }
-        if (!(await store.addRequest(request, sha256))) throw taken(ask)
-      } finally {
-        await key.close()
-      }
-      const stored = (await store.requests()).find(({ name }) => name === ask.name)
-      if (!stored) throw new Error('a request for an issuer was not kept')
-      return stored
-    },
+    request: (ask, by) => oneByOne(ask.keyUri, () => makeRequest(deps, ask, by)),
     stage: async (name, [certificate, ...above], by) => {
       const request = (await store.requests()).find((candidate) => candidate.name === name)
       if (!request || !certificate) throw noIssuer(name)
@@ -317,11 +300,46 @@ const keyFaultOf = async (issuers: Issuers, { name }: IssuerRow): Promise<string
 
 // Keys --------------------------------------------------------------------------------------------------------------
 
-const assertKept = ({ keysInFiles }: IssuerLifeDeps, { keyUri }: NewIssuerRequest): void => {
-  if (keysInFiles || !keyUri.startsWith('file:')) return
-  const reason = 'in production keys are kept in a token: name one by a pkcs11: URI'
-  throw new Problem('request.malformed', `/key: ${reason}.`, {
-    violations: [{ check: 'issuer.keyUri', field: '/key', value: keyUri, reason }],
+const makeRequest = async (deps: IssuerLifeDeps, ask: NewIssuerRequest, by: string): Promise<IssuerRequest> => {
+  const { store } = deps
+  assertPlace(deps, ask)
+  assertSubjectSyntax(ask.subject)
+  const known = [...(await store.issuers()), ...(await store.requests())]
+  if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
+  const key = await openOrMake(deps, ask)
+  try {
+    const csr = await requestOf(key, ask.subject)
+    const { name, authority, keyUri } = ask
+    const request = { name, authority, keyUri, csr, createdBy: by }
+    if (!(await store.addRequest(request, keySha256Of(key.spki)))) throw taken(ask)
+  } finally {
+    await key.close()
+  }
+  const stored = (await store.requests()).find(({ name }) => name === ask.name)
+  if (!stored) throw new Error('a request for an issuer was not kept')
+  return stored
+}
+
+/** Of works with the same name, each begins when the one before it has ended: the second finds what the first has made. */
+const openTurns = () => {
+  const last = new Map<string, Promise<unknown>>()
+  return <T>(name: string, work: () => Promise<T>): Promise<T> => {
+    const mine = (last.get(name) ?? Promise.resolve()).then(work, work)
+    last.set(name, mine)
+    const done = (): void => {
+      if (last.get(name) === mine) last.delete(name)
+    }
+    mine.then(done, done)
+    return mine
+  }
+}
+
+/** The URI is not repeated: it may hold what should not be shown. */
+const assertPlace = ({ keyUriFault }: IssuerLifeDeps, { keyUri }: NewIssuerRequest): void => {
+  const reason = keyUriFault(keyUri)
+  if (reason === undefined) return
+  throw new Problem('request.malformed', `/key: ${reason}`, {
+    violations: [{ check: 'issuer.keyUri', field: '/key', value: '', reason }],
   })
 }
 
@@ -337,7 +355,10 @@ const openOrMake = async ({ keys }: IssuerLifeDeps, { keyUri, algorithm }: NewIs
 
 /** Whoever may make keys is told what the provider says; it never says secrets. */
 const explainKey = (error: unknown): never => {
-  throw new Problem('key.unavailable', `The key was not made: ${(error as Error).message}`, { cause: error })
+  const { message, remedy } = error as Error & { readonly remedy?: string }
+  const isThere = /never overwritten/.test(message)
+  const code = isThere ? 'state.exists' : remedy === 'request' ? 'issuer.token' : 'key.unavailable'
+  throw new Problem(code, `The key was not made: ${message}`, { cause: error })
 }
 
 const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => {

@@ -49,7 +49,7 @@ const open = async (t: Test) => {
       verify,
       clock,
       stagingMs,
-      keysInFiles: true,
+      keyUriFault: () => undefined,
       publicUrl: 'http://pki.test',
     })
     const issue = async () =>

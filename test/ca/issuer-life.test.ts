@@ -183,13 +183,28 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
     { name: 'default' },
     { name: 'default-2027' },
     { name: 'thief', key: 'file:keys/default.pem' },
-    { name: 'thief', key: 'file:keys/../keys/default.pem' },
     { name: 'thief', key: 'file:keys/default-2027.pem' },
   ])
     t.match((await ask(body)).json, { code: 'state.exists', status: 409 }, JSON.stringify(body))
   const away = await ask({ name: 'away', key: 'pkcs11:token=none;object=x?module-path=/nowhere.so' })
-  t.match(away.json, { code: 'key.unavailable', detail: /nowhere/ })
-  t.match((await ask({ name: 'out', key: 'file:../outside.pem' })).json, { code: 'key.unavailable' })
+  t.match(away.json, { code: 'issuer.token', status: 422, retryable: false, detail: /nowhere/ })
+  for (const key of [
+    'file:../outside.pem',
+    'file:keys/../keys/default.pem',
+    'file:keys//default.pem',
+    'file:./keys/default.pem',
+    'file:/etc/key.pem',
+    'pkcs11:x',
+    'pkcs11:token=ca',
+    'pkcs11:slot-id=3;object=a',
+    'pkcs11:token=ca;object=z?pin-value=1234',
+    'pkcs11:token=ca;object=z?pin-value=12&34',
+    'pkcs11:token=ca;object=z?x-signature=nonsense',
+  ]) {
+    const { json, text } = await ask({ name: 'out', key })
+    t.match(json, { code: 'request.malformed', retryable: false, violations: [{ check: 'issuer.keyUri' }] }, key)
+    t.notMatch(text, /34/, 'and nothing of a PIN is said')
+  }
   t.match((await ask({ name: 'odd', key: 'http://x' })).json, { code: 'request.malformed' })
   t.match((await ask({ name: 'bad', subject: [{ type: 'country', value: 'Germany' }] })).json, {
     code: 'subject.syntax',

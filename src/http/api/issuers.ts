@@ -128,7 +128,7 @@ const requestRoutes = (app: App, { issuerLife }: HttpDeps): void => {
       config: {
         access: ['admin'],
         accepts: ['application/json'],
-        problems: ['state.exists', 'key.unavailable', 'subject.syntax'],
+        problems: ['state.exists', 'issuer.token', 'key.unavailable', 'subject.syntax'],
       },
       schema: {
         operationId: 'requestIssuer',

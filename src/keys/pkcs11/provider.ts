@@ -59,6 +59,8 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
     const { uri, token, place } = await find(text)
     const entered = tokens.get(place)
     if (entered === undefined) throw new LoginNeeded({ token: token.label, serial: token.serial })
+    // What is wrong with a file that is named would only show at the next start.
+    if (uri.pinSource !== undefined) await readPin(settings, uri)
     return { ...entered, uri }
   }
 

@@ -1,5 +1,7 @@
 /** Errors on their way from the signer to the service: a sentence, and for some more, by which the service goes on. */
 import { LoginNeeded, NoVerdict, PinRefused, PinWithheld, type RefusedPin, type TokenPlace } from '../pkcs11/pins.ts'
+import type { Remedy } from '../pkcs11/return-values.ts'
+import { TokenFault } from '../pkcs11/token-fault.ts'
 import { decodeJson, encodeJson } from './stream.ts'
 
 interface Told {
@@ -7,11 +9,12 @@ interface Told {
   readonly message: string
   readonly place: TokenPlace
   readonly pin: RefusedPin
+  readonly remedy: Remedy
 }
 
 export const encodeFault = (error: unknown): Buffer => {
-  const { name, message, place, pin } = error as Told
-  return encodeJson({ name, message, place, pin })
+  const { name, message, place, pin, remedy } = error as Told
+  return encodeJson({ name, message, place, pin, remedy })
 }
 
 export const decodeFault = (body: Buffer): Error => {
@@ -24,4 +27,5 @@ const special: Readonly<Record<string, (told: Told) => Error>> = {
   PinRefused: ({ message, pin }) => new PinRefused(pin, message),
   PinWithheld: ({ message }) => new PinWithheld(message),
   NoVerdict: ({ message }) => new NoVerdict(message),
+  TokenFault: ({ remedy, message }) => new TokenFault(remedy, message),
 }

@@ -1,0 +1,25 @@
+/** Where a key is, in a URI that may be stored and shown: what can be said of one before any provider is asked. */
+import { signatureAlgorithms } from '../x509/algorithms.ts'
+import { parsePkcs11Uri } from './pkcs11/uri.ts'
+
+/** A sentence where no key may be under this URI; it repeats nothing that could be a PIN. */
+export const keyUriFault = (uri: string, mayBeInFile: boolean): string | undefined => {
+  if (!uri.startsWith('file:')) return tokenFault(uri)
+  if (!mayBeInFile) return 'in production keys are kept in a token: name one by a pkcs11: URI.'
+  // One way to write each path, so that two URIs are of two files.
+  const parts = uri.slice('file:'.length).split('/')
+  return parts.every((part) => /^[A-Za-z0-9_-][A-Za-z0-9._-]*$/.test(part))
+    ? undefined
+    : 'a file: path lies under the data folder, like keys/issuing-2027.pem.'
+}
+
+const tokenFault = (uri: string): string | undefined => {
+  if (uri.includes('pin-value')) return 'a pkcs11: URI here never holds a PIN (pin-value): name the file that does.'
+  try {
+    const { signature } = parsePkcs11Uri(uri)
+    if (signature === undefined || signatureAlgorithms.some(({ id }) => id === signature)) return undefined
+    return `x-signature=${signature} is no way to sign that Chancery knows.`
+  } catch (error) {
+    return (error as Error).message
+  }
+}

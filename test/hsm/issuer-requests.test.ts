@@ -1,0 +1,58 @@
+/** Keys of new issuers in a real SoftHSM: what can't be had is told for what it is. */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { named } from '../helpers/ceremony.ts'
+import { openTestService } from '../helpers/service.ts'
+import { openSoftHsm } from './softhsm.ts'
+
+t.test('a key in a token', async (t) => {
+  const hsm = await openSoftHsm(t)
+  const service = await openTestService(t, {
+    CHANCERY_PKCS11_MODULE: hsm.module,
+    CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    ...hsm.env,
+  })
+  const ask = (name: string, uri: string, more: object = {}) =>
+    service.request('POST', '/v1/issuer-requests', {
+      body: { name, authority: 'default', subject: named(name), key: `pkcs11:${uri}`, ...more },
+    })
+
+  t.test('is one issuer, however its URI is written', async (t) => {
+    t.equal((await ask('one', 'token=ca;object=k')).status, 201)
+    for (const uri of ['object=k;token=ca', 'token=ca;object=k;type=private'])
+      t.match((await ask('two', uri)).json, { code: 'state.exists', status: 409, retryable: false }, uri)
+  })
+
+  t.test('is made once, when it is asked for three times at once', async (t) => {
+    const answers = await Promise.all([1, 2, 3].map(() => ask('same', 'token=ca;object=same')))
+    t.same(answers.map(({ status }) => status).sort(), [201, 409, 409])
+    t.same(answers.map(({ json }) => json.code).sort(), ['state.exists', 'state.exists', undefined])
+  })
+
+  t.test('of a type that the token does not have is refused, not put off', async (t) => {
+    const { json } = await ask('pq', 'token=ca;object=pq', { algorithm: 'ml-dsa-65' })
+    t.match(json, {
+      code: 'issuer.token',
+      status: 422,
+      retryable: false,
+      detail: /cannot make a key of type ml-dsa-65/,
+    })
+  })
+
+  t.test('whose PIN is nowhere is refused, though the token is open', async (t) => {
+    const world = join(hsm.folder, 'world')
+    await writeFile(world, '1234\n', { mode: 0o644 })
+    for (const path of ['/nowhere/pin', world]) {
+      const { json } = await ask('pin', `token=ca;object=pin?pin-source=file:${path}`)
+      t.match(json, { code: 'issuer.token', status: 422 }, path)
+    }
+    t.equal((await ask('pin', `token=ca;object=pin?pin-source=file:${hsm.pinFile}`)).status, 201)
+  })
+
+  t.test('of a token that is away is put off', async (t) => {
+    t.match((await ask('away', 'token=other;object=x')).json, { retryable: true, status: 503 })
+  })
+})
