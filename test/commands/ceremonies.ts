@@ -1,6 +1,7 @@
 /** Ceremonies as operators hold them: the real command in a folder of its own, and openssl as everybody else. */
-import { spawn } from 'node:child_process'
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,6 +26,8 @@ export interface Table {
   write(name: string, content: string | Buffer, mode?: number): Promise<void>
   /** `chancery ceremony …`, with what is typed; nothing typed: `--yes`. */
   hold(kind: string, name: string, options?: HoldOptions): Promise<Ended>
+  /** The same, still under way. */
+  begin(kind: string, name: string, options?: HoldOptions): UnderWay
   /** The same from parameters, which are written to `<name>.yaml`. */
   act(name: string, parameters: Parameters, options?: HoldOptions): Promise<Ended>
   /** A key pair and a request for it, `<name>.key` and `<name>.csr`. */
@@ -34,6 +37,13 @@ export interface Table {
   /** Whether `openssl verify` accepts the certificate with only this anchor; its words. */
   verify(anchor: string, certificate: string, untrusted?: readonly string[]): Promise<string>
   sha256(name: string): Promise<string>
+}
+
+export interface UnderWay {
+  readonly child: ChildProcessWithoutNullStreams
+  /** Resolves when it has shown this. */
+  shows(text: RegExp): Promise<void>
+  readonly ended: Promise<Ended>
 }
 
 export interface HoldOptions {
@@ -53,15 +63,21 @@ export const openTable = async (t: Pick<Test, 'teardown'>): Promise<Table> => {
     await chmod(path(name), mode)
   }
   await write('passphrase', `${passphrase}\n`, 0o600)
-  const hold: Table['hold'] = (kind, name, { file, typed, env = {} } = {}) => {
+  const begin: Table['begin'] = (kind, name, { file, typed, env = {} } = {}) => {
     const args = ['ceremony', kind, path(name), ...(file === undefined ? [] : [path(file)])]
-    return chancery(typed === undefined ? [...args, '--yes'] : args, typed ?? '', env)
+    return chancery(typed === undefined ? [...args, '--yes'] : args, env)
+  }
+  const hold: Table['hold'] = (kind, name, options = {}) => {
+    const { child, ended } = begin(kind, name, options)
+    child.stdin.end(options.typed ?? '')
+    return ended
   }
   return {
     folder,
     path,
     read: (name) => readFile(path(name), 'utf8'),
     write,
+    begin,
     hold,
     act: async (name, parameters, options) => {
       await write(`${name}.yaml`, stringify(parameters))
@@ -143,22 +159,29 @@ export const crossParameters = (root: string, name: string, more: Parameters = {
   ...more,
 })
 
-const chancery = (args: readonly string[], typed: string, env: Readonly<Record<string, string>>): Promise<Ended> =>
-  new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['src/main.ts', ...args], {
-      cwd: join(import.meta.dirname, '..', '..'),
-      // As on a machine that has nothing else: no settings of a service.
-      env: { PATH: process.env['PATH'], ...env },
-    })
-    const said = { out: '', err: '' }
-    child.stdout.on('data', (chunk: Buffer) => {
-      said.out += chunk
-    })
-    child.stderr.on('data', (chunk: Buffer) => {
-      said.err += chunk
-    })
+const chancery = (args: readonly string[], env: Readonly<Record<string, string>>): UnderWay => {
+  const child = spawn(process.execPath, ['src/main.ts', ...args], {
+    cwd: join(import.meta.dirname, '..', '..'),
+    // As on a machine that has nothing else: no settings of a service.
+    env: { PATH: process.env['PATH'], ...env },
+  })
+  const said = { out: '', err: '' }
+  child.stdout.on('data', (chunk: Buffer) => {
+    said.out += chunk
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    said.err += chunk
+  })
+  child.stdin.on('error', () => {})
+  const ended = new Promise<Ended>((resolve, reject) => {
     child.on('error', reject)
     child.on('close', (code) => resolve({ code: code ?? -1, ...said }))
-    child.stdin.on('error', () => {})
-    child.stdin.end(typed)
   })
+  return {
+    child,
+    shows: async (text) => {
+      while (!text.test(said.out)) await Promise.race([once(child.stdout, 'data'), ended])
+    },
+    ended,
+  }
+}

@@ -2,6 +2,8 @@
  * The parameters of a ceremony: a YAML file that was written and reviewed before. Its schema is closed, nothing is
  * filled in that matters, and all that is wrong is told at once, with its line.
  */
+import { normalize } from 'node:path'
+
 import { LineCounter, parseDocument } from 'yaml'
 
 import { isProblem } from '../../errors.ts'
@@ -208,7 +210,7 @@ const revokedFaults = (revoked: CrlDocument['revoked'], report: Report): void =>
 const outputFaults = (output: Readonly<Record<string, string>>, report: Report): void => {
   const paths = Object.entries(output)
   paths.forEach(([name, path], i) => {
-    if (paths.findIndex(([, other]) => other === path) < i)
+    if (paths.findIndex(([, other]) => normalize(other) === normalize(path)) < i)
       report(`/output/${name}`, path, 'is the file of another output')
   })
 }

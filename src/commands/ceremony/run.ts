@@ -24,10 +24,11 @@ import { formatSubject } from '../../x509/subject.ts'
 import type { CeremonyKind } from '../ceremony.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
+import { assertNew } from './files.ts'
 import { type CeremonyKey, keyOf } from './key.ts'
 import { constraintsOf, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
 import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
-import { assertNew, iso, type Line, openSession, type Session, type SessionDeps } from './session.ts'
+import { iso, type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
 import { crlLines, factLines, keyLines, sha256 } from './show.ts'
 
 export interface CeremonyOptions {
@@ -46,17 +47,17 @@ export const runCeremony = async (
   const session = await openSession(`Chancery ceremony: ${kind}`, { parameters, yes }, deps)
   try {
     const document = parseParameters(kind, session.text, parameters)
-    const outputs: Readonly<Record<string, string>> & { readonly transcript: string } = document.output
-    assertNew(Object.values(outputs).map(session.pathOf))
-    const transcript = session.pathOf(outputs.transcript)
+    const outputs = Object.fromEntries(
+      Object.entries(document.output).map(([name, path]) => [name, session.pathOf(path)]),
+    ) as Outputs
+    await session.begin(outputs)
     const stopped = await acts[kind](session, document as never, resolve(file)).then(
       () => undefined,
       (error: unknown) => ({ error }),
     )
-    if (stopped !== undefined && !session.hasMade) throw stopped.error
-    const reason = stopped && String((stopped.error as Error).message)
-    const digest = await session.finish(transcript, reason)
-    deps.show(`The transcript is ${transcript}; the SHA-256 in its last line is\n${digest}\n`)
+    const digest = await session.end(stopped && String((stopped.error as Error).message))
+    if (digest !== undefined)
+      deps.show(`The transcript is ${outputs.transcript}; the SHA-256 in its last line is\n${digest}\n`)
     if (stopped) throw stopped.error
   } catch (error) {
     throw failureOf(error)
@@ -70,7 +71,11 @@ type Act<K extends CeremonyKind> = (session: Session, document: Documents[K], fi
 const actRoot: Act<'root'> = async (session, document) => {
   const { key: where, subject, pathLength, nameConstraints, output } = document
   const key = keyOf(where, session)
-  if (key.path !== undefined && where.existing !== true) assertNew([key.path])
+  if (key.path !== undefined && where.existing !== true) {
+    assertNew([key.path])
+    if (Object.values(output).some((path) => session.pathOf(path) === key.path))
+      throw new Failure('usage', `${key.path} is the file of another output.`)
+  }
   const input = {
     subject: subjectOf(subject),
     ...currentSpan(document.validity, session),
@@ -156,7 +161,7 @@ const actCrl: Act<'crl'> = async (session, document) => {
     await session.confirm({ act: 'sign it', answer: 'yes', otherwise: nothingSigned })
     // DER: what a distribution point serves (RFC 5280 4.2.1.13).
     const crl = await seal(signer, tbs)
-    session.tellMade(['Signed', `a CRL with the SHA-256 ${sha256(crl)}`])
+    await session.tellMade(['Signed', `a CRL with the SHA-256 ${sha256(crl)}`])
     await session.write(session.pathOf(output.crl), crl)
   })
 }
@@ -209,7 +214,7 @@ const openOrCreate = async (key: CeremonyKey, where: KeyDocument, session: Sessi
   }
   await session.confirm({ act: 'make the key', answer: 'yes', otherwise: 'Nothing was made.' })
   const signer = await key.create(kindOf(where))
-  session.tellMade(['Made', `the key ${signer.id}`])
+  await session.tellMade(['Made', `the key ${signer.id}`])
   if (key.path !== undefined) await session.recordOutput(key.path)
   return signer
 }
@@ -221,7 +226,7 @@ const confirmDigits = (session: Session, octets: Buffer, digitsOf: string, other
 /** PEM; its fingerprint is what `openssl x509 -fingerprint -sha256` prints, and the parameters of others may ask for. */
 const sealCertificate = async (session: Session, signer: SigningKey, tbs: Buffer): Promise<string> => {
   const der = await seal(signer, tbs)
-  session.tellMade(['Signed', `a certificate with the SHA-256 ${sha256(der)}`])
+  await session.tellMade(['Signed', `a certificate with the SHA-256 ${sha256(der)}`])
   return encodePem('CERTIFICATE', der)
 }
 
@@ -314,4 +319,10 @@ const processDeps: SessionDeps = {
   clock: () => new Date(),
   input: process.stdin,
   show: (text) => process.stdout.write(text),
+  onBreak: (tell) => {
+    // Once: whoever says it again does not want to wait for the key, and the transcript is true at any moment.
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => tell(signal))
+    process.stdout.on('error', ({ code }: NodeJS.ErrnoException) => tell(`a screen that is gone (${code})`))
+    process.stderr.on('error', () => {})
+  },
 }

@@ -3,14 +3,14 @@
  * confirmed, and all of it goes into a transcript that a witness can sign. Nothing secret passes through here.
  */
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { open, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
 
 import { openAnswers } from '../answers.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 import { version } from '../version.ts'
+import { assertNew, assertWritable, createFile, createSealed, type SealedFile } from './files.ts'
 
 /** A label and what it says; a label alone is a heading. */
 export type Line = readonly [label: string, value?: string]
@@ -19,6 +19,8 @@ export interface SessionDeps {
   readonly clock: () => Date
   readonly input: NodeJS.ReadableStream
   readonly show: (text: string) => void
+  /** Tells what would end the process, or leave nobody to look at it; the next step that waits for people is not taken. */
+  readonly onBreak: (tell: (by: string) => void) => void
 }
 
 export interface SessionOptions {
@@ -28,11 +30,19 @@ export interface SessionOptions {
   readonly yes: boolean
 }
 
+/** Where each output goes. */
+export type Outputs = Readonly<Record<string, string>> & { readonly transcript: string }
+
 export interface Session {
   /** When the ceremony began: what is made now begins now. */
   readonly begun: Date
   /** From a path in the parameters. */
   pathOf(path: string): string
+  /**
+   * Before the key is touched: proves that every output can be written, and leaves a transcript that says that the ceremony
+   * was broken off. From here on it is true after each step, whatever ends the process.
+   */
+  begin(outputs: Outputs): Promise<void>
   /** An input, with its digest on the record. Throws Failure when it cannot be read. */
   read(path: string): Promise<Buffer>
   /** Names a file that is read and whose digest nobody should have. */
@@ -46,11 +56,9 @@ export interface Session {
   /** Puts on the record a file that another has written. */
   recordOutput(path: string): Promise<void>
   /** The same of what was just made, which a transcript has to tell of, however the ceremony ends. */
-  tellMade(line: Line): void
-  /** Whether anything was. */
-  readonly hasMade: boolean
-  /** Writes the transcript, with its own digest in its last line; that digest. */
-  finish(path: string, stopped?: string): Promise<string>
+  tellMade(line: Line): Promise<void>
+  /** The transcript's last words; its digest, or undefined where nothing was made, so that it tells nothing and goes. */
+  end(stopped?: string): Promise<string | undefined>
   close(): void
 }
 
@@ -68,7 +76,7 @@ export interface Step {
 export const openSession = async (
   title: string,
   { parameters, yes }: SessionOptions,
-  { clock, input, show }: SessionDeps,
+  { clock, input, show, onBreak }: SessionDeps,
 ): Promise<Session & { readonly text: string }> => {
   const begun = clock()
   const folder = dirname(resolve(parameters))
@@ -78,7 +86,13 @@ export const openSession = async (
   const told: Line[] = []
   const confirmed: Line[] = []
   let hasMade = false
+  let transcript: SealedFile | undefined
+  let broken: string | undefined
   const answers = openAnswers(input)
+  onBreak((by) => {
+    broken ??= by
+    answers.close()
+  })
 
   const read = async (path: string): Promise<Buffer> => {
     const octets = await readFile(path).catch((error: NodeJS.ErrnoException) => {
@@ -89,13 +103,31 @@ export const openSession = async (
   }
   const tell = (lines: readonly Line[]): void => {
     told.push(...lines)
-    show(`${format(lines).join('\n')}\n\n`)
-  }
-  const write = async (path: string, content: string | Buffer): Promise<void> => {
-    await createFile(path, content)
-    outputs.push(digestLine(nameOf(folder, path), content))
+    show(`${format(lines).map(visible).join('\n')}\n\n`)
   }
   const text = (await read(resolve(parameters))).toString('utf8')
+
+  const compose = (ended: readonly Line[]): string =>
+    [
+      title,
+      '='.repeat(title.length),
+      ...format([
+        ['Chancery', `${version}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`],
+        ['Machine', `${process.platform} ${process.arch}`],
+        ['Begun', iso(begun)],
+        ...ended,
+      ]),
+      ...section('What was shown', format(told)),
+      ...section('Confirmations', format(confirmed)),
+      ...section('Parameters, as they were read', text.trimEnd().split(/\r?\n/)),
+      ...section('Inputs, by SHA-256 and octets', format(inputs)),
+      ...section('Read, and secret: no digest', format(unread)),
+      ...section('Outputs, by SHA-256 and octets', format(outputs)),
+      '',
+    ]
+      .map((line) => `${visible(line)}\n`)
+      .join('')
+  const save = async (): Promise<void> => void (await transcript?.replace(compose(brokenOff)))
 
   return {
     begun,
@@ -104,84 +136,51 @@ export const openSession = async (
     read,
     mention: (what, path) => unread.push([what, nameOf(folder, path)]),
     tell,
+    begin: async (paths) => {
+      assertNew(Object.values(paths))
+      await assertWritable(Object.values(paths))
+      transcript = await createSealed(paths.transcript, compose(brokenOff))
+    },
     confirm: async ({ act, answer, digitsOf, otherwise }) => {
       const how = digitsOf === undefined ? `"${answer}" typed` : `first digits of ${digitsOf} typed: ${answer}`
-      if (!yes) {
+      if (!yes && broken === undefined) {
         const what = digitsOf === undefined ? answer : `the first ${answer.length} digits of ${digitsOf}`
         show(`Type ${what} to ${act}: `)
-        if (!(await answers.match(answer, () => show('That is not it. Once more: '))))
-          throw new Failure('refused', `Not confirmed. ${otherwise}`)
+        const isConfirmed = await answers.match(answer, () => show('That is not it. Once more: '))
+        if (!isConfirmed && broken === undefined) throw new Failure('refused', `Not confirmed. ${otherwise}`)
         show('\n')
       }
+      if (broken !== undefined) throw new Failure('refused', `Broken off by ${broken}. ${otherwise}`)
       confirmed.push([iso(clock()), `${act}: ${yes ? 'confirmed beforehand (--yes)' : how}`])
+      await save()
     },
-    write,
+    write: async (path, content) => {
+      await createFile(path, content)
+      outputs.push(digestLine(nameOf(folder, path), content))
+      await save()
+    },
     recordOutput: async (path) => {
       outputs.push(digestLine(nameOf(folder, path), await readFile(path)))
+      await save()
     },
-    tellMade: (line) => {
+    tellMade: async (line) => {
       hasMade = true
       tell([line])
+      await save()
     },
-    get hasMade() {
-      return hasMade
-    },
-    finish: async (path, stopped) => {
-      const body = [
-        title,
-        '='.repeat(title.length),
-        ...format([
-          ['Chancery', `${version}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`],
-          ['Machine', `${process.platform} ${process.arch}`],
-          ['Begun', iso(begun)],
-          ['Ended', iso(clock())],
-          ...(stopped === undefined ? [] : [['Stopped', stopped] as const]),
-        ]),
-        ...section('What was shown', format(told)),
-        ...section('Confirmations', format(confirmed)),
-        ...section('Parameters, as they were read', text.trimEnd().split(/\r?\n/)),
-        ...section('Inputs, by SHA-256 and octets', format(inputs)),
-        ...section('Read, and secret: no digest', format(unread)),
-        ...section('Outputs, by SHA-256 and octets', format(outputs)),
-        '',
-      ]
-        .map((line) => `${visible(line)}\n`)
-        .join('')
-      const digest = sha256(body)
-      await createFile(path, `${body}SHA-256 of all lines above: ${digest}\n`)
-      return digest
+    end: async (stopped) => {
+      if (hasMade || stopped === undefined) {
+        const why: readonly Line[] = stopped === undefined ? [] : [['Stopped', stopped]]
+        return transcript?.replace(compose([['Ended', iso(clock())], ...why]))
+      }
+      await transcript?.remove()
+      return undefined
     },
     close: answers.close,
   }
 }
 
-/** Throws Failure while an output is there already: before any key is touched. */
-export const assertNew = (paths: readonly string[]): void => {
-  const there = paths.filter((path) => existsSync(path))
-  if (there.length > 0)
-    throw new Failure('conflict', there.map((path) => `${path} exists; nothing is ever overwritten.`).join('\n'))
-}
-
 export const iso = (date: Date): string => date.toISOString().replace(/\.\d{3}Z$/, 'Z')
-
-const createFile = async (path: string, content: string | Buffer): Promise<void> => {
-  const file = await open(path, 'wx', 0o644).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'EEXIST') throw new Failure('conflict', `${path} exists; nothing is ever overwritten.`)
-    throw new Failure('usage', `${path} cannot be written (${error.code}).`)
-  })
-  try {
-    await file.writeFile(content)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  const folder = await open(dirname(path), 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
-  }
-}
 
 const format = (lines: readonly Line[]): readonly string[] => {
   const width = Math.max(0, ...lines.map(([label, value]) => (value === undefined ? 0 : label.length)))
@@ -201,5 +200,10 @@ const nameOf = (folder: string, path: string): string => {
   const name = relative(folder, path)
   return name.startsWith('..') ? path : name
 }
+
+/** What stands in a transcript until its ceremony has ended. */
+const brokenOff: readonly Line[] = [
+  ['Stopped', 'broken off before its end: what is told here was done, and nothing after it'],
+]
 
 const sha256 = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')

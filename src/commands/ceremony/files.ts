@@ -1,0 +1,86 @@
+/** The files of a ceremony: never over one that is there, durable when they are said to be, and all possible before it begins. */
+import { createHash, randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { open, realpath, rename, rm } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+
+import { Failure } from '../failure.ts'
+
+/** Throws Failure while an output is there already. */
+export const assertNew = (paths: readonly string[]): void => {
+  const there = paths.filter((path) => existsSync(path))
+  if (there.length > 0)
+    throw new Failure('conflict', there.map((path) => `${path} exists; nothing is ever overwritten.`).join('\n'))
+}
+
+/** Throws Failure unless each can be written, into a file of its own: found out by writing, for rights tell only half of it. */
+export const assertWritable = async (paths: readonly string[]): Promise<void> => {
+  const folders = new Map<string, string>()
+  for (const folder of new Set(paths.map(dirname))) folders.set(folder, await tryFolder(folder))
+  const places = paths.map((path) => join(folders.get(dirname(path)) ?? '', basename(path)))
+  const twice = paths.find((_, i) => places.indexOf(places[i] ?? '') < i)
+  if (twice !== undefined) throw new Failure('usage', `${twice} is the file of another output.`)
+}
+
+/** Durable when it resolves. */
+export const createFile = async (path: string, content: string | Buffer): Promise<void> => {
+  const file = await open(path, 'wx', 0o644).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EEXIST') throw new Failure('conflict', `${path} exists; nothing is ever overwritten.`)
+    throw new Failure('usage', `${path} cannot be written (${error.code}).`)
+  })
+  try {
+    await file.writeFile(content)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await syncFolder(dirname(path))
+}
+
+/** A text with its own digest in its last line. */
+export interface SealedFile {
+  /** In place of what it said, durable and whole at any moment; the digest. */
+  replace(text: string): Promise<string>
+  remove(): Promise<void>
+}
+
+export const createSealed = async (path: string, text: string): Promise<SealedFile> => {
+  await createFile(path, seal(text).content)
+  return {
+    replace: async (newer) => {
+      const { content, digest } = seal(newer)
+      const beside = `${path}.${randomBytes(4).toString('hex')}`
+      await createFile(beside, content)
+      await rename(beside, path)
+      await syncFolder(dirname(path))
+      return digest
+    },
+    remove: () => rm(path),
+  }
+}
+
+const seal = (text: string): { readonly content: string; readonly digest: string } => {
+  const digest = createHash('sha256').update(text).digest('hex')
+  return { content: `${text}SHA-256 of all lines above: ${digest}\n`, digest }
+}
+
+/** Where it really is. */
+const tryFolder = async (folder: string): Promise<string> => {
+  const trial = join(folder, `.chancery-${randomBytes(8).toString('hex')}`)
+  try {
+    await (await open(trial, 'wx')).close()
+    await rm(trial)
+    return await realpath(folder)
+  } catch (error) {
+    throw new Failure('usage', `Nothing can be written into ${folder} (${(error as NodeJS.ErrnoException).code}).`)
+  }
+}
+
+const syncFolder = async (path: string): Promise<void> => {
+  const folder = await open(path, 'r')
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
