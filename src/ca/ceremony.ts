@@ -101,7 +101,7 @@ export const encodeRootTbs = ({ spki, algorithm }: Signer, { subject, ...input }
 export const encodeIntermediateTbs = (signer: Signer, root: Buffer, input: IntermediateInput): Buffer => {
   const issuer = readRoot(signer, root)
   const { spki, ...rest } = input
-  assertAll(belowRules, { ...input, issuer, subjectDer: encodeSubject(input.subject) })
+  assertAll([...belowRules, ...intermediateRules], { ...input, issuer, subjectDer: encodeSubject(input.subject) })
   return encodeCaTbs({ ...rest, ...issuedBy(signer, issuer), key: parsePublicKey(spki), pathLength: 0 })
 }
 
@@ -254,6 +254,14 @@ const belowRules: readonly Rule<Below>[] = [
   },
 ]
 
+const intermediateRules: readonly Rule<Below>[] = [
+  {
+    // By its name alone it would pass for the root itself (RFC 5280 6.1).
+    holds: ({ subjectDer, issuer }) => !subjectDer.equals(issuer.subjectDer),
+    sentence: () => "The subject is the root's own.",
+  },
+]
+
 interface Cross extends Below {
   readonly other: TbsFacts
   readonly nameConstraints?: NameConstraints
@@ -275,6 +283,12 @@ const crossRules: readonly Rule<Cross>[] = [
   {
     holds: ({ nameConstraints, other }) => nameConstraints === undefined || other.nameConstraints === undefined,
     sentence: () => 'The other root has name constraints, which are repeated: leave out those of the parameters.',
+  },
+  {
+    holds: ({ other: { nameConstraints: { permitted, excluded } = { permitted: [], excluded: [] } } }) =>
+      ![...permitted, ...excluded].some(({ kind }) => kind === 'other'),
+    sentence: () =>
+      'The other root constrains names that are not DNS names, addresses, URIs or mail, which cannot be repeated here.',
   },
 ]
 

@@ -46,6 +46,9 @@ const isWithin = (name: Name, subtree: Subtree): boolean =>
  * name that it covers is; a dot before a DNS constraint, which RFC 5280 does not know, takes nothing away.
  */
 const touches = (name: Name, subtree: Subtree): boolean => {
+  // Most mail servers deliver to a mailbox however it is capitalised.
+  if (name.kind === 'email' && subtree.kind === 'email')
+    return comparisons.email(name.value.toLowerCase(), subtree.value.toLowerCase())
   if (name.kind !== 'dns' || subtree.kind !== 'dns') return isWithin(name, subtree)
   const domain = subtree.value.replace(/^\./, '')
   return isInDomain(name.value, domain) || (name.value.startsWith('*.') && isInDomain(domain, name.value.slice(2)))

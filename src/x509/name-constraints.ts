@@ -64,7 +64,7 @@ const readSubtrees = (list: DerReader | undefined): Subtree[] => {
 
 const asSubtree = (tag: number, base: Buffer): Subtree => {
   const kind = kindsByTag.get(tag)
-  if (kind !== undefined) return { kind, value: base.toString('latin1').toLowerCase() }
+  if (kind !== undefined) return { kind, value: normalForm(kind, base.toString('latin1')) }
   if (tag !== tagsByKind.ip || (base.length !== 8 && base.length !== 32))
     return { kind: 'other', value: tag.toString(16) }
   const half = base.length / 2
@@ -107,13 +107,19 @@ const prefixOf = (mask: Buffer): string => {
 const inForm =
   (kind: 'dns' | 'uri' | 'email', form: RegExp, fault: string) =>
   (text: string): Subtree | string => {
-    const value = text.toLowerCase()
+    const value = normalForm(kind, text)
     return form.test(value) && value.length <= 253 ? { kind, value } : fault
   }
 
+/** Hosts know no case; what stands before the @ of a mailbox may (RFC 5321 2.4). */
+const normalForm = (kind: SubtreeKind, text: string): string => {
+  const host = kind === 'email' ? text.lastIndexOf('@') + 1 : 0
+  return text.slice(0, host) + text.slice(host).toLowerCase()
+}
+
 const label = '[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?'
 const domain = `${label}(?:\\.${label})*`
-const mailbox = "[a-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@"
+const mailbox = "[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@"
 const forms: Readonly<Record<SubtreeKind, (text: string) => Subtree | string>> = {
   ip: parseRange,
   // RFC 5280 knows no leading dot here: some read it as "below only", others match nothing.

@@ -323,6 +323,43 @@ t.test('a request that does not fit is refused, with every reason, before the ke
   t.equal(made, before - 1, 'nothing was written')
 })
 
+t.test('what could only fail at the signature is refused before a key is made', async (t) => {
+  const table = await openTable(t)
+  const early = { validity: { notBefore: '1949-12-31T23:59:59Z', days: 20_000 } }
+  t.match(await table.act('early', rootParameters('early', early)), {
+    code: exitCodes.usage,
+    err: /notBefore \(1949-12-31T23:59:59Z\) is not a moment/,
+  })
+  const late = { validity: { notBefore: '9990-01-01T00:00:00Z', days: 36_500 } }
+  t.match(await table.act('late', rootParameters('late', late)), {
+    code: exitCodes.refused,
+    err: /would end after 9999-12-31T23:59:59Z/,
+  })
+  t.notMatch((await readdir(table.folder)).join(), /key\.pem/)
+
+  await table.act('root', rootParameters('root'))
+  const revoked = [{ serial: 'ff'.repeat(20), at: '2026-01-01T00:00:00Z', reason: 'superseded' }]
+  t.match(await table.act('crl', crlParameters('root', 1, { revoked })), {
+    code: exitCodes.usage,
+    err: /\/revoked\/0\/serial \(f{40}\) is no serial of a certificate/,
+  })
+  const subject = { organization: 'Example', commonName: 'Example Root root' }
+  const csr = await table.request('same', opensslKeys['ec-p256'], '/O=Example/CN=Example Root root')
+  t.match(await table.act('same', signParameters('root', 'same', { subject }), { file: csr }), {
+    code: exitCodes.refused,
+    err: "The subject is the root's own.\n",
+  })
+  await table.openssl(
+    ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '9000'],
+    ...['-subj', '/CN=Other', '-keyout', table.path('other.key'), '-out', table.path('other.pem')],
+    ...['-addext', 'keyUsage=critical,keyCertSign,cRLSign', '-addext', 'nameConstraints=critical,excluded;RID:1.2.3.4'],
+  )
+  t.match(await table.act('cross', crossParameters('root', 'cross'), { file: 'other.pem' }), {
+    code: exitCodes.refused,
+    err: /constrains names that are not DNS names, addresses, URIs or mail/,
+  })
+})
+
 t.test('a key that cannot be opened is told, with the exit code that fits', async (t) => {
   const table = await openTable(t)
   await table.act('root', rootParameters('root'))

@@ -19,6 +19,8 @@ export const faultsInRecords = async (url: string, answered: readonly Answered[]
   const client = new pg.Client({ connectionString: url })
   await client.connect()
   try {
+    // One look: a service under way writes between two.
+    await client.query('begin isolation level repeatable read read only')
     const faults: string[] = []
     for (const check of [intents, requests, roll, entries, certificates, revocations, lists])
       faults.push(...(await check(client)))

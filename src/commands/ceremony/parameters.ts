@@ -200,7 +200,9 @@ const revokedFaults = (revoked: CrlDocument['revoked'], report: Report): void =>
     const hex = serialOf(serial).toString('hex')
     if (seen.has(hex)) report(`/revoked/${i}/serial`, serial, 'is listed twice')
     seen.add(hex)
-    if (/^0+$/.test(hex)) report(`/revoked/${i}/serial`, serial, 'is no serial of a certificate')
+    // RFC 5280 4.1.2.2: positive, in 20 octets at most.
+    if (/^0+$/.test(hex) || /^[89a-f].{39}$/.test(hex))
+      report(`/revoked/${i}/serial`, serial, 'is no serial of a certificate')
     if (!isMoment(at)) report(`/revoked/${i}/at`, at, 'is not a moment that exists')
     if (invalidSince !== undefined && !isMoment(invalidSince))
       report(`/revoked/${i}/invalidSince`, invalidSince, 'is not a moment that exists')
@@ -215,9 +217,10 @@ const outputFaults = (output: Readonly<Record<string, string>>, report: Report):
   })
 }
 
+/** One that a certificate can tell (RFC 5280 4.1.2.5). */
 const isMoment = (text: string): boolean => {
   const date = new Date(text)
-  return !Number.isNaN(date.getTime()) && date.toISOString() === text.replace('Z', '.000Z')
+  return date.getTime() >= firstMoment && date.toISOString() === text.replace('Z', '.000Z')
 }
 
 const wholeSecond = (date: Date): Date => new Date(Math.floor(date.getTime() / 1000) * 1000)
@@ -233,3 +236,5 @@ const senses: Readonly<Record<string, (value: never, report: Report) => void>> =
   output: outputFaults,
 }
 const day = 86_400_000
+const firstMoment = Date.UTC(1950)
+export const lastMoment = Date.UTC(10_000) - 1000

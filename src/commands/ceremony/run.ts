@@ -26,7 +26,7 @@ import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 import { assertNew } from './files.ts'
 import { type CeremonyKey, keyOf } from './key.ts'
-import { constraintsOf, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
+import { constraintsOf, lastMoment, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
 import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
 import { iso, type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
 import { crlLines, factLines, keyLines, sha256 } from './show.ts'
@@ -255,15 +255,22 @@ const belowOf = (
 
 const currentSpan = (document: SpanDocument, { begun }: Session): ReturnType<typeof spanOf> => {
   const span = spanOf(document, begun)
+  assertTold(span.notAfter)
   if (span.notAfter <= begun) throw new Misfit([`The validity has ended already, at ${iso(span.notAfter)}.`])
   return span
 }
 
 const currentUpdates = (document: CrlDocument['validity'], { begun }: Session): ReturnType<typeof updatesOf> => {
   const updates = updatesOf(document, begun)
+  assertTold(updates.nextUpdate)
   if (updates.nextUpdate <= begun)
     throw new Misfit([`The CRL would be out of date already, since ${iso(updates.nextUpdate)}.`])
   return updates
+}
+
+/** Years have four digits in certificates. */
+const assertTold = (end: Date): void => {
+  if (end.getTime() > lastMoment) throw new Misfit([`The validity would end after ${iso(new Date(lastMoment))}.`])
 }
 
 const kindOf = ({ algorithm = 'ec-p384', bits }: KeyDocument): KeyKind =>

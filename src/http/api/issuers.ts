@@ -210,7 +210,7 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
         body: Type.Object(
           {
             move: Type.Enum([...moves]),
-            reason: Type.Optional(Type.String({ minLength: 1, maxLength: 1_000, description: 'kept on the roll' })),
+            reason: Type.Optional(Type.String({ pattern: '\\S', maxLength: 1_000, description: 'kept on the roll' })),
           },
           closed,
         ),
