@@ -13,6 +13,7 @@ import type { CertificationRequest } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject, formatSubject, type Subject } from '../x509/subject.ts'
 import { encodeCertificate } from '../x509/tbs.ts'
+import { formatTime } from '../x509/time.ts'
 
 /** What was asked for does not fit what is there: a sentence for each reason. */
 export class Misfit extends Error {
@@ -232,12 +233,12 @@ interface Below extends Span {
 const belowRules: readonly Rule<Below>[] = [
   {
     holds: ({ notAfter, issuer }) => notAfter <= issuer.notAfter,
-    sentence: ({ issuer }) => `The certificate would outlive the root, which ends at ${iso(issuer.notAfter)}.`,
+    sentence: ({ issuer }) => `The certificate would outlive the root, which ends at ${formatTime(issuer.notAfter)}.`,
   },
   {
     holds: ({ notBefore, issuer }) => notBefore >= issuer.notBefore,
     sentence: ({ issuer }) =>
-      `The certificate would be valid before the root, which begins at ${iso(issuer.notBefore)}.`,
+      `The certificate would be valid before the root, which begins at ${formatTime(issuer.notBefore)}.`,
   },
   {
     holds: ({ notBefore, notAfter }) => notBefore <= notAfter,
@@ -270,7 +271,8 @@ interface Cross extends Below {
 const crossRules: readonly Rule<Cross>[] = [
   {
     holds: ({ notAfter, other }) => notAfter <= other.notAfter,
-    sentence: ({ other }) => `The certificate would outlive the other root, which ends at ${iso(other.notAfter)}.`,
+    sentence: ({ other }) =>
+      `The certificate would outlive the other root, which ends at ${formatTime(other.notAfter)}.`,
   },
   {
     // RFC 5280 6.1.4 (l): a certificate whose issuer has its own name takes up no length of the path.
@@ -310,7 +312,7 @@ const crlRules: readonly Rule<Listing>[] = [
   {
     holds: ({ thisUpdate, previous }) => previous === undefined || thisUpdate >= previous.thisUpdate,
     sentence: ({ previous }) =>
-      `The CRL would be older than the previous one, of ${previous && iso(previous.thisUpdate)}.`,
+      `The CRL would be older than the previous one, of ${previous && formatTime(previous.thisUpdate)}.`,
   },
   {
     holds: ({ thisUpdate, nextUpdate }) => thisUpdate < nextUpdate,
@@ -319,7 +321,7 @@ const crlRules: readonly Rule<Listing>[] = [
   {
     holds: ({ thisUpdate, nextUpdate, issuer }) => thisUpdate >= issuer.notBefore && nextUpdate <= issuer.notAfter,
     sentence: ({ issuer }) =>
-      `The CRL does not lie within the root's validity, ${iso(issuer.notBefore)} to ${iso(issuer.notAfter)}.`,
+      `The CRL does not lie within the root's validity, ${formatTime(issuer.notBefore)} to ${formatTime(issuer.notAfter)}.`,
   },
   {
     holds: ({ revoked, thisUpdate }) => revoked.every(({ revokedAt }) => revokedAt <= thisUpdate),
@@ -380,4 +382,3 @@ const requestRules: readonly Rule<Asked>[] = [
 ]
 
 const hexOf = ({ serial }: { readonly serial: Buffer }): string => serial.toString('hex')
-const iso = (date: Date): string => date.toISOString().replace('.000Z', 'Z')

@@ -13,8 +13,9 @@ import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import type { CertificateRevoked, RevocationsDone, RevocationsOrdered } from '../roll/entries.ts'
 import { encodeRevoked } from '../x509/crl.ts'
+import { formatTime } from '../x509/time.ts'
 import type { CertificateFilter, Page, PageRequest } from './records.ts'
-import { assertPast, decideRevocation, iso, type RevocationAsk, replaceableBy, type Standing } from './revoke.ts'
+import { assertPast, decideRevocation, type RevocationAsk, replaceableBy, type Standing } from './revoke.ts'
 
 export type MassSearch = Pick<
   CertificateFilter,
@@ -277,7 +278,7 @@ const digestOf = (ask: MassAsk, { count, certificates }: Pick<Survey, 'count' | 
 const wordsOf = ({ search, reason, invalidSince }: MassAsk) => ({
   search: searchWords(search),
   reason,
-  invalidityDate: invalidSince && iso(invalidSince),
+  invalidityDate: invalidSince && formatTime(invalidSince),
 })
 
 /** As it is written on the roll: times in full. */
@@ -291,7 +292,7 @@ export const searchWords = (search: MassSearch): Readonly<Record<string, string>
 /** A digest names what was asked, so whoever asks for something else under it has mixed things up. */
 const assertSameAsk = (order: MassOrder, ask: MassAsk): MassOrder => {
   const { search, reason, invalidSince } = order
-  const words = { search, reason, invalidityDate: invalidSince && iso(invalidSince) }
+  const words = { search, reason, invalidityDate: invalidSince && formatTime(invalidSince) }
   if (canonicalJson(words) === canonicalJson(wordsOf(ask))) return order
   throw new Problem('revocation.plan', 'This is the digest of another search.')
 }

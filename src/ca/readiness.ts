@@ -1,4 +1,5 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
+import { withDeadline } from './deadline.ts'
 import type { Health, HealthCheck } from './health.ts'
 import type { Issuers } from './issuers.ts'
 
@@ -69,15 +70,10 @@ const keyFault = async (issuers: Issuers): Promise<string | undefined> => {
 }
 
 /** A part that does not answer is a part that does not work. */
-const inTime = (fault: Promise<string | undefined>): Promise<string | undefined> => {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<string>((resolve) => {
-    timer = setTimeout(() => resolve('no answer within a second'), 1_000)
-  })
-  return Promise.race([
-    fault.catch((error: unknown) => (error instanceof Error ? error.message : 'it failed')),
-    late,
-  ]).finally(() => clearTimeout(timer))
+const inTime = async (fault: Promise<string | undefined>): Promise<string | undefined> => {
+  const told = fault.catch((error: unknown) => (error instanceof Error ? error.message : 'it failed'))
+  const answer = await withDeadline(told, 1_000)
+  return answer === 'late' ? 'no answer within a second' : answer
 }
 
 const rememberMs = 2_000

@@ -4,6 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'
+import { formatTime } from '../x509/time.ts'
 import { type Caller, hasRole, requesterGrants } from './access.ts'
 
 /**
@@ -142,11 +143,14 @@ export const decideRevocation = (
   assertPast(invalidSince, now)
   if (before && isSame(before, ask)) return undefined
   if (notAfter < now)
-    throw new Problem('revocation.expired', `The certificate has expired at ${iso(notAfter)}: no list would show it.`)
+    throw new Problem(
+      'revocation.expired',
+      `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
+    )
   if (before && !mayReplace(before.reason, reason))
     throw new Problem(
       'revocation.state',
-      `The certificate is revoked as ${before.reason} since ${iso(before.revokedAt)}${sinceText(before)}.`,
+      `The certificate is revoked as ${before.reason} since ${formatTime(before.revokedAt)}${sinceText(before)}.`,
     )
   return {
     type: 'certificate.revoked',
@@ -155,8 +159,8 @@ export const decideRevocation = (
     shard,
     reason,
     // Whoever trusted it after the first of its reasons was wrong to.
-    revokedAt: iso(before?.revokedAt ?? now),
-    invalidityDate: invalidSince && iso(invalidSince),
+    revokedAt: formatTime(before?.revokedAt ?? now),
+    invalidityDate: invalidSince && formatTime(invalidSince),
     plan,
     by,
   }
@@ -168,7 +172,10 @@ const decideRelease = (
 ): CertificateReleased | undefined => {
   if (!revocation && released) return undefined
   if (notAfter < now)
-    throw new Problem('revocation.expired', `The certificate has expired at ${iso(notAfter)}: it stays as it was.`)
+    throw new Problem(
+      'revocation.expired',
+      `The certificate has expired at ${formatTime(notAfter)}: it stays as it was.`,
+    )
   if (revocation?.reason !== 'certificateHold')
     throw new Problem(
       'revocation.state',
@@ -182,7 +189,8 @@ const decideRelease = (
 /** Without a date, whichever is on record. */
 const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): boolean =>
   before.reason === reason &&
-  (invalidSince === null || (before.invalidSince !== null && iso(before.invalidSince) === iso(invalidSince)))
+  (invalidSince === null ||
+    (before.invalidSince !== null && formatTime(before.invalidSince) === formatTime(invalidSince)))
 
 /** Throws `request.malformed`: nobody knows of what is to come. */
 export const assertPast = (invalidSince: Date | null, now: Date): void => {
@@ -249,7 +257,4 @@ const notFound = (serial: string): Problem =>
   new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
 
 const sinceText = ({ invalidSince }: Revocation): string =>
-  invalidSince === null ? '' : `, invalid since ${iso(invalidSince)}`
-
-/** Whole seconds: what DER can say. */
-export const iso = (time: Date): string => `${time.toISOString().slice(0, 19)}Z`
+  invalidSince === null ? '' : `, invalid since ${formatTime(invalidSince)}`

@@ -1,4 +1,5 @@
 /** A bound on how long a caller waits. */
+import { withDeadline } from '../ca/deadline.ts'
 import { Problem } from '../errors.ts'
 import { handlerTimeout } from './bounds.ts'
 
@@ -7,13 +8,7 @@ import { handlerTimeout } from './bounds.ts'
  * Idempotency-Key. Fastify's own handlerTimeout makes an AbortController and an error for each request: 4 µs (measured).
  */
 export const withinDeadline = async <T>(work: Promise<T>, milliseconds: number = handlerTimeout): Promise<T> => {
-  const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => {
-    late.reject(new Problem('overload.deadline', `There was no answer within ${milliseconds / 1000} s.`))
-  }, milliseconds)
-  try {
-    return await Promise.race([work, late.promise])
-  } finally {
-    clearTimeout(timer)
-  }
+  const answer = await withDeadline(work, milliseconds)
+  if (answer !== 'late') return answer
+  throw new Problem('overload.deadline', `There was no answer within ${milliseconds / 1000} s.`)
 }

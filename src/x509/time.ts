@@ -28,6 +28,9 @@ export const readTime = (reader: DerReader, what: string): Date => {
 /** Reads what `encodeGeneralizedTime` writes. */
 export const readGeneralizedTime = (reader: DerReader, what: string): Date => readAs(reader, what, false)
 
+/** For people and records, to the second, as certificates and lists tell a time: 2026-12-01T00:00:00Z. */
+export const formatTime = (date: Date): string => date.toISOString().replace(/\.\d{3}Z$/, 'Z')
+
 const readAs = (reader: DerReader, what: string, utc: boolean): Date => {
   const at = reader.at
   const value = reader.read(utc ? tags.utcTime : tags.generalizedTime, what)

@@ -21,6 +21,7 @@ import { type CertificationRequest, parseRequest, verifyPossession } from '../..
 import { parsePublicKey } from '../../x509/keys.ts'
 import { encodePem, parsePem } from '../../x509/pem.ts'
 import { formatSubject } from '../../x509/subject.ts'
+import { formatTime } from '../../x509/time.ts'
 import type { CeremonyKind } from '../ceremony.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
@@ -28,7 +29,7 @@ import { assertNew } from './files.ts'
 import { type CeremonyKey, keyOf } from './key.ts'
 import { constraintsOf, lastMoment, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
 import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
-import { iso, type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
+import { type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
 import { crlLines, factLines, keyLines, sha256 } from './show.ts'
 
 export interface CeremonyOptions {
@@ -200,7 +201,7 @@ const acts: { readonly [K in CeremonyKind]: Act<K> } = { root: actRoot, sign: ac
 
 const headLines = (session: Session, { operators }: { readonly operators: readonly string[] }): readonly Line[] => [
   ['Operators', operators.join(', ')],
-  ['Clock', `${iso(session.begun)}, of this machine: compare it with your own`],
+  ['Clock', `${formatTime(session.begun)}, of this machine: compare it with your own`],
 ]
 
 const openOrCreate = async (key: CeremonyKey, where: KeyDocument, session: Session): Promise<SigningKey> => {
@@ -256,7 +257,7 @@ const belowOf = (
 const currentSpan = (document: SpanDocument, { begun }: Session): ReturnType<typeof spanOf> => {
   const span = spanOf(document, begun)
   assertTold(span.notAfter)
-  if (span.notAfter <= begun) throw new Misfit([`The validity has ended already, at ${iso(span.notAfter)}.`])
+  if (span.notAfter <= begun) throw new Misfit([`The validity has ended already, at ${formatTime(span.notAfter)}.`])
   return span
 }
 
@@ -264,13 +265,14 @@ const currentUpdates = (document: CrlDocument['validity'], { begun }: Session): 
   const updates = updatesOf(document, begun)
   assertTold(updates.nextUpdate)
   if (updates.nextUpdate <= begun)
-    throw new Misfit([`The CRL would be out of date already, since ${iso(updates.nextUpdate)}.`])
+    throw new Misfit([`The CRL would be out of date already, since ${formatTime(updates.nextUpdate)}.`])
   return updates
 }
 
 /** Years have four digits in certificates. */
 const assertTold = (end: Date): void => {
-  if (end.getTime() > lastMoment) throw new Misfit([`The validity would end after ${iso(new Date(lastMoment))}.`])
+  if (end.getTime() > lastMoment)
+    throw new Misfit([`The validity would end after ${formatTime(new Date(lastMoment))}.`])
 }
 
 const kindOf = ({ algorithm = 'ec-p384', bits }: KeyDocument): KeyKind =>

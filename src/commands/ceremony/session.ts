@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
 
+import { formatTime } from '../../x509/time.ts'
 import { openAnswers } from '../answers.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
@@ -114,7 +115,7 @@ export const openSession = async (
       ...format([
         ['Chancery', `${version}, Node ${process.versions.node}, OpenSSL ${process.versions.openssl}`],
         ['Machine', `${process.platform} ${process.arch}`],
-        ['Begun', iso(begun)],
+        ['Begun', formatTime(begun)],
         ...ended,
       ]),
       ...section('What was shown', format(told)),
@@ -151,7 +152,7 @@ export const openSession = async (
         show('\n')
       }
       if (broken !== undefined) throw new Failure('refused', `Broken off by ${broken}. ${otherwise}`)
-      confirmed.push([iso(clock()), `${act}: ${yes ? 'confirmed beforehand (--yes)' : how}`])
+      confirmed.push([formatTime(clock()), `${act}: ${yes ? 'confirmed beforehand (--yes)' : how}`])
       await save()
     },
     write: async (path, content) => {
@@ -171,7 +172,7 @@ export const openSession = async (
     end: async (stopped) => {
       if (hasMade || stopped === undefined) {
         const why: readonly Line[] = stopped === undefined ? [] : [['Stopped', stopped]]
-        return transcript?.replace(compose([['Ended', iso(clock())], ...why]))
+        return transcript?.replace(compose([['Ended', formatTime(clock())], ...why]))
       }
       await transcript?.remove()
       return undefined
@@ -179,8 +180,6 @@ export const openSession = async (
     close: answers.close,
   }
 }
-
-export const iso = (date: Date): string => date.toISOString().replace(/\.\d{3}Z$/, 'Z')
 
 const format = (lines: readonly Line[]): readonly string[] => {
   const width = Math.max(0, ...lines.map(([label, value]) => (value === undefined ? 0 : label.length)))

@@ -7,7 +7,8 @@ import type { TbsFacts } from '../../x509/certificate.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
 import { formatSubtree, type Subtree } from '../../x509/name-constraints.ts'
 import { formatSubject, parseSubject } from '../../x509/subject.ts'
-import { iso, type Line } from './session.ts'
+import { formatTime } from '../../x509/time.ts'
+import type { Line } from './session.ts'
 
 export const factLines = (facts: TbsFacts): readonly Line[] => {
   const { algorithm, bits, sha256: digest } = parsePublicKey(facts.spki)
@@ -16,7 +17,7 @@ export const factLines = (facts: TbsFacts): readonly Line[] => {
     ['  Subject', formatSubject(facts.subject)],
     ['  Issuer', formatSubject(parseSubject(facts.issuer))],
     ['  Serial', facts.serial.toString('hex')],
-    ['  Valid', `${iso(facts.notBefore)} to ${iso(facts.notAfter)}`],
+    ['  Valid', `${formatTime(facts.notBefore)} to ${formatTime(facts.notAfter)}`],
     ['  Path length', facts.pathLength === undefined ? 'any' : String(facts.pathLength)],
     ...permitted.map((subtree): Line => ['  Permitted', subtreeText(subtree)]),
     ...excluded.map((subtree): Line => ['  Excluded', subtreeText(subtree)]),
@@ -45,13 +46,13 @@ export const keyLines = ({ id, spki, attributes }: SigningKey): readonly Line[] 
 
 export const crlLines = ({ number, thisUpdate, nextUpdate, revoked }: RootCrlInput): readonly Line[] => [
   ['Number', String(number)],
-  ['This update', iso(thisUpdate)],
-  ['Next update', iso(nextUpdate)],
+  ['This update', formatTime(thisUpdate)],
+  ['Next update', formatTime(nextUpdate)],
   ['Revoked', String(revoked.length)],
   ...revoked.map(
     ({ serial, revokedAt, reason, invalidSince }): Line => [
       `  ${serial.toString('hex')}`,
-      `${iso(revokedAt)}, ${reason}${invalidSince ? `, invalid since ${iso(invalidSince)}` : ''}`,
+      `${formatTime(revokedAt)}, ${reason}${invalidSince ? `, invalid since ${formatTime(invalidSince)}` : ''}`,
     ],
   ),
 ]
