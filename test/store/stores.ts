@@ -45,6 +45,8 @@ export const openTestStores = async (t: Test): Promise<TestStores> => {
         return parseName(text.slice(0, colon) as NameKind, text.slice(colon + 1))
       }),
     })
+  // Lists have their events as well: those of the start are made before anything is counted.
+  await service.service.publishCrls()
   return { service, stores: await open(), open, issue }
 }
 
