@@ -187,7 +187,8 @@ const serverSettings = {
   listen_addresses: '',
   unix_socket_permissions: '0700',
   port: '5432',
-  max_connections: '100',
+  // A slot that nobody uses costs some 20 KB; tests and benchmarks bring many instances to one server.
+  max_connections: '250',
   fsync: 'on',
   // Serials are random: after each checkpoint every page of their indexes is written whole once more.
   max_wal_size: '2GB',
