@@ -69,14 +69,22 @@ export const plainRound = ({ totals, ...rest }: Measured): object => ({
   ),
 })
 
-export const machineText = ({ machine: m, options, rows }: Pick<Results, 'machine' | 'options' | 'rows'>): string => {
-  const versions = rows
+export const machineText = (results: Pick<Results, 'machine' | 'options' | 'rows'>): string => {
+  const { machine: m, options, rows } = results
+  return [
+    machineLines(results),
+    `Load by ${m.generator} on the same ${m.cores} cores, keep-alive HTTPS, one P-256 request with one DNS name; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${m.loadBefore.toFixed(2)}; other programs took ${(100 * foreignShare(rows)).toFixed(1)} % of it meanwhile.`,
+  ].join('\n')
+}
+
+/** What the figures were taken on, without how. */
+export const machineLines = ({ machine: m, rows }: Pick<Results, 'machine' | 'rows'>): string => {
+  const versions = [...new Map(rows.map((row) => [row.title, row])).values()]
     .filter(({ target }) => !target.startsWith('chancery'))
     .map(({ title, version }) => `${title}: ${version}`)
   return [
     `${m.processor}, ${m.cores} cores, ${m.memoryGiB} GiB; ${m.system}, Linux ${m.kernel}; fdatasync of 8 KiB ${m.fdatasync.p50.toFixed(2)} ms (p99 ${m.fdatasync.p99.toFixed(2)}).`,
     `Chancery ${m.commit}; Node ${m.node.slice(1)}, OpenSSL ${m.openssl}, PostgreSQL ${m.postgres}${versions.map((version) => `; ${version}`).join('')}.`,
-    `Load by ${m.generator} on the same ${m.cores} cores, keep-alive HTTPS, one P-256 request with one DNS name; ${options.rounds} rounds of ${options.seconds} s in turn, medians. Load of the machine before: ${m.loadBefore.toFixed(2)}; other programs took ${(100 * foreignShare(rows)).toFixed(1)} % of it meanwhile.`,
   ].join('\n')
 }
 

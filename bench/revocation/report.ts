@@ -1,7 +1,7 @@
 /** From what was measured of revocation to the table that people read, and the JSON that is kept. */
 import type { Machine } from '../machine.ts'
 import type { Options } from '../options.ts'
-import { machineText, whole } from '../report.ts'
+import { machineLines, whole } from '../report.ts'
 import { toMarkdown } from '../table.ts'
 import type { AnswersRow } from './answers.ts'
 import type { Arrival } from './arrival.ts'
@@ -18,10 +18,11 @@ export interface RevocationResults {
   readonly many: Many | undefined
 }
 
-export const renderRevocationReport = (results: RevocationResults): string =>
-  [
+export const renderRevocationReport = (results: RevocationResults): string => {
+  const { machine, options } = results
+  return [
     `# Benchmark of revocation of ${results.at.slice(0, 16).replace('T', ' ')} UTC`,
-    machineText({ ...results, rows: [] }),
+    `${machineLines({ ...results, rows: [] })}\nLoad by ${machine.generator} on the same ${machine.cores} cores, keep-alive HTTP, ${options.seconds} s each. Load of the machine before: ${machine.loadBefore.toFixed(2)}.`,
     ...(results.answers.length > 0
       ? ['## OCSP (bound: 8,000/s signed before, aim 15,000)', answersTable(results)]
       : []),
@@ -38,6 +39,7 @@ export const renderRevocationReport = (results: RevocationResults): string =>
       ? ['## Many at once, an instance killed half-way', manyText(results.many), phasesTable(results.many)]
       : []),
   ].join('\n\n')
+}
 
 export const encodeRevocationResults = (results: RevocationResults): string =>
   `${JSON.stringify(results, (_key, value) => (typeof value === 'number' ? Math.round(value * 1e6) / 1e6 : value), 1)}\n`
