@@ -89,6 +89,10 @@ t.test('from an empty room to a certificate under a root that was never online',
     await readFile(join(folder, 'ceremony', 'root.pem'), 'utf8'),
   )
   t.match(await online('online-issue'), /web\.pem: OK/)
+  t.match(await online('online-crl'), /^List 1 is served/)
+  const published = await fetch(`http://127.0.0.1:${publicPort}/root.crl`)
+  t.equal(published.status, 200)
+  t.same(Buffer.from(await published.arrayBuffer()), await readFile(join(folder, 'ceremony', 'root-1.crl')))
   const look = await online('online-look')
   t.match(look, /neverExtractable: true/)
   t.match(look, /key\.opened .*default-2026/)
