@@ -11,7 +11,7 @@ create table revocations (
   reason        text check (reason in ('keyCompromise', 'cACompromise', 'affiliationChanged', 'superseded',
     'cessationOfOperation', 'certificateHold', 'privilegeWithdrawn', 'aACompromise')),
   revoked_at    timestamptz not null,        -- what lists say: of the first revocation that was not released
-  invalid_since timestamptz,
+  invalid_since timestamptz check (invalid_since >= '1950-01-01T00:00:00Z'),   -- what DER can say
   issuer        text not null,
   shard         integer not null check (shard >= 0),
   not_after     timestamptz not null,

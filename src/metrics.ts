@@ -27,6 +27,10 @@ export interface Metrics extends Meter {
   watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
   /** One question about certificates, by what it was answered with. */
   ocspAnswered(kind: string): void
+  /** Changes that are on no list yet. */
+  watchUnlisted(read: () => readonly { readonly issuer: string; readonly seconds: number }[]): void
+  /** A try to publish an issuer's lists that failed. */
+  crlsFailed(issuer: string): void
   /** Lists of an issuer, from the look at the records to their place. */
   crlsPublished(issuer: string, seconds: number): void
 }
@@ -118,6 +122,16 @@ export const metricTable = {
     help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key.',
     labels: ['signer'],
   },
+  chancery_crl_unlisted_seconds: {
+    kind: 'gauge',
+    help: 'Since the oldest revocation or release that is on no list yet; none where all are.',
+    labels: ['issuer'],
+  },
+  chancery_crl_failures_total: {
+    kind: 'counter',
+    help: 'Tries to publish the lists of an issuer that failed.',
+    labels: ['issuer'],
+  },
   chancery_ocsp_answers_total: {
     kind: 'counter',
     help: 'OCSP requests, by what they were answered with.',
@@ -125,7 +139,7 @@ export const metricTable = {
   },
   chancery_crl_publish_seconds: {
     kind: 'histogram',
-    help: 'Time to make, record, sign and place up to 64 lists of an issuer.',
+    help: 'Time to make, record, sign and place up to 32 lists of an issuer.',
     labels: ['issuer'],
     buckets: seconds,
   },
@@ -173,6 +187,8 @@ export const openMetrics = (registry: Registry): Metrics => {
     [series('chancery_crl_this_update_timestamp_seconds'), ({ thisUpdate }) => thisUpdate.getTime() / 1000],
     [series('chancery_crl_next_update_timestamp_seconds'), ({ nextUpdate }) => nextUpdate.getTime() / 1000],
   ]
+  const unlisted = series('chancery_crl_unlisted_seconds')
+  const crlFailures = series('chancery_crl_failures_total')
   const ocspAnswers = series('chancery_ocsp_answers_total')
   const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
   const crlTimes = series('chancery_crl_publish_seconds')
@@ -223,6 +239,9 @@ export const openMetrics = (registry: Registry): Metrics => {
       importedCrls.take(() =>
         read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
       ),
+    watchUnlisted: (read) =>
+      unlisted.take(() => read().map(({ issuer, seconds: value }) => ({ labels: [issuer], value }))),
+    crlsFailed: (issuer) => crlFailures.add(1, issuer),
     ocspAnswered: (kind) => ocspAnswers.add(1, kind),
     crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
   }

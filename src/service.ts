@@ -212,6 +212,7 @@ export const openService = async (
     }),
     close: async () => {
       stopping = true
+      status.stop()
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
       await status.close().catch(() => {})
       await recorder.drain()

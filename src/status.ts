@@ -43,6 +43,8 @@ export interface Status {
   publishCrls(): Promise<void>
   /** Those that take long end soon once it is stopping. */
   jobs(isStopping: () => boolean): readonly Job[]
+  /** Whatever is long ends at its next piece. */
+  stop(): void
   close(): Promise<void>
 }
 
@@ -54,7 +56,9 @@ export const openStatus = async (
 ): Promise<Status> => {
   const { db, roll, records, dbClock, metrics, config, clock, random, newId, log } = stores
   const leases = openLeases(db, newId())
-  const crls = openCrlShelf(openShelfStore(db))
+  let stopping = false
+  const shelfStore = openShelfStore(db)
+  const crls = openCrlShelf(shelfStore)
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
     links: () => linksOf(issuers),
@@ -64,6 +68,14 @@ export const openStatus = async (
   await Promise.all([crls.refresh(), crlImports.refresh()])
   metrics.watchCrls(() => [...crls.all()].filter(({ issuer }) => isInUse(issuers, issuer)))
   metrics.watchImportedCrls(() => crlImports.all())
+  const watch = openCrlWatch({
+    shelf: crls,
+    store: shelfStore,
+    issuers,
+    clock,
+    marginMs: config.crl.validityMs / 8,
+  })
+  metrics.watchUnlisted(watch.unlisted)
   const publisher = openCrlPublisher({
     store: openCrlStore({ db, roll }),
     issuers,
@@ -73,14 +85,17 @@ export const openStatus = async (
     chance: () => random(4).readUInt32BE() / 2 ** 32,
     sha256: (octets) => hash('sha256', octets, 'buffer'),
     nextTurn,
-    mayGoOn: () => leases.take('crls', leaseMs),
+    mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
+    elapsedMs: () => performance.now(),
     published: (lists, issuer, milliseconds) => {
       crls.put(lists)
       metrics.crlsPublished(issuer, milliseconds / 1000)
       log.debug({ event: 'crls.published', issuer, lists: lists.length, ms: Math.round(milliseconds) })
     },
-    failed: (issuer, err) =>
-      log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published'),
+    failed: (issuer, err) => {
+      metrics.crlsFailed(issuer)
+      log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published')
+    },
   })
   const responders = openResponders({ certify: responderCertifier(stores, issuance), clock: dbClock.now })
   const ocsp = openOcsp({
@@ -88,11 +103,13 @@ export const openStatus = async (
     issuer: (name) => issuers.all().find(({ issuer }) => issuer.name === name)?.issuer,
     responders,
     clock: dbClock.now,
+    assertClock: dbClock.assertSane,
     elapsedMs: () => performance.now(),
     cacheOctets: ocspCacheOctets,
     ...config.ocsp,
-    failed: (issuer, err) =>
-      log.warn({ event: 'ocsp.failed', issuer, err }, 'a question about a certificate was put off'),
+    failed: sparingly((issuer, err) =>
+      log.warn({ event: 'ocsp.failed', issuer, err }, 'questions about certificates are put off'),
+    ),
   })
   await ocsp.follow()
   const massRevocations = openMassRevocations({ store: openMassRevocationStore({ db, roll }), changed: ocsp.forget })
@@ -105,7 +122,7 @@ export const openStatus = async (
     publishCrls,
     massRevocations,
     revocations: openRevocations({
-      store: openRevocationStore({ db, roll }),
+      store: openRevocationStore({ db, roll, assertClock: dbClock.assertSane }),
       keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
       verifyProof: verifyKeyProof,
       clock: dbClock.now,
@@ -115,11 +132,12 @@ export const openStatus = async (
     crls,
     ocsp,
     crlImports,
-    crlFault: openCrlWatch({ shelf: crls, issuers, clock, marginMs: config.crl.validityMs / 8 }),
-    crlWarning: () => endingText(crlImports),
+    crlFault: watch.fault,
+    crlWarning: () => watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
+      { name: 'unlisted', everyMs: 15_000, run: () => watch.look() },
       { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },
       { name: 'ocsp-responders', everyMs: 60_000, run: () => responders.renew() },
       { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },
@@ -131,7 +149,20 @@ export const openStatus = async (
         log,
       }),
     ],
+    stop: () => {
+      stopping = true
+    },
     close: () => leases.release(),
+  }
+}
+
+/** A crowd of strangers is no reason for a crowd of lines. */
+const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell => {
+  const told = new Map<string, number>()
+  return (issuer, error) => {
+    if (performance.now() - (told.get(issuer) ?? Number.NEGATIVE_INFINITY) < tellEveryMs) return
+    told.set(issuer, performance.now())
+    tell(issuer, error)
   }
 }
 
@@ -163,6 +194,7 @@ const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =
     ),
   )
 
+const tellEveryMs = 5_000
 const ocspCacheOctets = 16 * 1024 * 1024
 /** Long enough for a ceremony. */
 const rootCrlMarginMs = 14 * 86_400_000

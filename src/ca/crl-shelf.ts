@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 
 import { readCrlDates } from '../x509/crl.ts'
-import type { SignedCrl } from './crl.ts'
+import type { SignedCrl, Unlisted } from './crl.ts'
 
 export interface ShelvedCrl extends SignedCrl {
   readonly thisUpdate: Date
@@ -17,6 +17,8 @@ export interface ShelvedCrl extends SignedCrl {
 export interface ShelfStore {
   /** Where lists were put within that time, by the database's clock; some perhaps before. */
   changedWithin(milliseconds: number): Promise<readonly Pick<SignedCrl, 'issuer' | 'shard' | 'number'>[]>
+  /** Of these issuers, what no list that is served knows. */
+  unlisted(issuers: readonly string[]): Promise<readonly Unlisted[]>
   files(places: readonly { readonly issuer: string; readonly shard: number }[]): Promise<readonly SignedCrl[]>
 }
 
@@ -34,6 +36,8 @@ export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => perfor
   const lists = new Map<string, ShelvedCrl>()
   const issuers = new Set<string>()
   let readAt = Number.NEGATIVE_INFINITY
+  /** Clocks stop in machines that sleep, and jump: now and then all are compared. */
+  let wholeAt = Number.NEGATIVE_INFINITY
 
   const put = (added: readonly SignedCrl[]): void => {
     for (const list of added) {
@@ -53,10 +57,12 @@ export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => perfor
     refresh: async () => {
       const start = elapsedMs()
       // A row is seen when its transaction has ended, however long before that it was dated.
-      const changed = await store.changedWithin(Math.min(start - readAt + marginMs, wholeMs))
+      const isWhole = start - wholeAt > wholeEveryMs
+      const changed = await store.changedWithin(isWhole ? wholeMs : Math.min(start - readAt + marginMs, wholeMs))
       const newer = changed.filter((list) => (lists.get(placeOf(list))?.number ?? 0) < list.number)
       for (let i = 0; i < newer.length; i += sliceSize) put(await store.files(newer.slice(i, i + sliceSize)))
       readAt = start
+      if (isWhole) wholeAt = start
     },
   }
 }
@@ -64,6 +70,7 @@ export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => perfor
 const placeOf = ({ issuer, shard }: { readonly issuer: string; readonly shard: number }): string => `${issuer}/${shard}`
 
 const marginMs = 60_000
+const wholeEveryMs = 60_000
 /** Longer than any list is of use. */
 const wholeMs = 10 * 365 * 86_400_000
 const sliceSize = 64

@@ -29,10 +29,12 @@ export interface CrlHead {
   readonly revoked: number
   /** Whether it, and no other, is what is served. */
   readonly published: boolean
+  /** The thisUpdate of what is served; null: nothing is. */
+  readonly publishedUpdate: Date | null
 }
 
 /** A list on its way, as it is recorded before it is signed. */
-export interface IntendedCrl extends Omit<CrlHead, 'published'> {
+export interface IntendedCrl extends Omit<CrlHead, 'published' | 'publishedUpdate'> {
   readonly issuer: string
   readonly tbsSha256: Buffer
 }
@@ -66,6 +68,14 @@ export interface CrlStore {
   publish(lists: readonly SignedCrl[]): Promise<void>
 }
 
+/** Changes that are on no list yet. */
+export interface Unlisted {
+  readonly issuer: string
+  readonly shards: number
+  /** Since the oldest of them. */
+  readonly seconds: number
+}
+
 export interface SignedCrl {
   readonly issuer: string
   readonly shard: number
@@ -87,8 +97,9 @@ export interface CrlPublisherDeps {
   readonly sha256: (octets: Buffer) => Buffer
   /** Given back the event loop between pieces of work. */
   readonly nextTurn: () => Promise<void>
-  /** Asked before each piece of work; false: another instance is at it. */
-  readonly mayGoOn: () => Promise<boolean>
+  /** Asked before each piece of work of an issuer; false: another instance is at it, or this one is stopping. */
+  readonly mayGoOn: (issuer: string) => Promise<boolean>
+  readonly elapsedMs: () => number
   /** Told of each list that is in its place. */
   readonly published: (lists: readonly SignedCrl[], issuer: string, milliseconds: number) => void
   /** Told why an issuer's lists were not published. */
@@ -103,15 +114,23 @@ export interface CrlPublisher {
 export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
   /** Up to where the changes of each issuer are known to be on its lists. */
   const followed = new Map<string, number>()
+  const failures = new Map<string, Failure>()
   return {
     run: async () => {
       for (const { issuer, state } of deps.issuers.all()) {
-        if (state === 'retired') continue
+        const last = failures.get(issuer.name)
+        if (state === 'retired' || (last && last.until > deps.elapsedMs())) continue
         try {
           deps.assertClock()
-          if (!(await deps.mayGoOn())) return
+          // Whoever cannot sign leaves it to another instance, which perhaps can.
+          issuer.assertAvailable()
+          if (!(await deps.mayGoOn(issuer.name))) continue
           await publishIssuer(deps, issuer, followed)
+          failures.delete(issuer.name)
         } catch (error) {
+          // What was recorded in vain is on the roll for good, so not every few seconds.
+          const waitMs = Math.min((last?.waitMs ?? firstWaitMs / 2) * 2, longestWaitMs)
+          failures.set(issuer.name, { waitMs, until: deps.elapsedMs() + waitMs })
           deps.failed(issuer.name, error)
         }
       }
@@ -119,17 +138,24 @@ export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
   }
 }
 
+interface Failure {
+  readonly waitMs: number
+  /** Nothing is tried before. */
+  readonly until: number
+}
+
 const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: Map<string, number>): Promise<void> => {
   const covers = await deps.store.rollSize()
+  // The database's clock was just read.
+  deps.assertClock()
   const heads = new Map((await deps.store.heads(issuer.name)).map((head) => [head.shard, head]))
   const from = followed.get(issuer.name) ?? Math.min(covers, ...[...heads.values()].map((head) => head.covers))
   const changed = await deps.store.changed(issuer.name, { from, below: covers })
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
     ({ shard, head }) => isDue(deps, head, changed.get(shard)),
   )
-  if (due.length > 0) issuer.assertAvailable()
   for (const slice of slicesOf(due)) {
-    if (!(await deps.mayGoOn())) return
+    if (!(await deps.mayGoOn(issuer.name))) return
     await publishSlice(deps, issuer, slice, covers)
   }
   followed.set(issuer.name, covers)
@@ -179,9 +205,36 @@ const publishSlice = async (
   if (!(await deps.store.record(eventOf(issuer.name, lists), lists)))
     throw new Error('another instance has recorded lists of these shards meanwhile')
   const publicKey = createPublicKey({ key: issuer.facts.spki, format: 'der', type: 'spki' })
-  const signed = await Promise.all(drafts.map((one) => sign(issuer, one, publicKey, deps.nextTurn)))
-  await deps.store.publish(signed)
-  deps.published(signed, issuer.name, performance.now() - start)
+  const { signed, fault } = await signSome(drafts, (one) => sign(issuer, one, publicKey, deps.nextTurn))
+  if (signed.length > 0) {
+    await deps.store.publish(signed)
+    deps.published(signed, issuer.name, performance.now() - start)
+  }
+  if (fault !== undefined) throw fault
+}
+
+/**
+ * A few at a time: a token that takes its time has to answer each within its deadline, and signs certificates as well. The
+ * first that fails ends it; what was signed is not lost.
+ */
+const signSome = async (
+  drafts: readonly Draft[],
+  signOne: (one: Draft) => Promise<SignedCrl>,
+): Promise<{ readonly signed: readonly SignedCrl[]; readonly fault: unknown }> => {
+  const waiting = [...drafts]
+  const signed: SignedCrl[] = []
+  let fault: unknown
+  const lane = async (): Promise<void> => {
+    for (let one = waiting.shift(); one !== undefined && fault === undefined; one = waiting.shift())
+      await signOne(one).then(
+        (list) => void signed.push(list),
+        (error: unknown) => {
+          fault ??= error
+        },
+      )
+  }
+  await Promise.all(Array.from({ length: signingLanes }, lane))
+  return { signed, fault }
 }
 
 interface Draft {
@@ -197,10 +250,10 @@ const draft = async (
 ): Promise<readonly Draft[]> => {
   // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
   const thisUpdate = new Date(Math.floor(deps.clock().getTime() / 1000) * 1000 - backdateMs)
-  // What has expired is on one more list than it need be (RFC 5280 3.3).
   const ahead = due.find(({ head }) => head !== undefined && head.thisUpdate > thisUpdate)
   if (ahead) throw new Error(`the clock has gone back behind the last list of shard ${ahead.shard}`)
-  const shards = due.map(({ shard, head }) => ({ shard, since: head?.thisUpdate ?? new Date(0) }))
+  // What has expired is on one more list, of those that were seen, than it need be (RFC 5280 3.3).
+  const shards = due.map(({ shard, head }) => ({ shard, since: head?.publishedUpdate ?? new Date(0) }))
   const entries = await encodeEntries(deps, await deps.store.revoked(issuer.name, shards, covers))
   const drafts: Draft[] = []
   for (const { shard, head } of due) {
@@ -292,4 +345,8 @@ const maxSlice = 32
 const rowsForAList = 2_000
 const rowsForAPiece = 2_000
 const backdateMs = 60_000
+/** Signatures of lists under way at once. */
+const signingLanes = 4
+const firstWaitMs = 5_000
+const longestWaitMs = 60_000
 const drawChance = 0.002

@@ -58,6 +58,8 @@ export interface OcspDeps {
   readonly issuer: (name: string) => Issuer | undefined
   readonly responders: Responders
   readonly clock: () => Date
+  /** Throws `clock.skewed`. */
+  readonly assertClock: () => void
   readonly elapsedMs: () => number
   readonly validityMs: number
   /** Whether nonces are repeated (RFC 9654), at the price of a signature each. */
@@ -96,7 +98,7 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
 
   const isFollowing = (): boolean => elapsedMs() - followedAt < patienceMs
 
-  const answerSigned = async (issuer: Issuer, asked: OcspRequest): Promise<OcspAnswer> => {
+  const answerSigned = async (issuer: Issuer, asked: OcspRequest, isAgain = false): Promise<OcspAnswer> => {
     const ids = asked.requests.map(({ certId }) => certId)
     const { standings, seen } = await store.standings(
       issuer.name,
@@ -105,6 +107,9 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     if (standings.some(({ kind }) => kind === 'unknown')) return unauthorized
     if (standings.some(({ kind }) => kind === 'open')) return tryLater
     const responder = await responders.of(issuer)
+    // Making one takes its time, and somebody may have been told of a revocation meanwhile.
+    if (seen < Math.max(followed, ownEntries) && !isAgain) return answerSigned(issuer, asked, true)
+    deps.assertClock()
     const now = clock()
     const nonce = deps.echoNonces ? asked.nonce : undefined
     const der = sign(responder, { ids, standings, now, validityMs: deps.validityMs, ...(nonce && { nonce }) })
@@ -134,7 +139,7 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
       if (!asked.requests.every(({ certId }) => isOf(certId, known))) return unauthorized
       if (asked.requests.length === 1 && !(asked.nonce && deps.echoNonces) && isFollowing()) {
         const kept = cache.get(asked.requests[0]?.certId as CertId)
-        if (kept && kept.until > clock().getTime()) return kept.answer
+        if (kept && isOfNow(kept, clock())) return kept.answer
       }
       return answerSigned(issuer, asked).catch((error: unknown) => {
         deps.failed(name, error)
@@ -155,6 +160,10 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     },
   }
 }
+
+/** Neither old nor, after a clock that was wrong, of tomorrow. */
+const isOfNow = ({ until, answer: { cacheable } }: Kept, now: Date): boolean =>
+  until > now.getTime() && cacheable !== undefined && cacheable.thisUpdate <= now
 
 const isOf = ({ hash, nameHash, keyHash }: CertId, issuer: Readonly<Record<'sha1' | 'sha256', IssuerHash>>): boolean =>
   hash !== undefined && issuer[hash].nameHash.equals(nameHash) && issuer[hash].keyHash.equals(keyHash)

@@ -44,6 +44,7 @@ interface Held {
 export const openResponders = ({ certify, clock }: RespondersDeps): Responders => {
   const held = new Map<string, Held>()
   const making = new Map<string, Promise<Responder>>()
+  const failed = new Map<string, { readonly error: unknown; readonly until: number }>()
 
   const make = async (issuer: Issuer): Promise<Responder> => {
     const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
@@ -66,7 +67,15 @@ export const openResponders = ({ certify, clock }: RespondersDeps): Responders =
   const makeOnce = (issuer: Issuer): Promise<Responder> => {
     const under = making.get(issuer.name)
     if (under) return under
-    const made = make(issuer).finally(() => making.delete(issuer.name))
+    // Each try is a request on record, and strangers may ask all the time.
+    const last = failed.get(issuer.name)
+    if (last && last.until > clock().getTime()) return Promise.reject(last.error)
+    const made = make(issuer)
+      .catch((error: unknown) => {
+        failed.set(issuer.name, { error, until: clock().getTime() + retryMs })
+        throw error
+      })
+      .finally(() => making.delete(issuer.name))
     making.set(issuer.name, made)
     return made
   }
@@ -82,3 +91,5 @@ export const openResponders = ({ certify, clock }: RespondersDeps): Responders =
     },
   }
 }
+
+const retryMs = 2_000

@@ -139,10 +139,13 @@ export const decideRevocation = (
   { now, by, plan = null }: { readonly now: Date; readonly by: string | null; readonly plan?: string | null },
 ): CertificateRevoked | undefined => {
   const { revocation: before, notAfter, serial, issuer, shard } = standing
-  const { reason, invalidSince } = ask
-  assertPast(invalidSince, now)
+  const { reason } = ask
+  // What was said before of when is not forgotten by saying why.
+  const invalidSince = ask.invalidSince ?? before?.invalidSince ?? null
+  assertPast(ask.invalidSince, now)
   if (before && isSame(before, ask)) return undefined
-  if (notAfter < now)
+  // The key of an expired one may be that of others, and is blocked all the same.
+  if (notAfter < now && reason !== 'keyCompromise')
     throw new Problem(
       'revocation.expired',
       `The certificate has expired at ${formatTime(notAfter)}: no list would show it.`,
@@ -192,11 +195,14 @@ const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): bo
   (invalidSince === null ||
     (before.invalidSince !== null && formatTime(before.invalidSince) === formatTime(invalidSince)))
 
-/** Throws `request.malformed`: nobody knows of what is to come. */
+/** Throws `request.malformed`: nobody knows of what is to come, and lists know no time before 1950 (RFC 5280 4.1.2.5). */
 export const assertPast = (invalidSince: Date | null, now: Date): void => {
-  if (invalidSince !== null && invalidSince > now)
-    throw new Problem('request.malformed', 'The invalidity date lies in the future.')
+  if (invalidSince === null) return
+  if (invalidSince > now) throw new Problem('request.malformed', 'The invalidity date lies in the future.')
+  if (invalidSince < firstTime) throw new Problem('request.malformed', 'The invalidity date lies before 1950.')
 }
+
+const firstTime = new Date('1950-01-01T00:00:00Z')
 
 /** What may be on record for a certificate that is to be revoked for this reason, if anything is. */
 export const replaceableBy = (reason: RevocationReason): readonly RevocationReason[] =>
@@ -225,7 +231,11 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   if (Object.keys(others).length > 0) throw bad('has members that are not known')
   if (typeof issuer !== 'string' || typeof serial !== 'string') throw bad('names no issuer or no serial')
   if (!revocationReasons.includes(reason as RevocationReason)) throw bad('has no reason that is known')
-  const since = invalidityDate === undefined ? null : new Date(String(invalidityDate))
+  // A hold can be released, and a proof of it that was seen would then hold again.
+  if (reason === 'certificateHold') throw bad('asks for a hold, which is for operators')
+  if (invalidityDate !== undefined && (typeof invalidityDate !== 'string' || !rfc3339.test(invalidityDate)))
+    throw bad('has an invalidity date that is none')
+  const since = invalidityDate === undefined ? null : new Date(invalidityDate as string)
   if (since !== null && Number.isNaN(since.getTime())) throw bad('has an invalidity date that is none')
   const age = now.getTime() / 1000 - Number(iat)
   if (typeof iat !== 'number' || !(age < maxProofAge && age > -maxProofLead))
@@ -238,6 +248,7 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   }
 }
 
+const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/
 /** Seconds. */
 const maxProofAge = 300
 const maxProofLead = 60

@@ -289,6 +289,7 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['policy.lint', 'IssuanceFailed'],
   ['auth.missing', 'Unauthenticated'],
   ['request.cursor', 'SearchMalformed'],
+  ['clock.skewed', 'ClockNotTrusted'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
   ['state.exists', 'StateConflict'],

@@ -1,5 +1,5 @@
 /** Lists in the records, and the cache of those that are served. */
-import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl } from '../ca/crl.ts'
+import type { CrlHead, CrlStore, IntendedCrl, RevokedOfShard, SignedCrl, Unlisted } from '../ca/crl.ts'
 import type { ImportedCrl, ImportStore } from '../ca/crl-import.ts'
 import type { ShelfStore } from '../ca/crl-shelf.ts'
 import type { CrlImported } from '../roll/entries.ts'
@@ -49,6 +49,7 @@ export const openCrlStore = ({ db, roll }: CrlStoreDeps): CrlStore => ({
 export const openShelfStore = (db: Database): ShelfStore => ({
   changedWithin: async (milliseconds) =>
     (await db.query<Pick<SignedCrl, 'issuer' | 'shard' | 'number'>>(selectChangedFiles, [milliseconds])).rows,
+  unlisted: async (issuers) => (await db.query<Unlisted>(selectUnlisted, [issuers])).rows,
   files: async (places) =>
     (await db.query<SignedCrl>(selectFiles, [places.map(({ issuer }) => issuer), places.map(({ shard }) => shard)]))
       .rows,
@@ -65,6 +66,7 @@ interface HeadRow {
   readonly next_update: Date
   readonly revoked: number
   readonly published: boolean
+  readonly published_update: Date | null
 }
 
 const headOf = (row: HeadRow): CrlHead => ({
@@ -75,6 +77,7 @@ const headOf = (row: HeadRow): CrlHead => ({
   nextUpdate: row.next_update,
   revoked: row.revoked,
   published: row.published,
+  publishedUpdate: row.published_update,
 })
 
 interface PackedRow {
@@ -117,10 +120,12 @@ const parameterOf = (list: IntendedCrl): object => ({
 const selectHeads = {
   name: 'select_crl_heads',
   text: `
-    select c.shard, c.number, c.covers, c.this_update, c.next_update, c.revoked, f.number is not null as published
+    select c.shard, c.number, c.covers, c.this_update, c.next_update, c.revoked, f.number is not distinct from c.number as published,
+      p.this_update as published_update
     from issuers i cross join generate_series(0, i.shards - 1) s(shard)
       cross join lateral (select * from crls where issuer = i.name and shard = s.shard order by number desc limit 1) c
-      left join crl_files f on f.issuer = c.issuer and f.shard = c.shard and f.number = c.number
+      left join crl_files f on f.issuer = c.issuer and f.shard = c.shard
+      left join crls p on p.issuer = f.issuer and p.shard = f.shard and p.number = f.number
     where i.name = $1`,
 }
 
@@ -179,6 +184,23 @@ const selectChangedFiles = {
   text: `
     select issuer, shard, number from crl_files
     where changed_at >= clock_timestamp() - make_interval(secs => $1::double precision / 1000)`,
+}
+
+const selectUnlisted = {
+  name: 'select_unlisted',
+  text: `
+    with served as materialized (
+      select f.issuer, f.shard, c.covers from crl_files f
+        join crls c on c.issuer = f.issuer and c.shard = f.shard and c.number = f.number
+      where f.issuer = any($1::text[])
+    )
+    select r.issuer, count(distinct r.shard)::integer as shards,
+      extract(epoch from clock_timestamp() - min(e.time))::double precision as seconds
+    from revocations r join entries e on e.index = r.entry
+      left join served s on s.issuer = r.issuer and s.shard = r.shard
+    where r.entry >= (select coalesce(min(covers), 0) from served) and r.issuer = any($1::text[])
+      and r.entry >= coalesce(s.covers, 0)
+    group by r.issuer`,
 }
 
 const selectFiles = {

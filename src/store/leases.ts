@@ -23,6 +23,8 @@ const takeLease = {
     values ($1, $2::uuid, clock_timestamp() + make_interval(secs => $3::double precision / 1000))
     on conflict (name) do update set holder = excluded.holder, until = excluded.until
     where leases.holder = excluded.holder or leases.until < clock_timestamp()
+      -- Nobody takes one for longer: the clock was set back.
+      or leases.until > excluded.until + interval '1 second'
     returning name`,
 }
 

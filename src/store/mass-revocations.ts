@@ -16,7 +16,9 @@ import type { Queryable } from './database.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
 import { type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
 
-export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocationStore => {
+type MassStoreDeps = Pick<RevocationStoreDeps, 'db' | 'roll'>
+
+export const openMassRevocationStore = (deps: MassStoreDeps): MassRevocationStore => {
   const { db, roll } = deps
   return {
     asOf: async (wanted) => {
@@ -204,7 +206,7 @@ interface SliceRow extends Pick<OrderRow, 'reason' | 'invalid_since' | 'by'> {
 }
 
 const advance = async (
-  { db, roll }: RevocationStoreDeps,
+  { db, roll }: MassStoreDeps,
   digest: string,
   decide: SliceRules,
 ): Promise<AdvancedSlice | undefined> => {

@@ -29,6 +29,7 @@ const open = (over: Partial<OcspDeps> = {}) => {
     looks: 0,
     signatures: 0,
     down: false,
+    skewed: false,
     changes: [] as { readonly index: number; readonly serial: string }[],
     failures: [] as string[],
     /** Lets a test act between the look and what follows from it. */
@@ -69,6 +70,9 @@ const open = (over: Partial<OcspDeps> = {}) => {
       renew: async () => {},
     },
     clock: () => new Date(state.now),
+    assertClock: () => {
+      if (state.skewed) throw new Error('the clock is wrong')
+    },
     elapsedMs: () => state.elapsed,
     validityMs: 4 * 3_600_000,
     echoNonces: true,
@@ -123,7 +127,7 @@ t.test('a revocation of our own is in the next answer, one of others after the n
   t.equal(state.failures.length, 0)
 })
 
-t.test('what was read before a revocation is not kept after it', async (t) => {
+t.test('what was read before a revocation is read again after it', async (t) => {
   for (const how of ['ours', "another's"]) {
     const { ocsp, state, ask, revoke } = open()
     await ocsp.follow()
@@ -133,7 +137,7 @@ t.test('what was read before a revocation is not kept after it', async (t) => {
       if (how === 'ours') ocsp.forget(serialOf(1), index)
       else await ocsp.follow()
     }
-    t.equal(await ask(1), 'good', `${how}: the question came first`)
+    t.equal(await ask(1), 'revoked', how)
     t.equal(await ask(1), 'revoked', how)
     t.equal(state.looks, 2)
   }
@@ -186,4 +190,17 @@ t.test('what is open, unknown or of nobody is not kept, and never signed', async
   t.equal(state.signatures, 1)
   t.same((await ocsp.answer('nobody', requestFor(1))).kind, 'unauthorized')
   t.same((await ocsp.answer('default', Buffer.from('00', 'hex'))).kind, 'malformedRequest')
+})
+
+t.test('a clock that is wrong signs nothing, and leaves nothing that is told when it is right again', async (t) => {
+  const { ocsp, state, ask } = open()
+  await ocsp.follow()
+  state.now += 86_400_000
+  t.equal(await ask(1), 'good', 'of tomorrow, and nobody knows')
+  state.now -= 86_400_000
+  t.equal(await ask(1), 'good')
+  t.equal(state.signatures, 2, 'signed anew')
+  state.skewed = true
+  t.equal(await ask(2), 'tryLater')
+  t.match(state.failures, [/the clock is wrong/])
 })

@@ -175,8 +175,9 @@ t.test('what cannot be revoked, and why', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 3_100))
   t.match(await revoke(expiring, { reason: 'superseded' }), { status: 409, json: { code: 'revocation.expired' } })
   t.match(await revoke(short, { reason: 'superseded' }), { status: 200 }, 'what holds already is told all the same')
+  t.match(await revoke(expiring, { reason: 'keyCompromise' }), { status: 200 }, 'for the sake of its key')
   t.match(await read(short), { status: 'revoked' })
-  t.match(await read(expiring), { status: 'expired' })
+  t.match(await read(expiring), { status: 'revoked' })
   for (const body of [
     { reason: 'removeFromCRL' },
     { reason: 'cACompromise' },
@@ -185,6 +186,8 @@ t.test('what cannot be revoked, and why', async (t) => {
     { reason: 'superseded', invalidityDate: 'yesterday' },
     { reason: 'superseded', invalidityDate: '2126-01-01T00:00:00Z' },
     { reason: 'superseded', extra: 1 },
+    { reason: 'superseded', invalidityDate: '1949-12-31T23:59:59Z' },
+    { reason: 'superseded', invalidityDate: '0001-01-01T00:00:00Z' },
   ])
     t.match(await revoke(serial, body), { status: 400, json: { code: 'request.malformed' } }, JSON.stringify(body))
   t.match(await revoke('nonsense', { reason: 'superseded' }), { status: 400, json: { code: 'request.malformed' } })

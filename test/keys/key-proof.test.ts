@@ -37,6 +37,7 @@ t.test('an algorithm that is not of the kind of the key proves nothing', async (
     const jws = await new CompactSign(payload).setProtectedHeader({ alg: 'HS256', typ: keyProofType }).sign(secret)
     await t.rejects(verifyKeyProof(jws, spki), bad, 'its public half as a shared secret')
   }
+  for (const torn of ['x.y.z', '', '..', 'a.b']) await t.rejects(verifyKeyProof(torn, spki), bad, torn)
   const critical = { alg: 'ES256', typ: keyProofType, crit: ['b64'], b64: false }
   const jws = await new CompactSign(payload)
     .setProtectedHeader(critical)

@@ -30,8 +30,13 @@ t.before(async () => {
   const found = service.service.issuers.all().find(({ issuer }) => issuer.name === 'default')
   if (!found) throw new Error('there is no issuer default')
   placed = found
-  await sql(`insert into leases values ('crls', '${randomUUID()}', now() + interval '1 day')
-    on conflict (name) do update set holder = excluded.holder, until = excluded.until`)
+  const holder = randomUUID()
+  const hold = (): Promise<unknown> =>
+    sql(`insert into leases values ('crls/default', '${holder}', now() + interval '9 seconds')
+      on conflict (name) do update set holder = excluded.holder, until = excluded.until`)
+  await hold()
+  const holding = setInterval(() => void hold().catch(() => {}), 3_000)
+  t.teardown(() => clearInterval(holding))
 })
 
 const sql = async <Row extends object>(text: string): Promise<Row[]> => {
@@ -43,6 +48,8 @@ const sql = async <Row extends object>(text: string): Promise<Row[]> => {
     await client.end()
   }
 }
+
+let elapsed = 0
 
 const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = {}) => {
   const { aheadMs = 0, ...rest } = over
@@ -62,6 +69,8 @@ const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = 
     sha256,
     nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
     mayGoOn: async () => true,
+    // Each run is long after the one before.
+    elapsedMs: () => (elapsed += 3_600_000),
     published: (lists) => shelf.put(lists),
     failed: (_issuer, error) => failures.push((error as Error).message),
     ...rest,
@@ -176,20 +185,129 @@ t.test('a key that does not sign, or signs wrongly, leaves the last list; its nu
   t.equal(shelf.find('default', shard)?.number, last + 3, 'two were recorded, and never seen')
 })
 
-t.test('readiness is told of lists that are missing for long, or near their end', async (t) => {
+t.test('an instance whose key is out of use leaves the lease to others, and one that fails waits', async (t) => {
+  const serial = await issue()
+  await revoke(serial)
+  const asked: string[] = []
+  const mayGoOn = async (issuer: string): Promise<boolean> => asked.push(issuer) > 0
+  const unavailable = {
+    ...placed,
+    issuer: {
+      ...placed.issuer,
+      key: placed.issuer.key,
+      assertAvailable: () => {
+        throw new Error('the token is gone')
+      },
+    },
+  }
+  let now = 0
+  const broken = open({ issuers: { all: () => [unavailable] }, mayGoOn, elapsedMs: () => now })
+  const numbers = await numbersOf(shardOf(serial))
+  for (const elapsed of [0, 4_999, 5_000, 14_999, 15_000, 34_000]) {
+    now = elapsed
+    await broken.publisher.run()
+  }
+  t.same(broken.failures, ['the token is gone', 'the token is gone', 'the token is gone'], 'at 0, 5 and 15 s')
+  t.same(asked, [])
+  t.same(await numbersOf(shardOf(serial)), numbers, 'nothing was recorded in vain')
+  await open().publisher.run()
+  t.equal((await numbersOf(shardOf(serial))).length, numbers.length + 1)
+})
+
+t.test(
+  'a key that takes its time is asked for a few at once, and what it signed before it failed is not lost',
+  async (t) => {
+    const made = await Promise.all(Array.from({ length: 24 }, () => issue()))
+    for (const serial of made) await revoke(serial)
+    const shards = new Set(made.map(shardOf))
+    let [under, most, signed] = [0, 0, 0]
+    const slow = {
+      ...placed,
+      issuer: {
+        ...placed.issuer,
+        key: placed.issuer.key,
+        assertAvailable: () => {},
+        distrust: () => {},
+        sign: async (tbs: Buffer) => {
+          under += 1
+          most = Math.max(most, under)
+          await new Promise((resolve) => setTimeout(resolve, 5))
+          under -= 1
+          if (signed >= 6) return new SigningFault('late', 'too late')
+          signed += 1
+          return placed.issuer.sign(tbs)
+        },
+      },
+    }
+    const { publisher, failures, shelf } = open({ issuers: { all: () => [slow] } })
+    const before = new Map([...shards].map((shard) => [shard, shelf.find('default', shard)?.number ?? 0]))
+    await publisher.run()
+    t.equal(most, 4)
+    t.match(failures, [/too late/])
+    await shelf.refresh()
+    const isListed = (serial: string): boolean => {
+      const list = shelf.find('default', shardOf(serial))
+      return parseCrl(list?.der as Buffer).revoked.some((entry) => entry.serial.toString('hex') === serial)
+    }
+    t.ok(made.filter(isListed).length >= 6, 'six lists are in their places')
+    t.notOk(made.every(isListed))
+    t.ok(before.size > 6)
+    await open().publisher.run()
+    await shelf.refresh()
+    t.ok(made.every(isListed))
+  },
+)
+
+t.test('readiness is told of lists that are missing for long, near their end, or late', async (t) => {
   let now = 0
   const { shelf } = open()
   const far = (days: number): Date => new Date(Date.now() + days * 86_400_000)
+  let state: Placed['state'] = 'active'
+  let seconds = 0
   const watch = (lists: Parameters<typeof openCrlWatch>[0]['shelf'], clock = () => far(0)) =>
-    openCrlWatch({ shelf: lists, issuers: { all: () => [placed] }, clock, marginMs: 86_400_000, elapsedMs: () => now })
+    openCrlWatch({
+      shelf: lists,
+      store: { unlisted: async () => (seconds === 0 ? [] : [{ issuer: 'default', shards: 2, seconds }]) },
+      issuers: { all: () => [{ ...placed, state }] },
+      clock,
+      marginMs: 86_400_000,
+      elapsedMs: () => now,
+    })
   const empty = watch(shelf)
-  t.equal(empty(), undefined, 'they may be on their way')
+  t.equal(empty.fault(), undefined, 'they may be on their way')
   now = 61_000
-  t.match(empty(), /128 of default are missing/)
+  t.match(empty.fault(), /128 of default are missing/)
   await shelf.refresh()
-  t.equal(empty(), undefined)
-  t.equal(watch(shelf, () => far(88))(), undefined)
-  t.match(watch(shelf, () => far(89.5))(), /128 of default end at 20/)
+  t.equal(empty.fault(), undefined)
+  t.equal(watch(shelf, () => far(88)).fault(), undefined)
+  const ending = watch(shelf, () => far(89.5))
+  t.match(ending.fault(), /128 of default end at 20/)
+  state = 'crl-only'
+  t.equal(ending.fault(), undefined, 'one that signs nothing takes nobody out of service')
+  t.match(ending.warning(), /128 of default end at 20/)
+  state = 'active'
+  seconds = 59
+  await empty.look()
+  t.equal(empty.fault(), undefined)
+  seconds = 61
+  await empty.look()
+  t.match(empty.fault(), /2 of default do not know what has happened 61 s ago/)
+})
+
+t.test('the records tell what is on no list', async (t) => {
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  const { unlisted } = openShelfStore(db)
+  await open().publisher.run()
+  t.same(await unlisted(['default', 'etcd']), [])
+  const serial = await issue()
+  await revoke(serial)
+  const [late] = await unlisted(['default', 'etcd'])
+  t.match(late, { issuer: 'default', shards: 1 })
+  t.ok((late?.seconds ?? -1) >= 0 && (late?.seconds ?? 99) < 30)
+  t.same(await unlisted(['etcd']), [])
+  await open().publisher.run()
+  t.same(await unlisted(['default']), [])
 })
 
 t.test('what has expired is on one list more, and then on none', async (t) => {

@@ -21,6 +21,8 @@ t.test('one instance at a time, and another when it lets go or is late', async (
   t.equal(await one.take('other', 60_000), false, "of one's own only")
   await new Promise((resolve) => setTimeout(resolve, 100))
   t.equal(await one.take('work', 60_000), true, 'late')
+  await db.query({ text: `update leases set until = now() + interval '1 hour' where name = 'work'` })
+  t.equal(await two.take('work', 60_000), true, 'dated further ahead than any is taken for: the clock was set back')
   const at = await Promise.all(Array.from({ length: 8 }, () => openLeases(db, randomUUID()).take('new', 60_000)))
   t.equal(at.filter(Boolean).length, 1, 'of many at once, one')
 })

@@ -40,7 +40,13 @@ const RevokedView = Type.Object(
   named('RevokedCertificate', examples.revoked),
 )
 
-const problems = ['certificate.not_found', 'revocation.issuer', 'revocation.expired', 'revocation.state'] as const
+const problems = [
+  'certificate.not_found',
+  'revocation.issuer',
+  'revocation.expired',
+  'revocation.state',
+  'clock.skewed',
+] as const
 
 const tags = ['revocation']
 const BySerial = Type.Object({ serial: SerialText }, closed)
