@@ -48,6 +48,9 @@ const problems = [
   'clock.skewed',
 ] as const
 
+/** Of an open call that looks into the records: in the order in which others have them. */
+const databaseProblems = ['overload.deadline', 'service.stopping', 'db.unavailable'] as const
+
 const tags = ['revocation']
 const BySerial = Type.Object({ serial: SerialText }, closed)
 
@@ -92,7 +95,7 @@ export const revocationRoutes = (app: App, deps: HttpDeps): void => {
         accepts: ['application/jose'],
         ownDeadline: true,
         rateLimit: { max: 20, timeWindow: 60_000 },
-        problems: [...problems, 'revocation.proof', 'rate.limited'],
+        problems: [...problems, 'revocation.proof', 'rate.limited', ...databaseProblems],
       },
       bodyLimit: proofBodyLimit,
       schema: {
