@@ -51,17 +51,3 @@ create table leases (
   holder        uuid not null,
   until         timestamptz not null
 );
-
-create or replace function grant_serving(serving name) returns void language plpgsql as $$
-begin
-  if serving = current_user then return; end if;   -- development with one role: the triggers alone guard the records
-  execute format('revoke all on all tables in schema public from %I', serving);
-  execute format('grant usage on schema public to %I', serving);
-  execute format('grant select, insert on all tables in schema public to %I', serving);
-  execute format('revoke insert on roll, reconciled from %I', serving);
-  execute format('revoke insert on schema_migrations from %I', serving);
-  execute format('grant update (size, time) on roll to %I', serving);
-  execute format('grant update (until) on reconciled to %I', serving);
-  execute format('grant update (used_at) on token_uses to %I', serving);
-  execute format('grant update (holder, until) on leases to %I', serving);
-end $$;
