@@ -133,7 +133,7 @@ export const openStatus = async (
     ocsp,
     crlImports,
     crlFault: watch.fault,
-    crlWarning: () => watch.warning() ?? endingText(crlImports),
+    crlWarning: () => revokedText(crlImports) ?? watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
@@ -164,6 +164,13 @@ const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell 
     told.set(issuer, performance.now())
     tell(issuer, error)
   }
+}
+
+const revokedText = (imports: CrlImports): string | undefined => {
+  const revoked = [...new Set(imports.revoked())]
+  return revoked.length === 0
+    ? undefined
+    : `a CA above has revoked ${revoked.join(', ')}: halt it, as docs/operations.md tells`
 }
 
 /** Once for each issuer below: that is whose certificates are doubted. */

@@ -53,6 +53,8 @@ export interface CrlImportsDeps {
 /** A list as it is served, and by which path of its URL. */
 export interface PlacedCrl extends ImportedCrl {
   readonly sha256: string
+  /** In hex, padded as certificates' are. */
+  readonly serials: ReadonlySet<string>
 }
 
 export interface CrlImports {
@@ -66,6 +68,8 @@ export interface CrlImports {
   all(): readonly PlacedCrl[]
   /** Whose certificates say that there is a list, and there is none, or it ends within that time. */
   ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
+  /** Issuers in use whose certificate, or one above it, is on such a list. */
+  revoked(): readonly string[]
   refresh(): Promise<void>
 }
 
@@ -74,7 +78,9 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
   const place = (list: ImportedCrl): void => {
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
-    lists.set(list.signer, { ...list, sha256: createHash('sha256').update(list.der).digest('hex') })
+    const sha256 = createHash('sha256').update(list.der).digest('hex')
+    const serials = new Set(parseCrl(list.der).revoked.map(({ serial }) => serial.toString('hex')))
+    lists.set(list.signer, { ...list, sha256, serials })
   }
   const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
 
@@ -98,6 +104,10 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
       withUrls()
         .map(({ issuer, signer }) => ({ issuer, nextUpdate: lists.get(sha256Of(signer))?.nextUpdate }))
         .filter(({ nextUpdate }) => (nextUpdate?.getTime() ?? 0) < clock().getTime() + withinMs),
+    revoked: () =>
+      links()
+        .filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(subject.serial.toString('hex')))
+        .map(({ issuer }) => issuer),
     refresh: async () => {
       for (const list of await store.newest()) place(list)
     },

@@ -1,0 +1,107 @@
+/** Lists that CAs above our issuers have signed: what is taken, what is refused, and what follows from them. */
+import { hash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/ceremony.ts'
+import type { SigningKey } from '../../src/keys/signing-key.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
+import { encodePem, parsePem } from '../../src/x509/pem.ts'
+import { openInlineKeys } from '../helpers/keys.ts'
+import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+
+let service: TestService
+let key: SigningKey
+let root: Buffer
+
+t.before(async () => {
+  service = await openTestService(t)
+  const keys = await openInlineKeys(service.config)
+  key = await keys.open('file:offline-root/root.key.pem')
+  root = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
+})
+
+const now = (): number => Math.floor(Date.now() / 1000) * 1000
+const list = (more: Partial<RootCrlInput> = {}): Promise<Buffer> => {
+  const input = {
+    number: 2n,
+    thisUpdate: new Date(now() - 30_000),
+    nextUpdate: new Date(now() + 100 * 86_400_000),
+    revoked: [],
+    ...more,
+  }
+  return seal(key, encodeRootCrlTbs(key, root, input))
+}
+const bring = (der: Buffer, issuer = 'default'): Promise<Answer> =>
+  service.request('POST', `/v1/issuers/${issuer}/crl`, { body: { crl: encodePem('X509 CRL', der) } })
+const served = async () => {
+  const answer = await fetch(`${service.publicUrl}/crl/root.crl`)
+  return parseCrl(Buffer.from(await answer.arrayBuffer()))
+}
+const crlCheck = async (): Promise<{ readonly ok: boolean; readonly reason: string }> => {
+  await new Promise((resolve) => setTimeout(resolve, 2_100))
+  const { checks } = (await service.request('GET', '/readyz')).json
+  return checks.find(({ name }: { name: string }) => name === 'crls')
+}
+
+t.test('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
+  const der = await list()
+  const answer = await bring(der)
+  t.match(answer, { status: 200, json: { number: '2' } })
+  t.equal(answer.json.signer, hash('sha256', parseCertificate(root).facts.spki))
+  t.equal((await served()).number, 2n)
+  const again = await bring(der, 'kubernetes')
+  t.same(again.json, answer.json)
+  const base64 = await service.request('POST', '/v1/issuers/etcd/crl', { body: { crl: der.toString('base64') } })
+  t.equal(base64.status, 200)
+  const { items } = (await service.request('GET', '/v1/events?type=crl.imported')).json
+  t.equal(items.length, 2, "development's own, and this one")
+})
+
+t.test('what does not fit', async (t) => {
+  const good = await list({ number: 3n })
+  const torn = Buffer.from(good)
+  torn[torn.length - 1] = (torn.at(-1) ?? 0) ^ 1
+  const other = Buffer.from(await (await fetch(`${service.publicUrl}/crl/default/0.crl`)).arrayBuffer())
+  for (const [what, der, reason] of [
+    [
+      'a number that does not grow',
+      await list({ number: 2n, revoked: [], thisUpdate: new Date(now()) }),
+      /is not above 2/,
+    ],
+    ['older than the newest', await list({ number: 3n, thisUpdate: new Date(now() - 120_000) }), /is older/],
+    [
+      'over',
+      await list({ number: 3n, thisUpdate: new Date(now() - 7_000), nextUpdate: new Date(now() - 6_000) }),
+      /has ended/,
+    ],
+    ['of tomorrow', await list({ number: 3n, thisUpdate: new Date(now() + 86_400_000) }), /begins in the future/],
+    ["another signer's", other, /signed by no CA above/],
+    ['with a broken signature', torn, /does not verify/],
+  ] as const) {
+    const answer = await bring(der)
+    t.match(answer, { status: 422, json: { code: 'crl.invalid', retryable: false } }, what)
+    t.match(answer.json.violations[0].reason, reason, what)
+  }
+  for (const crl of ['nonsense!', '-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n', 'AAAA'])
+    t.match(await service.request('POST', '/v1/issuers/default/crl', { body: { crl } }), {
+      json: { code: 'crl.invalid' },
+    })
+  t.match(await bring(good, 'nobody'), { status: 404, json: { code: 'issuer.not_found' } })
+  t.equal((await served()).number, 2n)
+})
+
+t.test('readiness says when it ends, and whom it revokes', async (t) => {
+  t.match(await crlCheck(), { ok: true, reason: /fresh/ })
+  const soon = new Date(now() + 10 * 86_400_000)
+  t.equal((await bring(await list({ number: 4n, nextUpdate: soon }))).status, 200)
+  t.match(await crlCheck(), { ok: true, reason: /above default ends at .*chancery crl import/ })
+  const issuer = (await service.request('GET', '/v1/issuers/etcd')).json.certificate
+  const { serial } = parseCertificate(parsePem(issuer, 'CERTIFICATE')).facts
+  const revoked = [{ serial, revokedAt: new Date(now() - 60_000), reason: 'cACompromise' as const }]
+  t.equal((await bring(await list({ number: 5n, revoked }))).status, 200)
+  t.match(await crlCheck(), { ok: true, reason: /has revoked etcd: halt it/ })
+})
