@@ -19,6 +19,7 @@ let root: Buffer
 
 t.before(async () => {
   service = await openTestService(t)
+  await service.service.publishCrls()
   const keys = await openInlineKeys(service.config)
   key = await keys.open('file:offline-root/root.key.pem')
   root = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
