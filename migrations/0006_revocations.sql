@@ -32,6 +32,8 @@ create table compromised_keys (
   entry         bigint not null
 );
 
+create index compromised_keys_by_entry on compromised_keys (entry);
+
 -- What was abandoned before there were revocations.
 insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, by)
 select e.index, e.serial, 'abandoned', (b.body->>'intended')::timestamptz, b.body->>'issuer', (b.body->>'shard')::integer,

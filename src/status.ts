@@ -17,6 +17,7 @@ import type { IssuerRecord } from './ca/records.ts'
 import { openResponders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
 import { massRevocationJob } from './jobs/mass-revocation.ts'
+import { reportedKeysJob } from './jobs/reported-keys.ts'
 import type { Job } from './jobs/schedule.ts'
 import { verifyKeyProof } from './keys/key-proof.ts'
 import { responderCertifier } from './own-certificates.ts'
@@ -25,7 +26,7 @@ import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
 import { openMassRevocationStore } from './store/mass-revocations.ts'
 import { openOcspStore } from './store/ocsp.ts'
-import { openRevocationStore } from './store/revocations.ts'
+import { issuedForReported, openRevocationStore } from './store/revocations.ts'
 import type { NextTurn } from './turns.ts'
 import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 
@@ -113,6 +114,14 @@ export const openStatus = async (
   })
   await ocsp.follow()
   const massRevocations = openMassRevocations({ store: openMassRevocationStore({ db, roll }), changed: ocsp.forget })
+  const revocations = openRevocations({
+    store: openRevocationStore({ db, roll, assertClock: dbClock.assertSane }),
+    keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
+    verifyProof: verifyKeyProof,
+    clock: dbClock.now,
+    isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
+    changed: ocsp.forget,
+  })
   let publishing = Promise.resolve()
   const publishCrls = (): Promise<void> => {
     publishing = publishing.then(publisher.run, publisher.run)
@@ -121,14 +130,7 @@ export const openStatus = async (
   return {
     publishCrls,
     massRevocations,
-    revocations: openRevocations({
-      store: openRevocationStore({ db, roll, assertClock: dbClock.assertSane }),
-      keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
-      verifyProof: verifyKeyProof,
-      clock: dbClock.now,
-      isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
-      changed: ocsp.forget,
-    }),
+    revocations,
     crls,
     ocsp,
     crlImports,
@@ -138,6 +140,7 @@ export const openStatus = async (
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
       { name: 'unlisted', everyMs: 15_000, run: () => watch.look() },
+      reportedKeysJob({ revocations, issuedSince: (entry) => issuedForReported(db, entry) }),
       { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },
       { name: 'ocsp-responders', everyMs: 60_000, run: () => responders.renew() },
       { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },

@@ -28,6 +28,18 @@ export const openRevocationStore = ({ db, roll, assertClock }: RevocationStoreDe
   },
 })
 
+/**
+ * Certificates that were recorded after their key was reported by that entry or a later one: their issuance was under way
+ * then. And how many entries there are.
+ */
+export const issuedForReported = async (
+  db: Database,
+  since: number,
+): Promise<{ readonly serials: readonly string[]; readonly size: number }> => {
+  const { rows } = await db.query<{ serial: string | null; size: number }>(selectIssuedForReported, [since])
+  return { serials: rows.flatMap(({ serial }) => serial ?? []), size: rows[0]?.size ?? 0 }
+}
+
 export interface RecordedChange {
   readonly standing: Standing
   readonly change: Change
@@ -124,6 +136,18 @@ const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
 const standings = `
     select c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}
     from certificates c join intents i on i.serial = c.serial ${newestRevocation}`
+
+const selectIssuedForReported = {
+  text: `
+    select h.size, encode(late.serial, 'hex') as serial
+    from roll h left join lateral (
+      select o.serial
+      from compromised_keys k join outcomes o on o.key_sha256 = k.key_sha256 and o.kind = 'certificate' and o.entry > k.entry
+      where k.entry >= $1::bigint and not exists (select from revocations r where r.serial = o.serial)
+      limit 100
+    ) late on true
+    where h.id = 1`,
+}
 
 const selectStanding = { name: 'select_standing', text: `${standings} where c.serial = decode($1, 'hex')` }
 

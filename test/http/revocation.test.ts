@@ -1,6 +1,7 @@
 /** Revoking over the API: who may, which changes are allowed, and what is on record afterwards. */
 import { X509Certificate } from 'node:crypto'
 
+import pg from 'pg'
 import t from 'tap'
 
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
@@ -131,6 +132,22 @@ t.test('a compromised key: its other certificates are told, and none is issued f
   const items = [asked, { csr: csrFor('sound.example.com'), profile: 'server' }]
   const batch = await service.request('POST', '/v1/certificates/batch', { token: requester, body: { items } })
   t.match(batch.json.items, [{ status: 422, problem: { code: 'key.blocked' } }, { status: 201 }])
+})
+
+t.test('what was issued while its key was being reported is revoked by itself', async (t) => {
+  const serial = await issue()
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  // As if the report had come between the intent and the record.
+  await owner.query(
+    `insert into compromised_keys (key_sha256, serial, entry)
+     select key_sha256, serial, entry - 1 from certificates where serial = decode($1, 'hex')`,
+    [serial],
+  )
+  await owner.end()
+  for (const deadline = Date.now() + 15_000; Date.now() < deadline; await new Promise((done) => setTimeout(done, 200)))
+    if ((await read(serial)).status === 'revoked') break
+  t.match(await read(serial), { status: 'revoked', revocation: { reason: 'keyCompromise', by: 'chancery' } })
 })
 
 t.test('who may revoke', async (t) => {

@@ -1,0 +1,50 @@
+/**
+ * An issuance that was under way while its key was reported as compromised ends all the same: its intent was recorded
+ * before. Its certificate is revoked as soon as it is seen.
+ */
+import type { Caller } from '../ca/access.ts'
+import { own } from '../ca/own.ts'
+import type { Revocations } from '../ca/revoke.ts'
+import type { Job } from './schedule.ts'
+
+export interface ReportedKeysDeps {
+  readonly revocations: Pick<Revocations, 'revoke'>
+  /** Certificates recorded after their key was reported by that entry or a later one, and the size of the roll. */
+  readonly issuedSince: (entry: number) => Promise<{ readonly serials: readonly string[]; readonly size: number }>
+}
+
+export const reportedKeysJob = ({ revocations, issuedSince }: ReportedKeysDeps): Job => {
+  /** Sizes of the roll at the last looks: an issuance takes no longer than these span. */
+  const sizes: number[] = []
+  return {
+    name: 'reported-keys',
+    everyMs: 5_000,
+    run: async () => {
+      const { serials, size } = await issuedSince(sizes.length < looks ? 0 : (sizes[0] ?? 0))
+      for (const serial of serials)
+        await revocations.revoke(serial, { reason: 'keyCompromise', invalidSince: null }, service)
+      sizes.push(size)
+      if (sizes.length > looks) sizes.shift()
+    },
+  }
+}
+
+const service: Caller = {
+  principal: own.principal,
+  token: 'own',
+  grants: [
+    {
+      id: 'own',
+      principal: own.principal,
+      role: 'operator',
+      profiles: null,
+      names: null,
+      revoke: false,
+      createdAt: new Date(0),
+      createdBy: own.principal,
+    },
+  ],
+}
+
+/** Half a minute of them. */
+const looks = 6
