@@ -1,7 +1,7 @@
 /**
  * Two real processes, killed while they publish and revoke. What relying parties are told is watched all the while: lists
  * never go back, nobody hears `good` after whoever revoked was answered, and every revocation is on a list in time.
- * `CHANCERY_TEST_KILLS` says how often (12).
+ * `CHANCERY_TEST_KILLS` says how often (8).
  */
 import { createHash } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
@@ -23,7 +23,7 @@ import { csrFor } from '../http/people.ts'
 import { seq } from '../x509/build.ts'
 import { faultsInRecords } from './checker.ts'
 
-const kills = Number(process.env['CHANCERY_TEST_KILLS'] ?? 12)
+const kills = Number(process.env['CHANCERY_TEST_KILLS'] ?? 8)
 const certificates = 15 * kills
 t.setTimeout(900_000)
 

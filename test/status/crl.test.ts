@@ -193,8 +193,11 @@ t.test('every list is taken by openssl, GnuTLS and zlint, empty and full', async
       t.match((await run('certtool', ['--crl-info'], pem)).stdout, /CRL Number \(not critical\)/)
       await writeFile(at('one.crl'), pem)
       const lint = JSON.parse(await output('zlint', ['-format', 'pem', at('one.crl')]))
-      const bad = Object.entries<{ result: string }>(lint).filter(([, { result }]) =>
-        ['error', 'fatal', 'warn'].includes(result),
+      // The public web knows no hold (BR 7.2.2); others do.
+      const hasHold = lists[shard]?.revoked.some(({ reason }) => reason === 'certificateHold')
+      const bad = Object.entries<{ result: string }>(lint).filter(
+        ([name, { result }]) =>
+          ['error', 'fatal', 'warn'].includes(result) && !(hasHold && name === 'e_cab_crl_has_valid_reason_code'),
       )
       t.same(bad, [], `zlint of ${name}/${shard}`)
     }
