@@ -133,12 +133,26 @@ t.test(
     const other = start(1)
     await other.ready()
     const load = openLoad([await target(0), await target(1)], clients)
-    for (let round = 0; round < 2; round += 1) {
-      await pause(700)
+    // In the middle of something: between two batches there is nothing that it could hand out.
+    const hasOpen = async (): Promise<boolean> =>
+      (await count(
+        database,
+        `select count(*)::int as n from intents i where created_at < clock_timestamp() - interval '1 second'
+         and not exists (select from outcomes o where o.serial = i.serial)`,
+      )) > 0
+    for (let tries = 0; tries < 30; tries += 1) {
+      await pause(500 + Math.random() * 200)
       sleeper.signal('SIGSTOP')
-      await pause(round === 0 ? 24_000 : 1_500)
+      await pause(1_500)
+      if (await hasOpen()) break
       sleeper.signal('SIGCONT')
     }
+    await pause(22_500)
+    sleeper.signal('SIGCONT')
+    await pause(700)
+    sleeper.signal('SIGSTOP')
+    await pause(1_500)
+    sleeper.signal('SIGCONT')
     await pause(1500)
     await load.stop()
     await idle()
