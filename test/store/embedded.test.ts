@@ -96,7 +96,7 @@ t.test('a new folder becomes a durable server that only we can reach', async (t)
     pages: 'on',
     checksums: 'on',
     addresses: '',
-    connections: '100',
+    connections: '250',
     encoding: 'UTF8',
     mighty: false,
     creates: false,
