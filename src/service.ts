@@ -181,7 +181,7 @@ export const openService = async (
   })
   const schedule = openSchedule(
     [
-      { name: 'reconcile', everyMs: 2_000, run: () => endOpen() },
+      { name: 'reconcile', everyMs: 500, run: () => endOpen() },
       { name: 'keys', everyMs: 1_000, run: recover },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),

@@ -90,7 +90,8 @@ interface End {
 /**
  * Up to `reconciled.until` all have ended, as far as they could be seen. Most looks begin there: one that goes back a
  * minute looks at a hundred thousand intents again (80 ms, in which issuing gets the other core only). A clock that was set
- * back takes `until` with it. Under the head's lock no issuer can be half way between our look and our insert: its
+ * back takes `until` with it. Each intent's outcome is looked up by itself: for `not exists`, the planner reads all the
+ * outcomes there are, once it has not counted them for a while. Under the head's lock no issuer can be half way between our look and our insert: its
  * statement takes the head first.
  */
 const selectOpen = {
@@ -103,7 +104,7 @@ const selectOpen = {
     ), open as (
       select i.* from intents i
       where i.created_at >= (select since from span) and i.created_at < (select until from span)
-        and not exists (select from outcomes o where o.serial = i.serial)
+        and (select true from outcomes o where o.serial = i.serial limit 1) is null
       order by i.created_at, i.serial limit $2
     )
     select span.until::text as until, open.*
