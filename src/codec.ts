@@ -2,6 +2,7 @@
 import { hash } from 'node:crypto'
 
 import { encodeEntry, leafInput } from './roll/entries.ts'
+import { openTreeHasher } from './roll/merkle.ts'
 import type { EntryCodec } from './store/roll.ts'
 import { assembleCertificate } from './x509/assemble.ts'
 
@@ -11,4 +12,5 @@ export const codec: EntryCodec = {
     return { text, leafHash: hash('sha256', leafInput(text), 'buffer') }
   },
   certificate: assembleCertificate,
+  hasher: openTreeHasher((octets) => hash('sha256', octets, 'buffer')),
 }

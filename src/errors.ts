@@ -136,6 +136,7 @@ export const problems = {
   'key.unavailable': later('The signing key is not available', 'Send the same request again after Retry-After.'),
   'key.bad_signature': later('A signature failed its check', 'Send the same request again; tell the operator if it recurs.'),
   'db.unavailable': later('The database is not available', 'Send the same request again, with the same Idempotency-Key.'),
+  'roll.inconsistent': later('The records are not those of before', 'Tell the operator; send the same request again when the records are whole.'),
   'clock.skewed': later('The clock cannot be trusted', 'Send the same request again; tell the operator if it recurs.'),
   'issuer.none_active': later('The authority has no active issuer', 'Send the same request again after an operator has activated an issuer.'),
   internal: { status: 500, title: 'Internal error', retryable: false, next: 'Report the requestId to the operator.' },

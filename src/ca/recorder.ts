@@ -73,6 +73,21 @@ export interface Enrolment {
 export interface Enrolled {
   readonly index: number
   readonly leafHash: Buffer
+  /** Absent where it was found on record: then it takes a look at the tree. */
+  readonly inclusion?: Inclusion
+}
+
+/** How a leaf leads to a root of the roll. */
+export interface Inclusion {
+  readonly head: RollHead
+  /** From the leaf's sibling up. */
+  readonly hashes: readonly Uint8Array[]
+}
+
+/** A size of the roll, and the root of the tree of so many entries. */
+export interface RollHead {
+  readonly size: number
+  readonly root: Uint8Array
 }
 
 export interface Refusal {

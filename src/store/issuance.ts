@@ -4,6 +4,8 @@
  * group-commit batch.
  */
 
+import { hash } from 'node:crypto'
+
 import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
@@ -272,7 +274,10 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
 
 // Enrolment ---------------------------------------------------------------------------------------------------------
 
-/** Outcome, certificate, names, entry: everything reads from `head`, so a head that moved inserts nothing. */
+/**
+ * Outcome, certificate, names, entry, subtrees: everything reads from `head`, so a head that moved inserts nothing. What
+ * was stored is hashed before the commit, with the intent as it lies there: of that the roll will speak for ever.
+ */
 const enrolStatement = {
   name: 'enrol',
   text: `
@@ -280,25 +285,36 @@ const enrolStatement = {
       select * from json_to_recordset($1::json) as r (place integer, serial text, idempotency text, signature text, leaf text,
         principal text, profile text, issuer text, subject text, key text, before timestamptz, after timestamptz, names json)
     ), head as (
-      update roll set size = size + (select count(*) from asked), time = $3::timestamptz
-      where id = 1 and size = $2::bigint and time <= $3::timestamptz
+      update roll set size = size + (select count(*) from asked), time = $3::timestamptz, root = $6::bytea
+      where id = 1 and size = $2::bigint and root = $5::bytea and time <= $3::timestamptz
         and $3::timestamptz <= greatest(time, clock_timestamp() + make_interval(secs => $4::double precision / 1000))
       returning size
     ), entry as (
       insert into entries (index, type, time, leaf_hash, serial)
       select $2::bigint + place, 'certificate.issued', $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex') from asked, head
+      returning index, serial, leaf_hash
+    ), subtree as (
+      insert into subtrees (level, index, hash)
+      select level, index, decode(hash, 'hex')
+      from head, json_to_recordset($7::json) as r (level smallint, index bigint, hash text)
     ), outcome as (
       insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
         key_sha256, not_before, not_after)
       select decode(serial, 'hex'), 'certificate', $2::bigint + place, $3::timestamptz, decode(signature, 'hex'),
         principal, idempotency, profile, issuer, subject, decode(key, 'hex'), before, after
       from asked, head
+      returning serial, signature
     ), name as (
       insert into certificate_names (serial, kind, name, entry)
       select decode(serial, 'hex'), n.k, n.n, $2::bigint + place
       from asked, head, json_to_recordset(asked.names) as n (k text, n text)
     )
-    select (select count(*) from head)::integer as moved, clock_timestamp() as now`,
+    select (select count(*) from head)::integer as moved, clock_timestamp() as now,
+      assert_stored((
+        select sha256(string_agg(
+          e.leaf_hash || (select i.tbs from intents i where i.serial = e.serial limit 1) || o.signature, '' order by e.index))
+        from entry e join outcome o using (serial)
+      ), $8::bytea)`,
 }
 
 /** Ends each enrolment: on the roll, ended by someone else, or unknown. */
@@ -309,12 +325,16 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
     try {
       const written = await deps.roll.append(
         open.map(({ event }) => event),
-        (tx, head, leaves) =>
+        (tx, place, leaves) =>
           tx.query<HeadMoved>(enrolStatement, [
             JSON.stringify(open.map((e, i) => parameterOf(e, i, leaves[i]))),
-            head.size,
-            head.time.toISOString(),
-            head.toleranceMs,
+            place.size,
+            place.time.toISOString(),
+            place.toleranceMs,
+            place.root,
+            place.grown.root,
+            place.grown.subtrees,
+            storedDigest(open, leaves),
           ]),
       )
       open.forEach((enrolment, i) => {
@@ -344,6 +364,11 @@ const enrol = async (deps: RecorderDeps, batch: readonly Enrolment[]): Promise<(
     }
   }
   return batch.map((enrolment) => results.get(enrolment) ?? outcomeUnknown())
+}
+
+const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer => {
+  const parts = batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature])
+  return hash('sha256', Buffer.concat(parts), 'buffer')
 }
 
 const outcomeUnknown = (): Problem =>

@@ -1,30 +1,41 @@
 /**
  * Writing on the roll. The head's row orders all writers of all replicas: whoever moves it owns the indexes in
- * between, and nobody else can. Every entry goes through here.
+ * between, and nobody else can. Every entry goes through here, and makes the tree grow with it.
  */
-import type { Enrolled } from '../ca/recorder.ts'
+import type { Enrolled, RollHead } from '../ca/recorder.ts'
+import { type Edge, type Extension, extend } from '../roll/edge.ts'
 import type { RollEvent } from '../roll/entries.ts'
+import type { TreeHasher } from '../roll/merkle.ts'
 import type { DatabaseClock } from './clock.ts'
 import type { Database, Queryable, Result } from './database.ts'
+import { openTrail } from './trail.ts'
 
 /** How events become entries and certificates are put together: pure, and passed in. */
 export interface EntryCodec {
   /** The entry's exact text at this time, and the hash of its leaf. */
   entry(event: RollEvent, time: Date): { readonly text: string; readonly leafHash: Buffer }
   certificate(tbs: Buffer, signature: Buffer): Buffer
+  readonly hasher: TreeHasher
 }
 
-export interface Head {
-  /** The next index. */
-  readonly size: number
+export interface Head extends RollHead {
+  readonly root: Buffer
   /** Of the last event; never goes back. */
   readonly time: Date
 }
 
-/** Where a batch is to be written, and when. */
+/** Where a batch is to be written, when, and what becomes of the tree. */
 export interface Place extends Head {
   /** How far the time may lie ahead of the database's clock: beyond, the head does not move. */
   readonly toleranceMs: number
+  readonly grown: Grown
+}
+
+/** As parameters of a statement. */
+export interface Grown {
+  readonly root: Buffer
+  /** A JSON array of `{level, index, hash}`. */
+  readonly subtrees: string
 }
 
 /** What a statement that moves the head answers with: 0 when the head was not where it was believed to be. */
@@ -56,12 +67,16 @@ export interface RollWriter {
     make: (tx: Queryable, time: Date, index: number) => Promise<Change<T>>,
     prepare?: (tx: Queryable) => Promise<void>,
   ): Promise<T>
-  /** Undefined, or why nothing can be appended. */
+  /** The head as it is now, after what was seen before. Throws `roll.inconsistent`. */
   head(): Promise<Head>
 }
 
-export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseClock): RollWriter => {
+/** `first` is a head that was seen before, and is kept elsewhere. */
+export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseClock, first?: RollHead): RollWriter => {
+  const { hasher } = codec
+  /** Where the head is believed to be. */
   let known: Head | undefined
+  const trail = openTrail(hasher, first)
 
   const encode = (events: readonly RollEvent[], time: Date): Buffer[] =>
     events.map((event) => codec.entry(event, time).leafHash)
@@ -72,28 +87,35 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   const tryAppend = async (
     events: readonly RollEvent[],
     write: Parameters<RollWriter['append']>[1],
-    at: { readonly db: Queryable; readonly head: Head },
-  ): Promise<readonly Enrolled[] | undefined> => {
+    at: { readonly db: Queryable; readonly head: Head; readonly edge: Edge },
+  ): Promise<Appended | undefined> => {
     const time = eventTime(at.head)
     const leaves = encode(events, time)
+    const grown = extend(at.edge, leaves, hasher)
+    const place = { ...at.head, time, toleranceMs: clock.toleranceMs, grown: parametersOf(grown) }
     const {
       rows: [answer],
-    } = await write(at.db, { size: at.head.size, time, toleranceMs: clock.toleranceMs }, leaves)
+    } = await write(at.db, place, leaves)
     if (answer) clock.observe(answer.now)
     if (answer?.moved !== 1) return undefined
-    known = { size: at.head.size + events.length, time }
-    return leaves.map((leafHash, i) => ({ index: at.head.size + i, leafHash }))
+    return { head: { size: grown.edge.size, root: place.grown.root, time }, grown, leaves }
+  }
+
+  /** Of what was committed, and not before. */
+  const remember = (head: Head, edge: Edge): void => {
+    known = head
+    trail.remember(edge)
   }
 
   const appendUnderLock = (
     events: readonly RollEvent[],
     write: Parameters<RollWriter['append']>[1],
-  ): Promise<readonly Enrolled[]> =>
+  ): Promise<Appended> =>
     db.transaction(async (tx) => {
-      const head = await lockHead(tx)
+      const locked = await lockHead(tx)
       // The head did not move where we believed it to be, or our time was not the database's: its clock was just read.
       clock.assertSane()
-      const written = await tryAppend(events, write, { db: tx, head })
+      const written = await tryAppend(events, write, { db: tx, ...locked })
       if (!written) throw new Error('the head of the roll moved under its lock')
       return written
     })
@@ -108,75 +130,113 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
     }
   }
 
-  const lockHead = async (tx: Queryable): Promise<Head> => {
-    const {
-      rows: [row],
-    } = await tx.query<HeadRow>(lockHeadStatement, [])
-    if (!row) throw new Error('the roll has no head')
-    return see(row)
+  const lockHead = async (tx: Queryable): Promise<{ readonly head: Head; readonly edge: Edge }> => {
+    const before = trail.seen
+    const head = await readHead(tx, lockHeadStatement)
+    return { head, edge: await trail.edgeAt(tx, head, before) }
   }
 
-  const see = (row: HeadRow): Head => {
+  const readHead = async (on: Queryable, statement: typeof selectHeadStatement): Promise<Head> => {
+    const {
+      rows: [row],
+    } = await on.query<HeadRow>(statement, [])
+    if (!row) throw new Error('the roll has no head')
     clock.observe(row.now)
     clock.observeEvent(row.time)
-    return { size: row.size, time: row.time }
+    return { size: row.size, root: row.root, time: row.time }
   }
 
   return {
     append: (events, write) =>
       forgetting(async () => {
-        const written = known && (await tryAppend(events, write, { db, head: known }))
-        return written ?? (await appendUnderLock(events, write))
+        // Both are of the same batch, or the head is looked up.
+        const { edge } = trail
+        const at = known && edge?.size === known.size ? { db, head: known, edge } : undefined
+        const appended = (at && (await tryAppend(events, write, at))) ?? (await appendUnderLock(events, write))
+        remember(appended.head, appended.grown.edge)
+        return enrolledOf(appended)
       }),
     change: (make, prepare) =>
       forgetting(async () => {
-        const { result, head } = await db.transaction(async (tx) => {
+        const { result, head, grown } = await db.transaction(async (tx) => {
           await prepare?.(tx)
           const before = await lockHead(tx)
-          const time = eventTime(before)
-          const { events, result } = await make(tx, time, before.size)
-          const entries = events.map((event, i) => ({ index: before.size + i, event, ...codec.entry(event, time) }))
-          if (entries.length > 0)
-            await tx.query(insertEntriesStatement, [
-              JSON.stringify(entries.map((e) => bodyOf(e))),
-              entries.length,
-              time.toISOString(),
-            ])
-          return { result, head: entries.length > 0 ? { size: before.size + entries.length, time } : before }
+          const time = eventTime(before.head)
+          const { events, result } = await make(tx, time, before.head.size)
+          if (events.length === 0) return { result, head: before.head, grown: before.edge }
+          const entries = events.map((event, i) => ({
+            index: before.head.size + i,
+            event,
+            ...codec.entry(event, time),
+          }))
+          const leaves = entries.map(({ leafHash }) => leafHash)
+          const grown = extend(before.edge, leaves, hasher)
+          const { root, subtrees } = parametersOf(grown)
+          await tx.query(insertEntriesStatement, [
+            JSON.stringify(entries.map((e) => bodyOf(e))),
+            entries.length,
+            time.toISOString(),
+            root,
+            subtrees,
+          ])
+          return { result, head: { size: grown.edge.size, root, time }, grown: grown.edge }
         })
-        known = head
+        remember(head, grown)
         return result
       }),
     head: async () => {
-      const {
-        rows: [row],
-      } = await db.query<HeadRow>(selectHeadStatement, [])
-      if (!row) throw new Error('the roll has no head')
-      return see(row)
+      const before = trail.seen
+      const head = await readHead(db, selectHeadStatement)
+      await trail.edgeAt(db, head, before)
+      return head
     },
   }
 }
 
+interface Appended {
+  readonly head: Head
+  readonly grown: Extension
+  readonly leaves: readonly Buffer[]
+}
+
+const enrolledOf = ({ head, grown, leaves }: Appended): readonly Enrolled[] =>
+  leaves.map((leafHash, i) => {
+    const index = head.size - leaves.length + i
+    return { index, leafHash, inclusion: { head, hashes: grown.proof(index) } }
+  })
+
+const parametersOf = ({ edge, completed }: Extension): Grown => ({
+  root: Buffer.from(edge.root),
+  subtrees: JSON.stringify(
+    completed.map(({ hash, ...place }) => ({ ...place, hash: Buffer.from(hash).toString('hex') })),
+  ),
+})
+
 interface HeadRow {
   readonly size: number
+  readonly root: Buffer
   readonly time: Date
   readonly now: Date
 }
 
 const selectHeadStatement = {
   name: 'select_head',
-  text: 'select size, time, clock_timestamp() as now from roll where id = 1',
+  text: 'select size, root, time, clock_timestamp() as now from roll where id = 1',
 }
 const lockHeadStatement = {
   name: 'lock_head',
-  text: 'select size, time, clock_timestamp() as now from roll where id = 1 for update',
+  text: 'select size, root, time, clock_timestamp() as now from roll where id = 1 for update',
 }
 
 const insertEntriesStatement = {
   name: 'insert_entries',
   text: `
     with head as (
-      update roll set size = size + $2::bigint, time = $3::timestamptz where id = 1
+      update roll set size = size + $2::bigint, time = $3::timestamptz, root = $4::bytea where id = 1
+    ), subtree as (
+      insert into subtrees (level, index, hash)
+      select level, index, decode(hash, 'hex')
+      from json_to_recordset($5::json) as r (level smallint, index bigint, hash text)
     )
     insert into entries (index, type, time, leaf_hash, serial, body)
     select index, type, $3::timestamptz, decode(leaf, 'hex'), decode(serial, 'hex'), body

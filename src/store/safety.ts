@@ -41,7 +41,7 @@ const selectRights = {
       where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
         and not pg_has_role(relowner, 'member') and has_any_column_privilege(c.oid, 'UPDATE')
         and has_column_privilege(c.oid, attnum, 'UPDATE')
-        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('token_uses', 'used_at'), ('reconciled', 'until'),
+        and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
           ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
           ('crl_files', 'changed_at'))
       group by relname

@@ -4,8 +4,11 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
+import { codec } from '../../src/codec.ts'
+import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
+import { readHashes } from '../../src/store/tree.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
 
@@ -173,7 +176,7 @@ t.test('keys of issuers of before are known, each as that of the first who had i
   await owner.query({
     text: `with head as (update roll set size = ${events.length}, time = '2026-01-01' where id = 1)
       insert into entries (index, type, time, leaf_hash, body)
-      select place - 1, e->>'type', '2026-01-01', sha256('x'), e::text
+      select place - 1, e->>'type', '2026-01-01', sha256('\\x00' || convert_to(e::text, 'UTF8')), e::text
       from jsonb_array_elements('${JSON.stringify(events)}') with ordinality as e (e, place)`,
   })
   for (const name of files) await copyFile(join(migrations, name), join(directory, name))
@@ -185,4 +188,32 @@ t.test('keys of issuers of before are known, each as that of the first who had i
     { key: one, issuer: 'a' },
     { key: two, issuer: 'b' },
   ])
+})
+
+t.test('a roll of before becomes a tree', async (t) => {
+  const migrations = join(import.meta.dirname, '../../migrations')
+  const files = (await readdir(migrations)).sort()
+  for (const size of [0, 1, 255, 256, 513, 66_000]) {
+    const { owner, run, directory } = await given(t, {})
+    for (const name of files.slice(0, files.indexOf('0012_roll_tree.sql')))
+      await copyFile(join(migrations, name), join(directory, name))
+    await run()
+    const text = `with head as (update roll set size = ${size}, time = '2026-01-01' where id = 1)
+      insert into entries (index, type, time, leaf_hash, body)
+      select i, 'principal.created', '2026-01-01', sha256('\\x00' || convert_to(i::text, 'UTF8')), i::text
+      from generate_series(0, ${size - 1}) i`
+    if (size > 0) await owner.query({ text })
+    for (const name of files) await copyFile(join(migrations, name), join(directory, name))
+    await run()
+    const leaves = await readHashes(owner, { level: 0, from: 0, count: size })
+    const { edge, completed } = extend(emptyEdge(codec.hasher), leaves, codec.hasher)
+    const { rows } = await owner.query<{ root: Buffer }>({ text: 'select root from roll' })
+    t.ok(rows[0]?.root.equals(edge.root), `the root of ${size}`)
+    const stored = await owner.query({ text: 'select level, index, hash from subtrees order by level, index' })
+    const order = completed.toSorted((a, b) => a.level - b.level || a.index - b.index)
+    t.same(
+      stored.rows,
+      order.map(({ hash, ...place }) => ({ ...place, hash: Buffer.from(hash) })),
+    )
+  }
 })

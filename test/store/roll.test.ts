@@ -117,11 +117,12 @@ t.test('the database refuses a gap, an overlap and a head that goes back, whoeve
     }
     const grow = (by: number): string => `update roll set size = size + ${by}`
     const insert = (from: string, n = 1): string => `insert into entries (index, type, time, leaf_hash, body)
-      select ${from} + i, 'principal.created', now(), decode(repeat('00', 32), 'hex'), '{}' from roll, generate_series(0, ${n - 1}) i`
+      select ${from} + i, 'principal.created', now(), sha256('\\x007b7d'), '{}' from roll, generate_series(0, ${n - 1}) i`
     t.equal(await attempt(grow(1), insert('size - 1')), 'done', 'what the service does')
     t.equal(await attempt(grow(3), insert('size - 3', 3)), 'done', 'three at once')
     t.equal(await attempt(insert('size')), '23001', 'no room was made')
     t.equal(await attempt(insert('size - 1')), '23505', 'where an entry is')
+    t.equal(await attempt(grow(1), insert('size - 1').replace('7b7d', '7b7e')), '23514', 'another leaf than its own')
     t.equal(await attempt(grow(2), insert('size - 1')), '23001', 'half of the room')
     t.equal(await attempt(grow(2), insert('size - 2')), '23001', 'the other half')
     t.equal(await attempt(grow(1), insert('size - 1'), grow(1), insert('size - 1')), 'done', 'twice in one transaction')

@@ -1,0 +1,105 @@
+/**
+ * Where the roll has been seen to be. Whatever head was seen once must be part of every later one: the tree is followed
+ * leaf by leaf, or by a proof where many were missed. A database that was set back, or that is another one, is told from
+ * the right one before anything is written to it.
+ */
+import type { RollHead } from '../ca/recorder.ts'
+import { Problem } from '../errors.ts'
+import { type Edge, emptyEdge, extend } from '../roll/edge.ts'
+import { isRollFault } from '../roll/fault.ts'
+import { consistencyProof, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
+import { isEqual } from '../roll/text.ts'
+import type { Queryable } from './database.ts'
+import { readEdge, readHashes, tileReader } from './tree.ts'
+
+export interface Trail {
+  /** The newest head that was seen. */
+  readonly seen: RollHead
+  /** Of the newest head whose tree was followed. */
+  readonly edge: Edge | undefined
+  /**
+   * The edge of a head that was read, in which everything is that was seen before it was read. Throws `roll.inconsistent`
+   * where it is not.
+   */
+  edgeAt(on: Queryable, head: RollHead, before: RollHead): Promise<Edge>
+  /** Told of what we have committed ourselves. */
+  remember(edge: Edge): void
+}
+
+export const openTrail = (hasher: TreeHasher, first?: RollHead): Trail => {
+  let seen: RollHead = first ?? emptyEdge(hasher)
+  let edge: Edge | undefined
+  const remember = (next: Edge): void => {
+    if (next.size < seen.size) return
+    seen = next
+    edge = next
+  }
+  const nextEdge = (on: Queryable, head: RollHead, before: RollHead): Promise<Edge> =>
+    edge && head.size > edge.size && head.size - edge.size <= nearEntries
+      ? follow(on, edge, head, hasher)
+      : leap(on, head, before, hasher)
+  return {
+    get seen() {
+      return seen
+    },
+    get edge() {
+      return edge
+    },
+    edgeAt: async (on, head, before) => {
+      if (head.size < before.size) throw rolledBack(head, before)
+      if (edge?.size === head.size) {
+        if (!isEqual(head.root, edge.root)) throw forked(head, edge)
+        return edge
+      }
+      try {
+        const next = await nextEdge(on, head, before)
+        remember(next)
+        return next
+      } catch (error) {
+        throw isRollFault(error) ? damaged(head, error) : error
+      }
+    },
+    remember,
+  }
+}
+
+const follow = async (on: Queryable, from: Edge, head: RollHead, hasher: TreeHasher): Promise<Edge> => {
+  const count = head.size - from.size
+  const leaves = await readHashes(on, { level: 0, from: from.size, count })
+  const next = extend(from, leaves, hasher).edge
+  if (leaves.length !== count || !isEqual(head.root, next.root)) throw forked(head, from)
+  return next
+}
+
+const leap = async (on: Queryable, head: RollHead, before: RollHead, hasher: TreeHasher): Promise<Edge> => {
+  const next = await readEdge(on, head, hasher)
+  const claim = { from: before.size, to: head.size, fromRoot: before.root, toRoot: head.root }
+  const proof = await consistencyProof(before.size, head.size, tileReader(on), hasher)
+  if (!verifyConsistency({ ...claim, proof }, hasher)) throw forked(head, before)
+  return next
+}
+
+const inconsistent = (detail: string, cause?: unknown): Problem =>
+  new Problem('roll.inconsistent', `${detail} Nothing is written before an operator has looked (docs/roll.md).`, {
+    retryAfter: 60,
+    ...(cause !== undefined && { cause }),
+  })
+
+const rolledBack = (head: RollHead, seen: RollHead): Problem =>
+  inconsistent(
+    `The database's roll ends at ${head.size}, but ${seen.size} entries were seen before: ${rangeOf(head.size, seen.size)} missing.`,
+  )
+
+const forked = (head: RollHead, seen: RollHead): Problem =>
+  inconsistent(
+    `The database's roll of ${head.size} entries does not go on from the ${seen.size} that were seen before.`,
+  )
+
+const damaged = (head: RollHead, cause: Error): Problem =>
+  inconsistent(`The stored tree of the database's ${head.size} entries is damaged: ${cause.message}.`, cause)
+
+const rangeOf = (from: number, to: number): string =>
+  to - from === 1 ? `entry ${from} is` : `entries ${from} to ${to - 1} are`
+
+/** Beyond, tiles and a proof are less to read. */
+const nearEntries = 2_048

@@ -1,0 +1,53 @@
+/** The roll's tree as it is stored: leaves in `entries`, roots of full tiles in `subtrees`, one row each, never twice. */
+import { type Edge, edgeWidths, openEdge } from '../roll/edge.ts'
+import type { Hash, ReadTile, TreeHasher } from '../roll/merkle.ts'
+import { type HashTile, hashesPerTile } from '../roll/tiles.ts'
+import type { Queryable } from './database.ts'
+
+/** The hashes of one level from an index on: leaves are those of level 0. As many as there are, up to `count`. */
+export const readHashes = async (
+  db: Queryable,
+  { level, from, count }: { readonly level: number; readonly from: number; readonly count: number },
+): Promise<readonly Hash[]> => {
+  if (count === 0) return []
+  const { rows } =
+    level === 0
+      ? await db.query<HashRow>(selectLeaves, [from, from + count])
+      : await db.query<HashRow>(selectSubtrees, [level, from, from + count])
+  return rows.map(({ hash }) => hash)
+}
+
+/** Reads tiles of any width that there is; one that lacks a hash has fewer octets than it should. */
+export const tileReader =
+  (db: Queryable): ReadTile =>
+  async ({ level, index, width }: HashTile) =>
+    Buffer.concat(await readHashes(db, { level, from: index * hashesPerTile, count: width }))
+
+/** The right edge at a size. Throws a RollFault where what is stored does not hash to the root. */
+export const readEdge = async (
+  db: Queryable,
+  { size, root }: { readonly size: number; readonly root: Hash },
+  hasher: TreeHasher,
+): Promise<Edge> => {
+  const tiles: (readonly Hash[])[] = []
+  // In turn: a transaction has one connection.
+  for (const [level, width] of edgeWidths(size).entries()) {
+    const from = Math.floor(size / hashesPerTile ** (level + 1)) * hashesPerTile
+    tiles.push(await readHashes(db, { level, from, count: width }))
+  }
+  return openEdge({ size, root, tiles }, hasher)
+}
+
+interface HashRow {
+  readonly hash: Buffer
+}
+
+const selectLeaves = {
+  name: 'select_leaves',
+  text: 'select leaf_hash as hash from entries where index >= $1::bigint and index < $2::bigint order by index',
+}
+const selectSubtrees = {
+  name: 'select_subtrees',
+  text: `
+    select hash from subtrees where level = $1::smallint and index >= $2::bigint and index < $3::bigint order by index`,
+}
