@@ -1,4 +1,6 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
+import { join } from 'node:path'
+
 import { type Address, type LogLevel, type SettingKey, settings } from './config/settings.ts'
 import { gather } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
@@ -54,6 +56,18 @@ export interface Config {
   readonly retention: { readonly refusalsDays: number }
   readonly log: { readonly level: LogLevel }
   readonly allowEmbedded: boolean
+  readonly roll: {
+    /** Asked for; what is on record outweighs it. */
+    readonly origin?: string
+    /** The URI of the key that signs checkpoints. */
+    readonly key: string
+    /** Where the last checkpoint is kept; absent: nowhere. */
+    readonly anchor?: string
+    /** Absent: with each batch. */
+    readonly anchorEveryMs?: number
+    /** Whether the public listener serves it. */
+    readonly isPublic: boolean
+  }
 }
 
 /**
@@ -150,6 +164,19 @@ const shape = (
     retention: { refusalsDays: value('refusalsDays') },
     log: { level: value('logLevel') },
     allowEmbedded: value('allowEmbedded'),
+    roll: rollOf(value),
+  }
+}
+
+const rollOf = (value: <T>(key: SettingKey) => T): Config['roll'] => {
+  const anchor = value<string | undefined>('rollAnchor') ?? join(value('dataDir') ?? '.', 'roll', 'anchor')
+  const origin = value<string | undefined>('rollOrigin')
+  return {
+    ...(origin !== undefined && { origin }),
+    key: value('rollKey'),
+    ...(anchor !== 'none' && { anchor }),
+    ...(value('rollAnchorSync') === 'second' && { anchorEveryMs: 1_000 }),
+    isPublic: value('rollPublic'),
   }
 }
 
@@ -272,6 +299,13 @@ const refusals: readonly Rule[] = [
     fault: ({ keys }) =>
       keys.allowSoftware && !keys.hasPassphrase
         ? 'production does not make up the passphrase of its keys; set CHANCERY_KEY_PASSPHRASE_FILE'
+        : undefined,
+  },
+  {
+    of: ['rollKey', 'passphrase'],
+    fault: ({ keys, roll }) =>
+      roll.key.startsWith('file:') && !keys.hasPassphrase
+        ? 'production encrypts the key of the roll; set CHANCERY_KEY_PASSPHRASE_FILE, or here the URI of a key in a token'
         : undefined,
   },
   {

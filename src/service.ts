@@ -8,6 +8,7 @@ import { availableParallelism } from 'node:os'
 import { Registry } from 'prom-client'
 
 import { sentAlong } from './ca/bundle.ts'
+import type { Checkpoints } from './ca/checkpoints.ts'
 import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
 import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
@@ -15,6 +16,7 @@ import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
 import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
+import type { Recorder } from './ca/recorder.ts'
 import { openRecovery } from './ca/recovery.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
@@ -32,6 +34,7 @@ import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import type { KeyOpened } from './roll/entries.ts'
+import { assertSameRecords, openRollSide, readAnchor } from './roll-side.ts'
 import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { databaseClock } from './store/clock.ts'
@@ -94,7 +97,9 @@ export const openStores = async (deps: StoresDeps) => {
   try {
     await assertMigrated(db)
     const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
-    const roll = openRollWriter(db, codec, dbClock)
+    const seen = await readAnchor(config)
+    await assertSameRecords(db, config, seen)
+    const roll = openRollWriter(db, codec, dbClock, seen)
     const access = openAccess({ db, roll, log, clock, random, newId })
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
@@ -115,28 +120,15 @@ export const openService = async (
   /** Told of our own certificate, and of each that replaces it. */
   told: (certificate: ServerCertificate) => Promise<void> = async () => {},
 ): Promise<Service> => {
-  const { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config } = stores
+  const { metrics, db, dbClock, roll, access, policies, records, clock, newId, log, config } = stores
   const { limits } = config
   const issuers = await openKeyed(stores, keys, metrics)
   const { refusalsPerMinute } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
-  await roll.head()
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
-  const issuance = openIssuance({
-    recorder,
-    policies,
-    issuers,
-    meter: metrics,
-    isBlocked: await loadBlockLists(config.keys.blocked),
-    verify: verifier.verify,
-    clock,
-    random,
-    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
-    nextTurn: openTurns(5),
-    assertClock: dbClock.assertSane,
-    limits,
-  })
+  const { checkpoints, close: closeRoll } = await openRollSide(stores, keys, verifier)
+  const issuance = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 
   const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)
   const status = await openStatus(stores, issuers, issuance, openTurns(5))
@@ -146,6 +138,7 @@ export const openService = async (
     databaseFault: () => databaseFault(stores),
     clockFault: dbClock.fault,
     crlFault: status.crlFault,
+    rollFault: checkpoints.fault,
     crlWarning: status.crlWarning,
     queue: () => ({ pending: issuance.pending, bound: limits.queue }),
     isStopping: () => stopping,
@@ -185,7 +178,7 @@ export const openService = async (
       { name: 'keys', everyMs: 1_000, run: recover },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),
-      { name: 'clock', everyMs: 5_000, run: () => roll.head() },
+      { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
       {
         name: 'own-certificate',
         everyMs: 2_000,
@@ -220,10 +213,38 @@ export const openService = async (
       policies.close()
       await issuers.close()
       await verifier.close()
+      await closeRoll()
       await db.close()
     },
   }
 }
+
+interface CycleParts {
+  readonly issuers: Issuers
+  readonly recorder: Recorder
+  readonly verifier: Verifier
+  readonly checkpoints: Checkpoints
+}
+
+const openCycle = async (
+  { policies, metrics, config, clock, random, dbClock }: Stores,
+  { issuers, recorder, verifier, checkpoints }: CycleParts,
+): Promise<Issuance> =>
+  openIssuance({
+    recorder,
+    policies,
+    issuers,
+    meter: metrics,
+    isBlocked: await loadBlockLists(config.keys.blocked),
+    verify: verifier.verify,
+    clock,
+    random,
+    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    nextTurn: openTurns(5),
+    assertClock: dbClock.assertSane,
+    checkpoints,
+    limits: config.limits,
+  })
 
 const issuerLifeOf = (
   { db, roll, config, clock }: Stores,

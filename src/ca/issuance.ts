@@ -34,6 +34,8 @@ export interface Issued {
   /** Place on the roll, and the hash of the entry there. */
   readonly index: number
   readonly leafHash: Buffer
+  /** That it is there: a tlog-proof (c2sp.org/tlog-proof), which needs nobody to be asked. */
+  readonly proof: string
   /** What was dropped or shortened; empty on a replay. */
   readonly notes: readonly Note[]
   readonly replayed: boolean

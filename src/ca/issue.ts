@@ -27,6 +27,7 @@ import type { KeyBlockList } from '../x509/keys.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants } from './access.ts'
+import type { Checkpoints } from './checkpoints.ts'
 import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
@@ -53,6 +54,7 @@ export interface IssuanceDeps {
   readonly nextTurn: () => Promise<void>
   /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
   readonly assertClock: () => void
+  readonly checkpoints: Pick<Checkpoints, 'assertAvailable' | 'proofOf' | 'proofAt'>
   readonly limits: {
     readonly queue: number
     readonly requestDeadlineMs: number
@@ -96,7 +98,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   // 2. A request known under its key is answered from the records, whatever the policy says today.
   const request = requestOf(caller, input)
   const prior = await findPrior(deps, request)
-  if (prior?.certificate) return answer(deps, prior.certificate, [], true)
+  if (prior?.certificate) return await answer(deps, prior.certificate, [], true)
   lap('replay')
 
   // 3. Bytes to values, strictly. Whether the asker holds the key is found out on another thread, while steps 4 and 5 are
@@ -147,7 +149,9 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   })
   lap('record')
 
-  // 10. Only now does anyone learn of it. (The checkpoint over the committed head is signed here.)
+  // 10. A checkpoint over what was committed is signed, and kept elsewhere; only now does anyone learn of it.
+  const proof = await deps.checkpoints.proofOf(enrolled)
+  lap('prove')
   deps.meter.issued(input.profile)
   return {
     serial: intent.serial.toString('hex'),
@@ -159,6 +163,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
     notAfter: plan.notAfter,
     index: enrolled.index,
     leafHash: enrolled.leafHash,
+    proof,
     notes: decision.notes,
     replayed: false,
   }
@@ -430,6 +435,7 @@ const recordDraft = async (deps: IssuanceDeps, first: Draft, again: () => Promis
     const { intent } = drafted
     deps.issuers.byName(intent.issuer).assertAvailable()
     deps.assertClock()
+    deps.checkpoints.assertAvailable()
     const recorded = await deps.recorder.recordIntent(intent)
     if (recorded !== 'moved') return { ...drafted, recorded }
     await deps.issuers.refresh()
@@ -473,7 +479,12 @@ const checkSignature = async (
 
 // Step 10 -----------------------------------------------------------------------------------------------------------
 
-const answer = (deps: IssuanceDeps, row: IssuedRow, notes: readonly Note[], replayed: boolean): Issued => {
+const answer = async (
+  deps: IssuanceDeps,
+  row: IssuedRow,
+  notes: readonly Note[],
+  replayed: boolean,
+): Promise<Issued> => {
   const issuer = deps.issuers.byName(row.issuer)
   return {
     serial: row.serial.toString('hex'),
@@ -485,6 +496,7 @@ const answer = (deps: IssuanceDeps, row: IssuedRow, notes: readonly Note[], repl
     notAfter: row.notAfter,
     index: row.index,
     leafHash: row.leafHash,
+    proof: await deps.checkpoints.proofAt(row.index),
     notes,
     replayed,
   }

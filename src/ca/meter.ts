@@ -10,6 +10,7 @@ export type Stage =
   | 'sign'
   | 'check'
   | 'record'
+  | 'prove'
   | 'answer'
 
 export interface Meter {

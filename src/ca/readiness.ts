@@ -8,6 +8,8 @@ export interface ReadinessDeps {
   /** Undefined, or why the database takes no records. Also refreshes what is known of its clock. */
   readonly databaseFault: () => Promise<string | undefined>
   readonly clockFault: () => string | undefined
+  /** Why no checkpoint can be signed, or kept. */
+  readonly rollFault: () => string | undefined
   /** Why relying parties may soon find no list that they can use. */
   readonly crlFault: () => string | undefined
   /** What somebody should see to before long. */
@@ -33,6 +35,7 @@ const ask = async ({
   clockFault,
   crlFault,
   crlWarning,
+  rollFault,
   queue,
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
@@ -44,6 +47,7 @@ const ask = async ({
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
     check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
+    check('roll', rollFault(), 'is whole, and its checkpoints are signed'),
     check(
       'queue',
       isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,

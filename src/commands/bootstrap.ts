@@ -19,6 +19,7 @@ import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { ownProfile } from '../own-certificates.ts'
 import { loadSeedDocuments } from '../policy/seeds.ts'
+import { openRollForTheFirstTime } from '../roll-side.ts'
 import type { Stores } from '../service.ts'
 import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
@@ -35,6 +36,7 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
     await inTurn(tx, bootstrapLock)
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()
+    await openRollForTheFirstTime(stores, keys)
     if (config.mode === 'development') await makeHierarchy(stores, keys)
     await putProfiles(stores)
     await makeAdmin(stores)

@@ -81,6 +81,10 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'key.probed': ({ key, attributes, by }) => `${key}${attributes ? `, ${holdOf(attributes)}` : ''}, by ${by}`,
   'pin.refused': ({ token, tokenSerial }) => `by the token ${token}, serial ${tokenSerial}`,
   'pin.unlatched': ({ token, tokenSerial, by }) => `of the token ${token}, serial ${tokenSerial}, by ${by}`,
+  'roll.opened': ({ origin, succeeds, by }) =>
+    `${origin}${succeeds ? `, after ${succeeds.size} entries of ${succeeds.origin}` : ''}, by ${by}`,
+  'database.adopted': ({ database, before, by }) =>
+    `${database ?? 'without a number'}, before ${before ?? 'without a number'}, by ${by}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
 

@@ -204,6 +204,48 @@ const table = {
     about:
       'A list of your own: SHA-256 of SubjectPublicKeyInfos in hexadecimal, one a line. Requests for such a key are refused.',
   },
+  rollOrigin: {
+    env: 'CHANCERY_ROLL_ORIGIN',
+    path: 'roll.origin',
+    read: rollOrigin,
+    form: 'a host and a path, as `ca.example.com/roll`',
+    about:
+      'What the roll is called in its checkpoints; the first of `CHANCERY_NAMES` and `/roll` when unset. On record from the first start on, and never changed by a setting.',
+  },
+  rollKey: {
+    env: 'CHANCERY_ROLL_KEY',
+    path: 'roll.key',
+    read: text,
+    form: '`file:…` or `pkcs11:…`',
+    standard: 'file:roll/key.pem',
+    about:
+      'The key that signs checkpoints, an Ed25519 one; made when it is missing and none is on record. Every replica needs the same.',
+  },
+  rollAnchor: {
+    env: 'CHANCERY_ROLL_ANCHOR',
+    path: 'roll.anchor',
+    read: text,
+    form: 'path, or `none`',
+    about:
+      'The file that keeps the last checkpoint outside of the database, `roll/anchor` in the data folder when unset: it tells a database that was set back from the right one. One for each replica, on a disk that outlives it. `none` does without, and then only witnesses would notice.',
+  },
+  rollAnchorSync: {
+    env: 'CHANCERY_ROLL_ANCHOR_SYNC',
+    path: 'roll.anchorSync',
+    read: oneOf('batch', 'second'),
+    form: '`batch` or `second`',
+    standard: 'batch',
+    about:
+      'When that file is synced to the disk: before each answer, or once a second. With `second`, a machine that dies may forget the answers of its last second.',
+  },
+  rollPublic: {
+    env: 'CHANCERY_ROLL_PUBLIC',
+    path: 'roll.public',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'no',
+    about: 'Whether the public listener serves the roll to everyone: all certificates, names and principals in it.',
+  },
   queue: {
     env: 'CHANCERY_QUEUE',
     path: 'limits.queue',
@@ -395,6 +437,13 @@ function absolutePaths(value: string): readonly string[] {
   const paths = value.split(',').map((path) => path.trim())
   if (!paths.every((path) => path.startsWith('/'))) throw new Error('is not a list of absolute paths')
   return paths
+}
+
+/** The name of a signed note's key too: no spaces, no plus (c2sp.org/tlog-checkpoint, c2sp.org/signed-note). */
+function rollOrigin(value: string): string {
+  if (!/^[a-z0-9.:[\]-]+(\/[A-Za-z0-9._~-]+)*$/.test(value) || value.length > 200)
+    throw new Error('is not a host and a path without a scheme, like ca.example.com/roll')
+  return value
 }
 
 function tokenUri(value: string): string {

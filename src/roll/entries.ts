@@ -245,6 +245,27 @@ export interface PinUnlatched {
   readonly by: string
 }
 
+/** From now on checkpoints bear this origin, and are signed by this key. */
+export interface RollOpened {
+  readonly type: 'roll.opened'
+  readonly origin: string
+  /** As a verifier is given it (c2sp.org/signed-note). */
+  readonly key: string
+  /** The number by which the database's server tells itself from others; null where it has none. */
+  readonly database: string | null
+  /** The last checkpoint that is known of the origin before, where entries behind our own are lost for good. */
+  readonly succeeds: { readonly origin: string; readonly size: number; readonly root: string } | null
+  readonly by: string
+}
+
+/** The records have moved to another server, on purpose. */
+export interface DatabaseAdopted {
+  readonly type: 'database.adopted'
+  readonly database: string | null
+  readonly before: string | null
+  readonly by: string
+}
+
 export interface ServiceStarted {
   readonly type: 'service.started'
   readonly version: string
@@ -272,6 +293,8 @@ export type RollEvent =
   | KeyProbed
   | PinRefused
   | PinUnlatched
+  | RollOpened
+  | DatabaseAdopted
   | ServiceStarted
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */

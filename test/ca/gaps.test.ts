@@ -14,6 +14,7 @@ import { codec } from '../../src/codec.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
+import { openRollSide } from '../../src/roll-side.ts'
 import { openKeyed } from '../../src/service.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
@@ -42,6 +43,8 @@ const open = async (t: Test) => {
       silentMeter,
     )
     const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }
+    const side = await openRollSide({ ...stores, db, roll }, keys, { verify: async (check) => checkOne(check) })
+    t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,
       recorder: { ...recorder, ...faults.recorder?.(recorder) },
@@ -52,6 +55,7 @@ const open = async (t: Test) => {
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,
+      checkpoints: side.checkpoints,
       limits,
     })
     return (key: string, more: { readonly validity?: number } = {}): Promise<Issued> =>

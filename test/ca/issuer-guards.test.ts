@@ -7,6 +7,7 @@ import { openIssuance } from '../../src/ca/issue.ts'
 import { type IssuerLife, openIssuerLife } from '../../src/ca/issuer-life.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
+import { openRollSide } from '../../src/roll-side.ts'
 import { openKeyed } from '../../src/service.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIssuerStore } from '../../src/store/issuers.ts'
@@ -30,6 +31,8 @@ const open = async (t: Test) => {
     const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
     t.teardown(recorder.close)
     const verify = async (check: Parameters<typeof checkOne>[0]) => checkOne(check)
+    const side = await openRollSide(stores, keys, { verify: async (check) => checkOne(check) })
+    t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,
       recorder,
@@ -40,6 +43,7 @@ const open = async (t: Test) => {
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,
+      checkpoints: side.checkpoints,
       limits: { queue: 100, requestDeadlineMs: 300 },
     })
     const life = openIssuerLife({

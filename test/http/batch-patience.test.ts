@@ -19,6 +19,7 @@ const issued: Issued = {
   notAfter: new Date(1_000),
   index: 1,
   leafHash: Buffer.alloc(32),
+  proof: '',
   notes: [],
   replayed: false,
 }

@@ -166,6 +166,15 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
   },
   'pin.refused': { type: 'pin.refused', token: 'ca', tokenSerial: '0011223344556677' },
   'pin.unlatched': { type: 'pin.unlatched', token: 'ca', tokenSerial: '0011223344556677', by: 'os:büro' },
+  'roll.opened': {
+    type: 'roll.opened',
+    origin: 'ca.example.com/roll',
+    key: 'ca.example.com/roll+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k',
+    database: '7439812409182734098',
+    succeeds: { origin: 'old.example.com/roll', size: 1043, root: '47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' },
+    by: 'chancery',
+  },
+  'database.adopted': { type: 'database.adopted', database: '7439812409182734099', before: null, by: 'os:büro' },
   'service.started': { type: 'service.started', version: '0.1.0', mode: 'development' },
 }
 

@@ -168,6 +168,10 @@ export const IssuedCertificate = Type.Object(
     notAfter: Time,
     index: Type.Integer({ description: 'place on the roll' }),
     leafHash: Sha256,
+    proof: Type.String({
+      description:
+        'that the entry is on the roll (c2sp.org/tlog-proof): with a signed checkpoint, to be verified offline with the key of the roll',
+    }),
     notes: Type.Array(Note, { description: 'what was dropped or shortened' }),
     replayed: Type.Boolean({ description: 'true where an earlier call under this Idempotency-Key got it first' }),
   },

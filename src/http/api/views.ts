@@ -14,6 +14,7 @@ export const issuedView = (issued: Issued) => ({
   notAfter: issued.notAfter.toISOString(),
   index: issued.index,
   leafHash: issued.leafHash.toString('hex'),
+  proof: issued.proof,
   notes: issued.notes,
   replayed: issued.replayed,
 })

@@ -1,0 +1,156 @@
+/**
+ * Checkpoints and proofs: what the roll promises, signed. A checkpoint is signed over a head that was committed, never
+ * before, and is kept outside of the database before anybody sees it. Ed25519 gives the same signature each time, so every
+ * replica makes the same note of the same head, and a signature that did not come may be asked for again.
+ */
+import { openBatch } from '../batch.ts'
+import { Problem } from '../errors.ts'
+import type { SigningKey } from '../keys/signing-key.ts'
+import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
+import { type Hash, inclusionProof, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
+import { encodeNote, type VerifierKey } from '../roll/note.ts'
+import { encodeProof } from '../roll/proof.ts'
+import type { CheckSignature } from '../x509/csr.ts'
+import { withDeadline } from './deadline.ts'
+import type { Enrolled, RollHead } from './recorder.ts'
+
+/** Where the last checkpoint is kept outside of the database. */
+export interface Anchor {
+  /** Durable when it resolves, as far as its settings promise. An older one than the last changes nothing. */
+  write(checkpoint: Checkpoint): Promise<void>
+}
+
+export interface Published extends Checkpoint {
+  /** The signed note. */
+  readonly note: string
+}
+
+export interface Checkpoints {
+  /** What verifies the notes. */
+  readonly key: VerifierKey
+  /** Why nothing can be signed, as far as known. */
+  fault(): string | undefined
+  /** Throws `key.unavailable` or `roll.unanchored` while checkpoints can't be made. */
+  assertAvailable(): void
+  /** The newest that this instance has signed. Signs one where there is none. */
+  newest(): Promise<Published>
+  /** A tlog-proof that goes with an entry: against the head of its own batch, or else against the newest. */
+  proofOf(enrolled: Enrolled): Promise<string>
+  /** The same for any entry. Throws `roll.not_found` beyond the end. */
+  proofAt(index: number): Promise<string>
+  /** Signs the head as it is now, whoever moved it. */
+  follow(): Promise<void>
+}
+
+export interface CheckpointsDeps {
+  readonly verifierKey: VerifierKey
+  readonly key: SigningKey
+  readonly verify: CheckSignature
+  readonly anchor: Anchor
+  /** The head as it is now, after everything that was seen before. */
+  readonly head: () => Promise<RollHead>
+  readonly readTile: ReadTile
+  readonly hasher: TreeHasher
+  /** Within which a signature must come, tries of it included. */
+  readonly deadlineMs: number
+  readonly sleep: (milliseconds: number) => Promise<void>
+}
+
+export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
+  const { verifierKey, anchor, head, readTile, hasher } = deps
+  const origin = verifierKey.name
+  let newest: Published | undefined
+  let fault: Problem | undefined
+
+  const publish = async (heads: readonly RollHead[]): Promise<readonly Published[]> => {
+    const checkpoints = heads.map(({ size, root }) => ({ origin, size, root }))
+    const last = checkpoints.reduce((a, b) => (b.size > a.size ? b : a))
+    try {
+      const [notes] = await Promise.all([signAll(deps, checkpoints), anchor.write(last).catch(unanchored)])
+      fault = undefined
+      const published = checkpoints.map((checkpoint, i) => ({ ...checkpoint, note: notes[i] as string }))
+      for (const one of published) if (newest === undefined || one.size > newest.size) newest = one
+      return published
+    } catch (error) {
+      if (error instanceof Problem) fault = error
+      throw error
+    }
+  }
+  const batch = openBatch({ run: publish, max: 64, lanes: 1 })
+
+  const follow = async (): Promise<Published> => {
+    const now = await head()
+    // Whoever cannot sign must find out when it can again.
+    return newest && newest.size >= now.size && !fault ? newest : batch.add(now)
+  }
+  const proofAt = async (index: number): Promise<string> => {
+    const at = newest && newest.size > index ? newest : await follow()
+    if (at.size <= index) throw new Problem('roll.not_found', `The roll has no entry ${index}.`)
+    const hashes = await inclusionProof(index, at.size, readTile, hasher)
+    return encodeProof({ index, hashes, checkpoint: at.note })
+  }
+  return {
+    key: verifierKey,
+    fault: () => fault?.detail,
+    assertAvailable: () => {
+      if (fault) throw fault
+    },
+    newest: async () => newest ?? (await follow()),
+    proofOf: async ({ index, inclusion }) => {
+      if (inclusion === undefined) return proofAt(index)
+      const { note } = await batch.add(inclusion.head)
+      return encodeProof({ index, hashes: inclusion.hashes, checkpoint: note })
+    },
+    proofAt,
+    follow: async () => void (await follow()),
+  }
+}
+
+/** Each text is signed until it is, within the deadline: the same text gives the same signature. */
+const signAll = async (deps: CheckpointsDeps, checkpoints: readonly Checkpoint[]): Promise<readonly string[]> => {
+  const { key, verifierKey, verify, deadlineMs, sleep } = deps
+  const texts = checkpoints.map(encodeCheckpoint)
+  const messages = texts.map((text) => Buffer.from(text))
+  const until = performance.now() + deadlineMs
+  for (;;) {
+    const left = until - performance.now()
+    const answer = await withDeadline(key.sign(messages), Math.max(1, left))
+    const signatures = answer === 'late' ? [] : answer.filter((one) => Buffer.isBuffer(one))
+    if (signatures.length === messages.length) {
+      await assertValid({ key, verify }, messages, signatures)
+      return texts.map((text, i) => noteOf(verifierKey, text, signatures[i] as Buffer))
+    }
+    if (until - performance.now() < retryMs) {
+      const cause = answer === 'late' ? undefined : answer.find((one) => !Buffer.isBuffer(one))
+      throw new Problem('key.unavailable', "The roll's key did not sign the checkpoint.", { retryAfter: 2, cause })
+    }
+    await sleep(retryMs)
+  }
+}
+
+/** A wrong signature would be in every proof, for ever. */
+const assertValid = async (
+  { key: { spki, algorithm }, verify }: Pick<CheckpointsDeps, 'key' | 'verify'>,
+  messages: readonly Buffer[],
+  signatures: readonly Buffer[],
+): Promise<void> => {
+  const checks = messages.map((message, i) =>
+    verify({ spki, message, signature: signatures[i] as Buffer, algorithm, keep: true }),
+  )
+  if ((await Promise.all(checks)).every((valid) => valid)) return
+  throw new Problem('key.bad_signature', "The roll's key signs wrongly; no checkpoint was handed out.", {
+    retryAfter: 5,
+  })
+}
+
+const noteOf = ({ name, id }: VerifierKey, text: string, octets: Hash): string =>
+  encodeNote({ text, signatures: [{ name, id, octets }] })
+
+const unanchored = (cause: unknown): never => {
+  throw new Problem('roll.unanchored', 'The last checkpoint could not be kept outside of the database.', {
+    retryAfter: 5,
+    cause,
+  })
+}
+
+const retryMs = 50

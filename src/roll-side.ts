@@ -1,0 +1,165 @@
+/**
+ * The roll put together: its name, its key, where its last checkpoint is kept outside of the database, and what signs. What
+ * the records say of all this outweighs the settings, which are for the first start.
+ */
+import { hash, verify } from 'node:crypto'
+
+import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
+import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
+import { own } from './ca/own.ts'
+import { codec } from './codec.ts'
+import type { Config } from './config.ts'
+import type { Keyring } from './keys/keyring.ts'
+import { SigningFault, type SigningKey } from './keys/signing-key.ts'
+import type { Verifier } from './keys/verifier.ts'
+import type { Checkpoint } from './roll/checkpoint.ts'
+import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifyEd25519 } from './roll/note.ts'
+import type { Stores } from './service.ts'
+import type { Database } from './store/database.ts'
+import { readStanding, readSystemIdentifier } from './store/roll-opening.ts'
+import { tileReader } from './store/tree.ts'
+import type { Log } from './telemetry.ts'
+import { signatureAlgorithm } from './x509/algorithms.ts'
+
+export const sha256 = (octets: Uint8Array): Buffer => hash('sha256', octets, 'buffer')
+
+/** The last checkpoint as it is kept outside of the database. Throws a sentence where that is damaged. */
+export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> =>
+  anchor === undefined ? undefined : readAnchorFile(anchor)
+
+const openAnchor = ({ roll: { anchor, anchorEveryMs } }: Config, log: Log): Promise<AnchorFile> | undefined =>
+  anchor === undefined
+    ? undefined
+    : openAnchorFile({
+        path: anchor,
+        everyMs: anchorEveryMs,
+        failed: (err) => log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept'),
+      })
+
+/**
+ * Throws a sentence where these records are not those that this installation has worked with: of another roll, or on
+ * another server.
+ */
+export const assertSameRecords = async (
+  db: Database,
+  { roll }: Pick<Config, 'roll'>,
+  seen: Checkpoint | undefined,
+): Promise<void> => {
+  const { opened, database } = await readStanding(db)
+  const origin = opened?.origin
+  if (seen && origin !== undefined && seen.origin !== origin)
+    throw new Error(
+      `The database holds the roll ${origin}, but ${roll.anchor} is of the roll ${seen.origin}: check CHANCERY_DATABASE_URL and CHANCERY_ROLL_ANCHOR.`,
+    )
+  if (seen && origin === undefined && seen.size > 0)
+    throw new Error(
+      `The database holds no roll, but ${roll.anchor} has seen ${seen.size} entries of the roll ${seen.origin}: check CHANCERY_DATABASE_URL, or restore the database (docs/roll.md).`,
+    )
+  if (roll.origin !== undefined && origin !== undefined && roll.origin !== origin)
+    throw new Error(
+      `The roll on record is called ${origin}, and keeps its name: leave CHANCERY_ROLL_ORIGIN out, or set it so.`,
+    )
+  if (database === undefined || database === null) return
+  const found = await readSystemIdentifier(db)
+  if (found !== database)
+    throw new Error(
+      `The records were on the database server ${database}, and this is ${found ?? 'one that does not tell its number'}: "chancery roll adopt-database" accepts a move.`,
+    )
+}
+
+/** Gives the roll its name and its key where it has none. One of several that start at once does it. */
+export const openRollForTheFirstTime = async (
+  stores: Stores,
+  keys: Pick<Keyring, 'open' | 'create'>,
+): Promise<void> => {
+  const { db, config, roll, log } = stores
+  if ((await readStanding(db)).opened) return
+  const { key: uri, origin = `${config.names[0]?.value ?? 'localhost'}/roll` } = config.roll
+  const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
+  if (key.algorithm.id !== ed25519.id)
+    throw new Error(`CHANCERY_ROLL_KEY: ${uri} is not an Ed25519 key, which checkpoints are signed with.`)
+  const verifier = makeVerifierKey(
+    { name: origin, type: 'ed25519', publicKey: key.spki.subarray(spkiStart.length) },
+    sha256,
+  )
+  await key.close()
+  const event = {
+    type: 'roll.opened',
+    origin,
+    key: encodeVerifierKey(verifier),
+    database: await readSystemIdentifier(db),
+    succeeds: null,
+    by: own.principal,
+  } as const
+  await roll.change(async () => ({ events: [event], result: undefined }))
+  log.info({ event: 'roll.opened', origin, key: event.key }, 'the roll has its name and its key')
+}
+
+/** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */
+export const openRollSide = async (
+  { db, roll, config, log }: Pick<Stores, 'db' | 'roll' | 'config' | 'log'>,
+  keys: Pick<Keyring, 'open'>,
+  { verify }: Pick<Verifier, 'verify'>,
+): Promise<{ readonly checkpoints: Checkpoints; close(): Promise<void> }> => {
+  const { opened } = await readStanding(db)
+  if (!opened) throw new Error('The roll has no name and no key yet.')
+  const verifierKey = parseVerifierKey(opened.key, sha256)
+  const key = openLazily(keys, config.roll.key, Buffer.concat([spkiStart, verifierKey.publicKey]), log)
+  const anchor = await openAnchor(config, log)
+  const checkpoints = openCheckpoints({
+    verifierKey,
+    key,
+    verify,
+    anchor: anchor ?? { write: async () => {} },
+    head: roll.head,
+    readTile: tileReader(db),
+    hasher: codec.hasher,
+    deadlineMs: config.limits.signingDeadlineMs,
+    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  })
+  return {
+    checkpoints,
+    close: async () => {
+      await key.close()
+      await anchor?.close()
+    },
+  }
+}
+
+const openLazily = (keys: Pick<Keyring, 'open'>, uri: string, spki: Buffer, log: Log) => {
+  let opening: Promise<SigningKey> | undefined
+  const open = (): Promise<SigningKey> => {
+    opening ??= keys.open(uri).then(async (key) => {
+      if (key.spki.equals(spki)) return key
+      await key.close()
+      throw new Error(`the key at ${uri} is not the one on record`)
+    })
+    opening.catch((err: unknown) => {
+      opening = undefined
+      log.error({ event: 'roll.key', err }, 'the key of the roll cannot be opened')
+    })
+    return opening
+  }
+  return {
+    id: uri,
+    algorithm: ed25519,
+    spki,
+    sign: async (messages: readonly Buffer[], withinMs?: number): Promise<readonly (Buffer | SigningFault)[]> => {
+      try {
+        return await (await open()).sign(messages, withinMs)
+      } catch (error) {
+        const fault = new SigningFault('before', (error as Error).message, error)
+        return messages.map(() => fault)
+      }
+    },
+    close: async () => void (await opening?.then((key) => key.close())),
+  }
+}
+
+/** For those who verify notes in Node. */
+export const verifyEd25519: VerifyEd25519 = (publicKey, message, signature) =>
+  verify(null, message, { key: Buffer.concat([spkiStart, publicKey]), format: 'der', type: 'spki' }, signature)
+
+const ed25519 = signatureAlgorithm('ed25519')
+/** Of an Ed25519 SubjectPublicKeyInfo (RFC 8410 4); the key itself follows. */
+const spkiStart = Buffer.from('302a300506032b6570032100', 'hex')

@@ -1,0 +1,47 @@
+/** What the roll is called, by whom its checkpoints are signed, and on which server it lives: the newest that was recorded. */
+import type { DatabaseAdopted, RollOpened } from '../roll/entries.ts'
+import type { Queryable } from './database.ts'
+
+export interface RollStanding {
+  readonly opened: Pick<RollOpened, 'origin' | 'key'> | undefined
+  /** The server that the records were last said to be on; undefined where that was never said. */
+  readonly database: string | null | undefined
+}
+
+export const readStanding = async (db: Queryable): Promise<RollStanding> => {
+  const { rows } = await db.query<{ body: string }>(selectOpenings)
+  const events = rows.map(({ body }) => JSON.parse(body) as RollOpened | DatabaseAdopted)
+  return { opened: events.find((event) => event.type === 'roll.opened'), database: events[0]?.database }
+}
+
+/**
+ * The number that `initdb` gave the server, which copies of its files keep and dumps do not. Null where it is not told, as
+ * by engines that only speak PostgreSQL's protocol.
+ */
+export const readSystemIdentifier = async (db: Queryable): Promise<string | null> => {
+  try {
+    const { rows } = await db.query<{ id: string }>(selectSystemIdentifier)
+    return rows[0]?.id ?? null
+  } catch (error) {
+    if (isUnknownThere(error)) return null
+    throw error
+  }
+}
+
+/** No such function, no right to call it, no such feature. */
+const isUnknownThere = (error: unknown): boolean =>
+  ['42883', '42501', '0A000'].includes((error as { readonly code?: string }).code ?? '')
+
+/** The newest of each, newest first. */
+const selectOpenings = {
+  name: 'select_roll_openings',
+  text: `
+    select body from (
+      (select index, body from entries where type = 'roll.opened' order by index desc limit 1)
+      union all (select index, body from entries where type = 'database.adopted' order by index desc limit 1)
+    ) newest order by index desc`,
+}
+const selectSystemIdentifier = {
+  name: 'select_system_identifier',
+  text: 'select system_identifier::text as id from pg_control_system()',
+}
