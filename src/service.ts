@@ -46,6 +46,7 @@ import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
 import { openRecords } from './store/records.ts'
 import { openRollWriter } from './store/roll.ts'
+import { openTiles } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
 import { parseCertificate, parseTbs } from './x509/certificate.ts'
@@ -150,6 +151,7 @@ export const openService = async (
   const recover = openRecovery(issuers)
   const own = await openOwnCertificate(stores, issuance, recover)
   await told(own.current())
+  const tiles = openTiles(db, records.events)
   const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
   const app = await openApp({
     ...http,
@@ -161,6 +163,8 @@ export const openService = async (
     revocations: status.revocations,
     massRevocations: status.massRevocations,
     crlImports: status.crlImports,
+    checkpoints,
+    tiles,
     health,
     clock,
     tls: { key: own.current().key, cert: own.current().cert },
@@ -171,6 +175,7 @@ export const openService = async (
     crls: status.crls,
     ocsp: status.ocsp,
     crlImports: status.crlImports,
+    ...(config.roll.isPublic && { roll: { checkpoints, tiles } }),
   })
   const schedule = openSchedule(
     [

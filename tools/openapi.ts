@@ -36,6 +36,8 @@ const undecided: HttpDeps = {
   revocations: absent(),
   crlImports: absent(),
   massRevocations: absent(),
+  checkpoints: absent(),
+  tiles: absent(),
   health: absent(),
   recordRefusal: () => Promise.reject(new Error('Describing must not refuse.')),
   metrics: openMetrics(new Registry()),

@@ -1,6 +1,7 @@
 /** What auditors read: certificates, refusals, events. The store implements `Records`; nothing here changes anything. */
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
+import type { Tile } from '../roll/tiles.ts'
 import type { Name } from '../x509/names.ts'
 import type { Revocation } from './revoke.ts'
 
@@ -112,6 +113,12 @@ export interface IssuerRecord {
 }
 
 /** Cursors are opaque and bound to their filter: another filter's cursor is `request.cursor`. */
+/** The roll's tiles and entries (c2sp.org/tlog-tiles), as wide as they are asked for. */
+export interface RollTiles {
+  /** The octets of a tile, or of a bundle of entries. Throws `roll.not_found` where the roll does not have so many. */
+  read(tile: Tile): Promise<Uint8Array>
+}
+
 export interface Records {
   /** Throws `certificate.not_found`. */
   certificate(serial: string): Promise<CertificateRecord>

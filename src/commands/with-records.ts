@@ -2,10 +2,9 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { readAnchorFile } from '../anchor.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
-import { assertSameRecords } from '../roll-side.ts'
+import { assertSameRecords, readAnchor } from '../roll-side.ts'
 import { databaseClock } from '../store/clock.ts'
 import { type Database, openDatabase } from '../store/database.ts'
 import { openEmbedded } from '../store/embedded.ts'
@@ -33,7 +32,7 @@ export const withRecords = async <T>(
   const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
-    const seen = config.roll.anchor === undefined ? undefined : await readAnchorFile(config.roll.anchor)
+    const seen = await readAnchor(config)
     await assertSameRecords(db, config, seen)
     const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
     const roll = openRollWriter(db, codec, clock, seen)

@@ -24,7 +24,7 @@ import { Problem, type ProblemCode } from '../errors.ts'
 import { accessRoutes } from './api/access.ts'
 import { authorityRoutes } from './api/authorities.ts'
 import { batchRoutes } from './api/batch.ts'
-import { certificateRoutes } from './api/certificates.ts'
+import { certificateRoutes, proofRoutes } from './api/certificates.ts'
 import { crlRoutes } from './api/crls.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
@@ -48,6 +48,7 @@ import { acceptedSpellings, assertMediaType, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
+import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
@@ -100,6 +101,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
   await app.register(async (api: App) => {
     for (const routes of [
       certificateRoutes,
+      proofRoutes,
       batchRoutes,
       profileRoutes,
       accessRoutes,
@@ -110,6 +112,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       crlRoutes,
       massRevocationRoutes,
       opsRoutes,
+      (scope: App) => rollRoutes(scope, deps, ['auditor', 'admin']),
     ]) {
       await api.register(async (scope: App) => routes(scope, deps))
     }

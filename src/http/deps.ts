@@ -2,6 +2,7 @@
 import type { ServerOptions } from 'node:https'
 
 import type { Access } from '../ca/access.ts'
+import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { CrlImports } from '../ca/crl-import.ts'
 import type { CrlShelf } from '../ca/crl-shelf.ts'
 import type { Health } from '../ca/health.ts'
@@ -11,7 +12,7 @@ import type { MassRevocations } from '../ca/mass-revocation.ts'
 import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
 import type { Recorder } from '../ca/recorder.ts'
-import type { Records } from '../ca/records.ts'
+import type { Records, RollTiles } from '../ca/records.ts'
 import type { Revocations } from '../ca/revoke.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Log } from '../telemetry.ts'
@@ -34,6 +35,8 @@ export interface HttpDeps {
   readonly revocations: Revocations
   readonly crlImports: CrlImports
   readonly massRevocations: MassRevocations
+  readonly checkpoints: Checkpoints
+  readonly tiles: RollTiles
   readonly health: Health
   readonly metrics: Metrics
   readonly log: Log
@@ -49,5 +52,7 @@ export interface HttpDeps {
 export interface PublicDeps
   extends Pick<HttpDeps, 'records' | 'metrics' | 'log' | 'newId' | 'limits' | 'clock' | 'crlImports'> {
   readonly crls: CrlShelf
+  /** Where the roll is for everyone. */
+  readonly roll?: Pick<HttpDeps, 'checkpoints' | 'tiles'>
   readonly ocsp: Ocsp
 }

@@ -159,7 +159,7 @@ const problemsOf = (schema: DescribedSchema, route: RouteOptions): object => {
 /** What a route declares, and what follows from its shape. */
 export const codesOf = (
   schema: Pick<DescribedSchema, 'params' | 'querystring' | 'body'>,
-  { config = {} }: Pick<RouteOptions, 'config'>,
+  { config = {}, method }: Pick<RouteOptions, 'config' | 'method'>,
 ): readonly ProblemCode[] => {
   const { access, accepts = [], problems: declared = [], tooLarge = 'request.too_large' } = config
   const codes: ProblemCode[] = [
@@ -174,6 +174,8 @@ export const codesOf = (
   if (access === 'optional') codes.push('auth.invalid')
   if (Array.isArray(access)) codes.push('auth.missing', 'auth.invalid', 'auth.forbidden')
   if (access !== 'open') codes.push('db.unavailable')
+  // Whoever changes anything puts it on the roll.
+  if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
   return [...new Set(codes)]
@@ -285,11 +287,13 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['csr.pem', 'RequestUnreadable'],
   ['san.forbidden', 'Refusal'],
   ['issuer.none_active', 'IssuanceUnavailable'],
+  ['roll.unanchored', 'RollUnavailable'],
   ['key.unavailable', 'KeyUnavailable'],
   ['policy.lint', 'IssuanceFailed'],
   ['auth.missing', 'Unauthenticated'],
   ['request.cursor', 'SearchMalformed'],
   ['clock.skewed', 'ClockNotTrusted'],
+  ['roll.inconsistent', 'ChangeUnavailable'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
   ['state.exists', 'StateConflict'],

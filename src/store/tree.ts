@@ -1,7 +1,9 @@
 /** The roll's tree as it is stored: leaves in `entries`, roots of full tiles in `subtrees`, one row each, never twice. */
+import type { Records, RollTiles } from '../ca/records.ts'
+import { Problem } from '../errors.ts'
 import { type Edge, edgeWidths, openEdge } from '../roll/edge.ts'
 import type { Hash, ReadTile, TreeHasher } from '../roll/merkle.ts'
-import { type HashTile, hashesPerTile } from '../roll/tiles.ts'
+import { encodeBundle, type HashTile, hashesPerTile, hashOctets } from '../roll/tiles.ts'
 import type { Queryable } from './database.ts'
 
 /** The hashes of one level from an index on: leaves are those of level 0. As many as there are, up to `count`. */
@@ -22,6 +24,26 @@ export const tileReader =
   (db: Queryable): ReadTile =>
   async ({ level, index, width }: HashTile) =>
     Buffer.concat(await readHashes(db, { level, from: index * hashesPerTile, count: width }))
+
+/** Tiles and bundles for those who follow the roll; entries come as they are told to auditors. */
+export const openTiles = (db: Queryable, events: Records['events']): RollTiles => {
+  const readTile = tileReader(db)
+  return {
+    read: async (tile) => {
+      const { level, index, width } = tile
+      if (level !== 'entries') {
+        const octets = await readTile({ level, index, width })
+        if (octets.length !== width * hashOctets) throw missing()
+        return octets
+      }
+      const { items } = await events({ fromIndex: index * hashesPerTile }, { limit: width })
+      if (items.length !== width) throw missing()
+      return encodeBundle(items.map(({ entry }) => Buffer.from(entry)))
+    },
+  }
+}
+
+const missing = (): Problem => new Problem('roll.not_found', 'The roll does not have so many entries.')
 
 /** The right edge at a size. Throws a RollFault where what is stored does not hash to the root. */
 export const readEdge = async (

@@ -32,6 +32,8 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     revocations: reached({}),
     crlImports: reached({}),
     massRevocations: reached({}),
+    checkpoints: reached({}),
+    tiles: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },
     recordRefusal: async () => {},
     metrics: openMetrics(new Registry()),

@@ -82,6 +82,7 @@ export const issuingProblems = [
   'key.unavailable',
   'key.bad_signature',
   'clock.skewed',
+  'roll.unanchored',
   'issuer.none_active',
 ] as const satisfies readonly ProblemCode[]
 
@@ -152,6 +153,11 @@ const FoundCertificate = Type.Object(
 const StoredCertificate = Type.Object(
   { ...FoundCertificate.properties, certificate: Pem, chain: Type.Array(Pem) },
   named('Certificate', examples.certificate),
+)
+
+const CertificateProof = Type.Object(
+  { serial: Serial, index: IssuedCertificate.properties.index, proof: IssuedCertificate.properties.proof },
+  named('CertificateProof', examples.certificateProof),
 )
 
 export const certificateRoutes = (app: App, deps: HttpDeps): void => {
@@ -254,6 +260,38 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
       assertMayRead(callerOf(request), record)
       if (type !== 'application/json') return (reply as FastifyReply).type(type).send(encodeCertificate(type, record))
       return { ...recordView(record), ...pemsOf(record) }
+    },
+  )
+}
+
+/** Beside the certificate itself, so that whoever has it can show that it is on the roll. */
+export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void => {
+  app.get(
+    '/v1/certificates/:serial/proof',
+    {
+      config: {
+        access: ['requester', ...readers],
+        problems: [
+          'certificate.not_found',
+          'roll.inconsistent',
+          'roll.unanchored',
+          'key.unavailable',
+          'key.bad_signature',
+        ],
+      },
+      schema: {
+        operationId: 'readProof',
+        summary: 'The proof that a certificate is on the roll',
+        description: 'Against the newest checkpoint: as the answer of its issuance had it, and as long.',
+        tags: ['certificates'],
+        params: Type.Object({ serial: SerialText }, closed),
+        response: { 200: CertificateProof },
+      },
+    },
+    async (request) => {
+      const record = await records.certificate(parseSerial(request.params.serial))
+      assertMayRead(callerOf(request), record)
+      return { serial: record.serial, index: record.index, proof: await checkpoints.proofAt(record.index) }
     },
   )
 }

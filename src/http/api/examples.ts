@@ -61,6 +61,8 @@ export const issued = {
   replayed: false,
 }
 
+export const certificateProof = { serial, index: 1041, proof }
+
 const violation = {
   check: 'names.dns.allow',
   field: '/names/0',

@@ -49,7 +49,7 @@ const problems = [
 ] as const
 
 /** Of an open call that looks into the records: in the order in which others have them. */
-const databaseProblems = ['overload.deadline', 'service.stopping', 'db.unavailable'] as const
+const databaseProblems = ['overload.deadline', 'service.stopping', 'db.unavailable', 'roll.inconsistent'] as const
 
 const tags = ['revocation']
 const BySerial = Type.Object({ serial: SerialText }, closed)

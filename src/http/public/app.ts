@@ -12,6 +12,7 @@ import { type App, newApp } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
+import { rollRoutes } from '../roll.ts'
 import { crlRoutes } from './crl.ts'
 import { ocspRoutes } from './ocsp.ts'
 
@@ -24,6 +25,7 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   issuerRoutes(app, deps)
   crlRoutes(app, deps)
   ocspRoutes(app, deps)
+  if (deps.roll) rollRoutes(app, deps.roll, 'open')
   await app.ready()
   return app
 }

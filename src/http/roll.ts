@@ -1,0 +1,86 @@
+/**
+ * The roll as C2SP tlog-tiles: its newest checkpoint, the tree in tiles of 256 hashes, and the entries in bundles. Everything
+ * but the checkpoint is the same for ever. Nothing is served that lies behind the checkpoint that is.
+ */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+import type { Checkpoints } from '../ca/checkpoints.ts'
+import type { RollTiles } from '../ca/records.ts'
+import { Problem } from '../errors.ts'
+import { isRollFault } from '../roll/fault.ts'
+import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
+import type { App } from './app.ts'
+import type { AccessRule } from './auth.ts'
+import { handlerTimeout } from './bounds.ts'
+import { isUnchanged } from './conditional.ts'
+
+export interface RollDeps {
+  readonly checkpoints: Pick<Checkpoints, 'newest'>
+  readonly tiles: RollTiles
+}
+
+export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: AccessRule): void => {
+  app.get(
+    '/roll/checkpoint',
+    {
+      config: { access, problems: access === 'open' ? [] : rollProblems },
+      handlerTimeout,
+      schema: {
+        operationId: 'readCheckpoint',
+        summary: 'The newest checkpoint of the roll',
+        description:
+          'A signed note (c2sp.org/tlog-checkpoint), as text/plain: at most a second older than the newest entry.',
+        tags: ['roll'],
+      },
+    },
+    async (_request, reply) =>
+      (reply as FastifyReply)
+        .type('text/plain; charset=utf-8')
+        .header('cache-control', 'no-cache')
+        .send((await checkpoints.newest()).note),
+  )
+
+  app.get(
+    '/roll/tile/*',
+    {
+      config: { access, problems: access === 'open' ? [] : ['roll.not_found', ...rollProblems] },
+      handlerTimeout,
+      schema: {
+        operationId: 'readTile',
+        summary: 'A tile of the roll, or a bundle of entries',
+        description:
+          'c2sp.org/tlog-tiles: `/roll/tile/<L>/<N>[.p/<W>]` and `/roll/tile/entries/<N>[.p/<W>]`, as application/octet-stream.',
+        tags: ['roll'],
+      },
+    },
+    async (request, reply) => {
+      const tile = readPath(request)
+      const { size } = await checkpoints.newest()
+      if (endOf(tile) > size)
+        throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
+      const tag = `"${request.url}"`
+      reply
+        .header('etag', tag)
+        .header('cache-control', `${access === 'open' ? 'public' : 'private'}, max-age=31536000, immutable`)
+      const octets = Buffer.from(await tiles.read(tile))
+      if (isUnchanged(request.headers, { tag }))
+        return (reply as FastifyReply).code(304).send(request.method === 'HEAD' ? octets : undefined)
+      return (reply as FastifyReply).type('application/octet-stream').send(octets)
+    },
+  )
+}
+
+const readPath = ({ url }: FastifyRequest): Tile => {
+  try {
+    return parseTilePath(url.slice('/roll/'.length))
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Problem('roll.not_found', 'This is not the path of a tile.')
+  }
+}
+
+/** How many entries there must be for a tile of this width. */
+const endOf = ({ level, index, width }: Tile): number =>
+  (index * hashesPerTile + width) * hashesPerTile ** (level === 'entries' ? 0 : level)
+
+const rollProblems = ['roll.unanchored', 'roll.inconsistent', 'key.unavailable', 'key.bad_signature'] as const
