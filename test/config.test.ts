@@ -69,6 +69,7 @@ t.test('without any setting, development works', async (t) => {
     retention: { refusalsDays: 90 },
     log: { level: 'info' },
     allowEmbedded: false,
+    roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', isPublic: false },
   })
   t.throws(() => Object.assign(config.limits, { queue: 1 }), TypeError, 'and is frozen to its leaves')
 })
@@ -279,8 +280,8 @@ t.test('production refuses each convenience of development by name', async (t) =
   ]
   for (const [env, expected] of cases) t.match(await messageOf(env), expected)
   const bare = await messageOf({ CHANCERY_MODE: 'production' })
-  t.match(bare, /^3 settings stop the start:/, 'all at once')
-  for (const name of ['ALLOW_SOFTWARE_KEYS', 'DATABASE_URL', 'PUBLIC_URL'])
+  t.match(bare, /^4 settings stop the start:/, 'all at once')
+  for (const name of ['ALLOW_SOFTWARE_KEYS', 'DATABASE_URL', 'PUBLIC_URL', 'ROLL_KEY'])
     t.match(bare, new RegExp(`^ {2}- CHANCERY_${name}: `, 'm'))
 })
 
@@ -297,7 +298,13 @@ t.test('what cannot be read hides no other fault, and makes none that would not 
       .split('\n')
       .slice(1, -1)
       .map((line) => line.split(':')[0]?.slice(4)),
-    ['CHANCERY_ALLOW_SOFTWARE_KEYS', 'CHANCERY_DATABASE_URL_FILE', 'CHANCERY_PUBLIC_LISTEN', 'CHANCERY_QUEUE'],
+    [
+      'CHANCERY_ALLOW_SOFTWARE_KEYS',
+      'CHANCERY_DATABASE_URL_FILE',
+      'CHANCERY_PUBLIC_LISTEN',
+      'CHANCERY_QUEUE',
+      'CHANCERY_ROLL_KEY',
+    ],
   )
   const unreadable = await messageOf({
     CHANCERY_MODE: 'production',
@@ -346,7 +353,9 @@ t.test('only a signer reads passphrases and PINs; the service knows whether ther
   t.match(await signing('short'), /CHANCERY_KEY_PASSPHRASE: production wants 12 characters/)
   t.equal(await signing('a long and private one'), 'a long and private one 1234')
   const { CHANCERY_ALLOW_SOFTWARE_KEYS: _, CHANCERY_KEY_PASSPHRASE: __, ...hardware } = env
-  await t.resolves(loadConfig(hardware), 'a security module needs neither')
+  await t.rejects(loadConfig(hardware), { message: /CHANCERY_ROLL_KEY: production encrypts the key of the roll/ })
+  const roll = { CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll' }
+  await t.resolves(loadConfig({ ...hardware, ...roll }), 'a security module needs neither')
 })
 
 t.test('settings that contradict each other are faults', async (t) => {

@@ -83,4 +83,5 @@ const readPath = ({ url }: FastifyRequest): Tile => {
 const endOf = ({ level, index, width }: Tile): number =>
   (index * hashesPerTile + width) * hashesPerTile ** (level === 'entries' ? 0 : level)
 
-const rollProblems = ['roll.unanchored', 'roll.inconsistent', 'key.unavailable', 'key.bad_signature'] as const
+/** Of whoever wants a signed checkpoint. */
+export const rollProblems = ['roll.unanchored', 'roll.inconsistent', 'key.unavailable', 'key.bad_signature'] as const

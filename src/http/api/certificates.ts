@@ -14,6 +14,7 @@ import { callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
+import { rollProblems } from '../roll.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
@@ -271,13 +272,7 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
     {
       config: {
         access: ['requester', ...readers],
-        problems: [
-          'certificate.not_found',
-          'roll.inconsistent',
-          'roll.unanchored',
-          'key.unavailable',
-          'key.bad_signature',
-        ],
+        problems: ['certificate.not_found', ...rollProblems],
       },
       schema: {
         operationId: 'readProof',
