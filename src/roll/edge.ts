@@ -72,6 +72,13 @@ export const openEdge = ({ size, root, tiles: stored }: StoredEdge, hasher: Tree
   return { size, root: found, tiles }
 }
 
+/** The other way: what opens as this edge. */
+export const storeEdge = ({ size, root, tiles }: Edge): StoredEdge => ({
+  size,
+  root,
+  tiles: tiles.map(({ rows }) => rows[0] ?? []),
+})
+
 /** Appends leaves. The edge of before stays as it was. */
 export const extend = (edge: Edge, leaves: readonly Hash[], hasher: TreeHasher): Extension => {
   const size = edge.size + leaves.length

@@ -1,0 +1,39 @@
+/** What a verifier of a roll can find, in one table: code → what it means. docs/roll.md is tested against it both ways. */
+import { type FaultCode, faults } from './fault.ts'
+
+export const findings = {
+  'entry.form': faults['entry.form'],
+  'entry.leaf': 'An entry does not have the leaf that is stored for it.',
+  'entry.order': 'An entry is not the next one: those before it are missing, or it came before.',
+  'entry.size': 'An entry is longer than 65,535 octets.',
+  'entry.text': faults['entry.text'],
+  'entry.time': 'An entry is older than the one before it.',
+  'entry.type': faults['entry.type'],
+  'certificate.issuer': 'A certificate does not name its issuer as that is named in its own.',
+  'certificate.serial': 'A certificate has another serial than its entry says.',
+  'certificate.signature': "A certificate's signature is not by its issuer.",
+  'certificate.text': 'What an entry has as a certificate is none.',
+  'certificate.validity': 'A certificate outlives its issuer.',
+  'checkpoint.beyond': 'A checkpoint was signed over more entries than there are.',
+  'checkpoint.invalid': 'A checkpoint cannot be read, or the key of the roll did not sign it.',
+  'checkpoint.passed':
+    'A checkpoint is of a size before the one from which this verification went on: verify from the start.',
+  'checkpoint.root': 'A checkpoint has another root than the entries give.',
+  'reference.key': 'The digest of a key or a certificate is not that of the issuer it is said to be of.',
+  'reference.missing': 'An entry refers to something of which no earlier entry told.',
+  'reference.number': 'A number does not follow from the earlier entries.',
+  'reference.state': 'An earlier entry has ended what this one goes on with, or begun what it begins.',
+  'serial.again': 'A serial was used twice.',
+} as const satisfies Readonly<Record<string, string>>
+
+export type FindingCode = keyof typeof findings
+
+export interface Finding {
+  /** Of the entry; for a checkpoint its size, 0 where it has none. */
+  readonly index: number
+  readonly code: FindingCode
+  readonly message: string
+}
+
+/** The codes of findings that reading an entry can end with. */
+export const isFindingCode = (code: FaultCode | FindingCode): code is FindingCode => Object.hasOwn(findings, code)

@@ -1,0 +1,221 @@
+/**
+ * Verifying a roll from its entries alone: they are fed in order, in batches of any size; the tree is computed anew, and
+ * everything that can be found is told, not the first thing only. Memory is the tree's right edge and what `history.ts`
+ * remembers. Signatures of certificates are handed on in batches, so that whoever checks them may use other threads,
+ * while the next entries are read. The state can be saved and taken up again, and so a roll is verified as it grows.
+ */
+import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
+import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from './edge.ts'
+import { isRollFault } from './fault.ts'
+import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
+import { parseEntry, type RollEntry } from './forms.ts'
+import { type HistoryDeps, type HistoryState, openHistory, type SignedBy } from './history.ts'
+import { type Hash, openTreeHasher } from './merkle.ts'
+import type { VerifierKey, VerifyEd25519 } from './note.ts'
+import { isEqual, readHash } from './text.ts'
+
+export interface FedEntry {
+  readonly index: number
+  readonly octets: Uint8Array
+  /** As it is stored, where it is: then an entry that was altered is named, and not only the span it is in. */
+  readonly leaf?: Uint8Array
+}
+
+export interface RollVerifierDeps extends HistoryDeps {
+  readonly keys: { readonly roll: readonly VerifierKey[]; readonly witnesses?: readonly VerifierKey[] }
+  readonly verify: VerifyEd25519
+  /** Whether each certificate's signature is by the key in its issuer's. */
+  readonly verifyCertificates: (signed: readonly SignedBy[]) => Promise<readonly boolean[]>
+  /** Signed notes that were seen, of any sizes and in any order: the roll must have been, or become, each of them. */
+  readonly checkpoints: readonly (string | Uint8Array)[]
+  /** Told of each finding as soon as it is there; those of signatures come later than others. */
+  readonly tell: (finding: Finding) => void
+  /** Told of each subtree that became complete, to be compared with stored tiles. */
+  readonly completed?: (subtree: Subtree) => void
+}
+
+/** JSON: a few kilobytes, and 32 octets for each serial, in strings of at most a megabyte. */
+export interface VerifierState {
+  readonly v: 1
+  readonly size: number
+  readonly time: string
+  /** Null when entries were missing: then there is no root any more. */
+  readonly tree: { readonly root: string; readonly tiles: readonly (readonly string[])[] } | null
+  readonly history: HistoryState
+}
+
+export interface RollVerifier {
+  /** The next entries. One call after the other: wait for each. Rejects only with what was passed in rejected. */
+  add(entries: readonly FedEntry[]): Promise<void>
+  /** When all that was fed is checked. Tells of checkpoints that are still ahead. The root is undefined when entries were missing. */
+  finish(): Promise<{ readonly size: number; readonly root: Hash | undefined }>
+  /** To go on from later, when all that was fed is checked. */
+  save(): Promise<VerifierState>
+}
+
+export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierState): Promise<RollVerifier> => {
+  const hasher = openTreeHasher(deps.sha256)
+  const history = openHistory(deps, saved?.history)
+  const signatures = openSignatures(deps)
+  let { size, time } = saved ?? { size: 0, time: '' }
+  let edge = saved ? loadEdge(saved, hasher) : emptyEdge(hasher)
+
+  const ahead = await openCheckpoints(deps, size)
+  const compare = ({ size: at, root }: SignedCheckpoint): void => {
+    if (edge === undefined)
+      return tell(at, 'checkpoint.root', 'there is no root to compare with, since entries are missing')
+    if (!isEqual(edge.root, root))
+      tell(at, 'checkpoint.root', `the ${at} entries before it have the root ${edge.root.toBase64()}`)
+  }
+  const tell = (index: number, code: FindingCode, message: string): void => deps.tell({ index, code, message })
+  /** Those of the size at which the tree is now. */
+  const compareReached = (): void => {
+    while (ahead[0]?.size === size) compare(ahead.shift() as SignedCheckpoint)
+  }
+
+  /** The leaf, and what is wrong with the entry. */
+  const read = ({
+    index,
+    octets,
+    leaf: stored,
+  }: FedEntry): { readonly leaf: Hash; readonly signed: SignedBy | undefined } => {
+    if (octets.length > maxEntryOctets) {
+      tell(index, 'entry.size', `it has ${octets.length} octets`)
+      return { leaf: deps.sha256(octets), signed: undefined }
+    }
+    const leaf = hasher.leaf(octets)
+    if (stored !== undefined && !isEqual(leaf, stored))
+      tell(index, 'entry.leaf', 'its leaf is not the one that is stored')
+    const entry = entryOf(index, octets)
+    if (entry === undefined) return { leaf, signed: undefined }
+    // All times have one form, in which they sort as text.
+    if (entry.time < time) tell(index, 'entry.time', `its time is ${entry.time}, after ${time}`)
+    else time = entry.time
+    return { leaf, signed: history.follow(entry, index, (code, message) => tell(index, code, message)) }
+  }
+  const entryOf = (index: number, octets: Uint8Array): RollEntry | undefined => {
+    try {
+      return parseEntry(octets)
+    } catch (error) {
+      if (!isRollFault(error) || !isFindingCode(error.code)) throw error
+      tell(index, error.code, error.detail)
+      return undefined
+    }
+  }
+
+  /** Appends leaves as far as the next checkpoint, compares, and goes on. */
+  const grow = (leaves: readonly Hash[]): void => {
+    for (let from = 0; from < leaves.length; ) {
+      const next = Math.min(leaves.length, from + Math.max(0, (ahead[0]?.size ?? Number.POSITIVE_INFINITY) - size))
+      const batch = leaves.slice(from, next)
+      if (edge !== undefined) {
+        const extension = extend(edge, batch, hasher)
+        edge = extension.edge
+        for (const subtree of extension.completed) deps.completed?.(subtree)
+      }
+      size += batch.length
+      from = next
+      compareReached()
+    }
+  }
+
+  compareReached()
+  return {
+    add: async (entries) => {
+      const signed: (SignedBy & { readonly index: number })[] = []
+      let leaves: Hash[] = []
+      for (const entry of entries) {
+        const next = size + leaves.length
+        if (entry.index < next) {
+          tell(entry.index, 'entry.order', `entry ${next} was to come`)
+          continue
+        }
+        if (entry.index > next) {
+          tell(next, 'entry.order', `entries ${next} to ${entry.index - 1} are missing`)
+          grow(leaves)
+          leaves = []
+          edge = undefined
+          while (ahead[0] !== undefined && ahead[0].size <= entry.index) compare(ahead.shift() as SignedCheckpoint)
+          size = entry.index
+        }
+        const found = read(entry)
+        leaves.push(found.leaf)
+        if (found.signed !== undefined) signed.push({ ...found.signed, index: entry.index })
+      }
+      grow(leaves)
+      await signatures.add(signed)
+    },
+    finish: async () => {
+      await signatures.end()
+      for (const checkpoint of ahead.splice(0))
+        tell(
+          checkpoint.size,
+          'checkpoint.beyond',
+          `there are ${size} entries, and a checkpoint over ${checkpoint.size}`,
+        )
+      return { size, root: edge?.root }
+    },
+    save: async () => {
+      await signatures.end()
+      return { v: 1, size, time, tree: edge ? saveEdge(edge) : null, history: history.save() }
+    },
+  }
+}
+
+/** Those that are still ahead, smallest first; the others are told of, and what cannot be read. */
+const openCheckpoints = async (
+  { checkpoints, keys, verify, tell }: RollVerifierDeps,
+  size: number,
+): Promise<SignedCheckpoint[]> => {
+  const opened: SignedCheckpoint[] = []
+  for (const note of checkpoints) {
+    try {
+      const checkpoint = await openCheckpoint(note, keys, verify)
+      if (checkpoint.size >= size) opened.push(checkpoint)
+      else
+        tell({ index: checkpoint.size, code: 'checkpoint.passed', message: `this verification goes on from ${size}` })
+    } catch (error) {
+      if (!isRollFault(error)) throw error
+      tell({ index: 0, code: 'checkpoint.invalid', message: error.message })
+    }
+  }
+  return opened.sort((a, b) => a.size - b.size)
+}
+
+/** Batches of signatures under way: the next entries are read meanwhile, as long as there are not too many. */
+const openSignatures = ({ verifyCertificates, tell }: RollVerifierDeps) => {
+  const underWay: Promise<void>[] = []
+  const check = async (signed: readonly (SignedBy & { readonly index: number })[]): Promise<void> => {
+    const valid = await verifyCertificates(signed)
+    for (const [i, { index }] of signed.entries())
+      if (valid[i] !== true)
+        tell({ index, code: 'certificate.signature', message: 'the signature of the certificate is not by its issuer' })
+  }
+  return {
+    add: async (signed: readonly (SignedBy & { readonly index: number })[]): Promise<void> => {
+      if (signed.length === 0) return
+      const checked = check(signed)
+      // A rejection is waited for when its turn comes.
+      checked.catch(() => {})
+      underWay.push(checked)
+      if (underWay.length > maxUnderWay) await underWay.shift()
+    },
+    end: async (): Promise<void> => {
+      for (const checked of underWay.splice(0)) await checked
+    },
+  }
+}
+
+const saveEdge = (edge: Edge): VerifierState['tree'] => {
+  const { root, tiles } = storeEdge(edge)
+  return { root: root.toBase64(), tiles: tiles.map((hashes) => hashes.map((hash) => hash.toBase64())) }
+}
+
+const loadEdge = ({ size, tree }: VerifierState, hasher: ReturnType<typeof openTreeHasher>): Edge | undefined => {
+  if (tree === null) return undefined
+  const read = (text: string): Hash => readHash(text, 'edge.tiles', 'a hash')
+  return openEdge({ size, root: read(tree.root), tiles: tree.tiles.map((hashes) => hashes.map(read)) }, hasher)
+}
+
+const maxUnderWay = 4
+const maxEntryOctets = 65_535

@@ -1,0 +1,321 @@
+/** The verifier finds each thing that can be wrong with a roll, names the entry, and goes on. */
+import t from 'tap'
+
+import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { emptyEdge, extend } from '../../src/roll/edge.ts'
+import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
+import { findings as meanings } from '../../src/roll/findings.ts'
+import { openRollVerifier } from '../../src/roll/verify.ts'
+import { quiet } from '../helpers/log.ts'
+import { hasher, newSigner } from './hashing.ts'
+import {
+  beginning,
+  checkpointAt,
+  depsOf,
+  digest,
+  entriesOf,
+  event,
+  issuer,
+  newIssuer,
+  type Stored,
+  serialOf,
+  storedOf,
+  verifyAll,
+} from './world.ts'
+
+t.setTimeout(120_000)
+const certificates = openRollCertificates(1, quiet)
+t.teardown(() => certificates.close())
+
+const good: readonly RollEvent[] = [
+  ...beginning,
+  ...Array.from({ length: 20 }, (_, n) => event.issued(n)),
+  event.abandoned(20),
+  event.revoked(1),
+  event.revoked(1, 'keyCompromise'),
+  event.revoked(2, 'certificateHold'),
+  event.released(2),
+  event.revoked(2, 'superseded'),
+  event.lists([0, 1, 30], [1, 1, 30]),
+  event.lists([0, 2, 31]),
+  event.ordered(digest, 3),
+  event.revoked(4, 'superseded', { plan: digest }),
+  event.revoked(5, 'superseded', { plan: digest }),
+  event.done(digest, 2, 1),
+  event.moved('retiring', 'active'),
+  event.moved('closed', 'retiring'),
+]
+const entries = entriesOf(good)
+const last = entries.length
+const codesOf = (found: readonly { index: number; code: string }[]) =>
+  found.map(({ index, code }) => `${index} ${code}`)
+
+t.test('a good roll has no findings, in batches of any size, against checkpoints of all sizes', async (t) => {
+  const checkpoints = await Promise.all(entries.map((_, size) => checkpointAt(entries, size)))
+  const { edge } = extend(
+    emptyEdge(hasher),
+    entries.map(({ leaf }) => leaf),
+    hasher,
+  )
+  for (const batch of [1, 7, 1000]) {
+    const { findings, root } = await verifyAll(entries, certificates, { checkpoints, batch })
+    t.same(findings, [])
+    t.same(Buffer.from(root ?? []), Buffer.from(edge.root))
+  }
+})
+
+t.test('verifying goes on where it was left, at any size', async (t) => {
+  const checkpoints = [await checkpointAt(entries, last)]
+  const wrong: string[] = []
+  for (let size = 0; size <= last; size += 1) {
+    const first = await verifyAll(entries.slice(0, size), certificates)
+    const then = await verifyAll(entries.slice(size), certificates, { from: first.state, checkpoints })
+    const all = [...first.findings, ...then.findings]
+    if (all.length > 0) wrong.push(`${size}: ${all.map(({ message }) => message).join()}`)
+  }
+  t.same(wrong, [])
+  const { state } = await verifyAll(entries.slice(0, 24), certificates)
+  const again = await verifyAll(entriesOf([...good.slice(0, 24), event.issued(3)]).slice(24), certificates, {
+    from: state,
+  })
+  t.same(codesOf(again.findings), ['24 serial.again'], 'it remembers the serials of before')
+  const { findings } = await verifyAll([], certificates, {
+    from: state,
+    checkpoints: [await checkpointAt(entries, 23)],
+  })
+  t.same(codesOf(findings), ['23 checkpoint.passed'])
+})
+
+/** Each with the codes that it is found by. `at` is the entry in whose place the events come, from there on to the end. */
+const cases: readonly (readonly [what: string, after: readonly RollEvent[], codes: readonly string[]])[] = [
+  ['an issuer of whom nothing was told', [event.issued(90, { issuer: 'other' })], ['reference.missing']],
+  ['a principal of whom nothing was told', [event.issued(90, { principal: 'eve' })], ['reference.missing']],
+  [
+    'a version that is not there yet',
+    [event.issued(90, { profile: { name: 'server', version: 2 } })],
+    ['reference.missing'],
+  ],
+  ['no version at all', [event.issued(90, { profile: { name: 'server', version: 0 } })], ['reference.missing']],
+  ['a profile that is not there', [event.issued(90, { profile: { name: 'x', version: 1 } })], ['reference.missing']],
+  ['a serial again', [event.issued(3)], ['serial.again']],
+  ['the serial of an abandoned issuance', [event.abandoned(3)], ['serial.again']],
+  [
+    "another certificate's serial",
+    [event.issued(90, { certificate: issuer.certify(serialOf(91)) })],
+    ['certificate.serial'],
+  ],
+  ['no certificate', [event.issued(90, { certificate: 'MIIB' })], ['certificate.text']],
+  [
+    'a signature by another key',
+    [event.issued(90, { certificate: issuer.certify(serialOf(90), { by: newIssuer('default') }) })],
+    ['certificate.signature'],
+  ],
+  [
+    'another issuer in the certificate',
+    [event.issued(90, { certificate: newIssuer('other').certify(serialOf(90), { by: issuer }) })],
+    ['certificate.issuer'],
+  ],
+  [
+    'a certificate that outlives its issuer',
+    [event.issued(90, { certificate: issuer.certify(serialOf(90), { notAfter: new Date('2036-11-02T00:00:00Z') }) })],
+    ['certificate.validity'],
+  ],
+  ['a revocation of nothing', [event.revoked(90)], ['reference.missing']],
+  ['a revocation under another issuer', [event.revoked(3, 'superseded', { issuer: 'x' })], ['reference.missing']],
+  ['a revocation of an abandoned one', [event.revoked(20)], ['reference.state']],
+  ['a second revocation', [event.revoked(4)], ['reference.state']],
+  ['a revocation after that of its key', [event.revoked(1, 'keyCompromise')], ['reference.state']],
+  ['a release of what is not on hold', [event.released(3)], ['reference.state']],
+  ['a release of what is revoked', [event.released(4)], ['reference.state']],
+  ['a plan that was not ordered', [event.revoked(6, 'superseded', { plan: 'cd'.repeat(32) })], ['reference.missing']],
+  ['a plan that is done', [event.revoked(6, 'superseded', { plan: digest })], ['reference.state']],
+  ['a plan ordered again', [event.ordered(digest, 3)], ['reference.state']],
+  ['a plan done again', [event.done(digest, 2, 1)], ['reference.state']],
+  [
+    'a plan that did less than it says',
+    [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 3)],
+    ['reference.number'],
+  ],
+  [
+    'a plan that left some out',
+    [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 0, 2)],
+    ['reference.number'],
+  ],
+  ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],
+  ['a list again', [event.lists([0, 2, 31])], ['reference.number']],
+  ['a list of what is to come', [event.lists([0, 3, 1000])], ['reference.number']],
+  ['a move from another state', [event.moved('retired', 'retiring')], ['reference.state']],
+  ['a move that there is not', [event.moved('activated', 'crl-only')], ['reference.state']],
+  ['a move of nothing', [event.moved('retired', 'crl-only', { issuer: 'x' })], ['reference.missing']],
+  ['a move in another authority', [event.moved('retired', 'crl-only', { authority: 'x' })], ['reference.missing']],
+  [
+    'a certificate of an issuer that has ended',
+    [event.moved('retired', 'crl-only'), event.issued(90)],
+    ['reference.state'],
+  ],
+  ['an issuer again', [beginning[2] as RollEvent], ['reference.state']],
+  [
+    'a version left out',
+    [{ ...beginning[3], profile: { name: 'server', version: 3 } } as RollEvent],
+    ['reference.number'],
+  ],
+  ['a principal again', [beginning[1] as RollEvent], ['reference.state']],
+  [
+    'a principal disabled twice',
+    [
+      { type: 'principal.disabled', principal: 'admin', by: 'admin' },
+      { type: 'principal.disabled', principal: 'admin', by: 'admin' },
+    ],
+    ['reference.state'],
+  ],
+  [
+    'a token that was never created',
+    [{ type: 'token.revoked', token: 'x', principal: 'admin', label: '', expires: null, by: 'admin' }],
+    ['reference.missing'],
+  ],
+  [
+    "a key that is not the issuer's",
+    [{ type: 'key.opened', issuer: 'default', key: 'file:x', spki: digest, attributes: null }],
+    ['reference.key'],
+  ],
+  [
+    'a chain that begins with another certificate',
+    [{ type: 'issuer.chained', issuer: 'default', authority: 'default', chains: [[digest]], by: 'admin' }],
+    ['reference.key'],
+  ],
+  [
+    'an issuer with another key than was made for it',
+    [
+      { type: 'issuer.requested', issuer: 'next', authority: 'default', key: 'file:x', spki: digest, by: 'admin' },
+      { ...(beginning[2] as object), issuer: 'next', state: 'staged' } as RollEvent,
+    ],
+    ['reference.key'],
+  ],
+  [
+    'an issuer without a certificate',
+    [{ ...(beginning[2] as object), issuer: 'next', certificate: 'MIIB' } as RollEvent],
+    ['certificate.text'],
+  ],
+]
+
+for (const [what, after, codes] of cases) {
+  t.test(`found: ${what}`, async (t) => {
+    const altered = entriesOf([...good, ...after])
+    const { findings } = await verifyAll(altered, certificates)
+    t.same(
+      codesOf(findings),
+      codes.map((code) => `${altered.length - 1} ${code}`),
+      findings.map(({ message }) => message).join(),
+    )
+  })
+}
+
+t.test('found: what is no entry, and the entries after it are read all the same', async (t) => {
+  const bad: readonly (readonly [string, string])[] = [
+    ['entry.text', 'hello'],
+    ['entry.text', '[]'],
+    ['entry.text', '['.repeat(60_000)],
+    ['entry.text', encodeEntry(beginning[0] as RollEvent, new Date()).replace('{', '{ ')],
+    ['entry.type', '{"time":"2026-11-24T12:00:24.000Z","type":"certificate.issue","v":1}'],
+    ['entry.type', '{"time":"2026-11-24T12:00:24.000Z","type":"constructor","v":1}'],
+    ['entry.type', '{"mode":"x","time":"2026-11-24T12:00:24.000Z","type":"service.started","v":2,"version":"1"}'],
+    ['entry.form', '{"time":"2026-11-24T12:00:24.000Z","type":"service.started","v":1,"version":"1"}'],
+    [
+      'entry.form',
+      '{"mode":"x","more":1,"time":"2026-11-24T12:00:24.000Z","type":"service.started","v":1,"version":"1"}',
+    ],
+    ['entry.time', '{"mode":"x","time":"2026-11-24T12:00:22.999Z","type":"service.started","v":1,"version":"1"}'],
+    ['entry.size', 'x'.repeat(65_536)],
+  ]
+  for (const [code, text] of bad) {
+    const octets = Buffer.from(text)
+    const altered: { index: number; octets: Buffer }[] = [
+      ...entries.slice(0, 24).map(({ index, octets }) => ({ index, octets: Buffer.from(octets) })),
+      { index: 24, octets },
+      ...entries.slice(24).map(({ index, octets }) => ({ index: index + 1, octets: Buffer.from(octets) })),
+    ]
+    const { findings } = await verifyAll(altered, certificates)
+    // The lists after it cover as many as before, and the plan was of a smaller roll: nothing follows from one entry more.
+    t.same(codesOf(findings), [`24 ${code}`], findings.map(({ message }) => message).join())
+  }
+})
+
+t.test('found: entries that are missing, doubled or in another order', async (t) => {
+  const checkpoint = await checkpointAt(entries, last)
+  const without = entries.filter(({ index }) => index !== 10)
+  t.same(codesOf((await verifyAll(without, certificates, { checkpoints: [checkpoint] })).findings), [
+    '10 entry.order',
+    `${last} checkpoint.root`,
+  ])
+  const doubled = [...entries.slice(0, 11), ...entries.slice(10)]
+  t.same(codesOf((await verifyAll(doubled, certificates, { checkpoints: [checkpoint] })).findings), ['10 entry.order'])
+  const { state } = await verifyAll(without, certificates)
+  t.equal(state.tree, null, 'and there is no root any more')
+  const later = entriesOf([...good, event.issued(90)]).slice(last)
+  t.same((await verifyAll(later, certificates, { from: state })).findings, [])
+})
+
+t.test('found: an altered entry, by its leaf where that is stored, and else by the next checkpoint', async (t) => {
+  const checkpoints = [
+    await checkpointAt(entries, 9),
+    await checkpointAt(entries, 15),
+    await checkpointAt(entries, last),
+  ]
+  const other = storedOf(
+    12,
+    Buffer.from(entries[12]?.octets ?? [])
+      .toString()
+      .replace('"admin"', '"admim"'),
+  )
+  const altered: readonly Stored[] = entries.with(12, other)
+  const found = await verifyAll(
+    altered.map(({ index, octets }) => ({ index, octets })),
+    certificates,
+    { checkpoints },
+  )
+  t.same(codesOf(found.findings), ['12 reference.missing', '15 checkpoint.root', `${last} checkpoint.root`])
+  const leaf = entries[12]?.leaf as Uint8Array
+  const named = await verifyAll(entries.with(12, { ...other, leaf }), certificates, { checkpoints })
+  t.same(codesOf(named.findings).slice(0, 2), ['12 entry.leaf', '12 reference.missing'])
+})
+
+t.test('found: checkpoints over more than there is, of another fork, by another key, and what is none', async (t) => {
+  const fork = entriesOf(good.with(8, event.abandoned(70)))
+  const stranger = newSigner('roll.example/1')
+  const byStranger = { ...depsOf(certificates, []), keys: { roll: [stranger.key] } }
+  const checkpoints = [
+    await checkpointAt(entries, last),
+    await checkpointAt(fork, 8),
+    await checkpointAt(fork, 9),
+    'hello',
+  ]
+  const { findings } = await verifyAll(entries.slice(0, last - 1), certificates, { checkpoints })
+  t.same(codesOf(findings), ['0 checkpoint.invalid', '9 checkpoint.root', `${last} checkpoint.beyond`])
+  const found: Parameters<typeof codesOf>[0][number][] = []
+  await openRollVerifier({ ...byStranger, checkpoints: checkpoints.slice(0, 1), tell: (one) => found.push(one) })
+  t.same(codesOf(found), ['0 checkpoint.invalid'])
+})
+
+t.test('a checker that breaks is an error, and not a finding', async (t) => {
+  const broken = { ...certificates, verifyCertificates: () => Promise.reject(new Error('no more threads')) }
+  await t.rejects(verifyAll(entries, broken), { message: 'no more threads' })
+})
+
+t.test('subtrees are told of as they become complete', async (t) => {
+  const many = entriesOf([...beginning, ...Array.from({ length: 600 }, (_, n) => event.abandoned(n))])
+  const told: string[] = []
+  const deps = {
+    ...depsOf(certificates, []),
+    completed: ({ level, index }: { level: number; index: number }) => told.push(`${level}/${index}`),
+  }
+  const verifier = await openRollVerifier(deps)
+  await verifier.add(many)
+  t.same(told, ['1/0', '1/1'])
+})
+
+t.test('every finding that there is has been found above', async (t) => {
+  t.same(
+    Object.keys(meanings).filter((code) => !seen.has(code)),
+    [],
+  )
+})
