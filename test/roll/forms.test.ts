@@ -21,23 +21,8 @@ t.test('every entry of the golden file is read, of earlier versions too, and all
   for (const text of golden) t.equal(canonicalJson(parse(text)), text)
 })
 
-/** One of each kind; an empty object is no list either. */
-const misfits: readonly unknown[] = [
-  -1,
-  0.5,
-  2 ** 53,
-  '',
-  'x',
-  true,
-  null,
-  [],
-  {},
-  [null],
-  { x: null },
-  'AB',
-  '01',
-  1e300,
-]
+/** One of each kind. */
+const misfits: readonly unknown[] = [1, 'x', true, {}]
 
 t.test('a field that is missing, unknown or of another kind is found, in every entry', async (t) => {
   const wrong: string[] = []

@@ -6,7 +6,6 @@ import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
 import { findings as meanings } from '../../src/roll/findings.ts'
 import { openRollVerifier } from '../../src/roll/verify.ts'
-import { quiet } from '../helpers/log.ts'
 import { hasher, newSigner } from './hashing.ts'
 import {
   beginning,
@@ -24,7 +23,7 @@ import {
 } from './world.ts'
 
 t.setTimeout(120_000)
-const certificates = openRollCertificates(1, quiet)
+const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 
 const good: readonly RollEvent[] = [
@@ -47,8 +46,12 @@ const good: readonly RollEvent[] = [
 ]
 const entries = entriesOf(good)
 const last = entries.length
-const codesOf = (found: readonly { index: number; code: string }[]) =>
-  found.map(({ index, code }) => `${index} ${code}`)
+const seen = new Set<string>()
+const codesOf = (found: readonly { readonly index: number; readonly code: string }[]): string[] =>
+  found.map(({ index, code }) => {
+    seen.add(code)
+    return `${index} ${code}`
+  })
 
 t.test('a good roll has no findings, in batches of any size, against checkpoints of all sizes', async (t) => {
   const checkpoints = await Promise.all(entries.map((_, size) => checkpointAt(entries, size)))
