@@ -67,6 +67,9 @@ const parts = {
   'golang-cfssl': 'cfssl',
   zlint: 'zlint',
   'gnutls-bin': 'certtool',
+  'golang-go': 'go',
+  // No program, but found from where programs are.
+  'golang-golang-x-mod-dev': '../share/gocode/src/golang.org/x/mod/sumdb/note/note.go',
   openssl: 'openssl',
   curl: 'curl',
   'nginx-light': 'nginx',

@@ -14,6 +14,7 @@ const packages = {
   certtool: 'gnutls-bin',
   cfssl: 'golang-cfssl',
   curl: 'curl',
+  go: 'golang-go golang-golang-x-mod-dev',
   ocsptool: 'gnutls-bin',
   nginx: 'nginx-light',
   openssl: 'openssl',
