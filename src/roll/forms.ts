@@ -34,7 +34,7 @@ export const parseEntry = (octets: Uint8Array): RollEntry => {
   const { type, v } = entry
   const form = typeof type === 'string' && Object.hasOwn(entryForms, type) ? entryForms[type as EventType] : undefined
   const fields = form?.v === v ? form?.fields : form?.earlier?.[v as number]
-  if (fields === undefined) throw new RollFault('entry.type', `its type and version are ${JSON.stringify([type, v])}`)
+  if (fields === undefined) throw new RollFault('entry.type', `its type is ${nameOf(type)}, its version ${nameOf(v)}`)
   const fault = findFault(entry, { ...common, ...fields })
   if (fault !== undefined) throw new RollFault('entry.form', `${type}: ${fault}`)
   // Only now: what has a known form is not nested deeply.
@@ -62,6 +62,10 @@ const parseJson = (text: string): unknown => {
     throw new RollFault('entry.text', 'it is not JSON')
   }
 }
+
+/** Whatever was read: only what is plain is told again. */
+const nameOf = (value: unknown): string =>
+  typeof value === 'string' || typeof value === 'number' ? String(value) : 'none'
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -47,7 +47,7 @@ export interface VerifierState {
 export interface RollVerifier {
   /** The next entries. One call after the other: wait for each. Rejects only with what was passed in rejected. */
   add(entries: readonly FedEntry[]): Promise<void>
-  /** When all that was fed is checked. Tells of checkpoints that are still ahead. The root is undefined when entries were missing. */
+  /** The end: all that was fed is checked, and checkpoints beyond it are told of. The root is undefined when entries were missing. */
   finish(): Promise<{ readonly size: number; readonly root: Hash | undefined }>
   /** To go on from later, when all that was fed is checked. */
   save(): Promise<VerifierState>
@@ -56,18 +56,19 @@ export interface RollVerifier {
 export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierState): Promise<RollVerifier> => {
   const hasher = openTreeHasher(deps.sha256)
   const history = openHistory(deps, saved?.history)
-  const signatures = openSignatures(deps)
+  const tell = (index: number, code: FindingCode, message: string): void =>
+    deps.tell({ index, code, message: printable(message) })
+  const signatures = openSignatures(deps.verifyCertificates, tell)
   let { size, time } = saved ?? { size: 0, time: '' }
   let edge = saved ? loadEdge(saved, hasher) : emptyEdge(hasher)
 
-  const ahead = await openCheckpoints(deps, size)
+  const ahead = await openCheckpoints(deps, size, tell)
   const compare = ({ size: at, root }: SignedCheckpoint): void => {
     if (edge === undefined)
       return tell(at, 'checkpoint.root', 'there is no root to compare with, since entries are missing')
     if (!isEqual(edge.root, root))
       tell(at, 'checkpoint.root', `the ${at} entries before it have the root ${edge.root.toBase64()}`)
   }
-  const tell = (index: number, code: FindingCode, message: string): void => deps.tell({ index, code, message })
   /** Those of the size at which the tree is now. */
   const compareReached = (): void => {
     while (ahead[0]?.size === size) compare(ahead.shift() as SignedCheckpoint)
@@ -122,7 +123,7 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
   compareReached()
   return {
     add: async (entries) => {
-      const signed: (SignedBy & { readonly index: number })[] = []
+      const signed: SignedEntry[] = []
       let leaves: Hash[] = []
       for (const entry of entries) {
         const next = size + leaves.length
@@ -162,37 +163,40 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
   }
 }
 
+type TellOf = (index: number, code: FindingCode, message: string) => void
+type SignedEntry = SignedBy & { readonly index: number }
+
 /** Those that are still ahead, smallest first; the others are told of, and what cannot be read. */
 const openCheckpoints = async (
-  { checkpoints, keys, verify, tell }: RollVerifierDeps,
+  { checkpoints, keys, verify }: RollVerifierDeps,
   size: number,
+  tell: TellOf,
 ): Promise<SignedCheckpoint[]> => {
   const opened: SignedCheckpoint[] = []
   for (const note of checkpoints) {
     try {
       const checkpoint = await openCheckpoint(note, keys, verify)
       if (checkpoint.size >= size) opened.push(checkpoint)
-      else
-        tell({ index: checkpoint.size, code: 'checkpoint.passed', message: `this verification goes on from ${size}` })
+      else tell(checkpoint.size, 'checkpoint.passed', `this verification goes on from ${size}`)
     } catch (error) {
       if (!isRollFault(error)) throw error
-      tell({ index: 0, code: 'checkpoint.invalid', message: error.message })
+      tell(0, 'checkpoint.invalid', error.message)
     }
   }
   return opened.sort((a, b) => a.size - b.size)
 }
 
 /** Batches of signatures under way: the next entries are read meanwhile, as long as there are not too many. */
-const openSignatures = ({ verifyCertificates, tell }: RollVerifierDeps) => {
+const openSignatures = (verifyCertificates: RollVerifierDeps['verifyCertificates'], tell: TellOf) => {
   const underWay: Promise<void>[] = []
-  const check = async (signed: readonly (SignedBy & { readonly index: number })[]): Promise<void> => {
+  const check = async (signed: readonly SignedEntry[]): Promise<void> => {
     const valid = await verifyCertificates(signed)
     for (const [i, { index }] of signed.entries())
       if (valid[i] !== true)
-        tell({ index, code: 'certificate.signature', message: 'the signature of the certificate is not by its issuer' })
+        tell(index, 'certificate.signature', 'the signature of the certificate is not by its issuer')
   }
   return {
-    add: async (signed: readonly (SignedBy & { readonly index: number })[]): Promise<void> => {
+    add: async (signed: readonly SignedEntry[]): Promise<void> => {
       if (signed.length === 0) return
       const checked = check(signed)
       // A rejection is waited for when its turn comes.
@@ -204,6 +208,12 @@ const openSignatures = ({ verifyCertificates, tell }: RollVerifierDeps) => {
       for (const checked of underWay.splice(0)) await checked
     },
   }
+}
+
+/** Names on a roll are anybody's words: what would move a cursor or turn a line around is not passed on, nor pages of it. */
+const printable = (message: string): string => {
+  const text = message.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '\ufffd')
+  return text.length <= maxMessage ? text : `${text.slice(0, maxMessage)}\u2026`
 }
 
 const saveEdge = (edge: Edge): VerifierState['tree'] => {
@@ -218,4 +228,5 @@ const loadEdge = ({ size, tree }: VerifierState, hasher: ReturnType<typeof openT
 }
 
 const maxUnderWay = 4
+const maxMessage = 300
 const maxEntryOctets = 65_535

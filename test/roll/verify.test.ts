@@ -221,6 +221,8 @@ t.test('found: what is no entry, and the entries after it are read all the same'
     ['entry.text', encodeEntry(beginning[0] as RollEvent, new Date()).replace('{', '{ ')],
     ['entry.type', '{"time":"2026-11-24T12:00:24.000Z","type":"certificate.issue","v":1}'],
     ['entry.type', '{"time":"2026-11-24T12:00:24.000Z","type":"constructor","v":1}'],
+    ['entry.type', `{"type":"service.started","v":${'['.repeat(30_000)}${']'.repeat(30_000)}}`],
+    ['entry.type', '[{}]'.slice(1, -1)],
     ['entry.type', '{"mode":"x","time":"2026-11-24T12:00:24.000Z","type":"service.started","v":2,"version":"1"}'],
     ['entry.form', '{"time":"2026-11-24T12:00:24.000Z","type":"service.started","v":1,"version":"1"}'],
     [
@@ -297,6 +299,14 @@ t.test('found: checkpoints over more than there is, of another fork, by another 
   const found: Parameters<typeof codesOf>[0][number][] = []
   await openRollVerifier({ ...byStranger, checkpoints: checkpoints.slice(0, 1), tell: (one) => found.push(one) })
   t.same(codesOf(found), ['0 checkpoint.invalid'])
+})
+
+t.test('a message is one short line, whatever names are on the roll', async (t) => {
+  const name = `\u001b[2J\u202e\u2028${'x'.repeat(60_000)}`
+  const { findings } = await verifyAll(entriesOf([...good, event.issued(90, { principal: name })]), certificates)
+  t.same(codesOf(findings), [`${last} reference.missing`])
+  t.match(findings[0]?.message, /^there is no principal \ufffd\[2J\ufffd\ufffdx{200,}\u2026$/)
+  t.ok((findings[0]?.message.length ?? 0) < 310)
 })
 
 t.test('a checker that breaks is an error, and not a finding', async (t) => {
