@@ -4,7 +4,7 @@
  * docs/roll.md is tested against it both ways.
  */
 import { canonicalJson } from '../canonical.ts'
-import type { RollEvent } from './entries.ts'
+import type { RollEvent, RollOpened } from './entries.ts'
 import { isRollFault, RollFault } from './fault.ts'
 import { readBase64, readText } from './text.ts'
 
@@ -321,6 +321,22 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     means: 'a token may be tried again',
     v: 1,
     fields: { token: text, tokenSerial: text, by: text },
+  },
+  'roll.opened': {
+    means: 'checkpoints bear this origin from now on; `succeeds`: where entries of the origin before are lost',
+    v: 1,
+    fields: {
+      origin: text,
+      key: text,
+      database: orNull(text),
+      succeeds: orNull(object<NonNullable<RollOpened['succeeds']>>({ origin: text, size: count, root: base64 })),
+      by: text,
+    },
+  },
+  'database.adopted': {
+    means: 'the records have moved to another database server, on purpose',
+    v: 1,
+    fields: { database: orNull(text), before: orNull(text), by: text },
   },
   'service.started': { means: 'an instance started', v: 1, fields: { version: text, mode: text } },
 }
