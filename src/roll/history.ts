@@ -4,9 +4,11 @@
  * and 32 to 64 octets for each serial.
  */
 
+import { isRollFault } from './fault.ts'
 import type { FindingCode } from './findings.ts'
 import type { EntryOf, EventType, RollEntry } from './forms.ts'
 import type { Sha256 } from './merkle.ts'
+import { parseVerifierKey, type VerifierKey } from './note.ts'
 import { maxIssuers, openSerialTable, type SerialTable, type Standing } from './serials.ts'
 import { isEqual, readBase64 } from './text.ts'
 
@@ -50,6 +52,8 @@ export interface HistoryState {
   readonly tokens: readonly string[]
   readonly lists: readonly (readonly [shard: string, number: number])[]
   readonly orders: readonly (readonly [plan: string, order: Order])[]
+  /** The server that the records were last said to be on; null where that was never said. */
+  readonly database: string | null
   readonly serials: readonly string[]
 }
 
@@ -70,6 +74,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
     tokens: new Set(saved?.tokens),
     lists: new Map(saved?.lists),
     orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
+    database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials),
   }
   for (const [name, authority, state, certificate] of saved?.issuers ?? [])
@@ -96,6 +101,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
       tokens: [...known.tokens],
       lists: [...known.lists],
       orders: [...known.orders],
+      database: known.database,
       serials: known.serials.save(),
     }),
   }
@@ -112,6 +118,7 @@ interface Known {
   readonly lists: Map<string, number>
   readonly orders: Map<string, Order>
   readonly serials: SerialTable
+  database: string | null
 }
 
 interface KnownIssuer {
@@ -265,6 +272,16 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     if (certificate !== undefined && digestOf(certificate.spki, known) !== spki)
       tell('reference.key', `this is not the key of the issuer ${name}`)
   },
+  'roll.opened': ({ origin, key, database }, known, { tell }) => {
+    if (verifierKeyOf(key, known)?.name !== origin)
+      tell('reference.key', `the key of the roll is not that of ${origin}`)
+    known.database = database
+  },
+  'database.adopted': ({ database, before }, known, { tell }) => {
+    if (before !== known.database)
+      tell('reference.state', `the records were on the server ${known.database}, not ${before}`)
+    known.database = database
+  },
 }
 
 type IssuerMove = Extract<
@@ -375,6 +392,15 @@ const turn = (
     tell(isOn ? 'reference.state' : 'reference.missing', `the ${what} ${id} is ${isOn ? '' : 'not '}there`)
   if (isOn) on.add(id)
   else on.delete(id)
+}
+
+const verifierKeyOf = (text: string, { deps }: Known): VerifierKey | undefined => {
+  try {
+    return parseVerifierKey(text, deps.sha256)
+  } catch (error) {
+    if (isRollFault(error)) return undefined
+    throw error
+  }
 }
 
 const digestOf = (octets: Uint8Array, { deps }: Known): string => deps.sha256(octets).toHex()

@@ -5,6 +5,7 @@ import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
 import { findings as meanings } from '../../src/roll/findings.ts'
+import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { openRollVerifier } from '../../src/roll/verify.ts'
 import { hasher, newSigner } from './hashing.ts'
 import {
@@ -16,6 +17,7 @@ import {
   event,
   issuer,
   newIssuer,
+  roll,
   type Stored,
   serialOf,
   storedOf,
@@ -193,6 +195,33 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
       { ...(beginning[2] as object), issuer: 'next', state: 'staged' } as RollEvent,
     ],
     ['reference.key'],
+  ],
+  [
+    'a key of the roll under another name',
+    [
+      {
+        type: 'roll.opened',
+        origin: 'x',
+        key: encodeVerifierKey(roll.key),
+        database: '7',
+        succeeds: null,
+        by: 'admin',
+      },
+    ],
+    ['reference.key'],
+  ],
+  [
+    'a key of the roll that is none',
+    [{ type: 'roll.opened', origin: 'x', key: 'x', database: '7', succeeds: null, by: 'admin' }],
+    ['reference.key'],
+  ],
+  [
+    'a move from another server than the last',
+    [
+      { type: 'database.adopted', database: '7', before: null, by: 'admin' },
+      { type: 'database.adopted', database: '9', before: '8', by: 'admin' },
+    ],
+    ['reference.state'],
   ],
   [
     'an issuer without a certificate',
