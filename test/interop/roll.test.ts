@@ -18,6 +18,8 @@ import { encodeEntry } from '../../src/roll/entries.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeBundle, encodeTile, encodeTilePath, type Tile, tilesAt, tilesBetween } from '../../src/roll/tiles.ts'
 import { selfSigned } from '../../src/x509/self-signed.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrFor, employ } from '../http/people.ts'
 import { hasher, newSigner } from '../roll/hashing.ts'
 import { assertTools } from './tools.ts'
 
@@ -41,9 +43,11 @@ interface Ended {
   readonly lines: readonly { readonly size: number; readonly from: number; readonly entries: number }[]
 }
 
-const verify = (from: string, ...more: readonly string[]): Promise<Ended> =>
+const verify = (from: string, ...more: readonly string[]): Promise<Ended> => follow(key, from, ...more)
+
+const follow = (vkey: string, from: string, ...more: readonly string[]): Promise<Ended> =>
   new Promise((resolve, reject) => {
-    const child = spawn(verifier, ['-key', key, '-from', from, ...more])
+    const child = spawn(verifier, ['-key', vkey, '-from', from, ...more])
     const [out, err]: [Buffer[], Buffer[]] = [[], []]
     child.stdout.on('data', (chunk) => out.push(chunk))
     child.stderr.on('data', (chunk) => err.push(chunk))
@@ -196,4 +200,39 @@ t.test('a fork and a roll that shrank are found by whoever has seen another chec
   const shorter = join(folder, 'shorter')
   await openFolder(shorter, entries).growTo(2046)
   t.match(await verify(shorter, '-state', state), { code: 1, said: /shrunk from 2047 entries to 2046/ })
+})
+
+t.test('the roll of a service is followed over its API while certificates are issued', async (t) => {
+  const service = await openTestService(t)
+  const auditor = await employ(service, 'audit', 'auditor')
+  const requester = await employ(service, 'ci', 'requester', { profiles: ['server'] })
+  const opened = await service.request('GET', '/v1/events?type=roll.opened', { token: auditor })
+  const [ca, token] = [join(folder, 'service.pem'), join(folder, 'service.token')]
+  await writeFile(ca, service.ca)
+  await writeFile(token, auditor, { mode: 0o600 })
+  const own = JSON.parse(opened.json.items[0].entry).key
+  const polling = follow(
+    own,
+    `${service.url}/roll`,
+    '-ca-file',
+    ca,
+    '-token-file',
+    token,
+    '-polls',
+    '0',
+    '-until',
+    '300',
+    '-interval',
+    '20ms',
+  )
+  const body = { csr: csrFor('web.example.com'), profile: 'server' }
+  const issue = (): Promise<unknown> => service.request('POST', '/v1/certificates', { token: requester, body })
+  for (let round = 0; round < 20; round += 1) await Promise.all(Array.from({ length: 15 }, issue))
+  const { code, said, lines } = await polling
+  t.equal(code, 0, said)
+  t.ok(lines.length > 2, `${lines.length} checkpoints`)
+  t.equal(
+    lines.reduce((sum, line) => sum + line.entries, 0),
+    lines.at(-1)?.size,
+  )
 })
