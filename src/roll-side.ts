@@ -11,7 +11,7 @@ import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { SigningFault, type SigningKey } from './keys/signing-key.ts'
-import type { Verifier } from './keys/verifier.ts'
+import { checkOne } from './keys/verifier-batch.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifyEd25519 } from './roll/note.ts'
 import type { Stores } from './service.ts'
@@ -99,7 +99,6 @@ export const openRollForTheFirstTime = async (
 export const openRollSide = async (
   { db, roll, config, log }: Pick<Stores, 'db' | 'roll' | 'config' | 'log'>,
   keys: Pick<Keyring, 'open'>,
-  { verify }: Pick<Verifier, 'verify'>,
 ): Promise<{ readonly checkpoints: Checkpoints; close(): Promise<void> }> => {
   const { opened } = await readStanding(db)
   if (!opened) throw new Error('The roll has no name and no key yet.')
@@ -109,7 +108,8 @@ export const openRollSide = async (
   const checkpoints = openCheckpoints({
     verifierKey,
     key,
-    verify,
+    // One for each batch, here and now: handing it to another thread would keep the whole batch waiting for longer.
+    verify: async (check) => checkOne(check),
     anchor: anchor ?? { write: async () => {} },
     head: roll.head,
     readTile: tileReader(db),

@@ -128,7 +128,7 @@ export const openService = async (
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
-  const { checkpoints, close: closeRoll } = await openRollSide(stores, keys, verifier)
+  const { checkpoints, close: closeRoll } = await openRollSide(stores, keys)
   const issuance = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 
   const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)

@@ -43,7 +43,7 @@ const open = async (t: Test) => {
       silentMeter,
     )
     const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }
-    const side = await openRollSide({ ...stores, db, roll }, keys, { verify: async (check) => checkOne(check) })
+    const side = await openRollSide({ ...stores, db, roll }, keys)
     t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,

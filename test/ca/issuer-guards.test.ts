@@ -31,7 +31,7 @@ const open = async (t: Test) => {
     const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
     t.teardown(recorder.close)
     const verify = async (check: Parameters<typeof checkOne>[0]) => checkOne(check)
-    const side = await openRollSide(stores, keys, { verify: async (check) => checkOne(check) })
+    const side = await openRollSide(stores, keys)
     t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,
