@@ -9,49 +9,37 @@ import { hash } from 'node:crypto'
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import {
-  type Ask,
-  type Context,
-  type Decision,
-  decide,
-  type Note,
-  type Plan,
-  recheck,
-  refusal,
-  toldOf,
-} from '../policy/decide.ts'
-import type { Profile } from '../policy/profile.ts'
+import { decide, type Note, refusal } from '../policy/decide.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
-import { type CertificationRequest, type CheckSignature, parseRequest, verifyPossession } from '../x509/csr.ts'
-import type { KeyBlockList } from '../x509/keys.ts'
+import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
-import { encodeCertificate, encodeTbs } from '../x509/tbs.ts'
+import { encodeCertificate } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants } from './access.ts'
 import type { Checkpoints } from './checkpoints.ts'
+import {
+  currentProfile,
+  type Draft,
+  type DraftDeps,
+  draft,
+  issuerFor,
+  type Judged,
+  judge,
+  prepare,
+  readRequest,
+} from './draft.ts'
 import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
-import type { Issuers } from './issuers.ts'
-import { lint } from './lint.ts'
-import type { Meter, Stage } from './meter.ts'
-import type { Policies } from './policies.ts'
+import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
 
-export interface IssuanceDeps {
+export interface IssuanceDeps extends DraftDeps {
   readonly recorder: Recorder
-  readonly policies: Policies
-  readonly issuers: Issuers
   readonly meter: Meter
-  /** Keys that are known to be compromised, beside our own issuers'. */
-  readonly isBlocked: KeyBlockList
   /** Checks a signature, of a request or of ours. */
   readonly verify: CheckSignature
-  readonly clock: () => Date
-  readonly random: (octets: number) => Buffer
   /** Resolves after so many milliseconds; injected so that tests need not wait. */
   readonly sleep: (milliseconds: number) => Promise<void>
-  /** Resolves in a later turn of the event loop: a thousand requests of a hundred names each can come at once. */
-  readonly nextTurn: () => Promise<void>
   /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
   readonly assertClock: () => void
   readonly checkpoints: Pick<Checkpoints, 'assertAvailable' | 'proofOf' | 'proofAt'>
@@ -245,32 +233,7 @@ const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promis
   )
 }
 
-// Steps 3 to 5 ------------------------------------------------------------------------------------------------------
-
-interface Draft {
-  readonly decision: Judged & { readonly allowed: true }
-  readonly intent: Intent
-}
-
-/** Decides and prepares, after the requests of this turn were sent to be checked. */
-const draft = async (
-  deps: IssuanceDeps,
-  { attempt, request, ...asked }: Omit<Case, 'profile' | 'issuer' | 'now'> & Pick<Preparation, 'request' | 'attempt'>,
-  lap: (ended: Stage) => void,
-): Promise<Draft> => {
-  await deps.nextTurn()
-  // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
-  const profile = currentProfile(deps, asked.input.profile)
-  const issuer = await issuerFor(deps, profile, asked.input, asked.csr)
-  const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
-  if (!decision.allowed) throw refusal(decision)
-  lap('decide')
-
-  // 5. The very octets to be signed, read back and judged again.
-  const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt })
-  lap('prepare')
-  return { decision, intent }
-}
+// Steps 3 to 5: draft.ts -----------------------------------------------------------------------------------------------
 
 /** What the second yields, once both are there. Where both fail, the first one's reason is told, whoever was faster. */
 const inOrder = async <T>(first: Promise<void>, second: Promise<T>): Promise<T> => {
@@ -278,146 +241,6 @@ const inOrder = async <T>(first: Promise<void>, second: Promise<T>): Promise<T> 
   for (const end of settled) if (end.status === 'rejected') throw end.reason
   return second
 }
-
-const readRequest = (deps: IssuanceDeps, input: IssueInput): CertificationRequest =>
-  parseRequest(input.csr, {
-    blocked: (sha256, key) => deps.issuers.isIssuerKey(sha256) || deps.isBlocked(sha256, key),
-  })
-
-const currentProfile = (deps: IssuanceDeps, name: string): Profile => {
-  const profile = deps.policies.current(name)
-  if (!profile) throw new Problem('profile.not_found', `There is no profile ${JSON.stringify(name)}.`)
-  return profile
-}
-
-interface Case {
-  readonly profile: Profile
-  readonly issuer: Issuer
-  readonly caller: Caller
-  readonly grants: readonly Grant[]
-  readonly csr: CertificationRequest
-  readonly input: IssueInput
-  readonly now: Date
-  readonly keyStanding?: KeyStanding
-}
-
-type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
-
-/** The first grant that allows the request decides; when none does, the first one's reasons are told. */
-const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }: Case): Judged => {
-  const { names, validity, keyUsage, extendedKeyUsage } = input
-  const ask: Ask = {
-    csr,
-    ...(names && { names }),
-    ...(validity !== undefined && { validity }),
-    ...(keyUsage && { keyUsage }),
-    ...(extendedKeyUsage && { extendedKeyUsage }),
-  }
-  let first: Judged | undefined
-  for (const grant of grants) {
-    const context: Context = {
-      now,
-      principal: caller.principal,
-      issuer: issuer.bounds,
-      ...(grant.names && { grantRules: grant.names }),
-      ...(keyStanding !== undefined && { keyStanding }),
-    }
-    const judged = { ...decide(profile, ask, context), profile, ask, context }
-    if (judged.allowed) return judged
-    first ??= judged
-  }
-  if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
-  return first
-}
-
-/** One that has become active a moment ago has its key opened first. */
-const issuerFor = async (...asked: Parameters<typeof findIssuer>): Promise<Issuer> => {
-  const issuer = findIssuer(...asked)
-  if (issuer.opening) await issuer.opening
-  return issuer
-}
-
-/** The active one of the authority, but for what answers for one issuer of it. */
-const findIssuer = (
-  { issuers }: IssuanceDeps,
-  { authority }: Profile,
-  { issuer: name }: IssueInput,
-  { key }: CertificationRequest,
-): Issuer => {
-  if (name === undefined) return issuers.active(authority, key.algorithm.id)
-  const issuer = issuers.byName(name)
-  if (issuer.authority === authority) return issuer
-  throw new Error(`the issuer ${name} is not one of the authority ${authority}`)
-}
-
-interface Preparation {
-  readonly issuer: Issuer
-  readonly decision: Judged & { readonly allowed: true }
-  readonly input: IssueInput
-  readonly request: RequestRow
-  readonly attempt: number
-}
-
-const prepare = (deps: IssuanceDeps, { issuer, decision, input, request, attempt }: Preparation): Intent => {
-  const { plan, profile, context } = decision
-  const serial = newSerial(deps.random)
-  const shard = serial.readUInt32BE(serialOctets - 4) % issuer.shards
-  const { subject, names, key, notBefore, notAfter } = plan
-  const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
-  const facts = telling(decision, () => lint(tbs, { plan, serial, shard, issuer }))
-  const violations = recheck(profile, facts, context)
-  if (violations.length > 0)
-    throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
-      violations,
-      extra: toldOf(decision),
-    })
-  return {
-    request,
-    attempt,
-    serial,
-    issuer: issuer.name,
-    states: input.issuer === undefined ? signing : answering,
-    shard,
-    profile: { name: profile.name, version: profile.version },
-    tbs,
-    plan: planDigest(plan),
-    keySha256: key.sha256,
-  }
-}
-
-/** What was decided is told also where the octets themselves are turned down, as by a name constraint above the issuer. */
-const telling = <T>(decision: Decision, look: () => T): T => {
-  try {
-    return look()
-  } catch (error) {
-    throw isProblem(error)
-      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision) })
-      : error
-  }
-}
-
-/** 16 octets, positive, never shortened: two bits are fixed (01), 126 are random (RFC 5280 4.1.2.2). */
-export const newSerial = (random: (octets: number) => Buffer): Buffer => {
-  const serial = random(serialOctets)
-  serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40
-  return serial
-}
-
-/** SHA-256 over what was decided, with the validity as a span, so that a plan approved today is the plan issued tomorrow. */
-const planDigest = (plan: Plan): Buffer =>
-  sha256(
-    canonicalJson({
-      authority: plan.authority,
-      extendedKeyUsage: plan.extendedKeyUsage,
-      key: plan.key.sha256.toString('hex'),
-      keyUsage: plan.keyUsage,
-      names: plan.names,
-      profile: plan.profile,
-      revocation: plan.revocation,
-      subject: plan.subject,
-      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
-    }),
-  )
 
 // Step 6 ------------------------------------------------------------------------------------------------------------
 
@@ -512,9 +335,5 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
 
 const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')
 
-const signing = ['active'] as const
-/** What answers for an issuer is certified as long as anybody asks. */
-const answering = ['staged', 'active', 'retiring', 'crl-only'] as const
-const serialOctets = 16
 const firstPauseMs = 20
 const longestPauseMs = 500

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 
 import { encodeCrossTbs, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
-import { newSerial } from '../../src/ca/issue.ts'
+import { newSerial } from '../../src/ca/serial.ts'
 import { pooledRandom } from '../../src/keys/random.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'

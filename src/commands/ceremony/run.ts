@@ -11,7 +11,7 @@ import {
   Misfit,
   seal,
 } from '../../ca/ceremony.ts'
-import { newSerial } from '../../ca/issue.ts'
+import { newSerial } from '../../ca/serial.ts'
 import { isProblem } from '../../errors.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'

@@ -1,0 +1,198 @@
+/**
+ * Steps 3 to 5 of an issuance: octets to values, values to a plan, and a plan to the very octets that are to be signed.
+ * Nothing here is durable, and nothing of it is told before the asker has proved to hold the key.
+ */
+import { hash } from 'node:crypto'
+
+import { canonicalJson } from '../canonical.ts'
+import { isProblem, Problem } from '../errors.ts'
+import type { KeyStanding } from '../policy/checks.ts'
+import { type Ask, type Context, type Decision, decide, type Plan, recheck, refusal, toldOf } from '../policy/decide.ts'
+import type { Profile } from '../policy/profile.ts'
+import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
+import type { KeyBlockList } from '../x509/keys.ts'
+import { encodeTbs } from '../x509/tbs.ts'
+import type { Caller, Grant } from './access.ts'
+import type { IssueInput } from './issuance.ts'
+import type { Issuer } from './issuer.ts'
+import type { Issuers } from './issuers.ts'
+import { lint } from './lint.ts'
+import type { Stage } from './meter.ts'
+import type { Policies } from './policies.ts'
+import type { Intent, RequestRow } from './recorder.ts'
+import { newSerial, shardOf } from './serial.ts'
+
+export interface DraftDeps {
+  readonly policies: Policies
+  readonly issuers: Issuers
+  /** Keys that are known to be compromised, beside our own issuers'. */
+  readonly isBlocked: KeyBlockList
+  readonly clock: () => Date
+  readonly random: (octets: number) => Buffer
+  /** Resolves in a later turn of the event loop: a thousand requests of a hundred names each can come at once. */
+  readonly nextTurn: () => Promise<void>
+}
+
+export interface Draft {
+  readonly decision: Judged & { readonly allowed: true }
+  readonly intent: Intent
+}
+
+/** Decides and prepares, after the requests of this turn were sent to be checked. */
+export const draft = async (
+  deps: DraftDeps,
+  { attempt, request, ...asked }: Omit<Case, 'profile' | 'issuer' | 'now'> & Pick<Preparation, 'request' | 'attempt'>,
+  lap: (ended: Stage) => void,
+): Promise<Draft> => {
+  await deps.nextTurn()
+  // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
+  const profile = currentProfile(deps, asked.input.profile)
+  const issuer = await issuerFor(deps, profile, asked.input, asked.csr)
+  const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
+  if (!decision.allowed) throw refusal(decision)
+  lap('decide')
+
+  // 5. The very octets to be signed, read back and judged again.
+  const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt })
+  lap('prepare')
+  return { decision, intent }
+}
+
+export const readRequest = (deps: DraftDeps, input: IssueInput): CertificationRequest =>
+  parseRequest(input.csr, {
+    blocked: (sha256, key) => deps.issuers.isIssuerKey(sha256) || deps.isBlocked(sha256, key),
+  })
+
+export const currentProfile = (deps: DraftDeps, name: string): Profile => {
+  const profile = deps.policies.current(name)
+  if (!profile) throw new Problem('profile.not_found', `There is no profile ${JSON.stringify(name)}.`)
+  return profile
+}
+
+interface Case {
+  readonly profile: Profile
+  readonly issuer: Issuer
+  readonly caller: Caller
+  readonly grants: readonly Grant[]
+  readonly csr: CertificationRequest
+  readonly input: IssueInput
+  readonly now: Date
+  readonly keyStanding?: KeyStanding
+}
+
+export type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
+
+/** The first grant that allows the request decides; when none does, the first one's reasons are told. */
+export const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }: Case): Judged => {
+  const { names, validity, keyUsage, extendedKeyUsage } = input
+  const ask: Ask = {
+    csr,
+    ...(names && { names }),
+    ...(validity !== undefined && { validity }),
+    ...(keyUsage && { keyUsage }),
+    ...(extendedKeyUsage && { extendedKeyUsage }),
+  }
+  let first: Judged | undefined
+  for (const grant of grants) {
+    const context: Context = {
+      now,
+      principal: caller.principal,
+      issuer: issuer.bounds,
+      ...(grant.names && { grantRules: grant.names }),
+      ...(keyStanding !== undefined && { keyStanding }),
+    }
+    const judged = { ...decide(profile, ask, context), profile, ask, context }
+    if (judged.allowed) return judged
+    first ??= judged
+  }
+  if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
+  return first
+}
+
+/** One that has become active a moment ago has its key opened first. */
+export const issuerFor = async (...asked: Parameters<typeof findIssuer>): Promise<Issuer> => {
+  const issuer = findIssuer(...asked)
+  if (issuer.opening) await issuer.opening
+  return issuer
+}
+
+/** The active one of the authority, but for what answers for one issuer of it. */
+const findIssuer = (
+  { issuers }: DraftDeps,
+  { authority }: Profile,
+  { issuer: name }: IssueInput,
+  { key }: CertificationRequest,
+): Issuer => {
+  if (name === undefined) return issuers.active(authority, key.algorithm.id)
+  const issuer = issuers.byName(name)
+  if (issuer.authority === authority) return issuer
+  throw new Error(`the issuer ${name} is not one of the authority ${authority}`)
+}
+
+interface Preparation {
+  readonly issuer: Issuer
+  readonly decision: Judged & { readonly allowed: true }
+  readonly input: IssueInput
+  readonly request: RequestRow
+  readonly attempt: number
+}
+
+export const prepare = (deps: DraftDeps, { issuer, decision, input, request, attempt }: Preparation): Intent => {
+  const { plan, profile, context } = decision
+  const serial = newSerial(deps.random)
+  const shard = shardOf(serial, issuer.shards)
+  const { subject, names, key, notBefore, notAfter } = plan
+  const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
+  const facts = telling(decision, () => lint(tbs, { plan, serial, shard, issuer }))
+  const violations = recheck(profile, facts, context)
+  if (violations.length > 0)
+    throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
+      violations,
+      extra: toldOf(decision),
+    })
+  return {
+    request,
+    attempt,
+    serial,
+    issuer: issuer.name,
+    states: input.issuer === undefined ? signing : answering,
+    shard,
+    profile: { name: profile.name, version: profile.version },
+    tbs,
+    plan: planDigest(plan),
+    keySha256: key.sha256,
+  }
+}
+
+/** What was decided is told also where the octets themselves are turned down, as by a name constraint above the issuer. */
+const telling = <T>(decision: Decision, look: () => T): T => {
+  try {
+    return look()
+  } catch (error) {
+    throw isProblem(error)
+      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision) })
+      : error
+  }
+}
+
+/** SHA-256 over what was decided, with the validity as a span, so that a plan approved today is the plan issued tomorrow. */
+const planDigest = (plan: Plan): Buffer =>
+  sha256(
+    canonicalJson({
+      authority: plan.authority,
+      extendedKeyUsage: plan.extendedKeyUsage,
+      key: plan.key.sha256.toString('hex'),
+      keyUsage: plan.keyUsage,
+      names: plan.names,
+      profile: plan.profile,
+      revocation: plan.revocation,
+      subject: plan.subject,
+      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
+    }),
+  )
+
+const sha256 = (data: string): Buffer => hash('sha256', data, 'buffer')
+
+const signing = ['active'] as const
+/** What answers for an issuer is certified as long as anybody asks. */
+const answering = ['staged', 'active', 'retiring', 'crl-only'] as const
