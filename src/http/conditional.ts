@@ -1,6 +1,31 @@
 /** Conditional reads (RFC 9110 13.1): whether the client has already what it asks for. */
 import type { IncomingHttpHeaders } from 'node:http'
 
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+/** Octets of a representation, and what tells it from others. */
+export interface Representation {
+  readonly octets: Buffer
+  readonly type: string
+  /** With its quotes. */
+  readonly tag: string
+  readonly modified?: Date
+  readonly cacheControl: string
+}
+
+/** Sends it, or 304 where the client has it already. */
+export const sendFresh = (
+  request: Pick<FastifyRequest, 'headers' | 'method'>,
+  reply: FastifyReply,
+  { octets, type, tag, modified, cacheControl }: Representation,
+): FastifyReply => {
+  reply.header('etag', tag).header('cache-control', cacheControl)
+  if (modified) reply.header('last-modified', modified.toUTCString())
+  if (!isUnchanged(request.headers, { tag, ...(modified && { modified }) })) return reply.type(type).send(octets)
+  // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
+  return reply.code(304).send(request.method === 'HEAD' ? octets : undefined)
+}
+
 /** `tag` is an entity tag with its quotes; If-None-Match is compared weakly (8.8.3.2), and outweighs the date. */
 export const isUnchanged = (
   headers: IncomingHttpHeaders,

@@ -12,7 +12,7 @@ import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
 import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'
 import { handlerTimeout } from './bounds.ts'
-import { isUnchanged } from './conditional.ts'
+import { sendFresh } from './conditional.ts'
 
 export interface RollDeps {
   readonly checkpoints: Pick<Checkpoints, 'newest'>
@@ -58,14 +58,12 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       const { size } = await checkpoints.newest()
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
-      const tag = `"${request.url}"`
-      reply
-        .header('etag', tag)
-        .header('cache-control', `${access === 'open' ? 'public' : 'private'}, max-age=31536000, immutable`)
-      const octets = Buffer.from(await tiles.read(tile))
-      if (isUnchanged(request.headers, { tag }))
-        return (reply as FastifyReply).code(304).send(request.method === 'HEAD' ? octets : undefined)
-      return (reply as FastifyReply).type('application/octet-stream').send(octets)
+      return sendFresh(request, reply as FastifyReply, {
+        octets: Buffer.from(await tiles.read(tile)),
+        type: 'application/octet-stream',
+        tag: `"${request.url}"`,
+        cacheControl: `${access === 'open' ? 'public' : 'private'}, max-age=31536000, immutable`,
+      })
     },
   )
 }

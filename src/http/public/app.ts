@@ -4,13 +4,14 @@
  */
 import { createHash } from 'node:crypto'
 
+import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
 import { Problem } from '../../errors.ts'
 import { closed } from '../api/schemas.ts'
 import { type App, newApp } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
-import { isUnchanged } from '../conditional.ts'
+import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 import { rollRoutes } from '../roll.ts'
 import { crlRoutes } from './crl.ts'
@@ -44,12 +45,12 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
       const issuer = (await records.issuers()).find((candidate) => candidate.name === name)
       if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
       const tag = `"${createHash('sha256').update(issuer.certificate).digest('hex')}"`
-      reply.header('etag', tag).header('cache-control', 'public, max-age=3600')
-      if (isUnchanged(request.headers, { tag })) {
-        // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
-        return reply.code(304).send(request.method === 'HEAD' ? issuer.certificate : undefined)
-      }
-      return reply.type('application/pkix-cert').send(issuer.certificate)
+      return sendFresh(request, reply as FastifyReply, {
+        octets: issuer.certificate,
+        type: 'application/pkix-cert',
+        tag,
+        cacheControl: 'public, max-age=3600',
+      })
     },
   )
 }

@@ -7,7 +7,7 @@ import { Problem } from '../../errors.ts'
 import { closed, Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'
-import { isUnchanged } from '../conditional.ts'
+import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 
 export const crlRoutes = (app: App, { crls, crlImports, records, clock }: PublicDeps): void => {
@@ -43,16 +43,14 @@ type List = Pick<ShelvedCrl, 'der' | 'sha256' | 'thisUpdate' | 'nextUpdate'>
 /** A cache may keep it for a minute, never beyond its end: so long may a revocation stay unknown. */
 const sendList = (request: FastifyRequest, reply: FastifyReply, list: List, now: Date): FastifyReply => {
   const { der, thisUpdate, nextUpdate } = list
-  const tag = `"${list.sha256}"`
   const left = Math.floor((nextUpdate.getTime() - now.getTime()) / 1000)
-  reply
-    .header('etag', tag)
-    .header('last-modified', thisUpdate.toUTCString())
-    .header('cache-control', `public, max-age=${Math.max(0, Math.min(maxAge, left))}`)
-  // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
-  if (isUnchanged(request.headers, { tag, modified: thisUpdate }))
-    return reply.code(304).send(request.method === 'HEAD' ? der : undefined)
-  return reply.type('application/pkix-crl').send(der)
+  return sendFresh(request, reply, {
+    octets: der,
+    type: 'application/pkix-crl',
+    tag: `"${list.sha256}"`,
+    modified: thisUpdate,
+    cacheControl: `public, max-age=${Math.max(0, Math.min(maxAge, left))}`,
+  })
 }
 
 const FileName = Type.String({ pattern: '^(0|[1-9][0-9]{0,4})[.]crl$', maxLength: 9 })
