@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import { stringify } from 'yaml'
 
+import { bare } from '../helpers/environment.ts'
 import { output, run } from '../interop/tools.ts'
 
 export interface Ended {
@@ -163,7 +164,7 @@ const chancery = (args: readonly string[], env: Readonly<Record<string, string>>
   const child = spawn(process.execPath, ['src/main.ts', ...args], {
     cwd: join(import.meta.dirname, '..', '..'),
     // As on a machine that has nothing else: no settings of a service.
-    env: { PATH: process.env['PATH'], ...env },
+    env: { ...bare, ...env },
   })
   const said = { out: '', err: '' }
   child.stdout.on('data', (chunk: Buffer) => {

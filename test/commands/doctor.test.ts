@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
 
 interface Run {
@@ -15,7 +16,7 @@ interface Run {
 
 const service = await openTestService(t)
 const settings = {
-  PATH: process.env['PATH'] ?? '',
+  ...bare,
   CHANCERY_DATA: service.config.dataDir,
   CHANCERY_PUBLIC_URL: 'http://pki.test',
   CHANCERY_DATABASE_URL: service.database.servingUrl,

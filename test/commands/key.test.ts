@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openShim } from '../hsm/softhsm.ts'
@@ -21,7 +22,7 @@ interface Run {
 
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
   new Promise((resolve) => {
-    const options = { env: { PATH: process.env['PATH'], CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 }
+    const options = { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 }
     execFile(process.execPath, ['src/main.ts', ...args], options, (error, out, err) => {
       resolve({ code: error ? Number(error.code) : 0, out, err })
     })
@@ -139,7 +140,7 @@ t.test('beside a service with the embedded PostgreSQL, which goes on', async (t)
   t.notOk(existsSync(join(data, 'nothing')), 'and none are made')
 
   const serving = spawn(process.execPath, ['src/main.ts', 'serve'], {
-    env: { PATH: process.env['PATH'], CHANCERY_LOG_LEVEL: 'warn', ...env },
+    env: { ...bare, CHANCERY_LOG_LEVEL: 'warn', ...env },
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   const exited = new Promise((resolve) => serving.once('exit', resolve))

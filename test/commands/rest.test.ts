@@ -10,6 +10,7 @@ import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { encodePem } from '../../src/x509/pem.ts'
+import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { pem, requestBy } from '../x509/build.ts'
@@ -33,7 +34,7 @@ t.before(async () => {
 const chancery = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> =>
   new Promise((resolve) => {
     const environment = {
-      PATH: process.env['PATH'],
+      ...bare,
       CHANCERY_DATA: service.config.dataDir,
       CHANCERY_URL: service.url,
       ...env,

@@ -14,6 +14,7 @@ import { openOutput } from '../../src/commands/output.ts'
 import { durationText, openProgress, progressText } from '../../src/commands/progress.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -26,7 +27,7 @@ t.before(async () => {
 
 const chancery = (args: readonly string[]): Promise<{ code: number; out: string; err: string }> =>
   new Promise((resolve) => {
-    const env = { PATH: process.env['PATH'], CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
+    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
     execFile(process.execPath, ['src/main.ts', ...args], { env }, (error, out, err) => {
       resolve({ code: error ? Number(error.code) : 0, out, err })
     })
@@ -120,7 +121,8 @@ t.test('docs/operations.md: planned by one, ordered by another, as it stands the
   const type = (name: string): Promise<string> =>
     new Promise((resolve, reject) => {
       const env = {
-        PATH: `${folder}:${process.env['PATH']}`,
+        ...bare,
+        PATH: `${folder}:${bare.PATH}`,
         CHANCERY_DATA: service.config.dataDir,
         CHANCERY_URL: service.url,
       }

@@ -14,6 +14,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { placeOf } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { bare } from '../helpers/environment.ts'
 
 interface Run {
   readonly code: number
@@ -27,7 +28,7 @@ t.teardown(() => rm(folder, { recursive: true, force: true }))
 /** Runs a verb as a shell would; one that serves ends by itself here, because it cannot. */
 const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<Run> =>
   new Promise((resolve) => {
-    const environment = { PATH: process.env['PATH'], CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env }
+    const environment = { ...bare, CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env }
     execFile(process.execPath, ['src/main.ts', verb], { env: environment, timeout: 30_000 }, (error, out, err) => {
       resolve({ code: error ? Number(error.code) : 0, out, err })
     })

@@ -3,6 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
+import { bare } from './environment.ts'
+
 export interface InstanceOptions {
   readonly data: string
   readonly port: number
@@ -32,7 +34,7 @@ export const startInstance = ({
   env: more = {},
 }: InstanceOptions): Instance => {
   const env = {
-    PATH: process.env['PATH'] ?? '',
+    ...bare,
     CHANCERY_DATA: data,
     CHANCERY_LISTEN: `127.0.0.1:${port}`,
     CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
+import { bare } from './environment.ts'
 import { quiet } from './log.ts'
 
 export interface TestService {
@@ -56,6 +57,7 @@ export const openTestService = async (
   const database = beside?.database ?? (await openTestDatabase({ teardown: () => {} }))
   const data = beside?.config.dataDir ?? (await mkdtemp(join(tmpdir(), 'chancery-test-')))
   const config = await loadConfig({
+    ...bare,
     CHANCERY_DATA: data,
     CHANCERY_LISTEN: '127.0.0.1:0',
     CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
