@@ -8,6 +8,7 @@ import type { Test } from 'tap'
 import type { Keyring } from '../../src/keys/keyring.ts'
 import type { PinGuard, RefusedPin } from '../../src/keys/pkcs11/pins.ts'
 import { openSigners } from '../../src/keys/signer/client.ts'
+import { bare } from '../helpers/environment.ts'
 import type { SoftHsm } from './softhsm.ts'
 
 export interface TestSigners {
@@ -45,6 +46,7 @@ export const openTestSigners = async (
     script: join(import.meta.dirname, '..', '..', 'src', 'signer.ts'),
     env: {
       ...process.env,
+      ...bare,
       NODE_OPTIONS: '',
       CHANCERY_DATA: data,
       CHANCERY_PKCS11_MODULE: hsm.module,

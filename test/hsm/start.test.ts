@@ -14,6 +14,7 @@ import t from 'tap'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
+import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { csrFor } from '../http/people.ts'
 import { openShim, type Shim } from './softhsm.ts'
@@ -84,6 +85,7 @@ t.teardown(() => rm(data, { recursive: true, force: true }))
 const open = async (): Promise<Serving> =>
   serve(
     await loadConfig({
+      ...bare,
       CHANCERY_DATA: data,
       CHANCERY_LISTEN: '127.0.0.1:0',
       CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
