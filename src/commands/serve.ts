@@ -147,7 +147,7 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
 const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses'], anchor: string): void => {
   const lines = [
     `Chancery serves at ${addresses.api} (${mode}).`,
-    `  issuers' certificates      ${addresses.public}`,
+    `  lists, OCSP, issuers       ${addresses.public}`,
     `  trust anchor               ${anchor}`,
     `  first admin's token        ${join(dataDir, 'admin.token')}`,
     `  description of the API     ${addresses.api}/docs`,

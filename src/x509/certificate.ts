@@ -25,6 +25,7 @@ import {
 import type { PublicKey } from './keys.ts'
 import { encodeNameConstraints, type NameConstraints, readNameConstraints } from './name-constraints.ts'
 import { type Name, readGeneralNames } from './names.ts'
+import { readSerial } from './serial.ts'
 import { readSubject, type Subject, writeSubject } from './subject.ts'
 import {
   accessDescription,
@@ -158,7 +159,8 @@ export const encodeCaTbs = (input: CaTbsInput): Buffer => {
 const readTbs = (tbs: DerReader, budget: ReturnType<typeof newBudget>): TbsFacts => {
   const version = tbs.read(0xa0, 'version').smallInteger('version')
   if (version !== 2) throw tbs.problem('the version is not 3')
-  const serial = readSerial(tbs)
+  const serial = readSerial(tbs, 'serialNumber')
+  if (serial.every((octet) => octet === 0)) throw tbs.problem('the serial is not positive')
   const signatureAlgorithm = knownAlgorithm(tbs)
   const issuer = tbs.element(tags.sequence, 'issuer')
   const validity = tbs.read(tags.sequence, 'validity')
@@ -248,16 +250,6 @@ const readDistributionPoints = (value: DerReader): string[] => {
     }
   }
   return urls
-}
-
-/** Positive and at most 20 octets (RFC 5280 4.1.2.2); returned with at least 16. */
-const readSerial = (tbs: DerReader): Buffer => {
-  const octets = tbs.read(tags.integer, 'serialNumber').octets
-  const first = octets[0] as number
-  if (first >= 0x80 || octets.length > 20 || (first === 0 && octets.length === 1))
-    throw tbs.problem('the serial is not positive or too long')
-  const magnitude = first === 0 ? octets.subarray(1) : octets
-  return magnitude.length >= 16 ? magnitude : Buffer.concat([Buffer.alloc(16 - magnitude.length), magnitude])
 }
 
 const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {

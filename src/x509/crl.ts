@@ -18,6 +18,7 @@ import {
   tags,
   walk,
 } from './der.ts'
+import { readSerial } from './serial.ts'
 import { encodeAuthorityKeyIdentifier, encodeCertificate, writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime, encodeTime, readGeneralizedTime, readTime } from './time.ts'
 
@@ -218,7 +219,7 @@ interface Draft {
 }
 
 const readEntry = (entry: DerReader): RevokedCertificate => {
-  const serial = readSerial(entry)
+  const serial = readSerial(entry, 'userCertificate')
   const revokedAt = readTime(entry, 'revocationDate')
   const draft: Draft = {}
   if (!entry.done) readExtensions(entry, entryReaders, draft)
@@ -251,13 +252,6 @@ const readExtensions = (from: DerReader, readers: ExtensionReaders, draft: Draft
     if (read === undefined && critical) throw extension.problem(`extension ${formatOid(key)} is critical and unknown`)
     read?.(draft, value)
   }
-}
-
-const readSerial = (entry: DerReader): Buffer => {
-  const { octets } = entry.read(tags.integer, 'userCertificate')
-  if ((octets[0] as number) >= 0x80 || octets.length > 20) throw entry.problem('a serial is negative or too long')
-  const magnitude = octets[0] === 0 ? octets.subarray(1) : octets
-  return magnitude.length >= 16 ? magnitude : Buffer.concat([Buffer.alloc(16 - magnitude.length), magnitude])
 }
 
 const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {

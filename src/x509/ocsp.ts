@@ -22,6 +22,7 @@ import {
   type WalkBudget,
   walk,
 } from './der.ts'
+import { readSerial } from './serial.ts'
 import { writeSerial } from './tbs.ts'
 import { encodeGeneralizedTime, readGeneralizedTime } from './time.ts'
 
@@ -300,7 +301,7 @@ const readCertId = (window: DerReader): CertId => {
   const algorithm = readHash(id.read(tags.sequence, 'hashAlgorithm'))
   const nameHash = readDigest(id, algorithm, 'issuerNameHash')
   const keyHash = readDigest(id, algorithm, 'issuerKeyHash')
-  const serial = readSerial(id)
+  const serial = readSerial(id, 'serialNumber')
   id.finish('CertID')
   return { der, hash: algorithm, nameHash, keyHash, serial }
 }
@@ -327,13 +328,6 @@ const readDigest = (id: DerReader, algorithm: CertIdHash | undefined, what: stri
  * room for a sign. Zero is let through: probes ask for it, and old roots have it; it is answered like every serial that
  * was never issued.
  */
-const readSerial = (id: DerReader): Buffer => {
-  const { octets } = id.read(tags.integer, 'serialNumber')
-  if ((octets[0] as number) >= 0x80 || octets.length > 20) throw id.problem('the serial is negative or too long')
-  const magnitude = octets[0] === 0 ? octets.subarray(1) : octets
-  return magnitude.length >= 16 ? magnitude : Buffer.concat([Buffer.alloc(16 - magnitude.length), magnitude])
-}
-
 const passRequestorName = (tbs: DerReader): void => {
   const explicit = tbs.optional(0xa1, 'requestorName')
   if (explicit === undefined) return
