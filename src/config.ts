@@ -53,7 +53,7 @@ export interface Config {
   }
   readonly crl: { readonly periodMs: number; readonly validityMs: number }
   readonly ocsp: { readonly validityMs: number; readonly echoNonces: boolean }
-  readonly retention: { readonly refusalsDays: number }
+  readonly retention: { readonly refusalsDays: number; readonly accessesDays: number }
   readonly log: { readonly level: LogLevel }
   readonly allowEmbedded: boolean
   readonly roll: {
@@ -161,7 +161,7 @@ const shape = (
     },
     crl: { periodMs: value('crlPeriodMs'), validityMs: value('crlValidityMs') },
     ocsp: { validityMs: value('ocspValidityMs'), echoNonces: value('ocspNonces') === 'echo' },
-    retention: { refusalsDays: value('refusalsDays') },
+    retention: { refusalsDays: value('refusalsDays'), accessesDays: value('accessesDays') },
     log: { level: value('logLevel') },
     allowEmbedded: value('allowEmbedded'),
     roll: rollOf(value),

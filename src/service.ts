@@ -37,6 +37,7 @@ import type { KeyOpened } from './roll/entries.ts'
 import { assertSameRecords, openRollSide, readAnchor } from './roll-side.ts'
 import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
+import { openAccesses } from './store/accesses.ts'
 import { databaseClock } from './store/clock.ts'
 import { openDatabase } from './store/database.ts'
 import { openRecorder } from './store/issuance.ts'
@@ -49,7 +50,7 @@ import { openRollWriter } from './store/roll.ts'
 import { openTiles } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
-import { parseCertificate, parseTbs } from './x509/certificate.ts'
+import { parseTbs, readTbsNames } from './x509/certificate.ts'
 
 export interface StoresDeps {
   readonly config: Config
@@ -105,8 +106,9 @@ export const openStores = async (deps: StoresDeps) => {
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
     const policies = await openPolicies({ db, roll, log, parse, canonical })
-    const records = openRecords({ db, codec, namesOf: (der) => parseCertificate(der).facts.names, sentAlong })
-    return { metrics, db, dbClock, roll, access, policies, records, clock, random, newId, log, config }
+    const records = openRecords({ db, codec, namesOf: readTbsNames, sentAlong })
+    const accesses = openAccesses({ db, newId })
+    return { metrics, db, dbClock, roll, access, accesses, policies, records, clock, random, newId, log, config }
   } catch (error) {
     // An open pool would hold up whoever reads the sentence.
     await db.close().catch(() => {})
@@ -121,10 +123,10 @@ export const openService = async (
   /** Told of our own certificate, and of each that replaces it. */
   told: (certificate: ServerCertificate) => Promise<void> = async () => {},
 ): Promise<Service> => {
-  const { metrics, db, dbClock, roll, access, policies, records, clock, newId, log, config } = stores
+  const { metrics, db, dbClock, roll, access, accesses, policies, records, clock, newId, log, config } = stores
   const { limits } = config
   const issuers = await openKeyed(stores, keys, metrics)
-  const { refusalsPerMinute } = limits
+  const { refusalsPerMinute, queue, connections } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
@@ -152,7 +154,7 @@ export const openService = async (
   const own = await openOwnCertificate(stores, issuance, recover)
   await told(own.current())
   const tiles = openTiles(db, records.events)
-  const http = { log, newId, metrics, records, limits: { queue: limits.queue, connections: limits.connections } }
+  const http = { log, newId, metrics, records, accesses, limits: { queue, connections } }
   const app = await openApp({
     ...http,
     recordRefusal: recorder.recordRefusal,

@@ -66,7 +66,7 @@ t.test('without any setting, development works', async (t) => {
       clockToleranceMs: 5_000,
       refusalsPerMinute: 60,
     },
-    retention: { refusalsDays: 90 },
+    retention: { refusalsDays: 90, accessesDays: 365 },
     log: { level: 'info' },
     allowEmbedded: false,
     roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', isPublic: false },

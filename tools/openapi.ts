@@ -31,6 +31,7 @@ const undecided: HttpDeps = {
   issuance: absent(),
   policies: absent(),
   access: absent(),
+  accesses: absent(),
   records: absent(),
   issuerLife: absent(),
   revocations: absent(),

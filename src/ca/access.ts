@@ -84,6 +84,21 @@ export interface Access {
 
 export const hasRole = (caller: Caller, role: Role): boolean => caller.grants.some((grant) => grant.role === role)
 
+/** That a caller has no grant for this profile, and for which ones it has: a mistyped name is found at a glance. */
+export const ungranted = ({ grants }: Caller, profile: string): string => {
+  const granted = [...new Set(grants.flatMap(({ role, profiles }) => (role === 'requester' ? (profiles ?? []) : [])))]
+  const more = granted.length > mostTold ? ` and ${granted.length - mostTold} others` : ''
+  const told = granted
+    .sort()
+    .slice(0, mostTold)
+    .map((name) => JSON.stringify(name))
+    .join(', ')
+  const own = granted.length === 0 ? 'You have none for any profile.' : `Your grants are for ${told}${more}.`
+  return `You have no grant to request certificates of profile ${JSON.stringify(profile)}. ${own}`
+}
+
+const mostTold = 20
+
 /** The grants under which the caller may ask for this profile; empty means 403. */
 export const requesterGrants = (caller: Caller, profile: string): readonly Grant[] =>
   caller.grants.filter((grant) => grant.role === 'requester' && grant.profiles?.includes(profile))

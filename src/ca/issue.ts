@@ -14,7 +14,7 @@ import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate } from '../x509/tbs.ts'
-import { type Caller, type Grant, requesterGrants } from './access.ts'
+import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import {
   currentProfile,
@@ -176,10 +176,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
 const authorise = (caller: Caller, profile: string): readonly Grant[] => {
   const grants = requesterGrants(caller, profile)
   if (grants.length > 0) return grants
-  throw new Problem(
-    'auth.forbidden',
-    `${caller.principal} has no grant to request certificates of profile ${JSON.stringify(profile)}.`,
-  )
+  throw new Problem('auth.forbidden', ungranted(caller, profile))
 }
 
 // Step 2 ------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,9 @@ import type { Tile } from '../roll/tiles.ts'
 import type { Name } from '../x509/names.ts'
 import type { Revocation } from './revoke.ts'
 
-export interface CertificateRecord {
+/** What a search finds of a certificate. */
+export interface FoundCertificate {
   readonly serial: string
-  readonly certificate: Buffer
-  /** Issuers above the leaf, without the root. */
-  readonly chain: readonly Buffer[]
   readonly profile: { readonly name: string; readonly version: number }
   readonly principal: string
   readonly issuer: string
@@ -24,6 +22,12 @@ export interface CertificateRecord {
   readonly status: 'valid' | 'expired' | 'revoked'
   /** Null unless the status is `revoked`. */
   readonly revocation: Revocation | null
+}
+
+export interface CertificateRecord extends FoundCertificate {
+  readonly certificate: Buffer
+  /** Issuers above the leaf, without the root. */
+  readonly chain: readonly Buffer[]
 }
 
 export interface CertificateFilter {
@@ -66,6 +70,8 @@ export interface RefusalFilter {
   readonly principal?: string
   readonly profile?: string
   readonly code?: string
+  /** SHA-256 (hex) of what was sent. */
+  readonly digest?: string
   readonly after?: Date
   readonly before?: Date
 }
@@ -80,13 +86,19 @@ export interface EventRecord {
 export interface EventFilter {
   readonly type?: string
   readonly serial?: string
+  /** Whom it is about, or who did it. */
+  readonly principal?: string
+  /** Who did it. */
+  readonly by?: string
+  readonly after?: Date
+  readonly before?: Date
   readonly fromIndex?: number
+  readonly beforeIndex?: number
 }
 
-export interface PageRequest {
+export interface PageRequest extends Start {
   /** 1 to 1,000. */
   readonly limit: number
-  readonly cursor?: string
 }
 
 export interface Page<T> {
@@ -94,6 +106,50 @@ export interface Page<T> {
   /** Absent on the last page. */
   readonly next?: string
 }
+
+/** Where a search begins. */
+export interface Start {
+  /** `next` of a page: goes on behind it, bound to what that one was bound to. */
+  readonly cursor?: string | undefined
+  /** A size of the roll: the search answers as it would have then. By default, the size that it has. */
+  readonly at?: number | undefined
+}
+
+/**
+ * What a search is bound to, whatever comes while it is read: what was on a roll of this size, expired or not as of this
+ * time. Refusals and accesses are not on the roll: of these it finds those from before `time`.
+ */
+export interface Bounds {
+  readonly size: number
+  readonly time: Date
+}
+
+/** The part of the records that was looked at: entries from `from` to before `before`, or times. */
+export interface Range {
+  readonly from: number | Date | null
+  readonly before: number | Date
+}
+
+export interface Count {
+  readonly rows: number
+  /** False: an estimate, since counting them would take long. */
+  readonly exact: boolean
+}
+
+/** A search under way. Each page goes on behind the one before. */
+export interface Walk<T> {
+  readonly bounds: Bounds
+  readonly range: Range
+  /**
+   * The next 1 to 1,000. A page may be shorter than that, even empty, and not the last, where it would have to look through
+   * very many to find more.
+   */
+  page(limit: number): Promise<Page<T>>
+  count(): Promise<Count>
+}
+
+/** Throws `request.cursor` for a cursor of another filter, `request.malformed` for a size that the roll does not have. */
+export type OpenWalk<F, T> = (filter: F, start?: Start) => Promise<Walk<T>>
 
 /** Published only; signing; signing no more, but perhaps again; status only; nothing left to tell of. */
 export const issuerStates = ['staged', 'active', 'retiring', 'crl-only', 'retired'] as const
@@ -112,20 +168,33 @@ export interface IssuerRecord {
   readonly otherChains?: readonly (readonly Buffer[])[]
 }
 
-/** Cursors are opaque and bound to their filter: another filter's cursor is `request.cursor`. */
 /** The roll's tiles and entries (c2sp.org/tlog-tiles), as wide as they are asked for. */
 export interface RollTiles {
   /** The octets of a tile, or of a bundle of entries. Throws `roll.not_found` where the roll does not have so many. */
   read(tile: Tile): Promise<Uint8Array>
 }
 
+/**
+ * Cursors are opaque and bound to their filter. While others issue and are refused, no search skips or repeats anything
+ * that was there when its first page was read.
+ */
 export interface Records {
   /** Throws `certificate.not_found`. */
   certificate(serial: string): Promise<CertificateRecord>
-  /** Newest first; by name, ordered by name and then newest first. */
-  certificates(filter: CertificateFilter, page: PageRequest): Promise<Page<CertificateRecord>>
+  readonly walk: {
+    /**
+     * Newest first; below a suffix by name, and where it is about expiry by that, and then newest first. By expiry are those
+     * with bounds of it, or a status of valid or expired, unless a serial, key, name or subject says more.
+     */
+    readonly certificates: OpenWalk<CertificateFilter, FoundCertificate>
+    /** Newest first. */
+    readonly refusals: OpenWalk<RefusalFilter, RefusalRecord>
+    /** Oldest first. */
+    readonly events: OpenWalk<EventFilter, EventRecord>
+  }
+  /** One page of the walk of that name. */
+  certificates(filter: CertificateFilter, page: PageRequest): Promise<Page<FoundCertificate>>
   refusals(filter: RefusalFilter, page: PageRequest): Promise<Page<RefusalRecord>>
-  /** Oldest first. */
   events(filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>>
   authorities(): Promise<readonly string[]>
   issuers(): Promise<readonly IssuerRecord[]>

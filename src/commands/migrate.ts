@@ -37,7 +37,9 @@ export const migrateFor = (url: string, { database: { migrationUrl = url } }: Co
 export const maintain = async (ownerUrl: string, { retention }: Config, log: Log): Promise<void> => {
   const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance' })
   try {
-    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [retention.refusalsDays])
+    const { refusalsDays, accessesDays } = retention
+    await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [refusalsDays])
+    await db.query({ text: 'select maintain_accesses(make_interval(days => $1::integer))' }, [accessesDays])
   } finally {
     await db.close()
   }

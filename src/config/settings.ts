@@ -350,6 +350,14 @@ const table = {
     standard: '90d',
     about: 'How long refusals are kept. Certificates, outcomes and the roll are kept for ever.',
   },
+  accessesDays: {
+    env: 'CHANCERY_RETENTION_ACCESSES',
+    path: 'retention.accesses',
+    read: duration('d', 1, 3_650),
+    form: '`1d` to `3650d`',
+    standard: '365d',
+    about: 'How long it is kept who has searched and exported records.',
+  },
   logLevel: {
     env: 'CHANCERY_LOG_LEVEL',
     path: 'log.level',

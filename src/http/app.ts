@@ -22,10 +22,12 @@ import { Type } from 'typebox'
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import { accessRoutes } from './api/access.ts'
+import { accessesRoutes } from './api/accesses.ts'
 import { authorityRoutes } from './api/authorities.ts'
 import { batchRoutes } from './api/batch.ts'
 import { certificateRoutes, proofRoutes } from './api/certificates.ts'
 import { crlRoutes } from './api/crls.ts'
+import { openExports } from './api/export.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
@@ -98,6 +100,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
   const app = guardedApp(deps)
   describeRoutes(app)
   await app.register(rateLimit, rateLimits)
+  const searching = { ...deps, exports: openExports(app, deps) }
   await app.register(async (api: App) => {
     for (const routes of [
       certificateRoutes,
@@ -106,6 +109,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       profileRoutes,
       accessRoutes,
       recordRoutes,
+      accessesRoutes,
       authorityRoutes,
       issuerRoutes,
       revocationRoutes,
@@ -114,7 +118,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       opsRoutes,
       (scope: App) => rollRoutes(scope, deps, ['auditor', 'admin']),
     ]) {
-      await api.register(async (scope: App) => routes(scope, deps))
+      await api.register(async (scope: App) => routes(scope, searching))
     }
   })
   await app.ready()

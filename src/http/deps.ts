@@ -2,6 +2,7 @@
 import type { ServerOptions } from 'node:https'
 
 import type { Access } from '../ca/access.ts'
+import type { Accesses } from '../ca/accesses.ts'
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { CrlImports } from '../ca/crl-import.ts'
 import type { CrlShelf } from '../ca/crl-shelf.ts'
@@ -31,6 +32,9 @@ export interface HttpDeps {
   readonly policies: Policies
   readonly access: Access
   readonly records: Records
+  readonly accesses: Pick<Accesses, 'record' | 'walk'>
+  /** The root hash (base64) of a roll of this size, which exports name; undefined while it is not kept. */
+  readonly rootAt?: (size: number) => Promise<string | undefined>
   readonly issuerLife: IssuerLife
   readonly revocations: Revocations
   readonly crlImports: CrlImports

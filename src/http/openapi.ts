@@ -4,8 +4,11 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyContextConfig, RouteOptions } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 
+import type { Searchable } from '../ca/accesses.ts'
 import { type ProblemCode, problems } from '../errors.ts'
-import { encodeCsv, type Row } from './api/page.ts'
+import { type Column, encodeCsv, type Row } from './api/csv.ts'
+import * as examples from './api/examples.ts'
+import { forms } from './api/export.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { problemType } from './problem.ts'
@@ -14,6 +17,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Header fields that the call reads, with what they do: for the description only. */
     headers?: Readonly<Record<string, string>>
+    /** NDJSON and CSV of this route end with a statement; CSV has these columns. */
+    exports?: { readonly records: Searchable; readonly columns: readonly Column[] }
     /** The shape of the body, where another parser than the schema judges it. */
     document?: TSchema
     /** The shape of each of `items` in the body, where they are judged one by one. */
@@ -101,7 +106,10 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
     }),
   )
 
-const answersOf = ({ response = {}, produces = [] }: DescribedSchema, { offers = [] }: FastifyContextConfig): object =>
+const answersOf = (
+  { response = {}, produces = [] }: DescribedSchema,
+  { offers = [], exports }: FastifyContextConfig,
+): object =>
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
@@ -110,17 +118,24 @@ const answersOf = ({ response = {}, produces = [] }: DescribedSchema, { offers =
       )
       const isText = 'type' in shape && shape.type === 'string'
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
-      const content = [own, ...others.filter((type) => type !== own)].map((type) => [type, mediaOf(type, shape)])
+      const content = [own, ...others.filter((type) => type !== own)].map((type) => [
+        type,
+        mediaOf(type, shape, exports),
+      ])
       return [status, { description, content: Object.fromEntries(content) }]
     }),
   )
 
-const mediaOf = (type: string, shape: TSchema): object => {
+const mediaOf = (type: string, shape: TSchema, exports: FastifyContextConfig['exports']): object => {
   const example = exampleOf(shape)
   const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
   if (type === 'application/json') return { schema, example }
   if (type === 'application/pkix-cert') return { schema: { type: 'string', format: 'binary' } }
-  return { schema: { type: 'string' }, example: textExamples[type]?.(example as never) ?? example }
+  const text = textExamples[type]?.(example as never) ?? example
+  return {
+    schema: { type: 'string' },
+    example: exports && type !== 'application/json' ? exportExample(type, example, exports) : text,
+  }
 }
 
 /** What a shape says itself, or what it is made of. */
@@ -133,6 +148,18 @@ const exampleOf = (shape: TSchema): unknown => {
   if (examples) return examples[0]
   if (items) return [exampleOf(items)]
   return properties && Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, exampleOf(member)]))
+}
+
+/** The items of a page, and the last line. */
+const exportExample = (
+  type: string,
+  example: unknown,
+  { records, columns }: NonNullable<FastifyContextConfig['exports']>,
+): string => {
+  const form = forms[type as keyof typeof forms]
+  const { items } = example as { readonly items: readonly Row[] }
+  const lines = items.map((row) => form.line(row, columns)).join('')
+  return form.head(columns) + lines + form.end(examples.statement(records) as never, columns)
 }
 
 /** The same example in other words. */
@@ -294,6 +321,7 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['request.cursor', 'SearchMalformed'],
   ['clock.skewed', 'ClockNotTrusted'],
   ['roll.inconsistent', 'ChangeUnavailable'],
+  ['overload.queue', 'SearchUnavailable'],
   ['db.unavailable', 'Unavailable'],
   ['overload.deadline', 'Overload'],
   ['state.exists', 'StateConflict'],

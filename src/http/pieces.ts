@@ -21,15 +21,17 @@ export const sendPieces = async (reply: FastifyReply, texts: Iterable<string>): 
   return reply.send(Readable.from(inTurns([first.value, second.value], pieces), { objectMode: false }))
 }
 
-/** A JSON object whose `items` are texts of JSON, and what follows them. */
-export function* jsonItems(items: Iterable<string>, next?: string): Generator<string> {
+/** A JSON object whose `items` are texts of JSON, and its other members behind them. */
+export function* jsonItems(items: Iterable<string>, more: Readonly<Record<string, unknown>> = {}): Generator<string> {
   let comma = ''
   yield '{"items":['
   for (const item of items) {
     yield comma + item
     comma = ','
   }
-  yield next === undefined ? ']}' : `],"next":${JSON.stringify(next)}}`
+  yield ']'
+  for (const [member, value] of Object.entries(more)) yield `,${JSON.stringify(member)}:${JSON.stringify(value)}`
+  yield '}'
 }
 
 async function* inTurns(made: readonly string[], pieces: Iterable<string>): AsyncGenerator<Buffer> {

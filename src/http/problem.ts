@@ -10,6 +10,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../telemetry.ts'
+import { formWords, timeWords } from './api/schemas.ts'
 
 export interface ProblemDocument {
   readonly type: string
@@ -163,7 +164,10 @@ const schemaViolation = (
   const missing = keyword === 'required' ? params.missingProperty : undefined
   const named = unknown ?? missing
   const field = typeof named === 'string' && plainName.test(named) ? `${instancePath}/${named}` : instancePath
-  const reason = unknown !== undefined ? 'is not a known field' : missing !== undefined ? 'is missing' : message
+  const form =
+    keyword === 'format' ? timeWords : keyword === 'pattern' ? formWords.get(String(params.pattern)) : undefined
+  const reason =
+    unknown !== undefined ? 'is not a known field' : missing !== undefined ? 'is missing' : (form ?? message)
   return { check: `request.${part === 'querystring' ? 'query' : part}`, field, value: '', reason }
 }
 

@@ -2,8 +2,9 @@
 import { createHash } from 'node:crypto'
 import { setImmediate as nextRound } from 'node:timers/promises'
 
-import type { Page } from '../ca/records.ts'
+import type { Bounds, Page, Start } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
+import type { Queryable } from './database.ts'
 
 /** Takes a value into a statement, and gives its place. */
 export type Parameter = (value: unknown) => string
@@ -60,6 +61,91 @@ export const pageTurns = (): (() => Promise<void>) => {
   }
 }
 
+/** What a search is bound to, the entries among which it looks, and where its last page has ended. */
+export interface Begun {
+  readonly bounds: Bounds
+  /** Microseconds since 1970, of `bounds.time`: what comes in the same millisecond is not before it. */
+  readonly micros: number
+  readonly low: number
+  /** Itself left out. */
+  readonly high: number
+  readonly after: Keyset | undefined
+}
+
+/** What is searched, and how: a cursor belongs to all of it. */
+export interface Asking {
+  readonly records: string
+  readonly filter: object
+  readonly start: Start
+}
+
+interface Span {
+  readonly after?: Date | undefined
+  readonly before?: Date | undefined
+}
+
+/**
+ * Begins a search, or goes on with what its cursor is bound to. A span of time is a range of the roll, found once. Throws
+ * `request.cursor`, and `request.malformed` for a size that the roll has not reached.
+ */
+export const beginSearch = async (
+  db: Queryable,
+  search: Asking & { readonly span?: Span },
+  shape: readonly ((part: unknown) => boolean)[],
+): Promise<Begun> => {
+  const { cursor, at } = search.start
+  const [size = at ?? null, micros = null, ...after] =
+    readCursor(cursor, tagged(search), [isWhole, isTime, ...shape]) ?? []
+  const { rows } = await db.query<BoundsRow>(selectBounds, [
+    size,
+    micros,
+    search.span?.after ?? null,
+    search.span?.before ?? null,
+  ])
+  const row = rows[0] as BoundsRow
+  if (at !== undefined && at > row.size) throw beyondRoll(at, row.size)
+  return {
+    // What people see is no finer, and no earlier.
+    bounds: { size: row.bound, time: new Date(Math.ceil(row.micros / 1000)) },
+    micros: row.micros,
+    low: row.low,
+    high: row.high,
+    after: cursor === undefined ? undefined : after,
+  }
+}
+
+interface BoundsRow {
+  readonly size: number
+  readonly bound: number
+  readonly micros: number
+  readonly low: number
+  readonly high: number
+}
+
+const selectBounds = {
+  name: 'select_bounds',
+  text: `
+    select r.size, b.bound, b.micros,
+      case when $3::timestamptz is null then 0 else first_entry_from($3::timestamptz) end as low,
+      least(b.bound, case when $4::timestamptz is not null then first_entry_from($4::timestamptz) end) as high
+    from roll r, lateral (select least($1::bigint, r.size) as bound,
+      coalesce($2::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint) as micros) b
+    where r.id = 1`,
+}
+
+const beyondRoll = (at: number, size: number): Problem => {
+  const reason = `is more than the ${size} entries of the roll`
+  return new Problem('request.malformed', 'The roll does not have this size yet.', {
+    violations: [{ check: 'request.query', field: '/at', value: String(at), reason }],
+  })
+}
+
+/** The cursor behind a row, bound to what the search is bound to. */
+export const cursorBehind = (keyset: Keyset, { bounds, micros }: Begun, search: Asking): string =>
+  writeCursor([bounds.size, micros, ...keyset], tagged(search))
+
+const tagged = ({ records, filter, start }: Asking): object => ({ ...filter, at: start.at, records })
+
 /** Where a page ended: the values that its order is by. */
 export type Keyset = readonly (string | number)[]
 
@@ -95,10 +181,15 @@ const decodeCursor = (cursor: string): readonly unknown[] => {
 const notOurs = (): Problem => new Problem('request.cursor', 'This is not a cursor of this service.')
 
 export const isWhole = (part: unknown): boolean => Number.isSafeInteger(part) && (part as number) >= 0
+/** Microseconds since 1970; a safe integer reaches to the year 2255. */
+const isTime = isWhole
 export const isUuid = (part: unknown): boolean => typeof part === 'string' && uuidForm.test(part)
 /** PostgreSQL's text holds no NUL and no lone surrogate, so nothing that is kept has one. */
 export const isStorable = (part: unknown): part is string =>
   typeof part === 'string' && !part.includes('\0') && part.isWellFormed()
+
+/** A text of which those are replaced. */
+export const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\ufffd')
 
 const tagOf = (filter: object): string => {
   const set = Object.entries(filter).filter(([, value]) => value !== undefined)

@@ -6,6 +6,7 @@ import type { Refusal } from '../ca/recorder.ts'
 import { isProblem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database } from './database.ts'
+import { storable } from './pages.ts'
 
 export interface RefusalsDeps {
   readonly db: Database
@@ -141,9 +142,6 @@ const withStorableTexts = <T extends object>(told: T): T =>
   Object.fromEntries(
     Object.entries(told).map(([member, value]) => [member, typeof value === 'string' ? storable(value) : value]),
   ) as T
-
-/** PostgreSQL's text and jsonb hold neither NUL nor a lone surrogate. */
-const storable = (text: string): string => text.toWellFormed().replaceAll('\0', '\ufffd')
 
 const minuteOf = (at: Date): number => Math.floor(at.getTime() / msPerMinute)
 

@@ -67,6 +67,10 @@ export const readStandings = async (db: Queryable, entries: readonly string[]): 
 export const newestRevocation = `
   left join lateral (select * from revocations where serial = c.serial order by entry desc limit 1) r on true`
 
+/** The same on a roll of this size. */
+export const newestRevocationAt = (size: string): string =>
+  newestRevocation.replace('c.serial order', `c.serial and entry < ${size} order`)
+
 export const revocationColumns = `r.entry as revocation, r.change, r.reason, r.revoked_at, r.invalid_since, r.by`
 
 export interface RevocationRow {

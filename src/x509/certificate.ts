@@ -105,6 +105,25 @@ export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFac
   return readTbs(reader.read(tags.sequence, 'TBSCertificate'), budget)
 }
 
+/**
+ * The names alone, of a TBSCertificate that `parseTbs` has read before: what stands before them is stepped over. In the
+ * normal form that it was issued with.
+ */
+export const readTbsNames = (tbs: Buffer): readonly Name[] => {
+  const reader = new DerReader(tbs, 'policy.lint').read(tags.sequence, 'TBSCertificate')
+  // Version, serial, signature, issuer, validity, subject, key.
+  for (let passed = 0; passed < 7; passed += 1) reader.readAny('TBSCertificate')
+  const extensions = reader.optional(0xa3, 'extensions')?.read(tags.sequence, 'extensions')
+  while (extensions && !extensions.done) {
+    const extension = extensions.read(tags.sequence, 'Extension')
+    if (extension.oid('extnID') !== subjectAltName) continue
+    extension.optional(tags.boolean, 'critical')
+    const { buffer, code, start, end } = extension.read(tags.octetString, 'extnValue')
+    return readGeneralNames(new DerReader(buffer, code, start, end))
+  }
+  return []
+}
+
 /** Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`. */
 export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate => {
   const outer = new DerReader(der, code)
@@ -260,5 +279,6 @@ const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
 }
 
 const asserted = Buffer.from([0x01, 0x01, 0xff])
+const subjectAltName = oidKey('2.5.29.17')
 const ocspMethod = oidKey('1.3.6.1.5.5.7.48.1')
 const issuersMethod = oidKey('1.3.6.1.5.5.7.48.2')

@@ -41,6 +41,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'DELETE /v1/tokens/:id': ['admin'],
   'GET /v1/refusals': ['operator', 'auditor', 'admin'],
   'GET /v1/events': ['auditor', 'admin'],
+  'GET /v1/accesses': ['auditor', 'admin'],
   'GET /v1/authorities': roles,
   'GET /v1/authorities/:name': roles,
   'GET /v1/authorities/:name/bundle': roles,

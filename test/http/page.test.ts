@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { encodeCsv } from '../../src/http/api/page.ts'
+import { encodeCsv } from '../../src/http/api/csv.ts'
 
 t.test('CSV is quoted throughout, and no cell begins a formula', (t) => {
   const names = [

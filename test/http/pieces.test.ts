@@ -6,7 +6,8 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 import fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 
-import { encodeCsv, type Row, sendPage } from '../../src/http/api/page.ts'
+import { encodeCsv, type Row } from '../../src/http/api/csv.ts'
+import { sendPage } from '../../src/http/api/page.ts'
 import { sendPieces } from '../../src/http/pieces.ts'
 
 /** As many and as large as the refusals of a page can be. */

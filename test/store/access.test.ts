@@ -301,7 +301,7 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     ]) {
       t.equal(await codeOf(serving, sql), '42501', `serving: ${sql}`)
       // A trigger for each row has nothing to refuse in an empty table; and a month of refusals is the owner's to end.
-      const ownersToEnd = table.startsWith('refusals_')
+      const ownersToEnd = /^(refusals|accesses)_/.test(table)
       const harmless = sql.startsWith('truncate') ? ownersToEnd : counted[0]?.n === 0
       t.equal(await codeOf(owner, sql), harmless ? 'done' : '23001', `owner: ${sql}`)
     }
@@ -319,8 +319,9 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     'alter table entries disable trigger all',
     'create table mine (id integer)',
     `select maintain_refusals('0 days')`,
-    'select adopt_refusals()',
-    'select * from refusal_partitions()',
+    `select maintain_accesses('0 days')`,
+    `select adopt_other('refusals')`,
+    `select * from month_partitions('refusals')`,
     `select grant_serving('chancery')`,
   ])
     t.equal(await codeOf(serving, sql), '42501', `serving: ${sql}`)

@@ -67,7 +67,7 @@ const callerOf = (principal: string): Caller => ({
   ],
 })
 
-const allowAll = {
+export const allowAll = {
   name: 'all',
   authority: 'default',
   validity: { default: '1h', max: '30d' },

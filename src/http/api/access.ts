@@ -359,7 +359,7 @@ const assertProfiles = async (policies: Policies, names: readonly string[]): Pro
 }
 
 const parseExpiry = (text: string, now: Date): Date => {
-  const expires = parseTime(text)
+  const expires = parseTime(text, '/expiresAt')
   const ahead = expires.getTime() - now.getTime()
   if (ahead <= 0) throw new Problem('request.malformed', 'The time in expiresAt has passed.')
   if (ahead > maxTokenLife)

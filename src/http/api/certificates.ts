@@ -3,7 +3,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 
-import { type Caller, requesterGrants } from '../../ca/access.ts'
+import { type Caller, requesterGrants, ungranted } from '../../ca/access.ts'
 import type { Issued, IssueInput } from '../../ca/issuance.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
@@ -16,8 +16,9 @@ import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { rollProblems } from '../roll.ts'
 import { type AskBody, readAsk } from './ask.ts'
+import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
-import { listTypes, pageOf, sendPage } from './page.ts'
+import { listTypes } from './page.ts'
 import {
   Ask,
   closed,
@@ -26,17 +27,18 @@ import {
   IssuedCertificate,
   Label,
   named,
-  PageQuery,
   Pem,
   PrincipalName,
   ProfileReference,
-  pageOfRows,
+  pageOfFound,
   RevocationView,
+  SearchQuery,
   Serial,
   SerialText,
   Sha256,
   Time,
 } from './schemas.ts'
+import { answerSearch, type SearchDeps } from './search.ts'
 import { type CertificateAndChain, chainPem, issuedView, parseSerial, parseTime, pemsOf, recordView } from './views.ts'
 
 /** What issuing can be refused for, one certificate or many. */
@@ -105,7 +107,7 @@ const IssueQuery = Type.Object(
 
 const Status = Type.Enum(['valid', 'expired', 'revoked'])
 
-const SearchQuery = Type.Object(
+const Filter = Type.Object(
   {
     serial: Type.Optional(SerialText),
     name: Type.Optional(
@@ -127,7 +129,7 @@ const SearchQuery = Type.Object(
     expiresBefore: Type.Optional(Time),
     revokedAfter: Type.Optional({ ...Time, description: 'those that are revoked, since then' }),
     revokedBefore: Type.Optional({ ...Time, description: 'those that are revoked, since before then' }),
-    ...PageQuery,
+    ...SearchQuery,
   },
   closed,
 )
@@ -161,7 +163,28 @@ const CertificateProof = Type.Object(
   named('CertificateProof', examples.certificateProof),
 )
 
-export const certificateRoutes = (app: App, deps: HttpDeps): void => {
+/** Of CSV: what a certificate has in other members is laid out flat. */
+const columns = columnsOf(
+  [
+    ...['serial', 'status', 'subject', 'names', 'profile', 'profileVersion', 'principal', 'issuer', 'keySha256'],
+    ...['notBefore', 'notAfter', 'issuedAt', 'index'],
+    ...['reason', 'revokedAt', 'invalidityDate', 'revokedBy', 'revocationIndex'],
+  ],
+  {
+    profile: ({ profile }) => (profile as ProfileText).name,
+    profileVersion: ({ profile }) => (profile as ProfileText).version,
+    reason: ({ revocation }) => (revocation as RevocationText | undefined)?.reason,
+    revokedAt: ({ revocation }) => (revocation as RevocationText | undefined)?.revokedAt,
+    invalidityDate: ({ revocation }) => (revocation as RevocationText | undefined)?.invalidityDate,
+    revokedBy: ({ revocation }) => (revocation as RevocationText | undefined)?.by,
+    revocationIndex: ({ revocation }) => (revocation as RevocationText | undefined)?.index,
+  },
+)
+
+type ProfileText = Static<typeof ProfileReference>
+type RevocationText = Static<typeof RevocationView>
+
+export const certificateRoutes = (app: App, deps: SearchDeps): void => {
   const { issuance, policies, records } = deps
 
   app.post(
@@ -218,24 +241,31 @@ export const certificateRoutes = (app: App, deps: HttpDeps): void => {
         access: ['requester', ...readers],
         offers: listTypes,
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found'],
+        exports: { records: 'certificates', columns },
+        problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found', 'overload.queue'],
       },
       schema: {
         operationId: 'searchCertificates',
         summary: 'Search certificates',
         description:
-          'Newest first. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed.',
+          'Newest first; below a suffix in the order of the names, and by expiry or a status of valid or expired in that of expiry. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags: ['certificates'],
-        querystring: SearchQuery,
-        response: { 200: pageOfRows(FoundCertificate) },
+        querystring: Filter,
+        response: { 200: pageOfFound(FoundCertificate) },
       },
     },
     async (request, reply) => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
       if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      const { items, ...rest } = await withinDeadline(records.certificates(filter, pageOf(request.query)))
-      return sendPage(request, reply as FastifyReply, { items: items.map(recordView), ...rest })
+      const open = records.walk.certificates
+      return answerSearch(deps, request, reply as FastifyReply, {
+        records: 'certificates',
+        filter,
+        open,
+        view: recordView,
+        columns,
+      })
     },
   )
 
@@ -294,7 +324,7 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
 /** Throws 403 before anything of the request is looked at, unless the caller may ask for this profile. */
 export const assertMayAsk = (caller: Caller, profile: string): void => {
   if (requesterGrants(caller, profile).length > 0) return
-  throw new Problem('auth.forbidden', 'You have no grant to request certificates of this profile.')
+  throw new Problem('auth.forbidden', ungranted(caller, profile))
 }
 
 /** Issues, and counts the ends that the cycle does not count itself: replays, and faults of ours. */
@@ -394,10 +424,12 @@ const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
   throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
 }
 
-const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): CertificateFilter => {
+const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilter => {
   const {
     limit: _limit,
     cursor: _cursor,
+    count: _count,
+    at: _at,
     serial,
     issuedAfter,
     issuedBefore,
@@ -417,11 +449,11 @@ const filterOf = (query: Static<typeof SearchQuery>, caller: Caller): Certificat
     ...exact,
     ...(!readsAll(caller) && { principal: caller.principal }),
     ...(serial !== undefined && { serial: parseSerial(serial) }),
-    ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter) }),
-    ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore) }),
-    ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter) }),
-    ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore) }),
-    ...(revokedAfter !== undefined && { revokedAfter: parseTime(revokedAfter) }),
-    ...(revokedBefore !== undefined && { revokedBefore: parseTime(revokedBefore) }),
+    ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/issuedAfter') }),
+    ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/issuedBefore') }),
+    ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/expiresAfter') }),
+    ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore, '/expiresBefore') }),
+    ...(revokedAfter !== undefined && { revokedAfter: parseTime(revokedAfter, '/revokedAfter') }),
+    ...(revokedBefore !== undefined && { revokedBefore: parseTime(revokedBefore, '/revokedBefore') }),
   }
 }

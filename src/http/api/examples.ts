@@ -18,6 +18,10 @@ const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-
 
 export const cursor = 'eyJ0IjoiNmI4NmIyNzMifQ.MTA0MA'
 
+export const boundTo = { size: 1108, time: '2026-11-25T10:00:00.001Z' }
+
+export const count = { rows: 1, exact: true }
+
 export const request = {
   csr: '-----BEGIN CERTIFICATE REQUEST-----\nMIHyMIGZAgEAMAAwWTATBgcqhkjO…\n-----END CERTIFICATE REQUEST-----\n',
   profile: 'server',
@@ -227,6 +231,30 @@ export const event = {
   leafHash,
   entry: '{"by":"admin","principal":"ci/deploy","time":"2026-11-25T07:30:00.000Z","type":"principal.created","v":1}',
 }
+
+export const access = {
+  id: '0193f2b4-7a01-7b3c-8d2e-4f5a6b7c8d9e',
+  at: '2026-11-25T10:00:00.004Z',
+  principal: 'audit/eve',
+  act: 'completed',
+  records: 'certificates',
+  filter: { name: '*.example.com' },
+  continues: false,
+  format: 'ndjson',
+  size: 1108,
+  rows: 412,
+  export: '0193f2b4-7a00-7c4d-9e5f-6a7b8c9d0e1f',
+}
+
+/** The last line of an export. */
+export const statement = (records: string) => ({
+  complete: true,
+  records,
+  filter: {},
+  range: { from: 0, before: 1108 },
+  boundTo,
+  rows: 1,
+})
 
 export const authority = { name: 'default', issuers: [{ name: 'default', state: 'active' }] }
 

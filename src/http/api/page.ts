@@ -4,10 +4,10 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Page, PageRequest } from '../../ca/records.ts'
 import { negotiate } from '../media.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
+import { type Column, columnsIn, csvLines, type Row } from './csv.ts'
 
 export const listTypes = ['application/json', 'application/x-ndjson', 'text/csv'] as const
-
-export type Row = Readonly<Record<string, unknown>>
+export type ListType = (typeof listTypes)[number]
 
 /** What the query asks for; the schema has bounded both. */
 export const pageOf = ({ limit, cursor }: { readonly limit?: string; readonly cursor?: string }): PageRequest => ({
@@ -15,58 +15,38 @@ export const pageOf = ({ limit, cursor }: { readonly limit?: string; readonly cu
   ...(cursor !== undefined && { cursor }),
 })
 
-/** Answers with one page of rows, in the form that Accept prefers. */
-export const sendPage = async (
-  request: FastifyRequest,
-  reply: FastifyReply,
-  page: Page<Row>,
-): Promise<FastifyReply> => {
-  const type = negotiate(request.headers.accept, listTypes)
-  if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
-  reply.type(type === 'text/csv' ? 'text/csv; charset=utf-8; header=present' : type)
-  return sendPieces(reply, textsOf[type](page))
+interface SentPage extends Page<Row> {
+  /** Further members of the JSON object. */
+  readonly more?: Readonly<Record<string, unknown>>
+  /** Those of CSV; by default, the members of the first row. */
+  readonly columns?: readonly Column[]
 }
 
-const textsOf: Readonly<Record<(typeof listTypes)[number], (page: Page<Row>) => Iterable<string>>> = {
-  'application/json': ({ items, next }) => jsonItems(encoded(items), next),
+/** Answers with one page of rows, in the form that Accept prefers. */
+export const sendPage = async (request: FastifyRequest, reply: FastifyReply, page: SentPage): Promise<FastifyReply> => {
+  const type = negotiate(request.headers.accept, listTypes)
+  if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
+  return sendPieces(reply.type(contentTypes[type]), textsOf[type](page))
+}
+
+export const contentTypes: Readonly<Record<ListType, string>> = {
+  'application/json': 'application/json',
+  'application/x-ndjson': 'application/x-ndjson',
+  'text/csv': 'text/csv; charset=utf-8; header=present',
+}
+
+const textsOf: Readonly<Record<ListType, (page: SentPage) => Iterable<string>>> = {
+  'application/json': ({ items, next, more }) =>
+    jsonItems(encoded(items), { ...(next !== undefined && { next }), ...more }),
   *'application/x-ndjson'({ items }) {
     for (const text of encoded(items)) yield `${text}\n`
   },
-  'text/csv': ({ items }) => csvLines(items),
+  'text/csv': ({ items, columns }) => csvLines(items, columns ?? columnsIn(items)),
 }
 
 function* encoded(rows: readonly Row[]): Generator<string> {
   for (const row of rows) yield JSON.stringify(row)
 }
-
-/**
- * RFC 4180, with a header line. Every cell is quoted, and one that a spreadsheet would take for a formula begins with
- * an apostrophe: names come from strangers.
- */
-export const encodeCsv = (rows: readonly Row[]): string => [...csvLines(rows)].join('')
-
-function* csvLines(rows: readonly Row[]): Generator<string> {
-  const columns = columnsOf(rows)
-  yield `${columns.map(encodeCell).join(',')}\r\n`
-  for (const row of rows) yield `${columns.map((column) => encodeCell(row[column])).join(',')}\r\n`
-}
-
-const columnsOf = ([first = {}]: readonly Row[]): readonly string[] => Object.keys(first)
-
-const encodeCell = (value: unknown): string => {
-  const text = value === null || value === undefined ? '' : typeof value === 'object' ? flatten(value) : String(value)
-  const safe = typeof value !== 'number' && formula.test(text) ? `'${text}` : text
-  return `"${safe.replaceAll('"', '""')}"`
-}
-
-/** Names as `dns:web.example.com ip:10.0.0.1`; anything else as JSON. */
-const flatten = (value: object): string =>
-  Array.isArray(value) && value.every(isName)
-    ? value.map(({ kind, value: name }) => `${kind}:${name}`).join(' ')
-    : JSON.stringify(value)
-
-const isName = (value: unknown): value is { kind: string; value: string } =>
-  typeof value === 'object' && value !== null && 'kind' in value && 'value' in value
 
 const nextUrl = (request: FastifyRequest, cursor: string): string => {
   const query = new URLSearchParams(request.query as Record<string, string>)
@@ -74,5 +54,4 @@ const nextUrl = (request: FastifyRequest, cursor: string): string => {
   return `${request.pattern}?${query}`
 }
 
-const formula = /^\s*[=+\-@]|^[\t\r\n]/
 const defaultLimit = 100

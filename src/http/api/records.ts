@@ -4,28 +4,32 @@ import { Type } from 'typebox'
 
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import type { App } from '../app.ts'
-import { withinDeadline } from '../deadline.ts'
-import type { HttpDeps } from '../deps.ts'
 import { sentenceOf } from '../problem.ts'
+import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
-import { listTypes, pageOf, sendPage } from './page.ts'
+import { listTypes } from './page.ts'
 import {
   Check,
   closed,
+  Index,
   Label,
   named,
-  PageQuery,
   PrincipalName,
-  pageOfRows,
+  pageOfFound,
+  SearchQuery,
   SerialText,
   Sha256,
   Time,
   Uuid,
   Violation,
 } from './schemas.ts'
-import { parseSerial, parseTime } from './views.ts'
+import { answerSearch, type SearchDeps } from './search.ts'
+import { parseSerial, spanOf } from './views.ts'
 
 const Code = Type.String({ pattern: '^[a-z]+[.][a-z0-9_]+$', maxLength: 64, examples: ['san.forbidden'] })
+
+/** A principal, or who worked at the machine itself (`os:ops`). */
+const Actor = Type.String({ minLength: 1, maxLength: 256, examples: ['ci/deploy'] })
 
 const RefusalView = Type.Object(
   {
@@ -57,80 +61,119 @@ const EventView = Type.Object(
   named('Event', examples.event),
 )
 
-export const recordRoutes = (app: App, { records }: HttpDeps): void => {
+const refusalColumns = columnsOf([
+  ...['id', 'at', 'principal', 'profile', 'code', 'detail', 'digest', 'violations', 'checks', 'checksLeftOut'],
+])
+
+const eventColumns = columnsOf(['index', 'leafHash', 'entry'])
+
+export const recordRoutes = (app: App, deps: SearchDeps): void => {
+  refusalRoute(app, deps)
+  eventRoute(app, deps)
+}
+
+const refusalRoute = (app: App, deps: SearchDeps): void => {
   app.get(
     '/v1/refusals',
     {
       config: {
         access: ['auditor', 'operator', 'admin'],
         offers: listTypes,
+        exports: { records: 'refusals', columns: refusalColumns },
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable'],
+        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
       schema: {
         operationId: 'listRefusals',
         summary: 'List what was turned down, newest first',
+        description: 'As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags: ['records'],
         querystring: Type.Object(
           {
             principal: Type.Optional(PrincipalName),
             profile: Type.Optional(Label),
             code: Type.Optional(Code),
-            after: Type.Optional(Time),
-            before: Type.Optional(Time),
-            ...PageQuery,
+            digest: Type.Optional({ ...Sha256, description: 'SHA-256 of what was sent' }),
+            after: Type.Optional({ ...Time, description: 'since then' }),
+            before: Type.Optional({ ...Time, description: 'before then' }),
+            ...SearchQuery,
           },
           closed,
         ),
-        response: { 200: pageOfRows(RefusalView) },
+        response: { 200: pageOfFound(RefusalView) },
       },
     },
     async (request, reply) => {
-      const { limit: _limit, cursor: _cursor, after, before, ...exact } = request.query
+      const { principal, profile, code, digest, after, before } = request.query
       const filter = {
-        ...exact,
-        ...(after !== undefined && { after: parseTime(after) }),
-        ...(before !== undefined && { before: parseTime(before) }),
+        ...(principal !== undefined && { principal }),
+        ...(profile !== undefined && { profile }),
+        ...(code !== undefined && { code }),
+        ...(digest !== undefined && { digest }),
+        ...spanOf(after, before),
       }
-      const { items, ...rest } = await withinDeadline(records.refusals(filter, pageOf(request.query)))
-      return sendPage(request, reply as FastifyReply, { items: items.map(refusalView), ...rest })
+      return answerSearch(deps, request, reply as FastifyReply, {
+        records: 'refusals',
+        filter,
+        open: deps.records.walk.refusals,
+        view: refusalView,
+        columns: refusalColumns,
+      })
     },
   )
+}
 
+const eventRoute = (app: App, deps: SearchDeps): void => {
   app.get(
     '/v1/events',
     {
       config: {
         access: ['auditor', 'admin'],
         offers: listTypes,
+        exports: { records: 'events', columns: eventColumns },
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable'],
+        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
       schema: {
         operationId: 'listEvents',
         summary: 'List the events of the roll, oldest first',
+        description: 'As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags: ['records'],
         querystring: Type.Object(
           {
             type: Type.Optional(Code),
             serial: Type.Optional(SerialText),
-            fromIndex: Type.Optional(Type.String({ pattern: '^(0|[1-9][0-9]{0,14})$', maxLength: 15 })),
-            ...PageQuery,
+            principal: Type.Optional({ ...Actor, description: 'whom it names, or who did it' }),
+            by: Type.Optional({ ...Actor, description: 'who did it' }),
+            after: Type.Optional({ ...Time, description: 'since then' }),
+            before: Type.Optional({ ...Time, description: 'before then' }),
+            fromIndex: Type.Optional({ ...Index, description: 'from this place on' }),
+            beforeIndex: Type.Optional({ ...Index, description: 'before this place' }),
+            ...SearchQuery,
           },
           closed,
         ),
-        response: { 200: pageOfRows(EventView) },
+        response: { 200: pageOfFound(EventView) },
       },
     },
     async (request, reply) => {
-      const { type, serial, fromIndex } = request.query
+      const { type, serial, principal, by, after, before, fromIndex, beforeIndex } = request.query
       const filter = {
         ...(type !== undefined && { type }),
         ...(serial !== undefined && { serial: parseSerial(serial) }),
+        ...(principal !== undefined && { principal }),
+        ...(by !== undefined && { by }),
+        ...spanOf(after, before),
         ...(fromIndex !== undefined && { fromIndex: Number(fromIndex) }),
+        ...(beforeIndex !== undefined && { beforeIndex: Number(beforeIndex) }),
       }
-      const { items, ...rest } = await withinDeadline(records.events(filter, pageOf(request.query)))
-      return sendPage(request, reply as FastifyReply, { items: items.map(eventView), ...rest })
+      return answerSearch(deps, request, reply as FastifyReply, {
+        records: 'events',
+        filter,
+        open: deps.records.walk.events,
+        view: eventView,
+        columns: eventColumns,
+      })
     },
   )
 }

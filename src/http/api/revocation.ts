@@ -80,7 +80,10 @@ export const revocationRoutes = (app: App, deps: HttpDeps): void => {
     async (request) => {
       const caller = callerOf(request)
       const { reason, invalidityDate } = request.body
-      const ask = { reason, invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate) }
+      const ask = {
+        reason,
+        invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate, '/invalidityDate'),
+      }
       const standing = await withinDeadline(revocations.revoke(parseSerial(request.params.serial), ask, caller))
       if (standing.revocation?.reason !== 'keyCompromise') return standingView(standing)
       return { ...standingView(standing), alsoWithKey: await othersOf(deps, standing, !readsAll(caller)) }

@@ -226,19 +226,19 @@ const askOf = ({ search, reason, invalidityDate }: Static<typeof NewRevocations>
   return {
     search: {
       ...exact,
-      ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter) }),
-      ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore) }),
-      ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter) }),
-      ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore) }),
+      ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/search/issuedAfter') }),
+      ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/search/issuedBefore') }),
+      ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/search/expiresAfter') }),
+      ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore, '/search/expiresBefore') }),
     },
     reason,
-    invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate),
+    invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate, '/invalidityDate'),
   }
 }
 
 const parseAsOf = (text: string): AsOf => {
   const at = text.indexOf('@')
-  return { size: Number(text.slice(0, at)), time: parseTime(text.slice(at + 1)) }
+  return { size: Number(text.slice(0, at)), time: parseTime(text.slice(at + 1), '/asOf') }
 }
 
 const planView = ({ asOf, reason, invalidSince, ...plan }: MassPlan) => ({

@@ -62,6 +62,12 @@ export const Time = Type.String({
   examples: ['2026-11-25T08:00:00Z'],
   description: 'RFC 3339',
 })
+export const Index = Type.String({
+  pattern: '^(0|[1-9][0-9]{0,14})$',
+  maxLength: 15,
+  examples: ['1041'],
+  description: 'a place on the roll',
+})
 export const Role = Type.Enum([...roles], { description: 'what the principal may act as' })
 export const Usage = Type.Enum([...keyUsages])
 export const ExtendedUsage = Type.String({
@@ -199,6 +205,70 @@ export const PageQuery = {
     Type.String({ pattern: '^[A-Za-z0-9_=.-]+$', maxLength: 1024, description: '`next` of the page before' }),
   ),
 }
+
+export const timeWords = 'must be a time that exists, with its offset, as 2026-11-25T08:00:00Z (RFC 3339)'
+/** What the forms above are called in a problem. */
+export const formWords: ReadonlyMap<string, string> = new Map(
+  (
+    [
+      [Label, 'must be 1 to 63 lower-case letters, digits and hyphens, and begin and end with a letter or digit'],
+      [PrincipalName, 'must be letters, digits and . _ : @ / -, and begin with a letter or digit'],
+      [Uuid, 'must be a UUID in lower case'],
+      [SerialText, 'must be 32 hexadecimal digits, in pairs that may be separated by colons'],
+      [Sha256, 'must be 64 lower-case hexadecimal digits'],
+      [Duration, 'must be a whole number with a unit, as 300s, 5m, 24h or 30d'],
+      [Time, timeWords],
+      [Index, 'must be a whole number'],
+      [PageQuery.limit, 'must be a whole number from 1 to 1000'],
+      [PageQuery.cursor, 'must be `next` of the page before'],
+    ] as const
+  ).map(([shape, words]) => [String((shape as { readonly pattern?: string }).pattern), words]),
+)
+
+/** What a search takes beside its filters. */
+export const SearchQuery = {
+  ...PageQuery,
+  count: Type.Optional(
+    Type.Enum(['true', 'false'], {
+      description: 'true: also how many there are, exactly or by estimate; in JSON only',
+    }),
+  ),
+  at: Type.Optional({
+    ...Index,
+    description: 'a size of the roll: answers as it would have then; by default, the size that it has',
+  }),
+}
+
+export const BoundTo = Type.Object(
+  {
+    size: Type.Integer({ minimum: 0, description: 'of the roll' }),
+    time: { ...Time, description: 'as of when certificates have expired' },
+  },
+  {
+    ...named('BoundTo', examples.boundTo),
+    description:
+      'what was on a roll of this size is found, whatever has come since; of what is not on it, what is from before this time',
+  },
+)
+
+export const pageOfFound = <Row extends TSchema>(row: Row) =>
+  Type.Object(
+    {
+      items: Type.Array(row),
+      next: Type.Optional(Type.String({ examples: [examples.cursor] })),
+      count: Type.Optional(
+        Type.Object(
+          { rows: Type.Integer({ minimum: 0 }), exact: Type.Boolean({ description: 'false: an estimate' }) },
+          named('Count', examples.count),
+        ),
+      ),
+      boundTo: BoundTo,
+    },
+    {
+      ...closed,
+      description: 'A page. It may be shorter than its limit, even empty, and have a next one all the same.',
+    },
+  )
 
 export const pageOfRows = <Row extends TSchema>(row: Row) =>
   Type.Object({ items: Type.Array(row), next: Type.Optional(Type.String({ examples: [examples.cursor] })) }, closed)

@@ -1,9 +1,10 @@
 /** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
 import type { Issued } from '../../ca/issuance.ts'
-import type { CertificateRecord } from '../../ca/records.ts'
+import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revoke.ts'
 import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
+import { timeWords } from './schemas.ts'
 
 export const issuedView = (issued: Issued) => ({
   serial: issued.serial,
@@ -35,7 +36,7 @@ export const chainPem = ({ certificate, chain }: CertificateAndChain): string =>
   encodePem('CERTIFICATE', certificate) + chain.map(issuerPem).join('')
 
 /** What a search shows of a certificate. */
-export const recordView = (record: CertificateRecord) => ({
+export const recordView = (record: FoundCertificate) => ({
   serial: record.serial,
   status: record.status,
   subject: record.subject,
@@ -72,15 +73,31 @@ export const parseDuration = (text: string): number => {
   return seconds
 }
 
-/** Throws `request.malformed` for a day that no calendar has, and for what its offset takes out of years 1 to 9999. */
-export const parseTime = (text: string): Date => {
+/**
+ * Throws `request.malformed`, naming `field`, for a day that no calendar has (JavaScript would take February 31 for March 3),
+ * and for what its offset takes out of years 1 to 9999.
+ */
+export const parseTime = (text: string, field: string): Date => {
   const time = new Date(text)
-  if (Number.isNaN(time.getTime())) throw new Problem('request.malformed', 'A time is not one that exists.')
+  // The day as it was written, whatever the offset makes of it.
+  const day = new Date(`${text.slice(0, 10)}T00:00:00Z`)
+  if (Number.isNaN(time.getTime()) || day.toISOString().slice(0, 10) !== text.slice(0, 10))
+    throw timeProblem('A time is not one that exists.', field, text)
   const year = time.getUTCFullYear()
-  if (year < 1 || year > 9999)
-    throw new Problem('request.malformed', 'A time is not within the years 0001 to 9999 of UTC.')
+  if (year < 1 || year > 9999) throw timeProblem('A time is not within the years 0001 to 9999 of UTC.', field, text)
   return time
 }
+
+/** A span of time in a query. */
+export const spanOf = (after: string | undefined, before: string | undefined) => ({
+  ...(after !== undefined && { after: parseTime(after, '/after') }),
+  ...(before !== undefined && { before: parseTime(before, '/before') }),
+})
+
+const timeProblem = (detail: string, field: string, value: string): Problem =>
+  new Problem('request.malformed', detail, {
+    violations: [{ check: 'request.time', field, value, reason: timeWords }],
+  })
 
 /** The same few issuers stand above every certificate; their buffers live as long as they do. */
 const issuerPem = (der: Buffer): string => {

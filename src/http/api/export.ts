@@ -1,0 +1,234 @@
+/**
+ * Exports: everything that a search finds, as one stream of any length. It is read page by page, each a statement of its own,
+ * and the next one only while the client takes what it was sent; it holds exactly what was on the roll at one size.
+ *
+ * The last line is the statement of the export: what it is of, its filter, its range, what it is bound to, and how many rows
+ * there were. A stream without it is not whole, whatever was the matter, and its connection ends without the last chunk.
+ */
+import { Readable } from 'node:stream'
+import { setImmediate as nextRound } from 'node:timers/promises'
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+import type { Access, Searchable } from '../../ca/accesses.ts'
+import type { Bounds, OpenWalk, Page, Range, Walk } from '../../ca/records.ts'
+import { isProblem, Problem } from '../../errors.ts'
+import type { App } from '../app.ts'
+import { authorise, callerOf, readsAll } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
+import type { HttpDeps } from '../deps.ts'
+import { type Column, csvLine, lineOf, type Row } from './csv.ts'
+import { contentTypes, type ListType } from './page.ts'
+
+export interface Searched<F extends object, T> {
+  readonly records: Searchable
+  readonly filter: F
+  readonly open: OpenWalk<F, T>
+  readonly view: (item: T) => Row
+  readonly columns: readonly Column[]
+}
+
+export interface Exports {
+  /** Throws before the answer begins where the export cannot be opened or recorded. */
+  send<F extends object, T>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    asked: ExportAsked<F, T>,
+  ): Promise<FastifyReply>
+}
+
+interface ExportAsked<F extends object, T> {
+  readonly searched: Pick<Searched<F, T>, 'view' | 'columns'>
+  readonly type: ListType
+  readonly access: AccessAsked
+  readonly open: () => Promise<Walk<T>>
+}
+
+/** What an export says of itself in its last line. */
+export interface Statement {
+  readonly complete: true
+  readonly records: Access['records']
+  readonly filter: Readonly<Record<string, string>>
+  readonly range: { readonly from: number | string | null; readonly before: number | string }
+  readonly boundTo: { readonly size: number; readonly time: string; readonly root?: string }
+  readonly rows: number
+}
+
+export const openExports = (app: App, deps: HttpDeps): Exports => {
+  const underWay = new Set<Readable>()
+  let opened = 0
+  // What is cut off can be asked for again; waiting for a slow client would hold up the stop.
+  app.addHook('preClose', async () => {
+    for (const stream of underWay) stream.destroy(new Problem('service.stopping', 'The export was cut off.'))
+  })
+  return {
+    send: async (request, reply, asked) => {
+      if (opened >= mostExports)
+        throw new Problem('overload.queue', `${opened} exports are under way.`, { retryAfter: 5 })
+      opened += 1
+      try {
+        const walk = await withinDeadline(asked.open())
+        reply.type(contentTypes[asked.type])
+        if (request.method === 'HEAD') return reply.send('')
+        const began = { ...asked.access, size: walk.bounds.size }
+        // Whoever takes everything away is on record first, or gets nothing.
+        const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
+        const first = await withinDeadline(walk.page(pageRows))
+        const root = await deps.rootAt?.(walk.bounds.size)
+        const told = { began, id, walk, first, root }
+        // A page without a find may take longer than a connection may be silent.
+        request.raw.socket.setTimeout(idleMs)
+        opened += 1
+        const stream = Readable.from(piecesOf(deps, request, asked, told), {
+          objectMode: false,
+          highWaterMark: pieceSize,
+        })
+        underWay.add(stream)
+        stream.once('close', () => {
+          underWay.delete(stream)
+          opened -= 1
+        })
+        return reply.send(stream)
+      } finally {
+        opened -= 1
+      }
+    },
+  }
+}
+
+interface Told<T> {
+  readonly began: Omit<Access, 'act' | 'rows' | 'export'>
+  readonly id: string | null
+  readonly walk: Walk<T>
+  readonly first: Page<T>
+  readonly root: string | undefined
+}
+
+async function* piecesOf<F extends object, T>(
+  deps: HttpDeps,
+  request: FastifyRequest,
+  { searched, type }: ExportAsked<F, T>,
+  { began, id, walk, first, root }: Told<T>,
+): AsyncGenerator<Buffer> {
+  const admit = openAdmission(deps, request)
+  const form = forms[type]
+  let rows = 0
+  let isWhole = false
+  const end = (act: 'completed' | 'broke') =>
+    record(deps, request, { ...began, act, rows, export: id }).catch((error: unknown) =>
+      deps.log.error(
+        { event: 'access.unrecorded', id: request.id, act, rows, err: error },
+        'the end of an export is not on record',
+      ),
+    )
+  try {
+    const head = form.head(searched.columns)
+    if (head !== '') yield Buffer.from(head)
+    for (let page = first; ; ) {
+      // While this one is encoded and sent, the next one is looked for; no further.
+      const following = page.next === undefined ? undefined : walk.page(pageRows)
+      following?.catch(() => {})
+      for (const piece of encoded(page.items, (item) => form.line(searched.view(item), searched.columns))) {
+        yield piece
+        await nextRound()
+      }
+      rows += page.items.length
+      if (!following) break
+      await admit()
+      page = await following
+    }
+    const { records, filter } = began
+    const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }
+    await end('completed')
+    isWhole = true
+    yield Buffer.from(
+      form.end({ complete: true, records, filter, range: rangeView(walk.range), boundTo, rows }, searched.columns),
+    )
+  } catch (error) {
+    const code = isProblem(error) ? error.code : undefined
+    deps.log.warn({ event: 'export.broke', id: request.id, code, rows, err: error }, 'an export broke off')
+    throw error
+  } finally {
+    if (!isWhole) await end('broke')
+  }
+}
+
+/** Rows as octets, in pieces that no other request has to wait for long. */
+function* encoded<T>(items: readonly T[], lineOf: (item: T) => string): Generator<Buffer> {
+  let text = ''
+  for (const item of items) {
+    text += lineOf(item)
+    if (text.length < pieceSize) continue
+    yield Buffer.from(text)
+    text = ''
+  }
+  if (text !== '') yield Buffer.from(text)
+}
+
+/** A requester's export of its own certificates is nobody else's matter. */
+const record = async ({ accesses }: HttpDeps, request: FastifyRequest, access: Access): Promise<string | null> =>
+  readsAll(callerOf(request)) ? accesses.record(access) : null
+
+/** An export goes on only while the token is good and its grants last; asking again costs a look into memory mostly. */
+const openAdmission = ({ access }: HttpDeps, request: FastifyRequest): (() => Promise<void>) => {
+  const { access: rule = 'open' } = request.routeOptions.config
+  const before = readsAll(callerOf(request))
+  let asked = performance.now()
+  return async () => {
+    if (performance.now() - asked < trustMs) return
+    asked = performance.now()
+    const caller = await authorise(access, rule, request.headers.authorization)
+    if (!caller || readsAll(caller) !== before) throw new Problem('auth.forbidden', 'The grant was taken back.')
+  }
+}
+
+interface Form {
+  readonly head: (columns: readonly Column[]) => string
+  readonly line: (row: Row, columns: readonly Column[]) => string
+  /** `columns` tells how many cells a line of CSV has. */
+  readonly end: (statement: Statement, columns: readonly Column[]) => string
+}
+
+const json: Form = {
+  head: () => '',
+  line: (row) => `${JSON.stringify(row)}\n`,
+  end: (statement) => `${JSON.stringify({ end: statement })}\n`,
+}
+
+export const forms: Readonly<Record<ListType, Form>> = {
+  'application/json': json,
+  'application/x-ndjson': json,
+  'text/csv': {
+    head: (columns) => lineOf(columns.map(({ name }) => name)),
+    line: csvLine,
+    end: (statement, columns) =>
+      lineOf(columns.map((_, i) => (i === 0 ? 'end' : i === 1 ? JSON.stringify(statement) : ''))),
+  },
+}
+
+export const formats: Readonly<Record<ListType, Access['format']>> = {
+  'application/json': 'json',
+  'application/x-ndjson': 'ndjson',
+  'text/csv': 'csv',
+}
+
+export const boundsView = ({ size, time }: Bounds) => ({ size, time: time.toISOString() })
+
+export type AccessAsked = Omit<Access, 'act' | 'size' | 'rows' | 'export'>
+
+const rangeView = ({ from, before }: Range): Statement['range'] => ({
+  from: shown(from),
+  before: shown(before) as number | string,
+})
+const shown = (bound: number | Date | null): number | string | null =>
+  bound instanceof Date ? bound.toISOString() : bound
+
+const pageRows = 1_000
+/** At once, in one instance. */
+const mostExports = 4
+/** Characters. */
+const pieceSize = 65_536
+/** Milliseconds without an octet taken. */
+const idleMs = 60_000
+/** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
+const trustMs = 1_000

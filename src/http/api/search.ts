@@ -1,0 +1,116 @@
+/**
+ * Searches of the records: a page in JSON, or everything as NDJSON and CSV. Whoever reads the records of others is on
+ * record before the answer begins, with what was asked and what it is bound to.
+ */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
+import type { Access, Searchable } from '../../ca/accesses.ts'
+import type { Walk } from '../../ca/records.ts'
+import { Problem } from '../../errors.ts'
+import { callerOf, readsAll } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
+import type { HttpDeps } from '../deps.ts'
+import { negotiate } from '../media.ts'
+import { type AccessAsked, boundsView, type Exports, formats, type Searched } from './export.ts'
+import { listTypes, pageOf, sendPage } from './page.ts'
+
+/** What routes of searches are given beside the rest. */
+export interface SearchDeps extends HttpDeps {
+  readonly exports: Exports
+}
+
+export interface SearchQuery {
+  readonly limit?: string
+  readonly cursor?: string
+  readonly count?: 'true' | 'false'
+  readonly at?: string
+}
+
+/** Without `limit` and `cursor`, NDJSON and CSV are exports: of any length, with a last line that says so. */
+export const answerSearch = async <F extends object, T>(
+  deps: SearchDeps,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  searched: Searched<F, T>,
+): Promise<FastifyReply> => {
+  const { limit, cursor, count, at } = request.query as SearchQuery
+  const type = negotiate(request.headers.accept, listTypes)
+  const start = { cursor, at: at === undefined ? undefined : Number(at) }
+  if (count === 'true' && type !== 'application/json')
+    throw new Problem('request.malformed', 'A count is told in JSON; an export ends with its own.', {
+      violations: [{ check: 'request.query', field: '/count', value: 'true', reason: `is not told in ${type}` }],
+    })
+  const access = accessOf(request, searched, formats[type])
+  if (type !== 'application/json' && limit === undefined && cursor === undefined)
+    return deps.exports.send(request, reply, {
+      searched,
+      type,
+      access,
+      open: () => searched.open(searched.filter, start),
+    })
+  const { page, bounds, counted } = await withinDeadline(
+    find(
+      await withinDeadline(searched.open(searched.filter, start)),
+      pageOf({ ...(limit && { limit }) }).limit,
+      count === 'true',
+    ),
+  )
+  await noteSearch(deps, request, {
+    ...access,
+    continues: cursor !== undefined,
+    size: bounds.size,
+    rows: page.items.length,
+  })
+  return sendPage(request, reply, {
+    ...page,
+    items: page.items.map(searched.view),
+    columns: searched.columns,
+    more: { ...(counted && { count: counted }), boundTo: boundsView(bounds) },
+  })
+}
+
+const find = async <T>(walk: Walk<T>, limit: number, isCounted: boolean) => {
+  const counted = isCounted ? await walk.count() : undefined
+  return { page: await walk.page(limit), bounds: walk.bounds, counted }
+}
+
+const accessOf = (
+  request: FastifyRequest,
+  { records, filter }: { readonly records: Searchable; readonly filter: object },
+  format: Access['format'],
+): AccessAsked => ({
+  principal: callerOf(request).principal,
+  records,
+  filter: wordsOf(filter),
+  continues: false,
+  format,
+})
+
+/** A filter in the words of the query. */
+export const wordsOf = (filter: object): Readonly<Record<string, string>> =>
+  Object.fromEntries(
+    Object.entries(filter)
+      .filter(([, value]) => value !== undefined)
+      .map(([field, value]) => [field, value instanceof Date ? value.toISOString() : String(value)]),
+  )
+
+/**
+ * A page is answered even where its row can't be written, and the log has it instead: whoever is woken at night, with a
+ * database that takes no records, must still be able to look. (Exports are not: see export.ts.) A requester's search of its
+ * own certificates is nobody else's matter.
+ */
+const noteSearch = async (
+  { accesses, log }: HttpDeps,
+  request: FastifyRequest,
+  told: Omit<Access, 'act' | 'export'>,
+): Promise<void> => {
+  if (!readsAll(callerOf(request))) return
+  try {
+    await withinDeadline(accesses.record({ ...told, act: 'searched', export: null }), noteMs)
+  } catch (error) {
+    log.error({ event: 'access.unrecorded', id: request.id, ...told, err: error }, 'a search could not be recorded')
+  }
+}
+
+/** Milliseconds until the log has it. */
+const noteMs = 2_000

@@ -1,0 +1,25 @@
+/** The search for certificates. */
+import type { CertificateFilter, FoundCertificate, Start, Walk } from '../ca/records.ts'
+import { keysetShape, openCertificateWay } from './certificate-ways.ts'
+import { foundOf, type SearchDeps } from './certificates.ts'
+import { beginSearch } from './pages.ts'
+import { openWalkOf } from './walks.ts'
+
+export const walkCertificates = async (
+  deps: SearchDeps,
+  filter: CertificateFilter,
+  start: Start = {},
+): Promise<Walk<FoundCertificate>> => {
+  const span = { after: filter.issuedAfter, before: filter.issuedBefore }
+  const search = { records: 'certificates', filter, start }
+  const begun = await beginSearch(deps.db, { ...search, span }, keysetShape(filter))
+  const { way, count } = await openCertificateWay(deps, filter, begun)
+  return openWalkOf({
+    begun,
+    search,
+    range: { from: begun.low, before: begun.high },
+    way,
+    item: (row) => foundOf(row, deps),
+    count,
+  })
+}
