@@ -47,7 +47,7 @@ import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
 import { openRecords } from './store/records.ts'
 import { openRollWriter } from './store/roll.ts'
-import { openTiles } from './store/tree.ts'
+import { openTiles, rootReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
 import { parseTbs, readTbsNames } from './x509/certificate.ts'
@@ -157,6 +157,7 @@ export const openService = async (
   const http = { log, newId, metrics, records, accesses, limits: { queue, connections } }
   const app = await openApp({
     ...http,
+    rootAt: rootReader(db, codec.hasher),
     recordRefusal: recorder.recordRefusal,
     issuance,
     policies,

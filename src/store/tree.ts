@@ -2,7 +2,7 @@
 import type { Records, RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import { type Edge, edgeWidths, openEdge } from '../roll/edge.ts'
-import type { Hash, ReadTile, TreeHasher } from '../roll/merkle.ts'
+import { type Hash, type ReadTile, readRoot, type TreeHasher } from '../roll/merkle.ts'
 import { encodeBundle, type HashTile, hashesPerTile, hashOctets } from '../roll/tiles.ts'
 import type { Queryable } from './database.ts'
 
@@ -24,6 +24,12 @@ export const tileReader =
   (db: Queryable): ReadTile =>
   async ({ level, index, width }: HashTile) =>
     Buffer.concat(await readHashes(db, { level, from: index * hashesPerTile, count: width }))
+
+/** The root (base64) of the roll as it was at a size: read from the hashes on record, as a verifier does it. */
+export const rootReader =
+  (db: Queryable, hasher: TreeHasher) =>
+  async (size: number): Promise<string> =>
+    Buffer.from(await readRoot(size, tileReader(db), hasher)).toString('base64')
 
 /** Tiles and bundles for those who follow the roll; entries come as they are told to auditors. */
 export const openTiles = (db: Queryable, events: Records['events']): RollTiles => {

@@ -5,6 +5,8 @@
  */
 import type pg from 'pg'
 
+import { growTree } from './tree.ts'
+
 export interface Filling {
   /** Of a certificate with the one name `nameOf(0)`, which the others are like. */
   readonly serial: string
@@ -23,6 +25,7 @@ export const fill = async (client: pg.Client, { serial, first, last, tell = () =
     await client.query('select from roll where id = 1 for update')
     await client.query(makeRows, [from, to, serial, nameOf(0)])
     for (const statement of insertions) await client.query(statement)
+    await growTree(client)
     await client.query('commit')
     tell(to)
   }

@@ -78,6 +78,11 @@ t.test('an export of thousands is whole, in either form, and says in its last li
   })
   t.equal(end.range.before, end.boundTo.time)
   t.ok(end.boundTo.size > 0)
+  const { rows: heads } = await owner.query(
+    `select encode(root, 'base64') as root from roll where id = 1 and size = $1`,
+    [end.boundTo.size],
+  )
+  t.equal(end.boundTo.root, heads[0]?.root, 'the checkpoint that it is bound to')
   const page = (await get('/v1/refusals?principal=crowd', 'application/json')).json
   t.same(lines.slice(0, 100), page.items, 'the lines are what JSON has as items')
 

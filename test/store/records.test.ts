@@ -13,6 +13,7 @@ import { selectIssuers } from '../../src/store/issuers.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { candidates } from '../../src/store/walks.ts'
 import { parseCertificate, parseTbs } from '../../src/x509/certificate.ts'
+import { growTree } from '../helpers/tree.ts'
 import { openTestStores } from './stores.ts'
 
 const { service, stores, issue } = await openTestStores(t)
@@ -587,6 +588,7 @@ const grow = async (n: number): Promise<void> => {
       case when i % 500 = 0 then 'key.type' else 'san.forbidden' end, sha256(''), '', '[]' from generate_series(1, $1::bigint) i`,
     [n],
   )
+  await growTree(owner)
   await owner.query('commit')
   await owner.query('analyze')
   await owner.end()
