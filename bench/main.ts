@@ -11,8 +11,8 @@ import { type Options, parseOptions, usage } from './options.ts'
 import { openPlace, type Place } from './place.ts'
 import { encodeResults, hasFaults, type Results, type Row, renderReport } from './report.ts'
 import { benchRevocation } from './revocation.ts'
+import { benchRoll } from './roll.ts'
 import { makeSample } from './sample.ts'
-import { measureSearches, type SearchRow } from './search.ts'
 import { measureStart } from './startup.ts'
 import { cfsslVersion, openCfssl } from './targets/cfssl.ts'
 import { openChancery, partsOf, withKeys } from './targets/chancery.ts'
@@ -58,7 +58,6 @@ const run = async (options: Options, place: Place): Promise<Results> => {
     notRun,
     floor: isWanted(options, 'floor') ? await floorOf(options) : undefined,
     starts: isWanted(options, 'start') ? await startsOf(options, place, sample) : [],
-    searches: options.certificates > 0 ? await searchesOf(options, place) : [],
     storedOctets: stored,
   }
 }
@@ -121,9 +120,6 @@ const startsOf = async ({ rounds }: Options, place: Place, sample: SampleRequest
   return starts
 }
 
-const searchesOf = async ({ certificates }: Options, place: Place): Promise<SearchRow[]> =>
-  measureSearches(place, certificates, tell)
-
 const main = async (argv: readonly string[]): Promise<number> => {
   if (argv.includes('--help')) {
     console.log(usage)
@@ -153,7 +149,11 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
 }
 
-const benches: Readonly<Record<string, typeof benchAll>> = { keys: benchKeys, revocation: benchRevocation }
+const benches: Readonly<Record<string, typeof benchAll>> = {
+  keys: benchKeys,
+  revocation: benchRevocation,
+  roll: benchRoll,
+}
 /** Only when named. */
 const parts = ['chancery-livez', 'chancery-explain']
 const profileFlags = ['--cpu-prof', '--cpu-prof-dir=/tmp/chancery-profile']

@@ -10,7 +10,7 @@ export interface Options {
   readonly clients: readonly number[]
   /** Names of targets, or undefined for all. */
   readonly only: readonly string[] | undefined
-  /** Certificates in a scratch database for the search rows; 0: no search rows. */
+  /** In a scratch database, for what is measured there; 0: as many as it thinks fit. */
   readonly certificates: number
   readonly generator: 'wrk' | 'node' | undefined
   /** Writes a CPU profile of the service, and what is in it. Slows it, so the figures are not kept. */
@@ -37,7 +37,7 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
-export const usage = `npm run bench -- [keys|revocation] [options]
+export const usage = `npm run bench -- [keys|revocation|roll] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)
@@ -46,8 +46,8 @@ export const usage = `npm run bench -- [keys|revocation] [options]
                       and chancery-inline: signing in the process that reads requests
                       of keys: signatures, latency, loop, issuance
                       of revocation: answers, arrival, lists, many
-  --certificates N    also searches by name among N certificates in a scratch database;
-                      of revocation: how many are revoked (1,000,000)
+                      of roll: search
+  --certificates N    of revocation: how many are revoked; of roll: among how many is searched (1,000,000)
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept
   --node-flags=TEXT   further flags of Node for the service; its figures are not kept

@@ -3,7 +3,6 @@ import type { Floor } from './floor.ts'
 import type { Machine } from './machine.ts'
 import type { Measured } from './measure.ts'
 import type { Options } from './options.ts'
-import type { SearchRow } from './search.ts'
 import { addTotals, meansOf, type Totals } from './stages.ts'
 import { toMarkdown } from './table.ts'
 
@@ -24,7 +23,6 @@ export interface Results {
   readonly floor: Floor | undefined
   /** Seconds, each from a new data folder. */
   readonly starts: readonly number[]
-  readonly searches: readonly SearchRow[]
   /** Octets that one certificate takes in the database, indexes included. */
   readonly storedOctets: number | undefined
 }
@@ -39,7 +37,6 @@ export const renderReport = (results: Results): string =>
     '## Against the bounds',
     boundsTable(results),
     ...(results.rows.length > 0 ? costs(results) : []),
-    ...(results.searches.length > 0 ? ['## Search by name', searchTable(results.searches)] : []),
   ].join('\n\n')
 
 /** What is kept: everything, with histograms as means. */
@@ -276,17 +273,5 @@ const statementRows = (totals: Totals, issued: number): (string | number)[][] =>
   ]),
   ...meansOf(totals, 'chancery_batch_size').map(({ label, mean }) => [`batch: ${label}`, '', mean.toFixed(1)]),
 ]
-
-const searchTable = (searches: readonly SearchRow[]): string =>
-  toMarkdown(
-    ['', 'certificates', 'found', 'p50 ms', 'p99 ms'],
-    searches.map(({ title, certificates, found, p50, p99 }) => [
-      title,
-      whole(certificates),
-      found,
-      p50.toFixed(2),
-      p99.toFixed(2),
-    ]),
-  )
 
 export const whole = (value: number): string => Math.round(value).toLocaleString('en')

@@ -15,7 +15,7 @@ import { openInlineKeys } from '../../test/helpers/keys.ts'
 import { quiet } from '../../test/helpers/log.ts'
 import { withClient } from '../place.ts'
 import { call } from '../request.ts'
-import { fillScratch } from '../search.ts'
+import { fillScratch } from '../scratch.ts'
 import { openChancery } from '../targets/chancery.ts'
 import type { Plan } from './plan.ts'
 

@@ -38,7 +38,14 @@ export const openChancery = async ({
   const program = await start({
     command: process.execPath,
     // As in tools/setup.mjs.
-    args: ['--disable-proto=delete', '--heap-growing-percent=100', '--max-semi-space-size=12', ...nodeFlags, mainFile, 'serve'],
+    args: [
+      '--disable-proto=delete',
+      '--heap-growing-percent=100',
+      '--max-semi-space-size=12',
+      ...nodeFlags,
+      mainFile,
+      'serve',
+    ],
     env: { ...environmentOf({ data, port, publicPort, database }), ...env },
     cwd: place.folder,
     log: join(place.folder, `${name}.log`),

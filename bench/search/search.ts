@@ -1,0 +1,34 @@
+/** The auditor's searches and exports among millions of certificates. */
+import type { Place } from '../place.ts'
+import { call } from '../request.ts'
+import { makeSample } from '../sample.ts'
+import { openChancery } from '../targets/chancery.ts'
+import { type ExportRow, measureExports } from './exports.ts'
+import { fillRecords, sampleName } from './fill.ts'
+import type { SearchResults } from './report.ts'
+import { measureSearches, type SearchRow } from './searches.ts'
+
+export const measureSearch = async (
+  place: Place,
+  { certificates, nodeFlags }: { readonly certificates: number; readonly nodeFlags: readonly string[] },
+  tell: (line: string) => void,
+): Promise<SearchResults> => {
+  const sample = await makeSample(place.folder, { name: sampleName })
+  const first = await openChancery({ place, sample, name: 'searched' })
+  const { url, ca, headers, body, database } = first
+  const { status, text } = await call({ url, ca, method: 'POST', headers, body }).finally(() => first.close())
+  first.assertIssued(status, text)
+  if (!database) throw new Error('Chancery has no database here')
+  const began = performance.now()
+  const wanted = { serial: JSON.parse(text).serial, certificates: Math.ceil(certificates / 100) * 100 }
+  const filled = await fillRecords(database, wanted, tell)
+  tell(`filled in ${((performance.now() - began) / 60_000).toFixed(1)} minutes`)
+  const target = await openChancery({ place, sample, name: 'searched', beside: first, nodeFlags })
+  try {
+    const searches: readonly SearchRow[] = await measureSearches(target, filled, tell)
+    const exports: readonly ExportRow[] = await measureExports(target, tell)
+    return { certificates: filled.certificates, searches, exports }
+  } finally {
+    await target.close()
+  }
+}
