@@ -23,15 +23,16 @@ export interface SearchDeps extends RecordsDeps {
 }
 
 export interface CertificateRow extends RevocationRow {
-  readonly serial: Buffer
-  readonly tbs: Buffer
+  readonly serial: string
+  /** Base64, which takes half of what PostgreSQL's own form takes to be sent and read. */
+  readonly tbs: string
   readonly entry: number
   readonly principal: string
   readonly profile: string
   readonly profile_version: number
   readonly issuer: string
   readonly subject: string
-  readonly key_sha256: Buffer
+  readonly key: string
   readonly not_before: Date
   readonly not_after: Date
   readonly issued_at: Date
@@ -52,15 +53,15 @@ export const readCertificate = async (deps: RecordsDeps, serial: string): Promis
   const issuer = issuers.find(({ name }) => name === row.issuer)
   return {
     ...foundOf(row, deps),
-    certificate: deps.codec.certificate(row.tbs, row.signature),
+    certificate: deps.codec.certificate(tbsOf(row), row.signature),
     chain: issuer ? deps.sentAlong(issuer) : [],
   }
 }
 
 /** Of `c`, a row of outcomes or of a page of them, with its intent and its newest change. */
 export const certificateColumns = (time: string): string =>
-  `c.serial, c.entry, c.principal, c.profile, c.issuer, c.subject, c.key_sha256, c.not_before, c.not_after, c.at as issued_at,
-    c.not_after < ${time} as expired, i.tbs, i.profile_version, ${revocationColumns}`
+  `encode(c.serial, 'hex') as serial, c.entry, c.principal, c.profile, c.issuer, c.subject, encode(c.key_sha256, 'hex') as key, c.not_before, c.not_after, c.at as issued_at,
+    c.not_after < ${time} as expired, encode(i.tbs, 'base64') as tbs, i.profile_version, ${revocationColumns}`
 
 const selectCertificate = {
   name: 'select_certificate',
@@ -145,21 +146,23 @@ const isNamed = ({ low, high }: NameRange, p: Parameter): string =>
     low === high ? `n.name = ${p(low)}` : `n.kind = 'dns' and n.name >= ${p(low)} and n.name < ${p(high)}`
   })`
 
+const tbsOf = ({ tbs }: CertificateRow): Buffer => Buffer.from(tbs, 'base64')
+
 export const namesIn = (row: CertificateRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
-  row.names ??= namesOf(row.tbs)
+  row.names ??= namesOf(tbsOf(row))
   return row.names
 }
 
 export const foundOf = (row: CertificateRow, deps: Pick<RecordsDeps, 'namesOf'>): FoundCertificate => {
   const revocation = revocationOf(row)
   return {
-    serial: row.serial.toString('hex'),
+    serial: row.serial,
     profile: { name: row.profile, version: row.profile_version },
     principal: row.principal,
     issuer: row.issuer,
     subject: row.subject,
     names: namesIn(row, deps),
-    keySha256: row.key_sha256.toString('hex'),
+    keySha256: row.key,
     notBefore: row.not_before,
     notAfter: row.not_after,
     issuedAt: row.issued_at,

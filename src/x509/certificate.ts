@@ -112,14 +112,17 @@ export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFac
 export const readTbsNames = (tbs: Buffer): readonly Name[] => {
   const reader = new DerReader(tbs, 'policy.lint').read(tags.sequence, 'TBSCertificate')
   // Version, serial, signature, issuer, validity, subject, key.
-  for (let passed = 0; passed < 7; passed += 1) reader.readAny('TBSCertificate')
-  const extensions = reader.optional(0xa3, 'extensions')?.read(tags.sequence, 'extensions')
-  while (extensions && !extensions.done) {
-    const extension = extensions.read(tags.sequence, 'Extension')
-    if (extension.oid('extnID') !== subjectAltName) continue
+  for (let passed = 0; passed < 7; passed += 1) reader.at = reader.next.end
+  if (reader.tag !== 0xa3) return []
+  const list = reader.read(0xa3, 'extensions').read(tags.sequence, 'Extensions')
+  for (; !list.done; list.at = list.next.end) {
+    // Compared where it lies: there are many to pass by for each that is found.
+    if (tbs.readUIntBE(list.next.start, 5) !== subjectAltName) continue
+    const extension = list.read(tags.sequence, 'Extension')
+    extension.at = extension.next.end
     extension.optional(tags.boolean, 'critical')
-    const { buffer, code, start, end } = extension.read(tags.octetString, 'extnValue')
-    return readGeneralNames(new DerReader(buffer, code, start, end))
+    const { start, end } = extension.read(tags.octetString, 'extnValue')
+    return readGeneralNames(new DerReader(tbs, 'policy.lint', start, end))
   }
   return []
 }
@@ -279,6 +282,7 @@ const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
 }
 
 const asserted = Buffer.from([0x01, 0x01, 0xff])
-const subjectAltName = oidKey('2.5.29.17')
+/** The DER of its OID, 2.5.29.17, as a number. */
+const subjectAltName = 0x06_03_55_1d_11
 const ocspMethod = oidKey('1.3.6.1.5.5.7.48.1')
 const issuersMethod = oidKey('1.3.6.1.5.5.7.48.2')

@@ -125,6 +125,13 @@ export class DerReader implements Slice {
     return this.read(this.tag, what)
   }
 
+  /** Where the contents of the next element begin, and where it ends. Nothing is made of it. */
+  get next(): { readonly start: number; readonly end: number } {
+    const length = lengthAt(this.buffer, this.at, this.end, this.code)
+    const start = this.at + headerLength(length)
+    return { start, end: start + length }
+  }
+
   /** The next element with its header, as octets; moves past it. */
   element(tag: number, what: string): Buffer {
     const from = this.at
