@@ -39,10 +39,11 @@ export const leadsOf = (filter: CertificateFilter, name: string | undefined): re
   const { serial, key, subject, principal, profile, issuer, status, revokedAfter, revokedBefore } = filter
   if (serial !== undefined) return [bySerial(serial)]
   const leads: Lead[] = []
+  const isOfRevoked = status === 'revoked' || revokedAfter !== undefined || revokedBefore !== undefined
+  if (isOfRevoked) leads.push(byRevocation)
   if (key !== undefined) leads.push(byKey(key, principal))
   if (name !== undefined) leads.push(byName(name))
   if (subject !== undefined && subject !== '') leads.push(bySubject(subject))
-  if (status === 'revoked' || revokedAfter || revokedBefore) leads.push(byRevocation)
   if (principal !== undefined) leads.push(byPrincipal(principal, profile, issuer))
   else if (profile !== undefined) leads.push(byProfile(profile, issuer))
   else if (issuer !== undefined) leads.push(byIssuer(issuer))
@@ -123,7 +124,7 @@ const byName = (name: string): Lead => ({
   }),
 })
 
-const byRevocation: Lead = {
+export const byRevocation: Lead = {
   index: 'revocations_by_certificate',
   answers: [],
   candidates: ({ low, high, size }, most, p) => ({

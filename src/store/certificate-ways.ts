@@ -6,7 +6,7 @@
  * A search is bound to a size of the roll, and what is on the roll never changes: so each page finds the same lists.
  */
 import type { CertificateFilter, Count } from '../ca/records.ts'
-import { allOf, byRoll, type Candidates, certificateAt, type Lead, leadsOf } from './certificate-leads.ts'
+import { allOf, byRevocation, byRoll, type Candidates, certificateAt, type Lead, leadsOf } from './certificate-leads.ts'
 import {
   type CertificateRow,
   certificateColumns,
@@ -52,7 +52,14 @@ export const openCertificateWay = async (
   const { range } = asked
   if (!range && !isByExpiry(filter)) {
     const [first = byRoll, ...others] = leads
-    const lead = others.length === 0 ? first : ((await shortest(asked, leads)) ?? first)
+    // What is revoked is looked at twice each to be counted: it leads where nothing else is short.
+    const lead =
+      others.length === 0
+        ? first
+        : ((await shortest(
+            asked,
+            leads.filter((one) => one !== byRevocation),
+          )) ?? first)
     return { way: alongLead(asked, lead), count: () => countBy(asked, lead) }
   }
   const own = range ? byNames(range) : byExpiry(asked)

@@ -98,10 +98,10 @@ const alongRoll = ({ db, candidates }: SearchDeps, filter: EventFilter, begun: B
         select e.index, e.time, e.leaf_hash, e.body, e.serial, i.tbs, o.signature, i.plan, i.issuer, i.profile,
           i.profile_version, i.principal, i.digest
         from (select distinct index from (${found.join(' union all ')}) these order by index limit ${limit}) page
-          join entries e on e.index = page.index
+          cross join lateral (select * from entries where index = page.index limit 1) e
           left join intents i on e.body is null and i.serial = e.serial
-          left join outcomes o on o.serial = i.serial
-        order by e.index`
+          left join outcomes o on e.body is null and o.entry = e.index
+        order by page.index`
       return (await db.query<EventRow>({ text }, values)).rows
     },
     stop: async (after) => {

@@ -116,4 +116,4 @@ export const candidates = 10_000
 /** Of a page: twenty statements that looked at all of their candidates, or more that had not to. */
 const budget = 200
 /** Counted one by one. */
-export const countable = 50_000
+export const countable = 20_000
