@@ -17,6 +17,11 @@ export interface Lead {
   readonly index: string
   /** Filters that it answers by itself. */
   readonly answers: readonly (keyof CertificateFilter)[]
+  /**
+   * Holds entries `q` of the whole roll, in another order than the roll's: those that are not asked for are passed by, and
+   * count as looked at.
+   */
+  readonly isAcross?: boolean
   /** At most so many of each list. */
   candidates(among: Among, most: number, p: Parameter): Candidates
 }
@@ -26,9 +31,19 @@ export interface Candidates {
   readonly lists: string
   /** Rows `c` of outcomes: of the list `l`, where there are several. */
   readonly each: string
+  /** What these are looked up by, `q`, where it is not they themselves: enough to know how many there are. */
+  readonly keys?: string
   /** That they are in: within a list, newest first. */
   readonly order: string
 }
+
+/** Rows that are looked up one by one, by entries `q`. */
+export const lookedUp = (keys: string, order: string): Candidates => ({
+  lists: '',
+  keys,
+  each: `${keys} cross join lateral ${certificateAt('q.entry')} c`,
+  order,
+})
 
 /** The rows `c` of all lists, in no order. */
 export const allOf = ({ lists, each }: Candidates): string =>
@@ -115,27 +130,25 @@ const bySubject = (subject: string): Lead => ({
 const byName = (name: string): Lead => ({
   index: 'certificate_names_by_name',
   answers: [],
-  candidates: ({ low, high }, most, p) => ({
-    lists: '',
-    each: `(select entry from certificate_names where name = ${p(name)} and entry >= ${p(low)}::bigint
-        and entry < ${p(high)}::bigint order by name, entry desc limit ${most}) q
-      cross join lateral ${certificateAt('q.entry')} c`,
-    order: 'q.entry desc',
-  }),
+  candidates: ({ low, high }, most, p) =>
+    lookedUp(
+      `(select entry from certificate_names where name = ${p(name)} and entry >= ${p(low)}::bigint
+        and entry < ${p(high)}::bigint order by name, entry desc limit ${most}) q`,
+      'q.entry desc',
+    ),
 })
 
 export const byRevocation: Lead = {
   index: 'revocations_by_certificate',
   answers: [],
-  candidates: ({ low, high, size }, most, p) => ({
-    lists: '',
-    each: `(select v.certificate as entry from revocations v
+  candidates: ({ low, high, size }, most, p) =>
+    lookedUp(
+      `(select v.certificate as entry from revocations v
         where v.certificate >= ${p(low)}::bigint and v.certificate < ${p(high)}::bigint and v.entry < ${p(size)}::bigint
           and not exists (select from revocations n where n.serial = v.serial and n.entry > v.entry and n.entry < ${p(size)}::bigint)
-        order by v.certificate desc limit ${most}) q
-      cross join lateral ${certificateAt('q.entry')} c`,
-    order: 'q.entry desc',
-  }),
+        order by v.certificate desc limit ${most}) q`,
+      'q.entry desc',
+    ),
 }
 
 /** What was issued to a principal, oldest first. */

@@ -6,7 +6,7 @@
  * A search is bound to a size of the roll, and what is on the roll never changes: so each page finds the same lists.
  */
 import type { CertificateFilter, Count } from '../ca/records.ts'
-import { allOf, byRevocation, byRoll, type Candidates, certificateAt, type Lead, leadsOf } from './certificate-leads.ts'
+import { allOf, byRevocation, byRoll, type Candidates, type Lead, leadsOf, lookedUp } from './certificate-leads.ts'
 import {
   type CertificateRow,
   certificateColumns,
@@ -120,7 +120,7 @@ const lengthsOf = async ({ deps, begun }: Asked, leads: readonly Lead[]): Promis
   const { p, values } = openParameters()
   const lengths = leads.map((lead) => {
     const list = lead.candidates(amongAll(begun), deps.candidates + 1, p)
-    return `(${withLists(list)} select count(*)::integer from (select from ${allOf(list)} limit ${deps.candidates + 1}) few)`
+    return `(${withLists(list)} select count(*)::integer from (select from ${list.keys ?? allOf(list)} limit ${deps.candidates + 1}) few)`
   })
   const { rows } = await deps.db.query<{ lengths: readonly number[] }>(
     { text: `select array[${lengths.join(', ')}] as lengths` },
@@ -137,13 +137,18 @@ const withLists = ({ lists }: Candidates, ...more: readonly string[]): string =>
 }
 
 /** What a lead leaves to be looked at in each candidate. */
-const restBeside = ({ filter, name, begun }: Asked, lead: Lead | undefined, p: Parameter): string => {
-  const answered = new Set(lead?.answers)
-  const rest = Object.fromEntries(
-    Object.entries(filter).filter(([field]) => !answered.has(field as keyof CertificateFilter)),
+const restBeside = ({ filter, name, begun }: Asked, lead: Lead, p: Parameter): string => {
+  const answered = new Set(lead.answers)
+  const left = Object.entries(filter).filter(([field]) => !answered.has(field as keyof CertificateFilter))
+  const rest = restOf(Object.fromEntries(left), placesOf(begun.bounds, p), p)
+  return (
+    [
+      // Before a certificate is fetched for it.
+      ...(lead.isAcross ? [`q.entry >= ${p(begun.low)}::bigint and q.entry < ${p(begun.high)}::bigint`] : []),
+      ...(rest === 'true' ? [] : [rest]),
+      ...(name === undefined || lead.index === 'certificate_names_by_name' ? [] : [hasName(name, p)]),
+    ].join(' and ') || 'true'
   )
-  const told = restOf(rest, placesOf(begun.bounds, p), p)
-  return name === undefined || lead?.index === 'certificate_names_by_name' ? told : `${told} and ${hasName(name, p)}`
 }
 
 /** The columns of `page`, its rows in the order that they have there. */
@@ -181,7 +186,9 @@ const alongLead = (asked: Asked, lead: Lead): Way<CertificateRow> => {
     stop: async (after) => {
       const { p, values } = openParameters()
       const list = listed(after, p)
-      const last = `select c.* from ${list.each} order by ${list.order} offset ${deps.candidates - 1} limit 1`
+      const last = list.keys
+        ? `select q.entry from ${list.keys} order by ${list.order} offset ${deps.candidates - 1} limit 1`
+        : `select c.entry from ${list.each} order by ${list.order} offset ${deps.candidates - 1} limit 1`
       const text = `${withLists(list)} select max(c.entry) as entry from ${allOf({ ...list, each: `(${last}) c` })}`
       const { rows } = await deps.db.query<{ entry: number | null }>({ text }, values)
       const entry = rows[0]?.entry ?? null
@@ -204,17 +211,17 @@ const isMerged = (asked: Asked, lead: Lead): boolean => {
 // By name -----------------------------------------------------------------------------------------------------------------
 
 /** Of names, not of certificates: one with several in the range is there for each. */
-const byNames = (range: NameRange, after?: Keyset): Lead => ({
+const byNames = (range: NameRange, after?: Keyset, columns = 'name, entry'): Lead => ({
   index: 'certificate_names_by_name',
   answers: [],
-  candidates: ({ low, high }, most, p) => ({
-    lists: '',
-    each: `(select name, entry, kind from certificate_names
-        where name >= ${p(range.low)} and name < ${p(range.high)} and entry >= ${p(low)}::bigint
-          and entry < ${p(high)}::bigint${after ? behindName(after, p) : ''}
+  isAcross: true,
+  candidates: (_among, most, p) =>
+    lookedUp(
+      `(select ${columns} from certificate_names
+        where name >= ${p(range.low)} and name < ${p(range.high)}${after ? behindName(after, p) : ''}
         order by name, entry desc limit ${most}) q`,
-    order: 'q.name, q.entry desc',
-  }),
+      'q.name, q.entry desc',
+    ),
 })
 
 /** By name, and those of a name newest first; a certificate with several names in the range is found by the first of them. */
@@ -227,14 +234,13 @@ const alongNames = (asked: Asked, range: NameRange): Way<CertificateRow> => {
       const { p, values } = openParameters()
       const { each, order } = listed(after, p)
       const page = `with page as (
-        select c.*, q.name from ${each} cross join lateral ${certificateAt('q.entry')} c
-        where ${restBeside(asked, undefined, p)} order by ${order} limit ${limit})`
+        select c.*, q.name from ${each} where ${restBeside(asked, byNames(range), p)} order by ${order} limit ${limit})`
       return read(asked, complete(page, 'c.name, c.entry desc', asked, p), values)
     },
     stop: async (after) => {
       const { p, values } = openParameters()
-      const { each, order } = listed(after, p)
-      const text = `select q.name, q.entry from ${each} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
+      const { keys, order } = listed(after, p)
+      const text = `select q.name, q.entry from ${keys} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
       const { rows } = await asked.deps.db.query<{ name: string; entry: number }>({ text }, values)
       return rows[0] && [rows[0].name, rows[0].entry]
     },
@@ -296,13 +302,14 @@ const isBehindName = ([name, entry]: readonly [string, number], [last, at]: Keys
 const byExpiry = ({ filter, begun }: Asked, after?: Keyset): Lead => ({
   index: 'certificates_of_expiry',
   answers: ['expiresAfter', 'expiresBefore'],
-  candidates: ({ low, high }, most, p) => ({
-    lists: '',
-    each: `(select * from outcomes where kind = 'certificate' and ${expiryOf(filter, begun, p).join(' and ')}
-        and entry >= ${p(low)}::bigint and entry < ${p(high)}::bigint${after ? behindExpiry(after, p) : ''}
-        order by not_after, entry limit ${most}) c`,
-    order: 'c.not_after, c.entry',
-  }),
+  isAcross: true,
+  candidates: (_among, most, p) =>
+    lookedUp(
+      `(select not_after, entry from outcomes
+        where kind = 'certificate' and ${expiryOf(filter, begun, p).join(' and ')}${after ? behindExpiry(after, p) : ''}
+        order by not_after, entry limit ${most}) q`,
+      'q.not_after, q.entry',
+    ),
 })
 
 const alongExpiry = (asked: Asked): Way<CertificateRow> => {
@@ -315,12 +322,12 @@ const alongExpiry = (asked: Asked): Way<CertificateRow> => {
       const page = `with page as (
         select c.*, null::text as name from ${each} where ${restBeside(asked, byExpiry(asked), p)}
         order by ${order} limit ${limit})`
-      return read(asked, complete(page, order, asked, p), values)
+      return read(asked, complete(page, 'c.not_after, c.entry', asked, p), values)
     },
     stop: async (after) => {
       const { p, values } = openParameters()
-      const { each, order } = listed(after, p)
-      const text = `select c.not_after, c.entry from ${each} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
+      const { keys, order } = listed(after, p)
+      const text = `select q.not_after, q.entry from ${keys} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
       const { rows } = await asked.deps.db.query<{ not_after: Date; entry: number }>({ text }, values)
       return rows[0] && expiryKeyset(rows[0])
     },
@@ -378,11 +385,12 @@ const countBy = (asked: Asked, lead: Lead): Promise<Count> => {
 
 const countNames = (asked: Asked, range: NameRange): Promise<Count> => {
   const { p, values } = openParameters()
-  const { each } = byNames(range).candidates(amongAll(asked.begun), countable + 1, p)
-  const rest = restBeside(asked, undefined, p)
+  const names = byNames(range, undefined, 'name, entry, kind')
+  const { each } = names.candidates(amongAll(asked.begun), countable + 1, p)
+  const rest = restBeside(asked, names, p)
   const text = `
     select count(*)::integer as looked, (count(distinct q.entry) filter (where q.kind = 'dns' and ${rest}))::integer as rows
-    from ${each} cross join lateral ${certificateAt('q.entry')} c`
+    from ${each}`
   return countRows(asked.deps.db, { text, values }, everything(asked))
 }
 
