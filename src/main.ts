@@ -3,6 +3,7 @@
 import { Command, CommanderError } from 'commander'
 
 import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
+import { addAuditCommand } from './commands/audit.ts'
 import { addCeremonyCommand } from './commands/ceremony.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
 import { addCrlCommand } from './commands/crl.ts'
@@ -136,6 +137,7 @@ const commands = [
   addTokenCommand,
   addIssuerCommand,
   addRecordCommands,
+  addAuditCommand,
   addCeremonyCommand,
 ]
 

@@ -4,6 +4,7 @@
  */
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
+import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { join } from 'node:path'
 
@@ -40,6 +41,11 @@ export interface Answer {
 export interface Client {
   /** Resolves for every 2xx. Rejects with a `Failure` that has the sentence and the exit code for anything else. */
   call(method: string, path: string, call?: Call): Promise<Answer>
+  /**
+   * GETs what is too long to be held: each piece is given to `take`, and the next comes when that is done. Rejects like
+   * `call`, and where the answer breaks off.
+   */
+  stream(path: string, call: Pick<Call, 'query' | 'accept'>, take: (piece: Buffer) => Promise<void>): Promise<void>
 }
 
 /** What the environment of a client may say; none of these is a setting of the service. */
@@ -80,6 +86,17 @@ export const openClient = async (
       if (answer.status >= 200 && answer.status < 300) return answer
       throw failureOf(answer)
     },
+    stream: async (path, call, take) => {
+      const incoming = await open(urlOf(base, path, call.query), { method: 'GET', ca, token }, call)
+      const status = incoming.statusCode ?? 0
+      if (status < 200 || status >= 300) throw failureOf(await readWhole(incoming))
+      try {
+        for await (const piece of incoming) await take(piece as Buffer)
+      } catch (error) {
+        if (error instanceof Failure) throw error
+        throw brokenOff(error as Error)
+      }
+    },
   }
 }
 
@@ -101,7 +118,15 @@ interface Sending {
   readonly token: string | undefined
 }
 
-const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, body }: Call): Promise<Answer> =>
+const send = async (url: URL, sending: Sending, call: Call): Promise<Answer> =>
+  readWhole(await open(url, sending, call))
+
+/** Resolves when the answer begins. */
+const open = (
+  url: URL,
+  { method, ca, token }: Sending,
+  { headers = {}, accept, body }: Call,
+): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
     const octets = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body)
     const outgoing = request(url, {
@@ -129,17 +154,22 @@ const send = (url: URL, { method, ca, token }: Sending, { headers = {}, accept, 
           : new Failure('later', `${url.origin} cannot be reached: ${error.message || error.name}.`),
       ),
     )
-    outgoing.on('response', (incoming) => {
-      const chunks: Buffer[] = []
-      incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
-      incoming.on('error', (error) => reject(new Failure('later', `The answer broke off: ${error.message}.`)))
-      incoming.on('end', () => {
-        const text = Buffer.concat(chunks).toString()
-        resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: () => JSON.parse(text) })
-      })
-    })
+    outgoing.on('response', resolve)
     outgoing.end(octets)
   })
+
+const readWhole = (incoming: IncomingMessage): Promise<Answer> =>
+  new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+    incoming.on('error', (error) => reject(brokenOff(error)))
+    incoming.on('end', () => {
+      const text = Buffer.concat(chunks).toString()
+      resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: () => JSON.parse(text) })
+    })
+  })
+
+const brokenOff = ({ message }: Error): Failure => new Failure('later', `The answer broke off: ${message}.`)
 
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
 const isOfTrust = ({ code = '' }: NodeJS.ErrnoException): boolean =>

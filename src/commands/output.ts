@@ -13,21 +13,48 @@ export const openOutput = (json: boolean, write: (text: string) => void): Output
   table: (rows, columns) => write(json ? `${JSON.stringify(rows, null, 2)}\n` : formatTable(rows, columns)),
 })
 
-/** Columns as wide as their widest cell; what could steer a terminal is made visible. */
-export const formatTable = (rows: readonly Readonly<Record<string, unknown>>[], columns: readonly string[]): string => {
+/**
+ * Columns as wide as their widest cell, or narrower where a line would be wider than `room`; what could steer a terminal is
+ * made visible.
+ */
+export const formatTable = (
+  rows: readonly Readonly<Record<string, unknown>>[],
+  columns: readonly string[],
+  room?: number,
+): string => {
   const cells = [
     columns.map((column) => column.toUpperCase()),
     ...rows.map((row) => columns.map((column) => cellOf(row[column]))),
   ]
-  const widths = columns.map((_, i) => Math.max(...cells.map((row) => row[i]?.length ?? 0)))
+  const widest = columns.map((_, i) => cells.reduce((width, row) => Math.max(width, row[i]?.length ?? 0), 0))
+  const widths = room === undefined ? widest : narrowed(widest, room)
   const lines = cells.map((row) =>
     row
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      .map((cell, i) => cut(cell, widths[i] ?? 0).padEnd(widths[i] ?? 0))
       .join('  ')
       .trimEnd(),
   )
   return `${lines.join('\n')}\n`
 }
+
+/** The widest give way first, down to what still tells something. */
+const narrowed = (widest: readonly number[], room: number): readonly number[] => {
+  const gaps = 2 * (widest.length - 1)
+  const widths = [...widest]
+  let over = widths.reduce((sum, width) => sum + width, gaps) - room
+  while (over > 0) {
+    const widestNow = Math.max(...widths)
+    if (widestNow <= narrowest) break
+    const at = widths.lastIndexOf(widestNow)
+    widths[at] = widestNow - 1
+    over -= 1
+  }
+  return widths
+}
+
+const cut = (cell: string, width: number): string => (cell.length <= width ? cell : `${cell.slice(0, width - 1)}…`)
+
+const narrowest = 8
 
 const cellOf = (value: unknown): string => {
   if (value === null || value === undefined || value === '') return '-'

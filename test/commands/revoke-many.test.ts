@@ -190,7 +190,7 @@ const atTerminal = (typed: readonly string[], steps: (OrderAnswer | Failure)[] =
     shown.err += text
   }
   const deps = {
-    client: { call },
+    client: { call, stream: async () => {} },
     out: openOutput(false, (text) => {
       shown.out += text
     }),

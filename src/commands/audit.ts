@@ -1,0 +1,293 @@
+/** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
+import { open, rename, rm } from 'node:fs/promises'
+import { finished } from 'node:stream/promises'
+
+import type { Command } from 'commander'
+
+import type { Client } from './client.ts'
+import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
+import { Failure } from './failure.ts'
+import { formatTable } from './output.ts'
+import { countText, openProgress, type Progress } from './progress.ts'
+import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
+
+interface AuditOptions extends RestOptions {
+  readonly limit: string
+  readonly all?: boolean
+  readonly count?: boolean
+  readonly csv?: boolean
+  readonly ndjson?: boolean
+  readonly out?: string
+  readonly at?: string
+  readonly [filter: string]: string | boolean | undefined
+}
+
+type Row = Readonly<Record<string, unknown>>
+
+/** One kind of records: what it can be searched by, and the cells of a line. */
+interface Kind {
+  readonly about: string
+  readonly filters: Readonly<Record<`--${string}`, string>>
+  readonly columns: readonly string[]
+  readonly lineOf: (row: Row) => Row
+}
+
+const times = { '--after <time>': 'since then', '--before <time>': 'before then' } as const
+
+const kinds: Readonly<Record<string, Kind>> = {
+  certificates: {
+    about: 'certificates that were issued, newest first',
+    filters: {
+      '--name <name>': 'exact, or *.suffix for every DNS name below it',
+      '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
+      '--subject <dn>': 'exact, as RFC 4514 writes it',
+      '--profile <name>': 'by which profile',
+      '--principal <name>': 'to whom',
+      '--issuer <name>': 'by which issuer',
+      '--status <status>': 'valid, expired or revoked',
+      '--key <sha256>': 'SHA-256 of the SubjectPublicKeyInfo, in hexadecimal',
+      '--issued-after <time>': 'issued since then',
+      '--issued-before <time>': 'issued before then',
+      '--expires-after <time>': 'that expire then or later',
+      '--expires-before <time>': 'that expire before then',
+      '--revoked-after <time>': 'revoked since then',
+      '--revoked-before <time>': 'revoked before then',
+    },
+    columns: ['serial', 'status', 'profile', 'principal', 'issuedAt', 'notAfter', 'names', 'subject'],
+    lineOf: (row) => {
+      const { name, version } = row['profile'] as { readonly name: string; readonly version: number }
+      return { ...row, profile: `${name}@${version}` }
+    },
+  },
+  events: {
+    about: 'the events of the roll, oldest first',
+    filters: {
+      '--type <type>': 'such as certificate.issued',
+      '--serial <serial>': 'of this certificate',
+      '--principal <name>': 'that name this principal, or that it has done',
+      '--by <name>': 'that it has done',
+      ...times,
+      '--from-index <n>': 'from this place on',
+      '--before-index <n>': 'before this place',
+    },
+    columns: eventColumns,
+    lineOf: (row) => eventRow(row as unknown as EntryRow),
+  },
+  refusals: {
+    about: 'what was turned down, newest first',
+    filters: {
+      '--principal <name>': 'who had asked',
+      '--profile <name>': 'for which profile',
+      '--code <code>': 'such as san.forbidden',
+      '--digest <sha256>': 'SHA-256 of what was sent, in hexadecimal',
+      ...times,
+    },
+    columns: ['at', 'principal', 'profile', 'code', 'detail'],
+    lineOf: (row) => row,
+  },
+  accesses: {
+    about: 'who has searched and exported records, newest first',
+    filters: {
+      '--principal <name>': 'who has',
+      '--act <act>': 'searched, began, completed or broke',
+      '--records <kind>': 'certificates, events, refusals or accesses',
+      ...times,
+    },
+    columns: ['at', 'principal', 'act', 'records', 'format', 'rows', 'size', 'filter'],
+    lineOf: (row) => ({ ...row, filter: searchText(row['filter'] as Readonly<Record<string, string>>) }),
+  },
+}
+
+export const addAuditCommand = (program: Command): void => {
+  const audit = program.command('audit').description('search and export the records')
+  for (const [name, kind] of Object.entries(kinds)) {
+    const command = withRestOptions(audit.command(name).description(kind.about))
+    for (const [flag, text] of Object.entries(kind.filters)) command.option(flag, text)
+    command
+      .option('--at <size>', 'as of a roll of this size')
+      .option('--limit <n>', 'how many at most', '100')
+      .option('--all', 'all there are')
+      .option('--count', 'only how many there are')
+      .option('--ndjson', 'export everything, one JSON value a line')
+      .option('--csv', 'export everything as CSV')
+      .option('--out <file>', 'write the export there, once it is whole')
+      .action((options: AuditOptions) => audited(name, kind, options))
+  }
+}
+
+const audited = async (name: string, kind: Kind, options: AuditOptions): Promise<void> => {
+  const form = formOf(options)
+  const { client, out } = await openRest(options)
+  const query = queryOf(kind, options)
+  const path = `/v1/${name}`
+  if (form !== undefined) return exportRecords({ client, path, query, form, name, ...(await openDestination(options)) })
+  if (options.count) {
+    const count = await countOf(client, path, query)
+    return out.show(count, `${aboutText(count)} ${name}`)
+  }
+  const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit)
+  const rows = await readAll(client, path, query, most)
+  out.show(
+    rows,
+    formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
+  )
+  if (rows.length === most && process.stderr.isTTY && !options.json)
+    process.stderr.write(`The first ${countText(most)}; --limit, --all, --count, --csv and --ndjson say more.\n`)
+}
+
+/** Undefined for a table. Throws a usage failure for what does not go together. */
+const formOf = ({ csv, ndjson, json, out, all, count }: AuditOptions): Form | undefined => {
+  const chosen = [csv && 'csv', ndjson && 'ndjson', json && 'json'].filter((one) => one !== undefined)
+  if (chosen.length > 1) throw new Failure('usage', `Choose one of ${chosen.map((one) => `--${one}`).join(' and ')}.`)
+  const form = csv ? 'csv' : ndjson ? 'ndjson' : undefined
+  if (out !== undefined && !form) throw new Failure('usage', '--out goes with --csv or --ndjson.')
+  if (form && (all || count)) throw new Failure('usage', `--${form} exports everything; leave out --all and --count.`)
+  return form
+}
+
+/** The options that the API takes as filters, under the same names. */
+const queryOf = ({ filters }: Kind, options: AuditOptions): Readonly<Record<string, string | undefined>> => {
+  const names = [...Object.keys(filters), '--at'].map((flag) =>
+    flag
+      .split(' ', 1)
+      .join()
+      .slice(2)
+      .replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase()),
+  )
+  return Object.fromEntries(names.map((name) => [name, options[name] as string | undefined]))
+}
+
+interface CountAnswer {
+  readonly rows: number
+  readonly exact: boolean
+}
+
+const countOf = async (client: Client, path: string, query: ExportAsked['query']): Promise<CountAnswer> =>
+  (await client.call('GET', path, { query: { ...query, limit: '1', count: 'true' } })).json<{ count: CountAnswer }>()
+    .count
+
+const aboutText = ({ rows, exact }: CountAnswer): string => `${exact ? '' : 'about '}${countText(rows)}`
+
+// Exports -----------------------------------------------------------------------------------------------------------------
+
+type Form = 'csv' | 'ndjson'
+
+/** Where an export goes: standard output, or a file that has its name only once it is whole. */
+interface Destination {
+  readonly sink: NodeJS.WritableStream
+  readonly partial?: string
+  readonly file?: string
+  readonly progress: Progress | undefined
+}
+
+export interface ExportAsked extends Destination {
+  readonly client: Client
+  readonly path: string
+  readonly query: Readonly<Record<string, string | undefined>>
+  readonly form: Form
+  readonly name: string
+}
+
+const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
+  if (out === undefined) return { sink: process.stdout, progress: undefined }
+  const progress = openProgress({
+    isTerminal: process.stderr.isTTY === true,
+    columns: process.stderr.columns,
+    write: (text) => process.stderr.write(text),
+    now: () => performance.now(),
+  })
+  const partial = `${out}.partial`
+  const handle = await open(partial, 'w', 0o600).catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Failure('usage', `${partial} cannot be written (${code}).`)
+  })
+  return { sink: handle.createWriteStream(), partial, file: out, progress }
+}
+
+/** Throws a failure unless everything came, its last line included. */
+export const exportRecords = async (asked: ExportAsked): Promise<void> => {
+  const { client, path, query, form, name, sink, partial, file, progress } = asked
+  const tail = openTail()
+  // Told where it is written.
+  sink.on('error', () => {})
+  try {
+    const { rows: total } = progress ? await countOf(client, path, query) : { rows: 0 }
+    await client.stream(path, { query, accept: accepts[form] }, async (chunk) => {
+      tail.add(chunk)
+      // An estimate may have been too low.
+      progress?.update(tail.lines, Math.max(total, tail.lines, 1))
+      await written(sink, chunk)
+    })
+  } catch (error) {
+    if (partial !== undefined) sink.end()
+    if (partial !== undefined && tail.lines === 0) await rm(partial, { force: true })
+    const came = partial === undefined || tail.lines === 0 ? '' : ` ${partial} holds what came, and is not whole.`
+    if (error instanceof Failure && came !== '') throw new Failure(error.kind, `${error.message}${came}`, error.problem)
+    throw error
+  } finally {
+    progress?.end()
+  }
+  const statement = statements[form](tail.text())
+  if (partial !== undefined && file !== undefined) {
+    sink.end()
+    await finished(sink)
+  }
+  if (statement?.complete !== true)
+    throw new Failure(
+      'later',
+      `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
+    )
+  if (partial === undefined || file === undefined) return
+  await rename(partial, file)
+  const { size, root } = statement.boundTo
+  process.stderr.write(
+    `${file} holds ${countText(statement.rows)} ${name}, as of a roll of ${countText(size)} entries${root === undefined ? '' : ` with the root ${root}`}.\n`,
+  )
+}
+
+/** Resolves when there is room for more. */
+const written = (sink: NodeJS.WritableStream, chunk: Buffer): Promise<void> =>
+  new Promise((resolve, reject) => {
+    sink.write(chunk, (error) => {
+      if (error) reject(new Failure('usage', `The export cannot be written: ${error.message}.`))
+      else resolve()
+    })
+  })
+
+interface Statement {
+  readonly complete: boolean
+  readonly rows: number
+  readonly boundTo: { readonly size: number; readonly root?: string }
+}
+
+/** The last few thousand octets of what passes, and how many lines there were. */
+const openTail = () => {
+  let lines = 0
+  let kept: Buffer = Buffer.alloc(0)
+  return {
+    add: (chunk: Buffer): void => {
+      for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, at + 1)) lines += 1
+      kept =
+        chunk.length >= tailOctets ? chunk.subarray(-tailOctets) : Buffer.concat([kept, chunk]).subarray(-tailOctets)
+    },
+    text: (): string => kept.toString(),
+    get lines(): number {
+      return lines
+    },
+  }
+}
+
+/** What the last line says; undefined where it is another one. */
+const statements: Readonly<Record<Form, (tail: string) => Statement | undefined>> = {
+  ndjson: (tail) => {
+    const line = /(?:^|\n)(\{"end":.*\})\n$/.exec(tail)?.[1]
+    return line === undefined ? undefined : (JSON.parse(line) as { readonly end: Statement }).end
+  },
+  csv: (tail) => {
+    const cell = /(?:^|\r\n)"end","((?:[^"\r\n]|"")*)"(?:,"")*\r\n$/.exec(tail)?.[1]
+    return cell === undefined ? undefined : (JSON.parse(cell.replaceAll('""', '"')) as Statement)
+  },
+}
+
+const accepts: Readonly<Record<Form, string>> = { csv: 'text/csv', ndjson: 'application/x-ndjson' }
+/** A filter may be a subject of 4,096 characters, each escaped. */
+const tailOctets = 65_536
