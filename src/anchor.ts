@@ -7,6 +7,7 @@ import { hash } from 'node:crypto'
 import { type FileHandle, mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
+import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
 import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
 
@@ -25,46 +26,72 @@ export interface AnchorOptions {
 }
 
 export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: AnchorOptions): Promise<AnchorFile> => {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   const file = await openOrMake(path)
-  const places = await readPlaces(file, path)
-  let last = newestOf(places)
-  let next = places[0] === last ? 1 : 0
-  let waiting: Checkpoint | undefined
-  let writing: Promise<void> | undefined
+  const places = await readPlaces(file, path).catch(async (error: unknown) => {
+    await file.close()
+    throw error
+  })
+  const found = newestOf(places)
+  let last = found
+  let next = found !== undefined && places[0] === found ? 1 : 0
 
   const put = async (checkpoint: Checkpoint): Promise<void> => {
-    const place = next
-    await file.write(encodePlace(checkpoint), 0, placeOctets, place * placeOctets)
+    if (last !== undefined && last.origin !== checkpoint.origin)
+      throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
+    await writeWhole(file, encodePlace(checkpoint), next * placeOctets)
     await file.datasync()
-    next = 1 - place
+    next = 1 - next
     last = checkpoint
   }
-  /** One write at a time, of the newest there is. */
-  const flush = async (): Promise<void> => {
-    while (waiting) {
-      const checkpoint = waiting
-      waiting = undefined
-      if (last === undefined || last.origin !== checkpoint.origin || checkpoint.size > last.size) await put(checkpoint)
+  /** One write at a time, of the newest there is; whoever comes meanwhile goes into the next. */
+  const writes = openBatch({
+    run: async (asked: readonly Checkpoint[]) => {
+      const newest = newestOf(asked) as Checkpoint
+      if (last === undefined || newest.size > last.size) await put(newest)
+      return asked.map(() => true)
+    },
+    max: 64,
+    lanes: 1,
+  })
+  const write = async (checkpoint: Checkpoint): Promise<void> => void (await writes.add(checkpoint))
+  const timed = everyMs === undefined ? undefined : openTimed(write, everyMs, failed)
+  return {
+    found,
+    write: timed?.write ?? write,
+    close: async () => {
+      await timed?.close()
+      await writes.drain()
+      await file.close()
+    },
+  }
+}
+
+/**
+ * The newest is written so often. While that fails nothing more is promised: what may be lost with the machine stays what
+ * was said since the last write that went well.
+ */
+const openTimed = (put: Anchor['write'], everyMs: number, failed: (error: unknown) => void) => {
+  let newest: Checkpoint | undefined
+  let failure: unknown
+  const sync = async (): Promise<void> => {
+    if (newest === undefined) return
+    try {
+      await put(newest)
+      failure = undefined
+    } catch (error) {
+      failure = error
+      failed(error)
     }
   }
-  const flushOnce = (): Promise<void> => {
-    writing ??= flush().finally(() => {
-      writing = undefined
-    })
-    return writing
-  }
-  const timer = everyMs === undefined ? undefined : setInterval(() => void flushOnce().catch(failed), everyMs).unref()
+  const timer = setInterval(() => void sync(), everyMs).unref()
   return {
-    found: last,
-    write: async (checkpoint) => {
-      if (waiting === undefined || checkpoint.size > waiting.size) waiting = checkpoint
-      if (!timer) await flushOnce()
+    write: async (checkpoint: Checkpoint): Promise<void> => {
+      newest = newestOf([newest, checkpoint])
+      if (failure !== undefined) throw failure
     },
-    close: async () => {
+    close: async (): Promise<void> => {
       clearInterval(timer)
-      await flushOnce().catch(failed)
-      await file.close()
+      await sync()
     },
   }
 }
@@ -83,11 +110,26 @@ export const readAnchorFile = async (path: string): Promise<Checkpoint | undefin
   }
 }
 
-const openOrMake = (path: string): Promise<FileHandle> =>
-  open(path, 'r+').catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-    return open(path, 'wx+', 0o600)
-  })
+/** A file that is new has a name that lasts before anything in it counts. */
+const openOrMake = async (path: string): Promise<FileHandle> => {
+  const folder = dirname(path)
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  try {
+    return await open(path, 'r+')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+  const file = await open(path, 'wx+', 0o600)
+  const names = await open(folder, 'r')
+  await names.sync().finally(() => names.close())
+  return file
+}
+
+/** A disk that is full may take the first part. */
+const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise<void> => {
+  for (let done = 0; done < octets.length; )
+    done += (await file.write(octets, done, octets.length - done, at + done)).bytesWritten
+}
 
 const readPlaces = async (file: FileHandle, path: string): Promise<readonly (Checkpoint | undefined)[]> => {
   const octets = Buffer.alloc(2 * placeOctets)
@@ -108,7 +150,9 @@ const newestOf = (places: readonly (Checkpoint | undefined)[]): Checkpoint | und
 const encodePlace = (checkpoint: Checkpoint): Buffer => {
   const text = encodeCheckpoint(checkpoint)
   const place = Buffer.alloc(placeOctets, '\n')
-  if (place.write(`${text}${hash('sha256', text)}\n`) < text.length) throw new RangeError('the origin is too long')
+  const whole = Buffer.from(`${text}${hash('sha256', text)}\n`)
+  if (whole.length > placeOctets) throw new RangeError('the origin is too long')
+  whole.copy(place)
   return place
 }
 

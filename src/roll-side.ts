@@ -9,6 +9,7 @@ import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
 import { own } from './ca/own.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
+import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { SigningFault, type SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
@@ -16,6 +17,7 @@ import type { Checkpoint } from './roll/checkpoint.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifyEd25519 } from './roll/note.ts'
 import type { Stores } from './service.ts'
 import type { Database } from './store/database.ts'
+import type { RollWriter } from './store/roll.ts'
 import { readStanding, readSystemIdentifier } from './store/roll-opening.ts'
 import { tileReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
@@ -23,9 +25,13 @@ import { signatureAlgorithm } from './x509/algorithms.ts'
 
 export const sha256 = (octets: Uint8Array): Buffer => hash('sha256', octets, 'buffer')
 
-/** The last checkpoint as it is kept outside of the database. Throws a sentence where that is damaged. */
-export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> =>
-  anchor === undefined ? undefined : readAnchorFile(anchor)
+/** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
+export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
+  if (anchor === undefined) return undefined
+  return readAnchorFile(anchor).catch((error: Error) => {
+    throw new WrongRecords(error.message)
+  })
+}
 
 const openAnchor = ({ roll: { anchor, anchorEveryMs } }: Config, log: Log): Promise<AnchorFile> | undefined =>
   anchor === undefined
@@ -36,35 +42,53 @@ const openAnchor = ({ roll: { anchor, anchorEveryMs } }: Config, log: Log): Prom
         failed: (err) => log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept'),
       })
 
-/**
- * Throws a sentence where these records are not those that this installation has worked with: of another roll, or on
- * another server.
- */
+/** These records are not those that this installation has worked with; the message says why, and what to do. */
+export class WrongRecords extends Error {}
+
+/** Throws `WrongRecords` where they are of another roll, or on another server. */
 export const assertSameRecords = async (
+  db: Database,
+  config: Pick<Config, 'roll'>,
+  seen: Checkpoint | undefined,
+): Promise<void> => {
+  await assertSameRoll(db, config, seen)
+  const { database } = await readStanding(db)
+  if (database === undefined || database === null) return
+  const found = await readSystemIdentifier(db)
+  if (found !== database)
+    throw new WrongRecords(
+      `The records were on the database server ${database}, and this is ${found ?? 'one that does not tell its number'}: "chancery roll adopt-database" accepts a move.`,
+    )
+}
+
+/** The same, wherever they are. */
+export const assertSameRoll = async (
   db: Database,
   { roll }: Pick<Config, 'roll'>,
   seen: Checkpoint | undefined,
 ): Promise<void> => {
-  const { opened, database } = await readStanding(db)
-  const origin = opened?.origin
+  const origin = (await readStanding(db)).opened?.origin
   if (seen && origin !== undefined && seen.origin !== origin)
-    throw new Error(
-      `The database holds the roll ${origin}, but ${roll.anchor} is of the roll ${seen.origin}: check CHANCERY_DATABASE_URL and CHANCERY_ROLL_ANCHOR.`,
+    throw new WrongRecords(
+      `The database holds the roll ${origin}, but ${roll.anchor} is of the roll ${seen.origin}: check CHANCERY_DATABASE_URL and CHANCERY_ROLL_ANCHOR. Where ${origin} succeeds it, "chancery roll succeed" says so here too.`,
     )
   if (seen && origin === undefined && seen.size > 0)
-    throw new Error(
+    throw new WrongRecords(
       `The database holds no roll, but ${roll.anchor} has seen ${seen.size} entries of the roll ${seen.origin}: check CHANCERY_DATABASE_URL, or restore the database (docs/roll.md).`,
     )
   if (roll.origin !== undefined && origin !== undefined && roll.origin !== origin)
-    throw new Error(
+    throw new WrongRecords(
       `The roll on record is called ${origin}, and keeps its name: leave CHANCERY_ROLL_ORIGIN out, or set it so.`,
     )
-  if (database === undefined || database === null) return
-  const found = await readSystemIdentifier(db)
-  if (found !== database)
-    throw new Error(
-      `The records were on the database server ${database}, and this is ${found ?? 'one that does not tell its number'}: "chancery roll adopt-database" accepts a move.`,
-    )
+}
+
+/** Throws `WrongRecords` where what was seen is not part of the roll as it is now. */
+export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<void> => {
+  try {
+    await roll.head()
+  } catch (error) {
+    throw isProblem(error, 'roll.inconsistent') ? new WrongRecords(error.detail) : error
+  }
 }
 
 /** Gives the roll its name and its key where it has none. One of several that start at once does it. */

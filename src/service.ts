@@ -34,7 +34,7 @@ import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import type { KeyOpened } from './roll/entries.ts'
-import { assertSameRecords, openRollSide, readAnchor } from './roll-side.ts'
+import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
 import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { openAccesses } from './store/accesses.ts'
@@ -102,6 +102,7 @@ export const openStores = async (deps: StoresDeps) => {
     const seen = await readAnchor(config)
     await assertSameRecords(db, config, seen)
     const roll = openRollWriter(db, codec, dbClock, seen)
+    await assertWhole(roll)
     const access = openAccess({ db, roll, log, clock, random, newId })
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)

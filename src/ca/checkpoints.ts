@@ -4,7 +4,7 @@
  * replica makes the same note of the same head, and a signature that did not come may be asked for again.
  */
 import { openBatch } from '../batch.ts'
-import { Problem } from '../errors.ts'
+import { isProblem, Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
 import { type Hash, inclusionProof, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
@@ -30,7 +30,7 @@ export interface Checkpoints {
   readonly key: VerifierKey
   /** Why nothing can be signed, as far as known. */
   fault(): string | undefined
-  /** Throws `key.unavailable` or `roll.unanchored` while checkpoints can't be made. */
+  /** Throws what keeps checkpoints from being made, while it does. */
   assertAvailable(): void
   /** The newest that this instance has signed. Signs one where there is none. */
   newest(): Promise<Published>
@@ -78,8 +78,17 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
   }
   const batch = openBatch({ run: publish, max: 64, lanes: 1 })
 
+  /** Records that are not those of before take nothing: whoever asks next is told so before an intent is recorded. */
+  const look = async (): Promise<RollHead> => {
+    try {
+      return await head()
+    } catch (error) {
+      if (isProblem(error, 'roll.inconsistent')) fault = error
+      throw error
+    }
+  }
   const follow = async (): Promise<Published> => {
-    const now = await head()
+    const now = await look()
     // Whoever cannot sign must find out when it can again.
     return newest && newest.size >= now.size && !fault ? newest : batch.add(now)
   }

@@ -1,6 +1,7 @@
 /** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import { WrongRecords } from '../roll-side.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
 /** A URL to connect by, and the setting that it came from. */
@@ -26,6 +27,11 @@ export const explainDatabase =
       `The database ${JSON.stringify(place.database)} at ${place.address} cannot be opened: ${what}; ${fault.next} ${name}.`,
     )
   }
+
+/** Throws that these are not the records of before as a `Failure`; anything else as it is. */
+export const explainRecords = (error: unknown): never => {
+  throw error instanceof WrongRecords ? new Failure('usage', error.message) : error
+}
 
 interface Fault {
   /** Of the code, a space and the message: some of pg's errors have no code. */

@@ -14,7 +14,7 @@ import { openPinGuard } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { encodePem } from '../x509/pem.ts'
 import { bootstrap } from './bootstrap.ts'
-import { explainDatabase } from './database-fault.ts'
+import { explainDatabase, explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -39,9 +39,9 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
   }
   try {
     if (database.ownerUrl !== undefined) closing.push(await maintainDaily(database.ownerUrl, config, log))
-    const stores = await openStores({ config, databaseUrl: database.url, log }).catch(
-      explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }),
-    )
+    const stores = await openStores({ config, databaseUrl: database.url, log })
+      .catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }))
+      .catch(explainRecords)
     const closeStores = (): Promise<void> => stores.db.close().catch(() => {})
     closing.push(closeStores)
     if (config.mode === 'production') await assertSafe(config, stores.db)

@@ -4,14 +4,14 @@ import { join } from 'node:path'
 
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
-import { assertSameRecords, readAnchor } from '../roll-side.ts'
+import { assertSameRecords, assertWhole, readAnchor } from '../roll-side.ts'
 import { databaseClock } from '../store/clock.ts'
 import { type Database, openDatabase } from '../store/database.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { assertMigrated } from '../store/migrate.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
 import type { Log } from '../telemetry.ts'
-import { explainDatabase } from './database-fault.ts'
+import { explainDatabase, explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
 export interface CommandRecords {
@@ -20,11 +20,12 @@ export interface CommandRecords {
   readonly log: Log
 }
 
-/** The records as the service has them. An embedded server that serves another is left as it is, and none is made. */
+/** The records as the service has them, and no others. An embedded server that serves another is left as it is, and none is made. */
 export const withRecords = async <T>(
   config: Config,
   log: Log,
   work: (records: CommandRecords) => Promise<T>,
+  assertRecords = assertSameRecords,
 ): Promise<T> => {
   const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
   const url = config.database.url ?? embedded?.servingUrl ?? ''
@@ -32,10 +33,12 @@ export const withRecords = async <T>(
   const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
-    const seen = await readAnchor(config)
-    await assertSameRecords(db, config, seen)
     const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
+    const seen = await readAnchor(config)
     const roll = openRollWriter(db, codec, clock, seen)
+    await assertRecords(db, config, seen)
+      .then(() => assertWhole(roll))
+      .catch(explainRecords)
     return await work({ db, roll, log })
   } finally {
     await db.close()

@@ -80,14 +80,14 @@ const leap = async (on: Queryable, head: RollHead, before: RollHead, hasher: Tre
 }
 
 const inconsistent = (detail: string, cause?: unknown): Problem =>
-  new Problem('roll.inconsistent', `${detail} Nothing is written before an operator has looked (docs/roll.md).`, {
+  new Problem('roll.inconsistent', `${detail} Nothing is written before that is mended (docs/roll.md).`, {
     retryAfter: 60,
     ...(cause !== undefined && { cause }),
   })
 
 const rolledBack = (head: RollHead, seen: RollHead): Problem =>
   inconsistent(
-    `The database's roll ends at ${head.size}, but ${seen.size} entries were seen before: ${rangeOf(head.size, seen.size)} missing.`,
+    `The database's roll ends at ${head.size}, but ${seen.size} entries were seen before: ${rangeOf(head.size, seen.size)} missing. "chancery roll recover" brings them back from exported tiles.`,
   )
 
 const forked = (head: RollHead, seen: RollHead): Problem =>

@@ -1,0 +1,196 @@
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { openAnchorFile, readAnchorFile } from '../src/anchor.ts'
+import type { Checkpoint } from '../src/roll/checkpoint.ts'
+import { openFullDisk } from './helpers/full-disk.ts'
+import { sha256 } from './helpers/hash.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-anchor-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+const at = (size: number, origin = 'ca.example.com/roll'): Checkpoint => ({
+  origin,
+  size,
+  root: sha256(Buffer.from(`root ${size}`)),
+})
+const newPath = (() => {
+  let made = 0
+  return (): string => join(folder, 'new', String(made++), 'anchor')
+})()
+
+/** The file as it is after these writes, each by an anchor that was opened anew. */
+const fileAfter = async (...sizes: readonly number[]): Promise<Buffer> => {
+  const path = newPath()
+  for (const size of sizes) await withAnchor(path, (anchor) => anchor.write(at(size)))
+  return readFile(path).catch(() => Buffer.alloc(0))
+}
+const withAnchor = async <T>(
+  path: string,
+  work: (anchor: Awaited<ReturnType<typeof openAnchorFile>>) => Promise<T>,
+): Promise<T> => {
+  const anchor = await openAnchorFile({ path })
+  try {
+    return await work(anchor)
+  } finally {
+    await anchor.close()
+  }
+}
+const opened = async (octets: Buffer): Promise<Checkpoint | undefined> => {
+  const path = join(folder, 'given')
+  await writeFile(path, octets)
+  const found = await withAnchor(path, async (anchor) => anchor.found)
+  t.same(await readAnchorFile(path), found, 'whoever only reads finds the same')
+  return found
+}
+
+t.test('what was written is found, by others and by the next one', async (t) => {
+  const path = newPath()
+  t.equal(await readAnchorFile(path), undefined, 'there is none yet')
+  await withAnchor(path, async (anchor) => {
+    t.equal(anchor.found, undefined)
+    await anchor.write(at(5))
+    t.match(await readAnchorFile(path), { origin: 'ca.example.com/roll', size: 5 })
+    t.same(Buffer.from((await readAnchorFile(path))?.root ?? []), at(5).root)
+  })
+  t.equal((await stat(path)).mode & 0o777, 0o600)
+  await withAnchor(path, async (anchor) => t.equal(anchor.found?.size, 5))
+})
+
+t.test('an older checkpoint than the last changes nothing, and the newest of many at once is kept', async (t) => {
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    await anchor.write(at(9))
+    await anchor.write(at(7))
+    t.equal((await readAnchorFile(path))?.size, 9)
+    await Promise.all([10, 30, 20, 12].map((size) => anchor.write(at(size))))
+    t.equal((await readAnchorFile(path))?.size, 30)
+    const before = await readFile(path)
+    await anchor.write(at(30))
+    t.same(await readFile(path), before, 'the same again is no write')
+  })
+})
+
+t.test('two places are written in turn, whoever opens it', async (t) => {
+  const places: Buffer[][] = []
+  for (const sizes of [[1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]) {
+    const octets = await fileAfter(...sizes)
+    places.push([octets.subarray(0, 512), octets.subarray(512)])
+  }
+  const sizeIn = (place?: Buffer): number => Number(place?.toString().split('\n')[1])
+  t.same(
+    places.map((two) => two.map(sizeIn)),
+    [
+      [1, Number.NaN],
+      [1, 2],
+      [3, 2],
+      [3, 4],
+    ],
+  )
+})
+
+t.test('a write that is cut off after any octet leaves the checkpoint before it', async (t) => {
+  for (const [sizes, next] of [
+    [[], 1],
+    [[1], 2],
+    [[1, 2], 3],
+    [[1, 2, 3], 4],
+  ] as const) {
+    const before = await fileAfter(...sizes)
+    const after = await fileAfter(...sizes, next)
+    const start = next % 2 === 1 ? 0 : 512
+    const found = new Set<number | undefined>()
+    for (let octets = 0; octets <= 512; octets += 1) {
+      const torn = Buffer.concat([before, after.subarray(before.length, start + octets)])
+      after.copy(torn, start, start, start + octets)
+      found.add((await opened(torn))?.size)
+    }
+    // The last octets of a place are empty lines: it is whole before them.
+    t.same([...found], [sizes.at(-1), next], `of the ${next}th`)
+  }
+})
+
+t.test(
+  'a file of which nothing is whole stops the start with a sentence, unless it was never more than begun',
+  async (t) => {
+    const whole = await fileAfter(1, 2)
+    for (const at of [0, 20, 40, 90, 130]) {
+      const damaged = Buffer.from(whole)
+      for (const place of [0, 512]) damaged[place + at] = (damaged[place + at] ?? 0) ^ 1
+      await t.rejects(opened(damaged), { message: /anchor|given.* is damaged: nothing in it is whole.*docs\/roll\.md/ })
+      damaged[at] = (damaged[at] ?? 0) ^ 1
+      t.equal((await opened(damaged))?.size, 1, 'one that is whole is enough')
+    }
+    t.equal(await opened(whole.subarray(0, 100)), undefined)
+    t.equal(await opened(Buffer.alloc(0)), undefined)
+  },
+)
+
+t.test('a checkpoint of another roll is not written over the one of this', async (t) => {
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    await anchor.write(at(5))
+    await t.rejects(anchor.write(at(6, 'other.example.com/roll')), { message: /is of the roll ca\.example\.com/ })
+    t.equal((await readAnchorFile(path))?.size, 5)
+    await t.rejects(anchor.write(at(7, 'x'.repeat(500))), Error, 'nor one that has no room')
+  })
+  const other = newPath()
+  await withAnchor(other, (anchor) => t.rejects(anchor.write(at(7, 'x'.repeat(400))), RangeError))
+  t.equal(await readAnchorFile(other), undefined)
+})
+
+t.test('a full disk fails the write, spoils nothing, and is written to when it has room again', async (t) => {
+  const disk = openFullDisk()
+  t.teardown(disk.close)
+  for (const octets of [0, 100, 512, 600]) {
+    const path = newPath()
+    await withAnchor(path, async (anchor) => {
+      // One place is there; the other is the one that is written next, and has no room or only some.
+      await anchor.write(at(1))
+      disk.fill(octets)
+      await t.rejects(anchor.write(at(2)), { code: 'EFBIG' }, `room for ${octets} octets`)
+      await t.rejects(anchor.write(at(3)), { code: 'EFBIG' })
+      t.equal((await readAnchorFile(path))?.size, 1)
+      disk.free()
+      await anchor.write(at(3))
+      t.equal((await readAnchorFile(path))?.size, 3)
+    })
+  }
+})
+
+/** Whether it comes to hold. */
+const becomes = async (holds: () => Promise<boolean> | boolean): Promise<boolean> => {
+  for (let tries = 0; tries < 1_000; tries += 1) {
+    if (await holds()) return true
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  return false
+}
+
+t.test(
+  'by the second: a write is promised at once, and made soon; while that fails nothing more is promised',
+  async (t: Test) => {
+    const disk = openFullDisk()
+    t.teardown(disk.close)
+    const path = newPath()
+    const failures: unknown[] = []
+    const anchor = await openAnchorFile({ path, everyMs: 10, failed: (error) => failures.push(error) })
+    await anchor.write(at(1))
+    await anchor.write(at(3))
+    await anchor.write(at(2))
+    t.ok(await becomes(async () => (await readAnchorFile(path))?.size === 3), 'the newest')
+    disk.fill(0)
+    await anchor.write(at(4))
+    t.ok(await becomes(() => failures.length > 1), 'it is told, and tried again')
+    await t.rejects(anchor.write(at(5)), { code: 'EFBIG' })
+    t.equal((await readAnchorFile(path))?.size, 3)
+    disk.free()
+    t.ok(await becomes(async () => (await readAnchorFile(path))?.size === 5), 'without anybody asking again')
+    await anchor.write(at(6))
+    await anchor.close()
+    t.equal((await readAnchorFile(path))?.size, 6, 'the end waits for the last one')
+  },
+)
