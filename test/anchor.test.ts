@@ -144,7 +144,7 @@ t.test('a checkpoint of another roll is not written over the one of this', async
 
 t.test('a full disk fails the write, spoils nothing, and is written to when it has room again', async (t) => {
   const disk = openFullDisk()
-  t.teardown(disk.close)
+  t.teardown(disk.free)
   for (const octets of [0, 100, 512, 600]) {
     const path = newPath()
     await withAnchor(path, async (anchor) => {
@@ -174,7 +174,7 @@ t.test(
   'by the second: a write is promised at once, and made soon; while that fails nothing more is promised',
   async (t: Test) => {
     const disk = openFullDisk()
-    t.teardown(disk.close)
+    t.teardown(disk.free)
     const path = newPath()
     const failures: unknown[] = []
     const anchor = await openAnchorFile({ path, everyMs: 10, failed: (error) => failures.push(error) })
