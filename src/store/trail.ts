@@ -7,7 +7,7 @@ import type { RollHead } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
 import { type Edge, emptyEdge, extend } from '../roll/edge.ts'
 import { isRollFault } from '../roll/fault.ts'
-import { consistencyProof, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
+import { consistencyProof, type ReadTile, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
 import { isEqual } from '../roll/text.ts'
 import type { Queryable } from './database.ts'
 import { readEdge, readHashes, tileReader } from './tree.ts'
@@ -74,9 +74,19 @@ const follow = async (on: Queryable, from: Edge, head: RollHead, hasher: TreeHas
 const leap = async (on: Queryable, head: RollHead, before: RollHead, hasher: TreeHasher): Promise<Edge> => {
   const next = await readEdge(on, head, hasher)
   const claim = { from: before.size, to: head.size, fromRoot: before.root, toRoot: head.root }
-  const proof = await consistencyProof(before.size, head.size, tileReader(on), hasher)
+  const proof = await consistencyProof(before.size, head.size, inTurn(tileReader(on)), hasher)
   if (!verifyConsistency({ ...claim, proof }, hasher)) throw forked(head, before)
   return next
+}
+
+/** A transaction has one connection. */
+const inTurn = (read: ReadTile): ReadTile => {
+  let last: Promise<unknown> = Promise.resolve()
+  return (tile) => {
+    const next = last.then(() => read(tile))
+    last = next.catch(() => {})
+    return next
+  }
 }
 
 const inconsistent = (detail: string, cause?: unknown): Problem =>

@@ -1,0 +1,45 @@
+/** What somebody with the rights of a superuser can do to the records, past every trigger; and restored backups. */
+import pg from 'pg'
+
+import { codec } from '../../src/codec.ts'
+import { readRoot } from '../../src/roll/merkle.ts'
+import type { Database } from '../../src/store/database.ts'
+import { tileReader } from '../../src/store/tree.ts'
+import { openTestServer, type TestDatabase } from './database.ts'
+
+/** Runs statements one after the other, in one transaction, without triggers and foreign keys. */
+export const tamper = async (
+  { ownerUrl }: Pick<TestDatabase, 'ownerUrl'>,
+  ...statements: readonly (string | readonly [string, readonly unknown[]])[]
+): Promise<void> => {
+  const { superuserUrl } = await openTestServer()
+  const url = new URL(superuserUrl.replace('@/', '@localhost/'))
+  const name = new URL(ownerUrl.replace('@/', '@localhost/')).pathname
+  const client = new pg.Client({ connectionString: superuserUrl.replace(`@${url.pathname}`, `@${name}`) })
+  await client.connect()
+  try {
+    await client.query('begin')
+    await client.query('set local session_replication_role = replica')
+    for (const statement of statements) {
+      const [text, values] = typeof statement === 'string' ? [statement, []] : statement
+      await client.query(text, [...values])
+    }
+    await client.query('commit')
+  } finally {
+    await client.end()
+  }
+}
+
+/** What makes the roll as it was at a size; the rest of the records stays as it is. */
+export const setBackTo = async (db: Database, size: number): ReturnType<typeof statementsFor> =>
+  statementsFor(size, Buffer.from(await readRoot(size, tileReader(db), codec.hasher)))
+
+const statementsFor = async (size: number, root: Buffer) =>
+  [
+    ['delete from entries where index >= $1', [size]],
+    ['delete from subtrees where (index + 1) * power(256, level) > $1', [size]],
+    [
+      'update roll set size = $1, root = $2, time = coalesce((select time from entries where index = $1::bigint - 1), to_timestamp(0))',
+      [size, root],
+    ],
+  ] as const
