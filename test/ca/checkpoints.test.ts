@@ -1,0 +1,217 @@
+import { generateKeyPairSync, sign } from 'node:crypto'
+
+import t from 'tap'
+
+import { type Checkpoints, openCheckpoints } from '../../src/ca/checkpoints.ts'
+import type { RollHead } from '../../src/ca/recorder.ts'
+import { Problem } from '../../src/errors.ts'
+import { SigningFault } from '../../src/keys/signing-key.ts'
+import { type Checkpoint, openCheckpoint } from '../../src/roll/checkpoint.ts'
+import { makeVerifierKey } from '../../src/roll/note.ts'
+import { verifyProof } from '../../src/roll/proof.ts'
+import { verifyEd25519 as verifyNote } from '../../src/roll-side.ts'
+import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { hasher, leavesUpTo, sha256 } from '../roll/hashing.ts'
+import { naivePath, naiveRoot, naiveTile } from '../roll/naive.ts'
+
+const leaves = leavesUpTo(700)
+const headAt = (size: number): RollHead => ({ size, root: naiveRoot(leaves.slice(0, size)) })
+const origin = 'ca.example.com/roll'
+const fine = (): undefined => undefined
+
+/** Over a roll that is in memory, with a key that does what a test says, and an anchor that takes what a test lets it. */
+const openWorld = (size = 300) => {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519')
+  const spki = publicKey.export({ format: 'der', type: 'spki' })
+  const verifierKey = makeVerifierKey({ name: origin, type: 'ed25519', publicKey: spki.subarray(12) }, sha256)
+  const world = {
+    head: headAt(size),
+    /** Instead of the signatures. */
+    signing: fine as (messages: readonly Buffer[]) => Promise<readonly (Buffer | SigningFault)[]> | undefined,
+    anchoring: fine as (checkpoint: Checkpoint) => Promise<void> | undefined,
+    looking: fine as () => Promise<RollHead> | undefined,
+    signed: [] as number[],
+    anchored: [] as number[],
+    verifierKey,
+  }
+  const checkpoints = openCheckpoints({
+    verifierKey,
+    key: {
+      id: 'test',
+      algorithm: signatureAlgorithm('ed25519'),
+      spki,
+      sign: async (messages) => {
+        world.signed.push(messages.length)
+        return (await world.signing(messages)) ?? messages.map((message) => sign(null, message, privateKey))
+      },
+      close: async () => {},
+    },
+    verify: async ({ message, signature }) => verifyNote(verifierKey.publicKey, message, signature),
+    anchor: {
+      write: async (checkpoint) => {
+        await world.anchoring(checkpoint)
+        world.anchored.push(checkpoint.size)
+      },
+    },
+    head: async () => (await world.looking()) ?? world.head,
+    readTile: async ({ level, index, width }) => naiveTile(level, index, width, leaves),
+    hasher,
+    deadlineMs: 300,
+    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+  })
+  const trust = { roll: [verifierKey], hasher, verify: verifyNote }
+  return {
+    world,
+    checkpoints,
+    verify: (index: number, proof: string) => verifyProof(Buffer.from(String(index)), proof, trust),
+    open: (note: string) => openCheckpoint(note, trust, verifyNote),
+  }
+}
+
+/** As a batch that made the roll this large tells of its entry. */
+const enrolled = (index: number, size: number) => ({
+  index,
+  leafHash: leaves[index] as Buffer,
+  inclusion: { head: headAt(size), hashes: naivePath(index, leaves.slice(0, size)) },
+})
+
+const isRed = async (t: Tap, checkpoints: Checkpoints, code: string): Promise<void> => {
+  t.throws(() => checkpoints.assertAvailable(), { code })
+  t.type(checkpoints.fault(), 'string')
+}
+type Tap = Pick<typeof t, 'throws' | 'type' | 'rejects' | 'equal' | 'same' | 'match' | 'ok'>
+
+t.test('the newest checkpoint is of the head, signed, and kept elsewhere before it is told', async (t) => {
+  const { world, checkpoints, open } = openWorld()
+  const order: string[] = []
+  world.anchoring = async ({ size }) => {
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    order.push(`kept ${size}`)
+  }
+  const { note, size } = await checkpoints.newest()
+  order.push(`told ${size}`)
+  t.same(order, ['kept 300', 'told 300'])
+  t.match(await open(note), { origin, size: 300 })
+  world.head = headAt(420)
+  t.equal((await checkpoints.newest()).size, 300, 'it is told again without a look')
+  await checkpoints.follow()
+  t.equal((await checkpoints.newest()).size, 420)
+  await checkpoints.follow()
+  t.same(world.signed, [1, 1], 'one head is signed once')
+})
+
+t.test('proofs of batches that come at once are each against their own head, and signed together', async (t) => {
+  const { world, checkpoints, verify } = openWorld()
+  const asked = [
+    [298, 300],
+    [301, 305],
+    [304, 305],
+    [310, 400],
+  ] as const
+  const proofs = await Promise.all(asked.map(([index, size]) => checkpoints.proofOf(enrolled(index, size))))
+  for (const [i, [index, size]] of asked.entries())
+    t.match(await verify(index, proofs[i] as string), { ok: true, index, checkpoint: { size } })
+  t.match(
+    await verify(299, proofs[0] as string),
+    { ok: false, reason: 'proof.inclusion' },
+    'of another entry it is none',
+  )
+  t.same(world.signed, [4])
+  t.same(world.anchored, [400], 'the newest is kept')
+  t.equal((await checkpoints.newest()).size, 400)
+  await checkpoints.proofOf(enrolled(301, 305))
+  t.equal((await checkpoints.newest()).size, 400, 'the newest never goes back')
+})
+
+t.test('a proof of any entry is against the newest checkpoint, or a newer one where it is not in that', async (t) => {
+  const { world, checkpoints, verify } = openWorld()
+  for (const index of [0, 255, 256, 299])
+    t.match(await verify(index, await checkpoints.proofAt(index)), { ok: true, index, checkpoint: { size: 300 } })
+  world.head = headAt(650)
+  t.match(await verify(299, await checkpoints.proofAt(299)), { checkpoint: { size: 300 } })
+  t.match(await verify(600, await checkpoints.proofAt(600)), { ok: true, checkpoint: { size: 650 } })
+  t.match(await verify(7, await checkpoints.proofOf({ index: 7, leafHash: Buffer.alloc(32) })), { ok: true, index: 7 })
+  await t.rejects(checkpoints.proofAt(650), { code: 'roll.not_found' })
+})
+
+t.test('a key that does not sign is tried again within the deadline, and then told of until it signs', async (t) => {
+  const { world, checkpoints, verify } = openWorld()
+  const away = new SigningFault('before', 'it is away')
+  let tries = 0
+  world.signing = async (messages) => {
+    tries += 1
+    return tries < 3 ? messages.map(() => away) : (undefined as never)
+  }
+  t.match(await verify(5, await checkpoints.proofOf(enrolled(5, 300))), { ok: true }, 'it came back in time')
+  t.equal(tries, 3)
+  checkpoints.assertAvailable()
+
+  for (const signing of [
+    async (messages: readonly Buffer[]) => messages.map(() => away),
+    async (messages: readonly Buffer[]) => messages.slice(1),
+    () => new Promise<never>(() => {}),
+  ]) {
+    world.signing = signing
+    world.head = headAt(world.head.size + 10)
+    const { size } = world.head
+    await t.rejects(checkpoints.proofOf(enrolled(size - 1, size)), { code: 'key.unavailable' })
+    await isRed(t, checkpoints, 'key.unavailable')
+    t.ok((await checkpoints.newest()).size < size, 'what was told before is told again')
+    await t.rejects(checkpoints.follow(), { code: 'key.unavailable' })
+    world.signing = fine
+    await checkpoints.follow()
+    checkpoints.assertAvailable()
+    t.equal(checkpoints.fault(), undefined)
+    t.equal((await checkpoints.newest()).size, size)
+  }
+})
+
+t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
+  const { world, checkpoints } = openWorld()
+  world.signing = async (messages) =>
+    (await Promise.all(messages.map(async (_, i) => Buffer.alloc(64, i)))) as readonly Buffer[]
+  await t.rejects(checkpoints.newest(), { code: 'key.bad_signature' })
+  await isRed(t, checkpoints, 'key.bad_signature')
+  const told = await Promise.allSettled([1, 2, 3].map((index) => checkpoints.proofOf(enrolled(index, 300))))
+  t.same(
+    told.map(({ status }) => status),
+    ['rejected', 'rejected', 'rejected'],
+  )
+  world.signing = fine
+  await checkpoints.follow()
+  checkpoints.assertAvailable()
+  t.equal((await checkpoints.newest()).size, 300)
+})
+
+t.test('what cannot be kept elsewhere is not handed out, and is as soon as it can be', async (t) => {
+  const { world, checkpoints, verify } = openWorld()
+  world.anchoring = async () => {
+    throw new Error('no space')
+  }
+  await t.rejects(checkpoints.proofOf(enrolled(1, 300)), { code: 'roll.unanchored' })
+  await t.rejects(checkpoints.newest(), { code: 'roll.unanchored' })
+  await isRed(t, checkpoints, 'roll.unanchored')
+  world.anchoring = fine
+  await checkpoints.follow()
+  checkpoints.assertAvailable()
+  t.match(await verify(1, await checkpoints.proofOf(enrolled(1, 300))), { ok: true })
+})
+
+t.test('records that are not those of before keep everybody from asking, until they are again', async (t) => {
+  const { world, checkpoints } = openWorld()
+  await checkpoints.newest()
+  world.looking = async () => {
+    throw new Problem('roll.inconsistent', 'Entries 200 to 299 are missing.')
+  }
+  await t.rejects(checkpoints.follow(), { code: 'roll.inconsistent' })
+  await isRed(t, checkpoints, 'roll.inconsistent')
+  t.match(checkpoints.fault(), /200 to 299/)
+  world.looking = async () => {
+    throw new Problem('db.unavailable', 'No connection.')
+  }
+  await t.rejects(checkpoints.follow(), { code: 'db.unavailable' })
+  await isRed(t, checkpoints, 'roll.inconsistent')
+  world.looking = fine
+  await checkpoints.follow()
+  checkpoints.assertAvailable()
+})
