@@ -93,6 +93,7 @@ t.test('two places are written in turn, whoever opens it', async (t) => {
 })
 
 t.test('a write that is cut off after any octet leaves the checkpoint before it', async (t) => {
+  const path = join(folder, 'torn')
   for (const [sizes, next] of [
     [[], 1],
     [[1], 2],
@@ -106,7 +107,8 @@ t.test('a write that is cut off after any octet leaves the checkpoint before it'
     for (let octets = 0; octets <= 512; octets += 1) {
       const torn = Buffer.concat([before, after.subarray(before.length, start + octets)])
       after.copy(torn, start, start, start + octets)
-      found.add((await opened(torn))?.size)
+      await writeFile(path, torn)
+      found.add((await readAnchorFile(path))?.size)
     }
     // The last octets of a place are empty lines: it is whole before them.
     t.same([...found], [sizes.at(-1), next], `of the ${next}th`)

@@ -34,7 +34,7 @@ export const withRecords = async <T>(
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
     const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
-    const seen = await readAnchor(config)
+    const seen = await readAnchor(config).catch(explainRecords)
     const roll = openRollWriter(db, codec, clock, seen)
     await assertRecords(db, config, seen)
       .then(() => assertWhole(roll))
