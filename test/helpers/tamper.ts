@@ -20,6 +20,8 @@ export const tamper = async (
   try {
     await client.query('begin')
     await client.query('set local session_replication_role = replica')
+    // Whoever writes waits, so that all statements see one state.
+    await client.query('lock table roll in exclusive mode')
     for (const statement of statements) {
       const [text, values] = typeof statement === 'string' ? [statement, []] : statement
       await client.query(text, [...values])
