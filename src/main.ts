@@ -14,6 +14,7 @@ import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { addRevokeCommand } from './commands/revoke.ts'
 import { addRevokeManyCommand } from './commands/revoke-many.ts'
+import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
 import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {
@@ -28,6 +29,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   addDoctorCommand(program)
   addKeyCommand(program)
   for (const add of commands) add(program)
+  addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
   for (const command of everyCommand(program)) command.exitOverride()
   try {
     await program.parseAsync(argv, { from: 'user' })

@@ -98,25 +98,32 @@ export const openRollForTheFirstTime = async (
 ): Promise<void> => {
   const { db, config, roll, log } = stores
   if ((await readStanding(db)).opened) return
-  const { key: uri, origin = `${config.names[0]?.value ?? 'localhost'}/roll` } = config.roll
-  const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
-  if (key.algorithm.id !== ed25519.id)
-    throw new Error(`CHANCERY_ROLL_KEY: ${uri} is not an Ed25519 key, which checkpoints are signed with.`)
-  const verifier = makeVerifierKey(
-    { name: origin, type: 'ed25519', publicKey: key.spki.subarray(spkiStart.length) },
-    sha256,
-  )
-  await key.close()
+  const { origin = `${config.names[0]?.value ?? 'localhost'}/roll` } = config.roll
+  const key = await rollKeyOf(keys, config, origin)
   const event = {
     type: 'roll.opened',
     origin,
-    key: encodeVerifierKey(verifier),
+    key,
     database: await readSystemIdentifier(db),
     succeeds: null,
     by: own.principal,
   } as const
   await roll.change(async () => ({ events: [event], result: undefined }))
   log.info({ event: 'roll.opened', origin, key: event.key }, 'the roll has its name and its key')
+}
+
+/** As those who verify a roll of this name are given its key, which is made where there is none. */
+export const rollKeyOf = async (
+  keys: Pick<Keyring, 'open' | 'create'>,
+  { roll: { key: uri } }: Pick<Config, 'roll'>,
+  origin: string,
+): Promise<string> => {
+  const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
+  if (key.algorithm.id !== ed25519.id)
+    throw new Error(`CHANCERY_ROLL_KEY: ${uri} is not an Ed25519 key, which checkpoints are signed with.`)
+  const publicKey = key.spki.subarray(spkiStart.length)
+  await key.close()
+  return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
 
 /** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */

@@ -20,26 +20,32 @@ export interface CommandRecords {
   readonly log: Log
 }
 
-/** The records as the service has them, and no others. An embedded server that serves another is left as it is, and none is made. */
-export const withRecords = async <T>(
+/** The records as the service has them, and no others. */
+export const withRecords = <T>(
   config: Config,
   log: Log,
   work: (records: CommandRecords) => Promise<T>,
   assertRecords = assertSameRecords,
-): Promise<T> => {
-  const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
-  const url = config.database.url ?? embedded?.servingUrl ?? ''
-  const { preparedStatements } = config.database
-  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
-  try {
-    await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
+): Promise<T> =>
+  withDatabase(config, log, async (db) => {
     const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
     const seen = await readAnchor(config).catch(explainRecords)
     const roll = openRollWriter(db, codec, clock, seen)
     await assertRecords(db, config, seen)
       .then(() => assertWhole(roll))
       .catch(explainRecords)
-    return await work({ db, roll, log })
+    return work({ db, roll, log })
+  })
+
+/** Whatever is there. An embedded server that serves another is left as it is, and none is made. */
+export const withDatabase = async <T>(config: Config, log: Log, work: (db: Database) => Promise<T>): Promise<T> => {
+  const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
+  const url = config.database.url ?? embedded?.servingUrl ?? ''
+  const { preparedStatements } = config.database
+  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
+  try {
+    await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
+    return await work(db)
   } finally {
     await db.close()
     await embedded?.stop()

@@ -1,0 +1,232 @@
+/**
+ * `chancery roll recover`: a database that was restored from an older backup is brought to where its roll was, from
+ * exported tiles. All of it is verified before anything is written, and nothing is written that is not on the roll.
+ */
+import type { RollHead } from '../ca/recorder.ts'
+import { codec } from '../codec.ts'
+import type { Config } from '../config.ts'
+import { type Checkpoint, openCheckpoint } from '../roll/checkpoint.ts'
+import { type Edge, extend } from '../roll/edge.ts'
+import { isRollFault } from '../roll/fault.ts'
+import { parseEntry } from '../roll/forms.ts'
+import { readRoot } from '../roll/merkle.ts'
+import { parseVerifierKey } from '../roll/note.ts'
+import { isEqual } from '../roll/text.ts'
+import { readAnchor, sha256, verifyEd25519 } from '../roll-side.ts'
+import type { Database } from '../store/database.ts'
+import { todoOf } from '../store/roll-effects.ts'
+import { readStanding } from '../store/roll-opening.ts'
+import { isServed, type RecoveredEntry, recoverEntries } from '../store/roll-recovery.ts'
+import { readEdge, readHashes, tileReader } from '../store/tree.ts'
+import type { Log } from '../telemetry.ts'
+import { explainRecords } from './database-fault.ts'
+import { Failure } from './failure.ts'
+import { countText, type Progress } from './progress.ts'
+import { openRollFolder, type RollFolder } from './roll-folder.ts'
+import { openSources, type SourceFiles, type Sources } from './roll-sources.ts'
+import { withDatabase } from './with-records.ts'
+
+export interface RecoverOptions extends SourceFiles {
+  readonly from: string
+  /** Of the roll, where the records have none yet. */
+  readonly key?: string | undefined
+  /** Look, and write nothing. */
+  readonly check: boolean
+}
+
+export interface Recovery {
+  readonly origin: string
+  /** The database's roll ended here. */
+  readonly from: number
+  /** The roll of the folder ends here. */
+  readonly to: number
+  /** What is to be done by hand, in sentences. */
+  readonly byHand: readonly string[]
+  /** Seen once, and not in the folder: up to here. */
+  readonly missingUntil?: number
+}
+
+export const runRecover = (
+  config: Config,
+  log: Log,
+  options: RecoverOptions,
+  progress: Pick<Progress, 'update' | 'tell'>,
+): Promise<Recovery> =>
+  withDatabase(config, log, async (db) => {
+    if (await isServed(db))
+      throw new Failure('conflict', 'Chancery runs on this database: stop every instance, and then recover.')
+    const folder = await openRollFolder(options.from)
+    const checkpoint = await readCheckpoint(db, folder, options)
+    const seen = await readAnchor(config).catch(explainRecords)
+    if (seen && seen.origin !== checkpoint.origin)
+      throw new Failure(
+        'usage',
+        `${options.from} holds the roll ${checkpoint.origin}, but ${config.roll.anchor} is of ${seen.origin}.`,
+      )
+    const edge = await readDatabaseEdge(db)
+    if (seen && seen.size <= edge.size) await assertBeginning(db, seen, config.roll.anchor as string)
+    const found = { origin: checkpoint.origin, from: edge.size, to: checkpoint.size }
+    const end = Math.max(edge.size, checkpoint.size)
+    const missing = seen && seen.size > end ? { missingUntil: seen.size } : {}
+    if (edge.size >= checkpoint.size) {
+      await assertBeginning(db, checkpoint, options.from)
+      return { ...found, byHand: [], ...missing }
+    }
+    const sources = await openSources(db, config, options)
+    const verified = { folder, checkpoint, seen, edge, sources }
+    const byHand = await verify(db, verified, progress)
+    for (const sentence of byHand) progress.tell(`By hand: ${sentence}`)
+    if (!options.check) await write(db, verified, progress)
+    return { ...found, byHand, ...missing }
+  })
+
+export const recoveryText = ({ origin, from, to, byHand, missingUntil }: Recovery, check: boolean): string => {
+  const what = to <= from ? 'Nothing in the folder is missing in the records' : missingText(to - from, check)
+  return [
+    `${what}: the roll ${origin} ends at ${countText(check ? from : Math.max(from, to))}.`,
+    ...(byHand.length === 0 ? [] : ['Not on the roll, and so to be done again by hand:']),
+    ...byHand.map((sentence) => `  - ${sentence}`),
+    ...(missingUntil === undefined ? [] : [beyondText(Math.max(from, to), missingUntil)]),
+  ].join('\n')
+}
+
+const missingText = (count: number, check: boolean): string =>
+  `${countText(count)} ${count === 1 ? 'entry' : 'entries'} ${check ? 'would be' : count === 1 ? 'was' : 'were'} put back`
+
+const beyondText = (from: number, to: number): string =>
+  `Entries ${from} to ${to - 1} are still missing: they were seen once, and the folder does not have them. Bring a folder that does; where they are lost for good, see "chancery roll succeed".`
+
+// What is there ---------------------------------------------------------------------------------------------------------
+
+const readCheckpoint = async (
+  db: Database,
+  { checkpoint }: RollFolder,
+  { key, from }: RecoverOptions,
+): Promise<Checkpoint> => {
+  const text = key ?? (await readStanding(db)).opened?.key
+  if (text === undefined)
+    throw new Failure(
+      'usage',
+      'The records do not say by whom checkpoints are signed: give the key of the roll with --key.',
+    )
+  try {
+    return await openCheckpoint(checkpoint, { roll: [parseVerifierKey(text, sha256)] }, verifyEd25519)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('usage', `The checkpoint in ${from} is none of this roll: ${error.detail}.`)
+  }
+}
+
+const readDatabaseEdge = async (db: Database): Promise<Edge> => {
+  const { rows } = await db.query<RollHead>({ text: 'select size, root from roll where id = 1' })
+  try {
+    return await readEdge(db, rows[0] as RollHead, codec.hasher)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('usage', `The tree in the records is damaged: ${error.detail}. Restore another backup.`)
+  }
+}
+
+const assertBeginning = async (db: Database, { size, root }: Checkpoint, from: string): Promise<void> => {
+  if (!isEqual(await readRoot(size, tileReader(db), codec.hasher), root))
+    throw new Failure('usage', `The roll in the records does not go on from the ${size} entries of ${from}.`)
+}
+
+// Verifying -------------------------------------------------------------------------------------------------------------
+
+interface Verified {
+  readonly folder: RollFolder
+  readonly checkpoint: Checkpoint
+  readonly seen: Checkpoint | undefined
+  readonly edge: Edge
+  readonly sources: Sources
+}
+
+/** The entries lead from the records' tree to the checkpoint, through the one that was seen. Resolves to what is left to people. */
+const verify = async (
+  db: Database,
+  { folder, checkpoint, seen, edge: start, sources }: Verified,
+  progress: Pick<Progress, 'update'>,
+): Promise<readonly string[]> => {
+  const todos = new Map<string, string | null>()
+  const created: string[] = []
+  let edge = start
+  for await (const batch of folder.entries(start.size, checkpoint.size)) {
+    const entries = readEntries(batch.entries, batch.index)
+    for (const { entry } of entries) {
+      sources.learn(entry)
+      if (entry.type === 'issuer.created') created.push(entry.issuer)
+      if (entry.type === 'certificate.issued') sources.readCertificate(Buffer.from(entry.certificate, 'base64'))
+      const todo = todoOf(entry, sources)
+      if (todo) todos.set(todo.about, todo.todo)
+    }
+    edge = follow(edge, entries, seen)
+    progress.update(edge.size - start.size, 2 * (checkpoint.size - start.size))
+  }
+  if (!isEqual(edge.root, checkpoint.root)) throw await otherTree(db, folder, start)
+  const unknown = created.filter((name) => !sources.issuer(name))
+  if (unknown.length > 0)
+    throw new Failure(
+      'usage',
+      `The issuer ${unknown[0]} was created after the backup, and its chain or the place of its key is not known: give the certificates above it, its root too, with --chain.`,
+    )
+  return [...todos.values()].filter((todo) => todo !== null)
+}
+
+/** The tree after these entries. Throws where it is not what was seen. */
+const follow = (edge: Edge, entries: readonly RecoveredEntry[], seen: Checkpoint | undefined): Edge => {
+  const leaves = entries.map(({ leaf }) => leaf)
+  if (seen === undefined || seen.size <= edge.size || seen.size > edge.size + leaves.length)
+    return extend(edge, leaves, codec.hasher).edge
+  const cut = seen.size - edge.size
+  const there = extend(edge, leaves.slice(0, cut), codec.hasher).edge
+  if (!isEqual(there.root, seen.root))
+    throw new Failure(
+      'usage',
+      `The ${seen.size} entries of the folder are not those that were seen here: it is of a fork.`,
+    )
+  return extend(there, leaves.slice(cut), codec.hasher).edge
+}
+
+const readEntries = (octets: readonly Uint8Array[], from: number): readonly RecoveredEntry[] =>
+  octets.map((one, i) => {
+    const index = from + i
+    try {
+      return { index, entry: parseEntry(one), text: Buffer.from(one).toString('utf8'), leaf: codec.hasher.leaf(one) }
+    } catch (error) {
+      if (!isRollFault(error)) throw error
+      const newer = isRollFault(error, 'entry.type') ? ' Recover with the version of Chancery that wrote it.' : ''
+      throw new Failure('usage', `Entry ${index} of the folder cannot be read: ${error.detail}.${newer}`)
+    }
+  })
+
+/** Either the records have gone on by themselves, or the folder is damaged. */
+const otherTree = async (db: Database, folder: RollFolder, { size }: Edge): Promise<Failure> => {
+  for await (const { index, entries } of folder.entries(0, size)) {
+    const stored = await readHashes(db, { level: 0, from: index, count: entries.length })
+    const at = entries.findIndex((entry, i) => !isEqual(codec.hasher.leaf(entry), stored[i] ?? codec.hasher.empty))
+    if (at >= 0)
+      return new Failure(
+        'usage',
+        `The records have gone on by themselves since entry ${index + at}: these are two rolls, and neither follows from the other. Restore the backup once more, and recover before anything is served (docs/roll.md).`,
+      )
+  }
+  return new Failure('usage', 'The entries of the folder are not those of its checkpoint: it is damaged, or torn.')
+}
+
+// Writing ---------------------------------------------------------------------------------------------------------------
+
+const write = async (
+  db: Database,
+  { folder, checkpoint, edge: start, sources }: Verified,
+  progress: Pick<Progress, 'update'>,
+): Promise<void> => {
+  const total = checkpoint.size - start.size
+  let edge = start
+  for await (const batch of folder.entries(start.size, checkpoint.size)) {
+    const entries = readEntries(batch.entries, batch.index)
+    const isLast = edge.size + entries.length === checkpoint.size
+    edge = await recoverEntries({ db, hasher: codec.hasher, sources }, edge, entries, isLast)
+    progress.update(total + edge.size - start.size, 2 * total)
+  }
+}

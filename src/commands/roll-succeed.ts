@@ -1,0 +1,146 @@
+/** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
+import { rename } from 'node:fs/promises'
+
+import { openAnchorFile } from '../anchor.ts'
+import { codec } from '../codec.ts'
+import type { Config } from '../config.ts'
+import { isProblem } from '../errors.ts'
+import type { Checkpoint } from '../roll/checkpoint.ts'
+import type { DatabaseAdopted, RollOpened } from '../roll/entries.ts'
+import { assertSameRoll, readAnchor, rollKeyOf } from '../roll-side.ts'
+import { databaseClock } from '../store/clock.ts'
+import type { Database } from '../store/database.ts'
+import { openPinGuard } from '../store/pins.ts'
+import { openRollWriter, type RollWriter } from '../store/roll.ts'
+import { readStanding, readSystemIdentifier } from '../store/roll-opening.ts'
+import { isServed } from '../store/roll-recovery.ts'
+import type { Log } from '../telemetry.ts'
+import { explainRecords } from './database-fault.ts'
+import { Failure } from './failure.ts'
+import { openKeys } from './keys.ts'
+import { operator } from './operator.ts'
+import { withDatabase, withRecords } from './with-records.ts'
+
+/** Accepts that the same records are on another server. Resolves to a sentence. */
+export const runAdoptDatabase = (config: Config, log: Log): Promise<string> =>
+  withRecords(
+    config,
+    log,
+    async ({ db, roll }) => {
+      const { opened, database: before = null } = await readStanding(db)
+      if (!opened) throw new Failure('usage', 'There is no roll in these records yet: they belong to no server.')
+      const database = await readSystemIdentifier(db)
+      if (database === before) return 'The records are on the server on which they were before: nothing to adopt.'
+      const event: DatabaseAdopted = { type: 'database.adopted', database, before, by: operator() }
+      await roll.change(async () => ({ events: [event], result: undefined }))
+      return `The records are on the database server ${database ?? 'that does not tell its number'} from now on, and were on ${before ?? 'one that did not tell its number'}.`
+    },
+    assertSameRoll,
+  )
+
+export interface Succession {
+  /** Of the last checkpoint that was seen. */
+  readonly from: Checkpoint
+  readonly origin: string
+  /** How many entries there are. */
+  readonly size: number
+  /** The records bear the new origin already, by the word of another replica: only the anchor here is still of the old one. */
+  readonly isOnRecord: boolean
+}
+
+/**
+ * Gives up the entries that are lost: the roll goes on under a new origin, whose first entry names the last checkpoint of
+ * the old one. `confirm` is asked before anything is written. Resolves to a sentence.
+ */
+export const runSucceed = (
+  config: Config,
+  log: Log,
+  origin: string,
+  confirm: (succession: Succession) => Promise<boolean>,
+): Promise<string> =>
+  withDatabase(config, log, async (db) => {
+    if (await isServed(db)) throw new Failure('conflict', 'Chancery runs on this database: stop every instance first.')
+    const from = await readAnchor(config).catch(explainRecords)
+    const anchor = config.roll.anchor
+    if (!from || anchor === undefined)
+      throw new Failure('usage', 'Nothing is known here of an earlier roll, so there is nothing to succeed.')
+    // Whatever these records are, they are what there is.
+    const roll = openRollWriter(
+      db,
+      codec,
+      databaseClock(() => new Date(), config.limits.clockToleranceMs),
+    )
+    const { size } = await roll.head()
+    const standing = await readStanding(db)
+    const isOnRecord = standing.opened?.origin === origin
+    await assertLost(db, config, { from, origin, isOnRecord })
+    if (!(await confirm({ from, origin, size, isOnRecord })))
+      throw new Failure('refused', 'Not confirmed. Nothing was changed.')
+    if (!isOnRecord) await open({ db, roll, config, log }, origin, from)
+    const kept = await setAside(anchor, from, { origin, ...(await roll.head()) })
+    return `The roll goes on as ${origin}. What was seen of ${from.origin} is kept in ${kept}: show it to those who ask what is missing.`
+  })
+
+interface Asked {
+  readonly from: Checkpoint
+  readonly origin: string
+  readonly isOnRecord: boolean
+}
+
+/** A roll of which nothing is lost has no successor. */
+const assertLost = async (db: Database, config: Config, { from, origin, isOnRecord }: Asked): Promise<void> => {
+  if (from.origin === origin)
+    throw new Failure('usage', `The roll that was seen here is called ${origin} itself: choose another origin.`)
+  if (isOnRecord) {
+    const succeeds = await readSucceeded(db)
+    if (succeeds?.origin === from.origin) return
+    throw new Failure('usage', `The roll ${origin} on record does not succeed ${from.origin}: these are other records.`)
+  }
+  const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
+  try {
+    await openRollWriter(db, codec, clock, from).head()
+  } catch (error) {
+    if (isProblem(error, 'roll.inconsistent')) return
+    throw error
+  }
+  throw new Failure(
+    'usage',
+    `Nothing of ${from.origin} is lost: all ${from.size} entries that were seen are in the records.`,
+  )
+}
+
+const readSucceeded = async (db: Database): Promise<RollOpened['succeeds']> => {
+  const { rows } = await db.query<{ body: string }>({
+    text: `select body from entries where type = 'roll.opened' order by index desc limit 1`,
+  })
+  return rows[0] ? (JSON.parse(rows[0].body) as RollOpened).succeeds : null
+}
+
+interface Opening {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly config: Config
+  readonly log: Log
+}
+
+const open = async ({ db, roll, config, log }: Opening, origin: string, from: Checkpoint): Promise<void> => {
+  const keys = await openKeys(config, log, openPinGuard({ db, roll, log }))
+  try {
+    const key = await rollKeyOf(keys, config, origin)
+    const succeeds = { origin: from.origin, size: from.size, root: Buffer.from(from.root).toString('base64') }
+    const database = await readSystemIdentifier(db)
+    const event: RollOpened = { type: 'roll.opened', origin, key, database, succeeds, by: operator() }
+    await roll.change(async () => ({ events: [event], result: undefined }))
+  } finally {
+    await keys.close()
+  }
+}
+
+/** The old anchor stays beside the new one, as evidence. */
+const setAside = async (path: string, { size }: Checkpoint, first: Checkpoint): Promise<string> => {
+  const kept = `${path}.${size}`
+  await rename(path, kept)
+  const file = await openAnchorFile({ path })
+  await file.write(first).finally(() => file.close())
+  return kept
+}
