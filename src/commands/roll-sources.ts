@@ -109,7 +109,7 @@ const standIn = (name: string, authority: string, lost: string) => {
       name,
       description: `Stands in for a document that was lost with a database: SHA-256 ${lost}`,
       authority,
-      validity: { default: '1s', max: '1s' },
+      validity: { default: '2s', max: '2s' },
       keys: [{ ed25519: true }],
       subject: { others: 'refuse' },
       names: { dns: { allow: ['lost.invalid'] }, require: ['dns'] },

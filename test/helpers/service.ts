@@ -96,7 +96,7 @@ export const openTestService = async (
   }
 }
 
-const send = (
+export const send = (
   { url, agent, method }: { url: URL; agent: Agent; method: string },
   { token, headers = {}, body }: RequestOptions,
 ): Promise<Answer> =>

@@ -1,0 +1,272 @@
+/**
+ * The restore drill: a cold copy of the database's files, more of everything, the copy put back. Chancery refuses, names what is
+ * missing, and goes on once that was brought back from exported tiles.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { Agent } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import pg from 'pg'
+import t from 'tap'
+import { stringify } from 'yaml'
+
+import { shardOf } from '../../src/ca/serial.ts'
+import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { runRecover } from '../../src/commands/roll-recover.ts'
+import { serve } from '../../src/commands/serve.ts'
+import { loadConfig } from '../../src/config.ts'
+import type { Finding } from '../../src/roll/findings.ts'
+import { parseVerifierKey } from '../../src/roll/note.ts'
+import { openRollVerifier } from '../../src/roll/verify.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
+import { faultsInRecords } from '../crash/checker.ts'
+import { takeBackup } from '../helpers/backup.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { exportRoll } from '../helpers/exported.ts'
+import { quiet } from '../helpers/log.ts'
+import { send } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { sha256 } from './hashing.ts'
+import { depsOf, type Stored, storedOf } from './world.ts'
+
+t.setTimeout(120_000)
+const data = await mkdtemp(join(tmpdir(), 'chancery-drill-'))
+t.teardown(() => rm(data, { recursive: true, force: true }))
+const database = await openTestDatabase(t)
+const config = await loadConfig({
+  CHANCERY_DATA: data,
+  CHANCERY_DATABASE_URL: database.servingUrl,
+  CHANCERY_MIGRATION_URL: database.ownerUrl,
+  CHANCERY_LISTEN: '127.0.0.1:0',
+  CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+  CHANCERY_PUBLIC_URL: 'http://pki.test',
+})
+const silent = { update: () => {}, tell: () => {} }
+
+const open = async () => {
+  const { service, addresses, close } = await serve(config, quiet)
+  const token = (await readFile(join(data, 'admin.token'), 'utf8')).trim()
+  const agent = new Agent({ keepAlive: true, ca: await readFile(join(data, 'root.pem'), 'utf8') })
+  const request = (method: string, path: string, body?: unknown, headers = {}) =>
+    send({ url: new URL(path, addresses.api), agent, method }, { token, headers, ...(body !== undefined && { body }) })
+  const issue = async (name: string, profile = 'server') => {
+    const { status, json } = await request('POST', '/v1/certificates', { csr: csrFor(name), profile })
+    if (status !== 201) throw new Error(json.detail)
+    return { key: json.serial, ...json } as { serial: string; index: number; certificate: string; key: string }
+  }
+  const revoke = async (serial: string, reason: string) => {
+    const { status, text } = await request('POST', `/v1/certificates/${serial}/revocation`, { reason })
+    if (status !== 200) throw new Error(text)
+  }
+  return {
+    service,
+    publicUrl: addresses.public,
+    request,
+    issue,
+    revoke,
+    close: async () => {
+      agent.destroy()
+      await close()
+    },
+  }
+}
+
+/** As the owner of the records. */
+const asOwner = async <T>(work: (client: pg.Client) => Promise<T>): Promise<T> => {
+  const client = new pg.Client({ connectionString: database.ownerUrl })
+  await client.connect()
+  try {
+    return await work(client)
+  } finally {
+    await client.end()
+  }
+}
+
+/** An intent that nobody will end, like another one. */
+const leaveOpen = async (): Promise<string> => {
+  const serial = Buffer.concat([Buffer.of(0x77), randomBytes(15)])
+  await asOwner((client) =>
+    client.query(
+      `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+       select $1, principal, 1, digest, issuer, $2, profile, profile_version, tbs, plan
+       from intents where profile = 'server' limit 1`,
+      [serial, shardOf(serial, 128)],
+    ),
+  )
+  return serial.toString('hex')
+}
+
+/** What the records say of things that are not entries themselves. */
+const told = () =>
+  asOwner(async (client) => {
+    const texts = {
+      outcomes: `select encode(serial, 'hex') as serial, kind, entry, case kind when 'certificate' then at end as at, encode(signature, 'hex') as signature, principal,
+        profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after from outcomes where entry is not null order by entry`,
+      names:
+        'select encode(serial, $$hex$$) as serial, kind, name, entry from certificate_names order by entry, kind, name',
+      shards: `select encode(serial, 'hex') as serial, shard, principal, issuer, encode(digest, 'hex') as digest, encode(plan, 'hex') as plan
+        from intents where serial in (select serial from outcomes where entry is not null) order by serial`,
+      revocations: `select entry, encode(serial, 'hex') as serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after,
+        certificate, by from revocations order by entry`,
+      compromised: `select encode(key_sha256, 'hex') as key, entry from compromised_keys order by entry`,
+      crls: `select issuer, shard, number, covers, this_update, next_update, revoked, encode(tbs_sha256, 'hex') as tbs from crls order by 1, 2, 3`,
+      profiles: `select name, version, encode(sha256, 'hex') as sha256, authority, document, created_by from profiles order by 1, 2`,
+      grants: 'select id, principal, role, profiles, names, revoke, created_by from grants order by id',
+      grantRevocations: 'select grant_id, revoked_by from grant_revocations order by 1',
+      principals: 'select name, created_by from principals order by 1',
+      closures: 'select principal, closed_by from principal_closures order by 1',
+      tokens: 'select id, principal, label, expires_at, created_by from tokens order by id',
+      states: 'select issuer, state, by, reason from issuer_states order by id',
+      issuers: `select name, authority, encode(certificate, 'hex') as der, key_uri, shards from issuers order by name`,
+      orders: `select encode(plan, 'hex') as plan, entry, search, reason, invalid_since, count, slices, ordered_at, by from mass_revocations order by entry`,
+      slices: `select encode(plan, 'hex') as plan, number, certificates from mass_revocation_slices order by 1, 2`,
+      sliceOutcomes: `select encode(plan, 'hex') as plan, number, revoked, passed_expired, passed_revoked from mass_revocation_outcomes order by 1, 2`,
+      subtrees: `select level, index, encode(hash, 'hex') as hash from subtrees order by 1, 2`,
+      roll: `select size, encode(root, 'hex') as root, time from roll`,
+    }
+    const found: Record<string, unknown[]> = {}
+    for (const [name, text] of Object.entries(texts)) found[name] = (await client.query(text)).rows
+    return found
+  })
+
+const sizeNow = (): Promise<number> =>
+  asOwner(async (client) => (await client.query('select size::int from roll')).rows[0].size)
+
+const readRoll = async (request: Awaited<ReturnType<typeof open>>['request']): Promise<Stored[]> => {
+  const entries: Stored[] = []
+  let cursor = ''
+  do {
+    const { json } = await request('GET', `/v1/events?limit=1000${cursor}`)
+    for (const { index, leafHash, entry } of json.items)
+      entries.push({ ...storedOf(index, entry), leaf: Buffer.from(leafHash, 'hex') })
+    cursor = json.next ? `&cursor=${json.next}` : ''
+  } while (cursor !== '')
+  return entries
+}
+
+t.test('a database that was restored is refused, brought back from tiles, and goes on', async (t) => {
+  const tiles = join(data, 'tiles')
+
+  let chancery = await open()
+  const before = await Promise.all(['a', 'b', 'c'].map((name) => chancery.issue(`${name}.example.com`)))
+  const [first, second] = before as [(typeof before)[0], (typeof before)[0]]
+  await chancery.request('POST', '/v1/principals', { name: 'old' })
+  const oldToken = (await chancery.request('POST', '/v1/tokens', { principal: 'old', label: 'old' })).json
+  const open1 = await leaveOpen()
+  await chancery.close()
+  const backup = await takeBackup(t, database)
+
+  // More of everything.
+  chancery = await open()
+  const server = (await chancery.request('GET', '/v1/profiles/server')).json.document
+  const mine = { ...server, name: 'mine', validity: { default: '2h', max: '10d' } }
+  await chancery.request('PUT', '/v1/profiles/mine', mine, { 'if-none-match': '*' })
+  await chancery.request('PUT', '/v1/profiles/lost', { ...mine, name: 'lost' }, { 'if-none-match': '*' })
+  await writeFile(join(data, 'mine.yaml'), stringify(mine))
+  const grant = { principal: 'admin', role: 'requester', profiles: ['mine', 'lost'] }
+  await chancery.request('POST', '/v1/grants', grant)
+  await chancery.request('POST', '/v1/principals', { name: 'new' })
+  await chancery.request('POST', '/v1/tokens', { principal: 'new', label: 'new' })
+  const second2 = (await chancery.request('POST', '/v1/grants', { principal: 'new', role: 'auditor' })).json
+  await chancery.request('DELETE', `/v1/grants/${second2.id}`)
+  await chancery.request('DELETE', `/v1/tokens/${oldToken.id}`)
+  await chancery.request('POST', '/v1/principals', { name: 'closed' })
+  await chancery.request('DELETE', '/v1/principals/closed')
+  const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
+  const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
+  await leaveOpen()
+  await chancery.service.reconcile(0)
+  await chancery.revoke(first.serial, 'keyCompromise')
+  await chancery.revoke(after[0]?.serial as string, 'certificateHold')
+  await chancery.request('DELETE', `/v1/certificates/${after[0]?.serial}/revocation`)
+  await chancery.revoke(after[1]?.serial as string, 'certificateHold')
+  const order = { search: { profile: 'mine' }, reason: 'superseded' }
+  const plan = (await chancery.request('POST', '/v1/revocations', order)).json
+  await chancery.request('POST', '/v1/revocations', { ...order, digest: plan.digest, asOf: plan.asOf })
+  while ((await chancery.request('GET', `/v1/revocations/${plan.digest}`)).json.state !== 'done')
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  await chancery.service.publishCrls()
+  let size = 0
+  // The checkpoint may be a second older than the newest entry.
+  while (size !== (await sizeNow())) size = await exportRoll((path) => chancery.request('GET', path), tiles)
+  const whole = await told()
+  await chancery.close()
+
+  // The disaster, and the backup.
+  await backup.restore()
+  await t.rejects(serve(config, quiet), {
+    kind: 'usage',
+    message: new RegExp(`entries \\d+ to ${size - 1} are missing\\. "chancery roll recover" brings them back`),
+  })
+
+  const options = { from: tiles, profiles: [join(data, 'mine.yaml')], chains: [], check: false }
+  const looked = await runRecover(config, quiet, { ...options, check: true }, silent)
+  await t.rejects(serve(config, quiet), { message: /are missing/ }, 'a look has changed nothing')
+  const found = await runRecover(config, quiet, options, silent)
+  t.same(found, looked)
+  t.equal(found.to, size)
+  t.match(
+    [...found.byHand].sort(),
+    [/^The profile lost, version 1: its document .* is lost/, /^The token "new" of new: its secret/],
+    'and nothing else is to be done by hand',
+  )
+  t.equal(found.byHand.length, 2)
+  const again = await runRecover(config, quiet, options, silent)
+  t.same({ from: again.from, byHand: again.byHand }, { from: size, byHand: [] }, 'run again, it finds nothing to do')
+
+  const restored = await told()
+  for (const [name, rows] of Object.entries(whole)) {
+    const known = name === 'profiles' ? rows.filter((row) => (row as { name: string }).name !== 'lost') : rows
+    const now =
+      name === 'profiles' ? restored[name]?.filter((row) => (row as { name: string }).name !== 'lost') : restored[name]
+    t.same(now, known, `${name} are as they were`)
+  }
+
+  chancery = await open()
+  t.teardown(() => chancery.close())
+  for (const { serial } of [...before, ...after, ...mines]) {
+    const { status, json } = await chancery.request('GET', `/v1/certificates/${serial}`)
+    if (status !== 200 || json.serial !== serial) t.fail(`${serial} is not found`)
+  }
+  const names = (await chancery.request('GET', '/v1/certificates?name=n299.example.com')).json.items
+  t.match(names, [{ serial: after[299]?.serial }], 'by its name too')
+  t.match((await chancery.request('GET', `/v1/certificates/${first.serial}`)).json, { status: 'revoked' })
+  t.match((await chancery.request('GET', `/v1/certificates/${after[0]?.serial}`)).json, { status: 'valid' })
+  const numbers = (await told())['crls']?.length
+  await chancery.revoke(after[299]?.serial as string, 'superseded')
+  await chancery.revoke(second.serial, 'superseded')
+  await chancery.service.publishCrls()
+  t.ok(((await told())['crls']?.length ?? 0) > (numbers ?? 0), 'lists go on')
+  const { shard, number } = await asOwner(async (client) => {
+    const { rows } = await client.query(
+      `select shard, (select max(number)::int from crls c where c.issuer = i.issuer and c.shard = i.shard) as number
+       from intents i where serial = decode($1, 'hex')`,
+      [after[299]?.serial],
+    )
+    return rows[0]
+  })
+  const list = await fetch(`${chancery.publicUrl}/crl/default/${shard}.crl`)
+  t.equal(Number(parseCrl(Buffer.from(await list.arrayBuffer())).number), number, 'by higher numbers')
+  const answered = [...before, ...after, ...mines, await chancery.issue('later.example.com')]
+  t.same(await faultsInRecords(database.ownerUrl, answered), [])
+  t.equal((await chancery.request('GET', `/v1/certificates/${open1}`)).status, 404)
+
+  const certificates = openRollCertificates(1)
+  t.teardown(() => certificates.close())
+  const entries = await readRoll(chancery.request)
+  t.ok(entries.length > size)
+  const { text } = await chancery.request('GET', '/roll/checkpoint')
+  const findings: Finding[] = []
+  const [key] = entries
+    .map(({ octets }) => JSON.parse(Buffer.from(octets).toString()))
+    .filter(({ type }) => type === 'roll.opened')
+  const verifier = await openRollVerifier({
+    ...depsOf(certificates, findings, [await readFile(join(tiles, 'checkpoint'), 'utf8'), text]),
+    keys: { roll: [parseVerifierKey(key.key, sha256)] },
+  })
+  await verifier.add(entries)
+  await verifier.finish()
+  t.same(findings, [], 'a verifier of the whole roll finds nothing')
+})
