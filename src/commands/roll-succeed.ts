@@ -3,6 +3,7 @@ import { rename } from 'node:fs/promises'
 
 import { openAnchorFile } from '../anchor.ts'
 import { codec } from '../codec.ts'
+import { settings } from '../config/settings.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import type { Checkpoint } from '../roll/checkpoint.ts'
@@ -59,6 +60,7 @@ export const runSucceed = (
   confirm: (succession: Succession) => Promise<boolean>,
 ): Promise<string> =>
   withDatabase(config, log, async (db) => {
+    assertOrigin(origin)
     if (await isServed(db)) throw new Failure('conflict', 'Chancery runs on this database: stop every instance first.')
     const from = await readAnchor(config).catch(explainRecords)
     const anchor = config.roll.anchor
@@ -80,6 +82,14 @@ export const runSucceed = (
     const kept = await setAside(anchor, from, { origin, ...(await roll.head()) })
     return `The roll goes on as ${origin}. What was seen of ${from.origin} is kept in ${kept}: show it to those who ask what is missing.`
   })
+
+const assertOrigin = (origin: string): void => {
+  try {
+    settings.rollOrigin.read(origin)
+  } catch (error) {
+    throw new Failure('usage', `--origin: ${JSON.stringify(origin)} ${(error as Error).message}.`)
+  }
+}
 
 interface Asked {
   readonly from: Checkpoint

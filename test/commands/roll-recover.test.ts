@@ -1,0 +1,307 @@
+import { execFile } from 'node:child_process'
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { openAnchorFile, readAnchorFile } from '../../src/anchor.ts'
+import { exitCodes } from '../../src/commands/failure.ts'
+import { runRecover } from '../../src/commands/roll-recover.ts'
+import { runAdoptDatabase, runSucceed } from '../../src/commands/roll-succeed.ts'
+import { type Config, loadConfig } from '../../src/config.ts'
+import { openCheckpoint } from '../../src/roll/checkpoint.ts'
+import { parseVerifierKey } from '../../src/roll/note.ts'
+import { openStores } from '../../src/service.ts'
+import { type Backup, takeBackup } from '../helpers/backup.ts'
+import { openTestRoot } from '../helpers/ceremony.ts'
+import { exportRoll } from '../helpers/exported.ts'
+import { quiet } from '../helpers/log.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { sha256, verifyEd25519 } from '../roll/hashing.ts'
+
+t.setTimeout(120_000)
+const silent = { update: () => {}, tell: () => {} }
+const folder = await mkdtemp(join(tmpdir(), 'chancery-recover-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+// A database at three times: the backup, the export, and the end, which the anchor has seen.
+const replica = await openReplica(t)
+const { config, database } = replica
+const anchor = config.roll.anchor as string
+await replica.stores.db.close()
+
+const serving = async <T>(test: Test | typeof t, work: (service: TestService) => Promise<T>): Promise<T> => {
+  const service = await openTestService(test, {}, replica)
+  try {
+    return await work(service)
+  } finally {
+    await service.close()
+  }
+}
+const issue = async (service: TestService, count = 1): Promise<string[]> => {
+  const items = Array.from({ length: count }, () => ({ csr: csrFor('web.example.com'), profile: 'server' }))
+  const { json, text } = await service.request('POST', '/v1/certificates/batch', { body: { items } })
+  if (!json?.items) throw new Error(text)
+  return json.items.map(({ certificate }: { certificate: { serial: string } }) => certificate.serial)
+}
+
+await serving(t, (service) => issue(service, 3))
+const backup: Backup = await takeBackup(t, database)
+const root = openTestRoot()
+const chain = join(folder, 'root.pem')
+await writeFile(chain, root.pem)
+const tiles = join(folder, 'tiles')
+
+const { exported, serials, ended } = await serving(t, async (service) => {
+  const subject = [{ type: 'commonName', value: 'Later Issuing' }]
+  const body = { name: 'later', authority: 'later', subject, algorithm: 'ec-p256' }
+  const { csr } = (await service.request('POST', '/v1/issuer-requests', { body })).json
+  const imported = await service.request('PUT', '/v1/issuers/later', {
+    body: { chain: `${root.certify(csr)}${root.pem}` },
+  })
+  if (imported.status >= 300) throw new Error(imported.text)
+  await service.request('POST', '/v1/issuers/later/moves', { body: { move: 'activate' } })
+  const made = await issue(service, 300)
+  await new Promise((resolve) => setTimeout(resolve, 1_100))
+  const size = await exportRoll((path) => service.request('GET', path), tiles)
+  await issue(service, 2)
+  return { exported: size, serials: made, ended: 0 }
+})
+const end = (await readAnchorFile(anchor))?.size as number
+const seen = await readFile(anchor)
+t.ok(ended < exported && exported < end)
+
+/** The backup again, and the anchor as the end has left it, or as if only the export had been seen. */
+const restore = async (upTo: 'end' | 'export' | 'nothing'): Promise<void> => {
+  await backup.restore()
+  await rm(anchor, { force: true })
+  if (upTo === 'end') return writeFile(anchor, seen)
+  if (upTo === 'nothing') return
+  const file = await openAnchorFile({ path: anchor })
+  const note = await readFile(join(tiles, 'checkpoint'), 'utf8')
+  await file.write(await openCheckpoint(note, { roll: [await keyOf()] }, verifyEd25519))
+  await file.close()
+}
+const sizeNow = async (): Promise<number> => (await inStores(({ roll }) => roll.head())).size
+const inStores = async <T>(work: (stores: Awaited<ReturnType<typeof openStores>>) => Promise<T>): Promise<T> => {
+  const stores = await openStores({
+    config: { ...config, roll: { ...config.roll, anchor: undefined } } as unknown as Config,
+    databaseUrl: database.servingUrl,
+    log: quiet,
+  })
+  try {
+    return await work(stores)
+  } finally {
+    stores.policies.close()
+    await stores.db.close()
+  }
+}
+const keyOf = async (origin = 'localhost/roll') => {
+  const { rows } = await inStores(({ db }) =>
+    db.query<{ body: string }>({ text: `select body from entries where type = 'roll.opened' order by index` }),
+  )
+  const opened = rows.map(({ body }) => JSON.parse(body)).find((event) => event.origin === origin)
+  return parseVerifierKey(opened.key, sha256)
+}
+const options = { from: tiles, profiles: [], chains: [chain], check: false }
+const recover = (more: Partial<typeof options> = {}) => runRecover(config, quiet, { ...options, ...more }, silent)
+
+t.test('what the folder has is put back, and what it has not is named', async (t) => {
+  await restore('end')
+  const start = await sizeNow()
+  const found = await recover()
+  t.match(found, { from: start, to: exported, missingUntil: end })
+  t.match(found.byHand, [/^The request for the issuer later: its CSR is lost/], 'the rest is on the roll')
+  t.equal(await sizeNow(), exported)
+  t.match(await recover(), { from: exported, to: exported, missingUntil: end, byHand: [] })
+  await t.rejects(
+    serving(t, async () => {}),
+    { message: /entries? \d+ .*missing/ },
+    'and it is not served',
+  )
+})
+
+t.test('a recovery that is cut off goes on where it was, and then everything is there', async (t) => {
+  await restore('export')
+  const start = await sizeNow()
+  const cut = (done: number, total: number): void => {
+    if (done > total / 2) throw new Error('cut off')
+  }
+  await t.rejects(runRecover(config, quiet, options, { update: cut, tell: () => {} }), { message: 'cut off' })
+  const half = await sizeNow()
+  t.ok(half > start && half < exported)
+  await t.rejects(
+    serving(t, async () => {}),
+    { message: /missing/ },
+  )
+  t.match(await recover(), { from: half, to: exported })
+  await serving(t, async (service) => {
+    t.equal((await service.request('GET', `/v1/certificates/${serials[299]}`)).status, 200)
+    const { json } = await service.request('GET', '/v1/issuers/later')
+    t.match(json, { name: 'later', authority: 'later', state: 'active' }, 'an issuer that came after the backup')
+    t.equal((await service.request('GET', '/readyz')).status, 200)
+    await issue(service)
+  })
+})
+
+t.test('while an instance has the records open nothing is recovered', async (t) => {
+  await restore('nothing')
+  await serving(t, async () => {
+    await t.rejects(recover(), { kind: 'conflict', message: /stop every instance/ })
+  })
+})
+
+t.test('records that have gone on by themselves are another roll, and nothing is written to them', async (t) => {
+  await restore('nothing')
+  const start = await sizeNow()
+  await serving(t, (service) => issue(service, 1))
+  const { size, root: before } = await inStores(({ roll }) => roll.head())
+  await t.rejects(recover(), {
+    kind: 'usage',
+    message: new RegExp(`^The records have gone on by themselves since entry ${start}:`),
+  })
+  t.same(await inStores(({ roll }) => roll.head()).then((head) => [head.size, head.root]), [size, before])
+})
+
+t.test('a folder that is not whole, not of this roll or lacks what is needed is not recovered from', async (t) => {
+  await restore('export')
+  const start = await sizeNow()
+  const spoiled = join(folder, 'spoiled')
+  const bundle = join(spoiled, 'tile', 'entries', '000')
+  const cases: readonly [RegExp, () => Promise<unknown>][] = [
+    [/is no folder of an exported roll/, () => rm(join(spoiled, 'checkpoint'))],
+    [/tile\/entries\/000 is missing, with entries 0 and up/, () => rm(bundle)],
+    [
+      /^Entry \d+ of the folder cannot be read: /,
+      () =>
+        edit(bundle, (text) =>
+          text.replace(/"certificate.issued","v":1}(?!.*"certificate.issued")/s, '"certificate.issued","v":9}'),
+        ),
+    ],
+    [
+      /not those of its checkpoint|not those that were seen here/,
+      () => edit(bundle, (text) => text.replaceAll('"principal":"admin"', '"principal":"adnim"')),
+    ],
+    [/not as many length-prefixed|ends within entry|more in it than/, () => edit(bundle, (text) => text.slice(0, -9))],
+    [
+      /^The checkpoint in .* is none of this roll/,
+      () => edit(join(spoiled, 'checkpoint'), (text) => text.replace(/\n(\d)/, '\n1$1')),
+    ],
+  ]
+  for (const [message, spoil] of cases) {
+    await rm(spoiled, { recursive: true, force: true })
+    await cp(tiles, spoiled, { recursive: true })
+    await spoil()
+    await t.rejects(recover({ from: spoiled }), { message }, String(message))
+  }
+  await t.rejects(recover({ chains: [] }), { message: /^The issuer later was created after the backup.*--chain/ })
+  t.equal(await sizeNow(), start, 'nothing was written')
+})
+
+const edit = async (path: string, change: (text: string) => string): Promise<void> => {
+  const before = await readFile(path, 'latin1')
+  const after = change(before)
+  if (after === before) throw new Error(`${path} was not changed`)
+  await writeFile(path, after, 'latin1')
+}
+
+t.test('by the very command: a look, the sentences, the exit codes', async (t) => {
+  await restore('end')
+  const run = (...words: readonly string[]) =>
+    new Promise<{ code: number; out: string; err: string }>((resolve) => {
+      const env = {
+        PATH: process.env['PATH'],
+        CHANCERY_DATA: config.dataDir,
+        CHANCERY_DATABASE_URL: database.servingUrl,
+        CHANCERY_MIGRATION_URL: database.ownerUrl,
+        CHANCERY_PUBLIC_URL: 'http://pki.test',
+        CHANCERY_LOG_LEVEL: 'error',
+      }
+      execFile(process.execPath, ['src/main.ts', 'roll', ...words], { env }, (error, out, err) =>
+        resolve({ code: error ? Number(error.code) : 0, out, err }),
+      )
+    })
+  const looked = await run('recover', '--from', tiles, '--chain', chain, '--check')
+  t.match(looked.out, /^\d+ entries would be put back: the roll localhost\/roll ends at \d+\./)
+  t.match(looked.out, /still missing: they were seen once/)
+  t.match(looked, { code: exitCodes.refused })
+  t.match(looked.err, /\d+ of \d+ \(\d+ %\)/, 'how far it has come')
+  t.match(await run('succeed', '--origin', 'new.example/roll'), {
+    code: exitCodes.usage,
+    err: /add --confirm new\.example/,
+  })
+  t.match(await run('adopt-database'), { code: exitCodes.usage, err: /are missing/ })
+})
+
+t.test('what is lost for good is given up: the roll goes on under a new origin that names the old one', async (t) => {
+  await restore('end')
+  await recover()
+  const origin = 'localhost/roll-2'
+  const yes = async () => true
+  await t.rejects(runSucceed(config, quiet, 'Not an origin', yes), {
+    kind: 'usage',
+    message: /is not a host and a path/,
+  })
+  await t.rejects(runSucceed(config, quiet, 'localhost/roll', yes), { kind: 'usage', message: /choose another origin/ })
+  await t.rejects(
+    runSucceed(config, quiet, origin, async () => false),
+    { kind: 'refused', message: /Nothing was changed/ },
+  )
+  t.equal(await sizeNow(), exported, 'unless it is confirmed, nothing changes')
+  const told = await runSucceed(config, quiet, origin, async (what) => {
+    t.match(what, { from: { origin: 'localhost/roll', size: end }, size: exported, isOnRecord: false })
+    return true
+  })
+  t.match(told, /^The roll goes on as localhost\/roll-2\. .*anchor\.\d+:/)
+  t.match(await readAnchorFile(anchor), { origin, size: exported + 1 })
+  t.match(await readAnchorFile(`${anchor}.${end}`), { origin: 'localhost/roll', size: end }, 'the old one is evidence')
+  await t.rejects(runSucceed(config, quiet, 'localhost/roll-3', yes), {
+    kind: 'usage',
+    message: /Nothing of localhost\/roll-2 is lost/,
+  })
+  await serving(t, async (service) => {
+    const [serial] = await issue(service)
+    t.equal((await service.request('GET', `/v1/certificates/${serial}`)).status, 200)
+    const { text } = await service.request('GET', '/roll/checkpoint')
+    t.match(await openCheckpoint(text, { roll: [await keyOf(origin)] }, verifyEd25519), { origin })
+    const { json } = await service.request('GET', '/v1/events?type=roll.opened&limit=10')
+    t.match(JSON.parse(json.items.at(-1).entry), { origin, succeeds: { origin: 'localhost/roll', size: end } })
+  })
+  // Another replica has an anchor of its own, and its operator says the same there.
+  const other = await loadConfig({
+    CHANCERY_DATA: config.dataDir,
+    CHANCERY_DATABASE_URL: database.servingUrl,
+    CHANCERY_ROLL_ANCHOR: join(folder, 'other'),
+  })
+  await writeFile(join(folder, 'other'), seen)
+  await t.rejects(openStores({ config: other, databaseUrl: database.servingUrl, log: quiet }), {
+    message: /"chancery roll succeed" says so here too/,
+  })
+  const before = await sizeNow()
+  await runSucceed(other, quiet, origin, async ({ isOnRecord }) => isOnRecord)
+  t.match(await readAnchorFile(join(folder, 'other')), { origin, size: before })
+  t.equal(await sizeNow(), before, 'the records say it once')
+})
+
+t.test('records on another server are adopted by a command, and not before', async (t) => {
+  await restore('nothing')
+  t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
+  await inStores(({ roll }) =>
+    roll.change(async () => ({
+      events: [{ type: 'database.adopted', database: '7000000000000000001', before: null, by: 'test' }],
+      result: undefined,
+    })),
+  )
+  await t.rejects(
+    serving(t, async () => {}),
+    { message: /"chancery roll adopt-database" accepts a move/ },
+  )
+  t.match(
+    await runAdoptDatabase(config, quiet),
+    /^The records are on the database server \d+ from now on, and were on 7000000000000000001\./,
+  )
+  await serving(t, (service) => issue(service))
+})
