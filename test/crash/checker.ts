@@ -12,6 +12,8 @@ export interface Answered {
   readonly serial: string
   readonly index: number
   readonly certificate: string
+  /** As it came with it (`chain.ts` checks it). */
+  readonly proof?: string
 }
 
 /** Every broken invariant as a sentence; empty when the records hold. */

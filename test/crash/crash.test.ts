@@ -8,8 +8,10 @@ import t, { type Test } from 'tap'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { type Instance, startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
+import { faultsInChain } from './chain.ts'
 import { faultsInRecords } from './checker.ts'
 import { type Load, openLoad, type Target } from './load.ts'
+import { openPoller, type Poller } from './poller.ts'
 
 // The place ---------------------------------------------------------------------------------------------------------------
 
@@ -25,6 +27,7 @@ const openPlace = async (t: Test) => {
       publicPort: ports[i === 0 ? 2 : 3],
       servingUrl: database.servingUrl,
       ownerUrl: database.ownerUrl,
+      env: { CHANCERY_ROLL_ANCHOR: join(data, `anchor-${i}`) },
     })
     started.push(instance)
     return instance
@@ -52,12 +55,30 @@ const openPlace = async (t: Test) => {
         return
     }
   }
-  return { start, target, database, idle }
+  /** The size that an instance has kept outside of the database. */
+  const kept = async (i: 0 | 1): Promise<number> => {
+    const text = await readFile(join(data, `anchor-${i}`), 'utf8')
+    return Math.max(...[...text.matchAll(/\/roll\n(\d+)\n/g)].map(([, size]) => Number(size)))
+  }
+  return { start, target, database, idle, kept }
 }
 
-const assertSound = async (t: Test, { ownerUrl }: TestDatabase, load: Load): Promise<void> => {
+/** Resolves to the largest size that anybody was shown. */
+const assertSound = async (
+  t: Test,
+  { ownerUrl }: TestDatabase,
+  load: Load,
+  pollers: readonly Poller[],
+): Promise<number> => {
+  await Promise.all(pollers.map((poller) => poller.stop()))
   t.same(load.failures, [], 'no client was told anything final but its certificate')
   t.same(await faultsInRecords(ownerUrl, load.answered), [])
+  const polled = pollers.map(({ notes }) => notes)
+  const { faults, checkpoints, largest } = await faultsInChain(ownerUrl, { answered: load.answered, polled })
+  t.same(faults, [], 'all checkpoints are of one roll, and every proof leads to one')
+  t.ok(polled.every(({ length }) => length > 10))
+  t.comment(`${checkpoints} checkpoints`)
+  return largest
 }
 
 const countAbandoned = (database: TestDatabase): Promise<number> =>
@@ -80,10 +101,11 @@ const clients = 32
 t.setTimeout(500_000)
 
 t.test('twenty kill -9 under load: nothing lost, nothing doubled, nothing left open', async (t) => {
-  const { start, target, database, idle } = await openPlace(t)
+  const { start, target, database, idle, kept } = await openPlace(t)
   let instance = start(0)
   await instance.ready()
   const load = openLoad([await target(0)], clients)
+  const poller = openPoller(await target(0))
   let outages = 0
   let idleLives = 0
   for (let kill = 0; kill < 20; kill += 1) {
@@ -103,7 +125,8 @@ t.test('twenty kill -9 under load: nothing lost, nothing doubled, nothing left o
   t.comment(
     `answered ${load.answered.length}, longest outage ${outages} ms, retries ${JSON.stringify([...load.retries])}`,
   )
-  await assertSound(t, database, load)
+  const largest = await assertSound(t, database, load, [poller])
+  t.ok((await kept(0)) >= largest, 'what was shown was kept elsewhere first')
   t.ok(outages < 10_000, 'ready again within seconds')
   t.equal(idleLives, 0, 'whenever it is ready it answers')
   instance.signal('SIGTERM')
@@ -117,11 +140,12 @@ t.test('two instances on one database: the same invariants, and both issue', asy
   const second = start(1)
   await second.ready()
   const load = openLoad([await target(0), await target(1)], clients)
+  const pollers = [openPoller(await target(0)), openPoller(await target(1))]
   await pause(4000)
   await load.stop()
   t.comment(`answered ${load.answered.length}, retries ${JSON.stringify([...load.retries])}`)
   t.ok(load.answered.length > 100)
-  await assertSound(t, database, load)
+  await assertSound(t, database, load, pollers)
 })
 
 t.test(
@@ -133,6 +157,7 @@ t.test(
     const other = start(1)
     await other.ready()
     const load = openLoad([await target(0), await target(1)], clients)
+    const pollers = [openPoller(await target(0)), openPoller(await target(1))]
     // In the middle of something: between two batches there is nothing that it could hand out.
     const hasOpen = async (): Promise<boolean> =>
       (await count(
@@ -159,6 +184,6 @@ t.test(
     const abandoned = await countAbandoned(database)
     t.comment(`answered ${load.answered.length}, abandoned ${abandoned}, retries ${JSON.stringify([...load.retries])}`)
     t.ok(abandoned > 0, 'the sleeper had signed what the other instance abandoned')
-    await assertSound(t, database, load)
+    await assertSound(t, database, load, pollers)
   },
 )

@@ -111,7 +111,7 @@ const read = (status: number, text: string, key: string): Outcome => {
   try {
     const answer = JSON.parse(text)
     if (status === 201 || status === 200)
-      return { key, serial: answer.serial, index: answer.index, certificate: answer.certificate }
+      return { key, serial: answer.serial, index: answer.index, certificate: answer.certificate, proof: answer.proof }
     return { code: `${status} ${answer.code}`, retryable: answer.retryable === true }
   } catch {
     return { code: 'a torn answer', retryable: true }
