@@ -15,6 +15,7 @@ import { parseVerifierKey } from '../../src/roll/note.ts'
 import { openStores } from '../../src/service.ts'
 import { type Backup, takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
+import { bare } from '../helpers/environment.ts'
 import { exportRoll } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -213,7 +214,7 @@ t.test('by the very command: a look, the sentences, the exit codes', async (t) =
   const run = (...words: readonly string[]) =>
     new Promise<{ code: number; out: string; err: string }>((resolve) => {
       const env = {
-        PATH: process.env['PATH'],
+        ...bare,
         CHANCERY_DATA: config.dataDir,
         CHANCERY_DATABASE_URL: database.servingUrl,
         CHANCERY_MIGRATION_URL: database.ownerUrl,

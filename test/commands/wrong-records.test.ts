@@ -11,6 +11,7 @@ import { withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig } from '../../src/config.ts'
 import type { Checkpoint } from '../../src/roll/checkpoint.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -51,7 +52,7 @@ const settingsOf = async ({ env = {}, on = records.database }: Change = {}) => {
 
 /** By the very command: it ends by itself, because it cannot serve. */
 const run = async (verb: string) => {
-  const env = { PATH: process.env['PATH'], ...(await settingsOf()) }
+  const env = { ...bare, ...(await settingsOf()) }
   return new Promise<{ readonly code: number; readonly out: string; readonly err: string }>((resolve) => {
     execFile(process.execPath, ['src/main.ts', verb], { env, timeout: 25_000 }, (error, out, err) =>
       resolve({ code: error ? Number(error.code) : 0, out, err }),

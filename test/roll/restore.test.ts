@@ -176,6 +176,9 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   await chancery.request('DELETE', '/v1/principals/closed')
   const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
   const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
+  const body = { csr: csrFor('key.example.com'), profile: 'server' }
+  const asked = { 'idempotency-key': 'asked-before-the-backup' }
+  const underWay = (await chancery.request('POST', '/v1/certificates', body, asked)).json
   await leaveOpen()
   await chancery.service.reconcile(0)
   await chancery.revoke(first.serial, 'keyCompromise')
@@ -192,10 +195,24 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   // The checkpoint may be a second older than the newest entry.
   while (size !== (await sizeNow())) size = await exportRoll((path) => chancery.request('GET', path), tiles)
   const whole = await told()
+  const intent = await asOwner((client) =>
+    client.query(`select * from intents where serial = decode($1, 'hex')`, [underWay.serial]),
+  )
   await chancery.close()
 
   // The disaster, and the backup.
   await backup.restore()
+  // A backup that was made while a certificate was being signed.
+  const {
+    fields,
+    rows: [row],
+  } = intent
+  await asOwner((client) =>
+    client.query(
+      `insert into intents (${fields.map(({ name }) => name).join()}) values (${fields.map((_, i) => `$${i + 1}`).join()})`,
+      fields.map(({ name }) => row[name]),
+    ),
+  )
   await t.rejects(serve(config, quiet), {
     kind: 'usage',
     message: new RegExp(`entries \\d+ to ${size - 1} are missing\\. "chancery roll recover" brings them back`),
@@ -230,6 +247,8 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     const { status, json } = await chancery.request('GET', `/v1/certificates/${serial}`)
     if (status !== 200 || json.serial !== serial) t.fail(`${serial} is not found`)
   }
+  const replayed = await chancery.request('POST', '/v1/certificates', body, asked)
+  t.equal(replayed.json.serial, underWay.serial, 'what was asked for under a key is answered by it')
   const names = (await chancery.request('GET', '/v1/certificates?name=n299.example.com')).json.items
   t.match(names, [{ serial: after[299]?.serial }], 'by its name too')
   t.match((await chancery.request('GET', `/v1/certificates/${first.serial}`)).json, { status: 'revoked' })
