@@ -1,7 +1,7 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { join } from 'node:path'
 
-import { type Address, type LogLevel, type SettingKey, settings } from './config/settings.ts'
+import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
 import { gather } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
 import type { Name } from './x509/names.ts'
@@ -65,6 +65,7 @@ export interface Config {
     readonly anchor?: string
     /** Absent: with each batch. */
     readonly anchorEveryMs?: number
+    readonly witnesses: readonly Witness[]
     /** Whether the public listener serves it. */
     readonly isPublic: boolean
   }
@@ -176,6 +177,7 @@ const rollOf = (value: <T>(key: SettingKey) => T): Config['roll'] => {
     key: value('rollKey'),
     ...(anchor !== 'none' && { anchor }),
     ...(value('rollAnchorSync') === 'second' && { anchorEveryMs: 1_000 }),
+    witnesses: value<readonly Witness[] | undefined>('rollWitnesses') ?? [],
     isPublic: value('rollPublic'),
   }
 }

@@ -25,6 +25,7 @@ export interface Metrics extends Meter {
   watchCrls(read: () => readonly CrlFigures[]): void
   /** Those of CAs above issuers. */
   watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
+  watchWitnesses(read: () => readonly WitnessFigures[]): void
   /** One question about certificates, by what it was answered with. */
   ocspAnswered(kind: string): void
   /** Changes that are on no list yet. */
@@ -33,6 +34,13 @@ export interface Metrics extends Meter {
   crlsFailed(issuer: string): void
   /** Lists of an issuer, from the look at the records to their place. */
   crlsPublished(issuer: string, seconds: number): void
+}
+
+export interface WitnessFigures {
+  readonly witness: string
+  /** Seconds since 1970. */
+  readonly cosignedAt: number | undefined
+  readonly failures: number
 }
 
 export interface CrlFigures {
@@ -132,6 +140,16 @@ export const metricTable = {
     help: 'Tries to publish the lists of an issuer that failed.',
     labels: ['issuer'],
   },
+  chancery_witness_cosigned_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When a witness has cosigned a checkpoint last: the time since then is its age.',
+    labels: ['witness'],
+  },
+  chancery_witness_failures_total: {
+    kind: 'counter',
+    help: 'Times that a witness was asked and has not cosigned.',
+    labels: ['witness'],
+  },
   chancery_ocsp_answers_total: {
     kind: 'counter',
     help: 'OCSP requests, by what they were answered with.',
@@ -191,6 +209,8 @@ export const openMetrics = (registry: Registry): Metrics => {
   const crlFailures = series('chancery_crl_failures_total')
   const ocspAnswers = series('chancery_ocsp_answers_total')
   const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
+  const cosigned = series('chancery_witness_cosigned_timestamp_seconds')
+  const witnessFailures = series('chancery_witness_failures_total')
   const crlTimes = series('chancery_crl_publish_seconds')
   watchEventLoop(series('chancery_event_loop_delay_seconds'))
   return {
@@ -234,6 +254,14 @@ export const openMetrics = (registry: Registry): Metrics => {
     watchCrls: (read) => {
       for (const [gauge, of] of crlGauges)
         gauge.take(() => read().map((crl) => ({ labels: [crl.issuer, String(crl.shard)], value: of(crl) })))
+    },
+    watchWitnesses: (read) => {
+      cosigned.take(() =>
+        read().flatMap(({ witness, cosignedAt }) =>
+          cosignedAt === undefined ? [] : [{ labels: [witness], value: cosignedAt }],
+        ),
+      )
+      witnessFailures.take(() => read().map(({ witness, failures }) => ({ labels: [witness], value: failures })))
     },
     watchImportedCrls: (read) =>
       importedCrls.take(() =>

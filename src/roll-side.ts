@@ -7,6 +7,7 @@ import { hash, verify } from 'node:crypto'
 import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
 import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
 import { own } from './ca/own.ts'
+import { openWitnesses, type Witnesses } from './ca/witnesses.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { isProblem } from './errors.ts'
@@ -14,7 +15,9 @@ import type { Keyring } from './keys/keyring.ts'
 import { SigningFault, type SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
+import { consistencyProof } from './roll/merkle.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifyEd25519 } from './roll/note.ts'
+import { post } from './roll-witnesses.ts'
 import type { Stores } from './service.ts'
 import type { Database } from './store/database.ts'
 import type { RollWriter } from './store/roll.ts'
@@ -126,16 +129,25 @@ export const rollKeyOf = async (
   return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
 
+export interface RollSide {
+  readonly checkpoints: Checkpoints
+  readonly witnesses: Witnesses
+  close(): Promise<void>
+}
+
 /** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */
 export const openRollSide = async (
-  { db, roll, config, log }: Pick<Stores, 'db' | 'roll' | 'config' | 'log'>,
+  stores: Pick<Stores, 'db' | 'roll' | 'config' | 'log' | 'clock'>,
   keys: Pick<Keyring, 'open'>,
-): Promise<{ readonly checkpoints: Checkpoints; close(): Promise<void> }> => {
+): Promise<RollSide> => {
+  const { db, roll, config, log, clock } = stores
   const { opened } = await readStanding(db)
   if (!opened) throw new Error('The roll has no name and no key yet.')
   const verifierKey = parseVerifierKey(opened.key, sha256)
   const key = openLazily(keys, config.roll.key, Buffer.concat([spkiStart, verifierKey.publicKey]), log)
   const anchor = await openAnchor(config, log)
+  // They are asked about checkpoints, which show what they have answered.
+  let witnesses: Witnesses | undefined
   const checkpoints = openCheckpoints({
     verifierKey,
     key,
@@ -145,17 +157,40 @@ export const openRollSide = async (
     head: roll.head,
     readTile: tileReader(db),
     hasher: codec.hasher,
+    cosigned: () => {
+      const cosigned = witnesses?.newest()
+      return cosigned && clock().getTime() - cosigned.at < freshMs ? cosigned : undefined
+    },
     deadlineMs: config.limits.signingDeadlineMs,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
   })
+  witnesses = witnessesOf(stores, checkpoints)
   return {
     checkpoints,
+    witnesses,
     close: async () => {
       await key.close()
       await anchor?.close()
     },
   }
 }
+
+const witnessesOf = (
+  { db, config, log, clock }: Pick<Stores, 'db' | 'config' | 'log' | 'clock'>,
+  checkpoints: Checkpoints,
+): Witnesses =>
+  openWitnesses({
+    witnesses: config.roll.witnesses.map(({ key, url }) => ({ url, key: parseVerifierKey(key, sha256) })),
+    checkpoint: async () => {
+      await checkpoints.follow()
+      return checkpoints.newest()
+    },
+    proof: (from, to) => consistencyProof(from, to, tileReader(db), codec.hasher),
+    post,
+    verify: verifyEd25519,
+    now: () => clock().getTime(),
+    log,
+  })
 
 const openLazily = (keys: Pick<Keyring, 'open'>, uri: string, spki: Buffer, log: Log) => {
   let opening: Promise<SigningKey> | undefined
@@ -194,3 +229,5 @@ export const verifyEd25519: VerifyEd25519 = (publicKey, message, signature) =>
 const ed25519 = signatureAlgorithm('ed25519')
 /** Of an Ed25519 SubjectPublicKeyInfo (RFC 8410 4); the key itself follows. */
 const spkiStart = Buffer.from('302a300506032b6570032100', 'hex')
+/** What a cosigned checkpoint may be old, to be shown in place of a newer one that nobody else has seen. */
+const freshMs = 20_000

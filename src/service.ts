@@ -131,7 +131,8 @@ export const openService = async (
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
-  const { checkpoints, close: closeRoll } = await openRollSide(stores, keys)
+  const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
+  metrics.watchWitnesses(witnesses.figures)
   const issuance = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 
   const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)
@@ -143,6 +144,7 @@ export const openService = async (
     clockFault: dbClock.fault,
     crlFault: status.crlFault,
     rollFault: checkpoints.fault,
+    rollWarning: witnesses.warning,
     crlWarning: status.crlWarning,
     queue: () => ({ pending: issuance.pending, bound: limits.queue }),
     isStopping: () => stopping,
@@ -188,6 +190,7 @@ export const openService = async (
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),
       { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
+      { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
       {
         name: 'own-certificate',
         everyMs: 2_000,

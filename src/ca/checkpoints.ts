@@ -34,6 +34,8 @@ export interface Checkpoints {
   assertAvailable(): void
   /** The newest that this instance has signed. Signs one where there is none. */
   newest(): Promise<Published>
+  /** What is shown to those who follow the roll: with cosignatures where they are fresh. Never smaller than before. */
+  shown(): Promise<Published>
   /** A tlog-proof that goes with an entry: against the head of its own batch, or else against the newest. */
   proofOf(enrolled: Enrolled): Promise<string>
   /** The same for any entry. Throws `roll.not_found` beyond the end. */
@@ -51,6 +53,8 @@ export interface CheckpointsDeps {
   readonly head: () => Promise<RollHead>
   readonly readTile: ReadTile
   readonly hasher: TreeHasher
+  /** The newest checkpoint with cosignatures, unless it is old. */
+  readonly cosigned: () => Published | undefined
   /** Within which a signature must come, tries of it included. */
   readonly deadlineMs: number
   readonly sleep: (milliseconds: number) => Promise<void>
@@ -98,6 +102,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     const hashes = await inclusionProof(index, at.size, readTile, hasher)
     return encodeProof({ index, hashes, checkpoint: at.note })
   }
+  let shown: Published | undefined
   return {
     key: verifierKey,
     fault: () => fault?.detail,
@@ -105,6 +110,12 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
       if (fault) throw fault
     },
     newest: async () => newest ?? (await follow()),
+    shown: async () => {
+      const next = deps.cosigned() ?? newest ?? (await follow())
+      // A cosigned one is a little behind; who has seen a larger one waits for the next.
+      if (shown === undefined || next.size >= shown.size) shown = next
+      return shown
+    },
     proofOf: async ({ index, inclusion }) => {
       if (inclusion === undefined) return proofAt(index)
       const { note } = await batch.add(inclusion.head)

@@ -10,6 +10,8 @@ export interface ReadinessDeps {
   readonly clockFault: () => string | undefined
   /** Why no checkpoint can be signed, or kept. */
   readonly rollFault: () => string | undefined
+  /** That somebody has seen another roll. */
+  readonly rollWarning: () => string | undefined
   /** Why relying parties may soon find no list that they can use. */
   readonly crlFault: () => string | undefined
   /** What somebody should see to before long. */
@@ -36,6 +38,7 @@ const ask = async ({
   crlFault,
   crlWarning,
   rollFault,
+  rollWarning,
   queue,
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
@@ -47,7 +50,7 @@ const ask = async ({
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
     check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
-    check('roll', rollFault(), 'is whole, and its checkpoints are signed'),
+    check('roll', rollFault(), rollWarning() ?? 'is whole, and its checkpoints are signed'),
     check(
       'queue',
       isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,

@@ -1,4 +1,8 @@
+import { hash } from 'node:crypto'
+
 import { isProblem } from '../errors.ts'
+import { isRollFault } from '../roll/fault.ts'
+import { parseVerifierKey, type VerifierKey } from '../roll/note.ts'
 import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
 
 /**
@@ -27,6 +31,14 @@ export interface Setting {
 export interface Address {
   readonly host: string
   readonly port: number
+}
+
+/** Who cosigns checkpoints, and where. */
+export interface Witness {
+  /** As a verifier is given it. */
+  readonly key: string
+  /** Without a slash at its end. */
+  readonly url: string
 }
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const
@@ -238,6 +250,14 @@ const table = {
     about:
       'When that file is synced to the disk: before each answer, or once a second. With `second`, a machine that dies may forget the answers of its last second.',
   },
+  rollWitnesses: {
+    env: 'CHANCERY_ROLL_WITNESSES',
+    path: 'roll.witnesses',
+    read: witnesses,
+    form: 'verifier keys, each with a space and a URL, with commas',
+    about:
+      'Who is asked to cosign checkpoints (c2sp.org/tlog-witness), as `w.example+1a2b3c4d+BA… https://w.example`: [witness.md](witness.md).',
+  },
   rollPublic: {
     env: 'CHANCERY_ROLL_PUBLIC',
     path: 'roll.public',
@@ -438,6 +458,28 @@ function hostNames(value: string): readonly Name[] {
     return names
   } catch (error) {
     throw new Error(`is not a list of host names and addresses: ${isProblem(error) ? error.detail : 'it is malformed'}`)
+  }
+}
+
+/** Each is a key for cosignatures, and where its witness is. */
+function witnesses(value: string): readonly Witness[] {
+  return value.split(',').map((part) => witness(part.trim()))
+}
+
+function witness(text: string): Witness {
+  const [key = '', url = '', ...rest] = text.split(/ +/)
+  if (!/^https?:$/.test(URL.canParse(url) ? new URL(url).protocol : '') || rest.length > 0)
+    throw new Error('is not a list of verifier keys, each with a space and the URL of its witness')
+  const parsed = verifierKey(key)
+  if (parsed.type !== 'cosignature') throw new Error(`has a key, ${parsed.name}, that is not for cosignatures`)
+  return { key, url: url.replace(/\/+$/, '') }
+}
+
+function verifierKey(text: string): VerifierKey {
+  try {
+    return parseVerifierKey(text, (octets) => hash('sha256', octets, 'buffer'))
+  } catch (error) {
+    throw isRollFault(error) ? new Error(`has a key that is none: ${error.detail}`) : error
   }
 }
 

@@ -15,7 +15,7 @@ import { handlerTimeout } from './bounds.ts'
 import { sendFresh } from './conditional.ts'
 
 export interface RollDeps {
-  readonly checkpoints: Pick<Checkpoints, 'newest'>
+  readonly checkpoints: Pick<Checkpoints, 'newest' | 'shown'>
   readonly tiles: RollTiles
 }
 
@@ -29,7 +29,7 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
         operationId: 'readCheckpoint',
         summary: 'The newest checkpoint of the roll',
         description:
-          'A signed note (c2sp.org/tlog-checkpoint), as text/plain: at most a second older than the newest entry.',
+          'A signed note (c2sp.org/tlog-checkpoint), as text/plain: at most a second older than the newest entry; with cosignatures of witnesses, where there are any, some seconds.',
         tags: ['roll'],
       },
     },
@@ -37,7 +37,7 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       (reply as FastifyReply)
         .type('text/plain; charset=utf-8')
         .header('cache-control', 'no-cache')
-        .send((await checkpoints.newest()).note),
+        .send((await checkpoints.shown()).note),
   )
 
   app.get(

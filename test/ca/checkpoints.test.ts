@@ -2,7 +2,7 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { type Checkpoints, openCheckpoints } from '../../src/ca/checkpoints.ts'
+import { type Checkpoints, openCheckpoints, type Published } from '../../src/ca/checkpoints.ts'
 import type { RollHead } from '../../src/ca/recorder.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
@@ -30,6 +30,7 @@ const openWorld = (size = 300) => {
     signing: fine as (messages: readonly Buffer[]) => Promise<readonly (Buffer | SigningFault)[]> | undefined,
     anchoring: fine as (checkpoint: Checkpoint) => Promise<void> | undefined,
     looking: fine as () => Promise<RollHead> | undefined,
+    cosigned: undefined as Published | undefined,
     signed: [] as number[],
     anchored: [] as number[],
     verifierKey,
@@ -56,6 +57,7 @@ const openWorld = (size = 300) => {
     head: async () => (await world.looking()) ?? world.head,
     readTile: async ({ level, index, width }) => naiveTile(level, index, width, leaves),
     hasher,
+    cosigned: () => world.cosigned,
     deadlineMs: 300,
     sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
   })
@@ -214,4 +216,29 @@ t.test('records that are not those of before keep everybody from asking, until t
   world.looking = fine
   await checkpoints.follow()
   checkpoints.assertAvailable()
+})
+
+t.test('what is shown has cosignatures where there are fresh ones, and is never smaller than before', async (t) => {
+  const { world, checkpoints } = openWorld()
+  const shows = async (size: number, isCosigned: boolean): Promise<void> => {
+    const shown = await checkpoints.shown()
+    t.same([shown.size, shown.note.endsWith('cosigned')], [size, isCosigned])
+  }
+  const cosign = (size: number): void => {
+    world.cosigned = { origin, ...headAt(size), note: 'cosigned' }
+  }
+  await shows(300, false)
+  cosign(290)
+  await shows(300, false)
+  cosign(300)
+  await shows(300, true)
+  world.head = headAt(400)
+  await checkpoints.follow()
+  await shows(300, true)
+  world.cosigned = undefined
+  await shows(400, false)
+  cosign(399)
+  await shows(400, false)
+  cosign(401)
+  await shows(401, true)
 })
