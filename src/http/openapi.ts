@@ -51,7 +51,12 @@ export const describeRoutes = (app: App): void => {
         securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' } },
       },
     },
-    transform: ({ schema, url, route }) => ({ schema: describe(schema as DescribedSchema | undefined, route), url }),
+    transform: ({ schema, url, route }) => {
+      const described = describe(schema as DescribedSchema | undefined, route)
+      if (!url.endsWith('/*')) return { schema: described, url }
+      // What stands for the rest of a path has no name of its own.
+      return { schema: { ...described, params: Type.Object({ path: Type.String() }) }, url: url.replace('*', ':path') }
+    },
     transformObject: (documents) =>
       condensed('openapiObject' in documents ? documents.openapiObject : documents.swaggerObject),
   })
@@ -130,13 +135,15 @@ const mediaOf = (type: string, shape: TSchema, exports: FastifyContextConfig['ex
   const example = exampleOf(shape)
   const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
   if (type === 'application/json') return { schema, example }
-  if (type === 'application/pkix-cert') return { schema: { type: 'string', format: 'binary' } }
+  if (binary.has(type)) return { schema: { type: 'string', format: 'binary' } }
   const text = textExamples[type]?.(example as never) ?? example
   return {
     schema: { type: 'string' },
     example: exports && type !== 'application/json' ? exportExample(type, example, exports) : text,
   }
 }
+
+const binary: ReadonlySet<string> = new Set(['application/pkix-cert', 'application/octet-stream'])
 
 /** What a shape says itself, or what it is made of. */
 const exampleOf = (shape: TSchema): unknown => {

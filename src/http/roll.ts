@@ -3,12 +3,14 @@
  * but the checkpoint is the same for ever. Nothing is served that lies behind the checkpoint that is.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { Type } from 'typebox'
 
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
+import * as examples from './api/examples.ts'
 import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'
 import { handlerTimeout } from './bounds.ts'
@@ -31,6 +33,8 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
         description:
           'A signed note (c2sp.org/tlog-checkpoint), as text/plain: at most a second older than the newest entry; with cosignatures of witnesses, where there are any, some seconds.',
         tags: ['roll'],
+        produces: ['text/plain'],
+        response: { 200: Type.String({ description: 'A signed note', examples: [examples.checkpoint] }) },
       },
     },
     async (_request, reply) =>
@@ -51,6 +55,8 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
         description:
           'c2sp.org/tlog-tiles: `/roll/tile/<L>/<N>[.p/<W>]` and `/roll/tile/entries/<N>[.p/<W>]`, as application/octet-stream.',
         tags: ['roll'],
+        produces: ['application/octet-stream'],
+        response: { 200: Type.String({ description: 'Hashes of 32 octets each, or entries behind their lengths' }) },
       },
     },
     async (request, reply) => {
