@@ -28,6 +28,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   addServiceCommands(program)
   addDoctorCommand(program)
   addKeyCommand(program)
+  addWitnessCommand(program)
   for (const add of commands) add(program)
   addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
   for (const command of everyCommand(program)) command.exitOverride()
@@ -96,6 +97,20 @@ const addKeyCommand = (program: Command): void => {
       ]
       const found = await runProbe(config, log, uri)
       openOutput(json, (text) => process.stdout.write(text)).show(found, probeText(found))
+    })
+}
+
+/** It has no settings of the service. */
+const addWitnessCommand = (program: Command): void => {
+  program
+    .command('witness <file>')
+    .description(
+      'cosign the checkpoints of rolls that a file (YAML) names, as long as each has grown out of the one before',
+    )
+    .action(async (file: string) => {
+      const [{ runWitness }, { pino }] = [await import('./commands/witness.ts'), await import('pino')]
+      const { logOptions } = await import('./telemetry.ts')
+      await runWitness(file, pino(logOptions('info'), pino.destination(onStderr)))
     })
 }
 

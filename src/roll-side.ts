@@ -2,8 +2,6 @@
  * The roll put together: its name, its key, where its last checkpoint is kept outside of the database, and what signs. What
  * the records say of all this outweighs the settings, which are for the first start.
  */
-import { hash, verify } from 'node:crypto'
-
 import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
 import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
 import { own } from './ca/own.ts'
@@ -16,7 +14,8 @@ import { SigningFault, type SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
 import { consistencyProof } from './roll/merkle.ts'
-import { encodeVerifierKey, makeVerifierKey, parseVerifierKey, type VerifyEd25519 } from './roll/note.ts'
+import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from './roll/note.ts'
+import { ed25519SpkiStart, sha256, verifyEd25519 } from './roll-crypto.ts'
 import { post } from './roll-witnesses.ts'
 import type { Stores } from './service.ts'
 import type { Database } from './store/database.ts'
@@ -25,8 +24,6 @@ import { readStanding, readSystemIdentifier } from './store/roll-opening.ts'
 import { tileReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { signatureAlgorithm } from './x509/algorithms.ts'
-
-export const sha256 = (octets: Uint8Array): Buffer => hash('sha256', octets, 'buffer')
 
 /** The last checkpoint as it is kept outside of the database. Throws `WrongRecords` where it cannot be read. */
 export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Promise<Checkpoint | undefined> => {
@@ -124,7 +121,7 @@ export const rollKeyOf = async (
   const key = await keys.open(uri).catch(() => keys.create(uri, 'ed25519'))
   if (key.algorithm.id !== ed25519.id)
     throw new Error(`CHANCERY_ROLL_KEY: ${uri} is not an Ed25519 key, which checkpoints are signed with.`)
-  const publicKey = key.spki.subarray(spkiStart.length)
+  const publicKey = key.spki.subarray(ed25519SpkiStart.length)
   await key.close()
   return encodeVerifierKey(makeVerifierKey({ name: origin, type: 'ed25519', publicKey }, sha256))
 }
@@ -144,7 +141,7 @@ export const openRollSide = async (
   const { opened } = await readStanding(db)
   if (!opened) throw new Error('The roll has no name and no key yet.')
   const verifierKey = parseVerifierKey(opened.key, sha256)
-  const key = openLazily(keys, config.roll.key, Buffer.concat([spkiStart, verifierKey.publicKey]), log)
+  const key = openLazily(keys, config.roll.key, Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]), log)
   const anchor = await openAnchor(config, log)
   // They are asked about checkpoints, which show what they have answered.
   let witnesses: Witnesses | undefined
@@ -222,12 +219,6 @@ const openLazily = (keys: Pick<Keyring, 'open'>, uri: string, spki: Buffer, log:
   }
 }
 
-/** For those who verify notes in Node. */
-export const verifyEd25519: VerifyEd25519 = (publicKey, message, signature) =>
-  verify(null, message, { key: Buffer.concat([spkiStart, publicKey]), format: 'der', type: 'spki' }, signature)
-
 const ed25519 = signatureAlgorithm('ed25519')
-/** Of an Ed25519 SubjectPublicKeyInfo (RFC 8410 4); the key itself follows. */
-const spkiStart = Buffer.from('302a300506032b6570032100', 'hex')
 /** What a cosigned checkpoint may be old, to be shown in place of a newer one that nobody else has seen. */
 const freshMs = 20_000

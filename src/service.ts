@@ -72,6 +72,8 @@ export interface Service {
   reconcile(ageMs?: number): Promise<number>
   /** Publishes the lists of what is revoked that are due, as the job does. */
   publishCrls(): Promise<void>
+  /** Asks witnesses for cosignatures, as the job does. */
+  askWitnesses(): Promise<void>
   /** Listens on both addresses; resolves to where. */
   listen(): Promise<{ readonly api: string; readonly public: string }>
   /** Takes nothing new, answers what was accepted, and closes everything. */
@@ -211,6 +213,7 @@ export const openService = async (
     issuers,
     reconcile: endOpen,
     publishCrls: status.publishCrls,
+    askWitnesses: witnesses.ask,
     listen: async () => ({
       api: await app.listen({ ...config.listen }),
       public: await publicApp.listen({ ...config.publicListen }),

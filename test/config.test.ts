@@ -7,8 +7,10 @@ import t, { type Test } from 'tap'
 import { runMigrate } from '../src/commands/migrate.ts'
 import { settings } from '../src/config/settings.ts'
 import { loadConfig } from '../src/config.ts'
+import { encodeVerifierKey } from '../src/roll/note.ts'
 import { renderConfiguration } from '../tools/configuration.ts'
 import { quiet } from './helpers/log.ts'
+import { newSigner } from './roll/hashing.ts'
 
 const fileOf = async (test: Test, content: string, mode = 0o600): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-config-'))
@@ -69,7 +71,7 @@ t.test('without any setting, development works', async (t) => {
     retention: { refusalsDays: 90, accessesDays: 365 },
     log: { level: 'info' },
     allowEmbedded: false,
-    roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', isPublic: false },
+    roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', witnesses: [], isPublic: false },
   })
   t.throws(() => Object.assign(config.limits, { queue: 1 }), TypeError, 'and is frozen to its leaves')
 })
@@ -405,3 +407,29 @@ t.test('who migrates in production needs the two URLs, and they are judged', asy
   await t.rejects(loadConfig(urls), /CHANCERY_ALLOW_SOFTWARE_KEYS/)
   await t.rejects(runMigrate(await loadConfig(urls, 'migrate'), quiet), /CHANCERY_MIGRATION_URL is not set/)
 })
+
+t.test('witnesses are verifier keys for cosignatures, each with its URL', async (t) => {
+  const cosigner = 'w.example/w1+e2c1b6ff+BHk0CHJ/ljGEmZKVBZYdmJfWvzxKqpKYeCHTbx0YCDYH'
+  const at = (text: string) => loadConfig({ CHANCERY_ROLL_WITNESSES: text })
+  const { key, text } = await keys()
+  t.match((await at(`${text} https://w.example/,${text}  http://127.0.0.1:8090/x`)).roll.witnesses, [
+    { key: text, url: 'https://w.example' },
+    { key: text, url: 'http://127.0.0.1:8090/x' },
+  ])
+  for (const [bad, reason] of [
+    [text, /not a list of verifier keys/],
+    [`${text} w.example`, /not a list of verifier keys/],
+    [`${text} ftp://w.example`, /not a list of verifier keys/],
+    [`${text} https://w.example https://x.example`, /not a list of verifier keys/],
+    [`${text} https://w.example,`, /not a list of verifier keys/],
+    [`${cosigner} https://w.example`, /has a key that is none/],
+    [`${key} https://w.example`, /is not for cosignatures/],
+  ] as const)
+    await t.rejects(at(bad), { message: reason }, bad)
+})
+
+/** A verifier key of a witness, and one of a roll. */
+const keys = async () => {
+  const [roll, witness] = [newSigner('r.example'), newSigner('w.example/w1', 'cosignature', 1)]
+  return { key: encodeVerifierKey(roll.key), text: encodeVerifierKey(witness.key) }
+}

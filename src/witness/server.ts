@@ -1,0 +1,80 @@
+/** The HTTP of a witness: one call, small bodies, short patience. TLS is for whatever stands before it. */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+
+import type { Log } from '../telemetry.ts'
+import type { WitnessAnswer, WitnessService } from './witness.ts'
+
+export interface WitnessServer {
+  /** `http://127.0.0.1:8090` */
+  readonly url: string
+  /** Answers what was accepted, and takes nothing more. */
+  close(): Promise<void>
+}
+
+export interface ServerDeps {
+  readonly witness: WitnessService
+  readonly listen: { readonly host: string; readonly port: number }
+  readonly log: Log
+}
+
+export const openWitnessServer = async ({ witness, listen, log }: ServerDeps): Promise<WitnessServer> => {
+  const server = createServer(bounds, (request, response) => {
+    void answer(witness, request)
+      .catch((err: unknown) => {
+        log.error({ event: 'witness.failed', err }, 'nothing was cosigned')
+        return { status: 500, body: 'nothing was cosigned\n' } as const
+      })
+      .then((told) => send(response, told))
+  })
+  server.maxConnections = maxConnections
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(listen, resolve)
+  })
+  return { url: urlOf(server), close: () => closeServer(server) }
+}
+
+type Answer = Omit<WitnessAnswer, 'status'> & { readonly status: number; readonly allow?: string }
+
+const answer = async (witness: WitnessService, request: IncomingMessage): Promise<Answer> => {
+  if (request.url !== '/add-checkpoint') return { status: 404, body: 'there is nothing but /add-checkpoint\n' }
+  if (request.method !== 'POST') return { status: 405, body: 'POST only\n', allow: 'POST' }
+  const pieces: Buffer[] = []
+  let length = 0
+  for await (const piece of request) {
+    length += piece.length
+    if (length > maxBody) return { status: 413, body: `at most ${maxBody} octets\n` }
+    pieces.push(piece)
+  }
+  return witness.add(Buffer.concat(pieces))
+}
+
+const send = (response: ServerResponse, { status, body, type = 'text/plain; charset=utf-8', allow }: Answer): void => {
+  // What was not read of a body that is too large is not the next request.
+  if (status === 413) response.setHeader('connection', 'close')
+  if (allow !== undefined) response.setHeader('allow', allow)
+  response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) })
+  response.end(body)
+}
+
+const urlOf = (server: Server): string => {
+  const { address, port, family } = server.address() as AddressInfo
+  return `http://${family === 'IPv6' ? `[${address}]` : address}:${port}`
+}
+
+const closeServer = (server: Server): Promise<void> =>
+  new Promise((resolve) => {
+    server.close(() => resolve())
+    server.closeIdleConnections()
+  })
+
+const bounds = {
+  requestTimeout: 10_000,
+  headersTimeout: 5_000,
+  keepAliveTimeout: 60_000,
+  maxHeaderSize: 8_192,
+} as const
+/** A checkpoint with a hundred signatures and a proof of 63 hashes has less. */
+const maxBody = 65_536
+const maxConnections = 256

@@ -1,0 +1,68 @@
+/**
+ * What a witness has cosigned last of each roll: a file that is replaced as a whole, durable before a cosignature is handed
+ * out. It is all that a witness is worth, so it belongs to one process, and is never guessed at.
+ */
+import { open, readFile, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from '../roll/checkpoint.ts'
+import { isRollFault } from '../roll/fault.ts'
+
+export interface WitnessState {
+  /** Undefined for a roll of which nothing was ever cosigned. */
+  last(origin: string): Checkpoint | undefined
+  /** Durable when it resolves. One call after the other. */
+  keep(checkpoint: Checkpoint): Promise<void>
+}
+
+/** Throws a sentence where the file is not as it was written. */
+export const openWitnessState = async (path: string): Promise<WitnessState> => {
+  let text = await readText(path)
+  const known = readState(path, text ?? '')
+  return {
+    last: (origin) => known.get(origin),
+    keep: async (checkpoint) => {
+      if ((await readText(path)) !== text) throw new Error(`${path} was changed by somebody else`)
+      const next = new Map(known).set(checkpoint.origin, checkpoint)
+      const written = [...next.values()].map((one) => `${encodeCheckpoint(one)}\n`).join('')
+      await replace(path, written)
+      text = written
+      known.set(checkpoint.origin, checkpoint)
+    },
+  }
+}
+
+const readText = (path: string): Promise<string | undefined> =>
+  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw error
+  })
+
+/** Checkpoints without their signatures, each with an empty line behind it. */
+const readState = (path: string, text: string): Map<string, Checkpoint> => {
+  const parts = text.split('\n\n')
+  try {
+    if (parts.pop() !== '') throw new Error('it ends within a checkpoint')
+    const checkpoints = parts.map((part) => parseCheckpoint(`${part}\n`))
+    const known = new Map(checkpoints.map((one) => [one.origin, one]))
+    if (known.size !== checkpoints.length) throw new Error('it has two checkpoints of one roll')
+    return known
+  } catch (error) {
+    const reason = isRollFault(error) ? error.detail : (error as Error).message
+    throw new Error(
+      `${path} is damaged: ${reason}. It is what keeps this witness from cosigning a fork; see docs/witness.md.`,
+    )
+  }
+}
+
+const replace = async (path: string, text: string): Promise<void> => {
+  const draft = `${path}.new`
+  const file = await open(draft, 'w', 0o600)
+  await file
+    .writeFile(text)
+    .then(() => file.datasync())
+    .finally(() => file.close())
+  await rename(draft, path)
+  const folder = await open(dirname(path), 'r')
+  await folder.sync().finally(() => folder.close())
+}

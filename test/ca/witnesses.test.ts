@@ -1,0 +1,190 @@
+import t from 'tap'
+
+import { openWitnesses, type WitnessesDeps } from '../../src/ca/witnesses.ts'
+import { openCheckpoint } from '../../src/roll/checkpoint.ts'
+import { encodeSignatures, parseNote, signText } from '../../src/roll/note.ts'
+import { parseAddCheckpoint } from '../../src/roll/witness.ts'
+import { post } from '../../src/roll-witnesses.ts'
+import { openWitness } from '../../src/witness/witness.ts'
+import { quiet } from '../helpers/log.ts'
+import { hasher, newSigner, verifyEd25519 } from '../roll/hashing.ts'
+import { openTestRoll } from '../witness/rolls.ts'
+
+type Answer = Awaited<ReturnType<WitnessesDeps['post']>>
+
+/** A roll that grows as a test says, and witnesses in memory: each may be made to answer something else. */
+const openWorld = (count = 2) => {
+  const roll = openTestRoll()
+  const world = {
+    roll,
+    size: 10,
+    now: 1_000_000,
+    asked: [] as string[],
+    instead: new Map<string, (body: string) => Promise<Answer> | undefined>(),
+  }
+  const witnesses = Array.from({ length: count }, (_, i) => {
+    const signer = newSigner(`w${i}.example`, 'cosignature', 1)
+    const known = new Map<string, { origin: string; size: number; root: Uint8Array }>()
+    const state = {
+      last: (origin: string) => known.get(origin),
+      keep: async (one: { origin: string; size: number; root: Uint8Array }) => void known.set(one.origin, one),
+    }
+    const witness = openWitness({
+      logs: [roll.signer.key],
+      signer,
+      state,
+      hasher,
+      verify: verifyEd25519,
+      now: () => 1_700_000_000 + world.size,
+    })
+    return { signer, witness, url: `https://w${i}.example` }
+  })
+  const client = openWitnesses({
+    witnesses: witnesses.map(({ url, signer: { key } }) => ({ url, key })),
+    checkpoint: async () => ({
+      origin: 'roll.example/1',
+      size: world.size,
+      root: world.roll.root(world.size),
+      note: await world.roll.checkpoint(world.size),
+    }),
+    proof: async (from, to) => world.roll.proof(from, to),
+    post: async (url, body) => {
+      world.asked.push(`${new URL(url).hostname} ${parseAddCheckpoint(body).old}`)
+      const other = world.instead.get(new URL(url).hostname)?.(body)
+      if (other) return other
+      const one = witnesses.find((witness) => url === `${witness.url}/add-checkpoint`)
+      const { status, body: text } = await (one as (typeof witnesses)[0]).witness.add(Buffer.from(body))
+      return { status, text }
+    },
+    verify: verifyEd25519,
+    now: () => world.now,
+    log: quiet,
+  })
+  const names = async (): Promise<readonly string[]> => {
+    const { cosignatures } = await openCheckpoint(
+      client.newest()?.note ?? '',
+      { roll: [roll.signer.key], witnesses: witnesses.map(({ signer }) => signer.key) },
+      verifyEd25519,
+    )
+    return cosignatures.map(({ key }) => key.name).sort()
+  }
+  return { world, client, witnesses, names }
+}
+
+t.test('the newest checkpoint has the cosignature of each witness, round by round', async (t) => {
+  const { world, client, names } = openWorld()
+  t.equal(client.newest(), undefined)
+  await client.ask()
+  t.match(client.newest(), { size: 10, at: 1_000_000 })
+  t.same(await names(), ['w0.example', 'w1.example'])
+  world.size = 200
+  await client.ask()
+  await client.ask()
+  t.equal(client.newest()?.size, 200)
+  t.same(
+    world.asked.filter((one) => one.startsWith('w0')),
+    ['w0.example 0', 'w0.example 10', 'w0.example 200'],
+  )
+  t.match(client.figures(), [
+    { witness: 'w0.example', cosignedAt: 1_700_000_200, failures: 0 },
+    { witness: 'w1.example' },
+  ])
+  t.equal(client.warning(), undefined)
+})
+
+t.test('a witness that knows more than this instance does was told by another replica', async (t) => {
+  const { world, client, witnesses, names } = openWorld()
+  const elsewhere = async (old: number, size: number): Promise<void> => {
+    for (const { witness } of witnesses) await witness.add(Buffer.from(await world.roll.ask(old, size)))
+  }
+  await elsewhere(0, 7)
+  await client.ask()
+  t.same(world.asked.slice(0, 4).sort(), ['w0.example 0', 'w0.example 7', 'w1.example 0', 'w1.example 7'])
+  t.same(await names(), ['w0.example', 'w1.example'])
+  await elsewhere(10, 30)
+  world.size = 20
+  await client.ask()
+  t.equal(client.newest()?.size, 10, 'it is waited for')
+  t.same(
+    client.figures().map(({ failures }) => failures),
+    [0, 0],
+  )
+  world.size = 40
+  await client.ask()
+  t.equal(client.newest()?.size, 40)
+  t.equal(client.warning(), undefined)
+  // It stays ahead: this instance has lost something.
+  await elsewhere(40, 60)
+  for (let round = 0; round < 5; round += 1) await client.ask()
+  t.match(client.warning(), /^w0\.example and w1\.example has seen another roll/)
+})
+
+t.test('a witness that has seen another roll is told, and the others go on', async (t) => {
+  const { world, client, witnesses, names } = openWorld()
+  await client.ask()
+  await witnesses[0]?.witness.add(Buffer.from(await world.roll.fork(12).ask(10, 15)))
+  world.size = 20
+  await client.ask()
+  t.equal(client.warning(), 'w0.example has seen another roll of ours')
+  t.equal(client.newest()?.size, 10, 'two cosignatures are more than one')
+  world.now += 61_000
+  await client.ask()
+  t.equal(client.newest()?.size, 20, 'but not for long')
+  t.same(await names(), ['w1.example'])
+  t.match(client.figures(), [{ failures: 2 }, { failures: 0 }])
+})
+
+t.test('whatever a witness answers, it is no cosignature unless it holds, and no disagreement', async (t) => {
+  const { world, client, witnesses } = openWorld(1)
+  const cosign = async (body: string, signer = witnesses[0]?.signer) =>
+    encodeSignatures([
+      await signText(parseNote(parseAddCheckpoint(body).checkpoint).text, {
+        ...(signer as never as ReturnType<typeof newSigner>),
+        time: 5,
+      }),
+    ])
+  const answers: readonly ((body: string) => Promise<Answer>)[] = [
+    async () => Promise.reject(new Error('it is away')),
+    async () => ({ status: 500, text: '' }),
+    async () => ({ status: 404, text: '' }),
+    async () => ({ status: 200, text: '' }),
+    async () => ({ status: 200, text: 'nonsense' }),
+    async (body) => ({ status: 200, text: await cosign(body, newSigner('w0.example', 'cosignature', 1)) }),
+    async (body) => ({ status: 200, text: (await cosign(body)).replace(/.(=*)\n$/, 'A$1\n') }),
+    async (body) => ({ status: 200, text: await cosign(body.replace(/\n10\n/, '\n11\n')) }),
+    async () => ({ status: 409, text: 'nonsense' }),
+    async () => ({ status: 409, text: '' }),
+    async () => ({ status: 409, text: '0\n' }),
+    async () => ({ status: 409, text: `${Number.MAX_SAFE_INTEGER}\n` }),
+  ]
+  for (const [i, answer] of answers.entries()) {
+    world.instead.set('w0.example', answer)
+    await client.ask()
+    t.equal(client.newest(), undefined, `answer ${i}`)
+    t.equal(client.warning(), undefined)
+  }
+  world.instead.clear()
+  await client.ask()
+  await client.ask()
+  t.equal(client.newest()?.size, 10, 'it is asked all the same, and cosigns')
+})
+
+t.test('answers of any length, from elsewhere or never are not heard', async (t) => {
+  const { createServer } = await import('node:http')
+  const server = createServer((request, response) => {
+    if (request.url === '/long') response.end('x'.repeat(100_000))
+    else if (request.url === '/moved') response.writeHead(307, { location: '/fine' }).end()
+    else if (request.url === '/torn')
+      response.writeHead(200, { 'content-length': '50' }).write('half', () => response.destroy())
+    else response.writeHead(409).end('7\n')
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => void server.close())
+  const { port } = server.address() as { port: number }
+  const ask = (path: string) => post(`http://127.0.0.1:${port}${path}`, 'body')
+  t.same(await ask('/fine'), { status: 409, text: '7\n' })
+  await t.rejects(ask('/long'), { message: /more than 65536 octets/ })
+  await t.rejects(ask('/moved'))
+  await t.rejects(ask('/torn'))
+  await t.rejects(post('http://127.0.0.1:1/', 'body'))
+})

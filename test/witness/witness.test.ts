@@ -1,0 +1,258 @@
+import { spawn } from 'node:child_process'
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
+import { openCheckpoint } from '../../src/roll/checkpoint.ts'
+import { encodeVerifierKey, parseVerifierKey } from '../../src/roll/note.ts'
+import { bare } from '../helpers/environment.ts'
+import { openFullDisk } from '../helpers/full-disk.ts'
+import { quiet } from '../helpers/log.ts'
+import { freePort } from '../helpers/port.ts'
+import { newSigner, sha256, verifyEd25519 } from '../roll/hashing.ts'
+import { openTestRoll, type TestRoll } from './rolls.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-witness-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+let made = 0
+
+/** A file as an operator writes it, in a folder of its own. */
+const write = async (rolls: readonly TestRoll[], port = 0, more = ''): Promise<string> => {
+  const path = join(folder, `${made++}.yaml`)
+  const keys = rolls.map(({ signer }) => `  - ${encodeVerifierKey(signer.key)}`)
+  await writeFile(
+    path,
+    [
+      'name: w.example/w1',
+      `listen: 127.0.0.1:${port}`,
+      `key: ${path}.key`,
+      `state: ${path}.state`,
+      'logs:',
+      ...keys,
+      more,
+    ].join('\n'),
+  )
+  return path
+}
+const open = async (t: Test, path: string) => {
+  const running = await serveWitness(await readWitnessSettings(path), quiet)
+  t.teardown(running.close)
+  const add = async (body: string | Uint8Array) => {
+    const answer = await fetch(`${running.url}/add-checkpoint`, { method: 'POST', body: body as string })
+    return { status: answer.status, type: answer.headers.get('content-type'), text: await answer.text() }
+  }
+  return { ...running, add }
+}
+
+t.test('it cosigns what has grown out of what it cosigned before, and says how far it is', async (t) => {
+  const roll = openTestRoll()
+  const { add, key } = await open(t, await write([roll, openTestRoll('other.example/1')]))
+  const witnesses = [parseVerifierKey(key, sha256)]
+  t.match(witnesses, [{ name: 'w.example/w1', type: 'cosignature' }])
+  for (const [old, size] of [
+    [0, 0],
+    [0, 5],
+    [5, 5],
+    [5, 6],
+    [6, 300],
+    [300, 399],
+  ] as const) {
+    const { status, text } = await add(await roll.ask(old, size))
+    t.equal(status, 200, `${old} to ${size}`)
+    const note = `${await roll.checkpoint(size)}${text}`
+    const { cosignatures } = await openCheckpoint(note, { roll: [roll.signer.key], witnesses }, verifyEd25519)
+    t.match(cosignatures, [{ key: { name: 'w.example/w1' } }])
+    t.ok(Math.abs((cosignatures[0]?.time ?? 0) - Date.now() / 1000) < 60)
+  }
+  for (const [old, size] of [
+    [0, 399],
+    [6, 399],
+    [300, 300],
+    [0, 1],
+  ] as const)
+    t.match(await add(await roll.ask(old, size)), { status: 409, text: '399\n', type: 'text/x.tlog.size' })
+})
+
+t.test('what it does not cosign, each by its status, changes nothing', async (t) => {
+  const roll = openTestRoll()
+  const { add, url } = await open(t, await write([roll]))
+  await add(await roll.ask(0, 100))
+  const good = await roll.ask(100, 150)
+  const stranger = openTestRoll('stranger.example/1')
+  const impostor = openTestRoll('roll.example/1', newSigner('roll.example/1'))
+  const forked = roll.fork(50)
+  const lines = good.split('\n')
+  const cases: readonly [string, number, string | Uint8Array][] = [
+    ['an unknown roll', 404, await stranger.ask(0, 5)],
+    ['another key of the same name', 403, await impostor.ask(100, 150)],
+    [
+      'a signature that does not hold',
+      403,
+      good.replace(
+        / ([A-Za-z0-9+/]{20})([A-Za-z0-9+/]{60})/,
+        (_, a, b) => ` ${a}${b.replace(/./, (c: string) => (c === 'A' ? 'B' : 'A'))}`,
+      ),
+    ],
+    ['an old size beyond the checkpoint', 400, await roll.ask(120, 110)],
+    ['another old size', 409, await roll.ask(99, 150)],
+    ['a fork of the same size', 409, await forked.ask(100, 100)],
+    ['a fork', 422, await forked.ask(100, 150)],
+    ['a proof that lacks a hash', 422, [...lines.slice(0, 1), ...lines.slice(2)].join('\n')],
+    ['a proof with one hash more', 422, [lines[0], lines[1], ...lines.slice(1)].join('\n')],
+    ['a proof from nothing that is not empty', 409, good.replace('old 100', 'old 0')],
+    ['nothing', 400, ''],
+    ['no checkpoint', 400, 'old 100\n\n'],
+    ['no old size', 400, good.replace('old 100\n', '')],
+    ['an old size in another spelling', 400, good.replace('old 100', 'old 0100')],
+    ['a negative one', 400, good.replace('old 100', 'old -1')],
+    ['a hash that is not base64', 400, good.replace(lines[1] as string, 'not base64')],
+    ['a hash of another length', 400, good.replace(lines[1] as string, 'AAAA')],
+    ['64 hashes', 400, good.replace(lines[1] as string, Array.from({ length: 64 }, () => lines[1]).join('\n'))],
+    ['carriage returns', 400, good.replaceAll('\n', '\r\n')],
+    ['no UTF-8', 400, Buffer.concat([Buffer.from(good), Buffer.of(0xff)])],
+    ['octets', 400, Buffer.alloc(60_000, 1)],
+    ['too much', 413, Buffer.alloc(70_000, 'a')],
+  ]
+  for (const [what, status, body] of cases) t.equal((await add(body)).status, status, what)
+  for (const [method, path, status] of [
+    ['GET', '/add-checkpoint', 405],
+    ['PUT', '/add-checkpoint', 405],
+    ['POST', '/', 404],
+    ['POST', '/add-checkpoint/', 404],
+    ['POST', '/add-checkpoint?x=1', 404],
+  ] as const)
+    t.equal((await fetch(`${url}${path}`, { method })).status, status, `${method} ${path}`)
+  // Not even HTTP.
+  const { port } = new URL(url)
+  await new Promise<void>((resolve) => {
+    const socket = connect(Number(port), '127.0.0.1', () => socket.end('\u0000\u0001 nonsense\r\n\r\n'))
+    socket
+      .on('close', () => resolve())
+      .on('error', () => {})
+      .resume()
+  })
+  t.equal((await add(good)).status, 200, 'and it goes on from where it was')
+})
+
+t.test('of two that come at once and do not follow from each other, one is cosigned', async (t) => {
+  const roll = openTestRoll()
+  const { add } = await open(t, await write([roll]))
+  await add(await roll.ask(0, 40))
+  const bodies = await Promise.all([roll, roll.fork(50), roll.fork(60), roll.fork(70)].map((one) => one.ask(40, 90)))
+  const answers = await Promise.all([...bodies, ...bodies].map(add))
+  t.same(answers.map(({ status }) => status).sort(), [200, 409, 409, 409, 409, 409, 409, 409])
+})
+
+t.test('what cannot be kept is not cosigned', async (t) => {
+  const roll = openTestRoll()
+  const path = await write([roll])
+  const { add } = await open(t, path)
+  await add(await roll.ask(0, 10))
+  const disk = openFullDisk()
+  t.teardown(disk.free)
+  disk.fill(0)
+  t.match(await add(await roll.ask(10, 20)), { status: 500, text: 'nothing was cosigned\n' })
+  disk.free()
+  t.match(await add(await roll.fork(15).ask(10, 20)), { status: 200 }, 'so another one may be')
+  t.match(await add(await roll.ask(10, 20)), { status: 409 })
+  // Another process with the same file: neither of them can know any more.
+  const state = `${path}.state`
+  await writeFile(state, (await readFile(state, 'utf8')).replace('20', '10'))
+  t.match(await add(await roll.fork(15).ask(20, 21)), { status: 500 })
+})
+
+t.test('its state outlives it; one that is damaged stops the start', async (t) => {
+  const roll = openTestRoll()
+  const second = openTestRoll('second.example/1')
+  const path = await write([roll, second])
+  const first = await open(t, path)
+  await first.add(await roll.ask(0, 10))
+  await first.add(await second.ask(0, 20))
+  await first.add(await roll.ask(10, 30))
+  await first.close()
+  const again = await open(t, path)
+  t.equal(again.key, first.key)
+  t.match(await again.add(await roll.ask(0, 30)), { status: 409, text: '30\n' })
+  t.match(await again.add(await second.ask(0, 30)), { status: 409, text: '20\n' })
+  await again.close()
+  t.same([(await stat(`${path}.key`)).mode & 0o777, (await stat(`${path}.state`)).mode & 0o777], [0o600, 0o600])
+  const whole = await readFile(`${path}.state`, 'utf8')
+  for (const spoiled of [
+    whole.slice(0, -10),
+    whole.slice(1, -1),
+    `${whole}x`,
+    whole.replaceAll('second', 'roll'),
+    `${whole}${whole}`,
+    ' ',
+  ]) {
+    await writeFile(`${path}.state`, spoiled)
+    await t.rejects(open(t, path), { message: /is damaged: .*docs\/witness\.md/ })
+  }
+  await writeFile(`${path}.state`, whole)
+  await chmod(`${path}.key`, 0o644)
+  await t.rejects(open(t, path), { message: /can be read by others/ })
+})
+
+t.test('a file that does not say what a witness needs is told with all its faults', async (t) => {
+  const roll = openTestRoll()
+  const bad = join(folder, 'bad.yaml')
+  await writeFile(bad, 'name: "a b"\nlisten: nowhere\nstate: s\nlogs: [nonsense]\nfoo: 1\n')
+  await t.rejects(readWitnessSettings(bad), {
+    kind: 'usage',
+    message: /foo is not known; .*name is not.*listen is not.*key is not a path.*logs\/0: .*docs\/witness\.md/,
+  })
+  await writeFile(bad, '- 1')
+  await t.rejects(readWitnessSettings(bad), { kind: 'usage', message: /is not written as YAML/ })
+  await t.rejects(readWitnessSettings(await write([{ ...roll, signer: newSigner('w.example', 'cosignature', 1) }])), {
+    message: /logs\/0 is the key of a witness/,
+  })
+  await t.rejects(readWitnessSettings(join(folder, 'none.yaml')), { kind: 'usage', message: /cannot be read/ })
+})
+
+t.test('killed at any time and started again, it never cosigns two that do not follow from each other', async (t) => {
+  const roll = openTestRoll()
+  const forks = [roll, roll.fork(1)]
+  const port = await freePort()
+  const path = await write(forks.slice(0, 1), port)
+  const cosigned: { readonly fork: number; readonly size: number }[] = []
+  const url = `http://127.0.0.1:${port}/add-checkpoint`
+  /** Two that speak for two forks, each as far as the witness says that it is. */
+  const speak = async (fork: number, until: Promise<unknown>): Promise<void> => {
+    let [old, running] = [0, true]
+    void until.then(() => {
+      running = false
+    })
+    for (let size = 1; running && size < 390; ) {
+      const body = await (forks[fork] as TestRoll).ask(old, size)
+      const answer = await fetch(url, { method: 'POST', body }).catch(() => undefined)
+      if (answer?.status === 200) cosigned.push({ fork, size })
+      if (answer?.status === 409) old = Number(await answer.text())
+      if (answer?.status === 200) old = size
+      size = Math.max(old + 1, size)
+    }
+  }
+  for (let life = 0; life < 4; life += 1) {
+    const child = spawn(process.execPath, ['src/main.ts', 'witness', path], {
+      env: bare,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    const exited = new Promise((resolve) => child.once('exit', resolve))
+    const told = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))))
+    t.match(
+      told,
+      /^w\.example\/w1 cosigns roll\.example\/1 at http:\/\/127\.0\.0\.1:\d+\n {2}w\.example\/w1\+[0-9a-f]{8}\+/,
+    )
+    const speaking = Promise.all([speak(0, exited), speak(1, exited)])
+    const before = cosigned.length
+    while (cosigned.length < before + 10) await new Promise((resolve) => setTimeout(resolve, 5))
+    child.kill('SIGKILL')
+    await exited
+    await speaking
+  }
+  t.ok(cosigned.length >= 40)
+  t.equal(new Set(cosigned.map(({ fork }) => fork)).size, 1, 'all are of one of the two')
+})
