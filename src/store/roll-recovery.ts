@@ -51,9 +51,18 @@ export const recoverEntries = async (
   return grown.edge
 }
 
-/** Whether an instance has connections to these records, as far as the server tells. */
-export const isServed = async (db: Database): Promise<boolean> =>
-  (await db.query<{ served: boolean }>(selectServed)).rows[0]?.served === true
+/**
+ * Whether an instance has connections to these records, as far as the server tells. Those of one that has just ended are
+ * there for a moment.
+ */
+export const isServed = async (db: Database): Promise<boolean> => {
+  for (let tries = 10; ; tries -= 1) {
+    const { rows } = await db.query<{ served: boolean }>(selectServed)
+    if (rows[0]?.served !== true) return false
+    if (tries === 0) return true
+    await new Promise((resolve) => setTimeout(resolve, 200))
+  }
+}
 
 const assertHead = async (tx: Queryable, { size, root }: RollHead): Promise<void> => {
   const { rows } = await tx.query<{ size: number; root: Buffer }>(lockHead)

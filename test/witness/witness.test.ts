@@ -215,7 +215,7 @@ t.test('a file that does not say what a witness needs is told with all its fault
 
 t.test('killed at any time and started again, it never cosigns two that do not follow from each other', async (t) => {
   const roll = openTestRoll()
-  const forks = [roll, roll.fork(1)]
+  const forks = [roll, roll.fork(0)]
   const port = await freePort()
   const path = await write(forks.slice(0, 1), port)
   const cosigned: { readonly fork: number; readonly size: number }[] = []
