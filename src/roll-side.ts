@@ -5,6 +5,7 @@
 import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
 import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
 import { own } from './ca/own.ts'
+import type { RollHead } from './ca/recorder.ts'
 import { openWitnesses, type Witnesses } from './ca/witnesses.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
@@ -82,10 +83,10 @@ export const assertSameRoll = async (
     )
 }
 
-/** Throws `WrongRecords` where what was seen is not part of the roll as it is now. */
-export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<void> => {
+/** The head as it is now. Throws `WrongRecords` where what was seen is not part of its roll. */
+export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<RollHead> => {
   try {
-    await roll.head()
+    return await roll.head()
   } catch (error) {
     throw isProblem(error, 'roll.inconsistent') ? new WrongRecords(error.detail) : error
   }

@@ -104,7 +104,8 @@ export const openStores = async (deps: StoresDeps) => {
     const seen = await readAnchor(config)
     await assertSameRecords(db, config, seen)
     const roll = openRollWriter(db, codec, dbClock, seen)
-    await assertWhole(roll)
+    const { size } = await assertWhole(roll)
+    if (!seen && size > 0) log.warn({ event: 'roll.unseen', size }, unseen)
     const access = openAccess({ db, roll, log, clock, random, newId })
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
@@ -334,6 +335,9 @@ const secureContextOf = (app: App): { setSecureContext(options: PemPair & typeof
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const
+
+/** As on a new replica, or after its volume was lost. */
+const unseen = 'no checkpoint was kept here before: an older database could not be told from this one'
 
 const selectReadOnly = {
   name: 'select_read_only',
