@@ -2,6 +2,7 @@ import { createHash, X509Certificate } from 'node:crypto'
 
 import t from 'tap'
 
+import { ungranted } from '../../src/ca/access.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, derFor, employ } from './people.ts'
 
@@ -381,6 +382,32 @@ t.test('a search goes by every filter, in pages, as JSON, NDJSON and CSV', async
   t.match(csv.text, /^"serial","status","subject","names",/)
   t.equal(csv.text.trimEnd().split('\r\n').length, 7)
   t.match(csv.text, /\r\n"end","\{""complete"":true,""records"":""certificates"",.+\r\n$/)
+})
+
+t.test('whoever mistypes a profile is told of those that its grants are for', async (t) => {
+  const detail = 'You have no grant to request certificates of profile "sever". Your grants are for "client", "server".'
+  const asker = await employ(service, 'mistyper', 'requester', { profiles: ['server', 'client'] })
+  const asked = { csr: csrFor('a.example.com'), profile: 'sever' }
+  const answer = await service.request('POST', '/v1/certificates', { token: asker, body: asked })
+  t.match(answer, { status: 403, json: { code: 'auth.forbidden', detail } })
+  const batch = await service.request('POST', '/v1/certificates/batch', { token: asker, body: { items: [asked] } })
+  t.match(batch.json.items[0].problem, { code: 'auth.forbidden', detail })
+  const nobody = { principal: 'x', token: 'x', grants: [] }
+  t.equal(
+    ungranted(nobody, 'x'),
+    'You have no grant to request certificates of profile "x". You have none for any profile.',
+  )
+  const many = Array.from({ length: 25 }, (_, i) => `p${String(i).padStart(2, '0')}`)
+  const grant = {
+    id: '',
+    principal: 'x',
+    role: 'requester',
+    names: null,
+    revoke: false,
+    createdAt: new Date(),
+    createdBy: '',
+  } as const
+  t.match(ungranted({ ...nobody, grants: [{ ...grant, profiles: many }] }, 'x'), /"p00", "p01".*"p19" and 5 others\.$/)
 })
 
 t.test('a search for a profile that has never existed is told to auditors, and tells requesters nothing', async (t) => {

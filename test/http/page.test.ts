@@ -23,5 +23,16 @@ t.test('CSV is quoted throughout, and no cell begins a formula', (t) => {
     ].join('\r\n'),
   )
   t.equal(encodeCsv([]), '\r\n')
+  const texts = ['=1', '+1', '-1', '@x', '\t=', '\r', '\n', ' =1', '\uff1d1', "'", "'=1", "''", 'a=1', '', "it's"]
+  const cells = texts.map((text) => /\r\n"((?:[^"]|"")*)"\r\n$/.exec(encodeCsv([{ text }]))?.[1] ?? '?')
+  t.same(
+    cells.map((cell) => cell.startsWith("'")),
+    texts.map((text) => !['a=1', '', "it's"].includes(text)),
+  )
+  t.same(
+    cells.map((cell) => (cell.startsWith("'") ? cell.slice(1) : cell)),
+    texts,
+    'and it can be undone',
+  )
   t.end()
 })

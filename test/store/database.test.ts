@@ -5,7 +5,14 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
-import { constraintOf, type Database, isConnectionLoss, openDatabase, sqlState } from '../../src/store/database.ts'
+import {
+  constraintOf,
+  type Database,
+  isConnectionLoss,
+  openDatabase,
+  parseInstant,
+  sqlState,
+} from '../../src/store/database.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
 
@@ -223,4 +230,28 @@ t.test('whoever watches is told of every statement, in a transaction and outside
     ['within_watched', false],
     ['commit', false],
   ])
+})
+
+t.test('a time is read as pg reads it, in whatever form PostgreSQL writes it', async (t) => {
+  const asPg = pg.types.getTypeParser(pg.types.builtins.TIMESTAMPTZ) as (text: string) => Date | number
+  for (const text of [
+    '2026-11-25 08:00:00+00',
+    '2026-11-25 08:00:00.1+00',
+    '2026-11-25 08:00:00.12+00',
+    '2026-11-25 08:00:00.123+00',
+    '2026-11-25 08:00:00.123456+00',
+    '2026-11-25 08:00:00.0009+00',
+    '2026-11-25 08:00:00.5+01',
+    '2026-11-25 08:00:00.5-03:30',
+    '1950-02-28 23:59:59.999999+00',
+    '0001-01-01 00:00:00+00',
+    '0099-01-01 00:00:00+00',
+    '0044-03-15 00:00:00+00 BC',
+    '9999-12-31 23:59:59.999+00',
+    '12026-11-25 08:00:00+00',
+    'infinity',
+    '-infinity',
+  ])
+    t.same(parseInstant(text), asPg(text), text)
+  t.equal(parseInstant('2026-11-25 08:00:00.123456+00').toISOString(), '2026-11-25T08:00:00.123Z')
 })

@@ -15,6 +15,9 @@ import { type NameKind, parseName } from '../../src/x509/names.ts'
 import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
+// Some thousands of searches.
+t.setTimeout(120_000)
+
 const { service, stores } = await openTestStores(t)
 
 const principals = ['ann', 'bob', 'ci'] as const
@@ -52,6 +55,29 @@ const callerOf = (principal: string): Caller => ({
   ],
 })
 
+const keys = new Map(principals.map((name) => [name, [newP256(), newP256()]]))
+
+const issueOne = (
+  dice: ReturnType<typeof openDice>,
+  principal: (typeof principals)[number],
+  more: { readonly profile: string; readonly validity: number },
+) => {
+  const names = [`dns:n${dice.roll(12)}.${dice.pick(suffixes)}`]
+  if (dice.chance(40)) names.push(`dns:m${dice.roll(4)}.${dice.pick(suffixes)}`)
+  if (dice.chance(20)) names.push(`ip:10.0.0.${dice.roll(3)}`)
+  return service.service.issuance.issue(callerOf(principal), {
+    csr: request({
+      attributes: tlv(0xa0),
+      signer: dice.pick(keys.get(principal) ?? []),
+      subject: commonName(`s${dice.roll(4)}`),
+    }),
+    names: [...new Set(names)].map((text) =>
+      parseName(text.split(':')[0] as NameKind, text.slice(text.indexOf(':') + 1)),
+    ),
+    ...more,
+  })
+}
+
 t.before(async () => {
   const put = async (name: string, more: object) => {
     const { status } = await service.request('PUT', `/v1/profiles/${name}`, {
@@ -65,29 +91,14 @@ t.before(async () => {
   await put('short', { validity: backdate })
   for (const name of principals) await stores.access.createPrincipal(name, 'admin')
   const dice = openDice(7)
-  const keys = new Map(principals.map((name) => [name, [newP256(), newP256()]]))
   const serials: string[] = []
   for (let i = 0; i < 160; i += 1) {
     const principal = dice.pick(principals)
-    const names = [`dns:n${dice.roll(12)}.${dice.pick(suffixes)}`]
-    if (dice.chance(40)) names.push(`dns:m${dice.roll(4)}.${dice.pick(suffixes)}`)
-    if (dice.chance(20)) names.push(`ip:10.0.0.${dice.roll(3)}`)
-    const issued = await service.service.issuance.issue(callerOf(principal), {
-      csr: request({
-        attributes: tlv(0xa0),
-        signer: dice.pick(keys.get(principal) ?? []),
-        subject: commonName(`s${dice.roll(4)}`),
-      }),
-      // Each has a profile that it uses less, and one that it never uses.
-      profile: dice.chance(20)
-        ? (profiles[(principals.indexOf(principal) + 1) % 3] as string)
-        : (profiles[principals.indexOf(principal)] as string),
-      names: [...new Set(names)].map((text) =>
-        parseName(text.split(':')[0] as NameKind, text.slice(text.indexOf(':') + 1)),
-      ),
-      // Most expire within seconds: their five minutes began five minutes ago.
-      validity: dice.pick([303, 303, 3_900, 6_600]),
-    } as never)
+    const place = principals.indexOf(principal) + (dice.chance(20) ? 1 : 0)
+    // Each has a profile that it uses less, and one that it never uses. Most expire within seconds: their five minutes
+    // began five minutes ago.
+    const more = { profile: profiles[place % 3] as string, validity: dice.pick([303, 303, 3_900, 6_600]) }
+    const issued = await issueOne(dice, principal, more)
     serials.push(issued.serial)
     if (dice.chance(25)) {
       const path = `/v1/certificates/${dice.pick(serials)}/revocation`
@@ -193,7 +204,7 @@ t.test(
       candidates,
       walk: recordsOf(candidates).walk.certificates,
     }))
-    for (let i = 0; i < 200; i += 1) {
+    for (let i = 0; i < 120; i += 1) {
       const filter = someFilter(dice, all)
       const wanted = inOrder(
         all.filter((one) => matches(one, filter)),
@@ -286,4 +297,46 @@ t.test('any combination of filters finds its events', async (t) => {
     const counted = await (await walk(filter, { at: all.length })).count()
     if (counted.exact) t.equal(counted.rows, wanted.length, `${JSON.stringify(filter)}: as many as it says`)
   }
+})
+
+t.test('while others issue and revoke, the pages of a search are those of the size at which it began', async (t) => {
+  const { walk } = recordsOf(20)
+  let stop = false
+  const busy = (async () => {
+    for (let i = 0; !stop; i += 1) {
+      const { serial } = await issueOne(openDice(i), 'ann', { profile: 'all', validity: 6_600 })
+      if (i % 2 === 0)
+        await service.request('POST', `/v1/certificates/${serial}/revocation`, { body: { reason: 'superseded' } })
+    }
+  })()
+  const searches: readonly (readonly [limit: number, CertificateFilter])[] = [
+    [1, { principal: 'bob', status: 'revoked' }],
+    [1, { name: '*.c.test', profile: 'all' }],
+    [7, {}],
+    [7, { name: '*.test' }],
+    [7, { principal: 'ann' }],
+    [7, { status: 'valid' }],
+    [50, { profile: 'all' }],
+    [50, { status: 'revoked' }],
+  ]
+  for (const [limit, filter] of searches) {
+    const first = await walk.certificates(filter)
+    const { size } = first.bounds
+    let page = await first.page(limit)
+    const found = [...page.items]
+    while (page.next !== undefined) {
+      const next = await walk.certificates(filter, { cursor: page.next })
+      t.same(next.bounds, first.bounds)
+      page = await next.page(limit)
+      found.push(...page.items)
+    }
+    const wanted = await readAll(walk.certificates, filter, 1000, size)
+    t.same(
+      found.map(({ serial }) => serial),
+      wanted.map(({ serial }) => serial),
+      `${JSON.stringify(filter)}, pages of ${limit}`,
+    )
+  }
+  stop = true
+  await busy
 })

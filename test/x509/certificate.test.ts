@@ -11,7 +11,7 @@ import {
   type SignatureAlgorithm,
   signatureAlgorithms,
 } from '../../src/x509/algorithms.ts'
-import { encodeCaTbs, parseCertificate, parseTbs } from '../../src/x509/certificate.ts'
+import { encodeCaTbs, parseCertificate, parseTbs, readTbsNames } from '../../src/x509/certificate.ts'
 import { importPublicKey, type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
 import { showCertificate } from '../../src/x509/library.ts'
 import { parseName } from '../../src/x509/names.ts'
@@ -179,6 +179,24 @@ t.test('each kind of revocation stands alone', async (t) => {
   t.equal(only('crl').ocspUrls.length, 0)
   t.equal(only('ocsp').crlUrls.length, 0)
   t.equal(only('ocsp').ocspUrls.length, 1)
+})
+
+t.test('the names alone are those that all of a TBSCertificate says, wherever their octets stand besides', (t) => {
+  for (const names of [
+    [parseName('dns', 'a.example.com')],
+    [parseName('dns', 'a.example.com'), parseName('ip', '10.0.0.1'), parseName('ip', 'fd00::1')],
+    [parseName('uri', 'spiffe://example.com/a'), parseName('email', 'a@example.com')],
+    Array.from({ length: 100 }, (_, i) => parseName('dns', `n${i}.example.com`)),
+    [],
+  ]) {
+    const tbs = encodeTbs(compileTemplate(templateInput), { ...tbsInput, names })
+    t.same(readTbsNames(tbs), parseTbs(tbs).names)
+  }
+  // A serial that holds the octets of the extension's OID.
+  const serial = Buffer.from('40060355 1d110403 06035500 00000001'.replaceAll(' ', ''), 'hex')
+  const tbs = encodeTbs(compileTemplate(templateInput), { ...tbsInput, serial })
+  t.same(readTbsNames(tbs), parseTbs(tbs).names)
+  t.end()
 })
 
 t.test('usages that are not given are not encoded', async (t) => {
