@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { request as httpRequest } from 'node:http'
 import { request } from 'node:https'
@@ -503,4 +504,26 @@ t.test('a fault of a later page breaks it off; one of the first is a problem', a
     else t.notMatch(await brokenOff(incoming), /"end":/)
     t.same(seen.acts, status === 503 ? ['began'] : ['began', 'broke'])
   }
+})
+
+t.test('docs/auditing.md has the columns and the indexes that there are', async (t) => {
+  const text = await readFile(new URL('../../docs/auditing.md', import.meta.url), 'utf8')
+  const section = (title: string): string => text.split(`\n## ${title}\n`)[1]?.split('\n## ')[0] ?? ''
+  const rows = [...section('Exports').matchAll(/^\| (\w+) \| ([\w, ]+) \|$/gm)].map(([, of, names]) => [of, names])
+  const told = Object.fromEntries(rows.filter(([of]) => of !== 'of'))
+  t.same(Object.keys(told).sort(), ['accesses', 'certificates', 'events', 'refusals'])
+  for (const [of, names] of Object.entries(told)) {
+    const [header = []] = parseCsv((await get(`/v1/${of}?at=0`, 'text/csv')).text)
+    t.equal(header.join(', '), names, of)
+  }
+  const { rows: indexes } = await owner.query<{ name: string }>(
+    `select relname as name from pg_class where relkind in ('i', 'I')`,
+  )
+  const known = new Set(indexes.map(({ name }) => name))
+  const named = [...section('Which index answers what').matchAll(/`([a-z]+_[a-z_]+)`/g)].map(([, name = '']) => name)
+  t.ok(named.length > 10)
+  t.same(
+    named.filter((name) => !known.has(name)),
+    [],
+  )
 })
