@@ -5,8 +5,7 @@ import { type Static, Type } from 'typebox'
 
 import { type Caller, requesterGrants, ungranted } from '../../ca/access.ts'
 import type { Issued, IssueInput } from '../../ca/issuance.ts'
-import type { Policies } from '../../ca/policies.ts'
-import type { CertificateFilter, CertificateRecord } from '../../ca/records.ts'
+import type { CertificateRecord } from '../../ca/records.ts'
 import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
@@ -16,30 +15,11 @@ import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { rollProblems } from '../roll.ts'
 import { type AskBody, readAsk } from './ask.ts'
-import { columnsOf } from './csv.ts'
+import { FoundCertificate, searchRoute } from './certificate-search.ts'
 import * as examples from './examples.ts'
-import { listTypes } from './page.ts'
-import {
-  Ask,
-  closed,
-  Decision,
-  Duration,
-  IssuedCertificate,
-  Label,
-  named,
-  Pem,
-  PrincipalName,
-  ProfileReference,
-  pageOfFound,
-  RevocationView,
-  SearchQuery,
-  Serial,
-  SerialText,
-  Sha256,
-  Time,
-} from './schemas.ts'
-import { answerSearch, type SearchDeps } from './search.ts'
-import { type CertificateAndChain, chainPem, issuedView, parseSerial, parseTime, pemsOf, recordView } from './views.ts'
+import { Ask, closed, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
+import type { SearchDeps } from './search.ts'
+import { type CertificateAndChain, chainPem, issuedView, parseSerial, pemsOf, recordView } from './views.ts'
 
 /** What issuing can be refused for, one certificate or many. */
 export const issuingProblems = [
@@ -105,54 +85,6 @@ const IssueQuery = Type.Object(
   closed,
 )
 
-const Status = Type.Enum(['valid', 'expired', 'revoked'])
-
-const Filter = Type.Object(
-  {
-    serial: Type.Optional(SerialText),
-    name: Type.Optional(
-      Type.String({
-        minLength: 1,
-        maxLength: 2048,
-        description: 'an exact name, or *.suffix for every DNS name below it',
-      }),
-    ),
-    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 4096, description: 'exact, as RFC 4514 writes it' })),
-    profile: Type.Optional(Label),
-    principal: Type.Optional(PrincipalName),
-    issuer: Type.Optional(Label),
-    status: Type.Optional(Status),
-    key: Type.Optional(Sha256),
-    issuedAfter: Type.Optional(Time),
-    issuedBefore: Type.Optional(Time),
-    expiresAfter: Type.Optional(Time),
-    expiresBefore: Type.Optional(Time),
-    revokedAfter: Type.Optional({ ...Time, description: 'those that are revoked, since then' }),
-    revokedBefore: Type.Optional({ ...Time, description: 'those that are revoked, since before then' }),
-    ...SearchQuery,
-  },
-  closed,
-)
-
-const FoundCertificate = Type.Object(
-  {
-    serial: Serial,
-    status: Status,
-    subject: Type.String(),
-    names: Type.Array(Type.Object({ kind: Type.String(), value: Type.String() }, named('Name'))),
-    profile: ProfileReference,
-    principal: PrincipalName,
-    issuer: Label,
-    keySha256: Sha256,
-    notBefore: Time,
-    notAfter: Time,
-    issuedAt: Time,
-    index: Type.Integer(),
-    revocation: Type.Optional(RevocationView),
-  },
-  named('FoundCertificate', examples.found),
-)
-
 const StoredCertificate = Type.Object(
   { ...FoundCertificate.properties, certificate: Pem, chain: Type.Array(Pem) },
   named('Certificate', examples.certificate),
@@ -163,29 +95,8 @@ const CertificateProof = Type.Object(
   named('CertificateProof', examples.certificateProof),
 )
 
-/** Of CSV: what a certificate has in other members is laid out flat. */
-const columns = columnsOf(
-  [
-    ...['serial', 'status', 'subject', 'names', 'profile', 'profileVersion', 'principal', 'issuer', 'keySha256'],
-    ...['notBefore', 'notAfter', 'issuedAt', 'index'],
-    ...['reason', 'revokedAt', 'invalidityDate', 'revokedBy', 'revocationIndex'],
-  ],
-  {
-    profile: ({ profile }) => (profile as ProfileText).name,
-    profileVersion: ({ profile }) => (profile as ProfileText).version,
-    reason: ({ revocation }) => (revocation as RevocationText | undefined)?.reason,
-    revokedAt: ({ revocation }) => (revocation as RevocationText | undefined)?.revokedAt,
-    invalidityDate: ({ revocation }) => (revocation as RevocationText | undefined)?.invalidityDate,
-    revokedBy: ({ revocation }) => (revocation as RevocationText | undefined)?.by,
-    revocationIndex: ({ revocation }) => (revocation as RevocationText | undefined)?.index,
-  },
-)
-
-type ProfileText = Static<typeof ProfileReference>
-type RevocationText = Static<typeof RevocationView>
-
 export const certificateRoutes = (app: App, deps: SearchDeps): void => {
-  const { issuance, policies, records } = deps
+  const { issuance, records } = deps
 
   app.post(
     '/v1/certificates',
@@ -234,40 +145,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
     },
   )
 
-  app.get(
-    '/v1/certificates',
-    {
-      config: {
-        access: ['requester', ...readers],
-        offers: listTypes,
-        ownDeadline: true,
-        exports: { records: 'certificates', columns },
-        problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found', 'overload.queue'],
-      },
-      schema: {
-        operationId: 'searchCertificates',
-        summary: 'Search certificates',
-        description:
-          'Newest first; below a suffix in the order of the names, and by expiry or a status of valid or expired in that of expiry. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
-        tags: ['certificates'],
-        querystring: Filter,
-        response: { 200: pageOfFound(FoundCertificate) },
-      },
-    },
-    async (request, reply) => {
-      const caller = callerOf(request)
-      const filter = filterOf(request.query, caller)
-      if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      const open = records.walk.certificates
-      return answerSearch(deps, request, reply as FastifyReply, {
-        records: 'certificates',
-        filter,
-        open,
-        view: recordView,
-        columns,
-      })
-    },
-  )
+  searchRoute(app, deps)
 
   app.get(
     '/v1/certificates/:serial',
@@ -410,50 +288,8 @@ type CertificateType = (typeof certificateTypes)[number]
  */
 const endOfTurn = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve))
 
-/**
- * Profiles are never deleted: one that does not exist never issued anything, and an auditor who mistyped its name must
- * not read that as an answer. A mere requester may not learn which profiles there are.
- */
-const assertProfile = async (policies: Policies, name: string): Promise<void> => {
-  if (!policies.current(name)) await policies.read(name)
-}
-
 /** Someone else's certificate does not exist for a mere requester. */
 const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
   if (readsAll(caller) || record.principal === caller.principal) return
   throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
-}
-
-const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilter => {
-  const {
-    limit: _limit,
-    cursor: _cursor,
-    count: _count,
-    at: _at,
-    serial,
-    issuedAfter,
-    issuedBefore,
-    expiresAfter,
-    expiresBefore,
-    revokedAfter,
-    revokedBefore,
-    ...exact
-  } = query
-  if (!readsAll(caller) && exact.principal !== undefined && exact.principal !== caller.principal) {
-    throw new Problem(
-      'auth.forbidden',
-      "Reading other principals' certificates needs a grant as auditor, operator or admin.",
-    )
-  }
-  return {
-    ...exact,
-    ...(!readsAll(caller) && { principal: caller.principal }),
-    ...(serial !== undefined && { serial: parseSerial(serial) }),
-    ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/issuedAfter') }),
-    ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/issuedBefore') }),
-    ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/expiresAfter') }),
-    ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore, '/expiresBefore') }),
-    ...(revokedAfter !== undefined && { revokedAfter: parseTime(revokedAfter, '/revokedAfter') }),
-    ...(revokedBefore !== undefined && { revokedBefore: parseTime(revokedBefore, '/revokedBefore') }),
-  }
 }
