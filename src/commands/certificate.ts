@@ -1,8 +1,11 @@
 /** `chancery certificate`, `refusals` and `events`: what was issued, what was turned down, what happened. */
+import { writeFile } from 'node:fs/promises'
+
 import type { Command } from 'commander'
 
 import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
+import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
@@ -44,6 +47,7 @@ export const addCertificateCommand = (program: Command): void => {
       ])
     })
 
+  addProofCommand(certificate)
   withRestOptions(certificate.command('show <serial>').description('show one certificate'))
     .option('--pem', 'the certificate and its chain, leaf first')
     .action(async (serial: string, options: RestOptions & { pem?: boolean }) => {
@@ -62,6 +66,23 @@ export const addCertificateCommand = (program: Command): void => {
           .map(([name, value]) => `${name.padEnd(12)}${textOf(value)}`)
           .join('\n')}\n${pem}`,
       )
+    })
+}
+
+const addProofCommand = (certificate: Command): void => {
+  withRestOptions(
+    certificate
+      .command('proof <serial>')
+      .description('fetch the proof that a certificate is on the roll; "chancery roll prove" verifies it'),
+  )
+    .option('--out <file>', 'write it there')
+    .action(async (serial: string, options: RestOptions & { readonly out?: string }) => {
+      const { client } = await openRest(options)
+      const { text } = await client.call('GET', `/v1/certificates/${segment(serial)}/proof`)
+      if (options.out === undefined) return void process.stdout.write(`${text}\n`)
+      await writeFile(options.out, `${text}\n`).catch((error: Error) => {
+        throw new Failure('usage', `The proof cannot be written: ${error.message}.`)
+      })
     })
 }
 
