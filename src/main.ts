@@ -15,6 +15,7 @@ import { addProfileCommand } from './commands/profile.ts'
 import { addRevokeCommand } from './commands/revoke.ts'
 import { addRevokeManyCommand } from './commands/revoke-many.ts'
 import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
+import { addRollCommand } from './commands/roll.ts'
 import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {
@@ -155,6 +156,7 @@ const commands = [
   addIssuerCommand,
   addRecordCommands,
   addAuditCommand,
+  addRollCommand,
   addCeremonyCommand,
 ]
 

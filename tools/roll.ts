@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises'
 
 import { type FaultCode, faults } from '../src/roll/fault.ts'
-import { findings } from '../src/roll/findings.ts'
+import { findings, storageFindings } from '../src/roll/findings.ts'
 import { type EntryForm, entryForms, type Fields } from '../src/roll/forms.ts'
 
 /** The page, with its tables as they must be; the prose between them is left alone. */
@@ -33,6 +33,7 @@ const codes = (table: Readonly<Record<string, string>>): string[] =>
 const tables = {
   entries: table('| type | v | fields | what it tells |', Object.entries(entryForms).flatMap(entryRows)),
   findings: table('| finding | what it means |', codes(findings)),
+  storage: table('| finding | what it means |', codes(storageFindings)),
   faults: table('| fault | what it means |', codes(faults satisfies Readonly<Record<FaultCode, string>>)),
 }
 

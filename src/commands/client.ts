@@ -33,6 +33,7 @@ export interface Call {
 export interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
+  readonly octets: Buffer
   readonly text: string
   /** The body of a JSON answer. */
   json<T>(): T
@@ -164,8 +165,15 @@ const readWhole = (incoming: IncomingMessage): Promise<Answer> =>
     incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
     incoming.on('error', (error) => reject(brokenOff(error)))
     incoming.on('end', () => {
-      const text = Buffer.concat(chunks).toString()
-      resolve({ status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: () => JSON.parse(text) })
+      const octets = Buffer.concat(chunks)
+      const { statusCode: status = 0, headers } = incoming
+      resolve({
+        ...{ status, headers, octets },
+        get text() {
+          return octets.toString()
+        },
+        json: () => JSON.parse(octets.toString()),
+      })
     })
   })
 

@@ -4,6 +4,7 @@ import { type FaultCode, faults } from './fault.ts'
 export const findings = {
   'entry.form': faults['entry.form'],
   'entry.leaf': 'An entry does not have the leaf that is stored for it.',
+  'entry.missing': 'Nothing but its leaf is there of an entry: what it said is missing.',
   'entry.order': 'An entry is not the next one: those before it are missing, or it came before.',
   'entry.size': 'An entry is longer than 65,535 octets.',
   'entry.text': faults['entry.text'],
@@ -26,12 +27,27 @@ export const findings = {
   'serial.again': 'A serial was used twice.',
 } as const satisfies Readonly<Record<string, string>>
 
+/** What whoever reads the entries from tiles or from records can find beside them. */
+export const storageFindings = {
+  'bundle.octets': faults['bundle.octets'],
+  'tile.hash': 'A stored hash of the tree is not the one that the entries give.',
+  'tile.missing': 'A tile, a bundle of entries or a hash of the tree is missing.',
+  'tile.octets': faults['tile.octets'],
+  'head.differs': 'The head of the records is not the size, the root and the time that the entries give.',
+  'row.differs': 'A record is not what its entry says.',
+  'row.extra': 'There is a record of which no entry tells.',
+  'row.missing': 'A record of which an entry tells is missing.',
+} as const satisfies Readonly<Record<string, string>>
+
 export type FindingCode = keyof typeof findings
+export type StorageFindingCode = keyof typeof storageFindings
 
 export interface Finding {
   /** Of the entry; for a checkpoint its size, 0 where it has none. */
   readonly index: number
-  readonly code: FindingCode
+  /** Where it may be any of several entries: the one behind the last of them. */
+  readonly until?: number
+  readonly code: FindingCode | StorageFindingCode
   readonly message: string
 }
 

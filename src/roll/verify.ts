@@ -14,11 +14,20 @@ import { type Hash, openTreeHasher } from './merkle.ts'
 import type { VerifierKey, VerifyEd25519 } from './note.ts'
 import { isEqual, readHash } from './text.ts'
 
-export interface FedEntry {
+export type FedEntry = StoredEntry | LostEntry
+
+export interface StoredEntry {
   readonly index: number
   readonly octets: Uint8Array
   /** As it is stored, where it is: then an entry that was altered is named, and not only the span it is in. */
   readonly leaf?: Uint8Array
+}
+
+/** Of which only the leaf is left: the tree goes on with it. */
+export interface LostEntry {
+  readonly index: number
+  readonly octets: undefined
+  readonly leaf: Uint8Array
 }
 
 export interface RollVerifierDeps extends HistoryDeps {
@@ -75,11 +84,12 @@ export const openRollVerifier = async (deps: RollVerifierDeps, saved?: VerifierS
   }
 
   /** The leaf, and what is wrong with the entry. */
-  const read = ({
-    index,
-    octets,
-    leaf: stored,
-  }: FedEntry): { readonly leaf: Hash; readonly signed: SignedBy | undefined } => {
+  const read = (fed: FedEntry): { readonly leaf: Hash; readonly signed: SignedBy | undefined } => {
+    const { index, octets, leaf: stored } = fed
+    if (octets === undefined) {
+      tell(index, 'entry.missing', 'only its leaf is there')
+      return { leaf: fed.leaf, signed: undefined }
+    }
     if (octets.length > maxEntryOctets) {
       tell(index, 'entry.size', `it has ${octets.length} octets`)
       return { leaf: deps.sha256(octets), signed: undefined }

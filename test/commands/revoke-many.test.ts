@@ -184,7 +184,7 @@ const atTerminal = (typed: readonly string[], steps: (OrderAnswer | Failure)[] =
     const step = method === 'GET' ? (steps.length > 1 ? steps.shift() : steps[0]) : undefined
     if (step instanceof Failure) throw step
     const value = step ?? (body && 'digest' in (body as object) ? order : plan)
-    return { status: 200, headers: {}, text: '', json: <T>() => value as T } satisfies Answer
+    return { status: 200, headers: {}, octets: Buffer.alloc(0), text: '', json: <T>() => value as T } satisfies Answer
   }
   const tell = (text: string): void => {
     shown.err += text

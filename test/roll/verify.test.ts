@@ -313,6 +313,14 @@ t.test('found: an altered entry, by its leaf where that is stored, and else by t
   t.same(codesOf(named.findings).slice(0, 2), ['12 entry.leaf', '12 reference.missing'])
 })
 
+t.test('found: an entry of which only the leaf is left, and the tree goes on with it', async (t) => {
+  const lost = entries.map(({ index, octets, leaf }) =>
+    index === 23 ? { index, octets: undefined, leaf } : { index, octets, leaf },
+  )
+  const { findings } = await verifyAll(lost, certificates, { checkpoints: [await checkpointAt(entries, last)] })
+  t.same(codesOf(findings), ['23 entry.missing'])
+})
+
 t.test('found: checkpoints over more than there is, of another fork, by another key, and what is none', async (t) => {
   const fork = entriesOf(good.with(8, event.abandoned(70)))
   const stranger = newSigner('roll.example/1')

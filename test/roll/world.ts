@@ -5,7 +5,7 @@ import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend } from '../../src/roll/edge.ts'
 import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
 import type { Finding } from '../../src/roll/findings.ts'
-import { openRollVerifier, type RollVerifierDeps, type VerifierState } from '../../src/roll/verify.ts'
+import { type FedEntry, openRollVerifier, type RollVerifierDeps, type VerifierState } from '../../src/roll/verify.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs } from '../../src/x509/certificate.ts'
 import { type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
@@ -235,7 +235,7 @@ export interface Verified {
 
 /** A whole roll in batches. */
 export const verifyAll = async (
-  entries: readonly { readonly index: number; readonly octets: Uint8Array; readonly leaf?: Uint8Array }[],
+  entries: readonly FedEntry[],
   certificates: Pick<RollVerifierDeps, 'readCertificate' | 'verifyCertificates'>,
   { checkpoints = [], batch = 7, from }: { checkpoints?: readonly string[]; batch?: number; from?: VerifierState } = {},
 ): Promise<Verified> => {

@@ -1,0 +1,274 @@
+/**
+ * `chancery roll export`: a roll as a folder of tiles (c2sp.org/tlog-tiles), which grows with the roll. Nothing is written
+ * that the signed checkpoint does not vouch for: a bundle goes into the folder when its leaves, computed from the entries,
+ * lead to the checkpoint's root. What is there is never replaced by something else. The checkpoint comes last, so that
+ * whoever reads the folder meanwhile sees the roll as it was before.
+ */
+import { readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
+import { type Edge, emptyEdge, extend, openEdge, storeEdge } from '../../roll/edge.ts'
+import { isRollFault } from '../../roll/fault.ts'
+import {
+  consistencyProof,
+  inclusionProof,
+  openTreeHasher,
+  type ReadTile,
+  verifyConsistency,
+  verifyInclusion,
+} from '../../roll/merkle.ts'
+import { isEqual } from '../../roll/text.ts'
+import {
+  encodeBundle,
+  encodeTile,
+  encodeTilePath,
+  type HashTile,
+  hashesPerTile,
+  isTileAt,
+  type Tile,
+  tilesAt,
+} from '../../roll/tiles.ts'
+import { sha256 } from '../../roll-side.ts'
+import { Failure } from '../failure.ts'
+import { openNote } from './checkpoints.ts'
+import type { RollKeys } from './keys.ts'
+import { openSource, type RollSource, readCheckpoint } from './source.ts'
+import { seenOf, writeWhole } from './state.ts'
+import { ahead, type Found, openTileReader, type TileReader, widthAt } from './tiles.ts'
+
+export interface Export {
+  readonly source: RollSource
+  readonly folder: string
+  readonly keys: RollKeys
+  /** The signed note to end at, instead of the newest of the source. */
+  readonly to: Buffer | undefined
+  readonly progress: (done: number, total: number) => void
+}
+
+export interface Exported {
+  readonly from: number
+  readonly size: number
+  /** Base64. */
+  readonly root: string
+}
+
+export const exportRoll = async (plan: Export): Promise<Exported> => {
+  const { source, folder, keys } = plan
+  const newest = await readCheckpoint(source)
+  const note = plan.to ?? newest
+  const goal = await openNote(note, keys, plan.to === undefined ? source.name : '--to')
+  const own = await openFolder(folder, keys)
+  const before = own.checkpoint
+  const theirs = openTileReader(source, Math.max(goal.size, seenOf(newest).size))
+  const ours = openTileReader(own.source, before?.size ?? 0)
+  if (before) {
+    const [first, last] = before.size <= goal.size ? [before, goal] : [goal, before]
+    const reader = before.size <= goal.size ? theirs : ours
+    if (!(await hasGrown(first, last, readTileOf(reader)))) throw await fork({ folder, note, goal, before })
+  }
+  if (before && before.size >= goal.size) return { from: before.size, size: before.size, root: before.root.toBase64() }
+  const edge = before ? await edgeOf(before, ours, folder) : emptyEdge(hasher)
+  await writeTiles(edge, { ...plan, goal, theirs, ours })
+  await writeWhole(join(folder, 'checkpoint'), [note])
+  if (before) await removePartials(folder, before.size, goal.size)
+  return { from: edge.size, size: goal.size, root: goal.root.toBase64() }
+}
+
+interface Writing extends Pick<Export, 'folder' | 'progress'> {
+  readonly goal: SignedCheckpoint
+  readonly theirs: TileReader
+  readonly ours: TileReader
+}
+
+/** From the edge on, bundle by bundle. */
+const writeTiles = async (from: Edge, writing: Writing): Promise<void> => {
+  const { goal, folder, progress, theirs } = writing
+  const { size } = goal
+  const proofTiles = remembering(readTileOf(theirs))
+  const first = Math.floor(from.size / hashesPerTile)
+  const bundles = Array.from({ length: Math.ceil(size / hashesPerTile) - first }, (_, i) => first + i)
+  let edge = from
+  /** Of each level, the hashes of the tile that is not full yet. */
+  const rows = storeEdge(edge).tiles.map((hashes) => [...hashes])
+  for await (const { index, entries, leaves } of ahead(bundles, (bundle) => readWhole(bundle, writing))) {
+    const isVouchedFor = await leadsToRoot({ index, leaves }, goal, proofTiles)
+    if (!isVouchedFor) throw unlike(index * hashesPerTile, leaves.length)
+    const extension = extend(edge, leaves.slice(edge.size - index * hashesPerTile), hasher)
+    edge = extension.edge
+    const bundle = { level: 'entries', index, width: leaves.length } as const
+    await writeOnce(folder, bundle, encodeBundle(entries))
+    await writeOnce(folder, { level: 0, index, width: leaves.length }, encodeTile(leaves))
+    for (const { level, index: place, hash } of extension.completed) {
+      rows[level] ??= []
+      const row = rows[level]
+      row.push(hash)
+      if (row.length < hashesPerTile) continue
+      await writeOnce(
+        folder,
+        { level, index: Math.floor(place / hashesPerTile), width: hashesPerTile },
+        encodeTile(row),
+      )
+      rows[level] = []
+    }
+    progress(edge.size, size)
+  }
+  for (const [level, row] of rows.entries()) {
+    const index = Math.floor(size / hashesPerTile ** (level + 1))
+    if (level > 0 && row.length > 0) await writeOnce(folder, { level, index, width: row.length }, encodeTile(row))
+  }
+  if (!isEqual(edge.root, goal.root))
+    throw new Failure('failed', `The ${size} entries do not give the root of the checkpoint.`)
+}
+
+interface WholeBundle {
+  readonly index: number
+  readonly entries: readonly Uint8Array[]
+  readonly leaves: readonly Uint8Array[]
+}
+
+/** From the folder where an export that was broken off has left it, else from the source. */
+const readWhole = async (index: number, { goal, theirs, ours }: Writing): Promise<WholeBundle> => {
+  const width = widthAt({ level: 0, index }, goal.size)
+  const leaves = mustBeFound(await theirs.hashes({ level: 0, index, width }), index, width)
+  if (width === hashesPerTile) {
+    const there = await ours.entries({ index, width })
+    if ('found' in there && there.found.every((entry, i) => isEqual(hasher.leaf(entry), leaves[i] as Uint8Array)))
+      return { index, entries: there.found, leaves }
+  }
+  const entries = mustBeFound(await theirs.entries({ index, width }), index, width)
+  const computed = entries.map((entry) => hasher.leaf(entry))
+  const altered = computed.findIndex((leaf, i) => !isEqual(leaf, leaves[i] as Uint8Array))
+  if (altered >= 0)
+    throw new Failure(
+      'refused',
+      `Entry ${index * hashesPerTile + altered} does not have the leaf that the tiles have for it.`,
+    )
+  return { index, entries, leaves: computed }
+}
+
+/** The proof of one leaf of a tile goes through all others, so it vouches for all of them. */
+const leadsToRoot = async (
+  { index, leaves }: Pick<WholeBundle, 'index' | 'leaves'>,
+  { size, root }: SignedCheckpoint,
+  readTile: ReadTile,
+): Promise<boolean> => {
+  const first = index * hashesPerTile
+  const own = encodeTile(leaves)
+  const read: ReadTile = (tile) => (tile.level === 0 && tile.index === index ? Promise.resolve(own) : readTile(tile))
+  const proof = await inclusionProof(first, size, read, hasher)
+  return verifyInclusion({ leaf: leaves[0] as Uint8Array, index: first, size, proof, root }, hasher)
+}
+
+const hasGrown = async (from: SignedCheckpoint, to: SignedCheckpoint, readTile: ReadTile): Promise<boolean> => {
+  const proof = await consistencyProof(from.size, to.size, readTile, hasher)
+  return verifyConsistency({ from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root, proof }, hasher)
+}
+
+// The folder ----------------------------------------------------------------------------------------------------------
+
+const openFolder = async (folder: string, keys: RollKeys) => {
+  const source = await openSource(folder, {})
+  const note = await source.read('checkpoint')
+  return { source, checkpoint: note && (await openNote(note, keys, folder)) }
+}
+
+/** From where a folder goes on: its partial tiles, which must hash to its checkpoint's root. */
+const edgeOf = async ({ size, root }: SignedCheckpoint, tiles: TileReader, folder: string): Promise<Edge> => {
+  const partial = [...tilesAt(size)].filter(
+    (tile): tile is HashTile => tile.level !== 'entries' && tile.width < hashesPerTile,
+  )
+  const rows: (readonly Uint8Array[])[] = []
+  for (let level = 0; hashesPerTile ** level <= size; level += 1) {
+    const tile = partial.find((one) => one.level === level)
+    const hashes = tile && (await tiles.hashes(tile))
+    rows.push(hashes && 'found' in hashes ? hashes.found : [])
+  }
+  try {
+    return openEdge({ size, root, tiles: rows }, hasher)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('refused', `The tiles in ${folder} are not those of its checkpoint: export into an empty folder.`)
+  }
+}
+
+/** A partial tile may be written anew; its octets are part of those of the full one, which is there for ever. */
+const writeOnce = async (folder: string, tile: Tile, octets: Uint8Array): Promise<void> => {
+  const path = join(folder, encodeTilePath(tile))
+  const there = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
+  })
+  if (there?.equals(octets)) return
+  if (there && tile.width === hashesPerTile)
+    throw new Failure('refused', `${path} is another one than that of the roll; it is left as it is.`)
+  await writeWhole(path, [octets])
+}
+
+/** Those of the size before, now that others are there. */
+const removePartials = async (folder: string, before: number, now: number): Promise<void> => {
+  for (const tile of tilesAt(before)) {
+    if (tile.width === hashesPerTile || isTileAt(tile, now)) continue
+    await rm(join(folder, encodeTilePath(tile)), { force: true })
+  }
+}
+
+interface Fork {
+  readonly folder: string
+  readonly note: Buffer
+  readonly goal: SignedCheckpoint
+  readonly before: SignedCheckpoint
+}
+
+/** Two checkpoints that were both signed, and cannot both be true: nobody can say that it was not so. */
+const fork = async ({ folder, note, goal, before }: Fork): Promise<Failure> => {
+  const path = join(
+    folder,
+    'inconsistent',
+    `checkpoint-${goal.size}-${Buffer.from(goal.root).toString('hex').slice(0, 16)}`,
+  )
+  await writeWhole(path, [note])
+  return new Failure(
+    'refused',
+    `The roll has forked: its checkpoint of ${goal.size} entries and that of ${before.size} in ${folder} cannot both be true. Both are signed; the other one is kept as ${path}, and nothing else was written.`,
+  )
+}
+
+// -----------------------------------------------------------------------------------------------------------------
+
+const mustBeFound = <T>(one: Found<T>, index: number, width: number): T => {
+  if ('found' in one) return one.found
+  throw new Failure('refused', `${spanText(index * hashesPerTile, width)}: ${one.message}.`)
+}
+
+const unlike = (first: number, width: number): Failure =>
+  new Failure('refused', `${spanText(first, width)} do not lead to the root of the checkpoint.`)
+
+const spanText = (first: number, width: number): string => `Entries ${first} to ${first + width - 1}`
+
+const readTileOf =
+  (tiles: TileReader): ReadTile =>
+  async (tile) => {
+    const hashes = await tiles.hashes(tile)
+    if ('found' in hashes) return encodeTile(hashes.found)
+    throw new Failure('refused', `${hashes.message}.`)
+  }
+
+/** The same few tiles above the leaves are in the proofs of neighbours. */
+const remembering = (read: ReadTile): ReadTile => {
+  const known = new Map<string, Promise<Uint8Array>>()
+  return (tile) => {
+    const path = encodeTilePath(tile)
+    const found = known.get(path) ?? read(tile)
+    known.delete(path)
+    known.set(path, found)
+    for (const oldest of known.keys()) {
+      if (known.size <= mostRemembered) break
+      known.delete(oldest)
+    }
+    return found
+  }
+}
+
+const hasher = openTreeHasher(sha256)
+const mostRemembered = 64

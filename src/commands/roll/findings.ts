@@ -1,0 +1,67 @@
+/** Findings as they are told: as they come, and in the end. */
+import type { Finding } from '../../roll/findings.ts'
+import { Failure } from '../failure.ts'
+import { type Output, visible } from '../output.ts'
+import { countText } from '../progress.ts'
+
+export interface Report {
+  readonly tell: (finding: Finding) => void
+  /** As many as are kept, by entry. */
+  readonly findings: () => readonly Finding[]
+  readonly count: () => number
+}
+
+/** A roll that is not one has more than anybody reads: the first ones are kept, and all are counted. */
+export const openReport = (told: (finding: Finding) => void = () => {}): Report => {
+  const kept: Finding[] = []
+  let count = 0
+  return {
+    tell: (finding) => {
+      count += 1
+      if (kept.length >= most) return
+      kept.push(finding)
+      told(finding)
+    },
+    findings: () => kept.toSorted((a, b) => a.index - b.index),
+    count: () => count,
+  }
+}
+
+export interface Verified {
+  readonly size: number
+  /** Base64; null where entries are missing. */
+  readonly root: string | null
+  /** From where on this time. */
+  readonly from: number
+  /** Against how many signed checkpoints. */
+  readonly checkpoints: number
+}
+
+/** Ends with exit code 3 when there is a finding. */
+export const showReport = (out: Output, verified: Verified, report: Report): void => {
+  const findings = report.findings()
+  const count = report.count()
+  const { size, root, from, checkpoints } = verified
+  out.show(
+    { ...verified, found: count, findings },
+    [
+      ...findings.map(findingText),
+      ...(count > findings.length ? [`… and ${countText(count - findings.length)} more`] : []),
+      `${countText(size)} entries${from > 0 ? `, from ${countText(from)} on` : ''}, ${checkpoints === 1 ? '1 checkpoint' : `${countText(checkpoints)} checkpoints`}: ${count === 0 ? 'nothing found' : `${countText(count)} found`}.`,
+      `root ${root ?? 'unknown'}`,
+    ].join('\n'),
+  )
+  if (count > 0) throw new Failure('refused', '')
+}
+
+/** `entry 17 entry.leaf: …`. */
+export const findingText = ({ index, until = index + 1, code, message }: Finding): string => {
+  const place = /^(checkpoint|head)\./.test(code)
+    ? `at ${index}`
+    : until - index === 1
+      ? `entry ${index}`
+      : `entries ${index} to ${until - 1}`
+  return visible(`${place} ${code}: ${message}`)
+}
+
+const most = 1_000

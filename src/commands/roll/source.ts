@@ -1,0 +1,107 @@
+/** Where a roll is read from: a folder or a URL that has it as files (c2sp.org/tlog-tiles). */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { type Client, openClient } from '../client.ts'
+import { Failure } from '../failure.ts'
+import type { RestOptions } from '../rest.ts'
+
+export interface RollSource {
+  /** As it was given, for sentences. */
+  readonly name: string
+  /** The octets of a file, by its path below the roll; undefined for what is not there. Rejects with a `Failure`. */
+  read(path: string): Promise<Buffer | undefined>
+}
+
+/** By default the roll of the service that other commands speak to. */
+export const openSource = async (from: string | undefined, options: RestOptions): Promise<RollSource> => {
+  if (from !== undefined && !/^https?:\/\//.test(from)) return openFolder(from)
+  const url = urlOf(from ?? options.server ?? process.env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443')
+  if (url.protocol === 'http:' || options.anonymous) return withPatience(url.href, anonymousReader(url))
+  const client = await openClient({ ...options, server: url.origin }, process.env)
+  return withPatience(url.href, clientReader(client, url))
+}
+
+/** The signed note of the newest checkpoint. */
+export const readCheckpoint = async (source: RollSource): Promise<Buffer> => {
+  const note = await source.read('checkpoint')
+  if (note !== undefined) return note
+  throw new Failure('missing', `There is no roll at ${source.name}: it has no checkpoint.`)
+}
+
+/** A URL without a path is that of a service, which has its roll at /roll. */
+const urlOf = (text: string): URL => {
+  const url = URL.parse(text)
+  if (url === null || url.search !== '' || url.hash !== '' || url.username !== '')
+    throw new Failure('usage', `${text} is not like https://host:port or https://host/path.`)
+  if (url.pathname === '/') url.pathname = '/roll'
+  url.pathname = url.pathname.replace(/\/*$/, '/')
+  return url
+}
+
+const openFolder = (folder: string): RollSource => ({
+  name: folder,
+  read: async (path) => {
+    try {
+      return await readFile(join(folder, path))
+    } catch (error) {
+      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined
+      throw new Failure('usage', `${join(folder, path)} cannot be read: ${(error as Error).message}`)
+    }
+  },
+})
+
+type Read = RollSource['read']
+
+const clientReader =
+  (client: Client, url: URL): Read =>
+  async (path) => {
+    try {
+      return (await client.call('GET', `${url.pathname}${path}`, { accept: '*/*' })).octets
+    } catch (error) {
+      if (error instanceof Failure && error.kind === 'missing') return undefined
+      throw error
+    }
+  }
+
+/** What anyone may read: the public listener, or any other server of files. */
+const anonymousReader =
+  (base: URL): Read =>
+  async (path) => {
+    const url = new URL(path, base)
+    const answer = await fetch(url, { signal: AbortSignal.timeout(patienceMs) }).catch((error: Error) => {
+      throw new Failure('later', `${url} cannot be fetched: ${reasonOf(error)}.`)
+    })
+    if (answer.status === 404) return undefined
+    if (answer.ok)
+      return Buffer.from(
+        await answer.arrayBuffer().catch((error: Error) => {
+          throw new Failure('later', `The answer of ${url} broke off: ${reasonOf(error)}.`)
+        }),
+      )
+    throw new Failure(answer.status < 500 ? 'denied' : 'later', `${url} answers with ${answer.status}.`)
+  }
+
+const reasonOf = ({ message, cause }: Error): string => (cause instanceof Error ? cause.message : message)
+
+/** Hours of reading are not lost to a server that restarts. Whether there is one at all is told at once. */
+const withPatience = (name: string, read: Read): RollSource => {
+  let hasAnswered = false
+  const tryToRead = async (path: string, tries: readonly number[]): Promise<Buffer | undefined> => {
+    try {
+      const octets = await read(path)
+      hasAnswered = true
+      return octets
+    } catch (error) {
+      const [pause, ...rest] = tries
+      if (!hasAnswered || pause === undefined || !(error instanceof Failure && error.kind === 'later')) throw error
+      await sleep(pause)
+      return tryToRead(path, rest)
+    }
+  }
+  return { name, read: (path) => tryToRead(path, pausesMs) }
+}
+
+const patienceMs = 30_000
+const pausesMs = [200, 1_000, 3_000, 10_000]

@@ -1,0 +1,84 @@
+/**
+ * What a verification remembers until the next: the state of the verifier, and every checkpoint that was ever seen, in a
+ * folder. The state moves on only when nothing was found; checkpoints are kept whatever was found, since they are evidence.
+ */
+import { hash } from 'node:crypto'
+import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+
+import { parseCheckpoint } from '../../roll/checkpoint.ts'
+import { parseNote } from '../../roll/note.ts'
+import type { VerifierState } from '../../roll/verify.ts'
+import { Failure } from '../failure.ts'
+
+export interface SeenCheckpoint {
+  readonly size: number
+  readonly note: Buffer
+}
+
+export interface StateFolder {
+  readonly state: VerifierState | undefined
+  /** Of all sizes. */
+  readonly seen: readonly SeenCheckpoint[]
+  see(note: Buffer): Promise<void>
+  save(state: VerifierState): Promise<void>
+}
+
+/** Throws a usage failure for what cannot be read: a state that is damaged is not begun anew without being told so. */
+export const openStateFolder = async (folder: string): Promise<StateFolder> => {
+  const checkpoints = join(folder, 'checkpoints')
+  await mkdir(checkpoints, { recursive: true })
+  const names = (await readdir(checkpoints)).filter((name) => !name.endsWith('.new'))
+  return {
+    state: await readState(join(folder, 'state')),
+    seen: await Promise.all(names.map(async (name) => seenOf(await readFile(join(checkpoints, name))))),
+    see: (note) => writeWhole(join(checkpoints, hash('sha256', note).slice(0, 32)), [note]),
+    save: (state) => writeWhole(join(folder, 'state'), linesOf(state)),
+  }
+}
+
+/** The size it says; whether it is signed is for the verifier to find. */
+export const seenOf = (note: Buffer): SeenCheckpoint => {
+  try {
+    return { size: parseCheckpoint(parseNote(note).text).size, note }
+  } catch {
+    return { size: 0, note }
+  }
+}
+
+/** In one piece or not at all, also when the machine stops. */
+export const writeWhole = async (path: string, parts: Iterable<string | Uint8Array>): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true })
+  const file = await open(`${path}.new`, 'w')
+  try {
+    // From where the last one ended.
+    for (const part of parts) await file.writeFile(part)
+    await file.datasync()
+  } finally {
+    await file.close()
+  }
+  await rename(`${path}.new`, path)
+}
+
+/** A line of its own for each piece of the serials: no string grows with the roll. */
+function* linesOf({ history: { serials, ...history }, ...state }: VerifierState): Generator<string> {
+  yield `${JSON.stringify({ ...state, history, pieces: serials.length })}\n`
+  for (const piece of serials) yield `${piece}\n`
+}
+
+const readState = async (path: string): Promise<VerifierState | undefined> => {
+  const file = await open(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw new Failure('usage', `The state ${path} cannot be read: ${error.message}`)
+  })
+  if (file === undefined) return undefined
+  const lines: string[] = []
+  for await (const line of file.readLines()) lines.push(line)
+  try {
+    const { pieces, ...state } = JSON.parse(lines.shift() as string)
+    if (state.v === 1 && pieces === lines.length) return { ...state, history: { ...state.history, serials: lines } }
+  } catch {
+    // Told below.
+  }
+  throw new Failure('usage', `${path} is damaged: verify from the start with another --state.`)
+}

@@ -1,0 +1,187 @@
+/** `chancery roll verify`, of a roll that is read as tiles: all entries, the tree over them, and every checkpoint that was seen. */
+import { availableParallelism } from 'node:os'
+
+import { openCheckpoint } from '../../roll/checkpoint.ts'
+import { isRollFault } from '../../roll/fault.ts'
+import type { Finding } from '../../roll/findings.ts'
+import { consistencyProof, openTreeHasher, verifyConsistency } from '../../roll/merkle.ts'
+import { isEqual } from '../../roll/text.ts'
+import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
+import { openRollVerifier, type VerifierState } from '../../roll/verify.ts'
+import { sha256, verifyEd25519 } from '../../roll-side.ts'
+import { openRollCertificates, type RollCertificates } from '../roll-certificates.ts'
+import type { Verified } from './findings.ts'
+import type { RollKeys } from './keys.ts'
+import { type RollSource, readCheckpoint } from './source.ts'
+import { type SeenCheckpoint, type StateFolder, seenOf } from './state.ts'
+import { openTileReader, readBundles, type TileReader, widthAt } from './tiles.ts'
+
+export interface Verification {
+  readonly source: RollSource
+  readonly keys: RollKeys
+  /** Signed notes that others have seen. */
+  readonly checkpoints: readonly Buffer[]
+  readonly state: StateFolder | undefined
+  readonly tell: (finding: Finding) => void
+  readonly progress: (done: number, total: number) => void
+}
+
+/** Saves the state when nothing was found. */
+export const verifySource = async (verification: Verification): Promise<Verified> => {
+  const { source, keys, state } = verification
+  const note = await readCheckpoint(source)
+  // Evidence, whatever comes of it.
+  if (await isSigned(note, keys)) await state?.see(note)
+  const newest = seenOf(note)
+  const saved = state?.state !== undefined && state.state.size <= newest.size ? state.state : undefined
+  const seen = [...(state?.seen ?? []), ...verification.checkpoints.map(seenOf), newest]
+  return withCertificates((certificates) => verifyFrom(saved, { ...verification, seen, newest, certificates }))
+}
+
+/** Certificates are checked on as many threads as there are cores: this one waits for them most of the time. */
+export const withCertificates = async <T>(work: (certificates: RollCertificates) => Promise<T>): Promise<T> => {
+  const certificates = openRollCertificates(availableParallelism())
+  try {
+    return await work(certificates)
+  } finally {
+    await certificates.close()
+  }
+}
+
+interface Begun extends Verification {
+  readonly seen: readonly SeenCheckpoint[]
+  readonly newest: SeenCheckpoint
+  readonly certificates: RollCertificates
+}
+
+const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promise<Verified> => {
+  const { source, keys, state, seen, newest, certificates, progress } = begun
+  let found = 0
+  const tell = (finding: Finding): void => {
+    found += 1
+    begun.tell(finding)
+  }
+  const from = saved?.size ?? 0
+  const tiles = openTileReader(source, newest.size)
+  const upper = openUpperTiles(tiles, saved, tell)
+  const isAhead = ({ size }: SeenCheckpoint): boolean => size >= from
+  const verifier = await openRollVerifier(
+    {
+      ...{ readCertificate: certificates.readCertificate, verifyCertificates: certificates.verifyCertificates },
+      ...{ sha256, keys, verify: verifyEd25519, tell },
+      checkpoints: seen.filter(isAhead).map(({ note }) => note),
+      completed: upper.add,
+    },
+    saved,
+  )
+  for await (const bundle of readBundles(tiles, from, newest.size)) {
+    for (const finding of bundle.findings) tell(finding)
+    await verifier.add(bundle.entries)
+    await upper.compare()
+    progress(Math.min(newest.size, bundle.index + hashesPerTile), newest.size)
+  }
+  const { size, root } = await verifier.finish()
+  await upper.end(size)
+  // Those that the state itself has grown out of were compared then: only what is new has to be.
+  const passed = begun.checkpoints.map(seenOf).filter((one) => !isAhead(one))
+  if (root !== undefined) for (const one of passed) await comparePassed(one, { tiles, size, root, keys, tell })
+  if (found === 0) await state?.save(await verifier.save())
+  return { size, root: root?.toBase64() ?? null, from, checkpoints: seen.filter(isAhead).length + passed.length }
+}
+
+interface Whole {
+  readonly tiles: TileReader
+  readonly size: number
+  readonly root: Uint8Array
+  readonly keys: RollKeys
+  readonly tell: (finding: Finding) => void
+}
+
+/** A checkpoint from before the point at which this verification began: it must be a beginning of what there is now. */
+const comparePassed = async ({ note, size: index }: SeenCheckpoint, whole: Whole): Promise<void> => {
+  const { tiles, size, root, keys, tell } = whole
+  try {
+    const checkpoint = await openCheckpoint(note, keys, verifyEd25519)
+    const proof = await consistencyProof(
+      checkpoint.size,
+      size,
+      async (tile) => {
+        const hashes = await tiles.hashes(tile)
+        return 'found' in hashes ? encodeTile(hashes.found) : new Uint8Array(0)
+      },
+      hasher,
+    )
+    const claim = { from: checkpoint.size, to: size, fromRoot: checkpoint.root, toRoot: root, proof }
+    if (!verifyConsistency(claim, hasher))
+      tell({ index, code: 'checkpoint.root', message: `the ${size} entries there are have not grown out of it` })
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    tell({ index, code: 'checkpoint.invalid', message: error.message })
+  }
+}
+
+/** The tiles above the leaves, compared with what the entries make of them as each is complete, and at the end. */
+const openUpperTiles = (tiles: TileReader, saved: VerifierState | undefined, tell: (finding: Finding) => void) => {
+  const levels = new Map<number, { start: number; hashes: Uint8Array[] }>()
+  for (const [level, hashes] of (saved?.tree?.tiles ?? []).entries())
+    if (level > 0)
+      levels.set(level, {
+        start: Math.floor((saved?.size ?? 0) / hashesPerTile ** (level + 1)) * hashesPerTile,
+        hashes: hashes.map((hash) => Uint8Array.fromBase64(hash)),
+      })
+  const full: { readonly level: number; readonly start: number; readonly hashes: readonly Uint8Array[] }[] = []
+  const compareOne = async ({ level, start, hashes }: (typeof full)[number]): Promise<void> => {
+    const tile = { level, index: start / hashesPerTile, width: hashes.length }
+    const stored = await tiles.hashes(tile)
+    const each = hashesPerTile ** level
+    if (!('found' in stored)) return tell({ index: start * each, until: (start + hashes.length) * each, ...stored })
+    for (const [i, hash] of hashes.entries())
+      if (!isEqual(hash, stored.found[i] as Uint8Array))
+        tell({
+          ...{ index: (start + i) * each, until: (start + i + 1) * each, code: 'tile.hash' },
+          message: `hash ${i} of tile ${tile.index} of level ${level} is not the one that these entries give`,
+        })
+  }
+  const compare = async (): Promise<void> => {
+    for (const tile of full.splice(0)) await compareOne(tile)
+  }
+  return {
+    add: ({
+      level,
+      index,
+      hash,
+    }: {
+      readonly level: number
+      readonly index: number
+      readonly hash: Uint8Array
+    }): void => {
+      const row = levels.get(level) ?? { start: index, hashes: [] }
+      row.hashes.push(hash)
+      levels.set(level, row)
+      if (row.hashes.length < hashesPerTile) return
+      full.push({ level, ...row })
+      levels.delete(level)
+    },
+    compare,
+    end: async (size: number): Promise<void> => {
+      for (const [level, row] of levels) {
+        // Without entries there is no tree any more, and no telling how wide a tile is.
+        if (row.hashes.length > 0 && row.hashes.length === widthAt({ level, index: row.start / hashesPerTile }, size))
+          full.push({ level, ...row })
+      }
+      await compare()
+    },
+  }
+}
+
+const isSigned = async (note: Buffer, keys: RollKeys): Promise<boolean> => {
+  try {
+    await openCheckpoint(note, keys, verifyEd25519)
+    return true
+  } catch (error) {
+    if (isRollFault(error)) return false
+    throw error
+  }
+}
+
+const hasher = openTreeHasher(sha256)
