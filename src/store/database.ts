@@ -60,6 +60,8 @@ export interface DatabaseOptions {
   readonly observe?: (statement: string, seconds: number, failed: boolean) => void
   /** Off behind a transaction pooler; default on. */
   readonly preparedStatements?: boolean
+  /** For who reads all there is, and waits as long as that takes: no timeouts but that of connecting. */
+  readonly patient?: boolean
 }
 
 /** Opens the pool. Connects on first use: an unreachable server is the first statement's `db.unavailable`. */
@@ -71,8 +73,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     application_name: options.applicationName,
     types,
     keepAlive: true,
-    ...clientTimeouts,
-    ...(prepared ? sessionTimeouts : {}),
+    ...(options.patient ? { ...clientTimeouts, query_timeout: 0 } : clientTimeouts),
+    ...(prepared && !options.patient ? sessionTimeouts : {}),
   }
   const pool = new pg.Pool({ ...connection, max: options.max, idleTimeoutMillis })
   // An idle connection that dies is replaced; without a listener it would take the process along.

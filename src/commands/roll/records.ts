@@ -1,0 +1,124 @@
+/**
+ * `chancery roll verify --database`: all that is verified of a roll, and beside it every record that has an entry, against
+ * that entry. Always from the first row on: what was right yesterday may have been altered since.
+ */
+
+import { codec } from '../../codec.ts'
+import type { Subtree } from '../../roll/edge.ts'
+import { isRollFault } from '../../roll/fault.ts'
+import type { Finding } from '../../roll/findings.ts'
+import { parseEntry, type RollEntry } from '../../roll/forms.ts'
+import { isEqual } from '../../roll/text.ts'
+import { hashesPerTile } from '../../roll/tiles.ts'
+import { type FedEntry, openRollVerifier } from '../../roll/verify.ts'
+import { sha256, verifyEd25519 } from '../../roll-side.ts'
+import type { EntryRow, RollRows } from '../../store/roll-rows.ts'
+import type { RollCertificates } from '../roll-certificates.ts'
+import { openComparing, type ReadEntry } from './beside.ts'
+import type { Verified } from './findings.ts'
+import type { RollKeys } from './keys.ts'
+import { differing, issuanceOf } from './rows.ts'
+
+export interface RecordsVerification {
+  readonly rows: RollRows
+  readonly certificates: Pick<RollCertificates, 'readCertificate' | 'verifyCertificates'>
+  readonly keys: RollKeys
+  /** Signed notes that were seen. */
+  readonly checkpoints: readonly Buffer[]
+  readonly tell: (finding: Finding) => void
+  readonly progress: (done: number, total: number) => void
+}
+
+export const verifyRecords = async (verification: RecordsVerification): Promise<Verified> => {
+  const { rows, keys, checkpoints, tell, progress } = verification
+  const { readCertificate, verifyCertificates } = verification.certificates
+  const head = await rows.head()
+  const completed: Subtree[] = []
+  const verifier = await openRollVerifier({
+    ...{ readCertificate, verifyCertificates, sha256, keys, verify: verifyEd25519, checkpoints, tell },
+    completed: (subtree) => completed.push(subtree),
+  })
+  const comparing = openComparing(rows, tell)
+  let last = ''
+  for await (const page of rows.pages()) {
+    const read = page.entries.map((row) => readEntry(row, tell))
+    const adding = verifier.add(read.map(({ fed }) => fed))
+    await comparing.page(page, read)
+    await adding
+    await compareSubtrees(rows, completed.splice(0), tell)
+    last = page.entries.at(-1)?.time ?? last
+    progress(Math.min(read.at(-1)?.index ?? 0, Number(head?.size)), Number(head?.size))
+  }
+  const { size, root } = await verifier.finish()
+  await comparing.end(size)
+  const found = { size, time: last, root: root && Buffer.from(root).toString('hex') }
+  const wrong = differing(found, { ...head, root: head?.root.toString('hex') })
+  // Everything before the last full tile has a stored hash of its own, which was compared.
+  if (wrong.length > 0)
+    tell({
+      index: size,
+      code: 'head.differs',
+      message: `${wrong.join(', ')} of the head: ${head?.size ?? 'no'} entries`,
+    })
+  return { size, root: root?.toBase64() ?? null, from: 0, checkpoints: checkpoints.length }
+}
+
+const readEntry = (row: EntryRow, tell: RecordsVerification['tell']): ReadEntry & { readonly fed: FedEntry } => {
+  const index = Number(row.index)
+  const octets = octetsOf(row, index, tell)
+  const fed = octets === undefined ? { index, octets, leaf: row.leaf } : { index, octets, leaf: row.leaf }
+  const entry = octets && parsed(octets)
+  const issuance = entry?.type === 'certificate.issued' ? issuanceOf(entry, index, row) : undefined
+  return { row, index, fed, entry, issuance }
+}
+
+const parsed = (octets: Uint8Array): RollEntry | undefined => {
+  try {
+    return parseEntry(octets)
+  } catch (error) {
+    if (isRollFault(error)) return undefined
+    throw error
+  }
+}
+
+/** An issuance's entry is put together from its intent and its outcome. */
+const octetsOf = (row: EntryRow, index: number, tell: RecordsVerification['tell']): Buffer | undefined => {
+  const { body, serial, intent, outcome, time } = row
+  if (body !== null) return Buffer.from(body)
+  const missing = [...(intent ? [] : ['intents']), ...(outcome?.signature ? [] : ['outcomes'])]
+  for (const table of missing)
+    tell({ index, code: 'row.missing', message: `${table} has nothing of the serial ${serial}` })
+  if (!intent || !outcome?.signature || serial === null) return undefined
+  try {
+    const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
+    const { issuer, principal, profile, profile_version: version, digest, plan } = intent
+    const event = {
+      ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
+      profile: { name: profile, version: Number(version) },
+    }
+    return Buffer.from(codec.entry(event, new Date(time.replace('+00', 'Z'))).text)
+  } catch (error) {
+    tell({ index, code: 'row.differs', message: `intents, outcomes: ${(error as Error).message}` })
+    return undefined
+  }
+}
+
+/** The roots of full tiles, as each became complete. */
+const compareSubtrees = async (
+  rows: RollRows,
+  completed: readonly Subtree[],
+  tell: RecordsVerification['tell'],
+): Promise<void> => {
+  const stored = new Map((await rows.subtrees(completed)).map(({ level, index, hash }) => [`${level}/${index}`, hash]))
+  for (const { level, index, hash } of completed) {
+    const found = stored.get(`${level}/${index}`)
+    if (found && isEqual(found, hash)) continue
+    const each = hashesPerTile ** level
+    tell({
+      ...{ index: index * each, until: (index + 1) * each },
+      ...(found
+        ? { code: 'tile.hash', message: `subtree ${index} of level ${level} is not what these entries give` }
+        : { code: 'tile.missing', message: `subtree ${index} of level ${level} is not there` }),
+    })
+  }
+}

@@ -1,0 +1,336 @@
+/**
+ * Which records an entry has beside itself, and what must be in them: one table by types of entries for those that are
+ * few, and for each kind of the others a function. What an entry does not say of a record is not in here, and nobody who
+ * verifies the roll can know it (docs/roll.md).
+ */
+import { hash } from 'node:crypto'
+
+import type { EntryOf, EventType, RollEntry } from '../../roll/forms.ts'
+import { searchKey } from '../../store/names.ts'
+import type { ChangeRow, EntryRow, ListRow, NameRow } from '../../store/roll-rows.ts'
+import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
+import { formatSubject } from '../../x509/subject.ts'
+
+/** Columns by name. Of times RFC 3339, or PostgreSQL's text. */
+export type Columns = Readonly<Record<string, unknown>>
+
+/** The names of the columns that are not what they should be. */
+export const differing = (expected: Columns, actual: object): string[] =>
+  Object.keys(expected).filter((name) => textOf(expected[name]) !== textOf((actual as Columns)[name]))
+
+const textOf = (value: unknown): string => {
+  if (value === null || value === undefined) return ''
+  if (typeof value === 'object') return `=${JSON.stringify(sorted(value))}`
+  const text = String(value)
+  return `=${timeForm.test(text) ? timeText(text) : text}`
+}
+
+const sorted = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(sorted)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort()
+      .map(([name, one]) => [name, sorted(one)]),
+  )
+}
+
+/** As PostgreSQL's text has it: `2026-11-25 17:18:21.12+00`. */
+const timeText = (time: string): string =>
+  time
+    .replace('T', ' ')
+    .replace(/(?:Z|\+00:00|\+00)$/, '')
+    .replace(/(\.\d*?)0+$/, '$1')
+    .replace(/\.$/, '')
+    .concat('+00')
+const timeForm = /^\d{4,}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00|\+00)$/
+
+// Entries ---------------------------------------------------------------------------------------------------------------
+
+/** The columns of the entry itself. */
+export const entryColumns = (entry: RollEntry): Columns => ({
+  type: entry.type,
+  time: entry.time,
+  serial: 'serial' in entry ? entry.serial : null,
+})
+
+// Issuances -------------------------------------------------------------------------------------------------------------
+
+export interface Issuance {
+  readonly facts: TbsFacts
+  readonly intent: Columns
+  readonly outcome: Columns
+  readonly names: readonly string[]
+}
+
+/** Of the certificate in an entry; undefined where it cannot be read, which the verifier tells of. */
+export const issuanceOf = (
+  entry: EntryOf<'certificate.issued'>,
+  index: number,
+  row: EntryRow,
+): Issuance | undefined => {
+  const facts = factsOf(() => parseCertificate(Buffer.from(entry.certificate, 'base64')).facts)
+  if (facts === undefined) return undefined
+  const shard = shardIn(facts)
+  return {
+    facts,
+    intent: { ...intended(entry), ...(shard !== undefined && { shard }) },
+    outcome: {
+      ...{ kind: 'certificate', entry: index, at: entry.time },
+      ...{ principal: entry.principal, profile: entry.profile.name, issuer: entry.issuer },
+      subject: formatSubject(facts.subject),
+      key_sha256: hash('sha256', facts.spki),
+      not_before: facts.notBefore.toISOString(),
+      not_after: facts.notAfter.toISOString(),
+      // Which neither is on the roll, nor can be one without the other.
+      idempotency_key: row.intent?.idempotency_key,
+    },
+    names: facts.names.map((name) => nameText(entry.serial, name.kind, searchKey(name))),
+  }
+}
+
+/** Of an issuance that was given up: nobody but the intent has its TBS, of which the roll knows serial and end. */
+export const abandonedOf = (entry: EntryOf<'issuance.abandoned'>, index: number, row: EntryRow) => {
+  const facts = factsOf(() => parseTbs(row.intent?.tbs ?? Buffer.alloc(0)))
+  return {
+    intent: { ...intended(entry), shard: entry.shard, tbs: `${entry.serial} ${entry.notAfter}` },
+    /** What of the row is compared with it. */
+    found: {
+      ...row.intent,
+      tbs: facts && `${facts.serial.toString('hex')} ${facts.notAfter.toISOString()}`,
+    },
+    outcome: { kind: 'abandoned', entry: index, signature: null, idempotency_key: null },
+    /** The entry has it in milliseconds. */
+    isIntended: isWithin(row.intent?.created_at, entry.intended),
+  }
+}
+
+const intended = ({
+  issuer,
+  principal,
+  profile,
+  request,
+  plan,
+}: EntryOf<'certificate.issued' | 'issuance.abandoned'>) => ({
+  ...{ issuer, principal, plan, digest: request },
+  profile: profile.name,
+  profile_version: profile.version,
+})
+
+const isWithin = (exact: string | undefined, milliseconds: string): boolean =>
+  exact !== undefined && timeForm.test(exact) && new Date(exact.replace('+00', 'Z')).toISOString() === milliseconds
+
+const factsOf = (read: () => TbsFacts): TbsFacts | undefined => {
+  try {
+    return read()
+  } catch {
+    return undefined
+  }
+}
+
+/** The last of its CRL URLs' path, where it has one. */
+const shardIn = ({ crlUrls: [url] }: TbsFacts): string | undefined => /\/(\d+)\.crl$/.exec(url ?? '')?.[1]
+
+export const nameText = (serial: string, kind: string, name: string): string => `${serial} ${kind}:${name}`
+export const nameTextOf = ({ serial, kind, name }: NameRow): string => nameText(serial, kind, name)
+
+// Revocations -----------------------------------------------------------------------------------------------------------
+
+type ChangeEntry = Extract<
+  RollEntry,
+  { readonly type: 'certificate.revoked' | 'certificate.released' | 'issuance.abandoned' }
+>
+
+export const isChange = (entry: RollEntry): entry is ChangeEntry => entry.type in changes
+
+/** What a row of `revocations` must say; partly against the records of the certificate, which are compared with their own entry. */
+export const changeColumns = (entry: ChangeEntry, row: ChangeRow): Columns => ({
+  ...{ serial: entry.serial, issuer: entry.issuer, shard: entry.shard },
+  ...(changes[entry.type] as (entry: ChangeEntry, row: ChangeRow) => Columns)(entry, row),
+})
+
+const ofCertificate = (row: ChangeRow): Columns => ({
+  certificate: row.outcome_entry,
+  not_after: row.outcome_not_after,
+})
+
+const changes: { readonly [T in ChangeEntry['type']]: (entry: EntryOf<T>, row: ChangeRow) => Columns } = {
+  'certificate.revoked': ({ reason, revokedAt, invalidityDate, by }, row) => ({
+    ...ofCertificate(row),
+    ...{ change: 'revoked', reason: reason === 'unspecified' ? null : reason, revoked_at: revokedAt, by },
+    invalid_since: invalidityDate,
+  }),
+  'certificate.released': ({ by }, row) => ({
+    ...ofCertificate(row),
+    ...{ change: 'released', reason: null, invalid_since: null, by },
+    revoked_at: row.before_revoked_at,
+  }),
+  'issuance.abandoned': ({ intended, notAfter }) => ({
+    ...{ change: 'abandoned', reason: null, invalid_since: null, by: 'chancery', certificate: null },
+    ...{ revoked_at: intended, not_after: notAfter },
+  }),
+}
+
+/** The key of what was revoked for `keyCompromise` is blocked, by this entry or an earlier one. */
+export const isBlocked = (
+  index: number,
+  { blocked_entry: entry, blocked_serial: serial, serial: own }: ChangeRow,
+): boolean => entry !== null && Number(entry) <= index && (Number(entry) < index || serial === own)
+
+// Lists -------------------------------------------------------------------------------------------------------------------
+
+export const listColumns = (list: EntryOf<'crls.intended'>['lists'][number]): Columns => ({
+  covers: list.covers,
+  this_update: list.thisUpdate,
+  next_update: list.nextUpdate,
+  revoked: list.revoked,
+  tbs_sha256: list.tbs,
+})
+
+export const listKey = ({
+  issuer,
+  shard,
+  number,
+}: Pick<ListRow, 'issuer'> & { shard: unknown; number: unknown }): string => `${issuer}/${shard}/${number}`
+
+// What there is little of -------------------------------------------------------------------------------------------------
+
+export interface ExpectedRow {
+  readonly table: string
+  readonly key: string
+  readonly columns: Columns
+}
+
+/** How tables are read whose rows are few: `key` as in `ExpectedRow`, and the columns. */
+export const smallTables: Readonly<Record<string, string>> = {
+  principals: 'select name as key, created_by from principals',
+  principal_closures: 'select principal as key, closed_by from principal_closures',
+  tokens: 'select id::text as key, principal, label, expires_at::text as expires_at, created_by from tokens',
+  token_revocations: 'select token::text as key, revoked_by from token_revocations',
+  grants: 'select id::text as key, principal, role, profiles, names, revoke, created_by from grants',
+  grant_revocations: 'select grant_id::text as key, revoked_by from grant_revocations',
+  profiles: `
+    select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,
+      encode(sha256(convert_to(document, 'UTF8')), 'hex') as document, position('"authority":"' || authority || '"' in document) > 0 as is_of_authority
+    from profiles`,
+  issuers: `select name as key, authority, encode(certificate, 'base64') as certificate from issuers`,
+  issuer_states: `
+    select issuer || ' ' || row_number() over (partition by issuer order by id) as key, state, by, reason from issuer_states`,
+  issuer_requests: 'select name as key, authority, key_uri, created_by from issuer_requests',
+  issuer_keys: `select encode(key_sha256, 'hex') as key, issuer from issuer_keys`,
+  issuer_chains: `
+    select entry || ' ' || place as key, issuer, array(
+      select encode(sha256(u.der), 'hex') from unnest(chain) with ordinality as u (der, n) order by n) as chain
+    from issuer_chains`,
+  imported_crls: `
+    select entry::text as key, encode(signer, 'hex') as signer, number::text as number, this_update::text as this_update,
+      next_update::text as next_update, encode(sha256(der), 'hex') as der
+    from imported_crls`,
+  mass_revocations: `
+    select encode(plan, 'hex') as key, entry::text as entry, search, reason, invalid_since::text as invalid_since,
+      count::text as count, ordered_at::text as ordered_at, by
+    from mass_revocations`,
+  mass_revocation_outcomes: `
+    select encode(plan, 'hex') as key, sum(o.revoked)::text as revoked, sum(o.passed_expired)::text as expired,
+      sum(o.passed_revoked)::text as passed
+    from mass_revocation_outcomes o join mass_revocations m using (plan)
+    group by plan having bool_or(o.number = m.slices - 1)`,
+  mass_revocation_slices: `
+    select encode(s.plan, 'hex') as key, sum(cardinality(s.certificates))::text as count, count(*) = max(m.slices) as is_whole
+    from mass_revocation_slices s join mass_revocations m on m.plan = s.plan
+    group by s.plan`,
+}
+
+/** What is counted on the way: which of an issuer's states is next, and the certificate that its chains begin with. */
+export interface Counting {
+  readonly states: Map<string, number>
+}
+
+/** The rows of an entry in those tables. */
+export const smallRows = (entry: RollEntry, index: number, counting: Counting): readonly ExpectedRow[] =>
+  (few[entry.type] as ((entry: RollEntry, index: number, counting: Counting) => readonly ExpectedRow[]) | undefined)?.(
+    entry,
+    index,
+    counting,
+  ) ?? []
+
+const row = (table: string, key: unknown, columns: Columns): ExpectedRow => ({ table, key: String(key), columns })
+
+const nextState = (
+  issuer: string,
+  { states }: Counting,
+  columns: { readonly state: string; readonly by: string; readonly reason: string | null },
+): ExpectedRow => {
+  const n = (states.get(issuer) ?? 0) + 1
+  states.set(issuer, n)
+  return row('issuer_states', `${issuer} ${n}`, columns)
+}
+
+type Few = {
+  readonly [T in EventType]?: (entry: EntryOf<T>, index: number, counting: Counting) => readonly ExpectedRow[]
+}
+
+const moved =
+  (state: string) =>
+  (
+    { issuer, by, reason }: { readonly issuer: string; readonly by: string; readonly reason: string | null },
+    _index: number,
+    counting: Counting,
+  ) => [nextState(issuer, counting, { state, by, reason })]
+
+const few: Few = {
+  'principal.created': ({ principal, by }) => [row('principals', principal, { created_by: by })],
+  'principal.disabled': ({ principal, by }) => [row('principal_closures', principal, { closed_by: by })],
+  'token.created': ({ token, principal, label, expires, by }) => [
+    row('tokens', token, { principal, label, expires_at: expires, created_by: by }),
+  ],
+  'token.revoked': ({ token, by }) => [row('token_revocations', token, { revoked_by: by })],
+  'grant.changed': (entry) =>
+    entry.change === 'revoked'
+      ? [row('grant_revocations', entry.grant, { revoked_by: entry.by })]
+      : [
+          row('grants', entry.grant, {
+            ...{ principal: entry.principal, role: entry.role, profiles: entry.profiles, names: entry.names },
+            // Entries of version 1 have none.
+            ...{ revoke: (entry as { revoke?: boolean }).revoke ?? false, created_by: entry.by },
+          }),
+        ],
+  'profile.changed': ({ profile: { name, version }, sha256, by }) => [
+    row('profiles', `${name}@${version}`, { sha256, document: sha256, created_by: by, is_of_authority: true }),
+  ],
+  'issuer.created': ({ issuer, authority, certificate, state, by }, _index, counting) => {
+    const facts = factsOf(() => parseCertificate(Buffer.from(certificate, 'base64')).facts)
+    return [
+      row('issuers', issuer, { authority, certificate: wrapped(certificate) }),
+      nextState(issuer, counting, { state, by, reason: null }),
+      ...(facts ? [row('issuer_keys', hash('sha256', facts.spki), { issuer })] : []),
+    ]
+  },
+  'issuer.activated': moved('active'),
+  'issuer.retiring': moved('retiring'),
+  'issuer.closed': moved('crl-only'),
+  'issuer.halted': moved('crl-only'),
+  'issuer.discarded': moved('retired'),
+  'issuer.retired': moved('retired'),
+  'issuer.requested': ({ issuer, authority, key, spki, by }) => [
+    row('issuer_requests', issuer, { authority, key_uri: key, created_by: by }),
+    row('issuer_keys', spki, { issuer }),
+  ],
+  'issuer.chained': ({ issuer, chains }, index) =>
+    chains.map((chain, place) => row('issuer_chains', `${index} ${place}`, { issuer, chain: chain.slice(1) })),
+  'crl.imported': ({ signer, number, thisUpdate, nextUpdate, sha256 }, index) => [
+    row('imported_crls', index, { signer, number, this_update: thisUpdate, next_update: nextUpdate, der: sha256 }),
+  ],
+  'revocations.ordered': ({ plan, search, reason, invalidityDate, count, by, time }, index) => [
+    row('mass_revocations', plan, {
+      ...{ entry: index, search, reason, invalid_since: invalidityDate, count, ordered_at: time, by },
+    }),
+    row('mass_revocation_slices', plan, { count, is_whole: true }),
+  ],
+  'revocations.done': ({ plan, revoked, skipped }) => [
+    row('mass_revocation_outcomes', plan, { revoked, expired: skipped.expired, passed: skipped.revoked }),
+  ],
+}
+
+/** As PostgreSQL writes base64: lines of 76 characters. */
+const wrapped = (base64: string): string => base64.replaceAll(/.{76}(?=.)/g, '$&\n')

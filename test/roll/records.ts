@@ -1,0 +1,142 @@
+/** Records with something of each kind that a roll tells of, made by a service as its callers would. */
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import pg from 'pg'
+import type { Test } from 'tap'
+
+import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import { encodePem } from '../../src/x509/pem.ts'
+import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { openInlineKeys } from '../helpers/keys.ts'
+import type { TestService } from '../helpers/service.ts'
+import { csrFor, employ } from '../http/people.ts'
+import { openTestStores, type TestStores } from '../store/stores.ts'
+
+export interface FilledRecords extends TestStores {
+  /** The newest checkpoint of the roll as it is now, signed, and the key. */
+  readonly note: string
+  readonly key: string
+}
+
+/** Some 400 entries, of which the checkpoint covers all. */
+export const openFilledRecords = async (t: Test, certificates = 300): Promise<FilledRecords> => {
+  const stores = await openTestStores(t)
+  const { service } = stores
+  const serials = await issueMany(stores, certificates)
+  await revokeSome(service, serials)
+  await administer(service)
+  await changeIssuers(service)
+  await abandon(service, serials[10] as string)
+  await service.service.publishCrls()
+  const key = JSON.parse((await service.request('GET', '/v1/events?type=roll.opened')).json.items[0].entry).key
+  await new Promise((resolve) => setTimeout(resolve, 1_100))
+  return { ...stores, key, note: (await service.request('GET', '/roll/checkpoint')).text }
+}
+
+const issueMany = async ({ issue }: TestStores, count: number): Promise<readonly string[]> => {
+  const serials: string[] = []
+  for (let from = 0; from < count; from += 50) {
+    const some = Array.from({ length: Math.min(50, count - from) }, (_, n) => from + n)
+    const issued = some.map((i) =>
+      issue([`dns:n${i}.example.com`, ...moreNames(i)], i % 5 === 0 ? { subject: `n${i}` } : {}),
+    )
+    serials.push(...(await Promise.all(issued)).map(({ serial }) => serial))
+  }
+  return serials
+}
+
+/** A few have further names, of all kinds. */
+const moreNames = (i: number): readonly string[] =>
+  i % 7 === 0
+    ? [
+        `dns:www.n${i}.example.com`,
+        `ip:10.0.${i >> 8}.${i % 256}`,
+        `email:n${i}@example.com`,
+        `uri:spiffe://example.com/n${i}`,
+      ]
+    : []
+
+const revokeSome = async (service: TestService, serials: readonly string[]): Promise<void> => {
+  const operator = await employ(service, 'ops', 'operator')
+  const requester = await employ(service, 'ci', 'requester', {
+    ...{ profiles: ['server'], revoke: true },
+    names: { dns: { allow: ['*.ci.example.com'] } },
+  })
+  const revoke = (serial: string | undefined, body: object, token = operator) =>
+    made(service.request('POST', `/v1/certificates/${serial}/revocation`, { token, body }))
+  const asked = { csr: csrFor('a.ci.example.com'), profile: 'server' }
+  const headers = { 'idempotency-key': 'once' }
+  const own = await made(service.request('POST', '/v1/certificates', { token: requester, headers, body: asked }))
+  await revoke(own.json.serial, { reason: 'superseded' }, requester)
+  for (const [i, reason] of reasons.entries()) await revoke(serials[i], { reason })
+  await revoke(serials[1], { reason: 'keyCompromise', invalidityDate: '2026-01-01T00:00:00Z' })
+  await made(service.request('DELETE', `/v1/certificates/${serials[0]}/revocation`, { token: operator }))
+  await revoke(serials[0], { reason: 'certificateHold' })
+  const ask = { search: { name: '*.n7.example.com' }, reason: 'superseded' }
+  const order = (more: object) =>
+    made(service.request('POST', '/v1/revocations', { token: operator, body: { ...ask, ...more } }))
+  const { digest, asOf } = (await order({})).json
+  await order({ digest, asOf })
+  while ((await service.request('GET', `/v1/revocations/${digest}`)).json.state !== 'done')
+    await new Promise((resolve) => setTimeout(resolve, 50))
+}
+
+const reasons = ['certificateHold', 'superseded', 'unspecified', 'cessationOfOperation', 'affiliationChanged']
+
+const administer = async (service: TestService): Promise<void> => {
+  await employ(service, 'leaver', 'auditor')
+  for (const what of ['grants', 'tokens']) {
+    const [{ id }] = (await service.request('GET', `/v1/${what}?principal=leaver`)).json.items
+    await made(service.request('DELETE', `/v1/${what}/${id}`))
+  }
+  await made(service.request('DELETE', '/v1/principals/leaver'))
+  const { json, headers } = await service.request('GET', '/v1/profiles/server')
+  const body = { ...json.document, validity: { ...json.document.validity, max: '77d' } }
+  await made(service.request('PUT', '/v1/profiles/server', { headers: { 'if-match': String(headers['etag']) }, body }))
+}
+
+const changeIssuers = async (service: TestService): Promise<void> => {
+  const root = openTestRoot()
+  const asked = await made(
+    service.request('POST', '/v1/issuer-requests', {
+      body: { name: 'next', authority: 'default', subject: named('Next') },
+    }),
+  )
+  const chain = root.certify(asked.json.csr) + root.pem
+  await made(service.request('PUT', '/v1/issuers/next', { body: { chain } }))
+  await made(service.request('PUT', '/v1/issuers/next/chains', { body: { chains: [chain] } }))
+  await made(service.request('POST', '/v1/issuers/next/moves', { body: { move: 'discard', reason: 'a trial' } }))
+  const keys = await openInlineKeys(service.config)
+  const key = await keys.open('file:offline-root/root.key.pem')
+  const certificate = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
+  const now = Math.floor(Date.now() / 1000) * 1000
+  const list = await seal(
+    key,
+    encodeRootCrlTbs(key, certificate, {
+      ...{ number: 2n, revoked: [], thisUpdate: new Date(now - 30_000), nextUpdate: new Date(now + 100 * 86_400_000) },
+    }),
+  )
+  await made(service.request('POST', '/v1/issuers/default/crl', { body: { crl: encodePem('X509 CRL', list) } }))
+}
+
+/** An intent that nobody ended, as a crash leaves it: like another one, but for its serial. */
+const abandon = async (service: TestService, like: string): Promise<void> => {
+  const client = new pg.Client({ connectionString: service.database.ownerUrl })
+  await client.connect()
+  await client.query(
+    `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
+     select decode('41' || substr($1, 3), 'hex'), principal, 1, digest, issuer, shard, profile, profile_version,
+       overlay(tbs placing decode('41' || substr($1, 3), 'hex') from position(serial in tbs)), plan
+     from intents where serial = decode($1, 'hex')`,
+    [`${like}`],
+  )
+  await client.end()
+  await service.service.reconcile(0)
+}
+
+const made = async (answering: ReturnType<TestService['request']>) => {
+  const answer = await answering
+  if (answer.status >= 300) throw new Error(`${answer.status}: ${answer.text}`)
+  return answer
+}

@@ -1,0 +1,166 @@
+/**
+ * Whoever has all rights over the database may alter it, but not unseen: flipped bits, rows that are gone, in each other's
+ * place or made up, a tail cut off, each alone, by chance. CHANCERY_TEST_TAMPERINGS says how many, CHANCERY_TEST_SEED from
+ * where chance begins.
+ */
+import t from 'tap'
+
+import { openReport } from '../../src/commands/roll/findings.ts'
+import { readKeys } from '../../src/commands/roll/keys.ts'
+import { verifyRecords } from '../../src/commands/roll/records.ts'
+import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
+import { emptyEdge, extend } from '../../src/roll/edge.ts'
+import type { Finding } from '../../src/roll/findings.ts'
+import { openDatabase, type Queryable, sqlState } from '../../src/store/database.ts'
+import { type RollRows, rollRowsOf, withRollRows } from '../../src/store/roll-rows.ts'
+import { readHashes } from '../../src/store/tree.ts'
+import { openTestServer } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
+import { hasher } from './hashing.ts'
+import { openFilledRecords } from './records.ts'
+import {
+  addRow,
+  type Chance,
+  deleteRow,
+  flipBit,
+  openChance,
+  swapRows,
+  type Tamper,
+  type Tampering,
+} from './tampering.ts'
+
+const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 60)
+const seed = Number(process.env['CHANCERY_TEST_SEED'] ?? 1)
+t.setTimeout(600_000)
+
+const { service, note, key } = await openFilledRecords(t)
+const name = new URL(service.database.ownerUrl.replace('@/', '@host/')).pathname
+const url = (await openTestServer()).superuserUrl.replace('/postgres?', `${name}?`)
+const db = openDatabase({ url, max: 1, log: quiet, applicationName: 'tampering', patient: true })
+const certificates = openRollCertificates(1)
+const keys = await readKeys([key])
+t.teardown(async () => {
+  await certificates.close()
+  await db.close()
+})
+
+const verify = async (
+  rows: RollRows,
+  checkpoints: readonly Buffer[] = [Buffer.from(note)],
+): Promise<readonly Finding[]> => {
+  const report = openReport()
+  await verifyRecords({ rows, certificates, keys, checkpoints, tell: report.tell, progress: () => {} })
+  return report.findings()
+}
+
+/** In a transaction that is rolled back, in which neither triggers nor foreign keys nor checks are in the way. */
+const tampered = async <T>(work: (tx: Queryable) => Promise<T>): Promise<T> => {
+  let result: T | undefined
+  const undo = new Error('undone')
+  await db
+    .transaction(async (tx) => {
+      for (const text of [...free, `set local timezone = 'UTC'`, `set local datestyle = 'ISO'`])
+        await tx.query({ text })
+      result = await work(tx)
+      throw undo
+    })
+    .catch((error: unknown) => {
+      if (error !== undo) throw error
+    })
+  return result as T
+}
+
+const free = [
+  'set local session_replication_role = replica',
+  `do $$ declare c record; begin
+    for c in select conrelid::regclass as t, conname from pg_constraint
+      where contype in ('c', 'f') and connamespace = 'public'::regnamespace and conislocal
+    loop execute format('alter table %s drop constraint if exists %I cascade', c.t, c.conname); end loop; end $$`,
+]
+
+/** Undefined: named as it should be. */
+const miss = ({ entry, table }: Tampering, findings: readonly Finding[]): string | undefined => {
+  const named = findings.some(({ index, until = index + 1, message, code }) =>
+    entry === undefined
+      ? message.startsWith(`${table}:`) ||
+        message.startsWith(`${table} `) ||
+        (table === 'roll' && code === 'head.differs') ||
+        (table === 'subtrees' && code === 'tile.missing')
+      : index <= entry && entry < until,
+  )
+  return named ? undefined : findings.map(({ index, code, message }) => `${index} ${code} ${message}`).join('; ')
+}
+
+t.test('what nobody has altered has no findings, in a snapshot of its own', async (t) => {
+  t.same(await withRollRows(db, (rows) => verify(rows)), [])
+  t.same(await tampered((tx) => verify(rollRowsOf(tx))), [])
+})
+
+t.test(`${count} things that were altered are found, and each is named`, async (t) => {
+  const chance = openChance(seed)
+  const kinds: readonly Tamper[] = [flipBit, flipBit, flipBit, flipBit, deleteRow, deleteRow, swapRows, addRow]
+  const seen = new Map<string, number>()
+  for (let found = 0; found < count; ) {
+    const tamper = chance.of(kinds)
+    const missed = await tampered(async (tx) => {
+      const tampering = await tryTo(tamper, tx, chance)
+      if (!tampering) return undefined
+      found += 1
+      seen.set(tampering.what, (seen.get(tampering.what) ?? 0) + 1)
+      const why = miss(tampering, await verify(rollRowsOf(tx)))
+      return why === undefined ? undefined : `${tampering.what} (${tampering.entry}): ${why}`
+    })
+    if (missed !== undefined) t.fail(missed)
+  }
+  t.comment(`${seen.size} kinds: ${[...seen].map(([what, n]) => `${what} ${n}`).join(', ')}`)
+  t.ok(seen.size > Math.min(20, count / 2))
+})
+
+/** What PostgreSQL itself refuses, for a key that is taken, is no tampering. */
+const tryTo = async (tamper: Tamper, tx: Queryable, chance: Chance): Promise<Tampering | undefined> => {
+  await tx.query({ text: 'savepoint before' })
+  try {
+    return await tamper(tx, chance)
+  } catch (error) {
+    if (!/^(22|23)/.test(sqlState(error) ?? '')) throw error
+    await tx.query({ text: 'rollback to savepoint before' })
+    return undefined
+  }
+}
+
+t.test(
+  'a tail that is cut off, with the head where it then belongs, is found by a checkpoint that was seen',
+  async (t) => {
+    for (const cut of [1, 2, 50, 150]) {
+      const { size, findings, unseen } = await tampered(async (tx) => {
+        const { rows } = await tx.query<{ size: number }>({ text: 'select size from roll' })
+        const size = (rows[0]?.size ?? 0) - cut
+        const leaves = await readHashes(tx, { level: 0, from: 0, count: size })
+        const { edge } = extend(emptyEdge(hasher), leaves, hasher)
+        for (const text of cutAt) await tx.query({ text: text.replaceAll('$1', String(size)) })
+        await tx.query({ text: 'update roll set size = $1, root = $2, time = (select max(time) from entries)' }, [
+          size,
+          Buffer.from(edge.root),
+        ])
+        return { size, findings: await verify(rollRowsOf(tx)), unseen: await verify(rollRowsOf(tx), []) }
+      })
+      const isBeyond = ({ code, index }: Finding): boolean => code === 'checkpoint.beyond' && index === size + cut
+      t.ok(findings.some(isBeyond), `${cut}`)
+      // Lists and administration have rows that no entry tells of any more; a certificate alone would be gone without a trace.
+      t.notOk(
+        unseen.some(({ code }) => code.startsWith('head.') || code.startsWith('entry.')),
+        `${cut}, to those who have seen nothing`,
+      )
+    }
+  },
+)
+
+const cutAt = [
+  'delete from certificate_names where entry >= $1',
+  'delete from intents where serial in (select serial from outcomes where entry >= $1)',
+  'delete from outcomes where entry >= $1',
+  'delete from revocations where entry >= $1',
+  'delete from compromised_keys where entry >= $1',
+  'delete from entries where index >= $1',
+  'delete from subtrees where (index + 1) * power(256, level) > $1',
+]

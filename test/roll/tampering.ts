@@ -1,0 +1,417 @@
+/** What somebody with the rights of a superuser may do to the records, one thing at a time, by chance from a seed. */
+import type { Queryable } from '../../src/store/database.ts'
+
+export interface Tampering {
+  /** For people. */
+  readonly what: string
+  /** The entry that a finding must name, or none where the record has none. */
+  readonly entry: number | undefined
+  /** Else a finding must name this. */
+  readonly table: string
+}
+
+export interface Chance {
+  /** Below a bound. */
+  readonly below: (bound: number) => number
+  readonly of: <T>(from: readonly T[]) => T
+}
+
+/** Mulberry32. */
+export const openChance = (seed: number): Chance => {
+  let state = seed
+  const next = (): number => {
+    state = (state + 0x6d2b79f5) | 0
+    let t = Math.imul(state ^ (state >>> 15), 1 | state)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32
+  }
+  const below = (bound: number): number => Math.floor(next() * bound)
+  return { below, of: (from) => from[below(from.length)] as (typeof from)[number] }
+}
+
+/** Undefined where chance has found nothing to do. */
+export type Tamper = (tx: Queryable, chance: Chance) => Promise<Tampering | undefined>
+
+type Kind = 'bytea' | 'text' | 'number' | 'time' | 'truth'
+
+interface Table {
+  /** Columns of which the roll knows. */
+  readonly columns: Readonly<Record<string, Kind>>
+  /** SQL: the entry of a row `r`. */
+  readonly entry: string
+  /** SQL: those rows of which the roll knows. */
+  readonly where?: string
+  /** How much of a thing is done to this table. */
+  readonly weight: number
+}
+
+const entryOfSerial = '(select o.entry from outcomes o where o.serial = r.serial)'
+const isIssued = `exists (select from outcomes o where o.serial = r.serial and o.kind = 'certificate')`
+const isAbandoned = `exists (select from outcomes o where o.serial = r.serial and o.kind = 'abandoned')`
+const intent: Readonly<Record<string, Kind>> = {
+  ...{
+    serial: 'bytea',
+    principal: 'text',
+    digest: 'bytea',
+    issuer: 'text',
+    profile: 'text',
+    profile_version: 'number',
+  },
+  plan: 'bytea',
+}
+
+/** Several of one name: those that the roll knows differently much of. */
+const tables: readonly (readonly [name: string, table: Table])[] = [
+  [
+    'entries',
+    {
+      weight: 8,
+      entry: 'r.index',
+      columns: { index: 'number', type: 'text', time: 'time', leaf_hash: 'bytea', serial: 'bytea', body: 'text' },
+    },
+  ],
+  [
+    'subtrees',
+    {
+      weight: 2,
+      entry: 'r.index * power(256, r.level)::bigint',
+      columns: { level: 'number', index: 'number', hash: 'bytea' },
+    },
+  ],
+  ['roll', { weight: 2, entry: 'null', columns: { size: 'number', time: 'time', root: 'bytea' } }],
+  [
+    'intents',
+    { weight: 5, entry: entryOfSerial, where: isIssued, columns: { ...intent, tbs: 'bytea', idempotency_key: 'text' } },
+  ],
+  [
+    'intents',
+    { weight: 1, entry: entryOfSerial, where: `${isIssued} and r.profile = 'all'`, columns: { shard: 'number' } },
+  ],
+  ['intents', { weight: 1, entry: entryOfSerial, where: isAbandoned, columns: { ...intent, shard: 'number' } }],
+  [
+    'outcomes',
+    {
+      weight: 8,
+      entry: 'r.entry',
+      where: `r.kind = 'certificate'`,
+      columns: {
+        ...{ serial: 'bytea', kind: 'text', entry: 'number', at: 'time', signature: 'bytea', principal: 'text' },
+        ...{
+          profile: 'text',
+          issuer: 'text',
+          subject: 'text',
+          key_sha256: 'bytea',
+          not_before: 'time',
+          not_after: 'time',
+        },
+        idempotency_key: 'text',
+      },
+    },
+  ],
+  [
+    'outcomes',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      where: `r.kind = 'abandoned'`,
+      columns: { serial: 'bytea', kind: 'text', entry: 'number' },
+    },
+  ],
+  [
+    'certificate_names',
+    { weight: 5, entry: 'r.entry', columns: { serial: 'bytea', kind: 'text', name: 'text', entry: 'number' } },
+  ],
+  [
+    'revocations',
+    {
+      weight: 6,
+      entry: 'r.entry',
+      columns: {
+        ...{
+          entry: 'number',
+          serial: 'bytea',
+          change: 'text',
+          reason: 'text',
+          revoked_at: 'time',
+          invalid_since: 'time',
+        },
+        ...{ issuer: 'text', shard: 'number', not_after: 'time', certificate: 'number', by: 'text' },
+      },
+    },
+  ],
+  [
+    'compromised_keys',
+    { weight: 1, entry: 'r.entry', columns: { key_sha256: 'bytea', serial: 'bytea', entry: 'number' } },
+  ],
+  [
+    'crls',
+    {
+      weight: 1,
+      entry: 'null',
+      columns: {
+        ...{
+          issuer: 'text',
+          shard: 'number',
+          number: 'number',
+          covers: 'number',
+          this_update: 'time',
+          next_update: 'time',
+        },
+        ...{ revoked: 'number', tbs_sha256: 'bytea' },
+      },
+    },
+  ],
+  ['principals', { weight: 1, entry: 'null', columns: { name: 'text', created_by: 'text' } }],
+  ['principal_closures', { weight: 1, entry: 'null', columns: { principal: 'text', closed_by: 'text' } }],
+  [
+    'grants',
+    { weight: 1, entry: 'null', columns: { principal: 'text', role: 'text', revoke: 'truth', created_by: 'text' } },
+  ],
+  ['grant_revocations', { weight: 1, entry: 'null', columns: { revoked_by: 'text' } }],
+  ['tokens', { weight: 1, entry: 'null', columns: { principal: 'text', label: 'text', created_by: 'text' } }],
+  ['token_revocations', { weight: 1, entry: 'null', columns: { revoked_by: 'text' } }],
+  [
+    'profiles',
+    {
+      weight: 1,
+      entry: 'null',
+      columns: {
+        name: 'text',
+        version: 'number',
+        sha256: 'bytea',
+        authority: 'text',
+        document: 'text',
+        created_by: 'text',
+      },
+    },
+  ],
+  ['issuers', { weight: 1, entry: 'null', columns: { name: 'text', authority: 'text', certificate: 'bytea' } }],
+  [
+    'issuer_states',
+    { weight: 1, entry: 'null', columns: { issuer: 'text', state: 'text', by: 'text', reason: 'text' } },
+  ],
+  [
+    'issuer_requests',
+    { weight: 1, entry: 'null', columns: { name: 'text', authority: 'text', key_uri: 'text', created_by: 'text' } },
+  ],
+  ['issuer_keys', { weight: 1, entry: 'null', columns: { key_sha256: 'bytea', issuer: 'text' } }],
+  ['issuer_chains', { weight: 1, entry: 'r.entry', columns: { entry: 'number', place: 'number', issuer: 'text' } }],
+  [
+    'imported_crls',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      columns: {
+        signer: 'bytea',
+        number: 'number',
+        this_update: 'time',
+        next_update: 'time',
+        der: 'bytea',
+        entry: 'number',
+      },
+    },
+  ],
+  [
+    'mass_revocations',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      columns: { plan: 'bytea', entry: 'number', reason: 'text', count: 'number', ordered_at: 'time', by: 'text' },
+    },
+  ],
+  [
+    'mass_revocation_outcomes',
+    { weight: 1, entry: 'null', columns: { revoked: 'number', passed_expired: 'number', passed_revoked: 'number' } },
+  ],
+]
+
+interface Row {
+  readonly ctid: string
+  readonly entry: number | null
+  readonly value: unknown
+}
+
+const pick = async (
+  tx: Queryable,
+  chance: Chance,
+  { name, where = 'true', entry }: Pick<Table, 'where' | 'entry'> & { readonly name: string },
+  column = 'null',
+): Promise<Row | undefined> => {
+  const condition = `${where} and ${column === 'null' ? 'true' : `r.${column} is not null`}`
+  const { rows } = await tx.query<Row>({
+    text: `select r.ctid::text as ctid, ${entry} as entry, ${column === 'null' ? 'null' : `r.${column}`} as value
+      from ${name} r where ${condition} order by r.ctid`,
+  })
+  return rows.length === 0 ? undefined : chance.of(rows)
+}
+
+const pickTable = (chance: Chance): readonly [string, Table] =>
+  chance.of(tables.flatMap((one) => Array.from({ length: one[1].weight }, () => one)))
+
+const done = (table: string, what: string, entry: number | null): Tampering => ({
+  what,
+  entry: entry ?? undefined,
+  table,
+})
+
+/** One bit of one column of one row. */
+export const flipBit: Tamper = async (tx, chance) => {
+  const [name, table] = pickTable(chance)
+  const [column, kind] = chance.of(Object.entries(table.columns))
+  const row = await pick(tx, chance, { name, ...table }, column)
+  const change = row && flips[kind](row.value, chance)
+  if (!row || !change) return undefined
+  const [sql, values] = change(column)
+  await tx.query({ text: `update ${name} set ${column} = ${sql} where ctid = $1::tid` }, [row.ctid, ...values])
+  return done(name, `a bit of ${name}.${column}`, row.entry)
+}
+
+type Change = (column: string) => readonly [sql: string, values: readonly unknown[]]
+
+const flips: Readonly<Record<Kind, (value: unknown, chance: Chance) => Change | undefined>> = {
+  bytea: (value, chance) => {
+    const octets = Buffer.from(value as Buffer)
+    const at = chance.below(octets.length)
+    octets[at] = (octets[at] ?? 0) ^ (1 << chance.below(8))
+    return () => ['$2::bytea', [octets]]
+  },
+  text: (value, chance) => {
+    const text = value as string
+    if (text === '') return undefined
+    const at = chance.below(text.length)
+    const other = String.fromCharCode(text.charCodeAt(at) ^ (1 << chance.below(5)))
+    return () => ['$2::text', [text.slice(0, at) + other + text.slice(at + 1)]]
+  },
+  number: (_value, chance) => {
+    const bit = chance.below(12)
+    return (column) => [`(${column}::bigint # (1::bigint << ${bit}))`, []]
+  },
+  time: (_value, chance) => {
+    const bit = chance.below(48)
+    return (column) => [`${column} + ${2 ** bit} * interval '1 microsecond'`, []]
+  },
+  truth: () => (column) => [`not ${column}`, []],
+}
+
+export const deleteRow: Tamper = async (tx, chance) => {
+  const [name, table] = pickTable(chance)
+  const row = await pick(tx, chance, { name, ...table })
+  if (!row) return undefined
+  await tx.query({ text: `delete from ${name} where ctid = $1::tid` }, [row.ctid])
+  return done(name, `a row of ${name} is gone`, row.entry)
+}
+
+/** Two rows in each other's place: all of them is as it was, but for the entry. */
+export const swapRows: Tamper = async (tx, chance) => {
+  const [name, column] = chance.of([
+    ['entries', 'index'],
+    ['outcomes', 'entry'],
+    ['outcomes', 'serial'],
+    ['revocations', 'entry'],
+    ['revocations', 'serial'],
+    ['certificate_names', 'entry'],
+    ['certificate_names', 'name'],
+    ['intents', 'serial'],
+    ['subtrees', 'hash'],
+    ['issuer_states', 'state'],
+    ['profiles', 'document'],
+  ] as const)
+  const table = tables.find(([other]) => other === name)?.[1] as Table
+  const known =
+    name === 'outcomes' || name === 'intents' ? { ...table, where: `${table.where} and r.principal = 'admin'` } : table
+  const [one, other] = [
+    await pick(tx, chance, { name, ...known }, column),
+    await pick(tx, chance, { name, ...known }, column),
+  ]
+  if (!one || !other || String(one.value) === String(other.value)) return undefined
+  const set = (ctid: string, value: string): string =>
+    `update ${name} set ${column} = ${value} where ctid = '${ctid}'::tid`
+  const { rows } = await tx.query<{ ctid: string }>({
+    text: `${set(one.ctid, free[`${name}.${column}`] ?? column)} returning ctid::text as ctid`,
+  })
+  await tx.query({ text: set(other.ctid, '$1') }, [one.value])
+  await tx.query({ text: set(rows[0]?.ctid ?? '', '$1') }, [other.value])
+  return done(name, `${name}.${column} of two rows, swapped`, one.entry)
+}
+
+/** What is in nobody's way meanwhile. */
+const free: Readonly<Record<string, string>> = {
+  'entries.index': '-7',
+  'outcomes.entry': '-7',
+  'outcomes.serial': `'\\x00'`,
+  'revocations.entry': '-7',
+  'intents.serial': `'\\x00'`,
+}
+
+/** Records that there never were. */
+export const addRow: Tamper = async (tx, chance) => {
+  const [what, sql] = chance.of(additions)
+  const row = await pick(tx, chance, {
+    name: 'outcomes',
+    where: `r.kind = 'certificate' and r.principal = 'admin'`,
+    entry: 'r.entry',
+  })
+  if (!row) return undefined
+  const { rowCount } = await tx.query({ text: sql }, [row.ctid])
+  return rowCount === 0 ? undefined : { what, entry: undefined, table: what.split(':')[0] as string }
+}
+
+const additions: readonly (readonly [what: string, sql: string])[] = [
+  [
+    'certificate_names: one more',
+    `insert into certificate_names select serial, 'dns', 'com.example.more', entry from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'certificate_names: beyond the roll',
+    `insert into certificate_names select serial, 'dns', 'com.example.more', 1000000 from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'revocations: one that nobody made',
+    `insert into revocations select r.entry + 100000, o.serial, 'revoked', null, o.at, null, o.issuer, 0, o.not_after, o.entry, 'admin'
+     from outcomes o, (select max(entry) as entry from revocations) r where o.ctid = $1::tid`,
+  ],
+  [
+    'revocations: at the entry of an issuance',
+    `insert into revocations select o.entry, o.serial, 'revoked', null, o.at, null, o.issuer, 0, o.not_after, o.entry, 'admin'
+     from outcomes o where o.ctid = $1::tid`,
+  ],
+  [
+    'outcomes: a certificate that is on no roll',
+    `insert into outcomes select overlay(serial placing '\\x7f7f'::bytea from 3), kind, 100000, at, signature, principal,
+       null, profile, issuer, subject, key_sha256, not_before, not_after from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'outcomes: a certificate without an entry',
+    `insert into outcomes select overlay(serial placing '\\x7f7f'::bytea from 3), kind, null, at, signature, principal,
+       null, profile, issuer, subject, key_sha256, not_before, not_after from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'subtrees: beyond',
+    `insert into subtrees select 1, 4000 + 0 * entry, sha256('') from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'compromised_keys: of nobody',
+    `insert into compromised_keys select sha256(serial), serial, entry from outcomes where ctid = $1::tid`,
+  ],
+  [
+    'entries: beyond the head',
+    `insert into entries (index, type, time, leaf_hash, body)
+     select h.size, e.type, h.time, e.leaf_hash, e.body from entries e, roll h where e.body is not null and e.type = 'service.started'
+       and $1::text is not null limit 1`,
+  ],
+  [
+    'crls: one more',
+    `insert into crls select issuer, shard, number + 1, covers, this_update, next_update, revoked, tbs_sha256
+     from crls where $1::text is not null order by number desc limit 1`,
+  ],
+  ['principals: one more', `insert into principals select 'mallory', now(), 'admin' where $1::text is not null`],
+  [
+    'grants: one more',
+    `insert into grants select gen_random_uuid(), principal, 'admin', null, null, now(), 'admin', false from grants
+     where $1::text is not null limit 1`,
+  ],
+  [
+    'issuer_states: one more',
+    `insert into issuer_states (issuer, state, by) select name, 'active', 'admin' from issuers where $1::text is not null limit 1`,
+  ],
+]
