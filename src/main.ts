@@ -31,6 +31,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   addKeyCommand(program)
   addWitnessCommand(program)
   for (const add of commands) add(program)
+  addRollCommand(program, () => loadSettings('serve', onStderr))
   addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
   for (const command of everyCommand(program)) command.exitOverride()
   try {
@@ -156,7 +157,6 @@ const commands = [
   addIssuerCommand,
   addRecordCommands,
   addAuditCommand,
-  addRollCommand,
   addCeremonyCommand,
 ]
 

@@ -6,7 +6,7 @@ import { Failure, type FailureKind } from './failure.ts'
 
 /** A URL to connect by, and the setting that it came from. */
 export interface DatabaseSetting {
-  readonly name: 'CHANCERY_DATABASE_URL' | 'CHANCERY_MIGRATION_URL'
+  readonly name: 'CHANCERY_DATABASE_URL' | 'CHANCERY_MIGRATION_URL' | '--database'
   readonly url: string
 }
 

@@ -3,22 +3,32 @@ import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import type { Config } from '../config.ts'
+import type { Finding } from '../roll/findings.ts'
+import type { Log } from '../telemetry.ts'
+import { eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
-import { type Output, openOutput } from './output.ts'
+import { formatTable, type Output, openOutput, visible } from './output.ts'
 import { openProgress, type Progress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import type { Verified } from './roll/findings.ts'
 
 export interface RollOptions extends RestOptions {
   readonly from?: string
   readonly key: readonly string[]
 }
 
-export const addRollCommand = (program: Command): void => {
+/** Of a service that is set up here. */
+export type LoadSettings = () => Promise<{ readonly config: Config; readonly log: Log }>
+
+export const addRollCommand = (program: Command, settings: LoadSettings): void => {
   const roll = program.command('roll').description('the log of everything that was done: get it, verify it, search it')
   addKeyCommand(roll)
   addCheckpointCommand(roll)
   addExportCommand(roll)
-  addVerifyCommand(roll)
+  addVerifyCommand(roll, settings)
+  addProveCommand(roll)
+  addSearchCommand(roll)
 }
 
 const addKeyCommand = (roll: Command): void => {
@@ -85,35 +95,134 @@ const addExportCommand = (roll: Command): void => {
 interface VerifyOptions extends RollOptions {
   readonly state?: string
   readonly checkpoint: readonly string[]
+  /** True: of the settings. */
+  readonly database?: string | true
 }
 
-const addVerifyCommand = (roll: Command): void => {
+const addVerifyCommand = (roll: Command, settings: LoadSettings): void => {
   withSourceOptions(
     roll
       .command('verify')
       .description('compute the roll anew from all of its entries; exit code 3 when anything is found'),
   )
     .option('--state <folder>', 'remember what was verified and every checkpoint that was seen, and go on from there')
-    .option('--checkpoint <file…>', 'checkpoints that others have seen, of any size', collect, [])
+    .option('--checkpoint <file>', 'a checkpoint that others have seen, of any size; again for others', collect, [])
+    .option('--database [url]', 'the records themselves, against their entries: those of the settings without a URL')
     .action(async (options: VerifyOptions) => {
       const { openReport, showReport, findingText } = await import('./roll/findings.ts')
-      const { readKeys } = await import('./roll/keys.ts')
-      const { openSource } = await import('./roll/source.ts')
-      const { openStateFolder } = await import('./roll/state.ts')
-      const { verifySource } = await import('./roll/verify.ts')
       const progress = onTerminal()
       const report = openReport((finding) => progress.tell(findingText(finding)))
-      const verified = await verifySource({
-        source: await openSource(options.from, options),
-        keys: await readKeys(options.key),
-        checkpoints: await Promise.all(options.checkpoint.map(readNote)),
-        state: options.state === undefined ? undefined : await openStateFolder(options.state),
-        tell: report.tell,
-        progress: progress.update,
-      }).finally(progress.end)
+      const verify = options.database === undefined ? verifyTiles : verifyDatabase(options.database, settings)
+      const verified = await verify(options, { tell: report.tell, progress: progress.update }).finally(progress.end)
       showReport(outputOf(options), verified, report)
     })
 }
+
+interface Told {
+  readonly tell: (finding: Finding) => void
+  readonly progress: (done: number, total: number) => void
+}
+
+const verifyTiles = async (options: VerifyOptions, told: Told): Promise<Verified> => {
+  const { readKeys } = await import('./roll/keys.ts')
+  const { openSource } = await import('./roll/source.ts')
+  const { openStateFolder } = await import('./roll/state.ts')
+  const { verifySource } = await import('./roll/verify.ts')
+  return verifySource({
+    source: await openSource(options.from, options),
+    keys: await readKeys(options.key),
+    checkpoints: await Promise.all(options.checkpoint.map(readNote)),
+    state: options.state === undefined ? undefined : await openStateFolder(options.state),
+    ...told,
+  })
+}
+
+/** Nothing in a database is signed: what is signed has to come from elsewhere. */
+const verifyDatabase =
+  (url: string | true, settings: LoadSettings) =>
+  async (options: VerifyOptions, told: Told): Promise<Verified> => {
+    const { readKeys } = await import('./roll/keys.ts')
+    const { verifyDatabase } = await import('./roll/database.ts')
+    const { openStateFolder } = await import('./roll/state.ts')
+    if (options.from !== undefined) throw new Failure('usage', 'Either --from or --database.')
+    const given = await Promise.all(options.checkpoint.map(readNote))
+    const seen = options.state === undefined ? [] : (await openStateFolder(options.state)).seen
+    const checkpoints = [...given, ...seen.map(({ note }) => note)]
+    const keys = checkpoints.length > 0 ? await readKeys(options.key) : { roll: [], witnesses: [] }
+    return verifyDatabase(url === true ? await settings() : url, { keys, checkpoints, ...told })
+  }
+
+const addProveCommand = (roll: Command): void => {
+  withRestOptions(
+    roll
+      .command('prove <file>')
+      .description('verify a proof, from an answer of the service or alone: that its entry is on the roll'),
+  )
+    .option('--entry <file>', 'the entry; from the service, as an auditor, when left out')
+    .option('--key <key>', 'a key of the roll, or a file with one a line; again for others', collect, [])
+    .action(
+      async (path: string, options: RestOptions & { readonly key: readonly string[]; readonly entry?: string }) => {
+        const { readKeys } = await import('./roll/keys.ts')
+        const { prove, readEntry, readProof } = await import('./roll/prove.ts')
+        const keys = await readKeys(options.key)
+        const given = await readProof(path)
+        const octets = options.entry === undefined ? await fetchEntry(given, options) : await readEntry(options.entry)
+        const proven = await prove(given, octets, keys)
+        const { index, checkpoint } = proven
+        const { type, time, what } = eventRow({ index, entry: octets.toString() })
+        outputOf(options).show(
+          proven,
+          `Entry ${index} is on the roll ${checkpoint.origin}, among ${checkpoint.size}.\n${[time, type, what].map((cell) => visible(String(cell))).join('  ')}`,
+        )
+      },
+    )
+}
+
+const fetchEntry = async ({ serial }: { readonly serial?: string }, options: RestOptions): Promise<Buffer> => {
+  if (serial === undefined)
+    throw new Failure('usage', 'A proof alone does not say whose it is: give the entry with --entry.')
+  const { client } = await openRest(options)
+  const [row] = await readAll<{ entry: string }>(client, '/v1/events', { serial, type: 'certificate.issued' }, 1)
+  if (row === undefined) throw new Failure('missing', `The service has no entry of the certificate ${serial}.`)
+  return Buffer.from(row.entry)
+}
+
+interface SearchOptions extends RollOptions {
+  readonly name: string
+  readonly at?: string
+}
+
+const addSearchCommand = (roll: Command): void => {
+  withSourceOptions(
+    roll
+      .command('search')
+      .description(
+        'every certificate that was issued for a name, from all entries: that there are no others is proven',
+      ),
+  )
+    .requiredOption('--name <name>', 'exact, or *.suffix for every DNS name below it')
+    .option('--at <file>', 'up to this checkpoint, and not the newest')
+    .action(async (options: SearchOptions) => {
+      const { readKeys } = await import('./roll/keys.ts')
+      const { searchRoll } = await import('./roll/search.ts')
+      const { openSource } = await import('./roll/source.ts')
+      const progress = onTerminal()
+      const found = await searchRoll({
+        source: await openSource(options.from, options),
+        keys: await readKeys(options.key),
+        name: options.name,
+        at: options.at === undefined ? undefined : await readNote(options.at),
+        now: new Date(),
+        progress: progress.update,
+      }).finally(progress.end)
+      const { items, checkpoint } = found
+      const rows = items.map((row) => ({ ...row, profile: `${row.profile.name}@${row.profile.version}` }))
+      const end = `${items.length === 1 ? '1 certificate' : `${items.length} certificates`} for ${visible(options.name)} among ${checkpoint.size} entries of ${checkpoint.origin}, and no others.\n`
+      outputOf(options).show(found, (rows.length > 0 ? formatTable(rows, foundColumns) : '') + end)
+    })
+}
+
+const foundColumns = ['index', 'serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
 
 const withSourceOptions = (command: Command): Command =>
   withRestOptions(command)

@@ -6,7 +6,7 @@ import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
 import { assertSameRecords, assertWhole, readAnchor } from '../roll-side.ts'
 import { databaseClock } from '../store/clock.ts'
-import { type Database, openDatabase } from '../store/database.ts'
+import { type Database, type DatabaseOptions, openDatabase } from '../store/database.ts'
 import { openEmbedded } from '../store/embedded.ts'
 import { assertMigrated } from '../store/migrate.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
@@ -38,11 +38,16 @@ export const withRecords = <T>(
   })
 
 /** Whatever is there. An embedded server that serves another is left as it is, and none is made. */
-export const withDatabase = async <T>(config: Config, log: Log, work: (db: Database) => Promise<T>): Promise<T> => {
+export const withDatabase = async <T>(
+  config: Config,
+  log: Log,
+  work: (db: Database) => Promise<T>,
+  more: Pick<DatabaseOptions, 'patient'> = {},
+): Promise<T> => {
   const embedded = config.database.url === undefined ? await openExisting(config, log) : undefined
   const url = config.database.url ?? embedded?.servingUrl ?? ''
   const { preparedStatements } = config.database
-  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements })
+  const db = openDatabase({ url, max: 2, log, applicationName: 'chancery command', preparedStatements, ...more })
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
     return await work(db)

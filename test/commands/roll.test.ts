@@ -4,6 +4,7 @@ import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+import pg from 'pg'
 import t from 'tap'
 
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
@@ -16,6 +17,8 @@ import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, tilesAt } from '../../src/roll/tiles.ts'
+import { bare } from '../helpers/environment.ts'
+import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
 
@@ -31,13 +34,15 @@ const folder = await mkdtemp(join(tmpdir(), 'chancery-roll-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 const at = (...names: readonly string[]): string => join(folder, ...names)
 
-const chancery = (...args: readonly string[]): Promise<Run> =>
+const run = (args: readonly string[], more: Readonly<Record<string, string>> = {}): Promise<Run> =>
   new Promise((resolve) => {
-    const env = { PATH: process.env['PATH'], CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
-    execFile(process.execPath, ['src/main.ts', 'roll', ...args], { env }, (error, out, err) =>
+    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url, ...more }
+    const options = { env, maxBuffer: 2 ** 26 }
+    execFile(process.execPath, ['src/main.ts', 'roll', ...args], options, (error, out, err) =>
       resolve({ code: error ? Number(error.code) : 0, out, err }),
     )
   })
+const chancery = (...args: readonly string[]): Promise<Run> => run(args)
 
 /** Two hundred and more, so that full tiles come about. */
 const issueMany = async (what: string, count: number): Promise<void> => {
@@ -70,8 +75,8 @@ t.test('the key and the checkpoint are those of the service', async (t) => {
 })
 
 t.test('an export is a folder of tiles, and the same by the public listener', async (t) => {
-  const run = await chancery('export', '--out', at('whole'), '--key', key)
-  t.match(run, { code: 0, out: /has entries 0 to \d+ now\.\n$/ })
+  const exported = await chancery('export', '--out', at('whole'), '--key', key)
+  t.match(exported, { code: 0, out: /has entries 0 to \d+ now\.\n$/ })
   const size = await sizeOf('whole')
   t.ok(size > 300)
   for (const tile of tilesAt(size)) {
@@ -214,6 +219,131 @@ t.test('every file in which a bit is flipped is found, and named by its entries'
     await rm(at('flipped', path))
     t.match(await verify('flipped'), [{ code: 'tile.missing', message: `${path} is missing` }], path)
   }
+})
+
+t.test('the records are verified by their URL, and by the settings of the service', async (t) => {
+  const { ownerUrl, servingUrl } = service.database
+  const verified = await chancery('verify', '--database', servingUrl)
+  t.match(verified, { code: 0, out: /, 0 checkpoints: nothing found\.\n.*\nNothing signed was compared/ })
+  await writeFile(at('seen'), (await service.request('GET', '/roll/checkpoint')).text)
+  const settings = { CHANCERY_DATABASE_URL: servingUrl }
+  const more = ['--checkpoint', at('seen'), '--key', key]
+  t.match(await run(['verify', '--database', ...more], settings), { code: 0, out: /, 1 checkpoint: nothing found\.\n/ })
+  t.match(await chancery('verify', '--database', ownerUrl, '--state', at('kept'), '--json'), { code: 0 })
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  await owner.query('alter table outcomes disable trigger append_only')
+  await owner.query(`update outcomes set subject = 'CN=other' where entry = (select max(entry) from outcomes)`)
+  const found = await chancery('verify', '--database', servingUrl)
+  t.match(found, { code: exitCodes.refused, out: /^entry \d+ row\.differs: outcomes: subject$/m, err: /row\.differs/ })
+  await owner.query(`update outcomes set subject = '' where entry = (select max(entry) from outcomes)`)
+  await owner.query('alter table outcomes enable trigger append_only')
+  await owner.end()
+  for (const [url, code, err] of [
+    ['nonsense', exitCodes.usage, /is not like/],
+    ['postgresql://x:secret@127.0.0.1:1/x', exitCodes.later, /no PostgreSQL answers there.*--database/],
+  ] as const) {
+    const refused = await chancery('verify', '--database', url)
+    t.match(refused, { code, err })
+    t.notMatch(refused.err, /secret/)
+  }
+  t.match(await chancery('verify', '--database', servingUrl, '--from', at('whole')), { code: exitCodes.usage })
+})
+
+t.test('a proof is verified with its entry, and not with another', async (t) => {
+  const headers = { 'content-type': 'application/json' }
+  const issued = async (name: string) =>
+    (await service.request('POST', '/v1/certificates', { headers, body: { csr: csrFor(name), profile: 'server' } }))
+      .json
+  const [one, other] = [await issued('one.example.com'), await issued('other.example.com')]
+  await writeFile(at('one.json'), JSON.stringify(one))
+  const { items } = (await service.request('GET', `/v1/events?serial=${one.serial}`)).json
+  await writeFile(at('event.json'), JSON.stringify(items[0]))
+  await writeFile(at('entry.json'), items[0].entry)
+  await writeFile(at('one.proof'), one.proof)
+  const said = new RegExp(
+    `^Entry ${one.index} is on the roll .*, among \\d+\\.\n.*  certificate\\.issued  .*one\\.example\\.com`,
+  )
+  for (const args of [
+    ['one.json'],
+    ['one.json', '--entry', at('event.json')],
+    ['one.proof', '--entry', at('entry.json')],
+  ] as const)
+    t.match(
+      await chancery('prove', at(args[0]), ...args.slice(1), '--key', key),
+      { code: 0, out: said, err: '' },
+      args.join(' '),
+    )
+  const again = await service.request('GET', `/v1/certificates/${one.serial}/proof`)
+  await writeFile(at('again.json'), again.text)
+  const proven = await chancery('prove', at('again.json'), '--entry', at('entry.json'), '--key', key, '--json')
+  t.match(JSON.parse(proven.out), { index: one.index, entry: { serial: one.serial, type: 'certificate.issued' } })
+  const mixed = (name: string, value: object) => writeFile(at(name), JSON.stringify(value))
+  await mixed('mixed.json', { ...one, certificate: other.certificate })
+  await mixed('serial.json', { ...one, serial: other.serial })
+  await mixed('proof.json', { ...one, proof: other.proof })
+  for (const [file, err] of [
+    ['mixed.json', /of another certificate/],
+    ['serial.json', /of another certificate/],
+    ['proof.json', /proof\.inclusion/],
+    ['entry.json', /no answer with one/],
+    ['roll.key', /proof\.text/],
+  ] as const)
+    t.match(await chancery('prove', at(file), '--entry', at('entry.json'), '--key', key), { err }, file)
+  t.match(await chancery('prove', at('one.proof'), '--key', key), { code: exitCodes.usage, err: /give the entry/ })
+})
+
+t.test('a search of all entries finds what the search of the API finds, and that there is nothing else', async (t) => {
+  const serials = (await service.request('GET', '/v1/certificates?name=*.example.com&limit=3')).json.items
+  await service.request('POST', `/v1/certificates/${serials[0].serial}/revocation`, { body: { reason: 'superseded' } })
+  const hold = { body: { reason: 'certificateHold', invalidityDate: '2026-01-01T00:00:00Z' } }
+  for (const { serial } of serials.slice(1))
+    await service.request('POST', `/v1/certificates/${serial}/revocation`, hold)
+  await service.request('DELETE', `/v1/certificates/${serials[1].serial}/revocation`)
+  await issue(['dns:both.example.com', 'dns:a.both.example.com', 'ip:10.1.2.3', 'email:x@example.com'], {
+    subject: 'both',
+  })
+  for (const name of [
+    '*.example.com',
+    '*.both.example.com',
+    'both.example.com',
+    '10.1.2.3',
+    'x@EXAMPLE.com',
+    'first7.example.com',
+    'nothing.example.com',
+  ]) {
+    const expected = (await service.request('GET', `/v1/certificates?limit=1000&name=${name}`)).json.items
+    const run = await chancery('search', '--name', name, '--key', key, '--json')
+    t.equal(run.code, 0, run.err)
+    t.same(JSON.parse(run.out).items, expected, `${name}: ${expected.length}`)
+  }
+  const { out } = await chancery(
+    'search',
+    '--name',
+    'first7.example.com',
+    '--key',
+    key,
+    '--from',
+    at('whole'),
+    '--at',
+    at('old'),
+  )
+  t.match(
+    out,
+    /^INDEX .*\n\d+ .* valid .*dns:first7\.example\.com.*\n1 certificate for first7\.example\.com among \d+ entries of .*, and no others\.\n$/,
+  )
+  t.match(
+    await chancery('search', '--name', 'second7.example.com', '--key', key, '--from', at('whole'), '--at', at('old')),
+    { code: 0, out: /^0 certificates for/ },
+    'it was issued later',
+  )
+  await flip('flipped', 'tile/entries/001', 5_000)
+  t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), { code: exitCodes.refused })
+  await rm(at('flipped', 'tile/entries/001'))
+  t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), {
+    code: exitCodes.refused,
+    err: /tile\/entries\/001 is missing/,
+  })
 })
 
 t.test('what cannot be read is told in a sentence', async (t) => {

@@ -49,6 +49,9 @@ export const showReport = (out: Output, verified: Verified, report: Report): voi
       ...(count > findings.length ? [`… and ${countText(count - findings.length)} more`] : []),
       `${countText(size)} entries${from > 0 ? `, from ${countText(from)} on` : ''}, ${checkpoints === 1 ? '1 checkpoint' : `${countText(checkpoints)} checkpoints`}: ${count === 0 ? 'nothing found' : `${countText(count)} found`}.`,
       `root ${root ?? 'unknown'}`,
+      ...(checkpoints === 0
+        ? ['Nothing signed was compared: whoever may write there could have made all of it anew.']
+        : []),
     ].join('\n'),
   )
   if (count > 0) throw new Failure('refused', '')

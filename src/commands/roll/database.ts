@@ -1,0 +1,41 @@
+/** Records wherever they are: those of a service that is set up here, or any database, as one that a dump was loaded into. */
+import { pino } from 'pino'
+
+import type { Config } from '../../config.ts'
+import { type Database, openDatabase } from '../../store/database.ts'
+import { assertMigrated } from '../../store/migrate.ts'
+import { withRollRows } from '../../store/roll-rows.ts'
+import type { Log } from '../../telemetry.ts'
+import { explainDatabase } from '../database-fault.ts'
+import { Failure } from '../failure.ts'
+import { withDatabase } from '../with-records.ts'
+import type { Verified } from './findings.ts'
+import { type RecordsVerification, verifyRecords } from './records.ts'
+import { withCertificates } from './verify.ts'
+
+type Wanted = Omit<RecordsVerification, 'rows' | 'certificates'>
+
+export const verifyDatabase = (
+  place: string | { readonly config: Config; readonly log: Log },
+  wanted: Wanted,
+): Promise<Verified> => {
+  const verify = (db: Database): Promise<Verified> =>
+    withCertificates((certificates) => withRollRows(db, (rows) => verifyRecords({ ...wanted, rows, certificates })))
+  return typeof place === 'string'
+    ? withUrl(place, verify)
+    : withDatabase(place.config, place.log, verify, { patient: true })
+}
+
+const withUrl = async <T>(url: string, work: (db: Database) => Promise<T>): Promise<T> => {
+  // It may hold a password, so it is not shown.
+  if (!/^postgres(ql)?:\/\//.test(url))
+    throw new Failure('usage', '--database is not like postgresql://role@host/name.')
+  const log = pino({ level: 'warn' }, pino.destination(2))
+  const db = openDatabase({ url, max: 1, log, applicationName: 'chancery roll verify', patient: true })
+  try {
+    await assertMigrated(db).catch(explainDatabase({ name: '--database', url }))
+    return await work(db)
+  } finally {
+    await db.close()
+  }
+}

@@ -1,0 +1,86 @@
+/** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
+import { readFile } from 'node:fs/promises'
+
+import { isRollFault } from '../../roll/fault.ts'
+import { parseEntry, type RollEntry } from '../../roll/forms.ts'
+import { openTreeHasher } from '../../roll/merkle.ts'
+import { verifyProof } from '../../roll/proof.ts'
+import { sha256, verifyEd25519 } from '../../roll-side.ts'
+import { parsePem } from '../../x509/pem.ts'
+import { Failure } from '../failure.ts'
+import type { RollKeys } from './keys.ts'
+
+/** A bare proof (c2sp.org/tlog-proof), or an answer of the service that has it, and perhaps the certificate with it. */
+export interface GivenProof {
+  readonly proof: string
+  readonly serial?: string
+  /** PEM. */
+  readonly certificate?: string
+}
+
+export interface Proven {
+  readonly index: number
+  readonly checkpoint: { readonly origin: string; readonly size: number; readonly root: string }
+  readonly entry: RollEntry
+}
+
+export const readProof = async (path: string): Promise<GivenProof> => {
+  const text = (await readOctets(path)).toString()
+  if (!text.trimStart().startsWith('{')) return { proof: text }
+  const answer = parseJson(text, path)
+  if (typeof answer['proof'] !== 'string') throw new Failure('usage', `${path} is no proof, and no answer with one.`)
+  return answer as unknown as GivenProof
+}
+
+/** The octets of an entry, alone or as `/v1/events` tells it. */
+export const readEntry = async (path: string): Promise<Buffer> => {
+  const octets = await readOctets(path)
+  const value = parseJson(octets.toString(), path)
+  return typeof value['entry'] === 'string' ? Buffer.from(value['entry']) : octets
+}
+
+/** Throws a `Failure` that says what does not hold. */
+export const prove = async (given: GivenProof, octets: Buffer, keys: RollKeys): Promise<Proven> => {
+  const trust = { ...keys, hasher: openTreeHasher(sha256), verify: verifyEd25519 }
+  const verdict = await verifyProof(octets, given.proof, trust)
+  if (!verdict.ok) throw new Failure('refused', `This proves nothing: ${verdict.detail} (${verdict.reason}).`)
+  const entry = parsed(octets)
+  assertSame(given, entry)
+  const { origin, size, root } = verdict.checkpoint
+  return { index: verdict.index, checkpoint: { origin, size, root: root.toBase64() }, entry }
+}
+
+/** The certificate that came with the proof is the one in the entry. */
+const assertSame = ({ serial, certificate }: GivenProof, entry: RollEntry): void => {
+  const isOther =
+    (serial !== undefined && (!('serial' in entry) || entry.serial !== serial)) ||
+    (certificate !== undefined &&
+      (entry.type !== 'certificate.issued' ||
+        entry.certificate !== parsePem(Buffer.from(certificate), 'CERTIFICATE').toString('base64')))
+  if (isOther)
+    throw new Failure('refused', 'The entry is on the roll, but of another certificate than the one with the proof.')
+}
+
+const parsed = (octets: Buffer): RollEntry => {
+  try {
+    return parseEntry(octets)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('refused', `This is on the roll, but no entry that is known here: ${error.detail}.`)
+  }
+}
+
+const parseJson = (text: string, path: string): Readonly<Record<string, unknown>> => {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null) return value as Readonly<Record<string, unknown>>
+  } catch {
+    // Told below.
+  }
+  throw new Failure('usage', `${path} is no JSON object.`)
+}
+
+const readOctets = (path: string): Promise<Buffer> =>
+  readFile(path).catch((error: Error) => {
+    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
+  })

@@ -1,0 +1,158 @@
+/**
+ * `chancery roll search`: which certificates were issued for a name, from all entries up to a checkpoint. The tree over them
+ * is computed anew and must be that of the checkpoint, so that none was left out: this is the proof of completeness.
+ */
+import { hash } from 'node:crypto'
+
+import { emptyEdge, extend } from '../../roll/edge.ts'
+import { isRollFault } from '../../roll/fault.ts'
+import { type EntryOf, parseEntry, type RollEntry } from '../../roll/forms.ts'
+import { openTreeHasher } from '../../roll/merkle.ts'
+import { isEqual } from '../../roll/text.ts'
+import { hashesPerTile } from '../../roll/tiles.ts'
+import { sha256 } from '../../roll-side.ts'
+import { type NameRange, nameRange, searchKey } from '../../store/names.ts'
+import { parseCertificate, type TbsFacts } from '../../x509/certificate.ts'
+import { formatSubject } from '../../x509/subject.ts'
+import { Failure } from '../failure.ts'
+import { openNote } from './checkpoints.ts'
+import type { RollKeys } from './keys.ts'
+import { type RollSource, readCheckpoint } from './source.ts'
+import { seenOf } from './state.ts'
+import { ahead, openTileReader, type TileReader, widthAt } from './tiles.ts'
+
+export interface Search {
+  readonly source: RollSource
+  readonly keys: RollKeys
+  /** Exact, or `*.suffix` for every DNS name below it. */
+  readonly name: string
+  /** The signed note up to which, instead of the newest of the source. */
+  readonly at: Buffer | undefined
+  readonly now: Date
+  readonly progress: (done: number, total: number) => void
+}
+
+export interface Found {
+  readonly checkpoint: { readonly origin: string; readonly size: number; readonly root: string }
+  /** As `GET /v1/certificates?name=` tells them, in its order, as they stand at the checkpoint. */
+  readonly items: readonly FoundCertificate[]
+}
+
+export interface FoundCertificate {
+  readonly serial: string
+  readonly status: 'valid' | 'expired' | 'revoked'
+  readonly names: readonly { readonly kind: string; readonly value: string }[]
+  readonly profile: { readonly name: string; readonly version: number }
+  readonly index: number
+  readonly [more: string]: unknown
+}
+
+/** Throws a `Failure` for everything that would leave a doubt. */
+export const searchRoll = async ({ source, keys, name, at, now, progress }: Search): Promise<Found> => {
+  const newest = await readCheckpoint(source)
+  const { origin, size, root } = await openNote(at ?? newest, keys, at === undefined ? source.name : '--at')
+  const tiles = openTileReader(source, Math.max(size, seenOf(newest).size))
+  const found = openFound(nameRange(name))
+  let edge = emptyEdge(hasher)
+  const bundles = Array.from({ length: Math.ceil(size / hashesPerTile) }, (_, index) => index)
+  for await (const entries of ahead(bundles, (index) => readBundle(tiles, index, size))) {
+    for (const [i, octets] of entries.entries()) found.see(parsed(octets, edge.size + i), edge.size + i)
+    const leaves = entries.map((entry) => hasher.leaf(entry))
+    edge = extend(edge, leaves, hasher).edge
+    progress(edge.size, size)
+  }
+  if (!isEqual(edge.root, root))
+    throw new Failure(
+      'refused',
+      `These are not the ${size} entries that the checkpoint was signed over: "chancery roll verify" says which.`,
+    )
+  return { checkpoint: { origin, size, root: root.toBase64() }, items: found.items(now) }
+}
+
+const readBundle = async (tiles: TileReader, index: number, size: number): Promise<readonly Uint8Array[]> => {
+  const entries = await tiles.entries({ index, width: widthAt({ level: 0, index }, size) })
+  if ('found' in entries) return entries.found
+  throw new Failure('refused', `${entries.message}: what is in it cannot be known.`)
+}
+
+/** Whatever cannot be read might be what is searched for. */
+const parsed = (octets: Uint8Array, index: number): RollEntry => {
+  try {
+    return parseEntry(octets)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('refused', `Entry ${index} cannot be read: ${error.detail}.`)
+  }
+}
+
+interface Match {
+  readonly entry: EntryOf<'certificate.issued'>
+  readonly facts: TbsFacts
+  readonly index: number
+  /** The first of its names, as it is kept. */
+  readonly key: string
+}
+
+type Change = EntryOf<'certificate.revoked'> & { readonly index: number }
+
+/** Only what matches is held. */
+const openFound = (range: NameRange) => {
+  const matches = new Map<string, Match>()
+  const changes = new Map<string, Change>()
+  return {
+    see: (entry: RollEntry, index: number): void => {
+      if (entry.type === 'certificate.issued') {
+        const facts = factsOf(entry, index)
+        const key = firstKey(facts, range)
+        if (key !== undefined) matches.set(entry.serial, { entry, facts, index, key })
+      } else if (entry.type === 'certificate.revoked' && matches.has(entry.serial))
+        changes.set(entry.serial, { ...entry, index })
+      else if (entry.type === 'certificate.released') changes.delete(entry.serial)
+    },
+    items: (now: Date): readonly FoundCertificate[] =>
+      [...matches.values()]
+        .sort((a, b) => (a.key === b.key ? b.index - a.index : a.key < b.key ? -1 : 1))
+        .map((match) => rowOf(match, changes.get(match.entry.serial), now)),
+  }
+}
+
+const factsOf = ({ certificate }: EntryOf<'certificate.issued'>, index: number): TbsFacts => {
+  try {
+    return parseCertificate(Buffer.from(certificate, 'base64')).facts
+  } catch (error) {
+    throw new Failure('refused', `The certificate of entry ${index} cannot be read: ${(error as Error).message}`)
+  }
+}
+
+/** Below a suffix there are DNS names only. */
+const firstKey = ({ names }: TbsFacts, { low, high }: NameRange): string | undefined =>
+  names
+    .filter(({ kind }) => low === high || kind === 'dns')
+    .map(searchKey)
+    .filter((key) => key === low || (key > low && key < high))
+    .sort()[0]
+
+const rowOf = ({ entry, facts, index }: Match, change: Change | undefined, now: Date): FoundCertificate => ({
+  serial: entry.serial,
+  status: change ? 'revoked' : facts.notAfter < now ? 'expired' : 'valid',
+  subject: formatSubject(facts.subject),
+  names: facts.names.map(({ kind, value }) => ({ kind, value })),
+  profile: entry.profile,
+  principal: entry.principal,
+  issuer: entry.issuer,
+  keySha256: hash('sha256', facts.spki),
+  notBefore: facts.notBefore.toISOString(),
+  notAfter: facts.notAfter.toISOString(),
+  issuedAt: entry.time,
+  index,
+  ...(change && { revocation: revocationOf(change) }),
+})
+
+const revocationOf = ({ reason, revokedAt, invalidityDate, by, index }: Change) => ({
+  reason,
+  revokedAt: new Date(revokedAt).toISOString(),
+  ...(invalidityDate !== null && { invalidityDate: new Date(invalidityDate).toISOString() }),
+  ...{ by, index },
+})
+
+const hasher = openTreeHasher(sha256)
