@@ -12,19 +12,24 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { exportRoll } from '../../src/commands/roll/export.ts'
+import { readKeys } from '../../src/commands/roll/keys.ts'
+import { openSource } from '../../src/commands/roll/source.ts'
 import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { encodeEntry } from '../../src/roll/entries.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeBundle, encodeTile, encodeTilePath, type Tile, tilesAt, tilesBetween } from '../../src/roll/tiles.ts'
 import { selfSigned } from '../../src/x509/self-signed.ts'
-import { openTestService } from '../helpers/service.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { hasher, newSigner } from '../roll/hashing.ts'
 import { assertTools } from './tools.ts'
 
 await assertTools('go')
-t.setTimeout(300_000)
+t.setTimeout(1_800_000)
+/** Of a service: CHANCERY_TEST_ROLL_ENTRIES. */
+const many = Number(process.env['CHANCERY_TEST_ROLL_ENTRIES'] ?? 400)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-roll-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
@@ -202,37 +207,46 @@ t.test('a fork and a roll that shrank are found by whoever has seen another chec
   t.match(await verify(shorter, '-state', state), { code: 1, said: /shrunk from 2047 entries to 2046/ })
 })
 
-t.test('the roll of a service is followed over its API while certificates are issued', async (t) => {
-  const service = await openTestService(t)
-  const auditor = await employ(service, 'audit', 'auditor')
-  const requester = await employ(service, 'ci', 'requester', { profiles: ['server'] })
-  const opened = await service.request('GET', '/v1/events?type=roll.opened', { token: auditor })
-  const [ca, token] = [join(folder, 'service.pem'), join(folder, 'service.token')]
-  await writeFile(ca, service.ca)
-  await writeFile(token, auditor, { mode: 0o600 })
-  const own = JSON.parse(opened.json.items[0].entry).key
-  const polling = follow(
-    own,
-    `${service.url}/roll`,
-    '-ca-file',
-    ca,
-    '-token-file',
-    token,
-    '-polls',
-    '0',
-    '-until',
-    '300',
-    '-interval',
-    '20ms',
-  )
-  const body = { csr: csrFor('web.example.com'), profile: 'server' }
-  const issue = (): Promise<unknown> => service.request('POST', '/v1/certificates', { token: requester, body })
-  for (let round = 0; round < 20; round += 1) await Promise.all(Array.from({ length: 15 }, issue))
-  const { code, said, lines } = await polling
-  t.equal(code, 0, said)
-  t.ok(lines.length > 2, `${lines.length} checkpoints`)
-  t.equal(
-    lines.reduce((sum, line) => sum + line.entries, 0),
-    lines.at(-1)?.size,
-  )
-})
+t.test(
+  `the roll of two replicas is followed over the API of one while both issue, up to ${many} entries`,
+  async (t) => {
+    const first = await openTestService(t)
+    const second = await openTestService(t, {}, first)
+    const auditor = await employ(first, 'audit', 'auditor')
+    const requester = await employ(first, 'ci', 'requester', { profiles: ['server'] })
+    const opened = await first.request('GET', '/v1/events?type=roll.opened', { token: auditor })
+    const own = JSON.parse(opened.json.items[0].entry).key
+    const [ca, token] = [join(folder, 'service.pem'), join(folder, 'service.token')]
+    await writeFile(ca, first.ca)
+    await writeFile(token, auditor, { mode: 0o600 })
+    const access = ['-ca-file', ca, '-token-file', token]
+    const until = ['-polls', '0', '-until', String(many), '-interval', '20ms']
+    const polling = follow(own, `${first.url}/roll`, ...access, ...until)
+    const bodies = Array.from({ length: 8 }, (_, i) => ({ csr: csrFor(`w${i}.example.com`), profile: 'server' }))
+    // Both write, so that each finds the head where the other has left it.
+    let left = many
+    const refused: unknown[] = []
+    const issue = async (service: TestService, i: number): Promise<void> => {
+      for (; left > 0; left -= 1) {
+        const body = bodies[i % bodies.length]
+        const { status, text } = await service.request('POST', '/v1/certificates', { token: requester, body })
+        if (status !== 201) refused.push(text)
+      }
+    }
+    const callers = Array.from({ length: 16 }, (_, i) => issue(i % 2 === 0 ? first : second, i))
+    const [{ code, said, lines }] = await Promise.all([polling, ...callers])
+    t.equal(code, 0, said)
+    t.same(refused, [])
+    t.ok(lines.length > 2, `${lines.length} checkpoints`)
+    t.equal(
+      lines.reduce((sum, line) => sum + line.entries, 0),
+      lines.at(-1)?.size,
+    )
+    t.comment(`${lines.at(-1)?.size} entries in ${lines.length} checkpoints`)
+    const out = join(folder, 'exported')
+    const keys = await readKeys([own])
+    const source = await openSource(`${second.url}/roll`, { ca, tokenFile: token })
+    const { size } = await exportRoll({ source, folder: out, keys, to: undefined, progress: () => {} })
+    t.match(await follow(own, out), { code: 0, lines: [{ size, entries: size }] }, 'and so is what was exported of it')
+  },
+)

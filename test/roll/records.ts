@@ -1,27 +1,34 @@
 /** Records with something of each kind that a roll tells of, made by a service as its callers would. */
-import { readFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import pg from 'pg'
 import type { Test } from 'tap'
 
 import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import { loadConfig } from '../../src/config.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import type { TestService } from '../helpers/service.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { openTestStores, type TestStores } from '../store/stores.ts'
 
-export interface FilledRecords extends TestStores {
+export interface FilledRecords {
+  readonly database: TestDatabase
   /** The newest checkpoint of the roll as it is now, signed, and the key. */
   readonly note: string
   readonly key: string
 }
 
-/** Some 400 entries, of which the checkpoint covers all. */
+/** Some 400 entries, of which the checkpoint covers all. The service has ended: nobody writes any more. */
 export const openFilledRecords = async (t: Test, certificates = 300): Promise<FilledRecords> => {
-  const stores = await openTestStores(t)
+  const database = await openTestDatabase(t)
+  const dataDir = await mkdtemp(join(tmpdir(), 'chancery-filled-'))
+  t.teardown(() => rm(dataDir, { recursive: true, force: true }))
+  const stores = await openTestStores(t, {}, { config: await loadConfig({ CHANCERY_DATA: dataDir }), database })
   const { service } = stores
   const serials = await issueMany(stores, certificates)
   await revokeSome(service, serials)
@@ -30,8 +37,11 @@ export const openFilledRecords = async (t: Test, certificates = 300): Promise<Fi
   await abandon(service, serials[10] as string)
   await service.service.publishCrls()
   const key = JSON.parse((await service.request('GET', '/v1/events?type=roll.opened')).json.items[0].entry).key
+  // The checkpoint follows the head within a second.
   await new Promise((resolve) => setTimeout(resolve, 1_100))
-  return { ...stores, key, note: (await service.request('GET', '/roll/checkpoint')).text }
+  const note = (await service.request('GET', '/roll/checkpoint')).text
+  await service.close()
+  return { database, key, note }
 }
 
 const issueMany = async ({ issue }: TestStores, count: number): Promise<readonly string[]> => {

@@ -33,8 +33,8 @@ const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 60)
 const seed = Number(process.env['CHANCERY_TEST_SEED'] ?? 1)
 t.setTimeout(600_000)
 
-const { service, note, key } = await openFilledRecords(t)
-const name = new URL(service.database.ownerUrl.replace('@/', '@host/')).pathname
+const { database, note, key } = await openFilledRecords(t)
+const name = new URL(database.ownerUrl.replace('@/', '@host/')).pathname
 const url = (await openTestServer()).superuserUrl.replace('/postgres?', `${name}?`)
 const db = openDatabase({ url, max: 1, log: quiet, applicationName: 'tampering', patient: true })
 const certificates = openRollCertificates(1)
@@ -53,14 +53,13 @@ const verify = async (
   return report.findings()
 }
 
-/** In a transaction that is rolled back, in which neither triggers nor foreign keys nor checks are in the way. */
+/** In a transaction that is rolled back. */
 const tampered = async <T>(work: (tx: Queryable) => Promise<T>): Promise<T> => {
   let result: T | undefined
   const undo = new Error('undone')
   await db
     .transaction(async (tx) => {
-      for (const text of [...free, `set local timezone = 'UTC'`, `set local datestyle = 'ISO'`])
-        await tx.query({ text })
+      for (const text of withoutTriggers) await tx.query({ text })
       result = await work(tx)
       throw undo
     })
@@ -70,13 +69,18 @@ const tampered = async <T>(work: (tx: Queryable) => Promise<T>): Promise<T> => {
   return result as T
 }
 
-const free = [
+const withoutTriggers = [
   'set local session_replication_role = replica',
-  `do $$ declare c record; begin
+  `set local timezone = 'UTC'`,
+  `set local datestyle = 'ISO'`,
+]
+// Checks and foreign keys would tell a clumsy one of his error.
+await db.query({
+  text: `do $$ declare c record; begin
     for c in select conrelid::regclass as t, conname from pg_constraint
       where contype in ('c', 'f') and connamespace = 'public'::regnamespace and conislocal
     loop execute format('alter table %s drop constraint if exists %I cascade', c.t, c.conname); end loop; end $$`,
-]
+})
 
 /** Undefined: named as it should be. */
 const miss = ({ entry, table }: Tampering, findings: readonly Finding[]): string | undefined => {

@@ -18,8 +18,13 @@ export interface TestStores {
   issue(names: readonly string[], more?: { readonly subject?: string; readonly principal?: string }): Promise<Issued>
 }
 
-export const openTestStores = async (t: Test, env: Readonly<Record<string, string>> = {}): Promise<TestStores> => {
-  const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000', ...env })
+/** `env` and `beside` as for `openTestService`. */
+export const openTestStores = async (
+  t: Test,
+  env: Readonly<Record<string, string>> = {},
+  beside?: Pick<TestService, 'config' | 'database'>,
+): Promise<TestStores> => {
+  const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000', ...env }, beside)
   const open = async (): Promise<Stores> => {
     const stores = await openStores({ config: service.config, databaseUrl: service.database.servingUrl, log: quiet })
     t.teardown(async () => {
