@@ -46,8 +46,9 @@ export const usage = `npm run bench -- [keys|revocation|roll] [options]
                       and chancery-inline: signing in the process that reads requests
                       of keys: signatures, latency, loop, issuance
                       of revocation: answers, arrival, lists, many
-                      of roll: search
-  --certificates N    of revocation: how many are revoked; of roll: among how many is searched (1,000,000)
+                      of roll: search, verify, tree
+  --certificates N    of revocation: how many are revoked; of roll: among how many is searched (1,000,000), and how
+                      many are verified (100,000)
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept
   --node-flags=TEXT   further flags of Node for the service; its figures are not kept

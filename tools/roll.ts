@@ -1,6 +1,7 @@
 /** Writes the tables of docs/roll.md from those of the code; `node tools/roll.ts`. The tests compare the file with what this makes. */
 import { readFile, writeFile } from 'node:fs/promises'
 
+import { unknown } from '../src/commands/roll/unknown.ts'
 import { type FaultCode, faults } from '../src/roll/fault.ts'
 import { findings, storageFindings } from '../src/roll/findings.ts'
 import { type EntryForm, entryForms, type Fields } from '../src/roll/forms.ts'
@@ -34,6 +35,14 @@ const tables = {
   entries: table('| type | v | fields | what it tells |', Object.entries(entryForms).flatMap(entryRows)),
   findings: table('| finding | what it means |', codes(findings)),
   storage: table('| finding | what it means |', codes(storageFindings)),
+  unknown: table(
+    '| table | column | why |',
+    Object.entries(unknown).flatMap(([table, columns]) =>
+      Object.entries(columns).map(
+        ([column, why]) => `| \`${table}\` | ${column === '*' ? 'all' : `\`${column}\``} | ${why} |`,
+      ),
+    ),
+  ),
   faults: table('| fault | what it means |', codes(faults satisfies Readonly<Record<FaultCode, string>>)),
 }
 

@@ -20,6 +20,8 @@ export interface ChanceryOptions {
   readonly beside?: Target
   /** Adds or changes settings. */
   readonly env?: Readonly<Record<string, string>>
+  /** Where its sources are, if not here. */
+  readonly root?: string
 }
 
 export const openChancery = async ({
@@ -30,6 +32,7 @@ export const openChancery = async ({
   title = 'Chancery',
   beside,
   env = {},
+  root: sources = here,
 }: ChanceryOptions): Promise<Target> => {
   const database = beside?.database ?? (await place.createDatabase(name))
   const data = beside?.dataDir ?? (await place.makeFolder(name))
@@ -43,7 +46,7 @@ export const openChancery = async ({
       '--heap-growing-percent=100',
       '--max-semi-space-size=12',
       ...nodeFlags,
-      mainFile,
+      join(sources, 'src/main.ts'),
       'serve',
     ],
     env: { ...environmentOf({ data, port, publicPort, database }), ...env },
@@ -137,4 +140,4 @@ const environmentOf = ({
   CHANCERY_MIGRATION_URL: database.ownerUrl,
 })
 
-const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
+const here = join(import.meta.dirname, '..', '..')

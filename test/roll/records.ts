@@ -83,7 +83,10 @@ const revokeSome = async (service: TestService, serials: readonly string[]): Pro
   await revoke(serials[1], { reason: 'keyCompromise', invalidityDate: '2026-01-01T00:00:00Z' })
   await made(service.request('DELETE', `/v1/certificates/${serials[0]}/revocation`, { token: operator }))
   await revoke(serials[0], { reason: 'certificateHold' })
-  const ask = { search: { name: '*.n7.example.com' }, reason: 'superseded' }
+  const ask = {
+    ...{ search: { name: '*.n7.example.com' }, reason: 'superseded' },
+    invalidityDate: '2026-02-01T00:00:00Z',
+  }
   const order = (more: object) =>
     made(service.request('POST', '/v1/revocations', { token: operator, body: { ...ask, ...more } }))
   const { digest, asOf } = (await order({})).json

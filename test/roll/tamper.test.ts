@@ -8,6 +8,7 @@ import t from 'tap'
 import { openReport } from '../../src/commands/roll/findings.ts'
 import { readKeys } from '../../src/commands/roll/keys.ts'
 import { verifyRecords } from '../../src/commands/roll/records.ts'
+import { unknown } from '../../src/commands/roll/unknown.ts'
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import type { Finding } from '../../src/roll/findings.ts'
@@ -27,6 +28,7 @@ import {
   swapRows,
   type Tamper,
   type Tampering,
+  tables,
 } from './tampering.ts'
 
 const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 60)
@@ -98,6 +100,32 @@ const miss = ({ entry, table }: Tampering, findings: readonly Finding[]): string
 t.test('what nobody has altered has no findings, in a snapshot of its own', async (t) => {
   t.same(await withRollRows(db, (rows) => verify(rows)), [])
   t.same(await tampered((tx) => verify(rollRowsOf(tx))), [])
+})
+
+t.test('of every column there is, it is known whether the roll tells of it, or why not', async (t) => {
+  const { rows } = await db.query<{ table: string; column: string }>({
+    text: `
+      select c.relname as table, a.attname as column
+      from pg_class c join pg_attribute a on a.attrelid = c.oid
+      where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+        and a.attnum > 0 and not a.attisdropped`,
+  })
+  const isKnown = (table: string, column: string): boolean =>
+    tables.some(([name, { columns }]) => name === table && column in columns)
+  const lost = rows.filter(({ table, column }) => {
+    const { '*': all, ...why } = unknown[table] ?? {}
+    return !isKnown(table, column) && !(column in why) && all === undefined
+  })
+  t.same(lost, [])
+  const there = new Set(rows.flatMap(({ table, column }) => [`${table}.${column}`, `${table}.*`]))
+  const listed = Object.entries(unknown).flatMap(([table, columns]) =>
+    Object.keys(columns).map((column) => `${table}.${column}`),
+  )
+  t.same(
+    listed.filter((one) => !there.has(one)),
+    [],
+    'and none that there is not',
+  )
 })
 
 t.test(`${count} things that were altered are found, and each is named`, async (t) => {

@@ -32,7 +32,7 @@ export const openChance = (seed: number): Chance => {
 /** Undefined where chance has found nothing to do. */
 export type Tamper = (tx: Queryable, chance: Chance) => Promise<Tampering | undefined>
 
-type Kind = 'bytea' | 'text' | 'number' | 'time' | 'truth'
+type Kind = 'bytea' | 'text' | 'number' | 'time' | 'truth' | 'id' | 'list' | 'digests' | 'json'
 
 interface Table {
   /** Columns of which the roll knows. */
@@ -61,7 +61,7 @@ const intent: Readonly<Record<string, Kind>> = {
 }
 
 /** Several of one name: those that the roll knows differently much of. */
-const tables: readonly (readonly [name: string, table: Table])[] = [
+export const tables: readonly (readonly [name: string, table: Table])[] = [
   [
     'entries',
     {
@@ -165,11 +165,30 @@ const tables: readonly (readonly [name: string, table: Table])[] = [
   ['principal_closures', { weight: 1, entry: 'null', columns: { principal: 'text', closed_by: 'text' } }],
   [
     'grants',
-    { weight: 1, entry: 'null', columns: { principal: 'text', role: 'text', revoke: 'truth', created_by: 'text' } },
+    {
+      weight: 1,
+      entry: 'null',
+      columns: {
+        id: 'id',
+        principal: 'text',
+        role: 'text',
+        profiles: 'list',
+        names: 'json',
+        revoke: 'truth',
+        created_by: 'text',
+      },
+    },
   ],
-  ['grant_revocations', { weight: 1, entry: 'null', columns: { revoked_by: 'text' } }],
-  ['tokens', { weight: 1, entry: 'null', columns: { principal: 'text', label: 'text', created_by: 'text' } }],
-  ['token_revocations', { weight: 1, entry: 'null', columns: { revoked_by: 'text' } }],
+  ['grant_revocations', { weight: 1, entry: 'null', columns: { grant_id: 'id', revoked_by: 'text' } }],
+  [
+    'tokens',
+    {
+      weight: 1,
+      entry: 'null',
+      columns: { id: 'id', principal: 'text', label: 'text', expires_at: 'time', created_by: 'text' },
+    },
+  ],
+  ['token_revocations', { weight: 1, entry: 'null', columns: { token: 'id', revoked_by: 'text' } }],
   [
     'profiles',
     {
@@ -195,7 +214,10 @@ const tables: readonly (readonly [name: string, table: Table])[] = [
     { weight: 1, entry: 'null', columns: { name: 'text', authority: 'text', key_uri: 'text', created_by: 'text' } },
   ],
   ['issuer_keys', { weight: 1, entry: 'null', columns: { key_sha256: 'bytea', issuer: 'text' } }],
-  ['issuer_chains', { weight: 1, entry: 'r.entry', columns: { entry: 'number', place: 'number', issuer: 'text' } }],
+  [
+    'issuer_chains',
+    { weight: 1, entry: 'r.entry', columns: { entry: 'number', place: 'number', issuer: 'text', chain: 'digests' } },
+  ],
   [
     'imported_crls',
     {
@@ -216,19 +238,29 @@ const tables: readonly (readonly [name: string, table: Table])[] = [
     {
       weight: 1,
       entry: 'r.entry',
-      columns: { plan: 'bytea', entry: 'number', reason: 'text', count: 'number', ordered_at: 'time', by: 'text' },
+      columns: {
+        ...{ plan: 'bytea', entry: 'number', search: 'json', reason: 'text', invalid_since: 'time', count: 'number' },
+        ...{ ordered_at: 'time', by: 'text' },
+      },
     },
   ],
   [
     'mass_revocation_outcomes',
-    { weight: 1, entry: 'null', columns: { revoked: 'number', passed_expired: 'number', passed_revoked: 'number' } },
+    {
+      weight: 1,
+      entry: 'null',
+      columns: { plan: 'bytea', revoked: 'number', passed_expired: 'number', passed_revoked: 'number' },
+    },
   ],
+  ['mass_revocation_slices', { weight: 1, entry: 'null', columns: { plan: 'bytea' } }],
 ]
 
 interface Row {
   readonly ctid: string
   readonly entry: number | null
   readonly value: unknown
+  /** All of it but the value. */
+  readonly rest: string
 }
 
 const pick = async (
@@ -239,7 +271,8 @@ const pick = async (
 ): Promise<Row | undefined> => {
   const condition = `${where} and ${column === 'null' ? 'true' : `r.${column} is not null`}`
   const { rows } = await tx.query<Row>({
-    text: `select r.ctid::text as ctid, ${entry} as entry, ${column === 'null' ? 'null' : `r.${column}`} as value
+    text: `select r.ctid::text as ctid, ${entry} as entry, ${column === 'null' ? 'null' : `r.${column}`} as value,
+        (to_jsonb(r) - '${column}')::text as rest
       from ${name} r where ${condition} order by r.ctid`,
   })
   return rows.length === 0 ? undefined : chance.of(rows)
@@ -291,6 +324,10 @@ const flips: Readonly<Record<Kind, (value: unknown, chance: Chance) => Change | 
     return (column) => [`${column} + ${2 ** bit} * interval '1 microsecond'`, []]
   },
   truth: () => (column) => [`not ${column}`, []],
+  id: () => () => ['gen_random_uuid()', []],
+  list: () => (column) => [`array_append(${column}, 'more')`, []],
+  digests: () => (column) => [`array_append(${column}, sha256(''))`, []],
+  json: () => () => [`'{"more": "x"}'`, []],
 }
 
 export const deleteRow: Tamper = async (tx, chance) => {
@@ -323,7 +360,8 @@ export const swapRows: Tamper = async (tx, chance) => {
     await pick(tx, chance, { name, ...known }, column),
     await pick(tx, chance, { name, ...known }, column),
   ]
-  if (!one || !other || String(one.value) === String(other.value)) return undefined
+  // Of two that are alike it does not matter which is which.
+  if (!one || !other || String(one.value) === String(other.value) || one.rest === other.rest) return undefined
   const set = (ctid: string, value: string): string =>
     `update ${name} set ${column} = ${value} where ctid = '${ctid}'::tid`
   const { rows } = await tx.query<{ ctid: string }>({

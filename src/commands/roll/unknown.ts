@@ -1,0 +1,64 @@
+/**
+ * What no entry says of the records, and why: whoever verifies the roll cannot know whether it was altered. docs/roll.md is
+ * tested against this table both ways, and this table against the schema. `*`: all columns.
+ */
+export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  authorities: { '*': 'a name is there when the first issuer of it is, and that has an entry' },
+  crl_files: { '*': 'a cache; each list is signed' },
+  grant_revocations: { revoked_at: 'the entry has its own time' },
+  grants: { created_at: 'the entry has its own time' },
+  intents: {
+    idempotency_key: "a caller's word for its request; that of a certificate must be the same in `outcomes`",
+    attempt: 'how often that was tried',
+    created_at: 'of what became a certificate; an abandoned one has it in its entry',
+    shard: 'where the certificate names no list',
+    tbs: 'of an abandoned one, but for its serial and its end: nobody got what may have been signed',
+    '*': 'of what was not signed, or has not ended: no entry tells of it',
+  },
+  issuer_keys: { created_at: 'the entry has its own time' },
+  issuer_requests: {
+    csr: 'the entry has its key, and the certificate that came of it',
+    created_at: 'the entry has its own time',
+  },
+  issuer_states: { id: 'their order is compared', at: 'the entry has its own time' },
+  issuers: {
+    chain: 'as it came with the certificate; each link is signed, and what is brought later has an entry',
+    key_uri: 'where a key is says nothing of it: it must be that of the certificate',
+    public_url: 'stands in every certificate',
+    shards: 'stands in no entry; the shard of each certificate does',
+    created_at: 'the entry has its own time',
+  },
+  leases: { '*': 'a courtesy among instances' },
+  mass_revocation_outcomes: {
+    number: 'of each slice; the sums of an order that is done are in its entry',
+    at: 'the revocations have entries with times',
+  },
+  mass_revocation_slices: {
+    number: 'that all are there is compared',
+    certificates: 'which those of an order are is in its entry by digest; only their number is compared',
+  },
+  mass_revocations: { slices: 'how the set was cut; that all slices are there is compared' },
+  outcomes: {
+    at: 'of an abandoned one',
+    '*': 'of what was not signed: no entry tells of it',
+  },
+  pin_tries: { '*': 'what was tried is in no entry; that a PIN was refused is' },
+  pin_tries_ended: { '*': 'as before' },
+  principal_closures: { closed_at: 'the entry has its own time' },
+  principals: { created_at: 'the entry has its own time' },
+  profiles: { created_at: 'the entry has its own time' },
+  reconciled: { '*': 'a cache' },
+  refusal_counts: { '*': 'refusals are rows, and no entries' },
+  refusals: { '*': 'rows, and no entries' },
+  refused_pins: { '*': 'the digest of a PIN is on no roll; that one was refused is' },
+  roll: { id: 'there is one row' },
+  schema_migrations: { '*': 'the schema, which says nothing of what is in it' },
+  token_revocations: { revoked_at: 'the entry has its own time' },
+  token_uses: { '*': 'a cache' },
+  tokens: {
+    sha256:
+      'the digest of a secret is on no roll: whoever may write here can give a token another secret, and what he then does has entries under its principal',
+    created_at: 'the entry has its own time',
+  },
+  unlatched_tokens: { '*': 'the entry has it all' },
+}
