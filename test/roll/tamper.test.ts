@@ -31,7 +31,7 @@ import {
   tables,
 } from './tampering.ts'
 
-const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 60)
+const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 50)
 const seed = Number(process.env['CHANCERY_TEST_SEED'] ?? 1)
 t.setTimeout(600_000)
 

@@ -5,6 +5,7 @@
 
 import { codec } from '../../codec.ts'
 import type { Subtree } from '../../roll/edge.ts'
+import { encodeEntry } from '../../roll/entries.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import type { Finding } from '../../roll/findings.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -65,30 +66,36 @@ export const verifyRecords = async (verification: RecordsVerification): Promise<
 
 const readEntry = (row: EntryRow, tell: RecordsVerification['tell']): ReadEntry & { readonly fed: FedEntry } => {
   const index = Number(row.index)
-  const octets = octetsOf(row, index, tell)
+  const { octets, entry } = row.body === null ? rebuild(row, index, tell) : read(Buffer.from(row.body))
   const fed = octets === undefined ? { index, octets, leaf: row.leaf } : { index, octets, leaf: row.leaf }
-  const entry = octets && parsed(octets)
   const issuance = entry?.type === 'certificate.issued' ? issuanceOf(entry, index, row) : undefined
   return { row, index, fed, entry, issuance }
 }
 
-const parsed = (octets: Uint8Array): RollEntry | undefined => {
+interface Read {
+  readonly octets: Buffer | undefined
+  readonly entry: RollEntry | undefined
+}
+
+const read = (octets: Buffer): Read => {
   try {
-    return parseEntry(octets)
+    return { octets, entry: parseEntry(octets) }
   } catch (error) {
-    if (isRollFault(error)) return undefined
+    if (isRollFault(error)) return { octets, entry: undefined }
     throw error
   }
 }
 
 /** An issuance's entry is put together from its intent and its outcome. */
-const octetsOf = (row: EntryRow, index: number, tell: RecordsVerification['tell']): Buffer | undefined => {
-  const { body, serial, intent, outcome, time } = row
-  if (body !== null) return Buffer.from(body)
+const rebuild = (
+  { serial, intent, outcome, time: at }: EntryRow,
+  index: number,
+  tell: RecordsVerification['tell'],
+): Read => {
   const missing = [...(intent ? [] : ['intents']), ...(outcome?.signature ? [] : ['outcomes'])]
   for (const table of missing)
     tell({ index, code: 'row.missing', message: `${table} has nothing of the serial ${serial}` })
-  if (!intent || !outcome?.signature || serial === null) return undefined
+  if (!intent || !outcome?.signature || serial === null) return { octets: undefined, entry: undefined }
   try {
     const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
     const { issuer, principal, profile, profile_version: version, digest, plan } = intent
@@ -96,10 +103,12 @@ const octetsOf = (row: EntryRow, index: number, tell: RecordsVerification['tell'
       ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
       profile: { name: profile, version: Number(version) },
     }
-    return Buffer.from(codec.entry(event, new Date(time.replace('+00', 'Z'))).text)
+    const time = new Date(at.replace(' ', 'T').replace('+00', 'Z'))
+    // Whether it has the form of one is for the verifier, who reads the octets.
+    return { octets: Buffer.from(encodeEntry(event, time)), entry: { ...event, v: 1, time: time.toISOString() } }
   } catch (error) {
     tell({ index, code: 'row.differs', message: `intents, outcomes: ${(error as Error).message}` })
-    return undefined
+    return { octets: undefined, entry: undefined }
   }
 }
 

@@ -11,18 +11,18 @@ import type { ChangeRow, EntryRow, ListRow, NameRow } from '../../store/roll-row
 import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
 import { formatSubject } from '../../x509/subject.ts'
 
-/** Columns by name. Of times RFC 3339, or PostgreSQL's text. */
+/** By name, as PostgreSQL's text or as JSON. */
 export type Columns = Readonly<Record<string, unknown>>
 
 /** The names of the columns that are not what they should be. */
 export const differing = (expected: Columns, actual: object): string[] =>
-  Object.keys(expected).filter((name) => textOf(expected[name]) !== textOf((actual as Columns)[name]))
+  Object.keys(expected).filter((name) => !isSame(expected[name] ?? null, (actual as Columns)[name] ?? null))
 
-const textOf = (value: unknown): string => {
-  if (value === null || value === undefined) return ''
-  if (typeof value === 'object') return `=${JSON.stringify(sorted(value))}`
-  const text = String(value)
-  return `=${timeForm.test(text) ? timeText(text) : text}`
+const isSame = (expected: unknown, actual: unknown): boolean => {
+  if (expected === actual) return true
+  if (expected === null || actual === null) return false
+  if (typeof expected === 'object') return JSON.stringify(sorted(expected)) === JSON.stringify(sorted(actual))
+  return String(expected) === String(actual)
 }
 
 const sorted = (value: unknown): unknown => {
@@ -35,22 +35,16 @@ const sorted = (value: unknown): unknown => {
   )
 }
 
-/** As PostgreSQL's text has it: `2026-11-25 17:18:21.12+00`. */
-const timeText = (time: string): string =>
-  time
-    .replace('T', ' ')
-    .replace(/(?:Z|\+00:00|\+00)$/, '')
-    .replace(/(\.\d*?)0+$/, '$1')
-    .replace(/\.$/, '')
-    .concat('+00')
-const timeForm = /^\d{4,}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00|\+00)$/
+/** A time of an entry as PostgreSQL's text has it in UTC: `2026-11-25 17:18:21.12+00`. */
+const timeText = (time: string | null): string | null =>
+  time && `${time.slice(0, 10)} ${time.slice(11, 19)}${time.slice(19, -1).replace(/\.?0+$/, '')}+00`
 
 // Entries ---------------------------------------------------------------------------------------------------------------
 
 /** The columns of the entry itself. */
 export const entryColumns = (entry: RollEntry): Columns => ({
   type: entry.type,
-  time: entry.time,
+  time: timeText(entry.time),
   serial: 'serial' in entry ? entry.serial : null,
 })
 
@@ -76,12 +70,12 @@ export const issuanceOf = (
     facts,
     intent: { ...intended(entry), ...(shard !== undefined && { shard }) },
     outcome: {
-      ...{ kind: 'certificate', entry: index, at: entry.time },
+      ...{ kind: 'certificate', entry: index, at: timeText(entry.time) },
       ...{ principal: entry.principal, profile: entry.profile.name, issuer: entry.issuer },
       subject: formatSubject(facts.subject),
       key_sha256: hash('sha256', facts.spki),
-      not_before: facts.notBefore.toISOString(),
-      not_after: facts.notAfter.toISOString(),
+      not_before: timeText(facts.notBefore.toISOString()),
+      not_after: timeText(facts.notAfter.toISOString()),
       // Which neither is on the roll, nor can be one without the other.
       idempotency_key: row.intent?.idempotency_key,
     },
@@ -117,8 +111,11 @@ const intended = ({
   profile_version: profile.version,
 })
 
-const isWithin = (exact: string | undefined, milliseconds: string): boolean =>
-  exact !== undefined && timeForm.test(exact) && new Date(exact.replace('+00', 'Z')).toISOString() === milliseconds
+/** PostgreSQL's text of a time, which is of microseconds. */
+const isWithin = (exact: string | undefined, milliseconds: string): boolean => {
+  const time = new Date(exact?.replace(' ', 'T').replace(/\+00$/, 'Z') ?? Number.NaN)
+  return !Number.isNaN(time.getTime()) && time.toISOString() === milliseconds
+}
 
 const factsOf = (read: () => TbsFacts): TbsFacts | undefined => {
   try {
@@ -157,8 +154,8 @@ const ofCertificate = (row: ChangeRow): Columns => ({
 const changes: { readonly [T in ChangeEntry['type']]: (entry: EntryOf<T>, row: ChangeRow) => Columns } = {
   'certificate.revoked': ({ reason, revokedAt, invalidityDate, by }, row) => ({
     ...ofCertificate(row),
-    ...{ change: 'revoked', reason: reason === 'unspecified' ? null : reason, revoked_at: revokedAt, by },
-    invalid_since: invalidityDate,
+    ...{ change: 'revoked', reason: reason === 'unspecified' ? null : reason, revoked_at: timeText(revokedAt), by },
+    invalid_since: timeText(invalidityDate),
   }),
   'certificate.released': ({ by }, row) => ({
     ...ofCertificate(row),
@@ -167,7 +164,7 @@ const changes: { readonly [T in ChangeEntry['type']]: (entry: EntryOf<T>, row: C
   }),
   'issuance.abandoned': ({ intended, notAfter }) => ({
     ...{ change: 'abandoned', reason: null, invalid_since: null, by: 'chancery', certificate: null },
-    ...{ revoked_at: intended, not_after: notAfter },
+    ...{ revoked_at: timeText(intended), not_after: timeText(notAfter) },
   }),
 }
 
@@ -181,8 +178,8 @@ export const isBlocked = (
 
 export const listColumns = (list: EntryOf<'crls.intended'>['lists'][number]): Columns => ({
   covers: list.covers,
-  this_update: list.thisUpdate,
-  next_update: list.nextUpdate,
+  this_update: timeText(list.thisUpdate),
+  next_update: timeText(list.nextUpdate),
   revoked: list.revoked,
   tbs_sha256: list.tbs,
 })
@@ -282,7 +279,7 @@ const few: Few = {
   'principal.created': ({ principal, by }) => [row('principals', principal, { created_by: by })],
   'principal.disabled': ({ principal, by }) => [row('principal_closures', principal, { closed_by: by })],
   'token.created': ({ token, principal, label, expires, by }) => [
-    row('tokens', token, { principal, label, expires_at: expires, created_by: by }),
+    row('tokens', token, { principal, label, expires_at: timeText(expires), created_by: by }),
   ],
   'token.revoked': ({ token, by }) => [row('token_revocations', token, { revoked_by: by })],
   'grant.changed': (entry) =>
@@ -319,11 +316,25 @@ const few: Few = {
   'issuer.chained': ({ issuer, chains }, index) =>
     chains.map((chain, place) => row('issuer_chains', `${index} ${place}`, { issuer, chain: chain.slice(1) })),
   'crl.imported': ({ signer, number, thisUpdate, nextUpdate, sha256 }, index) => [
-    row('imported_crls', index, { signer, number, this_update: thisUpdate, next_update: nextUpdate, der: sha256 }),
+    row('imported_crls', index, {
+      signer,
+      number,
+      this_update: timeText(thisUpdate),
+      next_update: timeText(nextUpdate),
+      der: sha256,
+    }),
   ],
   'revocations.ordered': ({ plan, search, reason, invalidityDate, count, by, time }, index) => [
     row('mass_revocations', plan, {
-      ...{ entry: index, search, reason, invalid_since: invalidityDate, count, ordered_at: time, by },
+      ...{
+        entry: index,
+        search,
+        reason,
+        invalid_since: timeText(invalidityDate),
+        count,
+        ordered_at: timeText(time),
+        by,
+      },
     }),
     row('mass_revocation_slices', plan, { count, is_whole: true }),
   ],
