@@ -1,6 +1,8 @@
 /** `chancery roll` over the roll of a real service, by its API, its public listener, and folders that were exported from it. */
 import { execFile } from 'node:child_process'
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -154,6 +156,36 @@ t.test('nothing that the checkpoint does not vouch for is exported, and what is 
   await rm(at('whole-but', 'checkpoint'))
   t.match(await exportFrom('whole', 'whole-but'), /tile\/0\/000 is another one/)
 })
+
+t.test(
+  'a source that is away for a moment is waited for, and one that never was there is told of at once',
+  async (t) => {
+    let down = 1
+    const server = createServer(async (request, response) => {
+      const path = request.url?.slice('/roll/'.length) ?? ''
+      if (path !== 'checkpoint' && down-- > 0) return response.writeHead(503).end()
+      const octets = await readFile(at('whole', path)).catch(() => undefined)
+      response.writeHead(octets ? 200 : 404).end(octets)
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    t.teardown(() => server.close())
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const source = await openSource(url, {})
+    const folder = at('patient')
+    const { size } = await exportRoll({
+      source,
+      folder,
+      keys: await readKeys([key]),
+      to: undefined,
+      progress: () => {},
+    })
+    t.equal(size, await sizeOf('whole'))
+    t.ok(down < 0)
+    down = Number.POSITIVE_INFINITY
+    const other = await openSource(url, {})
+    await t.rejects(other.read('tile/0/000'), { kind: 'later', message: /answers with 503/ })
+  },
+)
 
 t.test('a fork is refused, and its checkpoint kept', async (t) => {
   // Nobody but the service can sign for its roll: here another key signs for both sides.

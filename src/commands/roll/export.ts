@@ -4,8 +4,8 @@
  * lead to the checkpoint's root. What is there is never replaced by something else. The checkpoint comes last, so that
  * whoever reads the folder meanwhile sees the roll as it was before.
  */
-import { readFile, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { readFile, rm, rmdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend, openEdge, storeEdge } from '../../roll/edge.ts'
@@ -35,7 +35,7 @@ import { openNote } from './checkpoints.ts'
 import type { RollKeys } from './keys.ts'
 import { openSource, type RollSource, readCheckpoint } from './source.ts'
 import { seenOf, writeWhole } from './state.ts'
-import { ahead, type Found, openTileReader, type TileReader, widthAt } from './tiles.ts'
+import { ahead, bundlesBetween, type Found, openTileReader, type TileReader, widthAt } from './tiles.ts'
 
 export interface Export {
   readonly source: RollSource
@@ -86,12 +86,12 @@ const writeTiles = async (from: Edge, writing: Writing): Promise<void> => {
   const { goal, folder, progress, theirs } = writing
   const { size } = goal
   const proofTiles = remembering(readTileOf(theirs))
-  const first = Math.floor(from.size / hashesPerTile)
-  const bundles = Array.from({ length: Math.ceil(size / hashesPerTile) - first }, (_, i) => first + i)
   let edge = from
   /** Of each level, the hashes of the tile that is not full yet. */
   const rows = storeEdge(edge).tiles.map((hashes) => [...hashes])
-  for await (const { index, entries, leaves } of ahead(bundles, (bundle) => readWhole(bundle, writing))) {
+  for await (const { index, entries, leaves } of ahead(bundlesBetween(from.size, size), (bundle) =>
+    readWhole(bundle, writing),
+  )) {
     const isVouchedFor = await leadsToRoot({ index, leaves }, goal, proofTiles)
     if (!isVouchedFor) throw unlike(index * hashesPerTile, leaves.length)
     const extension = extend(edge, leaves.slice(edge.size - index * hashesPerTile), hasher)
@@ -209,7 +209,10 @@ const writeOnce = async (folder: string, tile: Tile, octets: Uint8Array): Promis
 const removePartials = async (folder: string, before: number, now: number): Promise<void> => {
   for (const tile of tilesAt(before)) {
     if (tile.width === hashesPerTile || isTileAt(tile, now)) continue
-    await rm(join(folder, encodeTilePath(tile)), { force: true })
+    const path = join(folder, encodeTilePath(tile))
+    await rm(path, { force: true })
+    // Unless there is another in it.
+    await rmdir(dirname(path)).catch(() => {})
   }
 }
 

@@ -9,7 +9,6 @@ import { isRollFault } from '../../roll/fault.ts'
 import { type EntryOf, parseEntry, type RollEntry } from '../../roll/forms.ts'
 import { openTreeHasher } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
-import { hashesPerTile } from '../../roll/tiles.ts'
 import { sha256 } from '../../roll-side.ts'
 import { type NameRange, nameRange, searchKey } from '../../store/names.ts'
 import { parseCertificate, type TbsFacts } from '../../x509/certificate.ts'
@@ -19,7 +18,7 @@ import { openNote } from './checkpoints.ts'
 import type { RollKeys } from './keys.ts'
 import { type RollSource, readCheckpoint } from './source.ts'
 import { seenOf } from './state.ts'
-import { ahead, openTileReader, type TileReader, widthAt } from './tiles.ts'
+import { ahead, bundlesBetween, openTileReader, type TileReader, widthAt } from './tiles.ts'
 
 export interface Search {
   readonly source: RollSource
@@ -54,8 +53,7 @@ export const searchRoll = async ({ source, keys, name, at, now, progress }: Sear
   const tiles = openTileReader(source, Math.max(size, seenOf(newest).size))
   const found = openFound(nameRange(name))
   let edge = emptyEdge(hasher)
-  const bundles = Array.from({ length: Math.ceil(size / hashesPerTile) }, (_, index) => index)
-  for await (const entries of ahead(bundles, (index) => readBundle(tiles, index, size))) {
+  for await (const entries of ahead(bundlesBetween(0, size), (index) => readBundle(tiles, index, size))) {
     for (const [i, octets] of entries.entries()) found.see(parsed(octets, edge.size + i), edge.size + i)
     const leaves = entries.map((entry) => hasher.leaf(entry))
     edge = extend(edge, leaves, hasher).edge

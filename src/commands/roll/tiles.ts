@@ -54,14 +54,17 @@ export interface Bundle {
 
 /** Entries in order, in bundles of 256 at most, each with its leaf as the tiles have it. Read ahead. */
 export async function* readBundles(tiles: TileReader, from: number, to: number): AsyncGenerator<Bundle, void> {
-  const first = Math.floor(from / hashesPerTile)
-  const bundles = Array.from({ length: Math.ceil(to / hashesPerTile) - first }, (_, i) => first + i)
-  for await (const bundle of ahead(bundles, (index) => readBundle(tiles, index, to))) {
+  for await (const bundle of ahead(bundlesBetween(from, to), (index) => readBundle(tiles, index, to))) {
     const skipped = Math.max(0, from - bundle.index)
     yield skipped === 0
       ? bundle
       : { ...bundle, index: from, entries: bundle.entries.filter(({ index }) => index >= from) }
   }
+}
+
+/** The bundles with the entries from one index to another: one by one, whatever a checkpoint says of how many there are. */
+export function* bundlesBetween(from: number, to: number): Generator<number, void> {
+  for (let index = Math.floor(from / hashesPerTile); index * hashesPerTile < to; index += 1) yield index
 }
 
 /** What is read of each, in their order; the next ones are under way meanwhile. */

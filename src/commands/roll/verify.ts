@@ -10,6 +10,7 @@ import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
 import { openRollVerifier, type VerifierState } from '../../roll/verify.ts'
 import { sha256, verifyEd25519 } from '../../roll-side.ts'
 import { openRollCertificates, type RollCertificates } from '../roll-certificates.ts'
+import { openNote } from './checkpoints.ts'
 import type { Verified } from './findings.ts'
 import type { RollKeys } from './keys.ts'
 import { type RollSource, readCheckpoint } from './source.ts'
@@ -30,9 +31,10 @@ export interface Verification {
 export const verifySource = async (verification: Verification): Promise<Verified> => {
   const { source, keys, state } = verification
   const note = await readCheckpoint(source)
-  // Evidence, whatever comes of it.
-  if (await isSigned(note, keys)) await state?.see(note)
-  const newest = seenOf(note)
+  // What nobody has signed does not say how much there is to read; what somebody has is evidence, whatever comes of it.
+  const { size } = await openNote(note, keys, source.name)
+  await state?.see(note)
+  const newest = { size, note }
   const saved = state?.state !== undefined && state.state.size <= newest.size ? state.state : undefined
   const seen = [...(state?.seen ?? []), ...verification.checkpoints.map(seenOf), newest]
   return withCertificates((certificates) => verifyFrom(saved, { ...verification, seen, newest, certificates }))
@@ -171,16 +173,6 @@ const openUpperTiles = (tiles: TileReader, saved: VerifierState | undefined, tel
       }
       await compare()
     },
-  }
-}
-
-const isSigned = async (note: Buffer, keys: RollKeys): Promise<boolean> => {
-  try {
-    await openCheckpoint(note, keys, verifyEd25519)
-    return true
-  } catch (error) {
-    if (isRollFault(error)) return false
-    throw error
   }
 }
 
