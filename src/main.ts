@@ -14,8 +14,8 @@ import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
 import { addRevokeCommand } from './commands/revoke.ts'
 import { addRevokeManyCommand } from './commands/revoke-many.ts'
-import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
 import { addRollCommand } from './commands/roll.ts'
+import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
 import { version } from './commands/version.ts'
 
 const main = async (argv: readonly string[]): Promise<number> => {

@@ -38,6 +38,7 @@ t.test('from a suspicious host name to the statement that nothing else was issue
   const env = {
     ...bare,
     PATH: `${join(folder, 'bin')}:${bare.PATH}`,
+    HOME: folder,
     CHANCERY_URL: service.url,
     CHANCERY_CACERT: join(service.config.dataDir, 'root.pem'),
     CHANCERY_TOKEN_FILE: join(service.config.dataDir, 'admin.token'),

@@ -1,7 +1,7 @@
 /** Checkpoints on their way in: nothing that is not signed is looked at any further. */
 import { openCheckpoint, type SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { isRollFault } from '../../roll/fault.ts'
-import { verifyEd25519 } from '../../roll-side.ts'
+import { verifyEd25519 } from '../../roll-crypto.ts'
 import { Failure } from '../failure.ts'
 import type { RollKeys } from './keys.ts'
 

@@ -8,7 +8,7 @@ import { consistencyProof, openTreeHasher, verifyConsistency } from '../../roll/
 import { isEqual } from '../../roll/text.ts'
 import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
 import { openRollVerifier, type VerifierState } from '../../roll/verify.ts'
-import { sha256, verifyEd25519 } from '../../roll-side.ts'
+import { sha256, verifyEd25519 } from '../../roll-crypto.ts'
 import { openRollCertificates, type RollCertificates } from '../roll-certificates.ts'
 import { openNote } from './checkpoints.ts'
 import type { Verified } from './findings.ts'
