@@ -3,6 +3,7 @@
  * tested against this table both ways, and this table against the schema. `*`: all columns.
  */
 export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  accesses: { '*': 'who has looked at what: rows, and no entries' },
   authorities: { '*': 'a name is there when the first issuer of it is, and that has an entry' },
   crl_files: { '*': 'a cache; each list is signed' },
   grant_revocations: { revoked_at: 'the entry has its own time' },
