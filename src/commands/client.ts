@@ -28,6 +28,8 @@ export interface Call {
   readonly accept?: string
   /** Sent as it is, with its own Content-Type in `headers`; anything but text goes as JSON. */
   readonly body?: unknown
+  /** Ends it early; what it did is then unknown. */
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface Answer {
@@ -40,6 +42,8 @@ export interface Answer {
 }
 
 export interface Client {
+  /** Whom it asks: `https://host:port`. */
+  readonly origin: string
   /** Resolves for every 2xx. Rejects with a `Failure` that has the sentence and the exit code for anything else. */
   call(method: string, path: string, call?: Call): Promise<Answer>
   /**
@@ -82,6 +86,7 @@ export const openClient = async (
   const token = options.anonymous ? undefined : await findToken(options, env, data)
   const base = new URL(server)
   return {
+    origin: base.origin,
     call: async (method, path, call = {}) => {
       const answer = await send(urlOf(base, path, call.query), { method, ca, token }, call)
       if (answer.status >= 200 && answer.status < 300) return answer
@@ -126,7 +131,7 @@ const send = async (url: URL, sending: Sending, call: Call): Promise<Answer> =>
 const open = (
   url: URL,
   { method, ca, token }: Sending,
-  { headers = {}, accept, body }: Call,
+  { headers = {}, accept, body, signal }: Call,
 ): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
     const octets = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body)
@@ -134,6 +139,7 @@ const open = (
       method,
       ca,
       timeout: patienceMs,
+      ...(signal && { signal }),
       headers: {
         ...(token !== undefined && { authorization: `Bearer ${token}` }),
         accept: accept ?? 'application/json',
@@ -203,7 +209,9 @@ interface ProblemBody {
 /** The problem document in sentences: what went wrong, where, what to do. */
 const failureOf = ({ status, text, headers }: Answer): Failure => {
   if (!String(headers['content-type']).startsWith('application/problem+json')) {
-    return new Failure('failed', `The server answered ${status} without saying why; is it Chancery?`)
+    // A proxy answers for one that is away.
+    const kind = [429, 502, 503, 504].includes(status) ? 'later' : 'failed'
+    return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
   }
   const problem = JSON.parse(text) as ProblemBody
   const { detail, code, next, violations = [], requestId, retryAfter } = problem

@@ -6,77 +6,87 @@ import { dirname } from 'node:path'
 import type { Command } from 'commander'
 
 import { exitCodes, Failure } from './failure.ts'
+import { type Decision, explanation } from './issue/explanation.ts'
+import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
+import type { IssuedAnswer } from './issue/obtain.ts'
+import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
 import { visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
-interface AskOptions extends RestOptions {
-  readonly csr: string
-  readonly profile: string
-  readonly validity?: string
-  readonly dns?: string[]
-  readonly ip?: string[]
-  readonly uri?: string[]
-  readonly email?: string[]
+interface AskOptions extends RestOptions, OrderOptions {
+  readonly csr?: string
 }
 
-interface IssueOptions extends AskOptions {
-  readonly out?: string
+interface IssueOptions extends RestOptions, IntoOptions {
+  readonly csr?: string
   readonly idempotencyKey?: string
 }
 
-interface Check {
-  readonly check: string
-  readonly outcome: 'passed' | 'failed' | 'skipped'
-  readonly field: string
-  readonly value: string
-  readonly reason: string
-}
-
-interface Decision {
-  readonly allowed: boolean
-  readonly checks: readonly Check[]
-  readonly notes: readonly { readonly field: string; readonly reason: string }[]
-}
-
 export const addIssueCommands = (program: Command): void => {
-  withAskOptions(program.command('issue').description('issue a certificate for a request'))
-    .option('--out <file>', 'write the chain there instead of printing it')
-    .option('--idempotency-key <key>', 'make retries of this very call safe; a new one each time by default')
+  withAskOptions(
+    program.command('issue').description('issue a certificate: for names, with a key made here, or for a request'),
+  )
+    .option(
+      '--out <path>',
+      'the folder for key and certificate; with --csr, a file for the chain instead of printing it',
+    )
+    .option('--renew-before <time>', 'do nothing while the certificate in --out has longer: 30% of its life, or 720h')
+    .option('--reuse-key', 'renew with the key that is there')
+    .option('--key-mode <mode>', 'of the key, 0600 by default')
+    .option('--owner <user:group>', 'whom the files are given to')
+    .option(
+      '--exec <command>',
+      'run it when new files are in place, without a shell; one that fails is run again next time',
+    )
+    .option('--shell', 'run it by /bin/sh -c')
+    .option(
+      '--idempotency-key <key>',
+      'with --csr, make retries of this very call safe; a new one each time by default',
+    )
     .action(async (options: IssueOptions) => {
+      if (options.csr !== undefined) return issueForRequest(options, options.csr)
+      assertNot(options, forRequests, 'goes with --csr only; without, retries are safe by themselves')
       const { client, out } = await openRest(options)
-      if (options.out !== undefined) await assertWritable(options.out)
-      const key = options.idempotencyKey ?? randomUUID()
-      const call = { headers: { 'idempotency-key': key }, body: await bodyOf(options) }
-      const answer = await client.call('POST', '/v1/certificates', call).catch((error: unknown) => withKey(error, key))
-      const issued = answer.json<IssuedAnswer>()
-      const chain = [issued.certificate, ...issued.chain].join('')
-      for (const { field, reason } of issued.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
-      if (options.out === undefined) return out.show(issued, chain)
-      await writeFile(options.out, chain)
-      out.show(issued, `${issued.serial}, valid until ${issued.notAfter}, is in ${options.out}.`)
+      await issueInto(options, client, out)
     })
 
   withAskOptions(
     program.command('explain').description('decide a request without issuing; exit code 3 if it would be refused'),
   ).action(async (options: AskOptions) => {
+    const body = await bodyOf(options)
     const { client, out } = await openRest(options)
-    const answer = await client.call('POST', '/v1/certificates', {
-      query: { dryRun: 'true' },
-      body: await bodyOf(options),
-    })
+    const answer = await client.call('POST', '/v1/certificates', { query: { dryRun: 'true' }, body })
     const decision = answer.json<Decision>()
     out.show(decision, explanation(decision))
     if (!decision.allowed) throw new Failure('refused', 'The request would be refused.')
   })
 }
 
-interface IssuedAnswer {
-  readonly serial: string
-  readonly certificate: string
-  readonly chain: readonly string[]
-  readonly notAfter: string
-  readonly notes: Decision['notes']
+const issueForRequest = async (options: IssueOptions, csr: string): Promise<void> => {
+  assertNot(options, forOwnKeys, 'goes with a key that is made here, so without --csr')
+  const { client, out } = await openRest(options)
+  if (options.out !== undefined) await assertWritable(options.out)
+  const key = options.idempotencyKey ?? randomUUID()
+  const call = { headers: { 'idempotency-key': key }, body: await bodyOfRequest(options, csr) }
+  const answer = await client.call('POST', '/v1/certificates', call).catch((error: unknown) => withKey(error, key))
+  const issued = answer.json<IssuedAnswer>()
+  const chain = [issued.certificate, ...issued.chain].join('')
+  for (const { field, reason } of issued.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
+  if (options.out === undefined) return out.show(issued, chain)
+  await writeFile(options.out, chain)
+  out.show(issued, `${issued.serial}, valid until ${issued.notAfter}, is in ${options.out}.`)
 }
+
+/** Options that would be passed over in silence otherwise. */
+const assertNot = (options: IssueOptions, names: readonly (keyof IssueOptions)[], why: string): void => {
+  for (const name of names) {
+    if (options[name] === undefined) continue
+    throw new Failure('usage', `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} ${why}.`)
+  }
+}
+
+const forRequests = ['idempotencyKey'] as const
+const forOwnKeys = ['renewBefore', 'reuseKey', 'keyType', 'keyMode', 'owner', 'exec', 'shell', 'commonName'] as const
 
 /** Before anything is issued: a certificate that cannot be written would be lost. */
 const assertWritable = async (file: string): Promise<void> => {
@@ -99,21 +109,34 @@ const withKey = (error: unknown, key: string): never => {
 
 const withAskOptions = (command: Command): Command =>
   withRestOptions(command)
-    .requiredOption('--csr <file>', 'PEM certificate request; - reads standard input')
     .requiredOption('--profile <name>')
-    .option('--validity <duration>', 'such as 24h or 30d')
-    .option('--dns <name...>', 'these names instead of those in the request')
+    .option('--name <name...>', 'what it is for: a DNS name, address, URI or mailbox, told apart by its form')
+    .option('--dns <name...>', 'the same with the kind said; with --csr, all of these replace the names in the request')
     .option('--ip <address...>')
     .option('--uri <uri...>')
     .option('--email <address...>')
+    .option('--common-name <text>', 'for the few profiles that want one')
+    .option('--validity <duration>', 'such as 24h or 30d')
+    .option('--key-type <type>', `p-256 by default; ${keyTypeNames.slice(1).join(', ')}`)
+    .option('--csr <file>', 'PEM certificate request, made elsewhere; - reads standard input')
 
-const bodyOf = async ({ csr, profile, validity, dns, ip, uri, email }: AskOptions): Promise<object> => {
-  const names = { ...(dns && { dns }), ...(ip && { ip }), ...(uri && { uri }), ...(email && { email }) }
+/** Without a request, one by a key that is thrown away. */
+const bodyOf = async (options: AskOptions): Promise<object> => {
+  if (options.csr !== undefined) return bodyOfRequest(options, options.csr)
+  const order = readOrder(options)
+  return bodyFor(order, requestFor(order, await newKey(order.keyKind)))
+}
+
+const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<object> => {
+  const { profile, validity } = options
+  const names = readNames(options)
+  const byKind = Object.groupBy(names, ({ kind }) => kind)
+  const told = Object.entries(byKind).map(([kind, list]) => [kind, list.map(({ value }) => value)])
   return {
     csr: await readRequest(csr),
     profile,
     ...(validity !== undefined && { validity }),
-    ...(Object.keys(names).length > 0 && { names }),
+    ...(names.length > 0 && { names: Object.fromEntries(told) }),
   }
 }
 
@@ -127,19 +150,3 @@ const readRequest = async (file: string): Promise<string> => {
     throw new Failure('usage', `${file} cannot be read (${(error as NodeJS.ErrnoException).code}).`)
   }
 }
-
-/** The failed checks first, then what passed, then what did not apply; then what was dropped or shortened. */
-export const explanation = ({ allowed, checks, notes }: Decision): string => {
-  const sorted = [...checks].sort((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome))
-  const width = Math.max(0, ...checks.map(({ check }) => check.length))
-  const lines = sorted.map(({ check, outcome, field, value, reason }) =>
-    visible(
-      `${marks[outcome]} ${check.padEnd(width)}  ${[field, value, reason].filter((part) => part !== '').join('  ')}`,
-    ).trimEnd(),
-  )
-  const notices = notes.map(({ field, reason }) => visible(`note  ${field}  ${reason}`))
-  return [allowed ? 'This request would be issued.' : 'This request would be refused.', ...lines, ...notices].join('\n')
-}
-
-const order = ['failed', 'passed', 'skipped'] as const
-const marks = { failed: 'FAILED ', passed: 'passed ', skipped: 'skipped' } as const

@@ -4,7 +4,7 @@ import t from 'tap'
 
 import { diffLines } from '../../src/commands/diff.ts'
 import { eventRow } from '../../src/commands/event-text.ts'
-import { explanation } from '../../src/commands/issue.ts'
+import { explanation } from '../../src/commands/issue/explanation.ts'
 import { formatTable } from '../../src/commands/output.ts'
 
 t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
@@ -93,7 +93,7 @@ t.test('an explanation begins with what failed', (t) => {
     [
       'This request would be refused.',
       'FAILED  names.dns.allow  /names/0  x\\u001b  matches nothing',
-      'passed  key.type         /key  ec-p256  is listed',
+      'passed  key.type         /key      ec-p256  is listed',
       'note  /keyUsage  was dropped',
     ].join('\n'),
   )

@@ -246,7 +246,7 @@ t.test('explain tells failed checks first and says by its exit code how it went'
     'server',
   ])
   t.equal(bad.code, exitCodes.refused)
-  t.match(bad.out, /^This request would be refused\.\nFAILED {2}names\.dns\.allow .*web\.evil\.test/)
+  t.match(bad.out, /^This request would be refused\.\nFAILED +names\.dns\.allow .*web\.evil\.test/)
   const outcomes = bad.out
     .split('\n')
     .slice(1, -1)

@@ -190,7 +190,7 @@ const atTerminal = (typed: readonly string[], steps: (OrderAnswer | Failure)[] =
     shown.err += text
   }
   const deps = {
-    client: { call, stream: async () => {} },
+    client: { origin: service.url, call, stream: async () => {} },
     out: openOutput(false, (text) => {
       shown.out += text
     }),

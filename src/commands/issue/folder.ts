@@ -1,0 +1,302 @@
+/**
+ * The folder where a certificate lives. Its files are links into `.chancery/current`, which is itself a link to the
+ * folder of one certificate with its key: a rename of that link changes all of them at once, so that nobody ever sees the
+ * key of one certificate beside another, whenever the power fails. A key whose certificate is asked for waits apart, with
+ * the Idempotency-Key of the question, until the answer is written.
+ *
+ *     web/key.pem                  → .chancery/current/key.pem       (and so on)
+ *     web/.chancery/current        → versions/<serial>
+ *     web/.chancery/versions/…       each certificate with all that belongs to it; the last one is kept
+ *     web/.chancery/pending.json     only we may read it
+ */
+import { execFile } from 'node:child_process'
+import { createHash, randomUUID, X509Certificate } from 'node:crypto'
+import {
+  chmod,
+  lstat,
+  mkdir,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+} from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+
+import { createPrivateFile } from '../../keys/private-file.ts'
+import { Failure } from '../failure.ts'
+
+/** PEM each: what a folder shows, by the names of its files. */
+export interface Contents {
+  readonly 'key.pem': string
+  readonly 'certificate.pem': string
+  /** What is above the certificate, without the root. */
+  readonly 'chain.pem': string
+  /** Certificate and chain. */
+  readonly 'fullchain.pem': string
+  readonly 'root.pem': string
+}
+
+/** A certificate that is in its place. */
+export interface Held {
+  readonly serial: string
+  readonly notBefore: Date
+  readonly notAfter: Date
+  /** SHA-256 of its DER. */
+  readonly digest: Buffer
+  readonly keyPem: string
+  /** Of what it was asked for by. */
+  readonly orderDigest: string
+  /** Whoever uses it has not been told of it yet. */
+  readonly untold: boolean
+}
+
+/** A question that may have been answered, though we have not seen it. */
+export interface Pending {
+  readonly orderDigest: string
+  readonly idempotencyKey: string
+  readonly keyPem: string
+  readonly csr: string
+}
+
+export interface FolderOptions {
+  /** Of key.pem: 0600 unless others must read it. */
+  readonly keyMode?: number
+  /** `user`, `user:group` or `:group`, as chown takes it. */
+  readonly owner?: string
+}
+
+export interface Folder {
+  readonly path: string
+  /** The certificate in its place; undefined where there is none yet. */
+  held(): Promise<Held | undefined>
+  pending(): Promise<Pending | undefined>
+  /** Durable when it resolves; to what is there, where another was quicker. */
+  keep(pending: Pending): Promise<Pending>
+  forget(pending: Pending): Promise<void>
+  /** Shows these in place of those that are there, all at once, durably. `untold`: remember that somebody must be told. */
+  install(contents: Contents, about: { readonly orderDigest: string; readonly untold: boolean }): Promise<void>
+  /** Who uses the certificate has been told. */
+  told(): Promise<void>
+  /** A file of our own beside these, whole or not at all. */
+  note(name: string, text: string): Promise<void>
+}
+
+/** Makes it where it is missing. Throws a usage failure where it cannot be written, or holds files that are not ours. */
+export const openFolder = async (path: string, options: FolderOptions = {}): Promise<Folder> => {
+  const own = join(path, '.chancery')
+  const pendingFile = join(own, 'pending.json')
+  await orUsage(path, async () => {
+    await mkdir(join(own, 'versions'), { recursive: true, mode: 0o755 })
+    await assertOurs(path)
+    await sweep(own)
+  })
+  return {
+    path,
+    held: () => readHeld(join(own, 'current')),
+    pending: () => readPending(pendingFile),
+    keep: (pending) => orUsage(path, () => keep(pendingFile, pending)),
+    forget: ({ idempotencyKey }) => forget(pendingFile, idempotencyKey),
+    install: (contents, about) => orUsage(path, () => install(path, { contents, ...about }, options)),
+    told: async () => {
+      await rm(join(own, 'current', untoldName), { force: true })
+      await syncFolder(join(own, 'current'))
+    },
+    note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
+  }
+}
+
+/** What stands there must be a link of ours: a key that somebody else has made is never overwritten. */
+const assertOurs = async (path: string): Promise<void> => {
+  for (const name of fileNames) {
+    const place = join(path, name)
+    if ((await lstat(place).catch(ifMissing(undefined))) === undefined) continue
+    const target = await readlink(place).catch(() => undefined)
+    if (target === linkTarget(name)) continue
+    throw new Failure('usage', `${place} is there and was not made here; name another folder, or move it away.`)
+  }
+}
+
+const readHeld = async (current: string): Promise<Held | undefined> => {
+  try {
+    // Resolved once: what is read below belongs together, whatever another command does meanwhile.
+    const version = join(current, '..', await readlink(current))
+    const [pem, keyPem, orderDigest, untold] = await Promise.all([
+      readFile(join(version, 'certificate.pem'), 'utf8'),
+      readFile(join(version, 'key.pem'), 'utf8'),
+      readFile(join(version, orderName), 'utf8'),
+      stat(join(version, untoldName)).then(() => true, ifMissing(false)),
+    ])
+    const certificate = new X509Certificate(pem)
+    return {
+      serial: serialOf(certificate),
+      notBefore: certificate.validFromDate,
+      notAfter: certificate.validToDate,
+      digest: createHash('sha256').update(certificate.raw).digest(),
+      keyPem,
+      orderDigest: orderDigest.trim(),
+      untold,
+    }
+  } catch (error) {
+    return ifMissing(undefined)(error as NodeJS.ErrnoException)
+  }
+}
+
+const readPending = async (file: string): Promise<Pending | undefined> => {
+  const text = await readFile(file, 'utf8').catch(ifMissing(undefined))
+  return text === undefined ? undefined : (JSON.parse(text) as Pending)
+}
+
+const keep = async (file: string, pending: Pending): Promise<Pending> => {
+  for (;;) {
+    try {
+      await createPrivateFile(file, JSON.stringify(pending))
+      return pending
+    } catch (error) {
+      ifThere(error as NodeJS.ErrnoException)
+    }
+    const other = await readPending(file)
+    // It went just now, with its answer.
+    if (other !== undefined) return other
+  }
+}
+
+const forget = async (file: string, idempotencyKey: string): Promise<void> => {
+  // Another command may have its answer already, and a new question there.
+  if ((await readPending(file))?.idempotencyKey === idempotencyKey) await rm(file, { force: true })
+}
+
+interface Version {
+  readonly contents: Contents
+  readonly orderDigest: string
+  readonly untold: boolean
+}
+
+const install = async (path: string, version: Version, options: FolderOptions): Promise<void> => {
+  const own = join(path, '.chancery')
+  const serial = serialOf(new X509Certificate(version.contents['certificate.pem']))
+  const draft = await fill(own, version, options)
+  await rename(draft, join(own, 'versions', serial)).catch(async (error: NodeJS.ErrnoException) => {
+    // The same answer to the same question, seen by another command.
+    await rm(draft, { recursive: true, force: true })
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+  })
+  await syncFolder(join(own, 'versions'))
+  // They lead nowhere at first, and appear together below.
+  for (const name of fileNames) await symlink(linkTarget(name), join(path, name)).catch(ifThere)
+  await syncFolder(path)
+  const before = await readlink(join(own, 'current')).catch(ifMissing(undefined))
+  await replaceLink(join(own, 'current'), join('versions', serial))
+  await syncFolder(own)
+  await dropVersions(own, [`versions/${serial}`, before])
+}
+
+/** A folder with everything of one certificate, that nobody sees yet. */
+const fill = async (
+  own: string,
+  { contents, orderDigest, untold }: Version,
+  options: FolderOptions,
+): Promise<string> => {
+  const { keyMode = 0o600, owner } = options
+  const draft = await mkdtemp(join(own, 'new-'))
+  for (const name of fileNames) await writeWhole(join(draft, name), contents[name], name === 'key.pem' ? 0o600 : 0o644)
+  await writeWhole(join(draft, orderName), `${orderDigest}\n`, 0o644)
+  if (untold) await writeWhole(join(draft, untoldName), '', 0o644)
+  if (owner !== undefined)
+    await chown(
+      owner,
+      fileNames.map((name) => join(draft, name)),
+    )
+  // After the owner: nobody else could read it in between.
+  await chmod(join(draft, 'key.pem'), keyMode)
+  await chmod(draft, 0o755)
+  await syncFolder(draft)
+  return draft
+}
+
+/** The program knows users and groups wherever they are kept. */
+const chown = async (owner: string, files: readonly string[]): Promise<void> => {
+  await run('chown', ['--', owner, ...files]).catch((error: Error & { stderr?: string }) => {
+    throw new Failure('usage', `The files cannot be given to ${owner}: ${(error.stderr || error.message).trim()}`)
+  })
+}
+
+const dropVersions = async (own: string, kept: readonly (string | undefined)[]): Promise<void> => {
+  for (const name of await readdir(join(own, 'versions')))
+    if (!kept.includes(`versions/${name}`)) await rm(join(own, 'versions', name), { recursive: true, force: true })
+}
+
+/** What a crash has left half made; another command may be at it right now, so only what is old. */
+const sweep = async (own: string): Promise<void> => {
+  for (const name of await readdir(own)) {
+    if (!name.startsWith('new-')) continue
+    const made = await stat(join(own, name)).catch(ifMissing(undefined))
+    if (made && Date.now() - made.mtimeMs > abandonedMs) await rm(join(own, name), { recursive: true, force: true })
+  }
+}
+
+const replaceFile = async (path: string, text: string): Promise<void> => {
+  const draft = `${path}.${randomUUID()}`
+  await writeWhole(draft, text, 0o644)
+  await rename(draft, path)
+}
+
+const replaceLink = async (path: string, target: string): Promise<void> => {
+  const draft = `${path}.${randomUUID()}`
+  await symlink(target, draft)
+  await rename(draft, path)
+}
+
+/** Never through a file that is there, and with this mode whatever the umask. */
+const writeWhole = async (path: string, text: string, mode: number): Promise<void> => {
+  await rm(path, { force: true })
+  const file = await open(path, 'wx', mode)
+  try {
+    await file.chmod(mode)
+    await file.writeFile(text)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+}
+
+const syncFolder = async (path: string): Promise<void> => {
+  const folder = await open(path, 'r')
+  await folder.sync().finally(() => folder.close())
+}
+
+const orUsage = async <T>(path: string, work: () => Promise<T>): Promise<T> => {
+  try {
+    return await work()
+  } catch (error) {
+    const { code, syscall } = error as NodeJS.ErrnoException
+    if (syscall === undefined) throw error
+    throw new Failure('usage', `${resolve(path)} cannot be written (${code}).`)
+  }
+}
+
+const ifMissing =
+  <T>(value: T) =>
+  (error: NodeJS.ErrnoException): T => {
+    if (error.code === 'ENOENT') return value
+    throw error
+  }
+
+const ifThere = (error: NodeJS.ErrnoException): void => {
+  if (error.code !== 'EEXIST') throw error
+}
+
+const serialOf = (certificate: X509Certificate): string => certificate.serialNumber.toLowerCase().padStart(32, '0')
+
+export const fileNames = ['key.pem', 'certificate.pem', 'chain.pem', 'fullchain.pem', 'root.pem'] as const
+const linkTarget = (name: string): string => join('.chancery', 'current', name)
+const orderName = 'order.sha256'
+const untoldName = 'untold'
+/** Writing takes milliseconds. */
+const abandonedMs = 600_000
+const run = promisify(execFile)

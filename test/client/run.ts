@@ -1,0 +1,35 @@
+/** The command as people run it: a process with nothing of ours in its environment but where the service is. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { join } from 'node:path'
+
+import { bare } from '../helpers/environment.ts'
+import type { TestService } from '../helpers/service.ts'
+
+export interface Run {
+  readonly code: number
+  readonly out: string
+  readonly err: string
+}
+
+export type Chancery = (args: readonly string[], env?: Readonly<Record<string, string>>) => Promise<Run>
+
+export const chanceryFor =
+  (service: Pick<TestService, 'config' | 'url'>): Chancery =>
+  (args, env = {}) =>
+    new Promise((resolve) => {
+      execFile(process.execPath, [mainFile, ...args], { env: { ...envFor(service), ...env } }, (error, out, err) => {
+        resolve({ code: error ? Number(error.code) : 0, out, err })
+      })
+    })
+
+/** The same, to be ended from outside. */
+export const startChancery = (service: Pick<TestService, 'config' | 'url'>, args: readonly string[]): ChildProcess =>
+  spawn(process.execPath, [mainFile, ...args], { env: envFor(service), stdio: ['ignore', 'pipe', 'pipe'] })
+
+const envFor = (service: Pick<TestService, 'config' | 'url'>): Readonly<Record<string, string>> => ({
+  ...bare,
+  CHANCERY_DATA: service.config.dataDir,
+  CHANCERY_URL: service.url,
+})
+
+export const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')
