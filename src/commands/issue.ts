@@ -5,11 +5,14 @@ import { dirname } from 'node:path'
 
 import type { Command } from 'commander'
 
+import type { Client } from './client.ts'
 import { exitCodes, Failure } from './failure.ts'
 import { type Decision, explanation } from './issue/explanation.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
 import type { IssuedAnswer } from './issue/obtain.ts'
 import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
+import { readOrders } from './issue/orders.ts'
+import { runDaemon } from './issue/run-daemon.ts'
 import { visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
@@ -20,6 +23,8 @@ interface AskOptions extends RestOptions, OrderOptions {
 interface IssueOptions extends RestOptions, IntoOptions {
   readonly csr?: string
   readonly idempotencyKey?: string
+  readonly orders?: string
+  readonly daemon?: boolean
 }
 
 export const addIssueCommands = (program: Command): void => {
@@ -43,11 +48,18 @@ export const addIssueCommands = (program: Command): void => {
       '--idempotency-key <key>',
       'with --csr, make retries of this very call safe; a new one each time by default',
     )
+    .option('--orders <file>', 'several of these at once, each with its --out, from a YAML file')
+    .option('--daemon', 'stay, and renew each at a moment of its own; --renew-before is 33% unless it is said')
     .action(async (options: IssueOptions) => {
       if (options.csr !== undefined) return issueForRequest(options, options.csr)
       assertNot(options, forRequests, 'goes with --csr only; without, retries are safe by themselves')
+      const orders = await ordersOf(options)
+      if (options.daemon) {
+        const openAgain = async (): Promise<Client> => (await openRest(options)).client
+        return runDaemon({ orders, openClient: openAgain, json: options.json === true })
+      }
       const { client, out } = await openRest(options)
-      await issueInto(options, client, out)
+      await issueInto(orders, client, out)
     })
 
   withAskOptions(
@@ -60,6 +72,14 @@ export const addIssueCommands = (program: Command): void => {
     out.show(decision, explanation(decision))
     if (!decision.allowed) throw new Failure('refused', 'The request would be refused.')
   })
+}
+
+/** Of the command line, or of a file. */
+const ordersOf = async (options: IssueOptions): Promise<readonly IntoOptions[]> => {
+  const { orders, renewBefore } = options
+  if (orders === undefined) return [options]
+  assertNot(options, ofOneOrder, 'goes into the file that --orders names')
+  return (await readOrders(orders)).map((order) => ({ ...(renewBefore !== undefined && { renewBefore }), ...order }))
 }
 
 const issueForRequest = async (options: IssueOptions, csr: string): Promise<void> => {
@@ -86,7 +106,9 @@ const assertNot = (options: IssueOptions, names: readonly (keyof IssueOptions)[]
 }
 
 const forRequests = ['idempotencyKey'] as const
-const forOwnKeys = ['renewBefore', 'reuseKey', 'keyType', 'keyMode', 'owner', 'exec', 'shell', 'commonName'] as const
+const ofFolders = ['reuseKey', 'keyType', 'keyMode', 'owner', 'exec', 'shell', 'commonName'] as const
+const forOwnKeys = ['renewBefore', 'orders', 'daemon', ...ofFolders] as const
+const ofOneOrder = ['profile', 'validity', 'name', 'dns', 'ip', 'uri', 'email', 'out', ...ofFolders] as const
 
 /** Before anything is issued: a certificate that cannot be written would be lost. */
 const assertWritable = async (file: string): Promise<void> => {
@@ -109,7 +131,7 @@ const withKey = (error: unknown, key: string): never => {
 
 const withAskOptions = (command: Command): Command =>
   withRestOptions(command)
-    .requiredOption('--profile <name>')
+    .option('--profile <name>', 'by whose rules')
     .option('--name <name...>', 'what it is for: a DNS name, address, URI or mailbox, told apart by its form')
     .option('--dns <name...>', 'the same with the kind said; with --csr, all of these replace the names in the request')
     .option('--ip <address...>')
@@ -129,6 +151,7 @@ const bodyOf = async (options: AskOptions): Promise<object> => {
 
 const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<object> => {
   const { profile, validity } = options
+  if (profile === undefined) throw new Failure('usage', 'Name the profile by --profile.')
   const names = readNames(options)
   const byKind = Object.groupBy(names, ({ kind }) => kind)
   const told = Object.entries(byKind).map(([kind, list]) => [kind, list.map(({ value }) => value)])

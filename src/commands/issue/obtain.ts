@@ -28,6 +28,8 @@ export interface Obtained {
   readonly held: Held
   /** What was written now; undefined where what is there will do. */
   readonly issued: IssuedAnswer | undefined
+  /** Those who use it could not be told, and will be next time. */
+  readonly failure: Failure | undefined
 }
 
 export interface IssuedAnswer {
@@ -49,11 +51,9 @@ export const obtain = async (task: Task, client: Client, signal?: AbortSignal): 
   const issued = await renew(task, client, signal)
   const held = await folder.held()
   if (held === undefined) throw new Failure('failed', `${folder.path} has lost its certificate while it was written.`)
-  if (held.untold && exec !== undefined) {
-    await tellBy(exec, signal)
-    await folder.told()
-  }
-  return { held, issued }
+  const failure = held.untold && exec !== undefined ? await tellBy(exec, signal) : undefined
+  if (held.untold && failure === undefined) await folder.told()
+  return { held, issued, failure }
 }
 
 const renew = async (task: Task, client: Client, signal?: AbortSignal): Promise<IssuedAnswer | undefined> => {

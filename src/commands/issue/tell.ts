@@ -5,10 +5,13 @@ import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 
 /**
- * Runs it to its end. Rejects with what can be tried again when it does not succeed, or takes longer than a minute. It
- * gets no token of ours.
+ * Runs it to its end. Resolves to what can be tried again when it did not succeed, or took longer than a minute. It gets
+ * no token of ours.
  */
-export const tellBy = async ([program = '', ...args]: readonly string[], signal?: AbortSignal): Promise<void> => {
+export const tellBy = async (
+  [program = '', ...args]: readonly string[],
+  signal?: AbortSignal,
+): Promise<Failure | undefined> => {
   const { CHANCERY_TOKEN: _token, ...env } = process.env
   const limits = { timeout: longestMs, ...(signal && { signal }) }
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], ...limits })
@@ -23,10 +26,10 @@ export const tellBy = async ([program = '', ...args]: readonly string[], signal?
       resolve(code === 0 ? undefined : killer ? `was ended by ${killer}` : `ended with ${code}`),
     )
   })
-  if (end === undefined) return
+  if (end === undefined) return undefined
   const detail = visible(`${program} ${end}${said === '' ? '' : `: ${said.trim()}`}`)
   const sentence = `The new certificate is in its place, but --exec failed: ${detail}\nThe same command tries it again.`
-  throw new Failure('later', sentence, { code: 'exec.failed', detail, retryable: true })
+  return new Failure('later', sentence, { code: 'exec.failed', detail, retryable: true })
 }
 
 const longestMs = 60_000

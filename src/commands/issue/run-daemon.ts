@@ -1,0 +1,43 @@
+/** The daemon as a process: real clocks, signals, lines on standard output. */
+import { setTimeout as wait } from 'node:timers/promises'
+
+import type { Client } from '../client.ts'
+import { visible } from '../output.ts'
+import { type LogLine, lookAfter } from './daemon.ts'
+import { type IntoOptions, readTask, type TaskOfOptions, wardOf } from './into.ts'
+
+export interface DaemonOptions {
+  readonly orders: readonly IntoOptions[]
+  /** Throws a usage failure where its files are not as they should be. */
+  readonly openClient: () => Promise<Client>
+  readonly json: boolean
+}
+
+/** Resolves after SIGTERM or SIGINT. Rejects with what is wrong with options and files before anything is begun. */
+export const runDaemon = async ({ orders, openClient, json }: DaemonOptions): Promise<void> => {
+  const { origin } = await openClient()
+  const tasks: TaskOfOptions[] = []
+  for (const options of orders) tasks.push(await readTask(options, origin))
+  const now = Date.now
+  const ending = new AbortController()
+  const end = (): void => ending.abort()
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, end)
+  const write = json ? jsonLine : textLine
+  await lookAfter(
+    tasks.map((task) => wardOf(task, { now, openClient })),
+    {
+      now,
+      elapsed: () => performance.now(),
+      sleep: (milliseconds, signal) => wait(milliseconds, undefined, { signal }).catch(() => {}),
+      chance: Math.random,
+      log: (line) => process.stdout.write(write(line, new Date(now()))),
+      signal: ending.signal,
+    },
+  )
+}
+
+const textLine = ({ event, name, text }: LogLine, at: Date): string =>
+  `${at.toISOString()} ${event.padEnd(11)} ${visible(`${name}: ${text.replaceAll('\n', ' ')}`)}\n`
+
+const jsonLine = ({ event, name, text }: LogLine, at: Date): string =>
+  `${JSON.stringify({ time: at.toISOString(), event: `certificate.${event}`, folder: name, text })}\n`
