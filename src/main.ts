@@ -6,6 +6,7 @@ import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './command
 import { addAuditCommand } from './commands/audit.ts'
 import { addCeremonyCommand } from './commands/ceremony.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
+import { addContextCommands } from './commands/context.ts'
 import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
@@ -158,6 +159,7 @@ const commands = [
   addRecordCommands,
   addAuditCommand,
   addCeremonyCommand,
+  addContextCommands,
 ]
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

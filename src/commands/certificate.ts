@@ -119,6 +119,7 @@ const filtersOf = ({
   server: _server,
   ca: _ca,
   tokenFile: _tokenFile,
+  context: _context,
   ...filters
 }: SearchOptions): Record<string, string> =>
   Object.fromEntries(Object.entries(filters).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))

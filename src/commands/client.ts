@@ -9,6 +9,7 @@ import { request } from 'node:https'
 import { join } from 'node:path'
 
 import type { Violation } from '../errors.ts'
+import { type Context, chooseContext } from './contexts.ts'
 import { Failure, type FailureKind } from './failure.ts'
 import { violationText, visible } from './output.ts'
 
@@ -18,6 +19,8 @@ export interface ClientOptions {
   /** PEM file with what the server's certificate must chain to. */
   readonly ca?: string
   readonly tokenFile?: string
+  /** By its name in the context file. */
+  readonly context?: string
   /** For calls that anyone may make: no token is looked for, and none is sent. */
   readonly anonymous?: boolean
 }
@@ -59,6 +62,7 @@ export const clientVariables = {
   CHANCERY_CACERT: 'the trust anchor for its certificate, <data>/root.pem by default',
   CHANCERY_TOKEN_FILE: 'the file with your bearer token, <data>/admin.token by default',
   CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
+  CHANCERY_CONTEXT: 'which context of the context file, the current one by default; empty for none',
 } as const
 
 /** A service that no issuer signs for yet has no root, but a certificate of its own. */
@@ -74,16 +78,31 @@ export const segment = (name: string): string => {
   return encodeURIComponent(name)
 }
 
-/** Options win over the environment; without either, the data folder of a service on this machine is looked at. */
-export const openClient = async (
-  options: ClientOptions,
-  env: Readonly<Record<string, string | undefined>>,
-): Promise<Client> => {
+/** Whom to ask, trusting what, as whom. */
+export interface Place {
+  readonly server: string
+  /** PEM. */
+  readonly ca: string
+  readonly token: string | undefined
+}
+
+/**
+ * Options win over the environment, and this over the context; without any, the data folder of a service on this machine is
+ * looked at. What a context says goes with its server only: whoever names another one says whom to trust there, too.
+ */
+export const openClient = async (options: ClientOptions, env: Environment): Promise<Client> => {
+  const context = await chooseContext(options.context, env)
+  const server = options.server ?? env['CHANCERY_URL'] ?? context?.server ?? 'https://127.0.0.1:8443'
+  assertServer(server)
   const data = env['CHANCERY_DATA'] ?? 'data'
-  const server = options.server ?? env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443'
-  if (!/^https:\/\/[^/?#@]+\/?$/.test(server)) throw new Failure('usage', `${server} is not like https://host:port.`)
-  const ca = await readOption('trust anchor', options.ca ?? env['CHANCERY_CACERT'] ?? anchorIn(data))
-  const token = options.anonymous ? undefined : await findToken(options, env, data)
+  const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
+  const anchorFile = options.ca ?? env['CHANCERY_CACERT']
+  const ca = anchorFile === undefined && ours ? ours.ca : await readOption('trust anchor', anchorFile ?? anchorIn(data))
+  const token = options.anonymous ? undefined : await tokenIn(saidOf(options, env) ?? ours ?? standardToken(data))
+  return clientAt({ server, ca, token })
+}
+
+export const clientAt = ({ server, ca, token }: Place): Client => {
   const base = new URL(server)
   return {
     origin: base.origin,
@@ -106,23 +125,32 @@ export const openClient = async (
   }
 }
 
-const findToken = async (
-  options: ClientOptions,
-  env: Readonly<Record<string, string | undefined>>,
-  data: string,
-): Promise<string> => {
-  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
-  const given = tokenFile === undefined ? env['CHANCERY_TOKEN'] : undefined
-  const token = (given ?? (await readOption('token', tokenFile ?? join(data, 'admin.token')))).trim()
-  if (/^[\x21-\x7e]+$/.test(token)) return token
+/** Throws a usage failure. */
+export const assertServer = (server: string): void => {
+  if (!/^https:\/\/[^/?#@]+\/?$/.test(server) || !URL.canParse(server))
+    throw new Failure('usage', `${server} is not like https://host:port.`)
+}
+
+type TokenSource = Pick<Context, 'token' | 'tokenFile'>
+
+/** The token that is said here. Throws a usage failure where it is none. */
+export const tokenIn = async ({ tokenFile, token = '' }: TokenSource): Promise<string> => {
+  const text = (tokenFile === undefined ? token : await readOption('token', tokenFile)).trim()
+  if (/^[\x21-\x7e]+$/.test(text)) return text
   throw new Failure('usage', 'The token is empty or no token; name another file by --token-file.')
 }
 
-interface Sending {
-  readonly method: string
-  readonly ca: string
-  readonly token: string | undefined
+const saidOf = (options: ClientOptions, env: Environment): TokenSource | undefined => {
+  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
+  if (tokenFile !== undefined) return { tokenFile }
+  const token = env['CHANCERY_TOKEN']
+  return token === undefined ? undefined : { token }
 }
+
+const standardToken = (data: string): TokenSource => ({ tokenFile: join(data, 'admin.token') })
+
+type Sending = Omit<Place, 'server'> & { readonly method: string }
+type Environment = Readonly<Record<string, string | undefined>>
 
 const send = async (url: URL, sending: Sending, call: Call): Promise<Answer> =>
   readWhole(await open(url, sending, call))

@@ -9,6 +9,7 @@ export interface RestOptions {
   readonly server?: string
   readonly ca?: string
   readonly tokenFile?: string
+  readonly context?: string
   readonly json?: boolean
   /** For calls that anyone may make. */
   readonly anonymous?: boolean
@@ -24,6 +25,7 @@ export const withRestOptions = (command: Command): Command =>
     .option('--server <url>', 'https://host:port of the API (CHANCERY_URL)')
     .option('--ca <file>', 'trust anchor for its certificate (CHANCERY_CACERT)')
     .option('--token-file <file>', 'file with a bearer token (CHANCERY_TOKEN_FILE)')
+    .option('--context <name>', 'of the context file (CHANCERY_CONTEXT)')
     .option('--json', 'print JSON for machines')
 
 /** Opens both from the options that `withRestOptions` has added. */

@@ -399,6 +399,7 @@ export const otherNames: ReadonlySet<string> = new Set([
   'CHANCERY_TOKEN',
   'CHANCERY_TOKEN_FILE',
   'CHANCERY_CACERT',
+  'CHANCERY_CONTEXT',
 ])
 
 function text(value: string): string {

@@ -1,0 +1,195 @@
+/** The context file, by the commands that write it and by those that use it. */
+import { spawn } from 'node:child_process'
+import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+import { parse } from 'yaml'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { bare } from '../helpers/environment.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { newFolder } from './folders.ts'
+import { mainFile, type Run } from './run.ts'
+
+t.setTimeout(120_000)
+let service: TestService
+let home: string
+let tokenFile: string
+let root: string
+
+t.before(async () => {
+  service = await openTestService(t)
+  home = await newFolder(t)
+  root = join(service.config.dataDir, 'root.pem')
+  tokenFile = join(service.config.dataDir, 'admin.token')
+})
+
+/** With a home, and with nothing that says where the service is. */
+const chancery = (
+  args: readonly string[],
+  { env = {}, input = '' }: { readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
+): Promise<Run> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, [mainFile, ...args], { env: { ...bare, HOME: home, ...env }, cwd: home })
+    const said = { out: '', err: '' }
+    child.stdout.on('data', (chunk: Buffer) => {
+      said.out += chunk
+    })
+    child.stderr.on('data', (chunk: Buffer) => {
+      said.err += chunk
+    })
+    child.once('close', (code) => resolve({ code: code ?? -1, ...said }))
+    child.stdin.on('error', () => {})
+    child.stdin.end(input)
+  })
+
+const file = (): string => join(home, '.config/chancery/config.yaml')
+const login = (...args: readonly string[]): readonly string[] => [
+  'login',
+  '--server',
+  service.url,
+  '--ca',
+  root,
+  ...args,
+]
+
+t.test('after a login no command need be told where and as whom', async (t) => {
+  t.match(await chancery(['context', 'list']), { code: 0, out: 'CURRENT  NAME  SERVER  TOKEN\n' })
+  const run = await chancery(login('--token-file', tokenFile))
+  const { host } = new URL(service.url)
+  t.same(run, { code: 0, err: '', out: `${host} is the current context: ${service.url} takes the token.\n` })
+  t.equal((await stat(file())).mode & 0o777, 0o600)
+  t.equal((await stat(join(file(), '..'))).mode & 0o777, 0o700)
+  t.same(await readdir(join(file(), '..')), ['config.yaml'])
+  t.notMatch(await readFile(file(), 'utf8'), service.adminToken, 'by reference')
+  const explained = await chancery(['explain', '--profile', 'server', '--name', 'web.example.com'])
+  t.equal(explained.code, 0, explained.err)
+})
+
+t.test('a token of standard input is kept in the file, and shown by nothing', async (t) => {
+  const run = await chancery(login('--token-stdin', '--context', 'kept'), { input: `${service.adminToken}\n` })
+  t.equal(run.code, 0, run.err)
+  t.match(parse(await readFile(file(), 'utf8')), { current: 'kept', contexts: { kept: { token: service.adminToken } } })
+  t.equal((await stat(file())).mode & 0o777, 0o600)
+  for (const args of [
+    ['context', 'list'],
+    ['context', 'list', '--json'],
+  ]) {
+    const { out } = await chancery(args)
+    t.match(out, 'kept')
+    t.notMatch(out, service.adminToken)
+  }
+  t.equal((await chancery(['refusals'])).code, 0)
+})
+
+t.test('what is no login leaves no trace', async (t) => {
+  const before = await readFile(file(), 'utf8')
+  for (const [args, input, code, sentence] of [
+    [login('--token-stdin'), 'nonsense', exitCodes.denied, /auth\.invalid/],
+    [login('--token-stdin'), '', exitCodes.usage, /no token/],
+    [login(), '', exitCodes.usage, /either by --token-file or by --token-stdin/],
+    [login('--token-file', tokenFile, '--token-stdin'), 'x', exitCodes.usage, /either/],
+    [login('--token-file', join(home, 'none')), '', exitCodes.usage, /cannot be read/],
+    [login('--token-file', tokenFile, '--context', 'a b'), '', exitCodes.usage, /no name of a context/],
+    [
+      ['login', '--server', service.url, '--ca', tokenFile, '--token-file', tokenFile],
+      '',
+      exitCodes.usage,
+      /trust anchor/,
+    ],
+    [
+      ['login', '--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile],
+      '',
+      exitCodes.later,
+      /reached/,
+    ],
+    [['login', '--server', 'http://x', '--ca', root, '--token-file', tokenFile], '', exitCodes.usage, /https/],
+    [['context', 'use', 'nowhere'], '', exitCodes.usage, /no context nowhere; there is \S+, kept/],
+    [['context', 'remove', 'toString'], '', exitCodes.usage, /no context toString/],
+  ] as const) {
+    const run = await chancery(args, { input })
+    t.equal(run.code, code, args.join(' '))
+    t.match(run.err, sentence)
+  }
+  t.equal(await readFile(file(), 'utf8'), before)
+})
+
+t.test('options win over the environment, and this over the context', async (t) => {
+  t.equal(
+    (
+      await chancery([
+        'context',
+        'add',
+        'away',
+        '--server',
+        'https://127.0.0.1:1',
+        '--ca',
+        root,
+        '--token-file',
+        tokenFile,
+      ])
+    ).code,
+    0,
+  )
+  t.match((await chancery(['context', 'list'])).out, /^\* +kept /m, 'to add one is not to use it')
+  t.equal((await chancery(['context', 'use', 'away'])).code, 0)
+  const away = { code: exitCodes.later, err: /127\.0\.0\.1:1 cannot be reached/ }
+  t.match(await chancery(['refusals']), away)
+  t.match(await chancery(['refusals', '--context', 'kept']), { code: 0 })
+  t.match(await chancery(['refusals'], { env: { CHANCERY_CONTEXT: 'kept' } }), { code: 0 })
+  t.match(await chancery(['refusals', '--context', 'away'], { env: { CHANCERY_CONTEXT: 'kept' } }), away)
+  t.match(await chancery(['refusals', '--context', 'kept'], { env: { CHANCERY_TOKEN: 'x' } }), {
+    code: exitCodes.denied,
+  })
+  const empty = await chancery(['refusals', '--server', service.url], { env: { CHANCERY_CONTEXT: '' } })
+  t.match(empty, { code: exitCodes.usage, err: /trust anchor data\/root\.pem cannot be read/ }, 'none at all')
+  const local = await chancery(['refusals', '--server', service.url], {
+    env: { CHANCERY_DATA: service.config.dataDir },
+  })
+  t.equal(local.code, 0, 'a data folder is the environment, too')
+})
+
+t.test('the token of a context goes to its own server only', async (t) => {
+  const run = await chancery(['refusals', '--context', 'away', '--server', service.url])
+  t.match(run, { code: exitCodes.usage, err: /trust anchor data\/root\.pem/ })
+  const trusted = await chancery(['refusals', '--context', 'away', '--server', service.url, '--ca', root])
+  t.match(trusted, { code: exitCodes.usage, err: /token data\/admin\.token cannot be read/ })
+})
+
+t.test('one that is removed is gone, with its token', async (t) => {
+  await chancery(['context', 'use', 'kept'])
+  t.same(await chancery(['context', 'remove', 'kept']), { code: 0, err: '', out: 'kept is forgotten.\n' })
+  const text = await readFile(file(), 'utf8')
+  t.notMatch(text, service.adminToken)
+  t.equal(parse(text).current, undefined)
+  t.match(await chancery(['refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
+})
+
+t.test('a file that others can read, or that is something else, is refused', async (t) => {
+  const good = await readFile(file(), 'utf8')
+  for (const mode of [0o644, 0o640, 0o604]) {
+    await chmod(file(), mode)
+    t.match(await chancery(['context', 'list']), { code: exitCodes.usage, err: /can be read by others .*chmod 600/ })
+  }
+  await chmod(file(), 0o600)
+  for (const [text, sentence] of [
+    ['[]', /not a mapping/],
+    ['{', /./],
+    ['users: []', /users is unknown/],
+    ['current: 3', /current is no name/],
+    ['contexts: { a: { ca: x } }', /a has no server/],
+    ['contexts: { a: { server: https://x, ca: x, password: x } }', /password of a is unknown/],
+  ] as const) {
+    await writeFile(file(), text)
+    const run = await chancery(['context', 'list'])
+    t.equal(run.code, exitCodes.usage, text)
+    t.match(run.err, sentence)
+  }
+  await writeFile(file(), good)
+  t.equal((await chancery(['context', 'list'])).code, 0)
+  const elsewhere = await chancery(['context', 'list'], { env: { XDG_CONFIG_HOME: join(home, 'xdg') } })
+  t.equal(elsewhere.out, 'CURRENT  NAME  SERVER  TOKEN\n')
+  const homeless = await chancery(login('--token-file', tokenFile), { env: { HOME: '' } })
+  t.match(homeless, { code: exitCodes.usage, err: /set HOME/ })
+})
