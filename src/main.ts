@@ -6,6 +6,7 @@ import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './command
 import { addAuditCommand } from './commands/audit.ts'
 import { addCeremonyCommand } from './commands/ceremony.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
+import { addCompletionCommand } from './commands/completion.ts'
 import { addContextCommands } from './commands/context.ts'
 import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
@@ -160,6 +161,7 @@ const commands = [
   addAuditCommand,
   addCeremonyCommand,
   addContextCommands,
+  addCompletionCommand,
 ]
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

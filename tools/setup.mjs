@@ -73,6 +73,7 @@ const parts = {
   openssl: 'openssl',
   curl: 'curl',
   'nginx-light': 'nginx',
+  zsh: 'zsh',
   'g++': 'g++',
 }
 

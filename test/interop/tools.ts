@@ -20,6 +20,7 @@ const packages = {
   openssl: 'openssl',
   wget: 'wget',
   zlint: 'zlint',
+  zsh: 'zsh',
 } as const
 
 export type Tool = keyof typeof packages
