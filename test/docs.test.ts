@@ -18,7 +18,7 @@ t.setTimeout(120_000)
 
 t.test('README: one command starts it, and its examples do what they say', async (t) => {
   const blocks = await blocksOf('README.md')
-  t.same([...blocks.keys()], ['start', 'first', 'curl', 'explain'])
+  t.same([...blocks.keys()], ['start', 'first', 'request', 'curl', 'explain'])
   const folder = await mkdtemp(join(tmpdir(), 'chancery-readme-'))
   for (const name of ['package.json', 'tools']) await symlink(join(root, name), join(folder, name))
   const [port, publicPort] = [await freePort(), await freePort()]
@@ -53,7 +53,8 @@ t.test('README: one command starts it, and its examples do what they say', async
     const { stdout } = await run('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
     return stdout
   }
-  t.match(await type('first'), /web\.pem: OK/)
+  t.match(await type('first'), /^serial [\s\S]*web\/certificate\.pem: OK\n$/)
+  await type('request')
   const chain = await type('curl')
   t.equal(chain.match(/BEGIN CERTIFICATE/g)?.length, 2)
   await writeFile(join(folder, 'again.pem'), await type('curl'))
