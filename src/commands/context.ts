@@ -30,7 +30,7 @@ export const addContextCommands = (program: Command): void => {
     .option('--context <name>', 'what to call it; host and port of the server by default')
     .action(async (options: AddOptions) => {
       const made = await readContext(options)
-      const name = options.context ?? new URL(made.server).host
+      const name = options.context ?? new URL(made.server).host.replaceAll(/[[\]]/g, '')
       assertContextName(name)
       const client = clientAt({ server: made.server, ca: made.ca, token: await tokenIn(made) })
       await client.call('GET', '/v1/authorities')

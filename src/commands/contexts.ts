@@ -74,7 +74,7 @@ export const contextNamed = (contexts: Contexts['contexts'], name: string): Cont
 
 /** Throws a usage failure: the name stands in a file and on command lines. */
 export const assertContextName = (name: string): void => {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$/.test(name))
+  if (!/^[A-Za-z0-9:][A-Za-z0-9._:@-]{0,127}$/.test(name))
     throw new Failure('usage', `${name} is no name of a context: letters, digits and . _ : @ - make one.`)
 }
 

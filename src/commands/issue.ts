@@ -98,7 +98,7 @@ const issueForRequest = async (options: IssueOptions, csr: string): Promise<void
 }
 
 /** Options that would be passed over in silence otherwise. */
-const assertNot = (options: IssueOptions, names: readonly (keyof IssueOptions)[], why: string): void => {
+const assertNot = (options: Partial<IssueOptions>, names: readonly (keyof IssueOptions)[], why: string): void => {
   for (const name of names) {
     if (options[name] === undefined) continue
     throw new Failure('usage', `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} ${why}.`)
@@ -106,7 +106,8 @@ const assertNot = (options: IssueOptions, names: readonly (keyof IssueOptions)[]
 }
 
 const forRequests = ['idempotencyKey'] as const
-const ofFolders = ['reuseKey', 'keyType', 'keyMode', 'owner', 'exec', 'shell', 'commonName'] as const
+const ofNewRequests = ['keyType', 'commonName'] as const
+const ofFolders = ['reuseKey', 'keyMode', 'owner', 'exec', 'shell', ...ofNewRequests] as const
 const forOwnKeys = ['renewBefore', 'orders', 'daemon', ...ofFolders] as const
 const ofOneOrder = ['profile', 'validity', 'name', 'dns', 'ip', 'uri', 'email', 'out', ...ofFolders] as const
 
@@ -144,7 +145,10 @@ const withAskOptions = (command: Command): Command =>
 
 /** Without a request, one by a key that is thrown away. */
 const bodyOf = async (options: AskOptions): Promise<object> => {
-  if (options.csr !== undefined) return bodyOfRequest(options, options.csr)
+  if (options.csr !== undefined) {
+    assertNot(options, ofNewRequests, 'goes with a request that is made here, so without --csr')
+    return bodyOfRequest(options, options.csr)
+  }
   const order = readOrder(options)
   return bodyFor(order, requestFor(order, await newKey(order.keyKind)))
 }

@@ -12,7 +12,7 @@ import { assertTools } from '../interop/tools.ts'
 import { newFolder } from './folders.ts'
 import { mainFile } from './run.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 await assertTools('zsh')
 const run = promisify(execFile)
 

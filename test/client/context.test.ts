@@ -12,7 +12,7 @@ import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
 import { mainFile, type Run } from './run.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 let service: TestService
 let home: string
 let tokenFile: string

@@ -14,7 +14,7 @@ import { newFolder, readShown } from './folders.ts'
 import { chanceryFor, startChancery } from './run.ts'
 import { newTime } from './time.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 const minute = 60_000
 const hour = 60 * minute
 const start = Date.UTC(2026, 10, 25)

@@ -17,7 +17,7 @@ import { newFolder, readShown } from './folders.ts'
 import { mainFile } from './run.ts'
 
 const run = promisify(execFile)
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('from logging in to certificates that stay fresh, as the page tells it', async (t) => {
   const blocks = await blocksOf('docs/client.md')

@@ -14,7 +14,7 @@ import { assertTools, output } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
 import { type Chancery, chanceryFor, startChancery } from './run.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 let service: TestService
 let chancery: Chancery
 let client: Client
@@ -149,6 +149,7 @@ t.test('options that would be passed over are errors', async (t) => {
     [['issue', '--profile', 'server', '--out', out], /--name/],
     [['issue', '--profile', 'server', '--name', 'web.example.com'], /--out/],
     [['issue', '--profile', 'server', '--csr', 'a.csr', '--renew-before', '30%'], /--renew-before goes with a key/],
+    [['explain', '--profile', 'server', '--csr', 'a.csr', '--key-type', 'ed25519'], /--key-type goes with a request/],
     [[...own, '--idempotency-key', 'x'], /--idempotency-key goes with --csr/],
     [[...own, '--renew-before', '100%'], /neither a share/],
     [[...own, '--key-mode', '666'], /--key-mode/],
@@ -335,6 +336,7 @@ t.test('--exec runs when new files are in place, and again until it succeeds', a
   const { serial } = (await readShown(out)) ?? {}
   t.ok(serial, 'the certificate is there all the same')
   t.match(await chancery([...args, ...exec]), { code: exitCodes.later }, 'and it is tried again')
+  t.equal((await chancery(args)).code, 0, 'whoever comes without a command tells nobody, and forgets nothing')
   await rm(join(out, 'broken'))
   t.match(await chancery([...args, ...exec]), { code: 0, out: /nothing to do/ })
   t.match(await chancery([...args, ...exec]), { code: 0, out: /nothing to do/ })

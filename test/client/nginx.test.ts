@@ -14,7 +14,7 @@ import { pathOf } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
 import { chanceryFor } from './run.ts'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 interface Fetched {
   readonly serial: string

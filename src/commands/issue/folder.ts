@@ -92,7 +92,7 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
   const own = join(path, '.chancery')
   const pendingFile = join(own, 'pending.json')
   await orUsage(path, async () => {
-    await mkdir(join(own, 'versions'), { recursive: true, mode: 0o755 })
+    await makeFolders(path, own)
     await assertOurs(path)
     await sweep(own)
   })
@@ -108,6 +108,15 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
       await syncFolder(join(own, 'current'))
     },
     note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
+  }
+}
+
+/** Whoever may enter the folder may enter what its links lead to, whatever the umask: what is secret there is a file's own. */
+const makeFolders = async (path: string, own: string): Promise<void> => {
+  await mkdir(path, { recursive: true })
+  for (const folder of [own, join(own, 'versions')]) {
+    const made = await mkdir(folder, { recursive: true })
+    if (made !== undefined) await chmod(folder, 0o755)
   }
 }
 

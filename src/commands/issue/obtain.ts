@@ -51,8 +51,10 @@ export const obtain = async (task: Task, client: Client, signal?: AbortSignal): 
   const issued = await renew(task, client, signal)
   const held = await folder.held()
   if (held === undefined) throw new Failure('failed', `${folder.path} has lost its certificate while it was written.`)
-  const failure = held.untold && exec !== undefined ? await tellBy(exec, signal) : undefined
-  if (held.untold && failure === undefined) await folder.told()
+  // Without a command nobody is told, and whoever runs it with one later still has to.
+  if (!held.untold || exec === undefined) return { held, issued, failure: undefined }
+  const failure = await tellBy(exec, signal)
+  if (failure === undefined) await folder.told()
   return { held, issued, failure }
 }
 
