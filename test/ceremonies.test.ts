@@ -46,6 +46,7 @@ t.test('from an empty room to a certificate under a root that was never online',
     CHANCERY_DATABASE_URL: database.servingUrl,
     CHANCERY_PKCS11_MODULE: hsm.module,
     CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll',
   }
   const client = { ...service, CHANCERY_URL: `https://127.0.0.1:${port}` }
   const typed = new Set<string>()
