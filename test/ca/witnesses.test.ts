@@ -150,7 +150,10 @@ t.test('whatever a witness answers, it is no cosignature unless it holds, and no
     async () => ({ status: 200, text: '' }),
     async () => ({ status: 200, text: 'nonsense' }),
     async (body) => ({ status: 200, text: await cosign(body, newSigner('w0.example', 'cosignature', 1)) }),
-    async (body) => ({ status: 200, text: (await cosign(body)).replace(/.(=*)\n$/, 'A$1\n') }),
+    async (body) => ({
+      status: 200,
+      text: (await cosign(body)).replace(/.(.{9}=*\n)$/, (cut, rest) => (cut[0] === 'A' ? 'B' : 'A') + rest),
+    }),
     async (body) => ({ status: 200, text: await cosign(body.replace(/\n10\n/, '\n11\n')) }),
     async () => ({ status: 409, text: 'nonsense' }),
     async () => ({ status: 409, text: '' }),
