@@ -12,6 +12,8 @@ export interface Config {
   readonly listen: Address
   /** Of the API's own certificate. */
   readonly names: readonly Name[]
+  /** Whose certificates clients may show; where both are empty, none are asked for. */
+  readonly clients: { readonly authorities: readonly string[]; readonly ca?: string }
   readonly publicListen: Address
   /** Without a slash at its end. */
   readonly publicUrl: string
@@ -128,6 +130,10 @@ const shape = (
     dataDir: value('dataDir'),
     listen: value('listen'),
     names: value('names'),
+    clients: {
+      authorities: value<readonly string[] | undefined>('clientAuthorities') ?? [],
+      ...given('ca', 'clientCa'),
+    },
     publicListen: listen,
     publicUrl: value('publicUrl') ?? (listen && `http://${formatAddress(listen)}`),
     database: {

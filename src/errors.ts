@@ -29,12 +29,15 @@ export interface ProblemOptions {
   readonly offset?: number
   /** Further members of the problem document (RFC 9457 3.2), e.g. the list of all checks. */
   readonly extra?: Readonly<Record<string, unknown>>
+  /** For the log only, as `cause`: in a word, which of several ways to come to this code. */
+  readonly reason?: string
   /** For the log only; never leaves the process. */
   readonly cause?: unknown
 }
 
 const bad = (title: string, next: string): ProblemKind => ({ status: 400, title, retryable: false, next })
 const refused = (title: string, next: string): ProblemKind => ({ status: 422, title, retryable: false, next })
+const unproven = (title: string, next: string): ProblemKind => ({ status: 401, title, retryable: false, next })
 const later = (title: string, next: string): ProblemKind => ({ status: 503, title, retryable: true, next })
 
 export const problems = {
@@ -90,8 +93,14 @@ export const problems = {
   'policy.lint': { status: 500, title: 'The certificate failed its own lint', retryable: false, next: 'Tell the operator: the profile yields a certificate that Chancery will not sign.' },
 
   // Who asks.
-  'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours.' },
-  'auth.invalid': { status: 401, title: 'Credentials not accepted', retryable: false, next: 'Use a token that is whole, not expired and not revoked.' },
+  'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours, or show a client certificate.' },
+  'auth.invalid': unproven('Credentials not accepted', 'Use a token or certificate that is whole, from an issuer that is trusted here, not expired and not revoked.'),
+  'auth.ambiguous': unproven('Two credentials at once', 'Show a client certificate or send a token, not both.'),
+  'auth.usage': unproven('The certificate is not for clients', 'Use a certificate with the extended key usage clientAuth.'),
+  'auth.early': unproven('The credentials are not valid yet', 'Check the clocks of both ends, and use credentials that are valid now.'),
+  'auth.expired': unproven('The credentials have expired', 'Get new ones.'),
+  'auth.revoked': unproven('The certificate is revoked', 'Use another certificate, with another key.'),
+  'auth.unmapped': unproven('The credentials are nobody’s', 'Ask an administrator to tie them to a principal.'),
   'auth.forbidden': { status: 403, title: 'Not allowed', retryable: false, next: 'Ask an administrator for a grant that covers this call.' },
   'rate.limited': { status: 429, title: 'Too many requests', retryable: true, next: 'Wait as Retry-After says, then send the same request.' },
 
@@ -114,6 +123,7 @@ export const problems = {
   'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
   'principal.disabled': { status: 409, title: 'The principal is disabled', retryable: false, next: 'Use a principal of another name: a disabled one stays disabled, and keeps its name.' },
   'grant.not_found': { status: 404, title: 'No such grant', retryable: false, next: 'Check the id; GET /v1/grants lists the grants.' },
+  'credential.not_found': { status: 404, title: 'No such credential', retryable: false, next: 'Check the id; GET /v1/credentials lists the credentials.' },
   'token.not_found': { status: 404, title: 'No such token', retryable: false, next: 'Check the id; GET /v1/tokens lists the tokens.' },
   'authority.not_found': { status: 404, title: 'No such authority', retryable: false, next: 'Check the name; GET /v1/authorities lists the authorities.' },
   'issuer.not_found': { status: 404, title: 'No such issuer', retryable: false, next: 'Check the name; GET /v1/issuers lists the issuers.' },

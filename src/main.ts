@@ -8,6 +8,7 @@ import { addCeremonyCommand } from './commands/ceremony.ts'
 import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
 import { addCompletionCommand } from './commands/completion.ts'
 import { addContextCommands } from './commands/context.ts'
+import { addCredentialCommand } from './commands/credential.ts'
 import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
 import { addIssueCommands } from './commands/issue.ts'
@@ -156,6 +157,7 @@ const commands = [
   addPrincipalCommand,
   addGrantCommand,
   addTokenCommand,
+  addCredentialCommand,
   addIssuerCommand,
   addRecordCommands,
   addAuditCommand,

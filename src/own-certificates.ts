@@ -30,7 +30,7 @@ const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Ca
     createdAt: clock(),
     createdBy: principal,
   } as const
-  return { principal, token: 'own', grants: [grant] }
+  return { principal, proof: { kind: 'own' }, grants: [grant] }
 }
 
 /** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */

@@ -4,6 +4,7 @@
  */
 import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import type { SecureContextOptions } from 'node:tls'
 
 import { Registry } from 'prom-client'
 
@@ -18,6 +19,7 @@ import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Recorder } from './ca/recorder.ts'
 import { openRecovery } from './ca/recovery.ts'
+import { openAnchorFile, openClientSide } from './client-side.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { type App, openApp } from './http/app.ts'
@@ -129,6 +131,7 @@ export const openService = async (
 ): Promise<Service> => {
   const { metrics, db, dbClock, roll, access, accesses, policies, records, clock, newId, log, config } = stores
   const { limits } = config
+  const anchors = await openAnchorFile(config)
   const issuers = await openKeyed(stores, keys, metrics)
   const { refusalsPerMinute, queue, connections } = limits
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
@@ -159,6 +162,7 @@ export const openService = async (
   const recover = openRecovery(issuers)
   const own = await openOwnCertificate(stores, issuance, recover)
   await told(own.current())
+  const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
   const tiles = openTiles(db, records.events)
   const http = { log, newId, metrics, records, accesses, limits: { queue, connections } }
   const app = await openApp({
@@ -168,6 +172,7 @@ export const openService = async (
     issuance,
     policies,
     access,
+    identities: clients.identities,
     issuerLife,
     revocations: status.revocations,
     massRevocations: status.massRevocations,
@@ -176,7 +181,7 @@ export const openService = async (
     tiles,
     health,
     clock,
-    tls: { key: own.current().key, cert: own.current().cert },
+    tls: { ...clients.tls, ...pairOf(own.current()) },
   })
   const publicApp = await openPublicApp({
     ...http,
@@ -192,6 +197,7 @@ export const openService = async (
       { name: 'keys', everyMs: 1_000, run: recover },
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),
+      ...clients.jobs,
       { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
       { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
       {
@@ -199,7 +205,7 @@ export const openService = async (
         everyMs: 2_000,
         run: () =>
           own.renew((renewed) => {
-            secureContextOf(app).setSecureContext({ ...tlsBounds, key: renewed.key, cert: renewed.cert })
+            secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
             return told(renewed)
           }),
       },
@@ -329,9 +335,11 @@ const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> 
 
 type PemPair = Pick<ServerCertificate, 'key' | 'cert'>
 
+const pairOf = ({ key, cert }: PemPair): PemPair => ({ key, cert })
+
 /** Fastify's types do not tell that this server is an HTTPS one. */
-const secureContextOf = (app: App): { setSecureContext(options: PemPair & typeof tlsBounds): void } =>
-  app.server as unknown as { setSecureContext(options: PemPair & typeof tlsBounds): void }
+const secureContextOf = (app: App): { setSecureContext(options: PemPair & SecureContextOptions): void } =>
+  app.server as unknown as { setSecureContext(options: PemPair & SecureContextOptions): void }
 
 /** As in http/app.ts: a new context forgets what the old one was told. */
 const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const

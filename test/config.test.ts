@@ -46,6 +46,7 @@ t.test('without any setting, development works', async (t) => {
       { kind: 'ip', value: '127.0.0.1' },
       { kind: 'ip', value: '::1' },
     ],
+    clients: { authorities: [] },
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
     database: { poolSize: 10, preparedStatements: true },

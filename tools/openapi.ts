@@ -32,6 +32,7 @@ const undecided: HttpDeps = {
   policies: absent(),
   access: absent(),
   accesses: absent(),
+  identities: absent(),
   records: absent(),
   issuerLife: absent(),
   revocations: absent(),

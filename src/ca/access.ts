@@ -40,11 +40,61 @@ export interface Token {
   readonly lastUsedAt: Date | null
 }
 
+/** Which client certificates are a principal's. */
+export type CredentialMatch =
+  /** One alone. */
+  | { readonly kind: 'fingerprint'; readonly sha256: Buffer }
+  /** Those whose only URI this is. */
+  | { readonly kind: 'spiffe'; readonly id: string }
+  /** Those with this subject and issuer, Name DER octet by octet. */
+  | { readonly kind: 'subject'; readonly subject: Buffer; readonly issuer: Buffer }
+
+export interface NewCredential {
+  readonly principal: string
+  readonly label: string
+  readonly match: CredentialMatch
+}
+
+export interface Credential extends NewCredential {
+  readonly id: string
+  readonly createdAt: Date
+  readonly createdBy: string
+  readonly revokedAt: Date | null
+}
+
+/** A client certificate that holds: what it may be recognised by. */
+export interface ClientCertificate {
+  /** SHA-256 of its DER. */
+  readonly fingerprint: Buffer
+  /** Its only URI, where that is one. */
+  readonly spiffeId: string | null
+  /** Name DER. */
+  readonly subject: Buffer
+  readonly issuer: Buffer
+  readonly notAfter: Date
+  /** 32 hexadecimal digits, where an issuer of ours signed it; null where somebody else did. */
+  readonly serial: string | null
+}
+
+/** What somebody has shown: `own` is the service itself. */
+export type Proof =
+  | { readonly kind: 'own' }
+  | { readonly kind: 'token'; readonly token: string }
+  | { readonly kind: 'certificate'; readonly credential: string; readonly certificate: ClientCertificate }
+
 /** Somebody who has proved who they are, and what they may do at this moment. */
 export interface Caller {
   readonly principal: string
-  readonly token: string
+  readonly proof: Proof
   readonly grants: readonly Grant[]
+}
+
+/** Who asks, whatever it is proved by. Nothing is trusted for longer than two seconds without looking again. */
+export interface Identities {
+  /** Throws `auth.invalid`. */
+  bearer(token: string): Promise<Caller>
+  /** Of a TLS connection whose other end holds its key (DER). Throws auth.*. */
+  certificate(der: Buffer): Promise<Caller>
 }
 
 export interface NewGrant {
@@ -65,6 +115,11 @@ export interface NewToken {
 export interface Access {
   /** Throws `auth.invalid`, for every reason alike. */
   authenticate(secret: string): Promise<Caller>
+  /**
+   * Whose certificate it is (DER), if it holds: `judge` says so, or throws, and is asked again after two seconds. Throws
+   * `auth.unmapped` where it is nobody's, or that of several.
+   */
+  authenticateCertificate(der: Buffer, judge: (der: Buffer) => Promise<ClientCertificate>): Promise<Caller>
   createPrincipal(name: string, by: string): Promise<Principal>
   listPrincipals(): Promise<readonly Principal[]>
   readPrincipal(name: string): Promise<Principal>
@@ -80,6 +135,14 @@ export interface Access {
   listTokens(principal?: string): Promise<readonly Token[]>
   /** Idempotent. `profile.lockout` for the last administrator's last token. */
   revokeToken(id: string, by: string): Promise<void>
+  /** Idempotent: what is the principal's already is answered as it is. `state.exists` where it is another's. */
+  createCredential(
+    credential: NewCredential,
+    by: string,
+  ): Promise<{ readonly credential: Credential; readonly created: boolean }>
+  listCredentials(principal?: string): Promise<readonly Credential[]>
+  /** Idempotent. */
+  revokeCredential(id: string, by: string): Promise<void>
 }
 
 export const hasRole = (caller: Caller, role: Role): boolean => caller.grants.some((grant) => grant.role === role)

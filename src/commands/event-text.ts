@@ -1,7 +1,7 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
-import type { IssuerMoved, RollEvent } from '../roll/entries.ts'
+import type { CredentialChanged, IssuerMoved, RollEvent } from '../roll/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
-import { formatSubject } from '../x509/subject.ts'
+import { formatSubject, parseSubject } from '../x509/subject.ts'
 
 /** One entry as the API gives it. */
 export interface EntryRow {
@@ -67,6 +67,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'token.created': ({ label, principal, expires, token, by }) =>
     `${JSON.stringify(label)} of ${principal} until ${expires ?? 'it is revoked'}, ${token}, by ${by}`,
   'token.revoked': ({ label, principal, token, by }) => `${JSON.stringify(label)} of ${principal}, ${token}, by ${by}`,
+  'credential.created': (event) => `${credentialText(event)}, by ${event.by}`,
+  'credential.revoked': (event) => `${credentialText(event)}, by ${event.by}`,
   'issuer.created': ({ issuer, authority, state, by }) => `${issuer} of authority ${authority}, ${state}, by ${by}`,
   'issuer.activated': moved,
   'issuer.retiring': moved,
@@ -93,6 +95,25 @@ export const searchText = (search: Readonly<Record<string, string>>): string =>
   Object.entries(search)
     .map(([field, value]) => `${field} ${value}`)
     .join(', ')
+
+const credentialText = ({ label, principal, fingerprint, spiffe, subject, credential }: CredentialChanged): string => {
+  const which =
+    fingerprint !== null
+      ? `the certificate ${fingerprint}`
+      : spiffe !== null
+        ? `certificates for ${spiffe}`
+        : `certificates of ${nameText(subject?.name)} by ${nameText(subject?.issuer)}`
+  return `${JSON.stringify(label)} of ${principal}: ${which}, ${credential}`
+}
+
+/** A Name in base64 of its DER, as people read it. */
+export const nameText = (base64 = ''): string => {
+  try {
+    return formatSubject(parseSubject(Buffer.from(base64, 'base64')))
+  } catch {
+    return base64
+  }
+}
 
 const versionOf = ({ name, version }: { readonly name: string; readonly version: number }): string =>
   `${name}@${version}`

@@ -78,6 +78,22 @@ const table = {
     standard: 'localhost,127.0.0.1,::1',
     about: 'Under which clients reach the API: what its HTTPS certificate says, and nothing else.',
   },
+  clientAuthorities: {
+    env: 'CHANCERY_CLIENT_AUTHORITIES',
+    path: 'clients.authorities',
+    read: labels,
+    form: 'names of authorities, with commas',
+    about:
+      'Whose certificates clients of the API may show instead of a token: those of the issuers of these authorities, but for retired ones. Nobody’s when unset. Whoever may get a certificate with clientAuth there can show it; which principal it is then is said by credentials (docs/identities.md).',
+  },
+  clientCa: {
+    env: 'CHANCERY_CLIENT_CA',
+    path: 'clients.ca',
+    read: text,
+    form: 'path',
+    about:
+      'A PEM file with further CAs whose certificates clients may show. Each is trusted by itself: put in those that sign the certificates of clients, not only a root above them. It is read again when it changes.',
+  },
   publicListen: {
     env: 'CHANCERY_PUBLIC_LISTEN',
     path: 'publicListen',
@@ -482,6 +498,14 @@ function verifierKey(text: string): VerifierKey {
   } catch (error) {
     throw isRollFault(error) ? new Error(`has a key that is none: ${error.detail}`) : error
   }
+}
+
+/** Of authorities. Whether there are such is not known yet. */
+function labels(value: string): readonly string[] {
+  const names = value.split(',').map((name) => name.trim())
+  if (!names.every((name) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)))
+    throw new Error('is not a list of names of lower-case letters, digits and hyphens')
+  return names
 }
 
 function absolutePaths(value: string): readonly string[] {

@@ -26,6 +26,7 @@ import { accessesRoutes } from './api/accesses.ts'
 import { authorityRoutes } from './api/authorities.ts'
 import { batchRoutes } from './api/batch.ts'
 import { certificateRoutes, proofRoutes } from './api/certificates.ts'
+import { credentialRoutes } from './api/credentials.ts'
 import { crlRoutes } from './api/crls.ts'
 import { openExports } from './api/export.ts'
 import { issuerRoutes } from './api/issuers.ts'
@@ -34,7 +35,7 @@ import { recordRoutes } from './api/records.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
-import { type AccessRule, authorise } from './auth.ts'
+import { type AccessRule, authorise, shownBy } from './auth.ts'
 import {
   batchPath,
   bodyLimit,
@@ -90,6 +91,8 @@ declare module 'fastify' {
     /** The pattern of the route, for the log and for metrics; '' where there is none. */
     pattern: string
     problem: ProblemCode | null
+    /** For the log: in which of several ways it came to that problem. */
+    reason: string | null
     /** performance.now() when an issuance was done; 0 elsewhere. */
     issuedAt: number
   }
@@ -108,6 +111,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       batchRoutes,
       profileRoutes,
       accessRoutes,
+      credentialRoutes,
       recordRoutes,
       accessesRoutes,
       authorityRoutes,
@@ -234,6 +238,7 @@ export const newApp = (
   app.decorateRequest('caller', null)
   app.decorateRequest('pattern', '')
   app.decorateRequest('problem', null)
+  app.decorateRequest('reason', null)
   app.decorateRequest('issuedAt', 0)
   app.setErrorHandler(openErrorHandler(log))
   answerUnknown(app)
@@ -251,7 +256,7 @@ export const newApp = (
 /** Every route that is registered from here on must declare its access, and is guarded by it. */
 const guardRoutes = (
   app: App,
-  { access, issuance, limits, metrics }: HttpDeps,
+  { identities, issuance, limits, metrics }: HttpDeps,
   state: { readonly stopping: boolean },
 ): void => {
   app.addHook('onRoute', (route) => {
@@ -269,7 +274,7 @@ const guardRoutes = (
       if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
         return done(new Problem('request.malformed', 'The request names no host.'))
       }
-      authorise(access, rule, request.headers.authorization)
+      authorise(identities, rule, shownBy(request))
         .then((caller) => {
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller
@@ -356,6 +361,7 @@ const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: numbe
     ms: Math.round(seconds * 1e6) / 1e3,
     principal: request.caller?.principal,
     code: request.problem ?? undefined,
+    reason: request.reason ?? undefined,
   }
   if (quietRoutes.has(request.pattern)) log.debug(line)
   else log.info(line)

@@ -2,7 +2,12 @@
  * Who may call what. Each route declares its access where it is defined; a route that declares none cannot be
  * registered. Everything that no declaration allows is denied.
  */
-import { type Access, type Caller, hasRole, type Role } from '../ca/access.ts'
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+
+import type { FastifyRequest } from 'fastify'
+
+import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
 
 /**
@@ -18,22 +23,52 @@ export const readers = ['auditor', 'operator', 'admin'] as const satisfies reado
 
 export const readsAll = (caller: Caller): boolean => readers.some((role) => hasRole(caller, role))
 
+/** What a request shows of who sends it. */
+export interface Shown {
+  /** Authorization. */
+  readonly header: string | undefined
+  /** DER, of the connection's other end, which has proved to hold its key. */
+  readonly certificate: Buffer | undefined
+}
+
 /** Resolves to the caller whom the rule lets in; null where nobody need say who they are. */
-export const authorise = async (
-  access: Access,
-  rule: AccessRule,
-  header: string | undefined,
-): Promise<Caller | null> => {
-  if (rule === 'open' || (rule === 'optional' && header === undefined)) return null
-  const caller = await access.authenticate(bearerOf(header))
+export const authorise = async (identities: Identities, rule: AccessRule, shown: Shown): Promise<Caller | null> => {
+  if (rule === 'open' || (rule === 'optional' && isNothing(shown))) return null
+  const caller = await identify(identities, shown)
   if (rule !== 'optional') assertRole(caller, rule)
   return caller
+}
+
+export const shownBy = ({ headers, raw }: Pick<FastifyRequest, 'headers' | 'raw'>): Shown => ({
+  header: headers.authorization,
+  certificate: certificateOf(raw.socket),
+})
+
+/**
+ * The certificate of the other end. It is the same as long as a connection lasts: there is no renegotiation, and a
+ * session that is resumed has that of the session. Whether it holds is asked with every request.
+ */
+const certificateOf = (socket: Socket): Buffer | undefined => {
+  const found = certificates.get(socket)
+  if (found !== undefined) return found ?? undefined
+  const certificate = (socket as Partial<TLSSocket>).getPeerX509Certificate?.()?.raw
+  certificates.set(socket, certificate ?? null)
+  return certificate
 }
 
 /** The caller of a route that is not open. Throws `auth.missing` where there is none, whatever the route forgot. */
 export const callerOf = (request: { readonly caller: Caller | null }): Caller => {
   if (!request.caller) throw new Problem('auth.missing', 'This call needs credentials.')
   return request.caller
+}
+
+const isNothing = ({ header, certificate }: Shown): boolean => header === undefined && certificate === undefined
+
+/** Of two credentials one might be wrong, and one of them somebody else's: then nobody could say who asked. */
+const identify = async (identities: Identities, { header, certificate }: Shown): Promise<Caller> => {
+  if (certificate === undefined) return identities.bearer(bearerOf(header))
+  if (header === undefined) return identities.certificate(certificate)
+  throw new Problem('auth.ambiguous', 'There is a client certificate, and an Authorization field as well.')
 }
 
 const assertRole = (caller: Caller, rule: readonly Role[]): void => {
@@ -49,4 +84,5 @@ const bearerOf = (header: string | undefined): string => {
   return token
 }
 
+const certificates = new WeakMap<Socket, Buffer | null>()
 const bearer = /^Bearer +([A-Za-z0-9._~+/-]{1,256}=*) *$/i

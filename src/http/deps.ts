@@ -1,7 +1,7 @@
 /** What the HTTP layer is given. A plain object: no container, nothing hidden in decorators. */
 import type { ServerOptions } from 'node:https'
 
-import type { Access } from '../ca/access.ts'
+import type { Access, Identities } from '../ca/access.ts'
 import type { Accesses } from '../ca/accesses.ts'
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { CrlImports } from '../ca/crl-import.ts'
@@ -31,6 +31,7 @@ export interface HttpDeps {
   readonly recordRefusal: Recorder['recordRefusal']
   readonly policies: Policies
   readonly access: Access
+  readonly identities: Identities
   readonly records: Records
   readonly accesses: Pick<Accesses, 'record' | 'walk'>
   /** The root hash (base64) of a roll of this size, which exports name; undefined while it is not kept. */

@@ -48,7 +48,15 @@ export const describeRoutes = (app: App): void => {
         { name: 'operations', description: 'Health, metrics, problems' },
       ],
       components: {
-        securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' } },
+        securitySchemes: {
+          token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' },
+          // OpenAPI 3.1 has it; the types of the library are those of 3.0.
+          certificate: {
+            type: 'mutualTLS' as 'http',
+            scheme: undefined as never,
+            description: 'a client certificate that POST /v1/credentials has tied to a principal',
+          },
+        },
       },
     },
     transform: ({ schema, url, route }) => {
@@ -92,7 +100,7 @@ const describe = (schema: DescribedSchema | undefined, route: RouteOptions): obj
       headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
     }),
     response: { ...answersOf(schema, config), ...problemsOf(schema, route) },
-    security: config.access === 'open' ? [] : config.access === 'optional' ? [{}, { token: [] }] : [{ token: [] }],
+    security: config.access === 'open' ? [] : [...(config.access === 'optional' ? [{}] : []), ...credentials],
     'x-roles': Array.isArray(config.access) ? config.access : [],
   }
 }
@@ -205,8 +213,8 @@ export const codesOf = (
     'service.stopping',
     'internal',
   ]
-  if (access === 'optional') codes.push('auth.invalid')
-  if (Array.isArray(access)) codes.push('auth.missing', 'auth.invalid', 'auth.forbidden')
+  if (Array.isArray(access)) codes.push('auth.missing', 'auth.forbidden')
+  if (access !== 'open') codes.push(...authCodes)
   if (access !== 'open') codes.push('db.unavailable')
   // Whoever changes anything puts it on the roll.
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
@@ -214,6 +222,18 @@ export const codesOf = (
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
   return [...new Set(codes)]
 }
+
+/** Of everything that asks who it is, or listens when it is told. */
+const authCodes: readonly ProblemCode[] = [
+  'auth.invalid',
+  'auth.ambiguous',
+  'auth.usage',
+  'auth.early',
+  'auth.expired',
+  'auth.revoked',
+  'auth.unmapped',
+]
+const credentials = [{ token: [] }, { certificate: [] }]
 
 const problemAnswer = (status: number, codes: readonly ProblemCode[]): object => {
   const [first = 'internal'] = codes

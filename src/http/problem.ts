@@ -95,7 +95,7 @@ export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply
   const document = documentOf(problem, reply.request.id)
   reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
-  const challenge = challenges[problem.code]
+  const challenge = challenges[problem.code] ?? (document.status === 401 ? wrong : undefined)
   if (challenge) reply.header('www-authenticate', challenge)
   // `serializer` leaves the media type alone; Fastify would add a charset, which RFC 8259 does not define.
   return reply.serializer(asIs).send(JSON.stringify(document))
@@ -107,6 +107,7 @@ export const openErrorHandler =
   (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const problem = toProblem(error, request.routeOptions.config.tooLarge)
     request.problem = problem.code
+    request.reason = problem.options.reason ?? null
     const { cause } = problem.options
     if (problem.kind.status >= 500 && cause !== undefined) {
       const line = { event: 'request.failed', id: request.id, code: problem.code, cause: describeError(cause) }
@@ -226,9 +227,9 @@ const refusedParts: Readonly<Record<string, string>> = {
 }
 
 /** RFC 6750 3. */
+const wrong = 'Bearer realm="chancery", error="invalid_token"'
 const challenges: Partial<Record<ProblemCode, string>> = {
   'auth.missing': 'Bearer realm="chancery"',
-  'auth.invalid': 'Bearer realm="chancery", error="invalid_token"',
   'auth.forbidden': 'Bearer realm="chancery", error="insufficient_scope"',
 }
 

@@ -31,7 +31,7 @@ export const reportedKeysJob = ({ revocations, issuedSince }: ReportedKeysDeps):
 
 const service: Caller = {
   principal: own.principal,
-  token: 'own',
+  proof: { kind: 'own' },
   grants: [
     {
       id: 'own',

@@ -161,6 +161,21 @@ export interface TokenChanged {
   readonly by: string
 }
 
+/** What ties client certificates to a principal: exactly one of the three. */
+export interface CredentialChanged {
+  readonly type: 'credential.created' | 'credential.revoked'
+  readonly credential: string
+  readonly principal: string
+  readonly label: string
+  /** SHA-256 (hex) of one certificate. */
+  readonly fingerprint: string | null
+  /** The only URI in each of them. */
+  readonly spiffe: string | null
+  /** Base64 of the DER of each. */
+  readonly subject: { readonly name: string; readonly issuer: string } | null
+  readonly by: string
+}
+
 export interface IssuerCreated {
   readonly type: 'issuer.created'
   readonly issuer: string
@@ -285,6 +300,7 @@ export type RollEvent =
   | PrincipalChanged
   | GrantChanged
   | TokenChanged
+  | CredentialChanged
   | IssuerCreated
   | IssuerMoved
   | IssuerRequested

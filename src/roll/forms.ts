@@ -4,7 +4,7 @@
  * docs/roll.md is tested against it both ways.
  */
 import { canonicalJson } from '../canonical.ts'
-import type { RollEvent, RollOpened } from './entries.ts'
+import type { CredentialChanged, RollEvent, RollOpened } from './entries.ts'
 import { isRollFault, RollFault } from './fault.ts'
 import { readBase64, readText } from './text.ts'
 
@@ -182,6 +182,15 @@ const grant = {
   by: text,
 }
 const token = { token: text, principal: text, label: text, expires: orNull(millisecond), by: text }
+const credential = {
+  credential: text,
+  principal: text,
+  label: text,
+  fingerprint: orNull(digest),
+  spiffe: orNull(text),
+  subject: orNull(object<NonNullable<CredentialChanged['subject']>>({ name: base64, issuer: base64 })),
+  by: text,
+}
 const move = { issuer: text, authority: text, from: state, reason: orNull(text), by: text }
 const issuance = { serial, issuer: text, principal: text, profile, request: digest, plan: digest }
 
@@ -285,6 +294,12 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'token.created': { means: 'a token was created', v: 1, fields: token },
   'token.revoked': { means: 'a token was revoked', v: 1, fields: token },
+  'credential.created': {
+    means: 'client certificates are a principal’s from now on: one, those with this SPIFFE id, or with this subject',
+    v: 1,
+    fields: credential,
+  },
+  'credential.revoked': { means: 'they are not any more', v: 1, fields: credential },
   'issuer.created': {
     means: 'there is an issuer, with this certificate',
     v: 1,

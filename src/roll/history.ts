@@ -50,6 +50,8 @@ export interface HistoryState {
   readonly principals: readonly (readonly [name: string, isOpen: boolean])[]
   readonly grants: readonly string[]
   readonly tokens: readonly string[]
+  /** Absent where it was saved before there were any. */
+  readonly credentials?: readonly string[]
   readonly lists: readonly (readonly [shard: string, number: number])[]
   readonly orders: readonly (readonly [plan: string, order: Order])[]
   /** The server that the records were last said to be on; null where that was never said. */
@@ -72,6 +74,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
     principals: new Map(saved?.principals),
     grants: new Set(saved?.grants),
     tokens: new Set(saved?.tokens),
+    credentials: new Set(saved?.credentials),
     lists: new Map(saved?.lists),
     orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
     database: saved?.database ?? null,
@@ -99,6 +102,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
       principals: [...known.principals],
       grants: [...known.grants],
       tokens: [...known.tokens],
+      credentials: [...known.credentials],
       lists: [...known.lists],
       orders: [...known.orders],
       database: known.database,
@@ -115,6 +119,7 @@ interface Known {
   readonly principals: Map<string, boolean>
   readonly grants: Set<string>
   readonly tokens: Set<string>
+  readonly credentials: Set<string>
   readonly lists: Map<string, number>
   readonly orders: Map<string, Order>
   readonly serials: SerialTable
@@ -242,6 +247,12 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     turn(known.tokens, { id: token, isOn: true, what: 'token' }, tell)
   },
   'token.revoked': ({ token }, known, { tell }) => turn(known.tokens, { id: token, isOn: false, what: 'token' }, tell),
+  'credential.created': ({ credential, principal }, known, { tell }) => {
+    principalOf(principal, known, tell)
+    turn(known.credentials, { id: credential, isOn: true, what: 'credential' }, tell)
+  },
+  'credential.revoked': ({ credential }, known, { tell }) =>
+    turn(known.credentials, { id: credential, isOn: false, what: 'credential' }, tell),
   'issuer.requested': ({ issuer, spki }, known, { tell }) => {
     if (known.issuers.has(issuer)) tell('reference.state', `the issuer ${issuer} is there already`)
     known.requested.set(issuer, spki)

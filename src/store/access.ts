@@ -1,10 +1,13 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
-import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
+import type { Access, Grant, NewGrant, Token } from '../ca/access.ts'
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
 import type { RollEvent } from '../roll/entries.ts'
-import { type CallersDeps, type GrantRow, grantOf, openCallers } from './callers.ts'
+import { type CallersDeps, openCallers } from './callers.ts'
+import { credentialCalls } from './credentials.ts'
 import type { Queryable } from './database.ts'
+import { type GrantRow, grantOf } from './grants.ts'
+import { assertOpen, type Change, listPrincipals, type PrincipalRow, principalOf, readPrincipal } from './principals.ts'
 import type { RollWriter } from './roll.ts'
 import { hashSecret, newSecret } from './secrets.ts'
 
@@ -19,9 +22,7 @@ export const openAccess = (deps: AccessDeps): Access => {
   const callers = openCallers(deps)
 
   /** Every change forgets who was known, so that it holds here at once. */
-  const change = async <T>(
-    make: (tx: Queryable) => Promise<{ readonly events: readonly RollEvent[]; readonly result: T }>,
-  ): Promise<T> => {
+  const change: Change = async (make) => {
     const result = await roll.change(make)
     callers.forget()
     return result
@@ -29,6 +30,8 @@ export const openAccess = (deps: AccessDeps): Access => {
 
   return {
     authenticate: callers.authenticate,
+    authenticateCertificate: callers.authenticateCertificate,
+    ...credentialCalls({ db, change, newId }),
 
     createPrincipal: (name, by) =>
       change(async (tx) => {
@@ -41,7 +44,7 @@ export const openAccess = (deps: AccessDeps): Access => {
         }
         return { result: principalOf(row), events: [{ type: 'principal.created', principal: name, by }] }
       }),
-    listPrincipals: async () => (await db.query<PrincipalRow>(selectPrincipals, [null])).rows.map(principalOf),
+    listPrincipals: () => listPrincipals(db),
     readPrincipal: (name) => readPrincipal(db, name),
     disablePrincipal: (name, by) =>
       change(async (tx) => {
@@ -118,19 +121,6 @@ export const openAccess = (deps: AccessDeps): Access => {
 
 // Guards --------------------------------------------------------------------------------------------------------------
 
-const readPrincipal = async (db: Queryable, name: string): Promise<Principal> => {
-  const {
-    rows: [row],
-  } = await db.query<PrincipalRow>(selectPrincipals, [name])
-  if (!row) throw new Problem('principal.not_found', `There is no principal ${JSON.stringify(name)}.`)
-  return principalOf(row)
-}
-
-const assertOpen = async (tx: Queryable, name: string): Promise<void> => {
-  const { disabledAt } = await readPrincipal(tx, name)
-  if (disabledAt) throw new Problem('principal.disabled', `The principal ${JSON.stringify(name)} is disabled for good.`)
-}
-
 /**
  * Refuses what takes an administrator's token or right away unless another stays whose token lasts. Under the roll's
  * lock, so that two changes at once cannot both believe that the other admin stays. What concerns no administrator is
@@ -162,20 +152,6 @@ interface Admins {
 }
 
 // Rows ----------------------------------------------------------------------------------------------------------------
-
-interface PrincipalRow {
-  readonly name: string
-  readonly created_at: Date
-  readonly created_by: string
-  readonly closed_at: Date | null
-}
-
-const principalOf = (row: PrincipalRow): Principal => ({
-  name: row.name,
-  createdAt: row.created_at,
-  createdBy: row.created_by,
-  disabledAt: row.closed_at,
-})
 
 /** What one principal's grant allows: the order of its profiles means nothing. */
 const contentOf = ({ role, profiles, names, revoke }: NewGrant): string =>
@@ -234,11 +210,6 @@ const tokenChanged = (type: 'token.created' | 'token.revoked', token: Token, by:
 const insertPrincipal = {
   text: `insert into principals (name, created_by) values ($1, $2) on conflict (name) do nothing
     returning name, created_at, created_by, null::timestamptz as closed_at`,
-}
-const selectPrincipals = {
-  text: `select p.name, p.created_at, p.created_by, c.closed_at
-    from principals p left join principal_closures c on c.principal = p.name
-    where $1::text is null or p.name = $1 order by p.name`,
 }
 const insertPrincipalClosure = { text: 'insert into principal_closures (principal, closed_by) values ($1, $2)' }
 

@@ -1,9 +1,13 @@
-/** Who calls: tokens to principals with their grants. */
-import type { Caller, Grant, Role } from '../ca/access.ts'
+/** Who calls: what was shown, to principals with their grants. */
+import { hash } from 'node:crypto'
+
+import type { Caller, ClientCertificate } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
-import type { NameRules } from '../policy/names.ts'
 import type { Log } from '../telemetry.ts'
+import { findHolders } from './credentials.ts'
 import type { Database } from './database.ts'
+import { type GrantRow, grantOf, grantsOf } from './grants.ts'
+import { type Found, openMemory } from './memory.ts'
 import { hashSecret, isSecret, secretLength } from './secrets.ts'
 
 export interface CallersDeps {
@@ -13,42 +17,24 @@ export interface CallersDeps {
 }
 
 /**
- * Who a token belongs to, remembered for two seconds: a revocation holds everywhere by then. Tokens are looked up by
- * the SHA-256 of the whole secret, so that nothing compares secrets and nothing matches by pattern.
+ * Who shows a token or a certificate, remembered for two seconds: a revocation holds everywhere by then. Both are looked
+ * up by SHA-256 of the whole, so that nothing compares secrets and nothing matches by pattern.
  */
 export const openCallers = ({ db, log, clock }: CallersDeps) => {
-  const known = new Map<string, Remembered>()
-  /** Until when a token is known to be nobody's. Apart, so that a flood of made-up tokens throws no caller out. */
-  const strangers = new Map<string, number>()
+  const tokens = openMemory<Caller>(bounds)
+  const certificates = openMemory<Caller>(bounds)
   const used = new Map<string, number>()
-  /** Under way: who comes meanwhile waits for the same answer, so that a token's end of memory is one statement. */
-  const looks = new Map<string, Promise<Remembered | undefined>>()
 
-  const lookOnce = (id: string, digest: Buffer): Promise<Remembered | undefined> => {
-    const looking: Promise<Remembered | undefined> = look(digest)
-      .then((found) => {
-        // What was to be forgotten meanwhile is not remembered.
-        if (looks.get(id) !== looking) return found
-        known.delete(id)
-        if (found) put(known, maxKnownTokens, [id, found])
-        else put(strangers, maxStrangers, [id, performance.now() + rememberMs])
-        return found
-      })
-      .finally(() => looks.get(id) === looking && looks.delete(id))
-    looks.set(id, looking)
-    return looking
-  }
-
-  const look = async (digest: Buffer): Promise<Remembered | undefined> => {
+  const lookForToken = async (digest: Buffer): Promise<Found<Caller>> => {
     const {
       rows: [row],
     } = await db.query<CallerRow>(selectCaller, [digest])
-    if (!row) return undefined
+    if (!row) throw unknownToken()
     void noteUse(row.token)
     const { principal, token, grants, lives_ms: lives } = row
     return {
-      caller: { principal, token, grants: grants.map(grantOf) },
-      until: performance.now() + Math.min(rememberMs, lives ?? rememberMs),
+      value: { principal, proof: { kind: 'token', token }, grants: grants.map(grantOf) },
+      livesMs: lives ?? Number.POSITIVE_INFINITY,
     }
   }
 
@@ -62,62 +48,49 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
       .catch((error: unknown) => log.debug({ event: 'token.use_unrecorded', err: error }))
   }
 
+  const lookForCertificate = async (certificate: ClientCertificate): Promise<Found<Caller>> => {
+    const holders = await findHolders(db, certificate)
+    const [holder] = holders
+    if (!holder) throw unmapped('certificate.unmapped', 'This certificate is tied to no principal that is open.')
+    // Which of them wins must not depend on the order of rows.
+    if (holders.some(({ principal }) => principal !== holder.principal))
+      throw unmapped('certificate.several', 'This certificate is tied to more than one principal.')
+    const { principal, credential, grants } = holder
+    return {
+      value: { principal, proof: { kind: 'certificate', credential, certificate }, grants: grants.map(grantOf) },
+      livesMs: certificate.notAfter.getTime() - clock().getTime(),
+    }
+  }
+
   return {
     forget: (): void => {
-      known.clear()
-      strangers.clear()
-      looks.clear()
+      tokens.forget()
+      certificates.forget()
     },
     authenticate: async (secret: string): Promise<Caller> => {
       if (secret.length !== secretLength) throw unknownToken()
       const digest = hashSecret(secret)
       const id = digest.toString('latin1')
-      const remembered = known.get(id)
-      if (remembered && remembered.until > performance.now()) return remembered.caller
-      if ((strangers.get(id) ?? 0) > performance.now() || !isSecret(secret)) throw unknownToken()
-      const found = await (looks.get(id) ?? lookOnce(id, digest))
-      if (!found) throw unknownToken()
-      return found.caller
+      const found = tokens.find(id)
+      if (found) return found
+      if (!isSecret(secret)) throw unknownToken()
+      return tokens.look(id, () => lookForToken(digest))
+    },
+    authenticateCertificate: async (
+      der: Buffer,
+      judge: (der: Buffer) => Promise<ClientCertificate>,
+    ): Promise<Caller> => {
+      const id = hash('sha256', der, 'latin1')
+      return certificates.find(id) ?? certificates.look(id, async () => lookForCertificate(await judge(der)))
     },
   }
 }
 
-export interface GrantRow {
-  readonly id: string
-  readonly principal: string
-  readonly role: Role
-  readonly profiles: readonly string[] | null
-  readonly names: NameRules | null
-  readonly revoke: boolean
-  readonly created_at: Date | string
-  readonly created_by: string
-}
-
-export const grantOf = (row: GrantRow): Grant => ({
-  id: row.id,
-  principal: row.principal,
-  role: row.role,
-  profiles: row.profiles,
-  names: row.names,
-  revoke: row.revoke,
-  createdAt: new Date(row.created_at),
-  createdBy: row.created_by,
-})
-
-/** A full map starts anew: all that is lost is a look-up. */
-const put = <V>(map: Map<string, V>, max: number, [key, value]: readonly [string, V]): void => {
-  if (map.size >= max && !map.has(key)) map.clear()
-  map.set(key, value)
-}
-
-/** Until then (`performance.now()`), and never beyond the life of the token. */
-interface Remembered {
-  readonly caller: Caller
-  readonly until: number
-}
-
 /** One answer for every reason, so that it tells nothing. */
-const unknownToken = (): Problem => new Problem('auth.invalid', 'This token is unknown, expired or revoked.')
+const unknownToken = (): Problem =>
+  new Problem('auth.invalid', 'This token is unknown, expired or revoked.', { reason: 'token.unknown' })
+
+const unmapped = (reason: string, detail: string): Problem => new Problem('auth.unmapped', detail, { reason })
 
 interface CallerRow {
   readonly token: string
@@ -134,11 +107,7 @@ const upsertTokenUse = {
 const selectCaller = {
   name: 'select_caller',
   text: `
-    select t.id as token, t.principal, coalesce((
-      select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'revoke', g.revoke, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
-      from grants g where g.principal = t.principal
-        and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]') as grants,
+    select t.id as token, t.principal, ${grantsOf('t.principal')} as grants,
       (extract(epoch from t.expires_at - now()) * 1000)::double precision as lives_ms
     from tokens t
     where t.sha256 = $1 and (t.expires_at is null or t.expires_at > now())
@@ -146,6 +115,4 @@ const selectCaller = {
       and not exists (select from principal_closures c where c.principal = t.principal)`,
 }
 
-const rememberMs = 2_000
-const maxKnownTokens = 10_000
-const maxStrangers = 1_000
+const bounds = { rememberMs: 2_000, most: 10_000, mostRefused: 1_000 }

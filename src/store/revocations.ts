@@ -1,4 +1,5 @@
 /** Revocations in the records: each change a row and an event in one transaction, under the head of the roll. */
+import type { CertificateStanding } from '../ca/client-certificates.ts'
 import type { Change, Revocation, RevocationReason, RevocationStore, Standing } from '../ca/revoke.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
@@ -57,6 +58,21 @@ export const readStanding = async (db: Queryable, serial: string): Promise<Stand
     rows: [row],
   } = await db.query<StandingRow>(selectStanding, [serial])
   return row && standingOf(row)
+}
+
+/**
+ * What is on record of a certificate that an issuer of ours has signed. `unknown` where it is not this one, octet by octet:
+ * then somebody else has the issuer's key.
+ */
+export const readCertificateStanding = async (
+  db: Queryable,
+  { issuer, serial, tbs }: { readonly issuer: string; readonly serial: string; readonly tbs: Buffer },
+): Promise<CertificateStanding> => {
+  const {
+    rows: [row],
+  } = await db.query<{ revoked: boolean }>(selectCertificateStanding, [serial, issuer, tbs])
+  if (!row) return 'unknown'
+  return row.revoked ? 'revoked' : 'good'
 }
 
 /** Of certificates by their entries, in order of the roll. */
@@ -151,6 +167,13 @@ const selectIssuedForReported = {
       limit 100
     ) late on true
     where h.id = 1`,
+}
+
+const selectCertificateStanding = {
+  text: `
+    select coalesce(r.change, 'released') <> 'released' as revoked
+    from intents c join outcomes o on o.serial = c.serial and o.kind = 'certificate' ${newestRevocation}
+    where c.serial = decode($1, 'hex') and c.issuer = $2 and c.tbs = $3`,
 }
 
 const selectStanding = { name: 'select_standing', text: `${standings} where c.serial = decode($1, 'hex')` }

@@ -205,6 +205,21 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
     apply: (tx, { token, by, time }) => run(tx, insertTokenRevocation, [token, by, time]),
     todo: ({ token }) => ({ about: `token ${token}`, todo: null }),
   },
+  'credential.created': {
+    apply: async (tx, { credential, principal, label, fingerprint, spiffe, subject, by, time }) => {
+      const [kind, value] =
+        fingerprint !== null
+          ? ['fingerprint', Buffer.from(fingerprint, 'hex')]
+          : spiffe !== null
+            ? ['spiffe', Buffer.from(spiffe)]
+            : ['subject', Buffer.from(subject?.name ?? '', 'base64')]
+      const issuer = subject && Buffer.from(subject.issuer, 'base64')
+      await run(tx, insertCredential, [credential, principal, label, kind, value, issuer, by, time])
+    },
+  },
+  'credential.revoked': {
+    apply: (tx, { credential, by, time }) => run(tx, insertCredentialRevocation, [credential, by, time]),
+  },
   'issuer.created': {
     apply: async (tx, { issuer, authority, certificate, state, by, time }, { index, sources }) => {
       const known = sources.issuer(issuer)
@@ -314,6 +329,11 @@ const insertToken = `
   values ($1, $2, $3, $4, $5, $6, $7)`
 const insertTokenRevocation = `
   insert into token_revocations (token, revoked_by, revoked_at) values ($1, $2, $3) on conflict (token) do nothing`
+const insertCredential = `
+  insert into credentials (id, principal, label, kind, value, issuer, created_by, created_at)
+  values ($1, $2, $3, $4, $5, $6, $7, $8)`
+const insertCredentialRevocation =
+  'insert into credential_revocations (credential, revoked_by, revoked_at) values ($1, $2, $3)'
 const insertAuthority = 'insert into authorities (name, created_at) values ($1, $2) on conflict (name) do nothing'
 const insertIssuer = `
   insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards, created_at)

@@ -29,7 +29,7 @@ import { derFor } from '../http/people.ts'
 const open = async (t: Test) => {
   const { database, stores, keys } = await openReplica(t)
   const grants = await stores.access.listGrants('admin')
-  const caller = { principal: 'admin', token: 'test', grants }
+  const caller = { principal: 'admin', proof: { kind: 'own' } as const, grants }
   t.ok(hasRole(caller, 'requester'))
 
   /** One process: the real thing, but for what the faults replace. */

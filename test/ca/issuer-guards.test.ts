@@ -24,7 +24,7 @@ const how = { by: 'admin', reason: 'a test' }
 const open = async (t: Test) => {
   const { database, stores, keys } = await openReplica(t)
   const grants = await stores.access.listGrants('admin')
-  const caller = { principal: 'admin', token: 'test', grants }
+  const caller = { principal: 'admin', proof: { kind: 'own' } as const, grants }
   const openInstance = async ({ ahead = 0, stagingMs = 0 } = {}) => {
     const clock = () => new Date(Date.now() + ahead)
     const issuers = await openKeyed(stores, keys, silentMeter)

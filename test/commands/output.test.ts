@@ -55,6 +55,8 @@ t.test('every type of event is told in a line for people', async (t) => {
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       '"büro \\"1\\"" of ci until it is revoked, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
       '"büro \\"1\\"" of ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
+      '"büro \\"1\\"" of ci: certificates for spiffe://example.com/ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a12, by admin',
+      '"büro \\"1\\"" of ci: certificates of CN=ci by CN=ca, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a13, by admin',
       'default of authority default, active, by chancery',
       'default of authority default, staged before, by admin: "büro"',
       'default of authority default, staged before, by admin: "büro"',

@@ -96,6 +96,7 @@ export const openTestService = async (
   }
 }
 
+/** Without a token none is sent. */
 export const send = (
   { url, agent, method }: { url: URL; agent: Agent; method: string },
   { token, headers = {}, body }: RequestOptions,

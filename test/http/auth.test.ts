@@ -39,6 +39,9 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'POST /v1/tokens': ['admin'],
   'GET /v1/tokens': ['auditor', 'admin'],
   'DELETE /v1/tokens/:id': ['admin'],
+  'POST /v1/credentials': ['admin'],
+  'GET /v1/credentials': ['auditor', 'admin'],
+  'DELETE /v1/credentials/:id': ['admin'],
   'GET /v1/refusals': ['operator', 'auditor', 'admin'],
   'GET /v1/events': ['auditor', 'admin'],
   'GET /v1/accesses': ['auditor', 'admin'],
@@ -183,8 +186,8 @@ t.test('beyond the bound of the queue nobody is even authenticated', async (t) =
   const asked: string[] = []
   const { app } = await openStandIn({
     issuance: { pending: 8 } as never,
-    access: {
-      authenticate: async (secret: string) => {
+    identities: {
+      bearer: async (secret: string) => {
         asked.push(secret)
         throw new Error()
       },

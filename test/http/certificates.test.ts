@@ -392,7 +392,7 @@ t.test('whoever mistypes a profile is told of those that its grants are for', as
   t.match(answer, { status: 403, json: { code: 'auth.forbidden', detail } })
   const batch = await service.request('POST', '/v1/certificates/batch', { token: asker, body: { items: [asked] } })
   t.match(batch.json.items[0].problem, { code: 'auth.forbidden', detail })
-  const nobody = { principal: 'x', token: 'x', grants: [] }
+  const nobody = { principal: 'x', proof: { kind: 'own' } as const, grants: [] }
   t.equal(
     ungranted(nobody, 'x'),
     'You have no grant to request certificates of profile "x". You have none for any profile.',

@@ -138,10 +138,14 @@ t.test('a token that is revoked issues nothing for the rest of its batch', async
     revoke: false,
   } as const
   const { app, begun, payload } = await slowBatch({
-    access: reached({
-      authenticate: async () => {
+    identities: reached({
+      bearer: async () => {
         if (isRevoked) throw new Problem('auth.invalid', 'This token is unknown, expired or revoked.')
-        return { principal: 'ci', token: 't', grants: [{ ...grant, createdAt: new Date(0), createdBy: 'test' }] }
+        return {
+          principal: 'ci',
+          proof: { kind: 'own' },
+          grants: [{ ...grant, createdAt: new Date(0), createdBy: 'test' }],
+        }
       },
     }),
   })

@@ -26,7 +26,8 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
   const deps: HttpDeps = {
     issuance: reached({ pending: 0 }),
     policies: reached({}),
-    access: reached({ authenticate: async (secret: string) => callerFor(secret) }),
+    access: reached({}),
+    identities: reached({ bearer: async (token: string) => callerFor(token) }),
     records: reached({ walk: reached({}) }),
     accesses: reached({ record: async () => 'access' }),
     issuerLife: reached({}),
@@ -68,5 +69,9 @@ const callerFor = (secret: string): Caller => {
     createdBy: 'test',
   }
   const profiles = role === 'requester' ? ['server'] : null
-  return { principal: `the-${role}`, token: 'token', grants: role === 'nobody' ? [] : [{ ...common, role, profiles }] }
+  return {
+    principal: `the-${role}`,
+    proof: { kind: 'token', token: 'token' },
+    grants: role === 'nobody' ? [] : [{ ...common, role, profiles }],
+  }
 }

@@ -40,7 +40,7 @@ const openDice = (seed: number) => {
 
 const callerOf = (principal: string): Caller => ({
   principal,
-  token: 'test',
+  proof: { kind: 'own' },
   grants: [
     {
       id: 'test',

@@ -57,7 +57,7 @@ export const openTestStores = async (
 
 const callerOf = (principal: string): Caller => ({
   principal,
-  token: 'test',
+  proof: { kind: 'own' },
   grants: [
     {
       id: 'test',

@@ -1,23 +1,29 @@
 /** Who may ask: principals, what they may do, and the tokens that prove who they are. */
-import { type Static, type TSchema, Type } from 'typebox'
+import { Type } from 'typebox'
 
 import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
-import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
-import { Problem, type ProblemCode } from '../../errors.ts'
+import { Problem } from '../../errors.ts'
 import { parseNameRules } from '../../policy/names.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import {
+  assertNotOwn,
+  ById,
+  ByName,
+  endRoute,
+  HoldingLabel,
+  listRoute,
+  mayRead,
+  NullableTime,
+  OfPrincipal,
+  tags,
+} from './holdings.ts'
 import { closed, Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
 import { parseTime, timeOrNull } from './views.ts'
-
-const mayRead = ['auditor', 'admin'] as const
-const tags = ['access']
-
-const NullableTime = Type.Union([Time, Type.Null()])
 
 const PrincipalView = Type.Object(
   {
@@ -95,12 +101,7 @@ const NewTokenView = Type.Object(
 const NewTokenBody = Type.Object(
   {
     principal: PrincipalName,
-    label: Type.String({
-      minLength: 1,
-      maxLength: 128,
-      pattern: '^[^\\u0000-\\u001f\\u007f]*$',
-      description: 'what it is for',
-    }),
+    label: HoldingLabel,
     expiresAt: Type.Optional({
       ...Time,
       description: 'in the future, at most ten years ahead (RFC 3339); none: never',
@@ -108,10 +109,6 @@ const NewTokenBody = Type.Object(
   },
   named('NewToken'),
 )
-
-const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)
-const ById = Type.Object({ id: Uuid }, closed)
-const ByName = Type.Object({ name: PrincipalName }, closed)
 
 export const accessRoutes = (app: App, deps: HttpDeps): void => {
   principalRoutes(app, deps)
@@ -169,19 +166,14 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
   endRoute(app, '/v1/principals/:name', {
     operationId: 'disablePrincipal',
     summary: 'Close a principal for good',
-    description: 'Its tokens stop working within two seconds on every replica. Idempotent.',
+    description: 'Whatever proves who it is stops working within two seconds on every replica. Idempotent.',
     params: ByName,
-    problems: ['principal.not_found', 'state.reserved'],
+    problems: ['principal.not_found', 'state.reserved', 'profile.lockout'],
     end: async (name, by) => {
       assertNotOwn(name)
       await access.disablePrincipal(name, by)
     },
   })
-}
-
-/** Whoever had its token would be the service to everybody who reads the record. */
-const assertNotOwn = (name: string): void => {
-  if (name === own.principal) throw new Problem('state.reserved', `The principal "${name}" is the service itself.`)
 }
 
 const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
@@ -238,7 +230,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
     summary: 'Take a grant back',
     description: 'Idempotent.',
     params: ById,
-    problems: ['grant.not_found'],
+    problems: ['grant.not_found', 'profile.lockout'],
     end: (id, by) => access.revokeGrant(id, by),
   })
 }
@@ -284,55 +276,9 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
     summary: 'Revoke a token',
     description: 'It stops working within two seconds on every replica. Idempotent.',
     params: ById,
-    problems: ['token.not_found'],
+    problems: ['token.not_found', 'profile.lockout'],
     end: (id, by) => access.revokeToken(id, by),
   })
-}
-
-interface ListCall {
-  readonly operationId: string
-  readonly summary: string
-  readonly querystring?: typeof OfPrincipal
-  readonly row: TSchema
-  /** All there are, or those of one principal. */
-  readonly rows: (principal: string | undefined) => Promise<readonly object[]>
-}
-
-/** A list as a whole: those who may ask are few. */
-const listRoute = (app: App, url: string, { row, rows, ...schema }: ListCall): void => {
-  app.get<{ Querystring: Static<typeof OfPrincipal> }>(
-    url,
-    {
-      config: { access: [...mayRead] },
-      schema: { ...schema, tags, response: { 200: Type.Object({ items: Type.Array(row) }, closed) } },
-    },
-    async (request) => ({ items: await rows(request.query.principal) }),
-  )
-}
-
-interface EndCall {
-  readonly operationId: string
-  readonly summary: string
-  readonly description: string
-  readonly params: typeof ById | typeof ByName
-  readonly problems: readonly ProblemCode[]
-  readonly end: (key: string, by: string) => Promise<void>
-}
-
-/** What an administrator ends stays ended. */
-const endRoute = (app: App, url: string, { problems, end, ...schema }: EndCall): void => {
-  app.delete<{ Params: Readonly<Record<string, string>> }>(
-    url,
-    {
-      config: { access: ['admin'], problems: [...problems, 'profile.lockout'] },
-      schema: { ...schema, tags, response: { 204: Type.Null({ description: 'Done' }) } },
-    },
-    async (request, reply) => {
-      const [key = ''] = Object.values(request.params)
-      await end(key, callerOf(request).principal)
-      return reply.code(204).send()
-    },
-  )
 }
 
 const assertGrantShape = (

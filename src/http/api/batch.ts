@@ -8,7 +8,7 @@ import type { Caller } from '../../ca/access.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
-import { authorise } from '../auth.ts'
+import { authorise, shownBy } from '../auth.ts'
 import { batchBodyLimit, batchPath, batchPatience, batchTimeout } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -90,10 +90,10 @@ type Admit = () => Promise<Caller>
 
 /**
  * A batch is one call, but its items are admitted as if each had come alone: not after its time, not while the service
- * stops or when nobody waits for the answer any more, and only while the token is good and its grants last. The caller
+ * stops or when nobody waits for the answer any more, and only while what was shown is good and its grants last. The caller
  * is known already, so that asking again costs a look into memory for most of the time.
  */
-const openAdmission = ({ access }: HttpDeps, request: FastifyRequest, isOver: () => boolean): Admit => {
+const openAdmission = ({ identities }: HttpDeps, request: FastifyRequest, isOver: () => boolean): Admit => {
   const started = performance.now()
   let asked = Number.NEGATIVE_INFINITY
   let caller: Promise<Caller | null> = Promise.resolve(null)
@@ -104,7 +104,7 @@ const openAdmission = ({ access }: HttpDeps, request: FastifyRequest, isOver: ()
       throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
     if (now - asked > trustMs) {
       asked = now
-      caller = authorise(access, ['requester'], request.headers.authorization)
+      caller = authorise(identities, ['requester'], shownBy(request))
     }
     const known = await caller
     if (known === null) throw new Problem('auth.missing', 'This call needs credentials.')

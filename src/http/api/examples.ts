@@ -213,6 +213,18 @@ export const token = {
   lastUsedAt: '2026-11-25T08:00:00.000Z',
 }
 
+export const credential = {
+  id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d72',
+  principal: 'ci/deploy',
+  label: 'the build machine',
+  fingerprint: null,
+  spiffeId: 'spiffe://example.com/ci/deploy',
+  subject: null,
+  issuer: null,
+  createdAt: at,
+  createdBy: 'admin',
+  revokedAt: null,
+}
 export const newToken = { ...token, lastUsedAt: null, secret: 'chy_…' }
 
 export const refusal = {

@@ -14,7 +14,7 @@ import type { Access, Searchable } from '../../ca/accesses.ts'
 import type { Bounds, OpenWalk, Page, Range, Walk } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import type { App } from '../app.ts'
-import { authorise, callerOf, readsAll } from '../auth.ts'
+import { authorise, callerOf, readsAll, shownBy } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { type Column, csvLine, lineOf, type Row } from './csv.ts'
@@ -169,15 +169,15 @@ function* encoded<T>(items: readonly T[], lineOf: (item: T) => string): Generato
 const record = async ({ accesses }: HttpDeps, request: FastifyRequest, access: Access): Promise<string | null> =>
   readsAll(callerOf(request)) ? accesses.record(access) : null
 
-/** An export goes on only while the token is good and its grants last; asking again costs a look into memory mostly. */
-const openAdmission = ({ access }: HttpDeps, request: FastifyRequest): (() => Promise<void>) => {
+/** An export goes on only while what was shown is good and its grants last; asking again costs a look into memory mostly. */
+const openAdmission = ({ identities }: HttpDeps, request: FastifyRequest): (() => Promise<void>) => {
   const { access: rule = 'open' } = request.routeOptions.config
   const before = readsAll(callerOf(request))
   let asked = performance.now()
   return async () => {
     if (performance.now() - asked < trustMs) return
     asked = performance.now()
-    const caller = await authorise(access, rule, request.headers.authorization)
+    const caller = await authorise(identities, rule, shownBy(request))
     if (!caller || readsAll(caller) !== before) throw new Problem('auth.forbidden', 'The grant was taken back.')
   }
 }

@@ -1,0 +1,73 @@
+/** Who asks, put together: the CAs that are trusted for clients, what their certificates are worth, and whose they are. */
+import { readFile } from 'node:fs/promises'
+import type { TlsOptions } from 'node:tls'
+
+import type { Identities } from './ca/access.ts'
+import { openClientCertificates } from './ca/client-certificates.ts'
+import { type ClientAnchors, openClientAnchors, openClientTrust } from './ca/client-trust.ts'
+import { openIdentities } from './ca/identities.ts'
+import type { Issuers } from './ca/issuers.ts'
+import type { Config } from './config.ts'
+import type { Job } from './jobs/schedule.ts'
+import type { Verifier } from './keys/verifier.ts'
+import type { Stores } from './service.ts'
+import { readCertificateStanding } from './store/revocations.ts'
+
+export interface ClientSide {
+  readonly identities: Identities
+  /** Of the listener that asks for certificates. */
+  readonly tls: Pick<TlsOptions, 'requestCert' | 'rejectUnauthorized' | 'ca'>
+  readonly jobs: readonly Job[]
+}
+
+export interface ClientSideParts {
+  readonly issuers: Issuers
+  readonly verifier: Verifier
+  readonly anchors: ClientAnchors
+  /** Issuers that a CA above has revoked. */
+  readonly revoked: () => readonly string[]
+}
+
+/** The CAs in the file that the settings name. Rejects with a sentence where it is not good, so it comes first. */
+export const openAnchorFile = async ({ clients: { ca } }: Config): Promise<ClientAnchors> =>
+  ca === undefined ? { all: () => [], refresh: async () => {} } : openClientAnchors(() => readAnchorFile(ca))
+
+export const openClientSide = (
+  { db, access, config: { clients }, dbClock, log }: Stores,
+  { issuers, verifier, anchors, revoked }: ClientSideParts,
+): ClientSide => {
+  const { authorities, ca } = clients
+  for (const authority of authorities)
+    if (!issuers.all().some(({ issuer }) => issuer.authority === authority))
+      log.warn(
+        { event: 'clients.unknown', authority },
+        'no issuer of an authority that is trusted for clients is known',
+      )
+  const judge = openClientCertificates({
+    trusted: openClientTrust({ authorities, anchors: anchors.all, issuers, revoked }),
+    verify: verifier.verify,
+    standing: (issuer, serial, tbs) => readCertificateStanding(db, { issuer, serial, tbs }),
+    clock: dbClock.now,
+  })
+  const asks = authorities.length > 0 || ca !== undefined
+  return {
+    identities: openIdentities({ access, judge }),
+    tls: asks ? asking : {},
+    jobs: ca === undefined ? [] : [{ name: 'client-ca', everyMs: 2_000, run: () => anchors.refresh() }],
+  }
+}
+
+/**
+ * OpenSSL only sees to it that the other end holds the key of what it shows: a chain that it does not accept ends no
+ * connection, since only a request says whether anybody need be known. An empty list of CAs keeps the system's out, and
+ * tells clients nothing of ours.
+ */
+const asking = { requestCert: true, rejectUnauthorized: false, ca: [] }
+
+const readAnchorFile = async (path: string): Promise<string> => {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    throw new Error(`The CAs of clients, ${path}, cannot be read (${(error as NodeJS.ErrnoException).code}).`)
+  }
+}

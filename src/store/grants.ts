@@ -1,0 +1,32 @@
+/** Grants as they stand. */
+import type { Grant, Role } from '../ca/access.ts'
+import type { NameRules } from '../policy/names.ts'
+
+export interface GrantRow {
+  readonly id: string
+  readonly principal: string
+  readonly role: Role
+  readonly profiles: readonly string[] | null
+  readonly names: NameRules | null
+  readonly revoke: boolean
+  readonly created_at: Date | string
+  readonly created_by: string
+}
+
+export const grantOf = (row: GrantRow): Grant => ({
+  id: row.id,
+  principal: row.principal,
+  role: row.role,
+  profiles: row.profiles,
+  names: row.names,
+  revoke: row.revoke,
+  createdAt: new Date(row.created_at),
+  createdBy: row.created_by,
+})
+
+/** SQL for what the principal in this column holds, as JSON of rows. */
+export const grantsOf = (principal: string): string => `coalesce((
+      select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
+        'names', g.names, 'revoke', g.revoke, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
+      from grants g where g.principal = ${principal}
+        and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]')`
