@@ -7,11 +7,17 @@ import { openClientCertificates } from './ca/client-certificates.ts'
 import { type ClientAnchors, openClientAnchors, openClientTrust } from './ca/client-trust.ts'
 import { openIdentities } from './ca/identities.ts'
 import type { Issuers } from './ca/issuers.ts'
+import { openTokens } from './ca/tokens.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
+import { discoverKeys, fetchJson } from './keys/fetch-json.ts'
+import { readToken, TokenFault, verifyToken } from './keys/jwt.ts'
+import { fetchedKeys, type KeySet, KeysUnavailable, staticKeys } from './keys/key-set.ts'
 import type { Verifier } from './keys/verifier.ts'
+import type { Provider } from './policy/identity.ts'
 import type { Stores } from './service.ts'
 import { readCertificateStanding } from './store/revocations.ts'
+import type { Log } from './telemetry.ts'
 
 export interface ClientSide {
   readonly identities: Identities
@@ -33,7 +39,7 @@ export const openAnchorFile = async ({ clients: { ca } }: Config): Promise<Clien
   ca === undefined ? { all: () => [], refresh: async () => {} } : openClientAnchors(() => readAnchorFile(ca))
 
 export const openClientSide = (
-  { db, access, config: { clients }, dbClock, log }: Stores,
+  { db, access, providers, config: { clients }, dbClock, log }: Stores,
   { issuers, verifier, anchors, revoked }: ClientSideParts,
 ): ClientSide => {
   const { authorities, ca } = clients
@@ -46,15 +52,43 @@ export const openClientSide = (
   const judge = openClientCertificates({
     trusted: openClientTrust({ authorities, anchors: anchors.all, issuers, revoked }),
     verify: verifier.verify,
-    standing: (issuer, serial, tbs) => readCertificateStanding(db, { issuer, serial, tbs }),
+    standing: async (issuer, serial, tbs) => {
+      const standing = await readCertificateStanding(db, { issuer, serial, tbs })
+      if (standing === 'unknown')
+        log.error(
+          { event: 'issuer.misused', issuer, serial },
+          'a certificate that we have not issued bears our signature',
+        )
+      return standing
+    },
     clock: dbClock.now,
+  })
+  const tokens = openTokens({
+    providers,
+    access,
+    openKeys: (provider) => openKeySet(provider, log),
+    clock: dbClock.now,
+    read: readToken,
+    verify: verifyToken,
+    faultReason: (error) =>
+      error instanceof TokenFault ? error.reason : error instanceof KeysUnavailable ? 'unavailable' : undefined,
   })
   const asks = authorities.length > 0 || ca !== undefined
   return {
-    identities: openIdentities({ access, judge }),
+    identities: openIdentities({ access, judge, tokens }),
     tls: asks ? asking : {},
     jobs: ca === undefined ? [] : [{ name: 'client-ca', everyMs: 2_000, run: () => anchors.refresh() }],
   }
+}
+
+const openKeySet = ({ name, issuer, document: { keys } }: Provider, log: Log): KeySet => {
+  if (keys.static) return staticKeys(keys.static)
+  const { url, ca } = keys
+  return fetchedKeys({
+    fetch: () => (url === undefined ? discoverKeys(issuer, { ca }) : fetchJson(url, { ca })),
+    now: () => performance.now(),
+    failed: (err) => log.warn({ event: 'provider.unreachable', provider: name, err }, 'keys could not be fetched'),
+  })
 }
 
 /**

@@ -25,7 +25,7 @@ import type { Config } from './config.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
 import type { ServerCertificate } from './jobs/own-certificate.ts'
-import { openSchedule } from './jobs/schedule.ts'
+import { type Job, openSchedule } from './jobs/schedule.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
@@ -47,6 +47,7 @@ import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts
 import { assertMigrated } from './store/migrate.ts'
 import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
+import { openProviders } from './store/providers.ts'
 import { openRecords } from './store/records.ts'
 import { openRollWriter } from './store/roll.ts'
 import { openTiles, rootReader } from './store/tree.ts'
@@ -112,9 +113,25 @@ export const openStores = async (deps: StoresDeps) => {
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
     const policies = await openPolicies({ db, roll, log, parse, canonical })
+    const providers = await openProviders({ db, roll, log })
     const records = openRecords({ db, codec, namesOf: readTbsNames, sentAlong })
     const accesses = openAccesses({ db, newId })
-    return { metrics, db, dbClock, roll, access, accesses, policies, records, clock, random, newId, log, config }
+    return {
+      metrics,
+      db,
+      dbClock,
+      roll,
+      access,
+      accesses,
+      policies,
+      providers,
+      records,
+      clock,
+      random,
+      newId,
+      log,
+      config,
+    }
   } catch (error) {
     // An open pool would hold up whoever reads the sentence.
     await db.close().catch(() => {})
@@ -173,6 +190,7 @@ export const openService = async (
     policies,
     access,
     identities: clients.identities,
+    providers: stores.providers,
     issuerLife,
     revocations: status.revocations,
     massRevocations: status.massRevocations,
@@ -200,15 +218,10 @@ export const openService = async (
       ...clients.jobs,
       { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
       { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
-      {
-        name: 'own-certificate',
-        everyMs: 2_000,
-        run: () =>
-          own.renew((renewed) => {
-            secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
-            return told(renewed)
-          }),
-      },
+      renewalJob(own, (renewed) => {
+        secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
+        return told(renewed)
+      }),
     ],
     log,
   )
@@ -233,6 +246,7 @@ export const openService = async (
       await recorder.drain()
       await recorder.close()
       policies.close()
+      stores.providers.close()
       await issuers.close()
       await verifier.close()
       await closeRoll()
@@ -240,6 +254,14 @@ export const openService = async (
     },
   }
 }
+
+type Own = Awaited<ReturnType<typeof openOwnCertificate>>
+
+const renewalJob = (own: Own, install: (renewed: ServerCertificate) => Promise<void>): Job => ({
+  name: 'own-certificate',
+  everyMs: 2_000,
+  run: () => own.renew(install),
+})
 
 interface CycleParts {
   readonly issuers: Issuers

@@ -33,6 +33,7 @@ const undecided: HttpDeps = {
   access: absent(),
   accesses: absent(),
   identities: absent(),
+  providers: absent(),
   records: absent(),
   issuerLife: absent(),
   revocations: absent(),

@@ -80,6 +80,8 @@ export interface ClientCertificate {
 export type Proof =
   | { readonly kind: 'own' }
   | { readonly kind: 'token'; readonly token: string }
+  /** A token of an identity provider, and what it says to be the subject. */
+  | { readonly kind: 'jwt'; readonly provider: string; readonly version: number; readonly subject: string }
   | { readonly kind: 'certificate'; readonly credential: string; readonly certificate: ClientCertificate }
 
 /** Somebody who has proved who they are, and what they may do at this moment. */
@@ -91,8 +93,11 @@ export interface Caller {
 
 /** Who asks, whatever it is proved by. Nothing is trusted for longer than two seconds without looking again. */
 export interface Identities {
-  /** Throws `auth.invalid`. */
-  bearer(token: string): Promise<Caller>
+  /**
+   * A token of ours, or of an identity provider. `isAgain`: its bearer was let in with it before, and is asked whether it is
+   * still so. Throws auth.*.
+   */
+  bearer(token: string, isAgain?: boolean): Promise<Caller>
   /** Of a TLS connection whose other end holds its key (DER). Throws auth.*. */
   certificate(der: Buffer): Promise<Caller>
 }
@@ -120,6 +125,8 @@ export interface Access {
    * `auth.unmapped` where it is nobody's, or that of several.
    */
   authenticateCertificate(der: Buffer, judge: (der: Buffer) => Promise<ClientCertificate>): Promise<Caller>
+  /** What a principal holds; it is created where there is none of that name. Throws `auth.unmapped` where it is closed. */
+  callerNamed(name: string, by: string): Promise<Pick<Caller, 'principal' | 'grants'>>
   createPrincipal(name: string, by: string): Promise<Principal>
   listPrincipals(): Promise<readonly Principal[]>
   readPrincipal(name: string): Promise<Principal>

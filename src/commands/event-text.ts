@@ -54,6 +54,7 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'revocations.done': ({ plan, revoked, skipped }) =>
     `${revoked} revoked, ${skipped.expired + skipped.revoked} passed by, plan ${plan}`,
   'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
+  'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
   'grant.changed': ({ change, principal, role, profiles, names, revoke, grant, by }) =>

@@ -33,13 +33,14 @@ export const migrateFor = (url: string, { database: { migrationUrl = url } }: Co
   )
 }
 
-/** Makes the partitions of the months to come, and drops what is past retention, as the tables' owner. */
+/** Makes the partitions of the months to come, and drops what is past retention or has no use any more, as the tables' owner. */
 export const maintain = async (ownerUrl: string, { retention }: Config, log: Log): Promise<void> => {
   const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance' })
   try {
     const { refusalsDays, accessesDays } = retention
     await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [refusalsDays])
     await db.query({ text: 'select maintain_accesses(make_interval(days => $1::integer))' }, [accessesDays])
+    await db.query({ text: 'select maintain_spent_tokens()' })
   } finally {
     await db.close()
   }

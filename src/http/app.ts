@@ -29,6 +29,7 @@ import { certificateRoutes, proofRoutes } from './api/certificates.ts'
 import { credentialRoutes } from './api/credentials.ts'
 import { crlRoutes } from './api/crls.ts'
 import { openExports } from './api/export.ts'
+import { identityProviderRoutes } from './api/identity-providers.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
@@ -112,6 +113,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       profileRoutes,
       accessRoutes,
       credentialRoutes,
+      identityProviderRoutes,
       recordRoutes,
       accessesRoutes,
       authorityRoutes,

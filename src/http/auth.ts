@@ -31,10 +31,18 @@ export interface Shown {
   readonly certificate: Buffer | undefined
 }
 
-/** Resolves to the caller whom the rule lets in; null where nobody need say who they are. */
-export const authorise = async (identities: Identities, rule: AccessRule, shown: Shown): Promise<Caller | null> => {
+/**
+ * Resolves to the caller whom the rule lets in; null where nobody need say who they are. `isAgain`: the same request was
+ * let in before, and is asked whether it still is.
+ */
+export const authorise = async (
+  identities: Identities,
+  rule: AccessRule,
+  shown: Shown,
+  isAgain = false,
+): Promise<Caller | null> => {
   if (rule === 'open' || (rule === 'optional' && isNothing(shown))) return null
-  const caller = await identify(identities, shown)
+  const caller = await identify(identities, shown, isAgain)
   if (rule !== 'optional') assertRole(caller, rule)
   return caller
 }
@@ -65,8 +73,8 @@ export const callerOf = (request: { readonly caller: Caller | null }): Caller =>
 const isNothing = ({ header, certificate }: Shown): boolean => header === undefined && certificate === undefined
 
 /** Of two credentials one might be wrong, and one of them somebody else's: then nobody could say who asked. */
-const identify = async (identities: Identities, { header, certificate }: Shown): Promise<Caller> => {
-  if (certificate === undefined) return identities.bearer(bearerOf(header))
+const identify = async (identities: Identities, { header, certificate }: Shown, isAgain: boolean): Promise<Caller> => {
+  if (certificate === undefined) return identities.bearer(bearerOf(header), isAgain)
   if (header === undefined) return identities.certificate(certificate)
   throw new Problem('auth.ambiguous', 'There is a client certificate, and an Authorization field as well.')
 }
@@ -85,4 +93,5 @@ const bearerOf = (header: string | undefined): string => {
 }
 
 const certificates = new WeakMap<Socket, Buffer | null>()
-const bearer = /^Bearer +([A-Za-z0-9._~+/-]{1,256}=*) *$/i
+/** RFC 6750 2.1. Header fields as a whole are bounded. */
+const bearer = /^Bearer +([A-Za-z0-9._~+/-]{1,16384}=*) *$/i

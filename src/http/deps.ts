@@ -12,6 +12,7 @@ import type { IssuerLife } from '../ca/issuer-life.ts'
 import type { MassRevocations } from '../ca/mass-revocation.ts'
 import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
+import type { Providers } from '../ca/providers.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records, RollTiles } from '../ca/records.ts'
 import type { Revocations } from '../ca/revoke.ts'
@@ -32,6 +33,7 @@ export interface HttpDeps {
   readonly policies: Policies
   readonly access: Access
   readonly identities: Identities
+  readonly providers: Providers
   readonly records: Records
   readonly accesses: Pick<Accesses, 'record' | 'walk'>
   /** The root hash (base64) of a roll of this size, which exports name; undefined while it is not kept. */

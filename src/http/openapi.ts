@@ -49,7 +49,11 @@ export const describeRoutes = (app: App): void => {
       ],
       components: {
         securitySchemes: {
-          token: { type: 'http', scheme: 'bearer', description: 'a token made by POST /v1/tokens' },
+          token: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'a token made by POST /v1/tokens, or a JWT of an identity provider',
+          },
           // OpenAPI 3.1 has it; the types of the library are those of 3.0.
           certificate: {
             type: 'mutualTLS' as 'http',
@@ -215,7 +219,7 @@ export const codesOf = (
   ]
   if (Array.isArray(access)) codes.push('auth.missing', 'auth.forbidden')
   if (access !== 'open') codes.push(...authCodes)
-  if (access !== 'open') codes.push('db.unavailable')
+  if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable')
   // Whoever changes anything puts it on the roll.
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')
@@ -232,6 +236,9 @@ const authCodes: readonly ProblemCode[] = [
   'auth.expired',
   'auth.revoked',
   'auth.unmapped',
+  'auth.audience',
+  'auth.lifetime',
+  'auth.replayed',
 ]
 const credentials = [{ token: [] }, { certificate: [] }]
 
@@ -333,11 +340,13 @@ const nameOf = ({ content }: Answer): string => {
   const [first, ...more] = narrowed?.properties.code.enum ?? []
   if (first === undefined) return ''
   if (more.length === 0) return first.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
-  return groups.find(([code]) => code === first || more.includes(code))?.[1] ?? [first, ...more].join('-or-')
+  const codes: readonly string[] = [first, ...more]
+  const found = groups.find(([code, , beside]) => codes.includes(code) && (!beside || codes.includes(beside)))
+  return found?.[1] ?? codes.join('-or-')
 }
 
-/** Answers of several codes, by the first of these that they have. */
-const groups: readonly (readonly [ProblemCode, string])[] = [
+/** Answers of several codes, by the first of these that they have, where they have that other one as well. */
+const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
   ['csr.pem', 'RequestUnreadable'],
   ['san.forbidden', 'Refusal'],
   ['issuer.none_active', 'IssuanceUnavailable'],
@@ -346,7 +355,9 @@ const groups: readonly (readonly [ProblemCode, string])[] = [
   ['policy.lint', 'IssuanceFailed'],
   ['auth.missing', 'Unauthenticated'],
   ['request.cursor', 'SearchMalformed'],
-  ['clock.skewed', 'ClockNotTrusted'],
+  ['clock.skewed', 'ClockNotTrusted', 'auth.unavailable'],
+  // Whoever proves to hold the key is not asked who that is.
+  ['clock.skewed', 'ProofUnavailable'],
   ['roll.inconsistent', 'ChangeUnavailable'],
   ['overload.queue', 'SearchUnavailable'],
   ['db.unavailable', 'Unavailable'],

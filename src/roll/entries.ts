@@ -131,6 +131,14 @@ export interface ProfileChanged {
   readonly by: string
 }
 
+/** Whose tokens are believed, and who they make somebody. */
+export interface ProviderChanged {
+  readonly type: 'provider.changed'
+  readonly provider: ProfileVersion
+  readonly sha256: string
+  readonly by: string
+}
+
 export interface PrincipalChanged {
   readonly type: 'principal.created' | 'principal.disabled'
   readonly principal: string
@@ -297,6 +305,7 @@ export type RollEvent =
   | RevocationsOrdered
   | RevocationsDone
   | ProfileChanged
+  | ProviderChanged
   | PrincipalChanged
   | GrantChanged
   | TokenChanged

@@ -284,6 +284,11 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     },
   },
   'profile.changed': { means: 'a version of a profile was made', v: 1, fields: { profile, sha256: digest, by: text } },
+  'provider.changed': {
+    means: 'a version of the document of an identity provider was made',
+    v: 1,
+    fields: { provider: profile, sha256: digest, by: text },
+  },
   'principal.created': { means: 'a principal was created', v: 1, fields: { principal: text, by: text } },
   'principal.disabled': { means: 'a principal was closed for good', v: 1, fields: { principal: text, by: text } },
   'grant.changed': {

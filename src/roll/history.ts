@@ -47,6 +47,8 @@ export interface HistoryState {
   readonly issuers: readonly (readonly [name: string, authority: string, state: string, certificate: string])[]
   readonly requested: readonly (readonly [issuer: string, spki: string])[]
   readonly profiles: readonly (readonly [name: string, version: number])[]
+  /** Absent where it was saved before there were any. */
+  readonly providers?: readonly (readonly [name: string, version: number])[]
   readonly principals: readonly (readonly [name: string, isOpen: boolean])[]
   readonly grants: readonly string[]
   readonly tokens: readonly string[]
@@ -71,6 +73,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
     issuers: new Map(),
     requested: new Map(saved?.requested),
     profiles: new Map(saved?.profiles),
+    providers: new Map(saved?.providers),
     principals: new Map(saved?.principals),
     grants: new Set(saved?.grants),
     tokens: new Set(saved?.tokens),
@@ -99,6 +102,7 @@ export const openHistory = (deps: HistoryDeps, saved?: HistoryState): History =>
       issuers: [...known.issuers].map(([name, issuer]) => [name, issuer.authority, issuer.state, issuer.encoded]),
       requested: [...known.requested],
       profiles: [...known.profiles],
+      providers: [...known.providers],
       principals: [...known.principals],
       grants: [...known.grants],
       tokens: [...known.tokens],
@@ -116,6 +120,7 @@ interface Known {
   readonly issuers: Map<string, KnownIssuer>
   readonly requested: Map<string, string>
   readonly profiles: Map<string, number>
+  readonly providers: Map<string, number>
   readonly principals: Map<string, boolean>
   readonly grants: Set<string>
   readonly tokens: Set<string>
@@ -227,6 +232,12 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const next = (known.profiles.get(name) ?? 0) + 1
     if (version !== next) tell('reference.number', `version ${version} of the profile ${name} is not version ${next}`)
     known.profiles.set(name, version)
+  },
+  'provider.changed': ({ provider: { name, version } }, known, { tell }) => {
+    const next = (known.providers.get(name) ?? 0) + 1
+    if (version !== next)
+      tell('reference.number', `version ${version} of the identity provider ${name} is not version ${next}`)
+    known.providers.set(name, version)
   },
   'principal.created': ({ principal }, known, { tell }) => {
     if (known.principals.has(principal)) tell('reference.state', `the principal ${principal} was created before`)

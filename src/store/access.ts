@@ -1,7 +1,7 @@
 /** Principals, grants and tokens. Rows are only ever added; what ends one is a row too. */
-import type { Access, Grant, NewGrant, Token } from '../ca/access.ts'
+import type { Access, Grant, NewGrant, Principal, Token } from '../ca/access.ts'
 import { canonicalJson } from '../canonical.ts'
-import { Problem } from '../errors.ts'
+import { isProblem, Problem } from '../errors.ts'
 import type { RollEvent } from '../roll/entries.ts'
 import { type CallersDeps, openCallers } from './callers.ts'
 import { credentialCalls } from './credentials.ts'
@@ -28,22 +28,32 @@ export const openAccess = (deps: AccessDeps): Access => {
     return result
   }
 
+  /** It takes nothing from anybody, so that nobody who is known need be forgotten. */
+  const createPrincipal: Access['createPrincipal'] = (name, by) =>
+    roll.change<Principal>(async (tx) => {
+      const {
+        rows: [row],
+      } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
+      if (!row) {
+        await assertOpen(tx, name)
+        throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
+      }
+      return { result: principalOf(row), events: [{ type: 'principal.created', principal: name, by }] }
+    })
+
   return {
     authenticate: callers.authenticate,
+    callerNamed: (name, by) =>
+      callers.callerNamed(name, async () => {
+        await createPrincipal(name, by).catch((error: unknown) => {
+          // Another replica was there first.
+          if (!isProblem(error, 'state.exists')) throw error
+        })
+      }),
     authenticateCertificate: callers.authenticateCertificate,
     ...credentialCalls({ db, change, newId }),
 
-    createPrincipal: (name, by) =>
-      change(async (tx) => {
-        const {
-          rows: [row],
-        } = await tx.query<PrincipalRow>(insertPrincipal, [name, by])
-        if (!row) {
-          await assertOpen(tx, name)
-          throw new Problem('state.exists', `The principal ${JSON.stringify(name)} exists.`)
-        }
-        return { result: principalOf(row), events: [{ type: 'principal.created', principal: name, by }] }
-      }),
+    createPrincipal,
     listPrincipals: () => listPrincipals(db),
     readPrincipal: (name) => readPrincipal(db, name),
     disablePrincipal: (name, by) =>

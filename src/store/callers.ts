@@ -23,6 +23,7 @@ export interface CallersDeps {
 export const openCallers = ({ db, log, clock }: CallersDeps) => {
   const tokens = openMemory<Caller>(bounds)
   const certificates = openMemory<Caller>(bounds)
+  const principals = openMemory<NamedCaller>(bounds)
   const used = new Map<string, number>()
 
   const lookForToken = async (digest: Buffer): Promise<Found<Caller>> => {
@@ -62,10 +63,22 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
     }
   }
 
+  const lookForPrincipal = async (name: string, create: () => Promise<unknown>): Promise<Found<NamedCaller>> => {
+    const read = async () => (await db.query<NamedRow>(selectNamed, [name])).rows[0]
+    let row = await read()
+    if (!row) {
+      await create()
+      row = await read()
+    }
+    if (!row || row.is_closed) throw unmapped('principal.closed', 'The principal of these credentials is closed.')
+    return { value: { principal: name, grants: row.grants.map(grantOf) }, livesMs: Number.POSITIVE_INFINITY }
+  }
+
   return {
     forget: (): void => {
       tokens.forget()
       certificates.forget()
+      principals.forget()
     },
     authenticate: async (secret: string): Promise<Caller> => {
       if (secret.length !== secretLength) throw unknownToken()
@@ -76,6 +89,9 @@ export const openCallers = ({ db, log, clock }: CallersDeps) => {
       if (!isSecret(secret)) throw unknownToken()
       return tokens.look(id, () => lookForToken(digest))
     },
+    /** `create` makes one of that name, if there is none. */
+    callerNamed: async (name: string, create: () => Promise<unknown>): Promise<NamedCaller> =>
+      principals.find(name) ?? principals.look(name, () => lookForPrincipal(name, create)),
     authenticateCertificate: async (
       der: Buffer,
       judge: (der: Buffer) => Promise<ClientCertificate>,
@@ -91,6 +107,21 @@ const unknownToken = (): Problem =>
   new Problem('auth.invalid', 'This token is unknown, expired or revoked.', { reason: 'token.unknown' })
 
 const unmapped = (reason: string, detail: string): Problem => new Problem('auth.unmapped', detail, { reason })
+
+type NamedCaller = Pick<Caller, 'principal' | 'grants'>
+
+interface NamedRow {
+  readonly is_closed: boolean
+  readonly grants: readonly GrantRow[]
+}
+
+const selectNamed = {
+  name: 'select_named_caller',
+  text: `
+    select exists (select from principal_closures c where c.principal = p.name) as is_closed,
+      ${grantsOf('p.name')} as grants
+    from principals p where p.name = $1`,
+}
 
 interface CallerRow {
   readonly token: string

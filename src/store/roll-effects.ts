@@ -3,6 +3,7 @@
  * the roll says. What is neither in an entry nor follows from it is told instead, to be done again by hand.
  */
 import type { RevocationReason } from '../ca/revoke.ts'
+import { canonicalJson } from '../canonical.ts'
 import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../roll/entries.ts'
 import type { EntryOf, EventType, RollEntry } from '../roll/forms.ts'
 import type { Name } from '../x509/names.ts'
@@ -174,6 +175,26 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
         : `The profile ${name}, version ${version}: its document (SHA-256 ${sha256}) is lost, and what stands in for it allows nothing. Apply it again with "chancery profile apply".`,
     }),
   },
+  'provider.changed': {
+    // Its document is on no roll: what stands in for it believes no token.
+    apply: (tx, { provider: { name, version }, by, time }) => {
+      const issuer = `https://${name}.lost.invalid`
+      const document = canonicalJson({
+        name,
+        issuer,
+        keys: { discovery: true },
+        algorithms: ['RS256'],
+        audience: 'lost',
+        lifetime: '1s',
+        mappings: [],
+      })
+      return run(tx, insertProvider, [name, version, issuer, document, time, by])
+    },
+    todo: ({ provider: { name, version } }) => ({
+      about: `identity provider ${name}`,
+      todo: `The identity provider ${name}, version ${version}: its document is lost, and no token of it is believed. Apply it again with "chancery identity-provider apply".`,
+    }),
+  },
   'principal.created': {
     apply: (tx, { principal, by, time }) => run(tx, insertPrincipal, [principal, by, time]),
   },
@@ -318,6 +339,9 @@ const selectAuthorityOf = `
 const insertProfile = `
   insert into profiles (name, version, sha256, authority, document, created_at, created_by)
   values ($1, $2, decode($3, 'hex'), $4, $5, $6, $7)`
+const insertProvider = `
+  insert into identity_providers (name, version, sha256, issuer, document, created_at, created_by)
+  values ($1, $2, sha256(convert_to($4::text, 'UTF8')), $3, $4::text, $5, $6)`
 const insertPrincipal = 'insert into principals (name, created_by, created_at) values ($1, $2, $3)'
 const insertClosure = 'insert into principal_closures (principal, closed_by, closed_at) values ($1, $2, $3)'
 const insertGrant = `

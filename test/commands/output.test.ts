@@ -50,6 +50,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       `100000 certificates, keyCompromise, by ops: issuedBefore 2026-11-24T00:00:00.000Z, profile server, plan ${'cd'.repeat(32)}`,
       `99997 revoked, 3 passed by, plan ${'cd'.repeat(32)}`,
       'server@3 by admin',
+      'github@2 by admin',
       'ci by admin',
       'ci by admin',
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',

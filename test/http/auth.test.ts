@@ -42,6 +42,11 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'POST /v1/credentials': ['admin'],
   'GET /v1/credentials': ['auditor', 'admin'],
   'DELETE /v1/credentials/:id': ['admin'],
+  'GET /v1/identity-providers': ['auditor', 'admin'],
+  'GET /v1/identity-providers/:name': ['auditor', 'admin'],
+  'PUT /v1/identity-providers/:name': ['admin'],
+  'GET /v1/identity-providers/:name/versions': ['auditor', 'admin'],
+  'GET /v1/identity-providers/:name/versions/:version': ['auditor', 'admin'],
   'GET /v1/refusals': ['operator', 'auditor', 'admin'],
   'GET /v1/events': ['auditor', 'admin'],
   'GET /v1/accesses': ['auditor', 'admin'],
@@ -150,7 +155,7 @@ t.test('credentials are one bearer token in Authorization and nowhere else', asy
     'Bearer admin_, Bearer x',
     'Token admin_',
     'Bearer *',
-    `Bearer ${'a'.repeat(300)}`,
+    `Bearer ${'a'.repeat(8_000)}=a`,
   ]) {
     const answer = await app.inject({ url, headers: { authorization } })
     t.equal(answer.statusCode, 401, authorization)

@@ -28,6 +28,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     policies: reached({}),
     access: reached({}),
     identities: reached({ bearer: async (token: string) => callerFor(token) }),
+    providers: reached({}),
     records: reached({ walk: reached({}) }),
     accesses: reached({ record: async () => 'access' }),
     issuerLife: reached({}),

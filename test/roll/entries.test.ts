@@ -88,6 +88,12 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
   },
   'revocations.done': { type: 'revocations.done', plan, revoked: 99_997, skipped: { expired: 2, revoked: 1 } },
   'profile.changed': { type: 'profile.changed', profile, sha256: digest, by: 'admin' },
+  'provider.changed': {
+    type: 'provider.changed',
+    provider: { name: 'github', version: 2 },
+    sha256: digest,
+    by: 'admin',
+  },
   'principal.created': { type: 'principal.created', principal: 'ci', by: 'admin' },
   'principal.disabled': { type: 'principal.disabled', principal: 'ci', by: 'admin' },
   'grant.changed': {

@@ -213,6 +213,29 @@ export const token = {
   lastUsedAt: '2026-11-25T08:00:00.000Z',
 }
 
+export const provider = {
+  name: 'github',
+  version: 2,
+  sha256,
+  issuer: 'https://token.actions.githubusercontent.com',
+  document: {
+    name: 'github',
+    issuer: 'https://token.actions.githubusercontent.com',
+    keys: { discovery: true },
+    algorithms: ['RS256'],
+    audience: 'https://ca.example.com',
+    lifetime: '15m',
+    mappings: [
+      {
+        id: 'deploy',
+        claims: { repository: 'example/web', ref: 'refs/heads/main' },
+        principal: 'ci/deploy',
+      },
+    ],
+  },
+  createdAt: at,
+  createdBy: 'admin',
+}
 export const credential = {
   id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d72',
   principal: 'ci/deploy',

@@ -177,7 +177,7 @@ const openAdmission = ({ identities }: HttpDeps, request: FastifyRequest): (() =
   return async () => {
     if (performance.now() - asked < trustMs) return
     asked = performance.now()
-    const caller = await authorise(identities, rule, shownBy(request))
+    const caller = await authorise(identities, rule, shownBy(request), true)
     if (!caller || readsAll(caller) !== before) throw new Problem('auth.forbidden', 'The grant was taken back.')
   }
 }

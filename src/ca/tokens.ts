@@ -1,0 +1,163 @@
+/**
+ * Who a token of an identity provider makes somebody: its signature by its issuer's keys, then its claims by the newest
+ * document. What was verified is remembered until the token ends, or the document or the keys change.
+ */
+import { hash } from 'node:crypto'
+
+import { Problem } from '../errors.ts'
+import type { KeySet } from '../keys/key-set.ts'
+import {
+  assertWithin,
+  decideIdentity,
+  type Identity,
+  type Provider,
+  readSpan,
+  refusedText,
+  type TokenSpan,
+} from '../policy/identity.ts'
+import type { Access, Caller, Grant } from './access.ts'
+import type { Providers, StoredProvider } from './providers.ts'
+
+export interface TokensDeps {
+  readonly providers: Pick<Providers, 'issuedBy' | 'spend'>
+  readonly access: Pick<Access, 'callerNamed'>
+  readonly openKeys: (provider: Provider) => KeySet
+  readonly clock: () => Date
+  /** Reads and verifies; they throw what `faultReason` has a word for. */
+  readonly read: (token: string) => { readonly header: Header; readonly issuer: string }
+  readonly verify: (token: string, algorithms: readonly string[], find: KeySet['find']) => Promise<Claims>
+  /** Why a token is not what it should be; `unavailable` where that cannot be said; undefined for anything else. */
+  readonly faultReason: (error: unknown) => string | undefined
+}
+
+type Claims = Readonly<Record<string, unknown>>
+
+interface Header {
+  readonly alg: string
+  readonly typ: string | undefined
+}
+
+export interface Tokens {
+  /**
+   * Throws auth.*. One that is to be shown once is spent by this, unless its bearer has been let in with it before and is
+   * only asked again.
+   */
+  authenticate(token: string, isAgain: boolean): Promise<Caller>
+}
+
+export const openTokens = (deps: TokensDeps): Tokens => {
+  const { providers, access, clock } = deps
+  const lines = new Map<string, Line>()
+
+  const lineOf = (stored: StoredProvider): Line => {
+    const { provider } = stored
+    const found = lines.get(provider.name)
+    if (found && found.stored.provider.version === provider.version) return found
+    const line = { stored, keys: deps.openKeys(provider), verified: new Map<string, Verified>() }
+    lines.set(provider.name, line)
+    return line
+  }
+
+  const verify = async (token: string, header: Header, { stored: { provider }, keys }: Line): Promise<Verified> => {
+    const { type } = provider.document
+    if (!provider.algorithms.includes(header.alg as never)) throw refused('algorithm')
+    if (!isOfType(header.typ, type)) throw refused('type')
+    const { generation } = keys
+    const claims = await deps.verify(token, provider.algorithms, keys.find)
+    const span = readSpan(provider, claims)
+    assertWithin(span, clock().getTime())
+    const subject = typeof claims.sub === 'string' ? claims.sub : ''
+    return { span, generation, subject, identity: decideIdentity(provider, claims), isSpent: false }
+  }
+
+  /** In memory, where it is good still; a token that was refused is looked at again. */
+  const recall = async (token: string): Promise<readonly [Line, Verified]> => {
+    const { header, issuer } = deps.read(token)
+    const stored = providers.issuedBy(issuer)
+    if (!stored) throw refused('issuer')
+    const line = lineOf(stored)
+    line.keys.keepUp()
+    const id = hash('sha256', token, 'latin1')
+    const known = line.verified.get(id)
+    if (known && known.generation === line.keys.generation) return [line, known]
+    const verified = await verify(token, header, line)
+    if (line.verified.size >= mostVerified) line.verified.clear()
+    line.verified.set(id, verified)
+    return [line, verified]
+  }
+
+  const spend = async (verified: Verified, issuer: string): Promise<void> => {
+    const { once } = verified.identity
+    if (once === null) return
+    const until = new Date(verified.span.until)
+    const isFirst = !verified.isSpent && (await providers.spend({ issuer, id: once, until }))
+    verified.isSpent = true
+    if (!isFirst)
+      throw new Problem('auth.replayed', 'This token was shown before, and counts once.', { reason: 'jwt.replayed' })
+  }
+
+  return {
+    authenticate: async (token, isAgain) => {
+      try {
+        const [{ stored }, verified] = await recall(token)
+        assertWithin(verified.span, clock().getTime())
+        const { provider } = stored
+        const { identity, subject } = verified
+        if (!isAgain) await spend(verified, provider.issuer)
+        const { principal, grants } = await access.callerNamed(identity.principal, `identity-provider:${provider.name}`)
+        const proof = { kind: 'jwt', provider: provider.name, version: provider.version, subject } as const
+        return { principal, proof, grants: [...grants, ...grantsOf(stored, identity)] }
+      } catch (error) {
+        throw problemOf(error, deps.faultReason)
+      }
+    },
+  }
+}
+
+/** What is known of one version of a provider. */
+interface Line {
+  readonly stored: StoredProvider
+  readonly keys: KeySet
+  readonly verified: Map<string, Verified>
+}
+
+interface Verified {
+  readonly span: TokenSpan
+  /** Of the keys that it was verified by. */
+  readonly generation: number
+  readonly subject: string
+  readonly identity: Identity
+  /** Here; the records know of the other replicas. */
+  isSpent: boolean
+}
+
+/** What its mapping lets it ask for, beside the principal's own grants. */
+const grantsOf = ({ provider, createdAt, createdBy }: StoredProvider, identity: Identity): readonly Grant[] =>
+  identity.grants.map((grant, i) => ({
+    id: `${provider.name}@${provider.version}/${identity.mapping}/${i}`,
+    principal: identity.principal,
+    role: 'requester',
+    ...grant,
+    createdAt,
+    createdBy,
+  }))
+
+/** Absent says JWT (RFC 7519 5.1); media types have no case, and may be written in full (RFC 7515 4.1.9). */
+const isOfType = (typ: string | undefined, wanted: string | undefined): boolean => {
+  const found = typ?.toLowerCase().replace(/^application\//, '')
+  return wanted === undefined ? found === undefined || found === 'jwt' : found === wanted.toLowerCase()
+}
+
+/** The same words whatever is wrong: nobody who is trusted vouches for it. */
+const refused = (reason: string, cause?: unknown): Problem =>
+  new Problem('auth.invalid', refusedText, { reason: `jwt.${reason}`, cause })
+
+const problemOf = (error: unknown, faultReason: TokensDeps['faultReason']): unknown => {
+  const reason = faultReason(error)
+  if (reason === undefined) return error
+  if (reason !== 'unavailable') return refused(reason, error)
+  const detail = 'The keys of the issuer of this token cannot be had at present.'
+  return new Problem('auth.unavailable', detail, { retryAfter: 5, cause: error, reason: 'jwt.unavailable' })
+}
+
+const mostVerified = 10_000

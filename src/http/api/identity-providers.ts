@@ -1,0 +1,75 @@
+/** Identity providers: whose tokens are believed, and who they make somebody. */
+import { Type } from 'typebox'
+
+import { own } from '../../ca/own.ts'
+import type { Policies } from '../../ca/policies.ts'
+import type { StoredProvider } from '../../ca/providers.ts'
+import { Problem, type Violation } from '../../errors.ts'
+import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
+import type { App } from '../app.ts'
+import type { HttpDeps } from '../deps.ts'
+import * as examples from './examples.ts'
+import { Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
+import { versionRoutes } from './versions.ts'
+
+const ProviderVersion = Type.Object(
+  {
+    name: Label,
+    version: Type.Integer({ minimum: 1 }),
+    sha256: Sha256,
+    issuer: Type.String(),
+    document: Type.Object({}, { additionalProperties: true, description: 'as it was applied, in canonical form' }),
+    createdAt: Time,
+    createdBy: PrincipalName,
+  },
+  named('IdentityProvider', examples.provider),
+)
+
+export const identityProviderRoutes = (app: App, { providers, policies }: HttpDeps): void =>
+  versionRoutes(app, {
+    url: '/v1/identity-providers',
+    tag: 'access',
+    title: 'identity provider',
+    articled: 'an identity provider',
+    operation: ['IdentityProvider', 'IdentityProviders'],
+    mayRead: ['auditor', 'admin'],
+    view: ProviderVersion,
+    firstExample: { ...examples.provider, version: 1 },
+    document: { ...ProviderDocumentSchema, title: 'ProviderDocument' },
+    missing: 'provider.not_found',
+    invalid: 'provider.invalid',
+    problems: [],
+    store: providers,
+    show: providerView,
+    assertMayChange: async (_name, written) => assertMeant(parseProvider(written, { version: 1 }).document, policies),
+  })
+
+/** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */
+const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): Promise<void> => {
+  const known = new Set((await policies.list()).map(({ profile }) => profile.name))
+  const check = 'provider.mappings'
+  const violations = mappings.flatMap(({ principal, grants = [] }, i): readonly Violation[] => [
+    ...(principal === own.principal
+      ? [{ check, field: `/mappings/${i}/principal`, value: principal, reason: 'is the service itself' }]
+      : []),
+    ...grants.flatMap(({ profiles }, place) =>
+      profiles.flatMap((value, at) =>
+        known.has(value)
+          ? []
+          : [{ check, field: `/mappings/${i}/grants/${place}/profiles/${at}`, value, reason: 'is no profile' }],
+      ),
+    ),
+  ])
+  if (violations.length > 0)
+    throw new Problem('provider.invalid', 'The document names what there is not.', { violations })
+}
+
+const providerView = ({ provider, createdAt, createdBy }: StoredProvider) => ({
+  name: provider.name,
+  version: provider.version,
+  sha256: provider.sha256,
+  issuer: provider.issuer,
+  document: provider.document,
+  createdAt: createdAt.toISOString(),
+  createdBy,
+})

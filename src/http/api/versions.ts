@@ -1,0 +1,218 @@
+/** Documents that are kept in versions: reading them, and the next one. */
+import type { FastifyReply } from 'fastify'
+import { type TSchema, Type } from 'typebox'
+
+import type { Role } from '../../ca/access.ts'
+import type { Precondition } from '../../ca/policies.ts'
+import { Problem, type ProblemCode } from '../../errors.ts'
+import type { App } from '../app.ts'
+import { callerOf } from '../auth.ts'
+import { closed, Label } from './schemas.ts'
+
+/** What is particular to one kind of document; `S` is how a version of it is stored. */
+export interface VersionCalls<S> {
+  readonly url: string
+  readonly tag: string
+  /** For sentences: `profile`. */
+  readonly title: string
+  readonly articled: string
+  /** Part of the names of the calls, in one and many: `Profile`, `Profiles`. */
+  readonly operation: readonly [one: string, many: string]
+  readonly mayRead: readonly [Role, ...Role[]]
+  readonly view: TSchema
+  /** Of the first version of one. */
+  readonly firstExample: object
+  readonly document: TSchema
+  readonly missing: ProblemCode
+  readonly invalid: ProblemCode
+  /** Beside those, of a change. */
+  readonly problems: readonly ProblemCode[]
+  readonly store: {
+    list(): Promise<readonly S[]>
+    versions(name: string): Promise<readonly S[]>
+    read(name: string, version?: number): Promise<S>
+    put(
+      document: unknown,
+      by: string,
+      precondition: Precondition,
+    ): Promise<{ readonly stored: S; readonly created: boolean }>
+  }
+  readonly show: (stored: S) => Shown
+  /** Throws for a change that is nobody's to make. */
+  readonly assertMayChange: (name: string, document: unknown) => Promise<void>
+}
+
+interface Shown {
+  readonly name: string
+  readonly version: number
+  readonly sha256: string
+}
+
+export const versionRoutes = <S>(app: App, calls: VersionCalls<S>): void => {
+  readRoutes(app, calls)
+  applyRoute(app, calls)
+}
+
+const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCalls<S>): void => {
+  const { url, title, articled, tag, mayRead, missing, view, store, show } = calls
+  const tags = [tag]
+  const config = { access: mayRead, problems: [missing] }
+  const list = Type.Object({ items: Type.Array(view) }, closed)
+  app.get(
+    url,
+    {
+      config: { access: mayRead },
+      schema: {
+        operationId: `list${many}`,
+        summary: `List ${title}s in their newest version`,
+        tags,
+        response: { 200: list },
+      },
+    },
+    async () => ({ items: (await store.list()).map(show) }),
+  )
+  app.get<{ Params: Named }>(
+    `${url}/:name`,
+    {
+      config,
+      schema: {
+        operationId: `read${one}`,
+        summary: `Read the newest version of ${articled}`,
+        description: 'Its ETag is what If-Match takes.',
+        tags,
+        params: NameParams,
+        response: { 200: view },
+      },
+    },
+    async (request, reply) => withTag(reply as FastifyReply, show(await store.read(request.params.name))),
+  )
+  app.get<{ Params: Named }>(
+    `${url}/:name/versions`,
+    {
+      config,
+      schema: {
+        operationId: `list${one}Versions`,
+        summary: `List the versions of ${articled}, newest first`,
+        tags,
+        params: NameParams,
+        response: { 200: list },
+      },
+    },
+    async (request) => ({ items: (await store.versions(request.params.name)).map(show) }),
+  )
+  app.get<{ Params: Named & { readonly version: string } }>(
+    `${url}/:name/versions/:version`,
+    {
+      config,
+      schema: {
+        operationId: `read${one}Version`,
+        summary: `Read one version of ${articled}`,
+        tags,
+        params: VersionParams,
+        response: { 200: view },
+      },
+    },
+    async (request, reply) =>
+      withTag(reply as FastifyReply, show(await store.read(request.params.name, Number(request.params.version)))),
+  )
+}
+
+const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>): void => {
+  const { url, title, articled, tag, invalid, missing, problems, view, firstExample, document, store, show } = calls
+  app.put<{ Params: Named; Body: unknown }>(
+    `${url}/:name`,
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json', 'application/yaml'],
+        problems: [invalid, missing, ...problems, 'state.reserved', 'precondition.failed', 'precondition.required'],
+        document,
+        headers: {
+          'If-Match': 'The ETag of the version that the change was made from, or * for whichever is there.',
+          'If-None-Match': `* to create ${articled} that does not exist.`,
+        },
+      },
+      schema: {
+        operationId: `apply${one}`,
+        summary: `Apply ${articled} as its next version`,
+        description:
+          'The same content makes no new version. A broken document is refused with all its faults and their places.',
+        tags: [tag],
+        params: NameParams,
+        // The parser of documents judges it, and names all of its faults at once.
+        body: Type.Unknown(),
+        response: {
+          200: { ...view, description: 'Applied, or unchanged' },
+          201: { ...view, description: 'The first version', examples: [firstExample] },
+        },
+      },
+    },
+    async (request, reply) => {
+      const { body } = request
+      const { name: named } = request.params
+      await calls.assertMayChange(named, body)
+      const precondition = preconditionOf(request.headers, title)
+      assertSameName(body, named, { title, invalid })
+      const { stored, created } = await store.put(body, callerOf(request).principal, precondition)
+      const shown = show(stored)
+      if (created && shown.version === 1) reply.code(201).header('location', `${url}/${shown.name}`)
+      return withTag(reply as FastifyReply, shown)
+    },
+  )
+}
+
+interface Named {
+  readonly name: string
+}
+
+/** A strong tag: the same content has the same canonical form, and so the same hash (RFC 9110 8.8.3). */
+const withTag = (reply: FastifyReply, shown: Shown): Shown => {
+  reply.header('etag', `"${shown.sha256}"`)
+  return shown
+}
+
+/** RFC 9110 13.1: exactly one of If-Match with `*` or one strong tag, and If-None-Match with `*`. Throws 428, 412, 400. */
+const preconditionOf = (
+  headers: Readonly<Record<string, string | string[] | undefined>>,
+  title: string,
+): Precondition => {
+  const ifMatch = headers['if-match']
+  const ifNoneMatch = headers['if-none-match']
+  if (ifMatch === undefined && ifNoneMatch === undefined) {
+    throw new Problem(
+      'precondition.required',
+      'Say what you believe is there: If-Match with an ETag, or If-None-Match: *.',
+    )
+  }
+  if (ifMatch !== undefined && ifNoneMatch !== undefined) {
+    throw new Problem('request.malformed', 'Send either If-Match or If-None-Match.')
+  }
+  if (ifNoneMatch !== undefined) {
+    if (ifNoneMatch === '*') return { ifNoneMatch }
+    throw new Problem('request.malformed', 'If-None-Match takes * here.')
+  }
+  if (ifMatch === '*') return { ifMatch }
+  const tag = strongTag.exec(String(ifMatch))?.[1]
+  // A tag of another form is well-formed HTTP, and matches nothing that is here.
+  if (tag === undefined) throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}.`)
+  return { ifMatch: tag }
+}
+
+const assertSameName = (
+  document: unknown,
+  name: string,
+  { title, invalid }: { readonly title: string; readonly invalid: ProblemCode },
+): void => {
+  const written = typeof document === 'object' && document !== null && 'name' in document ? document.name : undefined
+  if (written === undefined || written === name) return
+  throw new Problem(invalid, `The document names another ${title} than the path.`, {
+    violations: [{ check: invalid.replace('invalid', 'name'), field: '/name', value: '', reason: `is not ${name}` }],
+  })
+}
+
+const NameParams = Type.Object({ name: Label }, closed)
+const VersionParams = Type.Object(
+  { name: Label, version: Type.String({ pattern: '^[1-9][0-9]{0,8}$', maxLength: 9 }) },
+  closed,
+)
+const strongTag = /^"([0-9a-f]{64})"$/

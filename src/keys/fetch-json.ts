@@ -1,0 +1,60 @@
+/** A small JSON document by HTTPS, bounded in time and size. */
+import { Agent, get } from 'node:https'
+
+export interface FetchOptions {
+  /** PEM; of whom the server's certificate must be. The system's CAs where it is not given. */
+  readonly ca?: string | undefined
+}
+
+/** Rejects with a sentence. No redirect is followed: who is asked is what was written down. */
+export const fetchJson = (url: string, { ca }: FetchOptions = {}): Promise<unknown> =>
+  new Promise((resolve, reject) => {
+    const fail = (reason: string, cause?: unknown): void => reject(new Error(`${url}: ${reason}`, { cause }))
+    if (!url.startsWith('https://')) return fail('it is not an https:// URL')
+    // One connection a call: they are minutes apart.
+    const agent = new Agent({ keepAlive: false, ...(ca !== undefined && { ca }) })
+    const headers = { accept: 'application/json', 'accept-encoding': 'identity' }
+    const call = get(url, { agent, headers, signal: AbortSignal.timeout(patienceMs) }, (response) => {
+      if (response.statusCode !== 200) {
+        response.destroy()
+        return fail(`the answer is ${response.statusCode}`)
+      }
+      const chunks: Buffer[] = []
+      let octets = 0
+      response.on('data', (chunk: Buffer) => {
+        octets += chunk.length
+        chunks.push(chunk)
+        if (octets <= maxOctets) return
+        response.destroy()
+        fail(`the answer is larger than ${maxOctets} octets`)
+      })
+      response.on('error', (error) => fail('the answer broke off', error))
+      response.on('end', () => {
+        try {
+          resolve(JSON.parse(utf8.decode(Buffer.concat(chunks))))
+        } catch (error) {
+          fail('the answer is not JSON', error)
+        }
+      })
+    })
+    call.on('error', (error) =>
+      fail(
+        error.name === 'AbortError' ? `no answer within ${patienceMs} ms` : `it cannot be reached: ${error.message}`,
+        error,
+      ),
+    )
+  })
+
+/** The keys of an issuer, by what it says of itself (OpenID Connect Discovery 4). Rejects with a sentence. */
+export const discoverKeys = async (issuer: string, options: FetchOptions): Promise<unknown> => {
+  const url = `${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`
+  const found = (await fetchJson(url, options)) as { readonly issuer?: unknown; readonly jwks_uri?: unknown } | null
+  if (found?.issuer !== issuer) throw new Error(`${url}: it is that of another issuer`)
+  if (typeof found.jwks_uri !== 'string') throw new Error(`${url}: it names no keys`)
+  return fetchJson(found.jwks_uri, options)
+}
+
+/** Discovery takes two calls, within the time of a request. */
+const patienceMs = 2_000
+const maxOctets = 262_144
+const utf8 = new TextDecoder('utf8', { fatal: true })

@@ -1,0 +1,115 @@
+/** Everything that can be wrong with the document of an identity provider, found in one pass. */
+import { canonicalJson } from '../canonical.ts'
+import { isProblem, type Violation } from '../errors.ts'
+import { parseCertificate } from '../x509/certificate.ts'
+import { parsePemBlocks } from '../x509/pem.ts'
+import { readClaimRule } from './claims.ts'
+import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
+import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
+import { nameKinds, pointer, show } from './names.ts'
+import { shapeFaults } from './shape.ts'
+
+type Report = (field: string, value: unknown, reason: string) => void
+
+/** The document, if its shape is sound, and every fault. */
+export const faultsOfProvider = (
+  input: unknown,
+): { readonly document?: ProviderDocument; readonly faults: readonly Violation[] } => {
+  const shape = shapeFaults(ProviderDocumentSchema, input).map((fault) => ({ check: 'provider.schema', ...fault }))
+  if (shape.length > 0) return { faults: shape }
+  const document = input as ProviderDocument
+  const faults: Violation[] = []
+  for (const [check, find] of senses)
+    find(document, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
+  return faults.length > 0 ? { faults } : { document, faults }
+}
+
+type Sense = (document: ProviderDocument, report: Report) => void
+
+const sizeFaults: Sense = (document, report) => {
+  try {
+    const octets = Buffer.byteLength(canonicalJson(document))
+    if (octets > maxOctets) report('', '', `is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed`)
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    report('', '', `is not plain JSON: ${error.message}`)
+  }
+}
+
+const keyFaults: Sense = ({ keys, algorithms }, report) => {
+  const { discovery, url, static: given = [], ca } = keys
+  const ways = [discovery, url, keys.static].filter((way) => way !== undefined)
+  if (ways.length !== 1) report('/keys', '', 'must have exactly one of discovery, url and static')
+  if (ca !== undefined) caFaults(ca, report)
+  if (ca !== undefined && keys.static !== undefined) report('/keys/ca', '', 'says nothing where keys are static')
+  given.forEach((key, i) => {
+    const place = `/keys/static/${i}`
+    if (!keyTypes.has(key.kty)) report(`${place}/kty`, key.kty, `must be one of ${[...keyTypes].join(', ')}`)
+    if (secrets.some((member) => Object.hasOwn(key, member)))
+      report(place, '', 'holds a private or a shared key: treat it as exposed')
+    if (given.length > 1 && typeof (key as { kid?: unknown }).kid !== 'string')
+      report(place, '', 'must have a kid, by which tokens name it, where there are several')
+  })
+  if (algorithms.includes('EdDSA') && algorithms.includes('Ed25519'))
+    report('/algorithms', 'EdDSA', 'is the older name of Ed25519; one of them is enough')
+}
+
+const caFaults = (pem: string, report: Report): void => {
+  try {
+    for (const der of parsePemBlocks(pem, 'CERTIFICATE', 10)) parseCertificate(der)
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    report('/keys/ca', '', `is not a list of certificates in PEM: ${error.detail}`)
+  }
+}
+
+const timeFaults: Sense = ({ lifetime, clock }, report) => {
+  if (seconds(lifetime) > maxLifetime) report('/lifetime', lifetime, 'is more than 24h')
+  if (clock !== undefined && seconds(clock) > maxClock) report('/clock', clock, 'is more than 30s')
+}
+
+const seconds = (text: string): number => Number(text.slice(0, -1)) * ({ s: 1, m: 60, h: 3600 }[text.slice(-1)] ?? 0)
+
+const mappingFaults: Sense = ({ mappings }, report) => {
+  const seen = new Set<string>()
+  mappings.forEach((mapping, i) => {
+    const place = `/mappings/${i}`
+    if (seen.has(mapping.id)) report(`${place}/id`, mapping.id, 'occurs twice')
+    seen.add(mapping.id)
+    const principal = readPrincipalTemplate(mapping.principal)
+    if (typeof principal === 'string') report(`${place}/principal`, mapping.principal, principal)
+    for (const [name, value] of Object.entries(mapping.claims)) {
+      const rule = readClaimRule(name, value)
+      if (typeof rule === 'string') report(`${place}/claims/${pointer(name)}`, value, rule)
+    }
+    grantFaults(mapping, place, report)
+  })
+}
+
+const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Report): void => {
+  grants.forEach(({ names = {} }, i) => {
+    for (const kind of nameKinds) {
+      for (const list of ['allow', 'deny'] as const) {
+        names[kind]?.[list]?.forEach((text, at) => {
+          const template = readNameTemplate(kind, text)
+          if (typeof template === 'string') report(`${place}/grants/${i}/names/${kind}/${list}/${at}`, text, template)
+        })
+      }
+    }
+  })
+}
+
+const senses: readonly (readonly [string, Sense])[] = [
+  ['provider.schema', sizeFaults],
+  ['provider.keys', keyFaults],
+  ['provider.times', timeFaults],
+  ['provider.mappings', mappingFaults],
+]
+
+const keyTypes: ReadonlySet<string> = new Set(['RSA', 'EC', 'OKP', 'AKP'])
+/** Members of private and shared keys (RFC 7518 6, RFC 9964). */
+const secrets = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k', 'priv']
+const maxOctets = 65_536
+/** Seconds. */
+const maxLifetime = 86_400
+const maxClock = 30

@@ -1,0 +1,81 @@
+/** Identity providers: immutable versions in the database, the newest of each in memory; and tokens that were shown. */
+import { hash } from 'node:crypto'
+
+import type { Providers, StoredProvider } from '../ca/providers.ts'
+import { canonicalJson } from '../canonical.ts'
+import { Problem } from '../errors.ts'
+import { type Provider, parseProvider } from '../policy/identity.ts'
+import type { Log } from '../telemetry.ts'
+import type { Database, Queryable } from './database.ts'
+import type { RollWriter } from './roll.ts'
+import { openVersions, type Version, type VersionKind, type Versions, versionStatements } from './versions.ts'
+
+export interface ProvidersDeps {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly log: Log
+}
+
+export interface OpenProviders extends Providers, Pick<Versions<Provider>, 'refresh' | 'close'> {}
+
+/** Opened means loaded. */
+export const openProviders = async ({ db, roll, log }: ProvidersDeps): Promise<OpenProviders> => {
+  const versions = await openVersions({ db, roll, log, kind })
+  return {
+    issuedBy: (issuer) => {
+      for (const version of versions.newest()) if (version.value.issuer === issuer) return storedOf(version)
+      return undefined
+    },
+    list: async () => (await versions.list()).map(storedOf),
+    versions: async (name) => (await versions.versions(name)).map(storedOf),
+    read: async (name, version) => storedOf(await versions.read(name, version)),
+    put: async (document, by, precondition) => {
+      const { stored, created } = await versions.put(document, by, precondition)
+      return { stored: storedOf(stored), created }
+    },
+    spend: async ({ issuer, id, until }) => {
+      const { rowCount } = await db.query(insertSpent, [issuer, hash('sha256', id, 'buffer'), until])
+      return rowCount === 1
+    },
+    refresh: versions.refresh,
+    close: versions.close,
+  }
+}
+
+const kind: VersionKind<Provider> = {
+  statements: versionStatements('identity_providers', 'issuer'),
+  title: 'identity provider',
+  missing: 'provider.not_found',
+  parse: (document, version) => parseProvider(document, { version }),
+  canonical: ({ document }) => canonicalJson(document),
+  column: ({ issuer }) => issuer,
+  assertFits: (tx, provider) => assertOnlyOne(tx, provider),
+  event: ({ name, version, sha256 }, by) => ({ type: 'provider.changed', provider: { name, version }, sha256, by }),
+}
+
+const storedOf = ({ value, createdAt, createdBy }: Version<Provider>): StoredProvider => ({
+  provider: value,
+  createdAt,
+  createdBy,
+})
+
+/** Of two for one issuer nobody could say which of them a token is judged by. */
+const assertOnlyOne = async (tx: Queryable, { name, issuer }: Provider): Promise<void> => {
+  const { rows } = await tx.query<{ name: string }>(selectOfIssuer, [issuer, name])
+  const [other] = rows
+  if (!other) return
+  const reason = `is that of the identity provider ${other.name} already`
+  throw new Problem('provider.invalid', `The issuer ${reason}.`, {
+    violations: [{ check: 'provider.issuer', field: '/issuer', value: issuer, reason }],
+  })
+}
+
+const selectOfIssuer = {
+  text: `
+    select name from (select distinct on (name) name, issuer from identity_providers order by name, version desc) newest
+    where issuer = $1 and name <> $2`,
+}
+const insertSpent = {
+  name: 'insert_spent_token',
+  text: `insert into spent_tokens (issuer, id_sha256, until) values ($1, $2, $3) on conflict do nothing`,
+}

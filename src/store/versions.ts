@@ -1,0 +1,209 @@
+/** Documents in immutable versions, by name: every one ever applied in the database, the newest of each in memory. */
+import type { Precondition } from '../ca/policies.ts'
+import { Problem, type ProblemCode } from '../errors.ts'
+import type { RollEvent } from '../roll/entries.ts'
+import type { Log } from '../telemetry.ts'
+import type { Database, Queryable } from './database.ts'
+import type { RollWriter } from './roll.ts'
+
+/** What was read from a document. */
+interface Read {
+  readonly name: string
+  readonly version: number
+  readonly sha256: string
+}
+
+export interface Version<T> {
+  readonly value: T
+  readonly createdAt: Date
+  readonly createdBy: string
+}
+
+/** What is particular to one kind of document. */
+export interface VersionKind<T extends Read> {
+  readonly statements: VersionStatements
+  /** For sentences: `profile`. */
+  readonly title: string
+  readonly missing: ProblemCode
+  /** From what was written, or from what is stored. Throws for a document that is not valid. */
+  readonly parse: (document: unknown, version: number) => T
+  readonly canonical: (value: T) => string
+  /** The column that this kind has beside the others. */
+  readonly column: (value: T) => string
+  /** Within the transaction, before a version is made; throws. */
+  readonly assertFits: (tx: Queryable, value: T) => Promise<void>
+  readonly event: (value: T, by: string) => RollEvent
+}
+
+export interface VersionsDeps<T extends Read> {
+  readonly db: Database
+  readonly roll: RollWriter
+  readonly log: Log
+  readonly kind: VersionKind<T>
+}
+
+export interface Versions<T> {
+  /** From memory, at most two seconds old, and at once after a change made here. */
+  current(name: string): T | undefined
+  newest(): IterableIterator<Version<T>>
+  list(): Promise<readonly Version<T>[]>
+  versions(name: string): Promise<readonly Version<T>[]>
+  read(name: string, version?: number): Promise<Version<T>>
+  put(
+    document: unknown,
+    by: string,
+    precondition: Precondition,
+  ): Promise<{ readonly stored: Version<T>; readonly created: boolean }>
+  /** Reads what other replicas have changed; resolves when memory is as new as the database was. */
+  refresh(): Promise<void>
+  close(): void
+}
+
+/** Opened means loaded. The newest versions are read again each second. */
+export const openVersions = async <T extends Read>({ db, roll, log, kind }: VersionsDeps<T>): Promise<Versions<T>> => {
+  const newest = new Map<string, Version<T>>()
+  const { statements } = kind
+
+  const versionOf = (row: VersionRow): Version<T> => ({
+    value: kind.parse(JSON.parse(row.document), row.version),
+    createdAt: row.created_at,
+    createdBy: row.created_by,
+  })
+
+  const refresh = async (): Promise<void> => {
+    const held = JSON.stringify([...newest].map(([name, { value }]) => ({ name, version: value.version })))
+    for (const row of (await db.query<VersionRow>(statements.newer, [held])).rows) hold(versionOf(row))
+  }
+
+  /** An answer that was read before another change was made may come after it: memory never goes back. */
+  const hold = (stored: Version<T>): void => {
+    const { name, version } = stored.value
+    if (version > (newest.get(name)?.value.version ?? 0)) newest.set(name, stored)
+  }
+
+  const put = async (document: unknown, by: string, precondition: Precondition) => {
+    const name = kind.parse(document, 1).name
+    const outcome = await roll.change<{ stored: Version<T>; created: boolean }>(async (tx) => {
+      const {
+        rows: [row],
+      } = await tx.query<VersionRow>(statements.one, [name, null])
+      assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
+      const value = kind.parse(document, (row?.version ?? 0) + 1)
+      if (row && row.sha256.toString('hex') === value.sha256)
+        return { events: [], result: { stored: versionOf(row), created: false } }
+      const stored = await insert(tx, value, by)
+      return { events: [kind.event(value, by)], result: { stored, created: true } }
+    })
+    hold(outcome.stored)
+    return outcome
+  }
+
+  const insert = async (tx: Queryable, value: T, by: string): Promise<Version<T>> => {
+    await kind.assertFits(tx, value)
+    const { name, version, sha256 } = value
+    const {
+      rows: [row],
+    } = await tx.query<VersionRow>(statements.insert, [
+      name,
+      version,
+      Buffer.from(sha256, 'hex'),
+      kind.column(value),
+      kind.canonical(value),
+      by,
+    ])
+    if (!row) throw new Error(`a ${kind.title} was not inserted`)
+    return { value, createdAt: row.created_at, createdBy: by }
+  }
+
+  const missing = (name: string, version?: number): Problem =>
+    new Problem(
+      kind.missing,
+      `There is no ${kind.title} ${JSON.stringify(name)}${version === undefined ? '' : ` of version ${version}`}.`,
+    )
+
+  await refresh()
+  const timer = setInterval(() => {
+    refresh().catch((error: unknown) =>
+      log.warn({ event: 'policies.stale', kind: kind.title, err: error }, 'documents could not be refreshed'),
+    )
+  }, refreshMs)
+  timer.unref()
+
+  return {
+    current: (name) => newest.get(name)?.value,
+    newest: () => newest.values(),
+    list: async () => {
+      await refresh()
+      return [...newest.values()].sort((a, b) => (a.value.name < b.value.name ? -1 : 1))
+    },
+    versions: async (name) => {
+      const { rows } = await db.query<VersionRow>(statements.all, [name])
+      if (rows.length === 0) throw missing(name)
+      return rows.map(versionOf)
+    },
+    read: async (name, version) => {
+      const {
+        rows: [row],
+      } = await db.query<VersionRow>(statements.one, [name, version ?? null])
+      if (row) return versionOf(row)
+      throw missing(name, version)
+    },
+    put,
+    refresh,
+    close: () => clearInterval(timer),
+  }
+}
+
+/** Under the roll's lock, so that of those who saw the same version only one changes it. */
+const assertPrecondition = (
+  what: string,
+  row: VersionRow | undefined,
+  { ifMatch, ifNoneMatch }: Precondition,
+): void => {
+  const fail = (reason: string): never => {
+    throw new Problem('precondition.failed', `${what} ${reason}.`)
+  }
+  if (ifNoneMatch === '*' && row) fail('exists')
+  if (ifMatch !== undefined && !row) fail('does not exist')
+  if (ifMatch !== undefined && ifMatch !== '*' && row?.sha256.toString('hex') !== ifMatch)
+    fail('is not the one that the change was made from')
+}
+
+interface VersionRow {
+  readonly name: string
+  readonly version: number
+  readonly sha256: Buffer
+  readonly document: string
+  readonly created_at: Date
+  readonly created_by: string
+}
+
+interface VersionStatements {
+  readonly newer: { readonly name: string; readonly text: string }
+  readonly one: { readonly text: string }
+  readonly all: { readonly text: string }
+  readonly insert: { readonly text: string }
+}
+
+/** Of a table with these columns, and one that only this kind has. Both names are constants of ours. */
+export const versionStatements = (table: string, column: string): VersionStatements => {
+  const columns = 'name, version, sha256, document, created_at, created_by'
+  return {
+    newer: {
+      name: `select_newer_${table}`,
+      text: `
+    with held as (select * from json_to_recordset($1::json) as h (name text, version integer)),
+    newest as (select distinct on (name) ${columns} from ${table} order by name, version desc)
+    select n.* from newest n left join held h using (name) where h.version is null or h.version < n.version`,
+    },
+    one: {
+      text: `select ${columns} from ${table} where name = $1 and ($2::integer is null or version = $2) order by version desc limit 1`,
+    },
+    all: { text: `select ${columns} from ${table} where name = $1 order by version desc` },
+    insert: {
+      text: `insert into ${table} (name, version, sha256, ${column}, document, created_by) values ($1, $2, $3, $4, $5, $6) returning ${columns}`,
+    },
+  }
+}
+
+const refreshMs = 1_000

@@ -1,0 +1,175 @@
+/** Documents of identity providers: everything that can be wrong with one, and how little a pattern takes. */
+import fc from 'fast-check'
+import t from 'tap'
+
+import { isProblem } from '../../src/errors.ts'
+import { readClaimRule, readTemplate } from '../../src/policy/claims.ts'
+import { parseProvider } from '../../src/policy/identity.ts'
+import { readNameTemplate, readPrincipalTemplate } from '../../src/policy/identity-templates.ts'
+import { newRsaKey } from '../helpers/issuer.ts'
+
+const mapping = { id: 'a', claims: { sub: 'x' }, principal: 'tester' }
+const good = {
+  name: 'test',
+  issuer: 'https://issuer.example.com',
+  keys: { discovery: true },
+  algorithms: ['RS256'],
+  audience: 'https://ca.example.com',
+  lifetime: '15m',
+  mappings: [mapping],
+}
+
+const faultsOf = (document: unknown): readonly string[] => {
+  try {
+    parseProvider(document, { version: 1 })
+    return []
+  } catch (error) {
+    if (!isProblem(error, 'provider.invalid')) throw error
+    return (error.options.violations ?? []).map(({ field, reason }) => `${field} ${reason}`)
+  }
+}
+
+t.test('every fault of a document is told with its place', async (t) => {
+  t.same(faultsOf(good), [])
+  const { jwk } = newRsaKey()
+  const cases: readonly (readonly [more: object, ...faults: (string | RegExp)[]])[] = [
+    [{ algorithms: [] }, /^\/algorithms /],
+    [{ algorithms: ['none'] }, /^\/algorithms\/0 must be one of RS256/],
+    [{ algorithms: ['HS256'] }, /^\/algorithms\/0 must be one of RS256/],
+    [{ algorithms: ['EdDSA', 'Ed25519'] }, '/algorithms is the older name of Ed25519; one of them is enough'],
+    [{ issuer: 'http://issuer.example.com' }, '/issuer must be an https:// URL'],
+    [{ issuer: 'https://issuer.example.com/?x' }, '/issuer must be an https:// URL'],
+    [{ issuer: 'https://user@issuer.example.com' }, '/issuer must be an https:// URL'],
+    [{ keys: {} }, '/keys must have exactly one of discovery, url and static'],
+    [{ keys: { discovery: true, static: [jwk] } }, '/keys must have exactly one of discovery, url and static'],
+    [{ keys: { url: 'http://issuer.example.com/keys' } }, '/keys/url must be an https:// URL'],
+    [{ keys: { discovery: true, ca: 'x' } }, /^\/keys\/ca is not a list of certificates in PEM/],
+    [
+      { keys: { static: [{ kty: 'oct', k: 'AAAA' }] } },
+      /^\/keys\/static\/0\/kty must be one of/,
+      /holds a private or a shared key/,
+    ],
+    [
+      { keys: { static: [{ ...jwk, d: 'AAAA' }] } },
+      '/keys/static/0 holds a private or a shared key: treat it as exposed',
+    ],
+    [
+      { keys: { static: [jwk, { kty: 'EC' }] } },
+      '/keys/static/1 must have a kid, by which tokens name it, where there are several',
+    ],
+    [{ lifetime: '25h' }, '/lifetime is more than 24h'],
+    [{ lifetime: '0m' }, /^\/lifetime must be a whole number/],
+    [{ clock: '31s' }, '/clock is more than 30s'],
+    [{ audience: [] }, /^\/audience must be a string or a list/],
+    [{ mappings: [mapping, mapping] }, '/mappings/1/id occurs twice'],
+    [{ mappings: [{ ...mapping, claims: {} }] }, /^\/mappings\/0\/claims must be 1 to 20 claims/],
+    [{ mappings: [{ ...mapping, claims: { sub: 'a*' } }] }, /^\/mappings\/0\/claims\/sub has `\*` inside a segment/],
+    [{ mappings: [{ ...mapping, claims: { '/a~2': 'x' } }] }, /is not a JSON pointer/],
+    [{ mappings: [{ ...mapping, principal: '{sub}' }] }, /has a claim before a prefix/],
+    [{ mappings: [{ ...mapping, principal: 'a{sub}' }] }, /has a claim before a prefix/],
+    [{ mappings: [{ ...mapping, principal: 'a:{b}{c}' }] }, /two claims with nothing between them/],
+    [{ mappings: [{ ...mapping, principal: 'a:{b' }] }, /a brace without its partner/],
+    [{ mappings: [{ ...mapping, principal: 'a b' }] }, /is no name of a principal/],
+    [
+      { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { dns: { allow: ['*x'] } } }] }] },
+      /names\/dns\/allow\/0 has `\*` inside/,
+    ],
+    [
+      { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { ip: { allow: ['{a}/8'] } } }] }] },
+      /only rules for dns and uri may/,
+    ],
+    [
+      { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { uri: { allow: ['spiffe://{a}/x'] } } }] }] },
+      /has a claim before its path/,
+    ],
+    [{ unknown: 1 }, '/unknown is not a known field'],
+  ]
+  for (const [more, ...wanted] of cases) {
+    const faults = faultsOf({ ...good, ...more })
+    t.equal(faults.length, wanted.length, JSON.stringify([more, faults]))
+    for (const [i, fault] of wanted.entries()) t.match(faults[i], fault)
+  }
+  for (const document of [null, [], 'x', 7, {}]) t.ok(faultsOf(document).length > 0)
+})
+
+t.test('a pattern takes whole segments, and nothing beside what it says', async (t) => {
+  const fits = (pattern: string, value: unknown): boolean => {
+    const rule = readClaimRule('c', pattern)
+    if (typeof rule === 'string') throw new Error(rule)
+    return rule.fits({ c: value })
+  }
+  const part = fc.stringMatching(/^[a-zA-Z0-9._*-]{1,8}$/)
+  fc.assert(
+    fc.property(fc.array(part, { minLength: 1, maxLength: 5 }), fc.nat(4), part, (parts, at, other) => {
+      const i = at % parts.length
+      const value = parts.join('/')
+      const literal = parts.filter((text) => !text.includes('*')).length === parts.length
+      if (literal) {
+        const pattern = parts.with(i, '*').join('/')
+        t.ok(fits(pattern, value))
+        t.ok(fits(pattern, parts.with(i, other).join('/')))
+        t.notOk(fits(pattern, parts.with(i, `${other}/${other}`).join('/')))
+        t.notOk(fits(pattern, parts.with(i, '').join('/')))
+        t.notOk(fits(pattern, `${value}/x`))
+        t.notOk(fits(pattern, value.replaceAll('/', ':')) && parts.length > 1)
+        if (parts.length > 1) {
+          const j = (i + 1) % parts.length
+          t.equal(fits(pattern, parts.with(j, other).join('/')), parts[j] === other)
+        }
+      }
+    }),
+    { numRuns: 200 },
+  )
+  for (const value of [undefined, null, 7, true, {}, [], [['x']]]) t.notOk(fits('*', value), JSON.stringify(value))
+})
+
+t.test('two tokens with other claims never get one name, nor one that somebody chose for himself', async (t) => {
+  const template = readPrincipalTemplate('sa:{ns}:{name}')
+  if (typeof template === 'string') throw new Error(template)
+  const claim = fc.stringMatching(/^[A-Za-z0-9._@/:-]{1,12}$/)
+  const made = new Map<string, string>()
+  fc.assert(
+    fc.property(claim, claim, (ns, name) => {
+      const filled = template.fill((claim) => ({ ns, name })[claim])
+      if (filled === undefined) return
+      const key = JSON.stringify([ns, name])
+      t.equal(made.get(filled) ?? key, key)
+      t.ok(filled.startsWith('sa:'))
+      made.set(filled, key)
+    }),
+    { numRuns: 500 },
+  )
+  t.ok(made.size > 50)
+  t.equal(
+    template.fill(() => 'x:y'),
+    undefined,
+  )
+  t.equal(
+    template.fill(() => 'ü'),
+    undefined,
+  )
+  t.equal(
+    template.fill(() => ''),
+    undefined,
+  )
+  t.equal(
+    template.fill(() => 'x'.repeat(100)),
+    undefined,
+    'longer than a name may be',
+  )
+})
+
+t.test('what a token says is never a pattern', async (t) => {
+  for (const [kind, text] of [
+    ['dns', '{a}.example.com'],
+    ['uri', 'spiffe://example.com/{a}'],
+  ] as const) {
+    const template = readNameTemplate(kind, text)
+    if (typeof template === 'string') throw new Error(template)
+    for (const value of ['*', '**', '*.x', 'a.b', 'a/b', '..', '.', '', 'a b', 'a?b', 'a%2fb', '{b}', 'é'])
+      t.notOk(kind === 'uri' && value === 'a.b' ? false : template.fill(() => value) !== undefined, `${kind} ${value}`)
+    t.ok(template.fill(() => 'web-1'))
+  }
+  const raw = readTemplate('a:{b}', () => true)
+  t.equal(typeof raw === 'string' ? raw : raw.fill(() => '{b}'), 'a:{b}', 'nor filled in again')
+})
