@@ -11,6 +11,7 @@ import { addContextCommands } from './commands/context.ts'
 import { addCredentialCommand } from './commands/credential.ts'
 import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
+import { addIdentityProviderCommand } from './commands/identity-provider.ts'
 import { addIssueCommands } from './commands/issue.ts'
 import { addIssuerCommand } from './commands/issuer.ts'
 import { openOutput } from './commands/output.ts'
@@ -158,6 +159,7 @@ const commands = [
   addGrantCommand,
   addTokenCommand,
   addCredentialCommand,
+  addIdentityProviderCommand,
   addIssuerCommand,
   addRecordCommands,
   addAuditCommand,

@@ -158,7 +158,6 @@ export const openService = async (
   metrics.watchWitnesses(witnesses.figures)
   const issuance = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 
-  const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)
   const status = await openStatus(stores, issuers, issuance, openTurns(5))
   let stopping = false
   const health = openHealth({
@@ -191,7 +190,7 @@ export const openService = async (
     access,
     identities: clients.identities,
     providers: stores.providers,
-    issuerLife,
+    issuerLife: issuerLifeOf(stores, keys, issuers, verifier),
     revocations: status.revocations,
     massRevocations: status.massRevocations,
     crlImports: status.crlImports,

@@ -1,0 +1,97 @@
+/** `chancery identity-provider`: whose tokens are believed, and who they make somebody. */
+import { readFile } from 'node:fs/promises'
+
+import type { Command } from 'commander'
+import { parse, stringify } from 'yaml'
+
+import { isProblem, problems } from '../errors.ts'
+import { parseProvider } from '../policy/identity.ts'
+import { type Client, segment } from './client.ts'
+import { Failure } from './failure.ts'
+import { violationText, visible } from './output.ts'
+import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+
+interface Version {
+  readonly name: string
+  readonly version: number
+  readonly sha256: string
+  readonly document: object
+  readonly createdAt: string
+  readonly createdBy: string
+}
+
+export const addIdentityProviderCommand = (program: Command): void => {
+  const provider = program
+    .command('identity-provider')
+    .description('whose tokens are believed, and who their claims make somebody')
+
+  withRestOptions(provider.command('apply <file>').description('apply a document (YAML or JSON) as the next version'))
+    .option('--if-match <sha256>', 'only if this is the version there now; by default, the one that is read first')
+    .action(async (file: string, options: RestOptions & { ifMatch?: string }) => {
+      const { client, out } = await openRest(options)
+      const { name, body } = await readDocument(file)
+      const before = await readCurrent(client, name)
+      const expected = options.ifMatch ?? before?.sha256
+      const headers: Record<string, string> =
+        expected === undefined ? { 'if-none-match': '*' } : { 'if-match': `"${expected}"` }
+      const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<Version>()
+      const isSame = before?.version === applied.version
+      out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
+    })
+
+  withRestOptions(provider.command('show <name>').description('show a document, as YAML'))
+    .option('--at <version>', 'this version instead of the newest')
+    .action(async (name: string, options: RestOptions & { at?: string }) => {
+      const { client, out } = await openRest(options)
+      const stored = (await client.call('GET', pathOf(name, options.at))).json<Version>()
+      const { version, sha256, createdBy, createdAt, document } = stored
+      out.show(
+        stored,
+        `# version ${version}, sha256 ${sha256}, by ${createdBy} at ${createdAt}\n${stringify(document)}`,
+      )
+    })
+
+  withRestOptions(
+    provider.command('list [name]').description('list identity providers, or the versions of one'),
+  ).action(async (name: string | undefined, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const path = name === undefined ? '/v1/identity-providers' : `${pathOf(name)}/versions`
+    const { items } = (await client.call('GET', path)).json<{ items: Record<string, unknown>[] }>()
+    out.table(items, ['name', 'version', 'issuer', 'createdAt', 'createdBy', 'sha256'])
+  })
+}
+
+/** As the server will judge it, so that every fault is told before anything is sent. */
+const readDocument = async (file: string): Promise<{ readonly name: string; readonly body: unknown }> => {
+  let body: unknown
+  try {
+    body = parse(await readFile(file, 'utf8'), { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+  } catch (error) {
+    throw new Failure('usage', `${file} cannot be read: ${(error as Error).message}`)
+  }
+  try {
+    return { name: parseProvider(body, { version: 1 }).name, body }
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    const { violations = [] } = error.options
+    const lines = [`${file} is not valid (${error.code}).`, ...violations.map(violationText)]
+    throw new Failure('refused', lines.map(visible).join('\n'), {
+      code: error.code,
+      ...problems[error.code],
+      violations,
+    })
+  }
+}
+
+const readCurrent = async (client: Client, name: string): Promise<Version | undefined> => {
+  try {
+    return (await client.call('GET', pathOf(name))).json<Version>()
+  } catch (error) {
+    if (error instanceof Failure && (error.problem as { code?: string } | undefined)?.code === 'provider.not_found')
+      return undefined
+    throw error
+  }
+}
+
+const pathOf = (name: string, version?: string): string =>
+  `/v1/identity-providers/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`

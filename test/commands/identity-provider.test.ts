@@ -1,0 +1,53 @@
+import { execFile } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+import { parse, stringify } from 'yaml'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { bare } from '../helpers/environment.ts'
+import { openTestService } from '../helpers/service.ts'
+
+const service = await openTestService(t)
+const folder = await mkdtemp(join(tmpdir(), 'chancery-provider-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+/** Runs the command as a shell would. */
+const chancery = (...args: readonly string[]): Promise<{ code: number; out: string; err: string }> =>
+  new Promise((resolve) => {
+    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
+    execFile(process.execPath, ['src/main.ts', 'identity-provider', ...args], { env }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err })
+    })
+  })
+
+const document = {
+  name: 'github',
+  issuer: 'https://token.actions.githubusercontent.com',
+  keys: { discovery: true },
+  algorithms: ['RS256'],
+  audience: 'https://ca.example.com',
+  lifetime: '15m',
+  mappings: [{ id: 'deploy', claims: { repository: 'example/web' }, principal: 'ci/deploy' }],
+}
+
+t.test('a document is applied, shown and listed, and one with faults is told all of them', async (t) => {
+  const file = join(folder, 'github.yaml')
+  await writeFile(file, stringify(document))
+  t.same(await chancery('apply', file), { code: 0, out: 'github is applied at version 1.\n', err: '' })
+  t.equal((await chancery('apply', file)).out, 'github is unchanged at version 1.\n')
+  await writeFile(file, stringify({ ...document, lifetime: '10m' }))
+  t.equal((await chancery('apply', file)).out, 'github is applied at version 2.\n')
+  t.equal((await chancery('apply', file, '--if-match', 'ab'.repeat(32))).code, exitCodes.conflict)
+  t.same(parse((await chancery('show', 'github')).out), { ...document, lifetime: '10m' })
+  t.same(parse((await chancery('show', 'github', '--at', '1')).out), document)
+  t.match((await chancery('list')).out, /^github +2 +https:\/\/token\.actions/m)
+  t.equal((await chancery('list', 'github')).out.trim().split('\n').length, 3)
+  await writeFile(file, stringify({ ...document, algorithms: ['none'], lifetime: '25d' }))
+  const { code, err } = await chancery('apply', file)
+  t.equal(code, exitCodes.refused)
+  t.match(err, /\/algorithms\/0[\s\S]*\/lifetime/)
+  t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
+})
