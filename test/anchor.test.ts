@@ -191,7 +191,12 @@ t.test(
     t.equal((await readAnchorFile(path))?.size, 3)
     disk.free()
     t.ok(await becomes(async () => (await readAnchorFile(path))?.size === 5), 'without anybody asking again')
-    await anchor.write(at(6))
+    const isPromised = () =>
+      anchor.write(at(6)).then(
+        () => true,
+        () => false,
+      )
+    t.ok(await becomes(isPromised), 'and it is promised again')
     await anchor.close()
     t.equal((await readAnchorFile(path))?.size, 6, 'the end waits for the last one')
   },

@@ -53,12 +53,12 @@ t.test('the packed project is installed, and issues for somebody who may not wri
     await cp(join(home, name), join(tree, name), { recursive: true })
   }
   await symlink(join(home, 'node_modules'), join(tree, 'node_modules'))
-  // tap loads modules of its own into every Node below it, which tsc does not survive.
   const env = { PATH: process.env['PATH'], HOME: folder }
   const { scripts } = JSON.parse(await readFile(join(home, 'package.json'), 'utf8'))
   t.equal(scripts.prepack, 'node tools/setup.mjs build && cp package-lock.json npm-shrinkwrap.json')
   // The same by hand: set-up might find something to install, and this tree has its packages by a link to ours.
-  await run(process.execPath, ['tools/build.ts'], { cwd: tree, env })
+  // tap loads modules of its own into every Node below it, by NODE_OPTIONS: tsc does not survive them.
+  await run('env', ['-u', 'NODE_OPTIONS', process.execPath, 'tools/build.ts'], { cwd: tree, env })
   await copyFile(join(tree, 'package-lock.json'), join(tree, 'npm-shrinkwrap.json'))
   await run('npm', ['pack', '--silent', '--ignore-scripts', '--pack-destination', folder], { cwd: tree, env })
 
