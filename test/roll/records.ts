@@ -103,10 +103,31 @@ const administer = async (service: TestService): Promise<void> => {
     const [{ id }] = (await service.request('GET', `/v1/${what}?principal=leaver`)).json.items
     await made(service.request('DELETE', `/v1/${what}/${id}`))
   }
+  for (const match of [
+    { fingerprint: 'ab'.repeat(32) },
+    { spiffeId: 'spiffe://example.com/leaver' },
+    { subject: 'MA0xCzAJBgNVBAMMAmNp', issuer: 'MA0xCzAJBgNVBAMMAmNh' },
+  ]) {
+    const body = { principal: 'leaver', label: 'test', ...match }
+    const { id } = (await made(service.request('POST', '/v1/credentials', { body }))).json
+    if (!('spiffeId' in match)) await made(service.request('DELETE', `/v1/credentials/${id}`))
+  }
+  const ifNone = { 'if-none-match': '*' }
+  await made(service.request('PUT', '/v1/identity-providers/github', { headers: ifNone, body: github }))
   await made(service.request('DELETE', '/v1/principals/leaver'))
   const { json, headers } = await service.request('GET', '/v1/profiles/server')
   const body = { ...json.document, validity: { ...json.document.validity, max: '77d' } }
   await made(service.request('PUT', '/v1/profiles/server', { headers: { 'if-match': String(headers['etag']) }, body }))
+}
+
+const github = {
+  name: 'github',
+  issuer: 'https://token.actions.githubusercontent.com',
+  keys: { discovery: true },
+  algorithms: ['RS256'],
+  audience: 'https://ca.example.com',
+  lifetime: '15m',
+  mappings: [{ id: 'deploy', claims: { repository: 'example/web' }, principal: 'ci' }],
 }
 
 const changeIssuers = async (service: TestService): Promise<void> => {

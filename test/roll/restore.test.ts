@@ -117,6 +117,9 @@ const told = () =>
       grantRevocations: 'select grant_id, revoked_by from grant_revocations order by 1',
       principals: 'select name, created_by from principals order by 1',
       closures: 'select principal, closed_by from principal_closures order by 1',
+      credentials: `select id, principal, label, kind, encode(value, 'hex') as value, encode(issuer, 'hex') as issuer, created_by from credentials order by id`,
+      credentialRevocations: 'select credential, revoked_by from credential_revocations order by 1',
+      providers: 'select name, version, created_by from identity_providers order by 1, 2',
       tokens: 'select id, principal, label, expires_at, created_by from tokens order by id',
       states: 'select issuer, state, by, reason from issuer_states order by id',
       issuers: `select name, authority, encode(certificate, 'hex') as der, key_uri, shards from issuers order by name`,
@@ -174,6 +177,17 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   await chancery.request('DELETE', `/v1/tokens/${oldToken.id}`)
   await chancery.request('POST', '/v1/principals', { name: 'closed' })
   await chancery.request('DELETE', '/v1/principals/closed')
+  for (const match of [
+    { fingerprint: 'ab'.repeat(32) },
+    { spiffeId: 'spiffe://example.com/new' },
+    { subject: 'MA0xCzAJBgNVBAMMAmNp', issuer: 'MA0xCzAJBgNVBAMMAmNh' },
+  ]) {
+    const tied = await chancery.request('POST', '/v1/credentials', { principal: 'new', label: 'new', ...match })
+    if ('subject' in match) await chancery.request('DELETE', `/v1/credentials/${tied.json.id}`)
+  }
+  const provider = { name: 'github', issuer: 'https://github.example.com', keys: { discovery: true }, mappings: [] }
+  const believed = { algorithms: ['RS256'], audience: 'https://ca.example.com', lifetime: '15m' }
+  await chancery.request('PUT', '/v1/identity-providers/github', { ...provider, ...believed }, { 'if-none-match': '*' })
   const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
   const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
   const body = { csr: csrFor('key.example.com'), profile: 'server' }
@@ -226,10 +240,14 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   t.equal(found.to, size)
   t.match(
     [...found.byHand].sort(),
-    [/^The profile lost, version 1: its document .* is lost/, /^The token "new" of new: its secret/],
+    [
+      /^The identity provider github, version 1: its document is lost/,
+      /^The profile lost, version 1: its document .* is lost/,
+      /^The token "new" of new: its secret/,
+    ],
     'and nothing else is to be done by hand',
   )
-  t.equal(found.byHand.length, 2)
+  t.equal(found.byHand.length, 3)
   const again = await runRecover(config, quiet, options, silent)
   t.same({ from: again.from, byHand: again.byHand }, { from: size, byHand: [] }, 'run again, it finds nothing to do')
 

@@ -190,6 +190,38 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
   ],
   ['token_revocations', { weight: 1, entry: 'null', columns: { token: 'id', revoked_by: 'text' } }],
   [
+    'credentials',
+    {
+      weight: 1,
+      entry: 'null',
+      columns: {
+        id: 'id',
+        principal: 'text',
+        label: 'text',
+        kind: 'text',
+        value: 'bytea',
+        issuer: 'bytea',
+        created_by: 'text',
+      },
+    },
+  ],
+  ['credential_revocations', { weight: 1, entry: 'null', columns: { credential: 'id', revoked_by: 'text' } }],
+  [
+    'identity_providers',
+    {
+      weight: 1,
+      entry: 'null',
+      columns: {
+        name: 'text',
+        version: 'number',
+        sha256: 'bytea',
+        issuer: 'text',
+        document: 'text',
+        created_by: 'text',
+      },
+    },
+  ],
+  [
     'profiles',
     {
       weight: 1,

@@ -204,6 +204,15 @@ export const smallTables: Readonly<Record<string, string>> = {
   principal_closures: 'select principal as key, closed_by from principal_closures',
   tokens: 'select id::text as key, principal, label, expires_at::text as expires_at, created_by from tokens',
   token_revocations: 'select token::text as key, revoked_by from token_revocations',
+  credentials: `
+    select id::text as key, principal, label, kind, encode(value, 'hex') as value, encode(issuer, 'hex') as issuer, created_by
+    from credentials`,
+  credential_revocations: 'select credential::text as key, revoked_by from credential_revocations',
+  identity_providers: `
+    select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,
+      encode(sha256(convert_to(document, 'UTF8')), 'hex') as document,
+      position('"issuer":' || to_json(issuer)::text in document) > 0 as is_of_issuer
+    from identity_providers`,
   grants: 'select id::text as key, principal, role, profiles, names, revoke, created_by from grants',
   grant_revocations: 'select grant_id::text as key, revoked_by from grant_revocations',
   profiles: `
@@ -251,6 +260,8 @@ export const smallRows = (entry: RollEntry, index: number, counting: Counting): 
     counting,
   ) ?? []
 
+const hexOf = (base64 = ''): string => Buffer.from(base64, 'base64').toString('hex')
+
 const row = (table: string, key: unknown, columns: Columns): ExpectedRow => ({ table, key: String(key), columns })
 
 const nextState = (
@@ -282,6 +293,18 @@ const few: Few = {
     row('tokens', token, { principal, label, expires_at: timeText(expires), created_by: by }),
   ],
   'token.revoked': ({ token, by }) => [row('token_revocations', token, { revoked_by: by })],
+  'credential.created': ({ credential, principal, label, fingerprint, spiffe, subject, by }) => {
+    const value = fingerprint ?? (spiffe === null ? hexOf(subject?.name) : Buffer.from(spiffe).toString('hex'))
+    const kind = fingerprint !== null ? 'fingerprint' : spiffe !== null ? 'spiffe' : 'subject'
+    const issuer = subject && hexOf(subject.issuer)
+    return [row('credentials', credential, { principal, label, kind, value, issuer, created_by: by })]
+  },
+  'credential.revoked': ({ credential, by }) => [row('credential_revocations', credential, { revoked_by: by })],
+  'provider.changed': ({ provider: { name, version }, sha256, by }) => [
+    row('identity_providers', `${name}@${version}`, {
+      ...{ sha256, document: sha256, created_by: by, is_of_issuer: true },
+    }),
+  ],
   'grant.changed': (entry) =>
     entry.change === 'revoked'
       ? [row('grant_revocations', entry.grant, { revoked_by: entry.by })]

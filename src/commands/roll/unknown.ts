@@ -5,9 +5,12 @@
 export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   accesses: { '*': 'who has looked at what: rows, and no entries' },
   authorities: { '*': 'a name is there when the first issuer of it is, and that has an entry' },
+  credential_revocations: { revoked_at: 'the entry has its own time' },
+  credentials: { created_at: 'the entry has its own time' },
   crl_files: { '*': 'a cache; each list is signed' },
   grant_revocations: { revoked_at: 'the entry has its own time' },
   grants: { created_at: 'the entry has its own time' },
+  identity_providers: { created_at: 'the entry has its own time' },
   intents: {
     idempotency_key: "a caller's word for its request; that of a certificate must be the same in `outcomes`",
     attempt: 'how often that was tried',
@@ -54,6 +57,7 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
   refused_pins: { '*': 'the digest of a PIN is on no roll; that one was refused is' },
   roll: { id: 'there is one row' },
   schema_migrations: { '*': 'the schema, which says nothing of what is in it' },
+  spent_tokens: { '*': 'which tokens of others were shown: rows for a day, and no entries' },
   token_revocations: { revoked_at: 'the entry has its own time' },
   token_uses: { '*': 'a cache' },
   tokens: {
