@@ -33,14 +33,17 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
   })
   const found = newestOf(places)
   let last = found
-  let next = found !== undefined && places[0] === found ? 1 : 0
 
   const put = async (checkpoint: Checkpoint): Promise<void> => {
     if (last !== undefined && last.origin !== checkpoint.origin)
       throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
+    // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
+    const there = await readPlaces(file, path)
+    const newest = newestOf(there)
+    if (newest !== undefined && newest.origin === checkpoint.origin && newest.size >= checkpoint.size) return
+    const next = newest !== undefined && there[0] === newest ? 1 : 0
     await writeWhole(file, encodePlace(checkpoint), next * placeOctets)
     await file.datasync()
-    next = 1 - next
     last = checkpoint
   }
   /** One write at a time, of the newest there is; whoever comes meanwhile goes into the next. */

@@ -201,3 +201,16 @@ t.test(
     t.equal((await readAnchorFile(path))?.size, 6, 'the end waits for the last one')
   },
 )
+
+t.test('two that write one file, against all advice, never take back what either has promised', async (t: Test) => {
+  const path = newPath()
+  const [one, other] = [await openAnchorFile({ path }), await openAnchorFile({ path })]
+  await other.write(at(103))
+  await one.write(at(110))
+  await other.write(at(105))
+  t.equal((await readAnchorFile(path))?.size, 110)
+  await other.write(at(120))
+  await one.write(at(115))
+  t.equal((await readAnchorFile(path))?.size, 120)
+  await Promise.all([one.close(), other.close()])
+})

@@ -7,6 +7,7 @@ import { openBatch } from '../batch.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
+import { isRollFault } from '../roll/fault.ts'
 import { type Hash, inclusionProof, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
 import { encodeNote, type VerifierKey } from '../roll/note.ts'
 import { encodeProof } from '../roll/proof.ts'
@@ -32,8 +33,8 @@ export interface Checkpoints {
   fault(): string | undefined
   /** Throws what keeps checkpoints from being made, while it does. */
   assertAvailable(): void
-  /** The newest that this instance has signed. Signs one where there is none. */
-  newest(): Promise<Published>
+  /** The newest that this instance has signed, with so many entries at least if there are as many. Signs one where there is none. */
+  newest(atLeast?: number): Promise<Published>
   /** What is shown to those who follow the roll: with cosignatures where they are fresh. Never smaller than before. */
   shown(): Promise<Published>
   /** A tlog-proof that goes with an entry: against the head of its own batch, or else against the newest. */
@@ -67,20 +68,24 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
   let fault: Problem | undefined
 
   const publish = async (heads: readonly RollHead[]): Promise<readonly Published[]> => {
-    const checkpoints = heads.map(({ size, root }) => ({ origin, size, root }))
+    // A whole batch of certificates waits for the same head: it is signed once.
+    const distinct = new Map(heads.map((one) => [keyOf(one), { origin, size: one.size, root: one.root }]))
+    const checkpoints = [...distinct.values()]
     const last = checkpoints.reduce((a, b) => (b.size > a.size ? b : a))
     try {
       const [notes] = await Promise.all([signAll(deps, checkpoints), anchor.write(last).catch(unanchored)])
       fault = undefined
-      const published = checkpoints.map((checkpoint, i) => ({ ...checkpoint, note: notes[i] as string }))
-      for (const one of published) if (newest === undefined || one.size > newest.size) newest = one
-      return published
+      const published = new Map(
+        [...distinct].map(([key, checkpoint], i) => [key, { ...checkpoint, note: notes[i] as string }]),
+      )
+      for (const one of published.values()) if (newest === undefined || one.size > newest.size) newest = one
+      return heads.map((one) => published.get(keyOf(one)) as Published)
     } catch (error) {
       if (error instanceof Problem) fault = error
       throw error
     }
   }
-  const batch = openBatch({ run: publish, max: 64, lanes: 1 })
+  const batch = openBatch({ run: publish, max: 256, lanes: 1 })
 
   /** Records that are not those of before take nothing: whoever asks next is told so before an intent is recorded. */
   const look = async (): Promise<RollHead> => {
@@ -96,10 +101,21 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     // Whoever cannot sign must find out when it can again.
     return newest && newest.size >= now.size && !fault ? newest : batch.add(now)
   }
+  /** For those who have seen more at another replica; however many ask, the records are looked at now and then. */
+  let following: Promise<Published> | undefined
+  const followOnce = (): Promise<Published> => {
+    following ??= follow().finally(async () => {
+      await deps.sleep(newest ? lookEveryMs : 0)
+      following = undefined
+    })
+    return following
+  }
   const proofAt = async (index: number): Promise<string> => {
     const at = newest && newest.size > index ? newest : await follow()
     if (at.size <= index) throw new Problem('roll.not_found', `The roll has no entry ${index}.`)
-    const hashes = await inclusionProof(index, at.size, readTile, hasher)
+    const hashes = await inclusionProof(index, at.size, readTile, hasher).catch((error: unknown) => {
+      throw isRollFault(error) ? notWhole(index, error) : error
+    })
     return encodeProof({ index, hashes, checkpoint: at.note })
   }
   let shown: Published | undefined
@@ -109,7 +125,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     assertAvailable: () => {
       if (fault) throw fault
     },
-    newest: async () => newest ?? (await follow()),
+    newest: async (atLeast = 0) => (newest && newest.size >= atLeast ? newest : await followOnce()),
     shown: async () => {
       const next = deps.cosigned() ?? newest ?? (await follow())
       // A cosigned one is a little behind; who has seen a larger one waits for the next.
@@ -125,6 +141,14 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     follow: async () => void (await follow()),
   }
 }
+
+const keyOf = ({ size, root }: RollHead): string => `${size} ${root.toBase64()}`
+
+const notWhole = (index: number, cause: Error): Problem =>
+  new Problem('roll.inconsistent', `The records lack what leads from entry ${index} to the checkpoint.`, {
+    retryAfter: 60,
+    cause,
+  })
 
 /** Each text is signed until it is, within the deadline: the same text gives the same signature. */
 const signAll = async (deps: CheckpointsDeps, checkpoints: readonly Checkpoint[]): Promise<readonly string[]> => {
@@ -174,3 +198,4 @@ const unanchored = (cause: unknown): never => {
 }
 
 const retryMs = 50
+const lookEveryMs = 100

@@ -150,10 +150,11 @@ const obtain = async (deps: WitnessesDeps, asked: Asked, checkpoint: Published):
 }
 
 const isAhead = (asked: Asked, { size }: Published): undefined => {
+  const said = asked.size
   asked.ahead += 1
-  if (asked.ahead > patience) throw new Disagreement(`it has cosigned ${asked.size} entries, and there are ${size}`)
-  // What it said may have been wrong, or of before a recovery.
+  // What it said may have been wrong, or of before a recovery: it is asked again.
   asked.size = 0
+  if (asked.ahead > patience) throw new Disagreement(`it has cosigned ${said} entries, and there are ${size}`)
   return undefined
 }
 

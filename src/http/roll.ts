@@ -61,7 +61,8 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
     },
     async (request, reply) => {
       const tile = readPath(request)
-      const { size } = await checkpoints.newest()
+      // Another replica may have shown a checkpoint that this one has not come to yet.
+      const { size } = await checkpoints.newest(endOf(tile))
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
       return sendFresh(request, reply as FastifyReply, {

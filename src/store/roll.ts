@@ -225,7 +225,9 @@ const selectHeadStatement = {
 }
 const lockHeadStatement = {
   name: 'lock_head',
-  text: 'select size, root, time, clock_timestamp() as now from roll where id = 1 for update',
+  // The clock is read when the row is ours, and not before the wait for it.
+  text: `with head as materialized (select size, root, time from roll where id = 1 for update)
+    select size, root, time, clock_timestamp() as now from head`,
 }
 
 const insertEntriesStatement = {
