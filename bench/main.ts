@@ -3,6 +3,7 @@
  * the figures mean. Results are kept under bench/results/; commit those of a quiet machine.
  */
 import { type Floor, measureFloor } from './floor.ts'
+import { benchIdentities } from './identities.ts'
 import { keepResults, type Outcome } from './keep.ts'
 import { benchKeys } from './keys.ts'
 import { pickGenerator } from './load/load.ts'
@@ -150,6 +151,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
 }
 
 const benches: Readonly<Record<string, typeof benchAll>> = {
+  identities: benchIdentities,
   keys: benchKeys,
   revocation: benchRevocation,
   roll: benchRoll,

@@ -1,5 +1,6 @@
 /** One target under load, once: what the clients saw, what the processors did, what our histograms say. */
 import { writeFile } from 'node:fs/promises'
+import { Agent } from 'node:https'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 
@@ -34,7 +35,8 @@ export interface Plan {
 export const measure = async (target: Target, plan: Plan): Promise<Measured> => {
   const { place, generator, clients, seconds, warmUpSeconds } = plan
   await checkOne(target)
-  const shot = { url: target.url, method: target.method ?? 'POST', headers: target.headers, body: target.body, clients }
+  const { url, method = 'POST', headers, body, client, connections } = target
+  const shot = { url, method, headers, body, clients, ...(client && { client }), ...(connections && { connections }) }
   const fire = async (span: number): Promise<Yield> =>
     shoot(generator, place.folder, { ...shot, seconds: span, ...(await variantsOf(target, place, span)) })
   await fire(warmUpSeconds)
@@ -67,8 +69,9 @@ export const measure = async (target: Target, plan: Plan): Promise<Measured> => 
 /** A target is only measured while it gives the certificates that it should. */
 const checkOne = async (target: Target): Promise<void> => {
   const body = (await target.bodies?.(1))?.[0] ?? target.body
-  const { url, ca, headers, method = 'POST' } = target
-  const { status, text } = await call({ url, ca, method, headers, body })
+  const { url, ca, headers, method = 'POST', client } = target
+  const agent = client && new Agent({ ca, ...client })
+  const { status, text } = await call({ url, ca, method, headers, body, ...(agent && { agent }) })
   target.assertIssued(status, text)
 }
 

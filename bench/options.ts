@@ -37,13 +37,14 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
-export const usage = `npm run bench -- [keys|revocation|roll] [options]
+export const usage = `npm run bench -- [identities|keys|revocation|roll] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)
   --only NAME,NAME,…  targets: chancery, chancery-keys, cfssl-recording, cfssl, step-ca; further rows: floor, start;
                       and, only when named, chancery-livez and chancery-explain (a dry run): parts of an issuance,
                       and chancery-inline: signing in the process that reads requests
+                      of identities: token, jwt, certificate, token-new, certificate-new, certificate-resumed
                       of keys: signatures, latency, loop, issuance
                       of revocation: answers, arrival, lists, many
                       of roll: search, verify, tree

@@ -21,6 +21,10 @@ export interface Shot {
   readonly keys?: string
   /** A file with a body on each line, each used once. */
   readonly bodies?: string
+  /** What clients show; not by wrk. */
+  readonly client?: { readonly cert: string; readonly key: string }
+  /** One for each request, with a handshake of its own or of a session that is resumed; not by wrk. */
+  readonly connections?: 'new' | 'resumed'
 }
 
 /** Times in milliseconds, as seen by the clients. */
@@ -49,7 +53,11 @@ export const shoot = async (generator: Generator, folder: string, shot: Shot): P
   const headers = Object.entries(shot.headers).map(([name, value]) => `${name}: ${value}\n`)
   await writeFile(path('headers'), headers.join(''))
   await writeFile(path('body'), shot.body)
+  const { client, connections } = shot
+  if (client) await Promise.all([writeFile(path('cert'), client.cert), writeFile(path('key'), client.key)])
   const env = {
+    ...(client && { BENCH_CERT: path('cert'), BENCH_KEY: path('key') }),
+    ...(connections && { BENCH_CONNECTIONS: connections }),
     BENCH_METHOD: shot.method,
     BENCH_HEADERS: path('headers'),
     BENCH_BODY: path('body'),

@@ -21,6 +21,10 @@ const headers = Object.fromEntries(
     .map((line) => line.split(/: (.*)/, 2) as [string, string]),
 )
 
+const connections = process.env['BENCH_CONNECTIONS']
+const fileOf = (name: string): Buffer | undefined => (process.env[name] ? readFileSync(process.env[name]) : undefined)
+const [cert, key] = [fileOf('BENCH_CERT'), fileOf('BENCH_KEY')]
+
 const latencies: number[] = []
 const errors = { status: 0, socket: 0, timeout: 0 }
 let count = 0
@@ -60,7 +64,12 @@ const ask = (agent: Agent): Promise<void> =>
   })
 
 const client = async (): Promise<void> => {
-  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const agent = new Agent({
+    keepAlive: connections === undefined,
+    maxSockets: 1,
+    maxCachedSessions: connections === 'new' ? 0 : 1,
+    ...(cert && key && { cert, key }),
+  })
   while (performance.now() < end) await ask(agent)
   agent.destroy()
 }

@@ -18,6 +18,10 @@ export interface Target {
   readonly keyed?: true
   /** For requests that cannot be repeated: bodies to use once each, for so many requests. */
   bodies?(count: number): Promise<readonly string[]>
+  /** PEM; only the generator in Node can show it. */
+  readonly client?: { readonly cert: string; readonly key: string }
+  /** How often clients open one; kept alive where nothing is said. The generator in Node alone does otherwise. */
+  readonly connections?: 'new' | 'resumed'
   readonly pid: number
   /** Of ours: the public listener, and the data folder. */
   readonly publicUrl?: string

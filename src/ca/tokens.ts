@@ -48,50 +48,55 @@ export interface Tokens {
 export const openTokens = (deps: TokensDeps): Tokens => {
   const { providers, access, clock } = deps
   const lines = new Map<string, Line>()
+  const verified = new Map<string, Verified>()
 
-  const lineOf = (stored: StoredProvider): Line => {
-    const { provider } = stored
-    const found = lines.get(provider.name)
-    if (found && found.stored.provider.version === provider.version) return found
-    const line = { stored, keys: deps.openKeys(provider), verified: new Map<string, Verified>() }
-    lines.set(provider.name, line)
+  const isCurrent = ({ stored: { provider } }: Line): boolean =>
+    providers.issuedBy(provider.issuer)?.provider === provider
+
+  const lineOf = (issuer: string): Line => {
+    const stored = providers.issuedBy(issuer)
+    if (!stored) throw refused('issuer')
+    const found = lines.get(issuer)
+    if (found && isCurrent(found)) return found
+    const line = { stored, keys: deps.openKeys(stored.provider) }
+    lines.set(issuer, line)
     return line
   }
 
-  const verify = async (token: string, header: Header, { stored: { provider }, keys }: Line): Promise<Verified> => {
-    const { type } = provider.document
+  const verify = async (token: string): Promise<Verified> => {
+    const { header, issuer } = deps.read(token)
+    const line = lineOf(issuer)
+    const { provider } = line.stored
     if (!provider.algorithms.includes(header.alg as never)) throw refused('algorithm')
-    if (!isOfType(header.typ, type)) throw refused('type')
-    const { generation } = keys
-    const claims = await deps.verify(token, provider.algorithms, keys.find)
+    if (!isOfType(header.typ, provider.document.type)) throw refused('type')
+    const { generation } = line.keys
+    const claims = await deps.verify(token, provider.algorithms, line.keys.find)
     const span = readSpan(provider, claims)
     assertWithin(span, clock().getTime())
     const subject = typeof claims.sub === 'string' ? claims.sub : ''
-    return { span, generation, subject, identity: decideIdentity(provider, claims), isSpent: false }
+    return { line, span, generation, subject, identity: decideIdentity(provider, claims), isSpent: false }
   }
 
-  /** In memory, where it is good still; a token that was refused is looked at again. */
-  const recall = async (token: string): Promise<readonly [Line, Verified]> => {
-    const { header, issuer } = deps.read(token)
-    const stored = providers.issuedBy(issuer)
-    if (!stored) throw refused('issuer')
-    const line = lineOf(stored)
-    line.keys.keepUp()
+  /** Before anything of it is read; a token that was refused is looked at again. */
+  const recall = async (token: string): Promise<Verified> => {
     const id = hash('sha256', token, 'latin1')
-    const known = line.verified.get(id)
-    if (known && known.generation === line.keys.generation) return [line, known]
-    const verified = await verify(token, header, line)
-    if (line.verified.size >= mostVerified) line.verified.clear()
-    line.verified.set(id, verified)
-    return [line, verified]
+    const known = verified.get(id)
+    if (known && isCurrent(known.line) && known.generation === known.line.keys.generation) {
+      known.line.keys.keepUp()
+      return known
+    }
+    const found = await verify(token)
+    if (verified.size >= mostVerified) verified.clear()
+    verified.set(id, found)
+    return found
   }
 
-  const spend = async (verified: Verified, issuer: string): Promise<void> => {
-    const { once } = verified.identity
+  const spend = async (token: Verified, issuer: string): Promise<void> => {
+    const { once } = token.identity
     if (once === null) return
-    const until = new Date(verified.span.until)
-    const isFirst = !verified.isSpent && (await providers.spend({ issuer, id: once, until }))
-    verified.isSpent = true
+    const until = new Date(token.span.until)
+    const isFirst = !token.isSpent && (await providers.spend({ issuer, id: once, until }))
+    token.isSpent = true
     if (!isFirst)
       throw new Problem('auth.replayed', 'This token was shown before, and counts once.', { reason: 'jwt.replayed' })
   }
@@ -99,14 +104,14 @@ export const openTokens = (deps: TokensDeps): Tokens => {
   return {
     authenticate: async (token, isAgain) => {
       try {
-        const [{ stored }, verified] = await recall(token)
-        assertWithin(verified.span, clock().getTime())
-        const { provider } = stored
-        const { identity, subject } = verified
-        if (!isAgain) await spend(verified, provider.issuer)
+        const found = await recall(token)
+        assertWithin(found.span, clock().getTime())
+        const { identity, subject, line } = found
+        const { provider } = line.stored
+        if (!isAgain) await spend(found, provider.issuer)
         const { principal, grants } = await access.callerNamed(identity.principal, `identity-provider:${provider.name}`)
         const proof = { kind: 'jwt', provider: provider.name, version: provider.version, subject } as const
-        return { principal, proof, grants: [...grants, ...grantsOf(stored, identity)] }
+        return { principal, proof, grants: [...grants, ...grantsOf(line.stored, identity)] }
       } catch (error) {
         throw problemOf(error, deps.faultReason)
       }
@@ -118,10 +123,10 @@ export const openTokens = (deps: TokensDeps): Tokens => {
 interface Line {
   readonly stored: StoredProvider
   readonly keys: KeySet
-  readonly verified: Map<string, Verified>
 }
 
 interface Verified {
+  readonly line: Line
   readonly span: TokenSpan
   /** Of the keys that it was verified by. */
   readonly generation: number
