@@ -378,6 +378,16 @@ t.test('settings that contradict each other are faults', async (t) => {
   )
 })
 
+t.test('the CAs of clients are those that are named, and none unless somebody is', async (t) => {
+  t.same((await loadConfig({})).clients, { authorities: [] })
+  const both = await loadConfig({ CHANCERY_CLIENT_AUTHORITIES: 'default, etcd', CHANCERY_CLIENT_CA: 'clients.pem' })
+  t.same(both.clients, { authorities: ['default', 'etcd'], ca: 'clients.pem' })
+  for (const text of ['Default', 'default,', 'default;etcd', '*', '-x'])
+    await t.rejects(loadConfig({ CHANCERY_CLIENT_AUTHORITIES: text }), {
+      message: /CHANCERY_CLIENT_AUTHORITIES: .* is not a list of names/,
+    })
+})
+
 t.test('docs/configuration.md says what the table says, and nothing else', async (t) => {
   const document = await readFile(new URL('../docs/configuration.md', import.meta.url), 'utf8')
   t.equal(document, renderConfiguration(document), 'else run node tools/configuration.ts')
