@@ -4,6 +4,7 @@
  * leaves the one before it. One for each replica, on a disk that outlives it.
  */
 import { hash } from 'node:crypto'
+import { constants, readSync } from 'node:fs'
 import { type FileHandle, mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
@@ -27,23 +28,27 @@ export interface AnchorOptions {
 
 export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: AnchorOptions): Promise<AnchorFile> => {
   const file = await openOrMake(path)
-  const places = await readPlaces(file, path).catch(async (error: unknown) => {
+  const found = await readNewest(file, path).catch(async (error: unknown) => {
     await file.close()
     throw error
   })
-  const found = newestOf(places)
   let last = found
+  /** Of the last write, while nobody knows whether it is durable. */
+  let uncertain: number | undefined
 
   const put = async (checkpoint: Checkpoint): Promise<void> => {
     if (last !== undefined && last.origin !== checkpoint.origin)
       throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
-    // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
-    const there = await readPlaces(file, path)
+    const there = readPlaces(file, path)
     const newest = newestOf(there)
-    if (newest !== undefined && newest.origin === checkpoint.origin && newest.size >= checkpoint.size) return
-    const next = newest !== undefined && there[0] === newest ? 1 : 0
+    const isOurs = newest !== undefined && newest.size === uncertain
+    // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
+    if (newest !== undefined && !isOurs && newest.origin === checkpoint.origin && newest.size >= checkpoint.size) return
+    // What failed may be there to be read, and still not be on the disk.
+    const next = (newest !== undefined && there[0] === newest) === isOurs ? 0 : 1
+    uncertain = checkpoint.size
     await writeWhole(file, encodePlace(checkpoint), next * placeOctets)
-    await file.datasync()
+    uncertain = undefined
     last = checkpoint
   }
   /** One write at a time, of the newest there is; whoever comes meanwhile goes into the next. */
@@ -107,7 +112,7 @@ export const readAnchorFile = async (path: string): Promise<Checkpoint | undefin
   })
   if (!file) return undefined
   try {
-    return newestOf(await readPlaces(file, path))
+    return await readNewest(file, path)
   } finally {
     await file.close()
   }
@@ -118,11 +123,11 @@ const openOrMake = async (path: string): Promise<FileHandle> => {
   const folder = dirname(path)
   await mkdir(folder, { recursive: true, mode: 0o700 })
   try {
-    return await open(path, 'r+')
+    return await open(path, durably)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
-  const file = await open(path, 'wx+', 0o600)
+  const file = await open(path, durably | constants.O_CREAT | constants.O_EXCL, 0o600)
   const names = await open(folder, 'r')
   await names.sync().finally(() => names.close())
   return file
@@ -134,9 +139,13 @@ const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise
     done += (await file.write(octets, done, octets.length - done, at + done)).bytesWritten
 }
 
-const readPlaces = async (file: FileHandle, path: string): Promise<readonly (Checkpoint | undefined)[]> => {
+const readNewest = async (file: FileHandle, path: string): Promise<Checkpoint | undefined> =>
+  newestOf(readPlaces(file, path))
+
+/** At once: a kilobyte that was written a moment ago is in memory, and going to a thread for it would take longer. */
+const readPlaces = (file: FileHandle, path: string): readonly (Checkpoint | undefined)[] => {
   const octets = Buffer.alloc(2 * placeOctets)
-  const { bytesRead } = await file.read(octets, 0, octets.length, 0)
+  const bytesRead = readSync(file.fd, octets, 0, octets.length, 0)
   const places = [0, 1].map((i) => readPlace(octets.subarray(i * placeOctets, (i + 1) * placeOctets)))
   // A first write that was cut off is no checkpoint that anybody has seen.
   if (bytesRead > placeOctets && places.every((place) => place === undefined))
@@ -169,4 +178,6 @@ const readPlace = (octets: Buffer): Checkpoint | undefined => {
   return parseCheckpoint(text)
 }
 
+/** A write is on the disk when it resolves: one trip for a thread, where a sync of its own would be another. */
+const durably = constants.O_RDWR | constants.O_DSYNC
 const placeOctets = 512
