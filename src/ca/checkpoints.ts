@@ -101,14 +101,25 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     // Whoever cannot sign must find out when it can again.
     return newest && newest.size >= now.size && !fault ? newest : batch.add(now)
   }
-  /** For those who have seen more at another replica; however many ask, the records are looked at now and then. */
-  let following: Promise<Published> | undefined
-  const followOnce = (): Promise<Published> => {
-    following ??= follow().finally(async () => {
+  /** A look for all who ask, and a pause after it before the next: however many ask, the records are looked at now and then. */
+  let looking: { readonly found: Promise<Published>; readonly over: Promise<void> } | undefined
+  const lookForAll = (): Promise<Published> => {
+    if (looking) return looking.found
+    const found = follow()
+    const rest = async (): Promise<void> => {
       await deps.sleep(newest ? lookEveryMs : 0)
-      following = undefined
-    })
-    return following
+      looking = undefined
+    }
+    looking = { found, over: found.then(rest, rest) }
+    return found
+  }
+  /** For those who have seen more at another replica. What was found before they asked may be of before that. */
+  const lookFor = async (size: number): Promise<Published> => {
+    const earlier = looking
+    const found = await lookForAll()
+    if (earlier === undefined || found.size >= size) return found
+    await earlier.over
+    return lookForAll()
   }
   const proofAt = async (index: number): Promise<string> => {
     const at = newest && newest.size > index ? newest : await follow()
@@ -125,7 +136,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     assertAvailable: () => {
       if (fault) throw fault
     },
-    newest: async (atLeast = 0) => (newest && newest.size >= atLeast ? newest : await followOnce()),
+    newest: async (atLeast = 0) => (newest && newest.size >= atLeast ? newest : await lookFor(atLeast)),
     shown: async () => {
       const next = deps.cosigned() ?? newest ?? (await follow())
       // A cosigned one is a little behind; who has seen a larger one waits for the next.

@@ -242,3 +242,20 @@ t.test('what is shown has cosignatures where there are fresh ones, and is never 
   cosign(401)
   await shows(401, true)
 })
+
+t.test(
+  'whoever has seen more at another replica is shown it at once, and the records are looked at once for many',
+  async (t) => {
+    const { world, checkpoints } = openWorld()
+    t.equal((await checkpoints.newest()).size, 300)
+    world.head = headAt(650)
+    t.equal((await checkpoints.newest(300)).size, 300, 'who has not is not')
+    world.signed.length = 0
+    const shown = await Promise.all([650, 650, 640].map((size) => checkpoints.newest(size)))
+    t.same(
+      shown.map(({ size }) => size),
+      [650, 650, 650],
+    )
+    t.same(world.signed, [1])
+  },
+)
