@@ -141,12 +141,13 @@ const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
  * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
  * `asked.principal` has a certificate with it. The first and the last of its principals are the two ends of a range of one
  * index. By `exists`, the planner would read the whole table wherever most certificates are of few keys, since it expects
- * to find one of another principal soon; by `=` and min(), it would read along the principals for the same reason.
+ * to find one of another principal soon; by `=` and min(), it would read along the principals for the same reason; and with
+ * the kind beside it, it may take any other index of certificates while the table is new and has no statistics.
  */
 const standingOfKey = (): string => {
   const end = (direction: 'asc' | 'desc'): string => `
   (select principal from outcomes
-    where kind = 'certificate' and key_sha256 between decode(asked.spki, 'hex') and decode(asked.spki, 'hex')
+    where key_sha256 between decode(asked.spki, 'hex') and decode(asked.spki, 'hex')
     order by key_sha256 ${direction}, principal ${direction} limit 1)`
   return `
     case when exists (select from compromised_keys where key_sha256 = decode(asked.spki, 'hex')) then 'compromised'

@@ -1,19 +1,21 @@
 /** The recorder by itself: what becomes of enrolments that meet an outcome of somebody else. */
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
-import { openReplica } from '../helpers/replica.ts'
+import { openReplica, type Replica } from '../helpers/replica.ts'
 
-const open = async (t: Test) => {
-  const { stores } = await openReplica(t)
+const open = async (t: Test, beside?: Replica) => {
+  const replica = await openReplica(t, beside && { beside })
+  const { stores } = replica
   const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
   t.teardown(recorder.close)
   /** Records an intent of the request under this key. */
-  const intend = async (key: string, attempt: number): Promise<Intent> => {
+  const intend = async (key: string, attempt: number, keySha256 = randomBytes(32)): Promise<Intent> => {
     const intent: Intent = {
       request: { principal: 'admin', key, digest: Buffer.alloc(32, key) },
       attempt,
@@ -24,7 +26,7 @@ const open = async (t: Test) => {
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),
       plan: Buffer.alloc(32),
-      keySha256: randomBytes(32),
+      keySha256,
     }
     t.equal(await recorder.recordIntent(intent), 'recorded')
     return intent
@@ -35,8 +37,21 @@ const open = async (t: Test) => {
     })
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
-  return { recorder, intend, outcomesOf }
+  /** Rows of indexes of the outcomes that were ever read, once the server has counted so many insertions. */
+  const readOfOutcomes = async (inserted = 0): Promise<{ read: number; inserted: number }> => {
+    for (;;) {
+      const { rows } = await stores.db.query<{ read: number; inserted: number }>({ text: selectReads })
+      if (rows[0] && rows[0].inserted >= inserted) return rows[0]
+      await setTimeout(100)
+    }
+  }
+  return { replica, recorder, intend, outcomesOf, readOfOutcomes }
 }
+
+const selectReads = `
+  select coalesce(sum(i.idx_tup_read), 0)::bigint as read, t.n_tup_ins as inserted
+  from pg_stat_user_tables t join pg_stat_user_indexes i using (relid)
+  where t.relname = 'outcomes' group by t.n_tup_ins`
 
 const signed = (intent: Intent): Enrolment => ({
   intent,
@@ -88,3 +103,28 @@ t.test('of two intents of one request in the same batch one becomes its certific
   ])
   t.same(await outcomesOf(first, innocent, second), ['certificate', 'certificate', undefined])
 })
+
+t.test(
+  'in a young table without statistics a key that is asked for again and again costs no more each time',
+  async (t) => {
+    const first = await open(t)
+    const shared = randomBytes(32)
+    const issue = async ({ recorder, intend }: typeof first, rounds: number): Promise<void> => {
+      for (let round = 0; round < rounds; round += 1) {
+        const intents = await Promise.all(Array.from({ length: batch }, () => intend(randomUUID(), 1, shared)))
+        await Promise.all(intents.map((intent) => recorder.recordCertificate(signed(intent))))
+      }
+    }
+    await issue(first, 20)
+    // Its connections have plans of their own, made now that indexes are of different height.
+    const second = await open(t, first.replica)
+    const before = await second.readOfOutcomes(20 * batch)
+    await issue(second, rounds)
+    const after = await second.readOfOutcomes((20 + rounds) * batch)
+    // The first and the last of its principals, the intent's outcome, what the unique indexes look at.
+    t.ok(after.read - before.read < 8 * rounds * batch, `${after.read - before.read} rows of indexes were read`)
+  },
+)
+
+const rounds = 30
+const batch = 16
