@@ -79,10 +79,14 @@ const bySerial = (serial: string): Lead => ({
 const byKey = (key: string, principal: string | undefined): Lead => ({
   index: 'certificates_of_key',
   answers: ['key', ...(principal === undefined ? [] : (['principal'] as const))],
-  candidates: along([
-    { column: 'key_sha256', value: key, key: (place) => `decode(${place}, 'hex')` },
-    { column: 'principal', value: principal },
-  ]),
+  candidates: along(
+    [
+      { column: 'key_sha256', value: key, key: (place) => `decode(${place}, 'hex')` },
+      { column: 'principal', value: principal },
+    ],
+    // The index's own condition, which rows that are compared do not imply.
+    'key_sha256 is not null',
+  ),
 })
 
 const byPrincipal = (principal: string, profile: string | undefined, issuer: string | undefined): Lead => ({
