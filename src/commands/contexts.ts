@@ -4,10 +4,9 @@
  */
 import { join } from 'node:path'
 
-import { parse, stringify } from 'yaml'
-
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from './failure.ts'
+import { formatYaml, parseYaml } from './yaml.ts'
 
 export interface Context {
   /** `https://host:port`. */
@@ -37,7 +36,7 @@ export const loadContexts = async (env: Environment): Promise<Contexts> => {
   const path = contextsPath(env)
   if (path === undefined) return none
   try {
-    return assertContexts(path, parse((await readPrivateFile(path)).toString()))
+    return assertContexts(path, await parseYaml((await readPrivateFile(path)).toString()))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return none
     throw error instanceof Failure ? error : new Failure('usage', (error as Error).message)
@@ -48,7 +47,7 @@ export const loadContexts = async (env: Environment): Promise<Contexts> => {
 export const saveContexts = async (env: Environment, { current, contexts }: Contexts): Promise<void> => {
   const path = contextsPath(env)
   if (path === undefined) throw new Failure('usage', 'There is no place for the context file: set HOME.')
-  await writePrivateFile(path, stringify({ ...(current !== undefined && { current }), contexts }))
+  await writePrivateFile(path, await formatYaml({ ...(current !== undefined && { current }), contexts }))
 }
 
 /**

@@ -2,14 +2,13 @@
 import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
-import { parse, stringify } from 'yaml'
 
 import { isProblem, problems } from '../errors.ts'
-import { parseProvider } from '../policy/identity.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { violationText, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import { formatYaml, parseYaml } from './yaml.ts'
 
 interface Version {
   readonly name: string
@@ -47,7 +46,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
       const { version, sha256, createdBy, createdAt, document } = stored
       out.show(
         stored,
-        `# version ${version}, sha256 ${sha256}, by ${createdBy} at ${createdAt}\n${stringify(document)}`,
+        `# version ${version}, sha256 ${sha256}, by ${createdBy} at ${createdAt}\n${await formatYaml(document)}`,
       )
     })
 
@@ -65,10 +64,11 @@ export const addIdentityProviderCommand = (program: Command): void => {
 const readDocument = async (file: string): Promise<{ readonly name: string; readonly body: unknown }> => {
   let body: unknown
   try {
-    body = parse(await readFile(file, 'utf8'), { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+    body = await parseYaml(await readFile(file, 'utf8'))
   } catch (error) {
     throw new Failure('usage', `${file} cannot be read: ${(error as Error).message}`)
   }
+  const { parseProvider } = await import('../policy/identity.ts')
   try {
     return { name: parseProvider(body, { version: 1 }).name, body }
   } catch (error) {

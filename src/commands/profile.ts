@@ -2,15 +2,14 @@
 import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
-import { parse, stringify } from 'yaml'
 
 import { isProblem, problems, type Violation } from '../errors.ts'
-import { parseProfile } from '../policy/profile.ts'
 import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
 import { violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
+import { formatYaml, parseYaml } from './yaml.ts'
 
 interface Version {
   readonly name: string
@@ -38,7 +37,7 @@ export const addProfileCommand = (program: Command): void => {
         throw new Failure('usage', '--if-match names one version: apply one file with it.')
       const rest = await openRest(options)
       const documents = await readDocuments(files)
-      assertValid(documents)
+      await assertValid(documents)
       const changes = await withCurrent(rest, documents).catch((error) => {
         throw saying(error, [nothingApplied])
       })
@@ -52,7 +51,7 @@ export const addProfileCommand = (program: Command): void => {
       const stored = (await client.call('GET', versionPath(name, options.at))).json<Version>()
       out.show(
         stored,
-        `# version ${stored.version}, sha256 ${stored.sha256}, by ${stored.createdBy} at ${stored.createdAt}\n${stringify(stored.document)}`,
+        `# version ${stored.version}, sha256 ${stored.sha256}, by ${stored.createdBy} at ${stored.createdAt}\n${await formatYaml(stored.document)}`,
       )
     })
 
@@ -77,7 +76,7 @@ export const addProfileCommand = (program: Command): void => {
     const rest = await openRest(options)
     const document = await readDocument(file)
     const stored = await readCurrent(rest, document.name)
-    const lines = diffLines(stored ? asText(stored.document) : '', asText(document.content))
+    const lines = diffLines(stored ? await asText(stored.document) : '', await asText(document.content))
     rest.out.show(
       { name: document.name, version: stored?.version ?? 0, changed: lines.length > 0, lines },
       lines.join('\n'),
@@ -123,9 +122,10 @@ const readDocuments = async (files: readonly string[]): Promise<readonly Documen
 }
 
 /** As the server will judge them, all at once and before any is applied. */
-const assertValid = (documents: readonly Document[]): void => {
+const assertValid = async (documents: readonly Document[]): Promise<void> => {
+  const { parseProfile } = await import('../policy/profile.ts')
   const faulty = documents.flatMap(({ file, content }) => {
-    const violations = faultsOf(content)
+    const violations = faultsOf(() => parseProfile(content, { version: 1 }))
     return violations.length === 0 ? [] : [{ file, violations }]
   })
   if (faulty.length === 0) return
@@ -139,9 +139,9 @@ const assertValid = (documents: readonly Document[]): void => {
   throw new Failure('refused', text, { code, ...problems[code], detail: text, violations })
 }
 
-const faultsOf = (content: object): readonly Violation[] => {
+const faultsOf = (judge: () => unknown): readonly Violation[] => {
   try {
-    parseProfile(content, { version: 1 })
+    judge()
     return []
   } catch (error) {
     if (!isProblem(error)) throw error
@@ -233,7 +233,7 @@ const versionPath = (name: string, version?: string): string =>
 const readDocument = async (file: string): Promise<Document> => {
   let content: unknown
   try {
-    content = parse(await readFile(file, 'utf8'), { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+    content = await parseYaml(await readFile(file, 'utf8'))
   } catch (error) {
     throw new Failure('usage', `${file} cannot be read: ${(error as Error).message}`)
   }
@@ -244,7 +244,7 @@ const readDocument = async (file: string): Promise<Document> => {
 }
 
 /** Members in one order, so that only what differs in content differs in text. */
-const asText = (document: object): string => stringify(sorted(document))
+const asText = (document: object): Promise<string> => formatYaml(sorted(document) as object)
 
 const sorted = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(sorted)

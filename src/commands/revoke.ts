@@ -3,7 +3,6 @@ import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
-import { signKeyProof } from '../keys/key-proof.ts'
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
@@ -57,6 +56,7 @@ const revokeByKey = async (serial: string, options: RevokeOptions): Promise<void
   })
   const { client, out } = await openRest({ ...options, anonymous: true })
   const proof = { issuer, serial, reason, ...(invalidityDate !== undefined && { invalidityDate }) }
+  const { signKeyProof } = await import('../keys/key-proof.ts')
   const body = await signKeyProof({ ...proof, iat: Math.floor(Date.now() / 1000) }, pem).catch((error: Error) => {
     throw new Failure('usage', `${key} is no private key that can sign: ${error.message}`)
   })

@@ -169,10 +169,6 @@ export type KeyDocument = DeepReadonly<Static<typeof Key>>
 /** Sizes of RSA keys in bits; null where the type is the size. */
 export type KeyBounds = { readonly min: number; readonly max: number } | null
 
-/** Seconds. The text obeys the schema. */
-export const parseDuration = (text: string): number =>
-  Number(text.slice(0, -1)) * (seconds[text.slice(-1)] ?? Number.NaN)
-
 export const listOf = (value: string | readonly string[]): readonly string[] =>
   typeof value === 'string' ? [value] : value
 
@@ -185,6 +181,5 @@ export const keysOf = (entries: readonly KeyDocument[]): readonly (readonly [Key
     ...(entry.mlDsa ?? []).map((set) => [latticeSets[set], null] as const),
   ])
 
-const seconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d: 86_400 }
 const curves = { 'P-256': 'ec-p256', 'P-384': 'ec-p384', 'P-521': 'ec-p521' } as const
 const latticeSets = { 'ML-DSA-44': 'ml-dsa-44', 'ML-DSA-65': 'ml-dsa-65', 'ML-DSA-87': 'ml-dsa-87' } as const

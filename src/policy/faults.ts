@@ -4,14 +4,8 @@ import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
 import { methodsOf } from './bind.ts'
-import {
-  type AttributeDocument,
-  keysOf,
-  listOf,
-  type ProfileDocument,
-  ProfileDocumentSchema,
-  parseDuration,
-} from './document.ts'
+import { type AttributeDocument, keysOf, listOf, type ProfileDocument, ProfileDocumentSchema } from './document.ts'
+import { parseDuration } from './duration.ts'
 import { isRecord, nameKinds, readPattern, show } from './names.ts'
 import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'

@@ -10,14 +10,8 @@ import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'
 import { type Binding, compileBinding } from './bind.ts'
-import {
-  type AttributeDocument,
-  type KeyBounds,
-  keysOf,
-  listOf,
-  type ProfileDocument,
-  parseDuration,
-} from './document.ts'
+import { type AttributeDocument, type KeyBounds, keysOf, listOf, type ProfileDocument } from './document.ts'
+import { parseDuration } from './duration.ts'
 import { faultsOf } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
 import { type AttributeRule, attributeTypes, readTextPattern, type TextPattern } from './subject.ts'

@@ -1,9 +1,8 @@
 /** A file of orders, for a machine with more than one certificate. */
 import { readFile } from 'node:fs/promises'
 
-import { parse } from 'yaml'
-
 import { Failure } from '../failure.ts'
+import { parseYaml } from '../yaml.ts'
 import type { IntoOptions } from './into.ts'
 
 /** Each as the command line would have it. Throws a usage failure that names the order and what is wrong with it. */
@@ -11,17 +10,11 @@ export const readOrders = async (file: string): Promise<readonly IntoOptions[]> 
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${file} cannot be read (${error.code}).`)
   })
-  const list = parseYaml(file, text)
+  const list = await parseYaml(text).catch((error: Error) => {
+    throw new Failure('usage', `${file} is not YAML: ${error.message}`)
+  })
   if (!Array.isArray(list) || list.length === 0) throw new Failure('usage', `${file} is not a list of orders.`)
   return list.map((entry, i) => readEntry(entry, `${file}, order ${i + 1}`))
-}
-
-const parseYaml = (file: string, text: string): unknown => {
-  try {
-    return parse(text)
-  } catch (error) {
-    throw new Failure('usage', `${file} is not YAML: ${(error as Error).message}`)
-  }
 }
 
 const readEntry = (entry: unknown, where: string): IntoOptions => {

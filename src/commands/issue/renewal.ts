@@ -1,5 +1,5 @@
 /** When a certificate is renewed: arithmetic of times, and nothing else. */
-import { parseDuration } from '../../policy/document.ts'
+import { parseDuration } from '../../policy/duration.ts'
 import { Failure } from '../failure.ts'
 
 /** How much is left when it is time: a share of the whole life, or milliseconds. */
