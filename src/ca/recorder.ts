@@ -56,6 +56,8 @@ export interface Intent {
   readonly plan: Buffer
   /** SHA-256 of the SPKI: no other principal may hold a certificate with this key. */
   readonly keySha256: Buffer
+  /** The serial of the certificate that it renews. */
+  readonly replaces?: Buffer
 }
 
 /** A signed certificate on its way to the roll, with what auditors will search it by. */

@@ -33,8 +33,8 @@ const holdOf = (attributes: Readonly<Record<string, boolean | null>>): string =>
     .join(', ')
 
 const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => string } = {
-  'certificate.issued': ({ certificate, serial, principal, profile, issuer }) =>
-    `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
+  'certificate.issued': ({ certificate, serial, principal, profile, issuer, replaces }) =>
+    `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}${replaces === undefined ? '' : `, in place of ${replaces}`}`,
   'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
     `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
   'certificate.revoked': ({ serial, issuer, reason, revokedAt, invalidityDate, plan, by }) =>

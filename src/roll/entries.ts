@@ -13,6 +13,8 @@ interface ProfileVersion {
 
 export interface CertificateIssued {
   readonly type: 'certificate.issued'
+  /** Of renewals; the others are of version 1, and have no `replaces`. */
+  readonly v?: 2
   readonly serial: string
   /** Base64 of the DER. */
   readonly certificate: string
@@ -23,7 +25,13 @@ export interface CertificateIssued {
   readonly request: string
   /** SHA-256 (hex) of the plan that was decided. */
   readonly plan: string
+  /** The serial of the certificate by which it was asked for, to take its place. */
+  readonly replaces?: string
 }
+
+/** What an issuance says of the certificate that it renews, if it does. */
+export const replacing = (serial: string | null | undefined): Pick<CertificateIssued, 'v' | 'replaces'> =>
+  serial == null ? {} : { v: 2, replaces: serial }
 
 export interface IssuanceAbandoned {
   readonly type: 'issuance.abandoned'

@@ -22,7 +22,7 @@ export interface EntryForm {
   /** Of the version that is written today. */
   readonly v: number
   readonly fields: Fields
-  /** Of versions that are on rolls and are not written any more. */
+  /** Of versions that are on rolls, and are written only where the newest has nothing more to say. */
   readonly earlier?: Readonly<Record<number, Fields>>
 }
 
@@ -199,9 +199,11 @@ const common = { type: text, v: count, time: millisecond }
 
 export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'certificate.issued': {
-    means: 'a certificate was issued',
-    v: 1,
-    fields: { ...issuance, certificate: base64 },
+    means:
+      'a certificate was issued; `replaces`: to whoever held that one, in its place. One that replaces none is of version 1',
+    v: 2,
+    fields: { ...issuance, certificate: base64, replaces: serial },
+    earlier: { 1: { ...issuance, certificate: base64 } },
   },
   'issuance.abandoned': {
     means: 'a certificate may have been signed that nobody got; its serial is on the lists',

@@ -175,6 +175,7 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const { serial, issuer: name } = entry
     const issuer = issuance(entry, known, at)
     addSerial(known, { serial, issuer, standing: 'issued' }, at)
+    if (entry.replaces !== undefined) replaced(entry.replaces, known, at)
     const certificate = known.deps.readCertificate(readBase64(entry.certificate, 'entry.form', 'the certificate'))
     if (certificate === undefined) return at.tell('certificate.text', 'it is not a certificate that can be read')
     if (certificate.serial !== serial)
@@ -359,6 +360,13 @@ const addSerial = (
   const before = known.serials.find(serial)
   if (before !== undefined) return tell('serial.again', `the serial ${serial} is that of entry ${before.index}`)
   known.serials.set(serial, { index, issuer: issuer?.number ?? maxIssuers - 1, standing })
+}
+
+/** A certificate that there was by then. It may have been revoked while the renewal was under way. */
+const replaced = (serial: string, known: Known, { index, tell }: At): void => {
+  const before = known.serials.find(serial)
+  if (before === undefined || before.index === index || before.standing === 'abandoned')
+    tell('reference.missing', `there is no certificate with the serial ${serial} to be renewed`)
 }
 
 const changeSerial = (known: Known, { serial, issuer: name, standing }: SerialChange, tell: Tell): void => {

@@ -1,6 +1,6 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { Count, EventFilter, EventRecord, Start, Walk } from '../ca/records.ts'
-import type { CertificateIssued } from '../roll/entries.ts'
+import { type CertificateIssued, replacing } from '../roll/entries.ts'
 import { issuedAlong } from './certificate-leads.ts'
 import type { RecordsDeps, SearchDeps } from './certificates.ts'
 import {
@@ -30,6 +30,7 @@ interface EventRow {
   readonly profile_version: number
   readonly principal: string
   readonly digest: Buffer
+  readonly replaces: string | null
 }
 
 export const walkEvents = async (
@@ -96,7 +97,7 @@ const alongRoll = ({ db, candidates }: SearchDeps, filter: EventFilter, begun: B
       )
       const text = `${withSkips(lists)}
         select e.index, e.time, e.leaf_hash, e.body, e.serial, i.tbs, o.signature, i.plan, i.issuer, i.profile,
-          i.profile_version, i.principal, i.digest
+          i.profile_version, i.principal, i.digest, encode(i.replaces, 'hex') as replaces
         from (select distinct index from (${found.join(' union all ')}) these order by index limit ${limit}) page
           cross join lateral (select * from entries where index = page.index limit 1) e
           left join intents i on e.body is null and i.serial = e.serial
@@ -313,6 +314,7 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
     profile: { name: row.profile, version: row.profile_version },
     request: row.digest.toString('hex'),
     plan: row.plan.toString('hex'),
+    ...replacing(row.replaces),
   }
   const { text, leafHash } = codec.entry(event, row.time)
   if (!leafHash.equals(row.leaf_hash)) throw new Error(`entry ${row.index} no longer hashes to its leaf`)

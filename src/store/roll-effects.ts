@@ -88,11 +88,12 @@ type Intended = EntryOf<'certificate.issued'> | EntryOf<'issuance.abandoned'>
 /** What is known of an intent; where the backup has it, that stays, and with it the key under which it was asked. */
 const intentValues = (entry: Intended, tbs: Buffer): unknown[] => {
   const { serial, principal, request, issuer, profile, plan, time } = entry
+  const replaces = 'replaces' in entry && entry.replaces !== undefined ? Buffer.from(entry.replaces, 'hex') : null
   const octets = Buffer.from(serial, 'hex')
   const at = 'intended' in entry ? entry.intended : time
   // As `shardOf` does it (ca/serial.ts).
   const draw = octets.readUInt32BE(octets.length - 4)
-  return [octets, principal, request, issuer, draw, profile.name, profile.version, tbs, plan, at]
+  return [octets, principal, request, issuer, draw, profile.name, profile.version, tbs, plan, at, replaces]
 }
 
 const issue: Effect<'certificate.issued'>['apply'] = async (tx, entry, { index, sources }) => {
@@ -300,12 +301,14 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
   'service.started': {},
 }
 
-/** Of an intent: $1 to $10. Its shard follows from its serial. */
+/** Of an intent: $1 to $11. Its shard follows from its serial, and where a row of renewals began from what is there. */
 const insertIntent = `
-    insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
+    insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at,
+      replaces, first)
     select $1::bytea, $2::text, 1, decode($3::text, 'hex'), $4::text,
       ($5::bigint % (select shards from issuers where name = $4::text))::integer, $6::text, $7::integer, $8::bytea,
-      decode($9::text, 'hex'), least($10::timestamptz, now())
+      decode($9::text, 'hex'), least($10::timestamptz, now()), $11::bytea,
+      (select coalesce(first, serial) from intents where serial = $11::bytea)
     on conflict (serial) do nothing`
 
 const insertIssued = `
@@ -313,19 +316,19 @@ const insertIssued = `
   ), outcome as (
     insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
       key_sha256, not_before, not_after)
-    select $1::bytea, 'certificate', $11::bigint, $10::timestamptz, $12::bytea, $2::text,
-      (select idempotency_key from intents where serial = $1::bytea), $6::text, $4::text, $13::text, $14::bytea,
-      $15::timestamptz, $16::timestamptz
+    select $1::bytea, 'certificate', $12::bigint, $10::timestamptz, $13::bytea, $2::text,
+      (select idempotency_key from intents where serial = $1::bytea), $6::text, $4::text, $14::text, $15::bytea,
+      $16::timestamptz, $17::timestamptz
   )
   insert into certificate_names (serial, kind, name, entry)
-  select $1::bytea, kind, name, $11::bigint from json_to_recordset($17::json) as r (kind text, name text)`
+  select $1::bytea, kind, name, $12::bigint from json_to_recordset($18::json) as r (kind text, name text)`
 const insertAbandoned = `
   with intent as (${insertIntent}
   ), outcome as (
-    insert into outcomes (serial, kind, entry, at) values ($1::bytea, 'abandoned', $11::bigint, $13::timestamptz)
+    insert into outcomes (serial, kind, entry, at) values ($1::bytea, 'abandoned', $12::bigint, $14::timestamptz)
   )
   insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, by)
-  values ($11::bigint, $1::bytea, 'abandoned', $10::timestamptz, $4::text, $12::integer, $14::timestamptz, 'chancery')`
+  values ($12::bigint, $1::bytea, 'abandoned', $10::timestamptz, $4::text, $13::integer, $15::timestamptz, 'chancery')`
 const insertLists = `
   insert into crls (issuer, shard, number, covers, this_update, next_update, revoked, tbs_sha256)
   select $1, shard, number, covers, "thisUpdate", "nextUpdate", revoked, decode(tbs, 'hex')

@@ -30,6 +30,10 @@ export interface IntentRow {
   readonly profile_version: string
   readonly tbs: Buffer
   readonly plan: string
+  readonly replaces: Text
+  readonly first: Text
+  /** What the row of the one that it replaces says to be the first. */
+  readonly expected_first: Text
   readonly created_at: string
 }
 
@@ -241,6 +245,8 @@ const selectEntries = {
       i.serial is not null as has_intent, i.principal as i_principal, i.idempotency_key as i_idempotency_key,
       encode(i.digest, 'hex') as i_digest, i.issuer as i_issuer, i.shard::text as i_shard, i.profile as i_profile,
       i.profile_version::text as i_profile_version, i.tbs as i_tbs, encode(i.plan, 'hex') as i_plan,
+      encode(i.replaces, 'hex') as i_replaces, encode(i.first, 'hex') as i_first,
+      (select encode(coalesce(b.first, b.serial), 'hex') from intents b where b.serial = i.replaces) as i_expected_first,
       i.created_at::text as i_created_at,
       o.serial is not null as has_outcome, o.kind as o_kind, o.entry::text as o_entry, o.at::text as o_at,
       o.signature as o_signature, o.principal as o_principal, o.idempotency_key as o_idempotency_key,

@@ -75,6 +75,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       '7439812409182734099, before without a number, by os:büro',
       'version 0.1.0 in development',
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, in place of ${'5'.repeat(32)}`,
     ],
   )
   t.match(rows[8], { time: '2026-11-24T23:59:59.007Z', index: 8, type: 'profile.changed' })

@@ -3,7 +3,14 @@ import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
-import { encodeEntry, leafInput, maxEntryOctets, type RollEvent } from '../../src/roll/entries.ts'
+import {
+  type CertificateIssued,
+  encodeEntry,
+  leafInput,
+  maxEntryOctets,
+  type RollEvent,
+  replacing,
+} from '../../src/roll/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
 const profile = { name: 'server', version: 3 }
@@ -218,6 +225,14 @@ t.test('every type of entry keeps its exact octets for ever', async (t) => {
     return [event.type, leafOf(entry), entry].join('\t')
   })
   t.same(found, golden().slice(0, found.length))
+})
+
+t.test('the entry of a renewal keeps its exact octets for ever, and names what it replaces', async (t) => {
+  const event = { ...examples['certificate.issued'], ...replacing('5'.repeat(32)) } as CertificateIssued
+  const entry = encodeEntry(event, time)
+  t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
+  t.match(JSON.parse(entry), { v: 2, replaces: '5'.repeat(32) })
+  t.same(replacing(null), {}, 'what replaces nothing is written as ever')
 })
 
 t.test('entries of earlier versions keep their leaves', async (t) => {

@@ -5,7 +5,7 @@
 
 import { codec } from '../../codec.ts'
 import type { Subtree } from '../../roll/edge.ts'
-import { encodeEntry } from '../../roll/entries.ts'
+import { encodeEntry, replacing } from '../../roll/entries.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import type { Finding } from '../../roll/findings.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -98,14 +98,15 @@ const rebuild = (
   if (!intent || !outcome?.signature || serial === null) return { octets: undefined, entry: undefined }
   try {
     const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
-    const { issuer, principal, profile, profile_version: version, digest, plan } = intent
+    const { issuer, principal, profile, profile_version: version, digest, plan, replaces } = intent
     const event = {
       ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
       profile: { name: profile, version: Number(version) },
+      ...replacing(replaces),
     }
     const time = new Date(at.replace(' ', 'T').replace('+00', 'Z'))
     // Whether it has the form of one is for the verifier, who reads the octets.
-    return { octets: Buffer.from(encodeEntry(event, time)), entry: { ...event, v: 1, time: time.toISOString() } }
+    return { octets: Buffer.from(encodeEntry(event, time)), entry: { v: 1, ...event, time: time.toISOString() } }
   } catch (error) {
     tell({ index, code: 'row.differs', message: `intents, outcomes: ${(error as Error).message}` })
     return { octets: undefined, entry: undefined }

@@ -68,7 +68,11 @@ export const issuanceOf = (
   const shard = shardIn(facts)
   return {
     facts,
-    intent: { ...intended(entry), ...(shard !== undefined && { shard }) },
+    intent: {
+      ...intended(entry),
+      ...(shard !== undefined && { shard }),
+      ...{ replaces: entry.replaces ?? null, first: row.intent?.expected_first ?? null },
+    },
     outcome: {
       ...{ kind: 'certificate', entry: index, at: timeText(entry.time) },
       ...{ principal: entry.principal, profile: entry.profile.name, issuer: entry.issuer },
