@@ -5,3 +5,6 @@ alter table intents
   add column replaces bytea references intents,
   add column first    bytea,
   add constraint replaces_in_a_row check ((replaces is null) = (first is null) and replaces <> serial);
+
+-- Whether an order that is under way has a certificate.
+create index mass_revocation_slices_by_first on mass_revocation_slices (plan, (certificates[1]));

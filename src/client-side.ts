@@ -5,8 +5,10 @@ import type { TlsOptions } from 'node:tls'
 import type { Identities } from './ca/access.ts'
 import { openClientCertificates } from './ca/client-certificates.ts'
 import { type ClientAnchors, openClientAnchors, openClientTrust } from './ca/client-trust.ts'
+import { openHolders } from './ca/holders.ts'
 import { openIdentities } from './ca/identities.ts'
 import type { Issuers } from './ca/issuers.ts'
+import { openRenewalInfos, type RenewalInfos } from './ca/renewal-info.ts'
 import { openTokens } from './ca/tokens.ts'
 import type { Config } from './config.ts'
 import type { Job } from './jobs/schedule.ts'
@@ -16,11 +18,13 @@ import { fetchedKeys, type KeySet, KeysUnavailable, staticKeys } from './keys/ke
 import type { Verifier } from './keys/verifier.ts'
 import type { Provider } from './policy/identity.ts'
 import type { Stores } from './service.ts'
+import { readHeld, readRenewalFacts } from './store/holders.ts'
 import { readCertificateStanding } from './store/revocations.ts'
 import type { Log } from './telemetry.ts'
 
 export interface ClientSide {
-  readonly identities: Identities
+  /** What HTTP asks for. */
+  readonly calls: { readonly identities: Identities; readonly renewalInfos: RenewalInfos }
   /** Of the listener that asks for certificates. */
   readonly tls: Pick<TlsOptions, 'requestCert' | 'rejectUnauthorized' | 'ca'>
   readonly jobs: readonly Job[]
@@ -42,7 +46,7 @@ export const openClientSide = (
   { db, access, providers, config: { clients }, dbClock, log }: Stores,
   { issuers, verifier, anchors, revoked }: ClientSideParts,
 ): ClientSide => {
-  const { authorities, ca } = clients
+  const { authorities, ca, renewal } = clients
   for (const authority of authorities)
     if (!issuers.all().some(({ issuer }) => issuer.authority === authority))
       log.warn(
@@ -73,13 +77,27 @@ export const openClientSide = (
     faultReason: (error) =>
       error instanceof TokenFault ? error.reason : error instanceof KeysUnavailable ? 'unavailable' : undefined,
   })
-  const asks = authorities.length > 0 || ca !== undefined
+  const takesCertificates = authorities.length > 0 || ca !== undefined
+  const holder = openHolders({
+    read: (serial) => readHeld(db, serial),
+    isIssuerTrusted: (issuer) => !revoked().includes(issuer) && isSigning(issuers, issuer),
+  })
   return {
-    identities: openIdentities({ access, judge, tokens }),
-    tls: asks ? asking : {},
+    calls: {
+      identities: openIdentities({ access, judge, tokens, takesCertificates, holder }),
+      renewalInfos: openRenewalInfos({
+        read: (serial) => readRenewalFacts(db, serial),
+        isIssuerRevoked: (issuer) => revoked().includes(issuer),
+      }),
+    },
+    tls: takesCertificates || renewal ? asking : {},
     jobs: ca === undefined ? [] : [{ name: 'client-ca', everyMs: 2_000, run: () => anchors.refresh() }],
   }
 }
+
+/** Or has, and may again: one that was halted, or has ended, vouches for nobody. */
+const isSigning = (issuers: Issuers, name: string): boolean =>
+  issuers.all().some(({ issuer, state }) => issuer.name === name && (state === 'active' || state === 'retiring'))
 
 const openKeySet = ({ name, issuer, document: { keys } }: Provider, log: Log): KeySet => {
   if (keys.static) return staticKeys(keys.static)

@@ -12,8 +12,8 @@ export interface Config {
   readonly listen: Address
   /** Of the API's own certificate. */
   readonly names: readonly Name[]
-  /** Whose certificates clients may show; where both are empty, none are asked for. */
-  readonly clients: { readonly authorities: readonly string[]; readonly ca?: string }
+  /** Whose certificates clients may show to say who they are; whether they may show one to renew it. */
+  readonly clients: { readonly authorities: readonly string[]; readonly ca?: string; readonly renewal: boolean }
   readonly publicListen: Address
   /** Without a slash at its end. */
   readonly publicUrl: string
@@ -133,6 +133,7 @@ const shape = (
     clients: {
       authorities: value<readonly string[] | undefined>('clientAuthorities') ?? [],
       ...given('ca', 'clientCa'),
+      renewal: value('clientRenewal'),
     },
     publicListen: listen,
     publicUrl: value('publicUrl') ?? (listen && `http://${formatAddress(listen)}`),

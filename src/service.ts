@@ -188,7 +188,7 @@ export const openService = async (
     issuance,
     policies,
     access,
-    identities: clients.identities,
+    ...clients.calls,
     providers: stores.providers,
     issuerLife: issuerLifeOf(stores, keys, issuers, verifier),
     revocations: status.revocations,

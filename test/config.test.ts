@@ -46,7 +46,7 @@ t.test('without any setting, development works', async (t) => {
       { kind: 'ip', value: '127.0.0.1' },
       { kind: 'ip', value: '::1' },
     ],
-    clients: { authorities: [] },
+    clients: { authorities: [], renewal: true },
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
     database: { poolSize: 10, preparedStatements: true },
@@ -379,9 +379,10 @@ t.test('settings that contradict each other are faults', async (t) => {
 })
 
 t.test('the CAs of clients are those that are named, and none unless somebody is', async (t) => {
-  t.same((await loadConfig({})).clients, { authorities: [] })
+  t.same((await loadConfig({})).clients, { authorities: [], renewal: true })
+  t.equal((await loadConfig({ CHANCERY_CLIENT_RENEWAL: 'no' })).clients.renewal, false)
   const both = await loadConfig({ CHANCERY_CLIENT_AUTHORITIES: 'default, etcd', CHANCERY_CLIENT_CA: 'clients.pem' })
-  t.same(both.clients, { authorities: ['default', 'etcd'], ca: 'clients.pem' })
+  t.same(both.clients, { authorities: ['default', 'etcd'], ca: 'clients.pem', renewal: true })
   for (const text of ['Default', 'default,', 'default;etcd', '*', '-x'])
     await t.rejects(loadConfig({ CHANCERY_CLIENT_AUTHORITIES: text }), {
       message: /CHANCERY_CLIENT_AUTHORITIES: .* is not a list of names/,

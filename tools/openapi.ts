@@ -34,6 +34,7 @@ const undecided: HttpDeps = {
   accesses: absent(),
   identities: absent(),
   providers: absent(),
+  renewalInfos: () => Promise.reject(new Error('Describing must not read.')),
   records: absent(),
   issuerLife: absent(),
   revocations: absent(),

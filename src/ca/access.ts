@@ -3,6 +3,7 @@
  * cycle consume it.
  */
 import type { NameRules } from '../policy/names.ts'
+import type { Held } from './holders.ts'
 
 export type Role = 'requester' | 'approver' | 'operator' | 'auditor' | 'admin'
 export const roles: readonly Role[] = ['requester', 'approver', 'operator', 'auditor', 'admin']
@@ -83,6 +84,8 @@ export type Proof =
   /** A token of an identity provider, and what it says to be the subject. */
   | { readonly kind: 'jwt'; readonly provider: string; readonly version: number; readonly subject: string }
   | { readonly kind: 'certificate'; readonly credential: string; readonly certificate: ClientCertificate }
+  /** The certificate itself, and nothing but that: it may ask about itself, and to be renewed. */
+  | { readonly kind: 'holder'; readonly held: Held }
 
 /** Somebody who has proved who they are, and what they may do at this moment. */
 export interface Caller {
@@ -100,6 +103,13 @@ export interface Identities {
   bearer(token: string, isAgain?: boolean): Promise<Caller>
   /** Of a TLS connection whose other end holds its key (DER). Throws auth.*. */
   certificate(der: Buffer): Promise<Caller>
+  /** Whether certificates say who somebody is. Where they do not, they are only looked at as what they are. */
+  readonly takesCertificates: boolean
+  /**
+   * Whoever holds the certificate of ours with this serial (hex); null where this is another one (DER). Nothing is
+   * remembered. Throws auth.*, `renewal.foreign`.
+   */
+  holder(der: Buffer, serial: string): Promise<Caller | null>
 }
 
 export interface NewGrant {

@@ -13,6 +13,7 @@ import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import { encodeTbs } from '../x509/tbs.ts'
 import type { Caller, Grant } from './access.ts'
+import { type Held, heldBy } from './holders.ts'
 import type { IssueInput } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
@@ -20,6 +21,7 @@ import { lint } from './lint.ts'
 import type { Stage } from './meter.ts'
 import type { Policies } from './policies.ts'
 import type { Intent, RequestRow } from './recorder.ts'
+import { asRenewal } from './renew.ts'
 import { newSerial, shardOf } from './serial.ts'
 
 export interface DraftDeps {
@@ -47,13 +49,15 @@ export const draft = async (
   await deps.nextTurn()
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
-  const issuer = await issuerFor(deps, profile, asked.input, asked.csr)
-  const decision = judge({ ...asked, profile, issuer, now: deps.clock() })
+  const held = heldBy(asked.caller)
+  const csr = held ? asRenewal(profile, held, asked.csr) : asked.csr
+  const issuer = await issuerFor(deps, profile, asked.input, csr)
+  const decision = judge({ ...asked, csr, profile, issuer, now: deps.clock() })
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
 
   // 5. The very octets to be signed, read back and judged again.
-  const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt })
+  const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt, held })
   lap('prepare')
   return { decision, intent }
 }
@@ -135,9 +139,11 @@ interface Preparation {
   readonly input: IssueInput
   readonly request: RequestRow
   readonly attempt: number
+  /** What it is to take the place of. */
+  readonly held?: Held | undefined
 }
 
-export const prepare = (deps: DraftDeps, { issuer, decision, input, request, attempt }: Preparation): Intent => {
+export const prepare = (deps: DraftDeps, { issuer, decision, input, request, attempt, held }: Preparation): Intent => {
   const { plan, profile, context } = decision
   const serial = newSerial(deps.random)
   const shard = shardOf(serial, issuer.shards)
@@ -161,6 +167,7 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
     tbs,
     plan: planDigest(plan),
     keySha256: key.sha256,
+    ...(held && { replaces: Buffer.from(held.serial, 'hex') }),
   }
 }
 

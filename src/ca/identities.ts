@@ -7,11 +7,15 @@ export interface IdentitiesDeps {
   /** Throws auth.* for a certificate (DER) that does not hold. */
   readonly judge: (der: Buffer) => Promise<ClientCertificate>
   readonly tokens: Tokens
+  readonly takesCertificates: boolean
+  readonly holder: Identities['holder']
 }
 
-export const openIdentities = ({ access, judge, tokens }: IdentitiesDeps): Identities => ({
+export const openIdentities = ({ access, judge, tokens, takesCertificates, holder }: IdentitiesDeps): Identities => ({
   // Tokens of ours have no dots; those of others have two.
   bearer: (token, isAgain = false) =>
     token.includes('.') ? tokens.authenticate(token, isAgain) : access.authenticate(token),
   certificate: (der) => access.authenticateCertificate(der, judge),
+  takesCertificates,
+  holder,
 })

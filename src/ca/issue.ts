@@ -10,6 +10,7 @@ import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, type Note, refusal } from '../policy/decide.ts'
+import { replacing } from '../roll/entries.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
@@ -27,11 +28,13 @@ import {
   prepare,
   readRequest,
 } from './draft.ts'
+import { heldBy } from './holders.ts'
 import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
 import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
+import { grantsToRenew } from './renew.ts'
 
 export interface IssuanceDeps extends DraftDeps {
   readonly recorder: Recorder
@@ -80,8 +83,9 @@ export const openIssuance = (deps: IssuanceDeps): Issuance => {
 
 const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Issued> => {
   const lap = deps.meter.laps()
-  // 1. The caller was authenticated; without a grant for this profile nothing of the request is looked at.
-  const grants = authorise(caller, input.profile)
+  // 1. The caller was authenticated; without a grant for this profile, or a certificate to be renewed by it, nothing of the
+  // request is looked at.
+  const grants = authorise(deps, caller, input)
 
   // 2. A request known under its key is answered from the records, whatever the policy says today.
   const request = requestOf(caller, input)
@@ -128,6 +132,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
       request: request.digest.toString('hex'),
       serial: intent.serial.toString('hex'),
       type: 'certificate.issued',
+      ...replacing(intent.replaces?.toString('hex')),
     },
     subject: formatSubject(plan.subject),
     names: plan.names,
@@ -158,7 +163,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
 }
 
 const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Explanation> => {
-  const grants = authorise(caller, input.profile)
+  const grants = authorise(deps, caller, input)
   const csr = readRequest(deps, input)
   await verifyPossession(csr, deps.verify)
   const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
@@ -173,7 +178,10 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
 
 // Step 1 ------------------------------------------------------------------------------------------------------------
 
-const authorise = (caller: Caller, profile: string): readonly Grant[] => {
+const authorise = (deps: IssuanceDeps, caller: Caller, { profile }: IssueInput): readonly Grant[] => {
+  const held = heldBy(caller)
+  if (held?.profile === profile) return grantsToRenew(deps, currentProfile(deps, profile), caller, held)
+  if (held) throw new Problem('auth.forbidden', 'A certificate is renewed by its own profile.')
   const grants = requesterGrants(caller, profile)
   if (grants.length > 0) return grants
   throw new Problem('auth.forbidden', ungranted(caller, profile))
@@ -184,19 +192,19 @@ const authorise = (caller: Caller, profile: string): readonly Grant[] => {
 const requestOf = (caller: Caller, input: IssueInput): RequestRow => ({
   principal: caller.principal,
   key: input.idempotencyKey ?? null,
-  digest: requestDigest(input),
+  digest: requestDigest(input, heldBy(caller)?.serial),
 })
 
 /** SHA-256 over the CSR's DER, which says where it ends, and the profile and the options: what makes two requests the same. */
-const requestDigest = ({
-  csr,
-  profile,
-  validity = null,
-  names = null,
-  keyUsage = null,
-  extendedKeyUsage = null,
-}: Unset<IssueInput>): Buffer =>
-  sha256(Buffer.concat([csr, Buffer.from(canonicalJson({ extendedKeyUsage, keyUsage, names, profile, validity }))]))
+const requestDigest = (
+  { csr, profile, validity = null, names = null, keyUsage = null, extendedKeyUsage = null }: Unset<IssueInput>,
+  replaces?: string,
+): Buffer => {
+  const options = { extendedKeyUsage, keyUsage, names, profile, validity }
+  return sha256(
+    Buffer.concat([csr, Buffer.from(canonicalJson(replaces === undefined ? options : { ...options, replaces }))]),
+  )
+}
 
 /** What was not asked is null in the digest. */
 type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }

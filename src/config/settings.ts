@@ -94,6 +94,15 @@ const table = {
     about:
       'A PEM file with further CAs whose certificates clients may show. Each is trusted by itself: put in those that sign the certificates of clients, not only a root above them. It is read again when it changes.',
   },
+  clientRenewal: {
+    env: 'CHANCERY_CLIENT_RENEWAL',
+    path: 'clients.renewal',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'yes',
+    about:
+      'Whether the API asks for a certificate at the beginning of each connection so that it can be renewed, where its profile allows that; it says nothing of who somebody is. Browsers that have certificates may offer them at `/docs`: `no` ends that, and renewing by holding, unless the API asks for certificates of clients anyway.',
+  },
   publicListen: {
     env: 'CHANCERY_PUBLIC_LISTEN',
     path: 'publicListen',

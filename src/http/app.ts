@@ -33,6 +33,7 @@ import { identityProviderRoutes } from './api/identity-providers.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
+import { renewalRoutes } from './api/renewal.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
@@ -109,6 +110,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
     for (const routes of [
       certificateRoutes,
       proofRoutes,
+      renewalRoutes,
       batchRoutes,
       profileRoutes,
       accessRoutes,

@@ -9,12 +9,21 @@ import type { FastifyRequest } from 'fastify'
 
 import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
+import { parseSerial } from './api/views.ts'
 
 /**
  * `open`: anyone. `optional`: anyone, and whoever sends credentials is told more. A list: callers who hold at least
  * one of these roles in a grant.
  */
-export type AccessRule = 'open' | 'optional' | readonly [Role, ...Role[]]
+export type AccessRule = 'open' | 'optional' | HolderRule | readonly [Role, ...Role[]]
+
+/** Whoever shows the very certificate that the path names, and callers with one of these roles. */
+export interface HolderRule {
+  readonly holderOr: readonly Role[]
+}
+
+export const isHolderRule = (rule: AccessRule | undefined): rule is HolderRule =>
+  typeof rule === 'object' && 'holderOr' in rule
 
 export const everyRole = ['requester', 'approver', 'operator', 'auditor', 'admin'] as const satisfies readonly Role[]
 
@@ -29,6 +38,8 @@ export interface Shown {
   readonly header: string | undefined
   /** DER, of the connection's other end, which has proved to hold its key. */
   readonly certificate: Buffer | undefined
+  /** Of a certificate, as the path has it. */
+  readonly serial?: string | undefined
 }
 
 /**
@@ -41,15 +52,17 @@ export const authorise = async (
   shown: Shown,
   isAgain = false,
 ): Promise<Caller | null> => {
-  if (rule === 'open' || (rule === 'optional' && isNothing(shown))) return null
+  if (rule === 'open' || (rule === 'optional' && isNothing(identities, shown))) return null
+  if (isHolderRule(rule)) return await identifyHolder(identities, rule, shown)
   const caller = await identify(identities, shown, isAgain)
   if (rule !== 'optional') assertRole(caller, rule)
   return caller
 }
 
-export const shownBy = ({ headers, raw }: Pick<FastifyRequest, 'headers' | 'raw'>): Shown => ({
+export const shownBy = ({ headers, raw, params }: Pick<FastifyRequest, 'headers' | 'raw' | 'params'>): Shown => ({
   header: headers.authorization,
   certificate: certificateOf(raw.socket),
+  serial: (params as { readonly serial?: string } | undefined)?.serial,
 })
 
 /**
@@ -70,13 +83,34 @@ export const callerOf = (request: { readonly caller: Caller | null }): Caller =>
   return request.caller
 }
 
-const isNothing = ({ header, certificate }: Shown): boolean => header === undefined && certificate === undefined
+const isNothing = ({ takesCertificates }: Identities, { header, certificate }: Shown): boolean =>
+  header === undefined && (certificate === undefined || !takesCertificates)
 
 /** Of two credentials one might be wrong, and one of them somebody else's: then nobody could say who asked. */
 const identify = async (identities: Identities, { header, certificate }: Shown, isAgain: boolean): Promise<Caller> => {
-  if (certificate === undefined) return identities.bearer(bearerOf(header), isAgain)
+  if (certificate === undefined || !identities.takesCertificates) return identities.bearer(bearerOf(header), isAgain)
   if (header === undefined) return identities.certificate(certificate)
-  throw new Problem('auth.ambiguous', 'There is a client certificate, and an Authorization field as well.')
+  throw ambiguous()
+}
+
+const ambiguous = (): Problem =>
+  new Problem('auth.ambiguous', 'There is a client certificate, and an Authorization field as well.')
+
+/** A certificate that is not the one in the path is that of a client, as anywhere else. */
+const identifyHolder = async (identities: Identities, { holderOr }: HolderRule, shown: Shown): Promise<Caller> => {
+  const { header, certificate, serial = '' } = shown
+  if (certificate !== undefined && header !== undefined) throw ambiguous()
+  if (certificate !== undefined) {
+    const holder = await identities.holder(certificate, parseSerial(serial))
+    if (holder) return holder
+    if (holderOr.length === 0)
+      throw new Problem('renewal.certificate', 'The certificate of this connection is another one.')
+  }
+  const caller = await identify(identities, shown, false)
+  if (holderOr.length === 0)
+    throw new Problem('auth.forbidden', 'This call is for whoever shows the certificate itself, over mutual TLS.')
+  assertRole(caller, holderOr)
+  return caller
 }
 
 const assertRole = (caller: Caller, rule: readonly Role[]): void => {

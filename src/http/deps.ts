@@ -15,6 +15,7 @@ import type { Policies } from '../ca/policies.ts'
 import type { Providers } from '../ca/providers.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records, RollTiles } from '../ca/records.ts'
+import type { RenewalInfos } from '../ca/renewal-info.ts'
 import type { Revocations } from '../ca/revoke.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Log } from '../telemetry.ts'
@@ -34,6 +35,7 @@ export interface HttpDeps {
   readonly access: Access
   readonly identities: Identities
   readonly providers: Providers
+  readonly renewalInfos: RenewalInfos
   readonly records: Records
   readonly accesses: Pick<Accesses, 'record' | 'walk'>
   /** The root hash (base64) of a roll of this size, which exports name; undefined while it is not kept. */

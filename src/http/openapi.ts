@@ -4,6 +4,7 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyContextConfig, RouteOptions } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 
+import type { Role } from '../ca/access.ts'
 import type { Searchable } from '../ca/accesses.ts'
 import { type ProblemCode, problems } from '../errors.ts'
 import { type Column, encodeCsv, type Row } from './api/csv.ts'
@@ -11,6 +12,7 @@ import * as examples from './api/examples.ts'
 import { forms } from './api/export.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
+import { type AccessRule, isHolderRule } from './auth.ts'
 import { problemType } from './problem.ts'
 
 declare module 'fastify' {
@@ -60,6 +62,11 @@ export const describeRoutes = (app: App): void => {
             scheme: undefined as never,
             description: 'a client certificate that POST /v1/credentials has tied to a principal',
           },
+          itself: {
+            type: 'mutualTLS' as 'http',
+            scheme: undefined as never,
+            description: 'the certificate that the path names, whatever it is for',
+          },
         },
       },
     },
@@ -104,8 +111,9 @@ const describe = (schema: DescribedSchema | undefined, route: RouteOptions): obj
       headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
     }),
     response: { ...answersOf(schema, config), ...problemsOf(schema, route) },
-    security: config.access === 'open' ? [] : [...(config.access === 'optional' ? [{}] : []), ...credentials],
-    'x-roles': Array.isArray(config.access) ? config.access : [],
+    security: securityOf(config.access),
+    'x-roles': rolesOf(config.access) ?? [],
+    ...(isHolderRule(config.access) && { 'x-holder': true }),
   }
 }
 
@@ -217,7 +225,9 @@ export const codesOf = (
     'service.stopping',
     'internal',
   ]
-  if (Array.isArray(access)) codes.push('auth.missing', 'auth.forbidden')
+  if (rolesOf(access)) codes.push('auth.missing', 'auth.forbidden')
+  if (isHolderRule(access)) codes.push('renewal.foreign')
+  if (isHolderRule(access) && access.holderOr.length === 0) codes.push('renewal.certificate')
   if (access !== 'open') codes.push(...authCodes)
   if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable')
   // Whoever changes anything puts it on the roll.
@@ -241,6 +251,16 @@ const authCodes: readonly ProblemCode[] = [
   'auth.replayed',
 ]
 const credentials = [{ token: [] }, { certificate: [] }]
+
+const rolesOf = (access: AccessRule | undefined): readonly Role[] | undefined =>
+  isHolderRule(access) ? access.holderOr : Array.isArray(access) ? (access as readonly Role[]) : undefined
+
+const securityOf = (access: AccessRule | undefined): object[] => {
+  if (access === 'open') return []
+  // A token is of no use where only the certificate itself counts.
+  if (isHolderRule(access)) return [...(access.holderOr.length > 0 ? credentials : []), { itself: [] }]
+  return [...(access === 'optional' ? [{}] : []), ...credentials]
+}
 
 const problemAnswer = (status: number, codes: readonly ProblemCode[]): object => {
   const [first = 'internal'] = codes
@@ -348,6 +368,7 @@ const nameOf = ({ content }: Answer): string => {
 /** Answers of several codes, by the first of these that they have, where they have that other one as well. */
 const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
   ['csr.pem', 'RequestUnreadable'],
+  ['renewal.names', 'RenewalRefused'],
   ['san.forbidden', 'Refusal'],
   ['issuer.none_active', 'IssuanceUnavailable'],
   ['roll.unanchored', 'RollUnavailable'],

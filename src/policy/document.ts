@@ -120,6 +120,16 @@ const Binding = Type.Object(
 
 const Rule = Type.Object({ id: Id, expression: Text, message: Text }, closed)
 
+const Renewal = Type.Object(
+  {
+    within: Duration,
+    key: Type.Optional(Type.Enum(['new', 'same', 'any'])),
+    grace: Type.Optional(Duration),
+    grant: Type.Optional(Type.Boolean()),
+  },
+  closed,
+)
+
 export const ProfileDocumentSchema = Type.Object(
   {
     name: Id,
@@ -148,6 +158,7 @@ export const ProfileDocumentSchema = Type.Object(
       [Type.Literal('none'), Type.Array(Type.Enum(['crl', 'ocsp']), { minItems: 1, uniqueItems: true })],
       { description: 'none, or a list of crl and ocsp' },
     ),
+    renewal: Type.Optional(Renewal),
     bind: Type.Optional(Type.Array(Binding, { maxItems: 100 })),
     rules: Type.Optional(Type.Array(Rule, { maxItems: 100 })),
   },

@@ -83,6 +83,14 @@ const validityFaults: Sense = ({ validity }, report) => {
   }
 }
 
+const renewalFaults: Sense = ({ renewal }, report) => {
+  if (renewal === undefined) return
+  const within = parseDuration(renewal.within)
+  if (within === 0) report('/renewal/within', renewal.within, 'is nothing; leave renewal out where nobody may renew')
+  if (within > maxValidity) report('/renewal/within', renewal.within, 'is more than 36500d')
+  if (parseDuration(renewal.grace ?? '0s') > maxGrace) report('/renewal/grace', renewal.grace, 'is more than 30d')
+}
+
 const keyFaults: Sense = ({ keys = [] }, report) => {
   const seen = new Set<string>()
   keys.forEach((entry, index) => {
@@ -284,6 +292,7 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['profile.subject', subjectFaults],
   ['profile.names', nameFaults],
   ['profile.usages', usageFaults],
+  ['profile.renewal', renewalFaults],
   ['profile.bind', bindFaults],
   ['profile.rules', ruleFaults],
 ]
@@ -300,3 +309,4 @@ const reservedUsages: ReadonlyMap<string, string> = new Map([
 const maxOctets = 65_536
 const maxValidity = 36_500 * 86_400
 const maxBackdate = 86_400
+const maxGrace = 30 * 86_400

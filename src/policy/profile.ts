@@ -40,6 +40,18 @@ export interface NameSettings {
   readonly internationalized: boolean
 }
 
+/** How a certificate is renewed by whoever holds it. Times are in seconds. */
+export interface RenewalRules {
+  /** Since the first certificate of the row, which was issued by another right, became valid. */
+  readonly within: number
+  /** Whether the new certificate has another key, that of the old one, or either. */
+  readonly key: 'new' | 'same' | 'any'
+  /** After its end. */
+  readonly grace: number
+  /** Its principal must have a grant for the profile as well. */
+  readonly needsGrant: boolean
+}
+
 export interface Profile {
   readonly name: string
   readonly version: number
@@ -67,6 +79,8 @@ export interface Profile {
   readonly keyUsageFor: Readonly<Record<KeyAlgorithmId, readonly KeyUsage[]>>
   readonly extendedKeyUsage: readonly string[]
   readonly revocation: Revocation
+  /** Null: certificates are asked for anew. */
+  readonly renewal: RenewalRules | null
   readonly bind: readonly Binding[]
   readonly rules: readonly Rule[]
 }
@@ -115,10 +129,23 @@ const compile = (written: ProfileDocument, version: number): Profile => {
     keyUsageFor: usagesOf(document.keyUsage),
     extendedKeyUsage: document.extendedKeyUsage,
     revocation: document.revocation,
+    renewal: document.renewal === undefined ? null : compileRenewal(document.renewal),
     bind: (document.bind ?? []).map(compileBinding),
     rules: [],
   }
 }
+
+const compileRenewal = ({
+  within,
+  key = 'new',
+  grace = '0s',
+  grant = false,
+}: NonNullable<ProfileDocument['renewal']>): RenewalRules => ({
+  within: parseDuration(within),
+  key,
+  grace: parseDuration(grace),
+  needsGrant: grant,
+})
 
 const compileSubject = (subject: ProfileDocument['subject']): readonly AttributeRule[] => {
   const rules: AttributeRule[] = []

@@ -47,6 +47,8 @@ export interface LeafParts {
   /** Spoils the signature. */
   readonly forged?: boolean
   readonly authorityKey?: Buffer
+  /** 32 hexadecimal digits; by chance otherwise. */
+  readonly serial?: string
 }
 
 export interface TestClientCa {
@@ -83,10 +85,11 @@ export const openClientCa = (name = 'Clients', parts: CaParts = {}): TestClientC
     of: Required<Pick<LeafParts, 'subject' | 'issuer' | 'from' | 'to'>>,
     key: Buffer,
     extensions: Buffer[],
+    serial = `40${randomBytes(15).toString('hex')}`,
   ) =>
     seq(
       tlv(0xa0, integer(2)),
-      integer(BigInt(`0x40${randomBytes(15).toString('hex')}`)),
+      integer(BigInt(`0x${serial}`)),
       signer.algorithm,
       of.issuer,
       seq(time(of.from), time(of.to)),
@@ -117,7 +120,7 @@ export const openClientCa = (name = 'Clients', parts: CaParts = {}): TestClientC
         ...(leaf.more ?? []),
       ]
       const of = { subject: commonName('client'), issuer: subject, from: -60, to: 3600, ...leaf }
-      const made = seal(tbsOf(of, key, extensions), leaf.forged)
+      const made = seal(tbsOf(of, key, extensions, leaf.serial), leaf.forged)
       return {
         der: made,
         cert: pem(made, 'CERTIFICATE'),

@@ -16,6 +16,9 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'GET /v1/certificates': ['requester', 'operator', 'auditor', 'admin'],
   'GET /v1/certificates/:serial': ['requester', 'operator', 'auditor', 'admin'],
   'GET /v1/certificates/:serial/proof': ['requester', 'operator', 'auditor', 'admin'],
+  // Of the certificate itself alone: matrix.test.ts shows it.
+  'POST /v1/certificates/:serial/renewal': [],
+  'GET /v1/certificates/:serial/renewal-info': ['requester', 'operator', 'auditor', 'admin'],
   'GET /roll/checkpoint': ['auditor', 'admin'],
   'GET /roll/tile/*': ['auditor', 'admin'],
   'POST /v1/certificates/:serial/revocation': ['requester', 'operator'],

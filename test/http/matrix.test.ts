@@ -8,6 +8,7 @@ import { type Role, roles } from '../../src/ca/access.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
 import { audience, newRsaKey, openTestIssuer, signToken } from '../helpers/issuer.ts'
 import { openClients } from './clients.ts'
+import { openHoldersOf } from './holders.ts'
 import { employ } from './people.ts'
 
 type Who = Role | 'nobody' | 'wrong'
@@ -76,18 +77,21 @@ interface Route {
   /** null: anybody. */
   readonly rule: readonly Role[] | null
   readonly isOpen: boolean
+  /** Whoever holds the certificate of the path is let in. */
+  readonly isHolders: boolean
 }
 
 const routesOf = (): readonly Route[] => {
   const { paths } = service.service.app.swagger() as unknown as {
-    readonly paths: Record<string, Record<string, { 'x-roles': Role[]; security: object[] }>>
+    readonly paths: Record<string, Record<string, { 'x-roles': Role[]; 'x-holder'?: true; security: object[] }>>
   }
   return Object.entries(paths).flatMap(([pattern, operations]) =>
-    Object.entries(operations).map(([method, { 'x-roles': rule, security }]) => ({
+    Object.entries(operations).map(([method, { 'x-roles': rule, 'x-holder': isHolders = false, security }]) => ({
       method: method.toUpperCase(),
       path: pattern.replaceAll(/\{(\w+|\*)\}/g, (_, name: string) => values[name] ?? ''),
-      rule: rule.length > 0 ? rule : null,
+      rule: rule.length > 0 || isHolders ? rule : null,
       isOpen: security.length === 0,
+      isHolders,
     })),
   )
 }
@@ -128,11 +132,13 @@ t.test('every cell of the matrix', async (t) => {
     await Promise.all(
       everybody.map(async (who) => {
         const ask = await open(who)
-        for (const { method, path, rule, isOpen } of routes) {
+        for (const { method, path, rule, isOpen, isHolders } of routes) {
           const { status, code } = await ask(method, path)
           const what = `${method} ${path} by ${who} with a ${kind}: ${status} ${code}`
           cells += 1
-          if (who === 'wrong') t.equal(status === 401 && code === 'auth.invalid', !isOpen, what)
+          // Where nothing counts but the certificate itself, another one is told just that.
+          if (kind === 'certificate' && isHolders && rule?.length === 0) t.equal(code, 'renewal.certificate', what)
+          else if (who === 'wrong') t.equal(status === 401 && code === 'auth.invalid', !isOpen, what)
           else if (rule === null || rule.includes(who as Role)) t.notOk([401, 403].includes(status), what)
           else t.equal(code, 'auth.forbidden', what)
         }
@@ -141,4 +147,24 @@ t.test('every cell of the matrix', async (t) => {
   }
   t.equal(cells, routes.length * everybody.length * Object.keys(kinds).length)
   t.comment(`${cells} cells: ${routes.length} routes, ${everybody.length} callers, ${Object.keys(kinds).length} kinds`)
+})
+
+t.test('whoever holds a certificate is let in to what is of that certificate, and nowhere else', async (t) => {
+  // Its principal may do everything: that is not the certificate's.
+  const token = await employ(service, 'everything', 'admin')
+  for (const role of roles)
+    await service.request('POST', '/v1/grants', { body: { principal: 'everything', role, ...more(role) } })
+  const held = await openHoldersOf(service).issue(['held.example.com'], { token })
+  const own = held.serial
+  for (const serial of [own, '4a'.repeat(16)]) {
+    const connection = open(t, { client: held })
+    for (const { method, path, isOpen, isHolders } of routesOf()) {
+      const here = path.replace('4a'.repeat(16), serial)
+      const { status, code } = codeOf(await connection.request(method, here))
+      const what = `${method} ${here}: ${status} ${code}`
+      const isLetIn = isOpen || (isHolders && serial === own)
+      t.equal([401, 403].includes(status), !isLetIn, what)
+      if (serial === own && isHolders) t.ok(['request.malformed', 'request.media_type', undefined].includes(code), what)
+    }
+  }
 })

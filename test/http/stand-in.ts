@@ -29,6 +29,9 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     access: reached({}),
     identities: reached({ bearer: async (token: string) => callerFor(token) }),
     providers: reached({}),
+    renewalInfos: async () => {
+      throw new Problem('certificate.not_found', 'reached')
+    },
     records: reached({ walk: reached({}) }),
     accesses: reached({ record: async () => 'access' }),
     issuerLife: reached({}),

@@ -33,6 +33,18 @@ t.test('a sound document becomes a profile with compiled rules and a hash of its
   t.ok(Object.isFrozen(profile.document.names?.dns?.allow), 'frozen throughout')
 })
 
+t.test(
+  'whoever holds a certificate may renew it only where the profile says so, and then with a new key',
+  async (t) => {
+    const renewalOf = (renewal?: object) =>
+      parseProfile({ ...baseDocument, ...(renewal && { renewal }) }, { version: 1 }).renewal
+    t.equal(renewalOf(), null)
+    t.same(renewalOf({ within: '90d' }), { within: 7_776_000, key: 'new', grace: 0, needsGrant: false })
+    const all = { within: '1h', key: 'any', grace: '5m', grant: true }
+    t.same(renewalOf(all), { within: 3_600, key: 'any', grace: 300, needsGrant: true })
+  },
+)
+
 t.test('the order of fields does not change the hash, and any change of content does', async (t) => {
   const reversed = Object.fromEntries(Object.entries(baseDocument).reverse())
   const { sha256 } = parseProfile(baseDocument, { version: 1 })
@@ -139,6 +151,19 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
     'a backdate of days',
     { validity: { default: '20d', max: '30d', backdate: '2d' } },
     '/validity/backdate: is more than 24h',
+  ],
+  ['a renewal without a bound', { renewal: {} }, '/renewal/within: is missing'],
+  [
+    'a renewal of no time',
+    { renewal: { within: '0s' } },
+    '/renewal/within: is nothing; leave renewal out where nobody may renew',
+  ],
+  ['a renewal of more than a century', { renewal: { within: '99999d' } }, '/renewal/within: is more than 36500d'],
+  ['a grace of months', { renewal: { within: '90d', grace: '31d' } }, '/renewal/grace: is more than 30d'],
+  [
+    'a key for renewals that is none',
+    { renewal: { within: '90d', key: 'old' } },
+    '/renewal/key: must be one of new, same, any',
   ],
   ['no keys', { keys: [] }, '/keys: must be a list of 1 to 10 kinds of key'],
   [

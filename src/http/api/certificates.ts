@@ -69,8 +69,12 @@ export const issuingProblems = [
   'issuer.none_active',
 ] as const satisfies readonly ProblemCode[]
 
-const certificateTypes = ['application/json', 'application/pem-certificate-chain', 'application/pkix-cert'] as const
-const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as const
+export const certificateTypes = [
+  'application/json',
+  'application/pem-certificate-chain',
+  'application/pkix-cert',
+] as const
+export const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as const
 
 const IssueQuery = Type.Object(
   {
@@ -134,14 +138,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
       const input = await readOrRefuse(deps, caller, request)
       if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
       const issued = await withinDeadline(issueCounted(deps, caller, input))
-      request.issuedAt = performance.now()
-      const body = type === 'application/json' ? JSON.stringify(issuedView(issued)) : encodeCertificate(type, issued)
-      await endOfTurn()
-      return reply
-        .code(201)
-        .header('location', `/v1/certificates/${issued.serial}`)
-        .type(type)
-        .send(body as never)
+      return sendIssued(request, reply as FastifyReply, { type, issued }) as never
     },
   )
 
@@ -197,6 +194,18 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
       return { serial: record.serial, index: record.index, proof: await checkpoints.proofAt(record.index) }
     },
   )
+}
+
+/** Answers with the certificate, in the form that was asked for. */
+export const sendIssued = async (
+  request: Pick<FastifyRequest, 'issuedAt'>,
+  reply: FastifyReply,
+  { type, issued }: { readonly type: CertificateType; readonly issued: Issued },
+): Promise<FastifyReply> => {
+  request.issuedAt = performance.now()
+  const body = type === 'application/json' ? JSON.stringify(issuedView(issued)) : encodeCertificate(type, issued)
+  await endOfTurn()
+  return reply.code(201).header('location', `/v1/certificates/${issued.serial}`).type(type).send(body)
 }
 
 /** Throws 403 before anything of the request is looked at, unless the caller may ask for this profile. */
@@ -258,7 +267,7 @@ const readOrRefuse = async (
   }
 }
 
-const singleHeader = (value: string | string[] | undefined): string | undefined =>
+export const singleHeader = (value: string | string[] | undefined): string | undefined =>
   Array.isArray(value) ? value.join(', ') : value
 
 const decisionView = ({
@@ -289,7 +298,7 @@ type CertificateType = (typeof certificateTypes)[number]
 const endOfTurn = (): Promise<void> => new Promise((resolve) => process.nextTick(resolve))
 
 /** Someone else's certificate does not exist for a mere requester. */
-const assertMayRead = (caller: Caller, record: CertificateRecord): void => {
+export const assertMayRead = (caller: Caller, record: Pick<CertificateRecord, 'principal' | 'serial'>): void => {
   if (readsAll(caller) || record.principal === caller.principal) return
   throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
 }

@@ -28,6 +28,14 @@ export const request = {
   validity: '24h',
 }
 
+export const renewalRequest = { csr: request.csr }
+
+export const renewalInfo = {
+  suggestedWindow: { start: '2026-11-25T19:55:00.000Z', end: '2026-11-25T23:54:59.000Z' },
+  serial: '4f0c2e9a7b6d1583a2c4e6f8091b3d57',
+  reason: 'age',
+}
+
 const validity = { notBefore: '2026-11-25T07:55:00.000Z', notAfter: '2026-11-26T07:54:59.000Z' }
 
 export const revocation = {
