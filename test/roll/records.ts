@@ -13,6 +13,7 @@ import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import type { TestService } from '../helpers/service.ts'
+import { csrOn, holderOf, newKey, openHoldersOf } from '../http/holders.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { openTestStores, type TestStores } from '../store/stores.ts'
 
@@ -33,6 +34,7 @@ export const openFilledRecords = async (t: Test, certificates = 300): Promise<Fi
   const serials = await issueMany(stores, certificates)
   await revokeSome(service, serials)
   await administer(service)
+  await renewSome(t, service)
   await changeIssuers(service)
   await abandon(service, serials[10] as string)
   await service.service.publishCrls()
@@ -152,6 +154,18 @@ const changeIssuers = async (service: TestService): Promise<void> => {
     }),
   )
   await made(service.request('POST', '/v1/issuers/default/crl', { body: { crl: encodePem('X509 CRL', list) } }))
+}
+
+/** Rows of three. */
+const renewSome = async (t: Test, service: TestService): Promise<void> => {
+  const { issue, renew } = openHoldersOf(service)
+  for (const name of ['r1.example.com', 'r2.example.com', 'r3.example.com']) {
+    let held = await issue([name])
+    for (let i = 0; i < 2; i += 1) {
+      const key = newKey()
+      held = holderOf(await renew(t, held, { csr: csrOn(key) }), key)
+    }
+  }
 }
 
 /** An intent that nobody ended, as a crash leaves it: like another one, but for its serial. */

@@ -106,7 +106,8 @@ const told = () =>
         profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after from outcomes where entry is not null order by entry`,
       names:
         'select encode(serial, $$hex$$) as serial, kind, name, entry from certificate_names order by entry, kind, name',
-      shards: `select encode(serial, 'hex') as serial, shard, principal, issuer, encode(digest, 'hex') as digest, encode(plan, 'hex') as plan
+      shards: `select encode(serial, 'hex') as serial, shard, principal, issuer, encode(digest, 'hex') as digest, encode(plan, 'hex') as plan, encode(replaces, 'hex') as replaces,
+          encode(first, 'hex') as first
         from intents where serial in (select serial from outcomes where entry is not null) order by serial`,
       revocations: `select entry, encode(serial, 'hex') as serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after,
         certificate, by from revocations order by entry`,

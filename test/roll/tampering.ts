@@ -87,6 +87,15 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
     'intents',
     { weight: 1, entry: entryOfSerial, where: `${isIssued} and r.profile = 'all'`, columns: { shard: 'number' } },
   ],
+  [
+    'intents',
+    {
+      weight: 1,
+      entry: entryOfSerial,
+      where: `${isIssued} and r.replaces is not null`,
+      columns: { replaces: 'bytea', first: 'bytea' },
+    },
+  ],
   ['intents', { weight: 1, entry: entryOfSerial, where: isAbandoned, columns: { ...intent, shard: 'number' } }],
   [
     'outcomes',

@@ -102,6 +102,15 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
   ],
   ['no version at all', [event.issued(90, { profile: { name: 'server', version: 0 } })], ['reference.missing']],
   ['a profile that is not there', [event.issued(90, { profile: { name: 'x', version: 1 } })], ['reference.missing']],
+  ['a renewal', [event.issued(90), event.issued(91, { v: 2, replaces: serialOf(90) })], []],
+  ['a renewal of nothing', [event.issued(90, { v: 2, replaces: serialOf(91) })], ['reference.missing']],
+  ['a renewal of itself', [event.issued(90, { v: 2, replaces: serialOf(90) })], ['reference.missing']],
+  [
+    'a renewal of what nobody got',
+    [event.abandoned(90), event.issued(91, { v: 2, replaces: serialOf(90) })],
+    ['reference.missing'],
+  ],
+  ['a renewal that says so as one of before', [event.issued(90, { replaces: serialOf(3) })], ['entry.form']],
   ['a serial again', [event.issued(3)], ['serial.again']],
   ['the serial of an abandoned issuance', [event.abandoned(3)], ['serial.again']],
   [
