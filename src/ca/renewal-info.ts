@@ -97,10 +97,10 @@ const spanUntil = (since: Date): RenewalInfo['window'] => {
   return { start: new Date(end - 1_000), end: new Date(end) }
 }
 
-/** Often enough that a change comes in time, seldom enough that asking costs less than renewing. */
+/** A few times in a life: often enough that a change comes in time, seldom enough that asking costs less than renewing. */
 const retryAfterOf = ({ notBefore, notAfter }: RenewalFacts): number => {
   const life = (notAfter.getTime() - notBefore.getTime()) / 1_000
-  return Math.round(Math.min(Math.max(life / 24, soonest), latest))
+  return Math.round(Math.min(Math.max(life / 4, soonest), latest))
 }
 
 /** In seconds. */

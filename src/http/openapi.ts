@@ -369,6 +369,8 @@ const nameOf = ({ content }: Answer): string => {
 const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
   ['csr.pem', 'RequestUnreadable'],
   ['renewal.names', 'RenewalRefused'],
+  ['renewal.forbidden', 'MayNotRenew'],
+  ['renewal.foreign', 'NotTheHolder'],
   ['san.forbidden', 'Refusal'],
   ['issuer.none_active', 'IssuanceUnavailable'],
   ['roll.unanchored', 'RollUnavailable'],

@@ -65,6 +65,13 @@ export interface IssuerStoreDeps {
 
 export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
   const { db, roll } = deps
+  // What was said of a document never changes, and reading one takes half a millisecond: bundles are asked for often.
+  const validities = new Map<string, number>()
+  const longestValidity = (document: string): number => {
+    const validity = validities.get(document) ?? deps.longestValidity(document)
+    validities.set(document, validity)
+    return validity
+  }
   return {
     issuers: () => loadIssuers(db),
     requests: async () =>
@@ -112,7 +119,7 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         )
         return { events, result: undefined }
       }),
-    longestValidity: (authority) => longestOf(deps, authority),
+    longestValidity: (authority) => longestOf({ ...deps, longestValidity }, authority),
   }
 }
 

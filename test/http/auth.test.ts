@@ -19,6 +19,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   // Of the certificate itself alone: matrix.test.ts shows it.
   'POST /v1/certificates/:serial/renewal': [],
   'GET /v1/certificates/:serial/renewal-info': ['requester', 'operator', 'auditor', 'admin'],
+  'GET /v1/certificates/:serial/bundle': ['requester', 'operator', 'auditor', 'admin'],
   'GET /roll/checkpoint': ['auditor', 'admin'],
   'GET /roll/tile/*': ['auditor', 'admin'],
   'POST /v1/certificates/:serial/revocation': ['requester', 'operator'],

@@ -24,7 +24,7 @@ t.test('it is told to whoever may read the certificate, and to itself', async (t
   const begin = Date.parse(json.suggestedWindow.start) - Date.parse(record.notBefore)
   t.ok(Math.abs(begin - life / 2) <= 1_000)
   t.ok(Math.abs(Date.parse(json.suggestedWindow.end) - Date.parse(json.suggestedWindow.start) - life / 6) <= 1_000)
-  t.match(headers, { 'retry-after': '3600', 'cache-control': 'private, no-cache', etag: /^"[0-9a-f]{32}"$/ })
+  t.match(headers, { 'retry-after': '21600', 'cache-control': 'private, no-cache', etag: /^"[0-9a-f]{32}"$/ })
 
   const other = await employ(service, 'other', 'requester', { profiles: ['server'] })
   const auditor = await employ(service, 'audit', 'auditor')
@@ -41,6 +41,16 @@ t.test('it is told to whoever may read the certificate, and to itself', async (t
   ])
   const second = await issue(['second.example.com'], { token })
   t.equal((await hold(t, second).request('GET', path)).json.code, 'auth.missing', 'another one of hers is nobody')
+})
+
+t.test('a certificate is told what those who meet it must trust', async (t) => {
+  const held = await issue(['trust.example.com'], { token })
+  const path = `/v1/certificates/${held.serial}/bundle`
+  const roots = await hold(t, held).request('GET', `${path}?anchors=roots`)
+  t.match(roots, { status: 200, text: service.ca, headers: { 'content-type': 'application/x-pem-file' } })
+  const issuers = (await service.request('GET', '/v1/authorities/default/bundle')).text
+  t.equal((await service.request('GET', path, { token })).text, issuers)
+  t.equal((await hold(t, await issue(['x.example.com'], { token })).request('GET', path)).json.code, 'auth.missing')
 })
 
 t.test('whoever has it already is told so, until it changes', async (t) => {

@@ -1,7 +1,7 @@
 /** Authorities: what relying parties must trust. Any principal with a grant may read them. */
 import { createHash } from 'node:crypto'
 
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 
 import type { Anchor } from '../../ca/bundle.ts'
@@ -9,12 +9,14 @@ import type { IssuerRecord } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
-import { everyRole } from '../auth.ts'
+import { callerOf, everyRole, readers } from '../auth.ts'
 import { isUnchanged } from '../conditional.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
+import { assertMayRead } from './certificates.ts'
 import * as examples from './examples.ts'
-import { closed, IssuerState, Label, named, Pem, Sha256, Time } from './schemas.ts'
+import { closed, IssuerState, Label, named, Pem, SerialText, Sha256, Time } from './schemas.ts'
+import { parseSerial } from './views.ts'
 
 const AuthorityView = Type.Object(
   { name: Label, issuers: Type.Array(Type.Object({ name: Label, state: IssuerState }, closed)) },
@@ -36,6 +38,15 @@ const BundleView = Type.Object(
     ),
   },
   named('Bundle', examples.bundle),
+)
+
+const bundleHeaders = { 'If-None-Match': 'the ETag of the bundle that is held: 304 while it is still the one' }
+
+const BundleQuery = Type.Object(
+  {
+    anchors: Type.Optional(Type.Enum(['issuers', 'roots'], { description: 'issuers by default' })),
+  },
+  closed,
 )
 
 const ByName = Type.Object({ name: Label }, closed)
@@ -84,7 +95,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
         access: [...everyRole],
         offers: bundleTypes,
         problems: ['authority.not_found', 'request.not_acceptable'],
-        headers: { 'If-None-Match': 'the ETag of the bundle that is held: 304 while it is still the one' },
+        headers: bundleHeaders,
       },
       schema: {
         operationId: 'readBundle',
@@ -93,31 +104,60 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
           '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root. `roots`: the roots above them. As JSON, with the time until which each is needed.',
         tags: ['authorities'],
         params: ByName,
-        querystring: Type.Object(
-          {
-            anchors: Type.Optional(Type.Enum(['issuers', 'roots'], { description: 'issuers by default' })),
-          },
-          closed,
-        ),
+        querystring: BundleQuery,
         response: { 200: BundleView },
       },
     },
     async (request, reply) => {
       const type = negotiate(request.headers.accept, bundleTypes)
       const anchors = await issuerLife.anchors(request.params.name, request.query.anchors ?? 'issuers')
-      const body = encodeBundle[type](anchors)
-      const tag = `"${createHash('sha256').update(body).digest('hex')}"`
-      // It may be kept, but not used without asking: what is trusted may have changed.
-      const answer = (reply as FastifyReply).header('etag', tag).header('cache-control', 'private, no-cache')
-      if (isUnchanged(request.headers, { tag })) return answer.code(304).send()
-      return answer.type(type).serializer(String).send(body)
+      return sendBundle(request, reply as FastifyReply, encodeBundle[type](anchors), type)
+    },
+  )
+
+  app.get(
+    '/v1/certificates/:serial/bundle',
+    {
+      config: {
+        access: { holderOr: ['requester', ...readers] },
+        offers: bundleTypes,
+        problems: ['certificate.not_found', 'request.not_acceptable'],
+        headers: bundleHeaders,
+      },
+      schema: {
+        operationId: 'readBundleOfCertificate',
+        summary: 'What those who meet a certificate must trust',
+        description:
+          'The bundle of its authority, for whoever may read the certificate, and for itself over mutual TLS: so that one that renews itself learns of roots that come and go.',
+        tags: ['authorities'],
+        params: Type.Object({ serial: SerialText }, closed),
+        querystring: BundleQuery,
+        response: { 200: BundleView },
+      },
+    },
+    async (request, reply) => {
+      const type = negotiate(request.headers.accept, bundleTypes)
+      const record = await records.certificate(parseSerial(request.params.serial))
+      assertMayRead(callerOf(request), record)
+      const issuer = (await issuerLife.issuers()).find(({ name }) => name === record.issuer)
+      const anchors = await issuerLife.anchors(issuer?.authority ?? '', request.query.anchors ?? 'issuers')
+      return sendBundle(request, reply as FastifyReply, encodeBundle[type](anchors), type)
     },
   )
 }
 
-const bundleTypes = ['application/x-pem-file', 'application/json'] as const
+/** It may be kept, but not used without asking: what is trusted may have changed. */
+const sendBundle = (request: FastifyRequest, reply: FastifyReply, body: string, type: BundleType): FastifyReply => {
+  const tag = `"${createHash('sha256').update(body).digest('hex')}"`
+  const answer = reply.header('etag', tag).header('cache-control', 'private, no-cache')
+  if (isUnchanged(request.headers, { tag })) return answer.code(304).send()
+  return answer.type(type).serializer(String).send(body)
+}
 
-const encodeBundle: Readonly<Record<(typeof bundleTypes)[number], (anchors: readonly Anchor[]) => string>> = {
+const bundleTypes = ['application/x-pem-file', 'application/json'] as const
+type BundleType = (typeof bundleTypes)[number]
+
+const encodeBundle: Readonly<Record<BundleType, (anchors: readonly Anchor[]) => string>> = {
   'application/x-pem-file': (anchors) =>
     anchors.map(({ certificate }) => encodePem('CERTIFICATE', certificate)).join(''),
   'application/json': (anchors) =>
