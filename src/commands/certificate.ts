@@ -7,6 +7,7 @@ import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
+import { durationText } from './progress.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
@@ -48,6 +49,7 @@ export const addCertificateCommand = (program: Command): void => {
     })
 
   addProofCommand(certificate)
+  addRenewalInfoCommand(certificate)
   withRestOptions(certificate.command('show <serial>').description('show one certificate'))
     .option('--pem', 'the certificate and its chain, leaf first')
     .action(async (serial: string, options: RestOptions & { pem?: boolean }) => {
@@ -84,6 +86,33 @@ const addProofCommand = (certificate: Command): void => {
         throw new Failure('usage', `The proof cannot be written: ${error.message}.`)
       })
     })
+}
+
+interface RenewalInfo {
+  readonly suggestedWindow: { readonly start: string; readonly end: string }
+  readonly reason: string
+}
+
+const addRenewalInfoCommand = (certificate: Command): void => {
+  withRestOptions(
+    certificate.command('renewal-info <serial>').description('when a certificate is best renewed, and why then'),
+  ).action(async (serial: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const answer = await client.call('GET', `/v1/certificates/${segment(serial)}/renewal-info`)
+    const info = answer.json<RenewalInfo>()
+    const { start, end } = info.suggestedWindow
+    const when = Date.parse(end) <= Date.now() ? `now, since ${end}` : `from ${start} until ${end}`
+    const retryAfter = Number(answer.headers['retry-after'])
+    const lines = [
+      ['renew', when],
+      ['why', info.reason],
+      ['ask again', `in ${durationText(retryAfter)}`],
+    ]
+    out.show(
+      { ...info, retryAfter },
+      lines.map(([label = '', value = '']) => label.padEnd(12) + visible(value)).join('\n'),
+    )
+  })
 }
 
 export const addRecordCommands = (program: Command): void => {

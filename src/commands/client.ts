@@ -23,6 +23,14 @@ export interface ClientOptions {
   readonly context?: string
   /** For calls that anyone may make: no token is looked for, and none is sent. */
   readonly anonymous?: boolean
+  /** A token that is not there is missed only when a call needs it. */
+  readonly tokenLater?: boolean
+}
+
+/** A certificate, its leaf first, and its key; PEM. */
+export interface Identity {
+  readonly cert: string
+  readonly key: string
 }
 
 export interface Call {
@@ -47,6 +55,10 @@ export interface Answer {
 export interface Client {
   /** Whom it asks: `https://host:port`. */
   readonly origin: string
+  /** Whether a token says who asks. */
+  readonly hasToken: boolean
+  /** Asks the same server over mutual TLS with this certificate, and without a token. */
+  as(identity: Identity): Client
   /** Resolves for every 2xx. Rejects with a `Failure` that has the sentence and the exit code for anything else. */
   call(method: string, path: string, call?: Call): Promise<Answer>
   /**
@@ -83,7 +95,9 @@ export interface Place {
   readonly server: string
   /** PEM. */
   readonly ca: string
-  readonly token: string | undefined
+  /** A failure where there is none, though one is needed. */
+  readonly token: string | Failure | undefined
+  readonly identity?: Identity
 }
 
 /**
@@ -98,21 +112,27 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
   const anchorFile = options.ca ?? env['CHANCERY_CACERT']
   const ca = anchorFile === undefined && ours ? ours.ca : await readOption('trust anchor', anchorFile ?? anchorIn(data))
-  const token = options.anonymous ? undefined : await tokenIn(saidOf(options, env) ?? ours ?? standardToken(data))
+  const reading = options.anonymous ? undefined : tokenIn(saidOf(options, env) ?? ours ?? standardToken(data))
+  const token = await reading?.catch((error: unknown) => {
+    if (options.tokenLater && error instanceof Failure) return error
+    throw error
+  })
   return clientAt({ server, ca, token })
 }
 
-export const clientAt = ({ server, ca, token }: Place): Client => {
+export const clientAt = ({ server, ...shown }: Place): Client => {
   const base = new URL(server)
   return {
     origin: base.origin,
+    hasToken: typeof shown.token === 'string',
+    as: (identity) => clientAt({ server, ca: shown.ca, token: undefined, identity }),
     call: async (method, path, call = {}) => {
-      const answer = await send(urlOf(base, path, call.query), { method, ca, token }, call)
+      const answer = await send(urlOf(base, path, call.query), { method, ...shown }, call)
       if (answer.status >= 200 && answer.status < 300) return answer
       throw failureOf(answer)
     },
     stream: async (path, call, take) => {
-      const incoming = await open(urlOf(base, path, call.query), { method: 'GET', ca, token }, call)
+      const incoming = await open(urlOf(base, path, call.query), { method: 'GET', ...shown }, call)
       const status = incoming.statusCode ?? 0
       if (status < 200 || status >= 300) throw failureOf(await readWhole(incoming))
       try {
@@ -158,14 +178,16 @@ const send = async (url: URL, sending: Sending, call: Call): Promise<Answer> =>
 /** Resolves when the answer begins. */
 const open = (
   url: URL,
-  { method, ca, token }: Sending,
+  { method, ca, token, identity }: Sending,
   { headers = {}, accept, body, signal }: Call,
 ): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
+    if (token instanceof Failure) throw token
     const octets = body === undefined ? undefined : typeof body === 'string' ? body : JSON.stringify(body)
     const outgoing = request(url, {
       method,
       ca,
+      ...identity,
       timeout: patienceMs,
       ...(signal && { signal }),
       headers: {

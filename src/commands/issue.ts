@@ -55,10 +55,10 @@ export const addIssueCommands = (program: Command): void => {
       assertNot(options, forRequests, 'goes with --csr only; without, retries are safe by themselves')
       const orders = await ordersOf(options)
       if (options.daemon) {
-        const openAgain = async (): Promise<Client> => (await openRest(options)).client
+        const openAgain = async (): Promise<Client> => (await openRest({ ...options, tokenLater: true })).client
         return runDaemon({ orders, openClient: openAgain, json: options.json === true })
       }
-      const { client, out } = await openRest(options)
+      const { client, out } = await openRest({ ...options, tokenLater: true })
       await issueInto(orders, client, out)
     })
 

@@ -13,6 +13,8 @@ export interface RestOptions {
   readonly json?: boolean
   /** For calls that anyone may make. */
   readonly anonymous?: boolean
+  /** A token that is not there is missed only when a call needs it. */
+  readonly tokenLater?: boolean
 }
 
 export interface Rest {

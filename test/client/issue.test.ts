@@ -34,6 +34,7 @@ const always = (): boolean => true
 const never = (): boolean => false
 const taskFor = async (name: string, out: string, more: Partial<Task> = {}): Promise<Task> => ({
   ...(await readTask({ profile: 'server', name: [name], out }, client.origin)),
+  renews: false,
   isDue: always,
   isSpent: never,
   ...more,

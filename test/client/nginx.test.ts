@@ -82,10 +82,14 @@ t.test('from an empty folder to a renewed certificate, without a dropped connect
     while (coming) seen.push((await anew()).serial)
     return seen
   })()
-  const renewed = await chancery([...issue, '--renew-before', '60%', '--exec', reload])
+  // Nobody who could ask for another one is there any more: nothing but the certificate itself.
+  const tokenless = { CHANCERY_TOKEN_FILE: join(folder, 'none') }
+  const renewed = await chancery([...issue, '--renew-before', '60%', '--exec', reload], tokenless)
   t.equal(renewed.code, 0, renewed.err)
   const after = (await readShown(web))?.serial
   t.not(after, before)
+  const { json } = await service.request('GET', `/v1/events?serial=${after}`)
+  t.equal(JSON.parse(json.items[0].entry).replaces, before, 'it renewed itself over mutual TLS')
   await until(async () => (await anew()).serial === after)
   coming = false
   const seen = await visitors

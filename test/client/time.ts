@@ -18,7 +18,8 @@ interface Sleeper {
   readonly wake: () => void
 }
 
-export const newTime = (start: number): Time => {
+/** `sameMs`: who wakes within this span works side by side. */
+export const newTime = (start: number, sameMs = 1_000): Time => {
   let elapsed = 0
   let offset = start
   let sleeping = new Set<Sleeper>()
@@ -48,9 +49,8 @@ export const newTime = (start: number): Time => {
           elapsed = until
           return
         }
-        // Those of the same second work side by side.
         elapsed = Math.max(elapsed, next)
-        const awake = [...sleeping].filter(({ wakeAt }) => wakeAt <= elapsed + 1_000)
+        const awake = [...sleeping].filter(({ wakeAt }) => wakeAt <= elapsed + sameMs)
         elapsed = Math.max(...awake.map(({ wakeAt }) => wakeAt), elapsed)
         sleeping = new Set([...sleeping].filter((sleeper) => !awake.includes(sleeper)))
         for (const { wake } of awake) wake()

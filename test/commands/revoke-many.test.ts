@@ -189,8 +189,9 @@ const atTerminal = (typed: readonly string[], steps: (OrderAnswer | Failure)[] =
   const tell = (text: string): void => {
     shown.err += text
   }
+  const client: Client = { origin: service.url, hasToken: true, as: () => client, call, stream: async () => {} }
   const deps = {
-    client: { origin: service.url, call, stream: async () => {} },
+    client,
     out: openOutput(false, (text) => {
       shown.out += text
     }),

@@ -24,6 +24,12 @@ export interface Standing {
   /** When it will be renewed. */
   readonly renewAt: Date
   readonly issued: boolean
+  /** When to look again, since the server may say otherwise then; within an hour in any case. */
+  readonly lookAt?: Date
+  /** Why then, as the server says it. */
+  readonly reason?: string | null
+  /** Why it could not renew itself and was asked for anew. */
+  readonly refusal?: string
   /** What is not as it should be all the same. */
   readonly failure: Error | undefined
 }
@@ -106,9 +112,10 @@ const turn = async (care: Care, server: Patience, deps: DaemonDeps): Promise<voi
   try {
     const standing = await ward.pass(deps.signal)
     const isMended = care.failures > 0 && standing.failure === undefined
-    const isNews = standing.issued || care.standing?.serial !== standing.serial || isMended
+    const isMoved = care.standing?.renewAt.getTime() !== standing.renewAt.getTime()
+    const isNews = standing.issued || care.standing?.serial !== standing.serial || isMoved || isMended
     care.standing = standing
-    care.lookAt = deps.elapsed() + lookEveryMs
+    care.lookAt = deps.elapsed() + untilLook(standing, deps)
     if (standing.issued) server.failures = 0
     // Asked for again at once, it would be so for ever.
     if (standing.issued && standing.renewAt.getTime() <= deps.now())
@@ -182,8 +189,16 @@ const stateOf = (standing: Standing | undefined, failure: string | undefined, no
   return failure === undefined ? 'fresh' : 'failing'
 }
 
-const standingText = ({ serial, notAfter, renewAt, issued }: Standing): string =>
-  `${serial} is ${issued ? 'new' : 'there'}, valid until ${notAfter.toISOString()}; to be renewed at ${renewAt.toISOString()}.`
+const standingText = ({ serial, notAfter, renewAt, issued, reason, refusal }: Standing): string =>
+  [
+    `${serial} is ${issued ? 'new' : 'there'}, valid until ${notAfter.toISOString()}; to be renewed at ${renewAt.toISOString()}`,
+    reason && reason !== 'age' ? ` (${reason})` : '',
+    refusal === undefined ? '.' : `. It was asked for anew, since it could not renew itself: ${refusal}`,
+  ].join('')
+
+/** Milliseconds. */
+const untilLook = ({ lookAt }: Standing, { now }: DaemonDeps): number =>
+  lookAt === undefined ? lookEveryMs : Math.min(Math.max(lookAt.getTime() - now(), shortestMs), lookEveryMs)
 
 const shortestMs = 50
 const longestMs = 60_000

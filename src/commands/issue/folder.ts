@@ -49,6 +49,7 @@ export interface Held {
   readonly notAfter: Date
   /** SHA-256 of its DER. */
   readonly digest: Buffer
+  readonly certificatePem: string
   readonly keyPem: string
   /** Of what it was asked for by. */
   readonly orderDigest: string
@@ -62,6 +63,8 @@ export interface Pending {
   readonly idempotencyKey: string
   readonly keyPem: string
   readonly csr: string
+  /** The serial of the certificate that renews itself by this; absent where it is asked for as the first one was. */
+  readonly replaces?: string
 }
 
 export interface FolderOptions {
@@ -85,6 +88,8 @@ export interface Folder {
   told(): Promise<void>
   /** A file of our own beside these, whole or not at all. */
   note(name: string, text: string): Promise<void>
+  /** What it says; undefined where there is none. */
+  noted(name: string): Promise<string | undefined>
 }
 
 /** Makes it where it is missing. Throws a usage failure where it cannot be written, or holds files that are not ours. */
@@ -108,6 +113,7 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
       await syncFolder(join(own, 'current'))
     },
     note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
+    noted: (name) => readFile(join(own, name), 'utf8').catch(ifMissing(undefined)),
   }
 }
 
@@ -147,6 +153,7 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       notBefore: certificate.validFromDate,
       notAfter: certificate.validToDate,
       digest: createHash('sha256').update(certificate.raw).digest(),
+      certificatePem: pem,
       keyPem,
       orderDigest: orderDigest.trim(),
       untold,

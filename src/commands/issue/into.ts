@@ -6,10 +6,11 @@ import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { durationText } from '../progress.ts'
+import { type Advice, adviceFor, momentIn } from './advice.ts'
 import type { Ward } from './daemon.ts'
 import { fileNames, type Held, openFolder } from './folder.ts'
 import { type IssuedAnswer, type Obtained, obtain, type Task } from './obtain.ts'
-import { type NameOptions, type Order, readKeyKindOption, readNames } from './order.ts'
+import { digestOf, type NameOptions, type Order, readKeyKindOption, readNames } from './order.ts'
 import { dueAt, momentOf, type RenewBefore, readRenewBefore } from './renewal.ts'
 import { wordsOf } from './words.ts'
 
@@ -31,7 +32,7 @@ export interface IntoOptions extends OrderOptions {
   readonly shell?: boolean
 }
 
-export type TaskOfOptions = Omit<Task, 'isDue' | 'isSpent'> & { readonly before: RenewBefore | undefined }
+export type TaskOfOptions = Omit<Task, 'isDue' | 'isSpent' | 'renews'> & { readonly before: RenewBefore | undefined }
 
 /** Throws a usage failure, also where nothing names what is wanted. */
 export const readOrder = (options: OrderOptions): Order => {
@@ -73,7 +74,9 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
     failures.push(error)
   }
   for (const task of tasks) {
-    const obtained = await obtain(atOnce(task), client).catch(told)
+    const obtained = await atOnce(task, client)
+      .then((due) => obtain(due, client))
+      .catch(told)
     if (obtained) out.show(viewOf(obtained, task), textOf(obtained, task))
     if (obtained?.failure) failures.push(obtained.failure)
   }
@@ -82,15 +85,33 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
   throw new Failure(first.kind, failures.map(({ message }) => message).join('\n'), first.problem)
 }
 
-/** Due when a person asks. */
-const atOnce = (task: TaskOfOptions): Task => {
-  const { before } = task
+/** Due when a person asks; with `--renew-before` when it is time, or earlier where the server says so. */
+const atOnce = async (task: TaskOfOptions, client: Client): Promise<Task> => {
+  const { before, folder } = task
   const isPast = (moment: Date): boolean => Date.now() >= moment.getTime()
+  if (before === undefined)
+    return { ...task, renews: false, isDue: () => true, isSpent: (life) => isPast(life.notAfter) }
+  const held = await heldFor(task)
+  const advice =
+    held && !isPast(dueAt(held, before)) ? await adviceFor(held, { folder, client, now: Date.now() }) : null
   return {
     ...task,
-    isDue: (held) => before === undefined || isPast(dueAt(held, before)),
-    isSpent: (life) => isPast(before === undefined ? life.notAfter : dueAt(life, before)),
+    renews: true,
+    isDue: (held) => isPast(earliest(dueAt(held, before), advice, held)),
+    isSpent: (life) => isPast(dueAt(life, before)),
   }
+}
+
+/** The certificate that is there, if it is what is asked for. */
+const heldFor = async ({ folder, order, server }: TaskOfOptions): Promise<Held | undefined> => {
+  const held = await folder.held()
+  return held?.orderDigest === digestOf(order, server) ? held : undefined
+}
+
+/** What the server suggests outweighs what is usual here, and is outweighed by what somebody has said. */
+const earliest = (moment: Date, advice: Advice | null | undefined, held: Held): Date => {
+  const suggested = advice?.serial === held.serial ? momentIn(advice, held) : undefined
+  return suggested !== undefined && suggested < moment ? suggested : moment
 }
 
 export interface WardDeps {
@@ -100,42 +121,62 @@ export interface WardDeps {
 
 /** Looked after by a daemon: due at a moment of its own. The client is opened each time, for a token that was replaced. */
 export const wardOf = (task: TaskOfOptions, { now, openClient }: WardDeps): Ward => {
-  const { folder, before = standardBefore } = task
-  const renewAtOf = (held: Held): Date => momentOf(held, before, held.digest)
-  const daemonTask: Task = {
-    ...task,
-    isDue: (held) => now() >= renewAtOf(held).getTime(),
-    isSpent: (life) => now() >= dueAt(life, before).getTime(),
+  const { folder } = task
+  const before = task.before ?? standardBefore
+  const renewAtOf = (held: Held, advice: Advice | undefined): Date => {
+    const suggested = advice?.serial === held.serial ? momentIn(advice, held) : undefined
+    if (task.before === undefined && suggested !== undefined) return suggested
+    return earliest(momentOf(held, before, held.digest), advice, held)
   }
+  const daemonTask = (advice: Advice | undefined): Task => ({
+    ...task,
+    renews: true,
+    isDue: (held) => now() >= renewAtOf(held, advice).getTime(),
+    isSpent: (life) => now() >= dueAt(life, before).getTime(),
+  })
   return {
     name: folder.path,
     pass: async (signal) => {
-      const { held, issued, failure } = await obtain(daemonTask, await openClient(), signal)
+      const client = await openClient()
+      const ask = (held: Held): Promise<Advice> => adviceFor(held, { folder, client, now: now(), signal })
+      const before = await heldFor(task)
+      const known = before && (await ask(before))
+      const { held, issued, refusal, failure } = await obtain(daemonTask(known), client, signal)
+      const advice = issued ? await ask(held) : known
       const { serial, notBefore, notAfter } = held
-      return { serial, notBefore, notAfter, renewAt: renewAtOf(held), issued: issued !== undefined, failure }
+      return {
+        ...{ serial, notBefore, notAfter, renewAt: renewAtOf(held, advice), issued: issued !== undefined, failure },
+        ...(advice && { lookAt: new Date(advice.askAt), reason: advice.reason }),
+        ...(refusal && { refusal: refusal.message }),
+      }
     },
     note: (status) => folder.note('status.json', `${JSON.stringify(status)}\n`),
   }
 }
 
-const viewOf = ({ held, issued }: Obtained, { folder }: Pick<Task, 'folder'>): object => ({
+const viewOf = ({ held, issued, refusal }: Obtained, { folder }: Pick<Task, 'folder'>): object => ({
   issued: issued !== undefined,
   serial: held.serial,
   notBefore: held.notBefore.toISOString(),
   notAfter: held.notAfter.toISOString(),
   ...(issued && { issuer: issued.issuer, notes: issued.notes, replayed: issued.replayed }),
+  ...(refusal && { askedAnew: refusal.problem ?? refusal.message }),
   files: Object.fromEntries(fileNames.map((name) => [name, join(folder.path, name)])),
 })
 
-const textOf = ({ held, issued }: Obtained, task: TaskOfOptions): string => {
+const textOf = ({ held, issued, refusal }: Obtained, task: TaskOfOptions): string => {
   const { before } = task
   const until = `${held.notAfter.toISOString()}, ${timeLeft(held.notAfter)} from now`
-  if (issued !== undefined) return issuedText(issued, task, until)
+  if (issued !== undefined) return issuedText(issued, task, { until, refusal })
   const due = before === undefined ? '' : ` It will be renewed from ${dueAt(held, before).toISOString()} on.`
   return `${task.folder.path} holds ${held.serial}, valid until ${until}: nothing to do.${due}`
 }
 
-const issuedText = (issued: IssuedAnswer, { order, folder }: TaskOfOptions, until: string): string => {
+const issuedText = (
+  issued: IssuedAnswer,
+  { order, folder }: TaskOfOptions,
+  { until, refusal }: { readonly until: string; readonly refusal: Failure | undefined },
+): string => {
   const { subjectAltName = '', subject } = new X509Certificate(issued.certificate)
   const lines = [
     ['serial', issued.serial],
@@ -145,10 +186,13 @@ const issuedText = (issued: IssuedAnswer, { order, folder }: TaskOfOptions, unti
     ['key', `${join(folder.path, 'key.pem')} (${order.keyKind})`],
     ['certificate', `${join(folder.path, 'fullchain.pem')} (certificate.pem and chain.pem in one)`],
     ['root', join(folder.path, 'root.pem')],
+    ...(refusal ? [['note', `asked for anew, since it could not renew itself: ${firstLine(refusal)}`]] : []),
     ...issued.notes.map(({ field, reason }) => ['note', `${field} ${reason}`]),
   ]
   return lines.map(([label = '', value = '']) => `${label.padEnd(13)}${visible(value)}`).join('\n')
 }
+
+const firstLine = ({ message }: Failure): string => message.split('\n', 1)[0] ?? ''
 
 const timeLeft = (end: Date): string => {
   const seconds = (end.getTime() - Date.now()) / 1_000

@@ -18,6 +18,8 @@ export interface Task {
   readonly reuseKey: boolean
   /** What tells those who use the certificate of a new one, as words. */
   readonly exec: readonly string[] | undefined
+  /** Whether a certificate that is there renews itself, where the server lets it. */
+  readonly renews: boolean
   /** Whether what is there is to be replaced now. */
   isDue(held: Held): boolean
   /** Whether the answer to a question from long ago is not worth writing any more. */
@@ -28,6 +30,8 @@ export interface Obtained {
   readonly held: Held
   /** What was written now; undefined where what is there will do. */
   readonly issued: IssuedAnswer | undefined
+  /** Why the certificate could not renew itself, where it was asked for anew instead. */
+  readonly refusal: Failure | undefined
   /** Those who use it could not be told, and will be next time. */
   readonly failure: Failure | undefined
 }
@@ -48,96 +52,123 @@ export interface IssuedAnswer {
  */
 export const obtain = async (task: Task, client: Client, signal?: AbortSignal): Promise<Obtained> => {
   const { folder, exec } = task
-  const issued = await renew(task, client, signal)
+  const { issued, refusal } = await renew(task, client, signal)
   const held = await folder.held()
   if (held === undefined) throw new Failure('failed', `${folder.path} has lost its certificate while it was written.`)
   // Without a command nobody is told, and whoever runs it with one later still has to.
-  if (!held.untold || exec === undefined) return { held, issued, failure: undefined }
+  if (!held.untold || exec === undefined) return { held, issued, refusal, failure: undefined }
   const failure = await tellBy(exec, signal)
   if (failure === undefined) await folder.told()
-  return { held, issued, failure }
+  return { held, issued, refusal, failure }
 }
 
-const renew = async (task: Task, client: Client, signal?: AbortSignal): Promise<IssuedAnswer | undefined> => {
+interface Renewed {
+  readonly issued?: IssuedAnswer
+  readonly refusal?: Failure
+}
+
+const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?: Failure): Promise<Renewed> => {
   const { folder, order, exec } = task
   const orderDigest = digestOf(order, task.server)
   const held = await folder.held()
-  const waiting = await pendingOf(folder, orderDigest)
-  if (waiting === undefined && held?.orderDigest === orderDigest && !task.isDue(held)) return undefined
-  const pending = waiting ?? (await folder.keep(await newPending(task, orderDigest, held)))
+  const waiting = await pendingOf(folder, orderDigest, held)
+  const isHeld = held?.orderDigest === orderDigest
+  if (waiting === undefined && isHeld && refusal === undefined && !task.isDue(held)) return {}
+  const replaced = task.renews && isHeld && refusal === undefined ? held : undefined
+  const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced })))
   if (pending.orderDigest !== orderDigest)
     throw new Failure('conflict', `Another command asks for another certificate in ${folder.path} right now.`)
-  const issued = await ask({ order, client, signal }, pending).catch(async (error: unknown) => {
+  const asking = { order, client, signal, held }
+  const answer = await ask(asking, pending).catch(async (error: unknown) => {
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
-    if (error instanceof Failure && forgettable.has(error.kind)) await folder.forget(pending)
-    throw error
-  })
-  const contents = await contentsOf(issued, pending, { client, signal })
-  if (issued.replayed && task.isSpent(lifeOf(issued))) {
+    if (!(error instanceof Failure) || !isFinal(error, pending)) throw error
     await folder.forget(pending)
-    return renew(task, client, signal)
+    if (pending.replaces === undefined) throw error
+    if (client.hasToken) return error
+    throw new Failure(error.kind, `${error.message}\nThere is no token to ask for a new one with.`, error.problem)
+  })
+  if (answer instanceof Failure) return renew(task, client, signal, answer)
+  const contents = await contentsOf(answer, pending, asking)
+  if (answer.replayed && task.isSpent(lifeOf(answer))) {
+    await folder.forget(pending)
+    return renew(task, client, signal, refusal)
   }
   await folder.install(contents, { orderDigest, untold: exec !== undefined })
   await folder.forget(pending)
-  return issued
+  return { issued: answer, ...(refusal && { refusal }) }
 }
 
-/** What waits for another certificate than the one that is wanted now is of no use. */
-const pendingOf = async (folder: Folder, orderDigest: string): Promise<Pending | undefined> => {
+/**
+ * What waits for another certificate than the one that is wanted now is of no use; nor is a renewal of one that is not there
+ * any more: it was written already.
+ */
+const pendingOf = async (folder: Folder, orderDigest: string, held?: Held): Promise<Pending | undefined> => {
   const pending = await folder.pending()
-  if (pending === undefined || pending.orderDigest === orderDigest) return pending
+  if (pending === undefined) return undefined
+  const { replaces } = pending
+  if (pending.orderDigest === orderDigest && (replaces === undefined || replaces === held?.serial)) return pending
   await folder.forget(pending)
   return undefined
 }
 
-const newPending = async ({ order, reuseKey }: Task, orderDigest: string, held?: Held): Promise<Pending> => {
+interface Wanted {
+  readonly orderDigest: string
+  readonly held: Held | undefined
+  /** What renews itself. */
+  readonly replaced: Held | undefined
+}
+
+const newPending = async ({ order, reuseKey }: Task, { orderDigest, held, replaced }: Wanted): Promise<Pending> => {
   const again = reuseKey && held?.orderDigest === orderDigest
   const key = again ? createPrivateKey(held.keyPem) : await newKey(order.keyKind)
   const keyPem = key.export({ type: 'pkcs8', format: 'pem' }) as string
-  return { orderDigest, idempotencyKey: randomUUID(), keyPem, csr: requestFor(order, key) }
+  const question = { orderDigest, idempotencyKey: randomUUID(), keyPem, csr: requestFor(order, key) }
+  return { ...question, ...(replaced && { replaces: replaced.serial }) }
 }
 
 interface Asking {
   readonly order: Order
   readonly client: Client
   readonly signal: AbortSignal | undefined
+  readonly held: Held | undefined
 }
 
-/** The one place that decides how a certificate is asked for, the first as well as the next one: by the issuing call. */
-const ask = async ({ order, client, signal }: Asking, { idempotencyKey, csr }: Pending): Promise<IssuedAnswer> => {
-  const headers = { 'idempotency-key': idempotencyKey }
-  const answer = await client.call('POST', '/v1/certificates', { headers, body: bodyFor(order, csr), signal })
-  return answer.json<IssuedAnswer>()
+/**
+ * The one place that decides how a certificate is asked for: by the one that it is to replace, over mutual TLS, or by the
+ * issuing call.
+ */
+const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): Promise<IssuedAnswer> => {
+  const { order, client, signal, held } = asking
+  const call = { headers: { 'idempotency-key': idempotencyKey }, signal }
+  if (replaces === undefined || held === undefined)
+    return (await client.call('POST', '/v1/certificates', { ...call, body: bodyFor(order, csr) })).json()
+  const { profile: _, ...body } = bodyFor(order, csr)
+  const itself = client.as({ cert: held.certificatePem, key: held.keyPem })
+  return (await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body })).json()
 }
+
+/** A token may be replaced by a right one; what holding a certificate does not give is not had by it later. */
+const isFinal = ({ kind }: Failure, { replaces }: Pending): boolean =>
+  forgettable.has(kind) || (kind === 'denied' && replaces !== undefined)
 
 const contentsOf = async (
-  { certificate, chain, issuer }: IssuedAnswer,
-  { keyPem }: Pending,
+  { certificate, chain, serial }: IssuedAnswer,
+  { keyPem, replaces }: Pending,
   { client, signal }: Pick<Asking, 'client' | 'signal'>,
 ) => {
   if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(keyPem)))
     throw new Failure('failed', 'The server answered with a certificate of another key; nothing was written.')
+  const reader = replaces === undefined ? client : client.as({ cert: certificate, key: keyPem })
+  // What those who meet the certificate must trust: while roots are replaced, the old and the new one.
+  const bundle = { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal }
+  const roots = await reader.call('GET', `/v1/certificates/${serial}/bundle`, bundle)
   return {
     'key.pem': keyPem,
     'certificate.pem': certificate,
     'chain.pem': chain.join(''),
     'fullchain.pem': [certificate, ...chain].join(''),
-    'root.pem': await rootsOf(issuer, client, signal),
+    'root.pem': roots.text,
   }
-}
-
-interface AuthorityAnswer {
-  readonly name: string
-  readonly issuers: readonly { readonly name: string }[]
-}
-
-/** What those who meet the certificate must trust: while roots are replaced, the old and the new one. */
-const rootsOf = async (issuer: string, client: Client, signal?: AbortSignal): Promise<string> => {
-  const { items } = (await client.call('GET', '/v1/authorities', { signal })).json<{ items: AuthorityAnswer[] }>()
-  const authority = items.find(({ issuers }) => issuers.some(({ name }) => name === issuer))
-  if (authority === undefined) throw new Failure('failed', `The server knows no authority of the issuer ${issuer}.`)
-  const call = { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal }
-  return (await client.call('GET', `/v1/authorities/${authority.name}/bundle`, call)).text
 }
 
 const lifeOf = ({ certificate }: IssuedAnswer): Life => {

@@ -87,8 +87,14 @@ export const requestFor = ({ names, commonName, keyKind }: Order, key: KeyObject
   return encodePem('CERTIFICATE REQUEST', encodeRequest({ subject, names, spki }, key, algorithm))
 }
 
+interface Body {
+  readonly csr: string
+  readonly profile: string
+  readonly validity?: string
+}
+
 /** What is sent for it. */
-export const bodyFor = (order: Order, csr: string): object => ({
+export const bodyFor = (order: Order, csr: string): Body => ({
   csr,
   profile: order.profile,
   ...(order.validity !== undefined && { validity: order.validity }),
