@@ -24,7 +24,7 @@ export const faultsInRecords = async (url: string, answered: readonly Answered[]
     // One look: a service under way writes between two.
     await client.query('begin isolation level repeatable read read only')
     const faults: string[] = []
-    for (const check of [intents, requests, roll, entries, certificates, revocations, lists])
+    for (const check of [intents, requests, renewals, roll, entries, certificates, revocations, lists])
       faults.push(...(await check(client)))
     faults.push(...(await answers(client, answered)))
     return faults
@@ -80,12 +80,25 @@ const roll = async (client: pg.Client): Promise<string[]> => {
   return faults
 }
 
+/** A renewal takes the place of a certificate that there is, for the same principal, by the same profile, in one row. */
+const renewals = async (client: pg.Client): Promise<string[]> => {
+  const rows = await rowsOf(
+    client,
+    `select encode(i.serial, 'hex') as serial from intents i
+       left join intents b on b.serial = i.replaces left join outcomes o on o.serial = i.replaces
+     where i.replaces is not null and (o.kind is distinct from 'certificate' or b.principal <> i.principal
+       or b.profile <> i.profile or i.first <> coalesce(b.first, b.serial))`,
+  )
+  return rows.map(({ serial }) => `${serial} renews what it cannot renew`)
+}
+
 /** Every leaf hash again, from the bytes; every outcome has its entry and every entry its outcome. */
 const entries = async (client: pg.Client): Promise<string[]> => {
   const rows = await rowsOf(
     client,
     `select e.index::int, e.type, e.time, encode(e.leaf_hash, 'hex') as leaf, e.body, encode(e.serial, 'hex') as serial, i.tbs, o.signature,
-       encode(i.plan, 'hex') as plan, i.issuer, i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest, o.kind, o.entry::int as outcome_entry
+       encode(i.plan, 'hex') as plan, i.issuer, i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest,
+       encode(i.replaces, 'hex') as replaces, o.kind, o.entry::int as outcome_entry
      from entries e left join intents i on i.serial = e.serial left join outcomes o on o.serial = e.serial
      order by e.index`,
   )
@@ -110,7 +123,8 @@ const entries = async (client: pg.Client): Promise<string[]> => {
 const issuedText = (row: Row): string =>
   `{"certificate":${JSON.stringify(wrap(row.tbs, row.signature).toString('base64'))},"issuer":${JSON.stringify(row.issuer)},` +
   `"plan":"${row.plan}","principal":${JSON.stringify(row.principal)},"profile":{"name":${JSON.stringify(row.profile)},"version":${row.profile_version}},` +
-  `"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":1}`
+  (row.replaces ? `"replaces":"${row.replaces}",` : '') +
+  `"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":${row.replaces ? 2 : 1}}`
 
 /** SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING }: the issuers of the tests are all P-256. */
 const wrap = (tbs: Buffer, signature: Buffer): Buffer => {

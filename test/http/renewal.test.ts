@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { faultsInRecords } from '../crash/checker.ts'
 import { openClientCa } from '../helpers/clients.ts'
 import { openTestService } from '../helpers/service.ts'
 import { commonName } from '../x509/build.ts'
@@ -268,4 +269,8 @@ t.test('an issuer that was halted vouches for nobody any more', async (t) => {
   const { json } = await info()
   t.equal(json.reason, 'issuer-ended')
   t.ok(Date.parse(json.suggestedWindow.end) <= Date.now(), 'now')
+})
+
+t.test('the records hold together after all of it', async (t) => {
+  t.same(await faultsInRecords(service.database.ownerUrl, []), [])
 })
