@@ -103,12 +103,7 @@ export const verifyConsistency = (claim: ConsistencyClaim, hasher: TreeHasher): 
   const { start, siblings } = consistencyNodes(from, to)
   const [first, ...rest] = start === undefined ? [fromRoot, ...proof] : proof
   if (first === undefined || rest.length !== siblings.length) return false
-  let [older, newer] = [first, first]
-  rest.forEach((hash, i) => {
-    const node = siblings[i] as Node
-    newer = join(node, hash, newer, hasher)
-    if (isLeft(node)) older = hasher.node(hash, older)
-  })
+  const { older, newer } = rootsOf(first, siblings, rest, hasher)
   return isEqual(older, fromRoot) && isEqual(newer, toRoot)
 }
 
@@ -136,6 +131,30 @@ export const consistencyProof = (
   if (from === 0 || from === to) return Promise.resolve([])
   const { start, siblings } = consistencyNodes(from, to)
   return readNodes(start === undefined ? siblings : [start, ...siblings], to, readTile, hasher)
+}
+
+/**
+ * What became of a tree: the larger one has grown out of the smaller one; or it has not, which the tiles prove, since they
+ * lead to its root; or the tiles do not lead there, and prove nothing.
+ */
+export type Growth = 'grown' | 'forked' | 'damaged'
+
+/** Judges two signed roots by stored tiles of the larger tree. */
+export const judgeGrowth = async (
+  { from, to, fromRoot, toRoot }: Omit<ConsistencyClaim, 'proof'>,
+  readTile: ReadTile,
+  hasher: TreeHasher,
+): Promise<Growth> => {
+  assertCounts(from, to)
+  if (from > to) throw new RangeError(`a tree of ${from} is not the beginning of one of ${to}`)
+  if (from === 0 || from === to) return isEqual(fromRoot, from === 0 ? hasher.empty : toRoot) ? 'grown' : 'forked'
+  const { start, siblings } = consistencyNodes(from, to)
+  // A proof leaves out where it starts when that is the smaller tree itself: only as it is stored it says who is wrong.
+  const nodes = [start ?? { height: Math.log2(from), index: 0 }, ...siblings]
+  const [first, ...rest] = (await readNodes(nodes, to, readTile, hasher)) as [Hash, ...Hash[]]
+  const { older, newer } = rootsOf(first, siblings, rest, hasher)
+  if (!isEqual(newer, toRoot)) return 'damaged'
+  return isEqual(older, fromRoot) ? 'grown' : 'forked'
 }
 
 /** The root of the tree of a size, from stored tiles: from its right edge alone. */
@@ -177,6 +196,22 @@ const consistencyNodes = (from: number, to: number): ConsistencyNodes => {
     }
   }
   return { start: index === 0 ? undefined : { height, index }, siblings }
+}
+
+/** The roots of both trees, from where the smaller one ends and the siblings on the way up from there. */
+const rootsOf = (
+  start: Hash,
+  siblings: readonly Node[],
+  hashes: readonly Hash[],
+  hasher: TreeHasher,
+): { readonly older: Hash; readonly newer: Hash } => {
+  let [older, newer] = [start, start]
+  hashes.forEach((hash, i) => {
+    const node = siblings[i] as Node
+    newer = join(node, hash, newer, hasher)
+    if (isLeft(node)) older = hasher.node(hash, older)
+  })
+  return { older, newer }
 }
 
 /** The hashes of nodes in the tree of a size; each tile is read once, and all at the same time. */

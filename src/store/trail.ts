@@ -6,8 +6,8 @@
 import type { RollHead } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
 import { type Edge, emptyEdge, extend } from '../roll/edge.ts'
-import { isRollFault } from '../roll/fault.ts'
-import { consistencyProof, type ReadTile, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
+import { isRollFault, RollFault } from '../roll/fault.ts'
+import { judgeGrowth, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
 import { isEqual } from '../roll/text.ts'
 import type { Queryable } from './database.ts'
 import { readEdge, readHashes, tileReader } from './tree.ts'
@@ -34,10 +34,13 @@ export const openTrail = (hasher: TreeHasher, first?: RollHead): Trail => {
     seen = next
     edge = next
   }
-  const nextEdge = (on: Queryable, head: RollHead, before: RollHead): Promise<Edge> =>
-    edge && head.size > edge.size && head.size - edge.size <= nearEntries
-      ? follow(on, edge, head, hasher)
-      : leap(on, head, before, hasher)
+  const nextEdge = async (on: Queryable, head: RollHead, before: RollHead): Promise<Edge> => {
+    const isNear = edge && head.size > edge.size && head.size - edge.size <= nearEntries
+    // We may have gone on ourselves meanwhile.
+    const from = edge && edge.size <= head.size ? edge : before
+    // Leaves that do not lead to the head may be another roll's, or damaged: the tree tells which.
+    return (isNear ? await follow(on, edge as Edge, head, hasher) : undefined) ?? leap(on, head, from, hasher)
+  }
   return {
     get seen() {
       return seen
@@ -47,10 +50,7 @@ export const openTrail = (hasher: TreeHasher, first?: RollHead): Trail => {
     },
     edgeAt: async (on, head, before) => {
       if (head.size < before.size) throw rolledBack(head, before)
-      if (edge?.size === head.size) {
-        if (!isEqual(head.root, edge.root)) throw forked(head, edge)
-        return edge
-      }
+      if (edge?.size === head.size && isEqual(head.root, edge.root)) return edge
       try {
         const next = await nextEdge(on, head, before)
         remember(next)
@@ -63,28 +63,29 @@ export const openTrail = (hasher: TreeHasher, first?: RollHead): Trail => {
   }
 }
 
-const follow = async (on: Queryable, from: Edge, head: RollHead, hasher: TreeHasher): Promise<Edge> => {
-  const count = head.size - from.size
-  const leaves = await readHashes(on, { level: 0, from: from.size, count })
+/** Undefined where the leaves behind the edge do not lead to the head. */
+const follow = async (on: Queryable, from: Edge, head: RollHead, hasher: TreeHasher): Promise<Edge | undefined> => {
+  const leaves = await readHashes(on, { level: 0, from: from.size, count: head.size - from.size })
   const next = extend(from, leaves, hasher).edge
-  if (leaves.length !== count || !isEqual(head.root, next.root)) throw forked(head, from)
-  return next
+  return isEqual(head.root, next.root) ? next : undefined
 }
 
 const leap = async (on: Queryable, head: RollHead, before: RollHead, hasher: TreeHasher): Promise<Edge> => {
   const next = await readEdge(on, head, hasher)
-  const claim = { from: before.size, to: head.size, fromRoot: before.root, toRoot: head.root }
-  const proof = await consistencyProof(before.size, head.size, inTurn(tileReader(on)), hasher)
-  if (!verifyConsistency({ ...claim, proof }, hasher)) throw forked(head, before)
+  const roots = { from: before.size, to: head.size, fromRoot: before.root, toRoot: head.root }
+  const growth = await judgeGrowth(roots, inTurn(tileReader(on)), hasher)
+  if (growth === 'forked') throw forked(head, before)
+  if (growth === 'damaged') throw new RollFault('edge.tiles', `${before.size} entries do not lead to its root`)
   return next
 }
 
-/** A transaction has one connection. */
+/** A transaction has one connection, which takes nothing more after a failure: then nothing more is read. */
 const inTurn = (read: ReadTile): ReadTile => {
   let last: Promise<unknown> = Promise.resolve()
   return (tile) => {
     const next = last.then(() => read(tile))
-    last = next.catch(() => {})
+    last = next
+    next.catch(() => {})
     return next
   }
 }

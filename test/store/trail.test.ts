@@ -149,6 +149,47 @@ t.test('a tree that is damaged at its right edge is not gone on with', async (t)
   t.equal(await db.query({ text: 'select 1' }).then(({ rowCount }) => rowCount), 1)
 })
 
+t.test('a leaf that is damaged behind what was seen is no fork, whether leaves are followed or a proof', async (t) => {
+  const { database, db, open } = await openRoll(t)
+  const watcher = open()
+  const writer = open()
+  const start = await grow(writer, 250)
+  await watcher.head()
+  await tamper(database, 'alter table entries drop constraint leaf_of_body')
+  const flip = 'update entries set leaf_hash = set_byte(leaf_hash, 5, get_byte(leaf_hash, 5) # 4) where index = 255'
+  for (const by of [50, 3_000]) {
+    const { size } = await grow(writer, by)
+    await tamper(database, flip)
+    const message = new RegExp(`tree of the database's ${size} entries is damaged: .*250 entries do not lead`)
+    await t.rejects(watcher.head(), inconsistent(message), `${by} entries later`)
+    await t.rejects(open(start).head(), inconsistent(message))
+    await tamper(database, flip)
+  }
+  t.equal((await watcher.head()).size, 3_300, 'mended')
+  t.equal(await db.query({ text: 'select 1' }).then(({ rowCount }) => rowCount), 1)
+})
+
+t.test('where a part of the proof cannot be read, no other is asked for', async (t) => {
+  const { db, open } = await openRoll(t)
+  const start = await grow(open(), 250)
+  await grow(open(), 3_000)
+  const asked: string[] = []
+  let edgeTiles = 2
+  /** A connection that fails when the proof is begun, after both tiles of the edge. */
+  const failing: Database = {
+    ...db,
+    query: async (statement, values) => {
+      if (!/^select_(leaves|subtrees)$/.test(statement.name ?? '') || edgeTiles-- > 0)
+        return db.query(statement, values)
+      asked.push(statement.name ?? '')
+      throw new Error('it is gone')
+    },
+  }
+  await t.rejects(open(start, failing).head(), { message: 'it is gone' })
+  await new Promise((resolve) => setImmediate(resolve))
+  t.equal(asked.length, 1)
+})
+
 t.test('a look that is overtaken by our own commits is no false alarm', async (t) => {
   const { db, open } = await openRoll(t)
   let hold: Promise<void> | undefined
