@@ -210,6 +210,58 @@ t.test('a fork is refused, and its checkpoint kept', async (t) => {
   t.equal(await readFile(at('mine', 'checkpoint'), 'utf8'), await sign(root), 'its own stays')
 })
 
+t.test('damage is no fork, and accuses nobody: on whichever side, it is told which copy to mend', async (t) => {
+  t.match(await chancery('export', '--out', at('early'), '--to', at('old'), '--from', at('whole'), '--key', key), {
+    code: 0,
+  })
+  // The proof that the roll has grown goes by the last leaf of this tile.
+  await flip('hurt', 'tile/0/001', 255 * 32)
+  const inSource = await exportFrom('hurt', 'early')
+  t.match(
+    inSource,
+    new RegExp(`^The tiles of ${at('hurt')} do not lead to its own checkpoint of \\d+ entries: they are damaged`),
+  )
+  const earlier = await chancery('export', '--out', at('hurt'), '--to', at('old'), '--from', at('whole'), '--key', key)
+  t.match(earlier, { code: exitCodes.refused, err: new RegExp(`The tiles of ${at('hurt')} do not lead`) })
+  for (const name of ['early', 'hurt']) t.notOk((await readdir(at(name))).includes('inconsistent'), name)
+  t.equal(await exportFrom('whole', 'early'), 'done', 'nothing else was spoiled')
+  const state = ['--key', key, '--state', at('state-of-whole'), '--json']
+  t.match(await chancery('verify', '--from', at('whole'), ...state), { code: 0 })
+  const verify = async () =>
+    JSON.parse((await chancery('verify', '--from', at('hurt'), '--checkpoint', at('old'), ...state)).out)
+  t.match(await verify(), { found: 1, findings: [{ code: 'tile.hash', index: 0 }] })
+  await rm(at('hurt', 'tile/0/001'))
+  t.match(await verify(), { found: 1, findings: [{ code: 'tile.missing', index: 256, until: 512 }] })
+})
+
+t.test('a replica that shows a checkpoint from seconds ago is asked again, and for a while only', async (t) => {
+  const [old, newest] = [await readFile(at('old')), await readFile(at('whole', 'checkpoint'))]
+  let behind = 0
+  const server = createServer(async (request, response) => {
+    const path = request.url?.slice('/roll/'.length) ?? ''
+    if (path === 'checkpoint') return response.end(behind-- > 0 ? old : newest)
+    const octets = await readFile(at('whole', path)).catch(() => undefined)
+    response.writeHead(octets ? 200 : 404).end(octets)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const source = await openSource(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, {})
+  const verify = async (pauses: number) => {
+    const report = openReport()
+    const verified = await verifySource({
+      ...{ source, keys: await readKeys([key]), checkpoints: [newest], state: undefined, tell: report.tell },
+      progress: () => {},
+      pausesMs: Array.from({ length: pauses }, () => 0),
+    })
+    return { size: verified.size, checkpoints: verified.checkpoints, codes: report.findings().map(({ code }) => code) }
+  }
+  const [size, before] = [await sizeOf('whole'), Number(old.toString().split('\n')[1])]
+  behind = 3
+  t.same(await verify(3), { size, checkpoints: 5, codes: [] }, 'and what it showed before is compared as well')
+  behind = 4
+  t.match(await verify(3), { size: before, codes: /checkpoint\.beyond/ }, 'it has gone back')
+})
+
 t.test('verifying goes on where it was left, and finds a roll that is shorter or another one', async (t) => {
   const state = at('state')
   const verify = (from: string, ...more: readonly string[]) =>

@@ -6,6 +6,7 @@ import {
   consistencyProof,
   type Hash,
   inclusionProof,
+  judgeGrowth,
   type ReadTile,
   readRoot,
   verifyConsistency,
@@ -186,3 +187,37 @@ t.test('a proof reads each tile once, and a tile of another length is a fault', 
   await t.rejects(inclusionProof(0, size, short, hasher), { code: 'tile.octets' })
   await t.rejects(readRoot(size, short, hasher), { code: 'tile.octets' })
 })
+
+t.test(
+  'growth: two roots of every pair of sizes on a grid are judged by tiles, and damaged tiles accuse nobody',
+  async (t) => {
+    const wrong: string[] = []
+    for (const to of [1, 2, 3, 7, 8, 20, 100, 255, 256, 257, 300]) {
+      const leaves = all.slice(0, to)
+      for (let from = 0; from <= to; from += 1) {
+        if (to > 20 && (from + to) % 13 !== 0 && from !== 128 && from !== 256) continue
+        const roots = { from, to, fromRoot: naiveRoot(leaves.slice(0, from)), toRoot: naiveRoot(leaves) }
+        const judge = (change: object, tiles = tilesOf(leaves)) => judgeGrowth({ ...roots, ...change }, tiles, hasher)
+        const read: string[] = []
+        const noting: ReadTile = (tile) => {
+          read.push(`${tile.level}/${tile.index}`)
+          return tilesOf(leaves)(tile)
+        }
+        if ((await judge({}, noting)) !== 'grown') wrong.push(`${from} to ${to}`)
+        if ((await judge({ fromRoot: flipped(roots.fromRoot) })) !== 'forked')
+          wrong.push(`a fork from ${from} to ${to}`)
+        if (read.length === 0) continue
+        // Every hash is of use to nobody who asks for none of it: all of them are altered.
+        const spoiled: ReadTile = async (tile) => (await tilesOf(leaves)(tile)).map((octet) => octet ^ 1)
+        if ((await judge({}, spoiled)) !== 'damaged') wrong.push(`damage from ${from} to ${to}`)
+        const both = await judge({ fromRoot: flipped(roots.fromRoot) }, spoiled)
+        if (both !== 'damaged') wrong.push(`damage and a fork from ${from} to ${to}`)
+      }
+    }
+    t.same(wrong, [])
+    await t.rejects(
+      async () => judgeGrowth({ from: 2, to: 1, fromRoot: naiveRoot([]), toRoot: naiveRoot([]) }, tilesOf([]), hasher),
+      RangeError,
+    )
+  },
+)

@@ -10,14 +10,7 @@ import { dirname, join } from 'node:path'
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend, openEdge, storeEdge } from '../../roll/edge.ts'
 import { isRollFault } from '../../roll/fault.ts'
-import {
-  consistencyProof,
-  inclusionProof,
-  openTreeHasher,
-  type ReadTile,
-  verifyConsistency,
-  verifyInclusion,
-} from '../../roll/merkle.ts'
+import { inclusionProof, judgeGrowth, openTreeHasher, type ReadTile, verifyInclusion } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import {
   encodeBundle,
@@ -62,11 +55,11 @@ export const exportRoll = async (plan: Export): Promise<Exported> => {
   const before = own.checkpoint
   const theirs = openTileReader(source, Math.max(goal.size, seenOf(newest).size))
   const ours = openTileReader(own.source, before?.size ?? 0)
-  if (before) {
-    const [first, last] = before.size <= goal.size ? [before, goal] : [goal, before]
-    const reader = before.size <= goal.size ? theirs : ours
-    if (!(await hasGrown(first, last, readTileOf(reader)))) throw await fork({ folder, note, goal, before })
-  }
+  if (before)
+    await assertOneRoll(
+      { folder, note, goal, before },
+      before.size <= goal.size ? [source.name, theirs] : [folder, ours],
+    )
   if (before && before.size >= goal.size) return { from: before.size, size: before.size, root: before.root.toBase64() }
   const edge = before ? await edgeOf(before, ours, folder) : emptyEdge(hasher)
   await writeTiles(edge, { ...plan, goal, theirs, ours })
@@ -160,9 +153,18 @@ const leadsToRoot = async (
   return verifyInclusion({ leaf: leaves[0] as Uint8Array, index: first, size, proof, root }, hasher)
 }
 
-const hasGrown = async (from: SignedCheckpoint, to: SignedCheckpoint, readTile: ReadTile): Promise<boolean> => {
-  const proof = await consistencyProof(from.size, to.size, readTile, hasher)
-  return verifyConsistency({ from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root, proof }, hasher)
+/** The larger of both checkpoints has grown out of the smaller one, by the tiles of whoever has the larger one. */
+const assertOneRoll = async (two: Both, [place, tiles]: readonly [string, TileReader]): Promise<void> => {
+  const { goal, before } = two
+  const [from, to] = before.size <= goal.size ? [before, goal] : [goal, before]
+  const roots = { from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root }
+  const growth = await judgeGrowth(roots, readTileOf(tiles), hasher)
+  if (growth === 'forked') throw await fork(two)
+  if (growth === 'damaged')
+    throw new Failure(
+      'refused',
+      `The tiles of ${place} do not lead to its own checkpoint of ${to.size} entries: they are damaged, and prove nothing of the ${from.size} before. Nothing was written: mend that copy, or export another one.`,
+    )
 }
 
 // The folder ----------------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ const removePartials = async (folder: string, before: number, now: number): Prom
   }
 }
 
-interface Fork {
+interface Both {
   readonly folder: string
   readonly note: Buffer
   readonly goal: SignedCheckpoint
@@ -224,7 +226,7 @@ interface Fork {
 }
 
 /** Two checkpoints that were both signed, and cannot both be true: nobody can say that it was not so. */
-const fork = async ({ folder, note, goal, before }: Fork): Promise<Failure> => {
+const fork = async ({ folder, note, goal, before }: Both): Promise<Failure> => {
   const path = join(
     folder,
     'inconsistent',

@@ -10,6 +10,8 @@ import type { RestOptions } from '../rest.ts'
 export interface RollSource {
   /** As it was given, for sentences. */
   readonly name: string
+  /** By a service, which may have several replicas; a folder has what it has. */
+  readonly isServed: boolean
   /** The octets of a file, by its path below the roll; undefined for what is not there. Rejects with a `Failure`. */
   read(path: string): Promise<Buffer | undefined>
 }
@@ -42,6 +44,7 @@ const urlOf = (text: string): URL => {
 
 const openFolder = (folder: string): RollSource => ({
   name: folder,
+  isServed: false,
   read: async (path) => {
     try {
       return await readFile(join(folder, path))
@@ -100,7 +103,7 @@ const withPatience = (name: string, read: Read): RollSource => {
       return tryToRead(path, rest)
     }
   }
-  return { name, read: (path) => tryToRead(path, pausesMs) }
+  return { name, isServed: true, read: (path) => tryToRead(path, pausesMs) }
 }
 
 const patienceMs = 30_000

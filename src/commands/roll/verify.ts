@@ -1,10 +1,11 @@
 /** `chancery roll verify`, of a roll that is read as tiles: all entries, the tree over them, and every checkpoint that was seen. */
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { openCheckpoint } from '../../roll/checkpoint.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import type { Finding } from '../../roll/findings.ts'
-import { consistencyProof, openTreeHasher, verifyConsistency } from '../../roll/merkle.ts'
+import { judgeGrowth, openTreeHasher, type ReadTile } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import { encodeTile, hashesPerTile } from '../../roll/tiles.ts'
 import { openRollVerifier, type VerifierState } from '../../roll/verify.ts'
@@ -25,19 +26,52 @@ export interface Verification {
   readonly state: StateFolder | undefined
   readonly tell: (finding: Finding) => void
   readonly progress: (done: number, total: number) => void
+  /** Between two looks at a checkpoint that is smaller than one that was seen. */
+  readonly pausesMs?: readonly number[]
 }
 
 /** Saves the state when nothing was found. */
 export const verifySource = async (verification: Verification): Promise<Verified> => {
-  const { source, keys, state } = verification
-  const note = await readCheckpoint(source)
-  // What nobody has signed does not say how much there is to read; what somebody has is evidence, whatever comes of it.
-  const { size } = await openNote(note, keys, source.name)
-  await state?.see(note)
-  const newest = { size, note }
+  const { keys, state } = verification
+  const given = verification.checkpoints.map(seenOf)
+  const signed = await Promise.all([...(state?.seen ?? []), ...given].map((one) => signedSize(one, keys)))
+  const shown = await lookForNewest(verification, Math.max(0, ...signed))
+  const newest = shown.reduce((best, one) => (one.size > best.size ? one : best))
   const saved = state?.state !== undefined && state.state.size <= newest.size ? state.state : undefined
-  const seen = [...(state?.seen ?? []), ...verification.checkpoints.map(seenOf), newest]
-  return withCertificates((certificates) => verifyFrom(saved, { ...verification, seen, newest, certificates }))
+  const [fresh, seen] = [[...given, ...shown], state?.seen ?? []]
+  return withCertificates((certificates) => verifyFrom(saved, { ...verification, fresh, seen, newest, certificates }))
+}
+
+/** What nobody has signed is nothing to wait for; it is told of later. */
+const signedSize = async ({ note }: SeenCheckpoint, keys: RollKeys): Promise<number> => {
+  try {
+    return (await openCheckpoint(note, keys, verifyEd25519)).size
+  } catch (error) {
+    if (isRollFault(error)) return 0
+    throw error
+  }
+}
+
+/**
+ * The checkpoints that the source shows until there is one as large as what was seen. Of several replicas behind one address each shows
+ * what it knows, and the witnesses of one may be seconds behind those of another: what is smaller than what was seen is
+ * looked at again for a while, before it says that the roll has lost something.
+ */
+const lookForNewest = async (
+  { source, keys, state, pausesMs = standardPausesMs }: Verification,
+  atLeast: number,
+): Promise<readonly SeenCheckpoint[]> => {
+  const shown: SeenCheckpoint[] = []
+  for (const pause of [...(source.isServed ? pausesMs : []), undefined]) {
+    const note = await readCheckpoint(source)
+    // What nobody has signed does not say how much there is to read; what somebody has is evidence, whatever comes of it.
+    const { size } = await openNote(note, keys, source.name)
+    await state?.see(note)
+    shown.push({ size, note })
+    if (size >= atLeast || pause === undefined) break
+    await sleep(pause)
+  }
+  return shown
 }
 
 /** Certificates are checked on as many threads as there are cores: this one waits for them most of the time. */
@@ -51,13 +85,16 @@ export const withCertificates = async <T>(work: (certificates: RollCertificates)
 }
 
 interface Begun extends Verification {
+  /** What the source has shown, and others. */
+  readonly fresh: readonly SeenCheckpoint[]
+  /** Before this verification. */
   readonly seen: readonly SeenCheckpoint[]
   readonly newest: SeenCheckpoint
   readonly certificates: RollCertificates
 }
 
 const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promise<Verified> => {
-  const { source, keys, state, seen, newest, certificates, progress } = begun
+  const { source, keys, state, fresh, seen, newest, certificates, progress } = begun
   let found = 0
   const tell = (finding: Finding): void => {
     found += 1
@@ -67,11 +104,12 @@ const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promi
   const tiles = openTileReader(source, newest.size)
   const upper = openUpperTiles(tiles, saved, tell)
   const isAhead = ({ size }: SeenCheckpoint): boolean => size >= from
+  const ahead = [...seen, ...fresh].filter(isAhead)
   const verifier = await openRollVerifier(
     {
       ...{ readCertificate: certificates.readCertificate, verifyCertificates: certificates.verifyCertificates },
       ...{ sha256, keys, verify: verifyEd25519, tell },
-      checkpoints: seen.filter(isAhead).map(({ note }) => note),
+      checkpoints: ahead.map(({ note }) => note),
       completed: upper.add,
     },
     saved,
@@ -85,10 +123,10 @@ const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promi
   const { size, root } = await verifier.finish()
   await upper.end(size)
   // Those that the state itself has grown out of were compared then: only what is new has to be.
-  const passed = begun.checkpoints.map(seenOf).filter((one) => !isAhead(one))
+  const passed = fresh.filter((one) => !isAhead(one))
   if (root !== undefined) for (const one of passed) await comparePassed(one, { tiles, size, root, keys, tell })
   if (found === 0) await state?.save(await verifier.save())
-  return { size, root: root?.toBase64() ?? null, from, checkpoints: seen.filter(isAhead).length + passed.length }
+  return { size, root: root?.toBase64() ?? null, from, checkpoints: ahead.length + passed.length }
 }
 
 interface Whole {
@@ -104,23 +142,40 @@ const comparePassed = async ({ note, size: index }: SeenCheckpoint, whole: Whole
   const { tiles, size, root, keys, tell } = whole
   try {
     const checkpoint = await openCheckpoint(note, keys, verifyEd25519)
-    const proof = await consistencyProof(
-      checkpoint.size,
-      size,
-      async (tile) => {
-        const hashes = await tiles.hashes(tile)
-        return 'found' in hashes ? encodeTile(hashes.found) : new Uint8Array(0)
-      },
-      hasher,
-    )
-    const claim = { from: checkpoint.size, to: size, fromRoot: checkpoint.root, toRoot: root, proof }
-    if (!verifyConsistency(claim, hasher))
+    const roots = { from: checkpoint.size, to: size, fromRoot: checkpoint.root, toRoot: root }
+    const growth = await judgeGrowth(roots, readTileOf(tiles), hasher)
+    if (growth === 'forked')
       tell({ index, code: 'checkpoint.root', message: `the ${size} entries there are have not grown out of it` })
+    if (growth === 'damaged') {
+      const message = `the tiles do not lead from the ${index} entries of a checkpoint to the root of these entries`
+      tell({ index: 0, until: size, code: 'tile.hash', message })
+    }
   } catch (error) {
+    if (error instanceof NotThere) return tell(error.finding)
     if (!isRollFault(error)) throw error
     tell({ index, code: 'checkpoint.invalid', message: error.message })
   }
 }
+
+/** A tile that is missing or none says nothing of a checkpoint. */
+class NotThere extends Error {
+  readonly finding: Finding
+
+  constructor(finding: Finding) {
+    super(finding.message)
+    this.finding = finding
+  }
+}
+
+const readTileOf =
+  (tiles: TileReader): ReadTile =>
+  async (tile) => {
+    const hashes = await tiles.hashes(tile)
+    if ('found' in hashes) return encodeTile(hashes.found)
+    const each = hashesPerTile ** tile.level
+    const index = tile.index * hashesPerTile * each
+    throw new NotThere({ index, until: index + tile.width * each, ...hashes })
+  }
 
 /** The tiles above the leaves, compared with what the entries make of them as each is complete, and at the end. */
 const openUpperTiles = (tiles: TileReader, saved: VerifierState | undefined, tell: (finding: Finding) => void) => {
@@ -177,3 +232,5 @@ const openUpperTiles = (tiles: TileReader, saved: VerifierState | undefined, tel
 }
 
 const hasher = openTreeHasher(sha256)
+/** Half a minute: replicas show what is cosigned for no longer than twenty seconds. */
+const standardPausesMs = [1_000, 2_000, 4_000, 8_000, 15_000]
