@@ -86,8 +86,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'pin.unlatched': ({ token, tokenSerial, by }) => `of the token ${token}, serial ${tokenSerial}, by ${by}`,
   'roll.opened': ({ origin, succeeds, by }) =>
     `${origin}${succeeds ? `, after ${succeeds.size} entries of ${succeeds.origin}` : ''}, by ${by}`,
-  'database.adopted': ({ database, before, by }) =>
-    `${database ?? 'without a number'}, before ${before ?? 'without a number'}, by ${by}`,
+  'database.adopted': ({ database, before, reason, by }) =>
+    `${database ?? 'without a number'}, before ${before ?? 'without a number'}, by ${by}${reason == null ? '' : `: ${JSON.stringify(reason)}`}`,
   'service.started': ({ version, mode }) => `version ${version} in ${mode}`,
 }
 

@@ -9,7 +9,7 @@ import { type Checkpoint, openCheckpoint } from '../roll/checkpoint.ts'
 import { type Edge, extend } from '../roll/edge.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { parseEntry } from '../roll/forms.ts'
-import { readRoot } from '../roll/merkle.ts'
+import { type Hash, readRoot } from '../roll/merkle.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { isEqual } from '../roll/text.ts'
 import { sha256, verifyEd25519 } from '../roll-crypto.ts'
@@ -23,7 +23,9 @@ import type { Log } from '../telemetry.ts'
 import { explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { countText, type Progress } from './progress.ts'
-import { openRollFolder, type RollFolder } from './roll-folder.ts'
+import { openSource } from './roll/source.ts'
+import { seenOf } from './roll/state.ts'
+import { type BundledEntries, openTileReader, readEntries } from './roll/tiles.ts'
 import { openSources, type SourceFiles, type Sources } from './roll-sources.ts'
 import { withDatabase } from './with-records.ts'
 
@@ -75,9 +77,9 @@ export const runRecover = (
     }
     const sources = await openSources(db, config, options)
     const verified = { folder, checkpoint, seen, edge, sources }
-    const byHand = await verify(db, verified, progress)
+    const { byHand, roots } = await verify(db, verified, progress)
     for (const sentence of byHand) progress.tell(`By hand: ${sentence}`)
-    if (!options.check) await write(db, verified, progress)
+    if (!options.check) await write(db, { ...verified, roots }, progress)
     return { ...found, byHand, ...missing }
   })
 
@@ -99,10 +101,28 @@ const beyondText = (from: number, to: number): string =>
 
 // What is there ---------------------------------------------------------------------------------------------------------
 
+interface RollFolder {
+  readonly path: string
+  /** The signed note. */
+  readonly note: Buffer
+  /** Entries of a roll of this size from an index on, bundle by bundle. Throws where one is missing or is none. */
+  entries(from: number, size: number): AsyncGenerator<BundledEntries, void>
+}
+
+const openRollFolder = async (path: string): Promise<RollFolder> => {
+  const source = await openSource(path, {})
+  const note = await source.read('checkpoint')
+  if (note === undefined) throw new Failure('usage', `${path} is no folder of an exported roll: it has no checkpoint.`)
+  const tiles = openTileReader(source, seenOf(note).size)
+  const unreadable = (message: string, index: number) =>
+    new Failure('usage', `${path}: ${message}, with entries ${index} and up.`)
+  return { path, note, entries: (from, to) => readEntries(tiles, { from, to }, unreadable) }
+}
+
 const readCheckpoint = async (
   db: Database,
-  { checkpoint }: RollFolder,
-  { key, from }: RecoverOptions,
+  { path, note }: RollFolder,
+  { key }: Pick<RecoverOptions, 'key'>,
 ): Promise<Checkpoint> => {
   const text = key ?? (await readStanding(db)).opened?.key
   if (text === undefined)
@@ -111,10 +131,10 @@ const readCheckpoint = async (
       'The records do not say by whom checkpoints are signed: give the key of the roll with --key.',
     )
   try {
-    return await openCheckpoint(checkpoint, { roll: [parseVerifierKey(text, sha256)] }, verifyEd25519)
+    return await openCheckpoint(note, { roll: [parseVerifierKey(text, sha256)] }, verifyEd25519)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    throw new Failure('usage', `The checkpoint in ${from} is none of this roll: ${error.detail}.`)
+    throw new Failure('usage', `The checkpoint in ${path} is none of this roll: ${error.detail}.`)
   }
 }
 
@@ -143,17 +163,25 @@ interface Verified {
   readonly sources: Sources
 }
 
-/** The entries lead from the records' tree to the checkpoint, through the one that was seen. Resolves to what is left to people. */
+interface Judged {
+  /** What is left to people. */
+  readonly byHand: readonly string[]
+  /** Of the tree after each bundle. */
+  readonly roots: readonly Hash[]
+}
+
+/** The entries lead from the records' tree to the checkpoint, through the one that was seen. */
 const verify = async (
   db: Database,
   { folder, checkpoint, seen, edge: start, sources }: Verified,
   progress: Pick<Progress, 'update'>,
-): Promise<readonly string[]> => {
+): Promise<Judged> => {
+  const roots: Hash[] = []
   const todos = new Map<string, string | null>()
   const created: string[] = []
   let edge = start
-  for await (const batch of folder.entries(start.size, checkpoint.size)) {
-    const entries = readEntries(batch.entries, batch.index)
+  for await (const bundle of folder.entries(start.size, checkpoint.size)) {
+    const entries = parseEntries(bundle)
     for (const { entry } of entries) {
       sources.learn(entry)
       if (entry.type === 'issuer.created') created.push(entry.issuer)
@@ -162,6 +190,7 @@ const verify = async (
       if (todo) todos.set(todo.about, todo.todo)
     }
     edge = follow(edge, entries, seen)
+    roots.push(edge.root)
     progress.update(edge.size - start.size, 2 * (checkpoint.size - start.size))
   }
   if (!isEqual(edge.root, checkpoint.root)) throw await otherTree(db, folder, start)
@@ -171,7 +200,7 @@ const verify = async (
       'usage',
       `The issuer ${unknown[0]} was created after the backup, and its chain or the place of its key is not known: give the certificates above it, its root too, with --chain.`,
     )
-  return [...todos.values()].filter((todo) => todo !== null)
+  return { byHand: [...todos.values()].filter((todo) => todo !== null), roots }
 }
 
 /** The tree after these entries. Throws where it is not what was seen. */
@@ -189,9 +218,9 @@ const follow = (edge: Edge, entries: readonly RecoveredEntry[], seen: Checkpoint
   return extend(there, leaves.slice(cut), codec.hasher).edge
 }
 
-const readEntries = (octets: readonly Uint8Array[], from: number): readonly RecoveredEntry[] =>
-  octets.map((one, i) => {
-    const index = from + i
+const parseEntries = ({ index: first, entries }: BundledEntries): readonly RecoveredEntry[] =>
+  entries.map((one, i) => {
+    const index = first + i
     try {
       return { index, entry: parseEntry(one), text: Buffer.from(one).toString('utf8'), leaf: codec.hasher.leaf(one) }
     } catch (error) {
@@ -217,17 +246,35 @@ const otherTree = async (db: Database, folder: RollFolder, { size }: Edge): Prom
 
 // Writing ---------------------------------------------------------------------------------------------------------------
 
+/** Reads the folder once more: all of it would be too much to keep. */
 const write = async (
   db: Database,
-  { folder, checkpoint, edge: start, sources }: Verified,
+  { folder, checkpoint, edge: start, sources, roots }: Verified & Pick<Judged, 'roots'>,
   progress: Pick<Progress, 'update'>,
 ): Promise<void> => {
   const total = checkpoint.size - start.size
   let edge = start
-  for await (const batch of folder.entries(start.size, checkpoint.size)) {
-    const entries = readEntries(batch.entries, batch.index)
+  let read = 0
+  for await (const bundle of folder.entries(start.size, checkpoint.size)) {
+    const entries = parseEntries(bundle)
+    assertSame(edge, entries, roots[read++], folder)
     const isLast = edge.size + entries.length === checkpoint.size
     edge = await recoverEntries({ db, hasher: codec.hasher, sources }, edge, entries, isLast)
     progress.update(total + edge.size - start.size, 2 * total)
   }
+}
+
+/** What was judged is what is written. */
+const assertSame = (
+  edge: Edge,
+  entries: readonly RecoveredEntry[],
+  root: Hash | undefined,
+  { path }: RollFolder,
+): void => {
+  const leaves = entries.map(({ leaf }) => leaf)
+  if (root !== undefined && isEqual(extend(edge, leaves, codec.hasher).edge.root, root)) return
+  throw new Failure(
+    'usage',
+    `${path} has changed since it was verified: of entries ${edge.size} to ${edge.size + leaves.length - 1} and up nothing was written. Run it again when nobody writes there.`,
+  )
 }

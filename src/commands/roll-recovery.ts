@@ -18,9 +18,10 @@ export const addRollRecoveryCommands = (program: Command, settings: LoadSettings
   roll
     .command('adopt-database')
     .description('accept that the records have moved to another database server, after a look at what was seen of them')
-    .action(async () => {
+    .option('--reason <text>', 'why; kept on the roll')
+    .action(async ({ reason }: { readonly reason?: string }) => {
       const [{ runAdoptDatabase }, { config, log }] = [await import('./roll-succeed.ts'), await settings()]
-      process.stdout.write(`${await runAdoptDatabase(config, log)}\n`)
+      process.stdout.write(`${await runAdoptDatabase(config, log, reason)}\n`)
     })
   roll
     .command('succeed')

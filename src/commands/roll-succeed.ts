@@ -22,9 +22,11 @@ import { openKeys } from './keys.ts'
 import { operator } from './operator.ts'
 import { withDatabase, withRecords } from './with-records.ts'
 
-/** Accepts that the same records are on another server. Resolves to a sentence. */
-export const runAdoptDatabase = (config: Config, log: Log): Promise<string> =>
-  withRecords(
+/** Accepts that the same records are on another server; the reason is kept on the roll. Resolves to a sentence. */
+export const runAdoptDatabase = async (config: Config, log: Log, reason: string | null = null): Promise<string> => {
+  if (reason !== null && (reason.trim() === '' || reason.length > maxReason))
+    throw new Failure('usage', `--reason says why in at most ${maxReason} characters.`)
+  return withRecords(
     config,
     log,
     async ({ db, roll }) => {
@@ -32,12 +34,13 @@ export const runAdoptDatabase = (config: Config, log: Log): Promise<string> =>
       if (!opened) throw new Failure('usage', 'There is no roll in these records yet: they belong to no server.')
       const database = await readSystemIdentifier(db)
       if (database === before) return 'The records are on the server on which they were before: nothing to adopt.'
-      const event: DatabaseAdopted = { type: 'database.adopted', database, before, by: operator() }
+      const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: operator() }
       await roll.change(async () => ({ events: [event], result: undefined }))
       return `The records are on the database server ${database ?? 'that does not tell its number'} from now on, and were on ${before ?? 'one that did not tell its number'}.`
     },
     assertSameRoll,
   )
+}
 
 export interface Succession {
   /** Of the last checkpoint that was seen. */
@@ -154,3 +157,6 @@ const setAside = async (path: string, { size }: Checkpoint, first: Checkpoint): 
   await file.write(first).finally(() => file.close())
   return kept
 }
+
+/** As of the moves of an issuer. */
+const maxReason = 1_000

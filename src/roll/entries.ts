@@ -292,8 +292,11 @@ export interface RollOpened {
 /** The records have moved to another server, on purpose. */
 export interface DatabaseAdopted {
   readonly type: 'database.adopted'
+  /** Entries of version 1 have no `reason`. */
+  readonly v: 2
   readonly database: string | null
   readonly before: string | null
+  readonly reason: string | null
   readonly by: string
 }
 

@@ -192,6 +192,7 @@ const credential = {
   by: text,
 }
 const move = { issuer: text, authority: text, from: state, reason: orNull(text), by: text }
+const adoption = { database: orNull(text), before: orNull(text), by: text }
 const issuance = { serial, issuer: text, principal: text, profile, request: digest, plan: digest }
 
 /** In every entry, beside its type and version. */
@@ -357,8 +358,9 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'database.adopted': {
     means: 'the records have moved to another database server, on purpose',
-    v: 1,
-    fields: { database: orNull(text), before: orNull(text), by: text },
+    v: 2,
+    fields: { ...adoption, reason: orNull(text) },
+    earlier: { 1: adoption },
   },
   'service.started': { means: 'an instance started', v: 1, fields: { version: text, mode: text } },
 }

@@ -72,10 +72,11 @@ t.test('every type of event is told in a line for people', async (t) => {
       'by the token ca, serial 0011223344556677',
       'of the token ca, serial 0011223344556677, by os:büro',
       'ca.example.com/roll, after 1043 entries of old.example.com/roll, by chancery',
-      '7439812409182734099, before without a number, by os:büro',
+      '7439812409182734099, before without a number, by os:büro: "the old server has burnt down"',
       'version 0.1.0 in development',
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, in place of ${'5'.repeat(32)}`,
+      '7439812409182734099, before without a number, by os:büro',
     ],
   )
   t.match(rows[8], { time: '2026-11-24T23:59:59.007Z', index: 8, type: 'profile.changed' })

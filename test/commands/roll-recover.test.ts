@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -287,12 +288,41 @@ t.test('what is lost for good is given up: the roll goes on under a new origin t
   t.equal(await sizeNow(), before, 'the records say it once')
 })
 
+t.test('a folder that changes after it was verified is not written from', async (t) => {
+  await restore('export')
+  const start = await sizeNow()
+  const changing = join(folder, 'changing')
+  await cp(tiles, changing, { recursive: true })
+  const bundle = join(changing, 'tile/entries/000')
+  let isVerified = false
+  const progress = {
+    tell: () => {},
+    update: (done: number, total: number) => {
+      if (isVerified || done * 2 < total) return
+      isVerified = true
+      // What was asked for is another digest in each: all of it can be read, and written.
+      writeFileSync(bundle, readFileSync(bundle, 'latin1').replaceAll(/"request":"./g, '"request":"0'), 'latin1')
+    },
+  }
+  const recovered = runRecover(config, quiet, { ...options, from: changing }, progress)
+  await t.rejects(recovered, {
+    kind: 'usage',
+    message: new RegExp(`changing has changed since it was verified: of entries ${start} to 255`),
+  })
+  t.ok(isVerified)
+  t.equal(await sizeNow(), start)
+  await recover()
+  t.equal(await sizeNow(), exported, 'it is put back from the folder as it was')
+})
+
 t.test('records on another server are adopted by a command, and not before', async (t) => {
   await restore('nothing')
   t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
   await inStores(({ roll }) =>
     roll.change(async () => ({
-      events: [{ type: 'database.adopted', database: '7000000000000000001', before: null, by: 'test' }],
+      events: [
+        { type: 'database.adopted', v: 2, database: '7000000000000000001', before: null, reason: null, by: 'test' },
+      ],
       result: undefined,
     })),
   )
@@ -300,9 +330,20 @@ t.test('records on another server are adopted by a command, and not before', asy
     serving(t, async () => {}),
     { message: /"chancery roll adopt-database" accepts a move/ },
   )
+  await t.rejects(runAdoptDatabase(config, quiet, ' '), { kind: 'usage', message: /--reason/ })
   t.match(
-    await runAdoptDatabase(config, quiet),
+    await runAdoptDatabase(config, quiet, 'moved to the new cluster'),
     /^The records are on the database server \d+ from now on, and were on 7000000000000000001\./,
   )
+  await inStores(async ({ db }) => {
+    const { rows } = await db.query<{ body: string }>({
+      text: `select body from entries where type = 'database.adopted' order by index desc limit 1`,
+    })
+    t.match(JSON.parse(rows[0]?.body ?? ''), {
+      v: 2,
+      before: '7000000000000000001',
+      reason: 'moved to the new cluster',
+    })
+  })
   await serving(t, (service) => issue(service))
 })

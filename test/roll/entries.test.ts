@@ -207,7 +207,14 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     succeeds: { origin: 'old.example.com/roll', size: 1043, root: '47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' },
     by: 'chancery',
   },
-  'database.adopted': { type: 'database.adopted', database: '7439812409182734099', before: null, by: 'os:büro' },
+  'database.adopted': {
+    type: 'database.adopted',
+    v: 2,
+    database: '7439812409182734099',
+    before: null,
+    reason: 'the old server has burnt down',
+    by: 'os:büro',
+  },
   'service.started': { type: 'service.started', version: '0.1.0', mode: 'development' },
 }
 

@@ -227,8 +227,8 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
   [
     'a move from another server than the last',
     [
-      { type: 'database.adopted', database: '7', before: null, by: 'admin' },
-      { type: 'database.adopted', database: '9', before: '8', by: 'admin' },
+      { type: 'database.adopted', v: 2, database: '7', before: null, reason: null, by: 'admin' },
+      { type: 'database.adopted', v: 2, database: '9', before: '8', reason: null, by: 'admin' },
     ],
     ['reference.state'],
   ],

@@ -18,7 +18,7 @@ import { openNote } from './checkpoints.ts'
 import type { RollKeys } from './keys.ts'
 import { type RollSource, readCheckpoint } from './source.ts'
 import { seenOf } from './state.ts'
-import { ahead, bundlesBetween, openTileReader, type TileReader, widthAt } from './tiles.ts'
+import { openTileReader, readEntries } from './tiles.ts'
 
 export interface Search {
   readonly source: RollSource
@@ -53,7 +53,7 @@ export const searchRoll = async ({ source, keys, name, at, now, progress }: Sear
   const tiles = openTileReader(source, Math.max(size, seenOf(newest).size))
   const found = openFound(nameRange(name))
   let edge = emptyEdge(hasher)
-  for await (const entries of ahead(bundlesBetween(0, size), (index) => readBundle(tiles, index, size))) {
+  for await (const { entries } of readEntries(tiles, { from: 0, to: size }, unreadable)) {
     for (const [i, octets] of entries.entries()) found.see(parsed(octets, edge.size + i), edge.size + i)
     const leaves = entries.map((entry) => hasher.leaf(entry))
     edge = extend(edge, leaves, hasher).edge
@@ -67,11 +67,7 @@ export const searchRoll = async ({ source, keys, name, at, now, progress }: Sear
   return { checkpoint: { origin, size, root: root.toBase64() }, items: found.items(now) }
 }
 
-const readBundle = async (tiles: TileReader, index: number, size: number): Promise<readonly Uint8Array[]> => {
-  const entries = await tiles.entries({ index, width: widthAt({ level: 0, index }, size) })
-  if ('found' in entries) return entries.found
-  throw new Failure('refused', `${entries.message}: what is in it cannot be known.`)
-}
+const unreadable = (message: string): Failure => new Failure('refused', `${message}: what is in it cannot be known.`)
 
 /** Whatever cannot be read might be what is searched for. */
 const parsed = (octets: Uint8Array, index: number): RollEntry => {

@@ -62,6 +62,30 @@ export async function* readBundles(tiles: TileReader, from: number, to: number):
   }
 }
 
+export interface BundledEntries {
+  /** Of the first. */
+  readonly index: number
+  readonly entries: readonly Uint8Array[]
+}
+
+/** Entries in order, without what tiles say of them. Read ahead. Throws what is made of the sentence where there are none. */
+export async function* readEntries(
+  tiles: TileReader,
+  { from, to }: { readonly from: number; readonly to: number },
+  unreadable: (message: string, index: number) => Error,
+): AsyncGenerator<BundledEntries, void> {
+  const readOne = (index: number) => tiles.entries({ index, width: widthAt({ level: 'entries', index }, to) })
+  for await (const [bundle, read] of ahead(
+    bundlesBetween(from, to),
+    async (index) => [index, await readOne(index)] as const,
+  )) {
+    const first = bundle * hashesPerTile
+    if (!('found' in read)) throw unreadable(read.message, first)
+    const skipped = Math.max(0, from - first)
+    yield { index: first + skipped, entries: read.found.slice(skipped) }
+  }
+}
+
 /** The bundles with the entries from one index to another: one by one, whatever a checkpoint says of how many there are. */
 export function* bundlesBetween(from: number, to: number): Generator<number, void> {
   for (let index = Math.floor(from / hashesPerTile); index * hashesPerTile < to; index += 1) yield index
