@@ -7,10 +7,11 @@ import { openBatch } from '../batch.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
-import { isRollFault } from '../roll/fault.ts'
-import { type Hash, inclusionProof, type ReadTile, type TreeHasher } from '../roll/merkle.ts'
+import { isRollFault, RollFault } from '../roll/fault.ts'
+import { type Hash, inclusionProof, type ReadTile, type TreeHasher, verifyInclusion } from '../roll/merkle.ts'
 import { encodeNote, type VerifierKey } from '../roll/note.ts'
 import { encodeProof } from '../roll/proof.ts'
+import { hashesPerTile, parseTile } from '../roll/tiles.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { withDeadline } from './deadline.ts'
 import type { Enrolled, RollHead } from './recorder.ts'
@@ -124,7 +125,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
   const proofAt = async (index: number): Promise<string> => {
     const at = newest && newest.size > index ? newest : await follow()
     if (at.size <= index) throw new Problem('roll.not_found', `The roll has no entry ${index}.`)
-    const hashes = await inclusionProof(index, at.size, readTile, hasher).catch((error: unknown) => {
+    const hashes = await proofIn(at, index, { readTile, hasher }).catch((error: unknown) => {
       throw isRollFault(error) ? notWhole(index, error) : error
     })
     return encodeProof({ index, hashes, checkpoint: at.note })
@@ -151,6 +152,23 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     proofAt,
     follow: async () => void (await follow()),
   }
+}
+
+/** What is stored of the tree may be damaged: nothing is handed out that does not lead to the checkpoint. */
+const proofIn = async (
+  { size, root }: Checkpoint,
+  index: number,
+  { readTile, hasher }: Pick<CheckpointsDeps, 'readTile' | 'hasher'>,
+): Promise<readonly Hash[]> => {
+  const own = Math.floor(index / hashesPerTile)
+  const width = Math.min(hashesPerTile, size - own * hashesPerTile)
+  // The tile of the leaf is that of its siblings as well: it is read once.
+  const octets = await readTile({ level: 0, index: own, width })
+  const read: ReadTile = (tile) => (tile.level === 0 && tile.index === own ? Promise.resolve(octets) : readTile(tile))
+  const proof = await inclusionProof(index, size, read, hasher)
+  const leaf = parseTile(octets, width)[index % hashesPerTile] as Hash
+  if (verifyInclusion({ leaf, index, size, proof, root }, hasher)) return proof
+  throw new RollFault('proof.inclusion', `the stored tree does not lead from entry ${index} to the root`)
 }
 
 const keyOf = ({ size, root }: RollHead): string => `${size} ${root.toBase64()}`

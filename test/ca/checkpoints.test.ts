@@ -9,6 +9,7 @@ import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Checkpoint, openCheckpoint } from '../../src/roll/checkpoint.ts'
 import { makeVerifierKey } from '../../src/roll/note.ts'
 import { verifyProof } from '../../src/roll/proof.ts'
+import type { HashTile } from '../../src/roll/tiles.ts'
 import { verifyEd25519 as verifyNote } from '../../src/roll-crypto.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { hasher, leavesUpTo, sha256 } from '../roll/hashing.ts'
@@ -30,6 +31,8 @@ const openWorld = (size = 300) => {
     signing: fine as (messages: readonly Buffer[]) => Promise<readonly (Buffer | SigningFault)[]> | undefined,
     anchoring: fine as (checkpoint: Checkpoint) => Promise<void> | undefined,
     looking: fine as () => Promise<RollHead> | undefined,
+    /** What is done to a tile before it is read. */
+    spoiling: undefined as ((tile: HashTile, octets: Buffer) => Buffer) | undefined,
     cosigned: undefined as Published | undefined,
     signed: [] as number[],
     anchored: [] as number[],
@@ -55,7 +58,10 @@ const openWorld = (size = 300) => {
       },
     },
     head: async () => (await world.looking()) ?? world.head,
-    readTile: async ({ level, index, width }) => naiveTile(level, index, width, leaves),
+    readTile: async (tile) => {
+      const octets = Buffer.from(naiveTile(tile.level, tile.index, tile.width, leaves))
+      return world.spoiling?.(tile, octets) ?? octets
+    },
     hasher,
     cosigned: () => world.cosigned,
     deadlineMs: 300,
@@ -134,6 +140,27 @@ t.test('a proof of any entry is against the newest checkpoint, or a newer one wh
   t.match(await verify(600, await checkpoints.proofAt(600)), { ok: true, checkpoint: { size: 650 } })
   t.match(await verify(7, await checkpoints.proofOf({ index: 7, leafHash: Buffer.alloc(32) })), { ok: true, index: 7 })
   await t.rejects(checkpoints.proofAt(650), { code: 'roll.not_found' })
+})
+
+t.test('no proof is handed out that does not lead to the checkpoint, whichever tile is damaged', async (t) => {
+  const { world, checkpoints, verify } = openWorld(600)
+  for (const [level, index] of [
+    [0, 0],
+    [0, 2],
+    [1, 0],
+  ] as const) {
+    world.spoiling = (tile, octets) =>
+      tile.level === level && tile.index === index ? Buffer.from(octets.map((octet) => octet ^ 1)) : octets
+    await t.rejects(
+      checkpoints.proofAt(7),
+      { code: 'roll.inconsistent', message: /leads from entry 7 to the checkpoint/ },
+      `${level}/${index}`,
+    )
+  }
+  world.spoiling = (_, octets) => octets.subarray(1)
+  await t.rejects(checkpoints.proofAt(7), { code: 'roll.inconsistent' })
+  world.spoiling = undefined
+  t.match(await verify(7, await checkpoints.proofAt(7)), { ok: true, index: 7 })
 })
 
 t.test('a key that does not sign is tried again within the deadline, and then told of until it signs', async (t) => {
