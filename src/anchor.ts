@@ -6,7 +6,7 @@
 import { hash } from 'node:crypto'
 import { constants, readSync } from 'node:fs'
 import { type FileHandle, mkdir, open } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
@@ -118,19 +118,27 @@ export const readAnchorFile = async (path: string): Promise<Checkpoint | undefin
   }
 }
 
-/** A file that is new has a name that lasts before anything in it counts. */
+/** A file that is new has a name that lasts before anything in it counts, and so have the folders that are made for it. */
 const openOrMake = async (path: string): Promise<FileHandle> => {
-  const folder = dirname(path)
-  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const folder = dirname(resolve(path))
+  const made = await mkdir(folder, { recursive: true, mode: 0o700 })
   try {
     return await open(path, durably)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
   const file = await open(path, durably | constants.O_CREAT | constants.O_EXCL, 0o600)
+  const top = made === undefined ? folder : dirname(made)
+  for (let names = folder; ; names = dirname(names)) {
+    await syncNames(names)
+    if (names === top) return file
+  }
+}
+
+/** What is in a folder keeps its name when the machine stops. */
+const syncNames = async (folder: string): Promise<void> => {
   const names = await open(folder, 'r')
   await names.sync().finally(() => names.close())
-  return file
 }
 
 /** A disk that is full may take the first part. */

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -59,6 +59,32 @@ t.test('what was written is found, by others and by the next one', async (t) => 
   t.equal((await stat(path)).mode & 0o777, 0o600)
   await withAnchor(path, async (anchor) => t.equal(anchor.found?.size, 5))
 })
+
+t.test(
+  'the folders that are made for it last as it does: all of them are synced, up to one that was there',
+  async (t) => {
+    const top = await mkdtemp(join(folder, 'there-'))
+    const path = join(top, 'a', 'b', 'c', 'anchor')
+    const probe = await open(top)
+    const handles = Object.getPrototypeOf(probe)
+    await probe.close()
+    const synced: number[] = []
+    const sync = handles.sync
+    handles.sync = async function (this: FileHandle): Promise<void> {
+      synced.push((await this.stat()).ino)
+      return sync.call(this)
+    }
+    t.teardown(() => {
+      handles.sync = sync
+    })
+    await withAnchor(path, (anchor) => anchor.write(at(1)))
+    const folders = [join(top, 'a', 'b', 'c'), join(top, 'a', 'b'), join(top, 'a'), top]
+    t.same(synced, await Promise.all(folders.map(async (one) => (await stat(one)).ino)))
+    synced.length = 0
+    await withAnchor(path, (anchor) => anchor.write(at(2)))
+    t.same(synced, [], 'once is enough')
+  },
+)
 
 t.test('an older checkpoint than the last changes nothing, and the newest of many at once is kept', async (t) => {
   const path = newPath()
