@@ -131,7 +131,7 @@ const openOrMake = async (path: string): Promise<FileHandle> => {
   const top = made === undefined ? folder : dirname(made)
   for (let names = folder; ; names = dirname(names)) {
     await syncNames(names)
-    if (names === top) return file
+    if (names === top || names === dirname(names)) return file
   }
 }
 

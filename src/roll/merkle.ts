@@ -139,6 +139,13 @@ export const consistencyProof = (
  */
 export type Growth = 'grown' | 'forked' | 'damaged'
 
+/** How many hashes prove that the tree of one size has grown out of that of another. */
+export const consistencyLength = (from: number, to: number): number => {
+  if (from === 0 || from === to) return 0
+  const { start, siblings } = consistencyNodes(from, to)
+  return siblings.length + (start === undefined ? 0 : 1)
+}
+
 /** Judges two signed roots by stored tiles of the larger tree. */
 export const judgeGrowth = async (
   { from, to, fromRoot, toRoot }: Omit<ConsistencyClaim, 'proof'>,

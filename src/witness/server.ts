@@ -50,10 +50,12 @@ const answer = async (witness: WitnessService, request: IncomingMessage): Promis
   return witness.add(Buffer.concat(pieces))
 }
 
-const send = (response: ServerResponse, { status, body, type = 'text/plain; charset=utf-8', allow }: Answer): void => {
+const send = (response: ServerResponse, answer: Answer): void => {
+  const { status, body, type = 'text/plain; charset=utf-8', allow, retryAfter } = answer
   // What was not read of a body that is too large is not the next request.
   if (status === 413) response.setHeader('connection', 'close')
   if (allow !== undefined) response.setHeader('allow', allow)
+  if (retryAfter !== undefined) response.setHeader('retry-after', retryAfter)
   response.writeHead(status, { 'content-type': type, 'content-length': Buffer.byteLength(body) })
   response.end(body)
 }

@@ -3,9 +3,9 @@
  * it has cosigned before, and so never two that do not follow from each other. What it checks and what it keeps are one
  * step: one request after the other.
  */
-import { openCheckpoint, type SignedCheckpoint } from '../roll/checkpoint.ts'
+import { openCheckpoint, parseCheckpoint, type SignedCheckpoint } from '../roll/checkpoint.ts'
 import { type FaultCode, isRollFault } from '../roll/fault.ts'
-import { type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
+import { consistencyLength, type TreeHasher, verifyConsistency } from '../roll/merkle.ts'
 import {
   encodeSignatures,
   type NoteSigner,
@@ -30,10 +30,12 @@ export interface WitnessDeps {
 }
 
 export interface WitnessAnswer {
-  readonly status: 200 | 400 | 403 | 404 | 409 | 422
+  readonly status: 200 | 400 | 403 | 404 | 409 | 422 | 503
   readonly body: string
   /** Of the body; text where there is none. */
   readonly type?: string
+  /** Seconds. */
+  readonly retryAfter?: number
 }
 
 export interface WitnessService {
@@ -43,25 +45,28 @@ export interface WitnessService {
 
 export const openWitness = (deps: WitnessDeps): WitnessService => {
   let last: Promise<unknown> = Promise.resolve()
+  let waiting = 0
   return {
-    add: (body) => {
-      const next = last.then(() => add(deps, body))
+    add: async (body) => {
+      const asked = read(deps, body)
+      if ('status' in asked) return asked
+      if (waiting >= mostWaiting) return busy
+      waiting += 1
+      const next = last.then(() => add(deps, asked))
       last = next.catch(() => {})
-      return next
+      return next.finally(() => {
+        waiting -= 1
+      })
     },
   }
 }
 
-const add = async (deps: WitnessDeps, body: Uint8Array): Promise<WitnessAnswer> => {
-  const asked = read(body)
-  if ('status' in asked) return asked
-  const keys = deps.logs.filter(({ name }) => name === asked.origin)
-  if (keys.length === 0) return refuse(404, 'this witness does not know the roll')
-  const opened = await verified(asked, keys, deps.verify)
+/** A signature is looked at only when its turn has come. */
+const add = async (deps: WitnessDeps, asked: Asked): Promise<WitnessAnswer> => {
+  const opened = await verified(asked, deps.verify)
   if ('status' in opened) return opened
   const { origin, size, root } = opened
   const known = deps.state.last(origin) ?? { size: 0, root: deps.hasher.empty }
-  if (asked.old > size) return refuse(400, 'the old size is larger than that of the checkpoint')
   if (asked.old !== known.size || (size === known.size && size > 0 && !isEqual(root, known.root)))
     return conflict(known.size)
   const claim = { from: known.size, to: size, fromRoot: known.root, toRoot: root, proof: asked.proof }
@@ -72,11 +77,24 @@ const add = async (deps: WitnessDeps, body: Uint8Array): Promise<WitnessAnswer> 
   return { status: 200, body: encodeSignatures([await signText(text, { ...deps.signer, time: deps.now() })]) }
 }
 
-const read = (body: Uint8Array): (AddCheckpoint & { readonly origin: string }) | WitnessAnswer => {
+interface Asked extends AddCheckpoint {
+  /** Of the roll. */
+  readonly keys: readonly VerifierKey[]
+}
+
+/** What costs next to nothing to see, of whoever asks: before anything waits, or a signature is verified. */
+const read = ({ logs }: WitnessDeps, body: Uint8Array): Asked | WitnessAnswer => {
   try {
     const asked = parseAddCheckpoint(body)
-    const [origin = ''] = parseNote(asked.checkpoint).text.split('\n')
-    return { ...asked, origin }
+    const { text } = parseNote(asked.checkpoint)
+    const [origin] = text.split('\n', 1)
+    const keys = logs.filter(({ name }) => name === origin)
+    if (keys.length === 0) return refuse(404, 'this witness does not know the roll')
+    const { size } = parseCheckpoint(text)
+    if (asked.old > size) return refuse(400, 'the old size is larger than that of the checkpoint')
+    if (asked.proof.length !== consistencyLength(asked.old, size))
+      return refuse(422, 'the proof of consistency is not as long as that of these sizes')
+    return { ...asked, keys }
   } catch (error) {
     if (!isRollFault(error)) throw error
     return refuse(400, error.detail)
@@ -85,8 +103,7 @@ const read = (body: Uint8Array): (AddCheckpoint & { readonly origin: string }) |
 
 /** A key that signs something else, or not at all, is no key of the roll; a text that is none is malformed. */
 const verified = async (
-  { checkpoint }: AddCheckpoint,
-  roll: readonly VerifierKey[],
+  { checkpoint, keys: roll }: Asked,
   verify: VerifyEd25519,
 ): Promise<SignedCheckpoint | WitnessAnswer> => {
   try {
@@ -101,3 +118,7 @@ const forbidden: ReadonlySet<FaultCode> = new Set(['note.unsigned', 'note.signat
 
 const conflict = (size: number): WitnessAnswer => ({ status: 409, body: `${size}\n`, type: 'text/x.tlog.size' })
 const refuse = (status: 400 | 403 | 404 | 422, reason: string): WitnessAnswer => ({ status, body: `${reason}\n` })
+
+/** Each is a sync of the disk at most: some seconds of them. */
+const mostWaiting = 64
+const busy: WitnessAnswer = { status: 503, body: 'too many ask at once\n', retryAfter: 5 }

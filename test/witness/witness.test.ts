@@ -9,11 +9,13 @@ import t, { type Test } from 'tap'
 import { readWitnessSettings, serveWitness } from '../../src/commands/witness.ts'
 import { openCheckpoint } from '../../src/roll/checkpoint.ts'
 import { encodeVerifierKey, parseVerifierKey } from '../../src/roll/note.ts'
+import { openWitnessServer } from '../../src/witness/server.ts'
+import { openWitness } from '../../src/witness/witness.ts'
 import { bare } from '../helpers/environment.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
-import { newSigner, sha256, verifyEd25519 } from '../roll/hashing.ts'
+import { hasher, newSigner, sha256, verifyEd25519 } from '../roll/hashing.ts'
 import { openTestRoll, type TestRoll } from './rolls.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-witness-'))
@@ -103,7 +105,7 @@ t.test('what it does not cosign, each by its status, changes nothing', async (t)
     ['a fork', 422, await forked.ask(100, 150)],
     ['a proof that lacks a hash', 422, [...lines.slice(0, 1), ...lines.slice(2)].join('\n')],
     ['a proof with one hash more', 422, [lines[0], lines[1], ...lines.slice(1)].join('\n')],
-    ['a proof from nothing that is not empty', 409, good.replace('old 100', 'old 0')],
+    ['a proof from nothing that is not empty', 422, good.replace('old 100', 'old 0')],
     ['nothing', 400, ''],
     ['no checkpoint', 400, 'old 100\n\n'],
     ['no old size', 400, good.replace('old 100\n', '')],
@@ -145,6 +147,48 @@ t.test('of two that come at once and do not follow from each other, one is cosig
   const bodies = await Promise.all([roll, roll.fork(50), roll.fork(60), roll.fork(70)].map((one) => one.ask(40, 90)))
   const answers = await Promise.all([...bodies, ...bodies].map(add))
   t.same(answers.map(({ status }) => status).sort(), [200, 409, 409, 409, 409, 409, 409, 409])
+})
+
+t.test('what is wrong at a glance costs no signature, and no more wait than there is room for', async (t) => {
+  const roll = openTestRoll()
+  const held = Promise.withResolvers<void>()
+  let verifications = 0
+  const witness = openWitness({
+    logs: [roll.signer.key],
+    signer: newSigner('w.example/w1', 'cosignature', 0),
+    // The disk of this one takes its time.
+    state: { last: () => undefined, keep: () => held.promise },
+    hasher,
+    verify: (...signed) => {
+      verifications += 1
+      return verifyEd25519(...signed)
+    },
+    now: () => 1,
+  })
+  const server = await openWitnessServer({ witness, listen: { host: '127.0.0.1', port: 0 }, log: quiet })
+  t.teardown(server.close)
+  const add = (body: string) => fetch(`${server.url}/add-checkpoint`, { method: 'POST', body })
+  const good = await roll.ask(0, 10)
+  const short = (await roll.ask(5, 10)).replace(/\n[^\n]+/, '')
+  for (const [status, body] of [
+    [400, await roll.ask(20, 10)],
+    [422, short],
+    [422, (await roll.ask(5, 10)).replace('old 5', 'old 0')],
+    [404, await openTestRoll('stranger.example/1').ask(0, 10)],
+  ] as const)
+    t.equal((await add(body)).status, status)
+  t.equal(verifications, 0)
+  const waiting = Array.from({ length: 64 }, () => witness.add(Buffer.from(good)))
+  const refused = await Promise.all(Array.from({ length: 20 }, () => add(good)))
+  t.same(
+    refused.map(({ status, headers }) => [status, headers.get('retry-after')]),
+    refused.map(() => [503, '5']),
+  )
+  t.equal(verifications, 1, 'of the one whose turn it is')
+  t.equal((await add(short)).status, 422, 'who cannot be cosigned is told so all the same')
+  held.resolve()
+  t.same(new Set((await Promise.all(waiting)).map(({ status }) => status)), new Set([200]))
+  t.equal((await add(good)).status, 200, 'there is room again')
 })
 
 t.test('what cannot be kept is not cosigned', async (t) => {
