@@ -65,6 +65,8 @@ export interface Config {
     readonly key: string
     /** Where the last checkpoint is kept; absent: nowhere. */
     readonly anchor?: string
+    /** Whether production may start where nothing was ever kept there. */
+    readonly allowUnseen: boolean
     /** Absent: with each batch. */
     readonly anchorEveryMs?: number
     readonly witnesses: readonly Witness[]
@@ -183,6 +185,7 @@ const rollOf = (value: <T>(key: SettingKey) => T): Config['roll'] => {
     ...(origin !== undefined && { origin }),
     key: value('rollKey'),
     ...(anchor !== 'none' && { anchor }),
+    allowUnseen: value('allowUnseenRoll'),
     ...(value('rollAnchorSync') === 'second' && { anchorEveryMs: 1_000 }),
     witnesses: value<readonly Witness[] | undefined>('rollWitnesses') ?? [],
     isPublic: value('rollPublic'),

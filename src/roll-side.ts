@@ -34,14 +34,19 @@ export const readAnchor = async ({ roll: { anchor } }: Pick<Config, 'roll'>): Pr
   })
 }
 
-const openAnchor = ({ roll: { anchor, anchorEveryMs } }: Config, log: Log): Promise<AnchorFile> | undefined =>
-  anchor === undefined
-    ? undefined
-    : openAnchorFile({
-        path: anchor,
-        everyMs: anchorEveryMs,
-        failed: (err) => log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept'),
-      })
+/** What there is when it is opened for the first time is seen from then on: the next start must find it. */
+const openAnchor = async (
+  { roll: { anchor, anchorEveryMs } }: Config,
+  log: Log,
+  head: () => Promise<Checkpoint>,
+): Promise<AnchorFile | undefined> => {
+  if (anchor === undefined) return undefined
+  const failed = (err: unknown): void =>
+    log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept')
+  const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed })
+  if (file.found === undefined) await file.write(await head()).catch(failed)
+  return file
+}
 
 /** These records are not those that this installation has worked with; the message says why, and what to do. */
 export class WrongRecords extends Error {}
@@ -143,7 +148,7 @@ export const openRollSide = async (
   if (!opened) throw new Error('The roll has no name and no key yet.')
   const verifierKey = parseVerifierKey(opened.key, sha256)
   const key = openLazily(keys, config.roll.key, Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]), log)
-  const anchor = await openAnchor(config, log)
+  const anchor = await openAnchor(config, log, async () => ({ origin: verifierKey.name, ...(await roll.head()) }))
   // They are asked about checkpoints, which show what they have answered.
   let witnesses: Witnesses | undefined
   const checkpoints = openCheckpoints({

@@ -72,7 +72,7 @@ t.test('without any setting, development works', async (t) => {
     retention: { refusalsDays: 90, accessesDays: 365 },
     log: { level: 'info' },
     allowEmbedded: false,
-    roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', witnesses: [], isPublic: false },
+    roll: { key: 'file:roll/key.pem', anchor: 'data/roll/anchor', allowUnseen: false, witnesses: [], isPublic: false },
   })
   t.throws(() => Object.assign(config.limits, { queue: 1 }), TypeError, 'and is frozen to its leaves')
 })

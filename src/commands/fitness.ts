@@ -3,10 +3,12 @@ import { existsSync } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
+import { readAnchorFile } from '../anchor.ts'
 import { type Config, isLoopback } from '../config.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
 import type { Database } from '../store/database.ts'
 import { loadIssuers } from '../store/issuers.ts'
+import { readStanding } from '../store/roll-opening.ts'
 import { databaseFaults } from '../store/safety.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 
@@ -18,6 +20,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
   return [
     ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
+    ...(await unseenRoll(config, db)),
     ...(await issuerFaults(config, db)),
     ...(await databaseFaults(db)),
   ]
@@ -36,6 +39,16 @@ export const unwise = async (
     ...(await standing(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     ...(await unopened(db, keys)),
+  ]
+}
+
+/** Where nothing was kept of a roll, a database that was set back looks like any other. */
+const unseenRoll = async ({ roll: { anchor, allowUnseen } }: Config, db: Database): Promise<readonly string[]> => {
+  if (anchor === undefined || allowUnseen || (await readAnchorFile(anchor)) !== undefined) return []
+  const { opened } = await readStanding(db)
+  if (!opened) return []
+  return [
+    `no checkpoint of the roll ${opened.origin} was kept here (${anchor}), so that an older database could not be told from the right one: bring the file back, or, on a new replica or after its disk was lost, make sure of the database and set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start`,
   ]
 }
 

@@ -275,6 +275,15 @@ const table = {
     about:
       'When that file is synced to the disk: before each answer, or once a second. With `second`, a machine that dies may forget the answers of its last second.',
   },
+  allowUnseenRoll: {
+    env: 'CHANCERY_ALLOW_UNSEEN_ROLL',
+    path: 'roll.allowUnseen',
+    read: yesOrNo,
+    form: '`yes` or `no`',
+    standard: 'no',
+    about:
+      'Whether production may start over a roll of which no checkpoint was kept here: on a new replica, or after its disk was lost. An older database would not be noticed then, so say it for one start, when the database is known to be the right one.',
+  },
   rollWitnesses: {
     env: 'CHANCERY_ROLL_WITNESSES',
     path: 'roll.witnesses',

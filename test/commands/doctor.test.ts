@@ -56,6 +56,22 @@ t.test('machines get JSON', async (t) => {
   t.match(JSON.parse(allowed.out).unwise, [/admin's|administrator/, /is in a file/])
 })
 
+t.test('a roll of which nothing was kept here is refused, until somebody says that it is the right one', async (t) => {
+  const anchor = service.config.roll.anchor as string
+  const refused = async (env: Readonly<Record<string, string>> = {}): Promise<readonly string[]> =>
+    JSON.parse((await doctor(env, '--json')).out).refused.filter((one: string) =>
+      /^No checkpoint of the roll/.test(one),
+    )
+  t.same(await refused(), [])
+  await rename(anchor, `${anchor}.away`)
+  const [sentence = '', ...others] = await refused()
+  t.match(sentence, /was kept here \(.*anchor\), so that .* set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start\.$/)
+  t.same(others, [])
+  t.same(await refused({ CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' }), [])
+  t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
+  await rename(`${anchor}.away`, anchor)
+})
+
 t.test('keys that do not open, issuers that are gone, and an open data folder are told', async (t) => {
   const { dataDir } = service.config
   const key = join(dataDir, 'keys', 'etcd.pem')

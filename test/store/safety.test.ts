@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, cp, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
+import { readAnchorFile } from '../../src/anchor.ts'
 import { unsafe } from '../../src/commands/fitness.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
@@ -86,6 +87,7 @@ t.test('production refuses a data folder that others may enter, and a root with 
   t.teardown(() => rm(data, { recursive: true, force: true }))
   const config = await loadConfig({
     ...production,
+    CHANCERY_ALLOW_UNSEEN_ROLL: 'yes',
     CHANCERY_DATA: data,
     CHANCERY_DATABASE_URL: service.database.servingUrl,
   })
@@ -177,6 +179,35 @@ t.test('production refuses issuers that write this machine into every certificat
   await (await serve(development, quiet)).close()
   const config = await loadConfig({ ...production, ...place })
   await t.rejects(serve(config, quiet), /the issuer default writes http:\/\/localhost:8080 into every certificate/)
+})
+
+t.test('production takes a database that it has not seen on somebody’s word only, and needs it once', async (t) => {
+  const { servingUrl } = await openTestDatabase(t)
+  const folders = await Promise.all([0, 1].map(() => mkdtemp(join(tmpdir(), 'chancery-unseen-'))))
+  t.teardown(() => Promise.all(folders.map((data) => rm(data, { recursive: true, force: true }))))
+  const settingsIn = (data = '', env = {}) =>
+    loadConfig({
+      ...production,
+      CHANCERY_DATA: data,
+      CHANCERY_DATABASE_URL: servingUrl,
+      CHANCERY_LISTEN: '127.0.0.1:0',
+      CHANCERY_PUBLIC_LISTEN: '127.0.0.1:0',
+      ...env,
+    })
+  const start = async (data?: string, env = {}): Promise<void> =>
+    (await serve(await settingsIn(data, env), quiet)).close()
+  const [first, second] = folders
+  await start(first)
+  await start(first)
+  // Every replica has the key of the roll.
+  await cp(first ?? '', second ?? '', { recursive: true })
+  await rm(join(second ?? '', 'roll', 'anchor'))
+  await t.rejects(start(second), { kind: 'usage', message: /no checkpoint of the roll localhost\/roll was kept here/ })
+  await start(second, { CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' })
+  t.same((await readAnchorFile((await settingsIn(second)).roll.anchor as string))?.origin, 'localhost/roll')
+  await start(second)
+  await rm(join(first ?? '', 'roll', 'anchor'))
+  await t.rejects(start(first), /no checkpoint of the roll/, 'nor where it was lost')
 })
 
 t.test('a port that is taken is told by its setting', async (t) => {
