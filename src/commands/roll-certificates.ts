@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads'
 
 import { isProblem } from '../errors.ts'
 import { packChecks } from '../keys/verifier-batch.ts'
-import type { RollCertificate, SignedBy } from '../roll/history.ts'
+import type { RollCertificate, SignedBy } from '../roll/known.ts'
 import { findSignatureAlgorithm, type KeyAlgorithmId, signatureAlgorithm } from '../x509/algorithms.ts'
 import type { SignatureCheck } from '../x509/csr.ts'
 import { DerReader, tags } from '../x509/der.ts'

@@ -1,6 +1,6 @@
 /**
  * Verifying a roll from its entries alone: they are fed in order, in batches of any size; the tree is computed anew, and
- * everything that can be found is told, not the first thing only. Memory is the tree's right edge and what `history.ts`
+ * everything that can be found is told, not the first thing only. Memory is the tree's right edge and what `known.ts`
  * remembers. Signatures of certificates are handed on in batches, so that whoever checks them may use other threads,
  * while the next entries are read. The state can be saved and taken up again, and so a roll is verified as it grows.
  */
@@ -9,7 +9,8 @@ import { type Edge, emptyEdge, extend, openEdge, type Subtree, storeEdge } from 
 import { isRollFault } from './fault.ts'
 import { type Finding, type FindingCode, isFindingCode } from './findings.ts'
 import { parseEntry, type RollEntry } from './forms.ts'
-import { type HistoryDeps, type HistoryState, openHistory, type SignedBy } from './history.ts'
+import { openHistory } from './history.ts'
+import type { HistoryDeps, HistoryState, SignedBy } from './known.ts'
 import { type Hash, openTreeHasher } from './merkle.ts'
 import type { VerifierKey, VerifyEd25519 } from './note.ts'
 import { isEqual, readHash } from './text.ts'

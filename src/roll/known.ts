@@ -1,0 +1,220 @@
+/**
+ * What is known of a roll after some of its entries: who and what there is. It is of the size of what there is (issuers,
+ * principals, grants, shards), and 32 to 64 octets for each serial; it can be saved and taken up again.
+ */
+import { isRollFault } from './fault.ts'
+import type { FindingCode } from './findings.ts'
+import type { Sha256 } from './merkle.ts'
+import { parseVerifierKey, type VerifierKey } from './note.ts'
+import { maxIssuers, openSerialTable, type SerialTable, type Standing } from './serials.ts'
+import { readBase64 } from './text.ts'
+
+/** What is wanted of a certificate. */
+export interface RollCertificate {
+  /** In hex, without a sign, and at least 16 octets of it. */
+  readonly serial: string
+  /** Name DER. */
+  readonly issuer: Uint8Array
+  readonly subject: Uint8Array
+  /** SubjectPublicKeyInfo DER. */
+  readonly spki: Uint8Array
+  readonly notAfter: Date
+  /** TBSCertificate DER, and what signs it: an algorithm as whoever reads the certificate and checks it name it. */
+  readonly tbs: Uint8Array
+  readonly algorithm: string
+  readonly signature: Uint8Array
+}
+
+/** A certificate whose signature is to be checked with the key in another one. */
+export interface SignedBy {
+  readonly certificate: RollCertificate
+  readonly issuer: RollCertificate
+}
+
+export interface HistoryDeps {
+  readonly sha256: Sha256
+  /** Undefined for what is not a certificate. */
+  readonly readCertificate: (der: Uint8Array) => RollCertificate | undefined
+}
+
+export type Tell = (code: FindingCode, message: string) => void
+
+/** JSON; `serials` are 32 octets each, in strings of at most a megabyte. */
+export interface HistoryState {
+  readonly issuers: readonly (readonly [name: string, authority: string, state: string, certificate: string])[]
+  readonly requested: readonly (readonly [issuer: string, spki: string])[]
+  readonly profiles: readonly (readonly [name: string, version: number])[]
+  /** Absent where it was saved before there were any. */
+  readonly providers?: readonly (readonly [name: string, version: number])[]
+  readonly principals: readonly (readonly [name: string, isOpen: boolean])[]
+  readonly grants: readonly string[]
+  readonly tokens: readonly string[]
+  /** Absent where it was saved before there were any. */
+  readonly credentials?: readonly string[]
+  readonly lists: readonly (readonly [shard: string, number: number])[]
+  readonly orders: readonly (readonly [plan: string, order: Order])[]
+  /** The server that the records were last said to be on; null where that was never said. */
+  readonly database: string | null
+  readonly serials: readonly string[]
+}
+
+export interface Known {
+  readonly deps: HistoryDeps
+  readonly issuers: Map<string, KnownIssuer>
+  readonly requested: Map<string, string>
+  readonly profiles: Map<string, number>
+  readonly providers: Map<string, number>
+  readonly principals: Map<string, boolean>
+  readonly grants: Set<string>
+  readonly tokens: Set<string>
+  readonly credentials: Set<string>
+  readonly lists: Map<string, number>
+  readonly orders: Map<string, Order>
+  readonly serials: SerialTable
+  database: string | null
+}
+
+export interface KnownIssuer {
+  /** In the order in which they came. */
+  readonly number: number
+  readonly authority: string
+  readonly encoded: string
+  /** Undefined: it could not be read, which was told when it came. */
+  readonly certificate: RollCertificate | undefined
+  state: string
+}
+
+/** An order to revoke many: how many were found, how many of them have been revoked, and whether that is all. */
+export interface Order {
+  readonly count: number
+  revoked: number
+  isDone: boolean
+}
+
+export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
+  const known: Known = {
+    deps,
+    issuers: new Map(),
+    requested: new Map(saved?.requested),
+    profiles: new Map(saved?.profiles),
+    providers: new Map(saved?.providers),
+    principals: new Map(saved?.principals),
+    grants: new Set(saved?.grants),
+    tokens: new Set(saved?.tokens),
+    credentials: new Set(saved?.credentials),
+    lists: new Map(saved?.lists),
+    orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
+    database: saved?.database ?? null,
+    serials: openSerialTable(saved?.serials),
+  }
+  for (const [name, authority, state, certificate] of saved?.issuers ?? [])
+    addIssuer(known, name, { authority, state, certificate })
+  return known
+}
+
+export const saveKnown = (known: Known): HistoryState => ({
+  issuers: [...known.issuers].map(([name, issuer]) => [name, issuer.authority, issuer.state, issuer.encoded]),
+  requested: [...known.requested],
+  profiles: [...known.profiles],
+  providers: [...known.providers],
+  principals: [...known.principals],
+  grants: [...known.grants],
+  tokens: [...known.tokens],
+  credentials: [...known.credentials],
+  lists: [...known.lists],
+  orders: [...known.orders],
+  database: known.database,
+  serials: known.serials.save(),
+})
+
+/** What may become of a serial: hold is for a while, and a key that is somebody else's too outweighs every other reason. */
+const becomes: { readonly [S in Standing]: readonly Standing[] } = {
+  free: [],
+  issued: ['held', 'revoked', 'compromised'],
+  abandoned: [],
+  held: ['issued', 'revoked', 'compromised'],
+  revoked: ['compromised'],
+  compromised: [],
+}
+
+interface SerialChange {
+  readonly serial: string
+  readonly issuer: string
+  readonly standing: Standing
+}
+
+export const addSerial = (
+  known: Known,
+  { serial, issuer, standing }: Omit<SerialChange, 'issuer'> & { readonly issuer: KnownIssuer | undefined },
+  { index, tell }: { readonly index: number; readonly tell: Tell },
+): void => {
+  const before = known.serials.find(serial)
+  if (before !== undefined) return tell('serial.again', `the serial ${serial} is that of entry ${before.index}`)
+  known.serials.set(serial, { index, issuer: issuer?.number ?? maxIssuers - 1, standing })
+}
+
+export const changeSerial = (known: Known, { serial, issuer: name, standing }: SerialChange, tell: Tell): void => {
+  const issuer = issuerOf(name, known, tell)
+  const before = known.serials.find(serial)
+  if (before === undefined) return tell('reference.missing', `there is no certificate with the serial ${serial}`)
+  if (issuer !== undefined && issuer.number !== before.issuer)
+    tell('reference.missing', `the certificate with the serial ${serial} is not of the issuer ${name}`)
+  if (!becomes[before.standing].includes(standing))
+    tell('reference.state', `the serial ${serial} is ${before.standing}, and cannot become ${standing}`)
+  known.serials.set(serial, { ...before, standing })
+}
+
+export const addIssuer = (
+  known: Known,
+  name: string,
+  {
+    authority,
+    state,
+    certificate: encoded,
+  }: { readonly authority: string; readonly state: string; readonly certificate: string },
+): KnownIssuer => {
+  const certificate = known.deps.readCertificate(readBase64(encoded, 'entry.form', 'the certificate'))
+  const issuer = { number: Math.min(known.issuers.size, maxIssuers - 1), authority, state, encoded, certificate }
+  known.issuers.set(name, issuer)
+  return issuer
+}
+
+export const issuerOf = (name: string, { issuers }: Known, tell: Tell): KnownIssuer | undefined => {
+  const issuer = issuers.get(name)
+  if (issuer === undefined) tell('reference.missing', `there is no issuer ${name}`)
+  return issuer
+}
+
+export const principalOf = (name: string, { principals }: Known, tell: Tell): void => {
+  if (!principals.has(name)) tell('reference.missing', `there is no principal ${name}`)
+}
+
+/** An order that is under way. */
+export const orderOf = (plan: string, { orders }: Known, tell: Tell): Order | undefined => {
+  const order = orders.get(plan)
+  if (order === undefined) tell('reference.missing', `the plan ${plan} was not ordered`)
+  else if (order.isDone) tell('reference.state', `the plan ${plan} is done`)
+  return order
+}
+
+export const turn = (
+  on: Set<string>,
+  { id, isOn, what }: { readonly id: string; readonly isOn: boolean; readonly what: string },
+  tell: Tell,
+): void => {
+  if (on.has(id) === isOn)
+    tell(isOn ? 'reference.state' : 'reference.missing', `the ${what} ${id} is ${isOn ? '' : 'not '}there`)
+  if (isOn) on.add(id)
+  else on.delete(id)
+}
+
+export const verifierKeyOf = (text: string, { deps }: Known): VerifierKey | undefined => {
+  try {
+    return parseVerifierKey(text, deps.sha256)
+  } catch (error) {
+    if (isRollFault(error)) return undefined
+    throw error
+  }
+}
+
+export const digestOf = (octets: Uint8Array, { deps }: Known): string => deps.sha256(octets).toHex()
