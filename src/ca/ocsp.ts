@@ -20,8 +20,8 @@ import {
   issuerHashes,
   type OcspRequest,
   ocspErrors,
-  parseOcspRequest,
 } from '../x509/ocsp.ts'
+import { parseOcspRequest } from '../x509/ocsp-reading.ts'
 import type { Issuer } from './issuer.ts'
 import type { Responder, Responders } from './responders.ts'
 

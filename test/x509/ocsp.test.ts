@@ -31,10 +31,9 @@ import {
   issuerHashes,
   type OcspRequest,
   ocspErrors,
-  parseOcspRequest,
-  parseOcspResponse,
   type SingleResponse,
 } from '../../src/x509/ocsp.ts'
+import { parseOcspRequest, parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeCertificate, encodeTbs } from '../../src/x509/tbs.ts'

@@ -1,0 +1,257 @@
+/**
+ * OCSP requests of strangers, and responses, read in strict DER. Nonces are as long as RFC 9654 2.1 lets them be.
+ * Signatures of requests are not judged: what is asked is public.
+ */
+import type { ProblemCode } from '../errors.ts'
+import { findSignatureAlgorithm } from './algorithms.ts'
+import type { CrlReason } from './crl.ts'
+import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
+import {
+  type BasicResponse,
+  type CertId,
+  type CertIdHash,
+  type CertStatus,
+  hashes,
+  maxNonce,
+  type OcspError,
+  type OcspRequest,
+  type OcspResponse,
+  ocspErrors,
+  ocspOids,
+  reasons,
+  successful,
+} from './ocsp.ts'
+import { readSerial } from './serial.ts'
+import { readGeneralizedTime } from './time.ts'
+
+/**
+ * Reads an OCSPRequest (RFC 6960 4.1.1). Throws `code` with the offset, and nothing else; a responder answers with
+ * malformedRequest. Linear in the input, which the caller bounds; the usual request takes 2 µs.
+ *
+ * Strict where no client is known to differ: a version is refused, since v1 is the default and DER leaves it out, and
+ * so is a nonce without its OCTET STRING, as RFC 2560 could be read and RFC 9654 forbids; an answer that lacks the
+ * nonce, or wraps it, would not satisfy who sent that. Lenient where clients do differ: a CertID's hash has NULL for
+ * parameters or none; requestorName and optionalSignature are well-formed, and passed over.
+ */
+export const parseOcspRequest = (
+  der: Buffer,
+  code: ProblemCode = 'request.malformed',
+  maxCertIds = 16,
+): OcspRequest => {
+  const outer = new DerReader(der, code)
+  const budget = newBudget()
+  walk(outer, budget)
+  const request = outer.read(tags.sequence, 'OCSPRequest')
+  const tbs = request.read(tags.sequence, 'TBSRequest')
+  passSignature(request)
+  if (tbs.tag === 0xa0) throw tbs.problem('the version is not v1, or is v1 and said')
+  passRequestorName(tbs)
+  const requests = readRequestList(tbs.read(tags.sequence, 'requestList'), maxCertIds)
+  const extensions = tbs.optional(0xa2, 'requestExtensions')
+  tbs.finish('TBSRequest')
+  const nonce = extensions && readNonce(extensions, budget)
+  return { requests, ...(nonce !== undefined && { nonce }) }
+}
+
+/** Reads a response in the form in which it is written here. Throws `code` with the offset. */
+export const parseOcspResponse = (der: Buffer, code: ProblemCode = 'policy.lint'): OcspResponse => {
+  const error = errorNames.find((name) => ocspErrors[name].equals(der))
+  if (error !== undefined) return { status: error }
+  const outer = new DerReader(der, code)
+  const budget = newBudget()
+  walk(outer, budget)
+  const response = outer.read(tags.sequence, 'OCSPResponse')
+  if (!response.element(0x0a, 'responseStatus').equals(successful))
+    throw response.problem('the status is neither successful nor that of an error')
+  const explicit = response.read(0xa0, 'responseBytes')
+  response.finish('OCSPResponse')
+  const bytes = onlyOne(explicit, tags.sequence, 'ResponseBytes')
+  if (bytes.oid('responseType') !== basicKey) throw bytes.problem('the response is not basic')
+  const basic = bytes.read(tags.octetString, 'response')
+  bytes.finish('ResponseBytes')
+  walk(basic, budget)
+  return { status: 'successful', basic: readBasic(basic.read(tags.sequence, 'BasicOCSPResponse'), budget) }
+}
+
+const readRequestList = (list: DerReader, maxCertIds: number): OcspRequest['requests'] => {
+  if (list.done) throw list.problem('requestList is empty')
+  const requests: { certId: CertId }[] = []
+  while (!list.done) {
+    if (requests.length >= maxCertIds) throw list.problem(`there are more than ${maxCertIds} requests`)
+    const request = list.read(tags.sequence, 'Request')
+    const certId = readCertId(request.window(tags.sequence, 'reqCert'))
+    const extensions = request.optional(0xa0, 'singleRequestExtensions')
+    request.finish('Request')
+    if (extensions !== undefined) readExtensions(extensions, none)
+    requests.push({ certId })
+  }
+  return requests
+}
+
+const readCertId = (window: DerReader): CertId => {
+  const der = window.octets
+  const id = window.read(tags.sequence, 'CertID')
+  const algorithm = readHash(id.read(tags.sequence, 'hashAlgorithm'))
+  const nameHash = readDigest(id, algorithm, 'issuerNameHash')
+  const keyHash = readDigest(id, algorithm, 'issuerKeyHash')
+  // CertificateSerialNumber is any INTEGER, but RFC 5280 4.1.2.2 bounds what a CA may put there, and the buffer has no room
+  // for a sign. Zero is let through: probes ask for it, and old roots have it; it is answered like every serial that was
+  // never issued.
+  const serial = readSerial(id, 'serialNumber')
+  id.finish('CertID')
+  return { der, hash: algorithm, nameHash, keyHash, serial }
+}
+
+/** Parameters are NULL or absent (RFC 5754 2); those of an algorithm that is unknown here are its own affair. */
+const readHash = (identifier: DerReader): CertIdHash | undefined => {
+  const algorithm = hashesByOid.get(identifier.oid('algorithm'))
+  if (algorithm === undefined) {
+    if (!identifier.done) identifier.readAny('parameters')
+  } else identifier.optional(tags.null, 'parameters')
+  identifier.finish('hashAlgorithm')
+  return algorithm
+}
+
+const readDigest = (id: DerReader, algorithm: CertIdHash | undefined, what: string): Buffer => {
+  const { octets } = id.read(tags.octetString, what)
+  if (algorithm !== undefined && octets.length !== hashes[algorithm].octets)
+    throw id.problem(`${what} is not as long as its algorithm makes it`)
+  return octets
+}
+
+const passRequestorName = (tbs: DerReader): void => {
+  const explicit = tbs.optional(0xa1, 'requestorName')
+  if (explicit === undefined) return
+  if ((explicit.tag & 0xc0) !== 0x80) throw explicit.problem('requestorName is not a GeneralName')
+  onlyOne(explicit, explicit.tag, 'requestorName')
+}
+
+const passSignature = (request: DerReader): void => {
+  const explicit = request.optional(0xa0, 'optionalSignature')
+  request.finish('OCSPRequest')
+  if (explicit === undefined) return
+  const signature = onlyOne(explicit, tags.sequence, 'Signature')
+  signature.read(tags.sequence, 'signatureAlgorithm').oid('algorithm')
+  signature.read(tags.bitString, 'signature')
+  readCertificates(signature)
+  signature.finish('Signature')
+}
+
+const readBasic = (response: DerReader, budget: WalkBudget): BasicResponse => {
+  const window = response.window(tags.sequence, 'tbsResponseData')
+  const tbs = window.octets
+  const { at } = response
+  const signatureAlgorithm = findSignatureAlgorithm(response.element(tags.sequence, 'signatureAlgorithm'))
+  if (signatureAlgorithm === undefined) throw derProblem(response.code, 'the signature algorithm is unknown', at)
+  const signature = response.bits('signature').octets
+  const certificates = readCertificates(response)
+  response.finish('BasicOCSPResponse')
+  const data = readResponseData(window.read(tags.sequence, 'ResponseData'), budget)
+  return { tbs, ...data, signatureAlgorithm, signature, certificates }
+}
+
+const readResponseData = (
+  data: DerReader,
+  budget: WalkBudget,
+): Pick<BasicResponse, 'responderKeyHash' | 'producedAt' | 'responses' | 'nonce'> => {
+  const responderKeyHash = onlyOne(data.read(0xa2, 'byKey'), tags.octetString, 'KeyHash').octets
+  if (responderKeyHash.length !== hashes.sha1.octets) throw data.problem('KeyHash is not SHA-1')
+  const producedAt = readGeneralizedTime(data, 'producedAt')
+  const list = data.read(tags.sequence, 'responses')
+  if (list.done) throw list.problem('responses is empty')
+  const responses: BasicResponse['responses'][number][] = []
+  while (!list.done) responses.push(readSingle(list.read(tags.sequence, 'SingleResponse')))
+  const extensions = data.optional(0xa1, 'responseExtensions')
+  data.finish('ResponseData')
+  const nonce = extensions && readNonce(extensions, budget)
+  return { responderKeyHash, producedAt, responses, ...(nonce !== undefined && { nonce }) }
+}
+
+const readSingle = (single: DerReader): BasicResponse['responses'][number] => {
+  const certId = readCertId(single.window(tags.sequence, 'certID'))
+  const status = readStatus(single)
+  const thisUpdate = readGeneralizedTime(single, 'thisUpdate')
+  const explicit = single.read(0xa0, 'nextUpdate')
+  const nextUpdate = readGeneralizedTime(explicit, 'nextUpdate')
+  explicit.finish('nextUpdate')
+  single.finish('SingleResponse')
+  return { certId, status, thisUpdate, nextUpdate }
+}
+
+const readStatus = (single: DerReader): CertStatus => {
+  const revoked = single.optional(0xa1, 'revoked')
+  if (revoked !== undefined) return readRevoked(revoked)
+  const { at, tag } = single
+  const { length } = single.readAny('certStatus')
+  const kind = tag === 0x80 ? 'good' : tag === 0x82 ? 'unknown' : undefined
+  if (kind === undefined || length !== 0) throw derProblem(single.code, 'the status is unknown', at)
+  return { kind }
+}
+
+const readRevoked = (revoked: DerReader): CertStatus => {
+  const at = readGeneralizedTime(revoked, 'revocationTime')
+  if (revoked.done) return { kind: 'revoked', at }
+  const reason = reasonsByDer.get(revoked.element(0xa0, 'revocationReason').toString('latin1'))
+  revoked.finish('RevokedInfo')
+  if (reason === undefined) throw revoked.problem('the reason is unknown')
+  return { kind: 'revoked', at, reason }
+}
+
+const readCertificates = (from: DerReader): Buffer[] => {
+  const explicit = from.optional(0xa0, 'certs')
+  const certificates: Buffer[] = []
+  if (explicit === undefined) return certificates
+  const list = onlyOne(explicit, tags.sequence, 'certs')
+  while (!list.done) certificates.push(list.element(tags.sequence, 'Certificate'))
+  return certificates
+}
+
+/** The nonce among these extensions: an OCTET STRING inside of the one that every extension has (RFC 9654 2.1). */
+const readNonce = (explicit: DerReader, budget: WalkBudget): Buffer | undefined => {
+  const value = readExtensions(explicit, nonceOnly).get(nonceKey)
+  if (value === undefined) return undefined
+  walk(value, budget)
+  const { octets, length } = value.read(tags.octetString, 'Nonce')
+  if (length < 1 || length > maxNonce) throw value.problem(`a nonce has 1 to ${maxNonce} octets`)
+  return octets
+}
+
+/** The values of those that are known. Of others nothing is looked into, unless they are critical: then nothing holds. */
+const readExtensions = (explicit: DerReader, known: ReadonlySet<string>): ReadonlyMap<string, DerReader> => {
+  const list = onlyOne(explicit, tags.sequence, 'Extensions')
+  if (list.done) throw list.problem('Extensions is empty')
+  const seen = new Map<string, DerReader>()
+  while (!list.done) {
+    const { at } = list
+    const extension = list.read(tags.sequence, 'Extension')
+    const key = extension.oid('extnID')
+    const critical = extension.defaultFalse('critical')
+    const value = extension.read(tags.octetString, 'extnValue')
+    extension.finish('Extension')
+    if (seen.has(key)) throw derProblem(list.code, `extension ${formatOid(key)} occurs twice`, at)
+    if (critical && !known.has(key))
+      throw derProblem(list.code, `extension ${formatOid(key)} is critical and unknown`, at)
+    seen.set(key, value)
+  }
+  return seen
+}
+
+/** What an EXPLICIT tag holds: one element and nothing after it. */
+const onlyOne = (explicit: DerReader, tag: number, what: string): DerReader => {
+  const inner = explicit.read(tag, what)
+  explicit.finish(`what holds ${what}`)
+  return inner
+}
+
+const basicKey = oidKey(ocspOids.basic)
+const nonceKey = oidKey(ocspOids.nonce)
+const nonceOnly: ReadonlySet<string> = new Set([nonceKey])
+const none: ReadonlySet<string> = new Set()
+const hashesByOid = new Map<string, CertIdHash>([
+  [oidKey(ocspOids.sha1), 'sha1'],
+  [oidKey(ocspOids.sha256), 'sha256'],
+])
+const errorNames = Object.keys(ocspErrors) as OcspError[]
+const reasonsByDer: ReadonlyMap<string, CrlReason> = new Map(
+  [...reasons].map(([reason, der]) => [der.toString('latin1'), reason]),
+)
