@@ -148,9 +148,8 @@ export const addSerial = (
   { serial, issuer, standing }: Omit<SerialChange, 'issuer'> & { readonly issuer: KnownIssuer | undefined },
   { index, tell }: { readonly index: number; readonly tell: Tell },
 ): void => {
-  const before = known.serials.find(serial)
-  if (before !== undefined) return tell('serial.again', `the serial ${serial} is that of entry ${before.index}`)
-  known.serials.set(serial, { index, issuer: issuer?.number ?? maxIssuers - 1, standing })
+  const before = known.serials.add(serial, { index, issuer: issuer?.number ?? maxIssuers - 1, standing })
+  if (before !== undefined) tell('serial.again', `the serial ${serial} is that of entry ${before.index}`)
 }
 
 export const changeSerial = (known: Known, { serial, issuer: name, standing }: SerialChange, tell: Tell): void => {

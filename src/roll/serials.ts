@@ -17,6 +17,8 @@ export interface SerialRecord {
 export interface SerialTable {
   readonly size: number
   find(serial: string): SerialRecord | undefined
+  /** Puts a record in, unless there is one: then it is told. */
+  add(serial: string, record: SerialRecord): SerialRecord | undefined
   /** Puts a record in, or in place of the one that is there. */
   set(serial: string, record: SerialRecord): void
   /** Base64, 32 octets of it a serial, in pieces of at most a megabyte. */
@@ -32,12 +34,23 @@ export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
   let size = 0
   const put = (part: Part, key: Key, low: number, high: number): void => {
     const at = slotOf(part, key)
-    const isNew = part.words[at + standingWord] === 0
-    part.words.set([...key.words, low, high], at)
+    const { words } = part
+    const isNew = words[at + standingWord] === 0
+    words.set(key.words, at)
+    words[at + 4] = low
+    words[at + standingWord] = high
     if (!isNew) return
     part.used += 1
     size += 1
     if (part.used * 4 > part.capacity * 3) grow(part)
+  }
+  const findBy = (key: Key): SerialRecord | undefined => {
+    const { words } = partOf(key)
+    const at = slotOf(partOf(key), key)
+    const high = words[at + standingWord] as number
+    if (high === 0) return undefined
+    const index = (words[at + 4] as number) + (high >>> 24) * 2 ** 32
+    return { index, issuer: (high >>> 3) % maxIssuers, standing: standings[high & 7] as Standing }
   }
   for (const piece of saved) {
     const octets = Uint8Array.fromBase64(piece)
@@ -51,19 +64,16 @@ export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
     get size() {
       return size
     },
-    find: (serial) => {
+    find: (serial) => findBy(parseKey(serial)),
+    add: (serial, record) => {
       const key = parseKey(serial)
-      const part = partOf(key)
-      const at = slotOf(part, key)
-      const high = part.words[at + standingWord] as number
-      if (high === 0) return undefined
-      const index = (part.words[at + 4] as number) + (high >>> 24) * 2 ** 32
-      return { index, issuer: (high >>> 3) % maxIssuers, standing: standings[high & 7] as Standing }
+      const before = findBy(key)
+      if (before === undefined) put(partOf(key), key, record.index >>> 0, highOf(record))
+      return before
     },
-    set: (serial, { index, issuer, standing }) => {
+    set: (serial, record) => {
       const key = parseKey(serial)
-      const high = ((Math.floor(index / 2 ** 32) << 24) | (issuer << 3) | standings.indexOf(standing)) >>> 0
-      put(partOf(key), key, index >>> 0, high)
+      put(partOf(key), key, record.index >>> 0, highOf(record))
     },
     save: () => parts.flatMap(piecesOf),
   }
@@ -82,11 +92,22 @@ interface Key {
 
 const newPart = (capacity: number): Part => ({ capacity, used: 0, words: new Uint32Array(capacity * slotWords) })
 
+/** Digit by digit: strings in between would take several times as long (measured). */
 const parseKey = (serial: string): Key => {
   const words = new Uint32Array(4)
-  for (let i = 0; i < 4; i += 1) words[i] = Number.parseInt(serial.slice(8 * i, 8 * i + 8), 16)
+  for (let i = 0; i < 4; i += 1) {
+    let word = 0
+    for (let at = 8 * i; at < 8 * i + 8; at += 1) word = (word << 4) | digitOf(serial.charCodeAt(at))
+    words[i] = word
+  }
   return keyOf(words)
 }
+
+/** Of 0 to 9 and a to f, which is all that a serial has. */
+const digitOf = (code: number): number => (code < 0x3a ? code - 0x30 : code - 0x57)
+
+const highOf = ({ index, issuer, standing }: SerialRecord): number =>
+  ((Math.floor(index / 2 ** 32) << 24) | (issuer << 3) | standings.indexOf(standing)) >>> 0
 
 /** Serials are random, but nobody says so of those that a verifier is shown: all of their bits are stirred. */
 const keyOf = (words: Uint32Array): Key => {
