@@ -38,11 +38,13 @@ export const openRollCertificates = (threads: number): RollCertificates => {
   return {
     readCertificate: (der) => undefinedFor(() => read(bufferOf(der))),
     verifyCertificates: async (signed) => {
+      // Before anybody is waited for: nothing of the certificates is held meanwhile.
+      const areOfTheirKeys = signed.map(isOfItsKey)
       const shares: Promise<readonly boolean[]>[] = []
       for (let at = 0; at < signed.length; at += maxShare)
         shares.push(leastBusy().run(signed.slice(at, at + maxShare).map(checkOf)))
       const valid = (await Promise.all(shares)).flat()
-      return signed.map((one, i) => valid[i] === true && isOfItsKey(one))
+      return areOfTheirKeys.map((isOfKey, i) => valid[i] === true && isOfKey)
     },
     close: async () => {
       await Promise.all(workers.map((worker) => worker.close()))
@@ -130,7 +132,8 @@ const undefinedFor = <T>(read: () => T): T | undefined => {
 }
 
 /** The same octets. */
-const bufferOf = (octets: Uint8Array): Buffer => Buffer.from(octets.buffer, octets.byteOffset, octets.length)
+const bufferOf = (octets: Uint8Array): Buffer =>
+  Buffer.isBuffer(octets) ? octets : Buffer.from(octets.buffer, octets.byteOffset, octets.length)
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))

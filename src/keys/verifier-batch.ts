@@ -13,14 +13,23 @@ export interface PackedChecks {
 }
 
 export const packChecks = (checks: readonly SignatureCheck[]): PackedChecks => {
-  const parts = checks.flatMap(({ spki, message, signature }) => [spki, message, signature])
-  const lengths = parts.map((part) => part.length)
-  const data = new ArrayBuffer(lengths.reduce((sum, length) => sum + length, 0))
+  const lengths: number[] = []
+  let size = 0
+  for (const { spki, message, signature } of checks) {
+    lengths.push(spki.length, message.length, signature.length)
+    size += spki.length + message.length + signature.length
+  }
+  const data = new ArrayBuffer(size)
   const octets = new Uint8Array(data)
   let at = 0
-  for (const part of parts) {
+  const put = (part: Buffer): void => {
     octets.set(part, at)
     at += part.length
+  }
+  for (const { spki, message, signature } of checks) {
+    put(spki)
+    put(message)
+    put(signature)
   }
   return {
     algorithms: checks.map(({ algorithm }) => algorithm.id),

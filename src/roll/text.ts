@@ -33,6 +33,16 @@ export const readBase64 = (text: string, code: FaultCode, what: string): Uint8Ar
   throw new RollFault(code, `${what} is not base64`)
 }
 
+/** Whether `readBase64` would read it, and how many octets, of text that has room in an entry; undefined where it would not. Nothing is kept of them. */
+export const base64Length = (text: string): number | undefined => {
+  try {
+    const { written } = scratch.setFromBase64(text, { lastChunkHandling: 'strict' })
+    return text.length === Math.ceil(written / 3) * 4 ? written : undefined
+  } catch {
+    return undefined
+  }
+}
+
 export const readHash = (text: string, code: FaultCode, what: string): Uint8Array => {
   const hash = readBase64(text, code, what)
   if (hash.length !== 32) throw new RollFault(code, `${what} is not 32 octets`)
@@ -57,5 +67,7 @@ export const isEqual = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
+/** More than an entry has room for; it says nothing from one call to the next. */
+const scratch = new Uint8Array(49_152)
 const utf8 = new TextEncoder()
 const utf8Strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })

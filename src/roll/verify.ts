@@ -201,8 +201,9 @@ const openCheckpoints = async (
 const openSignatures = (verifyCertificates: RollVerifierDeps['verifyCertificates'], tell: TellOf) => {
   const underWay: Promise<void>[] = []
   const check = async (signed: readonly SignedEntry[]): Promise<void> => {
+    const indexes = signed.map(({ index }) => index)
     const valid = await verifyCertificates(signed)
-    for (const [i, { index }] of signed.entries())
+    for (const [i, index] of indexes.entries())
       if (valid[i] !== true)
         tell(index, 'certificate.signature', 'the signature of the certificate is not by its issuer')
   }
