@@ -335,14 +335,20 @@ export type RollEvent =
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
 export const encodeEntry = (event: RollEvent, time: Date): string => {
-  const entry = canonicalJson({ v: 1, ...event, time: time.toISOString() })
-  if (utf8.encode(entry).length > maxEntryOctets)
-    throw new RangeError(`an entry of type ${event.type} exceeds ${maxEntryOctets} octets`)
+  const { type, ...fields } = event
+  // Of most types these come last (RFC 8785 3.2.3): an event whose fields are in order is written by one native call.
+  const entry = canonicalJson({ ...fields, time: time.toISOString(), type, v: 'v' in event ? event.v : 1 })
+  // Octets are counted only where there may be too many of them.
+  if (entry.length * mostOctetsOfUnit > maxEntryOctets && utf8.encode(entry).length > maxEntryOctets)
+    throw new RangeError(`an entry of type ${type} exceeds ${maxEntryOctets} octets`)
   return entry
 }
 
-/** The octets whose SHA-256 is the leaf of an entry. */
-export const leafInput = (entry: string): Uint8Array => utf8.encode(`\0${entry}`)
+/** The text whose SHA-256, in UTF-8, is the leaf of an entry. */
+export const leafInput = (entry: string): string => `\0${entry}`
+
+/** UTF-8, of a unit of UTF-16. */
+const mostOctetsOfUnit = 3
 
 export const maxEntryOctets = 65_535
 const utf8 = new TextEncoder()

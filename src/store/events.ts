@@ -100,8 +100,7 @@ const alongRoll = ({ db, candidates }: SearchDeps, filter: EventFilter, begun: B
           i.profile_version, i.principal, i.digest, encode(i.replaces, 'hex') as replaces
         from (select distinct index from (${found.join(' union all ')}) these order by index limit ${limit}) page
           cross join lateral (select * from entries where index = page.index limit 1) e
-          left join intents i on e.body is null and i.serial = e.serial
-          left join outcomes o on e.body is null and o.entry = e.index
+          ${recordsOfIssuance}
         order by page.index`
       return (await db.query<EventRow>({ text }, values)).rows
     },
@@ -129,6 +128,11 @@ const isMerged = (filter: EventFilter, candidates: number): boolean => {
   const isPassing = lists.some((list) => restBeside(list, filter, p).length > 0) || candidates < mostRows
   return isPassing && (lists.length > 1 || lists.some(({ skip }) => skip !== undefined))
 }
+
+/** Each looked up by its key: as a join over all of them, a page would read a table of middling size as a whole (measured). */
+const recordsOfIssuance = `
+  left join lateral (select * from intents where e.body is null and serial = e.serial limit 1) i on true
+  left join lateral (select signature from outcomes where e.body is null and entry = e.index limit 1) o on true`
 
 const nowhere: Way<EventRow> = {
   rows: async () => [],
@@ -305,16 +309,17 @@ const ofThat = (value: string, p: Parameter): string => `e.serial = decode(${p(v
 const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
   if (!row.serial || !row.tbs || !row.signature)
     throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
+  // In the order of an entry: then it is written by one native call.
   const event: CertificateIssued = {
-    type: issued,
-    serial: row.serial.toString('hex'),
     certificate: codec.certificate(row.tbs, row.signature).toString('base64'),
     issuer: row.issuer,
+    plan: row.plan.toString('hex'),
     principal: row.principal,
     profile: { name: row.profile, version: row.profile_version },
-    request: row.digest.toString('hex'),
-    plan: row.plan.toString('hex'),
     ...replacing(row.replaces),
+    request: row.digest.toString('hex'),
+    serial: row.serial.toString('hex'),
+    type: issued,
   }
   const { text, leafHash } = codec.entry(event, row.time)
   if (!leafHash.equals(row.leaf_hash)) throw new Error(`entry ${row.index} no longer hashes to its leaf`)

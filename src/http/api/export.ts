@@ -153,16 +153,23 @@ async function* piecesOf<F extends object, T>(
   }
 }
 
-/** Rows as octets, in pieces that no other request has to wait for long. */
+/**
+ * Rows as octets, in pieces that no other request has to wait for long. Each line is written where it will be sent from:
+ * a text of all of them would be put together first, and then encoded (measured: a tenth of an export).
+ */
 function* encoded<T>(items: readonly T[], lineOf: (item: T) => string): Generator<Buffer> {
-  let text = ''
+  let piece = Buffer.allocUnsafeSlow(pieceSize)
+  let size = 0
   for (const item of items) {
-    text += lineOf(item)
-    if (text.length < pieceSize) continue
-    yield Buffer.from(text)
-    text = ''
+    const line = lineOf(item)
+    if (size + line.length * mostOctetsOfUnit > piece.length) {
+      if (size > 0) yield piece.subarray(0, size)
+      piece = Buffer.allocUnsafeSlow(Math.max(pieceSize, line.length * mostOctetsOfUnit))
+      size = 0
+    }
+    size += piece.write(line, size)
   }
-  if (text !== '') yield Buffer.from(text)
+  if (size > 0) yield piece.subarray(0, size)
 }
 
 /** A requester's export of its own certificates is nobody else's matter. */
@@ -226,8 +233,10 @@ const shown = (bound: number | Date | null): number | string | null =>
 const pageRows = 1_000
 /** At once, in one instance. */
 const mostExports = 4
-/** Characters. */
+/** Octets. */
 const pieceSize = 65_536
+/** UTF-8, of a unit of UTF-16. */
+const mostOctetsOfUnit = 3
 /** Milliseconds without an octet taken. */
 const idleMs = 60_000
 /** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
