@@ -28,8 +28,8 @@ import {
   swapRows,
   type Tamper,
   type Tampering,
-  tables,
 } from './tampering.ts'
+import { tables } from './tampering-tables.ts'
 
 const count = Number(process.env['CHANCERY_TEST_TAMPERINGS'] ?? 50)
 const seed = Number(process.env['CHANCERY_TEST_SEED'] ?? 1)
