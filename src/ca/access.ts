@@ -2,6 +2,7 @@
  * Who may ask. Everything is denied that no grant allows. The store implements `Access`; HTTP and the issuance
  * cycle consume it.
  */
+import type { Limits } from '../policy/limits.ts'
 import type { NameRules } from '../policy/names.ts'
 import type { Held } from './holders.ts'
 
@@ -18,6 +19,8 @@ export interface Grant {
   readonly names: NameRules | null
   /** A requester may revoke its own certificates of these profiles. */
   readonly revoke: boolean
+  /** Absent: none. Those of requests hold for the principal, the others for what the grant lets it ask for. */
+  readonly limits?: Limits
   readonly createdAt: Date
   readonly createdBy: string
 }
@@ -118,6 +121,7 @@ export interface NewGrant {
   readonly profiles: readonly string[] | null
   readonly names: NameRules | null
   readonly revoke: boolean
+  readonly limits?: Limits
 }
 
 export interface NewToken {

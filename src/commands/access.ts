@@ -1,6 +1,7 @@
 /** `chancery principal`, `grant` and `token`: who may ask. */
 import type { Command } from 'commander'
 
+import { limitNames } from '../policy/limits.ts'
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
@@ -33,6 +34,7 @@ interface GrantOptions extends RestOptions {
   readonly profile?: string[]
   readonly names?: string
   readonly revoke?: boolean
+  readonly limit?: string[]
 }
 
 export const addGrantCommand = (program: Command): void => {
@@ -46,6 +48,7 @@ export const addGrantCommand = (program: Command): void => {
     .option('--profile <name...>', 'for a requester: which profiles')
     .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
+    .option('--limit <name=number...>', `how much at most: ${limitNames.join(', ')}`)
     .action(async (principal: string, role: string, options: GrantOptions) => {
       const { client, out } = await openRest(options)
       const body = {
@@ -54,6 +57,7 @@ export const addGrantCommand = (program: Command): void => {
         ...(options.profile && { profiles: options.profile }),
         ...(options.names !== undefined && { names: parseRules(options.names) }),
         ...(options.revoke && { revoke: true }),
+        ...(options.limit && { limits: parseLimits(options.limit) }),
       }
       const answer = await client.call('POST', '/v1/grants', { body })
       const grant = answer.json<{ id: string }>()
@@ -71,6 +75,7 @@ export const addGrantCommand = (program: Command): void => {
         'profiles',
         'names',
         'revoke',
+        'limits',
         'createdAt',
         'createdBy',
       ])
@@ -132,6 +137,16 @@ const list = async (
   const answer = await client.call('GET', path, { query })
   out.table(answer.json<{ items: Record<string, unknown>[] }>().items, columns)
 }
+
+/** What a name means, and how large its number may be, the service says. */
+const parseLimits = (texts: readonly string[]): Readonly<Record<string, number>> =>
+  Object.fromEntries(
+    texts.map((text) => {
+      const [, name = '', digits] = /^(\w+)=(\d{1,10})$/.exec(text) ?? []
+      if (digits === undefined) throw new Failure('usage', `--limit ${text} is not a name, = and a whole number.`)
+      return [name, Number(digits)]
+    }),
+  )
 
 const parseRules = (text: string): unknown => {
   try {

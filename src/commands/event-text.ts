@@ -57,12 +57,13 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
-  'grant.changed': ({ change, principal, role, profiles, names, revoke, grant, by }) =>
+  'grant.changed': ({ change, principal, role, profiles, names, revoke, limits, grant, by }) =>
     [
       `${change}: ${principal} as ${role}`,
       ...(profiles ? [` of ${profiles.join(' ')}`] : []),
       ...(names ? [` within ${JSON.stringify(names)}`] : []),
       ...(revoke ? [' with the right to revoke'] : []),
+      ...(limits ? [` with limits ${JSON.stringify(limits)}`] : []),
       `, ${grant}, by ${by}`,
     ].join(''),
   'token.created': ({ label, principal, expires, token, by }) =>

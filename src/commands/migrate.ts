@@ -41,6 +41,7 @@ export const maintain = async (ownerUrl: string, { retention }: Config, log: Log
     await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [refusalsDays])
     await db.query({ text: 'select maintain_accesses(make_interval(days => $1::integer))' }, [accessesDays])
     await db.query({ text: 'select maintain_spent_tokens()' })
+    await db.query({ text: 'select maintain_limits()' })
   } finally {
     await db.close()
   }

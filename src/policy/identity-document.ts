@@ -4,6 +4,8 @@
  */
 import { type Static, Type } from 'typebox'
 
+import { LimitsSchema } from './limits.ts'
+
 /** Only signatures that whoever checks them cannot make: no `none`, and none by a shared secret. */
 export const tokenAlgorithms = [
   'RS256',
@@ -88,6 +90,7 @@ const MappingGrant = Type.Object(
       ),
     ),
     revoke: Type.Optional(Type.Boolean()),
+    limits: Type.Optional(LimitsSchema),
   },
   closed,
 )

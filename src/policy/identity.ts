@@ -11,6 +11,7 @@ import { listOf } from './document.ts'
 import type { MappingDocument, ProviderDocument, TokenAlgorithm } from './identity-document.ts'
 import { faultsOfProvider } from './identity-faults.ts'
 import { readNameTemplates, readPrincipalTemplate } from './identity-templates.ts'
+import type { Limits } from './limits.ts'
 import type { NameRules } from './names.ts'
 
 export { type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
@@ -44,6 +45,7 @@ export interface IdentityGrant {
   readonly profiles: readonly string[]
   readonly names: NameRules | null
   readonly revoke: boolean
+  readonly limits?: Limits
 }
 
 /** Who a token makes somebody. */
@@ -80,9 +82,10 @@ export const parseProvider = (input: unknown, at: { readonly version: number }):
 
 const compileMapping = ({ id, claims, principal, grants = [], once = false }: MappingDocument): Mapping => {
   const template = sound(readPrincipalTemplate(principal))
-  const compiled = grants.map(({ profiles, names, revoke = false }) => ({
+  const compiled = grants.map(({ profiles, names, revoke = false, limits }) => ({
     profiles,
     revoke,
+    ...(limits && { limits }),
     names: names === undefined ? null : readNameTemplates(names),
   }))
   return {
@@ -91,9 +94,8 @@ const compileMapping = ({ id, claims, principal, grants = [], once = false }: Ma
     rules: Object.entries(claims).map(([name, value]) => sound(readClaimRule(name, value))),
     principal: (found) => template.fill((name) => claimAt(found, name)),
     grants: (found) => {
-      const filled = compiled.map(({ profiles, revoke, names }) => ({
-        profiles,
-        revoke,
+      const filled = compiled.map(({ names, ...rest }) => ({
+        ...rest,
         names: names === null ? null : names.fill((name) => claimAt(found, name)),
       }))
       return filled.every(isFit) ? filled : undefined

@@ -155,8 +155,8 @@ export interface PrincipalChanged {
 
 export interface GrantChanged {
   readonly type: 'grant.changed'
-  /** Entries of version 1 have no `revoke`: there was no such right. */
-  readonly v: 2
+  /** Entries of version 1 have no `revoke` and none of before version 3 has `limits`: there was no such thing. */
+  readonly v: 3
   readonly change: 'created' | 'revoked'
   readonly grant: string
   readonly principal: string
@@ -165,6 +165,8 @@ export interface GrantChanged {
   readonly names: unknown
   /** A requester may revoke its own certificates. */
   readonly revoke: boolean
+  /** Numbers by name; null where there are none. */
+  readonly limits: Readonly<Record<string, number>> | null
   readonly by: string
 }
 

@@ -297,10 +297,11 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'principal.created': { means: 'a principal was created', v: 1, fields: { principal: text, by: text } },
   'principal.disabled': { means: 'a principal was closed for good', v: 1, fields: { principal: text, by: text } },
   'grant.changed': {
-    means: 'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own',
-    v: 2,
-    fields: { ...grant, revoke: truth },
-    earlier: { 1: grant },
+    means:
+      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows',
+    v: 3,
+    fields: { ...grant, revoke: truth, limits: orNull(members(count)) },
+    earlier: { 1: grant, 2: { ...grant, revoke: truth } },
   },
   'token.created': { means: 'a token was created', v: 1, fields: token },
   'token.revoked': { means: 'a token was revoked', v: 1, fields: token },

@@ -79,6 +79,7 @@ export const openAccess = (deps: AccessDeps): Access => {
           grant.profiles,
           grant.names && JSON.stringify(grant.names),
           grant.revoke,
+          grant.limits && JSON.stringify(grant.limits),
           by,
         ])
         if (!row) throw new Error('a grant was not inserted')
@@ -164,16 +165,16 @@ interface Admins {
 // Rows ----------------------------------------------------------------------------------------------------------------
 
 /** What one principal's grant allows: the order of its profiles means nothing. */
-const contentOf = ({ role, profiles, names, revoke }: NewGrant): string =>
-  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke })
+const contentOf = ({ role, profiles, names, revoke, limits }: NewGrant): string =>
+  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits: limits ?? null })
 
 const grantChanged = (
   change: 'created' | 'revoked',
-  { id, principal, role, profiles, names, revoke }: Grant,
+  { id, principal, role, profiles, names, revoke, limits }: Grant,
   by: string,
 ): RollEvent => ({
   type: 'grant.changed',
-  v: 2,
+  v: 3,
   change,
   grant: id,
   principal,
@@ -181,6 +182,7 @@ const grantChanged = (
   profiles,
   names,
   revoke,
+  limits: limits ? { ...limits } : null,
   by,
 })
 
@@ -224,12 +226,12 @@ const insertPrincipal = {
 const insertPrincipalClosure = { text: 'insert into principal_closures (principal, closed_by) values ($1, $2)' }
 
 const insertGrant = {
-  text: `insert into grants (id, principal, role, profiles, names, revoke, created_by)
-    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7)
-    returning id, principal, role, profiles, names, revoke, created_at, created_by`,
+  text: `insert into grants (id, principal, role, profiles, names, revoke, limits, created_by)
+    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8)
+    returning id, principal, role, profiles, names, revoke, limits, created_at, created_by`,
 }
 const selectGrants = {
-  text: `select id, principal, role, profiles, names, revoke, created_at, created_by from grants g
+  text: `select id, principal, role, profiles, names, revoke, limits, created_at, created_by from grants g
     where ($1::text is null or principal = $1) and not exists (select from grant_revocations r where r.grant_id = g.id)
     order by principal, created_at, id`,
 }

@@ -1,5 +1,6 @@
 /** Grants as they stand. */
 import type { Grant, Role } from '../ca/access.ts'
+import type { Limits } from '../policy/limits.ts'
 import type { NameRules } from '../policy/names.ts'
 
 export interface GrantRow {
@@ -9,6 +10,7 @@ export interface GrantRow {
   readonly profiles: readonly string[] | null
   readonly names: NameRules | null
   readonly revoke: boolean
+  readonly limits: Limits | null
   readonly created_at: Date | string
   readonly created_by: string
 }
@@ -20,6 +22,7 @@ export const grantOf = (row: GrantRow): Grant => ({
   profiles: row.profiles,
   names: row.names,
   revoke: row.revoke,
+  ...(row.limits !== null && { limits: row.limits }),
   createdAt: new Date(row.created_at),
   createdBy: row.created_by,
 })
@@ -27,6 +30,6 @@ export const grantOf = (row: GrantRow): Grant => ({
 /** SQL for what the principal in this column holds, as JSON of rows. */
 export const grantsOf = (principal: string): string => `coalesce((
       select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'revoke', g.revoke, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
+        'names', g.names, 'revoke', g.revoke, 'limits', g.limits, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
       from grants g where g.principal = ${principal}
         and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]')`

@@ -206,10 +206,11 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
     apply: async (tx, entry) => {
       const { change: what, grant, principal, role, profiles, names, by, time } = entry
       if (what === 'revoked') return run(tx, insertGrantRevocation, [grant, by, time])
-      // Entries of version 1 have none.
+      // Entries of version 1 have neither, those of version 2 no limits.
       const revoke = 'revoke' in entry && entry.revoke === true
+      const limits = 'limits' in entry && entry.limits !== null ? JSON.stringify(entry.limits) : null
       const rules = names === null ? null : JSON.stringify(names)
-      await run(tx, insertGrant, [grant, principal, role, profiles, rules, revoke, by, time])
+      await run(tx, insertGrant, [grant, principal, role, profiles, rules, revoke, limits, by, time])
     },
   },
   'token.created': {
@@ -348,8 +349,8 @@ const insertProvider = `
 const insertPrincipal = 'insert into principals (name, created_by, created_at) values ($1, $2, $3)'
 const insertClosure = 'insert into principal_closures (principal, closed_by, closed_at) values ($1, $2, $3)'
 const insertGrant = `
-  insert into grants (id, principal, role, profiles, names, revoke, created_by, created_at)
-  values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7, $8)`
+  insert into grants (id, principal, role, profiles, names, revoke, limits, created_by, created_at)
+  values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8, $9)`
 const insertGrantRevocation = 'insert into grant_revocations (grant_id, revoked_by, revoked_at) values ($1, $2, $3)'
 const insertToken = `
   insert into tokens (id, principal, label, sha256, expires_at, created_by, created_at)

@@ -110,9 +110,10 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     principal: 'ci',
     role: 'requester',
     profiles: ['server'],
-    v: 2,
+    v: 3,
     names: { dns: { allow: ['*.ci.example.com'] } },
     revoke: true,
+    limits: { certificatesPerDay: 100 },
     by: 'admin',
   },
   'token.created': {

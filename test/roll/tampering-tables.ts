@@ -152,6 +152,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
         profiles: 'list',
         names: 'json',
         revoke: 'truth',
+        limits: 'json',
         created_by: 'text',
       },
     },

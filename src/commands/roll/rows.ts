@@ -217,7 +217,7 @@ export const smallTables: Readonly<Record<string, string>> = {
       encode(sha256(convert_to(document, 'UTF8')), 'hex') as document,
       position('"issuer":' || to_json(issuer)::text in document) > 0 as is_of_issuer
     from identity_providers`,
-  grants: 'select id::text as key, principal, role, profiles, names, revoke, created_by from grants',
+  grants: 'select id::text as key, principal, role, profiles, names, revoke, limits, created_by from grants',
   grant_revocations: 'select grant_id::text as key, revoked_by from grant_revocations',
   profiles: `
     select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,
@@ -315,8 +315,10 @@ const few: Few = {
       : [
           row('grants', entry.grant, {
             ...{ principal: entry.principal, role: entry.role, profiles: entry.profiles, names: entry.names },
-            // Entries of version 1 have none.
-            ...{ revoke: (entry as { revoke?: boolean }).revoke ?? false, created_by: entry.by },
+            // Entries of version 1 have neither, those of version 2 no limits.
+            revoke: (entry as { revoke?: boolean }).revoke ?? false,
+            limits: (entry as Partial<typeof entry>).limits ?? null,
+            created_by: entry.by,
           }),
         ],
   'profile.changed': ({ profile: { name, version }, sha256, by }) => [

@@ -5,6 +5,7 @@ import type { Grant, NewGrant, Principal, Token } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
+import { LimitsSchema } from '../../policy/limits.ts'
 import { parseNameRules } from '../../policy/names.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -47,6 +48,12 @@ const NameRulesShape = Type.Object(
   { ...named('NameRules'), description: 'narrower rules, applied beside those of the profile' },
 )
 
+const LimitsView = Type.Object(LimitsSchema.properties, {
+  ...named('Limits', examples.limits),
+  minProperties: 1,
+  description: 'how much at most; those of certificates and names are a requester’s',
+})
+
 const GrantView = Type.Object(
   {
     id: Uuid,
@@ -55,6 +62,7 @@ const GrantView = Type.Object(
     profiles: Type.Union([Type.Array(Label), Type.Null()]),
     names: Type.Union([NameRulesShape, Type.Null()]),
     revoke: Type.Boolean({ description: 'a requester may revoke its own certificates of these profiles' }),
+    limits: Type.Union([LimitsView, Type.Null()]),
     createdAt: Time,
     createdBy: Type.String(),
   },
@@ -79,6 +87,7 @@ const NewGrantBody = Type.Object(
         description: 'whether a requester may revoke its own certificates of these profiles; not by default',
       }),
     ),
+    limits: Type.Optional(LimitsView),
   },
   named('NewGrant'),
 )
@@ -199,15 +208,17 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const { principal, role, profiles, names, revoke = false } = request.body
+      const { principal, role, profiles, names, revoke = false, limits } = request.body
       assertNotOwn(principal)
       assertGrantShape(role, { profiles: profiles !== undefined, names: names !== undefined, revoke })
+      assertLimitsFit(role, limits)
       const grant: NewGrant = {
         principal,
         role,
         profiles: profiles ?? null,
         names: names === undefined ? null : parseNameRules(names, '/names'),
         revoke,
+        ...(limits && { limits }),
       }
       assertGrantFits(grant)
       await assertProfiles(policies, grant.profiles ?? [])
@@ -294,6 +305,15 @@ const assertGrantShape = (
     if (role !== 'requester' && has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
 }
 
+/** Certificates and names are asked for by requesters alone. */
+const assertLimitsFit = (role: string, limits: NewGrant['limits'] = {}): void => {
+  const [name] = Object.keys(limits).filter((limit) => role !== 'requester' && !ofRequests.has(limit))
+  if (name === undefined) return
+  throw new Problem('request.malformed', 'The grant does not fit its role.', {
+    violations: [{ check: 'grant.role', field: `/limits/${name}`, value: role, reason: 'limits only a requester' }],
+  })
+}
+
 /** A grant of a profile that is still to come would be a right that nobody can look up; of a mistyped one, none at all. */
 const assertProfiles = async (policies: Policies, names: readonly string[]): Promise<void> => {
   const known = new Set(names.length === 0 ? [] : (await policies.list()).map(({ profile }) => profile.name))
@@ -336,13 +356,14 @@ const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) =>
   disabledAt: timeOrNull(disabledAt),
 })
 
-const grantView = ({ id, principal, role, profiles, names, revoke, createdAt, createdBy }: Grant) => ({
+const grantView = ({ id, principal, role, profiles, names, revoke, limits, createdAt, createdBy }: Grant) => ({
   id,
   principal,
   role,
   profiles: profiles && [...profiles],
   names: names as object | null,
   revoke,
+  limits: limits ?? null,
   createdAt: createdAt.toISOString(),
   createdBy,
 })
@@ -358,6 +379,7 @@ const tokenView = ({ id, principal, label, createdAt, createdBy, expiresAt, revo
   lastUsedAt: timeOrNull(lastUsedAt),
 })
 
+const ofRequests: ReadonlySet<string> = new Set(['requestsPerSecond', 'concurrent'])
 /** Half of an entry: the rest of it is never as long. */
 const maxGrantOctets = 32 * 1024
 /** Ten years, in milliseconds. */

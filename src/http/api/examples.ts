@@ -201,6 +201,8 @@ const made = { createdAt: '2026-11-25T07:30:00.000Z', createdBy: 'admin' }
 
 export const principal = { name: 'ci/deploy', ...made, disabledAt: null }
 
+export const limits = { certificatesPerDay: 1000, requestsPerSecond: 20 }
+
 export const grant = {
   id: '0193f2a1-04c8-7d12-8a3e-5b6c7d8e9f01',
   principal: 'ci/deploy',
@@ -208,6 +210,7 @@ export const grant = {
   profiles: ['server'],
   names: { dns: { allow: ['web.example.com'] } },
   revoke: true,
+  limits,
   ...made,
 }
 

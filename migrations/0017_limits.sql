@@ -1,0 +1,112 @@
+-- Limits of who asks: what grants say, and what is counted for them. Nobody without limits has a row in here.
+
+-- Numbers by name (src/policy/limits.ts); null: none.
+alter table grants add column limits jsonb check (jsonb_typeof(limits) = 'object');
+
+-- Each intent that was recorded under a grant which limits certificates or names, with running totals, each at least what
+-- it truly is: whoever comes next reads the newest row instead of all. A number is had once, so that no two replicas can
+-- both have taken the last place. What was there when the first intent of a grant came stands before it. Kept until nothing
+-- of it counts any more: the owner takes rows away.
+create table limit_uses (
+  grant_id     text not null,                -- of a grant, or of a mapping of an identity provider
+  principal    text not null,
+  number       bigint not null check (number > 0),
+  serial       bytea not null,
+  at           timestamptz not null,
+  names        integer not null check (names >= 0),
+  not_after    timestamptz not null,
+  counts_until timestamptz not null,         -- the end of its day, or of its certificate
+  day          date not null,                -- by UTC: of the totals
+  certificates integer not null,
+  day_names    integer not null,
+  alive        integer not null,
+  primary key (grant_id, principal, number)
+);
+create index limit_uses_that_count on limit_uses (grant_id, principal, counts_until);
+
+create function maintain_limits() returns bigint language sql as $$
+  with gone as (delete from limit_uses where counts_until < now() - interval '1 hour' returning 1) select count(*) from gone
+$$;
+revoke all on function maintain_limits() from public;
+
+-- What follows is of seconds: after a crash of the server it begins anew, and nothing of it waits for the disk. The
+-- serving role changes it through these functions alone.
+
+-- Instances that serve, as they tell every two seconds.
+create unlogged table replicas (
+  id          uuid primary key,
+  seen_at     timestamptz not null
+);
+
+create function note_replica(replica uuid) returns integer language plpgsql volatile security definer
+set search_path = public, pg_temp as $$
+begin
+  insert into replicas (id, seen_at) values (replica, clock_timestamp())
+  on conflict (id) do update set seen_at = excluded.seen_at;
+  delete from replicas where seen_at < clock_timestamp() - interval '1 minute';
+  return (select count(*) from replicas where seen_at > clock_timestamp() - interval '10 seconds');
+end $$;
+
+-- What is left of the requests of a principal, up to those of one second.
+create unlogged table rate_buckets (
+  principal   text primary key,
+  tokens      double precision not null,
+  at          timestamptz not null
+);
+
+-- Takes up to `most` requests of a principal that may have `rate` a second, and says how long it takes until there is
+-- another one.
+create function take_rate(who text, rate integer, most integer, out taken integer, out wait_ms integer)
+language plpgsql volatile security definer set search_path = public, pg_temp as $$
+declare
+  held rate_buckets;
+  present timestamptz;
+  available double precision;
+begin
+  insert into rate_buckets (principal, tokens, at) values (who, rate, clock_timestamp()) on conflict (principal) do nothing;
+  select * into held from rate_buckets where principal = who for update;
+  present := greatest(clock_timestamp(), held.at);
+  available := least(rate, held.tokens + rate * extract(epoch from present - held.at));
+  taken := least(most, floor(available));
+  wait_ms := case when taken > 0 then 0 else ceil((1 - available) * 1000 / rate) end;
+  update rate_buckets set tokens = available - taken, at = present where principal = who;
+end $$;
+
+-- How many requests of a principal each instance may have under way.
+create unlogged table slot_leases (
+  principal   text not null,
+  replica     uuid not null,
+  slots       integer not null check (slots > 0),
+  until       timestamptz not null,
+  primary key (principal, replica)
+);
+
+-- For each of these principals, how many requests the instance may have under way from now on for ten seconds: as many as
+-- it wants, as far as the others leave them.
+create function take_slots(asker uuid, wanted json) returns table (principal text, slots integer)
+language plpgsql volatile security definer set search_path = public, pg_temp as $$
+declare
+  ask record;
+  free integer;
+begin
+  for ask in select * from json_to_recordset(wanted) as r (principal text, bound integer, slots integer) order by 1 loop
+    perform pg_advisory_xact_lock(4711000, hashtext(ask.principal));
+    select ask.bound - coalesce(sum(l.slots), 0) into free from slot_leases l
+      where l.principal = ask.principal and l.replica <> asker and l.until > clock_timestamp();
+    slots := greatest(0, least(ask.slots, free));
+    principal := ask.principal;
+    if slots = 0 then
+      delete from slot_leases l where l.principal = ask.principal and l.replica = asker;
+    else
+      insert into slot_leases as l values (ask.principal, asker, slots, clock_timestamp() + interval '10 seconds')
+      on conflict on constraint slot_leases_pkey do update set slots = excluded.slots, until = excluded.until;
+    end if;
+    return next;
+  end loop;
+end $$;
+
+create function forget_replica(replica uuid) returns void language sql volatile security definer
+set search_path = public, pg_temp as $$
+  delete from slot_leases l where l.replica = forget_replica.replica;
+  delete from replicas r where r.id = forget_replica.replica;
+$$;
