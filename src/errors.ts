@@ -38,6 +38,7 @@ export interface ProblemOptions {
 const bad = (title: string, next: string): ProblemKind => ({ status: 400, title, retryable: false, next })
 const refused = (title: string, next: string): ProblemKind => ({ status: 422, title, retryable: false, next })
 const unproven = (title: string, next: string): ProblemKind => ({ status: 401, title, retryable: false, next })
+const tooMany = (title: string, next: string): ProblemKind => ({ status: 429, title, retryable: true, next })
 const later = (title: string, next: string): ProblemKind => ({ status: 503, title, retryable: true, next })
 
 export const problems = {
@@ -104,9 +105,21 @@ export const problems = {
   'auth.audience': unproven('The token is not for this service alone', 'Ask its issuer for a token whose only audience is the one of this service.'),
   'auth.lifetime': unproven('The token holds for too long', 'Ask its issuer for a token that ends sooner.'),
   'auth.replayed': unproven('The token was shown before', 'Ask its issuer for a new token for each request.'),
+  'auth.proxy': unproven('A client certificate in a header field', 'Send no Client-Cert; it is believed from listed proxies alone (CHANCERY_TRUSTED_PROXIES).'),
   'auth.unavailable': later('The keys of the identity provider cannot be had', 'Send the same request again after Retry-After.'),
   'auth.forbidden': { status: 403, title: 'Not allowed', retryable: false, next: 'Ask an administrator for a grant that covers this call.' },
-  'rate.limited': { status: 429, title: 'Too many requests', retryable: true, next: 'Wait as Retry-After says, then send the same request.' },
+  'rate.limited': tooMany('Too many requests', 'Wait as Retry-After says, then send the same request.'),
+
+  // Limits. Each says which one it is, its value, and when it frees.
+  'limit.requests': tooMany('Too many requests a second', 'Wait as Retry-After says, then send the same request; for more, ask an administrator for a grant with a higher requestsPerSecond.'),
+  'limit.concurrent': tooMany('Too many requests at a time', 'Send fewer at a time: wait for an answer, then send the same request; for more, ask an administrator for a grant with a higher concurrent.'),
+  'limit.certificates_per_day': tooMany('Too many certificates today', 'Send the same request again once the day (UTC) is over, or ask an administrator for a grant with a higher certificatesPerDay.'),
+  'limit.names_per_day': tooMany('Too many names today', 'Send the same request again once the day (UTC) is over, or ask an administrator for a grant with a higher namesPerDay.'),
+  'limit.certificates_alive': tooMany('Too many certificates that are valid', 'Revoke those that are not needed, or wait until one expires; then send the same request.'),
+  'limit.address_requests': tooMany('Too many requests a second from one address', 'Wait as Retry-After says, then send the same request.'),
+  'limit.address_concurrent': tooMany('Too many requests at a time from one address', 'Send fewer at a time: wait for an answer, then send the same request.'),
+  'limit.failed_authentication': tooMany('Too many failed authentications from one address', 'Mend the credentials of whoever fails there, wait as Retry-After says, then send the same request.'),
+  'limit.unavailable': later('The limits cannot be looked up', 'Send the same request again after Retry-After.'),
 
   // State.
   'profile.not_found': { status: 404, title: 'No such profile', retryable: false, next: 'Check the name; GET /v1/profiles lists the profiles.' },

@@ -74,6 +74,11 @@ export const metricTable = {
     labels: ['profile', 'outcome'],
   },
   chancery_refusals_total: { kind: 'counter', help: 'Requests turned down, by problem code.', labels: ['code'] },
+  chancery_limited_total: {
+    kind: 'counter',
+    help: 'Requests that were told 429, by the limit that was reached.',
+    labels: ['limit'],
+  },
   chancery_stage_seconds: {
     kind: 'histogram',
     help: 'Time in each stage of an issuance.',
@@ -184,6 +189,7 @@ export const openMetrics = (registry: Registry): Metrics => {
   const series = (name: MetricName): Series => openSeries(registry, name)
   const issuances = series('chancery_issuances_total')
   const refusals = series('chancery_refusals_total')
+  const limited = series('chancery_limited_total')
   const stages = series('chancery_stage_seconds')
   const batches = series('chancery_batch_size')
   const keys = series('chancery_key_seconds')
@@ -229,6 +235,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       issuances.add(1, profile, 'refused')
       refusals.add(1, code)
     },
+    limited: (limit) => limited.add(1, limit),
     ended: (profile, outcome) => issuances.add(1, profile, outcome),
     batch: (kind, size) => batches.observe(size, kind),
     keyOperation: (key, duration, fault) => {

@@ -17,6 +17,7 @@ import { type Held, heldBy } from './holders.ts'
 import type { IssueInput } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
+import { bookingOf } from './limits.ts'
 import { lint } from './lint.ts'
 import type { Stage } from './meter.ts'
 import type { Policies } from './policies.ts'
@@ -59,7 +60,8 @@ export const draft = async (
   // 5. The very octets to be signed, read back and judged again.
   const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt, held })
   lap('prepare')
-  return { decision, intent }
+  const booking = bookingOf(asked.grants, decision.plan)
+  return { decision, intent: booking ? { ...intent, booking } : intent }
 }
 
 export const readRequest = (deps: DraftDeps, input: IssueInput): CertificationRequest =>

@@ -18,6 +18,8 @@ export interface Meter {
   laps(): (ended: Stage) => void
   issued(profile: string): void
   refused(profile: string, code: string): void
+  /** A request was told 429 for this limit. */
+  limited(limit: string): void
   batch(kind: 'intent' | 'record' | 'replay' | 'refusal', size: number): void
   keyOperation(key: string, seconds: number, fault?: string): void
 }
@@ -26,6 +28,7 @@ export const silentMeter: Meter = {
   laps: () => () => {},
   issued: () => {},
   refused: () => {},
+  limited: () => {},
   batch: () => {},
   keyOperation: () => {},
 }

@@ -4,6 +4,7 @@ import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
+import type { Booking } from './limits.ts'
 import type { IssuerState } from './records.ts'
 
 export interface ProfileVersion {
@@ -58,6 +59,8 @@ export interface Intent {
   readonly keySha256: Buffer
   /** The serial of the certificate that it renews. */
   readonly replaces?: Buffer
+  /** Absent: no grant limits it. */
+  readonly booking?: Booking
 }
 
 /** A signed certificate on its way to the roll, with what auditors will search it by. */
@@ -113,7 +116,8 @@ export interface Recorder {
    * idempotency key or this attempt, `held` that another principal has a certificate with this key, `compromised` that one
    * with it was revoked for that, `moved` that the issuer has come into another state: nothing was recorded. Whatever this
    * instance knows of a move, nothing is recorded after its commit that it forbids.
-   * (Two principals that ask at the same time for the first certificate of a key both get theirs.)
+   * Rejects with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all instances
+   * together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
   recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | Exclude<KeyStanding, 'free'>>
   /** Reads. What is on record against this key, for this principal. */

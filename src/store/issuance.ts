@@ -12,7 +12,8 @@ import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } f
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import type { Log } from '../telemetry.ts'
-import { constraintOf, type Database } from './database.ts'
+import { constraintOf, type Database, type Queryable } from './database.ts'
+import { type BookedIntent, type IntentEnd, openLimited } from './limit-uses.ts'
 import { searchKey } from './names.ts'
 import { openRefusals } from './refusals.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
@@ -36,6 +37,16 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     isolate: isOfOneItem,
     observe: (size) => meter.batch('intent', size),
   })
+  // Apart, so that whoever has no limits waits for nobody who has.
+  const booked = openBatch<BookedIntent, IntentEnd>({
+    run: openLimited({ db, meter, insert: insertIntents }),
+    max: maxBatch,
+    lanes: 2,
+    isolate: isOfOneItem,
+    observe: (size) => meter.batch('intent', size),
+  })
+  const recordIntent = (intent: Intent): Promise<IntentEnd> =>
+    isBooked(intent) ? booked.add(intent) : intents.add(intent)
   const enrolments = openBatch({
     run: (batch: readonly Enrolment[]) => enrol(deps, batch),
     max: maxBatch,
@@ -53,7 +64,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
 
   return {
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
-    recordIntent: (intent) => intents.add(intent).catch((error: unknown) => failIntent(deps, intent, error)),
+    recordIntent: (intent) => recordIntent(intent).catch((error: unknown) => failIntent(deps, intent, error)),
     keyStanding: async (keySha256, principal) => {
       const values = [keySha256.toString('hex'), principal]
       const { rows } = await db.query<{ standing: KeyStanding }>(selectKeyStanding, values)
@@ -63,7 +74,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     recordCertificate: (enrolment) => enrolments.add(enrolment),
     recordRefusal: refusals.add,
     drain: async () => {
-      await Promise.all([intents.drain(), enrolments.drain(), lookups.drain(), refusals.drain()])
+      await Promise.all([intents.drain(), booked.drain(), enrolments.drain(), lookups.drain(), refusals.drain()])
     },
     close: refusals.close,
   }
@@ -194,9 +205,9 @@ interface IntentsRecorded {
   readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
 }
 
-type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
+const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
 
-const insertIntents = async (db: Database, batch: readonly Intent[]): Promise<IntentEnd[]> => {
+const insertIntents = async (db: Queryable, batch: readonly Intent[]): Promise<IntentEnd[]> => {
   const {
     rows: [answer],
   } = await db.query<IntentsRecorded>(insertIntentsStatement, [

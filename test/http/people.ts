@@ -1,5 +1,6 @@
 /** Principals with tokens, made as an administrator makes them: over the API. */
 import type { Role } from '../../src/ca/access.ts'
+import type { Limits } from '../../src/policy/limits.ts'
 import type { TestService } from '../helpers/service.ts'
 import { dns, newP256, pem, request, san } from '../x509/build.ts'
 
@@ -8,7 +9,12 @@ export const employ = async (
   service: TestService,
   name: string,
   role: Role,
-  more: { readonly profiles?: readonly string[]; readonly names?: object; readonly revoke?: boolean } = {},
+  more: {
+    readonly profiles?: readonly string[]
+    readonly names?: object
+    readonly revoke?: boolean
+    readonly limits?: Limits
+  } = {},
 ): Promise<string> => {
   await service.request('POST', '/v1/principals', { body: { name } })
   await service.request('POST', '/v1/grants', { body: { principal: name, role, ...more } })
