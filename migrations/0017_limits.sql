@@ -81,28 +81,23 @@ create unlogged table slot_leases (
   primary key (principal, replica)
 );
 
--- For each of these principals, how many requests the instance may have under way from now on for ten seconds: as many as
--- it wants, as far as the others leave them.
-create function take_slots(asker uuid, wanted json) returns table (principal text, slots integer)
+-- How many requests of a principal an instance may have under way from now on for ten seconds: as many as it wants, as far
+-- as the others leave them.
+create function take_slots(asker uuid, who text, bound integer, wanted integer) returns integer
 language plpgsql volatile security definer set search_path = public, pg_temp as $$
 declare
-  ask record;
-  free integer;
+  given integer;
 begin
-  for ask in select * from json_to_recordset(wanted) as r (principal text, bound integer, slots integer) order by 1 loop
-    perform pg_advisory_xact_lock(4711000, hashtext(ask.principal));
-    select ask.bound - coalesce(sum(l.slots), 0) into free from slot_leases l
-      where l.principal = ask.principal and l.replica <> asker and l.until > clock_timestamp();
-    slots := greatest(0, least(ask.slots, free));
-    principal := ask.principal;
-    if slots = 0 then
-      delete from slot_leases l where l.principal = ask.principal and l.replica = asker;
-    else
-      insert into slot_leases as l values (ask.principal, asker, slots, clock_timestamp() + interval '10 seconds')
-      on conflict on constraint slot_leases_pkey do update set slots = excluded.slots, until = excluded.until;
-    end if;
-    return next;
-  end loop;
+  perform pg_advisory_xact_lock(4711002, hashtext(who));
+  select greatest(0, least(wanted, bound - coalesce(sum(l.slots), 0))) into given from slot_leases l
+    where l.principal = who and l.replica <> asker and l.until > clock_timestamp();
+  if given = 0 then
+    delete from slot_leases l where l.principal = who and l.replica = asker;
+  else
+    insert into slot_leases values (who, asker, given, clock_timestamp() + interval '10 seconds')
+    on conflict (principal, replica) do update set slots = excluded.slots, until = excluded.until;
+  end if;
+  return given;
 end $$;
 
 create function forget_replica(replica uuid) returns void language sql volatile security definer

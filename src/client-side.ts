@@ -16,6 +16,7 @@ import { discoverKeys, fetchJson } from './keys/fetch-json.ts'
 import { readToken, TokenFault, verifyToken } from './keys/jwt.ts'
 import { fetchedKeys, type KeySet, KeysUnavailable, staticKeys } from './keys/key-set.ts'
 import type { Verifier } from './keys/verifier.ts'
+import type { Metrics } from './metrics.ts'
 import type { Provider } from './policy/identity.ts'
 import type { Stores } from './service.ts'
 import { readHeld, readRenewalFacts } from './store/holders.ts'
@@ -43,7 +44,7 @@ export const openAnchorFile = async ({ clients: { ca } }: Config): Promise<Clien
   ca === undefined ? { all: () => [], refresh: async () => {} } : openClientAnchors(() => readAnchorFile(ca))
 
 export const openClientSide = (
-  { db, access, providers, config: { clients }, dbClock, log }: Stores,
+  { db, access, providers, metrics, config: { clients }, dbClock, log }: Stores,
   { issuers, verifier, anchors, revoked }: ClientSideParts,
 ): ClientSide => {
   const { authorities, ca, renewal } = clients
@@ -70,7 +71,7 @@ export const openClientSide = (
   const tokens = openTokens({
     providers,
     access,
-    openKeys: (provider) => openKeySet(provider, log),
+    openKeys: (provider) => openKeySet(provider, log, metrics),
     clock: dbClock.now,
     read: readToken,
     verify: verifyToken,
@@ -82,6 +83,7 @@ export const openClientSide = (
     read: (serial) => readHeld(db, serial),
     isIssuerTrusted: (issuer) => !revoked().includes(issuer) && isSigning(issuers, issuer),
   })
+  metrics.watchTokens(tokens.figures)
   return {
     calls: {
       identities: openIdentities({ access, judge, tokens, takesCertificates, holder }),
@@ -99,13 +101,21 @@ export const openClientSide = (
 const isSigning = (issuers: Issuers, name: string): boolean =>
   issuers.all().some(({ issuer, state }) => issuer.name === name && (state === 'active' || state === 'retiring'))
 
-const openKeySet = ({ name, issuer, document: { keys } }: Provider, log: Log): KeySet => {
+const openKeySet = (
+  { name, issuer, document: { keys } }: Provider,
+  log: Log,
+  metrics: Pick<Metrics, 'keysFetched'>,
+): KeySet => {
   if (keys.static) return staticKeys(keys.static)
   const { url, ca } = keys
   return fetchedKeys({
     fetch: () => (url === undefined ? discoverKeys(issuer, { ca }) : fetchJson(url, { ca })),
     now: () => performance.now(),
-    failed: (err) => log.warn({ event: 'provider.unreachable', provider: name, err }, 'keys could not be fetched'),
+    fetched: () => metrics.keysFetched(name, 'fetched'),
+    failed: (err) => {
+      metrics.keysFetched(name, 'failed')
+      log.warn({ event: 'provider.unreachable', provider: name, err }, 'keys could not be fetched')
+    },
   })
 }
 

@@ -52,7 +52,15 @@ export interface Config {
     readonly stagingMs: number
     readonly clockToleranceMs: number
     readonly refusalsPerMinute: number
+    /** Of addresses, for all instances together. */
+    readonly address: {
+      readonly requestsPerSecond: number
+      readonly concurrent: number
+      readonly failedAuthentications: number
+    }
   }
+  /** Whose word is taken for where a request comes from; addresses and CIDRs. */
+  readonly proxies: { readonly networks: readonly string[]; readonly header: 'x-forwarded-for' | 'forwarded' }
   readonly crl: { readonly periodMs: number; readonly validityMs: number }
   readonly ocsp: { readonly validityMs: number; readonly echoNonces: boolean }
   readonly retention: { readonly refusalsDays: number; readonly accessesDays: number }
@@ -168,7 +176,13 @@ const shape = (
       stagingMs: value('stagingMs'),
       clockToleranceMs: value('clockToleranceMs'),
       refusalsPerMinute: value('refusalsPerMinute'),
+      address: {
+        requestsPerSecond: value('addressRequests'),
+        concurrent: value('addressConcurrent'),
+        failedAuthentications: value('failedAuthentications'),
+      },
     },
+    proxies: { networks: value<readonly string[] | undefined>('proxies') ?? [], header: value('proxyHeader') },
     crl: { periodMs: value('crlPeriodMs'), validityMs: value('crlValidityMs') },
     ocsp: { validityMs: value('ocspValidityMs'), echoNonces: value('ocspNonces') === 'echo' },
     retention: { refusalsDays: value('refusalsDays'), accessesDays: value('accessesDays') },

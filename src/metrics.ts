@@ -25,6 +25,12 @@ export interface Metrics extends Meter {
   watchCrls(read: () => readonly CrlFigures[]): void
   /** Those of CAs above issuers. */
   watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
+  /** Somebody has shown what it has, or nothing: `accepted`, or the code of the problem. */
+  authenticated(kind: string, outcome: string): void
+  /** The keys of an identity provider were asked for. */
+  keysFetched(provider: string, outcome: 'fetched' | 'failed'): void
+  /** What is known of tokens of identity providers. */
+  watchTokens(read: () => TokenFigures): void
   watchWitnesses(read: () => readonly WitnessFigures[]): void
   /** One question about certificates, by what it was answered with. */
   ocspAnswered(kind: string): void
@@ -34,6 +40,13 @@ export interface Metrics extends Meter {
   crlsFailed(issuer: string): void
   /** Lists of an issuer, from the look at the records to their place. */
   crlsPublished(issuer: string, seconds: number): void
+}
+
+export interface TokenFigures {
+  /** Tokens that were verified and are remembered. */
+  readonly verified: number
+  /** Of those providers whose keys were fetched. */
+  readonly keys: readonly { readonly provider: string; readonly ageSeconds: number }[]
 }
 
 export interface WitnessFigures {
@@ -78,6 +91,26 @@ export const metricTable = {
     kind: 'counter',
     help: 'Requests that were told 429, by the limit that was reached.',
     labels: ['limit'],
+  },
+  chancery_authentications_total: {
+    kind: 'counter',
+    help: 'Requests by what they have shown of who asks, and whether it was accepted or which problem it was.',
+    labels: ['credential', 'outcome'],
+  },
+  chancery_jwks_fetches_total: {
+    kind: 'counter',
+    help: 'Times that the keys of an identity provider were asked for.',
+    labels: ['provider', 'outcome'],
+  },
+  chancery_jwks_age_seconds: {
+    kind: 'gauge',
+    help: 'Since the keys of an identity provider were fetched last; beyond an hour its tokens are not accepted.',
+    labels: ['provider'],
+  },
+  chancery_tokens_cached: {
+    kind: 'gauge',
+    help: 'Tokens of identity providers that were verified and are remembered.',
+    labels: [],
   },
   chancery_stage_seconds: {
     kind: 'histogram',
@@ -189,7 +222,6 @@ export const openMetrics = (registry: Registry): Metrics => {
   const series = (name: MetricName): Series => openSeries(registry, name)
   const issuances = series('chancery_issuances_total')
   const refusals = series('chancery_refusals_total')
-  const limited = series('chancery_limited_total')
   const stages = series('chancery_stage_seconds')
   const batches = series('chancery_batch_size')
   const keys = series('chancery_key_seconds')
@@ -235,7 +267,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       issuances.add(1, profile, 'refused')
       refusals.add(1, code)
     },
-    limited: (limit) => limited.add(1, limit),
+    ...openAskers(series),
     ended: (profile, outcome) => issuances.add(1, profile, outcome),
     batch: (kind, size) => batches.observe(size, kind),
     keyOperation: (key, duration, fault) => {
@@ -279,6 +311,26 @@ export const openMetrics = (registry: Registry): Metrics => {
     crlsFailed: (issuer) => crlFailures.add(1, issuer),
     ocspAnswered: (kind) => ocspAnswers.add(1, kind),
     crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
+  }
+}
+
+/** Who asks: what they have shown, which limits they have reached, and what is known of their tokens. */
+const openAskers = (
+  series: (name: MetricName) => Series,
+): Pick<Metrics, 'authenticated' | 'keysFetched' | 'watchTokens' | 'limited'> => {
+  const authentications = series('chancery_authentications_total')
+  const keyFetches = series('chancery_jwks_fetches_total')
+  const keyAges = series('chancery_jwks_age_seconds')
+  const tokens = series('chancery_tokens_cached')
+  const limits = series('chancery_limited_total')
+  return {
+    authenticated: (kind, outcome) => authentications.add(1, kind, outcome),
+    keysFetched: (provider, outcome) => keyFetches.add(1, provider, outcome),
+    watchTokens: (read) => {
+      tokens.take(() => [{ labels: [''], value: read().verified }])
+      keyAges.take(() => read().keys.map(({ provider, ageSeconds: value }) => ({ labels: [provider], value })))
+    },
+    limited: (limit) => limits.add(1, limit),
   }
 }
 

@@ -10,6 +10,7 @@ import { Registry } from 'prom-client'
 
 import { sentAlong } from './ca/bundle.ts'
 import type { Checkpoints } from './ca/checkpoints.ts'
+import type { Health } from './ca/health.ts'
 import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
 import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
@@ -19,6 +20,7 @@ import { openHealth } from './ca/readiness.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Recorder } from './ca/recorder.ts'
 import { openRecovery } from './ca/recovery.ts'
+import type { Witnesses } from './ca/witnesses.ts'
 import { openAnchorFile, openClientSide } from './client-side.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
@@ -32,6 +34,7 @@ import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import type { SigningKey } from './keys/signing-key.ts'
 import { keyUriFault } from './keys/uri.ts'
 import { openVerifier, type Verifier } from './keys/verifier.ts'
+import { openLimitSide } from './limit-side.ts'
 import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
@@ -146,7 +149,7 @@ export const openService = async (
   /** Told of our own certificate, and of each that replaces it. */
   told: (certificate: ServerCertificate) => Promise<void> = async () => {},
 ): Promise<Service> => {
-  const { metrics, db, dbClock, roll, access, accesses, policies, records, clock, newId, log, config } = stores
+  const { metrics, db, roll, access, accesses, policies, records, clock, newId, log, config } = stores
   const { limits } = config
   const anchors = await openAnchorFile(config)
   const issuers = await openKeyed(stores, keys, metrics)
@@ -160,17 +163,7 @@ export const openService = async (
 
   const status = await openStatus(stores, issuers, issuance, openTurns(5))
   let stopping = false
-  const health = openHealth({
-    issuers,
-    databaseFault: () => databaseFault(stores),
-    clockFault: dbClock.fault,
-    crlFault: status.crlFault,
-    rollFault: checkpoints.fault,
-    rollWarning: witnesses.warning,
-    crlWarning: status.crlWarning,
-    queue: () => ({ pending: issuance.pending, bound: limits.queue }),
-    isStopping: () => stopping,
-  })
+  const health = healthOf(stores, { issuers, issuance, status, checkpoints, witnesses, isStopping: () => stopping })
   watchLoads(stores, issuance, keys)
 
   const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
@@ -179,6 +172,7 @@ export const openService = async (
   const own = await openOwnCertificate(stores, issuance, recover)
   await told(own.current())
   const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
+  const limiting = await openLimitSide(stores)
   const tiles = openTiles(db, records.events)
   const http = { log, newId, metrics, records, accesses, limits: { queue, connections } }
   const app = await openApp({
@@ -189,6 +183,7 @@ export const openService = async (
     policies,
     access,
     ...clients.calls,
+    ...limiting.http,
     providers: stores.providers,
     issuerLife: issuerLifeOf(stores, keys, issuers, verifier),
     revocations: status.revocations,
@@ -215,6 +210,7 @@ export const openService = async (
       { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
       ...status.jobs(() => stopping),
       ...clients.jobs,
+      ...limiting.jobs,
       { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
       { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
       renewalJob(own, (renewed) => {
@@ -242,6 +238,7 @@ export const openService = async (
       status.stop()
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
       await status.close().catch(() => {})
+      await limiting.close().catch(() => {})
       await recorder.drain()
       await recorder.close()
       policies.close()
@@ -253,6 +250,31 @@ export const openService = async (
     },
   }
 }
+
+interface HealthParts {
+  readonly issuers: Issuers
+  readonly issuance: Issuance
+  readonly status: Awaited<ReturnType<typeof openStatus>>
+  readonly checkpoints: Checkpoints
+  readonly witnesses: Pick<Witnesses, 'warning'>
+  readonly isStopping: () => boolean
+}
+
+const healthOf = (
+  stores: Stores,
+  { issuers, issuance, status, checkpoints, witnesses, isStopping }: HealthParts,
+): Health =>
+  openHealth({
+    issuers,
+    databaseFault: () => databaseFault(stores),
+    clockFault: stores.dbClock.fault,
+    crlFault: status.crlFault,
+    rollFault: checkpoints.fault,
+    rollWarning: witnesses.warning,
+    crlWarning: status.crlWarning,
+    queue: () => ({ pending: issuance.pending, bound: stores.config.limits.queue }),
+    isStopping,
+  })
 
 type Own = Awaited<ReturnType<typeof openOwnCertificate>>
 

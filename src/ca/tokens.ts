@@ -6,6 +6,7 @@ import { hash } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
 import type { KeySet } from '../keys/key-set.ts'
+import type { TokenFigures } from '../metrics.ts'
 import {
   assertWithin,
   decideIdentity,
@@ -43,6 +44,7 @@ export interface Tokens {
    * only asked again.
    */
   authenticate(token: string, isAgain: boolean): Promise<Caller>
+  figures(): TokenFigures
 }
 
 export const openTokens = (deps: TokensDeps): Tokens => {
@@ -102,6 +104,14 @@ export const openTokens = (deps: TokensDeps): Tokens => {
   }
 
   return {
+    figures: () => ({
+      verified: verified.size,
+      keys: [...lines.values()]
+        .filter(isCurrent)
+        .flatMap(({ stored, keys: { ageMs } }) =>
+          ageMs === undefined ? [] : [{ provider: stored.provider.name, ageSeconds: ageMs / 1000 }],
+        ),
+    }),
     authenticate: async (token, isAgain) => {
       try {
         const found = await recall(token)

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 import { isProblem } from '../errors.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { parseVerifierKey, type VerifierKey } from '../roll/note.ts'
+import { parseIp } from '../x509/addresses.ts'
 import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
 
 /**
@@ -316,6 +317,48 @@ const table = {
     standard: '4096',
     about: 'Sockets open at once on each listener; further ones are closed unanswered.',
   },
+  addressRequests: {
+    env: 'CHANCERY_LIMIT_ADDRESS_REQUESTS',
+    path: 'limits.addressRequests',
+    read: whole(1, 1_000_000),
+    form: '1 to 1000000',
+    standard: '20000',
+    about:
+      'Requests a second to the API from one address (of IPv6: from one /64), before anybody is known; further ones get 429. Of all instances together: each takes an equal share. A flood should be stopped before it; think of all who come from behind one NAT.',
+  },
+  addressConcurrent: {
+    env: 'CHANCERY_LIMIT_ADDRESS_CONCURRENT',
+    path: 'limits.addressConcurrent',
+    read: whole(1, 100_000),
+    form: '1 to 100000',
+    standard: '2048',
+    about: 'Requests to the API under way at a time from one address, of all instances together.',
+  },
+  failedAuthentications: {
+    env: 'CHANCERY_LIMIT_FAILED_AUTHENTICATIONS',
+    path: 'limits.failedAuthentications',
+    read: whole(1, 1_000_000),
+    form: '1 to 1000000',
+    standard: '20',
+    about:
+      'Failed authentications from one address at once; one more is let in each second. Beyond it nothing that was not good there before is looked at, and gets 429. Of all instances together.',
+  },
+  proxies: {
+    env: 'CHANCERY_TRUSTED_PROXIES',
+    path: 'proxies.trusted',
+    read: networks,
+    form: 'addresses and CIDRs, with commas',
+    about:
+      'Proxies in front of the API whose word is taken for where a request comes from, and for the client certificate that they have verified (`Client-Cert`, RFC 9440). They must take these fields away from what their clients send. Nobody when unset: put in nothing that others can come from.',
+  },
+  proxyHeader: {
+    env: 'CHANCERY_PROXY_HEADER',
+    path: 'proxies.header',
+    read: oneOf('x-forwarded-for', 'forwarded'),
+    form: '`x-forwarded-for` or `forwarded`',
+    standard: 'x-forwarded-for',
+    about: 'The one field in which they write the address of whoever asked; the other one is never looked at.',
+  },
   requestDeadlineMs: {
     env: 'CHANCERY_REQUEST_DEADLINE',
     path: 'limits.requestDeadline',
@@ -524,6 +567,23 @@ function labels(value: string): readonly string[] {
   if (!names.every((name) => /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(name)))
     throw new Error('is not a list of names of lower-case letters, digits and hyphens')
   return names
+}
+
+/** Addresses, and CIDRs whose address is the first of theirs: else it is not clear what was meant. */
+function networks(value: string): readonly string[] {
+  return value.split(',').map((part) => {
+    const text = part.trim()
+    const [address = '', bits, ...rest] = text.split('/')
+    const octets = parseIp(address)
+    const width = octets ? octets.length * 8 : 0
+    const fits = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) >= 1 && Number(bits) <= width)
+    if (!octets || !fits || rest.length > 0) throw new Error('is not a list of addresses and CIDRs')
+    const host = bits === undefined ? 0 : width - Number(bits)
+    const number = BigInt(`0x${octets.toString('hex')}`)
+    if (number % 2n ** BigInt(host) !== 0n)
+      throw new Error(`has a CIDR, ${text}, whose address has bits behind its prefix`)
+    return text
+  })
 }
 
 function absolutePaths(value: string): readonly string[] {

@@ -21,6 +21,7 @@ import { Type } from 'typebox'
 
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
+import { openAdmission, type Visit } from './admission.ts'
 import { accessRoutes } from './api/access.ts'
 import { accessesRoutes } from './api/accesses.ts'
 import { authorityRoutes } from './api/authorities.ts'
@@ -37,7 +38,7 @@ import { renewalRoutes } from './api/renewal.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
-import { type AccessRule, authorise, shownBy } from './auth.ts'
+import type { AccessRule } from './auth.ts'
 import {
   batchPath,
   bodyLimit,
@@ -52,6 +53,7 @@ import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { acceptedSpellings, assertMediaType, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
+import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
@@ -95,6 +97,10 @@ declare module 'fastify' {
     problem: ProblemCode | null
     /** For the log: in which of several ways it came to that problem. */
     reason: string | null
+    /** The other end; known once the request comes to be admitted. */
+    peer: Peer | null
+    /** What it has taken of limits. */
+    visit: Visit | null
     /** performance.now() when an issuance was done; 0 elsewhere. */
     issuedAt: number
   }
@@ -136,6 +142,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
 /** Of routes that anyone may call and that cost something, by address. */
 const rateLimits: RateLimitPluginOptions = {
   global: false,
+  keyGenerator: ({ peer }) => peer?.address ?? '',
   errorResponseBuilder: (_request, { ttl }) =>
     new Problem('rate.limited', 'There were too many such requests from your address.', {
       retryAfter: Math.max(1, Math.ceil(ttl / 1000)),
@@ -244,6 +251,8 @@ export const newApp = (
   app.decorateRequest('problem', null)
   app.decorateRequest('reason', null)
   app.decorateRequest('issuedAt', 0)
+  app.decorateRequest('peer', null)
+  app.decorateRequest('visit', null)
   app.setErrorHandler(openErrorHandler(log))
   answerUnknown(app)
   app.addHook('onResponse', (request, reply, done) => {
@@ -251,6 +260,7 @@ export const newApp = (
     const seconds = reply.elapsedTime / 1000
     metrics.answered(request.pattern, status, seconds)
     if (request.issuedAt > 0) metrics.stage('answer', (performance.now() - request.issuedAt) / 1000)
+    request.visit?.end()
     logRequest(log, request, status, seconds)
     done()
   })
@@ -258,11 +268,9 @@ export const newApp = (
 }
 
 /** Every route that is registered from here on must declare its access, and is guarded by it. */
-const guardRoutes = (
-  app: App,
-  { identities, issuance, limits, metrics }: HttpDeps,
-  state: { readonly stopping: boolean },
-): void => {
+const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boolean }): void => {
+  const { issuance, limits, metrics } = deps
+  const admission = openAdmission(deps)
   app.addHook('onRoute', (route) => {
     const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
     if (rule === undefined) throw new Error(`The route ${String(route.method)} ${route.url} declares no access.`)
@@ -278,7 +286,8 @@ const guardRoutes = (
       if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
         return done(new Problem('request.malformed', 'The request names no host.'))
       }
-      authorise(identities, rule, shownBy(request))
+      admission
+        .admit(request, rule)
         .then((caller) => {
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller

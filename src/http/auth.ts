@@ -10,6 +10,7 @@ import type { FastifyRequest } from 'fastify'
 import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
 import { parseSerial } from './api/views.ts'
+import { forwardedCertificate } from './peers.ts'
 
 /**
  * `open`: anyone. `optional`: anyone, and whoever sends credentials is told more. A list: callers who hold at least
@@ -36,10 +37,12 @@ export const readsAll = (caller: Caller): boolean => readers.some((role) => hasR
 export interface Shown {
   /** Authorization. */
   readonly header: string | undefined
-  /** DER, of the connection's other end, which has proved to hold its key. */
+  /** DER, of the connection's other end, which has proved to hold its key; or of a listed proxy's, by what it says. */
   readonly certificate: Buffer | undefined
   /** Of a certificate, as the path has it. */
   readonly serial?: string | undefined
+  /** Somebody who is no listed proxy says whose certificate it has seen. */
+  readonly isForged?: boolean
 }
 
 /**
@@ -59,11 +62,23 @@ export const authorise = async (
   return caller
 }
 
-export const shownBy = ({ headers, raw, params }: Pick<FastifyRequest, 'headers' | 'raw' | 'params'>): Shown => ({
-  header: headers.authorization,
-  certificate: certificateOf(raw.socket),
-  serial: (params as { readonly serial?: string } | undefined)?.serial,
-})
+/**
+ * A listed proxy speaks for its clients alone: its own certificate is never theirs, or whoever comes through it without one
+ * would be the proxy.
+ */
+export const shownBy = ({
+  headers,
+  raw,
+  params,
+  peer,
+}: Pick<FastifyRequest, 'headers' | 'raw' | 'params' | 'peer'>): Shown => {
+  const { authorization: header } = headers
+  const { serial } = (params ?? {}) as { readonly serial?: string }
+  if (peer?.isProxy) return { header, certificate: forwardedCertificate(headers), serial }
+  const certificate = certificateOf(raw.socket)
+  const isForged = headers['client-cert'] !== undefined
+  return { header, certificate, serial, isForged }
+}
 
 /**
  * The certificate of the other end. It is the same as long as a connection lasts: there is no renegotiation, and a
@@ -83,11 +98,17 @@ export const callerOf = (request: { readonly caller: Caller | null }): Caller =>
   return request.caller
 }
 
-const isNothing = ({ takesCertificates }: Identities, { header, certificate }: Shown): boolean =>
-  header === undefined && (certificate === undefined || !takesCertificates)
+const isNothing = ({ takesCertificates }: Identities, { header, certificate, isForged }: Shown): boolean =>
+  header === undefined && (certificate === undefined || !takesCertificates) && isForged !== true
+
+const assertNotForged = ({ isForged }: Shown): void => {
+  if (isForged) throw new Problem('auth.proxy', 'There is a field Client-Cert, and the other end is no listed proxy.')
+}
 
 /** Of two credentials one might be wrong, and one of them somebody else's: then nobody could say who asked. */
-const identify = async (identities: Identities, { header, certificate }: Shown, isAgain: boolean): Promise<Caller> => {
+const identify = async (identities: Identities, shown: Shown, isAgain: boolean): Promise<Caller> => {
+  assertNotForged(shown)
+  const { header, certificate } = shown
   if (certificate === undefined || !identities.takesCertificates) return identities.bearer(bearerOf(header), isAgain)
   if (header === undefined) return identities.certificate(certificate)
   throw ambiguous()
@@ -98,6 +119,7 @@ const ambiguous = (): Problem =>
 
 /** A certificate that is not the one in the path is that of a client, as anywhere else. */
 const identifyHolder = async (identities: Identities, { holderOr }: HolderRule, shown: Shown): Promise<Caller> => {
+  assertNotForged(shown)
   const { header, certificate, serial = '' } = shown
   if (certificate !== undefined && header !== undefined) throw ambiguous()
   if (certificate !== undefined) {

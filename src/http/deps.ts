@@ -12,6 +12,7 @@ import type { IssuerLife } from '../ca/issuer-life.ts'
 import type { MassRevocations } from '../ca/mass-revocation.ts'
 import type { Ocsp } from '../ca/ocsp.ts'
 import type { Policies } from '../ca/policies.ts'
+import type { PrincipalLimits } from '../ca/principal-limits.ts'
 import type { Providers } from '../ca/providers.ts'
 import type { Recorder } from '../ca/recorder.ts'
 import type { Records, RollTiles } from '../ca/records.ts'
@@ -19,6 +20,8 @@ import type { RenewalInfos } from '../ca/renewal-info.ts'
 import type { Revocations } from '../ca/revoke.ts'
 import type { Metrics } from '../metrics.ts'
 import type { Log } from '../telemetry.ts'
+import type { AddressLimits } from './addresses.ts'
+import type { ProxySettings } from './peers.ts'
 
 export interface HttpLimits {
   /** Requests under way beyond which new ones are told to come back. */
@@ -34,6 +37,11 @@ export interface HttpDeps {
   readonly policies: Policies
   readonly access: Access
   readonly identities: Identities
+  readonly principalLimits: PrincipalLimits
+  readonly addressLimits: AddressLimits
+  readonly proxies: ProxySettings
+  /** How many instances share the limits of addresses. */
+  readonly replicas: () => number
   readonly providers: Providers
   readonly renewalInfos: RenewalInfos
   readonly records: Records

@@ -13,6 +13,8 @@ export interface KeySet {
   readonly generation: number
   /** Sees to it, beside, that keys which have gone are noticed while only what was verified before is shown. */
   keepUp(): void
+  /** Milliseconds since they were fetched; undefined where they never were. */
+  readonly ageMs: number | undefined
 }
 
 /** There are no keys that are fresh enough, and none could be fetched. */
@@ -23,18 +25,20 @@ export class KeysUnavailable extends Error {
 /** Throws where these are no public keys. */
 export const staticKeys = (keys: readonly object[]): KeySet => {
   const find = finderOf({ keys: keys as JSONWebKeySet['keys'] })
-  return { find, generation: 0, keepUp: () => {} }
+  return { find, generation: 0, keepUp: () => {}, ageMs: undefined }
 }
 
 export interface FetchedKeysDeps {
   readonly fetch: () => Promise<unknown>
   /** Milliseconds, of a clock that only goes on. */
   readonly now: () => number
+  /** Told of each try. */
+  readonly fetched?: () => void
   readonly failed: (error: unknown) => void
 }
 
 /** Nothing is fetched before a token asks for it. */
-export const fetchedKeys = ({ fetch, now, failed }: FetchedKeysDeps): KeySet => {
+export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedKeysDeps): KeySet => {
   let held: { readonly find: FindKey; readonly text: string; readonly at: number } | undefined
   let triedAt = Number.NEGATIVE_INFINITY
   let fetching: Promise<void> | undefined
@@ -47,6 +51,7 @@ export const fetchedKeys = ({ fetch, now, failed }: FetchedKeysDeps): KeySet => 
       const text = JSON.stringify(keys)
       if (held?.text !== text) generation += 1
       held = { find: held?.text === text ? held.find : finderOf(keys), text, at: now() }
+      fetched()
     } catch (error) {
       failed(error)
     }
@@ -70,6 +75,9 @@ export const fetchedKeys = ({ fetch, now, failed }: FetchedKeysDeps): KeySet => 
   return {
     get generation() {
       return age() > staleMs ? none : generation
+    },
+    get ageMs() {
+      return held && age()
     },
     keepUp,
     find: async (header) => {

@@ -64,6 +64,8 @@ export const openTestService = async (
     CHANCERY_PUBLIC_URL: 'http://pki.test',
     CHANCERY_DATABASE_URL: database.servingUrl,
     CHANCERY_MIGRATION_URL: database.ownerUrl,
+    // Tests fail to authenticate all the time, and from one address.
+    CHANCERY_LIMIT_FAILED_AUTHENTICATIONS: '1000000',
     ...env,
   })
   const { service, addresses, close } = await serve(config, quiet)

@@ -5,6 +5,7 @@
 import { Registry } from 'prom-client'
 
 import type { Caller, Role } from '../../src/ca/access.ts'
+import { openPrincipalLimits } from '../../src/ca/principal-limits.ts'
 import { Problem } from '../../src/errors.ts'
 import { type App, openApp } from '../../src/http/app.ts'
 import type { HttpDeps } from '../../src/http/deps.ts'
@@ -28,6 +29,10 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     policies: reached({}),
     access: reached({}),
     identities: reached({ bearer: async (token: string) => callerFor(token) }),
+    principalLimits: openPrincipalLimits({ ...limitless, now: () => 0, clock: () => new Date(0) }),
+    addressLimits: { requestsPerSecond: 1e6, concurrent: 1e6, failedAuthentications: 1e6 },
+    proxies: { networks: [], header: 'x-forwarded-for' },
+    replicas: () => 1,
     providers: reached({}),
     renewalInfos: async () => {
       throw new Problem('certificate.not_found', 'reached')
@@ -51,6 +56,9 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
   }
   return { app: await openApp(deps), deps, lines }
 }
+
+/** Nobody has limits here. */
+const limitless = { shares: {} as never, sleep: async () => {}, limited: () => {} }
 
 export const reached = <T extends object>(known: object): T =>
   new Proxy(known as T, {

@@ -8,7 +8,7 @@ import type { Caller } from '../../ca/access.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
-import { authorise, shownBy } from '../auth.ts'
+import { authorise, callerOf, shownBy } from '../auth.ts'
 import { batchBodyLimit, batchPath, batchPatience, batchTimeout } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -75,7 +75,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
         throw new Problem('idempotency.key', 'A batch has no Idempotency-Key; give each item its own idempotencyKey.')
       const { items } = request.body
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
-      const width = Math.max(1, Math.min(maxWidth, deps.limits.queue - deps.issuance.pending))
+      const width = await widthOf(deps, request, items.length)
       const work = inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
       const outcomes = await withinDeadline(work, batchTimeout)
       // A connection that stayed open would hold up the close for as long as its client keeps it.
@@ -83,6 +83,14 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
   )
+}
+
+/** How many items may be under way at a time: the call is one of them, by the limits of its caller. */
+const widthOf = async (deps: HttpDeps, request: FastifyRequest, count: number): Promise<number> => {
+  const room = Math.max(1, Math.min(maxWidth, count, deps.limits.queue - deps.issuance.pending))
+  const { slots, leave } = await deps.principalLimits.widen(callerOf(request), room - 1)
+  request.visit?.add(leave)
+  return 1 + slots
 }
 
 /** Resolves to the caller of the next item. Throws what is to become of it instead. */
@@ -93,10 +101,16 @@ type Admit = () => Promise<Caller>
  * stops or when nobody waits for the answer any more, and only while what was shown is good and its grants last. The caller
  * is known already, so that asking again costs a look into memory for most of the time.
  */
-const openAdmission = ({ identities }: HttpDeps, request: FastifyRequest, isOver: () => boolean): Admit => {
+const openAdmission = (
+  { identities, principalLimits }: HttpDeps,
+  request: FastifyRequest,
+  isOver: () => boolean,
+): Admit => {
   const started = performance.now()
   let asked = Number.NEGATIVE_INFINITY
   let caller: Promise<Caller | null> = Promise.resolve(null)
+  // The call itself has been counted as its first item.
+  let isFirst = true
   return async () => {
     const now = performance.now()
     if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
@@ -108,6 +122,8 @@ const openAdmission = ({ identities }: HttpDeps, request: FastifyRequest, isOver
     }
     const known = await caller
     if (known === null) throw new Problem('auth.missing', 'This call needs credentials.')
+    if (!isFirst) await principalLimits.count(known)
+    isFirst = false
     return known
   }
 }

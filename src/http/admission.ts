@@ -1,0 +1,139 @@
+/**
+ * Who is let in, and how much of it: the address first, while nobody knows who asks; then the caller; then what its grants
+ * allow. Everything that was taken is given back when the answer is out, or a while after its connection has gone.
+ */
+import { hash } from 'node:crypto'
+import type { Socket } from 'node:net'
+
+import type { FastifyRequest } from 'fastify'
+
+import type { Caller, Identities } from '../ca/access.ts'
+import type { Leave, PrincipalLimits } from '../ca/principal-limits.ts'
+import { isProblem } from '../errors.ts'
+import type { Metrics } from '../metrics.ts'
+import { type AddressLimits, type Entry, openAddresses } from './addresses.ts'
+import { type AccessRule, authorise, type Shown, shownBy } from './auth.ts'
+import { handlerTimeout } from './bounds.ts'
+import { openPeers, type ProxySettings } from './peers.ts'
+
+export interface AdmissionDeps {
+  readonly identities: Identities
+  readonly principalLimits: PrincipalLimits
+  readonly addressLimits: AddressLimits
+  readonly proxies: ProxySettings
+  /** How many instances share the limits of addresses. */
+  readonly replicas: () => number
+  readonly metrics: Pick<Metrics, 'authenticated' | 'limited'>
+  readonly clock: () => Date
+}
+
+export interface Admission {
+  /** Resolves to the caller whom the rule lets in, null where nobody need say who they are. Throws auth.* and limit.*. */
+  admit(request: FastifyRequest, rule: AccessRule): Promise<Caller | null>
+}
+
+/** What one request has taken. */
+export class Visit {
+  readonly entry: Entry
+  #leaves: Leave[] = []
+  #isOver = false
+
+  constructor(entry: Entry, leave: Leave) {
+    this.entry = entry
+    this.#leaves.push(leave)
+  }
+
+  /** Given back at once where it is over already. */
+  add(leave: Leave): void {
+    if (this.#isOver) leave()
+    else this.#leaves.push(leave)
+  }
+
+  end(): void {
+    this.#isOver = true
+    for (const leave of this.#leaves.splice(0)) leave()
+  }
+}
+
+export const openAdmission = (deps: AdmissionDeps): Admission => {
+  const { identities, principalLimits, metrics } = deps
+  const peerOf = openPeers(deps.proxies)
+  const addresses = openAddresses({
+    limits: deps.addressLimits,
+    replicas: deps.replicas,
+    now: () => performance.now(),
+    clock: deps.clock,
+    limited: metrics.limited,
+  })
+  const visits = new WeakMap<Socket, Set<Visit>>()
+
+  /** A connection that breaks ends no work: whoever breaks many has as much under way as before. */
+  const visitsOf = (socket: Socket): Set<Visit> => {
+    const known = visits.get(socket)
+    if (known) return known
+    const open = new Set<Visit>()
+    visits.set(socket, open)
+    socket.once('close', () => {
+      if (open.size === 0) return
+      const end = (): void => {
+        for (const visit of open) visit.end()
+      }
+      setTimeout(end, handlerTimeout).unref()
+    })
+    return open
+  }
+
+  const visit = (request: FastifyRequest): Visit => {
+    const peer = peerOf(request)
+    request.peer = peer
+    const entry = addresses.enter(peer.address)
+    const open = visitsOf(request.raw.socket)
+    const begun: Visit = new Visit(entry, () => {
+      addresses.leave(entry)
+      open.delete(begun)
+    })
+    open.add(begun)
+    request.visit = begun
+    return begun
+  }
+
+  const identify = async (entry: Entry, rule: AccessRule, shown: Shown): Promise<Caller | null> => {
+    const credentials = (): string => digestOf(shown)
+    const kind = kindOf(shown)
+    if (rule !== 'open' && kind !== 'none') addresses.assertTrusted(entry, credentials)
+    try {
+      const caller = await authorise(identities, rule, shown)
+      if (caller) {
+        metrics.authenticated(kind, 'accepted')
+        addresses.succeeded(entry, credentials)
+      }
+      return caller
+    } catch (error) {
+      if (isProblem(error)) metrics.authenticated(kind, error.code)
+      // Whoever shows nothing has guessed nothing.
+      if (isProblem(error) && error.kind.status === 401 && kind !== 'none') addresses.failed(entry, credentials)
+      throw error
+    }
+  }
+
+  return {
+    admit: async (request, rule) => {
+      const begun = visit(request)
+      const caller = await identify(begun.entry, rule, shownBy(request))
+      const entering = caller && principalLimits.enter(caller)
+      if (entering) begun.add(await entering)
+      return caller
+    },
+  }
+}
+
+type CredentialKind = 'none' | 'token' | 'jwt' | 'certificate'
+
+/** As it looks: whether it is one is found out later. */
+const kindOf = ({ header, certificate }: Shown): CredentialKind => {
+  if (certificate !== undefined) return 'certificate'
+  if (header === undefined) return 'none'
+  return header.includes('.') ? 'jwt' : 'token'
+}
+
+const digestOf = ({ header, certificate }: Shown): string => hash('sha256', certificate ?? header ?? '', 'base64')

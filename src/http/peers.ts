@@ -1,0 +1,119 @@
+/**
+ * Where a request comes from: the other end of its socket, or what a listed proxy says there. Nobody else's header fields
+ * are believed: anyone can write them.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import { BlockList, type Socket } from 'node:net'
+
+import { parseIp } from '../x509/addresses.ts'
+
+export interface ProxySettings {
+  /** Addresses and CIDRs of proxies. */
+  readonly networks: readonly string[]
+  /** The one field that they write; what they let through of the other is the client's. */
+  readonly header: 'forwarded' | 'x-forwarded-for'
+}
+
+export interface Peer {
+  /** What is counted as one: an IPv4 address, or the /64 of an IPv6 address, of which whoever has one has them all. */
+  readonly address: string
+  /** The other end of the socket is a listed proxy. */
+  readonly isProxy: boolean
+}
+
+type Asked = { readonly headers: IncomingHttpHeaders; readonly raw: { readonly socket: Socket } }
+
+export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked) => Peer) => {
+  const proxies = networkList(networks)
+  const isProxy = (octets: Buffer): boolean => networks.length > 0 && contains(proxies, octets)
+  const known = new WeakMap<Socket, Peer & { readonly octets: Buffer | undefined }>()
+
+  const peerOf = (socket: Socket) => {
+    const found = known.get(socket)
+    if (found) return found
+    const octets = addressOf(socket.remoteAddress ?? '')
+    const peer = {
+      address: octets ? keyOf(octets) : 'socket',
+      isProxy: octets !== undefined && isProxy(octets),
+      octets,
+    }
+    known.set(socket, peer)
+    return peer
+  }
+
+  return ({ headers, raw: { socket } }) => {
+    const peer = peerOf(socket)
+    if (!peer.isProxy || !peer.octets) return peer
+    // From the last hop back, as long as each is a proxy that was listed: what stands before is anybody's word.
+    let octets = peer.octets
+    for (const hop of hopsOf(headers, header).reverse().slice(0, mostHops)) {
+      if (!isProxy(octets)) break
+      const next = addressOf(hop)
+      if (!next) break
+      octets = next
+    }
+    return { address: keyOf(octets), isProxy: true }
+  }
+}
+
+/** What a proxy has verified of its client (RFC 9440 2.1), as DER; empty where it is not one certificate in that form. */
+export const forwardedCertificate = ({ 'client-cert': field }: IncomingHttpHeaders): Buffer | undefined => {
+  if (field === undefined) return undefined
+  const [, base64 = ''] = /^ *:([A-Za-z0-9+/]+={0,2}): *$/.exec(String(field)) ?? []
+  return Buffer.from(base64, 'base64')
+}
+
+/** Each address that a proxy has written down, the nearest one last. */
+const hopsOf = (headers: IncomingHttpHeaders, header: ProxySettings['header']): string[] => {
+  const field = headers[header]
+  const text = Array.isArray(field) ? field.join(',') : (field ?? '')
+  return header === 'forwarded' ? forwardedHops(text) : text.split(',')
+}
+
+/** RFC 7239 4: elements with commas, pairs with semicolons; a value may be quoted, and an IPv6 address is. */
+const forwardedHops = (text: string): string[] =>
+  splitUnquoted(text, ',').map((element) => {
+    const pair = splitUnquoted(element, ';').find((part) => /^\s*for\s*=/i.test(part)) ?? ''
+    return pair
+      .slice(pair.indexOf('=') + 1)
+      .trim()
+      .replace(/^"(.*)"$/, '$1')
+  })
+
+const splitUnquoted = (text: string, mark: string): string[] => {
+  const parts = ['']
+  let isQuoted = false
+  for (const character of text) {
+    if (character === '"') isQuoted = !isQuoted
+    if (character === mark && !isQuoted) parts.push('')
+    else parts[parts.length - 1] += character
+  }
+  return parts
+}
+
+/** Octets of an address that may have brackets, a port or a zone; IPv4 in IPv6 is IPv4. Undefined for what is none. */
+const addressOf = (text: string): Buffer | undefined => {
+  const [, six, four] = /^\s*(?:\[([^\]]*)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+)(?::\d+)?)\s*$/.exec(text) ?? []
+  const octets = parseIp((six ?? four ?? text.trim()).replace(/%.*$/, ''))
+  return octets?.length === 16 && octets.subarray(0, 12).equals(mapped) ? octets.subarray(12) : octets
+}
+
+const keyOf = (octets: Buffer): string => (octets.length === 4 ? octets.join('.') : octets.toString('hex', 0, 8))
+
+const networkList = (networks: readonly string[]): BlockList => {
+  const list = new BlockList()
+  for (const network of networks) {
+    const [address = '', bits] = network.split('/')
+    const family = address.includes(':') ? 'ipv6' : 'ipv4'
+    list.addSubnet(address, bits === undefined ? (family === 'ipv6' ? 128 : 32) : Number(bits), family)
+  }
+  return list
+}
+
+const contains = (list: BlockList, octets: Buffer): boolean =>
+  octets.length === 4
+    ? list.check(octets.join('.'), 'ipv4')
+    : list.check((octets.toString('hex').match(/.{4}/g) ?? []).join(':'), 'ipv6')
+
+const mapped = Buffer.from('00000000000000000000ffff', 'hex')
+const mostHops = 32
