@@ -14,7 +14,7 @@ import type { Metrics } from '../metrics.ts'
 import { type AddressLimits, type Entry, openAddresses } from './addresses.ts'
 import { type AccessRule, authorise, type Shown, shownBy } from './auth.ts'
 import { handlerTimeout } from './bounds.ts'
-import { openPeers, type ProxySettings } from './peers.ts'
+import { openPeers, type Peer, type ProxySettings } from './peers.ts'
 
 export interface AdmissionDeps {
   readonly identities: Identities
@@ -83,9 +83,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     return open
   }
 
-  const visit = (request: FastifyRequest): Visit => {
-    const peer = peerOf(request)
-    request.peer = peer
+  const visit = (request: FastifyRequest, peer: Peer): Visit => {
     const entry = addresses.enter(peer.address)
     const open = visitsOf(request.raw.socket)
     const begun: Visit = new Visit(entry, () => {
@@ -118,8 +116,12 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
 
   return {
     admit: async (request, rule) => {
-      const begun = visit(request)
-      const caller = await identify(begun.entry, rule, shownBy(request))
+      const peer = peerOf(request)
+      request.peer = peer
+      const shown = shownBy(request)
+      if (request.routeOptions.config.probe && kindOf(shown) === 'none') return null
+      const begun = visit(request, peer)
+      const caller = await identify(begun.entry, rule, shown)
       const entering = caller && principalLimits.enter(caller)
       if (entering) begun.add(await entering)
       return caller

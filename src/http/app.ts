@@ -87,6 +87,8 @@ declare module 'fastify' {
     ownDeadline?: boolean
     /** Further representations of the successful answer. */
     offers?: readonly MediaType[]
+    /** Whoever asks without credentials is never limited: a probe that was refused would restart what is well. */
+    probe?: boolean
     /** Quiet routes are logged at debug: probes come every second. */
     quiet?: boolean
   }

@@ -215,7 +215,7 @@ export const codesOf = (
   schema: Pick<DescribedSchema, 'params' | 'querystring' | 'body'>,
   { config = {}, method }: Pick<RouteOptions, 'config' | 'method'>,
 ): readonly ProblemCode[] => {
-  const { access, accepts = [], problems: declared = [], tooLarge = 'request.too_large' } = config
+  const { access, accepts = [], problems: declared = [], tooLarge = 'request.too_large', probe = false } = config
   const codes: ProblemCode[] = [
     ...declared,
     'request.malformed',
@@ -229,7 +229,9 @@ export const codesOf = (
   if (isHolderRule(access)) codes.push('renewal.foreign')
   if (isHolderRule(access) && access.holderOr.length === 0) codes.push('renewal.certificate')
   if (access !== 'open') codes.push(...authCodes)
-  if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable')
+  if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable', 'limit.unavailable')
+  if (access !== 'open' || !probe) codes.push(...addressCodes)
+  if (access !== 'open') codes.push('limit.failed_authentication', 'limit.requests', 'limit.concurrent')
   // Whoever changes anything puts it on the roll.
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')
@@ -249,7 +251,9 @@ const authCodes: readonly ProblemCode[] = [
   'auth.audience',
   'auth.lifetime',
   'auth.replayed',
+  'auth.proxy',
 ]
+const addressCodes: readonly ProblemCode[] = ['limit.address_requests', 'limit.address_concurrent']
 const credentials = [{ token: [] }, { certificate: [] }]
 
 const rolesOf = (access: AccessRule | undefined): readonly Role[] | undefined =>
@@ -371,6 +375,10 @@ const groups: readonly (readonly [code: ProblemCode, name: string, beside?: Prob
   ['renewal.names', 'RenewalRefused'],
   ['renewal.forbidden', 'MayNotRenew'],
   ['renewal.foreign', 'NotTheHolder'],
+  ['limit.certificates_per_day', 'IssuanceLimited'],
+  ['rate.limited', 'ProofLimited'],
+  ['limit.failed_authentication', 'Limited'],
+  ['limit.address_requests', 'AddressLimited'],
   ['san.forbidden', 'Refusal'],
   ['issuer.none_active', 'IssuanceUnavailable'],
   ['roll.unanchored', 'RollUnavailable'],

@@ -38,7 +38,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
   app.get(
     '/livez',
     {
-      config: { access: 'open' },
+      config: { access: 'open', probe: true },
       schema: {
         operationId: 'live',
         summary: 'Does the event loop turn?',
@@ -52,7 +52,7 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
   app.get(
     '/readyz',
     {
-      config: { access: 'optional' },
+      config: { access: 'optional', probe: true },
       schema: {
         operationId: 'ready',
         summary: 'Can this instance issue?',

@@ -121,6 +121,15 @@ export const Check = Type.Object(
   },
   named('Check'),
 )
+const ReachedLimit = Type.Object(
+  {
+    name: Type.String({ description: 'as grants and settings have it' }),
+    value: Type.Integer({ description: 'how much it allows' }),
+    freesAt: { ...Time, description: 'when there may be room again' },
+  },
+  { ...named('ReachedLimit'), description: 'which limit is reached' },
+)
+
 /** RFC 9457, with members of our own; some problems have more. */
 export const ProblemView = Type.Object(
   {
@@ -135,6 +144,7 @@ export const ProblemView = Type.Object(
     violations: Type.Optional(Type.Array(Violation)),
     checks: Type.Optional(Type.Array(Check, { description: 'every check of a refused request, with its outcome' })),
     notes: Type.Optional(Type.Array(Note, { description: 'what was dropped or shortened' })),
+    limit: Type.Optional(ReachedLimit),
     next: Type.String({ description: 'what to do' }),
     requestId: Type.String({ description: 'what to tell the operator' }),
   },
