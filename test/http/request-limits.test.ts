@@ -1,0 +1,207 @@
+/** Limits of requests of a principal: two replicas together, within the bound that docs/identities.md names. */
+import { once } from 'node:events'
+import { Agent, request as httpsRequest } from 'node:https'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import type { Limits } from '../../src/policy/limits.ts'
+import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { csrFor, employ } from './people.ts'
+
+const one = await openTestService(t)
+const two = await openTestService(t, {}, one)
+const replicas: readonly TestService[] = [one, two]
+const db = new pg.Client({ connectionString: one.database.ownerUrl })
+await db.connect()
+t.teardown(() => db.end())
+
+const requester = (name: string, limits: Limits) => employ(one, name, 'requester', { profiles: ['server'], limits })
+
+const look = (service: TestService, token: string): Promise<Answer> =>
+  service.request('GET', '/v1/authorities', { token })
+
+/** A call whose body does not come yet: once it is let in, it is under way until it is ended. */
+const linger = (t: Test, { url, ca }: TestService, token: string) => {
+  const agent = new Agent({ ca })
+  t.teardown(() => agent.destroy())
+  const body = JSON.stringify({ csr: 'x', profile: 'server' })
+  const call = httpsRequest(new URL('/v1/certificates', url), {
+    agent,
+    method: 'POST',
+    headers: {
+      authorization: `Bearer ${token}`,
+      'content-type': 'application/json',
+      'content-length': String(body.length),
+    },
+  })
+  call.on('error', () => {})
+  call.flushHeaders()
+  const answered = once(call, 'response').then(([response]) => {
+    response.resume()
+    return response.statusCode as number
+  })
+  answered.catch(() => {})
+  return {
+    answered,
+    end: () => {
+      call.end(body)
+      return answered
+    },
+    abort: () => call.destroy(),
+  }
+}
+
+/** Resolves when so many of a principal's are under way, on all instances. */
+const underWay = async (principal: string, count: number): Promise<void> => {
+  for (;;) {
+    const { rows } = await db.query('select sum(slots)::integer as n from slot_leases where principal = $1', [
+      principal,
+    ])
+    if (rows[0].n === count) return
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+/** Resolves when it answers so, which may take until another instance knows. */
+const until = async (status: number, ask: () => Promise<Answer>): Promise<Answer> => {
+  for (let tries = 0; ; tries += 1) {
+    const answer = await ask()
+    if (answer.status === status || tries === 60) return answer
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+t.test('requests a second hold for both replicas together, and are not lost between them', async (t) => {
+  const rate = 20
+  const token = await requester('hasty', { requestsPerSecond: rate })
+  const began = performance.now()
+  const counted = { in: 0, refused: 0 }
+  let refused: Answer | undefined
+  const worker = async (service: TestService): Promise<void> => {
+    while (performance.now() - began < 2_500) {
+      const answer = await look(service, token)
+      if (answer.status === 200) counted.in += 1
+      else {
+        counted.refused += 1
+        refused = answer
+      }
+    }
+  }
+  await Promise.all([...replicas, ...replicas, ...replicas].map(worker))
+  const seconds = (performance.now() - began) / 1000
+  t.ok(counted.in <= rate * (seconds + 2), `${counted.in} in ${seconds} s`)
+  t.ok(counted.in >= rate, `${counted.in} were let in`)
+  t.ok(counted.refused > counted.in, 'more were asked than were let in')
+  t.match(refused, { status: 429, json: { code: 'limit.requests', retryable: true, retryAfter: 1 } })
+  t.match(refused?.json.limit, { name: 'requestsPerSecond', value: rate, freesAt: String })
+  t.equal(refused?.headers['retry-after'], '1')
+  t.equal((await until(200, () => look(one, token))).status, 200, 'a moment later it goes on')
+})
+
+t.test('whoever asks no faster than its limit is never refused, whichever replica it asks', async (t) => {
+  const token = await requester('steady', { requestsPerSecond: 50, concurrent: 1 })
+  for (let i = 0; i < 30; i += 1) {
+    const answer = await look(replicas[i % 2] as TestService, token)
+    t.equal(answer.status, 200, answer.text)
+  }
+})
+
+t.test('the smallest limit of all grants of a principal holds, and other principals have their own', async (t) => {
+  const token = await requester('twice', { requestsPerSecond: 1000 })
+  await one.request('POST', '/v1/grants', {
+    body: { principal: 'twice', role: 'auditor', limits: { requestsPerSecond: 1 } },
+  })
+  const other = await requester('neighbour', { requestsPerSecond: 1000 })
+  const answers = await Promise.all(Array.from({ length: 12 }, () => look(one, token)))
+  const refused = answers.filter(({ status }) => status === 429)
+  t.ok(refused.length >= 8, `${refused.length} of 12`)
+  t.equal(refused[0]?.json.limit.value, 1)
+  for (const { status } of await Promise.all(Array.from({ length: 12 }, () => look(one, other)))) t.equal(status, 200)
+})
+
+t.test('requests under way hold for both replicas together', async (t) => {
+  const token = await requester('wide', { concurrent: 3 })
+  const calls = [one, two, one].map((service) => linger(t, service, token))
+  await underWay('wide', 3)
+  for (const service of replicas) {
+    const answer = await look(service, token)
+    t.match(answer, { status: 429, json: { code: 'limit.concurrent', retryable: true } })
+    t.match(answer.json.limit, { name: 'concurrent', value: 3 })
+    t.ok(Number(answer.headers['retry-after']) >= 1)
+  }
+  const [first] = calls
+  t.equal(await first?.end(), 400, 'one has ended')
+  for (const service of [two, one]) t.equal((await until(200, () => look(service, token))).status, 200)
+  for (const call of calls.slice(1)) await call.end()
+})
+
+t.test('many at once are let in up to the limit, exactly', async (t) => {
+  const token = await requester('crowded', { concurrent: 5 })
+  const calls = Array.from({ length: 12 }, (_, i) => linger(t, replicas[i % 2] as TestService, token))
+  const refused = new Set<object>()
+  await new Promise<void>((resolve) => {
+    for (const call of calls)
+      void call.answered.then((status) => {
+        if (status === 429 && refused.add(call).size === 7) resolve()
+      })
+  })
+  await underWay('crowded', 5)
+  for (const service of replicas) t.equal((await look(service, token)).status, 429)
+  t.equal(refused.size, 7)
+  for (const call of calls.filter((call) => !refused.has(call))) t.equal(await call.end(), 400)
+})
+
+t.test('a batch counts its items as requests, and has no more under way than it may', async (t) => {
+  const token = await requester('bulk', { requestsPerSecond: 4, concurrent: 2 })
+  const items = Array.from({ length: 12 }, () => ({ csr: csrFor('a.example.com'), profile: 'server' }))
+  const answer = await one.request('POST', '/v1/certificates/batch', { token, body: { items } })
+  t.equal(answer.status, 200, answer.text)
+  const codes: string[] = answer.json.items.map(({ problem }: { problem?: { code: string } }) => problem?.code ?? '201')
+  t.ok(codes.includes('201') && codes.includes('limit.requests'), codes.join(' '))
+  const limited = codes.filter((code) => code === 'limit.requests').length
+  t.equal(codes.filter((code) => code === '201').length + limited, 12)
+})
+
+t.test('where the shares cannot be had, whoever has limits is told to come back, and nobody else', async (t) => {
+  const tokens = {
+    rate: await requester('unlucky', { requestsPerSecond: 10 }),
+    slots: await requester('unlucky-too', { concurrent: 10 }),
+    free: await employ(one, 'free', 'requester', { profiles: ['server'] }),
+  }
+  const away = async (): Promise<void> => {
+    await db.query('alter table rate_buckets rename to rate_buckets_away')
+    await db.query('alter table slot_leases rename to slot_leases_away')
+  }
+  const back = async (): Promise<void> => {
+    await db.query('alter table if exists rate_buckets_away rename to rate_buckets')
+    await db.query('alter table if exists slot_leases_away rename to slot_leases')
+  }
+  await away()
+  t.teardown(back)
+  for (const token of [tokens.rate, tokens.slots]) {
+    const answer = await look(one, token)
+    t.match(answer, { status: 503, json: { code: 'limit.unavailable', retryable: true } })
+    t.ok(answer.headers['retry-after'])
+  }
+  t.equal((await look(one, tokens.free)).status, 200)
+  await back()
+  for (const token of [tokens.rate, tokens.slots]) t.equal((await look(one, token)).status, 200)
+})
+
+t.test('an instance that goes leaves what it had to the others', async (t) => {
+  const third = await openTestService(t, {}, one)
+  const token = await requester('mover', { concurrent: 1 })
+  const call = linger(t, third, token)
+  await underWay('mover', 1)
+  t.equal((await look(two, token)).status, 429)
+  call.abort()
+  await third.close()
+  t.equal((await until(200, () => look(two, token))).status, 200)
+})
+
+t.test('what was refused is a metric, by its limit', async (t) => {
+  const { text } = await one.request('GET', '/metrics')
+  for (const limit of ['requestsPerSecond', 'concurrent'])
+    t.match(text, new RegExp(`^chancery_limited_total\\{limit="${limit}"\\} [1-9]`, 'm'))
+})
