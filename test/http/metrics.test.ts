@@ -10,6 +10,11 @@ t.test('every metric of the table is served, and what was counted comes out', as
   metrics.issued('server')
   metrics.refused('server', 'san.forbidden')
   metrics.ended('server', 'replayed')
+  metrics.authenticated('jwt', 'accepted')
+  metrics.authenticated('jwt', 'auth.expired')
+  metrics.limited('concurrent')
+  metrics.keysFetched('github', 'failed')
+  metrics.watchTokens(() => ({ verified: 7, keys: [{ provider: 'github', ageSeconds: 12 }] }))
   metrics.stage('sign', 0.0009)
   metrics.stage('sign', 0.2)
   metrics.stage('sign', 60)
@@ -32,6 +37,12 @@ t.test('every metric of the table is served, and what was counted comes out', as
     'chancery_issuances_total{profile="server",outcome="refused"} 1',
     'chancery_issuances_total{profile="server",outcome="replayed"} 1',
     'chancery_refusals_total{code="san.forbidden"} 1',
+    'chancery_authentications_total{credential="jwt",outcome="accepted"} 1',
+    'chancery_authentications_total{credential="jwt",outcome="auth.expired"} 1',
+    'chancery_limited_total{limit="concurrent"} 1',
+    'chancery_jwks_fetches_total{provider="github",outcome="failed"} 1',
+    'chancery_jwks_age_seconds{provider="github"} 12',
+    'chancery_tokens_cached 7',
     'chancery_stage_seconds_bucket{stage="sign",le="0.0005"} 0',
     'chancery_stage_seconds_bucket{stage="sign",le="0.001"} 1',
     'chancery_stage_seconds_bucket{stage="sign",le="0.25"} 2',

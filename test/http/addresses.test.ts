@@ -1,0 +1,103 @@
+/** Limits of addresses in one process: what they let through, what they say, and that no flood grows them. */
+import t from 'tap'
+
+import { type AddressLimits, type Entry, openAddresses } from '../../src/http/addresses.ts'
+
+const open = (limits: Partial<AddressLimits>, more: { replicas?: () => number; most?: number } = {}) => {
+  const clock = { ms: 1_000_000 }
+  const told: string[] = []
+  const addresses = openAddresses({
+    limits: { requestsPerSecond: 1e6, concurrent: 1e6, failedAuthentications: 1e6, ...limits },
+    replicas: () => 1,
+    now: () => clock.ms,
+    clock: () => new Date(clock.ms),
+    limited: (name) => told.push(name),
+    ...more,
+  })
+  const pass = (address: string): void => addresses.leave(addresses.enter(address))
+  const fail = (address: string, credentials = 'bad'): void => {
+    const entry = addresses.enter(address)
+    try {
+      addresses.assertTrusted(entry, () => credentials)
+      addresses.failed(entry, () => credentials)
+    } finally {
+      addresses.leave(entry)
+    }
+  }
+  return { addresses, clock, told, pass, fail }
+}
+
+t.test('requests a second, each address by itself', async (t) => {
+  const { pass, clock, told } = open({ requestsPerSecond: 10 })
+  for (let i = 0; i < 10; i += 1) pass('a')
+  const limit = { name: 'addressRequests', value: 10, freesAt: new Date(clock.ms + 100).toISOString() }
+  t.throws(() => pass('a'), { code: 'limit.address_requests', options: { retryAfter: 1, extra: { limit } } })
+  pass('b')
+  clock.ms += 200
+  pass('a')
+  pass('a')
+  t.throws(() => pass('a'), { code: 'limit.address_requests' })
+  clock.ms += 3_600_000
+  for (let i = 0; i < 10; i += 1) pass('a')
+  t.throws(() => pass('a'), { code: 'limit.address_requests' }, 'never more than those of one second are saved')
+  t.same(told, ['addressRequests', 'addressRequests', 'addressRequests'])
+})
+
+t.test('requests under way, each address by itself', async (t) => {
+  const { addresses } = open({ concurrent: 2 })
+  const [first] = [addresses.enter('a'), addresses.enter('a')]
+  t.throws(() => addresses.enter('a'), {
+    code: 'limit.address_concurrent',
+    options: { extra: { limit: { value: 2 } } },
+  })
+  addresses.enter('b')
+  addresses.leave(first as Entry)
+  addresses.enter('a')
+})
+
+t.test('failed authentications are a bucket of their own, and whoever was good goes on', async (t) => {
+  const { addresses, fail, clock } = open({ failedAuthentications: 3 })
+  fail('a')
+  const entry = addresses.enter('a')
+  addresses.succeeded(entry, () => 'good')
+  fail('a')
+  fail('a')
+  const refused = { code: 'limit.failed_authentication', options: { retryAfter: 1, extra: { limit: { value: 3 } } } }
+  t.throws(() => fail('a'), refused)
+  addresses.assertTrusted(entry, () => 'good')
+  t.throws(() => addresses.assertTrusted(entry, () => 'unknown'), refused)
+  addresses.assertTrusted(addresses.enter('b'), () => 'unknown')
+  clock.ms += 1_000
+  fail('a')
+  t.throws(() => fail('a'), refused, 'one more each second')
+  clock.ms += 1_000
+  fail('a', 'good')
+  t.throws(() => addresses.assertTrusted(entry, () => 'good'), refused, 'what is good no more is not trusted')
+})
+
+t.test('instances share the limits of an address', async (t) => {
+  const shared = { replicas: () => 4 }
+  const { pass, fail, addresses } = open({ requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 }, shared)
+  for (let i = 0; i < 10; i += 1) pass('a')
+  t.throws(() => pass('a'), { code: 'limit.address_requests' })
+  for (let i = 0; i < 5; i += 1) fail('b')
+  t.throws(() => fail('b'), { code: 'limit.failed_authentication' })
+  addresses.enter('c')
+  addresses.enter('c')
+  t.throws(() => addresses.enter('c'), { code: 'limit.address_concurrent' })
+})
+
+t.test(
+  'a flood of addresses grows nothing, and does not make an address forgotten that has requests under way',
+  async (t) => {
+    const { addresses, pass, clock } = open({ requestsPerSecond: 2, concurrent: 1 }, { most: 500 })
+    addresses.enter('busy')
+    for (let i = 0; i < 20_000; i += 1) {
+      if (i % 100 === 0) clock.ms += 1
+      pass(`2001:db8:${i}`)
+      if (i === 10_000) t.throws(() => addresses.enter('busy'), { code: 'limit.address_concurrent' })
+    }
+    t.equal(addresses.size, 500)
+    t.throws(() => addresses.enter('busy'), { code: 'limit.address_concurrent' })
+  },
+)
