@@ -68,7 +68,9 @@ t.test('without any setting, development works', async (t) => {
       stagingMs: 86_400_000,
       clockToleranceMs: 5_000,
       refusalsPerMinute: 60,
+      address: { requestsPerSecond: 20_000, concurrent: 2_048, failedAuthentications: 20 },
     },
+    proxies: { networks: [], header: 'x-forwarded-for' },
     retention: { refusalsDays: 90, accessesDays: 365 },
     log: { level: 'info' },
     allowEmbedded: false,
@@ -96,6 +98,11 @@ t.test('every setting is read from the environment', async (t) => {
     CHANCERY_STAGING_TIME: '2h',
     CHANCERY_CLOCK_TOLERANCE: '1m',
     CHANCERY_REFUSALS_PER_MINUTE: '0',
+    CHANCERY_LIMIT_ADDRESS_REQUESTS: '1000',
+    CHANCERY_LIMIT_ADDRESS_CONCURRENT: '100',
+    CHANCERY_LIMIT_FAILED_AUTHENTICATIONS: '5',
+    CHANCERY_TRUSTED_PROXIES: '10.0.0.0/8, 192.0.2.7, 2001:db8::/32,::1',
+    CHANCERY_PROXY_HEADER: 'forwarded',
     CHANCERY_RETENTION_REFUSALS: '48h',
     CHANCERY_LOG_LEVEL: 'debug',
   })
@@ -123,7 +130,9 @@ t.test('every setting is read from the environment', async (t) => {
       stagingMs: 7_200_000,
       clockToleranceMs: 60_000,
       refusalsPerMinute: 0,
+      address: { requestsPerSecond: 1_000, concurrent: 100, failedAuthentications: 5 },
     },
+    proxies: { networks: ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32', '::1'], header: 'forwarded' },
     retention: { refusalsDays: 2 },
     log: { level: 'debug' },
     allowEmbedded: true,
@@ -445,3 +454,17 @@ const keys = async () => {
   const [roll, witness] = [newSigner('r.example'), newSigner('w.example/w1', 'cosignature', 1)]
   return { key: encodeVerifierKey(roll.key), text: encodeVerifierKey(witness.key) }
 }
+
+t.test('proxies are addresses and CIDRs, and nothing that could mean more than was thought', async (t) => {
+  for (const [text, fault] of [
+    ['10.0.0.1/8', 'has a CIDR, 10.0.0.1/8, whose address has bits behind its prefix'],
+    ['2001:db8::1/32', 'has bits behind its prefix'],
+    ['0.0.0.0/0', 'is not a list of addresses and CIDRs'],
+    ['10.0.0.0/33', 'is not a list of addresses and CIDRs'],
+    ['10.0.0.0/8/8', 'is not a list of addresses and CIDRs'],
+    ['10.0.0.0/', 'is not a list of addresses and CIDRs'],
+    ['proxy.example.com', 'is not a list of addresses and CIDRs'],
+    ['10.0.0.1,', 'is not a list of addresses and CIDRs'],
+  ] as const)
+    t.match(await messageOf({ CHANCERY_TRUSTED_PROXIES: text }), fault, text)
+})

@@ -53,7 +53,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       'github@2 by admin',
       'ci by admin',
       'ci by admin',
-      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke with limits {"certificatesPerDay":100}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       '"büro \\"1\\"" of ci until it is revoked, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
       '"büro \\"1\\"" of ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a11, by admin',
       '"büro \\"1\\"" of ci: certificates for spiffe://example.com/ci, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a12, by admin',
@@ -77,6 +77,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, in place of ${'5'.repeat(32)}`,
       '7439812409182734099, before without a number, by os:büro',
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
     ],
   )
   t.match(rows[8], { time: '2026-11-24T23:59:59.007Z', index: 8, type: 'profile.changed' })

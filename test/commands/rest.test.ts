@@ -220,6 +220,10 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
   const [token] = JSON.parse((await chancery(['token', 'list', '--principal', 'ci', '--json'])).out)
   t.match((await chancery(['grant', 'list', '--principal', 'ci'])).out, /requester +server shop/)
   t.equal((await chancery(['grant', 'revoke', grant.id])).code, 0)
+  const limited = ['grant', 'create', 'ci', 'auditor', '--limit', 'concurrent=8', 'requestsPerSecond=90']
+  t.equal((await chancery(limited)).code, 0)
+  const held = JSON.parse((await chancery(['grant', 'list', '--principal', 'ci', '--json'])).out)
+  t.match(held, [{ role: 'auditor', limits: { concurrent: 8, requestsPerSecond: 90 } }])
   const denied = await chancery(['issue', '--csr', csr, '--profile', 'shop', '--token-file', tokenFile])
   t.equal(denied.code, exitCodes.denied)
   t.match(denied.err, /auth\.forbidden/)
@@ -362,6 +366,8 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ['a missing token', ['refusals', '--token-file', join(folder, 'none')], exitCodes.usage, /CHANCERY_TOKEN_FILE/],
     ['a server that is none', ['refusals', '--server', 'http://x'], exitCodes.usage, /https/],
     ['no JSON', ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'], exitCodes.usage, /JSON/],
+    ['no number', ['grant', 'create', 'ci', 'auditor', '--limit', 'concurrent=x'], exitCodes.usage, /whole number/],
+    ['an unknown limit', ['grant', 'create', 'ci', 'auditor', '--limit', 'toString=1'], exitCodes.usage, /known field/],
     [
       'a refused name',
       ['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'],

@@ -243,3 +243,28 @@ t.test('a document is refused where it does not hold together with what there is
   t.equal(misnamed.json.code, 'provider.invalid')
   t.equal((await service.request('GET', '/v1/identity-providers/none')).json.code, 'provider.not_found')
 })
+
+t.test('limits of a mapping are of each principal that it makes', async (t) => {
+  const [mapping] = documents.cluster.mappings
+  const [grant] = mapping?.grants ?? []
+  const limited = { ...mapping, grants: [{ ...grant, limits: { certificatesPerDay: 2, requestsPerSecond: 50 } }] }
+  t.equal((await apply({ ...documents.cluster, mappings: [limited] })).status, 200)
+  t.equal(
+    (await apply({ ...documents.cluster, mappings: [{ ...limited, grants: [{ ...grant, limits: {} }] }] })).status,
+    422,
+  )
+  for (const name of ['a', 'b']) {
+    const token = () => cluster.token(serviceAccount('shop', name))
+    const asked = await Promise.all(Array.from({ length: 5 }, () => issue(token(), `${name}.shop.example.internal`)))
+    t.equal(asked.filter((end) => end === `sa:shop:${name}`).length, 2)
+    t.equal(asked.filter((end) => end === 'limit.certificates_per_day').length, 3)
+  }
+  t.equal((await apply(documents.cluster)).status, 200)
+  const { text } = await service.request('GET', '/metrics')
+  t.match(text, /^chancery_authentications_total\{credential="jwt",outcome="accepted"\} [1-9]/m)
+  t.match(text, /^chancery_authentications_total\{credential="jwt",outcome="auth\.unmapped"\} [1-9]/m)
+  t.match(text, /^chancery_jwks_fetches_total\{provider="cluster",outcome="fetched"\} [1-9]/m)
+  t.match(text, /^chancery_tokens_cached [1-9]/m)
+  await issue(cluster.token(serviceAccount('shop', 'c')), 'c.shop.example.internal')
+  t.match((await service.request('GET', '/metrics')).text, /^chancery_jwks_age_seconds\{provider="cluster"\} \d/m)
+})
