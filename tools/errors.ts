@@ -27,6 +27,7 @@ Every answer of 4xx or 5xx is a problem document (RFC 9457, \`application/proble
 | \`retryAfter\` | seconds, the same as in Retry-After; with every 503 |
 | \`violations\` | each failed check with \`check\` (a stable id), \`field\` (a JSON pointer), \`value\` and \`reason\` |
 | \`checks\`, \`notes\` | with a refusal by policy: every check with its outcome, and what was dropped or shortened |
+| \`limit\` | with 429: which limit it is, what it allows, and \`freesAt\`, when there may be room again |
 | \`offset\` | octets into the decoded input, where a parser stopped |
 | \`next\` | what to do |
 | \`requestId\` | what to tell the operator; the log has the same |

@@ -74,6 +74,7 @@ const revokeSome = async (service: TestService, serials: readonly string[]): Pro
   const requester = await employ(service, 'ci', 'requester', {
     ...{ profiles: ['server'], revoke: true },
     names: { dns: { allow: ['*.ci.example.com'] } },
+    limits: { certificatesPerDay: 1000, concurrent: 64 },
   })
   const revoke = (serial: string | undefined, body: object, token = operator) =>
     made(service.request('POST', `/v1/certificates/${serial}/revocation`, { token, body }))

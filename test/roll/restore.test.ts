@@ -114,7 +114,7 @@ const told = () =>
       compromised: `select encode(key_sha256, 'hex') as key, entry from compromised_keys order by entry`,
       crls: `select issuer, shard, number, covers, this_update, next_update, revoked, encode(tbs_sha256, 'hex') as tbs from crls order by 1, 2, 3`,
       profiles: `select name, version, encode(sha256, 'hex') as sha256, authority, document, created_by from profiles order by 1, 2`,
-      grants: 'select id, principal, role, profiles, names, revoke, created_by from grants order by id',
+      grants: 'select id, principal, role, profiles, names, revoke, limits, created_by from grants order by id',
       grantRevocations: 'select grant_id, revoked_by from grant_revocations order by 1',
       principals: 'select name, created_by from principals order by 1',
       closures: 'select principal, closed_by from principal_closures order by 1',
