@@ -4,7 +4,7 @@
  */
 import { type Static, Type } from 'typebox'
 
-import { LimitsSchema } from './limits.ts'
+import { LimitsSchema } from './limits-schema.ts'
 
 /** Only signatures that whoever checks them cannot make: no `none`, and none by a shared secret. */
 export const tokenAlgorithms = [
