@@ -30,11 +30,12 @@ export interface Addresses {
   leave(entry: Entry): void
   /**
    * Throws `limit.failed_authentication` where too many have failed, unless these credentials (a digest; asked for only then)
-   * were good there a while ago: then they are not the ones that fail.
+   * were good there before: whoever fails beside them must not shut them out.
    */
   assertTrusted(entry: Entry, credentials: () => string): void
   failed(entry: Entry, credentials: () => string): void
-  succeeded(entry: Entry, credentials: () => string): void
+  /** `caller` is the same object for as long as it is remembered: then nothing need be done. */
+  succeeded(entry: Entry, caller: object, credentials: () => string): void
   /** How many addresses are remembered. */
   readonly size: number
 }
@@ -59,6 +60,7 @@ export const openAddresses = ({
 }: AddressesDeps): Addresses => {
   const entries = new Map<string, Entry>()
   const good = new Set<string>()
+  const noted = new WeakMap<object, string>()
 
   const share = (limit: number): number => limit / Math.max(1, replicas())
   const capacity = (limit: number): number => Math.max(1, share(limit))
@@ -120,10 +122,12 @@ export const openAddresses = ({
       refillFailures(entry)
       entry.failures = Math.max(0, entry.failures - 1)
     },
-    succeeded: (entry, credentials) => {
-      if (!hasFailed(entry)) return
-      if (good.size >= mostGood) good.clear()
-      good.add(`${entry.address} ${credentials()}`)
+    succeeded: ({ address }, caller, credentials) => {
+      if (noted.get(caller) === address) return
+      noted.set(caller, address)
+      const id = `${address} ${credentials()}`
+      if (good.size >= mostGood && !good.has(id)) good.clear()
+      good.add(id)
     },
     get size() {
       return entries.size

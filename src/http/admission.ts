@@ -103,7 +103,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
       const caller = await authorise(identities, rule, shown)
       if (caller) {
         metrics.authenticated(kind, 'accepted')
-        addresses.succeeded(entry, credentials)
+        addresses.succeeded(entry, caller, credentials)
       }
       return caller
     } catch (error) {

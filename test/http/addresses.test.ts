@@ -57,11 +57,13 @@ t.test('requests under way, each address by itself', async (t) => {
 
 t.test('failed authentications are a bucket of their own, and whoever was good goes on', async (t) => {
   const { addresses, fail, clock } = open({ failedAuthentications: 3 })
-  fail('a')
   const entry = addresses.enter('a')
-  addresses.succeeded(entry, () => 'good')
-  fail('a')
-  fail('a')
+  const caller = {}
+  addresses.succeeded(entry, caller, () => 'good')
+  addresses.succeeded(entry, caller, () => {
+    throw new Error('it is known already')
+  })
+  for (let i = 0; i < 3; i += 1) fail('a')
   const refused = { code: 'limit.failed_authentication', options: { retryAfter: 1, extra: { limit: { value: 3 } } } }
   t.throws(() => fail('a'), refused)
   addresses.assertTrusted(entry, () => 'good')

@@ -28,7 +28,6 @@ t.test('failed authentications are counted by address, before anything is looked
     return status === 200 ? 'in' : json.code
   }
   for (let i = 0; i < 5; i += 1) t.equal(await ask(null), 'auth.missing', 'whoever shows nothing has guessed nothing')
-  t.equal(await ask(bad), 'auth.invalid')
   t.equal(await ask(known), 'in')
   let answer = await look(direct, { token: bad })
   for (let tries = 0; answer.status === 401 && tries < 100; tries += 1)
