@@ -41,8 +41,6 @@ export interface PrincipalLimits {
   widen(caller: Caller, wanted: number): Promise<Widened>
   /** Every few seconds: says that what is under way still is, and forgets who is away. */
   renew(): Promise<void>
-  /** How many principals are remembered. */
-  readonly size: number
 }
 
 export interface Widened {
@@ -84,9 +82,6 @@ export const openPrincipalLimits = (deps: PrincipalLimitsDeps): PrincipalLimits 
       for (const [principal, rate] of rates) if (rate.isIdle()) rates.delete(principal)
       for (const [principal, place] of places) if (place.isIdle()) places.delete(principal)
       await Promise.all([...places.values()].map((place) => place.renew()))
-    },
-    get size() {
-      return new Set([...rates.keys(), ...places.keys()]).size
     },
   }
 }
@@ -178,7 +173,8 @@ const openPlaces = (deps: PrincipalLimitsDeps, principal: string): Places => {
 
   /** One question at a time, so that what was answered last is what holds: each says all that this instance wants. */
   const ask = (more = 0): Promise<void> => {
-    const wanted = Math.min(bound, underWay + waiting + more + spare())
+    const busy = underWay + waiting + more
+    const wanted = busy === 0 ? 0 : Math.min(bound, busy + spare())
     asking ??= orUnavailable(shares.takeSlots(principal, bound, wanted))
       .then((given) => {
         slots = given

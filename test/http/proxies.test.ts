@@ -41,6 +41,18 @@ t.test('failed authentications are counted by address, before anything is looked
   t.equal(metrics.status, 200, 'another instance has its own share')
 })
 
+t.test('requests of an address are limited whoever asks, but probes are not', async (t) => {
+  const narrow = await openTestService(t, { CHANCERY_LIMIT_ADDRESS_REQUESTS: '8' }, plain)
+  const answers = await Promise.all(Array.from({ length: 20 }, () => look(narrow, { token: plain.adminToken })))
+  const refused = answers.filter(({ status }) => status === 429)
+  t.ok(refused.length > 0 && refused.length < 20, `${refused.length} of 20`)
+  t.match(refused[0]?.json, { code: 'limit.address_requests', limit: { name: 'addressRequests', value: 8 } })
+  t.equal(refused[0]?.headers['retry-after'], '1')
+  for (let i = 0; i < 20; i += 1) t.equal((await narrow.request('GET', '/livez', { token: null })).status, 200)
+  t.equal((await look(plain, { token: plain.adminToken })).status, 200)
+  await narrow.close()
+})
+
 t.test('a listed proxy says where a request comes from', async (t) => {
   const asked = async (address: string): Promise<number> =>
     (await look(proxied, { token: bad, headers: from(address) })).status
