@@ -111,10 +111,12 @@ const openRate = ({ shares, now, clock, limited }: PrincipalLimitsDeps, principa
 
   const takeSlice = async (rate: number): Promise<void> => {
     const most = Math.min(rate, Math.max(Math.ceil(rate / slicesPerSecond), waiting))
+    // By what was certainly before the database gave it: it is over here no later than there.
+    const asked = now()
     const { taken, waitMs } = await orUnavailable(shares.takeRate(principal, rate, most))
     // What was left of the slice before is not carried on.
     left = taken
-    until = now() + sliceMs
+    until = asked + sliceMs
     if (taken === 0) refusedUntil = now() + Math.max(1, waitMs)
   }
 
@@ -174,11 +176,12 @@ const openPlaces = (deps: PrincipalLimitsDeps, principal: string): Places => {
   /** One question at a time, so that what was answered last is what holds: each says all that this instance wants. */
   const ask = (more = 0): Promise<void> => {
     const busy = underWay + waiting + more
+    const asked = now()
     const wanted = busy === 0 ? 0 : Math.min(bound, busy + spare())
     asking ??= orUnavailable(shares.takeSlots(principal, bound, wanted))
       .then((given) => {
         slots = given
-        until = now() + leaseMs
+        until = asked + leaseMs
       })
       .finally(() => {
         asking = undefined
