@@ -316,7 +316,7 @@ export const additions: readonly (readonly [what: string, sql: string])[] = [
   ['principals: one more', `insert into principals select 'mallory', now(), 'admin' where $1::text is not null`],
   [
     'grants: one more',
-    `insert into grants select gen_random_uuid(), principal, 'admin', null, null, now(), 'admin', false from grants
+    `insert into grants select gen_random_uuid(), principal, 'admin', null, null, now(), 'admin', false, null from grants
      where $1::text is not null limit 1`,
   ],
   [
