@@ -3,7 +3,8 @@
  *
  * Behind a transaction pooler a connection is ours for one transaction only. Nothing here needs more than that once
  * `preparedStatements` is off: then neither named statements nor start-up settings are sent, and the timeouts below
- * have to be set on the role (`alter role chancery set statement_timeout = '10s'`, …) by whoever runs the pooler.
+ * have to be set on the role (`alter role chancery set statement_timeout = '10s'`, …) by whoever runs the pooler. Each
+ * statement is planned anew there.
  */
 import pg from 'pg'
 
@@ -74,7 +75,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     types,
     keepAlive: true,
     ...(options.patient ? { ...clientTimeouts, query_timeout: 0 } : clientTimeouts),
-    ...(prepared && !options.patient ? sessionTimeouts : {}),
+    ...(prepared && !options.patient ? { ...sessionTimeouts, options: keptPlans } : {}),
   }
   const pool = new pg.Pool({ ...connection, max: options.max, idleTimeoutMillis })
   // An idle connection that dies is replaced; without a listener it would take the process along.
@@ -271,6 +272,11 @@ const sessionTimeouts = {
   lock_timeout: 5_000,
   idle_in_transaction_session_timeout: 10_000,
 } as const
+/**
+ * Plans are kept as long as statistics are, and a table that had a page then may have thousands by now: reading it as a whole
+ * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used.
+ */
+const keptPlans = '-c enable_seqscan=off'
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

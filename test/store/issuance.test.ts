@@ -2,6 +2,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
@@ -15,7 +16,11 @@ const open = async (t: Test, beside?: Replica) => {
   const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
   t.teardown(recorder.close)
   /** Records an intent of the request under this key. */
-  const intend = async (key: string, attempt: number, keySha256 = randomBytes(32)): Promise<Intent> => {
+  const intend = async (
+    key: string,
+    attempt: number,
+    keySha256: Intent['keySha256'] = randomBytes(32),
+  ): Promise<Intent> => {
     const intent: Intent = {
       request: { principal: 'admin', key, digest: Buffer.alloc(32, key) },
       attempt,
@@ -38,9 +43,9 @@ const open = async (t: Test, beside?: Replica) => {
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
   /** Rows of indexes of the outcomes that were ever read, once the server has counted so many insertions. */
-  const readOfOutcomes = async (inserted = 0): Promise<{ read: number; inserted: number }> => {
+  const readOfOutcomes = async (inserted = 0): Promise<Reads> => {
     for (;;) {
-      const { rows } = await stores.db.query<{ read: number; inserted: number }>({ text: selectReads })
+      const { rows } = await stores.db.query<Reads>({ text: selectReads })
       if (rows[0] && rows[0].inserted >= inserted) return rows[0]
       await setTimeout(100)
     }
@@ -48,8 +53,18 @@ const open = async (t: Test, beside?: Replica) => {
   return { replica, recorder, intend, outcomesOf, readOfOutcomes }
 }
 
+interface Reads {
+  /** Rows of indexes of the outcomes. */
+  readonly read: number
+  /** Rows of tables that were read as a whole. */
+  readonly scanned: number
+  readonly inserted: number
+}
+
 const selectReads = `
-  select coalesce(sum(i.idx_tup_read), 0)::bigint as read, t.n_tup_ins as inserted
+  select coalesce(sum(i.idx_tup_read), 0)::bigint as read, t.n_tup_ins as inserted,
+    (select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname = any ('{intents,outcomes,entries,certificate_names}'))
+      as scanned
   from pg_stat_user_tables t join pg_stat_user_indexes i using (relid)
   where t.relname = 'outcomes' group by t.n_tup_ins`
 
@@ -109,22 +124,42 @@ t.test(
   async (t) => {
     const first = await open(t)
     const shared = randomBytes(32)
-    const issue = async ({ recorder, intend }: typeof first, rounds: number): Promise<void> => {
-      for (let round = 0; round < rounds; round += 1) {
-        const intents = await Promise.all(Array.from({ length: batch }, () => intend(randomUUID(), 1, shared)))
-        await Promise.all(intents.map((intent) => recorder.recordCertificate(signed(intent))))
-      }
-    }
-    await issue(first, 20)
+    await issue(first, 20, shared)
     // Its connections have plans of their own, made now that indexes are of different height.
     const second = await open(t, first.replica)
     const before = await second.readOfOutcomes(20 * batch)
-    await issue(second, rounds)
+    await issue(second, rounds, shared)
     const after = await second.readOfOutcomes((20 + rounds) * batch)
     // The first and the last of its principals, the intent's outcome, what the unique indexes look at.
     t.ok(after.read - before.read < 8 * rounds * batch, `${after.read - before.read} rows of indexes were read`)
   },
 )
 
+t.test('plans that were made while statistics said that there was little do not read all that comes', async (t) => {
+  const first = await open(t)
+  await issue(first, 4)
+  const owner = new pg.Client({ connectionString: first.replica.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query('analyze')
+  const second = await open(t, first.replica)
+  const before = await second.readOfOutcomes(4 * batch)
+  await issue(second, rounds)
+  const after = await second.readOfOutcomes((4 + rounds) * batch)
+  t.ok(after.scanned - before.scanned < rounds * batch, `${after.scanned - before.scanned} rows of tables were read`)
+})
+
 const rounds = 30
 const batch = 16
+
+/** Rounds of certificates, of one key or of many. */
+const issue = async (
+  { recorder, intend }: Awaited<ReturnType<typeof open>>,
+  rounds: number,
+  key?: Intent['keySha256'],
+): Promise<void> => {
+  for (let round = 0; round < rounds; round += 1) {
+    const intents = await Promise.all(Array.from({ length: batch }, () => intend(randomUUID(), 1, key)))
+    await Promise.all(intents.map((intent) => recorder.recordCertificate(signed(intent))))
+  }
+}

@@ -565,17 +565,17 @@ const grow = async (n: number): Promise<void> => {
   await owner.query('begin')
   await owner.query('update roll set size = size + $1, time = greatest(time, now())', [n])
   await owner.query(
-    `with base as (select size - $1::bigint as first from roll),
+    `with base as (select size - $1::bigint as start from roll),
     numbers as (select i, decode(md5(i::text), 'hex') as serial from generate_series(0, $1::bigint - 1) i),
     sample as (select * from intents order by created_at desc limit 1),
     meant as (insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
       select n.serial, 'admin', 1, sha256(n.serial), s.issuer, 1, s.profile, s.profile_version, s.tbs, sha256(n.serial) from numbers n, sample s),
     entered as (insert into entries (index, type, time, leaf_hash, serial)
-      select first + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
+      select start + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
     named as (insert into certificate_names (serial, kind, name, entry)
-      select serial, 'dns', 'test.grown.n' || i, first + i from numbers, base)
+      select serial, 'dns', 'test.grown.n' || i, start + i from numbers, base)
     insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
-      select n.serial, 'certificate', first + i, now(), '\\x00',
+      select n.serial, 'certificate', start + i, now(), '\\x00',
         case i % 2 when 0 then 'robot' else 'grown-' || i % 500 end, 'all', s.issuer,
         case i % 4 when 0 then '' when 1 then 'CN=grown-many' else 'CN=grown-' || i end,
         case i % 2 when 0 then sha256('shared') else sha256(n.serial) end, now(), now() + interval '1 day'
