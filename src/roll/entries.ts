@@ -337,9 +337,9 @@ export type RollEvent =
 
 /** The exact text of the entry for an event at a time; the same event and time always give the same octets. */
 export const encodeEntry = (event: RollEvent, time: Date): string => {
-  const { type, ...fields } = event
+  const { type, v = 1, ...fields }: RollEvent & { readonly v?: number | undefined } = event
   // Of most types these come last (RFC 8785 3.2.3): an event whose fields are in order is written by one native call.
-  const entry = canonicalJson({ ...fields, time: time.toISOString(), type, v: 'v' in event ? event.v : 1 })
+  const entry = canonicalJson({ ...fields, time: time.toISOString(), type, v })
   // Octets are counted only where there may be too many of them.
   if (entry.length * mostOctetsOfUnit > maxEntryOctets && utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${type} exceeds ${maxEntryOctets} octets`)
