@@ -60,7 +60,7 @@ export const draft = async (
   // 5. The very octets to be signed, read back and judged again.
   const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt, held })
   lap('prepare')
-  const booking = bookingOf(asked.grants, decision.plan)
+  const booking = bookingOf(asked.caller, profile.name, decision.plan)
   return { decision, intent: booking ? { ...intent, booking } : intent }
 }
 

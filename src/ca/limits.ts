@@ -2,7 +2,7 @@
 import { Problem, type ProblemCode } from '../errors.ts'
 import type { Plan } from '../policy/decide.ts'
 import type { LimitName, Limits } from '../policy/limits.ts'
-import type { Grant } from './access.ts'
+import type { Caller, Grant } from './access.ts'
 
 /** Of addresses, where nobody is known yet, beside those of grants. */
 export type AnyLimitName = LimitName | 'addressRequests' | 'addressConcurrent' | 'failedAuthentication'
@@ -59,10 +59,13 @@ export interface CountedGrant {
   readonly limits: CountedLimits
 }
 
-/** Under every grant that covers its profile, whichever of them allows it; undefined where none limits it. */
-export const bookingOf = (grants: readonly Grant[], { names, notAfter }: Plan): Booking | undefined => {
+/**
+ * Under every grant of the caller that covers its profile, whichever of them allows it, or holding a certificate does;
+ * undefined where none limits it.
+ */
+export const bookingOf = ({ grants }: Caller, profile: string, { names, notAfter }: Plan): Booking | undefined => {
   const counted = grants.flatMap(({ id, profiles, limits }) =>
-    limits && isCounted(limits) ? [{ id, profiles: profiles ?? [], limits }] : [],
+    limits && isCounted(limits) && profiles?.includes(profile) ? [{ id, profiles, limits }] : [],
   )
   return counted.length === 0 ? undefined : { grants: counted, names: names.length, notAfter }
 }

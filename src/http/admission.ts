@@ -108,8 +108,9 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
       return caller
     } catch (error) {
       if (isProblem(error)) metrics.authenticated(kind, error.code)
-      // Whoever shows nothing has guessed nothing.
-      if (isProblem(error) && error.kind.status === 401 && kind !== 'none') addresses.failed(entry, credentials)
+      // Whoever shows nothing, or what nobody asks for, has guessed nothing.
+      if (isProblem(error) && error.kind.status === 401 && kind !== 'none' && error.code !== 'auth.missing')
+        addresses.failed(entry, credentials)
       throw error
     }
   }
@@ -133,9 +134,8 @@ type CredentialKind = 'none' | 'token' | 'jwt' | 'certificate'
 
 /** As it looks: whether it is one is found out later. */
 const kindOf = ({ header, certificate }: Shown): CredentialKind => {
-  if (certificate !== undefined) return 'certificate'
-  if (header === undefined) return 'none'
+  if (header === undefined) return certificate === undefined ? 'none' : 'certificate'
   return header.includes('.') ? 'jwt' : 'token'
 }
 
-const digestOf = ({ header, certificate }: Shown): string => hash('sha256', certificate ?? header ?? '', 'base64')
+const digestOf = ({ header, certificate }: Shown): string => hash('sha256', header ?? certificate ?? '', 'base64')
