@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { csrOn, newKey, openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
 
 const one = await openTestService(t)
@@ -227,4 +228,15 @@ t.test('what the key has not signed takes no room for good', async (t) => {
     [rows[0].serial],
   )
   t.same(statuses(await flood(3, token)), { 201: 1, 429: 2 })
+})
+
+t.test('a renewal by holding a certificate counts for the limits of its principal', async (t) => {
+  const { issue, renew } = openHoldersOf(one)
+  const token = await requester('renewing', { certificatesPerDay: 2 })
+  const first = await issue(['a.example.com'], { token })
+  const renewed = await renew(t, first, { csr: csrOn(newKey()) })
+  t.equal(renewed.status, 201, renewed.text)
+  const refused = await renew(t, first, { csr: csrOn(newKey()) })
+  told(t, refused, 'limit.certificates_per_day', { name: 'certificatesPerDay', value: 2 })
+  t.equal(await issuedTo('renewing'), 2)
 })
