@@ -16,6 +16,7 @@ import { addIssueCommands } from './commands/issue.ts'
 import { addIssuerCommand } from './commands/issuer.ts'
 import { openOutput } from './commands/output.ts'
 import { addProfileCommand } from './commands/profile.ts'
+import { addRequestCommand } from './commands/request.ts'
 import { addRevokeCommand } from './commands/revoke.ts'
 import { addRevokeManyCommand } from './commands/revoke-many.ts'
 import { addRollCommand } from './commands/roll.ts'
@@ -154,6 +155,7 @@ const commands = [
   addRevokeCommand,
   addCrlCommand,
   addRevokeManyCommand,
+  addRequestCommand,
   addProfileCommand,
   addPrincipalCommand,
   addGrantCommand,

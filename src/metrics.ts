@@ -34,6 +34,9 @@ export interface Metrics extends Meter {
   watchWitnesses(read: () => readonly WitnessFigures[]): void
   /** One question about certificates, by what it was answered with. */
   ocspAnswered(kind: string): void
+  /** What became of a request that needs approval. */
+  requestEnded(outcome: string): void
+  watchApprovals(read: () => ApprovalFigures): void
   /** Changes that are on no list yet. */
   watchUnlisted(read: () => readonly { readonly issuer: string; readonly seconds: number }[]): void
   /** A try to publish an issuer's lists that failed. */
@@ -47,6 +50,12 @@ export interface TokenFigures {
   readonly verified: number
   /** Of those providers whose keys were fetched. */
   readonly keys: readonly { readonly provider: string; readonly ageSeconds: number }[]
+}
+
+export interface ApprovalFigures {
+  readonly pending: number
+  readonly approved: number
+  readonly oldest: Date | undefined
 }
 
 export interface WitnessFigures {
@@ -199,6 +208,21 @@ export const metricTable = {
     labels: ['issuer'],
     buckets: seconds,
   },
+  chancery_approval_requests: {
+    kind: 'gauge',
+    help: 'Requests that wait for approval, or are approved and not issued yet.',
+    labels: ['state'],
+  },
+  chancery_approval_oldest_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When the oldest of them was made; none where there is none.',
+    labels: [],
+  },
+  chancery_approval_requests_total: {
+    kind: 'counter',
+    help: 'Requests that need approval: those that were created, and how they ended.',
+    labels: ['outcome'],
+  },
   chancery_event_loop_delay_seconds: {
     kind: 'gauge',
     help: 'Delay of the event loop since the last reading.',
@@ -302,6 +326,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       )
       witnessFailures.take(() => read().map(({ witness, failures }) => ({ labels: [witness], value: failures })))
     },
+    ...approvalSeries(series),
     watchImportedCrls: (read) =>
       importedCrls.take(() =>
         read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
@@ -331,6 +356,23 @@ const openAskers = (
       keyAges.take(() => read().keys.map(({ provider, ageSeconds: value }) => ({ labels: [provider], value })))
     },
     limited: (limit) => limits.add(1, limit),
+  }
+}
+
+const approvalSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'requestEnded' | 'watchApprovals'> => {
+  const open = series('chancery_approval_requests')
+  const oldestOpen = series('chancery_approval_oldest_timestamp_seconds')
+  const total = series('chancery_approval_requests_total')
+  return {
+    requestEnded: (outcome) => total.add(1, outcome),
+    watchApprovals: (read) => {
+      open.watch(() => read().pending, 'pending')
+      open.watch(() => read().approved, 'approved')
+      oldestOpen.take(() => {
+        const { oldest } = read()
+        return oldest ? [{ labels: [''], value: oldest.getTime() / 1000 }] : []
+      })
+    },
   }
 }
 

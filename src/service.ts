@@ -8,6 +8,7 @@ import type { SecureContextOptions } from 'node:tls'
 
 import { Registry } from 'prom-client'
 
+import { type ApprovalSide, openApprovalSide } from './approval-side.ts'
 import { sentAlong } from './ca/bundle.ts'
 import type { Checkpoints } from './ca/checkpoints.ts'
 import type { Health } from './ca/health.ts'
@@ -43,6 +44,7 @@ import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll
 import { openStatus } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { openAccesses } from './store/accesses.ts'
+import { openApprovalStore } from './store/approvals.ts'
 import { databaseClock } from './store/clock.ts'
 import { openDatabase } from './store/database.ts'
 import { openRecorder } from './store/issuance.ts'
@@ -153,13 +155,12 @@ export const openService = async (
   const { limits } = config
   const anchors = await openAnchorFile(config)
   const issuers = await openKeyed(stores, keys, metrics)
-  const { refusalsPerMinute, queue, connections } = limits
-  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, refusalsPerMinute })
+  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, ...limits })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
   metrics.watchWitnesses(witnesses.figures)
-  const issuance = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
+  const { issuance, approval } = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 
   const status = await openStatus(stores, issuers, issuance, openTurns(5))
   let stopping = false
@@ -174,7 +175,7 @@ export const openService = async (
   const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
   const limiting = await openLimitSide(stores)
   const tiles = openTiles(db, records.events)
-  const http = { log, newId, metrics, records, accesses, limits: { queue, connections } }
+  const http = { log, newId, metrics, records, accesses, limits }
   const app = await openApp({
     ...http,
     rootAt: rootReader(db, codec.hasher),
@@ -188,6 +189,7 @@ export const openService = async (
     issuerLife: issuerLifeOf(stores, keys, issuers, verifier),
     revocations: status.revocations,
     massRevocations: status.massRevocations,
+    approvals: approval.approvals,
     crlImports: status.crlImports,
     checkpoints,
     tiles,
@@ -205,14 +207,8 @@ export const openService = async (
   })
   const schedule = openSchedule(
     [
-      { name: 'reconcile', everyMs: 500, run: () => endOpen() },
-      { name: 'keys', everyMs: 1_000, run: recover },
-      { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
-      ...status.jobs(() => stopping),
-      ...clients.jobs,
-      ...limiting.jobs,
-      { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
-      { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
+      ...[...standingJobs({ endOpen, recover, issuers, checkpoints, witnesses }), ...status.jobs(() => stopping)],
+      ...[...clients.jobs, ...limiting.jobs, approval.job],
       renewalJob(own, (renewed) => {
         secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
         return told(renewed)
@@ -237,8 +233,7 @@ export const openService = async (
       stopping = true
       status.stop()
       await Promise.all([app.close(), publicApp.close(), schedule.close()])
-      await status.close().catch(() => {})
-      await limiting.close().catch(() => {})
+      await Promise.allSettled([status.close(), limiting.close(), approval.close()])
       await recorder.drain()
       await recorder.close()
       policies.close()
@@ -276,6 +271,22 @@ const healthOf = (
     isStopping,
   })
 
+interface Standing {
+  readonly endOpen: () => Promise<unknown>
+  readonly recover: () => Promise<unknown>
+  readonly issuers: Issuers
+  readonly checkpoints: Checkpoints
+  readonly witnesses: { readonly ask: () => Promise<unknown> }
+}
+
+const standingJobs = ({ endOpen, recover, issuers, checkpoints, witnesses }: Standing): readonly Job[] => [
+  { name: 'reconcile', everyMs: 500, run: () => endOpen() },
+  { name: 'keys', everyMs: 1_000, run: recover },
+  { name: 'issuers', everyMs: 1_000, run: () => issuers.refresh() },
+  { name: 'roll', everyMs: 1_000, run: () => checkpoints.follow() },
+  { name: 'witnesses', everyMs: 5_000, firstMs: 0, run: witnesses.ask },
+]
+
 type Own = Awaited<ReturnType<typeof openOwnCertificate>>
 
 const renewalJob = (own: Own, install: (renewed: ServerCertificate) => Promise<void>): Job => ({
@@ -292,11 +303,14 @@ interface CycleParts {
 }
 
 const openCycle = async (
-  { policies, metrics, config, clock, random, dbClock }: Stores,
+  stores: Stores,
   { issuers, recorder, verifier, checkpoints }: CycleParts,
-): Promise<Issuance> =>
-  openIssuance({
+): Promise<{ readonly issuance: Issuance; readonly approval: ApprovalSide }> => {
+  const { db, roll, policies, metrics, config, clock, random, newId, dbClock } = stores
+  const store = openApprovalStore({ db, roll, newId, proposed: () => metrics.requestEnded('created') })
+  const issuance = openIssuance({
     recorder,
+    approvals: store,
     policies,
     issuers,
     meter: metrics,
@@ -310,6 +324,8 @@ const openCycle = async (
     checkpoints,
     limits: config.limits,
   })
+  return { issuance, approval: openApprovalSide(stores, { store, issuance, issuers }) }
+}
 
 const issuerLifeOf = (
   { db, roll, config, clock }: Stores,

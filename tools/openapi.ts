@@ -44,6 +44,7 @@ const undecided: HttpDeps = {
   revocations: absent(),
   crlImports: absent(),
   massRevocations: absent(),
+  approvals: absent(),
   checkpoints: absent(),
   tiles: absent(),
   health: absent(),

@@ -9,6 +9,7 @@ import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, type Plan, recheck, refusal, toldOf } from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
+import { lengthOf } from '../policy/validity.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import { encodeTbs } from '../x509/tbs.ts'
@@ -167,7 +168,7 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
     shard,
     profile: { name: profile.name, version: profile.version },
     tbs,
-    plan: planDigest(plan),
+    plan: planDigest(planDocument(plan, issuer.name)),
     keySha256: key.sha256,
     ...(held && { replaces: Buffer.from(held.serial, 'hex') }),
   }
@@ -184,23 +185,42 @@ const telling = <T>(decision: Decision, look: () => T): T => {
   }
 }
 
-/** SHA-256 over what was decided, with the validity as a span, so that a plan approved today is the plan issued tomorrow. */
-const planDigest = (plan: Plan): Buffer =>
-  sha256(
-    canonicalJson({
-      authority: plan.authority,
-      extendedKeyUsage: plan.extendedKeyUsage,
-      key: plan.key.sha256.toString('hex'),
-      keyUsage: plan.keyUsage,
-      names: plan.names,
-      profile: plan.profile,
-      revocation: plan.revocation,
-      subject: plan.subject,
-      validity: (plan.notAfter.getTime() - plan.notBefore.getTime()) / 1000 + 1,
-    }),
-  )
+/** What was decided, as people approve it: the preimage of the plan's digest. */
+export interface PlanDocument {
+  readonly authority: string
+  readonly extendedKeyUsage: readonly string[]
+  readonly issuer: string
+  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
+  readonly key: string
+  readonly keyType: string
+  readonly keyUsage: readonly string[]
+  readonly names: Plan['names']
+  readonly profile: Plan['profile']
+  readonly revocation: Plan['revocation']
+  readonly subject: Plan['subject']
+  /** Seconds, both ends included. */
+  readonly validity: number
+}
 
-const sha256 = (data: string): Buffer => hash('sha256', data, 'buffer')
+/**
+ * With the validity as a span and without the serial, so that a plan approved today is the plan issued tomorrow: whatever
+ * else differs makes another plan.
+ */
+export const planDocument = (plan: Plan, issuer: string): PlanDocument => ({
+  authority: plan.authority,
+  extendedKeyUsage: plan.extendedKeyUsage,
+  issuer,
+  key: plan.key.sha256.toString('hex'),
+  keyType: plan.key.algorithm.id,
+  keyUsage: plan.keyUsage,
+  names: plan.names,
+  profile: plan.profile,
+  revocation: plan.revocation,
+  subject: plan.subject,
+  validity: lengthOf(plan.notBefore.getTime(), plan.notAfter.getTime()),
+})
+
+export const planDigest = (document: PlanDocument): Buffer => hash('sha256', canonicalJson(document), 'buffer')
 
 const signing = ['active'] as const
 /** What answers for an issuer is certified as long as anybody asks. */

@@ -2,9 +2,11 @@
 
 import type { Violation } from '../errors.ts'
 import type { CheckResult, Note } from '../policy/decide.ts'
+import type { Profile } from '../policy/profile.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { Name } from '../x509/names.ts'
 import type { Caller } from './access.ts'
+import type { ApprovalRequest } from './approvals.ts'
 
 export interface IssueInput {
   /** DER, not yet looked at. */
@@ -48,11 +50,33 @@ export interface Explanation {
   readonly violations: readonly Violation[]
   readonly notes: readonly Note[]
   readonly tbs?: Buffer
+  /** Whose approval it would wait for; null: nobody's. */
+  readonly approvals: Profile['approvals']
+}
+
+/** Nothing was issued: people must approve it first. */
+export interface Waiting {
+  readonly waiting: ApprovalRequest
+}
+
+/** What people have approved: exactly this, and for this request. */
+export interface ApprovedPlan {
+  readonly id: string
+  /** SHA-256 of the plan. */
+  readonly plan: Buffer
 }
 
 export interface Issuance {
   /**
-   * Issues one certificate. Resolves after its commit is acknowledged; rejects with a `Problem` whose `retryable`
+   * Asks for one certificate as `issue` does; where its profile wants it approved, resolves to the request that waits for
+   * that, durable and on the roll. Under one key there is one request, whatever becomes of it: rejects with `approval.*`
+   * where it has ended without a certificate.
+   */
+  request(caller: Caller, input: IssueInput): Promise<Issued | Waiting>
+  /** Carries out what was approved, or rejects: with `approval.plan` where anything else would be issued by now. */
+  issueApproved(caller: Caller, input: IssueInput, approved: ApprovedPlan): Promise<Issued>
+  /**
+   * Issues one certificate, for those who cannot wait for people: `approval.required` where they would have to. Resolves after its commit is acknowledged; rejects with a `Problem` whose `retryable`
    * says whether the same call, under the same key, may succeed. Refusals are recorded.
    */
   issue(caller: Caller, input: IssueInput): Promise<Issued>

@@ -16,6 +16,7 @@ import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate } from '../x509/tbs.ts'
 import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
+import type { ApprovalDesk } from './approvals.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import {
   currentProfile,
@@ -29,15 +30,17 @@ import {
   readRequest,
 } from './draft.ts'
 import { heldBy } from './holders.ts'
-import type { Explanation, Issuance, Issued, IssueInput } from './issuance.ts'
+import type { ApprovedPlan, Explanation, Issuance, Issued, IssueInput, Waiting } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
 import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
 import { grantsToRenew } from './renew.ts'
+import { assertApproved, assertFree, findWaiting, mustWait, proposalOf, reused, waitingFor } from './waiting.ts'
 
 export interface IssuanceDeps extends DraftDeps {
   readonly recorder: Recorder
+  readonly approvals: ApprovalDesk
   readonly meter: Meter
   /** Checks a signature, of a request or of ours. */
   readonly verify: CheckSignature
@@ -64,24 +67,63 @@ export const openIssuance = (deps: IssuanceDeps): Issuance => {
       pending -= 1
     }
   }
+  const recorded = <T>(caller: Caller, input: IssueInput, work: () => Promise<T>): Promise<T> =>
+    queued(async () => {
+      try {
+        return await work()
+      } catch (error) {
+        await recordRefused(deps, caller, input, error)
+        throw error
+      }
+    })
   return {
     get pending() {
       return pending
     },
+    request: (caller, input) => recorded(caller, input, () => ask(deps, caller, input)),
     issue: (caller, input) =>
+      recorded(caller, input, async () => {
+        const ended = await cycle(deps, caller, input)
+        if ('serial' in ended) return ended
+        throw new Problem(
+          'approval.required',
+          'What this profile yields must be approved first, and here nobody can wait.',
+        )
+      }),
+    issueApproved: (caller, input, approved) =>
       queued(async () => {
-        try {
-          return await cycle(deps, caller, input)
-        } catch (error) {
-          await recordRefused(deps, caller, input, error)
-          throw error
-        }
+        const ended = await cycle(deps, caller, input, approved)
+        if ('serial' in ended) return ended
+        throw new Error('what was approved was to be approved again')
       }),
     explain: (caller, input) => queued(() => explain(deps, caller, input)),
   }
 }
 
-const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Issued> => {
+/** Where people must approve what comes of it, the request waits for them, and is found again under its key. */
+const ask = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Issued | Waiting> => {
+  const wanted = deps.policies.current(input.profile)?.approvals
+  if (wanted) {
+    authorise(deps, caller, input)
+    const known = await findWaiting(deps.approvals, requestOf(caller, input))
+    if (known) return known
+  }
+  const ended = await cycle(deps, caller, input)
+  if ('serial' in ended) return ended
+  // What the intent would be turned down for is not put before people.
+  const keyStanding = await deps.recorder.keyStanding(ended.intent.keySha256, caller.principal)
+  if (keyStanding !== 'free') throw refuseKey(ended.decision, keyStanding)
+  const asked = requestOf(caller, input)
+  return waitingFor(await deps.approvals.propose(proposalOf(asked, { caller, input }, ended)), asked)
+}
+
+/** Resolves to a draft where that must be approved, and was not. */
+const cycle = async (
+  deps: IssuanceDeps,
+  caller: Caller,
+  input: IssueInput,
+  approved?: ApprovedPlan,
+): Promise<Issued | Draft> => {
   const lap = deps.meter.laps()
   // 1. The caller was authenticated; without a grant for this profile, or a certificate to be renewed by it, nothing of the
   // request is looked at.
@@ -99,11 +141,16 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
   lap('read')
   const possession = verifyPossession(csr, deps.verify)
   const asked = { caller, grants, csr, input, request, attempt: (prior?.attempts ?? 0) + 1 }
-  const drafted = await inOrder(possession, draft(deps, asked, lap))
+  const drafting = async (): Promise<Draft> => assertApproved(await draft(deps, asked, lap), approved)
+  const drafted = await inOrder(possession, drafting())
   lap('possession')
+  // Nothing goes further that waits for somebody's approval.
+  if (mustWait(drafted, approved)) return drafted
 
   // 6. Durable before the key is touched. While the key is known to be gone, or the clock is wrong, not even this.
-  const { recorded, decision, intent } = await recordDraft(deps, drafted, () => draft(deps, asked, lap))
+  const { recorded, decision, intent } = await recordDraft(deps, drafted, async () =>
+    assertFree(await drafting(), approved),
+  )
   if (recorded === 'taken') return await whoeverCameFirst(deps, request)
   if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
   const issuer = deps.issuers.byName(intent.issuer)
@@ -132,7 +179,7 @@ const cycle = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Pro
       request: request.digest.toString('hex'),
       serial: intent.serial.toString('hex'),
       type: 'certificate.issued',
-      ...replacing(intent.replaces?.toString('hex')),
+      ...(approved ? { v: 3, approval: approved.id } : replacing(intent.replaces?.toString('hex'))),
     },
     subject: formatSubject(plan.subject),
     names: plan.names,
@@ -171,9 +218,10 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const issuer = await issuerFor(deps, profile, input, csr)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { checks, notes } = decision
-  if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes }
+  const { approvals } = profile
+  if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes, approvals }
   const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
-  return { allowed: true, checks, violations: [], notes, tbs }
+  return { allowed: true, checks, violations: [], notes, tbs, approvals }
 }
 
 // Step 1 ------------------------------------------------------------------------------------------------------------
@@ -214,9 +262,7 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
   if (request.key === null) return undefined
   for (let waited = 0, pause = firstPauseMs; ; waited += pause, pause = Math.min(pause * 2, longestPauseMs)) {
     const prior = await deps.recorder.findRequest(request.principal, request.key)
-    if (prior && !prior.digest.equals(request.digest)) {
-      throw new Problem('idempotency.reused', 'This Idempotency-Key belongs to a request with other content.')
-    }
+    if (prior && !prior.digest.equals(request.digest)) throw reused()
     if (!prior?.open) return prior
     if (waited + pause > deps.limits.requestDeadlineMs) {
       throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', {

@@ -2,7 +2,7 @@
 
 import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
-import type { CertificateIssued } from '../roll/entries.ts'
+import type { ApprovedCertificateIssued, CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
 import type { Booking } from './limits.ts'
 import type { IssuerState } from './records.ts'
@@ -55,6 +55,8 @@ export interface Intent {
   readonly tbs: Buffer
   /** SHA-256 of the plan. */
   readonly plan: Buffer
+  /** The id of the request that people have approved, where they had to. */
+  readonly approval?: string
   /** SHA-256 of the SPKI: no other principal may hold a certificate with this key. */
   readonly keySha256: Buffer
   /** The serial of the certificate that it renews. */
@@ -67,7 +69,7 @@ export interface Intent {
 export interface Enrolment {
   readonly intent: Intent
   readonly signature: Buffer
-  readonly event: CertificateIssued
+  readonly event: CertificateIssued | ApprovedCertificateIssued
   readonly subject: string
   readonly names: readonly Name[]
   readonly keySha256: Buffer

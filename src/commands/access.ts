@@ -45,7 +45,7 @@ export const addGrantCommand = (program: Command): void => {
       .command('create <principal> <role>')
       .description('let a principal act as requester, approver, operator, auditor or admin'),
   )
-    .option('--profile <name...>', 'for a requester: which profiles')
+    .option('--profile <name...>', 'for a requester: which profiles; for an approver: whose requests it approves')
     .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
     .option('--limit <name=number...>', `how much at most: ${limitNames.join(', ')}`)

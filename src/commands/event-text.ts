@@ -33,8 +33,12 @@ const holdOf = (attributes: Readonly<Record<string, boolean | null>>): string =>
     .join(', ')
 
 const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => string } = {
-  'certificate.issued': ({ certificate, serial, principal, profile, issuer, replaces }) =>
-    `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}${replaces === undefined ? '' : `, in place of ${replaces}`}`,
+  'certificate.issued': ({ certificate, serial, principal, profile, issuer, ...more }) =>
+    [
+      `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
+      ...('replaces' in more ? [`in place of ${more.replaces}`] : []),
+      ...('approval' in more ? [`for the request ${more.approval}`] : []),
+    ].join(', '),
   'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
     `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
   'certificate.revoked': ({ serial, issuer, reason, revokedAt, invalidityDate, plan, by }) =>
@@ -53,6 +57,12 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${count} certificates, ${reason}, by ${by}: ${searchText(search)}, plan ${plan}`,
   'revocations.done': ({ plan, revoked, skipped }) =>
     `${revoked} revoked, ${skipped.expired + skipped.revoked} passed by, plan ${plan}`,
+  'request.created': ({ id, principal, profile, plan, required, expires }) =>
+    `${id} of ${principal} by ${versionOf(profile)}, plan ${plan}, to be approved by ${required} until ${expires}`,
+  'request.approved': ({ id, reason, by }) => `${id} by ${by}: ${JSON.stringify(reason)}`,
+  'request.rejected': ({ id, reason, by }) => `${id} by ${by}: ${JSON.stringify(reason)}`,
+  'request.expired': ({ id }) => id,
+  'request.failed': ({ id, code, reason }) => `${id}, ${code}: ${JSON.stringify(reason)}`,
   'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
   'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,

@@ -7,6 +7,7 @@ import type { Command } from 'commander'
 
 import type { Client } from './client.ts'
 import { exitCodes, Failure } from './failure.ts'
+import { askPatiently } from './issue/approval.ts'
 import { type Decision, explanation } from './issue/explanation.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
 import type { IssuedAnswer } from './issue/obtain.ts'
@@ -25,6 +26,7 @@ interface IssueOptions extends RestOptions, IntoOptions {
   readonly idempotencyKey?: string
   readonly orders?: string
   readonly daemon?: boolean
+  readonly wait: boolean
 }
 
 export const addIssueCommands = (program: Command): void => {
@@ -49,6 +51,7 @@ export const addIssueCommands = (program: Command): void => {
       'with --csr, make retries of this very call safe; a new one each time by default',
     )
     .option('--orders <file>', 'several of these at once, each with its --out, from a YAML file')
+    .option('--no-wait', 'where people must approve it: do not wait for them, but end with 7; run again, it goes on')
     .option('--daemon', 'stay, and renew each at a moment of its own; --renew-before is 33% unless it is said')
     .action(async (options: IssueOptions) => {
       if (options.csr !== undefined) return issueForRequest(options, options.csr)
@@ -76,10 +79,14 @@ export const addIssueCommands = (program: Command): void => {
 
 /** Of the command line, or of a file. */
 const ordersOf = async (options: IssueOptions): Promise<readonly IntoOptions[]> => {
-  const { orders, renewBefore } = options
+  const { orders, renewBefore, wait } = options
   if (orders === undefined) return [options]
   assertNot(options, ofOneOrder, 'goes into the file that --orders names')
-  return (await readOrders(orders)).map((order) => ({ ...(renewBefore !== undefined && { renewBefore }), ...order }))
+  return (await readOrders(orders)).map((order) => ({
+    ...(renewBefore !== undefined && { renewBefore }),
+    wait,
+    ...order,
+  }))
 }
 
 const issueForRequest = async (options: IssueOptions, csr: string): Promise<void> => {
@@ -88,7 +95,9 @@ const issueForRequest = async (options: IssueOptions, csr: string): Promise<void
   if (options.out !== undefined) await assertWritable(options.out)
   const key = options.idempotencyKey ?? randomUUID()
   const call = { headers: { 'idempotency-key': key }, body: await bodyOfRequest(options, csr) }
-  const answer = await client.call('POST', '/v1/certificates', call).catch((error: unknown) => withKey(error, key))
+  const patience = options.wait ? { tell: (text: string) => void process.stderr.write(text) } : undefined
+  const post = () => client.call('POST', '/v1/certificates', call)
+  const answer = await askPatiently(post, { client, patience }).catch((error: unknown) => withKey(error, key))
   const issued = answer.json<IssuedAnswer>()
   const chain = [issued.certificate, ...issued.chain].join('')
   for (const { field, reason } of issued.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)

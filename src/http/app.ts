@@ -35,6 +35,7 @@ import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
 import { recordRoutes } from './api/records.ts'
 import { renewalRoutes } from './api/renewal.ts'
+import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
@@ -131,6 +132,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       revocationRoutes,
       crlRoutes,
       massRevocationRoutes,
+      requestRoutes,
       opsRoutes,
       (scope: App) => rollRoutes(scope, deps, ['auditor', 'admin']),
     ]) {

@@ -3,6 +3,7 @@ import type { ServerOptions } from 'node:https'
 
 import type { Access, Identities } from '../ca/access.ts'
 import type { Accesses } from '../ca/accesses.ts'
+import type { Approvals } from '../ca/approvals.ts'
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { CrlImports } from '../ca/crl-import.ts'
 import type { CrlShelf } from '../ca/crl-shelf.ts'
@@ -52,6 +53,7 @@ export interface HttpDeps {
   readonly revocations: Revocations
   readonly crlImports: CrlImports
   readonly massRevocations: MassRevocations
+  readonly approvals: Approvals
   readonly checkpoints: Checkpoints
   readonly tiles: RollTiles
   readonly health: Health

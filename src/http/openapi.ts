@@ -42,6 +42,7 @@ export const describeRoutes = (app: App): void => {
       },
       tags: [
         { name: 'certificates', description: 'Issue, read and search certificates' },
+        { name: 'approvals', description: 'Requests that people must approve' },
         { name: 'revocation', description: 'Take certificates back' },
         { name: 'profiles', description: 'What certificates look like, and which names they may carry' },
         { name: 'access', description: 'Who may ask' },
@@ -138,9 +139,7 @@ const answersOf = (
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
-      const others = (status === '200' && offers.length > 0 && response['201'] ? [] : offers).filter(
-        (type) => type !== 'application/json',
-      )
+      const others = (status !== '201' && response['201'] ? [] : offers).filter((type) => type !== 'application/json')
       const isText = 'type' in shape && shape.type === 'string'
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
       const content = [own, ...others.filter((type) => type !== own)].map((type) => [
@@ -375,6 +374,7 @@ const groups: readonly (readonly [code: ProblemCode, name: string, beside?: Prob
   ['renewal.names', 'RenewalRefused'],
   ['renewal.forbidden', 'MayNotRenew'],
   ['renewal.foreign', 'NotTheHolder'],
+  ['approval.too_many', 'RequestsLimited'],
   ['limit.certificates_per_day', 'IssuanceLimited'],
   ['rate.limited', 'ProofLimited'],
   ['limit.failed_authentication', 'Limited'],
@@ -398,6 +398,9 @@ const groups: readonly (readonly [code: ProblemCode, name: string, beside?: Prob
   ['profile.lockout', 'WouldLockOut'],
   ['principal.disabled', 'PrincipalClosed'],
   ['revocation.state', 'RevocationRefused'],
+  ['approval.twice', 'ApprovalRefused'],
+  ['approval.own', 'ApprovalForbidden'],
+  ['approval.failed', 'RequestClosed'],
 ]
 
 const rawBodies: Readonly<Record<string, string>> = {

@@ -159,6 +159,15 @@ export const ProfileDocumentSchema = Type.Object(
       { description: 'none, or a list of crl and ocsp' },
     ),
     renewal: Type.Optional(Renewal),
+    approvals: Type.Optional(
+      Type.Object(
+        {
+          required: Type.Integer({ minimum: 1, maximum: 10, description: 'a whole number within 1 and 10' }),
+          expires: Type.Optional(Duration),
+        },
+        closed,
+      ),
+    ),
     bind: Type.Optional(Type.Array(Binding, { maxItems: 100 })),
     rules: Type.Optional(Type.Array(Rule, { maxItems: 100 })),
   },
@@ -176,6 +185,9 @@ export type AttributeDocument = DeepReadonly<Static<typeof Attribute>>
 export type BindingDocument = DeepReadonly<Static<typeof Binding>>
 export type SourceDocument = DeepReadonly<Static<typeof Source>>
 export type KeyDocument = DeepReadonly<Static<typeof Key>>
+
+/** How long a request waits for its approvals where the profile does not say: somebody may sleep meanwhile. */
+export const standardExpiry = '24h'
 
 /** Sizes of RSA keys in bits; null where the type is the size. */
 export type KeyBounds = { readonly min: number; readonly max: number } | null

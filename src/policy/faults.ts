@@ -270,6 +270,14 @@ const bindFaults: Sense = ({ bind = [], ruled }, report) => {
   })
 }
 
+const approvalFaults: Sense = ({ approvals }, report) => {
+  const { expires } = approvals ?? {}
+  if (expires === undefined) return
+  const seconds = parseDuration(expires)
+  if (seconds < shortestExpiry) report('/approvals/expires', expires, 'is under 1m: nobody approves so fast')
+  if (seconds > longestExpiry) report('/approvals/expires', expires, 'is more than 30d')
+}
+
 const ruleFaults: Sense = ({ rules = [] }, report) => {
   uniqueIds('/rules', rules, report)
   // A rule that nobody evaluates would allow what its author believes refused.
@@ -294,6 +302,7 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['profile.usages', usageFaults],
   ['profile.renewal', renewalFaults],
   ['profile.bind', bindFaults],
+  ['profile.approvals', approvalFaults],
   ['profile.rules', ruleFaults],
 ]
 
@@ -310,3 +319,5 @@ const maxOctets = 65_536
 const maxValidity = 36_500 * 86_400
 const maxBackdate = 86_400
 const maxGrace = 30 * 86_400
+const shortestExpiry = 60
+const longestExpiry = 30 * 86_400

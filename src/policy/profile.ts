@@ -10,7 +10,14 @@ import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { NameKind } from '../x509/names.ts'
 import { type Binding, compileBinding } from './bind.ts'
-import { type AttributeDocument, type KeyBounds, keysOf, listOf, type ProfileDocument } from './document.ts'
+import {
+  type AttributeDocument,
+  type KeyBounds,
+  keysOf,
+  listOf,
+  type ProfileDocument,
+  standardExpiry,
+} from './document.ts'
 import { parseDuration } from './duration.ts'
 import { faultsOf } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
@@ -83,6 +90,8 @@ export interface Profile {
   readonly renewal: RenewalRules | null
   readonly bind: readonly Binding[]
   readonly rules: readonly Rule[]
+  /** How many people must approve a request, and for how many seconds it waits for them; null: none. */
+  readonly approvals: { readonly required: number; readonly expires: number } | null
 }
 
 /**
@@ -105,7 +114,7 @@ const compile = (written: ProfileDocument, version: number): Profile => {
   const text = canonicalDocument(written)
   const document = freeze(JSON.parse(text) as ProfileDocument)
   const sha256 = createHash('sha256').update(text).digest('hex')
-  const { name, authority, validity, names } = document
+  const { name, authority, validity, names, approvals } = document
   const keys = new Map(keysOf(document.keys))
   return {
     name,
@@ -132,6 +141,9 @@ const compile = (written: ProfileDocument, version: number): Profile => {
     renewal: document.renewal === undefined ? null : compileRenewal(document.renewal),
     bind: (document.bind ?? []).map(compileBinding),
     rules: [],
+    approvals: approvals
+      ? { required: approvals.required, expires: parseDuration(approvals.expires ?? standardExpiry) }
+      : null,
   }
 }
 

@@ -33,6 +33,13 @@ export interface CertificateIssued {
 export const replacing = (serial: string | null | undefined): Pick<CertificateIssued, 'v' | 'replaces'> =>
   serial == null ? {} : { v: 2, replaces: serial }
 
+/** The same where people had to approve it. */
+export interface ApprovedCertificateIssued extends Omit<CertificateIssued, 'v' | 'replaces'> {
+  readonly v: 3
+  /** The id of the request. */
+  readonly approval: string
+}
+
 export interface IssuanceAbandoned {
   readonly type: 'issuance.abandoned'
   readonly serial: string
@@ -130,6 +137,45 @@ export interface RevocationsDone {
   readonly plan: string
   readonly revoked: number
   readonly skipped: { readonly expired: number; readonly revoked: number }
+}
+
+/** Somebody has asked for what people must approve. */
+export interface RequestCreated {
+  readonly type: 'request.created'
+  readonly id: string
+  readonly principal: string
+  readonly profile: ProfileVersion
+  /** SHA-256 (hex) of what was asked: CSR, profile and options. */
+  readonly request: string
+  /** SHA-256 (hex) of canonical JSON of `decided`: names, subject, key, usages, validity, profile and issuer. */
+  readonly plan: string
+  readonly decided: Readonly<Record<string, unknown>>
+  /** How many must approve it, and until when. */
+  readonly required: number
+  readonly expires: string
+}
+
+export interface RequestDecided {
+  readonly type: 'request.approved' | 'request.rejected'
+  readonly id: string
+  readonly plan: string
+  readonly reason: string
+  readonly by: string
+}
+
+export interface RequestExpired {
+  readonly type: 'request.expired'
+  readonly id: string
+  readonly plan: string
+}
+
+/** It was approved, and what was approved is not what would be issued now. */
+export interface RequestFailed {
+  readonly type: 'request.failed'
+  readonly id: string
+  readonly plan: string
+  readonly code: string
+  readonly reason: string
 }
 
 export interface ProfileChanged {
@@ -310,6 +356,11 @@ export interface ServiceStarted {
 
 export type RollEvent =
   | CertificateIssued
+  | ApprovedCertificateIssued
+  | RequestCreated
+  | RequestDecided
+  | RequestExpired
+  | RequestFailed
   | IssuanceAbandoned
   | CertificateRevoked
   | CertificateReleased

@@ -22,7 +22,7 @@ export interface EntryForm {
   /** Of the version that is written today. */
   readonly v: number
   readonly fields: Fields
-  /** Of versions that are on rolls, and are written only where the newest has nothing more to say. */
+  /** Of versions beside it: of events that have less to say, or that are not written so any more. */
   readonly earlier?: Readonly<Record<number, Fields>>
 }
 
@@ -195,6 +195,7 @@ const credential = {
 }
 const move = { issuer: text, authority: text, from: state, reason: orNull(text), by: text }
 const adoption = { database: orNull(text), before: orNull(text), by: text }
+const approval = { id: text, plan: digest, reason: text, by: text }
 const issuance = { serial, issuer: text, principal: text, profile, request: digest, plan: digest }
 
 /** In every entry, beside its type and version. */
@@ -203,10 +204,13 @@ const common = { type: text, v: count, time: millisecond }
 export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'certificate.issued': {
     means:
-      'a certificate was issued; `replaces`: to whoever held that one, in its place. One that replaces none is of version 1',
-    v: 2,
-    fields: { ...issuance, certificate: base64, replaces: serial },
-    earlier: { 1: { ...issuance, certificate: base64 } },
+      'a certificate was issued. `approval` (version 3): for this request, which people had to approve; `replaces` (version 2): to whoever held that one, in its place; version 1: neither',
+    v: 3,
+    fields: { ...issuance, certificate: base64, approval: text },
+    earlier: {
+      2: { ...issuance, certificate: base64, replaces: serial },
+      1: { ...issuance, certificate: base64 },
+    },
   },
   'issuance.abandoned': {
     means: 'a certificate may have been signed that nobody got; its serial is on the lists',
@@ -287,6 +291,28 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
       revoked: count,
       skipped: object<{ readonly expired: number; readonly revoked: number }>({ expired: count, revoked: count }),
     },
+  },
+  'request.created': {
+    means: 'somebody asks for what people must approve: `decided`, whose digest is `plan`',
+    v: 1,
+    fields: {
+      id: text,
+      principal: text,
+      profile,
+      request: digest,
+      plan: digest,
+      decided: members(json),
+      required: count,
+      expires: millisecond,
+    },
+  },
+  'request.approved': { means: 'somebody approves exactly that', v: 1, fields: approval },
+  'request.rejected': { means: 'somebody turns it down', v: 1, fields: approval },
+  'request.expired': { means: 'it was not issued in time', v: 1, fields: { id: text, plan: digest } },
+  'request.failed': {
+    means: 'it was approved, and is not what would be issued by now',
+    v: 1,
+    fields: { id: text, plan: digest, code: text, reason: text },
   },
   'profile.changed': { means: 'a version of a profile was made', v: 1, fields: { profile, sha256: digest, by: text } },
   'provider.changed': {

@@ -16,6 +16,7 @@ import {
   openKnown,
   orderOf,
   principalOf,
+  type Request,
   type SignedBy,
   saveKnown,
   type Tell,
@@ -70,13 +71,19 @@ const move: Check<IssuerMove> = (entry, known, { tell }) => {
   issuer.state = to
 }
 
+const endRequest: Check<'request.rejected' | 'request.expired' | 'request.failed'> = (entry, known, { tell }) => {
+  const request = requestOf(entry, known, tell)
+  if (request) request.isEnded = true
+}
+
 /** A type without a check refers to nothing. */
 const checks: { readonly [T in EventType]?: Check<T> } = {
   'certificate.issued': (entry, known, at) => {
     const { serial, issuer: name } = entry
     const issuer = issuance(entry, known, at)
     addSerial(known, { serial, issuer, standing: 'issued' }, at)
-    if (entry.replaces !== undefined) replaced(entry.replaces, known, at)
+    if ('replaces' in entry) replaced(entry.replaces as string, known, at)
+    approved(entry, known, at)
     const certificate = known.deps.readCertificate(readBase64(entry.certificate, 'entry.form', 'the certificate'))
     if (certificate === undefined) return at.tell('certificate.text', 'it is not a certificate that can be read')
     if (certificate.serial !== serial)
@@ -130,6 +137,22 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
       tell('reference.number', `the plan ${plan} was of ${order.count}`)
     order.isDone = true
   },
+  'request.created': ({ id, principal, profile, plan, required }, known, { tell }) => {
+    principalOf(principal, known, tell)
+    versionOf(profile, known, tell)
+    if (known.requests.has(id)) return tell('reference.state', `the request ${id} was created before`)
+    known.requests.set(id, { principal, plan, required, approvers: [], isEnded: false })
+  },
+  'request.approved': ({ id, plan, by }, known, { tell }) => {
+    const request = requestOf({ id, plan }, known, tell)
+    if (request === undefined) return
+    if (by === request.principal) tell('reference.state', `${by} approves the own request ${id}`)
+    if (request.approvers.includes(by)) tell('reference.state', `${by} has approved the request ${id} before`)
+    request.approvers = [...new Set([...request.approvers, by])]
+  },
+  'request.rejected': endRequest,
+  'request.expired': endRequest,
+  'request.failed': endRequest,
   'profile.changed': ({ profile: { name, version } }, known, { tell }) => {
     const next = (known.profiles.get(name) ?? 0) + 1
     if (version !== next) tell('reference.number', `version ${version} of the profile ${name} is not version ${next}`)
@@ -229,12 +252,46 @@ const issuance = (
   { tell }: At,
 ): KnownIssuer | undefined => {
   principalOf(principal, known, tell)
-  if (profile.version < 1 || profile.version > (known.profiles.get(profile.name) ?? 0))
-    tell('reference.missing', `there is no version ${profile.version} of the profile ${profile.name}`)
+  versionOf(profile, known, tell)
   const issuer = issuerOf(name, known, tell)
   // Until it has ended it may still answer for what it signed, or end what it has begun.
   if (issuer?.state === 'retired') tell('reference.state', `the issuer ${name} has retired`)
   return issuer
+}
+
+/** What names a request is its certificate, once, of the plan that others than its principal have approved. */
+const approved = (entry: EntryOf<'certificate.issued'>, known: Known, { tell }: At): void => {
+  if (!('approval' in entry)) return
+  const { approval: id, plan, principal } = entry as typeof entry & { readonly approval: string }
+  const request = requestOf({ id, plan }, known, tell)
+  if (request === undefined) return
+  if (request.principal !== principal) tell('reference.state', `the request ${id} is of ${request.principal}`)
+  const count = request.approvers.filter((by) => by !== request.principal).length
+  if (count < request.required)
+    tell('reference.state', `${count} have approved the request ${id}, of ${request.required}`)
+  request.isEnded = true
+}
+
+/** A request that is open, and of this plan. */
+const requestOf = (
+  { id, plan }: { readonly id: string; readonly plan: string },
+  { requests }: Known,
+  tell: Tell,
+): Request | undefined => {
+  const request = requests.get(id)
+  if (request === undefined) tell('reference.missing', `there is no request ${id}`)
+  else if (request.isEnded) tell('reference.state', `the request ${id} has ended`)
+  else if (request.plan !== plan) tell('reference.state', `the request ${id} is of the plan ${request.plan}`)
+  return request
+}
+
+const versionOf = (
+  { name, version }: { readonly name: string; readonly version: number },
+  { profiles }: Known,
+  tell: Tell,
+): void => {
+  if (version < 1 || version > (profiles.get(name) ?? 0))
+    tell('reference.missing', `there is no version ${version} of the profile ${name}`)
 }
 
 /** A certificate that there was by then. It may have been revoked while the renewal was under way. */

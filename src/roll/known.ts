@@ -53,6 +53,8 @@ export interface HistoryState {
   readonly credentials?: readonly string[]
   readonly lists: readonly (readonly [shard: string, number: number])[]
   readonly orders: readonly (readonly [plan: string, order: Order])[]
+  /** Absent where it was saved before there were any. */
+  readonly requests?: readonly (readonly [id: string, request: Request])[]
   /** The server that the records were last said to be on; null where that was never said. */
   readonly database: string | null
   readonly serials: readonly string[]
@@ -70,6 +72,7 @@ export interface Known {
   readonly credentials: Set<string>
   readonly lists: Map<string, number>
   readonly orders: Map<string, Order>
+  readonly requests: Map<string, Request>
   readonly serials: SerialTable
   database: string | null
 }
@@ -82,6 +85,15 @@ export interface KnownIssuer {
   /** Undefined: it could not be read, which was told when it came. */
   readonly certificate: RollCertificate | undefined
   state: string
+}
+
+/** A request that people must approve, until it has ended. */
+export interface Request {
+  readonly principal: string
+  readonly plan: string
+  readonly required: number
+  approvers: readonly string[]
+  isEnded: boolean
 }
 
 /** An order to revoke many: how many were found, how many of them have been revoked, and whether that is all. */
@@ -104,6 +116,7 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     credentials: new Set(saved?.credentials),
     lists: new Map(saved?.lists),
     orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
+    requests: new Map(saved?.requests?.map(([id, request]) => [id, { ...request }])),
     database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials),
   }
@@ -123,6 +136,7 @@ export const saveKnown = (known: Known): HistoryState => ({
   credentials: [...known.credentials],
   lists: [...known.lists],
   orders: [...known.orders],
+  requests: [...known.requests],
   database: known.database,
   serials: known.serials.save(),
 })

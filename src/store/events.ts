@@ -1,6 +1,6 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { Count, EventFilter, EventRecord, Start, Walk } from '../ca/records.ts'
-import { type CertificateIssued, replacing } from '../roll/entries.ts'
+import { type ApprovedCertificateIssued, type CertificateIssued, replacing } from '../roll/entries.ts'
 import { issuedAlong } from './certificate-leads.ts'
 import type { RecordsDeps, SearchDeps } from './certificates.ts'
 import {
@@ -28,6 +28,7 @@ interface EventRow {
   readonly tbs: string | null
   readonly signature: string | null
   readonly plan: string
+  readonly approval: string | null
   readonly issuer: string
   readonly profile: string
   readonly profile_version: number
@@ -102,7 +103,7 @@ const alongRoll = ({ db, candidates }: SearchDeps, filter: EventFilter, begun: B
         select e.index, e.time, encode(e.leaf_hash, 'hex') as leaf_hash, e.body, encode(e.serial, 'hex') as serial,
           encode(i.tbs, 'base64') as tbs, encode(o.signature, 'base64') as signature, encode(i.plan, 'hex') as plan, i.issuer,
           i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest,
-          encode(i.replaces, 'hex') as replaces
+          encode(i.replaces, 'hex') as replaces, i.approval
         from (select distinct index from (${found.join(' union all ')}) these order by index limit ${limit}) page
           cross join lateral (select * from entries where index = page.index limit 1) e
           ${recordsOfIssuance}
@@ -315,13 +316,13 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
   if (!row.serial || !row.tbs || !row.signature)
     throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
   // In the order of an entry: then it is written by one native call.
-  const event: CertificateIssued = {
+  const event: CertificateIssued | ApprovedCertificateIssued = {
     certificate: codec.certificate(octets(row.tbs), octets(row.signature)).toString('base64'),
     issuer: row.issuer,
     plan: row.plan,
     principal: row.principal,
     profile: { name: row.profile, version: row.profile_version },
-    ...replacing(row.replaces),
+    ...(row.approval === null ? replacing(row.replaces) : ({ v: 3, approval: row.approval } as const)),
     request: row.digest,
     serial: row.serial,
     type: issued,

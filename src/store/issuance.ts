@@ -174,7 +174,8 @@ const insertIntentsStatement = {
   text: `
     with asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
-        issuer text, states text, shard integer, profile text, version integer, tbs text, plan text, spki text, replaces text)
+        issuer text, states text, shard integer, profile text, version integer, tbs text, plan text, spki text, replaces text,
+        approval uuid)
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
     ), judged as materialized (
@@ -183,10 +184,10 @@ const insertIntentsStatement = {
       from asked join issuers i using (issuer)
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
-        plan, replaces, first)
+        plan, replaces, first, approval)
       select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
         decode(tbs, 'hex'), decode(plan, 'hex'), decode(replaces, 'hex'),
-        (select coalesce(b.first, b.serial) from intents b where b.serial = decode(asked.replaces, 'hex'))
+        (select coalesce(b.first, b.serial) from intents b where b.serial = decode(asked.replaces, 'hex')), approval
       from asked
       where serial not in (select serial from judged where obstacle is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
@@ -238,6 +239,7 @@ const intentParameter = ({
   profile,
   tbs,
   plan,
+  approval,
   keySha256,
   replaces,
 }: Intent): object => ({
@@ -253,6 +255,8 @@ const intentParameter = ({
   version: profile.version,
   tbs: tbs.toString('hex'),
   plan: plan.toString('hex'),
+  // Left out where there is none.
+  approval,
   spki: keySha256.toString('hex'),
   ...(replaces && { replaces: replaces.toString('hex') }),
 })

@@ -88,7 +88,7 @@ type Intended = EntryOf<'certificate.issued'> | EntryOf<'issuance.abandoned'>
 /** What is known of an intent; where the backup has it, that stays, and with it the key under which it was asked. */
 const intentValues = (entry: Intended, tbs: Buffer): unknown[] => {
   const { serial, principal, request, issuer, profile, plan, time } = entry
-  const replaces = 'replaces' in entry && entry.replaces !== undefined ? Buffer.from(entry.replaces, 'hex') : null
+  const replaces = 'replaces' in entry ? Buffer.from(entry.replaces as string, 'hex') : null
   const octets = Buffer.from(serial, 'hex')
   const at = 'intended' in entry ? entry.intended : time
   // As `shardOf` does it (ca/serial.ts).
@@ -104,8 +104,10 @@ const issue: Effect<'certificate.issued'>['apply'] = async (tx, entry, { index, 
   if (rows[0] && !rows[0].tbs.equals(tbs))
     throw new Error(`the intent of the serial ${entry.serial} is of another certificate than entry ${index}`)
   const told = names.map((name) => ({ kind: name.kind, name: searchKey(name) }))
-  const rest = [index, signature, subject, keySha256, notBefore, notAfter, JSON.stringify(told)]
+  const approval = 'approval' in entry ? entry.approval : null
+  const rest = [index, signature, subject, keySha256, notBefore, notAfter, JSON.stringify(told), approval]
   await run(tx, insertIssued, [...intent, ...rest])
+  if (approval !== null) await run(tx, insertIssuedEnd, [approval, intent[0], entry.time])
 }
 
 const change = async (
@@ -129,8 +131,14 @@ const move = (to: string) => ({
   apply: (tx: Queryable, { issuer, by, reason, time }: Moved) => run(tx, insertState, [issuer, to, by, reason, time]),
 })
 
+/** Nothing is left to do about a request that has ended. */
+const endedTodo = ({ id }: { readonly id: string }): Todo => ({ about: `request ${id}`, todo: null })
+
 const effects: { readonly [T in EventType]: Effect<T> } = {
-  'certificate.issued': { apply: issue },
+  'certificate.issued': {
+    apply: issue,
+    todo: (entry) => ('approval' in entry ? endedTodo({ id: entry.approval as string }) : undefined),
+  },
   'issuance.abandoned': {
     apply: async (tx, entry, { index }) => {
       // What was to be signed is not on the roll, and nobody needs it any more.
@@ -159,6 +167,35 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
       }),
   },
   'revocations.done': {},
+  'request.created': {
+    // What was asked is on no roll: it can be looked at, and ends without a certificate.
+    apply: (tx, entry, { index }) => {
+      const { id, principal, profile, request, decided, required, expires, time } = entry
+      const values = [id, index, principal, request, profile.name, profile.version, canonicalJson(decided), required]
+      return run(tx, insertRequest, [...values, time, expires])
+    },
+    todo: ({ id, principal }) => ({
+      about: `request ${id}`,
+      todo: `The request ${id} of ${principal}: what was asked is lost, and it will fail. Have it asked again, under another Idempotency-Key.`,
+    }),
+  },
+  'request.approved': {
+    apply: (tx, { id, by, reason, time }, { index }) => run(tx, insertApproval, [id, by, index, time, reason]),
+  },
+  'request.rejected': {
+    apply: (tx, { id, by, reason, time }, { index }) =>
+      run(tx, insertEnd, [id, 'rejected', index, time, by, null, reason]),
+    todo: endedTodo,
+  },
+  'request.expired': {
+    apply: (tx, { id, time }, { index }) => run(tx, insertEnd, [id, 'expired', index, time, null, null, null]),
+    todo: endedTodo,
+  },
+  'request.failed': {
+    apply: (tx, { id, code, reason, time }, { index }) =>
+      run(tx, insertEnd, [id, 'failed', index, time, null, code, reason]),
+    todo: endedTodo,
+  },
   'profile.changed': {
     apply: async (tx, entry, { sources }) => {
       const { profile, sha256, by, time } = entry
@@ -303,17 +340,17 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
 }
 
 /** Of an intent: $1 to $11. Its shard follows from its serial, and where a row of renewals began from what is there. */
-const insertIntent = `
+const insertIntent = (approval = ''): string => `
     insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at,
-      replaces, first)
+      replaces, first${approval && ', approval'})
     select $1::bytea, $2::text, 1, decode($3::text, 'hex'), $4::text,
       ($5::bigint % (select shards from issuers where name = $4::text))::integer, $6::text, $7::integer, $8::bytea,
       decode($9::text, 'hex'), least($10::timestamptz, now()), $11::bytea,
-      (select coalesce(first, serial) from intents where serial = $11::bytea)
+      (select coalesce(first, serial) from intents where serial = $11::bytea)${approval}
     on conflict (serial) do nothing`
 
 const insertIssued = `
-  with intent as (${insertIntent}
+  with intent as (${insertIntent(', $19::uuid')}
   ), outcome as (
     insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
       key_sha256, not_before, not_after)
@@ -323,8 +360,19 @@ const insertIssued = `
   )
   insert into certificate_names (serial, kind, name, entry)
   select $1::bytea, kind, name, $12::bigint from json_to_recordset($18::json) as r (kind text, name text)`
+const insertIssuedEnd = `
+  insert into approval_ends (request, kind, serial, at) values ($1::uuid, 'issued', $2::bytea, $3::timestamptz)
+  on conflict (request) do nothing`
+const insertRequest = `
+  insert into approval_requests (id, entry, principal, digest, profile, profile_version, decided, plan, required, created_at,
+    expires_at)
+  values ($1, $2, $3, decode($4, 'hex'), $5, $6, $7::text, sha256(convert_to($7::text, 'UTF8')), $8, $9, $10)`
+const insertApproval = `
+  insert into approvals (request, principal, entry, at, reason) values ($1, $2, $3, $4, $5)`
+const insertEnd = `
+  insert into approval_ends (request, kind, entry, at, by, code, reason) values ($1, $2, $3, $4, $5, $6, $7)`
 const insertAbandoned = `
-  with intent as (${insertIntent}
+  with intent as (${insertIntent()}
   ), outcome as (
     insert into outcomes (serial, kind, entry, at) values ($1::bytea, 'abandoned', $12::bigint, $14::timestamptz)
   )

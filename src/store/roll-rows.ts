@@ -34,6 +34,7 @@ export interface IntentRow {
   readonly first: Text
   /** What the row of the one that it replaces says to be the first. */
   readonly expected_first: Text
+  readonly approval: Text
   readonly created_at: string
 }
 
@@ -247,6 +248,7 @@ const selectEntries = {
       i.profile_version::text as i_profile_version, i.tbs as i_tbs, encode(i.plan, 'hex') as i_plan,
       encode(i.replaces, 'hex') as i_replaces, encode(i.first, 'hex') as i_first,
       (select encode(coalesce(b.first, b.serial), 'hex') from intents b where b.serial = i.replaces) as i_expected_first,
+      i.approval::text as i_approval,
       i.created_at::text as i_created_at,
       o.serial is not null as has_outcome, o.kind as o_kind, o.entry::text as o_entry, o.at::text as o_at,
       o.signature as o_signature, o.principal as o_principal, o.idempotency_key as o_idempotency_key,

@@ -16,6 +16,7 @@ import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { openRollSide } from '../../src/roll-side.ts'
 import { openKeyed } from '../../src/service.ts'
+import { openApprovalStore } from '../../src/store/approvals.ts'
 import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
@@ -52,6 +53,7 @@ const open = async (t: Test) => {
       meter: silentMeter,
       isBlocked: () => false,
       verify: async (check) => checkOne(check),
+      approvals: openApprovalStore({ ...stores, proposed: () => {} }),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,

@@ -9,6 +9,7 @@ import { silentMeter } from '../../src/ca/meter.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { openRollSide } from '../../src/roll-side.ts'
 import { openKeyed } from '../../src/service.ts'
+import { openApprovalStore } from '../../src/store/approvals.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIssuerStore } from '../../src/store/issuers.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
@@ -40,6 +41,7 @@ const open = async (t: Test) => {
       meter: silentMeter,
       isBlocked: () => false,
       verify,
+      approvals: openApprovalStore({ ...stores, proposed: () => {} }),
       sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,

@@ -32,6 +32,8 @@ t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
   t.end()
 })
 
+const request = '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60'
+
 t.test('every type of event is told in a line for people', async (t) => {
   const golden = await readFile(new URL('../roll/entries.golden', import.meta.url), 'utf8')
   const rows = golden
@@ -49,6 +51,11 @@ t.test('every type of event is told in a line for people', async (t) => {
       'number 7 above issuer default, until 2027-05-24T00:00:00.000Z, by ops',
       `100000 certificates, keyCompromise, by ops: issuedBefore 2026-11-24T00:00:00.000Z, profile server, plan ${'cd'.repeat(32)}`,
       `99997 revoked, 3 passed by, plan ${'cd'.repeat(32)}`,
+      `${request} of ci by server@3, plan ${'cd'.repeat(32)}, to be approved by 2 until 2026-11-25T23:59:59.007Z`,
+      `${request} by alice: "as in change 4711"`,
+      `${request} by bob: "not before Monday"`,
+      request,
+      `${request}, approval.plan: "it has changed"`,
       'server@3 by admin',
       'github@2 by admin',
       'ci by admin',
@@ -78,9 +85,10 @@ t.test('every type of event is told in a line for people', async (t) => {
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, in place of ${'5'.repeat(32)}`,
       '7439812409182734099, before without a number, by os:büro',
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
+      `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, for the request ${request}`,
     ],
   )
-  t.match(rows[8], { time: '2026-11-24T23:59:59.007Z', index: 8, type: 'profile.changed' })
+  t.match(rows[13], { time: '2026-11-24T23:59:59.007Z', index: 13, type: 'profile.changed' })
   const entry = '{"a":1,"time":"2027-01-01T00:00:00.000Z","type":"of.tomorrow","v":1}'
   t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })

@@ -63,6 +63,15 @@ t.test('whoever holds a certificate gets the next one for the same names, and ne
   t.match(pem.text, /^-----BEGIN CERTIFICATE-----[\s\S]+-----BEGIN CERTIFICATE-----/)
 })
 
+t.test('what people must approve is not had by holding one: nobody could wait for them', async (t) => {
+  await make('approved', { renewal: { within: '365d' } })
+  const owner = await employ(service, 'owner', 'requester', { profiles: ['approved'] })
+  const first = await issue(['approved.example.com'], { profile: 'approved', token: owner })
+  await change('approved', { approvals: { required: 1 } })
+  t.match(await renew(t, first), { status: 422, json: { code: 'approval.required', retryable: false } })
+  t.same((await service.request('GET', '/v1/requests')).json.items, [])
+})
+
 t.test('a retry under the same Idempotency-Key gets the same certificate', async (t) => {
   const first = await issue(['retry.example.com'], { token })
   const body = { csr: csrOn(newKey()) }

@@ -43,6 +43,7 @@ export const openStandIn = async (overrides: Partial<HttpDeps> = {}): Promise<St
     revocations: reached({}),
     crlImports: reached({}),
     massRevocations: reached({}),
+    approvals: reached({}),
     checkpoints: reached({}),
     tiles: reached({}),
     health: { ready: async () => [{ name: 'key', ok: true, reason: 'signs' }] },

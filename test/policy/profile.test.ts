@@ -165,6 +165,21 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
     { renewal: { within: '90d', key: 'old' } },
     '/renewal/key: must be one of new, same, any',
   ],
+  [
+    'approvals by nobody',
+    { approvals: { required: 0 } },
+    '/approvals/required: must be a whole number within 1 and 10',
+  ],
+  [
+    'approvals that nobody can give in time',
+    { approvals: { required: 1, expires: '59s' } },
+    '/approvals/expires: is under 1m: nobody approves so fast',
+  ],
+  [
+    'a request that waits for months',
+    { approvals: { required: 1, expires: '31d' } },
+    '/approvals/expires: is more than 30d',
+  ],
   ['no keys', { keys: [] }, '/keys: must be a list of 1 to 10 kinds of key'],
   [
     'two kinds in one entry',

@@ -17,6 +17,7 @@ const profile = { name: 'server', version: 3 }
 const digest = 'ab'.repeat(32)
 const plan = 'cd'.repeat(32)
 const serial = '40'.padEnd(32, '0')
+const request = '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60'
 
 const move = { issuer: 'default', authority: 'default', from: 'staged', reason: 'büro', by: 'admin' }
 
@@ -94,6 +95,21 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     by: 'ops',
   },
   'revocations.done': { type: 'revocations.done', plan, revoked: 99_997, skipped: { expired: 2, revoked: 1 } },
+  'request.created': {
+    type: 'request.created',
+    id: request,
+    principal: 'ci',
+    profile,
+    request: digest,
+    plan,
+    decided: { names: [{ kind: 'dns', value: 'pay.example.com' }], validity: 86_400 },
+    required: 2,
+    expires: '2026-11-25T23:59:59.007Z',
+  },
+  'request.approved': { type: 'request.approved', id: request, plan, reason: 'as in change 4711', by: 'alice' },
+  'request.rejected': { type: 'request.rejected', id: request, plan, reason: 'not before Monday', by: 'bob' },
+  'request.expired': { type: 'request.expired', id: request, plan },
+  'request.failed': { type: 'request.failed', id: request, plan, code: 'approval.plan', reason: 'it has changed' },
   'profile.changed': { type: 'profile.changed', profile, sha256: digest, by: 'admin' },
   'provider.changed': {
     type: 'provider.changed',
@@ -241,6 +257,12 @@ t.test('the entry of a renewal keeps its exact octets for ever, and names what i
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
   t.match(JSON.parse(entry), { v: 2, replaces: '5'.repeat(32) })
   t.same(replacing(null), {}, 'what replaces nothing is written as ever')
+})
+
+t.test('what was approved names its request, and is of another version', async (t) => {
+  const event = { ...examples['certificate.issued'], v: 3, approval: request } as const
+  const entry = encodeEntry(event, time)
+  t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')))
 })
 
 t.test('entries of earlier versions keep their leaves', async (t) => {

@@ -13,6 +13,7 @@ import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import type { TestService } from '../helpers/service.ts'
+import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrOn, holderOf, newKey, openHoldersOf } from '../http/holders.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { openTestStores, type TestStores } from '../store/stores.ts'
@@ -35,6 +36,7 @@ export const openFilledRecords = async (t: Test, certificates = 300): Promise<Fi
   await revokeSome(service, serials)
   await administer(service)
   await renewSome(t, service)
+  await approve(service)
   await changeIssuers(service)
   await abandon(service, serials[10] as string)
   await service.service.publishCrls()
@@ -121,6 +123,19 @@ const administer = async (service: TestService): Promise<void> => {
   const { json, headers } = await service.request('GET', '/v1/profiles/server')
   const body = { ...json.document, validity: { ...json.document.validity, max: '77d' } }
   await made(service.request('PUT', '/v1/profiles/server', { headers: { 'if-match': String(headers['etag']) }, body }))
+}
+
+/** One request that became a certificate, one for each other end, and one that waits. */
+const approve = async (service: TestService): Promise<void> => {
+  await wantApprovals(service, 'payments', { required: 2 })
+  const { requester, alice, bob, carol } = await employApprovers(service, ['payments'], 'payer')
+  const desk = openDesk(service)
+  const ask = async () => (await made(desk.ask(requester, 'payments'))).json
+  const [issued, rejected, failed] = [await ask(), await ask(), await ask(), await ask()]
+  for (const token of [alice, bob]) await made(desk.approve(token, issued))
+  await made(desk.reject(carol, rejected, 'not before Monday'))
+  await wantApprovals(service, 'payments', { required: 2 }, { description: 'changed' })
+  for (const token of [alice, bob]) await made(desk.approve(token, failed))
 }
 
 const github = {

@@ -127,6 +127,10 @@ const told = () =>
       orders: `select encode(plan, 'hex') as plan, entry, search, reason, invalid_since, count, slices, ordered_at, by from mass_revocations order by entry`,
       slices: `select encode(plan, 'hex') as plan, number, certificates from mass_revocation_slices order by 1, 2`,
       sliceOutcomes: `select encode(plan, 'hex') as plan, number, revoked, passed_expired, passed_revoked from mass_revocation_outcomes order by 1, 2`,
+      requests: `select id, entry, principal, encode(digest, 'hex') as digest, profile, profile_version, decided, encode(plan, 'hex') as plan, required, created_at, expires_at from approval_requests order by entry`,
+      approvals: 'select * from approvals order by entry',
+      requestEnds: `select request, kind, entry, encode(serial, 'hex') as serial, by, code, reason from approval_ends order by request`,
+      approvedIntents: `select approval, encode(serial, 'hex') as serial from intents where approval is not null order by serial`,
       subtrees: `select level, index, encode(hash, 'hex') as hash from subtrees order by 1, 2`,
       roll: `select size, encode(root, 'hex') as root, time from roll`,
     }
@@ -189,6 +193,25 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   const provider = { name: 'github', issuer: 'https://github.example.com', keys: { discovery: true }, mappings: [] }
   const believed = { algorithms: ['RS256'], audience: 'https://ca.example.com', lifetime: '15m' }
   await chancery.request('PUT', '/v1/identity-providers/github', { ...provider, ...believed }, { 'if-none-match': '*' })
+  const vault = { ...mine, name: 'vault', approvals: { required: 1 } }
+  await chancery.request('PUT', '/v1/profiles/vault', vault, { 'if-none-match': '*' })
+  await writeFile(join(data, 'vault.yaml'), stringify(vault))
+  await chancery.request('POST', '/v1/grants', { ...grant, profiles: ['vault'] })
+  await chancery.request('POST', '/v1/principals', { name: 'alice' })
+  await chancery.request('POST', '/v1/grants', { principal: 'alice', role: 'approver', profiles: ['vault'] })
+  const alice = (await chancery.request('POST', '/v1/tokens', { principal: 'alice', label: 'alice' })).json.secret
+  const askVault = async () =>
+    (await chancery.request('POST', '/v1/certificates', { csr: csrFor('v.example.com'), profile: 'vault' })).json
+  const say = async (what: string, { id, digest }: { id: string; digest: string }) =>
+    chancery.request(
+      'POST',
+      `/v1/requests/${id}/${what}`,
+      { digest, reason: 'x' },
+      { authorization: `Bearer ${alice}` },
+    )
+  const [kept, turned, waiting] = [await askVault(), await askVault(), await askVault()]
+  t.match((await say('approval', kept)).json, { state: 'issued' })
+  t.match((await say('rejection', turned)).json, { state: 'rejected' })
   const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
   const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
   const body = { csr: csrFor('key.example.com'), profile: 'server' }
@@ -233,7 +256,12 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     message: new RegExp(`entries \\d+ to ${size - 1} are missing\\. "chancery roll recover" brings them back`),
   })
 
-  const options = { from: tiles, profiles: [join(data, 'mine.yaml')], chains: [], check: false }
+  const options = {
+    from: tiles,
+    profiles: ['mine.yaml', 'vault.yaml'].map((name) => join(data, name)),
+    chains: [],
+    check: false,
+  }
   const looked = await runRecover(config, quiet, { ...options, check: true }, silent)
   await t.rejects(serve(config, quiet), { message: /are missing/ }, 'a look has changed nothing')
   const found = await runRecover(config, quiet, options, silent)
@@ -244,11 +272,13 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     [
       /^The identity provider github, version 1: its document is lost/,
       /^The profile lost, version 1: its document .* is lost/,
+      new RegExp(`^The request ${waiting.id} of admin: what was asked is lost`),
+      /^The token "alice" of alice: its secret/,
       /^The token "new" of new: its secret/,
     ],
     'and nothing else is to be done by hand',
   )
-  t.equal(found.byHand.length, 3)
+  t.equal(found.byHand.length, 5)
   const again = await runRecover(config, quiet, options, silent)
   t.same({ from: again.from, byHand: again.byHand }, { from: size, byHand: [] }, 'run again, it finds nothing to do')
 
@@ -266,6 +296,10 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     const { status, json } = await chancery.request('GET', `/v1/certificates/${serial}`)
     if (status !== 200 || json.serial !== serial) t.fail(`${serial} is not found`)
   }
+  const request = async (id: string) => (await chancery.request('GET', `/v1/requests/${id}`)).json
+  t.match(await request(kept.id), { state: 'issued', plan: kept.plan, approvals: [{ principal: 'alice' }] })
+  while ((await request(waiting.id)).state !== 'failed') await new Promise((resolve) => setTimeout(resolve, 100))
+  t.match(await request(waiting.id), { end: { code: 'approval.plan', reason: /lost with the records/ } })
   const replayed = await chancery.request('POST', '/v1/certificates', body, asked)
   t.equal(replayed.json.serial, underWay.serial, 'what was asked for under a key is answered by it')
   const names = (await chancery.request('GET', '/v1/certificates?name=n299.example.com')).json.items

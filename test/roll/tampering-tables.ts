@@ -26,7 +26,10 @@ const intent: Readonly<Record<string, Kind>> = {
     profile_version: 'number',
   },
   plan: 'bytea',
+  approval: 'id',
 }
+
+const { approval: _approval, ...ofAbandoned } = intent
 
 /** Several of one name: those that the roll knows differently much of. */
 export const tables: readonly (readonly [name: string, table: Table])[] = [
@@ -64,7 +67,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
       columns: { replaces: 'bytea', first: 'bytea' },
     },
   ],
-  ['intents', { weight: 1, entry: entryOfSerial, where: isAbandoned, columns: { ...intent, shard: 'number' } }],
+  ['intents', { weight: 1, entry: entryOfSerial, where: isAbandoned, columns: { ...ofAbandoned, shard: 'number' } }],
   [
     'outcomes',
     {
@@ -241,6 +244,41 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
         der: 'bytea',
         entry: 'number',
       },
+    },
+  ],
+  [
+    'approval_requests',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      columns: {
+        ...{
+          id: 'id',
+          entry: 'number',
+          principal: 'text',
+          profile: 'text',
+          profile_version: 'number',
+          digest: 'bytea',
+        },
+        ...{ decided: 'text', plan: 'bytea', required: 'number', created_at: 'time', expires_at: 'time' },
+      },
+    },
+  ],
+  [
+    'approvals',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      columns: { request: 'id', principal: 'text', entry: 'number', at: 'time', reason: 'text' },
+    },
+  ],
+  [
+    'approval_ends',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      where: `r.kind <> 'issued'`,
+      columns: { request: 'id', kind: 'text', entry: 'number', by: 'text', code: 'text', reason: 'text' },
     },
   ],
   [

@@ -28,6 +28,25 @@ t.setTimeout(120_000)
 const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 
+const created = (id: string, required: number): RollEvent => ({
+  type: 'request.created',
+  id,
+  principal: 'admin',
+  profile: { name: 'server', version: 1 },
+  request: digest,
+  plan: digest,
+  decided: {},
+  required,
+  expires: '2026-11-25T00:00:00.000Z',
+})
+const approved = (id: string, by: string, plan = digest): RollEvent => ({
+  type: 'request.approved',
+  id,
+  plan,
+  reason: 'x',
+  by,
+})
+
 const good: readonly RollEvent[] = [
   ...beginning,
   ...Array.from({ length: 20 }, (_, n) => event.issued(n)),
@@ -43,6 +62,15 @@ const good: readonly RollEvent[] = [
   event.revoked(4, 'superseded', { plan: digest }),
   event.revoked(5, 'superseded', { plan: digest }),
   event.done(digest, 2, 1),
+  { type: 'principal.created', principal: 'alice', by: 'admin' },
+  created('one', 2),
+  approved('one', 'alice'),
+  approved('one', 'bob'),
+  event.issued(50, { v: 3, approval: 'one' }),
+  created('two', 1),
+  created('three', 1),
+  approved('three', 'alice'),
+  { type: 'request.failed', id: 'three', plan: digest, code: 'approval.plan', reason: 'x' },
   event.moved('retiring', 'active'),
   event.moved('closed', 'retiring'),
 ]
@@ -154,6 +182,26 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
     'a plan that left some out',
     [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 0, 2)],
     ['reference.number'],
+  ],
+  ['a request again', [created('one', 2)], ['reference.state']],
+  ['an approval of nothing', [approved('four', 'alice')], ['reference.missing']],
+  ['an approval of another plan', [approved('two', 'alice', 'cd'.repeat(32))], ['reference.state']],
+  ['an approval of one’s own', [approved('two', 'admin')], ['reference.state']],
+  ['an approval again', [created('five', 2), approved('five', 'bob'), approved('five', 'bob')], ['reference.state']],
+  ['an approval of what has ended', [approved('three', 'bob')], ['reference.state']],
+  ['a certificate of nobody’s request', [event.issued(91, { v: 3, approval: 'four' })], ['reference.missing']],
+  ['a certificate too many', [event.issued(91, { v: 3, approval: 'one' })], ['reference.state']],
+  ['a certificate without its approvals', [event.issued(91, { v: 3, approval: 'two' })], ['reference.state']],
+  ['one of a request that has failed', [event.issued(91, { v: 3, approval: 'three' })], ['reference.state']],
+  [
+    'one of another plan than was approved',
+    [approved('two', 'alice'), event.issued(91, { v: 3, approval: 'two', plan: 'cd'.repeat(32) })],
+    ['reference.state'],
+  ],
+  [
+    'one for another than asked',
+    [approved('two', 'alice'), event.issued(91, { v: 3, approval: 'two', principal: 'alice' })],
+    ['reference.state'],
   ],
   ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],
   ['a list again', [event.lists([0, 2, 31])], ['reference.number']],

@@ -13,10 +13,12 @@ export interface Decision {
   readonly allowed: boolean
   readonly checks: readonly Check[]
   readonly notes: readonly { readonly field: string; readonly reason: string }[]
+  /** Where people would have to approve it. */
+  readonly approvals?: { readonly required: number; readonly expires: string }
 }
 
 /** The failed checks first, then what passed, then what did not apply; then what was dropped or shortened. */
-export const explanation = ({ allowed, checks, notes }: Decision): string => {
+export const explanation = ({ allowed, checks, notes, approvals }: Decision): string => {
   const sorted = [...checks].sort((a, b) => order.indexOf(a.outcome) - order.indexOf(b.outcome))
   const rows = sorted.map((check) => [marks[check.outcome], ...columns.map((column) => visible(check[column]))])
   const widths = ['outcome', ...columns].map((_, i) => Math.max(0, ...rows.map((row) => row[i]?.length ?? 0)))
@@ -27,7 +29,13 @@ export const explanation = ({ allowed, checks, notes }: Decision): string => {
       .trimEnd(),
   )
   const notices = notes.map(({ field, reason }) => visible(`note  ${field}  ${reason}`))
-  return [allowed ? 'This request would be issued.' : 'This request would be refused.', ...lines, ...notices].join('\n')
+  return [verdictOf(allowed, approvals), ...lines, ...notices].join('\n')
+}
+
+const verdictOf = (allowed: boolean, approvals: Decision['approvals']): string => {
+  if (!allowed) return 'This request would be refused.'
+  if (approvals === undefined) return 'This request would be issued.'
+  return `This request would be issued once ${approvals.required} have approved it.`
 }
 
 const order = ['failed', 'passed', 'skipped'] as const

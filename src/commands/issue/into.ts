@@ -30,6 +30,8 @@ export interface IntoOptions extends OrderOptions {
   readonly owner?: string
   readonly exec?: string
   readonly shell?: boolean
+  /** While people have to approve it. */
+  readonly wait?: boolean
 }
 
 export type TaskOfOptions = Omit<Task, 'isDue' | 'isSpent' | 'renews'> & { readonly before: RenewBefore | undefined }
@@ -52,7 +54,7 @@ export const readOrder = (options: OrderOptions): Order => {
 
 /** Everything of the task but when it is due. Throws a usage failure before anything is asked. */
 export const readTask = async (options: IntoOptions, server: string): Promise<TaskOfOptions> => {
-  const { out, reuseKey = false, keyMode, owner, exec, shell = false, renewBefore } = options
+  const { out, reuseKey = false, keyMode, owner, exec, shell = false, renewBefore, wait = false } = options
   if (out === undefined) throw new Failure('usage', 'Name the folder for the key and the certificate by --out.')
   const order = readOrder(options)
   const before = renewBefore === undefined ? undefined : readRenewBefore(renewBefore)
@@ -61,7 +63,8 @@ export const readTask = async (options: IntoOptions, server: string): Promise<Ta
     ...(keyMode !== undefined && { keyMode: readMode(keyMode) }),
     ...(owner !== undefined && { owner }),
   })
-  return { order, folder, server, reuseKey, exec: words, before }
+  const patience = wait ? { tell: (text: string) => void process.stderr.write(text) } : undefined
+  return { order, folder, server, reuseKey, exec: words, before, patience }
 }
 
 /** Now, one after the other: what is there stays if it has longer than `--renew-before`. One that fails stops no other. */
@@ -96,6 +99,8 @@ const atOnce = async (task: TaskOfOptions, client: Client): Promise<Task> => {
     held && !isPast(dueAt(held, before)) ? await adviceFor(held, { folder, client, now: Date.now() }) : null
   return {
     ...task,
+    // Others are due meanwhile.
+    patience: undefined,
     renews: true,
     isDue: (held) => isPast(earliest(dueAt(held, before), advice, held)),
     isSpent: (life) => isPast(dueAt(life, before)),

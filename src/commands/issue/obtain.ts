@@ -3,6 +3,7 @@ import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
+import { askPatiently, type Patience, type Waiting } from './approval.ts'
 import type { Folder, Held, Pending } from './folder.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
 import type { Life } from './renewal.ts'
@@ -16,6 +17,8 @@ export interface Task {
   readonly server: string
   /** Renew with the key that is there. */
   readonly reuseKey: boolean
+  /** While people have to approve it; undefined: it comes back later. */
+  readonly patience: Patience
   /** What tells those who use the certificate of a new one, as words. */
   readonly exec: readonly string[] | undefined
   /** Whether a certificate that is there renews itself, where the server lets it. */
@@ -68,7 +71,7 @@ interface Renewed {
 }
 
 const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?: Failure): Promise<Renewed> => {
-  const { folder, order, exec } = task
+  const { folder, order, exec, patience } = task
   const orderDigest = digestOf(order, task.server)
   const held = await folder.held()
   const waiting = await pendingOf(folder, orderDigest, held)
@@ -78,7 +81,7 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?:
   const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced })))
   if (pending.orderDigest !== orderDigest)
     throw new Failure('conflict', `Another command asks for another certificate in ${folder.path} right now.`)
-  const asking = { order, client, signal, held }
+  const asking = { order, client, patience, signal, held }
   const answer = await ask(asking, pending).catch(async (error: unknown) => {
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
     if (!(error instanceof Failure) || !isFinal(error, pending)) throw error
@@ -126,10 +129,8 @@ const newPending = async ({ order, reuseKey }: Task, { orderDigest, held, replac
   return { ...question, ...(replaced && { replaces: replaced.serial }) }
 }
 
-interface Asking {
+interface Asking extends Waiting {
   readonly order: Order
-  readonly client: Client
-  readonly signal: AbortSignal | undefined
   readonly held: Held | undefined
 }
 
@@ -141,7 +142,9 @@ const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): 
   const { order, client, signal, held } = asking
   const call = { headers: { 'idempotency-key': idempotencyKey }, signal }
   if (replaces === undefined || held === undefined)
-    return (await client.call('POST', '/v1/certificates', { ...call, body: bodyFor(order, csr) })).json()
+    return (
+      await askPatiently(() => client.call('POST', '/v1/certificates', { ...call, body: bodyFor(order, csr) }), asking)
+    ).json()
   const { profile: _, ...body } = bodyFor(order, csr)
   const itself = client.as({ cert: held.certificatePem, key: held.keyPem })
   return (await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body })).json()

@@ -98,11 +98,11 @@ const rebuild = (
   if (!intent || !outcome?.signature || serial === null) return { octets: undefined, entry: undefined }
   try {
     const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
-    const { issuer, principal, profile, profile_version: version, digest, plan, replaces } = intent
+    const { issuer, principal, profile, profile_version: version, digest, plan, replaces, approval } = intent
     const event = {
       ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
       profile: { name: profile, version: Number(version) },
-      ...replacing(replaces),
+      ...(approval === null ? replacing(replaces) : ({ v: 3, approval } as const)),
     }
     const time = new Date(at.replace(' ', 'T').replace('+00', 'Z'))
     // Whether it has the form of one is for the verifier, who reads the octets.

@@ -71,7 +71,7 @@ export const issuanceOf = (
     intent: {
       ...intended(entry),
       ...(shard !== undefined && { shard }),
-      ...{ replaces: entry.replaces ?? null, first: row.intent?.expected_first ?? null },
+      ...{ replaces: replacedBy(entry), first: row.intent?.expected_first ?? null, approval: approvalOf(entry) },
     },
     outcome: {
       ...{ kind: 'certificate', entry: index, at: timeText(entry.time) },
@@ -114,6 +114,14 @@ const intended = ({
   profile: profile.name,
   profile_version: profile.version,
 })
+
+/** Of version 2. */
+const replacedBy = (entry: EntryOf<'certificate.issued'>): string | null =>
+  'replaces' in entry ? (entry.replaces as string) : null
+
+/** Of version 3. */
+const approvalOf = (entry: EntryOf<'certificate.issued'>): string | null =>
+  'approval' in entry ? (entry.approval as string) : null
 
 /** PostgreSQL's text of a time, which is of microseconds. */
 const isWithin = (exact: string | undefined, milliseconds: string): boolean => {
@@ -236,6 +244,16 @@ export const smallTables: Readonly<Record<string, string>> = {
     select entry::text as key, encode(signer, 'hex') as signer, number::text as number, this_update::text as this_update,
       next_update::text as next_update, encode(sha256(der), 'hex') as der
     from imported_crls`,
+  approval_requests: `
+    select id::text as key, entry::text as entry, principal, profile, profile_version::text as profile_version,
+      encode(digest, 'hex') as digest, encode(plan, 'hex') as plan, encode(sha256(convert_to(decided, 'UTF8')), 'hex') as decided,
+      required::text as required, created_at::text as created_at, expires_at::text as expires_at
+    from approval_requests`,
+  approvals: `
+    select request || ' ' || principal as key, entry::text as entry, at::text as at, reason from approvals`,
+  approval_ends: `
+    select request::text as key, kind, entry::text as entry, encode(serial, 'hex') as serial, by, code, reason
+    from approval_ends where kind <> 'issued'`,
   mass_revocations: `
     select encode(plan, 'hex') as key, entry::text as entry, search, reason, invalid_since::text as invalid_since,
       count::text as count, ordered_at::text as ordered_at, by
@@ -289,6 +307,9 @@ const moved =
     _index: number,
     counting: Counting,
   ) => [nextState(issuer, counting, { state, by, reason })]
+
+const ended = (id: string, index: number, told: Columns): ExpectedRow =>
+  row('approval_ends', id, { entry: index, serial: null, by: null, code: null, reason: null, ...told })
 
 const few: Few = {
   'principal.created': ({ principal, by }) => [row('principals', principal, { created_by: by })],
@@ -353,6 +374,18 @@ const few: Few = {
       der: sha256,
     }),
   ],
+  'request.created': ({ id, principal, profile, request, plan, required, expires, time }, index) => [
+    row('approval_requests', id, {
+      ...{ entry: index, principal, profile: profile.name, profile_version: profile.version, digest: request },
+      ...{ plan, decided: plan, required, created_at: timeText(time), expires_at: timeText(expires) },
+    }),
+  ],
+  'request.approved': ({ id, reason, by, time }, index) => [
+    row('approvals', `${id} ${by}`, { entry: index, at: timeText(time), reason }),
+  ],
+  'request.rejected': ({ id, reason, by }, index) => [ended(id, index, { kind: 'rejected', by, reason })],
+  'request.expired': ({ id }, index) => [ended(id, index, { kind: 'expired' })],
+  'request.failed': ({ id, code, reason }, index) => [ended(id, index, { kind: 'failed', code, reason })],
   'revocations.ordered': ({ plan, search, reason, invalidityDate, count, by, time }, index) => [
     row('mass_revocations', plan, {
       ...{

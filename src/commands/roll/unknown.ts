@@ -4,6 +4,14 @@
  */
 export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   accesses: { '*': 'who has looked at what: rows, and no entries' },
+  approval_ends: {
+    at: 'the entry has its own time',
+    '*': 'of what was issued: the entry of its certificate names the request',
+  },
+  approval_requests: {
+    ask: 'only its digest is on the roll; what comes of it must be the plan, which is',
+    idempotency_key: "a caller's word for its request",
+  },
   authorities: { '*': 'a name is there when the first issuer of it is, and that has an entry' },
   credential_revocations: { revoked_at: 'the entry has its own time' },
   credentials: { created_at: 'the entry has its own time' },
@@ -55,7 +63,7 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
   pin_tries_ended: { '*': 'as before' },
   principal_closures: { closed_at: 'the entry has its own time' },
   principals: { created_at: 'the entry has its own time' },
-  profiles: { created_at: 'the entry has its own time' },
+  profiles: { created_at: 'the entry has its own time', approvals: 'PostgreSQL makes it of the document' },
   rate_buckets: { '*': 'what is left of limits in this second' },
   reconciled: { '*': 'a cache' },
   refusal_counts: { '*': 'refusals are rows, and no entries' },

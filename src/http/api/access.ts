@@ -78,7 +78,7 @@ const NewGrantBody = Type.Object(
         minItems: 1,
         maxItems: 1000,
         uniqueItems: true,
-        description: 'for a requester: which profiles',
+        description: 'for a requester: which profiles; for an approver: whose requests it approves, none without',
       }),
     ),
     names: Type.Optional(NameRulesShape),
@@ -198,7 +198,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         operationId: 'createGrant',
         summary: 'Let a principal act in a role',
         description:
-          'A requester is granted named profiles that exist, perhaps with narrower name rules; no other role takes either. Idempotent: what the principal holds already is answered with the grant that is there.',
+          'A requester is granted named profiles that exist, perhaps with narrower name rules; an approver named profiles whose requests it approves; no other role takes either. Idempotent: what the principal holds already is answered with the grant that is there.',
         tags,
         body: NewGrantBody,
         response: {
@@ -301,8 +301,11 @@ const assertGrantShape = (
       violations: [{ check: 'grant.role', field, value: role, reason }],
     })
   if (role === 'requester' && !has.profiles) throw fault('/profiles', 'a requester is granted named profiles')
-  for (const field of ['profiles', 'names', 'revoke'] as const)
-    if (role !== 'requester' && has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
+  if (role === 'requester') return
+  if (role !== 'approver' && has.profiles)
+    throw fault('/profiles', 'only a requester or an approver is granted profiles')
+  for (const field of ['names', 'revoke'] as const)
+    if (has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
 }
 
 /** Certificates and names are asked for by requesters alone. */

@@ -15,8 +15,9 @@ import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
-import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal } from './certificates.ts'
+import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal, waitingProblems } from './certificates.ts'
 import * as examples from './examples.ts'
+import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
 
@@ -36,6 +37,7 @@ const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1,
 const BatchOutcome = Type.Union(
   [
     Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
+    Type.Object({ status: Type.Literal(202), request: RequestView }, closed),
     Type.Object({ status: Type.Integer({ minimum: 400, maximum: 599 }), problem: ProblemView }, closed),
   ],
   { title: 'BatchOutcome' },
@@ -53,7 +55,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       config: {
         access: ['requester'],
         accepts: ['application/json'],
-        problems: issuingProblems,
+        problems: [...issuingProblems, ...waitingProblems],
         queued: true,
         ownDeadline: true,
         items: BatchAsk,
@@ -131,8 +133,7 @@ const openAdmission = (
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
 const outcomeOf = async (deps: HttpDeps, admit: Admit, item: unknown, request: FastifyRequest): Promise<string> => {
   try {
-    const certificate = await issueOne(deps, await admit(), item, request)
-    return JSON.stringify({ status: 201, certificate })
+    return JSON.stringify(await issueOne(deps, await admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
     if (!isProblem(error))
@@ -143,7 +144,9 @@ const outcomeOf = async (deps: HttpDeps, admit: Admit, item: unknown, request: F
 
 const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
   const input = await readOrRefuse(deps, caller, item, request)
-  return issuedView(await issueCounted(deps, caller, input))
+  const issued = await issueCounted(deps, caller, input)
+  if ('waiting' in issued) return { status: 202, request: requestView(issued.waiting) }
+  return { status: 201, certificate: issuedView(issued) }
 }
 
 /** An item that has no CSR to be known by is kept by the digest of its JSON. */

@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 
 import { type Caller, requesterGrants, ungranted } from '../../ca/access.ts'
-import type { Issued, IssueInput } from '../../ca/issuance.ts'
+import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
 import type { CertificateRecord } from '../../ca/records.ts'
 import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
@@ -17,6 +17,7 @@ import { rollProblems } from '../roll.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import { FoundCertificate, searchRoute } from './certificate-search.ts'
 import * as examples from './examples.ts'
+import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
 import type { SearchDeps } from './search.ts'
 import { type CertificateAndChain, chainPem, issuedView, parseSerial, pemsOf, recordView } from './views.ts'
@@ -78,6 +79,13 @@ export const certificateTypes = [
   'application/pkix-cert',
 ] as const
 export const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as const
+/** Where people must approve what a profile yields. */
+export const waitingProblems = [
+  'approval.rejected',
+  'approval.expired',
+  'approval.failed',
+  'approval.too_many',
+] as const satisfies readonly ProblemCode[]
 
 const IssueQuery = Type.Object(
   {
@@ -112,7 +120,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
         access: ['requester'],
         accepts: ['application/json', ...rawTypes],
         offers: certificateTypes,
-        problems: [...issuingProblems, 'request.not_acceptable'],
+        problems: [...issuingProblems, ...waitingProblems, 'request.not_acceptable'],
         tooLarge: 'csr.too_large',
         queued: true,
         ownDeadline: true,
@@ -125,13 +133,14 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
         operationId: 'issueCertificate',
         summary: 'Issue a certificate',
         description:
-          'Answers after the certificate is on the roll. With `dryRun=true`, decides and tells every check, and issues and records nothing.',
+          'Answers after the certificate is on the roll. Where the profile wants approvals, answers 202 with the request that waits for them: the same call under the same Idempotency-Key gets the certificate when it is there. With `dryRun=true`, decides and tells every check, and issues and records nothing.',
         tags: ['certificates'],
         querystring: IssueQuery,
         body: Ask,
         response: {
           200: { ...Decision, description: 'The decision of a dry run, allowed or not' },
           201: { ...IssuedCertificate, description: 'Issued' },
+          202: { ...RequestView, description: 'Nothing is issued yet: people must approve it first' },
         },
       },
     },
@@ -141,6 +150,10 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
       const input = await readOrRefuse(deps, caller, request)
       if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
       const issued = await withinDeadline(issueCounted(deps, caller, input))
+      if ('waiting' in issued) {
+        reply.code(202).header('location', `/v1/requests/${issued.waiting.id}`)
+        return requestView(issued.waiting) as never
+      }
       return sendIssued(request, reply as FastifyReply, { type, issued }) as never
     },
   )
@@ -217,18 +230,26 @@ export const assertMayAsk = (caller: Caller, profile: string): void => {
   throw new Problem('auth.forbidden', ungranted(caller, profile))
 }
 
-/** Issues, and counts the ends that the cycle does not count itself: replays, and faults of ours. */
-export const issueCounted = async (
-  { issuance, metrics }: HttpDeps,
-  caller: Caller,
-  input: IssueInput,
-): Promise<Issued> => {
+/** Issues, or puts the request before people, and counts the ends that the cycle does not count itself. */
+export const issueCounted = (deps: HttpDeps, caller: Caller, input: IssueInput): Promise<Issued | Waiting> =>
+  counted(deps, input, () => deps.issuance.request(caller, input))
+
+/** The same for whoever cannot wait for people. Throws `approval.required` where they would have to be asked. */
+export const issueAtOnce = (deps: HttpDeps, caller: Caller, input: IssueInput): Promise<Issued> =>
+  counted(deps, input, () => deps.issuance.issue(caller, input))
+
+/** The ends that the cycle does not count itself: replays, and faults of ours. */
+const counted = async <T extends Issued | Waiting>(
+  { metrics }: HttpDeps,
+  { profile }: IssueInput,
+  issue: () => Promise<T>,
+): Promise<T> => {
   try {
-    const issued = await issuance.issue(caller, input)
-    if (issued.replayed) metrics.ended(input.profile, 'replayed')
-    return issued
+    const ended = await issue()
+    if ('serial' in ended && ended.replayed) metrics.ended(profile, 'replayed')
+    return ended
   } catch (error) {
-    if (!isProblem(error) || error.kind.status >= 500) metrics.ended(input.profile, 'failed')
+    if (!isProblem(error) || error.kind.status >= 500) metrics.ended(profile, 'failed')
     throw error
   }
 }
@@ -279,12 +300,14 @@ const decisionView = ({
   violations,
   notes,
   tbs,
+  approvals,
 }: Awaited<ReturnType<HttpDeps['issuance']['explain']>>) => ({
   allowed,
   checks: [...checks],
   violations: [...violations],
   notes: [...notes],
   ...(tbs && { tbs: tbs.toString('base64') }),
+  ...(approvals && { approvals: { required: approvals.required, expires: `${approvals.expires}s` } }),
 })
 
 const encodeCertificate = (

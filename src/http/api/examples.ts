@@ -159,6 +159,53 @@ export const revocationOrder = {
   finishedAt: null,
 }
 
+const approvedPlan = {
+  authority: 'default',
+  extendedKeyUsage: ['serverAuth'],
+  issuer: 'default',
+  key: digest,
+  keyType: 'ec-p256',
+  keyUsage: ['digitalSignature'],
+  names: [{ kind: 'dns', value: 'pay.example.com' }],
+  profile: { name: 'payments', version: 3, sha256: digest },
+  revocation: ['crl', 'ocsp'],
+  subject: [],
+  validity: 86_400,
+}
+
+const requestId = '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60'
+
+export const approvalRequest = {
+  id: requestId,
+  state: 'pending',
+  principal: 'ci/deploy',
+  profile: { name: 'payments', version: 3 },
+  plan: approvedPlan,
+  digest,
+  required: 2,
+  approvals: [{ principal: 'alice', at: '2026-11-25T08:02:00.000Z', reason: 'as in change 4711', index: 1_044 }],
+  createdAt: '2026-11-25T08:00:00.000Z',
+  expiresAt: '2026-11-26T08:00:00.000Z',
+  index: 1_043,
+  end: null,
+  serial: null,
+}
+
+export const issuedRequest = {
+  ...approvalRequest,
+  state: 'issued',
+  approvals: [
+    ...approvalRequest.approvals,
+    { principal: 'bob', at: '2026-11-25T08:05:00.000Z', reason: 'looked at', index: 1_045 },
+  ],
+  end: { at: '2026-11-25T08:05:00.210Z', by: null, code: null, reason: null },
+  serial,
+  certificate: pem,
+  chain: [pem],
+}
+
+export const approvalDecision = { digest, reason: 'as in change 4711' }
+
 const refused = {
   type: '/problems/san.forbidden',
   title: 'Name not allowed',

@@ -19,7 +19,7 @@ import { readAsk } from './ask.ts'
 import {
   assertMayRead,
   certificateTypes,
-  issueCounted,
+  issueAtOnce,
   issuingProblems,
   rawTypes,
   recordEarlyRefusal,
@@ -66,6 +66,7 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
         problems: [
           ...issuingProblems,
           'request.not_acceptable',
+          'approval.required',
           'renewal.forbidden',
           'renewal.issuer',
           'renewal.ended',
@@ -93,7 +94,7 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
       const type = negotiate(request.headers.accept, certificateTypes)
       const caller = callerOf(request)
       const input = await readOrRefuse(deps, caller, request)
-      const issued = await withinDeadline(issueCounted(deps, caller, input))
+      const issued = await withinDeadline(issueAtOnce(deps, caller, input))
       return sendIssued(request, reply as FastifyReply, { type, issued }) as never
     },
   )

@@ -194,6 +194,12 @@ export const IssuedCertificate = Type.Object(
   named('IssuedCertificate', examples.issued),
 )
 
+/** Of a decision, where somebody would have to approve what comes of it. */
+const NeededApprovals = Type.Object(
+  { required: Type.Integer({ minimum: 1 }), expires: Duration },
+  { ...named('NeededApprovals'), description: 'how many people would have to approve it, and within which time' },
+)
+
 export const Decision = Type.Object(
   {
     allowed: Type.Boolean(),
@@ -203,6 +209,7 @@ export const Decision = Type.Object(
     tbs: Type.Optional(
       Type.String({ description: 'the TBSCertificate that would be signed, DER in base64; never signed' }),
     ),
+    approvals: Type.Optional(NeededApprovals),
   },
   named('Decision', examples.decision),
 )

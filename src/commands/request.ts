@@ -1,0 +1,194 @@
+/** `chancery request`: what waits for people, shown as it would be issued, and approved as it was shown. */
+import { hash } from 'node:crypto'
+
+import type { Command } from 'commander'
+
+import { canonicalJson } from '../canonical.ts'
+import { formatSubject, type Subject } from '../x509/subject.ts'
+import { type Answers, openAnswers } from './answers.ts'
+import { type Client, segment } from './client.ts'
+import { Failure } from './failure.ts'
+import { formatTable, visible } from './output.ts'
+import { durationText } from './progress.ts'
+import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
+
+interface PlanAnswer {
+  readonly authority: string
+  readonly extendedKeyUsage: readonly string[]
+  readonly issuer: string
+  readonly key: string
+  readonly keyType: string
+  readonly keyUsage: readonly string[]
+  readonly names: readonly { readonly kind: string; readonly value: string }[]
+  readonly profile: { readonly name: string; readonly version: number; readonly sha256: string }
+  readonly revocation: 'none' | readonly string[]
+  readonly subject: Subject
+  readonly validity: number
+}
+
+export interface RequestAnswer {
+  readonly id: string
+  readonly state: 'pending' | 'approved' | 'issued' | 'rejected' | 'expired' | 'failed'
+  readonly principal: string
+  readonly profile: { readonly name: string; readonly version: number }
+  readonly plan: PlanAnswer
+  readonly digest: string
+  readonly required: number
+  readonly approvals: readonly { readonly principal: string; readonly at: string; readonly reason: string }[]
+  readonly createdAt: string
+  readonly expiresAt: string
+  readonly end: {
+    readonly at: string
+    readonly by: string | null
+    readonly code: string | null
+    readonly reason: string | null
+  } | null
+  readonly serial: string | null
+}
+
+interface ListOptions extends RestOptions {
+  readonly state?: string
+  readonly profile?: string
+  readonly limit: string
+}
+
+interface DecideOptions extends RestOptions {
+  readonly reason: string
+  readonly digest?: string
+}
+
+export const addRequestCommand = (program: Command): void => {
+  const request = program.command('request').description('requests that people must approve')
+
+  withRestOptions(request.command('list').description('list those that you may see, newest first'))
+    .option('--state <state>', 'pending, approved, issued, rejected, expired or failed')
+    .option('--profile <name>', 'of this profile')
+    .option('--limit <n>', 'how many at most', '100')
+    .action(async ({ state, profile, limit, ...options }: ListOptions) => {
+      const { client, out } = await openRest(options)
+      const rows = await readAll<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
+      out.show(rows, formatTable(rows.map(rowOf), columns))
+    })
+
+  withRestOptions(request.command('show <id>').description('show what would be issued, and who has said what')).action(
+    async (id: string, options: RestOptions) => {
+      const { client, out } = await openRest(options)
+      const found = await readRequest(client, id)
+      out.show(found, requestText(found))
+    },
+  )
+
+  for (const [act, { description }] of Object.entries(acts) as [Act, (typeof acts)[Act]][])
+    withRestOptions(request.command(`${act} <id>`).description(description))
+      .requiredOption('--reason <text>', 'why, for those who read the roll')
+      .option('--digest <digest>', 'of the plan that you were shown before, without being asked')
+      .action(async (id: string, options: DecideOptions) => {
+        const answers = openAnswers(process.stdin)
+        try {
+          await decide(
+            { act, id, ...options },
+            {
+              ...(await openRest(options)),
+              answers: process.stdin.isTTY && process.stderr.isTTY ? answers : undefined,
+              tell: (text) => process.stderr.write(text),
+            },
+          )
+        } finally {
+          answers.close()
+        }
+      })
+}
+
+type Act = keyof typeof acts
+
+const acts = {
+  approve: {
+    description: 'approve exactly what is shown; by the last approval that it takes, it is issued',
+    path: 'approval',
+    done: 'approved',
+  },
+  reject: { description: 'reject it, for good', path: 'rejection', done: 'rejected' },
+} as const
+
+export interface DecideDeps extends Rest {
+  /** Undefined: nobody is there to be asked. */
+  readonly answers: Pick<Answers, 'match'> | undefined
+  /** To standard error. */
+  readonly tell: (text: string) => void
+}
+
+/** Nobody decides blindly: the digest that is sent is that of the plan that was shown, now or before. */
+export const decide = async (
+  { act, id, reason, digest }: { readonly act: Act; readonly id: string; reason: string; digest?: string },
+  deps: DecideDeps,
+): Promise<void> => {
+  const { client, out, tell } = deps
+  const found = await readRequest(client, id)
+  tell(`${requestText(found)}\n\n`)
+  if (digest !== undefined && digest !== found.digest)
+    throw new Failure('conflict', `This is not the plan with the digest ${digest}. Nothing was ${acts[act].done}.`)
+  if (digest === undefined) await confirm(act, found, deps)
+  const body = { digest: found.digest, reason }
+  const answer = await client.call('POST', `${path}/${segment(id)}/${acts[act].path}`, { body })
+  const decided = answer.json<RequestAnswer>()
+  out.show(decided, decidedText(act, decided))
+  if (decided.state === 'failed') throw new Failure('conflict', '')
+}
+
+const confirm = async (act: Act, { digest, id }: RequestAnswer, { answers, tell }: DecideDeps): Promise<void> => {
+  const { done } = acts[act]
+  if (!answers) throw new Failure('refused', `Nothing was ${done}. To ${act} exactly this, add --digest ${digest}`)
+  tell(`Type the first 8 digits of the digest to ${act} ${id}: `)
+  if (await answers.match(digest.slice(0, 8), () => tell('That is not it. Once more: '))) return
+  throw new Failure('refused', `Not confirmed. Nothing was ${done}.`)
+}
+
+/** Throws where the digest is not that of the plan: then what is shown is not what would be approved. */
+const readRequest = async (client: Client, id: string): Promise<RequestAnswer> => {
+  const found = (await client.call('GET', `${path}/${segment(id)}`)).json<RequestAnswer>()
+  if (hash('sha256', canonicalJson(found.plan)) === found.digest) return found
+  throw new Failure('failed', `The server tells a digest that is not that of the plan of ${id}; tell its operator.`)
+}
+
+// Texts ---------------------------------------------------------------------------------------------------------------
+
+/** The whole plan, and who has said what. */
+export const requestText = (request: RequestAnswer): string => {
+  const { plan, approvals, required, end } = request
+  const lines: (readonly [string, string])[] = [
+    ['request', `${request.id}, ${request.state}${request.serial === null ? '' : `: serial ${request.serial}`}`],
+    ['asked by', `${request.principal} at ${request.createdAt}, expires at ${request.expiresAt}`],
+    ...plan.names.map(({ kind, value }) => ['name', `${kind}:${value}`] as const),
+    ...(plan.names.length === 0 ? [['name', 'none'] as const] : []),
+    ['subject', formatSubject(plan.subject) || 'none'],
+    ['valid for', `${durationText(plan.validity)} from when it is issued`],
+    ['key', `${plan.keyType}, SHA-256 ${plan.key}`],
+    ['usages', [...plan.keyUsage, ...plan.extendedKeyUsage].join(', ')],
+    ['revocation', typeof plan.revocation === 'string' ? plan.revocation : plan.revocation.join(', ')],
+    ['profile', `${plan.profile.name}@${plan.profile.version}, SHA-256 ${plan.profile.sha256}`],
+    ['issuer', `${plan.issuer} of authority ${plan.authority}`],
+    ['digest', request.digest],
+    ['approvals', `${approvals.length} of ${required}`],
+    ...approvals.map(({ principal, at, reason }) => ['', `${principal} at ${at}: ${reason}`] as const),
+    ...(end?.reason ? [['ended', `at ${end.at}${end.by ? ` by ${end.by}` : ''}: ${end.reason}`] as const] : []),
+  ]
+  return lines.map(([label, value]) => `${label.padEnd(12)}${visible(value)}`).join('\n')
+}
+
+const decidedText = (act: Act, { id, state, approvals, required, serial, end }: RequestAnswer): string => {
+  if (state === 'issued') return `${id} is issued: serial ${serial}.`
+  if (state === 'failed') return `${id} has failed, and nothing was issued: ${visible(end?.reason ?? '')}`
+  if (act === 'reject') return `${id} is rejected.`
+  if (state === 'approved') return `${id} is approved, and is issued as soon as that can be done.`
+  return `${id} has ${approvals.length} of ${required} approvals.`
+}
+
+const rowOf = ({ plan, approvals, required, ...request }: RequestAnswer) => ({
+  ...request,
+  names: plan.names,
+  profile: `${request.profile.name}@${request.profile.version}`,
+  approvals: `${approvals.length} of ${required}`,
+})
+
+const columns = ['id', 'state', 'principal', 'profile', 'approvals', 'names', 'expiresAt']
+const path = '/v1/requests'

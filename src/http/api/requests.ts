@@ -1,0 +1,233 @@
+/** Requests that people must approve: what they are asked for, and what they say. */
+import type { FastifyReply } from 'fastify'
+import { type Static, Type } from 'typebox'
+
+import { type ApprovalRequest, requestStates } from '../../ca/approvals.ts'
+import type { App } from '../app.ts'
+import { callerOf, everyRole } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
+import type { HttpDeps } from '../deps.ts'
+import * as examples from './examples.ts'
+import { listTypes, pageOf, sendPage } from './page.ts'
+import {
+  closed,
+  Label,
+  named,
+  PageQuery,
+  Pem,
+  PrincipalName,
+  ProfileReference,
+  pageOfRows,
+  Serial,
+  Sha256,
+  Time,
+  Uuid,
+} from './schemas.ts'
+import { pemsOf } from './views.ts'
+
+const Texts = Type.Array(Type.String())
+
+const PlanView = Type.Object(
+  {
+    authority: Label,
+    extendedKeyUsage: Texts,
+    issuer: Label,
+    key: { ...Sha256, description: 'SHA-256 of the SubjectPublicKeyInfo' },
+    keyType: Type.String(),
+    keyUsage: Texts,
+    names: Type.Array(Type.Object({ kind: Type.String(), value: Type.String() }, closed)),
+    profile: Type.Object({ ...ProfileReference.properties, sha256: Sha256 }, closed),
+    revocation: Type.Union([Type.Literal('none'), Texts]),
+    subject: Type.Array(Type.Object({ type: Type.String(), value: Type.String() }, closed)),
+    validity: Type.Integer({ description: 'seconds, both ends included' }),
+  },
+  {
+    ...named('Plan'),
+    description: 'what would be issued, all but its serial and the moment at which it begins',
+  },
+)
+
+const requestFields = {
+  id: Uuid,
+  state: Type.Enum([...requestStates], {
+    description: 'approved: by all who must; it is being issued, or will be when what keeps it is mended',
+  }),
+  principal: { ...PrincipalName, description: 'who asked' },
+  profile: ProfileReference,
+  plan: PlanView,
+  digest: { ...Sha256, description: 'of the plan as canonical JSON (RFC 8785): what is approved' },
+  required: Type.Integer({ description: 'how many must approve it' }),
+  approvals: Type.Array(
+    Type.Object(
+      { principal: PrincipalName, at: Time, reason: Type.String(), index: Type.Integer() },
+      { ...closed, description: 'index: place of the event on the roll' },
+    ),
+  ),
+  createdAt: Time,
+  expiresAt: Time,
+  index: Type.Integer({ description: 'place of the request on the roll' }),
+  end: Type.Union([
+    Type.Object(
+      {
+        at: Time,
+        by: Type.Union([PrincipalName, Type.Null()], { description: 'who rejected it' }),
+        code: Type.Union([Type.String(), Type.Null()], { description: 'why it failed' }),
+        reason: Type.Union([Type.String(), Type.Null()]),
+      },
+      closed,
+    ),
+    Type.Null(),
+  ]),
+  serial: Type.Union([Serial, Type.Null()], { description: 'of the certificate that it has become' }),
+}
+
+export const RequestView = Type.Object(requestFields, named('ApprovalRequest', examples.approvalRequest))
+
+const RequestWithCertificate = Type.Object(
+  { ...requestFields, certificate: Type.Optional(Pem), chain: Type.Optional(Type.Array(Pem)) },
+  named('ReadRequest', examples.issuedRequest),
+)
+
+const DecisionBody = Type.Object(
+  {
+    digest: { ...Sha256, description: 'of the plan that you have looked at' },
+    reason: Type.String({
+      minLength: 1,
+      maxLength: 500,
+      // As it stands on the roll: no control characters, no halves of characters.
+      pattern: '^[^\\u0000-\\u001F\\u007F\\uD800-\\uDFFF]+$',
+      description: 'why, for those who read the roll',
+    }),
+  },
+  named('ApprovalDecision', examples.approvalDecision),
+)
+
+const tags = ['approvals']
+const ById = Type.Object({ id: Uuid }, closed)
+const path = '/v1/requests'
+
+export const requestRoutes = (app: App, deps: HttpDeps): void => {
+  readingRoutes(app, deps)
+  decidingRoute(app, deps, 'approval')
+  decidingRoute(app, deps, 'rejection')
+}
+
+const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
+  app.get(
+    path,
+    {
+      config: {
+        access: everyRole,
+        offers: listTypes,
+        ownDeadline: true,
+        problems: ['request.cursor', 'request.not_acceptable'],
+      },
+      schema: {
+        operationId: 'listRequests',
+        summary: 'List requests that people must approve, newest first',
+        description:
+          'Your own, and those of the profiles that you approve; all of them for an auditor, operator or administrator.',
+        tags,
+        querystring: Type.Object(
+          {
+            state: Type.Optional(Type.Enum([...requestStates])),
+            profile: Type.Optional(Label),
+            ...PageQuery,
+          },
+          closed,
+        ),
+        response: { 200: pageOfRows(RequestView) },
+      },
+    },
+    async (request, reply) => {
+      const { state, profile } = request.query
+      const filter = { ...(state !== undefined && { state }), ...(profile !== undefined && { profile }) }
+      const found = approvals.list(callerOf(request), filter, pageOf(request.query))
+      const { items, ...rest } = await withinDeadline(found)
+      return sendPage(request, reply as FastifyReply, { items: items.map(requestView), ...rest })
+    },
+  )
+
+  app.get(
+    `${path}/:id`,
+    {
+      config: { access: everyRole, problems: ['approval.not_found'] },
+      schema: {
+        operationId: 'readRequest',
+        summary: 'Read a request, and the certificate that it has become',
+        tags,
+        params: ById,
+        response: { 200: RequestWithCertificate },
+      },
+    },
+    async (request) => {
+      const found = await approvals.read(callerOf(request), request.params.id)
+      if (found.serial === null) return requestView(found)
+      return { ...requestView(found), ...pemsOf(await records.certificate(found.serial)) }
+    },
+  )
+}
+
+const decisions = {
+  approval: {
+    operationId: 'approveRequest',
+    summary: 'Approve a request',
+    description:
+      'Exactly the plan with this digest. By the last approval that it takes the policy decides again, as things are then: the very plan is issued, or the request fails (`approval.plan`) and nothing is.',
+    act: 'approve',
+  },
+  rejection: {
+    operationId: 'rejectRequest',
+    summary: 'Reject a request',
+    description: 'For good: whoever asked may ask again, under another Idempotency-Key.',
+    act: 'reject',
+  },
+} as const
+
+const decidingRoute = (app: App, { approvals }: HttpDeps, kind: keyof typeof decisions): void => {
+  const { act, ...told } = decisions[kind]
+  app.post(
+    `${path}/:id/${kind}`,
+    {
+      config: {
+        access: ['approver'],
+        accepts: ['application/json'],
+        ownDeadline: true,
+        problems: [
+          'approval.not_found',
+          'approval.own',
+          'approval.twice',
+          'approval.closed',
+          'approval.expired',
+          'approval.plan',
+        ],
+      },
+      schema: { ...told, tags, params: ById, body: DecisionBody, response: { 200: RequestView } },
+    },
+    async (request) => {
+      const caller = callerOf(request)
+      return requestView(await withinDeadline(approvals[act](caller, request.params.id, request.body)))
+    },
+  )
+}
+
+export const requestView = ({
+  end,
+  createdAt,
+  expiresAt,
+  ...request
+}: ApprovalRequest): Static<typeof RequestView> => ({
+  id: request.id,
+  state: request.state,
+  principal: request.principal,
+  profile: request.profile,
+  plan: request.plan as unknown as Static<typeof PlanView>,
+  digest: request.digest,
+  required: request.required,
+  approvals: request.approvals.map(({ at, ...approval }) => ({ ...approval, at: at.toISOString() })),
+  createdAt: createdAt.toISOString(),
+  expiresAt: expiresAt.toISOString(),
+  index: request.index,
+  end: end && { ...end, at: end.at.toISOString() },
+  serial: request.serial,
+})
