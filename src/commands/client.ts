@@ -7,9 +7,10 @@ import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { join } from 'node:path'
+import { createSecureContext } from 'node:tls'
 
 import type { Violation } from '../errors.ts'
-import { type Context, chooseContext } from './contexts.ts'
+import { type CertificateFiles, type Context, chooseContext, type NamedContext } from './contexts.ts'
 import { Failure, type FailureKind } from './failure.ts'
 import { violationText, visible } from './output.ts'
 
@@ -55,7 +56,7 @@ export interface Answer {
 export interface Client {
   /** Whom it asks: `https://host:port`. */
   readonly origin: string
-  /** Whether a token says who asks. */
+  /** Whether a token says who asks, or a certificate that somebody has logged in by. */
   readonly hasToken: boolean
   /** Asks the same server over mutual TLS with this certificate, and without a token. */
   as(identity: Identity): Client
@@ -96,8 +97,11 @@ export interface Place {
   /** PEM. */
   readonly ca: string
   /** A failure where there is none, though one is needed. */
-  readonly token: string | Failure | undefined
+  readonly token?: string | Failure | undefined
+  /** In place of a token. */
   readonly identity?: Identity
+  /** The certificate stands for itself, and for no principal. */
+  readonly isItself?: boolean
 }
 
 /**
@@ -112,20 +116,51 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
   const anchorFile = options.ca ?? env['CHANCERY_CACERT']
   const ca = anchorFile === undefined && ours ? ours.ca : await readOption('trust anchor', anchorFile ?? anchorIn(data))
-  const reading = options.anonymous ? undefined : tokenIn(saidOf(options, env) ?? ours ?? standardToken(data))
-  const token = await reading?.catch((error: unknown) => {
-    if (options.tokenLater && error instanceof Failure) return error
+  if (options.anonymous) return clientAt({ server, ca })
+  const proof = await proofOf(options, ours, env).catch((error: unknown): Proof => {
+    if (options.tokenLater && error instanceof Failure) return { token: error }
     throw error
   })
-  return clientAt({ server, ca, token })
+  return clientAt({ server, ca, ...proof })
 }
 
-export const clientAt = ({ server, ...shown }: Place): Client => {
+type Proof = Pick<Place, 'token' | 'identity'>
+
+const proofOf = async (options: ClientOptions, ours: NamedContext | undefined, env: Environment): Promise<Proof> => {
+  const said = saidOf(options, env)
+  if (!said && ours) return proofIn(ours, env)
+  return { token: await tokenIn(said ?? standardToken(env['CHANCERY_DATA'] ?? 'data')) }
+}
+
+/** As whom a context asks. Its login at an identity provider is loaded where there is one: most have none. */
+const proofIn = async ({ name, certificate, oidc, ...source }: NamedContext, env: Environment): Promise<Proof> => {
+  if (certificate) return { identity: await readIdentity(certificate) }
+  if (!oidc) return { token: await tokenIn(source) }
+  return { token: await (await import('./oidc-context.ts')).freshToken(name, oidc, env) }
+}
+
+/** Throws a usage failure. */
+export const readIdentity = async ({ certificateFile, keyFile }: CertificateFiles): Promise<Identity> => {
+  const [cert, key] = [await readNamed('certificate', certificateFile), await readNamed('key', keyFile)]
+  try {
+    createSecureContext({ cert, key })
+  } catch (error) {
+    throw new Failure('usage', `${keyFile} is not the key of ${certificateFile}: ${(error as Error).message}.`)
+  }
+  return { cert, key }
+}
+
+const readNamed = (what: string, path: string): Promise<string> =>
+  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new Failure('usage', `The ${what} ${path} cannot be read (${error.code}).`)
+  })
+
+export const clientAt = ({ server, isItself = false, ...shown }: Place): Client => {
   const base = new URL(server)
   return {
     origin: base.origin,
-    hasToken: typeof shown.token === 'string',
-    as: (identity) => clientAt({ server, ca: shown.ca, token: undefined, identity }),
+    hasToken: !isItself && (shown.identity !== undefined || typeof shown.token === 'string'),
+    as: (identity) => clientAt({ server, ca: shown.ca, identity, isItself: true }),
     call: async (method, path, call = {}) => {
       const answer = await send(urlOf(base, path, call.query), { method, ...shown }, call)
       if (answer.status >= 200 && answer.status < 300) return answer

@@ -1,10 +1,11 @@
 /** `chancery login` and `context`: which server, trusting what, as whom, so that no other command need be told. */
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { assertServer, clientAt, tokenIn } from './client.ts'
+import { assertServer, clientAt, readIdentity, tokenIn } from './client.ts'
 import { assertContextName, type Context, contextNamed, loadContexts, saveContexts } from './contexts.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
@@ -14,7 +15,13 @@ interface AddOptions {
   readonly ca: string
   readonly tokenFile?: string
   readonly tokenStdin?: boolean
+  readonly cert?: string
+  readonly key?: string
   readonly context?: string
+  readonly oidc?: string
+  readonly clientId?: string
+  readonly scope?: string
+  readonly oidcCa?: string
 }
 
 interface JsonOption {
@@ -28,14 +35,23 @@ export const addContextCommands = (program: Command): void => {
       .description('use a server from now on, as whom a token says; it is asked whether it takes it'),
   )
     .option('--context <name>', 'what to call it; host and port of the server by default')
+    .option('--oidc <issuer>', 'log in at this identity provider, in a browser of any machine (RFC 8628)')
+    .option('--client-id <id>', 'with --oidc: as which of its clients')
+    .option('--scope <scopes>', 'with --oidc: beside openid', 'offline_access')
+    .option('--oidc-ca <file>', 'with --oidc: trust anchor for its certificate; those of the system by default')
     .action(async (options: AddOptions) => {
-      const made = await readContext(options)
-      const name = options.context ?? new URL(made.server).host.replaceAll(/[[\]]/g, '')
+      assertServer(options.server)
+      const name = options.context ?? new URL(options.server).host.replaceAll(/[[\]]/g, '')
       assertContextName(name)
-      const client = clientAt({ server: made.server, ca: made.ca, token: await tokenIn(made) })
+      const made = await (options.oidc === undefined ? readContext(options) : logIn(options, options.oidc))
+      const { server, ca, certificate, oidc } = made
+      const proof = certificate
+        ? { identity: await readIdentity(certificate) }
+        : { token: oidc ? oidc.idToken : await tokenIn(made) }
+      const client = clientAt({ server, ca, ...proof })
       await client.call('GET', '/v1/authorities')
       await add(name, made)
-      say(`${name} is the current context: ${client.origin} takes the token.`)
+      say(`${name} is the current context: ${client.origin} takes the ${certificate ? 'certificate' : 'token'}.`)
     })
 
   const context = program.command('context').description('servers that you use, and as whom')
@@ -63,11 +79,11 @@ export const addContextCommands = (program: Command): void => {
     .option('--json', 'print JSON for machines')
     .action(async ({ json = false }: JsonOption) => {
       const { contexts, current } = await loadContexts(process.env)
-      const rows = Object.entries(contexts).map(([name, { server, tokenFile }]) => ({
+      const rows = Object.entries(contexts).map(([name, { server, tokenFile, certificate, oidc }]) => ({
         current: name === current ? '*' : '',
         name,
         server,
-        token: tokenFile ?? '(kept in the file)',
+        token: certificate?.certificateFile ?? (oidc ? `by ${oidc.issuer}` : (tokenFile ?? '(kept in the file)')),
       }))
       openOutput(json, say).table(rows, ['current', 'name', 'server', 'token'])
     })
@@ -90,12 +106,16 @@ const withPlace = (command: Command): Command =>
     .requiredOption('--ca <file>', 'trust anchor for its certificate, which is copied into the context')
     .option('--token-file <file>', 'file with a bearer token, which is read each time')
     .option('--token-stdin', 'read the token from standard input, and keep it in the context file')
+    .option('--cert <file>', 'a client certificate (PEM, with its chain) in place of a token, which is read each time')
+    .option('--key <file>', 'with --cert: its private key')
 
 /** Tokens come by file or standard input: what is typed is seen by other users, and kept by shells. */
-const readContext = async ({ server, ca, tokenFile, tokenStdin }: AddOptions): Promise<Context> => {
-  if ((tokenFile === undefined) === (tokenStdin === undefined))
-    throw new Failure('usage', 'Give the token either by --token-file or by --token-stdin.')
+const readContext = async (options: AddOptions): Promise<Context> => {
+  const { server, ca, tokenFile, tokenStdin, cert, key } = options
+  assertOneWay(options)
   assertServer(server)
+  if (cert !== undefined && key !== undefined)
+    return { server, ca: await readAnchor(ca), certificate: { certificateFile: resolve(cert), keyFile: resolve(key) } }
   const token = tokenStdin ? await readToken() : undefined
   return {
     server,
@@ -103,6 +123,33 @@ const readContext = async ({ server, ca, tokenFile, tokenStdin }: AddOptions): P
     ...(tokenFile !== undefined && { tokenFile: resolve(tokenFile) }),
     ...(token !== undefined && { token }),
   }
+}
+
+const assertOneWay = ({ tokenFile, tokenStdin, cert, key, oidc, clientId }: AddOptions): void => {
+  if ((cert === undefined) !== (key === undefined)) throw new Failure('usage', '--cert and --key go together.')
+  if ((oidc === undefined) !== (clientId === undefined))
+    throw new Failure('usage', '--oidc and --client-id go together.')
+  if ([tokenFile, tokenStdin, cert, oidc].filter((way) => way !== undefined).length === 1) return
+  throw new Failure(
+    'usage',
+    'Give the token either by --token-file or by --token-stdin, or log in by --cert and --key, or by --oidc; by one of them.',
+  )
+}
+
+/** Somebody types a code in a browser, here or elsewhere. */
+const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
+  assertOneWay(options)
+  const { server, ca, clientId = '', scope = '', oidcCa } = options
+  const provider = {
+    issuer,
+    clientId,
+    scope,
+    ...(oidcCa !== undefined && { ca: await readAnchor(oidcCa) }),
+  }
+  const made = { server, ca: await readAnchor(ca) }
+  const { loginByDevice } = await import('./oidc.ts')
+  const deps = { now: Date.now, sleep, tell: (text: string) => void process.stderr.write(text) }
+  return { ...made, oidc: { ...provider, ...(await loginByDevice(provider, deps)) } }
 }
 
 const readAnchor = (file: string): Promise<string> =>

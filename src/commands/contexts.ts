@@ -6,6 +6,7 @@ import { join } from 'node:path'
 
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from './failure.ts'
+import type { Provider, Tokens } from './oidc.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
 
 export interface Context {
@@ -13,8 +14,24 @@ export interface Context {
   readonly server: string
   /** PEM of what the server's certificate must chain to. */
   readonly ca: string
+  /** One of these says as whom. */
   readonly tokenFile?: string
   readonly token?: string
+  readonly certificate?: CertificateFiles
+  readonly oidc?: OidcLogin
+}
+
+/** PEM files, read each time. */
+export interface CertificateFiles {
+  readonly certificateFile: string
+  readonly keyFile: string
+}
+
+/** A login at an identity provider, with what came of it. */
+export interface OidcLogin extends Provider, Tokens {}
+
+export interface NamedContext extends Context {
+  readonly name: string
 }
 
 export interface Contexts {
@@ -54,13 +71,13 @@ export const saveContexts = async (env: Environment, { current, contexts }: Cont
  * The one to use: by its name, by `CHANCERY_CONTEXT`, or the current one, unless the environment names the data folder of a
  * service on this machine. Throws a usage failure where the name is unknown.
  */
-export const chooseContext = async (name: string | undefined, env: Environment): Promise<Context | undefined> => {
+export const chooseContext = async (name: string | undefined, env: Environment): Promise<NamedContext | undefined> => {
   const asked = name ?? env['CHANCERY_CONTEXT']
   if (asked === '' || (asked === undefined && env['CHANCERY_DATA'] !== undefined)) return undefined
   const { current, contexts } = await loadContexts(env)
   const wanted = asked ?? current
   if (wanted === undefined) return undefined
-  return contextNamed(contexts, wanted)
+  return { ...contextNamed(contexts, wanted), name: wanted }
 }
 
 /** Throws a usage failure where there is none. */
@@ -87,8 +104,9 @@ const assertContexts = (path: string, value: unknown): Contexts => {
   for (const [name, context] of Object.entries(contexts)) {
     if (!isMapping(context) || ![context['server'], context['ca']].every((text) => typeof text === 'string'))
       throw wrong(`${name} has no server or no trust anchor`)
-    for (const [key, text] of Object.entries(context))
-      if (!members.has(key) || typeof text !== 'string') throw wrong(`${key} of ${name} is unknown or no text`)
+    const fault =
+      faultOf(context, members) ?? Object.entries(groups).find(([key, texts]) => isFaulty(context[key], texts))?.[0]
+    if (fault !== undefined) throw wrong(`${fault} of ${name} is unknown or no text`)
   }
   return { current, contexts: contexts as Contexts['contexts'] }
 }
@@ -96,5 +114,21 @@ const assertContexts = (path: string, value: unknown): Contexts => {
 const isMapping = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-const members: ReadonlySet<string> = new Set(['server', 'ca', 'tokenFile', 'token'])
+/** The first member that is none of these, or is no text. */
+const faultOf = (value: Readonly<Record<string, unknown>>, texts: readonly string[]): string | undefined =>
+  Object.entries(value).find(
+    ([key, text]) => !Object.hasOwn(groups, key) && (!texts.includes(key) || typeof text !== 'string'),
+  )?.[0]
+
+const isFaulty = (value: unknown, texts: readonly string[]): boolean =>
+  value !== undefined &&
+  (!isMapping(value) ||
+    Object.keys(value).some((key) => Object.hasOwn(groups, key)) ||
+    faultOf(value, texts) !== undefined)
+
+const members = ['server', 'ca', 'tokenFile', 'token']
+const groups: Readonly<Record<string, readonly string[]>> = {
+  certificate: ['certificateFile', 'keyFile'],
+  oidc: ['issuer', 'clientId', 'scope', 'ca', 'idToken', 'refreshToken'],
+}
 const none: Contexts = { current: undefined, contexts: {} }

@@ -39,6 +39,8 @@ t.test('its documents let in whom they say', async (t) => {
   t.equal(whoIs('github', job), 'ci/deploy')
   t.equal(whoIs('github', { ...job, repository_id: '1' }), 'auth.unmapped')
   t.equal(whoIs('github', { ...job, ref: 'refs/pull/1/merge', event_name: 'pull_request' }), 'github:example/web')
+  t.equal(whoIs('people', { sub: 'alice', groups: ['staff', 'pki-approvers'] }), 'people:alice')
+  t.equal(whoIs('people', { sub: 'alice', groups: ['staff'] }), 'auth.unmapped')
   const pipeline = { project_id: '22', project_path: 'group/web', ref_protected: 'true', environment_protected: 'true' }
   t.equal(whoIs('gitlab', pipeline), 'gitlab:group/web')
   t.equal(whoIs('gitlab', { ...pipeline, ref_protected: 'false' }), 'auth.unmapped')

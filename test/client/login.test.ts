@@ -1,0 +1,267 @@
+/** Logging in by a code that is typed in a browser, and by a certificate: the good days, and the others. */
+import { spawn } from 'node:child_process'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+import { parse } from 'yaml'
+
+import { exitCodes, Failure } from '../../src/commands/failure.ts'
+import { endOf, loginByDevice, refresh } from '../../src/commands/oidc.ts'
+import { openClientCa } from '../helpers/clients.ts'
+import { type DeviceIssuer, openDeviceIssuer } from '../helpers/device-issuer.ts'
+import { bare } from '../helpers/environment.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { newFolder } from './folders.ts'
+import { mainFile, type Run } from './run.ts'
+
+t.setTimeout(120_000)
+const clients = openClientCa('Clients of the tests')
+let issuer: DeviceIssuer
+let service: TestService
+let home: string
+
+t.before(async () => {
+  issuer = await openDeviceIssuer(t)
+  home = await newFolder(t)
+  await writeFile(join(home, 'clients.pem'), clients.pem)
+  await writeFile(join(home, 'oidc.pem'), issuer.ca)
+  service = await openTestService(t, { CHANCERY_CLIENT_CA: join(home, 'clients.pem') })
+  const document = {
+    name: 'people',
+    issuer: issuer.url,
+    keys: { discovery: true, ca: issuer.ca },
+    algorithms: ['ES256'],
+    audience: 'cli',
+    lifetime: '1h',
+    mappings: [{ id: 'alice', claims: { sub: 'alice' }, principal: 'alice' }],
+  }
+  const made = await service.request('PUT', '/v1/identity-providers/people', {
+    headers: { 'if-none-match': '*' },
+    body: document,
+  })
+  if (made.status !== 201) throw new Error(made.text)
+  await service.request('POST', '/v1/principals', { body: { name: 'alice' } })
+  await service.request('POST', '/v1/grants', { body: { principal: 'alice', role: 'auditor' } })
+})
+
+t.beforeEach(() => {
+  Object.assign(issuer, { said: {}, code: {}, claims: {}, life: 600 })
+  issuer.script.length = 0
+  issuer.asked.length = 0
+})
+
+/** `heard` is given what standard error says, as it comes. */
+const chancery = (args: readonly string[], heard: (text: string) => void = () => {}): Promise<Run> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, [mainFile, ...args], { env: { ...bare, HOME: home }, cwd: home })
+    const said = { out: '', err: '' }
+    child.stdout.on('data', (chunk: Buffer) => {
+      said.out += chunk
+    })
+    child.stderr.on('data', (chunk: Buffer) => {
+      said.err += chunk
+      heard(said.err)
+    })
+    child.once('close', (code) => resolve({ code: code ?? -1, ...said }))
+  })
+
+const file = (): string => join(home, '.config/chancery/config.yaml')
+const contextNow = async () => {
+  const { contexts, current } = parse(await readFile(file(), 'utf8'))
+  return contexts[current]
+}
+const place = (): readonly string[] => ['--server', service.url, '--ca', join(service.config.dataDir, 'root.pem')]
+const login = (...more: readonly string[]): readonly string[] => [
+  ...['login', ...place(), '--oidc', issuer.url, '--client-id', 'cli', '--oidc-ca', join(home, 'oidc.pem')],
+  ...more,
+]
+const typeIt = (err: string): void => issuer.type(/type the code (\S+)/.exec(err)?.[1] ?? '')
+
+t.test('a code that is typed in a browser logs in, and what came of it stays in the context file', async (t) => {
+  const run = await chancery(login('--context', 'people'), typeIt)
+  t.match(run, { code: 0, out: `people is the current context: ${service.url} takes the token.\n` })
+  t.match(run.err, `To log in, open ${issuer.url}/activate and type the code `)
+  t.match(run.err, /within 10 min\. Waiting …\n$/)
+  t.equal((await stat(file())).mode & 0o777, 0o600)
+  const { oidc } = await contextNow()
+  t.match(oidc, { issuer: issuer.url, clientId: 'cli', scope: 'offline_access', refreshToken: /^refresh-/ })
+  t.match(issuer.asked.find(({ path }) => path === '/device')?.form.get('scope'), 'openid offline_access')
+  t.match(await chancery(['refusals']), { code: 0 }, 'it is whoever logged in')
+  const listed = await chancery(['context', 'list'])
+  t.match(listed.out, `by ${issuer.url}`)
+  for (const { out, err } of [run, listed])
+    for (const secret of [oidc.idToken, oidc.refreshToken]) t.notMatch(out + err, secret, 'and is shown by nothing')
+  t.equal((await service.request('GET', '/v1/accesses?principal=alice')).json.items.length, 1)
+})
+
+t.test('a token that is near its end is renewed, and the new one kept', async (t) => {
+  issuer.life = 30
+  t.equal((await chancery(login('--context', 'brief'), typeIt)).code, 0)
+  const before = (await contextNow()).oidc
+  issuer.life = 600
+  t.equal((await chancery(['refusals'])).code, 0)
+  const { oidc: after } = await contextNow()
+  t.not(after.idToken, before.idToken)
+  t.not(after.refreshToken, before.refreshToken, 'the one of before is spent')
+  t.ok(endOf(after.idToken) > endOf(before.idToken))
+  const refreshes = () => issuer.asked.filter(({ form }) => form.get('grant_type') === 'refresh_token').length
+  t.equal(refreshes(), 1)
+  t.equal((await chancery(['refusals'])).code, 0)
+  t.equal(refreshes(), 1, 'a fresh one is not asked for again')
+})
+
+t.test('of several commands at once one renews it, and all go on', async (t) => {
+  issuer.life = 30
+  await chancery(login('--context', 'several'), typeIt)
+  issuer.life = 600
+  const runs = await Promise.all([1, 2, 3].map(() => chancery(['refusals'])))
+  t.same(
+    runs.map(({ code }) => code),
+    [0, 0, 0],
+    runs.map(({ err }) => err).join(),
+  )
+})
+
+t.test('a login that has ended says what to do', async (t) => {
+  issuer.life = 2
+  await chancery(login('--context', 'ended'), typeIt)
+  const { oidc } = await contextNow()
+  await refresh({ ...oidc, ca: issuer.ca }, oidc.refreshToken)
+  await new Promise((resolve) => setTimeout(resolve, Math.max(0, endOf(oidc.idToken) - Date.now())))
+  t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /Log in again by chancery login/ })
+})
+
+t.test('what is no login leaves no trace', async (t) => {
+  const before = await readFile(file(), 'utf8')
+  const cases: readonly (readonly [string, Partial<DeviceIssuer>, readonly object[], number, RegExp])[] = [
+    ['denied', {}, [{ error: 'access_denied' }], exitCodes.denied, /was denied at the identity provider/],
+    ['expired', {}, [{ error: 'expired_token' }], exitCodes.denied, /code has expired/],
+    ['nobody types it in time', { code: { expires_in: 1 } }, [], exitCodes.denied, /code has expired/],
+    [
+      'another issuer',
+      { said: { issuer: 'https://other.example.com' } },
+      [],
+      exitCodes.usage,
+      /is another issuer: https:\/\/other/,
+    ],
+    [
+      'no device grant',
+      { said: { device_authorization_endpoint: undefined } },
+      [],
+      exitCodes.usage,
+      /offers no device authorization/,
+    ],
+    ['plain http', { said: { token_endpoint: 'http://127.0.0.1/token' } }, [], exitCodes.usage, /by https only/],
+    ['no code', { code: { user_code: 7 } }, [], exitCodes.failed, /no device code/],
+    [
+      'a token of another issuer',
+      { claims: { iss: 'https://other.example.com' } },
+      [],
+      exitCodes.usage,
+      /of another issuer/,
+    ],
+    ['a token for another client', { claims: { aud: 'web' } }, [], exitCodes.usage, /not for the client cli/],
+    ['somebody whom the service does not know', { claims: { sub: 'mallory' } }, [], exitCodes.denied, /auth\.unmapped/],
+  ]
+  for (const [what, change, script, code, sentence] of cases) {
+    Object.assign(issuer, { said: {}, code: {}, claims: {}, ...change })
+    issuer.script.push(...script)
+    const run = await chancery(login('--context', 'none'), typeIt)
+    t.match(run, { code, err: sentence, out: '' }, what)
+  }
+  Object.assign(issuer, { said: {}, code: {}, claims: {} })
+  const root = join(service.config.dataDir, 'root.pem')
+  for (const [args, code, sentence] of [
+    [['login', ...place(), '--oidc', issuer.url], exitCodes.usage, /--oidc and --client-id go together/],
+    [login('--token-file', root), exitCodes.usage, /by one of them/],
+    [login('--oidc-ca', root), exitCodes.usage, /shows no certificate that is trusted .*--oidc-ca/],
+    [['login', ...place(), '--oidc', 'http://127.0.0.1', '--client-id', 'cli'], exitCodes.usage, /by https only/],
+    [
+      ['login', ...place(), '--oidc', 'https://127.0.0.1:1', '--client-id', 'cli'],
+      exitCodes.later,
+      /cannot be reached/,
+    ],
+    [login('--client-id', 'nobody'), exitCodes.denied, /says no \(invalid_client\)/],
+  ] as const)
+    t.match(await chancery(args), { code, err: sentence, out: '' }, args.join(' '))
+  t.equal(await readFile(file(), 'utf8'), before)
+})
+
+/** Time goes by as it is slept through. */
+const asked = async (change: () => void) => {
+  change()
+  let now = Date.now()
+  const slept: number[] = []
+  const told: string[] = []
+  const tokens = await loginByDevice(
+    { issuer: issuer.url, clientId: 'cli', scope: '', ca: issuer.ca },
+    {
+      now: () => now,
+      sleep: async (milliseconds) => {
+        slept.push(milliseconds)
+        now += milliseconds
+      },
+      tell: (text) => {
+        told.push(text)
+        if (issuer.script.length === 0) typeIt(text)
+      },
+    },
+  ).catch((error: unknown) => {
+    if (error instanceof Failure) return error
+    throw error
+  })
+  return { tokens, slept, told }
+}
+
+t.test('it asks as often as it is told to, and more slowly when it is told so', async (t) => {
+  const pending = { error: 'authorization_pending' }
+  const { tokens, slept } = await asked(() => {
+    issuer.code = { interval: 2 }
+    issuer.script.push(pending, { error: 'slow_down' }, pending, { error: 'slow_down' }, { error: 'access_denied' })
+  })
+  t.match(tokens, { kind: 'denied' })
+  t.same(slept, [2_000, 2_000, 7_000, 7_000, 12_000])
+  const usual = await asked(() => {
+    issuer.code = { interval: undefined }
+  })
+  t.same(usual.slept, [5_000], 'five seconds where nothing is said')
+  t.match(usual.tokens, { idToken: /./ })
+})
+
+t.test('whoever does not answer is asked ever more rarely, and told of once', async (t) => {
+  const { tokens, slept, told } = await asked(() => {
+    issuer.script.push('destroy', 503, 'destroy', { error: 'access_denied' })
+  })
+  t.match(tokens, { kind: 'denied', message: /was denied/ })
+  t.same(slept, [1_000, 2_000, 4_000, 8_000])
+  t.equal(told.filter((text) => text.includes('does not answer')).length, 1)
+})
+
+t.test('until the code has expired, and not for longer', async (t) => {
+  const { tokens, slept } = await asked(() => {
+    issuer.code = { expires_in: 10, interval: 3 }
+    issuer.script.push(...Array.from({ length: 9 }, () => ({ error: 'authorization_pending' })))
+  })
+  t.match(tokens, { kind: 'denied', message: /code has expired/ })
+  t.same(slept, [3_000, 3_000, 3_000])
+})
+
+t.test('a certificate says who asks, wherever its files are replaced', async (t) => {
+  const { cert, key, fingerprint } = clients.certify()
+  const [certFile, keyFile] = [join(home, 'my.pem'), join(home, 'my.key')]
+  await writeFile(certFile, cert)
+  await writeFile(keyFile, key, { mode: 0o600 })
+  await service.request('POST', '/v1/credentials', { body: { principal: 'alice', label: 'laptop', fingerprint } })
+  const args = ['login', ...place(), '--cert', certFile, '--key', keyFile, '--context', 'laptop']
+  t.match(await chancery(args), { code: 0, out: /takes the certificate\.\n$/ })
+  t.same((await contextNow()).certificate, { certificateFile: certFile, keyFile })
+  t.match(await chancery(['refusals']), { code: 0 })
+  t.match((await chancery(['context', 'list'])).out, certFile)
+  t.match(await chancery(args.slice(0, -4)), { code: exitCodes.usage, err: /--cert and --key go together/ })
+  const other = clients.certify()
+  await writeFile(keyFile, other.key, { mode: 0o600 })
+  t.match(await chancery(['refusals']), { code: exitCodes.usage, err: /my\.key is not the key of / })
+  await writeFile(certFile, other.cert)
+  t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /auth\.unmapped/ })
+})
