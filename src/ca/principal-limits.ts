@@ -3,8 +3,9 @@
  * some requests of the next second, and some that it may have under way. Who has no such limit costs nothing here.
  */
 import { isProblem, Problem } from '../errors.ts'
+import { type AnyLimitName, limitReached } from '../limits.ts'
 import type { Caller } from './access.ts'
-import { type AnyLimitName, limitReached, requestLimits } from './limits.ts'
+import { requestLimits } from './limits.ts'
 
 /** What all instances share. The store implements it. */
 export interface Shares {

@@ -4,10 +4,11 @@
  * they truly are: only where they leave no room is everything counted anew, without what expired, was revoked or was never
  * signed.
  */
-import { type Booking, type CountedGrant, type CountedLimits, limitReached } from '../ca/limits.ts'
+import type { Booking, CountedGrant, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Intent, Recorder } from '../ca/recorder.ts'
 import type { Problem } from '../errors.ts'
+import { limitReached } from '../limits.ts'
 import type { Database, Queryable } from './database.ts'
 
 export type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
