@@ -10,7 +10,7 @@ import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
 import { isRollFault, RollFault } from '../roll/fault.ts'
 import { type Hash, inclusionProof, type ReadTile, type TreeHasher, verifyInclusion } from '../roll/merkle.ts'
 import { encodeNote, type VerifierKey } from '../roll/note.ts'
-import { encodeProof } from '../roll/proof.ts'
+import type { Proof } from '../roll/proof.ts'
 import { hashesPerTile, parseTile } from '../roll/tiles.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { withDeadline } from './deadline.ts'
@@ -38,10 +38,10 @@ export interface Checkpoints {
   newest(atLeast?: number): Promise<Published>
   /** What is shown to those who follow the roll: with cosignatures where they are fresh. Never smaller than before. */
   shown(): Promise<Published>
-  /** A tlog-proof that goes with an entry: against the head of its own batch, or else against the newest. */
-  proofOf(enrolled: Enrolled): Promise<string>
+  /** What goes with an entry: against the head of its own batch, or else against the newest. */
+  proofOf(enrolled: Enrolled): Promise<Proof>
   /** The same for any entry. Throws `roll.not_found` beyond the end. */
-  proofAt(index: number): Promise<string>
+  proofAt(index: number): Promise<Proof>
   /** Signs the head as it is now, whoever moved it. */
   follow(): Promise<void>
 }
@@ -122,13 +122,13 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     await earlier.over
     return lookForAll()
   }
-  const proofAt = async (index: number): Promise<string> => {
+  const proofAt = async (index: number): Promise<Proof> => {
     const at = newest && newest.size > index ? newest : await follow()
     if (at.size <= index) throw new Problem('roll.not_found', `The roll has no entry ${index}.`)
     const hashes = await proofIn(at, index, { readTile, hasher }).catch((error: unknown) => {
       throw isRollFault(error) ? notWhole(index, error) : error
     })
-    return encodeProof({ index, hashes, checkpoint: at.note })
+    return { index, hashes, checkpoint: at.note }
   }
   let shown: Published | undefined
   return {
@@ -147,7 +147,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     proofOf: async ({ index, inclusion }) => {
       if (inclusion === undefined) return proofAt(index)
       const { note } = await batch.add(inclusion.head)
-      return encodeProof({ index, hashes: inclusion.hashes, checkpoint: note })
+      return { index, hashes: inclusion.hashes, checkpoint: note }
     },
     proofAt,
     follow: async () => void (await follow()),

@@ -3,6 +3,7 @@
 import type { Violation } from '../errors.ts'
 import type { CheckResult, Note } from '../policy/decide.ts'
 import type { Profile } from '../policy/profile.ts'
+import type { Proof } from '../roll/proof.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { Name } from '../x509/names.ts'
 import type { Caller } from './access.ts'
@@ -36,8 +37,8 @@ export interface Issued {
   /** Place on the roll, and the hash of the entry there. */
   readonly index: number
   readonly leafHash: Buffer
-  /** That it is there: a tlog-proof (c2sp.org/tlog-proof), which needs nobody to be asked. */
-  readonly proof: string
+  /** That it is there: what a tlog-proof holds (c2sp.org/tlog-proof), which needs nobody to be asked. */
+  readonly proof: Proof
   /** What was dropped or shortened; empty on a replay. */
   readonly notes: readonly Note[]
   readonly replayed: boolean

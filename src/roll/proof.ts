@@ -36,6 +36,29 @@ export const encodeProof = ({ index, hashes, checkpoint, extra }: Proof): string
   return `${lines.join('\n')}\n\n${checkpoint}`
 }
 
+/**
+ * The same text as a JSON string in ASCII. The dash of a signed note is beyond Latin-1: it would make an answer that it
+ * stands in twice as large in memory, and slower to encode each time that it is copied.
+ */
+export const encodeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extra'>): string => {
+  let lines = `"${header}\\nindex ${index}\\n`
+  for (const hash of hashes) lines += `${hash.toBase64()}\\n`
+  return `${lines}\\n${asciiJson(checkpoint).slice(1)}`
+}
+
+/** A whole batch has one checkpoint. */
+const asciiJson = (text: string): string => {
+  if (last.text !== text) {
+    const json = JSON.stringify(text).replace(
+      /[^ -~]/g,
+      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+    )
+    last = { text, json }
+  }
+  return last.json
+}
+let last = { text: '', json: '""' }
+
 /** Reads a proof; the checkpoint in it is not looked into. Throws `proof.text`. */
 export const parseProof = (input: string | Uint8Array): Proof => {
   const text = readText(input, 'proof.text', maxProofOctets)

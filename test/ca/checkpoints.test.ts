@@ -8,7 +8,7 @@ import { Problem } from '../../src/errors.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
 import { type Checkpoint, openCheckpoint } from '../../src/roll/checkpoint.ts'
 import { makeVerifierKey } from '../../src/roll/note.ts'
-import { verifyProof } from '../../src/roll/proof.ts'
+import { encodeProof, type Proof, verifyProof } from '../../src/roll/proof.ts'
 import type { HashTile } from '../../src/roll/tiles.ts'
 import { verifyEd25519 as verifyNote } from '../../src/roll-crypto.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
@@ -71,7 +71,7 @@ const openWorld = (size = 300) => {
   return {
     world,
     checkpoints,
-    verify: (index: number, proof: string) => verifyProof(Buffer.from(String(index)), proof, trust),
+    verify: (index: number, proof: Proof) => verifyProof(Buffer.from(String(index)), encodeProof(proof), trust),
     open: (note: string) => openCheckpoint(note, trust, verifyNote),
   }
 }
@@ -118,9 +118,9 @@ t.test('proofs of batches that come at once are each against their own head, and
   ] as const
   const proofs = await Promise.all(asked.map(([index, size]) => checkpoints.proofOf(enrolled(index, size))))
   for (const [i, [index, size]] of asked.entries())
-    t.match(await verify(index, proofs[i] as string), { ok: true, index, checkpoint: { size } })
+    t.match(await verify(index, proofs[i] as Proof), { ok: true, index, checkpoint: { size } })
   t.match(
-    await verify(299, proofs[0] as string),
+    await verify(299, proofs[0] as Proof),
     { ok: false, reason: 'proof.inclusion' },
     'of another entry it is none',
   )

@@ -19,7 +19,7 @@ const issued: Issued = {
   notAfter: new Date(1_000),
   index: 1,
   leafHash: Buffer.alloc(32),
-  proof: '',
+  proof: { index: 1, hashes: [], checkpoint: '' },
   notes: [],
   replayed: false,
 }
@@ -39,7 +39,7 @@ const batchOverJump = async (t: Test, jumpMs: number) => {
   const { app } = await openStandIn({
     issuance: reached({
       pending: 0,
-      issue: async () => {
+      request: async () => {
         begun += 1
         if (begun === 40) jumped = jumpMs
         await sleep(5)

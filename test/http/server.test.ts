@@ -22,7 +22,7 @@ const issued: Issued = {
   notAfter: new Date(1_000),
   index: 1,
   leafHash: Buffer.alloc(32),
-  proof: '',
+  proof: { index: 1, hashes: [], checkpoint: '' },
   notes: [],
   replayed: false,
 }
@@ -35,7 +35,7 @@ t.test('closing answers what was accepted, and tells what comes after to go else
   const { app } = await openStandIn({
     issuance: reached({
       pending: 0,
-      issue: () => {
+      request: () => {
         started.resolve()
         return new Promise<Issued>((resolve) => {
           finish = resolve
@@ -82,7 +82,7 @@ const slowBatch = async (overrides: Parameters<typeof openStandIn>[0] = {}) => {
   const { app } = await openStandIn({
     issuance: reached({
       pending: 0,
-      issue: async () => {
+      request: async () => {
         begun.count += 1
         await sleep(20)
         return issued
@@ -171,7 +171,7 @@ t.test('retryable faults of the service come out as they are, with Retry-After',
     const { app } = await openStandIn({
       issuance: reached({
         pending: 0,
-        issue: async () => {
+        request: async () => {
           throw new Problem(code, 'for now', { retryAfter: 5, cause: new Error('pin 1234 wrong') })
         },
       }),
@@ -187,7 +187,7 @@ t.test('retryable faults of the service come out as they are, with Retry-After',
 })
 
 t.test('one line a request, with names and numbers but nothing of what was sent', async (t) => {
-  const { app, lines } = await openStandIn({ issuance: reached({ pending: 0, issue: async () => issued }) })
+  const { app, lines } = await openStandIn({ issuance: reached({ pending: 0, request: async () => issued }) })
   t.teardown(() => app.close())
   const csr = csrFor('a.example.com')
   await app.inject({

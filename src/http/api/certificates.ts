@@ -8,6 +8,7 @@ import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
 import type { CertificateRecord } from '../../ca/records.ts'
 import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
+import { encodeProof } from '../../roll/proof.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
@@ -20,7 +21,7 @@ import * as examples from './examples.ts'
 import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, Decision, Duration, IssuedCertificate, Label, named, Pem, Serial, SerialText } from './schemas.ts'
 import type { SearchDeps } from './search.ts'
-import { type CertificateAndChain, chainPem, issuedView, parseSerial, pemsOf, recordView } from './views.ts'
+import { type CertificateAndChain, chainPem, issuedJson, parseSerial, pemsOf, recordView } from './views.ts'
 
 /** What issuing can be refused for, one certificate or many. */
 export const issuingProblems = [
@@ -207,7 +208,7 @@ export const proofRoutes = (app: App, { records, checkpoints }: HttpDeps): void 
     async (request) => {
       const record = await records.certificate(parseSerial(request.params.serial))
       assertMayRead(callerOf(request), record)
-      return { serial: record.serial, index: record.index, proof: await checkpoints.proofAt(record.index) }
+      return { serial: record.serial, index: record.index, proof: encodeProof(await checkpoints.proofAt(record.index)) }
     },
   )
 }
@@ -219,7 +220,7 @@ export const sendIssued = async (
   { type, issued }: { readonly type: CertificateType; readonly issued: Issued },
 ): Promise<FastifyReply> => {
   request.issuedAt = performance.now()
-  const body = type === 'application/json' ? JSON.stringify(issuedView(issued)) : encodeCertificate(type, issued)
+  const body = type === 'application/json' ? issuedJson(issued) : encodeCertificate(type, issued)
   await endOfTurn()
   return reply.code(201).header('location', `/v1/certificates/${issued.serial}`).type(type).send(body)
 }
