@@ -10,6 +10,12 @@ import type { Name } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
 import type { Caller, Grant } from './access.ts'
 
+/**
+ * What stands against renewing a certificate: it is revoked or on hold; its principal is closed; a certificate with its key
+ * was revoked as keyCompromise; an order is under way that will revoke it, since whoever holds it is not to be trusted.
+ */
+export type HeldObstacle = 'revoked' | 'closed' | 'stolen' | 'ordered'
+
 /** A certificate in the hands of who asks. */
 export interface Held {
   readonly serial: string
@@ -21,18 +27,13 @@ export interface Held {
   readonly notAfter: Date
   /** When the first certificate of its row of renewals became valid. */
   readonly since: Date
-  readonly isRevoked: boolean
-  /** A certificate with its key was revoked as keyCompromise. */
-  readonly isCompromised: boolean
-  /** Its principal. */
-  readonly isClosed: boolean
+  readonly obstacle: HeldObstacle | null
   /** Neither halted nor ended, nor revoked by a CA above. */
   readonly isIssuerTrusted: boolean
 }
 
 /** The same as it is on record. */
-export interface HeldRecord
-  extends Pick<Held, 'profile' | 'issuer' | 'since' | 'isRevoked' | 'isCompromised' | 'isClosed'> {
+export interface HeldRecord extends Pick<Held, 'profile' | 'issuer' | 'since' | 'obstacle'> {
   readonly tbs: Buffer
   readonly signature: Buffer
   readonly principal: string
@@ -58,10 +59,10 @@ export const openHolders =
     const record = await read(serial)
     if (!record || !assembleCertificate(record.tbs, record.signature).equals(der))
       throw new Problem('renewal.foreign', 'This certificate was not issued here.')
-    const { principal, grants, profile, issuer, since, isRevoked, isCompromised, isClosed } = record
+    const { principal, grants, profile, issuer, since, obstacle } = record
     const { subject, names, spki, notAfter } = facts
     const held: Held = {
-      ...{ serial, profile, issuer, subject, names, spki, notAfter, since, isRevoked, isCompromised, isClosed },
+      ...{ serial, profile, issuer, subject, names, spki, notAfter, since, obstacle },
       isIssuerTrusted: isIssuerTrusted(issuer),
     }
     // What else the principal may do is not the certificate's.

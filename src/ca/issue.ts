@@ -35,7 +35,7 @@ import type { Issuer } from './issuer.ts'
 import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
-import { grantsToRenew } from './renew.ts'
+import { grantsToRenew, isHeldObstacle, turnedDown } from './renew.ts'
 import { assertApproved, assertFree, findWaiting, mustWait, proposalOf, reused, waitingFor } from './waiting.ts'
 
 export interface IssuanceDeps extends DraftDeps {
@@ -152,6 +152,7 @@ const cycle = async (
     assertFree(await drafting(), approved),
   )
   if (recorded === 'taken') return await whoeverCameFirst(deps, request)
+  if (isHeldObstacle(recorded)) throw turnedDown(recorded)
   if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
   const issuer = deps.issuers.byName(intent.issuer)
   lap('intent')
@@ -263,6 +264,8 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
   for (let waited = 0, pause = firstPauseMs; ; waited += pause, pause = Math.min(pause * 2, longestPauseMs)) {
     const prior = await deps.recorder.findRequest(request.principal, request.key)
     if (prior && !prior.digest.equals(request.digest)) throw reused()
+    // Whom the records allowed to ask so long ago they may not allow it any more.
+    if (waited > trustedMs && prior && !prior.open && !prior.certificate) throw endedInNothing()
     if (!prior?.open) return prior
     if (waited + pause > deps.limits.requestDeadlineMs) {
       throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', {
@@ -277,12 +280,15 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
 const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued> => {
   const prior = await findPrior(deps, request)
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
-  throw new Problem(
+  throw endedInNothing()
+}
+
+const endedInNothing = (): Problem =>
+  new Problem(
     'request.in_progress',
     'Another call under this Idempotency-Key came first and did not end in a certificate.',
     { retryAfter: 1 },
   )
-}
 
 // Steps 3 to 5: draft.ts -----------------------------------------------------------------------------------------------
 
@@ -386,5 +392,7 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
 
 const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')
 
+/** Milliseconds, as long as whoever asks over HTTP is believed without asking again. */
+const trustedMs = 1_000
 const firstPauseMs = 20
 const longestPauseMs = 500

@@ -4,6 +4,7 @@ import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
 import type { ApprovedCertificateIssued, CertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
+import type { HeldObstacle } from './holders.ts'
 import type { Booking } from './limits.ts'
 import type { IssuerState } from './records.ts'
 
@@ -116,12 +117,13 @@ export interface Recorder {
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
    * idempotency key or this attempt, `held` that another principal has a certificate with this key, `compromised` that one
-   * with it was revoked for that, `moved` that the issuer has come into another state: nothing was recorded. Whatever this
+   * with it was revoked for that, `moved` that the issuer has come into another state, a `HeldObstacle` that this stands
+   * against the certificate that it renews: nothing was recorded. Whatever this
    * instance knows of a move, nothing is recorded after its commit that it forbids.
    * Rejects with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all instances
    * together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
-  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | Exclude<KeyStanding, 'free'>>
+  recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | HeldObstacle | Exclude<KeyStanding, 'free'>>
   /** Reads. What is on record against this key, for this principal. */
   keyStanding(keySha256: Buffer, principal: string): Promise<KeyStanding>
   /** Ends an intent whose key was never touched. Best effort: the reconciler ends what this misses. */

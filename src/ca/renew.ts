@@ -11,7 +11,7 @@ import { type KeyBlockList, parsePublicKey } from '../x509/keys.ts'
 import type { Name } from '../x509/names.ts'
 import type { Attribute } from '../x509/subject.ts'
 import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
-import type { Held } from './holders.ts'
+import type { Held, HeldObstacle } from './holders.ts'
 
 export interface RenewDeps {
   /** Keys that are known to be compromised. */
@@ -23,6 +23,7 @@ export interface RenewDeps {
 export const grantsToRenew = (deps: RenewDeps, profile: Profile, caller: Caller, held: Held): readonly Grant[] => {
   const rules = renewalOf(profile)
   const now = deps.clock().getTime()
+  if (held.obstacle !== null) throw turnedDown(held.obstacle)
   const broken = conditions.find(({ holds }) => !holds(held, rules, now))
   if (broken) throw new Problem(broken.code, broken.detail)
   // Whoever has stolen it would else get a certificate for a key that nobody knows of.
@@ -32,6 +33,14 @@ export const grantsToRenew = (deps: RenewDeps, profile: Profile, caller: Caller,
   if (grants.length > 0) return grants
   throw new Problem('auth.forbidden', ungranted(caller, held.profile))
 }
+
+/** The records are asked once more when the intent is recorded: much may have come meanwhile. */
+export const turnedDown = (obstacle: HeldObstacle): Problem => {
+  const { code, detail } = obstacles[obstacle]
+  return new Problem(code, detail)
+}
+
+export const isHeldObstacle = (end: string): end is HeldObstacle => Object.hasOwn(obstacles, end)
 
 /**
  * The request as it is judged: the names and the subject are those of the certificate, whatever of them is repeated. Throws
@@ -62,22 +71,11 @@ interface Condition {
 }
 
 const conditions: readonly Condition[] = [
-  { code: 'auth.revoked', detail: 'This certificate is revoked.', holds: ({ isRevoked }) => !isRevoked },
   {
     code: 'auth.expired',
     detail: 'This certificate has expired.',
     // RFC 5280 4.1.2.5: the second that notAfter names is still within.
     holds: ({ notAfter }, { grace }, now) => now < notAfter.getTime() + (1 + grace) * 1_000,
-  },
-  {
-    code: 'auth.unmapped',
-    detail: 'The principal of this certificate is closed.',
-    holds: ({ isClosed }) => !isClosed,
-  },
-  {
-    code: 'key.blocked',
-    detail: 'the key of this certificate was reported as compromised',
-    holds: ({ isCompromised }) => !isCompromised,
   },
   {
     code: 'renewal.issuer',
@@ -90,6 +88,13 @@ const conditions: readonly Condition[] = [
     holds: ({ since }, { within }, now) => now < since.getTime() + within * 1_000,
   },
 ]
+
+const obstacles: Readonly<Record<HeldObstacle, Pick<Condition, 'code' | 'detail'>>> = {
+  revoked: { code: 'auth.revoked', detail: 'This certificate is revoked.' },
+  closed: { code: 'auth.unmapped', detail: 'The principal of this certificate is closed.' },
+  stolen: { code: 'key.blocked', detail: 'the key of this certificate was reported as compromised' },
+  ordered: { code: 'auth.revoked', detail: 'This certificate is about to be revoked, as was ordered.' },
+}
 
 const assertKey = ({ key: wanted }: RenewalRules, isSame: boolean): void => {
   if (wanted === 'new' && isSame) throw new Problem('renewal.key', 'The key is that of the certificate.')

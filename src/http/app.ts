@@ -39,7 +39,7 @@ import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
-import type { AccessRule } from './auth.ts'
+import { type AccessRule, askAgain } from './auth.ts'
 import {
   batchPath,
   bodyLimit,
@@ -104,6 +104,8 @@ declare module 'fastify' {
     peer: Peer | null
     /** What it has taken of limits. */
     visit: Visit | null
+    /** performance.now() when it was asked who sends it; 0 where nobody asked. */
+    admittedAt: number
     /** performance.now() when an issuance was done; 0 elsewhere. */
     issuedAt: number
   }
@@ -254,6 +256,7 @@ export const newApp = (
   app.decorateRequest('pattern', '')
   app.decorateRequest('problem', null)
   app.decorateRequest('reason', null)
+  app.decorateRequest('admittedAt', 0)
   app.decorateRequest('issuedAt', 0)
   app.decorateRequest('peer', null)
   app.decorateRequest('visit', null)
@@ -273,7 +276,7 @@ export const newApp = (
 
 /** Every route that is registered from here on must declare its access, and is guarded by it. */
 const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boolean }): void => {
-  const { issuance, limits, metrics } = deps
+  const { issuance, limits, metrics, identities } = deps
   const admission = openAdmission(deps)
   app.addHook('onRoute', (route) => {
     const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
@@ -295,6 +298,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
         .then((caller) => {
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller
+          request.admittedAt = started
           assertBodyType(request, spellings)
         })
         .then(done as () => void, done)
@@ -304,6 +308,10 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
     if (route.schema) route.schema = { querystring: noQuery, ...route.schema }
     const own = route.onRequest ?? []
     route.onRequest = [admit, ...(Array.isArray(own) ? own : [own])]
+    if (accepts.length > 0 && rule !== 'open') {
+      const after = route.preValidation ?? []
+      route.preValidation = [askAgain(identities, rule), ...(Array.isArray(after) ? after : [after])]
+    }
   })
 }
 

@@ -10,6 +10,7 @@ import type { FastifyRequest } from 'fastify'
 import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
 import { parseSerial } from './api/views.ts'
+import { trustMs } from './bounds.ts'
 import { forwardedCertificate } from './peers.ts'
 
 /**
@@ -56,11 +57,26 @@ export const authorise = async (
   isAgain = false,
 ): Promise<Caller | null> => {
   if (rule === 'open' || (rule === 'optional' && isNothing(identities, shown))) return null
-  if (isHolderRule(rule)) return await identifyHolder(identities, rule, shown)
+  if (isHolderRule(rule)) return await identifyHolder(identities, rule, shown, isAgain)
   const caller = await identify(identities, shown, isAgain)
   if (rule !== 'optional') assertRole(caller, rule)
   return caller
 }
+
+/**
+ * Asks again once the body is there, if that took long: whoever sends it a piece at a time would else stay let in for as
+ * long, whatever is taken away meanwhile.
+ */
+export const askAgain =
+  (identities: Identities, rule: AccessRule) =>
+  (request: FastifyRequest, _reply: unknown, done: (error?: Error) => void): void => {
+    if (performance.now() - request.admittedAt < trustMs) return done()
+    authorise(identities, rule, shownBy(request), true)
+      .then((caller) => {
+        request.caller = caller
+      })
+      .then(done as () => void, done)
+  }
 
 /**
  * A listed proxy speaks for its clients alone: its own certificate is never theirs, or whoever comes through it without one
@@ -118,7 +134,12 @@ const ambiguous = (): Problem =>
   new Problem('auth.ambiguous', 'There is a client certificate, and an Authorization field as well.')
 
 /** A certificate that is not the one in the path is that of a client, as anywhere else. */
-const identifyHolder = async (identities: Identities, { holderOr }: HolderRule, shown: Shown): Promise<Caller> => {
+const identifyHolder = async (
+  identities: Identities,
+  { holderOr }: HolderRule,
+  shown: Shown,
+  isAgain: boolean,
+): Promise<Caller> => {
   assertNotForged(shown)
   const { header, certificate, serial = '' } = shown
   if (certificate !== undefined && header !== undefined) throw ambiguous()
@@ -128,7 +149,7 @@ const identifyHolder = async (identities: Identities, { holderOr }: HolderRule, 
     if (holderOr.length === 0)
       throw new Problem('renewal.certificate', 'The certificate of this connection is another one.')
   }
-  const caller = await identify(identities, shown, false)
+  const caller = await identify(identities, shown, isAgain)
   if (holderOr.length === 0)
     throw new Problem('auth.forbidden', 'This call is for whoever shows the certificate itself, over mutual TLS.')
   assertRole(caller, holderOr)

@@ -19,4 +19,6 @@ export const handlerTimeout = 8_000
 export const batchTimeout = 60_000
 /** Milliseconds after which a batch begins no further item; what is under way then still has its own deadline. */
 export const batchPatience = batchTimeout - handlerTimeout - 2_000
+/** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
+export const trustMs = 1_000
 export const batchPath = '/v1/certificates/batch'

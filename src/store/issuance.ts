@@ -166,8 +166,8 @@ const standingOfKey = (): string => {
 }
 
 /**
- * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key, inserts
- * nothing. Who was recorded is told only where not all were.
+ * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
+ * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
  */
 const insertIntentsStatement = {
   name: 'insert_intents',
@@ -179,8 +179,9 @@ const insertIntentsStatement = {
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
     ), judged as materialized (
-      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved' else ${standingOfKey()} end
-        as obstacle
+      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
+        else coalesce(case when replaces is not null then standing_of_held(decode(replaces, 'hex')) end, ${standingOfKey()})
+        end as obstacle
       from asked join issuers i using (issuer)
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,

@@ -43,7 +43,7 @@ const open = async (t: Test) => {
       { open: async (uri) => faults.key?.(await keys.open(uri)) ?? (await keys.open(uri)) },
       silentMeter,
     )
-    const limits = { queue: 100, requestDeadlineMs: 300, signingDeadlineMs: 300 }
+    const limits = { queue: 100, requestDeadlineMs: faults.requestDeadlineMs ?? 300, signingDeadlineMs: 300 }
     const side = await openRollSide({ ...stores, db, roll }, keys)
     t.teardown(side.close)
     const issuance = openIssuance({
@@ -54,7 +54,7 @@ const open = async (t: Test) => {
       isBlocked: () => false,
       verify: async (check) => checkOne(check),
       approvals: openApprovalStore({ ...stores, proposed: () => {} }),
-      sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+      sleep: faults.sleep ?? ((ms) => new Promise((resolve) => setTimeout(resolve, ms))),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
       assertClock: stores.dbClock.assertSane,
       checkpoints: side.checkpoints,
@@ -89,6 +89,8 @@ interface Faults {
   readonly recorder?: (real: Recorder) => Partial<Recorder>
   readonly key?: (real: SigningKey) => SigningKey
   readonly database?: (real: Database) => Database
+  readonly requestDeadlineMs?: number
+  readonly sleep?: () => Promise<void>
 }
 
 const forever = new Promise<never>(() => {})
@@ -118,6 +120,31 @@ t.test(
     const issued = await living('k1')
     t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
     t.same(await faultsFound([{ key: 'k1', issued }]), [])
+  },
+)
+
+t.test(
+  'whoever waited long for an earlier call that came to nothing is not taken at its word, but asks again',
+  async (t) => {
+    const { process, endOpen, outcomes } = await open(t)
+    const dying = await process({
+      key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
+    })
+    dying('k1').catch(() => {})
+    await withinMs(100)
+    let pauses = 0
+    const living = await process({
+      requestDeadlineMs: 5_000,
+      // 1.3 seconds of waiting, as far as anybody is told.
+      sleep: async () => {
+        pauses += 1
+        if (pauses === 6) t.equal(await endOpen(), 1)
+      },
+    })
+    await t.rejects(living('k1'), { code: 'request.in_progress', message: /did not end in a certificate/ })
+    t.same(await outcomes(), ['abandoned'])
+    await living('k1')
+    t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
   },
 )
 

@@ -1,7 +1,10 @@
 /** A CA of clients that shares no code with `src`, so that it can sign whatever it likes; and clients over real TLS. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { Agent } from 'node:https'
+import { once } from 'node:events'
+import type { IncomingMessage } from 'node:http'
+import { Agent, request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { SecureVersion, TLSSocket } from 'node:tls'
 
 import {
@@ -154,6 +157,39 @@ export interface ConnectionOptions {
   readonly client: Pick<TestClient, 'cert' | 'key'> | null
   readonly keepAlive?: boolean
   readonly version?: SecureVersion
+}
+
+export interface Trickle {
+  /** Sends the rest; resolves to the answer. */
+  finish(): Promise<{ readonly status: number; readonly code: string | undefined }>
+}
+
+/** A POST of JSON, of which only five octets have been sent when this resolves, and it has been let in. */
+export const trickle = async (
+  { url, ca }: Pick<TestService, 'url' | 'ca'>,
+  path: string,
+  { client, token, body }: { client?: Pick<TestClient, 'cert' | 'key'>; token?: string; body: object },
+): Promise<Trickle> => {
+  const text = JSON.stringify(body)
+  const agent = new Agent({ ca, ...(client && { cert: client.cert, key: client.key }) })
+  const headers = {
+    'content-type': 'application/json',
+    'content-length': String(text.length),
+    ...(token !== undefined && { authorization: `Bearer ${token}` }),
+  }
+  const call = httpsRequest(new URL(path, url), { agent, method: 'POST', headers })
+  const answered = once(call, 'response') as Promise<[IncomingMessage]>
+  await new Promise<void>((resolve) => call.write(text.slice(0, 5), () => resolve()))
+  await sleep(300)
+  return {
+    finish: async () => {
+      call.end(text.slice(5))
+      const [answer] = await answered
+      const octets = await answer.toArray()
+      agent.destroy()
+      return { status: answer.statusCode ?? 0, code: JSON.parse(Buffer.concat(octets).toString()).code }
+    },
+  }
 }
 
 /** One connection at a time, kept alive unless told otherwise; then each next one resumes the session of the last. */

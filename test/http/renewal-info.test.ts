@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import { openDatabase } from '../../src/store/database.ts'
-import { readRenewalFacts } from '../../src/store/holders.ts'
+import { readHeld, readRenewalFacts } from '../../src/store/holders.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openHoldersOf } from './holders.ts'
@@ -89,11 +89,9 @@ t.test('an order to revoke many moves it forward for each of its certificates, u
     const entries = rows.map(({ entry }) => entry)
     const plan = Buffer.alloc(32, 1)
     t.same(await ordered(), [false, false, false, false, false])
-    await run(
-      `insert into mass_revocations (plan, entry, search, reason, count, slices, ordered_at, by)
-       values ($1, 1000000, '{}', 'superseded', 3, 2, '2026-11-25T00:00:00Z', 'ops')`,
-      [plan],
-    )
+    const order = `insert into mass_revocations (plan, entry, search, reason, count, slices, ordered_at, by)
+       values ($1, $2, '{}', $3, 3, 2, '2026-11-25T00:00:00Z', 'ops')`
+    await run(order, [plan, 1_000_000, 'superseded'])
     const slices = [entries.slice(1, 3), entries.slice(4)]
     for (const [number, slice] of slices.entries())
       await run('insert into mass_revocation_slices (plan, number, certificates) values ($1, $2, $3)', [
@@ -102,6 +100,30 @@ t.test('an order to revoke many moves it forward for each of its certificates, u
         slice,
       ])
     t.same(await ordered(), [false, true, true, false, true])
+    const obstacles = async () => {
+      const found: unknown[] = []
+      for (const serial of serials) found.push((await readHeld(tx, serial))?.obstacle)
+      return found
+    }
+    t.same(await obstacles(), [null, null, null, null, null], 'what comes of it is not in the order')
+    const barring = Buffer.alloc(32, 2)
+    await run(order, [barring, 1_000_001, 'privilegeWithdrawn'])
+    await run('insert into mass_revocation_slices (plan, number, certificates) values ($1, 1, $2)', [
+      barring,
+      entries.slice(4),
+    ])
+    t.same(
+      await obstacles(),
+      [null, null, null, null, 'ordered'],
+      'whoever is not to be trusted with one gets no other',
+    )
+    t.same(await ordered(), [false, true, true, false, false], 'nor is it told to hurry')
+    await run(
+      `insert into mass_revocation_outcomes (plan, number, revoked, passed_expired, passed_revoked, at)
+       values ($1, 1, 1, 0, 0, now())`,
+      [barring],
+    )
+    t.same(await obstacles(), [null, null, null, null, null])
     for (const number of slices.keys())
       await run(
         `insert into mass_revocation_outcomes (plan, number, revoked, passed_expired, passed_revoked, at)

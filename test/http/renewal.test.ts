@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { faultsInRecords } from '../crash/checker.ts'
-import { openClientCa } from '../helpers/clients.ts'
+import { openClientCa, trickle } from '../helpers/clients.ts'
 import { openTestService } from '../helpers/service.ts'
 import { commonName } from '../x509/build.ts'
 import { csrOn, holderOf, keyOf, newKey, openHoldersOf, type TestHolder } from './holders.ts'
@@ -231,6 +231,45 @@ t.test('what was taken away is not renewed', async (t) => {
   await change('server', { renewal: { within: '365d', key: 'any' } })
   await service.request('DELETE', '/v1/principals/leaver')
   t.match(await renew(t, left), { status: 401, json: { code: 'auth.unmapped' } })
+})
+
+t.test('what is taken away while the body is on its way is not renewed, however soon the rest comes', async (t) => {
+  const ways = {
+    keyCompromise: 'auth.revoked',
+    certificateHold: 'auth.revoked',
+    'of a sibling': 'key.blocked',
+    closed: 'auth.unmapped',
+  }
+  for (const [way, code] of Object.entries(ways)) {
+    for (const pause of [0, 1_100]) {
+      const leaver = await employ(service, `slow ${way} ${pause}`.replaceAll(' ', '-'), 'requester', {
+        profiles: ['server'],
+      })
+      const held = await issue(['slow.example.com'], { token: leaver })
+      const path = `/v1/certificates/${held.serial}/renewal`
+      const slow = await trickle(service, path, { client: held, body: { csr: csrOn(newKey()) } })
+      const sibling =
+        way === 'of a sibling' ? await issue(['slow.example.com'], { token: leaver, key: keyOf(held) }) : held
+      const reason = way === 'certificateHold' ? way : 'keyCompromise'
+      const taken =
+        way === 'closed'
+          ? await service.request('DELETE', `/v1/principals/slow-${way}-${pause}`)
+          : await service.request('POST', `/v1/certificates/${sibling.serial}/revocation`, { body: { reason } })
+      t.ok(taken.status < 300, taken.text)
+      await sleep(pause)
+      t.same((await slow.finish()).code, code, `${way}, after ${pause} ms`)
+    }
+  }
+})
+
+t.test('a token that is deleted while the body is on its way asks for nothing any more', async (t) => {
+  await employ(service, 'slow', 'requester', { profiles: ['server'] })
+  const { json } = await service.request('POST', '/v1/tokens', { body: { principal: 'slow', label: 'slow' } })
+  const body = { csr: csrOn(newKey(), ['slow.example.com']), profile: 'server' }
+  const slow = await trickle(service, '/v1/certificates', { token: json.secret, body })
+  t.equal((await service.request('DELETE', `/v1/tokens/${json.id}`)).status, 204)
+  await sleep(2_100)
+  t.same(await slow.finish(), { status: 401, code: 'auth.invalid' })
 })
 
 t.test('by that certificate and no other, and by nothing beside it', async (t) => {

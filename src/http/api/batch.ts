@@ -9,7 +9,7 @@ import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
-import { batchBodyLimit, batchPath, batchPatience, batchTimeout } from '../bounds.ts'
+import { batchBodyLimit, batchPath, batchPatience, batchTimeout, trustMs } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
@@ -200,8 +200,6 @@ export const inSlices = async <I, O>(
   return outcomes
 }
 
-/** Milliseconds. Together with the two seconds that a token is remembered, this is how long a revoked one may go on. */
-const trustMs = 1_000
 const sliceMs = 5
 /** Leaves room for whoever asks for one certificate at a time. */
 const maxWidth = 32
