@@ -71,7 +71,7 @@ interface Scripted {
 
 /** One ward whose tries end as the script says, watched for so long; `jumps` set the wall's clock. */
 const watch = async (
-  script: (at: number, standing: Standing) => Standing,
+  script: (at: number, standing: Standing, ward: number) => Standing,
   { hours, jumps = [], wards = 1 }: { hours: number; jumps?: readonly [at: number, to: number][]; wards?: number },
 ): Promise<Scripted> => {
   const time = newTime(start)
@@ -83,7 +83,7 @@ const watch = async (
       name: `ward ${i}`,
       pass: async () => {
         seen.tries.push(time.elapsed())
-        held = script(time.elapsed(), held)
+        held = script(time.elapsed(), held, i)
         return held
       },
       note: async (status) => void seen.notes.push(status),
@@ -164,7 +164,7 @@ t.test('what is refused is tried again without holding up the others', async (t)
 })
 
 t.test('what the server asks for is waited for', async (t) => {
-  const problem = { status: 429, retryAfter: 120, retryable: true }
+  const problem = { status: 429, code: 'limit.requests', retryAfter: 120, retryable: true }
   const script = (at: number): Standing => {
     if (at < 10 * minute) throw new Failure('later', 'too many', problem)
     return standing(start + at)
@@ -175,6 +175,33 @@ t.test('what the server asks for is waited for', async (t) => {
     gaps.every((gap) => gap >= 120_000 && gap <= 181_000),
     gaps.join(' '),
   )
+})
+
+t.test('an order that has reached its limit holds up no other, wherever it stands in the list', async (t) => {
+  const problem = { status: 429, code: 'limit.certificates_per_day', retryAfter: 80_000, retryable: true }
+  for (const limited of [0, 1, 2]) {
+    const fresh = new Set<number>()
+    const script = (at: number, _: Standing, ward: number): Standing => {
+      if (ward === limited) throw new Failure('later', 'a limit is reached', problem)
+      fresh.add(ward)
+      return standing(start + at)
+    }
+    const { lines } = await watch(script, { hours: 0.5, wards: 3 })
+    t.equal(fresh.size, 2)
+    t.equal(lines.filter(({ event }) => event === 'unreachable').length, 0)
+  }
+})
+
+t.test('while the server turns one away for all, each is tried in its turn', async (t) => {
+  const problem = { status: 429, code: 'limit.address_requests', retryAfter: 60, retryable: true }
+  const tried: number[] = []
+  const script = (_at: number, _: Standing, ward: number): Standing => {
+    tried.push(ward)
+    throw new Failure('later', 'too many', problem)
+  }
+  await watch(script, { hours: 0.5, wards: 3 })
+  t.ok(tried.length > 9)
+  t.same(tried.slice(0, 9), [0, 1, 2, 0, 1, 2, 0, 1, 2])
 })
 
 t.test('a clock that is set is noticed within a minute, and no pause depends on it', async (t) => {

@@ -4,6 +4,7 @@
  * itself, since policy and tokens change. Waits are short and the clock is looked at after each, so that a machine that slept
  * or a clock that was set is noticed within a minute.
  */
+import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../failure.ts'
 import { pauseOf } from './renewal.ts'
 
@@ -68,11 +69,16 @@ export interface LogLine {
 /** Until the signal comes; then within what ending a request takes. */
 export const lookAfter = async (wards: readonly Ward[], deps: DaemonDeps): Promise<void> => {
   const cares = wards.map(newCare)
+  let turns = 0
   const server: Patience = { failures: 0, retryAt: Number.NEGATIVE_INFINITY }
   while (!deps.signal.aborted) {
-    for (const care of cares) {
+    // Whoever was tried last comes last, or one whose tries hold up the others would always be the first.
+    for (const care of cares.toSorted((one, other) => one.turn - other.turn)) {
       if (deps.signal.aborted || deps.elapsed() < server.retryAt) break
-      if (waitOf(care, deps) <= 0) await turn(care, server, deps)
+      if (waitOf(care, deps) > 0) continue
+      turns += 1
+      care.turn = turns
+      await turn(care, server, deps)
     }
     const next = Math.max(server.retryAt - deps.elapsed(), Math.min(...cares.map((care) => waitOf(care, deps))))
     if (!deps.signal.aborted) await deps.sleep(Math.min(Math.max(next, shortestMs), longestMs), deps.signal)
@@ -89,6 +95,8 @@ interface Patience {
 interface Care extends Patience {
   readonly ward: Ward
   standing: Standing | undefined
+  /** When it was last tried, by the number of the try. */
+  turn: number
   /** By `elapsed`: somebody may have changed the files meanwhile. */
   lookAt: number
 }
@@ -96,6 +104,7 @@ interface Care extends Patience {
 const newCare = (ward: Ward): Care => ({
   ward,
   standing: undefined,
+  turn: 0,
   failures: 0,
   retryAt: Number.NEGATIVE_INFINITY,
   lookAt: Number.NEGATIVE_INFINITY,
@@ -163,9 +172,19 @@ interface Reason {
 
 const reasonOf = (error: unknown): Reason => {
   if (!(error instanceof Failure)) return { retryAfter: undefined, isOfServer: false }
-  const { status, retryAfter } = (error.problem ?? {}) as { status?: number; retryAfter?: number }
-  return { retryAfter, isOfServer: error.kind === 'later' && (error.problem === undefined || status === 429) }
+  const { code = '', retryAfter } = (error.problem ?? {}) as { code?: string; retryAfter?: number }
+  return { retryAfter, isOfServer: error.kind === 'later' && (error.problem === undefined || ofAll.has(code)) }
 }
+
+/** What is said to whoever asks, whatever is asked for. Limits of certificates and names are of one order's profile. */
+const ofAll: ReadonlySet<string> = new Set<ProblemCode>([
+  'rate.limited',
+  'limit.requests',
+  'limit.concurrent',
+  'limit.address_requests',
+  'limit.address_concurrent',
+  'limit.failed_authentication',
+])
 
 const leaveNote = async (care: Care, failure: string | undefined, deps: DaemonDeps): Promise<void> => {
   const { ward, standing, failures } = care
