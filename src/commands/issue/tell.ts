@@ -1,36 +1,90 @@
 /** Telling those who use a certificate that there is a new one: by a command of theirs. */
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { setTimeout as wait } from 'node:timers/promises'
 
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 
 /**
- * Runs it to its end. Resolves to what can be tried again when it did not succeed, or took longer than a minute. It gets
- * no token of ours.
+ * Runs it to its end. Resolves to what can be tried again when it did not succeed, or took longer than `longestMs`; then it is
+ * ended with all that it has started. It gets no token of ours. What it leaves running when it succeeds goes on, and is not
+ * waited for.
  */
 export const tellBy = async (
   [program = '', ...args]: readonly string[],
-  signal?: AbortSignal,
+  signal: AbortSignal | undefined,
+  longestMs = usualMs,
 ): Promise<Failure | undefined> => {
   const { CHANCERY_TOKEN: _token, ...env } = process.env
-  const limits = { timeout: longestMs, ...(signal && { signal }) }
-  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], ...limits })
+  // A group of its own, so that all of it can be ended.
+  const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   let said = ''
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (chunk: Buffer) => {
       said = (said + chunk.toString()).slice(-longestText)
     })
-  const end = await new Promise<string | undefined>((resolve) => {
-    child.once('error', (error) => resolve(error.message))
-    child.once('close', (code, killer) =>
-      resolve(code === 0 ? undefined : killer ? `was ended by ${killer}` : `ended with ${code}`),
-    )
-  })
-  if (end === undefined) return undefined
-  const detail = visible(`${program} ${end}${said === '' ? '' : `: ${said.trim()}`}`)
+  const closed = once(child, 'close').catch(() => {})
+  const interrupts = openInterrupts()
+  const ending = AbortSignal.any([AbortSignal.timeout(longestMs), interrupts.signal, ...(signal ? [signal] : [])])
+  const end = (): void => endAll(child)
+  ending.addEventListener('abort', end, { once: true })
+  if (ending.aborted) end()
+  const failure = await endOf(child)
+  ending.removeEventListener('abort', end)
+  interrupts.close()
+  // Whatever it has started may hold the other ends of the pipes for as long as it likes.
+  await Promise.race([closed, wait(lastWordsMs, undefined, { ref: false })])
+  child.stdout.destroy()
+  child.stderr.destroy()
+  if (failure === undefined) return undefined
+  const detail = visible(`${program} ${failure}${said === '' ? '' : `: ${said.trim()}`}`)
   const sentence = `The new certificate is in its place, but --exec failed: ${detail}\nThe same command tries it again.`
   return new Failure('later', sentence, { code: 'exec.failed', detail, retryable: true })
 }
 
-const longestMs = 60_000
+/** Of the command itself: undefined where it succeeded. */
+const endOf = (child: ChildProcess): Promise<string | undefined> =>
+  new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('exit', (code, killer) =>
+      resolve(code === 0 ? undefined : killer ? `was ended by ${killer}` : `ended with ${code}`),
+    )
+  })
+
+/** What does not end by itself when it is asked to is ended a little later. */
+const endAll = (child: ChildProcess): void => {
+  signalGroup(child, 'SIGTERM')
+  const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), graceMs)
+  child.once('exit', () => timer.unref())
+}
+
+const signalGroup = ({ pid }: ChildProcess, signal: NodeJS.Signals): void => {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, signal)
+  } catch (error) {
+    // All of it has ended.
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+  }
+}
+
+/** A terminal sends its signals to our group alone. */
+const openInterrupts = (): { readonly signal: AbortSignal; close(): void } => {
+  const interrupted = new AbortController()
+  const interrupt = (): void => interrupted.abort()
+  for (const name of interrupts) process.on(name, interrupt)
+  return {
+    signal: interrupted.signal,
+    close: () => {
+      for (const name of interrupts) process.off(name, interrupt)
+    },
+  }
+}
+
+const interrupts = ['SIGINT', 'SIGTERM'] as const
+/** Milliseconds. */
+const usualMs = 60_000
+const graceMs = 3_000
+const lastWordsMs = 200
 const longestText = 2_000
