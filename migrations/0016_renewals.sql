@@ -6,6 +6,14 @@ alter table intents
   add column first    bytea,
   add constraint replaces_in_a_row check ((replaces is null) = (first is null) and replaces <> serial);
 
+create index intents_by_first on intents (first) where first is not null;
+
+-- Serials of the row of renewals that a certificate belongs to, itself among them; it may branch.
+create function row_of(certificate bytea) returns setof bytea language sql stable rows 10 as $$
+  with began as (select coalesce(first, serial) as first from intents where serial = certificate)
+  select first from began union all select i.serial from began join intents i using (first)
+$$;
+
 -- Whether an order that is under way has a certificate.
 create index mass_revocation_slices_by_first on mass_revocation_slices (plan, (certificates[1]));
 

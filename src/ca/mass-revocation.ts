@@ -23,6 +23,7 @@ export type MassSearch = Pick<
   | 'name'
   | 'principal'
   | 'issuer'
+  | 'row'
   | 'key'
   | 'issuedAfter'
   | 'issuedBefore'

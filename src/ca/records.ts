@@ -32,6 +32,8 @@ export interface CertificateRecord extends FoundCertificate {
 
 export interface CertificateFilter {
   readonly serial?: string
+  /** The serial of any certificate of a row of renewals: all of that row. */
+  readonly row?: string
   /** An exact name of any kind, or `*.suffix` for every DNS name below the suffix. */
   readonly name?: string
   /** Exact subject, RFC 4514. */

@@ -40,6 +40,7 @@ const kinds: Readonly<Record<string, Kind>> = {
     filters: {
       '--name <name>': 'exact, or *.suffix for every DNS name below it',
       '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
+      '--row <serial>': 'the certificate with this serial, and all that it was renewed from and to',
       '--subject <dn>': 'exact, as RFC 4514 writes it',
       '--profile <name>': 'by which profile',
       '--principal <name>': 'to whom',

@@ -21,6 +21,7 @@ export const addCertificateCommand = (program: Command): void => {
   withRestOptions(certificate.command('search').description('search certificates, newest first'))
     .option('--name <name>', 'exact, or *.suffix for every DNS name below it')
     .option('--serial <serial>')
+    .option('--row <serial>', 'the certificate with this serial, and all that it was renewed from and to')
     .option('--subject <dn>', 'exact, as RFC 4514 writes it')
     .option('--profile <name>')
     .option('--principal <name>')

@@ -286,6 +286,7 @@ const filters: Readonly<Record<`--${string}`, string>> = {
   '--name': 'with this name: exact, or *.suffix for every DNS name below it',
   '--principal': 'issued to this principal',
   '--issuer': 'by this issuer',
+  '--row': 'the certificate with this serial, and all that it was renewed from and to',
   '--key': 'for this key: SHA-256 of the SubjectPublicKeyInfo, in hexadecimal',
   '--issued-after': 'issued since then',
   '--issued-before': 'issued before then',

@@ -51,9 +51,9 @@ export const allOf = ({ lists, each }: Candidates): string =>
 
 /** What narrows most by its nature comes first: it leads where none is known to be short. */
 export const leadsOf = (filter: CertificateFilter, name: string | undefined): readonly Lead[] => {
-  const { serial, key, subject, principal, profile, issuer, status, revokedAfter, revokedBefore } = filter
+  const { serial, row, key, subject, principal, profile, issuer, status, revokedAfter, revokedBefore } = filter
   if (serial !== undefined) return [bySerial(serial)]
-  const leads: Lead[] = []
+  const leads: Lead[] = row === undefined ? [] : [byRow(row)]
   const isOfRevoked = status === 'revoked' || revokedAfter !== undefined || revokedBefore !== undefined
   if (isOfRevoked) leads.push(byRevocation)
   if (key !== undefined) leads.push(byKey(key, principal))
@@ -74,6 +74,19 @@ const bySerial = (serial: string): Lead => ({
       and entry >= ${p(low)}::bigint and entry < ${p(high)}::bigint limit ${most}) c`,
     order: 'c.entry desc',
   }),
+})
+
+/** In no order: a row is short, but for those of thieves. */
+const byRow = (row: string): Lead => ({
+  index: 'intents_by_first',
+  answers: ['row'],
+  candidates: ({ low, high }, most, p) =>
+    lookedUp(
+      `(select o.entry from row_of(decode(${p(row)}, 'hex')) m (serial)
+          cross join lateral (select entry from outcomes where serial = m.serial and kind = 'certificate' limit 1) o
+        where o.entry >= ${p(low)}::bigint and o.entry < ${p(high)}::bigint order by o.entry desc limit ${most}) q`,
+      'q.entry desc',
+    ),
 })
 
 const byKey = (key: string, principal: string | undefined): Lead => ({

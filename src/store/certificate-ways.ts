@@ -79,7 +79,7 @@ const isByExpiry = (filter: CertificateFilter): boolean =>
     filter.expiresBefore !== undefined ||
     filter.status === 'valid' ||
     filter.status === 'expired') &&
-  [filter.serial, filter.key, filter.name, filter.subject, filter.revokedAfter, filter.revokedBefore].every(
+  [filter.serial, filter.row, filter.key, filter.name, filter.subject, filter.revokedAfter, filter.revokedBefore].every(
     (value) => value === undefined,
   )
 

@@ -272,6 +272,44 @@ t.test('a token that is deleted while the body is on its way asks for nothing an
   t.same(await slow.finish(), { status: 401, code: 'auth.invalid' })
 })
 
+t.test('what came of a certificate is found from any of its row, and revoked by it', async (t) => {
+  const first = await issue(['row.example.com'], { token })
+  const other = await issue(['row.example.com'], { token })
+  const renewed = async (held: TestHolder): Promise<TestHolder> => {
+    const key = newKey()
+    return holderOf(await renew(t, held, { csr: csrOn(key) }), key)
+  }
+  const second = await renewed(first)
+  const third = await renewed(second)
+  const branch = await renewed(first)
+  const row = [first, second, third, branch].map(({ serial }) => serial)
+  for (const serial of row) {
+    const { json } = await service.request('GET', `/v1/certificates?row=${serial.toUpperCase()}&count=true`)
+    t.same(json.items.map((item: { serial: string }) => item.serial).reverse(), row)
+    t.same(json.count, { rows: 4, exact: true })
+  }
+  t.equal((await service.request('GET', `/v1/certificates?row=${other.serial}`)).json.items.length, 1)
+  t.same((await service.request('GET', `/v1/certificates?row=${'0'.repeat(32)}`)).json.items, [])
+  const stranger = await employ(service, 'stranger', 'requester', { profiles: ['server'] })
+  t.same((await service.request('GET', `/v1/certificates?row=${first.serial}`, { token: stranger })).json.items, [])
+
+  const operator = await employ(service, 'ops', 'operator')
+  const ask = { search: { row: third.serial }, reason: 'keyCompromise' }
+  const post = (body: unknown) => service.request('POST', '/v1/revocations', { token: operator, body })
+  t.match(await post({ ...ask, search: { row: '0'.repeat(32) } }), {
+    status: 404,
+    json: { code: 'certificate.not_found' },
+  })
+  const plan = await post(ask)
+  t.match(plan.json, { count: 4, search: { row: third.serial } })
+  const { digest } = plan.json
+  t.equal((await post({ ...ask, digest })).status, 202)
+  while ((await service.request('GET', `/v1/revocations/${digest}`)).json.state !== 'done') await sleep(50)
+  const { json } = await service.request('GET', `/v1/certificates?row=${branch.serial}&status=revoked`)
+  t.equal(json.items.length, 4)
+  t.equal((await renew(t, other)).status, 201, 'and no other one')
+})
+
 t.test('by that certificate and no other, and by nothing beside it', async (t) => {
   const mine = await issue(['mine.example.com'], { token })
   const other = await issue(['other.example.com'], { token })

@@ -7,8 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import type { Caller } from '../../src/ca/access.ts'
+import { openHolders } from '../../src/ca/holders.ts'
+import type { Issued } from '../../src/ca/issuance.ts'
 import type { CertificateFilter, EventFilter, FoundCertificate, OpenWalk } from '../../src/ca/records.ts'
 import { codec } from '../../src/codec.ts'
+import { readHeld } from '../../src/store/holders.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { readTbsNames } from '../../src/x509/certificate.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
@@ -55,6 +58,9 @@ const callerOf = (principal: string): Caller => ({
   ],
 })
 
+/** The certificate with which the row of each began. */
+const rows = new Map<string, string>()
+
 const keys = new Map(principals.map((name) => [name, [newP256(), newP256()]]))
 
 const issueOne = (
@@ -78,11 +84,30 @@ const issueOne = (
   })
 }
 
+/** Renews a certificate, and perhaps what comes of it, or the same once more. */
+const renewOne = async (
+  dice: ReturnType<typeof openDice>,
+  issued: Issued,
+  { profile, validity }: { readonly profile: string; readonly validity: number },
+): Promise<string> => {
+  const open = openHolders({ read: (serial) => readHeld(stores.db, serial), isIssuerTrusted: () => true })
+  const caller = await open(issued.certificate, issued.serial)
+  if (!caller) throw new Error('this is no holder')
+  const csr = request({
+    attributes: tlv(0xa0),
+    signer: dice.pick(keys.get(caller.principal as (typeof principals)[number]) ?? []),
+  })
+  const renewed = await service.service.issuance.issue(caller, { csr, profile, validity })
+  rows.set(renewed.serial, rows.get(issued.serial) as string)
+  if (dice.chance(30)) await renewOne(dice, dice.pick([issued, renewed]), { profile, validity })
+  return renewed.serial
+}
+
 t.before(async () => {
   const put = async (name: string, more: object) => {
     const { status } = await service.request('PUT', `/v1/profiles/${name}`, {
       headers: { 'if-none-match': '*' },
-      body: { ...allowAll, ...more, name },
+      body: { ...allowAll, renewal: { within: '1d', key: 'any' }, ...more, name },
     })
     if (status !== 201) throw new Error(`the profile ${name} is refused`)
   }
@@ -100,6 +125,8 @@ t.before(async () => {
     const more = { profile: profiles[place % 3] as string, validity: dice.pick([303, 303, 3_900, 6_600]) }
     const issued = await issueOne(dice, principal, more)
     serials.push(issued.serial)
+    rows.set(issued.serial, issued.serial)
+    if (more.profile !== 'all' && dice.chance(50)) serials.push(await renewOne(dice, issued, more))
     if (dice.chance(25)) {
       const path = `/v1/certificates/${dice.pick(serials)}/revocation`
       await service.request('POST', path, { body: { reason: dice.pick(['certificateHold', 'superseded']) } })
@@ -143,6 +170,7 @@ const matches = (one: FoundCertificate, filter: CertificateFilter): boolean => {
       (field) => filter[field] === undefined || one[field] === filter[field],
     ) &&
     (filter.profile === undefined || one.profile.name === filter.profile) &&
+    (filter.row === undefined || rows.get(one.serial) === rows.get(filter.row)) &&
     (filter.key === undefined || one.keySha256 === filter.key) &&
     (status === undefined || one.status === status) &&
     (!filter.issuedAfter || one.issuedAt >= filter.issuedAfter) &&
@@ -155,7 +183,7 @@ const matches = (one: FoundCertificate, filter: CertificateFilter): boolean => {
 }
 
 const inOrder = (found: readonly FoundCertificate[], filter: CertificateFilter): readonly FoundCertificate[] => {
-  const { name, serial, key, subject, status, expiresAfter, expiresBefore, revokedAfter, revokedBefore } = filter
+  const { name, serial, row, key, subject, status, expiresAfter, expiresBefore, revokedAfter, revokedBefore } = filter
   const first = ({ names }: FoundCertificate): string =>
     names
       .filter(({ kind, value }) => kind === 'dns' && value.endsWith(String(name).slice(1)))
@@ -164,7 +192,10 @@ const inOrder = (found: readonly FoundCertificate[], filter: CertificateFilter):
   if (name?.startsWith('*.'))
     return [...found].sort((a, b) => (first(a) < first(b) ? -1 : first(a) > first(b) ? 1 : b.index - a.index))
   const isOfExpiry = expiresAfter || expiresBefore || status === 'valid' || status === 'expired'
-  if (isOfExpiry && ![name, serial, key, subject, revokedAfter, revokedBefore].some((value) => value !== undefined))
+  if (
+    isOfExpiry &&
+    ![name, serial, row, key, subject, revokedAfter, revokedBefore].some((value) => value !== undefined)
+  )
     return [...found].sort((a, b) => a.notAfter.getTime() - b.notAfter.getTime() || a.index - b.index)
   return [...found].sort((a, b) => b.index - a.index)
 }
@@ -174,6 +205,7 @@ const someFilter = (dice: ReturnType<typeof openDice>, all: readonly FoundCertif
   const other = dice.pick(all)
   const choices: readonly (readonly [keyof CertificateFilter, () => unknown, number])[] = [
     ['serial', () => one.serial, 3],
+    ['row', () => one.serial, 10],
     ['name', () => (dice.chance(60) ? `*.${dice.pick([...suffixes, 'test', 'b.c.test'])}` : one.names[0]?.value), 35],
     ['subject', () => one.subject, 20],
     ['profile', () => dice.pick(profiles), 30],

@@ -19,6 +19,7 @@ import {
   ProfileReference,
   pageOfFound,
   RevocationView,
+  RowText,
   SearchQuery,
   Serial,
   SerialText,
@@ -33,6 +34,7 @@ const Status = Type.Enum(['valid', 'expired', 'revoked'])
 const Filter = Type.Object(
   {
     serial: Type.Optional(SerialText),
+    row: Type.Optional(RowText),
     name: Type.Optional(
       Type.String({
         minLength: 1,
@@ -150,6 +152,7 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     count: _count,
     at: _at,
     serial,
+    row,
     issuedAfter,
     issuedBefore,
     expiresAfter,
@@ -168,6 +171,7 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     ...exact,
     ...(!readsAll(caller) && { principal: caller.principal }),
     ...(serial !== undefined && { serial: parseSerial(serial) }),
+    ...(row !== undefined && { row: parseSerial(row) }),
     ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/issuedAfter') }),
     ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/issuedBefore') }),
     ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/expiresAfter') }),

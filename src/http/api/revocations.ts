@@ -18,8 +18,8 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
-import { closed, Label, named, PageQuery, PrincipalName, pageOfRows, Serial, Sha256, Time } from './schemas.ts'
-import { parseTime, timeOrNull } from './views.ts'
+import { closed, Label, named, PageQuery, PrincipalName, pageOfRows, RowText, Serial, Sha256, Time } from './schemas.ts'
+import { parseSerial, parseTime, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' })
@@ -44,6 +44,7 @@ const SearchBody = Type.Object(
     ),
     principal: Type.Optional(PrincipalName),
     issuer: Type.Optional(Label),
+    row: Type.Optional(RowText),
     key: Type.Optional(Sha256),
     issuedAfter: Type.Optional(Time),
     issuedBefore: Type.Optional(Time),
@@ -140,6 +141,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
           'profile.not_found',
           'principal.not_found',
           'issuer.not_found',
+          'certificate.not_found',
           'revocation.plan',
           'revocation.too_many',
         ],
@@ -214,18 +216,20 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
 
 /** Whoever mistyped a name must not take "none" for an answer. */
 const assertKnown = async ({ policies, access, records }: HttpDeps, { search }: MassAsk): Promise<void> => {
-  const { profile, principal, issuer } = search
+  const { profile, principal, issuer, row } = search
   if (profile !== undefined && !policies.current(profile)) await policies.read(profile)
   if (principal !== undefined) await access.readPrincipal(principal)
   if (issuer !== undefined && !(await records.issuers()).some(({ name }) => name === issuer))
     throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+  if (row !== undefined) await records.certificate(row)
 }
 
 const askOf = ({ search, reason, invalidityDate }: Static<typeof NewRevocations>): MassAsk => {
-  const { issuedAfter, issuedBefore, expiresAfter, expiresBefore, ...exact } = search
+  const { row, issuedAfter, issuedBefore, expiresAfter, expiresBefore, ...exact } = search
   return {
     search: {
       ...exact,
+      ...(row !== undefined && { row: parseSerial(row) }),
       ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/search/issuedAfter') }),
       ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/search/issuedBefore') }),
       ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/search/expiresAfter') }),

@@ -43,6 +43,11 @@ export const SerialText = Type.String({
   examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'],
   description: '32 hexadecimal digits; upper case and colons are accepted',
 })
+/** Any certificate of a row of renewals. */
+export const RowText = {
+  ...SerialText,
+  description: 'the serial of a certificate: itself, and all that it was renewed from and to',
+}
 export const Serial = Type.String({ pattern: '^[0-9a-f]{32}$', examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'] })
 export const Sha256 = Type.String({
   pattern: '^[0-9a-f]{64}$',
