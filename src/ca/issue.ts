@@ -238,11 +238,21 @@ const authorise = (deps: IssuanceDeps, caller: Caller, { profile }: IssueInput):
 
 // Step 2 ------------------------------------------------------------------------------------------------------------
 
-const requestOf = (caller: Caller, input: IssueInput): RequestRow => ({
-  principal: caller.principal,
-  key: input.idempotencyKey ?? null,
-  digest: requestDigest(input, heldBy(caller)?.serial),
-})
+const requestOf = (caller: Caller, input: IssueInput): RequestRow => {
+  const { idempotencyKey: key } = input
+  const replaces = heldBy(caller)?.serial
+  return {
+    principal: caller.principal,
+    key: key === undefined ? null : replaces === undefined ? key : ownKey(replaces, key),
+    digest: requestDigest(input, replaces),
+  }
+}
+
+/**
+ * Each certificate has keys of its own, or whoever holds one could take those of its principal's pipelines, or find out which
+ * there are. No key that anybody sends has a space.
+ */
+const ownKey = (serial: string, key: string): string => `${serial} ${sha256(key).toString('hex')}`
 
 /** SHA-256 over the CSR's DER, which says where it ends, and the profile and the options: what makes two requests the same. */
 const requestDigest = (

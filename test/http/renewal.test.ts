@@ -88,7 +88,12 @@ t.test('a retry under the same Idempotency-Key gets the same certificate', async
     json: { code: 'idempotency.reused' },
   })
   const other = await issue(['retry.example.com'], { token })
-  t.equal((await renew(t, other, body, { headers })).json.code, 'idempotency.reused', 'nor is it that of another one')
+  t.equal((await renew(t, other, body, { headers })).json.replayed, false, 'another certificate has keys of its own')
+  const own = await service.request('POST', '/v1/certificates', {
+    ...{ token, headers },
+    body: { csr: csrOn(newKey(), ['retry.example.com']), profile: 'server' },
+  })
+  t.match(own, { status: 201, json: { replayed: false } }, 'and so has its principal, whoever holds what of it')
 })
 
 t.test('never for other names, and never for another subject', async (t) => {

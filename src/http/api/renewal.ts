@@ -76,7 +76,9 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
         tooLarge: 'csr.too_large',
         queued: true,
         ownDeadline: true,
-        headers: { 'Idempotency-Key': 'Makes retries safe, as for POST /v1/certificates.' },
+        headers: {
+          'Idempotency-Key': 'Makes retries safe, as for POST /v1/certificates; each certificate has keys of its own.',
+        },
       },
       schema: {
         operationId: 'renewCertificate',
