@@ -155,21 +155,32 @@ const readNamed = (what: string, path: string): Promise<string> =>
     throw new Failure('usage', `The ${what} ${path} cannot be read (${error.code}).`)
   })
 
-export const clientAt = ({ server, isItself = false, ...shown }: Place): Client => {
+/** What a server, or what stands in its place, may cost whoever asks it. */
+export interface Bounds {
+  /** Until a whole answer is there; of a stream, until it begins. Milliseconds. */
+  readonly longestMs: number
+  /** Of an answer that is held. */
+  readonly mostOctets: number
+}
+
+export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: Bounds = usualBounds): Client => {
   const base = new URL(server)
   return {
     origin: base.origin,
     hasToken: !isItself && (shown.identity !== undefined || typeof shown.token === 'string'),
-    as: (identity) => clientAt({ server, ca: shown.ca, identity, isItself: true }),
+    as: (identity) => clientAt({ server, ca: shown.ca, identity, isItself: true }, bounds),
     call: async (method, path, call = {}) => {
-      const answer = await send(urlOf(base, path, call.query), { method, ...shown }, call)
+      const answer = await send(urlOf(base, path, call.query), { method, ...shown }, { call, bounds })
       if (answer.status >= 200 && answer.status < 300) return answer
       throw failureOf(answer)
     },
     stream: async (path, call, take) => {
-      const incoming = await open(urlOf(base, path, call.query), { method: 'GET', ...shown }, call)
+      const timer = openTimer(bounds)
+      const sending = { method: 'GET', ...shown }
+      const incoming = await open(urlOf(base, path, call.query), sending, { ...call, signal: timer.signal })
       const status = incoming.statusCode ?? 0
-      if (status < 200 || status >= 300) throw failureOf(await readWhole(incoming))
+      if (status < 200 || status >= 300) throw failureOf(await readWhole(incoming, bounds))
+      timer.stop()
       try {
         for await (const piece of incoming) await take(piece as Buffer)
       } catch (error) {
@@ -207,8 +218,29 @@ const standardToken = (data: string): TokenSource => ({ tokenFile: join(data, 'a
 type Sending = Omit<Place, 'server'> & { readonly method: string }
 type Environment = Readonly<Record<string, string | undefined>>
 
-const send = async (url: URL, sending: Sending, call: Call): Promise<Answer> =>
-  readWhole(await open(url, sending, call))
+const send = async (
+  url: URL,
+  sending: Sending,
+  { call, bounds }: { readonly call: Call; readonly bounds: Bounds },
+): Promise<Answer> => {
+  const timer = openTimer(bounds)
+  const signal = call.signal ? AbortSignal.any([call.signal, timer.signal]) : timer.signal
+  try {
+    return await readWhole(await open(url, sending, { ...call, signal }), bounds)
+  } finally {
+    timer.stop()
+  }
+}
+
+/** Silence is bounded apart; one that sends an octet now and then would be waited for as long as it likes. */
+const openTimer = ({ longestMs }: Bounds): { readonly signal: AbortSignal; stop(): void } => {
+  const ending = new AbortController()
+  const timer = setTimeout(
+    () => ending.abort(new Error(`no whole answer within ${longestMs / 1000} s`)),
+    longestMs,
+  ).unref()
+  return { signal: ending.signal, stop: () => clearTimeout(timer) }
+}
 
 /** Resolves when the answer begins. */
 const open = (
@@ -243,17 +275,22 @@ const open = (
               'usage',
               `${url.origin} does not show a certificate that the trust anchor vouches for (${error.code}); name another by --ca.`,
             )
-          : new Failure('later', `${url.origin} cannot be reached: ${error.message || error.name}.`),
+          : new Failure('later', `${url.origin} cannot be reached: ${reasonOf(error)}.`),
       ),
     )
     outgoing.on('response', resolve)
     outgoing.end(octets)
   })
 
-const readWhole = (incoming: IncomingMessage): Promise<Answer> =>
+const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds): Promise<Answer> =>
   new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
-    incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
+    let length = 0
+    incoming.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (length > mostOctets) return void incoming.destroy(new Error(`it is longer than ${mostOctets} octets`))
+      chunks.push(chunk)
+    })
     incoming.on('error', (error) => reject(brokenOff(error)))
     incoming.on('end', () => {
       const octets = Buffer.concat(chunks)
@@ -263,12 +300,30 @@ const readWhole = (incoming: IncomingMessage): Promise<Answer> =>
         get text() {
           return octets.toString()
         },
-        json: () => JSON.parse(octets.toString()),
+        json: <T>() => {
+          const value = parsed(octets.toString())
+          if (value === undefined)
+            throw new Failure('failed', `The server answered ${status} with no JSON; is it Chancery?`)
+          return value as T
+        },
       })
     })
   })
 
-const brokenOff = ({ message }: Error): Failure => new Failure('later', `The answer broke off: ${message}.`)
+/** Undefined where it is no JSON. */
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const brokenOff = (error: Error): Failure => new Failure('later', `The answer broke off: ${reasonOf(error)}.`)
+
+/** Of what was given up, why. */
+const reasonOf = ({ name, message, cause }: Error): string =>
+  name === 'AbortError' && cause instanceof Error ? cause.message : message || name
 
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
 const isOfTrust = ({ code = '' }: NodeJS.ErrnoException): boolean =>
@@ -293,12 +348,13 @@ interface ProblemBody {
 
 /** The problem document in sentences: what went wrong, where, what to do. */
 const failureOf = ({ status, text, headers }: Answer): Failure => {
-  if (!String(headers['content-type']).startsWith('application/problem+json')) {
+  const isProblem = String(headers['content-type']).startsWith('application/problem+json')
+  const problem = isProblem ? (parsed(text) as ProblemBody | null | undefined) : undefined
+  if (typeof problem !== 'object' || problem === null) {
     // A proxy answers for one that is away.
     const kind = [429, 502, 503, 504].includes(status) ? 'later' : 'failed'
     return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
   }
-  const problem = JSON.parse(text) as ProblemBody
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
   const lines = [
     `${detail} (${code}, request ${requestId})`,
@@ -326,4 +382,6 @@ const readOption = async (what: string, path: string): Promise<string> => {
   }
 }
 
+/** Of silence. */
 const patienceMs = 30_000
+const usualBounds: Bounds = { longestMs: 120_000, mostOctets: 64 * 1024 * 1024 }

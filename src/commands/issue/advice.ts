@@ -55,11 +55,12 @@ const askFor = async (held: Held, { client, now, signal }: AdviceDeps): Promise<
     if (!(error instanceof Failure) || error.kind !== 'denied' || !client.hasToken) throw error
     return client.call('GET', path, { signal })
   })
-  const { suggestedWindow, reason } = answer.json<{ suggestedWindow: Advice['window']; reason: string }>()
+  const { suggestedWindow, reason } = answer.json<Partial<Told> | null>() ?? {}
   if (!isWindow(suggestedWindow)) throw new Failure('failed', 'The server suggests no window that can be read.')
   const asked = Number(answer.headers['retry-after'] ?? Number.NaN) * 1_000
   const pause = Number.isFinite(asked) ? Math.min(Math.max(asked, shortestMs), longestMs) : usualMs
-  return { serial: held.serial, window: suggestedWindow, reason, askAt: new Date(now + pause).toISOString() }
+  const why = typeof reason === 'string' ? reason : null
+  return { serial: held.serial, window: suggestedWindow, reason: why, askAt: new Date(now + pause).toISOString() }
 }
 
 /** What was known goes on to hold. Whoever ends us has not been turned down. */
@@ -81,8 +82,18 @@ const readAdvice = (text: string | undefined, serial: string): Advice | undefine
   }
 }
 
-const isWindow = (window: Advice['window']): boolean =>
-  window !== null && Date.parse(window.end) >= Date.parse(window.start)
+type Window = NonNullable<Advice['window']>
+
+/** What the server says, as far as it is what it should be. */
+interface Told {
+  readonly suggestedWindow: unknown
+  readonly reason: unknown
+}
+
+const isWindow = (window: unknown): window is Window => {
+  const { start, end } = (window ?? {}) as Readonly<Record<string, unknown>>
+  return typeof start === 'string' && typeof end === 'string' && Date.parse(end) >= Date.parse(start)
+}
 
 const adviceName = 'renewal-info.json'
 const shortestMs = 60_000

@@ -1,0 +1,78 @@
+/** What a server, or what stands in its place, may answer instead of what is expected. */
+import type { ServerResponse } from 'node:http'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { clientAt } from '../../src/commands/client.ts'
+import { Failure } from '../../src/commands/failure.ts'
+import { adviceFor } from '../../src/commands/issue/advice.ts'
+import type { Held } from '../../src/commands/issue/folder.ts'
+import { readTask, wardOf } from '../../src/commands/issue/into.ts'
+import { openTestService } from '../helpers/service.ts'
+import { newFolder } from './folders.ts'
+
+const service = await openTestService(t)
+const { server } = service.service.app
+const listeners = server.listeners('request')
+const client = clientAt({ server: service.url, ca: service.ca, token: service.adminToken })
+
+/** Answers everything until the test ends. */
+const answerBy = (t: { teardown(end: () => void): void }, answer: (response: ServerResponse) => void): void => {
+  server.removeAllListeners('request')
+  server.on('request', (_request, response: ServerResponse) => answer(response))
+  t.teardown(() => {
+    server.removeAllListeners('request')
+    for (const listener of listeners) server.on('request', listener as never)
+  })
+}
+
+const strange: readonly (readonly [type: string, text: string, status?: number])[] = [
+  ['text/html', '<p>Log in first</p>'],
+  ['application/json', 'null'],
+  ['application/json', '7'],
+  ['application/json', '{"suggestedWindow":null}'],
+  ['application/json', '{"suggestedWindow":{"start":1,"end":2},"reason":3}'],
+  ['application/problem+json', '<p>', 503],
+  ['application/problem+json', 'null', 400],
+]
+
+t.test('a server that says nonsense of when to renew keeps nobody from renewing', async (t) => {
+  const out = await newFolder(t)
+  const task = await readTask({ profile: 'server', name: ['answers.example.com'], out: join(out, 'a') }, client.origin)
+  await wardOf(task, { now: Date.now, openClient: async () => client }).pass(new AbortController().signal)
+  const held = (await task.folder.held()) as Held
+  for (const [type, text, status = 200] of strange)
+    await t.test(text, async (t) => {
+      answerBy(t, (response) => response.writeHead(status, { 'content-type': type }).end(text))
+      const noted = { note: async () => {}, noted: async () => undefined }
+      const advice = await adviceFor(held, { folder: noted, client, now: Date.now() })
+      t.match(advice, { serial: held.serial, window: null, reason: null })
+    })
+})
+
+t.test('what is no JSON is said to be none', async (t) => {
+  answerBy(t, (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>Log in first</p>'))
+  const answer = await client.call('GET', '/v1/profiles')
+  t.throws(() => answer.json(), new Failure('failed', 'The server answered 200 with no JSON; is it Chancery?'))
+})
+
+t.test('whoever sends an octet now and then is not waited for', async (t) => {
+  answerBy(t, (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' })
+    const timer = setInterval(() => response.write(' '), 50)
+    response.on('close', () => clearInterval(timer))
+  })
+  const brief = clientAt({ server: service.url, ca: service.ca }, { longestMs: 500, mostOctets: 1_000_000 })
+  await t.rejects(brief.call('GET', '/v1/profiles'), { kind: 'later', message: /broke off/ })
+})
+
+t.test('nor is what has no end kept', async (t) => {
+  answerBy(t, (response) => {
+    response.writeHead(200, { 'content-type': 'application/json' })
+    const more = (): void => void response.write(Buffer.alloc(65_536), (error) => error ?? setImmediate(more))
+    more()
+  })
+  const small = clientAt({ server: service.url, ca: service.ca }, { longestMs: 30_000, mostOctets: 1_000_000 })
+  await t.rejects(small.call('GET', '/v1/profiles'), { kind: 'later', message: /longer than 1000000 octets/ })
+})
