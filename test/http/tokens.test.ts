@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { trickle } from '../helpers/clients.ts'
 import {
   audience,
   githubJob,
@@ -14,6 +15,7 @@ import {
   unsignedToken,
 } from '../helpers/issuer.ts'
 import { openTestService } from '../helpers/service.ts'
+import { openHoldersOf } from './holders.ts'
 import { csrFor } from './people.ts'
 
 const service = await openTestService(t)
@@ -143,6 +145,30 @@ t.test('a batch with a token that counts once is one showing', async (t) => {
   )
   const again = await service.request('POST', '/v1/certificates/batch', { token, body: { items } })
   t.equal(again.json.code, 'auth.replayed')
+})
+
+t.test('a token that counts once is not spent again where the body of its request comes slowly', async (t) => {
+  const token = github.token(githubJob('octo/web'))
+  const slow = await trickle(service, '/v1/certificates', {
+    token,
+    body: { csr: csrFor('slow.example.com'), profile: 'server' },
+  })
+  await sleep(1_100)
+  t.equal((await slow.finish()).status, 201)
+  t.equal(await issue(token, 'slow.example.com'), 'auth.replayed')
+})
+
+t.test('what a mapping grants is no grant of its principal, where a profile wants one to renew', async (t) => {
+  const holders = openHoldersOf(service)
+  const token = cluster.token(serviceAccount('shop', 'db'), { typ: undefined })
+  const held = await holders.issue(['db.shop.example.internal'], { token })
+  t.equal((await holders.renew(t, held)).status, 201)
+  await holders.change('server', { renewal: { within: '1d', grant: true } })
+  t.match(await holders.renew(t, held), { status: 403, json: { code: 'auth.forbidden' } })
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'sa:shop:db', role: 'requester', profiles: ['server'] },
+  })
+  t.equal((await holders.renew(t, held)).status, 201)
 })
 
 t.test('each bad token is refused with its code', async (t) => {
