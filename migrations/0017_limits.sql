@@ -5,13 +5,15 @@ alter table grants add column limits jsonb check (jsonb_typeof(limits) = 'object
 
 -- Each intent that was recorded under a grant which limits certificates or names, with running totals, each at least what
 -- it truly is: whoever comes next reads the newest row instead of all. A number is had once, so that no two replicas can
--- both have taken the last place. What was there when the first intent of a grant came stands before it. Kept until nothing
--- of it counts any more: the owner takes rows away.
+-- both have taken the last place. What was there when the first intent of a grant came stands before it, with numbers below
+-- zero by its entries, and is complete once there is a row without a serial. That one's number is the time (microseconds),
+-- so that a ledger which begins anew goes on above what it had. Kept until nothing of it counts any more: the owner takes
+-- rows away.
 create table limit_uses (
   grant_id     text not null,                -- of a grant, or of a mapping of an identity provider
   principal    text not null,
-  number       bigint not null check (number > 0),
-  serial       bytea not null,
+  number       bigint not null,
+  serial       bytea not null,               -- empty: here the ledger begins
   at           timestamptz not null,
   names        integer not null check (names >= 0),
   not_after    timestamptz not null,
@@ -22,7 +24,34 @@ create table limit_uses (
   alive        integer not null,
   primary key (grant_id, principal, number)
 );
-create index limit_uses_that_count on limit_uses (grant_id, principal, counts_until);
+create index limit_uses_of_day on limit_uses (grant_id, principal, at);
+create index limit_uses_alive on limit_uses (grant_id, principal, not_after);
+
+-- The totals of one grant and principal, which nobody else has until the end of the transaction: for one statement, so
+-- that no replica which stands still has them. As they are once it is held, and not when the statement around it began. No
+-- number: nothing was counted yet. `more_…` is what rows above `after` add, null where the ledger began anew above it.
+create function hold_ledger(wanted text, who text, after bigint, out number bigint, out certificates integer,
+  out names integer, out alive integer, out more_certificates integer, out more_names integer, out more_alive integer,
+  out present timestamptz, out midnight timestamptz)
+language plpgsql volatile set lock_timeout = '250ms' as $$
+declare
+  today timestamptz;
+begin
+  perform pg_advisory_xact_lock(4711001, hashtext(wanted || chr(10) || who));
+  present := clock_timestamp();
+  today := date_trunc('day', present, 'UTC');
+  midnight := today + interval '1 day';
+  select u.number, case when u.day >= (present at time zone 'UTC')::date then u.certificates else 0 end,
+      case when u.day >= (present at time zone 'UTC')::date then u.day_names else 0 end, u.alive
+    into number, certificates, names, alive
+    from limit_uses u where u.grant_id = wanted and u.principal = who and u.number > 0 order by u.number desc limit 1;
+  if after is not null then
+    select count(*) filter (where u.at >= today), coalesce(sum(u.names) filter (where u.at >= today), 0), count(*)
+      into more_certificates, more_names, more_alive
+      from limit_uses u where u.grant_id = wanted and u.principal = who and u.number > after
+      having bool_and(u.serial <> '') is not false;
+  end if;
+end $$;
 
 create function maintain_limits() returns bigint language sql as $$
   with gone as (delete from limit_uses where counts_until < now() - interval '1 hour' returning 1) select count(*) from gone

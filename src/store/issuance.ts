@@ -13,7 +13,7 @@ import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import type { Log } from '../telemetry.ts'
 import { constraintOf, type Database, type Queryable } from './database.ts'
-import { type BookedIntent, type IntentEnd, openLimited } from './limit-uses.ts'
+import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom, openLimited } from './limit-uses.ts'
 import { searchKey } from './names.ts'
 import { openRefusals } from './refusals.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
@@ -38,12 +38,9 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     observe: (size) => meter.batch('intent', size),
   })
   // Apart, so that whoever has no limits waits for nobody who has.
-  const booked = openBatch<BookedIntent, IntentEnd>({
-    run: openLimited({ db, meter, insert: insertIntents }),
-    max: maxBatch,
-    lanes: 2,
-    isolate: isOfOneItem,
-    observe: (size) => meter.batch('intent', size),
+  const booked = openLimited({
+    ...{ db, meter, max: maxBatch, isolate: isOfOneItem },
+    insert: (batch, asked) => insertBooked(db, batch, asked),
   })
   const recordIntent = (intent: Intent): Promise<IntentEnd> =>
     isBooked(intent) ? booked.add(intent) : intents.add(intent)
@@ -169,15 +166,14 @@ const standingOfKey = (): string => {
  * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
  * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
  */
-const insertIntentsStatement = {
-  name: 'insert_intents',
-  text: `
-    with asked as (
+const insertIntentsText = (booked?: typeof bookedIntents): string => `
+    with ${booked?.steps ?? ''} asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
         issuer text, states text, shard integer, profile text, version integer, tbs text, plan text, spki text, replaces text,
         approval uuid)
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
+      ${booked ? `where ${booked.condition}` : ''}
     ), judged as materialized (
       select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
         else coalesce(case when replaces is not null then standing_of_held(decode(replaces, 'hex')) end, ${standingOfKey()})
@@ -190,15 +186,18 @@ const insertIntentsStatement = {
         decode(tbs, 'hex'), decode(plan, 'hex'), decode(replaces, 'hex'),
         (select coalesce(b.first, b.serial) from intents b where b.serial = decode(asked.replaces, 'hex')), approval
       from asked
-      where serial not in (select serial from judged where obstacle is not null)
+      where ${booked ? `${booked.condition} and` : ''} serial not in (select serial from judged where obstacle is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
       returning serial
-    )
+    )${booked?.uses ?? ''}
     select count(*)::integer as recorded,
       case when count(*) < $2::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
       case when count(*) < $2::integer then (select json_object_agg(serial, obstacle) from judged) end as obstacles
-    from added`,
-}
+      ${booked?.answer ?? ''}
+    from added`
+
+const insertIntentsStatement = { name: 'insert_intents', text: insertIntentsText() }
+const insertBookedStatement = { name: bookedIntents.name, text: insertIntentsText(bookedIntents) }
 
 interface IntentsRecorded {
   readonly recorded: number
@@ -210,12 +209,21 @@ interface IntentsRecorded {
 const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
 
 const insertIntents = async (db: Queryable, batch: readonly Intent[]): Promise<IntentEnd[]> => {
-  const {
-    rows: [answer],
-  } = await db.query<IntentsRecorded>(insertIntentsStatement, [
-    JSON.stringify(batch.map(intentParameter)),
-    batch.length,
-  ])
+  const { rows } = await db.query<IntentsRecorded>(insertIntentsStatement, [intentsParameter(batch), batch.length])
+  return intentEnds(batch, rows[0])
+}
+
+const insertBooked = async (
+  db: Queryable,
+  batch: readonly BookedIntent[],
+  { ledgers, uses }: Asked,
+): Promise<IntentEnd[] | NoRoom> => {
+  const values = [intentsParameter(batch), batch.length, ledgers, uses]
+  const { rows } = await db.query<IntentsRecorded & Partial<NoRoom>>(insertBookedStatement, values)
+  return rows[0]?.ledgers ? { ledgers: rows[0].ledgers } : intentEnds(batch, rows[0])
+}
+
+const intentEnds = (batch: readonly Intent[], answer: IntentsRecorded | undefined): IntentEnd[] => {
   if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
   const recorded = new Set(answer?.serials?.split(' '))
   return batch.map((intent) => {
@@ -224,6 +232,15 @@ const insertIntents = async (db: Queryable, batch: readonly Intent[]): Promise<I
     return answer?.obstacles?.[serial] ?? 'taken'
   })
 }
+
+/** In one order of their requests: of two that have the same two, each could wait for the other. */
+const intentsParameter = (batch: readonly Intent[]): string =>
+  JSON.stringify((batch.length < 2 ? batch : batch.toSorted(byRequest)).map(intentParameter))
+
+const byRequest = ({ request: a }: Intent, { request: b }: Intent): number =>
+  compare(a.key ?? '', b.key ?? '') || compare(a.principal, b.principal)
+
+const compare = (a: string, b: string): number => (a < b ? -1 : Number(a > b))
 
 const selectKeyStanding = {
   name: 'select_key_standing',

@@ -1,129 +1,261 @@
 /**
  * Intents of grants that limit certificates or names. Whoever records one holds the ledger of each of its grants alone, so
- * that all instances together never go beyond a limit. A ledger is read by its newest row, whose totals are at least what
- * they truly are: only where they leave no room is everything counted anew, without what expired, was revoked or was never
- * signed.
+ * that all instances together never go beyond a limit: in one statement, so that whoever stands still holds nothing. A
+ * ledger is read by its newest row, whose totals are at least what they truly are: only where they leave no room is
+ * everything counted anew (`limit-counts.ts`), without what expired, was revoked or was never signed.
  */
-import type { Booking, CountedGrant, CountedLimits } from '../ca/limits.ts'
+import { type Batch, openBatch } from '../batch.ts'
+import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Intent, Recorder } from '../ca/recorder.ts'
-import type { Problem } from '../errors.ts'
+import { Problem } from '../errors.ts'
 import { limitReached } from '../limits.ts'
-import type { Database, Queryable } from './database.ts'
+import { type Database, sqlState } from './database.ts'
+import { type Counts, type LedgerName, openCounts, openLanes } from './limit-counts.ts'
 
 export type IntentEnd = Awaited<ReturnType<Recorder['recordIntent']>>
 export type BookedIntent = Intent & { readonly booking: Booking }
 
-export interface LimitedDeps {
-  readonly db: Database
-  readonly meter: Pick<Meter, 'limited'>
-  /** Records them all, or says of each what stands against it. */
-  readonly insert: (tx: Queryable, batch: readonly Intent[]) => Promise<readonly IntentEnd[]>
+/** What is to be taken of which ledgers, as JSON for `bookedIntents`. */
+export interface Asked {
+  readonly ledgers: string
+  readonly uses: string
 }
 
-/** Records as `insertIntents` does, as many as fit. */
-export const openLimited = ({ db, meter, insert }: LimitedDeps) => {
-  const recounts = new Map<string, Recount>()
-  return (batch: readonly BookedIntent[]): Promise<(IntentEnd | Problem)[]> =>
-    db.transaction(async (tx) => {
-      const ledgers = await holdLedgers(tx, batch)
-      await recountFull(tx, { batch, ledgers, recounts })
-      const ends = new Map<BookedIntent, IntentEnd | Problem>()
-      const uses: Use[] = []
-      let open = batch
-      while (open.length > 0) {
-        const { fitting, lacking } = choose(open, ledgers)
-        const answers = await insert(tx, fitting)
-        fitting.forEach((intent, i) => {
-          ends.set(intent, answers[i] ?? 'taken')
-          if (answers[i] === 'recorded') uses.push(...use(intent, ledgers))
-        })
-        // What was not recorded takes no room: then others may have it.
-        if (fitting.length === 0 || answers.every((end) => end === 'recorded')) {
-          const taken = await findTaken(tx, lacking)
-          for (const intent of lacking) {
-            const problem = taken.has(intent) ? 'taken' : lackOf(intent, ledgers)
-            if (typeof problem === 'object') meter.limited(problem.options.reason ?? '')
-            ends.set(intent, problem ?? 'taken')
-          }
-          break
-        }
-        open = lacking
-      }
-      if (uses.length > 0) await tx.query(insertUses, [JSON.stringify(uses)])
-      return batch.map((intent) => ends.get(intent) ?? 'taken')
+/** Nothing was recorded: the ledgers as they are leave no room for all of it. */
+export interface NoRoom {
+  readonly ledgers: readonly LedgerRow[]
+}
+
+export interface LimitedDeps {
+  readonly db: Database
+  readonly meter: Pick<Meter, 'limited' | 'batch'>
+  /** Records them all, or says of each what stands against it; or records nothing. */
+  readonly insert: (batch: readonly BookedIntent[], asked: Asked) => Promise<readonly IntentEnd[] | NoRoom>
+  readonly max: number
+  readonly isolate: (error: unknown) => boolean
+}
+
+export interface Limited {
+  add(intent: BookedIntent): Promise<IntentEnd>
+  drain(): Promise<void>
+}
+
+/** Each principal by itself, so that nobody waits for the ledgers of others, or fails by them. */
+export const openLimited = (deps: LimitedDeps): Limited => {
+  const booking: BookingDeps = { ...deps, counts: openCounts(deps.db), inLane: openLanes(mostAtATime) }
+  const open = new Map<string, Batch<BookedIntent, IntentEnd>>()
+  const forget = async (principal: string, batch: Batch<BookedIntent, IntentEnd>): Promise<void> => {
+    while (batch.pending > 0) await batch.drain()
+    open.delete(principal)
+  }
+  const batchFor = (principal: string): Batch<BookedIntent, IntentEnd> => {
+    const batch = openBatch<BookedIntent, IntentEnd>({
+      run: (items) => book(booking, items),
+      max: deps.max,
+      lanes: 1,
+      isolate: deps.isolate,
+      observe: (size) => deps.meter.batch('intent', size),
     })
+    open.set(principal, batch)
+    return batch
+  }
+  return {
+    add: (intent) => {
+      const { principal } = intent.request
+      const known = open.get(principal)
+      const batch = known ?? batchFor(principal)
+      const end = batch.add(intent)
+      if (!known) void forget(principal, batch)
+      return end
+    },
+    drain: async () => {
+      await Promise.all([...open.values()].map((batch) => batch.drain()))
+    },
+  }
+}
+
+interface BookingDeps extends LimitedDeps {
+  readonly counts: Counts
+  readonly inLane: ReturnType<typeof openLanes>
+}
+
+/** As many as fit. Without having looked at first: mostly there is room for all. */
+const book = async (deps: BookingDeps, batch: readonly BookedIntent[]): Promise<(IntentEnd | Error)[]> => {
+  const ends: Ends = new Map()
+  try {
+    await settle(deps, batch, ends)
+  } catch (error) {
+    // Some may be recorded already.
+    if (ends.size === 0 || !(error instanceof Error)) throw error
+    return batch.map((intent) => ends.get(intent) ?? error)
+  }
+  return batch.map((intent) => ends.get(intent) ?? 'taken')
+}
+
+const settle = async (deps: BookingDeps, batch: readonly BookedIntent[], ends: Ends): Promise<void> => {
+  let open = batch
+  let chosen = batch
+  for (let tries = 0; tries < mostTries; tries += 1) {
+    const told = await insertPatiently(deps, open, chosen)
+    if ('ledgers' in told) {
+      const ledgers = ledgersOf(deps.counts, open, told.ledgers)
+      if (await begin(deps.counts, ledgers)) continue
+      const fitting = choose(open, ledgers)
+      if (fitting.length === 0 && !(await recount(deps.counts, open))) {
+        await refuse(deps, { lacking: open, ledgers, ends })
+        return
+      }
+      chosen = fitting.length > 0 ? fitting : open
+      continue
+    }
+    for (const [i, intent] of chosen.entries()) ends.set(intent, told[i] ?? 'taken')
+    // Those that did not fit are looked at again: what was not recorded takes no room.
+    open = open.filter((intent) => !ends.has(intent))
+    if (open.length === 0) return
+    chosen = open
+  }
+  throw new Problem('limit.unavailable', 'Others take what is left of the limits meanwhile.', { retryAfter: 1 })
+}
+
+/** Whoever holds a ledger has it for the time of one statement: it is worth while to come again. */
+const insertPatiently = async (
+  { counts, inLane, insert }: BookingDeps,
+  open: readonly BookedIntent[],
+  chosen: readonly BookedIntent[],
+) => {
+  const started = performance.now()
+  for (let pause = firstPauseMs; ; pause = Math.min(longestPauseMs, pause * 2)) {
+    try {
+      const told = await inLane(() => insert(chosen, askedOf(counts, open, chosen)))
+      if ('ledgers' in told) return told
+      const recorded = chosen.filter((_, i) => told[i] === 'recorded')
+      for (const ledger of namesOf(recorded).values()) counts.settle(ledger)
+      return told
+    } catch (error) {
+      if (sqlState(error) !== lockNotAvailable || performance.now() - started > patienceMs) throw error
+      await new Promise((resolve) => setTimeout(resolve, pause))
+    }
+  }
+}
+
+/** Whether there were ledgers that had to be begun. */
+const begin = async (counts: Counts, ledgers: Ledgers): Promise<boolean> => {
+  const fresh = [...ledgers.values()].filter(({ isFresh }) => isFresh)
+  for (const { name } of fresh) await counts.begin(name)
+  return fresh.length > 0
+}
+
+/** Whether anything is known now that was not: what truly counts, where there is no room. */
+const recount = async (counts: Counts, open: readonly BookedIntent[]): Promise<boolean> => {
+  let isNew = false
+  for (const name of namesOf(open).values()) if (await counts.recount(name)) isNew = true
+  return isNew
+}
+
+type Ends = Map<BookedIntent, IntentEnd | Problem>
+
+interface Lacking {
+  readonly lacking: readonly BookedIntent[]
+  readonly ledgers: Ledgers
+  readonly ends: Ends
+}
+
+const refuse = async ({ db, meter }: BookingDeps, { lacking, ledgers, ends }: Lacking): Promise<void> => {
+  const taken = await findTaken(db, lacking)
+  for (const intent of lacking) {
+    const problem = taken.has(intent) ? 'taken' : lackOf(intent, ledgers)
+    if (typeof problem === 'object') meter.limited(problem.options.reason ?? '')
+    ends.set(intent, problem ?? 'taken')
+  }
 }
 
 // Ledgers -------------------------------------------------------------------------------------------------------------
 
 /** Totals of one grant and principal, at this moment. */
 interface Ledger {
-  readonly grant: string
-  readonly principal: string
+  readonly name: LedgerName
+  readonly isFresh: boolean
   readonly now: Date
   /** The end of the day of `now`, by UTC. */
   readonly midnight: Date
-  number: number
   certificates: number
   names: number
   alive: number
   /** When the first of those that are alive expires, as far as it is known. */
-  expiry?: Date
+  readonly expiry: Date | undefined
 }
 
 type Ledgers = ReadonlyMap<string, Ledger>
 
-interface LedgerRow {
+/** As JSON. */
+export interface LedgerRow {
   readonly grant_id: string
-  readonly principal: string
   readonly number: number | null
   readonly certificates: number | null
   readonly names: number | null
   readonly alive: number | null
-  readonly now: Date
-  readonly midnight: Date
+  readonly present: string
+  readonly midnight: string
 }
 
-const keyOf = (grant: string, principal: string): string => `${grant}\n${principal}`
-const ledgersOf = ({ booking, request }: BookedIntent): readonly string[] =>
-  booking.grants.map(({ id }) => keyOf(id, request.principal))
-
-/** Nobody else has any of them before the end of the transaction. */
-const holdLedgers = async (tx: Queryable, batch: readonly BookedIntent[]): Promise<Map<string, Ledger>> => {
-  const asked = new Map<string, CountedGrant & { readonly principal: string }>()
+/** By grant: all are of one principal. In one order, whoever holds several. */
+const namesOf = (batch: readonly BookedIntent[]): ReadonlyMap<string, LedgerName> => {
+  const names = new Map<string, LedgerName>()
   for (const { booking, request } of batch)
-    for (const grant of booking.grants)
-      asked.set(keyOf(grant.id, request.principal), { ...grant, principal: request.principal })
-  const parameter = JSON.stringify([...asked.values()].map(({ id, principal }) => ({ grant_id: id, principal })))
-  await tx.query(lockLedgers, [parameter])
-  const read = async (): Promise<readonly LedgerRow[]> => (await tx.query<LedgerRow>(selectLedgers, [parameter])).rows
-  const rows = await read()
-  const fresh = rows.filter(({ number }) => number === null)
-  for (const { grant_id: grant, principal } of fresh) {
-    const { profiles = [], limits = {} } = asked.get(keyOf(grant, principal)) ?? {}
-    await tx.query(limits.certificatesAlive === undefined ? importToday : importAlive, [grant, principal, profiles])
-  }
-  const known = fresh.length === 0 ? rows : await read()
-  return new Map(known.map((row) => [keyOf(row.grant_id, row.principal), ledgerOf(row)]))
+    for (const grant of booking.grants) names.set(grant.id, { ...grant, principal: request.principal })
+  return new Map([...names].sort(([a], [b]) => (a < b ? -1 : 1)))
 }
 
-const ledgerOf = ({
-  grant_id: grant,
-  principal,
-  number,
-  certificates,
-  names,
-  alive,
-  now,
-  midnight,
-}: LedgerRow): Ledger => ({
-  ...{ grant, principal, now, midnight },
-  number: number ?? 0,
-  certificates: certificates ?? 0,
-  names: names ?? 0,
-  alive: alive ?? 0,
+const ledgersOf = (counts: Counts, batch: readonly BookedIntent[], rows: readonly LedgerRow[]): Ledgers => {
+  const names = namesOf(batch)
+  return new Map(
+    rows.flatMap((row) => {
+      const name = names.get(row.grant_id)
+      return name ? [[row.grant_id, ledgerOf(name, row, counts.expiryOf(name))]] : []
+    }),
+  )
+}
+
+const ledgerOf = (
+  name: LedgerName,
+  { number, certificates, names, alive, present, midnight }: LedgerRow,
+  expiry: Date | undefined,
+): Ledger => ({
+  ...{ name, isFresh: number === null, now: new Date(present), midnight: new Date(midnight), expiry },
+  ...{ certificates: certificates ?? 0, names: names ?? 0, alive: alive ?? 0 },
 })
+
+/** All ledgers of those that are open, and what the chosen take of them if each is recorded. */
+const askedOf = (counts: Counts, open: readonly BookedIntent[], chosen: readonly BookedIntent[]): Asked => {
+  const taken = new Map<string, { certificates: number; names: number }>()
+  const uses = chosen.flatMap(({ booking: { grants, names, notAfter }, serial }) =>
+    grants.map(({ id }) => {
+      const sum = taken.get(id) ?? { certificates: 0, names: 0 }
+      sum.certificates += 1
+      sum.names += names
+      taken.set(id, sum)
+      const running = { place: sum.certificates, running: sum.names }
+      return { grant_id: id, serial: serial.toString('hex'), names, not_after: notAfter, ...running }
+    }),
+  )
+  const ledgers = [...namesOf(open).values()].map((name) => {
+    const { id, principal, limits } = name
+    const count = counts.of(name)
+    return {
+      ...{ grant_id: id, principal },
+      ...{ taken_certificates: taken.get(id)?.certificates, taken_names: taken.get(id)?.names },
+      ...{ most_certificates: limits.certificatesPerDay, most_names: limits.namesPerDay },
+      most_alive: limits.certificatesAlive,
+      ...(count && {
+        ...{ after: count.number, until: count.midnight, counted_certificates: count.certificates },
+        counted_names: count.names,
+        ...(limits.certificatesAlive !== undefined && { counted_alive: count.alive }),
+      }),
+    }
+  })
+  return { ledgers: JSON.stringify(ledgers), uses: JSON.stringify(uses) }
+}
 
 // Room ----------------------------------------------------------------------------------------------------------------
 
@@ -136,10 +268,10 @@ const counts: { readonly [L in keyof CountedLimits]-?: (ledger: Ledger, names: n
 const countedNames = Object.keys(counts) as readonly (keyof CountedLimits)[]
 
 /** The first limit that has no room, with its ledger. */
-const findLack = ({ booking, request }: BookedIntent, ledgers: Ledgers) => {
+const findLack = ({ booking }: BookedIntent, ledgers: Ledgers) => {
   for (const { id, limits } of booking.grants) {
-    const ledger = ledgers.get(keyOf(id, request.principal))
-    if (!ledger) throw new Error(`the ledger of the grant ${id} is not held`)
+    const ledger = ledgers.get(id)
+    if (!ledger) throw new Error(`the ledger of the grant ${id} was not looked at`)
     for (const name of countedNames) {
       const value = limits[name]
       if (value !== undefined && counts[name](ledger, booking.names) > value) return { name, value, ledger }
@@ -164,171 +296,60 @@ const add = (ledger: Ledger, names: number): void => {
 }
 
 /** In order of arrival, those that fit together. The ledgers stay as they are. */
-const choose = (open: readonly BookedIntent[], ledgers: Ledgers) => {
+const choose = (open: readonly BookedIntent[], ledgers: Ledgers): readonly BookedIntent[] => {
   const tried = new Map([...ledgers].map(([key, ledger]) => [key, { ...ledger }]))
   const fitting: BookedIntent[] = []
-  const lacking: BookedIntent[] = []
   for (const intent of open) {
-    const fits = findLack(intent, tried) === undefined
-    ;(fits ? fitting : lacking).push(intent)
-    if (!fits) continue
-    for (const key of ledgersOf(intent)) {
-      const ledger = tried.get(key)
+    if (findLack(intent, tried)) continue
+    fitting.push(intent)
+    for (const { id } of intent.booking.grants) {
+      const ledger = tried.get(id)
       if (ledger) add(ledger, intent.booking.names)
     }
   }
-  return { fitting, lacking }
-}
-
-/** A row of a ledger, with its totals. */
-interface Use {
-  readonly grant_id: string
-  readonly principal: string
-  readonly number: number
-  readonly serial: string
-  readonly at: Date
-  readonly names: number
-  readonly not_after: Date
-  readonly midnight: Date
-  readonly certificates: number
-  readonly day_names: number
-  readonly alive: number
-}
-
-const use = (intent: BookedIntent, ledgers: Ledgers): readonly Use[] =>
-  ledgersOf(intent).flatMap((key) => {
-    const ledger = ledgers.get(key)
-    if (!ledger) return []
-    const { names, notAfter } = intent.booking
-    add(ledger, names)
-    ledger.number += 1
-    const { grant, principal, number, certificates, names: dayNames, alive, now, midnight } = ledger
-    return [
-      {
-        ...{ grant_id: grant, principal, number, serial: intent.serial.toString('hex'), at: now, names, midnight },
-        ...{ not_after: notAfter, certificates, day_names: dayNames, alive },
-      },
-    ]
-  })
-
-// Counting anew -------------------------------------------------------------------------------------------------------
-
-interface Recount {
-  /** By `performance.now()`: not again before. */
-  readonly until: number
-  readonly expiry: Date | undefined
-}
-
-interface RecountRow {
-  readonly certificates: number
-  readonly names: number
-  readonly alive: number
-  readonly expiry: Date | null
-}
-
-interface Held {
-  readonly batch: readonly BookedIntent[]
-  readonly ledgers: Ledgers
-  readonly recounts: Map<string, Recount>
-}
-
-/** Where the totals leave no room. Not too often, or who goes on asking would have everything counted all the time. */
-const recountFull = async (tx: Queryable, { batch, ledgers, recounts }: Held): Promise<void> => {
-  for (const intent of choose(batch, ledgers).lacking) {
-    for (const { id, limits } of intent.booking.grants) {
-      const key = keyOf(id, intent.request.principal)
-      const ledger = ledgers.get(key)
-      if (!ledger) continue
-      const last = recounts.get(key)
-      if (last && last.until > performance.now()) {
-        if (last.expiry) ledger.expiry = last.expiry
-        continue
-      }
-      const values = [id, intent.request.principal, ledger.midnight]
-      const [row] = (await tx.query<RecountRow>(countUses, values)).rows
-      if (!row) throw new Error('a count gave no row')
-      Object.assign(ledger, { ...row, expiry: row.expiry ?? undefined })
-      if (recounts.size >= mostRecounts) recounts.clear()
-      const longer = Math.min(longestPauseMs, Math.max(0, ...Object.values(limits)) * pauseMsEach)
-      const until = performance.now() + pauseMs + longer
-      recounts.set(key, { until, expiry: ledger.expiry })
-    }
-  }
+  return fitting
 }
 
 // Statements ------------------------------------------------------------------------------------------------------------
 
 /**
- * In one order, whoever holds several. The lock of `state_for_intent` comes first, as it would come later: whoever moves an
- * issuer may stand between two that hold it.
+ * What `insert_intents` has beside it here: $3 are the ledgers, $4 the uses. Ledgers are held before the lock of
+ * `state_for_intent` is: so whoever waits for one keeps nobody from moving an issuer.
  */
-const lockLedgers = {
-  name: 'lock_ledgers',
-  text: `
-    with shared as materialized (select pg_advisory_xact_lock_shared(4711000004)),
-      ledger as materialized (
-        select distinct hashtext(grant_id || chr(10) || principal) as key
-        from json_to_recordset($1::json) as r (grant_id text, principal text) order by 1
-      )
-    select pg_advisory_xact_lock(4711001, key) from shared, ledger`,
-}
-
-const endOfDay = (at: string): string => `date_trunc('day', ${at}, 'UTC') + interval '1 day'`
-const dayOf = (at: string): string => `(${at} at time zone 'UTC')::date`
-
-const selectLedgers = {
-  name: 'select_ledgers',
-  text: `
-    with present as materialized (select clock_timestamp() as now)
-    select r.grant_id, r.principal, u.number, u.alive, now, ${endOfDay('now')} as midnight,
-      case when u.day >= ${dayOf('now')} then u.certificates else 0 end as certificates,
-      case when u.day >= ${dayOf('now')} then u.day_names else 0 end as names
-    from present, json_to_recordset($1::json) as r (grant_id text, principal text)
-    left join lateral (
-      select * from limit_uses l where l.grant_id = r.grant_id and l.principal = r.principal order by number desc limit 1
-    ) u on true`,
-}
-
-/** What there was before the first intent under a grant. How many names it has nobody has counted. */
-const importOf = (condition: string): string => `
-    insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
-      day_names, alive)
-    select $1, $2, row_number() over (order by entry), serial, at, 0, not_after, greatest(not_after, ${endOfDay('at')}),
-      ${dayOf('clock_timestamp()')}, count(*) filter (where at >= date_trunc('day', now(), 'UTC')) over (), 0,
-      count(*) filter (where not_after > now()) over ()
-    from outcomes
-    where kind = 'certificate' and principal = $2 and profile = any ($3::text[]) and ${condition}`
-const importToday = {
-  text: importOf(`entry >= first_entry_from(date_trunc('day', now(), 'UTC'))`),
-}
-const importAlive = { text: importOf(`(not_after > now() or at >= date_trunc('day', now(), 'UTC'))`) }
-
-/** One that is on hold may be back tomorrow. */
-const countUses = {
-  name: 'count_limit_uses',
-  text: `
-    with used as (
-      select u.at >= $3::timestamptz - interval '1 day' as is_today, u.names, u.not_after,
-        u.not_after > clock_timestamp() and (r.change is null or r.change = 'released' or r.reason = 'certificateHold') as is_alive
-      from limit_uses u left join outcomes o on o.serial = u.serial
-        left join lateral (select * from revocations v where v.serial = u.serial order by v.entry desc limit 1) r on true
-      where u.grant_id = $1 and u.principal = $2 and u.counts_until > clock_timestamp() and o.kind is distinct from 'unsigned'
-    )
-    select count(*) filter (where is_today)::integer as certificates,
-      coalesce(sum(names) filter (where is_today), 0)::integer as names,
-      count(*) filter (where is_alive)::integer as alive, min(not_after) filter (where is_alive) as expiry
-    from used`,
-}
-
-const insertUses = {
-  name: 'insert_limit_uses',
-  text: `
-    insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
-      day_names, alive)
-    select grant_id, principal, number, decode(serial, 'hex'), at, names, not_after, greatest(not_after, midnight),
-      ${dayOf('at')}, certificates, day_names, alive
-    from json_to_recordset($1::json) as r (grant_id text, principal text, number bigint, serial text, at timestamptz,
-      names integer, not_after timestamptz, midnight timestamptz, certificates integer, day_names integer, alive integer)`,
+export const bookedIntents = {
+  name: 'insert_booked_intents',
+  steps: `
+    ledger as materialized (
+      select r.*, h.number, h.present, h.midnight,
+        least(h.certificates, case when h.midnight > r.until then 0 else counted_certificates end + h.more_certificates)
+          as certificates,
+        least(h.names, case when h.midnight > r.until then 0 else counted_names end + h.more_names) as names,
+        least(h.alive, counted_alive + h.more_alive) as alive
+      from json_to_recordset($3::json) as r (grant_id text, principal text, taken_certificates integer, taken_names integer,
+        most_certificates integer, most_names integer, most_alive integer, after bigint, until timestamptz,
+        counted_certificates integer, counted_names integer, counted_alive integer)
+      cross join lateral hold_ledger(r.grant_id, r.principal, r.after) h
+    ), room as materialized (
+      select bool_and(number is not null and coalesce(certificates + taken_certificates <= most_certificates, true)
+        and coalesce(names + taken_names <= most_names, true)
+        and coalesce(alive + taken_certificates <= most_alive, true)) as is_enough from ledger
+    ),`,
+  condition: '(select is_enough from room)',
+  uses: `
+    , counted as (
+      insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
+        day_names, alive)
+      select l.grant_id, l.principal, l.number + u.place, added.serial, l.present, u.names, u.not_after,
+        greatest(u.not_after, l.midnight), (l.present at time zone 'UTC')::date, l.certificates + u.place,
+        l.names + u.running, l.alive + u.place
+      from added join json_to_recordset($4::json) as u (grant_id text, serial text, place integer, names integer,
+        running integer, not_after timestamptz) on decode(u.serial, 'hex') = added.serial join ledger l using (grant_id)
+    )`,
+  answer: `,
+      case when not (select is_enough from room) then (
+        select json_agg(json_build_object('grant_id', grant_id, 'number', number, 'certificates', certificates, 'names',
+          names, 'alive', alive, 'present', present, 'midnight', midnight)) from ledger
+      ) end as ledgers`,
 }
 
 const selectTaken = {
@@ -340,18 +361,21 @@ const selectTaken = {
 }
 
 /** Another call of the same request may have had the last place: then its end is that of both. */
-const findTaken = async (tx: Queryable, lacking: readonly BookedIntent[]): Promise<ReadonlySet<BookedIntent>> => {
+const findTaken = async (db: Database, lacking: readonly BookedIntent[]): Promise<ReadonlySet<BookedIntent>> => {
   const asked = lacking.flatMap(({ request: { principal, key }, attempt }, place) =>
     key === null ? [] : [{ place, principal, key, attempt }],
   )
   if (asked.length === 0) return new Set()
-  const { rows } = await tx.query<{ place: number }>(selectTaken, [JSON.stringify(asked)])
+  const { rows } = await db.query<{ place: number }>(selectTaken, [JSON.stringify(asked)])
   return new Set(rows.flatMap(({ place }) => lacking[place] ?? []))
 }
 
-const mostRecounts = 10_000
-/** Milliseconds between two counts of a ledger: that long, a place that came free may not be seen. */
-const pauseMs = 1_000
-/** And as much for each of what the limit allows: 100,000 take some 0.2 s to count. */
-const pauseMsEach = 0.1
-const longestPauseMs = 60_000
+/** Principals whose intents are recorded at the same time; the others wait. */
+const mostAtATime = 4
+/** Others may take what was left, again and again. */
+const mostTries = 20
+/** Milliseconds. `hold_ledger` waits for a quarter of a second. */
+const firstPauseMs = 20
+const longestPauseMs = 400
+const patienceMs = 4_500
+const lockNotAvailable = '55P03'

@@ -1,0 +1,114 @@
+/** What is counted for limits apart from issuing: only what the limit is about, not too often, and in steps. */
+import t from 'tap'
+
+import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
+import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
+import { quiet } from '../helpers/log.ts'
+import { openTestStores } from './stores.ts'
+
+const { service, issue } = await openTestStores(t)
+const owner = openDatabase({ url: service.database.ownerUrl, max: 2, log: quiet, applicationName: 'counts' })
+t.teardown(() => owner.close())
+
+const ledger = (id: string, limits: LedgerName['limits']): LedgerName => ({
+  ...{ id, principal: 'admin', profiles: ['all'], limits },
+})
+
+const newest = async (id: string) =>
+  (
+    await owner.query<{ number: number; certificates: number; alive: number }>(
+      { text: 'select number, certificates, alive from limit_uses where grant_id = $1 order by number desc limit 1' },
+      [id],
+    )
+  ).rows[0]
+
+/** Rows of `limit_uses` that a statement looks at. */
+const looksAt = async (statement: Statement, values: readonly unknown[]): Promise<number> => {
+  interface Plan {
+    readonly 'Relation Name'?: string
+    readonly 'Actual Rows': number
+    readonly 'Rows Removed by Filter'?: number
+    readonly 'Actual Loops': number
+    readonly Plans?: readonly Plan[]
+  }
+  const count = (plan: Plan): number => {
+    const own = (plan['Actual Rows'] + (plan['Rows Removed by Filter'] ?? 0)) * plan['Actual Loops']
+    const below = (plan.Plans ?? []).reduce((sum, child) => sum + count(child), 0)
+    return below + (plan['Relation Name'] === 'limit_uses' ? own : 0)
+  }
+  const explained = { text: `explain (analyze, format json) ${statement.text}` }
+  const { rows } = await owner.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(explained, values)
+  return count((rows[0] as { 'QUERY PLAN': [{ Plan: Plan }] })['QUERY PLAN'][0].Plan)
+}
+
+t.test('of the day only its rows are read, and of those alive no more than the limit', async (t) => {
+  await owner.query({
+    text: `
+      insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
+        day_names, alive)
+      select 'old', 'admin', n, decode(lpad(to_hex(n), 32, '0'), 'hex'), now() - interval '30 days', 1,
+        now() + interval '300 days', now() + interval '300 days', current_date - 30, 1, 1, n
+      from generate_series(1, 5000) n`,
+  })
+  await owner.query({ text: 'analyze limit_uses' })
+  const looked: number[] = []
+  const query: Queryable['query'] = async (statement, values = []) => {
+    looked.push(await looksAt(statement, values))
+    return owner.query(statement, values)
+  }
+  const counts = openCounts({ ...owner, query })
+  const daily = ledger('old', { certificatesPerDay: 1 })
+  t.equal(await counts.recount(daily), true)
+  t.match(counts.of(daily), { certificates: 0, names: 0, number: 5000 })
+  const living = ledger('old', { certificatesAlive: 20 })
+  t.equal(await counts.recount(living), true)
+  t.match(counts.of(living), { alive: 20 })
+  const [day = 0, alive = 0] = looked
+  t.ok(day < 5 && alive < 30, `${day} and ${alive} rows`)
+})
+
+t.test('what could not be counted is not asked for again at once', async (t) => {
+  let asked = 0
+  const query: Queryable['query'] = async () => {
+    asked += 1
+    throw new Error('too many')
+  }
+  const counts = openCounts({ ...owner, query })
+  const daily = ledger('broken', { certificatesPerDay: 1 })
+  await t.rejects(counts.recount(daily), { message: 'too many' })
+  t.equal(await counts.recount(daily), false)
+  t.equal(asked, 1)
+})
+
+t.test('what there was before is written down in steps, once, whoever does it', async (t) => {
+  for (let i = 0; i < 7; i += 1) await issue([`dns:n${i}.example.com`])
+  const living = ledger('begun', { certificatesAlive: 20 })
+  let steps = 0
+  const query: Queryable['query'] = (statement, values) => {
+    if (statement.name === 'import_limit_uses') steps += 1
+    return owner.query(statement, values)
+  }
+  const counts = openCounts({ ...owner, query }, { stepRows: 2 })
+  const others = openCounts(owner, { stepRows: 3 })
+  await Promise.all([counts.begin(living), counts.begin(living), others.begin(living)])
+  t.equal(steps, 5, 'four with rows, and the one that finds none')
+  const first = await newest('begun')
+  t.match(first, { certificates: 7, alive: 7 })
+  await others.begin(living)
+  t.same(await newest('begun'), first, 'it is begun once')
+  const { rows } = await owner.query({
+    text: `select count(*)::integer as n, count(distinct serial)::integer as serials from limit_uses where grant_id = 'begun'`,
+  })
+  t.match(rows[0], { n: 8, serials: 8 })
+  await counts.recount(living)
+  t.match(counts.of(living), { certificates: 7, alive: 7, number: first?.number })
+})
+
+t.test('a ledger that begins anew leaves nothing of what was counted in the one before', async (t) => {
+  const hold = async (after: number | null) =>
+    (await owner.query({ text: `select * from hold_ledger('begun', 'admin', $1)` }, [after])).rows[0]
+  const before = (await newest('begun'))?.number ?? 0
+  t.match(await hold(before), { number: before, alive: 7, more_alive: 0 })
+  t.match(await hold(before - 1), { number: before, more_alive: null })
+  t.match(await hold(null), { number: before, more_alive: null })
+})
