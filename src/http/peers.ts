@@ -70,25 +70,26 @@ const hopsOf = (headers: IncomingHttpHeaders, header: ProxySettings['header']): 
   return header === 'forwarded' ? forwardedHops(text) : text.split(',')
 }
 
-/** RFC 7239 4: elements with commas, pairs with semicolons; a value may be quoted, and an IPv6 address is. */
-const forwardedHops = (text: string): string[] =>
-  splitUnquoted(text, ',').map((element) => {
-    const pair = splitUnquoted(element, ';').find((part) => /^\s*for\s*=/i.test(part)) ?? ''
-    return pair
-      .slice(pair.indexOf('=') + 1)
-      .trim()
-      .replace(/^"(.*)"$/, '$1')
-  })
-
-const splitUnquoted = (text: string, mark: string): string[] => {
-  const parts = ['']
-  let isQuoted = false
-  for (const character of text) {
-    if (character === '"') isQuoted = !isQuoted
-    if (character === mark && !isQuoted) parts.push('')
-    else parts[parts.length - 1] += character
+/**
+ * RFC 7239 4: elements with commas, pairs with semicolons; a value may be quoted, and an IPv6 address is. None where it is
+ * not that as a whole, to its end: what a client leaves open would else swallow what the proxy has written after it.
+ */
+const forwardedHops = (text: string): string[] => {
+  const hops: string[] = []
+  let element = new Map<string, string>()
+  forwardedPart.lastIndex = 0
+  for (let isOver = false; !isOver; ) {
+    const [, name, value = '', end] = forwardedPart.exec(text) ?? []
+    if (end === undefined) return []
+    isOver = end === ''
+    const key = name?.toLowerCase()
+    if (key !== undefined && element.has(key)) return []
+    if (key !== undefined) element.set(key, value.startsWith('"') ? value.slice(1, -1).replace(/\\(.)/g, '$1') : value)
+    if (end === ';') continue
+    hops.push(element.get('for') ?? '')
+    element = new Map()
   }
-  return parts
+  return hops
 }
 
 /** Octets of an address that may have brackets, a port or a zone; IPv4 in IPv6 is IPv4. Undefined for what is none. */
@@ -115,5 +116,8 @@ const contains = (list: BlockList, octets: Buffer): boolean =>
     ? list.check(octets.join('.'), 'ipv4')
     : list.check((octets.toString('hex').match(/.{4}/g) ?? []).join(':'), 'ipv6')
 
+/** One pair, or none, and what ends it: that is nothing only at the end of the text. */
+const token = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+const forwardedPart = new RegExp(`[ \\t]*(?:(${token})=(${token}|"(?:[^"\\\\]|\\\\.)*")[ \\t]*)?(;|,|$)`, 'y')
 const mapped = Buffer.from('00000000000000000000ffff', 'hex')
 const mostHops = 32

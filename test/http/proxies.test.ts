@@ -146,6 +146,27 @@ t.test('addresses are read as proxies write them, and what is no address ends th
   t.equal(forwarded('for=192.0.2.43, proto=http;for=198.51.100.17'), '198.51.100.17')
   t.equal(forwarded('for="a,for=192.0.2.43"'), '10.0.0.1')
   t.equal(forwarded('for=_hidden, for=10.1.1.1'), '10.1.1.1')
+  t.equal(forwarded('for="192.0.2.\\43:80" ; proto=http , for=10.1.1.1'), '192.0.2.43')
+  t.equal(forwarded('for=192.0.2.43,, for=10.1.1.1;;by=_x,for=10.1.1.2;'), '10.1.1.1', 'a hop that says nothing')
+  t.equal(forwarded('for=9.9.9.9, for=1.2.3.4;'), '1.2.3.4')
+  t.equal(forwarded(' '.repeat(100_000)), '10.0.0.1')
+  // Whatever a client sends, what its proxy has written after it is not part of it.
+  for (const client of ['for=9.9.9.9;x="', 'for=9.9.9.9;x="\\', 'for=9.9.9.9, "', 'for=9.9.9.9;x=","'])
+    for (const written of ['for=1.2.3.4', 'for="[2001:db8::1]"', 'for="1.2.3.4:80";proto=https'])
+      t.not(forwarded(`${client}, ${written}`), '9.9.9.9', `${client}, ${written}`)
+  for (const broken of [
+    'for=9.9.9.9;x=", for=1.2.3.4',
+    'for=9.9.9.9;x=", for="[2001:db8::1]"',
+    'for=9.9.9.9;for=1.2.3.4',
+    'for=9.9.9.9;FOR=9.9.9.9',
+    'for=9.9.9.9;x=y z',
+    'for=[2001:db8::1]',
+    'for=9.9.9.9;x y',
+    'for =9.9.9.9',
+    'for="9.9.9.9"x',
+    'for=9.9.9.9;=',
+  ])
+    t.equal(forwarded(broken), '10.0.0.1', broken)
   t.equal(peerOf({}, '10.0.0.1', { forwarded: 'for=198.51.100.1' }).address, '10.0.0.1', 'the other field is not read')
   t.equal(peerOf({}, '10.0.0.1', from(Array(10_000).fill('10.0.0.1').join())).address, '10.0.0.1')
 })
