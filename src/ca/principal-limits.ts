@@ -176,10 +176,13 @@ const openPlaces = (deps: PrincipalLimitsDeps, principal: string): Places => {
 
   /** One question at a time, so that what was answered last is what holds: each says all that this instance wants. */
   const ask = (more = 0): Promise<void> => {
+    if (asking) return asking
     const busy = underWay + waiting + more
     const asked = now()
     const wanted = busy === 0 ? 0 : Math.min(bound, busy + spare())
-    asking ??= orUnavailable(shares.takeSlots(principal, bound, wanted))
+    // What is given back may be another's before the answer is here, and also where there never is one.
+    slots = Math.min(slots, wanted)
+    asking = orUnavailable(shares.takeSlots(principal, bound, wanted))
       .then((given) => {
         slots = given
         until = asked + leaseMs
@@ -249,7 +252,7 @@ const openPlaces = (deps: PrincipalLimitsDeps, principal: string): Places => {
       return { slots: more, leave: leaving(more) }
     },
     renew: async () => {
-      if (slots > 0) await ask()
+      if (slots > 0 || underWay > 0) await ask()
     },
     isIdle: () => underWay === 0 && waiting === 0 && now() > until,
   }
