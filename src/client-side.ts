@@ -81,6 +81,7 @@ export const openClientSide = (
   const takesCertificates = authorities.length > 0 || ca !== undefined
   const holder = openHolders({
     read: (serial) => readHeld(db, serial),
+    mayBeOurs: issuers.mayHaveSigned,
     isIssuerTrusted: (issuer) => !revoked().includes(issuer) && isSigning(issuers, issuer),
   })
   metrics.watchTokens(tokens.figures)

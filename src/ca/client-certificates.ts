@@ -6,7 +6,7 @@
 import { hash } from 'node:crypto'
 
 import { Problem, type ProblemCode } from '../errors.ts'
-import { type Certificate, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { type Certificate, isIssuedBy, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
@@ -72,7 +72,7 @@ const findIssuer = async (
   now: Date,
   verify: CheckSignature,
 ): Promise<TrustedIssuer> => {
-  const named = trusted.filter((ca) => ca.facts.subjectDer.equals(facts.issuer) && isByKey(facts, ca.facts))
+  const named = trusted.filter((ca) => isIssuedBy(facts, ca.facts))
   if (named.length === 0) throw invalid('untrusted')
   for (const ca of named) {
     const { spki } = ca.facts
@@ -82,9 +82,6 @@ const findIssuer = async (
   }
   throw invalid('signature')
 }
-
-const isByKey = ({ authorityKeyIdentifier: wanted }: TbsFacts, { keyIdentifier: found }: TbsFacts): boolean =>
-  wanted === undefined || found === undefined || wanted.equals(found)
 
 /** A CA speaks for its own time and for the names that it is allowed. */
 const assertMayVouch = (ca: TbsFacts, leaf: TbsFacts, now: Date): void => {

@@ -43,6 +43,8 @@ export interface HeldRecord extends Pick<Held, 'profile' | 'issuer' | 'since' | 
 export interface HoldersDeps {
   /** Undefined where no certificate of ours has this serial (hex). */
   readonly read: (serial: string) => Promise<HeldRecord | undefined>
+  /** Whether it says that an issuer of ours signed it: of what does not, nobody need ask the records. */
+  readonly mayBeOurs: (facts: TbsFacts) => boolean
   /** Whether its certificates are still good for a new one. */
   readonly isIssuerTrusted: (issuer: string) => boolean
 }
@@ -52,11 +54,11 @@ export interface HoldersDeps {
  * where it is another certificate (DER). Throws `auth.invalid` for what is none, `renewal.foreign` for one that is not ours.
  */
 export const openHolders =
-  ({ read, isIssuerTrusted }: HoldersDeps) =>
+  ({ read, mayBeOurs, isIssuerTrusted }: HoldersDeps) =>
   async (der: Buffer, serial: string): Promise<Caller | null> => {
     const facts = readFacts(der)
     if (facts.serial.toString('hex') !== serial) return null
-    const record = await read(serial)
+    const record = mayBeOurs(facts) ? await read(serial) : undefined
     if (!record || !assembleCertificate(record.tbs, record.signature).equals(der))
       throw new Problem('renewal.foreign', 'This certificate was not issued here.')
     const { principal, grants, profile, issuer, since, obstacle } = record

@@ -1,6 +1,7 @@
 /** The issuers that this instance knows: opened once, and moved as the records say, without a restart. */
 import { Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import { isIssuedBy, type TbsFacts } from '../x509/certificate.ts'
 import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from './issuer.ts'
 import type { IssuerState } from './records.ts'
 
@@ -16,6 +17,8 @@ export interface Issuers {
   all(): readonly Placed[]
   /** By the SHA-256 (hex) of its SPKI: a CA's own key is never a subject's. */
   isIssuerKey(sha256: string): boolean
+  /** Whether a certificate says that one of them signed it, by name and key; also one that has retired. */
+  mayHaveSigned(facts: Pick<TbsFacts, 'issuer' | 'authorityKeyIdentifier'>): boolean
   /**
    * Follows every move that was committed before the call, at once: the keys of new issuers are opened afterwards, and one
    * that can't be opened, or takes its time, stops nobody.
@@ -96,6 +99,8 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     },
     all: () => view.inUse,
     isIssuerKey: (sha256) => view.keys.has(sha256),
+    // Of one that could not be opened nobody knows.
+    mayHaveSigned: (facts) => broken.size > 0 || [...opened.values()].some((issuer) => isIssuedBy(facts, issuer.facts)),
     refresh,
     close: async () => {
       await (next ?? reading)?.catch(() => {})

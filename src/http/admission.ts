@@ -108,9 +108,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
       return caller
     } catch (error) {
       if (isProblem(error)) metrics.authenticated(kind, error.code)
-      // Whoever shows nothing, or what nobody asks for, has guessed nothing.
-      if (isProblem(error) && error.kind.status === 401 && kind !== 'none' && error.code !== 'auth.missing')
-        addresses.failed(entry, credentials)
+      if (kind !== 'none' && isFailed(error)) addresses.failed(entry, credentials)
       throw error
     }
   }
@@ -129,6 +127,10 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     },
   }
 }
+
+/** Whoever shows nothing, or what nobody asks for, has guessed nothing; a certificate of somebody else's making is a guess. */
+const isFailed = (error: unknown): boolean =>
+  isProblem(error) && ((error.kind.status === 401 && error.code !== 'auth.missing') || error.code === 'renewal.foreign')
 
 type CredentialKind = 'none' | 'token' | 'jwt' | 'certificate'
 

@@ -127,6 +127,12 @@ export const readTbsNames = (tbs: Buffer): readonly Name[] => {
   return []
 }
 
+/** Whether the one says that the other signed it: by name, and by key where both tell it. Proves nothing. */
+export const isIssuedBy = (
+  { issuer, authorityKeyIdentifier: wanted }: Pick<TbsFacts, 'issuer' | 'authorityKeyIdentifier'>,
+  { subjectDer, keyIdentifier: found }: Pick<TbsFacts, 'subjectDer' | 'keyIdentifier'>,
+): boolean => subjectDer.equals(issuer) && (wanted === undefined || found === undefined || wanted.equals(found))
+
 /** Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`. */
 export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate => {
   const outer = new DerReader(der, code)
