@@ -73,6 +73,12 @@ begin
   insert into replicas (id, seen_at) values (replica, clock_timestamp())
   on conflict (id) do update set seen_at = excluded.seen_at;
   delete from replicas where seen_at < clock_timestamp() - interval '1 minute';
+  -- A bucket that nobody has touched for so long is full; a lease is of an instance that has crashed.
+  delete from rate_buckets where principal in (
+    select principal from rate_buckets where at < clock_timestamp() - interval '1 minute' for update skip locked);
+  delete from slot_leases where (principal, slot_leases.replica) in (
+    select l.principal, l.replica from slot_leases l
+    where l.until < clock_timestamp() - interval '1 minute' for update skip locked);
   return (select count(*) from replicas where seen_at > clock_timestamp() - interval '10 seconds');
 end $$;
 
@@ -92,8 +98,11 @@ declare
   present timestamptz;
   available double precision;
 begin
-  insert into rate_buckets (principal, tokens, at) values (who, rate, clock_timestamp()) on conflict (principal) do nothing;
-  select * into held from rate_buckets where principal = who for update;
+  loop
+    insert into rate_buckets (principal, tokens, at) values (who, rate, clock_timestamp()) on conflict (principal) do nothing;
+    select * into held from rate_buckets where principal = who for update;
+    exit when found;
+  end loop;
   present := greatest(clock_timestamp(), held.at);
   available := least(rate, held.tokens + rate * extract(epoch from present - held.at));
   taken := least(most, floor(available));

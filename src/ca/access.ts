@@ -95,6 +95,8 @@ export interface Caller {
   readonly principal: string
   readonly proof: Proof
   readonly grants: readonly Grant[]
+  /** Those whose limits of requests hold for it, where they are more than those by which it may do anything. */
+  readonly limiting?: readonly Grant[]
 }
 
 /** Who asks, whatever it is proved by. Nothing is trusted for longer than two seconds without looking again. */

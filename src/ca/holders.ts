@@ -67,9 +67,9 @@ export const openHolders =
       ...{ serial, profile, issuer, subject, names, spki, notAfter, since, obstacle },
       isIssuerTrusted: isIssuerTrusted(issuer),
     }
-    // What else the principal may do is not the certificate's.
+    // What else the principal may do is not the certificate's; how much of it is.
     const requesting = grants.filter(({ role }) => role === 'requester')
-    return { principal, proof: { kind: 'holder', held }, grants: requesting }
+    return { principal, proof: { kind: 'holder', held }, grants: requesting, limiting: grants }
   }
 
 /** What the caller holds, where that is all that lets it in. */

@@ -1,7 +1,7 @@
 /** What the limits of grants mean for one request. Pure; who counts is in `store/` (exactly) and in `admission.ts` (of seconds). */
 import type { Plan } from '../policy/decide.ts'
 import type { Limits } from '../policy/limits.ts'
-import type { Caller, Grant } from './access.ts'
+import type { Caller } from './access.ts'
 
 export type CountedLimits = Pick<Limits, 'certificatesPerDay' | 'namesPerDay' | 'certificatesAlive'>
 
@@ -34,12 +34,13 @@ const isCounted = ({ certificatesPerDay, namesPerDay, certificatesAlive }: Limit
   (certificatesPerDay ?? namesPerDay ?? certificatesAlive) !== undefined
 
 /** The limits of requests are the principal's: the smallest that any of its grants sets. */
-export const requestLimits = (
-  grants: readonly Grant[],
-): Pick<Limits, 'requestsPerSecond' | 'concurrent'> | undefined => {
+export const requestLimits = ({
+  grants,
+  limiting = grants,
+}: Pick<Caller, 'grants' | 'limiting'>): Pick<Limits, 'requestsPerSecond' | 'concurrent'> | undefined => {
   let rate = Number.POSITIVE_INFINITY
   let concurrent = Number.POSITIVE_INFINITY
-  for (const { limits } of grants) {
+  for (const { limits } of limiting) {
     if (limits === undefined) continue
     rate = Math.min(rate, limits.requestsPerSecond ?? rate)
     concurrent = Math.min(concurrent, limits.concurrent ?? concurrent)

@@ -67,17 +67,17 @@ export const openPrincipalLimits = (deps: PrincipalLimitsDeps): PrincipalLimits 
   }
 
   return {
-    enter: ({ principal, grants }) => {
-      const limits = requestLimits(grants)
-      return limits && enter(principal, limits.requestsPerSecond, limits.concurrent)
+    enter: (caller) => {
+      const limits = requestLimits(caller)
+      return limits && enter(caller.principal, limits.requestsPerSecond, limits.concurrent)
     },
-    count: ({ principal, grants }) => {
-      const rate = requestLimits(grants)?.requestsPerSecond
-      return rate === undefined ? undefined : rateOf(principal).take(rate)
+    count: (caller) => {
+      const rate = requestLimits(caller)?.requestsPerSecond
+      return rate === undefined ? undefined : rateOf(caller.principal).take(rate)
     },
-    widen: async ({ principal, grants }, wanted) => {
-      const bound = requestLimits(grants)?.concurrent
-      return bound === undefined ? { slots: wanted, leave: () => {} } : placesOf(principal).widen(bound, wanted)
+    widen: async (caller, wanted) => {
+      const bound = requestLimits(caller)?.concurrent
+      return bound === undefined ? { slots: wanted, leave: () => {} } : placesOf(caller.principal).widen(bound, wanted)
     },
     renew: async () => {
       for (const [principal, rate] of rates) if (rate.isIdle()) rates.delete(principal)

@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 
 import type { Limits } from '../../src/policy/limits.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { openHoldersOf } from './holders.ts'
 import { csrFor, employ } from './people.ts'
 
 const one = await openTestService(t)
@@ -204,6 +205,39 @@ t.test('who has nothing under way any more holds nothing that others could use',
   const token = await requester('broad', { concurrent: 64 })
   t.equal((await look(one, token)).status, 200)
   await underWay('broad', null)
+})
+
+t.test('whoever holds a certificate has the limits of all grants of its principal', async (t) => {
+  const token = await employ(one, 'holding', 'requester', { profiles: ['server'] })
+  await one.request('POST', '/v1/grants', {
+    body: { principal: 'holding', role: 'auditor', limits: { requestsPerSecond: 1 } },
+  })
+  const { hold, issue } = openHoldersOf(one)
+  const mine = await issue(['a.example.com'], { token })
+  const connection = hold(t, mine)
+  const info = () => connection.request('GET', `/v1/certificates/${mine.serial}/renewal-info`, { token: null })
+  const statuses: number[] = []
+  for (let i = 0; i < 12; i += 1) statuses.push((await info()).status)
+  t.ok(statuses.includes(429), statuses.join(' '))
+})
+
+t.test('what nobody has touched for a while is forgotten', async (t) => {
+  const token = await requester('away', { requestsPerSecond: 5 })
+  t.equal((await look(one, token)).status, 200)
+  await db.query(`update rate_buckets set at = at - interval '2 minutes' where principal = 'away'`)
+  const crashed = '00000000-0000-4000-8000-000000000000'
+  await db.query(
+    `insert into slot_leases values ('away', $1, 1, now() - interval '2 minutes'), ('here', $1, 1, now())`,
+    [crashed],
+  )
+  await db.query('insert into rate_buckets values ($1, 1, now())', ['here'])
+  await db.query('select note_replica($1), forget_replica(gen_random_uuid())', [crashed])
+  for (const table of ['rate_buckets', 'slot_leases']) {
+    const { rows } = await db.query(`select principal from ${table} where principal in ('away', 'here')`)
+    t.same(rows, [{ principal: 'here' }], table)
+  }
+  await db.query('select forget_replica($1)', [crashed])
+  await db.query(`select take_rate('away', 5, 1)`)
 })
 
 t.test('what was refused is a metric, by its limit', async (t) => {
