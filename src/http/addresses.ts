@@ -59,7 +59,7 @@ export const openAddresses = ({
   most = mostAddresses,
 }: AddressesDeps): Addresses => {
   const entries = new Map<string, Entry>()
-  const good = new Set<string>()
+  const good = openGood()
   const noted = new WeakMap<object, string>()
 
   const share = (limit: number): number => limit / Math.max(1, replicas())
@@ -114,23 +114,51 @@ export const openAddresses = ({
       entry.underWay -= 1
     },
     assertTrusted: (entry, credentials) => {
-      if (!hasFailed(entry) || refillFailures(entry) >= 1 || good.has(`${entry.address} ${credentials()}`)) return
+      if (!hasFailed(entry) || refillFailures(entry) >= 1 || good.has(entry.address, credentials())) return
       throw refuse('failedAuthentication', limits.failedAuthentications, ((1 - entry.failures) / share(1)) * secondMs)
     },
     failed: (entry, credentials) => {
-      good.delete(`${entry.address} ${credentials()}`)
+      good.delete(entry.address, credentials())
       refillFailures(entry)
       entry.failures = Math.max(0, entry.failures - 1)
     },
     succeeded: ({ address }, caller, credentials) => {
       if (noted.get(caller) === address) return
       noted.set(caller, address)
-      const id = `${address} ${credentials()}`
-      if (good.size >= mostGood && !good.has(id)) good.clear()
-      good.add(id)
+      good.add(address, credentials())
     },
     get size() {
       return entries.size
+    },
+  }
+}
+
+/** Credentials that were good, by address: of too many the oldest go, those of one address first by each other. */
+const openGood = () => {
+  const byAddress = new Map<string, Set<string>>()
+  let size = 0
+  const remove = (address: string, id: string): void => {
+    const known = byAddress.get(address)
+    if (!known?.delete(id)) return
+    size -= 1
+    if (known.size === 0) byAddress.delete(address)
+  }
+  const removeOldest = (address: string): void => {
+    for (const id of byAddress.get(address) ?? []) return remove(address, id)
+  }
+  return {
+    has: (address: string, id: string): boolean => byAddress.get(address)?.has(id) === true,
+    delete: remove,
+    add: (address: string, id: string): void => {
+      remove(address, id)
+      if ((byAddress.get(address)?.size ?? 0) >= mostGoodOfOne) removeOldest(address)
+      else if (size >= mostGood) removeOldest(byAddress.keys().next().value ?? address)
+      const known = byAddress.get(address) ?? new Set()
+      known.add(id)
+      size += 1
+      // Behind those that have been away.
+      byAddress.delete(address)
+      byAddress.set(address, known)
     },
   }
 }
@@ -158,3 +186,5 @@ const forgetMs = 60_000
 const mostAddresses = 20_000
 const mostLooked = 16
 const mostGood = 10_000
+/** Many are behind one NAT. */
+const mostGoodOfOne = 1_000

@@ -30,6 +30,8 @@ export interface AdmissionDeps {
 export interface Admission {
   /** Resolves to the caller whom the rule lets in, null where nobody need say who they are. Throws auth.* and limit.*. */
   admit(request: FastifyRequest, rule: AccessRule): Promise<Caller | null>
+  /** For paths that there are not: nobody is asked who they are. Throws limit.address_*. */
+  admitAnyone(request: FastifyRequest): void
 }
 
 /** What one request has taken. */
@@ -114,6 +116,10 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
   }
 
   return {
+    admitAnyone: (request) => {
+      request.peer = peerOf(request)
+      visit(request, request.peer)
+    },
     admit: async (request, rule) => {
       const peer = peerOf(request)
       request.peer = peer
@@ -140,4 +146,6 @@ const kindOf = ({ header, certificate }: Shown): CredentialKind => {
   return header.includes('.') ? 'jwt' : 'token'
 }
 
-const digestOf = ({ header, certificate }: Shown): string => hash('sha256', header ?? certificate ?? '', 'base64')
+/** Of a token itself, however it is written in its field. */
+const digestOf = ({ header, certificate }: Shown): string =>
+  hash('sha256', header?.replace(/^Bearer +/i, '').trimEnd() ?? certificate ?? '', 'base64')

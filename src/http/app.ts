@@ -41,6 +41,7 @@ import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
 import { type AccessRule, askAgain } from './auth.ts'
 import {
+  admissionTimeout,
   batchPath,
   bodyLimit,
   handlerTimeout,
@@ -49,6 +50,7 @@ import {
   maxParamLength,
   requestTimeout,
 } from './bounds.ts'
+import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
 import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
 import { acceptedSpellings, assertMediaType, type MediaType } from './media.ts'
@@ -278,6 +280,15 @@ export const newApp = (
 const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boolean }): void => {
   const { issuance, limits, metrics, identities } = deps
   const admission = openAdmission(deps)
+  app.addHook('onRequest', (request, _reply, done) => {
+    if (!request.is404) return done()
+    try {
+      admission.admitAnyone(request)
+      done()
+    } catch (error) {
+      done(error as Error)
+    }
+  })
   app.addHook('onRoute', (route) => {
     const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
     if (rule === undefined) throw new Error(`The route ${String(route.method)} ${route.url} declares no access.`)
@@ -293,8 +304,10 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
       if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
         return done(new Problem('request.malformed', 'The request names no host.'))
       }
-      admission
-        .admit(request, rule)
+      const admitted = admission.admit(request, rule)
+      // The handler's own deadline begins after it.
+      const bounded = route.config?.ownDeadline === true ? withinDeadline(admitted, admissionTimeout) : admitted
+      bounded
         .then((caller) => {
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller

@@ -15,6 +15,8 @@ export const requestTimeout = 10_000
 export const idleTimeout = 10_000
 /** Milliseconds until an answer is given up; the issuance may still end, and is found again by its Idempotency-Key. */
 export const handlerTimeout = 8_000
+/** Milliseconds until it is given up to find out who asks, and how much of it. */
+export const admissionTimeout = 4_000
 /** Milliseconds for a batch: a thousand items at the pace of a slow HSM. */
 export const batchTimeout = 60_000
 /** Milliseconds after which a batch begins no further item; what is under way then still has its own deadline. */

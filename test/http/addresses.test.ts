@@ -77,6 +77,27 @@ t.test('failed authentications are a bucket of their own, and whoever was good g
   t.throws(() => addresses.assertTrusted(entry, () => 'good'), refused, 'what is good no more is not trusted')
 })
 
+t.test('whoever was good is not forgotten for many others who are, there or elsewhere', async (t) => {
+  const { addresses, fail } = open({ failedAuthentications: 1 })
+  const entry = addresses.enter('a')
+  const succeed = (address: string, id: string): void => addresses.succeeded(addresses.enter(address), {}, () => id)
+  succeed('a', 'good')
+  for (let i = 0; i < 9_000; i += 1) succeed('b', `${i}`)
+  for (let i = 0; i < 900; i += 1) succeed('a', `${i}`)
+  fail('a')
+  addresses.assertTrusted(entry, () => 'good')
+  for (let i = 0; i < 200; i += 1) succeed('a', `more ${i}`)
+  t.throws(
+    () => addresses.assertTrusted(entry, () => 'good'),
+    { code: 'limit.failed_authentication' },
+    'the oldest goes',
+  )
+  addresses.assertTrusted(entry, () => 'more 0')
+  for (let i = 0; i < 12_000; i += 1) succeed(`c${i}`, 'x')
+  fail('b')
+  t.throws(() => addresses.assertTrusted(addresses.enter('b'), () => '8999'), { code: 'limit.failed_authentication' })
+})
+
 t.test('instances share the limits of an address', async (t) => {
   const shared = { replicas: () => 4 }
   const { pass, fail, addresses } = open({ requestsPerSecond: 40, failedAuthentications: 20, concurrent: 8 }, shared)

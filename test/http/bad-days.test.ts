@@ -1,4 +1,5 @@
 /** The roll of a service that runs: its records are set back under it, and its disk is full. */
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { parseCheckpoint } from '../../src/roll/checkpoint.ts'
@@ -8,7 +9,7 @@ import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
-import { csrFor } from './people.ts'
+import { csrFor, employ } from './people.ts'
 
 const service = await openTestService(t)
 const stores = await openStores({ config: service.config, databaseUrl: service.database.servingUrl, log: quiet })
@@ -90,6 +91,19 @@ t.test(
     )
   },
 )
+
+t.test('while the records do not say who asks, nobody waits for that as long as they might', async (t) => {
+  const token = await employ(service, 'waiting', 'requester', { profiles: ['server'] })
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query('begin')
+  await owner.query('lock table tokens, principals, grants in access exclusive mode')
+  const answer = await service.request('POST', '/v1/certificates', { token, body: { csr, profile: 'server' } })
+  // Before the lock timeout of a statement.
+  t.match(answer, { status: 503, json: { code: 'overload.deadline', retryable: true } })
+  await owner.query('rollback')
+})
 
 t.test('with a full disk nothing is handed out; what was recorded is when there is room again', async (t: Test) => {
   const disk = openFullDisk()

@@ -36,6 +36,7 @@ t.test('failed authentications are counted by address, before anything is looked
   t.match(answer.json.limit, { name: 'failedAuthentication', value: 12 }, 'a header of anybody changes nothing')
   t.ok(Number(answer.headers['retry-after']) >= 1)
   t.equal(await ask(known), 'in', 'whoever was good there goes on')
+  t.equal(await ask(null, { authorization: `bearer   ${known} ` }), 'in', 'however the token is written')
   t.equal(await ask(unknown), 'limit.failed_authentication')
   const metrics = await plain.request('GET', '/metrics')
   t.equal(metrics.status, 200, 'another instance has its own share')
@@ -50,6 +51,15 @@ t.test('requests of an address are limited whoever asks, but probes are not', as
   t.equal(refused[0]?.headers['retry-after'], '1')
   for (let i = 0; i < 20; i += 1) t.equal((await narrow.request('GET', '/livez', { token: null })).status, 200)
   t.equal((await look(plain, { token: plain.adminToken })).status, 200)
+  const unknown = () => narrow.request('GET', '/nothing', { token: null })
+  const other = () => narrow.request('DELETE', '/v1/authorities', { token: null })
+  for (const [ask, status] of [
+    [unknown, 404],
+    [other, 405],
+  ] as const) {
+    const statuses = (await Promise.all(Array.from({ length: 20 }, ask))).map((answer) => answer.status)
+    t.ok(statuses.includes(429), `also what is answered ${status}: ${statuses.join(' ')}`)
+  }
   await narrow.close()
 })
 
