@@ -59,10 +59,12 @@ export const openCounts = (db: Database, { stepRows = 5_000 }: { readonly stepRo
 
   const importAll = async ({ id, principal, profiles, limits }: LedgerName): Promise<void> => {
     const isAlive = limits.certificatesAlive !== undefined
-    let [{ after } = { after: 0 }] = (await db.query<{ after: number }>(selectStart, [isAlive])).rows
+    const [span] = (await db.query<Span>(selectSpan, [id, principal, isAlive])).rows
+    if (!span || span.is_begun) return
+    let { after } = span
     const total = { certificates: 0, alive: 0, until: new Date(0) }
     for (;;) {
-      const values = [id, principal, profiles, after, stepRows]
+      const values = [id, principal, profiles, after, stepRows, span.size]
       const [step] = (await inTurn(() => db.query<ImportRow>(importStep, values))).rows
       if (!step || step.last === null) break
       after = step.last
@@ -138,6 +140,12 @@ export const openLanes = (lanes: number): Lanes => {
 const keyOf = ({ id, principal, limits }: LedgerName): string =>
   [id, principal, limits.certificatesAlive ?? ''].join('\n')
 
+interface Span {
+  readonly after: number
+  readonly size: number
+  readonly is_begun: boolean
+}
+
 interface ImportRow {
   /** The entry up to which it has come; null: there was nothing left. */
   readonly last: number | null
@@ -179,8 +187,12 @@ const countUses = {
     from today`,
 }
 
-const selectStart = {
-  text: `select case when $1 then -1 else first_entry_from(${today}) - 1 end as after`,
+/** What comes on the roll later, where nobody has begun the ledger yet, is counted in it. */
+const selectSpan = {
+  text: `
+    select case when $3 then -1 else first_entry_from(${today}) - 1 end as after, size,
+      exists (select from limit_uses where grant_id = $1 and principal = $2 and number > 0) as is_begun
+    from roll where id = 1`,
 }
 
 /** Twice is once, also by two instances. How many names it has nobody has counted. */
@@ -189,7 +201,7 @@ const importStep = {
   text: `
     with step as materialized (
       select serial, entry, at, not_after, profile = any ($3::text[]) as is_asked from outcomes
-      where kind = 'certificate' and principal = $2 and entry > $4 order by entry limit $5
+      where kind = 'certificate' and principal = $2 and entry > $4 and entry < $6 order by entry limit $5
     ), counting as materialized (
       select *, greatest(not_after, ${midnight}) as until from step
       where is_asked and (not_after > now() or at >= ${today})

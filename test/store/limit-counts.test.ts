@@ -94,6 +94,7 @@ t.test('what there was before is written down in steps, once, whoever does it', 
   t.equal(steps, 5, 'four with rows, and the one that finds none')
   const first = await newest('begun')
   t.match(first, { certificates: 7, alive: 7 })
+  await issue(['dns:later.example.com'])
   await others.begin(living)
   t.same(await newest('begun'), first, 'it is begun once')
   const { rows } = await owner.query({
