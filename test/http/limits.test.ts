@@ -165,6 +165,29 @@ t.test(
   },
 )
 
+t.test('what comes at once under several grants counts for each of its own', async (t) => {
+  const copy = (await one.request('GET', '/v1/profiles/server')).json.document
+  const body = { ...copy, name: 'second' }
+  const made = await one.request('PUT', '/v1/profiles/second', { headers: { 'if-none-match': '*' }, body })
+  t.equal(made.status, 201, made.text)
+  const token = await requester('both', { certificatesPerDay: 3 })
+  for (const [profiles, limits] of [
+    [['second'], { certificatesPerDay: 4 }],
+    [['second', 'server'], { namesPerDay: 6 }],
+  ] as const)
+    await one.request('POST', '/v1/grants', { body: { principal: 'both', role: 'requester', profiles, limits } })
+  const asks = Array.from({ length: 24 }, (_, i) => {
+    const profile = i % 3 === 0 ? 'server' : 'second'
+    return ask({ token, more: { profile } })
+  })
+  t.same(statuses(await Promise.all(asks)), { 201: 6, 429: 18 })
+  const { rows } = await db.query(`
+    select count(*) filter (where profile = 'server')::integer as server, count(*)::integer as n from certificates
+    where principal = 'both'`)
+  t.equal(rows[0].n, 6)
+  t.ok(rows[0].server <= 3 && rows[0].n - rows[0].server <= 4, JSON.stringify(rows[0]))
+})
+
 t.test('limits that fit no role, or are none, are refused', async (t) => {
   const grant = (role: string, limits: unknown) =>
     one.request('POST', '/v1/grants', { body: { principal: 'daily', role, limits } })
