@@ -367,7 +367,12 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ['a server that is none', ['refusals', '--server', 'http://x'], exitCodes.usage, /https/],
     ['no JSON', ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'], exitCodes.usage, /JSON/],
     ['no number', ['grant', 'create', 'ci', 'auditor', '--limit', 'concurrent=x'], exitCodes.usage, /whole number/],
-    ['an unknown limit', ['grant', 'create', 'ci', 'auditor', '--limit', 'toString=1'], exitCodes.refused, /known field/],
+    [
+      'an unknown limit',
+      ['grant', 'create', 'ci', 'auditor', '--limit', 'toString=1'],
+      exitCodes.refused,
+      /known field/,
+    ],
     [
       'a refused name',
       ['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'],
