@@ -35,7 +35,8 @@ COPY migrations migrations
 RUN install -d -m 0700 -o 10001 -g 10001 /data
 VOLUME /data
 USER 10001:10001
-ENV CHANCERY_DATA=/data \
+ENV MALLOC_ARENA_MAX=2 \
+    CHANCERY_DATA=/data \
     CHANCERY_LISTEN=0.0.0.0:8443 \
     CHANCERY_PUBLIC_LISTEN=0.0.0.0:8080 \
     CHANCERY_PUBLIC_URL=http://localhost:8080

@@ -133,6 +133,7 @@ const environmentOf = ({
 }): Record<string, string> => ({
   // As in tools/setup.mjs, which starts us as well.
   NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? '',
+  MALLOC_ARENA_MAX: '2',
   CHANCERY_DATA: data,
   CHANCERY_LISTEN: `127.0.0.1:${port}`,
   CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
