@@ -4,6 +4,7 @@
  * replica makes the same note of the same head, and a signature that did not come may be asked for again.
  */
 import { openBatch } from '../batch.ts'
+import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { type Checkpoint, encodeCheckpoint } from '../roll/checkpoint.ts'
@@ -13,7 +14,6 @@ import { encodeNote, type VerifierKey } from '../roll/note.ts'
 import type { Proof } from '../roll/proof.ts'
 import { hashesPerTile, parseTile } from '../roll/tiles.ts'
 import type { CheckSignature } from '../x509/csr.ts'
-import { withDeadline } from './deadline.ts'
 import type { Enrolled, RollHead } from './recorder.ts'
 
 /** Where the last checkpoint is kept outside of the database. */

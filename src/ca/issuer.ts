@@ -4,6 +4,7 @@
  */
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
+import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
 import { SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
@@ -12,7 +13,6 @@ import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { compileTemplate, type Template } from '../x509/tbs.ts'
 import { sentAlong, waysUp } from './bundle.ts'
-import { withDeadline } from './deadline.ts'
 import type { Meter } from './meter.ts'
 import type { IssuerRecord } from './records.ts'
 

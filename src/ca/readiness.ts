@@ -1,5 +1,5 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
-import { withDeadline } from './deadline.ts'
+import { withDeadline } from '../deadline.ts'
 import type { Health, HealthCheck } from './health.ts'
 import type { Issuers } from './issuers.ts'
 

@@ -1,5 +1,5 @@
 /** A bound on how long a caller waits. */
-import { withDeadline } from '../ca/deadline.ts'
+import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
 import { handlerTimeout } from './bounds.ts'
 

@@ -3,8 +3,8 @@
  * no room, and what there was before the first intent under a grant, in steps.
  */
 
-import { withDeadline } from '../ca/deadline.ts'
 import type { CountedGrant } from '../ca/limits.ts'
+import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
 import type { Database } from './database.ts'
 
