@@ -282,7 +282,7 @@ const assertMayDecide = (caller: Caller, request: ApprovalRequest, { plan }: Req
 
 /** Whatever goes wrong with one is no reason to leave the others. */
 const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }: OpenRequest): Promise<void> => {
-  if (isApproved && !isLost) await carryOut(deps, id)
+  if (isApproved && !isLost) await carryOut(deps, id, isDue)
   const ending: Ending | undefined = isLost ? lost : isDue ? { kind: 'expired' } : undefined
   if (!ending) return
   try {
@@ -296,12 +296,13 @@ const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }:
  * May be done by two at once, and again after a crash anywhere: under the key of the request there is one certificate. What
  * may succeed later stays approved, until its time is over. Never rejects.
  */
-const carryOut = async (deps: ApprovalsDeps, id: string): Promise<void> => {
+const carryOut = async (deps: ApprovalsDeps, id: string, isDue = false): Promise<void> => {
   const { store, ended, failed } = deps
   try {
     const request = await store.read(id)
     if (request?.state === 'issued' && request.serial !== null) return await store.endIssued(id, request.serial)
-    if (request?.state !== 'approved') return
+    // What was left of it after its time, as by an outage, only ends.
+    if (request?.state !== 'approved' || isDue) return
     const issued = await issue(deps, request)
     await store.endIssued(id, issued.serial)
     ended('issued')
