@@ -3,6 +3,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 
 import t from 'tap'
 
+import { openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
 import { type Leases, openLeases } from '../../src/store/leases.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -93,6 +94,29 @@ t.test('one that was approved, by enough, of that plan, for who asked, and that 
   await t.rejects(intend({ ...good, approval: beforeEnd.id }), unapproved, 'it has ended')
   t.equal(await beside.store.end(beforeEnd.id, { kind: 'expired' }), false, 'and ends once')
   t.match((await beside.store.read(beforeEnd.id))?.state, 'failed')
+})
+
+t.test('what was approved in time and is found after it, as after an outage, ends and is not issued', async (t) => {
+  const { id } = await propose('late', 0)
+  await approve(id, 'alice')
+  await approve(id, 'bob')
+  const tried: string[] = []
+  const approvals = openApprovals({
+    store: beside.store,
+    issuance: {
+      issueApproved: async (_caller, _input, { id }) => {
+        tried.push(id)
+        throw new Error('nothing is issued here')
+      },
+    },
+    refresh: async () => {},
+    ended: () => {},
+    failed: (_id, error) => t.fail(String(error)),
+    elapsed: () => performance.now(),
+  })
+  await approvals.follow(async () => true)
+  t.same(tried, [])
+  t.match(await beside.store.read(id), { state: 'expired', serial: null })
 })
 
 t.test('the requester’s own word is none, even in the records', async (t) => {
