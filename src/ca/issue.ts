@@ -132,7 +132,10 @@ const cycle = async (
   // 2. A request known under its key is answered from the records, whatever the policy says today.
   const request = requestOf(caller, input)
   const prior = await findPrior(deps, request)
-  if (prior?.certificate) return await answer(deps, prior.certificate, [], true)
+  if (prior?.certificate) {
+    if (approved && prior.approval !== approved.id) throw cameDirectly()
+    return await answer(deps, prior.certificate, [], true)
+  }
   lap('replay')
 
   // 3. Bytes to values, strictly. Whether the asker holds the key is found out on another thread, while steps 4 and 5 are
@@ -292,6 +295,10 @@ const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promis
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
   throw endedInNothing()
 }
+
+/** While a request waited its profile wanted no approvals for a moment, and its key was used again. */
+const cameDirectly = (): Problem =>
+  new Problem('approval.plan', 'Under the key of this request there is a certificate that nobody has approved.')
 
 const endedInNothing = (): Problem =>
   new Problem(

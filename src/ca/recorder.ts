@@ -28,6 +28,8 @@ export interface PriorRequest {
   readonly attempts: number
   /** Its newest intent has no outcome yet. */
   readonly open: boolean
+  /** The request for approvals that its newest intent carries out; null where none was needed. */
+  readonly approval: string | null
   readonly certificate?: IssuedRow
 }
 

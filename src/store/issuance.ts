@@ -89,6 +89,7 @@ interface PriorRow {
   readonly key: string
   readonly digest: Buffer
   readonly attempts: number
+  readonly approval: string | null
   readonly open: boolean
   readonly serial: Buffer | null
   readonly tbs: Buffer
@@ -106,7 +107,7 @@ interface PriorRow {
 const selectRequestsStatement = {
   name: 'select_requests',
   text: `
-    select asked.principal, asked.key, i.digest, i.attempt as attempts, o.serial is null as open,
+    select asked.principal, asked.key, i.digest, i.attempt as attempts, i.approval, o.serial is null as open,
       c.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, c.index, c.leaf_hash
     from json_to_recordset($1::json) as asked (principal text, key text)
     cross join lateral (
@@ -128,6 +129,7 @@ const priorOf = (row: PriorRow): PriorRequest => ({
   digest: row.digest,
   attempts: row.attempts,
   open: row.open,
+  approval: row.approval,
   ...(row.serial && { certificate: issuedOf(row, row.serial) }),
 })
 

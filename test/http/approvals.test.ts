@@ -163,6 +163,16 @@ const failing = async (change: () => Promise<unknown>, token = people.requester)
   return { answer, request, again: await desk.ask(token, 'simple', asked) }
 }
 
+t.test('a certificate that was issued under its key without approvals is not what was approved', async (t) => {
+  const asked = { key: 'without', csr: csrFor('pay.example.com') }
+  const request = (await desk.ask(people.requester, 'simple', asked)).json
+  await wantApprovals(service, 'simple', undefined)
+  t.match(await desk.ask(people.requester, 'simple', asked), { status: 201 })
+  const answer = await desk.approve(people.alice, request)
+  t.match(answer, { status: 200, json: { state: 'failed', serial: null, end: { code: 'approval.plan' } } })
+  await wantApprovals(service, 'simple', { required: 1, expires: '1h' })
+})
+
 t.test('a plan that has changed since is issued by nobody', async (t) => {
   const { answer, request, again } = await failing(() =>
     wantApprovals(service, 'simple', { required: 1, expires: '1h' }, { description: 'changed' }),
