@@ -1,0 +1,19 @@
+/** Every recorded exchange again, against the double: what it answers must be what the real server answered. */
+import t from 'tap'
+
+import { loadExchanges, sightingsIn, versionsBefore } from './recordings.ts'
+import { replay } from './replay.ts'
+
+for (const release of ['1.36', '1.34'] as const) {
+  const exchanges = loadExchanges(release)
+  const sightings = sightingsIn(exchanges)
+  const versions = versionsBefore(exchanges)
+  for (const folder of new Set(exchanges.map(({ name }) => name.split('/')[0]))) {
+    t.test(`${release} ${folder}`, async (t) => {
+      for (const exchange of exchanges.filter(({ name }) => name.split('/')[0] === folder)) {
+        const { got, wanted } = await replay(exchange, { sightings, version: versions.get(exchange) ?? 1, exchanges })
+        t.strictSame(got, wanted, exchange.name)
+      }
+    })
+  }
+}
