@@ -52,7 +52,7 @@ const normalForm = (object: Tree, version: string): Tree => {
   return {
     ...rest,
     // An empty struct has none of its fields; what was sent has its default.
-    spec: Object.keys(given).length === 0 ? {} : { maxExpirationSeconds: 86_400, ...nothing, ...given },
+    spec: Object.keys(given).length === 0 ? nothing : { maxExpirationSeconds: 86_400, ...nothing, ...given },
     status: withoutEmpty({
       ...treeAt(status),
       conditions: treesAt(status, 'conditions').map(withoutEmpty),

@@ -11,6 +11,8 @@ export interface Stage {
   /** Exchanges to let happen first. */
   readonly after?: readonly string[]
   readonly objects?: readonly Tree[]
+  /** Requests that had been deleted, which no recording shows. */
+  readonly gone?: readonly string[]
   /** The oldest version that the server still held. */
   readonly oldest?: Readonly<Record<Release, number>>
 }
@@ -34,6 +36,14 @@ const unreachable: Tree = {
   ],
 }
 
+/** One of which nothing shows more than its name. */
+const request = (namespace: string, name: string, uid: string): Tree => ({
+  apiVersion: 'cert-manager.io/v1',
+  kind: 'CertificateRequest',
+  metadata: { namespace, name, uid },
+  spec: { issuerRef: { name: 'not recorded' }, request: '' },
+})
+
 export const stages: Readonly<Record<string, Stage>> = {
   'certificaterequests/04-approve-without-signer-right': { lacks: ['cert-manager-controller-approve:chancery-dev'] },
   'crds/05-first-list': { version: 1, after: ['crds/02-apply-chanceryclusterissuers'] },
@@ -41,6 +51,9 @@ export const stages: Readonly<Record<string, Stage>> = {
   'csr/17-approve-without-signer-right': { lacks: ['signers'] },
   'csr/20-sign-without-rbac': { lacks: ['certificatesigningrequests/status'] },
   'csr/21-sign-without-signer-right': { lacks: ['signers'] },
+  'csr/41c-change-failed': { version: 775 },
+  'csr/41e-failed-merge-patch-alone': { version: 787 },
+  'csr/47-approve-pending-by-status': { version: 713 },
   'csr/22-sign-other-signer': { lacks: ['chancery-csr-signer-kubelet-serving'] },
   'discovery/02-list-absent-kind': { lacks: ['chancery-controller-issuers'] },
   'discovery/04-chancery.dev-v1alpha1': { version: late },
@@ -54,7 +67,11 @@ export const stages: Readonly<Record<string, Stage>> = {
   'reviews/02-sar-forbidden': { lacks: ['subjectaccessreviews'] },
   'status-writes/01-apply-forbidden': { lacks: ['chancery-controller-status'] },
   'status-writes/08-put-forbidden': { lacks: ['chancery-controller-status-update'] },
-  'status-writes/25b-webhook-unreachable': { objects: [unreachable] },
+  'status-writes/22-delete': { objects: [request('team-a', 'short-lived', '0f7fae38-4108-4c08-bb0d-057edae1681e')] },
+  'status-writes/25b-webhook-unreachable': { objects: [unreachable, request('team-c', 'early-1', 'not recorded')] },
+  // web-1 was gone by the time web-2 was approved.
+  'watch-expiry/list-continue-compacted': { gone: ['web-1'] },
+  'watch-expiry/list-continue-inconsistent': { gone: ['web-1'] },
   'watch-expiry/list-continue-expired': { oldest: compacted },
   'watch-expiry/list-exact-too-old': { oldest: compacted },
   'watch-expiry/list-old-with-limit': { oldest: compacted },

@@ -86,7 +86,10 @@ const setUp = (cluster: Double, scene: Scene): void => {
   for (const object of rights(stage)) cluster.seed(object)
   for (const object of definitions(memory, version)) cluster.seed(object)
   for (const object of stage.objects ?? []) cluster.seed(object)
-  for (const sighting of stateAt(memory.sightings, version)) remember(cluster, sighting)
+  // Definitions are in the state in which they were seen in their own recordings alone.
+  for (const sighting of stateAt(memory.sightings, version))
+    if (exchange.name.startsWith('crds/') || sighting.plural !== 'customresourcedefinitions')
+      if (stage.gone?.includes(nameOf(sighting.object)) !== true) remember(cluster, sighting)
   recover(cluster, exchange)
   fill(cluster, exchange)
   const oldest = stage.oldest?.[exchange.release]
@@ -116,6 +119,9 @@ const recover = ({ catalogue, store }: Double, { request, response }: Exchange):
   const entries = treesAt(bare, 'metadata', 'managedFields').filter(
     (entry) => !(isApply && entry['manager'] === request.query['fieldManager'] && entry['subresource'] === subresource),
   )
+  const written = treesAt(bare, 'metadata', 'managedFields').filter((entry) => !entries.includes(entry))
+  if (resource.native && written.some((entry) => at(entry, 'fieldsV1', 'f:status', 'f:certificate') !== undefined))
+    delete treeAt(bare, 'status')['certificate']
   put(bare, ['metadata', 'managedFields'], entries)
   if (entries.length === 0) delete treeAt(bare, 'metadata')['managedFields']
   const version = versionOf(source) - (request.method === 'PUT' ? 0 : 1)
