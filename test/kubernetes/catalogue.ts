@@ -5,7 +5,7 @@ import { coreEvents, events, leases } from './events.ts'
 import { podCertificateRequests } from './pod-certificates.ts'
 import type { Cause } from './refusal.ts'
 import { type Context, type Decoded, isNew, keep, type Resource, type Rules, resourceOf } from './resource.ts'
-import { selfSubjectAccessReviews, subjectAccessReviews, tokenReviews } from './reviews.ts'
+import { requestToken, selfSubjectAccessReviews, subjectAccessReviews, tokenReviews } from './reviews.ts'
 import { faultsOfSchema, pruneBySchema, validateBySchema } from './schema.ts'
 import { objectShape, shapeOfSchema } from './shape.ts'
 import type { Store } from './store.ts'
@@ -189,6 +189,20 @@ const statusOf = (next: Tree): Tree => (next['status'] === undefined ? {} : { st
 const plain = (group: string, plural: string, kind: string, more: Partial<Resource> = {}): Resource =>
   resourceOf({ group, version: 'v1', plural, kind, namespaced: true, shape: objectShape(), ...more })
 
+const serviceAccounts = resourceOf(
+  {
+    group: '',
+    version: 'v1',
+    plural: 'serviceaccounts',
+    kind: 'ServiceAccount',
+    namespaced: true,
+    shortNames: ['sa'],
+    shape: objectShape(),
+    reset: { '': [], token: [] },
+  },
+  { ask: requestToken },
+)
+
 const rbac = 'rbac.authorization.k8s.io'
 
 const builtInResources = (release: Release): readonly Resource[] => {
@@ -204,7 +218,7 @@ const builtInResources = (release: Release): readonly Resource[] => {
     plain('', 'secrets', 'Secret', { selectable: ['type'] }),
     plain('', 'configmaps', 'ConfigMap', { shortNames: ['cm'] }),
     plain('', 'services', 'Service', { shortNames: ['svc'] }),
-    plain('', 'serviceaccounts', 'ServiceAccount', { shortNames: ['sa'] }),
+    serviceAccounts,
     coreEvents,
     events,
     leases,

@@ -1,7 +1,10 @@
 /** Every recorded exchange again, against the double: what it answers must be what the real server answered. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+
 import t from 'tap'
 
-import { loadExchanges, sightingsIn, versionsBefore } from './recordings.ts'
+import { loadExchanges, folder as recordings, sightingsIn, versionsBefore } from './recordings.ts'
 import { replay } from './replay.ts'
 
 for (const release of ['1.36', '1.34'] as const) {
@@ -17,3 +20,11 @@ for (const release of ['1.36', '1.34'] as const) {
     })
   }
 }
+
+t.test('the index names the same exchanges', async (t) => {
+  const [, ...rows] = readFileSync(join(recordings, 'INDEX.tsv'), 'utf8').trim().split('\n')
+  const replayed = (['1.36', '1.34'] as const).flatMap((release) =>
+    loadExchanges(release).map(({ name }) => `v${release}/${name}.json`),
+  )
+  t.strictSame(replayed.toSorted(), rows.map((row) => row.split('\t')[0] ?? '').toSorted())
+})

@@ -1,5 +1,5 @@
 /** What the server knows of one kind: its names, its shape, and the rules that are its own. */
-import type { User } from './people.ts'
+import type { TokenOptions, User } from './people.ts'
 import type { Access, Action } from './rbac.ts'
 import type { Cause, Named } from './refusal.ts'
 import type { Shape } from './shape.ts'
@@ -13,6 +13,7 @@ export interface Context {
   readonly subresource: string
   readonly store: Store
   readonly review: (token: string, audiences: readonly string[]) => Tree
+  readonly issueToken: (account: string, options: TokenOptions) => string
   readonly may: (user: User, action: Action) => Access
   /** For a signer, by its exact name or its whole domain. */
   readonly maySign: (group: string, verb: string, signer: string) => boolean
@@ -37,6 +38,8 @@ export interface Rules {
   readonly review?: (next: Tree, live: Tree | undefined, context: Context) => void
   /** A kind that is asked, and never stored. */
   readonly answer?: (asked: Tree, context: Context) => Tree
+  /** A subresource that is asked of an object that exists, as tokens are of service accounts. */
+  readonly ask?: (asked: Tree, object: Tree, context: Context) => Tree
   /** As this version of the kind shows what is stored. */
   readonly show?: (stored: Tree) => Tree
 }

@@ -4,7 +4,7 @@ import type { Action } from './rbac.ts'
 import { badRequest, invalid, invalidValue } from './refusal.ts'
 import { type Context, type Resource, resourceOf } from './resource.ts'
 import { objectShape } from './shape.ts'
-import { isTree, type Tree, textAt, textsAt, treeAt } from './values.ts'
+import { isTree, nameOf, namespaceOf, type Tree, textAt, textsAt, treeAt } from './values.ts'
 
 const asked = (
   group: string,
@@ -78,3 +78,30 @@ export const reviewStatus = (
   'error' in found
     ? { user: {}, error: found.error }
     : { authenticated: true, user: userTree(found.user), audiences: [...found.audiences] }
+
+/** TokenRequest, which is a subresource of service accounts. */
+export const requestToken = (asked: Tree, account: Tree, { issueToken, now }: Context): Tree => {
+  const spec = treeAt(asked, 'spec')
+  const audiences = textsAt(spec, 'audiences')
+  const seconds = typeof spec['expirationSeconds'] === 'number' ? spec['expirationSeconds'] : 3600
+  if (seconds < 600)
+    throw invalid({ group: 'authentication.k8s.io', kind: 'TokenRequest' }, [
+      invalidValue('spec.expirationSeconds', String(seconds), 'may not specify a duration less than 10 minutes'),
+    ])
+  const pod = textAt(spec, 'boundObjectRef', 'name')
+  const token = issueToken(`${namespaceOf(account)}/${nameOf(account)}`, {
+    ...(audiences.length === 0 ? {} : { audiences }),
+    expiresIn: seconds,
+    ...(pod === '' ? {} : { pod }),
+  })
+  return {
+    kind: 'TokenRequest',
+    apiVersion: 'authentication.k8s.io/v1',
+    metadata: { name: nameOf(account), namespace: namespaceOf(account) },
+    spec,
+    status: {
+      token,
+      expirationTimestamp: new Date(now.getTime() + seconds * 1000).toISOString().replace(/\.\d+Z/, 'Z'),
+    },
+  }
+}

@@ -10,7 +10,17 @@ import { type Context, named, partial, type Resource } from './resource.ts'
 import { reviewStatus } from './reviews.ts'
 import type { Store } from './store.ts'
 import { nameOf, type Tree, treeAt, uidOf, type Value } from './values.ts'
-import { type Chance, create, patch, remove, type Target, timeOf, update, type Written } from './writes.ts'
+import {
+  type Chance,
+  create,
+  methodNotAllowed,
+  patch,
+  remove,
+  type Target,
+  timeOf,
+  update,
+  type Written,
+} from './writes.ts'
 
 export interface Asked {
   readonly method: string
@@ -97,7 +107,7 @@ const answer = async (asked: Asked, world: World, fresh: Set<string>): Promise<A
   if (place === undefined) return json(discover(asked.path, world.catalogue) ?? missing())
   const action = actionOf(asked, place)
   if (!decideAccess(world.store, user, action).allowed) {
-    const name = asked.method === 'POST' ? undefined : place.name || undefined
+    const name = place.name || undefined
     throw forbidden(
       { group: place.group, kind: place.plural, ...(name === undefined ? {} : { name }) },
       refusalOf(user, action),
@@ -109,8 +119,7 @@ const answer = async (asked: Asked, world: World, fresh: Set<string>): Promise<A
   if (asked.method === 'GET' && place.name === '' && fresh.delete(resource.storage)) throw initializing()
   if (asked.method === 'GET') return read(asked, world, { resource, place })
   const write = writers[asked.method]
-  if (write === undefined)
-    throw failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource')
+  if (write === undefined) throw methodNotAllowed()
   return written(asked, world, { resource, place, user, write })
 }
 
@@ -161,7 +170,8 @@ const written = (asked: Asked, world: World, { resource, place, user, write }: W
   const { object, status, changed, warnings } = write(target)
   record(asked, world, status, { object, changed })
   const warning = warnings.map((field) => `299 - ${JSON.stringify(`unknown field "${field}"`)}`).join(', ')
-  const body = object['kind'] === 'Status' ? object : shown(object, resource)
+  const isOwn = typeof object['kind'] === 'string'
+  const body = isOwn ? object : shown(object, resource)
   return { ...json(body, status), headers: { ...jsonHeaders, ...(warning === '' ? {} : { warning }) } }
 }
 
@@ -171,6 +181,7 @@ const contextOf = (world: World, user: User, subresource: string): Context => ({
   subresource,
   store: world.store,
   findKind: world.catalogue.findKind,
+  issueToken: world.people.tokenOf,
   may: (who, action) => decideAccess(world.store, who, action),
   maySign: (group, verb, signer) => maySign(world.store, user, { group, verb, signer }),
   review: (token, audiences) =>

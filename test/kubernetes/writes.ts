@@ -63,6 +63,7 @@ export const create = (target: Target): Written => {
   const { resource, context } = target
   const body = parseBody(target)
   checkNamespace(body, target)
+  if (context.subresource !== '') return { object: ask(body, target), status: 201, changed: false, warnings: [] }
   const { object: sent, unknown } = decodeBody(body, target)
   if (resource.rules.answer !== undefined)
     return { object: answer(sent, target), status: 201, changed: false, warnings: [] }
@@ -241,6 +242,15 @@ const grown = (next: Tree, live: Tree, { generation, native }: Resource): Tree =
     ? next
     : { ...next, metadata: { ...treeAt(next, 'metadata'), generation: before + 1 } }
 }
+
+const ask = (body: Tree, target: Target): Tree => {
+  const { resource, context } = target
+  if (resource.rules.ask === undefined) throw methodNotAllowed()
+  return resource.rules.ask(body, liveOf(target), context)
+}
+
+export const methodNotAllowed = (): Error =>
+  failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource')
 
 const answer = (sent: Tree, target: Target): Tree => {
   const { resource, context } = target
