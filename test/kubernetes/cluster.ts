@@ -13,7 +13,7 @@ import { folder } from './recordings.ts'
 import { failure } from './refusal.ts'
 import { apiVersionOf, type Resource } from './resource.ts'
 import type { About, Answered, Write } from './server.ts'
-import { nameOf, namespaceOf, put, type Tree, textAt, treeAt, treesAt, type Value } from './values.ts'
+import { copy, nameOf, namespaceOf, put, type Tree, textAt, treeAt, treesAt, type Value } from './values.ts'
 
 export interface ClusterOptions {
   readonly release?: Release
@@ -125,11 +125,11 @@ export const openCluster = async (
     get: (plural, namespace, name) => {
       const resource = resourceBy(double, plural)
       const found = double.store.find(resource.storage, namespace, name)
-      return found === undefined ? undefined : shown(found, resource)
+      return found === undefined ? undefined : copy(shown(found, resource))
     },
     list: (plural, namespace = '') => {
       const resource = resourceBy(double, plural)
-      const all = double.store.all(resource.storage).map((object) => shown(object, resource))
+      const all = double.store.all(resource.storage).map((object) => copy(shown(object, resource)))
       return all.filter((object) => namespace === '' || namespaceOf(object) === namespace)
     },
     until: (plural, { namespace = '', name }, is) => until(double, resourceBy(double, plural), { namespace, name, is }),
@@ -196,14 +196,17 @@ const kubeconfigOf = ({ url, ca }: Endpoint, token: string, account: string): Tr
 })
 
 const clientOf = ({ server }: Double, token: string): Client => ({
-  request: (method, path, body, { query = {}, contentType = 'application/json' } = {}) =>
-    server.handle({
+  request: async (method, path, body, { query = {}, contentType = 'application/json' } = {}) => {
+    const answered = await server.handle({
       method,
       path,
       query: new URLSearchParams(query),
       headers: { authorization: `Bearer ${token}`, 'content-type': contentType, 'user-agent': 'kubectl/v1.36.3' },
       body: body === undefined ? Buffer.alloc(0) : Buffer.from(JSON.stringify(body)),
-    }),
+    })
+    // What is stored is nobody's to change.
+    return { ...answered, body: copy(answered.body) }
+  },
 })
 
 const applyObject = async (double: Double, client: Client, object: Tree): Promise<Tree> => {
@@ -255,7 +258,7 @@ const until = (
 ): Promise<Tree | undefined> => {
   const look = (): Tree | undefined => {
     const found = store.find(resource.storage, namespace, name)
-    return found === undefined ? undefined : shown(found, resource)
+    return found === undefined ? undefined : copy(shown(found, resource))
   }
   if (is(look())) return Promise.resolve(look())
   return new Promise((resolve) => {

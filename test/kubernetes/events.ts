@@ -52,9 +52,11 @@ export const events: Resource = resourceOf(
   },
 )
 
-/** Events as most readers still get them. */
+const reading = ['get', 'list', 'watch']
+
+/** Events as most readers still get them; here they are written as events of events.k8s.io alone. */
 export const coreEvents: Resource = resourceOf(
-  { group: '', version: 'v1', plural: 'events', kind: 'Event', namespaced: true, shortNames: ['ev'] },
+  { group: '', version: 'v1', plural: 'events', kind: 'Event', namespaced: true, shortNames: ['ev'], verbs: reading },
   {
     show: ({ kind: _, apiVersion: __, ...stored }) => {
       const shown: Tree = { kind: 'Event', apiVersion: 'v1' }

@@ -45,6 +45,8 @@ export const listen = async (server: ApiServer, faults: FaultTable): Promise<End
         .end(String(error instanceof Error ? error.stack : error))
     })
   })
+  // Idle connections stay, or a client meets one that is just being closed.
+  serve.keepAliveTimeout = 600_000
   await new Promise<void>((resolve) => serve.listen(0, '127.0.0.1', resolve))
   const { port } = serve.address() as AddressInfo
   return {

@@ -116,6 +116,7 @@ const answer = async (asked: Asked, world: World, fresh: Set<string>): Promise<A
   const resource = world.catalogue.find(place.group, place.version, place.plural)
   const hasPlace = resource !== undefined && (place.subresource === '' || place.subresource in resource.reset)
   if (!hasPlace) throw notFoundText()
+  if (!resource.verbs.includes(action.verb)) throw methodNotAllowed()
   if (asked.method === 'GET' && place.name === '' && fresh.delete(resource.storage)) throw initializing()
   if (asked.method === 'GET') return read(asked, world, { resource, place })
   const write = writers[asked.method]
