@@ -26,6 +26,8 @@ export interface Exchange {
   }
   /** Of a watch: what was sent, in its order. */
   readonly events: readonly Tree[] | undefined
+  /** Whether the server ended the watch; else the client did. */
+  readonly ends: boolean
 }
 
 /** One state of one object, or its end. */
@@ -59,6 +61,7 @@ const loadExchange = (release: Release, file: string): Exchange => {
     request,
     response,
     events: watch === undefined ? undefined : linesOf(path.replace(/\.json$/, '.ndjson')),
+    ends: textAt(watch, 'end').startsWith('server ended'),
   }
 }
 

@@ -1,11 +1,8 @@
 /** One recorded exchange against a new double in the state in which the recordings show the cluster before it. */
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
-
 import { type Double, openDouble } from './double.ts'
 import type { User } from './people.ts'
 import type { Timers } from './reads.ts'
-import { type Exchange, folder } from './recordings.ts'
+import { type Exchange, placeOf } from './recordings.ts'
 import { stages, tokens } from './replay-stages.ts'
 import { elsewhere, type Memory, setUp } from './replay-state.ts'
 import type { Asked } from './server.ts'
@@ -171,16 +168,11 @@ const replayWatch = async (
     },
   })
   for (const event of wanted) happen(event, exchange, { cluster, timers, seen: () => got.length })
-  const watch = treeAt(
-    JSON.parse(readFileSync(join(folder, `v${exchange.release}`, `${exchange.name}.json`), 'utf8')),
-    'watch',
-  )
-  const endsItself = textAt(watch, 'end').startsWith('server ended')
-  if (endsItself) timers.advance(Number(asked.query.get('timeoutSeconds') ?? '0'))
+  if (exchange.ends) timers.advance(Number(asked.query.get('timeoutSeconds') ?? '0'))
   stop()
   return {
     got: { status: answered.status, events: got, ended },
-    wanted: { status: exchange.response.status, events: [...wanted], ended: endsItself },
+    wanted: { status: exchange.response.status, events: [...wanted], ended: exchange.ends },
   }
 }
 
@@ -190,11 +182,8 @@ const happen = (
   exchange: Exchange,
   { cluster, timers, seen }: { readonly cluster: Double; readonly timers: VirtualTimers; readonly seen: () => number },
 ): void => {
-  const [root, group = '', , , ...rest] = exchange.request.path.split('/').slice(1)
-  const plural = rest.at(-1) ?? exchange.request.path.split('/').at(-1) ?? ''
-  const resource = cluster.catalogue
-    .all()
-    .find((one) => one.group === (root === 'api' ? '' : group) && one.plural === plural)
+  const { group, plural } = placeOf(exchange)
+  const resource = cluster.catalogue.all().find((one) => one.group === group && one.plural === plural)
   if (resource === undefined || !isTree(told)) return
   const { kind: _, apiVersion: __, ...bare } = told
   if (type === 'BOOKMARK' && seen() > 0) {
@@ -203,7 +192,7 @@ const happen = (
     for (let waited = 0; seen() === before && waited < 300; waited += 1) timers.advance(1)
   }
   if (type === 'DELETED') cluster.store.remove(resource.storage, bare, versionOf(told))
-  if (type === 'ADDED' || type === 'MODIFIED') {
-    if (cluster.store.version() < versionOf(told)) cluster.store.write(resource.storage, bare, versionOf(told))
-  }
+  // What was there before the watch began has been told by it.
+  if ((type === 'ADDED' || type === 'MODIFIED') && cluster.store.version() < versionOf(told))
+    cluster.store.write(resource.storage, bare, versionOf(told))
 }

@@ -1,8 +1,8 @@
 /** Create, update, patch, apply and delete: the moments of a write in the order in which the API server has them. */
 import { parse as parseYaml } from 'yaml'
 
-import { mergeApplied } from './fields.ts'
 import { isUnchanged, manageApply, manageUpdate, type Writing } from './managers.ts'
+import { applyType, patched, patchTypeOf } from './patches.ts'
 import {
   alreadyExists,
   badRequest,
@@ -17,21 +17,7 @@ import {
   unexpected,
 } from './refusal.ts'
 import { apiVersionOf, type Context, type Decoded, Malformed, named, type Resource } from './resource.ts'
-import {
-  copy,
-  isTree,
-  mergePatch,
-  nameOf,
-  namespaceOf,
-  same,
-  type Tree,
-  textAt,
-  textsAt,
-  treeAt,
-  treesAt,
-  uidOf,
-  type Value,
-} from './values.ts'
+import { isTree, nameOf, namespaceOf, same, type Tree, textAt, textsAt, treeAt, treesAt, uidOf } from './values.ts'
 
 export interface Chance {
   readonly uid: () => string
@@ -93,15 +79,13 @@ export const update = (target: Target): Written => {
 
 export const patch = (target: Target): Written => {
   const { contentType, resource } = target
-  const type = contentType.split(';')[0]?.trim() ?? ''
-  const accepted = patchTypes.filter((one) => resource.native || one !== strategic)
-  if (!accepted.includes(type)) throw unsupported(accepted)
+  const type = patchTypeOf(contentType, resource)
   if (type === applyType) return apply(target)
   const live = liveOf(target)
-  const patched = patches[type]?.(live, parseBody(target) as Value, target) ?? live
-  const version = textAt(patched, 'metadata', 'resourceVersion')
+  const wanted = patched(live, parseBody(target), type, resource)
+  const version = textAt(wanted, 'metadata', 'resourceVersion')
   if (version !== '') checkVersion(version, live, target)
-  const { object: next, unknown } = decodeBody({ ...patched, metadata: identified(patched, live) }, target)
+  const { object: next, unknown } = decodeBody({ ...wanted, metadata: identified(wanted, live) }, target)
   return { ...change(next, live, target), warnings: unknown }
 }
 
@@ -207,6 +191,8 @@ const finish = (owned: Tree, live: Tree | undefined, target: Target): Omit<Writt
   review?.(next, live, context)
   callWebhooks(target)
   if (live !== undefined && isUnchanged(next, live)) return { object: live, status: 200, changed: false }
+  if (target.query.get('dryRun') === 'All')
+    return { object: next, status: live === undefined ? 201 : 200, changed: false }
   const stored = context.store.write(resource.storage, next)
   return { object: stored, status: live === undefined ? 201 : 200, changed: true }
 }
@@ -346,53 +332,6 @@ const callWebhooks = ({ resource, context }: Target): void => {
     }
   }
 }
-
-const unsupported = (accepted: readonly string[]): Error =>
-  failure(
-    415,
-    'UnsupportedMediaType',
-    `the body of the request was in an unknown format - accepted media types include: ${accepted.join(', ')}`,
-  )
-
-const strategic = 'application/strategic-merge-patch+json'
-const applyType = 'application/apply-patch+yaml'
-const patchTypes = ['application/json-patch+json', 'application/merge-patch+json', strategic, applyType]
-
-const patches: Readonly<Record<string, (live: Tree, sent: Value, target: Target) => Tree>> = {
-  'application/merge-patch+json': (live, sent) => mergePatch(live, sent) as Tree,
-  [strategic]: (live, sent, { resource }) => mergeApplied(live, sent, resource.shape) as Tree,
-  'application/json-patch+json': (live, sent) => {
-    const patched = copy(live)
-    for (const step of Array.isArray(sent) ? sent : []) jsonPatchStep(patched, treeAt(step))
-    return patched
-  },
-}
-
-const jsonPatchStep = (document: Tree, step: Tree): void => {
-  const keys = textAt(step, 'path')
-    .split('/')
-    .slice(1)
-    .map((key) => key.replaceAll('~1', '/').replaceAll('~0', '~'))
-  const last = keys.pop() ?? ''
-  let holder: Value | undefined = document
-  for (const key of keys) holder = Array.isArray(holder) ? holder[Number(key)] : treeAt(holder)[key]
-  const op = textAt(step, 'op')
-  const value = step['value'] ?? null
-  if (Array.isArray(holder)) {
-    const index = last === '-' ? holder.length : Number(last)
-    if (op === 'test' && !same(holder[index], value)) throw cannotPatch()
-    if (op === 'add') holder.splice(index, 0, value)
-    if (op === 'replace') holder[index] = value
-    if (op === 'remove') holder.splice(index, 1)
-    return
-  }
-  if (!isTree(holder) || (op === 'test' && !same(holder[last], value))) throw cannotPatch()
-  if (op === 'add' || op === 'replace') holder[last] = value
-  if (op === 'remove') delete holder[last]
-}
-
-const cannotPatch = (): Error =>
-  failure(422, 'Invalid', 'the server rejected our request due to an error in our request', { details: {} })
 
 /** RFC 3339 in whole seconds, as all times of metadata are. */
 export const timeOf = (date: Date): string => `${date.toISOString().slice(0, 19)}Z`
