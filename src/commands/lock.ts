@@ -1,0 +1,119 @@
+/**
+ * One command at a time: a lock beside the file that it guards. It is a link whose target says who has it, since a link is made
+ * whole or not at all and never over another one. Nothing is left waiting by whoever is killed: a lock whose process is gone is
+ * taken away by the next who wants it, and so is one that is older than any honest use, wherever it was made.
+ */
+import { hash, randomUUID } from 'node:crypto'
+import { lstat, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { Failure } from './failure.ts'
+
+export interface Lock {
+  /** Throws `later` where somebody has taken it away meanwhile, from one that was stopped for long. */
+  assertHeld(): Promise<void>
+}
+
+export interface LockTimes {
+  /** How long it is waited for. Milliseconds. */
+  readonly patienceMs: number
+  /** After which nobody who is well still has it. */
+  readonly staleMs: number
+}
+
+/** Rejects with `later` where others have it for longer than is waited for, and with what the disk says. */
+export const withLock = async <T>(
+  path: string,
+  work: (lock: Lock) => Promise<T>,
+  times: LockTimes = usualTimes,
+): Promise<T> => {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  const ours = `${process.pid}@${hostname()}:${randomUUID()}`
+  await take(path, ours, times)
+  try {
+    return await work({ assertHeld: () => assertHolder(path, ours) })
+  } finally {
+    await takeAway(path, ours)
+  }
+}
+
+const take = async (path: string, ours: string, { patienceMs, staleMs }: LockTimes): Promise<void> => {
+  for (const end = performance.now() + patienceMs; !(await isMade(path, ours)); ) {
+    const holder = await holderOf(path)
+    // It went just now.
+    if (holder === undefined) continue
+    if (isGone(holder) || (await isOld(path, staleMs))) await takeAway(path, holder)
+    else if (performance.now() > end)
+      throw new Failure('later', `Another command (${holder.split(':')[0]}) is at it, and keeps ${path}.`)
+    await sleep(pollMs * (1 + Math.random()))
+  }
+}
+
+/**
+ * Two may find the same one stale, and the second must not take away what the first has made in its place. So whoever takes
+ * one away first gets the right to, under a name that is this lock's alone, and looks once more.
+ */
+const takeAway = async (path: string, holder: string): Promise<void> => {
+  const right = `${path}.${hash('sha256', holder).slice(0, 16)}`
+  if (!(await isMade(right, 'chancery'))) {
+    if (await isOld(right, rightMs)) await unlink(right).catch(ifMissing)
+    return
+  }
+  try {
+    if ((await holderOf(path)) === holder) await unlink(path)
+  } finally {
+    await unlink(right).catch(ifMissing)
+  }
+}
+
+const isMade = (path: string, target: string): Promise<boolean> =>
+  symlink(target, path).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') return false
+      throw error
+    },
+  )
+
+/** Undefined where nobody has it; empty where something else stands in its place. */
+const holderOf = (path: string): Promise<string | undefined> =>
+  readlink(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EINVAL') return ''
+    return ifMissing(error)
+  })
+
+const assertHolder = async (path: string, ours: string): Promise<void> => {
+  if ((await holderOf(path)) === ours) return
+  throw new Failure('later', `Another command has taken ${path} meanwhile: this one took too long.`)
+}
+
+/** Only of our own machine can it be said that a process is not there any more. */
+const isGone = (holder: string): boolean => {
+  const [, pid, host] = /^([1-9]\d*)@(.*):[^:]*$/s.exec(holder) ?? []
+  if (pid === undefined || host !== hostname()) return false
+  try {
+    process.kill(Number(pid), 0)
+    return false
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'ESRCH'
+  }
+}
+
+/** By a clock that may have been set, forth or back. */
+const isOld = async (path: string, longestMs: number): Promise<boolean> => {
+  const made = await lstat(path).catch(ifMissing)
+  return made !== undefined && Math.abs(Date.now() - made.mtimeMs) > longestMs
+}
+
+const ifMissing = (error: NodeJS.ErrnoException): undefined => {
+  if (error.code === 'ENOENT') return undefined
+  throw error
+}
+
+const pollMs = 20
+/** Renewing a login waits twice for a provider, ten seconds at most. */
+const usualTimes: LockTimes = { patienceMs: 60_000, staleMs: 45_000 }
+/** Taking one away takes a moment. */
+const rightMs = 5_000
