@@ -7,7 +7,7 @@ import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
-import { durationText } from './progress.ts'
+import { exactDurationText } from './progress.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
@@ -107,7 +107,7 @@ const addRenewalInfoCommand = (certificate: Command): void => {
     const lines = [
       ['renew', when],
       ['why', info.reason],
-      ['ask again', `in ${durationText(retryAfter)}`],
+      ['ask again', `in ${exactDurationText(retryAfter)}`],
     ]
     out.show(
       { ...info, retryAfter },

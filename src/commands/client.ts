@@ -10,7 +10,7 @@ import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 
 import type { Violation } from '../errors.ts'
-import { type CertificateFiles, type Context, chooseContext, type NamedContext } from './contexts.ts'
+import { assertServer, type CertificateFiles, type Context, chooseContext, type NamedContext } from './contexts.ts'
 import { Failure, type FailureKind } from './failure.ts'
 import { violationText, visible } from './output.ts'
 
@@ -133,10 +133,11 @@ const proofOf = async (options: ClientOptions, ours: NamedContext | undefined, e
 }
 
 /** As whom a context asks. Its login at an identity provider is loaded where there is one: most have none. */
-const proofIn = async ({ name, certificate, oidc, ...source }: NamedContext, env: Environment): Promise<Proof> => {
+const proofIn = async (context: NamedContext, env: Environment): Promise<Proof> => {
+  const { certificate, oidc } = context
   if (certificate) return { identity: await readIdentity(certificate) }
-  if (!oidc) return { token: await tokenIn(source) }
-  return { token: await (await import('./oidc-context.ts')).freshToken(name, oidc, env) }
+  if (!oidc) return { token: await tokenIn(context) }
+  return { token: await (await import('./oidc-context.ts')).freshToken({ ...context, oidc }, env) }
 }
 
 /** Throws a usage failure. */
@@ -189,12 +190,6 @@ export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: 
       }
     },
   }
-}
-
-/** Throws a usage failure. */
-export const assertServer = (server: string): void => {
-  if (!/^https:\/\/[^/?#@]+\/?$/.test(server) || !URL.canParse(server))
-    throw new Failure('usage', `${server} is not like https://host:port.`)
 }
 
 type TokenSource = Pick<Context, 'token' | 'tokenFile'>

@@ -5,8 +5,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { assertServer, clientAt, readIdentity, tokenIn } from './client.ts'
-import { assertContextName, type Context, contextNamed, loadContexts, saveContexts } from './contexts.ts'
+import { clientAt, readIdentity, tokenIn } from './client.ts'
+import {
+  assertContextName,
+  assertServer,
+  type Context,
+  changeContexts,
+  contextNamed,
+  loadContexts,
+} from './contexts.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
 
@@ -67,9 +74,10 @@ export const addContextCommands = (program: Command): void => {
     .command('use <name>')
     .description('make it the one that commands use')
     .action(async (name: string) => {
-      const { contexts } = await loadContexts(process.env)
-      contextNamed(contexts, name)
-      await saveContexts(process.env, { contexts, current: name })
+      await changeContexts(process.env, ({ contexts }) => {
+        contextNamed(contexts, name)
+        return { contexts, current: name }
+      })
       say(`${name} is the current context.`)
     })
 
@@ -92,10 +100,11 @@ export const addContextCommands = (program: Command): void => {
     .command('remove <name>')
     .description('forget one, and its token if it is kept in the file')
     .action(async (name: string) => {
-      const { contexts, current } = await loadContexts(process.env)
-      contextNamed(contexts, name)
-      const { [name]: _, ...rest } = contexts
-      await saveContexts(process.env, { contexts: rest, current: current === name ? undefined : current })
+      await changeContexts(process.env, ({ contexts, current }) => {
+        contextNamed(contexts, name)
+        const { [name]: _, ...rest } = contexts
+        return { contexts: rest, current: current === name ? undefined : current }
+      })
       say(`${name} is forgotten.`)
     })
 }
@@ -148,7 +157,7 @@ const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
   }
   const made = { server, ca: await readAnchor(ca) }
   const { loginByDevice } = await import('./oidc.ts')
-  const deps = { now: Date.now, sleep, tell: (text: string) => void process.stderr.write(text) }
+  const deps = { elapsed: () => performance.now(), sleep, tell: (text: string) => void process.stderr.write(text) }
   return { ...made, oidc: { ...provider, ...(await loginByDevice(provider, deps)) } }
 }
 
@@ -167,8 +176,10 @@ const readToken = async (): Promise<string> => {
 
 const add = async (name: string, made: Context, makeCurrent = true): Promise<void> => {
   assertContextName(name)
-  const { contexts, current } = await loadContexts(process.env)
-  await saveContexts(process.env, { contexts: { ...contexts, [name]: made }, current: makeCurrent ? name : current })
+  await changeContexts(process.env, ({ contexts, current }) => ({
+    contexts: { ...contexts, [name]: made },
+    current: makeCurrent ? name : current,
+  }))
 }
 
 const say = (text: string): void => void process.stdout.write(text.endsWith('\n') ? text : `${text}\n`)

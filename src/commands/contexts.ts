@@ -2,10 +2,12 @@
  * The context file: which servers a person uses, and as whom. Like kubectl's, but one that others could read is refused,
  * and a token goes to the server that it was given for and to no other.
  */
-import { join } from 'node:path'
+import { readdir, realpath, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
 
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from './failure.ts'
+import { withLock } from './lock.ts'
 import type { Provider, Tokens } from './oidc.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
 
@@ -51,20 +53,85 @@ export const contextsPath = (env: Environment): string | undefined => {
 /** None where there is no file. Throws a usage failure where others could read it, or something else is in it. */
 export const loadContexts = async (env: Environment): Promise<Contexts> => {
   const path = contextsPath(env)
-  if (path === undefined) return none
+  return path === undefined ? none : readContexts(path)
+}
+
+/** The file while nobody else changes it. */
+export interface ContextsFile {
+  read(): Promise<Contexts>
+  /** Durable and whole when it resolves, 0600. */
+  write(contexts: Contexts): Promise<void>
+  /** Rejects where the disk has no room for what is to be written. */
+  assertRoom(): Promise<void>
+}
+
+/** One command at a time reads, thinks and writes, or one of two would lose what the other has written. */
+export const withContexts = async <T>(env: Environment, work: (file: ContextsFile) => Promise<T>): Promise<T> => {
+  const named = contextsPath(env)
+  if (named === undefined) throw new Failure('usage', 'There is no place for the context file: set HOME.')
+  // Who keeps it elsewhere, behind a link, finds it there.
+  const path = await realpath(named).catch(() => named)
   try {
-    return assertContexts(path, await parseYaml((await readPrivateFile(path)).toString()))
+    return await withLock(`${path}.lock`, async (lock) => {
+      await sweep(path)
+      return work({
+        read: () => readContexts(path),
+        write: async ({ current, contexts }) => {
+          const text = await formatYaml({ ...(current !== undefined && { current }), contexts })
+          await lock.assertHeld()
+          await writePrivateFile(path, text)
+        },
+        assertRoom: async () => {
+          const trial = `${path}.${trialName}`
+          await writePrivateFile(trial, ' '.repeat(trialOctets)).finally(() => rm(trial, { force: true }))
+        },
+      })
+    })
+  } catch (error) {
+    const { code, syscall } = error as NodeJS.ErrnoException
+    throw syscall === undefined ? error : new Failure('usage', `${path} cannot be written (${code}).`)
+  }
+}
+
+/** Reads it, changes it, writes it. */
+export const changeContexts = (env: Environment, change: (contexts: Contexts) => Contexts): Promise<void> =>
+  withContexts(env, async ({ read, write }) => write(change(await read())))
+
+const readContexts = async (path: string): Promise<Contexts> => {
+  try {
+    await assertOurs(path)
+    const octets = await readPrivateFile(path)
+    return assertContexts(path, await parseContexts(path, octets.toString()))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return none
     throw error instanceof Failure ? error : new Failure('usage', (error as Error).message)
   }
 }
 
-/** Durable and whole when it resolves, 0600 in a folder of 0700. */
-export const saveContexts = async (env: Environment, { current, contexts }: Contexts): Promise<void> => {
-  const path = contextsPath(env)
-  if (path === undefined) throw new Failure('usage', 'There is no place for the context file: set HOME.')
-  await writePrivateFile(path, await formatYaml({ ...(current !== undefined && { current }), contexts }))
+/** The library shows the line that it does not understand, which may be that of a token. */
+const parseContexts = (path: string, text: string): Promise<unknown> =>
+  parseYaml(text).catch(({ linePos }: { readonly linePos?: readonly { readonly line: number }[] }) => {
+    const where = linePos?.[0] ? `, from line ${linePos[0].line} on` : ''
+    throw new Failure('usage', `${path} is no YAML${where}.`)
+  })
+
+/** What a command that was killed has left half written: nobody else writes now. */
+const sweep = async (path: string): Promise<void> => {
+  for (const name of await readdir(dirname(path)))
+    if (name.startsWith(`${basename(path)}.`) && draftForm.test(name)) await rm(join(dirname(path), name))
+}
+
+/**
+ * Whoever is root with the home of somebody else, as by sudo, would follow what that one has written, and leave a file behind
+ * that it cannot read any more. A pipe would be waited for, for ever.
+ */
+const assertOurs = async (path: string): Promise<void> => {
+  const found = await stat(path)
+  if (!found.isFile()) throw new Failure('usage', `${path} is no file.`)
+  if (found.size > mostOctets) throw new Failure('usage', `${path} is longer than ${mostOctets} octets.`)
+  if (found.uid === 0 || found.uid === process.geteuid?.()) return
+  const hint = 'set HOME or XDG_CONFIG_HOME, or CHANCERY_CONTEXT to nothing'
+  throw new Failure('usage', `${path} belongs to another user; ${hint}.`)
 }
 
 /**
@@ -94,6 +161,13 @@ export const assertContextName = (name: string): void => {
     throw new Failure('usage', `${name} is no name of a context: letters, digits and . _ : @ - make one.`)
 }
 
+/** Throws a usage failure. */
+export const assertServer = (server: string): void => {
+  if (!isServer(server)) throw new Failure('usage', `${server} is not like https://host:port.`)
+}
+
+const isServer = (server: string): boolean => /^https:\/\/[^/?#@]+\/?$/.test(server) && URL.canParse(server)
+
 const assertContexts = (path: string, value: unknown): Contexts => {
   const wrong = (what: string): Failure => new Failure('usage', `${path}: ${what}.`)
   if (!isMapping(value)) throw wrong('it is not a mapping')
@@ -104,6 +178,7 @@ const assertContexts = (path: string, value: unknown): Contexts => {
   for (const [name, context] of Object.entries(contexts)) {
     if (!isMapping(context) || ![context['server'], context['ca']].every((text) => typeof text === 'string'))
       throw wrong(`${name} has no server or no trust anchor`)
+    if (!isServer(context['server'] as string)) throw wrong(`the server of ${name} is not like https://host:port`)
     const fault =
       faultOf(context, members) ?? Object.entries(groups).find(([key, texts]) => isFaulty(context[key], texts))?.[0]
     if (fault !== undefined) throw wrong(`${fault} of ${name} is unknown or no text`)
@@ -131,4 +206,10 @@ const groups: Readonly<Record<string, readonly string[]>> = {
   certificate: ['certificateFile', 'keyFile'],
   oidc: ['issuer', 'clientId', 'scope', 'ca', 'idToken', 'refreshToken'],
 }
+const mostOctets = 4 * 1024 * 1024
+/** Of what is written beside it, and then gets its name or goes: only by a kill is it left. */
+const draftForm = /\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|\.trial$/
+const trialName = 'trial'
+/** More than a login at an identity provider may take. */
+const trialOctets = 131_072
 const none: Contexts = { current: undefined, contexts: {} }

@@ -1,49 +1,72 @@
 /** The token of a login at an identity provider, renewed before it ends; what came of it is kept in the context file. */
-import { setTimeout as sleep } from 'node:timers/promises'
-
-import { loadContexts, type OidcLogin, saveContexts } from './contexts.ts'
+import { type Context, type ContextsFile, type NamedContext, type OidcLogin, withContexts } from './contexts.ts'
 import { Failure } from './failure.ts'
-import { endOf, refresh } from './oidc.ts'
+import { endOf, refresh, subjectOf } from './oidc.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
 
+export interface LoggedIn extends NamedContext {
+  readonly oidc: OidcLogin
+}
+
 /** Throws `denied` where one has to log in again. */
-export const freshToken = async (name: string, login: OidcLogin, env: Environment): Promise<string> => {
-  const { idToken, refreshToken } = login
+export const freshToken = async (context: LoggedIn, env: Environment): Promise<string> => {
+  const { idToken, refreshToken, issuer } = context.oidc
   if (isFresh(idToken)) return idToken
-  const isGood = endOf(idToken) > Date.now()
-  if (refreshToken === undefined) {
-    if (isGood) return idToken
-    throw new Failure('denied', `The login at ${login.issuer} has ended. Log in again by chancery login.`)
-  }
+  const isGood = (): boolean => endOf(idToken) > Date.now()
+  if (refreshToken === undefined && isGood()) return idToken
+  if (refreshToken === undefined) throw hasEnded(issuer)
   try {
-    const tokens = await refresh(login, refreshToken)
-    await keep(name, { ...login, ...tokens }, env)
-    return tokens.idToken
+    return await withContexts(env, (file) => renew(context, file))
   } catch (error) {
-    const kept = error instanceof Failure && error.kind === 'denied' ? await keptBySomebody(name, env) : undefined
-    if (kept !== undefined) return kept
-    if (isGood && error instanceof Failure && error.kind === 'later') return idToken
+    // Nobody answers, the disk is full: what is there will do for this once.
+    if (isGood() && error instanceof Failure && error.kind !== 'denied' && error.kind !== 'conflict') return idToken
     throw error
   }
 }
 
-/** Some refresh tokens are good for one use, and another command may have come first: it will have kept what it got. */
-const keptBySomebody = async (name: string, env: Environment): Promise<string | undefined> => {
-  for (let tries = 20; tries > 0; tries -= 1) {
-    const kept = (await loadContexts(env)).contexts[name]?.oidc
-    if (kept && isFresh(kept.idToken)) return kept.idToken
-    await sleep(100)
-  }
-  return undefined
+/**
+ * While no other command changes the file: some refresh tokens are good for one use, and whoever came first has kept what it
+ * got. What came is kept before it is looked at, since the refresh token of before may be spent.
+ */
+const renew = async (context: LoggedIn, file: ContextsFile): Promise<string> => {
+  const { oidc: login } = await loginIn(file, context)
+  if (isFresh(login.idToken)) return login.idToken
+  const { refreshToken: spent } = login
+  if (spent === undefined) throw hasEnded(login.issuer)
+  await file.assertRoom()
+  const { refreshToken, idToken } = await refresh(login, { idToken: login.idToken, refreshToken: spent })
+  const kept = { ...login, refreshToken, idToken: idToken instanceof Failure ? login.idToken : idToken }
+  await keep(file, { ...context, oidc: login }, kept)
+  if (idToken instanceof Failure) throw idToken
+  return idToken
 }
 
-const keep = async (name: string, oidc: OidcLogin, env: Environment): Promise<void> => {
-  const { contexts, current } = await loadContexts(env)
-  const context = contexts[name]
-  if (context?.oidc === undefined) return
-  await saveContexts(env, { current, contexts: { ...contexts, [name]: { ...context, oidc } } })
+const loginIn = async (file: ContextsFile, context: LoggedIn): Promise<LoggedIn> => {
+  const { contexts } = await file.read()
+  const there = Object.hasOwn(contexts, context.name) ? contexts[context.name] : undefined
+  if (there && isOfSameLogin(there, context)) return { ...there, name: context.name }
+  throw new Failure('conflict', `${context.name} has been replaced meanwhile. Nothing was asked.`)
 }
+
+/** A file that somebody has written by hand meanwhile is not overwritten, and no other server is given our tokens. */
+const keep = async (file: ContextsFile, context: LoggedIn, oidc: OidcLogin): Promise<void> => {
+  const { contexts, current } = await file.read()
+  const there = Object.hasOwn(contexts, context.name) ? contexts[context.name] : undefined
+  if (!there || !isOfSameLogin(there, context) || there.oidc.refreshToken !== context.oidc.refreshToken) return
+  await file.write({ current, contexts: { ...contexts, [context.name]: { ...there, oidc } } })
+}
+
+/** The same person, by the same client of the same provider, at the same server. */
+const isOfSameLogin = (there: Context, { server, oidc }: LoggedIn): there is Context & { oidc: OidcLogin } =>
+  there.oidc !== undefined &&
+  there.server === server &&
+  there.oidc.issuer === oidc.issuer &&
+  there.oidc.clientId === oidc.clientId &&
+  subjectOf(there.oidc.idToken) === subjectOf(oidc.idToken)
+
+const hasEnded = (issuer: string): Failure =>
+  new Failure('denied', `The login at ${issuer} has ended. Log in again by chancery login.`)
 
 const isFresh = (idToken: string): boolean => endOf(idToken) - Date.now() > marginMs
 

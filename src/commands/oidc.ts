@@ -7,6 +7,7 @@ import { request } from 'node:https'
 
 import { Failure } from './failure.ts'
 import { visible } from './output.ts'
+import { exactDurationText } from './progress.ts'
 
 export interface Provider {
   /** As its tokens and its discovery name it, octet by octet. */
@@ -24,9 +25,17 @@ export interface Tokens {
   readonly refreshToken?: string
 }
 
+/** What came of a refresh token. */
+export interface Refreshed {
+  /** The next one; the same, where the provider gave none. */
+  readonly refreshToken: string
+  /** Or why what came with it is none to use. */
+  readonly idToken: string | Failure
+}
+
 export interface LoginDeps {
-  /** Milliseconds since 1970. */
-  readonly now: () => number
+  /** Milliseconds that have gone by, whatever the wall's clock does. */
+  readonly elapsed: () => number
   readonly sleep: (milliseconds: number) => Promise<void>
   /** To standard error. */
   readonly tell: (text: string) => void
@@ -37,7 +46,7 @@ export interface LoginDeps {
  * or expired, `later` where nobody answers, `usage` where the provider is not the one that was meant.
  */
 export const loginByDevice = async (provider: Provider, deps: LoginDeps): Promise<Tokens> => {
-  const { now, tell } = deps
+  const { elapsed, tell } = deps
   const endpoints = await discover(provider)
   if (endpoints.device === undefined)
     throw new Failure('usage', `${provider.issuer} offers no device authorization (RFC 8628).`)
@@ -48,25 +57,48 @@ export const loginByDevice = async (provider: Provider, deps: LoginDeps): Promis
   if (asked.status !== 200) throw refusedBy(provider, asked)
   const code = readCode(provider, asked)
   tell(codeText(code))
-  return poll({ provider, endpoint: endpoints.token, code, end: now() + code.expiresIn * 1_000 }, deps)
+  return poll({ provider, endpoint: endpoints.token, code, end: elapsed() + code.expiresIn * 1_000 }, deps)
 }
 
-/** New tokens for a refresh token. Throws `denied` where it does not count any more, `later` where nobody answers. */
-export const refresh = async (provider: Provider, refreshToken: string): Promise<Tokens> => {
+/**
+ * New tokens for those of a login. Throws `denied` where it does not count any more, `later` where nobody answers: then the
+ * refresh token is as good as before. Whatever else came, a new one of it is handed back.
+ */
+export const refresh = async (provider: Provider, login: Tokens & { refreshToken: string }): Promise<Refreshed> => {
   const { token } = await discover(provider)
   const answer = await post(token, provider, {
     grant_type: 'refresh_token',
-    refresh_token: refreshToken,
+    refresh_token: login.refreshToken,
     client_id: provider.clientId,
   })
   if (answer.status !== 200) throw refusedBy(provider, answer)
-  return { refreshToken, ...readTokens(provider, answer) }
+  const refreshToken = readRefreshToken(answer) ?? login.refreshToken
+  try {
+    const { idToken } = readTokens(provider, answer)
+    assertSameSubject(provider, login.idToken, idToken)
+    return { refreshToken, idToken }
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    return { refreshToken, idToken: error }
+  }
+}
+
+/** OpenID Connect Core 12.2: a refreshed token is of the one who has logged in; its issuer and client are looked at like any. */
+const assertSameSubject = ({ issuer }: Provider, before: string, after: string): void => {
+  if (subjectOf(before) === subjectOf(after)) return
+  throw new Failure('denied', `${issuer} gave a token of somebody else. Log in again by chancery login.`)
 }
 
 /** When an id token ends, in milliseconds since 1970; 0 for what is none. Whether it is genuine is for the service to say. */
 export const endOf = (idToken: string): number => {
   const { exp } = claimsOf(idToken)
   return typeof exp === 'number' ? exp * 1_000 : 0
+}
+
+/** Whom it is of, as the provider names them; undefined for what is none. */
+export const subjectOf = (idToken: string): string | undefined => {
+  const { sub } = claimsOf(idToken)
+  return typeof sub === 'string' && sub !== '' ? sub : undefined
 }
 
 // Device ----------------------------------------------------------------------------------------------------------------
@@ -85,7 +117,7 @@ const codeText = ({ uri, userCode, wholeUri, expiresIn }: Code): string =>
   [
     `To log in, open ${visible(uri)} and type the code ${visible(userCode)}`,
     ...(wholeUri === undefined ? [] : [`or open ${visible(wholeUri)}`]),
-    `within ${Math.max(1, Math.floor(expiresIn / 60))} min. Waiting …`,
+    `within ${exactDurationText(expiresIn)}. Waiting …`,
     '',
   ].join('\n')
 
@@ -93,15 +125,20 @@ interface Polling {
   readonly provider: Provider
   readonly endpoint: string
   readonly code: Code
-  /** Milliseconds since 1970. */
+  /** By `elapsed`. */
   readonly end: number
 }
 
-const poll = async ({ provider, endpoint, code, end }: Polling, { now, sleep, tell }: LoginDeps): Promise<Tokens> => {
-  let { interval } = code
+const poll = async (
+  { provider, endpoint, code, end }: Polling,
+  { elapsed, sleep, tell }: LoginDeps,
+): Promise<Tokens> => {
+  const pace: Pace = { interval: Math.max(shortestSeconds, code.interval), retryAfter: 0 }
   let isAway = false
-  while (now() + interval * 1_000 < end) {
-    await sleep(interval * 1_000)
+  while (elapsed() + pace.interval * 1_000 < end) {
+    // What is asked for is waited for, but there is a last question before the code expires.
+    const last = (end - elapsed()) / 1_000 - shortestSeconds
+    await sleep(Math.max(pace.interval, Math.min(pace.retryAfter, last)) * 1_000)
     const answer = await post(endpoint, provider, {
       grant_type: 'urn:ietf:params:oauth:grant-type:device_code',
       device_code: code.deviceCode,
@@ -111,17 +148,33 @@ const poll = async ({ provider, endpoint, code, end }: Polling, { now, sleep, te
       throw error
     })
     if (answer?.status === 200) return readTokens(provider, answer)
-    const error = answer && errorOf(answer)
-    // 3.5: whoever does not answer is asked ever more rarely, like one who says so.
-    if (answer === undefined || answer.status >= 500) {
-      if (!isAway) tell(`${provider.issuer} does not answer; trying again.\n`)
-      isAway = true
-      interval = Math.max(1, interval * 2)
-    } else if (error === 'slow_down') interval += 5
-    else if (error !== 'authorization_pending') throw refusedBy(provider, answer)
+    const isBusy = answer === undefined || answer.status >= 500
+    if (isBusy && !isAway) tell(`${provider.issuer} does not answer; trying again.\n`)
+    isAway ||= isBusy
+    slow(pace, provider, answer)
   }
   throw new Failure('denied', 'The code has expired before anybody has typed it. Log in again.')
 }
+
+/** Seconds. */
+interface Pace {
+  interval: number
+  /** Before the next question, once. */
+  retryAfter: number
+}
+
+/** RFC 8628 3.5. Throws where the answer is an end. */
+const slow = (pace: Pace, provider: Provider, answer: Answered | undefined): void => {
+  pace.retryAfter = answer?.retryAfter ?? 0
+  // Whoever does not answer is asked ever more rarely.
+  if (answer === undefined || (answer.status >= 500 && pace.retryAfter === 0))
+    pace.interval = Math.max(pace.interval, Math.min(pace.interval * 2, longestSeconds))
+  else if (errorOf(answer) === 'slow_down' || (answer.status === 429 && pace.retryAfter === 0)) pace.interval += 5
+  else if (!isToWait(answer)) throw refusedBy(provider, answer)
+}
+
+const isToWait = (answer: Answered): boolean =>
+  answer.status >= 500 || answer.status === 429 || errorOf(answer) === 'authorization_pending'
 
 const refusedBy = ({ issuer }: Provider, answer: Answered): Failure => {
   const error = errorOf(answer)
@@ -176,15 +229,17 @@ const assertHttps = (issuer: string, url: unknown): string => {
 }
 
 const readCode = ({ issuer }: Provider, { body }: Answered): Code => {
-  const { device_code: deviceCode, user_code: userCode, verification_uri: uri, interval = 5 } = body
+  const { device_code: deviceCode, user_code: userCode, verification_uri: uri, interval = usualSeconds } = body
   const { verification_uri_complete: wholeUri, expires_in: expiresIn } = body
-  const isWhole = [deviceCode, userCode, uri].every((text) => typeof text === 'string' && text !== '')
-  if (!isWhole || !isSeconds(expiresIn) || !isSeconds(interval)) throw malformed(issuer, 'no device code')
+  if (!isText(deviceCode, mostOfToken) || !isText(userCode, mostShown)) throw malformed(issuer, 'no device code')
+  if (!isSeconds(expiresIn) || !isSeconds(interval)) throw malformed(issuer, 'no device code')
+  if (!isText(uri, mostShown)) throw malformed(issuer, 'no device code')
   return {
-    deviceCode: deviceCode as string,
-    userCode: userCode as string,
-    uri: uri as string,
-    wholeUri: typeof wholeUri === 'string' ? wholeUri : undefined,
+    deviceCode,
+    userCode,
+    // Terminals make a link of it, and people follow it.
+    uri: assertHttps(issuer, uri),
+    wholeUri: isText(wholeUri, mostShown) && wholeUri.startsWith('https://') ? wholeUri : undefined,
     expiresIn,
     interval,
   }
@@ -193,16 +248,25 @@ const readCode = ({ issuer }: Provider, { body }: Answered): Code => {
 const isSeconds = (value: unknown): value is number =>
   typeof value === 'number' && Number.isFinite(value) && value >= 0 && value <= 86_400
 
+const isText = (value: unknown, longest: number): value is string =>
+  typeof value === 'string' && value !== '' && value.length <= longest
+
+/** Undefined where there is none, or none that could be kept. */
+const readRefreshToken = ({ body: { refresh_token: token } }: Answered): string | undefined =>
+  isText(token, mostOfToken) ? token : undefined
+
 /** It comes from the issuer itself, by TLS (OpenID Connect Core 3.1.3.7, 6); that it is for us is looked at all the same. */
-const readTokens = ({ issuer, clientId }: Provider, { body }: Answered): Tokens => {
-  const { id_token: idToken, refresh_token: refreshToken } = body
-  if (typeof idToken !== 'string' || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(idToken)) throw malformed(issuer, 'no id token')
+const readTokens = ({ issuer, clientId }: Provider, answer: Answered): Tokens => {
+  const { id_token: idToken } = answer.body
+  const refreshToken = readRefreshToken(answer)
+  if (!isText(idToken, mostOfToken) || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(idToken)) throw malformed(issuer, 'no id token')
   const { iss, aud } = claimsOf(idToken)
   if (iss !== issuer) throw new Failure('usage', `${issuer} gave a token of another issuer.`)
   if (aud !== clientId && !(Array.isArray(aud) && aud.includes(clientId)))
     throw new Failure('usage', `${issuer} gave a token that is not for the client ${clientId}.`)
   if (endOf(idToken) === 0) throw malformed(issuer, 'a token without an end')
-  return { idToken, ...(typeof refreshToken === 'string' && refreshToken !== '' && { refreshToken }) }
+  if (subjectOf(idToken) === undefined) throw malformed(issuer, 'a token that is of nobody')
+  return { idToken, ...(refreshToken !== undefined && { refreshToken }) }
 }
 
 const claimsOf = (token: string): Readonly<Record<string, unknown>> => {
@@ -220,6 +284,8 @@ const malformed = (issuer: string, what: string): Failure => new Failure('failed
 
 interface Answered {
   readonly status: number
+  /** Seconds; undefined where nothing is said that can be read. */
+  readonly retryAfter: number | undefined
   /** Empty where it is not JSON. */
   readonly body: Readonly<Record<string, unknown>>
 }
@@ -260,10 +326,19 @@ const send = (url: string, { ca }: Provider, form?: string): Promise<Answered> =
         return away('its answer has no end')
       })
       response.on('error', (error) => away(error.message))
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: parse(Buffer.concat(chunks)) }))
+      response.on('end', () => {
+        const { statusCode: status = 0, headers } = response
+        resolve({ status, retryAfter: secondsOf(headers['retry-after']), body: parse(Buffer.concat(chunks)) })
+      })
     })
     call.end(form)
   })
+
+/** RFC 9110 10.2.3: seconds, or a date. */
+const secondsOf = (text = ''): number | undefined => {
+  const seconds = /^\d{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1_000
+  return seconds > 0 ? seconds : undefined
+}
 
 const parse = (octets: Buffer): Answered['body'] => {
   try {
@@ -276,3 +351,11 @@ const parse = (octets: Buffer): Answered['body'] => {
 
 const patienceMs = 10_000
 const maxOctets = 262_144
+/** Characters. Each is sent in a header of 16 KiB at most, or kept in a file. */
+const mostOfToken = 32_768
+const mostShown = 2_048
+/** RFC 8628 3.2; nobody is asked more often than each second, whatever is said. */
+const usualSeconds = 5
+const shortestSeconds = 1
+/** Somebody has typed the code meanwhile, and waits. */
+const longestSeconds = 30

@@ -57,13 +57,32 @@ export const progressText = ({ done, total, made, seconds }: Pace): string => {
 
 export const countText = (count: number): string => count.toLocaleString('en')
 
-/** `17 s`, `3 min 20 s`, `2 h 5 min`. */
+/** For what goes on: `17 s`, `3 min 20 s`, `2 h 5 min`. */
 export const durationText = (seconds: number): string => {
   const whole = Math.max(0, Math.ceil(seconds))
   if (whole < 60) return `${whole} s`
   if (whole < 3_600) return `${Math.floor(whole / 60)} min ${whole % 60} s`
   return `${Math.floor(whole / 3_600)} h ${Math.floor((whole % 3_600) / 60)} min`
 }
+
+/** Nothing is rounded, and nothing left out but what is 0: `90 d`, `1 min 30 s`, `1 h 1 s`. */
+export const exactDurationText = (seconds: number): string => {
+  let rest = Math.max(0, Math.ceil(seconds))
+  const parts: string[] = []
+  for (const [unit, length] of units) {
+    const count = Math.floor(rest / length)
+    rest -= count * length
+    if (count > 0) parts.push(`${count} ${unit}`)
+  }
+  return parts.join(' ') || '0 s'
+}
+
+const units = [
+  ['d', 86_400],
+  ['h', 3_600],
+  ['min', 60],
+  ['s', 1],
+] as const
 
 const barText = (fraction: number, room: number): string => {
   const width = Math.min(40, room)

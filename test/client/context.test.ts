@@ -1,7 +1,21 @@
 /** The context file, by the commands that write it and by those that use it. */
-import { spawn } from 'node:child_process'
-import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { execFile, spawn } from 'node:child_process'
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import t from 'tap'
 import { parse } from 'yaml'
@@ -166,6 +180,51 @@ t.test('one that is removed is gone, with its token', async (t) => {
   t.match(await chancery(['refusals']), { code: exitCodes.usage }, 'and no other one takes its place')
 })
 
+t.test('of several commands at once none loses what another has written', async (t) => {
+  const before = Object.keys(parse(await readFile(file(), 'utf8')).contexts)
+  const names = ['a', 'b', 'c', 'd', 'e', 'f']
+  const place = ['--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile]
+  const runs = await Promise.all(names.map((name) => chancery(['context', 'add', name, ...place])))
+  t.same(
+    runs.map(({ code }) => code),
+    names.map(() => 0),
+  )
+  t.same(Object.keys(parse(await readFile(file(), 'utf8')).contexts).sort(), [...before, ...names].sort())
+  await Promise.all(names.map((name) => chancery(['context', 'remove', name])))
+  t.same(Object.keys(parse(await readFile(file(), 'utf8')).contexts), before)
+  t.same(await readdir(join(file(), '..')), ['config.yaml'])
+})
+
+t.test('one that is kept behind a link stays there', async (t) => {
+  const elsewhere = join(home, 'dotfiles.yaml')
+  await rename(file(), elsewhere)
+  await symlink(elsewhere, file())
+  t.equal((await chancery(['context', 'use', 'away'])).code, 0)
+  t.equal(await readlink(file()), elsewhere)
+  t.equal(parse(await readFile(elsewhere, 'utf8')).current, 'away')
+  await rename(elsewhere, file())
+})
+
+t.test('a file of somebody else is not followed, nor a pipe waited for', async (t) => {
+  if (process.geteuid?.() === 0) {
+    // As by sudo, which may keep the home of who calls it. Nobody else could read it at all.
+    await chown(file(), 65_534, 65_534)
+    t.match(await chancery(['context', 'list']), { code: exitCodes.usage, err: /belongs to another user; set HOME/ })
+    t.match(await chancery(['context', 'use', 'away']), { code: exitCodes.usage, err: /belongs to another user/ })
+    t.equal((await stat(file())).uid, 65_534)
+    await chown(file(), 0, 0)
+  }
+  const folder = join(home, 'strange', 'chancery')
+  const env = { XDG_CONFIG_HOME: join(home, 'strange') }
+  await mkdir(folder, { recursive: true })
+  await promisify(execFile)('mkfifo', ['-m', '600', join(folder, 'config.yaml')])
+  t.match(await chancery(['context', 'list'], { env }), { code: exitCodes.usage, err: /config\.yaml is no file/ })
+  await rm(join(folder, 'config.yaml'))
+  await writeFile(join(folder, 'config.yaml'), '', { mode: 0o600 })
+  await truncate(join(folder, 'config.yaml'), 3_000_000_000)
+  t.match(await chancery(['context', 'list'], { env }), { code: exitCodes.usage, err: /is longer than 4194304/ })
+})
+
 t.test('a file that others can read, or that is something else, is refused', async (t) => {
   const good = await readFile(file(), 'utf8')
   for (const mode of [0o644, 0o640, 0o604]) {
@@ -175,7 +234,11 @@ t.test('a file that others can read, or that is something else, is refused', asy
   await chmod(file(), 0o600)
   for (const [text, sentence] of [
     ['[]', /not a mapping/],
-    ['{', /./],
+    ['{', /is no YAML, from line 1 on/],
+    ['contexts:\n  a: { token: s3cret\n"s3cret"', /is no YAML, from line 3 on/],
+    ['contexts: *s3cret', /is no YAML/],
+    ['contexts: { a: { server: "http://x", ca: x } }', /the server of a is not like https/],
+    ['contexts: { a: { server: https://u:p@x, ca: x } }', /the server of a is not like https/],
     ['users: []', /users is unknown/],
     ['current: 3', /current is no name/],
     ['contexts: { a: { ca: x } }', /a has no server/],
@@ -185,6 +248,7 @@ t.test('a file that others can read, or that is something else, is refused', asy
     const run = await chancery(['context', 'list'])
     t.equal(run.code, exitCodes.usage, text)
     t.match(run.err, sentence)
+    t.notMatch(run.err, 's3cret', 'and shows nothing of it')
   }
   await writeFile(file(), good)
   t.equal((await chancery(['context', 'list'])).code, 0)

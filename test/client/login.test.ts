@@ -1,15 +1,17 @@
 /** Logging in by a code that is typed in a browser, and by a certificate: the good days, and the others. */
-import { spawn } from 'node:child_process'
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import { execFile, spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import t from 'tap'
-import { parse } from 'yaml'
+import { parse, stringify } from 'yaml'
 
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
-import { endOf, loginByDevice, refresh } from '../../src/commands/oidc.ts'
+import { endOf, loginByDevice, refresh, subjectOf } from '../../src/commands/oidc.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { type DeviceIssuer, openDeviceIssuer } from '../helpers/device-issuer.ts'
+import { type DeviceIssuer, openDeviceIssuer, type ScriptedAnswer } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
@@ -66,6 +68,8 @@ const chancery = (args: readonly string[], heard: (text: string) => void = () =>
     child.once('close', (code) => resolve({ code: code ?? -1, ...said }))
   })
 
+const refreshes = (): number => issuer.asked.filter(({ form }) => form.get('grant_type') === 'refresh_token').length
+
 const file = (): string => join(home, '.config/chancery/config.yaml')
 const contextNow = async () => {
   const { contexts, current } = parse(await readFile(file(), 'utf8'))
@@ -105,7 +109,6 @@ t.test('a token that is near its end is renewed, and the new one kept', async (t
   t.not(after.idToken, before.idToken)
   t.not(after.refreshToken, before.refreshToken, 'the one of before is spent')
   t.ok(endOf(after.idToken) > endOf(before.idToken))
-  const refreshes = () => issuer.asked.filter(({ form }) => form.get('grant_type') === 'refresh_token').length
   t.equal(refreshes(), 1)
   t.equal((await chancery(['refusals'])).code, 0)
   t.equal(refreshes(), 1, 'a fresh one is not asked for again')
@@ -121,13 +124,111 @@ t.test('of several commands at once one renews it, and all go on', async (t) => 
     [0, 0, 0],
     runs.map(({ err }) => err).join(),
   )
+  t.equal(refreshes(), 1)
+})
+
+/** A login whose token is over, as after a night: nothing but its refresh token is of use. */
+const loginOfYesterday = async (context: string) => {
+  await chancery(login('--context', context), typeIt)
+  const { oidc } = await contextNow()
+  const claims = JSON.parse(Buffer.from(oidc.idToken.split('.')[1], 'base64url').toString())
+  const past = Buffer.from(JSON.stringify({ ...claims, exp: 1_700_000_000 })).toString('base64url')
+  const spent = { ...oidc, idToken: oidc.idToken.replace(/\..*\./, `.${past}.`) }
+  const text = (await readFile(file(), 'utf8')).replace(oidc.idToken, spent.idToken)
+  await writeFile(file(), text)
+  return spent
+}
+
+t.test('a new refresh token is kept, whatever comes with it', async (t) => {
+  const cases: readonly (readonly [string, (made: object) => object, number, RegExp])[] = [
+    ['no id token', (made) => ({ ...made, id_token: undefined }), exitCodes.failed, /answered with no id token/],
+    ['an id token that is none', (made) => ({ ...made, id_token: 'x' }), exitCodes.failed, /answered with no id token/],
+    ['one that is too long', (made) => ({ ...made, id_token: `a.${'b'.repeat(40_000)}.c` }), exitCodes.failed, /no id/],
+  ]
+  for (const [what, change, code, sentence] of cases) {
+    const before = await loginOfYesterday('rotated')
+    issuer.script.push(async (tokens) => ({ status: 200, body: change(await tokens()) }))
+    t.match(await chancery(['refusals']), { code, err: sentence, out: '' }, what)
+    const { oidc: kept } = await contextNow()
+    t.equal(kept.idToken, before.idToken, what)
+    t.not(kept.refreshToken, before.refreshToken, what)
+    t.match(await chancery(['refusals']), { code: 0 }, 'so the next command goes on with it')
+  }
+})
+
+t.test('a token of somebody else is not ours, though a refresh brings it', async (t) => {
+  await loginOfYesterday('people')
+  for (const claims of [{ sub: 'bob' }, { sub: '' }, { iss: 'https://other.example.com' }, { aud: 'web' }]) {
+    issuer.claims = claims
+    const run = await chancery(['refusals'])
+    t.ok(run.code > 0 && run.out === '', JSON.stringify(claims))
+    t.match(run.err, /somebody else|of nobody|another issuer|not for the client/)
+    t.match(subjectOf((await contextNow()).oidc.idToken), 'alice')
+  }
+  issuer.claims = {}
+  t.match(await chancery(['refusals']), { code: 0 })
+})
+
+t.test('what was replaced meanwhile is given no tokens of another', async (t) => {
+  await loginOfYesterday('replaced')
+  const { contexts } = parse(await readFile(file(), 'utf8'))
+  const { replaced } = contexts
+  const changes: readonly object[] = [
+    { ...replaced, server: 'https://other.example.com' },
+    { ...replaced, oidc: { ...replaced.oidc, issuer: 'https://other.example.com' } },
+    { ...replaced, oidc: { ...replaced.oidc, clientId: 'web' } },
+    { ...replaced, oidc: { ...replaced.oidc, refreshToken: 'of another login' } },
+    { server: replaced.server, ca: replaced.ca, tokenFile: '/nonexistent' },
+  ]
+  for (const change of changes) {
+    const { refresh_token } = await issuer.tokens()
+    const ours = { ...replaced, oidc: { ...replaced.oidc, refreshToken: refresh_token } }
+    await writeFile(file(), stringify({ current: 'replaced', contexts: { replaced: ours } }))
+    const text = stringify({ current: 'replaced', contexts: { replaced: change } })
+    // By hand, and so without a lock.
+    issuer.script.push(async () => void (await writeFile(file(), text)))
+    t.match(await chancery(['refusals']), { code: 0 }, 'who was asking has an answer')
+    t.equal(await readFile(file(), 'utf8'), text)
+  }
+  await writeFile(file(), stringify({ current: 'replaced', contexts }))
+})
+
+t.test('whoever is killed while it renews leaves nothing behind', async (t) => {
+  const before = await loginOfYesterday('killed')
+  const child = spawn(process.execPath, [mainFile, 'refusals'], { env: { ...bare, HOME: home }, stdio: 'ignore' })
+  await new Promise<void>((resolve) => {
+    issuer.script.push(async () => {
+      resolve()
+      return new Promise(() => {})
+    })
+  })
+  t.match(await readdir(join(file(), '..')), ['config.yaml', 'config.yaml.lock'])
+  child.kill('SIGKILL')
+  await new Promise((resolve) => child.once('exit', resolve))
+  const draft = `${file()}.${randomUUID()}`
+  await writeFile(draft, before.refreshToken)
+  t.match(await chancery(['refusals']), { code: 0 })
+  t.same(await readdir(join(file(), '..')), ['config.yaml'])
+  t.not((await contextNow()).oidc.refreshToken, before.refreshToken)
+})
+
+t.test('a disk that is full is noticed before a refresh token is used', async (t) => {
+  const before = await loginOfYesterday('full')
+  const asked = refreshes()
+  // Whatever is written grows to a kilobyte, and no further.
+  const limited = ['-c', 'ulimit -f 2; exec "$0" "$@"', process.execPath, mainFile, 'refusals']
+  const run = promisify(execFile)('bash', limited, { env: { ...bare, HOME: home } })
+  await t.rejects(run, { code: exitCodes.usage, stderr: /config\.yaml cannot be written \(EFBIG\)/ })
+  t.equal(refreshes(), asked)
+  t.same((await contextNow()).oidc, before)
+  t.same(await readdir(join(file(), '..')), ['config.yaml'])
 })
 
 t.test('a login that has ended says what to do', async (t) => {
   issuer.life = 2
   await chancery(login('--context', 'ended'), typeIt)
   const { oidc } = await contextNow()
-  await refresh({ ...oidc, ca: issuer.ca }, oidc.refreshToken)
+  await refresh({ ...oidc, ca: issuer.ca }, oidc)
   await new Promise((resolve) => setTimeout(resolve, Math.max(0, endOf(oidc.idToken) - Date.now())))
   t.match(await chancery(['refusals']), { code: exitCodes.denied, err: /Log in again by chancery login/ })
 })
@@ -154,6 +255,9 @@ t.test('what is no login leaves no trace', async (t) => {
     ],
     ['plain http', { said: { token_endpoint: 'http://127.0.0.1/token' } }, [], exitCodes.usage, /by https only/],
     ['no code', { code: { user_code: 7 } }, [], exitCodes.failed, /no device code/],
+    ['a code without an end', { code: { user_code: 'A'.repeat(9_000) } }, [], exitCodes.failed, /no device code/],
+    ['a place that is no page', { code: { verification_uri: 'file:///bin' } }, [], exitCodes.usage, /by https only/],
+    ['a token of nobody', { claims: { sub: 7 } }, [], exitCodes.failed, /a token that is of nobody/],
     [
       'a token of another issuer',
       { claims: { iss: 'https://other.example.com' } },
@@ -191,13 +295,13 @@ t.test('what is no login leaves no trace', async (t) => {
 /** Time goes by as it is slept through. */
 const asked = async (change: () => void) => {
   change()
-  let now = Date.now()
+  let now = 0
   const slept: number[] = []
   const told: string[] = []
   const tokens = await loginByDevice(
     { issuer: issuer.url, clientId: 'cli', scope: '', ca: issuer.ca },
     {
-      now: () => now,
+      elapsed: () => now,
       sleep: async (milliseconds) => {
         slept.push(milliseconds)
         now += milliseconds
@@ -236,6 +340,51 @@ t.test('whoever does not answer is asked ever more rarely, and told of once', as
   t.match(tokens, { kind: 'denied', message: /was denied/ })
   t.same(slept, [1_000, 2_000, 4_000, 8_000])
   t.equal(told.filter((text) => text.includes('does not answer')).length, 1)
+})
+
+t.test('nobody is asked in a loop, whatever is said', async (t) => {
+  const pending = { error: 'authorization_pending' }
+  for (const interval of [0, 0.001]) {
+    const { slept } = await asked(() => {
+      issuer.code = { interval }
+      issuer.script.push(pending, pending, { error: 'access_denied' })
+    })
+    t.same(slept, [1_000, 1_000, 1_000], String(interval))
+  }
+})
+
+t.test('who is asked too often, or is away for a while, says how long to wait', async (t) => {
+  const busy =
+    (status: number, headers: Readonly<Record<string, string>> = {}) =>
+    async () => ({ status, headers })
+  const granted: ScriptedAnswer = async (tokens) => ({ status: 200, body: await tokens() })
+  const { tokens, slept } = await asked(() => {
+    issuer.script.push(busy(429, { 'retry-after': '7' }), busy(503, { 'retry-after': '20' }), busy(429), granted)
+  })
+  t.match(tokens, { idToken: /./ })
+  t.same(slept, [1_000, 7_000, 20_000, 6_000])
+  const long = await asked(() => {
+    issuer.code = { expires_in: 60 }
+    issuer.script.push(busy(429, { 'retry-after': '86400' }), granted)
+  })
+  t.match(long.tokens, { idToken: /./ }, 'and is asked once more before the code expires')
+  t.same(long.slept, [1_000, 58_000])
+  const dated = await asked(() => {
+    issuer.script.push(busy(503, { 'retry-after': new Date(Date.now() + 30_000).toUTCString() }), granted)
+  })
+  t.ok((dated.slept[1] ?? 0) > 15_000 && (dated.slept[1] ?? 0) <= 30_000, String(dated.slept))
+  const away = await asked(() => {
+    issuer.code = { expires_in: 1_000 }
+    issuer.script.push(...Array.from({ length: 7 }, () => 503), { error: 'access_denied' })
+  })
+  t.same(away.slept.slice(-3), [30_000, 30_000, 30_000], 'who types the code meanwhile does not wait for ever')
+})
+
+t.test('how long a code is good for is told to the second', async (t) => {
+  const { told } = await asked(() => {
+    issuer.code = { expires_in: 90 }
+  })
+  t.match(told[0], /within 1 min 30 s\. Waiting/)
 })
 
 t.test('until the code has expired, and not for longer', async (t) => {

@@ -8,14 +8,25 @@ import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { dns, ip } from '../x509/build.ts'
 import { openClientCa, serverAuth } from './clients.ts'
 
+export interface Scripted {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: object
+}
+
+export type ScriptedAnswer = (tokens: DeviceIssuer['tokens']) => Promise<Scripted | undefined>
+
 export interface DeviceIssuer {
   readonly url: string
   /** PEM of the CA of its server. */
   readonly ca: string
   /** What was asked of each endpoint, in order. */
   readonly asked: { readonly path: string; readonly form: URLSearchParams }[]
-  /** What the next questions for a token are answered with, in turn; then `pending`, or a token once the code was typed. */
-  readonly script: (object | 'destroy' | number)[]
+  /**
+   * What the next questions for a token are answered with, in turn; then `pending`, or a token once the code was typed. A
+   * function may take its time, and has the usual answer where it gives none.
+   */
+  readonly script: (object | 'destroy' | number | ScriptedAnswer)[]
   /** Changes what it says of itself, of a code, or of a login. */
   said: Record<string, unknown>
   code: Record<string, unknown>
@@ -100,7 +111,13 @@ export const openDeviceIssuer = async (
     const scripted = path === '/token' ? issuer.script.shift() : undefined
     if (scripted === 'destroy') return void request.socket.destroy()
     if (typeof scripted === 'number') return void response.writeHead(scripted).end('<html>')
-    const [status, body] = scripted ? [400, scripted] : ((await answers[path]?.(form)) ?? [404, {}])
+    const made = typeof scripted === 'function' ? await scripted(issuer.tokens) : undefined
+    if (made) {
+      response.writeHead(made.status, { 'content-type': 'application/json', ...made.headers })
+      return void response.end(JSON.stringify(made.body ?? {}))
+    }
+    const isFault = typeof scripted === 'object'
+    const [status, body] = isFault ? [400, scripted] : ((await answers[path]?.(form)) ?? [404, {}])
     response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
