@@ -4,12 +4,12 @@ import { hash } from 'node:crypto'
 import type { Command } from 'commander'
 
 import { canonicalJson } from '../canonical.ts'
-import { formatSubject, type Subject } from '../x509/subject.ts'
+import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts'
 import { type Answers, openAnswers } from './answers.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
-import { durationText } from './progress.ts'
+import { exactDurationText } from './progress.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
 interface PlanAnswer {
@@ -74,6 +74,8 @@ export const addRequestCommand = (program: Command): void => {
     async (id: string, options: RestOptions) => {
       const { client, out } = await openRest(options)
       const found = await readRequest(client, id)
+      const unknown = unknownText(found)
+      if (unknown !== undefined) throw new Failure('usage', unknown)
       out.show(found, requestText(found))
     },
   )
@@ -117,14 +119,19 @@ export interface DecideDeps extends Rest {
   readonly tell: (text: string) => void
 }
 
-/** Nobody decides blindly: the digest that is sent is that of the plan that was shown, now or before. */
+/**
+ * Nobody decides blindly: the digest that is sent is that of the plan that was shown, now or before. What cannot be shown
+ * whole can be rejected all the same.
+ */
 export const decide = async (
   { act, id, reason, digest }: { readonly act: Act; readonly id: string; reason: string; digest?: string },
   deps: DecideDeps,
 ): Promise<void> => {
   const { client, out, tell } = deps
   const found = await readRequest(client, id)
-  tell(`${requestText(found)}\n\n`)
+  const unknown = unknownText(found)
+  if (unknown !== undefined && act === 'approve') throw new Failure('usage', unknown)
+  tell(`${requestText(found)}\n${unknown === undefined ? '' : `${unknown}\n`}\n`)
   if (digest !== undefined && digest !== found.digest)
     throw new Failure('conflict', `This is not the plan with the digest ${digest}. Nothing was ${acts[act].done}.`)
   if (digest === undefined) await confirm(act, found, deps)
@@ -146,9 +153,49 @@ const confirm = async (act: Act, { digest, id }: RequestAnswer, { answers, tell 
 /** Throws where the digest is not that of the plan: then what is shown is not what would be approved. */
 const readRequest = async (client: Client, id: string): Promise<RequestAnswer> => {
   const found = (await client.call('GET', `${path}/${segment(id)}`)).json<RequestAnswer>()
+  const missing = Object.keys(planMembers).filter((member) => !Object.hasOwn(found.plan ?? {}, member))
+  if (missing.length > 0) throw new Failure('failed', `The server tells no ${missing.join(', ')} of the plan of ${id}.`)
   if (hash('sha256', canonicalJson(found.plan)) === found.digest) return found
   throw new Failure('failed', `The server tells a digest that is not that of the plan of ${id}; tell its operator.`)
 }
+
+/** The digest covers everything that the server sends, and what is shown is what this command knows of. */
+const unknownText = ({ id, plan }: RequestAnswer): string | undefined => {
+  const types = plan.subject.map(({ type }) => type).filter((type) => !isAttributeType(type))
+  const unknown = [...unknownIn(plan, planMembers), ...types.map((type) => `subject.${type}`)]
+  if (unknown.length === 0) return undefined
+  const names = visible(unknown.join(', '))
+  return `The plan of ${id} has what this command cannot show: ${names}. The server is newer: update the command to decide about it.`
+}
+
+/** `true`: a value, or a list of them; else the members of an object, or of each in a list. */
+type Members = { readonly [member: string]: true | Members }
+
+const unknownIn = (value: unknown, members: Members | true, at = ''): readonly string[] => {
+  if (Array.isArray(value)) return [...new Set(value.flatMap((item) => unknownIn(item, members, at)))]
+  if (typeof value !== 'object' || value === null) return []
+  if (members === true) return [at]
+  return Object.entries(value).flatMap(([name, inner]) => {
+    const place = at === '' ? name : `${at}.${name}`
+    const known = Object.hasOwn(members, name) ? members[name] : undefined
+    return known === undefined ? [place] : unknownIn(inner, known, place)
+  })
+}
+
+/** All that `requestText` shows. */
+const planMembers = {
+  authority: true,
+  extendedKeyUsage: true,
+  issuer: true,
+  key: true,
+  keyType: true,
+  keyUsage: true,
+  names: { kind: true, value: true },
+  profile: { name: true, version: true, sha256: true },
+  revocation: true,
+  subject: { type: true, value: true },
+  validity: true,
+} as const satisfies Readonly<Record<keyof PlanAnswer, true | Members>>
 
 // Texts ---------------------------------------------------------------------------------------------------------------
 
@@ -160,8 +207,8 @@ export const requestText = (request: RequestAnswer): string => {
     ['asked by', `${request.principal} at ${request.createdAt}, expires at ${request.expiresAt}`],
     ...plan.names.map(({ kind, value }) => ['name', `${kind}:${value}`] as const),
     ...(plan.names.length === 0 ? [['name', 'none'] as const] : []),
-    ['subject', formatSubject(plan.subject) || 'none'],
-    ['valid for', `${durationText(plan.validity)} from when it is issued`],
+    ['subject', subjectText(plan.subject) || 'none'],
+    ['valid for', `${exactDurationText(plan.validity)} from when it is issued`],
     ['key', `${plan.keyType}, SHA-256 ${plan.key}`],
     ['usages', [...plan.keyUsage, ...plan.extendedKeyUsage].join(', ')],
     ['revocation', typeof plan.revocation === 'string' ? plan.revocation : plan.revocation.join(', ')],
@@ -174,6 +221,9 @@ export const requestText = (request: RequestAnswer): string => {
   ]
   return lines.map(([label, value]) => `${label.padEnd(12)}${visible(value)}`).join('\n')
 }
+
+const subjectText = (subject: Subject): string =>
+  subject.every(({ type }) => isAttributeType(type)) ? formatSubject(subject) : JSON.stringify(subject)
 
 const decidedText = (act: Act, { id, state, approvals, required, serial, end }: RequestAnswer): string => {
   if (state === 'issued') return `${id} is issued: serial ${serial}.`
