@@ -1,20 +1,16 @@
 /** `chancery issue` and `explain`: ask for a certificate, or ask why (not). */
-import { randomUUID } from 'node:crypto'
-import { access, constants, readFile, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
 import type { Client } from './client.ts'
-import { exitCodes, Failure } from './failure.ts'
-import { askPatiently } from './issue/approval.ts'
+import { Failure } from './failure.ts'
 import { type Decision, explanation } from './issue/explanation.ts'
+import { issueFor, type RequestBody } from './issue/for-request.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
-import type { IssuedAnswer } from './issue/obtain.ts'
 import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
 import { readOrders } from './issue/orders.ts'
 import { runDaemon } from './issue/run-daemon.ts'
-import { visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface AskOptions extends RestOptions, OrderOptions {
@@ -48,7 +44,7 @@ export const addIssueCommands = (program: Command): void => {
     .option('--shell', 'run it by /bin/sh -c')
     .option(
       '--idempotency-key <key>',
-      'with --csr, make retries of this very call safe; a new one each time by default',
+      'with --csr, make retries of this very call safe; with --out as well, one is kept beside it until it is there',
     )
     .option('--orders <file>', 'several of these at once, each with its --out, from a YAML file')
     .option('--no-wait', 'where people must approve it: do not wait for them, but end with 7; run again, it goes on')
@@ -92,18 +88,8 @@ const ordersOf = async (options: IssueOptions): Promise<readonly IntoOptions[]> 
 const issueForRequest = async (options: IssueOptions, csr: string): Promise<void> => {
   assertNot(options, forOwnKeys, 'goes with a key that is made here, so without --csr')
   const { client, out } = await openRest(options)
-  if (options.out !== undefined) await assertWritable(options.out)
-  const key = options.idempotencyKey ?? randomUUID()
-  const call = { headers: { 'idempotency-key': key }, body: await bodyOfRequest(options, csr) }
-  const patience = options.wait ? { tell: (text: string) => void process.stderr.write(text) } : undefined
-  const post = () => client.call('POST', '/v1/certificates', call)
-  const answer = await askPatiently(post, { client, patience }).catch((error: unknown) => withKey(error, key))
-  const issued = answer.json<IssuedAnswer>()
-  const chain = [issued.certificate, ...issued.chain].join('')
-  for (const { field, reason } of issued.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
-  if (options.out === undefined) return out.show(issued, chain)
-  await writeFile(options.out, chain)
-  out.show(issued, `${issued.serial}, valid until ${issued.notAfter}, is in ${options.out}.`)
+  const { idempotencyKey, out: file, wait } = options
+  await issueFor(await bodyOfRequest(options, csr), { client, out, idempotencyKey, file, waits: wait })
 }
 
 /** Options that would be passed over in silence otherwise. */
@@ -119,25 +105,6 @@ const ofNewRequests = ['keyType', 'commonName'] as const
 const ofFolders = ['reuseKey', 'keyMode', 'owner', 'exec', 'shell', ...ofNewRequests] as const
 const forOwnKeys = ['renewBefore', 'orders', 'daemon', ...ofFolders] as const
 const ofOneOrder = ['profile', 'validity', 'name', 'dns', 'ip', 'uri', 'email', 'out', ...ofFolders] as const
-
-/** Before anything is issued: a certificate that cannot be written would be lost. */
-const assertWritable = async (file: string): Promise<void> => {
-  try {
-    await access(dirname(file), constants.W_OK)
-  } catch (error) {
-    throw new Failure(
-      'usage',
-      `${file} cannot be written (${(error as NodeJS.ErrnoException).code}); nothing was issued.`,
-    )
-  }
-}
-
-/** What may have been issued is found again under the same key. */
-const withKey = (error: unknown, key: string): never => {
-  if (!(error instanceof Failure) || error.exitCode !== exitCodes.later) throw error
-  const hint = `To try again without a second certificate: --idempotency-key ${key}`
-  throw new Failure('later', `${error.message}\n${hint}`, error.problem)
-}
 
 const withAskOptions = (command: Command): Command =>
   withRestOptions(command)
@@ -162,7 +129,7 @@ const bodyOf = async (options: AskOptions): Promise<object> => {
   return bodyFor(order, requestFor(order, await newKey(order.keyKind)))
 }
 
-const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<object> => {
+const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<RequestBody> => {
   const { profile, validity } = options
   if (profile === undefined) throw new Failure('usage', 'Name the profile by --profile.')
   const names = readNames(options)

@@ -3,40 +3,48 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { type Answer, type Client, segment } from '../client.ts'
 import { Failure } from '../failure.ts'
+import { visible } from '../output.ts'
 import type { RequestAnswer } from '../request.ts'
 
-/** What is told while it waits; undefined: it does not wait. */
-export type Patience = { readonly tell: (text: string) => void } | undefined
+/** Nothing is there yet: the same question gets the certificate when people have approved it. */
+export class Awaited extends Failure {
+  readonly request: RequestAnswer
 
-export interface Waiting {
-  readonly client: Client
-  readonly patience: Patience
-  readonly signal?: AbortSignal | undefined
-}
-
-/**
- * Asks, and where the answer is that people must approve it, asks again when they have decided: with the same
- * Idempotency-Key it is the certificate then, or why there is none. Rejects with `later` where nobody is to wait.
- */
-export const askPatiently = async (ask: () => Promise<Answer>, waiting: Waiting): Promise<Answer> => {
-  for (;;) {
-    const answer = await ask()
-    if (answer.status !== 202) return answer
-    await untilDecided(answer.json<RequestAnswer>(), waiting)
+  constructor(request: RequestAnswer) {
+    const detail = waitsText(request)
+    super('later', `${detail} The same command gets the certificate then: chancery request show ${request.id}`, {
+      ...{ code: 'approval.waiting', detail, retryable: true, request: request.id },
+    })
+    this.request = request
   }
 }
 
-const untilDecided = async (request: RequestAnswer, { client, patience, signal }: Waiting): Promise<void> => {
+/** The answer itself, where there is one already. Throws `Awaited` where people must approve it. */
+export const assertAnswered = (answer: Answer): Answer => {
+  if (answer.status === 202) throw new Awaited(readRequest(answer))
+  return answer
+}
+
+/** What is read of it here is there. */
+const readRequest = (answer: Answer): RequestAnswer => {
+  const told = answer.json<Partial<RequestAnswer> | null>() ?? {}
+  const texts = [told.id, told.state, told.expiresAt]
+  if (texts.every((text) => typeof text === 'string') && Array.isArray(told.approvals)) return told as RequestAnswer
+  throw new Failure('failed', 'The server answered with what is no request; is it Chancery?')
+}
+
+export interface Waiting {
+  readonly client: Client
+  readonly tell: (text: string) => void
+  /** How to go on later. */
+  readonly again: string
+  readonly signal?: AbortSignal | undefined
+}
+
+/** Resolves when people have decided, whatever it is: the same question, asked again, tells. */
+export const untilDecided = async (request: RequestAnswer, { client, tell, again, signal }: Waiting): Promise<void> => {
   const { id, required, expiresAt } = request
-  if (!patience)
-    throw new Failure(
-      'later',
-      `${waitsText(request)} The same command gets the certificate then: chancery request show ${id}`,
-      {
-        ...{ code: 'approval.waiting', detail: waitsText(request), retryable: true, request: id },
-      },
-    )
-  patience.tell(`${waitsText(request)} Asked until ${expiresAt}; Ctrl-C, and the same command goes on later.\n`)
+  tell(`${waitsText(request)} Asked until ${visible(expiresAt)}; Ctrl-C, and ${again} goes on later.\n`)
   let [told, heard] = [request.approvals.length, performance.now()]
   for (let pause = firstPauseMs; ; pause = Math.min(pause * 1.5, longestPauseMs)) {
     await sleep(pause, undefined, signal && { signal }).catch(() => {
@@ -50,17 +58,19 @@ const untilDecided = async (request: RequestAnswer, { client, patience, signal }
     if (!now) continue
     heard = performance.now()
     if (now.approvals.length > told)
-      patience.tell(`${now.approvals.length} of ${required}: ${now.approvals.at(-1)?.principal} has approved it.\n`)
+      tell(
+        `${now.approvals.length} of ${required}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,
+      )
     told = now.approvals.length
     if (now.state !== 'pending' && now.state !== 'approved') return
   }
 }
 
 const read = async (client: Client, id: string, signal?: AbortSignal): Promise<RequestAnswer> =>
-  (await client.call('GET', `/v1/requests/${segment(id)}`, { signal })).json<RequestAnswer>()
+  readRequest(await client.call('GET', `/v1/requests/${segment(id)}`, { signal }))
 
 const waitsText = ({ id, approvals, required }: RequestAnswer): string =>
-  `The request ${id} waits for approval: ${approvals.length} of ${required}.`
+  `The request ${visible(id)} waits for approval: ${approvals.length} of ${required}.`
 
 const firstPauseMs = 500
 const longestPauseMs = 5_000

@@ -173,6 +173,8 @@ interface Reason {
 const reasonOf = (error: unknown): Reason => {
   if (!(error instanceof Failure)) return { retryAfter: undefined, isOfServer: false }
   const { code = '', retryAfter } = (error.problem ?? {}) as { code?: string; retryAfter?: number }
+  // People have said no, or nothing, and each try would ask them again.
+  if (endings.has(code)) return { retryAfter: longSeconds, isOfServer: false }
   return { retryAfter, isOfServer: error.kind === 'later' && (error.problem === undefined || ofAll.has(code)) }
 }
 
@@ -185,6 +187,8 @@ const ofAll: ReadonlySet<string> = new Set<ProblemCode>([
   'limit.address_concurrent',
   'limit.failed_authentication',
 ])
+
+const endings: ReadonlySet<string> = new Set<ProblemCode>(['approval.rejected', 'approval.expired'])
 
 const leaveNote = async (care: Care, failure: string | undefined, deps: DaemonDeps): Promise<void> => {
   const { ward, standing, failures } = care
@@ -222,3 +226,4 @@ const untilLook = ({ lookAt }: Standing, { now }: DaemonDeps): number =>
 const shortestMs = 50
 const longestMs = 60_000
 const lookEveryMs = 3_600_000
+const longSeconds = 3_600

@@ -8,6 +8,7 @@
  *     web/.chancery/current        → versions/<serial>
  *     web/.chancery/versions/…       each certificate with all that belongs to it; the last one is kept
  *     web/.chancery/pending.json     only we may read it
+ *     web/.chancery/lock             while an answer is put in its place
  */
 import { execFile } from 'node:child_process'
 import { createHash, randomUUID, X509Certificate } from 'node:crypto'
@@ -30,6 +31,8 @@ import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
 import { Failure } from '../failure.ts'
+import { withLock } from '../lock.ts'
+import { serialOf } from './issued.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -82,8 +85,11 @@ export interface Folder {
   /** Durable when it resolves; to what is there, where another was quicker. */
   keep(pending: Pending): Promise<Pending>
   forget(pending: Pending): Promise<void>
-  /** Shows these in place of those that are there, all at once, durably. `untold`: remember that somebody must be told. */
-  install(contents: Contents, about: { readonly orderDigest: string; readonly untold: boolean }): Promise<void>
+  /**
+   * Shows these in place of those that are there, all at once, durably, and forgets the question. Whose answer another
+   * command has put there meanwhile does nothing: there may be a newer one by now. `untold`: remember that somebody must be told.
+   */
+  install(contents: Contents, about: { readonly pending: Pending; readonly untold: boolean }): Promise<void>
   /** Who uses the certificate has been told. */
   told(): Promise<void>
   /** A file of our own beside these, whole or not at all. */
@@ -101,13 +107,21 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
     await assertOurs(path)
     await sweep(own)
   })
+  const alone = <T>(work: () => Promise<T>): Promise<T> => withLock(join(own, 'lock'), work)
   return {
     path,
     held: () => readHeld(join(own, 'current')),
     pending: () => readPending(pendingFile),
     keep: (pending) => orUsage(path, () => keep(pendingFile, pending)),
-    forget: ({ idempotencyKey }) => forget(pendingFile, idempotencyKey),
-    install: (contents, about) => orUsage(path, () => install(path, { contents, ...about }, options)),
+    forget: (pending) => orUsage(path, () => alone(async () => forget(pendingFile, pending))),
+    install: (contents, { pending, untold }) =>
+      orUsage(path, () =>
+        alone(async () => {
+          if (!(await isThere(pendingFile, pending))) return
+          await install(path, { contents, orderDigest: pending.orderDigest, untold }, options)
+          await forget(pendingFile, pending)
+        }),
+      ),
     told: async () => {
       await rm(join(own, 'current', untoldName), { force: true })
       await syncFolder(join(own, 'current'))
@@ -159,14 +173,33 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       untold,
     }
   } catch (error) {
-    return ifMissing(undefined)(error as NodeJS.ErrnoException)
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return undefined
+    throw new Failure('usage', `What ${resolve(current)} leads to cannot be read: ${message}.`)
   }
 }
 
 const readPending = async (file: string): Promise<Pending | undefined> => {
   const text = await readFile(file, 'utf8').catch(ifMissing(undefined))
-  return text === undefined ? undefined : (JSON.parse(text) as Pending)
+  if (text === undefined) return undefined
+  const pending = parsePending(text)
+  if (pending !== undefined) return pending
+  throw new Failure('usage', `${file} is not what was written there. Remove it, and a new certificate is asked for.`)
 }
+
+const parsePending = (text: string): Pending | undefined => {
+  try {
+    const pending = JSON.parse(text) as Pending
+    const { orderDigest, idempotencyKey, keyPem, csr, replaces = '' } = pending
+    const isWhole = [orderDigest, idempotencyKey, keyPem, csr, replaces].every((member) => typeof member === 'string')
+    return isWhole ? pending : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const isThere = async (file: string, { idempotencyKey }: Pending): Promise<boolean> =>
+  (await readPending(file))?.idempotencyKey === idempotencyKey
 
 const keep = async (file: string, pending: Pending): Promise<Pending> => {
   for (;;) {
@@ -182,9 +215,9 @@ const keep = async (file: string, pending: Pending): Promise<Pending> => {
   }
 }
 
-const forget = async (file: string, idempotencyKey: string): Promise<void> => {
+const forget = async (file: string, pending: Pending): Promise<void> => {
   // Another command may have its answer already, and a new question there.
-  if ((await readPending(file))?.idempotencyKey === idempotencyKey) await rm(file, { force: true })
+  if (await isThere(file, pending)) await rm(file, { force: true })
 }
 
 interface Version {
@@ -250,7 +283,7 @@ const dropVersions = async (own: string, kept: readonly (string | undefined)[]):
 /** What a crash has left half made; another command may be at it right now, so only what is old. */
 const sweep = async (own: string): Promise<void> => {
   for (const name of await readdir(own)) {
-    if (!name.startsWith('new-')) continue
+    if (!draftForm.test(name)) continue
     const made = await stat(join(own, name)).catch(ifMissing(undefined))
     if (made && Date.now() - made.mtimeMs > abandonedMs) await rm(join(own, name), { recursive: true, force: true })
   }
@@ -307,12 +340,12 @@ const ifThere = (error: NodeJS.ErrnoException): void => {
   if (error.code !== 'EEXIST') throw error
 }
 
-const serialOf = (certificate: X509Certificate): string => certificate.serialNumber.toLowerCase().padStart(32, '0')
-
 export const fileNames = ['key.pem', 'certificate.pem', 'chain.pem', 'fullchain.pem', 'root.pem'] as const
 const linkTarget = (name: string): string => join('.chancery', 'current', name)
 const orderName = 'order.sha256'
 const untoldName = 'untold'
+/** A version that nobody sees yet, and files that have no name yet, one of which has a key in it. */
+const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 /** Writing takes milliseconds. */
 const abandonedMs = 600_000
 const run = promisify(execFile)

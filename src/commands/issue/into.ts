@@ -1,15 +1,17 @@
 /** `chancery issue --name … --out DIR`: key, request and files are made here; only the request goes to the server. */
 import { X509Certificate } from 'node:crypto'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { durationText } from '../progress.ts'
 import { type Advice, adviceFor, momentIn } from './advice.ts'
+import { Awaited, untilDecided } from './approval.ts'
 import type { Ward } from './daemon.ts'
 import { fileNames, type Held, openFolder } from './folder.ts'
-import { type IssuedAnswer, type Obtained, obtain, type Task } from './obtain.ts'
+import type { IssuedAnswer } from './issued.ts'
+import { type Obtained, obtain, type Task } from './obtain.ts'
 import { digestOf, type NameOptions, type Order, readKeyKindOption, readNames } from './order.ts'
 import { dueAt, momentOf, type RenewBefore, readRenewBefore } from './renewal.ts'
 import { wordsOf } from './words.ts'
@@ -34,7 +36,11 @@ export interface IntoOptions extends OrderOptions {
   readonly wait?: boolean
 }
 
-export type TaskOfOptions = Omit<Task, 'isDue' | 'isSpent' | 'renews'> & { readonly before: RenewBefore | undefined }
+export type TaskOfOptions = Omit<Task, 'isDue' | 'isSpent' | 'renews'> & {
+  readonly before: RenewBefore | undefined
+  /** For people, where they have to approve it; it is asked for again later otherwise. */
+  readonly waits: boolean
+}
 
 /** Throws a usage failure, also where nothing names what is wanted. */
 export const readOrder = (options: OrderOptions): Order => {
@@ -63,29 +69,84 @@ export const readTask = async (options: IntoOptions, server: string): Promise<Ta
     ...(keyMode !== undefined && { keyMode: readMode(keyMode) }),
     ...(owner !== undefined && { owner }),
   })
-  const patience = wait ? { tell: (text: string) => void process.stderr.write(text) } : undefined
-  return { order, folder, server, reuseKey, exec: words, before, patience }
+  // Where there may be something to use meanwhile, others are due as well.
+  return { order, folder, server, reuseKey, exec: words, before, waits: wait && before === undefined }
 }
 
-/** Now, one after the other: what is there stays if it has longer than `--renew-before`. One that fails stops no other. */
-export const issueInto = async (orders: readonly IntoOptions[], client: Client, out: Output): Promise<void> => {
+/** All of them, each in a folder of its own. Throws a usage failure before anything is asked. */
+export const readTasks = async (orders: readonly IntoOptions[], server: string): Promise<readonly TaskOfOptions[]> => {
   const tasks: TaskOfOptions[] = []
-  for (const options of orders) tasks.push(await readTask(options, client.origin))
+  for (const options of orders) tasks.push(await readTask(options, server))
+  const places = tasks.map(({ folder }) => resolve(folder.path))
+  const twice = places.find((place, i) => places.indexOf(place) !== i)
+  if (twice !== undefined) throw new Failure('usage', `Two orders are for ${twice}; each takes a folder of its own.`)
+  return tasks
+}
+
+/**
+ * Now, one after the other: what is there stays if it has longer than `--renew-before`. One that fails stops no other; nor
+ * does one that people must approve first: those are waited for together, once all have been asked for.
+ */
+export const issueInto = async (orders: readonly IntoOptions[], client: Client, out: Output): Promise<void> => {
+  const tasks = await readTasks(orders, client.origin)
   const failures: Failure[] = []
-  const told = (error: unknown): undefined => {
-    if (!(error instanceof Failure)) throw error
-    failures.push(error)
+  const inTurn = openTurns()
+  /** What it waits for. */
+  const attempt = async (task: TaskOfOptions): Promise<Awaited['request'] | undefined> => {
+    try {
+      const obtained = await obtain(await atOnce(task, client), client)
+      out.show(viewOf(obtained, task), textOf(obtained, task))
+      if (obtained.failure) failures.push(obtained.failure)
+    } catch (error) {
+      if (error instanceof Awaited && task.waits) return error.request
+      if (!(error instanceof Failure)) throw error
+      failures.push(error)
+    }
+    return undefined
   }
-  for (const task of tasks) {
-    const obtained = await atOnce(task, client)
-      .then((due) => obtain(due, client))
-      .catch(told)
-    if (obtained) out.show(viewOf(obtained, task), textOf(obtained, task))
-    if (obtained?.failure) failures.push(obtained.failure)
+  const ending = new AbortController()
+  const polite = openPolite(client)
+  const settle = async (task: TaskOfOptions): Promise<void> => {
+    const name = tasks.length > 1 ? `${task.folder.path}: ` : ''
+    const tell = (text: string): void => void process.stderr.write(`${name}${text}`)
+    const waiting = { client: polite, tell, again: 'the same command', signal: ending.signal }
+    for (let request = await inTurn(() => attempt(task)); request; request = await inTurn(() => attempt(task)))
+      await untilDecided(request, waiting)
   }
+  const settled = tasks.map((task) =>
+    settle(task).catch((error: unknown) => {
+      if (error instanceof Failure) return void failures.push(error)
+      ending.abort()
+      throw error
+    }),
+  )
+  await Promise.all(settled)
   const [first] = failures
   if (first === undefined) return
   throw new Failure(first.kind, failures.map(({ message }) => message).join('\n'), first.problem)
+}
+
+/** One after the other, in the order in which they come. */
+const openTurns = () => {
+  let last: Promise<unknown> = Promise.resolve()
+  return <T>(work: () => Promise<T>): Promise<T> => {
+    const next = last.then(work)
+    last = next.catch(() => {})
+    return next
+  }
+}
+
+/** However many wait, the server is asked by a few at a time. */
+const openPolite = (client: Client): Client => {
+  const lanes = Array.from({ length: mostAtOnce }, openTurns)
+  let calls = 0
+  return {
+    ...client,
+    call: (method, path, call) => {
+      calls += 1
+      return (lanes[calls % mostAtOnce] as (typeof lanes)[0])(() => client.call(method, path, call))
+    },
+  }
 }
 
 /** Due when a person asks; with `--renew-before` when it is time, or earlier where the server says so. */
@@ -99,8 +160,6 @@ const atOnce = async (task: TaskOfOptions, client: Client): Promise<Task> => {
     held && !isPast(dueAt(held, before)) ? await adviceFor(held, { folder, client, now: Date.now() }) : null
   return {
     ...task,
-    // Others are due meanwhile.
-    patience: undefined,
     renews: true,
     isDue: (held) => isPast(earliest(dueAt(held, before), advice, held)),
     isSpent: (life) => isPast(dueAt(life, before)),
@@ -211,5 +270,6 @@ const readMode = (text: string): number => {
   return Number.parseInt(text, 8)
 }
 
+const mostAtOnce = 4
 /** As many do: a third of a life is time enough to mend whatever keeps it from being renewed. */
 const standardBefore: RenewBefore = { share: 0.33 }

@@ -3,8 +3,9 @@ import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
-import { askPatiently, type Patience, type Waiting } from './approval.ts'
+import { assertAnswered } from './approval.ts'
 import type { Folder, Held, Pending } from './folder.ts'
+import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
 import type { Life } from './renewal.ts'
 import { tellBy } from './tell.ts'
@@ -17,8 +18,6 @@ export interface Task {
   readonly server: string
   /** Renew with the key that is there. */
   readonly reuseKey: boolean
-  /** While people have to approve it; undefined: it comes back later. */
-  readonly patience: Patience
   /** What tells those who use the certificate of a new one, as words. */
   readonly exec: readonly string[] | undefined
   /** Whether a certificate that is there renews itself, where the server lets it. */
@@ -39,25 +38,18 @@ export interface Obtained {
   readonly failure: Failure | undefined
 }
 
-export interface IssuedAnswer {
-  readonly serial: string
-  readonly certificate: string
-  readonly chain: readonly string[]
-  readonly issuer: string
-  readonly notAfter: string
-  readonly notes: readonly { readonly field: string; readonly reason: string }[]
-  readonly replayed: boolean
-}
-
 /**
  * May be ended anywhere, and run again: at most one certificate comes of a question, whose key and Idempotency-Key are on
- * the disk before it is asked, and go when the answer is. Of two at once, both write the same.
+ * the disk before it is asked, and go when the answer is. Of two at once, both ask the same, and one writes the answer.
+ * Throws `Awaited` where people must approve it first.
  */
 export const obtain = async (task: Task, client: Client, signal?: AbortSignal): Promise<Obtained> => {
   const { folder, exec } = task
-  const { issued, refusal } = await renew(task, client, signal)
+  const { issued: answer, refusal } = await renew(task, client, signal)
   const held = await folder.held()
   if (held === undefined) throw new Failure('failed', `${folder.path} has lost its certificate while it was written.`)
+  // Another command may have been at it as well, and be ahead by now.
+  const issued = answer?.serial === held.serial ? answer : undefined
   // Without a command nobody is told, and whoever runs it with one later still has to.
   if (!held.untold || exec === undefined) return { held, issued, refusal, failure: undefined }
   const failure = await tellBy(exec, signal)
@@ -71,7 +63,7 @@ interface Renewed {
 }
 
 const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?: Failure): Promise<Renewed> => {
-  const { folder, order, exec, patience } = task
+  const { folder, order, exec } = task
   const orderDigest = digestOf(order, task.server)
   const held = await folder.held()
   const waiting = await pendingOf(folder, orderDigest, held)
@@ -81,7 +73,7 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?:
   const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced })))
   if (pending.orderDigest !== orderDigest)
     throw new Failure('conflict', `Another command asks for another certificate in ${folder.path} right now.`)
-  const asking = { order, client, patience, signal, held }
+  const asking = { order, client, signal, held }
   const answer = await ask(asking, pending).catch(async (error: unknown) => {
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
     if (!(error instanceof Failure) || !isFinal(error, pending)) throw error
@@ -91,13 +83,13 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?:
     throw new Failure(error.kind, `${error.message}\nThere is no token to ask for a new one with.`, error.problem)
   })
   if (answer instanceof Failure) return renew(task, client, signal, answer)
-  const contents = await contentsOf(answer, pending, asking)
+  assertOurs(answer, pending)
   if (answer.replayed && task.isSpent(lifeOf(answer))) {
     await folder.forget(pending)
     return renew(task, client, signal, refusal)
   }
-  await folder.install(contents, { orderDigest, untold: exec !== undefined })
-  await folder.forget(pending)
+  const contents = await contentsOf(answer, pending, asking)
+  await folder.install(contents, { pending, untold: exec !== undefined })
   return { issued: answer, ...(refusal && { refusal }) }
 }
 
@@ -129,7 +121,9 @@ const newPending = async ({ order, reuseKey }: Task, { orderDigest, held, replac
   return { ...question, ...(replaced && { replaces: replaced.serial }) }
 }
 
-interface Asking extends Waiting {
+interface Asking {
+  readonly client: Client
+  readonly signal: AbortSignal | undefined
   readonly order: Order
   readonly held: Held | undefined
 }
@@ -141,36 +135,43 @@ interface Asking extends Waiting {
 const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): Promise<IssuedAnswer> => {
   const { order, client, signal, held } = asking
   const call = { headers: { 'idempotency-key': idempotencyKey }, signal }
-  if (replaces === undefined || held === undefined)
-    return (
-      await askPatiently(() => client.call('POST', '/v1/certificates', { ...call, body: bodyFor(order, csr) }), asking)
-    ).json()
+  if (replaces === undefined || held === undefined) {
+    const answer = await client.call('POST', '/v1/certificates', { ...call, body: bodyFor(order, csr) })
+    return readIssued(assertAnswered(answer))
+  }
   const { profile: _, ...body } = bodyFor(order, csr)
   const itself = client.as({ cert: held.certificatePem, key: held.keyPem })
-  return (await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body })).json()
+  return readIssued(await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body }))
 }
 
 /** A token may be replaced by a right one; what holding a certificate does not give is not had by it later. */
 const isFinal = ({ kind }: Failure, { replaces }: Pending): boolean =>
   forgettable.has(kind) || (kind === 'denied' && replaces !== undefined)
 
+/** With the key that is there, the certificate that is there would do, too. */
+const assertOurs = (answer: IssuedAnswer, { keyPem, replaces }: Pending): void => {
+  assertOfKey(answer, keyPem)
+  if (answer.serial !== replaces) return
+  throw new Failure('failed', 'The server answered with the certificate that is to be replaced; nothing was written.')
+}
+
 const contentsOf = async (
-  { certificate, chain, serial }: IssuedAnswer,
+  answer: IssuedAnswer,
   { keyPem, replaces }: Pending,
   { client, signal }: Pick<Asking, 'client' | 'signal'>,
 ) => {
-  if (!new X509Certificate(certificate).checkPrivateKey(createPrivateKey(keyPem)))
-    throw new Failure('failed', 'The server answered with a certificate of another key; nothing was written.')
+  const { certificate, chain, serial } = answer
   const reader = replaces === undefined ? client : client.as({ cert: certificate, key: keyPem })
   // What those who meet the certificate must trust: while roots are replaced, the old and the new one.
   const bundle = { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal }
-  const roots = await reader.call('GET', `/v1/certificates/${serial}/bundle`, bundle)
+  const { text: roots } = await reader.call('GET', `/v1/certificates/${serial}/bundle`, bundle)
+  assertLeadsTo(answer, roots)
   return {
     'key.pem': keyPem,
     'certificate.pem': certificate,
     'chain.pem': chain.join(''),
     'fullchain.pem': [certificate, ...chain].join(''),
-    'root.pem': roots.text,
+    'root.pem': roots,
   }
 }
 

@@ -4,7 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Client } from '../client.ts'
 import { visible } from '../output.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
-import { type IntoOptions, readTask, type TaskOfOptions, wardOf } from './into.ts'
+import { type IntoOptions, readTasks, wardOf } from './into.ts'
 
 export interface DaemonOptions {
   readonly orders: readonly IntoOptions[]
@@ -16,8 +16,7 @@ export interface DaemonOptions {
 /** Resolves after SIGTERM or SIGINT. Rejects with what is wrong with options and files before anything is begun. */
 export const runDaemon = async ({ orders, openClient, json }: DaemonOptions): Promise<void> => {
   const { origin } = await openClient()
-  const tasks: TaskOfOptions[] = []
-  for (const options of orders) tasks.push(await readTask(options, origin))
+  const tasks = await readTasks(orders, origin)
   const now = Date.now
   const ending = new AbortController()
   const end = (): void => ending.abort()
