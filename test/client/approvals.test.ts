@@ -1,12 +1,14 @@
 /** Approvals by the command: docs/approvals.md typed as it stands, and what an approver is shown, asked and told. */
 import { execFile } from 'node:child_process'
+import { hash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { canonicalJson } from '../../src/canonical.ts'
 import type { Client } from '../../src/commands/client.ts'
 import { openClient } from '../../src/commands/client.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
@@ -99,6 +101,15 @@ const pendingOf = async (profile: string): Promise<RequestAnswer> => {
   throw new Error('no request came within 20 s')
 }
 
+/** So many, at least. */
+const untilPending = async (profile: string, count: number): Promise<readonly RequestAnswer[]> => {
+  for (const end = Date.now() + 20_000; Date.now() < end; ) {
+    const { json } = await service.request('GET', `/v1/requests?state=pending&profile=${profile}`)
+    if (json.items.length >= count) return json.items
+  }
+  throw new Error(`${count} requests did not come within 20 s`)
+}
+
 const issueArgs = (out: string): readonly string[] => [
   ...['issue', '--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--name', 'vault.example.com'],
   ...['--out', out],
@@ -148,20 +159,86 @@ t.test('a plan that has changed is issued by nobody, and who asks is told why', 
   t.equal(await readShown(out), undefined)
 })
 
-t.test('with --csr, the same call with the same key goes on', async (t) => {
+t.test('several are waited for together, whichever is approved first', async (t) => {
   const folder = await newFolder(t)
-  await run('openssl', [
-    ...['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/'],
-    ...[
-      '-addext',
-      'subjectAltName=DNS:vault.example.com',
-      '-keyout',
-      join(folder, 'key.pem'),
-      '-out',
-      join(folder, 'csr'),
-    ],
-  ])
-  const args = ['issue', '--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--csr', join(folder, 'csr')]
+  const names = ['one', 'two', 'three', 'four', 'five', 'six']
+  const orders = names.map((name) => ({ profile: 'vault', names: [`${name}.example.com`], out: join(folder, name) }))
+  await writeFile(join(folder, 'orders.yaml'), JSON.stringify(orders))
+  const args = ['issue', '--token-file', tokens['requester'] ?? '', '--orders', join(folder, 'orders.yaml')]
+  const child = startChancery(service, args)
+  const ended = once(child, 'exit')
+  let said = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  const requests = await untilPending('vault', names.length)
+  for (const [i, name] of names.toReversed().entries()) {
+    const request = requests.find(({ plan }) => plan.names[0]?.value === `${name}.example.com`) as RequestAnswer
+    await chancery(decideArgs(name === 'three' ? 'reject' : 'approve', request))
+    if (name === 'three' || i > 1) continue
+    while (!(await readShown(join(folder, name)))) await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  t.equal((await ended)[0], exitCodes.conflict, 'one was rejected')
+  t.match(said, /^\S+\/six: 1 of 1: alice has approved it\.$/m)
+  for (const name of names) t.equal((await readShown(join(folder, name))) !== undefined, name !== 'three', name)
+  const twice = [...orders, { ...orders[0], out: `${folder}/./one` }]
+  await writeFile(join(folder, 'orders.yaml'), JSON.stringify(twice))
+  t.match(await chancery(args), { code: exitCodes.usage, err: /Two orders are for \S+\/one; each takes a folder/ })
+})
+
+const vaultCsr = async (folder: string): Promise<string> => {
+  const extension = ['-addext', 'subjectAltName=DNS:vault.example.com', '-subj', '/']
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-keyout', join(folder, 'key.pem')]
+  await run('openssl', ['req', '-new', ...key, ...extension, '-out', join(folder, 'csr')])
+  return join(folder, 'csr')
+}
+
+t.test('with --csr and --out, the same command finds the same request', async (t) => {
+  const folder = await newFolder(t)
+  const csr = await vaultCsr(folder)
+  const out = join(folder, 'chain.pem')
+  const token = ['--token-file', tokens['requester'] ?? '']
+  const args = ['issue', ...token, '--profile', 'vault', '--csr', csr, '--out', out, '--no-wait']
+  const first = await chancery(args)
+  t.equal(first.code, exitCodes.later)
+  t.notMatch(first.err, '--idempotency-key', 'nothing need be remembered')
+  t.equal((await stat(`${out}.pending.json`)).mode & 0o777, 0o600)
+  const request = await pendingOf('vault')
+  t.match(await chancery(args), { code: exitCodes.later, err: `The request ${request.id} waits` })
+  t.equal((await untilPending('vault', 1)).length, 1, 'there is one request')
+  const other = await chancery([...args, '--validity', '2h'])
+  t.notMatch(other.err, request.id, 'another question is another request')
+  t.match(await chancery(args), { code: exitCodes.later })
+  for (const found of await untilPending('vault', 1)) await chancery(decideArgs('approve', found))
+  t.match(await chancery(args), { code: 0, out: /is in \S+chain\.pem\.$/m })
+  t.match(await readFile(out, 'utf8'), /^-----BEGIN CERTIFICATE/)
+  t.same((await readdir(folder)).sort(), ['chain.pem', 'csr', 'key.pem'], 'the question goes with its answer')
+  await writeFile(`${out}.pending.json`, 'junk', { mode: 0o600 })
+  t.match(await chancery(args), { code: exitCodes.later }, 'what is none is replaced')
+  await chancery(decideArgs('reject', await pendingOf('vault')))
+  t.match(await chancery(args), { code: exitCodes.conflict, err: /approval\.rejected/ })
+  t.same((await readdir(folder)).sort(), ['chain.pem', 'csr', 'key.pem'], 'and with its end')
+})
+
+t.test('whoever waits for what goes to standard output is told how to go on', async (t) => {
+  const csr = await vaultCsr(await newFolder(t))
+  const args = ['issue', '--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--csr', csr]
+  const child = startChancery(service, args)
+  let said = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  const request = await pendingOf('vault')
+  while (!said.includes('Ctrl-C')) await new Promise((resolve) => setTimeout(resolve, 20))
+  child.kill('SIGINT')
+  const [, key = ''] = /Ctrl-C, and the same command with --idempotency-key (\S+) goes on later/.exec(said) ?? []
+  await chancery(decideArgs('approve', request))
+  t.match(await chancery([...args, '--idempotency-key', key]), { code: 0, out: /^-----BEGIN CERTIFICATE/ })
+})
+
+t.test('with --csr, the same call with the same key goes on', async (t) => {
+  const csr = await vaultCsr(await newFolder(t))
+  const args = ['issue', '--token-file', tokens['requester'] ?? '', '--profile', 'vault', '--csr', csr]
   const first = await chancery([...args, '--no-wait'])
   t.equal(first.code, exitCodes.later)
   const [, key = ''] = /--idempotency-key (\S+)$/m.exec(first.err) ?? []
@@ -202,9 +279,71 @@ t.test('nobody approves what was not shown', async (t) => {
     },
   }
   await t.rejects(decide(ask, deps(lying, request.digest.slice(0, 8))), /a digest that is not that of the plan/)
+  // One that is newer, and whose plans say more than we know of: the digest is right.
+  const newer = (change: (plan: RequestAnswer['plan']) => object): Client => ({
+    ...client,
+    call: async (...call) => {
+      const answer = await client.call(...call)
+      const told = answer.json<RequestAnswer>()
+      if (!told.plan) return answer
+      const plan = change(told.plan)
+      const json = () => ({ ...told, plan, digest: hash('sha256', canonicalJson(plan)) })
+      return { ...answer, json: json as typeof answer.json }
+    },
+  })
+  for (const [change, members] of [
+    [(plan) => ({ ...plan, policies: ['1.2.3'] }), 'policies'],
+    [(plan) => ({ ...plan, names: [{ ...plan.names[0], scope: 'all' }], ca: true }), 'names.scope, ca'],
+    [(plan) => ({ ...plan, profile: { ...plan.profile, by: 'x' } }), 'profile.by'],
+    [(plan) => ({ ...plan, keyUsage: [{ id: 'keyCertSign' }] }), 'keyUsage'],
+    [(plan) => ({ ...plan, subject: [{ type: 'pseudonym', value: 'x' }] }), 'subject.pseudonym'],
+  ] as readonly (readonly [(plan: RequestAnswer['plan']) => object, string])[]) {
+    const message = new RegExp(`cannot show: ${members}\\. The server is newer: update the command`)
+    await t.rejects(decide(ask, deps(newer(change), '')), { kind: 'usage', message })
+  }
+  const { keyType: _, ...less } = request.plan
+  await t.rejects(
+    decide(
+      ask,
+      deps(
+        newer(() => less),
+        '',
+      ),
+    ),
+    { kind: 'failed', message: /tells no keyType/ },
+  )
   t.equal((await eventsOf(request.id)).length, 1, 'nothing was said')
   await decide(ask, deps(client, request.digest.slice(0, 8)))
   t.match((await eventsOf(request.id)).at(-1), { type: 'certificate.issued', approval: request.id })
+})
+
+t.test('what cannot be shown whole can be rejected', async (t) => {
+  await chancery([...issueArgs(join(await newFolder(t), 'vault')), '--no-wait'])
+  const { id } = await pendingOf('vault')
+  const client = await openClient(
+    { server: service.url, tokenFile: tokens['alice'] as string },
+    { CHANCERY_DATA: service.config.dataDir },
+  )
+  const said: string[] = []
+  const deps = { client, out: openOutput(false, () => {}), tell: (text: string) => void said.push(text) }
+  const newer: Client = {
+    ...client,
+    call: async (method, path, call) => {
+      const answer = await client.call(method, path, call)
+      const told = answer.json<RequestAnswer>()
+      const plan = { ...told.plan, subject: [{ type: 'pseudonym', value: 'x' }] }
+      const digest = hash('sha256', canonicalJson(plan))
+      // What is sent is the digest of what it has; the test's own server has another.
+      const json = () => (method === 'GET' ? { ...told, plan, digest } : told)
+      return { ...answer, json: json as typeof answer.json }
+    },
+  }
+  const ask = { act: 'reject', id, reason: 'x' } as const
+  const answers = { match: async () => true }
+  await t.rejects(decide(ask, { ...deps, answers, client: newer }), { kind: 'conflict', message: /approval\.plan/ })
+  t.match(said.join(''), /^subject {5}\[\{"type":"pseudonym"/m)
+  t.match(said.join(''), /cannot show: subject\.pseudonym/)
+  await decide(ask, { ...deps, answers })
 })
 
 t.test('what an explanation says of approvals', async (t) => {

@@ -1,5 +1,18 @@
 /** `chancery issue --name … --out DIR`, by the command and by its pieces, against the real service. */
-import { chmod, lstat, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { randomUUID } from 'node:crypto'
+import {
+  chmod,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
@@ -243,6 +256,65 @@ t.test('two at once write one certificate', async (t) => {
   t.equal(new Set(obtained.map(({ held }) => held.serial)).size, 1)
   t.equal((await issuedFor('both.example.com')).length, 1)
   t.ok(await readShown(out))
+})
+
+t.test('whoever comes late with an answer puts nothing older in the place of what is there', async (t) => {
+  const out = await newFolder(t)
+  const slow = await taskFor('late.example.com', out)
+  let go = (): void => {}
+  const waits = new Promise<void>((resolve) => {
+    go = resolve
+  })
+  const stopped: Client = {
+    ...client,
+    call: async (method, path, call) => {
+      const answer = await client.call(method, path, call)
+      if (path.endsWith('/bundle')) await waits
+      return answer
+    },
+  }
+  const late = obtain(slow, stopped)
+  while (!(await readdir(join(out, '.chancery'))).includes('pending.json'))
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  const [first, second] = [await obtain(slow, client), await obtain(slow, client)]
+  t.not(first.held.serial, second.held.serial)
+  go()
+  const { held, issued } = await late
+  t.equal(held.serial, second.held.serial)
+  t.equal(issued, undefined, 'and says that it has done nothing')
+  t.equal((await readShown(out))?.serial, second.held.serial)
+})
+
+t.test('what a killed command has left goes in time, its keys too', async (t) => {
+  const out = await newFolder(t)
+  const own = join(out, '.chancery')
+  await openFolder(out)
+  const drafts = [`pending.json.${randomUUID()}`, `status.json.${randomUUID()}`]
+  for (const name of drafts) await writeFile(join(own, name), '')
+  await mkdir(join(own, 'new-abcdef'))
+  await openFolder(out)
+  t.equal((await readdir(own)).length, 4, 'another command may be at it')
+  for (const name of [...drafts, 'new-abcdef']) await utimes(join(own, name), 0, 0)
+  await openFolder(out)
+  t.same(await readdir(own), ['versions'])
+})
+
+t.test('files of ours that somebody has changed are said to be', async (t) => {
+  const out = await newFolder(t)
+  const args = ['issue', '--profile', 'server', '--name', 'junk.example.com', '--out', out]
+  const pending = join(out, '.chancery/pending.json')
+  await mkdir(join(out, '.chancery'))
+  for (const text of ['', '{', 'null', '{"orderDigest":"x"}']) {
+    await writeFile(pending, text)
+    t.match(await chancery(args), {
+      code: exitCodes.usage,
+      err: /pending\.json is not what was written there\. Remove/,
+    })
+  }
+  await rm(pending)
+  t.equal((await chancery(args)).code, 0)
+  await writeFile(join(out, '.chancery/current/certificate.pem'), 'junk')
+  t.match(await chancery(args), { code: exitCodes.usage, err: /current leads to cannot be read/ })
 })
 
 t.test('a reader never sees a key beside the certificate of another', async (t) => {

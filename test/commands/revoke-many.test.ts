@@ -11,7 +11,7 @@ import { openAnswers } from '../../src/commands/answers.ts'
 import type { Answer, Client } from '../../src/commands/client.ts'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { openOutput } from '../../src/commands/output.ts'
-import { durationText, openProgress, progressText } from '../../src/commands/progress.ts'
+import { durationText, exactDurationText, openProgress, progressText } from '../../src/commands/progress.ts'
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
@@ -288,4 +288,9 @@ t.test('a bar on a terminal, lines elsewhere', async (t) => {
   t.notMatch(text, '\x1b')
   t.equal(progressText({ done: 7, total: 9, made: 0, seconds: 0 }), '7 of 9 (77 %)')
   t.same([0.2, 59, 60, 3_599, 7_500].map(durationText), ['1 s', '59 s', '1 min 0 s', '59 min 59 s', '2 h 5 min'])
+  t.same(
+    [0, 0.2, 59, 60, 90, 3_601, 7_500, 86_400, 2_592_001].map(exactDurationText),
+    ['0 s', '1 s', '59 s', '1 min', '1 min 30 s', '1 h 1 s', '2 h 5 min', '1 d', '30 d 1 s'],
+    'what people agree to is told to the second',
+  )
 })

@@ -1,0 +1,94 @@
+/** A server that answers with the certificate of something else: nothing of it is written, and what is there stays. */
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { type Answer, type Client, openClient } from '../../src/commands/client.ts'
+import { readTask } from '../../src/commands/issue/into.ts'
+import type { IssuedAnswer } from '../../src/commands/issue/issued.ts'
+import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { openClientCa } from '../helpers/clients.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { newFolder, readShown } from './folders.ts'
+
+t.setTimeout(300_000)
+const service = await openTestService(t)
+const client = await openClient({ server: service.url }, { CHANCERY_DATA: service.config.dataDir })
+const stranger = openClientCa('A CA that nobody knows')
+
+const taskFor = async (out: string, more: Partial<Task> = {}): Promise<Task> => ({
+  ...(await readTask({ profile: 'server', name: ['answered.example.com'], out }, client.origin)),
+  renews: false,
+  isDue: () => true,
+  isSpent: () => false,
+  ...more,
+})
+
+interface Changes {
+  readonly issued?: (answer: IssuedAnswer) => object | null
+  readonly roots?: string
+}
+
+const lying = (inner: Client, { issued = (answer) => answer, roots }: Changes): Client => ({
+  ...inner,
+  as: (identity) => lying(inner.as(identity), { issued, ...(roots !== undefined && { roots }) }),
+  call: async (method, path, call): Promise<Answer> => {
+    const answer = await inner.call(method, path, call)
+    if (path.endsWith('/bundle')) return { ...answer, text: roots ?? answer.text }
+    const told = method === 'POST' ? issued(answer.json<IssuedAnswer>()) : answer.json<object>()
+    return { ...answer, json: <T>() => told as T }
+  },
+})
+
+const other = (
+  await service.request('POST', '/v1/certificates', {
+    body: { csr: csrFor('other.example.com'), profile: 'server' },
+  })
+).json as IssuedAnswer
+const unknown = stranger.certify().cert
+
+const lies: readonly (readonly [what: string, changes: Changes, sentence: RegExp])[] = [
+  ['nothing', { issued: () => null }, /no certificate/],
+  ['no certificate', { issued: (answer) => ({ ...answer, certificate: 7 }) }, /no certificate/],
+  ['junk', { issued: (answer) => ({ ...answer, certificate: '-----BEGIN' }) }, /no certificate/],
+  ['something after it', { issued: (answer) => ({ ...answer, certificate: `${answer.certificate}x` }) }, /no cert/],
+  ['a key above it', { issued: (answer) => ({ ...answer, chain: ['-----BEGIN PRIVATE KEY-----'] }) }, /no certificate/],
+  ['notes that are none', { issued: (answer) => ({ ...answer, notes: [null] }) }, /no certificate/],
+  ['another serial', { issued: (answer) => ({ ...answer, serial: other.serial }) }, /of another serial/],
+  ['a way out', { issued: (answer) => ({ ...answer, serial: '../../issuers' }) }, /of another serial/],
+  ['another time', { issued: (answer) => ({ ...answer, notAfter: '2099-01-01T00:00:00Z' }) }, /of another time/],
+  ['the certificate of another key', { issued: () => other }, /of another key/],
+  ['nothing above it', { issued: (answer) => ({ ...answer, chain: [] }) }, /does not lead to the roots/],
+  ['something else above it', { issued: (answer) => ({ ...answer, chain: [stranger.pem] }) }, /does not lead to/],
+  ['a crowd above it', { issued: (answer) => ({ ...answer, chain: Array(100).fill(unknown) }) }, /does not lead to/],
+  ['other roots', { roots: stranger.pem }, /does not lead to the roots/],
+  ['roots that are a page', { roots: '<p>Log in first</p>' }, /no certificate/],
+  ['no roots', { roots: '' }, /no certificate/],
+]
+
+t.test('the first certificate', async (t) => {
+  const out = await newFolder(t)
+  for (const [what, changes, sentence] of lies) {
+    const message = new RegExp(`^The server answered with .*${sentence.source}.*; nothing was written\\.$`)
+    await t.rejects(obtain(await taskFor(out), lying(client, changes)), { kind: 'failed', message }, what)
+    t.equal(await readShown(out), undefined, what)
+    t.same(await readdir(join(out, '.chancery')), ['pending.json', 'versions'])
+  }
+  const { issued } = await obtain(await taskFor(out), client)
+  t.equal(issued?.replayed, true, 'and an honest answer is the one that all of them had')
+})
+
+t.test('one that takes the place of another', async (t) => {
+  const out = await newFolder(t)
+  const first = await obtain(await taskFor(out), client)
+  const files = await readFile(join(out, 'fullchain.pem'), 'utf8')
+  const { issued } = first
+  const task = await taskFor(out, { renews: true, reuseKey: true })
+  const same = lying(client, { issued: () => issued as IssuedAnswer })
+  await t.rejects(obtain(task, same), { kind: 'failed', message: /the certificate that is to be replaced/ })
+  for (const [what, changes] of lies) await t.rejects(obtain(task, lying(client, changes)), { kind: 'failed' }, what)
+  t.equal(await readFile(join(out, 'fullchain.pem'), 'utf8'), files)
+  t.ok(await readShown(out))
+})
