@@ -344,8 +344,8 @@ interface ProblemBody {
 /** The problem document in sentences: what went wrong, where, what to do. */
 const failureOf = ({ status, text, headers }: Answer): Failure => {
   const isProblem = String(headers['content-type']).startsWith('application/problem+json')
-  const problem = isProblem ? (parsed(text) as ProblemBody | null | undefined) : undefined
-  if (typeof problem !== 'object' || problem === null) {
+  const problem = isProblem ? readProblem(parsed(text), status) : undefined
+  if (problem === undefined) {
     // A proxy answers for one that is away.
     const kind = [429, 502, 503, 504].includes(status) ? 'later' : 'failed'
     return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
@@ -357,6 +357,27 @@ const failureOf = ({ status, text, headers }: Answer): Failure => {
     next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
   ]
   return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
+}
+
+/** As far as it is one: whoever stands in the place of the server may say anything. */
+const readProblem = (told: unknown, status: number): ProblemBody | undefined => {
+  const { code, detail, next, requestId, retryable, retryAfter, violations, ...more } = (told ?? {}) as {
+    readonly [member: string]: unknown
+  }
+  if (![code, detail, next, requestId].every((text) => typeof text === 'string')) return undefined
+  return {
+    ...more,
+    ...({ code, detail, next, requestId } as Pick<ProblemBody, 'code' | 'detail' | 'next' | 'requestId'>),
+    status,
+    retryable: retryable === true,
+    ...(typeof retryAfter === 'number' && retryAfter >= 0 && { retryAfter }),
+    ...(Array.isArray(violations) && { violations: violations.filter(isViolation) }),
+  }
+}
+
+const isViolation = (told: unknown): told is Violation => {
+  const { check, field, value, reason } = (told ?? {}) as Readonly<Record<string, unknown>>
+  return [check, field, value, reason].every((text) => typeof text === 'string')
 }
 
 const kindOf = ({ status, retryable }: ProblemBody): FailureKind => {

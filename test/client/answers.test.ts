@@ -51,6 +51,32 @@ t.test('a server that says nonsense of when to renew keeps nobody from renewing'
     })
 })
 
+t.test('what a problem says is taken as far as it is one', async (t) => {
+  const whole = { status: 503, code: 'x.y', detail: 'Busy.', next: 'Wait.', requestId: 'r', retryable: true }
+  for (const [more, problem, text] of [
+    [{}, { retryable: true }, /^Busy\. \(x\.y, request r\)\nWait\.$/],
+    [{ retryAfter: 30 }, { retryAfter: 30 }, /Wait\. Retry-After: 30 s\.$/],
+    [{ retryAfter: 'soon' }, { retryAfter: undefined }, /Wait\.$/],
+    [{ retryAfter: -1 }, { retryAfter: undefined }, /Wait\.$/],
+    [{ retryAfter: {} }, { retryAfter: undefined }, /Wait\.$/],
+    [{ violations: 7 }, { violations: undefined }, /Wait\.$/],
+    [{ violations: [null, {}] }, { violations: [] }, /Wait\.$/],
+    [{ status: 'x' }, { status: 503 }, /Wait\.$/],
+    [{ detail: 7 }, undefined, /answered 503 without saying why/],
+    [{ next: undefined }, undefined, /answered 503 without saying why/],
+  ] as const)
+    await t.test(JSON.stringify(more), async (t) => {
+      const answer = JSON.stringify({ ...whole, ...more })
+      answerBy(t, (response) => response.writeHead(503, { 'content-type': 'application/problem+json' }).end(answer))
+      const failure: Failure = await client.call('GET', '/v1/profiles').then(
+        () => new Failure('failed', 'none'),
+        (error: Failure) => error,
+      )
+      t.match(failure, { kind: 'later', message: text })
+      t.match(failure.problem, problem as object)
+    })
+})
+
 t.test('what is no JSON is said to be none', async (t) => {
   answerBy(t, (response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<p>Log in first</p>'))
   const answer = await client.call('GET', '/v1/profiles')

@@ -177,6 +177,14 @@ t.test('what the server asks for is waited for', async (t) => {
   )
 })
 
+t.test('people who have said no are not asked again by each try', async (t) => {
+  const script = (): Standing => {
+    throw new Failure('conflict', 'rejected', { code: 'approval.rejected', retryable: false })
+  }
+  const { tries } = await watch(script, { hours: 24 })
+  t.ok(tries.length >= 16 && tries.length <= 24, `${tries.length} in a day`)
+})
+
 t.test('an order that has reached its limit holds up no other, wherever it stands in the list', async (t) => {
   const problem = { status: 429, code: 'limit.certificates_per_day', retryAfter: 80_000, retryable: true }
   for (const limited of [0, 1, 2]) {
@@ -298,6 +306,27 @@ t.test('as a process it issues, says how it stands, and ends at SIGTERM', async 
     code: exitCodes.usage,
     err: /goes into the file/,
   })
+})
+
+t.test('two that look after the same folder keep one certificate in it', async (t) => {
+  const service = await openTestService(t)
+  const folder = await newFolder(t)
+  const out = join(folder, 'shared')
+  const args = ['issue', '--profile', 'server', '--name', 'shared.example.com', '--out', out, '--daemon']
+  const children = [startChancery(service, args), startChancery(service, args)]
+  const ends = children.map((child) => once(child, 'exit'))
+  await Promise.all(children.map((child) => once(child.stdout as NodeJS.ReadableStream, 'data')))
+  const shown = await readShown(out)
+  const { json } = await service.request('GET', '/v1/certificates?name=shared.example.com')
+  t.same(
+    json.items.map(({ serial }: { serial: string }) => serial),
+    [shown?.serial],
+  )
+  for (const child of children) child.kill('SIGTERM')
+  t.same(await Promise.all(ends), [
+    [0, null],
+    [0, null],
+  ])
 })
 
 t.test('while a request hangs it ends as well, and takes the question up again later', async (t) => {

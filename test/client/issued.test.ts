@@ -76,6 +76,10 @@ t.test('the first certificate', async (t) => {
     t.equal(await readShown(out), undefined, what)
     t.same(await readdir(join(out, '.chancery')), ['pending.json', 'versions'])
   }
+  // As one that is replayed for ever, and would have been spent by a clock that is far ahead.
+  const spent = lying(client, { issued: (answer) => ({ ...answer, replayed: true }) })
+  t.ok((await obtain(await taskFor(out, { isSpent: () => true }), spent)).issued, 'nor is it asked for for ever')
+  await t.rejects(obtain(await taskFor(out), lying(client, { issued: () => null })), /no certificate/)
   const { issued } = await obtain(await taskFor(out), client)
   t.equal(issued?.replayed, true, 'and an honest answer is the one that all of them had')
 })
@@ -88,7 +92,8 @@ t.test('one that takes the place of another', async (t) => {
   const task = await taskFor(out, { renews: true, reuseKey: true })
   const same = lying(client, { issued: () => issued as IssuedAnswer })
   await t.rejects(obtain(task, same), { kind: 'failed', message: /the certificate that is to be replaced/ })
-  for (const [what, changes] of lies) await t.rejects(obtain(task, lying(client, changes)), { kind: 'failed' }, what)
+  for (const [what, changes] of lies)
+    await t.rejects(obtain(task, lying(client, changes)), { kind: 'failed', message: /nothing was written/ }, what)
   t.equal(await readFile(join(out, 'fullchain.pem'), 'utf8'), files)
   t.ok(await readShown(out))
 })

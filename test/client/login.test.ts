@@ -11,7 +11,7 @@ import { parse, stringify } from 'yaml'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { endOf, loginByDevice, refresh, subjectOf } from '../../src/commands/oidc.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { type DeviceIssuer, openDeviceIssuer, type ScriptedAnswer } from '../helpers/device-issuer.ts'
+import { type DeviceIssuer, openDeviceIssuer, type Scripted, type ScriptedAnswer } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
@@ -153,6 +153,26 @@ t.test('a new refresh token is kept, whatever comes with it', async (t) => {
     t.equal(kept.idToken, before.idToken, what)
     t.not(kept.refreshToken, before.refreshToken, what)
     t.match(await chancery(['refusals']), { code: 0 }, 'so the next command goes on with it')
+  }
+})
+
+t.test('what a provider sends instead is neither followed nor kept', async (t) => {
+  const before = await loginOfYesterday('strange')
+  const cases: readonly (readonly [Scripted, number, RegExp])[] = [
+    [{ status: 302, headers: { location: `${service.url}/v1/events` } }, exitCodes.denied, /says no \(302\)/],
+    [{ status: 200, body: { padding: 'x'.repeat(300_000) } }, exitCodes.later, /its answer has no end/],
+    [{ status: 200, body: [] }, exitCodes.failed, /answered with no id token/],
+    [{ status: 400, body: { error: { a: 1 }, error_description: [] } }, exitCodes.denied, /says no \(400\)$/m],
+    [
+      { status: 400, body: { error: '\u001b[2Jx', error_description: '\u202e' } },
+      exitCodes.denied,
+      /says no \(\\u001b\[2Jx\): \\u202e$/m,
+    ],
+  ]
+  for (const [answer, code, sentence] of cases) {
+    issuer.script.push(async () => answer)
+    t.match(await chancery(['refusals']), { code, err: sentence, out: '' })
+    t.same((await contextNow()).oidc, before)
   }
 })
 

@@ -203,6 +203,27 @@ t.test('a daemon follows what the server suggests, and what it suggests next', a
   t.not(second.serial, first.serial)
 })
 
+t.test('however late the server would have it, a certificate is renewed while it holds', async (t) => {
+  const out = await newFolder(t)
+  const windows: object[] = []
+  const lying = (inner: Client): Client => ({
+    ...inner,
+    as: (identity) => lying(inner.as(identity)),
+    call: async (method, path, call) => {
+      const answer = await inner.call(method, path, call)
+      if (!path.endsWith('/renewal-info')) return answer
+      const suggestedWindow = windows[0]
+      return { ...answer, json: <T>() => ({ ...answer.json<object>(), suggestedWindow }) as T }
+    },
+  })
+  windows.push({ start: '2099-01-01T00:00:00Z', end: '2099-01-02T00:00:00Z' })
+  const task = await readTask({ profile: 'server', name: ['late.example.com'], out }, client.origin)
+  const ward = wardOf(task, { now: Date.now, openClient: async () => lying(client) })
+  const { notBefore, notAfter, renewAt } = await ward.pass(signal)
+  const left = (notAfter.getTime() - renewAt.getTime()) / (notAfter.getTime() - notBefore.getTime())
+  t.ok(left >= 0.1 && left < 0.2, `${left} of its life is left`)
+})
+
 t.test('a server that says nothing, or nonsense, keeps nobody from renewing', async (t) => {
   const held = { serial: '40'.repeat(16), certificatePem: '', keyPem: '', digest: Buffer.alloc(32, 0x80) } as Held
   const now = Date.now()

@@ -189,7 +189,9 @@ export const wardOf = (task: TaskOfOptions, { now, openClient }: WardDeps): Ward
   const before = task.before ?? standardBefore
   const renewAtOf = (held: Held, advice: Advice | undefined): Date => {
     const suggested = advice?.serial === held.serial ? momentIn(advice, held) : undefined
-    if (task.before === undefined && suggested !== undefined) return suggested
+    // However late the server would have it: what has expired renews nothing.
+    if (task.before === undefined && suggested !== undefined)
+      return earliest(momentOf(held, latestBefore, held.digest), advice, held)
     return earliest(momentOf(held, before, held.digest), advice, held)
   }
   const daemonTask = (advice: Advice | undefined): Task => ({
@@ -273,3 +275,4 @@ const readMode = (text: string): number => {
 const mostAtOnce = 4
 /** As many do: a third of a life is time enough to mend whatever keeps it from being renewed. */
 const standardBefore: RenewBefore = { share: 0.33 }
+const latestBefore: RenewBefore = { share: 0.1 }

@@ -84,7 +84,8 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?:
   })
   if (answer instanceof Failure) return renew(task, client, signal, answer)
   assertOurs(answer, pending)
-  if (answer.replayed && task.isSpent(lifeOf(answer))) {
+  // One that is asked for now and spent already would be so the next time.
+  if (waiting !== undefined && answer.replayed && task.isSpent(lifeOf(answer))) {
     await folder.forget(pending)
     return renew(task, client, signal, refusal)
   }
