@@ -61,9 +61,11 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
     `${id} of ${principal} by ${versionOf(profile)}, plan ${plan}, to be approved by ${required} until ${expires}`,
   'request.approved': ({ id, reason, by }) => `${id} by ${by}: ${JSON.stringify(reason)}`,
   'request.rejected': ({ id, reason, by }) => `${id} by ${by}: ${JSON.stringify(reason)}`,
+  'request.withdrawn': ({ id, reason, by }) => `${id} by ${by}: ${JSON.stringify(reason)}`,
   'request.expired': ({ id }) => id,
   'request.failed': ({ id, code, reason }) => `${id}, ${code}: ${JSON.stringify(reason)}`,
-  'profile.changed': ({ profile, by }) => `${versionOf(profile)} by ${by}`,
+  'profile.changed': ({ profile, approvals, by }) =>
+    `${versionOf(profile)}${approvals > 0 ? `, to be approved by ${approvals},` : ''} by ${by}`,
   'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,

@@ -155,8 +155,9 @@ export interface RequestCreated {
   readonly expires: string
 }
 
+/** By approvers; withdrawn by who asked. */
 export interface RequestDecided {
-  readonly type: 'request.approved' | 'request.rejected'
+  readonly type: 'request.approved' | 'request.rejected' | 'request.withdrawn'
   readonly id: string
   readonly plan: string
   readonly reason: string
@@ -180,8 +181,12 @@ export interface RequestFailed {
 
 export interface ProfileChanged {
   readonly type: 'profile.changed'
+  /** Entries of version 1 have no `approvals`. */
+  readonly v: 2
   readonly profile: ProfileVersion
   readonly sha256: string
+  /** How many must approve what it yields; 0: nobody. */
+  readonly approvals: number
   readonly by: string
 }
 

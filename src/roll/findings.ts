@@ -2,6 +2,10 @@
 import { type FaultCode, faults } from './fault.ts'
 
 export const findings = {
+  'approval.approver':
+    'Somebody has decided about a request who may not: without a grant to approve its profile, about the own one, or twice.',
+  'approval.missing': 'A certificate was issued without the approvals that its profile wants.',
+  'approval.required': 'A request was to be approved by other than as many as its profile wants.',
   'entry.form': faults['entry.form'],
   'entry.leaf': 'An entry does not have the leaf that is stored for it.',
   'entry.missing': 'Nothing but its leaf is there of an entry: what it said is missing.',

@@ -308,13 +308,19 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   },
   'request.approved': { means: 'somebody approves exactly that', v: 1, fields: approval },
   'request.rejected': { means: 'somebody turns it down', v: 1, fields: approval },
+  'request.withdrawn': { means: 'who asked takes it back', v: 1, fields: approval },
   'request.expired': { means: 'it was not issued in time', v: 1, fields: { id: text, plan: digest } },
   'request.failed': {
     means: 'it was approved, and is not what would be issued by now',
     v: 1,
     fields: { id: text, plan: digest, code: text, reason: text },
   },
-  'profile.changed': { means: 'a version of a profile was made', v: 1, fields: { profile, sha256: digest, by: text } },
+  'profile.changed': {
+    means: 'a version of a profile was made; `approvals`: how many must approve what it yields',
+    v: 2,
+    fields: { profile, sha256: digest, approvals: count, by: text },
+    earlier: { 1: { profile, sha256: digest, by: text } },
+  },
   'provider.changed': {
     means: 'a version of the document of an identity provider was made',
     v: 1,

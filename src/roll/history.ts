@@ -16,13 +16,22 @@ import {
   openKnown,
   orderOf,
   principalOf,
-  type Request,
   type SignedBy,
   saveKnown,
   type Tell,
   turn,
   verifierKeyOf,
 } from './known.ts'
+import {
+  approveRequest,
+  createRequest,
+  endRequest,
+  issueApproved,
+  keepApprover,
+  rejectRequest,
+  wantApprovals,
+  withdrawRequest,
+} from './requests.ts'
 import { isEqual, readBase64 } from './text.ts'
 
 export interface History {
@@ -71,9 +80,8 @@ const move: Check<IssuerMove> = (entry, known, { tell }) => {
   issuer.state = to
 }
 
-const endRequest: Check<'request.rejected' | 'request.expired' | 'request.failed'> = (entry, known, { tell }) => {
-  const request = requestOf(entry, known, tell)
-  if (request) request.isEnded = true
+const endedRequest: Check<'request.expired' | 'request.failed'> = (entry, known, { tell }) => {
+  endRequest(entry, known, tell)
 }
 
 /** A type without a check refers to nothing. */
@@ -83,7 +91,7 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const issuer = issuance(entry, known, at)
     addSerial(known, { serial, issuer, standing: 'issued' }, at)
     if ('replaces' in entry) replaced(entry.replaces as string, known, at)
-    approved(entry, known, at)
+    issueApproved(entry, known, at.tell)
     const certificate = known.deps.readCertificate(readBase64(entry.certificate, 'entry.form', 'the certificate'))
     if (certificate === undefined) return at.tell('certificate.text', 'it is not a certificate that can be read')
     if (certificate.serial !== serial)
@@ -137,26 +145,22 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
       tell('reference.number', `the plan ${plan} was of ${order.count}`)
     order.isDone = true
   },
-  'request.created': ({ id, principal, profile, plan, required }, known, { tell }) => {
-    principalOf(principal, known, tell)
-    versionOf(profile, known, tell)
-    if (known.requests.has(id)) return tell('reference.state', `the request ${id} was created before`)
-    known.requests.set(id, { principal, plan, required, approvers: [], isEnded: false })
+  'request.created': (entry, known, { tell }) => {
+    principalOf(entry.principal, known, tell)
+    versionOf(entry.profile, known, tell)
+    createRequest(entry, known, tell)
   },
-  'request.approved': ({ id, plan, by }, known, { tell }) => {
-    const request = requestOf({ id, plan }, known, tell)
-    if (request === undefined) return
-    if (by === request.principal) tell('reference.state', `${by} approves the own request ${id}`)
-    if (request.approvers.includes(by)) tell('reference.state', `${by} has approved the request ${id} before`)
-    request.approvers = [...new Set([...request.approvers, by])]
-  },
-  'request.rejected': endRequest,
-  'request.expired': endRequest,
-  'request.failed': endRequest,
-  'profile.changed': ({ profile: { name, version } }, known, { tell }) => {
+  'request.approved': (entry, known, { tell }) => approveRequest(entry, known, tell),
+  'request.rejected': (entry, known, { tell }) => rejectRequest(entry, known, tell),
+  'request.withdrawn': (entry, known, { tell }) => withdrawRequest(entry, known, tell),
+  'request.expired': endedRequest,
+  'request.failed': endedRequest,
+  'profile.changed': (entry, known, { tell }) => {
+    const { name, version } = entry.profile
     const next = (known.profiles.get(name) ?? 0) + 1
     if (version !== next) tell('reference.number', `version ${version} of the profile ${name} is not version ${next}`)
     known.profiles.set(name, version)
+    wantApprovals(entry, known)
   },
   'provider.changed': ({ provider: { name, version } }, known, { tell }) => {
     const next = (known.providers.get(name) ?? 0) + 1
@@ -174,9 +178,10 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     principalOf(principal, known, tell)
     known.principals.set(principal, false)
   },
-  'grant.changed': ({ change, grant, principal }, known, { tell }) => {
-    principalOf(principal, known, tell)
-    turn(known.grants, { id: grant, isOn: change === 'created', what: 'grant' }, tell)
+  'grant.changed': (entry, known, { tell }) => {
+    principalOf(entry.principal, known, tell)
+    turn(known.grants, { id: entry.grant, isOn: entry.change === 'created', what: 'grant' }, tell)
+    keepApprover(entry, known)
   },
   'token.created': ({ token, principal }, known, { tell }) => {
     principalOf(principal, known, tell)
@@ -257,32 +262,6 @@ const issuance = (
   // Until it has ended it may still answer for what it signed, or end what it has begun.
   if (issuer?.state === 'retired') tell('reference.state', `the issuer ${name} has retired`)
   return issuer
-}
-
-/** What names a request is its certificate, once, of the plan that others than its principal have approved. */
-const approved = (entry: EntryOf<'certificate.issued'>, known: Known, { tell }: At): void => {
-  if (!('approval' in entry)) return
-  const { approval: id, plan, principal } = entry as typeof entry & { readonly approval: string }
-  const request = requestOf({ id, plan }, known, tell)
-  if (request === undefined) return
-  if (request.principal !== principal) tell('reference.state', `the request ${id} is of ${request.principal}`)
-  const count = request.approvers.filter((by) => by !== request.principal).length
-  if (count < request.required)
-    tell('reference.state', `${count} have approved the request ${id}, of ${request.required}`)
-  request.isEnded = true
-}
-
-/** A request that is open, and of this plan. */
-const requestOf = (
-  { id, plan }: { readonly id: string; readonly plan: string },
-  { requests }: Known,
-  tell: Tell,
-): Request | undefined => {
-  const request = requests.get(id)
-  if (request === undefined) tell('reference.missing', `there is no request ${id}`)
-  else if (request.isEnded) tell('reference.state', `the request ${id} has ended`)
-  else if (request.plan !== plan) tell('reference.state', `the request ${id} is of the plan ${request.plan}`)
-  return request
 }
 
 const versionOf = (

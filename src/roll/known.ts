@@ -53,8 +53,12 @@ export interface HistoryState {
   readonly credentials?: readonly string[]
   readonly lists: readonly (readonly [shard: string, number: number])[]
   readonly orders: readonly (readonly [plan: string, order: Order])[]
-  /** Absent where it was saved before there were any. */
-  readonly requests?: readonly (readonly [id: string, request: Request])[]
+  /** Absent where it was saved before there were any; then some are there that have ended. */
+  readonly requests?: readonly (readonly [id: string, request: Request & { readonly isEnded?: boolean }])[]
+  /** How many must approve what a version of a profile yields. Absent where it was saved before that was kept. */
+  readonly wanted?: readonly (readonly [version: string, count: number])[]
+  /** The same. Then who may approve is not known, and nobody's grant is missed. */
+  readonly approvers?: readonly (readonly [grant: string, approver: Approver])[]
   /** The server that the records were last said to be on; null where that was never said. */
   readonly database: string | null
   readonly serials: readonly string[]
@@ -73,6 +77,8 @@ export interface Known {
   readonly lists: Map<string, number>
   readonly orders: Map<string, Order>
   readonly requests: Map<string, Request>
+  readonly wanted: Map<string, number>
+  readonly approvers: Map<string, Approver> | undefined
   readonly serials: SerialTable
   database: string | null
 }
@@ -90,10 +96,17 @@ export interface KnownIssuer {
 /** A request that people must approve, until it has ended. */
 export interface Request {
   readonly principal: string
+  /** With its version; absent where it was saved before that was kept. */
+  readonly profile?: string
   readonly plan: string
   readonly required: number
   approvers: readonly string[]
-  isEnded: boolean
+}
+
+/** Whom a grant lets approve requests of these profiles. */
+export interface Approver {
+  readonly principal: string
+  readonly profiles: readonly string[]
 }
 
 /** An order to revoke many: how many were found, how many of them have been revoked, and whether that is all. */
@@ -116,7 +129,11 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     credentials: new Set(saved?.credentials),
     lists: new Map(saved?.lists),
     orders: new Map(saved?.orders.map(([plan, order]) => [plan, { ...order }])),
-    requests: new Map(saved?.requests?.map(([id, request]) => [id, { ...request }])),
+    requests: new Map(
+      saved?.requests?.flatMap(([id, { isEnded, ...request }]) => (isEnded ? [] : [[id, request] as const])),
+    ),
+    wanted: new Map(saved?.wanted),
+    approvers: saved && !saved.approvers ? undefined : new Map(saved?.approvers),
     database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials),
   }
@@ -136,7 +153,9 @@ export const saveKnown = (known: Known): HistoryState => ({
   credentials: [...known.credentials],
   lists: [...known.lists],
   orders: [...known.orders],
-  requests: [...known.requests],
+  requests: [...known.requests].map(([id, request]) => [id, { ...request }]),
+  wanted: [...known.wanted],
+  ...(known.approvers && { approvers: [...known.approvers] }),
   database: known.database,
   serials: known.serials.save(),
 })

@@ -28,7 +28,10 @@ export const openPolicies = async ({ db, roll, log, parse, canonical }: Policies
     canonical,
     column: ({ authority }) => authority,
     assertFits: (tx, { authority }) => assertAuthority(tx, authority),
-    event: ({ name, version, sha256 }, by) => ({ type: 'profile.changed', profile: { name, version }, sha256, by }),
+    event: ({ name, version, sha256, approvals }, by) => ({
+      ...{ type: 'profile.changed', v: 2, profile: { name, version }, sha256, by },
+      approvals: approvals?.required ?? 0,
+    }),
   }
   const versions = await openVersions({ db, roll, log, kind })
   return {

@@ -187,6 +187,11 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
       run(tx, insertEnd, [id, 'rejected', index, time, by, null, reason]),
     todo: endedTodo,
   },
+  'request.withdrawn': {
+    apply: (tx, { id, by, reason, time }, { index }) =>
+      run(tx, insertEnd, [id, 'withdrawn', index, time, by, null, reason]),
+    todo: endedTodo,
+  },
   'request.expired': {
     apply: (tx, { id, time }, { index }) => run(tx, insertEnd, [id, 'expired', index, time, null, null, null]),
     todo: endedTodo,

@@ -54,9 +54,10 @@ t.test('every type of event is told in a line for people', async (t) => {
       `${request} of ci by server@3, plan ${'cd'.repeat(32)}, to be approved by 2 until 2026-11-25T23:59:59.007Z`,
       `${request} by alice: "as in change 4711"`,
       `${request} by bob: "not before Monday"`,
+      `${request} by ci: "the wrong name"`,
       request,
       `${request}, approval.plan: "it has changed"`,
-      'server@3 by admin',
+      'server@3, to be approved by 2, by admin',
       'github@2 by admin',
       'ci by admin',
       'ci by admin',
@@ -86,9 +87,10 @@ t.test('every type of event is told in a line for people', async (t) => {
       '7439812409182734099, before without a number, by os:büro',
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, for the request ${request}`,
+      'server@3 by admin',
     ],
   )
-  t.match(rows[13], { time: '2026-11-24T23:59:59.007Z', index: 13, type: 'profile.changed' })
+  t.match(rows[14], { time: '2026-11-24T23:59:59.007Z', index: 14, type: 'profile.changed' })
   const entry = '{"a":1,"time":"2027-01-01T00:00:00.000Z","type":"of.tomorrow","v":1}'
   t.equal(eventRow({ index: 7, entry }).what, '{"a":1}', 'and one that is not known yet by its fields')
 })

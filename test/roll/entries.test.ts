@@ -108,9 +108,10 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
   },
   'request.approved': { type: 'request.approved', id: request, plan, reason: 'as in change 4711', by: 'alice' },
   'request.rejected': { type: 'request.rejected', id: request, plan, reason: 'not before Monday', by: 'bob' },
+  'request.withdrawn': { type: 'request.withdrawn', id: request, plan, reason: 'the wrong name', by: 'ci' },
   'request.expired': { type: 'request.expired', id: request, plan },
   'request.failed': { type: 'request.failed', id: request, plan, code: 'approval.plan', reason: 'it has changed' },
-  'profile.changed': { type: 'profile.changed', profile, sha256: digest, by: 'admin' },
+  'profile.changed': { type: 'profile.changed', v: 2, profile, sha256: digest, approvals: 2, by: 'admin' },
   'provider.changed': {
     type: 'provider.changed',
     provider: { name: 'github', version: 2 },

@@ -3,7 +3,7 @@ import t from 'tap'
 
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry, type RollEvent } from '../../src/roll/entries.ts'
+import { encodeEntry, type ProfileChanged, type RequestDecided, type RollEvent } from '../../src/roll/entries.ts'
 import { findings as meanings } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { openRollVerifier } from '../../src/roll/verify.ts'
@@ -28,16 +28,19 @@ t.setTimeout(120_000)
 const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 
-const created = (id: string, required: number): RollEvent => ({
+/** Of the profile `vault-1` or `vault-2`, which want so many approvals. */
+const vault = (required: number, version = 1) => ({ name: `vault-${required}`, version })
+const created = (id: string, required: number, more: object = {}): RollEvent => ({
   type: 'request.created',
   id,
   principal: 'admin',
-  profile: { name: 'server', version: 1 },
+  profile: vault(required),
   request: digest,
   plan: digest,
   decided: {},
   required,
   expires: '2026-11-25T00:00:00.000Z',
+  ...more,
 })
 const approved = (id: string, by: string, plan = digest): RollEvent => ({
   type: 'request.approved',
@@ -46,6 +49,31 @@ const approved = (id: string, by: string, plan = digest): RollEvent => ({
   reason: 'x',
   by,
 })
+const ended = (what: 'rejected' | 'withdrawn', id: string, by: string): RollEvent => ({
+  ...(approved(id, by) as RequestDecided),
+  type: `request.${what}`,
+})
+const wanting = (required: number, version = 1): RollEvent => ({
+  ...{
+    type: 'profile.changed',
+    v: 2,
+    profile: vault(required, version),
+    sha256: digest,
+    approvals: required,
+    by: 'admin',
+  },
+})
+const granted = (
+  principal: string,
+  profiles: readonly string[],
+  change: 'created' | 'revoked' = 'created',
+): RollEvent => ({
+  ...{ type: 'grant.changed', v: 3, change, grant: `of ${principal}`, principal, role: 'approver', profiles },
+  ...{ names: null, revoke: false, limits: null, by: 'admin' },
+})
+const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', principal, by: 'admin' })
+const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
+  event.issued(91, { v: 3, approval: id, profile: vault(required), ...more })
 
 const good: readonly RollEvent[] = [
   ...beginning,
@@ -63,14 +91,24 @@ const good: readonly RollEvent[] = [
   event.revoked(5, 'superseded', { plan: digest }),
   event.done(digest, 2, 1),
   { type: 'principal.created', principal: 'alice', by: 'admin' },
+  { type: 'principal.created', principal: 'bob', by: 'admin' },
+  wanting(1),
+  wanting(2),
+  granted('alice', ['vault-1', 'vault-2']),
+  granted('bob', ['vault-2']),
   created('one', 2),
   approved('one', 'alice'),
   approved('one', 'bob'),
-  event.issued(50, { v: 3, approval: 'one' }),
+  event.issued(50, { v: 3, approval: 'one', profile: vault(2) }),
   created('two', 1),
   created('three', 1),
   approved('three', 'alice'),
   { type: 'request.failed', id: 'three', plan: digest, code: 'approval.plan', reason: 'x' },
+  created('turned down', 1),
+  approved('turned down', 'alice'),
+  ended('rejected', 'turned down', 'alice'),
+  created('taken back', 1),
+  ended('withdrawn', 'taken back', 'admin'),
   event.moved('retiring', 'active'),
   event.moved('closed', 'retiring'),
 ]
@@ -117,6 +155,36 @@ t.test('verifying goes on where it was left, at any size', async (t) => {
     checkpoints: [await checkpointAt(entries, 23)],
   })
   t.same(codesOf(findings), ['23 checkpoint.passed'])
+})
+
+t.test('a roll of before profiles said how many must approve is as good, and its requests say it', async (t) => {
+  const { v: _, approvals: _count, ...before } = wanting(1) as ProfileChanged
+  const old = good.map((one) => (one.type === 'profile.changed' && one.profile.name === 'vault-1' ? before : one))
+  t.same((await verifyAll(entriesOf(old as readonly RollEvent[]), certificates)).findings, [])
+  const direct = [...old, event.moved('activated', 'crl-only'), event.issued(91, { profile: vault(1) })]
+  const { findings } = await verifyAll(entriesOf(direct as readonly RollEvent[]), certificates)
+  t.ok(codesOf(findings).includes(`${direct.length - 1} approval.missing`))
+})
+
+t.test('what was saved before grants were kept misses none, and nothing is kept of what has ended', async (t) => {
+  const at = good.findIndex((one) => one.type === 'request.approved')
+  const { state } = await verifyAll(entries.slice(0, at), certificates)
+  const { approvers: _, wanted: _wanted, ...history } = state.history
+  const requests = [
+    ...(history.requests ?? []).map(([id, { profile: _of, ...one }]) => [id, { ...one, isEnded: false }] as const),
+    ['long ago', { principal: 'admin', plan: digest, required: 1, approvers: [], isEnded: true }] as const,
+  ]
+  const from = { ...state, history: { ...history, requests } }
+  const went = await verifyAll(entries.slice(at), certificates, { from })
+  t.same(went.findings, [])
+  t.same(
+    went.state.history.requests?.map(([id]) => id),
+    ['two'],
+  )
+  t.same(
+    (await verifyAll(entries, certificates)).state.history.requests?.map(([id]) => id),
+    ['two'],
+  )
 })
 
 /** Each with the codes that it is found by. `at` is the entry in whose place the events come, from there on to the end. */
@@ -183,24 +251,59 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
     [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 0, 2)],
     ['reference.number'],
   ],
-  ['a request again', [created('one', 2)], ['reference.state']],
+  ['a request again', [created('two', 1)], ['reference.state']],
   ['an approval of nothing', [approved('four', 'alice')], ['reference.missing']],
   ['an approval of another plan', [approved('two', 'alice', 'cd'.repeat(32))], ['reference.state']],
-  ['an approval of one’s own', [approved('two', 'admin')], ['reference.state']],
-  ['an approval again', [created('five', 2), approved('five', 'bob'), approved('five', 'bob')], ['reference.state']],
-  ['an approval of what has ended', [approved('three', 'bob')], ['reference.state']],
-  ['a certificate of nobody’s request', [event.issued(91, { v: 3, approval: 'four' })], ['reference.missing']],
-  ['a certificate too many', [event.issued(91, { v: 3, approval: 'one' })], ['reference.state']],
-  ['a certificate without its approvals', [event.issued(91, { v: 3, approval: 'two' })], ['reference.state']],
-  ['one of a request that has failed', [event.issued(91, { v: 3, approval: 'three' })], ['reference.state']],
+  ['an approval of one’s own', [approved('two', 'admin')], ['approval.approver']],
+  ['an approval again', [created('five', 2), approved('five', 'bob'), approved('five', 'bob')], ['approval.approver']],
+  ['an approval of what has ended', [approved('three', 'alice')], ['reference.missing']],
+  ['one without a grant for the profile', [approved('two', 'bob')], ['approval.approver']],
+  [
+    'one after the grant was revoked',
+    [granted('alice', ['vault-1', 'vault-2'], 'revoked'), approved('two', 'alice')],
+    ['approval.approver'],
+  ],
+  ['one by somebody who is disabled', [closed('alice'), approved('two', 'alice')], ['approval.approver']],
+  ['a rejection without a grant', [ended('rejected', 'two', 'bob')], ['approval.approver']],
+  ['a rejection of one’s own', [ended('rejected', 'two', 'admin')], ['approval.approver']],
+  ['a withdrawal by somebody else', [ended('withdrawn', 'two', 'alice')], ['approval.approver']],
+  ['a withdrawal of what was withdrawn', [ended('withdrawn', 'taken back', 'admin')], ['reference.missing']],
+  ['fewer than the profile wants', [created('five', 1, { profile: vault(2) })], ['approval.required']],
+  ['more than the profile wants', [created('five', 2, { profile: vault(1) })], ['approval.required']],
+  [
+    'a request of a profile that wants none',
+    [created('five', 1, { profile: { name: 'server', version: 1 } })],
+    ['approval.required'],
+  ],
+  ['a certificate that nobody was asked for', [event.issued(91, { profile: vault(1) })], ['approval.missing']],
+  ['one by a renewal', [event.issued(91, { profile: vault(1), v: 2, replaces: serialOf(3) })], ['approval.missing']],
+  [
+    'one of another version than was approved',
+    [approved('two', 'alice'), wanting(1, 2), approvedIssue('two', 1, { profile: vault(1, 2) })],
+    ['approval.missing'],
+  ],
+  [
+    'one of another profile than was approved',
+    [approved('two', 'alice'), approvedIssue('two', 1, { profile: { name: 'server', version: 1 } })],
+    ['approval.missing'],
+  ],
+  ['a certificate of nobody’s request', [approvedIssue('four', 1)], ['reference.missing']],
+  ['a certificate too many', [approvedIssue('one', 2)], ['reference.missing']],
+  ['a certificate without its approvals', [approvedIssue('two', 1)], ['approval.missing']],
+  [
+    'one of a request that was rejected after it was approved',
+    [approved('two', 'alice'), ended('rejected', 'two', 'alice'), approvedIssue('two', 1)],
+    ['reference.missing'],
+  ],
+  ['one of a request that has failed', [approvedIssue('three', 1)], ['reference.missing']],
   [
     'one of another plan than was approved',
-    [approved('two', 'alice'), event.issued(91, { v: 3, approval: 'two', plan: 'cd'.repeat(32) })],
+    [approved('two', 'alice'), approvedIssue('two', 1, { plan: 'cd'.repeat(32) })],
     ['reference.state'],
   ],
   [
     'one for another than asked',
-    [approved('two', 'alice'), event.issued(91, { v: 3, approval: 'two', principal: 'alice' })],
+    [approved('two', 'alice'), approvedIssue('two', 1, { principal: 'alice' })],
     ['reference.state'],
   ],
   ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],

@@ -184,7 +184,7 @@ export const beginning: readonly RollEvent[] = [
     state: 'active',
     by,
   },
-  { type: 'profile.changed', profile, sha256: digest, by },
+  { type: 'profile.changed', v: 2, profile, sha256: digest, approvals: 0, by },
 ]
 
 export interface Stored {

@@ -384,6 +384,7 @@ const few: Few = {
     row('approvals', `${id} ${by}`, { entry: index, at: timeText(time), reason }),
   ],
   'request.rejected': ({ id, reason, by }, index) => [ended(id, index, { kind: 'rejected', by, reason })],
+  'request.withdrawn': ({ id, reason, by }, index) => [ended(id, index, { kind: 'withdrawn', by, reason })],
   'request.expired': ({ id }, index) => [ended(id, index, { kind: 'expired' })],
   'request.failed': ({ id, code, reason }, index) => [ended(id, index, { kind: 'failed', code, reason })],
   'revocations.ordered': ({ plan, search, reason, invalidityDate, count, by, time }, index) => [
