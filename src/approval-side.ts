@@ -28,7 +28,6 @@ export const openApprovalSide = (
     issuance,
     refresh: () => Promise.all([policies.refresh(), issuers.refresh()]),
     ended: metrics.requestEnded,
-    elapsed: () => performance.now(),
     failed: (request, err) =>
       log.warn({ event: 'approval.waiting', request, err }, 'what was approved could not be carried out yet'),
   })

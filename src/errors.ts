@@ -151,6 +151,7 @@ export const problems = {
   'approval.closed': { status: 409, title: 'The request is not open any more', retryable: false, next: 'Read the request: its state says what became of it.' },
   'approval.expired': { status: 409, title: 'The request has expired', retryable: false, next: 'Ask again, under a new Idempotency-Key.' },
   'approval.rejected': { status: 409, title: 'The request was rejected', retryable: false, next: 'Talk to whoever rejected it; ask again under a new Idempotency-Key.' },
+  'approval.withdrawn': { status: 409, title: 'The request was withdrawn', retryable: false, next: 'Ask again, under a new Idempotency-Key.' },
   'approval.failed': { status: 409, title: 'The request has failed', retryable: false, next: 'Read why, and ask again under a new Idempotency-Key.' },
   'approval.plan': { status: 409, title: 'The plan is not the one that was approved', retryable: false, next: 'Look at the plan as it is; what has changed since must be asked for and approved anew.' },
   'approval.too_many': { status: 429, title: 'Too many requests wait for approval', retryable: true, next: 'Wait until some of yours were decided, then send the same request.' },

@@ -55,7 +55,7 @@ export interface TokenFigures {
 export interface ApprovalFigures {
   readonly pending: number
   readonly approved: number
-  readonly oldest: Date | undefined
+  readonly oldest: Date | null
 }
 
 export interface WitnessFigures {
@@ -210,7 +210,7 @@ export const metricTable = {
   },
   chancery_approval_requests: {
     kind: 'gauge',
-    help: 'Requests that wait for approval, or are approved and not issued yet.',
+    help: 'Requests that wait for approval, or are approved and not issued yet; of each ten thousand at most are counted.',
     labels: ['state'],
   },
   chancery_approval_oldest_timestamp_seconds: {

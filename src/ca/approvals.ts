@@ -3,7 +3,7 @@
  * last approval the policy is decided again, by whichever instance comes to it: that very plan is issued, through the cycle
  * of every other certificate, or the request fails and nothing is. What becomes of a request is one row, for good.
  */
-import { isProblem, Problem } from '../errors.ts'
+import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import type { RequestDecided } from '../roll/entries.ts'
 import { type Caller, type Grant, hasRole } from './access.ts'
 import type { PlanDocument } from './draft.ts'
@@ -11,7 +11,7 @@ import type { Issuance, Issued, IssueInput } from './issuance.ts'
 import type { ProfileVersion, RequestRow } from './recorder.ts'
 import type { Page, PageRequest } from './records.ts'
 
-export const requestStates = ['pending', 'approved', 'issued', 'rejected', 'expired', 'failed'] as const
+export const requestStates = ['pending', 'approved', 'issued', 'rejected', 'withdrawn', 'expired', 'failed'] as const
 /** `approved`: by all who must; it is being issued, or will be when what keeps it is mended. */
 export type RequestState = (typeof requestStates)[number]
 
@@ -40,11 +40,21 @@ export interface ApprovalRequest {
   readonly end: RequestEnd | null
   /** Of the certificate that it has become. */
   readonly serial: string | null
+  readonly obstacle: Obstacle | null
+}
+
+/** What has kept an approved request from being issued, when that was last tried. */
+export interface Obstacle {
+  readonly at: Date
+  readonly code: string
+  readonly detail: string
+  /** When it is tried again; null where it has ended. */
+  readonly tryAt: Date | null
 }
 
 export interface RequestEnd {
   readonly at: Date
-  /** Who rejected it. */
+  /** Who rejected or withdrew it. */
   readonly by: string | null
   /** Why it failed, for programs. */
   readonly code: string | null
@@ -108,9 +118,9 @@ export interface ApprovalStore extends ApprovalDesk {
   list(sight: Sight, filter: RequestFilter, page: PageRequest): Promise<Page<ApprovalRequest>>
   /**
    * Records what somebody has decided, with its event, while nobody else can decide anything; what `judge` throws leaves
-   * nothing. Resolves to the request as it is then.
+   * nothing. Resolves to the request as it is then. Throws `approval.closed` where it is being issued and is to end.
    */
-  decide(id: string, decided: RequestDecided, judge: (request: ApprovalRequest) => void): Promise<ApprovalRequest>
+  decide(id: string, decided: RequestDecided, judge: Judge): Promise<ApprovalRequest>
   /** What was asked, to be asked again; undefined where the request was recovered from the roll, which does not have it. */
   asked(id: string): Promise<Asked | undefined>
   /** What somebody holds at this moment; undefined for whoever is closed. */
@@ -121,13 +131,24 @@ export interface ApprovalStore extends ApprovalDesk {
   end(id: string, ending: Ending): Promise<boolean>
   /** That it has become this certificate. Idempotent. */
   endIssued(id: string, serial: string): Promise<void>
-  /** Those that have not ended, oldest first. */
-  open(): Promise<readonly OpenRequest[]>
+  /** Those about which there may be something to do now, the longest due first. */
+  due(): Promise<readonly DueRequest[]>
+  /** Nothing could be done about it, or for this reason: it is due again later, each time by more, up to a minute. */
+  postpone(id: string, why?: { readonly code: string; readonly detail: string }): Promise<void>
+  figures(): Promise<ApprovalFigures>
 }
 
-export interface OpenRequest {
+/** With the grants, as they are in the records, of whoever decides. */
+export type Judge = (request: ApprovalRequest, grants: readonly Grant[]) => void
+
+export interface Decision {
   readonly id: string
-  readonly createdAt: Date
+  readonly event: RequestDecided
+  readonly judge: Judge
+}
+
+export interface DueRequest {
+  readonly id: string
   readonly isApproved: boolean
   /** What was asked is not known any more: it will never be issued. */
   readonly isLost: boolean
@@ -150,21 +171,24 @@ export interface Approvals {
    * out, or could not be. Throws `approval.*`, `auth.forbidden`.
    */
   approve(caller: Caller, id: string, decided: Decided): Promise<ApprovalRequest>
+  /** Also after having approved it, until it is being issued. */
   reject(caller: Caller, id: string, decided: Decided): Promise<ApprovalRequest>
+  /** By who asked, until it is being issued. */
+  withdraw(caller: Caller, id: string, reason: string): Promise<ApprovalRequest>
   /**
-   * Looks at what is open; where there is anything, and `mayAct` agrees, carries out what is approved and ends what has
-   * expired: all of it, wherever it was left.
+   * Looks at what is due; where there is anything, and `mayAct` agrees, carries out what is approved and ends what has
+   * expired, wherever it was left.
    */
   follow(mayAct: () => Promise<boolean>): Promise<void>
-  /** As of the last look. */
+  /** As of the last look. Of a state, ten thousand at most are counted. */
   readonly figures: ApprovalFigures
 }
 
 export interface ApprovalFigures {
   readonly pending: number
   readonly approved: number
-  /** When the oldest came that has not ended; undefined: none. */
-  readonly oldest: Date | undefined
+  /** When the oldest came that has not ended; null: none. */
+  readonly oldest: Date | null
 }
 
 export interface ApprovalsDeps {
@@ -172,31 +196,23 @@ export interface ApprovalsDeps {
   readonly issuance: Pick<Issuance, 'issueApproved'>
   /** Resolves when profiles and issuers are known as they are in the records. */
   readonly refresh: () => Promise<unknown>
-  readonly ended: (kind: 'created' | 'issued' | 'rejected' | Ending['kind']) => void
+  readonly ended: (kind: 'created' | 'issued' | 'rejected' | 'withdrawn' | Ending['kind']) => void
   /** What could not be carried out, and is tried again. */
   readonly failed: (id: string, error: unknown) => void
-  /** Milliseconds since some moment. */
-  readonly elapsed: () => number
 }
 
-export const openApprovals = (given: ApprovalsDeps): Approvals => {
-  const { store } = given
-  const pauses = openPauses(given.elapsed)
-  const failed: ApprovalsDeps['failed'] = (id, error) => {
-    pauses.begin(id)
-    given.failed(id, error)
-  }
-  const deps = { ...given, failed }
-  let figures: ApprovalFigures = { pending: 0, approved: 0, oldest: undefined }
+export const openApprovals = (deps: ApprovalsDeps): Approvals => {
+  const { store } = deps
+  let figures: ApprovalFigures = { pending: 0, approved: 0, oldest: null }
   const read = async (caller: Caller, id: string): Promise<ApprovalRequest> => {
     const request = await store.read(id)
     if (request && maySee(caller, request)) return request
     throw new Problem('approval.not_found', `There is no request ${id} that you may see.`)
   }
   const decide = async (caller: Caller, id: string, decided: RequestDecided): Promise<ApprovalRequest> => {
-    const judge = (request: ApprovalRequest): void => assertMayDecide(caller, request, decided)
+    const judge: Judge = (request, grants) => judges[decided.type]({ ...caller, grants }, request, decided)
     // What is turned down keeps nobody from the head of the roll.
-    judge(await read(caller, id))
+    judge(await read(caller, id), caller.grants)
     return store.decide(id, decided, judge)
   }
   return {
@@ -215,35 +231,23 @@ export const openApprovals = (given: ApprovalsDeps): Approvals => {
       deps.ended('rejected')
       return request
     },
+    withdraw: async (caller, id, reason) => {
+      const { digest: plan } = await read(caller, id)
+      const by = caller.principal
+      const request = await decide(caller, id, { type: 'request.withdrawn', id, plan, reason, by })
+      deps.ended('withdrawn')
+      return request
+    },
     follow: async (mayAct) => {
-      const open = await store.open()
-      const approved = open.filter(({ isApproved }) => isApproved)
-      figures = { pending: open.length - approved.length, approved: approved.length, oldest: open[0]?.createdAt }
-      const due = open.filter(
-        ({ id, isApproved, isLost, isDue }) => (isApproved || isLost || isDue) && pauses.isOver(id),
-      )
-      pauses.forgetOthers(open)
+      figures = await store.figures()
+      const due = await store.due()
       if (due.length === 0 || !(await mayAct())) return
-      for (const request of due) await followOne(deps, request)
+      // One that waits for an open intent is no reason for the others to wait.
+      for (let from = 0; from < due.length; from += atOnce)
+        await Promise.all(due.slice(from, from + atOnce).map((request) => followOne(deps, request)))
     },
     get figures() {
       return figures
-    },
-  }
-}
-
-/** What could not be carried out is tried again after a second, and then ever more rarely, up to a minute. */
-const openPauses = (elapsed: () => number) => {
-  const pauses = new Map<string, { readonly milliseconds: number; readonly until: number }>()
-  return {
-    begin: (id: string): void => {
-      const milliseconds = Math.min(2 * (pauses.get(id)?.milliseconds ?? 500), 60_000)
-      pauses.set(id, { milliseconds, until: elapsed() + milliseconds })
-    },
-    isOver: (id: string): boolean => elapsed() >= (pauses.get(id)?.until ?? 0),
-    forgetOthers: (open: readonly OpenRequest[]): void => {
-      const ids = new Set(open.map(({ id }) => id))
-      for (const id of pauses.keys()) if (!ids.has(id)) pauses.delete(id)
     },
   }
 }
@@ -264,31 +268,58 @@ const maySee = (caller: Caller, { principal, profile }: ApprovalRequest): boolea
   return sight === null || principal === sight.principal || sight.profiles.includes(profile.name)
 }
 
+type Judged = (caller: Caller, request: ApprovalRequest, decided: RequestDecided) => void
+
 /** Whoever asked is one principal, by whichever credential. */
-const assertMayDecide = (caller: Caller, request: ApprovalRequest, { plan }: RequestDecided): void => {
-  const { profile, state, principal, approvals, digest } = request
+const assertApprover: Judged = (caller, { profile, principal }) => {
   if (principal === caller.principal) throw new Problem('approval.own', 'This request is your own.')
   if (!approves(caller, profile.name))
     throw new Problem('auth.forbidden', `You have no grant to approve requests of profile ${profile.name}.`)
+}
+
+const assertIn = ({ state }: ApprovalRequest, states: readonly RequestState[]): void => {
   if (state === 'expired') throw new Problem('approval.expired', 'The time of this request is over.')
-  if (state !== 'pending') throw new Problem('approval.closed', `This request is ${state}.`)
-  if (approvals.some((approval) => approval.principal === caller.principal))
-    throw new Problem('approval.twice', 'You have approved this request before.')
+  if (!states.includes(state)) throw new Problem('approval.closed', `This request is ${state}.`)
+}
+
+const assertPlan = ({ digest }: ApprovalRequest, { plan }: RequestDecided): void => {
   if (plan !== digest)
     throw new Problem('approval.plan', 'This is the digest of another plan than that of the request.')
+}
+
+const judges: { readonly [T in RequestDecided['type']]: Judged } = {
+  'request.approved': (caller, request, decided) => {
+    assertApprover(caller, request, decided)
+    assertIn(request, ['pending'])
+    if (request.approvals.some(({ principal }) => principal === caller.principal))
+      throw new Problem('approval.twice', 'You have approved this request before.')
+    assertPlan(request, decided)
+  },
+  // What waits for a key or a limit can still be stopped.
+  'request.rejected': (caller, request, decided) => {
+    assertApprover(caller, request, decided)
+    assertIn(request, ['pending', 'approved'])
+    assertPlan(request, decided)
+  },
+  'request.withdrawn': ({ principal }, request) => {
+    if (principal !== request.principal)
+      throw new Problem('auth.forbidden', 'A request is withdrawn by who asked; an approver may reject it.')
+    assertIn(request, ['pending', 'approved'])
+  },
 }
 
 // What becomes of it ------------------------------------------------------------------------------------------------------
 
 /** Whatever goes wrong with one is no reason to leave the others. */
-const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }: OpenRequest): Promise<void> => {
+const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }: DueRequest): Promise<void> => {
   if (isApproved && !isLost) await carryOut(deps, id, isDue)
   const ending: Ending | undefined = isLost ? lost : isDue ? { kind: 'expired' } : undefined
   if (!ending) return
   try {
     if (await deps.store.end(id, ending)) deps.ended(ending.kind)
+    else await deps.store.postpone(id)
   } catch (error) {
-    deps.failed(id, error)
+    await keep(deps, id, error)
   }
 }
 
@@ -297,7 +328,7 @@ const followOne = async (deps: ApprovalsDeps, { id, isApproved, isLost, isDue }:
  * may succeed later stays approved, until its time is over. Never rejects.
  */
 const carryOut = async (deps: ApprovalsDeps, id: string, isDue = false): Promise<void> => {
-  const { store, ended, failed } = deps
+  const { store, ended } = deps
   try {
     const request = await store.read(id)
     if (request?.state === 'issued' && request.serial !== null) return await store.endIssued(id, request.serial)
@@ -308,9 +339,21 @@ const carryOut = async (deps: ApprovalsDeps, id: string, isDue = false): Promise
     ended('issued')
   } catch (error) {
     const ending = endingOf(error)
-    if (ending === undefined) return failed(id, error)
-    if (await store.end(id, ending).catch((cause: unknown) => failed(id, cause))) ended('failed')
+    if (ending === undefined) return keep(deps, id, error)
+    try {
+      if (await store.end(id, ending)) ended('failed')
+    } catch (cause) {
+      await keep(deps, id, cause)
+    }
   }
+}
+
+/** It is tried again later; meanwhile whoever reads it is told what keeps it. Never rejects. */
+const keep = async ({ store, failed }: ApprovalsDeps, id: string, error: unknown): Promise<void> => {
+  // Somebody has ended it meanwhile, or its time is over.
+  if (!isProblem(error, 'approval.closed')) failed(id, error)
+  const why = isProblem(error) ? error : new Problem('internal', 'A fault of ours: the log has more.')
+  await store.postpone(id, { code: why.code, detail: why.detail }).catch((cause: unknown) => failed(id, cause))
 }
 
 const issue = async ({ store, issuance, refresh }: ApprovalsDeps, request: ApprovalRequest): Promise<Issued> => {
@@ -338,10 +381,14 @@ const lost = {
 
 const changed = (why: string): Problem => new Problem('approval.plan', `It is not to be issued by now: ${why}.`)
 
-/** Undefined for what may succeed later, and for what is a defect of ours. */
+/** Undefined for what may succeed later, for what is a defect of ours, and for what is ended by others. */
 const endingOf = (error: unknown): Ending | undefined => {
-  if (!isProblem(error) || error.kind.retryable || error.code === 'internal') return undefined
+  if (!isProblem(error) || error.kind.retryable || endsNothing.includes(error.code)) return undefined
   if (error.code === 'approval.plan') return { kind: 'failed', code: error.code, reason: error.detail }
   // The policy says no by now: to those who wait, that is another plan.
   return { kind: 'failed', code: 'approval.plan', reason: `${error.code}: ${error.detail}` }
 }
+
+/** So many are carried out or ended at a time. */
+const atOnce = 10
+const endsNothing: readonly ProblemCode[] = ['internal', 'approval.closed']

@@ -102,14 +102,8 @@ export const openIssuance = (deps: IssuanceDeps): Issuance => {
 
 /** Where people must approve what comes of it, the request waits for them, and is found again under its key. */
 const ask = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promise<Issued | Waiting> => {
-  const wanted = deps.policies.current(input.profile)?.approvals
-  if (wanted) {
-    authorise(deps, caller, input)
-    const known = await findWaiting(deps.approvals, requestOf(caller, input))
-    if (known) return known
-  }
   const ended = await cycle(deps, caller, input)
-  if ('serial' in ended) return ended
+  if (!('intent' in ended)) return ended
   // What the intent would be turned down for is not put before people.
   const keyStanding = await deps.recorder.keyStanding(ended.intent.keySha256, caller.principal)
   if (keyStanding !== 'free') throw refuseKey(ended.decision, keyStanding)
@@ -117,13 +111,13 @@ const ask = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): Promi
   return waitingFor(await deps.approvals.propose(proposalOf(asked, { caller, input }, ended)), asked)
 }
 
-/** Resolves to a draft where that must be approved, and was not. */
+/** Resolves to a draft where that must be approved, and was not; to what waits where people were asked before. */
 const cycle = async (
   deps: IssuanceDeps,
   caller: Caller,
   input: IssueInput,
   approved?: ApprovedPlan,
-): Promise<Issued | Draft> => {
+): Promise<Issued | Waiting | Draft> => {
   const lap = deps.meter.laps()
   // 1. The caller was authenticated; without a grant for this profile, or a certificate to be renewed by it, nothing of the
   // request is looked at.
@@ -131,11 +125,10 @@ const cycle = async (
 
   // 2. A request known under its key is answered from the records, whatever the policy says today.
   const request = requestOf(caller, input)
-  const prior = await findPrior(deps, request)
-  if (prior?.certificate) {
-    if (approved && prior.approval !== approved.id) throw cameDirectly()
-    return await answer(deps, prior.certificate, [], true)
-  }
+  const prior = await findPrior(deps, request, approved)
+  if (prior?.certificate) return await answer(deps, prior.certificate, [], true)
+  // What people were asked is not issued without their word, also where the profile wants it no more.
+  if (prior?.isAsked && !approved) return await standingOf(deps, request)
   lap('replay')
 
   // 3. Bytes to values, strictly. Whether the asker holds the key is found out on another thread, while steps 4 and 5 are
@@ -154,7 +147,7 @@ const cycle = async (
   const { recorded, decision, intent } = await recordDraft(deps, drafted, async () =>
     assertFree(await drafting(), approved),
   )
-  if (recorded === 'taken') return await whoeverCameFirst(deps, request)
+  if (recorded === 'taken') return await whoeverCameFirst(deps, request, approved)
   if (isHeldObstacle(recorded)) throw turnedDown(recorded)
   if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
   const issuer = deps.issuers.byName(intent.issuer)
@@ -271,15 +264,22 @@ const requestDigest = (
 /** What was not asked is null in the digest. */
 type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
 
-/** The earlier request under this key, when its intents have all ended. Waits, within the deadline, while one is open. */
-const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<PriorRequest | undefined> => {
+/**
+ * The earlier request under this key, when its intents have all ended. Waits, within the deadline, while one is open; but not
+ * for what people have approved, where that waits in any case.
+ */
+const findPrior = async (
+  deps: IssuanceDeps,
+  request: RequestRow,
+  approved: ApprovedPlan | undefined,
+): Promise<PriorRequest | undefined> => {
   if (request.key === null) return undefined
   for (let waited = 0, pause = firstPauseMs; ; waited += pause, pause = Math.min(pause * 2, longestPauseMs)) {
     const prior = await deps.recorder.findRequest(request.principal, request.key)
     if (prior && !prior.digest.equals(request.digest)) throw reused()
     // Whom the records allowed to ask so long ago they may not allow it any more.
     if (waited > trustedMs && prior && !prior.open && !prior.certificate) throw endedInNothing()
-    if (!prior?.open) return prior
+    if (!prior?.open || (prior.isAsked && !approved)) return prior
     if (waited + pause > deps.limits.requestDeadlineMs) {
       throw new Problem('request.in_progress', 'An earlier call under this Idempotency-Key has no outcome yet.', {
         retryAfter: 5,
@@ -289,16 +289,25 @@ const findPrior = async (deps: IssuanceDeps, request: RequestRow): Promise<Prior
   }
 }
 
-/** Another call under the same key got its intent in first: its certificate is ours, and so is its failure. */
-const whoeverCameFirst = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued> => {
-  const prior = await findPrior(deps, request)
+/**
+ * Another call under the same key got its intent in first: its certificate is ours, and so is its failure. Or people were
+ * asked.
+ */
+const whoeverCameFirst = async (
+  deps: IssuanceDeps,
+  request: RequestRow,
+  approved?: ApprovedPlan,
+): Promise<Issued | Waiting> => {
+  const prior = await findPrior(deps, request, approved)
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
+  const waiting = prior?.isAsked && !approved ? await findWaiting(deps.approvals, request) : undefined
+  if (waiting) return waiting
   throw endedInNothing()
 }
 
-/** While a request waited its profile wanted no approvals for a moment, and its key was used again. */
-const cameDirectly = (): Problem =>
-  new Problem('approval.plan', 'Under the key of this request there is a certificate that nobody has approved.')
+/** Of what people were asked. Throws `approval.*` where it has ended; a certificate that is there meanwhile is the answer. */
+const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> =>
+  (await findWaiting(deps.approvals, request)) ?? whoeverCameFirst(deps, request)
 
 const endedInNothing = (): Problem =>
   new Problem(

@@ -28,8 +28,8 @@ export interface PriorRequest {
   readonly attempts: number
   /** Its newest intent has no outcome yet. */
   readonly open: boolean
-  /** The request for approvals that its newest intent carries out; null where none was needed. */
-  readonly approval: string | null
+  /** Under this key people were asked: it is issued as they approve it, or not at all. */
+  readonly isAsked: boolean
   readonly certificate?: IssuedRow
 }
 
@@ -118,11 +118,11 @@ export interface Recorder {
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
-   * idempotency key or this attempt, `held` that another principal has a certificate with this key, `compromised` that one
+   * idempotency key or this attempt, or that people were asked under it meanwhile, `held` that another principal has a certificate with this key, `compromised` that one
    * with it was revoked for that, `moved` that the issuer has come into another state, a `HeldObstacle` that this stands
    * against the certificate that it renews: nothing was recorded. Whatever this
    * instance knows of a move, nothing is recorded after its commit that it forbids.
-   * Rejects with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all instances
+   * Rejects with `approval.closed` where people have approved it, and it has ended or expired since; with limit.* where a limit of its grants has no room for it: never is more recorded than that, by all instances
    * together. (Two principals that ask at the same time for the first certificate of a key both get theirs.)
    */
   recordIntent(intent: Intent): Promise<'recorded' | 'taken' | 'moved' | HeldObstacle | Exclude<KeyStanding, 'free'>>

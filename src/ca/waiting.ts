@@ -42,11 +42,14 @@ export const waitingFor = ({ request, digest }: ProposedRequest, asked: RequestR
   throw new Problem(code, endText(request))
 }
 
-const endText = ({ id, end }: ApprovalRequest): string =>
-  `The request ${id} has ended without a certificate${end?.reason ? `: ${end.reason}` : '.'}`
+const endText = ({ id, end, obstacle }: ApprovalRequest): string => {
+  const why = end?.reason ?? (obstacle ? `${obstacle.code}: ${obstacle.detail}` : undefined)
+  return `The request ${id} has ended without a certificate${why ? `: ${why}` : '.'}`
+}
 
 const endCodes: { readonly [S in RequestState]?: ProblemCode } = {
   rejected: 'approval.rejected',
+  withdrawn: 'approval.withdrawn',
   expired: 'approval.expired',
   failed: 'approval.failed',
 }

@@ -1,27 +1,23 @@
 /** Requests that people must approve, in the records: each step a row and an event, under the head of the roll. */
 import type { Grant } from '../ca/access.ts'
 import type {
-  ApprovalRequest,
+  ApprovalFigures,
   ApprovalStore,
   Asked,
+  Decision,
+  DueRequest,
   Ending,
-  OpenRequest,
   Proposal,
   ProposedRequest,
-  RequestFilter,
-  RequestState,
-  Sight,
   Vouched,
 } from '../ca/approvals.ts'
-import type { PlanDocument } from '../ca/draft.ts'
 import type { IssueInput } from '../ca/issuance.ts'
-import type { Page, PageRequest } from '../ca/records.ts'
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
-import type { RequestExpired, RequestFailed } from '../roll/entries.ts'
-import type { Database, Queryable } from './database.ts'
+import type { RequestDecided, RequestExpired, RequestFailed } from '../roll/entries.ts'
+import { findProposed, listRequests, readRequest, requestIn } from './approval-requests.ts'
+import { constraintOf, type Database, type Queryable } from './database.ts'
 import { type GrantRow, grantOf, grantsOf } from './grants.ts'
-import { conditionsOf, isWhole, openParameters, pageOf, readCursor, writeCursor } from './pages.ts'
 import type { RollWriter } from './roll.ts'
 
 export interface ApprovalStoreDeps {
@@ -34,8 +30,6 @@ export interface ApprovalStoreDeps {
 
 export const openApprovalStore = (deps: ApprovalStoreDeps): ApprovalStore => {
   const { db, roll } = deps
-  /** No request from before this entry is open, or will be. */
-  let settled = 0
   return {
     find: (principal, key) => findProposed(db, principal, key),
     propose: async (proposal) => {
@@ -45,74 +39,105 @@ export const openApprovalStore = (deps: ApprovalStoreDeps): ApprovalStore => {
     },
     read: (id) => readRequest(db, id),
     list: (sight, filter, page) => listRequests(db, { sight, filter, page }),
-    decide: (id, event, judge) =>
-      roll.change(async (tx, time, index) => {
-        judge(await requestIn(tx, id))
-        const { plan: _, type, by, reason } = event
-        if (type === 'request.approved') await tx.query(insertApproval, [id, by, index, time, reason])
-        else await tx.query(insertEnd, [id, 'rejected', index, time, by, null, reason])
-        return { events: [event], result: await requestIn(tx, id) }
-      }),
+    decide: (id, event, judge) => decideRequest(roll, { id, event, judge }),
     asked: async (id) => {
       const { rows } = await db.query<AskRow>(selectAsk, [id])
       return rows[0] && askedOf(rows[0])
     },
     holds: async ({ provider, version }) =>
       (await db.query<{ newest: number | null }>(selectNewestProvider, [provider])).rows[0]?.newest === version,
-    grantsOf: async (principal) => {
-      const { rows } = await db.query<{ grants: readonly GrantRow[] }>(selectGrants, [principal])
-      return rows[0]?.grants.map((row): Grant => grantOf(row))
-    },
+    grantsOf: (principal) => grantsIn(db, principal),
     end: (id, ending) => endRequest(roll, id, ending),
     endIssued: async (id, serial) => {
       await db.query(insertIssued, [id, Buffer.from(serial, 'hex')])
     },
-    open: async () => {
-      const { rows } = await db.query<OpenRow>(selectOpen, [settled])
-      settled = rows[0]?.settled ?? settled
-      return rows.flatMap((row) => (row.id === null ? [] : openOf(row)))
+    due: async () => {
+      const { rows } = await db.query<DueRow>(selectDue, [mostDue])
+      return rows.map(dueOf)
+    },
+    postpone: async (id, why) => {
+      await db.query(postpone, [id, why?.code ?? null, why?.detail ?? null])
+    },
+    figures: async () => {
+      const { rows } = await db.query<ApprovalFigures>(selectFigures, [mostCounted])
+      return rows[0] ?? { pending: 0, approved: 0, oldest: null }
     },
   }
 }
 
 // Proposing -----------------------------------------------------------------------------------------------------------
 
-const propose = (
-  { roll, newId }: ApprovalStoreDeps,
-  proposal: Proposal,
-): Promise<ProposedRequest & { readonly isNew: boolean }> =>
-  roll.change<ProposedRequest & { readonly isNew: boolean }>(async (tx, time, index) => {
-    const { principal, digest, profile, plan, decided, approvals } = proposal
-    const id = newId()
-    // Whoever gave no key gets one, so that the certificate has one.
-    const key = proposal.key ?? `request:${id}`
-    const known = await findProposed(tx, principal, key)
-    if (known) return { events: [], result: { ...known, isNew: false } }
-    await assertRoom(tx, principal)
-    const expires = new Date(time.getTime() + approvals.expires * 1000)
-    const event = {
-      type: 'request.created',
-      id,
-      principal,
-      profile,
-      request: digest.toString('hex'),
-      plan: plan.toString('hex'),
-      decided: { ...decided },
-      required: approvals.required,
-      expires: expires.toISOString(),
-    } as const
-    await tx.query(insertRequest, [
-      ...[id, index, principal, key, digest, profile.name, profile.version, JSON.stringify(askOf(proposal))],
-      ...[canonicalJson(decided), plan, approvals.required, time, expires],
-    ])
-    return { events: [event], result: { request: await requestIn(tx, id), digest, isNew: true } }
-  })
+type Proposed = ProposedRequest & { readonly isNew: boolean }
 
-/** People have to look at each: whoever floods them is stopped before they are. */
-const assertRoom = async (tx: Queryable, principal: string): Promise<void> => {
-  const { rows } = await tx.query<{ count: number }>(countOpen, [principal, mostOpen])
+const propose = async ({ db, roll, newId }: ApprovalStoreDeps, proposal: Proposal): Promise<Proposed> => {
+  const { principal } = proposal
+  const known = async (on: Queryable, key: string): Promise<Proposed | undefined> => {
+    const found = await findProposed(on, principal, key)
+    return found && { ...found, isNew: false }
+  }
+  const id = newId()
+  // Whoever gave no key gets one, so that the certificate has one.
+  const key = proposal.key ?? `request:${id}`
+  // What comes to nothing keeps nobody from the head of the roll.
+  const before = await known(db, key)
+  if (before) return before
+  await assertRoom(db, principal)
+  try {
+    return await roll.change<Proposed>(async (tx, time, index) => {
+      const meanwhile = await known(tx, key)
+      if (meanwhile) return { events: [], result: meanwhile }
+      await assertRoom(tx, principal)
+      return insertProposal(tx, proposal, { id, key, time, index })
+    })
+  } catch (error) {
+    if (constraintOf(error) !== 'requests_not_direct') throw error
+    throw new Problem(
+      'idempotency.reused',
+      'Under this Idempotency-Key something was tried before the profile wanted approvals.',
+    )
+  }
+}
+
+interface Place {
+  readonly id: string
+  readonly key: string
+  readonly time: Date
+  readonly index: number
+}
+
+const insertProposal = async (tx: Queryable, proposal: Proposal, { id, key, time, index }: Place) => {
+  const { principal, digest, profile, plan, decided, approvals } = proposal
+  const expires = new Date(time.getTime() + approvals.expires * 1000)
+  const event = {
+    type: 'request.created',
+    id,
+    principal,
+    profile,
+    request: digest.toString('hex'),
+    plan: plan.toString('hex'),
+    decided: { ...decided },
+    required: approvals.required,
+    expires: expires.toISOString(),
+  } as const
+  await tx.query(insertRequest, [
+    ...[id, index, principal, key, digest, profile.name, profile.version, JSON.stringify(askOf(proposal))],
+    ...[canonicalJson(decided), plan, approvals.required, time, expires],
+  ])
+  return { events: [event], result: { request: await requestIn(tx, id), digest, isNew: true } }
+}
+
+/**
+ * People have to look at each: whoever floods them is stopped before they are, also who takes back what was asked only to ask
+ * again.
+ */
+const assertRoom = async (on: Queryable, principal: string): Promise<void> => {
+  const { rows } = await on.query<{ count: number }>(countOpen, [principal, mostOpen])
   if ((rows[0]?.count ?? 0) < mostOpen) return
-  throw new Problem('approval.too_many', `${mostOpen} of your requests wait for approval.`, { retryAfter: 60 })
+  throw new Problem(
+    'approval.too_many',
+    `${mostOpen} of your requests wait for approval, or were withdrawn within the hour.`,
+    { retryAfter: 60 },
+  )
 }
 
 interface Kept {
@@ -142,14 +167,43 @@ const askedOf = ({ ask, idempotency_key: key }: AskRow): Asked | undefined => {
   }
 }
 
-// Ending --------------------------------------------------------------------------------------------------------------
+// Deciding and ending -------------------------------------------------------------------------------------------------
+
+const decideRequest = (roll: RollWriter, { id, event, judge }: Decision) =>
+  roll.change(async (tx, time, index) => {
+    const { plan: _, type, by, reason } = event
+    // Grants change under the head as well: what holds here holds at this place of the roll.
+    judge(await requestIn(tx, id), (await grantsIn(tx, by)) ?? [])
+    const kind = endOf[type]
+    if (kind === undefined) await tx.query(insertApproval, [id, by, index, time, reason])
+    else {
+      await assertNotUnderWay(tx, id)
+      await tx.query(insertEnd, [id, kind, index, time, by, null, reason])
+    }
+    return { events: [event], result: await requestIn(tx, id) }
+  })
+
+const endOf: { readonly [T in RequestDecided['type']]: string | undefined } = {
+  'request.approved': undefined,
+  'request.rejected': 'rejected',
+  'request.withdrawn': 'withdrawn',
+}
+
+const assertNotUnderWay = async (tx: Queryable, id: string): Promise<void> => {
+  if (await isUnderWay(tx, id)) throw new Problem('approval.closed', 'This request is being issued.')
+}
+
+/** From now until the end of the transaction nobody records an intent for it. */
+const isUnderWay = async (tx: Queryable, id: string): Promise<boolean> => {
+  await tx.query(lockRequest, [id])
+  const { rows } = await tx.query<{ open: boolean }>(selectUnderWay, [id])
+  return rows[0]?.open !== false
+}
 
 const endRequest = (roll: RollWriter, id: string, ending: Ending): Promise<boolean> =>
   roll.change(async (tx, time, index) => {
-    const request = await requestIn(tx, id)
-    const { rows } = await tx.query<{ open: boolean }>(selectUnderWay, [id])
-    if (request.end !== null || rows[0]?.open !== false) return { events: [], result: false }
-    const { digest: plan } = request
+    const { end, digest: plan } = await requestIn(tx, id)
+    if (end !== null || (await isUnderWay(tx, id))) return { events: [], result: false }
     const { code, reason } = ending.kind === 'failed' ? ending : { code: null, reason: null }
     const event: RequestExpired | RequestFailed =
       ending.kind === 'failed'
@@ -159,106 +213,20 @@ const endRequest = (roll: RollWriter, id: string, ending: Ending): Promise<boole
     return { events: [event], result: true }
   })
 
-// Reading -------------------------------------------------------------------------------------------------------------
+const grantsIn = async (on: Queryable, principal: string): Promise<readonly Grant[] | undefined> => {
+  const { rows } = await on.query<{ grants: readonly GrantRow[] }>(selectGrants, [principal])
+  return rows[0]?.grants.map((row): Grant => grantOf(row))
+}
 
-interface RequestOfRow {
+interface DueRow {
   readonly id: string
-  readonly entry: number
-  readonly principal: string
-  readonly digest: Buffer
-  readonly profile: string
-  readonly profile_version: number
-  readonly decided: string
-  readonly plan: Buffer
-  readonly required: number
-  readonly created_at: Date
-  readonly expires_at: Date
-  readonly approvals: readonly { readonly principal: string; readonly at: string; reason: string; entry: number }[]
-  readonly state: RequestState
-  readonly ended_at: Date | null
-  readonly ended_by: string | null
-  readonly code: string | null
-  readonly reason: string | null
-  readonly serial: Buffer | null
-}
-
-const requestOf = (row: RequestOfRow): ApprovalRequest => ({
-  id: row.id,
-  index: row.entry,
-  principal: row.principal,
-  profile: { name: row.profile, version: row.profile_version },
-  state: row.state,
-  plan: JSON.parse(row.decided) as PlanDocument,
-  digest: row.plan.toString('hex'),
-  required: row.required,
-  approvals: row.approvals.map(({ principal, at, reason, entry }) => ({
-    principal,
-    at: new Date(at),
-    reason,
-    index: entry,
-  })),
-  createdAt: row.created_at,
-  expiresAt: row.expires_at,
-  end: row.ended_at && { at: row.ended_at, by: row.ended_by, code: row.code, reason: row.reason },
-  serial: row.serial?.toString('hex') ?? null,
-})
-
-const readRequest = async (db: Queryable, id: string): Promise<ApprovalRequest | undefined> => {
-  const { rows } = await db.query<RequestOfRow>(selectRequest, [id])
-  return rows[0] && requestOf(rows[0])
-}
-
-const requestIn = async (tx: Queryable, id: string): Promise<ApprovalRequest> => {
-  const request = await readRequest(tx, id)
-  if (request) return request
-  throw new Problem('approval.not_found', `There is no request ${id}.`)
-}
-
-const findProposed = async (db: Queryable, principal: string, key: string): Promise<ProposedRequest | undefined> => {
-  const { rows } = await db.query<RequestOfRow>(selectByKey, [principal, key])
-  return rows[0] && { request: requestOf(rows[0]), digest: rows[0].digest }
-}
-
-interface Listing {
-  readonly sight: Sight
-  readonly filter: RequestFilter
-  readonly page: PageRequest
-}
-
-const listRequests = async (
-  db: Queryable,
-  { sight, filter, page: { limit, cursor } }: Listing,
-): Promise<Page<ApprovalRequest>> => {
-  const tag = { list: 'requests', ...filter }
-  const after = readCursor(cursor, tag, [isWhole])
-  const { p, values } = openParameters()
-  const conditions = conditionsOf<RequestFilter>(
-    { state: (state, p) => `q.state = ${p(state)}`, profile: (profile, p) => `q.profile = ${p(profile)}` },
-    filter,
-    p,
-  )
-  if (sight) conditions.push(`(q.principal = ${p(sight.principal)} or q.profile = any (${p(sight.profiles)}::text[]))`)
-  if (after) conditions.push(`q.entry < ${p(after[0])}::bigint`)
-  // What waits is not older than requests may wait.
-  if (filter.state === 'pending') conditions.push(`q.expires_at > clock_timestamp()`)
-  const where = conditions.length > 0 ? `where ${conditions.join(' and ')}` : ''
-  const text = `select * from (${requests}) q ${where} order by q.entry desc limit ${p(limit + 1)}`
-  const { rows } = await db.query<RequestOfRow>({ text }, values)
-  return pageOf(rows, limit, { item: requestOf, cursor: (row) => writeCursor([row.entry], tag) })
-}
-
-interface OpenRow {
-  readonly id: string | null
-  readonly created_at: Date
   readonly is_approved: boolean
   readonly is_lost: boolean
   readonly is_due: boolean
-  readonly settled: number
 }
 
-const openOf = (row: OpenRow): OpenRequest => ({
-  id: row.id as string,
-  createdAt: row.created_at,
+const dueOf = (row: DueRow): DueRequest => ({
+  id: row.id,
   isApproved: row.is_approved,
   isLost: row.is_lost,
   isDue: row.is_due,
@@ -266,30 +234,6 @@ const openOf = (row: OpenRow): OpenRequest => ({
 
 // Statements ----------------------------------------------------------------------------------------------------------
 
-/** With what it has become: an end, a certificate, or neither, and then whether enough have approved it. */
-const requests = `
-    select r.id, r.entry, r.principal, r.digest, r.profile, r.profile_version, r.decided, r.plan, r.required, r.created_at,
-      r.expires_at, a.approvals, c.serial, e.by as ended_by, e.code, e.reason, coalesce(e.at, c.at) as ended_at,
-      case when e.kind is not null then e.kind when c.serial is not null then 'issued'
-        when a.count >= r.required then 'approved' when r.expires_at <= clock_timestamp() then 'expired'
-        else 'pending' end as state
-    from approval_requests r
-    cross join lateral (
-      select count(*) as count, coalesce(json_agg(json_build_object('principal', principal, 'at', at, 'reason', reason,
-        'entry', entry) order by entry), '[]') as approvals
-      from approvals where request = r.id
-    ) a
-    left join lateral (
-      select o.serial, o.at from intents i join outcomes o on o.serial = i.serial
-      where i.approval = r.id and o.kind = 'certificate' limit 1
-    ) c on true
-    left join approval_ends e on e.request = r.id`
-
-const selectRequest = { name: 'select_request', text: `${requests} where r.id = $1::uuid` }
-const selectByKey = {
-  name: 'select_request_by_key',
-  text: `${requests} where r.principal = $1 and r.idempotency_key = $2`,
-}
 const selectAsk = {
   name: 'select_request_ask',
   text: 'select ask, idempotency_key from approval_requests where id = $1::uuid',
@@ -330,13 +274,15 @@ const insertIssued = {
 const countOpen = {
   name: 'count_open_requests',
   text: `
-    select count(*)::integer as count from (
-      select from approval_requests r
-      where r.principal = $1 and r.expires_at > clock_timestamp()
-        and not exists (select from approval_ends e where e.request = r.id)
-      limit $2::integer
-    ) open`,
+    select count(*)::integer as count from unnest(array['pending', 'approved', 'withdrawn']) as stands (state)
+    cross join lateral (
+      select * from approval_standings s where s.state = stands.state and s.principal between $1 and $1
+      order by s.principal, s.entry desc limit $2::integer
+    ) s
+    where case s.state when 'withdrawn' then s.ended_at > clock_timestamp() - interval '1 hour'
+      else s.expires_at > clock_timestamp() end`,
 }
+const lockRequest = { name: 'lock_approval', text: 'select lock_approval($1::uuid)' }
 /** Whether it has become a certificate, or an intent of it may still do so. */
 const selectUnderWay = {
   name: 'select_request_under_way',
@@ -344,21 +290,30 @@ const selectUnderWay = {
     select exists (select from intents i left join outcomes o on o.serial = i.serial
       where i.approval = $1::uuid and (o.serial is null or o.kind = 'certificate')) as open`,
 }
-/** With the entry before which all have ended, in a row of its own where none is open. */
-const selectOpen = {
-  name: 'select_open_requests',
+const postpone = { name: 'postpone_request', text: 'select postpone_request($1::uuid, $2, $3)' }
+/** Where there is something to do, the longest due first. */
+const selectDue = {
+  name: 'select_due_requests',
   text: `
-    with open as materialized (
-      select r.id, r.entry, r.created_at, r.expires_at <= clock_timestamp() as is_due, r.ask is null as is_lost,
-        r.required <= (select count(*) from approvals a where a.request = r.id) as is_approved
-      from approval_requests r
-      where r.entry >= $1::bigint and not exists (select from approval_ends e where e.request = r.id)
-    ), until as (
-      select coalesce((select min(entry) from open), (select max(entry) + 1 from approval_requests), 0) as settled
-    )
-    select open.id, open.created_at, open.is_due, open.is_approved, open.is_lost, until.settled
-    from until left join open on true order by open.entry`,
+    select s.request as id, s.state = 'approved' as is_approved, r.ask is null as is_lost, r.expires_at <= n.time as is_due
+    from approval_standings s join approval_requests r on r.id = s.request cross join (select approval_time() as time) n
+    where s.state in ('pending', 'approved') and s.look_at <= (select approval_time())
+    order by s.look_at limit $1::integer`,
+}
+/** No more of a state than somebody would look at, each from one end of an index. */
+const selectFigures = {
+  name: 'select_request_figures',
+  text: `
+    select (select count(*) from (select from approval_standings where state = 'pending' limit $1::integer) s)::integer as pending,
+      (select count(*) from (select from approval_standings where state = 'approved' limit $1::integer) s)::integer as approved,
+      (select created_at from approval_requests where entry = least(
+        (select entry from approval_standings where state = 'pending' order by entry limit 1),
+        (select entry from approval_standings where state = 'approved' order by entry limit 1))) as oldest`,
 }
 
 /** Of one principal. */
 const mostOpen = 100
+/** Carried out or ended by one look. */
+const mostDue = 100
+/** Of a state, for metrics. */
+const mostCounted = 10_000

@@ -89,7 +89,7 @@ interface PriorRow {
   readonly key: string
   readonly digest: Buffer
   readonly attempts: number
-  readonly approval: string | null
+  readonly is_asked: boolean
   readonly open: boolean
   readonly serial: Buffer | null
   readonly tbs: Buffer
@@ -103,20 +103,29 @@ interface PriorRow {
   readonly leaf_hash: Buffer
 }
 
-/** `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows. */
+/**
+ * `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows. What has become a
+ * certificate is answered, whoever was asked.
+ */
 const selectRequestsStatement = {
   name: 'select_requests',
   text: `
-    select asked.principal, asked.key, i.digest, i.attempt as attempts, i.approval, o.serial is null as open,
+    select asked.principal, asked.key, coalesce(i.digest, r.digest) as digest, coalesce(i.attempt, 0) as attempts,
+      r.digest is not null as is_asked, i.serial is not null and o.serial is null as open,
       c.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, c.index, c.leaf_hash
     from json_to_recordset($1::json) as asked (principal text, key text)
-    cross join lateral (
+    left join lateral (
       select * from intents where principal = asked.principal and idempotency_key = asked.key order by attempt desc limit 1
-    ) i
+    ) i on true
     left join lateral (select * from outcomes where serial = i.serial limit 1) o on true
     left join lateral (
       select o.serial, index, leaf_hash from entries where o.kind = 'certificate' and index = o.entry limit 1
-    ) c on true`,
+    ) c on true
+    left join lateral (
+      select digest from approval_requests
+      where o.kind is distinct from 'certificate' and principal = asked.principal and idempotency_key = asked.key limit 1
+    ) r on true
+    where i.serial is not null or r.digest is not null`,
 }
 
 const selectRequests = async (db: Database, batch: readonly RequestName[]): Promise<(PriorRequest | null)[]> => {
@@ -129,7 +138,7 @@ const priorOf = (row: PriorRow): PriorRequest => ({
   digest: row.digest,
   attempts: row.attempts,
   open: row.open,
-  approval: row.approval,
+  isAsked: row.is_asked,
   ...(row.serial && { certificate: issuedOf(row, row.serial) }),
 })
 
@@ -285,8 +294,12 @@ const intentParameter = ({
  * The commit may have happened or not; the key was not touched either way. The intent is ended as soon as the database
  * answers again, so that a retry under the same key need not wait for the reconciler.
  */
-const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): never => {
+const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): 'taken' => {
   if (isUnavailable(error)) void insertUnsigned(deps, intent)
+  const constraint = constraintOf(error)
+  // In the moment between the look for its key and this.
+  if (constraint === 'intents_not_asked') return 'taken'
+  if (constraint === 'intents_approved') throw new Problem('approval.closed', 'It has ended, or its time is over.')
   throw error
 }
 

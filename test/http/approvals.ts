@@ -60,6 +60,8 @@ export const openDesk = (service: TestService) => {
     (what: 'approval' | 'rejection', on: TestService = service) =>
     (token: string, { id, digest }: { id: string; digest: string }, reason = 'as planned'): Promise<Answer> =>
       on.request('POST', `/v1/requests/${id}/${what}`, { token, body: { digest, reason } })
+  const withdraw = (token: string, { id }: { id: string }, reason = 'the wrong name'): Promise<Answer> =>
+    service.request('POST', `/v1/requests/${id}/withdrawal`, { token, body: { reason } })
   const eventsOf = async (id: string): Promise<Record<string, unknown>[]> => {
     const { items } = (await service.request('GET', '/v1/events?limit=1000')).json
     const entries = items.map(({ entry }: { entry: string }) => JSON.parse(entry) as Record<string, unknown>)
@@ -70,6 +72,7 @@ export const openDesk = (service: TestService) => {
     read,
     approve: say('approval'),
     reject: say('rejection'),
+    withdraw,
     on: (s: TestService) => say('approval', s),
     eventsOf,
   }

@@ -32,6 +32,7 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'GET /v1/requests/:id': roles,
   'POST /v1/requests/:id/approval': ['approver'],
   'POST /v1/requests/:id/rejection': ['approver'],
+  'POST /v1/requests/:id/withdrawal': roles,
   'GET /v1/profiles': ['approver', 'operator', 'auditor', 'admin'],
   'GET /v1/profiles/:name': ['approver', 'operator', 'auditor', 'admin'],
   'PUT /v1/profiles/:name': ['admin'],

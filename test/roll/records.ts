@@ -131,9 +131,10 @@ const approve = async (service: TestService): Promise<void> => {
   const { requester, alice, bob, carol } = await employApprovers(service, ['payments'], 'payer')
   const desk = openDesk(service)
   const ask = async () => (await made(desk.ask(requester, 'payments'))).json
-  const [issued, rejected, failed] = [await ask(), await ask(), await ask(), await ask()]
+  const [issued, rejected, failed, withdrawn] = [await ask(), await ask(), await ask(), await ask(), await ask()]
   for (const token of [alice, bob]) await made(desk.approve(token, issued))
   await made(desk.reject(carol, rejected, 'not before Monday'))
+  await made(desk.withdraw(requester, withdrawn))
   await wantApprovals(service, 'payments', { required: 2 }, { description: 'changed' })
   for (const token of [alice, bob]) await made(desk.approve(token, failed))
 }

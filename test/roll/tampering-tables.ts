@@ -351,6 +351,16 @@ export const additions: readonly (readonly [what: string, sql: string])[] = [
     `insert into crls select issuer, shard, number + 1, covers, this_update, next_update, revoked, tbs_sha256
      from crls where $1::text is not null order by number desc limit 1`,
   ],
+  [
+    'approvals: one that nobody gave',
+    `insert into approvals select request, 'admin', entry + 100000, at, reason from approvals where $1::text is not null limit 1`,
+  ],
+  [
+    'approval_ends: one that nobody made',
+    `insert into approval_ends (request, kind, entry, at, by, reason)
+     select id, 'withdrawn', entry + 200000, created_at, principal, 'x' from approval_requests r
+     where $1::text is not null and not exists (select from approval_ends e where e.request = r.id) limit 1`,
+  ],
   ['principals: one more', `insert into principals select 'mallory', now(), 'admin' where $1::text is not null`],
   [
     'grants: one more',

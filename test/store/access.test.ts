@@ -291,6 +291,7 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') order by 1`)
   const mutable = new Set([
     'limit_uses',
+    'approval_standings',
     'replicas',
     'rate_buckets',
     'slot_leases',
@@ -332,6 +333,8 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
     'update rate_buckets set tokens = tokens',
     'update slot_leases set slots = slots',
     'update replicas set seen_at = seen_at',
+    'delete from approval_standings',
+    'update approval_standings set state = state',
     'select maintain_limits()',
     'update roll set id = 1',
     'update token_uses set token = token',

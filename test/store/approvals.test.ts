@@ -1,10 +1,12 @@
 /** What the database itself holds to, whoever writes: nothing is issued that was not approved, and nothing ends twice. */
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
 
-import t from 'tap'
+import pg from 'pg'
+import t, { type Test } from 'tap'
 
 import { openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
+import type { Queryable } from '../../src/store/database.ts'
 import { type Leases, openLeases } from '../../src/store/leases.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, type People, wantApprovals } from '../http/approvals.ts'
@@ -27,7 +29,7 @@ t.before(async () => {
 })
 
 /** A request that nobody carries out. */
-const propose = async (key: string, expires = 3_600) => {
+const propose = async (key: string, expires = 3_600, required = 2) => {
   const { request } = await beside.store.propose({
     principal: 'ci',
     key,
@@ -37,7 +39,7 @@ const propose = async (key: string, expires = 3_600) => {
     profile: { name: 'payments', version: 1 },
     plan: createHash('sha256').update(canonicalJson(decided)).digest(),
     decided,
-    approvals: { required: 2, expires },
+    approvals: { required, expires },
   })
   return request
 }
@@ -55,22 +57,35 @@ interface Intended {
   readonly plan?: string
   readonly principal?: string
   readonly profile?: string
+  readonly version?: number
+  /** Of its request, where it has one. */
+  readonly key?: string
 }
 
 /** Like one of `server`, as the serving role inserts it. */
-const intend = async ({ approval, plan = 'ab'.repeat(32), principal = 'ci', profile = 'payments' }: Intended) => {
+const intend = async (intended: Intended, on: Queryable = beside.stores.db) => {
+  const { approval, plan = 'ab'.repeat(32), principal = 'ci', profile = 'payments', version = 1 } = intended
   const serial = randomBytes(16)
-  await beside.stores.db.query(
+  await on.query(
     {
       text: `
         insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
           plan, approval)
-        select $1, $2, $3, 1, digest, issuer, shard, $4, 1, tbs, decode($5, 'hex'), $6::uuid
+        select $1, $2, coalesce($3, (select idempotency_key from approval_requests where id = $6::uuid), $8),
+          coalesce((select max(attempt) + 1 from intents where approval = $6::uuid), 1), digest, issuer, shard, $4, $7, tbs,
+          decode($5, 'hex'), $6::uuid
         from intents where profile = 'server' limit 1`,
     },
-    [serial, principal, serial.toString('hex'), profile, plan, approval],
+    [serial, principal, intended.key ?? null, profile, plan, approval, version, serial.toString('hex')],
   )
   return serial
+}
+
+const clientOf = async (t: Test, connectionString: string): Promise<Queryable> => {
+  const client = new pg.Client({ connectionString })
+  await client.connect()
+  t.teardown(() => client.end())
+  return { query: ({ text }, values = []) => client.query(text, [...values]) as never }
 }
 
 const unapproved = /is not approved so, or has ended/
@@ -112,7 +127,6 @@ t.test('what was approved in time and is found after it, as after an outage, end
     refresh: async () => {},
     ended: () => {},
     failed: (_id, error) => t.fail(String(error)),
-    elapsed: () => performance.now(),
   })
   await approvals.follow(async () => true)
   t.same(tried, [])
@@ -127,7 +141,7 @@ t.test('the requester’s own word is none, even in the records', async (t) => {
 })
 
 t.test('what may still become a certificate does not end otherwise', async (t) => {
-  const { id, digest } = await propose('under-way', 0)
+  const { id, digest } = await propose('under-way')
   await approve(id, 'alice')
   await approve(id, 'bob')
   const end = (values: string) =>
@@ -142,8 +156,91 @@ t.test('what may still become a certificate does not end otherwise', async (t) =
   await t.rejects(intend({ approval: id, plan: digest, principal: 'alice' }), unapproved, 'for another')
 })
 
+const approved = async (key: string, expires?: number, required?: number) => {
+  const { id, digest: plan } = await propose(key, expires, required)
+  await approve(id, 'alice')
+  await approve(id, 'bob')
+  return { approval: id, plan }
+}
+
+t.test('what was approved is issued under its own key, version and profile, by as many as that wants', async (t) => {
+  const good = await approved('its own')
+  await t.rejects(intend({ ...good, key: 'another' }), unapproved)
+  await wantApprovals(service, 'payments', { required: 2 }, { description: 'changed' })
+  await t.rejects(intend({ ...good, version: 2 }), unapproved)
+  await t.rejects(intend({ ...good, profile: 'server' }), unapproved)
+  await t.rejects(intend(await approved('by fewer', 3_600, 1)), unapproved)
+  await t.resolves(intend(good))
+})
+
+t.test('not after its time, by the database’s clock, also where that went back', async (t) => {
+  await t.rejects(intend(await approved('too late', 0)), unapproved)
+  const good = await approved('in time')
+  const owner = await clientOf(t, service.database.ownerUrl)
+  await owner.query({ text: 'begin' })
+  // What is on the roll has been: nobody is earlier.
+  await owner.query({ text: `update roll set time = time + interval '1 day' where id = 1` })
+  await t.rejects(intend(good, owner), unapproved)
+  await owner.query({ text: 'rollback' })
+  await t.resolves(intend(good))
+})
+
+t.test('a key that people were asked under has no certificate without them, whatever became of it', async (t) => {
+  const direct = (key: string, more: object = {}) => intend({ approval: null, profile: 'server', key, ...more })
+  await propose('asked pending')
+  const failed = await propose('asked failed')
+  await beside.store.end(failed.id, { kind: 'failed', code: 'approval.plan', reason: 'x' })
+  const asked = /under this key people were asked/
+  await t.rejects(direct('asked pending'), asked)
+  await t.rejects(direct('asked failed'), asked)
+  await t.resolves(direct('asked pending', { principal: 'alice' }), 'somebody else’s key is another')
+  await t.resolves(direct('asked never'))
+  await t.rejects(propose('asked never'), { code: 'idempotency.reused' })
+  t.equal(await beside.store.find('ci', 'asked never'), undefined)
+})
+
+/** Resolves when somebody waits for a lock that another transaction has. */
+const untilWaiting = async (on: Queryable): Promise<void> => {
+  for (;;) {
+    const { rows } = await on.query({
+      text: `select from pg_locks where locktype = 'advisory' and not granted and database = (
+        select oid from pg_database where datname = current_database())`,
+    })
+    if (rows.length > 0) return
+  }
+}
+
+t.test('also where both come at once: the second waits, and is turned down', async (t) => {
+  const first = await clientOf(t, service.database.servingUrl)
+  const direct = (key: string, on?: Queryable) => intend({ approval: null, profile: 'server', key }, on)
+  await first.query({ text: 'begin' })
+  await direct('at once', first)
+  const second = t.rejects(propose('at once'), { code: 'idempotency.reused' })
+  await untilWaiting(beside.stores.db)
+  await first.query({ text: 'commit' })
+  await second
+
+  await first.query({ text: 'begin' })
+  await first.query(
+    {
+      text: `
+        insert into approval_requests (id, entry, principal, idempotency_key, digest, profile, profile_version, ask, decided,
+          plan, required, created_at, expires_at)
+        select $1, 2000000, principal, 'once more', digest, profile, profile_version, ask, decided, plan, required, created_at,
+          expires_at from approval_requests where principal = 'ci' limit 1`,
+    },
+    [randomUUID()],
+  )
+  const third = t.rejects(direct('once more'), /under this key people were asked/)
+  await untilWaiting(beside.stores.db)
+  await first.query({ text: 'commit' })
+  await third
+})
+
 t.test('nothing of it is ever changed', async (t) => {
   for (const table of ['approval_requests', 'approvals', 'approval_ends'])
     for (const text of [`delete from ${table}`, `update ${table} set entry = 0`])
       await t.rejects(beside.stores.db.query({ text }), /permission denied/)
+  for (const text of ['delete from approval_standings', `update approval_standings set state = 'approved'`])
+    await t.rejects(beside.stores.db.query({ text }), /permission denied/)
 })

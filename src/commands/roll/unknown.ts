@@ -12,6 +12,7 @@ export const unknown: Readonly<Record<string, Readonly<Record<string, string>>>>
     ask: 'only its digest is on the roll; what comes of it must be the plan, which is',
     idempotency_key: "a caller's word for its request",
   },
+  approval_standings: { '*': 'where the other tables say that a request stands, to be found faster' },
   authorities: { '*': 'a name is there when the first issuer of it is, and that has an entry' },
   credential_revocations: { revoked_at: 'the entry has its own time' },
   credentials: { created_at: 'the entry has its own time' },

@@ -83,6 +83,7 @@ export const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as cons
 /** Where people must approve what a profile yields. */
 export const waitingProblems = [
   'approval.rejected',
+  'approval.withdrawn',
   'approval.expired',
   'approval.failed',
   'approval.too_many',

@@ -189,6 +189,7 @@ export const approvalRequest = {
   index: 1_043,
   end: null,
   serial: null,
+  obstacle: null,
 }
 
 export const issuedRequest = {
@@ -205,6 +206,7 @@ export const issuedRequest = {
 }
 
 export const approvalDecision = { digest, reason: 'as in change 4711' }
+export const withdrawal = { reason: 'asked for the wrong name' }
 
 const refused = {
   type: '/problems/san.forbidden',

@@ -70,7 +70,7 @@ const requestFields = {
     Type.Object(
       {
         at: Time,
-        by: Type.Union([PrincipalName, Type.Null()], { description: 'who rejected it' }),
+        by: Type.Union([PrincipalName, Type.Null()], { description: 'who rejected or withdrew it' }),
         code: Type.Union([Type.String(), Type.Null()], { description: 'why it failed' }),
         reason: Type.Union([Type.String(), Type.Null()]),
       },
@@ -79,6 +79,21 @@ const requestFields = {
     Type.Null(),
   ]),
   serial: Type.Union([Serial, Type.Null()], { description: 'of the certificate that it has become' }),
+  obstacle: Type.Union(
+    [
+      Type.Object(
+        {
+          at: Time,
+          code: Type.String({ description: 'of the problem' }),
+          detail: Type.String(),
+          tryAt: Type.Union([Time, Type.Null()], { description: 'when it is tried again; null: not any more' }),
+        },
+        closed,
+      ),
+      Type.Null(),
+    ],
+    { description: 'what has kept it from being issued, though it is approved, at the last try' },
+  ),
 }
 
 export const RequestView = Type.Object(requestFields, named('ApprovalRequest', examples.approvalRequest))
@@ -88,19 +103,20 @@ const RequestWithCertificate = Type.Object(
   named('ReadRequest', examples.issuedRequest),
 )
 
+const Reason = Type.String({
+  minLength: 1,
+  maxLength: 500,
+  // As it stands on the roll: no control characters, no halves of characters.
+  pattern: '^[^\\u0000-\\u001F\\u007F\\uD800-\\uDFFF]+$',
+  description: 'why, for those who read the roll',
+})
+
 const DecisionBody = Type.Object(
-  {
-    digest: { ...Sha256, description: 'of the plan that you have looked at' },
-    reason: Type.String({
-      minLength: 1,
-      maxLength: 500,
-      // As it stands on the roll: no control characters, no halves of characters.
-      pattern: '^[^\\u0000-\\u001F\\u007F\\uD800-\\uDFFF]+$',
-      description: 'why, for those who read the roll',
-    }),
-  },
+  { digest: { ...Sha256, description: 'of the plan that you have looked at' }, reason: Reason },
   named('ApprovalDecision', examples.approvalDecision),
 )
+
+const WithdrawalBody = Type.Object({ reason: Reason }, named('Withdrawal', examples.withdrawal))
 
 const tags = ['approvals']
 const ById = Type.Object({ id: Uuid }, closed)
@@ -110,6 +126,7 @@ export const requestRoutes = (app: App, deps: HttpDeps): void => {
   readingRoutes(app, deps)
   decidingRoute(app, deps, 'approval')
   decidingRoute(app, deps, 'rejection')
+  withdrawalRoute(app, deps)
 }
 
 const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
@@ -179,7 +196,8 @@ const decisions = {
   rejection: {
     operationId: 'rejectRequest',
     summary: 'Reject a request',
-    description: 'For good: whoever asked may ask again, under another Idempotency-Key.',
+    description:
+      'For good, also after having approved it, until it is being issued: whoever asked may ask again, under another Idempotency-Key.',
     act: 'reject',
   },
 } as const
@@ -211,8 +229,37 @@ const decidingRoute = (app: App, { approvals }: HttpDeps, kind: keyof typeof dec
   )
 }
 
+/** By whoever asked, whatever it may do by now: so it is open to everybody. */
+const withdrawalRoute = (app: App, { approvals }: HttpDeps): void => {
+  app.post(
+    `${path}/:id/withdrawal`,
+    {
+      config: {
+        access: everyRole,
+        accepts: ['application/json'],
+        ownDeadline: true,
+        problems: ['approval.not_found', 'approval.closed', 'approval.expired'],
+      },
+      schema: {
+        operationId: 'withdrawRequest',
+        summary: 'Withdraw your own request',
+        description: 'For good, until it is being issued: what you ask next needs another Idempotency-Key.',
+        tags,
+        params: ById,
+        body: WithdrawalBody,
+        response: { 200: RequestView },
+      },
+    },
+    async (request) => {
+      const { id } = request.params
+      return requestView(await withinDeadline(approvals.withdraw(callerOf(request), id, request.body.reason)))
+    },
+  )
+}
+
 export const requestView = ({
   end,
+  obstacle,
   createdAt,
   expiresAt,
   ...request
@@ -230,4 +277,9 @@ export const requestView = ({
   index: request.index,
   end: end && { ...end, at: end.at.toISOString() },
   serial: request.serial,
+  obstacle: obstacle && {
+    ...obstacle,
+    at: obstacle.at.toISOString(),
+    tryAt: obstacle.tryAt?.toISOString() ?? null,
+  },
 })
