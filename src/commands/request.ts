@@ -28,7 +28,7 @@ interface PlanAnswer {
 
 export interface RequestAnswer {
   readonly id: string
-  readonly state: 'pending' | 'approved' | 'issued' | 'rejected' | 'expired' | 'failed'
+  readonly state: 'pending' | 'approved' | 'issued' | 'rejected' | 'withdrawn' | 'expired' | 'failed'
   readonly principal: string
   readonly profile: { readonly name: string; readonly version: number }
   readonly plan: PlanAnswer
@@ -44,6 +44,8 @@ export interface RequestAnswer {
     readonly reason: string | null
   } | null
   readonly serial: string | null
+  /** What has kept it from being issued, at the last try. */
+  readonly obstacle: { readonly at: string; readonly code: string; readonly detail: string } | null
 }
 
 interface ListOptions extends RestOptions {
@@ -61,7 +63,7 @@ export const addRequestCommand = (program: Command): void => {
   const request = program.command('request').description('requests that people must approve')
 
   withRestOptions(request.command('list').description('list those that you may see, newest first'))
-    .option('--state <state>', 'pending, approved, issued, rejected, expired or failed')
+    .option('--state <state>', 'pending, approved, issued, rejected, withdrawn, expired or failed')
     .option('--profile <name>', 'of this profile')
     .option('--limit <n>', 'how many at most', '100')
     .action(async ({ state, profile, limit, ...options }: ListOptions) => {
@@ -79,6 +81,14 @@ export const addRequestCommand = (program: Command): void => {
       out.show(found, requestText(found))
     },
   )
+
+  withRestOptions(request.command('withdraw <id>').description('withdraw your own, for good'))
+    .requiredOption('--reason <text>', 'why, for those who read the roll')
+    .action(async (id: string, { reason, ...options }: RestOptions & { readonly reason: string }) => {
+      const { client, out } = await openRest(options)
+      const answer = await client.call('POST', `${path}/${segment(id)}/withdrawal`, { body: { reason } })
+      out.show(answer.json<RequestAnswer>(), `${id} is withdrawn.`)
+    })
 
   for (const [act, { description }] of Object.entries(acts) as [Act, (typeof acts)[Act]][])
     withRestOptions(request.command(`${act} <id>`).description(description))
@@ -217,6 +227,7 @@ export const requestText = (request: RequestAnswer): string => {
     ['digest', request.digest],
     ['approvals', `${approvals.length} of ${required}`],
     ...approvals.map(({ principal, at, reason }) => ['', `${principal} at ${at}: ${reason}`] as const),
+    ...(request.obstacle ? [['kept by', `${obstacleText(request.obstacle)} at ${request.obstacle.at}`] as const] : []),
     ...(end?.reason ? [['ended', `at ${end.at}${end.by ? ` by ${end.by}` : ''}: ${end.reason}`] as const] : []),
   ]
   return lines.map(([label, value]) => `${label.padEnd(12)}${visible(value)}`).join('\n')
@@ -225,11 +236,14 @@ export const requestText = (request: RequestAnswer): string => {
 const subjectText = (subject: Subject): string =>
   subject.every(({ type }) => isAttributeType(type)) ? formatSubject(subject) : JSON.stringify(subject)
 
-const decidedText = (act: Act, { id, state, approvals, required, serial, end }: RequestAnswer): string => {
+export const obstacleText = ({ code, detail }: NonNullable<RequestAnswer['obstacle']>): string => `${code}: ${detail}`
+
+const decidedText = (act: Act, { id, state, approvals, required, serial, end, obstacle }: RequestAnswer): string => {
   if (state === 'issued') return `${id} is issued: serial ${serial}.`
   if (state === 'failed') return `${id} has failed, and nothing was issued: ${visible(end?.reason ?? '')}`
   if (act === 'reject') return `${id} is rejected.`
-  if (state === 'approved') return `${id} is approved, and is issued as soon as that can be done.`
+  if (state === 'approved')
+    return `${id} is approved, and is issued as soon as that can be done${obstacle ? `: ${visible(obstacleText(obstacle))}` : '.'}`
   return `${id} has ${approvals.length} of ${required} approvals.`
 }
 

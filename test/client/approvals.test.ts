@@ -159,6 +159,58 @@ t.test('a plan that has changed is issued by nobody, and who asks is told why', 
   t.equal(await readShown(out), undefined)
 })
 
+t.test('who asked withdraws it, and asks anew by the same command', async (t) => {
+  const out = join(await newFolder(t), 'vault')
+  await chancery([...issueArgs(out), '--no-wait'])
+  const { id } = await pendingOf('vault')
+  const withdraw = ['request', 'withdraw', id, '--reason', 'wrong name', '--token-file']
+  const foreign = await chancery([...withdraw, tokens['alice'] ?? ''])
+  t.match(foreign, { code: exitCodes.denied, err: /auth\.forbidden/ })
+  const taken = await chancery([...withdraw, tokens['requester'] ?? ''])
+  t.match(taken, { code: 0, out: new RegExp(`^${id} is withdrawn`) })
+  const shown = (await chancery(['request', 'show', id])).out
+  t.match(shown, /^ended {7}at \S+ by ci: wrong name$/m)
+  t.match(await chancery([...issueArgs(out), '--no-wait']), {
+    code: exitCodes.conflict,
+    err: /approval\.withdrawn/,
+  })
+  t.match(await chancery([...issueArgs(out), '--no-wait']), { code: exitCodes.later })
+  const again = await pendingOf('vault')
+  t.not(again.id, id)
+  await chancery(decideArgs('reject', again))
+})
+
+t.test('who asks is told what keeps it, once it is approved', async (t) => {
+  const [grant] = (await service.request('GET', '/v1/grants?principal=ci')).json.items
+  const limits = { certificatesPerDay: 1 }
+  const narrow = { principal: 'ci', role: 'requester', profiles: ['vault', 'server'], limits }
+  await service.request('POST', '/v1/grants', { body: narrow })
+  await service.request('DELETE', `/v1/grants/${grant.id}`)
+  const out = join(await newFolder(t), 'vault')
+  const child = startChancery(service, issueArgs(out))
+  let said = ''
+  child.stderr?.on('data', (chunk: Buffer) => {
+    said += chunk
+  })
+  const request = await pendingOf('vault')
+  const approved = await chancery(decideArgs('approve', request))
+  t.match(approved, {
+    code: 0,
+    out: /is approved, and is issued as soon as that can be done: limit\.certificates_per_day: /,
+  })
+  t.match((await chancery(['request', 'show', request.id])).out, /^kept by {5}limit\.certificates_per_day: .* at 20/m)
+  for (const end = Date.now() + 20_000; !said.includes('limit.') && Date.now() < end; )
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  t.match(said, /^It is approved, and tried again until it expires: limit\.certificates_per_day: /m)
+  child.kill()
+  await once(child, 'exit')
+  await chancery(decideArgs('reject', request))
+  const free = { principal: 'ci', role: 'requester', profiles: ['vault'] }
+  await service.request('POST', '/v1/grants', { body: free })
+  for (const { id, limits: held } of (await service.request('GET', '/v1/grants?principal=ci')).json.items)
+    if (held) await service.request('DELETE', `/v1/grants/${id}`)
+})
+
 t.test('several are waited for together, whichever is approved first', async (t) => {
   const folder = await newFolder(t)
   const names = ['one', 'two', 'three', 'four', 'five', 'six']

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Answer, type Client, segment } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
-import type { RequestAnswer } from '../request.ts'
+import { obstacleText, type RequestAnswer } from '../request.ts'
 
 /** Nothing is there yet: the same question gets the certificate when people have approved it. */
 export class Awaited extends Failure {
@@ -45,7 +45,7 @@ export interface Waiting {
 export const untilDecided = async (request: RequestAnswer, { client, tell, again, signal }: Waiting): Promise<void> => {
   const { id, required, expiresAt } = request
   tell(`${waitsText(request)} Asked until ${visible(expiresAt)}; Ctrl-C, and ${again} goes on later.\n`)
-  let [told, heard] = [request.approvals.length, performance.now()]
+  let [told, heard, kept] = [request.approvals.length, performance.now(), request.obstacle?.code]
   for (let pause = firstPauseMs; ; pause = Math.min(pause * 1.5, longestPauseMs)) {
     await sleep(pause, undefined, signal && { signal }).catch(() => {
       throw new Failure('later', 'It was ended while it waited.')
@@ -62,6 +62,9 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
         `${now.approvals.length} of ${required}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,
       )
     told = now.approvals.length
+    if (now.state === 'approved' && now.obstacle && now.obstacle.code !== kept)
+      tell(`It is approved, and tried again until it expires: ${visible(obstacleText(now.obstacle))}\n`)
+    kept = now.obstacle?.code
     if (now.state !== 'pending' && now.state !== 'approved') return
   }
 }
