@@ -92,6 +92,12 @@ export const problems = {
   'policy.bind': refused('Names are not tied as the profile demands', 'Ask for the names that belong to this subject or caller.'),
   'policy.rule': refused('A rule of the profile refuses the request', 'See the message of the rule in the violations.'),
   'policy.lint': { status: 500, title: 'The certificate failed its own lint', retryable: false, next: 'Tell the operator: the profile yields a certificate that Chancery will not sign.' },
+  'policy.origin': refused('Not on behalf of this one', 'Ask on behalf of whom the rules of the profile allow, and say on whose behalf where it wants to know.'),
+
+  // On whose behalf.
+  'origin.malformed': bad('Malformed onBehalfOf', 'Say on whose behalf as docs/identities.md has it: the violations tell what cannot be.'),
+  'origin.forbidden': { status: 403, title: 'Not on behalf of this one', retryable: false, next: 'Ask an administrator for a grant whose onBehalfOf covers this namespace, user and group, or leave onBehalfOf out.' },
+  'origin.required': { status: 403, title: 'Only on behalf of others', retryable: false, next: 'Say on whose behalf, with onBehalfOf, or ask an administrator for a grant of your own.' },
 
   // Who asks.
   'auth.missing': { status: 401, title: 'No credentials', retryable: false, next: 'Send Authorization: Bearer with a token of yours, or show a client certificate.' },

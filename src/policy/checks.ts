@@ -19,6 +19,8 @@ import {
   nameKinds,
   show,
 } from './names.ts'
+import type { Origin } from './origin.ts'
+import { type CompiledOriginRules, originChecks } from './origin-rules.ts'
 import type { Profile } from './profile.ts'
 import { attributeTypes, systemMasters, valuesOf } from './subject.ts'
 import { isServedBy } from './usages.ts'
@@ -37,12 +39,15 @@ export interface CheckResult {
 export interface Case {
   readonly profile: Profile
   readonly principal: string
-  readonly origin: Readonly<Record<string, string>> | undefined
+  /** On whose behalf it is asked for; undefined: by and for the caller. */
+  readonly origin: Origin | undefined
   readonly issuerKey: string
   /** What is on record against this key; undefined: nobody has looked yet. */
   readonly keyStanding: KeyStanding | undefined
   /** The grant's narrower rules: null where there are none, `malformed` where they cannot be read. */
   readonly grant: CompiledRules | null | 'malformed'
+  /** On whose behalf the grant lets its principal ask; null: nobody's. */
+  readonly grantOrigin: CompiledOriginRules | null
   readonly key: PublicKey
   readonly asked: Subject
   /** Composed by the profile from what was asked. */
@@ -516,15 +521,20 @@ const bindCheck: Check = {
   passes: 'every name that the binding ties is tied as it says',
   run: (facts, say) => {
     for (const binding of facts.profile.bind) {
-      const value = binding.read(facts)
-      const judge = (name: string, field: string): void => {
-        if (value === undefined) say.failed(name, `should be ${binding.tie}, which there is not`, field, binding.check)
-        else if (binding.holds(name, value)) say.passed(name, `is ${binding.tie}: ${show(value)}`, field, binding.check)
-        else say.failed(name, `is not ${binding.tie}: ${show(value)}`, field, binding.check)
+      if (binding.onlyWithOrigin && facts.origin === undefined) {
+        say.skipped('there is no origin', '/names', binding.check)
+        continue
+      }
+      const tied = binding.read(facts)
+      const judge = (name: string, field: string, parts?: NameParts): void => {
+        if (tied === undefined) say.failed(name, `should be ${binding.tie}, which there is not`, field, binding.check)
+        else if (tied.holds(name, parts))
+          say.passed(name, `is ${binding.tie}: ${show(tied.value)}`, field, binding.check)
+        else say.failed(name, `is not ${binding.tie}: ${show(tied.value)}`, field, binding.check)
       }
       let seen = 0
       if (binding.names !== 'commonName')
-        seen = eachName(facts, binding.names, (name, _parts, field) => judge(name.value, field))
+        seen = eachName(facts, binding.names, (name, parts, field) => judge(name.value, field, parts))
       else if (facts.commonName !== undefined) {
         seen = 1
         judge(facts.commonName, '/subject/commonName')
@@ -556,6 +566,7 @@ const noneOf: Readonly<Record<NameKind | 'commonName', string>> = {
 }
 
 export const checks: readonly Check[] = [
+  ...originChecks,
   ...keyChecks,
   ...attributeChecks,
   ...subjectChecks,

@@ -67,15 +67,19 @@ export interface Template {
   fill(find: (name: string) => unknown): string | undefined
 }
 
-/** Reads a template, in which what `accepts` takes may stand; a string says what is wrong with it. */
-export const readTemplate = (text: string, accepts: (value: string) => boolean): Template | string => {
+/** Reads a template, in which what `accepts` takes may stand; a string says what is wrong with it. `what` stands in braces. */
+export const readTemplate = (
+  text: string,
+  accepts: (value: string) => boolean,
+  what: 'claim' | 'source' = 'claim',
+): Template | string => {
   const parts = text.split(/\{([^{}]*)\}/)
   const literals = parts.filter((_, i) => i % 2 === 0)
   const names = parts.filter((_, i) => i % 2 === 1)
   if (literals.some((literal) => /[{}]/.test(literal))) return 'has a brace without its partner'
-  if (names.includes('')) return 'has empty braces; they take the name of a claim'
+  if (names.includes('')) return `has empty braces; they take the name of a ${what}`
   if (literals.slice(1, -1).includes(''))
-    return 'has two claims with nothing between them: nobody could tell them apart'
+    return `has two ${what}s with nothing between them: nobody could tell them apart`
   return {
     text,
     claims: names,

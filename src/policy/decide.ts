@@ -6,6 +6,8 @@ import type { Name } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
 import { type Case, type Check, type CheckResult, checks, isDroppedFor, type KeyStanding, type Say } from './checks.ts'
 import { type CompiledRules, compileRules, type NameRules, show, takeApart } from './names.ts'
+import type { Origin, OriginRules } from './origin.ts'
+import { compileGrantOrigin } from './origin-rules.ts'
 import type { Profile, Revocation } from './profile.ts'
 import { composeSubject, valuesOf } from './subject.ts'
 import { lengthOf, planValidity } from './validity.ts'
@@ -20,8 +22,8 @@ export interface Ask {
   /** Replaces the usages in the CSR. */
   readonly keyUsage?: readonly KeyUsage[]
   readonly extendedKeyUsage?: readonly string[]
-  /** Facts about where the request comes from, by name, as a front end has verified them; for `bind`. */
-  readonly origin?: Readonly<Record<string, string>>
+  /** On whose behalf it is asked for. */
+  readonly origin?: Origin
 }
 
 export interface Context {
@@ -29,6 +31,8 @@ export interface Context {
   readonly principal: string
   /** Narrower rules of the grant; absent or null: the profile's alone hold. */
   readonly grantRules?: NameRules | null
+  /** On whose behalf the grant lets its principal ask; absent: nobody's. */
+  readonly grantOrigin?: OriginRules
   readonly issuer: {
     readonly name: string
     readonly notBefore: Date
@@ -51,6 +55,8 @@ export interface Plan {
   readonly keyUsage: readonly KeyUsage[]
   readonly extendedKeyUsage: readonly string[]
   readonly revocation: Revocation
+  /** On whose behalf; absent: its own principal's. */
+  readonly origin?: Origin
 }
 
 /** What was dropped, replaced or shortened. */
@@ -87,8 +93,8 @@ export interface RecheckFacts {
   readonly keyUsage?: readonly KeyUsage[]
   readonly extendedKeyUsage?: readonly string[]
   readonly ca: boolean
-  /** As in the request: the bindings need it. */
-  readonly origin?: Readonly<Record<string, string>>
+  /** As in the request: it is in no certificate, and checks and bindings need it. */
+  readonly origin?: Origin
 }
 
 export type { CheckResult } from './checks.ts'
@@ -179,7 +185,7 @@ interface Asked {
   readonly keyUsage: readonly KeyUsage[] | undefined
   readonly extendedKeyUsage: readonly string[] | undefined
   readonly validity: number | undefined
-  readonly origin?: Readonly<Record<string, string>> | undefined
+  readonly origin?: Origin | undefined
 }
 
 const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
@@ -193,6 +199,7 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     issuerKey: context.issuer.keySha256,
     keyStanding: context.keyStanding,
     grant: compileGrant(context.grantRules),
+    grantOrigin: compileGrantOrigin(context.grantOrigin),
     key: asked.key,
     asked: asked.subject,
     subject,
@@ -244,7 +251,7 @@ class Minutes implements Say {
   }
 }
 
-const planOf = ({ profile, subject, names, validity, key }: Case): Plan => ({
+const planOf = ({ profile, subject, names, validity, key, origin }: Case): Plan => ({
   profile: profile.reference,
   authority: profile.authority,
   subject,
@@ -255,6 +262,7 @@ const planOf = ({ profile, subject, names, validity, key }: Case): Plan => ({
   keyUsage: profile.keyUsageFor[key.algorithm.id],
   extendedKeyUsage: profile.extendedKeyUsage,
   revocation: profile.revocation,
+  ...(origin && { origin }),
 })
 
 const notesOf = (

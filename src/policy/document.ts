@@ -2,6 +2,7 @@ import { type Static, Type } from 'typebox'
 
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
+import { OriginRulesSchema } from './origin-schema.ts'
 import { attributeTypes } from './subject.ts'
 
 /**
@@ -114,6 +115,8 @@ const Binding = Type.Object(
     equals: Type.Optional(Source),
     firstLabel: Type.Optional(Source),
     leadingLabels: Type.Optional(Source),
+    matches: Type.Optional(Texts),
+    when: Type.Optional(Type.Literal('origin', { description: 'origin' })),
   },
   closed,
 )
@@ -168,6 +171,7 @@ export const ProfileDocumentSchema = Type.Object(
         closed,
       ),
     ),
+    origin: Type.Optional(OriginRulesSchema),
     bind: Type.Optional(Type.Array(Binding, { maxItems: 100 })),
     rules: Type.Optional(Type.Array(Rule, { maxItems: 100 })),
   },

@@ -3,10 +3,18 @@ import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
-import { methodsOf } from './bind.ts'
-import { type AttributeDocument, keysOf, listOf, type ProfileDocument, ProfileDocumentSchema } from './document.ts'
+import { methodsOf, readBindingTemplate } from './bind.ts'
+import {
+  type AttributeDocument,
+  type BindingDocument,
+  keysOf,
+  listOf,
+  type ProfileDocument,
+  ProfileDocumentSchema,
+} from './document.ts'
 import { parseDuration } from './duration.ts'
 import { isRecord, nameKinds, readPattern, show } from './names.ts'
+import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
@@ -256,9 +264,12 @@ const bindFaults: Sense = ({ bind = [], ruled }, report) => {
   bind.forEach((binding, index) => {
     const place = `/bind/${index}`
     const used = methodsOf(binding)
-    if (used.length !== 1) report(place, binding.id, 'must have exactly one of equals, firstLabel and leadingLabels')
+    if (used.length !== 1)
+      report(place, binding.id, 'must have exactly one of equals, firstLabel, leadingLabels and matches')
     if (!ruled.has(binding.names)) report(`${place}/names`, binding.names, 'is tied, and no rule allows it')
+    templateFaults(binding, place, report)
     for (const method of used) {
+      if (method === 'matches') continue
       const of = binding[method]?.of
       if (method !== 'equals' && binding.names !== 'dns')
         report(`${place}/${method}`, binding.names, 'has no labels; use equals')
@@ -268,6 +279,23 @@ const bindFaults: Sense = ({ bind = [], ruled }, report) => {
         report(`${place}/${method}/of`, of, 'is a source, and no rule allows it')
     }
   })
+}
+
+const templateFaults = ({ names, matches }: BindingDocument, place: string, report: Report): void => {
+  if (matches === undefined) return
+  eachOf(
+    matches,
+    `${place}/matches`,
+    (text, at) => {
+      const template = readBindingTemplate(names, text)
+      if (typeof template === 'string') report(at, text, template)
+    },
+    report,
+  )
+}
+
+const originFaults: Sense = ({ origin }, report) => {
+  if (origin !== undefined) originRuleFaults(origin, '/origin', report)
 }
 
 const approvalFaults: Sense = ({ approvals }, report) => {
@@ -301,6 +329,7 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['profile.names', nameFaults],
   ['profile.usages', usageFaults],
   ['profile.renewal', renewalFaults],
+  ['profile.origin', originFaults],
   ['profile.bind', bindFaults],
   ['profile.approvals', approvalFaults],
   ['profile.rules', ruleFaults],

@@ -5,6 +5,7 @@
 import { type Static, Type } from 'typebox'
 
 import { LimitsSchema } from './limits-schema.ts'
+import { OriginRulesSchema } from './origin-schema.ts'
 
 /** Only signatures that whoever checks them cannot make: no `none`, and none by a shared secret. */
 export const tokenAlgorithms = [
@@ -91,6 +92,7 @@ const MappingGrant = Type.Object(
     ),
     revoke: Type.Optional(Type.Boolean()),
     limits: Type.Optional(LimitsSchema),
+    onBehalfOf: Type.Optional(OriginRulesSchema),
   },
   closed,
 )

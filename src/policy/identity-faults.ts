@@ -7,6 +7,7 @@ import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
 import { nameKinds, pointer, show } from './names.ts'
+import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults } from './shape.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
@@ -87,7 +88,8 @@ const mappingFaults: Sense = ({ mappings }, report) => {
 }
 
 const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Report): void => {
-  grants.forEach(({ names = {} }, i) => {
+  grants.forEach(({ names = {}, onBehalfOf = {} }, i) => {
+    originRuleFaults(onBehalfOf, `${place}/grants/${i}/onBehalfOf`, report)
     for (const kind of nameKinds) {
       for (const list of ['allow', 'deny'] as const) {
         names[kind]?.[list]?.forEach((text, at) => {

@@ -21,16 +21,22 @@ export const readPrincipalTemplate = (text: string): Template | string => {
   }
 }
 
-/** A rule with claims: a DNS label, or a segment of a URI's path. A string says what is wrong with it. */
-export const readNameTemplate = (kind: keyof NameRules, text: string): Template | string => {
-  const template = readTemplate(text, (value) => parts[kind]?.test(value) ?? false)
+/** A rule with claims (or what else): a DNS label, or a segment of a URI's path. A string says what is wrong with it. */
+export const readNameTemplate = (
+  kind: keyof NameRules,
+  text: string,
+  what: 'claim' | 'source' = 'claim',
+): Template | string => {
+  const template = readTemplate(text, (value) => parts[kind]?.test(value) ?? false, what)
   if (typeof template === 'string') return template
-  if (template.claims.length > 0 && parts[kind] === undefined) return 'has a claim; only rules for dns and uri may'
+  if (template.claims.length > 0 && parts[kind] === undefined) return `has a ${what}; only rules for dns and uri may`
   if (kind === 'uri' && (template.text.split('{', 1)[0] ?? '').split('/').length < 4 && template.claims.length > 0)
-    return 'has a claim before its path'
+    return `has a ${what} before its path`
   const example = template.fill(() => 'x')
   const pattern =
-    example === undefined ? 'has an `x` after a claim, which no value could be told from' : readPattern(kind, example)
+    example === undefined
+      ? `has an \`x\` after a ${what}, which no value could be told from`
+      : readPattern(kind, example)
   return typeof pattern === 'string' ? pattern : template
 }
 

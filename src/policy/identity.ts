@@ -13,6 +13,7 @@ import { faultsOfProvider } from './identity-faults.ts'
 import { readNameTemplates, readPrincipalTemplate } from './identity-templates.ts'
 import type { Limits } from './limits.ts'
 import type { NameRules } from './names.ts'
+import type { OriginRules } from './origin.ts'
 
 export { type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 
@@ -46,6 +47,7 @@ export interface IdentityGrant {
   readonly names: NameRules | null
   readonly revoke: boolean
   readonly limits?: Limits
+  readonly onBehalfOf?: OriginRules
 }
 
 /** Who a token makes somebody. */
@@ -82,10 +84,11 @@ export const parseProvider = (input: unknown, at: { readonly version: number }):
 
 const compileMapping = ({ id, claims, principal, grants = [], once = false }: MappingDocument): Mapping => {
   const template = sound(readPrincipalTemplate(principal))
-  const compiled = grants.map(({ profiles, names, revoke = false, limits }) => ({
+  const compiled = grants.map(({ profiles, names, revoke = false, limits, onBehalfOf }) => ({
     profiles,
     revoke,
     ...(limits && { limits }),
+    ...(onBehalfOf && { onBehalfOf }),
     names: names === undefined ? null : readNameTemplates(names),
   }))
   return {

@@ -21,6 +21,7 @@ import {
 import { parseDuration } from './duration.ts'
 import { faultsOf } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
+import { type CompiledOriginRules, compileOriginRules } from './origin-rules.ts'
 import { type AttributeRule, attributeTypes, readTextPattern, type TextPattern } from './subject.ts'
 import { usagesOf } from './usages.ts'
 
@@ -88,6 +89,8 @@ export interface Profile {
   readonly revocation: Revocation
   /** Null: certificates are asked for anew. */
   readonly renewal: RenewalRules | null
+  /** On whose behalf it may be asked for; null: anybody's, and nobody's. */
+  readonly origin: CompiledOriginRules | null
   readonly bind: readonly Binding[]
   readonly rules: readonly Rule[]
   /** How many people must approve a request, and for how many seconds it waits for them; null: none. */
@@ -139,6 +142,7 @@ const compile = (written: ProfileDocument, version: number): Profile => {
     extendedKeyUsage: document.extendedKeyUsage,
     revocation: document.revocation,
     renewal: document.renewal === undefined ? null : compileRenewal(document.renewal),
+    origin: document.origin === undefined ? null : compileOriginRules(document.origin),
     bind: (document.bind ?? []).map(compileBinding),
     rules: [],
     approvals: approvals

@@ -440,13 +440,13 @@ t.test('bindings tie names to the caller and to the origin, and fail where there
     judge({ equals: { of: 'principal', after: 'node/worker-1' } }, 'dns:worker-1', principal),
     'and something after it',
   )
-  t.ok(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/a', { origin: { spiffe: 'spiffe://td/a' } }))
-  t.notOk(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/b', { origin: { spiffe: 'spiffe://td/a' } }))
-  t.notOk(judge({ equals: { of: 'origin.spiffe' } }, 'uri:spiffe://td/a', { origin: {} }))
-  t.notOk(
-    judge({ equals: { of: 'origin.toString' } }, 'uri:spiffe://td/a', { origin: {} }),
-    'nor to what every object has',
-  )
+  const mayAskForOthers = { grantOrigin: {} }
+  const ofUser = { ...mayAskForOthers, origin: { user: 'spiffe://td/a' } }
+  t.ok(judge({ equals: { of: 'origin.user' } }, 'uri:spiffe://td/a', ofUser))
+  t.notOk(judge({ equals: { of: 'origin.user' } }, 'uri:spiffe://td/b', ofUser))
+  t.notOk(judge({ equals: { of: 'origin.uid' } }, 'uri:spiffe://td/a', ofUser), 'nor to what is not told')
+  t.notOk(judge({ equals: { of: 'origin.user' } }, 'uri:spiffe://td/a'), 'nor without an origin')
+  t.notOk(judge({ equals: { of: 'origin.toString' } }, 'uri:spiffe://td/a', ofUser), 'nor to what every object has')
 })
 
 t.test('a common name can be tied to the caller', async (t) => {

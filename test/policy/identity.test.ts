@@ -58,6 +58,14 @@ t.test('every fault of a document is told with its place', async (t) => {
       '/keys/static/1 must have a kid, by which tokens name it, where there are several',
     ],
     [{ lifetime: '25h' }, '/lifetime is more than 24h'],
+    [
+      { mappings: [{ ...mapping, grants: [{ profiles: ['a'], onBehalfOf: { users: { deny: ['*x*'] } } }] }] },
+      '/mappings/0/grants/0/onBehalfOf/users/deny/0 has more than one wildcard',
+    ],
+    [
+      { mappings: [{ ...mapping, grants: [{ profiles: ['a'], onBehalfOf: true }] }] },
+      /^\/mappings\/0\/grants\/0\/onBehalfOf /,
+    ],
     [{ lifetime: '0m' }, /^\/lifetime must be a whole number/],
     [{ clock: '31s' }, '/clock is more than 30s'],
     [{ audience: [] }, /^\/audience must be a string or a list/],

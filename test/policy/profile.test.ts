@@ -297,7 +297,7 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
   [
     'a binding without tie',
     { bind: [{ id: 'a', names: 'dns' }] },
-    '/bind/0: must have exactly one of equals, firstLabel and leadingLabels',
+    '/bind/0: must have exactly one of equals, firstLabel, leadingLabels and matches',
   ],
   [
     'a binding to itself',

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { type Ask, type Context, decide, recheck } from '../../src/policy/decide.ts'
+import type { Origin, OriginRules } from '../../src/policy/origin.ts'
 import { type Profile, type ProfileDocument, parseProfile } from '../../src/policy/profile.ts'
 import type { KeyUsage } from '../../src/x509/extensions.ts'
 import type { Name } from '../../src/x509/names.ts'
@@ -43,6 +44,14 @@ const identities = ['a.example.com', 'system:node:a', 'system:node:b', 'x', '*']
 const identityPatterns = ['system:node:*', '**', 'x', 'a.example.com']
 const organizations = ['system:nodes', 'system:masters', 'Example', 'a:b']
 const organizationPatterns = ['system:*', '**', '*', 'Example']
+const origins: readonly Origin[] = [
+  { user: 'a', namespace: 'shop', groups: ['x', 'system:nodes'] },
+  { user: 'system:node:a', groups: ['system:nodes'] },
+  { namespace: 'other', serviceAccount: 'web' },
+]
+const namespacePatterns = ['shop', 'other', '*', 'sh*']
+const userPatterns = ['a', 'system:node:*', '**']
+const groupPatterns = ['x', 'system:*', 'y']
 const days = ['1h', '1d', '2d', '30d']
 
 const some = <T>(values: readonly T[], minLength = 1) =>
@@ -126,7 +135,17 @@ const documents: fc.Arbitrary<ProfileDocument> = fc
         [{ id: 'own', names: 'dns', firstLabel: { of: 'principal' } }],
         [{ id: 'cn', names: 'dns', leadingLabels: { of: 'commonName', after: 'system:node:' } }],
         [{ id: 'self', names: 'commonName', equals: { of: 'principal', after: 'p/' } }],
+        [{ id: 'user', names: 'commonName', equals: { of: 'origin.user' }, when: 'origin' }],
+        [{ id: 'user', names: 'dns', matches: ['{origin.user}.example.com', '{origin.user}'], when: 'origin' }],
       ),
+    ),
+    origin: rarely(
+      fc.record({
+        required: maybe(fc.boolean()),
+        namespaces: maybe(fc.record({ allow: some(namespacePatterns), deny: maybe(some(namespacePatterns)) })),
+        users: maybe(fc.record({ allow: maybe(some(userPatterns)), deny: some(userPatterns) })),
+        groups: maybe(fc.record({ require: some(groupPatterns) })),
+      }),
     ),
   })
   .map((document) => mend(JSON.parse(JSON.stringify(document))) as unknown as ProfileDocument)
@@ -142,6 +161,13 @@ function mend(document: Json): Json {
     if (rule?.deny === undefined) continue
     rule.deny = rule.deny.filter((text) => !rule.allow?.includes(text)).slice(0, 1)
     if (rule.deny.length === 0) delete rule.deny
+  }
+  for (const facet of ['namespaces', 'users']) {
+    const rule = document.origin?.[facet] as { allow?: string[]; deny?: string[] } | undefined
+    if (rule?.deny === undefined) continue
+    rule.deny = rule.deny.filter((text) => !rule.allow?.includes(text)).slice(0, 1)
+    if (rule.deny.length === 0) delete rule.deny
+    if (rule.allow === undefined && rule.deny === undefined) delete document.origin?.[facet]
   }
   const required = ((document.names?.require ?? []) as unknown as string[]).filter((of) => kinds.includes(of))
   if (required.length > 0) set(document.names, 'require', required)
@@ -206,12 +232,17 @@ const requests: fc.Arbitrary<Ask> = fc
     keyUsage: rarely(fc.uniqueArray(fc.constantFrom(...usages), { maxLength: 2 })),
     extendedKeyUsage: rarely(fc.uniqueArray(fc.constantFrom('serverAuth', 'clientAuth'), { maxLength: 2 })),
     replaced: rarely(names),
+    origin: rarely(fc.constantFrom(...origins)),
     validity: rarely(fc.constantFrom(1, 300, 301, 3600, 86_400, 86_401, 2_592_000, 2_592_001, 1e8, 0.5, Number.NaN)),
   })
-  .map(({ subject, key, names: own, keyUsage, extendedKeyUsage, replaced, validity }) =>
+  .map(({ subject, key, names: own, keyUsage, extendedKeyUsage, replaced, validity, origin }) =>
     ask(
       { subject, key, names: own, ...(keyUsage && { keyUsage }), ...(extendedKeyUsage && { extendedKeyUsage }) },
-      { ...(replaced && { names: replaced }), ...(validity !== undefined && { validity }) },
+      {
+        ...(replaced && { names: replaced }),
+        ...(validity !== undefined && { validity }),
+        ...(origin && { origin }),
+      },
     ),
   )
 
@@ -238,12 +269,16 @@ const contexts: fc.Arbitrary<Context> = fc
     ),
     principal: fc.constantFrom('a', 'p/x', 'p/system:node:a', '*'),
     grantRules: grants,
+    grantOrigin: often(
+      fc.constantFrom<OriginRules>({}, { namespaces: { allow: ['shop', 'other'] } }, { required: true }),
+    ),
   })
-  .map(({ now, principal, grantRules }) => ({
+  .map(({ now, principal, grantRules, grantOrigin }) => ({
     ...context,
     now: new Date(now),
     principal,
     grantRules: grantRules ?? null,
+    ...(grantOrigin && { grantOrigin }),
   }))
 
 /** Every way to tighten one setting of a document; each yields a document, or nothing where it does not apply. */
@@ -285,6 +320,14 @@ const tightenings: readonly ((document: Json, pick: number) => void)[] = [
   (d, pick) => drop(d.subject?.commonName, 'match', pick),
   (d) => d.subject?.commonName?.from !== undefined && set(d.subject.commonName, 'required', true),
   (d) => d.subject?.commonName?.match !== undefined && set(d.subject.commonName, 'orName', false),
+  (d) => set(d.origin, 'required', true),
+  (d) => d.origin === undefined && set(d, 'origin', { required: true }),
+  (d, pick) => drop(d.origin?.namespaces, 'allow', pick),
+  (d, pick) => add(d.origin?.namespaces, 'deny', namespacePatterns[pick % namespacePatterns.length]),
+  (d, pick) => drop(d.origin?.users, 'allow', pick),
+  (d, pick) => drop(d.origin?.groups, 'require', pick),
+  (d, pick) => add(d.origin?.groups, 'deny', groupPatterns[pick % groupPatterns.length]),
+  (d) => delete (d.bind as unknown as Json[] | undefined)?.[0]?.when,
   (d) => add(d, 'bind', { id: 'more', names: 'dns', equals: { of: 'principal' } }),
 ]
 const pool = { dns: dnsPatterns, ip: ipPatterns, uri: uriPatterns, email: emailPatterns }
@@ -423,6 +466,33 @@ t.test(
     t.ok(plans > 1000, `${plans} plans`)
   },
 )
+
+t.test('narrowing on whose behalf a grant is for never widens what it accepts', async (t) => {
+  let narrowed = 0
+  fc.assert(
+    fc.property(documents, requests, contexts, fc.constantFrom(...origins), (document, request, at, origin) => {
+      const profile = tryParse(document)
+      if (profile === undefined) return true
+      const { grantOrigin: rules, ...none } = at
+      const asked = { ...request, origin }
+      const loose = decide(profile, asked, at).allowed
+      const narrower: readonly Context[] = [
+        none,
+        { ...at, grantOrigin: { ...rules, namespaces: { ...rules?.namespaces, deny: ['sh*'] } } },
+        { ...at, grantOrigin: { ...rules, users: { allow: ['system:node:*'] } } },
+        { ...at, grantOrigin: { ...rules, groups: { require: ['x'] } } },
+      ]
+      if (rules === undefined) return !loose
+      return narrower.every((context) => {
+        const tight = decide(profile, asked, context).allowed
+        if (loose && !tight) narrowed++
+        return !tight || loose
+      })
+    }),
+    { seed: 7, numRuns: 3000 },
+  )
+  t.ok(narrowed > 20, `${narrowed} were narrowed`)
+})
 
 t.test('no profile that does not fix it yields system:masters, whatever is asked', async (t) => {
   fc.assert(
