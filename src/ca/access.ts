@@ -2,8 +2,10 @@
  * Who may ask. Everything is denied that no grant allows. The store implements `Access`; HTTP and the issuance
  * cycle consume it.
  */
+import { Problem } from '../errors.ts'
 import type { Limits } from '../policy/limits.ts'
 import type { NameRules } from '../policy/names.ts'
+import type { OriginRules } from '../policy/origin.ts'
 import type { Held } from './holders.ts'
 
 export type Role = 'requester' | 'approver' | 'operator' | 'auditor' | 'admin'
@@ -21,6 +23,8 @@ export interface Grant {
   readonly revoke: boolean
   /** Absent: none. Those of requests hold for the principal, the others for what the grant lets it ask for. */
   readonly limits?: Limits
+  /** A requester may ask on behalf of others, by these rules. Absent: for itself alone. */
+  readonly onBehalfOf?: OriginRules
   readonly createdAt: Date
   readonly createdBy: string
 }
@@ -124,6 +128,7 @@ export interface NewGrant {
   readonly names: NameRules | null
   readonly revoke: boolean
   readonly limits?: Limits
+  readonly onBehalfOf?: OriginRules
 }
 
 export interface NewToken {
@@ -185,6 +190,20 @@ export const ungranted = ({ grants }: Caller, profile: string): string => {
 
 const mostTold = 20
 
-/** The grants under which the caller may ask for this profile; empty means 403. */
+/**
+ * The grants under which the caller may ask for this profile, on behalf of others or for itself. Throws `auth.forbidden`,
+ * `origin.forbidden`, `origin.required`. On whose behalf it may ask, the decision judges.
+ */
+export const grantsToAsk = (caller: Caller, profile: string, isOnBehalf: boolean): readonly Grant[] => {
+  const grants = requesterGrants(caller, profile)
+  if (grants.length === 0) throw new Problem('auth.forbidden', ungranted(caller, profile))
+  const fitting = grants.filter(({ onBehalfOf }) => (isOnBehalf ? onBehalfOf : !onBehalfOf?.required))
+  if (fitting.length > 0) return fitting
+  throw isOnBehalf
+    ? new Problem('origin.forbidden', 'You have no grant to ask for this profile on behalf of others.')
+    : new Problem('origin.required', 'Your grants for this profile are for requests on behalf of others only.')
+}
+
+/** The grants of this profile; empty means 403. */
 export const requesterGrants = (caller: Caller, profile: string): readonly Grant[] =>
   caller.grants.filter((grant) => grant.role === 'requester' && grant.profiles?.includes(profile))

@@ -8,6 +8,7 @@ import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, type Plan, recheck, refusal, toldOf } from '../policy/decide.ts'
+import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
 import { lengthOf } from '../policy/validity.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
@@ -91,13 +92,14 @@ export type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; 
 
 /** The first grant that allows the request decides; when none does, the first one's reasons are told. */
 export const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }: Case): Judged => {
-  const { names, validity, keyUsage, extendedKeyUsage } = input
+  const { names, validity, keyUsage, extendedKeyUsage, origin } = input
   const ask: Ask = {
     csr,
     ...(names && { names }),
     ...(validity !== undefined && { validity }),
     ...(keyUsage && { keyUsage }),
     ...(extendedKeyUsage && { extendedKeyUsage }),
+    ...(origin && { origin }),
   }
   let first: Judged | undefined
   for (const grant of grants) {
@@ -106,6 +108,7 @@ export const judge = ({ profile, issuer, caller, grants, csr, input, now, keySta
       principal: caller.principal,
       issuer: issuer.bounds,
       ...(grant.names && { grantRules: grant.names }),
+      ...(grant.onBehalfOf && { grantOrigin: grant.onBehalfOf }),
       ...(keyStanding !== undefined && { keyStanding }),
     }
     const judged = { ...decide(profile, ask, context), profile, ask, context }
@@ -153,7 +156,8 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
   const { subject, names, key, notBefore, notAfter } = plan
   const tbs = encodeTbs(issuer.template(plan), { serial, notBefore, notAfter, subject, key, names, shard })
   const facts = telling(decision, () => lint(tbs, { plan, serial, shard, issuer }))
-  const violations = recheck(profile, facts, context)
+  const { origin } = plan
+  const violations = recheck(profile, origin ? { ...facts, origin } : facts, context)
   if (violations.length > 0)
     throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
       violations,
@@ -171,6 +175,7 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
     plan: planDigest(planDocument(plan, issuer.name)),
     keySha256: key.sha256,
     ...(held && { replaces: Buffer.from(held.serial, 'hex') }),
+    ...(origin && { origin }),
   }
 }
 
@@ -195,6 +200,8 @@ export interface PlanDocument {
   readonly keyType: string
   readonly keyUsage: readonly string[]
   readonly names: Plan['names']
+  /** On whose behalf; absent where it is for the principal itself. */
+  readonly origin?: Origin
   readonly profile: Plan['profile']
   readonly revocation: Plan['revocation']
   readonly subject: Plan['subject']
@@ -214,6 +221,7 @@ export const planDocument = (plan: Plan, issuer: string): PlanDocument => ({
   keyType: plan.key.algorithm.id,
   keyUsage: plan.keyUsage,
   names: plan.names,
+  ...(plan.origin && { origin: plan.origin }),
   profile: plan.profile,
   revocation: plan.revocation,
   subject: plan.subject,

@@ -2,6 +2,7 @@
 
 import type { Violation } from '../errors.ts'
 import type { CheckResult, Note } from '../policy/decide.ts'
+import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
 import type { Proof } from '../roll/proof.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
@@ -21,6 +22,8 @@ export interface IssueInput {
   readonly names?: readonly Name[]
   readonly keyUsage?: readonly KeyUsage[]
   readonly extendedKeyUsage?: readonly string[]
+  /** On whose behalf; only grants that say so let anybody say so. */
+  readonly origin?: Origin
   /** This one, in whichever state but retired: for what answers for it. Nobody outside can ask so. */
   readonly issuer?: string
 }

@@ -10,12 +10,12 @@ import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, type Note, refusal } from '../policy/decide.ts'
-import { replacing } from '../roll/entries.ts'
+import { issuedBy } from '../roll/entries.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { encodeCertificate } from '../x509/tbs.ts'
-import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
+import { type Caller, type Grant, grantsToAsk } from './access.ts'
 import type { ApprovalDesk } from './approvals.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import {
@@ -176,7 +176,11 @@ const cycle = async (
       request: request.digest.toString('hex'),
       serial: intent.serial.toString('hex'),
       type: 'certificate.issued',
-      ...(approved ? { v: 3, approval: approved.id } : replacing(intent.replaces?.toString('hex'))),
+      ...issuedBy({
+        origin: intent.origin,
+        approval: approved?.id,
+        replaces: intent.replaces?.toString('hex'),
+      }),
     },
     subject: formatSubject(plan.subject),
     names: plan.names,
@@ -223,13 +227,11 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
 
 // Step 1 ------------------------------------------------------------------------------------------------------------
 
-const authorise = (deps: IssuanceDeps, caller: Caller, { profile }: IssueInput): readonly Grant[] => {
+const authorise = (deps: IssuanceDeps, caller: Caller, { profile, origin }: IssueInput): readonly Grant[] => {
   const held = heldBy(caller)
   if (held?.profile === profile) return grantsToRenew(deps, currentProfile(deps, profile), caller, held)
   if (held) throw new Problem('auth.forbidden', 'A certificate is renewed by its own profile.')
-  const grants = requesterGrants(caller, profile)
-  if (grants.length > 0) return grants
-  throw new Problem('auth.forbidden', ungranted(caller, profile))
+  return grantsToAsk(caller, profile, origin !== undefined)
 }
 
 // Step 2 ------------------------------------------------------------------------------------------------------------
@@ -252,13 +254,13 @@ const ownKey = (serial: string, key: string): string => `${serial} ${sha256(key)
 
 /** SHA-256 over the CSR's DER, which says where it ends, and the profile and the options: what makes two requests the same. */
 const requestDigest = (
-  { csr, profile, validity = null, names = null, keyUsage = null, extendedKeyUsage = null }: Unset<IssueInput>,
+  { csr, profile, validity = null, names = null, keyUsage = null, extendedKeyUsage = null, origin }: Unset<IssueInput>,
   replaces?: string,
 ): Buffer => {
   const options = { extendedKeyUsage, keyUsage, names, profile, validity }
-  return sha256(
-    Buffer.concat([csr, Buffer.from(canonicalJson(replaces === undefined ? options : { ...options, replaces }))]),
-  )
+  // What most requests do not have is left out, so that theirs is the digest that it always was.
+  const more = { ...(origin && { origin }), ...(replaces !== undefined && { replaces }) }
+  return sha256(Buffer.concat([csr, Buffer.from(canonicalJson({ ...options, ...more }))]))
 }
 
 /** What was not asked is null in the digest. */
@@ -413,7 +415,8 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
   if (!isProblem(error) || error.kind.retryable || error.kind.status >= 500) return
   deps.meter.refused(input.profile, error.code)
   const { principal } = caller
-  await deps.recorder.recordRefusal(refusalOf(error, { principal, profile: input.profile, sent: input.csr }))
+  const { profile, csr: sent, origin } = input
+  await deps.recorder.recordRefusal(refusalOf(error, { principal, profile, sent, origin }))
 }
 
 const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')

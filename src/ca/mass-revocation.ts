@@ -29,6 +29,9 @@ export type MassSearch = Pick<
   | 'issuedBefore'
   | 'expiresAfter'
   | 'expiresBefore'
+  | 'originNamespace'
+  | 'originUser'
+  | 'originObject'
 >
 
 export interface MassAsk extends RevocationAsk {

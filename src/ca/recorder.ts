@@ -2,7 +2,8 @@
 
 import type { Violation } from '../errors.ts'
 import type { CheckResult, KeyStanding } from '../policy/checks.ts'
-import type { ApprovedCertificateIssued, CertificateIssued } from '../roll/entries.ts'
+import type { Origin } from '../policy/origin.ts'
+import type { AnyCertificateIssued } from '../roll/entries.ts'
 import type { Name } from '../x509/names.ts'
 import type { HeldObstacle } from './holders.ts'
 import type { Booking } from './limits.ts'
@@ -64,6 +65,8 @@ export interface Intent {
   readonly keySha256: Buffer
   /** The serial of the certificate that it renews. */
   readonly replaces?: Buffer
+  /** On whose behalf it was asked for. */
+  readonly origin?: Origin
   /** Absent: no grant limits it. */
   readonly booking?: Booking
 }
@@ -72,7 +75,7 @@ export interface Intent {
 export interface Enrolment {
   readonly intent: Intent
   readonly signature: Buffer
-  readonly event: CertificateIssued | ApprovedCertificateIssued
+  readonly event: AnyCertificateIssued
   readonly subject: string
   readonly names: readonly Name[]
   readonly keySha256: Buffer
@@ -111,6 +114,8 @@ export interface Refusal {
   readonly checks: readonly CheckResult[] | null
   /** How many the bound has left out. */
   readonly checksLeftOut: number
+  /** On whose behalf it was asked for; null: for itself, or nobody can tell. */
+  readonly origin: Origin | null
 }
 
 export interface Recorder {

@@ -1,6 +1,7 @@
 /** What auditors read: certificates, refusals, events. The store implements `Records`; nothing here changes anything. */
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
+import type { Origin } from '../policy/origin.ts'
 import type { Tile } from '../roll/tiles.ts'
 import type { Name } from '../x509/names.ts'
 import type { Revocation } from './revoke.ts'
@@ -22,6 +23,8 @@ export interface FoundCertificate {
   readonly status: 'valid' | 'expired' | 'revoked'
   /** Null unless the status is `revoked`. */
   readonly revocation: Revocation | null
+  /** On whose behalf it was asked for; null: its principal's own. */
+  readonly origin: Origin | null
 }
 
 export interface CertificateRecord extends FoundCertificate {
@@ -51,6 +54,10 @@ export interface CertificateFilter {
   /** Those that are revoked, since that time or until it. */
   readonly revokedAfter?: Date
   readonly revokedBefore?: Date
+  /** Of those on whose behalf it was asked: namespace, user, UID of the object. */
+  readonly originNamespace?: string
+  readonly originUser?: string
+  readonly originObject?: string
 }
 
 export interface RefusalRecord {
@@ -66,6 +73,8 @@ export interface RefusalRecord {
   readonly checks: readonly CheckResult[] | null
   /** Those beyond the bound of what is kept. */
   readonly checksLeftOut: number
+  /** On whose behalf it was asked for. */
+  readonly origin: Origin | null
 }
 
 export interface RefusalFilter {

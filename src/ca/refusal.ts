@@ -4,6 +4,7 @@ import { hash } from 'node:crypto'
 import type { Problem } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
 import { checksOf } from '../policy/decide.ts'
+import type { Origin } from '../policy/origin.ts'
 import type { Refusal } from './recorder.ts'
 
 interface Asked {
@@ -11,9 +12,10 @@ interface Asked {
   readonly profile: string
   /** The octets that the caller sent as the request. */
   readonly sent: Buffer
+  readonly origin?: Origin | undefined
 }
 
-export const refusalOf = (problem: Problem, { principal, profile, sent }: Asked): Refusal => ({
+export const refusalOf = (problem: Problem, { principal, profile, sent, origin }: Asked): Refusal => ({
   principal,
   profile,
   code: problem.code,
@@ -21,6 +23,7 @@ export const refusalOf = (problem: Problem, { principal, profile, sent }: Asked)
   digest: hash('sha256', sent, 'buffer'),
   violations: problem.options.violations ?? [],
   ...fitting(checksOf(problem)),
+  origin: origin ?? null,
 })
 
 /** As many checks as fit, those that failed before the others; what is kept stays in the order of the decision. */

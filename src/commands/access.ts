@@ -35,6 +35,7 @@ interface GrantOptions extends RestOptions {
   readonly names?: string
   readonly revoke?: boolean
   readonly limit?: string[]
+  readonly onBehalfOf?: string | true
 }
 
 export const addGrantCommand = (program: Command): void => {
@@ -48,6 +49,10 @@ export const addGrantCommand = (program: Command): void => {
     .option('--profile <name...>', 'for a requester: which profiles; for an approver: whose requests it approves')
     .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
+    .option(
+      '--on-behalf-of [json]',
+      'for a requester: it may ask on behalf of others, perhaps by rules like {"required":true,"namespaces":{"allow":["shop"]}}',
+    )
     .option('--limit <name=number...>', `how much at most: ${limitNames.join(', ')}`)
     .action(async (principal: string, role: string, options: GrantOptions) => {
       const { client, out } = await openRest(options)
@@ -55,8 +60,9 @@ export const addGrantCommand = (program: Command): void => {
         principal,
         role,
         ...(options.profile && { profiles: options.profile }),
-        ...(options.names !== undefined && { names: parseRules(options.names) }),
+        ...(options.names !== undefined && { names: parseRules('--names', options.names) }),
         ...(options.revoke && { revoke: true }),
+        ...(options.onBehalfOf !== undefined && { onBehalfOf: originRulesOf(options.onBehalfOf) }),
         ...(options.limit && { limits: parseLimits(options.limit) }),
       }
       const answer = await client.call('POST', '/v1/grants', { body })
@@ -76,6 +82,7 @@ export const addGrantCommand = (program: Command): void => {
         'names',
         'revoke',
         'limits',
+        'onBehalfOf',
         'createdAt',
         'createdBy',
       ])
@@ -148,10 +155,12 @@ const parseLimits = (texts: readonly string[]): Readonly<Record<string, number>>
     }),
   )
 
-const parseRules = (text: string): unknown => {
+const originRulesOf = (given: string | true): unknown => (given === true ? {} : parseRules('--on-behalf-of', given))
+
+const parseRules = (option: string, text: string): unknown => {
   try {
     return JSON.parse(text)
   } catch {
-    throw new Failure('usage', '--names is not JSON.')
+    throw new Failure('usage', `${option} is not JSON.`)
   }
 }

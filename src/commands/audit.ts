@@ -53,6 +53,9 @@ const kinds: Readonly<Record<string, Kind>> = {
       '--expires-before <time>': 'that expire before then',
       '--revoked-after <time>': 'revoked since then',
       '--revoked-before <time>': 'revoked before then',
+      '--origin-namespace <name>': 'asked for on behalf of this namespace',
+      '--origin-user <name>': 'on behalf of this user',
+      '--origin-object <uid>': 'for the object of this UID',
     },
     columns: ['serial', 'status', 'profile', 'principal', 'issuedAt', 'notAfter', 'names', 'subject'],
     lineOf: (row) => {

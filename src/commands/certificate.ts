@@ -3,9 +3,11 @@ import { writeFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import type { Origin } from '../policy/origin.ts'
 import { segment } from './client.ts'
 import { type EntryRow, eventColumns, eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
+import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
 import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
@@ -34,6 +36,9 @@ export const addCertificateCommand = (program: Command): void => {
     .option('--expires-before <time>')
     .option('--revoked-after <time>', 'those that are revoked, since then')
     .option('--revoked-before <time>')
+    .option('--origin-namespace <name>', 'asked for on behalf of this namespace')
+    .option('--origin-user <name>', 'on behalf of this user')
+    .option('--origin-object <uid>', 'for the object of this UID')
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const rest = await openRest(options)
@@ -162,9 +167,14 @@ const withProfileText = (row: Readonly<Record<string, unknown>>): Readonly<Recor
 const textOf = (value: unknown): string => {
   if (isRevocation(value))
     return visible(`${value.reason} since ${value.revokedAt} by ${value.by ?? 'the holder of its key'}`)
+  if (isOrigin(value)) return visible(originLine(value))
   if (!Array.isArray(value)) return visible(String(value))
   return visible(value.map(({ kind, value: name }: { kind: string; value: string }) => `${kind}:${name}`).join(' '))
 }
+
+/** The only other object that a certificate has in a member. */
+const isOrigin = (value: unknown): value is Origin =>
+  typeof value === 'object' && value !== null && ('user' in value || 'serviceAccount' in value)
 
 interface RevocationText {
   readonly reason: string

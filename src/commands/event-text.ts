@@ -1,7 +1,9 @@
 /** Events of the roll for people: what each of them says in its most telling fields. Machines get the exact entries. */
+import type { Origin } from '../policy/origin.ts'
 import type { CredentialChanged, IssuerMoved, RollEvent } from '../roll/entries.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
+import { originLine } from './origin-text.ts'
 
 /** One entry as the API gives it. */
 export interface EntryRow {
@@ -38,6 +40,7 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
       `${subjectsOf(certificate)} to ${principal} by ${versionOf(profile)}, serial ${serial}, issuer ${issuer}`,
       ...('replaces' in more ? [`in place of ${more.replaces}`] : []),
       ...('approval' in more ? [`for the request ${more.approval}`] : []),
+      ...('origin' in more ? [`on behalf of ${originLine(more.origin as Origin)}`] : []),
     ].join(', '),
   'issuance.abandoned': ({ serial, principal, profile, issuer }) =>
     `serial ${serial} for ${principal} by ${versionOf(profile)}, issuer ${issuer}`,
@@ -69,13 +72,14 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'provider.changed': ({ provider, by }) => `${versionOf(provider)} by ${by}`,
   'principal.created': ({ principal, by }) => `${principal} by ${by}`,
   'principal.disabled': ({ principal, by }) => `${principal} by ${by}`,
-  'grant.changed': ({ change, principal, role, profiles, names, revoke, limits, grant, by }) =>
+  'grant.changed': ({ change, principal, role, profiles, names, revoke, limits, grant, by, ...more }) =>
     [
       `${change}: ${principal} as ${role}`,
       ...(profiles ? [` of ${profiles.join(' ')}`] : []),
       ...(names ? [` within ${JSON.stringify(names)}`] : []),
       ...(revoke ? [' with the right to revoke'] : []),
       ...(limits ? [` with limits ${JSON.stringify(limits)}`] : []),
+      ...('onBehalfOf' in more ? [` on behalf of others ${JSON.stringify(more.onBehalfOf)}`] : []),
       `, ${grant}, by ${by}`,
     ].join(''),
   'token.created': ({ label, principal, expires, token, by }) =>

@@ -4,10 +4,12 @@ import { hash } from 'node:crypto'
 import type { Command } from 'commander'
 
 import { canonicalJson } from '../canonical.ts'
+import type { Origin } from '../policy/origin.ts'
 import { formatSubject, isAttributeType, type Subject } from '../x509/subject.ts'
 import { type Answers, openAnswers } from './answers.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
@@ -20,6 +22,7 @@ interface PlanAnswer {
   readonly keyType: string
   readonly keyUsage: readonly string[]
   readonly names: readonly { readonly kind: string; readonly value: string }[]
+  readonly origin?: Origin
   readonly profile: { readonly name: string; readonly version: number; readonly sha256: string }
   readonly revocation: 'none' | readonly string[]
   readonly subject: Subject
@@ -163,7 +166,9 @@ const confirm = async (act: Act, { digest, id }: RequestAnswer, { answers, tell 
 /** Throws where the digest is not that of the plan: then what is shown is not what would be approved. */
 const readRequest = async (client: Client, id: string): Promise<RequestAnswer> => {
   const found = (await client.call('GET', `${path}/${segment(id)}`)).json<RequestAnswer>()
-  const missing = Object.keys(planMembers).filter((member) => !Object.hasOwn(found.plan ?? {}, member))
+  const missing = Object.keys(planMembers).filter(
+    (member) => !mayBeAbsent.has(member) && !Object.hasOwn(found.plan ?? {}, member),
+  )
   if (missing.length > 0) throw new Failure('failed', `The server tells no ${missing.join(', ')} of the plan of ${id}.`)
   if (hash('sha256', canonicalJson(found.plan)) === found.digest) return found
   throw new Failure('failed', `The server tells a digest that is not that of the plan of ${id}; tell its operator.`)
@@ -178,10 +183,12 @@ const unknownText = ({ id, plan }: RequestAnswer): string | undefined => {
   return `The plan of ${id} has what this command cannot show: ${names}. The server is newer: update the command to decide about it.`
 }
 
-/** `true`: a value, or a list of them; else the members of an object, or of each in a list. */
-type Members = { readonly [member: string]: true | Members }
+/** `true`: a value, or a list of them; `whole`: whatever it is; else the members of an object, or of each in a list. */
+type Members = { readonly [member: string]: Shown }
+type Shown = true | 'whole' | Members
 
-const unknownIn = (value: unknown, members: Members | true, at = ''): readonly string[] => {
+const unknownIn = (value: unknown, members: Shown, at = ''): readonly string[] => {
+  if (members === 'whole') return []
   if (Array.isArray(value)) return [...new Set(value.flatMap((item) => unknownIn(item, members, at)))]
   if (typeof value !== 'object' || value === null) return []
   if (members === true) return [at]
@@ -201,11 +208,15 @@ const planMembers = {
   keyType: true,
   keyUsage: true,
   names: { kind: true, value: true },
+  origin: 'whole',
   profile: { name: true, version: true, sha256: true },
   revocation: true,
   subject: { type: true, value: true },
   validity: true,
-} as const satisfies Readonly<Record<keyof PlanAnswer, true | Members>>
+} as const satisfies Readonly<Record<keyof PlanAnswer, Shown>>
+
+/** Of what is not asked for on behalf of another. */
+const mayBeAbsent: ReadonlySet<string> = new Set(['origin'])
 
 // Texts ---------------------------------------------------------------------------------------------------------------
 
@@ -218,6 +229,7 @@ export const requestText = (request: RequestAnswer): string => {
     ...plan.names.map(({ kind, value }) => ['name', `${kind}:${value}`] as const),
     ...(plan.names.length === 0 ? [['name', 'none'] as const] : []),
     ['subject', subjectText(plan.subject) || 'none'],
+    ...originLines(plan.origin),
     ['valid for', `${exactDurationText(plan.validity)} from when it is issued`],
     ['key', `${plan.keyType}, SHA-256 ${plan.key}`],
     ['usages', [...plan.keyUsage, ...plan.extendedKeyUsage].join(', ')],
@@ -235,6 +247,15 @@ export const requestText = (request: RequestAnswer): string => {
 
 const subjectText = (subject: Subject): string =>
   subject.every(({ type }) => isAttributeType(type)) ? formatSubject(subject) : JSON.stringify(subject)
+
+/** All of it: it is part of what is approved. */
+const originLines = (origin: Origin | undefined): readonly (readonly [string, string])[] =>
+  origin
+    ? [
+        ['on behalf', `of ${originLine(origin)}`],
+        ['', JSON.stringify(origin)],
+      ]
+    : []
 
 export const obstacleText = ({ code, detail }: NonNullable<RequestAnswer['obstacle']>): string => `${code}: ${detail}`
 

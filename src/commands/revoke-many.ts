@@ -292,6 +292,9 @@ const filters: Readonly<Record<`--${string}`, string>> = {
   '--issued-before': 'issued before then',
   '--expires-after': 'that expire then or later',
   '--expires-before': 'that expire before then',
+  '--origin-namespace': 'asked for on behalf of this namespace',
+  '--origin-user': 'on behalf of this user',
+  '--origin-object': 'for the object of this UID',
 }
 
 const path = '/v1/revocations'

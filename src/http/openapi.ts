@@ -370,10 +370,12 @@ const nameOf = ({ content }: Answer): string => {
 
 /** Answers of several codes, by the first of these that they have, where they have that other one as well. */
 const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
+  ['origin.malformed', 'AskUnreadable'],
   ['csr.pem', 'RequestUnreadable'],
   ['renewal.names', 'RenewalRefused'],
   ['renewal.forbidden', 'MayNotRenew'],
   ['renewal.foreign', 'NotTheHolder'],
+  ['origin.required', 'MayNotAsk'],
   ['approval.too_many', 'RequestsLimited'],
   ['limit.certificates_per_day', 'IssuanceLimited'],
   ['rate.limited', 'ProofLimited'],

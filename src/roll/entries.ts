@@ -29,15 +29,47 @@ export interface CertificateIssued {
   readonly replaces?: string
 }
 
-/** What an issuance says of the certificate that it renews, if it does. */
-export const replacing = (serial: string | null | undefined): Pick<CertificateIssued, 'v' | 'replaces'> =>
-  serial == null ? {} : { v: 2, replaces: serial }
-
 /** The same where people had to approve it. */
 export interface ApprovedCertificateIssued extends Omit<CertificateIssued, 'v' | 'replaces'> {
   readonly v: 3
   /** The id of the request. */
   readonly approval: string
+}
+
+/** Somebody has asked for it on behalf of another, as its grant let it. */
+export interface CertificateIssuedOnBehalf extends Omit<CertificateIssued, 'v' | 'replaces'> {
+  readonly v: 4
+  /** On whose behalf, in its words. */
+  readonly origin: Readonly<Record<string, unknown>>
+}
+
+/** The same where people had to approve it. */
+export interface ApprovedCertificateIssuedOnBehalf extends Omit<CertificateIssuedOnBehalf, 'v'> {
+  readonly v: 5
+  readonly approval: string
+}
+
+export type AnyCertificateIssued =
+  | CertificateIssued
+  | ApprovedCertificateIssued
+  | CertificateIssuedOnBehalf
+  | ApprovedCertificateIssuedOnBehalf
+
+/** What more there is to say of an issuance, in the oldest version that has all of it. */
+export const issuedBy = ({
+  origin,
+  approval,
+  replaces,
+}: {
+  readonly [more in 'approval' | 'replaces']?: string | null | undefined
+} & { readonly origin?: object | null | undefined }):
+  | Pick<CertificateIssued, 'v' | 'replaces'>
+  | Pick<ApprovedCertificateIssued, 'v' | 'approval'>
+  | Pick<CertificateIssuedOnBehalf, 'v' | 'origin'>
+  | Pick<ApprovedCertificateIssuedOnBehalf, 'v' | 'approval' | 'origin'> => {
+  if (approval != null) return origin ? { v: 5, approval, origin: { ...origin } } : { v: 3, approval }
+  if (origin) return { v: 4, origin: { ...origin } }
+  return replaces == null ? {} : { v: 2, replaces }
 }
 
 export interface IssuanceAbandoned {
@@ -221,6 +253,13 @@ export interface GrantChanged {
   readonly by: string
 }
 
+/** The same where it lets somebody ask on behalf of others. */
+export interface OriginGrantChanged extends Omit<GrantChanged, 'v'> {
+  readonly v: 4
+  /** The rules of whose. */
+  readonly onBehalfOf: Readonly<Record<string, unknown>>
+}
+
 export interface TokenChanged {
   readonly type: 'token.created' | 'token.revoked'
   readonly token: string
@@ -362,6 +401,8 @@ export interface ServiceStarted {
 export type RollEvent =
   | CertificateIssued
   | ApprovedCertificateIssued
+  | CertificateIssuedOnBehalf
+  | ApprovedCertificateIssuedOnBehalf
   | RequestCreated
   | RequestDecided
   | RequestExpired
@@ -377,6 +418,7 @@ export type RollEvent =
   | ProviderChanged
   | PrincipalChanged
   | GrantChanged
+  | OriginGrantChanged
   | TokenChanged
   | CredentialChanged
   | IssuerCreated

@@ -183,6 +183,7 @@ const grant = {
   names: json,
   by: text,
 }
+const limited = { revoke: truth, limits: orNull(members(count)) }
 const token = { token: text, principal: text, label: text, expires: orNull(millisecond), by: text }
 const credential = {
   credential: text,
@@ -204,10 +205,12 @@ const common = { type: text, v: count, time: millisecond }
 export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'certificate.issued': {
     means:
-      'a certificate was issued. `approval` (version 3): for this request, which people had to approve; `replaces` (version 2): to whoever held that one, in its place; version 1: neither',
-    v: 3,
-    fields: { ...issuance, certificate: base64, approval: text },
+      'a certificate was issued. `origin` (versions 4 and 5): on behalf of these, whom its principal named; `approval` (versions 3 and 5): for this request, which people had to approve; `replaces` (version 2): to whoever held that one, in its place; version 1: none of these',
+    v: 5,
+    fields: { ...issuance, certificate: base64, approval: text, origin: members(json) },
     earlier: {
+      4: { ...issuance, certificate: base64, origin: members(json) },
+      3: { ...issuance, certificate: base64, approval: text },
       2: { ...issuance, certificate: base64, replaces: serial },
       1: { ...issuance, certificate: base64 },
     },
@@ -330,10 +333,10 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
   'principal.disabled': { means: 'a principal was closed for good', v: 1, fields: { principal: text, by: text } },
   'grant.changed': {
     means:
-      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows',
-    v: 3,
-    fields: { ...grant, revoke: truth, limits: orNull(members(count)) },
-    earlier: { 1: grant, 2: { ...grant, revoke: truth } },
+      'a grant was created or revoked; `revoke`: it lets its principal revoke certificates of its own; `limits`: how much it allows; `onBehalfOf` (version 4): it lets its principal ask on behalf of others, by these rules',
+    v: 4,
+    fields: { ...grant, ...limited, onBehalfOf: members(json) },
+    earlier: { 3: { ...grant, ...limited }, 1: grant, 2: { ...grant, revoke: truth } },
   },
   'token.created': { means: 'a token was created', v: 1, fields: token },
   'token.revoked': { means: 'a token was revoked', v: 1, fields: token },

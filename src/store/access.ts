@@ -80,6 +80,7 @@ export const openAccess = (deps: AccessDeps): Access => {
           grant.names && JSON.stringify(grant.names),
           grant.revoke,
           grant.limits && JSON.stringify(grant.limits),
+          grant.onBehalfOf && JSON.stringify(grant.onBehalfOf),
           by,
         ])
         if (!row) throw new Error('a grant was not inserted')
@@ -165,16 +166,19 @@ interface Admins {
 // Rows ----------------------------------------------------------------------------------------------------------------
 
 /** What one principal's grant allows: the order of its profiles means nothing. */
-const contentOf = ({ role, profiles, names, revoke, limits }: NewGrant): string =>
-  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits: limits ?? null })
+const contentOf = ({ role, profiles, names, revoke, limits = null, onBehalfOf = null }: Unset<NewGrant>): string =>
+  canonicalJson({ role, profiles: profiles && [...profiles].sort(), names, revoke, limits, onBehalfOf })
+
+/** What is absent is null. */
+type Unset<T> = { readonly [K in keyof T]: undefined extends T[K] ? T[K] | null : T[K] }
 
 const grantChanged = (
   change: 'created' | 'revoked',
-  { id, principal, role, profiles, names, revoke, limits }: Grant,
+  { id, principal, role, profiles, names, revoke, limits, onBehalfOf }: Grant,
   by: string,
 ): RollEvent => ({
   type: 'grant.changed',
-  v: 3,
+  ...(onBehalfOf ? { v: 4, onBehalfOf: { ...onBehalfOf } } : { v: 3 }),
   change,
   grant: id,
   principal,
@@ -226,12 +230,12 @@ const insertPrincipal = {
 const insertPrincipalClosure = { text: 'insert into principal_closures (principal, closed_by) values ($1, $2)' }
 
 const insertGrant = {
-  text: `insert into grants (id, principal, role, profiles, names, revoke, limits, created_by)
-    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8)
-    returning id, principal, role, profiles, names, revoke, limits, created_at, created_by`,
+  text: `insert into grants (id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by)
+    values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8::jsonb, $9)
+    returning id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_at, created_by`,
 }
 const selectGrants = {
-  text: `select id, principal, role, profiles, names, revoke, limits, created_at, created_by from grants g
+  text: `select id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_at, created_by from grants g
     where ($1::text is null or principal = $1) and not exists (select from grant_revocations r where r.grant_id = g.id)
     order by principal, created_at, id`,
 }

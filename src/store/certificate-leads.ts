@@ -58,6 +58,10 @@ export const leadsOf = (filter: CertificateFilter, name: string | undefined): re
   if (isOfRevoked) leads.push(byRevocation)
   if (key !== undefined) leads.push(byKey(key, principal))
   if (name !== undefined) leads.push(byName(name))
+  for (const lead of originLeads) {
+    const value = filter[lead.answer]
+    if (value !== undefined) leads.push(byOrigin(lead, value))
+  }
   if (subject !== undefined && subject !== '') leads.push(bySubject(subject))
   if (principal !== undefined) leads.push(byPrincipal(principal, profile, issuer))
   else if (profile !== undefined) leads.push(byProfile(profile, issuer))
@@ -142,6 +146,26 @@ const bySubject = (subject: string): Lead => ({
     ],
     `subject <> ''`,
   ),
+})
+
+interface OriginLead {
+  readonly answer: 'originObject' | 'originUser' | 'originNamespace'
+  readonly column: string
+  readonly index: string
+}
+
+/** Those of one object come before those of its user, and these before those of all in the namespace. */
+const originLeads: readonly OriginLead[] = [
+  { answer: 'originObject', column: 'origin_object', index: 'certificates_of_object' },
+  { answer: 'originUser', column: 'origin_user', index: 'certificates_of_user' },
+  { answer: 'originNamespace', column: 'origin_namespace', index: 'certificates_of_namespace' },
+]
+
+/** Whoever has asked for himself is in none of these indexes. */
+const byOrigin = ({ answer, column, index }: OriginLead, value: string): Lead => ({
+  index,
+  answers: [answer],
+  candidates: along([{ column, value }], `${column} is not null`),
 })
 
 const byName = (name: string): Lead => ({

@@ -1,6 +1,7 @@
 /** Certificates in the records: one by its serial, and what a search says of each that it finds. */
 import type { Bounds, CertificateFilter, CertificateRecord, FoundCertificate, IssuerRecord } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
+import { readStoredOrigin } from '../policy/origin.ts'
 import type { Database } from './database.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
 import { type NameRange, nameRange } from './names.ts'
@@ -37,6 +38,8 @@ export interface CertificateRow extends RevocationRow {
   readonly not_after: Date
   readonly issued_at: Date
   readonly expired: boolean
+  /** As it is kept. */
+  readonly origin: string | null
   /** By which it was found, below a suffix. */
   readonly name: string | null
   /** Read once, when it is first asked for. */
@@ -61,7 +64,7 @@ export const readCertificate = async (deps: RecordsDeps, serial: string): Promis
 /** Of `c`, a row of outcomes or of a page of them, with its intent and its newest change. */
 export const certificateColumns = (time: string): string =>
   `encode(c.serial, 'hex') as serial, c.entry, c.principal, c.profile, c.issuer, c.subject, encode(c.key_sha256, 'hex') as key, c.not_before, c.not_after, c.at as issued_at,
-    c.not_after < ${time} as expired, encode(i.tbs, 'base64') as tbs, i.profile_version, ${revocationColumns}`
+    c.not_after < ${time} as expired, encode(i.tbs, 'base64') as tbs, i.profile_version, i.origin, ${revocationColumns}`
 
 const selectCertificate = {
   name: 'select_certificate',
@@ -91,6 +94,9 @@ const conditions = (bounds: BoundPlaces): Conditions<CertificateFilter> => ({
   expiresBefore: (value, p) => `c.not_after < ${p(value)}`,
   revokedAfter: (value, p) => isRevoked(bounds, ` and r.revoked_at >= ${p(value)}`),
   revokedBefore: (value, p) => isRevoked(bounds, ` and r.revoked_at < ${p(value)}`),
+  originNamespace: (value, p) => `c.origin_namespace = ${p(value)}`,
+  originUser: (value, p) => `c.origin_user = ${p(value)}`,
+  originObject: (value, p) => `c.origin_object = ${p(value)}`,
 })
 
 /** Where the bounds of the search stand in its statement: only once they are asked for. */
@@ -171,5 +177,6 @@ export const foundOf = (row: CertificateRow, deps: Pick<RecordsDeps, 'namesOf'>)
     index: row.entry,
     status: revocation ? 'revoked' : row.expired ? 'expired' : 'valid',
     revocation,
+    origin: readStoredOrigin(row.origin),
   }
 }

@@ -1,6 +1,7 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { Count, EventFilter, EventRecord, Start, Walk } from '../ca/records.ts'
-import { type ApprovedCertificateIssued, type CertificateIssued, replacing } from '../roll/entries.ts'
+import { readStoredOrigin } from '../policy/origin.ts'
+import { type AnyCertificateIssued, issuedBy } from '../roll/entries.ts'
 import { issuedAlong } from './certificate-leads.ts'
 import type { RecordsDeps, SearchDeps } from './certificates.ts'
 import {
@@ -35,6 +36,7 @@ interface EventRow {
   readonly principal: string
   readonly digest: string
   readonly replaces: string | null
+  readonly origin: string | null
 }
 
 export const walkEvents = async (
@@ -103,7 +105,7 @@ const alongRoll = ({ db, candidates }: SearchDeps, filter: EventFilter, begun: B
         select e.index, e.time, encode(e.leaf_hash, 'hex') as leaf_hash, e.body, encode(e.serial, 'hex') as serial,
           encode(i.tbs, 'base64') as tbs, encode(o.signature, 'base64') as signature, encode(i.plan, 'hex') as plan, i.issuer,
           i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest,
-          encode(i.replaces, 'hex') as replaces, i.approval
+          encode(i.replaces, 'hex') as replaces, i.approval, i.origin
         from (select distinct index from (${found.join(' union all ')}) these order by index limit ${limit}) page
           cross join lateral (select * from entries where index = page.index limit 1) e
           ${recordsOfIssuance}
@@ -316,13 +318,13 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
   if (!row.serial || !row.tbs || !row.signature)
     throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
   // In the order of an entry: then it is written by one native call.
-  const event: CertificateIssued | ApprovedCertificateIssued = {
+  const event: AnyCertificateIssued = {
     certificate: codec.certificate(octets(row.tbs), octets(row.signature)).toString('base64'),
     issuer: row.issuer,
     plan: row.plan,
     principal: row.principal,
     profile: { name: row.profile, version: row.profile_version },
-    ...(row.approval === null ? replacing(row.replaces) : ({ v: 3, approval: row.approval } as const)),
+    ...issuedBy({ ...row, origin: readStoredOrigin(row.origin) }),
     request: row.digest,
     serial: row.serial,
     type: issued,

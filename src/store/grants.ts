@@ -2,6 +2,7 @@
 import type { Grant, Role } from '../ca/access.ts'
 import type { Limits } from '../policy/limits.ts'
 import type { NameRules } from '../policy/names.ts'
+import type { OriginRules } from '../policy/origin.ts'
 
 export interface GrantRow {
   readonly id: string
@@ -11,6 +12,7 @@ export interface GrantRow {
   readonly names: NameRules | null
   readonly revoke: boolean
   readonly limits: Limits | null
+  readonly on_behalf_of: OriginRules | null
   readonly created_at: Date | string
   readonly created_by: string
 }
@@ -23,6 +25,7 @@ export const grantOf = (row: GrantRow): Grant => ({
   names: row.names,
   revoke: row.revoke,
   ...(row.limits !== null && { limits: row.limits }),
+  ...(row.on_behalf_of !== null && { onBehalfOf: row.on_behalf_of }),
   createdAt: new Date(row.created_at),
   createdBy: row.created_by,
 })
@@ -30,6 +33,7 @@ export const grantOf = (row: GrantRow): Grant => ({
 /** SQL for what the principal in this column holds, as JSON of rows. */
 export const grantsOf = (principal: string): string => `coalesce((
       select json_agg(json_build_object('id', g.id, 'principal', g.principal, 'role', g.role, 'profiles', g.profiles,
-        'names', g.names, 'revoke', g.revoke, 'limits', g.limits, 'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
+        'names', g.names, 'revoke', g.revoke, 'limits', g.limits, 'on_behalf_of', g.on_behalf_of,
+        'created_at', g.created_at, 'created_by', g.created_by) order by g.created_at, g.id)
       from grants g where g.principal = ${principal}
         and not exists (select from grant_revocations r where r.grant_id = g.id)), '[]')`

@@ -11,6 +11,7 @@ import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
+import { originKeys, originText } from '../policy/origin.ts'
 import type { Log } from '../telemetry.ts'
 import { constraintOf, type Database, type Queryable } from './database.ts'
 import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom, openLimited } from './limit-uses.ts'
@@ -181,7 +182,7 @@ const insertIntentsText = (booked?: typeof bookedIntents): string => `
     with ${booked?.steps ?? ''} asked as (
       select * from json_to_recordset($1::json) as r (principal text, key text, digest text, attempt integer, serial text,
         issuer text, states text, shard integer, profile text, version integer, tbs text, plan text, spki text, replaces text,
-        approval uuid)
+        approval uuid, origin text)
     ), issuers as materialized (
       select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
       ${booked ? `where ${booked.condition}` : ''}
@@ -192,10 +193,10 @@ const insertIntentsText = (booked?: typeof bookedIntents): string => `
       from asked join issuers i using (issuer)
     ), added as (
       insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
-        plan, replaces, first, approval)
+        plan, replaces, first, approval, origin)
       select decode(serial, 'hex'), principal, key, attempt, decode(digest, 'hex'), issuer, shard, profile, version,
         decode(tbs, 'hex'), decode(plan, 'hex'), decode(replaces, 'hex'),
-        (select coalesce(b.first, b.serial) from intents b where b.serial = decode(asked.replaces, 'hex')), approval
+        (select coalesce(b.first, b.serial) from intents b where b.serial = decode(asked.replaces, 'hex')), approval, origin
       from asked
       where ${booked ? `${booked.condition} and` : ''} serial not in (select serial from judged where obstacle is not null)
       on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
@@ -271,6 +272,7 @@ const intentParameter = ({
   approval,
   keySha256,
   replaces,
+  origin,
 }: Intent): object => ({
   principal: request.principal,
   key: request.key,
@@ -288,6 +290,7 @@ const intentParameter = ({
   approval,
   spki: keySha256.toString('hex'),
   ...(replaces && { replaces: replaces.toString('hex') }),
+  ...(origin && { origin: originText(origin) }),
 })
 
 /**
@@ -337,7 +340,8 @@ const enrolStatement = {
   text: `
     with asked as (
       select * from json_to_recordset($1::json) as r (place integer, serial text, idempotency text, signature text, leaf text,
-        principal text, profile text, issuer text, subject text, key text, before timestamptz, after timestamptz, names json)
+        principal text, profile text, issuer text, subject text, key text, before timestamptz, after timestamptz, names json,
+        origin_namespace text, origin_user text, origin_object text)
     ), head as (
       update roll set size = size + (select count(*) from asked), time = $3::timestamptz, root = $6::bytea
       where id = 1 and size = $2::bigint and root = $5::bytea and time <= $3::timestamptz
@@ -353,9 +357,9 @@ const enrolStatement = {
       from head, json_to_recordset($7::json) as r (level smallint, index bigint, hash text)
     ), outcome as (
       insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
-        key_sha256, not_before, not_after)
+        key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object)
       select decode(serial, 'hex'), 'certificate', $2::bigint + place, $3::timestamptz, decode(signature, 'hex'),
-        principal, idempotency, profile, issuer, subject, decode(key, 'hex'), before, after
+        principal, idempotency, profile, issuer, subject, decode(key, 'hex'), before, after, origin_namespace, origin_user, origin_object
       from asked, head
       returning serial, signature
     ), name as (
@@ -448,6 +452,7 @@ const parameterOf = (enrolment: Enrolment, place: number, leaf: Buffer | undefin
   before: enrolment.notBefore,
   after: enrolment.notAfter,
   names: enrolment.names.map((name) => ({ k: name.kind, n: searchKey(name) })),
+  ...(enrolment.intent.origin && originKeys(enrolment.intent.origin)),
 })
 
 const selectOutcomesStatement = {

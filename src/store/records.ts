@@ -2,6 +2,7 @@
 import type { IssuerRecord, OpenWalk, Page, PageRequest, Records, RefusalFilter, RefusalRecord } from '../ca/records.ts'
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
+import { readStoredOrigin } from '../policy/origin.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './by-time.ts'
 import { walkCertificates } from './certificate-search.ts'
 import { type RecordsDeps, readCertificate, type SearchDeps } from './certificates.ts'
@@ -62,11 +63,13 @@ interface RefusalRow extends TimedRow {
   readonly violations: readonly Violation[]
   readonly checks: readonly CheckResult[] | null
   readonly checks_left_out: number
+  readonly origin: string | null
 }
 
 const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
   name: 'refusals',
-  columns: 'r.at, r.principal, r.profile, r.code, r.detail, r.digest, r.violations, r.checks, r.checks_left_out',
+  columns:
+    'r.at, r.principal, r.profile, r.code, r.detail, r.digest, r.violations, r.checks, r.checks_left_out, r.origin',
   leads: ['digest', 'principal', 'profile', 'code'],
   conditions: {
     principal: (value, p) => `r.principal = ${p(value)}`,
@@ -76,10 +79,11 @@ const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
     after: () => undefined,
     before: () => undefined,
   },
-  item: ({ digest, at_exact: _, checks_left_out: checksLeftOut, ...row }) => ({
+  item: ({ digest, at_exact: _, checks_left_out: checksLeftOut, origin, ...row }) => ({
     ...row,
     digest: digest.toString('hex'),
     checksLeftOut,
+    origin: readStoredOrigin(origin),
   }),
 }
 

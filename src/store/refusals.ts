@@ -4,6 +4,7 @@ import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Refusal } from '../ca/recorder.ts'
 import { isProblem } from '../errors.ts'
+import { originText } from '../policy/origin.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database } from './database.ts'
 import { storable } from './pages.ts'
@@ -29,10 +30,10 @@ const insertRefusalsStatement = {
   name: 'insert_refusals',
   text: `
     insert into refusals (id, at, principal, profile, code, digest, detail, violations, checks,
-      checks_left_out)
-    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations, checks, left_out
+      checks_left_out, origin)
+    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations, checks, left_out, origin
     from json_to_recordset($1::json) as r (id uuid, principal text, profile text, code text, digest text, detail text,
-      violations jsonb, checks jsonb, left_out integer)`,
+      violations jsonb, checks jsonb, left_out integer, origin text)`,
 }
 
 const insertCountsStatement = {
@@ -124,7 +125,7 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
 }
 
 const refusalParameter = (
-  { principal, profile, code, digest, detail, violations, checks, checksLeftOut }: Refusal,
+  { principal, profile, code, digest, detail, violations, checks, checksLeftOut, origin }: Refusal,
   id: string,
 ): object => ({
   id,
@@ -136,6 +137,7 @@ const refusalParameter = (
   violations: violations.map(withStorableTexts),
   checks: checks?.map(withStorableTexts) ?? null,
   left_out: checksLeftOut,
+  origin: origin && originText(origin),
 })
 
 const withStorableTexts = <T extends object>(told: T): T =>

@@ -4,6 +4,7 @@
  */
 import type { RevocationReason } from '../ca/revoke.ts'
 import { canonicalJson } from '../canonical.ts'
+import { type Origin, originKeys, originText } from '../policy/origin.ts'
 import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../roll/entries.ts'
 import type { EntryOf, EventType, RollEntry } from '../roll/forms.ts'
 import type { Name } from '../x509/names.ts'
@@ -105,7 +106,12 @@ const issue: Effect<'certificate.issued'>['apply'] = async (tx, entry, { index, 
     throw new Error(`the intent of the serial ${entry.serial} is of another certificate than entry ${index}`)
   const told = names.map((name) => ({ kind: name.kind, name: searchKey(name) }))
   const approval = 'approval' in entry ? entry.approval : null
-  const rest = [index, signature, subject, keySha256, notBefore, notAfter, JSON.stringify(told), approval]
+  const origin = 'origin' in entry ? (entry.origin as Origin) : null
+  const keys = originKeys(origin ?? {})
+  const rest = [
+    ...[index, signature, subject, keySha256, notBefore, notAfter, JSON.stringify(told), approval],
+    ...[origin && originText(origin), keys.origin_namespace, keys.origin_user, keys.origin_object],
+  ]
   await run(tx, insertIssued, [...intent, ...rest])
   if (approval !== null) await run(tx, insertIssuedEnd, [approval, intent[0], entry.time])
 }
@@ -248,11 +254,12 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
     apply: async (tx, entry) => {
       const { change: what, grant, principal, role, profiles, names, by, time } = entry
       if (what === 'revoked') return run(tx, insertGrantRevocation, [grant, by, time])
-      // Entries of version 1 have neither, those of version 2 no limits.
+      // Entries of version 1 have none of these, those of version 2 no limits, those of version 3 no origins.
       const revoke = 'revoke' in entry && entry.revoke === true
       const limits = 'limits' in entry && entry.limits !== null ? JSON.stringify(entry.limits) : null
+      const origins = 'onBehalfOf' in entry ? JSON.stringify(entry.onBehalfOf) : null
       const rules = names === null ? null : JSON.stringify(names)
-      await run(tx, insertGrant, [grant, principal, role, profiles, rules, revoke, limits, by, time])
+      await run(tx, insertGrant, [grant, principal, role, profiles, rules, revoke, limits, origins, by, time])
     },
   },
   'token.created': {
@@ -345,23 +352,23 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
 }
 
 /** Of an intent: $1 to $11. Its shard follows from its serial, and where a row of renewals began from what is there. */
-const insertIntent = (approval = ''): string => `
+const insertIntent = (more = ''): string => `
     insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at,
-      replaces, first${approval && ', approval'})
+      replaces, first${more && ', approval, origin'})
     select $1::bytea, $2::text, 1, decode($3::text, 'hex'), $4::text,
       ($5::bigint % (select shards from issuers where name = $4::text))::integer, $6::text, $7::integer, $8::bytea,
       decode($9::text, 'hex'), least($10::timestamptz, now()), $11::bytea,
-      (select coalesce(first, serial) from intents where serial = $11::bytea)${approval}
+      (select coalesce(first, serial) from intents where serial = $11::bytea)${more}
     on conflict (serial) do nothing`
 
 const insertIssued = `
-  with intent as (${insertIntent(', $19::uuid')}
+  with intent as (${insertIntent(', $19::uuid, $20::text')}
   ), outcome as (
     insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
-      key_sha256, not_before, not_after)
+      key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object)
     select $1::bytea, 'certificate', $12::bigint, $10::timestamptz, $13::bytea, $2::text,
       (select idempotency_key from intents where serial = $1::bytea), $6::text, $4::text, $14::text, $15::bytea,
-      $16::timestamptz, $17::timestamptz
+      $16::timestamptz, $17::timestamptz, $21::text, $22::text, $23::text
   )
   insert into certificate_names (serial, kind, name, entry)
   select $1::bytea, kind, name, $12::bigint from json_to_recordset($18::json) as r (kind text, name text)`
@@ -402,8 +409,8 @@ const insertProvider = `
 const insertPrincipal = 'insert into principals (name, created_by, created_at) values ($1, $2, $3)'
 const insertClosure = 'insert into principal_closures (principal, closed_by, closed_at) values ($1, $2, $3)'
 const insertGrant = `
-  insert into grants (id, principal, role, profiles, names, revoke, limits, created_by, created_at)
-  values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8, $9)`
+  insert into grants (id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by, created_at)
+  values ($1, $2, $3, $4::text[], $5::jsonb, $6, $7::jsonb, $8::jsonb, $9, $10)`
 const insertGrantRevocation = 'insert into grant_revocations (grant_id, revoked_by, revoked_at) values ($1, $2, $3)'
 const insertToken = `
   insert into tokens (id, principal, label, sha256, expires_at, created_by, created_at)

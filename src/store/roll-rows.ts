@@ -35,6 +35,7 @@ export interface IntentRow {
   /** What the row of the one that it replaces says to be the first. */
   readonly expected_first: Text
   readonly approval: Text
+  readonly origin: Text
   readonly created_at: string
 }
 
@@ -51,6 +52,9 @@ export interface OutcomeRow {
   readonly key_sha256: Text
   readonly not_before: Text
   readonly not_after: Text
+  readonly origin_namespace: Text
+  readonly origin_user: Text
+  readonly origin_object: Text
 }
 
 export interface ChangeRow {
@@ -248,12 +252,13 @@ const selectEntries = {
       i.profile_version::text as i_profile_version, i.tbs as i_tbs, encode(i.plan, 'hex') as i_plan,
       encode(i.replaces, 'hex') as i_replaces, encode(i.first, 'hex') as i_first,
       (select encode(coalesce(b.first, b.serial), 'hex') from intents b where b.serial = i.replaces) as i_expected_first,
-      i.approval::text as i_approval,
+      i.approval::text as i_approval, i.origin as i_origin,
       i.created_at::text as i_created_at,
       o.serial is not null as has_outcome, o.kind as o_kind, o.entry::text as o_entry, o.at::text as o_at,
       o.signature as o_signature, o.principal as o_principal, o.idempotency_key as o_idempotency_key,
       o.profile as o_profile, o.issuer as o_issuer, o.subject as o_subject, encode(o.key_sha256, 'hex') as o_key_sha256,
-      o.not_before::text as o_not_before, o.not_after::text as o_not_after
+      o.not_before::text as o_not_before, o.not_after::text as o_not_after,
+      o.origin_namespace as o_origin_namespace, o.origin_user as o_origin_user, o.origin_object as o_origin_object
     from (select * from entries where index > $1::bigint order by index limit $2) e
       left join intents i on i.serial = e.serial
       left join outcomes o on o.serial = e.serial

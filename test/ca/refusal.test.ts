@@ -30,6 +30,10 @@ t.test('a refusal holds who asked, why not, and the digest of what was sent', as
     violations,
     checks: null,
     checksLeftOut: 0,
+    origin: null,
+  })
+  t.same(refusalOf(new Problem('csr.pem', 'is none'), { ...asked, origin: { user: 'alice' } }).origin, {
+    user: 'alice',
   })
 })
 

@@ -33,6 +33,7 @@ t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
 })
 
 const request = '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60'
+const certManager = 'system:serviceaccount:cert-manager:cert-manager'
 
 t.test('every type of event is told in a line for people', async (t) => {
   const golden = await readFile(new URL('../roll/entries.golden', import.meta.url), 'utf8')
@@ -88,6 +89,9 @@ t.test('every type of event is told in a line for people', async (t) => {
       'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
       `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, for the request ${request}`,
       'server@3 by admin',
+      `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, on behalf of ${certManager} in shop, CertificateRequest web-1`,
+      `a certificate that cannot be read to ci by server@3, serial 4${'0'.repeat(31)}, issuer default, for the request ${request}, on behalf of ${certManager} in shop, CertificateRequest web-1`,
+      'created: ci as requester of server within {"dns":{"allow":["*.ci.example.com"]}} with the right to revoke with limits {"certificatesPerDay":100} on behalf of others {"namespaces":{"allow":["shop","team-*"],"deny":["team-root"]},"required":true}, 0e9d0b5e-2f0a-4d0e-9a53-1c2f6f1f2a10, by admin',
     ],
   )
   t.match(rows[14], { time: '2026-11-24T23:59:59.007Z', index: 14, type: 'profile.changed' })

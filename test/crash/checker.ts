@@ -98,7 +98,7 @@ const entries = async (client: pg.Client): Promise<string[]> => {
     client,
     `select e.index::int, e.type, e.time, encode(e.leaf_hash, 'hex') as leaf, e.body, encode(e.serial, 'hex') as serial, i.tbs, o.signature,
        encode(i.plan, 'hex') as plan, i.approval, i.issuer, i.profile, i.profile_version, i.principal, encode(i.digest, 'hex') as digest,
-       encode(i.replaces, 'hex') as replaces, o.kind, o.entry::int as outcome_entry
+       encode(i.replaces, 'hex') as replaces, i.origin, o.kind, o.entry::int as outcome_entry
      from entries e left join intents i on i.serial = e.serial left join outcomes o on o.serial = e.serial
      order by e.index`,
   )
@@ -121,10 +121,10 @@ const entries = async (client: pg.Client): Promise<string[]> => {
 }
 
 const issuedText = (row: Row): string =>
-  `{${row.approval ? `"approval":"${row.approval}",` : ''}"certificate":${JSON.stringify(wrap(row.tbs, row.signature).toString('base64'))},"issuer":${JSON.stringify(row.issuer)},` +
+  `{${row.approval ? `"approval":"${row.approval}",` : ''}"certificate":${JSON.stringify(wrap(row.tbs, row.signature).toString('base64'))},"issuer":${JSON.stringify(row.issuer)},${row.origin ? `"origin":${row.origin},` : ''}` +
   `"plan":"${row.plan}","principal":${JSON.stringify(row.principal)},"profile":{"name":${JSON.stringify(row.profile)},"version":${row.profile_version}},` +
   (row.replaces ? `"replaces":"${row.replaces}",` : '') +
-  `"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":${row.approval ? 3 : row.replaces ? 2 : 1}}`
+  `"request":"${row.digest}","serial":"${row.serial}","time":"${row.time.toISOString()}","type":"certificate.issued","v":${row.origin ? (row.approval ? 5 : 4) : row.approval ? 3 : row.replaces ? 2 : 1}}`
 
 /** SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING }: the issuers of the tests are all P-256. */
 const wrap = (tbs: Buffer, signature: Buffer): Buffer => {

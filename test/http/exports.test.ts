@@ -100,6 +100,7 @@ t.test('an export of thousands is whole, in either form, and says in its last li
     'violations',
     'checks',
     'checksLeftOut',
+    'origin',
   ])
   const last = rows.pop() ?? []
   t.equal(rows.length, 3_500)
@@ -135,6 +136,7 @@ t.test('an export of nothing is whole as well, with its columns', async (t) => {
       'invalidityDate',
       'revokedBy',
       'revocationIndex',
+      'origin',
     ],
   ])
   for (const path of ['/v1/events?type=no.such', '/v1/accesses?principal=nobody'])

@@ -41,6 +41,12 @@ t.test('its documents let in whom they say', async (t) => {
   t.equal(whoIs('github', { ...job, ref: 'refs/pull/1/merge', event_name: 'pull_request' }), 'github:example/web')
   t.equal(whoIs('people', { sub: 'alice', groups: ['staff', 'pki-approvers'] }), 'people:alice')
   t.equal(whoIs('people', { sub: 'alice', groups: ['staff'] }), 'auth.unmapped')
+  const controller = serviceAccount('chancery-system', 'chancery-controller') as Record<string, unknown>
+  t.equal(whoIs('controller', controller), 'controllers/cluster-1')
+  t.equal(whoIs('controller', serviceAccount('chancery-system', 'other')), 'auth.unmapped')
+  t.match(decideIdentity(read('controller'), controller).grants, [
+    { onBehalfOf: { required: true, namespaces: { deny: ['kube-system'] } } },
+  ])
   const pipeline = { project_id: '22', project_path: 'group/web', ref_protected: 'true', environment_protected: 'true' }
   t.equal(whoIs('gitlab', pipeline), 'gitlab:group/web')
   t.equal(whoIs('gitlab', { ...pipeline, ref_protected: 'false' }), 'auth.unmapped')

@@ -1,6 +1,7 @@
 /** Principals with tokens, made as an administrator makes them: over the API. */
 import type { Role } from '../../src/ca/access.ts'
 import type { Limits } from '../../src/policy/limits.ts'
+import type { OriginRules } from '../../src/policy/origin.ts'
 import type { TestService } from '../helpers/service.ts'
 import { dns, newP256, pem, request, san } from '../x509/build.ts'
 
@@ -14,6 +15,7 @@ export const employ = async (
     readonly names?: object
     readonly revoke?: boolean
     readonly limits?: Limits
+    readonly onBehalfOf?: OriginRules
   } = {},
 ): Promise<string> => {
   await service.request('POST', '/v1/principals', { body: { name } })

@@ -111,6 +111,6 @@ t.test('NDJSON and CSV hold the checks as well', async (t) => {
   const line = JSON.parse((await as('application/x-ndjson')).text)
   t.ok(line.checks.length > 0 && line.checksLeftOut > 0)
   const [header, row] = (await as('text/csv')).text.split('\r\n')
-  t.match(header, /"violations","checks","checksLeftOut"$/)
+  t.match(header, /"violations","checks","checksLeftOut","origin"$/)
   t.match(row, /"\[\{""field"":|"\[\{""check"":/)
 })

@@ -44,6 +44,12 @@ const documents = {
           },
         ],
       },
+      {
+        id: 'controller',
+        claims: { sub: 'system:serviceaccount:chancery-system:chancery-controller' },
+        principal: 'controllers/cluster',
+        grants: [{ profiles: ['server'], onBehalfOf: { required: true, namespaces: { deny: ['kube-system'] } } }],
+      },
     ],
   },
   github: {
@@ -113,6 +119,31 @@ t.test('a service account gets what its mapping allows, and nothing else', async
   await service.request('DELETE', '/v1/principals/sa:shop:web')
   t.equal(await issue(web(), 'web.shop.example.internal'), 'auth.unmapped', 'and closed for good')
 })
+
+t.test(
+  'the service account of a controller asks on behalf of others, as its mapping lets it, and never for itself',
+  async (t) => {
+    const ask = (account: string, namespace?: string) =>
+      service.request('POST', '/v1/certificates', {
+        token: cluster.token(serviceAccount(account === 'cart' ? 'shop' : 'chancery-system', account)),
+        body: {
+          csr: csrFor('web.shop.example.internal'),
+          profile: 'server',
+          ...(namespace && { onBehalfOf: { user: 'alice', namespace } }),
+        },
+      })
+    const { status, json } = await ask('chancery-controller', 'shop')
+    t.equal(status, 201)
+    t.match((await service.request('GET', `/v1/certificates/${json.serial}`)).json, {
+      principal: 'controllers/cluster',
+      origin: { user: 'alice', namespace: 'shop' },
+    })
+    t.match(await ask('chancery-controller'), { status: 403, json: { code: 'origin.required' } })
+    t.match(await ask('chancery-controller', 'kube-system'), { status: 403, json: { code: 'origin.forbidden' } })
+    t.match(await ask('cart', 'shop'), { status: 403, json: { code: 'origin.forbidden' } })
+    t.match(await ask('other', 'shop'), { status: 401, json: { code: 'auth.unmapped' } })
+  },
+)
 
 t.test('a job of a repository is a principal that was there before, once', async (t) => {
   const other = await openTestService(t, {}, service)

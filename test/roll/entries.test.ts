@@ -6,10 +6,10 @@ import t from 'tap'
 import {
   type CertificateIssued,
   encodeEntry,
+  issuedBy,
   leafInput,
   maxEntryOctets,
   type RollEvent,
-  replacing,
 } from '../../src/roll/entries.ts'
 
 const time = new Date('2026-11-24T23:59:59.007Z')
@@ -253,17 +253,45 @@ t.test('every type of entry keeps its exact octets for ever', async (t) => {
 })
 
 t.test('the entry of a renewal keeps its exact octets for ever, and names what it replaces', async (t) => {
-  const event = { ...examples['certificate.issued'], ...replacing('5'.repeat(32)) } as CertificateIssued
+  const event = { ...examples['certificate.issued'], ...issuedBy({ replaces: '5'.repeat(32) }) } as CertificateIssued
   const entry = encodeEntry(event, time)
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
   t.match(JSON.parse(entry), { v: 2, replaces: '5'.repeat(32) })
-  t.same(replacing(null), {}, 'what replaces nothing is written as ever')
+  t.same(issuedBy({ replaces: null }), {}, 'what replaces nothing is written as ever')
 })
 
 t.test('what was approved names its request, and is of another version', async (t) => {
   const event = { ...examples['certificate.issued'], v: 3, approval: request } as const
   const entry = encodeEntry(event, time)
   t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')))
+})
+
+t.test(
+  'what was asked for on behalf of another says of whom, approved or not, and is of another version',
+  async (t) => {
+    const origin = {
+      user: 'system:serviceaccount:cert-manager:cert-manager',
+      groups: ['system:serviceaccounts', 'system:authenticated'],
+      namespace: 'shop',
+      object: { apiVersion: 'cert-manager.io/v1', kind: 'CertificateRequest', name: 'web-1', uid: 'b\u00fcro' },
+    }
+    for (const approval of [null, request]) {
+      const event = {
+        ...examples['certificate.issued'],
+        ...issuedBy({ origin, approval }),
+      } as RollEvent
+      const entry = encodeEntry(event, time)
+      t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
+      t.match(JSON.parse(entry), approval === null ? { v: 4, origin } : { v: 5, approval, origin })
+    }
+  },
+)
+
+t.test('a grant that lets somebody ask on behalf of others is of another version', async (t) => {
+  const rules = { required: true, namespaces: { allow: ['shop', 'team-*'], deny: ['team-root'] } }
+  const event: RollEvent = { ...examples['grant.changed'], v: 4, onBehalfOf: rules }
+  const entry = encodeEntry(event, time)
+  t.ok(golden().includes([event.type, leafOf(entry), entry].join('\t')), entry)
 })
 
 t.test('entries of earlier versions keep their leaves', async (t) => {

@@ -37,6 +37,7 @@ export const openFilledRecords = async (t: Test, certificates = 300): Promise<Fi
   await administer(service)
   await renewSome(t, service)
   await approve(service)
+  await askForOthers(service)
   await changeIssuers(service)
   await abandon(service, serials[10] as string)
   await service.service.publishCrls()
@@ -137,6 +138,32 @@ const approve = async (service: TestService): Promise<void> => {
   await made(desk.withdraw(requester, withdrawn))
   await wantApprovals(service, 'payments', { required: 2 }, { description: 'changed' })
   for (const token of [alice, bob]) await made(desk.approve(token, failed))
+}
+
+/** Of several namespaces, one of them approved. */
+const askForOthers = async (service: TestService): Promise<void> => {
+  const profiles = ['server', 'payments']
+  const rules = { required: true, namespaces: { deny: ['kube-*'] } }
+  const token = await employ(service, 'controller', 'requester', { profiles, onBehalfOf: rules })
+  const ask = (namespace: string, more: object = {}) => {
+    const object = {
+      apiVersion: 'cert-manager.io/v1',
+      kind: 'CertificateRequest',
+      name: 'web-1',
+      uid: `uid of ${namespace}`,
+    }
+    const onBehalfOf = { user: 'alice@example.com', groups: ['staff'], namespace, object }
+    const body = { csr: csrFor(`${namespace}.example.com`), profile: 'server', onBehalfOf, ...more }
+    return made(service.request('POST', '/v1/certificates', { token, body }))
+  }
+  for (const namespace of ['shop', 'team-a', 'team-b']) await ask(namespace)
+  await ask('team-c', { onBehalfOf: { namespace: 'team-c', serviceAccount: 'web' } })
+  const { json } = await ask('shop', { profile: 'payments' })
+  for (const name of ['alice', 'bob']) {
+    const { secret } = (await made(service.request('POST', '/v1/tokens', { body: { principal: name, label: 'more' } })))
+      .json
+    await made(openDesk(service).approve(secret, json))
+  }
 }
 
 const github = {

@@ -103,18 +103,19 @@ const told = () =>
   asOwner(async (client) => {
     const texts = {
       outcomes: `select encode(serial, 'hex') as serial, kind, entry, case kind when 'certificate' then at end as at, encode(signature, 'hex') as signature, principal,
-        profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after from outcomes where entry is not null order by entry`,
+        profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after, origin_namespace, origin_user, origin_object from outcomes where entry is not null order by entry`,
       names:
         'select encode(serial, $$hex$$) as serial, kind, name, entry from certificate_names order by entry, kind, name',
       shards: `select encode(serial, 'hex') as serial, shard, principal, issuer, encode(digest, 'hex') as digest, encode(plan, 'hex') as plan, encode(replaces, 'hex') as replaces,
-          encode(first, 'hex') as first
+          encode(first, 'hex') as first, case when serial in (select serial from outcomes where kind = 'certificate') then origin end as origin
         from intents where serial in (select serial from outcomes where entry is not null) order by serial`,
       revocations: `select entry, encode(serial, 'hex') as serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after,
         certificate, by from revocations order by entry`,
       compromised: `select encode(key_sha256, 'hex') as key, entry from compromised_keys order by entry`,
       crls: `select issuer, shard, number, covers, this_update, next_update, revoked, encode(tbs_sha256, 'hex') as tbs from crls order by 1, 2, 3`,
       profiles: `select name, version, encode(sha256, 'hex') as sha256, authority, document, created_by from profiles order by 1, 2`,
-      grants: 'select id, principal, role, profiles, names, revoke, limits, created_by from grants order by id',
+      grants:
+        'select id, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by from grants order by id',
       grantRevocations: 'select grant_id, revoked_by from grant_revocations order by 1',
       principals: 'select name, created_by from principals order by 1',
       closures: 'select principal, closed_by from principal_closures order by 1',
@@ -212,6 +213,16 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   const [kept, turned, waiting] = [await askVault(), await askVault(), await askVault()]
   t.match((await say('approval', kept)).json, { state: 'issued' })
   t.match((await say('rejection', turned)).json, { state: 'rejected' })
+  await chancery.request('POST', '/v1/grants', {
+    ...grant,
+    profiles: ['server', 'vault'],
+    onBehalfOf: { users: { deny: ['mallory'] } },
+  })
+  const onBehalfOf = { user: 'alice', namespace: 'shop', object: { apiVersion: 'v1', kind: 'X', name: 'x', uid: 'u' } }
+  const forOther = { csr: csrFor('other.example.com'), profile: 'server', onBehalfOf }
+  const other = (await chancery.request('POST', '/v1/certificates', forOther)).json
+  const otherVault = (await chancery.request('POST', '/v1/certificates', { ...forOther, profile: 'vault' })).json
+  t.match((await say('approval', otherVault)).json, { state: 'issued' })
   const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
   const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
   const body = { csr: csrFor('key.example.com'), profile: 'server' }
@@ -300,6 +311,9 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   t.match(await request(kept.id), { state: 'issued', plan: kept.plan, approvals: [{ principal: 'alice' }] })
   while ((await request(waiting.id)).state !== 'failed') await new Promise((resolve) => setTimeout(resolve, 100))
   t.match(await request(waiting.id), { end: { code: 'approval.plan', reason: /lost with the records/ } })
+  t.same((await chancery.request('GET', `/v1/certificates/${other.serial}`)).json.origin, onBehalfOf)
+  const ofNamespace = (await chancery.request('GET', '/v1/certificates?originNamespace=shop')).json.items
+  t.equal(ofNamespace.length, 2, 'by its origin')
   const replayed = await chancery.request('POST', '/v1/certificates', body, asked)
   t.equal(replayed.json.serial, underWay.serial, 'what was asked for under a key is answered by it')
   const names = (await chancery.request('GET', '/v1/certificates?name=n299.example.com')).json.items

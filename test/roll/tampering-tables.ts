@@ -27,9 +27,10 @@ const intent: Readonly<Record<string, Kind>> = {
   },
   plan: 'bytea',
   approval: 'id',
+  origin: 'text',
 }
 
-const { approval: _approval, ...ofAbandoned } = intent
+const { approval: _approval, origin: _origin, ...ofAbandoned } = intent
 
 /** Several of one name: those that the roll knows differently much of. */
 export const tables: readonly (readonly [name: string, table: Table])[] = [
@@ -67,6 +68,19 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
       columns: { replaces: 'bytea', first: 'bytea' },
     },
   ],
+  [
+    'intents',
+    { weight: 1, entry: entryOfSerial, where: `${isIssued} and r.origin is not null`, columns: { origin: 'text' } },
+  ],
+  [
+    'outcomes',
+    {
+      weight: 1,
+      entry: 'r.entry',
+      where: 'r.origin_namespace is not null',
+      columns: { origin_namespace: 'text', origin_user: 'text', origin_object: 'text' },
+    },
+  ],
   ['intents', { weight: 1, entry: entryOfSerial, where: isAbandoned, columns: { ...ofAbandoned, shard: 'number' } }],
   [
     'outcomes',
@@ -85,6 +99,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
           not_after: 'time',
         },
         idempotency_key: 'text',
+        ...{ origin_namespace: 'text', origin_user: 'text', origin_object: 'text' },
       },
     },
   ],
@@ -156,6 +171,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
         names: 'json',
         revoke: 'truth',
         limits: 'json',
+        on_behalf_of: 'json',
         created_by: 'text',
       },
     },

@@ -486,6 +486,14 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     [{ principal: 'robot', ...span }, 'certificates_of_principal'],
     [{ principal: 'robot', issuer: 'etcd' }, 'certificates_of_principal'],
     [{ principal: 'grown-1', profile: 'all' }, 'certificates_of_principal'],
+    [{ originNamespace: 'ns-3' }, 'certificates_of_namespace'],
+    [{ originNamespace: 'ns-3', ...span }, 'certificates_of_namespace'],
+    [{ originNamespace: 'none' }, 'certificates_of_namespace'],
+    [{ originUser: 'user-9' }, 'certificates_of_user'],
+    [{ originUser: 'user-9', originNamespace: 'ns-3' }, 'certificates_of_user'],
+    [{ originUser: 'user-9', principal: 'robot' }, 'certificates_of_(user|principal)'],
+    [{ originObject: 'uid-333' }, 'certificates_of_object'],
+    [{ originNamespace: 'ns-3', status: 'valid' }, 'certificates_of_(expiry|namespace)'],
     [{ issuer: 'default' }, 'certificates_along_issuer'],
     [{ issuer: 'etcd' }, 'certificates_along_issuer'],
     [{ key: keySha256 }, 'certificates_of_key'],
@@ -574,11 +582,13 @@ const grow = async (n: number): Promise<void> => {
       select start + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
     named as (insert into certificate_names (serial, kind, name, entry)
       select serial, 'dns', 'test.grown.n' || i, start + i from numbers, base)
-    insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+    insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after,
+        origin_namespace, origin_user, origin_object)
       select n.serial, 'certificate', start + i, now(), '\\x00',
         case i % 2 when 0 then 'robot' else 'grown-' || i % 500 end, 'all', s.issuer,
         case i % 4 when 0 then '' when 1 then 'CN=grown-many' else 'CN=grown-' || i end,
-        case i % 2 when 0 then sha256('shared') else sha256(n.serial) end, now(), now() + interval '1 day'
+        case i % 2 when 0 then sha256('shared') else sha256(n.serial) end, now(), now() + interval '1 day',
+        case when i % 3 = 0 then 'ns-' || i % 7 end, case when i % 3 = 0 then 'user-' || i % 500 end, case when i % 3 = 0 then 'uid-' || i end
       from numbers n, sample s, base`,
     [n],
   )

@@ -21,6 +21,7 @@ const refusal: Refusal = {
   violations: [],
   checks: null,
   checksLeftOut: 0,
+  origin: null,
 }
 
 const check = (value: string): CheckResult => ({

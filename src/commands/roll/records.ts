@@ -4,8 +4,9 @@
  */
 
 import { codec } from '../../codec.ts'
+import { readStoredOrigin } from '../../policy/origin.ts'
 import type { Subtree } from '../../roll/edge.ts'
-import { encodeEntry, replacing } from '../../roll/entries.ts'
+import { encodeEntry, issuedBy } from '../../roll/entries.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import type { Finding } from '../../roll/findings.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -98,11 +99,11 @@ const rebuild = (
   if (!intent || !outcome?.signature || serial === null) return { octets: undefined, entry: undefined }
   try {
     const certificate = codec.certificate(intent.tbs, outcome.signature).toString('base64')
-    const { issuer, principal, profile, profile_version: version, digest, plan, replaces, approval } = intent
+    const { issuer, principal, profile, profile_version: version, digest, plan, replaces, approval, origin } = intent
     const event = {
       ...({ type: 'certificate.issued', serial, certificate, issuer, principal, request: digest, plan } as const),
       profile: { name: profile, version: Number(version) },
-      ...(approval === null ? replacing(replaces) : ({ v: 3, approval } as const)),
+      ...issuedBy({ replaces, approval, origin: readStoredOrigin(origin) }),
     }
     const time = new Date(at.replace(' ', 'T').replace('+00', 'Z'))
     // Whether it has the form of one is for the verifier, who reads the octets.

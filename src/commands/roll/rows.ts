@@ -5,6 +5,7 @@
  */
 import { hash } from 'node:crypto'
 
+import { type Origin, originKeys, originText } from '../../policy/origin.ts'
 import type { EntryOf, EventType, RollEntry } from '../../roll/forms.ts'
 import { searchKey } from '../../store/names.ts'
 import type { ChangeRow, EntryRow, ListRow, NameRow } from '../../store/roll-rows.ts'
@@ -65,6 +66,7 @@ export const issuanceOf = (
 ): Issuance | undefined => {
   const facts = factsOf(() => parseCertificate(Buffer.from(entry.certificate, 'base64')).facts)
   if (facts === undefined) return undefined
+  const origin = originOf(entry)
   const shard = shardIn(facts)
   return {
     facts,
@@ -72,6 +74,7 @@ export const issuanceOf = (
       ...intended(entry),
       ...(shard !== undefined && { shard }),
       ...{ replaces: replacedBy(entry), first: row.intent?.expected_first ?? null, approval: approvalOf(entry) },
+      origin: origin && originText(origin),
     },
     outcome: {
       ...{ kind: 'certificate', entry: index, at: timeText(entry.time) },
@@ -80,6 +83,7 @@ export const issuanceOf = (
       key_sha256: hash('sha256', facts.spki),
       not_before: timeText(facts.notBefore.toISOString()),
       not_after: timeText(facts.notAfter.toISOString()),
+      ...originKeys(origin ?? {}),
       // Which neither is on the roll, nor can be one without the other.
       idempotency_key: row.intent?.idempotency_key,
     },
@@ -119,7 +123,11 @@ const intended = ({
 const replacedBy = (entry: EntryOf<'certificate.issued'>): string | null =>
   'replaces' in entry ? (entry.replaces as string) : null
 
-/** Of version 3. */
+/** Of versions 4 and 5. */
+const originOf = (entry: EntryOf<'certificate.issued'>): Origin | null =>
+  'origin' in entry ? (entry.origin as Origin) : null
+
+/** Of versions 3 and 5. */
 const approvalOf = (entry: EntryOf<'certificate.issued'>): string | null =>
   'approval' in entry ? (entry.approval as string) : null
 
@@ -225,7 +233,8 @@ export const smallTables: Readonly<Record<string, string>> = {
       encode(sha256(convert_to(document, 'UTF8')), 'hex') as document,
       position('"issuer":' || to_json(issuer)::text in document) > 0 as is_of_issuer
     from identity_providers`,
-  grants: 'select id::text as key, principal, role, profiles, names, revoke, limits, created_by from grants',
+  grants:
+    'select id::text as key, principal, role, profiles, names, revoke, limits, on_behalf_of, created_by from grants',
   grant_revocations: 'select grant_id::text as key, revoked_by from grant_revocations',
   profiles: `
     select name || '@' || version as key, encode(sha256, 'hex') as sha256, created_by,
@@ -336,9 +345,10 @@ const few: Few = {
       : [
           row('grants', entry.grant, {
             ...{ principal: entry.principal, role: entry.role, profiles: entry.profiles, names: entry.names },
-            // Entries of version 1 have neither, those of version 2 no limits.
+            // Entries of version 1 have none of these, those of version 2 no limits, those of version 3 no origins.
             revoke: (entry as { revoke?: boolean }).revoke ?? false,
             limits: (entry as Partial<typeof entry>).limits ?? null,
+            on_behalf_of: 'onBehalfOf' in entry ? entry.onBehalfOf : null,
             created_by: entry.by,
           }),
         ],

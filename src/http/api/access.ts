@@ -7,6 +7,9 @@ import { canonicalJson } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
 import { LimitsSchema } from '../../policy/limits-schema.ts'
 import { parseNameRules } from '../../policy/names.ts'
+import { originField } from '../../policy/origin.ts'
+import { parseOriginRules } from '../../policy/origin-rules.ts'
+import { OriginRulesSchema } from '../../policy/origin-schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -54,6 +57,11 @@ const LimitsView = Type.Object(LimitsSchema.properties, {
   description: 'how much at most; those of certificates and names are a requester’s',
 })
 
+const OriginRulesView = Type.Object(OriginRulesSchema.properties, {
+  ...named('OriginRules', examples.onBehalfOf),
+  description: 'a requester may ask on behalf of others: of these namespaces, users and groups; `{}`: of any',
+})
+
 const GrantView = Type.Object(
   {
     id: Uuid,
@@ -63,6 +71,7 @@ const GrantView = Type.Object(
     names: Type.Union([NameRulesShape, Type.Null()]),
     revoke: Type.Boolean({ description: 'a requester may revoke its own certificates of these profiles' }),
     limits: Type.Union([LimitsView, Type.Null()]),
+    onBehalfOf: Type.Union([OriginRulesView, Type.Null()]),
     createdAt: Time,
     createdBy: Type.String(),
   },
@@ -88,6 +97,7 @@ const NewGrantBody = Type.Object(
       }),
     ),
     limits: Type.Optional(LimitsView),
+    onBehalfOf: Type.Optional(OriginRulesView),
   },
   named('NewGrant'),
 )
@@ -208,9 +218,10 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
       },
     },
     async (request, reply) => {
-      const { principal, role, profiles, names, revoke = false, limits } = request.body
+      const { principal, role, profiles, names, revoke = false, limits, onBehalfOf } = request.body
       assertNotOwn(principal)
-      assertGrantShape(role, { profiles: profiles !== undefined, names: names !== undefined, revoke })
+      const [hasProfiles, hasNames] = [profiles !== undefined, names !== undefined]
+      assertGrantShape(role, { profiles: hasProfiles, names: hasNames, revoke, onBehalfOf: onBehalfOf !== undefined })
       assertLimitsFit(role, limits)
       const grant: NewGrant = {
         principal,
@@ -219,6 +230,7 @@ const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         names: names === undefined ? null : parseNameRules(names, '/names'),
         revoke,
         ...(limits && { limits }),
+        ...(onBehalfOf && { onBehalfOf: parseOriginRules(onBehalfOf, originField) }),
       }
       assertGrantFits(grant)
       await assertProfiles(policies, grant.profiles ?? [])
@@ -294,7 +306,7 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
 
 const assertGrantShape = (
   role: string,
-  has: { readonly profiles: boolean; readonly names: boolean; readonly revoke: boolean },
+  has: { readonly [member in 'profiles' | 'names' | 'revoke' | 'onBehalfOf']: boolean },
 ): void => {
   const fault = (field: string, reason: string): Problem =>
     new Problem('request.malformed', 'The grant does not fit its role.', {
@@ -304,7 +316,7 @@ const assertGrantShape = (
   if (role === 'requester') return
   if (role !== 'approver' && has.profiles)
     throw fault('/profiles', 'only a requester or an approver is granted profiles')
-  for (const field of ['names', 'revoke'] as const)
+  for (const field of ['names', 'revoke', 'onBehalfOf'] as const)
     if (has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
 }
 
@@ -337,16 +349,16 @@ const parseExpiry = (text: string, now: Date): Date => {
 }
 
 /** A grant goes into one entry of the roll as a whole, and that is bounded (roll/entries.ts). */
-const assertGrantFits = (grant: Pick<NewGrant, 'profiles' | 'names'>): void => {
-  const octets = Buffer.byteLength(canonicalJson({ profiles: grant.profiles, names: grant.names }))
+const assertGrantFits = ({ profiles, names, onBehalfOf }: NewGrant): void => {
+  const octets = Buffer.byteLength(canonicalJson({ profiles, names, ...(onBehalfOf && { onBehalfOf }) }))
   if (octets <= maxGrantOctets) return
   throw new Problem('request.malformed', 'The grant is too large. Split its profiles and rules over several grants.', {
     violations: [
       {
         check: 'grant.size',
-        field: grant.names === null ? '/profiles' : '/names',
+        field: onBehalfOf ? originField : names === null ? '/profiles' : '/names',
         value: '',
-        reason: `profiles and names take ${octets} octets of canonical JSON; at most ${maxGrantOctets} are allowed`,
+        reason: `profiles, names and onBehalfOf take ${octets} octets of canonical JSON; at most ${maxGrantOctets} are allowed`,
       },
     ],
   })
@@ -359,7 +371,18 @@ const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) =>
   disabledAt: timeOrNull(disabledAt),
 })
 
-const grantView = ({ id, principal, role, profiles, names, revoke, limits, createdAt, createdBy }: Grant) => ({
+const grantView = ({
+  id,
+  principal,
+  role,
+  profiles,
+  names,
+  revoke,
+  limits,
+  onBehalfOf,
+  createdAt,
+  createdBy,
+}: Grant) => ({
   id,
   principal,
   role,
@@ -367,6 +390,7 @@ const grantView = ({ id, principal, role, profiles, names, revoke, limits, creat
   names: names as object | null,
   revoke,
   limits: limits ?? null,
+  onBehalfOf: (onBehalfOf ?? null) as object | null,
   createdAt: createdAt.toISOString(),
   createdBy,
 })

@@ -3,6 +3,7 @@ import type { Static } from 'typebox'
 
 import type { IssueInput } from '../../ca/issuance.ts'
 import { Problem } from '../../errors.ts'
+import { readOrigin } from '../../policy/origin.ts'
 import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'
 import type { Ask, AskedNames } from './schemas.ts'
@@ -12,7 +13,7 @@ export type AskBody = Static<typeof Ask>
 
 /**
  * Reads what was asked for. `isRaw`: `csr` holds the octets of an application/pkcs10 body, one character each; otherwise
- * it is PEM. Throws `csr.pem`, `csr.key_material`, `san.*`, `request.malformed`, `idempotency.key`.
+ * it is PEM. Throws `csr.pem`, `csr.key_material`, `san.*`, `origin.malformed`, `request.malformed`, `idempotency.key`.
  */
 export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | undefined): IssueInput => {
   if (idempotencyKey !== undefined && !keyPattern.test(idempotencyKey)) {
@@ -27,6 +28,7 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
     ...(ask.names && { names: readNames(ask.names) }),
     ...(ask.keyUsage && { keyUsage: ask.keyUsage }),
     ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage }),
+    ...(ask.onBehalfOf && { origin: readOrigin(ask.onBehalfOf) }),
   }
 }
 

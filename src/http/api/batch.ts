@@ -15,7 +15,14 @@ import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { type AskBody, readAsk } from './ask.ts'
-import { assertMayAsk, issueCounted, issuingProblems, recordEarlyRefusal, waitingProblems } from './certificates.ts'
+import {
+  assertMayAsk,
+  issueCounted,
+  issuingProblems,
+  originProblems,
+  recordEarlyRefusal,
+  waitingProblems,
+} from './certificates.ts'
 import * as examples from './examples.ts'
 import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
@@ -55,7 +62,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       config: {
         access: ['requester'],
         accepts: ['application/json'],
-        problems: [...issuingProblems, ...waitingProblems],
+        problems: [...issuingProblems, ...originProblems, ...waitingProblems],
         queued: true,
         ownDeadline: true,
         items: BatchAsk,
@@ -151,15 +158,18 @@ const issueOne = async (deps: HttpDeps, caller: Caller, item: unknown, request: 
 
 /** An item that has no CSR to be known by is kept by the digest of its JSON. */
 const readOrRefuse = async (deps: HttpDeps, caller: Caller, item: unknown, request: FastifyRequest) => {
+  // Once its form is known to be good.
+  let onBehalfOf: AskBody['onBehalfOf']
   try {
     const { idempotencyKey, ...ask } = assertAsk(item, request)
-    assertMayAsk(caller, ask.profile)
+    onBehalfOf = ask.onBehalfOf
+    assertMayAsk(caller, ask)
     return readAsk(ask, false, idempotencyKey)
   } catch (error) {
     const { csr, profile } = { csr: undefined, profile: undefined, ...(typeof item === 'object' ? item : {}) }
     const sent = Buffer.from(typeof csr === 'string' ? csr : JSON.stringify(item))
     const named = isLabel(profile) ? profile : ''
-    await recordEarlyRefusal(deps, caller, { profile: named, sent }, error)
+    await recordEarlyRefusal(deps, caller, { profile: named, sent, onBehalfOf }, error)
     throw error
   }
 }

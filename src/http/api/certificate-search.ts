@@ -15,6 +15,8 @@ import {
   closed,
   Label,
   named,
+  OriginSearch,
+  OriginView,
   PrincipalName,
   ProfileReference,
   pageOfFound,
@@ -54,6 +56,7 @@ const Filter = Type.Object(
     expiresBefore: Type.Optional(Time),
     revokedAfter: Type.Optional({ ...Time, description: 'those that are revoked, since then' }),
     revokedBefore: Type.Optional({ ...Time, description: 'those that are revoked, since before then' }),
+    ...OriginSearch,
     ...SearchQuery,
   },
   closed,
@@ -74,6 +77,7 @@ export const FoundCertificate = Type.Object(
     issuedAt: Time,
     index: Type.Integer(),
     revocation: Type.Optional(RevocationView),
+    origin: Type.Optional(OriginView),
   },
   named('FoundCertificate', examples.found),
 )
@@ -83,7 +87,7 @@ const columns = columnsOf(
   [
     ...['serial', 'status', 'subject', 'names', 'profile', 'profileVersion', 'principal', 'issuer', 'keySha256'],
     ...['notBefore', 'notAfter', 'issuedAt', 'index'],
-    ...['reason', 'revokedAt', 'invalidityDate', 'revokedBy', 'revocationIndex'],
+    ...['reason', 'revokedAt', 'invalidityDate', 'revokedBy', 'revocationIndex', 'origin'],
   ],
   {
     profile: ({ profile }) => (profile as ProfileText).name,

@@ -3,11 +3,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 
-import { type Caller, requesterGrants, ungranted } from '../../ca/access.ts'
+import { type Caller, grantsToAsk, requesterGrants } from '../../ca/access.ts'
 import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
 import type { CertificateRecord } from '../../ca/records.ts'
 import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
+import { type Origin, readOrigin } from '../../policy/origin.ts'
 import { encodeProof } from '../../roll/proof.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
@@ -57,6 +58,8 @@ export const issuingProblems = [
   'validity.issuer',
   'policy.bind',
   'policy.rule',
+  'policy.origin',
+  'origin.forbidden',
   'policy.lint',
   'profile.not_found',
   'idempotency.key',
@@ -80,6 +83,8 @@ export const certificateTypes = [
   'application/pkix-cert',
 ] as const
 export const rawTypes = ['application/pkcs10', 'application/x-pem-file'] as const
+/** Where it may be asked on behalf of others: a renewal is not. */
+export const originProblems = ['origin.malformed', 'origin.required'] as const satisfies readonly ProblemCode[]
 /** Where people must approve what a profile yields. */
 export const waitingProblems = [
   'approval.rejected',
@@ -122,7 +127,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
         access: ['requester'],
         accepts: ['application/json', ...rawTypes],
         offers: certificateTypes,
-        problems: [...issuingProblems, ...waitingProblems, 'request.not_acceptable'],
+        problems: [...issuingProblems, ...originProblems, ...waitingProblems, 'request.not_acceptable'],
         tooLarge: 'csr.too_large',
         queued: true,
         ownDeadline: true,
@@ -226,11 +231,9 @@ export const sendIssued = async (
   return reply.code(201).header('location', `/v1/certificates/${issued.serial}`).type(type).send(body)
 }
 
-/** Throws 403 before anything of the request is looked at, unless the caller may ask for this profile. */
-export const assertMayAsk = (caller: Caller, profile: string): void => {
-  if (requesterGrants(caller, profile).length > 0) return
-  throw new Problem('auth.forbidden', ungranted(caller, profile))
-}
+/** Throws 403 before anything of the request is looked at, unless the caller may ask so for this profile. */
+export const assertMayAsk = (caller: Caller, { profile, onBehalfOf }: AskBody): void =>
+  void grantsToAsk(caller, profile, onBehalfOf !== undefined)
 
 /** Issues, or puts the request before people, and counts the ends that the cycle does not count itself. */
 export const issueCounted = (deps: HttpDeps, caller: Caller, input: IssueInput): Promise<Issued | Waiting> =>
@@ -256,17 +259,33 @@ const counted = async <T extends Issued | Waiting>(
   }
 }
 
+interface EarlyRefusal {
+  readonly profile: string
+  readonly sent: Buffer
+  readonly onBehalfOf?: Origin | undefined
+}
+
 /** A request that ends before the cycle sees it, for want of a grant or of sense: kept by its digest, and counted. */
 export const recordEarlyRefusal = async (
   deps: HttpDeps,
   caller: Caller,
-  { profile, sent }: { readonly profile: string; readonly sent: Buffer },
+  { profile, sent, onBehalfOf }: EarlyRefusal,
   error: unknown,
 ): Promise<void> => {
   if (!isProblem(error) || error.kind.status >= 500) return
   // Names of profiles that nobody granted are the caller's invention, and would be series without end.
   deps.metrics.refused(requesterGrants(caller, profile).length > 0 ? profile : '', error.code)
-  await deps.recordRefusal(refusalOf(error, { principal: caller.principal, profile, sent }))
+  const origin = onBehalfOf && readable(onBehalfOf)
+  await deps.recordRefusal(refusalOf(error, { principal: caller.principal, profile, sent, origin }))
+}
+
+/** Whoever said so without a right to is kept with what he said, if that can be. */
+const readable = (origin: Origin): Origin | undefined => {
+  try {
+    return readOrigin(origin)
+  } catch {
+    return undefined
+  }
 }
 
 /** What ends here is a refusal like any other, unless it was only a question. */
@@ -282,13 +301,13 @@ const readOrRefuse = async (
   }
   const isRaw = headers['content-type']?.toLowerCase() === 'application/pkcs10'
   try {
-    assertMayAsk(caller, body.profile)
+    assertMayAsk(caller, body)
     return readAsk(body, isRaw, singleHeader(headers['idempotency-key']))
   } catch (error) {
     if (query.dryRun === 'true') throw error
     // The octets of a raw body are one character each (app.ts).
     const sent = Buffer.from(body.csr, isJson ? 'utf8' : 'latin1')
-    await recordEarlyRefusal(deps, caller, { profile: body.profile, sent }, error)
+    await recordEarlyRefusal(deps, caller, { profile: body.profile, sent, onBehalfOf: body.onBehalfOf }, error)
     throw error
   }
 }

@@ -28,6 +28,18 @@ export const request = {
   validity: '24h',
 }
 
+export const origin = {
+  user: 'system:serviceaccount:cert-manager:cert-manager',
+  groups: ['system:serviceaccounts', 'system:authenticated'],
+  namespace: 'shop',
+  object: {
+    apiVersion: 'cert-manager.io/v1',
+    kind: 'CertificateRequest',
+    name: 'web-1',
+    uid: '0f8fad5b-d9cb-469f-a165-70867728950e',
+  },
+}
+
 export const renewalRequest = { csr: request.csr }
 
 export const renewalInfo = {
@@ -260,8 +272,11 @@ export const grant = {
   names: { dns: { allow: ['web.example.com'] } },
   revoke: true,
   limits,
+  onBehalfOf: null,
   ...made,
 }
+
+export const onBehalfOf = { required: true, namespaces: { allow: ['shop', 'team-*'] } }
 
 export const token = {
   id: '0193f2a1-3be0-7f45-9c21-0d1e2f3a4b5c',
@@ -321,6 +336,7 @@ export const refusal = {
   violations: [violation],
   checks: decision.checks,
   checksLeftOut: 0,
+  origin: null,
 }
 
 export const event = {

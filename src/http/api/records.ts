@@ -14,6 +14,7 @@ import {
   Index,
   Label,
   named,
+  OriginView,
   PrincipalName,
   pageOfFound,
   SearchQuery,
@@ -48,6 +49,7 @@ const RefusalView = Type.Object(
       minimum: 0,
       description: 'how many checks were not kept, so that a refusal stays small; those that failed are kept first',
     }),
+    origin: Type.Union([OriginView, Type.Null()], { description: 'on whose behalf it was asked for' }),
   },
   named('Refusal', examples.refusal),
 )
@@ -63,6 +65,7 @@ const EventView = Type.Object(
 
 const refusalColumns = columnsOf([
   ...['id', 'at', 'principal', 'profile', 'code', 'detail', 'digest', 'violations', 'checks', 'checksLeftOut'],
+  'origin',
 ])
 
 const eventColumns = columnsOf(['index', 'leafHash', 'entry'])
@@ -189,6 +192,7 @@ const refusalView = ({ id, at, principal, profile, detail, ...told }: RefusalRec
   violations: told.violations,
   checks: told.checks,
   checksLeftOut: told.checksLeftOut,
+  origin: told.origin,
 })
 
 const eventView = ({ index, leafHash, entry }: EventRecord) => ({ index, leafHash, entry })

@@ -30,6 +30,14 @@ const AsOfText = Type.String({
   description: 'the size of the roll, and the time, as of which the plan was made',
 })
 
+/** As origins have them: no control characters, no halves of characters. */
+const OriginText = Type.String({ minLength: 1, maxLength: 512, pattern: '^[^\\u0000-\\u001F\\uD800-\\uDFFF]+$' })
+const MassOriginSearch = {
+  originNamespace: Type.Optional({ ...OriginText, description: 'on behalf of this namespace' }),
+  originUser: Type.Optional({ ...OriginText, description: 'on behalf of this user' }),
+  originObject: Type.Optional({ ...OriginText, description: 'for the object of this UID' }),
+}
+
 const SearchBody = Type.Object(
   {
     profile: Type.Optional(Label),
@@ -50,6 +58,7 @@ const SearchBody = Type.Object(
     issuedBefore: Type.Optional(Time),
     expiresAfter: Type.Optional(Time),
     expiresBefore: Type.Optional(Time),
+    ...MassOriginSearch,
   },
   { ...named('RevocationSearch'), minProperties: 1, description: 'what they have in common: all that is said' },
 )

@@ -4,6 +4,7 @@ import { type TSchema, Type } from 'typebox'
 import { roles } from '../../ca/access.ts'
 import { issuerStates } from '../../ca/records.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
+import { OriginSchema } from '../../policy/origin-schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
 
@@ -98,6 +99,19 @@ export const AskedNames = Type.Object(
   },
 )
 
+export const OriginView = Type.Object(OriginSchema.properties, {
+  ...named('Origin', examples.origin),
+  minProperties: 1,
+  description: 'on whose behalf: what a controller says of the user, namespace and object in its cluster',
+})
+
+/** What records can be searched by, of those on whose behalf somebody has asked. */
+export const OriginSearch = {
+  originNamespace: Type.Optional({ ...OriginSchema.properties.namespace, description: 'on behalf of this namespace' }),
+  originUser: Type.Optional({ ...OriginSchema.properties.user, description: 'on behalf of this user' }),
+  originObject: Type.Optional(Type.String({ minLength: 1, maxLength: 128, description: 'for the object of this UID' })),
+}
+
 /** One request to issue. */
 export const Ask = Type.Object(
   {
@@ -107,6 +121,7 @@ export const Ask = Type.Object(
     names: Type.Optional(AskedNames),
     keyUsage: Type.Optional(Type.Array(Usage, { maxItems: 9, uniqueItems: true })),
     extendedKeyUsage: Type.Optional(Type.Array(ExtendedUsage, { maxItems: 20, uniqueItems: true })),
+    onBehalfOf: Type.Optional(OriginView),
   },
   named('Request', examples.request),
 )

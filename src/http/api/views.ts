@@ -1,11 +1,13 @@
 /** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
+import type { Static } from 'typebox'
+
 import type { Issued } from '../../ca/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revoke.ts'
 import { Problem } from '../../errors.ts'
 import { encodeProof, encodeProofJson } from '../../roll/proof.ts'
 import { encodePem } from '../../x509/pem.ts'
-import { timeWords } from './schemas.ts'
+import { type OriginView, timeWords } from './schemas.ts'
 
 export const issuedView = (issued: Issued) => ({ ...issuedFields(issued), proof: encodeProof(issued.proof) })
 
@@ -56,6 +58,7 @@ export const recordView = (record: FoundCertificate) => ({
   issuedAt: record.issuedAt.toISOString(),
   index: record.index,
   ...(record.revocation && { revocation: revocationView(record.revocation) }),
+  ...(record.origin && { origin: record.origin as Static<typeof OriginView> }),
 })
 
 /** Times in whole seconds, as lists and answers have them. */
