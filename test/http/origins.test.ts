@@ -1,5 +1,7 @@
 /** Requests on behalf of others over the API: who may make them, what is kept of them, and by what they are found. */
 import { createHash } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import t from 'tap'
 
@@ -7,7 +9,7 @@ import { canonicalJson } from '../../src/canonical.ts'
 import { chanceryFor } from '../client/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pem } from '../x509/build.ts'
-import { employApprovers, openDesk, wantApprovals } from './approvals.ts'
+import { employApprovers, wantApprovals } from './approvals.ts'
 import { csrOn, holderOf, newKey, openHoldersOf } from './holders.ts'
 import { csrFor, derFor, employ } from './people.ts'
 
@@ -333,8 +335,13 @@ t.test('people approve it with its origin, and it is issued with that', async (t
   const asked = await ask({ profile: 'payments', key: 'pay', csr: csrFor('pay.example.com'), onBehalfOf: origin })
   t.equal(asked.status, 202)
   t.same(asked.json.plan.origin, origin)
-  const { approve } = openDesk(service)
-  const approved = (await approve(alice, asked.json)).json
+  const shown = await chancery(['request', 'show', asked.json.id])
+  t.match(shown.out, `on behalf   of ${origin.user} in shop, CertificateRequest web-1`)
+  t.match(shown.out, `            ${JSON.stringify(asked.json.plan.origin)}`, 'and all of it')
+  const token = join(service.config.dataDir, 'alice.token')
+  await writeFile(token, alice, { mode: 0o600 })
+  const args = ['request', 'approve', asked.json.id, '--digest', asked.json.digest, '--reason', 'x', '--json']
+  const approved = JSON.parse((await chancery([...args, '--token-file', token])).out)
   t.equal(approved.state, 'issued')
   t.match(await entryOf(approved.serial), { v: 5, approval: asked.json.id, origin, plan: asked.json.digest })
 })
