@@ -276,6 +276,11 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
     ['approval.required'],
   ],
   ['a certificate that nobody was asked for', [event.issued(91, { profile: vault(1) })], ['approval.missing']],
+  [
+    'one on behalf of another',
+    [event.issued(91, { profile: vault(1), v: 4, origin: { user: 'alice' } })],
+    ['approval.missing'],
+  ],
   ['one by a renewal', [event.issued(91, { profile: vault(1), v: 2, replaces: serialOf(3) })], ['approval.missing']],
   [
     'one of another version than was approved',
