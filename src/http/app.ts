@@ -30,6 +30,7 @@ import { certificateRoutes, proofRoutes } from './api/certificates.ts'
 import { credentialRoutes } from './api/credentials.ts'
 import { crlRoutes } from './api/crls.ts'
 import { openExports } from './api/export.ts'
+import { grantRoutes } from './api/grants.ts'
 import { identityProviderRoutes } from './api/identity-providers.ts'
 import { issuerRoutes } from './api/issuers.ts'
 import { profileRoutes } from './api/profiles.ts'
@@ -127,6 +128,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       batchRoutes,
       profileRoutes,
       accessRoutes,
+      grantRoutes,
       credentialRoutes,
       identityProviderRoutes,
       recordRoutes,
