@@ -22,6 +22,10 @@ export interface Lead {
    * count as looked at.
    */
   readonly isAcross?: boolean
+  /** Holds the first name of each as well, `q.name`. */
+  readonly isNamed?: boolean
+  /** Its rows must be read for it to be counted; of the others an index alone tells. */
+  readonly isHeavy?: boolean
   /** At most so many of each list. */
   candidates(among: Among, most: number, p: Parameter): Candidates
 }
@@ -134,12 +138,13 @@ const byIssuer = (issuer: string): Lead => ({
 /** Its index holds the beginning of a subject; those without one are not in it. */
 const bySubject = (subject: string): Lead => ({
   index: 'certificates_along_subject',
+  isHeavy: true,
   answers: [...subject].length < 128 ? ['subject'] : [],
   candidates: along(
     [
       {
         column: 'subject',
-        of: (row) => `left(${row}subject, 128) collate "C"`,
+        of: `left(subject, 128) collate "C"`,
         value: subject,
         key: (place) => `left(${place}, 128)`,
       },
@@ -222,8 +227,8 @@ export const certificateAt = (entry: string): string =>
 
 interface Column {
   readonly column: string
-  /** What its index is over, of a row (`c.`, or nothing), where that is not the column. */
-  readonly of?: (row: string) => string
+  /** What its index is over, where that is not the column: it has this column's name with `_key` behind it in the list. */
+  readonly of?: string
   /** Undefined: any, and each is a list of its own. */
   readonly value: string | undefined
   readonly key?: (place: string) => string
@@ -240,11 +245,12 @@ const along =
     const places = columns.map(({ value, key = (place) => place }) =>
       value === undefined ? undefined : key(`${p(value)}::text`),
     )
-    const over = (row: string) => columns.map(({ column, of = () => row + column }) => of(row))
-    const names = over('')
+    const names = columns.map(({ column, of = column }) => of)
+    // By these the planner knows that a list is in order: an expression that it does not hold it would work out, and sort by.
+    const keysOf = columns.flatMap(({ column, of }) => (of === undefined ? [] : `, ${of} as ${column}_key`)).join('')
     const keys = places.map((place, i) => place ?? `l.${columns[i]?.column}`)
     const where = ["kind = 'certificate'", ...(also === '' ? [] : [also])].join(' and ')
-    const rows = `select * from outcomes where ${where}
+    const rows = `select *${keysOf} from outcomes where ${where}
         and (${[...names, 'entry'].join(', ')}) >= (${[...keys, `${p(low)}::bigint`].join(', ')})
         and (${[...names, 'entry'].join(', ')}) < (${[...keys, `${p(high)}::bigint`].join(', ')})
       order by ${[...names, 'entry'].map((name) => `${name} ${direction}`).join(', ')} limit ${most}`
@@ -252,7 +258,9 @@ const along =
     return {
       lists: isOne ? '' : listsOf(names, places, where),
       each: `(${rows}) c`,
-      order: [...over('c.'), 'c.entry'].map((name) => `${name} ${direction}`).join(', '),
+      order: [...columns.map(({ column, of }) => `c.${column}${of === undefined ? '' : '_key'}`), 'c.entry']
+        .map((name) => `${name} ${direction}`)
+        .join(', '),
     }
   }
 

@@ -1,6 +1,6 @@
 /** The orders in which certificates are found: along the roll, by name or by expiry, walked or put in order. */
-import type { CertificateFilter } from '../ca/records.ts'
-import { allOf, type Candidates, type Lead, lookedUp } from './certificate-leads.ts'
+import type { CertificateFilter, Count } from '../ca/records.ts'
+import { allOf, type Candidates, certificateAt, type Lead, lookedUp } from './certificate-leads.ts'
 import {
   type CertificateRow,
   certificateColumns,
@@ -12,7 +12,7 @@ import {
   type SearchDeps,
 } from './certificates.ts'
 import { firstName, type NameRange } from './names.ts'
-import { type Begun, type Keyset, openParameters, type Parameter, pageTurns } from './pages.ts'
+import { type Begun, type Keyset, openParameters, type Parameter } from './pages.ts'
 import { newestRevocationAt } from './revocations.ts'
 import { mostRows, type Way } from './walks.ts'
 
@@ -28,7 +28,7 @@ export interface Asked {
 
 export const amongAll = ({ low, high, bounds }: Begun) => ({ low, high, size: bounds.size })
 
-export const withLists = ({ lists }: Candidates, ...more: readonly string[]): string => {
+export const withLists = ({ lists }: Pick<Candidates, 'lists'>, ...more: readonly string[]): string => {
   const all = [lists, ...more].filter((one) => one !== '')
   return all.length === 0 ? '' : `with ${lists === '' ? '' : 'recursive '}${all.join(', ')}`
 }
@@ -165,33 +165,65 @@ const rememberNames = (deps: RecordsDeps) => {
   }
 }
 
-type Put = CertificateRow & { readonly name: string }
+/** A short list as a whole, by the first name of each: in indexes alone, until it is known which few are wanted. */
+export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<CertificateRow> & Counted => ({
+  rows: async (after, limit) => {
+    const { p, values } = openParameters()
+    const { lists, found } = named(asked, lead, range, p)
+    const behind = after ? ` where ${behindFound(after, p)}` : ''
+    const page = `page as (
+      select c.*, f.name from (select * from ${found}${behind} order by name, entry desc limit ${limit}) f
+      cross join lateral ${certificateAt('f.entry')} c)`
+    return read(asked, complete(withLists({ lists }, page), 'c.name, c.entry desc', asked, p), values)
+  },
+  stop: async () => undefined,
+  keysetOf: ({ name, entry }) => [name ?? '', entry],
+  count: async () => {
+    const { p, values } = openParameters()
+    const { lists, found } = named(asked, lead, range, p)
+    const text = `${withLists({ lists })} select count(*)::integer as rows from ${found}`
+    const { rows } = await asked.deps.db.query<{ rows: number }>({ text }, values)
+    return { rows: rows[0]?.rows ?? 0, exact: true }
+  },
+})
 
-/** A short list as a whole, by the first name of each. */
-export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<CertificateRow> => {
-  const named = rememberNames(asked.deps)
+interface Counted {
+  readonly count: () => Promise<Count>
+}
+
+/** Entries on the list with the first of their names in the range, `f`. */
+const named = (asked: Asked, lead: Lead, range: NameRange, p: Parameter) => {
+  const rest = restBeside(asked, lead, p)
+  const { lists, ...list } = lead.candidates(amongAll(asked.begun), asked.deps.candidates, p)
+  if (lead.isNamed)
+    return { lists, found: `(select q.name, q.entry from ${rest === 'true' ? list.keys : list.each} where ${rest}) f` }
+  const first = `(select n.name from certificate_names n where n.kind = 'dns' and n.entry = c.entry
+    and n.name >= ${p(range.low)} and n.name < ${p(range.high)} order by n.name limit 1)`
   return {
-    rows: async (after, limit) => {
-      const { p, values } = openParameters()
-      const list = lead.candidates(amongAll(asked.begun), asked.deps.candidates, p)
-      const page = `page as (select c.*, null::text as name from ${allOf(list)} where ${restBeside(asked, lead, p)})`
-      const rows = await read(asked, complete(withLists(list, page), 'c.entry desc', asked, p), values)
-      const found: Put[] = []
-      const turn = pageTurns()
-      for (const row of rows) {
-        await turn()
-        const name = firstName(named(row), range)
-        if (name !== '' && (!after || isBehindName([name, row.entry], after))) found.push({ ...row, name })
-      }
-      return found.sort((a, b) => (isBehindName([a.name, a.entry], [b.name, b.entry]) ? 1 : -1)).slice(0, limit)
-    },
-    stop: async () => undefined,
-    keysetOf: ({ name, entry }) => [name ?? '', entry],
+    lists,
+    found: `(select n.name, c.entry from ${allOf({ lists, ...list })} cross join lateral ${first} n where ${rest}) f`,
   }
 }
 
-const isBehindName = ([name, entry]: readonly [string, number], [last, at]: Keyset): boolean =>
-  name > String(last) || (name === last && entry < Number(at))
+const behindFound = ([name, entry]: Keyset, p: Parameter): string => {
+  const last = p(name)
+  return `(f.name > ${last} or (f.name = ${last} and f.entry < ${p(entry)}::bigint))`
+}
+
+/** The names in a range of all that is on a part of the roll. */
+export const byNamesAlongRoll = (range: NameRange): Lead => ({
+  index: 'certificate_names_by_entry',
+  answers: [],
+  isNamed: true,
+  candidates: ({ low, high }, _most, p) =>
+    lookedUp(
+      `(select distinct on (n.entry) n.entry, n.name from certificate_names n
+        where n.kind = 'dns' and n.entry >= ${p(low)}::bigint and n.entry < ${p(high)}::bigint
+          and n.name >= ${p(range.low)} and n.name < ${p(range.high)}
+        order by n.entry, n.name) q`,
+      'q.entry',
+    ),
+})
 
 // By expiry ---------------------------------------------------------------------------------------------------------------
 

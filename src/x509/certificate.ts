@@ -112,14 +112,14 @@ export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFac
 export const readTbsNames = (tbs: Buffer): readonly Name[] => {
   const reader = new DerReader(tbs, 'policy.lint').read(tags.sequence, 'TBSCertificate')
   // Version, serial, signature, issuer, validity, subject, key.
-  for (let passed = 0; passed < 7; passed += 1) reader.at = reader.next.end
+  for (let passed = 0; passed < 7; passed += 1) reader.skip()
   if (reader.tag !== 0xa3) return []
   const list = reader.read(0xa3, 'extensions').read(tags.sequence, 'Extensions')
-  for (; !list.done; list.at = list.next.end) {
+  for (; !list.done; list.skip()) {
     // Compared where it lies: there are many to pass by for each that is found.
-    if (tbs.readUIntBE(list.next.start, 5) !== subjectAltName) continue
+    if (tbs.readUIntBE(list.contentAt, 5) !== subjectAltName) continue
     const extension = list.read(tags.sequence, 'Extension')
-    extension.at = extension.next.end
+    extension.skip()
     extension.optional(tags.boolean, 'critical')
     const { start, end } = extension.read(tags.octetString, 'extnValue')
     return readGeneralNames(new DerReader(tbs, 'policy.lint', start, end))

@@ -125,11 +125,15 @@ export class DerReader implements Slice {
     return this.read(this.tag, what)
   }
 
-  /** Where the contents of the next element begin, and where it ends. Nothing is made of it. */
-  get next(): { readonly start: number; readonly end: number } {
+  /** Where the contents of the next element begin. */
+  get contentAt(): number {
+    return this.at + headerLength(lengthAt(this.buffer, this.at, this.end, this.code))
+  }
+
+  /** Moves past the next element, whatever it is. Nothing is made of it. */
+  skip(): void {
     const length = lengthAt(this.buffer, this.at, this.end, this.code)
-    const start = this.at + headerLength(length)
-    return { start, end: start + length }
+    this.at += headerLength(length) + length
   }
 
   /** The next element with its header, as octets; moves past it. */
