@@ -104,6 +104,20 @@ t.test('a second certificate of one request is refused alone, and whoever is in 
   t.match(await recorder.findRequest('admin', 'k1'), { open: false, certificate: { serial: early.serial } })
 })
 
+t.test('the database takes no outcome without its intent, and none of a batch that has one', async (t) => {
+  const { replica, intend, outcomesOf } = await open(t)
+  const intent = await intend('k1', 1)
+  const insert = (...serials: readonly Buffer[]) =>
+    replica.stores.db.query(
+      { text: `insert into outcomes (serial, kind, at) select unnest($1::bytea[]), 'unsigned', now()` },
+      [serials],
+    )
+  await t.rejects(insert(intent.serial, randomBytes(16)), { code: '23503', message: /an outcome is of no intent/ })
+  t.same(await outcomesOf(intent), [undefined])
+  await insert(intent.serial)
+  t.same(await outcomesOf(intent), ['unsigned'])
+})
+
 t.test('of two intents of one request in the same batch one becomes its certificate', async (t) => {
   const { recorder, intend, outcomesOf } = await open(t)
   const [first, second] = [await intend('k1', 1), await intend('k1', 2)]
