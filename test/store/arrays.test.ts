@@ -1,0 +1,47 @@
+/** Arrays in binary: what PostgreSQL reads of them is what was meant. */
+import t from 'tap'
+
+import { byteaArray, int4Array, textArray, timestamptzArray } from '../../src/store/arrays.ts'
+import { openTestStores } from './stores.ts'
+
+const { stores } = await openTestStores(t)
+const readBack = async (type: string, array: Buffer): Promise<unknown> => {
+  const { rows } = await stores.db.query<{ values: unknown }>(
+    { text: `select array(select v from unnest($1::${type}[]) with ordinality as r (v, n) order by n) as values` },
+    [array],
+  )
+  return rows[0]?.values
+}
+
+t.test('texts, with what is not ASCII, empty, absent', async (t) => {
+  const texts = ['', 'a', 'Zürich — 東京 🔐', '"quoted", {braces}, \\ and NULL', null, 'x'.repeat(70_000)]
+  t.same(await readBack('text', textArray(texts)), texts)
+  t.same(await readBack('text', textArray([undefined])), [null])
+  t.same(await readBack('text', textArray([])), [])
+})
+
+t.test('octets of any value', async (t) => {
+  const octets = [Buffer.alloc(0), Buffer.from(Array.from({ length: 256 }, (_, i) => i)), null, Buffer.alloc(70_000, 7)]
+  t.same(await readBack('bytea', byteaArray(octets)), octets)
+})
+
+t.test('numbers, to the ends of their range', async (t) => {
+  const numbers = [0, 1, -1, 2 ** 31 - 1, -(2 ** 31)]
+  t.same(await readBack('integer', int4Array(numbers)), numbers)
+  t.throws(() => int4Array([2 ** 31]), { code: 'ERR_OUT_OF_RANGE' })
+})
+
+t.test('instants to the millisecond, before and after the year that they are counted from', async (t) => {
+  const times = [
+    '1970-01-01T00:00:00.001Z',
+    '2000-01-01T00:00:00.000Z',
+    '2026-11-25T23:59:59.999Z',
+    '9999-12-31T23:59:59.000Z',
+  ]
+  const dates = times.map((time) => new Date(time))
+  t.same(await readBack('timestamptz', timestamptzArray(dates)), dates)
+})
+
+t.test('an array of another type than the statement says is refused', async (t) => {
+  await t.rejects(readBack('integer', textArray(['1'])), { code: '42804' })
+})
