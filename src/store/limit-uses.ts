@@ -313,11 +313,10 @@ const choose = (open: readonly BookedIntent[], ledgers: Ledgers): readonly Booke
 // Statements ------------------------------------------------------------------------------------------------------------
 
 /**
- * What `insert_intents` has beside it here: $3 are the ledgers, $4 the uses. Ledgers are held before the lock of
+ * What `insert_intents` has beside it here, by the places of the ledgers and the uses. Ledgers are held before the lock of
  * `state_for_intent` is: so whoever waits for one keeps nobody from moving an issuer.
  */
-export const bookedIntents = {
-  name: 'insert_booked_intents',
+export const bookedIntents = (ledgers: string, uses: string) => ({
   steps: `
     ledger as materialized (
       select r.*, h.number, h.present, h.midnight,
@@ -325,7 +324,7 @@ export const bookedIntents = {
           as certificates,
         least(h.names, case when h.midnight > r.until then 0 else counted_names end + h.more_names) as names,
         least(h.alive, counted_alive + h.more_alive) as alive
-      from json_to_recordset($3::json) as r (grant_id text, principal text, taken_certificates integer, taken_names integer,
+      from json_to_recordset(${ledgers}::json) as r (grant_id text, principal text, taken_certificates integer, taken_names integer,
         most_certificates integer, most_names integer, most_alive integer, after bigint, until timestamptz,
         counted_certificates integer, counted_names integer, counted_alive integer)
       cross join lateral hold_ledger(r.grant_id, r.principal, r.after) h
@@ -342,7 +341,7 @@ export const bookedIntents = {
       select l.grant_id, l.principal, l.number + u.place, added.serial, l.present, u.names, u.not_after,
         greatest(u.not_after, l.midnight), (l.present at time zone 'UTC')::date, l.certificates + u.place,
         l.names + u.running, l.alive + u.place
-      from added join json_to_recordset($4::json) as u (grant_id text, serial text, place integer, names integer,
+      from added join json_to_recordset(${uses}::json) as u (grant_id text, serial text, place integer, names integer,
         running integer, not_after timestamptz) on decode(u.serial, 'hex') = added.serial join ledger l using (grant_id)
     )`,
   answer: `,
@@ -350,7 +349,7 @@ export const bookedIntents = {
         select json_agg(json_build_object('grant_id', grant_id, 'number', number, 'certificates', certificates, 'names',
           names, 'alive', alive, 'present', present, 'midnight', midnight)) from ledger
       ) end as ledgers`,
-}
+})
 
 const selectTaken = {
   name: 'select_taken',

@@ -1,7 +1,7 @@
-/** Arrays in binary: what PostgreSQL reads of them is what was meant. */
+/** Columns in binary: what PostgreSQL reads of them is what was meant. */
 import t from 'tap'
 
-import { byteaArray, int4Array, textArray, timestamptzArray } from '../../src/store/arrays.ts'
+import { byteaArray, columnsOf, int4Array, textArray, timestamptzArray } from '../../src/store/columns.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores } = await openTestStores(t)
@@ -44,4 +44,28 @@ t.test('instants to the millisecond, before and after the year that they are cou
 
 t.test('an array of another type than the statement says is refused', async (t) => {
   await t.rejects(readBack('integer', textArray(['1'])), { code: '42804' })
+})
+
+t.test('rows come out as they went in, with other parameters around them', async (t) => {
+  const table = columnsOf<{ readonly name: string; readonly key: Buffer | null }>(
+    [
+      ['place', 'integer', (_row, place) => place],
+      ['name', 'text', ({ name }) => name],
+      ['key', 'bytea', ({ key }) => key],
+    ],
+    2,
+  )
+  t.equal(table.next, 5)
+  const rows = [
+    { name: 'a', key: Buffer.from([0, 255]) },
+    { name: 'é', key: null },
+  ]
+  const read = await stores.db.query(
+    { text: `select $1::text as first, r.*, $${table.next}::integer as last from ${table.from} order by place` },
+    ['one', ...table.values(rows), 5],
+  )
+  t.same(
+    read.rows,
+    rows.map((row, place) => ({ first: 'one', place, ...row, last: 5 })),
+  )
 })

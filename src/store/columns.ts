@@ -1,8 +1,39 @@
 /**
- * Columns of many rows as arrays in PostgreSQL's own binary form (`array_recv`), one parameter each: what is octets stays
- * octets, and nothing is parsed on either side. As JSON, a row of fourteen columns took 4 µs more in PostgreSQL and 1 to 2
- * here (measured, of 9 and 6).
+ * Rows as columns: each an array in PostgreSQL's own binary form (`array_recv`), one parameter for all of its values. What is
+ * octets stays octets, and nothing is parsed on either side. As JSON, a row of fourteen columns took 4 µs more in PostgreSQL
+ * and 1 to 2 here (measured, of 9 and 6).
  */
+
+interface Values {
+  readonly text: string | null | undefined
+  readonly bytea: Buffer | null | undefined
+  readonly integer: number
+  readonly timestamptz: Date
+}
+
+/** Its name, its type, and its value in each row. */
+export type Column<Row> = {
+  readonly [T in keyof Values]: readonly [name: string, type: T, of: (row: Row, place: number) => Values[T]]
+}[keyof Values]
+
+export interface Columns<Row> {
+  /** What a statement reads them from: `unnest($1::text[], …) as r (principal, …)`. */
+  readonly from: string
+  /** The number of the first parameter behind them. */
+  readonly next: number
+  /** The parameters. */
+  values(rows: readonly Row[]): Buffer[]
+}
+
+/** Their parameters are numbered from `first`. */
+export const columnsOf = <Row>(table: readonly Column<Row>[], first = 1): Columns<Row> => {
+  const places = table.map(([, type], i) => `$${first + i}::${type}[]`)
+  return {
+    from: `unnest(${places.join(', ')}) as r (${table.map(([name]) => name).join(', ')})`,
+    next: first + table.length,
+    values: (rows) => table.map((column) => arrayOf(column, rows)),
+  }
+}
 
 export const textArray = (values: readonly (string | null | undefined)[]): Buffer => {
   let size = headOctets
@@ -51,6 +82,16 @@ export const timestamptzArray = (values: readonly Date[]): Buffer => {
     at = array.writeBigInt64BE(BigInt(value.getTime() - epoch) * 1000n, at)
   }
   return array
+}
+
+const arrayOf = <Row>([, type, of]: Column<Row>, rows: readonly Row[]): Buffer =>
+  (arrays[type] as (values: readonly unknown[]) => Buffer)((rows as Row[]).map<unknown>(of))
+
+const arrays: { readonly [T in keyof Values]: (values: readonly Values[T][]) => Buffer } = {
+  text: textArray,
+  bytea: byteaArray,
+  integer: int4Array,
+  timestamptz: timestamptzArray,
 }
 
 /** One dimension from 1 on; whether there are nulls is found out by whoever reads it. */

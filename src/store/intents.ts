@@ -1,0 +1,127 @@
+/** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
+import type { Intent } from '../ca/recorder.ts'
+import { originText } from '../policy/origin.ts'
+import { columnsOf } from './columns.ts'
+import type { Queryable } from './database.ts'
+import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom } from './limit-uses.ts'
+
+const columns = columnsOf<Intent>([
+  ['principal', 'text', ({ request }) => request.principal],
+  ['key', 'text', ({ request }) => request.key],
+  ['digest', 'bytea', ({ request }) => request.digest],
+  ['attempt', 'integer', ({ attempt }) => attempt],
+  ['serial', 'bytea', ({ serial }) => serial],
+  ['issuer', 'text', ({ issuer }) => issuer],
+  ['states', 'text', ({ states }) => states.join(' ')],
+  ['shard', 'integer', ({ shard }) => shard],
+  ['profile', 'text', ({ profile }) => profile.name],
+  ['version', 'integer', ({ profile }) => profile.version],
+  ['tbs', 'bytea', ({ tbs }) => tbs],
+  ['plan', 'bytea', ({ plan }) => plan],
+  ['spki', 'bytea', ({ keySha256 }) => keySha256],
+  ['replaces', 'bytea', ({ replaces }) => replaces],
+  ['approval', 'text', ({ approval }) => approval],
+  ['origin', 'text', ({ origin }) => origin && originText(origin)],
+])
+
+/**
+ * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
+ * `asked.principal` has a certificate with it. The first and the last of its principals are the two ends of a range of one
+ * index. By `exists`, the planner would read the whole table wherever most certificates are of few keys, since it expects
+ * to find one of another principal soon; by `=` and min(), it would read along the principals for the same reason; and with
+ * the kind beside it, it may take any other index of certificates while the table is new and has no statistics.
+ */
+const standingOfKey = (): string => {
+  const end = (direction: 'asc' | 'desc'): string => `
+  (select principal from outcomes
+    where key_sha256 between asked.spki and asked.spki
+    order by key_sha256 ${direction}, principal ${direction} limit 1)`
+  return `
+    case when exists (select from compromised_keys where key_sha256 = asked.spki) then 'compromised'
+      when ${end('asc')} < asked.principal or ${end('desc')} > asked.principal then 'held' end`
+}
+
+/**
+ * Whoever finds the attempt of its request taken, its issuer moved, or something on record against its key or the
+ * certificate that it renews, inserts nothing. Who was recorded is told only where not all were.
+ */
+const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string => `
+    with ${booked?.steps ?? ''} asked as (
+      select * from ${columns.from}
+    ), issuers as materialized (
+      select issuer, state_for_intent(issuer) as state from (select distinct issuer from asked) i
+      ${booked ? `where ${booked.condition}` : ''}
+    ), judged as materialized (
+      select serial, case when not i.state = any (string_to_array(asked.states, ' ')) then 'moved'
+        else coalesce(case when replaces is not null then standing_of_held(replaces) end, ${standingOfKey()})
+        end as obstacle
+      from asked join issuers i using (issuer)
+    ), added as (
+      insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+        plan, replaces, first, approval, origin)
+      select serial, principal, key, attempt, digest, issuer, shard, profile, version, tbs, plan, replaces,
+        (select coalesce(b.first, b.serial) from intents b where b.serial = asked.replaces), approval::uuid, origin
+      from asked
+      where ${booked ? `${booked.condition} and` : ''} serial not in (select serial from judged where obstacle is not null)
+      on conflict (principal, idempotency_key, attempt) where idempotency_key is not null do nothing
+      returning serial
+    )${booked?.uses ?? ''}
+    select count(*)::integer as recorded,
+      case when count(*) < $${columns.next}::integer then string_agg(encode(serial, 'hex'), ' ') end as serials,
+      case when count(*) < $${columns.next}::integer then (select json_object_agg(encode(serial, 'hex'), obstacle) from judged) end as obstacles
+      ${booked?.answer ?? ''}
+    from added`
+
+const insertIntentsStatement = { name: 'insert_intents', text: insertIntentsText() }
+const insertBookedStatement = {
+  name: 'insert_booked_intents',
+  text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),
+}
+
+interface IntentsRecorded {
+  readonly recorded: number
+  readonly serials: string | null
+  /** What stood against each serial. */
+  readonly obstacles: Readonly<Record<string, Exclude<IntentEnd, 'recorded' | 'taken'> | null>> | null
+}
+
+export const isBooked = (intent: Intent): intent is BookedIntent => intent.booking !== undefined
+
+export const insertIntents = async (db: Queryable, batch: readonly Intent[]): Promise<IntentEnd[]> => {
+  const { rows } = await db.query<IntentsRecorded>(insertIntentsStatement, [...valuesOf(batch), batch.length])
+  return intentEnds(batch, rows[0])
+}
+
+export const insertBooked = async (
+  db: Queryable,
+  batch: readonly BookedIntent[],
+  { ledgers, uses }: Asked,
+): Promise<IntentEnd[] | NoRoom> => {
+  const values = [...valuesOf(batch), batch.length, ledgers, uses]
+  const { rows } = await db.query<IntentsRecorded & Partial<NoRoom>>(insertBookedStatement, values)
+  return rows[0]?.ledgers ? { ledgers: rows[0].ledgers } : intentEnds(batch, rows[0])
+}
+
+const intentEnds = (batch: readonly Intent[], answer: IntentsRecorded | undefined): IntentEnd[] => {
+  if (answer?.recorded === batch.length) return batch.map(() => 'recorded')
+  const recorded = new Set(answer?.serials?.split(' '))
+  return batch.map((intent) => {
+    const serial = intent.serial.toString('hex')
+    if (recorded.has(serial)) return 'recorded'
+    return answer?.obstacles?.[serial] ?? 'taken'
+  })
+}
+
+/** In one order of their requests: of two that have the same two, each could wait for the other. */
+const valuesOf = (batch: readonly Intent[]): Buffer[] =>
+  columns.values(batch.length < 2 ? batch : batch.toSorted(byRequest))
+
+const byRequest = ({ request: a }: Intent, { request: b }: Intent): number =>
+  compare(a.key ?? '', b.key ?? '') || compare(a.principal, b.principal)
+
+const compare = (a: string, b: string): number => (a < b ? -1 : Number(a > b))
+
+export const selectKeyStanding = {
+  name: 'select_key_standing',
+  text: `select coalesce(${standingOfKey()}, 'free') as standing from (select $1::bytea as spki, $2::text as principal) as asked`,
+}
