@@ -1,0 +1,40 @@
+/** Issuers of the cluster, decided: what a look at Chancery makes of their status. Pure. */
+import { secondsOf, type Told } from './decide-request.ts'
+import { type Condition, conditionOf, type Issuer } from './objects.ts'
+import { bounded, type Fault, needsPeople } from './outcome.ts'
+
+export interface IssuerWrite {
+  readonly status: { readonly conditions: readonly [Condition] }
+  /** Where it has changed sides. */
+  readonly event?: Told
+}
+
+/** Undefined where its status says so already. */
+export const decideIssuer = (issuer: Issuer, fault: Fault | undefined, now: Date): IssuerWrite | undefined => {
+  const { url, profile } = issuer.spec
+  const said = fault
+    ? ({ status: 'False', reason: needsPeople(fault) ? 'Failed' : 'Pending', message: textOf(fault) } as const)
+    : ({ status: 'True', reason: 'Checked', message: `profile ${profile} of ${url} can be asked for` } as const)
+  const known = conditionOf(issuer, 'Ready')
+  const observedGeneration = issuer.metadata.generation ?? 0
+  const { status, reason, message } = said
+  const isSame = known?.status === status && known.reason === reason && known.message === message
+  if (isSame && known.observedGeneration === observedGeneration) return undefined
+  const since = known?.status === status ? known.lastTransitionTime : undefined
+  const condition: Condition = {
+    type: 'Ready',
+    ...said,
+    observedGeneration,
+    lastTransitionTime: since ?? secondsOf(now),
+  }
+  if (isSame) return { status: { conditions: [condition] } }
+  const event: Told = { type: fault ? 'Warning' : 'Normal', reason, action: 'Check', note: message }
+  return { status: { conditions: [condition] }, event }
+}
+
+/** The same for the same fault: no id of a request, no time. */
+export const textOf = (fault: Fault): string =>
+  bounded(
+    fault.kind === 'problem' ? `${fault.problem.detail.replace(/\.$/, '')} (${fault.problem.code})` : fault.message,
+    1_024,
+  )

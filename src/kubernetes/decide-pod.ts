@@ -1,0 +1,177 @@
+/**
+ * PodCertificateRequests, decided. Pure. Who asks is what the API server has verified: a kubelet, for a pod that runs on its
+ * node, and the pod's service account. So the names are made of these, and never taken from the request.
+ */
+import { type Ask, behalfOf } from './asking.ts'
+import { reasonOf, secondsOf, type Told } from './decide-request.ts'
+import type { SigningWait } from './decide-signing.ts'
+import { type Delivery, deliver } from './delivery.ts'
+import { issuerState } from './issuer-state.ts'
+import { type Condition, type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
+import { bounded, type Outcome, setbackOf } from './outcome.ts'
+import type { RequestFacts } from './request-facts.ts'
+import type { SignerSettings } from './settings.ts'
+
+export interface PodWrite {
+  readonly kind: 'write'
+  /** In one write, and final. */
+  readonly status: {
+    readonly conditions: readonly [Condition]
+    readonly certificateChain?: string
+    readonly notBefore?: string
+    readonly beginRefreshAt?: string
+    readonly notAfter?: string
+  }
+  readonly event: Told
+}
+
+export type PodStep = { readonly kind: 'ignore' } | { readonly kind: 'ask'; readonly ask: Ask } | PodWrite | SigningWait
+
+export interface PodLook {
+  readonly request: PodCertificateRequest
+  readonly issuer: Issuer | undefined
+  readonly facts: RequestFacts | { readonly fault: string }
+  readonly signer: SignerSettings
+  readonly now: Date
+  /** Seconds since the first look at it in a row without an end. */
+  readonly waited: number
+}
+
+export const decidePod = (look: PodLook): PodStep => {
+  const { request, issuer, facts, signer, now } = look
+  if (hasEnded(request) || request.metadata.deletionTimestamp !== undefined) return { kind: 'ignore' }
+  if ('fault' in facts) return ended(now, 'Failed', { reason: 'RequestUnreadable', message: facts.fault })
+  const named = `ChanceryClusterIssuer ${signer.issuer}`
+  if (issuer === undefined) return waiting(look, `${named} does not exist`)
+  const state = issuerState(issuer)
+  if (state !== 'ready')
+    return waiting(look, `${named} ${state === 'unchecked' ? 'has not been checked yet' : 'is not ready'}`)
+  return { kind: 'ask', ask: askFor(request, issuer, signer) }
+}
+
+const hasEnded = (request: PodCertificateRequest): boolean =>
+  ['Issued', 'Denied', 'Failed'].some((type) => isTrue(request, type))
+
+/** PEM of the request that is to be signed; undefined in the form that is deprecated, which holds none. */
+export const stubOf = ({ spec }: PodCertificateRequest): string | undefined => {
+  const { stubPKCS10Request: stub } = spec
+  if (!stub || stub.length > mostBase64 || !/^[A-Za-z0-9+/]+={0,2}$/.test(stub)) return undefined
+  const lines = stub.match(/.{1,64}/g) ?? []
+  return ['-----BEGIN CERTIFICATE REQUEST-----', ...lines, '-----END CERTIFICATE REQUEST-----', ''].join('\n')
+}
+
+const askFor = (request: PodCertificateRequest, issuer: Issuer, signer: SignerSettings): Ask => {
+  const { spec, metadata } = request
+  const { podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID } = spec
+  const { maxExpirationSeconds = 86_400 } = spec
+  const namespace = metadata.namespace ?? ''
+  const username = `system:serviceaccount:${namespace}:${serviceAccountName}`
+  const onBehalfOf = {
+    ...behalfOf(request, { username, uid: serviceAccountUID }),
+    ...{ serviceAccount: serviceAccountName, serviceAccountUid: serviceAccountUID },
+    ...{ pod: podName, podUid: podUID, node: nodeName, nodeUid: nodeUID },
+  }
+  return {
+    idempotencyKey: metadata.uid,
+    body: {
+      csr: stubOf(request) ?? '',
+      profile: issuer.spec.profile,
+      // Chancery counts both ends, the API server one; it wants an hour at least.
+      validity: `${Math.max(shortest + 1, maxExpirationSeconds)}s`,
+      names: namesFor(signer, { namespace, serviceAccount: serviceAccountName, pod: podName, node: nodeName }),
+      ...(issuer.spec.onBehalfOf !== false && { onBehalfOf }),
+    },
+  }
+}
+
+type Facts = Readonly<Record<'namespace' | 'serviceAccount' | 'pod' | 'node', string>>
+
+/** All facts are names of Kubernetes: letters, digits, hyphens and dots, so that no template gets more parts by them. */
+const namesFor = ({ podNames = usualNames }: SignerSettings, facts: Facts) => {
+  const fill = (template: string): string =>
+    template.replace(/\{(namespace|serviceAccount|pod|node)\}/g, (_, fact: keyof Facts) => facts[fact])
+  const { uri, dns } = podNames
+  return { ...(uri && { uri: uri.map(fill) }), ...(dns && { dns: dns.map(fill) }) }
+}
+
+export interface PodAnswered extends PodLook {
+  readonly outcome: Outcome
+}
+
+export const decidePodAnswer = (answered: PodAnswered): PodWrite | SigningWait => {
+  const { outcome, facts, now } = answered
+  if (outcome.kind === 'issued') {
+    const delivery = deliver(outcome.issued, { requestKey: 'fault' in facts ? undefined : facts.spki, now })
+    if ('fault' in delivery) return ended(now, 'Failed', { reason: 'AnswerUnusable', message: delivery.fault })
+    const unfit = unfitness(delivery, outcome.issued.answeredAt ?? now)
+    return unfit === undefined
+      ? issued(delivery, now)
+      : ended(now, 'Failed', { reason: 'AnswerUnusable', message: unfit })
+  }
+  if (outcome.kind === 'waiting') {
+    const message = 'the profile wants people to approve each request, and no pod waits for people'
+    return ended(now, 'Failed', { reason: 'ApprovalRequired', message })
+  }
+  const setback = setbackOf(outcome.fault)
+  if (setback.kind === 'later') {
+    const { after, ofIssuer, message } = setback
+    return {
+      ...waiting(answered, message),
+      ...(after !== undefined && { after }),
+      ...(ofIssuer && { ofIssuer: outcome.fault }),
+    }
+  }
+  const { code, message } = setback
+  if (code === 'key.type' || code === 'key.size') return ended(now, 'Denied', { reason: 'UnsupportedKeyType', message })
+  return ended(now, 'Failed', { reason: reasonOf(code), message })
+}
+
+/** What the API server would not take, and what no other try would mend. */
+const unfitness = ({ serial, notBefore, notAfter }: Delivery, now: Date): string | undefined => {
+  if (notAfter.getTime() - notBefore.getTime() < shortest * 1_000)
+    return `certificate ${serial} lasts for less than an hour; the profile must allow more`
+  if (Math.abs(now.getTime() - notBefore.getTime()) >= fiveMinutes)
+    return `certificate ${serial} begins more than five minutes ago: the profile dates back by too much, or it was issued long ago`
+  return undefined
+}
+
+const issued = ({ chain, serial, notBefore, notAfter }: Delivery, now: Date): PodWrite => {
+  const refresh = new Date(notBefore.getTime() + ((notAfter.getTime() - notBefore.getTime()) * 2) / 3)
+  const message = `certificate ${serial} was issued`
+  const { status, event } = ended(now, 'Issued', { reason: 'Issued', message })
+  return {
+    kind: 'write',
+    status: {
+      ...status,
+      certificateChain: chain,
+      notBefore: secondsOf(notBefore),
+      beginRefreshAt: secondsOf(refresh),
+      notAfter: secondsOf(notAfter),
+    },
+    event,
+  }
+}
+
+interface Ending {
+  readonly reason: string
+  readonly message: string
+}
+
+/** The API server fills in no time here. */
+const ended = (now: Date, type: 'Issued' | 'Denied' | 'Failed', { reason, message }: Ending): PodWrite => ({
+  kind: 'write',
+  status: { conditions: [{ type, status: 'True', reason, message, lastTransitionTime: secondsOf(now) }] },
+  event: { type: type === 'Issued' ? 'Normal' : 'Warning', reason, action: 'Sign', note: message },
+})
+
+const waiting = ({ waited }: PodLook, note: string): SigningWait =>
+  waited < silentSeconds
+    ? { kind: 'wait' }
+    : { kind: 'wait', event: { type: 'Normal', reason: 'Pending', action: 'Sign', note: bounded(note, 1_024) } }
+
+const usualNames = { uri: ['spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}'] }
+const silentSeconds = 1
+/** Seconds. */
+const shortest = 3_600
+const fiveMinutes = 300_000
+const mostBase64 = 22_000

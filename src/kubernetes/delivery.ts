@@ -1,0 +1,52 @@
+/** A certificate as it is handed over: looked at first, since nobody between Chancery and its user does. */
+import { X509Certificate } from 'node:crypto'
+
+import type { IssuedCertificate } from './outcome.ts'
+
+export interface Delivery {
+  readonly serial: string
+  /** PEM: the leaf, then what is above it, without roots. */
+  readonly chain: string
+  readonly notBefore: Date
+  readonly notAfter: Date
+}
+
+export interface Expected {
+  /** SPKI in DER; undefined where the request could not be read, and so Chancery should not have issued anything. */
+  readonly requestKey: Buffer | undefined
+  readonly now: Date
+}
+
+/** A fault is a sentence: what is wrong with the answer. The same request would get the same answer again. */
+export const deliver = (
+  issued: IssuedCertificate,
+  { requestKey, now }: Expected,
+): Delivery | { readonly fault: string } => {
+  const leaf = read(issued.certificate)
+  const above = issued.chain.map(read)
+  if (leaf === undefined || above.includes(undefined))
+    return { fault: 'Chancery answered with something that is no certificate' }
+  const key = leaf.publicKey.export({ type: 'spki', format: 'der' })
+  if (requestKey === undefined || !key.equals(requestKey))
+    return { fault: `certificate ${issued.serial} is for another key than that of the request` }
+  const [notBefore, notAfter] = [leaf.validFromDate, leaf.validToDate]
+  // A replay after a long outage: the first certificate, which is of no use any more.
+  if (notAfter <= (issued.answeredAt ?? now))
+    return { fault: `certificate ${issued.serial} expired before it could be handed over` }
+  const chain = [issued.certificate, ...issued.chain.filter((_, i) => !isRoot(above[i]))]
+  return { serial: issued.serial, chain: chain.map(withEnd).join(''), notBefore, notAfter }
+}
+
+const read = (pem: string): X509Certificate | undefined => {
+  if (!/^-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\s*$/.test(pem)) return undefined
+  try {
+    return new X509Certificate(pem)
+  } catch {
+    return undefined
+  }
+}
+
+const isRoot = (certificate: X509Certificate | undefined): boolean =>
+  certificate !== undefined && certificate.subject === certificate.issuer && certificate.verify(certificate.publicKey)
+
+const withEnd = (pem: string): string => `${pem.trimEnd()}\n`

@@ -1,0 +1,133 @@
+/**
+ * What Chancery has answered, in the words of the controllers: whose fault it is, and whether the same request may succeed
+ * later. `retryable` of the problem decides; the table below says what concerns everybody who asks through an issuer.
+ */
+import type { ProblemCode, Violation } from '../errors.ts'
+
+/** A problem document (RFC 9457) as Chancery writes it. */
+export interface ProblemDocument {
+  readonly code: string
+  readonly detail: string
+  readonly retryable: boolean
+  readonly retryAfter?: number
+  readonly requestId?: string
+  readonly violations?: readonly Violation[]
+}
+
+/** Why there is no answer that counts. */
+export type Fault =
+  | { readonly kind: 'problem'; readonly problem: ProblemDocument }
+  /** Nobody answered, or not to the end: whether something was issued is not known. */
+  | { readonly kind: 'unreachable'; readonly message: string }
+  /** Somebody answered whom we do not trust, or we have nothing to show. */
+  | { readonly kind: 'misconfigured'; readonly message: string }
+  /** An answer that is not Chancery's. */
+  | { readonly kind: 'foreign'; readonly message: string }
+
+export interface IssuedCertificate {
+  readonly serial: string
+  /** The name of the issuer at Chancery. */
+  readonly issuer: string
+  /** PEM. */
+  readonly certificate: string
+  /** PEM, what is above it. */
+  readonly chain: readonly string[]
+  /** When Chancery has answered, by its own clock, which is the one that certificates go by. */
+  readonly answeredAt?: Date
+}
+
+export type Outcome =
+  | { readonly kind: 'issued'; readonly issued: IssuedCertificate }
+  /** People must approve it first. */
+  | { readonly kind: 'waiting'; readonly id: string }
+  | { readonly kind: 'fault'; readonly fault: Fault }
+
+export type Setback = Later | Refused
+
+export interface Later {
+  readonly kind: 'later'
+  /** The same for the same fault, so that it is not written twice. */
+  readonly message: string
+  /** Seconds, where Chancery has said so. */
+  readonly after?: number
+  /** Everybody who asks through this issuer would be told the same. */
+  readonly ofIssuer: boolean
+}
+
+export interface Refused {
+  readonly kind: 'refused'
+  readonly code: string
+  readonly message: string
+  /** The request itself can never succeed: whoever wrote it must change it. */
+  readonly isInvalid: boolean
+}
+
+/** Nothing but people can mend it: credentials, grants, names of profiles, trust. */
+export const needsPeople = (fault: Fault): boolean =>
+  fault.kind === 'problem' ? !fault.problem.retryable : fault.kind !== 'unreachable'
+
+/** Whether who is only asked how it is answers the same: a key that is away shows itself to those who want a signature. */
+export const isSeenByProbe = (fault: Fault): boolean => fault.kind !== 'problem' || !hidden.has(fault.problem.code)
+
+export const setbackOf = (fault: Fault): Setback => {
+  if (fault.kind !== 'problem') return { kind: 'later', message: fault.message, ofIssuer: true }
+  const { problem } = fault
+  const { code, retryable, retryAfter } = problem
+  const after = retryAfter === undefined ? {} : { after: retryAfter }
+  // Who asks, and for which profile, is the issuer's to say: the request may succeed unchanged once that is mended.
+  if (isOfIssuer(code)) return { kind: 'later', message: `${sentenceOf(problem)} (${code})`, ofIssuer: true, ...after }
+  if (retryable) return { kind: 'later', message: `${sentenceOf(problem)} (${code})`, ofIssuer: false, ...after }
+  return { kind: 'refused', code, message: refusalText(problem), isInvalid: isOfRequest(code) }
+}
+
+/** All that the decision says, within what a condition may hold without drowning its readers. */
+const refusalText = (problem: ProblemDocument): string => {
+  const { code, violations = [], requestId } = problem
+  const head = `${sentenceOf(problem)} (${code}${requestId === undefined ? '' : `, request ${requestId}`})`
+  return bounded([head, ...violations.map(violationText)].join('; '), mostCharacters)
+}
+
+const violationText = ({ check, field, value, reason }: Violation): string =>
+  `${check}${field === '' ? '' : ` at ${field}`}${value === '' ? '' : ` on ${bounded(value, 128)}`}: ${reason}`
+
+const sentenceOf = ({ detail }: ProblemDocument): string => plain(detail).replace(/\.$/, '')
+
+/** Without what could be taken for lines or commands of a terminal by whoever prints a condition. */
+const plain = (text: string): string => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').trim()
+
+export const bounded = (text: string, most: number): string => {
+  const clean = plain(text)
+  return clean.length <= most ? clean : `${clean.slice(0, most - 1)}…`
+}
+
+const isOfIssuer = (code: string): boolean => code.startsWith('auth.') || ofIssuer.has(code)
+
+/** What is wrong is in the CSR, in the names, in the usages or in the validity that were asked for. */
+const isOfRequest = (code: string): boolean =>
+  /^(csr|key|subject|san|ext|validity|policy\.bind|policy\.rule)\b/.test(code)
+
+const ofIssuer: ReadonlySet<string> = new Set<ProblemCode | 'origin.required'>([
+  'origin.required',
+  'profile.not_found',
+  'principal.disabled',
+  'key.unavailable',
+  'key.bad_signature',
+  'db.unavailable',
+  'roll.inconsistent',
+  'roll.unanchored',
+  'clock.skewed',
+  'issuer.none_active',
+])
+
+/** Of these, those that a dry run does not meet. */
+const hidden: ReadonlySet<string> = new Set<ProblemCode>([
+  'key.unavailable',
+  'key.bad_signature',
+  'roll.inconsistent',
+  'roll.unanchored',
+  'clock.skewed',
+  'issuer.none_active',
+])
+
+/** Readers of `kubectl describe` see some twenty lines of it. */
+const mostCharacters = 2_048
