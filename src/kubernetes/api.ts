@@ -1,0 +1,226 @@
+/**
+ * Calls to the API server: HTTPS on connections that are kept, with what the cluster's access says at that moment. Reading a
+ * bounded JSON answer, and reading a watch line by line, are all there is.
+ */
+import type { IncomingMessage } from 'node:http'
+import { Agent, request } from 'node:https'
+
+/** How to reach the API server now: tokens and certificates change while we run. */
+export interface Access {
+  /** `https://host:port`, perhaps with a path. */
+  readonly server: string
+  readonly headers: Readonly<Record<string, string>>
+  /** PEM. */
+  readonly tls: {
+    readonly ca?: string
+    readonly cert?: string
+    readonly key?: string
+    readonly servername?: string
+    readonly rejectUnauthorized?: boolean
+  }
+}
+
+export interface ApiCall {
+  readonly query?: Readonly<Record<string, string | undefined>>
+  readonly body?: unknown
+  /** `merge`: RFC 7396. JSON otherwise. */
+  readonly patch?: 'apply' | 'merge'
+  readonly signal?: AbortSignal
+}
+
+export interface KubernetesApi {
+  /** Resolves to the body of a 2xx. Rejects with an `ApiFault`, or with the reason of the signal. */
+  call<T>(method: string, path: string, call?: ApiCall): Promise<T>
+  /** Gives each line of a 200 to `take`; resolves when the answer has ended whole. Rejects like `call`. */
+  lines(path: string, call: LinesCall): Promise<void>
+  /** Ends what is idle; calls that are under way go on. */
+  close(): void
+}
+
+export interface LinesCall {
+  readonly query: Readonly<Record<string, string | undefined>>
+  readonly signal: AbortSignal
+  /** Milliseconds until the answer begins, and of silence in it after that. */
+  readonly patienceMs: number
+  take(line: string): void
+}
+
+/** What the API server has answered instead, or `status` 0: nobody did. */
+export class ApiFault extends Error {
+  readonly status: number
+  /** Of the Status object: Conflict, AlreadyExists, Expired, Forbidden, … */
+  readonly reason: string
+  /** Seconds. */
+  readonly retryAfter: number | undefined
+
+  constructor(status: number, message: string, about: { readonly reason?: string; readonly retryAfter?: number } = {}) {
+    super(message)
+    this.name = 'ApiFault'
+    this.status = status
+    this.reason = about.reason ?? ''
+    this.retryAfter = about.retryAfter
+  }
+}
+
+export const isApiFault = (error: unknown, status?: number): error is ApiFault =>
+  error instanceof ApiFault && (status === undefined || error.status === status)
+
+export const openApi = (access: () => Promise<Access>): KubernetesApi => {
+  const agents = openAgents()
+  const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
+    const { server, headers, tls } = await access()
+    const url = new URL(`${server.replace(/\/$/, '')}${path}`)
+    for (const [name, value] of Object.entries(sending.query ?? {}))
+      if (value !== undefined) url.searchParams.set(name, value)
+    return open(url, { ...sending, method, headers, agent: agents.of(tls) })
+  }
+  return {
+    call: async <T>(method: string, path: string, call: ApiCall = {}): Promise<T> => {
+      const incoming = await send(method, path, { ...call, patienceMs: callPatienceMs })
+      const text = await readWhole(incoming, call.signal)
+      return answerOf(incoming, text) as T
+    },
+    lines: async (path, call) => {
+      const { query, signal, patienceMs } = call
+      const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
+      if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
+      incoming.setTimeout(patienceMs, () => incoming.destroy(new Error(`silence for ${patienceMs / 1_000} s`)))
+      await readLines(incoming, call)
+    },
+    close: agents.close,
+  }
+}
+
+type Sending = ApiCall & { readonly patienceMs: number }
+
+interface Outgoing extends Sending {
+  readonly method: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly agent: Agent
+}
+
+const open = (
+  url: URL,
+  { method, headers, agent, body, patch, signal, patienceMs }: Outgoing,
+): Promise<IncomingMessage> =>
+  new Promise((resolve, reject) => {
+    const octets = body === undefined ? undefined : JSON.stringify(body)
+    const outgoing = request(url, {
+      method,
+      agent,
+      timeout: patienceMs,
+      ...(signal && { signal }),
+      headers: {
+        accept: 'application/json',
+        'user-agent': 'chancery-controller',
+        ...headers,
+        ...(octets !== undefined && {
+          'content-type': mediaTypes[patch ?? 'json'],
+          'content-length': Buffer.byteLength(octets),
+        }),
+      },
+    })
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1_000} s`)))
+    outgoing.on('error', (error) => reject(unreachable(error, signal)))
+    outgoing.on('response', (incoming) => {
+      outgoing.setTimeout(0)
+      resolve(incoming)
+    })
+    outgoing.end(octets)
+  })
+
+const readWhole = async (incoming: IncomingMessage, signal?: AbortSignal): Promise<string> => {
+  incoming.setTimeout(callPatienceMs, () => incoming.destroy(new Error('the answer stands still')))
+  const pieces: Buffer[] = []
+  let length = 0
+  try {
+    for await (const piece of incoming) {
+      length += (piece as Buffer).length
+      if (length > mostOctets) throw new Error(`an answer is longer than ${mostOctets} octets`)
+      pieces.push(piece as Buffer)
+    }
+  } catch (error) {
+    throw unreachable(error as Error, signal)
+  }
+  return Buffer.concat(pieces).toString()
+}
+
+const readLines = async (incoming: IncomingMessage, { take, signal }: LinesCall): Promise<void> => {
+  let rest = ''
+  incoming.setEncoding('utf8')
+  try {
+    for await (const piece of incoming) {
+      const lines = (rest + (piece as string)).split('\n')
+      rest = lines.pop() ?? ''
+      if (rest.length > mostOctets) throw new Error(`a line is longer than ${mostOctets} octets`)
+      for (const line of lines) if (line !== '') take(line)
+    }
+  } catch (error) {
+    throw unreachable(error as Error, signal)
+  }
+  if (rest !== '') take(rest)
+}
+
+interface StatusObject {
+  readonly message?: string
+  readonly reason?: string
+  readonly details?: { readonly retryAfterSeconds?: number }
+}
+
+/** Some refusals are plain text: a kind that is not installed, for one. */
+const answerOf = ({ statusCode = 0, headers }: IncomingMessage, text: string): unknown => {
+  const body = parsed(text)
+  if (statusCode >= 200 && statusCode < 300) {
+    if (body !== undefined) return body
+    throw new ApiFault(statusCode, 'the API server answered with no JSON')
+  }
+  const { message, reason = '', details } = (body ?? {}) as StatusObject
+  const retryAfter = details?.retryAfterSeconds ?? (Number(headers['retry-after']) || undefined)
+  throw new ApiFault(statusCode, message ?? text.slice(0, 256).trim(), {
+    reason,
+    ...(retryAfter !== undefined && { retryAfter }),
+  })
+}
+
+const parsed = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const unreachable = (error: Error, signal?: AbortSignal): unknown => {
+  if (signal?.aborted) return signal.reason
+  return error instanceof ApiFault ? error : new ApiFault(0, error.message || error.name)
+}
+
+/** One for each set of certificates: a connection that was opened with others is not used any more. */
+const openAgents = () => {
+  const known = new Map<string, Agent>()
+  return {
+    of: (tls: Access['tls']): Agent => {
+      const key = JSON.stringify(tls)
+      const found = known.get(key)
+      if (found) return found
+      // Those of before end by themselves: sockets that are idle are closed by their timeout.
+      known.clear()
+      const agent = new Agent({ ...tls, keepAlive: true, keepAliveMsecs: 30_000, timeout: 60_000, maxSockets: 64 })
+      known.set(key, agent)
+      return agent
+    },
+    close: () => {
+      for (const agent of known.values()) agent.destroy()
+      known.clear()
+    },
+  }
+}
+
+const mediaTypes = {
+  json: 'application/json',
+  apply: 'application/apply-patch+yaml',
+  merge: 'application/merge-patch+json',
+} as const
+const callPatienceMs = 15_000
+/** A page of 500 requests is about 3 MiB. */
+const mostOctets = 64 * 1024 * 1024

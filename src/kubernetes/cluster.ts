@@ -1,0 +1,59 @@
+/** The only door to @kubernetes/client-node: where the API server is, and how to prove who we are. */
+import { readFile } from 'node:fs/promises'
+import type { RequestOptions } from 'node:https'
+
+import { KubeConfig } from '@kubernetes/client-node'
+
+import type { Access } from './api.ts'
+
+export interface Cluster {
+  /** Our own, where a pod or the context says so. */
+  readonly namespace: string | undefined
+  /** As it is now: the library reads files of tokens and certificates again, and runs what a kubeconfig names for them. */
+  access(): Promise<Access>
+}
+
+/** From this kubeconfig; from the pod's service account where none is named. Throws the library's own errors. */
+export const loadCluster = async (kubeconfig: string | undefined): Promise<Cluster> => {
+  const config = new KubeConfig()
+  if (kubeconfig === undefined) config.loadFromCluster()
+  else config.loadFromFile(kubeconfig)
+  const cluster = config.getCurrentCluster()
+  if (!cluster) throw new Error('no cluster is named')
+  // What the library makes of an environment that is not a pod's.
+  if (cluster.server.includes('//undefined')) throw new Error('this is no pod of a cluster; name a kubeconfig')
+  if (cluster.skipTLSVerify) throw new Error('a cluster whose certificate is not verified cannot be served')
+  if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
+  const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))
+  return { namespace, access: () => accessOf(config, cluster.server) }
+}
+
+const accessOf = async (config: KubeConfig, server: string): Promise<Access> => {
+  const options: RequestOptions = {}
+  await config.applyToHTTPSOptions(options)
+  const { ca, cert, key, servername, headers = {}, auth } = options
+  return {
+    server,
+    headers: {
+      ...Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value).trim()])),
+      ...(typeof auth === 'string' && { authorization: `Basic ${Buffer.from(auth).toString('base64')}` }),
+    },
+    tls: {
+      ...textOf('ca', ca),
+      ...textOf('cert', cert),
+      ...textOf('key', key),
+      ...(servername !== undefined && { servername }),
+    },
+  }
+}
+
+const textOf = (name: string, value: unknown): Readonly<Record<string, string>> =>
+  Buffer.isBuffer(value) || typeof value === 'string' ? { [name]: value.toString() } : {}
+
+const podNamespace = (kubeconfig: string | undefined): Promise<string | undefined> =>
+  kubeconfig === undefined
+    ? readFile('/var/run/secrets/kubernetes.io/serviceaccount/namespace', 'utf8').then(
+        (text) => text.trim(),
+        () => undefined,
+      )
+    : Promise.resolve(undefined)

@@ -1,0 +1,156 @@
+/**
+ * Events (events.k8s.io/v1): what has happened to an object, for people who describe it. The same again within minutes is
+ * counted in a series and not written anew. Nothing waits for them, and nothing depends on them.
+ */
+import type { Log } from '../telemetry.ts'
+import { isApiFault, type KubernetesApi } from './api.ts'
+import type { Told } from './decide-request.ts'
+import { microTime } from './lease.ts'
+import type { KubernetesObject } from './objects.ts'
+import { apiVersionOf, pathOf, resources } from './resources.ts'
+
+export interface Recorder {
+  record(regarding: KubernetesObject, told: Told): void
+  /** Resolves when what was recorded is written, or could not be within two seconds. */
+  close(): Promise<void>
+}
+
+export interface RecorderDeps {
+  readonly api: Pick<KubernetesApi, 'call'>
+  /** Which of the instances. */
+  readonly instance: string
+  readonly log: Log
+  readonly clock: () => Date
+  readonly dropped?: () => void
+}
+
+interface Series {
+  readonly path: string
+  readonly name: string
+  count: number
+  /** When it happened last, and when that was written last. */
+  lastAt: number
+  writtenAt: number
+}
+
+export const openRecorder = (deps: RecorderDeps): Recorder => {
+  const series = new Map<string, Series>()
+  const ending = new AbortController()
+  let waiting = 0
+  let written = 0
+  let last: Promise<void> = Promise.resolve()
+  /** One after the other: they are nobody's hurry, and must not crowd out what is. */
+  const enqueue = (write: (signal: AbortSignal) => Promise<void>): void => {
+    if (waiting >= mostWaiting) return void deps.dropped?.()
+    waiting += 1
+    last = last
+      .then(() => write(ending.signal))
+      .catch((err: unknown) => {
+        deps.log.debug({ event: 'event.unwritten', err }, 'an event could not be written')
+      })
+    last = last.then(() => {
+      waiting -= 1
+    })
+  }
+  return {
+    record: (regarding, told) => {
+      const now = deps.clock().getTime()
+      const key = [regarding.metadata.uid, told.type, told.reason, told.note].join('\n')
+      const known = series.get(key)
+      // Newest at the end, so that the oldest can go.
+      series.delete(key)
+      if (known === undefined || now - known.lastAt > seriesMs) {
+        const fresh = newSeries(regarding, now, written++)
+        series.set(key, fresh)
+        for (const oldest of series.keys()) {
+          if (series.size <= mostSeries) break
+          series.delete(oldest)
+        }
+        return enqueue((signal) => create(deps, fresh, { regarding, told, signal }))
+      }
+      series.set(key, known)
+      known.count += 1
+      known.lastAt = now
+      if (now - known.writtenAt < quietMs) return
+      known.writtenAt = now
+      enqueue((signal) => count(deps, known, { regarding, told, signal }))
+    },
+    close: async () => {
+      const rest = setTimeout(() => ending.abort(new Error('the recorder is closed')), closeWithinMs)
+      await last
+      clearTimeout(rest)
+    },
+  }
+}
+
+interface Happening {
+  readonly regarding: KubernetesObject
+  readonly told: Told
+  readonly signal: AbortSignal
+}
+
+const newSeries = ({ metadata }: KubernetesObject, now: number, number: number): Series => ({
+  // Those about what belongs to no namespace are in this one, and the API server takes no other.
+  path: pathOf(resources.events, { namespace: metadata.namespace ?? 'default' }),
+  name: `${metadata.name.slice(0, 200)}.${now.toString(16)}${(number % 0x10000).toString(16).padStart(4, '0')}`,
+  count: 1,
+  lastAt: now,
+  writtenAt: now,
+})
+
+const create = async ({ api, instance }: RecorderDeps, series: Series, happening: Happening): Promise<void> => {
+  const { regarding, told, signal } = happening
+  const { name, namespace, uid, resourceVersion } = regarding.metadata
+  await api.call('POST', series.path, {
+    signal,
+    body: {
+      apiVersion: apiVersionOf(resources.events),
+      kind: resources.events.kind,
+      metadata: { name: series.name, namespace: namespace ?? 'default' },
+      eventTime: microTime(new Date(series.lastAt)),
+      type: told.type,
+      reason: told.reason,
+      action: told.action,
+      note: withinOctets(told.note, mostNoteOctets),
+      reportingController: 'chancery.dev/controller',
+      reportingInstance: instance.slice(0, 128),
+      regarding: {
+        apiVersion: regarding.apiVersion,
+        kind: regarding.kind,
+        name,
+        ...(namespace !== undefined && { namespace }),
+        uid,
+        resourceVersion,
+      },
+    },
+  })
+}
+
+const count = async (deps: RecorderDeps, series: Series, happening: Happening): Promise<void> => {
+  const { signal } = happening
+  const body = { series: { count: series.count, lastObservedTime: microTime(new Date(series.lastAt)) } }
+  try {
+    await deps.api.call('PATCH', `${series.path}/${encodeURIComponent(series.name)}`, { body, patch: 'merge', signal })
+  } catch (error) {
+    // Events live for an hour.
+    if (!isApiFault(error, 404)) throw error
+    await create(deps, series, happening)
+  }
+}
+
+/** Without half a character at its end. */
+const withinOctets = (text: string, most: number): string => {
+  const octets = Buffer.from(text)
+  if (octets.length <= most) return text
+  return `${octets
+    .subarray(0, most - 3)
+    .toString()
+    .replace(/\uFFFD+$/, '')}…`
+}
+
+const mostNoteOctets = 1_024
+const mostSeries = 4_096
+const mostWaiting = 8_192
+const seriesMs = 360_000
+const quietMs = 60_000
+const closeWithinMs = 2_000

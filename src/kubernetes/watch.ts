@@ -1,0 +1,249 @@
+/**
+ * All objects of a kind, kept up to date: listed in pages, then watched from there. A watch that has become too old is told so
+ * in an answer of 200 (an ERROR event with code 410), as is whatever else ends it; it is listed anew then.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { Log } from '../telemetry.ts'
+import { ApiFault, isApiFault, type KubernetesApi } from './api.ts'
+import { type KubernetesObject, keyOf } from './objects.ts'
+import { apiVersionOf, pathOf, type Resource } from './resources.ts'
+
+export interface WatchDeps<T extends KubernetesObject> {
+  readonly api: Pick<KubernetesApi, 'call' | 'lines'>
+  readonly resource: Resource
+  readonly fieldSelector?: string
+  /** What is kept of an object; everything is held in memory. */
+  readonly keep: (object: T) => T
+  /** `next` is undefined once it is gone. Of what is said again in a resync, both are the same object. */
+  readonly changed: (key: string, next: T | undefined, before: T | undefined) => void
+  readonly log: Log
+  readonly random: () => number
+  /** Of an attempt that ended otherwise than by its time. */
+  readonly restarted?: (reason: string) => void
+  /** How long to wait after one setback, and at most after many. */
+  readonly firstMs?: number
+  readonly mostMs?: number
+  /** Each watch is asked to end by itself after about this long. */
+  readonly watchSeconds?: number
+  /** Every so often, all are said again. */
+  readonly resyncMs?: number
+}
+
+export interface Watch<T extends KubernetesObject> {
+  get(key: string): T | undefined
+  all(): Iterable<T>
+  readonly size: number
+  /** What our own write has made of an object that is there: it comes by the watch as well, but later. */
+  learn(object: T): void
+  /** Whether it has been listed. */
+  readonly synced: boolean
+  close(): Promise<void>
+}
+
+export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch<T> => {
+  const ending = new AbortController()
+  const kept = new Map<string, T>()
+  const state = { synced: false }
+  const put = (object: T): void => {
+    const key = keyOf(object.metadata)
+    const before = kept.get(key)
+    const next = deps.keep(object)
+    kept.set(key, next)
+    deps.changed(key, next, before)
+  }
+  const drop = (key: string): void => {
+    const before = kept.get(key)
+    if (!kept.delete(key)) return
+    deps.changed(key, undefined, before)
+  }
+  const replace = (objects: ReadonlyMap<string, T>): void => {
+    for (const key of [...kept.keys()]) if (!objects.has(key)) drop(key)
+    for (const [key, object] of objects)
+      if (kept.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion) put(object)
+    state.synced = true
+  }
+  const resync = setInterval(() => {
+    for (const [key, object] of kept) deps.changed(key, object, object)
+  }, deps.resyncMs ?? 600_000).unref()
+  const running = follow(deps, { put, drop, replace, signal: ending.signal })
+  return {
+    get: (key) => kept.get(key),
+    all: () => kept.values(),
+    get size() {
+      return kept.size
+    },
+    learn: (object) => {
+      const key = keyOf(object.metadata)
+      if (kept.get(key)?.metadata.uid === object.metadata.uid) kept.set(key, deps.keep(object))
+    },
+    get synced() {
+      return state.synced
+    },
+    close: async () => {
+      clearInterval(resync)
+      ending.abort(new Error('the watch is closed'))
+      await running
+    },
+  }
+}
+
+interface Following<T> {
+  put(object: T): void
+  drop(key: string): void
+  replace(objects: ReadonlyMap<string, T>): void
+  readonly signal: AbortSignal
+}
+
+const follow = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Following<T>): Promise<void> => {
+  const { signal } = to
+  const { firstMs = 1_000, mostMs = 30_000 } = deps
+  let version: string | undefined
+  let setbacks = 0
+  while (!signal.aborted) {
+    try {
+      if (version === undefined) version = await list(deps, to)
+      const seen: Seen = await watchFrom(deps, to, version)
+      version = seen.version
+      // One that ends at once, again and again, must not become a storm of requests.
+      if (seen.events > 0 || seen.lasted) setbacks = 0
+      else throw new Error('the watch has ended at once')
+      if (seen.events === 0) await assertNotAhead(deps, version, signal)
+    } catch (error) {
+      if (signal.aborted) return
+      const gone = isGone(error)
+      if (gone) version = undefined
+      deps.restarted?.(gone ? 'expired' : 'failed')
+      if (!gone || setbacks > 0) tellSetback(deps, error)
+      // The first time, what has expired is listed at once.
+      const delay = gone && setbacks === 0 ? 0 : delayOf({ firstMs, mostMs, setbacks, random: deps.random() }, error)
+      setbacks += 1
+      await sleep(delay, undefined, { signal }).catch(() => {})
+    }
+  }
+}
+
+/** 504 as well: we are ahead of a server that was restored from a backup, and would wait for events in silence. */
+const isGone = (error: unknown): boolean => isApiFault(error, 410) || isApiFault(error, 504)
+
+const tellSetback = <T extends KubernetesObject>({ log, resource }: WatchDeps<T>, err: unknown): void =>
+  log.warn({ event: 'watch.failed', resource: resource.plural, err }, 'objects cannot be listed or watched now')
+
+interface Delaying {
+  readonly firstMs: number
+  readonly mostMs: number
+  readonly setbacks: number
+  readonly random: number
+}
+
+const delayOf = ({ firstMs, mostMs, setbacks, random }: Delaying, error: unknown): number => {
+  const asked = isApiFault(error) ? (error.retryAfter ?? 0) * 1_000 : 0
+  return Math.max(Math.min(asked, 60_000), Math.min(mostMs, firstMs * 2 ** Math.min(setbacks, 20)) * (0.5 + random / 2))
+}
+
+interface ListBody<T> {
+  readonly metadata: { readonly resourceVersion: string; readonly continue?: string }
+  readonly items: readonly T[]
+}
+
+/** Resolves to the version that the list is of. One whose pages have expired meanwhile is read as a whole. */
+const list = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Following<T>): Promise<string> => {
+  try {
+    return await listPages(deps, to, pageSize)
+  } catch (error) {
+    if (!isApiFault(error, 410)) throw error
+    return await listPages(deps, to, undefined)
+  }
+}
+
+const listPages = async <T extends KubernetesObject>(
+  { api, resource, fieldSelector }: WatchDeps<T>,
+  { replace, signal }: Following<T>,
+  limit: string | undefined,
+): Promise<string> => {
+  const found = new Map<string, T>()
+  let next: string | undefined
+  for (;;) {
+    const query = { fieldSelector, limit, continue: next }
+    const page: ListBody<T> = await api.call('GET', pathOf(resource), { query, signal })
+    // Items of a list have no kind of their own with some servers.
+    const about = { apiVersion: apiVersionOf(resource), kind: resource.kind }
+    for (const item of page.items) found.set(keyOf(item.metadata), { ...item, ...about })
+    next = page.metadata.continue || undefined
+    if (next !== undefined) continue
+    replace(found)
+    return page.metadata.resourceVersion
+  }
+}
+
+interface Seen {
+  readonly version: string
+  readonly events: number
+  /** It went on for longer than one that is turned away. */
+  readonly lasted: boolean
+}
+
+interface WatchEvent<T> {
+  readonly type: string
+  readonly object: T & { readonly code?: number; readonly message?: string; readonly reason?: string }
+}
+
+const watchFrom = async <T extends KubernetesObject>(
+  deps: WatchDeps<T>,
+  to: Following<T>,
+  from: string,
+): Promise<Seen> => {
+  const { api, resource, fieldSelector, watchSeconds = 300, random } = deps
+  const seconds = Math.ceil(watchSeconds * (1 + random() / 5))
+  const begun = performance.now()
+  const seen = { version: from, events: 0 }
+  const ending = new AbortController()
+  const signal = AbortSignal.any([to.signal, ending.signal])
+  const take = (line: string): void => {
+    const { type, object } = JSON.parse(line) as WatchEvent<T>
+    if (type === 'ERROR') throw faultOf(object)
+    seen.version = object.metadata.resourceVersion
+    seen.events += 1
+    if (type === 'ADDED' || type === 'MODIFIED') to.put(object)
+    else if (type === 'DELETED') to.drop(keyOf(object.metadata))
+  }
+  try {
+    await api.lines(pathOf(resource), {
+      query: {
+        fieldSelector,
+        watch: 'true',
+        allowWatchBookmarks: 'true',
+        resourceVersion: from,
+        timeoutSeconds: String(seconds),
+      },
+      signal,
+      patienceMs: (seconds + 15) * 1_000,
+      take,
+    })
+  } catch (error) {
+    // Whatever ends it, what came before counts.
+    if (seen.events === 0 || isGone(error) || to.signal.aborted) throw error
+    deps.restarted?.('broken')
+  } finally {
+    ending.abort()
+  }
+  return { ...seen, lasted: performance.now() - begun > 1_000 }
+}
+
+const faultOf = ({ code = 0, message = '', reason = '' }: WatchEvent<KubernetesObject>['object']): ApiFault =>
+  new ApiFault(code, message, { reason })
+
+/**
+ * A watch from a version that the server has not reached is silent, and ends as one in which nothing happened. Rejects with
+ * the server's 504 then.
+ */
+const assertNotAhead = async <T extends KubernetesObject>(
+  { api, resource, fieldSelector }: WatchDeps<T>,
+  version: string,
+  signal: AbortSignal,
+): Promise<void> => {
+  const query = { fieldSelector, limit: '1', resourceVersion: version, resourceVersionMatch: 'NotOlderThan' }
+  await api.call('GET', pathOf(resource), { query, signal })
+}
+
+const pageSize = '500'
