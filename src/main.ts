@@ -35,6 +35,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   addDoctorCommand(program)
   addKeyCommand(program)
   addWitnessCommand(program)
+  addControllerCommand(program)
   for (const add of commands) add(program)
   addRollCommand(program, () => loadSettings('serve', onStderr))
   addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
@@ -118,6 +119,20 @@ const addWitnessCommand = (program: Command): void => {
       const [{ runWitness }, { pino }] = [await import('./commands/witness.ts'), await import('pino')]
       const { logOptions } = await import('./telemetry.ts')
       await runWitness(file, pino(logOptions('info'), pino.destination(onStderr)))
+    })
+}
+
+/** Nor has this: a file of its own, or none. */
+const addControllerCommand = (program: Command): void => {
+  program
+    .command('controller [file]')
+    .description(
+      'serve a Kubernetes cluster: cert-manager, CertificateSigningRequests; a file (YAML) has what is not as usual',
+    )
+    .action(async (file: string | undefined) => {
+      const [{ runController }, { pino }] = [await import('./commands/controller.ts'), await import('pino')]
+      const { logOptions } = await import('./telemetry.ts')
+      await runController(file, (level) => pino(logOptions(level), pino.destination(onStderr)))
     })
 }
 

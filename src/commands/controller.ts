@@ -1,0 +1,181 @@
+/** `chancery controller`: a process of its own beside a cluster, without a database and without keys. */
+import { randomUUID } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { dirname, resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { Logger } from 'pino'
+
+import { isProblem } from '../errors.ts'
+import type { KubernetesApi } from '../kubernetes/api.ts'
+import type { ReadRequest } from '../kubernetes/request-facts.ts'
+import { ControllerDocument, type ControllerSettings } from '../kubernetes/settings.ts'
+import { parseDuration } from '../policy/duration.ts'
+import { shapeFaults } from '../policy/shape.ts'
+import { parseRequest } from '../x509/csr.ts'
+import { parsePem } from '../x509/pem.ts'
+import { Failure } from './failure.ts'
+import { parseYaml } from './yaml.ts'
+
+/** Works until SIGTERM or SIGINT; a second signal, or fifteen seconds, ends it at once. Without a file, by its defaults. */
+export const runController = async (path: string | undefined, openLog: (level: string) => Logger): Promise<void> => {
+  const { document, folder } = await readControllerDocument(path)
+  const log = openLog(document.log ?? 'info')
+  // Half a second, and 85 MB: for nobody but this command.
+  const [{ Registry, collectDefaultMetrics }, { loadCluster }] = await Promise.all([
+    import('prom-client'),
+    import('../kubernetes/cluster.ts'),
+  ])
+  const kubeconfig = document.kubeconfig === undefined ? undefined : resolve(folder, document.kubeconfig)
+  const cluster = await loadCluster(kubeconfig).catch((error: Error) => {
+    throw new Failure('usage', `The cluster cannot be reached: ${error.message}.`)
+  })
+  const settings = settingsOf(document, folder, cluster.namespace)
+  const [{ openApi }, { openController }] = await Promise.all([
+    import('../kubernetes/api.ts'),
+    import('../kubernetes/controller.ts'),
+  ])
+  const api = openApi(cluster.access)
+  const podCertificates = settings.podCertificates && (await servesPods(api, log))
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const controller = await openController({
+    ...{ settings: { ...settings, podCertificates }, registry, readRequest, log, api },
+    identity: `${hostname()}_${randomUUID()}`,
+    ...{ clock: () => new Date(), now: () => performance.now(), random: Math.random },
+  }).catch((error: Error) => {
+    throw new Failure('usage', `The controller cannot start: ${error.message}.`)
+  })
+  log.info({ event: 'controller.started', url: controller.url, namespace: settings.namespace }, 'watching')
+  const signal = await firstSignal()
+  log.info({ event: 'controller.stopping', signal }, 'ending what was begun, then stopping')
+  for (const again of signals) process.once(again, () => process.exit(1))
+  setTimeout(() => process.exit(1), stopWithinMs).unref()
+  await controller.close()
+  log.info({ event: 'controller.stopped' }, 'stopped')
+}
+
+/** Asked until the API server answers: what it does not have would be waited for in vain. */
+const servesPods = async (api: KubernetesApi, log: Logger): Promise<boolean> => {
+  const { hasPodRequests } = await import('../kubernetes/pods.ts')
+  for (;;) {
+    try {
+      const serves = await hasPodRequests(api)
+      if (!serves) log.warn({ event: 'pods.absent' }, 'this API server has no PodCertificateRequests; none are served')
+      return serves
+    } catch (err) {
+      log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
+      await sleep(discoverEveryMs)
+    }
+  }
+}
+
+interface ReadDocument {
+  readonly document: ControllerDocument
+  /** What its paths are relative to. */
+  readonly folder: string
+}
+
+/** Throws a usage failure with every fault and its place. */
+export const readControllerDocument = async (path: string | undefined): Promise<ReadDocument> => {
+  if (path === undefined) return { document: {}, folder: process.cwd() }
+  const text = await readFile(path, 'utf8').catch((error: Error) => {
+    throw new Failure('usage', `${path} cannot be read: ${error.message}.`)
+  })
+  const told: unknown = await parseYaml(text).catch((error: Error) => {
+    throw new Failure('usage', `${path} is not YAML: ${error.message}`)
+  })
+  const document = told ?? {}
+  const faults = [...shapeFaults(ControllerDocument, document)]
+  if (faults.length === 0) {
+    const sound = document as ControllerDocument
+    faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
+    faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => new URL(url).origin))
+    return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
+  }
+  return unsound(path, faults)
+}
+
+interface DocumentFault {
+  readonly field: string
+  readonly value: string
+  readonly reason: string
+}
+
+const doubles = <Item>(
+  field: string,
+  items: readonly Item[],
+  nameOf: (item: Item) => string,
+): readonly DocumentFault[] =>
+  items.flatMap((item, i) =>
+    items.findIndex((other) => nameOf(other) === nameOf(item)) === i
+      ? []
+      : [{ field: `/${field}/${i}`, value: nameOf(item), reason: 'occurs twice' }],
+  )
+
+const unsound = (path: string, faults: readonly DocumentFault[]): never => {
+  const lines = faults.map(({ field, value, reason }) => `  - ${field || 'the file'}: ${value} ${reason}`)
+  throw new Failure(
+    'usage',
+    [`${path} does not hold settings of the controller (docs/controller.md):`, ...lines].join('\n'),
+  )
+}
+
+export const settingsOf = (
+  document: ControllerDocument,
+  folder: string,
+  clusterNamespace: string | undefined,
+): ControllerSettings => {
+  const namespace = document.namespace ?? clusterNamespace
+  if (namespace === undefined)
+    throw new Failure('usage', 'Neither the settings nor the cluster say which namespace is ours: say it as namespace.')
+  const [, six, other, port] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:]+)):(\d+)$/.exec(document.listen ?? '0.0.0.0:8081') ?? []
+  const at = (file: string): string => resolve(folder, file)
+  return {
+    listen: { host: six ?? other ?? '', port: Number(port) },
+    namespace,
+    lease: document.lease ?? 'chancery-controller',
+    secretNamespace: document.secretNamespace ?? namespace,
+    certManager: document.certManager ?? true,
+    signers: document.signers ?? [],
+    approveKubeletServing: document.approveKubeletServing ?? false,
+    podCertificates: document.podCertificates ?? false,
+    servers: (document.servers ?? []).map(({ url, caFile, token }) => ({
+      url,
+      ...(caFile !== undefined && { caFile: at(caFile) }),
+      ...(token && { token: { ...token, file: at(token.file) } }),
+    })),
+    recheck: parseDuration(document.recheck ?? '5m'),
+    retryFor: document.retryFor === undefined ? undefined : parseDuration(document.retryFor),
+    concurrency: document.concurrency ?? 16,
+  }
+}
+
+/** By the parser of the service itself: what it cannot read, nobody signs. */
+export const readRequest: ReadRequest = (pem) => {
+  try {
+    const { key, subject, names } = parseRequest(parsePem(pem, 'CERTIFICATE REQUEST'))
+    const valuesOf = (type: string): readonly string[] =>
+      subject.filter((attribute) => attribute.type === type).map(({ value }) => value)
+    return {
+      spki: key.spki,
+      commonName: valuesOf('commonName')[0],
+      organizations: valuesOf('organization'),
+      hasOtherAttributes: subject.some(({ type }) => type !== 'commonName' && type !== 'organization'),
+      names,
+    }
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    return { fault: `${error.detail} (${error.code})` }
+  }
+}
+
+const firstSignal = (): Promise<NodeJS.Signals> =>
+  new Promise((done) => {
+    for (const signal of signals) process.once(signal, done)
+  })
+
+const signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT']
+const stopWithinMs = 15_000
+const discoverEveryMs = 2_000

@@ -1,0 +1,133 @@
+/** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
+import { type Answer, type Call, clientAt } from '../commands/client.ts'
+import { Failure } from '../commands/failure.ts'
+import type { Ask, OnBehalfOf } from './asking.ts'
+import type { Fault, IssuedCertificate, Outcome, ProblemDocument } from './outcome.ts'
+
+export interface Place {
+  /** `https://host:port`. */
+  readonly server: string
+  /** PEM. */
+  readonly ca: string
+  readonly token: string
+}
+
+export interface Probing {
+  readonly profile: string
+  readonly authority?: string | undefined
+  readonly onBehalfOf?: OnBehalfOf | undefined
+}
+
+export interface Chancery {
+  /** Asks for a certificate, or asks again: under one key there is at most one. */
+  issue(ask: Ask, signal: AbortSignal): Promise<Outcome>
+  /** Whether this principal may ask for this profile here; undefined if so. Nothing is issued, and nothing recorded. */
+  probe(probing: Probing, signal: AbortSignal): Promise<Fault | undefined>
+  /** The names of the issuers of an authority. */
+  issuersOf(authority: string, signal: AbortSignal): Promise<readonly string[] | Fault>
+  /** PEM of the roots above a certificate that was issued to us. */
+  rootsOf(serial: string, signal: AbortSignal): Promise<string | Fault>
+}
+
+export const openChancery = (place: Place): Chancery => {
+  const client = clientAt(place, bounds)
+  const call = (method: string, path: string, call: Call): Promise<Answer | Fault> =>
+    client.call(method, path, call).catch(faultOf)
+  return {
+    issue: async ({ idempotencyKey, body }, signal) => {
+      const headers = { 'idempotency-key': idempotencyKey }
+      const answer = await call('POST', '/v1/certificates', { headers, body, signal })
+      return 'kind' in answer ? { kind: 'fault', fault: answer } : readIssued(answer)
+    },
+    probe: async ({ profile, authority, onBehalfOf }, signal) => {
+      const body = { csr: probeRequest, profile, ...(onBehalfOf && { onBehalfOf }) }
+      const answer = await call('POST', '/v1/certificates', { query: { dryRun: 'true' }, body, signal })
+      if ('kind' in answer) return answer
+      if (typeof bodyOf(answer)['allowed'] !== 'boolean') return foreign(answer)
+      if (authority === undefined) return undefined
+      const found = await call('GET', `/v1/authorities/${encodeURIComponent(authority)}`, { signal })
+      return 'kind' in found ? found : undefined
+    },
+    issuersOf: async (authority, signal) => {
+      const answer = await call('GET', `/v1/authorities/${encodeURIComponent(authority)}`, { signal })
+      if ('kind' in answer) return answer
+      const { issuers } = bodyOf(answer) as { readonly issuers?: readonly { readonly name: string }[] }
+      return Array.isArray(issuers) ? issuers.map(({ name }) => String(name)) : foreign(answer)
+    },
+    rootsOf: async (serial, signal) => {
+      const path = `/v1/certificates/${encodeURIComponent(serial)}/bundle`
+      const answer = await call('GET', path, { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal })
+      return 'kind' in answer ? answer : answer.text
+    },
+  }
+}
+
+/** Only what we use of it, and only as what it must be. */
+const readIssued = (answer: Answer): Outcome => {
+  const body = bodyOf(answer)
+  if (answer.status === 202 && typeof body['id'] === 'string') return { kind: 'waiting', id: body['id'] }
+  if (answer.status === 201 && isIssued(body)) {
+    const { serial, issuer, certificate, chain } = body
+    const answeredAt = new Date(String(answer.headers['date']))
+    const dated = Number.isNaN(answeredAt.getTime()) ? {} : { answeredAt }
+    return { kind: 'issued', issued: { serial, issuer, certificate, chain, ...dated } }
+  }
+  return { kind: 'fault', fault: foreign(answer) }
+}
+
+const isIssued = (body: object): body is IssuedCertificate => {
+  const { serial, issuer, certificate, chain } = body as Partial<Record<keyof IssuedCertificate, unknown>>
+  return (
+    typeof serial === 'string' &&
+    /^[0-9a-f]{32}$/.test(serial) &&
+    typeof issuer === 'string' &&
+    typeof certificate === 'string' &&
+    Array.isArray(chain) &&
+    chain.length <= mostAbove &&
+    chain.every((pem) => typeof pem === 'string')
+  )
+}
+
+const bodyOf = (answer: Answer): Readonly<Record<string, unknown>> => {
+  try {
+    const body = answer.json<unknown>()
+    return typeof body === 'object' && body !== null ? (body as Record<string, unknown>) : {}
+  } catch {
+    return {}
+  }
+}
+
+const foreign = ({ status }: Answer): Fault => ({
+  kind: 'foreign',
+  message: `the server answered ${status} with something that is not of Chancery`,
+})
+
+const faultOf = (error: unknown): Fault => {
+  if (!(error instanceof Failure)) throw error
+  if (isProblemDocument(error.problem)) return { kind: 'problem', problem: error.problem }
+  const message = error.message.replace(/\.$/, '')
+  if (error.kind === 'usage') return { kind: 'misconfigured', message }
+  return { kind: error.kind === 'later' ? 'unreachable' : 'foreign', message }
+}
+
+const isProblemDocument = (problem: unknown): problem is ProblemDocument => {
+  const { code, detail, retryable, retryAfter } = (problem ?? {}) as Partial<Record<keyof ProblemDocument, unknown>>
+  return (
+    typeof code === 'string' &&
+    typeof detail === 'string' &&
+    typeof retryable === 'boolean' &&
+    (retryAfter === undefined || typeof retryAfter === 'number')
+  )
+}
+
+/** Chancery gives up an answer after 4 s to know who asks and 8 s to issue. */
+const bounds = { longestMs: 15_000, mostOctets: 1024 * 1024 } as const
+const mostAbove = 16
+/** A request for a key that was thrown away, with neither subject nor names: whether it is allowed does not matter. */
+const probeRequest = `-----BEGIN CERTIFICATE REQUEST-----
+MIG7MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABC/qqzEQ/85JJlUh
+C4Rf9TsMXah4BXfQDody5PXLAeiWSQBcLfsmz14nPuozgcV3WEnQr86ZnCFFtcAG
+IIy3By2gADAKBggqhkjOPQQDAgNJADBGAiEA5jWj1Lq30QdnxGanSRMyw7+XJtQ4
+0gbbBPOAIJwWCvECIQDQLcODAcL+9XeDSQBW3kGJC76ocS466I7wCG3lWEZcOg==
+-----END CERTIFICATE REQUEST-----
+`

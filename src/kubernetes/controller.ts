@@ -1,0 +1,121 @@
+/**
+ * The controller, put together: every instance watches, so that another one can go on at once; only the one that has the lease
+ * works. Nothing is kept between two runs: what was asked for before is found again at Chancery, under the object's uid.
+ */
+import type { Registry } from 'prom-client'
+
+import type { Log } from '../telemetry.ts'
+import type { KubernetesApi } from './api.ts'
+import { openAsker } from './asker.ts'
+import { openHealth } from './health.ts'
+import { type LeaseTimes, openLease } from './lease.ts'
+import { openMeter } from './metrics.ts'
+import { openPlaces } from './places.ts'
+import { openRecorder } from './recorder.ts'
+import type { ReadRequest } from './request-facts.ts'
+import type { ControllerSettings } from './settings.ts'
+import { openWatches } from './watches.ts'
+import { openWork, type Work } from './work.ts'
+
+export interface ControllerDeps {
+  readonly settings: ControllerSettings
+  readonly api: KubernetesApi
+  readonly registry: Registry
+  readonly readRequest: ReadRequest
+  readonly log: Log
+  /** Of this process, and of no other that there ever was. */
+  readonly identity: string
+  readonly clock: () => Date
+  /** Milliseconds that only go forward. */
+  readonly now: () => number
+  readonly random: () => number
+  readonly times?: ControllerTimes
+}
+
+/** Milliseconds, but for the seconds that a watch lasts. */
+export interface ControllerTimes {
+  readonly lease: LeaseTimes
+  /** After one setback, and at most. */
+  readonly firstMs: number
+  readonly mostMs: number
+  readonly watchSeconds: number
+}
+
+export interface Controller {
+  /** Of probes and metrics. */
+  readonly url: string
+  /** Whether this instance works. */
+  readonly leads: boolean
+  /** Whether it could. */
+  readonly ready: boolean
+  /** Ends what was begun, within five seconds, and gives the lease back. */
+  close(): Promise<void>
+}
+
+/** Rejects where nothing can be listened on, and leaves nothing open. */
+export const openController = async (deps: ControllerDeps): Promise<Controller> => {
+  const { settings, api, log, clock, now, random, identity, times } = deps
+  const meter = openMeter(deps.registry)
+  const dropped = (): void => meter.count('chancery_controller_events_dropped_total', {})
+  const recorder = openRecorder({ api, instance: identity, log, clock, dropped })
+  const places = openPlaces({ api, now, servers: settings.servers, secretNamespace: settings.secretNamespace })
+  const asker = openAsker({ places, meter, now })
+  let work: Work | undefined
+  const watches = openWatches(
+    { api, settings, meter, log, random, times },
+    {
+      issuer: (name) => work?.issuer(name),
+      throughIssuer: (name) => work?.throughIssuer(name),
+      request: (key) => work?.request(key),
+      signingRequest: (key) => work?.signingRequest(key),
+      podRequest: (key) => work?.podRequest(key),
+    },
+  )
+  const health = await openHealth({
+    listen: settings.listen,
+    registry: deps.registry,
+    missing: () => watches.missing().map((plural) => `${plural} have not been listed yet`),
+  }).catch(async (error: unknown) => {
+    await watches.close()
+    throw error
+  })
+  const lease = openLease(
+    {
+      ...{ api, log, identity, random, now, namespace: settings.namespace, name: settings.lease, wallClock: clock },
+      ...(times && { times: times.lease }),
+    },
+    {
+      lead: (lost) => {
+        const { readRequest } = deps
+        const begun = openWork({
+          ...{ api, settings, watches, asker, recorder, meter, readRequest, log, clock, now, random, patience: times },
+          ...{ lost, isHeld: () => lease.held },
+        })
+        work = begun
+        return {
+          stop: async () => {
+            work = undefined
+            await begun.stop()
+          },
+        }
+      },
+    },
+  )
+  meter.watch('chancery_controller_leader', {}, () => (lease.held ? 1 : 0))
+  return {
+    url: health.url,
+    get leads() {
+      return lease.held
+    },
+    get ready() {
+      return watches.missing().length === 0
+    },
+    close: async () => {
+      await lease.close()
+      await watches.close()
+      await recorder.close()
+      await health.close()
+      api.close()
+    },
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * The issuers of the cluster: each is looked at when it changes, when a request through it meets a fault that all would meet,
+ * and every few minutes; its status says what was found.
+ */
+import { applyStatus } from './apply.ts'
+import type { Asker } from './asker.ts'
+import { decideIssuer } from './decide-issuer.ts'
+import type { Meter } from './metrics.ts'
+import type { CertificateRequest, Issuer } from './objects.ts'
+import { type Fault, isSeenByProbe } from './outcome.ts'
+import type { Looked } from './queue.ts'
+import type { Recorder } from './recorder.ts'
+import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
+import type { Watch } from './watch.ts'
+
+/** `kind/key`. */
+export type IssuerName = `${IssuerKind}/${string}`
+
+export interface IssuersDeps {
+  readonly api: Parameters<typeof applyStatus>[0]
+  readonly watches: Readonly<Record<IssuerKind, Watch<Issuer>>>
+  readonly asker: Asker
+  readonly recorder: Recorder
+  readonly meter: Meter
+  readonly clock: () => Date
+  readonly random: () => number
+  /** Seconds until one that is ready is looked at again. */
+  readonly recheck: number
+}
+
+export interface Issuers {
+  find(name: IssuerName): Issuer | undefined
+  /** What a request through it has met, and everybody else would meet. */
+  suspect(issuer: Issuer, fault: Fault): void
+  /** A certificate came of it. */
+  trust(issuer: Issuer): void
+  look(name: IssuerName, signal: AbortSignal): Promise<IssuerLooked>
+}
+
+/** `recheckAfter`: milliseconds until it is looked at again though nothing has happened. */
+export type IssuerLooked = Looked & { readonly recheckAfter?: number }
+
+export const issuerName = (kind: IssuerKind, key: string): IssuerName => `${kind}/${key}`
+
+/** Undefined where it is nobody of ours. A namespaced one is in the namespace of the request. */
+export const issuerNameOf = ({ spec, metadata }: CertificateRequest): IssuerName | undefined => {
+  const { group, kind, name } = spec.issuerRef
+  if (group !== 'chancery.dev' || !isIssuerKind(kind)) return undefined
+  return issuerName(kind, issuerKinds[kind].namespaced ? `${metadata.namespace}/${name}` : name)
+}
+
+export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void): Issuers => {
+  const { watches, random, recheck } = deps
+  /** By uid. `times`: in a row, without a certificate in between. */
+  const suspected = new Map<string, { readonly fault: Fault | undefined; readonly times: number }>()
+  const find = (name: IssuerName): Issuer | undefined => {
+    const [kind, key] = split(name)
+    return watches[kind].get(key)
+  }
+  return {
+    find,
+    suspect: (issuer, fault) => {
+      // Whether it is more than one connection that broke, the next look will show.
+      if (isSeenByProbe(fault)) return wake(nameOf(issuer))
+      const { uid } = issuer.metadata
+      const known = suspected.get(uid)
+      if (known?.fault) return
+      suspected.set(uid, { fault, times: (known?.times ?? 0) + 1 })
+      wake(nameOf(issuer))
+    },
+    trust: ({ metadata }) => void suspected.delete(metadata.uid),
+    look: async (name, signal) => {
+      const issuer = find(name)
+      if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) return { kind: 'end' }
+      const { uid } = issuer.metadata
+      const suspicion = suspected.get(uid)
+      if (suspicion?.fault) {
+        await write(deps, issuer, { fault: suspicion.fault, signal })
+        suspected.set(uid, { fault: undefined, times: suspicion.times })
+        // The one who answers a probe may still be unable to sign: each time in a row it is believed later.
+        return { kind: 'retry', after: Math.min(mostSuspicious, 2 ** Math.min(suspicion.times - 1, 10)) }
+      }
+      const fault = await deps.asker.probe(issuer, signal)
+      await write(deps, issuer, { fault, signal })
+      if (fault) return { kind: 'retry' }
+      return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
+    },
+  }
+}
+
+interface Found {
+  readonly fault: Fault | undefined
+  readonly signal: AbortSignal
+}
+
+/** Nothing, where the status says so already; and nothing about a spec that has changed meanwhile. */
+const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found): Promise<void> => {
+  const { api, watches, recorder, meter, clock } = deps
+  const next = decideIssuer(issuer, fault, clock())
+  if (next === undefined) return
+  const [kind] = split(nameOf(issuer))
+  const resource = issuerKinds[kind]
+  const holds = (fresh: Issuer): boolean => fresh.metadata.generation === issuer.metadata.generation
+  const applied = await applyStatus(api, { resource, object: issuer, status: next.status, holds, signal })
+  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  if (applied.kind !== 'written') return
+  watches[kind].learn(applied.object)
+  if (next.event) recorder.record(issuer, next.event)
+}
+
+const nameOf = ({ kind, metadata }: Issuer): IssuerName =>
+  issuerName(
+    kind as IssuerKind,
+    metadata.namespace === undefined ? metadata.name : `${metadata.namespace}/${metadata.name}`,
+  )
+
+const split = (name: IssuerName): readonly [IssuerKind, string] => {
+  const slash = name.indexOf('/')
+  return [name.slice(0, slash) as IssuerKind, name.slice(slash + 1)]
+}
+
+/** Seconds. */
+const mostSuspicious = 60

@@ -1,0 +1,141 @@
+/**
+ * Where an issuer of the cluster sends its requests, trusting what, as whom: read from its spec, from Secrets and from files.
+ * Nothing is kept longer than half a minute, so that tokens and trust that change are seen without a restart.
+ */
+import { readFile } from 'node:fs/promises'
+import { createSecureContext, getCACertificates } from 'node:tls'
+
+import type { KubernetesApi } from './api.ts'
+import { isApiFault } from './api.ts'
+import { type Chancery, openChancery, type Place } from './chancery.ts'
+import type { Issuer, IssuerSpec } from './objects.ts'
+import type { Fault } from './outcome.ts'
+import { pathOf, resources } from './resources.ts'
+import type { ServerSettings } from './settings.ts'
+
+export interface Places {
+  /** A fault where the spec cannot be followed. Rejects with nothing. */
+  of(issuer: Issuer, signal: AbortSignal): Promise<Chancery | Fault>
+  /** What was read for it may be old: read it anew next time. */
+  forget(issuer: Issuer): void
+}
+
+export interface PlacesDeps {
+  readonly api: Pick<KubernetesApi, 'call'>
+  /** Whom the controller's own tokens may be shown to. */
+  readonly servers: readonly ServerSettings[]
+  /** Where the Secrets of cluster issuers are. */
+  readonly secretNamespace: string
+  /** Milliseconds that only go forward. */
+  readonly now: () => number
+}
+
+export const openPlaces = (deps: PlacesDeps): Places => {
+  const known = new Map<string, { readonly chancery: Chancery; readonly from: string; readonly until: number }>()
+  return {
+    of: async (issuer, signal) => {
+      const { uid } = issuer.metadata
+      const from = JSON.stringify(issuer.spec)
+      const found = known.get(uid)
+      if (found?.from === from && found.until > deps.now()) return found.chancery
+      const place = await placeOf(deps, issuer, signal)
+      if ('kind' in place) return place
+      if (known.size >= mostKnown) known.clear()
+      const chancery = openChancery(place)
+      known.set(uid, { chancery, from, until: deps.now() + keptMs })
+      return chancery
+    },
+    forget: ({ metadata }) => void known.delete(metadata.uid),
+  }
+}
+
+const placeOf = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal): Promise<Place | Fault> => {
+  const { spec } = issuer
+  if (!/^https:\/\/[^/?#@\s]+\/?$/.test(spec.url) || !URL.canParse(spec.url))
+    return misconfigured(`spec.url ${JSON.stringify(spec.url.slice(0, 256))} is not like https://host:port`)
+  const server = new URL(spec.url).origin
+  const settings = deps.servers.find(({ url }) => new URL(url).origin === server)
+  const ca = await trustOf(spec, settings)
+  if (typeof ca !== 'string') return ca
+  const token = await tokenOf(deps, issuer, { settings, signal })
+  return typeof token === 'string' ? { server, ca, token } : token
+}
+
+/** The controller's own token is shown to whom the settings trust, whatever the issuer says. */
+const trustOf = async (spec: IssuerSpec, settings: ServerSettings | undefined): Promise<string | Fault> => {
+  const caBundle = spec.auth.serviceAccount && settings?.caFile !== undefined ? undefined : spec.caBundle
+  try {
+    const pem =
+      caBundle === undefined ? await standardTrust(settings) : Buffer.from(caBundle, 'base64').toString('latin1')
+    createSecureContext({ ca: pem })
+    if (pem.includes('-----BEGIN CERTIFICATE-----')) return pem
+    return misconfigured('spec.caBundle holds no certificate in PEM')
+  } catch (error) {
+    return misconfigured(`what to trust cannot be read: ${(error as Error).message}`)
+  }
+}
+
+const standardTrust = (settings: ServerSettings | undefined): Promise<string> | string =>
+  settings?.caFile === undefined ? getCACertificates('default').join('\n') : readFile(settings.caFile, 'latin1')
+
+interface TokenContext {
+  readonly settings: ServerSettings | undefined
+  readonly signal: AbortSignal
+}
+
+const tokenOf = async (deps: PlacesDeps, issuer: Issuer, context: TokenContext): Promise<string | Fault> => {
+  const { serviceAccount, tokenSecretRef } = issuer.spec.auth
+  if (serviceAccount && !tokenSecretRef) return ownToken(serviceAccount.audiences, context.settings)
+  if (tokenSecretRef && !serviceAccount) return secretToken(deps, issuer, context.signal)
+  return misconfigured('spec.auth must have one of serviceAccount and tokenSecretRef')
+}
+
+/**
+ * Whoever may make an issuer chooses its url: if that were enough, anybody could have the controller show its token to a
+ * server of theirs, and be the controller at Chancery. So the settings say to whom, and for which audience.
+ */
+const ownToken = async (
+  audiences: readonly string[],
+  settings: ServerSettings | undefined,
+): Promise<string | Fault> => {
+  const token = settings?.token
+  if (token === undefined)
+    return misconfigured('the settings of the controller name no token of its own for this url (servers)')
+  if (audiences.length !== 1 || audiences[0] !== token.audience)
+    return misconfigured(`the token of the controller for this url is for the audience ${token.audience}, and no other`)
+  try {
+    return checked(await readFile(token.file, 'latin1'), 'the token of the controller')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return misconfigured(`the token of the controller cannot be read (${code ?? 'unreadable'})`)
+  }
+}
+
+const secretToken = async ({ api, secretNamespace }: PlacesDeps, issuer: Issuer, signal: AbortSignal) => {
+  const { name, key = 'token' } = issuer.spec.auth.tokenSecretRef ?? { name: '' }
+  // A namespaced issuer reaches the Secrets of its own namespace only.
+  const namespace = issuer.metadata.namespace ?? secretNamespace
+  const what = `Secret ${namespace}/${name}`
+  try {
+    const path = pathOf(resources.secrets, { namespace, name })
+    const { data } = await api.call<{ readonly data?: Readonly<Record<string, string>> }>('GET', path, { signal })
+    const value = data !== undefined && Object.hasOwn(data, key) ? data[key] : undefined
+    if (value === undefined) return misconfigured(`${what} has no key ${key}`)
+    return checked(Buffer.from(value, 'base64').toString('latin1'), `${what}, key ${key},`)
+  } catch (error) {
+    if (!isApiFault(error)) throw error
+    if (error.status === 404) return misconfigured(`${what} does not exist`)
+    if (error.status === 403) return misconfigured(`${what} may not be read by the controller`)
+    return { kind: 'unreachable', message: `${what} cannot be read now` } as const
+  }
+}
+
+const checked = (text: string, what: string): string | Fault => {
+  const token = text.trim()
+  return /^[\x21-\x7e]{1,16384}$/.test(token) ? token : misconfigured(`${what} holds no token`)
+}
+
+const misconfigured = (message: string): Fault => ({ kind: 'misconfigured', message })
+
+const keptMs = 30_000
+const mostKnown = 4_096

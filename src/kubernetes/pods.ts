@@ -1,0 +1,92 @@
+/** PodCertificateRequests: look, decide, ask Chancery, write. What is decided is in decide-pod.ts. */
+import { isApiFault, type KubernetesApi } from './api.ts'
+import { applyStatus } from './apply.ts'
+import { decidePod, decidePodAnswer, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
+import type { SigningWait } from './decide-signing.ts'
+import { issuerName } from './issuers.ts'
+import { type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
+import type { Looked, Turn } from './queue.ts'
+import { resources, rootOf } from './resources.ts'
+import type { SigningDeps } from './signing.ts'
+import type { Watch } from './watch.ts'
+
+export type PodsDeps = Omit<SigningDeps, 'watch' | 'approves' | 'retryFor'> & {
+  readonly watch: Watch<PodCertificateRequest>
+}
+
+export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+  const request = deps.watch.get(key)
+  const signer = request && deps.signers.get(request.spec.signerName)
+  if (!request || !signer) return { kind: 'end' }
+  const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
+  const pem = stubOf(request)
+  const facts = pem === undefined ? { fault: 'spec.stubPKCS10Request holds no request' } : deps.readRequest(pem)
+  const look: PodLook = { request, issuer, facts, signer, waited, now: deps.clock() }
+  const step = decidePod(look)
+  if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind !== 'ask' || issuer === undefined)
+    return follow(deps, request, { step: step as PodWrite | SigningWait, signal })
+  const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
+  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  return follow(deps, request, { step: decidePodAnswer({ ...look, now: deps.clock(), outcome }), issuer, signal })
+}
+
+interface Following {
+  readonly step: PodWrite | SigningWait
+  readonly issuer?: Issuer
+  readonly signal: AbortSignal
+}
+
+const follow = async (deps: PodsDeps, request: PodCertificateRequest, following: Following): Promise<Looked> => {
+  const { step, issuer, signal } = following
+  const { api, watch, issuers, recorder, meter } = deps
+  if (step.kind === 'wait') {
+    if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
+    if (step.event) recorder.record(request, step.event)
+    return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+  }
+  const { status, event } = step
+  const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal })
+  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind !== 'written') return { kind: 'end' }
+  const outcome = status.conditions[0].type.toLowerCase()
+  meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
+  recorder.record(request, event)
+  return { kind: 'end' }
+}
+
+const isOpen = (request: PodCertificateRequest): boolean =>
+  !['Issued', 'Denied', 'Failed'].some((type) => isTrue(request, type))
+
+export const stateOfPodRequest = (request: PodCertificateRequest): string =>
+  `${request.metadata.uid} ${isOpen(request)}`
+
+export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRequest => {
+  const { apiVersion, kind, metadata, spec, status } = request
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
+  return {
+    apiVersion,
+    kind,
+    metadata: {
+      ...{ name, uid, resourceVersion, creationTimestamp },
+      ...(namespace !== undefined && { namespace }),
+      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+    },
+    spec,
+    status: { conditions: status?.conditions ?? [] },
+  }
+}
+
+/** Whether the API server has the kind: it is beta, and behind a feature gate. */
+export const hasPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promise<boolean> => {
+  try {
+    const found = await api.call<{ readonly resources?: readonly { readonly name: string }[] }>('GET', rootOf(resource))
+    return (found.resources ?? []).some(({ name }) => name === resource.plural)
+  } catch (error) {
+    if (isApiFault(error, 404)) return false
+    throw error
+  }
+}
+
+const resource = resources.podCertificateRequests

@@ -1,0 +1,120 @@
+/** CertificateRequests of cert-manager: look, decide, ask Chancery, write. What is decided is in decide-request.ts. */
+import { type Applied, applyStatus } from './apply.ts'
+import type { Asker } from './asker.ts'
+import { decodePem } from './asking.ts'
+import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
+import { type Issuers, issuerNameOf } from './issuers.ts'
+import type { Meter } from './metrics.ts'
+import { type CertificateRequest, conditionOf, type Issuer, isTrue } from './objects.ts'
+import type { Looked, Turn } from './queue.ts'
+import type { Recorder } from './recorder.ts'
+import type { ReadRequest } from './request-facts.ts'
+import { resources } from './resources.ts'
+import type { Watch } from './watch.ts'
+
+export interface RequestsDeps {
+  readonly api: Parameters<typeof applyStatus>[0]
+  readonly watch: Watch<CertificateRequest>
+  readonly issuers: Issuers
+  readonly asker: Asker
+  readonly recorder: Recorder
+  readonly meter: Meter
+  readonly readRequest: ReadRequest
+  readonly clock: () => Date
+  readonly retryFor: number | undefined
+}
+
+export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+  const request = deps.watch.get(key)
+  if (request === undefined) return { kind: 'end' }
+  const name = issuerNameOf(request)
+  const issuer = name && deps.issuers.find(name)
+  const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
+  const step = decideRequest(look)
+  if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind !== 'ask' || issuer === undefined) return follow(deps, look, { step: step as Write | Wait, signal })
+  const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
+  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request) }
+  return follow(deps, look, { step: decideAnswer(answered), issuer, signal })
+}
+
+const keyOf = ({ readRequest }: RequestsDeps, { spec }: CertificateRequest): Buffer | undefined => {
+  const pem = decodePem(spec.request)
+  const facts = pem === undefined ? undefined : readRequest(pem)
+  return facts && 'spki' in facts ? facts.spki : undefined
+}
+
+interface Following {
+  readonly step: Write | Wait
+  /** Where it was asked. */
+  readonly issuer?: Issuer
+  readonly signal: AbortSignal
+}
+
+const follow = async (deps: RequestsDeps, { request }: Look, { step, issuer, signal }: Following): Promise<Looked> => {
+  if (step.kind === 'write') {
+    const applied = await write(deps, request, { step, signal })
+    if (applied.kind === 'written') {
+      const outcome = endOf(step)
+      deps.meter.count('chancery_controller_ended_total', { resource: resources.certificateRequests.plural, outcome })
+    }
+    return { kind: 'end' }
+  }
+  if (step.ofIssuer && issuer) deps.issuers.suspect(issuer, step.ofIssuer)
+  if (step.write) await write(deps, request, { step: step.write, signal })
+  return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+}
+
+interface Writing {
+  readonly step: Write
+  readonly signal: AbortSignal
+}
+
+const write = async (
+  { api, watch, recorder, meter }: RequestsDeps,
+  request: CertificateRequest,
+  { step, signal }: Writing,
+): Promise<Applied<CertificateRequest>> => {
+  const { status, event } = step
+  const resource = resources.certificateRequests
+  const denied = isTrue(request, 'Denied')
+  // What was approved stays so, but the object may have ended by somebody else's hand.
+  const holds = (fresh: CertificateRequest): boolean => !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
+  const applied = await applyStatus(api, { resource, object: request, status, holds, signal })
+  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind === 'written') recorder.record(request, event)
+  return applied
+}
+
+const endOf = ({ status }: Write): string => {
+  const { reason = '' } = conditionOf({ status }, 'Ready') ?? {}
+  return reason.toLowerCase()
+}
+
+/** What makes a request worth another look; our own Pending does not. */
+export const stateOfRequest = (request: CertificateRequest): string =>
+  [request.metadata.uid, isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)].join(' ')
+
+/** All that we look at. Of one that has ended, that it has. */
+export const keepRequest = (request: CertificateRequest): CertificateRequest => {
+  const { apiVersion, kind, metadata, spec, status } = request
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
+  const kept = {
+    name,
+    uid,
+    resourceVersion,
+    creationTimestamp,
+    ...(namespace !== undefined && { namespace }),
+    ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+  }
+  const ended = hasEnded(request)
+  return {
+    apiVersion,
+    kind,
+    metadata: kept,
+    spec: ended ? { request: '', issuerRef: spec.issuerRef } : spec,
+    ...(status && { status: { conditions: status.conditions ?? [] } }),
+  }
+}

@@ -1,0 +1,156 @@
+/** CertificateSigningRequests: look, decide, ask Chancery, write; and approve those of kubelets where the settings say so. */
+import { isApiFault, type KubernetesApi } from './api.ts'
+import { applyStatus } from './apply.ts'
+import type { Asker } from './asker.ts'
+import { decodePem } from './asking.ts'
+import { decideApproval, isToBeApproved, nodeOf } from './decide-approval.ts'
+import {
+  decideSigned,
+  decideSigning,
+  isToBeSigned,
+  type SigningLook,
+  type SigningWait,
+  type SigningWrite,
+} from './decide-signing.ts'
+import { type Issuers, issuerName } from './issuers.ts'
+import type { Meter } from './metrics.ts'
+import { type Issuer, isTrue, type Node, type SigningRequest } from './objects.ts'
+import type { Looked, Turn } from './queue.ts'
+import type { Recorder } from './recorder.ts'
+import type { ReadRequest, RequestFacts } from './request-facts.ts'
+import { pathOf, resources } from './resources.ts'
+import type { SignerSettings } from './settings.ts'
+import type { Watch } from './watch.ts'
+
+export interface SigningDeps {
+  readonly api: Pick<KubernetesApi, 'call'>
+  readonly watch: Watch<SigningRequest>
+  readonly issuers: Issuers
+  readonly asker: Asker
+  readonly recorder: Recorder
+  readonly meter: Meter
+  readonly readRequest: ReadRequest
+  readonly clock: () => Date
+  readonly retryFor: number | undefined
+  /** By name. */
+  readonly signers: ReadonlyMap<string, SignerSettings>
+  readonly approves: boolean
+}
+
+export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
+  const request = deps.watch.get(key)
+  if (request === undefined) return { kind: 'end' }
+  if (deps.approves && isToBeApproved(request)) return approve(deps, request, signal)
+  const signer = deps.signers.get(request.spec.signerName)
+  if (signer === undefined || !isToBeSigned(request)) return { kind: 'end' }
+  const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
+  const facts = factsOf(deps, request)
+  const look: SigningLook = { request, issuer, facts, signer, waited, now: deps.clock(), retryFor: deps.retryFor }
+  const step = decideSigning(look)
+  if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind !== 'ask' || issuer === undefined)
+    return follow(deps, request, { step: step as SigningWrite | SigningWait, signal })
+  const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
+  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  return follow(deps, request, { step: decideSigned({ ...look, now: deps.clock(), outcome }), issuer, signal })
+}
+
+const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): RequestFacts | { readonly fault: string } => {
+  const pem = decodePem(spec.request)
+  return pem === undefined ? { fault: 'it is not PEM within base64' } : readRequest(pem)
+}
+
+interface Following {
+  readonly step: SigningWrite | SigningWait
+  readonly issuer?: Issuer
+  readonly signal: AbortSignal
+}
+
+const follow = async (
+  deps: SigningDeps,
+  request: SigningRequest,
+  { step, issuer, signal }: Following,
+): Promise<Looked> => {
+  const { api, watch, issuers, recorder, meter } = deps
+  if (step.kind === 'wait') {
+    if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
+    if (step.event) recorder.record(request, step.event)
+    return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+  }
+  const { status, event } = step
+  const applied = await applyStatus(api, { resource, object: request, status, holds: isToBeSigned, signal })
+  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind !== 'written') return { kind: 'end' }
+  const outcome = 'certificate' in status ? 'issued' : 'failed'
+  meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
+  recorder.record(request, event)
+  return { kind: 'end' }
+}
+
+/** A node's addresses may come later than its request: it is looked at again for a while, as long as it is undecided. */
+const approve = async (deps: SigningDeps, request: SigningRequest, signal: AbortSignal): Promise<Looked> => {
+  const { api, watch, recorder, meter } = deps
+  const name = nodeOf(request)
+  const node = name === undefined ? undefined : await readNode(api, name, signal)
+  const step = decideApproval(request, factsOf(deps, request), node)
+  if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind === 'leave') {
+    recorder.record(request, step.event)
+    return { kind: 'retry', after: reconsiderSeconds }
+  }
+  const status = { conditions: [step.condition] }
+  const applied = await applyStatus(api, {
+    ...{ resource, object: request, subresource: 'approval', status, signal },
+    holds: isToBeApproved,
+  })
+  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  if (applied.kind === 'gone') return { kind: 'end' }
+  watch.learn(applied.object)
+  if (applied.kind === 'written') {
+    meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome: 'approved' })
+    recorder.record(request, step.event)
+  }
+  // Now it may be ours to sign.
+  return { kind: 'retry' }
+}
+
+const readNode = (api: SigningDeps['api'], name: string, signal: AbortSignal): Promise<Node | undefined> =>
+  api.call<Node>('GET', pathOf(resources.nodes, { name }), { signal }).catch((error: unknown) => {
+    if (!isApiFault(error, 404)) throw error
+    return undefined
+  })
+
+/** What makes a request worth another look. */
+export const stateOfSigningRequest = (request: SigningRequest): string =>
+  [
+    request.metadata.uid,
+    ...['Approved', 'Denied', 'Failed'].map((type) => isTrue(request, type)),
+    request.status?.certificate !== undefined,
+  ].join(' ')
+
+const isOver = (request: SigningRequest): boolean =>
+  (request.status?.certificate ?? '') !== '' || isTrue(request, 'Denied') || isTrue(request, 'Failed')
+
+/** Without what only the API server needs; of a certificate, that it is there. */
+export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
+  const { apiVersion, kind, metadata, spec, status } = request
+  const { name, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
+  return {
+    apiVersion,
+    kind,
+    metadata: {
+      ...{ name, uid, resourceVersion, creationTimestamp },
+      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+    },
+    // Of one that has ended nobody looks at more.
+    spec: isOver(request) ? { ...spec, request: '' } : spec,
+    status: {
+      conditions: status?.conditions ?? [],
+      ...(status?.certificate !== undefined && { certificate: 'issued' }),
+    },
+  }
+}
+
+const resource = resources.signingRequests
+const reconsiderSeconds = 60

@@ -1,0 +1,143 @@
+/** What is watched, what is kept of it in memory, and which changes are worth a look. */
+import type { Log } from '../telemetry.ts'
+import type { KubernetesApi } from './api.ts'
+import { type IssuerName, issuerName } from './issuers.ts'
+import type { Meter } from './metrics.ts'
+import {
+  type CertificateRequest,
+  conditionOf,
+  type Issuer,
+  type KubernetesObject,
+  type PodCertificateRequest,
+  type SigningRequest,
+} from './objects.ts'
+import { keepPodRequest, stateOfPodRequest } from './pods.ts'
+import { keepRequest, stateOfRequest } from './requests.ts'
+import { type IssuerKind, type Resource, resources } from './resources.ts'
+import type { ControllerSettings } from './settings.ts'
+import { keepSigningRequest, stateOfSigningRequest } from './signing.ts'
+import { openWatch, type Watch } from './watch.ts'
+
+export interface Watches {
+  readonly issuers: Readonly<Record<IssuerKind, Watch<Issuer>>>
+  readonly requests: Watch<CertificateRequest> | undefined
+  readonly signingRequests: Watch<SigningRequest> | undefined
+  readonly podRequests: Watch<PodCertificateRequest> | undefined
+  /** The plural names of what has not been listed yet. */
+  readonly missing: () => readonly string[]
+  close(): Promise<void>
+}
+
+/** What a change wakes. */
+export interface Wake {
+  issuer(name: IssuerName): void
+  /** It has come, or it is ready now, or it is not any more: those who wait for it want to know. */
+  throughIssuer(name: IssuerName): void
+  request(key: string): void
+  signingRequest(key: string): void
+  podRequest(key: string): void
+}
+
+export interface WatchesDeps {
+  readonly api: KubernetesApi
+  readonly settings: ControllerSettings
+  readonly meter: Meter
+  readonly log: Log
+  readonly random: () => number
+  /** Milliseconds after a setback, and seconds that a watch lasts. */
+  readonly times?: { readonly firstMs: number; readonly watchSeconds: number } | undefined
+}
+
+export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
+  const { settings } = deps
+  const issuer = (kind: IssuerKind, resource: Resource): Watch<Issuer> =>
+    watchOf<Issuer>(deps, resource, {
+      keep: keepIssuer,
+      stateOf: (object) => `${object.metadata.uid} ${object.metadata.generation}`,
+      wake: (key) => wake.issuer(issuerName(kind, key)),
+      changed: (key, next, before) => {
+        if (readinessOf(next) !== readinessOf(before)) wake.throughIssuer(issuerName(kind, key))
+      },
+    })
+  const issuers = {
+    ChanceryIssuer: issuer('ChanceryIssuer', resources.issuers),
+    ChanceryClusterIssuer: issuer('ChanceryClusterIssuer', resources.clusterIssuers),
+  }
+  const requests = settings.certManager
+    ? watchOf<CertificateRequest>(deps, resources.certificateRequests, {
+        ...{ keep: keepRequest, stateOf: stateOfRequest, wake: wake.request },
+      })
+    : undefined
+  const signs = settings.signers.length > 0 || settings.approveKubeletServing
+  const signingRequests = signs
+    ? watchOf<SigningRequest>(deps, resources.signingRequests, {
+        ...{ keep: keepSigningRequest, stateOf: stateOfSigningRequest, wake: wake.signingRequest },
+      })
+    : undefined
+  const podRequests = settings.podCertificates
+    ? watchOf<PodCertificateRequest>(deps, resources.podCertificateRequests, {
+        ...{ keep: keepPodRequest, stateOf: stateOfPodRequest, wake: wake.podRequest },
+      })
+    : undefined
+  const named: readonly (readonly [Resource, Watch<KubernetesObject> | undefined])[] = [
+    [resources.issuers, issuers.ChanceryIssuer as Watch<KubernetesObject>],
+    [resources.clusterIssuers, issuers.ChanceryClusterIssuer as Watch<KubernetesObject>],
+    [resources.certificateRequests, requests as Watch<KubernetesObject> | undefined],
+    [resources.signingRequests, signingRequests as Watch<KubernetesObject> | undefined],
+    [resources.podCertificateRequests, podRequests as Watch<KubernetesObject> | undefined],
+  ]
+  const open = named.flatMap(([{ plural }, watch]) => (watch ? [{ plural, watch }] : []))
+  for (const { plural, watch } of open)
+    deps.meter.watch('chancery_controller_objects', { resource: plural }, () => watch.size)
+  return {
+    ...{ issuers, requests, signingRequests, podRequests },
+    missing: () => open.filter(({ watch }) => !watch.synced).map(({ plural }) => plural),
+    close: async () => void (await Promise.all(open.map(({ watch }) => watch.close()))),
+  }
+}
+
+interface Watching<T> {
+  readonly keep: (object: T) => T
+  /** An object whose state is as before is not looked at. */
+  readonly stateOf: (object: T) => string
+  readonly wake: (key: string) => void
+  readonly changed?: (key: string, next: T | undefined, before: T | undefined) => void
+}
+
+const watchOf = <T extends KubernetesObject>(
+  { api, meter, log, random, times }: WatchesDeps,
+  resource: Resource,
+  { keep, stateOf, wake, changed }: Watching<T>,
+): Watch<T> =>
+  openWatch<T>({
+    ...{ api, resource, keep, log, random },
+    ...(times && { firstMs: times.firstMs, mostMs: times.firstMs * 16, watchSeconds: times.watchSeconds }),
+    restarted: (reason) =>
+      meter.count('chancery_controller_watch_restarts_total', { resource: resource.plural, reason }),
+    changed: (key, next, before) => {
+      changed?.(key, next, before)
+      // What is said again in a resync is the same object.
+      if (next && (next === before || !before || stateOf(next) !== stateOf(before))) wake(key)
+    },
+  })
+
+const readinessOf = (issuer: Issuer | undefined): string => {
+  const { status, observedGeneration } = (issuer && conditionOf(issuer, 'Ready')) ?? {}
+  return `${issuer?.metadata.uid} ${issuer?.metadata.generation} ${status} ${observedGeneration}`
+}
+
+const keepIssuer = ({ apiVersion, kind, metadata, spec, status }: Issuer): Issuer => {
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
+  return {
+    apiVersion,
+    kind,
+    metadata: {
+      ...{ name, uid, resourceVersion, creationTimestamp },
+      ...(namespace !== undefined && { namespace }),
+      ...(generation !== undefined && { generation }),
+      ...(deletionTimestamp !== undefined && { deletionTimestamp }),
+    },
+    spec,
+    ...(status && { status: { conditions: status.conditions ?? [] } }),
+  }
+}

@@ -1,0 +1,142 @@
+/** What the instance that has the lease does: a queue for each kind of object, and nothing written once the lease is lost. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import type { Log } from '../telemetry.ts'
+import { isApiFault, type KubernetesApi } from './api.ts'
+import type { Asker } from './asker.ts'
+import { type IssuerName, issuerName, issuerNameOf, openIssuers } from './issuers.ts'
+import type { Meter } from './metrics.ts'
+import { keyOf } from './objects.ts'
+import { lookAtPodRequest } from './pods.ts'
+import { type Looked, openQueue, type Queue } from './queue.ts'
+import type { Recorder } from './recorder.ts'
+import type { ReadRequest } from './request-facts.ts'
+import { lookAtRequest } from './requests.ts'
+import { type IssuerKind, type Resource, resources } from './resources.ts'
+import type { ControllerSettings } from './settings.ts'
+import { lookAtSigningRequest } from './signing.ts'
+import type { Wake, Watches } from './watches.ts'
+
+export interface WorkDeps {
+  readonly api: KubernetesApi
+  readonly settings: ControllerSettings
+  readonly watches: Watches
+  readonly asker: Asker
+  readonly recorder: Recorder
+  readonly meter: Meter
+  readonly readRequest: ReadRequest
+  readonly log: Log
+  readonly clock: () => Date
+  readonly random: () => number
+  /** Milliseconds that only go forward. */
+  readonly now: () => number
+  /** Milliseconds after one setback, and at most. */
+  readonly patience?: { readonly firstMs: number; readonly mostMs: number } | undefined
+  /** From this moment on, nothing may be done any more. */
+  readonly lost: AbortSignal
+  /** Whether the lease is ours, by our own clock. */
+  readonly isHeld: () => boolean
+}
+
+export interface Work extends Wake {
+  /** Begins nothing more; resolves when what was begun has ended. */
+  stop(): Promise<void>
+}
+
+type Look<Key> = (key: Key, waited: number, signal: AbortSignal) => Promise<Looked>
+
+export const openWork = (deps: WorkDeps): Work => {
+  const { watches, settings, lost } = deps
+  const api = { call: guarded(deps) }
+  const { asker, recorder, meter, readRequest, clock, random } = deps
+  const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor }
+  const issuers = openIssuers(
+    { api, watches: watches.issuers, asker, recorder, meter, clock, random, recheck: settings.recheck },
+    (name) => issuerQueue.add(name),
+  )
+  const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(deps, resources.issuers, async (name, _, signal) => {
+    const looked = await issuers.look(name, signal)
+    if (looked.recheckAfter !== undefined) issuerQueue.addAfter(name, looked.recheckAfter)
+    return looked
+  })
+  const { requests, signingRequests, podRequests } = watches
+  const requestQueue =
+    requests &&
+    queueOf<string>(deps, resources.certificateRequests, (key, waited, signal) =>
+      lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
+    )
+  const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
+  const approves = settings.approveKubeletServing
+  const signingQueue =
+    signingRequests &&
+    queueOf<string>(deps, resources.signingRequests, (key, waited, signal) =>
+      lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, approves }, { key, waited, signal }),
+    )
+
+  const podQueue =
+    podRequests &&
+    queueOf<string>(deps, resources.podCertificateRequests, (key, waited, signal) =>
+      lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, { key, waited, signal }),
+    )
+
+  const wake: Wake = {
+    issuer: (name) => issuerQueue.add(name),
+    request: (key) => requestQueue?.add(key),
+    signingRequest: (key) => signingQueue?.add(key),
+    podRequest: (key) => podQueue?.add(key),
+    throughIssuer: (name) => {
+      for (const request of requests?.all() ?? [])
+        if (issuerNameOf(request) === name) requestQueue?.add(keyOf(request.metadata))
+      const isThrough = ({ spec }: { readonly spec: { readonly signerName: string } }): boolean =>
+        issuerName('ChanceryClusterIssuer', signers.get(spec.signerName)?.issuer ?? '') === name
+      for (const request of signingRequests?.all() ?? [])
+        if (isThrough(request)) wake.signingRequest(request.metadata.name)
+      for (const request of podRequests?.all() ?? []) if (isThrough(request)) wake.podRequest(keyOf(request.metadata))
+    },
+  }
+  for (const [kind, watch] of Object.entries(watches.issuers))
+    for (const issuer of watch.all()) wake.issuer(issuerName(kind as IssuerKind, keyOf(issuer.metadata)))
+  for (const request of requests?.all() ?? []) wake.request(keyOf(request.metadata))
+  for (const request of signingRequests?.all() ?? []) wake.signingRequest(request.metadata.name)
+  for (const request of podRequests?.all() ?? []) wake.podRequest(keyOf(request.metadata))
+  const queues = [issuerQueue, requestQueue, signingQueue, podQueue].filter((queue) => queue !== undefined)
+  lost.addEventListener('abort', () => void Promise.all(queues.map((queue) => queue.close())), { once: true })
+  return { ...wake, stop: async () => void (await Promise.all(queues.map((queue) => queue.close()))) }
+}
+
+const queueOf = <Key extends string>(deps: WorkDeps, { plural: resource }: Resource, look: Look<Key>): Queue<Key> => {
+  const { lost, meter, settings, random, log, patience, watches } = deps
+  const queue = openQueue<Key>({
+    concurrency: settings.concurrency,
+    random,
+    now: deps.now,
+    ...(patience ?? (resource === resources.issuers.plural ? issuerPatience : {})),
+    look: async (key, waited) => {
+      // An issuer that has not been listed yet is not one that does not exist.
+      while (watches.missing().length > 0 && !lost.aborted)
+        await sleep(syncPollMs, undefined, { signal: lost }).catch(() => {})
+      return lost.aborted ? { kind: 'end' } : look(key, waited, lost)
+    },
+    failed: (key, err) => {
+      if (lost.aborted) return undefined
+      if (isApiFault(err)) meter.count('chancery_controller_writes_total', { resource, outcome: 'failed' })
+      log.warn({ event: 'look.failed', resource, key, err }, 'it could not be brought to an end; it is tried again')
+      return isApiFault(err) ? err.retryAfter : undefined
+    },
+  })
+  meter.watch('chancery_controller_queue', { resource, state: 'ready' }, () => queue.depth)
+  meter.watch('chancery_controller_queue', { resource, state: 'later' }, () => queue.putOff)
+  return queue
+}
+
+/** A process that was stopped and goes on must not write, though nobody has told it yet that the lease is lost. */
+const guarded =
+  ({ api, isHeld }: WorkDeps): KubernetesApi['call'] =>
+  (method, path, call) => {
+    if (method !== 'GET' && !isHeld()) return Promise.reject(new Error('the lease is not ours any more'))
+    return api.call(method, path, call)
+  }
+
+/** Whoever mends credentials looks at the issuer, and waits. */
+const issuerPatience = { firstMs: 1_000, mostMs: 60_000 } as const
+const syncPollMs = 50
