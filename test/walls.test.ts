@@ -48,10 +48,20 @@ t.test('store knows ca and policy by their types only', async (t) => {
 })
 
 t.test('time and chance come in: nobody below looks at a clock or rolls dice', async (t) => {
-  for (const [file, source] of await sourcesIn('x509', 'policy', 'roll', 'ca')) {
+  for (const [file, source] of await sourcesIn('x509', 'policy', 'roll', 'ca', 'kubernetes')) {
     t.notMatch(source, /Date\.now\(|new Date\(\)|Math\.random\(|randomBytes\(|randomUUID\(|process\.env/, file)
   }
 })
+
+t.test(
+  'only the door imports the client library of Kubernetes, and what decides about objects waits for nothing',
+  async (t) => {
+    for (const [file, source] of await sourcesIn('.'))
+      if (file !== 'kubernetes/cluster.ts') t.notMatch(source, /from '@kubernetes\//, file)
+    for (const [file, source] of await sourcesIn('kubernetes'))
+      if (file.startsWith('kubernetes/decide-')) t.notMatch(source, /\bawait\b|\basync\b|from 'node:/, file)
+  },
+)
 
 t.test('only the door imports @peculiar/x509', async (t) => {
   for (const [file, source] of await sourcesIn('.')) {

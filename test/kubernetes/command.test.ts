@@ -1,0 +1,120 @@
+/** `chancery controller` as a process: its settings, its kubeconfig, and how it ends. */
+import { execFile, spawn } from 'node:child_process'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
+import { bare } from '../helpers/environment.ts'
+import { assertOne, openRunning, until } from './running.ts'
+import { textAt } from './values.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-controller-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+const write = async (name: string, text: string): Promise<string> => {
+  const path = join(folder, name)
+  await writeFile(path, text)
+  return path
+}
+
+const refused = async (text: string): Promise<string> =>
+  readControllerDocument(await write('bad.yaml', text)).then(
+    () => 'it was taken',
+    (error: Error) => error.message,
+  )
+
+t.test('a file says what is not as usual, with paths relative to it', async (t) => {
+  const path = await write(
+    'settings.yaml',
+    [
+      'listen: "[::1]:9000"',
+      'namespace: pki',
+      'recheck: 2m',
+      'retryFor: 1d',
+      'servers:',
+      '  - { url: "https://ca.example:8443/", caFile: ca.pem, token: { audience: ca, file: /run/token } }',
+      'signers:',
+      '  - { name: example.com/internal, issuer: internal }',
+    ].join('\n'),
+  )
+  const { document, folder: base } = await readControllerDocument(path)
+  t.match(settingsOf(document, base, 'elsewhere'), {
+    ...{
+      listen: { host: '::1', port: 9_000 },
+      namespace: 'pki',
+      secretNamespace: 'pki',
+      recheck: 120,
+      retryFor: 86_400,
+    },
+    servers: [{ caFile: join(folder, 'ca.pem'), token: { audience: 'ca', file: '/run/token' } }],
+    signers: [{ name: 'example.com/internal', issuer: 'internal' }],
+  })
+})
+
+t.test('without a file everything is as usual', async (t) => {
+  const { document, folder: base } = await readControllerDocument(undefined)
+  t.same(settingsOf(document, base, 'chancery-system'), {
+    ...{ listen: { host: '0.0.0.0', port: 8_081 }, namespace: 'chancery-system', lease: 'chancery-controller' },
+    ...{ secretNamespace: 'chancery-system', certManager: true, signers: [], approveKubeletServing: false },
+    ...{ podCertificates: false, servers: [], recheck: 300, retryFor: undefined, concurrency: 16 },
+  })
+  t.throws(() => settingsOf(document, base, undefined), /namespace/)
+})
+
+t.test('every fault of a file is told at once, with its place', async (t) => {
+  const told = await refused('lissten: x\nrecheck: soon\nconcurrency: 0\nservers: [{ url: "http://x" }]\nsigners: 7\n')
+  for (const place of ['/lissten', '/recheck', '/concurrency', '/servers/0/url', '/signers']) t.match(told, `${place}:`)
+  t.match(
+    await refused('signers: [{ name: a.b/c, issuer: x }, { name: a.b/c, issuer: y }]'),
+    /\/signers\/1: a\.b\/c occurs twice/,
+  )
+  t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
+  t.match(await refused('a: [1'), /is not YAML/)
+  t.match(await refused('- x'), /does not hold settings/)
+})
+
+interface Ended {
+  readonly code: number
+  readonly err: string
+}
+
+const chancery = (...args: readonly string[]): Promise<Ended> =>
+  new Promise((resolve) => {
+    execFile(process.execPath, ['src/main.ts', ...args], { env: { ...bare }, timeout: 20_000 }, (error, _, err) =>
+      resolve({ code: error ? Number(error.code) : 0, err }),
+    )
+  })
+
+t.test('what cannot start says why, in a sentence', async (t) => {
+  t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })
+  t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
+})
+
+t.test('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  running.cluster.kubeconfig(join(folder, 'config'), 'chancery-system/chancery-controller')
+  const path = await write('real.yaml', 'kubeconfig: config\nlisten: 127.0.0.1:0\nlog: debug\n')
+  const child = spawn(process.execPath, ['src/main.ts', 'controller', path], {
+    env: { ...bare },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  t.teardown(() => child.kill('SIGKILL'))
+  let log = ''
+  child.stderr.on('data', (piece: Buffer) => {
+    log += piece.toString()
+  })
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve))
+  await until(() => log.includes('"event":"lease.won"') || child.exitCode !== null)
+  await running.issuer()
+  await running.ask('web-1')
+  await assertOne(t, running, 'web-1')
+  child.kill('SIGTERM')
+  t.equal(await ended, 0, log)
+  const lease = running.cluster.get('leases', 'chancery-system', 'chancery-controller')
+  t.equal(textAt(lease, 'spec', 'holderIdentity'), '')
+  t.notMatch(log, running.token)
+  t.match(log, '"event":"controller.stopped"')
+})

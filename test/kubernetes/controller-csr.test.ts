@@ -1,0 +1,140 @@
+/** CertificateSigningRequests: signed by the controller, and those of kubelets approved where the settings say so. */
+import { X509Certificate } from 'node:crypto'
+
+import t from 'tap'
+
+import { employ } from '../http/people.ts'
+import { commonName, dns, hex, newP256, pem, rdn, request, san, seq, tlv, utf8 } from '../x509/build.ts'
+import { openRunning, type Running, writesOf } from './running.ts'
+import { condition, type Tree, textAt, uidOf } from './values.ts'
+
+const signers = [
+  { name: 'chanceryclusterissuers.chancery.dev/default', issuer: 'default' },
+  { name: 'kubernetes.io/kubelet-serving', issuer: 'kubelets' },
+]
+
+const path = '/apis/certificates.k8s.io/v1/certificatesigningrequests'
+
+interface Asking {
+  readonly name: string
+  readonly csr: Buffer
+  readonly signerName?: string
+  readonly usages?: readonly string[]
+  readonly as?: string | undefined
+}
+
+const create = async ({ cluster }: Running, asking: Asking): Promise<Tree> => {
+  const { name, csr, signerName = 'chanceryclusterissuers.chancery.dev/default', as } = asking
+  const { usages = ['digital signature', 'client auth'] } = asking
+  const { status, body } = await cluster.as(as).request('POST', path, {
+    ...{ apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest', metadata: { name } },
+    spec: {
+      request: Buffer.from(pem(csr)).toString('base64'),
+      signerName,
+      usages: [...usages],
+      expirationSeconds: 3_600,
+    },
+  })
+  if (status !== 201) throw new Error(JSON.stringify(body))
+  return body as Tree
+}
+
+const approve = async ({ cluster }: Running, { metadata }: Tree, type = 'Approved'): Promise<void> => {
+  const name = textAt({ metadata } as Tree, 'metadata', 'name')
+  const { status } = await cluster
+    .as()
+    .request(
+      'PATCH',
+      `${path}/${name}/approval`,
+      { status: { conditions: [{ type, status: 'True', reason: 'Test', message: 'by a test' }] } },
+      { contentType: 'application/merge-patch+json' },
+    )
+  if (status !== 200) throw new Error(`${status}`)
+}
+
+const signed = ({ cluster }: Running, name: string): Promise<Tree | undefined> =>
+  cluster.until('certificatesigningrequests', { name }, (object) => textAt(object, 'status', 'certificate') !== '')
+const failed = ({ cluster }: Running, name: string): Promise<Tree | undefined> =>
+  cluster.until('certificatesigningrequests', { name }, (object) => condition(object ?? {}, 'Failed') !== undefined)
+const leafOf = (object: Tree | undefined): X509Certificate =>
+  new X509Certificate(Buffer.from(textAt(object, 'status', 'certificate'), 'base64'))
+
+const forClient = (...names: readonly string[]): Buffer =>
+  request({ signer: newP256(), subject: commonName('client.example.test'), extensions: [san(...names.map(dns))] })
+
+t.test('an approved request is signed, for as long as it asks', async (t) => {
+  const running = await openRunning(t, { settings: { signers } })
+  await running.issuer({ kind: 'ChanceryClusterIssuer' })
+  const object = await create(running, { name: 'first', csr: forClient('client.example.test') })
+  const unapproved = await create(running, { name: 'unapproved', csr: forClient('other.example.test') })
+  const denied = await create(running, { name: 'denied', csr: forClient('denied.example.test') })
+  await approve(running, denied, 'Denied')
+  await approve(running, object)
+  const leaf = leafOf(await signed(running, 'first'))
+  t.equal(leaf.validToDate.getTime() - leaf.validFromDate.getTime(), 3_599_000)
+  t.same(running.front.issued, [uidOf(object)])
+  for (const name of [unapproved, denied].map((one) => textAt(one, 'metadata', 'name')))
+    t.notOk(textAt(running.cluster.get('certificatesigningrequests', '', name), 'status', 'certificate'))
+  t.equal(writesOf(running, 'certificatesigningrequests').length, 1)
+})
+
+t.test('what the profile refuses has failed, by the check; system:masters never gets as far', async (t) => {
+  const running = await openRunning(t, { settings: { signers } })
+  await running.issuer({ kind: 'ChanceryClusterIssuer' })
+  await approve(running, await create(running, { name: 'bad', csr: forClient('denied.example.test') }))
+  const bad = await failed(running, 'bad')
+  t.match(condition(bad ?? {}, 'Failed'), { reason: 'SanForbidden', message: /names\.dns\.deny/ })
+  const subject = seq(rdn('2.5.4.10', utf8('system:masters')), rdn('2.5.4.3', utf8('admin')))
+  await approve(running, await create(running, { name: 'masters', csr: request({ signer: newP256(), subject }) }))
+  const masters = await failed(running, 'masters')
+  t.match(condition(masters ?? {}, 'Failed'), { reason: 'SignerValidationFailure', message: /system:masters/ })
+  t.equal(running.front.issued.length, 1)
+})
+
+t.test('a kubelet’s request is approved by its Node object, signed, and never signed without it', async (t) => {
+  const running = await openRunning(t, { settings: { signers, approveKubeletServing: true } })
+  const { cluster } = running
+  const token = await employ(running.service, 'kubelets', 'requester', {
+    profiles: ['kubelet-serving'],
+    onBehalfOf: {},
+  } as never)
+  await cluster.apply({
+    ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'kubelets', namespace: 'chancery-system' } },
+    data: { token: Buffer.from(token).toString('base64') },
+  })
+  const spec = { profile: 'kubelet-serving', auth: { tokenSecretRef: { name: 'kubelets' } } }
+  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'kubelets', spec })
+  await cluster.apply({
+    ...{ apiVersion: 'v1', kind: 'Node', metadata: { name: 'worker-1' } },
+    status: {
+      addresses: [
+        { type: 'InternalIP', address: '10.0.0.11' },
+        { type: 'Hostname', address: 'worker-1' },
+      ],
+    },
+  })
+  const node = cluster.tokenFor({ username: 'system:node:worker-1', groups: ['system:nodes', 'system:authenticated'] })
+  const subject = seq(rdn('2.5.4.10', utf8('system:nodes')), rdn('2.5.4.3', utf8('system:node:worker-1')))
+  const serving = (address: string): Buffer =>
+    request({ signer: newP256(), subject, extensions: [san(dns('worker-1'), tlv(0x87, hex(address)))] })
+  const asking = {
+    ...{ signerName: 'kubernetes.io/kubelet-serving', usages: ['digital signature', 'server auth'], as: node },
+  }
+  await create(running, { ...asking, name: 'good', csr: serving('0a00000b') })
+  const leaf = leafOf(await signed(running, 'good'))
+  t.match(leaf.subject, /system:node:worker-1/)
+  t.match(leaf.subjectAltName, /10\.0\.0\.11/)
+  await create(running, { ...asking, name: 'strange', csr: serving('0a00000c') })
+  const noted = await new Promise<string>((resolve) => {
+    const look = setInterval(() => {
+      const found = cluster
+        .list('events.events.k8s.io', 'default')
+        .find((event) => textAt(event, 'reason') === 'NotApproved')
+      if (!found) return
+      clearInterval(look)
+      resolve(textAt(found, 'note'))
+    }, 10)
+  })
+  t.match(noted, /left to people: names: ip 10\.0\.0\.12 is not among the addresses of the node/)
+  t.equal(condition(cluster.get('certificatesigningrequests', '', 'strange') ?? {}, 'Approved'), undefined)
+})

@@ -1,0 +1,75 @@
+/** Two controllers and one lease: who works, who goes on, and what is never done twice. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t from 'tap'
+
+import { assertOne, issuerIs, leads, openRunning, type RunningController, statusWrites } from './running.ts'
+import { textAt } from './values.ts'
+
+t.test('one of two works; when it stops, the other one goes on at once', async (t) => {
+  const running = await openRunning(t)
+  const [first] = running.controllers as readonly [RunningController]
+  await leads(first)
+  const second = await running.start()
+  await running.issuer()
+  await running.ask('one-1')
+  await running.ended('one-1', 'Issued')
+  t.ok(first.leads)
+  t.notOk(second.leads)
+  t.ok(second.ready, 'though it does not work')
+  await first.close()
+  const released = running.cluster.get('leases', 'chancery-system', 'chancery-controller')
+  t.not(textAt(released, 'spec', 'holderIdentity'), undefined)
+  await leads(second)
+  await running.ask('two-1')
+  await assertOne(t, running, 'two-1')
+})
+
+t.test('who cannot reach the API server any more works no more, and writes nothing of what is under way', async (t) => {
+  const running = await openRunning(t)
+  const [first] = running.controllers as readonly [RunningController]
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const second = await running.start()
+  const { held, release } = running.front.hold()
+  await running.ask('web-1')
+  await held
+  first.cut()
+  await leads(second)
+  t.notOk(first.leads)
+  release()
+  await assertOne(t, running, 'web-1')
+  t.equal(statusWrites(running).length, 1)
+})
+
+t.test('a process that was stopped for longer than a lease lasts does not write when it goes on', async (t) => {
+  const running = await openRunning(t)
+  const [first] = running.controllers as readonly [RunningController]
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const { held, release } = running.front.hold()
+  await running.ask('web-1')
+  await held
+  const fault = running.cluster.faults.add('unavailable', { when: { plural: 'leases' } })
+  first.pass(60_000)
+  t.notOk(first.leads)
+  release()
+  await sleep(300)
+  t.equal(statusWrites(running).length, 0)
+  fault.end()
+  await assertOne(t, running, 'web-1')
+})
+
+t.test('a clock that is wrong by hours changes nothing', async (t) => {
+  const running = await openRunning(t)
+  const [first] = running.controllers as readonly [RunningController]
+  await running.issuer()
+  for (const [name, hours] of [
+    ['ahead-1', 5],
+    ['behind-1', -10],
+  ] as const) {
+    first.skew(hours * 3_600_000)
+    await running.ask(name, { duration: '1h' })
+    await assertOne(t, running, name)
+  }
+})

@@ -1,0 +1,150 @@
+/** PodCertificateRequests: of the recorded kubelets, to certificates that a real Chancery has issued for their pods. */
+import { X509Certificate } from 'node:crypto'
+
+import t from 'tap'
+
+import { readRequest } from '../../src/commands/controller.ts'
+import { ApiFault } from '../../src/kubernetes/api.ts'
+import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-pod.ts'
+import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
+import { hasPodRequests, stateOfPodRequest } from '../../src/kubernetes/pods.ts'
+import { employ } from '../http/people.ts'
+import { issueFor } from './certificates.ts'
+import { issuerOf, recorded } from './objects.ts'
+import { openRunning } from './running.ts'
+import { condition, type Tree, textAt } from './values.ts'
+
+const signer = { name: 'chanceryclusterissuers.chancery.dev/default', issuer: 'default' }
+const first = recorded<PodCertificateRequest>('podcertificaterequests/01-create')
+const now = new Date('2026-11-24T23:20:00.500Z')
+const facts = readRequest(stubOf(first) ?? '')
+const look = { request: first, issuer: issuerOf({ profile: 'spiffe-workload' }), facts, signer, now, waited: 0 }
+
+t.test('a pod’s request is asked for by what the API server has verified of it', async (t) => {
+  const step = decidePod(look)
+  t.match(step.kind === 'ask' && step.ask, {
+    idempotencyKey: first.metadata.uid,
+    body: {
+      profile: 'spiffe-workload',
+      validity: '86400s',
+      names: { uri: ['spiffe://cluster.local/ns/team-a/sa/workload'] },
+      onBehalfOf: {
+        ...{ user: 'system:serviceaccount:team-a:workload', namespace: 'team-a', serviceAccount: 'workload' },
+        ...{ pod: 'app-0', podUid: first.spec.podUID, node: 'worker-1', nodeUid: first.spec.nodeUID },
+        object: { kind: 'PodCertificateRequest', uid: first.metadata.uid },
+      },
+    },
+  })
+  const podNames = { dns: ['{pod}.{namespace}.pod.test', '{node}.test'] }
+  const named = decidePod({ ...look, signer: { ...signer, podNames } })
+  t.same(named.kind === 'ask' && named.ask.body.names, { dns: ['app-0.team-a.pod.test', 'worker-1.test'] })
+})
+
+t.test('what has ended is left alone, and what is recorded to end so is an end', async (t) => {
+  for (const name of ['35-issue', '37-deny-unsupported-key', '40-failed'])
+    t.same(decidePod({ ...look, request: recorded(`podcertificaterequests/${name}`) }), { kind: 'ignore' }, name)
+  const deprecated = recorded<PodCertificateRequest>('podcertificaterequests/02-create-deprecated-fields')
+  t.equal(stubOf(deprecated), undefined)
+  t.equal(stateOfPodRequest(first), `${first.metadata.uid} true`)
+})
+
+t.test('the answer is final: issued with its three times, denied for its key, or failed', async (t) => {
+  if ('fault' in facts) throw new Error(facts.fault)
+  const answer = (outcome: Parameters<typeof decidePodAnswer>[0]['outcome']) => decidePodAnswer({ ...look, outcome })
+  const issue = (from: number, validity?: number) =>
+    answer({ kind: 'issued', issued: issueFor(facts.spki, new Date(now.getTime() + from), validity) })
+  // The helper begins an hour before.
+  const good = issue(3_600_000)
+  t.match(good.kind === 'write' && good.status, {
+    conditions: [{ type: 'Issued', status: 'True', reason: 'Issued', lastTransitionTime: '2026-11-24T23:20:00Z' }],
+    ...{ notBefore: '2026-11-24T23:20:00Z', notAfter: '2026-11-25T23:20:00Z', beginRefreshAt: '2026-11-25T15:20:00Z' },
+    certificateChain: /BEGIN CERTIFICATE/,
+  })
+  const of = (write: ReturnType<typeof answer>): string =>
+    write.kind === 'write' ? `${write.status.conditions[0].type} ${write.status.conditions[0].reason}` : write.kind
+  t.equal(of(issue(0)), 'Failed AnswerUnusable', 'it begins an hour ago')
+  t.equal(of(issue(3_600_000, 3_599)), 'Failed AnswerUnusable', 'it lasts for less than an hour')
+  const problem = (code: string, retryable = false) =>
+    of(answer({ kind: 'fault', fault: { kind: 'problem', problem: { code, detail: 'So it is.', retryable } } }))
+  t.equal(problem('key.type'), 'Denied UnsupportedKeyType')
+  t.equal(problem('san.forbidden'), 'Failed SanForbidden')
+  t.equal(problem('overload.queue', true), 'wait')
+  t.equal(of(answer({ kind: 'waiting', id: 'x' })), 'Failed ApprovalRequired')
+})
+
+t.test('it is served only where the API server has it', async (t) => {
+  const answering = (body: unknown) => hasPodRequests({ call: async () => body as never })
+  t.equal(await answering(recorded('podcertificaterequests/00-discovery-v1beta1')), true)
+  t.equal(await answering(recorded('discovery/07-certificates.k8s.io-v1')), false)
+  t.equal(await hasPodRequests({ call: () => Promise.reject(new ApiFault(404, '404 page not found')) }), false)
+  await t.rejects(hasPodRequests({ call: () => Promise.reject(new ApiFault(503, 'busy')) }))
+})
+
+t.test('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
+  const running = await openRunning(t, { settings: { signers: [signer], podCertificates: true } })
+  const { cluster, service } = running
+  const { json } = await service.request('GET', '/v1/profiles/spiffe-workload')
+  const document = {
+    ...json.document,
+    name: 'pods',
+    keys: [{ ec: ['P-256'] }],
+    validity: { default: '1h', max: '24h', over: 'shorten' },
+  }
+  await service.request('PUT', '/v1/profiles/pods', { headers: { 'if-none-match': '*' }, body: document })
+  const token = await employ(service, 'pods', 'requester', { profiles: ['pods'], onBehalfOf: {} } as never)
+  await cluster.apply({
+    ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'pods', namespace: 'chancery-system' } },
+    data: { token: Buffer.from(token).toString('base64') },
+  })
+  const spec = { profile: 'pods', auth: { tokenSecretRef: { name: 'pods' } } }
+  await running.issuer({ kind: 'ChanceryClusterIssuer', spec })
+  const objects = [
+    { apiVersion: 'v1', kind: 'Node', metadata: { name: 'worker-1', uid: first.spec.nodeUID } },
+    {
+      apiVersion: 'v1',
+      kind: 'ServiceAccount',
+      metadata: { name: 'workload', namespace: 'team-a', uid: first.spec.serviceAccountUID },
+    },
+    {
+      apiVersion: 'v1',
+      kind: 'Pod',
+      metadata: { name: 'app-0', namespace: 'team-a', uid: first.spec.podUID },
+      spec: { nodeName: 'worker-1', serviceAccountName: 'workload' },
+    },
+  ]
+  for (const object of objects) {
+    const plural = `${object.kind.toLowerCase()}s`
+    if (cluster.get(plural, object.metadata.namespace ?? '', object.metadata.name) === undefined)
+      cluster.double.seed(object as Tree)
+  }
+  const kubelet = cluster.tokenFor({
+    username: 'system:node:worker-1',
+    groups: ['system:nodes', 'system:authenticated'],
+  })
+  const create = async (recording: string): Promise<string> => {
+    const { spec } = recorded<PodCertificateRequest>(`podcertificaterequests/${recording}`)
+    const made = await cluster
+      .as(kubelet)
+      .request('POST', '/apis/certificates.k8s.io/v1beta1/namespaces/team-a/podcertificaterequests', {
+        ...{ apiVersion: 'certificates.k8s.io/v1beta1', kind: 'PodCertificateRequest' },
+        metadata: { generateName: 'req-app-0-' },
+        spec: Object.fromEntries(Object.entries(spec).filter(([, value]) => value !== null)) as Tree,
+      })
+    if (made.status !== 201) throw new Error(JSON.stringify(made.body))
+    return textAt(made.body as Tree, 'metadata', 'name')
+  }
+  const ended = (name: string, type: string) =>
+    cluster.until(
+      'podcertificaterequests',
+      { namespace: 'team-a', name },
+      (object) => condition(object ?? {}, type) !== undefined,
+    )
+  const good = await ended(await create('01-create'), 'Issued')
+  const leaf = new X509Certificate(textAt(good, 'status', 'certificateChain'))
+  t.equal(leaf.subjectAltName, 'URI:spiffe://cluster.local/ns/team-a/sa/workload')
+  t.equal(textAt(good, 'status', 'notAfter'), `${leaf.validToDate.toISOString().slice(0, 19)}Z`)
+  const other = await ended(await create('03-create-ed25519-annotations'), 'Denied')
+  t.match(condition(other ?? {}, 'Denied'), { reason: 'UnsupportedKeyType' })
+  const old = await ended(await create('02-create-deprecated-fields'), 'Failed')
+  t.match(condition(old ?? {}, 'Failed'), { reason: 'RequestUnreadable' })
+})

@@ -1,0 +1,56 @@
+/** Objects that are deleted, made again or touched while Chancery signs. */
+import t from 'tap'
+
+import { issuerIs, openRunning, serialOf, statusWrites } from './running.ts'
+import { uidOf } from './values.ts'
+
+t.test('a request that is deleted while Chancery signs is let go', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const { held, release } = running.front.hold()
+  await running.ask('gone-1')
+  await held
+  await running.cluster.remove('certificaterequests', 'team-a', 'gone-1')
+  release()
+  await running.ask('next-1')
+  await running.ended('next-1', 'Issued')
+  t.ok(statusWrites(running).every(({ name, changed }) => name !== 'gone-1' || !changed))
+})
+
+t.test('another request that has taken the name meanwhile does not get the certificate of the first', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const { held, release } = running.front.hold()
+  const first = await running.ask('same-1')
+  await held
+  await running.cluster.remove('certificaterequests', 'team-a', 'same-1')
+  const second = await running.ask('same-1')
+  t.not(uidOf(first), uidOf(second))
+  release()
+  const done = await running.ended('same-1', 'Issued')
+  t.equal(uidOf(done), uidOf(second))
+  const [mine] = (await running.service.request('GET', `/v1/certificates?originObject=${uidOf(second)}`)).json.items
+  t.equal(serialOf(done), mine.serial)
+})
+
+t.test('somebody who touches the object meanwhile costs no second certificate', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const { held, release } = running.front.hold()
+  const request = await running.ask('touched-1')
+  await held
+  await running.cluster
+    .as()
+    .request(
+      'PATCH',
+      '/apis/cert-manager.io/v1/namespaces/team-a/certificaterequests/touched-1',
+      { metadata: { annotations: { note: 'x' } } },
+      { contentType: 'application/merge-patch+json' },
+    )
+  release()
+  await running.ended('touched-1', 'Issued')
+  t.same(running.front.issued, [uidOf(request)])
+})

@@ -1,0 +1,89 @@
+/** What the controller makes of a Chancery that is away, slow or changed, and of issuers that come late. */
+import t from 'tap'
+
+import { openTestService } from '../helpers/service.ts'
+import { assertOne, issuerIs, messageOf, openRunning, serialOf, statusWrites, until } from './running.ts'
+import { textAt } from './values.ts'
+
+t.test('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
+  const running = await openRunning(t)
+  await running.ask('early-1')
+  t.match(messageOf(await running.ended('early-1', 'Pending')), /ChanceryIssuer default does not exist/)
+  await running.issuer({ spec: { auth: { tokenSecretRef: { name: 'later', key: 'secret' } } } })
+  const broken = await issuerIs(running, 'False')
+  t.match(broken, { reason: 'Failed', message: 'Secret team-a/later does not exist' })
+  await running.cluster.apply({
+    ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'later', namespace: 'team-a' } },
+    data: { secret: Buffer.from(running.token).toString('base64') },
+  })
+  await running.ended('early-1', 'Issued')
+})
+
+t.test('what passes within a moment costs no write: 503, a proxy’s page, a connection that breaks', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.next('unavailable', 'gateway', 'drop')
+  await running.ask('blip-1')
+  await running.ended('blip-1', 'Issued')
+  t.equal(statusWrites(running).length, 1)
+  t.equal((await running.issued()).length, 1)
+})
+
+t.test('an answer that is lost after the CA has signed does not make a second certificate', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.next('lose', 'lose')
+  await running.ask('lost-1')
+  const done = await running.ended('lost-1', 'Issued')
+  const issued = await running.issued()
+  t.equal(issued.length, 1)
+  t.equal(serialOf(done), issued[0]?.serial)
+  t.ok(running.front.issued.length >= 3)
+  t.equal(new Set(running.front.issued).size, 1)
+})
+
+t.test(
+  'an instance of Chancery that goes after it has signed: another one hands out the same certificate',
+  async (t) => {
+    const running = await openRunning(t)
+    const other = await openTestService(t, {}, running.service)
+    await running.issuer()
+    await issuerIs(running, 'True')
+    running.front.next('lose')
+    const { held, release } = running.front.hold()
+    await running.ask('moved-1')
+    await held
+    release()
+    await until(() => running.front.issued.length > 1)
+    running.front.to(other.url)
+    await assertOne(t, running, 'moved-1')
+  },
+)
+
+t.test('a Chancery that is away is waited for, and said of the issuer', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.to(undefined)
+  await running.ask('away-1')
+  const away = await issuerIs(running, 'False')
+  t.match(away, { reason: 'Pending' })
+  t.match(messageOf(await running.ended('away-1', 'Pending')), /cannot be reached|is not ready|broke off/)
+  running.front.to(running.service.url)
+  await running.ended('away-1', 'Issued')
+  t.equal(textAt(await issuerIs(running, 'True'), 'reason'), 'Checked')
+})
+
+t.test('a key that is away makes the issuer wait, though it answers when it is only asked how it is', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const away = { status: 503, code: 'key.unavailable', retryable: true }
+  running.front.next(away)
+  await running.ask('key-1')
+  await issuerIs(running, 'False')
+  await running.ended('key-1', 'Issued')
+  await issuerIs(running, 'True')
+})

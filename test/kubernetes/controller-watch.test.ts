@@ -1,0 +1,86 @@
+/** Watches that expire, end, break or fall silent, and an API server that turns calls away: nothing is missed. */
+import t from 'tap'
+
+import { issuerIs, openRunning, type Running, statusWrites } from './running.ts'
+
+const calls = ({ cluster }: Running, verb: string): number =>
+  cluster.requests.filter((about) => about.verb === verb && about.plural === 'certificaterequests').length
+
+t.test('watches that expire are listed anew, and what happened meanwhile is found', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.cluster.faults.holdWatches()
+  await running.ask('missed-1')
+  running.cluster.faults.expireWatches()
+  await running.ended('missed-1', 'Issued')
+  t.equal(calls(running, 'list'), 2)
+  t.equal(statusWrites(running).length, 1)
+})
+
+t.test('watches that end go on from where they were; so do those that break', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  for (const how of ['end', 'cut'] as const) {
+    running.cluster.faults.closeWatches(how)
+    await running.ask(`${how}-1`)
+    await running.ended(`${how}-1`, 'Issued')
+  }
+  t.equal(calls(running, 'list'), 1, 'without listing anything again')
+})
+
+t.test('an API server that throttles, fails or refuses a write for a moment', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const when = { plural: 'certificaterequests', verb: 'patch' }
+  for (const kind of ['throttle', 'unavailable', 'error', 'drop', 'conflict', 'lose'] as const) {
+    running.cluster.faults.add(kind, { when, times: 1 })
+    await running.ask(`${kind}-1`)
+    await running.ended(`${kind}-1`, 'Issued')
+  }
+  t.equal((await running.issued()).length, 6)
+})
+
+t.test('an API server that cannot be reached for a while is waited for', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const heal = running.cluster.faults.partition()
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  heal()
+  await running.ask('back-1')
+  await running.ended('back-1', 'Issued')
+  t.ok(running.controllers[0]?.ready)
+})
+
+t.test('probes and metrics tell how it is', async (t) => {
+  const running = await openRunning(t)
+  const [controller] = running.controllers
+  await running.issuer()
+  await running.ask('web-1')
+  await running.ended('web-1', 'Issued')
+  const get = async (path: string) => {
+    const answer = await fetch(`${controller?.url}${path}`)
+    return { status: answer.status, text: await answer.text() }
+  }
+  t.same(await get('/livez'), { status: 200, text: 'ok\n' })
+  t.same(await get('/readyz'), { status: 200, text: 'ok\n' })
+  t.equal((await get('/')).status, 404)
+  const { text } = await get('/metrics')
+  t.match(text, 'chancery_controller_leader 1')
+  t.match(text, 'chancery_controller_ended_total{resource="certificaterequests",outcome="issued"} 1')
+  t.match(text, 'chancery_controller_writes_total{resource="certificaterequests",outcome="written"} 1')
+  t.match(text, 'chancery_controller_objects{resource="certificaterequests"} 1')
+  t.match(text, 'chancery_controller_asks_seconds_count{outcome="issued"} 1')
+})
+
+t.test('a kind that is not installed yet is waited for, and said at /readyz', async (t) => {
+  const running = await openRunning(t, { idle: true, cluster: { definitions: [] } })
+  const controller = await running.start()
+  const answer = await fetch(`${controller.url}/readyz`)
+  t.equal(answer.status, 503)
+  t.match(await answer.text(), /chanceryissuers have not been listed yet/)
+  t.equal((await fetch(`${controller.url}/livez`)).status, 200)
+})

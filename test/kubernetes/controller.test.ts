@@ -1,0 +1,97 @@
+/** CertificateRequests as cert-manager makes them, to certificates that a real Chancery has issued. */
+import t from 'tap'
+
+import { certificateOf, messageOf, openRunning, readyOf, statusWrites } from './running.ts'
+import { condition, textAt, uidOf } from './values.ts'
+
+t.test('an approved request gets its certificate in one write', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  const request = await running.ask('web-1', { usages: ['digital signature', 'server auth'], duration: '24h0m0s' })
+  const done = await running.ended('web-1', 'Issued')
+  const leaf = certificateOf(done)
+  t.match(leaf.subjectAltName, /web-1\.example\.test/)
+  t.equal(leaf.validToDate.getTime() - leaf.validFromDate.getTime(), 86_399_000)
+  t.notOk(textAt(done, 'status', 'ca'))
+  t.equal(statusWrites(running).length, 1)
+  t.same(running.front.issued, [uidOf(request)])
+  const [issued] = await running.issued()
+  t.match(issued, { origin: { namespace: 'team-a', object: { uid: uidOf(request), kind: 'CertificateRequest' } } })
+  const issuer = running.cluster.get('chanceryissuers', 'team-a', 'default')
+  t.match(condition(issuer ?? {}, 'Ready'), { status: 'True', reason: 'Checked', observedGeneration: 1 })
+  await running.controllers[0]?.close()
+  const events = running.cluster.list('events.events.k8s.io', 'team-a')
+  t.ok(events.some((event) => textAt(event, 'reason') === 'Issued' && textAt(event, 'regarding', 'name') === 'web-1'))
+})
+
+t.test('a denied request is told so; one that nobody decides on is left alone', async (t) => {
+  const running = await openRunning(t)
+  const { certManager } = running.cluster
+  await running.issuer()
+  const issuer = { kind: 'ChanceryIssuer', name: 'default' }
+  await certManager.create({ name: 'never-1', issuer })
+  await certManager.deny(await certManager.create({ name: 'denied-1', issuer }))
+  const done = await running.ended('denied-1', 'Denied')
+  t.ok(textAt(done, 'status', 'failureTime'))
+  t.equal(condition(running.cluster.get('certificaterequests', 'team-a', 'never-1') ?? {}, 'Ready'), undefined)
+  t.same(running.front.issued, [])
+  t.equal(statusWrites(running).length, 1)
+})
+
+t.test('a request that the profile refuses fails for good, and says by which checks', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await running.ask('bad-1', { names: ['denied.example.test'] })
+  const done = await running.ended('bad-1', 'Failed')
+  t.match(messageOf(done), /names\.dns\.deny .*denied\.example\.test/)
+  t.match(condition(done, 'InvalidRequest'), { status: 'True', reason: 'SanForbidden' })
+  t.ok(textAt(done, 'status', 'failureTime'))
+  t.same(await running.issued(), [])
+  t.equal(statusWrites(running).length, 1)
+})
+
+t.test('the roots are written where the issuer says so, and the authority must be the one it names', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer({ spec: { includeCA: true, authority: 'default' } })
+  await running.ask('roots-1')
+  const done = await running.ended('roots-1', 'Issued')
+  t.equal(
+    Buffer.from(textAt(done, 'status', 'ca'), 'base64')
+      .toString()
+      .trim(),
+    running.service.ca.trim(),
+  )
+  await running.issuer({ name: 'other', spec: { authority: 'kubernetes' } })
+  await running.ask('other-1', { issuer: { kind: 'ChanceryIssuer', name: 'other' } })
+  const pending = await running.ended('other-1', 'Pending')
+  t.match(messageOf(pending), /not of the authority kubernetes|is not ready/)
+  t.notOk(textAt(pending, 'status', 'certificate'))
+})
+
+t.test(
+  'an issuer of the cluster reads its Secret in the namespace that the settings name, and nowhere else',
+  async (t) => {
+    const running = await openRunning(t)
+    await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'wide' })
+    await running.ask('wide-1', { issuer: { kind: 'ChanceryClusterIssuer', name: 'wide' } })
+    await running.ended('wide-1', 'Issued')
+    const secrets = running.cluster.requests
+      .filter(({ plural }) => plural === 'secrets')
+      .map(({ namespace }) => namespace)
+    t.same([...new Set(secrets)], ['chancery-system'])
+  },
+)
+
+t.test('a request of another group, or whose issuer is of another kind, is not ours', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  for (const [name, issuer] of [
+    ['foreign-1', { group: 'example.com', kind: 'ChanceryIssuer', name: 'default' }],
+    ['foreign-2', { group: 'cert-manager.io', kind: 'Issuer', name: 'default' }],
+  ] as const)
+    await running.cluster.certManager.create({ name, issuer })
+  await running.ask('ours-1')
+  await running.ended('ours-1', 'Issued')
+  for (const name of ['foreign-1', 'foreign-2'])
+    t.equal(readyOf(running.cluster.get('certificaterequests', 'team-a', name)), undefined)
+})

@@ -1,0 +1,235 @@
+/** What becomes of CertificateSigningRequests, decided over those that the real API server has taken. */
+import t from 'tap'
+
+import { decideApproval } from '../../src/kubernetes/decide-approval.ts'
+import {
+  decideSigned,
+  decideSigning,
+  type SigningStep,
+  type SigningWrite,
+} from '../../src/kubernetes/decide-signing.ts'
+import type { Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
+import type { Outcome } from '../../src/kubernetes/outcome.ts'
+import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
+import { issueFor } from './certificates.ts'
+import { approved, denied, factsOf, issuerOf, signingRequest, withConditions } from './objects.ts'
+
+const now = new Date('2026-11-24T23:20:00.500Z')
+const first = signingRequest('29-get-approved')
+const kubelet = withConditions(signingRequest('11-create-kubelet-serving'), approved)
+const signer = { name: first.spec.signerName, issuer: 'default' }
+
+interface Case {
+  readonly issuer?: Issuer | undefined
+  readonly facts?: RequestFacts | { readonly fault: string }
+  readonly waited?: number
+  readonly retryFor?: number
+}
+
+const look = (request: SigningRequest, options: Case = {}) => ({
+  ...{ request, issuer: issuerOf(), facts: factsOf(request), signer, now, waited: 0 },
+  ...options,
+})
+const decide = (request: SigningRequest, options: Case = {}): SigningStep => decideSigning(look(request, options))
+const failure = (step: { readonly kind: string }): string => {
+  const { status } = step as SigningWrite
+  if (step.kind !== 'write' || !('conditions' in status)) return step.kind
+  const [{ type, status: is, reason, message }] = status.conditions
+  return `${type}=${is} ${reason}: ${message}`
+}
+const spec = (request: SigningRequest, change: Partial<SigningRequest['spec']>): SigningRequest => ({
+  ...request,
+  spec: { ...request.spec, ...change },
+})
+
+t.test('an approved request is asked for under its uid, with its usages and its expiry', async (t) => {
+  const { username, uid, groups, extra, request } = first.spec
+  t.same(decide(first), {
+    kind: 'ask',
+    ask: {
+      idempotencyKey: first.metadata.uid,
+      body: {
+        csr: Buffer.from(request, 'base64').toString(),
+        profile: 'server',
+        validity: '3600s',
+        keyUsage: ['digitalSignature'],
+        extendedKeyUsage: ['clientAuth'],
+        onBehalfOf: {
+          ...{ user: username, uid, groups, extra },
+          object: {
+            ...{ apiVersion: 'certificates.k8s.io/v1', kind: 'CertificateSigningRequest' },
+            ...{ name: 'first', uid: first.metadata.uid },
+          },
+        },
+      },
+    },
+  })
+  const { expirationSeconds: _, ...rest } = first.spec
+  const step = decide({ ...first, spec: rest })
+  t.notOk(step.kind === 'ask' && step.ask.body.validity, 'the profile says how long otherwise')
+})
+
+t.test('what is not approved, denied, failed or signed already is nobody’s to sign', async (t) => {
+  const failed = { type: 'Failed', status: 'True' } as const
+  for (const request of [
+    signingRequest('01-create'),
+    signingRequest('27-sign-unapproved'),
+    signingRequest('31-sign-apply'),
+    signingRequest('40-sign-after-failed'),
+    signingRequest('44-sign-denied'),
+    withConditions(first, approved, denied),
+    withConditions(first, approved, failed),
+    withConditions(first, { ...approved, status: 'False' }),
+    { ...first, metadata: { ...first.metadata, deletionTimestamp: '2026-11-24T23:19:00Z' } },
+  ])
+    t.same(decide(request), { kind: 'ignore' }, JSON.stringify(request.status))
+})
+
+t.test('kubelets’ requests are signed by Kubernetes’ own rules', async (t) => {
+  t.equal(decide(kubelet).kind, 'ask')
+  const rsa = withConditions(signingRequest('12-create-kubelet-serving-rsa'), approved)
+  t.equal(decide(rsa).kind, 'ask', 'with key encipherment')
+  const facts = factsOf(kubelet)
+  const at = (facts: RequestFacts, change: Partial<SigningRequest['spec']> = {}): string =>
+    failure(decide(spec(kubelet, change), { facts }))
+  for (const [told, says] of [
+    [at({ ...facts, organizations: ['system:nodes', 'other'] }), /organization/],
+    [at({ ...facts, organizations: [] }), /organization/],
+    [at({ ...facts, organizations: ['system:masters'] }), /system:masters/],
+    [at({ ...facts, commonName: 'worker-1' }), /commonName/],
+    [at({ ...facts, commonName: 'system:node:' }), /commonName/],
+    [at({ ...facts, commonName: undefined }), /commonName/],
+    [at({ ...facts, names: [] }), /names: there must be/],
+    [at({ ...facts, names: [{ kind: 'uri', value: 'spiffe://x' }] }), /neither a DNS name nor an address/],
+    [at({ ...facts, names: [...facts.names, { kind: 'email', value: 'a@b.c' }] }), /neither a DNS name nor an address/],
+    [at(facts, { usages: ['digital signature', 'server auth', 'client auth'] }), /usages/],
+    [at(facts, { usages: ['server auth'] }), /usages/],
+    [at(facts, { usages: ['digital signature', 'server auth', 'server auth'] }), /usages/],
+    [at(facts, { signerName: 'kubernetes.io/legacy-unknown' }), /not one that we know/],
+    [at(facts, { signerName: 'kubernetes.io/kube-apiserver-client-kubelet' }), /usages/],
+  ] as const) {
+    t.match(told, /^Failed=True SignerValidationFailure: /)
+    t.match(told, says)
+  }
+})
+
+t.test('clients of the API server: kubelets without names, others with client auth', async (t) => {
+  const client = spec(first, { signerName: 'kubernetes.io/kube-apiserver-client' })
+  t.equal(decide(client).kind, 'ask')
+  t.match(failure(decide(spec(client, { usages: ['digital signature'] }))), /usages/)
+  t.match(failure(decide(spec(client, { usages: ['client auth', 'server auth'] }))), /usages/)
+  const node = spec(kubelet, {
+    signerName: 'kubernetes.io/kube-apiserver-client-kubelet',
+    usages: ['digital signature', 'client auth'],
+  })
+  t.match(failure(decide(node)), /names: there must be none/)
+  t.equal(decide(node, { facts: { ...factsOf(kubelet), names: [] } }).kind, 'ask')
+})
+
+t.test('system:masters is signed for nobody, whatever the signer', async (t) => {
+  const request = withConditions(signingRequest('10-create-system-masters-custom-signer'), approved)
+  t.match(failure(decide(request)), /^Failed=True SignerValidationFailure: organization: system:masters/)
+})
+
+t.test('a request that cannot be read has failed', async (t) => {
+  t.match(failure(decide(first, { facts: { fault: 'Not strict DER (csr.der)' } })), /cannot be read: Not strict DER/)
+})
+
+t.test('the certificate is written alone, and an answer for another key is not', async (t) => {
+  const issued = issueFor(factsOf(first).spki, now)
+  const write = decideSigned({ ...look(first), outcome: { kind: 'issued', issued } })
+  t.ok(write.kind === 'write' && 'certificate' in write.status)
+  t.same(write.kind === 'write' && Object.keys(write.status), ['certificate'])
+  const other: Outcome = { kind: 'issued', issued: issueFor(factsOf(kubelet).spki, now) }
+  t.match(failure(decideSigned({ ...look(first), outcome: other })), /^Failed=True SignerAnswerFailure: .*another key/)
+})
+
+t.test('a refusal fails for good by the name of its problem; a setback waits, and writes nothing', async (t) => {
+  const told = (code: string, retryable: boolean): Outcome => ({
+    kind: 'fault',
+    fault: { kind: 'problem', problem: { code, detail: 'It is so.', retryable } },
+  })
+  t.equal(
+    failure(decideSigned({ ...look(first), outcome: told('san.forbidden', false) })),
+    'Failed=True SanForbidden: It is so (san.forbidden)',
+  )
+  t.same(decideSigned({ ...look(first), outcome: told('overload.queue', true) }), { kind: 'wait' })
+  const again = decideSigned({ ...look(first, { waited: 1 }), outcome: told('overload.queue', true) })
+  t.equal(again.kind === 'wait' && again.event?.reason, 'Pending')
+  const away = decideSigned({ ...look(first), outcome: told('key.unavailable', true) })
+  t.ok(away.kind === 'wait' && away.ofIssuer)
+  const late = decideSigned({ ...look(first, { retryFor: 60 }), outcome: told('overload.queue', true) })
+  t.match(failure(late), /^Failed=True SignerTimeout/)
+  t.equal(decide(first, { issuer: undefined }).kind, 'wait')
+})
+
+// Approval --------------------------------------------------------------------------------------------------------------
+
+const asking = signingRequest('11-create-kubelet-serving')
+const worker: Node = {
+  apiVersion: 'v1',
+  kind: 'Node',
+  metadata: { name: 'worker-1', uid: 'n', resourceVersion: '1', creationTimestamp: '2026-11-24T23:00:00Z' },
+  status: {
+    addresses: [
+      { type: 'Hostname', address: 'Worker-1' },
+      { type: 'InternalIP', address: '10.0.0.11' },
+      { type: 'InternalIP', address: 'FD00:0:0::11' },
+      { type: 'InternalDNS', address: 'worker-1.node.local' },
+    ],
+  },
+}
+const facts = factsOf(asking)
+const against = (request: SigningRequest, told: RequestFacts = facts, node: Node | undefined = worker): string => {
+  const step = decideApproval(request, told, node)
+  return step.kind === 'leave' ? step.event.note : step.kind
+}
+
+t.test('a node that asks for its own name and addresses is approved', async (t) => {
+  const step = decideApproval(asking, facts, worker)
+  t.equal(step.kind === 'approve' && step.condition.type, 'Approved')
+  const six: RequestFacts = {
+    ...facts,
+    names: [
+      { kind: 'ip', value: 'fd00::11' },
+      { kind: 'dns', value: 'worker-1.node.local' },
+    ],
+  }
+  t.equal(against(asking, six), 'approve')
+})
+
+t.test('whatever differs is left to people, and says why; nothing is denied', async (t) => {
+  const name = (kind: 'dns' | 'ip' | 'uri', value: string): RequestFacts => ({
+    ...facts,
+    names: [...facts.names, { kind, value }],
+  })
+  for (const [told, says] of [
+    [against(asking, name('dns', 'worker-2')), /dns worker-2 is not among/],
+    [against(asking, name('dns', '*.node.local')), /is not among/],
+    [against(asking, name('ip', '10.0.0.12')), /10\.0\.0\.12 is not among/],
+    [against(asking, name('uri', 'spiffe://x')), /neither a DNS name/],
+    [against(asking, { ...facts, commonName: 'system:node:worker-2' }), /commonName/],
+    [against(asking, { ...facts, organizations: ['system:masters'] }), /system:masters/],
+    [against(asking, { ...facts, hasOtherAttributes: true }), /more than organization/],
+    [against(asking, facts, { ...worker, status: {} }), /is not among/],
+    [against(spec(asking, { username: 'alice' })), /alice is not a node/],
+    [against(spec(asking, { username: 'system:node:worker-2' })), /commonName/],
+    [against(spec(asking, { groups: ['system:authenticated'] })), /is not a node/],
+    [against(spec(asking, { usages: ['digital signature', 'server auth', 'client auth'] })), /usages/],
+    [against(asking, facts, { ...worker, metadata: { ...worker.metadata, name: 'worker-2' } }), /does not exist/],
+  ] as const)
+    t.match(told, says)
+  const noNode = decideApproval(asking, facts, undefined)
+  t.match(noNode.kind === 'leave' && noNode.event.note, /worker-1 does not exist/)
+})
+
+t.test('nothing but an undecided request for a serving certificate is looked at', async (t) => {
+  for (const request of [
+    withConditions(asking, approved),
+    withConditions(asking, denied),
+    withConditions(asking, { type: 'Failed', status: 'True' }),
+    spec(asking, { signerName: 'kubernetes.io/kube-apiserver-client-kubelet' }),
+    spec(asking, { signerName: 'example.com/kubelet-serving' }),
+  ])
+    t.same(decideApproval(request, facts, worker), { kind: 'ignore' })
+})

@@ -1,0 +1,118 @@
+/** The queue: each key once, a bounded number at a time, later and later after setbacks. */
+import t from 'tap'
+
+import { type Looked, openQueue } from '../../src/kubernetes/queue.ts'
+
+const open = (look: (key: string, waited: number) => Promise<Looked>, concurrency = 2) => {
+  const failures: unknown[] = []
+  const queue = openQueue<string>({
+    ...{ look, concurrency, random: () => 0, now: () => performance.now(), firstMs: 20, mostMs: 40 },
+    failed: (_, error) => {
+      failures.push(error)
+      return undefined
+    },
+  })
+  t.teardown(() => queue.close())
+  return { queue, failures }
+}
+
+const gate = () => Promise.withResolvers<void>()
+const turns = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+t.test('a key that is named often waits once, and is looked at again if it is named meanwhile', async (t) => {
+  const looks: string[] = []
+  const { promise, resolve } = gate()
+  const { queue } = open(async (key) => {
+    looks.push(key)
+    if (looks.length === 1) await promise
+    return { kind: 'end' }
+  })
+  for (let i = 0; i < 5; i += 1) queue.add('a')
+  await turns()
+  t.same(looks, ['a'])
+  for (let i = 0; i < 5; i += 1) queue.add('a')
+  await turns()
+  t.same(looks, ['a'], 'never twice at a time')
+  resolve()
+  await turns()
+  t.same(looks, ['a', 'a'])
+  t.ok(queue.idle)
+})
+
+t.test('no more are looked at at a time than that, and none is left behind', async (t) => {
+  let under = 0
+  let most = 0
+  let count = 0
+  const { queue } = open(async () => {
+    most = Math.max(most, ++under)
+    await turns()
+    under -= 1
+    count += 1
+    return { kind: 'end' }
+  }, 3)
+  for (let i = 0; i < 50; i += 1) queue.add(`k${i}`)
+  while (!queue.idle) await turns()
+  t.equal(most, 3)
+  t.equal(count, 50)
+})
+
+t.test('after a setback it comes later, after another one later still; an end begins anew', async (t) => {
+  const at: number[] = []
+  const waited: number[] = []
+  const done = gate()
+  const { queue, failures } = open(async (_, seconds) => {
+    at.push(performance.now())
+    waited.push(seconds)
+    if (at.length === 1) throw new Error('broken')
+    if (at.length < 4) return { kind: 'retry' }
+    done.resolve()
+    return { kind: 'end' }
+  })
+  queue.add('a')
+  await done.promise
+  const gaps = at.slice(1).map((time, i) => time - (at[i] ?? 0))
+  t.ok((gaps[0] ?? 0) >= 9, 'half of 20 ms, by this chance')
+  t.ok((gaps[1] ?? 0) >= 19)
+  t.ok((gaps[2] ?? 0) >= 19, 'never more than 40 ms')
+  t.equal(waited[0], 0)
+  t.ok((waited[3] ?? 0) > (waited[1] ?? 0))
+  t.match(failures, [{ message: 'broken' }])
+  await turns()
+  queue.add('a')
+  await turns()
+  t.equal(waited[4], 0)
+})
+
+t.test('what was put off comes at once when it is named', async (t) => {
+  let looks = 0
+  const { queue } = open(async () => {
+    looks += 1
+    return looks === 1 ? { kind: 'retry', after: 3_600 } : { kind: 'end' }
+  })
+  queue.add('a')
+  await turns()
+  t.equal(queue.putOff, 1)
+  queue.add('a')
+  await turns()
+  t.equal(looks, 2)
+  t.equal(queue.putOff, 0)
+})
+
+t.test('closed, it takes nothing more and waits for what is under way', async (t) => {
+  const { promise, resolve } = gate()
+  let ended = false
+  const { queue } = open(async () => {
+    await promise
+    ended = true
+    return { kind: 'retry' }
+  })
+  queue.add('a')
+  await turns()
+  const closing = queue.close()
+  queue.add('b')
+  t.equal(queue.depth, 0)
+  resolve()
+  await closing
+  t.ok(ended)
+  t.equal(queue.putOff, 0)
+})

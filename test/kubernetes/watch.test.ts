@@ -1,0 +1,103 @@
+/** A watch over the double: pages, versions from the future, connections that hang. */
+import t from 'tap'
+
+import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
+import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
+import { resources } from '../../src/kubernetes/resources.ts'
+import { openWatch, type Watch } from '../../src/kubernetes/watch.ts'
+import { quiet } from '../helpers/log.ts'
+import { type Cluster, openCluster } from './cluster.ts'
+import { until } from './running.ts'
+
+const account = 'chancery-system/chancery-controller'
+
+const apiOf = (where: () => Cluster): KubernetesApi => {
+  const tokens = new Map<Cluster, string>()
+  return openApi(async () => {
+    const cluster = where()
+    const token = tokens.get(cluster) ?? cluster.tokenOf(account)
+    tokens.set(cluster, token)
+    return { server: cluster.url, headers: { authorization: `Bearer ${token}` }, tls: { ca: cluster.ca } }
+  })
+}
+
+const open = (t: Teardown, api: KubernetesApi, more: { readonly watchSeconds?: number } = {}) => {
+  const changes: string[] = []
+  const restarts: string[] = []
+  const watch = openWatch<CertificateRequest>({
+    ...{ api, resource: resources.certificateRequests, keep: (object) => object, log: quiet, random: () => 0 },
+    ...{ firstMs: 20, mostMs: 100, restarted: (reason) => restarts.push(reason), ...more },
+    changed: (key, next, before) => changes.push(`${next ? (before ? 'changed' : 'came') : 'went'} ${key}`),
+  })
+  t.teardown(async () => {
+    await watch.close()
+    api.close()
+  })
+  return { watch, changes, restarts }
+}
+type Teardown = { teardown(close: () => Promise<void>): unknown }
+
+const create = (cluster: Cluster, name: string) =>
+  cluster.certManager.create({ name, issuer: { kind: 'ChanceryIssuer', name: 'default' } })
+const names = (watch: Watch<CertificateRequest>): readonly string[] =>
+  [...watch.all()].map(({ metadata }) => metadata.name).sort()
+
+t.test('what there is, what comes, what changes and what goes', async (t) => {
+  const cluster = await openCluster(t)
+  await create(cluster, 'one-1')
+  const { watch, changes } = open(
+    t,
+    apiOf(() => cluster),
+  )
+  await until(() => watch.synced)
+  await cluster.certManager.approve(await create(cluster, 'two-1'))
+  await cluster.remove('certificaterequests', 'team-a', 'one-1')
+  await until(() => changes.length === 4)
+  t.same(changes, ['came team-a/one-1', 'came team-a/two-1', 'changed team-a/two-1', 'went team-a/one-1'])
+  t.equal(watch.get('team-a/two-1')?.kind, 'CertificateRequest')
+})
+
+t.test('more than a page, and what went while nobody watched', async (t) => {
+  const cluster = await openCluster(t)
+  for (let i = 0; i < 510; i += 1) await create(cluster, `many-${i}`)
+  const { watch, changes } = open(
+    t,
+    apiOf(() => cluster),
+  )
+  await until(() => watch.size === 510)
+  t.equal(cluster.requests.filter(({ verb, plural }) => verb === 'list' && plural === 'certificaterequests').length, 2)
+  const heal = cluster.faults.partition()
+  await cluster.remove('certificaterequests', 'team-a', 'many-7')
+  cluster.faults.expireWatches()
+  heal()
+  await until(() => watch.size === 509)
+  t.ok(changes.includes('went team-a/many-7'))
+})
+
+t.test('a server that was restored from an older backup does not leave us waiting in silence', async (t) => {
+  const [newer, older] = [await openCluster(t), await openCluster(t)]
+  for (let i = 0; i < 20; i += 1) await create(newer, `new-${i}`)
+  await create(older, 'old-1')
+  let where = newer
+  const { watch, restarts } = open(
+    t,
+    apiOf(() => where),
+    { watchSeconds: 1 },
+  )
+  await until(() => watch.size === 20)
+  where = older
+  newer.faults.closeWatches()
+  await until(() => watch.size === 1)
+  t.same(names(watch), ['old-1'])
+  t.ok(restarts.includes('expired'))
+})
+
+t.test('rights that are missing, and a server that is not there, are tried again', async (t) => {
+  const cluster = await openCluster(t, { rbac: [] })
+  const { watch } = open(
+    t,
+    apiOf(() => cluster),
+  )
+  await until(() => cluster.requests.filter(({ plural }) => plural === 'certificaterequests').length > 2)
+  t.notOk(watch.synced)
+})
