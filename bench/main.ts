@@ -6,6 +6,7 @@ import { type Floor, measureFloor } from './floor.ts'
 import { benchIdentities } from './identities.ts'
 import { keepResults, type Outcome } from './keep.ts'
 import { benchKeys } from './keys.ts'
+import { benchKubernetes } from './kubernetes.ts'
 import { pickGenerator } from './load/load.ts'
 import { describeMachine, storedOctets } from './machine.ts'
 import { type Options, parseOptions, usage } from './options.ts'
@@ -153,6 +154,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
 const benches: Readonly<Record<string, typeof benchAll>> = {
   identities: benchIdentities,
   keys: benchKeys,
+  kubernetes: benchKubernetes,
   revocation: benchRevocation,
   roll: benchRoll,
 }

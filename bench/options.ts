@@ -37,7 +37,7 @@ export const parseOptions = (argv: readonly string[]): Options => {
   }
 }
 
-export const usage = `npm run bench -- [identities|keys|revocation|roll] [options]
+export const usage = `npm run bench -- [identities|keys|kubernetes|revocation|roll] [options]
   --rounds N          times that the targets take turns (5)
   --seconds N         of measuring, each time (8)
   --clients N,N,…     connections at once, a row each (32,128)
@@ -48,7 +48,7 @@ export const usage = `npm run bench -- [identities|keys|revocation|roll] [option
                       of keys: signatures, latency, loop, issuance
                       of revocation: answers, arrival, lists, many
                       of roll: search, verify, tree
-  --certificates N    of revocation: how many are revoked; of roll: among how many is searched (1,000,000), and how
+  --certificates N    of kubernetes: how many requests come at once (1,000); of revocation: how many are revoked; of roll: among how many is searched (1,000,000), and how
                       many are verified (100,000)
   --generator NAME    wrk or node (wrk where it is installed)
   --profile           writes a CPU profile of the service under load; its figures are not kept
