@@ -13,6 +13,7 @@ import type { ReadRequest } from '../kubernetes/request-facts.ts'
 import { ControllerDocument, type ControllerSettings } from '../kubernetes/settings.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { shapeFaults } from '../policy/shape.ts'
+import { isSecret } from '../store/secrets.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
 import { Failure } from './failure.ts'
@@ -41,7 +42,7 @@ export const runController = async (path: string | undefined, openLog: (level: s
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const controller = await openController({
-    ...{ settings: { ...settings, podCertificates }, registry, readRequest, log, api },
+    ...{ settings: { ...settings, podCertificates }, registry, readRequest, isToken: isSecret, log, api },
     identity: `${hostname()}_${randomUUID()}`,
     ...{ clock: () => new Date(), now: () => performance.now(), random: Math.random },
   }).catch((error: Error) => {

@@ -120,6 +120,8 @@ const open = (
         }),
       },
     })
+    // A watch is silent for minutes, and a network that has forgotten it says nothing either.
+    outgoing.on('socket', (socket) => socket.setKeepAlive(true, keepAliveMs))
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1_000} s`)))
     outgoing.on('error', (error) => reject(unreachable(error, signal)))
     outgoing.on('response', (incoming) => {
@@ -205,7 +207,14 @@ const openAgents = () => {
       if (found) return found
       // Those of before end by themselves: sockets that are idle are closed by their timeout.
       known.clear()
-      const agent = new Agent({ ...tls, keepAlive: true, keepAliveMsecs: 30_000, timeout: 60_000, maxSockets: 64 })
+      const agent = new Agent({
+        ...tls,
+        keepAlive: true,
+        keepAliveMsecs: keepAliveMs,
+
+        timeout: 60_000,
+        maxSockets: 64,
+      })
       known.set(key, agent)
       return agent
     },
@@ -221,6 +230,7 @@ const mediaTypes = {
   apply: 'application/apply-patch+yaml',
   merge: 'application/merge-patch+json',
 } as const
+const keepAliveMs = 30_000
 const callPatienceMs = 15_000
 /** A page of 500 requests is about 3 MiB. */
 const mostOctets = 64 * 1024 * 1024

@@ -22,6 +22,7 @@ export interface ControllerDeps {
   readonly api: KubernetesApi
   readonly registry: Registry
   readonly readRequest: ReadRequest
+  readonly isToken: (text: string) => boolean
   readonly log: Log
   /** Of this process, and of no other that there ever was. */
   readonly identity: string
@@ -58,7 +59,9 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
   const meter = openMeter(deps.registry)
   const dropped = (): void => meter.count('chancery_controller_events_dropped_total', {})
   const recorder = openRecorder({ api, instance: identity, log, clock, dropped })
-  const places = openPlaces({ api, now, servers: settings.servers, secretNamespace: settings.secretNamespace })
+  const places = openPlaces({
+    ...{ api, now, isToken: deps.isToken, servers: settings.servers, secretNamespace: settings.secretNamespace },
+  })
   const asker = openAsker({ places, meter, now })
   let work: Work | undefined
   const watches = openWatches(

@@ -26,6 +26,8 @@ export interface PlacesDeps {
   readonly servers: readonly ServerSettings[]
   /** Where the Secrets of cluster issuers are. */
   readonly secretNamespace: string
+  /** Whether a text has the form of a token of Chancery: no other secret has. */
+  readonly isToken: (text: string) => boolean
   /** Milliseconds that only go forward. */
   readonly now: () => number
 }
@@ -104,14 +106,22 @@ const ownToken = async (
   if (audiences.length !== 1 || audiences[0] !== token.audience)
     return misconfigured(`the token of the controller for this url is for the audience ${token.audience}, and no other`)
   try {
-    return checked(await readFile(token.file, 'latin1'), 'the token of the controller')
+    const text = (await readFile(token.file, 'latin1')).trim()
+    return /^[\x21-\x7e]{1,16384}$/.test(text)
+      ? text
+      : misconfigured('the file for the token of the controller holds none')
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     return misconfigured(`the token of the controller cannot be read (${code ?? 'unreadable'})`)
   }
 }
 
-const secretToken = async ({ api, secretNamespace }: PlacesDeps, issuer: Issuer, signal: AbortSignal) => {
+/**
+ * Whoever may make an issuer chooses its url and the Secret. So nothing leaves a Secret that is not a token of Chancery: else
+ * who may make issuers but not read Secrets would have the controller send their contents to a server of his.
+ */
+const secretToken = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal) => {
+  const { api, secretNamespace, isToken } = deps
   const { name, key = 'token' } = issuer.spec.auth.tokenSecretRef ?? { name: '' }
   // A namespaced issuer reaches the Secrets of its own namespace only.
   const namespace = issuer.metadata.namespace ?? secretNamespace
@@ -121,18 +131,14 @@ const secretToken = async ({ api, secretNamespace }: PlacesDeps, issuer: Issuer,
     const { data } = await api.call<{ readonly data?: Readonly<Record<string, string>> }>('GET', path, { signal })
     const value = data !== undefined && Object.hasOwn(data, key) ? data[key] : undefined
     if (value === undefined) return misconfigured(`${what} has no key ${key}`)
-    return checked(Buffer.from(value, 'base64').toString('latin1'), `${what}, key ${key},`)
+    const token = Buffer.from(value, 'base64').toString('latin1').trim()
+    return isToken(token) ? token : misconfigured(`${what}, key ${key}, holds no token of Chancery`)
   } catch (error) {
     if (!isApiFault(error)) throw error
     if (error.status === 404) return misconfigured(`${what} does not exist`)
     if (error.status === 403) return misconfigured(`${what} may not be read by the controller`)
     return { kind: 'unreachable', message: `${what} cannot be read now` } as const
   }
-}
-
-const checked = (text: string, what: string): string | Fault => {
-  const token = text.trim()
-  return /^[\x21-\x7e]{1,16384}$/.test(token) ? token : misconfigured(`${what} holds no token`)
 }
 
 const misconfigured = (message: string): Fault => ({ kind: 'misconfigured', message })

@@ -127,3 +127,20 @@ t.test('a profile that there is not, and a url that is none, are said of the iss
     t.match(issuer, { reason: 'Failed', message: says })
   }
 })
+
+t.test('nothing leaves a Secret that is not a token of Chancery', async (t) => {
+  const running = await openRunning(t)
+  const put = (name: string, value: string) =>
+    running.cluster.apply({
+      ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name, namespace: 'team-a' } },
+      data: { password: Buffer.from(value).toString('base64') },
+    })
+  await put('database', 'hunter2')
+  // A digit of it is wrong: a token that was torn is none either.
+  await put('torn', `${running.token.slice(0, -1)}${running.token.endsWith('A') ? 'B' : 'A'}`)
+  for (const name of ['database', 'torn']) {
+    await running.issuer({ name, spec: { auth: { tokenSecretRef: { name, key: 'password' } } } })
+    t.match(await issuerIs(running, 'False', name), { reason: 'Failed', message: /holds no token of Chancery/ })
+  }
+  t.same(running.front.calls(), 0, 'nobody was asked anything')
+})

@@ -15,6 +15,8 @@ export interface Front {
   next(...fates: readonly Fate[]): void
   /** Every call to issue: its Idempotency-Key. */
   readonly issued: readonly string[]
+  /** How many calls there were of any kind. */
+  calls(): number
   /** Of calls to issue that are under way, the most at a time. */
   readonly most: number
   /** Resolves when a call to issue has come, and holds it until `release`. */
@@ -40,7 +42,9 @@ export const openFront = async (
   const state = { target: service.url as string | undefined, under: 0, most: 0, gate: undefined as Gate | undefined }
   const fates: Fate[] = []
   const issued: string[] = []
+  let calls = 0
   const server = createServer(identity, (incoming, response) => {
+    calls += 1
     const asks = incoming.method === 'POST' && incoming.url === '/v1/certificates'
     const fate = asks ? (fates.shift() ?? 'pass') : 'pass'
     if (asks) issued.push(String(incoming.headers['idempotency-key']))
@@ -65,6 +69,7 @@ export const openFront = async (
     url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     next: (...more) => void fates.push(...more),
     issued,
+    calls: () => calls,
     get most() {
       return state.most
     },

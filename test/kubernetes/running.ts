@@ -11,6 +11,7 @@ import { readRequest } from '../../src/commands/controller.ts'
 import { ApiFault, openApi } from '../../src/kubernetes/api.ts'
 import { type Controller, openController } from '../../src/kubernetes/controller.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
+import { isSecret } from '../../src/store/secrets.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'
@@ -157,7 +158,7 @@ const startController = async (cluster: Cluster, change: Partial<ControllerSetti
       lines: (path, call) => api.lines(path, { ...call, signal: both(killed.signal, call.signal) }),
       close: api.close,
     },
-    ...{ registry, readRequest, log: quiet, identity: crypto.randomUUID() },
+    ...{ registry, readRequest, isToken: isSecret, log: quiet, identity: crypto.randomUUID() },
     ...{ clock: () => new Date(Date.now() + skewed), now: () => performance.now() + passed, random: Math.random },
     times: { lease: { lasts: 1_000, renewWithin: 600, retryEvery: 100 }, firstMs: 20, mostMs: 200, watchSeconds: 60 },
   })
