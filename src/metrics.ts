@@ -37,6 +37,9 @@ export interface Metrics extends Meter {
   /** What became of a request that needs approval. */
   requestEnded(outcome: string): void
   watchApprovals(read: () => ApprovalFigures): void
+  /** What `/readyz` looks at, as it was found last. */
+  checked(checks: readonly { readonly name: string; readonly ok: boolean }[]): void
+  watchIssuers(read: () => readonly IssuerFigures[]): void
   /** Changes that are on no list yet. */
   watchUnlisted(read: () => readonly { readonly issuer: string; readonly seconds: number }[]): void
   /** A try to publish an issuer's lists that failed. */
@@ -56,6 +59,12 @@ export interface ApprovalFigures {
   readonly pending: number
   readonly approved: number
   readonly oldest: Date | null
+}
+
+export interface IssuerFigures {
+  readonly issuer: string
+  readonly state: string
+  readonly notAfter: Date
 }
 
 export interface WitnessFigures {
@@ -160,6 +169,16 @@ export const metricTable = {
   chancery_database_faults_total: { kind: 'counter', help: 'Database statements that failed.', labels: ['statement'] },
   chancery_database_connections: { kind: 'gauge', help: 'Connections of the pool, by state.', labels: ['state'] },
   chancery_queue_depth: { kind: 'gauge', help: 'Requests under way or waiting, by queue.', labels: ['queue'] },
+  chancery_check_passed: {
+    kind: 'gauge',
+    help: 'Whether this instance can issue, by what /readyz looks at: 1, or 0 where it stands in the way.',
+    labels: ['check'],
+  },
+  chancery_issuer_not_after_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When the certificate of an issuer expires; none of those that have retired.',
+    labels: ['issuer', 'state'],
+  },
   chancery_crl_revoked: { kind: 'gauge', help: 'Serials on the list of a shard.', labels: ['issuer', 'shard'] },
   chancery_crl_octets: { kind: 'gauge', help: 'Size of the list of a shard.', labels: ['issuer', 'shard'] },
   chancery_crl_this_update_timestamp_seconds: {
@@ -331,6 +350,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       importedCrls.take(() =>
         read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
       ),
+    ...fitnessSeries(series),
     watchUnlisted: (read) =>
       unlisted.take(() => read().map(({ issuer, seconds: value }) => ({ labels: [issuer], value }))),
     crlsFailed: (issuer) => crlFailures.add(1, issuer),
@@ -356,6 +376,19 @@ const openAskers = (
       keyAges.take(() => read().keys.map(({ provider, ageSeconds: value }) => ({ labels: [provider], value })))
     },
     limited: (limit) => limits.add(1, limit),
+  }
+}
+
+/** Whether this instance can issue, and for how long yet. */
+const fitnessSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'checked' | 'watchIssuers'> => {
+  const passed = series('chancery_check_passed')
+  const ends = series('chancery_issuer_not_after_timestamp_seconds')
+  return {
+    checked: (checks) => passed.take(() => checks.map(({ name, ok }) => ({ labels: [name], value: ok ? 1 : 0 }))),
+    watchIssuers: (read) =>
+      ends.take(() =>
+        read().map(({ issuer, state, notAfter }) => ({ labels: [issuer, state], value: notAfter.getTime() / 1000 })),
+      ),
   }
 }
 

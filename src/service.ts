@@ -155,6 +155,9 @@ export const openService = async (
   const { limits } = config
   const anchors = await openAnchorFile(config)
   const issuers = await openKeyed(stores, keys, metrics)
+  metrics.watchIssuers(() =>
+    issuers.all().map(({ issuer: { name, bounds }, state }) => ({ issuer: name, state, notAfter: bounds.notAfter })),
+  )
   const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, ...limits })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)

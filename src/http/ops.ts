@@ -87,8 +87,10 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
         response: { 200: Type.String({ examples: [examples.metrics] }) },
       },
     },
-    async (_request, reply) =>
-      (reply as FastifyReply).type(metrics.registry.contentType).send(await metrics.registry.metrics()),
+    async (_request, reply) => {
+      metrics.checked(await health.ready())
+      return (reply as FastifyReply).type(metrics.registry.contentType).send(await metrics.registry.metrics())
+    },
   )
 
   app.get(

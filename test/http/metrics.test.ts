@@ -30,6 +30,11 @@ t.test('every metric of the table is served, and what was counted comes out', as
   metrics.watch('chancery_database_connections', 'idle', () => 4)
   const waits = { counts: noWaits.counts.map((_, i) => (i < 2 ? 3 : 0)), seconds: 0.25 }
   metrics.watchKeys(() => ({ ...noLoad, failures: { CKR_DEVICE_ERROR: 2 }, waits }))
+  metrics.checked([
+    { name: 'clock', ok: false },
+    { name: 'key', ok: true },
+  ])
+  metrics.watchIssuers(() => [{ issuer: 'default', state: 'active', notAfter: new Date('2031-01-01T00:00:00Z') }])
   const text = await metrics.registry.metrics()
   for (const name of Object.keys(metricTable)) t.match(text, `# TYPE ${name} `)
   for (const line of [
@@ -43,6 +48,9 @@ t.test('every metric of the table is served, and what was counted comes out', as
     'chancery_jwks_fetches_total{provider="github",outcome="failed"} 1',
     'chancery_jwks_age_seconds{provider="github"} 12',
     'chancery_tokens_cached 7',
+    'chancery_check_passed{check="clock"} 0',
+    'chancery_check_passed{check="key"} 1',
+    'chancery_issuer_not_after_timestamp_seconds{issuer="default",state="active"} 1924992000',
     'chancery_stage_seconds_bucket{stage="sign",le="0.0005"} 0',
     'chancery_stage_seconds_bucket{stage="sign",le="0.001"} 1',
     'chancery_stage_seconds_bucket{stage="sign",le="0.25"} 2',

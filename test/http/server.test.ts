@@ -267,6 +267,7 @@ t.test('the service measures what it does', async (t) => {
     'chancery_refusals_total{code="san.forbidden"} 1',
     'chancery_http_requests_total{route="/v1/certificates",status="201"} 1',
     'chancery_stage_seconds_count{stage="answer"} 1',
+    ...['database', 'key', 'clock', 'crls', 'roll', 'queue'].map((name) => `chancery_check_passed{check="${name}"} 1`),
   ]) {
     t.ok(text.split('\n').includes(line), line)
   }
@@ -276,6 +277,7 @@ t.test('the service measures what it does', async (t) => {
   t.match(text, /chancery_batch_size_count\{batch="record"\} [1-9]/)
   t.match(text, /chancery_key_seconds_count\{key="[^"]+"\} [1-9]/)
   t.match(text, /chancery_database_connections\{state="open"\} [1-9]/)
+  t.match(text, /chancery_issuer_not_after_timestamp_seconds\{issuer="etcd",state="active"\} [1-9]/)
 })
 
 t.test('whoever sends too slowly is told so, or cut off, after ten seconds', async (t) => {
