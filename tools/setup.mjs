@@ -76,6 +76,10 @@ const parts = {
   openssl: 'openssl',
   curl: 'curl',
   'nginx-light': 'nginx',
+  'kubernetes-client': 'kubectl',
+  prometheus: 'promtool',
+  mosquitto: 'mosquitto',
+  'mosquitto-clients': 'mosquitto_pub',
   zsh: 'zsh',
   'g++': 'g++',
 }
