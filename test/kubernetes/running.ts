@@ -207,7 +207,10 @@ const isRight = ({ kind }: Tree): boolean => String(kind).startsWith('Role') || 
 
 /** And its Secrets, in the two namespaces that have some. */
 export const rights: readonly Tree[] = [
-  ...manifests('controller-rbac', 'csr-rbac').filter(isRight),
+  ...manifests(
+    'controller-rbac',
+    ...['csr-signers', 'kubelet-serving', 'pod-certificates'].map((name) => `../components/${name}/rbac`),
+  ).filter(isRight),
   ...['team-a', 'chancery-system'].map(
     (namespace): Tree => ({
       apiVersion: 'rbac.authorization.k8s.io/v1',
