@@ -1,0 +1,107 @@
+/** docs/kubernetes.md: its documents are the files, and what it has people type to Chancery is typed here. */
+import { execFile } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+import t from 'tap'
+
+import { mainFile } from '../client/run.ts'
+import { openTestRoot } from '../helpers/ceremony.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { blocksOf } from '../helpers/docs.ts'
+import { bare } from '../helpers/environment.ts'
+import { openChancerySide } from './chancery-side.ts'
+import { install } from './installation.ts'
+import { home, namesIn } from './manifests.ts'
+
+t.setTimeout(120_000)
+const page = await readFile(join(home, 'docs/kubernetes.md'), 'utf8')
+const blocks = await blocksOf('docs/kubernetes.md')
+
+t.test('every document on the page is what stands in the file that it names', async (t) => {
+  const shown = [...page.matchAll(/^<!-- file: (\S+) -->\n```yaml\n([\s\S]*?)```$/gm)]
+  t.ok(shown.length >= 5, `${shown.length} of them`)
+  t.equal(page.match(/^ *```yaml$/gm)?.length, shown.length, 'and there are no others')
+  for (const [, path = '', text = ''] of shown) {
+    const whole = await readFile(join(home, path), 'utf8')
+    t.ok(`\n${whole}`.includes(`\n${text}`), path)
+  }
+})
+
+t.test('every folder that can be applied is on the page', async (t) => {
+  for (const name of [...(await namesIn('components')), ...(await namesIn('overlays'))])
+    t.match(page, `\`${name}\``, name)
+  for (const [, path = ''] of page.matchAll(/apply -[kf] (deploy\/[\w/.-]+)/g))
+    t.ok(await readFile(join(home, path, 'kustomization.yaml')).catch(() => readFile(join(home, path))), path)
+})
+
+t.test('what is typed to Chancery does what the page says', async (t) => {
+  const side = await openChancerySide(t)
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-kubernetes-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  const at = (name: string): string => join(folder, name)
+  await mkdir(at('bin'))
+  await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
+  await cp(join(home, 'deploy/kubernetes/chancery'), at('deploy/kubernetes/chancery'), { recursive: true })
+  await writeFile(at('deploy/kubernetes/chancery/cluster.yaml'), await side.clusterDocument())
+  await writeFile(at('cluster-ca.pem'), side.clusterCa)
+  await writeFile(at('root.pem'), side.service.ca)
+  await writeFile(at('admin.token'), `${side.service.adminToken}\n`, { mode: 0o600 })
+  const { port } = new URL(side.service.url)
+  const env = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
+  const type = async (name: string): Promise<string> => {
+    const commands = (blocks.get(name) ?? 'false').replaceAll('localhost:8443', `localhost:${port}`)
+    const { stdout } = await promisify(execFile)('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
+    return stdout
+  }
+  t.match(await type('login'), /is the current context/)
+  const applied = await type('cluster')
+  for (const name of ['ingress', 'service-mtls', 'mqtt-client', 'cluster']) t.match(applied, name)
+  await type('bundle')
+  const issuer = new X509Certificate(await readFile(at('kubernetes.pem')))
+  t.ok(issuer.ca && issuer.subject !== issuer.issuer, 'the issuer itself, and not its root')
+  await type('team')
+  const team = (await readFile(at('team-a.token'), 'utf8')).trim()
+  t.match(await side.service.request('GET', '/v1/authorities', { token: team }), { status: 200 })
+  await type('monitoring')
+  const token = (await readFile(at('prometheus.token'), 'utf8')).trim()
+  t.match(await side.service.request('GET', '/metrics', { token }), { status: 200, text: /chancery_check_passed/ })
+})
+
+t.test(
+  'production starts with keys in Secrets, as the overlay has it, and a new replica only after a yes',
+  async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-production-'))
+    t.teardown(() => rm(folder, { recursive: true }))
+    const database = await openTestDatabase(t, { empty: true })
+    const installation = await install(folder, blocks.get('keys') ?? 'false', database)
+    await installation.migrate()
+    const first = await installation.start(t, 'one')
+    t.equal(await first.ready(), 503, 'nobody can sign yet')
+
+    const root = openTestRoot()
+    const csr = await first.type(blocks.get('first-issuer') ?? 'false', 'cat default-2026.csr')
+    await writeFile(join(folder, 'chain.pem'), root.certify(csr) + root.pem)
+    await first.type(
+      'chancery issuer import default-2026 chain.pem; chancery issuer activate default-2026 --reason first',
+    )
+    await until(async () => (await first.ready()) === 200)
+
+    const unseen = await installation.start(t, 'two').catch((error: Error) => error.message)
+    t.match(unseen, /CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start/)
+    const second = await installation.start(t, 'two', true)
+    await until(async () => (await second.ready()) === 200)
+    await second.stop()
+    const again = await installation.start(t, 'two')
+    await until(async () => (await again.ready()) === 200)
+  },
+)
+
+const until = async (holds: () => Promise<boolean>): Promise<void> => {
+  for (const deadline = Date.now() + 30_000; !(await holds().catch(() => false)); await sleep(100))
+    if (Date.now() > deadline) throw new Error('it did not come')
+}

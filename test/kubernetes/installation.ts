@@ -1,0 +1,153 @@
+/**
+ * What overlays/mounted-keys makes of a node's file system, in a folder: Secrets where they are mounted, a disk for each
+ * replica, and the programs of the containers with their environment. Only ports and addresses are this machine's.
+ */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, cp, mkdir, writeFile } from 'node:fs/promises'
+import { get } from 'node:https'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+import { mainFile } from '../client/run.ts'
+import { bare } from '../helpers/environment.ts'
+import { freePort } from '../helpers/port.ts'
+import { type Json, type Manifest, manifests, podsOf, render } from './manifests.ts'
+
+export interface Replica {
+  /** Status of /readyz. */
+  ready(): Promise<number>
+  /** Types commands as whoever has followed the page so far. Resolves to what the last of them wrote. */
+  type(...commands: readonly string[]): Promise<string>
+  stop(): Promise<void>
+}
+
+export interface Installation {
+  /** As the CronJob does. */
+  migrate(): Promise<void>
+  /** Rejects with what it says where it ends. */
+  start(t: Teardown, name: string, isNew?: boolean): Promise<Replica>
+}
+
+interface Teardown {
+  teardown(close: () => Promise<void>): void
+}
+
+interface Urls {
+  readonly servingUrl: string
+  readonly ownerUrl: string
+}
+
+const run = promisify(execFile)
+
+export const install = async (folder: string, makeKeys: string, urls: Urls): Promise<Installation> => {
+  const at = (...names: readonly string[]): string => join(folder, ...names)
+  const secrets = at('run/secrets/chancery')
+  await run('bash', ['-ceu', '-o', 'pipefail', makeKeys], { cwd: folder })
+  await mkdir(secrets, { recursive: true })
+  await cp(at('keys'), join(secrets, 'keys'), { recursive: true })
+  const texts = { 'database/serving-url': urls.servingUrl, 'owner/owner-url': urls.ownerUrl }
+  for (const [name, text] of Object.entries(texts)) await writeSecret(join(secrets, name), `${text}\n`)
+  await mkdir(join(secrets, 'passphrase'))
+  await cp(at('passphrase'), join(secrets, 'passphrase/passphrase'))
+  await mkdir(at('bin'))
+  await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
+
+  const rendered = await render(join(manifests, 'overlays/mounted-keys'))
+  return {
+    migrate: async () => {
+      const { env } = containerOf(rendered, 'chancery-migrate', { folder, data: at('data-none') })
+      await run(process.execPath, [mainFile, 'migrate'], { env: { ...bare, ...env } })
+    },
+    start: async (t, name, isNew = false) => {
+      const data = at(`data-${name}`)
+      await mkdir(data, { recursive: true })
+      const { env, prepare } = containerOf(rendered, 'chancery', { folder, data })
+      await run('sh', ['-euc', prepare])
+      // The component new-replica, which the page says to take out after the first start.
+      const { CHANCERY_ALLOW_UNSEEN_ROLL: yes = 'no', ...usual } = env
+      return startReplica(t, { folder, data, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
+    },
+  }
+}
+
+const writeSecret = async (path: string, text: string): Promise<void> => {
+  await mkdir(dirname(path), { recursive: true })
+  await writeFile(path, text)
+  await chmod(path, 0o400)
+}
+
+interface Roots {
+  readonly folder: string
+  readonly data: string
+}
+
+/** The environment of the container, and the script of the one before it, with the paths of here. */
+const containerOf = (objects: readonly Manifest[], name: string, { folder, data }: Roots) => {
+  const owner = objects.find(({ kind, metadata }) => /^(StatefulSet|CronJob)$/.test(kind) && metadata.name === name)
+  const spec: Json = owner && podsOf(owner)[0]?.spec
+  const settings = objects.find(
+    ({ kind, metadata }) => kind === 'ConfigMap' && /^chancery-settings/.test(metadata.name),
+  )
+  const here = (text: string): string =>
+    text.replaceAll('/run/secrets/', `${folder}/run/secrets/`).replaceAll('/data/', `${data}/`)
+  const told = { ...settings?.['data'], ...named(spec.containers[0].env) }
+  const env: Readonly<Record<string, string>> = Object.fromEntries(
+    Object.entries<string>(told).map(([key, value]) => [key, here(value)]),
+  )
+  return { env, prepare: here(spec.initContainers?.[0].args.at(-1) ?? 'true') }
+}
+
+const named = (env: readonly Json[] = []): object => Object.fromEntries(env.map(({ name, value }) => [name, value]))
+
+interface Starting extends Roots {
+  readonly env: Readonly<Record<string, string>>
+}
+
+const startReplica = async (t: Teardown, { folder, data, env }: Starting): Promise<Replica> => {
+  const [port, publicPort] = [await freePort(), await freePort()]
+  const listens = {
+    CHANCERY_LISTEN: `127.0.0.1:${port}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
+  }
+  const child: ChildProcess = spawn(process.execPath, [mainFile, 'serve'], { env: { ...bare, ...env, ...listens } })
+  let said = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream?.on('data', (chunk) => {
+      said += chunk
+    })
+  const ended = once(child, 'exit')
+  const stop = async (): Promise<void> => {
+    child.kill('SIGTERM')
+    await ended
+  }
+  t.teardown(stop)
+  while (!said.includes('Chancery serves at')) {
+    if (child.exitCode !== null) throw new Error(said)
+    await sleep(50)
+  }
+  return { stop, ready: () => statusOf(port), type: typist({ folder, data }, port) }
+}
+
+const statusOf = (port: number): Promise<number> =>
+  new Promise((resolve, reject) => {
+    get({ host: '127.0.0.1', port, path: '/readyz', rejectUnauthorized: false }, (answer) => {
+      answer.resume()
+      resolve(answer.statusCode ?? 0)
+    }).once('error', reject)
+  })
+
+/** What kubectl fetches and forwards is here already. */
+const typist =
+  ({ folder, data }: Roots, port: number): Replica['type'] =>
+  async (...commands) => {
+    const shell = { ...bare, PATH: `${folder}/bin:${process.env['PATH']}`, HOME: folder }
+    const fetched = `cat '${data}/chancery/admin.token' > admin.token; cat '${data}/chancery/stand-in.pem' > root.pem || true`
+    let written = ''
+    for (const text of [fetched, ...commands]) {
+      const typed = text.replaceAll('localhost:8443', `localhost:${port}`)
+      written = (await run('bash', ['-ceu', '-o', 'pipefail', typed], { cwd: folder, env: shell })).stdout
+    }
+    return written
+  }
