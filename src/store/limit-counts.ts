@@ -13,9 +13,12 @@ export interface LedgerName extends CountedGrant {
   readonly principal: string
 }
 
-/** What truly counted when the newest row was the one with this number. */
+/** What truly counted when the newest row was the one with this number and serial (in hex). */
 export interface Count {
   readonly number: number
+  readonly newest: string
+  /** By the ledger's time. */
+  readonly at: Date
   readonly certificates: number
   readonly names: number
   /** Up to the limit, beyond which nobody need know. */
@@ -156,35 +159,42 @@ interface ImportRow {
 
 // Statements ------------------------------------------------------------------------------------------------------------
 
-const today = `date_trunc('day', now(), 'UTC')`
+const dayOf = (time: string): string => `date_trunc('day', ${time}, 'UTC')`
+const today = dayOf('now()')
 const midnight = `${today} + interval '1 day'`
 
 /**
- * Of the day only what is of the day; what is alive only up to its limit, the first that expire first. One that is on hold
- * may be back tomorrow.
+ * Of the day only what is of the day, by the ledger's own time (see `hold_ledger`); what is alive only up to its limit, the
+ * first that expire first. One that is on hold may be back tomorrow.
  */
 const countUses = {
   name: 'count_limit_uses',
   text: `
-    with today as materialized (
+    with newest as materialized (
+      select number, serial, at, day from limit_uses
+      where grant_id = $1 and principal = $2 and number > 0 order by number desc limit 1
+    ), ledger as materialized (
+      select greatest(now(), (select greatest(at, day::timestamp at time zone 'UTC') from newest)) as present
+    ), today as materialized (
       select count(*)::integer as certificates, coalesce(sum(u.names), 0)::integer as names
       from limit_uses u left join lateral (select kind from outcomes where serial = u.serial limit 1) o on true
-      where u.grant_id = $1 and u.principal = $2 and u.at >= ${today} and o.kind is distinct from 'unsigned'
+      where u.grant_id = $1 and u.principal = $2 and u.at >= (select ${dayOf('present')} from ledger)
+        and o.kind is distinct from 'unsigned'
     ), living as materialized (
       select u.not_after
       from limit_uses u left join lateral (select kind from outcomes where serial = u.serial limit 1) o on true
         left join lateral (
           select change, reason from revocations v where v.serial = u.serial order by v.entry desc limit 1
         ) r on true
-      where u.grant_id = $1 and u.principal = $2 and u.not_after > now() and o.kind is distinct from 'unsigned'
+      where u.grant_id = $1 and u.principal = $2 and u.not_after > (select present from ledger)
+        and o.kind is distinct from 'unsigned'
         and (r.change is null or r.change = 'released' or r.reason = 'certificateHold')
       order by u.not_after limit $3::integer
     )
     select certificates, names, (select count(*) from living)::integer as alive,
-      (select min(not_after) from living) as expiry, ${midnight} as midnight,
-      coalesce((select number from limit_uses l
-        where l.grant_id = $1 and l.principal = $2 and number > 0 order by number desc limit 1), 0) as number
-    from today`,
+      (select min(not_after) from living) as expiry, present as at, ${dayOf('present')} + interval '1 day' as midnight,
+      coalesce((select number from newest), 0) as number, coalesce((select encode(serial, 'hex') from newest), '') as newest
+    from today, ledger`,
 }
 
 /** What comes on the roll later, where nobody has begun the ledger yet, is counted in it. */

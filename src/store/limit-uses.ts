@@ -248,8 +248,8 @@ const askedOf = (counts: Counts, open: readonly BookedIntent[], chosen: readonly
       ...{ most_certificates: limits.certificatesPerDay, most_names: limits.namesPerDay },
       most_alive: limits.certificatesAlive,
       ...(count && {
-        ...{ after: count.number, until: count.midnight, counted_certificates: count.certificates },
-        counted_names: count.names,
+        ...{ after: count.number, newest: count.newest, counted_at: count.at, until: count.midnight },
+        ...{ counted_certificates: count.certificates, counted_names: count.names },
         ...(limits.certificatesAlive !== undefined && { counted_alive: count.alive }),
       }),
     }
@@ -314,20 +314,26 @@ const choose = (open: readonly BookedIntent[], ledgers: Ledgers): readonly Booke
 
 /**
  * What `insert_intents` has beside it here, by the places of the ledgers and the uses. Ledgers are held before the lock of
- * `state_for_intent` is: so whoever waits for one keeps nobody from moving an issuer.
+ * `state_for_intent` is: so whoever waits for one keeps nobody from moving an issuer. What was counted holds only where the
+ * very row is still there that was the newest then, and it is no earlier than it was then: after a database was restored,
+ * has lost its last commits, or has another clock, numbers may be given out again.
  */
 export const bookedIntents = (ledgers: string, uses: string) => ({
   steps: `
     ledger as materialized (
       select r.*, h.number, h.present, h.midnight,
-        least(h.certificates, case when h.midnight > r.until then 0 else counted_certificates end + h.more_certificates)
+        least(h.certificates, case when h.midnight > r.until then 0 else counted_certificates end + m.certificates)
           as certificates,
-        least(h.names, case when h.midnight > r.until then 0 else counted_names end + h.more_names) as names,
-        least(h.alive, counted_alive + h.more_alive) as alive
+        least(h.names, case when h.midnight > r.until then 0 else counted_names end + m.names) as names,
+        least(h.alive, counted_alive + m.alive) as alive
       from json_to_recordset(${ledgers}::json) as r (grant_id text, principal text, taken_certificates integer, taken_names integer,
-        most_certificates integer, most_names integer, most_alive integer, after bigint, until timestamptz,
-        counted_certificates integer, counted_names integer, counted_alive integer)
-      cross join lateral hold_ledger(r.grant_id, r.principal, r.after) h
+        most_certificates integer, most_names integer, most_alive integer, after bigint, newest text,
+        counted_at timestamptz, until timestamptz, counted_certificates integer, counted_names integer,
+        counted_alive integer)
+      cross join lateral hold_ledger(r.grant_id, r.principal, (select number from limit_uses u where u.grant_id = r.grant_id
+        and u.principal = r.principal and u.number = r.after and u.serial = decode(r.newest, 'hex'))) h
+      left join lateral (select h.more_certificates as certificates, h.more_names as names, h.more_alive as alive) m
+        on h.present >= r.counted_at
     ), room as materialized (
       select bool_and(number is not null and coalesce(certificates + taken_certificates <= most_certificates, true)
         and coalesce(names + taken_names <= most_names, true)
