@@ -121,6 +121,7 @@ export const problems = {
   'limit.concurrent': tooMany('Too many requests at a time', 'Send fewer at a time: wait for an answer, then send the same request; for more, ask an administrator for a grant with a higher concurrent.'),
   'limit.certificates_per_day': tooMany('Too many certificates today', 'Send the same request again once the day (UTC) is over, or ask an administrator for a grant with a higher certificatesPerDay.'),
   'limit.names_per_day': tooMany('Too many names today', 'Send the same request again once the day (UTC) is over, or ask an administrator for a grant with a higher namesPerDay.'),
+  'limit.names': refused('More names than the grant allows a day', 'Ask for fewer names in one certificate, or ask an administrator for a grant with a higher namesPerDay.'),
   'limit.certificates_alive': tooMany('Too many certificates that are valid', 'Revoke those that are not needed, or wait until one expires; then send the same request.'),
   'limit.address_requests': tooMany('Too many requests a second from one address', 'Wait as Retry-After says, then send the same request.'),
   'limit.address_concurrent': tooMany('Too many requests at a time from one address', 'Send fewer at a time: wait for an answer, then send the same request.'),

@@ -30,6 +30,13 @@ export interface Reached {
   readonly now: Date
 }
 
+/** A request that has more names than a whole day of its grant never fits. */
+export const tooWide = (names: number, most: number): Problem =>
+  new Problem('limit.names', `The request has ${names} names, and the grant allows ${most} a day.`, {
+    extra: { limit: { name: 'namesPerDay', value: most } },
+    reason: 'namesPerDay',
+  })
+
 /** 429, with the limit's name, its value, and when it frees. */
 export const limitReached = (name: AnyLimitName, { value, waitMs, now }: Reached): Problem => {
   const { code, of } = limitTable[name]

@@ -111,8 +111,8 @@ const finderOf = (keys: unknown): FindKey => {
 const isUnknown = (error: unknown): boolean =>
   error instanceof TokenFault && error.cause instanceof errors.JWKSNoMatchingKey
 
-/** The generation of keys that nobody has. */
-const none = -1
+/** The generation of keys that nobody has: not even equal to itself, so that nothing counts as verified by them. */
+const none = Number.NaN
 /** Between two fetches: an issuer with a new key is believed this much later at the most, and never asked more often. */
 const cooldownMs = 10_000
 /** Then they are fetched again, beside answering: a key that has gone is accepted this much longer. */

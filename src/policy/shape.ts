@@ -42,7 +42,7 @@ export const valueAt = (root: unknown, path: string): unknown =>
     .slice(1)
     .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
     .reduce<unknown>((value, token) => {
-      if (Array.isArray(value)) return value[Number(token)]
+      if (Array.isArray(value)) return indexForm.test(token) ? value[Number(token)] : undefined
       return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
     }, root)
 
@@ -81,3 +81,6 @@ const reasonOf = (keyword: string, schema: unknown, message: string): string => 
 }
 
 const namesIn = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : [])
+
+/** RFC 6901 4. */
+const indexForm = /^(0|[1-9][0-9]*)$/

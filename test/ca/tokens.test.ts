@@ -208,6 +208,35 @@ t.test('a new key is found without a restart, and one that has gone is not accep
   t.equal(await ask(last), 'auth.invalid jwt.key', 'nobody showed a new token, and the key is gone all the same')
 })
 
+t.test('the token for which keys were fetched is worth no more than any other once they are too old', async (t) => {
+  const long = (issuer: TestIssuer, more: object = {}): string => {
+    const iat = Math.floor(Date.now() / 1000)
+    return issuer.token({ iat, exp: iat + 86_000, ...more })
+  }
+  /** The first token there is, and the first after an hour without any. */
+  for (const before of [[], [{ x: 0 }]]) {
+    const issuer = await openTestIssuer(t)
+    let now = 0
+    const { ask } = open(documentOf(issuer, { lifetime: '24h' }), { nowMs: () => now })
+    for (const more of before) t.equal(await ask(long(issuer, more)), 'tester')
+    now += 3_700_000
+    const [first, second] = [long(issuer, { x: 1 }), long(issuer, { x: 2 })]
+    t.equal(await ask(first), 'tester')
+    t.equal(await ask(second), 'tester')
+    issuer.trouble = 'down'
+    now += 3_700_000
+    t.equal(await ask(second), 'auth.unavailable jwt.unavailable')
+    t.equal(await ask(first), 'auth.unavailable jwt.unavailable')
+    issuer.trouble = 'none'
+    issuer.rotate()
+    now += 10_000
+    t.equal(await ask(first), 'auth.invalid jwt.key', 'the key of before has gone')
+    t.equal(await ask(issuer.token()), 'tester')
+    now += 3_700_000
+    t.equal(await ask(first), 'auth.invalid jwt.key')
+  }
+})
+
 t.test('keys that do not exist make nobody fetch more often', async (t) => {
   const issuer = await openTestIssuer(t)
   let now = 0
@@ -302,6 +331,10 @@ t.test('claims map to principals and grants by the first mapping that fits', asy
           claims: { repository: 'octo/*', ref: ['refs/heads/main', 'refs/tags/*'] },
           principal: 'ci/deploy',
         },
+        { id: 'second', claims: { '/list/1': 'b' }, principal: 'second:{/list/1}' },
+        { id: 'odd', claims: { '/list/': 'a' }, principal: 'nobody' },
+        { id: 'odder', claims: { '/list/0e0': 'a' }, principal: 'nobody' },
+        { id: 'oddest', claims: { '/list/00': 'a' }, principal: 'nobody' },
         { id: 'flags', claims: { verified: true, level: 3, groups: ['ops', 'sre'] }, principal: 'oidc:{email}' },
       ],
     }),
@@ -353,6 +386,8 @@ t.test('claims map to principals and grants by the first mapping that fits', asy
     ['another owner', githubJob('octopus/web'), 'auth.unmapped jwt.unmapped'],
     ['the owner alone', githubJob('octo/'), 'auth.unmapped jwt.unmapped'],
     ['a star for a repository', githubJob('*/web'), 'auth.unmapped jwt.unmapped'],
+    ['the second of a list', { list: ['a', 'b'] }, 'second:b'],
+    ['the first of a list, by what is no index', { list: ['a', 'c'] }, 'auth.unmapped jwt.unmapped'],
     ['flags', { verified: true, level: 3, groups: ['dev', 'sre'], email: 'a@example.com' }, 'oidc:a@example.com'],
     [
       'flags as text',

@@ -87,6 +87,23 @@ t.test('names a day: never more, and fewer names may still fit', async (t) => {
   t.equal((await ask({ token, service: two })).status, 429)
 })
 
+t.test('more names than a day ever has room for are refused for good', async (t) => {
+  const token = await requester('wide', { namesPerDay: 2, certificatesPerDay: 1 })
+  const wide = { token, names: ['a.example.com', 'b.example.com', 'c.example.com'] }
+  const refused = async (): Promise<void> => {
+    const answer = await ask(wide)
+    const limit = { name: 'namesPerDay', value: 2 }
+    t.match(answer.json, { code: 'limit.names', status: 422, retryable: false, limit })
+    t.equal(answer.headers['retry-after'], undefined)
+  }
+  await refused()
+  t.equal((await ask({ token })).status, 201)
+  await refused()
+  told(t, await ask({ token }), 'limit.certificates_per_day', { name: 'certificatesPerDay', value: 1 })
+  const kept = await one.request('GET', '/v1/refusals?principal=wide')
+  t.match(kept.json.items, [{ code: 'limit.names' }, { code: 'limit.names' }])
+})
+
 t.test('certificates alive: exactly so many; one that is revoked makes room, one on hold does not', async (t) => {
   const token = await requester('living', { certificatesAlive: 5 })
   const answers = await flood(30, token)

@@ -68,6 +68,7 @@ export const issuingProblems = [
   'issuance.abandoned',
   'limit.certificates_per_day',
   'limit.names_per_day',
+  'limit.names',
   'limit.certificates_alive',
   'overload.queue',
   'key.unavailable',
