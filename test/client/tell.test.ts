@@ -61,3 +61,25 @@ t.test('nor does one go on that takes too long', async (t) => {
   t.match(told, { kind: 'later', message: /was ended by SIGTERM/ })
   await untilEnded(await wordOf(file))
 })
+
+t.test('one that cannot be ended, as under sudo, is left alone in the end', async (t) => {
+  const file = join(await newFolder(t), 'pid')
+  const kill = process.kill.bind(process)
+  const tried: (readonly [number, string])[] = []
+  t.intercept(process, 'kill', {
+    value: (pid: number, signal: NodeJS.Signals) => {
+      if (pid >= 0) return kill(pid, signal)
+      tried.push([pid, signal])
+      throw Object.assign(new Error('kill EPERM'), { code: 'EPERM', syscall: 'kill' })
+    },
+  })
+  const ending = new AbortController()
+  const told = tellBy(['/bin/sh', '-c', `echo $$ > ${file}; exec sleep 100`], ending.signal)
+  const pid = await wordOf(file)
+  endLater(t, pid)
+  ending.abort()
+  t.match(await told, { kind: 'later', problem: { detail: /goes on: it cannot be ended/ } })
+  const ours = tried.filter(([group]) => group === -pid).map(([, signal]) => signal)
+  t.same(ours, ['SIGTERM', 'SIGKILL'])
+  t.ok(await isRunning(pid))
+})

@@ -8,8 +8,8 @@ import { visible } from '../output.ts'
 
 /**
  * Runs it to its end. Resolves to what can be tried again when it did not succeed, or took longer than `longestMs`; then it is
- * ended with all that it has started. It gets no token of ours. What it leaves running when it succeeds goes on, and is not
- * waited for.
+ * ended with all that it has started, and not waited for any more where it runs as somebody whose processes we cannot end. It
+ * gets no token of ours. What it leaves running when it succeeds goes on, and is not waited for.
  */
 export const tellBy = async (
   [program = '', ...args]: readonly string[],
@@ -27,16 +27,18 @@ export const tellBy = async (
   const closed = once(child, 'close').catch(() => {})
   const interrupts = openInterrupts()
   const ending = AbortSignal.any([AbortSignal.timeout(longestMs), interrupts.signal, ...(signal ? [signal] : [])])
-  const end = (): void => endAll(child)
+  const left = Promise.withResolvers<string>()
+  const end = (): void => void endAll(child).then(left.resolve)
   ending.addEventListener('abort', end, { once: true })
   if (ending.aborted) end()
-  const failure = await endOf(child)
+  const failure = await Promise.race([endOf(child), left.promise])
   ending.removeEventListener('abort', end)
   interrupts.close()
   // Whatever it has started may hold the other ends of the pipes for as long as it likes.
   await Promise.race([closed, wait(lastWordsMs, undefined, { ref: false })])
   child.stdout.destroy()
   child.stderr.destroy()
+  child.unref()
   if (failure === undefined) return undefined
   const detail = visible(`${program} ${failure}${said === '' ? '' : `: ${said.trim()}`}`)
   const sentence = `The new certificate is in its place, but --exec failed: ${detail}\nThe same command tries it again.`
@@ -52,11 +54,13 @@ const endOf = (child: ChildProcess): Promise<string | undefined> =>
     )
   })
 
-/** What does not end by itself when it is asked to is ended a little later. */
-const endAll = (child: ChildProcess): void => {
-  signalGroup(child, 'SIGTERM')
-  const timer = setTimeout(() => signalGroup(child, 'SIGKILL'), graceMs)
-  child.once('exit', () => timer.unref())
+/** What does not end by itself when it is asked to is ended a little later. Resolves to what is said where even that was in vain. */
+const endAll = async (child: ChildProcess): Promise<string> => {
+  for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
+    signalGroup(child, signal)
+    await wait(graceMs, undefined, { ref: false })
+  }
+  return 'was to end and goes on: it cannot be ended by who runs this'
 }
 
 const signalGroup = ({ pid }: ChildProcess, signal: NodeJS.Signals): void => {
@@ -64,8 +68,8 @@ const signalGroup = ({ pid }: ChildProcess, signal: NodeJS.Signals): void => {
   try {
     process.kill(-pid, signal)
   } catch (error) {
-    // All of it has ended.
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error
+    // All of it has ended, or is another user's, as under sudo.
+    if (!['ESRCH', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error
   }
 }
 
