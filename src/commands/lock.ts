@@ -30,13 +30,22 @@ export const withLock = async <T>(
   times: LockTimes = usualTimes,
 ): Promise<T> => {
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
-  const ours = `${process.pid}@${hostname()}:${randomUUID()}`
+  const ours = newHolder()
   await take(path, ours, times)
   try {
     return await work({ assertHeld: () => assertHolder(path, ours) })
   } finally {
     await takeAway(path, ours)
   }
+}
+
+/** Who we are to other commands, each time anew. */
+export const newHolder = (): string => `${process.pid}@${hostname()}:${randomUUID()}`
+
+/** Whether that is another command, of this machine, which has not ended. */
+export const isAtWork = (holder: string): boolean => {
+  const pid = pidOf(holder)
+  return pid !== undefined && pid !== process.pid && !isGone(holder)
 }
 
 const take = async (path: string, ours: string, { patienceMs, staleMs }: LockTimes): Promise<void> => {
@@ -91,14 +100,20 @@ const assertHolder = async (path: string, ours: string): Promise<void> => {
 
 /** Only of our own machine can it be said that a process is not there any more. */
 const isGone = (holder: string): boolean => {
-  const [, pid, host] = /^([1-9]\d*)@(.*):[^:]*$/s.exec(holder) ?? []
-  if (pid === undefined || host !== hostname()) return false
+  const pid = pidOf(holder)
+  if (pid === undefined) return false
   try {
-    process.kill(Number(pid), 0)
+    process.kill(pid, 0)
     return false
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'ESRCH'
   }
+}
+
+/** Undefined where it is of another machine. */
+const pidOf = (holder: string): number | undefined => {
+  const [, pid, host] = /^([1-9]\d*)@(.*):[^:]*$/s.exec(holder) ?? []
+  return pid === undefined || host !== hostname() ? undefined : Number(pid)
 }
 
 /** By a clock that may have been set, forth or back. */

@@ -23,8 +23,15 @@ export const chanceryFor =
     })
 
 /** The same, to be ended from outside. */
-export const startChancery = (service: Pick<TestService, 'config' | 'url'>, args: readonly string[]): ChildProcess =>
-  spawn(process.execPath, [mainFile, ...args], { env: envFor(service), stdio: ['ignore', 'pipe', 'pipe'] })
+export const startChancery = (
+  service: Pick<TestService, 'config' | 'url'>,
+  args: readonly string[],
+  env: Readonly<Record<string, string>> = {},
+): ChildProcess =>
+  spawn(process.execPath, [mainFile, ...args], {
+    env: { ...envFor(service), ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
 
 const envFor = (service: Pick<TestService, 'config' | 'url'>): Readonly<Record<string, string>> => ({
   ...bare,

@@ -15,6 +15,11 @@ export interface Advice {
   readonly askAt: string
 }
 
+export interface Advised extends Advice {
+  /** What became of asking the server; absent where it was not asked now. `later` alone is no answer. */
+  readonly asked?: 'answered' | Failure
+}
+
 export interface AdviceDeps {
   readonly folder: Pick<Folder, 'note' | 'noted'>
   readonly client: Client
@@ -23,14 +28,22 @@ export interface AdviceDeps {
 }
 
 /** The newest that is known of this certificate. A server that cannot be asked is no reason not to renew: never rejects for it. */
-export const adviceFor = async (held: Held, deps: AdviceDeps): Promise<Advice> => {
+export const adviceFor = async (held: Held, deps: AdviceDeps): Promise<Advised> => {
   const { folder, now } = deps
-  const known = readAdvice(await folder.noted(adviceName), held.serial)
+  const known = await knownAdvice(held, folder)
   if (known && isPatient(known, now)) return known
-  const advice = await askFor(held, deps).catch((error: unknown) => withoutAnswer(error, held, known, now))
+  const { asked, ...advice } = await askFor(held, deps).catch((error: unknown) =>
+    withoutAnswer(error, held, known, now),
+  )
   await folder.note(adviceName, `${JSON.stringify(advice)}\n`)
-  return advice
+  return { ...advice, asked }
 }
+
+/** What was said last; nobody is asked. */
+export const knownAdvice = async (
+  { serial }: Pick<Held, 'serial'>,
+  folder: Pick<Folder, 'noted'>,
+): Promise<Advice | undefined> => readAdvice(await folder.noted(adviceName), serial)
 
 /**
  * The moment within the window that is this certificate's. It comes from its digest, which is as good as chance and the same
@@ -48,7 +61,7 @@ const isPatient = ({ askAt }: Advice, now: number): boolean => {
   return wait > 0 && wait <= longestMs
 }
 
-const askFor = async (held: Held, { client, now, signal }: AdviceDeps): Promise<Advice> => {
+const askFor = async (held: Held, { client, now, signal }: AdviceDeps): Promise<Required<Advised>> => {
   const path = `/v1/certificates/${held.serial}/renewal-info`
   const byItself = client.as({ cert: held.certificatePem, key: held.keyPem })
   const answer = await byItself.call('GET', path, { signal }).catch((error: unknown) => {
@@ -57,19 +70,26 @@ const askFor = async (held: Held, { client, now, signal }: AdviceDeps): Promise<
   })
   const { suggestedWindow, reason } = answer.json<Partial<Told> | null>() ?? {}
   if (!isWindow(suggestedWindow)) throw new Failure('failed', 'The server suggests no window that can be read.')
-  const asked = Number(answer.headers['retry-after'] ?? Number.NaN) * 1_000
-  const pause = Number.isFinite(asked) ? Math.min(Math.max(asked, shortestMs), longestMs) : usualMs
+  const pause = patienceOf(Number(answer.headers['retry-after'] ?? Number.NaN)) ?? usualMs
   const why = typeof reason === 'string' ? reason : null
-  return { serial: held.serial, window: suggestedWindow, reason: why, askAt: new Date(now + pause).toISOString() }
+  const askAt = new Date(now + pause).toISOString()
+  return { serial: held.serial, window: suggestedWindow, reason: why, askAt, asked: 'answered' }
 }
 
 /** What was known goes on to hold. Whoever ends us has not been turned down. */
-const withoutAnswer = (error: unknown, { serial }: Held, known: Advice | undefined, now: number): Advice => {
+const withoutAnswer = (error: unknown, { serial }: Held, known: Advice | undefined, now: number): Required<Advised> => {
   if (!(error instanceof Failure)) throw error
-  const pause = error.kind === 'later' ? shortestMs : usualMs
+  const isLater = error.kind === 'later'
+  const { retryAfter = 0 } = (error.problem ?? {}) as { retryAfter?: number }
+  const pause = isLater ? (patienceOf(retryAfter) ?? shortestMs) : usualMs
   const askAt = new Date(now + pause).toISOString()
-  return { serial, window: known?.window ?? null, reason: known?.reason ?? null, askAt }
+  const asked = isLater ? error : 'answered'
+  return { serial, window: known?.window ?? null, reason: known?.reason ?? null, askAt, asked }
 }
+
+/** Milliseconds, of what the server has said in seconds. */
+const patienceOf = (seconds: number): number | undefined =>
+  Number.isFinite(seconds) ? Math.min(Math.max(seconds * 1_000, shortestMs), longestMs) : undefined
 
 const readAdvice = (text: string | undefined, serial: string): Advice | undefined => {
   if (text === undefined) return undefined

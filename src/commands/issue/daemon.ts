@@ -1,7 +1,7 @@
 /**
  * `chancery issue --daemon`: keeps certificates fresh for as long as it runs. Whatever happens it neither ends nor
- * hammers: a server that is away is asked by one order at a time and ever more rarely; what is refused is tried again by
- * itself, since policy and tokens change. Waits are short and the clock is looked at after each, so that a machine that slept
+ * hammers: a server that is away is asked by one order at a time and ever more rarely, also where it only does not say when to
+ * renew; what is due goes first; what is refused is tried again by itself, since policy and tokens change. Waits are short and the clock is looked at after each, so that a machine that slept
  * or a clock that was set is noticed within a minute.
  */
 import type { ProblemCode } from '../../errors.ts'
@@ -12,8 +12,8 @@ import { pauseOf } from './renewal.ts'
 export interface Ward {
   /** What the log calls it. */
   readonly name: string
-  /** Renews it if it is time. */
-  pass(signal: AbortSignal): Promise<Standing>
+  /** Renews it if it is time. The server may be asked when that is, unless `mayAsk` says otherwise. */
+  pass(signal: AbortSignal, mayAsk?: boolean): Promise<Standing>
   /** Leaves word of how it stands, for whoever looks. */
   note(status: Status): Promise<void>
 }
@@ -29,6 +29,8 @@ export interface Standing {
   readonly lookAt?: Date
   /** Why then, as the server says it. */
   readonly reason?: string | null
+  /** What became of asking the server for that; absent where it was not asked. */
+  readonly asked?: 'answered' | Failure | undefined
   /** Why it could not renew itself and was asked for anew. */
   readonly refusal?: string
   /** What is not as it should be all the same. */
@@ -70,10 +72,11 @@ export interface LogLine {
 export const lookAfter = async (wards: readonly Ward[], deps: DaemonDeps): Promise<void> => {
   const cares = wards.map(newCare)
   let turns = 0
-  const server: Patience = { failures: 0, retryAt: Number.NEGATIVE_INFINITY }
+  const server: Server = { ...newPatience(), advice: newPatience() }
   while (!deps.signal.aborted) {
     // Whoever was tried last comes last, or one whose tries hold up the others would always be the first.
-    for (const care of cares.toSorted((one, other) => one.turn - other.turn)) {
+    const isLater = (care: Care): number => Number(!isDue(care, deps))
+    for (const care of cares.toSorted((one, other) => isLater(one) - isLater(other) || one.turn - other.turn)) {
       if (deps.signal.aborted || deps.elapsed() < server.retryAt) break
       if (waitOf(care, deps) > 0) continue
       turns += 1
@@ -92,6 +95,13 @@ interface Patience {
   retryAt: number
 }
 
+interface Server extends Patience {
+  /** Of asking when to renew, which keeps nothing that is due waiting. */
+  readonly advice: Patience
+}
+
+const newPatience = (): Patience => ({ failures: 0, retryAt: Number.NEGATIVE_INFINITY })
+
 interface Care extends Patience {
   readonly ward: Ward
   standing: Standing | undefined
@@ -102,13 +112,12 @@ interface Care extends Patience {
 }
 
 const newCare = (ward: Ward): Care => ({
-  ward,
-  standing: undefined,
-  turn: 0,
-  failures: 0,
-  retryAt: Number.NEGATIVE_INFINITY,
-  lookAt: Number.NEGATIVE_INFINITY,
+  ...newPatience(),
+  ...{ ward, standing: undefined, turn: 0, lookAt: Number.NEGATIVE_INFINITY },
 })
+
+const isDue = ({ standing }: Care, { now }: DaemonDeps): boolean =>
+  standing === undefined || standing.renewAt.getTime() <= now()
 
 /** Milliseconds until it is to be looked at. */
 const waitOf = ({ standing, failures, retryAt, lookAt }: Care, { now, elapsed }: DaemonDeps): number => {
@@ -116,19 +125,23 @@ const waitOf = ({ standing, failures, retryAt, lookAt }: Care, { now, elapsed }:
   return Math.min(lookAt - elapsed(), standing === undefined ? 0 : standing.renewAt.getTime() - now())
 }
 
-const turn = async (care: Care, server: Patience, deps: DaemonDeps): Promise<void> => {
+const turn = async (care: Care, server: Server, deps: DaemonDeps): Promise<void> => {
   const { ward } = care
   try {
-    const standing = await ward.pass(deps.signal)
+    const mayAsk = deps.elapsed() >= server.advice.retryAt
+    const standing = await ward.pass(deps.signal, mayAsk)
+    heed(standing, care, { server, deps })
     const isMended = care.failures > 0 && standing.failure === undefined
     const isMoved = care.standing?.renewAt.getTime() !== standing.renewAt.getTime()
     const isNews = standing.issued || care.standing?.serial !== standing.serial || isMoved || isMended
     care.standing = standing
-    care.lookAt = deps.elapsed() + untilLook(standing, deps)
+    care.lookAt = deps.elapsed() + untilLook(standing, server.advice, deps)
     if (standing.issued) server.failures = 0
     // Asked for again at once, it would be so for ever.
     if (standing.issued && standing.renewAt.getTime() <= deps.now())
-      throw new Failure('failed', `${standing.serial} is to be renewed already: one of the two clocks is wrong.`)
+      throw new Failure('failed', `${standing.serial} is to be renewed already: one of the two clocks is wrong.`, {
+        retryAfter: Math.min(longSeconds, lifeOf(standing) / 2_000),
+      })
     if (standing.failure === undefined) care.failures = 0
     // The note first: whoever reads the line finds it.
     if (isNews) await leaveNote(care, standing.failure?.message, deps)
@@ -140,20 +153,42 @@ const turn = async (care: Care, server: Patience, deps: DaemonDeps): Promise<voi
   }
 }
 
+/** Where nobody says when to renew, nobody else of ours need ask; whoever did comes last the next time. */
+const heed = (
+  { asked }: Standing,
+  care: Care,
+  { server: { advice }, deps }: { readonly server: Server; readonly deps: DaemonDeps },
+): void => {
+  if (asked === 'answered') advice.failures = 0
+  if (!(asked instanceof Failure)) return
+  const { retryAfter } = reasonOf(asked)
+  const pause = waitLonger(advice, { life: undefined, retryAfter }, deps)
+  care.turn = Number.MAX_SAFE_INTEGER
+  const text = `The server does not say when to renew: ${asked.message} Next try in ${Math.ceil(pause / 1_000)} s.`
+  deps.log({ event: 'unreachable', name: care.ward.name, text })
+}
+
+const waitLonger = (
+  patience: Patience,
+  { life, retryAfter }: { readonly life: number | undefined; readonly retryAfter: number | undefined },
+  deps: DaemonDeps,
+): number => {
+  patience.failures += 1
+  const pause = pauseOf({ failures: patience.failures, life, retryAfter, chance: deps.chance() })
+  patience.retryAt = deps.elapsed() + pause
+  return pause
+}
+
+const lifeOf = ({ notBefore, notAfter }: Standing): number => notAfter.getTime() - notBefore.getTime()
+
 const fail = async (
   care: Care,
   server: Patience,
   { deps, error }: { readonly deps: DaemonDeps; readonly error: unknown },
 ): Promise<void> => {
   const { retryAfter, isOfServer } = reasonOf(error)
-  const { standing } = care
-  const life = standing && standing.notAfter.getTime() - standing.notBefore.getTime()
-  const wait = (patience: Patience): number => {
-    patience.failures += 1
-    const pause = pauseOf({ failures: patience.failures, life, retryAfter, chance: deps.chance() })
-    patience.retryAt = deps.elapsed() + pause
-    return pause
-  }
+  const life = care.standing && lifeOf(care.standing)
+  const wait = (patience: Patience): number => waitLonger(patience, { life, retryAfter }, deps)
   const own = wait(care)
   // Nobody else of ours need ask a server that is not there.
   const pause = isOfServer ? wait(server) : own
@@ -220,8 +255,10 @@ const standingText = ({ serial, notAfter, renewAt, issued, reason, refusal }: St
   ].join('')
 
 /** Milliseconds. */
-const untilLook = ({ lookAt }: Standing, { now }: DaemonDeps): number =>
-  lookAt === undefined ? lookEveryMs : Math.min(Math.max(lookAt.getTime() - now(), shortestMs), lookEveryMs)
+const untilLook = ({ lookAt }: Standing, advice: Patience, { now, elapsed }: DaemonDeps): number => {
+  const soonest = Math.max(shortestMs, advice.retryAt - elapsed())
+  return lookAt === undefined ? lookEveryMs : Math.min(Math.max(lookAt.getTime() - now(), soonest), lookEveryMs)
+}
 
 const shortestMs = 50
 const longestMs = 60_000

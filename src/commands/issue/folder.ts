@@ -11,7 +11,7 @@
  *     web/.chancery/lock             while an answer is put in its place
  */
 import { execFile } from 'node:child_process'
-import { createHash, randomUUID, X509Certificate } from 'node:crypto'
+import { createHash, createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 import {
   chmod,
   lstat,
@@ -31,7 +31,7 @@ import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
 import { Failure } from '../failure.ts'
-import { withLock } from '../lock.ts'
+import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
@@ -68,6 +68,9 @@ export interface Pending {
   readonly csr: string
   /** The serial of the certificate that renews itself by this; absent where it is asked for as the first one was. */
   readonly replaces?: string
+  /** Who has written it down, for other commands, and when (RFC 3339). */
+  readonly by?: string
+  readonly at?: string
 }
 
 export interface FolderOptions {
@@ -79,7 +82,7 @@ export interface FolderOptions {
 
 export interface Folder {
   readonly path: string
-  /** The certificate in its place; undefined where there is none yet. */
+  /** The certificate in its place; undefined where there is none yet, or none with its key. */
   held(): Promise<Held | undefined>
   pending(): Promise<Pending | undefined>
   /** Durable when it resolves; to what is there, where another was quicker. */
@@ -90,8 +93,8 @@ export interface Folder {
    * command has put there meanwhile does nothing: there may be a newer one by now. `untold`: remember that somebody must be told.
    */
   install(contents: Contents, about: { readonly pending: Pending; readonly untold: boolean }): Promise<void>
-  /** Who uses the certificate has been told. */
-  told(): Promise<void>
+  /** Who uses the certificate with this serial has been told of it. */
+  told(serial: string): Promise<void>
   /** A file of our own beside these, whole or not at all. */
   note(name: string, text: string): Promise<void>
   /** What it says; undefined where there is none. */
@@ -112,7 +115,8 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
     path,
     held: () => readHeld(join(own, 'current')),
     pending: () => readPending(pendingFile),
-    keep: (pending) => orUsage(path, () => keep(pendingFile, pending)),
+    keep: (pending) =>
+      orUsage(path, () => keep(pendingFile, { ...pending, by: newHolder(), at: new Date().toISOString() })),
     forget: (pending) => orUsage(path, () => alone(async () => forget(pendingFile, pending))),
     install: (contents, { pending, untold }) =>
       orUsage(path, () =>
@@ -122,9 +126,11 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
           await forget(pendingFile, pending)
         }),
       ),
-    told: async () => {
-      await rm(join(own, 'current', untoldName), { force: true })
-      await syncFolder(join(own, 'current'))
+    told: async (serial) => {
+      const version = join(own, 'versions', serial)
+      await rm(join(version, untoldName), { force: true })
+      // Another command may have put newer ones in its place meanwhile.
+      await syncFolder(version).catch(ifMissing(undefined))
     },
     note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
     noted: (name) => readFile(join(own, name), 'utf8').catch(ifMissing(undefined)),
@@ -162,6 +168,7 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       stat(join(version, untoldName)).then(() => true, ifMissing(false)),
     ])
     const certificate = new X509Certificate(pem)
+    if (!isPair(certificate, keyPem)) return undefined
     return {
       serial: serialOf(certificate),
       notBefore: certificate.validFromDate,
@@ -179,6 +186,19 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
   }
 }
 
+/** Whoever has damaged the key has left a certificate that is of no use, and renews nothing. */
+const isPair = (certificate: X509Certificate, keyPem: string): boolean => {
+  try {
+    return certificate.checkPrivateKey(createPrivateKey(keyPem))
+  } catch {
+    return false
+  }
+}
+
+/** Whether another command is waiting for the answer: it may have been ended, and its number be another's by now. */
+export const isUnderWay = ({ by = '', at = '' }: Pending): boolean =>
+  Math.abs(Date.now() - Date.parse(at)) < longestQuestionMs && isAtWork(by)
+
 const readPending = async (file: string): Promise<Pending | undefined> => {
   const text = await readFile(file, 'utf8').catch(ifMissing(undefined))
   if (text === undefined) return undefined
@@ -190,8 +210,9 @@ const readPending = async (file: string): Promise<Pending | undefined> => {
 const parsePending = (text: string): Pending | undefined => {
   try {
     const pending = JSON.parse(text) as Pending
-    const { orderDigest, idempotencyKey, keyPem, csr, replaces = '' } = pending
-    const isWhole = [orderDigest, idempotencyKey, keyPem, csr, replaces].every((member) => typeof member === 'string')
+    const { orderDigest, idempotencyKey, keyPem, csr, replaces = '', by = '', at = '' } = pending
+    const members = [orderDigest, idempotencyKey, keyPem, csr, replaces, by, at]
+    const isWhole = members.every((member) => typeof member === 'string')
     return isWhole ? pending : undefined
   } catch {
     return undefined
@@ -346,6 +367,8 @@ const orderName = 'order.sha256'
 const untoldName = 'untold'
 /** A version that nobody sees yet, and files that have no name yet, one of which has a key in it. */
 const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+/** People may take as long to approve it. */
+const longestQuestionMs = 24 * 3_600_000
 /** Writing takes milliseconds. */
 const abandonedMs = 600_000
 const run = promisify(execFile)

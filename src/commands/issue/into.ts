@@ -6,7 +6,7 @@ import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { durationText } from '../progress.ts'
-import { type Advice, adviceFor, momentIn } from './advice.ts'
+import { type Advice, type Advised, adviceFor, knownAdvice, momentIn } from './advice.ts'
 import { Awaited, untilDecided } from './approval.ts'
 import type { Ward } from './daemon.ts'
 import { fileNames, type Held, openFolder } from './folder.ts'
@@ -91,10 +91,11 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
   const tasks = await readTasks(orders, client.origin)
   const failures: Failure[] = []
   const inTurn = openTurns()
+  const advising = openAdvising(client)
   /** What it waits for. */
   const attempt = async (task: TaskOfOptions): Promise<Awaited['request'] | undefined> => {
     try {
-      const obtained = await obtain(await atOnce(task, client), client)
+      const obtained = await obtain(await atOnce(task, advising), client)
       out.show(viewOf(obtained, task), textOf(obtained, task))
       if (obtained.failure) failures.push(obtained.failure)
     } catch (error) {
@@ -150,19 +151,31 @@ const openPolite = (client: Client): Client => {
 }
 
 /** Due when a person asks; with `--renew-before` when it is time, or earlier where the server says so. */
-const atOnce = async (task: TaskOfOptions, client: Client): Promise<Task> => {
-  const { before, folder } = task
+const atOnce = async (task: TaskOfOptions, advise: Advise): Promise<Task> => {
+  const { before } = task
   const isPast = (moment: Date): boolean => Date.now() >= moment.getTime()
   if (before === undefined)
     return { ...task, renews: false, isDue: () => true, isSpent: (life) => isPast(life.notAfter) }
   const held = await heldFor(task)
-  const advice =
-    held && !isPast(dueAt(held, before)) ? await adviceFor(held, { folder, client, now: Date.now() }) : null
+  const advice = held && !isPast(dueAt(held, before)) ? await advise(held, task) : null
   return {
     ...task,
     renews: true,
     isDue: (held) => isPast(earliest(dueAt(held, before), advice, held)),
     isSpent: (life) => isPast(dueAt(life, before)),
+  }
+}
+
+type Advise = (held: Held, task: Pick<Task, 'folder'>) => Promise<Advice | undefined>
+
+/** A server that could not be asked for one is not asked for the others either. */
+const openAdvising = (client: Client): Advise => {
+  let isThere = true
+  return async (held, { folder }) => {
+    if (!isThere) return knownAdvice(held, folder)
+    const advice = await adviceFor(held, { folder, client, now: Date.now() })
+    if (advice.asked instanceof Failure) isThere = false
+    return advice
   }
 }
 
@@ -202,17 +215,21 @@ export const wardOf = (task: TaskOfOptions, { now, openClient }: WardDeps): Ward
   })
   return {
     name: folder.path,
-    pass: async (signal) => {
+    pass: async (signal, mayAsk = true) => {
       const client = await openClient()
-      const ask = (held: Held): Promise<Advice> => adviceFor(held, { folder, client, now: now(), signal })
+      const ask = async (held: Held): Promise<Advised | undefined> =>
+        mayAsk ? adviceFor(held, { folder, client, now: now(), signal }) : knownAdvice(held, folder)
       const before = await heldFor(task)
-      const known = before && (await ask(before))
+      const said = before && (await knownAdvice(before, folder))
+      // What is due is renewed, and nobody is asked first whether it is.
+      const isDue = before !== undefined && now() >= renewAtOf(before, said).getTime()
+      const known = before && !isDue ? await ask(before) : said
       const { held, issued, refusal, failure } = await obtain(daemonTask(known), client, signal)
-      const advice = issued ? await ask(held) : known
+      const advice: Advised | undefined = issued ? await ask(held) : known
       const { serial, notBefore, notAfter } = held
       return {
         ...{ serial, notBefore, notAfter, renewAt: renewAtOf(held, advice), issued: issued !== undefined, failure },
-        ...(advice && { lookAt: new Date(advice.askAt), reason: advice.reason }),
+        ...(advice && { lookAt: new Date(advice.askAt), reason: advice.reason, asked: advice.asked }),
         ...(refusal && { refusal: refusal.message }),
       }
     },

@@ -4,7 +4,7 @@ import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
 import { assertAnswered } from './approval.ts'
-import type { Folder, Held, Pending } from './folder.ts'
+import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
 import type { Life } from './renewal.ts'
@@ -41,19 +41,21 @@ export interface Obtained {
 /**
  * May be ended anywhere, and run again: at most one certificate comes of a question, whose key and Idempotency-Key are on
  * the disk before it is asked, and go when the answer is. Of two at once, both ask the same, and one writes the answer.
- * Throws `Awaited` where people must approve it first.
+ * Throws `Awaited` where people must approve it first, and `conflict` where another command has another order for the folder.
  */
 export const obtain = async (task: Task, client: Client, signal?: AbortSignal): Promise<Obtained> => {
   const { folder, exec } = task
   const { issued: answer, refusal } = await renew(task, client, signal)
   const held = await folder.held()
   if (held === undefined) throw new Failure('failed', `${folder.path} has lost its certificate while it was written.`)
+  if (held.orderDigest !== digestOf(task.order, task.server))
+    throw new Failure('conflict', `Another command has put another certificate into ${folder.path} meanwhile.`)
   // Another command may have been at it as well, and be ahead by now.
   const issued = answer?.serial === held.serial ? answer : undefined
   // Without a command nobody is told, and whoever runs it with one later still has to.
   if (!held.untold || exec === undefined) return { held, issued, refusal, failure: undefined }
   const failure = await tellBy(exec, signal)
-  if (failure === undefined) await folder.told()
+  if (failure === undefined) await folder.told(held.serial)
   return { held, issued, refusal, failure }
 }
 
@@ -62,32 +64,41 @@ interface Renewed {
   readonly refusal?: Failure
 }
 
-const renew = async (task: Task, client: Client, signal?: AbortSignal, refusal?: Failure): Promise<Renewed> => {
+/** What was tried before, in vain. */
+interface Tried {
+  /** Why the certificate could not renew itself. */
+  readonly refusal?: Failure | undefined
+  /** The key that is there is not certified again. */
+  readonly isKeySpent?: boolean
+}
+
+const renew = async (task: Task, client: Client, signal?: AbortSignal, tried: Tried = {}): Promise<Renewed> => {
   const { folder, order, exec } = task
+  const { refusal, isKeySpent = false } = tried
   const orderDigest = digestOf(order, task.server)
   const held = await folder.held()
   const waiting = await pendingOf(folder, orderDigest, held)
   const isHeld = held?.orderDigest === orderDigest
   if (waiting === undefined && isHeld && refusal === undefined && !task.isDue(held)) return {}
   const replaced = task.renews && isHeld && refusal === undefined ? held : undefined
-  const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced })))
-  if (pending.orderDigest !== orderDigest)
-    throw new Failure('conflict', `Another command asks for another certificate in ${folder.path} right now.`)
+  const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced, isKeySpent })))
+  if (pending.orderDigest !== orderDigest) throw otherOrder(folder)
   const asking = { order, client, signal, held }
   const answer = await ask(asking, pending).catch(async (error: unknown) => {
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
     if (!(error instanceof Failure) || !isFinal(error, pending)) throw error
     await folder.forget(pending)
+    if (isKeyBlocked(error) && pending.keyPem === held?.keyPem) return { refusal, isKeySpent: true }
     if (pending.replaces === undefined) throw error
-    if (client.hasToken) return error
+    if (client.hasToken) return { refusal: error, isKeySpent }
     throw new Failure(error.kind, `${error.message}\nThere is no token to ask for a new one with.`, error.problem)
   })
-  if (answer instanceof Failure) return renew(task, client, signal, answer)
+  if ('refusal' in answer) return renew(task, client, signal, answer)
   assertOurs(answer, pending)
   // One that is asked for now and spent already would be so the next time.
   if (waiting !== undefined && answer.replayed && task.isSpent(lifeOf(answer))) {
     await folder.forget(pending)
-    return renew(task, client, signal, refusal)
+    return renew(task, client, signal, tried)
   }
   const contents = await contentsOf(answer, pending, asking)
   await folder.install(contents, { pending, untold: exec !== undefined })
@@ -103,19 +114,27 @@ const pendingOf = async (folder: Folder, orderDigest: string, held?: Held): Prom
   if (pending === undefined) return undefined
   const { replaces } = pending
   if (pending.orderDigest === orderDigest && (replaces === undefined || replaces === held?.serial)) return pending
+  if (pending.orderDigest !== orderDigest && isUnderWay(pending)) throw otherOrder(folder)
   await folder.forget(pending)
   return undefined
 }
+
+const otherOrder = ({ path }: Folder): Failure =>
+  new Failure('conflict', `Another command asks for another certificate in ${path} right now.`)
 
 interface Wanted {
   readonly orderDigest: string
   readonly held: Held | undefined
   /** What renews itself. */
   readonly replaced: Held | undefined
+  readonly isKeySpent: boolean
 }
 
-const newPending = async ({ order, reuseKey }: Task, { orderDigest, held, replaced }: Wanted): Promise<Pending> => {
-  const again = reuseKey && held?.orderDigest === orderDigest
+const newPending = async (
+  { order, reuseKey }: Task,
+  { orderDigest, held, replaced, isKeySpent }: Wanted,
+): Promise<Pending> => {
+  const again = reuseKey && !isKeySpent && held?.orderDigest === orderDigest
   const key = again ? createPrivateKey(held.keyPem) : await newKey(order.keyKind)
   const keyPem = key.export({ type: 'pkcs8', format: 'pem' }) as string
   const question = { orderDigest, idempotencyKey: randomUUID(), keyPem, csr: requestFor(order, key) }
@@ -144,6 +163,10 @@ const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): 
   const itself = client.as({ cert: held.certificatePem, key: held.keyPem })
   return readIssued(await itself.call('POST', `/v1/certificates/${replaces}/renewal`, { ...call, body }))
 }
+
+/** As one that was reported to be in other hands: no certificate is had with it any more. */
+const isKeyBlocked = ({ problem }: Failure): boolean =>
+  (problem as { code?: string } | undefined)?.code === 'key.blocked'
 
 /** A token may be replaced by a right one; what holding a certificate does not give is not had by it later. */
 const isFinal = ({ kind }: Failure, { replaces }: Pending): boolean =>

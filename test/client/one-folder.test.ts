@@ -1,0 +1,161 @@
+/** One folder that several commands are at, and what somebody else has damaged or given away in it. */
+import { generateKeyPairSync } from 'node:crypto'
+import { once } from 'node:events'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+
+import t from 'tap'
+
+import { type Client, openClient } from '../../src/commands/client.ts'
+import { exitCodes, Failure } from '../../src/commands/failure.ts'
+import { type IntoOptions, readTask, wardOf } from '../../src/commands/issue/into.ts'
+import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { openTestService } from '../helpers/service.ts'
+import { newFolder, readShown } from './folders.ts'
+import { chanceryFor, startChancery } from './run.ts'
+
+t.setTimeout(120_000)
+const service = await openTestService(t)
+const chancery = chanceryFor(service)
+const client = await openClient({ server: service.url }, { CHANCERY_DATA: service.config.dataDir })
+const signal = new AbortController().signal
+
+const taskFor = async (name: string, out: string, more: IntoOptions = {}): Promise<Task> => ({
+  ...(await readTask({ profile: 'server', name: [name], out, ...more }, client.origin)),
+  ...{ renews: true, isDue: () => true, isSpent: () => false },
+})
+const countOf = async (name: string): Promise<number> =>
+  (await service.request('GET', `/v1/certificates?name=${name}&limit=1000`)).json.items.length
+const issueArgs = (name: string, out: string): string[] => [
+  'issue',
+  '--profile',
+  'server',
+  '--name',
+  name,
+  '--out',
+  out,
+]
+
+const untilThere = async (file: string): Promise<string> => {
+  for (;;) {
+    const text = await readFile(file, 'utf8').catch(() => '')
+    if (text !== '') return text
+    await wait(20)
+  }
+}
+
+t.test('a key that is not that of its certificate is replaced, with a certificate for it', async (t) => {
+  const out = await newFolder(t)
+  const options = { profile: 'server', name: ['damaged.example.com'], out }
+  const ward = wardOf(await readTask(options, client.origin), { now: Date.now, openClient: async () => client })
+  let before = await ward.pass(signal)
+  t.equal((await ward.pass(signal)).issued, false)
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  for (const key of [privateKey.export({ type: 'pkcs8', format: 'pem' }) as string, 'nonsense', '']) {
+    await writeFile(join(out, 'key.pem'), key)
+    const after = await ward.pass(signal)
+    t.equal(after.issued, true)
+    t.not(after.serial, before.serial)
+    t.equal((await readShown(out))?.serial, after.serial)
+    before = after
+  }
+})
+
+t.test('who was told of one certificate was not told of the one after it', async (t) => {
+  const folder = await newFolder(t)
+  const out = join(folder, 'web')
+  const shell = (exec: string): Promise<Task> => taskFor('told.example.com', out, { exec, shell: true })
+  const [begun, go, log] = ['begun', 'go', 'log'].map((name) => join(folder, name))
+  const slow = obtain(await shell(`echo 1 > ${begun}; until test -e ${go}; do sleep 0.05; done`), client)
+  await untilThere(`${begun}`)
+  const second = await obtain(await shell('exit 3'), client)
+  t.match(second.failure, { problem: { code: 'exec.failed' } })
+  await writeFile(`${go}`, 'go')
+  t.equal((await slow).failure, undefined)
+  const again = await shell(`openssl x509 -noout -serial -in ${out}/certificate.pem > ${log}`)
+  const third = await obtain({ ...again, isDue: () => false }, client)
+  t.equal(third.held.serial, second.held.serial)
+  const told = await readFile(`${log}`, 'utf8').catch(() => '')
+  t.equal(told.trim().toLowerCase(), `serial=${second.held.serial}`)
+})
+
+t.test('a question that another command waits with is not taken away', async (t) => {
+  const out = await newFolder(t)
+  // Nobody is there, and it asks again and again.
+  const nobody = { CHANCERY_URL: 'https://127.0.0.1:9', CHANCERY_TOKEN: 'x' }
+  const daemon = startChancery(service, [...issueArgs('first.example.com', out), '--daemon'], nobody)
+  t.teardown(() => void daemon.kill('SIGKILL'))
+  const file = join(out, '.chancery/pending.json')
+  const question = await untilThere(file)
+  const other = await chancery(issueArgs('second.example.com', out))
+  t.match(other, { code: exitCodes.conflict, err: /Another command asks for another certificate in/ })
+  t.equal(await readFile(file, 'utf8'), question)
+  t.equal(await countOf('second.example.com'), 0, 'nothing was issued in vain')
+  daemon.kill('SIGKILL')
+  await once(daemon, 'exit')
+  t.equal((await chancery(issueArgs('second.example.com', out))).code, 0, 'what nobody waits for any more is')
+})
+
+t.test('another order whose certificate was put there meanwhile is a conflict, and no success', async (t) => {
+  const out = await newFolder(t)
+  const other = await taskFor('winner.example.com', out)
+  let isFirst = true
+  const overtaken = (inner: Client): Client => ({
+    ...inner,
+    as: (identity) => overtaken(inner.as(identity)),
+    call: async (method, path, call) => {
+      const answer = await inner.call(method, path, call)
+      if (isFirst) {
+        isFirst = false
+        await obtain(other, client)
+      }
+      return answer
+    },
+  })
+  await t.rejects(obtain(await taskFor('loser.example.com', out), overtaken(client)), {
+    kind: 'conflict',
+    message: /Another command has put another certificate into/,
+  })
+  t.equal((await readShown(out))?.certificate.subjectAltName, 'DNS:winner.example.com')
+})
+
+t.test('a key that was reported as compromised is not asked for again', async (t) => {
+  const task = await taskFor('stolen.example.com', await newFolder(t), { reuseKey: true })
+  const first = await obtain(task, client)
+  const second = await obtain(task, client)
+  t.equal(second.held.keyPem, first.held.keyPem)
+  const path = `/v1/certificates/${second.held.serial}/revocation`
+  t.ok((await service.request('POST', path, { body: { reason: 'keyCompromise' } })).status < 300)
+  const third = await obtain(task, client)
+  t.not(third.held.keyPem, first.held.keyPem)
+  t.match(third.refusal?.problem, { code: 'auth.revoked' })
+  const fourth = await obtain(task, client)
+  t.equal(fourth.held.keyPem, third.held.keyPem, 'and the new one is kept from then on')
+
+  const plain = { ...task, renews: false }
+  const report = `/v1/certificates/${fourth.held.serial}/revocation`
+  t.ok((await service.request('POST', report, { body: { reason: 'keyCompromise' } })).status < 300)
+  const fifth = await obtain(plain, client)
+  t.not(fifth.held.keyPem, fourth.held.keyPem, 'also where it is asked for as the first one was')
+  t.equal(fifth.refusal, undefined)
+})
+
+t.test('a renewal that is refused for its key is tried with a new one', async (t) => {
+  const task = await taskFor('blocked.example.com', await newFolder(t), { reuseKey: true })
+  const first = await obtain(task, client)
+  let refused = 0
+  const refusing = (inner: Client): Client => ({
+    ...inner,
+    hasToken: false,
+    as: (identity) => refusing(inner.as(identity)),
+    call: async (method, path, call) => {
+      if (path.endsWith('/renewal') && refused++ === 0)
+        throw new Failure('refused', 'Blocked key', { code: 'key.blocked', retryable: false })
+      return inner.call(method, path, call)
+    },
+  })
+  const second = await obtain(task, refusing(client))
+  t.not(second.held.keyPem, first.held.keyPem)
+  t.equal(refused, 2)
+})
