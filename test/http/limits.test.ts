@@ -253,6 +253,32 @@ t.test('rows that count no more are taken away, and change nothing', async (t) =
   t.same(statuses(await flood(3, token)), { 429: 3 })
 })
 
+t.test('what one replica remembers is not too little once the newest rows were taken away', async (t) => {
+  const token = await requester('forgotten', { certificatesPerDay: 10, certificatesAlive: 10 })
+  const times = async (count: number, make: () => Promise<Answer>): Promise<Answer[]> => {
+    const answers: Answer[] = []
+    while (answers.length < count) answers.push(await make())
+    return answers
+  }
+  t.same(statuses(await times(5, () => ask({ token }))), { 201: 5 })
+  const short = await times(5, () => ask({ token, more: { validity: '1h' } }))
+  for (const { json } of short) {
+    const path = `/v1/certificates/${json.serial}/revocation`
+    t.ok((await one.request('POST', path, { token, body: { reason: 'superseded' } })).status < 300)
+  }
+  t.equal((await ask({ token, service: two })).json.code, 'limit.certificates_per_day', 'it counts five alive')
+  // A day later, when the short ones have ended.
+  await db.query(`update limit_uses set at = at - interval '1 day', day = day - 1 where principal = 'forgotten'`)
+  await db.query(
+    `update limit_uses set counts_until = now() - interval '2 hours', not_after = now() - interval '2 hours'
+      where principal = 'forgotten' and (serial = '' or encode(serial, 'hex') = any ($1))`,
+    [short.map(({ json }) => json.serial)],
+  )
+  await db.query('select maintain_limits()')
+  t.same(statuses(await times(7, () => ask({ token }))), { 201: 5, 429: 2 })
+  t.same(statuses(await times(7, () => ask({ token, service: two }))), { 429: 7 })
+})
+
 t.test('what the key has not signed takes no room for good', async (t) => {
   const token = await requester('unsigned', { certificatesPerDay: 2 })
   t.equal((await ask({ token })).status, 201)
