@@ -86,8 +86,8 @@ const liveWith = async (t: { teardown(close: () => unknown): void }, daemons: nu
           now,
           openClient: openAgain,
         })
-        const pass: typeof ward.pass = async (signal) => {
-          const standing = await ward.pass(signal)
+        const pass: typeof ward.pass = async (signal, mayAsk) => {
+          const standing = await ward.pass(signal, mayAsk)
           const { serial, notBefore, notAfter } = standing
           const life = { at: now(), serial, from: notBefore.getTime(), to: notAfter.getTime() }
           lives.set(ward.name, [...(lives.get(ward.name) ?? []), life])

@@ -21,6 +21,8 @@ const limitNames = Object.keys(all) as readonly (keyof CountedLimits)[]
 const minute = 60_000
 const day = 1_440 * minute
 
+t.setTimeout(300_000)
+
 /** What is counted may be counted again after a while: the while goes by at once here. */
 const skipped = { ms: 0 }
 const now = performance.now.bind(performance)
@@ -223,7 +225,7 @@ const play = async (limits: CountedLimits, played: readonly Step[]): Promise<Wor
   return world
 }
 
-t.test('whatever happens in between, and in whatever order', { timeout: 120_000 }, async (t) => {
+t.test('whatever happens in between, and in whatever order', async (t) => {
   let recorded = 0
   await fc.assert(
     fc.asyncProperty(
@@ -234,9 +236,9 @@ t.test('whatever happens in between, and in whatever order', { timeout: 120_000 
       },
     ),
     // Making it smaller would take minutes.
-    { numRuns: 80, endOnFailure: true },
+    { numRuns: 60, endOnFailure: true },
   )
-  t.ok(recorded > 60, `${recorded} were recorded`)
+  t.ok(recorded > 100, `${recorded} were recorded`)
 })
 
 const short: Wish = { names: 1, lifeMs: 10 * minute }
