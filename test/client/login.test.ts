@@ -235,8 +235,8 @@ t.test('whoever is killed while it renews leaves nothing behind', async (t) => {
 t.test('a disk that is full is noticed before a refresh token is used', async (t) => {
   const before = await loginOfYesterday('full')
   const asked = refreshes()
-  // Whatever is written grows to a kilobyte, and no further.
-  const limited = ['-c', 'ulimit -f 2; exec "$0" "$@"', process.execPath, mainFile, 'refusals']
+  // Whatever is written grows to a kilobyte, and no further. (What tap puts into each process dies of the signal for that.)
+  const limited = ['-c', 'unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$@"', process.execPath, mainFile, 'refusals']
   const run = promisify(execFile)('bash', limited, { env: { ...bare, HOME: home } })
   await t.rejects(run, { code: exitCodes.usage, stderr: /config\.yaml cannot be written \(EFBIG\)/ })
   t.equal(refreshes(), asked)
