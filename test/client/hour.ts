@@ -123,7 +123,7 @@ const liveWith = async (t: { teardown(close: () => unknown): void }, daemons: nu
 
 /** The same each time. */
 const openChance = (from: number): (() => number) => {
-  let seed = from + 1
+  let seed = (from + 1) * 7_919_777
   return () => {
     seed = (seed * 48_271) % 2_147_483_647
     return seed / 2_147_483_647
