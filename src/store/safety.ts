@@ -49,5 +49,9 @@ const selectRights = {
     select format('the serving role %s may create objects in the schema public', current_user)
       where has_schema_privilege('public', 'CREATE') and not pg_has_role(
         (select nspowner from pg_namespace where nspname = 'public'), 'member')
+    union all
+    select format('the serving role %s may make temporary tables (revoke temporary on database %I from public, %I)',
+      current_user, current_database(), current_user)
+      where has_database_privilege(current_database(), 'TEMPORARY')
     order by fault`,
 }

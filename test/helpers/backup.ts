@@ -22,6 +22,7 @@ export const takeBackup = async (
       asSuperuser(
         `drop database ${name} with (force)`,
         `create database ${name} template ${copy} strategy file_copy owner chancery_owner`,
+        `revoke temporary on database ${name} from public`,
       ),
   }
 }

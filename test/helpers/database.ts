@@ -67,9 +67,11 @@ export const testDataDir = async (): Promise<string> =>
 const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
   const template = empty ? 'template0' : await templateOf(server)
   try {
-    await asSuperuser(server, (client) =>
-      client.query(`create database ${name} template ${template} owner chancery_owner`),
-    )
+    await asSuperuser(server, async (client) => {
+      await client.query(`create database ${name} template ${template} owner chancery_owner`)
+      // Rights to a database are not copied with it.
+      await client.query(`revoke temporary on database ${name} from public`)
+    })
   } catch (error) {
     if (tries === 0 || (error as { code?: string }).code !== '3D000') throw error
     await createFrom(server, name, empty, tries - 1)

@@ -12,6 +12,7 @@ import { unsafe } from '../../src/commands/fitness.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
+import { migrate } from '../../src/store/migrate.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
@@ -73,6 +74,20 @@ t.test('whoever may create objects in the schema is told', async (t) => {
   t.teardown(() => superuser.end())
   await superuser.query('grant create on schema public to chancery')
   t.same(await faultsAs(t, servingUrl), ['the serving role chancery may create objects in the schema public'])
+})
+
+t.test('whoever may make temporary tables is told, and migrating takes that right back', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const name = new URL(servingUrl.replace('@/', '@h/')).pathname.slice(1)
+  await owner.query(`grant temporary on database ${name} to public, chancery`)
+  t.same(await faultsAs(t, servingUrl), [
+    `the serving role chancery may make temporary tables (revoke temporary on database ${name} from public, chancery)`,
+  ])
+  await migrate({ ownerUrl, servingRole: 'chancery', log: quiet })
+  t.same(await faultsAs(t, servingUrl), [])
 })
 
 t.test('production refuses a data folder that others may enter, and a root with a key here', async (t) => {
