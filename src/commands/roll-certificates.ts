@@ -3,8 +3,10 @@ import { Worker } from 'node:worker_threads'
 
 import { isProblem } from '../errors.ts'
 import { packChecks } from '../keys/verifier-batch.ts'
-import type { RollCertificate, SignedBy } from '../roll/known.ts'
+import { lengthOf } from '../policy/validity.ts'
+import type { CertificateContents, RollCertificate, SignedBy } from '../roll/known.ts'
 import { findSignatureAlgorithm, type KeyAlgorithmId, signatureAlgorithm } from '../x509/algorithms.ts'
+import { parseCertificate } from '../x509/certificate.ts'
 import type { SignatureCheck } from '../x509/csr.ts'
 import { DerReader, tags } from '../x509/der.ts'
 import { parsePublicKey } from '../x509/keys.ts'
@@ -13,6 +15,8 @@ import { readTime } from '../x509/time.ts'
 export interface RollCertificates {
   /** Undefined for what is not a certificate. */
   readCertificate(der: Uint8Array): RollCertificate | undefined
+  /** Undefined for what a strict reader does not take. */
+  readContents(der: Uint8Array): CertificateContents | undefined
   /** Rejects when a thread has ended. */
   verifyCertificates(signed: readonly SignedBy[]): Promise<readonly boolean[]>
   close(): Promise<void>
@@ -37,6 +41,7 @@ export const openRollCertificates = (threads: number): RollCertificates => {
   }
   return {
     readCertificate: (der) => undefinedFor(() => read(bufferOf(der))),
+    readContents: (der) => undefinedFor(() => readAll(bufferOf(der))),
     verifyCertificates: async (signed) => {
       // Before anybody is waited for: nothing of the certificates is held meanwhile.
       const areOfTheirKeys = signed.map(isOfItsKey)
@@ -77,6 +82,12 @@ const read = (der: Buffer): RollCertificate => {
   const subject = fields.element(tags.sequence, 'subject')
   const spki = fields.element(tags.sequence, 'subjectPublicKeyInfo')
   return { serial, issuer, subject, spki, notAfter, tbs, algorithm: algorithm.id, signature }
+}
+
+/** In the words of a plan. */
+const readAll = (der: Buffer): CertificateContents => {
+  const { subject, names, notBefore, notAfter } = parseCertificate(der).facts
+  return { subject, names, validity: lengthOf(notBefore.getTime(), notAfter.getTime()) }
 }
 
 const checkOf = ({ certificate: { tbs, signature, algorithm }, issuer }: SignedBy): SignatureCheck => ({

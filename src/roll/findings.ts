@@ -4,8 +4,12 @@ import { type FaultCode, faults } from './fault.ts'
 export const findings = {
   'approval.approver':
     'Somebody has decided about a request who may not: without a grant to approve its profile, about the own one, or twice.',
-  'approval.missing': 'A certificate was issued without the approvals that its profile wants.',
+  'approval.missing':
+    'A certificate was issued without the approvals that its profile wants, or its asker was gone by then.',
+  'approval.plan':
+    'What was put before people does not have the digest that they approved, or the certificate is not what they approved.',
   'approval.required': 'A request was to be approved by other than as many as its profile wants.',
+  'approval.time': 'A request was approved or issued after its time was over, or has expired before that.',
   'entry.form': faults['entry.form'],
   'entry.leaf': 'An entry does not have the leaf that is stored for it.',
   'entry.missing': 'Nothing but its leaf is there of an entry: what it said is missing.',

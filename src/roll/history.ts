@@ -26,6 +26,7 @@ import {
   approveRequest,
   createRequest,
   endRequest,
+  expireRequest,
   issueApproved,
   keepApprover,
   rejectRequest,
@@ -80,10 +81,6 @@ const move: Check<IssuerMove> = (entry, known, { tell }) => {
   issuer.state = to
 }
 
-const endedRequest: Check<'request.expired' | 'request.failed'> = (entry, known, { tell }) => {
-  endRequest(entry, known, tell)
-}
-
 /** A type without a check refers to nothing. */
 const checks: { readonly [T in EventType]?: Check<T> } = {
   'certificate.issued': (entry, known, at) => {
@@ -91,8 +88,9 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const issuer = issuance(entry, known, at)
     addSerial(known, { serial, issuer, standing: 'issued' }, at)
     if ('replaces' in entry) replaced(entry.replaces as string, known, at)
-    issueApproved(entry, known, at.tell)
-    const certificate = known.deps.readCertificate(readBase64(entry.certificate, 'entry.form', 'the certificate'))
+    const der = readBase64(entry.certificate, 'entry.form', 'the certificate')
+    const certificate = known.deps.readCertificate(der)
+    issueApproved(entry, { der, certificate }, known, at.tell)
     if (certificate === undefined) return at.tell('certificate.text', 'it is not a certificate that can be read')
     if (certificate.serial !== serial)
       at.tell('certificate.serial', `the certificate has the serial ${certificate.serial}`)
@@ -153,8 +151,10 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
   'request.approved': (entry, known, { tell }) => approveRequest(entry, known, tell),
   'request.rejected': (entry, known, { tell }) => rejectRequest(entry, known, tell),
   'request.withdrawn': (entry, known, { tell }) => withdrawRequest(entry, known, tell),
-  'request.expired': endedRequest,
-  'request.failed': endedRequest,
+  'request.expired': (entry, known, { tell }) => expireRequest(entry, known, tell),
+  'request.failed': (entry, known, { tell }) => {
+    endRequest(entry, known, tell)
+  },
   'profile.changed': (entry, known, { tell }) => {
     const { name, version } = entry.profile
     const next = (known.profiles.get(name) ?? 0) + 1
@@ -172,11 +172,12 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     if (known.principals.has(principal)) tell('reference.state', `the principal ${principal} was created before`)
     known.principals.set(principal, true)
   },
-  'principal.disabled': ({ principal }, known, { tell }) => {
+  'principal.disabled': ({ principal, time }, known, { tell }) => {
     if (known.principals.get(principal) === false)
       tell('reference.state', `the principal ${principal} is disabled already`)
     principalOf(principal, known, tell)
     known.principals.set(principal, false)
+    known.closings.set(principal, time)
   },
   'grant.changed': (entry, known, { tell }) => {
     principalOf(entry.principal, known, tell)

@@ -35,6 +35,16 @@ export interface HistoryDeps {
   readonly sha256: Sha256
   /** Undefined for what is not a certificate. */
   readonly readCertificate: (der: Uint8Array) => RollCertificate | undefined
+  /** All of it: asked for what people have approved. Undefined for what cannot be read so. */
+  readonly readContents: (der: Uint8Array) => CertificateContents | undefined
+}
+
+/** What a certificate says, in the words in which it was put before people. */
+export interface CertificateContents {
+  readonly subject: readonly { readonly type: string; readonly value: string }[]
+  readonly names: readonly { readonly kind: string; readonly value: string }[]
+  /** Seconds, both ends included. */
+  readonly validity: number
 }
 
 export type Tell = (code: FindingCode, message: string) => void
@@ -59,6 +69,8 @@ export interface HistoryState {
   readonly wanted?: readonly (readonly [version: string, count: number])[]
   /** The same. Then who may approve is not known, and nobody's grant is missed. */
   readonly approvers?: readonly (readonly [grant: string, approver: Approver])[]
+  /** When who is disabled became so. Absent where it was saved before that was kept. */
+  readonly closings?: readonly (readonly [principal: string, time: string])[]
   /** The server that the records were last said to be on; null where that was never said. */
   readonly database: string | null
   readonly serials: readonly string[]
@@ -79,6 +91,7 @@ export interface Known {
   readonly requests: Map<string, Request>
   readonly wanted: Map<string, number>
   readonly approvers: Map<string, Approver> | undefined
+  readonly closings: Map<string, string>
   readonly serials: SerialTable
   database: string | null
 }
@@ -101,12 +114,30 @@ export interface Request {
   readonly plan: string
   readonly required: number
   approvers: readonly string[]
+  /** Absent, like what follows, where it was saved before that was kept. */
+  readonly expires?: string
+  /** SHA-256 (hex) of what was asked. */
+  readonly asked?: string
+  readonly shown?: Shown
+}
+
+/** What was put before people, as far as a certificate says it too. */
+export interface Shown {
+  readonly issuer: string
+  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
+  readonly key: string
+  readonly validity: number
+  /** SHA-256 (hex) of the subject and of the names, which may be long. */
+  readonly subject: string
+  readonly names: string
 }
 
 /** Whom a grant lets approve requests of these profiles. */
 export interface Approver {
   readonly principal: string
   readonly profiles: readonly string[]
+  /** When it was revoked: what was approved before is issued a moment later. */
+  readonly until?: string
 }
 
 /** An order to revoke many: how many were found, how many of them have been revoked, and whether that is all. */
@@ -134,6 +165,7 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     ),
     wanted: new Map(saved?.wanted),
     approvers: saved && !saved.approvers ? undefined : new Map(saved?.approvers),
+    closings: new Map(saved?.closings),
     database: saved?.database ?? null,
     serials: openSerialTable(saved?.serials),
   }
@@ -156,6 +188,7 @@ export const saveKnown = (known: Known): HistoryState => ({
   requests: [...known.requests].map(([id, request]) => [id, { ...request }]),
   wanted: [...known.wanted],
   ...(known.approvers && { approvers: [...known.approvers] }),
+  closings: [...known.closings],
   database: known.database,
   serials: known.serials.save(),
 })

@@ -202,8 +202,10 @@ const isUnderWay = async (tx: Queryable, id: string): Promise<boolean> => {
 
 const endRequest = (roll: RollWriter, id: string, ending: Ending): Promise<boolean> =>
   roll.change(async (tx, time, index) => {
-    const { end, digest: plan } = await requestIn(tx, id)
-    if (end !== null || (await isUnderWay(tx, id))) return { events: [], result: false }
+    const { end, digest: plan, expiresAt } = await requestIn(tx, id)
+    // The clock by which it was due may have been set back since.
+    const isEarly = ending.kind === 'expired' && time < expiresAt
+    if (isEarly || end !== null || (await isUnderWay(tx, id))) return { events: [], result: false }
     const { code, reason } = ending.kind === 'failed' ? ending : { code: null, reason: null }
     const event: RequestExpired | RequestFailed =
       ending.kind === 'failed'

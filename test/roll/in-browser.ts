@@ -40,6 +40,7 @@ const run = async () => {
     keys: { roll: [key] },
     checkpoints: [checkpoint],
     readCertificate: () => undefined,
+    readContents: () => undefined,
     verifyCertificates: async () => [],
     tell: (finding) => findings.push(finding),
   })

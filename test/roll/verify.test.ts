@@ -1,6 +1,9 @@
 /** The verifier finds each thing that can be wrong with a roll, names the entry, and goes on. */
+import { hash } from 'node:crypto'
+
 import t from 'tap'
 
+import { canonicalJson } from '../../src/canonical.ts'
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { encodeEntry, type ProfileChanged, type RequestDecided, type RollEvent } from '../../src/roll/entries.ts'
@@ -30,22 +33,32 @@ t.teardown(() => certificates.close())
 
 /** Of the profile `vault-1` or `vault-2`, which want so many approvals. */
 const vault = (required: number, version = 1) => ({ name: `vault-${required}`, version })
+/** What every certificate of these tests says, as people were shown it. */
+const decided = {
+  issuer: issuer.name,
+  key: issuer.spki,
+  names: [{ kind: 'dns', value: 'web.example.com' }],
+  subject: [{ type: 'commonName', value: 'web.example.com' }],
+  validity: 30 * 86_400 + 1,
+}
+const digestOf = (value: unknown): string => hash('sha256', canonicalJson(value))
+const plan = digestOf(decided)
 const created = (id: string, required: number, more: object = {}): RollEvent => ({
   type: 'request.created',
   id,
   principal: 'admin',
   profile: vault(required),
   request: digest,
-  plan: digest,
-  decided: {},
+  plan,
+  decided,
   required,
   expires: '2026-11-25T00:00:00.000Z',
   ...more,
 })
-const approved = (id: string, by: string, plan = digest): RollEvent => ({
+const approved = (id: string, by: string, of = plan): RollEvent => ({
   type: 'request.approved',
   id,
-  plan,
+  plan: of,
   reason: 'x',
   by,
 })
@@ -73,7 +86,7 @@ const granted = (
 })
 const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', principal, by: 'admin' })
 const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
-  event.issued(91, { v: 3, approval: id, profile: vault(required), ...more })
+  event.issued(91, { v: 3, approval: id, profile: vault(required), plan, ...more })
 
 const good: readonly RollEvent[] = [
   ...beginning,
@@ -99,11 +112,11 @@ const good: readonly RollEvent[] = [
   created('one', 2),
   approved('one', 'alice'),
   approved('one', 'bob'),
-  event.issued(50, { v: 3, approval: 'one', profile: vault(2) }),
+  event.issued(50, { v: 3, approval: 'one', profile: vault(2), plan }),
   created('two', 1),
   created('three', 1),
   approved('three', 'alice'),
-  { type: 'request.failed', id: 'three', plan: digest, code: 'approval.plan', reason: 'x' },
+  { type: 'request.failed', id: 'three', plan, code: 'approval.plan', reason: 'x' },
   created('turned down', 1),
   approved('turned down', 'alice'),
   ended('rejected', 'turned down', 'alice'),
@@ -187,8 +200,12 @@ t.test('what was saved before grants were kept misses none, and nothing is kept 
   )
 })
 
-/** Each with the codes that it is found by. `at` is the entry in whose place the events come, from there on to the end. */
-const cases: readonly (readonly [what: string, after: readonly RollEvent[], codes: readonly string[]])[] = [
+type Case = readonly [what: string, after: readonly RollEvent[], codes: readonly string[]]
+
+const past = '2026-11-24T00:00:00.000Z'
+
+/** Each with the codes that it is found by: of the last event, which come behind all the others. */
+const cases: readonly Case[] = [
   ['an issuer of whom nothing was told', [event.issued(90, { issuer: 'other' })], ['reference.missing']],
   ['a principal of whom nothing was told', [event.issued(90, { principal: 'eve' })], ['reference.missing']],
   [
@@ -311,6 +328,33 @@ const cases: readonly (readonly [what: string, after: readonly RollEvent[], code
     [approved('two', 'alice'), approvedIssue('two', 1, { principal: 'alice' })],
     ['reference.state'],
   ],
+  [
+    'what was decided is not what the digest is of',
+    [created('five', 1, { decided: { ...decided, names: [] } })],
+    ['approval.plan'],
+  ],
+  ...Object.entries({
+    issuer: 'other',
+    key: digest,
+    names: [{ kind: 'dns', value: 'harmless.example.com' }],
+    subject: [],
+    validity: 60,
+  }).map(([what, value]): Case => {
+    const other = { ...decided, [what]: value }
+    const of = { plan: digestOf(other) }
+    return [
+      `a certificate with another ${what} than was approved`,
+      [created('five', 1, { decided: other, ...of }), approved('five', 'alice', of.plan), approvedIssue('five', 1, of)],
+      ['approval.plan'],
+    ]
+  }),
+  [
+    'a certificate of another request than was asked',
+    [approved('two', 'alice'), approvedIssue('two', 1, { request: 'cd'.repeat(32) })],
+    ['approval.plan'],
+  ],
+  ['an approval after its time', [created('five', 1, { expires: past }), approved('five', 'alice')], ['approval.time']],
+  ['an end before its time', [{ type: 'request.expired', id: 'two', plan }], ['approval.time']],
   ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],
   ['a list again', [event.lists([0, 2, 31])], ['reference.number']],
   ['a list of what is to come', [event.lists([0, 3, 1000])], ['reference.number']],
@@ -406,6 +450,49 @@ for (const [what, after, codes] of cases) {
     )
   })
 }
+
+t.test('what was begun before its time was over, or somebody went, is issued in the minutes after it', async (t) => {
+  const first = '2026-11-24T12:01:00.000Z'
+  const granting = ['vault-1', 'vault-2']
+  const ends: readonly (readonly [what: string, code: string, events: readonly RollEvent[]])[] = [
+    ['the time of the request', 'approval.time', []],
+    ['a grant to approve', 'approval.missing', [granted('alice', granting, 'revoked')]],
+    ['who has approved', 'approval.missing', [closed('alice')]],
+    ['who has asked', 'approval.missing', [closed('admin')]],
+  ]
+  for (const [what, code, events] of ends)
+    for (const [after, codes] of [
+      [120, []],
+      [131, [code]],
+    ] as const) {
+      const before = [
+        ...good,
+        created('five', 1, { expires: what.startsWith('the time') ? first : '2027-01-01T00:00:00.000Z' }),
+      ]
+      const head = entriesOf([...before, approved('five', 'alice'), ...events])
+      const ended = what.startsWith('the time') ? Date.parse(first) : timeOf(head.at(-1))
+      const text = encodeEntry(approvedIssue('five', 1), new Date(ended + after * 1000))
+      const { findings } = await verifyAll([...head, storedOf(head.length, text)], certificates)
+      t.same(
+        codesOf(findings),
+        codes.map((one) => `${head.length} ${one}`),
+        `${what}, ${after} s`,
+      )
+    }
+})
+
+t.test('who may approve again has not gone', async (t) => {
+  const granting = ['vault-1', 'vault-2']
+  const head = entriesOf([
+    ...[...good, approved('two', 'alice'), granted('alice', granting, 'revoked')],
+    { ...(granted('alice', granting) as object), grant: 'another' } as RollEvent,
+  ])
+  const text = encodeEntry(approvedIssue('two', 1), new Date(timeOf(head.at(-1)) + 600_000))
+  t.same((await verifyAll([...head, storedOf(head.length, text)], certificates)).findings, [])
+})
+
+const timeOf = (stored: Stored | undefined): number =>
+  Date.parse(JSON.parse(Buffer.from(stored?.octets ?? []).toString()).time)
 
 t.test('found: what is no entry, and the entries after it are read all the same', async (t) => {
   const bad: readonly (readonly [string, string])[] = [

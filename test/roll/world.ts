@@ -215,7 +215,7 @@ export const checkpointAt = (entries: readonly Stored[], size: number): Promise<
 }
 
 export const depsOf = (
-  certificates: Pick<RollVerifierDeps, 'readCertificate' | 'verifyCertificates'>,
+  certificates: Pick<RollVerifierDeps, 'readCertificate' | 'readContents' | 'verifyCertificates'>,
   found: Finding[],
   checkpoints: readonly string[] = [],
 ): RollVerifierDeps => ({
@@ -236,7 +236,7 @@ export interface Verified {
 /** A whole roll in batches. */
 export const verifyAll = async (
   entries: readonly FedEntry[],
-  certificates: Pick<RollVerifierDeps, 'readCertificate' | 'verifyCertificates'>,
+  certificates: Pick<RollVerifierDeps, 'readCertificate' | 'readContents' | 'verifyCertificates'>,
   { checkpoints = [], batch = 7, from }: { checkpoints?: readonly string[]; batch?: number; from?: VerifierState } = {},
 ): Promise<Verified> => {
   const findings: Finding[] = []

@@ -23,7 +23,7 @@ import { differing, issuanceOf } from './rows.ts'
 
 export interface RecordsVerification {
   readonly rows: RollRows
-  readonly certificates: Pick<RollCertificates, 'readCertificate' | 'verifyCertificates'>
+  readonly certificates: Pick<RollCertificates, 'readCertificate' | 'readContents' | 'verifyCertificates'>
   readonly keys: RollKeys
   /** Signed notes that were seen. */
   readonly checkpoints: readonly Buffer[]
@@ -33,11 +33,11 @@ export interface RecordsVerification {
 
 export const verifyRecords = async (verification: RecordsVerification): Promise<Verified> => {
   const { rows, keys, checkpoints, tell, progress } = verification
-  const { readCertificate, verifyCertificates } = verification.certificates
+  const { readCertificate, readContents, verifyCertificates } = verification.certificates
   const head = await rows.head()
   const completed: Subtree[] = []
   const verifier = await openRollVerifier({
-    ...{ readCertificate, verifyCertificates, sha256, keys, verify: verifyEd25519, checkpoints, tell },
+    ...{ readCertificate, readContents, verifyCertificates, sha256, keys, verify: verifyEd25519, checkpoints, tell },
     completed: (subtree) => completed.push(subtree),
   })
   const comparing = openComparing(rows, tell)

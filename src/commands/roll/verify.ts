@@ -107,7 +107,7 @@ const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promi
   const ahead = [...seen, ...fresh].filter(isAhead)
   const verifier = await openRollVerifier(
     {
-      ...{ readCertificate: certificates.readCertificate, verifyCertificates: certificates.verifyCertificates },
+      ...certificates,
       ...{ sha256, keys, verify: verifyEd25519, tell },
       checkpoints: ahead.map(({ note }) => note),
       completed: upper.add,
