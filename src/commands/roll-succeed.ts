@@ -2,6 +2,7 @@
 import { rename } from 'node:fs/promises'
 
 import { openAnchorFile } from '../anchor.ts'
+import { reconcile } from '../ca/reconcile.ts'
 import { codec } from '../codec.ts'
 import { settings } from '../config/settings.ts'
 import type { Config } from '../config.ts'
@@ -9,13 +10,16 @@ import { isProblem } from '../errors.ts'
 import type { Checkpoint } from '../roll/checkpoint.ts'
 import type { DatabaseAdopted, RollOpened } from '../roll/entries.ts'
 import { assertSameRoll, readAnchor, rollKeyOf } from '../roll-side.ts'
+import { failOpenRequests } from '../store/approvals.ts'
 import { databaseClock } from '../store/clock.ts'
 import type { Database } from '../store/database.ts'
+import { openIntents } from '../store/open-intents.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
 import { readStanding, readSystemIdentifier } from '../store/roll-opening.ts'
 import { isServed } from '../store/roll-recovery.ts'
 import type { Log } from '../telemetry.ts'
+import { parseTbs } from '../x509/certificate.ts'
 import { explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { openKeys } from './keys.ts'
@@ -143,7 +147,15 @@ const open = async ({ db, roll, config, log }: Opening, origin: string, from: Ch
     const succeeds = { origin: from.origin, size: from.size, root: Buffer.from(from.root).toString('base64') }
     const database = await readSystemIdentifier(db)
     const event: RollOpened = { type: 'roll.opened', origin, key, database, succeeds, by: operator() }
-    await roll.change(async () => ({ events: [event], result: undefined }))
+    // What nobody will end any more: a request of which there is an intent cannot end.
+    await reconcile(
+      openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter),
+      0,
+    )
+    await roll.change(async (tx, time, index) => {
+      const failed = await failOpenRequests(tx, { time, index: index + 1 }, lostWord)
+      return { events: [event, ...failed], result: undefined }
+    })
   } finally {
     await keys.close()
   }
@@ -156,6 +168,12 @@ const setAside = async (path: string, { size }: Checkpoint, first: Checkpoint): 
   const file = await openAnchorFile({ path })
   await file.write(first).finally(() => file.close())
   return kept
+}
+
+/** It may have been turned down for good in what is lost. */
+const lostWord = {
+  code: 'approval.plan',
+  reason: 'The end of the roll was lost, and with it what people may have decided about this request.',
 }
 
 /** As of the moves of an issuer. */

@@ -215,6 +215,25 @@ const endRequest = (roll: RollWriter, id: string, ending: Ending): Promise<boole
     return { events: [event], result: true }
   })
 
+/**
+ * Ends all that have not ended, where what people have said of them may be lost; gives their events, of which `index` is where
+ * the first will be. One that has become a certificate is left.
+ */
+export const failOpenRequests = async (
+  tx: Queryable,
+  { time, index }: Pick<Place, 'time' | 'index'>,
+  { code, reason }: { readonly code: string; readonly reason: string },
+): Promise<readonly RequestFailed[]> => {
+  const { rows } = await tx.query<{ id: string; plan: string }>(selectAllOpen)
+  const events: RequestFailed[] = []
+  for (const { id, plan } of rows) {
+    if (await isUnderWay(tx, id)) continue
+    await tx.query(insertEnd, [id, 'failed', index + events.length, time, null, code, reason])
+    events.push({ type: 'request.failed', id, plan, code, reason })
+  }
+  return events
+}
+
 const grantsIn = async (on: Queryable, principal: string): Promise<readonly Grant[] | undefined> => {
   const { rows } = await on.query<{ grants: readonly GrantRow[] }>(selectGrants, [principal])
   return rows[0]?.grants.map((row): Grant => grantOf(row))
@@ -293,6 +312,11 @@ const selectUnderWay = {
       where i.approval = $1::uuid and (o.serial is null or o.kind = 'certificate')) as open`,
 }
 const postpone = { name: 'postpone_request', text: 'select postpone_request($1::uuid, $2, $3)' }
+const selectAllOpen = {
+  text: `
+    select r.id, encode(r.plan, 'hex') as plan from approval_standings s join approval_requests r on r.id = s.request
+    where s.state in ('pending', 'approved') order by s.entry`,
+}
 /** Where there is something to do, the longest due first. */
 const selectDue = {
   name: 'select_due_requests',

@@ -1,0 +1,89 @@
+/** Where the end of a roll is lost for good, what people have said in it is not undone by that. */
+import { randomBytes } from 'node:crypto'
+
+import t from 'tap'
+
+import { verifyDatabase } from '../../src/commands/roll/database.ts'
+import { runSucceed } from '../../src/commands/roll-succeed.ts'
+import type { Finding } from '../../src/roll/findings.ts'
+import { openStores } from '../../src/service.ts'
+import { openApprovalStore } from '../../src/store/approvals.ts'
+import { takeBackup } from '../helpers/backup.ts'
+import { quiet } from '../helpers/log.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { openTestService } from '../helpers/service.ts'
+import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
+import { csrFor } from '../http/people.ts'
+
+t.setTimeout(120_000)
+
+t.test('what waited for people has failed on the roll that succeeds, and is not approved any more', async (t) => {
+  const replica = await openReplica(t)
+  const { config, database } = replica
+  await replica.stores.db.close()
+
+  const first = await openTestService(t, {}, replica)
+  await wantApprovals(first, 'payments', { required: 1 })
+  const { requester, alice } = await employApprovers(first, ['payments', 'server'])
+  const { rejected, approved } = await (async () => {
+    const desk = openDesk(first)
+    await desk.ask(requester, 'server', { csr: csrFor('web.example.com') })
+    return {
+      rejected: (await desk.ask(requester, 'payments', { key: 'rejected' })).json,
+      approved: (await desk.ask(requester, 'payments', { key: 'approved' })).json,
+    }
+  })()
+  await first.close()
+
+  // One more was being issued when the backup was made.
+  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+  const store = openApprovalStore({ ...stores, proposed: () => {} })
+  const { id, digest: plan } = approved
+  await store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
+  await stores.db.query(
+    {
+      text: `
+        insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+          plan, approval)
+        select $1, r.principal, r.idempotency_key, 1, r.digest, i.issuer, i.shard, r.profile, r.profile_version,
+          decode(replace(encode(i.tbs, 'hex'), encode(i.serial, 'hex'), encode($1, 'hex')), 'hex'), r.plan, r.id
+        from approval_requests r, (select * from intents where profile = 'server' limit 1) i where r.id = $2::uuid`,
+    },
+    [Buffer.concat([Buffer.of(0x41), randomBytes(15)]), id],
+  )
+  stores.policies.close()
+  stores.providers.close()
+  await stores.db.close()
+  const backup = await takeBackup(t, database)
+
+  const second = await openTestService(t, {}, replica)
+  const turned = await openDesk(second).reject(alice, rejected, 'never')
+  t.match(turned.json, { state: 'rejected' })
+  await second.close()
+  await backup.restore()
+
+  t.match(await runSucceed(config, quiet, 'roll.example/2', async () => true), /^The roll goes on as roll\.example\/2/)
+  const third = await openTestService(t, {}, replica)
+  const desk = openDesk(third)
+  for (const request of [rejected, approved]) {
+    t.match((await desk.read(alice, request.id)).json, {
+      state: 'failed',
+      serial: null,
+      end: { code: 'approval.plan' },
+    })
+    t.match(await desk.approve(alice, request), { status: 409, json: { code: 'approval.closed' } })
+  }
+  t.match((await desk.eventsOf(rejected.id)).at(-1), { type: 'request.failed' })
+  const again = await desk.ask(requester, 'payments', { key: 'rejected' })
+  t.match(again, { status: 409 }, 'nor asked for under the same key')
+  t.match(await desk.ask(requester, 'payments', { key: 'new' }), { status: 202 })
+  await third.close()
+  const findings: Finding[] = []
+  const wanted = {
+    keys: { roll: [], witnesses: [] },
+    checkpoints: [],
+    tell: (finding: Finding) => findings.push(finding),
+  }
+  await verifyDatabase(database.servingUrl, { ...wanted, progress: () => {} })
+  t.same(findings, [])
+})
