@@ -147,23 +147,51 @@ begin
   return new;
 end $$;
 
+-- As before, and: whoever has asked, and those who have approved, may still do so; one intent at a time may become the
+-- certificate; and without a key there is none but one that was recovered: the roll has its certificate already, and said
+-- then who might do what.
 create or replace function assert_approved(wanted uuid, asker text, key text, of_profile text, of_version integer, planned bytea, own bytea)
 returns void language plpgsql as $$
+declare
+  recovered boolean;
 begin
   perform public.lock_approval(wanted);
+  recovered := key is null and exists (select from public.outcomes o join public.entries e on e.index = o.entry
+    where o.serial = own and o.kind = 'certificate' and e.type = 'certificate.issued' and e.serial = own);
   if not exists (select from public.approval_requests r join public.profiles p on p.name = r.profile and p.version = r.profile_version
       where r.id = wanted and r.principal = asker and r.plan = planned and r.profile = of_profile and r.profile_version = of_version
       and r.required >= p.approvals
-      and r.required <= (select count(*) from public.approvals a where a.request = r.id and a.principal <> r.principal)
-      and (key is null or r.idempotency_key = key and public.approval_time() < r.expires_at))
+      and r.required <= (select count(*) from public.approvals a where a.request = r.id and a.principal <> r.principal
+        and (recovered or public.may_approve(a.principal, r.profile)))
+      and (recovered or r.idempotency_key = key and public.approval_time() < r.expires_at
+        and not exists (select from public.principal_closures c where c.principal = r.principal)))
     or exists (select from public.approval_ends where request = wanted)
-    or exists (select from public.intents i join public.outcomes o using (serial)
-      where i.approval = wanted and i.serial <> own and o.kind = 'certificate')
+    or exists (select from public.intents i left join public.outcomes o using (serial)
+      where i.approval = wanted and i.serial <> own and (o.kind = 'certificate' or o.serial is null and not recovered))
   then
     raise exception 'request % is not approved so, or has ended', wanted
       using errcode = 'restrict_violation', constraint = 'intents_approved';
   end if;
 end $$;
+
+create function may_approve(who text, of_profile text) returns boolean language sql stable as $$
+  select not exists (select from public.principal_closures c where c.principal = who)
+    and exists (select from public.grants g where g.principal = who and g.role = 'approver' and of_profile = any (g.profiles)
+      and not exists (select from public.grant_revocations r where r.grant_id = g.id))
+$$;
+
+-- An approval is one that is on the roll: its entry comes in the same transaction, after it.
+create function assert_approval_is_told() returns trigger language plpgsql as $$
+begin
+  if not exists (select from public.entries e where e.index = new.entry and e.type = 'request.approved'
+    and e.body::json->>'id' = new.request::text and e.body::json->>'by' = new.principal) then
+    raise exception 'the approval of request % by % is not on the roll', new.request, new.principal
+      using errcode = 'restrict_violation', constraint = 'approvals_told';
+  end if;
+  return null;
+end $$;
+create constraint trigger is_told after insert on approvals deferrable initially deferred
+  for each row execute function assert_approval_is_told();
 
 create or replace function assert_known_origins() returns trigger language plpgsql as $$
 begin
@@ -194,6 +222,10 @@ begin
   return null;
 end $$;
 
+-- What runs with the rights of the owner is for whoever serves, and for nobody else.
+revoke execute on function postpone_request(uuid, text, text), note_replica(uuid), take_rate(text, integer, integer),
+  take_slots(uuid, text, integer, integer), forget_replica(uuid) from public;
+
 -- As before, and: nobody who serves makes temporary tables. (PostgreSQL lets everybody, in each new database; so it is taken
 -- back each time that is migrated. Whoever does not own the database cannot: then production says so.)
 create or replace function grant_serving(serving name) returns void language plpgsql as $$
@@ -209,7 +241,23 @@ begin
   execute format('grant update (used_at) on token_uses to %I', serving);
   execute format('grant update (holder, until) on leases to %I', serving);
   execute format('grant update (number, revoked, der, changed_at) on crl_files to %I', serving);
+  execute format('grant execute on function postpone_request(uuid, text, text), note_replica(uuid),
+    take_rate(text, integer, integer), take_slots(uuid, text, integer, integer), forget_replica(uuid) to %I', serving);
   if (select pg_has_role(datdba, 'usage') from pg_database where datname = current_database()) then
     execute format('revoke temporary on database %I from public, %I', current_database(), serving);
   end if;
 end $$;
+
+-- What was approved or ended while 0019 was applied came after its look, and before its triggers: what stands there since is
+-- not what the records say.
+lock table approval_requests, approvals, approval_ends in share row exclusive mode;
+insert into approval_standings (request, entry, principal, profile, expires_at, state, look_at)
+select r.id, r.entry, r.principal, r.profile, r.expires_at, 'pending', '-infinity' from approval_requests r
+where not exists (select from approval_standings s where s.request = r.id);
+update approval_standings s set state = known.state, ended_at = known.at, look_at = least(s.look_at, clock_timestamp())
+from (
+  select r.id, e.at, coalesce(e.kind, case when r.required <= (select count(*) from approvals a
+    where a.request = r.id and a.principal <> r.principal) then 'approved' else 'pending' end) as state
+  from approval_requests r left join approval_ends e on e.request = r.id
+) known
+where known.id = s.request and known.state <> s.state;

@@ -49,7 +49,9 @@ export const openApprovalStore = (deps: ApprovalStoreDeps): ApprovalStore => {
     grantsOf: (principal) => grantsIn(db, principal),
     end: (id, ending) => endRequest(roll, id, ending),
     endIssued: async (id, serial) => {
-      await db.query(insertIssued, [id, Buffer.from(serial, 'hex')])
+      const { rowCount } = await db.query(insertIssued, [id, Buffer.from(serial, 'hex')])
+      // There is nothing more to do about it, wherever it stands.
+      if (rowCount === 0) await db.query(postpone, [id, null, null])
     },
     due: async () => {
       const { rows } = await db.query<DueRow>(selectDue, [mostDue])

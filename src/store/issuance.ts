@@ -158,7 +158,8 @@ const failIntent = (deps: RecorderDeps, intent: Intent, error: unknown): 'taken'
   const constraint = constraintOf(error)
   // In the moment between the look for its key and this.
   if (constraint === 'intents_not_asked') return 'taken'
-  if (constraint === 'intents_approved') throw new Problem('approval.closed', 'It has ended, or its time is over.')
+  if (constraint === 'intents_approved')
+    throw new Problem('approval.closed', 'It has ended, its time is over, or somebody may not approve it any more.')
   throw error
 }
 

@@ -197,3 +197,28 @@ t.test('how they end is measured', async (t) => {
   for (const outcome of ['created', 'issued', 'rejected', 'withdrawn', 'expired'])
     t.match(text, new RegExp(`chancery_approval_requests_total\\{outcome="${outcome}"\\} [1-9]`))
 })
+
+t.test('who goes between the look and the intent is looked at once more, and it has failed', async (t) => {
+  const { stores } = await openBeside(t, service)
+  const { requester } = people
+  const dave = await employ(service, 'dave', 'approver', { profiles: ['simple'] })
+  const request = (await desk.ask(requester, 'simple', { key: 'gone', csr: csrFor('pay.example.com') })).json
+  const grants = (await service.request('GET', '/v1/grants')).json.items
+  const { id } = grants.find((grant: { principal: string }) => grant.principal === 'dave')
+  let answer: Promise<Answer> | undefined
+  await stores.db.transaction(async (tx) => {
+    await tx.query({ text: 'select lock_approval($1::uuid)' }, [request.id])
+    answer = desk.approve(dave, request)
+    for (;;) {
+      const { rows } = await tx.query({
+        text: `select from pg_locks where locktype = 'advisory' and not granted and database = (
+          select oid from pg_database where datname = current_database())`,
+      })
+      if (rows.length > 0) break
+    }
+    await service.request('DELETE', `/v1/grants/${id}`)
+  })
+  t.match(await answer, { json: { serial: null } })
+  const ended = await untilState(() => desk.read(requester, request.id), 'failed')
+  t.match(ended.end, { code: 'approval.plan', reason: /dave may not approve it any more/ })
+})

@@ -8,6 +8,7 @@ import { openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { type Leases, openLeases } from '../../src/store/leases.ts'
+import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openBeside, openDesk, type People, wantApprovals } from '../http/approvals.ts'
 import { derFor } from '../http/people.ts'
@@ -235,6 +236,82 @@ t.test('also where both come at once: the second waits, and is turned down', asy
   await untilWaiting(beside.stores.db)
   await first.query({ text: 'commit' })
   await third
+})
+
+t.test('an approval of which the roll does not tell is none', async (t) => {
+  const { id } = await propose('forged')
+  const forge = (entry: number, by = 'alice') =>
+    beside.stores.db.query({ text: `insert into approvals values ($1, $2, $3, now(), 'forged')` }, [id, by, entry])
+  await t.rejects(forge(88_888_888), /is not on the roll/)
+  await approve(id, 'alice')
+  const entry = (await beside.store.read(id))?.approvals[0]?.index as number
+  await t.rejects(forge(entry, 'bob'), /approvals_entry_key/)
+  const other = (await beside.stores.roll.head()).size - 2
+  await t.rejects(forge(other, 'bob'), /is not on the roll/, 'of another entry')
+  t.match(await beside.store.read(id), { state: 'pending', approvals: [{ principal: 'alice' }] })
+})
+
+t.test('one request has one certificate, also by intents without a key, or several at once', async (t) => {
+  const good = await approved('one')
+  const insert = (serials: readonly Buffer[], key: string | null) =>
+    beside.stores.db.query(
+      {
+        text: `
+          insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+            plan, approval)
+          select made.serial, 'ci', $3::text, number, digest, issuer, shard, 'payments', 1, tbs, decode($2, 'hex'), $1::uuid
+          from (select * from intents where profile = 'server' limit 1) i,
+            unnest($4::bytea[]) with ordinality as made (serial, number)
+          where $3::text is not null or number = 1`,
+      },
+      [good.approval, good.plan, key, serials],
+    )
+  await t.rejects(insert([randomBytes(16)], null), unapproved, 'without a key')
+  await t.rejects(insert([randomBytes(16), randomBytes(16)], 'one'), unapproved, 'two at once')
+  const serial = await intend(good)
+  await t.rejects(intend(good), unapproved, 'one beside an open one')
+  await beside.stores.db.query({ text: `insert into outcomes (serial, kind, at) values ($1, 'unsigned', now())` }, [
+    serial,
+  ])
+  await t.resolves(intend(good), 'but one after it')
+})
+
+t.test('a role without rights postpones nothing, and counts for no limit', async (t) => {
+  const { id } = await propose('postponed')
+  const name = new URL(service.database.ownerUrl.replace('@/', '@host/')).pathname
+  const superuser = await clientOf(t, (await openTestServer()).superuserUrl.replace('/postgres?', `${name}?`))
+  await superuser.query({ text: 'begin; create role chancery_reader; set local role chancery_reader' })
+  for (const call of [`postpone_request('${id}', 'made.up', 'told by nobody')`, `take_rate('ci', 1, 1)`]) {
+    await superuser.query({ text: 'savepoint before' })
+    await t.rejects(superuser.query({ text: `select ${call}` }), /permission denied for function/)
+    await superuser.query({ text: 'rollback to savepoint before' })
+  }
+  await superuser.query({ text: 'rollback' })
+})
+
+t.test('who has asked, and who has approved, may still do so when it is issued', async (t) => {
+  const waiting = await Promise.all(['closed', 'revoked', 'gone'].map((key) => approved(key)))
+  const [first, second, third] = waiting as [Intended, Intended, Intended]
+  await t.resolves(intend(first))
+  const grants = (await service.request('GET', '/v1/grants')).json.items
+  const of = (who: string) => grants.find((one: { principal: string }) => one.principal === who).id
+  await service.request('DELETE', `/v1/grants/${of('alice')}`)
+  await t.rejects(intend(second), unapproved, 'an approver has no grant any more')
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'alice', role: 'approver', profiles: ['server'] },
+  })
+  await t.rejects(intend(second), unapproved, 'nor has one for another profile')
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'alice', role: 'approver', profiles: ['payments'] },
+  })
+  await t.resolves(intend(second), 'but one again')
+  await service.request('DELETE', '/v1/principals/bob')
+  await t.rejects(intend(third), unapproved, 'an approver is disabled')
+  const { id, digest } = await propose('asker')
+  await approve(id, 'alice')
+  await approve(id, 'carol')
+  await service.request('DELETE', '/v1/principals/ci')
+  await t.rejects(intend({ approval: id, plan: digest }), unapproved, 'who has asked is disabled')
 })
 
 t.test('nothing of it is ever changed', async (t) => {
