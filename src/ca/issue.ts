@@ -303,13 +303,18 @@ const whoeverCameFirst = async (
   const prior = await findPrior(deps, request, approved)
   if (prior?.certificate) return answer(deps, prior.certificate, [], true)
   const waiting = prior?.isAsked && !approved ? await findWaiting(deps.approvals, request) : undefined
-  if (waiting) return waiting
+  if (waiting && 'waiting' in waiting) return waiting
   throw endedInNothing()
 }
 
 /** Of what people were asked. Throws `approval.*` where it has ended; a certificate that is there meanwhile is the answer. */
-const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> =>
-  (await findWaiting(deps.approvals, request)) ?? whoeverCameFirst(deps, request)
+const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issued | Waiting> => {
+  const waiting = await findWaiting(deps.approvals, request)
+  if (waiting && 'waiting' in waiting) return waiting
+  // One that was recovered from the roll has no key there: its request, in an older backup, still has.
+  const issued = waiting && (await deps.recorder.findIssued(waiting.serial))
+  return issued ? answer(deps, issued, [], true) : whoeverCameFirst(deps, request)
+}
 
 const endedInNothing = (): Problem =>
   new Problem(

@@ -121,6 +121,8 @@ export interface Refusal {
 export interface Recorder {
   /** Reads. What a principal has asked under this key before, if anything. */
   findRequest(principal: string, key: string): Promise<PriorRequest | undefined>
+  /** Reads. */
+  findIssued(serial: string): Promise<IssuedRow | undefined>
   /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
    * idempotency key or this attempt, or that people were asked under it meanwhile, `held` that another principal has a certificate with this key, `compromised` that one

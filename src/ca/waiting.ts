@@ -27,11 +27,16 @@ export const assertFree = (drafted: Draft, approved: ApprovedPlan | undefined): 
   throw new Problem('request.in_progress', 'The profile has changed; ask again.', { retryAfter: 1 })
 }
 
-/** The request that was made under this key; undefined where there is none, or where it has become a certificate. */
-export const findWaiting = async (approvals: ApprovalDesk, asked: RequestRow): Promise<Waiting | undefined> => {
+/** The request that was made under this key, or the serial of the certificate that it has become; undefined: there is none. */
+export const findWaiting = async (
+  approvals: ApprovalDesk,
+  asked: RequestRow,
+): Promise<Waiting | { readonly serial: string } | undefined> => {
   if (asked.key === null) return undefined
   const known = await approvals.find(asked.principal, asked.key)
-  return known && known.request.state !== 'issued' ? waitingFor(known, asked) : undefined
+  const serial = known?.request.serial
+  if (known?.request.state === 'issued') return serial ? { serial } : undefined
+  return known && waitingFor(known, asked)
 }
 
 /** What whoever asks is told of it. Throws `approval.*` where it has ended without a certificate. */

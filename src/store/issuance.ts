@@ -54,6 +54,12 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
 
   return {
     findRequest: async (principal, key) => (await lookups.add({ principal, key })) ?? undefined,
+    findIssued: async (serial) => {
+      const { rows } = await db.query<CertificateRow & { readonly serial: Buffer }>(selectIssuedStatement, [
+        Buffer.from(serial, 'hex'),
+      ])
+      return rows[0] && issuedOf(rows[0], rows[0].serial)
+    },
     recordIntent: (intent) => recordIntent(intent).catch((error: unknown) => failIntent(deps, intent, error)),
     keyStanding: async (keySha256, principal) => {
       const values = [keySha256, principal]
@@ -77,7 +83,7 @@ interface RequestName {
   readonly key: string
 }
 
-interface PriorRow {
+interface PriorRow extends CertificateRow {
   readonly principal: string
   readonly key: string
   readonly digest: Buffer
@@ -85,6 +91,9 @@ interface PriorRow {
   readonly is_asked: boolean
   readonly open: boolean
   readonly serial: Buffer | null
+}
+
+interface CertificateRow {
   readonly tbs: Buffer
   readonly signature: Buffer
   readonly issuer: string
@@ -121,6 +130,14 @@ const selectRequestsStatement = {
     where i.serial is not null or r.digest is not null`,
 }
 
+const selectIssuedStatement = {
+  name: 'select_issued',
+  text: `
+    select i.serial, i.tbs, o.signature, i.issuer, i.profile, i.profile_version, o.not_before, o.not_after, e.index, e.leaf_hash
+    from intents i join outcomes o on o.serial = i.serial join entries e on e.index = o.entry
+    where i.serial = $1 and o.kind = 'certificate'`,
+}
+
 const selectRequests = async (db: Database, batch: readonly RequestName[]): Promise<(PriorRequest | null)[]> => {
   const { rows } = await db.query<PriorRow>(selectRequestsStatement, [JSON.stringify(batch)])
   const found = new Map(rows.map((row) => [`${row.principal}\0${row.key}`, priorOf(row)]))
@@ -135,7 +152,7 @@ const priorOf = (row: PriorRow): PriorRequest => ({
   ...(row.serial && { certificate: issuedOf(row, row.serial) }),
 })
 
-const issuedOf = (row: PriorRow, serial: Buffer): IssuedRow => ({
+const issuedOf = (row: CertificateRow, serial: Buffer): IssuedRow => ({
   serial,
   tbs: row.tbs,
   signature: row.signature,

@@ -163,6 +163,20 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   const [first, second] = before as [(typeof before)[0], (typeof before)[0]]
   await chancery.request('POST', '/v1/principals', { name: 'old' })
   const oldToken = (await chancery.request('POST', '/v1/tokens', { principal: 'old', label: 'old' })).json
+  const server0 = (await chancery.request('GET', '/v1/profiles/server')).json.document
+  await chancery.request(
+    'PUT',
+    '/v1/profiles/safe',
+    { ...server0, name: 'safe', approvals: { required: 1 } },
+    { 'if-none-match': '*' },
+  )
+  await chancery.request('POST', '/v1/grants', { principal: 'admin', role: 'requester', profiles: ['safe'] })
+  await chancery.request('POST', '/v1/principals', { name: 'zoe' })
+  await chancery.request('POST', '/v1/grants', { principal: 'zoe', role: 'approver', profiles: ['safe'] })
+  const zoe = (await chancery.request('POST', '/v1/tokens', { principal: 'zoe', label: 'zoe' })).json.secret
+  const askSafe = { csr: csrFor('safe.example.com'), profile: 'safe' }
+  const safely = { 'idempotency-key': 'approved-after-the-backup' }
+  const safe = (await chancery.request('POST', '/v1/certificates', askSafe, safely)).json
   const open1 = await leaveOpen()
   await chancery.close()
   const backup = await takeBackup(t, database)
@@ -203,16 +217,12 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   const alice = (await chancery.request('POST', '/v1/tokens', { principal: 'alice', label: 'alice' })).json.secret
   const askVault = async () =>
     (await chancery.request('POST', '/v1/certificates', { csr: csrFor('v.example.com'), profile: 'vault' })).json
-  const say = async (what: string, { id, digest }: { id: string; digest: string }) =>
-    chancery.request(
-      'POST',
-      `/v1/requests/${id}/${what}`,
-      { digest, reason: 'x' },
-      { authorization: `Bearer ${alice}` },
-    )
+  const say = async (what: string, { id, digest }: { id: string; digest: string }, as = alice) =>
+    chancery.request('POST', `/v1/requests/${id}/${what}`, { digest, reason: 'x' }, { authorization: `Bearer ${as}` })
   const [kept, turned, waiting] = [await askVault(), await askVault(), await askVault()]
   t.match((await say('approval', kept)).json, { state: 'issued' })
   t.match((await say('rejection', turned)).json, { state: 'rejected' })
+  const safeSerial = (await say('approval', safe, zoe)).json.serial
   await chancery.request('POST', '/v1/grants', {
     ...grant,
     profiles: ['server', 'vault'],
@@ -316,6 +326,11 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   t.equal(ofNamespace.length, 2, 'by its origin')
   const replayed = await chancery.request('POST', '/v1/certificates', body, asked)
   t.equal(replayed.json.serial, underWay.serial, 'what was asked for under a key is answered by it')
+  t.match(
+    await chancery.request('POST', '/v1/certificates', askSafe, safely),
+    { status: 201, json: { serial: safeSerial } },
+    'also where people have approved it since',
+  )
   const names = (await chancery.request('GET', '/v1/certificates?name=n299.example.com')).json.items
   t.match(names, [{ serial: after[299]?.serial }], 'by its name too')
   t.match((await chancery.request('GET', `/v1/certificates/${first.serial}`)).json, { status: 'revoked' })
