@@ -72,6 +72,48 @@ const itemText = (item: unknown): string => {
 export const violationText = ({ check, field, value, reason }: Violation): string =>
   `  ${check} ${field}${value && ` ${value}`}: ${reason}`
 
-/** Names come from strangers, and terminals obey control characters. */
-export const visible = (text: string): string =>
-  text.replaceAll(/[\p{Cc}\p{Cf}]/gu, (character) => `\\u${character.codePointAt(0)?.toString(16).padStart(4, '0')}`)
+/**
+ * Names come from strangers, and terminals obey control characters. What is not seen, and blanks that are no plain space, are
+ * shown too.
+ */
+export const visible = (text: string): string => text.replaceAll(unseen, escaped)
+
+/**
+ * What could pass for another row of the same text is visible too: rows are told apart by where their values begin, and so
+ * no value has more than one space at a time.
+ */
+export const plain = (text: string): string => visible(text).replaceAll(/(?<= ) |^ | $|\p{M}/gu, escaped)
+
+/** Whoever decides by what is shown must not take one letter for another. */
+export const ascii = (text: string): string => plain(text).replaceAll(/[^\x20-\x7e]/gu, escaped)
+
+/** Rows with labels. What is long goes on below itself, and nothing but a label is at the left. */
+export const formatRows = (rows: readonly (readonly [label: string, value: string])[]): string =>
+  rows
+    .flatMap(([label, value]) => wrapped(value).map((line, i) => `${(i === 0 ? label : '').padEnd(labelWidth)}${line}`))
+    .join('\n')
+
+/** Between words where that can be. */
+const wrapped = (text: string): readonly string[] => {
+  const lines: string[] = []
+  for (let rest = text; ; ) {
+    const characters = [...rest]
+    if (characters.length <= valueWidth) return [...lines, rest]
+    const space = characters.lastIndexOf(' ', valueWidth)
+    const end = space > 0 ? space : valueWidth
+    lines.push(characters.slice(0, end).join(''))
+    rest = characters.slice(space > 0 ? end + 1 : end).join('')
+  }
+}
+
+const escaped = (character: string): string => {
+  const digits = character.codePointAt(0)?.toString(16) ?? ''
+  return digits.length > 4 ? `\\u{${digits}}` : `\\u${digits.padStart(4, '0')}`
+}
+
+/** Braille without a dot is a blank as well. */
+const unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs}/gu
+
+const labelWidth = 12
+/** On a terminal of 80. */
+const valueWidth = 80 - labelWidth

@@ -10,7 +10,7 @@ import { type Answers, openAnswers } from './answers.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { originLine } from './origin-text.ts'
-import { formatTable, visible } from './output.ts'
+import { ascii, formatRows, formatTable, plain, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 
@@ -226,6 +226,19 @@ export const requestText = (request: RequestAnswer): string => {
   const lines: (readonly [string, string])[] = [
     ['request', `${request.id}, ${request.state}${request.serial === null ? '' : `: serial ${request.serial}`}`],
     ['asked by', `${request.principal} at ${request.createdAt}, expires at ${request.expiresAt}`],
+    ...planRows(plan),
+    ['digest', request.digest],
+    ['approvals', `${approvals.length} of ${required}`],
+    ...approvals.map(({ principal, at, reason }) => ['', `${principal} at ${at}: ${reason}`] as const),
+    ...(request.obstacle ? [['kept by', `${obstacleText(request.obstacle)} at ${request.obstacle.at}`] as const] : []),
+    ...(end?.reason ? [['ended', `at ${end.at}${end.by ? ` by ${end.by}` : ''}: ${end.reason}`] as const] : []),
+  ]
+  return formatRows(lines.map(([label, value]) => [label, plain(value)]))
+}
+
+/** What is approved. */
+const planRows = (plan: PlanAnswer): readonly (readonly [string, string])[] => {
+  const rows: (readonly [string, string])[] = [
     ...plan.names.map(({ kind, value }) => ['name', `${kind}:${value}`] as const),
     ...(plan.names.length === 0 ? [['name', 'none'] as const] : []),
     ['subject', subjectText(plan.subject) || 'none'],
@@ -236,13 +249,8 @@ export const requestText = (request: RequestAnswer): string => {
     ['revocation', typeof plan.revocation === 'string' ? plan.revocation : plan.revocation.join(', ')],
     ['profile', `${plan.profile.name}@${plan.profile.version}, SHA-256 ${plan.profile.sha256}`],
     ['issuer', `${plan.issuer} of authority ${plan.authority}`],
-    ['digest', request.digest],
-    ['approvals', `${approvals.length} of ${required}`],
-    ...approvals.map(({ principal, at, reason }) => ['', `${principal} at ${at}: ${reason}`] as const),
-    ...(request.obstacle ? [['kept by', `${obstacleText(request.obstacle)} at ${request.obstacle.at}`] as const] : []),
-    ...(end?.reason ? [['ended', `at ${end.at}${end.by ? ` by ${end.by}` : ''}: ${end.reason}`] as const] : []),
   ]
-  return lines.map(([label, value]) => `${label.padEnd(12)}${visible(value)}`).join('\n')
+  return rows.map(([label, value]) => [label, ascii(value)])
 }
 
 const subjectText = (subject: Subject): string =>

@@ -198,7 +198,10 @@ t.test('who asks is told what keeps it, once it is approved', async (t) => {
     code: 0,
     out: /is approved, and is issued as soon as that can be done: limit\.certificates_per_day: /,
   })
-  t.match((await chancery(['request', 'show', request.id])).out, /^kept by {5}limit\.certificates_per_day: .* at 20/m)
+  t.match(
+    (await chancery(['request', 'show', request.id])).out,
+    /^kept by {5}limit\.certificates_per_day: [\s\S]* at 20/m,
+  )
   for (const end = Date.now() + 20_000; !said.includes('limit.') && Date.now() < end; )
     await new Promise((resolve) => setTimeout(resolve, 100))
   t.match(said, /^It is approved, and tried again until it expires: limit\.certificates_per_day: /m)
