@@ -61,6 +61,8 @@ export interface ContextsFile {
   read(): Promise<Contexts>
   /** Durable and whole when it resolves, 0600. */
   write(contexts: Contexts): Promise<void>
+  /** The same, also where another command has the file by now: for what would be lost for good. */
+  writeAnyway(contexts: Contexts): Promise<void>
   /** Rejects where the disk has no room for what is to be written. */
   assertRoom(): Promise<void>
 }
@@ -74,13 +76,15 @@ export const withContexts = async <T>(env: Environment, work: (file: ContextsFil
   try {
     return await withLock(`${path}.lock`, async (lock) => {
       await sweep(path)
+      const write = async ({ current, contexts }: Contexts, may: () => Promise<void>): Promise<void> => {
+        const text = await formatYaml({ ...(current !== undefined && { current }), contexts })
+        await may()
+        await writePrivateFile(path, text)
+      }
       return work({
         read: () => readContexts(path),
-        write: async ({ current, contexts }) => {
-          const text = await formatYaml({ ...(current !== undefined && { current }), contexts })
-          await lock.assertHeld()
-          await writePrivateFile(path, text)
-        },
+        write: (contexts) => write(contexts, lock.assertHeld),
+        writeAnyway: (contexts) => write(contexts, async () => {}),
         assertRoom: async () => {
           const trial = `${path}.${trialName}`
           await writePrivateFile(trial, ' '.repeat(trialOctets)).finally(() => rm(trial, { force: true }))

@@ -4,6 +4,7 @@
  * taken away by the next who wants it, and so is one that is older than any honest use, wherever it was made.
  */
 import { hash, randomUUID } from 'node:crypto'
+import { readlinkSync } from 'node:fs'
 import { lstat, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
@@ -40,7 +41,7 @@ export const withLock = async <T>(
 }
 
 /** Who we are to other commands, each time anew. */
-export const newHolder = (): string => `${process.pid}@${hostname()}:${randomUUID()}`
+export const newHolder = (): string => `${process.pid}@${place()}:${randomUUID()}`
 
 /** Whether that is another command, of this machine, which has not ended. */
 export const isAtWork = (holder: string): boolean => {
@@ -110,10 +111,16 @@ const isGone = (holder: string): boolean => {
   }
 }
 
-/** Undefined where it is of another machine. */
+/** Undefined where it is of another machine, or of processes that we do not see. */
 const pidOf = (holder: string): number | undefined => {
   const [, pid, host] = /^([1-9]\d*)@(.*):[^:]*$/s.exec(holder) ?? []
-  return pid === undefined || host !== hostname() ? undefined : Number(pid)
+  return pid === undefined || host !== place() ? undefined : Number(pid)
+}
+
+/** Where a number means the same process: containers may share a folder and a host's name, and count from one each. */
+const place = (): string => {
+  const space = process.platform === 'linux' ? /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] : undefined
+  return space === undefined ? hostname() : `${hostname()}/${space}`
 }
 
 /** By a clock that may have been set, forth or back. */

@@ -49,12 +49,15 @@ const loginIn = async (file: ContextsFile, context: LoggedIn): Promise<LoggedIn>
   throw new Failure('conflict', `${context.name} has been replaced meanwhile. Nothing was asked.`)
 }
 
-/** A file that somebody has written by hand meanwhile is not overwritten, and no other server is given our tokens. */
+/**
+ * A file that somebody has written by hand meanwhile is not overwritten, and no other server is given our tokens. Where the
+ * refresh token that was spent still stands there, nothing is better than what came for it, whoever has the lock by now.
+ */
 const keep = async (file: ContextsFile, context: LoggedIn, oidc: OidcLogin): Promise<void> => {
   const { contexts, current } = await file.read()
   const there = Object.hasOwn(contexts, context.name) ? contexts[context.name] : undefined
   if (!there || !isOfSameLogin(there, context) || there.oidc.refreshToken !== context.oidc.refreshToken) return
-  await file.write({ current, contexts: { ...contexts, [context.name]: { ...there, oidc } } })
+  await file.writeAnyway({ current, contexts: { ...contexts, [context.name]: { ...there, oidc } } })
 }
 
 /** The same person, by the same client of the same provider, at the same server. */

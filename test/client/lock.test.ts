@@ -59,6 +59,9 @@ t.test('one of another machine, or of nobody, is respected until it is old', asy
   for (const make of [
     (path: string) => symlink('1@elsewhere.example.com:x', path),
     (path: string) => symlink(`${process.pid}@${hostname()}:x`, path),
+    // Of a container of the same name: there is such a process there, and none here.
+    (path: string) => symlink(`4194304@${hostname()}/1:x`, path),
+    (path: string) => symlink(`4194304@${hostname()}:x`, path),
     (path: string) => symlink('../../../etc', path),
     (path: string) => writeFile(path, ''),
   ]) {

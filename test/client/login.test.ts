@@ -1,7 +1,7 @@
 /** Logging in by a code that is typed in a browser, and by a certificate: the good days, and the others. */
 import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, readlink, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -211,6 +211,21 @@ t.test('what was replaced meanwhile is given no tokens of another', async (t) =>
     t.equal(await readFile(file(), 'utf8'), text)
   }
   await writeFile(file(), stringify({ current: 'replaced', contexts }))
+})
+
+t.test('what came for a refresh token is kept, also where the lock was taken away meanwhile', async (t) => {
+  const before = await loginOfYesterday('late')
+  const lock = `${file()}.lock`
+  issuer.script.push(async () => {
+    await unlink(lock)
+    await symlink('1@elsewhere.example.com:x', lock)
+    return undefined
+  })
+  t.match(await chancery(['refusals']), { code: 0 })
+  t.equal(await readlink(lock), '1@elsewhere.example.com:x', 'which is left to who has it')
+  await unlink(lock)
+  t.not((await contextNow()).oidc.refreshToken, before.refreshToken)
+  t.match(await chancery(['refusals']), { code: 0 })
 })
 
 t.test('whoever is killed while it renews leaves nothing behind', async (t) => {
