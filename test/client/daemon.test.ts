@@ -178,11 +178,13 @@ t.test('what the server asks for is waited for', async (t) => {
 })
 
 t.test('people who have said no are not asked again by each try', async (t) => {
-  const script = (): Standing => {
-    throw new Failure('conflict', 'rejected', { code: 'approval.rejected', retryable: false })
+  for (const code of ['approval.rejected', 'approval.withdrawn', 'approval.expired', 'approval.failed']) {
+    const script = (): Standing => {
+      throw new Failure('conflict', 'ended', { code, retryable: false })
+    }
+    const { tries } = await watch(script, { hours: 24 })
+    t.ok(tries.length >= 16 && tries.length <= 24, `${tries.length} in a day`)
   }
-  const { tries } = await watch(script, { hours: 24 })
-  t.ok(tries.length >= 16 && tries.length <= 24, `${tries.length} in a day`)
 })
 
 t.test('an order that has reached its limit holds up no other, wherever it stands in the list', async (t) => {

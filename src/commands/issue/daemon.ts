@@ -223,7 +223,12 @@ const ofAll: ReadonlySet<string> = new Set<ProblemCode>([
   'limit.failed_authentication',
 ])
 
-const endings: ReadonlySet<string> = new Set<ProblemCode>(['approval.rejected', 'approval.expired'])
+const endings: ReadonlySet<string> = new Set<ProblemCode>([
+  'approval.rejected',
+  'approval.withdrawn',
+  'approval.expired',
+  'approval.failed',
+])
 
 const leaveNote = async (care: Care, failure: string | undefined, deps: DaemonDeps): Promise<void> => {
   const { ward, standing, failures } = care
