@@ -12,7 +12,7 @@ import { Failure } from './failure.ts'
 import { originLine } from './origin-text.ts'
 import { ascii, formatRows, formatTable, plain, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
-import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type Rest, type RestOptions, readFirst, withRestOptions } from './rest.ts'
 
 interface PlanAnswer {
   readonly authority: string
@@ -71,8 +71,9 @@ export const addRequestCommand = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async ({ state, profile, limit, ...options }: ListOptions) => {
       const { client, out } = await openRest(options)
-      const rows = await readAll<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
+      const { rows, areMore } = await readFirst<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
       out.show(rows, formatTable(rows.map(rowOf), columns))
+      if (areMore) process.stderr.write(`These are the newest ${rows.length}, and there are more: see --limit.\n`)
     })
 
   withRestOptions(request.command('show <id>').description('show what would be issued, and who has said what')).action(
@@ -152,13 +153,13 @@ export const decide = async (
   const answer = await client.call('POST', `${path}/${segment(id)}/${acts[act].path}`, { body })
   const decided = answer.json<RequestAnswer>()
   out.show(decided, decidedText(act, decided))
-  if (decided.state === 'failed') throw new Failure('conflict', '')
+  if (!wanted[act].includes(decided.state)) throw new Failure('conflict', '')
 }
 
 const confirm = async (act: Act, { digest, id }: RequestAnswer, { answers, tell }: DecideDeps): Promise<void> => {
   const { done } = acts[act]
   if (!answers) throw new Failure('refused', `Nothing was ${done}. To ${act} exactly this, add --digest ${digest}`)
-  tell(`Type the first 8 digits of the digest to ${act} ${id}: `)
+  tell(`Type the first 8 digits of the digest to ${act} ${plain(id)}: `)
   if (await answers.match(digest.slice(0, 8), () => tell('That is not it. Once more: '))) return
   throw new Failure('refused', `Not confirmed. Nothing was ${done}.`)
 }
@@ -267,13 +268,29 @@ const originLines = (origin: Origin | undefined): readonly (readonly [string, st
 
 export const obstacleText = ({ code, detail }: NonNullable<RequestAnswer['obstacle']>): string => `${code}: ${detail}`
 
-const decidedText = (act: Act, { id, state, approvals, required, serial, end, obstacle }: RequestAnswer): string => {
-  if (state === 'issued') return `${id} is issued: serial ${serial}.`
-  if (state === 'failed') return `${id} has failed, and nothing was issued: ${visible(end?.reason ?? '')}`
-  if (act === 'reject') return `${id} is rejected.`
-  if (state === 'approved')
-    return `${id} is approved, and is issued as soon as that can be done${obstacle ? `: ${visible(obstacleText(obstacle))}` : '.'}`
-  return `${id} has ${approvals.length} of ${required} approvals.`
+/** What is said where it stands so, after somebody has decided: others may have, meanwhile. */
+const standings: { readonly [S in RequestAnswer['state']]: (request: RequestAnswer) => string } = {
+  pending: ({ approvals, required }) => `has ${approvals.length} of ${required} approvals.`,
+  approved: ({ obstacle }) =>
+    `is approved, and is issued as soon as that can be done${obstacle ? `: ${obstacleText(obstacle)}` : '.'}`,
+  issued: ({ serial }) => `is issued: serial ${serial}.`,
+  rejected: (request) => `was rejected, and nothing was issued${whyText(request)}`,
+  withdrawn: (request) => `was withdrawn, and nothing was issued${whyText(request)}`,
+  expired: () => 'has expired, and nothing was issued.',
+  failed: (request) => `has failed, and nothing was issued${whyText(request)}`,
+}
+
+const whyText = ({ end }: RequestAnswer): string => (end?.reason ? `: ${end.reason}` : '.')
+
+/** The states that show that it came to what was wanted. */
+const wanted: { readonly [A in Act]: readonly RequestAnswer['state'][] } = {
+  approve: ['pending', 'approved', 'issued'],
+  reject: ['rejected'],
+}
+
+const decidedText = (act: Act, request: RequestAnswer): string => {
+  const { id, state } = request
+  return plain(act === 'reject' && state === 'rejected' ? `${id} is rejected.` : `${id} ${standings[state](request)}`)
 }
 
 const rowOf = ({ plan, approvals, required, ...request }: RequestAnswer) => ({

@@ -42,7 +42,15 @@ export const readAll = async <Row = Readonly<Record<string, unknown>>>(
   path: string,
   query: Readonly<Record<string, string | undefined>>,
   most: number,
-): Promise<readonly Row[]> => {
+): Promise<readonly Row[]> => (await readFirst<Row>(client, path, query, most)).rows
+
+/** Says as well whether there are more. */
+export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
+  client: Client,
+  path: string,
+  query: Readonly<Record<string, string | undefined>>,
+  most: number,
+): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean }> => {
   const rows: Row[] = []
   let cursor: string | undefined
   do {
@@ -52,7 +60,7 @@ export const readAll = async <Row = Readonly<Record<string, unknown>>>(
     rows.push(...page.items)
     cursor = page.next
   } while (cursor !== undefined && rows.length < most)
-  return rows
+  return { rows, areMore: cursor !== undefined }
 }
 
 /** A whole number on the command line. Throws a usage failure. */

@@ -11,7 +11,8 @@ import t from 'tap'
 import { canonicalJson } from '../../src/canonical.ts'
 import type { Client } from '../../src/commands/client.ts'
 import { openClient } from '../../src/commands/client.ts'
-import { exitCodes } from '../../src/commands/failure.ts'
+import { exitCodes, type Failure } from '../../src/commands/failure.ts'
+import { assertAnswered } from '../../src/commands/issue/approval.ts'
 import { openOutput } from '../../src/commands/output.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
@@ -301,6 +302,96 @@ t.test('with --csr, the same call with the same key goes on', async (t) => {
   t.match(await chancery([...args, '--idempotency-key', key]), { code: 0, out: /^-----BEGIN CERTIFICATE/ })
 })
 
+t.test('a list that is cut off says so', async (t) => {
+  const desk = openDesk(service)
+  const requester = await readFile(tokens['requester'] as string, 'utf8')
+  const asked = [
+    await desk.ask(requester, 'vault', { key: 'cut-1' }),
+    await desk.ask(requester, 'vault', { key: 'cut-2' }),
+  ]
+  const list = ['request', 'list', '--state', 'pending', '--profile', 'vault', '--limit']
+  t.match(await chancery([...list, '1']), {
+    code: 0,
+    err: 'These are the newest 1, and there are more: see --limit.\n',
+  })
+  t.match(await chancery([...list, '100']), { code: 0, err: '' })
+  for (const { json } of asked) await desk.withdraw(requester, json)
+})
+
+const clientOf = (name: string): Promise<Client> =>
+  openClient({ server: service.url, tokenFile: tokens[name] as string }, { CHANCERY_DATA: service.config.dataDir })
+
+t.test('who approves what has ended meanwhile is told so', async (t) => {
+  const desk = openDesk(service)
+  const [requester, bob] = await Promise.all(
+    ['requester', 'bob'].map((name) => readFile(tokens[name] as string, 'utf8')),
+  )
+  const client = await clientOf('alice')
+  const ends = {
+    rejected: () => desk.reject(bob as string, request),
+    withdrawn: () => desk.withdraw(requester as string, request),
+  }
+  let request: RequestAnswer
+  for (const [state, end] of Object.entries(ends)) {
+    request = (await desk.ask(requester as string, 'vault', { key: `meanwhile ${state}`.replace(' ', '-') })).json
+    let said = ''
+    const late: Client = {
+      ...client,
+      call: async (method, path, ...more) => {
+        if (method === 'GET') return client.call(method, path, ...more)
+        await end()
+        return client.call('GET', `/v1/requests/${request.id}`)
+      },
+    }
+    const out = openOutput(false, (text) => {
+      said += text
+    })
+    const ask = { act: 'approve', id: request.id, reason: 'x', digest: request.digest } as const
+    const done = await decide(ask, { client: late, out, answers: undefined, tell: () => {} }).then(
+      () => 'done',
+      (error: Failure) => error.kind,
+    )
+    t.equal(done, 'conflict')
+    t.match(said, new RegExp(`^${request.id} was ${state}, and nothing was issued: `))
+  }
+})
+
+t.test('nothing of an answer steers the terminal', async (t) => {
+  const desk = openDesk(service)
+  const requester = await readFile(tokens['requester'] as string, 'utf8')
+  const request = (await desk.ask(requester, 'vault', { key: 'steering' })).json as RequestAnswer
+  const client = await clientOf('alice')
+  const evil = '\u001b[31mred'
+  for (const state of ['pending', 'approved', 'issued', 'rejected', 'withdrawn', 'expired', 'failed'] as const) {
+    const answered = { ...request, state, id: evil, serial: evil, required: evil, digest: request.digest }
+    const steering: Client = {
+      ...client,
+      call: async (...call) => ({
+        ...(await client.call('GET', `/v1/requests/${request.id}`)),
+        json: (() => (call[0] === 'GET' ? { ...request, id: evil } : answered)) as never,
+      }),
+    }
+    let said = ''
+    const tell = (text: string): void => {
+      said += text
+    }
+    const answers = { match: async () => true }
+    const ask = { act: 'approve', id: request.id, reason: 'x' } as const
+    await decide(ask, { client: steering, out: openOutput(false, tell), answers, tell }).catch(() => {})
+    t.match(said, '\\u001b[31mred', state)
+    t.notMatch(said, evil, state)
+  }
+  const waits = { ...(await client.call('GET', `/v1/requests/${request.id}`)), status: 202 }
+  const told = { ...request, id: evil, required: evil }
+  try {
+    assertAnswered({ ...waits, json: (() => told) as never })
+    t.fail('it waits')
+  } catch (error) {
+    t.notMatch((error as Error).message, evil)
+  }
+  await desk.withdraw(requester, request)
+})
+
 t.test('nobody approves what was not shown', async (t) => {
   const out = join(await newFolder(t), 'vault')
   await chancery([...issueArgs(out), '--no-wait'])
@@ -311,10 +402,7 @@ t.test('nobody approves what was not shown', async (t) => {
   const other = await chancery(decideArgs('approve', { ...request, digest: 'ab'.repeat(32) }))
   t.match(other, { code: exitCodes.conflict, err: /not the plan with the digest abab/ })
 
-  const client = await openClient(
-    { server: service.url, tokenFile: tokens['alice'] as string },
-    { CHANCERY_DATA: service.config.dataDir },
-  )
+  const client = await clientOf('alice')
   const deps = (over: Client, typed: string) => ({
     client: over,
     out: openOutput(false, () => {}),

@@ -57,7 +57,8 @@ t.test('who asked may withdraw it, and nobody else', async (t) => {
   t.match(await desk.withdraw(alice, request), { status: 403, json: { code: 'auth.forbidden' } })
   const stranger = await employ(service, 'passer-by', 'requester', { profiles: ['payments'] })
   t.match(await desk.withdraw(stranger, request), { status: 404, json: { code: 'approval.not_found' } })
-  t.match(await desk.withdraw(requester, request, ''), { status: 400, json: { code: 'request.malformed' } })
+  for (const reason of ['', 'x\u009b31m', 'x\u202ey', 'x\u2028y', 'x\u2066y', 'x\u0000'])
+    t.match(await desk.withdraw(requester, request, reason), { status: 400, json: { code: 'request.malformed' } })
   const end = { by: 'ci', reason: 'the wrong name' }
   t.match(await desk.withdraw(requester, request), { status: 200, json: { state: 'withdrawn', end } })
   const closed = { status: 409, json: { code: 'approval.closed' } }

@@ -12,9 +12,13 @@ export class Awaited extends Failure {
 
   constructor(request: RequestAnswer) {
     const detail = waitsText(request)
-    super('later', `${detail} The same command gets the certificate then: chancery request show ${request.id}`, {
-      ...{ code: 'approval.waiting', detail, retryable: true, request: request.id },
-    })
+    super(
+      'later',
+      `${detail} The same command gets the certificate then: chancery request show ${visible(request.id)}`,
+      {
+        ...{ code: 'approval.waiting', detail, retryable: true, request: request.id },
+      },
+    )
     this.request = request
   }
 }
@@ -59,7 +63,7 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
     heard = performance.now()
     if (now.approvals.length > told)
       tell(
-        `${now.approvals.length} of ${required}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,
+        `${countText(now.approvals.length, required)}: ${visible(`${now.approvals.at(-1)?.principal}`)} has approved it.\n`,
       )
     told = now.approvals.length
     if (now.state === 'approved' && now.obstacle && now.obstacle.code !== kept)
@@ -73,7 +77,9 @@ const read = async (client: Client, id: string, signal?: AbortSignal): Promise<R
   readRequest(await client.call('GET', `/v1/requests/${segment(id)}`, { signal }))
 
 const waitsText = ({ id, approvals, required }: RequestAnswer): string =>
-  `The request ${visible(id)} waits for approval: ${approvals.length} of ${required}.`
+  `The request ${visible(id)} waits for approval: ${countText(approvals.length, required)}.`
+
+const countText = (count: number, required: unknown): string => `${count} of ${visible(String(required))}`
 
 const firstPauseMs = 500
 const longestPauseMs = 5_000

@@ -108,8 +108,8 @@ const RequestWithCertificate = Type.Object(
 const Reason = Type.String({
   minLength: 1,
   maxLength: 500,
-  // As it stands on the roll: no control characters, no halves of characters.
-  pattern: '^[^\\u0000-\\u001F\\u007F\\uD800-\\uDFFF]+$',
+  // As it stands on the roll: no control characters, none that turn a line around or end it, no halves of characters.
+  pattern: '^[^\\u0000-\\u001F\\u007F-\\u009F\\u061C\\u200E\\u200F\\u2028-\\u202E\\u2066-\\u2069\\uD800-\\uDFFF]+$',
   description: 'why, for those who read the roll',
 })
 
