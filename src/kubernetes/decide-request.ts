@@ -37,6 +37,8 @@ export interface Write {
 export interface Wait {
   readonly kind: 'wait'
   readonly after?: number
+  /** Nothing is wrong: people take their time. */
+  readonly isPoll?: boolean
   readonly write?: Write
   /** Everybody who asks through this issuer would be told the same. */
   readonly ofIssuer?: Fault
@@ -151,6 +153,7 @@ const waitForPeople = (look: Look, id: string): Wait => ({
     `people must approve it first: request ${bounded(id, 64)} of Chancery`,
   ),
   after: approvalPollSeconds,
+  isPoll: true,
 })
 
 /** Conventions 13 and 16: certificate and Ready in one write. */

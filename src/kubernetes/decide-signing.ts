@@ -22,6 +22,8 @@ export interface SigningWrite {
 export interface SigningWait {
   readonly kind: 'wait'
   readonly after?: number
+  /** Nothing is wrong: people take their time. */
+  readonly isPoll?: boolean
   /** There is no condition for it. */
   readonly event?: Told
   readonly ofIssuer?: Fault
@@ -104,7 +106,7 @@ export const decideSigned = (answered: SigningAnswered): SigningWrite | SigningW
   }
   if (outcome.kind === 'waiting') {
     const text = `people must approve it at Chancery first: request ${bounded(outcome.id, 64)}`
-    return { kind: 'wait', after: approvalPollSeconds, event: toldOf(text) }
+    return { kind: 'wait', after: approvalPollSeconds, isPoll: true, event: toldOf(text) }
   }
   const setback = setbackOf(outcome.fault)
   if (setback.kind === 'refused') return failed(reasonOf(setback.code), setback.message)

@@ -28,7 +28,7 @@ export const controllerMetrics = {
   },
   chancery_controller_queue: {
     kind: 'gauge',
-    help: 'Objects that wait for their turn (ready) or for a later try (later).',
+    help: 'Objects that wait for their turn (ready), or after a setback for a later try (later).',
     labels: ['resource', 'state'],
   },
   chancery_controller_objects: { kind: 'gauge', help: 'Objects that are watched.', labels: ['resource'] },

@@ -5,7 +5,7 @@ import { decidePod, decidePodAnswer, type PodLook, type PodWrite, stubOf } from 
 import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
 import { type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
-import type { Looked, Turn } from './queue.ts'
+import { type Looked, retryOf, type Turn } from './queue.ts'
 import { resources, rootOf } from './resources.ts'
 import type { SigningDeps } from './signing.ts'
 import type { Watch } from './watch.ts'
@@ -43,7 +43,7 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   if (step.kind === 'wait') {
     if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
     if (step.event) recorder.record(request, step.event)
-    return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+    return retryOf(step)
   }
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal })

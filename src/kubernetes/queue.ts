@@ -24,8 +24,20 @@ export interface Turn {
   readonly signal: AbortSignal
 }
 
-/** `end`: until it is named again. `after`: seconds that somebody has asked for, and no sooner. */
-export type Looked = { readonly kind: 'end' } | { readonly kind: 'retry'; readonly after?: number }
+/**
+ * `end`: until it is named again. `after`: seconds that somebody has asked for, and no sooner. `isPoll`: nothing is wrong, and
+ * nobody would tell us when there is more.
+ */
+export type Looked =
+  | { readonly kind: 'end' }
+  | { readonly kind: 'retry'; readonly after?: number; readonly isPoll?: boolean }
+
+/** Of a step that waits. */
+export const retryOf = ({ after, isPoll = false }: { readonly after?: number; readonly isPoll?: boolean }): Looked => ({
+  kind: 'retry',
+  isPoll,
+  ...(after !== undefined && { after }),
+})
 
 export interface Queue<Key> {
   add(key: Key): void
@@ -35,6 +47,7 @@ export interface Queue<Key> {
   readonly idle: boolean
   /** What waits for its turn. */
   readonly depth: number
+  /** What waits for a later try after a setback: no rechecks and no polls, which come of nothing that is wrong. */
   readonly putOff: number
   /** Takes nothing more; resolves when what is looked at has been looked at. */
   close(): Promise<void>
@@ -46,13 +59,13 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
   const looking = new Map<Key, Promise<void>>()
   const again = new Set<Key>()
   const timers = new Map<Key, NodeJS.Timeout>()
+  const setbacks = new Set<Key>()
   const rows = new Map<Key, { readonly since: number; readonly looks: number }>()
   let closed = false
 
   const add = (key: Key): void => {
     if (closed) return
-    clearTimeout(timers.get(key))
-    timers.delete(key)
+    forget(key)
     if (looking.has(key)) again.add(key)
     else ready.add(key)
     fill()
@@ -60,11 +73,17 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
 
   const addAfter = (key: Key, ms: number): void => {
     if (closed || ready.has(key)) return
-    clearTimeout(timers.get(key))
+    forget(key)
     timers.set(
       key,
       setTimeout(() => add(key), ms),
     )
+  }
+
+  const forget = (key: Key): void => {
+    clearTimeout(timers.get(key))
+    timers.delete(key)
+    setbacks.delete(key)
   }
 
   const fill = (): void => {
@@ -89,7 +108,10 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
     looking.delete(key)
     if (looked.kind === 'end') rows.delete(key)
     if (again.delete(key)) add(key)
-    else if (looked.kind === 'retry') addAfter(key, delayOf(looks, looked.after))
+    else if (looked.kind === 'retry') {
+      addAfter(key, delayOf(looks, looked.after))
+      if (!looked.isPoll && timers.has(key)) setbacks.add(key)
+    }
     fill()
   }
 
@@ -109,13 +131,14 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
       return ready.size
     },
     get putOff() {
-      return timers.size
+      return setbacks.size
     },
     close: async () => {
       closed = true
       ready.clear()
       for (const timer of timers.values()) clearTimeout(timer)
       timers.clear()
+      setbacks.clear()
       await Promise.all(looking.values())
     },
   }

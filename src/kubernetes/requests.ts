@@ -6,7 +6,7 @@ import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write
 import { type Issuers, issuerNameOf } from './issuers.ts'
 import type { Meter } from './metrics.ts'
 import { type CertificateRequest, conditionOf, type Issuer, isTrue } from './objects.ts'
-import type { Looked, Turn } from './queue.ts'
+import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
 import { resources } from './resources.ts'
@@ -63,7 +63,7 @@ const follow = async (deps: RequestsDeps, { request }: Look, { step, issuer, sig
   }
   if (step.ofIssuer && issuer) deps.issuers.suspect(issuer, step.ofIssuer)
   if (step.write) await write(deps, request, { step: step.write, signal })
-  return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+  return retryOf(step)
 }
 
 interface Writing {

@@ -15,7 +15,7 @@ import {
 import { type Issuers, issuerName } from './issuers.ts'
 import type { Meter } from './metrics.ts'
 import { type Issuer, isTrue, type Node, type SigningRequest } from './objects.ts'
-import type { Looked, Turn } from './queue.ts'
+import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest, RequestFacts } from './request-facts.ts'
 import { pathOf, resources } from './resources.ts'
@@ -75,7 +75,7 @@ const follow = async (
   if (step.kind === 'wait') {
     if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
     if (step.event) recorder.record(request, step.event)
-    return { kind: 'retry', ...(step.after !== undefined && { after: step.after }) }
+    return retryOf(step)
   }
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isToBeSigned, signal })

@@ -20,6 +20,15 @@ t.test('people who must approve are waited for, and then there is the certificat
   const request = await running.ask('pay-1')
   const pending = await running.ended('pay-1', 'Pending')
   const [, id = ''] = /request ([0-9a-f-]+) of Chancery/.exec(messageOf(pending)) ?? []
+  const [controller] = running.controllers
+  const later = [
+    ...((await controller?.metrics()) ?? '').matchAll(/^chancery_controller_queue\{(.*state="later".*)\} (.*)$/gm),
+  ]
+  t.strictSame(
+    later.map(([, , count]) => count),
+    ['0', '0'],
+    'a ready issuer and a request that waits for people have met no setback: nobody is to be told',
+  )
   const open = await service.request('GET', `/v1/requests/${id}`, { token: alice })
   t.match(open.json, { state: 'pending' })
   const said = await openDesk(service).approve(alice, open.json)

@@ -98,6 +98,18 @@ t.test('what was put off comes at once when it is named', async (t) => {
   t.equal(queue.putOff, 0)
 })
 
+t.test('what is looked at again though nothing is wrong was not put off', async (t) => {
+  const { queue } = open(async (key) => {
+    if (key === 'checked') queue.addAfter(key, 3_600_000)
+    return key === 'checked' ? { kind: 'end' } : { kind: 'retry', after: 3_600, isPoll: key === 'asked' }
+  }, 3)
+  for (const key of ['checked', 'asked', 'broken']) queue.add(key)
+  await turns()
+  t.equal(queue.putOff, 1, 'the broken one')
+  queue.addAfter('broken', 3_600_000)
+  t.equal(queue.putOff, 0)
+})
+
 t.test('closed, it takes nothing more and waits for what is under way', async (t) => {
   const { promise, resolve } = gate()
   let ended = false
