@@ -4,7 +4,12 @@ import { join } from 'node:path'
 
 const root = join(import.meta.dirname, '..')
 const rules = await readFile(join(root, 'deploy/alerts/chancery.rules.yaml'), 'utf8')
-const groups = rules.slice(rules.indexOf('groups:'))
+// Elsewhere there need be no controller; where this is applied there is one.
+const leader = 'expr: max(chancery_controller_leader) == 0\n'
+if (!rules.includes(leader)) throw new Error(`no rule has ${leader}`)
+const groups = rules
+  .slice(rules.indexOf('groups:'))
+  .replace(leader, leader.replace('\n', ' or absent(chancery_controller_leader)\n'))
 const head = `# Made by tools/alerts.ts of deploy/alerts/chancery.rules.yaml.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
