@@ -28,7 +28,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir, keys: { allowSoftware } }: Config,
+  { dataDir, keys: { allowSoftware }, roll: { allowUnseen } }: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
@@ -36,6 +36,11 @@ export const unwise = async (
   const token = join(dataDir, 'admin.token')
   return [
     ...(existsSync(token) ? [`the first administrator's token lies in ${token}: keep it elsewhere`] : []),
+    ...(allowUnseen
+      ? [
+          'CHANCERY_ALLOW_UNSEEN_ROLL is set, so that a replica without an anchor takes an older database for the right one: take it out once each replica has started',
+        ]
+      : []),
     ...(await standing(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     ...(await unopened(db, keys)),

@@ -67,7 +67,13 @@ t.test('a roll of which nothing was kept here is refused, until somebody says th
   const [sentence = '', ...others] = await refused()
   t.match(sentence, /was kept here \(.*anchor\), so that .* set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start\.$/)
   t.same(others, [])
-  t.same(await refused({ CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' }), [])
+  const saying = { CHANCERY_ALLOW_UNSEEN_ROLL: 'yes' }
+  t.same(await refused(saying), [])
+  const told = /^CHANCERY_ALLOW_UNSEEN_ROLL is set, .* take it out once each replica has started\.$/
+  const unwise = async (env: Readonly<Record<string, string>>): Promise<boolean> =>
+    JSON.parse((await doctor(env, '--json')).out).unwise.some((one: string) => told.test(one))
+  t.ok(await unwise(saying), 'and if that stays, it is told')
+  t.notOk(await unwise({}))
   t.same(await refused({ CHANCERY_ROLL_ANCHOR: 'none' }), [], 'which says it for good')
   await rename(`${anchor}.away`, anchor)
 })

@@ -50,7 +50,9 @@ for (const args of [
   [
     'profile',
     'apply',
-    ...['ingress', 'service-mtls', 'mqtt-client'].map((name) => join(manifests, `chancery/profiles/${name}.yaml`)),
+    ...['ingress', 'service-mtls', 'mqtt-client', 'user-client'].map((name) =>
+      join(manifests, `chancery/profiles/${name}.yaml`),
+    ),
   ],
   ['identity-provider', 'apply', join(folder, 'cluster.yaml')],
 ]) {

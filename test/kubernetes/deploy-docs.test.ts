@@ -60,7 +60,7 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   }
   t.match(await type('login'), /is the current context/)
   const applied = await type('cluster')
-  for (const name of ['ingress', 'service-mtls', 'mqtt-client', 'cluster']) t.match(applied, name)
+  for (const name of ['ingress', 'service-mtls', 'mqtt-client', 'user-client', 'cluster']) t.match(applied, name)
   await type('bundle')
   const issuer = new X509Certificate(await readFile(at('kubernetes.pem')))
   t.ok(issuer.ca && issuer.subject !== issuer.issuer, 'the issuer itself, and not its root')

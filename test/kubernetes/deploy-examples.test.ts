@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
+import { parse } from 'yaml'
 
 import { readRequest } from '../../src/commands/controller.ts'
 import type { Ask } from '../../src/kubernetes/asking.ts'
@@ -29,7 +30,7 @@ const succeed = async (args: readonly string[]): Promise<void> => {
   const { code, err } = await chancery(args)
   if (code !== 0) throw new Error(`chancery ${args.join(' ')} ended with ${code}: ${err}`)
 }
-const profiles = ['ingress', 'service-mtls', 'mqtt-client'].map((name) =>
+const profiles = ['ingress', 'service-mtls', 'mqtt-client', 'user-client'].map((name) =>
   join(home, 'deploy/kubernetes/chancery/profiles', `${name}.yaml`),
 )
 await succeed(['profile', 'apply', ...profiles])
@@ -124,6 +125,59 @@ t.test('nobody gets them from another namespace', async (t) => {
   }
 })
 
+// ---- requests of certificates.k8s.io
+
+interface Asked {
+  readonly issuer: Manifest
+  readonly signerName: string
+  readonly usages: readonly string[]
+  readonly username: string
+  readonly groups: readonly string[]
+}
+
+/** Approved, and asked for as the controller would. */
+const askForRequest = (csr: string, { issuer, signerName, usages, username, groups }: Asked): Ask => {
+  const request: SigningRequest = {
+    apiVersion: 'certificates.k8s.io/v1',
+    kind: 'CertificateSigningRequest',
+    metadata: { name: 'csr-x7k', ...born() },
+    spec: { request: Buffer.from(csr).toString('base64'), signerName, usages, username, groups },
+    status: { conditions: [{ type: 'Approved', status: 'True' }] },
+  }
+  const signer = { name: signerName, issuer: issuer.metadata.name }
+  const facts = readRequest(csr)
+  const step = decideSigning({ request, issuer: readyIssuer(issuer), facts, signer, now: new Date(), waited: 0 })
+  if (step.kind !== 'ask') throw new Error(`the controller would not ask: ${JSON.stringify(step)}`)
+  return step.ask
+}
+
+/** The issuer that a component ships. */
+const issuerOf = async (component: string): Promise<Manifest> => {
+  const [issuer] = (await renderWith('base', [component])).filter(({ kind }) => kind === 'ChanceryClusterIssuer')
+  if (!issuer) throw new Error(`${component} has no issuer`)
+  return issuer
+}
+
+t.test('whoever makes a request of the signer in csr-signers gets a certificate in their own name', async (t) => {
+  const { signers } = parse(await readFile(join(manifests, 'components/csr-signers/controller.yaml'), 'utf8'))
+  const issuer = await issuerOf('csr-signers')
+  t.strictSame(signers, [{ name: 'chanceryclusterissuers.chancery.dev/user-client', issuer: issuer.metadata.name }])
+  for (const username of ['alice', 'system:serviceaccount:shop:web']) {
+    const spec = {
+      commonName: username,
+      privateKey: { algorithm: 'ECDSA' },
+      usages: ['digital signature', 'client auth'],
+    }
+    const { key, csr } = await keyPairFor(folder, spec)
+    const asked = { issuer, signerName: signers[0].name, usages: spec.usages, groups: ['system:authenticated'] }
+    const answer = await side.ask(askForRequest(csr, { ...asked, username }))
+    t.equal(answer.status, 201, answer.text)
+    await verify(t, answer, { spec, key })
+    const other = await side.ask(askForRequest(csr, { ...asked, username: 'mallory' }))
+    t.match(other, { status: 422, json: { code: 'policy.bind', retryable: false } })
+  }
+})
+
 // ---- kubelets
 
 const node = 'worker-1'
@@ -135,32 +189,13 @@ const kubelet = {
   privateKey: { algorithm: 'ECDSA' },
   usages: ['digital signature', 'server auth'],
 }
-const [kubeletIssuer] = (await renderWith('base', ['kubelet-serving'])).filter(
-  ({ kind }) => kind === 'ChanceryClusterIssuer',
-)
 
 /** What a kubelet with serverTLSBootstrap asks for, approved. */
-const askForKubelet = (csr: string, username: string): Ask => {
-  if (!kubeletIssuer) throw new Error('the component has an issuer')
-  const request: SigningRequest = {
-    apiVersion: 'certificates.k8s.io/v1',
-    kind: 'CertificateSigningRequest',
-    metadata: { name: 'csr-x7k', ...born() },
-    spec: {
-      request: Buffer.from(csr).toString('base64'),
-      signerName: 'kubernetes.io/kubelet-serving',
-      usages: kubelet.usages,
-      username,
-      groups: ['system:nodes', 'system:authenticated'],
-    },
-    status: { conditions: [{ type: 'Approved', status: 'True' }] },
-  }
-  const signer = { name: 'kubernetes.io/kubelet-serving', issuer: 'kubelet-serving' }
-  const issuer = readyIssuer(kubeletIssuer)
-  const step = decideSigning({ request, issuer, facts: readRequest(csr), signer, now: new Date(), waited: 0 })
-  if (step.kind !== 'ask') throw new Error(`the controller would not ask: ${JSON.stringify(step)}`)
-  return step.ask
-}
+const askForKubelet = async (csr: string, username: string): Promise<Ask> =>
+  askForRequest(csr, {
+    ...{ issuer: await issuerOf('kubelet-serving'), signerName: 'kubernetes.io/kubelet-serving' },
+    ...{ usages: kubelet.usages, username, groups: ['system:nodes', 'system:authenticated'] },
+  })
 
 t.test('a pod gets its account’s identity from the kubelet', async (t) => {
   const [issuer, pod] = await render(join(manifests, 'examples/pod-certificate'))
@@ -195,11 +230,11 @@ t.test('a kubelet gets its serving certificate, and not another’s', async (t) 
   const text = await readFile(join(manifests, 'examples/kubelet/kubelet.yaml'), 'utf8')
   t.match(text, /^serverTLSBootstrap: true$/m)
   const { key, csr } = await keyPairFor(folder, kubelet)
-  const answer = await side.ask(askForKubelet(csr, kubelet.commonName))
+  const answer = await side.ask(await askForKubelet(csr, kubelet.commonName))
   t.equal(answer.status, 201, answer.text)
   await verify(t, answer, { spec: kubelet, key })
-  const other = await side.ask(askForKubelet(csr, 'system:node:worker-2'))
+  const other = await side.ask(await askForKubelet(csr, 'system:node:worker-2'))
   t.match(other, { status: 422, json: { code: 'policy.bind', retryable: false } })
-  const person = await side.ask(askForKubelet(csr, 'alice'))
+  const person = await side.ask(await askForKubelet(csr, 'alice'))
   t.match(person, { status: 403 })
 })

@@ -80,7 +80,7 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   const chancery = chanceryFor(service)
   const at = (name: string): string => join(folder, name)
   await writeFile(at('cluster.yaml'), (await side.clusterDocument()) + side.clusterCa.replace(/^/gm, '    '))
-  const profiles = ['ingress', 'service-mtls', 'mqtt-client'].map((name) => `profiles/${name}.yaml`)
+  const profiles = ['ingress', 'service-mtls', 'mqtt-client', 'user-client'].map((name) => `profiles/${name}.yaml`)
   for (const args of [
     ['profile', 'apply', ...profiles.map((name) => join(home, 'deploy/kubernetes/chancery', name))],
     ['identity-provider', 'apply', at('cluster.yaml')],
@@ -92,7 +92,9 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   const worker = await certify(side, folder, 'mqtt-worker')
   await certify(side, folder, 'mqtt-scaler')
 
-  const lists = { LISTS: `${service.publicUrl}/crl/default`, OUT: at('lists.lists.pem') }
+  // The issuer of clients, and another one, as while the one is followed by the other.
+  const urls = ['default', 'kubernetes'].map((name) => `${service.publicUrl}/crl/${name}`)
+  const lists = { LISTS: urls.join(' '), OUT: at('lists.lists.pem') }
   const fetchLists = async (reload: string): Promise<void> => {
     await service.service.publishCrls()
     const env = { ...process.env, ...lists, RELOAD: reload }
@@ -100,7 +102,7 @@ t.test('a client certificate is accepted, and refused once it is revoked and the
   }
   await fetchLists('false')
   const pem = await readFile(lists.OUT, 'utf8')
-  t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 128, 'those of every shard')
+  t.equal(pem.match(/BEGIN X509 CRL/g)?.length, 256, 'those of every shard of both')
   const broker = await startBroker(t, folder)
 
   const connect = (who: string | undefined, ...topic: readonly string[]): Promise<Ran> => {

@@ -1,11 +1,15 @@
 #!/bin/sh
-# Fetches the lists of all shards of an issuer, and has mosquitto read them. Where one cannot be had nothing changes: those that
-# are there hold until their end, and then mosquitto refuses everybody.
+# Fetches the lists of all shards of the issuers in LISTS (URLs, with spaces between), and has mosquitto read them. mosquitto refuses
+# everybody whose issuer has no list. Where one cannot be had nothing changes: those that are there hold until their end.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 last=$((${SHARDS:-128} - 1))
-curl --silent --show-error --fail --fail-early --retry 3 --output "$work/#1.crl" "$LISTS/[0-$last].crl"
+issuer=0
+for url in $LISTS; do
+  curl --silent --show-error --fail --fail-early --retry 3 --output "$work/$issuer.#1.crl" "$url/[0-$last].crl"
+  issuer=$((issuer + 1))
+done
 for list in "$work"/*.crl; do
   echo '-----BEGIN X509 CRL-----'
   base64 "$list"
