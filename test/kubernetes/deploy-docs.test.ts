@@ -14,6 +14,8 @@ import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { openTestIssuer } from '../helpers/issuer.ts'
+import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
 import { home, namesIn } from './manifests.ts'
@@ -62,8 +64,15 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   const applied = await type('cluster')
   for (const name of ['ingress', 'service-mtls', 'mqtt-client', 'user-client', 'cluster']) t.match(applied, name)
   await type('bundle')
-  const issuer = new X509Certificate(await readFile(at('kubernetes.pem')))
-  t.ok(issuer.ca && issuer.subject !== issuer.issuer, 'the issuer itself, and not its root')
+  for (const authority of ['kubernetes', 'etcd', 'front-proxy']) {
+    const issuer = new X509Certificate(await readFile(at(`${authority}.pem`)))
+    t.ok(issuer.ca && issuer.subject !== issuer.issuer, 'the issuer itself, and not its root')
+  }
+  // As OpenSSL has it in pods, where the API server shows its own and the issuer's certificate.
+  const verify = (trusted: string): Promise<Ran> =>
+    run('openssl', ['verify', '-CAfile', at(trusted), '-untrusted', at('kubernetes.pem'), at('kubernetes.pem')])
+  t.match(await verify('kubernetes.pem'), { code: 2, stderr: /unable to get local issuer certificate/ })
+  t.match(await verify('kubernetes-for-pods.pem'), { code: 0 })
   await type('team')
   const team = (await readFile(at('team-a.token'), 'utf8')).trim()
   t.match(await side.service.request('GET', '/v1/authorities', { token: team }), { status: 200 })
@@ -72,31 +81,65 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   t.match(await side.service.request('GET', '/metrics', { token }), { status: 200, text: /chancery_check_passed/ })
 })
 
+const block = (name: string): string => blocks.get(name) ?? 'false'
+
+t.test('the first start in production is made with whichever replica came first', async (t) => {
+  for (const order of [
+    ['chancery-0', 'chancery-1'],
+    ['chancery-1', 'chancery-0'],
+  ]) {
+    const folder = await mkdtemp(join(tmpdir(), 'chancery-first-'))
+    t.teardown(() => rm(folder, { recursive: true }))
+    const database = await openTestDatabase(t, { empty: true })
+    const installation = await install(folder, block('keys'), database)
+    await installation.migrate()
+    for (const pod of order) await (await installation.start(t, pod, true)).ready()
+    const written = await installation.type(block('reach'), block('first-issuer'), 'cat default-2026.csr; echo "$pod"')
+    t.match(written, `CERTIFICATE REQUEST-----\n${order[0]}\n`)
+  }
+})
+
 t.test(
   'production starts with keys in Secrets, as the overlay has it, and a new replica only after a yes',
   async (t) => {
     const folder = await mkdtemp(join(tmpdir(), 'chancery-production-'))
     t.teardown(() => rm(folder, { recursive: true }))
+    const at = (name: string): string => join(folder, name)
     const database = await openTestDatabase(t, { empty: true })
-    const installation = await install(folder, blocks.get('keys') ?? 'false', database)
+    const installation = await install(folder, block('keys'), database)
     await installation.migrate()
-    const first = await installation.start(t, 'one')
+    const first = await installation.start(t, 'chancery-1')
     t.equal(await first.ready(), 503, 'nobody can sign yet')
 
     const root = openTestRoot()
-    const csr = await first.type(blocks.get('first-issuer') ?? 'false', 'cat default-2026.csr')
-    await writeFile(join(folder, 'chain.pem'), root.certify(csr) + root.pem)
-    await first.type(
+    const csr = await installation.type(block('reach'), block('first-issuer'), 'cat default-2026.csr')
+    await writeFile(at('chain.pem'), root.certify(csr.slice(csr.indexOf('-----BEGIN CERTIFICATE REQUEST'))) + root.pem)
+    await installation.type(
       'chancery issuer import default-2026 chain.pem; chancery issuer activate default-2026 --reason first',
     )
     await until(async () => (await first.ready()) === 200)
+    await until(async () => (await readFile(at('data-chancery-1/chancery/root.pem'), 'utf8')) === root.pem)
 
-    const unseen = await installation.start(t, 'two').catch((error: Error) => error.message)
+    await installation.type('pod=chancery-1', block('real-root'))
+    t.equal(await readFile(at('root.pem'), 'utf8'), root.pem, 'what the controller and pods trust from now on')
+    await t.rejects(readFile(at('data-chancery-1/chancery/admin.token')), { code: 'ENOENT' })
+    const cluster = await openTestIssuer(t)
+    await cp(join(home, 'deploy/kubernetes/chancery'), at('deploy/kubernetes/chancery'), { recursive: true })
+    const path = at('deploy/kubernetes/chancery/cluster.yaml')
+    await writeFile(path, (await readFile(path, 'utf8')).replace(/^issuer: \S+/m, `issuer: ${cluster.url}`))
+    await writeFile(at('cluster-ca.pem'), cluster.ca)
+    t.match(
+      await installation.type(block('default-only'), block('cluster')),
+      /cluster/,
+      'and it is told the cluster’s accounts',
+    )
+
+    const unseen = await installation.start(t, 'chancery-0').catch((error: Error) => error.message)
     t.match(unseen, /CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start/)
-    const second = await installation.start(t, 'two', true)
+    const second = await installation.start(t, 'chancery-0', true)
     await until(async () => (await second.ready()) === 200)
     await second.stop()
-    const again = await installation.start(t, 'two')
+    const again = await installation.start(t, 'chancery-0')
     await until(async () => (await again.ready()) === 200)
   },
 )

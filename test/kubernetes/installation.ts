@@ -18,14 +18,14 @@ import { type Json, type Manifest, manifests, podsOf, render } from './manifests
 export interface Replica {
   /** Status of /readyz. */
   ready(): Promise<number>
-  /** Types commands as whoever has followed the page so far. Resolves to what the last of them wrote. */
-  type(...commands: readonly string[]): Promise<string>
   stop(): Promise<void>
 }
 
 export interface Installation {
   /** As the CronJob does. */
   migrate(): Promise<void>
+  /** Types commands as whoever has followed the page so far, in one shell. Resolves to what they wrote. */
+  type(...commands: readonly string[]): Promise<string>
   /** Rejects with what it says where it ends. */
   start(t: Teardown, name: string, isNew?: boolean): Promise<Replica>
 }
@@ -54,11 +54,24 @@ export const install = async (folder: string, makeKeys: string, urls: Urls): Pro
   await mkdir(at('bin'))
   await writeFile(at('bin/chancery'), `#!/bin/sh\nexec '${process.execPath}' '${mainFile}' "$@"\n`, { mode: 0o755 })
 
+  await writeFile(at('bin/kubectl'), kubectl(folder), { mode: 0o755 })
+  const ports = new Map<string, number>()
   const rendered = await render(join(manifests, 'overlays/mounted-keys'))
   return {
     migrate: async () => {
       const { env } = containerOf(rendered, 'chancery-migrate', { folder, data: at('data-none') })
       await run(process.execPath, [mainFile, 'migrate'], { env: { ...bare, ...env } })
+    },
+    type: async (...commands) => {
+      const shell = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
+      await writeFile(at('ports'), [...ports].map((pair) => `${pair.join(' ')}\n`).join(''))
+      const here = `localhost:$(sed -n "s/^$pod //p" ports)`
+      const { stdout } = await run(
+        'bash',
+        ['-ceu', '-o', 'pipefail', commands.join('\n').replaceAll('localhost:8443', here)],
+        { cwd: folder, env: shell },
+      )
+      return stdout
     },
     start: async (t, name, isNew = false) => {
       const data = at(`data-${name}`)
@@ -67,7 +80,9 @@ export const install = async (folder: string, makeKeys: string, urls: Urls): Pro
       await run('sh', ['-euc', prepare])
       // The component new-replica, which the page says to take out after the first start.
       const { CHANCERY_ALLOW_UNSEEN_ROLL: yes = 'no', ...usual } = env
-      return startReplica(t, { folder, data, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
+      const port = await freePort()
+      ports.set(name, port)
+      return startReplica(t, { port, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
     },
   }
 }
@@ -101,12 +116,13 @@ const containerOf = (objects: readonly Manifest[], name: string, { folder, data 
 
 const named = (env: readonly Json[] = []): object => Object.fromEntries(env.map(({ name, value }) => [name, value]))
 
-interface Starting extends Roots {
+interface Starting {
+  readonly port: number
   readonly env: Readonly<Record<string, string>>
 }
 
-const startReplica = async (t: Teardown, { folder, data, env }: Starting): Promise<Replica> => {
-  const [port, publicPort] = [await freePort(), await freePort()]
+const startReplica = async (t: Teardown, { port, env }: Starting): Promise<Replica> => {
+  const publicPort = await freePort()
   const listens = {
     CHANCERY_LISTEN: `127.0.0.1:${port}`,
     CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
@@ -127,7 +143,7 @@ const startReplica = async (t: Teardown, { folder, data, env }: Starting): Promi
     if (child.exitCode !== null) throw new Error(said)
     await sleep(50)
   }
-  return { stop, ready: () => statusOf(port), type: typist({ folder, data }, port) }
+  return { stop, ready: () => statusOf(port) }
 }
 
 const statusOf = (port: number): Promise<number> =>
@@ -138,16 +154,22 @@ const statusOf = (port: number): Promise<number> =>
     }).once('error', reject)
   })
 
-/** What kubectl fetches and forwards is here already. */
-const typist =
-  ({ folder, data }: Roots, port: number): Replica['type'] =>
-  async (...commands) => {
-    const shell = { ...bare, PATH: `${folder}/bin:${process.env['PATH']}`, HOME: folder }
-    const fetched = `cat '${data}/chancery/admin.token' > admin.token; cat '${data}/chancery/stand-in.pem' > root.pem || true`
-    let written = ''
-    for (const text of [fetched, ...commands]) {
-      const typed = text.replaceAll('localhost:8443', `localhost:${port}`)
-      written = (await run('bash', ['-ceu', '-o', 'pipefail', typed], { cwd: folder, env: shell })).stdout
-    }
-    return written
-  }
+/**
+ * What the page has kubectl do in a cluster, with what is here: commands of a pod in its own files. `localhost:8443` was
+ * led to the port of the pod that was named.
+ */
+const kubectl = (folder: string): string => `#!/bin/bash
+set -eu
+[ "$1 $2" = '-n chancery-system' ] || exit 9
+shift 2
+case "$1" in
+  exec)
+    pod=$2
+    [ "$3" = -- ] || exit 9
+    shift 3
+    exec "\${@/#\\/data\\//${folder}/data-$pod/}" ;;
+  port-forward) ;;
+  create) [ "$2 $3" = 'configmap chancery-root' ] && [ -s "\${4#--from-file=ca.crt=}" ] ;;
+  *) exit 9 ;;
+esac
+`
