@@ -1,8 +1,9 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
 import { type Answer, type Call, clientAt } from '../commands/client.ts'
 import { Failure } from '../commands/failure.ts'
+import type { Violation } from '../errors.ts'
 import type { Ask, OnBehalfOf } from './asking.ts'
-import type { Fault, IssuedCertificate, Outcome, ProblemDocument } from './outcome.ts'
+import { bounded, type Fault, type IssuedCertificate, type Outcome, type ProblemDocument } from './outcome.ts'
 
 export interface Place {
   /** `https://host:port`. */
@@ -104,25 +105,39 @@ const foreign = ({ status }: Answer): Fault => ({
 
 const faultOf = (error: unknown): Fault => {
   if (!(error instanceof Failure)) throw error
-  if (isProblemDocument(error.problem)) return { kind: 'problem', problem: error.problem }
-  const message = error.message.replace(/\.$/, '')
+  const problem = readProblem(error.problem)
+  if (problem) return { kind: 'problem', problem }
+  const message = bounded(error.message.replace(/\.$/, ''), mostDetail)
   if (error.kind === 'usage') return { kind: 'misconfigured', message }
   return { kind: error.kind === 'later' ? 'unreachable' : 'foreign', message }
 }
 
-const isProblemDocument = (problem: unknown): problem is ProblemDocument => {
-  const { code, detail, retryable, retryAfter } = (problem ?? {}) as Partial<Record<keyof ProblemDocument, unknown>>
-  return (
-    typeof code === 'string' &&
-    typeof detail === 'string' &&
-    typeof retryable === 'boolean' &&
-    (retryAfter === undefined || typeof retryAfter === 'number')
-  )
+/** Whoever answers may say anything: no more is kept of it than what is used, and no longer than anybody reads. */
+const readProblem = (problem: unknown): ProblemDocument | undefined => {
+  const said = (problem ?? {}) as Partial<Record<keyof ProblemDocument, unknown>>
+  const { code, status, detail, retryable, retryAfter, requestId, violations } = said
+  if (typeof code !== 'string' || typeof detail !== 'string' || typeof retryable !== 'boolean') return undefined
+  if (retryAfter !== undefined && typeof retryAfter !== 'number') return undefined
+  return {
+    ...{ code: bounded(code, 64), detail: bounded(detail, mostDetail), retryable },
+    ...(typeof status === 'number' && { status }),
+    ...(retryAfter !== undefined && { retryAfter }),
+    ...(typeof requestId === 'string' && { requestId: bounded(requestId, 64) }),
+    ...(Array.isArray(violations) && { violations: violations.slice(0, mostViolations).map(readViolation) }),
+  }
+}
+
+const readViolation = (violation: unknown): Violation => {
+  const said = (violation ?? {}) as Partial<Record<keyof Violation, unknown>>
+  const part = (name: keyof Violation): string => bounded(String(said[name] ?? ''), 512)
+  return { check: part('check'), field: part('field'), value: part('value'), reason: part('reason') }
 }
 
 /** Chancery gives up an answer after 4 s to know who asks and 8 s to issue. */
 const bounds = { longestMs: 15_000, mostOctets: 1024 * 1024 } as const
 const mostAbove = 16
+const mostDetail = 4_096
+const mostViolations = 64
 /** A request for a key that was thrown away, with neither subject nor names: whether it is allowed does not matter. */
 const probeRequest = `-----BEGIN CERTIFICATE REQUEST-----
 MIG7MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABC/qqzEQ/85JJlUh

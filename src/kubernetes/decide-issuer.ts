@@ -9,8 +9,18 @@ export interface IssuerWrite {
   readonly event?: Told
 }
 
+export interface Moment {
+  readonly now: Date
+  /** Its status was written within the last minute: words alone that differ can wait. */
+  readonly wasJustTold?: boolean
+}
+
 /** Undefined where its status says so already. */
-export const decideIssuer = (issuer: Issuer, fault: Fault | undefined, now: Date): IssuerWrite | undefined => {
+export const decideIssuer = (
+  issuer: Issuer,
+  fault: Fault | undefined,
+  { now, wasJustTold = false }: Moment,
+): IssuerWrite | undefined => {
   const { url, profile } = issuer.spec
   const said = fault
     ? ({ status: 'False', reason: needsPeople(fault) ? 'Failed' : 'Pending', message: textOf(fault) } as const)
@@ -18,8 +28,11 @@ export const decideIssuer = (issuer: Issuer, fault: Fault | undefined, now: Date
   const known = conditionOf(issuer, 'Ready')
   const observedGeneration = issuer.metadata.generation ?? 0
   const { status, reason, message } = said
-  const isSame = known?.status === status && known.reason === reason && known.message === message
-  if (isSame && known.observedGeneration === observedGeneration) return undefined
+  const isAlike = known?.status === status && known.reason === reason
+  const isSame = isAlike && known.message === message
+  // What a server says may differ at every look.
+  const isTold = isSame || (isAlike && wasJustTold && fault?.kind !== 'misconfigured')
+  if (isTold && known.observedGeneration === observedGeneration) return undefined
   const since = known?.status === status ? known.lastTransitionTime : undefined
   const condition: Condition = {
     type: 'Ready',

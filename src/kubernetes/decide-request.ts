@@ -119,6 +119,8 @@ const asked = (request: CertificateRequest, issuer: Issuer, now: Date): Step => 
 
 export interface Answered extends Look {
   readonly outcome: Outcome
+  /** What was answered before was written to it within the last minute. */
+  readonly wasJustTold?: boolean
   /** SPKI in DER of the key in the request, where it could be read. */
   readonly requestKey: Buffer | undefined
   /** PEM of the roots, where the issuer wants `status.ca` written. */
@@ -140,10 +142,15 @@ export const decideAnswer = (answered: Answered): Write | Wait => {
     const { message, isInvalid, code } = setback
     return failed(request, now, { message, isInvalid, reason: reasonOf(code) })
   }
-  const waited = pending(answered, setback.message)
-  if (waited.kind === 'write') return waited
   const { after, ofIssuer } = setback
-  return { ...waited, ...(after !== undefined && { after }), ...(ofIssuer && { ofIssuer: outcome.fault }) }
+  // What takes long is said at once.
+  const waitedFor = after !== undefined && after >= longSeconds ? silentSeconds : answered.waited
+  const waited = pending({ ...answered, waited: waitedFor }, setback.message)
+  if (waited.kind === 'write') return waited
+  // An answer that differs each time would be a write each time.
+  const { write, ...quiet } = waited
+  const said = answered.wasJustTold || write === undefined ? quiet : waited
+  return { ...said, ...(after !== undefined && { after }), ...(ofIssuer && { ofIssuer: outcome.fault }) }
 }
 
 /** Said at once, since it takes minutes; bounded by the request at Chancery itself, and by nothing here. */
@@ -245,5 +252,6 @@ export const reasonOf = (code: string): string => {
 }
 
 const silentSeconds = 1
+const longSeconds = 30
 /** People take minutes; a certificate is there within seconds of their last word. */
 const approvalPollSeconds = 10

@@ -11,6 +11,7 @@ import { type Fault, isSeenByProbe } from './outcome.ts'
 import type { Looked } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
+import type { Sayings } from './sayings.ts'
 import type { Watch } from './watch.ts'
 
 /** `kind/key`. */
@@ -26,6 +27,7 @@ export interface IssuersDeps {
   readonly random: () => number
   /** Seconds until one that is ready is looked at again. */
   readonly recheck: number
+  readonly sayings: Sayings
 }
 
 export interface Issuers {
@@ -95,8 +97,9 @@ interface Found {
 
 /** Nothing, where the status says so already; and nothing about a spec that has changed meanwhile. */
 const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found): Promise<void> => {
-  const { api, watches, recorder, meter, clock } = deps
-  const next = decideIssuer(issuer, fault, clock())
+  const { api, watches, recorder, meter, clock, sayings } = deps
+  const { uid } = issuer.metadata
+  const next = decideIssuer(issuer, fault, { now: clock(), wasJustTold: sayings.isRecent(uid) })
   if (next === undefined) return
   const [kind] = split(nameOf(issuer))
   const resource = issuerKinds[kind]
@@ -104,6 +107,7 @@ const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found
   const applied = await applyStatus(api, { resource, object: issuer, status: next.status, holds, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind !== 'written') return
+  sayings.note(uid)
   watches[kind].learn(applied.object)
   if (next.event) recorder.record(issuer, next.event)
 }

@@ -7,6 +7,8 @@ import type { ProblemCode, Violation } from '../errors.ts'
 /** A problem document (RFC 9457) as Chancery writes it. */
 export interface ProblemDocument {
   readonly code: string
+  /** Of HTTP. */
+  readonly status?: number
   readonly detail: string
   readonly retryable: boolean
   readonly retryAfter?: number
@@ -69,23 +71,33 @@ export const needsPeople = (fault: Fault): boolean =>
 /** Whether who is only asked how it is answers the same: a key that is away shows itself to those who want a signature. */
 export const isSeenByProbe = (fault: Fault): boolean => fault.kind !== 'problem' || !hidden.has(fault.problem.code)
 
+/** Whoever may make an issuer chooses who answers: what is said is bounded here, whatever kind of fault says it. */
 export const setbackOf = (fault: Fault): Setback => {
-  if (fault.kind !== 'problem') return { kind: 'later', message: fault.message, ofIssuer: true }
+  if (fault.kind !== 'problem')
+    return { kind: 'later', message: bounded(fault.message, mostCharacters), ofIssuer: true }
   const { problem } = fault
-  const { code, retryable, retryAfter } = problem
+  const { code, retryAfter } = problem
+  const later = { kind: 'later', message: textOf(problem) } as const
   const after = retryAfter === undefined ? {} : { after: retryAfter }
   // Who asks, and for which profile, is the issuer's to say: the request may succeed unchanged once that is mended.
-  if (isOfIssuer(code)) return { kind: 'later', message: `${sentenceOf(problem)} (${code})`, ofIssuer: true, ...after }
-  if (retryable) return { kind: 'later', message: `${sentenceOf(problem)} (${code})`, ofIssuer: false, ...after }
-  return { kind: 'refused', code, message: refusalText(problem), isInvalid: isOfRequest(code) }
+  if (isOfIssuer(problem)) return { ...later, ofIssuer: true, ...after }
+  if (problem.retryable) return { ...later, ofIssuer: false, ...after }
+  if (isOfOperator(problem)) return { ...later, ofIssuer: false, after: Math.max(retryAfter ?? 0, mendingSeconds) }
+  return { kind: 'refused', code: plainCode(code), message: refusalText(problem), isInvalid: isOfRequest(code) }
 }
+
+const textOf = (problem: ProblemDocument): string =>
+  bounded(`${bounded(sentenceOf(problem), mostCharacters - 128)} (${plainCode(problem.code)})`, mostCharacters)
 
 /** All that the decision says, within what a condition may hold without drowning its readers. */
 const refusalText = (problem: ProblemDocument): string => {
-  const { code, violations = [], requestId } = problem
-  const head = `${sentenceOf(problem)} (${code}${requestId === undefined ? '' : `, request ${requestId}`})`
+  const { violations = [], requestId } = problem
+  const request = requestId === undefined ? '' : `, request ${bounded(requestId, 64)}`
+  const head = `${sentenceOf(problem)} (${plainCode(problem.code)}${request})`
   return bounded([head, ...violations.map(violationText)].join('; '), mostCharacters)
 }
+
+const plainCode = (code: string): string => bounded(code, 64)
 
 const violationText = ({ check, field, value, reason }: Violation): string =>
   `${check}${field === '' ? '' : ` at ${field}`}${value === '' ? '' : ` on ${bounded(value, 128)}`}: ${reason}`
@@ -100,7 +112,12 @@ export const bounded = (text: string, most: number): string => {
   return clean.length <= most ? clean : `${clean.slice(0, most - 1)}…`
 }
 
-const isOfIssuer = (code: string): boolean => code.startsWith('auth.') || ofIssuer.has(code)
+/** Where no violation says which rule of a grant forbids it, there is no grant for requests on behalf of others at all. */
+const isOfIssuer = ({ code, violations = [] }: ProblemDocument): boolean =>
+  code.startsWith('auth.') || ofIssuer.has(code) || (code === 'origin.forbidden' && violations.length === 0)
+
+/** What people mend at Chancery while the request stays as it is: a defect there, or an issuer that ends too soon. */
+const isOfOperator = ({ code, status = 0 }: ProblemDocument): boolean => status >= 500 || code === 'validity.issuer'
 
 /** What is wrong is in the CSR, in the names, in the usages or in the validity that were asked for. */
 const isOfRequest = (code: string): boolean =>
@@ -131,3 +148,5 @@ const hidden: ReadonlySet<string> = new Set<ProblemCode>([
 
 /** Readers of `kubectl describe` see some twenty lines of it. */
 const mostCharacters = 2_048
+/** A defect is not mended sooner, and the uid as key makes another try safe. */
+const mendingSeconds = 60

@@ -53,8 +53,10 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
     })
   }
   return {
-    record: (regarding, told) => {
+    record: (regarding, saying) => {
       const now = deps.clock().getTime()
+      // Thousands are kept, and what an answer says may be long.
+      const told = { ...saying, note: withinOctets(saying.note, mostNoteOctets) }
       const key = [regarding.metadata.uid, told.type, told.reason, told.note].join('\n')
       const known = series.get(key)
       // Newest at the end, so that the oldest can go.
@@ -111,7 +113,7 @@ const create = async ({ api, instance }: RecorderDeps, series: Series, happening
       type: told.type,
       reason: told.reason,
       action: told.action,
-      note: withinOctets(told.note, mostNoteOctets),
+      note: told.note,
       reportingController: 'chancery.dev/controller',
       reportingInstance: instance.slice(0, 128),
       regarding: {
@@ -140,7 +142,7 @@ const count = async (deps: RecorderDeps, series: Series, happening: Happening): 
 
 /** Without half a character at its end. */
 const withinOctets = (text: string, most: number): string => {
-  const octets = Buffer.from(text)
+  const octets = Buffer.from(text.slice(0, most + 1))
   if (octets.length <= most) return text
   return `${octets
     .subarray(0, most - 3)

@@ -10,6 +10,7 @@ import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
 import { resources } from './resources.ts'
+import type { Sayings } from './sayings.ts'
 import type { Watch } from './watch.ts'
 
 export interface RequestsDeps {
@@ -22,6 +23,7 @@ export interface RequestsDeps {
   readonly readRequest: ReadRequest
   readonly clock: () => Date
   readonly retryFor: number | undefined
+  readonly sayings: Sayings
 }
 
 export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
@@ -35,7 +37,8 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (step.kind !== 'ask' || issuer === undefined) return follow(deps, look, { step: step as Write | Wait, signal })
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
   if (outcome.kind === 'issued') deps.issuers.trust(issuer)
-  const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request) }
+  const wasJustTold = deps.sayings.isRecent(request.metadata.uid)
+  const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request), wasJustTold }
   return follow(deps, look, { step: decideAnswer(answered), issuer, signal })
 }
 
@@ -62,7 +65,10 @@ const follow = async (deps: RequestsDeps, { request }: Look, { step, issuer, sig
     return { kind: 'end' }
   }
   if (step.ofIssuer && issuer) deps.issuers.suspect(issuer, step.ofIssuer)
-  if (step.write) await write(deps, request, { step: step.write, signal })
+  if (step.write) {
+    await write(deps, request, { step: step.write, signal })
+    if (issuer) deps.sayings.note(request.metadata.uid)
+  }
   return retryOf(step)
 }
 

@@ -13,6 +13,7 @@ import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
 import { lookAtRequest } from './requests.ts'
 import { type IssuerKind, type Resource, resources } from './resources.ts'
+import { openSayings } from './sayings.ts'
 import type { ControllerSettings } from './settings.ts'
 import { lookAtSigningRequest } from './signing.ts'
 import type { Wake, Watches } from './watches.ts'
@@ -49,9 +50,10 @@ export const openWork = (deps: WorkDeps): Work => {
   const { watches, settings, lost } = deps
   const api = { call: guarded(deps) }
   const { asker, recorder, meter, readRequest, clock, random } = deps
-  const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor }
+  const sayings = openSayings(deps.now)
+  const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor, sayings }
   const issuers = openIssuers(
-    { api, watches: watches.issuers, asker, recorder, meter, clock, random, recheck: settings.recheck },
+    { api, watches: watches.issuers, asker, recorder, meter, clock, random, recheck: settings.recheck, sayings },
     (name) => issuerQueue.add(name),
   )
   const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(deps, resources.issuers, async (name, _, signal) => {

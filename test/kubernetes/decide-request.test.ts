@@ -29,7 +29,10 @@ interface Case {
 
 const decide = (options: Case): Step => decideRequest({ request: web, issuer: issuerOf(), now, waited: 0, ...options })
 
-const answer = (outcome: Outcome, options: Case & Pick<Partial<Answered>, 'roots' | 'requestKey'> = {}) =>
+const answer = (
+  outcome: Outcome,
+  options: Case & Pick<Partial<Answered>, 'roots' | 'requestKey' | 'wasJustTold'> = {},
+) =>
   decideAnswer({
     ...{ request: web, issuer: issuerOf(), now, waited: 0, outcome, requestKey: factsOf(web).spki },
     ...options,
@@ -249,15 +252,62 @@ t.test('what a message may hold is bounded, and has no lines of its own', async 
 })
 
 t.test('refusals that the request is not at fault for leave InvalidRequest out', async (t) => {
+  const violations = [{ check: 'grant.origin', field: '/onBehalfOf/namespace', value: 'x', reason: 'is denied' }]
   for (const code of [
-    'internal',
-    'policy.lint',
+    'policy.origin',
     'approval.rejected',
     'approval.expired',
     'idempotency.reused',
     'origin.forbidden',
   ])
-    t.same(conditionsOf(written(answer(problem(code, false)))), ['Ready=False Failed'], code)
+    t.same(conditionsOf(written(answer(problem(code, false, { violations })))), ['Ready=False Failed'], code)
+})
+
+t.test('a defect of Chancery, and an issuer that ends too soon, are waited for, and said at once', async (t) => {
+  for (const [code, status] of [
+    ['internal', 500],
+    ['policy.lint', 500],
+    ['validity.issuer', 422],
+  ] as const) {
+    const step = answer(problem(code, false, { status }))
+    t.match(step, { kind: 'wait', after: 60 }, code)
+    t.same(step.kind === 'wait' && step.write && conditionsOf(step.write), ['Ready=False Pending'])
+    t.notOk(step.kind === 'wait' && step.ofIssuer, 'others may still be issued')
+  }
+})
+
+t.test('what any answer says is within a bound, and without commands', async (t) => {
+  const long = `a\u001b[31m\n${'A'.repeat(900_000)}`
+  const faults: readonly Fault[] = [
+    ...(['unreachable', 'misconfigured', 'foreign'] as const).map((kind) => ({ kind, message: long })),
+    ...[true, false].flatMap((retryable) =>
+      [long, 'auth.expired', 'internal', 'x.y'].map(
+        (code): Fault => ({
+          kind: 'problem',
+          problem: { code, status: 503, detail: long, retryable, requestId: long },
+        }),
+      ),
+    ),
+    { kind: 'problem', problem: { code: long, detail: long, retryable: false, requestId: long } },
+  ]
+  for (const told of faults) {
+    const step = answer(fault(told), { waited: 1 })
+    const write = step.kind === 'wait' ? step.write : step
+    const { message = '', reason = '' } = write?.status.conditions.at(-1) ?? {}
+    t.ok(message.length > 0 && message.length <= 2_048, `${message.length}`)
+    t.ok(reason.length <= 64)
+    t.notMatch(message, /[\p{Cc}\p{Cf}]/u)
+  }
+})
+
+t.test('an answer that differs each time is written once a minute', async (t) => {
+  const told = (detail: string) => fault({ kind: 'problem', problem: { code: 'x.y', detail, retryable: true } })
+  const first = answer(told('one'), { waited: 1 })
+  const conditions = first.kind === 'wait' ? (first.write?.status.conditions ?? []) : []
+  t.equal(conditions.length, 1)
+  const request = withConditions(web, approved, ...conditions)
+  t.same(answer(told('two'), { request, waited: 2, wasJustTold: true }), { kind: 'wait' })
+  t.match(answer(told('two'), { request, waited: 2 }), { write: { status: {} } })
 })
 
 t.test('what may succeed later is waited for, as long as Chancery says', async (t) => {
@@ -280,6 +330,7 @@ t.test('faults that all requests of an issuer share are the issuer’s, and the 
         ['auth.unavailable', true],
         ['profile.not_found', false],
         ['origin.required', false],
+        ['origin.forbidden', false],
         ['key.unavailable', true],
         ['issuer.none_active', true],
         ['db.unavailable', true],

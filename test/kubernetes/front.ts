@@ -13,6 +13,8 @@ export interface Front {
   readonly url: string
   /** What it did with the next calls to issue, in turn; then it passes on what comes. Dry runs are no calls to issue. */
   next(...fates: readonly Fate[]): void
+  /** What every call to issue is answered with that has no other fate. */
+  say(problem: () => Problem): void
   /** Every call to issue: its Idempotency-Key. */
   readonly issued: readonly string[]
   /** How many calls there were of any kind. */
@@ -31,6 +33,7 @@ export interface Problem {
   readonly status: number
   readonly code: string
   readonly retryable: boolean
+  readonly detail?: string
 }
 
 export const openFront = async (
@@ -41,12 +44,13 @@ export const openFront = async (
   const agent = new Agent({ keepAlive: true, ca: service.ca })
   const state = { target: service.url as string | undefined, under: 0, most: 0, gate: undefined as Gate | undefined }
   const fates: Fate[] = []
+  let usual = (): Fate => 'pass'
   const issued: string[] = []
   let calls = 0
   const server = createServer(identity, (incoming, response) => {
     calls += 1
     const asks = incoming.method === 'POST' && incoming.url === '/v1/certificates'
-    const fate = asks ? (fates.shift() ?? 'pass') : 'pass'
+    const fate = asks ? (fates.shift() ?? usual()) : 'pass'
     if (asks) issued.push(String(incoming.headers['idempotency-key']))
     const done = async (): Promise<void> => {
       if (asks) state.most = Math.max(state.most, ++state.under)
@@ -68,6 +72,9 @@ export const openFront = async (
   return {
     url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     next: (...more) => void fates.push(...more),
+    say: (problem) => {
+      usual = problem
+    },
     issued,
     calls: () => calls,
     get most() {
@@ -122,12 +129,12 @@ const fulfil = async (fate: Fate, passing: Passing): Promise<void> => {
   response.writeHead(status, headers).end(body)
 }
 
-const sendProblem = (response: ServerResponse, { status, code, retryable }: Problem): void => {
+const sendProblem = (response: ServerResponse, { status, code, retryable, detail = 'So it is.' }: Problem): void => {
   const problem = {
     type: `/problems/${code}`,
     title: code,
     status,
-    detail: 'So it is.',
+    detail,
     code,
     retryable,
     next: '',

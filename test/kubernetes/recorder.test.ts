@@ -63,3 +63,10 @@ t.test(
     t.equal(eventsOf(cluster, 'default').length, 1)
   },
 )
+
+t.test('notes that are long, and differ beyond what is written of them, are one event', async (t) => {
+  const { cluster, recorder } = await open(t)
+  for (let i = 0; i < 20; i += 1) recorder.record(web, { ...told, note: `${'A'.repeat(900_000)} ${i}` })
+  await recorder.close()
+  t.equal(eventsOf(cluster, 'team-a').length, 1)
+})

@@ -1,0 +1,40 @@
+/** Whoever may make an issuer chooses who answers: what a server of his can do to the controller, and to others. */
+import t from 'tap'
+
+import { issuerIs, leads, messageOf, openRunning, readyOf, statusWrites, until } from './running.ts'
+
+t.test('a server that says something else, and much of it, each time', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  let said = 0
+  running.front.say(() => ({
+    ...{ status: 503, code: 'x.y\u001b[31m', retryable: true },
+    detail: `${++said} ${'A'.repeat(900_000)}`,
+  }))
+  await running.ask('loud-1')
+  const pending = await running.ended('loud-1', 'Pending')
+  t.match(messageOf(pending), /^\d+ AAA.*… \(x\.y \[31m\)$/)
+  t.ok(messageOf(pending).length <= 2_048)
+  const before = running.front.issued.length
+  await until(() => running.front.issued.length >= before + 5)
+  t.equal(statusWrites(running).length, 1)
+  const [controller] = running.controllers
+  controller?.pass(61_000)
+  await until(() => statusWrites(running).length === 2)
+})
+
+t.test('a 500 of Chancery is not the end of a request', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.next({ status: 500, code: 'internal', retryable: false })
+  await running.ask('defect-1')
+  t.match(messageOf(await running.ended('defect-1', 'Pending')), /\(internal\)/)
+  // Another instance looks at it at once.
+  await running.controllers[0]?.close()
+  await leads(await running.start())
+  const done = await running.ended('defect-1', 'Issued')
+  t.equal(readyOf(done), 'Issued')
+  t.equal((await running.issued()).length, 1)
+})
