@@ -65,6 +65,9 @@ export class ApiFault extends Error {
 export const isApiFault = (error: unknown, status?: number): error is ApiFault =>
   error instanceof ApiFault && (status === undefined || error.status === status)
 
+/** The answer was longer than what is read. */
+export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
+
 export const openApi = (access: () => Promise<Access>): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
@@ -138,7 +141,8 @@ const readWhole = async (incoming: IncomingMessage, signal?: AbortSignal): Promi
   try {
     for await (const piece of incoming) {
       length += (piece as Buffer).length
-      if (length > mostOctets) throw new Error(`an answer is longer than ${mostOctets} octets`)
+      if (length > mostOctets)
+        throw new ApiFault(0, `an answer is longer than ${mostOctets} octets`, { reason: tooLong })
       pieces.push(piece as Buffer)
     }
   } catch (error) {
@@ -232,5 +236,6 @@ const mediaTypes = {
 } as const
 const keepAliveMs = 30_000
 const callPatienceMs = 15_000
-/** A page of 500 requests is about 3 MiB. */
-const mostOctets = 64 * 1024 * 1024
+const tooLong = 'TooLong'
+/** A page of 50 requests is about 300 KiB; of the largest that etcd takes, some 75 MiB. */
+const mostOctets = 16 * 1024 * 1024

@@ -79,5 +79,8 @@ export const decodePem = (base64: string): string | undefined => {
   return Buffer.from(base64, 'base64').toString('latin1')
 }
 
+/** What is kept of it: one that is longer than anybody takes is as good as none, and must not fill memory. */
+export const keepPem = (base64: string): string => (base64.length > mostBase64 ? '' : base64)
+
 /** The API of Chancery takes 64 KiB. */
 const mostBase64 = 88_000

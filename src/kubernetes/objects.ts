@@ -122,6 +122,14 @@ export const conditionOf = ({ status }: WithConditions, type: string): Condition
 /** Whether this condition is True. */
 export const isTrue = (object: WithConditions, type: string): boolean => conditionOf(object, type)?.status === 'True'
 
+/** Without more words than anybody reads. */
+export const keepCondition = (condition: Condition): Condition =>
+  (condition.message?.length ?? 0) <= mostWords
+    ? condition
+    : { ...condition, message: condition.message?.slice(0, mostWords) ?? '' }
+
+const mostWords = 4_096
+
 /** The name in its kind: `namespace/name`, or the name. */
 export const keyOf = ({ namespace, name }: Pick<Metadata, 'namespace' | 'name'>): string =>
   namespace === undefined ? name : `${namespace}/${name}`

@@ -1,11 +1,11 @@
 /** CertificateRequests of cert-manager: look, decide, ask Chancery, write. What is decided is in decide-request.ts. */
 import { type Applied, applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
-import { decodePem } from './asking.ts'
+import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
 import { type Issuers, issuerNameOf } from './issuers.ts'
 import type { Meter } from './metrics.ts'
-import { type CertificateRequest, conditionOf, type Issuer, isTrue } from './objects.ts'
+import { type CertificateRequest, conditionOf, type Issuer, isTrue, keepCondition } from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
@@ -103,7 +103,7 @@ const endOf = ({ status }: Write): string => {
 export const stateOfRequest = (request: CertificateRequest): string =>
   [request.metadata.uid, isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)].join(' ')
 
-/** All that we look at. Of one that has ended, that it has. */
+/** All that we look at. Of one that has ended, that it has; of one that is another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
@@ -115,12 +115,12 @@ export const keepRequest = (request: CertificateRequest): CertificateRequest => 
     ...(namespace !== undefined && { namespace }),
     ...(deletionTimestamp !== undefined && { deletionTimestamp }),
   }
-  const ended = hasEnded(request)
+  const isOver = hasEnded(request) || issuerNameOf(request) === undefined
   return {
     apiVersion,
     kind,
     metadata: kept,
-    spec: ended ? { request: '', issuerRef: spec.issuerRef } : spec,
-    ...(status && { status: { conditions: status.conditions ?? [] } }),
+    spec: isOver ? { request: '', issuerRef: spec.issuerRef } : { ...spec, request: keepPem(spec.request) },
+    ...(status && { status: { conditions: (status.conditions ?? []).map(keepCondition) } }),
   }
 }

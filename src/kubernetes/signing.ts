@@ -2,7 +2,7 @@
 import { isApiFault, type KubernetesApi } from './api.ts'
 import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
-import { decodePem } from './asking.ts'
+import { decodePem, keepPem } from './asking.ts'
 import { decideApproval, isToBeApproved, nodeOf } from './decide-approval.ts'
 import {
   decideSigned,
@@ -14,7 +14,7 @@ import {
 } from './decide-signing.ts'
 import { type Issuers, issuerName } from './issuers.ts'
 import type { Meter } from './metrics.ts'
-import { type Issuer, isTrue, type Node, type SigningRequest } from './objects.ts'
+import { type Issuer, isTrue, keepCondition, type Node, type SigningRequest } from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest, RequestFacts } from './request-facts.ts'
@@ -144,9 +144,9 @@ export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
       ...(deletionTimestamp !== undefined && { deletionTimestamp }),
     },
     // Of one that has ended nobody looks at more.
-    spec: isOver(request) ? { ...spec, request: '' } : spec,
+    spec: { ...spec, request: isOver(request) ? '' : keepPem(spec.request) },
     status: {
-      conditions: status?.conditions ?? [],
+      conditions: (status?.conditions ?? []).map(keepCondition),
       ...(status?.certificate !== undefined && { certificate: 'issued' }),
     },
   }

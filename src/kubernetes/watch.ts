@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Log } from '../telemetry.ts'
-import { ApiFault, isApiFault, type KubernetesApi } from './api.ts'
+import { ApiFault, isApiFault, isTooLong, type KubernetesApi } from './api.ts'
 import { type KubernetesObject, keyOf } from './objects.ts'
 import { apiVersionOf, pathOf, type Resource } from './resources.ts'
 
@@ -45,10 +45,10 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
   const ending = new AbortController()
   const kept = new Map<string, T>()
   const state = { synced: false }
-  const put = (object: T): void => {
-    const key = keyOf(object.metadata)
+  /** As it is kept. */
+  const put = (next: T): void => {
+    const key = keyOf(next.metadata)
     const before = kept.get(key)
-    const next = deps.keep(object)
     kept.set(key, next)
     deps.changed(key, next, before)
   }
@@ -156,24 +156,47 @@ const list = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Followin
   }
 }
 
+/**
+ * Whoever may make objects may make large ones: of each page no more is held than what is kept of it, and a page that is too
+ * long is asked for in halves, down to a single object, which etcd bounds.
+ */
 const listPages = async <T extends KubernetesObject>(
-  { api, resource, fieldSelector }: WatchDeps<T>,
+  deps: WatchDeps<T>,
   { replace, signal }: Following<T>,
-  limit: string | undefined,
+  most: number | undefined,
 ): Promise<string> => {
+  const { resource, keep } = deps
   const found = new Map<string, T>()
+  // Items of a list have no kind of their own with some servers.
+  const about = { apiVersion: apiVersionOf(resource), kind: resource.kind }
+  let limit = most
   let next: string | undefined
   for (;;) {
-    const query = { fieldSelector, limit, continue: next }
-    const page: ListBody<T> = await api.call('GET', pathOf(resource), { query, signal })
-    // Items of a list have no kind of their own with some servers.
-    const about = { apiVersion: apiVersionOf(resource), kind: resource.kind }
-    for (const item of page.items) found.set(keyOf(item.metadata), { ...item, ...about })
+    const page = await pageOf(deps, { limit, next, signal }).catch((error: unknown) => {
+      if (!isTooLong(error) || limit === undefined || limit === 1) throw error
+      limit = Math.floor(limit / 2)
+    })
+    if (page === undefined) continue
+    for (const item of page.items) found.set(keyOf(item.metadata), keep({ ...item, ...about }))
     next = page.metadata.continue || undefined
     if (next !== undefined) continue
     replace(found)
     return page.metadata.resourceVersion
   }
+}
+
+interface Paging {
+  readonly limit: number | undefined
+  readonly next: string | undefined
+  readonly signal: AbortSignal
+}
+
+const pageOf = <T extends KubernetesObject>(
+  { api, resource, fieldSelector }: WatchDeps<T>,
+  { limit, next, signal }: Paging,
+): Promise<ListBody<T>> => {
+  const query = { fieldSelector, limit: limit === undefined ? undefined : String(limit), continue: next }
+  return api.call('GET', pathOf(resource), { query, signal })
 }
 
 interface Seen {
@@ -204,7 +227,7 @@ const watchFrom = async <T extends KubernetesObject>(
     if (type === 'ERROR') throw faultOf(object)
     seen.version = object.metadata.resourceVersion
     seen.events += 1
-    if (type === 'ADDED' || type === 'MODIFIED') to.put(object)
+    if (type === 'ADDED' || type === 'MODIFIED') to.put(deps.keep(object))
     else if (type === 'DELETED') to.drop(keyOf(object.metadata))
   }
   try {
@@ -246,4 +269,4 @@ const assertNotAhead = async <T extends KubernetesObject>(
   await api.call('GET', pathOf(resource), { query, signal })
 }
 
-const pageSize = '500'
+const pageSize = 50

@@ -3,11 +3,14 @@ import t from 'tap'
 
 import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
+import { keepRequest } from '../../src/kubernetes/requests.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
-import { openWatch, type Watch } from '../../src/kubernetes/watch.ts'
+import { openWatch, type Watch, type WatchDeps } from '../../src/kubernetes/watch.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
+import { approved, certificateRequest, withConditions } from './objects.ts'
 import { until } from './running.ts'
+import { type Tree, treeAt } from './values.ts'
 
 const account = 'chancery-system/chancery-controller'
 
@@ -21,7 +24,7 @@ const apiOf = (where: () => Cluster): KubernetesApi => {
   })
 }
 
-const open = (t: Teardown, api: KubernetesApi, more: { readonly watchSeconds?: number } = {}) => {
+const open = (t: Teardown, api: KubernetesApi, more: Partial<WatchDeps<CertificateRequest>> = {}) => {
   const changes: string[] = []
   const restarts: string[] = []
   const watch = openWatch<CertificateRequest>({
@@ -59,19 +62,48 @@ t.test('what there is, what comes, what changes and what goes', async (t) => {
 
 t.test('more than a page, and what went while nobody watched', async (t) => {
   const cluster = await openCluster(t)
-  for (let i = 0; i < 510; i += 1) await create(cluster, `many-${i}`)
+  for (let i = 0; i < 110; i += 1) await create(cluster, `many-${i}`)
   const { watch, changes } = open(
     t,
     apiOf(() => cluster),
   )
-  await until(() => watch.size === 510)
-  t.equal(cluster.requests.filter(({ verb, plural }) => verb === 'list' && plural === 'certificaterequests').length, 2)
+  await until(() => watch.size === 110)
+  t.equal(cluster.requests.filter(({ verb, plural }) => verb === 'list' && plural === 'certificaterequests').length, 3)
   const heal = cluster.faults.partition()
   await cluster.remove('certificaterequests', 'team-a', 'many-7')
   cluster.faults.expireWatches()
   heal()
-  await until(() => watch.size === 509)
+  await until(() => watch.size === 109)
   t.ok(changes.includes('went team-a/many-7'))
+})
+
+t.test(
+  'objects as large as they can be are listed in pages that are short enough, and not kept as they are',
+  async (t) => {
+    const cluster = await openCluster(t)
+    const made = await create(cluster, 'large-0')
+    for (let i = 1; i < 60; i += 1) {
+      const { uid: _, resourceVersion: __, ...metadata } = treeAt(made, 'metadata')
+      const annotations = { words: 'a'.repeat(1_000_000) }
+      cluster.double.seed({ ...made, metadata: { ...metadata, name: `large-${i}`, annotations } } as Tree)
+    }
+    const api = apiOf(() => cluster)
+    const { watch } = open(t, api, { keep: keepRequest })
+    await until(() => watch.size === 60)
+    t.notOk('annotations' in (watch.get('team-a/large-7')?.metadata ?? {}))
+    t.ok(cluster.requests.filter(({ verb, plural }) => verb === 'list' && plural === 'certificaterequests').length > 5)
+  },
+)
+
+t.test('what is kept of a request: nothing that is too long to be asked for, nor of another’s', async (t) => {
+  const web = certificateRequest('11-get-pending-web')
+  const long = keepRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(100_000) } })
+  t.equal(long.spec.request, '')
+  t.equal(keepRequest(web).spec.request, web.spec.request)
+  const issuerRef = { group: 'example.com', kind: 'Issuer', name: 'x' }
+  t.same(keepRequest({ ...web, spec: { ...web.spec, issuerRef } }).spec, { request: '', issuerRef })
+  const wordy = withConditions(web, { ...approved, message: 'A'.repeat(1_000_000) })
+  t.equal(keepRequest(wordy).status?.conditions?.[0]?.message?.length, 4_096)
 })
 
 t.test('a server that was restored from an older backup does not leave us waiting in silence', async (t) => {
