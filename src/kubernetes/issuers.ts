@@ -51,10 +51,18 @@ export const issuerNameOf = ({ spec, metadata }: CertificateRequest): IssuerName
   return issuerName(kind, issuerKinds[kind].namespaced ? `${metadata.namespace}/${name}` : name)
 }
 
+/** Whoever makes issuers in a namespace makes as many as he likes: they share their places. */
+export const laneOfIssuer = (name: IssuerName): string => {
+  const [kind, key] = split(name)
+  return issuerKinds[kind].namespaced ? issuerName(kind, key.slice(0, key.indexOf('/'))) : name
+}
+
 export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void): Issuers => {
   const { watches, random, recheck } = deps
   /** By uid. `times`: in a row, without a certificate in between. */
   const suspected = new Map<string, { readonly fault: Fault | undefined; readonly times: number }>()
+  /** By uid: how often in a row nobody answered who was asked for a certificate. */
+  const unanswered = new Map<string, number>()
   const find = (name: IssuerName): Issuer | undefined => {
     const [kind, key] = split(name)
     return watches[kind].get(key)
@@ -62,15 +70,20 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
   return {
     find,
     suspect: (issuer, fault) => {
-      // Whether it is more than one connection that broke, the next look will show.
-      if (isSeenByProbe(fault)) return wake(nameOf(issuer))
       const { uid } = issuer.metadata
+      const silences = fault.kind === 'unreachable' ? (unanswered.get(uid) ?? 0) + 1 : 0
+      unanswered.set(uid, silences)
+      // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
+      if (isSeenByProbe(fault) && silences < mostSilences) return wake(nameOf(issuer))
       const known = suspected.get(uid)
       if (known?.fault) return
       suspected.set(uid, { fault, times: (known?.times ?? 0) + 1 })
       wake(nameOf(issuer))
     },
-    trust: ({ metadata }) => void suspected.delete(metadata.uid),
+    trust: ({ metadata: { uid } }) => {
+      suspected.delete(uid)
+      unanswered.delete(uid)
+    },
     look: async (name, signal) => {
       const issuer = find(name)
       if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) return { kind: 'end' }
@@ -125,3 +138,4 @@ const split = (name: IssuerName): readonly [IssuerKind, string] => {
 
 /** Seconds. */
 const mostSuspicious = 60
+const mostSilences = 3

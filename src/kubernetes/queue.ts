@@ -3,10 +3,14 @@
  * and later. What is named while it is looked at is looked at again.
  */
 
+import { openLanes, type Taken } from './lanes.ts'
+
 export interface QueueDeps<Key> {
   /** Looks at a key, `waited` seconds after the first look in a row without an end. Rejects as for `retry`. */
   readonly look: (key: Key, waited: number) => Promise<Looked>
   readonly concurrency: number
+  /** Whose places they are; they take turns. */
+  readonly laneOf?: (key: Key) => string
   readonly random: () => number
   /** Milliseconds that only go forward. */
   readonly now: () => number
@@ -55,7 +59,7 @@ export interface Queue<Key> {
 
 export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> => {
   const { firstMs = 500, mostMs = 120_000 } = deps
-  const ready = new Set<Key>()
+  const ready = openLanes<Key>(deps.concurrency, deps.laneOf)
   const looking = new Map<Key, Promise<void>>()
   const again = new Set<Key>()
   const timers = new Map<Key, NodeJS.Timeout>()
@@ -87,14 +91,14 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
   }
 
   const fill = (): void => {
-    for (const key of ready) {
-      if (looking.size >= deps.concurrency) return
-      ready.delete(key)
-      looking.set(key, look(key))
+    while (looking.size < deps.concurrency) {
+      const taken = ready.take()
+      if (taken === undefined) return
+      looking.set(taken.key, look(taken))
     }
   }
 
-  const look = async (key: Key): Promise<void> => {
+  const look = async ({ key, lane }: Taken<Key>): Promise<void> => {
     const now = deps.now()
     const { since, looks } = rows.get(key) ?? { since: now, looks: 0 }
     rows.set(key, { since, looks: looks + 1 })
@@ -106,6 +110,7 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
         return { kind: 'retry', ...(after !== undefined && { after }) }
       })
     looking.delete(key)
+    ready.leave(lane, deps.now() - now)
     if (looked.kind === 'end') rows.delete(key)
     if (again.delete(key)) add(key)
     else if (looked.kind === 'retry') {

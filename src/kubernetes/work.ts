@@ -4,9 +4,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../telemetry.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Asker } from './asker.ts'
-import { type IssuerName, issuerName, issuerNameOf, openIssuers } from './issuers.ts'
+import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
 import type { Meter } from './metrics.ts'
-import { keyOf } from './objects.ts'
+import { type CertificateRequest, type KubernetesObject, keyOf } from './objects.ts'
 import { lookAtPodRequest } from './pods.ts'
 import { type Looked, openQueue, type Queue } from './queue.ts'
 import type { Recorder } from './recorder.ts'
@@ -16,6 +16,7 @@ import { type IssuerKind, type Resource, resources } from './resources.ts'
 import { openSayings } from './sayings.ts'
 import type { ControllerSettings } from './settings.ts'
 import { lookAtSigningRequest } from './signing.ts'
+import type { Watch } from './watch.ts'
 import type { Wake, Watches } from './watches.ts'
 
 export interface WorkDeps {
@@ -46,6 +47,12 @@ export interface Work extends Wake {
 
 type Look<Key> = (key: Key, waited: number, signal: AbortSignal) => Promise<Looked>
 
+/** What one queue is about. */
+interface About<Key> {
+  readonly resource: Resource
+  readonly laneOf: (key: Key) => string
+}
+
 export const openWork = (deps: WorkDeps): Work => {
   const { watches, settings, lost } = deps
   const api = { call: guarded(deps) }
@@ -56,29 +63,49 @@ export const openWork = (deps: WorkDeps): Work => {
     { api, watches: watches.issuers, asker, recorder, meter, clock, random, recheck: settings.recheck, sayings },
     (name) => issuerQueue.add(name),
   )
-  const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(deps, resources.issuers, async (name, _, signal) => {
-    const looked = await issuers.look(name, signal)
-    if (looked.recheckAfter !== undefined) issuerQueue.addAfter(name, looked.recheckAfter)
-    return looked
-  })
+  const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(
+    deps,
+    { resource: resources.issuers, laneOf: laneOfIssuer },
+    async (name, _, signal) => {
+      const looked = await issuers.look(name, signal)
+      if (looked.recheckAfter !== undefined) issuerQueue.addAfter(name, looked.recheckAfter)
+      return looked
+    },
+  )
   const { requests, signingRequests, podRequests } = watches
   const requestQueue =
     requests &&
-    queueOf<string>(deps, resources.certificateRequests, (key, waited, signal) =>
-      lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
+    queueOf<string>(
+      deps,
+      { resource: resources.certificateRequests, laneOf: laneOfRequest(requests) },
+      (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
   const approves = settings.approveKubeletServing
+  /** Those of the whole cluster: a lane for each signer. */
+  const bySigner =
+    <T extends KubernetesObject & { readonly spec: { readonly signerName: string } }>(watch: Watch<T>) =>
+    (key: string): string =>
+      watch.get(key)?.spec.signerName ?? ''
   const signingQueue =
     signingRequests &&
-    queueOf<string>(deps, resources.signingRequests, (key, waited, signal) =>
-      lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, approves }, { key, waited, signal }),
+    queueOf<string>(
+      deps,
+      { resource: resources.signingRequests, laneOf: bySigner(signingRequests) },
+      (key, waited, signal) =>
+        lookAtSigningRequest(
+          { ...shared, watch: signingRequests, issuers, signers, approves },
+          { key, waited, signal },
+        ),
     )
 
   const podQueue =
     podRequests &&
-    queueOf<string>(deps, resources.podCertificateRequests, (key, waited, signal) =>
-      lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, { key, waited, signal }),
+    queueOf<string>(
+      deps,
+      { resource: resources.podCertificateRequests, laneOf: bySigner(podRequests) },
+      (key, waited, signal) =>
+        lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, { key, waited, signal }),
     )
 
   const wake: Wake = {
@@ -106,10 +133,20 @@ export const openWork = (deps: WorkDeps): Work => {
   return { ...wake, stop: async () => void (await Promise.all(queues.map((queue) => queue.close()))) }
 }
 
-const queueOf = <Key extends string>(deps: WorkDeps, { plural: resource }: Resource, look: Look<Key>): Queue<Key> => {
+const laneOfRequest =
+  (watch: Watch<CertificateRequest>) =>
+  (key: string): string => {
+    const request = watch.get(key)
+    const name = request && issuerNameOf(request)
+    return name ? laneOfIssuer(name) : ''
+  }
+
+const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Look<Key>): Queue<Key> => {
+  const { plural: resource } = about.resource
   const { lost, meter, settings, random, log, patience, watches } = deps
   const queue = openQueue<Key>({
     concurrency: settings.concurrency,
+    laneOf: about.laneOf,
     random,
     now: deps.now,
     ...(patience ?? (resource === resources.issuers.plural ? issuerPatience : {})),

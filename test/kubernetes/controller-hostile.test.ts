@@ -1,6 +1,7 @@
 /** Whoever may make an issuer chooses who answers: what a server of his can do to the controller, and to others. */
 import t from 'tap'
 
+import { openFront } from './front.ts'
 import { issuerIs, leads, messageOf, openRunning, readyOf, statusWrites, until } from './running.ts'
 
 t.test('a server that says something else, and much of it, each time', async (t) => {
@@ -37,4 +38,33 @@ t.test('a 500 of Chancery is not the end of a request', async (t) => {
   const done = await running.ended('defect-1', 'Issued')
   t.equal(readyOf(done), 'Issued')
   t.equal((await running.issued()).length, 1)
+})
+
+t.test('an issuer whose server hangs does not hold up those of others', async (t) => {
+  const running = await openRunning(t)
+  const hanging = await openFront(t, running.service)
+  await running.issuer({ name: 'hangs', spec: { url: hanging.url } })
+  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'works' })
+  await issuerIs(running, 'True', 'hangs')
+  const { held, release } = hanging.hold()
+  t.teardown(release)
+  for (let i = 0; i < 20; i += 1) await running.ask(`hangs-${i}`, { issuer: { kind: 'ChanceryIssuer', name: 'hangs' } })
+  await held
+  await running.ask('works-1', { issuer: { kind: 'ChanceryClusterIssuer', name: 'works' } })
+  await running.ended('works-1', 'Issued')
+  t.ok(hanging.most <= 12, `${hanging.most} of 16 places`)
+  release()
+  await running.ended('hangs-19', 'Issued')
+})
+
+t.test('a server that answers probes alone is not one that can be asked through', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.say(() => 'drop')
+  await running.ask('dropped-1')
+  t.match(await issuerIs(running, 'False'), { reason: 'Pending' })
+  running.front.say(() => 'pass')
+  await running.ended('dropped-1', 'Issued')
+  await issuerIs(running, 'True')
 })

@@ -14,7 +14,7 @@ export interface Front {
   /** What it did with the next calls to issue, in turn; then it passes on what comes. Dry runs are no calls to issue. */
   next(...fates: readonly Fate[]): void
   /** What every call to issue is answered with that has no other fate. */
-  say(problem: () => Problem): void
+  say(fate: () => Fate): void
   /** Every call to issue: its Idempotency-Key. */
   readonly issued: readonly string[]
   /** How many calls there were of any kind. */
@@ -72,8 +72,8 @@ export const openFront = async (
   return {
     url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
     next: (...more) => void fates.push(...more),
-    say: (problem) => {
-      usual = problem
+    say: (fate) => {
+      usual = fate
     },
     issued,
     calls: () => calls,

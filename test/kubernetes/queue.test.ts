@@ -1,12 +1,16 @@
 /** The queue: each key once, a bounded number at a time, later and later after setbacks. */
 import t from 'tap'
 
-import { type Looked, openQueue } from '../../src/kubernetes/queue.ts'
+import { type Looked, openQueue, type QueueDeps } from '../../src/kubernetes/queue.ts'
 
-const open = (look: (key: string, waited: number) => Promise<Looked>, concurrency = 2) => {
+const open = (
+  look: (key: string, waited: number) => Promise<Looked>,
+  concurrency = 2,
+  more: Partial<QueueDeps<string>> = {},
+) => {
   const failures: unknown[] = []
   const queue = openQueue<string>({
-    ...{ look, concurrency, random: () => 0, now: () => performance.now(), firstMs: 20, mostMs: 40 },
+    ...{ look, concurrency, random: () => 0, now: () => performance.now(), firstMs: 20, mostMs: 40, ...more },
     failed: (_, error) => {
       failures.push(error)
       return undefined
@@ -127,4 +131,55 @@ t.test('closed, it takes nothing more and waits for what is under way', async (t
   await closing
   t.ok(ended)
   t.equal(queue.putOff, 0)
+})
+
+t.test('who hangs has a quarter of the places, and the turn goes from lane to lane', async (t) => {
+  const looks: string[] = []
+  const { promise, resolve } = gate()
+  const { queue } = open(
+    async (key) => {
+      looks.push(key)
+      if (key.startsWith('hangs')) await promise
+      return { kind: 'end' }
+    },
+    8,
+    { laneOf: (key) => key.split('-')[0] ?? '' },
+  )
+  for (let i = 0; i < 20; i += 1) queue.add(`hangs-${i}`)
+  for (let i = 0; i < 20; i += 1) queue.add(`works-${i}`)
+  queue.add('other-0')
+  while (queue.depth > 18) await turns()
+  t.equal(looks.filter((key) => key.startsWith('hangs')).length, 2)
+  t.equal(looks.filter((key) => key.startsWith('works')).length, 20)
+  t.ok(looks.indexOf('other-0') < 6, 'it was not behind all that came before it')
+  resolve()
+  while (!queue.idle) await turns()
+  t.equal(looks.length, 41)
+})
+
+t.test('a lane that works has more places than its quarter, until it hangs; never the last quarter', async (t) => {
+  let under = 0
+  let most = 0
+  let passed = 0
+  let isSlow = false
+  const { queue } = open(
+    async () => {
+      most = Math.max(most, ++under)
+      await turns()
+      if (isSlow) passed += 10_000
+      under -= 1
+      return { kind: 'end' }
+    },
+    8,
+    { laneOf: () => 'one', now: () => passed },
+  )
+  const drain = async (): Promise<number> => {
+    most = 0
+    for (let i = 0; i < 50; i += 1) queue.add(`k${i}`)
+    while (!queue.idle) await turns()
+    return most
+  }
+  t.equal(await drain(), 6)
+  isSlow = true
+  t.equal(await drain(), 2)
 })
