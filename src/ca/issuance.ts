@@ -54,6 +54,8 @@ export interface Explanation {
   readonly violations: readonly Violation[]
   readonly notes: readonly Note[]
   readonly tbs?: Buffer
+  /** Whose issuers sign by the profile. */
+  readonly authority: string
   /** Whose approval it would wait for; null: nobody's. */
   readonly approvals: Profile['approvals']
 }

@@ -219,10 +219,11 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const issuer = await issuerFor(deps, profile, input, csr)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { checks, notes } = decision
-  const { approvals } = profile
-  if (!decision.allowed) return { allowed: false, checks, violations: decision.violations, notes, approvals }
+  const { approvals, authority } = profile
+  const about = { checks, notes, approvals, authority }
+  if (!decision.allowed) return { ...about, allowed: false, violations: decision.violations }
   const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
-  return { allowed: true, checks, violations: [], notes, tbs, approvals }
+  return { ...about, allowed: true, violations: [], tbs }
 }
 
 // Step 1 ------------------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ export interface Applying<T extends KubernetesObject> {
   readonly signal: AbortSignal
 }
 
+/** `after`: the versions that the object is newer than. */
 export type Applied<T> =
-  | { readonly kind: 'written'; readonly object: T }
+  | { readonly kind: 'written'; readonly object: T; readonly after: readonly string[] }
   /** It was deleted, or is another one of the same name. */
   | { readonly kind: 'gone' }
   /** Somebody else has written what makes ours moot. */
-  | { readonly kind: 'superseded'; readonly object: T }
+  | { readonly kind: 'superseded'; readonly object: T; readonly after: readonly string[] }
 
 /**
  * An apply is no update of the object that was decided on unless its version says so: by name alone, a certificate would get
@@ -33,16 +34,18 @@ export const applyStatus = async <T extends KubernetesObject>(
   const { resource, holds, signal } = applying
   const { namespace, name, uid } = applying.object.metadata
   let current = applying.object
+  const after: string[] = []
   for (let attempt = 1; ; attempt += 1) {
+    after.push(current.metadata.resourceVersion)
     try {
-      return { kind: 'written', object: await patch(api, applying, current) }
+      return { kind: 'written', object: await patch(api, applying, current), after }
     } catch (error) {
       if (isApiFault(error, 404)) return { kind: 'gone' }
       if (!isApiFault(error, 409) || attempt >= mostAttempts) throw error
     }
     const fresh = await api.call<T>('GET', pathOf(resource, { namespace, name }), { signal }).catch(missing)
     if (fresh === undefined || fresh.metadata.uid !== uid) return { kind: 'gone' }
-    if (!holds(fresh)) return { kind: 'superseded', object: fresh }
+    if (!holds(fresh)) return { kind: 'superseded', object: fresh, after }
     current = fresh
   }
 }

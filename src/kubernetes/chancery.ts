@@ -44,10 +44,12 @@ export const openChancery = (place: Place): Chancery => {
       const body = { csr: probeRequest, profile, ...(onBehalfOf && { onBehalfOf }) }
       const answer = await call('POST', '/v1/certificates', { query: { dryRun: 'true' }, body, signal })
       if ('kind' in answer) return answer
-      if (typeof bodyOf(answer)['allowed'] !== 'boolean') return foreign(answer)
-      if (authority === undefined) return undefined
-      const found = await call('GET', `/v1/authorities/${encodeURIComponent(authority)}`, { signal })
-      return 'kind' in found ? found : undefined
+      const { allowed, authority: signing } = bodyOf(answer)
+      if (typeof allowed !== 'boolean') return foreign(answer)
+      // Before anything is signed that nobody would get.
+      return authority === undefined || authority === signing
+        ? undefined
+        : otherAuthority({ profile, authority, signing })
     },
     issuersOf: async (authority, signal) => {
       const answer = await call('GET', `/v1/authorities/${encodeURIComponent(authority)}`, { signal })
@@ -62,6 +64,11 @@ export const openChancery = (place: Place): Chancery => {
     },
   }
 }
+
+const otherAuthority = ({ profile, authority, signing }: Readonly<Record<string, unknown>>): Fault => ({
+  kind: 'misconfigured',
+  message: bounded(`profile ${profile} is signed by the authority ${signing}, and not by ${authority}`, mostDetail),
+})
 
 /** Only what we use of it, and only as what it must be. */
 const readIssued = (answer: Answer): Outcome => {

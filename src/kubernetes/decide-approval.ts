@@ -3,6 +3,8 @@
  * address but those that its Node object has. Pure. Anything else is left to people: nothing is ever denied here, and nothing
  * but serving certificates approved.
  */
+import { isIP } from 'node:net'
+
 import type { Told } from './decide-request.ts'
 import { violationOf } from './decide-signing.ts'
 import { type Condition, isTrue, type Node, type SigningRequest } from './objects.ts'
@@ -14,6 +16,13 @@ export type ApprovalStep =
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
   /** It may be looked at again when the Node object has changed. */
   | { readonly kind: 'leave'; readonly event: Told }
+
+export interface Nodes {
+  /** The one that asks, as it is now. */
+  readonly node: Node | undefined
+  /** All of them. */
+  readonly nodes: Iterable<Node>
+}
 
 export const kubeletServing = 'kubernetes.io/kubelet-serving'
 
@@ -32,10 +41,10 @@ export const nodeOf = ({ spec }: SigningRequest): string | undefined => {
 export const decideApproval = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },
-  node: Node | undefined,
+  { node, nodes }: Nodes,
 ): ApprovalStep => {
   if (!isToBeApproved(request)) return { kind: 'ignore' }
-  const reason = reasonAgainst(request, facts, node)
+  const reason = reasonAgainst(request, facts, { node, nodes })
   if (reason !== undefined) {
     const note = `left to people: ${reason}`
     return { kind: 'leave', event: { type: 'Warning', reason: 'NotApproved', action: 'Approve', note } }
@@ -51,7 +60,7 @@ export const decideApproval = (
 const reasonAgainst = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },
-  node: Node | undefined,
+  { node, nodes }: Nodes,
 ): string | undefined => {
   if ('fault' in facts) return `the request cannot be read: ${facts.fault}`
   const name = nodeOf(request)
@@ -62,20 +71,36 @@ const reasonAgainst = (
   if (violation !== undefined) return violation
   if (node === undefined || node.metadata.name !== name) return `node ${bounded(name, 128)} does not exist`
   const stranger = facts.names.find((asked) => !isOf(node, asked))
-  return stranger && `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
+  if (stranger) return `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
+  // A node writes its own addresses: what it shares with another one, people must tell apart.
+  for (const other of nodes) {
+    if (other.metadata.name === name) continue
+    const shared = facts.names.find((asked) => isOf(other, asked))
+    if (shared) return `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${other.metadata.name}, too`
+  }
+  return undefined
 }
 
 const isOf = ({ metadata, status }: Node, { kind, value }: RequestFacts['names'][number]): boolean => {
-  const types = kind === 'dns' ? hostTypes : addressTypes
-  if (kind === 'dns' && value === metadata.name.toLowerCase()) return true
-  return (status?.addresses ?? []).some(({ type, address }) => types.has(type) && canonical(kind, address) === value)
+  const addresses = status?.addresses ?? []
+  if (kind === 'ip') {
+    const asked = canonical(value)
+    return addresses.some(({ type, address }) => addressTypes.has(type) && canonical(address) === asked)
+  }
+  if (value === metadata.name.toLowerCase()) return true
+  return addresses.some(({ type, address }) => hostTypes.has(type) && address.toLowerCase() === value)
 }
 
-/** Names of requests are in normal form: lower case, and addresses as RFC 5952 has them, which a URL's host has too. */
-const canonical = (kind: 'dns' | 'ip' | string, address: string): string => {
-  if (kind === 'dns') return address.toLowerCase()
-  const host = address.includes(':') ? `[${address}]` : address
-  return URL.canParse(`http://${host}/`) ? new URL(`http://${host}/`).hostname.replace(/^\[|\]$/g, '') : address
+/**
+ * As RFC 5952 has it, which a URL's host has too, and IPv4 within IPv6 as IPv4. What is no address is left as it is: a URL
+ * would take 010.0.0.5 and 2130706433 for some.
+ */
+const canonical = (address: string): string => {
+  if (isIP(address) !== 6 || address.includes('%')) return address
+  const six = new URL(`http://[${address}]/`).hostname.slice(1, -1)
+  const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(six) ?? []
+  if (high === undefined || low === undefined) return six
+  return [high, low].flatMap((part) => [Number.parseInt(part, 16) >> 8, Number.parseInt(part, 16) & 0xff]).join('.')
 }
 
 const hostTypes: ReadonlySet<string> = new Set(['Hostname', 'InternalDNS', 'ExternalDNS'])

@@ -121,7 +121,7 @@ const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind !== 'written') return
   sayings.note(uid)
-  watches[kind].learn(applied.object)
+  watches[kind].learn(applied.object, applied.after)
   if (next.event) recorder.record(issuer, next.event)
 }
 

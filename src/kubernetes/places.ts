@@ -22,7 +22,7 @@ export interface Places {
 
 export interface PlacesDeps {
   readonly api: Pick<KubernetesApi, 'call'>
-  /** Whom the controller's own tokens may be shown to. */
+  /** Whom the controller's own tokens may be shown to; and, where there are some, whom anything is. */
   readonly servers: readonly ServerSettings[]
   /** Where the Secrets of cluster issuers are. */
   readonly secretNamespace: string
@@ -57,6 +57,11 @@ const placeOf = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal): P
     return misconfigured(`spec.url ${JSON.stringify(spec.url.slice(0, 256))} is not like https://host:port`)
   const server = new URL(spec.url).origin
   const settings = deps.servers.find(({ url }) => new URL(url).origin === server)
+  if (settings === undefined && deps.servers.length > 0)
+    return misconfigured(`the settings of the controller name ${server.slice(0, 256)} nowhere (servers)`)
+  // What a profile ties to who has asked would be tied to nothing: whoever may make an issuer could ask as the controller.
+  if (spec.onBehalfOf === false && spec.auth.serviceAccount && issuer.metadata.namespace !== undefined)
+    return misconfigured('spec.onBehalfOf cannot be false of an issuer of a namespace that asks as the controller')
   const ca = await trustOf(spec, settings)
   if (typeof ca !== 'string') return ca
   const token = await tokenOf(deps, issuer, { settings, signal })

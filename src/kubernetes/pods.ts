@@ -10,7 +10,7 @@ import { resources, rootOf } from './resources.ts'
 import type { SigningDeps } from './signing.ts'
 import type { Watch } from './watch.ts'
 
-export type PodsDeps = Omit<SigningDeps, 'watch' | 'approves' | 'retryFor'> & {
+export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'retryFor'> & {
   readonly watch: Watch<PodCertificateRequest>
 }
 
@@ -48,7 +48,7 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = status.conditions[0].type.toLowerCase()
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })

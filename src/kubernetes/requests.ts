@@ -89,7 +89,7 @@ const write = async (
   const holds = (fresh: CertificateRequest): boolean => !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
   const applied = await applyStatus(api, { resource, object: request, status, holds, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind === 'written') recorder.record(request, event)
   return applied
 }

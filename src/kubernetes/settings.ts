@@ -113,7 +113,7 @@ export const ControllerDocument = Type.Object(
         maxItems: 64,
         default: [],
         description:
-          'What goes with a `url` of Chancery, whichever issuer names it. `caFile`: what is trusted there where the issuer has no `caBundle`. `token`: the file with a token of the controller’s own service account (a projected volume) and its `audience`. An issuer with `auth.serviceAccount` is followed only to a server that has one here: else whoever may make issuers could have the controller show its token to a server of theirs.',
+          'What goes with a `url` of Chancery, whichever issuer names it. `caFile`: what is trusted there where the issuer has no `caBundle`. `token`: the file with a token of the controller’s own service account (a projected volume) and its `audience`. An issuer with `auth.serviceAccount` is followed only to a server that has one here: else whoever may make issuers could have the controller show its token to a server of theirs. Where any are named, issuers are followed to no others, by whatever token.',
       }),
     ),
     recheck: Type.Optional({

@@ -34,13 +34,14 @@ export interface SigningDeps {
   readonly retryFor: number | undefined
   /** By name. */
   readonly signers: ReadonlyMap<string, SignerSettings>
-  readonly approves: boolean
+  /** Where requests of kubelets are approved. */
+  readonly nodes: Watch<Node> | undefined
 }
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
   const request = deps.watch.get(key)
   if (request === undefined) return { kind: 'end' }
-  if (deps.approves && isToBeApproved(request)) return approve(deps, request, signal)
+  if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, signal })
   const signer = deps.signers.get(request.spec.signerName)
   if (signer === undefined || !isToBeSigned(request)) return { kind: 'end' }
   const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
@@ -80,7 +81,7 @@ const follow = async (
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isToBeSigned, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object)
+  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = 'certificate' in status ? 'issued' : 'failed'
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
@@ -89,11 +90,17 @@ const follow = async (
 }
 
 /** A node's addresses may come later than its request: it is looked at again for a while, as long as it is undecided. */
-const approve = async (deps: SigningDeps, request: SigningRequest, signal: AbortSignal): Promise<Looked> => {
+const approve = async (
+  deps: SigningDeps,
+  nodes: Watch<Node>,
+  { request, signal }: { readonly request: SigningRequest; readonly signal: AbortSignal },
+): Promise<Looked> => {
   const { api, watch, recorder, meter } = deps
+  // What other nodes have is not known yet.
+  if (!nodes.synced) return { kind: 'retry' }
   const name = nodeOf(request)
   const node = name === undefined ? undefined : await readNode(api, name, signal)
-  const step = decideApproval(request, factsOf(deps, request), node)
+  const step = decideApproval(request, factsOf(deps, request), { node, nodes: nodes.all() })
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
@@ -106,7 +113,7 @@ const approve = async (deps: SigningDeps, request: SigningRequest, signal: Abort
   })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind === 'gone') return { kind: 'end' }
-  watch.learn(applied.object)
+  watch.learn(applied.object, applied.after)
   if (applied.kind === 'written') {
     meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome: 'approved' })
     recorder.record(request, step.event)
@@ -150,6 +157,13 @@ export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
       ...(status?.certificate !== undefined && { certificate: 'issued' }),
     },
   }
+}
+
+/** All that names it. */
+export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => {
+  const { name, uid, resourceVersion, creationTimestamp } = metadata
+  const addresses = (status?.addresses ?? []).map(({ type, address }) => ({ type, address }))
+  return { apiVersion, kind, metadata: { name, uid, resourceVersion, creationTimestamp }, status: { addresses } }
 }
 
 const resource = resources.signingRequests

@@ -34,8 +34,11 @@ export interface Watch<T extends KubernetesObject> {
   get(key: string): T | undefined
   all(): Iterable<T>
   readonly size: number
-  /** What our own write has made of an object that is there: it comes by the watch as well, but later. */
-  learn(object: T): void
+  /**
+   * What our own write has made of an object that is there: it comes by the watch as well, but mostly later. Where the watch
+   * was sooner, or somebody has written since, what is kept is of none of the versions that ours is newer than.
+   */
+  learn(object: T, after: readonly string[]): void
   /** Whether it has been listed. */
   readonly synced: boolean
   close(): Promise<void>
@@ -73,9 +76,11 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
     get size() {
       return kept.size
     },
-    learn: (object) => {
+    learn: (object, after) => {
       const key = keyOf(object.metadata)
-      if (kept.get(key)?.metadata.uid === object.metadata.uid) kept.set(key, deps.keep(object))
+      const { uid, resourceVersion } = kept.get(key)?.metadata ?? {}
+      if (uid !== object.metadata.uid || resourceVersion === undefined || !after.includes(resourceVersion)) return
+      kept.set(key, deps.keep(object))
     },
     get synced() {
       return state.synced

@@ -8,6 +8,7 @@ import {
   conditionOf,
   type Issuer,
   type KubernetesObject,
+  type Node,
   type PodCertificateRequest,
   type SigningRequest,
 } from './objects.ts'
@@ -15,7 +16,7 @@ import { keepPodRequest, stateOfPodRequest } from './pods.ts'
 import { keepRequest, stateOfRequest } from './requests.ts'
 import { type IssuerKind, type Resource, resources } from './resources.ts'
 import type { ControllerSettings } from './settings.ts'
-import { keepSigningRequest, stateOfSigningRequest } from './signing.ts'
+import { keepNode, keepSigningRequest, stateOfSigningRequest } from './signing.ts'
 import { openWatch, type Watch } from './watch.ts'
 
 export interface Watches {
@@ -23,6 +24,8 @@ export interface Watches {
   readonly requests: Watch<CertificateRequest> | undefined
   readonly signingRequests: Watch<SigningRequest> | undefined
   readonly podRequests: Watch<PodCertificateRequest> | undefined
+  /** Where requests of kubelets are approved. */
+  readonly nodes: Watch<Node> | undefined
   /** The plural names of what has not been listed yet. */
   readonly missing: () => readonly string[]
   close(): Promise<void>
@@ -79,18 +82,22 @@ export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
         ...{ keep: keepPodRequest, stateOf: stateOfPodRequest, wake: wake.podRequest },
       })
     : undefined
+  const nodes = settings.approveKubeletServing
+    ? watchOf<Node>(deps, resources.nodes, { keep: keepNode, stateOf: ({ metadata }) => metadata.uid, wake: () => {} })
+    : undefined
   const named: readonly (readonly [Resource, Watch<KubernetesObject> | undefined])[] = [
     [resources.issuers, issuers.ChanceryIssuer as Watch<KubernetesObject>],
     [resources.clusterIssuers, issuers.ChanceryClusterIssuer as Watch<KubernetesObject>],
     [resources.certificateRequests, requests as Watch<KubernetesObject> | undefined],
     [resources.signingRequests, signingRequests as Watch<KubernetesObject> | undefined],
     [resources.podCertificateRequests, podRequests as Watch<KubernetesObject> | undefined],
+    [resources.nodes, nodes as Watch<KubernetesObject> | undefined],
   ]
   const open = named.flatMap(([{ plural }, watch]) => (watch ? [{ plural, watch }] : []))
   for (const { plural, watch } of open)
     deps.meter.watch('chancery_controller_objects', { resource: plural }, () => watch.size)
   return {
-    ...{ issuers, requests, signingRequests, podRequests },
+    ...{ issuers, requests, signingRequests, podRequests, nodes },
     missing: () => open.filter(({ watch }) => !watch.synced).map(({ plural }) => plural),
     close: async () => void (await Promise.all(open.map(({ watch }) => watch.close()))),
   }

@@ -72,7 +72,7 @@ export const openWork = (deps: WorkDeps): Work => {
       return looked
     },
   )
-  const { requests, signingRequests, podRequests } = watches
+  const { requests, signingRequests, podRequests, nodes } = watches
   const requestQueue =
     requests &&
     queueOf<string>(
@@ -81,7 +81,6 @@ export const openWork = (deps: WorkDeps): Work => {
       (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
-  const approves = settings.approveKubeletServing
   /** Those of the whole cluster: a lane for each signer. */
   const bySigner =
     <T extends KubernetesObject & { readonly spec: { readonly signerName: string } }>(watch: Watch<T>) =>
@@ -93,10 +92,7 @@ export const openWork = (deps: WorkDeps): Work => {
       deps,
       { resource: resources.signingRequests, laneOf: bySigner(signingRequests) },
       (key, waited, signal) =>
-        lookAtSigningRequest(
-          { ...shared, watch: signingRequests, issuers, signers, approves },
-          { key, waited, signal },
-        ),
+        lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, nodes }, { key, waited, signal }),
     )
 
   const podQueue =
@@ -144,6 +140,7 @@ const laneOfRequest =
 const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Look<Key>): Queue<Key> => {
   const { plural: resource } = about.resource
   const { lost, meter, settings, random, log, patience, watches } = deps
+  const needed: ReadonlySet<string> = new Set([resources.issuers.plural, resources.clusterIssuers.plural, resource])
   const queue = openQueue<Key>({
     concurrency: settings.concurrency,
     laneOf: about.laneOf,
@@ -151,8 +148,8 @@ const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Lo
     now: deps.now,
     ...(patience ?? (resource === resources.issuers.plural ? issuerPatience : {})),
     look: async (key, waited) => {
-      // An issuer that has not been listed yet is not one that does not exist.
-      while (watches.missing().length > 0 && !lost.aborted)
+      // An issuer that has not been listed yet is not one that does not exist. Other kinds are no reason to wait.
+      while (watches.missing().some((plural) => needed.has(plural)) && !lost.aborted)
         await sleep(syncPollMs, undefined, { signal: lost }).catch(() => {})
       return lost.aborted ? { kind: 'end' } : look(key, waited, lost)
     },

@@ -68,3 +68,29 @@ t.test('a server that answers probes alone is not one that can be asked through'
   await running.ended('dropped-1', 'Issued')
   await issuerIs(running, 'True')
 })
+
+t.test('a kind that cannot be listed does not stop the others, and is told', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  running.cluster.faults.add('unavailable', { when: { plural: 'certificatesigningrequests' } })
+  await running.issuer()
+  const controller = await running.start({ signers: [{ name: 'example.com/x', issuer: 'x' }] })
+  await running.ask('web-1')
+  await running.ended('web-1', 'Issued')
+  const ready = await fetch(`${controller.url}/readyz`)
+  t.equal(ready.status, 503)
+  t.match(await ready.text(), /certificatesigningrequests/)
+})
+
+t.test('a profile of another authority is found before anything is signed', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer({ spec: { authority: 'other' } })
+  t.match(await issuerIs(running, 'False'), {
+    reason: 'Failed',
+    message: /signed by the authority default, and not by other/,
+  })
+  await running.ask('other-1')
+  await running.ended('other-1', 'Pending')
+  t.same(await running.issued(), [])
+  await running.issuer({ spec: { authority: 'default' } })
+  await running.ended('other-1', 'Issued')
+})

@@ -8,7 +8,7 @@ import t from 'tap'
 import { audience } from '../helpers/issuer.ts'
 import { recordedRequests } from './actors.ts'
 import { issuerIs, openRunning, serialOf, until } from './running.ts'
-import { nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
+import { condition, nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
 
 t.test('the controller asks by its own service account, of the servers that its settings name alone', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-controller-'))
@@ -46,9 +46,20 @@ t.test('the controller asks by its own service account, of the servers that its 
   const { json } = await service.request('GET', `/v1/certificates/${serialOf(done)}`)
   t.match(json, { principal: 'cluster-1:controller', origin: { namespace: 'team-a' } })
 
+  // Rules of a profile for who has asked would not hold.
+  await running.issuer({ name: 'silent', spec: { auth, onBehalfOf: false } })
+  t.match(await issuerIs(running, 'False', 'silent'), { reason: 'Failed', message: /onBehalfOf cannot be false/ })
+  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'silent', spec: { auth, onBehalfOf: false } })
+  const cluster1 = await cluster.until('chanceryclusterissuers', { name: 'silent' }, isLookedAt)
+  t.match(textAt(condition(cluster1 ?? {}, 'Ready'), 'message'), /origin\.required/, 'one of the cluster may')
+  const asked = front.calls()
+
   // Another server, though it is the same one: nobody has said that it may see the token.
   await running.issuer({ name: 'elsewhere', spec: { auth, url: service.url } })
-  t.match(await issuerIs(running, 'False', 'elsewhere'), { reason: 'Failed', message: /name no token of its own/ })
+  t.match(await issuerIs(running, 'False', 'elsewhere'), { reason: 'Failed', message: /nowhere \(servers\)/ })
+  await running.issuer({ name: 'by-secret', spec: { url: service.url } })
+  t.match(await issuerIs(running, 'False', 'by-secret'), { reason: 'Failed', message: /nowhere \(servers\)/ })
+  t.equal(front.calls(), asked, 'nor is a token of a Secret shown there')
   await running.issuer({ name: 'other', spec: { auth: { serviceAccount: { audiences: ['https://other.example'] } } } })
   t.match(await issuerIs(running, 'False', 'other'), { reason: 'Failed', message: /for the audience/ })
 
@@ -144,3 +155,5 @@ t.test('nothing leaves a Secret that is not a token of Chancery', async (t) => {
   }
   t.same(running.front.calls(), 0, 'nobody was asked anything')
 })
+
+const isLookedAt = (issuer: Tree | undefined): boolean => condition(issuer ?? {}, 'Ready') !== undefined

@@ -180,13 +180,18 @@ const worker: Node = {
   },
 }
 const facts = factsOf(asking)
-const against = (request: SigningRequest, told: RequestFacts = facts, node: Node | undefined = worker): string => {
-  const step = decideApproval(request, told, node)
+const against = (
+  request: SigningRequest,
+  told: RequestFacts = facts,
+  node: Node | undefined = worker,
+  others: readonly Node[] = [],
+): string => {
+  const step = decideApproval(request, told, { node, nodes: [worker, ...others] })
   return step.kind === 'leave' ? step.event.note : step.kind
 }
 
 t.test('a node that asks for its own name and addresses is approved', async (t) => {
-  const step = decideApproval(asking, facts, worker)
+  const step = decideApproval(asking, facts, { node: worker, nodes: [worker] })
   t.equal(step.kind === 'approve' && step.condition.type, 'Approved')
   const six: RequestFacts = {
     ...facts,
@@ -219,8 +224,42 @@ t.test('whatever differs is left to people, and says why; nothing is denied', as
     [against(asking, facts, { ...worker, metadata: { ...worker.metadata, name: 'worker-2' } }), /does not exist/],
   ] as const)
     t.match(told, says)
-  const noNode = decideApproval(asking, facts, undefined)
+  const noNode = decideApproval(asking, facts, { node: undefined, nodes: [] })
   t.match(noNode.kind === 'leave' && noNode.event.note, /worker-1 does not exist/)
+})
+
+t.test('what another node has, too, is left to people, whoever wrote it first', async (t) => {
+  const other = (name: string, type: string, address: string): Node => ({
+    ...{ ...worker, metadata: { ...worker.metadata, name } },
+    status: { addresses: [{ type, address }] },
+  })
+  t.equal(against(asking, facts, worker, [other('worker-2', 'InternalIP', '10.0.0.12')]), 'approve')
+  for (const [others, says] of [
+    [other('worker-2', 'InternalIP', '10.0.0.11'), /10\.0\.0\.11 is of node worker-2, too/],
+    [other('worker-2', 'ExternalIP', '::ffff:10.0.0.11'), /10\.0\.0\.11 is of node worker-2, too/],
+    [other('worker-2', 'Hostname', 'WORKER-1'), /worker-1 is of node worker-2, too/],
+  ] as const)
+    t.match(against(asking, facts, worker, [others]), says)
+  // It calls itself by the name of another node.
+  const liar: Node = { ...worker, status: { addresses: [{ type: 'InternalDNS', address: 'worker-2' }] } }
+  const told: RequestFacts = { ...facts, names: [{ kind: 'dns', value: 'worker-2' }] }
+  t.match(
+    against(asking, told, liar, [other('worker-2', 'InternalIP', '10.0.0.12')]),
+    /worker-2 is of node worker-2, too/,
+  )
+})
+
+t.test('an address of a node is one only in the form of one', async (t) => {
+  for (const [address, value, says] of [
+    ['010.0.0.5', '8.0.0.5', /is not among/],
+    ['2130706433', '127.0.0.1', /is not among/],
+    ['2001:DB8::1', '2001:db8::1', /approve/],
+    ['::ffff:10.0.0.5', '10.0.0.5', /approve/],
+    ['fe80::1%eth0', 'fe80::1', /is not among/],
+  ] as const) {
+    const node: Node = { ...worker, status: { addresses: [{ type: 'InternalIP', address }] } }
+    t.match(against(asking, { ...facts, names: [{ kind: 'ip', value }] }, node), says, address)
+  }
 })
 
 t.test('nothing but an undecided request for a serving certificate is looked at', async (t) => {
@@ -231,5 +270,5 @@ t.test('nothing but an undecided request for a serving certificate is looked at'
     spec(asking, { signerName: 'kubernetes.io/kube-apiserver-client-kubelet' }),
     spec(asking, { signerName: 'example.com/kubelet-serving' }),
   ])
-    t.same(decideApproval(request, facts, worker), { kind: 'ignore' })
+    t.same(decideApproval(request, facts, { node: worker, nodes: [worker] }), { kind: 'ignore' })
 })

@@ -247,7 +247,7 @@ const ownSigners = 'chanceryclusterissuers.chancery.dev/*'
 t.test('the controller may do what it does, and nothing else', (t) => {
   const more: Readonly<Record<string, readonly string[]>> = {
     'overlays/kubelet-serving': [
-      'get nodes',
+      'get,list,watch nodes',
       'get,list,watch certificatesigningrequests.certificates.k8s.io',
       'patch certificatesigningrequests/approval.certificates.k8s.io',
       'patch certificatesigningrequests/status.certificates.k8s.io',

@@ -133,3 +133,24 @@ t.test('rights that are missing, and a server that is not there, are tried again
   await until(() => cluster.requests.filter(({ plural }) => plural === 'certificaterequests').length > 2)
   t.notOk(watch.synced)
 })
+
+t.test('what our own write has made of an object does not take the place of what came later', async (t) => {
+  const cluster = await openCluster(t)
+  const made = await create(cluster, 'written-1')
+  const { watch } = open(
+    t,
+    apiOf(() => cluster),
+  )
+  await until(() => watch.synced)
+  const versions = (): string => watch.get('team-a/written-1')?.metadata.resourceVersion ?? ''
+  const first = watch.get('team-a/written-1')
+  if (first === undefined) throw new Error('it is not there')
+  const ours = { ...first, metadata: { ...first.metadata, resourceVersion: 'ours' } }
+  watch.learn(ours, [first.metadata.resourceVersion])
+  t.equal(versions(), 'ours', 'nobody was sooner')
+  await cluster.certManager.approve(made)
+  await until(() => versions() !== 'ours')
+  const later = versions()
+  watch.learn(ours, [first.metadata.resourceVersion])
+  t.equal(versions(), later)
+})

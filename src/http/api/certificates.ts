@@ -322,12 +322,14 @@ const decisionView = ({
   violations,
   notes,
   tbs,
+  authority,
   approvals,
 }: Awaited<ReturnType<HttpDeps['issuance']['explain']>>) => ({
   allowed,
   checks: [...checks],
   violations: [...violations],
   notes: [...notes],
+  authority,
   ...(tbs && { tbs: tbs.toString('base64') }),
   ...(approvals && { approvals: { required: approvals.required, expires: `${approvals.expires}s` } }),
 })

@@ -104,6 +104,7 @@ export const decision = {
   ],
   violations: [violation],
   notes: [],
+  authority: 'default',
 }
 
 export const found = {

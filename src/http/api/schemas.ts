@@ -226,6 +226,7 @@ export const Decision = Type.Object(
     checks: Type.Array(Check),
     violations: Type.Array(Violation),
     notes: Type.Array(Note),
+    authority: Type.String({ description: 'whose issuers sign by the profile' }),
     tbs: Type.Optional(
       Type.String({ description: 'the TBSCertificate that would be signed, DER in base64; never signed' }),
     ),
