@@ -3,6 +3,7 @@ import { type Answer, type Call, clientAt } from '../commands/client.ts'
 import { Failure } from '../commands/failure.ts'
 import type { Violation } from '../errors.ts'
 import type { Ask, OnBehalfOf } from './asking.ts'
+import { areRoots } from './delivery.ts'
 import { bounded, type Fault, type IssuedCertificate, type Outcome, type ProblemDocument } from './outcome.ts'
 
 export interface Place {
@@ -60,7 +61,8 @@ export const openChancery = (place: Place): Chancery => {
     rootsOf: async (serial, signal) => {
       const path = `/v1/certificates/${encodeURIComponent(serial)}/bundle`
       const answer = await call('GET', path, { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal })
-      return 'kind' in answer ? answer : answer.text
+      if ('kind' in answer) return answer
+      return areRoots(answer.text) ? answer.text : foreign(answer)
     },
   }
 }

@@ -41,6 +41,9 @@ export const decidePod = (look: PodLook): PodStep => {
   const { request, issuer, facts, signer, now } = look
   if (hasEnded(request) || request.metadata.deletionTimestamp !== undefined) return { kind: 'ignore' }
   if ('fault' in facts) return ended(now, 'Failed', { reason: 'RequestUnreadable', message: facts.fault })
+  // Nobody has verified what stands there, and a profile may take it over.
+  if (!facts.isSubjectEmpty)
+    return ended(now, 'Failed', { reason: 'SubjectNotEmpty', message: 'the request has a subject of its own' })
   const named = `ChanceryClusterIssuer ${signer.issuer}`
   if (issuer === undefined) return waiting(look, `${named} does not exist`)
   const state = issuerState(issuer)
@@ -67,7 +70,7 @@ const askFor = (request: PodCertificateRequest, issuer: Issuer, signer: SignerSe
   const namespace = metadata.namespace ?? ''
   const username = `system:serviceaccount:${namespace}:${serviceAccountName}`
   const onBehalfOf = {
-    ...behalfOf(request, { username, uid: serviceAccountUID }),
+    ...behalfOf(request, { username, uid: serviceAccountUID, groups: groupsOf(namespace) }),
     ...{ serviceAccount: serviceAccountName, serviceAccountUid: serviceAccountUID },
     ...{ pod: podName, podUid: podUID, node: nodeName, nodeUid: nodeUID },
   }
@@ -84,10 +87,17 @@ const askFor = (request: PodCertificateRequest, issuer: Issuer, signer: SignerSe
   }
 }
 
+/** Of every service account (k8s.io/apiserver/pkg/authentication/serviceaccount), so that rules for groups hold for pods. */
+const groupsOf = (namespace: string): readonly string[] => [
+  'system:serviceaccounts',
+  `system:serviceaccounts:${namespace}`,
+  'system:authenticated',
+]
+
 type Facts = Readonly<Record<'namespace' | 'serviceAccount' | 'pod' | 'node', string>>
 
 /** All facts are names of Kubernetes: letters, digits, hyphens and dots, so that no template gets more parts by them. */
-const namesFor = ({ podNames = usualNames }: SignerSettings, facts: Facts) => {
+const namesFor = ({ podNames = {} }: SignerSettings, facts: Facts) => {
   const fill = (template: string): string =>
     template.replace(/\{(namespace|serviceAccount|pod|node)\}/g, (_, fact: keyof Facts) => facts[fact])
   const { uri, dns } = podNames
@@ -169,7 +179,6 @@ const waiting = ({ waited }: PodLook, note: string): SigningWait =>
     ? { kind: 'wait' }
     : { kind: 'wait', event: { type: 'Normal', reason: 'Pending', action: 'Sign', note: bounded(note, 1_024) } }
 
-const usualNames = { uri: ['spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}'] }
 const silentSeconds = 1
 /** Seconds. */
 const shortest = 3_600

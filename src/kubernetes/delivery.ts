@@ -26,7 +26,8 @@ export const deliver = (
   const above = issued.chain.map(read)
   if (leaf === undefined || above.includes(undefined))
     return { fault: 'Chancery answered with something that is no certificate' }
-  const key = leaf.publicKey.export({ type: 'spki', format: 'der' })
+  const key = keyOf(leaf)
+  if (key === undefined) return { fault: `certificate ${issued.serial} has a key that cannot be read` }
   if (requestKey === undefined || !key.equals(requestKey))
     return { fault: `certificate ${issued.serial} is for another key than that of the request` }
   const [notBefore, notAfter] = [leaf.validFromDate, leaf.validToDate]
@@ -46,7 +47,25 @@ const read = (pem: string): X509Certificate | undefined => {
   }
 }
 
+/** Undefined where Node does not know its algorithm or its curve. */
+const keyOf = (certificate: X509Certificate): Buffer | undefined => {
+  try {
+    return certificate.publicKey.export({ type: 'spki', format: 'der' })
+  } catch {
+    return undefined
+  }
+}
+
+/** Whether a text is nothing but roots, in PEM: nothing else is for others to trust. */
+export const areRoots = (text: string): boolean => {
+  const pems = text.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\s*/g) ?? []
+  return pems.length > 0 && pems.join('') === text && pems.every((pem) => isRoot(read(pem)))
+}
+
 const isRoot = (certificate: X509Certificate | undefined): boolean =>
-  certificate !== undefined && certificate.subject === certificate.issuer && certificate.verify(certificate.publicKey)
+  certificate !== undefined &&
+  certificate.subject === certificate.issuer &&
+  keyOf(certificate) !== undefined &&
+  certificate.verify(certificate.publicKey)
 
 const withEnd = (pem: string): string => `${pem.trimEnd()}\n`

@@ -2,6 +2,7 @@
  * Where an issuer of the cluster sends its requests, trusting what, as whom: read from its spec, from Secrets and from files.
  * Nothing is kept longer than half a minute, so that tokens and trust that change are seen without a restart.
  */
+import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createSecureContext, getCACertificates } from 'node:tls'
 
@@ -37,13 +38,18 @@ export const openPlaces = (deps: PlacesDeps): Places => {
   return {
     of: async (issuer, signal) => {
       const { uid } = issuer.metadata
-      const from = JSON.stringify(issuer.spec)
+      const from = createHash('sha256').update(JSON.stringify(issuer.spec)).digest('base64')
       const found = known.get(uid)
       if (found?.from === from && found.until > deps.now()) return found.chancery
       const place = await placeOf(deps, issuer, signal)
       if ('kind' in place) return place
-      if (known.size >= mostKnown) known.clear()
+      // Oldest first: what is not good any more, and what there is too much of.
+      for (const [oldest, { until }] of known) {
+        if (until > deps.now() && known.size < mostKnown) break
+        known.delete(oldest)
+      }
       const chancery = openChancery(place)
+      known.delete(uid)
       known.set(uid, { chancery, from, until: deps.now() + keptMs })
       return chancery
     },
@@ -131,22 +137,27 @@ const secretToken = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal
   // A namespaced issuer reaches the Secrets of its own namespace only.
   const namespace = issuer.metadata.namespace ?? secretNamespace
   const what = `Secret ${namespace}/${name}`
+  // What is in the namespace of the controller is not for everybody who may read the status of a cluster issuer.
+  const missing = (told: string): Fault =>
+    misconfigured(
+      issuer.metadata.namespace === undefined ? 'spec.auth.tokenSecretRef names no token of Chancery' : told,
+    )
   try {
     const path = pathOf(resources.secrets, { namespace, name })
     const { data } = await api.call<{ readonly data?: Readonly<Record<string, string>> }>('GET', path, { signal })
     const value = data !== undefined && Object.hasOwn(data, key) ? data[key] : undefined
-    if (value === undefined) return misconfigured(`${what} has no key ${key}`)
+    if (value === undefined) return missing(`${what} has no key ${key}`)
     const token = Buffer.from(value, 'base64').toString('latin1').trim()
-    return isToken(token) ? token : misconfigured(`${what}, key ${key}, holds no token of Chancery`)
+    return isToken(token) ? token : missing(`${what}, key ${key}, holds no token of Chancery`)
   } catch (error) {
     if (!isApiFault(error)) throw error
-    if (error.status === 404) return misconfigured(`${what} does not exist`)
-    if (error.status === 403) return misconfigured(`${what} may not be read by the controller`)
-    return { kind: 'unreachable', message: `${what} cannot be read now` } as const
+    if (error.status === 404) return missing(`${what} does not exist`)
+    if (error.status === 403) return missing(`${what} may not be read by the controller`)
+    return { kind: 'unreachable', message: 'the Secret with the token cannot be read now' } as const
   }
 }
 
 const misconfigured = (message: string): Fault => ({ kind: 'misconfigured', message })
 
 const keptMs = 30_000
-const mostKnown = 4_096
+const mostKnown = 1_024

@@ -46,7 +46,19 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
     return retryOf(step)
   }
   const { status, event } = step
-  const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal })
+  const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal }).catch(
+    (error: unknown) => {
+      if (!isApiFault(error, 422)) throw error
+      // Its times, for one, where the clocks differ by five minutes: nobody would see that in a condition.
+      const note = `the API server does not take its status: ${error.message}`
+      recorder.record(request, { type: 'Warning', reason: 'StatusRefused', action: 'Sign', note })
+      return undefined
+    },
+  )
+  if (applied === undefined) {
+    meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: 'failed' })
+    return { kind: 'retry', after: refusedSeconds }
+  }
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
@@ -90,3 +102,4 @@ export const hasPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promise<
 }
 
 const resource = resources.podCertificateRequests
+const refusedSeconds = 60

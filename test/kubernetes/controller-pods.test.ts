@@ -6,15 +6,21 @@ import t from 'tap'
 import { readRequest } from '../../src/commands/controller.ts'
 import { ApiFault } from '../../src/kubernetes/api.ts'
 import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-pod.ts'
+import type { Told } from '../../src/kubernetes/decide-request.ts'
 import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
-import { hasPodRequests, stateOfPodRequest } from '../../src/kubernetes/pods.ts'
+import { hasPodRequests, lookAtPodRequest, stateOfPodRequest } from '../../src/kubernetes/pods.ts'
 import { employ } from '../http/people.ts'
+import { commonName, newP256, request } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
 import { issuerOf, recorded } from './objects.ts'
 import { openRunning } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
-const signer = { name: 'chanceryclusterissuers.chancery.dev/default', issuer: 'default' }
+const signer = {
+  name: 'chanceryclusterissuers.chancery.dev/default',
+  issuer: 'default',
+  podNames: { uri: ['spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}'] },
+}
 const first = recorded<PodCertificateRequest>('podcertificaterequests/01-create')
 const now = new Date('2026-11-24T23:20:00.500Z')
 const facts = readRequest(stubOf(first) ?? '')
@@ -30,6 +36,7 @@ t.test('a pod’s request is asked for by what the API server has verified of it
       names: { uri: ['spiffe://cluster.local/ns/team-a/sa/workload'] },
       onBehalfOf: {
         ...{ user: 'system:serviceaccount:team-a:workload', namespace: 'team-a', serviceAccount: 'workload' },
+        groups: ['system:serviceaccounts', 'system:serviceaccounts:team-a', 'system:authenticated'],
         ...{ pod: 'app-0', podUid: first.spec.podUID, node: 'worker-1', nodeUid: first.spec.nodeUID },
         object: { kind: 'PodCertificateRequest', uid: first.metadata.uid },
       },
@@ -38,6 +45,13 @@ t.test('a pod’s request is asked for by what the API server has verified of it
   const podNames = { dns: ['{pod}.{namespace}.pod.test', '{node}.test'] }
   const named = decidePod({ ...look, signer: { ...signer, podNames } })
   t.same(named.kind === 'ask' && named.ask.body.names, { dns: ['app-0.team-a.pod.test', 'worker-1.test'] })
+})
+
+t.test('a request with a subject of its own is not asked for: nobody has verified that', async (t) => {
+  const stub = request({ signer: newP256(), subject: commonName('admin') }).toString('base64')
+  const named: PodCertificateRequest = { ...first, spec: { ...first.spec, stubPKCS10Request: stub } }
+  const step = decidePod({ ...look, request: named, facts: readRequest(stubOf(named) ?? '') })
+  t.match(step, { kind: 'write', status: { conditions: [{ type: 'Failed', reason: 'SubjectNotEmpty' }] } })
 })
 
 t.test('what has ended is left alone, and what is recorded to end so is an end', async (t) => {
@@ -70,6 +84,23 @@ t.test('the answer is final: issued with its three times, denied for its key, or
   t.equal(problem('san.forbidden'), 'Failed SanForbidden')
   t.equal(problem('overload.queue', true), 'wait')
   t.equal(of(answer({ kind: 'waiting', id: 'x' })), 'Failed ApprovalRequired')
+})
+
+t.test('a status that the API server does not take is told as an event, and tried again after a while', async (t) => {
+  const told: Told[] = []
+  const refusing = new ApiFault(422, 'status.notBefore: must be within five minutes of now')
+  const looked = await lookAtPodRequest(
+    {
+      api: { call: () => Promise.reject(refusing) },
+      watch: { get: () => ({ ...first, spec: { ...first.spec, stubPKCS10Request: 'junk' } }) },
+      signers: new Map([[first.spec.signerName, signer]]),
+      recorder: { record: (_: unknown, event: Told) => told.push(event) },
+      ...{ issuers: { find: () => undefined }, meter: { count: () => {} }, clock: () => now, readRequest },
+    } as never,
+    { key: 'team-a/first', waited: 0, signal: new AbortController().signal },
+  )
+  t.same(looked, { kind: 'retry', after: 60 })
+  t.match(told, [{ type: 'Warning', reason: 'StatusRefused', note: /five minutes/ }])
 })
 
 t.test('it is served only where the API server has it', async (t) => {

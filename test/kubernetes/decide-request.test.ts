@@ -11,8 +11,10 @@ import {
   type Step,
   type Write,
 } from '../../src/kubernetes/decide-request.ts'
+import { areRoots } from '../../src/kubernetes/delivery.ts'
 import type { CertificateRequest, Condition, Issuer } from '../../src/kubernetes/objects.ts'
 import type { Fault, Outcome } from '../../src/kubernetes/outcome.ts'
+import { encodePem } from '../../src/x509/pem.ts'
 import { issueFor } from './certificates.ts'
 import { approved, certificateRequest, denied, factsOf, issuerOf, recorded, withConditions } from './objects.ts'
 
@@ -225,6 +227,25 @@ t.test('a certificate for another key, one that has expired, and junk are never 
     t.equal(write.status.failureTime, second)
   }
 })
+
+t.test(
+  'a certificate with a key that Node cannot read is never handed over; what is no root is none to trust',
+  async (t) => {
+    const good = issueFor(factsOf(web).spki, now)
+    const der = Buffer.from(good.certificate.replace(/-----.*-----|\s/g, ''), 'base64')
+    const curve = Buffer.from('2a8648ce3d030107', 'hex')
+    const rsa = Buffer.from('2a864886f70d010101', 'hex')
+    const at = Math.max(der.lastIndexOf(curve), der.lastIndexOf(rsa))
+    t.ok(at > 0)
+    der[at + 7] = 0x77
+    const issued = { ...good, certificate: encodePem('CERTIFICATE', der) }
+    const write = written(answer({ kind: 'issued', issued }))
+    t.match(write.status.conditions[0]?.message, /key that cannot be read/)
+    t.ok(areRoots(good.root) && areRoots(good.root + good.root))
+    for (const text of ['', 'junk', good.certificate, `${good.root}junk`, `junk\n${good.root}`, good.chain[0] ?? ''])
+      t.notOk(areRoots(text), text.slice(0, 40))
+  },
+)
 
 t.test('a refusal is for good, says each violation, and names the request at Chancery', async (t) => {
   const violations = [
