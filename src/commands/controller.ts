@@ -159,11 +159,10 @@ export const readRequest: ReadRequest = (pem) => {
     const { key, subject, names } = parseRequest(parsePem(pem, 'CERTIFICATE REQUEST'))
     const valuesOf = (type: string): readonly string[] =>
       subject.filter((attribute) => attribute.type === type).map(({ value }) => value)
-    const commonNames = valuesOf('commonName')
     return {
       spki: key.spki,
       isSubjectEmpty: subject.length === 0,
-      commonName: commonNames.length === 1 ? commonNames[0] : undefined,
+      commonName: valuesOf('commonName')[0],
       organizations: valuesOf('organization'),
       hasOtherAttributes: subject.some(({ type }) => type !== 'commonName' && type !== 'organization'),
       names,

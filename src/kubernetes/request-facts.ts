@@ -4,7 +4,6 @@ export interface RequestFacts {
   /** In DER. */
   readonly spki: Buffer
   readonly isSubjectEmpty: boolean
-  /** Undefined where there is none, and where there are two. */
   readonly commonName: string | undefined
   readonly organizations: readonly string[]
   /** Some other attribute is in the subject. */

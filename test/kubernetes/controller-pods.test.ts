@@ -22,6 +22,7 @@ const signer = {
   podNames: { uri: ['spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}'] },
 }
 const first = recorded<PodCertificateRequest>('podcertificaterequests/01-create')
+const requestsOnly = { name: 'chanceryclusterissuers.chancery.dev/requests', issuer: 'default' }
 const now = new Date('2026-11-24T23:20:00.500Z')
 const facts = readRequest(stubOf(first) ?? '')
 const look = { request: first, issuer: issuerOf({ profile: 'spiffe-workload' }), facts, signer, now, waited: 0 }
@@ -112,7 +113,7 @@ t.test('it is served only where the API server has it', async (t) => {
 })
 
 t.test('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
-  const running = await openRunning(t, { settings: { signers: [signer], podCertificates: true } })
+  const running = await openRunning(t, { settings: { signers: [signer, requestsOnly], podCertificates: true } })
   const { cluster, service } = running
   const { json } = await service.request('GET', '/v1/profiles/spiffe-workload')
   const document = {
@@ -152,14 +153,14 @@ t.test('pods get certificates for their service accounts, and are told which key
     username: 'system:node:worker-1',
     groups: ['system:nodes', 'system:authenticated'],
   })
-  const create = async (recording: string): Promise<string> => {
+  const create = async (recording: string, change: object = {}): Promise<string> => {
     const { spec } = recorded<PodCertificateRequest>(`podcertificaterequests/${recording}`)
     const made = await cluster
       .as(kubelet)
       .request('POST', '/apis/certificates.k8s.io/v1beta1/namespaces/team-a/podcertificaterequests', {
         ...{ apiVersion: 'certificates.k8s.io/v1beta1', kind: 'PodCertificateRequest' },
         metadata: { generateName: 'req-app-0-' },
-        spec: Object.fromEntries(Object.entries(spec).filter(([, value]) => value !== null)) as Tree,
+        spec: Object.fromEntries(Object.entries({ ...spec, ...change }).filter(([, value]) => value !== null)) as Tree,
       })
     if (made.status !== 201) throw new Error(JSON.stringify(made.body))
     return textAt(made.body as Tree, 'metadata', 'name')
@@ -170,10 +171,13 @@ t.test('pods get certificates for their service accounts, and are told which key
       { namespace: 'team-a', name },
       (object) => condition(object ?? {}, type) !== undefined,
     )
+  const closed = await create('01-create', { signerName: requestsOnly.name })
   const good = await ended(await create('01-create'), 'Issued')
   const leaf = new X509Certificate(textAt(good, 'status', 'certificateChain'))
   t.equal(leaf.subjectAltName, 'URI:spiffe://cluster.local/ns/team-a/sa/workload')
   t.equal(textAt(good, 'status', 'notAfter'), `${leaf.validToDate.toISOString().slice(0, 19)}Z`)
+  const untouched = cluster.get('podcertificaterequests', 'team-a', closed)
+  t.notOk(condition(untouched ?? {}, 'Issued') ?? condition(untouched ?? {}, 'Failed'), 'it is no signer for pods')
   const other = await ended(await create('03-create-ed25519-annotations'), 'Denied')
   t.match(condition(other ?? {}, 'Denied'), { reason: 'UnsupportedKeyType' })
   const old = await ended(await create('02-create-deprecated-fields'), 'Failed')

@@ -1,6 +1,7 @@
 /** What becomes of CertificateSigningRequests, decided over those that the real API server has taken. */
 import t from 'tap'
 
+import { readRequest } from '../../src/commands/controller.ts'
 import { decideApproval } from '../../src/kubernetes/decide-approval.ts'
 import {
   decideSigned,
@@ -11,6 +12,7 @@ import {
 import type { Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
 import type { Outcome } from '../../src/kubernetes/outcome.ts'
 import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
+import { newP256, pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
 import { approved, denied, factsOf, issuerOf, signingRequest, withConditions } from './objects.ts'
 
@@ -247,6 +249,14 @@ t.test('what another node has, too, is left to people, whoever wrote it first', 
     against(asking, told, liar, [other('worker-2', 'InternalIP', '10.0.0.12')]),
     /worker-2 is of node worker-2, too/,
   )
+})
+
+t.test('a subject with two common names is not read', async (t) => {
+  const names = ['system:node:worker-1', 'system:node:worker-2'].map((name) => rdn('2.5.4.3', utf8(name)))
+  const told = readRequest(
+    pem(request({ signer: newP256(), subject: seq(rdn('2.5.4.10', utf8('system:nodes')), ...names) })),
+  )
+  t.match(told, { fault: /commonName occurs more than once/ })
 })
 
 t.test('an address of a node is one only in the form of one', async (t) => {
