@@ -3,8 +3,6 @@
  * address but those that its Node object has. Pure. Anything else is left to people: nothing is ever denied here, and nothing
  * but serving certificates approved.
  */
-import { isIP } from 'node:net'
-
 import type { Told } from './decide-request.ts'
 import { violationOf } from './decide-signing.ts'
 import { type Condition, isTrue, type Node, type SigningRequest } from './objects.ts'
@@ -96,8 +94,9 @@ const isOf = ({ metadata, status }: Node, { kind, value }: RequestFacts['names']
  * would take 010.0.0.5 and 2130706433 for some.
  */
 const canonical = (address: string): string => {
-  if (isIP(address) !== 6 || address.includes('%')) return address
-  const six = new URL(`http://[${address}]/`).hostname.slice(1, -1)
+  const url = `http://[${address}]/`
+  if (!/^[0-9a-fA-F:.]+$/.test(address) || !URL.canParse(url)) return address
+  const six = new URL(url).hostname.slice(1, -1)
   const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(six) ?? []
   if (high === undefined || low === undefined) return six
   return [high, low].flatMap((part) => [Number.parseInt(part, 16) >> 8, Number.parseInt(part, 16) & 0xff]).join('.')
