@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import { certificateOf, messageOf, openRunning, readyOf, statusWrites } from './running.ts'
-import { condition, textAt, uidOf } from './values.ts'
+import { condition, type Tree, textAt, uidOf } from './values.ts'
 
 t.test('an approved request gets its certificate in one write', async (t) => {
   const running = await openRunning(t)
@@ -79,6 +79,12 @@ t.test(
       .filter(({ plural }) => plural === 'secrets')
       .map(({ namespace }) => namespace)
     t.same([...new Set(secrets)], ['chancery-system'])
+    // Who reads the status of an issuer learns nothing of the Secrets there.
+    const auth = { tokenSecretRef: { name: 'database', key: 'password' } }
+    await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'curious', spec: { auth } })
+    const told = (issuer: Tree | undefined): string => textAt(condition(issuer ?? {}, 'Ready'), 'message')
+    const found = await running.cluster.until('chanceryclusterissuers', { name: 'curious' }, (is) => told(is) !== '')
+    t.equal(told(found), 'spec.auth.tokenSecretRef names no token of Chancery')
   },
 )
 
