@@ -333,21 +333,34 @@ const selectors: Readonly<Record<string, (spec: Json) => Readonly<Record<string,
   DaemonSet: ({ selector }) => selector.matchLabels,
 }
 
-t.test('no Service lets go of a replica that is not ready: status and administration outlive a key', (t) => {
-  for (const place of [...production, 'overlays/trial']) {
-    const services = (rendered.get(place) ?? []).filter(
-      ({ kind, spec }) => kind === 'Service' && spec.selector['app.kubernetes.io/name'] === 'chancery',
-    )
-    t.strictSame(
-      services.map(({ metadata }) => metadata.name).toSorted(),
-      ['chancery', 'chancery-public', 'chancery-replicas'],
-      place,
-    )
-    for (const { metadata, spec } of services)
-      t.equal(spec.publishNotReadyAddresses, true, `${place}: ${metadata.name}`)
-  }
-  t.end()
-})
+t.test(
+  'Services let go of replicas that are dead, and of none that cannot issue: status and administration outlive a key',
+  (t) => {
+    for (const place of [...production, 'overlays/trial']) {
+      const services = (rendered.get(place) ?? []).filter(
+        ({ kind, spec }) => kind === 'Service' && spec.selector['app.kubernetes.io/name'] === 'chancery',
+      )
+      t.strictSame(
+        services.map(({ metadata }) => metadata.name).toSorted(),
+        ['chancery', 'chancery-public', 'chancery-replicas'],
+        place,
+      )
+      // With it, also those on a node that is gone would be sent their share.
+      for (const { metadata, spec } of services)
+        t.equal(
+          spec.publishNotReadyAddresses === true,
+          metadata.name === 'chancery-replicas',
+          `${place}: ${metadata.name}`,
+        )
+      const server = (rendered.get(place) ?? []).find(
+        ({ kind, metadata }) => kind === 'StatefulSet' && metadata.name === 'chancery',
+      )
+      const [container] = server?.['spec'].template.spec.containers ?? []
+      t.equal(container?.readinessProbe.httpGet.path, '/livez', place)
+    }
+    t.end()
+  },
+)
 
 t.test('nobody speaks to a pod of ours but who is let in', (t) => {
   for (const place of production) {
