@@ -144,12 +144,12 @@ export const decideAnswer = (answered: Answered): Write | Wait => {
   }
   const { after, ofIssuer } = setback
   // What takes long is said at once.
-  const waitedFor = after !== undefined && after >= longSeconds ? silentSeconds : answered.waited
-  const waited = pending({ ...answered, waited: waitedFor }, setback.message)
+  const isLong = after !== undefined && after >= longSeconds
+  const waited = pending({ ...answered, waited: isLong ? silentSeconds : answered.waited }, setback.message)
   if (waited.kind === 'write') return waited
-  // An answer that differs each time would be a write each time.
+  // An answer that differs each time would be a write each time; one that takes long comes seldom.
   const { write, ...quiet } = waited
-  const said = answered.wasJustTold || write === undefined ? quiet : waited
+  const said = (answered.wasJustTold && !isLong) || write === undefined ? quiet : waited
   return { ...said, ...(after !== undefined && { after }), ...(ofIssuer && { ofIssuer: outcome.fault }) }
 }
 

@@ -7,7 +7,7 @@ import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
-import { type Fault, isSeenByProbe } from './outcome.ts'
+import { type Fault, isSeenByProbe, type Outcome } from './outcome.ts'
 import type { Looked } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
@@ -34,8 +34,8 @@ export interface Issuers {
   find(name: IssuerName): Issuer | undefined
   /** What a request through it has met, and everybody else would meet. */
   suspect(issuer: Issuer, fault: Fault): void
-  /** A certificate came of it. */
-  trust(issuer: Issuer): void
+  /** What came of asking it: whoever has answered is not silent, and whoever has issued is believed. */
+  hear(issuer: Issuer, outcome: Outcome): void
   look(name: IssuerName, signal: AbortSignal): Promise<IssuerLooked>
 }
 
@@ -72,17 +72,18 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
     suspect: (issuer, fault) => {
       const { uid } = issuer.metadata
       const silences = fault.kind === 'unreachable' ? (unanswered.get(uid) ?? 0) + 1 : 0
-      unanswered.set(uid, silences)
+      if (silences > 0) unanswered.set(uid, silences)
       // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
       if (isSeenByProbe(fault) && silences < mostSilences) return wake(nameOf(issuer))
+      unanswered.delete(uid)
       const known = suspected.get(uid)
       if (known?.fault) return
       suspected.set(uid, { fault, times: (known?.times ?? 0) + 1 })
       wake(nameOf(issuer))
     },
-    trust: ({ metadata: { uid } }) => {
-      suspected.delete(uid)
-      unanswered.delete(uid)
+    hear: ({ metadata: { uid } }, outcome) => {
+      if (outcome.kind === 'issued') suspected.delete(uid)
+      if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable') unanswered.delete(uid)
     },
     look: async (name, signal) => {
       const issuer = find(name)

@@ -27,7 +27,7 @@ export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, signal }: 
   if (step.kind !== 'ask' || issuer === undefined)
     return follow(deps, request, { step: step as PodWrite | SigningWait, signal })
   const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
-  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  deps.issuers.hear(issuer, outcome)
   return follow(deps, request, { step: decidePodAnswer({ ...look, now: deps.clock(), outcome }), issuer, signal })
 }
 

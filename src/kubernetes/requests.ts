@@ -36,7 +36,7 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'ask' || issuer === undefined) return follow(deps, look, { step: step as Write | Wait, signal })
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
-  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  deps.issuers.hear(issuer, outcome)
   const wasJustTold = deps.sayings.isRecent(request.metadata.uid)
   const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request), wasJustTold }
   return follow(deps, look, { step: decideAnswer(answered), issuer, signal })
@@ -103,6 +103,53 @@ const endOf = ({ status }: Write): string => {
 export const stateOfRequest = (request: CertificateRequest): string =>
   [request.metadata.uid, isTrue(request, 'Approved'), isTrue(request, 'Denied'), hasEnded(request)].join(' ')
 
+type Spec = CertificateRequest['spec']
+
+/** No name in Kubernetes is longer than 253: what is cut here names nothing. */
+const keepReference = ({ issuerRef: { group, kind, name } }: Spec): Spec['issuerRef'] => ({
+  name: name.slice(0, 254),
+  ...(group !== undefined && { group: group.slice(0, 254) }),
+  ...(kind !== undefined && { kind: kind.slice(0, 254) }),
+})
+
+/** Kubernetes bounds an object by a megabyte and more, and its members not at all: what is cut is still too long for Chancery. */
+const keepSpec = (spec: Spec): Spec => ({
+  request: keepPem(spec.request),
+  issuerRef: keepReference(spec),
+  ...(spec.isCA !== undefined && { isCA: spec.isCA }),
+  ...(spec.duration !== undefined && { duration: spec.duration.slice(0, 64) }),
+  ...(spec.usages && { usages: spec.usages.slice(0, 64).map((usage) => usage.slice(0, 64)) }),
+  ...(spec.username !== undefined && { username: spec.username.slice(0, mostTold) }),
+  ...(spec.uid !== undefined && { uid: spec.uid.slice(0, mostTold) }),
+  ...(spec.groups && { groups: keepTexts(spec.groups) }),
+  ...(spec.extra && { extra: keepExtra(spec.extra) }),
+})
+
+const keepTexts = (texts: readonly string[]): readonly string[] => {
+  let left = mostTold
+  const kept: string[] = []
+  for (const text of texts) {
+    if (left <= 0) break
+    kept.push(text.slice(0, left))
+    left -= text.length + 1
+  }
+  return kept
+}
+
+const keepExtra = (extra: NonNullable<Spec['extra']>): NonNullable<Spec['extra']> => {
+  let left = mostTold
+  const kept: [string, readonly string[]][] = []
+  for (const [name, texts] of Object.entries(extra)) {
+    if (left <= 0) break
+    kept.push([name.slice(0, mostTold), keepTexts(texts)])
+    left -= name.length + texts.reduce((sum, text) => sum + text.length + 1, 0) + 1
+  }
+  return Object.fromEntries(kept)
+}
+
+/** Twice what an origin may take at Chancery, which says so of what is longer. */
+const mostTold = 16_384
+
 /** All that we look at. Of one that has ended, that it has; of one that is another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
@@ -120,7 +167,7 @@ export const keepRequest = (request: CertificateRequest): CertificateRequest => 
     apiVersion,
     kind,
     metadata: kept,
-    spec: isOver ? { request: '', issuerRef: spec.issuerRef } : { ...spec, request: keepPem(spec.request) },
+    spec: isOver ? { request: '', issuerRef: keepReference(spec) } : keepSpec(spec),
     ...(status && { status: { conditions: (status.conditions ?? []).map(keepCondition) } }),
   }
 }

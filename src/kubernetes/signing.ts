@@ -52,7 +52,7 @@ export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, sig
   if (step.kind !== 'ask' || issuer === undefined)
     return follow(deps, request, { step: step as SigningWrite | SigningWait, signal })
   const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
-  if (outcome.kind === 'issued') deps.issuers.trust(issuer)
+  deps.issuers.hear(issuer, outcome)
   return follow(deps, request, { step: decideSigned({ ...look, now: deps.clock(), outcome }), issuer, signal })
 }
 

@@ -329,6 +329,8 @@ t.test('an answer that differs each time is written once a minute', async (t) =>
   const request = withConditions(web, approved, ...conditions)
   t.same(answer(told('two'), { request, waited: 2, wasJustTold: true }), { kind: 'wait' })
   t.match(answer(told('two'), { request, waited: 2 }), { write: { status: {} } })
+  const long = problem('limit.certificates_per_day', true, { retryAfter: 3_600 })
+  t.match(answer(long, { request, waited: 2, wasJustTold: true }), { after: 3_600, write: { status: {} } })
 })
 
 t.test('what may succeed later is waited for, as long as Chancery says', async (t) => {

@@ -102,6 +102,30 @@ t.test('what is kept of a request: nothing that is too long to be asked for, nor
   t.equal(keepRequest(web).spec.request, web.spec.request)
   const issuerRef = { group: 'example.com', kind: 'Issuer', name: 'x' }
   t.same(keepRequest({ ...web, spec: { ...web.spec, issuerRef } }).spec, { request: '', issuerRef })
+  const megabyte = 'A'.repeat(1_000_000)
+  t.ok(
+    JSON.stringify(keepRequest({ ...web, spec: { ...web.spec, issuerRef: { ...issuerRef, name: megabyte } } })).length <
+      2_000,
+  )
+  const many = Array.from({ length: 1_000 }, (_, i) => `${i}`.padEnd(1_000, 'x'))
+  const told = {
+    usages: many,
+    groups: many,
+    extra: { a: many, b: many },
+    username: megabyte,
+    uid: megabyte,
+    duration: megabyte,
+  }
+  const { spec } = keepRequest({ ...web, spec: { ...web.spec, ...told } })
+  t.ok(JSON.stringify(spec).length < 120_000)
+  t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
+  const few = {
+    groups: ['system:authenticated', 'dev'],
+    extra: { 'example.com/a': ['1', '2'] },
+    username: 'ann',
+    uid: '7',
+  }
+  t.match(keepRequest({ ...web, spec: { ...web.spec, ...few } }).spec, few)
   const wordy = withConditions(web, { ...approved, message: 'A'.repeat(1_000_000) })
   t.equal(keepRequest(wordy).status?.conditions?.[0]?.message?.length, 4_096)
 })
