@@ -252,8 +252,9 @@ end $$;
 -- not what the records say.
 lock table approval_requests, approvals, approval_ends in share row exclusive mode;
 insert into approval_standings (request, entry, principal, profile, expires_at, state, look_at)
-select r.id, r.entry, r.principal, r.profile, r.expires_at, 'pending', '-infinity' from approval_requests r
-where not exists (select from approval_standings s where s.request = r.id);
+select r.id, r.entry, r.principal, r.profile, r.expires_at, 'pending',
+  case when r.ask is null then '-infinity' else r.expires_at end
+from approval_requests r where not exists (select from approval_standings s where s.request = r.id);
 update approval_standings s set state = known.state, ended_at = known.at, look_at = least(s.look_at, clock_timestamp())
 from (
   select r.id, e.at, coalesce(e.kind, case when r.required <= (select count(*) from approvals a

@@ -4,7 +4,7 @@
  * taken away by the next who wants it, and so is one that is older than any honest use, wherever it was made.
  */
 import { hash, randomUUID } from 'node:crypto'
-import { readlinkSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
 import { lstat, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
@@ -117,10 +117,18 @@ const pidOf = (holder: string): number | undefined => {
   return pid === undefined || host !== place() ? undefined : Number(pid)
 }
 
-/** Where a number means the same process: containers may share a folder and a host's name, and count from one each. */
+/**
+ * Where and when a number means the same process: containers may share a folder and a host's name, and count from one each, as
+ * a machine does that has started again. What cannot be read makes none the same.
+ */
 const place = (): string => {
-  const space = process.platform === 'linux' ? /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0] : undefined
-  return space === undefined ? hostname() : `${hostname()}/${space}`
+  if (process.platform !== 'linux') return hostname()
+  try {
+    const space = /\d+/.exec(readlinkSync('/proc/self/ns/pid'))?.[0]
+    return `${hostname()}/${space}/${readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()}`
+  } catch {
+    return `${hostname()}/${randomUUID()}`
+  }
 }
 
 /** By a clock that may have been set, forth or back. */
