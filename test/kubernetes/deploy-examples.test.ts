@@ -216,7 +216,9 @@ t.test('a pod gets its account’s identity from the kubelet', async (t) => {
       stubPKCS10Request: csr.replaceAll(/-----.*-----|\n/g, ''),
     },
   }
-  const signer = { name: podCertificate.signerName, issuer: name }
+  const settings = parse(await readFile(join(manifests, 'components/pod-certificates/controller.yaml'), 'utf8'))
+  const signer = settings.signers.find((one: { name: string }) => one.name === podCertificate.signerName)
+  t.equal(signer.issuer, name)
   const look = { request, issuer: readyIssuer(issuer), facts: readRequest(csr), signer, now: new Date(), waited: 0 }
   const step = decidePod(look)
   if (step.kind !== 'ask') throw new Error(`the controller would not ask: ${JSON.stringify(step)}`)
