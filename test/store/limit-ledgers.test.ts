@@ -44,6 +44,8 @@ for (const text of [
   'create function shifted.clock_timestamp() returns timestamptz language sql as $$ select pg_catalog.clock_timestamp() + ahead from shifted.clock $$',
   'grant usage on schema shifted to chancery',
   'grant select on shifted.clock to chancery',
+  // It has a path of its own, and would find the server's.
+  'alter function hold_ledger(text, text, bigint) set search_path = shifted, pg_catalog, public',
 ])
   await plain.query({ text })
 const owner = openDatabase({ url: withClock(database.ownerUrl), max: 1, log: quiet, applicationName: 'maintenance' })
