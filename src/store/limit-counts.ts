@@ -186,7 +186,7 @@ const countUses = {
         left join lateral (
           select change, reason from revocations v where v.serial = u.serial order by v.entry desc limit 1
         ) r on true
-      where u.grant_id = $1 and u.principal = $2 and u.not_after > (select present from ledger)
+      where u.grant_id = $1 and u.principal = $2 and u.not_after > now()
         and o.kind is distinct from 'unsigned'
         and (r.change is null or r.change = 'released' or r.reason = 'certificateHold')
       order by u.not_after limit $3::integer
