@@ -89,7 +89,7 @@ t.test('after a login that nobody saw the end of there is one more, and after tw
   const { hsm, says, isWell, unlatch, until } = await openPlace(t)
   const hangAndKill = async (): Promise<void> => {
     const before = await hsm.logins()
-    await hsm.misbehave('login-hang')
+    await hsm.misbehave('login-stuck')
     killSigners()
     t.ok(await until(async () => (await hsm.logins()) === before + 1))
   }

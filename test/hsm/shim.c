@@ -2,7 +2,8 @@
  * A PKCS#11 module that hands everything on to the one that SHIM_MODULE names, and misbehaves as the file SHIM_CONTROL
  * says, a word a line, read at each call:
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
- *   sign-wrong: signs, and flips a bit  login-hang  login-error=<CKR>  generate-error=<CKR>
+ *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
+ *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
  *   final-try: the token says that one more wrong PIN locks it
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
@@ -99,6 +100,7 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
     fputs("C_Login\n", logins);
     fclose(logins);
   }
+  if (told("login-stuck") >= 0) for (;;) pause();
   while (told("login-hang") >= 0) usleep(20000);
   long code = told("login-error");
   if (code >= 0) return (CK_RV)code;
