@@ -137,6 +137,21 @@ const move = (to: string) => ({
   apply: (tx: Queryable, { issuer, by, reason, time }: Moved) => run(tx, insertState, [issuer, to, by, reason, time]),
 })
 
+interface Ended {
+  readonly id: string
+  readonly kind: 'rejected' | 'withdrawn' | 'expired' | 'failed'
+  readonly time: string
+  readonly by?: string
+  readonly code?: string
+  readonly reason?: string
+}
+
+/** None was being issued when it ended: what the backup has open for it, and no entry ends, was never signed. */
+const end = async (tx: Queryable, { id, kind, time, by, code, reason }: Ended, index: number): Promise<void> => {
+  await run(tx, insertUnsigned, [id, time])
+  await run(tx, insertEnd, [id, kind, index, time, by ?? null, code ?? null, reason ?? null])
+}
+
 /** Nothing is left to do about a request that has ended. */
 const endedTodo = ({ id }: { readonly id: string }): Todo => ({ about: `request ${id}`, todo: null })
 
@@ -189,22 +204,19 @@ const effects: { readonly [T in EventType]: Effect<T> } = {
     apply: (tx, { id, by, reason, time }, { index }) => run(tx, insertApproval, [id, by, index, time, reason]),
   },
   'request.rejected': {
-    apply: (tx, { id, by, reason, time }, { index }) =>
-      run(tx, insertEnd, [id, 'rejected', index, time, by, null, reason]),
+    apply: (tx, entry, { index }) => end(tx, { ...entry, kind: 'rejected' }, index),
     todo: endedTodo,
   },
   'request.withdrawn': {
-    apply: (tx, { id, by, reason, time }, { index }) =>
-      run(tx, insertEnd, [id, 'withdrawn', index, time, by, null, reason]),
+    apply: (tx, entry, { index }) => end(tx, { ...entry, kind: 'withdrawn' }, index),
     todo: endedTodo,
   },
   'request.expired': {
-    apply: (tx, { id, time }, { index }) => run(tx, insertEnd, [id, 'expired', index, time, null, null, null]),
+    apply: (tx, { id, time }, { index }) => end(tx, { id, time, kind: 'expired' }, index),
     todo: endedTodo,
   },
   'request.failed': {
-    apply: (tx, { id, code, reason, time }, { index }) =>
-      run(tx, insertEnd, [id, 'failed', index, time, null, code, reason]),
+    apply: (tx, { id, code, reason, time }, { index }) => end(tx, { id, code, reason, time, kind: 'failed' }, index),
     todo: endedTodo,
   },
   'profile.changed': {
@@ -381,6 +393,10 @@ const insertRequest = `
   values ($1, $2, $3, decode($4, 'hex'), $5, $6, $7::text, sha256(convert_to($7::text, 'UTF8')), $8, $9, $10)`
 const insertApproval = `
   insert into approvals (request, principal, entry, at, reason) values ($1, $2, $3, $4, $5)`
+const insertUnsigned = `
+  insert into outcomes (serial, kind, at)
+  select i.serial, 'unsigned', $2::timestamptz from intents i
+  where i.approval = $1::uuid and not exists (select from outcomes o where o.serial = i.serial)`
 const insertEnd = `
   insert into approval_ends (request, kind, entry, at, by, code, reason) values ($1, $2, $3, $4, $5, $6, $7)`
 const insertAbandoned = `

@@ -1,7 +1,9 @@
 /** What tests of approvals share: a profile that wants them, and people who give them. */
+import { randomBytes } from 'node:crypto'
 
 import { openStores } from '../../src/service.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
+import type { Queryable } from '../../src/store/database.ts'
 import { quiet } from '../helpers/log.ts'
 import type { Answer, TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
@@ -43,6 +45,18 @@ export const employApprovers = async (
   bob: await employ(service, 'bob', 'approver', { profiles }),
   carol: await employ(service, 'carol', 'approver', { profiles }),
 })
+
+/** As if an instance had died while it issued what was approved; there is a certificate of `server` by its requester. */
+export const leaveOpenIntent = async (db: Queryable, id: string): Promise<void> => {
+  const text = `
+    insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
+      plan, approval)
+    select $1, r.principal, r.idempotency_key, 1, r.digest, i.issuer, i.shard, r.profile, r.profile_version,
+      decode(replace(encode(i.tbs, 'hex'), encode(i.serial, 'hex'), encode($1, 'hex')), 'hex'), r.plan, r.id
+    from approval_requests r, (select * from intents where profile = 'server' limit 1) i where r.id = $2::uuid`
+  const { rowCount } = await db.query({ text }, [Buffer.concat([Buffer.of(0x41), randomBytes(15)]), id])
+  if (rowCount !== 1) throw new Error('there is no certificate to make it from')
+}
 
 export const openDesk = (service: TestService) => {
   const ask = (

@@ -1,6 +1,4 @@
 /** Where the end of a roll is lost for good, what people have said in it is not undone by that. */
-import { randomBytes } from 'node:crypto'
-
 import t from 'tap'
 
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
@@ -12,7 +10,7 @@ import { takeBackup } from '../helpers/backup.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService } from '../helpers/service.ts'
-import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
+import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
 t.setTimeout(120_000)
@@ -40,17 +38,7 @@ t.test('what waited for people has failed on the roll that succeeds, and is not 
   const store = openApprovalStore({ ...stores, proposed: () => {} })
   const { id, digest: plan } = approved
   await store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
-  await stores.db.query(
-    {
-      text: `
-        insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
-          plan, approval)
-        select $1, r.principal, r.idempotency_key, 1, r.digest, i.issuer, i.shard, r.profile, r.profile_version,
-          decode(replace(encode(i.tbs, 'hex'), encode(i.serial, 'hex'), encode($1, 'hex')), 'hex'), r.plan, r.id
-        from approval_requests r, (select * from intents where profile = 'server' limit 1) i where r.id = $2::uuid`,
-    },
-    [Buffer.concat([Buffer.of(0x41), randomBytes(15)]), id],
-  )
+  await leaveOpenIntent(stores.db, id)
   stores.policies.close()
   stores.providers.close()
   await stores.db.close()

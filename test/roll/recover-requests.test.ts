@@ -1,0 +1,73 @@
+/** What people had to approve, in a backup that is older than what became of it. */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { verifyDatabase } from '../../src/commands/roll/database.ts'
+import { runRecover } from '../../src/commands/roll-recover.ts'
+import type { Finding } from '../../src/roll/findings.ts'
+import { openStores } from '../../src/service.ts'
+import { openApprovalStore } from '../../src/store/approvals.ts'
+import { takeBackup } from '../helpers/backup.ts'
+import { exportRoll } from '../helpers/exported.ts'
+import { quiet } from '../helpers/log.ts'
+import { openReplica } from '../helpers/replica.ts'
+import { openTestService } from '../helpers/service.ts'
+import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
+import { csrFor } from '../http/people.ts'
+
+t.setTimeout(120_000)
+
+t.test('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
+  const replica = await openReplica(t)
+  const { config, database } = replica
+  await replica.stores.db.close()
+  const tiles = await mkdtemp(join(tmpdir(), 'chancery-recover-'))
+  t.teardown(() => rm(tiles, { recursive: true, force: true }))
+  const inStores = async (work: (stores: Awaited<ReturnType<typeof openStores>>) => Promise<unknown>) => {
+    const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+    await work(stores)
+    stores.policies.close()
+    stores.providers.close()
+    await stores.db.close()
+  }
+
+  const first = await openTestService(t, {}, replica)
+  await wantApprovals(first, 'payments', { required: 1 })
+  const { requester } = await employApprovers(first, ['payments', 'server'])
+  await openDesk(first).ask(requester, 'server', { csr: csrFor('web.example.com') })
+  const { id, digest: plan } = (await openDesk(first).ask(requester, 'payments', { key: 'withdrawn' })).json
+  await first.close()
+  await inStores(async (stores) => {
+    const store = openApprovalStore({ ...stores, proposed: () => {} })
+    await store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
+    await leaveOpenIntent(stores.db, id)
+  })
+  const backup = await takeBackup(t, database)
+
+  await inStores(async (stores) => {
+    const text = `insert into outcomes (serial, kind, at) select serial, 'unsigned', now() from intents where approval = $1`
+    await stores.db.query({ text }, [id])
+    const store = openApprovalStore({ ...stores, proposed: () => {} })
+    await store.decide(id, { type: 'request.withdrawn', id, plan, reason: 'x', by: 'ci' }, () => {})
+  })
+  const second = await openTestService(t, {}, replica)
+  const to = await exportRoll((path) => second.request('GET', path), tiles)
+  await second.close()
+  await backup.restore()
+
+  const options = { from: tiles, profiles: [], chains: [], check: false }
+  t.match(await runRecover(config, quiet, options, { update: () => {}, tell: () => {} }), { to })
+  const third = await openTestService(t, {}, replica)
+  t.match((await openDesk(third).read(requester, id)).json, { state: 'withdrawn', serial: null })
+  await third.close()
+  const findings: Finding[] = []
+  const wanted = {
+    ...{ keys: { roll: [], witnesses: [] }, checkpoints: [] },
+    tell: (finding: Finding) => findings.push(finding),
+  }
+  await verifyDatabase(database.servingUrl, { ...wanted, progress: () => {} })
+  t.same(findings, [])
+})
