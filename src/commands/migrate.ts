@@ -2,6 +2,7 @@
 import { type Config, roleOf } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
+import { faultsOfRights } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
@@ -22,7 +23,19 @@ export const runMigrate = async (config: Config, log: Log): Promise<number> => {
   const ownerUrl = migrationUrl ?? url
   const version = await migrateFor(url, config, log)
   await maintain(ownerUrl, config, log)
+  if (ownerUrl !== url) await tellRights(ownerUrl, roleOf(url), log)
   return version
+}
+
+/** Whoever owns the tables need not own the database, and then cannot take back what it gives to everybody. */
+const tellRights = async (ownerUrl: string, role: string, log: Log): Promise<void> => {
+  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery migrate' })
+  try {
+    for (const fault of await faultsOfRights(db, role))
+      log.warn({ event: 'migrate.rights', role }, `${fault}: production does not start so`)
+  } finally {
+    await db.close()
+  }
 }
 
 /** Migrates as the owner of the tables, for the role that serves by `url`. Rejects with a sentence. */

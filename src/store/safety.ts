@@ -3,14 +3,19 @@ import type { Database } from './database.ts'
 
 /** Every fault as a sentence; empty when the records are safe. Reads only. */
 export const databaseFaults = async (db: Database): Promise<readonly string[]> => {
-  const { rows: rights } = await db.query<{ fault: string }>(selectRights)
   const { rows: settings } = await db.query<{ name: string; setting: string }>(selectSettings)
   return [
-    ...rights.map(({ fault }) => fault),
+    ...(await faultsOfRights(db)),
     ...settings.map(
       ({ name, setting }) => `PostgreSQL runs with ${name} = ${setting}: what it acknowledges can be lost`,
     ),
   ]
+}
+
+/** What a role that serves may do and should not, each as a sentence; by default of the role that asks. */
+export const faultsOfRights = async (db: Database, role?: string): Promise<readonly string[]> => {
+  const { rows } = await db.query<{ fault: string }>(selectRights, [role ?? null])
+  return rows.map(({ fault }) => fault)
 }
 
 const selectSettings = {
@@ -22,36 +27,38 @@ const selectSettings = {
 
 /**
  * The tables that may be updated are the head, leases and caches, and those only by column. A view counts as a table:
- * what it may, it may with its owner's rights.
+ * what it may, it may with its owner's rights. Whoever may create anything anywhere may have operators and functions of
+ * his own found before those of the guards.
  */
 const selectRights = {
   text: `
-    select format('the serving role %s is a superuser', current_user) as fault from pg_roles where rolname = current_user and rolsuper
+    with who as (select coalesce($1::name, current_user) as role),
+    relation as (
+      select c.oid, relname, relkind, pg_has_role(role, relowner, 'member') as owned
+      from who, pg_class c where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f'))
+    select format('the serving role %s is a superuser', role) as fault from who join pg_roles on rolname = role where rolsuper
     union all
-    select format('the serving role %s owns the table %s', current_user, relname)
-      from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and pg_has_role(relowner, 'member')
+    select format('the serving role %s owns the table %s', role, relname) from who, relation where owned and relkind in ('r', 'p')
     union all
-    select format('the serving role %s may %s %s', current_user, lower(right_name), relname)
-      from pg_class, unnest(array['DELETE', 'TRUNCATE', 'TRIGGER']) right_name
-      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
-        and not pg_has_role(relowner, 'member') and has_table_privilege(oid, right_name)
+    select format('the serving role %s may %s %s', role, lower(right_name), relname)
+      from who, relation, unnest(array['DELETE', 'TRUNCATE', 'TRIGGER']) right_name
+      where not owned and has_table_privilege(role, oid, right_name)
     union all
-    select format('the serving role %s may update %s (%s)', current_user, relname, string_agg(attname, ', ' order by attnum))
-      from pg_class c join pg_attribute a on attrelid = c.oid and attnum > 0 and not attisdropped
-      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')
-        and not pg_has_role(relowner, 'member') and has_any_column_privilege(c.oid, 'UPDATE')
-        and has_column_privilege(c.oid, attnum, 'UPDATE')
+    select format('the serving role %s may update %s (%s)', role, relname, string_agg(attname, ', ' order by attnum))
+      from who, relation r join pg_attribute a on attrelid = r.oid and attnum > 0 and not attisdropped
+      where not owned and has_any_column_privilege(role, r.oid, 'UPDATE') and has_column_privilege(role, r.oid, attnum, 'UPDATE')
         and (relname, attname) not in (('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
           ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
           ('crl_files', 'changed_at'))
-      group by relname
+      group by role, relname
     union all
-    select format('the serving role %s may create objects in the schema public', current_user)
-      where has_schema_privilege('public', 'CREATE') and not pg_has_role(
-        (select nspowner from pg_namespace where nspname = 'public'), 'member')
+    select format('the serving role %s may create objects in the schema %I', role, nspname)
+      from who, pg_namespace n where nspname !~ '^pg_' and has_schema_privilege(role, n.oid, 'CREATE')
+        and not (nspname = 'public' and pg_has_role(role, nspowner, 'member'))
     union all
-    select format('the serving role %s may make temporary tables (revoke temporary on database %I from public, %I)',
-      current_user, current_database(), current_user)
-      where has_database_privilege(current_database(), 'TEMPORARY')
+    select format('the serving role %s may %s (revoke %s on database %I from public, %I)', role, what, right_name,
+      current_database(), role)
+      from who, (values ('create schemas', 'create'), ('make temporary tables', 'temporary')) r (what, right_name)
+      where has_database_privilege(role, current_database(), right_name)
     order by fault`,
 }

@@ -9,11 +9,13 @@ import t from 'tap'
 
 import { readAnchorFile } from '../../src/anchor.ts'
 import { unsafe } from '../../src/commands/fitness.ts'
+import { runMigrate } from '../../src/commands/migrate.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
+import type { Log } from '../../src/telemetry.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestStores } from './stores.ts'
@@ -66,16 +68,30 @@ t.test('a right too many is told', async (t) => {
   ])
 })
 
-t.test('whoever may create objects in the schema is told', async (t) => {
+t.test('whoever may create objects anywhere is told, and so is whoever migrates', async (t) => {
   const { superuserUrl } = await openTestServer()
-  const { servingUrl } = await openTestDatabase(t)
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
   const superuser = new pg.Client({
     connectionString: superuserUrl.replace('@/postgres?', `@${new URL(servingUrl.replace('@/', '@h/')).pathname}?`),
   })
   await superuser.connect()
   t.teardown(() => superuser.end())
-  await superuser.query('grant create on schema public to chancery')
-  t.same(await faultsAs(t, servingUrl), ['the serving role chancery may create objects in the schema public'])
+  const name = new URL(servingUrl.replace('@/', '@h/')).pathname.slice(1)
+  await superuser.query(`
+    grant create on schema public to chancery; create schema "a b" authorization chancery; grant create on database ${name} to chancery`)
+  const faults = [
+    `the serving role chancery may create objects in the schema "a b"`,
+    'the serving role chancery may create objects in the schema public',
+    `the serving role chancery may create schemas (revoke create on database ${name} from public, chancery)`,
+  ]
+  t.same(await faultsAs(t, servingUrl), faults)
+  const told: string[] = []
+  const log: Log = { ...quiet, warn: (_: object, text?: string) => void told.push(text ?? '') }
+  await runMigrate(await loadConfig({ CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }), log)
+  t.same(
+    told,
+    faults.map((fault) => `${fault}: production does not start so`),
+  )
 })
 
 t.test('whoever may make temporary tables is told, and migrating takes that right back', async (t) => {
