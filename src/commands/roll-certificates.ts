@@ -86,8 +86,9 @@ const read = (der: Buffer): RollCertificate => {
 
 /** In the words of a plan. */
 const readAll = (der: Buffer): CertificateContents => {
-  const { subject, names, notBefore, notAfter } = parseCertificate(der).facts
-  return { subject, names, validity: lengthOf(notBefore.getTime(), notAfter.getTime()) }
+  const { facts } = parseCertificate(der)
+  const { subject, names, keyUsage = [], extendedKeyUsage = [], notBefore, notAfter } = facts
+  return { subject, names, keyUsage, extendedKeyUsage, validity: lengthOf(notBefore.getTime(), notAfter.getTime()) }
 }
 
 const checkOf = ({ certificate: { tbs, signature, algorithm }, issuer }: SignedBy): SignatureCheck => ({

@@ -43,6 +43,8 @@ export interface HistoryDeps {
 export interface CertificateContents {
   readonly subject: readonly { readonly type: string; readonly value: string }[]
   readonly names: readonly { readonly kind: string; readonly value: string }[]
+  readonly keyUsage: readonly string[]
+  readonly extendedKeyUsage: readonly string[]
   /** Seconds, both ends included. */
   readonly validity: number
 }
@@ -121,7 +123,7 @@ export interface Request {
   readonly shown?: Shown
 }
 
-/** What was put before people, as far as a certificate says it too. */
+/** What was put before people, as far as a certificate or its entry says it too. */
 export interface Shown {
   readonly issuer: string
   /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
@@ -130,6 +132,9 @@ export interface Shown {
   /** SHA-256 (hex) of the subject and of the names, which may be long. */
   readonly subject: string
   readonly names: string
+  /** So are these; absent where they were saved before they were compared. */
+  readonly usages?: string
+  readonly origin?: string
 }
 
 /** Whom a grant lets approve requests of these profiles. */

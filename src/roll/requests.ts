@@ -150,8 +150,9 @@ const assertShown = (
 ): void => {
   if (shown === undefined || certificate === undefined) return
   const contents = known.deps.readContents(der)
+  const told = { issuer: entry.issuer, origin: 'origin' in entry ? entry.origin : null }
   const said = contents && {
-    ...shownOf({ ...contents, issuer: entry.issuer, key: digestOf(certificate.spki, known) }, known),
+    ...shownOf({ ...contents, ...told, key: digestOf(certificate.spki, known) }, known),
     asked: entry.request,
   }
   const others = Object.entries({ ...shown, asked }).flatMap(([what, value]) =>
@@ -167,17 +168,24 @@ const words: { readonly [W in keyof Shown | 'asked']: string } = {
   validity: 'the validity',
   subject: 'the subject',
   names: 'the names',
+  usages: 'the usages',
+  origin: 'the origin',
   asked: 'what was asked',
 }
 
-/** Of a plan, or of what a certificate says. Names are in no order. */
+/** Of a plan, or of what a certificate and its entry say. Names and usages are in no order. */
 const shownOf = (of: Readonly<Record<string, unknown>>, known: Known): Shown => ({
   issuer: String(of['issuer']),
   key: String(of['key']),
   validity: Number(of['validity']),
   subject: digestOfJson(of['subject'] ?? null, known),
-  names: digestOfJson(Array.isArray(of['names']) ? of['names'].map((name) => canonicalJson(name)).sort() : null, known),
+  names: digestOfJson(sorted(of['names']), known),
+  usages: digestOfJson([sorted(of['keyUsage']), sorted(of['extendedKeyUsage'])], known),
+  origin: digestOfJson(of['origin'] ?? null, known),
 })
+
+const sorted = (values: unknown): readonly string[] | null =>
+  Array.isArray(values) ? values.map((value) => canonicalJson(value)).sort() : null
 
 const digestOfJson = (value: unknown, known: Known): string =>
   digestOf(new TextEncoder().encode(canonicalJson(value)), known)

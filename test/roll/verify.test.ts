@@ -35,6 +35,8 @@ t.teardown(() => certificates.close())
 const vault = (required: number, version = 1) => ({ name: `vault-${required}`, version })
 /** What every certificate of these tests says, as people were shown it. */
 const decided = {
+  extendedKeyUsage: ['serverAuth'],
+  keyUsage: ['digitalSignature'],
   issuer: issuer.name,
   key: issuer.spki,
   names: [{ kind: 'dns', value: 'web.example.com' }],
@@ -334,9 +336,12 @@ const cases: readonly Case[] = [
     ['approval.plan'],
   ],
   ...Object.entries({
+    extendedKeyUsage: ['clientAuth'],
     issuer: 'other',
     key: digest,
+    keyUsage: ['keyAgreement'],
     names: [{ kind: 'dns', value: 'harmless.example.com' }],
+    origin: { user: 'alice' },
     subject: [],
     validity: 60,
   }).map(([what, value]): Case => {
