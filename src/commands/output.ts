@@ -87,10 +87,15 @@ export const plain = (text: string): string => visible(text).replaceAll(/(?<= ) 
 /** Whoever decides by what is shown must not take one letter for another. */
 export const ascii = (text: string): string => plain(text).replaceAll(/[^\x20-\x7e]/gu, escaped)
 
-/** Rows with labels. What is long goes on below itself, and nothing but a label is at the left. */
+/**
+ * Rows with labels. What is long goes on below itself and further to the right, so that it passes for no row without a
+ * label; and nothing but a label is at the left.
+ */
 export const formatRows = (rows: readonly (readonly [label: string, value: string])[]): string =>
   rows
-    .flatMap(([label, value]) => wrapped(value).map((line, i) => `${(i === 0 ? label : '').padEnd(labelWidth)}${line}`))
+    .flatMap(([label, value]) =>
+      wrapped(value).map((line, i) => (i === 0 ? label.padEnd(labelWidth) : ' '.repeat(labelWidth + indent)) + line),
+    )
     .join('\n')
 
 /** Between words where that can be. */
@@ -98,9 +103,10 @@ const wrapped = (text: string): readonly string[] => {
   const lines: string[] = []
   for (let rest = text; ; ) {
     const characters = [...rest]
-    if (characters.length <= valueWidth) return [...lines, rest]
-    const space = characters.lastIndexOf(' ', valueWidth)
-    const end = space > 0 ? space : valueWidth
+    const width = lines.length === 0 ? valueWidth : valueWidth - indent
+    if (characters.length <= width) return [...lines, rest]
+    const space = characters.lastIndexOf(' ', width)
+    const end = space > 0 ? space : width
     lines.push(characters.slice(0, end).join(''))
     rest = characters.slice(space > 0 ? end + 1 : end).join('')
   }
@@ -115,5 +121,6 @@ const escaped = (character: string): string => {
 const unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs}/gu
 
 const labelWidth = 12
+const indent = 2
 /** On a terminal of 80. */
 const valueWidth = 80 - labelWidth

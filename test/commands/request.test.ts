@@ -56,12 +56,12 @@ t.test('one letter is not taken for another in what is approved, and a reason is
   t.match(requestText(requestOf({}, { approvals: hidden })), /now: a\\u0301 \\u00a0b\\u2028c$/m)
 })
 
-t.test('what is long goes on below itself', async (t) => {
+t.test('what is long goes on below itself, where no row begins', async (t) => {
   const lines = requestText(requestOf({ names: [{ kind: 'dns', value: `${'x'.repeat(100)}.example.com` }] })).split(
     '\n',
   )
   t.ok(lines.every((line) => line.length <= 80))
   const at = lines.findIndex((line) => line.startsWith('name '))
   t.equal(lines[at], `name        dns:${'x'.repeat(64)}`)
-  t.equal(lines[at + 1], `            ${'x'.repeat(36)}.example.com`)
+  t.equal(lines[at + 1], `              ${'x'.repeat(36)}.example.com`)
 })
