@@ -35,8 +35,9 @@ export interface Watch<T extends KubernetesObject> {
   all(): Iterable<T>
   readonly size: number
   /**
-   * What our own write has made of an object that is there: it comes by the watch as well, but mostly later. Where the watch
-   * was sooner, or somebody has written since, what is kept is of none of the versions that ours is newer than.
+   * What our own write has made of an object that is there: it comes by the watch as well, but mostly later, and is no change
+   * any more then; so it is told as one here. Where the watch was sooner, or somebody has written since, what is kept is of none
+   * of the versions that ours is newer than.
    */
   learn(object: T, after: readonly string[]): void
   /** Whether it has been listed. */
@@ -80,7 +81,7 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
       const key = keyOf(object.metadata)
       const { uid, resourceVersion } = kept.get(key)?.metadata ?? {}
       if (uid !== object.metadata.uid || resourceVersion === undefined || !after.includes(resourceVersion)) return
-      kept.set(key, deps.keep(object))
+      put(deps.keep(object))
     },
     get synced() {
       return state.synced
@@ -151,19 +152,24 @@ interface ListBody<T> {
   readonly items: readonly T[]
 }
 
-/** Resolves to the version that the list is of. One whose pages have expired meanwhile is read as a whole. */
+/**
+ * Resolves to the version that the list is of. One whose pages have expired meanwhile is begun anew; where they do again, it is
+ * read as a whole, if that is short enough.
+ */
 const list = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Following<T>): Promise<string> => {
-  try {
-    return await listPages(deps, to, pageSize)
-  } catch (error) {
-    if (!isApiFault(error, 410)) throw error
-    return await listPages(deps, to, undefined)
+  for (let tries = 0; tries < 2; tries += 1) {
+    try {
+      return await listPages(deps, to, pageSize)
+    } catch (error) {
+      if (!isApiFault(error, 410)) throw error
+    }
   }
+  return await listPages(deps, to, undefined)
 }
 
 /**
  * Whoever may make objects may make large ones: of each page no more is held than what is kept of it, and a page that is too
- * long is asked for in halves, down to a single object, which etcd bounds.
+ * long is asked for in halves, down to a single object, which etcd bounds. After some that were short enough, they grow again.
  */
 const listPages = async <T extends KubernetesObject>(
   deps: WatchDeps<T>,
@@ -175,13 +181,17 @@ const listPages = async <T extends KubernetesObject>(
   // Items of a list have no kind of their own with some servers.
   const about = { apiVersion: apiVersionOf(resource), kind: resource.kind }
   let limit = most
+  /** Pages in a row that were short enough. */
+  let short = 0
   let next: string | undefined
   for (;;) {
     const page = await pageOf(deps, { limit, next, signal }).catch((error: unknown) => {
       if (!isTooLong(error) || limit === undefined || limit === 1) throw error
       limit = Math.floor(limit / 2)
+      short = 0
     })
     if (page === undefined) continue
+    if (limit !== undefined && ++short % shortPages === 0) limit = Math.min(pageSize, limit * 2)
     for (const item of page.items) found.set(keyOf(item.metadata), keep({ ...item, ...about }))
     next = page.metadata.continue || undefined
     if (next !== undefined) continue
@@ -275,3 +285,4 @@ const assertNotAhead = async <T extends KubernetesObject>(
 }
 
 const pageSize = 50
+const shortPages = 4

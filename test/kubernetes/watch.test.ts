@@ -1,15 +1,19 @@
 /** A watch over the double: pages, versions from the future, connections that hang. */
+import { Registry } from 'prom-client'
 import t from 'tap'
 
 import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
-import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
+import { openMeter } from '../../src/kubernetes/metrics.ts'
+import type { CertificateRequest, Issuer } from '../../src/kubernetes/objects.ts'
 import { keepRequest } from '../../src/kubernetes/requests.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
+import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
 import { openWatch, type Watch, type WatchDeps } from '../../src/kubernetes/watch.ts'
+import { openWatches, type Wake } from '../../src/kubernetes/watches.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { approved, certificateRequest, withConditions } from './objects.ts'
-import { until } from './running.ts'
+import { manifests, until } from './running.ts'
 import { type Tree, treeAt } from './values.ts'
 
 const account = 'chancery-system/chancery-controller'
@@ -95,6 +99,43 @@ t.test(
   },
 )
 
+t.test('behind large objects, pages grow again; and where a page has expired, the list begins anew', async (t) => {
+  const cluster = await openCluster(t)
+  const made = await create(cluster, 'z-0')
+  const { uid: _, resourceVersion: __, ...metadata } = treeAt(made, 'metadata')
+  const annotations = { words: 'a'.repeat(1_000_000) }
+  const seed = (name: string, more: object): void =>
+    void cluster.double.seed({ ...made, metadata: { ...metadata, name, ...more } } as Tree)
+  for (let i = 0; i < 20; i += 1) seed(`a-${i}`, { annotations })
+  for (let i = 0; i < 500; i += 1) seed(`b-${i}`, {})
+  const limits: unknown[] = []
+  let expired = false
+  const real = apiOf(() => cluster)
+  const api: KubernetesApi = {
+    ...real,
+    call: async (method, path, call) => {
+      if (path.endsWith('/certificaterequests')) limits.push(call?.query?.['limit'])
+      const answer = await real.call(method, path, call)
+      if (!expired && limits.length > 3) {
+        expired = true
+        cluster.faults.expireWatches()
+        seed('c-0', {})
+      }
+      return answer as never
+    },
+  }
+  const { watch, restarts } = open(t, api, { keep: keepRequest })
+  await until(() => watch.synced)
+  t.equal(watch.size, 522)
+  t.same(restarts, [])
+  t.ok(
+    limits.every((limit) => Number(limit) >= 12),
+    'all of it would be too long',
+  )
+  t.equal(limits.at(-1), '50')
+  t.ok(limits.length < 30, `${limits.length} pages`)
+})
+
 t.test('what is kept of a request: nothing that is too long to be asked for, nor of another’s', async (t) => {
   const web = certificateRequest('11-get-pending-web')
   const long = keepRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(100_000) } })
@@ -161,7 +202,7 @@ t.test('rights that are missing, and a server that is not there, are tried again
 t.test('what our own write has made of an object does not take the place of what came later', async (t) => {
   const cluster = await openCluster(t)
   const made = await create(cluster, 'written-1')
-  const { watch } = open(
+  const { watch, changes } = open(
     t,
     apiOf(() => cluster),
   )
@@ -172,9 +213,69 @@ t.test('what our own write has made of an object does not take the place of what
   const ours = { ...first, metadata: { ...first.metadata, resourceVersion: 'ours' } }
   watch.learn(ours, [first.metadata.resourceVersion])
   t.equal(versions(), 'ours', 'nobody was sooner')
+  t.same(changes, ['came team-a/written-1', 'changed team-a/written-1'])
   await cluster.certManager.approve(made)
   await until(() => versions() !== 'ours')
   const later = versions()
   watch.learn(ours, [first.metadata.resourceVersion])
   t.equal(versions(), later)
+  t.equal(changes.length, 3)
 })
+
+t.test(
+  'who waits for an issuer is woken by what was written of it, and not again when the watch tells it',
+  async (t) => {
+    const cluster = await openCluster(t, {
+      definitions: manifests('crds/chanceryissuers', 'crds/chanceryclusterissuers'),
+    })
+    const spec = { url: 'https://chancery.example', profile: 'x', auth: { tokenSecretRef: { name: 'x' } } }
+    const about = { apiVersion: 'chancery.dev/v1alpha1', kind: 'ChanceryClusterIssuer' }
+    await cluster.apply({ ...about, metadata: { name: 'ready' }, spec })
+    const api = apiOf(() => cluster)
+    const woken: string[] = []
+    const watches = openWatches(
+      {
+        api,
+        settings: settings as unknown as ControllerSettings,
+        meter: openMeter(new Registry()),
+        log: quiet,
+        random: () => 0,
+      },
+      { ...asleep, throughIssuer: (name) => woken.push(name) },
+    )
+    t.teardown(async () => {
+      await watches.close()
+      api.close()
+    })
+    const watch = watches.issuers.ChanceryClusterIssuer
+    await until(() => watch.synced)
+    const known = watch.get('ready')
+    if (known === undefined) throw new Error('it is not there')
+    t.same(woken.splice(0), ['ChanceryClusterIssuer/ready'], 'it came')
+    const release = cluster.faults.holdWatches()
+    const status = { conditions: [{ ...readyCondition, observedGeneration: 1 }] }
+    await cluster.apply({ ...about, metadata: { name: 'ready' }, spec, status })
+    const written = cluster.get('chanceryclusterissuers', '', 'ready') as unknown as Issuer
+    watch.learn(written, [known.metadata.resourceVersion])
+    t.same(woken.splice(0), ['ChanceryClusterIssuer/ready'])
+    release()
+    await cluster.apply({ ...about, metadata: { name: 'later' }, spec })
+    await until(() => watch.get('later') !== undefined)
+    t.same(woken, ['ChanceryClusterIssuer/later'])
+  },
+)
+
+const readyCondition = {
+  ...{ type: 'Ready', status: 'True', reason: 'Checked', message: 'it can be asked for' },
+  lastTransitionTime: '2026-01-01T00:00:00Z',
+}
+
+const asleep: Wake = {
+  issuer: () => {},
+  throughIssuer: () => {},
+  request: () => {},
+  signingRequest: () => {},
+  podRequest: () => {},
+}
+
+const settings = { certManager: false, signers: [], approveKubeletServing: false, podCertificates: false } as const
