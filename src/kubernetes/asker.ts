@@ -1,6 +1,6 @@
 /** Asking Chancery for an object through an issuer of the cluster, and what every kind of object does with the answer. */
 import { type Ask, behalfOf } from './asking.ts'
-import type { Chancery } from './chancery.ts'
+import { type Chancery, otherAuthority } from './chancery.ts'
 import { textOf } from './decide-issuer.ts'
 import type { Meter } from './metrics.ts'
 import type { Issuer } from './objects.ts'
@@ -73,24 +73,20 @@ interface Finishing {
 const finish = async (place: Chancery, issuer: Issuer, { outcome, signal }: Finishing): Promise<Asked> => {
   const { authority, includeCA } = issuer.spec
   const fault = (told: Fault): Asked => {
-    const mended: Fault = needsPeople(told) ? { kind: 'misconfigured', message: textOf(told) } : told
+    const mended: Fault =
+      told.kind === 'problem' && needsPeople(told) ? { kind: 'foreign', message: textOf(told) } : told
     return { outcome: { kind: 'fault', fault: mended } }
   }
   if (authority !== undefined) {
     const names = await place.issuersOf(authority, signal)
     signal.throwIfAborted()
     if ('kind' in names) return fault(names)
-    if (!names.includes(outcome.issued.issuer)) return fault(otherAuthority(issuer, outcome.issued.issuer))
+    if (!names.includes(outcome.issued.issuer)) return fault(otherAuthority(issuer.spec.profile, authority))
   }
   if (!includeCA) return { outcome }
   const roots = await place.rootsOf(outcome.issued.serial, signal)
   signal.throwIfAborted()
   return typeof roots === 'string' ? { outcome, roots } : fault(roots)
 }
-
-const otherAuthority = ({ spec }: Issuer, issuer: string): Fault => ({
-  kind: 'misconfigured',
-  message: `profile ${spec.profile} signs by ${issuer}, which is not of the authority ${spec.authority}`,
-})
 
 const labelOf = (outcome: Outcome): string => (outcome.kind === 'fault' ? setbackOf(outcome.fault).kind : outcome.kind)

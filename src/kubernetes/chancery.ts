@@ -48,15 +48,14 @@ export const openChancery = (place: Place): Chancery => {
       const { allowed, authority: signing } = bodyOf(answer)
       if (typeof allowed !== 'boolean') return foreign(answer)
       // Before anything is signed that nobody would get.
-      return authority === undefined || authority === signing
-        ? undefined
-        : otherAuthority({ profile, authority, signing })
+      return authority === undefined || authority === signing ? undefined : otherAuthority(profile, authority)
     },
     issuersOf: async (authority, signal) => {
       const answer = await call('GET', `/v1/authorities/${encodeURIComponent(authority)}`, { signal })
       if ('kind' in answer) return answer
-      const { issuers } = bodyOf(answer) as { readonly issuers?: readonly { readonly name: string }[] }
-      return Array.isArray(issuers) ? issuers.map(({ name }) => String(name)) : foreign(answer)
+      const { issuers } = bodyOf(answer)
+      const names = Array.isArray(issuers) ? issuers.map((issuer: unknown) => memberOf(issuer, 'name')) : []
+      return Array.isArray(issuers) && names.every((name) => typeof name === 'string') ? names : foreign(answer)
     },
     rootsOf: async (serial, signal) => {
       const path = `/v1/certificates/${encodeURIComponent(serial)}/bundle`
@@ -67,9 +66,10 @@ export const openChancery = (place: Place): Chancery => {
   }
 }
 
-const otherAuthority = ({ profile, authority, signing }: Readonly<Record<string, unknown>>): Fault => ({
+/** In words of the issuer's spec alone: whatever a server answers, its status is the same at each look. */
+export const otherAuthority = (profile: string, authority: string): Fault => ({
   kind: 'misconfigured',
-  message: bounded(`profile ${profile} is signed by the authority ${signing}, and not by ${authority}`, mostDetail),
+  message: `profile ${profile} is signed by another authority than ${authority}`,
 })
 
 /** Only what we use of it, and only as what it must be. */
@@ -97,6 +97,9 @@ const isIssued = (body: object): body is IssuedCertificate => {
     chain.every((pem) => typeof pem === 'string')
   )
 }
+
+/** Whoever answers may put anything there: what is no text is not made one, which an object may not let be done. */
+const memberOf = (value: unknown, name: string): unknown => ((value ?? {}) as Readonly<Record<string, unknown>>)[name]
 
 const bodyOf = (answer: Answer): Readonly<Record<string, unknown>> => {
   try {
@@ -137,8 +140,10 @@ const readProblem = (problem: unknown): ProblemDocument | undefined => {
 }
 
 const readViolation = (violation: unknown): Violation => {
-  const said = (violation ?? {}) as Partial<Record<keyof Violation, unknown>>
-  const part = (name: keyof Violation): string => bounded(String(said[name] ?? ''), 512)
+  const part = (name: keyof Violation): string => {
+    const said = memberOf(violation, name)
+    return typeof said === 'string' ? bounded(said, 512) : ''
+  }
   return { check: part('check'), field: part('field'), value: part('value'), reason: part('reason') }
 }
 

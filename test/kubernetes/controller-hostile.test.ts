@@ -86,7 +86,7 @@ t.test('a profile of another authority is found before anything is signed', asyn
   await running.issuer({ spec: { authority: 'other' } })
   t.match(await issuerIs(running, 'False'), {
     reason: 'Failed',
-    message: /signed by the authority default, and not by other/,
+    message: 'profile cluster is signed by another authority than other',
   })
   await running.ask('other-1')
   await running.ended('other-1', 'Pending')

@@ -62,6 +62,8 @@ t.test(
     const known = issuerOf({}, condition ?? null)
     t.equal(decideIssuer(known, wordy('two'), { now, wasJustTold: true }), undefined)
     t.match(decideIssuer(known, wordy('two'), { now }), { status: {} })
+    const foreign: Fault = { kind: 'foreign', message: 'three' }
+    t.equal(decideIssuer(known, foreign, { now, wasJustTold: true }), undefined)
     t.match(decideIssuer(known, undefined, { now, wasJustTold: true }), { status: {} }, 'that it is ready is news')
     t.match(decideIssuer(known, { kind: 'misconfigured', message: 'x' }, { now, wasJustTold: true }), { status: {} })
   },

@@ -1,0 +1,113 @@
+/** What a server answers that says it is Chancery: whatever it is, it becomes a value. */
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+
+import { Registry } from 'prom-client'
+import t from 'tap'
+
+import { openAsker } from '../../src/kubernetes/asker.ts'
+import { type Chancery, openChancery } from '../../src/kubernetes/chancery.ts'
+import { openMeter } from '../../src/kubernetes/metrics.ts'
+import { openClientCa, serverAuth } from '../helpers/clients.ts'
+import { ip } from '../x509/build.ts'
+import { issuerOf } from './objects.ts'
+
+const { signal } = new AbortController()
+
+/** Resolves with a client of a server that answers everything with this. */
+const openAnswering = async (
+  t: { teardown(close: () => Promise<void>): void },
+  { status = 200, body }: { readonly status?: number; readonly body: unknown },
+): Promise<Chancery> => {
+  const ca = openClientCa('HTTPS of a server')
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')] })
+  const server = createServer({ cert, key }, (_, response) => {
+    const type = status < 300 ? 'application/json' : 'application/problem+json'
+    response.writeHead(status, { 'content-type': type }).end(JSON.stringify(body))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(async () => {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  })
+  const { port } = server.address() as AddressInfo
+  return openChancery({ server: `https://127.0.0.1:${port}`, ca: ca.pem, token: 'token' })
+}
+
+/** Nothing can make a text of it. */
+const unspeakable = { toString: 1 }
+const foreign = { kind: 'foreign', message: /^the server answered 200 with something that is not of Chancery$/ }
+
+t.test('names of issuers are texts, or it is not Chancery', async (t) => {
+  for (const issuers of [[null], [{}], [{ name: unspeakable }], [{ name: 'a' }, { name: 1 }], {}, undefined]) {
+    const chancery = await openAnswering(t, { body: { issuers } })
+    t.match(await chancery.issuersOf('default', signal), foreign, JSON.stringify(issuers))
+  }
+  const sound = await openAnswering(t, { body: { issuers: [{ name: 'a' }, { name: 'b' }] } })
+  t.same(await sound.issuersOf('default', signal), ['a', 'b'])
+})
+
+t.test('what a profile is signed by is told in words of the issuer alone, the same at each look', async (t) => {
+  for (const authority of ['other', '\u001b[31m', unspeakable, null, undefined, 'A'.repeat(100_000)]) {
+    const chancery = await openAnswering(t, { body: { allowed: true, authority } })
+    t.same(await chancery.probe({ profile: 'server', authority: 'default' }, signal), {
+      kind: 'misconfigured',
+      message: 'profile server is signed by another authority than default',
+    })
+    t.equal(await chancery.probe({ profile: 'server' }, signal), undefined)
+  }
+  const sound = await openAnswering(t, { body: { allowed: true, authority: 'default' } })
+  t.equal(await sound.probe({ profile: 'server', authority: 'default' }, signal), undefined)
+})
+
+t.test('a problem whose members are not what they should be is read as far as it is one', async (t) => {
+  const sound = { code: 'san.forbidden', detail: 'No.', next: 'Ask less.', requestId: 'r', retryable: false }
+  const violation = { check: 'names.dns', field: 'dns', value: unspeakable, reason: 'no' }
+  const chancery = await openAnswering(t, {
+    status: 422,
+    body: { ...sound, title: unspeakable, violations: [violation, null, { ...violation, value: 'x.test' }] },
+  })
+  const ask = { idempotencyKey: 'k', body: { csr: '', profile: 'server' } }
+  t.match(await chancery.issue(ask, signal), {
+    fault: { kind: 'problem', problem: { code: 'san.forbidden', violations: [{ value: 'x.test' }] } },
+  })
+  for (const body of [{ ...sound, detail: unspeakable }, { ...sound, code: unspeakable }, null, []]) {
+    const other = await openAnswering(t, { status: 422, body })
+    t.match(await other.issue(ask, signal), { kind: 'fault', fault: { kind: 'foreign' } })
+  }
+})
+
+t.test('a certificate is texts, or it is not Chancery', async (t) => {
+  const ask = { idempotencyKey: 'k', body: { csr: '', profile: 'server' } }
+  const issued = { serial: 'a'.repeat(32), issuer: 'default', certificate: 'pem', chain: ['pem'] }
+  for (const [member, value] of Object.entries({ issuer: unspeakable, certificate: null, chain: [unspeakable] })) {
+    const chancery = await openAnswering(t, { status: 201, body: { ...issued, [member]: value } })
+    t.match(await chancery.issue(ask, signal), { kind: 'fault', fault: { kind: 'foreign' } }, member)
+  }
+  const sound = await openAnswering(t, { status: 201, body: issued })
+  t.match(await sound.issue(ask, signal), { kind: 'issued', issued })
+})
+
+t.test('what a server says once it has signed is in its words, and no fault of the request', async (t) => {
+  const problem = { code: 'auth.forbidden', detail: 'Not you.', retryable: false }
+  const place: Chancery = {
+    issue: async () => ({
+      kind: 'issued',
+      issued: { serial: 'a'.repeat(32), issuer: 'one', certificate: '', chain: [] },
+    }),
+    probe: async () => undefined,
+    issuersOf: async (authority) => (authority === 'asked' ? ['two'] : { kind: 'problem', problem }),
+    rootsOf: async () => '',
+  }
+  const asker = openAsker({
+    ...{ places: { of: async () => place, forget: () => {} }, meter: openMeter(new Registry()), now: () => 0 },
+  })
+  const told = async (authority: string) => {
+    const issuer = issuerOf({ authority })
+    const { outcome } = await asker.ask(issuer, { idempotencyKey: 'k', body: { csr: '', profile: 'server' } }, signal)
+    return outcome
+  }
+  t.match(await told('refused'), { fault: { kind: 'foreign', message: 'Not you (auth.forbidden)' } })
+  const message = 'profile server is signed by another authority than asked'
+  t.match(await told('asked'), { fault: { kind: 'misconfigured', message } })
+})
