@@ -5,6 +5,7 @@
 import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
+import type { Doubts } from './doubts.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
 import { type Fault, isSeenByProbe, type Outcome } from './outcome.ts'
@@ -28,6 +29,7 @@ export interface IssuersDeps {
   /** Seconds until one that is ready is looked at again. */
   readonly recheck: number
   readonly sayings: Sayings
+  readonly doubts: Doubts
 }
 
 export interface Issuers {
@@ -58,11 +60,7 @@ export const laneOfIssuer = (name: IssuerName): string => {
 }
 
 export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void): Issuers => {
-  const { watches, random, recheck } = deps
-  /** By uid. `times`: in a row, without a certificate in between. */
-  const suspected = new Map<string, { readonly fault: Fault | undefined; readonly times: number }>()
-  /** By uid: how often in a row nobody answered who was asked for a certificate. */
-  const unanswered = new Map<string, number>()
+  const { watches, random, recheck, doubts } = deps
   const find = (name: IssuerName): Issuer | undefined => {
     const [kind, key] = split(name)
     return watches[kind].get(key)
@@ -70,31 +68,34 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
   return {
     find,
     suspect: (issuer, fault) => {
-      const { uid } = issuer.metadata
-      const silences = fault.kind === 'unreachable' ? (unanswered.get(uid) ?? 0) + 1 : 0
-      if (silences > 0) unanswered.set(uid, silences)
+      const name = nameOf(issuer)
+      const { fault: known, times, silences: before } = doubts.of(name, issuer)
+      const silences = fault.kind === 'unreachable' ? before + 1 : 0
       // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
-      if (isSeenByProbe(fault) && silences < mostSilences) return wake(nameOf(issuer))
-      unanswered.delete(uid)
-      const known = suspected.get(uid)
-      if (known?.fault) return
-      suspected.set(uid, { fault, times: (known?.times ?? 0) + 1 })
-      wake(nameOf(issuer))
+      const isBelieved = !isSeenByProbe(fault) || silences >= mostSilences
+      if (!isBelieved) doubts.put(name, issuer, { fault: known, times, silences })
+      else if (known) doubts.put(name, issuer, { fault: known, times, silences: 0 })
+      else doubts.put(name, issuer, { fault, times: times + 1, silences: 0 })
+      if (!isBelieved || !known) wake(name)
     },
-    hear: ({ metadata: { uid } }, outcome) => {
-      if (outcome.kind === 'issued') suspected.delete(uid)
-      if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable') unanswered.delete(uid)
+    hear: (issuer, outcome) => {
+      const name = nameOf(issuer)
+      if (outcome.kind === 'issued') doubts.end(name)
+      else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable')
+        doubts.put(name, issuer, { ...doubts.of(name, issuer), silences: 0 })
     },
     look: async (name, signal) => {
       const issuer = find(name)
-      if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) return { kind: 'end' }
-      const { uid } = issuer.metadata
-      const suspicion = suspected.get(uid)
-      if (suspicion?.fault) {
-        await write(deps, issuer, { fault: suspicion.fault, signal })
-        suspected.set(uid, { fault: undefined, times: suspicion.times })
+      if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) {
+        doubts.end(name)
+        return { kind: 'end' }
+      }
+      const doubt = doubts.of(name, issuer)
+      if (doubt.fault) {
+        await write(deps, issuer, { fault: doubt.fault, signal })
+        doubts.put(name, issuer, { ...doubts.of(name, issuer), fault: undefined })
         // The one who answers a probe may still be unable to sign: each time in a row it is believed later.
-        return { kind: 'retry', after: Math.min(mostSuspicious, 2 ** Math.min(suspicion.times - 1, 10)) }
+        return { kind: 'retry', after: Math.min(mostSuspicious, 2 ** Math.min(doubt.times - 1, 10)) }
       }
       const fault = await deps.asker.probe(issuer, signal)
       await write(deps, issuer, { fault, signal })

@@ -1,10 +1,11 @@
 /** PodCertificateRequests: look, decide, ask Chancery, write. What is decided is in decide-pod.ts. */
 import { isApiFault, type KubernetesApi } from './api.ts'
 import { applyStatus } from './apply.ts'
+import { keepPem } from './asking.ts'
 import { decidePod, decidePodAnswer, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
 import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
-import { type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
+import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import { resources, rootOf } from './resources.ts'
 import type { SigningDeps } from './signing.ts'
@@ -74,6 +75,17 @@ const isOpen = (request: PodCertificateRequest): boolean =>
 export const stateOfPodRequest = (request: PodCertificateRequest): string =>
   `${request.metadata.uid} ${isOpen(request)}`
 
+/** Of one that has ended nobody looks at more than whose it is; annotations of users nobody looks at. */
+const keepSpec = (spec: PodCertificateRequest['spec'], isWanted: boolean): PodCertificateRequest['spec'] => {
+  const { signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID } = spec
+  const { maxExpirationSeconds, stubPKCS10Request: stub } = spec
+  return {
+    ...{ signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID },
+    ...(maxExpirationSeconds !== undefined && { maxExpirationSeconds }),
+    ...(isWanted && stub && { stubPKCS10Request: keepPem(stub) }),
+  }
+}
+
 export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
@@ -85,8 +97,8 @@ export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRe
       ...(namespace !== undefined && { namespace }),
       ...(deletionTimestamp !== undefined && { deletionTimestamp }),
     },
-    spec,
-    status: { conditions: status?.conditions ?? [] },
+    spec: keepSpec(spec, isOpen(request)),
+    status: { conditions: (status?.conditions ?? []).map(keepCondition) },
   }
 }
 

@@ -5,7 +5,15 @@ import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
 import { type Issuers, issuerNameOf } from './issuers.ts'
 import type { Meter } from './metrics.ts'
-import { type CertificateRequest, conditionOf, type Issuer, isTrue, keepCondition } from './objects.ts'
+import {
+  type CertificateRequest,
+  conditionOf,
+  type Issuer,
+  isTrue,
+  keepCondition,
+  keepRequester,
+  keepUsages,
+} from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
@@ -112,43 +120,14 @@ const keepReference = ({ issuerRef: { group, kind, name } }: Spec): Spec['issuer
   ...(kind !== undefined && { kind: kind.slice(0, 254) }),
 })
 
-/** Kubernetes bounds an object by a megabyte and more, and its members not at all: what is cut is still too long for Chancery. */
 const keepSpec = (spec: Spec): Spec => ({
   request: keepPem(spec.request),
   issuerRef: keepReference(spec),
   ...(spec.isCA !== undefined && { isCA: spec.isCA }),
   ...(spec.duration !== undefined && { duration: spec.duration.slice(0, 64) }),
-  ...(spec.usages && { usages: spec.usages.slice(0, 64).map((usage) => usage.slice(0, 64)) }),
-  ...(spec.username !== undefined && { username: spec.username.slice(0, mostTold) }),
-  ...(spec.uid !== undefined && { uid: spec.uid.slice(0, mostTold) }),
-  ...(spec.groups && { groups: keepTexts(spec.groups) }),
-  ...(spec.extra && { extra: keepExtra(spec.extra) }),
+  ...(spec.usages && { usages: keepUsages(spec.usages) }),
+  ...keepRequester(spec),
 })
-
-const keepTexts = (texts: readonly string[]): readonly string[] => {
-  let left = mostTold
-  const kept: string[] = []
-  for (const text of texts) {
-    if (left <= 0) break
-    kept.push(text.slice(0, left))
-    left -= text.length + 1
-  }
-  return kept
-}
-
-const keepExtra = (extra: NonNullable<Spec['extra']>): NonNullable<Spec['extra']> => {
-  let left = mostTold
-  const kept: [string, readonly string[]][] = []
-  for (const [name, texts] of Object.entries(extra)) {
-    if (left <= 0) break
-    kept.push([name.slice(0, mostTold), keepTexts(texts)])
-    left -= name.length + texts.reduce((sum, text) => sum + text.length + 1, 0) + 1
-  }
-  return Object.fromEntries(kept)
-}
-
-/** Twice what an origin may take at Chancery, which says so of what is longer. */
-const mostTold = 16_384
 
 /** All that we look at. Of one that has ended, that it has; of one that is another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {

@@ -14,7 +14,15 @@ import {
 } from './decide-signing.ts'
 import { type Issuers, issuerName } from './issuers.ts'
 import type { Meter } from './metrics.ts'
-import { type Issuer, isTrue, keepCondition, type Node, type SigningRequest } from './objects.ts'
+import {
+  type Issuer,
+  isTrue,
+  keepCondition,
+  keepRequester,
+  keepUsages,
+  type Node,
+  type SigningRequest,
+} from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest, RequestFacts } from './request-facts.ts'
@@ -139,6 +147,16 @@ export const stateOfSigningRequest = (request: SigningRequest): string =>
 const isOver = (request: SigningRequest): boolean =>
   (request.status?.certificate ?? '') !== '' || isTrue(request, 'Denied') || isTrue(request, 'Failed')
 
+type Spec = SigningRequest['spec']
+
+const keepSpec = (spec: Spec): Spec => ({
+  signerName: spec.signerName,
+  ...keepRequester(spec),
+  ...(spec.expirationSeconds !== undefined && { expirationSeconds: spec.expirationSeconds }),
+  request: keepPem(spec.request),
+  usages: keepUsages(spec.usages),
+})
+
 /** Without what only the API server needs; of a certificate, that it is there. */
 export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
@@ -151,7 +169,7 @@ export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
       ...(deletionTimestamp !== undefined && { deletionTimestamp }),
     },
     // Of one that has ended nobody looks at more.
-    spec: { ...spec, request: isOver(request) ? '' : keepPem(spec.request) },
+    spec: isOver(request) ? { signerName: spec.signerName, request: '', usages: [] } : keepSpec(spec),
     status: {
       conditions: (status?.conditions ?? []).map(keepCondition),
       ...(status?.certificate !== undefined && { certificate: 'issued' }),

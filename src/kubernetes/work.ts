@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Log } from '../telemetry.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Asker } from './asker.ts'
+import { openDoubts } from './doubts.ts'
 import { type IssuerName, issuerName, issuerNameOf, laneOfIssuer, openIssuers } from './issuers.ts'
 import type { Meter } from './metrics.ts'
 import { type CertificateRequest, type KubernetesObject, keyOf } from './objects.ts'
@@ -60,7 +61,18 @@ export const openWork = (deps: WorkDeps): Work => {
   const sayings = openSayings(deps.now)
   const shared = { api, asker, recorder, meter, readRequest, clock, retryFor: settings.retryFor, sayings }
   const issuers = openIssuers(
-    { api, watches: watches.issuers, asker, recorder, meter, clock, random, recheck: settings.recheck, sayings },
+    {
+      api,
+      watches: watches.issuers,
+      asker,
+      recorder,
+      meter,
+      clock,
+      random,
+      recheck: settings.recheck,
+      sayings,
+      doubts: openDoubts(),
+    },
     (name) => issuerQueue.add(name),
   )
   const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(

@@ -4,15 +4,17 @@ import t from 'tap'
 
 import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
-import type { CertificateRequest, Issuer } from '../../src/kubernetes/objects.ts'
+import type { CertificateRequest, Issuer, PodCertificateRequest } from '../../src/kubernetes/objects.ts'
+import { keepPodRequest } from '../../src/kubernetes/pods.ts'
 import { keepRequest } from '../../src/kubernetes/requests.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
+import { keepSigningRequest } from '../../src/kubernetes/signing.ts'
 import { openWatch, type Watch, type WatchDeps } from '../../src/kubernetes/watch.ts'
 import { openWatches, type Wake } from '../../src/kubernetes/watches.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
-import { approved, certificateRequest, withConditions } from './objects.ts'
+import { approved, certificateRequest, denied, signingRequest, withConditions } from './objects.ts'
 import { manifests, until } from './running.ts'
 import { type Tree, treeAt } from './values.ts'
 
@@ -171,6 +173,29 @@ t.test('what is kept of a request: nothing that is too long to be asked for, nor
   t.equal(keepRequest(wordy).status?.conditions?.[0]?.message?.length, 4_096)
 })
 
+t.test('what is kept of requests of certificates.k8s.io: as little', async (t) => {
+  const many = Array.from({ length: 1_000 }, (_, i) => `${i}`.padEnd(1_000, 'x'))
+  const megabyte = 'A'.repeat(1_000_000)
+  const asked = signingRequest('01-create')
+  const long = { usages: many, groups: many, extra: { a: many, b: many }, username: megabyte, uid: megabyte }
+  const { spec } = keepSigningRequest({ ...asked, spec: { ...asked.spec, ...long, request: megabyte } })
+  t.ok(JSON.stringify(spec).length < 120_000)
+  t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
+  const told = { username: 'ann', uid: '7', groups: ['dev'], extra: { a: ['1'] }, expirationSeconds: 600 }
+  const sound = { ...asked, spec: { ...asked.spec, ...told } }
+  t.same(keepSigningRequest(sound).spec, sound.spec)
+  const { signerName } = asked.spec
+  t.same(keepSigningRequest(withConditions(sound, denied)).spec, { signerName, request: '', usages: [] })
+
+  const pod = podRequest()
+  t.same(keepPodRequest(pod).spec, pod.spec)
+  const annotated = { ...pod.spec, unverifiedUserAnnotations: { a: megabyte }, stubPKCS10Request: megabyte }
+  const wordy = { type: 'Failed', status: 'True', message: megabyte } as const
+  const kept = keepPodRequest({ ...pod, spec: annotated, status: { conditions: [wordy] } })
+  t.ok(JSON.stringify(kept).length < 6_000)
+  t.equal(keepPodRequest({ ...pod, status: { conditions: [wordy] } }).spec.stubPKCS10Request, undefined)
+})
+
 t.test('a server that was restored from an older backup does not leave us waiting in silence', async (t) => {
   const [newer, older] = [await openCluster(t), await openCluster(t)]
   for (let i = 0; i < 20; i += 1) await create(newer, `new-${i}`)
@@ -269,6 +294,19 @@ const readyCondition = {
   ...{ type: 'Ready', status: 'True', reason: 'Checked', message: 'it can be asked for' },
   lastTransitionTime: '2026-01-01T00:00:00Z',
 }
+
+const podRequest = (): PodCertificateRequest => ({
+  apiVersion: 'certificates.k8s.io/v1beta1',
+  kind: 'PodCertificateRequest',
+  metadata: {
+    ...{ name: 'req-1', namespace: 'team-a', uid: '7', resourceVersion: '1' },
+    creationTimestamp: '2026-11-24T23:00:00Z',
+  },
+  spec: {
+    ...{ signerName: 'example.com/x', podName: 'p', podUID: '1', serviceAccountName: 's', serviceAccountUID: '2' },
+    ...{ nodeName: 'n', nodeUID: '3', maxExpirationSeconds: 86_400, stubPKCS10Request: 'AAAA' },
+  },
+})
 
 const asleep: Wake = {
   issuer: () => {},

@@ -1,0 +1,41 @@
+/** What speaks against issuers that look well: what those have met who asked through them. */
+import type { Issuer } from './objects.ts'
+import type { Fault } from './outcome.ts'
+
+export interface Doubt {
+  /** What was met, as long as its status does not say so. */
+  readonly fault: Fault | undefined
+  /** How often in a row, without a certificate in between. */
+  readonly times: number
+  /** How often in a row nobody answered who was asked for a certificate. */
+  readonly silences: number
+}
+
+export interface Doubts {
+  of(name: string, issuer: Issuer): Doubt
+  put(name: string, issuer: Issuer, doubt: Doubt): void
+  /** It has issued, or is gone. */
+  end(name: string): void
+  readonly size: number
+}
+
+/** By name, so that those of issuers that are gone can be ended; of another one that has taken the name, there are none. */
+export const openDoubts = (): Doubts => {
+  const known = new Map<string, Doubt & { readonly uid: string }>()
+  return {
+    of: (name, { metadata: { uid } }) => {
+      const found = known.get(name)
+      return found?.uid === uid ? found : none
+    },
+    put: (name, { metadata: { uid } }, { fault, times, silences }) => {
+      if (fault === undefined && times === 0 && silences === 0) known.delete(name)
+      else known.set(name, { uid, fault, times, silences })
+    },
+    end: (name) => void known.delete(name),
+    get size() {
+      return known.size
+    },
+  }
+}
+
+const none: Doubt = { fault: undefined, times: 0, silences: 0 }
