@@ -1,6 +1,7 @@
 /**
- * Keys that wait for their turn, in lanes that take turns: a lane whose looks take long, because a server hangs, must not have
- * all the places. It begins with a quarter of them, gets one more for each look that was short, and never the last quarter.
+ * Keys that wait for their turn, in lanes that take turns: lanes whose looks take long, because a server hangs, must not have
+ * all the places. A lane begins with a quarter of them, gets one more for each look that was short, and never the last quarter;
+ * nor do all those together whose last look took long.
  */
 
 export interface Lanes<Key> {
@@ -22,6 +23,7 @@ interface Lane<Key> {
   readonly keys: Set<Key>
   busy: number
   limit: number
+  isSlow: boolean
 }
 
 /** Without `laneOf`, there is one, and it has all the places. */
@@ -31,12 +33,27 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
   const waiting = new Set<Key>()
   const least = laneOf ? Math.max(1, Math.floor(concurrency / 4)) : concurrency
   const most = laneOf ? Math.max(least, concurrency - least) : concurrency
+  /** Names, the oldest first: a lane is forgotten whenever nothing waits in it, as between two tries. */
+  const slow = new Set<string>()
+  const note = (name: string, isSlow: boolean): void => {
+    slow.delete(name)
+    if (!isSlow) return
+    slow.add(name)
+    const [oldest] = slow
+    if (slow.size > mostSlow && oldest !== undefined) slow.delete(oldest)
+  }
+  const busyWithSlow = (): number => {
+    let sum = 0
+    for (const { isSlow, busy } of lanes.values()) if (isSlow) sum += busy
+    return sum
+  }
   return {
     add: (key) => {
       if (waiting.has(key)) return
       waiting.add(key)
       const name = laneOf?.(key) ?? ''
-      const lane = lanes.get(name) ?? { keys: new Set<Key>(), busy: 0, limit: least }
+      const isSlow = slow.has(name)
+      const lane = lanes.get(name) ?? { keys: new Set<Key>(), busy: 0, limit: least, isSlow }
       lanes.set(name, lane)
       lane.keys.add(key)
     },
@@ -45,9 +62,10 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
       return waiting.size
     },
     take: () => {
+      const leavesRoom = busyWithSlow() < most
       for (const [name, lane] of lanes) {
         const [key] = lane.keys
-        if (key === undefined || lane.busy >= lane.limit) continue
+        if (key === undefined || lane.busy >= lane.limit || (lane.isSlow && !leavesRoom)) continue
         lane.keys.delete(key)
         waiting.delete(key)
         lane.busy += 1
@@ -62,7 +80,9 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
       const lane = lanes.get(name)
       if (lane === undefined) return
       lane.busy -= 1
-      lane.limit = tookMs < longMs ? Math.min(most, lane.limit + 1) : least
+      lane.isSlow = laneOf !== undefined && tookMs >= longMs
+      lane.limit = lane.isSlow ? least : Math.min(most, lane.limit + 1)
+      note(name, lane.isSlow)
       if (lane.busy === 0 && lane.keys.size === 0) lanes.delete(name)
     },
     clear: () => {
@@ -73,3 +93,4 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
 }
 
 const longMs = 5_000
+const mostSlow = 1_024

@@ -183,3 +183,52 @@ t.test('a lane that works has more places than its quarter, until it hangs; neve
   isSlow = true
   t.equal(await drain(), 2)
 })
+
+t.test('many that hang leave a quarter of the places to the others, also when they come again', async (t) => {
+  const looks: string[] = []
+  let passed = 0
+  const gates = new Map<string, () => void>()
+  const { queue } = open(
+    async (key) => {
+      looks.push(key)
+      if (!key.startsWith('hangs')) return { kind: 'end' }
+      const { promise, resolve } = gate()
+      gates.set(key, resolve)
+      await promise
+      return { kind: 'end' }
+    },
+    8,
+    { laneOf: (key) => key.slice(0, key.indexOf('-')), now: () => passed },
+  )
+  const hang = async (): Promise<number> => {
+    for (let lane = 0; lane < 8; lane += 1) for (let i = 0; i < 4; i += 1) queue.add(`hangs${lane}-${i}`)
+    await turns()
+    return gates.size
+  }
+  const release = async (): Promise<void> => {
+    passed += 15_000
+    for (const [key, end] of gates) {
+      gates.delete(key)
+      end()
+    }
+    await turns()
+  }
+  t.equal(await hang(), 8, 'nobody knows yet')
+  while (!queue.idle) await release()
+  t.equal(await hang(), 6)
+  looks.length = 0
+  for (let i = 0; i < 5; i += 1) queue.add(`works-${i}`)
+  while (looks.length < 5) await turns()
+  t.strictSame(looks, ['works-0', 'works-1', 'works-2', 'works-3', 'works-4'])
+  while (!queue.idle) await release()
+  // Whoever answers again is as good as any other.
+  queue.add('hangs0-0')
+  await turns()
+  for (const end of gates.values()) end()
+  while (!queue.idle) await turns()
+  for (let lane = 1; lane < 4; lane += 1) for (let i = 0; i < 2; i += 1) queue.add(`hangs${lane}-${i}`)
+  for (let i = 0; i < 2; i += 1) queue.add(`hangs0-${i}`)
+  await turns()
+  t.ok(looks.slice(-2).every((key) => key.startsWith('hangs0')))
+  while (!queue.idle) await release()
+})
