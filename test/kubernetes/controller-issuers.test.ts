@@ -7,6 +7,7 @@ import t from 'tap'
 
 import { audience } from '../helpers/issuer.ts'
 import { recordedRequests } from './actors.ts'
+import { openFront } from './front.ts'
 import { issuerIs, openRunning, serialOf, until } from './running.ts'
 import { condition, nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
 
@@ -38,7 +39,8 @@ t.test('the controller asks by its own service account, of the servers that its 
   const token = (audiences: readonly string[]): Promise<void> =>
     writeFile(file, cluster.tokenOf('chancery-system/chancery-controller', { audiences }))
   await token([audience])
-  await running.start({ servers: [{ url: front.url, token: { audience, file } }] })
+  const aside = await openFront(t, service)
+  await running.start({ servers: [front, aside].map(({ url }) => ({ url, token: { audience, file } })) })
   const auth = { serviceAccount: { audiences: [audience] } }
   await running.issuer({ spec: { auth } })
   await running.ask('own-1')
@@ -49,7 +51,9 @@ t.test('the controller asks by its own service account, of the servers that its 
   // Rules of a profile for who has asked would not hold.
   await running.issuer({ name: 'silent', spec: { auth, onBehalfOf: false } })
   t.match(await issuerIs(running, 'False', 'silent'), { reason: 'Failed', message: /onBehalfOf cannot be false/ })
-  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'silent', spec: { auth, onBehalfOf: false } })
+  // It is asked again and again.
+  const spec = { auth, url: aside.url, onBehalfOf: false }
+  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'silent', spec })
   const cluster1 = await cluster.until('chanceryclusterissuers', { name: 'silent' }, isLookedAt)
   t.match(textAt(condition(cluster1 ?? {}, 'Ready'), 'message'), /origin\.required/, 'one of the cluster may')
   const asked = front.calls()

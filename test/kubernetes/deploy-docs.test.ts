@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
 import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -15,6 +16,7 @@ import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestIssuer } from '../helpers/issuer.ts'
+import { freePort } from '../helpers/port.ts'
 import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
@@ -54,13 +56,28 @@ t.test('what is typed to Chancery does what the page says', async (t) => {
   await writeFile(at('root.pem'), side.service.ca)
   await writeFile(at('admin.token'), `${side.service.adminToken}\n`, { mode: 0o600 })
   const { port } = new URL(side.service.url)
+  const forwarded = await freePort()
   const env = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
   const type = async (name: string): Promise<string> => {
-    const commands = (blocks.get(name) ?? 'false').replaceAll('localhost:8443', `localhost:${port}`)
+    const commands = (blocks.get(name) ?? 'false').replaceAll('localhost:8443', `localhost:${forwarded}`)
     const { stdout } = await promisify(execFile)('bash', ['-ceu', '-o', 'pipefail', commands], { cwd: folder, env })
     return stdout
   }
-  t.match(await type('login'), /is the current context/)
+  const login = type('login')
+  // A port-forward takes a while.
+  await sleep(1_500)
+  const forward = createServer((socket) => {
+    const on = connect(Number(port), '127.0.0.1')
+    for (const [one, other] of [
+      [socket, on],
+      [on, socket],
+    ] as const)
+      one.pipe(other).on('error', () => one.destroy())
+  })
+  forward.listen(forwarded, '127.0.0.1')
+  t.teardown(() => forward.close())
+  t.match(await login, /is the current context/)
+  await type('copy')
   const applied = await type('cluster')
   for (const name of ['ingress', 'service-mtls', 'mqtt-client', 'user-client', 'cluster']) t.match(applied, name)
   await type('bundle')
@@ -129,9 +146,15 @@ t.test(
     await writeFile(path, (await readFile(path, 'utf8')).replace(/^issuer: \S+/m, `issuer: ${cluster.url}`))
     await writeFile(at('cluster-ca.pem'), cluster.ca)
     t.match(
-      await installation.type(block('default-only'), block('cluster')),
+      await installation.type(block('copy'), block('default-only'), block('cluster')),
       /cluster/,
       'and it is told the cluster’s accounts',
+    )
+
+    t.match(
+      await readFile(path, 'utf8'),
+      /# Beyond the authority default/,
+      'the folder of the repository stays as it is',
     )
 
     const unseen = await installation.start(t, 'chancery-0').catch((error: Error) => error.message)
