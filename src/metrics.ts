@@ -345,7 +345,6 @@ export const openMetrics = (registry: Registry): Metrics => {
       )
       witnessFailures.take(() => read().map(({ witness, failures }) => ({ labels: [witness], value: failures })))
     },
-    ...approvalSeries(series),
     watchImportedCrls: (read) =>
       importedCrls.take(() =>
         read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
@@ -379,12 +378,19 @@ const openAskers = (
   }
 }
 
-/** Whether this instance can issue, and for how long yet. */
-const fitnessSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'checked' | 'watchIssuers'> => {
+/** Whether this instance can issue, and for how long yet; and how many wait until people say so, which the database knows. */
+const fitnessSeries = (
+  series: (name: MetricName) => Series,
+): Pick<Metrics, 'checked' | 'watchIssuers' | 'requestEnded' | 'watchApprovals'> => {
   const passed = series('chancery_check_passed')
   const ends = series('chancery_issuer_not_after_timestamp_seconds')
+  const state = { isAway: false }
   return {
-    checked: (checks) => passed.take(() => checks.map(({ name, ok }) => ({ labels: [name], value: ok ? 1 : 0 }))),
+    ...approvalSeries(series, () => state.isAway),
+    checked: (checks) => {
+      state.isAway = checks.some(({ name, ok }) => name === 'database' && !ok)
+      passed.take(() => checks.map(({ name, ok }) => ({ labels: [name], value: ok ? 1 : 0 })))
+    },
     watchIssuers: (read) =>
       ends.take(() =>
         read().map(({ issuer, state, notAfter }) => ({ labels: [issuer, state], value: notAfter.getTime() / 1000 })),
@@ -392,18 +398,27 @@ const fitnessSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'che
   }
 }
 
-const approvalSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'requestEnded' | 'watchApprovals'> => {
+const approvalSeries = (
+  series: (name: MetricName) => Series,
+  isAway: () => boolean,
+): Pick<Metrics, 'requestEnded' | 'watchApprovals'> => {
   const open = series('chancery_approval_requests')
   const oldestOpen = series('chancery_approval_oldest_timestamp_seconds')
   const total = series('chancery_approval_requests_total')
   return {
     requestEnded: (outcome) => total.add(1, outcome),
     watchApprovals: (read) => {
-      open.watch(() => read().pending, 'pending')
-      open.watch(() => read().approved, 'approved')
+      open.take(() => {
+        const { pending, approved } = read()
+        if (isAway()) return []
+        return [
+          { labels: ['pending'], value: pending },
+          { labels: ['approved'], value: approved },
+        ]
+      })
       oldestOpen.take(() => {
         const { oldest } = read()
-        return oldest ? [{ labels: [''], value: oldest.getTime() / 1000 }] : []
+        return oldest && !isAway() ? [{ labels: [''], value: oldest.getTime() / 1000 }] : []
       })
     },
   }

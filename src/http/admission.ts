@@ -14,6 +14,7 @@ import type { Metrics } from '../metrics.ts'
 import { type AddressLimits, type Entry, openAddresses } from './addresses.ts'
 import { type AccessRule, authorise, type Shown, shownBy } from './auth.ts'
 import { handlerTimeout } from './bounds.ts'
+import { openLastKnown } from './last-known.ts'
 import { openPeers, type Peer, type ProxySettings } from './peers.ts'
 
 export interface AdmissionDeps {
@@ -67,6 +68,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     clock: deps.clock,
     limited: metrics.limited,
   })
+  const lastKnown = openLastKnown<Caller | null>(() => performance.now())
   const visits = new WeakMap<Socket, Set<Visit>>()
 
   /** A connection that breaks ends no work: whoever breaks many has as much under way as before. */
@@ -126,8 +128,13 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
       const shown = shownBy(request)
       if (request.routeOptions.config.probe && kindOf(shown) === 'none') return null
       const begun = visit(request, peer)
-      const caller = await identify(begun.entry, rule, shown)
-      const entering = caller && principalLimits.enter(caller)
+      const look = (): Promise<Caller | null> => identify(begun.entry, rule, shown)
+      const { url = '', config } = request.routeOptions
+      const { value: caller, isOld } = config.outlivesDatabase
+        ? await lastKnown.of(`${url} ${digestOf(shown)}`, look)
+        : { value: await look(), isOld: false }
+      // Its limits are in the database as well.
+      const entering = !isOld && caller && principalLimits.enter(caller)
       if (entering) begun.add(await entering)
       return caller
     },

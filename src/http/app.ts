@@ -93,6 +93,8 @@ declare module 'fastify' {
     offers?: readonly MediaType[]
     /** Whoever asks without credentials is never limited: a probe that was refused would restart what is well. */
     probe?: boolean
+    /** Needs no database itself: whoever was let in within the last day is let in while that is away. */
+    outlivesDatabase?: boolean
     /** Quiet routes are logged at debug: probes come every second. */
     quiet?: boolean
   }

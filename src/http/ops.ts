@@ -77,11 +77,12 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
   app.get(
     '/metrics',
     {
-      config: { access: ['operator', 'auditor', 'admin'] },
+      config: { access: ['operator', 'auditor', 'admin'], outlivesDatabase: true },
       schema: {
         operationId: 'metrics',
         summary: 'Metrics in the Prometheus text format',
-        description: 'Give the scraper a token of a principal with the operator role.',
+        description:
+          'Give the scraper a token of a principal with the operator role. Whoever was answered within the last day is answered while the database is away.',
         tags: ['operations'],
         produces: ['text/plain'],
         response: { 200: Type.String({ examples: [examples.metrics] }) },

@@ -4,6 +4,19 @@ import t from 'tap'
 import { noLoad, noWaits } from '../../src/keys/key-load.ts'
 import { metricTable, openMetrics } from '../../src/metrics.ts'
 
+t.test('what only the database knows is not told while it is away', async (t) => {
+  const metrics = openMetrics(new Registry())
+  metrics.watchApprovals(() => ({ pending: 3, approved: 1, oldest: new Date(0) }))
+  const said = /^chancery_approval_(requests\{state="pending"\} 3|oldest_timestamp_seconds 0)$/gm
+  const told = async (ok: boolean): Promise<number> => {
+    metrics.checked([{ name: 'database', ok }])
+    return [...(await metrics.registry.metrics()).matchAll(said)].length
+  }
+  t.equal(await told(true), 2)
+  t.equal(await told(false), 0)
+  t.equal(await told(true), 2)
+})
+
 t.test('every metric of the table is served, and what was counted comes out', async (t) => {
   const metrics = openMetrics(new Registry())
   metrics.issued('server')

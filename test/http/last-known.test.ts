@@ -1,0 +1,86 @@
+/** Who is let in while the database, which alone says who asks, is away. */
+import pg from 'pg'
+import t from 'tap'
+
+import { Problem } from '../../src/errors.ts'
+import { openLastKnown } from '../../src/http/last-known.ts'
+import { openTestServer } from '../helpers/database.ts'
+import { openTestService } from '../helpers/service.ts'
+import { employ } from './people.ts'
+
+const away = async (): Promise<string> => {
+  throw new Problem('db.unavailable', 'away')
+}
+const refused = async (): Promise<string> => {
+  throw new Problem('auth.invalid', 'unknown')
+}
+
+t.test('who was known is known while the database is away, for a day', async (t) => {
+  let now = 0
+  const known = openLastKnown<string>(() => now)
+  await t.rejects(known.of('a', away), { code: 'db.unavailable' }, 'nobody was ever let in')
+  t.same(await known.of('a', async () => 'ann'), { value: 'ann', isOld: false })
+  t.same(await known.of('a', away), { value: 'ann', isOld: true })
+  await t.rejects(known.of('b', away), { code: 'db.unavailable' }, 'who shows something else')
+  now += 86_400_001
+  await t.rejects(known.of('a', away), { code: 'db.unavailable' })
+})
+
+t.test(
+  'who was turned down is known no more, and nothing but the absence of the database makes somebody known',
+  async (t) => {
+    const known = openLastKnown<string>(() => 0)
+    await known.of('a', async () => 'ann')
+    await t.rejects(known.of('a', refused), { code: 'auth.invalid' })
+    await t.rejects(known.of('a', away), { code: 'db.unavailable' })
+    for (let i = 0; i < 65; i += 1) await known.of(`${i}`, async () => 'somebody')
+    await t.rejects(known.of('0', away), { code: 'db.unavailable' }, 'and there is no end of them')
+    t.match(await known.of('1', away), { isOld: true })
+  },
+)
+
+t.test('a database that says nothing is waited for a moment, and what it says later counts', async (t) => {
+  const known = openLastKnown<string>(() => 0, 20)
+  await known.of('a', async () => 'ann')
+  const { promise, reject } = Promise.withResolvers<string>()
+  t.same(await known.of('a', () => promise), { value: 'ann', isOld: true })
+  reject(new Problem('auth.invalid', 'revoked meanwhile'))
+  await promise.catch(() => {})
+  await t.rejects(known.of('a', away), { code: 'db.unavailable' })
+})
+
+t.test('metrics are told while the database is away, to whoever was told them before, and say so', async (t) => {
+  const service = await openTestService(t)
+  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
+  await superuser.connect()
+  t.teardown(() => superuser.end())
+  const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
+  const accept = async (on: boolean): Promise<void> => {
+    await superuser.query(`alter database ${name} allow_connections ${on}`)
+    await superuser.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+  }
+  const scraper = await employ(service, 'prometheus', 'auditor')
+  const other = await employ(service, 'other', 'auditor')
+  const get = (token: string, path = '/metrics') => service.request('GET', path, { token })
+  t.match(await get(scraper), { status: 200, text: 'chancery_check_passed{check="database"} 1' })
+  await get(other, '/v1/authorities')
+
+  await accept(false)
+  // What is known of tokens and of health is two seconds old.
+  await new Promise((resolve) => setTimeout(resolve, 2_500))
+  const told = await get(scraper)
+  t.match(told, { status: 200, text: 'chancery_check_passed{check="database"} 0' })
+  t.match(told.text, 'process_start_time_seconds')
+  t.notMatch(told.text, /^chancery_approval_requests\{/m)
+  t.match(await get(other), { status: 503, json: { code: 'db.unavailable' } })
+  t.match(await get(scraper, '/v1/certificates'), { status: 503, json: { code: 'db.unavailable' } })
+
+  await accept(true)
+  const { json } = await service.request('GET', '/v1/tokens?principal=prometheus')
+  await service.request('DELETE', `/v1/tokens/${json.items[0].id}`)
+  t.match(await get(scraper), { status: 401 })
+  await accept(false)
+  await new Promise((resolve) => setTimeout(resolve, 2_500))
+  t.match(await get(scraper), { status: 503 }, 'who was turned down is not known')
+  await accept(true)
+})
