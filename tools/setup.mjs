@@ -51,14 +51,14 @@ const verbs = {
   bundle: { run: (args) => [['tools/bundle.ts', ...args]] },
   openapi: { run: (args) => [['tools/openapi.ts', ...args]] },
   bench: { parts: true, run: (args) => [['bench/main.ts', ...args]] },
-  // With arguments only those test files; without, everything that must hold before a commit.
+  // With arguments only those tests; without, everything that must hold before a commit.
   test: {
     dev: true,
     parts: true,
     run: (args) =>
       args.length > 0
-        ? [[bin('tap'), ...args]]
-        : [[bin('biome'), 'check', '--error-on-warnings'], [bin('tsc')], [bin('tap')]],
+        ? [['tools/tests.ts', ...args]]
+        : [[bin('biome'), 'check', '--error-on-warnings'], [bin('tsc')], ['tools/tests.ts']],
   },
 }
 
@@ -96,7 +96,6 @@ const main = async ([verb = '', ...args]) => {
     if (packed && !isWritable()) assertPinnedNode()
     else await alone(() => complete(dev))
   }
-  if (verb === 'test') assertOwnResults()
   await run(wanted.run(args))
 }
 
@@ -300,13 +299,6 @@ const installParts = () => {
       `Under CI every test has to run, and these are missing: ${missing.join(', ')}. To mend it: ${command}`,
     )
   say(`some tests will be skipped; to run them all: ${command}`)
-}
-
-/** tap clears its folder of results at the start, which it cannot where another user made it. */
-const assertOwnResults = () => {
-  const folder = path.join(root, '.tap')
-  if (!fs.existsSync(folder) || process.getuid() === 0 || fs.statSync(folder).uid === process.getuid()) return
-  throw new Sentence(`${folder} belongs to another user: remove it (sudo rm -r ${folder}).`)
 }
 
 const missingParts = () => Object.keys(parts).filter((name) => !hasProgram(parts[name]))

@@ -1,0 +1,73 @@
+/** How tests are run (tools/tests.ts). */
+import { spawn } from 'node:child_process'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t, { type Test } from 'tap'
+
+import { bare } from './helpers/environment.ts'
+
+const tool = join(import.meta.dirname, '..', 'tools', 'tests.ts')
+
+/** Runs these files, in a folder for temporary things where no server is. */
+const runTests = async (t: Test, files: Readonly<Record<string, string>>, signalled?: NodeJS.Signals) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-tests-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  await mkdir(join(folder, 'deep'))
+  for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text)
+  const env = { ...bare, TMPDIR: folder, TAP_TIMEOUT: '1' }
+  const child = spawn(process.execPath, [tool, folder], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  let out = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text
+    if (signalled && text.startsWith('TAP')) setTimeout(() => child.kill(signalled), 500)
+  })
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { code, out, summary: out.split('\n').find((line) => line.startsWith('# {')) }
+}
+
+const passing = "console.log('ok 1 - is so\\n1..1\\n# { total: 2, pass: 1, skip: 1 }')"
+
+t.test('files in all folders are run, and their assertions summed up', async (t) => {
+  const files = { 'a.test.ts': passing, 'deep/b.test.ts': passing, 'helper.ts': 'process.exit(3)' }
+  const { code, out, summary } = await runTests(t, files)
+  t.equal(code, 0)
+  t.equal(summary, '# { total: 4, pass: 2, skip: 2 }')
+  t.match(out, /^1\.\.2$/m)
+  t.match(out, /^ok \d - .*b\.test\.ts # time=\d+ms$/m)
+  t.match(out, /^ {4}ok 1 - is so$/m)
+})
+
+t.test('whoever fails, crashes, ends without a word or hangs has failed', async (t) => {
+  const failing = "console.log('not ok 1 - is not so\\n# { total: 3, pass: 1, fail: 2 }'); process.exitCode = 1"
+  for (const [name, { text, summary }] of Object.entries({
+    failing: { text: failing, summary: '# { total: 5, pass: 2, fail: 2, skip: 1 }' },
+    crashing: { text: `${passing}; throw new Error()`, summary: '# { total: 5, pass: 2, fail: 1, skip: 2 }' },
+    silent: { text: '', summary: '# { total: 3, pass: 1, fail: 1, skip: 1 }' },
+    hanging: {
+      text: "process.on('SIGTERM', () => {}); setInterval(() => {}, 1)",
+      summary: '# { total: 3, pass: 1, fail: 1, skip: 1 }',
+    },
+  })) {
+    const { code, out, ...ran } = await runTests(t, { 'a.test.ts': text, 'b.test.ts': passing })
+    t.equal(code, 1, name)
+    t.equal(ran.summary, summary, name)
+    t.match(out, /^not ok \d - .*a\.test\.ts/m, name)
+    t.match(out, /^ok \d - .*b\.test\.ts/m, name)
+  }
+})
+
+t.test('a signal ends what runs, and nothing else is begun', async (t) => {
+  const files = Object.fromEntries(
+    Array.from({ length: 50 }, (_, i) => [`${i}.test.ts`, 'setTimeout(() => {}, 20_000)'] as const),
+  )
+  const { code, out } = await runTests(t, files, 'SIGTERM')
+  t.equal(code, 1)
+  t.ok(out.split('\n').filter((line) => line.startsWith('not ok')).length < 50)
+})
+
+t.test('a name that is none is an error', async (t) => {
+  const child = spawn(process.execPath, [tool, 'test/nowhere.test.ts'], { env: bare })
+  t.not(await new Promise<number | null>((resolve) => child.once('close', resolve)), 0)
+})
