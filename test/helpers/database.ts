@@ -47,8 +47,16 @@ export interface TestServer {
   stop(): Promise<boolean>
 }
 
-/** The server itself. It stays up when a test ends; `after` in .taprc stops it. */
-export const openTestServer = async (): Promise<TestServer> => {
+/** The server itself, found once in a process. It stays up when a test ends; `after.ts` stops it. */
+export const openTestServer = (): Promise<TestServer> => {
+  known.server ??= findTestServer()
+  return known.server
+}
+
+/** Looking for both takes longer than all else that is done for a database. */
+const known: { server?: Promise<TestServer>; template?: Promise<string> } = {}
+
+const findTestServer = async (): Promise<TestServer> => {
   const dataDir = await testDataDir()
   await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
   const { uid, mode } = await lstat(dataDir)
@@ -65,7 +73,8 @@ export const testDataDir = async (): Promise<string> =>
 
 /** Tests of another checkout may sweep our template away between the two steps: then it is made again. */
 const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
-  const template = empty ? 'template0' : await templateOf(server)
+  if (!empty) known.template ??= templateOf(server)
+  const template = (!empty && (await known.template)) || 'template0'
   try {
     await asSuperuser(server, async (client) => {
       await client.query(`create database ${name} template ${template} owner chancery_owner`)
@@ -74,6 +83,7 @@ const createFrom = async (server: TestServer, name: string, empty: boolean, trie
     })
   } catch (error) {
     if (tries === 0 || (error as { code?: string }).code !== '3D000') throw error
+    delete known.template
     await createFrom(server, name, empty, tries - 1)
   }
 }
