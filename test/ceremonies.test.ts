@@ -13,6 +13,7 @@ import t from 'tap'
 import { faultsInRecords } from './crash/checker.ts'
 import { openTestDatabase } from './helpers/database.ts'
 import { blocksOf } from './helpers/docs.ts'
+import { bare } from './helpers/environment.ts'
 import { freePort } from './helpers/port.ts'
 import { openSoftHsm } from './hsm/softhsm.ts'
 
@@ -34,7 +35,7 @@ t.test('from an empty room to a certificate under a root that was never online',
     mode: 0o755,
   })
 
-  const env = { PATH: `${join(folder, 'bin')}:${process.env['PATH']}`, HOME: folder }
+  const env = { ...bare, PATH: `${join(folder, 'bin')}:${bare.PATH}`, HOME: folder }
   const service = {
     ...env,
     ...hsm.env,

@@ -11,6 +11,7 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { formatTable } from '../../src/commands/output.ts'
+import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -45,7 +46,7 @@ t.before(async () => {
 const audit = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> =>
   new Promise((resolve) => {
     const environment = {
-      PATH: process.env['PATH'],
+      ...bare,
       CHANCERY_DATA: service.config.dataDir,
       CHANCERY_URL: service.url,
       ...env,

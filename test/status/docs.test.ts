@@ -9,6 +9,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 
 import { blocksOf } from '../helpers/docs.ts'
+import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
 import { assertTools } from '../interop/tools.ts'
 import { pem, requestBy } from '../x509/build.ts'
@@ -40,7 +41,8 @@ t.test('from a certificate to its revocation, as the page tells it', async (t) =
   const type = async (name: string): Promise<string> => {
     typed.push(name)
     const env = {
-      PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
+      ...bare,
+      PATH: `${join(folder, 'bin')}:${bare.PATH}`,
       CHANCERY_URL: service.url,
       pki: service.publicUrl,
       serial,
