@@ -172,7 +172,12 @@ t.test(
       if (await hasOpen()) break
       sleeper.signal('SIGCONT')
     }
-    await pause(22_500)
+    // Its intents are eleven seconds old then, and the reconciler comes each ten: meanwhile a little load is enough.
+    load.rest(1_000)
+    for (const deadline = Date.now() + 40_000; Date.now() < deadline; await pause(250))
+      if ((await countAbandoned(database)) > 0) break
+    load.rest(0)
+    await pause(500)
     sleeper.signal('SIGCONT')
     await pause(700)
     sleeper.signal('SIGSTOP')

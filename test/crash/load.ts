@@ -22,6 +22,8 @@ export interface Load {
   readonly retries: ReadonlyMap<string, number>
   /** Resolves to whether so many more were answered within that time. */
   answers(more: number, withinMs: number): Promise<boolean>
+  /** How long each client rests after an answer, from now on; in the beginning it does not. */
+  rest(ms: number): void
   /** Lets each client end what it began, with the service up. */
   stop(): Promise<void>
 }
@@ -33,6 +35,7 @@ export const openLoad = (targets: readonly Target[], clients: number): Load => {
   const failures: string[] = []
   const retries = new Map<string, number>()
   let stopping = false
+  let restMs = 0
 
   const askUntilAnswered = async (agents: readonly Agent[]): Promise<void> => {
     const key = randomUUID()
@@ -44,13 +47,18 @@ export const openLoad = (targets: readonly Target[], clients: number): Load => {
       if (!outcome.retryable) return void failures.push(outcome.code)
       retries.set(outcome.code, (retries.get(outcome.code) ?? 0) + 1)
       if (Date.now() > deadline) return void failures.push(`no answer within a minute; last: ${outcome.code}`)
-      await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 80))
+      // Where nobody listens yet, whoever asks all the time only takes the processor from whoever starts.
+      const patience = outcome.code === 'ECONNREFUSED' ? 4 : 1
+      await new Promise((resolve) => setTimeout(resolve, patience * (20 + Math.random() * 80)))
     }
   }
 
   const client = async (): Promise<void> => {
     const agents = targets.map(() => new Agent({ keepAlive: true, maxSockets: 1 }))
-    while (!stopping) await askUntilAnswered(agents)
+    while (!stopping) {
+      await askUntilAnswered(agents)
+      if (restMs > 0) await new Promise((resolve) => setTimeout(resolve, restMs))
+    }
     for (const agent of agents) agent.destroy()
   }
 
@@ -64,6 +72,9 @@ export const openLoad = (targets: readonly Target[], clients: number): Load => {
       for (const deadline = Date.now() + withinMs; answered.length < goal && Date.now() < deadline; )
         await new Promise((resolve) => setTimeout(resolve, 20))
       return answered.length >= goal
+    },
+    rest: (ms) => {
+      restMs = ms
     },
     stop: async () => {
       stopping = true
