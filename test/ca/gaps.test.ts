@@ -82,7 +82,10 @@ const open = async (t: Test) => {
         certificate: encodePem('CERTIFICATE', issued.certificate),
       })),
     )
-  return { process, endOpen, outcomes, faultsFound, stores }
+  const intentIsThere = async (): Promise<void> => {
+    while ((await stores.db.query({ text: 'select from intents' })).rowCount === 0) await withinMs(5)
+  }
+  return { process, endOpen, outcomes, faultsFound, stores, intentIsThere }
 }
 
 interface Faults {
@@ -109,11 +112,13 @@ t.test('a crash before the intent leaves nothing, and a retry issues', async (t)
 t.test(
   'a crash after the intent leaves it open: a retry waits, then is told to come back; the reconciler abandons it; a retry issues',
   async (t) => {
-    const { process, endOpen, outcomes, faultsFound } = await open(t)
+    const { process, endOpen, outcomes, faultsFound, intentIsThere } = await open(t)
     const dying = await process({
       key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
     })
-    t.equal(await Promise.race([dying('k1').catch(() => 'late'), withinMs(100)]), 'nothing')
+    const answer = dying('k1').catch(() => 'late')
+    await intentIsThere()
+    t.equal(await Promise.race([answer, withinMs(100)]), 'nothing')
     const living = await process()
     await t.rejects(living('k1'), { code: 'request.in_progress', kind: { retryable: true } })
     t.equal(await endOpen(), 1)
@@ -126,12 +131,12 @@ t.test(
 t.test(
   'whoever waited long for an earlier call that came to nothing is not taken at its word, but asks again',
   async (t) => {
-    const { process, endOpen, outcomes } = await open(t)
+    const { process, endOpen, outcomes, intentIsThere } = await open(t)
     const dying = await process({
       key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
     })
     dying('k1').catch(() => {})
-    await withinMs(100)
+    await intentIsThere()
     let pauses = 0
     const living = await process({
       requestDeadlineMs: 5_000,
@@ -151,9 +156,11 @@ t.test(
 t.test(
   'a crash after signing and before recording hands nothing out, and the signature is accounted for as abandoned',
   async (t) => {
-    const { process, endOpen, outcomes, faultsFound } = await open(t)
+    const { process, endOpen, outcomes, faultsFound, intentIsThere } = await open(t)
     const dying = await process({ recorder: () => ({ recordCertificate: () => forever }) })
-    t.equal(await Promise.race([dying('k1'), withinMs(100)]), 'nothing')
+    const answer = dying('k1')
+    await intentIsThere()
+    t.equal(await Promise.race([answer, withinMs(100)]), 'nothing')
     t.equal(await endOpen(), 1)
     const issued = await (await process())('k1')
     t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
@@ -185,9 +192,11 @@ t.test('one who wakes up after its intent was abandoned hands nothing out', asyn
   const asleep = new Promise<void>((resolve) => {
     wake = resolve
   })
+  const { promise: falling, resolve: fall } = Promise.withResolvers<void>()
   const sleeper = await process({
     recorder: (real) => ({
       recordCertificate: async (enrolment) => {
+        fall()
         await asleep
         return real.recordCertificate(enrolment)
       },
@@ -197,7 +206,7 @@ t.test('one who wakes up after its intent was abandoned hands nothing out', asyn
     () => 'issued',
     (error: unknown) => error,
   )
-  await withinMs(100)
+  await falling
   t.equal(await endOpen(), 1)
   wake()
   t.match(await answer, { code: 'issuance.abandoned', kind: { retryable: true } })

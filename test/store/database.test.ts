@@ -135,13 +135,18 @@ t.test('a session that is terminated in a statement is a loss, and the pool reco
   t.equal((await db.query({ text: 'select 1' })).rowCount, 1)
 })
 
+/** Resolves when it has ended, and we have had time to hear of it. */
+const terminate = async (pid: number | undefined): Promise<void> => {
+  await admin.query('select pg_terminate_backend($1, 10000)', [pid])
+  await sleep(50)
+}
+
 t.test('a session that is terminated between statements neither crashes nor leaks', async (t) => {
   const db = open(t, { max: 1 })
   const error = await failure(
     db.transaction(async (tx) => {
       const { rows } = await tx.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' })
-      await admin.query('select pg_terminate_backend($1)', [rows[0]?.pid])
-      await sleep(50)
+      await terminate(rows[0]?.pid)
       await tx.query({ text: 'select 1' })
     }),
   )
@@ -153,8 +158,7 @@ t.test('a session that is terminated between statements neither crashes nor leak
 t.test('an idle session that is terminated is replaced', async (t) => {
   const db = open(t, { max: 1 })
   const { rows } = await db.query<{ pid: number }>({ text: 'select pg_backend_pid() as pid' })
-  await admin.query('select pg_terminate_backend($1)', [rows[0]?.pid])
-  await sleep(50)
+  await terminate(rows[0]?.pid)
   t.equal((await db.query({ text: 'select 1' })).rowCount, 1)
 })
 
