@@ -38,6 +38,8 @@ const facts = {
   entry: `$3::bigint + i / 100 * 101 + i % 100`,
   // Over five seconds, since nothing may be older than what is there: some thousands in each millisecond.
   at: `date_trunc('milliseconds', $4::timestamptz + i * 5.0 / $5 * interval '1 second')`,
+  // Years ago: on its first look, the reconciler goes through the intents of the last day, and would go on for minutes.
+  intended: `$4::timestamptz - interval '2 years' + i * 600.0 / $5 * interval '1 day'`,
   // When the revocation after its hundred comes.
   ended: `date_trunc('milliseconds', $4::timestamptz + (i / 100 * 100 + 99) * 5.0 / $5 * interval '1 second')`,
   // As if over two years, with ninety days each.
@@ -114,7 +116,7 @@ const makeRows = `
   ), numbered as (
     select i, ${facts.serial} as serial, ${facts.name} as name, ${facts.searched} as searched, ${facts.entry} as entry,
       ${facts.principal} as principal, ${facts.profile} as profile, ${facts.issuer} as issuer, ${facts.subject} as subject,
-      ${facts.key} as key_sha256, ${facts.at} as at,
+      ${facts.key} as key_sha256, ${facts.at} as at, ${facts.intended} as intended,
       ${facts.ended} as ended, ${facts.notAfter} as not_after
     from generate_series($1::bigint, $2::bigint) i
   )
@@ -141,7 +143,7 @@ const revokedText = `'{"by":"admin","invalidityDate":null,"issuer":"' || issuer 
 
 const insertions = [
   `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
-   select serial, principal, 1, digest, issuer, i % 128, profile, profile_version, tbs, plan, at from made order by i`,
+   select serial, principal, 1, digest, issuer, i % 128, profile, profile_version, tbs, plan, intended from made order by i`,
   `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after)
    select serial, 'certificate', signature, entry, at, principal, profile, issuer, subject, key_sha256,
      not_after - interval '90 days', not_after from made order by i`,

@@ -27,6 +27,9 @@ export interface FoundCertificate {
   readonly origin: Origin | null
 }
 
+/** A `FoundCertificate` as JSON, as the API shows it: what is found by the million need not become values first. */
+export type CertificateText = string & { readonly of: 'FoundCertificate' }
+
 export interface CertificateRecord extends FoundCertificate {
   readonly certificate: Buffer
   /** Issuers above the leaf, without the root. */
@@ -198,6 +201,8 @@ export interface Records {
      * with bounds of it, or a status of valid or expired, unless a serial, key, name or subject says more.
      */
     readonly certificates: OpenWalk<CertificateFilter, FoundCertificate>
+    /** The same, as it is shown. */
+    readonly certificateTexts: OpenWalk<CertificateFilter, CertificateText>
     /** Newest first. */
     readonly refusals: OpenWalk<RefusalFilter, RefusalRecord>
     /** Oldest first. */

@@ -1,16 +1,8 @@
 /** The orders in which certificates are found: along the roll, by name or by expiry, walked or put in order. */
 import type { CertificateFilter, Count } from '../ca/records.ts'
 import { allOf, type Candidates, certificateAt, type Lead, lookedUp } from './certificate-leads.ts'
-import {
-  type CertificateRow,
-  certificateColumns,
-  hasName,
-  namesIn,
-  placesOf,
-  type RecordsDeps,
-  restOf,
-  type SearchDeps,
-} from './certificates.ts'
+import { namesIn, type TextRow, textColumns } from './certificate-text.ts'
+import { hasName, placesOf, type RecordsDeps, restOf, type SearchDeps } from './certificates.ts'
 import { firstName, type NameRange } from './names.ts'
 import { type Begun, type Keyset, openParameters, type Parameter } from './pages.ts'
 import { newestRevocationAt } from './revocations.ts'
@@ -48,21 +40,27 @@ export const restBeside = ({ filter, name, begun }: Asked, lead: Lead, p: Parame
   )
 }
 
-/** The columns of `page`, its rows in the order that they have there. */
-const complete = (page: string, order: string, { begun }: Asked, p: Parameter): string => {
+interface Ordered {
+  readonly by: string
+  /** What tells the place of a row in it, beside its entry. */
+  readonly column?: string
+}
+
+/** The rows of `page`, in the order that they have there. */
+const complete = (page: string, { by: order, column }: Ordered, { begun }: Asked, p: Parameter): string => {
   const { size, time } = placesOf(begun.bounds, p)
   return `${page}
-    select ${certificateColumns(time)}, c.name
+    select ${textColumns(time)}${column === undefined ? '' : `, ${column}`}
     from page c join intents i on i.serial = c.serial ${newestRevocationAt(size)}
     order by ${order}`
 }
 
-const read = async ({ deps }: Asked, text: string, values: readonly unknown[]): Promise<readonly CertificateRow[]> =>
-  (await deps.db.query<CertificateRow>({ text }, values)).rows
+const read = async ({ deps }: Asked, text: string, values: readonly unknown[]): Promise<readonly TextRow[]> =>
+  (await deps.db.query<TextRow>({ text }, values)).rows
 
 // Along the roll --------------------------------------------------------------------------------------------------------
 
-export const alongLead = (asked: Asked, lead: Lead): Way<CertificateRow> => {
+export const alongLead = (asked: Asked, lead: Lead): Way<TextRow> => {
   const { begun, deps } = asked
   const listed = (after: Keyset | undefined, p: Parameter): Candidates =>
     lead.candidates(
@@ -76,9 +74,9 @@ export const alongLead = (asked: Asked, lead: Lead): Way<CertificateRow> => {
       const list = listed(after, p)
       // Of each list as many as there may be in all; the newest of these.
       const some = `select c.* from ${list.each} where ${restBeside(asked, lead, p)} order by ${list.order} limit ${limit}`
-      const page = `page as (select c.*, null::text as name from ${allOf({ ...list, each: `(${some}) c` })}
+      const page = `page as (select c.* from ${allOf({ ...list, each: `(${some}) c` })}
         order by c.entry desc limit ${limit})`
-      return read(asked, complete(withLists(list, page), 'c.entry desc', asked, p), values)
+      return read(asked, complete(withLists(list, page), { by: 'c.entry desc' }, asked, p), values)
     },
     stop: async (after) => {
       const { p, values } = openParameters()
@@ -122,7 +120,7 @@ export const byNames = (range: NameRange, after?: Keyset, columns = 'name, entry
 })
 
 /** By name, and those of a name newest first; a certificate with several names in the range is found by the first of them. */
-export const alongNames = (asked: Asked, range: NameRange): Way<CertificateRow> => {
+export const alongNames = (asked: Asked, range: NameRange): Way<TextRow> => {
   const listed = (after: Keyset | undefined, p: Parameter): Candidates =>
     byNames(range, after).candidates(amongAll(asked.begun), asked.deps.candidates, p)
   const named = rememberNames(asked.deps)
@@ -132,7 +130,7 @@ export const alongNames = (asked: Asked, range: NameRange): Way<CertificateRow> 
       const { each, order } = listed(after, p)
       const page = `with page as (
         select c.*, q.name from ${each} where ${restBeside(asked, byNames(range), p)} order by ${order} limit ${limit})`
-      return read(asked, complete(page, 'c.name, c.entry desc', asked, p), values)
+      return read(asked, complete(page, nameOrder, asked, p), values)
     },
     stop: async (after) => {
       const { p, values } = openParameters()
@@ -141,10 +139,14 @@ export const alongNames = (asked: Asked, range: NameRange): Way<CertificateRow> 
       const { rows } = await asked.deps.db.query<{ name: string; entry: number }>({ text }, values)
       return rows[0] && [rows[0].name, rows[0].entry]
     },
-    keysetOf: ({ name, entry }) => [name ?? '', entry],
+    keysetOf: nameKeyset,
     isFound: (row) => row.name === firstName(named(row), range),
   }
 }
+
+const nameOrder: Ordered = { by: 'c.name, c.entry desc', column: 'c.name' }
+
+const nameKeyset = ({ name, entry }: Pick<TextRow, 'name' | 'entry'>): Keyset => [name ?? '', entry]
 
 /** The first condition is where the index is entered, the other what it passes by. */
 const behindName = ([name, entry]: Keyset, p: Parameter): string => {
@@ -154,8 +156,8 @@ const behindName = ([name, entry]: Keyset, p: Parameter): string => {
 
 /** A certificate comes once for each of its names: it is read once for all that lie close together. */
 const rememberNames = (deps: RecordsDeps) => {
-  const known = new Map<number, CertificateRow['names']>()
-  return (row: CertificateRow): NonNullable<CertificateRow['names']> => {
+  const known = new Map<number, TextRow['names']>()
+  return (row: TextRow): NonNullable<TextRow['names']> => {
     const seen = known.get(row.entry)
     if (seen) row.names = seen
     const names = namesIn(row, deps)
@@ -166,7 +168,7 @@ const rememberNames = (deps: RecordsDeps) => {
 }
 
 /** A short list as a whole, by the first name of each: in indexes alone, until it is known which few are wanted. */
-export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<CertificateRow> & Counted => ({
+export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<TextRow> & Counted => ({
   rows: async (after, limit) => {
     const { p, values } = openParameters()
     const { lists, found } = named(asked, lead, range, p)
@@ -174,10 +176,10 @@ export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<Certi
     const page = `page as (
       select c.*, f.name from (select * from ${found}${behind} order by name, entry desc limit ${limit}) f
       cross join lateral ${certificateAt('f.entry')} c)`
-    return read(asked, complete(withLists({ lists }, page), 'c.name, c.entry desc', asked, p), values)
+    return read(asked, complete(withLists({ lists }, page), nameOrder, asked, p), values)
   },
   stop: async () => undefined,
-  keysetOf: ({ name, entry }) => [name ?? '', entry],
+  keysetOf: nameKeyset,
   count: async () => {
     const { p, values } = openParameters()
     const { lists, found } = named(asked, lead, range, p)
@@ -241,7 +243,7 @@ export const byExpiry = ({ filter, begun }: Asked, after?: Keyset): Lead => ({
     ),
 })
 
-export const alongExpiry = (asked: Asked): Way<CertificateRow> => {
+export const alongExpiry = (asked: Asked): Way<TextRow> => {
   const listed = (after: Keyset | undefined, p: Parameter): Candidates =>
     byExpiry(asked, after).candidates(amongAll(asked.begun), asked.deps.candidates, p)
   return {
@@ -249,9 +251,9 @@ export const alongExpiry = (asked: Asked): Way<CertificateRow> => {
       const { p, values } = openParameters()
       const { each, order } = listed(after, p)
       const page = `with page as (
-        select c.*, null::text as name from ${each} where ${restBeside(asked, byExpiry(asked), p)}
+        select c.* from ${each} where ${restBeside(asked, byExpiry(asked), p)}
         order by ${order} limit ${limit})`
-      return read(asked, complete(page, 'c.not_after, c.entry', asked, p), values)
+      return read(asked, complete(page, expiryOrder, asked, p), values)
     },
     stop: async (after) => {
       const { p, values } = openParameters()
@@ -265,21 +267,23 @@ export const alongExpiry = (asked: Asked): Way<CertificateRow> => {
 }
 
 /** A short list as a whole. */
-export const putByExpiry = (asked: Asked, lead: Lead): Way<CertificateRow> => ({
+export const putByExpiry = (asked: Asked, lead: Lead): Way<TextRow> => ({
   rows: async (after, limit) => {
     const { p, values } = openParameters()
     const list = lead.candidates(amongAll(asked.begun), asked.deps.candidates, p)
     const behind = after ? behindExpiry(after, p, 'c.') : ''
-    const page = `page as (select c.*, null::text as name from ${allOf(list)}
+    const page = `page as (select c.* from ${allOf(list)}
       where ${restBeside(asked, lead, p)}${behind} order by c.not_after, c.entry limit ${limit})`
-    return read(asked, complete(withLists(list, page), 'c.not_after, c.entry', asked, p), values)
+    return read(asked, complete(withLists(list, page), expiryOrder, asked, p), values)
   },
   stop: async () => undefined,
   keysetOf: expiryKeyset,
 })
 
-const expiryKeyset = ({ not_after, entry }: Pick<CertificateRow, 'not_after' | 'entry'>): Keyset => [
-  not_after.getTime(),
+const expiryOrder: Ordered = { by: 'c.not_after, c.entry', column: 'c.not_after' }
+
+const expiryKeyset = ({ not_after, entry }: Pick<TextRow, 'not_after' | 'entry'>): Keyset => [
+  not_after?.getTime() ?? 0,
   entry,
 ]
 

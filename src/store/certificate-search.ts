@@ -1,15 +1,17 @@
 /** The search for certificates. */
-import type { CertificateFilter, FoundCertificate, Start, Walk } from '../ca/records.ts'
+import type { CertificateFilter, CertificateText, Start, Walk } from '../ca/records.ts'
+import { textOf } from './certificate-text.ts'
 import { keysetShape, openCertificateWay } from './certificate-ways.ts'
-import { foundOf, type SearchDeps } from './certificates.ts'
+import type { SearchDeps } from './certificates.ts'
 import { beginSearch } from './pages.ts'
 import { openWalkOf } from './walks.ts'
 
-export const walkCertificates = async (
+export const walkCertificates = async <T>(
   deps: SearchDeps,
   filter: CertificateFilter,
   start: Start = {},
-): Promise<Walk<FoundCertificate>> => {
+  itemOf: (text: CertificateText) => T,
+): Promise<Walk<T>> => {
   const span = { after: filter.issuedAfter, before: filter.issuedBefore }
   const search = { records: 'certificates', filter, start }
   const begun = await beginSearch(deps.db, { ...search, span }, keysetShape(filter))
@@ -19,7 +21,7 @@ export const walkCertificates = async (
     search,
     range: { from: begun.low, before: begun.high },
     way,
-    item: (row) => foundOf(row, deps),
+    item: (row) => itemOf(textOf(row, deps)),
     count,
   })
 }

@@ -21,13 +21,14 @@ import {
   restBeside,
   withLists,
 } from './certificate-orders.ts'
-import { type CertificateRow, type SearchDeps, setConditions } from './certificates.ts'
+import type { TextRow } from './certificate-text.ts'
+import { type SearchDeps, setConditions } from './certificates.ts'
 import { type NameRange, nameRange } from './names.ts'
 import { type Begun, isStorable, isWhole, openParameters } from './pages.ts'
 import { countable, countRows, type Way } from './walks.ts'
 
 export interface CertificateWay {
-  readonly way: Way<CertificateRow>
+  readonly way: Way<TextRow>
   readonly count: () => Promise<Count>
 }
 

@@ -23,10 +23,10 @@ export interface SearchDeps extends RecordsDeps {
   readonly candidates: number
 }
 
-export interface CertificateRow extends RevocationRow {
+interface CertificateRow extends RevocationRow {
   readonly serial: string
-  /** Base64, which takes half of what PostgreSQL's own form takes to be sent and read. */
-  readonly tbs: string
+  readonly tbs: Buffer
+  readonly signature: Buffer
   readonly entry: number
   readonly principal: string
   readonly profile: string
@@ -40,36 +40,29 @@ export interface CertificateRow extends RevocationRow {
   readonly expired: boolean
   /** As it is kept. */
   readonly origin: string | null
-  /** By which it was found, below a suffix. */
-  readonly name: string | null
-  /** Read once, when it is first asked for. */
-  names?: FoundCertificate['names']
 }
 
 /** Throws `certificate.not_found`. */
 export const readCertificate = async (deps: RecordsDeps, serial: string): Promise<CertificateRecord> => {
   const {
     rows: [row],
-  } = await deps.db.query<CertificateRow & { readonly signature: Buffer }>(selectCertificate, [serial])
+  } = await deps.db.query<CertificateRow>(selectCertificate, [serial])
   if (!row) throw new Problem('certificate.not_found', `There is no certificate with serial ${serial}.`)
   const issuers = (await deps.db.query<StoredIssuer>(selectIssuers)).rows.map(issuerRowOf)
   const issuer = issuers.find(({ name }) => name === row.issuer)
   return {
     ...foundOf(row, deps),
-    certificate: deps.codec.certificate(tbsOf(row), row.signature),
+    certificate: deps.codec.certificate(row.tbs, row.signature),
     chain: issuer ? deps.sentAlong(issuer) : [],
   }
 }
 
-/** Of `c`, a row of outcomes or of a page of them, with its intent and its newest change. */
-export const certificateColumns = (time: string): string =>
-  `encode(c.serial, 'hex') as serial, c.entry, c.principal, c.profile, c.issuer, c.subject, encode(c.key_sha256, 'hex') as key, c.not_before, c.not_after, c.at as issued_at,
-    c.not_after < ${time} as expired, encode(i.tbs, 'base64') as tbs, i.profile_version, i.origin, ${revocationColumns}`
-
 const selectCertificate = {
   name: 'select_certificate',
   text: `
-    select ${certificateColumns('now()')}, null::text as name, c.signature
+    select encode(c.serial, 'hex') as serial, c.entry, c.principal, c.profile, c.issuer, c.subject, encode(c.key_sha256, 'hex') as key,
+      c.not_before, c.not_after, c.at as issued_at, c.not_after < now() as expired, c.signature, i.tbs, i.profile_version, i.origin,
+      ${revocationColumns}
     from outcomes c join intents i on i.serial = c.serial ${newestRevocation}
     where c.serial = decode($1, 'hex') and c.kind = 'certificate'`,
 }
@@ -154,14 +147,7 @@ const isNamed = ({ low, high }: NameRange, p: Parameter): string =>
     low === high ? `n.name = ${p(low)}` : `n.kind = 'dns' and n.name >= ${p(low)} and n.name < ${p(high)}`
   })`
 
-const tbsOf = ({ tbs }: CertificateRow): Buffer => Buffer.from(tbs, 'base64')
-
-export const namesIn = (row: CertificateRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
-  row.names ??= namesOf(tbsOf(row))
-  return row.names
-}
-
-export const foundOf = (row: CertificateRow, deps: Pick<RecordsDeps, 'namesOf'>): FoundCertificate => {
+const foundOf = (row: CertificateRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate => {
   const revocation = revocationOf(row)
   return {
     serial: row.serial,
@@ -169,7 +155,7 @@ export const foundOf = (row: CertificateRow, deps: Pick<RecordsDeps, 'namesOf'>)
     principal: row.principal,
     issuer: row.issuer,
     subject: row.subject,
-    names: namesIn(row, deps),
+    names: namesOf(row.tbs),
     keySha256: row.key,
     notBefore: row.not_before,
     notAfter: row.not_after,

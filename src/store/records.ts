@@ -5,6 +5,7 @@ import type { CheckResult } from '../policy/checks.ts'
 import { readStoredOrigin } from '../policy/origin.ts'
 import { type TimedRow, type TimedTable, walkByTime } from './by-time.ts'
 import { walkCertificates } from './certificate-search.ts'
+import { foundIn } from './certificate-text.ts'
 import { type RecordsDeps, readCertificate, type SearchDeps } from './certificates.ts'
 import { walkEvents } from './events.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
@@ -13,7 +14,8 @@ import { candidates } from './walks.ts'
 export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records => {
   const deps: SearchDeps = { candidates, ...given }
   const walk: Records['walk'] = {
-    certificates: (filter, start) => walkCertificates(deps, filter, start),
+    certificates: (filter, start) => walkCertificates(deps, filter, start, foundIn),
+    certificateTexts: (filter, start) => walkCertificates(deps, filter, start, (text) => text),
     refusals: (filter, start) => walkByTime(deps, refusals, filter, start),
     events: (filter, start) => walkEvents(deps, filter, start),
   }

@@ -29,7 +29,7 @@ import {
   Time,
 } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
-import { parseSerial, parseTime, recordView } from './views.ts'
+import { parseSerial, parseTime } from './views.ts'
 
 const Status = Type.Enum(['valid', 'expired', 'revoked'])
 
@@ -129,12 +129,12 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
       if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      const open = records.walk.certificates
       return answerSearch(deps, request, reply as FastifyReply, {
         records: 'certificates',
         filter,
-        open,
-        view: recordView,
+        open: records.walk.certificateTexts,
+        view: (text) => JSON.parse(text),
+        json: (text) => text,
         columns,
       })
     },

@@ -25,6 +25,8 @@ export interface Searched<F extends object, T> {
   readonly filter: F
   readonly open: OpenWalk<F, T>
   readonly view: (item: T) => Row
+  /** The same as JSON, where that is there already. */
+  readonly json?: (item: T) => string
   readonly columns: readonly Column[]
 }
 
@@ -37,8 +39,10 @@ export interface Exports {
   ): Promise<FastifyReply>
 }
 
+type Shown<F extends object, T> = Pick<Searched<F, T>, 'view' | 'json' | 'columns'>
+
 interface ExportAsked<F extends object, T> {
-  readonly searched: Pick<Searched<F, T>, 'view' | 'columns'>
+  readonly searched: Shown<F, T>
   readonly type: ListType
   readonly access: AccessAsked
   readonly open: () => Promise<Walk<T>>
@@ -112,6 +116,7 @@ async function* piecesOf<F extends object, T>(
 ): AsyncGenerator<Buffer> {
   const admit = openAdmission(deps, request)
   const form = forms[type]
+  const lineOf = lineIn(type, searched)
   let rows = 0
   let isWhole = false
   const end = (act: 'completed' | 'broke') =>
@@ -128,7 +133,7 @@ async function* piecesOf<F extends object, T>(
       // While this one is encoded and sent, the next one is looked for; no further.
       const following = page.next === undefined ? undefined : walk.page(pageRows)
       following?.catch(() => {})
-      for (const piece of encoded(page.items, (item) => form.line(searched.view(item), searched.columns))) {
+      for (const piece of encoded(page.items, lineOf)) {
         yield piece
         await nextRound()
       }
@@ -152,6 +157,10 @@ async function* piecesOf<F extends object, T>(
     if (!isWhole) await end('broke')
   }
 }
+
+/** A row as it stands in an export. */
+const lineIn = <F extends object, T>(type: ListType, { view, json, columns }: Shown<F, T>): ((item: T) => string) =>
+  json && type !== 'text/csv' ? (item) => `${json(item)}\n` : (item) => forms[type].line(view(item), columns)
 
 /**
  * Rows as octets, in pieces that no other request has to wait for long. Each line is written where it will be sent from:

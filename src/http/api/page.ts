@@ -16,6 +16,8 @@ export const pageOf = ({ limit, cursor }: { readonly limit?: string; readonly cu
 })
 
 interface SentPage extends Page<Row> {
+  /** The rows as JSON, for whom they are sent so: instead of items. */
+  readonly texts?: readonly string[]
   /** Further members of the JSON object. */
   readonly more?: Readonly<Record<string, unknown>>
   /** Those of CSV; by default, the members of the first row. */
@@ -36,10 +38,10 @@ export const contentTypes: Readonly<Record<ListType, string>> = {
 }
 
 const textsOf: Readonly<Record<ListType, (page: SentPage) => Iterable<string>>> = {
-  'application/json': ({ items, next, more }) =>
-    jsonItems(encoded(items), { ...(next !== undefined && { next }), ...more }),
-  *'application/x-ndjson'({ items }) {
-    for (const text of encoded(items)) yield `${text}\n`
+  'application/json': ({ items, texts = encoded(items), next, more }) =>
+    jsonItems(texts, { ...(next !== undefined && { next }), ...more }),
+  *'application/x-ndjson'({ items, texts = encoded(items) }) {
+    for (const text of texts) yield `${text}\n`
   },
   'text/csv': ({ items, columns }) => csvLines(items, columns ?? columnsIn(items)),
 }

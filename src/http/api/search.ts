@@ -63,7 +63,9 @@ export const answerSearch = async <F extends object, T>(
   })
   return sendPage(request, reply, {
     ...page,
-    items: page.items.map(searched.view),
+    ...(searched.json && type !== 'text/csv'
+      ? { items: [], texts: page.items.map(searched.json) }
+      : { items: page.items.map(searched.view) }),
     columns: searched.columns,
     more: { ...(counted && { count: counted }), boundTo: boundsView(bounds) },
   })

@@ -1,0 +1,79 @@
+/**
+ * What a search says of a certificate, as JSON: PostgreSQL puts it together, and only its names are read here, from the DER,
+ * where alone they are in their order. Values of their own for each row, dates and objects, and JSON of them again, took most
+ * of the time of an export.
+ */
+import type { CertificateText, FoundCertificate } from '../ca/records.ts'
+import type { RecordsDeps } from './certificates.ts'
+
+export interface TextRow {
+  readonly entry: number
+  /** By which it was found, below a suffix. */
+  readonly name?: string
+  /** By which it was found, where the order is that of expiry. */
+  readonly not_after?: Date
+  /** Up to its names. */
+  readonly head: string
+  /** Base64, which takes half of what PostgreSQL's own form takes to be sent and read. */
+  readonly tbs: string
+  /** Behind its names. */
+  readonly tail: string
+  /** Read once, when they are first asked for. */
+  names?: FoundCertificate['names']
+}
+
+/**
+ * Of `c`, a row of outcomes, with its intent `i` and its newest change `r`; `time` says what has expired. Names of principals,
+ * issuers and profiles are what the tables let them be, and need no escapes.
+ */
+export const textColumns = (time: string): string =>
+  `c.entry, ${headOf(time)} as head, encode(i.tbs, 'base64') as tbs, ${tail} as tail`
+
+export const textOf = (row: TextRow, deps: Pick<RecordsDeps, 'namesOf'>): CertificateText =>
+  `${row.head}${JSON.stringify(namesIn(row, deps))}${row.tail}` as CertificateText
+
+export const namesIn = (row: TextRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
+  row.names ??= namesOf(Buffer.from(row.tbs, 'base64'))
+  return row.names
+}
+
+/** The values again. */
+export const foundIn = (text: CertificateText): FoundCertificate => {
+  const { notBefore, notAfter, issuedAt, revocation, origin = null, ...same } = JSON.parse(text)
+  return {
+    ...same,
+    notBefore: new Date(notBefore),
+    notAfter: new Date(notAfter),
+    issuedAt: new Date(issuedAt),
+    revocation: revocation
+      ? {
+          reason: revocation.reason,
+          revokedAt: new Date(revocation.revokedAt),
+          invalidSince: revocation.invalidityDate ? new Date(revocation.invalidityDate) : null,
+          by: revocation.by,
+          index: revocation.index,
+        }
+      : null,
+    origin,
+  }
+}
+
+const isRevoked = `r.change <> 'released' and r.revoked_at is not null`
+
+/** As JavaScript writes a Date: what is finer than milliseconds is cut off. */
+const instant = (column: string): string =>
+  `to_char(${column} at time zone 'UTC', '\\"YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\\"')`
+
+const headOf = (time: string): string => `'{"serial":"' || encode(c.serial, 'hex') || '","status":"'
+    || case when ${isRevoked} then 'revoked' when c.not_after < ${time} then 'expired' else 'valid' end
+    || '","subject":' || to_json(c.subject) || ',"names":'`
+
+const revocation = `',"revocation":{"reason":"' || coalesce(r.reason, 'unspecified') || '","revokedAt":' || ${instant('r.revoked_at')}
+    || coalesce(',"invalidityDate":' || ${instant('r.invalid_since')}, '')
+    || ',"by":' || coalesce(to_json(r.by)::text, 'null') || ',"index":' || r.entry || '}'`
+
+const tail = `',"profile":{"name":"' || c.profile || '","version":' || i.profile_version || '},"principal":"' || c.principal
+    || '","issuer":"' || c.issuer || '","keySha256":"' || encode(c.key_sha256, 'hex')
+    || '","notBefore":' || ${instant('c.not_before')} || ',"notAfter":' || ${instant('c.not_after')}
+    || ',"issuedAt":' || ${instant('c.at')} || ',"index":' || c.entry
+    || case when ${isRevoked} then ${revocation} else '' end || coalesce(',"origin":' || i.origin, '') || '}'`
