@@ -38,8 +38,8 @@ const facts = {
   entry: `$3::bigint + i / 100 * 101 + i % 100`,
   // Over five seconds, since nothing may be older than what is there: some thousands in each millisecond.
   at: `date_trunc('milliseconds', $4::timestamptz + i * 5.0 / $5 * interval '1 second')`,
-  // Years ago: on its first look, the reconciler goes through the intents of the last day, and would go on for minutes.
-  intended: `$4::timestamptz - interval '2 years' + i * 600.0 / $5 * interval '1 day'`,
+  // As if over two years: on its first look the reconciler goes back a day.
+  intended: `$4::timestamptz - interval '2 years' + i * 720.0 / $5 * interval '1 day'`,
   // When the revocation after its hundred comes.
   ended: `date_trunc('milliseconds', $4::timestamptz + (i / 100 * 100 + 99) * 5.0 / $5 * interval '1 second')`,
   // As if over two years, with ninety days each.
@@ -83,6 +83,8 @@ export const fillRecords = async (
       [base, certificates],
     )
     await growTree(client)
+    // All of these have ended. The reconciler would look for minutes whether they have, and have a core beside what is measured.
+    await client.query('update reconciled set until = clock_timestamp()')
     await client.query('commit')
   })
   tell('vacuuming')

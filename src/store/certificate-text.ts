@@ -4,6 +4,7 @@
  * of the time of an export.
  */
 import type { CertificateText, FoundCertificate } from '../ca/records.ts'
+import { namesIdentifier } from '../x509/names-at-end.ts'
 import type { RecordsDeps } from './certificates.ts'
 
 export interface TextRow {
@@ -14,8 +15,8 @@ export interface TextRow {
   readonly not_after?: Date
   /** Up to its names. */
   readonly head: string
-  /** Base64, which takes half of what PostgreSQL's own form takes to be sent and read. */
-  readonly tbs: string
+  /** From the identifier of its names on, as `namesOf` takes it. Base64, which is half as long as PostgreSQL's own form. */
+  readonly end: string
   /** Behind its names. */
   readonly tail: string
   /** Read once, when they are first asked for. */
@@ -27,13 +28,13 @@ export interface TextRow {
  * issuers and profiles are what the tables let them be, and need no escapes.
  */
 export const textColumns = (time: string): string =>
-  `c.entry, ${headOf(time)} as head, encode(i.tbs, 'base64') as tbs, ${tail} as tail`
+  `c.entry, ${headOf(time)} as head, ${end} as "end", ${tail} as tail`
 
 export const textOf = (row: TextRow, deps: Pick<RecordsDeps, 'namesOf'>): CertificateText =>
   `${row.head}${JSON.stringify(namesIn(row, deps))}${row.tail}` as CertificateText
 
 export const namesIn = (row: TextRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
-  row.names ??= namesOf(Buffer.from(row.tbs, 'base64'))
+  row.names ??= namesOf(Buffer.from(row.end, 'base64'))
   return row.names
 }
 
@@ -63,6 +64,8 @@ const isRevoked = `r.change <> 'released' and r.revoked_at is not null`
 /** As JavaScript writes a Date: what is finer than milliseconds is cut off. */
 const instant = (column: string): string =>
   `to_char(${column} at time zone 'UTC', '\\"YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\\"')`
+
+const end = `encode(substring(i.tbs from position('\\x${namesIdentifier.toString('hex')}'::bytea in i.tbs)), 'base64')`
 
 const headOf = (time: string): string => `'{"serial":"' || encode(c.serial, 'hex') || '","status":"'
     || case when ${isRevoked} then 'revoked' when c.not_after < ${time} then 'expired' else 'valid' end

@@ -12,7 +12,7 @@ import type { EntryCodec } from './roll.ts'
 export interface RecordsDeps {
   readonly db: Database
   readonly codec: EntryCodec
-  /** The names in a TBSCertificate, read from it rather than kept twice. */
+  /** The names in a TBSCertificate, or in its end from their identifier on: read from it rather than kept twice. */
   readonly namesOf: (tbs: Buffer) => FoundCertificate['names']
   /** What goes along with what this issuer has signed. */
   readonly sentAlong: (issuer: IssuerRecord) => readonly Buffer[]

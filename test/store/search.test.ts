@@ -13,8 +13,8 @@ import type { CertificateFilter, EventFilter, FoundCertificate, OpenWalk } from 
 import { codec } from '../../src/codec.ts'
 import { readHeld } from '../../src/store/holders.ts'
 import { openRecords } from '../../src/store/records.ts'
-import { readTbsNames } from '../../src/x509/certificate.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
+import { readNamesAtEnd } from '../../src/x509/names-at-end.ts'
 import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
@@ -155,7 +155,7 @@ const readAll = async <F, T>(open: OpenWalk<F, T>, filter: F, limit: number, at?
 }
 
 const recordsOf = (candidates?: number) =>
-  openRecords({ db: stores.db, codec, namesOf: readTbsNames, sentAlong: () => [], ...(candidates && { candidates }) })
+  openRecords({ db: stores.db, codec, namesOf: readNamesAtEnd, sentAlong: () => [], ...(candidates && { candidates }) })
 
 const reversed = (name: string): string => name.split('.').reverse().join('.')
 
