@@ -6,6 +6,7 @@ import { hasName, placesOf, type RecordsDeps, restOf, type SearchDeps } from './
 import { firstName, type NameRange } from './names.ts'
 import { type Begun, type Keyset, openParameters, type Parameter } from './pages.ts'
 import { newestRevocationAt } from './revocations.ts'
+import { isUsual } from './shapes.ts'
 import { mostRows, type Way } from './walks.ts'
 
 export interface Asked {
@@ -55,8 +56,14 @@ const complete = (page: string, { by: order, column }: Ordered, { begun }: Asked
     order by ${order}`
 }
 
-const read = async ({ deps }: Asked, text: string, values: readonly unknown[]): Promise<readonly TextRow[]> =>
-  (await deps.db.query<TextRow>({ text }, values)).rows
+interface Reading {
+  readonly text: string
+  readonly values: readonly unknown[]
+  readonly limit: number
+}
+
+const read = async ({ deps }: Asked, { text, values, limit }: Reading): Promise<readonly TextRow[]> =>
+  (await deps.db.query<TextRow>(isUsual(limit) ? deps.shape(text) : { text }, values)).rows
 
 // Along the roll --------------------------------------------------------------------------------------------------------
 
@@ -76,7 +83,7 @@ export const alongLead = (asked: Asked, lead: Lead): Way<TextRow> => {
       const some = `select c.* from ${list.each} where ${restBeside(asked, lead, p)} order by ${list.order} limit ${limit}`
       const page = `page as (select c.* from ${allOf({ ...list, each: `(${some}) c` })}
         order by c.entry desc limit ${limit})`
-      return read(asked, complete(withLists(list, page), { by: 'c.entry desc' }, asked, p), values)
+      return read(asked, { text: complete(withLists(list, page), { by: 'c.entry desc' }, asked, p), values, limit })
     },
     stop: async (after) => {
       const { p, values } = openParameters()
@@ -85,7 +92,7 @@ export const alongLead = (asked: Asked, lead: Lead): Way<TextRow> => {
         ? `select q.entry from ${list.keys} order by ${list.order} offset ${deps.candidates - 1} limit 1`
         : `select c.entry from ${list.each} order by ${list.order} offset ${deps.candidates - 1} limit 1`
       const text = `${withLists(list)} select max(c.entry) as entry from ${allOf({ ...list, each: `(${last}) c` })}`
-      const { rows } = await deps.db.query<{ entry: number | null }>({ text }, values)
+      const { rows } = await deps.db.query<{ entry: number | null }>(deps.shape(text), values)
       const entry = rows[0]?.entry ?? null
       return entry === null ? undefined : [entry]
     },
@@ -130,13 +137,13 @@ export const alongNames = (asked: Asked, range: NameRange): Way<TextRow> => {
       const { each, order } = listed(after, p)
       const page = `with page as (
         select c.*, q.name from ${each} where ${restBeside(asked, byNames(range), p)} order by ${order} limit ${limit})`
-      return read(asked, complete(page, nameOrder, asked, p), values)
+      return read(asked, { text: complete(page, nameOrder, asked, p), values, limit })
     },
     stop: async (after) => {
       const { p, values } = openParameters()
       const { keys, order } = listed(after, p)
       const text = `select q.name, q.entry from ${keys} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
-      const { rows } = await asked.deps.db.query<{ name: string; entry: number }>({ text }, values)
+      const { rows } = await asked.deps.db.query<{ name: string; entry: number }>(asked.deps.shape(text), values)
       return rows[0] && [rows[0].name, rows[0].entry]
     },
     keysetOf: nameKeyset,
@@ -176,7 +183,7 @@ export const putByName = (asked: Asked, lead: Lead, range: NameRange): Way<TextR
     const page = `page as (
       select c.*, f.name from (select * from ${found}${behind} order by name, entry desc limit ${limit}) f
       cross join lateral ${certificateAt('f.entry')} c)`
-    return read(asked, complete(withLists({ lists }, page), nameOrder, asked, p), values)
+    return read(asked, { text: complete(withLists({ lists }, page), nameOrder, asked, p), values, limit })
   },
   stop: async () => undefined,
   keysetOf: nameKeyset,
@@ -253,13 +260,13 @@ export const alongExpiry = (asked: Asked): Way<TextRow> => {
       const page = `with page as (
         select c.* from ${each} where ${restBeside(asked, byExpiry(asked), p)}
         order by ${order} limit ${limit})`
-      return read(asked, complete(page, expiryOrder, asked, p), values)
+      return read(asked, { text: complete(page, expiryOrder, asked, p), values, limit })
     },
     stop: async (after) => {
       const { p, values } = openParameters()
       const { keys, order } = listed(after, p)
       const text = `select q.not_after, q.entry from ${keys} order by ${order} offset ${asked.deps.candidates - 1} limit 1`
-      const { rows } = await asked.deps.db.query<{ not_after: Date; entry: number }>({ text }, values)
+      const { rows } = await asked.deps.db.query<{ not_after: Date; entry: number }>(asked.deps.shape(text), values)
       return rows[0] && expiryKeyset(rows[0])
     },
     keysetOf: expiryKeyset,
@@ -274,7 +281,7 @@ export const putByExpiry = (asked: Asked, lead: Lead): Way<TextRow> => ({
     const behind = after ? behindExpiry(after, p, 'c.') : ''
     const page = `page as (select c.* from ${allOf(list)}
       where ${restBeside(asked, lead, p)}${behind} order by c.not_after, c.entry limit ${limit})`
-    return read(asked, complete(withLists(list, page), expiryOrder, asked, p), values)
+    return read(asked, { text: complete(withLists(list, page), expiryOrder, asked, p), values, limit })
   },
   stop: async () => undefined,
   keysetOf: expiryKeyset,

@@ -25,6 +25,7 @@ import type { TextRow } from './certificate-text.ts'
 import { type SearchDeps, setConditions } from './certificates.ts'
 import { type NameRange, nameRange } from './names.ts'
 import { type Begun, isStorable, isWhole, openParameters } from './pages.ts'
+import { unprepared } from './shapes.ts'
 import { countable, countRows, type Way } from './walks.ts'
 
 export interface CertificateWay {
@@ -41,7 +42,13 @@ export const openCertificateWay = async (
   if (Object.values(filter).some((value) => typeof value === 'string' && !isStorable(value))) return nowhere
   const named = filter.name === undefined ? undefined : nameRange(filter.name)
   const isOne = named !== undefined && !isSuffix(named)
-  const asked: Asked = { deps, filter, begun, name: isOne ? named.low : undefined, range: isOne ? undefined : named }
+  const asked: Asked = {
+    deps: isOfOrigin(filter) ? { ...deps, shape: unprepared } : deps,
+    filter,
+    begun,
+    name: isOne ? named.low : undefined,
+    range: isOne ? undefined : named,
+  }
   const leads = leadsOf(filter, asked.name)
   const { range } = asked
   if (!range && !isByExpiry(filter)) {
@@ -86,6 +93,10 @@ const isByExpiry = (filter: CertificateFilter): boolean =>
   [filter.serial, filter.row, filter.key, filter.name, filter.subject, filter.revokedAfter, filter.revokedBefore].every(
     (value) => value === undefined,
   )
+
+/** Few have an origin or very many: a plan for any value may take its list to be longer than the roll. */
+const isOfOrigin = ({ originNamespace, originUser, originObject }: CertificateFilter): boolean =>
+  (originNamespace ?? originUser ?? originObject) !== undefined
 
 const nowhere: CertificateWay = {
   way: { rows: async () => [], stop: async () => undefined, keysetOf: ({ entry }) => [entry] },
@@ -151,10 +162,10 @@ const lengthsOf = async (
     const list = lead.candidates(amongAll(begun), most + 1, p)
     return `(${withLists(list)} select count(*)::integer from (select from ${list.keys ?? allOf(list)} limit ${most + 1}) few)`
   })
-  const { rows } = await deps.db.query<{ lengths: readonly number[] }>(
-    { text: `select array[${lengths.join(', ')}] as lengths` },
-    values,
-  )
+  const text = `select array[${lengths.join(', ')}] as lengths`
+  // Another bound would be another shape.
+  const statement = most === deps.candidates ? deps.shape(text) : { text }
+  const { rows } = await deps.db.query<{ lengths: readonly number[] }>(statement, values)
   return rows[0]?.lengths ?? []
 }
 

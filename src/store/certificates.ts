@@ -8,6 +8,7 @@ import { type NameRange, nameRange } from './names.ts'
 import { type Conditions, conditionsOf, isStorable, type Parameter } from './pages.ts'
 import { newestRevocation, type RevocationRow, revocationColumns, revocationOf } from './revocations.ts'
 import type { EntryCodec } from './roll.ts'
+import type { Shape } from './shapes.ts'
 
 export interface RecordsDeps {
   readonly db: Database
@@ -21,6 +22,7 @@ export interface RecordsDeps {
 export interface SearchDeps extends RecordsDeps {
   /** How many to look at in one statement. */
   readonly candidates: number
+  readonly shape: Shape
 }
 
 interface CertificateRow extends RevocationRow {

@@ -15,6 +15,8 @@ import type { Log } from '../telemetry.ts'
 export interface Statement {
   readonly text: string
   readonly name?: string
+  /** Tells those apart that are observed under one name. */
+  readonly shape?: string
 }
 
 export interface Result<Row> {
@@ -197,12 +199,12 @@ const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.c
 
 const run = async <Row>(
   client: pg.ClientBase,
-  { text, name }: Statement,
+  { text, name, shape = '' }: Statement,
   values: readonly unknown[] = [],
   prepared = false,
 ): Promise<Result<Row>> => {
   try {
-    const named = prepared && name !== undefined ? { name } : {}
+    const named = prepared && name !== undefined ? { name: name + shape } : {}
     const { rows, rowCount } = await client.query({ text, values: [...values], ...named })
     return { rows: rows as readonly Row[], rowCount: rowCount ?? 0 }
   } catch (error) {
@@ -274,9 +276,11 @@ const sessionTimeouts = {
 } as const
 /**
  * Plans are kept as long as statistics are, and a table that had a page then may have thousands by now: reading it as a whole
- * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used.
+ * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used,
+ * and in its order: a plan for any values takes a range to be short, and would make a bitmap of all of it for the few at its
+ * beginning.
  */
-const keptPlans = '-c enable_seqscan=off'
+const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

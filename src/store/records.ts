@@ -9,10 +9,11 @@ import { foundIn } from './certificate-text.ts'
 import { type RecordsDeps, readCertificate, type SearchDeps } from './certificates.ts'
 import { walkEvents } from './events.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
+import { openShapes } from './shapes.ts'
 import { candidates } from './walks.ts'
 
 export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records => {
-  const deps: SearchDeps = { candidates, ...given }
+  const deps: SearchDeps = { candidates, shape: openShapes(), ...given }
   const walk: Records['walk'] = {
     certificates: (filter, start) => walkCertificates(deps, filter, start, foundIn),
     certificateTexts: (filter, start) => walkCertificates(deps, filter, start, (text) => text),

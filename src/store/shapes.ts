@@ -1,0 +1,32 @@
+/**
+ * Searches put their statements together, and those that are asked come in few shapes. The first shapes are prepared: each
+ * connection parses them once, and plans them until it knows that a plan for any values is as good. It is: every list is
+ * entered and left by the index that is named for it, whatever the values. Planning was half of what a search of few rows
+ * cost PostgreSQL.
+ */
+import { hash } from 'node:crypto'
+
+import type { Statement } from './database.ts'
+
+/** Prepares a statement of a search, if its shape is among the first. */
+export type Shape = (text: string) => Statement
+
+/** Each shape takes a quarter of a megabyte of each connection that has asked it, so there is a bound. */
+export const openShapes = (most = 64): Shape => {
+  const known = new Map<string, Statement>()
+  return (text) => {
+    let statement = known.get(text)
+    if (!statement && known.size < most) {
+      // A name always means the same text, whoever prepares it.
+      statement = { text, name: 'search', shape: hash('sha256', text, 'base64url').slice(0, 16) }
+      known.set(text, statement)
+    }
+    return statement ?? { text }
+  }
+}
+
+/** Planned for its values, each time. */
+export const unprepared: Shape = (text) => ({ text })
+
+/** As many rows as a page or an export asks for, when nobody says how many: other limits would be shapes without end. */
+export const isUsual = (limit: number): boolean => limit === 101 || limit === 1_001

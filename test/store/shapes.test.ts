@@ -1,0 +1,45 @@
+import t from 'tap'
+
+import { codec } from '../../src/codec.ts'
+import { openRecords } from '../../src/store/records.ts'
+import { openShapes } from '../../src/store/shapes.ts'
+import { readNamesAtEnd } from '../../src/x509/names-at-end.ts'
+import { openTestStores } from './stores.ts'
+
+t.test('so many shapes are prepared, and no more', async (t) => {
+  const shape = openShapes(2)
+  const [first, second] = [shape('select 1'), shape('select 2')]
+  t.match(
+    [first, second],
+    [
+      { text: 'select 1', name: 'search' },
+      { text: 'select 2', name: 'search' },
+    ],
+  )
+  t.not(first.shape, second.shape)
+  t.same(shape('select 3'), { text: 'select 3' })
+  t.equal(shape('select 1'), first)
+  t.equal(openShapes()('select 1').shape, first.shape, 'a name means the same text, whoever prepares it')
+})
+
+t.test('a search of a common shape is prepared once, whatever its values; others are not', async (t) => {
+  const { stores, issue } = await openTestStores(t)
+  await issue(['dns:a.example.com'])
+  await stores.db.transaction(async (tx) => {
+    const db = { ...stores.db, query: tx.query }
+    const records = openRecords({ db, codec, namesOf: readNamesAtEnd, sentAlong: () => [] })
+    const prepared = async (): Promise<number> => {
+      const { rows } = await tx.query<{ n: number }>({
+        text: `select count(*)::integer as n from pg_prepared_statements where name like 'search%'`,
+      })
+      return rows[0]?.n ?? 0
+    }
+    const before = await prepared()
+    for (const principal of ['admin', 'nobody']) await (await records.walk.certificates({ principal })).page(100)
+    const after = await prepared()
+    t.ok(after > before && after <= before + 2, `${after - before} statements for one shape`)
+    await (await records.walk.certificates({ principal: 'admin' })).page(17)
+    await (await records.walk.certificates({ principal: 'admin', originUser: 'ann' })).page(100)
+    t.equal(await prepared(), after)
+  })
+})
