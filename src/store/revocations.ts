@@ -83,9 +83,13 @@ export const readStandings = async (db: Queryable, entries: readonly string[]): 
 export const newestRevocation = `
   left join lateral (select * from revocations where serial = c.serial order by entry desc limit 1) r on true`
 
-/** The same on a roll of this size. */
-export const newestRevocationAt = (size: string): string =>
-  newestRevocation.replace('c.serial order', `c.serial and entry < ${size} order`)
+/**
+ * The same on a roll of this size, by `c.entry`: those of neighbours lie together, and most have none. The sum keeps it from
+ * being looked for along all changes, newest first.
+ */
+export const newestRevocationAt = (size: string): string => `
+  left join lateral (
+    select * from revocations where certificate = c.entry and entry < ${size} order by entry + 0 desc limit 1) r on true`
 
 export const revocationColumns = `r.entry as revocation, r.change, r.reason, r.revoked_at, r.invalid_since, r.by`
 
