@@ -2,6 +2,7 @@
 import { request } from 'node:https'
 
 import { readMemory } from '../memory.ts'
+import { between, readProcessors } from '../processors.ts'
 import type { Target } from '../targets/target.ts'
 
 export interface ExportRow {
@@ -9,15 +10,25 @@ export interface ExportRow {
   readonly rows: number
   readonly octets: number
   readonly seconds: number
+  /** Processor seconds, of all threads and processes: these bear neighbours. */
+  readonly service: number
+  readonly postgres: number
   /** MiB of the service: before, and the most that it came to. */
   readonly before: number
   readonly most: number
 }
 
-export const measureExports = async (target: Target, tell: (line: string) => void): Promise<readonly ExportRow[]> => {
+export const measureExports = async (
+  target: Target,
+  postmaster: number,
+  tell: (line: string) => void,
+): Promise<readonly ExportRow[]> => {
   const rows: ExportRow[] = []
   for (const [title, path, accept] of exportsOf) {
-    const row = await take(target, { title, path, accept })
+    const began = readProcessors(target.pid, postmaster, true)
+    const taken = await take(target, { title, path, accept })
+    const { main, engine, pool, postgres } = between(began, readProcessors(target.pid, postmaster, true))
+    const row = { ...taken, service: main + engine + pool, postgres }
     tell(
       `${title}: ${Math.round(row.rows / row.seconds)} rows/s, ${Math.round(row.before)} to ${Math.round(row.most)} MiB`,
     )
@@ -37,7 +48,7 @@ const exportsOf = [
 const take = async (
   { url, ca, headers: { authorization = '' }, pid }: Target,
   { title, path, accept }: { readonly title: string; readonly path: string; readonly accept: string },
-): Promise<ExportRow> => {
+): Promise<Omit<ExportRow, 'service' | 'postgres'>> => {
   const memory = (): number => readMemory(pid, undefined, new Set()).service
   const before = memory()
   let most = before

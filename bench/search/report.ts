@@ -20,12 +20,14 @@ export const searchText = ({ certificates, searches, exports }: SearchResults): 
   searches.map(({ title, plan }) => `- ${title}: ${plan}`).join('\n'),
   '## Exports, one client (bound: 50,000 rows/s, memory that does not grow)',
   toMarkdown(
-    ['', 'rows', 'rows/s', 'MB/s', 'MiB before', 'MiB at most'],
-    exports.map(({ title, rows, octets, seconds, before, most }) => [
+    ['', 'rows', 'rows/s', 'MB/s', 'µs/row of the service', 'µs/row of PostgreSQL', 'MiB before', 'MiB at most'],
+    exports.map(({ title, rows, octets, seconds, service, postgres, before, most }) => [
       title,
       whole(rows),
       whole(rows / seconds),
       (octets / seconds / 1e6).toFixed(1),
+      ((service / rows) * 1e6).toFixed(1),
+      ((postgres / rows) * 1e6).toFixed(1),
       whole(before),
       whole(most),
     ]),

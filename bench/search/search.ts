@@ -26,7 +26,7 @@ export const measureSearch = async (
   const target = await openChancery({ place, sample, name: 'searched', beside: first, nodeFlags })
   try {
     const searches: readonly SearchRow[] = await measureSearches(target, filled, tell)
-    const exports: readonly ExportRow[] = await measureExports(target, tell)
+    const exports: readonly ExportRow[] = await measureExports(target, place.postmaster, tell)
     return { certificates: filled.certificates, searches, exports }
   } finally {
     await target.close()
