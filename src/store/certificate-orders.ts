@@ -147,6 +147,7 @@ export const alongNames = (asked: Asked, range: NameRange): Way<TextRow> => {
       return rows[0] && [rows[0].name, rows[0].entry]
     },
     keysetOf: nameKeyset,
+    isBehind: ({ name = '', entry }, [last = '', at]) => name > last || (name === last && entry < Number(at)),
     isFound: (row) => row.name === firstName(named(row), range),
   }
 }
@@ -270,6 +271,10 @@ export const alongExpiry = (asked: Asked): Way<TextRow> => {
       return rows[0] && expiryKeyset(rows[0])
     },
     keysetOf: expiryKeyset,
+    isBehind: (row, [time = 0, at]) => {
+      const [expires = 0] = expiryKeyset(row)
+      return expires > time || (expires === time && row.entry > Number(at))
+    },
   }
 }
 

@@ -16,7 +16,10 @@ export interface Way<Row> {
   keysetOf(row: Row): Keyset
   /** Several lists side by side, one of which may have come to its stop before the others. */
   readonly isMerged?: boolean
-  /** Whether a row lies behind a stop, as those of the other lists may. */
+  /**
+   * Whether a row lies behind a stop: those of the other lists may, and those of a list that others have added to between the
+   * two statements.
+   */
   isBehind?(row: Row, stop: Keyset): boolean
   /** What SQL could not tell. */
   isFound?(row: Row): boolean

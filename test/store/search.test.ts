@@ -376,3 +376,24 @@ t.test('while others issue and revoke, the pages of a search are those of the si
   stop = true
   await busy
 })
+
+t.test('what comes between looking and stopping makes nothing come twice', async (t) => {
+  let i = 0
+  const db: typeof stores.db = {
+    ...stores.db,
+    query: async (statement, values) => {
+      if (/ offset 19 /.test(statement.text) && i < 20) {
+        i += 1
+        await issueOne(openDice(1_000 + i), 'ann', { profile: 'all', validity: 360 })
+      }
+      return stores.db.query(statement, values)
+    },
+  }
+  const { walk } = openRecords({ db, codec, namesOf: readNamesAtEnd, sentAlong: () => [], candidates: 20 })
+  for (const filter of [{ name: '*.test' }, { status: 'valid' }] as const) {
+    i = 0
+    const found = (await readAll(walk.certificates, filter, 1000)).map(({ serial }) => serial)
+    t.ok(i > 0)
+    t.equal(new Set(found).size, found.length, JSON.stringify(filter))
+  }
+})
