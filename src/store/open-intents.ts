@@ -7,28 +7,31 @@ import type { RollWriter } from './roll.ts'
 /**
  * Each look goes on where the last one ended, so that none is passed over; that is right as long as an intent is seen
  * before it is old enough. A deep look each minute goes back to the one before it, for an intent whose commit came later
- * than that; the first look after a start goes back a day, for a database that was failed over and has another clock.
+ * than that; the first look after a start goes back a day, for a database that was failed over and has another clock. What
+ * is more than `most` is looked at in several looks, or none of them would end in time.
  * `notAfter` reads the date that the signature, if there is one, would be valid until.
  */
 export const openIntents = (
   db: Database,
   roll: RollWriter,
   notAfter: (tbs: Buffer) => Date,
-  elapsedMs = (): number => performance.now(),
+  { elapsedMs = () => performance.now(), most = 100_000 }: OpenIntentsOptions = {},
 ): OpenIntents => {
   /** Where the last deep look ended, by the database's clock; undefined before the first. */
   let deepUntil: string | undefined
   let deepAt = Number.NEGATIVE_INFINITY
+  let margin = firstMarginMs
 
   const look = async (
     on: Queryable,
     ageMs: number,
     { limit, deep }: { limit: number; deep: boolean },
   ): Promise<Look> => {
-    const back = deepUntil === undefined ? firstMarginMs : deepMarginMs
-    const values = deep ? [ageMs, limit, deepUntil ?? null, back] : [ageMs, limit, null, 0]
-    const { rows } = await on.query<IntentRow & Bound>(selectOpen, values)
-    return { until: rows[0]?.until ?? '-infinity', rows: rows.filter(({ serial }) => serial !== null) }
+    const from = deep ? [deepUntil ?? null, margin] : [null, 0]
+    const goesOn = deep && margin === 0
+    const { rows } = await on.query<IntentRow & Bound>(selectOpen, [ageMs, limit, ...from, most, goesOn])
+    const { until = '-infinity', ended = true } = rows[0] ?? {}
+    return { until, ended, rows: rows.filter(({ serial }) => serial !== null) }
   }
 
   const end = (ageMs: number, how: { limit: number; deep: boolean }): Promise<number> =>
@@ -41,29 +44,42 @@ export const openIntents = (
 
   return {
     abandon: async (ageMs, limit) => {
-      const deep = elapsedMs() >= deepAt
       // Most of the time there is nothing, and then nobody is kept waiting for the head.
-      const { rows, until } = await look(db, ageMs, { limit: 1, deep })
-      if (rows.length > 0) return end(ageMs, { limit, deep })
-      await db.query(updateReconciled, [until])
-      if (deep) {
-        deepUntil = until
-        deepAt = elapsedMs() + deepEveryMs
+      for (;;) {
+        const deep = elapsedMs() >= deepAt
+        const { rows, until, ended } = await look(db, ageMs, { limit: 1, deep })
+        if (rows.length > 0) return end(ageMs, { limit, deep })
+        // One that goes back and has not come to the end says nothing of where others begin.
+        if (ended || !deep) await db.query(updateReconciled, [until])
+        if (deep) {
+          deepUntil = until
+          margin = ended ? deepMarginMs : 0
+          if (ended) deepAt = elapsedMs() + deepEveryMs
+        }
+        if (ended) return 0
       }
-      return 0
     },
   }
+}
+
+export interface OpenIntentsOptions {
+  readonly elapsedMs?: () => number
+  /** Intents that one look goes over. */
+  readonly most?: number
 }
 
 interface Look {
   readonly rows: readonly IntentRow[]
   /** All before have ended, if there are no rows. */
   readonly until: string
+  /** It has looked at all that are old enough. */
+  readonly ended: boolean
 }
 
 /** As text: a Date would lose the microseconds, and a look what lies in them. */
 interface Bound {
   readonly until: string
+  readonly ended: boolean
 }
 
 interface IntentRow {
@@ -97,17 +113,22 @@ interface End {
 const selectOpen = {
   name: 'select_open_intents',
   text: `
-    with span as materialized (
-      select least(r.until, now.until, $3::timestamptz) - make_interval(secs => $4::double precision / 1000) as since, now.until
+    with wanted as materialized (
+      select least(case when $6 then null else r.until end, now.until, $3::timestamptz) - make_interval(secs => $4::double precision / 1000) as since, now.until
       from reconciled r, (select clock_timestamp() - make_interval(secs => $1::double precision / 1000) as until) now
       where r.id = 1
+    ), span as materialized (
+      select w.since, least(w.until, m.until) as until, m.until is null or m.until >= w.until as ended
+      from wanted w left join lateral (
+        select i.created_at as until from intents i where i.created_at >= w.since order by i.created_at offset $5 limit 1
+      ) m on true
     ), open as (
       select i.* from intents i
       where i.created_at >= (select since from span) and i.created_at < (select until from span)
         and (select true from outcomes o where o.serial = i.serial limit 1) is null
       order by i.created_at, i.serial limit $2
     )
-    select span.until::text as until, open.*
+    select span.until::text as until, span.ended, open.*
     from span left join open on true
     order by open.created_at, open.serial`,
 }

@@ -13,7 +13,7 @@ import { openReplica } from '../helpers/replica.ts'
 /** Old enough to be ended, in these tests. */
 const ageMs = 50
 
-const open = async (t: Test) => {
+const open = async (t: Test, most?: number) => {
   const { stores, database } = await openReplica(t)
   const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
   const owner = new pg.Client({ connectionString: database.ownerUrl })
@@ -22,10 +22,12 @@ const open = async (t: Test) => {
     await recorder.close()
     await owner.end()
   })
+  const asked = { looks: 0 }
   const hooks: { beforeUpdate?: (() => Promise<void>) | undefined } = {}
   const db: Database = {
     ...stores.db,
     query: async (statement, values) => {
+      if ('name' in statement && statement.name === 'select_open_intents') asked.looks += 1
       const hook = hooks.beforeUpdate
       if ('name' in statement && statement.name === 'update_reconciled' && hook) {
         hooks.beforeUpdate = undefined
@@ -35,12 +37,10 @@ const open = async (t: Test) => {
     },
   }
   const clock = { elapsed: 0 }
-  const intents = openIntents(
-    db,
-    stores.roll,
-    () => new Date('2030-01-01'),
-    () => clock.elapsed,
-  )
+  const intents = openIntents(db, stores.roll, () => new Date('2030-01-01'), {
+    elapsedMs: () => clock.elapsed,
+    ...(most && { most }),
+  })
   const intend = async (): Promise<void> => {
     const serial = randomBytes(16)
     await recorder.recordIntent({
@@ -56,7 +56,7 @@ const open = async (t: Test) => {
       keySha256: serial,
     })
   }
-  return { owner, hooks, clock, intend, look: () => intents.abandon(ageMs, 100) }
+  return { owner, asked, hooks, clock, intend, look: () => intents.abandon(ageMs, 100) }
 }
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
@@ -105,4 +105,23 @@ t.test('an intent whose commit comes late is found by a deep look, however long 
   // As after ten minutes in which nobody looked: the mark is far ahead of where the last deep look ended.
   clock.elapsed = 600_000
   t.equal(await look(), 1)
+})
+
+t.test('what is too much for one statement is looked at by several', async (t) => {
+  const { asked, clock, intend, look } = await open(t, 3)
+  for (let i = 0; i < 10; i += 1) await intend()
+  await sleep(3 * ageMs)
+  let found = 0
+  for (let last = -1; last !== 0; found += last) {
+    last = await look()
+    t.ok(last <= 3)
+  }
+  t.equal(found, 10)
+  clock.elapsed = 600_000
+  asked.looks = 0
+  t.equal(await look(), 0)
+  t.ok(asked.looks >= 4, `${asked.looks} statements`)
+  await intend()
+  await sleep(3 * ageMs)
+  t.equal(await look(), 1, 'what comes later is found at once')
 })
