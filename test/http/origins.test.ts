@@ -337,7 +337,7 @@ t.test('people approve it with its origin, and it is issued with that', async (t
   t.same(asked.json.plan.origin, origin)
   const shown = await chancery(['request', 'show', asked.json.id])
   // Long rows go on below, behind the labels.
-  const told = shown.out.replaceAll(/\n {12}/g, '')
+  const told = shown.out.replaceAll(/\n {14}/g, '')
   t.match(told, `on behalf   of ${origin.user} in shop,CertificateRequest web-1`)
   t.match(told, JSON.stringify(asked.json.plan.origin), 'and all of it')
   const token = join(service.config.dataDir, 'alice.token')
