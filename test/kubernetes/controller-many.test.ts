@@ -11,8 +11,8 @@ t.test('a thousand requests at once: one certificate and one write each, and Cha
   await Promise.all(names.map((name) => running.ask(name)))
   await Promise.all(names.map((name) => running.ended(name, 'Issued')))
   t.equal((await running.issued()).length, 1_000)
-  // A machine that is busy has some asked for again, and that written.
   t.equal(new Set(running.front.issued).size, 1_000)
-  t.ok(statusWrites(running).length <= running.front.issued.length)
+  // On a machine that is busy some are asked for again, and some writes sent again, whose answers came late.
+  t.ok(statusWrites(running).filter(({ changed }) => changed).length <= running.front.issued.length)
   t.ok(running.front.most <= 16, `${running.front.most} at a time`)
 })
