@@ -46,6 +46,7 @@ t.test('its documents let in whom they say', async (t) => {
   t.equal(whoIs('controller', serviceAccount('chancery-system', 'other')), 'auth.unmapped')
   t.match(decideIdentity(read('controller'), controller).grants, [
     { onBehalfOf: { required: true, namespaces: { deny: ['kube-system'] } } },
+    { profiles: ['kubelet-serving'], onBehalfOf: { required: true, namespaces: { deny: ['**'] } } },
   ])
   const pipeline = { project_id: '22', project_path: 'group/web', ref_protected: 'true', environment_protected: 'true' }
   t.equal(whoIs('gitlab', pipeline), 'gitlab:group/web')

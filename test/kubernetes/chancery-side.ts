@@ -8,7 +8,7 @@ import { join } from 'node:path'
 
 import type { Ask } from '../../src/kubernetes/asking.ts'
 import { decideRequest } from '../../src/kubernetes/decide-request.ts'
-import type { CertificateRequest, Issuer } from '../../src/kubernetes/objects.ts'
+import type { CertificateRequest, Issuer, Requester } from '../../src/kubernetes/objects.ts'
 import { openTestIssuer, serviceAccount } from '../helpers/issuer.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { output } from '../interop/tools.ts'
@@ -111,8 +111,14 @@ const keyUsageNames: Readonly<Record<string, string>> = {
 }
 const extendedNames: Readonly<Record<string, string>> = { 'server auth': 'serverAuth', 'client auth': 'clientAuth' }
 
+/** Who has asked, wherever a Certificate was made. */
+export const certManager: Requester = {
+  username: 'system:serviceaccount:cert-manager:cert-manager',
+  groups: ['system:serviceaccounts', 'system:serviceaccounts:cert-manager', 'system:authenticated'],
+}
+
 /** What the controller asks for once a Certificate was approved. */
-export const askFor = (certificate: Manifest, issuer: Manifest, csr: string): Ask => {
+export const askFor = (certificate: Manifest, issuer: Manifest, csr: string, requester = certManager): Ask => {
   const { name, namespace = '' } = certificate.metadata
   const { duration, usages, issuerRef } = certificate['spec']
   const request: CertificateRequest = {
@@ -124,8 +130,7 @@ export const askFor = (certificate: Manifest, issuer: Manifest, csr: string): As
       duration: `${duration}0m0s`,
       usages,
       issuerRef,
-      username: 'system:serviceaccount:cert-manager:cert-manager',
-      groups: ['system:serviceaccounts', 'system:serviceaccounts:cert-manager', 'system:authenticated'],
+      ...requester,
     },
     status: { conditions: [{ type: 'Approved', status: 'True' }] },
   }

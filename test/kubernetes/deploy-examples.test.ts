@@ -14,8 +14,9 @@ import { decideSigning } from '../../src/kubernetes/decide-signing.ts'
 import type { PodCertificateRequest, SigningRequest } from '../../src/kubernetes/objects.ts'
 import { chanceryFor } from '../client/run.ts'
 import type { Answer } from '../helpers/service.ts'
+import { employ } from '../http/people.ts'
 import { assertTools, output } from '../interop/tools.ts'
-import { askFor, born, keyPairFor, openChancerySide, readyIssuer } from './chancery-side.ts'
+import { askFor, born, certManager, keyPairFor, openChancerySide, readyIssuer } from './chancery-side.ts'
 import { home, type Json, type Manifest, manifests, namesIn, render, renderWith } from './manifests.ts'
 
 t.setTimeout(300_000)
@@ -239,4 +240,35 @@ t.test('a kubelet gets its serving certificate, and not another’s', async (t) 
   t.match(other, { status: 422, json: { code: 'policy.bind', retryable: false } })
   const person = await side.ask(await askForKubelet(csr, 'alice'))
   t.match(person, { status: 403 })
+})
+
+t.test('a CertificateRequest gets nothing by who it says has asked, be it cert-manager or a node', async (t) => {
+  const client = { privateKey: { algorithm: 'ECDSA' }, usages: ['digital signature', 'client auth'] }
+  const node = { username: kubelet.commonName, groups: ['system:nodes', 'system:authenticated'] }
+  for (const [component, spec, requester] of [
+    ['csr-signers', { ...client, commonName: certManager.username }, certManager],
+    ['kubelet-serving', kubelet, node],
+  ] as const) {
+    const { csr } = await keyPairFor(folder, spec)
+    const issuer = await issuerOf(component)
+    const issuerRef = { group: 'chancery.dev', kind: issuer.kind, name: issuer.metadata.name }
+    const certificate: Manifest = {
+      ...{ apiVersion: 'cert-manager.io/v1', kind: 'Certificate', metadata: { name: 'x', namespace: 'tenant' } },
+      spec: { duration: '24h', usages: spec.usages, issuerRef },
+    }
+    const answer = await side.ask(askFor(certificate, issuer, csr, requester))
+    t.match(answer, {
+      status: 403,
+      json: { code: 'origin.forbidden', violations: [{ field: '/onBehalfOf/namespace' }] },
+    })
+  }
+  const { csr } = await keyPairFor(folder, { ...client, commonName: certManager.username })
+  const own = {
+    csr,
+    profile: 'user-client',
+    onBehalfOf: { user: certManager.username, namespace: 'tenant' },
+  }
+  const token = await employ(service, 'another', 'requester', { profiles: ['user-client'], onBehalfOf: {} })
+  const byAny = await service.request('POST', '/v1/certificates', { token, body: own })
+  t.match(byAny, { status: 422, json: { code: 'policy.origin' } }, 'whatever the grant says')
 })

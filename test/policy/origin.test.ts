@@ -374,6 +374,10 @@ t.test(
       'bind.node-itself system:node:worker-1',
     ])
     t.notOk(judge('kubelet-serving', serving, certificateRequest).allowed, 'nor is cert-manager a node')
+    // cert-manager does not keep who has asked in namespaces that its webhook leaves out.
+    const forged = { ...signingRequest, namespace: 'shop' }
+    t.same(failed(judge('kubelet-serving', serving, forged)), ['origin.namespaces shop'])
+    t.same(failed(judge('kubelet-client', { subject: node('worker-1') }, forged)), ['origin.namespaces shop'])
     t.ok(judge('kubelet-client', { subject: node('worker-1') }, { user: 'system:bootstrap:abcdef' }).allowed)
     const hook = { names: namesOf('dns:hook.shop.svc', 'dns:hook.shop.svc.cluster.local') }
     t.ok(judge('webhook-serving', hook).allowed)

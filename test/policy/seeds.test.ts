@@ -160,7 +160,12 @@ t.test('a kubelet gets its own names only', async (t) => {
     [],
     'a node name with dots',
   )
-  t.same(serving(['dns:kubernetes'], node('kubernetes')), ['names.dns.deny'], 'a node named like the API server')
+  for (const name of ['kubernetes', 'kubernetes.default', 'api', 'api.example.internal', 'api-int.eu.example.internal'])
+    t.ok(
+      serving([`dns:${name}`], node(name.replace(/\..*/, ''))).includes('names.dns.deny'),
+      `a node named like the API server: ${name}`,
+    )
+  t.same(serving(['dns:api-7.eu.example.internal'], node('api-7')), [])
   t.same(serving(['dns:worker-1', 'ip:8.8.8.8']), ['names.ip.allow'])
   for (const address of serviceAddresses)
     t.same(serving(['dns:worker-1', `ip:${address}`]), ['names.ip.deny'], `${address} is an API server to its pods`)
