@@ -93,6 +93,9 @@ const asked = (request: CertificateRequest, issuer: Issuer, now: Date): Step => 
   const { spec, metadata } = request
   const invalid = (message: string): Write =>
     failed(request, now, { message, isInvalid: true, reason: 'InvalidRequest' })
+  // cert-manager's webhook allows no change, but looks at no namespace that is labelled so. What was approved is the first.
+  if ((metadata.generation ?? 1) > 1)
+    return invalid('its spec was changed after it was made: neither who asks nor what for may change')
   if (spec.isCA) return invalid('no profile of Chancery yields a CA certificate: leave isCA out')
   const csr = decodePem(spec.request)
   if (csr === undefined) return invalid('spec.request is not a request in PEM within base64')

@@ -132,13 +132,14 @@ const keepSpec = (spec: Spec): Spec => ({
 /** All that we look at. Of one that has ended, that it has; of one that is another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
-  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
+  const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
   const kept = {
     name,
     uid,
     resourceVersion,
     creationTimestamp,
     ...(namespace !== undefined && { namespace }),
+    ...(generation !== undefined && { generation }),
     ...(deletionTimestamp !== undefined && { deletionTimestamp }),
   }
   const isOver = hasEnded(request) || issuerNameOf(request) === undefined

@@ -14,6 +14,9 @@ export const certificateRequestRules: Rules = {
     return { ...next, spec: { ...spec, ...userTree(user) } }
   },
   review: (next, live, context) => {
+    // What refuses is bound to namespaces without this label; what changes (admit) is not.
+    const { metadata } = context.store.find('namespaces', '', namespaceOf(next)) ?? {}
+    if (textAt(metadata, 'labels', 'cert-manager.io/disable-validation') === 'true') return
     const causes = isNew(live) ? validateRequest(next) : validateChange(next, live)
     if (causes.length > 0) throw deniedByWebhook(webhook, causes)
     const refused = isNew(live) ? [] : reviewDecision(next, live, context)

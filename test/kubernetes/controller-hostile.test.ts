@@ -25,6 +25,27 @@ t.test('a server that says something else, and much of it, each time', async (t)
   await until(() => statusWrites(running).length === 2)
 })
 
+t.test('where cert-manager’s webhook does not look, whoever may change requests becomes nobody else', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  const { cluster } = running
+  const labels = { 'cert-manager.io/disable-validation': 'true' }
+  await cluster.apply({ apiVersion: 'v1', kind: 'Namespace', metadata: { name: 'team-a', labels } })
+  await running.issuer()
+  await running.ask('forged-1')
+  const { status } = await cluster
+    .as()
+    .request(
+      'PATCH',
+      '/apis/cert-manager.io/v1/namespaces/team-a/certificaterequests/forged-1',
+      { spec: { username: 'system:node:worker-1', groups: ['system:nodes'] } },
+      { contentType: 'application/merge-patch+json' },
+    )
+  t.equal(status, 200)
+  await running.start()
+  t.match(messageOf(await running.ended('forged-1', 'Failed')), /changed after it was made/)
+  t.same(running.front.issued, [])
+})
+
 t.test('a 500 of Chancery is not the end of a request', async (t) => {
   const running = await openRunning(t)
   await running.issuer()

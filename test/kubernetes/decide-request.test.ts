@@ -101,6 +101,15 @@ t.test('each recorded request that waits for its certificate is asked for, but f
   t.equal(ca.status.failureTime, second)
 })
 
+t.test('a request whose spec was changed after it was made has failed, whatever it says now', async (t) => {
+  t.equal(web.metadata.generation, 1)
+  const { generation: _, ...metadata } = web.metadata
+  t.equal(decide({ request: { ...web, metadata } }).kind, 'ask', 'an API server that does not count')
+  const changed = written(decide({ request: { ...web, metadata: { ...metadata, generation: 2 } } }))
+  t.same(conditionsOf(changed), ['Ready=False Failed', 'InvalidRequest=True InvalidRequest'])
+  t.match(changed.event.note, /changed after it was made/)
+})
+
 t.test('who has asked is not told where the issuer says so, nor where nobody is known', async (t) => {
   const silent = decide({ issuer: issuerOf({ onBehalfOf: false }) })
   t.notOk(silent.kind === 'ask' && silent.ask.body.onBehalfOf)
