@@ -59,12 +59,12 @@ export const runController = async (path: string | undefined, openLog: (level: s
 
 /** Asked until the API server answers: what it does not have would be waited for in vain. */
 const servesPods = async (api: KubernetesApi, log: Logger): Promise<boolean> => {
-  const { hasPodRequests } = await import('../kubernetes/pods.ts')
+  const { whyNoPodRequests } = await import('../kubernetes/pods.ts')
   for (;;) {
     try {
-      const serves = await hasPodRequests(api)
-      if (!serves) log.warn({ event: 'pods.absent' }, 'this API server has no PodCertificateRequests; none are served')
-      return serves
+      const why = await whyNoPodRequests(api)
+      if (why !== undefined) log.warn({ event: 'pods.absent' }, `no pods are served: ${why}`)
+      return why === undefined
     } catch (err) {
       log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
       await sleep(discoverEveryMs)

@@ -78,9 +78,10 @@ const readIssued = (answer: Answer): Outcome => {
   if (answer.status === 202 && typeof body['id'] === 'string') return { kind: 'waiting', id: body['id'] }
   if (answer.status === 201 && isIssued(body)) {
     const { serial, issuer, certificate, chain } = body
+    const replayed = body.replayed === true
     const answeredAt = new Date(String(answer.headers['date']))
     const dated = Number.isNaN(answeredAt.getTime()) ? {} : { answeredAt }
-    return { kind: 'issued', issued: { serial, issuer, certificate, chain, ...dated } }
+    return { kind: 'issued', issued: { serial, issuer, certificate, chain, replayed, ...dated } }
   }
   return { kind: 'fault', fault: foreign(answer) }
 }

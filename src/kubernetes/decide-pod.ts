@@ -1,14 +1,18 @@
 /**
  * PodCertificateRequests, decided. Pure. Who asks is what the API server has verified: a kubelet, for a pod that runs on its
  * node, and the pod's service account. So the names are made of these, and never taken from the request.
+ *
+ * Failed and Denied are for the whole life of the pod: its kubelet asks no more. What its next request may get, which has another
+ * uid and another key, is left open: it is removed within the hour, and then the kubelet makes that one.
  */
+import type { ProblemCode } from '../errors.ts'
 import { type Ask, behalfOf } from './asking.ts'
 import { reasonOf, secondsOf, type Told } from './decide-request.ts'
 import type { SigningWait } from './decide-signing.ts'
 import { type Delivery, deliver } from './delivery.ts'
 import { issuerState } from './issuer-state.ts'
 import { type Condition, type Issuer, isTrue, type PodCertificateRequest } from './objects.ts'
-import { bounded, type Outcome, setbackOf } from './outcome.ts'
+import { bounded, type IssuedCertificate, type Outcome, setbackOf } from './outcome.ts'
 import type { RequestFacts } from './request-facts.ts'
 import type { SignerSettings } from './settings.ts'
 
@@ -25,12 +29,24 @@ export interface PodWrite {
   readonly event: Told
 }
 
-export type PodStep = { readonly kind: 'ignore' } | { readonly kind: 'ask'; readonly ask: Ask } | PodWrite | SigningWait
+/** Open, and not tried again: it would meet the same. */
+export interface PodLeave {
+  readonly kind: 'leave'
+  readonly event: Told
+}
+
+export type PodStep =
+  | { readonly kind: 'ignore' }
+  | { readonly kind: 'ask'; readonly ask: Ask }
+  | PodWrite
+  | PodLeave
+  | SigningWait
 
 export interface PodLook {
   readonly request: PodCertificateRequest
   readonly issuer: Issuer | undefined
-  readonly facts: RequestFacts | { readonly fault: string }
+  /** Undefined where there is no PKCS#10. */
+  readonly facts: RequestFacts | { readonly fault: string } | undefined
   readonly signer: SignerSettings
   readonly now: Date
   /** Seconds since the first look at it in a row without an end. */
@@ -40,6 +56,14 @@ export interface PodLook {
 export const decidePod = (look: PodLook): PodStep => {
   const { request, issuer, facts, signer, now } = look
   if (hasEnded(request) || request.metadata.deletionTimestamp !== undefined) return { kind: 'ignore' }
+  // As Kubernetes wants it of signers: what a pod's author asks for must not be passed over in silence.
+  const [annotation] = Object.keys(request.spec.unverifiedUserAnnotations ?? {})
+  if (annotation !== undefined) {
+    const message = `this signer knows no user annotation, and so not ${bounded(annotation, 128)}`
+    return ended(now, 'Denied', { reason: 'InvalidUnverifiedUserAnnotations', message })
+  }
+  if (facts === undefined)
+    return left('it has no spec.stubPKCS10Request: Kubernetes 1.36 is wanted, of the API server and of the kubelet')
   if ('fault' in facts) return ended(now, 'Failed', { reason: 'RequestUnreadable', message: facts.fault })
   // Nobody has verified what stands there, and a profile may take it over.
   if (!facts.isSubjectEmpty)
@@ -55,7 +79,7 @@ export const decidePod = (look: PodLook): PodStep => {
 const hasEnded = (request: PodCertificateRequest): boolean =>
   ['Issued', 'Denied', 'Failed'].some((type) => isTrue(request, type))
 
-/** PEM of the request that is to be signed; undefined in the form that is deprecated, which holds none. */
+/** PEM of the request that is to be signed; undefined where it holds none. */
 export const stubOf = ({ spec }: PodCertificateRequest): string | undefined => {
   const { stubPKCS10Request: stub } = spec
   if (!stub || stub.length > mostBase64 || !/^[A-Za-z0-9+/]+={0,2}$/.test(stub)) return undefined
@@ -108,16 +132,9 @@ export interface PodAnswered extends PodLook {
   readonly outcome: Outcome
 }
 
-export const decidePodAnswer = (answered: PodAnswered): PodWrite | SigningWait => {
-  const { outcome, facts, now } = answered
-  if (outcome.kind === 'issued') {
-    const delivery = deliver(outcome.issued, { requestKey: 'fault' in facts ? undefined : facts.spki, now })
-    if ('fault' in delivery) return ended(now, 'Failed', { reason: 'AnswerUnusable', message: delivery.fault })
-    const unfit = unfitness(delivery, outcome.issued.answeredAt ?? now)
-    return unfit === undefined
-      ? issued(delivery, now)
-      : ended(now, 'Failed', { reason: 'AnswerUnusable', message: unfit })
-  }
+export const decidePodAnswer = (answered: PodAnswered): PodWrite | PodLeave | SigningWait => {
+  const { outcome, now } = answered
+  if (outcome.kind === 'issued') return decideIssued(answered, outcome.issued)
   if (outcome.kind === 'waiting') {
     const message = 'the profile wants people to approve each request, and no pod waits for people'
     return ended(now, 'Failed', { reason: 'ApprovalRequired', message })
@@ -132,11 +149,22 @@ export const decidePodAnswer = (answered: PodAnswered): PodWrite | SigningWait =
     }
   }
   const { code, message } = setback
+  if (ofThisOne.has(code)) return left(message)
   if (code === 'key.type' || code === 'key.size') return ended(now, 'Denied', { reason: 'UnsupportedKeyType', message })
   return ended(now, 'Failed', { reason: reasonOf(code), message })
 }
 
-/** What the API server would not take, and what no other try would mend. */
+const decideIssued = ({ facts, now }: PodLook, answer: IssuedCertificate): PodWrite | PodLeave => {
+  const requestKey = facts === undefined || 'fault' in facts ? undefined : facts.spki
+  const delivery = deliver(answer, { requestKey, now })
+  const fault = 'fault' in delivery ? delivery.fault : unfitness(delivery, answer.answeredAt ?? now)
+  if (fault === undefined) return issued(delivery as Delivery, now)
+  // An answer that is none is a defect, and one that comes again is too old; what a fresh one is, the profile says.
+  if ('fault' in delivery || answer.replayed) return left(fault)
+  return ended(now, 'Failed', { reason: 'AnswerUnusable', message: fault })
+}
+
+/** What the API server would not take. */
 const unfitness = ({ serial, notBefore, notAfter }: Delivery, now: Date): string | undefined => {
   if (notAfter.getTime() - notBefore.getTime() < shortest * 1_000)
     return `certificate ${serial} lasts for less than an hour; the profile must allow more`
@@ -174,10 +202,26 @@ const ended = (now: Date, type: 'Issued' | 'Denied' | 'Failed', { reason, messag
   event: { type: type === 'Issued' ? 'Normal' : 'Warning', reason, action: 'Sign', note: message },
 })
 
+const left = (why: string): PodLeave => {
+  const note = `left open, since the kubelet’s next request may get a certificate: ${bounded(why, 896)}`
+  return { kind: 'leave', event: { type: 'Warning', reason: 'LeftOpen', action: 'Sign', note } }
+}
+
 const waiting = ({ waited }: PodLook, note: string): SigningWait =>
   waited < silentSeconds
     ? { kind: 'wait' }
     : { kind: 'wait', event: { type: 'Normal', reason: 'Pending', action: 'Sign', note: bounded(note, 1_024) } }
+
+/** What is about this uid, or this key. */
+const ofThisOne: ReadonlySet<string> = new Set<ProblemCode>([
+  'idempotency.reused',
+  'key.blocked',
+  'key.weak',
+  'approval.expired',
+  'approval.rejected',
+  'approval.withdrawn',
+  'approval.failed',
+])
 
 const silentSeconds = 1
 /** Seconds. */

@@ -106,8 +106,9 @@ export interface PodCertificateRequest extends KubernetesObject {
     readonly nodeName: string
     readonly nodeUID: string
     readonly maxExpirationSeconds?: number
-    /** DER in base64. */
+    /** DER in base64. Kubelets before 1.36 send a key and a proof in its place. */
     readonly stubPKCS10Request?: string | null
+    readonly unverifiedUserAnnotations?: Readonly<Record<string, string>>
   }
   readonly status?: WithConditions['status'] & { readonly certificateChain?: string }
 }

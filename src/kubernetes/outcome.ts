@@ -34,6 +34,8 @@ export interface IssuedCertificate {
   readonly certificate: string
   /** PEM, what is above it. */
   readonly chain: readonly string[]
+  /** It was issued for an earlier request under the same key, and comes again for each. */
+  readonly replayed?: boolean
   /** When Chancery has answered, by its own clock, which is the one that certificates go by. */
   readonly answeredAt?: Date
 }

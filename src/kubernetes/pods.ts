@@ -2,12 +2,12 @@
 import { isApiFault, type KubernetesApi } from './api.ts'
 import { applyStatus } from './apply.ts'
 import { keepPem } from './asking.ts'
-import { decidePod, decidePodAnswer, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
+import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
 import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
 import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from './objects.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
-import { resources, rootOf } from './resources.ts'
+import { apiVersionOf, resources, rootOf } from './resources.ts'
 import type { SigningDeps } from './signing.ts'
 import type { Watch } from './watch.ts'
 
@@ -20,20 +20,26 @@ export const lookAtPodRequest = async (deps: PodsDeps, { key, waited, signal }: 
   const signer = request && deps.signers.get(request.spec.signerName)
   if (!request || !signer) return { kind: 'end' }
   const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
-  const pem = stubOf(request)
-  const facts = pem === undefined ? { fault: 'spec.stubPKCS10Request holds no request' } : deps.readRequest(pem)
-  const look: PodLook = { request, issuer, facts, signer, waited, now: deps.clock() }
+  const look: PodLook = { request, issuer, facts: factsOf(deps, request), signer, waited, now: deps.clock() }
   const step = decidePod(look)
   if (step.kind === 'ignore') return { kind: 'end' }
-  if (step.kind !== 'ask' || issuer === undefined)
-    return follow(deps, request, { step: step as PodWrite | SigningWait, signal })
+  if (step.kind !== 'ask' || issuer === undefined) return follow(deps, request, { step: step as Followed, signal })
   const { outcome } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
   return follow(deps, request, { step: decidePodAnswer({ ...look, now: deps.clock(), outcome }), issuer, signal })
 }
 
+const factsOf = ({ readRequest }: PodsDeps, request: PodCertificateRequest): PodLook['facts'] => {
+  const { stubPKCS10Request: stub } = request.spec
+  if (stub === undefined || stub === null) return undefined
+  const pem = stubOf(request)
+  return pem === undefined ? { fault: 'spec.stubPKCS10Request holds no request' } : readRequest(pem)
+}
+
+type Followed = PodWrite | PodLeave | SigningWait
+
 interface Following {
-  readonly step: PodWrite | SigningWait
+  readonly step: Followed
   readonly issuer?: Issuer
   readonly signal: AbortSignal
 }
@@ -45,6 +51,10 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
     if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
     if (step.event) recorder.record(request, step.event)
     return retryOf(step)
+  }
+  if (step.kind === 'leave') {
+    recorder.record(request, step.event)
+    return { kind: 'end' }
   }
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal }).catch(
@@ -75,14 +85,16 @@ const isOpen = (request: PodCertificateRequest): boolean =>
 export const stateOfPodRequest = (request: PodCertificateRequest): string =>
   `${request.metadata.uid} ${isOpen(request)}`
 
-/** Of one that has ended nobody looks at more than whose it is; annotations of users nobody looks at. */
+/** Of one that has ended nobody looks at more than whose it is; of annotations at more than whether there is one. */
 const keepSpec = (spec: PodCertificateRequest['spec'], isWanted: boolean): PodCertificateRequest['spec'] => {
   const { signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID } = spec
-  const { maxExpirationSeconds, stubPKCS10Request: stub } = spec
+  const { maxExpirationSeconds, stubPKCS10Request: stub, unverifiedUserAnnotations = {} } = spec
+  const [annotation] = Object.keys(unverifiedUserAnnotations)
   return {
     ...{ signerName, podName, podUID, serviceAccountName, serviceAccountUID, nodeName, nodeUID },
     ...(maxExpirationSeconds !== undefined && { maxExpirationSeconds }),
     ...(isWanted && stub && { stubPKCS10Request: keepPem(stub) }),
+    ...(isWanted && annotation !== undefined && { unverifiedUserAnnotations: { [annotation.slice(0, 320)]: '' } }),
   }
 }
 
@@ -102,16 +114,24 @@ export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRe
   }
 }
 
-/** Whether the API server has the kind: it is beta, and behind a feature gate. */
-export const hasPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promise<boolean> => {
-  try {
-    const found = await api.call<{ readonly resources?: readonly { readonly name: string }[] }>('GET', rootOf(resource))
-    return (found.resources ?? []).some(({ name }) => name === resource.plural)
-  } catch (error) {
-    if (isApiFault(error, 404)) return false
-    throw error
-  }
+/** Why the API server has none that can be signed, in a sentence: the kind is beta, and behind a feature gate. */
+export const whyNoPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promise<string | undefined> => {
+  const found = await answerOf<{ readonly resources?: readonly { readonly name: string }[] }>(api, rootOf(resource))
+  if (!(found?.resources ?? []).some(({ name }) => name === resource.plural))
+    return `this API server has no ${resource.kind}s (${apiVersionOf(resource)})`
+  const { major = '', minor = '' } = (await answerOf<Readonly<Record<string, string>>>(api, '/version')) ?? {}
+  // 36+, for one.
+  return major === '1' && Number.parseInt(minor, 10) < 36
+    ? `in Kubernetes ${major}.${minor} ${resource.kind}s hold no request that can be signed; 1.36 is wanted`
+    : undefined
 }
+
+/** Undefined where there is nothing, or nothing for us. */
+const answerOf = <T>(api: Pick<KubernetesApi, 'call'>, path: string): Promise<T | undefined> =>
+  api.call<T>('GET', path).catch((error: unknown) => {
+    if (!isApiFault(error, 404) && !isApiFault(error, 403)) throw error
+    return undefined
+  })
 
 const resource = resources.podCertificateRequests
 const refusedSeconds = 60

@@ -85,7 +85,9 @@ t.test('a certificate is texts, or it is not Chancery', async (t) => {
     t.match(await chancery.issue(ask, signal), { kind: 'fault', fault: { kind: 'foreign' } }, member)
   }
   const sound = await openAnswering(t, { status: 201, body: issued })
-  t.match(await sound.issue(ask, signal), { kind: 'issued', issued })
+  t.match(await sound.issue(ask, signal), { kind: 'issued', issued: { ...issued, replayed: false } })
+  const again = await openAnswering(t, { status: 201, body: { ...issued, replayed: true } })
+  t.match(await again.issue(ask, signal), { kind: 'issued', issued: { ...issued, replayed: true } })
 })
 
 t.test('what a server says once it has signed is in its words, and no fault of the request', async (t) => {

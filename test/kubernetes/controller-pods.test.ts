@@ -8,12 +8,12 @@ import { ApiFault } from '../../src/kubernetes/api.ts'
 import { decidePod, decidePodAnswer, stubOf } from '../../src/kubernetes/decide-pod.ts'
 import type { Told } from '../../src/kubernetes/decide-request.ts'
 import type { PodCertificateRequest } from '../../src/kubernetes/objects.ts'
-import { hasPodRequests, lookAtPodRequest, stateOfPodRequest } from '../../src/kubernetes/pods.ts'
+import { keepPodRequest, lookAtPodRequest, stateOfPodRequest, whyNoPodRequests } from '../../src/kubernetes/pods.ts'
 import { employ } from '../http/people.ts'
 import { commonName, newP256, request } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
 import { issuerOf, recorded } from './objects.ts'
-import { openRunning } from './running.ts'
+import { openRunning, until } from './running.ts'
 import { condition, type Tree, textAt } from './values.ts'
 
 const signer = {
@@ -55,6 +55,34 @@ t.test('a request with a subject of its own is not asked for: nobody has verifie
   t.match(step, { kind: 'write', status: { conditions: [{ type: 'Failed', reason: 'SubjectNotEmpty' }] } })
 })
 
+t.test('annotations of users are refused, since none is known', async (t) => {
+  const unverifiedUserAnnotations = { 'example.com/role': 'admin' }
+  const asking = { ...first, spec: { ...first.spec, unverifiedUserAnnotations } }
+  for (const request of [asking, keepPodRequest(asking)])
+    t.match(decidePod({ ...look, request }), {
+      ...{ kind: 'write', event: { note: /example\.com\/role/ } },
+      status: { conditions: [{ type: 'Denied', reason: 'InvalidUnverifiedUserAnnotations' }] },
+    })
+})
+
+t.test('a request of a kubelet before 1.36 is left open, and tried no more', async (t) => {
+  const old = recorded<PodCertificateRequest>('podcertificaterequests/02-create-deprecated-fields')
+  const told: Told[] = []
+  const looked = await lookAtPodRequest(
+    {
+      watch: { get: () => keepPodRequest(old) },
+      signers: new Map([[old.spec.signerName, signer]]),
+      recorder: { record: (_: unknown, event: Told) => told.push(event) },
+      ...{ issuers: { find: () => undefined }, clock: () => now, readRequest },
+    } as never,
+    { key: 'team-a/old', waited: 0, signal: new AbortController().signal },
+  )
+  t.same(looked, { kind: 'end' })
+  t.match(told, [{ type: 'Warning', reason: 'LeftOpen', note: /stubPKCS10Request: Kubernetes 1\.36 is wanted/ }])
+  const long = { ...first, spec: { ...first.spec, stubPKCS10Request: 'A'.repeat(100_000) } }
+  t.equal(keepPodRequest(long).spec.stubPKCS10Request, '', 'what is too long is there all the same')
+})
+
 t.test('what has ended is left alone, and what is recorded to end so is an end', async (t) => {
   for (const name of ['35-issue', '37-deny-unsupported-key', '40-failed'])
     t.same(decidePod({ ...look, request: recorded(`podcertificaterequests/${name}`) }), { kind: 'ignore' }, name)
@@ -79,10 +107,21 @@ t.test('the answer is final: issued with its three times, denied for its key, or
     write.kind === 'write' ? `${write.status.conditions[0].type} ${write.status.conditions[0].reason}` : write.kind
   t.equal(of(issue(0)), 'Failed AnswerUnusable', 'it begins an hour ago')
   t.equal(of(issue(3_600_000, 3_599)), 'Failed AnswerUnusable', 'it lasts for less than an hour')
+  const again = (from: number, validity?: number) =>
+    answer({
+      kind: 'issued',
+      issued: { ...issueFor(facts.spki, new Date(now.getTime() + from), validity), replayed: true },
+    })
+  t.match(again(0), { kind: 'leave', event: { reason: 'LeftOpen', note: /begins more than five minutes ago/ } })
+  t.match(again(0, 1_800), { kind: 'leave', event: { note: /expired before it could be handed over/ } })
+  const foreign = issueFor(newP256().spki, new Date(now.getTime() + 3_600_000))
+  t.match(answer({ kind: 'issued', issued: foreign }), { kind: 'leave', event: { note: /for another key/ } })
   const problem = (code: string, retryable = false) =>
     of(answer({ kind: 'fault', fault: { kind: 'problem', problem: { code, detail: 'So it is.', retryable } } }))
   t.equal(problem('key.type'), 'Denied UnsupportedKeyType')
   t.equal(problem('san.forbidden'), 'Failed SanForbidden')
+  for (const code of ['idempotency.reused', 'key.blocked', 'approval.expired'])
+    t.equal(problem(code), 'leave', `${code}: another uid or another key`)
   t.equal(problem('overload.queue', true), 'wait')
   t.equal(of(answer({ kind: 'waiting', id: 'x' })), 'Failed ApprovalRequired')
 })
@@ -104,12 +143,18 @@ t.test('a status that the API server does not take is told as an event, and trie
   t.match(told, [{ type: 'Warning', reason: 'StatusRefused', note: /five minutes/ }])
 })
 
-t.test('it is served only where the API server has it', async (t) => {
-  const answering = (body: unknown) => hasPodRequests({ call: async () => body as never })
-  t.equal(await answering(recorded('podcertificaterequests/00-discovery-v1beta1')), true)
-  t.equal(await answering(recorded('discovery/07-certificates.k8s.io-v1')), false)
-  t.equal(await hasPodRequests({ call: () => Promise.reject(new ApiFault(404, '404 page not found')) }), false)
-  await t.rejects(hasPodRequests({ call: () => Promise.reject(new ApiFault(503, 'busy')) }))
+t.test('it is served only where the API server has it, with requests that can be signed', async (t) => {
+  const beta = recorded('podcertificaterequests/00-discovery-v1beta1')
+  const answering = (body: unknown, version: object = {}) =>
+    whyNoPodRequests({ call: async (_: string, path: string) => (path === '/version' ? version : body) as never })
+  for (const version of [{ major: '1', minor: '36' }, { major: '1', minor: '37+' }, { major: '2', minor: '0' }, {}])
+    t.equal(await answering(beta, version), undefined)
+  t.match(await answering(beta, { major: '1', minor: '35+' }), /Kubernetes 1\.35\+ .* 1\.36 is wanted$/)
+  t.match(await answering(recorded('discovery/07-certificates.k8s.io-v1')), /has no PodCertificateRequests/)
+  const failing = (status: number) =>
+    whyNoPodRequests({ call: () => Promise.reject(new ApiFault(status, 'it was not to be')) })
+  t.match(await failing(404), /has no PodCertificateRequests/)
+  await t.rejects(failing(503))
 })
 
 t.test('pods get certificates for their service accounts, and are told which keys they may have', async (t) => {
@@ -178,8 +223,16 @@ t.test('pods get certificates for their service accounts, and are told which key
   t.equal(textAt(good, 'status', 'notAfter'), `${leaf.validToDate.toISOString().slice(0, 19)}Z`)
   const untouched = cluster.get('podcertificaterequests', 'team-a', closed)
   t.notOk(condition(untouched ?? {}, 'Issued') ?? condition(untouched ?? {}, 'Failed'), 'it is no signer for pods')
-  const other = await ended(await create('03-create-ed25519-annotations'), 'Denied')
+  const annotated = await ended(await create('03-create-ed25519-annotations'), 'Denied')
+  t.match(condition(annotated ?? {}, 'Denied'), { reason: 'InvalidUnverifiedUserAnnotations' })
+  const other = await ended(
+    await create('03-create-ed25519-annotations', { unverifiedUserAnnotations: null }),
+    'Denied',
+  )
   t.match(condition(other ?? {}, 'Denied'), { reason: 'UnsupportedKeyType' })
-  const old = await ended(await create('02-create-deprecated-fields'), 'Failed')
-  t.match(condition(old ?? {}, 'Failed'), { reason: 'RequestUnreadable' })
+  const old = await create('02-create-deprecated-fields')
+  const isTold = (event: Tree): boolean =>
+    textAt(event, 'regarding', 'name') === old && textAt(event, 'reason') === 'LeftOpen'
+  await until(() => cluster.list('events.events.k8s.io').some(isTold))
+  t.same(cluster.get('podcertificaterequests', 'team-a', old)?.['status'], {})
 })
