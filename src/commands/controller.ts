@@ -9,8 +9,9 @@ import type { Logger } from 'pino'
 
 import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api.ts'
+import { isKnownSigner } from '../kubernetes/decide-signing.ts'
 import type { ReadRequest } from '../kubernetes/request-facts.ts'
-import { ControllerDocument, type ControllerSettings } from '../kubernetes/settings.ts'
+import { ControllerDocument, type ControllerSettings, type SignerSettings } from '../kubernetes/settings.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { shapeFaults } from '../policy/shape.ts'
 import { isSecret } from '../store/secrets.ts'
@@ -92,6 +93,7 @@ export const readControllerDocument = async (path: string | undefined): Promise<
   if (faults.length === 0) {
     const sound = document as ControllerDocument
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
+    faults.push(...unknownSigners(sound.signers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => new URL(url).origin))
     return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
   }
@@ -113,6 +115,20 @@ const doubles = <Item>(
     items.findIndex((other) => nameOf(other) === nameOf(item)) === i
       ? []
       : [{ field: `/${field}/${i}`, value: nameOf(item), reason: 'occurs twice' }],
+  )
+
+/** Found now, and not by each of its requests as it fails. */
+const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>
+  signers.flatMap(({ name }, i) =>
+    isKnownSigner(name)
+      ? []
+      : [
+          {
+            field: `/signers/${i}/name`,
+            value: name,
+            reason: 'is a signer of Kubernetes itself whose rules are not known',
+          },
+        ],
   )
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {

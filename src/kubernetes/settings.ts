@@ -77,7 +77,7 @@ export const ControllerDocument = Type.Object(
     secretNamespace: Type.Optional({
       ...Name,
       description:
-        'Where the Secrets are that a ChanceryClusterIssuer names: the cluster resource namespace. `namespace` when unset. Those of a ChanceryIssuer are always in its own.',
+        'Where the Secrets are that a ChanceryClusterIssuer names: the cluster resource namespace. `namespace` when unset; say another where that has the keys of a CA, since a right to read Secrets is for all of a namespace. Those of a ChanceryIssuer are always in its own.',
     }),
     certManager: Type.Optional(
       Type.Boolean({

@@ -71,6 +71,12 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     await refused('signers: [{ name: a.b/c, issuer: x }, { name: a.b/c, issuer: y }]'),
     /\/signers\/1: a\.b\/c occurs twice/,
   )
+  t.match(
+    await refused(
+      'signers: [{ name: kubernetes.io/kubelet-serving, issuer: x }, { name: kubernetes.io/kubelet, issuer: x }]',
+    ),
+    /:\n {2}- \/signers\/1\/name: kubernetes\.io\/kubelet is a signer of Kubernetes itself[^\n]*$/,
+  )
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
   t.match(await refused('a: [1'), /is not YAML/)
   t.match(await refused('- x'), /does not hold settings/)

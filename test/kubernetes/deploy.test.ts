@@ -183,6 +183,14 @@ t.test('the controller’s settings are settings, and what they name is mounted'
       const sources = spec.volumes.flatMap(({ projected }: Json) => projected?.sources ?? [])
       t.match(sources, [{ serviceAccountToken: { audience: token?.audience } }], place)
     }
+    const secrets = objects.flatMap((object) =>
+      podsOf(object).map(({ spec }) => [object.metadata.namespace, spec] as const),
+    )
+    for (const [namespace, { volumes = [] }] of secrets)
+      t.notOk(
+        volumes.some(({ secret }: Json) => secret) && namespace === document.secretNamespace,
+        `${place}: ${namespace}`,
+      )
     const signers = new Set(document.signers?.map(({ name }) => name))
     const may = new Set(signersOf(objects, 'sign'))
     const group = (name: string): string => (may.has(name) ? name : name.replace(/\/.*/, '/*'))
