@@ -5,11 +5,11 @@ import { join } from 'node:path'
 const root = join(import.meta.dirname, '..')
 const rules = await readFile(join(root, 'deploy/alerts/chancery.rules.yaml'), 'utf8')
 // Elsewhere there need be no controller; where this is applied there is one.
-const leader = 'expr: max(chancery_controller_leader) == 0\n'
+const leader = 'unless max by (cluster, namespace, job) (chancery_controller_leader)\n          )\n'
 if (!rules.includes(leader)) throw new Error(`no rule has ${leader}`)
 const groups = rules
   .slice(rules.indexOf('groups:'))
-  .replace(leader, leader.replace('\n', ' or absent(chancery_controller_leader)\n'))
+  .replace(leader, `${leader}          or absent(chancery_controller_leader)\n`)
 const head = `# Made by tools/alerts.ts of deploy/alerts/chancery.rules.yaml.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule

@@ -36,7 +36,8 @@ t.test('they are about metrics that there are, by labels that these have', (t) =
     if (expr.startsWith('up{')) continue
     const found = [...expr.matchAll(series)]
     t.ok(found.length > 0, alert)
-    const known = new Set(['le', 'instance'])
+    // What a Prometheus puts to all of them.
+    const known = new Set(['le', 'instance', 'cluster', 'namespace', 'job'])
     for (const [, name = '', matchers = ''] of found) {
       const metric = metrics.get(name)
       if (!metric) {
