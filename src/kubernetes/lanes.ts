@@ -1,7 +1,8 @@
 /**
  * Keys that wait for their turn, in lanes that take turns: lanes whose looks take long, because a server hangs, must not have
  * all the places. A lane begins with a quarter of them, gets one more for each look that was short, and never the last quarter;
- * nor do all those together whose last look took long.
+ * nor do all those together whose last look took long. Within a lane, those who share it take turns: whoever asks for much
+ * is behind nobody but himself.
  */
 
 export interface Lanes<Key> {
@@ -20,14 +21,20 @@ export interface Taken<Key> {
 }
 
 interface Lane<Key> {
-  readonly keys: Set<Key>
+  /** By who shares it; whose turn it is first. */
+  readonly keys: Map<string, Set<Key>>
   busy: number
   limit: number
   isSlow: boolean
 }
 
-/** Without `laneOf`, there is one, and it has all the places. */
-export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => string): Lanes<Key> => {
+export interface LanesOptions<Key> {
+  /** Whose places they are; without it there is one lane, and it has all of them. */
+  readonly laneOf?: ((key: Key) => string) | undefined
+  readonly sharerOf?: ((key: Key) => string) | undefined
+}
+
+export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesOptions<Key> = {}): Lanes<Key> => {
   /** Whose turn it is first; all whose keys wait or are looked at. */
   const lanes = new Map<string, Lane<Key>>()
   const waiting = new Set<Key>()
@@ -53,9 +60,11 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
       waiting.add(key)
       const name = laneOf?.(key) ?? ''
       const isSlow = slow.has(name)
-      const lane = lanes.get(name) ?? { keys: new Set<Key>(), busy: 0, limit: least, isSlow }
+      const lane = lanes.get(name) ?? { keys: new Map<string, Set<Key>>(), busy: 0, limit: least, isSlow }
       lanes.set(name, lane)
-      lane.keys.add(key)
+      const sharer = sharerOf?.(key) ?? ''
+      const keys = lane.keys.get(sharer) ?? new Set<Key>()
+      lane.keys.set(sharer, keys.add(key))
     },
     has: (key) => waiting.has(key),
     get size() {
@@ -64,9 +73,9 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
     take: () => {
       const leavesRoom = busyWithSlow() < most
       for (const [name, lane] of lanes) {
-        const [key] = lane.keys
-        if (key === undefined || lane.busy >= lane.limit || (lane.isSlow && !leavesRoom)) continue
-        lane.keys.delete(key)
+        if (lane.busy >= lane.limit || (lane.isSlow && !leavesRoom)) continue
+        const key = nextOf(lane)
+        if (key === undefined) continue
         waiting.delete(key)
         lane.busy += 1
         // The next turn is another's.
@@ -90,6 +99,17 @@ export const openLanes = <Key>(concurrency: number, laneOf?: (key: Key) => strin
       for (const lane of lanes.values()) lane.keys.clear()
     },
   }
+}
+
+const nextOf = <Key>({ keys }: Lane<Key>): Key | undefined => {
+  const [first] = keys
+  if (first === undefined) return undefined
+  const [sharer, own] = first
+  const [key] = own
+  if (key !== undefined) own.delete(key)
+  keys.delete(sharer)
+  if (own.size > 0) keys.set(sharer, own)
+  return key
 }
 
 const longMs = 5_000

@@ -11,6 +11,8 @@ export interface QueueDeps<Key> {
   readonly concurrency: number
   /** Whose places they are; they take turns. */
   readonly laneOf?: (key: Key) => string
+  /** Who shares a lane; within it, they take turns. */
+  readonly sharerOf?: ((key: Key) => string) | undefined
   readonly random: () => number
   /** Milliseconds that only go forward. */
   readonly now: () => number
@@ -59,7 +61,7 @@ export interface Queue<Key> {
 
 export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> => {
   const { firstMs = 500, mostMs = 120_000 } = deps
-  const ready = openLanes<Key>(deps.concurrency, deps.laneOf)
+  const ready = openLanes<Key>(deps.concurrency, deps)
   const looking = new Map<Key, Promise<void>>()
   const again = new Set<Key>()
   const timers = new Map<Key, NodeJS.Timeout>()

@@ -52,6 +52,8 @@ type Look<Key> = (key: Key, waited: number, signal: AbortSignal) => Promise<Look
 interface About<Key> {
   readonly resource: Resource
   readonly laneOf: (key: Key) => string
+  /** A lane is an issuer of the cluster, for all: nobody who asks for much may be before all others. */
+  readonly sharerOf?: (key: Key) => string
 }
 
 export const openWork = (deps: WorkDeps): Work => {
@@ -89,7 +91,7 @@ export const openWork = (deps: WorkDeps): Work => {
     requests &&
     queueOf<string>(
       deps,
-      { resource: resources.certificateRequests, laneOf: laneOfRequest(requests) },
+      { resource: resources.certificateRequests, laneOf: laneOfRequest(requests), sharerOf: namespaceOf },
       (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
@@ -104,7 +106,10 @@ export const openWork = (deps: WorkDeps): Work => {
     signingRequests &&
     queueOf<string>(
       deps,
-      { resource: resources.signingRequests, laneOf: bySigner(signingRequests) },
+      {
+        ...{ resource: resources.signingRequests, laneOf: bySigner(signingRequests) },
+        sharerOf: (key) => signingRequests.get(key)?.spec.username ?? '',
+      },
       (key, waited, signal) =>
         lookAtSigningRequest({ ...shared, watch: signingRequests, issuers, signers, nodes }, { key, waited, signal }),
     )
@@ -113,7 +118,7 @@ export const openWork = (deps: WorkDeps): Work => {
     podRequests &&
     queueOf<string>(
       deps,
-      { resource: resources.podCertificateRequests, laneOf: bySigner(podRequests) },
+      { resource: resources.podCertificateRequests, laneOf: bySigner(podRequests), sharerOf: namespaceOf },
       (key, waited, signal) =>
         lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers: podSigners }, { key, waited, signal }),
     )
@@ -143,6 +148,9 @@ export const openWork = (deps: WorkDeps): Work => {
   return { ...wake, stop: async () => void (await Promise.all(queues.map((queue) => queue.close()))) }
 }
 
+/** Of `namespace/name`. */
+const namespaceOf = (key: string): string => key.slice(0, key.indexOf('/'))
+
 const laneOfRequest =
   (watch: Watch<CertificateRequest>) =>
   (key: string): string => {
@@ -158,6 +166,7 @@ const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Lo
   const queue = openQueue<Key>({
     concurrency: settings.concurrency,
     laneOf: about.laneOf,
+    sharerOf: about.sharerOf,
     random,
     now: deps.now,
     ...(patience ?? (resource === resources.issuers.plural ? issuerPatience : {})),

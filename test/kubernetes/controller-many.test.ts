@@ -1,7 +1,10 @@
 /** A thousand requests at once. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
-import { issuerIs, openRunning, statusWrites } from './running.ts'
+import { issuerIs, openRunning, readyOf, statusWrites } from './running.ts'
+import { uidOf } from './values.ts'
 
 t.test('a thousand requests at once: one certificate and one write each, and Chancery is not flooded', async (t) => {
   const running = await openRunning(t)
@@ -15,4 +18,25 @@ t.test('a thousand requests at once: one certificate and one write each, and Cha
   // On a machine that is busy some are asked for again, and some writes sent again, whose answers came late.
   t.ok(statusWrites(running).filter(({ changed }) => changed).length <= running.front.issued.length)
   t.ok(running.front.most <= 16, `${running.front.most} at a time`)
+})
+
+t.test('a namespace that asks for much through an issuer of the cluster is not before the others', async (t) => {
+  const running = await openRunning(t, { settings: { concurrency: 4 } })
+  const issuer = { kind: 'ChanceryClusterIssuer', name: 'shared' }
+  await running.issuer(issuer)
+  await running.cluster.until('chanceryclusterissuers', { name: 'shared' }, (object) => readyOf(object) === 'Checked')
+  const { held, release } = running.front.hold()
+  for (let i = 0; i < 100; i += 1) await running.ask(`many-${i}`, { issuer })
+  await held
+  const one = uidOf(await running.ask('one-1', { namespace: 'team-b', issuer }))
+  const ready = /^chancery_controller_queue\{resource="certificaterequests",state="ready"\} (\d+)$/m
+  const waiting = async (): Promise<number> => Number(ready.exec((await running.controllers[0]?.metrics()) ?? '')?.[1])
+  while ((await waiting()) + running.front.issued.length < 101) await sleep(5)
+  release()
+  await running.cluster.until(
+    'certificaterequests',
+    { namespace: 'team-b', name: 'one-1' },
+    (object) => readyOf(object) === 'Issued',
+  )
+  t.ok(running.front.issued.indexOf(one) < 10, `it was number ${running.front.issued.indexOf(one) + 1}`)
 })

@@ -232,3 +232,22 @@ t.test('many that hang leave a quarter of the places to the others, also when th
   t.ok(looks.slice(-2).every((key) => key.startsWith('hangs0')))
   while (!queue.idle) await release()
 })
+
+t.test('those who share a lane take turns: one behind three hundred of another is next', async (t) => {
+  const looks: string[] = []
+  const { queue } = open(
+    async (key) => {
+      looks.push(key)
+      await turns()
+      return { kind: 'end' }
+    },
+    4,
+    { laneOf: () => 'shared', sharerOf: (key) => key.split('-')[0] ?? '' },
+  )
+  for (let i = 0; i < 300; i += 1) queue.add(`a-${i}`)
+  for (let i = 0; i < 3; i += 1) queue.add(`b-${i}`)
+  queue.add('c-0')
+  while (!queue.idle) await turns()
+  t.strictSame(looks.slice(0, 9), ['a-0', 'a-1', 'b-0', 'c-0', 'a-2', 'b-1', 'a-3', 'b-2', 'a-4'])
+  t.equal(looks.length, 304)
+})
