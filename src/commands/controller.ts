@@ -95,6 +95,8 @@ export const readControllerDocument = async (path: string | undefined): Promise<
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
     faults.push(...unknownSigners(sound.signers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => new URL(url).origin))
+    if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
+      faults.push({ field: '/recheck', value: sound.recheck, reason: 'is longer than 7d' })
     return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
   }
   return unsound(path, faults)
@@ -194,6 +196,8 @@ const firstSignal = (): Promise<NodeJS.Signals> =>
     for (const signal of signals) process.once(signal, done)
   })
 
+/** Seconds. Timers end at once beyond 24 days. */
+const mostRecheck = 7 * 86_400
 const signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT']
 const stopWithinMs = 15_000
 const discoverEveryMs = 2_000

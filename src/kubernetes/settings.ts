@@ -120,7 +120,7 @@ export const ControllerDocument = Type.Object(
       ...Duration,
       default: '5m',
       description:
-        'How often an issuer that is ready is looked at again; one that is not is tried every few seconds, at last every minute.',
+        'How often an issuer that is ready is looked at again, every `7d` at least; one that is not is tried every few seconds, at last every minute.',
     }),
     retryFor: Type.Optional({
       ...Duration,

@@ -78,6 +78,8 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     /:\n {2}- \/signers\/1\/name: kubernetes\.io\/kubelet is a signer of Kubernetes itself[^\n]*$/,
   )
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
+  t.match(await refused('recheck: 8d'), /\/recheck: 8d is longer than 7d/)
+  t.equal(await refused('recheck: 7d'), 'it was taken')
   t.match(await refused('a: [1'), /is not YAML/)
   t.match(await refused('- x'), /does not hold settings/)
 })
