@@ -40,6 +40,7 @@ export interface ControllerTimes {
   readonly firstMs: number
   readonly mostMs: number
   readonly watchSeconds: number
+  readonly resyncMs?: number
 }
 
 export interface Controller {
@@ -67,11 +68,11 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
   const watches = openWatches(
     { api, settings, meter, log, random, times },
     {
-      issuer: (name) => work?.issuer(name),
-      throughIssuer: (name) => work?.throughIssuer(name),
-      request: (key) => work?.request(key),
-      signingRequest: (key) => work?.signingRequest(key),
-      podRequest: (key) => work?.podRequest(key),
+      issuer: (name, why) => work?.issuer(name, why),
+      throughIssuer: (name, why) => work?.throughIssuer(name, why),
+      request: (key, why) => work?.request(key, why),
+      signingRequest: (key, why) => work?.signingRequest(key, why),
+      podRequest: (key, why) => work?.podRequest(key, why),
     },
   )
   const health = await openHealth({

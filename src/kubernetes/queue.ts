@@ -30,23 +30,41 @@ export interface Turn {
   readonly signal: AbortSignal
 }
 
-/**
- * `end`: until it is named again. `after`: seconds that somebody has asked for, and no sooner. `isPoll`: nothing is wrong, and
- * nobody would tell us when there is more.
- */
-export type Looked =
-  | { readonly kind: 'end' }
-  | { readonly kind: 'retry'; readonly after?: number; readonly isPoll?: boolean }
+/** `end`: until it is named again. */
+export type Looked = { readonly kind: 'end' } | Retry
+
+export interface Retry {
+  readonly kind: 'retry'
+  /** Seconds that somebody has asked for, and no sooner. */
+  readonly after?: number
+  /** Nothing is wrong, and nobody would tell us when there is more. */
+  readonly isPoll?: boolean
+  /** What it waits for may come before `after` is over, and is told then. */
+  readonly yields?: boolean
+}
 
 /** Of a step that waits. */
-export const retryOf = ({ after, isPoll = false }: { readonly after?: number; readonly isPoll?: boolean }): Looked => ({
+export const retryOf = ({ after, isPoll = false, ofIssuer }: Waiting): Retry => ({
   kind: 'retry',
   isPoll,
+  yields: ofIssuer !== undefined,
   ...(after !== undefined && { after }),
 })
 
+interface Waiting {
+  readonly after?: number
+  readonly isPoll?: boolean
+  readonly ofIssuer?: object
+}
+
+/**
+ * Why a key is named: it has changed, and is looked at at once; what it waits for has, which does not shorten what somebody has
+ * asked for; or all are named, which is nothing to those that have a time.
+ */
+export type Why = 'changed' | 'awaited' | 'resync'
+
 export interface Queue<Key> {
-  add(key: Key): void
+  add(key: Key, why?: Why): void
   /** No sooner than that, unless it is named before. */
   addAfter(key: Key, ms: number): void
   /** Whether nothing waits for its turn, and nothing is looked at; what is put off does not count. */
@@ -63,33 +81,31 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
   const { firstMs = 500, mostMs = 120_000 } = deps
   const ready = openLanes<Key>(deps.concurrency, deps)
   const looking = new Map<Key, Promise<void>>()
-  const again = new Set<Key>()
-  const timers = new Map<Key, NodeJS.Timeout>()
-  const setbacks = new Set<Key>()
+  const again = new Map<Key, Why>()
+  const putOff = new Map<Key, PutOff>()
   const rows = new Map<Key, { readonly since: number; readonly looks: number }>()
   let closed = false
 
-  const add = (key: Key): void => {
-    if (closed) return
+  const add = (key: Key, why: Why = 'changed'): void => {
+    if (closed || isLeftAlone(key, why)) return
     forget(key)
-    if (looking.has(key)) again.add(key)
-    else ready.add(key)
+    if (!looking.has(key)) ready.add(key)
+    else if (why === 'changed' || !again.has(key)) again.set(key, why)
     fill()
   }
 
-  const addAfter = (key: Key, ms: number): void => {
+  const isLeftAlone = (key: Key, why: Why): boolean =>
+    why === 'resync' ? putOff.has(key) || looking.has(key) : why === 'awaited' && putOff.get(key)?.isHeld === true
+
+  const addAfter = (key: Key, ms: number, about: Omit<PutOff, 'timer'> = recheck): void => {
     if (closed || ready.has(key)) return
     forget(key)
-    timers.set(
-      key,
-      setTimeout(() => add(key), ms),
-    )
+    putOff.set(key, { ...about, timer: setTimeout(() => add(key), Math.min(ms, longestMs)) })
   }
 
   const forget = (key: Key): void => {
-    clearTimeout(timers.get(key))
-    timers.delete(key)
-    setbacks.delete(key)
+    clearTimeout(putOff.get(key)?.timer)
+    putOff.delete(key)
   }
 
   const fill = (): void => {
@@ -114,11 +130,10 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
     looking.delete(key)
     ready.leave(lane, deps.now() - now)
     if (looked.kind === 'end') rows.delete(key)
-    if (again.delete(key)) add(key)
-    else if (looked.kind === 'retry') {
-      addAfter(key, delayOf(looks, looked.after))
-      if (!looked.isPoll && timers.has(key)) setbacks.add(key)
-    }
+    else addAfter(key, delayOf(looks, looked.after), putOffBy(looked))
+    const why = again.get(key)
+    again.delete(key)
+    if (why !== undefined) add(key, why)
     fill()
   }
 
@@ -130,7 +145,7 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
 
   return {
     add,
-    addAfter,
+    addAfter: (key, ms) => addAfter(key, ms),
     get idle() {
       return ready.size === 0 && looking.size === 0
     },
@@ -138,18 +153,33 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
       return ready.size
     },
     get putOff() {
-      return setbacks.size
+      return [...putOff.values()].filter(({ isSetback }) => isSetback).length
     },
     close: async () => {
       closed = true
       ready.clear()
-      for (const timer of timers.values()) clearTimeout(timer)
-      timers.clear()
-      setbacks.clear()
+      for (const { timer } of putOff.values()) clearTimeout(timer)
+      putOff.clear()
       await Promise.all(looking.values())
     },
   }
 }
 
+interface PutOff {
+  readonly timer: NodeJS.Timeout
+  /** Somebody has asked for the time. */
+  readonly isHeld: boolean
+  readonly isSetback: boolean
+}
+
+const recheck = { isHeld: false, isSetback: false } as const
+
+const putOffBy = ({ after, isPoll, yields }: Retry): Omit<PutOff, 'timer'> => ({
+  isHeld: after !== undefined && !yields,
+  isSetback: !isPoll,
+})
+
+/** What timers take: one that is longer ends at once. */
+const longestMs = 2 ** 31 - 1
 /** Seconds. Limits of a day free when the day is over. */
 const mostAfter = 86_400

@@ -13,6 +13,7 @@ import {
   type SigningRequest,
 } from './objects.ts'
 import { keepPodRequest, stateOfPodRequest } from './pods.ts'
+import type { Why } from './queue.ts'
 import { keepRequest, stateOfRequest } from './requests.ts'
 import { type IssuerKind, type Resource, resources } from './resources.ts'
 import type { ControllerSettings } from './settings.ts'
@@ -33,12 +34,12 @@ export interface Watches {
 
 /** What a change wakes. */
 export interface Wake {
-  issuer(name: IssuerName): void
-  /** It has come, or it is ready now, or it is not any more: those who wait for it want to know. */
-  throughIssuer(name: IssuerName): void
-  request(key: string): void
-  signingRequest(key: string): void
-  podRequest(key: string): void
+  issuer(name: IssuerName, why?: Why): void
+  /** It has come or is another one now (`changed`), or it is ready now, or not any more (`awaited`). */
+  throughIssuer(name: IssuerName, why?: Why): void
+  request(key: string, why?: Why): void
+  signingRequest(key: string, why?: Why): void
+  podRequest(key: string, why?: Why): void
 }
 
 export interface WatchesDeps {
@@ -47,8 +48,14 @@ export interface WatchesDeps {
   readonly meter: Meter
   readonly log: Log
   readonly random: () => number
-  /** Milliseconds after a setback, and seconds that a watch lasts. */
-  readonly times?: { readonly firstMs: number; readonly watchSeconds: number } | undefined
+  /** Milliseconds after a setback and between two resyncs, and seconds that a watch lasts. */
+  readonly times?: WatchTimes | undefined
+}
+
+export interface WatchTimes {
+  readonly firstMs: number
+  readonly watchSeconds: number
+  readonly resyncMs?: number
 }
 
 export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
@@ -56,10 +63,11 @@ export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
   const issuer = (kind: IssuerKind, resource: Resource): Watch<Issuer> =>
     watchOf<Issuer>(deps, resource, {
       keep: keepIssuer,
-      stateOf: (object) => `${object.metadata.uid} ${object.metadata.generation}`,
-      wake: (key) => wake.issuer(issuerName(kind, key)),
+      stateOf: specOf,
+      wake: (key, why) => wake.issuer(issuerName(kind, key), why),
       changed: (key, next, before) => {
-        if (readinessOf(next) !== readinessOf(before)) wake.throughIssuer(issuerName(kind, key))
+        const why = specOf(next) === specOf(before) ? 'awaited' : 'changed'
+        if (readinessOf(next) !== readinessOf(before)) wake.throughIssuer(issuerName(kind, key), why)
       },
     })
   const issuers = {
@@ -107,7 +115,7 @@ interface Watching<T> {
   readonly keep: (object: T) => T
   /** An object whose state is as before is not looked at. */
   readonly stateOf: (object: T) => string
-  readonly wake: (key: string) => void
+  readonly wake: (key: string, why: Why) => void
   readonly changed?: (key: string, next: T | undefined, before: T | undefined) => void
 }
 
@@ -118,19 +126,22 @@ const watchOf = <T extends KubernetesObject>(
 ): Watch<T> =>
   openWatch<T>({
     ...{ api, resource, keep, log, random },
-    ...(times && { firstMs: times.firstMs, mostMs: times.firstMs * 16, watchSeconds: times.watchSeconds }),
+    ...(times && { ...times, mostMs: times.firstMs * 16 }),
     restarted: (reason) =>
       meter.count('chancery_controller_watch_restarts_total', { resource: resource.plural, reason }),
     changed: (key, next, before) => {
       changed?.(key, next, before)
       // What is said again in a resync is the same object.
-      if (next && (next === before || !before || stateOf(next) !== stateOf(before))) wake(key)
+      if (next && next === before) wake(key, 'resync')
+      else if (next && (!before || stateOf(next) !== stateOf(before))) wake(key, 'changed')
     },
   })
 
+const specOf = (issuer: Issuer | undefined): string => `${issuer?.metadata.uid} ${issuer?.metadata.generation}`
+
 const readinessOf = (issuer: Issuer | undefined): string => {
   const { status, observedGeneration } = (issuer && conditionOf(issuer, 'Ready')) ?? {}
-  return `${issuer?.metadata.uid} ${issuer?.metadata.generation} ${status} ${observedGeneration}`
+  return `${specOf(issuer)} ${status} ${observedGeneration}`
 }
 
 const keepIssuer = ({ apiVersion, kind, metadata, spec, status }: Issuer): Issuer => {

@@ -124,18 +124,19 @@ export const openWork = (deps: WorkDeps): Work => {
     )
 
   const wake: Wake = {
-    issuer: (name) => issuerQueue.add(name),
-    request: (key) => requestQueue?.add(key),
-    signingRequest: (key) => signingQueue?.add(key),
-    podRequest: (key) => podQueue?.add(key),
-    throughIssuer: (name) => {
+    issuer: (name, why) => issuerQueue.add(name, why),
+    request: (key, why) => requestQueue?.add(key, why),
+    signingRequest: (key, why) => signingQueue?.add(key, why),
+    podRequest: (key, why) => podQueue?.add(key, why),
+    throughIssuer: (name, why) => {
       for (const request of requests?.all() ?? [])
-        if (issuerNameOf(request) === name) requestQueue?.add(keyOf(request.metadata))
+        if (issuerNameOf(request) === name) requestQueue?.add(keyOf(request.metadata), why)
       const isThrough = ({ spec }: { readonly spec: { readonly signerName: string } }): boolean =>
         issuerName('ChanceryClusterIssuer', signers.get(spec.signerName)?.issuer ?? '') === name
       for (const request of signingRequests?.all() ?? [])
-        if (isThrough(request)) wake.signingRequest(request.metadata.name)
-      for (const request of podRequests?.all() ?? []) if (isThrough(request)) wake.podRequest(keyOf(request.metadata))
+        if (isThrough(request)) wake.signingRequest(request.metadata.name, why)
+      for (const request of podRequests?.all() ?? [])
+        if (isThrough(request)) wake.podRequest(keyOf(request.metadata), why)
     },
   }
   for (const [kind, watch] of Object.entries(watches.issuers))

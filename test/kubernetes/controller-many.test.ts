@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { issuerIs, openRunning, readyOf, statusWrites } from './running.ts'
+import { issuerIs, openRunning, queued, readyOf, statusWrites } from './running.ts'
 import { uidOf } from './values.ts'
 
 t.test('a thousand requests at once: one certificate and one write each, and Chancery is not flooded', async (t) => {
@@ -29,9 +29,7 @@ t.test('a namespace that asks for much through an issuer of the cluster is not b
   for (let i = 0; i < 100; i += 1) await running.ask(`many-${i}`, { issuer })
   await held
   const one = uidOf(await running.ask('one-1', { namespace: 'team-b', issuer }))
-  const ready = /^chancery_controller_queue\{resource="certificaterequests",state="ready"\} (\d+)$/m
-  const waiting = async (): Promise<number> => Number(ready.exec((await running.controllers[0]?.metrics()) ?? '')?.[1])
-  while ((await waiting()) + running.front.issued.length < 101) await sleep(5)
+  while ((await queued(running, 'ready')) + running.front.issued.length < 101) await sleep(5)
   release()
   await running.cluster.until(
     'certificaterequests',

@@ -1,8 +1,10 @@
 /** What the controller makes of a Chancery that is away, slow or changed, and of issuers that come late. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
 import { openTestService } from '../helpers/service.ts'
-import { assertOne, issuerIs, messageOf, openRunning, serialOf, statusWrites, until } from './running.ts'
+import { assertOne, issuerIs, messageOf, openRunning, queued, serialOf, statusWrites, until } from './running.ts'
 import { textAt } from './values.ts'
 
 t.test('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
@@ -86,4 +88,27 @@ t.test('a key that is away makes the issuer wait, though it answers when it is o
   await issuerIs(running, 'False')
   await running.ended('key-1', 'Issued')
   await issuerIs(running, 'True')
+})
+
+t.test('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
+  const running = await openRunning(t, { resyncMs: 20, settings: { recheck: 0.1 } })
+  await running.issuer()
+  await issuerIs(running, 'True')
+  const limited = { status: 429, code: 'limit.certificates_per_day', retryable: true, retryAfter: 3_600 }
+  running.front.say(() => limited)
+  await running.ask('limited-1')
+  while ((await queued(running, 'later')) !== 1) await sleep(5)
+  running.front.say(() => 'pass')
+  const asked = running.front.issued.length
+  await sleep(200)
+  running.front.to(undefined)
+  await issuerIs(running, 'False')
+  running.front.to(running.service.url)
+  await issuerIs(running, 'True')
+  await running.ask('other-1')
+  await running.ended('other-1', 'Issued')
+  t.equal(running.front.issued.length, asked + 1, 'the other one alone')
+  // Another issuer of the name may have other limits.
+  await running.issuer({ spec: { onBehalfOf: true } })
+  await running.ended('limited-1', 'Issued')
 })

@@ -34,6 +34,8 @@ export interface Problem {
   readonly code: string
   readonly retryable: boolean
   readonly detail?: string
+  /** Seconds. */
+  readonly retryAfter?: number
 }
 
 export const openFront = async (
@@ -129,7 +131,8 @@ const fulfil = async (fate: Fate, passing: Passing): Promise<void> => {
   response.writeHead(status, headers).end(body)
 }
 
-const sendProblem = (response: ServerResponse, { status, code, retryable, detail = 'So it is.' }: Problem): void => {
+const sendProblem = (response: ServerResponse, told: Problem): void => {
+  const { status, code, retryable, detail = 'So it is.', retryAfter } = told
   const problem = {
     type: `/problems/${code}`,
     title: code,
@@ -139,6 +142,7 @@ const sendProblem = (response: ServerResponse, { status, code, retryable, detail
     retryable,
     next: '',
     requestId: 'r',
+    ...(retryAfter !== undefined && { retryAfter }),
   }
   response.writeHead(status, { 'content-type': 'application/problem+json' }).end(JSON.stringify(problem))
 }

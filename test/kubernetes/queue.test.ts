@@ -1,7 +1,9 @@
 /** The queue: each key once, a bounded number at a time, later and later after setbacks. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
-import { type Looked, openQueue, type QueueDeps } from '../../src/kubernetes/queue.ts'
+import { type Looked, openQueue, type QueueDeps, type Why } from '../../src/kubernetes/queue.ts'
 
 const open = (
   look: (key: string, waited: number) => Promise<Looked>,
@@ -250,4 +252,69 @@ t.test('those who share a lane take turns: one behind three hundred of another i
   while (!queue.idle) await turns()
   t.strictSame(looks.slice(0, 9), ['a-0', 'a-1', 'b-0', 'c-0', 'a-2', 'b-1', 'a-3', 'b-2', 'a-4'])
   t.equal(looks.length, 304)
+})
+
+t.test('what somebody has asked for holds until the key itself has changed, other setbacks not as long', async (t) => {
+  const looks: string[] = []
+  const asked: Readonly<Record<string, Looked>> = {
+    held: { kind: 'retry', after: 3_600 },
+    yields: { kind: 'retry', after: 3_600, yields: true },
+    grown: { kind: 'retry' },
+    ended: { kind: 'end' },
+  }
+  const { queue } = open(
+    async (key) => {
+      looks.push(key)
+      return asked[key] ?? { kind: 'end' }
+    },
+    4,
+    { firstMs: 3_600_000, mostMs: 3_600_000 },
+  )
+  const looked = async (why: Why): Promise<readonly string[]> => {
+    looks.length = 0
+    for (const key of Object.keys(asked)) queue.add(key, why)
+    await turns()
+    return [...looks]
+  }
+  t.strictSame(await looked('changed'), ['held', 'yields', 'grown', 'ended'])
+  t.strictSame(await looked('resync'), ['ended'])
+  t.strictSame(await looked('awaited'), ['yields', 'grown', 'ended'])
+  t.strictSame(await looked('changed'), ['held', 'yields', 'grown', 'ended'])
+})
+
+t.test(
+  'what is named while it is looked at: a change is looked at again, whatever the look has asked for',
+  async (t) => {
+    let looks = 0
+    let current = gate()
+    const { queue } = open(async () => {
+      looks += 1
+      await current.promise
+      return { kind: 'retry', after: 3_600 }
+    })
+    const lookWhileNamed = async (...whys: readonly Why[]): Promise<number> => {
+      looks = 0
+      current = gate()
+      queue.add('a')
+      await turns()
+      for (const why of whys) queue.add('a', why)
+      current.resolve()
+      while (!queue.idle) await turns()
+      return looks
+    }
+    t.equal(await lookWhileNamed('resync'), 1)
+    t.equal(await lookWhileNamed('awaited'), 1)
+    t.equal(await lookWhileNamed('awaited', 'changed', 'awaited'), 2)
+  },
+)
+
+t.test('what is put off for longer than timers last is not looked at at once', async (t) => {
+  let looks = 0
+  const { queue } = open(async () => {
+    looks += 1
+    return { kind: 'end' }
+  })
+  queue.addAfter('a', 30 * 86_400_000)
+  await sleep(20)
+  t.equal(looks, 0)
 })

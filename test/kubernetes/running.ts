@@ -58,6 +58,8 @@ export interface RunningOptions {
   readonly cluster?: ClusterOptions
   /** None is started. */
   readonly idle?: boolean
+  /** How often all objects are named again; every ten minutes if left out. */
+  readonly resyncMs?: number
 }
 
 export const openRunning = async (t: Teardown, options: RunningOptions = {}): Promise<Running> => {
@@ -77,7 +79,7 @@ export const openRunning = async (t: Teardown, options: RunningOptions = {}): Pr
     })
   const controllers: RunningController[] = []
   const start = async (change: Partial<ControllerSettings> = {}): Promise<RunningController> => {
-    const controller = await startController(cluster, { ...options.settings, ...change })
+    const controller = await startController(cluster, { ...options.settings, ...change }, options.resyncMs)
     controllers.push(controller)
     t.teardown(() => controller.close())
     return controller
@@ -132,6 +134,17 @@ export const issuerIs = async ({ cluster }: Running, status: string, name = 'def
   return condition(issuer ?? {}, 'Ready') ?? {}
 }
 
+/** How many of these objects wait so, as the first controller measures it. */
+export const queued = async (
+  { controllers: [controller] }: Running,
+  state: string,
+  resource = 'certificaterequests',
+): Promise<number> => {
+  const line = `chancery_controller_queue{resource="${resource}",state="${state}"} `
+  const found = ((await controller?.metrics()) ?? '').split('\n').find((one) => one.startsWith(line))
+  return Number(found?.slice(line.length))
+}
+
 /** Of requests, by the controller. */
 export const statusWrites = (running: Running) =>
   writesOf(running, 'certificaterequests').filter(({ actor }) => actor.includes('chancery'))
@@ -139,7 +152,11 @@ export const statusWrites = (running: Running) =>
 export const writesOf = ({ cluster }: Running, resource: string, subresource = 'status') =>
   cluster.writes.filter((write) => write.resource === resource && write.subresource === subresource)
 
-const startController = async (cluster: Cluster, change: Partial<ControllerSettings>): Promise<RunningController> => {
+const startController = async (
+  cluster: Cluster,
+  change: Partial<ControllerSettings>,
+  resyncMs = 600_000,
+): Promise<RunningController> => {
   const account = 'chancery-system/chancery-controller'
   const token = cluster.tokenOf(account)
   const registry = new Registry()
@@ -160,7 +177,10 @@ const startController = async (cluster: Cluster, change: Partial<ControllerSetti
     },
     ...{ registry, readRequest, isToken: isSecret, log: quiet, identity: crypto.randomUUID() },
     ...{ clock: () => new Date(Date.now() + skewed), now: () => performance.now() + passed, random: Math.random },
-    times: { lease: { lasts: 1_000, renewWithin: 600, retryEvery: 100 }, firstMs: 20, mostMs: 200, watchSeconds: 60 },
+    times: {
+      ...{ lease: { lasts: 1_000, renewWithin: 600, retryEvery: 100 }, firstMs: 20, mostMs: 200, watchSeconds: 60 },
+      resyncMs,
+    },
   })
   const close = controller.close
   return {
