@@ -8,11 +8,13 @@ import { decideIssuer } from './decide-issuer.ts'
 import type { Doubts } from './doubts.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
-import { type Fault, isSeenByProbe, type Outcome } from './outcome.ts'
+import { type Fault, isSeenByProbe, needsPeople, type Outcome } from './outcome.ts'
+import { serverNamed } from './places.ts'
 import type { Looked } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
 import type { Sayings } from './sayings.ts'
+import type { ServerSettings } from './settings.ts'
 import type { Watch } from './watch.ts'
 
 /** `kind/key`. */
@@ -28,6 +30,8 @@ export interface IssuersDeps {
   readonly random: () => number
   /** Seconds until one that is ready is looked at again. */
   readonly recheck: number
+  /** Who is not there is the operator's to mend; whatever else is wrong with an issuer of a namespace is its owner's. */
+  readonly servers: readonly ServerSettings[]
   readonly sayings: Sayings
   readonly doubts: Doubts
 }
@@ -95,15 +99,19 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
         await write(deps, issuer, { fault: doubt.fault, signal })
         doubts.put(name, issuer, { ...doubts.of(name, issuer), fault: undefined })
         // The one who answers a probe may still be unable to sign: each time in a row it is believed later.
-        return { kind: 'retry', after: Math.min(mostSuspicious, 2 ** Math.min(doubt.times - 1, 10)) }
+        const after = Math.min(mostSuspicious, 2 ** Math.min(doubt.times - 1, 10))
+        return { kind: 'retry', after, isLeft: isLeft(deps, issuer, doubt.fault) }
       }
       const fault = await deps.asker.probe(issuer, signal)
       await write(deps, issuer, { fault, signal })
-      if (fault) return { kind: 'retry' }
+      if (fault) return { kind: 'retry', isLeft: isLeft(deps, issuer, fault) }
       return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
     },
   }
 }
+
+const isLeft = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fault: Fault): boolean =>
+  metadata.namespace !== undefined && (needsPeople(fault) || serverNamed(servers, spec.url) === undefined)
 
 interface Found {
   readonly fault: Fault | undefined

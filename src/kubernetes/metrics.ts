@@ -28,7 +28,7 @@ export const controllerMetrics = {
   },
   chancery_controller_queue: {
     kind: 'gauge',
-    help: 'Objects that wait for their turn (ready), or after a setback for a later try (later).',
+    help: 'Objects that wait for their turn (ready), after a setback for a later try (later), or for people of the cluster to mend what is theirs (left): an issuer of a namespace, one that does not exist, a request of a kubelet that is not approved.',
     labels: ['resource', 'state'],
   },
   chancery_controller_objects: { kind: 'gauge', help: 'Objects that are watched.', labels: ['resource'] },

@@ -62,7 +62,7 @@ const placeOf = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal): P
   if (!/^https:\/\/[^/?#@\s]+\/?$/.test(spec.url) || !URL.canParse(spec.url))
     return misconfigured(`spec.url ${JSON.stringify(spec.url.slice(0, 256))} is not like https://host:port`)
   const server = new URL(spec.url).origin
-  const settings = deps.servers.find(({ url }) => new URL(url).origin === server)
+  const settings = serverNamed(deps.servers, spec.url)
   if (settings === undefined && deps.servers.length > 0)
     return misconfigured(`the settings of the controller name ${server.slice(0, 256)} nowhere (servers)`)
   // What a profile ties to who has asked would be tied to nothing: whoever may make an issuer could ask as the controller.
@@ -73,6 +73,9 @@ const placeOf = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal): P
   const token = await tokenOf(deps, issuer, { settings, signal })
   return typeof token === 'string' ? { server, ca, token } : token
 }
+
+export const serverNamed = (servers: readonly ServerSettings[], url: string): ServerSettings | undefined =>
+  URL.canParse(url) ? servers.find((server) => new URL(server.url).origin === new URL(url).origin) : undefined
 
 /** The controller's own token is shown to whom the settings trust, whatever the issuer says. */
 const trustOf = async (spec: IssuerSpec, settings: ServerSettings | undefined): Promise<string | Fault> => {

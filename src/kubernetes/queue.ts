@@ -39,6 +39,8 @@ export interface Retry {
   readonly after?: number
   /** Nothing is wrong, and nobody would tell us when there is more. */
   readonly isPoll?: boolean
+  /** Somebody of the cluster must mend what is theirs, or will not: perhaps for ever. */
+  readonly isLeft?: boolean
   /** What it waits for may come before `after` is over, and is told then. */
   readonly yields?: boolean
 }
@@ -71,8 +73,12 @@ export interface Queue<Key> {
   readonly idle: boolean
   /** What waits for its turn. */
   readonly depth: number
-  /** What waits for a later try after a setback: no rechecks and no polls, which come of nothing that is wrong. */
+  /**
+   * What waits for a later try after a setback: no rechecks and no polls, which come of nothing that is wrong, and not what is
+   * left to people, which would hide the others.
+   */
   readonly putOff: number
+  readonly left: number
   /** Takes nothing more; resolves when what is looked at has been looked at. */
   close(): Promise<void>
 }
@@ -153,7 +159,10 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
       return ready.size
     },
     get putOff() {
-      return [...putOff.values()].filter(({ isSetback }) => isSetback).length
+      return [...putOff.values()].filter(({ of }) => of === 'setback').length
+    },
+    get left() {
+      return [...putOff.values()].filter(({ of }) => of === 'left').length
     },
     close: async () => {
       closed = true
@@ -169,14 +178,14 @@ interface PutOff {
   readonly timer: NodeJS.Timeout
   /** Somebody has asked for the time. */
   readonly isHeld: boolean
-  readonly isSetback: boolean
+  readonly of: 'setback' | 'left' | 'recheck'
 }
 
-const recheck = { isHeld: false, isSetback: false } as const
+const recheck = { isHeld: false, of: 'recheck' } as const
 
-const putOffBy = ({ after, isPoll, yields }: Retry): Omit<PutOff, 'timer'> => ({
+const putOffBy = ({ after, isPoll, isLeft, yields }: Retry): Omit<PutOff, 'timer'> => ({
   isHeld: after !== undefined && !yields,
-  isSetback: !isPoll,
+  of: isPoll ? 'recheck' : isLeft ? 'left' : 'setback',
 })
 
 /** What timers take: one that is longer ends at once. */

@@ -42,7 +42,12 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
   const step = decideRequest(look)
   if (step.kind === 'ignore') return { kind: 'end' }
-  if (step.kind !== 'ask' || issuer === undefined) return follow(deps, look, { step: step as Write | Wait, signal })
+  if (step.kind !== 'ask' || issuer === undefined) {
+    const looked = await follow(deps, look, { step: step as Write | Wait, signal })
+    // Whoever has named an issuer that does not exist, or that is of their namespace and not ready, mends that or does not.
+    const isLeft = issuer?.metadata.namespace !== undefined || issuer === undefined
+    return looked.kind === 'retry' ? { ...looked, isLeft } : looked
+  }
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
   const wasJustTold = deps.sayings.isRecent(request.metadata.uid)

@@ -112,7 +112,7 @@ const approve = async (
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
-    return { kind: 'retry', after: reconsiderSeconds }
+    return { kind: 'retry', after: reconsiderSeconds, isLeft: true }
   }
   const status = { conditions: [step.condition] }
   const applied = await applyStatus(api, {

@@ -72,6 +72,7 @@ export const openWork = (deps: WorkDeps): Work => {
       clock,
       random,
       recheck: settings.recheck,
+      servers: settings.servers,
       sayings,
       doubts: openDoubts(),
     },
@@ -186,6 +187,7 @@ const queueOf = <Key extends string>(deps: WorkDeps, about: About<Key>, look: Lo
   })
   meter.watch('chancery_controller_queue', { resource, state: 'ready' }, () => queue.depth)
   meter.watch('chancery_controller_queue', { resource, state: 'later' }, () => queue.putOff)
+  meter.watch('chancery_controller_queue', { resource, state: 'left' }, () => queue.left)
   return queue
 }
 

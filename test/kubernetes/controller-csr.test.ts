@@ -1,11 +1,12 @@
 /** CertificateSigningRequests: signed by the controller, and those of kubelets approved where the settings say so. */
 import { X509Certificate } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
 import { employ } from '../http/people.ts'
 import { commonName, dns, hex, newP256, pem, rdn, request, san, seq, tlv, utf8 } from '../x509/build.ts'
-import { openRunning, type Running, writesOf } from './running.ts'
+import { openRunning, queued, type Running, writesOf } from './running.ts'
 import { condition, type Tree, textAt, uidOf } from './values.ts'
 
 const signers = [
@@ -137,4 +138,5 @@ t.test('a kubelet’s request is approved by its Node object, signed, and never 
   })
   t.match(noted, /left to people: names: ip 10\.0\.0\.12 is not among the addresses of the node/)
   t.equal(condition(cluster.get('certificatesigningrequests', '', 'strange') ?? {}, 'Approved'), undefined)
+  while ((await queued(running, 'left', 'certificatesigningrequests')) !== 1) await sleep(5)
 })

@@ -2,13 +2,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
 import { audience } from '../helpers/issuer.ts'
 import { recordedRequests } from './actors.ts'
 import { openFront } from './front.ts'
-import { issuerIs, openRunning, serialOf, until } from './running.ts'
+import { issuerIs, openRunning, queued, serialOf, until } from './running.ts'
 import { condition, nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
 
 t.test('the controller asks by its own service account, of the servers that its settings name alone', async (t) => {
@@ -158,6 +159,35 @@ t.test('nothing leaves a Secret that is not a token of Chancery', async (t) => {
     t.match(await issuerIs(running, 'False', name), { reason: 'Failed', message: /holds no token of Chancery/ })
   }
   t.same(running.front.calls(), 0, 'nobody was asked anything')
+})
+
+t.test('what only its owners can mend is counted apart, and nothing of the operator’s is', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  const { front, cluster } = running
+  await running.start({ servers: [{ url: front.url }] })
+  const waits = async (later: number, left: number, resource: string): Promise<void> => {
+    while ((await queued(running, 'later', resource)) !== later || (await queued(running, 'left', resource)) !== left)
+      await sleep(5)
+    t.pass(`${resource}: ${later} later, ${left} left`)
+  }
+  const issuer = (name: string) => ({ issuer: { kind: 'ChanceryIssuer', name } })
+  await running.issuer({ name: 'mistyped', spec: { profile: 'absent' } })
+  await running.issuer({ name: 'elsewhere', spec: { url: 'https://nobody.invalid' } })
+  await running.ask('one-1', issuer('mistyped'))
+  await running.ask('two-1', issuer('absent'))
+  await running.ask('three-1', { issuer: { kind: 'ChanceryClusterIssuer', name: 'absent' } })
+  await waits(0, 2, 'chanceryissuers')
+  await waits(0, 3, 'certificaterequests')
+
+  front.to(undefined)
+  await running.issuer()
+  await issuerIs(running, 'False')
+  const shared = { kind: 'ChanceryClusterIssuer', name: 'shared' }
+  await running.issuer({ ...shared, spec: { profile: 'absent' } })
+  await running.ask('four-1', { issuer: shared })
+  await cluster.until('chanceryclusterissuers', { name: 'shared' }, isLookedAt)
+  await waits(3, 1, 'chanceryissuers')
+  await waits(1, 3, 'certificaterequests')
 })
 
 const isLookedAt = (issuer: Tree | undefined): boolean => condition(issuer ?? {}, 'Ready') !== undefined

@@ -27,7 +27,14 @@ const open = (there: Map<string, Issuer>) => {
       },
       ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => undefined } },
       ...{ recorder: { record: () => {}, close: async () => {} }, meter: openMeter(new Registry()) },
-      ...{ clock: () => new Date(0), random: () => 0, recheck: 300, sayings: openSayings(() => 0), doubts },
+      ...{
+        clock: () => new Date(0),
+        random: () => 0,
+        recheck: 300,
+        sayings: openSayings(() => 0),
+        doubts,
+        servers: [],
+      },
     },
     () => {},
   )

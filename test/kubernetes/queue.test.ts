@@ -104,14 +104,16 @@ t.test('what was put off comes at once when it is named', async (t) => {
   t.equal(queue.putOff, 0)
 })
 
-t.test('what is looked at again though nothing is wrong was not put off', async (t) => {
+t.test('what is looked at again though nothing is wrong was not put off, nor was what is left to people', async (t) => {
   const { queue } = open(async (key) => {
     if (key === 'checked') queue.addAfter(key, 3_600_000)
-    return key === 'checked' ? { kind: 'end' } : { kind: 'retry', after: 3_600, isPoll: key === 'asked' }
-  }, 3)
-  for (const key of ['checked', 'asked', 'broken']) queue.add(key)
+    if (key === 'checked') return { kind: 'end' }
+    return { kind: 'retry', after: 3_600, isPoll: key === 'asked', isLeft: key === 'strange' }
+  }, 4)
+  for (const key of ['checked', 'asked', 'broken', 'strange']) queue.add(key)
   await turns()
   t.equal(queue.putOff, 1, 'the broken one')
+  t.equal(queue.left, 1, 'the strange one')
   queue.addAfter('broken', 3_600_000)
   t.equal(queue.putOff, 0)
 })
