@@ -5,8 +5,10 @@ import type { Fault } from './outcome.ts'
 export interface Doubt {
   /** What was met, as long as its status does not say so. */
   readonly fault: Fault | undefined
-  /** How often in a row, without a certificate in between. */
+  /** How often in a row it was not ready again within a minute, without a certificate in between. */
   readonly times: number
+  /** Since when it has been ready, in milliseconds that only go forward; undefined while it is not, or nobody knows. */
+  readonly readySince?: number | undefined
   /** How often in a row nobody answered who was asked for a certificate. */
   readonly silences: number
 }
@@ -27,9 +29,9 @@ export const openDoubts = (): Doubts => {
       const found = known.get(name)
       return found?.uid === uid ? found : none
     },
-    put: (name, { metadata: { uid } }, { fault, times, silences }) => {
+    put: (name, { metadata: { uid } }, { fault, times, readySince, silences }) => {
       if (fault === undefined && times === 0 && silences === 0) known.delete(name)
-      else known.set(name, { uid, fault, times, silences })
+      else known.set(name, { uid, fault, times, readySince, silences })
     },
     end: (name) => void known.delete(name),
     get size() {

@@ -6,6 +6,7 @@ import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
 import type { Doubts } from './doubts.ts'
+import { issuerState } from './issuer-state.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
 import { type Fault, isSeenByProbe, needsPeople, type Outcome } from './outcome.ts'
@@ -28,6 +29,8 @@ export interface IssuersDeps {
   readonly meter: Meter
   readonly clock: () => Date
   readonly random: () => number
+  /** Milliseconds that only go forward. */
+  readonly now: () => number
   /** Seconds until one that is ready is looked at again. */
   readonly recheck: number
   /** Who is not there is the operator's to mend; whatever else is wrong with an issuer of a namespace is its owner's. */
@@ -73,13 +76,13 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
     find,
     suspect: (issuer, fault) => {
       const name = nameOf(issuer)
-      const { fault: known, times, silences: before } = doubts.of(name, issuer)
-      const silences = fault.kind === 'unreachable' ? before + 1 : 0
+      const doubt = doubts.of(name, issuer)
+      const { fault: known } = doubt
+      const silences = fault.kind === 'unreachable' ? doubt.silences + 1 : 0
       // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
       const isBelieved = !isSeenByProbe(fault) || silences >= mostSilences
-      if (!isBelieved) doubts.put(name, issuer, { fault: known, times, silences })
-      else if (known) doubts.put(name, issuer, { fault: known, times, silences: 0 })
-      else doubts.put(name, issuer, { fault, times: times + 1, silences: 0 })
+      if (isBelieved) doubts.put(name, issuer, { ...doubt, fault: known ?? fault, silences: 0 })
+      else doubts.put(name, issuer, { ...doubt, silences })
       if (!isBelieved || !known) wake(name)
     },
     hear: (issuer, outcome) => {
@@ -94,21 +97,29 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
         doubts.end(name)
         return { kind: 'end' }
       }
-      const doubt = doubts.of(name, issuer)
-      if (doubt.fault) {
-        await write(deps, issuer, { fault: doubt.fault, signal })
-        doubts.put(name, issuer, { ...doubts.of(name, issuer), fault: undefined })
-        // The one who answers a probe may still be unable to sign: each time in a row it is believed later.
-        const after = Math.min(mostSuspicious, 2 ** Math.min(doubt.times - 1, 10))
-        return { kind: 'retry', after, isLeft: isLeft(deps, issuer, doubt.fault) }
-      }
-      const fault = await deps.asker.probe(issuer, signal)
+      const wasReady = issuerState(issuer) === 'ready'
+      const doubted = doubts.of(name, issuer).fault
+      const fault = doubted ?? (await deps.asker.probe(issuer, signal))
       await write(deps, issuer, { fault, signal })
-      if (fault) return { kind: 'retry', isLeft: isLeft(deps, issuer, fault) }
-      return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
+      const doubt = doubts.of(name, issuer)
+      const { times, readySince } = doubt
+      const isSteady = wasReady && readySince !== undefined && deps.now() - readySince >= steadyMs
+      if (fault === undefined) {
+        const ready = { times: isSteady ? 0 : times, readySince: wasReady ? (readySince ?? deps.now()) : deps.now() }
+        doubts.put(name, issuer, { ...doubt, ...ready })
+        return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
+      }
+      // The one who answers a probe may still be unable to sign, or answer each second one: he is believed later each time.
+      const setback = { times: wasReady ? (isSteady ? 1 : times + 1) : times, readySince: undefined }
+      doubts.put(name, issuer, { ...doubt, ...setback, fault: doubted ? undefined : doubt.fault })
+      return { kind: 'retry', ...beliefOf(setback.times), isLeft: isLeft(deps, issuer, fault) }
     },
   }
 }
+
+/** Of one that has never been ready, the queue's own patience decides. */
+const beliefOf = (times: number): { readonly after?: number } =>
+  times === 0 ? {} : { after: Math.min(mostSuspicious, 2 ** Math.min(times - 1, 10)) }
 
 const isLeft = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fault: Fault): boolean =>
   metadata.namespace !== undefined && (needsPeople(fault) || serverNamed(servers, spec.url) === undefined)
@@ -149,3 +160,4 @@ const split = (name: IssuerName): readonly [IssuerKind, string] => {
 /** Seconds. */
 const mostSuspicious = 60
 const mostSilences = 3
+const steadyMs = 60_000

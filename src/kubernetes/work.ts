@@ -71,12 +71,13 @@ export const openWork = (deps: WorkDeps): Work => {
       meter,
       clock,
       random,
+      now: deps.now,
       recheck: settings.recheck,
       servers: settings.servers,
       sayings,
       doubts: openDoubts(),
     },
-    (name) => issuerQueue.add(name),
+    (name) => issuerQueue.add(name, 'awaited'),
   )
   const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(
     deps,

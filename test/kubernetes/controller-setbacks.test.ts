@@ -4,7 +4,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { openTestService } from '../helpers/service.ts'
-import { assertOne, issuerIs, messageOf, openRunning, queued, serialOf, statusWrites, until } from './running.ts'
+import {
+  assertOne,
+  issuerIs,
+  messageOf,
+  openRunning,
+  queued,
+  serialOf,
+  statusWrites,
+  until,
+  writesOf,
+} from './running.ts'
 import { textAt } from './values.ts'
 
 t.test('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
@@ -111,4 +121,22 @@ t.test('what a limit asks for holds: whatever is named again, and whether the is
   // Another issuer of the name may have other limits.
   await running.issuer({ spec: { onBehalfOf: true } })
   await running.ended('limited-1', 'Issued')
+})
+
+t.test('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.say(() => ({ status: 401, code: 'auth.invalid', retryable: false, detail: `${Math.random()}` }))
+  for (let i = 0; i < 8; i += 1) await running.ask(`some-${i}`)
+  let isThere = true
+  const flip = setInterval(() => {
+    isThere = !isThere
+    running.front.to(isThere ? running.service.url : undefined)
+  }, 100)
+  const before = writesOf(running, 'chanceryissuers').length
+  await sleep(4_000)
+  clearInterval(flip)
+  const writes = writesOf(running, 'chanceryissuers').length - before
+  t.ok(writes <= 6, `${writes} writes`)
 })

@@ -16,29 +16,26 @@ const keyAway: Fault = { kind: 'problem', problem: { code: 'key.unavailable', de
 const name = issuerName('ChanceryIssuer', 'team-a/default-ca')
 const { signal } = new AbortController()
 
-const open = (there: Map<string, Issuer>) => {
+const key = 'team-a/default-ca'
+
+const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined) => {
   const doubts = openDoubts()
-  const watch = { get: (key: string) => there.get(key), learn: () => {} } as unknown as Watch<Issuer>
+  const time = { now: 0 }
+  const learn = (issuer: Issuer): unknown => there.set(key, issuer)
+  const watch = { get: (name: string) => there.get(name), learn } as unknown as Watch<Issuer>
+  const call = async (_: string, __: string, { body }: { readonly body?: unknown } = {}) =>
+    ({ ...issuerOf(), ...(body as Pick<Issuer, 'status'>), metadata: issuerOf().metadata }) as never
   const issuers = openIssuers(
     {
-      ...{
-        api: { call: async () => issuerOf() as never },
-        watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch },
-      },
-      ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => undefined } },
+      ...{ api: { call }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
+      ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => probe() } },
       ...{ recorder: { record: () => {}, close: async () => {} }, meter: openMeter(new Registry()) },
-      ...{
-        clock: () => new Date(0),
-        random: () => 0,
-        recheck: 300,
-        sayings: openSayings(() => 0),
-        doubts,
-        servers: [],
-      },
+      ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers: [] },
+      ...{ sayings: openSayings(() => 0), doubts },
     },
     () => {},
   )
-  return { doubts, issuers }
+  return { doubts, issuers, time }
 }
 
 t.test('an issuer that is deleted takes with it what spoke against it', async (t) => {
@@ -80,5 +77,42 @@ t.test(
     issuers.hear(issuer, { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } })
     t.equal(doubts.size, 0)
     t.end()
+  },
+)
+
+t.test(
+  'whoever is not ready again within a minute is believed later each time, until it has issued or stood',
+  async (t) => {
+    let answers = false
+    const { issuers, time } = open(new Map([[key, issuerOf()]]), () => (answers ? undefined : silent))
+    const fall = async (): Promise<number | undefined> => {
+      answers = false
+      const looked = await issuers.look(name, signal)
+      return looked.kind === 'retry' ? looked.after : undefined
+    }
+    const rise = async (after = 0): Promise<void> => {
+      time.now += after * 1_000
+      answers = true
+      t.equal((await issuers.look(name, signal)).kind, 'end')
+    }
+    const waits: (number | undefined)[] = []
+    for (let flips = 0; flips < 8; flips += 1) {
+      waits.push(await fall())
+      await rise(waits.at(-1))
+    }
+    t.strictSame(waits, [1, 2, 4, 8, 16, 32, 60, 60])
+    t.equal(await fall(), 60)
+    t.equal(await fall(), 60, 'it is the same fall')
+    await rise()
+    time.now += 60_000
+    t.equal(await fall(), 1, 'it has stood for a minute')
+    await rise()
+    t.equal(await fall(), 2)
+    await rise()
+    issuers.suspect(issuerOf(), keyAway)
+    t.equal(await fall(), 4, 'whatever shows it')
+    await rise()
+    issuers.hear(issuerOf(), { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } })
+    t.equal(await fall(), 1, 'it has issued')
   },
 )
