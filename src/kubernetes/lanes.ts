@@ -2,7 +2,7 @@
  * Keys that wait for their turn, in lanes that take turns: lanes whose looks take long, because a server hangs, must not have
  * all the places. A lane begins with a quarter of them, gets one more for each look that was short, and never the last quarter;
  * nor do all those together whose last look took long. Within a lane, those who share it take turns: whoever asks for much
- * is behind nobody but himself.
+ * keeps nobody waiting but himself.
  */
 
 export interface Lanes<Key> {

@@ -6,9 +6,9 @@ import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite,
 import type { SigningWait } from './decide-signing.ts'
 import { issuerName } from './issuers.ts'
 import { type Issuer, isTrue, keepCondition, type PodCertificateRequest } from './objects.ts'
-import { type Looked, retryOf, type Turn } from './queue.ts'
+import type { Looked, Turn } from './queue.ts'
 import { apiVersionOf, resources, rootOf } from './resources.ts'
-import type { SigningDeps } from './signing.ts'
+import { type SigningDeps, waitFor } from './signing.ts'
 import type { Watch } from './watch.ts'
 
 export type PodsDeps = Omit<SigningDeps, 'watch' | 'nodes' | 'retryFor'> & {
@@ -46,12 +46,8 @@ interface Following {
 
 const follow = async (deps: PodsDeps, request: PodCertificateRequest, following: Following): Promise<Looked> => {
   const { step, issuer, signal } = following
-  const { api, watch, issuers, recorder, meter } = deps
-  if (step.kind === 'wait') {
-    if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
-    if (step.event) recorder.record(request, step.event)
-    return retryOf(step)
-  }
+  const { api, watch, recorder, meter } = deps
+  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
     return { kind: 'end' }

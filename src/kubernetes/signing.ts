@@ -17,6 +17,7 @@ import type { Meter } from './metrics.ts'
 import {
   type Issuer,
   isTrue,
+  type KubernetesObject,
   keepCondition,
   keepRequester,
   keepUsages,
@@ -27,6 +28,7 @@ import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest, RequestFacts } from './request-facts.ts'
 import { pathOf, resources } from './resources.ts'
+import type { Sayings } from './sayings.ts'
 import type { SignerSettings } from './settings.ts'
 import type { Watch } from './watch.ts'
 
@@ -44,6 +46,7 @@ export interface SigningDeps {
   readonly signers: ReadonlyMap<string, SignerSettings>
   /** Where requests of kubelets are approved. */
   readonly nodes: Watch<Node> | undefined
+  readonly sayings: Sayings
 }
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
@@ -80,12 +83,8 @@ const follow = async (
   request: SigningRequest,
   { step, issuer, signal }: Following,
 ): Promise<Looked> => {
-  const { api, watch, issuers, recorder, meter } = deps
-  if (step.kind === 'wait') {
-    if (step.ofIssuer && issuer) issuers.suspect(issuer, step.ofIssuer)
-    if (step.event) recorder.record(request, step.event)
-    return retryOf(step)
-  }
+  const { api, watch, recorder, meter } = deps
+  if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isToBeSigned, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
@@ -95,6 +94,27 @@ const follow = async (
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
   recorder.record(request, event)
   return { kind: 'end' }
+}
+
+interface Waiting {
+  readonly step: SigningWait
+  readonly issuer?: Issuer | undefined
+}
+
+/** There is no condition for it. An answer that differs each time would be an event each time; what takes long comes seldom. */
+export const waitFor = (
+  { issuers, recorder, sayings }: Pick<SigningDeps, 'issuers' | 'recorder' | 'sayings'>,
+  request: KubernetesObject,
+  { step, issuer }: Waiting,
+): Looked => {
+  const { event, after = 0, ofIssuer } = step
+  const { uid } = request.metadata
+  if (ofIssuer && issuer) issuers.suspect(issuer, ofIssuer)
+  if (event && (!issuer || after >= longSeconds || !sayings.isRecent(uid))) {
+    recorder.record(request, event)
+    if (issuer) sayings.note(uid)
+  }
+  return retryOf(step)
 }
 
 /** A node's addresses may come later than its request: it is looked at again for a while, as long as it is undecided. */
@@ -186,3 +206,4 @@ export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => 
 
 const resource = resources.signingRequests
 const reconsiderSeconds = 60
+const longSeconds = 30
