@@ -11,7 +11,7 @@ import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
 import { type Fault, isSeenByProbe, needsPeople, type Outcome } from './outcome.ts'
 import { serverNamed } from './places.ts'
-import type { Looked } from './queue.ts'
+import type { Looked, Why } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
 import type { Sayings } from './sayings.ts'
@@ -33,7 +33,7 @@ export interface IssuersDeps {
   readonly now: () => number
   /** Seconds until one that is ready is looked at again. */
   readonly recheck: number
-  /** Who is not there is the operator's to mend; whatever else is wrong with an issuer of a namespace is its owner's. */
+  /** What is wrong between the controller and these is the operator's to mend, unless an issuer shows them a token of its own. */
   readonly servers: readonly ServerSettings[]
   readonly sayings: Sayings
   readonly doubts: Doubts
@@ -46,6 +46,8 @@ export interface Issuers {
   /** What came of asking it: whoever has answered is not silent, and whoever has issued is believed. */
   hear(issuer: Issuer, outcome: Outcome): void
   look(name: IssuerName, signal: AbortSignal): Promise<IssuerLooked>
+  /** Whether what it was not ready for, when it was looked at last, is for people of its namespace to mend. */
+  isLeft(name: IssuerName): boolean
 }
 
 /** `recheckAfter`: milliseconds until it is looked at again though nothing has happened. */
@@ -66,16 +68,24 @@ export const laneOfIssuer = (name: IssuerName): string => {
   return issuerKinds[kind].namespaced ? issuerName(kind, key.slice(0, key.indexOf('/'))) : name
 }
 
-export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void): Issuers => {
+export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why) => void): Issuers => {
   const { watches, random, recheck, doubts } = deps
   const find = (name: IssuerName): Issuer | undefined => {
     const [kind, key] = split(name)
     return watches[kind].get(key)
   }
+  const isReady = (name: IssuerName): boolean => {
+    const issuer = find(name)
+    return issuer !== undefined && issuerState(issuer) === 'ready'
+  }
+  const left = new Set<IssuerName>()
   return {
     find,
+    isLeft: (name) => left.has(name),
     suspect: (issuer, fault) => {
       const name = nameOf(issuer)
+      // Who was asked before it fell says nothing new.
+      if (!isReady(name)) return
       const doubt = doubts.of(name, issuer)
       const { fault: known } = doubt
       const silences = fault.kind === 'unreachable' ? doubt.silences + 1 : 0
@@ -83,23 +93,29 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
       const isBelieved = !isSeenByProbe(fault) || silences >= mostSilences
       if (isBelieved) doubts.put(name, issuer, { ...doubt, fault: known ?? fault, silences: 0 })
       else doubts.put(name, issuer, { ...doubt, silences })
-      if (!isBelieved || !known) wake(name)
+      if (!isBelieved || !known) wake(name, 'awaited')
     },
     hear: (issuer, outcome) => {
       const name = nameOf(issuer)
-      if (outcome.kind === 'issued') doubts.end(name)
-      else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable')
+      if (outcome.kind === 'issued') {
+        // After the first fall there is nothing to shorten; and at once, one that issues each second time would fall all the time.
+        if (doubts.of(name, issuer).times > 1 && !isReady(name)) wake(name, 'changed')
+        doubts.end(name)
+      } else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable')
         doubts.put(name, issuer, { ...doubts.of(name, issuer), silences: 0 })
     },
     look: async (name, signal) => {
       const issuer = find(name)
       if (issuer === undefined || issuer.metadata.deletionTimestamp !== undefined) {
         doubts.end(name)
+        left.delete(name)
         return { kind: 'end' }
       }
       const wasReady = issuerState(issuer) === 'ready'
       const doubted = doubts.of(name, issuer).fault
       const fault = doubted ?? (await deps.asker.probe(issuer, signal))
+      if (fault && isOfNamespace(deps, issuer, fault)) left.add(name)
+      else left.delete(name)
       await write(deps, issuer, { fault, signal })
       const doubt = doubts.of(name, issuer)
       const { times, readySince } = doubt
@@ -112,7 +128,7 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
       // The one who answers a probe may still be unable to sign, or answer each second one: he is believed later each time.
       const setback = { times: wasReady ? (isSteady ? 1 : times + 1) : times, readySince: undefined }
       doubts.put(name, issuer, { ...doubt, ...setback, fault: doubted ? undefined : doubt.fault })
-      return { kind: 'retry', ...beliefOf(setback.times), isLeft: isLeft(deps, issuer, fault) }
+      return { kind: 'retry', ...beliefOf(setback.times), isLeft: left.has(name) }
     },
   }
 }
@@ -121,8 +137,15 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName) => void)
 const beliefOf = (times: number): { readonly after?: number } =>
   times === 0 ? {} : { after: Math.min(mostSuspicious, 2 ** Math.min(times - 1, 10)) }
 
-const isLeft = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fault: Fault): boolean =>
-  metadata.namespace !== undefined && (needsPeople(fault) || serverNamed(servers, spec.url) === undefined)
+/** Where in doubt it is the operator's, whom an alert tells. */
+const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fault: Fault): boolean => {
+  if (metadata.namespace === undefined) return false
+  const server = serverNamed(servers, spec.url)
+  if (server === undefined) return true
+  if (!needsPeople(fault)) return false
+  if (spec.auth.tokenSecretRef) return fault.kind !== 'problem' || (fault.problem.status ?? 0) < 500
+  return spec.caBundle !== undefined && server.caFile === undefined && fault.kind !== 'problem'
+}
 
 interface Found {
   readonly fault: Fault | undefined

@@ -44,8 +44,8 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'ask' || issuer === undefined) {
     const looked = await follow(deps, look, { step: step as Write | Wait, signal })
-    // Whoever has named an issuer that does not exist, or that is of their namespace and not ready, mends that or does not.
-    const isLeft = issuer?.metadata.namespace !== undefined || issuer === undefined
+    // Whoever has named an issuer that does not exist mends that or does not.
+    const isLeft = issuer === undefined || (name !== undefined && deps.issuers.isLeft(name))
     return looked.kind === 'retry' ? { ...looked, isLeft } : looked
   }
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)

@@ -77,7 +77,7 @@ export const openWork = (deps: WorkDeps): Work => {
       sayings,
       doubts: openDoubts(),
     },
-    (name) => issuerQueue.add(name, 'awaited'),
+    (name, why) => issuerQueue.add(name, why),
   )
   const issuerQueue: Queue<IssuerName> = queueOf<IssuerName>(
     deps,

@@ -187,7 +187,7 @@ t.test('what only its owners can mend is counted apart, and nothing of the opera
   await running.ask('four-1', { issuer: shared })
   await cluster.until('chanceryclusterissuers', { name: 'shared' }, isLookedAt)
   await waits(3, 1, 'chanceryissuers')
-  await waits(1, 3, 'certificaterequests')
+  await waits(2, 2, 'certificaterequests')
 })
 
 const isLookedAt = (issuer: Tree | undefined): boolean => condition(issuer ?? {}, 'Ready') !== undefined

@@ -17,8 +17,10 @@ const name = issuerName('ChanceryIssuer', 'team-a/default-ca')
 const { signal } = new AbortController()
 
 const key = 'team-a/default-ca'
+const servers = [{ url: 'https://chancery.test:8443' }]
 
 const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined) => {
+  const woken: unknown[] = []
   const doubts = openDoubts()
   const time = { now: 0 }
   const learn = (issuer: Issuer): unknown => there.set(key, issuer)
@@ -30,12 +32,12 @@ const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () =>
       ...{ api: { call }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
       ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => probe() } },
       ...{ recorder: { record: () => {}, close: async () => {} }, meter: openMeter(new Registry()) },
-      ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers: [] },
+      ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers },
       ...{ sayings: openSayings(() => 0), doubts },
     },
-    () => {},
+    (_, why) => woken.push(why),
   )
-  return { doubts, issuers, time }
+  return { doubts, issuers, time, woken }
 }
 
 t.test('an issuer that is deleted takes with it what spoke against it', async (t) => {
@@ -116,3 +118,61 @@ t.test(
     t.equal(await fall(), 1, 'it has issued')
   },
 )
+
+t.test('who was asked before an issuer fell says nothing more of it, unless it has issued', async (t) => {
+  let answers = false
+  const there = new Map([[key, issuerOf()]])
+  const { doubts, issuers, woken, time } = open(there, () => (answers ? undefined : silent))
+  const issued = { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } } as const
+  await issuers.look(name, signal)
+  issuers.suspect(issuerOf(), keyAway)
+  t.strictSame(doubts.of(name, issuerOf()).fault, undefined)
+  issuers.hear(issuerOf(), issued)
+  t.strictSame(woken, [], 'a second is soon enough')
+  for (const does of [false, true, false]) {
+    answers = does
+    time.now += 1_000
+    await issuers.look(name, signal)
+    if (!does) issuers.suspect(issuerOf(), keyAway)
+  }
+  issuers.hear(issuerOf(), issued)
+  t.strictSame(woken, [], 'it has fallen once since it has issued')
+  for (const does of [true, false, true, false]) {
+    answers = does
+    await issuers.look(name, signal)
+  }
+  issuers.hear(issuerOf(), issued)
+  t.strictSame(woken, ['changed'])
+})
+
+t.test('what is left to the people of a namespace is what they have brought themselves', async (t) => {
+  const there = new Map<string, Issuer>()
+  let fault: Fault | undefined
+  const { issuers } = open(there, () => fault)
+  const problem = (code: string, status: number): Fault => ({
+    ...{ kind: 'problem', problem: { code, status, detail: 'No.', retryable: false } },
+  })
+  const misconfigured: Fault = { kind: 'misconfigured', message: 'no' }
+  const own = { serviceAccount: { audiences: ['https://chancery.test'] } }
+  const elsewhere = 'https://nobody.test'
+  const cases: readonly (readonly [Partial<Issuer['spec']>, Fault | undefined, boolean])[] = [
+    [{}, misconfigured, true],
+    [{}, problem('profile.not_found', 404), true],
+    [{}, problem('internal', 500), false],
+    [{}, silent, false],
+    [{ auth: own }, misconfigured, false],
+    [{ auth: own }, problem('auth.invalid', 401), false],
+    [{ auth: own, caBundle: 'x' }, misconfigured, true],
+    [{ auth: own, caBundle: 'x' }, problem('profile.not_found', 404), false],
+    [{ auth: own, url: elsewhere }, misconfigured, true],
+    [{ url: elsewhere }, silent, true],
+    [{ url: elsewhere }, undefined, false],
+  ]
+  for (const [spec, told, isLeft] of cases) {
+    there.set(key, issuerOf(spec))
+    fault = told
+    const looked = await issuers.look(name, signal)
+    t.equal(looked.kind === 'retry' && looked.isLeft, isLeft, JSON.stringify([spec, told]))
+    t.equal(issuers.isLeft(name), isLeft, 'and so are the requests through it')
+  }
+})
