@@ -5,7 +5,14 @@
 import { type Ask, behalfOf, decodePem, readDuration } from './asking.ts'
 import { type Delivery, deliver } from './delivery.ts'
 import { issuerState } from './issuer-state.ts'
-import { type CertificateRequest, type Condition, conditionOf, type Issuer, isTrue } from './objects.ts'
+import {
+  type CertificateRequest,
+  type Condition,
+  conditionOf,
+  type Issuer,
+  isTrue,
+  type KubernetesObject,
+} from './objects.ts'
 import { bounded, type Fault, type Outcome, setbackOf } from './outcome.ts'
 import { isIssuerKind } from './resources.ts'
 import { readUsages } from './usages.ts'
@@ -153,7 +160,7 @@ export const decideAnswer = (answered: Answered): Write | Wait => {
   // An answer that differs each time would be a write each time; one that takes long comes seldom.
   const { write, ...quiet } = waited
   const said = (answered.wasJustTold && !isLong) || write === undefined ? quiet : waited
-  return { ...said, ...(after !== undefined && { after }), ...(ofIssuer && { ofIssuer: outcome.fault }) }
+  return { ...said, ...withinPatience(answered, after), ...(ofIssuer && { ofIssuer: outcome.fault }) }
 }
 
 /** Said at once, since it takes minutes; bounded by the request at Chancery itself, and by nothing here. */
@@ -213,11 +220,27 @@ const failed = (request: CertificateRequest, now: Date, { message, isInvalid, re
   event: { type: 'Warning', reason: isInvalid ? reason : 'Failed', action: 'Issue', note: message },
 })
 
+interface Patient {
+  readonly request: KubernetesObject
+  readonly now: Date
+  readonly retryFor?: number | undefined
+}
+
+const ageOf = ({ request, now }: Patient): number =>
+  (now.getTime() - Date.parse(request.metadata.creationTimestamp)) / 1_000
+
+export const isPatient = (look: Patient): boolean => look.retryFor === undefined || ageOf(look) <= look.retryFor
+
+/** A wait that outlasts it would have it found late. */
+export const withinPatience = (look: Patient, after: number | undefined): { readonly after?: number } => {
+  const { retryFor = Number.POSITIVE_INFINITY } = look
+  return after === undefined ? {} : { after: Math.min(after, Math.max(0, retryFor - ageOf(look)) + 1) }
+}
+
 /** Convention 9: it stays open, within the bound that the settings may have. */
 const pending = (look: Look, message: string): Write | Wait => {
   const { request, now, retryFor } = look
-  const age = (now.getTime() - Date.parse(request.metadata.creationTimestamp)) / 1_000
-  if (retryFor === undefined || age <= retryFor) return waiting(look, message)
+  if (isPatient(look)) return waiting(look, message)
   const late = `it could not be issued within ${retryFor} s: ${message}`
   return failed(request, now, { message: late, isInvalid: false, reason: 'Failed' })
 }

@@ -3,7 +3,7 @@
  * profile allows; nobody but the signer enforces them, and neither approval nor denial.
  */
 import { type Ask, behalfOf, decodePem } from './asking.ts'
-import { reasonOf, type Told } from './decide-request.ts'
+import { isPatient, reasonOf, type Told, withinPatience } from './decide-request.ts'
 import { deliver } from './delivery.ts'
 import { issuerState } from './issuer-state.ts'
 import { type Condition, type Issuer, isTrue, type SigningRequest } from './objects.ts'
@@ -113,13 +113,12 @@ export const decideSigned = (answered: SigningAnswered): SigningWrite | SigningW
   const waited = waiting(answered, setback.message)
   if (waited.kind === 'write') return waited
   const { after, ofIssuer } = setback
-  return { ...waited, ...(after !== undefined && { after }), ...(ofIssuer && { ofIssuer: outcome.fault }) }
+  return { ...waited, ...withinPatience(answered, after), ...(ofIssuer && { ofIssuer: outcome.fault }) }
 }
 
-const waiting = ({ request, now, waited, retryFor }: SigningLook, message: string): SigningWrite | SigningWait => {
-  const age = (now.getTime() - Date.parse(request.metadata.creationTimestamp)) / 1_000
-  if (retryFor !== undefined && age > retryFor)
-    return failed('SignerTimeout', `it could not be signed within ${retryFor} s: ${message}`)
+const waiting = (look: SigningLook, message: string): SigningWrite | SigningWait => {
+  const { waited, retryFor } = look
+  if (!isPatient(look)) return failed('SignerTimeout', `it could not be signed within ${retryFor} s: ${message}`)
   return waited < silentSeconds ? { kind: 'wait' } : { kind: 'wait', event: toldOf(message) }
 }
 

@@ -80,7 +80,7 @@ export const setbackOf = (fault: Fault): Setback => {
   const { problem } = fault
   const { code, retryAfter } = problem
   const later = { kind: 'later', message: textOf(problem) } as const
-  const after = retryAfter === undefined ? {} : { after: retryAfter }
+  const after = retryAfter === undefined ? {} : { after: Math.min(retryAfter, mostAfter.get(code) ?? retryAfter) }
   // Who asks, and for which profile, is the issuer's to say: the request may succeed unchanged once that is mended.
   if (isOfIssuer(problem)) return { ...later, ofIssuer: true, ...after }
   if (problem.retryable) return { ...later, ofIssuer: false, ...after }
@@ -147,6 +147,9 @@ const hidden: ReadonlySet<string> = new Set<ProblemCode>([
   'clock.skewed',
   'issuer.none_active',
 ])
+
+/** Seconds. What it waits for comes as soon as somebody revokes: `Retry-After` says when one expires. */
+const mostAfter: ReadonlyMap<string, number> = new Map<ProblemCode, number>([['limit.certificates_alive', 600]])
 
 /** Readers of `kubectl describe` see some twenty lines of it. */
 const mostCharacters = 2_048

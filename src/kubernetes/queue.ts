@@ -146,7 +146,9 @@ export const openQueue = <Key extends string>(deps: QueueDeps<Key>): Queue<Key> 
   /** Exponential, and spread by half, so that those who failed together do not come again together. */
   const delayOf = (looks: number, after: number | undefined): number => {
     const grown = Math.min(mostMs, firstMs * 2 ** Math.min(looks, 20)) * (0.5 + deps.random() / 2)
-    return after === undefined ? grown : Math.max(grown, Math.min(after, mostAfter) * 1_000 * (1 + deps.random() / 10))
+    if (after === undefined) return grown
+    const asked = Math.min(after, mostAfter) * 1_000
+    return Math.max(grown, asked + deps.random() * Math.min(asked / 10, mostSpreadMs))
   }
 
   return {
@@ -192,3 +194,4 @@ const putOffBy = ({ after, isPoll, isLeft, yields }: Retry): Omit<PutOff, 'timer
 const longestMs = 2 ** 31 - 1
 /** Seconds. Limits of a day free when the day is over. */
 const mostAfter = 86_400
+const mostSpreadMs = 60_000

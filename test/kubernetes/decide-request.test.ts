@@ -348,6 +348,8 @@ t.test('what may succeed later is waited for, as long as Chancery says', async (
   t.equal(limited.kind === 'wait' && limited.after, 3_600)
   t.same(limited.kind === 'wait' && limited.write && conditionsOf(limited.write), ['Ready=False Pending'])
   t.notOk(limited.kind === 'wait' && limited.ofIssuer, 'others may still be issued')
+  const alive = answer(problem('limit.certificates_alive', true, { retryAfter: 3_600 }))
+  t.match(alive, { kind: 'wait', after: 600 }, 'somebody may revoke meanwhile')
 })
 
 t.test('faults that all requests of an issuer share are the issuer’s, and the request waits', async (t) => {
@@ -387,6 +389,9 @@ t.test('with a bound, a setback after it is a failure with its time; without one
   t.same(conditionsOf(late), ['Ready=False Failed'])
   t.equal(late.status.failureTime, second)
   t.equal(decide({ issuer: undefined, retryFor: 60 }).kind, 'write')
+  const age = (now.getTime() - Date.parse(web.metadata.creationTimestamp)) / 1_000
+  const limited = problem('limit.certificates_per_day', true, { retryAfter: 3_600 })
+  t.match(answer(limited, { retryFor: age + 60 }), { kind: 'wait', after: 61 }, 'and is not found late')
   t.equal(decide({ issuer: undefined, retryFor: 3_600 }).kind, 'wait')
   t.equal(answer(problem('overload.queue', true), { request: web }).kind, 'wait')
 })

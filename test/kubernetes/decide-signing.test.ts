@@ -162,6 +162,11 @@ t.test('a refusal fails for good by the name of its problem; a setback waits, an
   t.ok(away.kind === 'wait' && away.ofIssuer)
   const late = decideSigned({ ...look(first, { retryFor: 60 }), outcome: told('overload.queue', true) })
   t.match(failure(late), /^Failed=True SignerTimeout/)
+  const problem = { code: 'limit.certificates_per_day', detail: 'No.', retryable: true, retryAfter: 3_600 }
+  const limited: Outcome = { kind: 'fault', fault: { kind: 'problem', problem } }
+  const { now, request } = look(first)
+  const age = (now.getTime() - Date.parse(request.metadata.creationTimestamp)) / 1_000
+  t.match(decideSigned({ ...look(first, { retryFor: age + 60 }), outcome: limited }), { kind: 'wait', after: 61 })
   t.equal(decide(first, { issuer: undefined }).kind, 'wait')
 })
 

@@ -310,6 +310,17 @@ t.test(
   },
 )
 
+t.test('what comes of chance is a minute at most, however long somebody has asked for', async (t) => {
+  const { queue } = open(async (key) => ({ kind: 'retry', after: Number(key) }), 2, { random: () => 1 })
+  const timers = t.capture(globalThis, 'setTimeout', (() => undefined) as never)
+  for (const key of ['86400', '100']) queue.add(key)
+  await turns()
+  t.strictSame(
+    timers().map(({ args }) => args[1]),
+    [86_460_000, 110_000],
+  )
+})
+
 t.test('what is put off for longer than timers last is not looked at at once', async (t) => {
   let looks = 0
   const { queue } = open(async () => {
