@@ -133,7 +133,9 @@ const watchOf = <T extends KubernetesObject>(
       changed?.(key, next, before)
       // What is said again in a resync is the same object.
       if (next && next === before) wake(key, 'resync')
-      else if (next && (!before || stateOf(next) !== stateOf(before))) wake(key, 'changed')
+      // Of one that is gone, the look ends at once, and nothing waits for it any more.
+      else if (!next || !before) wake(key, 'changed')
+      else if (stateOf(next) !== stateOf(before)) wake(key, 'changed')
     },
   })
 

@@ -123,6 +123,18 @@ t.test('what a limit asks for holds: whatever is named again, and whether the is
   await running.ended('limited-1', 'Issued')
 })
 
+t.test('what is gone waits for nothing', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await issuerIs(running, 'True')
+  running.front.say(() => ({ status: 429, code: 'limit.certificates_per_day', retryable: true, retryAfter: 3_600 }))
+  await running.ask('limited-1')
+  while ((await queued(running, 'later')) !== 1) await sleep(5)
+  await running.cluster.remove('certificaterequests', 'team-a', 'limited-1')
+  while ((await queued(running, 'later')) !== 0) await sleep(5)
+  t.pass('neither for what a limit has asked for')
+})
+
 t.test('a server that answers some probes and issues to nobody is not written about at each of them', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
