@@ -3,7 +3,7 @@
  * node, and the pod's service account. So the names are made of these, and never taken from the request.
  *
  * Failed and Denied are for the whole life of the pod: its kubelet asks no more. What its next request may get, which has another
- * uid and another key, is left open: it is removed within the hour, and then the kubelet makes that one.
+ * uid and another key, is left open: kube-controller-manager removes it within the hour, and then the kubelet makes that one.
  */
 import type { ProblemCode } from '../errors.ts'
 import { type Ask, behalfOf } from './asking.ts'
@@ -29,7 +29,7 @@ export interface PodWrite {
   readonly event: Told
 }
 
-/** Open, and not tried again: it would meet the same. */
+/** Open, and not tried again within its hour: it would meet the same. */
 export interface PodLeave {
   readonly kind: 'leave'
   readonly event: Told
@@ -203,7 +203,7 @@ const ended = (now: Date, type: 'Issued' | 'Denied' | 'Failed', { reason, messag
 })
 
 const left = (why: string): PodLeave => {
-  const note = `left open, since the kubelet’s next request may get a certificate: ${bounded(why, 896)}`
+  const note = `left open, and may be deleted, since the kubelet’s next request may get a certificate: ${bounded(why, 896)}`
   return { kind: 'leave', event: { type: 'Warning', reason: 'LeftOpen', action: 'Sign', note } }
 }
 

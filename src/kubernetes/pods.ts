@@ -50,7 +50,7 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
-    return { kind: 'end' }
+    return { kind: 'retry', after: leftSeconds, isLeft: true }
   }
   const { status, event } = step
   const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal }).catch(
@@ -131,3 +131,5 @@ const answerOf = <T>(api: Pick<KubernetesApi, 'call'>, path: string): Promise<T 
 
 const resource = resources.podCertificateRequests
 const refusedSeconds = 60
+/** Longer than any is there. */
+const leftSeconds = 86_400

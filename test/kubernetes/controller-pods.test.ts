@@ -77,7 +77,7 @@ t.test('a request of a kubelet before 1.36 is left open, and tried no more', asy
     } as never,
     { key: 'team-a/old', waited: 0, signal: new AbortController().signal },
   )
-  t.same(looked, { kind: 'end' })
+  t.same(looked, { kind: 'retry', after: 86_400, isLeft: true }, 'it is gone by then')
   t.match(told, [{ type: 'Warning', reason: 'LeftOpen', note: /stubPKCS10Request: Kubernetes 1\.36 is wanted/ }])
   const long = { ...first, spec: { ...first.spec, stubPKCS10Request: 'A'.repeat(100_000) } }
   t.equal(keepPodRequest(long).spec.stubPKCS10Request, '', 'what is too long is there all the same')
