@@ -31,7 +31,7 @@ export const openLastKnown = <V>(now: () => number, patienceMs = 2_000): LastKno
       put(id, value)
       return value
     } catch (error) {
-      if (!isProblem(error, 'db.unavailable')) known.delete(id)
+      if (isTurnedDown(error)) known.delete(id)
       throw error
     }
   }
@@ -54,6 +54,9 @@ export const openLastKnown = <V>(now: () => number, patienceMs = 2_000): LastKno
     },
   }
 }
+
+/** Whoever asks too often, or whose identity provider is away, has not been turned down. */
+const isTurnedDown = (error: unknown): boolean => isProblem(error) && [401, 403].includes(error.kind.status)
 
 const keptMs = 86_400_000
 const mostKnown = 64

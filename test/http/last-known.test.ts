@@ -33,6 +33,12 @@ t.test(
     await known.of('a', async () => 'ann')
     await t.rejects(known.of('a', refused), { code: 'auth.invalid' })
     await t.rejects(known.of('a', away), { code: 'db.unavailable' })
+    await known.of('a', async () => 'ann')
+    for (const code of ['rate.limited', 'auth.unavailable'] as const) {
+      const later = known.of('a', () => Promise.reject(new Problem(code, 'later')))
+      await t.rejects(later, { code }, 'that is not to be turned down')
+    }
+    t.match(await known.of('a', away), { value: 'ann' })
     for (let i = 0; i < 65; i += 1) await known.of(`${i}`, async () => 'somebody')
     await t.rejects(known.of('0', away), { code: 'db.unavailable' }, 'and there is no end of them')
     t.match(await known.of('1', away), { isOld: true })
