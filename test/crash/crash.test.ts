@@ -127,7 +127,7 @@ t.test('twenty kill -9 under load: nothing lost, nothing doubled, nothing left o
   )
   const largest = await assertSound(t, database, load, [poller])
   t.ok((await kept(0)) >= largest, 'what was shown was kept elsewhere first')
-  t.ok(outages < 30_000, 'ready again without anybody')
+  t.ok(outages < 10_000, 'ready again within seconds')
   t.equal(idleLives, 0, 'whenever it is ready it answers')
   instance.signal('SIGTERM')
   t.equal(await instance.exited, 0, 'and stops gracefully in the end')
