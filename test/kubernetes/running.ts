@@ -69,7 +69,10 @@ export const openRunning = async (t: Teardown, options: RunningOptions = {}): Pr
     ...options.cluster,
   })
   // What a busy machine takes is no fault of the key.
-  const service = await openTestService(t as never, { CHANCERY_SIGNING_DEADLINE: '20s', CHANCERY_REQUEST_DEADLINE: '30s' })
+  const service = await openTestService(t as never, {
+    CHANCERY_SIGNING_DEADLINE: '20s',
+    CHANCERY_REQUEST_DEADLINE: '30s',
+  })
   await service.request('PUT', '/v1/profiles/cluster', { body: profile, headers: { 'if-none-match': '*' } })
   const token = await employ(service, 'cluster', 'requester', { profiles: ['cluster'], onBehalfOf: {} } as never)
   const front = await openFront(t, service)
