@@ -42,7 +42,7 @@ const open = async (t: Test, beside?: Replica) => {
     })
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
-  /** Rows of indexes of the outcomes that were ever read, once the server has counted so many insertions. */
+  /** Rows that were ever read, once the server has counted so many insertions. */
   const readOfOutcomes = async (inserted = 0): Promise<Reads> => {
     for (;;) {
       const { rows } = await stores.db.query<Reads>({ text: selectReads })
@@ -58,13 +58,16 @@ interface Reads {
   readonly read: number
   /** Rows of tables that were read as a whole. */
   readonly scanned: number
+  /** Rows of indexes of the intents. */
+  readonly ofIntents: number
   readonly inserted: number
 }
 
 const selectReads = `
   select coalesce(sum(i.idx_tup_read), 0)::bigint as read, t.n_tup_ins as inserted,
     (select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname = any ('{intents,outcomes,entries,certificate_names}'))
-      as scanned
+      as scanned,
+    (select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname = 'intents') as "ofIntents"
   from pg_stat_user_tables t join pg_stat_user_indexes i using (relid)
   where t.relname = 'outcomes' group by t.n_tup_ins`
 
@@ -161,6 +164,8 @@ t.test('plans that were made while statistics said that there was little do not 
   await issue(second, rounds)
   const after = await second.readOfOutcomes((4 + rounds) * batch)
   t.ok(after.scanned - before.scanned < rounds * batch, `${after.scanned - before.scanned} rows of tables were read`)
+  const walked = after.ofIntents - before.ofIntents
+  t.ok(walked < 4 * rounds * batch, `${walked} rows of the intents' indexes were read`)
 })
 
 const rounds = 30
