@@ -17,6 +17,8 @@ export interface BatchOptions<I, O> {
   readonly isolate?: (error: unknown) => boolean
   /** Told of the size of every batch. */
   readonly observe?: (size: number) => void
+  /** Told of what came of a batch, those who wait being answered: its lane is free when this resolves. Never rejects. */
+  readonly after?: (results: readonly (O | Error)[]) => Promise<void>
 }
 
 export interface Batch<I, O> {
@@ -33,6 +35,7 @@ export const openBatch = <I, O>({
   lanes,
   isolate = () => false,
   observe,
+  after,
 }: BatchOptions<I, O>): Batch<I, O> => {
   const waiting: Waiter<I, O>[] = []
   const drained: (() => void)[] = []
@@ -58,7 +61,8 @@ export const openBatch = <I, O>({
     inFlight += batch.length
     schedule()
     observe?.(batch.length)
-    await settle(batch, run, isolate)
+    const results = await settle(batch, run, isolate)
+    await after?.(results)
     busy -= 1
     inFlight -= batch.length
     if (waiting.length + inFlight === 0) for (const done of drained.splice(0)) done()
@@ -85,7 +89,7 @@ const settle = async <I, O>(
   batch: readonly Waiter<I, O>[],
   run: BatchOptions<I, O>['run'],
   isolate: (error: unknown) => boolean,
-): Promise<void> => {
+): Promise<readonly (O | Error)[]> => {
   try {
     const results = await run(batch.map((waiter) => waiter.item))
     batch.forEach((waiter, i) => {
@@ -94,9 +98,13 @@ const settle = async <I, O>(
       else if (result instanceof Error) waiter.reject(result)
       else waiter.resolve(result)
     })
+    return results
   } catch (error) {
-    if (batch.length > 1 && isolate(error)) for (const waiter of batch) await settle([waiter], run, isolate)
+    const results: (O | Error)[] = []
+    if (batch.length > 1 && isolate(error))
+      for (const waiter of batch) results.push(...(await settle([waiter], run, isolate)))
     else for (const waiter of batch) waiter.reject(error)
+    return results
   }
 }
 

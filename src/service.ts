@@ -159,10 +159,11 @@ export const openService = async (
   metrics.watchIssuers(() =>
     issuers.all().map(({ issuer: { name, bounds }, state }) => ({ issuer: name, state, notAfter: bounds.notAfter })),
   )
-  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, ...limits })
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
+  const { sign } = checkpoints
+  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, sign, ...limits })
   metrics.watchWitnesses(witnesses.figures)
   const { issuance, approval } = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 

@@ -42,6 +42,8 @@ export interface Checkpoints {
   proofOf(enrolled: Enrolled): Promise<Proof>
   /** The same for any entry. Throws `roll.not_found` beyond the end. */
   proofAt(index: number): Promise<Proof>
+  /** Signs this head, together with all who wait for it. */
+  sign(head: RollHead): Promise<Published>
   /** Signs the head as it is now, whoever moved it. */
   follow(): Promise<void>
 }
@@ -150,6 +152,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
       return { index, hashes: inclusion.hashes, checkpoint: note }
     },
     proofAt,
+    sign: batch.add,
     follow: async () => void (await follow()),
   }
 }

@@ -5,7 +5,8 @@
 
 import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
-import type { Enrolment, Intent, IssuedRow, PriorRequest, Recorder } from '../ca/recorder.ts'
+import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, RollHead } from '../ca/recorder.ts'
+import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { constraintOf, type Database } from './database.ts'
@@ -19,6 +20,8 @@ export interface RecorderDeps extends EnrolmentDeps {
   readonly clock: () => Date
   readonly newId: () => string
   readonly refusalsPerMinute: number
+  /** Signs the head that a batch has made. */
+  readonly sign?: (head: RollHead) => Promise<unknown>
 }
 
 export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<void> } => {
@@ -26,7 +29,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
   const intents = openBatch({
     run: (batch: readonly Intent[]) => insertIntents(db, batch),
     max: maxBatch,
-    lanes: 2,
+    lanes: 1,
     isolate: isOfOneItem,
     observe: (size) => meter.batch('intent', size),
   })
@@ -43,6 +46,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     lanes: 1,
     isolate: isOfOneItem,
     observe: (size) => meter.batch('record', size),
+    after: (ended) => untilSigned(deps, ended),
   })
   const lookups = openBatch({
     run: (batch: readonly RequestName[]) => selectRequests(db, batch),
@@ -74,6 +78,17 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     },
     close: refusals.close,
   }
+}
+
+/**
+ * Nothing is answered before its checkpoint, and a batch that was recorded meanwhile would only wait for the next: those who
+ * come until then go together (at 128 clients 40 of them instead of 26). A signature that is late keeps nobody from the records.
+ */
+const untilSigned = async ({ sign }: RecorderDeps, ended: readonly (Enrolled | Error)[]): Promise<void> => {
+  const head = ended.find((one): one is Enrolled => !(one instanceof Error))?.inclusion?.head
+  if (!head || !sign) return
+  const signed = sign(head).catch(() => {})
+  await withDeadline(signed, longestSigningMs)
 }
 
 // Replay ------------------------------------------------------------------------------------------------------------
@@ -207,3 +222,5 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
 const isOfOneItem = (error: unknown): boolean => !isProblem(error)
 
 const maxBatch = 128
+/** Milliseconds that the records wait for a checkpoint. */
+const longestSigningMs = 100
