@@ -218,9 +218,9 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const profile = currentProfile(deps, input.profile)
   const issuer = await issuerFor(deps, profile, input, csr)
   const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
-  const { checks, notes } = decision
+  const { notes } = decision
   const { approvals, authority } = profile
-  const about = { checks, notes, approvals, authority }
+  const about = { checks: decision.checks(), notes, approvals, authority }
   if (!decision.allowed) return { ...about, allowed: false, violations: decision.violations }
   const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
   return { ...about, allowed: true, violations: [], tbs }

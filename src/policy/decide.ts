@@ -65,16 +65,19 @@ export interface Note {
   readonly reason: string
 }
 
+/** What each check says: worked out when somebody is told. */
+export type Checks = () => readonly CheckResult[]
+
 export type Decision =
   | {
       readonly allowed: true
       readonly plan: Plan
-      readonly checks: readonly CheckResult[]
+      readonly checks: Checks
       readonly notes: readonly Note[]
     }
   | {
       readonly allowed: false
-      readonly checks: readonly CheckResult[]
+      readonly checks: Checks
       readonly violations: readonly Violation[]
       /** Of the first check that failed. */
       readonly code: ProblemCode
@@ -117,8 +120,9 @@ export const decide = (profile: Profile, ask: Ask, context: Context): Decision =
     origin: ask.origin,
   }
   const facts = caseOf(profile, asked, context)
-  const { checks, violations, code } = runChecks(facts)
+  const { violations, code } = runChecks(facts, new Faults())
   const notes = notesOf(facts, ask)
+  const checks = (): readonly CheckResult[] => runChecks(facts, new Minutes()).results
   if (code !== undefined) return { allowed: false, checks, violations, code, notes }
   return { allowed: true, plan: planOf(facts), checks, notes }
 }
@@ -131,7 +135,7 @@ export const decide = (profile: Profile, ask: Ask, context: Context): Decision =
 export const recheck = (profile: Profile, facts: RecheckFacts, context: Context): readonly Violation[] => {
   const length = lengthOf(facts.notBefore.getTime(), facts.notAfter.getTime())
   const again = caseOf(profile, { ...noUsages, ...facts, validity: length }, context)
-  const { violations } = runChecks(again)
+  const { violations } = runChecks(again, new Faults())
   const plan = planOf(again)
   const same: readonly (readonly [string, string, boolean])[] = [
     ['recheck.subject', '/subject', isSameSubject(facts.subject, plan.subject)],
@@ -166,7 +170,10 @@ export const refusal = (decision: RefusedDecision): Problem => {
 }
 
 /** What a problem that comes after a decision tells of it. */
-export const toldOf = ({ checks, notes }: Pick<Decision, 'checks' | 'notes'>): Told => ({ checks, notes })
+export const toldOf = ({ checks, notes }: Pick<Decision, 'checks' | 'notes'>): Told => ({
+  checks: checks(),
+  notes,
+})
 
 /** Every check of the decision that a problem comes from; null where none was made. */
 export const checksOf = ({ options: { extra } }: Problem): readonly CheckResult[] | null =>
@@ -213,40 +220,44 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
   }
 }
 
-const runChecks = (
-  facts: Case,
-): {
-  readonly checks: readonly CheckResult[]
-  readonly violations: readonly Violation[]
-  readonly code: ProblemCode | undefined
-} => {
-  const taken = new Minutes()
+const runChecks = <T extends Faults>(facts: Case, taken: T): T => {
   for (const check of checks) {
     taken.check = check
     check.run(facts, taken)
   }
-  return { checks: taken.results, violations: taken.violations, code: taken.code }
+  return taken
 }
 
-/** Takes down what each check says. */
-class Minutes implements Say {
-  readonly results: CheckResult[] = []
+/** Takes down what is wrong: of most requests, and of each certificate once more, that is all that anybody wants to know. */
+class Faults implements Say {
   readonly violations: Violation[] = []
   code: ProblemCode | undefined
   check: Pick<Check, 'id' | 'code' | 'field'> = { id: '', code: 'internal', field: '' }
 
-  passed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
+  passed(_value: string, _reason: string, _field?: string, _id?: string): void {}
+
+  failed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
+    this.code ??= this.check.code
+    this.violations.push({ check: id, field, value: show(value), reason })
+  }
+
+  skipped(_reason: string, _field?: string, _id?: string): void {}
+}
+
+/** Takes down what each check says. */
+class Minutes extends Faults {
+  readonly results: CheckResult[] = []
+
+  override passed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
     this.results.push({ check: id, outcome: 'passed', field, value: show(value), reason })
   }
 
-  failed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
-    const shown = show(value)
-    this.code ??= this.check.code
-    this.results.push({ check: id, outcome: 'failed', field, value: shown, reason })
-    this.violations.push({ check: id, field, value: shown, reason })
+  override failed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
+    super.failed(value, reason, field, id)
+    this.results.push({ check: id, outcome: 'failed', field, value: show(value), reason })
   }
 
-  skipped(reason: string, field = this.check.field, id = this.check.id): void {
+  override skipped(reason: string, field = this.check.field, id = this.check.id): void {
     this.results.push({ check: id, outcome: 'skipped', field, value: '', reason })
   }
 }

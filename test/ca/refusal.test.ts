@@ -17,7 +17,7 @@ const checkOf = (n: number, outcome: CheckResult['outcome'], value = 'v'): Check
 const sent = Buffer.from('a request')
 const asked = { principal: 'ci', profile: 'server', sent }
 const refused = (checks: readonly CheckResult[]) =>
-  refusalOf(new Problem('san.forbidden', 'because', { extra: toldOf({ checks, notes: [] }) }), asked)
+  refusalOf(new Problem('san.forbidden', 'because', { extra: toldOf({ checks: () => checks, notes: [] }) }), asked)
 
 t.test('a refusal holds who asked, why not, and the digest of what was sent', async (t) => {
   const violations = [{ check: 'names.dns.allow', field: '/names/0', value: 'x', reason: 'because' }]

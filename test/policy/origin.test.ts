@@ -9,8 +9,10 @@ import { ask, baseDocument, commonName, context, namesOf, profileOf, seed } from
 
 const controller: Context = { ...context, grantOrigin: {} }
 const failed = ({ checks }: Decision): readonly string[] =>
-  checks.filter(({ outcome }) => outcome === 'failed').map(({ check, value }) => `${check} ${value}`)
-const saidOf = ({ checks }: Decision, id: string) => checks.filter(({ check }) => check === id)
+  checks()
+    .filter(({ outcome }) => outcome === 'failed')
+    .map(({ check, value }) => `${check} ${value}`)
+const saidOf = ({ checks }: Decision, id: string) => checks().filter(({ check }) => check === id)
 
 /** What cannot be, as `place: reason`; none where it can. */
 const faultsOf = (origin: unknown): readonly string[] => {
@@ -138,7 +140,7 @@ t.test('without a right to nobody asks on behalf of others, and it is a refusal 
   const decision = decide(profile, request(certificateRequest), context)
   t.same(failed(decision), [`grant.origin ${certificateRequest.user}`])
   t.match(decision, { allowed: false, code: 'origin.forbidden' })
-  t.ok(decision.checks.length > 30)
+  t.ok(decision.checks().length > 30)
 })
 
 t.test('rules that cannot be read let nobody ask', async (t) => {
@@ -193,7 +195,10 @@ for (const [rules, origin, fails] of judged)
     if (!byGrant.allowed) t.equal(byGrant.code, 'origin.forbidden')
     const byProfile = decide(profileOf({ origin: rules }), request(origin), controller)
     t.same(
-      byProfile.checks.filter(({ outcome }) => outcome === 'failed').map(({ check }) => check),
+      byProfile
+        .checks()
+        .filter(({ outcome }) => outcome === 'failed')
+        .map(({ check }) => check),
       fails.map((facet) => `origin.${facet}`),
     )
     if (!byProfile.allowed) t.equal(byProfile.code, 'policy.origin')

@@ -9,7 +9,10 @@ import { ask, commonName, context, csrOf, keyOf, namesOf, seed, seeds } from './
 
 const judge = (name: string, request: Ask): Decision => decide(seed(name), request, context)
 const failed = (decision: Decision): readonly string[] =>
-  decision.checks.filter(({ outcome }) => outcome === 'failed').map(({ check }) => check)
+  decision
+    .checks()
+    .filter(({ outcome }) => outcome === 'failed')
+    .map(({ check }) => check)
 const parse = (text: string) => parseRequest(Buffer.from(text, 'base64'))
 const node = (name: string, organization = 'system:nodes'): Subject => [
   { type: 'organization', value: organization },
