@@ -9,8 +9,15 @@ export interface Doubt {
   readonly times: number
   /** Since when it has been ready, in milliseconds that only go forward; undefined while it is not, or nobody knows. */
   readonly readySince?: number | undefined
-  /** How often in a row nobody answered who was asked for a certificate. */
+  readonly rows: DoubtRows
+}
+
+/** What was met by those who asked for a certificate, counted until something speaks against it. */
+export interface DoubtRows {
+  /** How often in a row nobody answered. */
   readonly silences: number
+  /** How often there was a fault that passes by itself and that no probe shows, since a certificate was issued. */
+  readonly unsigned: number
 }
 
 export interface Doubts {
@@ -29,9 +36,9 @@ export const openDoubts = (): Doubts => {
       const found = known.get(name)
       return found?.uid === uid ? found : none
     },
-    put: (name, { metadata: { uid } }, { fault, times, readySince, silences }) => {
-      if (fault === undefined && times === 0 && silences === 0) known.delete(name)
-      else known.set(name, { uid, fault, times, readySince, silences })
+    put: (name, { metadata: { uid } }, { fault, times, readySince, rows }) => {
+      if (fault === undefined && times === 0 && rows.silences === 0 && rows.unsigned === 0) known.delete(name)
+      else known.set(name, { uid, fault, times, readySince, rows })
     },
     end: (name) => void known.delete(name),
     get size() {
@@ -40,4 +47,5 @@ export const openDoubts = (): Doubts => {
   }
 }
 
-const none: Doubt = { fault: undefined, times: 0, silences: 0 }
+export const noRows: DoubtRows = { silences: 0, unsigned: 0 }
+const none: Doubt = { fault: undefined, times: 0, rows: noRows }

@@ -5,7 +5,7 @@
 import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
-import type { Doubts } from './doubts.ts'
+import { type DoubtRows, type Doubts, noRows } from './doubts.ts'
 import { issuerState } from './issuer-state.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
@@ -88,12 +88,11 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
       if (!isReady(name)) return
       const doubt = doubts.of(name, issuer)
       const { fault: known } = doubt
-      const silences = fault.kind === 'unreachable' ? doubt.silences + 1 : 0
+      const rows = rowsAfter(doubt.rows, fault)
+      const isBelieved = isToBeBelieved(rows, fault)
+      doubts.put(name, issuer, { ...doubt, rows, fault: isBelieved ? (known ?? fault) : known })
       // Whether it is more than one connection that broke, the next look will show; or not, where only probes are answered.
-      const isBelieved = !isSeenByProbe(fault) || silences >= mostSilences
-      if (isBelieved) doubts.put(name, issuer, { ...doubt, fault: known ?? fault, silences: 0 })
-      else doubts.put(name, issuer, { ...doubt, silences })
-      if (!isBelieved || !known) wake(name, 'awaited')
+      if (isBelieved ? !known : isSeenByProbe(fault)) wake(name, 'awaited')
     },
     hear: (issuer, outcome) => {
       const name = nameOf(issuer)
@@ -101,8 +100,10 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
         // After the first fall there is nothing to shorten; and at once, one that issues each second time would fall all the time.
         if (doubts.of(name, issuer).times > 1 && !isReady(name)) wake(name, 'changed')
         doubts.end(name)
-      } else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable')
-        doubts.put(name, issuer, { ...doubts.of(name, issuer), silences: 0 })
+      } else if (outcome.kind !== 'fault' || outcome.fault.kind !== 'unreachable') {
+        const doubt = doubts.of(name, issuer)
+        doubts.put(name, issuer, { ...doubt, rows: { ...doubt.rows, silences: 0 } })
+      }
     },
     look: async (name, signal) => {
       const issuer = find(name)
@@ -121,8 +122,10 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
       const { times, readySince } = doubt
       const isSteady = wasReady && readySince !== undefined && deps.now() - readySince >= steadyMs
       if (fault === undefined) {
-        const ready = { times: isSteady ? 0 : times, readySince: wasReady ? (readySince ?? deps.now()) : deps.now() }
-        doubts.put(name, issuer, { ...doubt, ...ready })
+        const since = wasReady ? (readySince ?? deps.now()) : deps.now()
+        // Nothing that was asked since it fell has met the same. Before the first fall, what is asked seldom still counts.
+        const forgiven = isSteady && times > 0 ? { times: 0, rows: noRows } : {}
+        doubts.put(name, issuer, { ...doubt, ...forgiven, readySince: since })
         return { kind: 'end', recheckAfter: recheck * 1_000 * (0.9 + random() / 5) }
       }
       // The one who answers a probe may still be unable to sign, or answer each second one: he is believed later each time.
@@ -132,6 +135,15 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
     },
   }
 }
+
+const rowsAfter = ({ silences, unsigned }: DoubtRows, fault: Fault): DoubtRows => ({
+  silences: fault.kind === 'unreachable' ? silences + 1 : 0,
+  unsigned: isSeenByProbe(fault) ? unsigned : unsigned + 1,
+})
+
+/** One signature that came late says nothing of the next. Who fell by a row that has not ended falls by one more of it. */
+const isToBeBelieved = ({ silences, unsigned }: DoubtRows, fault: Fault): boolean =>
+  isSeenByProbe(fault) ? silences >= longRow : needsPeople(fault) || unsigned >= longRow
 
 /** Of one that has never been ready, the queue's own patience decides. */
 const beliefOf = (times: number): { readonly after?: number } =>
@@ -182,5 +194,5 @@ const split = (name: IssuerName): readonly [IssuerKind, string] => {
 
 /** Seconds. */
 const mostSuspicious = 60
-const mostSilences = 3
+const longRow = 3
 const steadyMs = 60_000

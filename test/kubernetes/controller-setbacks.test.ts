@@ -92,13 +92,33 @@ t.test('a key that is away makes the issuer wait, though it answers when it is o
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
-  const away = { status: 503, code: 'key.unavailable', retryable: true }
-  running.front.next(away)
+  running.front.next(keyAway, keyAway, keyAway)
   await running.ask('key-1')
   await issuerIs(running, 'False')
   await running.ended('key-1', 'Issued')
   await issuerIs(running, 'True')
 })
+
+t.test(
+  'a signature that comes late once or twice costs no write, neither of the issuer nor of the request',
+  async (t) => {
+    const running = await openRunning(t)
+    await running.issuer()
+    await issuerIs(running, 'True')
+    const before = writesOf(running, 'chanceryissuers').length
+    for (const [name, fates] of [
+      ['once-1', [keyAway]],
+      ['twice-1', [keyAway, keyAway]],
+    ] as const) {
+      const written = statusWrites(running).length
+      running.front.next(...fates)
+      await running.ask(name)
+      await running.ended(name, 'Issued')
+      t.equal(statusWrites(running).length, written + 1, name)
+    }
+    t.equal(writesOf(running, 'chanceryissuers').length, before)
+  },
+)
 
 t.test('what a limit asks for holds: whatever is named again, and whether the issuer is ready or not', async (t) => {
   const running = await openRunning(t, { resyncMs: 20, settings: { recheck: 0.1 } })
@@ -152,3 +172,5 @@ t.test('a server that answers some probes and issues to nobody is not written ab
   const writes = writesOf(running, 'chanceryissuers').length - before
   t.ok(writes <= 6, `${writes} writes`)
 })
+
+const keyAway = { status: 503, code: 'key.unavailable', retryable: true }

@@ -13,6 +13,8 @@ import { issuerOf } from './objects.ts'
 
 const silent: Fault = { kind: 'unreachable', message: 'nobody is there' }
 const keyAway: Fault = { kind: 'problem', problem: { code: 'key.unavailable', detail: 'No.', retryable: true } }
+const keyGone: Fault = { ...keyAway, problem: { ...keyAway.problem, retryable: false } }
+const issued = { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } } as const
 const name = issuerName('ChanceryIssuer', 'team-a/default-ca')
 const { signal } = new AbortController()
 
@@ -50,7 +52,7 @@ t.test('an issuer that is deleted takes with it what spoke against it', async (t
   await issuers.look(name, signal)
   t.equal(doubts.size, 0, 'of who was silent')
   there.set('team-a/default-ca', issuer)
-  issuers.suspect(issuer, keyAway)
+  issuers.suspect(issuer, keyGone)
   await issuers.look(name, signal)
   t.equal(doubts.of(name, issuer).times, 1)
   there.set('team-a/default-ca', {
@@ -70,13 +72,14 @@ t.test(
     issuers.hear(issuer, { kind: 'waiting', id: '1' })
     t.equal(doubts.size, 0)
     issuers.suspect(issuer, silent)
-    t.equal(doubts.of(name, { ...issuer, metadata: { ...issuer.metadata, uid: 'other' } }).silences, 0)
-    for (const silences of [2, 0]) {
+    t.equal(doubts.of(name, { ...issuer, metadata: { ...issuer.metadata, uid: 'other' } }).rows.silences, 0)
+    for (const silences of [2, 3]) {
+      t.equal(doubts.of(name, issuer).fault, undefined)
       issuers.suspect(issuer, silent)
-      t.equal(doubts.of(name, issuer).silences, silences)
+      t.equal(doubts.of(name, issuer).rows.silences, silences)
     }
     t.equal(doubts.of(name, issuer).fault, silent, 'three times in a row is believed')
-    issuers.hear(issuer, { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } })
+    issuers.hear(issuer, issued)
     t.equal(doubts.size, 0)
     t.end()
   },
@@ -111,11 +114,46 @@ t.test(
     await rise()
     t.equal(await fall(), 2)
     await rise()
-    issuers.suspect(issuerOf(), keyAway)
+    issuers.suspect(issuerOf(), keyGone)
     t.equal(await fall(), 4, 'whatever shows it')
     await rise()
-    issuers.hear(issuerOf(), { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } })
+    issuers.hear(issuerOf(), issued)
     t.equal(await fall(), 1, 'it has issued')
+  },
+)
+
+t.test(
+  'a signature that comes late is believed to be more after three in a row, or one of a row that goes on',
+  async (t) => {
+    const there = new Map([[key, issuerOf()]])
+    const { doubts, issuers, woken, time } = open(there)
+    const suspects = (fault: Fault, is: Fault | undefined): void => {
+      issuers.hear(issuerOf(), { kind: 'fault', fault })
+      issuers.suspect(issuerOf(), fault)
+      t.equal(doubts.of(name, issuerOf()).fault, is)
+    }
+    suspects(keyAway, undefined)
+    suspects(keyAway, undefined)
+    issuers.hear(issuerOf(), issued)
+    t.equal(doubts.size, 0, 'a certificate ends the row')
+    suspects(keyAway, undefined)
+    issuers.hear(issuerOf(), { kind: 'waiting', id: '1' })
+    suspects(silent, undefined)
+    suspects(keyAway, undefined)
+    t.strictSame(woken, ['awaited'], 'a probe shows silence alone')
+    suspects(keyAway, keyAway)
+    const fell = async (after: number): Promise<void> => {
+      t.match(await issuers.look(name, signal), { kind: 'retry', after })
+      t.equal((await issuers.look(name, signal)).kind, 'end', 'it answers a probe')
+    }
+    await fell(1)
+    suspects(keyAway, keyAway)
+    await fell(2)
+    time.now += 60_000
+    await issuers.look(name, signal)
+    t.equal(doubts.size, 0, 'it has stood for a minute')
+    suspects(keyAway, undefined)
+    suspects(keyGone, keyGone)
   },
 )
 
@@ -123,7 +161,6 @@ t.test('who was asked before an issuer fell says nothing more of it, unless it h
   let answers = false
   const there = new Map([[key, issuerOf()]])
   const { doubts, issuers, woken, time } = open(there, () => (answers ? undefined : silent))
-  const issued = { kind: 'issued', issued: { serial: '', issuer: '', certificate: '', chain: [] } } as const
   await issuers.look(name, signal)
   issuers.suspect(issuerOf(), keyAway)
   t.strictSame(doubts.of(name, issuerOf()).fault, undefined)
