@@ -121,7 +121,7 @@ const faultOf = (error: unknown): Fault => {
   const problem = readProblem(error.problem)
   if (problem) return { kind: 'problem', problem }
   const message = bounded(error.message.replace(/\.$/, ''), mostDetail)
-  if (error.kind === 'usage') return { kind: 'misconfigured', message }
+  if (error.kind === 'usage') return { kind: 'misconfigured', about: 'trust', message }
   return { kind: error.kind === 'later' ? 'unreachable' : 'foreign', message }
 }
 

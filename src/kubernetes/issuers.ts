@@ -10,7 +10,7 @@ import { issuerState } from './issuer-state.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
 import { type Fault, isSeenByProbe, needsPeople, type Outcome } from './outcome.ts'
-import { serverNamed } from './places.ts'
+import { bundleOf, serverNamed } from './places.ts'
 import type { Looked, Why } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import { type IssuerKind, isIssuerKind, issuerKinds } from './resources.ts'
@@ -154,9 +154,11 @@ const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fau
   if (metadata.namespace === undefined) return false
   const server = serverNamed(servers, spec.url)
   if (server === undefined) return true
-  if (!needsPeople(fault)) return false
-  if (spec.auth.tokenSecretRef) return fault.kind !== 'problem' || (fault.problem.status ?? 0) < 500
-  return spec.caBundle !== undefined && server.caFile === undefined && fault.kind !== 'problem'
+  // What stands before it is not of Chancery.
+  if (!needsPeople(fault) || fault.kind === 'foreign') return false
+  if (fault.kind === 'misconfigured' && fault.about === 'trust') return bundleOf(spec, server) !== undefined
+  if (!spec.auth.tokenSecretRef) return false
+  return fault.kind !== 'problem' || (fault.problem.status ?? 0) < 500
 }
 
 interface Found {

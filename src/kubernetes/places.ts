@@ -78,16 +78,19 @@ export const serverNamed = (servers: readonly ServerSettings[], url: string): Se
   URL.canParse(url) ? servers.find((server) => new URL(server.url).origin === new URL(url).origin) : undefined
 
 /** The controller's own token is shown to whom the settings trust, whatever the issuer says. */
+export const bundleOf = ({ auth, caBundle }: IssuerSpec, settings: ServerSettings | undefined): string | undefined =>
+  auth.serviceAccount && settings?.caFile !== undefined ? undefined : caBundle
+
 const trustOf = async (spec: IssuerSpec, settings: ServerSettings | undefined): Promise<string | Fault> => {
-  const caBundle = spec.auth.serviceAccount && settings?.caFile !== undefined ? undefined : spec.caBundle
+  const caBundle = bundleOf(spec, settings)
   try {
     const pem =
       caBundle === undefined ? await standardTrust(settings) : Buffer.from(caBundle, 'base64').toString('latin1')
     createSecureContext({ ca: pem })
     if (pem.includes('-----BEGIN CERTIFICATE-----')) return pem
-    return misconfigured('spec.caBundle holds no certificate in PEM')
+    return untrusted(`${caBundle === undefined ? 'caFile' : 'spec.caBundle'} holds no certificate in PEM`)
   } catch (error) {
-    return misconfigured(`what to trust cannot be read: ${(error as Error).message}`)
+    return untrusted(`what to trust cannot be read: ${(error as Error).message}`)
   }
 }
 
@@ -161,6 +164,7 @@ const secretToken = async (deps: PlacesDeps, issuer: Issuer, signal: AbortSignal
 }
 
 const misconfigured = (message: string): Fault => ({ kind: 'misconfigured', message })
+const untrusted = (message: string): Fault => ({ kind: 'misconfigured', about: 'trust', message })
 
 const keptMs = 30_000
 const mostKnown = 1_024

@@ -163,8 +163,8 @@ t.test('nothing leaves a Secret that is not a token of Chancery', async (t) => {
 
 t.test('what only its owners can mend is counted apart, and nothing of the operator’s is', async (t) => {
   const running = await openRunning(t, { idle: true })
-  const { front, cluster } = running
-  await running.start({ servers: [{ url: front.url }] })
+  const { front, cluster, service } = running
+  await running.start({ servers: [{ url: front.url }, { url: service.url, caFile: 'nowhere.crt' }] })
   const waits = async (later: number, left: number, resource: string): Promise<void> => {
     while ((await queued(running, 'later', resource)) !== later || (await queued(running, 'left', resource)) !== left)
       await sleep(5)
@@ -176,7 +176,10 @@ t.test('what only its owners can mend is counted apart, and nothing of the opera
   await running.ask('one-1', issuer('mistyped'))
   await running.ask('two-1', issuer('absent'))
   await running.ask('three-1', { issuer: { kind: 'ChanceryClusterIssuer', name: 'absent' } })
-  await waits(0, 2, 'chanceryissuers')
+  await running.issuer({ name: 'distrusting', spec: { caBundle: Buffer.from(cluster.ca).toString('base64') } })
+  await running.issuer({ name: 'trusting', spec: { caBundle: undefined } })
+  await running.issuer({ name: 'blind', spec: { url: service.url, caBundle: undefined } })
+  await waits(2, 3, 'chanceryissuers')
   await waits(0, 3, 'certificaterequests')
 
   front.to(undefined)
@@ -186,7 +189,7 @@ t.test('what only its owners can mend is counted apart, and nothing of the opera
   await running.issuer({ ...shared, spec: { profile: 'absent' } })
   await running.ask('four-1', { issuer: shared })
   await cluster.until('chanceryclusterissuers', { name: 'shared' }, isLookedAt)
-  await waits(3, 1, 'chanceryissuers')
+  await waits(5, 2, 'chanceryissuers')
   await waits(2, 2, 'certificaterequests')
 })
 

@@ -19,7 +19,7 @@ const name = issuerName('ChanceryIssuer', 'team-a/default-ca')
 const { signal } = new AbortController()
 
 const key = 'team-a/default-ca'
-const servers = [{ url: 'https://chancery.test:8443' }]
+const servers = [{ url: 'https://chancery.test:8443' }, { url: 'https://trusted.test', caFile: 'ca.crt' }]
 
 const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () => undefined) => {
   const woken: unknown[] = []
@@ -190,8 +190,11 @@ t.test('what is left to the people of a namespace is what they have brought them
     ...{ kind: 'problem', problem: { code, status, detail: 'No.', retryable: false } },
   })
   const misconfigured: Fault = { kind: 'misconfigured', message: 'no' }
+  const untrusted: Fault = { ...misconfigured, about: 'trust' }
+  const foreign: Fault = { kind: 'foreign', message: 'no' }
   const own = { serviceAccount: { audiences: ['https://chancery.test'] } }
   const elsewhere = 'https://nobody.test'
+  const trusted = 'https://trusted.test'
   const cases: readonly (readonly [Partial<Issuer['spec']>, Fault | undefined, boolean])[] = [
     [{}, misconfigured, true],
     [{}, problem('profile.not_found', 404), true],
@@ -199,7 +202,14 @@ t.test('what is left to the people of a namespace is what they have brought them
     [{}, silent, false],
     [{ auth: own }, misconfigured, false],
     [{ auth: own }, problem('auth.invalid', 401), false],
-    [{ auth: own, caBundle: 'x' }, misconfigured, true],
+    [{ auth: own, caBundle: 'x' }, misconfigured, false],
+    [{ auth: own, caBundle: 'x' }, untrusted, true],
+    [{ auth: own, caBundle: 'x', url: trusted }, untrusted, false],
+    [{ auth: own }, untrusted, false],
+    [{}, untrusted, false],
+    [{ caBundle: 'x', url: trusted }, untrusted, true],
+    [{}, foreign, false],
+    [{ url: elsewhere }, foreign, true],
     [{ auth: own, caBundle: 'x' }, problem('profile.not_found', 404), false],
     [{ auth: own, url: elsewhere }, misconfigured, true],
     [{ url: elsewhere }, silent, true],
