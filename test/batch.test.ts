@@ -38,6 +38,36 @@ t.test('while a batch is under way others wait, and go together in the next, up 
   t.equal(batch.pending, 0)
 })
 
+t.test('its lane is free when what comes after a batch is over; those in it are answered before', async (t) => {
+  const sizes: number[] = []
+  const told: unknown[] = []
+  let over = (): void => {}
+  const batch = openBatch({
+    run: async (items: readonly number[]) => items.map((n) => (n < 0 ? new Error('negative') : n)),
+    max: 10,
+    lanes: 1,
+    observe: (n) => sizes.push(n),
+    after: (results) => {
+      told.push(results)
+      return new Promise<void>((resolve) => {
+        over = resolve
+      })
+    },
+  })
+  t.equal(await batch.add(1), 1)
+  const later = [batch.add(2), batch.add(3)]
+  for (let i = 0; i < 3; i += 1) await turn()
+  t.same(sizes, [1], 'they wait')
+  t.equal(batch.pending, 3)
+  over()
+  t.same(await Promise.all(later), [2, 3])
+  over()
+  await t.rejects(batch.add(-1), { message: 'negative' })
+  over()
+  t.match(told, [[1], [2, 3], [{ message: 'negative' }]])
+  await batch.drain()
+})
+
 t.test('a batch that fills up before the turn ends takes its lane, and the rest waits for one', async (t) => {
   let underWay = 0
   let most = 0
