@@ -51,6 +51,7 @@ import {
   maxParamLength,
   requestTimeout,
 } from './bounds.ts'
+import { serializerCompiler, validatorCompiler } from './compile.ts'
 import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
 import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
@@ -221,18 +222,6 @@ export const newApp = (
       ignoreDuplicateSlashes: false,
       allowUnsafeRegex: false,
     },
-    ajv: {
-      customOptions: {
-        removeAdditional: false,
-        coerceTypes: false,
-        useDefaults: false,
-        // Every array and string in the schemas is bounded, and so is the number of values in a body (json.ts).
-        allErrors: true,
-        strict: true,
-        strictTypes: false,
-        ownProperties: true,
-      },
-    },
     schemaErrorFormatter: schemaProblem,
     frameworkErrors: (error, request, reply) => {
       const problem = toProblem(error)
@@ -255,6 +244,7 @@ export const newApp = (
   // Fastify types the two kinds of server apart; nothing here depends on which of them it is.
   const served: FastifyServerOptions = { ...options, ...(tls ? { https: { ...secure, ...tls } } : { http: server }) }
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
+  app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
   app.server.maxConnections = limits.connections
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', (request, response) => app.routing(request, response))

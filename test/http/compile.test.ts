@@ -1,0 +1,118 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { readFile } from 'node:fs/promises'
+
+import t from 'tap'
+
+import type { App } from '../../src/http/app.ts'
+import { serializerCompiler, validatorCompiler } from '../../src/http/compile.ts'
+import { openPublicApp } from '../../src/http/public/app.ts'
+import { openStandIn, reached } from './stand-in.ts'
+
+interface Route {
+  readonly method: string
+  readonly url: string
+  readonly schema?: { readonly operationId?: string; readonly response?: Readonly<Record<string, object>> } & {
+    readonly [part in (typeof parts)[number]]?: object
+  }
+}
+
+const parts = ['params', 'querystring', 'body', 'headers'] as const
+
+const checkOf = (schema: unknown) => validatorCompiler({ schema } as never)
+const writeOf = (schema: unknown) => serializerCompiler({ schema } as never)
+
+/** Of both listeners, those that Fastify and its plugins add among them. */
+const allRoutes = async (): Promise<readonly Route[]> => {
+  const routes: Route[] = []
+  const collect = (message: unknown): void => {
+    const { fastify } = message as { readonly fastify: App }
+    fastify.addHook('onRoute', (route) => {
+      routes.push(route as Route)
+    })
+  }
+  subscribe('fastify.initialization', collect)
+  const { app, deps } = await openStandIn()
+  const publicApp = await openPublicApp({ ...deps, crls: reached({}), ocsp: reached({}), roll: deps })
+  unsubscribe('fastify.initialization', collect)
+  await Promise.all([app.close(), publicApp.close()])
+  return routes
+}
+
+interface Operation {
+  readonly operationId: string
+  readonly responses: Readonly<
+    Record<string, { readonly content?: { readonly 'application/json'?: { readonly example: unknown } } }>
+  >
+}
+
+const described = async (): Promise<readonly Operation[]> => {
+  const text = await readFile(new URL('../../openapi/chancery.json', import.meta.url), 'utf8')
+  const { paths } = JSON.parse(text) as {
+    readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
+  }
+  return Object.values(paths).flatMap((path) => Object.values(path))
+}
+
+t.test('every schema of every call compiles, and writes all of the example that the description has', async (t) => {
+  const [routes, operations] = await Promise.all([allRoutes(), described()])
+  const examples = new Map<string, unknown>()
+  for (const { operationId, responses } of operations) {
+    for (const [status, { content }] of Object.entries(responses)) {
+      const example = content?.['application/json']?.example
+      if (example !== undefined) examples.set(`${operationId} ${status}`, example)
+    }
+  }
+  const written = new Set<string>()
+  for (const { method, url, schema = {} } of routes) {
+    for (const part of parts) {
+      const wanted = schema[part]
+      if (wanted !== undefined) t.type(checkOf(wanted)({}), 'boolean', `${method} ${url} ${part}`)
+    }
+    for (const [status, answer] of Object.entries(schema.response ?? {})) {
+      const name = `${schema.operationId} ${status}`
+      const example = examples.get(name) ?? null
+      t.strictSame(JSON.parse(writeOf(answer)(example)), example ?? nothing(answer), `${method} ${url} ${status}`)
+      written.add(name)
+    }
+  }
+  t.same(
+    [...examples.keys()].filter((name) => !written.has(name)),
+    [],
+    'no call was missed',
+  )
+  t.ok(examples.size > 50)
+})
+
+/** What is written of no value at all. */
+const nothing = (answer: { readonly type?: string }): unknown => (answer.type === 'string' ? '' : null)
+
+t.test('a schema is compiled when it is first used', async (t) => {
+  const [check, write] = [checkOf({ type: 'nothing' }), writeOf({ type: 'nothing' })]
+  t.throws(() => check({}), /type/)
+  t.throws(() => write({}), /type/)
+})
+
+t.test('schemas that say the same are compiled once', async (t) => {
+  const known = { type: 'object', properties: { once: { type: 'integer' } } }
+  t.equal(checkOf(known)({ once: 1 }), true)
+  t.equal(writeOf(known)({ once: 1 }), '{"once":1}')
+  // Compiled by itself it would be refused.
+  const alike = { type: 'nothing', toJSON: () => known }
+  t.equal(checkOf(alike)({ once: 1 }), true)
+  t.equal(writeOf(alike)({ once: 1 }), '{"once":1}')
+  const turned = { properties: { b: { type: 'string' }, a: { type: 'string' } }, type: 'object' }
+  const back = { properties: { a: { type: 'string' }, b: { type: 'string' } }, type: 'object' }
+  const value = { a: 'a', b: 'b' }
+  t.same([writeOf(turned)(value), writeOf(back)(value)], ['{"b":"b","a":"a"}', '{"a":"a","b":"b"}'])
+})
+
+t.test('faults are those of the last value', async (t) => {
+  const [check, other] = [checkOf({ type: 'string', maxLength: 3 }), checkOf({ type: 'string', maxLength: 3 })]
+  t.equal(check(1), false)
+  t.match(check.errors, [{ keyword: 'type' }])
+  t.equal(other('long'), false)
+  t.match(other.errors, [{ keyword: 'maxLength' }])
+  t.match(check.errors, [{ keyword: 'type' }], 'whoever shares it')
+  t.equal(check('abc'), true)
+  t.equal(check.errors, null)
+})
