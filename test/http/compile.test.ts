@@ -1,16 +1,18 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { readFile } from 'node:fs/promises'
 
+import ajvCompiler from '@fastify/ajv-compiler'
 import t from 'tap'
 
 import type { App } from '../../src/http/app.ts'
-import { serializerCompiler, validatorCompiler } from '../../src/http/compile.ts'
+import { ajvOptions, serializerCompiler, validatorCompiler } from '../../src/http/compile.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
 interface Route {
   readonly method: string
   readonly url: string
+  readonly config?: { readonly items?: object }
   readonly schema?: { readonly operationId?: string; readonly response?: Readonly<Record<string, object>> } & {
     readonly [part in (typeof parts)[number]]?: object
   }
@@ -20,6 +22,10 @@ const parts = ['params', 'querystring', 'body', 'headers'] as const
 
 const checkOf = (schema: unknown) => validatorCompiler({ schema } as never)
 const writeOf = (schema: unknown) => serializerCompiler({ schema } as never)
+
+/** By the schema of schemas, too, which the service does without. */
+const asSchema = (schema: object) => strict({ schema } as never)
+const strict = ajvCompiler()({}, { customOptions: ajvOptions })
 
 /** Of both listeners, those that Fastify and its plugins add among them. */
 const allRoutes = async (): Promise<readonly Route[]> => {
@@ -63,12 +69,15 @@ t.test('every schema of every call compiles, and writes all of the example that 
     }
   }
   const written = new Set<string>()
-  for (const { method, url, schema = {} } of routes) {
-    for (const part of parts) {
-      const wanted = schema[part]
-      if (wanted !== undefined) t.type(checkOf(wanted)({}), 'boolean', `${method} ${url} ${part}`)
+  for (const { method, url, config, schema = {} } of routes) {
+    for (const part of [...parts, 'items'] as const) {
+      const wanted = part === 'items' ? config?.items : schema[part]
+      if (wanted === undefined) continue
+      t.doesNotThrow(() => asSchema(wanted), `${method} ${url} ${part}`)
+      t.type(checkOf(wanted)({}), 'boolean', `${method} ${url} ${part}`)
     }
     for (const [status, answer] of Object.entries(schema.response ?? {})) {
+      t.doesNotThrow(() => asSchema(answer), `${method} ${url} ${status}`)
       const name = `${schema.operationId} ${status}`
       const example = examples.get(name) ?? null
       t.strictSame(JSON.parse(writeOf(answer)(example)), example ?? nothing(answer), `${method} ${url} ${status}`)
@@ -81,6 +90,7 @@ t.test('every schema of every call compiles, and writes all of the example that 
     'no call was missed',
   )
   t.ok(examples.size > 50)
+  t.throws(() => asSchema({ type: 'string', maxLength: 'long' }), /maxLength/, 'and what is none is found')
 })
 
 /** What is written of no value at all. */
