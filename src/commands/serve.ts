@@ -1,5 +1,6 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
 import { mkdir } from 'node:fs/promises'
+import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
 import { type Config, roleOf } from '../config.ts'
@@ -115,6 +116,8 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
 export const runServe = async (config: Config, log: Log): Promise<void> => {
   const { addresses, anchor, close } = await serve(config, log)
   tell(config, addresses, anchor)
+  // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
+  flushCompileCache()
   const signal = await firstSignal()
   log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
   for (const again of signals) process.once(again, () => process.exit(1))
