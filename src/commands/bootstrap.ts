@@ -18,7 +18,7 @@ import type { Keyring } from '../keys/keyring.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
 import { ownProfile } from '../own-certificates.ts'
-import { loadSeedDocuments } from '../policy/seeds.ts'
+import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
 import { openRollForTheFirstTime } from '../roll-side.ts'
 import type { Stores } from '../service.ts'
 import { openImportStore } from '../store/crls.ts'
@@ -177,11 +177,9 @@ const validity = (now: Date, days: number): { notBefore: Date; notAfter: Date } 
 const putProfiles = async (stores: Stores): Promise<void> => {
   const { policies, records, config } = stores
   const known = await records.authorities()
-  const seeds = config.mode === 'development' ? loadSeedDocuments() : []
-  for (const document of seeds) {
-    const { name } = document as { name: string }
-    if (!policies.current(name)) await policies.put(document, own.principal, { ifNoneMatch: '*' })
-  }
+  // Those that are there already are not even read.
+  const missing = config.mode === 'development' ? seedNames().filter((name) => !policies.current(name)) : []
+  for (const name of missing) await policies.put(loadSeedDocument(name), own.principal, { ifNoneMatch: '*' })
   // Our own changes with the configured names; without its authority we can't serve at all, and say so when we try.
   if (known.includes(own.authority)) await policies.put(ownProfile(config, own.authority), own.principal, {})
 }

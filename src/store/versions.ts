@@ -82,13 +82,14 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   }
 
   const put = async (document: unknown, by: string, precondition: Precondition) => {
-    const name = kind.parse(document, 1).name
+    const first = kind.parse(document, 1)
+    const { name } = first
     const outcome = await roll.change<{ stored: Version<T>; created: boolean }>(async (tx) => {
       const {
         rows: [row],
       } = await tx.query<VersionRow>(statements.one, [name, null])
       assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
-      const value = kind.parse(document, (row?.version ?? 0) + 1)
+      const value = row ? kind.parse(document, row.version + 1) : first
       if (row && row.sha256.toString('hex') === value.sha256)
         return { events: [], result: { stored: versionOf(row), created: false } }
       const stored = await insert(tx, value, by)

@@ -5,6 +5,7 @@ import t from 'tap'
 
 import { isProblem, type Violation } from '../../src/errors.ts'
 import { canonicalDocument, parseProfile } from '../../src/policy/profile.ts'
+import { seedNames } from '../../src/policy/seeds.ts'
 import { baseDocument, seeds } from './requests.ts'
 
 const faultsOf = (input: unknown): readonly Violation[] => {
@@ -31,6 +32,11 @@ t.test('a sound document becomes a profile with compiled rules and a hash of its
   t.same(profile.document, baseDocument)
   t.not(profile.document, baseDocument, 'a copy')
   t.ok(Object.isFrozen(profile.document.names?.dns?.allow), 'frozen throughout')
+})
+
+t.test('a seed has the name of its file: by that it is known to be there', async (t) => {
+  t.same(seedNames(), [...seeds.keys()])
+  t.ok(seeds.size > 10)
 })
 
 t.test(
