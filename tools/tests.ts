@@ -57,7 +57,7 @@ const openQueue = (files: readonly string[]) => {
 }
 
 /** For modules that hang, for processes to come up, for seconds to pass. */
-const mostlyWaits = /^test\/(hsm|crash|rotation)\//
+const mostlyWaits = /^test\/(hsm|crash|rotation|commands\/bootstrap)\b/
 
 /** Those under way. A signal ends them, and nothing else is begun. */
 const openRunning = () => {

@@ -53,6 +53,8 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
     const service = await openService(stores, keys, anchor.write)
     closing.splice(closing.indexOf(closeStores), 1)
     closing.push(service.close)
+    // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
+    flushCompileCache()
     const addresses = await service.listen().catch(explainListen)
     await stores.roll.change(async () => ({
       events: [{ type: 'service.started', version, mode: config.mode }],
@@ -115,10 +117,9 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
 /** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
 export const runServe = async (config: Config, log: Log): Promise<void> => {
   const { addresses, anchor, close } = await serve(config, log)
+  const asked = firstSignal()
   tell(config, addresses, anchor)
-  // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
-  flushCompileCache()
-  const signal = await firstSignal()
+  const signal = await asked
   log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
   for (const again of signals) process.once(again, () => process.exit(1))
   setTimeout(() => process.exit(1), stopWithinMs).unref()

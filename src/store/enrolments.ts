@@ -179,8 +179,9 @@ const selectOutcomesStatement = {
   name: 'select_outcomes',
   text: `
     select o.serial, o.kind, o.signature, e.index, e.leaf_hash
-    from outcomes o left join entries e on e.index = o.entry
-    where o.serial = any (select decode(s, 'hex') from json_array_elements_text($1::json) as s)`,
+    from json_array_elements_text($1::json) as asked
+    cross join lateral (select * from outcomes where serial = decode(asked, 'hex') limit 1) o
+    left join lateral (select * from entries where index = o.entry limit 1) e on true`,
 }
 
 interface OutcomeRow {

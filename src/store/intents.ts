@@ -37,7 +37,7 @@ const standingOfKey = (): string => {
     where key_sha256 between asked.spki and asked.spki
     order by key_sha256 ${direction}, principal ${direction} limit 1)`
   return `
-    case when exists (select from compromised_keys where key_sha256 = asked.spki) then 'compromised'
+    case when (select true from compromised_keys where key_sha256 = asked.spki limit 1) then 'compromised'
       when ${end('asc')} < asked.principal or ${end('desc')} > asked.principal then 'held' end`
 }
 

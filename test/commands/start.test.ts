@@ -15,6 +15,8 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { placeOf } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
+import { startInstance } from '../helpers/instance.ts'
+import { freePort } from '../helpers/port.ts'
 
 interface Run {
   readonly code: number
@@ -161,3 +163,15 @@ const selfSigned = async (): Promise<{ readonly cert: string; readonly key: stri
     }) as string,
   }
 }
+
+t.test('a signal that comes as soon as it says that it serves is an orderly stop', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const data = await mkdtemp(join(folder, 'stopped-'))
+  const instance = startInstance({
+    ...{ data, servingUrl, ownerUrl, port: await freePort(), publicPort: await freePort() },
+    // Of its own, so that all compiled code is written at this start.
+    env: { NODE_COMPILE_CACHE: join(data, 'cache') },
+  })
+  instance.told(/serves at/, () => instance.signal('SIGTERM'))
+  t.equal(await instance.exited, 0, instance.output())
+})

@@ -23,6 +23,8 @@ export interface Instance {
   exited: Promise<number | null>
   /** What it wrote. */
   output(): string
+  /** Calls when it has written this, at once. */
+  told(what: RegExp, then: () => void): void
 }
 
 export const startInstance = ({
@@ -58,6 +60,14 @@ export const startInstance = ({
     signal: (name) => void child.kill(name),
     exited,
     output: () => chunks.join(''),
+    told: (what, then) => {
+      const look = (): void => {
+        if (!what.test(chunks.join(''))) return
+        child.stdout?.off('data', look)
+        then()
+      }
+      child.stdout?.on('data', look)
+    },
   }
 }
 

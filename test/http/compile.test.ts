@@ -102,6 +102,12 @@ t.test('a schema is compiled when it is first used', async (t) => {
   t.throws(() => write({}), /type/)
 })
 
+t.test('those of the call that everybody makes are compiled before anybody calls', async (t) => {
+  const asked = { schema: { type: 'nothing' }, method: 'POST', url: '/v1/certificates' } as never
+  t.throws(() => validatorCompiler(asked), /type/)
+  t.throws(() => serializerCompiler(asked), /type/)
+})
+
 t.test('schemas that say the same are compiled once', async (t) => {
   const known = { type: 'object', properties: { once: { type: 'integer' } } }
   t.equal(checkOf(known)({ once: 1 }), true)

@@ -168,6 +168,39 @@ t.test('plans that were made while statistics said that there was little do not 
   t.ok(walked < 4 * rounds * batch, `${walked} rows of the intents' indexes were read`)
 })
 
+t.test('of many principals, issuers and compromised keys those are read that a batch is of', async (t) => {
+  const first = await open(t)
+  const owner = new pg.Client({ connectionString: first.replica.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const readOfOthers = async (): Promise<number> => {
+    // What was read is told a moment later.
+    await setTimeout(1_500)
+    const { rows } = await owner.query<{ readonly read: string }>(
+      `
+      select sum(idx_tup_read) + (select sum(seq_tup_read) from pg_stat_user_tables where relname = any ($1)) as read
+      from pg_stat_user_indexes where relname = any ($1)`,
+      [['principals', 'issuers', 'profiles', 'compromised_keys']],
+    )
+    return Number(rows[0]?.read)
+  }
+  await owner.query('analyze')
+  await issue(first, 8)
+  await owner.query(
+    `insert into principals (name, created_by) select 'robot-' || i, 'admin' from generate_series(1, 10_000) i`,
+  )
+  await owner.query(`
+    insert into compromised_keys (key_sha256, serial, entry)
+    select sha256(i::text::bytea), (select min(serial) from intents), 1 from generate_series(1, 10_000) i`)
+  await issue(first, 1)
+  const before = await readOfOthers()
+  await issue(first, rounds)
+  await owner.query('analyze')
+  await issue(await open(t, first.replica), rounds)
+  const read = (await readOfOthers()) - before
+  t.ok(read < 2 * rounds * 20 + 4_000, `${read} rows were read`)
+})
+
 const rounds = 30
 const batch = 16
 
