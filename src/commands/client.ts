@@ -263,16 +263,7 @@ const open = (
       },
     })
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)))
-    outgoing.on('error', (error: NodeJS.ErrnoException) =>
-      reject(
-        isOfTrust(error)
-          ? new Failure(
-              'usage',
-              `${url.origin} does not show a certificate that the trust anchor vouches for (${error.code}); name another by --ca.`,
-            )
-          : new Failure('later', `${url.origin} cannot be reached: ${reasonOf(error)}.`),
-      ),
-    )
+    outgoing.on('error', (error: NodeJS.ErrnoException) => reject(unanswered(url, error)))
     outgoing.on('response', resolve)
     outgoing.end(octets)
   })
@@ -320,9 +311,33 @@ const brokenOff = (error: Error): Failure => new Failure('later', `The answer br
 const reasonOf = ({ name, message, cause }: Error): string =>
   name === 'AbortError' && cause instanceof Error ? cause.message : message || name
 
+const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
+  if (isOfServer(error))
+    return new Failure(
+      'usage',
+      `${origin} shows a certificate that is not for it, or not for now (${error.code}).`,
+      undefined,
+      error,
+    )
+  if (!isOfTrust(error)) return new Failure('later', `${origin} cannot be reached: ${reasonOf(error)}.`)
+  const refused = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
+  return new Failure('usage', `${refused}; name another by --ca.`, undefined, error)
+}
+
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
 const isOfTrust = ({ code = '' }: NodeJS.ErrnoException): boolean =>
   /^(UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_|CERT_|ERR_TLS_CERT|INVALID_CA)/.test(code)
+
+/** Those that no other trust anchor mends: whoever runs the server has to. */
+export const isOfServer = (error: unknown): boolean =>
+  ownFaults.has((error as NodeJS.ErrnoException | undefined)?.code ?? '')
+
+const ownFaults: ReadonlySet<string> = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'ERR_TLS_CERT_ALTNAME_FORMAT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+])
 
 const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
   const url = new URL(path, base)

@@ -24,8 +24,8 @@ export class Failure extends Error {
   /** The problem document, where the server gave one. */
   readonly problem: object | undefined
 
-  constructor(kind: FailureKind, message: string, problem?: object) {
-    super(message)
+  constructor(kind: FailureKind, message: string, problem?: object, cause?: unknown) {
+    super(message, { cause })
     this.name = 'Failure'
     this.kind = kind
     this.exitCode = exitCodes[kind]

@@ -1,5 +1,5 @@
 /** Chancery as an issuer of the cluster sees it: over its REST API, as one principal. Every answer becomes a value. */
-import { type Answer, type Call, clientAt } from '../commands/client.ts'
+import { type Answer, type Call, clientAt, isOfServer } from '../commands/client.ts'
 import { Failure } from '../commands/failure.ts'
 import type { Violation } from '../errors.ts'
 import type { Ask, OnBehalfOf } from './asking.ts'
@@ -121,7 +121,8 @@ const faultOf = (error: unknown): Fault => {
   const problem = readProblem(error.problem)
   if (problem) return { kind: 'problem', problem }
   const message = bounded(error.message.replace(/\.$/, ''), mostDetail)
-  if (error.kind === 'usage') return { kind: 'misconfigured', about: 'trust', message }
+  if (error.kind === 'usage')
+    return { kind: 'misconfigured', about: isOfServer(error.cause) ? 'server' : 'trust', message }
   return { kind: error.kind === 'later' ? 'unreachable' : 'foreign', message }
 }
 

@@ -154,8 +154,9 @@ const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fau
   if (metadata.namespace === undefined) return false
   const server = serverNamed(servers, spec.url)
   if (server === undefined) return true
-  // What stands before it is not of Chancery.
+  // What stands before it, and what it shows, is not of the namespace.
   if (!needsPeople(fault) || fault.kind === 'foreign') return false
+  if (fault.kind === 'misconfigured' && fault.about === 'server') return false
   if (fault.kind === 'misconfigured' && fault.about === 'trust') return bundleOf(spec, server) !== undefined
   if (!spec.auth.tokenSecretRef) return false
   return fault.kind !== 'problem' || (fault.problem.status ?? 0) < 500

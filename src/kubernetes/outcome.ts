@@ -21,8 +21,11 @@ export type Fault =
   | { readonly kind: 'problem'; readonly problem: ProblemDocument }
   /** Nobody answered, or not to the end: whether something was issued is not known. */
   | { readonly kind: 'unreachable'; readonly message: string }
-  /** Somebody answered whom we do not trust (`about`), or we have nothing to show: in our words, the same for the same fault. */
-  | { readonly kind: 'misconfigured'; readonly message: string; readonly about?: 'trust' }
+  /**
+   * Somebody answered whom we do not trust (for what we trust, or for what he shows: `about`), or we have nothing to show: in
+   * our words, the same for the same fault.
+   */
+  | { readonly kind: 'misconfigured'; readonly message: string; readonly about?: 'trust' | 'server' }
   /** An answer that is not Chancery's, or not what was wanted; perhaps in the words of whoever answered. */
   | { readonly kind: 'foreign'; readonly message: string }
 

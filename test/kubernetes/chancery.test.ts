@@ -17,10 +17,10 @@ const { signal } = new AbortController()
 /** Resolves with a client of a server that answers everything with this. */
 const openAnswering = async (
   t: { teardown(close: () => Promise<void>): void },
-  { status = 200, body }: { readonly status?: number; readonly body: unknown },
+  { status = 200, body, address = '7f000001', trusts }: Answering,
 ): Promise<Chancery> => {
   const ca = openClientCa('HTTPS of a server')
-  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')] })
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip(address)] })
   const server = createServer({ cert, key }, (_, response) => {
     const type = status < 300 ? 'application/json' : 'application/problem+json'
     response.writeHead(status, { 'content-type': type }).end(JSON.stringify(body))
@@ -31,7 +31,16 @@ const openAnswering = async (
     await new Promise((resolve) => server.close(resolve))
   })
   const { port } = server.address() as AddressInfo
-  return openChancery({ server: `https://127.0.0.1:${port}`, ca: ca.pem, token: 'token' })
+  return openChancery({ server: `https://127.0.0.1:${port}`, ca: trusts ?? ca.pem, token: 'token' })
+}
+
+interface Answering {
+  readonly status?: number
+  readonly body: unknown
+  /** In its certificate (hex). */
+  readonly address?: string
+  /** In place of the CA of its certificate. */
+  readonly trusts?: string
 }
 
 /** Nothing can make a text of it. */
@@ -112,4 +121,15 @@ t.test('what a server says once it has signed is in its words, and no fault of t
   t.match(await told('refused'), { fault: { kind: 'foreign', message: 'Not you (auth.forbidden)' } })
   const message = 'profile server is signed by another authority than asked'
   t.match(await told('asked'), { fault: { kind: 'misconfigured', message } })
+})
+
+t.test('whether a server is not trusted for what we trust, or for what it shows', async (t) => {
+  const probe = async (how: Omit<Answering, 'body'>) => {
+    const chancery = await openAnswering(t, { body: { allowed: true, authority: 'default' }, ...how })
+    return chancery.probe({ profile: 'server' }, signal)
+  }
+  const trusts = openClientCa('Another').pem
+  t.match(await probe({ trusts }), { kind: 'misconfigured', about: 'trust', message: /trust anchor/ })
+  const message = /not for it, or not for now \(ERR_TLS_CERT_ALTNAME_INVALID\)/
+  t.match(await probe({ address: '7f000002' }), { kind: 'misconfigured', about: 'server', message })
 })

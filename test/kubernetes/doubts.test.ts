@@ -191,6 +191,7 @@ t.test('what is left to the people of a namespace is what they have brought them
   })
   const misconfigured: Fault = { kind: 'misconfigured', message: 'no' }
   const untrusted: Fault = { ...misconfigured, about: 'trust' }
+  const misnamed: Fault = { ...misconfigured, about: 'server' }
   const foreign: Fault = { kind: 'foreign', message: 'no' }
   const own = { serviceAccount: { audiences: ['https://chancery.test'] } }
   const elsewhere = 'https://nobody.test'
@@ -204,6 +205,8 @@ t.test('what is left to the people of a namespace is what they have brought them
     [{ auth: own }, problem('auth.invalid', 401), false],
     [{ auth: own, caBundle: 'x' }, misconfigured, false],
     [{ auth: own, caBundle: 'x' }, untrusted, true],
+    [{ auth: own, caBundle: 'x' }, misnamed, false],
+    [{ auth: own, url: elsewhere }, misnamed, true],
     [{ auth: own, caBundle: 'x', url: trusted }, untrusted, false],
     [{ auth: own }, untrusted, false],
     [{}, untrusted, false],
