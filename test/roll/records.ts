@@ -218,9 +218,9 @@ const abandon = async (service: TestService, like: string): Promise<void> => {
   await client.connect()
   await client.query(
     `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
-     select decode('41' || substr($1, 3), 'hex'), principal, 1, digest, issuer, shard, profile, profile_version,
-       overlay(tbs placing decode('41' || substr($1, 3), 'hex') from position(serial in tbs)), plan
-     from intents where serial = decode($1, 'hex')`,
+     select other, principal, 1, digest, issuer, shard, profile, profile_version,
+       overlay(tbs placing other from position(serial in tbs)), plan
+     from intents, set_byte(serial, 1, get_byte(serial, 1) # 1) as other where serial = decode($1, 'hex')`,
     [`${like}`],
   )
   await client.end()
