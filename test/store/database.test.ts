@@ -162,6 +162,25 @@ t.test('an idle session that is terminated is replaced', async (t) => {
   t.equal((await db.query({ text: 'select 1' })).rowCount, 1)
 })
 
+t.test('a server that does not answer in time is a loss, and the connection is not used again', async (t) => {
+  const hurried = open(t, { max: 1, answerTimeout: 200 })
+  const pid = async (): Promise<unknown> =>
+    (await hurried.query({ text: 'select pg_backend_pid() as pid' })).rows[0]?.['pid']
+  const first = await pid()
+  const outcome = await failure(hurried.query({ text: 'select pg_sleep(60)' }))
+  t.match(outcome, { code: 'db.unavailable' })
+  t.ok(isConnectionLoss(outcome), 'nobody knows whether it took effect')
+  const second = await pid()
+  t.not(second, first)
+  const begun = hurried.transaction(async (tx) => tx.query({ text: 'select pg_sleep(60)' }))
+  await t.rejects(begun, { code: 'db.unavailable' })
+  t.not(await pid(), second)
+  await t.rejects(
+    hurried.apart((tx) => tx.query({ text: 'select pg_sleep(60)' })),
+    { code: 'db.unavailable' },
+  )
+})
+
 t.test('a cancelled statement is retryable, and its outcome is known', async (t) => {
   const db = open(t, { max: 1 })
   const error = await failure(
