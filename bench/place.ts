@@ -1,5 +1,5 @@
 /** Where a run takes place: a temporary folder, and the product's own PostgreSQL with its own durable settings in it. */
-import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -12,6 +12,8 @@ export interface Place {
   readonly folder: string
   /** Of the server; its children are the rest of it. */
   readonly postmaster: number
+  /** The server's own data folder. */
+  readonly cluster: string
   /** A folder below, made. */
   makeFolder(name: string): Promise<string>
   /** A new database of the owner. */
@@ -37,10 +39,12 @@ export const openPlace = async (): Promise<Place> => {
   const server = await openEmbedded({ dataDir, log: quiet })
   const superuserPassword = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
   const superuserUrl = server.ownerUrl.replace(/\/\/[^@]*@\/chancery/, `//postgres:${superuserPassword}@/postgres`)
-  const pidFile = await readFile(join(dataDir, 'postgres', 'cluster', 'postmaster.pid'), 'utf8')
+  const cluster = await realpath(join(dataDir, 'postgres', 'cluster'))
+  const pidFile = await readFile(join(cluster, 'postmaster.pid'), 'utf8')
   return {
     folder,
     postmaster: Number.parseInt(pidFile, 10),
+    cluster,
     makeFolder: async (name) => {
       const path = join(folder, name)
       await mkdir(path, { mode: 0o700 })

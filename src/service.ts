@@ -59,7 +59,7 @@ import { openTiles, rootReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
 import { parseTbs } from './x509/certificate.ts'
-import { readNamesAtEnd } from './x509/names-at-end.ts'
+import { readNames } from './x509/names-kept.ts'
 
 export interface StoresDeps {
   readonly config: Config
@@ -120,7 +120,7 @@ export const openStores = async (deps: StoresDeps) => {
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
     const policies = await openPolicies({ db, roll, log, parse, canonical })
     const providers = await openProviders({ db, roll, log })
-    const records = openRecords({ db, codec, namesOf: readNamesAtEnd, sentAlong })
+    const records = openRecords({ db, codec, namesOf: readNames, sentAlong })
     const accesses = openAccesses({ db, newId })
     return {
       metrics,

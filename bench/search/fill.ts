@@ -113,7 +113,7 @@ const fillChunk = async (client: pg.Client, { from, to, serial, ...rest }: Chunk
 const makeRows = `
   create temp table made on commit drop as
   with sample as (
-    select i.*, o.signature, position(i.serial in i.tbs) as serial_at, position(convert_to($7, 'utf8') in i.tbs) as name_at
+    select i.*, o.signature, o.names as kept, position(i.serial in i.tbs) as serial_at, position(convert_to($7, 'utf8') in i.tbs) as name_at
     from intents i join outcomes o using (serial) where i.serial = decode($6, 'hex')
   ), numbered as (
     select i, ${facts.serial} as serial, ${facts.name} as name, ${facts.searched} as searched, ${facts.entry} as entry,
@@ -123,6 +123,7 @@ const makeRows = `
     from generate_series($1::bigint, $2::bigint) i
   )
   select n.*, s.signature, s.plan, s.digest, s.profile_version,
+    overlay(s.kept placing convert_to(n.name, 'utf8') from position(convert_to($7, 'utf8') in s.kept)) as kept,
     overlay(overlay(s.tbs placing n.serial from serial_at) placing convert_to(n.name, 'utf8') from name_at) as tbs
   from numbered n, sample s`
 
@@ -146,9 +147,10 @@ const revokedText = `'{"by":"admin","invalidityDate":null,"issuer":"' || issuer 
 const insertions = [
   `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
    select serial, principal, 1, digest, issuer, i % 128, profile, profile_version, tbs, plan, intended from made order by i`,
-  `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+  `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after,
+     names, profile_version, delegated)
    select serial, 'certificate', signature, entry, at, principal, profile, issuer, subject, key_sha256,
-     not_after - interval '90 days', not_after from made order by i`,
+     not_after - interval '90 days', not_after, kept, profile_version, false from made order by i`,
   `insert into certificate_names (serial, kind, name, entry) select serial, 'dns', searched, entry from made order by i`,
   `insert into entries (index, type, time, leaf_hash, serial)
    select entry, 'certificate.issued', at, sha256('\\x00'::bytea || convert_to(${issuedText}, 'utf8')), serial from made order by i`,

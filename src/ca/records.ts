@@ -156,9 +156,9 @@ export interface Walk<T> {
   readonly range: Range
   /**
    * The next 1 to 1,000. A page may be shorter than that, even empty, and not the last, where it would have to look through
-   * very many to find more.
+   * very many to find more. `ahead`: the one behind it is looked for meanwhile, and must be asked for by the same `limit`.
    */
-  page(limit: number): Promise<Page<T>>
+  page(limit: number, ahead?: boolean): Promise<Page<T>>
   count(): Promise<Count>
 }
 

@@ -1,7 +1,7 @@
 /** The orders in which certificates are found: along the roll, by name or by expiry, walked or put in order. */
 import type { CertificateFilter, Count } from '../ca/records.ts'
 import { allOf, type Candidates, certificateAt, type Lead, lookedUp } from './certificate-leads.ts'
-import { namesIn, type TextRow, textColumns } from './certificate-text.ts'
+import { intentBeside, namesIn, type TextRow, textColumns } from './certificate-text.ts'
 import { hasName, placesOf, type RecordsDeps, restOf, type SearchDeps } from './certificates.ts'
 import { firstName, type NameRange } from './names.ts'
 import { type Begun, type Keyset, openParameters, type Parameter } from './pages.ts'
@@ -52,7 +52,7 @@ const complete = (page: string, { by: order, column }: Ordered, { begun }: Asked
   const { size, time } = placesOf(begun.bounds, p)
   return `${page}
     select ${textColumns(time)}${column === undefined ? '' : `, ${column}`}
-    from page c join intents i on i.serial = c.serial ${newestRevocationAt(size)}
+    from page c ${intentBeside} ${newestRevocationAt(size)}
     order by ${order}`
 }
 

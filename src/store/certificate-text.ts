@@ -15,8 +15,10 @@ export interface TextRow {
   readonly not_after?: Date
   /** Up to its names. */
   readonly head: string
-  /** From the identifier of its names on, as `namesOf` takes it. Base64, which is half as long as PostgreSQL's own form. */
-  readonly end: string
+  /** Its names as they are kept. Base64, which is half as long as PostgreSQL's own form. */
+  readonly kept: string | null
+  /** Where they are not, which is in rows of before: its TBS from their identifier on, as `namesOf` takes it. */
+  readonly end: string | null
   /** Behind its names. */
   readonly tail: string
   /** Read once, when they are first asked for. */
@@ -24,17 +26,20 @@ export interface TextRow {
 }
 
 /**
- * Of `c`, a row of outcomes, with its intent `i` and its newest change `r`; `time` says what has expired. Names of principals,
+ * Of `c`, a row of outcomes, with `intentBeside` and its newest change `r`; `time` says what has expired. Names of principals,
  * issuers and profiles are what the tables let them be, and need no escapes.
  */
 export const textColumns = (time: string): string =>
-  `c.entry, ${headOf(time)} as head, ${end} as "end", ${tail} as tail`
+  `c.entry, ${headOf(time)} as head, encode(c.names, 'base64') as kept, ${end} as "end", ${tail} as tail`
 
 export const textOf = (row: TextRow, deps: Pick<RecordsDeps, 'namesOf'>): CertificateText =>
   `${row.head}${JSON.stringify(namesIn(row, deps))}${row.tail}` as CertificateText
 
 export const namesIn = (row: TextRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
-  row.names ??= namesOf(Buffer.from(row.end, 'base64'))
+  row.names ??=
+    row.kept === null
+      ? namesOf(Buffer.from(row.end ?? '', 'base64'), 'tbs')
+      : namesOf(Buffer.from(row.kept, 'base64'), 'kept')
   return row.names
 }
 
@@ -65,7 +70,13 @@ const isRevoked = `r.change <> 'released' and r.revoked_at is not null`
 const instant = (column: string): string =>
   `to_char(${column} at time zone 'UTC', '\\"YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\\"')`
 
-const end = `encode(substring(i.tbs from position('\\x${namesIdentifier.toString('hex')}'::bytea in i.tbs)), 'base64')`
+const end = `case when c.names is null then
+    encode(substring(i.tbs from position('\\x${namesIdentifier.toString('hex')}'::bytea in i.tbs)), 'base64') end`
+
+/** The intent `i` of what `c` does not have itself; all null where it has everything. The limit makes its condition come first. */
+export const intentBeside = `left join lateral (
+    select tbs, profile_version, origin from intents
+    where serial = c.serial and (c.names is null or c.delegated) limit 1) i on true`
 
 const headOf = (time: string): string => `'{"serial":"' || encode(c.serial, 'hex') || '","status":"'
     || case when ${isRevoked} then 'revoked' when c.not_after < ${time} then 'expired' else 'valid' end
@@ -75,7 +86,7 @@ const revocation = `',"revocation":{"reason":"' || coalesce(r.reason, 'unspecifi
     || coalesce(',"invalidityDate":' || ${instant('r.invalid_since')}, '')
     || ',"by":' || coalesce(to_json(r.by)::text, 'null') || ',"index":' || r.entry || '}'`
 
-const tail = `',"profile":{"name":"' || c.profile || '","version":' || i.profile_version || '},"principal":"' || c.principal
+const tail = `',"profile":{"name":"' || c.profile || '","version":' || coalesce(c.profile_version, i.profile_version) || '},"principal":"' || c.principal
     || '","issuer":"' || c.issuer || '","keySha256":"' || encode(c.key_sha256, 'hex')
     || '","notBefore":' || ${instant('c.not_before')} || ',"notAfter":' || ${instant('c.not_after')}
     || ',"issuedAt":' || ${instant('c.at')} || ',"index":' || c.entry

@@ -128,11 +128,14 @@ const shortest = async (asked: Asked, leads: readonly Lead[]): Promise<Lead | un
 const soonerPut = async (asked: Asked, range: NameRange, leads: readonly Lead[]): Promise<Lead | undefined> => {
   const { begun, deps } = asked
   const span = begun.high - begun.low
+  const spanAtMost = deps.candidates * mostOfSpan
+  // There is nothing that could be put in order.
+  if (leads.length === 0 && span > spanAtMost) return undefined
   const [names = 0, ...known] = await lengthsOf(asked, [byNames(range), ...leads])
   const all = names > deps.candidates ? Number.POSITIVE_INFINITY : names
   const put = [
     ...leads.map((lead, i) => ({ lead, length: known[i] ?? 0, cost: lookUpCost, most: deps.candidates })),
-    { lead: byNamesAlongRoll(range), length: span, cost: 1, most: deps.candidates * mostOfSpan },
+    { lead: byNamesAlongRoll(range), length: span, cost: 1, most: spanAtMost },
   ]
   const sooner = put
     .filter(({ length, most }) => length <= most)

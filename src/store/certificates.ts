@@ -13,8 +13,8 @@ import type { Shape } from './shapes.ts'
 export interface RecordsDeps {
   readonly db: Database
   readonly codec: EntryCodec
-  /** The names in a TBSCertificate, or in its end from their identifier on: read from it rather than kept twice. */
-  readonly namesOf: (tbs: Buffer) => FoundCertificate['names']
+  /** The names as they are kept, or those of a TBSCertificate or of its end from their identifier on. */
+  readonly namesOf: (octets: Buffer, form: 'kept' | 'tbs') => FoundCertificate['names']
   /** What goes along with what this issuer has signed. */
   readonly sentAlong: (issuer: IssuerRecord) => readonly Buffer[]
 }
@@ -157,7 +157,7 @@ const foundOf = (row: CertificateRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>)
     principal: row.principal,
     issuer: row.issuer,
     subject: row.subject,
-    names: namesOf(row.tbs),
+    names: namesOf(row.tbs, 'tbs'),
     keySha256: row.key,
     notBefore: row.not_before,
     notAfter: row.not_after,

@@ -9,6 +9,7 @@ interface Values {
   readonly bytea: Buffer | null | undefined
   readonly integer: number
   readonly timestamptz: Date
+  readonly boolean: boolean
 }
 
 /** Its name, its type, and its value in each row. */
@@ -84,6 +85,16 @@ export const timestamptzArray = (values: readonly Date[]): Buffer => {
   return array
 }
 
+export const boolArray = (values: readonly boolean[]): Buffer => {
+  const array = head(types.bool, values.length, headOctets + 5 * values.length)
+  let at = headOctets
+  for (const value of values) {
+    at = array.writeInt32BE(1, at)
+    at = array.writeUInt8(value ? 1 : 0, at)
+  }
+  return array
+}
+
 const arrayOf = <Row>([, type, of]: Column<Row>, rows: readonly Row[]): Buffer =>
   (arrays[type] as (values: readonly unknown[]) => Buffer)((rows as Row[]).map<unknown>(of))
 
@@ -92,6 +103,7 @@ const arrays: { readonly [T in keyof Values]: (values: readonly Values[T][]) => 
   bytea: byteaArray,
   integer: int4Array,
   timestamptz: timestamptzArray,
+  boolean: boolArray,
 }
 
 /** One dimension from 1 on; whether there are nulls is found out by whoever reads it. */
@@ -102,7 +114,7 @@ const head = (type: number, count: number, size: number): Buffer => {
 }
 
 /** Object ids of `pg_type`, the same in every database. */
-const types = { bytea: 17, int4: 23, text: 25, timestamptz: 1184 } as const
+const types = { bool: 16, bytea: 17, int4: 23, text: 25, timestamptz: 1184 } as const
 const headOctets = 20
 const absent = -1
 /** Instants are counted from here. */

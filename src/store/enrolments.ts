@@ -5,6 +5,7 @@ import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
+import { keptNames } from '../x509/names-kept.ts'
 import { columnsOf } from './columns.ts'
 import { constraintOf, type Database } from './database.ts'
 import { searchKey } from './names.ts'
@@ -37,6 +38,9 @@ const columns = columnsOf<Row>([
   ['origin_namespace', 'text', ({ enrolment }) => enrolment.intent.origin?.namespace],
   ['origin_user', 'text', ({ enrolment }) => enrolment.intent.origin?.user],
   ['origin_object', 'text', ({ enrolment }) => enrolment.intent.origin?.object?.uid],
+  ['names', 'bytea', ({ enrolment }) => keptNames(enrolment.names)],
+  ['version', 'integer', ({ enrolment }) => enrolment.intent.profile.version],
+  ['delegated', 'boolean', ({ enrolment }) => Boolean(enrolment.intent.origin)],
 ])
 
 interface NameRow {
@@ -90,10 +94,10 @@ const enrolStatement = {
       from head, json_to_recordset(${places.subtrees}::json) as r (level smallint, index bigint, hash text)
     ), outcome as (
       insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
-        key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object)
+        key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object, names, profile_version, delegated)
       select serial, 'certificate', ${places.size}::bigint + place, ${places.time}::timestamptz, signature,
         principal, idempotency, profile, issuer, subject, key, before, after, origin_namespace,
-        origin_user, origin_object
+        origin_user, origin_object, names, version, delegated
       from asked, head
       returning serial, signature
     ), name as (

@@ -8,6 +8,7 @@ import { type Origin, originKeys, originText } from '../policy/origin.ts'
 import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../roll/entries.ts'
 import type { EntryOf, EventType, RollEntry } from '../roll/forms.ts'
 import type { Name } from '../x509/names.ts'
+import { keptNames } from '../x509/names-kept.ts'
 import type { Queryable } from './database.ts'
 import { restoreOrder } from './mass-revocations.ts'
 import { searchKey } from './names.ts'
@@ -111,6 +112,7 @@ const issue: Effect<'certificate.issued'>['apply'] = async (tx, entry, { index, 
   const rest = [
     ...[index, signature, subject, keySha256, notBefore, notAfter, JSON.stringify(told), approval],
     ...[origin && originText(origin), keys.origin_namespace, keys.origin_user, keys.origin_object],
+    ...[keptNames(names), origin !== null],
   ]
   await run(tx, insertIssued, [...intent, ...rest])
   if (approval !== null) await run(tx, insertIssuedEnd, [approval, intent[0], entry.time])
@@ -377,10 +379,10 @@ const insertIssued = `
   with intent as (${insertIntent(', $19::uuid, $20::text')}
   ), outcome as (
     insert into outcomes (serial, kind, entry, at, signature, principal, idempotency_key, profile, issuer, subject,
-      key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object)
+      key_sha256, not_before, not_after, origin_namespace, origin_user, origin_object, names, profile_version, delegated)
     select $1::bytea, 'certificate', $12::bigint, $10::timestamptz, $13::bytea, $2::text,
       (select idempotency_key from intents where serial = $1::bytea), $6::text, $4::text, $14::text, $15::bytea,
-      $16::timestamptz, $17::timestamptz, $21::text, $22::text, $23::text
+      $16::timestamptz, $17::timestamptz, $21::text, $22::text, $23::text, $24::bytea, $7::integer, $25::boolean
   )
   insert into certificate_names (serial, kind, name, entry)
   select $1::bytea, kind, name, $12::bigint from json_to_recordset($18::json) as r (kind text, name text)`

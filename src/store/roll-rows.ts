@@ -55,6 +55,9 @@ export interface OutcomeRow {
   readonly origin_namespace: Text
   readonly origin_user: Text
   readonly origin_object: Text
+  readonly names: Text
+  readonly profile_version: Text
+  readonly delegated: Text
 }
 
 export interface ChangeRow {
@@ -258,7 +261,8 @@ const selectEntries = {
       o.signature as o_signature, o.principal as o_principal, o.idempotency_key as o_idempotency_key,
       o.profile as o_profile, o.issuer as o_issuer, o.subject as o_subject, encode(o.key_sha256, 'hex') as o_key_sha256,
       o.not_before::text as o_not_before, o.not_after::text as o_not_after,
-      o.origin_namespace as o_origin_namespace, o.origin_user as o_origin_user, o.origin_object as o_origin_object
+      o.origin_namespace as o_origin_namespace, o.origin_user as o_origin_user, o.origin_object as o_origin_object,
+      encode(o.names, 'hex') as o_names, o.profile_version::text as o_profile_version, o.delegated::text as o_delegated
     from (select * from entries where index > $1::bigint order by index limit $2) e
       left join intents i on i.serial = e.serial
       left join outcomes o on o.serial = e.serial

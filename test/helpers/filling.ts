@@ -37,7 +37,7 @@ export const nameOf = (i: number): string => `n${String(i).padStart(9, '0')}.exa
 
 const makeRows = `
   with sample as (
-    select i.*, o.signature, c.subject, c.key_sha256, c.not_before, c.not_after,
+    select i.*, o.signature, o.names, o.delegated, c.subject, c.key_sha256, c.not_before, c.not_after,
       position(i.serial in i.tbs) as serial_at, position(convert_to($4, 'utf8') in i.tbs) as name_at
     from intents i join outcomes o using (serial) join certificates c using (serial)
     where i.serial = decode($3, 'hex')
@@ -45,7 +45,8 @@ const makeRows = `
     select g, 'n' || lpad(g::text, 9, '0') || '.example.com' as name, decode('4' || substr(md5(g::text), 2), 'hex') as new_serial
     from generate_series($1::integer, $2::integer) as g
   )
-  select (select size from roll) + row_number() over (order by g) - 1 as entry, new_serial as serial, principal, issuer, g % 128 as shard, profile, profile_version, subject, key_sha256, not_before, not_after, signature, plan, digest, name,
+  select (select size from roll) + row_number() over (order by g) - 1 as entry, new_serial as serial, principal, issuer, g % 128 as shard, profile, profile_version, subject, key_sha256, not_before, not_after, signature, plan, digest, name, delegated,
+    overlay(names placing convert_to(name, 'utf8') from position(convert_to($4, 'utf8') in names)) as names,
     overlay(overlay(tbs placing new_serial from serial_at) placing convert_to(name, 'utf8') from name_at) as tbs,
     sha256(new_serial) as leaf_hash
   into temp made
@@ -58,9 +59,10 @@ const insertions = [
   `update roll set size = size + (select count(*) from made), time = greatest(time, now()) where id = 1`,
   `insert into entries (index, type, time, leaf_hash, serial)
    select entry, 'certificate.issued', (select time from roll), leaf_hash, serial from made order by entry`,
-  `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after)
+  `insert into outcomes (serial, kind, signature, entry, at, principal, profile, issuer, subject, key_sha256, not_before, not_after,
+     names, profile_version, delegated)
    select serial, 'certificate', signature, entry, (select time from roll), principal, profile, issuer, subject, key_sha256,
-     not_before, not_after from made`,
+     not_before, not_after, names, profile_version, delegated from made`,
   `insert into certificate_names (serial, kind, name, entry)
    select serial, 'dns', 'com.example.' || split_part(name, '.', 1), entry from made`,
   `drop table made`,

@@ -100,6 +100,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
         },
         idempotency_key: 'text',
         ...{ origin_namespace: 'text', origin_user: 'text', origin_object: 'text' },
+        ...{ names: 'bytea', profile_version: 'number', delegated: 'truth' },
       },
     },
   ],

@@ -1,7 +1,7 @@
 /** Columns in binary: what PostgreSQL reads of them is what was meant. */
 import t from 'tap'
 
-import { byteaArray, columnsOf, int4Array, textArray, timestamptzArray } from '../../src/store/columns.ts'
+import { boolArray, byteaArray, columnsOf, int4Array, textArray, timestamptzArray } from '../../src/store/columns.ts'
 import { openTestStores } from './stores.ts'
 
 const { stores } = await openTestStores(t)
@@ -29,6 +29,10 @@ t.test('numbers, to the ends of their range', async (t) => {
   const numbers = [0, 1, -1, 2 ** 31 - 1, -(2 ** 31)]
   t.same(await readBack('integer', int4Array(numbers)), numbers)
   t.throws(() => int4Array([2 ** 31]), { code: 'ERR_OUT_OF_RANGE' })
+})
+
+t.test('truths', async (t) => {
+  t.same(await readBack('boolean', boolArray([true, false, true])), [true, false, true])
 })
 
 t.test('instants to the millisecond, before and after the year that they are counted from', async (t) => {

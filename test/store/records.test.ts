@@ -13,7 +13,7 @@ import { selectIssuers } from '../../src/store/issuers.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { candidates } from '../../src/store/walks.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
-import { readNamesAtEnd } from '../../src/x509/names-at-end.ts'
+import { readNames } from '../../src/x509/names-kept.ts'
 import { growTree } from '../helpers/tree.ts'
 import { openTestStores } from './stores.ts'
 
@@ -209,13 +209,13 @@ t.test(
     const names = (i: number) => Array.from({ length: 20 }, (_, j) => `dns:n${j}-${i}.once.example.com`)
     const made = await Promise.all(Array.from({ length: 30 }, (_, i) => issue(names(i))))
     let [read, inOneGo, longest] = [0, 0, 0]
-    const namesOf = (tbs: Buffer) => {
+    const namesOf = (octets: Buffer, form: 'kept' | 'tbs') => {
       read += 1
       inOneGo += 1
       longest = Math.max(longest, inOneGo)
       const until = performance.now() + 2
       while (performance.now() < until);
-      return readNamesAtEnd(tbs)
+      return readNames(octets, form)
     }
     const searches = openRecords({ db, codec, namesOf, sentAlong })
     const found: string[] = []
@@ -441,7 +441,7 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
       return db.query(statement, values)
     },
   }
-  const searches = openRecords({ db: watched, codec, namesOf: readNamesAtEnd, sentAlong })
+  const searches = openRecords({ db: watched, codec, namesOf: readNames, sentAlong })
   const newest = (await records.certificates({ profile: 'all' }, { limit: 1 })).items[0]
   if (newest === undefined) throw new Error('nothing was found')
   const { serial, keySha256, issuedAt, notAfter } = newest

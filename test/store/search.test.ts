@@ -14,7 +14,7 @@ import { codec } from '../../src/codec.ts'
 import { readHeld } from '../../src/store/holders.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { type NameKind, parseName } from '../../src/x509/names.ts'
-import { readNamesAtEnd } from '../../src/x509/names-at-end.ts'
+import { readNames } from '../../src/x509/names-kept.ts'
 import { commonName, newP256, request, tlv } from '../x509/build.ts'
 import { allowAll, openTestStores } from './stores.ts'
 
@@ -155,7 +155,7 @@ const readAll = async <F, T>(open: OpenWalk<F, T>, filter: F, limit: number, at?
 }
 
 const recordsOf = (candidates?: number) =>
-  openRecords({ db: stores.db, codec, namesOf: readNamesAtEnd, sentAlong: () => [], ...(candidates && { candidates }) })
+  openRecords({ db: stores.db, codec, namesOf: readNames, sentAlong: () => [], ...(candidates && { candidates }) })
 
 const reversed = (name: string): string => name.split('.').reverse().join('.')
 
@@ -389,7 +389,7 @@ t.test('what comes between looking and stopping makes nothing come twice', async
       return stores.db.query(statement, values)
     },
   }
-  const { walk } = openRecords({ db, codec, namesOf: readNamesAtEnd, sentAlong: () => [], candidates: 20 })
+  const { walk } = openRecords({ db, codec, namesOf: readNames, sentAlong: () => [], candidates: 20 })
   for (const filter of [{ name: '*.test' }, { status: 'valid' }] as const) {
     i = 0
     const found = (await readAll(walk.certificates, filter, 1000)).map(({ serial }) => serial)

@@ -3,7 +3,7 @@ import t from 'tap'
 import { codec } from '../../src/codec.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { openShapes } from '../../src/store/shapes.ts'
-import { readNamesAtEnd } from '../../src/x509/names-at-end.ts'
+import { readNames } from '../../src/x509/names-kept.ts'
 import { openTestStores } from './stores.ts'
 
 t.test('so many shapes are prepared, and no more', async (t) => {
@@ -27,7 +27,7 @@ t.test('a search of a common shape is prepared once, whatever its values; others
   await issue(['dns:a.example.com'])
   await stores.db.transaction(async (tx) => {
     const db = { ...stores.db, query: tx.query }
-    const records = openRecords({ db, codec, namesOf: readNamesAtEnd, sentAlong: () => [] })
+    const records = openRecords({ db, codec, namesOf: readNames, sentAlong: () => [] })
     const prepared = async (): Promise<number> => {
       const { rows } = await tx.query<{ n: number }>({
         text: `select count(*)::integer as n from pg_prepared_statements where name like 'search%'`,

@@ -10,6 +10,7 @@ import type { EntryOf, EventType, RollEntry } from '../../roll/forms.ts'
 import { searchKey } from '../../store/names.ts'
 import type { ChangeRow, EntryRow, ListRow, NameRow } from '../../store/roll-rows.ts'
 import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
+import { keptNames } from '../../x509/names-kept.ts'
 import { formatSubject } from '../../x509/subject.ts'
 
 /** By name, as PostgreSQL's text or as JSON. */
@@ -84,12 +85,23 @@ export const issuanceOf = (
       not_before: timeText(facts.notBefore.toISOString()),
       not_after: timeText(facts.notAfter.toISOString()),
       ...originKeys(origin ?? {}),
+      ...(isOfBefore(row) ? {} : shown(entry, facts, origin)),
       // Which neither is on the roll, nor can be one without the other.
       idempotency_key: row.intent?.idempotency_key,
     },
     names: facts.names.map((name) => nameText(entry.serial, name.kind, searchKey(name))),
   }
 }
+
+/** What searches show was not kept at first. A row without any of it has nothing that could be wrong. */
+const isOfBefore = ({ outcome }: EntryRow): boolean =>
+  outcome !== null && [outcome.names, outcome.profile_version, outcome.delegated].every((value) => value === null)
+
+const shown = ({ profile }: EntryOf<'certificate.issued'>, { names }: TbsFacts, origin: Origin | null): Columns => ({
+  names: keptNames(names).toString('hex'),
+  profile_version: profile.version,
+  delegated: origin !== null,
+})
 
 /** Of an issuance that was given up: nobody but the intent has its TBS, of which the roll knows serial and end. */
 export const abandonedOf = (entry: EntryOf<'issuance.abandoned'>, index: number, row: EntryRow) => {

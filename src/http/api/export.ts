@@ -1,6 +1,6 @@
 /**
  * Exports: everything that a search finds, as one stream of any length. It is read page by page, each a statement of its own,
- * and the next one only while the client takes what it was sent; it holds exactly what was on the roll at one size.
+ * the next one while the client takes what it was sent, and no further; it holds exactly what was on the roll at one size.
  *
  * The last line is the statement of the export: what it is of, its filter, its range, what it is bound to, and how many rows
  * there were. A stream without it is not whole, whatever was the matter, and its connection ends without the last chunk.
@@ -77,7 +77,7 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const began = { ...asked.access, size: walk.bounds.size }
         // Whoever takes everything away is on record first, or gets nothing.
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
-        const first = await withinDeadline(walk.page(pageRows))
+        const first = await withinDeadline(walk.page(pageRows, true))
         const root = await deps.rootAt?.(walk.bounds.size)
         const told = { began, id, walk, first, root }
         // A page without a find may take longer than a connection may be silent.
@@ -130,17 +130,14 @@ async function* piecesOf<F extends object, T>(
     const head = form.head(searched.columns)
     if (head !== '') yield Buffer.from(head)
     for (let page = first; ; ) {
-      // While this one is encoded and sent, the next one is looked for; no further.
-      const following = page.next === undefined ? undefined : walk.page(pageRows)
-      following?.catch(() => {})
       for (const piece of encoded(page.items, lineOf)) {
         yield piece
         await nextRound()
       }
       rows += page.items.length
-      if (!following) break
+      if (page.next === undefined) break
       await admit()
-      page = await following
+      page = await walk.page(pageRows, true)
     }
     const { records, filter } = began
     const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }
