@@ -203,6 +203,80 @@ t.test('pages are complete and hold nothing twice, while others issue', async (t
   )
 })
 
+t.test('what a search shows is looked up in the intent for rows of before, and for no others', async (t) => {
+  const made = [
+    await issue(['dns:b.shown.example.com', 'ip:10.9.8.7', 'dns:a.shown.example.com', 'email:Someone@example.com']),
+    await issue(['dns:c.shown.example.com', 'uri:spiffe://example.com/Case']),
+    await issue([], { subject: 'shown' }),
+  ]
+  const serials = made.map(({ serial }) => serial)
+  let last: { readonly text: string; readonly values: readonly unknown[] } | undefined
+  const watched: Database = {
+    ...db,
+    query: (statement, values = []) => {
+      if (statement.text.includes('from page c')) last = { text: statement.text, values }
+      return db.query(statement, values)
+    },
+  }
+  const searches = openRecords({ db: watched, codec, namesOf: readNames, sentAlong })
+  const client = new pg.Client({ connectionString: service.database.ownerUrl })
+  await client.connect()
+  t.teardown(() => client.end())
+  const shown = async () => {
+    const { items } = await searches.certificates({ profile: 'all' }, { limit: 3 })
+    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain (analyze) ${last?.text}`, [
+      ...(last?.values ?? []),
+    ])
+    const looked = rows.map((row) => row['QUERY PLAN']).find((line) => line.includes('on intents'))
+    return { items, isLookedUp: !looked?.includes('never executed') }
+  }
+  const now = await shown()
+  t.same(
+    now.items.map(({ serial }) => serial),
+    serials.toReversed(),
+  )
+  t.same(
+    now.items.map(({ names }) => names.length),
+    [0, 2, 4],
+  )
+  for (const item of now.items) t.same(item.names, (await records.certificate(item.serial)).names)
+  t.notOk(now.isLookedUp)
+  await client.query('begin; alter table outcomes disable trigger user')
+  await client.query(
+    `update outcomes set names = null, profile_version = null, delegated = null where encode(serial, 'hex') = any ($1)`,
+    [serials],
+  )
+  await client.query('alter table outcomes enable trigger user; commit')
+  const before = await shown()
+  t.same(before.items, now.items)
+  t.ok(before.isLookedUp)
+  // Somebody has changed what is kept: that is for whoever verifies, and no fault of the search.
+  await client.query('begin; alter table outcomes disable trigger user')
+  await client.query(
+    `update outcomes set names = '\\x3003820161', profile_version = 1, delegated = false where encode(serial, 'hex') = any ($1)`,
+    [serials],
+  )
+  await client.query('alter table outcomes enable trigger user; commit')
+  t.same(
+    (await shown()).items.map(({ names }) => names),
+    [[{ kind: 'dns', value: 'a' }], [{ kind: 'dns', value: 'a' }], [{ kind: 'dns', value: 'a' }]],
+  )
+  await client.query('begin; alter table outcomes disable trigger user')
+  await client.query(`update outcomes set names = '\\x30ff' where encode(serial, 'hex') = any ($1)`, [serials])
+  await client.query('alter table outcomes enable trigger user; commit')
+  t.same(
+    (await shown()).items.map(({ names }) => names),
+    [[], [], []],
+  )
+  await client.query('begin; alter table outcomes disable trigger user')
+  await t.rejects(
+    client.query(`update outcomes set names = null where encode(serial, 'hex') = $1`, [serials[0]]),
+    { code: '23514' },
+    'all of it or nothing',
+  )
+  await client.query('rollback')
+})
+
 t.test(
   'each certificate of a search is read once, whatever number of its names is found, and others get their turn',
   async (t) => {
