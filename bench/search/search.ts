@@ -2,6 +2,7 @@
 import { createReadStream } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { pipeline } from 'node:stream/promises'
 
 import type { Place } from '../place.ts'
 import { call } from '../request.ts'
@@ -15,8 +16,18 @@ import { measureSearches, type SearchRow } from './searches.ts'
 /** Into the system's memory, where they are on a server that has enough of it and has been running. */
 const readFiles = async (folder: string): Promise<void> => {
   for (const file of await readdir(join(folder, 'base'), { recursive: true, withFileTypes: true }))
-    if (file.isFile())
-      for await (const _ of createReadStream(join(file.parentPath, file.name), { highWaterMark: 1 << 20 }));
+    if (file.isFile()) await readThrough(join(file.parentPath, file.name))
+}
+
+/** PostgreSQL removes some while it runs. */
+const readThrough = async (path: string): Promise<void> => {
+  try {
+    await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), async (chunks) => {
+      for await (const _ of chunks);
+    })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
 }
 
 export const measureSearch = async (

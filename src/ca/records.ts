@@ -156,7 +156,7 @@ export interface Walk<T> {
   readonly range: Range
   /**
    * The next 1 to 1,000. A page may be shorter than that, even empty, and not the last, where it would have to look through
-   * very many to find more. `ahead`: the one behind it is looked for meanwhile, and must be asked for by the same `limit`.
+   * very many to find more. `ahead`: the one behind it is looked for meanwhile, for a call of the same `limit`.
    */
   page(limit: number, ahead?: boolean): Promise<Page<T>>
   count(): Promise<Count>

@@ -36,10 +36,10 @@ export const textOf = (row: TextRow, deps: Pick<RecordsDeps, 'namesOf'>): Certif
   `${row.head}${JSON.stringify(namesIn(row, deps))}${row.tail}` as CertificateText
 
 export const namesIn = (row: TextRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate['names'] => {
-  row.names ??=
-    row.kept === null
-      ? namesOf(Buffer.from(row.end ?? '', 'base64'), 'tbs')
-      : namesOf(Buffer.from(row.kept, 'base64'), 'kept')
+  const { kept, end } = row
+  if (kept !== null) row.names ??= namesOf(Buffer.from(kept, 'base64'), 'kept')
+  // Without an intent, which somebody has taken away, nobody knows them: that is for whoever verifies.
+  row.names ??= end === null ? [] : namesOf(Buffer.from(end, 'base64'), 'tbs')
   return row.names
 }
 
@@ -86,7 +86,7 @@ const revocation = `',"revocation":{"reason":"' || coalesce(r.reason, 'unspecifi
     || coalesce(',"invalidityDate":' || ${instant('r.invalid_since')}, '')
     || ',"by":' || coalesce(to_json(r.by)::text, 'null') || ',"index":' || r.entry || '}'`
 
-const tail = `',"profile":{"name":"' || c.profile || '","version":' || coalesce(c.profile_version, i.profile_version) || '},"principal":"' || c.principal
+const tail = `',"profile":{"name":"' || c.profile || '","version":' || coalesce((coalesce(c.profile_version, i.profile_version))::text, 'null') || '},"principal":"' || c.principal
     || '","issuer":"' || c.issuer || '","keySha256":"' || encode(c.key_sha256, 'hex')
     || '","notBefore":' || ${instant('c.not_before')} || ',"notAfter":' || ${instant('c.not_after')}
     || ',"issuedAt":' || ${instant('c.at')} || ',"index":' || c.entry

@@ -338,6 +338,8 @@ const answerTimedOut = 'The database did not answer in time'
 const lossMessages = [
   'Connection terminated',
   answerTimedOut,
+  // Of a `query_timeout` in the URL.
+  'Query read timeout',
   'Client has encountered a connection error',
   'Client was closed',
 ] as const

@@ -37,18 +37,18 @@ export interface Searching<Row, T> {
 /** Pages of one way, from where the search begins. */
 export const openWalkOf = <Row, T>({ begun, search, range, way, item, count }: Searching<Row, T>): Walk<T> => {
   let after = begun.after
-  let coming: Promise<Found<Row>> | undefined
+  let coming: { readonly limit: number; readonly found: Promise<Found<Row>> } | undefined
   return {
     bounds: begun.bounds,
     range,
     page: async (limit, ahead = false): Promise<Page<T>> => {
-      const finding = coming ?? findRows(way, after, limit)
+      const finding = coming?.limit === limit ? coming.found : findRows(way, after, limit)
       coming = undefined
       const { rows, next } = await finding
       after = next
       // PostgreSQL has no rest while items are made of these rows, encoded and sent. Whether it failed is told to the next call.
-      if (ahead && next !== undefined) coming = findRows(way, next, limit)
-      coming?.catch(() => {})
+      if (ahead && next !== undefined) coming = { limit, found: findRows(way, next, limit) }
+      coming?.found.catch(() => {})
       const items: T[] = []
       const turn = pageTurns()
       for (const row of rows) {

@@ -103,7 +103,8 @@ const told = () =>
   asOwner(async (client) => {
     const texts = {
       outcomes: `select encode(serial, 'hex') as serial, kind, entry, case kind when 'certificate' then at end as at, encode(signature, 'hex') as signature, principal,
-        profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after, origin_namespace, origin_user, origin_object from outcomes where entry is not null order by entry`,
+        profile, issuer, subject, encode(key_sha256, 'hex') as key, not_before, not_after, origin_namespace, origin_user, origin_object,
+        encode(names, 'hex') as names, profile_version, delegated from outcomes where entry is not null order by entry`,
       names:
         'select encode(serial, $$hex$$) as serial, kind, name, entry from certificate_names order by entry, kind, name',
       shards: `select encode(serial, 'hex') as serial, shard, principal, issuer, encode(digest, 'hex') as digest, encode(plan, 'hex') as plan, encode(replaces, 'hex') as replaces,

@@ -102,6 +102,21 @@ t.test('what nobody has altered has no findings, in a snapshot of its own', asyn
   t.same(await tampered((tx) => verify(rollRowsOf(tx))), [])
 })
 
+t.test('what searches show: a row of before has none of it, any other has all', async (t) => {
+  const without = (columns: readonly string[]) =>
+    tampered(async (tx) => {
+      const set = columns.map((column) => `${column} = null`).join(', ')
+      const { rows } = await tx.query<{ entry: number }>({
+        text: `update outcomes set ${set} where entry = (select min(entry) from outcomes where kind = 'certificate') returning entry`,
+      })
+      const found = await verify(rollRowsOf(tx))
+      return found.map(({ index, code, message }) => [index === rows[0]?.entry, code, message])
+    })
+  t.same(await without(['names', 'profile_version', 'delegated']), [])
+  for (const column of ['names', 'profile_version', 'delegated'])
+    t.same(await without([column]), [[true, 'row.differs', `outcomes: ${column}`]])
+})
+
 t.test('of every column there is, it is known whether the roll tells of it, or why not', async (t) => {
   const { rows } = await db.query<{ table: string; column: string }>({
     text: `

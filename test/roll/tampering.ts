@@ -82,6 +82,7 @@ type Change = (column: string) => readonly [sql: string, values: readonly unknow
 const flips: Readonly<Record<Kind, (value: unknown, chance: Chance) => Change | undefined>> = {
   bytea: (value, chance) => {
     const octets = Buffer.from(value as Buffer)
+    if (octets.length === 0) return undefined
     const at = chance.below(octets.length)
     octets[at] = (octets[at] ?? 0) ^ (1 << chance.below(8))
     return () => ['$2::bytea', [octets]]

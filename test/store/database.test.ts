@@ -181,6 +181,14 @@ t.test('a server that does not answer in time is a loss, and the connection is n
   )
 })
 
+t.test('a query_timeout in the URL is a loss as well', async (t) => {
+  const hurried = open(t, { max: 1, url: `${ownerUrl}&query_timeout=200` })
+  const outcome = await failure(hurried.query({ text: 'select pg_sleep(60)' }))
+  t.match(outcome, { code: 'db.unavailable' })
+  t.ok(isConnectionLoss(outcome))
+  t.same((await hurried.query({ text: 'select 5 as n' })).rows, [{ n: 5 }])
+})
+
 t.test('a cancelled statement is retryable, and its outcome is known', async (t) => {
   const db = open(t, { max: 1 })
   const error = await failure(

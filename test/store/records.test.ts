@@ -268,9 +268,34 @@ t.test('what a search shows is looked up in the intent for rows of before, and f
     (await shown()).items.map(({ names }) => names),
     [[], [], []],
   )
+  await client.query('begin; alter table outcomes disable trigger user; alter table intents disable trigger user')
+  await client.query(
+    `update outcomes set names = null, profile_version = null, delegated = null where encode(serial, 'hex') = any ($1)`,
+    [serials],
+  )
+  await client.query(
+    `update intents set serial = overlay(serial placing '\\x7f7f'::bytea from 3) where encode(serial, 'hex') = $1`,
+    [serials[1]],
+  )
+  await client.query('alter table outcomes enable trigger user; alter table intents enable trigger user; commit')
+  t.same(
+    (await shown()).items.map(({ names, profile }) => [names.length, profile.version]),
+    [
+      [0, 1],
+      [0, null],
+      [4, 1],
+    ],
+    'an intent that is gone',
+  )
+  await client.query('begin; alter table outcomes disable trigger user; alter table intents disable trigger user')
+  await client.query(
+    `update intents set serial = decode($1, 'hex') where serial = overlay(decode($1, 'hex') placing '\\x7f7f'::bytea from 3)`,
+    [serials[1]],
+  )
+  await client.query('alter table outcomes enable trigger user; alter table intents enable trigger user; commit')
   await client.query('begin; alter table outcomes disable trigger user')
   await t.rejects(
-    client.query(`update outcomes set names = null where encode(serial, 'hex') = $1`, [serials[0]]),
+    client.query(`update outcomes set names = '' where encode(serial, 'hex') = $1`, [serials[0]]),
     { code: '23514' },
     'all of it or nothing',
   )

@@ -77,7 +77,7 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const began = { ...asked.access, size: walk.bounds.size }
         // Whoever takes everything away is on record first, or gets nothing.
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
-        const first = await withinDeadline(walk.page(pageRows, true))
+        const first = await withinDeadline(walk.page(pageRows))
         const root = await deps.rootAt?.(walk.bounds.size)
         const told = { began, id, walk, first, root }
         // A page without a find may take longer than a connection may be silent.
