@@ -86,7 +86,7 @@ const revocation = `',"revocation":{"reason":"' || coalesce(r.reason, 'unspecifi
     || coalesce(',"invalidityDate":' || ${instant('r.invalid_since')}, '')
     || ',"by":' || coalesce(to_json(r.by)::text, 'null') || ',"index":' || r.entry || '}'`
 
-const tail = `',"profile":{"name":"' || c.profile || '","version":' || coalesce((coalesce(c.profile_version, i.profile_version))::text, 'null') || '},"principal":"' || c.principal
+const tail = `',"profile":{"name":"' || c.profile || '","version":' || coalesce(c.profile_version::text, i.profile_version::text, 'null') || '},"principal":"' || c.principal
     || '","issuer":"' || c.issuer || '","keySha256":"' || encode(c.key_sha256, 'hex')
     || '","notBefore":' || ${instant('c.not_before')} || ',"notAfter":' || ${instant('c.not_after')}
     || ',"issuedAt":' || ${instant('c.at')} || ',"index":' || c.entry
