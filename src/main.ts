@@ -23,13 +23,15 @@ import { addRollCommand } from './commands/roll.ts'
 import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
 import { version } from './commands/version.ts'
 
+const askForHelp = 'Run it with --help for what it takes.'
+
 const main = async (argv: readonly string[]): Promise<number> => {
   const program = new Command('chancery')
     .description(
       'An online certificate authority: every signature recorded before it is made, every refusal explained.',
     )
     .version(version, '-V, --version', 'print the version')
-    .showHelpAfterError('Run it with --help for what it takes.')
+    .showHelpAfterError(askForHelp)
     .exitOverride()
   addServiceCommands(program)
   addDoctorCommand(program)
@@ -39,7 +41,13 @@ const main = async (argv: readonly string[]): Promise<number> => {
   for (const add of commands) add(program)
   addRollCommand(program, () => loadSettings('serve', onStderr))
   addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
-  for (const command of everyCommand(program)) command.exitOverride()
+  for (const command of everyCommand(program)) {
+    command.exitOverride()
+    const verbs = command.commands.map((verb) => verb.name())
+    // Of a group, whoever has guessed wrong need not ask for them.
+    if (command !== program && verbs.length > 0)
+      command.showHelpAfterError(`Its commands are ${verbs.join(', ')}. ${askForHelp}`)
+  }
   try {
     await program.parseAsync(argv, { from: 'user' })
     return 0

@@ -356,6 +356,7 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
   const cases: [string, readonly string[], number, RegExp, Readonly<Record<string, string>>?][] = [
     ['an unknown command', ['conjure'], exitCodes.usage, /unknown command/],
+    ['an unknown command of a group', ['certificate', 'list'], exitCodes.usage, /Its commands are search, proof, /],
     ['a missing option', ['issue', '--csr', csr], exitCodes.usage, /--profile/],
     [
       'a missing file',
