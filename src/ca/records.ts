@@ -156,10 +156,17 @@ export interface Walk<T> {
   readonly range: Range
   /**
    * The next 1 to 1,000. A page may be shorter than that, even empty, and not the last, where it would have to look through
-   * very many to find more. `ahead`: the one behind it is looked for meanwhile, for a call of the same `limit`.
+   * very many to find more.
    */
-  page(limit: number, ahead?: boolean): Promise<Page<T>>
+  page(limit: number, how?: PageWay): Promise<Page<T>>
   count(): Promise<Count>
+}
+
+export interface PageWay {
+  /** The one behind it is looked for meanwhile, for a call of the same `limit`. */
+  readonly ahead?: boolean
+  /** Told how many there are on it, before they are made of what was found. */
+  readonly found?: (rows: number) => void
 }
 
 /** Throws `request.cursor` for a cursor of another filter, `request.malformed` for a size that the roll does not have. */

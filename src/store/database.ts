@@ -17,6 +17,11 @@ export interface Statement {
   readonly name?: string
   /** Tells those apart that are observed under one name. */
   readonly shape?: string
+  /**
+   * Its generic plan, for any values, is as good as one for its own: so it is planned once a connection, on one of those that
+   * are kept for such statements. Else PostgreSQL decides by what it believes that either would cost.
+   */
+  readonly generic?: boolean
 }
 
 export interface Result<Row> {
@@ -54,7 +59,7 @@ export interface Database extends Queryable {
 export interface DatabaseOptions {
   /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
   readonly url: string
-  /** Connections at most. */
+  /** Connections at most: a third of them, if that is one or more, for statements with generic plans. */
   readonly max: number
   readonly log: Log
   /** Shown in pg_stat_activity. */
@@ -74,19 +79,27 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const prepared = options.preparedStatements ?? true
   const { observe = () => {}, answerTimeout = 15_000 } = options
   const how = { prepared, ...(options.patient ? {} : { answerTimeout }) }
+  const hasSettings = prepared && !options.patient
   const connection = {
     connectionString: options.url,
     application_name: options.applicationName,
     types,
     keepAlive: true,
     connectionTimeoutMillis,
-    ...(prepared && !options.patient ? { ...sessionTimeouts, options: keptPlans } : {}),
+    ...(hasSettings ? { ...sessionTimeouts, options: keptPlans } : {}),
   }
-  const pool = new pg.Pool({ ...connection, max: options.max, idleTimeoutMillis })
-  // An idle connection that dies is replaced; without a listener it would take the process along.
-  pool.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
-  // One that dies while in use fails its statement, and is emitted as well.
-  pool.on('connect', (client) => client.on('error', () => {}))
+  const openPool = (config: pg.PoolConfig): pg.Pool => {
+    const opened = new pg.Pool({ ...connection, ...config, idleTimeoutMillis })
+    // An idle connection that dies is replaced; without a listener it would take the process along.
+    opened.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
+    // One that dies while in use fails its statement, and is emitted as well.
+    opened.on('connect', (client) => client.on('error', () => {}))
+    return opened
+  }
+  const ofGeneric = hasSettings ? Math.floor(options.max / 3) : 0
+  const pool = openPool({ max: options.max - ofGeneric })
+  const genericPool = ofGeneric > 0 ? openPool({ max: ofGeneric, options: genericPlans }) : pool
+  const pools = new Set([pool, genericPool])
 
   const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now()
@@ -103,9 +116,9 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
 
-  const connect = async (): Promise<pg.PoolClient> => {
+  const connect = async (from = pool): Promise<pg.PoolClient> => {
     try {
-      return await pool.connect()
+      return await from.connect()
     } catch (cause) {
       throw unavailable('No connection to the database.', cause)
     }
@@ -138,7 +151,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   return {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
-      const client = await connect()
+      const client = await connect(statement.generic ? genericPool : pool)
       try {
         const result = await runOn<Row>(client, statement, values)
         client.release()
@@ -166,10 +179,16 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     },
 
     get load() {
-      return { total: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }
+      const load = { total: 0, idle: 0, waiting: 0 }
+      for (const { totalCount, idleCount, waitingCount } of pools) {
+        load.total += totalCount
+        load.idle += idleCount
+        load.waiting += waitingCount
+      }
+      return load
     },
 
-    close: () => pool.end(),
+    close: async () => void (await Promise.all([...pools].map((one) => one.end()))),
   }
 }
 
@@ -315,6 +334,7 @@ const sessionTimeouts = {
  * beginning.
  */
 const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
+const genericPlans = `${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

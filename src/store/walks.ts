@@ -41,11 +41,12 @@ export const openWalkOf = <Row, T>({ begun, search, range, way, item, count }: S
   return {
     bounds: begun.bounds,
     range,
-    page: async (limit, ahead = false): Promise<Page<T>> => {
+    page: async (limit, { ahead, found: tell } = {}): Promise<Page<T>> => {
       const finding = coming?.limit === limit ? coming.found : findRows(way, after, limit)
       coming = undefined
       const { rows, next } = await finding
       after = next
+      tell?.(rows.length)
       // PostgreSQL has no rest while items are made of these rows, encoded and sent. Whether it failed is told to the next call.
       if (ahead && next !== undefined) coming = { limit, found: findRows(way, next, limit) }
       coming?.found.catch(() => {})

@@ -46,6 +46,40 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
   await t.rejects(db.query({ text: 'select 9007199254740993::int8' }), { message: /int8 beyond 2\^53/ })
 })
 
+t.test('statements with generic plans have connections of their own, within the bound of all', async (t) => {
+  const settings = (generic: boolean) => ({
+    text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
+      pg_backend_pid() as pid, pg_sleep(0.05)::text as slept`,
+    generic,
+  })
+  interface Settings {
+    readonly plans: string
+    readonly seqscan: string
+    readonly pid: number
+  }
+  const ask = async (db: Database, times: number, generic: boolean): Promise<readonly Settings[]> => {
+    const asking = Array.from({ length: times }, () => db.query<Settings>(settings(generic)))
+    return (await Promise.all(asking)).flatMap(({ rows }) => rows)
+  }
+  const plansOf = (rows: readonly Settings[]): readonly string[] => [...new Set(rows.map(({ plans }) => plans))]
+  const six = open(t, { max: 6 })
+  const [own, others] = await Promise.all([ask(six, 12, true), ask(six, 12, false)])
+  t.strictSame(plansOf(own), ['force_generic_plan'])
+  t.strictSame(plansOf(others), ['auto'])
+  t.ok([...own, ...others].every(({ seqscan }) => seqscan === 'off'))
+  const pids = (rows: readonly Settings[]): number => new Set(rows.map(({ pid }) => pid)).size
+  t.strictSame([pids(own), pids(others), pids([...own, ...others])], [2, 4, 6])
+  t.strictSame(six.load, { total: 6, idle: 6, waiting: 0 })
+  const waiting = [ask(six, 3, true), ask(six, 6, false)]
+  await sleep(10)
+  t.equal(six.load.waiting, 3, 'one of three, and two of six')
+  await Promise.all(waiting)
+  t.strictSame(plansOf(await ask(open(t, { max: 2 }), 4, true)), ['auto'], 'there is none to spare')
+  t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, true)), ['auto'], 'behind a pooler')
+  const inTransaction = await six.transaction((tx) => tx.query<Settings>(settings(true)))
+  t.strictSame(plansOf(inTransaction.rows), ['auto'], 'a transaction has one connection')
+})
+
 t.test('named statements are prepared once a connection, and not at all where that is off', async (t) => {
   const statement = { name: 'test-one', text: 'select $1::int as n' }
   const listing = { text: 'select name from pg_prepared_statements' }

@@ -137,7 +137,7 @@ async function* piecesOf<F extends object, T>(
       rows += page.items.length
       if (page.next === undefined) break
       await admit()
-      page = await walk.page(pageRows, true)
+      page = await walk.page(pageRows, { ahead: true })
     }
     const { records, filter } = began
     const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }

@@ -48,32 +48,35 @@ export const answerSearch = async <F extends object, T>(
       access,
       open: () => searched.open(searched.filter, start),
     })
-  const { page, bounds, counted } = await withinDeadline(
-    find(
-      await withinDeadline(searched.open(searched.filter, start)),
-      pageOf({ ...(limit && { limit }) }).limit,
-      count === 'true',
-    ),
-  )
-  await noteSearch(deps, request, {
-    ...access,
-    continues: cursor !== undefined,
-    size: bounds.size,
-    rows: page.items.length,
-  })
+  const walk = await withinDeadline(searched.open(searched.filter, start))
+  const { limit: most } = pageOf({ ...(limit && { limit }) })
+  let noted: Promise<void> | undefined
+  // Its row is written while the items are made of what was found.
+  const found = (rows: number): void => {
+    const told = { ...access, continues: cursor !== undefined, size: walk.bounds.size, rows }
+    noted = noteSearch(deps, request, told)
+  }
+  const { page, counted } = await withinDeadline(find(walk, { limit: most, isCounted: count === 'true', found }))
+  await noted
   return sendPage(request, reply, {
     ...page,
     ...(searched.json && type !== 'text/csv'
       ? { items: [], texts: page.items.map(searched.json) }
       : { items: page.items.map(searched.view) }),
     columns: searched.columns,
-    more: { ...(counted && { count: counted }), boundTo: boundsView(bounds) },
+    more: { ...(counted && { count: counted }), boundTo: boundsView(walk.bounds) },
   })
 }
 
-const find = async <T>(walk: Walk<T>, limit: number, isCounted: boolean) => {
+interface Finding {
+  readonly limit: number
+  readonly isCounted: boolean
+  readonly found: (rows: number) => void
+}
+
+const find = async <T>(walk: Walk<T>, { limit, isCounted, found }: Finding) => {
   const counted = isCounted ? await walk.count() : undefined
-  return { page: await walk.page(limit), bounds: walk.bounds, counted }
+  return { page: await walk.page(limit, { found }), counted }
 }
 
 const accessOf = (
