@@ -50,14 +50,15 @@ export const answerSearch = async <F extends object, T>(
     })
   const walk = await withinDeadline(searched.open(searched.filter, start))
   const { limit: most } = pageOf({ ...(limit && { limit }) })
+  const note = (rows: number): Promise<void> =>
+    noteSearch(deps, request, { ...access, continues: cursor !== undefined, size: walk.bounds.size, rows })
   let noted: Promise<void> | undefined
   // Its row is written while the items are made of what was found.
   const found = (rows: number): void => {
-    const told = { ...access, continues: cursor !== undefined, size: walk.bounds.size, rows }
-    noted = noteSearch(deps, request, told)
+    noted = note(rows)
   }
   const { page, counted } = await withinDeadline(find(walk, { limit: most, isCounted: count === 'true', found }))
-  await noted
+  await (noted ?? note(page.items.length))
   return sendPage(request, reply, {
     ...page,
     ...(searched.json && type !== 'text/csv'
