@@ -9,7 +9,8 @@ import type { Hash, TreeHasher } from '../roll/merkle.ts'
 import { isEqual } from '../roll/text.ts'
 import type { Database, Queryable } from './database.ts'
 import { settleOrders } from './mass-revocations.ts'
-import { applyEntry, type RecoverySources } from './roll-effects.ts'
+import type { RecoverySources } from './roll-effect.ts'
+import { applyEntry } from './roll-effects.ts'
 
 export interface RecoveredEntry {
   readonly index: number
