@@ -128,7 +128,7 @@ t.test('each bad token has a reason of its own for the log', async (t) => {
     ['just expired, within what clocks may differ', issuer.token({ iat: now - 700, exp: now - 5 }), 'tester'],
     ['not valid yet', issuer.token({ nbf: now + 60 }), 'auth.early jwt.early'],
     ['issued in the future', issuer.token({ iat: now + 60 }), 'auth.early jwt.early'],
-    ['for too long', issuer.token({ exp: now + 901 }), 'auth.lifetime jwt.lifetime'],
+    ['for too long', issuer.token({ iat: now, exp: now + 901 }), 'auth.lifetime jwt.lifetime'],
     ['for ever', issuer.token({ exp: undefined }), 'auth.lifetime jwt.no_end'],
     ['since nobody knows when', issuer.token({ iat: undefined }), 'auth.lifetime jwt.no_end'],
     ['with a time that is none', issuer.token({ exp: String(now + 60) }), 'auth.invalid jwt.claims: exp'],
