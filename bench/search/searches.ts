@@ -1,12 +1,12 @@
 /** What is searched for, how long the answer takes as a client sees it, and by which plan it comes. */
 import { Agent } from 'node:https'
 
-import pg from 'pg'
-
 import type { CertificateFilter, EventFilter, OpenWalk } from '../../src/ca/records.ts'
 import { codec } from '../../src/codec.ts'
-import { openDatabase } from '../../src/store/database.ts'
+import { openDatabase, type Statement } from '../../src/store/database.ts'
 import { openRecords } from '../../src/store/records.ts'
+import { readNames } from '../../src/x509/names-kept.ts'
+import { openExplaining } from '../../test/helpers/explain.ts'
 import { quiet } from '../../test/helpers/log.ts'
 import { call } from '../request.ts'
 import type { Target } from '../targets/target.ts'
@@ -146,34 +146,36 @@ const time = async (
   return { found, p50: times[asked >> 1] ?? 0, p99: times[Math.floor(asked * 0.99)] ?? 0 }
 }
 
-/** The same search by the same code over a database that is listened to, and its last statement explained. */
+/**
+ * The same search by the same code over a database that is listened to, and its last statement explained: in a session with
+ * the settings of the service, as far as they say which plan it is.
+ */
 const planOf = async ({ database }: Target, { of, filterOf }: Search): Promise<string> => {
   const { servingUrl = '' } = database ?? {}
   const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'bench' })
-  const seen: { readonly text: string; readonly values: readonly unknown[] }[] = []
+  const seen: { readonly statement: Statement; readonly values: readonly unknown[] }[] = []
   const records = openRecords({
     db: {
       ...db,
       query: (statement, values = []) => {
-        seen.push({ text: statement.text, values })
+        seen.push({ statement, values })
         return db.query(statement, values)
       },
     },
     codec,
-    namesOf: () => [],
+    namesOf: readNames,
     sentAlong: () => [],
   })
-  const client = new pg.Client({ connectionString: servingUrl })
+  const explaining = await openExplaining(servingUrl)
   try {
     await (await (records.walk[of] as OpenWalk<object, unknown>)(filterOf())).page(100)
-    const last = seen.findLast(({ text }) => / limit 101\b/.test(text)) ?? seen.at(-1)
-    await client.connect()
-    const { rows } = await client.query<{ 'QUERY PLAN': string }>(`explain (analyze, timing off) ${last?.text}`, [
-      ...(last?.values ?? []),
-    ])
-    return scansOf(rows.map((row) => row['QUERY PLAN']))
+    const last = seen.findLast(({ statement: { text } }) => / limit 101\b/.test(text)) ?? seen.at(-1)
+    if (!last) throw new Error('a search without a statement')
+    const { statement, values } = last
+    const isGeneric = statement.generic === true
+    return scansOf(await explaining.explain(statement, values, { isGeneric, options: 'analyze, timing off' }))
   } finally {
-    await client.end().catch(() => {})
+    await explaining.close()
     await db.close()
   }
 }

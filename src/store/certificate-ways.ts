@@ -25,7 +25,7 @@ import type { TextRow } from './certificate-text.ts'
 import { type SearchDeps, setConditions } from './certificates.ts'
 import { type NameRange, nameRange } from './names.ts'
 import { type Begun, isStorable, isWhole, openParameters } from './pages.ts'
-import { unprepared } from './shapes.ts'
+import { ownPlans, type Shape, unprepared } from './shapes.ts'
 import { countable, countRows, type Way } from './walks.ts'
 
 export interface CertificateWay {
@@ -43,7 +43,7 @@ export const openCertificateWay = async (
   const named = filter.name === undefined ? undefined : nameRange(filter.name)
   const isOne = named !== undefined && !isSuffix(named)
   const asked: Asked = {
-    deps: isOfOrigin(filter) ? { ...deps, shape: unprepared } : deps,
+    deps: { ...deps, shape: shapeFor(filter, deps.shape) },
     filter,
     begun,
     name: isOne ? named.low : undefined,
@@ -94,7 +94,18 @@ const isByExpiry = (filter: CertificateFilter): boolean =>
     (value) => value === undefined,
   )
 
-/** Few have an origin or very many: a plan for any value may take its list to be longer than the roll. */
+/**
+ * Whether plans for any values are as good. Few have an origin or very many: such a plan may take its list to be longer than
+ * the roll. And an issuer alone leads two indexes: it may take that of expiry, and put in order all that the issuer has issued.
+ */
+const shapeFor = (filter: CertificateFilter, shape: Shape): Shape => {
+  if (isOfOrigin(filter)) return unprepared
+  return isOfIssuerAlone(filter) ? ownPlans(shape) : shape
+}
+
+const isOfIssuerAlone = ({ issuer, principal, profile }: CertificateFilter): boolean =>
+  issuer !== undefined && (principal ?? profile) === undefined
+
 const isOfOrigin = ({ originNamespace, originUser, originObject }: CertificateFilter): boolean =>
   (originNamespace ?? originUser ?? originObject) !== undefined
 

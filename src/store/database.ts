@@ -18,8 +18,8 @@ export interface Statement {
   /** Tells those apart that are observed under one name. */
   readonly shape?: string
   /**
-   * Its generic plan, for any values, is as good as one for its own: so it is planned once a connection, on one of those that
-   * are kept for such statements. Else PostgreSQL decides by what it believes that either would cost.
+   * Said of a statement whose generic plan, for any values, is as good as one for its own: it is planned once a connection, on
+   * one of those that are kept for such statements. Else PostgreSQL decides by what it believes that either would cost.
    */
   readonly generic?: boolean
 }
@@ -98,7 +98,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   }
   const ofGeneric = hasSettings ? Math.floor(options.max / 3) : 0
   const pool = openPool({ max: options.max - ofGeneric })
-  const genericPool = ofGeneric > 0 ? openPool({ max: ofGeneric, options: genericPlans }) : pool
+  // Nobody else keeps one of these open for whoever searches now and then.
+  const genericPool = ofGeneric > 0 ? openPool({ max: ofGeneric, min: 1, options: genericPlans }) : pool
   const pools = new Set([pool, genericPool])
 
   const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {

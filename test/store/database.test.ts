@@ -49,7 +49,7 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
 t.test('statements with generic plans have connections of their own, within the bound of all', async (t) => {
   const settings = (generic: boolean) => ({
     text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
-      pg_backend_pid() as pid, pg_sleep(0.05)::text as slept`,
+      pg_backend_pid() as pid, pg_sleep(0.1)::text as slept`,
     generic,
   })
   interface Settings {

@@ -1,6 +1,8 @@
 import t from 'tap'
 
+import type { CertificateFilter } from '../../src/ca/records.ts'
 import { codec } from '../../src/codec.ts'
+import type { Database, Statement } from '../../src/store/database.ts'
 import { openRecords } from '../../src/store/records.ts'
 import { openShapes } from '../../src/store/shapes.ts'
 import { readNames } from '../../src/x509/names-kept.ts'
@@ -43,3 +45,28 @@ t.test('a search of a common shape is prepared once, whatever its values; others
     t.equal(await prepared(), after)
   })
 })
+
+t.test(
+  'an issuer alone, which leads two indexes, keeps plans for its values; other lists have them for any',
+  async (t) => {
+    const { stores, issue } = await openTestStores(t)
+    await issue(['dns:a.example.com'])
+    const asked: Statement[] = []
+    const query: Database['query'] = (statement, values) => {
+      if (statement.name === 'search') asked.push(statement)
+      return stores.db.query(statement, values)
+    }
+    const records = openRecords({ db: { ...stores.db, query }, codec, namesOf: readNames, sentAlong: () => [] })
+    const isGeneric = async (filter: CertificateFilter): Promise<readonly boolean[]> => {
+      asked.length = 0
+      await (await records.walk.certificates(filter)).page(100)
+      t.ok(asked.length > 0)
+      return [...new Set(asked.map(({ generic }) => generic === true))]
+    }
+    for (const more of [{}, { status: 'revoked' }, { name: '*.example.com' }, { name: 'a.example.com' }] as const) {
+      t.strictSame(await isGeneric({ issuer: 'default', ...more }), [false], JSON.stringify(more))
+      t.strictSame(await isGeneric({ issuer: 'default', profile: 'server', ...more }), [true], JSON.stringify(more))
+      t.strictSame(await isGeneric({ issuer: 'default', principal: 'admin', ...more }), [true], JSON.stringify(more))
+    }
+  },
+)

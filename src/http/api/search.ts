@@ -53,11 +53,16 @@ export const answerSearch = async <F extends object, T>(
   const note = (rows: number): Promise<void> =>
     noteSearch(deps, request, { ...access, continues: cursor !== undefined, size: walk.bounds.size, rows })
   let noted: Promise<void> | undefined
+  let isGivenUp = false
   // Its row is written while the items are made of what was found.
   const found = (rows: number): void => {
-    noted = note(rows)
+    if (!isGivenUp) noted = note(rows)
   }
-  const { page, counted } = await withinDeadline(find(walk, { limit: most, isCounted: count === 'true', found }))
+  const finding = find(walk, { limit: most, isCounted: count === 'true', found })
+  const { page, counted } = await withinDeadline(finding).catch((error: unknown) => {
+    isGivenUp = true
+    throw error
+  })
   await (noted ?? note(page.items.length))
   return sendPage(request, reply, {
     ...page,
