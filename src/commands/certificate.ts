@@ -10,7 +10,7 @@ import { Failure } from './failure.ts'
 import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
-import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
   readonly limit: string
@@ -42,16 +42,10 @@ export const addCertificateCommand = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const rest = await openRest(options)
-      const rows = await readAll(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
-      rest.out.table(rows.map(withProfileText), [
-        'serial',
-        'status',
-        'profile',
-        'principal',
-        'subject',
-        'names',
-        'notAfter',
-      ])
+      const found = await readFirst(rest.client, '/v1/certificates', filtersOf(options), parseCount(options.limit))
+      const columns = ['serial', 'status', 'profile', 'principal', 'subject', 'names', 'notAfter']
+      rest.out.table(found.rows.map(withProfileText), columns)
+      tellMore(found)
     })
 
   addProofCommand(certificate)
@@ -131,8 +125,9 @@ export const addRecordCommands = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const { client, out } = await openRest(options)
-      const rows = await readAll(client, '/v1/refusals', filtersOf(options), parseCount(options.limit))
-      out.table(rows, ['at', 'principal', 'profile', 'code', 'detail'])
+      const found = await readFirst(client, '/v1/refusals', filtersOf(options), parseCount(options.limit))
+      out.table(found.rows, ['at', 'principal', 'profile', 'code', 'detail'])
+      tellMore(found)
     })
 
   withRestOptions(program.command('events').description('the events of the roll, oldest first'))
@@ -142,8 +137,9 @@ export const addRecordCommands = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const { client, out } = await openRest(options)
-      const rows = await readAll<EntryRow>(client, '/v1/events', filtersOf(options), parseCount(options.limit))
-      out.show(rows, formatTable(rows.map(eventRow), eventColumns))
+      const found = await readFirst<EntryRow>(client, '/v1/events', filtersOf(options), parseCount(options.limit))
+      out.show(found.rows, formatTable(found.rows.map(eventRow), eventColumns))
+      tellMore(found)
     })
 }
 

@@ -12,7 +12,7 @@ import { Failure } from './failure.ts'
 import { originLine } from './origin-text.ts'
 import { ascii, formatRows, formatTable, plain, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
-import { openRest, parseCount, type Rest, type RestOptions, readFirst, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface PlanAnswer {
   readonly authority: string
@@ -71,9 +71,9 @@ export const addRequestCommand = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async ({ state, profile, limit, ...options }: ListOptions) => {
       const { client, out } = await openRest(options)
-      const { rows, areMore } = await readFirst<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
-      out.show(rows, formatTable(rows.map(rowOf), columns))
-      if (areMore) process.stderr.write(`These are the newest ${rows.length}, and there are more: see --limit.\n`)
+      const found = await readFirst<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
+      out.show(found.rows, formatTable(found.rows.map(rowOf), columns))
+      tellMore(found, 'newest')
     })
 
   withRestOptions(request.command('show <id>').description('show what would be issued, and who has said what')).action(

@@ -63,6 +63,14 @@ export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
   return { rows, areMore: cursor !== undefined }
 }
 
+/** Tells people, beside the rows, that there are more. */
+export const tellMore = (
+  { rows, areMore }: { readonly rows: readonly unknown[]; readonly areMore: boolean },
+  order: 'first' | 'newest' = 'first',
+): void => {
+  if (areMore) process.stderr.write(`These are the ${order} ${rows.length}, and there are more: see --limit.\n`)
+}
+
 /** A whole number on the command line. Throws a usage failure. */
 export const parseCount = (text: string): number => {
   if (!/^[1-9][0-9]{0,6}$/.test(text)) throw new Failure('usage', `${text} is not a whole number within 1 and 9999999.`)

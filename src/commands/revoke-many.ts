@@ -9,7 +9,7 @@ import { searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
 import { countText, durationText, openProgress, type Progress } from './progress.ts'
-import { openRest, parseCount, type Rest, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface RevokeManyOptions extends RestOptions {
   readonly reason: string
@@ -97,10 +97,11 @@ export const addRevokeManyCommand = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: RestOptions & { readonly limit: string }) => {
       const { client, out } = await openRest(options)
-      const rows = await readAll<OrderAnswer>(client, path, {}, parseCount(options.limit))
+      const found = await readFirst<OrderAnswer>(client, path, {}, parseCount(options.limit))
       const columns = ['digest', 'state', 'revoked', 'total', 'reason', 'by', 'orderedAt', 'search']
-      const told = rows.map((row) => ({ ...row, search: searchText(row.search) }))
-      out.show(rows, formatTable(told, columns))
+      const told = found.rows.map((row) => ({ ...row, search: searchText(row.search) }))
+      out.show(found.rows, formatTable(told, columns))
+      tellMore(found, 'newest')
     })
   withRestOptions(revocations.command('show <digest>').description('show how far one has come'))
     .option('--follow', 'wait until it is carried out')

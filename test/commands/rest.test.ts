@@ -352,6 +352,16 @@ t.test('refusals and events are listed', async (t) => {
   )
 })
 
+t.test('a list that ends at its limit says that there are more, and another does not', async (t) => {
+  await chancery(['issue', '--csr', join(folder, 'bad.csr'), '--profile', 'server'])
+  for (const words of [['certificate', 'search'], ['refusals'], ['events']] as const) {
+    const { out, err } = await chancery([...words, '--limit', '1', '--json'])
+    t.equal(JSON.parse(out).length, 1)
+    t.equal(err, 'These are the first 1, and there are more: see --limit.\n', words.join(' '))
+    t.equal((await chancery([...words, '--limit', '100000'])).err, '', words.join(' '))
+  }
+})
+
 t.test('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
   const cases: [string, readonly string[], number, RegExp, Readonly<Record<string, string>>?][] = [
