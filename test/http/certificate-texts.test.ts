@@ -62,8 +62,8 @@ t.test('a search shows each certificate as reading it does, in every order and f
     subject: commonName('O "quoted", Ünicode \\ 𝄞'),
   })
   await issue([dns('behalf.example.com')], { onBehalfOf: origin })
-  const expired = await issue([dns('expired.example.com')], { validity: '303s' })
-  const expiredAndRevoked = await issue([dns('both.example.com')], { validity: '303s' })
+  const expired = await issue([dns('expired.example.com')], { validity: '305s' })
+  const expiredAndRevoked = await issue([dns('both.example.com')], { validity: '305s' })
   await change('POST', expiredAndRevoked, { reason: 'superseded' })
   await change('POST', await issue([dns('no-reason.example.com')]), { reason: 'unspecified' })
   await change('POST', await issue([dns('dated.example.com')]), {

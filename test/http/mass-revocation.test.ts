@@ -126,7 +126,7 @@ t.test('an auditor can make the digest again', async (t) => {
 })
 
 t.test('what was issued, revoked or has expired since makes another plan', async (t) => {
-  const expiring = await issue('a.since.example.com', { validity: '303s' })
+  const expiring = await issue('a.since.example.com', { validity: '305s' })
   await issue('b.since.example.com')
   const ask = { search: { name: '*.since.example.com' }, reason: 'superseded' }
   const digestNow = async (): Promise<string> => (await post(ask)).json.digest
@@ -144,7 +144,7 @@ t.test('what was issued, revoked or has expired since makes another plan', async
 })
 
 t.test('with its bounds, a plan is what it was: the new is left alone, what changed is passed by', async (t) => {
-  const expiring = await issue('a.bound.example.com', { validity: '303s' })
+  const expiring = await issue('a.bound.example.com', { validity: '305s' })
   const [taken, held, plain] = [
     await issue('b.bound.example.com'),
     await issue('c.bound.example.com'),
