@@ -1,27 +1,18 @@
 /** What entries of issuers, their profiles and the PINs of their tokens mean for the records of a recovery. */
+import type { IssuerMoved } from '../roll/entries.ts'
+import type { EntryOf } from '../roll/forms.ts'
 import type { Queryable } from './database.ts'
 import { type EffectsOf, run } from './roll-effect.ts'
 
-interface Moved {
-  readonly issuer: string
-  readonly reason: string | null
-  readonly by: string
-  readonly time: string
-}
-
 const move = (to: string) => ({
-  apply: (tx: Queryable, { issuer, by, reason, time }: Moved) => run(tx, insertState, [issuer, to, by, reason, time]),
+  apply: (tx: Queryable, { issuer, by, reason, time }: EntryOf<IssuerMoved['type']>) =>
+    run(tx, insertState, [issuer, to, by, reason, time]),
 })
 
 export const issuerEffects: EffectsOf<
   | 'profile.changed'
   | 'issuer.created'
-  | 'issuer.activated'
-  | 'issuer.retiring'
-  | 'issuer.closed'
-  | 'issuer.halted'
-  | 'issuer.discarded'
-  | 'issuer.retired'
+  | IssuerMoved['type']
   | 'issuer.requested'
   | 'issuer.chained'
   | 'pin.refused'
