@@ -2,7 +2,6 @@
  * What tells relying parties whether a certificate still holds, put together: revocations, and the lists that follow from
  * them.
  */
-import { hash } from 'node:crypto'
 
 import { waysUp } from './ca/bundle.ts'
 import { openCrlPublisher } from './ca/crl.ts'
@@ -22,6 +21,7 @@ import type { Job } from './jobs/schedule.ts'
 import { verifyKeyProof } from './keys/key-proof.ts'
 import { responderCertifier } from './own-certificates.ts'
 import type { Stores } from './service.ts'
+import { sha256 } from './sha256.ts'
 import { openCrlStore, openImportStore, openShelfStore } from './store/crls.ts'
 import { openLeases } from './store/leases.ts'
 import { openMassRevocationStore } from './store/mass-revocations.ts'
@@ -84,7 +84,7 @@ export const openStatus = async (
     clock: dbClock.now,
     assertClock: dbClock.assertSane,
     chance: () => random(4).readUInt32BE() / 2 ** 32,
-    sha256: (octets) => hash('sha256', octets, 'buffer'),
+    sha256,
     nextTurn,
     mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
     elapsedMs: () => performance.now(),

@@ -3,9 +3,9 @@
  * revoked. TLS has proved that the other end holds its key, and nothing else; what OpenSSL thinks of its chain is not
  * asked. What no trusted CA vouches for is told nothing but that; what one does is told what is wrong with it.
  */
-import { hash } from 'node:crypto'
 
 import { Problem, type ProblemCode } from '../errors.ts'
+import { sha256 } from '../sha256.ts'
 import { type Certificate, isIssuedBy, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
@@ -39,7 +39,7 @@ export const openClientCertificates =
     const serial = facts.serial.toString('hex')
     if (issuer.own !== null) await assertGood(() => standing(issuer.own as string, serial, certificate.tbs))
     return {
-      fingerprint: hash('sha256', der, 'buffer'),
+      fingerprint: sha256(der),
       spiffeId: spiffeIdOf(facts),
       subject: facts.subjectDer,
       issuer: facts.issuer,

@@ -2,7 +2,6 @@
  * Steps 3 to 5 of an issuance: octets to values, values to a plan, and a plan to the very octets that are to be signed.
  * Nothing here is durable, and nothing of it is told before the asker has proved to hold the key.
  */
-import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
@@ -11,6 +10,7 @@ import { type Ask, type Context, type Decision, decide, type Plan, recheck, refu
 import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
 import { lengthOf } from '../policy/validity.ts'
+import { sha256 } from '../sha256.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import { encodeTbs } from '../x509/tbs.ts'
@@ -228,7 +228,7 @@ export const planDocument = (plan: Plan, issuer: string): PlanDocument => ({
   validity: lengthOf(plan.notBefore.getTime(), plan.notAfter.getTime()),
 })
 
-export const planDigest = (document: PlanDocument): Buffer => hash('sha256', canonicalJson(document), 'buffer')
+export const planDigest = (document: PlanDocument): Buffer => sha256(canonicalJson(document))
 
 const signing = ['active'] as const
 /** What answers for an issuer is certified as long as anybody asks. */

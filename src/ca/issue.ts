@@ -4,13 +4,12 @@
  * leaves records that say so; `reconcile.ts` ends what stays open.
  */
 
-import { hash } from 'node:crypto'
-
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, type Note, refusal } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
+import { sha256 } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
@@ -424,8 +423,6 @@ const recordRefused = async (deps: IssuanceDeps, caller: Caller, input: IssueInp
   const { profile, csr: sent, origin } = input
   await deps.recorder.recordRefusal(refusalOf(error, { principal, profile, sent, origin }))
 }
-
-const sha256 = (data: Buffer | string): Buffer => hash('sha256', data, 'buffer')
 
 /** Milliseconds, as long as whoever asks over HTTP is believed without asking again. */
 const trustedMs = 1_000

@@ -1,10 +1,10 @@
 /** What is kept of a request that was turned down: its digest, why, and what each check said, up to a bound. */
-import { hash } from 'node:crypto'
 
 import type { Problem } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
 import { checksOf } from '../policy/decide.ts'
 import type { Origin } from '../policy/origin.ts'
+import { sha256 } from '../sha256.ts'
 import type { Refusal } from './recorder.ts'
 
 interface Asked {
@@ -20,7 +20,7 @@ export const refusalOf = (problem: Problem, { principal, profile, sent, origin }
   profile,
   code: problem.code,
   detail: problem.detail,
-  digest: hash('sha256', sent, 'buffer'),
+  digest: sha256(sent),
   violations: problem.options.violations ?? [],
   ...fitting(checksOf(problem)),
   origin: origin ?? null,

@@ -1,8 +1,7 @@
-import { hash } from 'node:crypto'
-
 import { isProblem } from '../errors.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { parseVerifierKey, type VerifierKey } from '../roll/note.ts'
+import { sha256 } from '../sha256.ts'
 import { parseIp } from '../x509/addresses.ts'
 import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
 
@@ -555,7 +554,7 @@ function witness(text: string): Witness {
 
 function verifierKey(text: string): VerifierKey {
   try {
-    return parseVerifierKey(text, (octets) => hash('sha256', octets, 'buffer'))
+    return parseVerifierKey(text, sha256)
   } catch (error) {
     throw isRollFault(error) ? new Error(`has a key that is none: ${error.detail}`) : error
   }

@@ -48,16 +48,14 @@ export const encodeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extr
 
 /** A whole batch has one checkpoint. */
 const asciiJson = (text: string): string => {
-  if (last.text !== text) {
-    const json = JSON.stringify(text).replace(
-      /[^ -~]/g,
-      (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
-    )
-    last = { text, json }
-  }
+  if (last.text !== text) last = { text, json: escapeAscii(JSON.stringify(text)) }
   return last.json
 }
 let last = { text: '', json: '""' }
+
+/** The same JSON, as ASCII. */
+export const escapeAscii = (json: string): string =>
+  json.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** Reads a proof; the checkpoint in it is not looked into. Throws `proof.text`. */
 export const parseProof = (input: string | Uint8Array): Proof => {

@@ -1,8 +1,8 @@
 /** Enrolments: a signed certificate, its outcome, names, entry and place in the tree, in one transaction. */
-import { hash } from 'node:crypto'
 
 import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
+import { sha256 } from '../sha256.ts'
 import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
@@ -164,7 +164,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
 
 const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer => {
   const parts = batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature])
-  return hash('sha256', Buffer.concat(parts), 'buffer')
+  return sha256(Buffer.concat(parts))
 }
 
 const outcomeUnknown = (): Problem =>

@@ -1,10 +1,10 @@
 /** Identity providers: immutable versions in the database, the newest of each in memory; and tokens that were shown. */
-import { hash } from 'node:crypto'
 
 import type { Providers, StoredProvider } from '../ca/providers.ts'
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
 import { type Provider, parseProvider } from '../policy/identity.ts'
+import { sha256 } from '../sha256.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
@@ -34,7 +34,7 @@ export const openProviders = async ({ db, roll, log }: ProvidersDeps): Promise<O
       return { stored: storedOf(stored), created }
     },
     spend: async ({ issuer, id, until }) => {
-      const { rowCount } = await db.query(insertSpent, [issuer, hash('sha256', id, 'buffer'), until])
+      const { rowCount } = await db.query(insertSpent, [issuer, sha256(id), until])
       return rowCount === 1
     },
     refresh: versions.refresh,

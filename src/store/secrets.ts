@@ -1,6 +1,8 @@
 /** The secrets of tokens. Only their SHA-256 is kept. */
 import { hash } from 'node:crypto'
 
+import { sha256 } from '../sha256.ts'
+
 /** `chy_`, 256 random bits, and a checksum that tells a torn token from a wrong one and lets scanners find leaks. */
 export const newSecret = (random: (octets: number) => Buffer): string => {
   const body = random(32).toString('base64url')
@@ -14,7 +16,8 @@ export const isSecret = (text: string): boolean => {
 }
 
 /** What is kept of it. */
-export const hashSecret = (secret: string): Buffer => hash('sha256', secret, 'buffer')
+export const hashSecret = (secret: string): Buffer => sha256(secret)
+
 const checksum = (body: string): string => hash('sha256', secretPrefix + body, 'base64url').slice(0, checksumLength)
 
 const secretPrefix = 'chy_'

@@ -1,6 +1,7 @@
-import { createPublicKey, hash, type KeyObject } from 'node:crypto'
+import { createPublicKey, type KeyObject } from 'node:crypto'
 
 import { Problem } from '../errors.ts'
+import { sha256 } from '../sha256.ts'
 import { findKeyAlgorithm, type KeyAlgorithm, keyAlgorithms } from './algorithms.ts'
 import { DerReader, derProblem, oidKey, openDer, tags } from './der.ts'
 import { assertCurvePoint, assertEd25519Point } from './points.ts'
@@ -43,11 +44,11 @@ export const readPublicKey = (outer: DerReader, blocked?: KeyBlockList): PublicK
   const key = info.bits('subjectPublicKey')
   info.finish('SubjectPublicKeyInfo')
   const bits = judge(algorithm, key)
-  const sha256 = hash('sha256', spki, 'buffer')
-  const hex = sha256.toString('hex')
+  const digest = sha256(spki)
+  const hex = digest.toString('hex')
   if (isPublishedKey(hex)) throw derProblem('key.blocked', 'the private key of this key was published', at)
-  const keyIdentifier = hash('sha256', key.octets, 'buffer').subarray(0, 20)
-  const judged = { spki, algorithm, bits, sha256, keyIdentifier }
+  const keyIdentifier = sha256(key.octets).subarray(0, 20)
+  const judged = { spki, algorithm, bits, sha256: digest, keyIdentifier }
   if (blocked?.(hex, judged) === true) throw derProblem('key.blocked', 'the key is on a block list', at)
   return judged
 }

@@ -22,7 +22,7 @@ import {
   type Tile,
   tilesAt,
 } from '../../roll/tiles.ts'
-import { sha256 } from '../../roll-crypto.ts'
+import { sha256 } from '../../sha256.ts'
 import { Failure } from '../failure.ts'
 import { openNote } from './checkpoints.ts'
 import type { RollKeys } from './keys.ts'

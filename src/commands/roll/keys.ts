@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 
 import { isRollFault } from '../../roll/fault.ts'
 import { parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
-import { sha256 } from '../../roll-crypto.ts'
+import { sha256 } from '../../sha256.ts'
 import { Failure } from '../failure.ts'
 
 export interface RollKeys {
