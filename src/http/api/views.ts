@@ -10,23 +10,35 @@ import { encodePem } from '../../x509/pem.ts'
 import { asciiOctets } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
 
-export const issuedView = (issued: Issued) => ({ ...issuedFields(issued), proof: encodeProof(issued.proof) })
+export const issuedView = (issued: Issued) => ({
+  ...recordOf(issued),
+  ...pemsOf(issued),
+  proof: encodeProof(issued.proof),
+})
 
 /**
  * The same as JSON in ASCII, at the least cost: it is the answer of every issuance. (As one string it would be copied whole
- * for its length, again with the header in front, and by Node into three times the room: a tenth of what a certificate
+ * for its length, again with the header in front, and by Node into three times the room: a sixth of what a certificate
  * allocates.)
  */
 export const issuedJson = (issued: Issued): Buffer => {
-  const json = JSON.stringify(issuedFields(issued)).slice(0, -1)
+  const json = JSON.stringify(recordOf(issued)).slice(0, -1)
   // Only notes repeat what somebody else has written.
-  const fields = issued.notes.length === 0 ? json : escapeAscii(json)
-  return asciiOctets([fields, ',"proof":', encodeProofJson(issued.proof), '}'])
+  const record = issued.notes.length === 0 ? json : escapeAscii(json)
+  return asciiOctets([
+    record,
+    ',"certificate":"',
+    encodePem('CERTIFICATE', issued.certificate, '\\n'),
+    '","chain":[',
+    issued.chain.map(issuerPemJson).join(','),
+    '],"proof":',
+    encodeProofJson(issued.proof),
+    '}',
+  ])
 }
 
-const issuedFields = (issued: Issued) => ({
+const recordOf = (issued: Issued) => ({
   serial: issued.serial,
-  ...pemsOf(issued),
   profile: { name: issued.profile.name, version: issued.profile.version },
   issuer: issued.issuer,
   notBefore: issued.notBefore.toISOString(),
@@ -118,14 +130,18 @@ const timeProblem = (detail: string, field: string, value: string): Problem =>
   })
 
 /** The same few issuers stand above every certificate; their buffers live as long as they do. */
-const issuerPem = (der: Buffer): string => {
-  const known = issuerPems.get(der)
-  if (known !== undefined) return known
-  const pem = encodePem('CERTIFICATE', der)
-  issuerPems.set(der, pem)
-  return pem
+const oncePerIssuer = (encode: (der: Buffer) => string): ((der: Buffer) => string) => {
+  const known = new WeakMap<Buffer, string>()
+  return (der) => {
+    const before = known.get(der)
+    if (before !== undefined) return before
+    const text = encode(der)
+    known.set(der, text)
+    return text
+  }
 }
+const issuerPem = oncePerIssuer((der) => encodePem('CERTIFICATE', der))
+const issuerPemJson = oncePerIssuer((der) => JSON.stringify(issuerPem(der)))
 
-const issuerPems = new WeakMap<Buffer, string>()
 const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
 const hundredYears = 100 * 365.25 * 86_400
