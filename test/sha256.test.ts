@@ -2,14 +2,37 @@ import { createHash } from 'node:crypto'
 
 import t from 'tap'
 
-import { sha256 } from '../src/sha256.ts'
+import { sha256, sha256OfParts } from '../src/sha256.ts'
+
+const expected = (...parts: readonly (Uint8Array | string)[]): string => {
+  const whole = createHash('sha256')
+  for (const part of parts) whole.update(part)
+  return whole.digest('hex')
+}
 
 t.test('digests are those of node:crypto, for octets and for text in UTF-8', async (t) => {
   const octets = Buffer.from(Array.from({ length: 256 }, (_, i) => i))
-  for (const data of ['', 'münchen — 東京', octets, octets.subarray(3, 100), new Uint8Array(65_536)]) {
-    t.ok(sha256(data).equals(createHash('sha256').update(data).digest()))
-  }
-  const [one, other] = [sha256('one'), sha256('other')]
-  t.ok(one.equals(createHash('sha256').update('one').digest()), 'and the next leaves the one before as it was')
-  t.notOk(one.equals(other))
+  for (const data of ['', 'münchen — 東京', octets, octets.subarray(3, 100), new Uint8Array(65_536)])
+    t.equal(sha256(data).toString('hex'), expected(data))
+})
+
+t.test('no digest is written over by those that come after it', async (t) => {
+  const digests = Array.from({ length: 1_000 }, (_, i) => sha256(`${i}`))
+  digests.forEach((digest, i) => {
+    if (digest.toString('hex') !== expected(`${i}`)) t.fail(`digest ${i}`)
+  })
+  t.equal(new Set(digests.map((digest) => digest.toString('hex'))).size, 1_000)
+})
+
+t.test('parts are hashed as one, however many octets they are', async (t) => {
+  const cases = [
+    [],
+    ['', new Uint8Array(0)],
+    [Buffer.from('csr'), '{"profile":"münchen"}'],
+    [Buffer.alloc(65_000, 1), 'é'.repeat(268)],
+    [Buffer.alloc(65_000, 1), 'é'.repeat(269)],
+    [Buffer.alloc(200_000, 2), 'after it'],
+    ['before it', Buffer.alloc(65_536, 3)],
+  ]
+  for (const parts of cases) t.equal(sha256OfParts(parts).toString('hex'), expected(...parts))
 })

@@ -9,7 +9,7 @@ import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { decide, type Note, refusal } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
-import { sha256 } from '../sha256.ts'
+import { sha256, sha256OfParts } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
 import { type CheckSignature, verifyPossession } from '../x509/csr.ts'
 import { formatSubject } from '../x509/subject.ts'
@@ -260,7 +260,7 @@ const requestDigest = (
   const options = { extendedKeyUsage, keyUsage, names, profile, validity }
   // What most requests do not have is left out, so that theirs is the digest that it always was.
   const more = { ...(origin && { origin }), ...(replaces !== undefined && { replaces }) }
-  return sha256(Buffer.concat([csr, Buffer.from(canonicalJson({ ...options, ...more }))]))
+  return sha256OfParts([csr, canonicalJson({ ...options, ...more })])
 }
 
 /** What was not asked is null in the digest. */

@@ -69,18 +69,18 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     limited: metrics.limited,
   })
   const lastKnown = openLastKnown<Caller | null>(() => performance.now())
-  const visits = new WeakMap<Socket, Set<Visit>>()
+  const visits = new WeakMap<Socket, Visit[]>()
 
   /** A connection that breaks ends no work: whoever breaks many has as much under way as before. */
-  const visitsOf = (socket: Socket): Set<Visit> => {
+  const visitsOf = (socket: Socket): Visit[] => {
     const known = visits.get(socket)
     if (known) return known
-    const open = new Set<Visit>()
+    const open: Visit[] = []
     visits.set(socket, open)
     socket.once('close', () => {
-      if (open.size === 0) return
+      if (open.length === 0) return
       const end = (): void => {
-        for (const visit of open) visit.end()
+        for (const visit of open.slice()) visit.end()
       }
       setTimeout(end, handlerTimeout).unref()
     })
@@ -92,9 +92,9 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     const open = visitsOf(request.raw.socket)
     const begun: Visit = new Visit(entry, () => {
       addresses.leave(entry)
-      open.delete(begun)
+      open.splice(open.indexOf(begun), 1)
     })
-    open.add(begun)
+    open.push(begun)
     request.visit = begun
     return begun
   }

@@ -2,7 +2,7 @@
 
 import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
-import { sha256 } from '../sha256.ts'
+import { sha256OfParts } from '../sha256.ts'
 import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
@@ -162,10 +162,8 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
   return batch.map((enrolment) => results.get(enrolment) ?? outcomeUnknown())
 }
 
-const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer => {
-  const parts = batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature])
-  return sha256(Buffer.concat(parts))
-}
+const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer =>
+  sha256OfParts(batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature]))
 
 const outcomeUnknown = (): Problem =>
   new Problem('db.unavailable', 'Whether the certificate was recorded is not known; it was not handed out.', {

@@ -1,4 +1,5 @@
 import { Problem, type ProblemCode } from '../errors.ts'
+import type { Slabs } from '../slabs.ts'
 
 /**
  * Strict DER (X.690), the one place that knows tags and lengths.
@@ -220,8 +221,9 @@ export class DerWriter {
   #buffer: Buffer
   #at: number
 
-  constructor(capacity = 1024) {
-    this.#buffer = Buffer.allocUnsafe(capacity)
+  /** Beyond the capacity it grows, and lies elsewhere. */
+  constructor(capacity = 1024, slabs: Slabs = Buffer.allocUnsafe) {
+    this.#buffer = slabs(capacity)
     this.#at = capacity
   }
 

@@ -1,4 +1,5 @@
 import { Problem } from '../errors.ts'
+import { requestSlabs } from '../slabs.ts'
 import { tags } from './der.ts'
 
 /**
@@ -69,9 +70,11 @@ export const encodePem = (label: PemLabel, der: Buffer, newline: '\n' | '\\n' = 
 
 /** Strict base64 (RFC 4648 3.3, 3.5) without line breaks: alphabet, padding, zero pad bits. Throws csr.pem. */
 export const decodeBase64 = (text: string): Buffer => {
-  const octets = Buffer.from(text, 'base64')
+  const octets = requestSlabs(Buffer.byteLength(text, 'base64'))
+  const isWhole = octets.write(text, 'base64') === octets.length
   // Only the one strict spelling of these octets encodes back to itself.
-  if (text.length % 4 !== 0 || octets.toString('base64') !== text) throw refusal('the text is not strict base64')
+  if (text.length % 4 !== 0 || !isWhole || octets.toString('base64') !== text)
+    throw refusal('the text is not strict base64')
   return octets
 }
 

@@ -70,7 +70,7 @@ export const assertSubjectSyntax = (subject: Subject): void => {
 
 /** A Name. The subject was parsed or asserted. */
 export const encodeSubject = (subject: Subject): Buffer => {
-  const writer = new DerWriter(256)
+  const writer = new DerWriter(16 + 48 * subject.length)
   writeSubject(writer, subject)
   return writer.finish()
 }

@@ -1,3 +1,4 @@
+import { requestSlabs } from '../slabs.ts'
 import type { SignatureAlgorithm } from './algorithms.ts'
 import { DerWriter, encodeDer, encodeOid, encodeSequence, encodeUnsigned, tags } from './der.ts'
 import { encodeExtendedKeyUsage, encodeExtension, encodeKeyUsage, extensionOids, type KeyUsage } from './extensions.ts'
@@ -84,7 +85,7 @@ export const answersForIssuer = (extendedKeyUsage: readonly string[]): boolean =
  */
 export const encodeTbs = (template: Template, input: TbsInput): Buffer => {
   const { subject, key, names } = input
-  const writer = new DerWriter(768 + key.spki.length + 48 * names.length)
+  const writer = new DerWriter(capacityFor(template, input), requestSlabs)
   if (template.crl !== undefined) writeCrlDistributionPoint(writer, `${template.crl}${input.shard}.crl`)
   if (names.length > 0) writeSubjectAltName(writer, names, subject.length === 0)
   writeSubjectKeyIdentifier(writer, key.keyIdentifier)
@@ -101,9 +102,17 @@ export const encodeTbs = (template: Template, input: TbsInput): Buffer => {
   return writer.finish()
 }
 
+/** What there is, and headers, serial, validity, key identifier and the number of the shard: with room to spare. */
+const capacityFor = ({ issuer, extensions, crl = '' }: Template, { subject, key, names }: TbsInput): number => {
+  let octets = 192 + issuer.length + extensions.length + crl.length + key.spki.length
+  for (const { value } of names) octets += value.length + 4
+  for (const { value } of subject) octets += 2 * value.length + 16
+  return octets
+}
+
 /** Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue } (RFC 5280 4.1). */
 export const encodeCertificate = (tbs: Buffer, signatureAlgorithm: SignatureAlgorithm, signature: Buffer): Buffer => {
-  const writer = new DerWriter(tbs.length + signature.length + signatureAlgorithm.identifier.length + 16)
+  const writer = new DerWriter(tbs.length + signature.length + signatureAlgorithm.identifier.length + 16, requestSlabs)
   writer.bytes(signature)
   writer.octet(0)
   writer.header(tags.bitString, 0)

@@ -1,4 +1,5 @@
 /** The keys of one signer process, from its start to its end. Nothing of them outlives it: handles are its own. */
+import { requestSlabs } from '../../slabs.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { NoVerdict, openEntrance, type PinGuard } from '../pkcs11/pins.ts'
 import { type KeyAttributes, SigningFault } from '../signing-key.ts'
@@ -81,11 +82,10 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
     sign: async (handle, message, withinMs) => {
       if (signer.reason !== undefined)
         return new SigningFault('before', `the signer process is being started again: ${signer.reason}`)
-      const body = Buffer.allocUnsafe(signHeadOctets + message.length)
-      body.writeUInt32BE(handle, 0)
-      body.writeUInt32BE(Math.ceil(withinMs), 4)
-      message.copy(body, signHeadOctets)
-      const answer = await signer.ask(verbs.sign, body, withinMs + graceMs)
+      const head = Buffer.allocUnsafe(signHeadOctets)
+      head.writeUInt32BE(handle, 0)
+      head.writeUInt32BE(Math.ceil(withinMs), 4)
+      const answer = await signer.ask(verbs.sign, [head, message], withinMs + graceMs)
       return answer
         ? signatureOf(answer)
         : new SigningFault('unknown', `the signer process ended meanwhile: ${signer.reason}`)
@@ -104,7 +104,11 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
 
 const signatureOf = ({ kind, body }: SignerRecord): Buffer | SigningFault => {
   // A copy: the octets lie in a buffer of many records.
-  if (kind === answers.done) return Buffer.from(body)
+  if (kind === answers.done) {
+    const signature = requestSlabs(body.length)
+    body.copy(signature)
+    return signature
+  }
   return new SigningFault(faultTimes[kind] ?? 'unknown', body.toString('utf8'))
 }
 

@@ -4,7 +4,8 @@ import type { Socket } from 'node:net'
 
 import type { Log } from '../../telemetry.ts'
 import { type KeyLoad, noLoad } from '../key-load.ts'
-import { answers, decodeJson, openSignerStream, type SignerRecord } from './stream.ts'
+import { openQuestions } from './questions.ts'
+import { answers, decodeJson, openSignerStream, type SaidRecord, type SignerRecord } from './stream.ts'
 
 export interface SignerProcessDeps {
   readonly log: Log
@@ -22,7 +23,7 @@ export interface SignerProcessDeps {
 
 export interface SignerProcess {
   /** Undefined when the process ended first, or was silent for so long that it was killed. */
-  ask(kind: number, body: Buffer, patienceMs: number): Promise<SignerRecord | undefined>
+  ask(kind: number, body: SaidRecord['body'], patienceMs: number): Promise<SignerRecord | undefined>
   /** Wants no answer. */
   say(kind: number, body: Buffer): void
   /** Why it could not begin; undefined as far as is known. */
@@ -47,8 +48,6 @@ export const openSignerProcess = ({
     env: { ...env, UV_THREADPOOL_SIZE: String(threads) },
     stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
   })
-  const asked = new Map<number, (answer: SignerRecord | undefined) => void>()
-  let lastId = 0
   let load = noLoad
   let unfit: string | undefined
   let why: string | undefined
@@ -58,6 +57,10 @@ export const openSignerProcess = ({
     why ??= reason
     child.kill('SIGKILL')
   }
+  const questions = openQuestions((patienceMs) => {
+    log.error({ event: 'signer.silent', place, patienceMs }, 'a signer process does not answer, and is killed')
+    kill(`no answer within ${patienceMs} ms`)
+  })
   const unasked: Readonly<Record<number, (body: Buffer) => void>> = {
     [answers.unfit]: (body) => {
       unfit = body.toString('utf8')
@@ -78,10 +81,7 @@ export const openSignerProcess = ({
   }
   const socket = socketOf(child)
   const stream = openSignerStream(socket, (record) => {
-    const settle = asked.get(record.id)
-    asked.delete(record.id)
-    if (settle) settle(record)
-    else unasked[record.kind]?.(record.body)
+    if (!questions.answer(record)) unasked[record.kind]?.(record.body)
   })
   socket.on('error', (error) => {
     log.warn({ event: 'signer.socket', place, err: error }, 'the socket of a signer process broke')
@@ -92,8 +92,7 @@ export const openSignerProcess = ({
       if (over) return
       over = true
       why ??= reason
-      for (const settle of asked.values()) settle(undefined)
-      asked.clear()
+      questions.end()
       socket.destroy()
       ended(unfit ?? why)
       resolve()
@@ -106,19 +105,7 @@ export const openSignerProcess = ({
   return {
     ask: (kind, body, patienceMs) => {
       if (over) return Promise.resolve(undefined)
-      lastId = (lastId % maxId) + 1
-      const id = lastId
-      return new Promise((resolve) => {
-        const timer = setTimeout(() => {
-          log.error({ event: 'signer.silent', place, patienceMs }, 'a signer process does not answer, and is killed')
-          kill(`no answer within ${patienceMs} ms`)
-        }, patienceMs)
-        asked.set(id, (answer) => {
-          clearTimeout(timer)
-          resolve(answer)
-        })
-        stream.say({ id, kind, body })
-      })
+      return new Promise((resolve) => stream.say({ id: questions.add(resolve, patienceMs), kind, body }))
     },
     say: (kind, body) => {
       if (!over) stream.say({ id: 0, kind, body })
@@ -143,5 +130,4 @@ const socketOf = (child: ChildProcess): Socket => child.stdio[3] as unknown as S
 
 /** Little is kept in it: small heaps. */
 const flags = ['--disable-proto=delete', '--max-semi-space-size=1', '--max-old-space-size=128']
-const maxId = 0xffff_ffff
 const endWithinMs = 5_000

@@ -12,8 +12,13 @@ export interface SignerRecord {
   readonly body: Buffer
 }
 
+/** The body may come in parts. */
+export interface SaidRecord extends Omit<SignerRecord, 'body'> {
+  readonly body: Buffer | readonly Buffer[]
+}
+
 export interface SignerStream {
-  say(record: SignerRecord): void
+  say(record: SaidRecord): void
   /** After what was said so far; resolves when that has left. */
   end(): Promise<void>
 }
@@ -39,12 +44,22 @@ export const answers = {
 
 /** `heard` is called for each record, in order. A record beyond the bound ends the socket with an error. */
 export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) => void): SignerStream => {
-  let said: Buffer[] = []
+  /** What was said lies here from `from` to `to`; what was sent stays as it is, since the socket may still need it. */
+  let slab: Buffer = nothing
+  let from = 0
+  let to = 0
   let rest: Buffer = nothing
   const flush = (): void => {
-    const octets = said.length === 1 ? said[0] : Buffer.concat(said)
-    said = []
-    if (octets && socket.writable) socket.write(octets)
+    const octets = slab.subarray(from, to)
+    from = to
+    if (octets.length > 0 && socket.writable) socket.write(octets)
+  }
+  const reserve = (octets: number): void => {
+    if (to + octets <= slab.length) return
+    const next = Buffer.allocUnsafeSlow(Math.max(slabOctets, 2 * (to - from + octets)))
+    to = slab.copy(next, 0, from, to)
+    from = 0
+    slab = next
   }
   socket.on('data', (chunk: Buffer) => {
     const octets = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
@@ -61,13 +76,16 @@ export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) =
   })
   return {
     say: ({ id, kind, body }) => {
-      const head = Buffer.allocUnsafe(headOctets)
-      head.writeUInt32BE(body.length, 0)
-      head.writeUInt32BE(id, 4)
-      head[8] = kind
+      const parts = Buffer.isBuffer(body) ? [body] : body
+      const length = parts.reduce((sum, part) => sum + part.length, 0)
+      reserve(headOctets + length)
       // After every promise that this turn settles.
-      if (said.length === 0) process.nextTick(flush)
-      said.push(head, body)
+      if (from === to) process.nextTick(flush)
+      slab.writeUInt32BE(length, to)
+      slab.writeUInt32BE(id, to + 4)
+      slab[to + 8] = kind
+      to += headOctets
+      for (const part of parts) to += part.copy(slab, to)
     },
     end: () => {
       flush()
@@ -82,6 +100,7 @@ export const decodeJson = (body: Buffer): unknown => JSON.parse(body.toString('u
 /** Of the body of `sign`: the key's handle and the time it has, in ms; then comes the message. */
 export const signHeadOctets = 8
 const nothing = Buffer.alloc(0)
+const slabOctets = 16_384
 const headOctets = 9
 /** Anything that is signed here is a certificate, an answer or a list; a list of revocations may be long. */
 const maxBodyOctets = 64 * 1024 * 1024
