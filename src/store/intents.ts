@@ -26,19 +26,21 @@ const columns = columnsOf<Intent>([
 
 /**
  * What is on record against the key `asked.spki`; null where nothing is. It is held where a principal other than
- * `asked.principal` has a certificate with it. The first and the last of its principals are the two ends of a range of one
- * index. By `exists`, the planner would read the whole table wherever most certificates are of few keys, since it expects
- * to find one of another principal soon; by `=` and min(), it would read along the principals for the same reason; and with
- * the kind beside it, it may take any other index of certificates while the table is new and has no statistics.
+ * `asked.principal` has a certificate with it: before it or behind it among those of the key in one index, where each look
+ * ends at the first row of its own, however many those are (looks for the first and the last of a key read a whole page of
+ * them each: 26 instead of 19 µs, measured). By `exists`, the planner would read the whole table wherever most certificates
+ * are of few keys, since it expects to find one of another principal soon; by `=` it would read along the principals for the
+ * same reason; and with the kind beside it, it may take any other index of certificates while the table is new and has no
+ * statistics.
  */
 const standingOfKey = (): string => {
-  const end = (direction: 'asc' | 'desc'): string => `
-  (select principal from outcomes
-    where key_sha256 between asked.spki and asked.spki
+  const beside = (inward: '>=' | '<=', outward: '<' | '>', direction: 'asc' | 'desc'): string => `
+  (select true from outcomes
+    where key_sha256 ${inward} asked.spki and (key_sha256, principal) ${outward} (asked.spki, asked.principal)
     order by key_sha256 ${direction}, principal ${direction} limit 1)`
   return `
     case when (select true from compromised_keys where key_sha256 = asked.spki limit 1) then 'compromised'
-      when ${end('asc')} < asked.principal or ${end('desc')} > asked.principal then 'held' end`
+      when ${beside('>=', '<', 'asc')} or ${beside('<=', '>', 'desc')} then 'held' end`
 }
 
 /**

@@ -648,6 +648,7 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
   const shared = createHash('sha256').update('shared').digest()
   t.equal(await recorder.keyStanding(shared, 'robot'), 'free')
   t.equal(await recorder.keyStanding(shared, 'human'), 'held')
+  t.equal(await recorder.keyStanding(shared, 'someone'), 'held')
   const { explain, close } = await openExplaining(service.database.servingUrl)
   t.teardown(close)
   // By the plan for these values, and for any where it is that.
