@@ -1,14 +1,17 @@
-/** SHA-256, at the least cost: a certificate has a dozen. */
+/**
+ * SHA-256 as octets, at the least cost: a certificate has a dozen. Not for what is kept for long in great number, since a
+ * digest keeps its slab; nor for text, which node:crypto's `hash` gives at once.
+ */
 import { createHash, hash } from 'node:crypto'
 
-import { requestSlabs } from './slabs.ts'
+import { openSlabs } from './slabs.ts'
 
 /**
  * 32 octets. By way of a string, since node:crypto gives each digest an ArrayBuffer of its own, which costs more than the
  * digest (590 instead of 1,360 ns for 300 octets).
  */
 export const sha256 = (data: Uint8Array | string): Buffer => {
-  const digest = requestSlabs(32)
+  const digest = digests(32)
   digest.write(hash('sha256', data, 'latin1'), 'latin1')
   return digest
 }
@@ -33,3 +36,4 @@ const sha256OfMuch = (parts: readonly (Uint8Array | string)[]): Buffer => {
 }
 
 const scratch = Buffer.allocUnsafeSlow(65_536)
+const digests = openSlabs(4_096)

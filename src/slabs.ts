@@ -6,13 +6,14 @@
  */
 export type Slabs = (octets: number) => Buffer
 
-/** Pieces may be written into, and hold anything before that. A piece larger than a slab gets one of its own. */
+/** Pieces may be written into, and hold anything before that. A piece larger than a slab lies alone. */
 export const openSlabs = (slabOctets: number): Slabs => {
   let slab = Buffer.alloc(0)
   let used = 0
   return (octets) => {
+    if (octets > slabOctets) return Buffer.allocUnsafeSlow(octets)
     if (used + octets > slab.length) {
-      slab = Buffer.allocUnsafeSlow(Math.max(octets, slabOctets))
+      slab = Buffer.allocUnsafeSlow(slabOctets)
       used = 0
     }
     used += octets
@@ -20,5 +21,5 @@ export const openSlabs = (slabOctets: number): Slabs => {
   }
 }
 
-/** For what lives as long as a request: what was asked, its digests, and what is to be signed. */
+/** For what lives as long as a request: what was asked, what is to be signed, and its signature. */
 export const requestSlabs = openSlabs(8_192)

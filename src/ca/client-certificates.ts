@@ -4,8 +4,9 @@
  * asked. What no trusted CA vouches for is told nothing but that; what one does is told what is wrong with it.
  */
 
+import { hash } from 'node:crypto'
+
 import { Problem, type ProblemCode } from '../errors.ts'
-import { sha256 } from '../sha256.ts'
 import { type Certificate, isIssuedBy, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
@@ -39,7 +40,8 @@ export const openClientCertificates =
     const serial = facts.serial.toString('hex')
     if (issuer.own !== null) await assertGood(() => standing(issuer.own as string, serial, certificate.tbs))
     return {
-      fingerprint: sha256(der),
+      // It is kept for long: octets of its own.
+      fingerprint: hash('sha256', der, 'buffer'),
       spiffeId: spiffeIdOf(facts),
       subject: facts.subjectDer,
       issuer: facts.issuer,

@@ -2,6 +2,7 @@
  * The proof that goes with an entry (c2sp.org/tlog-proof): its index, the hashes that lead from its leaf to the root, and
  * the checkpoint. With the key of the roll it is verified for ever, without anybody being asked.
  */
+import { escapeAscii } from '../canonical.ts'
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
 import { type FaultCode, isRollFault, RollFault } from './fault.ts'
 import { type Hash, type TreeHasher, verifyInclusion } from './merkle.ts'
@@ -52,10 +53,6 @@ const asciiJson = (text: string): string => {
   return last.json
 }
 let last = { text: '', json: '""' }
-
-/** The same JSON, as ASCII. */
-export const escapeAscii = (json: string): string =>
-  json.replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 
 /** Reads a proof; the checkpoint in it is not looked into. Throws `proof.text`. */
 export const parseProof = (input: string | Uint8Array): Proof => {

@@ -105,8 +105,8 @@ export const encodeTbs = (template: Template, input: TbsInput): Buffer => {
 /** What there is, and headers, serial, validity, key identifier and the number of the shard: with room to spare. */
 const capacityFor = ({ issuer, extensions, crl = '' }: Template, { subject, key, names }: TbsInput): number => {
   let octets = 192 + issuer.length + extensions.length + crl.length + key.spki.length
-  for (const { value } of names) octets += value.length + 4
-  for (const { value } of subject) octets += 2 * value.length + 16
+  for (const { kind, value } of names) octets += kind === 'ip' ? 18 : value.length + 4
+  for (const { value } of subject) octets += 3 * value.length + 24
   return octets
 }
 

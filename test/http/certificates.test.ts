@@ -57,6 +57,7 @@ t.test('the same request as PEM, DER and base64 body gives the same names', asyn
   for (const [type, body] of bodies) {
     const answer = await issue(body, { 'content-type': type }, '/v1/certificates?profile=server&validity=1h')
     t.equal(answer.status, 201, type)
+    t.equal(answer.headers['content-type'], 'application/json; charset=utf-8', 'as of every answer in JSON')
     t.equal(new X509Certificate(answer.json.certificate).subjectAltName, 'DNS:raw.example.com')
     t.equal(Date.parse(answer.json.notAfter) - Date.parse(answer.json.notBefore), 3_599_000)
   }

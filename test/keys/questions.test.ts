@@ -18,6 +18,11 @@ t.test('each question gets its own answer, whatever order they come in', async (
   for (const id of ids.toReversed()) t.ok(questions.answer(record(id, `${ids.indexOf(id)}`)))
   t.same(heard, ['c2', 'b1', 'a0'])
   t.notOk(questions.answer(record(ids[0] as number)), 'a second answer is nobody’s')
+  const next = questions.add((answer) => heard.push(`d${answer?.body}`), 60_000)
+  for (const id of ids) t.notOk(questions.answer(record(id)), 'nor is it that of who has the place now')
+  t.equal(heard.length, 3)
+  t.ok(questions.answer(record(next, '3')))
+  t.equal(heard.at(-1), 'd3')
   t.notOk(questions.answer(record(0)))
   questions.end()
 })
@@ -70,4 +75,27 @@ t.test('at the end nobody is left without a word, and more can be asked', async 
   const id = questions.add((answer) => settled.push(answer?.id), 60_000)
   t.ok(questions.answer(record(id)))
   t.equal(settled.at(-1), id)
+})
+
+t.test('patience holds also for what is asked after the end, and while it comes', async (t) => {
+  const told: number[] = []
+  const questions = openQuestions((patienceMs) => {
+    told.push(patienceMs)
+    questions.end()
+  })
+  const late = async (patienceMs: number): Promise<void> => {
+    while (told.length === 0) await pause(5)
+    t.same(told.splice(0), [patienceMs])
+  }
+  questions.add(() => {}, 30)
+  questions.end()
+  questions.add(() => {}, 50)
+  await late(50)
+  const settled: unknown[] = []
+  questions.add(() => questions.add((answer) => settled.push(answer), 40), 20)
+  questions.add(() => {}, 60_000)
+  await late(20)
+  t.same(settled, [], 'it was asked while all others were told of the end')
+  await late(40)
+  t.same(settled, [undefined])
 })

@@ -229,7 +229,11 @@ export const sendIssued = async (
   request.issuedAt = performance.now()
   const body = type === 'application/json' ? issuedJson(issued) : encodeCertificate(type, issued)
   await endOfTurn()
-  return reply.code(201).header('location', `/v1/certificates/${issued.serial}`).type(type).send(body)
+  return reply
+    .code(201)
+    .header('location', `/v1/certificates/${issued.serial}`)
+    .type(type === 'application/json' ? jsonInUtf8 : type)
+    .send(body)
 }
 
 /** Throws 403 before anything of the request is looked at, unless the caller may ask so for this profile. */
@@ -352,3 +356,5 @@ export const assertMayRead = (caller: Caller, record: Pick<CertificateRecord, 'p
   if (readsAll(caller) || record.principal === caller.principal) return
   throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
 }
+/** As Fastify writes it of the texts that other answers are. */
+const jsonInUtf8 = 'application/json; charset=utf-8'

@@ -4,8 +4,9 @@ import type { Static } from 'typebox'
 import type { Issued } from '../../ca/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revoke.ts'
+import { escapeAscii } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
-import { encodeProof, encodeProofJson, escapeAscii } from '../../roll/proof.ts'
+import { encodeProof, encodeProofJson } from '../../roll/proof.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { asciiOctets } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
@@ -21,12 +22,9 @@ export const issuedView = (issued: Issued) => ({
  * for its length, again with the header in front, and by Node into three times the room: a sixth of what a certificate
  * allocates.)
  */
-export const issuedJson = (issued: Issued): Buffer => {
-  const json = JSON.stringify(recordOf(issued)).slice(0, -1)
-  // Only notes repeat what somebody else has written.
-  const record = issued.notes.length === 0 ? json : escapeAscii(json)
-  return asciiOctets([
-    record,
+export const issuedJson = (issued: Issued): Buffer =>
+  asciiOctets([
+    escapeAscii(JSON.stringify(recordOf(issued))).slice(0, -1),
     ',"certificate":"',
     encodePem('CERTIFICATE', issued.certificate, '\\n'),
     '","chain":[',
@@ -35,7 +33,6 @@ export const issuedJson = (issued: Issued): Buffer => {
     encodeProofJson(issued.proof),
     '}',
   ])
-}
 
 const recordOf = (issued: Issued) => ({
   serial: issued.serial,

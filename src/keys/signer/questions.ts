@@ -24,7 +24,10 @@ interface Question {
   readonly until: number
 }
 
-/** `late` is told of the first question that was not answered within its patience. Waiting keeps no process running. */
+/**
+ * `late` is told when a question was not answered within its patience; who hears it ends them all. Waiting keeps no process
+ * running.
+ */
 export const openQuestions = (late: (patienceMs: number) => void): Questions => {
   /** By place; an id is a place, and how many questions had been asked when it was taken. */
   const waiting: (Question | undefined)[] = []
@@ -69,8 +72,9 @@ export const openQuestions = (late: (patienceMs: number) => void): Questions => 
     },
     end: () => {
       clearTimeout(timer)
-      for (const question of waiting.splice(0)) question?.settle(undefined)
+      lookAt = Number.POSITIVE_INFINITY
       free.length = 0
+      for (const question of waiting.splice(0)) question?.settle(undefined)
     },
   }
 }

@@ -53,10 +53,17 @@ export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) =
     const octets = slab.subarray(from, to)
     from = to
     if (octets.length > 0 && socket.writable) socket.write(octets)
+    // One that was made for a large record would stay for long; the socket keeps what it still needs.
+    if (slab.length > slabOctets) {
+      slab = nothing
+      from = 0
+      to = 0
+    }
   }
   const reserve = (octets: number): void => {
     if (to + octets <= slab.length) return
-    const next = Buffer.allocUnsafeSlow(Math.max(slabOctets, 2 * (to - from + octets)))
+    const unsent = to - from
+    const next = Buffer.allocUnsafeSlow(Math.max(slabOctets, 2 * unsent, unsent + octets))
     to = slab.copy(next, 0, from, to)
     from = 0
     slab = next
@@ -72,7 +79,7 @@ export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) =
       heard({ id: octets.readUInt32BE(at + 4), kind: octets[at + 8] ?? 0, body })
       at += headOctets + length
     }
-    rest = octets.subarray(at)
+    rest = at === octets.length ? nothing : octets.subarray(at)
   })
   return {
     say: ({ id, kind, body }) => {
