@@ -115,7 +115,10 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   const data = env['CHANCERY_DATA'] ?? 'data'
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
   const anchorFile = options.ca ?? env['CHANCERY_CACERT']
-  const ca = anchorFile === undefined && ours ? ours.ca : await readOption('trust anchor', anchorFile ?? anchorIn(data))
+  const ca =
+    anchorFile === undefined
+      ? (ours?.ca ?? (await readOption('trust anchor', anchorIn(data), 'a service that starts here makes it, or ')))
+      : await readOption('trust anchor', anchorFile)
   if (options.anonymous) return clientAt({ server, ca })
   const proof = await proofOf(options, ours, env).catch((error: unknown): Proof => {
     if (options.tokenLater && error instanceof Failure) return { token: error }
@@ -403,13 +406,14 @@ const kindOf = ({ status, retryable }: ProblemBody): FailureKind => {
   return status < 500 ? 'refused' : 'failed'
 }
 
-const readOption = async (what: string, path: string): Promise<string> => {
+/** `where` it comes from, if nobody named it. */
+const readOption = async (what: string, path: string, where = ''): Promise<string> => {
   try {
     return await readFile(path, 'utf8')
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     const names = what === 'token' ? '--token-file or CHANCERY_TOKEN_FILE' : '--ca or CHANCERY_CACERT'
-    throw new Failure('usage', `The ${what} ${path} cannot be read (${code}); name another by ${names}.`)
+    throw new Failure('usage', `The ${what} ${path} cannot be read (${code}); ${where}name another by ${names}.`)
   }
 }
 

@@ -158,6 +158,9 @@ t.test('options win over the environment, and this over the context', async (t) 
   })
   const empty = await chancery(['refusals', '--server', service.url], { env: { CHANCERY_CONTEXT: '' } })
   t.match(empty, { code: exitCodes.usage, err: /trust anchor data\/root\.pem cannot be read/ }, 'none at all')
+  t.match(empty.err, 'a service that starts here makes it, or name another by --ca', 'before the first start, too')
+  const named = await chancery(['refusals', '--server', service.url, '--ca', 'none.pem'])
+  t.match(named.err, 'trust anchor none.pem cannot be read (ENOENT); name another by --ca')
   const local = await chancery(['refusals', '--server', service.url], {
     env: { CHANCERY_DATA: service.config.dataDir },
   })
