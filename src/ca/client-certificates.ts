@@ -3,7 +3,6 @@
  * revoked. TLS has proved that the other end holds its key, and nothing else; what OpenSSL thinks of its chain is not
  * asked. What no trusted CA vouches for is told nothing but that; what one does is told what is wrong with it.
  */
-
 import { hash } from 'node:crypto'
 
 import { Problem, type ProblemCode } from '../errors.ts'

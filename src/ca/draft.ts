@@ -2,7 +2,6 @@
  * Steps 3 to 5 of an issuance: octets to values, values to a plan, and a plan to the very octets that are to be signed.
  * Nothing here is durable, and nothing of it is told before the asker has proved to hold the key.
  */
-
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'

@@ -1,5 +1,4 @@
 /** What is kept of a request that was turned down: its digest, why, and what each check said, up to a bound. */
-
 import type { Problem } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
 import { checksOf } from '../policy/decide.ts'
