@@ -144,7 +144,7 @@ const table = {
     form: '2 to 1000',
     standard: '10',
     about:
-      'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates. Requests share them in batches: more are seldom faster.',
+      'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates; of six and more, as many for issuing. Requests share them in batches: more are seldom faster.',
   },
   preparedStatements: {
     env: 'CHANCERY_DATABASE_PREPARED_STATEMENTS',

@@ -7,7 +7,7 @@ import type { Log } from '../telemetry.ts'
 import type { Name } from '../x509/names.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import { columnsOf } from './columns.ts'
-import { constraintOf, type Database } from './database.ts'
+import { constraintOf, type Database, type Statement } from './database.ts'
 import { searchKey } from './names.ts'
 import type { HeadMoved, RollWriter } from './roll.ts'
 
@@ -74,8 +74,9 @@ const places = {
  * Outcome, certificate, names, entry, subtrees: everything reads from `head`, so a head that moved inserts nothing. What
  * was stored is hashed before the commit, with the intent as it lies there: of that the roll will speak for ever.
  */
-const enrolStatement = {
+const enrolStatement: Statement = {
   name: 'enrol',
+  lane: 'issuing',
   text: `
     with asked as (
       select * from ${columns.from}

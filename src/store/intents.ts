@@ -2,7 +2,7 @@
 import type { Intent } from '../ca/recorder.ts'
 import { originText } from '../policy/origin.ts'
 import { columnsOf } from './columns.ts'
-import type { Queryable } from './database.ts'
+import type { Queryable, Statement } from './database.ts'
 import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom } from './limit-uses.ts'
 
 const columns = columnsOf<Intent>([
@@ -74,7 +74,7 @@ const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string =>
       ${booked?.answer ?? ''}
     from added`
 
-const insertIntentsStatement = { name: 'insert_intents', text: insertIntentsText() }
+const insertIntentsStatement: Statement = { name: 'insert_intents', lane: 'issuing', text: insertIntentsText() }
 const insertBookedStatement = {
   name: 'insert_booked_intents',
   text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),

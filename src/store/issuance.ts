@@ -9,7 +9,7 @@ import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, Ro
 import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { constraintOf, type Database } from './database.ts'
+import { constraintOf, type Database, type Statement } from './database.ts'
 import { type EnrolmentDeps, enrol, isUnavailable, pauseFor, retryPausesMs } from './enrolments.ts'
 import { insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
 import { type IntentEnd, openLimited } from './limit-uses.ts'
@@ -124,8 +124,9 @@ interface CertificateRow {
  * `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows. What has become a
  * certificate is answered, whoever was asked.
  */
-const selectRequestsStatement = {
+const selectRequestsStatement: Statement = {
   name: 'select_requests',
+  lane: 'issuing',
   text: `
     select asked.principal, asked.key, coalesce(i.digest, r.digest) as digest, coalesce(i.attempt, 0) as attempts,
       r.digest is not null as is_asked, i.serial is not null and o.serial is null as open,

@@ -18,7 +18,7 @@ export const openShapes = (most = 64): Shape => {
     let statement = known.get(text)
     if (!statement && known.size < most) {
       // A name always means the same text, whoever prepares it.
-      statement = { text, name: 'search', shape: hash('sha256', text, 'base64url').slice(0, 16), generic: true }
+      statement = { text, name: 'search', shape: hash('sha256', text, 'base64url').slice(0, 16), lane: 'searching' }
       known.set(text, statement)
     }
     return statement ?? { text }
@@ -28,7 +28,10 @@ export const openShapes = (most = 64): Shape => {
 /** The same statements, planned for their values as long as PostgreSQL believes that this is better. */
 export const ownPlans =
   (shape: Shape): Shape =>
-  (text) => ({ ...shape(text), generic: false })
+  (text) => {
+    const { lane: _, ...statement } = shape(text)
+    return statement
+  }
 
 /** Planned for its values, each time. */
 export const unprepared: Shape = (text) => ({ text })

@@ -9,8 +9,10 @@ import {
   constraintOf,
   type Database,
   isConnectionLoss,
+  type Lane,
   openDatabase,
   parseInstant,
+  type Statement,
   sqlState,
 } from '../../src/store/database.ts'
 import { openTestDatabase } from '../helpers/database.ts'
@@ -46,39 +48,47 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
   await t.rejects(db.query({ text: 'select 9007199254740993::int8' }), { message: /int8 beyond 2\^53/ })
 })
 
-t.test('statements with generic plans have connections of their own, within the bound of all', async (t) => {
-  const settings = (generic: boolean) => ({
-    text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
+t.test(
+  'searching and issuing have plans for any values, on connections of their own, within the bound of all',
+  async (t) => {
+    const settings = (lane: Lane | undefined): Statement => ({
+      text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
       pg_backend_pid() as pid, pg_sleep(0.1)::text as slept`,
-    generic,
-  })
-  interface Settings {
-    readonly plans: string
-    readonly seqscan: string
-    readonly pid: number
-  }
-  const ask = async (db: Database, times: number, generic: boolean): Promise<readonly Settings[]> => {
-    const asking = Array.from({ length: times }, () => db.query<Settings>(settings(generic)))
-    return (await Promise.all(asking)).flatMap(({ rows }) => rows)
-  }
-  const plansOf = (rows: readonly Settings[]): readonly string[] => [...new Set(rows.map(({ plans }) => plans))]
-  const six = open(t, { max: 6 })
-  const [own, others] = await Promise.all([ask(six, 12, true), ask(six, 12, false)])
-  t.strictSame(plansOf(own), ['force_generic_plan'])
-  t.strictSame(plansOf(others), ['auto'])
-  t.ok([...own, ...others].every(({ seqscan }) => seqscan === 'off'))
-  const pids = (rows: readonly Settings[]): number => new Set(rows.map(({ pid }) => pid)).size
-  t.strictSame([pids(own), pids(others), pids([...own, ...others])], [2, 4, 6])
-  t.strictSame(six.load, { total: 6, idle: 6, waiting: 0 })
-  const waiting = [ask(six, 3, true), ask(six, 6, false)]
-  await sleep(10)
-  t.equal(six.load.waiting, 3, 'one of three, and two of six')
-  await Promise.all(waiting)
-  t.strictSame(plansOf(await ask(open(t, { max: 2 }), 4, true)), ['auto'], 'there is none to spare')
-  t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, true)), ['auto'], 'behind a pooler')
-  const inTransaction = await six.transaction((tx) => tx.query<Settings>(settings(true)))
-  t.strictSame(plansOf(inTransaction.rows), ['auto'], 'a transaction has one connection')
-})
+      ...(lane && { lane }),
+    })
+    interface Settings {
+      readonly plans: string
+      readonly seqscan: string
+      readonly pid: number
+    }
+    const ask = async (db: Database, times: number, lane?: Lane): Promise<readonly Settings[]> => {
+      const asking = Array.from({ length: times }, () => db.query<Settings>(settings(lane)))
+      return (await Promise.all(asking)).flatMap(({ rows }) => rows)
+    }
+    const plansOf = (rows: readonly Settings[]): readonly string[] => [...new Set(rows.map(({ plans }) => plans))]
+    const pids = (rows: readonly Settings[]): number => new Set(rows.map(({ pid }) => pid)).size
+    const eight = open(t, { max: 8 })
+    const all = await Promise.all([ask(eight, 12, 'searching'), ask(eight, 12, 'issuing'), ask(eight, 12)])
+    t.strictSame(all.map(plansOf), [['force_generic_plan'], ['force_generic_plan'], ['auto']])
+    t.ok(all.flat().every(({ seqscan }) => seqscan === 'off'))
+    t.strictSame([...all.map(pids), pids(all.flat())], [2, 2, 4, 8])
+    t.strictSame(eight.load, { total: 8, idle: 8, waiting: 0 })
+    const waiting = [ask(eight, 3, 'searching'), ask(eight, 4, 'issuing'), ask(eight, 7)]
+    await sleep(10)
+    t.equal(eight.load.waiting, 6, 'one of three, two of four, and three of seven')
+    await Promise.all(waiting)
+    const five = open(t, { max: 5 })
+    t.strictSame(plansOf(await ask(five, 4, 'searching')), ['force_generic_plan'])
+    t.strictSame(plansOf(await ask(five, 4, 'issuing')), ['auto'], 'there is none to spare for issuing')
+    t.strictSame(pids(await ask(five, 12)), 4)
+    t.strictSame(plansOf(await ask(open(t, { max: 2 }), 4, 'searching')), ['auto'], 'there is none to spare')
+    for (const lane of ['searching', 'issuing'] as const) {
+      t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, lane)), ['auto'], 'behind a pooler')
+      const inTransaction = await eight.transaction((tx) => tx.query<Settings>(settings(lane)))
+      t.strictSame(plansOf(inTransaction.rows), ['auto'], 'a transaction has one connection')
+    }
+  },
+)
 
 t.test('named statements are prepared once a connection, and not at all where that is off', async (t) => {
   const statement = { name: 'test-one', text: 'select $1::int as n' }
