@@ -49,7 +49,7 @@ t.test('without any setting, development works', async (t) => {
     clients: { authorities: [], renewal: true },
     publicListen: { host: '127.0.0.1', port: 8080 },
     publicUrl: 'http://127.0.0.1:8080',
-    database: { poolSize: 10, preparedStatements: true },
+    database: { poolSize: 14, preparedStatements: true },
     crl: { periodMs: 43_200_000, validityMs: 259_200_000 },
     ocsp: { validityMs: 14_400_000, echoNonces: true },
     keys: {

@@ -142,9 +142,9 @@ const table = {
     path: 'database.poolSize',
     read: whole(2, 1_000),
     form: '2 to 1000',
-    standard: '10',
+    standard: '14',
     about:
-      'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates; of six and more, as many for issuing. Requests share them in batches: more are seldom faster.',
+      'Connections to the database at most, of each process; of three and more, a third for the common searches of certificates; of eight and more, a quarter, up to four, for issuing. Requests share them in batches: more are seldom faster.',
   },
   preparedStatements: {
     env: 'CHANCERY_DATABASE_PREPARED_STATEMENTS',

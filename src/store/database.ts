@@ -18,9 +18,10 @@ export interface Statement {
   /** Tells those apart that are observed under one name. */
   readonly shape?: string
   /**
-   * Said of a statement whose generic plan, for any values, is as good as one for its own: it is planned once a connection, on
-   * one of those that are kept for this kind of work, so that neither kind waits for the other. Else PostgreSQL decides by what
-   * it believes that either would cost, and plans a batch of one row anew each time (1.1 of 2.7 ms of an issuance).
+   * Said of a statement whose generic plan, for any values, is as good as one for its own. Outside of a transaction, and where
+   * there are connections enough, it has one of those that are kept for this kind of work, and is planned there once. Else
+   * PostgreSQL decides by what it believes that either would cost, and plans batches of one row anew each time (1.1 of 2.7 ms
+   * of an issuance).
    */
   readonly lane?: Lane
 }
@@ -62,7 +63,7 @@ export interface Database extends Queryable {
 export interface DatabaseOptions {
   /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
   readonly url: string
-  /** Connections at most: of three and more, a third for searching; of six and more, as many for issuing. */
+  /** Connections at most: of three and more, a third for searching; of eight and more, a quarter, up to four, for issuing. */
   readonly max: number
   readonly log: Log
   /** Shown in pg_stat_activity. */
@@ -99,10 +100,9 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     opened.on('connect', (client) => client.on('error', () => {}))
     return opened
   }
-  const third = hasSettings ? Math.floor(options.max / 3) : 0
-  const ofLanes: Readonly<Record<Lane, number>> = { searching: third, issuing: third > 1 ? third : 0 }
+  const ofLanes = hasSettings ? sharesOf(options.max) : { searching: 0, issuing: 0 }
   const pool = openPool({ max: options.max - ofLanes.searching - ofLanes.issuing })
-  // Nobody else keeps one of these open for whoever comes now and then.
+  // The last of a lane stays open for whoever comes now and then.
   const openLane = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, options: genericPlans }) : pool)
   const lanes: Readonly<Record<Lane, pg.Pool>> = {
     searching: openLane(ofLanes.searching),
@@ -336,6 +336,15 @@ const sessionTimeouts = {
   lock_timeout: 5_000,
   idle_in_transaction_session_timeout: 10_000,
 } as const
+/**
+ * Issuing has four statements at most under way: intents, a record, two looks for requests that were there before. Alone, two of
+ * them would wait for each other; intents under limits wait for others, and do so elsewhere.
+ */
+const sharesOf = (max: number): Readonly<Record<Lane, number>> => ({
+  searching: Math.floor(max / 3),
+  issuing: max < 8 ? 0 : Math.min(4, Math.floor(max / 4)),
+})
+
 /**
  * Plans are kept as long as statistics are, and a table that had a page then may have thousands by now: reading it as a whole
  * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used,

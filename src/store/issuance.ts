@@ -121,8 +121,9 @@ interface CertificateRow {
 }
 
 /**
- * `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows. What has become a
- * certificate is answered, whoever was asked.
+ * `limit 1` keeps each a walk down an index, whatever the planner believes of a table that grows (but for what people were
+ * asked: in a young table it may walk along all that was asked for the principal). What has become a certificate is answered,
+ * whoever was asked.
  */
 const selectRequestsStatement: Statement = {
   name: 'select_requests',

@@ -26,6 +26,8 @@ const open = (test: Test, options: Partial<Parameters<typeof openDatabase>[0]> =
   return db
 }
 
+const lanes = ['searching', 'issuing'] as const
+
 const failure = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
     () => undefined,
@@ -77,18 +79,34 @@ t.test(
     await sleep(10)
     t.equal(eight.load.waiting, 6, 'one of three, two of four, and three of seven')
     await Promise.all(waiting)
-    const five = open(t, { max: 5 })
-    t.strictSame(plansOf(await ask(five, 4, 'searching')), ['force_generic_plan'])
-    t.strictSame(plansOf(await ask(five, 4, 'issuing')), ['auto'], 'there is none to spare for issuing')
-    t.strictSame(pids(await ask(five, 12)), 4)
+    const seven = open(t, { max: 7 })
+    t.strictSame(plansOf(await ask(seven, 4, 'searching')), ['force_generic_plan'])
+    t.strictSame(plansOf(await ask(seven, 4, 'issuing')), ['auto'], 'there is none to spare for issuing')
+    t.strictSame([pids(await ask(seven, 12, 'searching')), pids(await ask(seven, 12))], [2, 5])
+    t.strictSame(pids(await ask(open(t, { max: 20 }), 12, 'issuing')), 4, 'more are never under way')
     t.strictSame(plansOf(await ask(open(t, { max: 2 }), 4, 'searching')), ['auto'], 'there is none to spare')
-    for (const lane of ['searching', 'issuing'] as const) {
+    for (const lane of lanes) {
       t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, lane)), ['auto'], 'behind a pooler')
       const inTransaction = await eight.transaction((tx) => tx.query<Settings>(settings(lane)))
       t.strictSame(plansOf(inTransaction.rows), ['auto'], 'a transaction has one connection')
     }
   },
 )
+
+t.test('closing closes the connections of all', async (t) => {
+  const eight = openDatabase({ url: ownerUrl, max: 8, log, applicationName: 'of eight' })
+  const text = 'select 1'
+  await Promise.all([eight.query({ text }), ...lanes.map((lane) => eight.query({ text, lane }))])
+  const open = async (): Promise<number> => {
+    const { rows } = await admin.query(`select from pg_stat_activity where application_name = 'of eight'`)
+    return rows.length
+  }
+  t.equal(await open(), 3)
+  await eight.close()
+  // The server sees a moment later that somebody has gone.
+  for (let i = 0; i < 50 && (await open()) > 0; i++) await sleep(100)
+  t.equal(await open(), 0)
+})
 
 t.test('named statements are prepared once a connection, and not at all where that is off', async (t) => {
   const statement = { name: 'test-one', text: 'select $1::int as n' }

@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
+import type { Lane } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
 
@@ -42,15 +43,27 @@ const open = async (t: Test, beside?: Replica) => {
     })
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
+  /** The rows of each connection that there is. */
+  const askEach = async <Row>(columns: string, lane?: Lane): Promise<readonly Row[]> => {
+    const statement = { text: `select ${columns}, pg_sleep(0.05)::text as slept`, ...(lane && { lane }) }
+    const asking = Array.from({ length: replica.config.database.poolSize }, () => stores.db.query<Row>(statement))
+    return (await Promise.all(asking)).flatMap(({ rows }) => rows)
+  }
+  /** Each connection tells what it has read; by itself it does so a while later. */
+  const tellReads = async (): Promise<void> => {
+    const flush = 'pg_stat_force_next_flush()::text as flushed'
+    await Promise.all([askEach(flush), askEach(flush, 'issuing')])
+  }
   /** Rows that were ever read, once the server has counted so many insertions. */
   const readOfOutcomes = async (inserted = 0): Promise<Reads> => {
+    await tellReads()
     for (;;) {
       const { rows } = await stores.db.query<Reads>({ text: selectReads })
       if (rows[0] && rows[0].inserted >= inserted) return rows[0]
       await setTimeout(100)
     }
   }
-  return { replica, recorder, intend, outcomesOf, readOfOutcomes }
+  return { replica, recorder, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
 }
 
 interface Reads {
@@ -121,6 +134,24 @@ t.test('the database takes no outcome without its intent, and none of a batch th
   t.same(await outcomesOf(intent), ['unsigned'])
 })
 
+t.test('what every certificate waits for is planned for any values, from the first on, and only there', async (t) => {
+  const { recorder, intend, askEach } = await open(t)
+  t.match(await recorder.recordCertificate(signed(await intend('k1', 1))), { index: Number })
+  t.match(await recorder.findRequest('admin', 'k1'), { open: false })
+  const own = ['enrol', 'insert_intents', 'select_requests']
+  interface Prepared {
+    readonly of: Readonly<Record<string, number>> | null
+  }
+  const planned = async (lane?: Lane): Promise<Readonly<Record<string, number>>> => {
+    const custom = `(select json_object_agg(name, custom_plans) from pg_prepared_statements where generic_plans + custom_plans > 0)`
+    const rows = await askEach<Prepared>(`${custom} as of`, lane)
+    return Object.assign({}, ...rows.map((row) => row.of))
+  }
+  t.strictSame(await planned('issuing'), Object.fromEntries(own.map((name) => [name, 0])))
+  const others = await planned()
+  t.notOk(own.some((name) => name in others))
+})
+
 t.test('of two intents of one request in the same batch one becomes its certificate', async (t) => {
   const { recorder, intend, outcomesOf } = await open(t)
   const [first, second] = [await intend('k1', 1), await intend('k1', 2)]
@@ -144,6 +175,7 @@ t.test(
     await issue(first, 20, shared)
     // Its connections have plans of their own, made now that indexes are of different height.
     const second = await open(t, first.replica)
+    await first.tellReads()
     const before = await second.readOfOutcomes(20 * batch)
     await issue(second, rounds, shared)
     const after = await second.readOfOutcomes((20 + rounds) * batch)
@@ -160,6 +192,7 @@ t.test('plans that were made while statistics said that there was little do not 
   t.teardown(() => owner.end())
   await owner.query('analyze')
   const second = await open(t, first.replica)
+  await first.tellReads()
   const before = await second.readOfOutcomes(4 * batch)
   await issue(second, rounds)
   const after = await second.readOfOutcomes((4 + rounds) * batch)
@@ -174,8 +207,6 @@ t.test('of many principals, issuers and compromised keys those are read that a b
   await owner.connect()
   t.teardown(() => owner.end())
   const readOfOthers = async (): Promise<number> => {
-    // What was read is told a moment later.
-    await setTimeout(1_500)
     const { rows } = await owner.query<{ readonly read: string }>(
       `
       select sum(idx_tup_read) + (select sum(seq_tup_read) from pg_stat_user_tables where relname = any ($1)) as read
@@ -193,10 +224,13 @@ t.test('of many principals, issuers and compromised keys those are read that a b
     insert into compromised_keys (key_sha256, serial, entry)
     select sha256(i::text::bytea), (select min(serial) from intents), 1 from generate_series(1, 10_000) i`)
   await issue(first, 1)
+  await first.tellReads()
   const before = await readOfOthers()
   await issue(first, rounds)
   await owner.query('analyze')
-  await issue(await open(t, first.replica), rounds)
+  const second = await open(t, first.replica)
+  await issue(second, rounds)
+  await Promise.all([first.tellReads(), second.tellReads()])
   const read = (await readOfOthers()) - before
   t.ok(read < 2 * rounds * 20 + 4_000, `${read} rows were read`)
 })
