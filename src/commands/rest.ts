@@ -68,7 +68,8 @@ export const tellMore = (
   { rows, areMore }: { readonly rows: readonly unknown[]; readonly areMore: boolean },
   order: 'first' | 'newest' = 'first',
 ): void => {
-  if (areMore) process.stderr.write(`These are the ${order} ${rows.length}, and there are more: see --limit.\n`)
+  const these = rows.length === 1 ? `This is the ${order}` : `These are the ${order} ${rows.length}`
+  if (areMore) process.stderr.write(`${these}, and there are more: see --limit.\n`)
 }
 
 /** A whole number on the command line. Throws a usage failure. */

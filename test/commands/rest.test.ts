@@ -357,9 +357,11 @@ t.test('a list that ends at its limit says that there are more, and another does
   for (const words of [['certificate', 'search'], ['refusals'], ['events']] as const) {
     const { out, err } = await chancery([...words, '--limit', '1', '--json'])
     t.equal(JSON.parse(out).length, 1)
-    t.equal(err, 'These are the first 1, and there are more: see --limit.\n', words.join(' '))
+    t.equal(err, 'This is the first, and there are more: see --limit.\n', words.join(' '))
     t.equal((await chancery([...words, '--limit', '100000'])).err, '', words.join(' '))
   }
+  const two = await chancery(['events', '--limit', '2'])
+  t.equal(two.err, 'These are the first 2, and there are more: see --limit.\n')
 })
 
 t.test('every kind of failure has its exit code and a sentence', async (t) => {
