@@ -337,8 +337,8 @@ const sessionTimeouts = {
   idle_in_transaction_session_timeout: 10_000,
 } as const
 /**
- * Issuing has four statements at most under way: intents, a record, two looks for requests that were there before. Alone, two of
- * them would wait for each other; intents under limits wait for others, and do so elsewhere.
+ * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents
+ * under limits wait for others, and do so on the connections of all else.
  */
 const sharesOf = (max: number): Readonly<Record<Lane, number>> => ({
   searching: Math.floor(max / 3),
