@@ -23,10 +23,10 @@ export interface Statement {
    * PostgreSQL decides by what it believes that either would cost, and plans batches of one row anew each time (1.1 of 2.7 ms
    * of an issuance).
    */
-  readonly lane?: Lane
+  readonly pool?: OwnPool
 }
 
-export type Lane = 'issuing' | 'searching'
+export type OwnPool = 'issuing' | 'searching'
 
 export interface Result<Row> {
   readonly rows: readonly Row[]
@@ -100,15 +100,12 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     opened.on('connect', (client) => client.on('error', () => {}))
     return opened
   }
-  const ofLanes = hasSettings ? sharesOf(options.max) : { searching: 0, issuing: 0 }
-  const pool = openPool({ max: options.max - ofLanes.searching - ofLanes.issuing })
-  // The last of a lane stays open for whoever comes now and then.
-  const openLane = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, options: genericPlans }) : pool)
-  const lanes: Readonly<Record<Lane, pg.Pool>> = {
-    searching: openLane(ofLanes.searching),
-    issuing: openLane(ofLanes.issuing),
-  }
-  const pools = new Set([pool, ...Object.values(lanes)])
+  const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
+  const pool = openPool({ max: options.max - searching - issuing })
+  // The last of its connections stays open for whoever comes now and then.
+  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, options: genericPlans }) : pool)
+  const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
+  const pools = new Set([pool, own.searching, own.issuing])
 
   const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now()
@@ -160,7 +157,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   return {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
-      const client = await connect(statement.lane ? lanes[statement.lane] : pool)
+      const client = await connect(statement.pool ? own[statement.pool] : pool)
       try {
         const result = await runOn<Row>(client, statement, values)
         client.release()
@@ -336,11 +333,12 @@ const sessionTimeouts = {
   lock_timeout: 5_000,
   idle_in_transaction_session_timeout: 10_000,
 } as const
+
 /**
  * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents
  * under limits wait for others, and do so on the connections of all else.
  */
-const sharesOf = (max: number): Readonly<Record<Lane, number>> => ({
+const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
   searching: Math.floor(max / 3),
   issuing: max < 8 ? 0 : Math.min(4, Math.floor(max / 4)),
 })

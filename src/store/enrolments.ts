@@ -76,7 +76,7 @@ const places = {
  */
 const enrolStatement: Statement = {
   name: 'enrol',
-  lane: 'issuing',
+  pool: 'issuing',
   text: `
     with asked as (
       select * from ${columns.from}

@@ -74,7 +74,7 @@ const insertIntentsText = (booked?: ReturnType<typeof bookedIntents>): string =>
       ${booked?.answer ?? ''}
     from added`
 
-const insertIntentsStatement: Statement = { name: 'insert_intents', lane: 'issuing', text: insertIntentsText() }
+const insertIntentsStatement: Statement = { name: 'insert_intents', pool: 'issuing', text: insertIntentsText() }
 const insertBookedStatement = {
   name: 'insert_booked_intents',
   text: insertIntentsText(bookedIntents(`$${columns.next + 1}`, `$${columns.next + 2}`)),

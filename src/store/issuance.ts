@@ -127,7 +127,7 @@ interface CertificateRow {
  */
 const selectRequestsStatement: Statement = {
   name: 'select_requests',
-  lane: 'issuing',
+  pool: 'issuing',
   text: `
     select asked.principal, asked.key, coalesce(i.digest, r.digest) as digest, coalesce(i.attempt, 0) as attempts,
       r.digest is not null as is_asked, i.serial is not null and o.serial is null as open,

@@ -18,7 +18,7 @@ export const openShapes = (most = 64): Shape => {
     let statement = known.get(text)
     if (!statement && known.size < most) {
       // A name always means the same text, whoever prepares it.
-      statement = { text, name: 'search', shape: hash('sha256', text, 'base64url').slice(0, 16), lane: 'searching' }
+      statement = { text, name: 'search', shape: hash('sha256', text, 'base64url').slice(0, 16), pool: 'searching' }
       known.set(text, statement)
     }
     return statement ?? { text }
@@ -29,7 +29,7 @@ export const openShapes = (most = 64): Shape => {
 export const ownPlans =
   (shape: Shape): Shape =>
   (text) => {
-    const { lane: _, ...statement } = shape(text)
+    const { pool: _, ...statement } = shape(text)
     return statement
   }
 

@@ -9,7 +9,7 @@ import {
   constraintOf,
   type Database,
   isConnectionLoss,
-  type Lane,
+  type OwnPool,
   openDatabase,
   parseInstant,
   type Statement,
@@ -26,7 +26,7 @@ const open = (test: Test, options: Partial<Parameters<typeof openDatabase>[0]> =
   return db
 }
 
-const lanes = ['searching', 'issuing'] as const
+const ownPools = ['searching', 'issuing'] as const
 
 const failure = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(
@@ -53,18 +53,18 @@ t.test('a statement gives rows with numbers, dates and octets', async (t) => {
 t.test(
   'searching and issuing have plans for any values, on connections of their own, within the bound of all',
   async (t) => {
-    const settings = (lane: Lane | undefined): Statement => ({
+    const settings = (pool: OwnPool | undefined): Statement => ({
       text: `select current_setting('plan_cache_mode') as plans, current_setting('enable_seqscan') as seqscan,
       pg_backend_pid() as pid, pg_sleep(0.1)::text as slept`,
-      ...(lane && { lane }),
+      ...(pool && { pool }),
     })
     interface Settings {
       readonly plans: string
       readonly seqscan: string
       readonly pid: number
     }
-    const ask = async (db: Database, times: number, lane?: Lane): Promise<readonly Settings[]> => {
-      const asking = Array.from({ length: times }, () => db.query<Settings>(settings(lane)))
+    const ask = async (db: Database, times: number, pool?: OwnPool): Promise<readonly Settings[]> => {
+      const asking = Array.from({ length: times }, () => db.query<Settings>(settings(pool)))
       return (await Promise.all(asking)).flatMap(({ rows }) => rows)
     }
     const plansOf = (rows: readonly Settings[]): readonly string[] => [...new Set(rows.map(({ plans }) => plans))]
@@ -85,9 +85,9 @@ t.test(
     t.strictSame([pids(await ask(seven, 12, 'searching')), pids(await ask(seven, 12))], [2, 5])
     t.strictSame(pids(await ask(open(t, { max: 20 }), 12, 'issuing')), 4, 'more are never under way')
     t.strictSame(plansOf(await ask(open(t, { max: 2 }), 4, 'searching')), ['auto'], 'there is none to spare')
-    for (const lane of lanes) {
-      t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, lane)), ['auto'], 'behind a pooler')
-      const inTransaction = await eight.transaction((tx) => tx.query<Settings>(settings(lane)))
+    for (const pool of ownPools) {
+      t.strictSame(plansOf(await ask(open(t, { preparedStatements: false }), 4, pool)), ['auto'], 'behind a pooler')
+      const inTransaction = await eight.transaction((tx) => tx.query<Settings>(settings(pool)))
       t.strictSame(plansOf(inTransaction.rows), ['auto'], 'a transaction has one connection')
     }
   },
@@ -96,7 +96,7 @@ t.test(
 t.test('closing closes the connections of all', async (t) => {
   const eight = openDatabase({ url: ownerUrl, max: 8, log, applicationName: 'of eight' })
   const text = 'select 1'
-  await Promise.all([eight.query({ text }), ...lanes.map((lane) => eight.query({ text, lane }))])
+  await Promise.all([eight.query({ text }), ...ownPools.map((pool) => eight.query({ text, pool }))])
   const open = async (): Promise<number> => {
     const { rows } = await admin.query(`select from pg_stat_activity where application_name = 'of eight'`)
     return rows.length

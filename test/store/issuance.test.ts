@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
-import type { Lane } from '../../src/store/database.ts'
+import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica, type Replica } from '../helpers/replica.ts'
 
@@ -44,8 +44,8 @@ const open = async (t: Test, beside?: Replica) => {
     return intents.map(({ serial }) => rows.find((row) => row.serial.equals(serial))?.kind)
   }
   /** The rows of each connection that there is. */
-  const askEach = async <Row>(columns: string, lane?: Lane): Promise<readonly Row[]> => {
-    const statement = { text: `select ${columns}, pg_sleep(0.05)::text as slept`, ...(lane && { lane }) }
+  const askEach = async <Row>(columns: string, pool?: OwnPool): Promise<readonly Row[]> => {
+    const statement = { text: `select ${columns}, pg_sleep(0.05)::text as slept`, ...(pool && { pool }) }
     const asking = Array.from({ length: replica.config.database.poolSize }, () => stores.db.query<Row>(statement))
     return (await Promise.all(asking)).flatMap(({ rows }) => rows)
   }
@@ -142,9 +142,9 @@ t.test('what every certificate waits for is planned for any values, from the fir
   interface Prepared {
     readonly of: Readonly<Record<string, number>> | null
   }
-  const planned = async (lane?: Lane): Promise<Readonly<Record<string, number>>> => {
+  const planned = async (pool?: OwnPool): Promise<Readonly<Record<string, number>>> => {
     const custom = `(select json_object_agg(name, custom_plans) from pg_prepared_statements where generic_plans + custom_plans > 0)`
-    const rows = await askEach<Prepared>(`${custom} as of`, lane)
+    const rows = await askEach<Prepared>(`${custom} as of`, pool)
     return Object.assign({}, ...rows.map((row) => row.of))
   }
   t.strictSame(await planned('issuing'), Object.fromEntries(own.map((name) => [name, 0])))

@@ -538,7 +538,7 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     query: (statement, values = []) => {
       // Of issuers there are a few, and the head of the roll is one row.
       if (statement.text !== selectIssuers.text && statement.name !== 'select_bounds')
-        asked.push({ statement, values, index, isGeneric: statement.lane === 'searching' || isPage(statement) })
+        asked.push({ statement, values, index, isGeneric: statement.pool === 'searching' || isPage(statement) })
       return db.query(statement, values)
     },
   }

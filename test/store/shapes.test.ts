@@ -14,8 +14,8 @@ t.test('so many shapes are prepared, and no more', async (t) => {
   t.match(
     [first, second],
     [
-      { text: 'select 1', name: 'search', lane: 'searching' },
-      { text: 'select 2', name: 'search', lane: 'searching' },
+      { text: 'select 1', name: 'search', pool: 'searching' },
+      { text: 'select 2', name: 'search', pool: 'searching' },
     ],
   )
   t.not(first.shape, second.shape)
@@ -61,7 +61,7 @@ t.test(
       asked.length = 0
       await (await records.walk.certificates(filter)).page(100)
       t.ok(asked.length > 0)
-      return [...new Set(asked.map(({ lane }) => lane === 'searching'))]
+      return [...new Set(asked.map(({ pool }) => pool === 'searching'))]
     }
     for (const more of [{}, { status: 'revoked' }, { name: '*.example.com' }, { name: 'a.example.com' }] as const) {
       t.strictSame(await isGeneric({ issuer: 'default', ...more }), [false], JSON.stringify(more))

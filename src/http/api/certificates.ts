@@ -356,5 +356,6 @@ export const assertMayRead = (caller: Caller, record: Pick<CertificateRecord, 'p
   if (readsAll(caller) || record.principal === caller.principal) return
   throw new Problem('certificate.not_found', `There is no certificate with serial ${record.serial}.`)
 }
+
 /** As Fastify writes it of the texts that other answers are. */
 const jsonInUtf8 = 'application/json; charset=utf-8'
