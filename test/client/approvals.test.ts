@@ -312,7 +312,7 @@ t.test('a list that is cut off says so', async (t) => {
   const list = ['request', 'list', '--state', 'pending', '--profile', 'vault', '--limit']
   t.match(await chancery([...list, '1']), {
     code: 0,
-    err: 'These are the newest 1, and there are more: see --limit.\n',
+    err: 'This is the newest, and there are more: see --limit.\n',
   })
   t.match(await chancery([...list, '100']), { code: 0, err: '' })
   for (const { json } of asked) await desk.withdraw(requester, json)
