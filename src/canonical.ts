@@ -4,15 +4,22 @@
  * them names the content. Throws TypeError for what is not I-JSON: undefined, NaN, bigint, lone surrogates, and objects
  * that are not plain.
  */
-export const canonicalJson = (value: unknown): string => (isInOrder(value) ? JSON.stringify(value) : write(value))
+export const canonicalJson = (value: unknown): string => {
+  if (isInOrder(value)) {
+    const text = JSON.stringify(value)
+    // As which it writes a lone surrogate; where the text only looks like it, the same comes out of the long way.
+    if (!text.includes('\\ud')) return text
+  }
+  return write(value)
+}
 
 /**
  * Whether the members of every object stand in their order already, as in what we write down ourselves: then one native
- * call writes the same text (a third of the time, measured). Throws for what is not I-JSON.
+ * call writes the same text (a third of the time, measured). Throws for what is not I-JSON, but for lone surrogates.
  */
 const isInOrder = (value: unknown): boolean => {
-  if (typeof value === 'string') return wellFormed(value) === value
-  if (typeof value !== 'object' || value === null) return write(value) !== ''
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return true
+  if (typeof value !== 'object') return write(value) !== ''
   let inOrder = true
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i += 1) inOrder = isInOrder(value[i]) && inOrder
@@ -21,7 +28,7 @@ const isInOrder = (value: unknown): boolean => {
   let before = ''
   for (const name of namesOf(value)) {
     // Strings compare by their UTF-16 code units, as RFC 8785 3.2.3 wants it.
-    if (wellFormed(name) < before) inOrder = false
+    if (name < before) inOrder = false
     before = name
     inOrder = isInOrder((value as Readonly<Record<string, unknown>>)[name]) && inOrder
   }

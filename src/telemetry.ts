@@ -1,6 +1,8 @@
 /** The log: JSON lines by pino, with everything that must never be in one cut out by name. */
 import type { BaseLogger, LoggerOptions } from 'pino'
 
+import { openInstants } from './instants.ts'
+
 /** What modules are given to write to; any pino logger will do. Every line has an `event`, a constant. */
 export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
 
@@ -8,10 +10,12 @@ export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
 export const logOptions = (level: string): LoggerOptions => ({
   level,
   base: null,
-  timestamp: () => `,"time":"${new Date().toISOString()}"`,
+  timestamp: () => `,"time":"${writtenAt(Date.now())}"`,
   formatters: { level: (label) => ({ level: label }), log: redact },
   serializers: { err: describeError, error: describeError },
 })
+
+const writtenAt = openInstants()
 
 /**
  * An error and its causes as plain data. Only these members: errors of the database also carry rows (`detail`,

@@ -56,6 +56,7 @@ t.test('what is not plain JSON has no canonical form', async (t) => {
     () => 0,
     '\ud800',
     { '\udc00': 1 },
+    { a: [{ b: 'x\udfff' }], c: 1 },
     [undefined],
     { a: undefined },
     new Date(0),
@@ -65,6 +66,11 @@ t.test('what is not plain JSON has no canonical form', async (t) => {
   ]) {
     t.throws(() => canonicalJson(value), TypeError)
   }
+})
+
+t.test('text that looks like an escaped surrogate is text, and pairs are written as they are', async (t) => {
+  t.equal(canonicalJson({ a: '\\ud800', b: 1 }), '{"a":"\\\\ud800","b":1}')
+  t.equal(canonicalJson(['\\\\udfff', '\ud83d\ude00']), '["\\\\\\\\udfff","\ud83d\ude00"]')
 })
 
 t.test('it is a fixed point, and the order of members never matters', async (t) => {

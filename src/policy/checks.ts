@@ -54,13 +54,20 @@ export interface Case {
   readonly subject: Subject
   readonly commonName: string | undefined
   readonly names: readonly Name[]
-  /** Of the names, in their order. */
-  readonly parts: readonly NameParts[]
+  /** The same by their kind, taken apart. */
+  readonly named: Readonly<Record<NameKind, readonly CaseName[]>>
   /** The name that the common name of the request is, if any; that of a fixed one is not looked for. */
   readonly commonNameAs: Name | undefined
   readonly keyUsage: readonly KeyUsage[] | undefined
   readonly extendedKeyUsage: readonly string[] | undefined
   readonly validity: Validity
+}
+
+export interface CaseName {
+  readonly value: string
+  readonly parts: NameParts
+  /** Where in the request. */
+  readonly field: string
 }
 
 /** Takes down what the current check finds. */
@@ -120,9 +127,9 @@ const keyChecks: readonly Check[] = [
     field: '/key',
     passes: 'no other principal has a certificate with this key; looked up when the intent is recorded',
     run: ({ key, keyStanding }, say) => {
+      if (keyStanding === undefined) return say.skipped('is looked up when the intent is recorded')
       const sha256 = key.sha256.toString('hex')
-      if (keyStanding === undefined) say.skipped('is looked up when the intent is recorded')
-      else if (keyStanding === 'held') say.failed(sha256, 'is the key of a certificate of another principal')
+      if (keyStanding === 'held') say.failed(sha256, 'is the key of a certificate of another principal')
       else say.passed(sha256, 'is the key of no certificate of another principal')
     },
   },
@@ -132,9 +139,9 @@ const keyChecks: readonly Check[] = [
     field: '/key',
     passes: 'no certificate with this key was revoked as keyCompromise; looked up when the intent is recorded',
     run: ({ key, keyStanding }, say) => {
+      if (keyStanding === undefined) return say.skipped('is looked up when the intent is recorded')
       const sha256 = key.sha256.toString('hex')
-      if (keyStanding === undefined) say.skipped('is looked up when the intent is recorded')
-      else if (keyStanding === 'compromised') say.failed(sha256, 'is a key that was reported as compromised')
+      if (keyStanding === 'compromised') say.failed(sha256, 'is a key that was reported as compromised')
       else say.passed(sha256, 'is no key that was reported as compromised')
     },
   },
@@ -220,41 +227,21 @@ const subjectChecks: readonly Check[] = [
   },
 ]
 
-/** Runs over the names of one kind. */
-const eachName = (
-  facts: Case,
-  kind: NameKind,
-  visit: (name: Name, parts: NameParts, field: string) => void,
-): number => {
-  let seen = 0
-  facts.names.forEach((name, index) => {
-    const parts = facts.parts[index]
-    if (name.kind !== kind || parts === undefined) return
-    seen++
-    visit(name, parts, `/names/${index}`)
-  })
-  return seen
-}
-
 const kindChecks = (kind: NameKind): readonly Check[] => [
   {
     id: `names.${kind}.allow`,
     code: 'san.forbidden',
     field: '/names',
     passes: `every ${kind} name matches a pattern of \`names.${kind}.allow\``,
-    run: (facts, say) => {
-      const rules = facts.profile.names.rules[kind]
-      const seen = eachName(facts, kind, (name, parts, field) => {
+    run: ({ profile, named }, say) => {
+      if (named[kind].length === 0) return say.skipped(noneOf[kind])
+      const rules = profile.names.rules[kind]
+      for (const { value, parts, field } of named[kind]) {
         const pattern = rules === undefined ? undefined : findAllowing(rules.allow, parts)
-        if (pattern !== undefined) say.passed(name.value, `matches ${pattern.text}`, field)
-        else
-          say.failed(
-            name.value,
-            rules === undefined ? `the profile allows no ${kind} names` : 'matches no pattern of the profile',
-            field,
-          )
-      })
-      if (seen === 0) say.skipped(noneOf[kind])
+        if (pattern !== undefined) say.passed(value, `matches ${pattern.text}`, field)
+        else if (rules === undefined) say.failed(value, `the profile allows no ${kind} names`, field)
+        else say.failed(value, 'matches no pattern of the profile', field)
+      }
     },
   },
   {
@@ -262,15 +249,15 @@ const kindChecks = (kind: NameKind): readonly Check[] => [
     code: 'san.forbidden',
     field: '/names',
     passes: `no ${kind} name${kind === 'dns' ? ', nor one that a wildcard covers,' : ''} matches a pattern of \`names.${kind}.deny\``,
-    run: (facts, say) => {
-      const deny = facts.profile.names.rules[kind]?.deny ?? []
+    run: ({ profile, named }, say) => {
+      const deny = profile.names.rules[kind]?.deny ?? []
       if (deny.length === 0) return say.skipped('the profile denies none')
-      const seen = eachName(facts, kind, (name, parts, field) => {
+      if (named[kind].length === 0) return say.skipped(noneOf[kind])
+      for (const { value, parts, field } of named[kind]) {
         const pattern = findDenying(deny, parts)
-        if (pattern === undefined) say.passed(name.value, 'is not denied', field)
-        else say.failed(name.value, `is denied by ${pattern.text}`, field)
-      })
-      if (seen === 0) say.skipped(noneOf[kind])
+        if (pattern === undefined) say.passed(value, 'is not denied', field)
+        else say.failed(value, `is denied by ${pattern.text}`, field)
+      }
     },
   },
   {
@@ -278,11 +265,10 @@ const kindChecks = (kind: NameKind): readonly Check[] => [
     code: 'san.count',
     field: '/names',
     passes: `there are no more ${kind} names than \`names.${kind}.max\``,
-    run: (facts, say) => {
-      const max = facts.profile.names.maxOf[kind]
+    run: ({ profile, named }, say) => {
+      const max = profile.names.maxOf[kind]
       if (max === Number.POSITIVE_INFINITY) return say.skipped('the profile sets no bound')
-      let count = 0
-      for (const name of facts.names) if (name.kind === kind) count++
+      const count = named[kind].length
       if (count <= max) say.passed(String(count), `is no more than ${max}`)
       else say.failed(String(count), `is more than ${max}`)
     },
@@ -299,14 +285,14 @@ const dnsFlag = (
   code: 'san.forbidden',
   field: '/names',
   passes: what.passes,
-  run: (facts, say) => {
+  run: ({ profile, named }, say) => {
     let found = 0
-    eachName(facts, 'dns', ({ value }, _parts, field) => {
-      if (!what.has(value)) return
+    for (const { value, field } of named.dns) {
+      if (!what.has(value)) continue
       found++
-      if (facts.profile.names[flag]) say.passed(value, `the profile sets ${flag}`, field)
+      if (profile.names[flag]) say.passed(value, `the profile sets ${flag}`, field)
       else say.failed(value, what.reason, field)
-    })
+    }
     if (found === 0) say.skipped('no name needs it')
   },
 })
@@ -332,15 +318,15 @@ const dnsChecks: readonly Check[] = [
     code: 'san.forbidden',
     field: '/names',
     passes: 'no `xn--` label mixes scripts that do not belong together (UTS 39 5.1)',
-    run: (facts, say) => {
+    run: ({ named }, say) => {
       let found = 0
-      eachName(facts, 'dns', ({ value }, _parts, field) => {
+      for (const { value, field } of named.dns) {
         const labels = aceLabelsOf(value)
-        if (labels.length === 0) return
+        if (labels.length === 0) continue
         found++
         if (labels.some(isMixedScript)) say.failed(value, 'mixes scripts in one label', field)
         else say.passed(value, 'mixes no scripts', field)
-      })
+      }
       if (found === 0) say.skipped('no name needs it')
     },
   },
@@ -411,26 +397,23 @@ const grantChecks: readonly Check[] = nameKinds.map((kind) => ({
   code: 'san.forbidden',
   field: '/names',
   passes: `where the grant has name rules, every ${kind} name matches its \`allow\` and not its \`deny\``,
-  run: (facts, say) => {
-    const { grant } = facts
+  run: ({ grant, named }, say) => {
     if (grant === null) return say.skipped('the grant has no name rules')
+    if (named[kind].length === 0) return say.skipped(noneOf[kind])
     const rules = grant === 'malformed' ? undefined : grant[kind]
-    const seen = eachName(facts, kind, (name, parts, field) => judgeByGrant(say, rules, { name, parts, field }))
-    if (seen === 0) say.skipped(noneOf[kind])
+    for (const name of named[kind]) {
+      if (rules === undefined) say.failed(name.value, `the grant allows no ${kind} names`, name.field)
+      else judgeByGrant(say, rules, name)
+    }
   },
 }))
 
-const judgeByGrant = (
-  say: Say,
-  rules: CompiledKind | undefined,
-  { name, parts, field }: { readonly name: Name; readonly parts: NameParts; readonly field: string },
-): void => {
-  const denied = rules === undefined ? undefined : findDenying(rules.deny, parts)
-  const allowed = rules === undefined ? undefined : findAllowing(rules.allow, parts)
-  if (rules === undefined) say.failed(name.value, `the grant allows no ${name.kind} names`, field)
-  else if (denied !== undefined) say.failed(name.value, `is denied by ${denied.text} of the grant`, field)
-  else if (allowed === undefined) say.failed(name.value, 'matches no pattern of the grant', field)
-  else say.passed(name.value, `matches ${allowed.text} of the grant`, field)
+const judgeByGrant = (say: Say, rules: CompiledKind, { value, parts, field }: CaseName): void => {
+  const denied = findDenying(rules.deny, parts)
+  const allowed = findAllowing(rules.allow, parts)
+  if (denied !== undefined) say.failed(value, `is denied by ${denied.text} of the grant`, field)
+  else if (allowed === undefined) say.failed(value, 'matches no pattern of the grant', field)
+  else say.passed(value, `matches ${allowed.text} of the grant`, field)
 }
 
 const usageChecks: readonly Check[] = [
@@ -532,14 +515,14 @@ const bindCheck: Check = {
           say.passed(name, `is ${binding.tie}: ${show(tied.value)}`, field, binding.check)
         else say.failed(name, `is not ${binding.tie}: ${show(tied.value)}`, field, binding.check)
       }
-      let seen = 0
-      if (binding.names !== 'commonName')
-        seen = eachName(facts, binding.names, (name, parts, field) => judge(name.value, field, parts))
-      else if (facts.commonName !== undefined) {
-        seen = 1
-        judge(facts.commonName, '/subject/commonName')
+      if (binding.names === 'commonName') {
+        if (facts.commonName !== undefined) judge(facts.commonName, '/subject/commonName')
+        else say.skipped(noneOf.commonName, '/names', binding.check)
+        continue
       }
-      if (seen === 0) say.skipped(noneOf[binding.names], '/names', binding.check)
+      const these = facts.named[binding.names]
+      for (const { value, parts, field } of these) judge(value, field, parts)
+      if (these.length === 0) say.skipped(noneOf[binding.names], '/names', binding.check)
     }
   },
 }

@@ -2,9 +2,18 @@ import { Problem, type ProblemCode, type Violation } from '../errors.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import type { PublicKey } from '../x509/keys.ts'
-import type { Name } from '../x509/names.ts'
+import type { Name, NameKind } from '../x509/names.ts'
 import type { Subject } from '../x509/subject.ts'
-import { type Case, type Check, type CheckResult, checks, isDroppedFor, type KeyStanding, type Say } from './checks.ts'
+import {
+  type Case,
+  type CaseName,
+  type Check,
+  type CheckResult,
+  checks,
+  isDroppedFor,
+  type KeyStanding,
+  type Say,
+} from './checks.ts'
 import { type CompiledRules, compileRules, type NameRules, show, takeApart } from './names.ts'
 import type { Origin, OriginRules } from './origin.ts'
 import { compileGrantOrigin } from './origin-rules.ts'
@@ -137,28 +146,28 @@ export const recheck = (profile: Profile, facts: RecheckFacts, context: Context)
   const again = caseOf(profile, { ...noUsages, ...facts, validity: length }, context)
   const { violations } = runChecks(again, new Faults())
   const plan = planOf(again)
-  const same: readonly (readonly [string, string, boolean])[] = [
-    ['recheck.subject', '/subject', isSameSubject(facts.subject, plan.subject)],
-    ['recheck.keyUsage', '/keyUsage', isSameList(facts.keyUsage, plan.keyUsage)],
-    ['recheck.extendedKeyUsage', '/extendedKeyUsage', isSameList(facts.extendedKeyUsage, plan.extendedKeyUsage)],
-    [
-      'recheck.validity',
-      '/validity',
-      isSameTime(facts.notBefore, plan.notBefore) && isSameTime(facts.notAfter, plan.notAfter),
-    ],
-    ['recheck.ca', '/basicConstraints', !facts.ca],
-  ]
-  const differences = same.filter(([, , holds]) => !holds)
-  return [
-    ...violations,
-    ...differences.map(([check, field]) => ({
-      check,
-      field,
-      value: '',
-      reason: 'is not what the profile makes of it',
-    })),
-  ]
+  for (const [check, field, holds] of samenesses)
+    if (!holds(facts, plan)) violations.push({ check, field, value: '', reason: 'is not what the profile makes of it' })
+  return violations
 }
+
+type Sameness = readonly [check: string, field: string, holds: (facts: RecheckFacts, plan: Plan) => boolean]
+
+const samenesses: readonly Sameness[] = [
+  ['recheck.subject', '/subject', (facts, plan) => isSameSubject(facts.subject, plan.subject)],
+  ['recheck.keyUsage', '/keyUsage', (facts, plan) => isSameList(facts.keyUsage, plan.keyUsage)],
+  [
+    'recheck.extendedKeyUsage',
+    '/extendedKeyUsage',
+    (facts, plan) => isSameList(facts.extendedKeyUsage, plan.extendedKeyUsage),
+  ],
+  [
+    'recheck.validity',
+    '/validity',
+    (facts, plan) => isSameTime(facts.notBefore, plan.notBefore) && isSameTime(facts.notAfter, plan.notAfter),
+  ],
+  ['recheck.ca', '/basicConstraints', (facts) => !facts.ca],
+]
 
 /** A refused decision as the problem that the caller gets. */
 export const refusal = (decision: RefusedDecision): Problem => {
@@ -212,12 +221,20 @@ const caseOf = (profile: Profile, asked: Asked, context: Context): Case => {
     subject,
     commonName: subject.find(({ type }) => type === 'commonName')?.value,
     names,
-    parts: names.map(takeApart),
+    named: byKind(names),
     commonNameAs,
     keyUsage: asked.keyUsage,
     extendedKeyUsage: asked.extendedKeyUsage,
     validity: planValidity(profile, asked.validity, context),
   }
+}
+
+const byKind = (names: readonly Name[]): Case['named'] => {
+  const named: Record<NameKind, CaseName[]> = { dns: [], ip: [], uri: [], email: [] }
+  names.forEach((name, i) => {
+    named[name.kind].push({ value: name.value, parts: takeApart(name), field: `/names/${i}` })
+  })
+  return named
 }
 
 const runChecks = <T extends Faults>(facts: Case, taken: T): T => {

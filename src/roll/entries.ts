@@ -5,6 +5,7 @@
  * holds an example of each.
  */
 import { canonicalJson } from '../canonical.ts'
+import { openInstants } from '../instants.ts'
 
 interface ProfileVersion {
   readonly name: string
@@ -437,7 +438,7 @@ export type RollEvent =
 export const encodeEntry = (event: RollEvent, time: Date): string => {
   const { type, v = 1, ...fields }: RollEvent & { readonly v?: number | undefined } = event
   // Of most types these come last (RFC 8785 3.2.3): an event whose fields are in order is written by one native call.
-  const entry = canonicalJson({ ...fields, time: time.toISOString(), type, v })
+  const entry = canonicalJson({ ...fields, time: timeOf(time.getTime()), type, v })
   // Octets are counted only where there may be too many of them.
   if (entry.length * mostOctetsOfUnit > maxEntryOctets && utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${type} exceeds ${maxEntryOctets} octets`)
@@ -452,3 +453,4 @@ const mostOctetsOfUnit = 3
 
 export const maxEntryOctets = 65_535
 const utf8 = new TextEncoder()
+const timeOf = openInstants()

@@ -50,16 +50,13 @@ export const newBudget = (): WalkBudget => ({ nodes: maxNodes })
  */
 export const walk = (slice: Slice, budget: WalkBudget = newBudget()): void => {
   const { buffer, code } = slice
-  const ends = [slice.end]
   let at = slice.start
+  let end = slice.end
+  let depth = 0
   let tops = 0
   for (;;) {
-    let end = ends[ends.length - 1] as number
-    while (at === end && ends.length > 1) {
-      ends.pop()
-      end = ends[ends.length - 1] as number
-    }
-    if (ends.length === 1) {
+    while (at === end && depth > 0) end = ends[--depth] as number
+    if (depth === 0) {
       if (at === end && tops === 1) return
       if (tops === 1) throw derProblem(code, 'there are octets after the end of the element', at)
       tops = 1
@@ -71,8 +68,9 @@ export const walk = (slice: Slice, budget: WalkBudget = newBudget()): void => {
     if ((tag & 0x20) !== 0) {
       if (tag < 0x40 && tag !== tags.sequence && tag !== tags.set)
         throw derProblem(code, `tag ${hex(tag)} may not be constructed`, at)
-      if (ends.length > maxDepth) throw derProblem(code, `elements are nested more than ${maxDepth} deep`, at)
-      ends.push(start + length)
+      if (depth === maxDepth) throw derProblem(code, `elements are nested more than ${maxDepth} deep`, at)
+      ends[depth++] = end
+      end = start + length
       at = start
     } else {
       if (tag < 0x40) {
@@ -113,11 +111,17 @@ export class DerReader implements Slice {
 
   /** The contents of the next element, which must have this tag, as a reader; moves past it. */
   read(tag: number, what: string): DerReader {
+    const start = this.#pass(tag, what)
+    return new DerReader(this.buffer, this.code, start, this.at)
+  }
+
+  /** Moves past the next element, which must have this tag, and tells where its contents begin. */
+  #pass(tag: number, what: string): number {
     if (this.tag !== tag) throw this.problem(`${what} is missing or has another tag`)
     const length = lengthAt(this.buffer, this.at, this.end, this.code)
     const start = this.at + headerLength(length)
     this.at = start + length
-    return new DerReader(this.buffer, this.code, start, this.at)
+    return start
   }
 
   /** The contents of the next element, whatever its tag; moves past it. */
@@ -140,14 +144,14 @@ export class DerReader implements Slice {
   /** The next element with its header, as octets; moves past it. */
   element(tag: number, what: string): Buffer {
     const from = this.at
-    this.read(tag, what)
+    this.#pass(tag, what)
     return this.buffer.subarray(from, this.at)
   }
 
   /** A reader that stands before the next element and sees nothing after it; moves past it. */
   window(tag: number, what: string): DerReader {
     const from = this.at
-    this.read(tag, what)
+    this.#pass(tag, what)
     return new DerReader(this.buffer, this.code, from, this.at)
   }
 
@@ -167,31 +171,32 @@ export class DerReader implements Slice {
 
   /** OBJECT IDENTIFIER as the hex of its contents: compared as octets, never as numbers (incident #46). */
   oid(what: string): string {
-    const value = this.read(tags.oid, what)
-    return this.buffer.toString('latin1', value.start, value.end)
+    const start = this.#pass(tags.oid, what)
+    return keyOfOid(this.buffer, start, this.at)
   }
 
   /** `BOOLEAN DEFAULT FALSE`: absent is false, an encoded FALSE is not DER (X.690 11.5). */
   defaultFalse(what: string): boolean {
-    const value = this.optional(tags.boolean, what)
-    if (value === undefined) return false
-    if (this.buffer[value.start] === 0) throw derProblem(this.code, `${what} encodes its default, FALSE`, value.start)
+    if (this.tag !== tags.boolean) return false
+    const start = this.#pass(tags.boolean, what)
+    if (this.buffer[start] === 0) throw derProblem(this.code, `${what} encodes its default, FALSE`, start)
     return true
   }
 
   /** BIT STRING of whole octets. */
   bits(what: string): DerReader {
-    const value = this.read(tags.bitString, what)
-    if (this.buffer[value.start] !== 0) throw derProblem(this.code, `${what} has unused bits`, value.start)
-    return new DerReader(this.buffer, this.code, value.start + 1, value.end)
+    const start = this.#pass(tags.bitString, what)
+    if (this.buffer[start] !== 0) throw derProblem(this.code, `${what} has unused bits`, start)
+    return new DerReader(this.buffer, this.code, start + 1, this.at)
   }
 
   /** A small non-negative INTEGER. */
   smallInteger(what: string): number {
-    const value = this.read(tags.integer, what)
-    if (value.length > 4 || (this.buffer[value.start] as number) >= 0x80)
-      throw derProblem(this.code, `${what} is out of range`, value.start)
-    return this.buffer.readUIntBE(value.start, value.length)
+    const start = this.#pass(tags.integer, what)
+    const length = this.at - start
+    if (length > 4 || (this.buffer[start] as number) >= 0x80)
+      throw derProblem(this.code, `${what} is out of range`, start)
+    return this.buffer.readUIntBE(start, length)
   }
 
   /** Asserts that nothing follows. */
@@ -299,12 +304,26 @@ export const encodeOid = (dotted: string): Buffer => {
 /** The contents of an OBJECT IDENTIFIER as `DerReader.oid` gives them: a key to look up in tables. */
 export const oidKey = (dotted: string): string => encodeOid(dotted).subarray(2).toString('latin1')
 
+/**
+ * That key, from where it lies. Those of three octets, as nearly all extensions have them, are one string each: to make it
+ * anew each time, and to look that up, is most of what it costs to read an extension.
+ */
+const keyOfOid = (buffer: Buffer, start: number, end: number): string => {
+  if (end - start !== 3) return buffer.toString('latin1', start, end)
+  const number = buffer.readUIntBE(start, 3)
+  const known = shortKeys.get(number)
+  if (known !== undefined) return known
+  const key = buffer.toString('latin1', start, end)
+  if (shortKeys.size < maxKnownOids) shortKeys.set(number, key)
+  return key
+}
+
 /** The dotted form of such a key, for people. The same few come in every certificate; those are worked out once. */
 export const formatOid = (key: string): string => {
   const known = dottedOids.get(key)
   if (known !== undefined) return known
   const dotted = dottedForm(key)
-  if (dottedOids.size < maxDottedOids) dottedOids.set(key, dotted)
+  if (dottedOids.size < maxKnownOids) dottedOids.set(key, dotted)
   return dotted
 }
 
@@ -454,6 +473,10 @@ const contents: readonly (ContentsRule | undefined)[] = Object.assign(
 
 const maxDepth = 24
 const maxNodes = 20_000
+/** Where the elements end that are open in a walk: one for all walks, since none waits for anything. */
+const ends = new Uint32Array(maxDepth)
 const dottedOids = new Map<string, string>()
-const maxDottedOids = 256
+/** By their octets as a number. */
+const shortKeys = new Map<number, string>()
+const maxKnownOids = 256
 const zero = Buffer.from([0])

@@ -37,10 +37,14 @@ t.test('truths', async (t) => {
 
 t.test('instants to the millisecond, before and after the year that they are counted from', async (t) => {
   const times = [
+    '1600-02-29T12:34:56.789Z',
     '1970-01-01T00:00:00.001Z',
+    '1999-12-31T23:59:59.999Z',
     '2000-01-01T00:00:00.000Z',
+    '2000-02-19T17:02:47.295Z', // 2^32 milliseconds, less one
+    '2000-02-19T17:02:47.296Z',
     '2026-11-25T23:59:59.999Z',
-    '9999-12-31T23:59:59.000Z',
+    '9999-12-31T23:59:59.999Z',
   ]
   const dates = times.map((time) => new Date(time))
   t.same(await readBack('timestamptz', timestamptzArray(dates)), dates)

@@ -6,6 +6,7 @@ import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revoke.ts'
 import { escapeAscii } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
+import { openInstants } from '../../instants.ts'
 import { encodeProof, encodeProofJson } from '../../roll/proof.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { asciiOctets } from '../octets.ts'
@@ -38,13 +39,16 @@ const recordOf = (issued: Issued) => ({
   serial: issued.serial,
   profile: { name: issued.profile.name, version: issued.profile.version },
   issuer: issued.issuer,
-  notBefore: issued.notBefore.toISOString(),
-  notAfter: issued.notAfter.toISOString(),
+  notBefore: begins(issued.notBefore.getTime()),
+  notAfter: ends(issued.notAfter.getTime()),
   index: issued.index,
   leafHash: issued.leafHash.toString('hex'),
   notes: issued.notes,
   replayed: issued.replayed,
 })
+
+const begins = openInstants()
+const ends = openInstants()
 
 /** Certificate and chain, each a PEM block. */
 export const pemsOf = ({ certificate, chain }: CertificateAndChain): { certificate: string; chain: string[] } => ({
