@@ -327,10 +327,13 @@ const endedInNothing = (): Problem =>
 
 /** What the second yields, once both are there. Where both fail, the first one's reason is told, whoever was faster. */
 const inOrder = async <T>(first: Promise<void>, second: Promise<T>): Promise<T> => {
-  const settled = await Promise.allSettled([first, second])
-  for (const end of settled) if (end.status === 'rejected') throw end.reason
-  return second
+  // It may fail while the first one is waited for.
+  second.catch(ignore)
+  await first
+  return await second
 }
+
+const ignore = (): void => {}
 
 // Step 6 ------------------------------------------------------------------------------------------------------------
 

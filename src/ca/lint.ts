@@ -92,7 +92,7 @@ const lints: readonly Lint[] = [
   ['extensions.known', (facts) => facts.extensions.every((extension) => known.has(extension.oid))],
   [
     'extensions.once',
-    (facts) => new Set(facts.extensions.map((extension) => extension.oid)).size === facts.extensions.length,
+    ({ extensions }) => extensions.every(({ oid }, i) => extensions.findIndex((other) => other.oid === oid) === i),
   ],
 ]
 

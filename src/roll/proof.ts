@@ -41,18 +41,25 @@ export const encodeProof = ({ index, hashes, checkpoint, extra }: Proof): string
  * The same text as a JSON string in ASCII. The dash of a signed note is beyond Latin-1: it would make an answer that it
  * stands in twice as large in memory, and slower to encode each time that it is copied.
  */
-export const encodeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extra'>): string => {
-  let lines = `"${header}\\nindex ${index}\\n`
-  for (const hash of hashes) lines += `${hash.toBase64()}\\n`
-  return `${lines}\\n${asciiJson(checkpoint).slice(1)}`
+export const writeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extra'>, to: ProofWriter): void => {
+  to.text(`"${header}\\nindex ${index}\\n`)
+  for (const hash of hashes) to.base64(hash, '\\n')
+  to.text('\\n')
+  to.text(asciiJson(checkpoint))
 }
 
-/** A whole batch has one checkpoint. */
+/** Takes its parts: text as it is, and octets in base64, which are one line. */
+export interface ProofWriter {
+  text(text: string): void
+  base64(octets: Uint8Array, lineEnd: string): void
+}
+
+/** As a JSON string without its first quote. A whole batch has one checkpoint. */
 const asciiJson = (text: string): string => {
-  if (last.text !== text) last = { text, json: escapeAscii(JSON.stringify(text)) }
+  if (last.text !== text) last = { text, json: escapeAscii(JSON.stringify(text)).slice(1) }
   return last.json
 }
-let last = { text: '', json: '""' }
+let last = { text: '', json: '"' }
 
 /** Reads a proof; the checkpoint in it is not looked into. Throws `proof.text`. */
 export const parseProof = (input: string | Uint8Array): Proof => {

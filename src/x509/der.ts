@@ -175,11 +175,11 @@ export class DerReader implements Slice {
     return keyOfOid(this.buffer, start, this.at)
   }
 
-  /** `BOOLEAN DEFAULT FALSE`: absent is false, an encoded FALSE is not DER (X.690 11.5). */
-  defaultFalse(what: string): boolean {
+  /** `BOOLEAN DEFAULT FALSE`: absent is false, an encoded FALSE is not DER (X.690 11.5), of which `code` tells. */
+  defaultFalse(what: string, code: ProblemCode = this.code): boolean {
     if (this.tag !== tags.boolean) return false
     const start = this.#pass(tags.boolean, what)
-    if (this.buffer[start] === 0) throw derProblem(this.code, `${what} encodes its default, FALSE`, start)
+    if (this.buffer[start] === 0) throw derProblem(code, `${what} encodes its default, FALSE`, start)
     return true
   }
 

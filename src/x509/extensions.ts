@@ -95,9 +95,7 @@ export const readExtensions = (reader: DerReader, budget: WalkBudget): ReadExten
     const key = extension.oid('extnID')
     if (seen.has(key)) throw derProblem('ext.duplicate', `extension ${formatOid(key)} occurs twice`, at)
     seen.add(key)
-    const flag = extension.as(reader.code)
-    const critical = flag.defaultFalse('critical')
-    extension.at = flag.at
+    const critical = extension.defaultFalse('critical', reader.code)
     const value = extension.read(tags.octetString, 'extnValue')
     extension.finish('Extension')
     walk(value, budget)

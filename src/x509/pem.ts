@@ -60,12 +60,12 @@ export const parseRawBody = (body: string | Buffer): Buffer => {
   return decodeBase64(text)
 }
 
-/** One block, 64 characters a line, newline at the end; inside of a JSON string it is an escaped one. */
-export const encodePem = (label: PemLabel, der: Buffer, newline: '\n' | '\\n' = '\n'): string => {
+/** One block, 64 characters a line, newline at the end. */
+export const encodePem = (label: PemLabel, der: Buffer): string => {
   const text = der.toString('base64')
   const lines: string[] = []
   for (let i = 0; i < text.length; i += 64) lines.push(text.slice(i, i + 64))
-  return `-----BEGIN ${label}-----${newline}${lines.join(newline)}${newline}-----END ${label}-----${newline}`
+  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`
 }
 
 /** Strict base64 (RFC 4648 3.3, 3.5) without line breaks: alphabet, padding, zero pad bits. Throws csr.pem. */
