@@ -17,8 +17,19 @@ export interface BatchOptions<I, O> {
   readonly isolate?: (error: unknown) => boolean
   /** Told of the size of every batch. */
   readonly observe?: (size: number) => void
+  /** Who is about to come is waited for, so that fewer batches serve the same. By default nobody is. */
+  readonly gather?: Gathering
   /** Told of what came of a batch, those who wait being answered: its lane is free when this resolves. Never rejects. */
   readonly after?: (results: readonly (O | Error)[]) => Promise<void>
+}
+
+export interface Gathering {
+  /** Whether anybody is about to come. */
+  readonly coming: () => boolean
+  /** So many wait for nobody. */
+  readonly enough: number
+  /** Milliseconds, since a batch could have begun; who is about to come may never come. */
+  readonly patienceMs: number
 }
 
 export interface Batch<I, O> {
@@ -35,6 +46,7 @@ export const openBatch = <I, O>({
   lanes,
   isolate = () => false,
   observe,
+  gather,
   after,
 }: BatchOptions<I, O>): Batch<I, O> => {
   const waiting: Waiter<I, O>[] = []
@@ -42,6 +54,20 @@ export const openBatch = <I, O>({
   let busy = 0
   let inFlight = 0
   let scheduled = false
+  let patience: NodeJS.Timeout | undefined
+
+  /** Whether those who wait are to wait for more; each who comes asks again. */
+  const isGathering = (): boolean => {
+    if (!gather || waiting.length >= gather.enough || !gather.coming()) return false
+    patience ??= setTimeout(begin, gather.patienceMs)
+    return true
+  }
+
+  const begin = (): void => {
+    patience = undefined
+    // A batch that was full in the meantime may have taken the lane.
+    if (busy < lanes) void flush()
+  }
 
   const schedule = (): void => {
     if (scheduled || busy >= lanes || waiting.length === 0) return
@@ -49,14 +75,15 @@ export const openBatch = <I, O>({
     // After the sockets have been read once: those who came in the same turn go together.
     setImmediate(() => {
       scheduled = false
-      // A batch that was full in the meantime may have taken the lane.
-      if (busy < lanes) void flush()
+      if (waiting.length > 0 && busy < lanes && !isGathering()) begin()
     })
   }
 
   const flush = async (): Promise<void> => {
     const batch = waiting.splice(0, max)
     if (batch.length === 0) return
+    clearTimeout(patience)
+    patience = undefined
     busy += 1
     inFlight += batch.length
     schedule()

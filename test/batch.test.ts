@@ -140,3 +140,56 @@ t.test('where one item can be to blame, each runs alone, and only that one fails
   )
   t.same(sizes, [3, 1, 1, 1])
 })
+
+t.test('who is about to come is waited for, but not once there are enough', async (t) => {
+  const sizes: number[] = []
+  let coming = true
+  const batch = openBatch({
+    run: async (items: readonly number[]) => items,
+    max: 10,
+    lanes: 1,
+    observe: (n) => sizes.push(n),
+    gather: { coming: () => coming, enough: 3, patienceMs: 60_000 },
+  })
+  const two = [batch.add(1), batch.add(2)]
+  for (let i = 0; i < 3; i += 1) await turn()
+  t.same(sizes, [], 'they wait')
+  t.same(await Promise.all([...two, batch.add(3)]), [1, 2, 3])
+  t.same(sizes, [3])
+  const one = batch.add(4)
+  await turn()
+  t.same(sizes, [3], 'and so does the next')
+  coming = false
+  t.same(await Promise.all([one, batch.add(5)]), [4, 5], 'until the last has come')
+  t.same(sizes, [3, 2])
+  await batch.drain()
+})
+
+t.test('who never comes is not waited for beyond patience, by each batch anew', async (t) => {
+  const sizes: number[] = []
+  const batch = openBatch({
+    run: async (items: readonly number[]) => items,
+    max: 10,
+    lanes: 1,
+    observe: (n) => sizes.push(n),
+    gather: { coming: () => true, enough: 10, patienceMs: 20 },
+  })
+  for (const n of [1, 2]) t.equal(await batch.add(n), n)
+  const last = batch.add(3)
+  await batch.drain()
+  t.equal(await last, 3)
+  t.same(sizes, [1, 1, 1])
+})
+
+t.test('a batch that is full waits for nobody, and leaves no patience behind', async (t) => {
+  const sizes: number[] = []
+  const batch = openBatch({
+    run: async (items: readonly number[]) => items,
+    max: 2,
+    lanes: 1,
+    observe: (n) => sizes.push(n),
+    gather: { coming: () => true, enough: 10, patienceMs: 20 },
+  })
+  t.same(await Promise.all([batch.add(1), batch.add(2), batch.add(3)]), [1, 2, 3])
+  t.same(sizes, [2, 1])
+})

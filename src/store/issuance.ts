@@ -20,6 +20,8 @@ export interface RecorderDeps extends EnrolmentDeps {
   readonly clock: () => Date
   readonly newId: () => string
   readonly refusalsPerMinute: number
+  /** Whether anybody is about to record an intent. */
+  readonly coming?: () => boolean
   /** Signs the head that a batch has made. */
   readonly sign?: (head: RollHead) => Promise<unknown>
 }
@@ -32,6 +34,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder & { close(): Promise<
     lanes: 1,
     isolate: isOfOneItem,
     observe: (size) => meter.batch('intent', size),
+    gather: { coming: deps.coming ?? (() => false), ...gathering },
   })
   // Apart, so that whoever has no limits waits for nobody who has.
   const booked = openLimited({
@@ -224,5 +227,10 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
 const isOfOneItem = (error: unknown): boolean => !isProblem(error)
 
 const maxBatch = 128
+/**
+ * A batch has a price, whatever its size, on both sides: intents wait for those whose signature is being checked (with 32
+ * clients 16 of them go together instead of 11, with 128 33 instead of 25: 5 % less processor time for a certificate).
+ */
+const gathering = { enough: 24, patienceMs: 4 }
 /** Milliseconds that the records wait for a checkpoint. */
 const longestSigningMs = 100
