@@ -71,13 +71,14 @@ const assertUtf8 = (octets: Buffer): void => {
 /** One pass over the octets. What it lets through may still not be JSON; `JSON.parse` judges that. */
 const assertPlain = (octets: Buffer, bounds: DataBounds): void => {
   const open: (Set<string> | null)[] = []
+  const marks = { quote: 0, backslash: 0 }
   let keys: Set<string> | null = null
   let isKey = false
   let values = 0
   for (let i = 0; i < octets.length; i++) {
     const octet = octets[i]
     if (octet === quote) {
-      const end = endOfString(octets, i)
+      const end = endOfString(octets, i, marks)
       if (isKey && keys) assertKey(octets, i + 1, end, keys)
       isKey = false
       i = end
@@ -100,13 +101,32 @@ const assertPlain = (octets: Buffer, bounds: DataBounds): void => {
   }
 }
 
-const endOfString = (octets: Buffer, start: number): number => {
+/** Where the next ones stand that are not before what was read; beyond the octets where there is none. */
+interface Marks {
+  quote: number
+  backslash: number
+}
+
+/**
+ * Octet by octet as long as a name or a line of PEM, and between escapes; beyond that by looking for what can end it or has to
+ * be stepped over. Each mark is looked for once, so that no text is read again for each of its strings or escapes.
+ */
+const endOfString = (octets: Buffer, start: number, marks: Marks): number => {
   let end = start + 1
-  while (octets[end] !== quote) {
-    if (end >= octets.length) throw new Problem('request.malformed', 'A string has no end.', { offset: start })
-    end += octets[end] === backslash ? 2 : 1
+  for (;;) {
+    const near = Math.min(end + octetsAtHand, octets.length)
+    while (end < near && octets[end] !== quote) end += octets[end] === backslash ? 2 : 1
+    if (end < near) return end
+    if (marks.quote < end) marks.quote = positionOf(quote, octets, end)
+    if (marks.quote >= octets.length) throw new Problem('request.malformed', 'A string has no end.', { offset: start })
+    if (marks.backslash < end) marks.backslash = positionOf(backslash, octets, end)
+    end = Math.min(marks.quote, marks.backslash)
   }
-  return end
+}
+
+const positionOf = (mark: number, octets: Buffer, from: number): number => {
+  const found = octets.indexOf(mark, from)
+  return found < 0 ? octets.length : found
 }
 
 const assertKey = (octets: Buffer, start: number, end: number, keys: Set<string>): void => {
@@ -157,6 +177,8 @@ const yamlLimit = 16 * 1024
 const forbiddenKeys = new Set(['__proto__', 'constructor', 'prototype'])
 
 const quote = 0x22
+/** A line of PEM, and its end. */
+const octetsAtHand = 72
 const backslash = 0x5c
 const openObject = 0x7b
 const closeObject = 0x7d

@@ -82,6 +82,31 @@ t.test('depth, number of values and UTF-8 are judged before anything is built', 
   t.end()
 })
 
+t.test('strings of every length end where JSON says, whatever is escaped in them', (t) => {
+  let state = 1
+  const next = (below: number): number => {
+    state = (state * 48_271) % 0x7fffffff
+    return state % below
+  }
+  // Plain stretches of about the length up to which octets are looked at one by one, with escapes between them.
+  const piece = (): string =>
+    'x'.repeat(next(4) === 0 ? 60 + next(30) : next(3)) + ['', '\\', '"', '\\"', '\n', 'é'][next(6)]
+  for (let i = 0; i < 5_000; i += 1) {
+    const value = {
+      [`k${'y'.repeat(next(100))}`]: Array.from({ length: next(8) }, piece).join(''),
+      after: [piece(), piece()],
+    }
+    const octets = Buffer.from(JSON.stringify(value))
+    if (JSON.stringify(parseJson(octets)) !== octets.toString()) t.fail(octets.toString())
+    // What follows is seen as what it is.
+    const followed = Buffer.from(`${octets.toString().slice(0, -1)},"__proto__":1}`)
+    t.throws(() => parseJson(followed), { detail: 'A name of a field is not accepted.' })
+    const cut = octets.subarray(0, next(octets.length))
+    t.throws(() => parseJson(cut), { code: 'request.malformed' })
+  }
+  t.end()
+})
+
 t.test('no body of the largest size holds the event loop for 50 ms', (t) => {
   const size = 4 * 1024 * 1024
   const cases = {
