@@ -1,6 +1,7 @@
 /**
  * Group commit. Items that arrive while a batch is under way wait, and go together in the next: under load one
- * transaction serves many requests (measured: 1 → 400/s, 32 → 8,000/s), and an idle service waits for nobody.
+ * transaction serves many requests (measured: 1 → 400/s, 32 → 8,000/s), and an idle service waits for nobody but, briefly, for
+ * who is expected.
  */
 
 export interface BatchOptions<I, O> {
@@ -17,23 +18,23 @@ export interface BatchOptions<I, O> {
   readonly isolate?: (error: unknown) => boolean
   /** Told of the size of every batch. */
   readonly observe?: (size: number) => void
-  /** Who is about to come is waited for, so that fewer batches serve the same. By default nobody is. */
+  /** Who is expected is waited for, so that fewer batches serve the same. By default nobody is. */
   readonly gather?: Gathering
   /** Told of what came of a batch, those who wait being answered: its lane is free when this resolves. Never rejects. */
   readonly after?: (results: readonly (O | Error)[]) => Promise<void>
 }
 
 export interface Gathering {
-  /** Whether anybody is about to come. */
-  readonly coming: () => boolean
   /** So many wait for nobody. */
   readonly enough: number
-  /** Milliseconds, since a batch could have begun; who is about to come may never come. */
+  /** Milliseconds, since a batch could have begun. */
   readonly patienceMs: number
 }
 
 export interface Batch<I, O> {
   add(item: I): Promise<O>
+  /** Somebody is about to add an item, and no more when what this returns is called: he has, or will not. */
+  expect(): () => void
   /** Items that wait or are under way. */
   readonly pending: number
   /** Resolves when nothing waits and nothing is under way. */
@@ -54,16 +55,18 @@ export const openBatch = <I, O>({
   let busy = 0
   let inFlight = 0
   let scheduled = false
+  let expected = 0
   let patience: NodeJS.Timeout | undefined
 
-  /** Whether those who wait are to wait for more; each who comes asks again. */
+  /** Whether those who wait are to wait for more; asked again by each who comes, and by the last who does not. */
   const isGathering = (): boolean => {
-    if (!gather || waiting.length >= gather.enough || !gather.coming()) return false
+    if (!gather || waiting.length >= gather.enough || expected === 0) return false
     patience ??= setTimeout(begin, gather.patienceMs)
     return true
   }
 
   const begin = (): void => {
+    clearTimeout(patience)
     patience = undefined
     // A batch that was full in the meantime may have taken the lane.
     if (busy < lanes) void flush()
@@ -75,7 +78,7 @@ export const openBatch = <I, O>({
     // After the sockets have been read once: those who came in the same turn go together.
     setImmediate(() => {
       scheduled = false
-      if (waiting.length > 0 && busy < lanes && !isGathering()) begin()
+      if (busy < lanes && waiting.length > 0 && !isGathering()) begin()
     })
   }
 
@@ -104,6 +107,16 @@ export const openBatch = <I, O>({
         if (waiting.length >= max && busy < lanes) void flush()
         else schedule()
       }),
+    expect: () => {
+      let isOver = false
+      expected += 1
+      return () => {
+        if (isOver) return
+        isOver = true
+        expected -= 1
+        if (expected === 0) schedule()
+      }
+    },
     get pending() {
       return waiting.length + inFlight
     },

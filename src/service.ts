@@ -163,8 +163,7 @@ export const openService = async (
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
   const { sign } = checkpoints
-  const coming = (): boolean => verifier.askers > 0
-  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, coming, sign, ...limits })
+  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, sign, ...limits })
   metrics.watchWitnesses(witnesses.figures)
   const { issuance, approval } = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
 

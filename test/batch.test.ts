@@ -1,4 +1,6 @@
-import t from 'tap'
+import { mock } from 'node:test'
+
+import t, { type Test } from 'tap'
 
 import { openBatch } from '../src/batch.ts'
 
@@ -141,55 +143,99 @@ t.test('where one item can be to blame, each runs alone, and only that one fails
   t.same(sizes, [3, 1, 1, 1])
 })
 
-t.test('who is about to come is waited for, but not once there are enough', async (t) => {
+/** Sizes of its batches as they begin; patience is that of a clock which is moved by hand. */
+const openGathering = (t: Test, { max = 10, lanes = 1, enough = 3 } = {}) => {
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
   const sizes: number[] = []
-  let coming = true
   const batch = openBatch({
     run: async (items: readonly number[]) => items,
-    max: 10,
-    lanes: 1,
+    max,
+    lanes,
     observe: (n) => sizes.push(n),
-    gather: { coming: () => coming, enough: 3, patienceMs: 60_000 },
+    gather: { enough, patienceMs: 100 },
   })
+  return { batch, sizes }
+}
+const turns = async (): Promise<void> => {
+  for (let i = 0; i < 5; i += 1) await new Promise((resolve) => setImmediate(resolve))
+}
+
+t.test('who is expected is waited for: until he comes, or will not, or there are enough', async (t) => {
+  const { batch, sizes } = openGathering(t)
+  const over = [batch.expect(), batch.expect()]
   const two = [batch.add(1), batch.add(2)]
-  for (let i = 0; i < 3; i += 1) await turn()
+  await turns()
   t.same(sizes, [], 'they wait')
   t.same(await Promise.all([...two, batch.add(3)]), [1, 2, 3])
-  t.same(sizes, [3])
-  const one = batch.add(4)
-  await turn()
-  t.same(sizes, [3], 'and so does the next')
-  coming = false
-  t.same(await Promise.all([one, batch.add(5)]), [4, 5], 'until the last has come')
-  t.same(sizes, [3, 2])
+  t.same(sizes, [3], 'enough')
+  const four = batch.add(4)
+  await turns()
+  over[0]?.()
+  over[0]?.()
+  await turns()
+  t.same(sizes, [3], 'one is expected still, however often the other says so')
+  over[1]?.()
+  t.equal(await four, 4)
+  t.same(sizes, [3, 1], 'nobody is expected any more, and nobody else came')
+  t.equal(await batch.add(5), 5)
   await batch.drain()
+})
+
+t.test('who comes himself keeps nobody waiting', async (t) => {
+  const { batch, sizes } = openGathering(t)
+  const come = async (n: number): Promise<number> => {
+    const over = batch.expect()
+    await turns()
+    over()
+    return batch.add(n)
+  }
+  t.equal(await come(1), 1)
+  t.same(await Promise.all([come(2), come(3)]), [2, 3])
+  t.same(sizes, [1, 2])
 })
 
 t.test('who never comes is not waited for beyond patience, by each batch anew', async (t) => {
-  const sizes: number[] = []
-  const batch = openBatch({
-    run: async (items: readonly number[]) => items,
-    max: 10,
-    lanes: 1,
-    observe: (n) => sizes.push(n),
-    gather: { coming: () => true, enough: 10, patienceMs: 20 },
-  })
-  for (const n of [1, 2]) t.equal(await batch.add(n), n)
-  const last = batch.add(3)
-  await batch.drain()
-  t.equal(await last, 3)
-  t.same(sizes, [1, 1, 1])
+  const { batch, sizes } = openGathering(t, { enough: 2 })
+  batch.expect()
+  const first = batch.add(1)
+  await turns()
+  mock.timers.tick(60)
+  t.same(await Promise.all([first, batch.add(2)]), [1, 2], 'enough, before its patience was over')
+  const third = batch.add(3)
+  await turns()
+  mock.timers.tick(60)
+  await turns()
+  t.same(sizes, [2], 'the patience of those before is not its own')
+  mock.timers.tick(40)
+  t.equal(await third, 3)
+  t.same(sizes, [2, 1])
 })
 
-t.test('a batch that is full waits for nobody, and leaves no patience behind', async (t) => {
-  const sizes: number[] = []
-  const batch = openBatch({
-    run: async (items: readonly number[]) => items,
-    max: 2,
-    lanes: 1,
-    observe: (n) => sizes.push(n),
-    gather: { coming: () => true, enough: 10, patienceMs: 20 },
-  })
-  t.same(await Promise.all([batch.add(1), batch.add(2), batch.add(3)]), [1, 2, 3])
-  t.same(sizes, [2, 1])
+t.test('a batch that is full waits for nobody, and leaves no patience to the next', async (t) => {
+  const { batch, sizes } = openGathering(t, { max: 2, enough: 10 })
+  batch.expect()
+  const first = batch.add(1)
+  await turns()
+  mock.timers.tick(60)
+  t.same(await Promise.all([first, batch.add(2)]), [1, 2])
+  const third = batch.add(3)
+  await turns()
+  mock.timers.tick(99)
+  await turns()
+  t.same(sizes, [2])
+  mock.timers.tick(1)
+  t.equal(await third, 3)
+  await batch.drain()
+})
+
+t.test('in two lanes as well', async (t) => {
+  const { batch, sizes } = openGathering(t, { lanes: 2 })
+  const over = batch.expect()
+  const both = Promise.all([batch.add(1), batch.add(2)])
+  await turns()
+  t.same(sizes, [])
+  over()
+  t.same(await both, [1, 2])
+  t.same(sizes, [2])
 })

@@ -31,6 +31,7 @@ import {
 import { heldBy } from './holders.ts'
 import type { ApprovedPlan, Explanation, Issuance, Issued, IssueInput, Waiting } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
+import { countedGrants } from './limits.ts'
 import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
@@ -137,7 +138,7 @@ const cycle = async (
   const possession = verifyPossession(csr, deps.verify)
   const asked = { caller, grants, csr, input, request, attempt: (prior?.attempts ?? 0) + 1 }
   const drafting = async (): Promise<Draft> => assertApproved(await draft(deps, asked, lap), approved)
-  const drafted = await inOrder(possession, drafting())
+  const drafted = await expected(deps, asked, () => inOrder(possession, drafting()))
   lap('possession')
   // Nothing goes further that waits for somebody's approval.
   if (mustWait(drafted, approved)) return drafted
@@ -325,11 +326,30 @@ const endedInNothing = (): Problem =>
 
 // Steps 3 to 5: draft.ts -----------------------------------------------------------------------------------------------
 
-/** What the second yields, once both are there. Where both fail, the first one's reason is told, whoever was faster. */
+/** Other intents wait for that of this draft: not where limits make it wait for others of its principal. */
+const expected = async <T>(
+  { recorder }: IssuanceDeps,
+  { caller, input }: { readonly caller: Caller; readonly input: IssueInput },
+  drafting: () => Promise<T>,
+): Promise<T> => {
+  const isOver = countedGrants(caller, input.profile).length > 0 ? ignore : recorder.expectIntent()
+  try {
+    return await drafting()
+  } finally {
+    isOver()
+  }
+}
+
+/** What the second yields, once both are over. Where both fail, the first one's reason is told, whoever was faster. */
 const inOrder = async <T>(first: Promise<void>, second: Promise<T>): Promise<T> => {
   // It may fail while the first one is waited for.
-  second.catch(ignore)
-  await first
+  const over = second.catch(ignore)
+  try {
+    await first
+  } catch (error) {
+    await over
+    throw error
+  }
   return await second
 }
 

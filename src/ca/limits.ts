@@ -23,12 +23,16 @@ export interface CountedGrant {
  * Under every grant of the caller that covers its profile, whichever of them allows it, or holding a certificate does;
  * undefined where none limits it.
  */
-export const bookingOf = ({ grants }: Caller, profile: string, { names, notAfter }: Plan): Booking | undefined => {
-  const counted = grants.flatMap(({ id, profiles, limits }) =>
-    limits && isCounted(limits) && profiles?.includes(profile) ? [{ id, profiles, limits }] : [],
-  )
+export const bookingOf = (caller: Caller, profile: string, { names, notAfter }: Plan): Booking | undefined => {
+  const counted = countedGrants(caller, profile)
   return counted.length === 0 ? undefined : { grants: counted, names: names.length, notAfter }
 }
+
+/** Those of the caller that cover the profile, and have limits that are counted in the records. */
+export const countedGrants = ({ grants }: Caller, profile: string): readonly CountedGrant[] =>
+  grants.flatMap(({ id, profiles, limits }) =>
+    limits && isCounted(limits) && profiles?.includes(profile) ? [{ id, profiles, limits }] : [],
+  )
 
 const isCounted = ({ certificatesPerDay, namesPerDay, certificatesAlive }: Limits): boolean =>
   (certificatesPerDay ?? namesPerDay ?? certificatesAlive) !== undefined

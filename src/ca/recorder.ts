@@ -124,6 +124,11 @@ export interface Recorder {
   /** Reads. */
   findIssued(serial: string): Promise<IssuedRow | undefined>
   /**
+   * An intent without limits is about to be recorded, and no more when what this returns is called: it is, or will not be.
+   * Others wait for it, up to a few milliseconds, to be recorded with it.
+   */
+  expectIntent(): () => void
+  /**
    * Durable when it resolves with `recorded`: only then may the key be touched. `taken` means that another call has the
    * idempotency key or this attempt, or that people were asked under it meanwhile, `held` that another principal has a certificate with this key, `compromised` that one
    * with it was revoked for that, `moved` that the issuer has come into another state, a `HeldObstacle` that this stands

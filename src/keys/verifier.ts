@@ -13,8 +13,6 @@ import { checkOne, packChecks } from './verifier-batch.ts'
 export interface Verifier {
   /** Whether the signature is the key's over the message. A key that cannot be imported verifies nothing. */
   readonly verify: CheckSignature
-  /** Signatures of those who ask, not of our own keys, that are being checked. */
-  readonly askers: number
   close(): Promise<void>
 }
 
@@ -32,21 +30,8 @@ export const openVerifier = (threads: number, log: Log): Verifier => {
     max: 16,
     lanes: threads * sharesAhead,
   })
-  let askers = 0
-  const ended = (): void => {
-    askers -= 1
-  }
   return {
-    verify: (check) => {
-      const checked = batch.add(check)
-      if (check.keep) return checked
-      askers += 1
-      checked.then(ended, ended)
-      return checked
-    },
-    get askers() {
-      return askers
-    },
+    verify: (check) => batch.add(check),
     close: async () => {
       await batch.drain()
       await Promise.all(workers.map((worker) => worker.close()))

@@ -48,7 +48,7 @@ export const writeProofJson = ({ index, hashes, checkpoint }: Omit<Proof, 'extra
   to.text(asciiJson(checkpoint))
 }
 
-/** Takes its parts: text as it is, and octets in base64, which are one line. */
+/** Takes its parts: text as it is, and hashes in base64, which are one line each. */
 export interface ProofWriter {
   text(text: string): void
   base64(octets: Uint8Array, lineEnd: string): void

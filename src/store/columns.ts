@@ -84,6 +84,7 @@ export const timestamptzArray = (values: readonly Date[]): Buffer => {
     at = array.writeInt32BE(8, at)
     // Microseconds in halves, each of them exact: a bigint takes longer than all else of a row.
     const milliseconds = value.getTime() - epoch
+    if (Number.isNaN(milliseconds)) throw new RangeError('this Date is no time')
     const high = Math.floor(milliseconds / 2 ** 32)
     const low = (milliseconds - high * 2 ** 32) * 1000
     at = array.writeInt32BE(high * 1000 + Math.floor(low / 2 ** 32), at)

@@ -169,7 +169,7 @@ export class DerReader implements Slice {
     return this.end - this.start
   }
 
-  /** OBJECT IDENTIFIER as the hex of its contents: compared as octets, never as numbers (incident #46). */
+  /** OBJECT IDENTIFIER as its contents, a character each: compared as octets, never as numbers (incident #46). */
   oid(what: string): string {
     const start = this.#pass(tags.oid, what)
     return keyOfOid(this.buffer, start, this.at)
@@ -305,16 +305,15 @@ export const encodeOid = (dotted: string): Buffer => {
 export const oidKey = (dotted: string): string => encodeOid(dotted).subarray(2).toString('latin1')
 
 /**
- * That key, from where it lies. Those of three octets, as nearly all extensions have them, are one string each: to make it
- * anew each time, and to look that up, is most of what it costs to read an extension.
+ * That key, from where it lies. Those of attributes and of nearly all extensions (2.5.4 and 2.5.29, three octets) are one string
+ * each: to make it anew, and to look that up, is most of what it costs to read an extension.
  */
 const keyOfOid = (buffer: Buffer, start: number, end: number): string => {
-  if (end - start !== 3) return buffer.toString('latin1', start, end)
-  const number = buffer.readUIntBE(start, 3)
-  const known = shortKeys.get(number)
-  if (known !== undefined) return known
-  const key = buffer.toString('latin1', start, end)
-  if (shortKeys.size < maxKnownOids) shortKeys.set(number, key)
+  const family = end - start === 3 && buffer[start] === 0x55 ? families[buffer[start + 1] as number] : undefined
+  if (family === undefined) return buffer.toString('latin1', start, end)
+  const arc = buffer[start + 2] as number
+  const key = family[arc] ?? buffer.toString('latin1', start, end)
+  family[arc] = key
   return key
 }
 
@@ -473,10 +472,10 @@ const contents: readonly (ContentsRule | undefined)[] = Object.assign(
 
 const maxDepth = 24
 const maxNodes = 20_000
-/** Where the elements end that are open in a walk: one for all walks, since none waits for anything. */
+/** Where the elements end that are open in a walk: one for all walks, since none waits, and no rule of contents walks itself. */
 const ends = new Uint32Array(maxDepth)
 const dottedOids = new Map<string, string>()
-/** By their octets as a number. */
-const shortKeys = new Map<number, string>()
 const maxKnownOids = 256
+/** By their second octet, and there by their third. */
+const families: Readonly<Record<number, string[]>> = { 4: new Array(256), 29: new Array(256) }
 const zero = Buffer.from([0])

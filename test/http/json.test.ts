@@ -100,7 +100,7 @@ t.test('strings of every length end where JSON says, whatever is escaped in them
     if (JSON.stringify(parseJson(octets)) !== octets.toString()) t.fail(octets.toString())
     // What follows is seen as what it is.
     const followed = Buffer.from(`${octets.toString().slice(0, -1)},"__proto__":1}`)
-    t.throws(() => parseJson(followed), { detail: 'A name of a field is not accepted.' })
+    t.throws(() => parseJson(followed), { message: /A name of a field is not accepted/ })
     const cut = octets.subarray(0, next(octets.length))
     t.throws(() => parseJson(cut), { code: 'request.malformed' })
   }

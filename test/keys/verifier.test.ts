@@ -34,25 +34,16 @@ const openWatched = (t: Test) => {
   const lines: { readonly event: string; readonly pauseMs?: number }[] = []
   const write = (line: unknown): void => void lines.push(line as { event: string })
   const log: Log = { debug: write, info: write, warn: write, error: write }
-  const verifier = openVerifier(1, log)
-  const { verify } = verifier
+  const { verify, close } = openVerifier(1, log)
   t.teardown(async () => {
-    await verifier.close()
+    await close()
     mock.timers.reset()
     mock.restoreAll()
   })
   const count = (event: string): number => lines.filter((line) => line.event === event).length
   const pauses = () => lines.flatMap(({ event, pauseMs }) => (event === 'verifier.restarting' ? [pauseMs] : []))
-  return { verify, count, pauses, askers: () => verifier.askers }
+  return { verify, count, pauses }
 }
-
-t.test('who asks is counted while the signature is checked, whatever comes of it; our own keys are not', async (t) => {
-  const { verify, askers } = openWatched(t)
-  const checks = [verify(good), verify(bad), verify(deadly), verify({ ...good, keep: true })]
-  t.equal(askers(), 3)
-  await Promise.allSettled(checks)
-  t.equal(askers(), 0)
-})
 
 t.test('what a thread that dies had is checked here, and so is all until its pause is over', async (t) => {
   const { verify, count, pauses } = openWatched(t)

@@ -48,6 +48,7 @@ t.test('instants to the millisecond, before and after the year that they are cou
   ]
   const dates = times.map((time) => new Date(time))
   t.same(await readBack('timestamptz', timestamptzArray(dates)), dates)
+  t.throws(() => timestamptzArray([new Date(Number.NaN)]), RangeError)
 })
 
 t.test('an array of another type than the statement says is refused', async (t) => {
