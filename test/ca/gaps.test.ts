@@ -2,6 +2,8 @@
  * A crash between any two steps of the cycle: what the records say afterwards, and what the client gets that asks again
  * under its key. The process that dies is a real issuance over the real database whose step never returns.
  */
+import nodeProcess from 'node:process'
+
 import t, { type Test } from 'tap'
 
 import { hasRole } from '../../src/ca/access.ts'
@@ -9,7 +11,7 @@ import type { Issued } from '../../src/ca/issuance.ts'
 import { openIssuance } from '../../src/ca/issue.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { reconcile } from '../../src/ca/reconcile.ts'
-import type { Recorder } from '../../src/ca/recorder.ts'
+import type { Intent, Recorder } from '../../src/ca/recorder.ts'
 import { codec } from '../../src/codec.ts'
 import { Problem } from '../../src/errors.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
@@ -22,6 +24,7 @@ import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { parseTbs } from '../../src/x509/certificate.ts'
+import type { CheckSignature } from '../../src/x509/csr.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -52,7 +55,7 @@ const open = async (t: Test) => {
       issuers,
       meter: silentMeter,
       isBlocked: () => false,
-      verify: async (check) => checkOne(check),
+      verify: faults.verify ?? (async (check) => checkOne(check)),
       approvals: openApprovalStore({ ...stores, proposed: () => {} }),
       sleep: faults.sleep ?? ((ms) => new Promise((resolve) => setTimeout(resolve, ms))),
       nextTurn: () => new Promise((resolve) => setImmediate(resolve)),
@@ -92,6 +95,7 @@ interface Faults {
   readonly recorder?: (real: Recorder) => Partial<Recorder>
   readonly key?: (real: SigningKey) => SigningKey
   readonly database?: (real: Database) => Database
+  readonly verify?: CheckSignature
   readonly requestDeadlineMs?: number
   readonly sleep?: () => Promise<void>
 }
@@ -338,6 +342,54 @@ t.test('what the database refuses of one item fails that item alone', async (t) 
     ['fulfilled', 'rejected', 'fulfilled', 'fulfilled'],
   )
   t.same(await outcomes(), ['certificate', 'certificate', 'certificate'])
+})
+
+t.test('an intent is expected while it is drafted, and not once it is there or will not be', async (t) => {
+  const { process, outcomes } = await open(t)
+  const seen: string[] = []
+  const watched = {
+    recorder: (real: Recorder) => ({
+      expectIntent: () => {
+        const over = real.expectIntent()
+        seen.push('expected')
+        return () => {
+          seen.push('over')
+          over()
+        }
+      },
+      recordIntent: (intent: Intent) => {
+        seen.push('recorded')
+        return real.recordIntent(intent)
+      },
+    }),
+  }
+  const issue = await process(watched)
+  await issue('k1')
+  t.same(seen.splice(0), ['expected', 'over', 'recorded'])
+  await t.rejects(issue('k2', { validity: -1 }), { code: 'validity.forbidden' })
+  t.same(seen.splice(0), ['expected', 'over'])
+  const doubted = await process({ ...watched, verify: async () => false })
+  await t.rejects(doubted('k3'), { code: 'csr.pop' })
+  t.same(seen.splice(0), ['expected', 'over'])
+  await issue('k1')
+  t.same(seen, [], 'a replay brings none')
+  t.same(await outcomes(), ['certificate'])
+})
+
+t.test('a draft that is refused waits for the check of the signature, whose reason goes before its own', async (t) => {
+  const { process } = await open(t)
+  const unhandled: unknown[] = []
+  const note = (reason: unknown): void => void unhandled.push(reason)
+  nodeProcess.on('unhandledRejection', note)
+  t.teardown(() => nodeProcess.off('unhandledRejection', note))
+  for (const [holds, code] of [
+    [true, 'validity.forbidden'],
+    [false, 'csr.pop'],
+  ] as const) {
+    const issue = await process({ verify: () => withinMs(50).then(() => holds) })
+    await t.rejects(issue('k1', { validity: -1 }), { code })
+  }
+  t.same(unhandled, [])
 })
 
 t.test('our own clock, wherever it goes, never dates an event', async (t) => {
