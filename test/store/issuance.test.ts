@@ -1,11 +1,12 @@
 /** The recorder by itself: what becomes of enrolments that meet an outcome of somebody else. */
 import { randomBytes, randomUUID } from 'node:crypto'
+import { mock } from 'node:test'
 import { setTimeout } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { silentMeter } from '../../src/ca/meter.ts'
+import { type Meter, silentMeter } from '../../src/ca/meter.ts'
 import type { Enrolment, Intent } from '../../src/ca/recorder.ts'
 import type { OwnPool } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
@@ -14,7 +15,9 @@ import { openReplica, type Replica } from '../helpers/replica.ts'
 const open = async (t: Test, beside?: Replica) => {
   const replica = await openReplica(t, beside && { beside })
   const { stores } = replica
-  const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
+  const batches: number[] = []
+  const meter: Meter = { ...silentMeter, batch: (kind, size) => void (kind === 'intent' && batches.push(size)) }
+  const recorder = openRecorder({ ...stores, meter, refusalsPerMinute: 60 })
   t.teardown(recorder.close)
   /** Records an intent of the request under this key. */
   const intend = async (
@@ -63,7 +66,7 @@ const open = async (t: Test, beside?: Replica) => {
       await setTimeout(100)
     }
   }
-  return { replica, recorder, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
+  return { replica, recorder, batches, intend, outcomesOf, askEach, tellReads, readOfOutcomes }
 }
 
 interface Reads {
@@ -102,6 +105,21 @@ const signed = (intent: Intent): Enrolment => ({
   keySha256: intent.keySha256,
   notBefore: new Date(0),
   notAfter: new Date(1_000),
+})
+
+t.test('intents wait for one that is expected, and are recorded with it', async (t) => {
+  const { recorder, batches, intend } = await open(t)
+  // So that no patience ends.
+  mock.timers.enable({ apis: ['setTimeout'] })
+  t.teardown(() => mock.timers.reset())
+  const over = recorder.expectIntent()
+  const first = [intend('a', 1), intend('b', 1)]
+  for (let turns = 0; turns < 5; turns += 1) await new Promise((resolve) => setImmediate(resolve))
+  t.same(batches, [])
+  const last = intend('c', 1)
+  over()
+  await Promise.all([...first, last])
+  t.same(batches, [3])
 })
 
 t.test('a second certificate of one request is refused alone, and whoever is in its batch is enrolled', async (t) => {
