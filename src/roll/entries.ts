@@ -5,7 +5,6 @@
  * holds an example of each.
  */
 import { canonicalJson } from '../canonical.ts'
-import { openInstants } from '../instants.ts'
 
 interface ProfileVersion {
   readonly name: string
@@ -438,12 +437,19 @@ export type RollEvent =
 export const encodeEntry = (event: RollEvent, time: Date): string => {
   const { type, v = 1, ...fields }: RollEvent & { readonly v?: number | undefined } = event
   // Of most types these come last (RFC 8785 3.2.3): an event whose fields are in order is written by one native call.
-  const entry = canonicalJson({ ...fields, time: timeOf(time.getTime()), type, v })
+  const entry = canonicalJson({ ...fields, time: timeOf(time), type, v })
   // Octets are counted only where there may be too many of them.
   if (entry.length * mostOctetsOfUnit > maxEntryOctets && utf8.encode(entry).length > maxEntryOctets)
     throw new RangeError(`an entry of type ${type} exceeds ${maxEntryOctets} octets`)
   return entry
 }
+
+/** A whole batch has one time. */
+const timeOf = (time: Date): string => {
+  if (last.time !== time.getTime()) last = { time: time.getTime(), text: time.toISOString() }
+  return last.text
+}
+let last = { time: Number.NaN, text: '' }
 
 /** The text whose SHA-256, in UTF-8, is the leaf of an entry. */
 export const leafInput = (entry: string): string => `\0${entry}`
@@ -453,4 +459,3 @@ const mostOctetsOfUnit = 3
 
 export const maxEntryOctets = 65_535
 const utf8 = new TextEncoder()
-const timeOf = openInstants()
