@@ -177,8 +177,6 @@ const yamlLimit = 16 * 1024
 const forbiddenKeys = new Set(['__proto__', 'constructor', 'prototype'])
 
 const quote = 0x22
-/** A line of PEM, and its end. */
-const octetsAtHand = 72
 const backslash = 0x5c
 const openObject = 0x7b
 const closeObject = 0x7d
@@ -190,3 +188,5 @@ const space = 0x20
 const dash = 0x2d
 const question = 0x3f
 const widestIndent = 8
+/** A line of PEM, and its end. */
+const octetsAtHand = 72
