@@ -33,13 +33,14 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
     throw error
   })
   let last = found
+  const seen: SeenPlace[] = []
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
 
   const put = async (checkpoint: Checkpoint): Promise<void> => {
     if (last !== undefined && last.origin !== checkpoint.origin)
       throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
-    const there = readPlaces(file, path)
+    const there = readPlaces(file, path, seen)
     const newest = newestOf(there)
     const isOurs = newest !== undefined && newest.size === uncertain
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
@@ -47,7 +48,9 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
     // What failed may be there to be read, and still not be on the disk.
     const next = (newest !== undefined && there[0] === newest) === isOurs ? 0 : 1
     uncertain = checkpoint.size
-    await writeWhole(file, encodePlace(checkpoint), next * placeOctets)
+    const octets = encodePlace(checkpoint)
+    seen[next] = { octets, checkpoint }
+    await writeWhole(file, octets, next * placeOctets)
     uncertain = undefined
     last = checkpoint
   }
@@ -150,11 +153,21 @@ const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise
 const readNewest = async (file: FileHandle, path: string): Promise<Checkpoint | undefined> =>
   newestOf(readPlaces(file, path))
 
+/** What a place says, by its octets, whoever wrote them: read or encoded before, it need not be parsed again. */
+interface SeenPlace {
+  readonly octets: Buffer
+  readonly checkpoint: Checkpoint | undefined
+}
+
 /** At once: a kilobyte that was written a moment ago is in memory, and going to a thread for it would take longer. */
-const readPlaces = (file: FileHandle, path: string): readonly (Checkpoint | undefined)[] => {
+const readPlaces = (file: FileHandle, path: string, seen: SeenPlace[] = []): readonly (Checkpoint | undefined)[] => {
   const octets = Buffer.alloc(2 * placeOctets)
   const bytesRead = readSync(file.fd, octets, 0, octets.length, 0)
-  const places = [0, 1].map((i) => readPlace(octets.subarray(i * placeOctets, (i + 1) * placeOctets)))
+  const places = [0, 1].map((i) => {
+    const place = octets.subarray(i * placeOctets, (i + 1) * placeOctets)
+    if (!seen[i]?.octets.equals(place)) seen[i] = { octets: place, checkpoint: readPlace(place) }
+    return seen[i]?.checkpoint
+  })
   // A first write that was cut off is no checkpoint that anybody has seen.
   if (bytesRead > placeOctets && places.every((place) => place === undefined))
     throw new Error(
