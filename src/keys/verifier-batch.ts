@@ -2,7 +2,7 @@
 import { createPublicKey, type KeyObject, verify } from 'node:crypto'
 
 import { signatureAlgorithm } from '../x509/algorithms.ts'
-import type { CheckSignature, SignatureCheck } from '../x509/csr.ts'
+import type { SignatureCheck } from '../x509/csr.ts'
 
 export interface PackedChecks {
   readonly algorithms: readonly string[]
@@ -56,30 +56,14 @@ export const unpackChecks = ({ algorithms, keeps, lengths, data }: PackedChecks)
 }
 
 /** Whether one signature holds, here and now. A key or signature that OpenSSL cannot decode does not. */
-export const checkOne = (check: SignatureCheck): boolean => {
+export const checkOne = ({ spki, message, signature, algorithm, keep = false }: SignatureCheck): boolean => {
   try {
-    return verify(check.algorithm.hash, check.message, keyFor(check), check.signature)
+    const key = keep ? { key: keptKey(spki) } : derKey(spki)
+    return verify(algorithm.hash, message, { ...key, ...algorithm.signOptions }, signature)
   } catch {
     return false
   }
 }
-
-/** The same on libuv's pool: for Ed25519 30 µs of the thread that asks instead of 120. */
-export const checkInPool: CheckSignature = (check) =>
-  new Promise((resolve) => {
-    try {
-      verify(check.algorithm.hash, check.message, keyFor(check), check.signature, (error, holds) =>
-        resolve(error === null && holds),
-      )
-    } catch {
-      resolve(false)
-    }
-  })
-
-const keyFor = ({ spki, algorithm, keep = false }: SignatureCheck) => ({
-  ...(keep ? { key: keptKey(spki) } : derKey(spki)),
-  ...algorithm.signOptions,
-})
 
 /** Without a KeyObject of its own: 2 µs less for each. */
 const derKey = (spki: Buffer) => ({ key: spki, format: 'der', type: 'spki' }) as const

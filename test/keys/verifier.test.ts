@@ -6,7 +6,6 @@ import { Worker } from 'node:worker_threads'
 import t, { type Test } from 'tap'
 
 import { openVerifier } from '../../src/keys/verifier.ts'
-import { checkInPool, checkOne } from '../../src/keys/verifier-batch.ts'
 import type { Log } from '../../src/telemetry.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import type { SignatureCheck } from '../../src/x509/csr.ts'
@@ -129,28 +128,3 @@ t.test('closing answers what was asked, ends the threads, and starts no other', 
 const turns = async (): Promise<void> => {
   for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve))
 }
-
-t.test('libuv’s pool says of a signature what is said here, and throws nothing', async (t) => {
-  const ed25519 = generateKeyPairSync('ed25519')
-  const ofRoll: SignatureCheck = {
-    spki: ed25519.publicKey.export({ type: 'spki', format: 'der' }),
-    message,
-    signature: sign(null, message, ed25519.privateKey),
-    algorithm: signatureAlgorithm('ed25519'),
-  }
-  const cases: Readonly<Record<string, readonly [SignatureCheck, boolean]>> = {
-    'one that holds': [good, true],
-    'one of another key': [bad, false],
-    'one that was cut': [{ ...good, signature: good.signature.subarray(1) }, false],
-    Ed25519: [ofRoll, true],
-    'Ed25519 over something else': [{ ...ofRoll, message: Buffer.from('what was not signed') }, false],
-    'Ed25519 without a signature': [{ ...ofRoll, signature: Buffer.alloc(0) }, false],
-    'no key': [{ ...ofRoll, spki: Buffer.from('no key') }, false],
-    'a key of another kind': [{ ...ofRoll, spki }, false],
-  }
-  for (const [name, [asked, holds]] of Object.entries(cases))
-    for (const keep of [false, true]) {
-      t.equal(await checkInPool({ ...asked, keep }), holds, name)
-      t.equal(checkOne({ ...asked, keep }), holds, `${name}, here`)
-    }
-})
