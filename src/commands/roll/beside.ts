@@ -2,20 +2,17 @@
 import type { Finding } from '../../roll/findings.ts'
 import type { EntryOf, RollEntry } from '../../roll/forms.ts'
 import type { ChangeRow, EntryRow, NameRow, RecordsPage, RollRows } from '../../store/roll-rows.ts'
+import { type Columns, differing } from './columns.ts'
+import { abandonedOf, type Issuance, nameTextOf } from './issuances.ts'
 import {
-  abandonedOf,
-  type Columns,
   type Counting,
   changeColumns,
-  differing,
   type ExpectedRow,
   entryColumns,
-  type Issuance,
   isBlocked,
   isChange,
   listColumns,
   listKey,
-  nameTextOf,
   smallRows,
   smallTables,
 } from './rows.ts'

@@ -18,9 +18,10 @@ import { sha256 } from '../../sha256.ts'
 import type { EntryRow, RollRows } from '../../store/roll-rows.ts'
 import type { RollCertificates } from '../roll-certificates.ts'
 import { openComparing, type ReadEntry } from './beside.ts'
+import { differing } from './columns.ts'
 import type { Verified } from './findings.ts'
+import { issuanceOf } from './issuances.ts'
 import type { RollKeys } from './keys.ts'
-import { differing, issuanceOf } from './rows.ts'
 
 export interface RecordsVerification {
   readonly rows: RollRows

@@ -5,41 +5,10 @@
  */
 import { hash } from 'node:crypto'
 
-import { type Origin, originKeys, originText } from '../../policy/origin.ts'
 import type { EntryOf, EventType, RollEntry } from '../../roll/forms.ts'
-import { searchKey } from '../../store/names.ts'
-import type { ChangeRow, EntryRow, ListRow, NameRow } from '../../store/roll-rows.ts'
-import { parseCertificate, parseTbs, type TbsFacts } from '../../x509/certificate.ts'
-import { keptNames } from '../../x509/names-kept.ts'
-import { formatSubject } from '../../x509/subject.ts'
-
-/** By name, as PostgreSQL's text or as JSON. */
-export type Columns = Readonly<Record<string, unknown>>
-
-/** The names of the columns that are not what they should be. */
-export const differing = (expected: Columns, actual: object): string[] =>
-  Object.keys(expected).filter((name) => !isSame(expected[name] ?? null, (actual as Columns)[name] ?? null))
-
-const isSame = (expected: unknown, actual: unknown): boolean => {
-  if (expected === actual) return true
-  if (expected === null || actual === null) return false
-  if (typeof expected === 'object') return JSON.stringify(sorted(expected)) === JSON.stringify(sorted(actual))
-  return String(expected) === String(actual)
-}
-
-const sorted = (value: unknown): unknown => {
-  if (Array.isArray(value)) return value.map(sorted)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort()
-      .map(([name, one]) => [name, sorted(one)]),
-  )
-}
-
-/** A time of an entry as PostgreSQL's text has it in UTC: `2026-11-25 17:18:21.12+00`. */
-const timeText = (time: string | null): string | null =>
-  time && `${time.slice(0, 10)} ${time.slice(11, 19)}${time.slice(19, -1).replace(/\.?0+$/, '')}+00`
+import type { ChangeRow, ListRow } from '../../store/roll-rows.ts'
+import { type Columns, timeText } from './columns.ts'
+import { factsIn } from './issuances.ts'
 
 // Entries ---------------------------------------------------------------------------------------------------------------
 
@@ -49,119 +18,6 @@ export const entryColumns = (entry: RollEntry): Columns => ({
   time: timeText(entry.time),
   serial: 'serial' in entry ? entry.serial : null,
 })
-
-// Issuances -------------------------------------------------------------------------------------------------------------
-
-export interface Issuance {
-  readonly facts: TbsFacts
-  readonly intent: Columns
-  readonly outcome: Columns
-  readonly names: readonly string[]
-}
-
-/** Of the certificate in an entry; undefined where it cannot be read, which the verifier tells of. */
-export const issuanceOf = (
-  entry: EntryOf<'certificate.issued'>,
-  index: number,
-  row: EntryRow,
-): Issuance | undefined => {
-  const facts = factsOf(() => parseCertificate(Buffer.from(entry.certificate, 'base64')).facts)
-  if (facts === undefined) return undefined
-  const origin = originOf(entry)
-  const shard = shardIn(facts)
-  return {
-    facts,
-    intent: {
-      ...intended(entry),
-      ...(shard !== undefined && { shard }),
-      ...{ replaces: replacedBy(entry), first: row.intent?.expected_first ?? null, approval: approvalOf(entry) },
-      origin: origin && originText(origin),
-    },
-    outcome: {
-      ...{ kind: 'certificate', entry: index, at: timeText(entry.time) },
-      ...{ principal: entry.principal, profile: entry.profile.name, issuer: entry.issuer },
-      subject: formatSubject(facts.subject),
-      key_sha256: hash('sha256', facts.spki),
-      not_before: timeText(facts.notBefore.toISOString()),
-      not_after: timeText(facts.notAfter.toISOString()),
-      ...originKeys(origin ?? {}),
-      ...(isOfBefore(row) ? {} : shown(entry, facts, origin)),
-      // Which neither is on the roll, nor can be one without the other.
-      idempotency_key: row.intent?.idempotency_key,
-    },
-    names: facts.names.map((name) => nameText(entry.serial, name.kind, searchKey(name))),
-  }
-}
-
-/** What searches show was not kept at first. A row without any of it has nothing that could be wrong. */
-const isOfBefore = ({ outcome }: EntryRow): boolean =>
-  outcome !== null && [outcome.names, outcome.profile_version, outcome.delegated].every((value) => value === null)
-
-const shown = ({ profile }: EntryOf<'certificate.issued'>, { names }: TbsFacts, origin: Origin | null): Columns => ({
-  names: keptNames(names).toString('hex'),
-  profile_version: profile.version,
-  delegated: origin !== null,
-})
-
-/** Of an issuance that was given up: nobody but the intent has its TBS, of which the roll knows serial and end. */
-export const abandonedOf = (entry: EntryOf<'issuance.abandoned'>, index: number, row: EntryRow) => {
-  const facts = factsOf(() => parseTbs(row.intent?.tbs ?? Buffer.alloc(0)))
-  return {
-    intent: { ...intended(entry), shard: entry.shard, tbs: `${entry.serial} ${entry.notAfter}` },
-    /** What of the row is compared with it. */
-    found: {
-      ...row.intent,
-      tbs: facts && `${facts.serial.toString('hex')} ${facts.notAfter.toISOString()}`,
-    },
-    outcome: { kind: 'abandoned', entry: index, signature: null, idempotency_key: null },
-    /** The entry has it in milliseconds. */
-    isIntended: isWithin(row.intent?.created_at, entry.intended),
-  }
-}
-
-const intended = ({
-  issuer,
-  principal,
-  profile,
-  request,
-  plan,
-}: EntryOf<'certificate.issued' | 'issuance.abandoned'>) => ({
-  ...{ issuer, principal, plan, digest: request },
-  profile: profile.name,
-  profile_version: profile.version,
-})
-
-/** Of version 2. */
-const replacedBy = (entry: EntryOf<'certificate.issued'>): string | null =>
-  'replaces' in entry ? (entry.replaces as string) : null
-
-/** Of versions 4 and 5. */
-const originOf = (entry: EntryOf<'certificate.issued'>): Origin | null =>
-  'origin' in entry ? (entry.origin as Origin) : null
-
-/** Of versions 3 and 5. */
-const approvalOf = (entry: EntryOf<'certificate.issued'>): string | null =>
-  'approval' in entry ? (entry.approval as string) : null
-
-/** PostgreSQL's text of a time, which is of microseconds. */
-const isWithin = (exact: string | undefined, milliseconds: string): boolean => {
-  const time = new Date(exact?.replace(' ', 'T').replace(/\+00$/, 'Z') ?? Number.NaN)
-  return !Number.isNaN(time.getTime()) && time.toISOString() === milliseconds
-}
-
-const factsOf = (read: () => TbsFacts): TbsFacts | undefined => {
-  try {
-    return read()
-  } catch {
-    return undefined
-  }
-}
-
-/** The last of its CRL URLs' path, where it has one. */
-const shardIn = ({ crlUrls: [url] }: TbsFacts): string | undefined => /\/(\d+)\.crl$/.exec(url ?? '')?.[1]
-
-export const nameText = (serial: string, kind: string, name: string): string => `${serial} ${kind}:${name}`
-export const nameTextOf = ({ serial, kind, name }: NameRow): string => nameText(serial, kind, name)
 
 // Revocations -----------------------------------------------------------------------------------------------------------
 
@@ -368,7 +224,7 @@ const few: Few = {
     row('profiles', `${name}@${version}`, { sha256, document: sha256, created_by: by, is_of_authority: true }),
   ],
   'issuer.created': ({ issuer, authority, certificate, state, by }, _index, counting) => {
-    const facts = factsOf(() => parseCertificate(Buffer.from(certificate, 'base64')).facts)
+    const facts = factsIn(certificate)
     return [
       row('issuers', issuer, { authority, certificate: wrapped(certificate) }),
       nextState(issuer, counting, { state, by, reason: null }),
