@@ -1,5 +1,5 @@
 /**
- * An hour in the life of daemons, each of which looks after twenty certificates of forty minutes, as a process of its own:
+ * An hour in the life of daemons, each of which looks after ten certificates of forty minutes, as a process of its own:
  * `node hour.ts DAEMONS` prints what came of it as JSON. Requests, mutual TLS, keys, files, service and database are real;
  * only waiting is left out. The service dates what it issues by the same simulated clock; its database keeps its own, by
  * which the roll is dated.
@@ -35,7 +35,7 @@ export const minute = 60_000
 export const hour = 60 * minute
 /** The service is away: no answer to anybody. */
 export const outage = { from: 17 * minute, to: 20 * minute }
-export const each = 20
+export const each = 10
 
 const live = async (daemons: number): Promise<Hour> => {
   const closing: (() => unknown)[] = []

@@ -1,8 +1,8 @@
 /**
  * Daemons look after certificates of forty minutes for an hour: each renews itself over mutual TLS, when the server
  * suggests it. What is real and what is simulated is told in hour.ts. `CHANCERY_TEST_DAEMONS` says how many daemons there
- * are, of twenty certificates each: 8, since each comes back with all of its own, and of five chance alone puts three together; with
- * 50 it takes minutes.
+ * are, of ten certificates each: 16, since each comes back with all of its own, and of eight chance alone now and then puts
+ * half of the certificates into the same ten seconds; with 100 it takes minutes.
  */
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ import { each, type Hour, minute, outage } from './hour.ts'
 
 t.setTimeout(900_000)
 
-const daemons = Number(process.env['CHANCERY_TEST_DAEMONS'] ?? 8)
+const daemons = Number(process.env['CHANCERY_TEST_DAEMONS'] ?? 16)
 const certificates = daemons * each
 
 t.test('certificates are rotated for an hour: none comes near its end, and the load spreads', async (t) => {
