@@ -1,7 +1,7 @@
 /**
  * Which records an entry has beside itself, and what must be in them: one table by types of entries for those that are
- * few, and for each kind of the others a function. What an entry does not say of a record is not in here, and nobody who
- * verifies the roll can know it (docs/roll.md).
+ * few, and for each kind of the others a function; those of an issuance have a file of their own (`issuances.ts`). What an
+ * entry does not say of a record is in neither, and nobody who verifies the roll can know it (docs/roll.md).
  */
 import { hash } from 'node:crypto'
 
