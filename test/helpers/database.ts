@@ -70,12 +70,12 @@ const findTestServer = async (): Promise<TestServer> => {
 }
 
 /**
- * Of each database three hundred files, made and removed all the time: before ext4 makes one, it looks at every one near it
+ * Each database is three hundred files, made and removed all the time: before ext4 makes one, it looks at every one near it
  * that was removed in the last minutes. Where the folders in this one lie apart from each other (chattr(1), T), a database takes
  * 50 ms instead of 300. Where there is no such thing, nothing happens.
  */
 const setApart = (folder: string): Promise<void> =>
-  new Promise((resolve) => execFile('chattr', ['+T', folder], () => resolve()))
+  new Promise((resolve) => execFile('chattr', ['+T', folder], { timeout: 5_000 }, () => resolve()))
 
 /** One for each user and each PostgreSQL. */
 export const testDataDir = async (): Promise<string> =>
