@@ -27,6 +27,7 @@ const main = async (named: readonly string[]): Promise<void> => {
       for (const name of names) sum[name] += outcome.counts[name]
     }
   }
+  // One more than there are processors, since what works waits for the database now and then: a ninth of two was idle.
   await Promise.all([lane(true), ...Array.from({ length: availableParallelism() + 1 }, () => lane(false))])
   // Stops the server that they share.
   await import('../test/helpers/after.ts')
@@ -48,10 +49,7 @@ const filesIn = async (folder: string): Promise<readonly string[]> => {
   return found.sort()
 }
 
-/**
- * One lane takes what mostly waits first, the others what works: so no processor idles, and what waits is not crowded. There is
- * one more lane for work than there are processors, since what works waits for the database now and then (a ninth of two).
- */
+/** One lane takes what mostly waits first, the others what works: so no processor idles, and what waits is not crowded. */
 const openQueue = (files: readonly string[]) => {
   const waiting = files.filter((file) => mostlyWaits.test(relative(home, file)))
   const working = files.filter((file) => !waiting.includes(file))
