@@ -47,7 +47,10 @@ export const addGrantCommand = (program: Command): void => {
       .description('let a principal act as requester, approver, operator, auditor or admin'),
   )
     .option('--profile <name...>', 'for a requester: which profiles; for an approver: whose requests it approves')
-    .option('--names <json>', 'for a requester: narrower name rules, like {"dns":{"allow":["*.example.com"]}}')
+    .option(
+      '--names <json>',
+      'for a requester: narrower name rules for dns, ip, uri, email and commonName, like {"dns":{"allow":["*.example.com"]}}',
+    )
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
     .option(
       '--on-behalf-of [json]',

@@ -13,11 +13,10 @@
  * source  commonName, principal, origin.<fact>; `after`: the value is what follows this prefix, and it must be there
  * when    origin: names are tied where the request has an origin only
  */
-import type { NameKind } from '../x509/names.ts'
 import { readTemplate, type Template } from './claims.ts'
 import { type BindingDocument, listOf, type SourceDocument } from './document.ts'
 import { readNameTemplate } from './identity-templates.ts'
-import { type NameParts, readPattern } from './names.ts'
+import { type NameParts, type RuledKind, readPattern } from './names.ts'
 import { factOf, type Origin, originFacts } from './origin.ts'
 import { readTextPattern } from './subject.ts'
 
@@ -31,7 +30,7 @@ export interface Sources {
 export interface Binding {
   readonly id: string
   readonly check: string
-  readonly names: NameKind | 'commonName'
+  readonly names: RuledKind
   /** Ties nothing of a request without an origin. */
   readonly onlyWithOrigin: boolean
   /** As a reason says it. */

@@ -17,7 +17,9 @@ import {
   findDenying,
   type NameParts,
   nameKinds,
+  type RuledKind,
   show,
+  takeApart,
 } from './names.ts'
 import type { Origin } from './origin.ts'
 import { type CompiledOriginRules, originChecks } from './origin-rules.ts'
@@ -392,7 +394,7 @@ const nameChecks: readonly Check[] = [
   },
 ]
 
-const grantChecks: readonly Check[] = nameKinds.map((kind) => ({
+const grantNameChecks: readonly Check[] = nameKinds.map((kind) => ({
   id: `grant.names.${kind}`,
   code: 'san.forbidden',
   field: '/names',
@@ -407,6 +409,27 @@ const grantChecks: readonly Check[] = nameKinds.map((kind) => ({
     }
   },
 }))
+
+const grantChecks: readonly Check[] = [
+  ...grantNameChecks,
+  {
+    id: 'grant.names.commonName',
+    code: 'subject.forbidden',
+    field: '/subject/commonName',
+    passes:
+      'where the grant has a rule for common names, one that the profile does not fix matches its `allow` and not its `deny`',
+    run: ({ grant, profile, commonName }, say) => {
+      if (grant === null) return say.skipped('the grant has no name rules')
+      if (commonName === undefined) return say.skipped(noneOf.commonName)
+      if (profile.subject.some(({ type, fixed }) => type === 'commonName' && fixed !== undefined))
+        return say.skipped('is fixed by the profile')
+      if (grant === 'malformed') return say.failed(commonName, 'the grant allows no common names')
+      if (grant.commonName === undefined) return say.skipped('the grant has no rule for common names')
+      const name = { kind: 'commonName', value: commonName } as const
+      judgeByGrant(say, grant.commonName, { ...name, parts: takeApart(name), field: '/subject/commonName' })
+    },
+  },
+]
 
 const judgeByGrant = (say: Say, rules: CompiledKind, { value, parts, field }: CaseName): void => {
   const denied = findDenying(rules.deny, parts)
@@ -540,7 +563,7 @@ const ruleCheck: Check = {
   },
 }
 
-const noneOf: Readonly<Record<NameKind | 'commonName', string>> = {
+const noneOf: Readonly<Record<RuledKind, string>> = {
   commonName: 'there is no common name',
   dns: 'there are no dns names',
   ip: 'there are no ip names',

@@ -86,6 +86,7 @@ const MappingGrant = Type.Object(
           ip: Type.Optional(KindRules),
           uri: Type.Optional(KindRules),
           email: Type.Optional(KindRules),
+          commonName: Type.Optional(KindRules),
         },
         closed,
       ),

@@ -6,7 +6,7 @@ import { parsePemBlocks } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
-import { nameKinds, pointer, show } from './names.ts'
+import { pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults } from './shape.ts'
 
@@ -90,7 +90,7 @@ const mappingFaults: Sense = ({ mappings }, report) => {
 const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Report): void => {
   grants.forEach(({ names = {}, onBehalfOf = {} }, i) => {
     originRuleFaults(onBehalfOf, `${place}/grants/${i}/onBehalfOf`, report)
-    for (const kind of nameKinds) {
+    for (const kind of ruledKinds) {
       for (const list of ['allow', 'deny'] as const) {
         names[kind]?.[list]?.forEach((text, at) => {
           const template = readNameTemplate(kind, text)

@@ -1,6 +1,6 @@
 /** What claims may become: names of principals, and parts of name rules. A claim stands for itself, never for a pattern. */
 import { readTemplate, type Template } from './claims.ts'
-import { type KindRules, type NameRules, nameKinds, readPattern } from './names.ts'
+import { type KindRules, type NameRules, readPattern, ruledKinds } from './names.ts'
 
 /** A string says what is wrong with it. */
 export const readPrincipalTemplate = (text: string): Template | string => {
@@ -21,7 +21,7 @@ export const readPrincipalTemplate = (text: string): Template | string => {
   }
 }
 
-/** A rule with claims (or what else): a DNS label, or a segment of a URI's path. A string says what is wrong with it. */
+/** A rule with claims (or what else): a DNS label, a segment of a URI's path, or a part of a common name. A string says what is wrong with it. */
 export const readNameTemplate = (
   kind: keyof NameRules,
   text: string,
@@ -29,7 +29,8 @@ export const readNameTemplate = (
 ): Template | string => {
   const template = readTemplate(text, (value) => parts[kind]?.test(value) ?? false, what)
   if (typeof template === 'string') return template
-  if (template.claims.length > 0 && parts[kind] === undefined) return `has a ${what}; only rules for dns and uri may`
+  if (template.claims.length > 0 && parts[kind] === undefined)
+    return `has a ${what}; only rules for dns, uri and commonName may`
   if (kind === 'uri' && (template.text.split('{', 1)[0] ?? '').split('/').length < 4 && template.claims.length > 0)
     return `has a ${what} before its path`
   const example = template.fill(() => 'x')
@@ -59,7 +60,7 @@ export const readNameTemplates = (rules: NameRules): NameTemplates => {
   return {
     fill: (find) => {
       const found: { -readonly [kind in keyof NameRules]: KindRules } = {}
-      for (const kind of nameKinds) {
+      for (const kind of ruledKinds) {
         const written = rules[kind]
         if (!written) continue
         const allow = fillAll(kind, written.allow, find)
@@ -74,8 +75,12 @@ export const readNameTemplates = (rules: NameRules): NameTemplates => {
 
 const principalPart = /^[A-Za-z0-9._@/:-]{1,128}$/
 const principalName = /^[A-Za-z0-9][A-Za-z0-9._:@/-]{0,127}$/
-/** One DNS label; one segment of a path that is not `.` or `..`. */
+/**
+ * One DNS label; one segment of a path that is not `.` or `..`; of a common name what lies between two colons, or between a
+ * colon and an end.
+ */
 const parts: Partial<Record<keyof NameRules, RegExp>> = {
   dns: /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/,
   uri: /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}$/,
+  commonName: /^[A-Za-z0-9._@-]{1,64}$/,
 }

@@ -5,17 +5,25 @@
  */
 import { Problem, type Violation } from '../errors.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
-import type { Name, NameKind } from '../x509/names.ts'
+import type { NameKind } from '../x509/names.ts'
+import { readTextPattern } from './subject.ts'
 
 export interface KindRules {
   readonly allow: readonly string[]
   readonly deny?: readonly string[]
 }
 
-/** Which names; a kind without a rule is refused. Part of a profile, and what narrows a grant. */
-export type NameRules = { readonly [kind in NameKind]?: KindRules }
-
 export const nameKinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
+
+/** The common name is a name as well where it says who somebody is: a user of Kubernetes has no other. */
+export type RuledKind = NameKind | 'commonName'
+export const ruledKinds: readonly RuledKind[] = [...nameKinds, 'commonName']
+
+/**
+ * What narrows a grant. A kind of subject alternative name without a rule is refused; of common names without one, what the
+ * profile says holds alone.
+ */
+export type NameRules = { readonly [kind in RuledKind]?: KindRules }
 
 /** A pattern that was read. `covers`: every name that `name` stands for matches; `touches`: at least one does. */
 export interface Pattern {
@@ -45,15 +53,15 @@ export interface CompiledKind {
   readonly deny: readonly Pattern[]
 }
 
-export type CompiledRules = { readonly [kind in NameKind]?: CompiledKind }
+export type CompiledRules = { readonly [kind in RuledKind]?: CompiledKind }
 
 /** Reads one pattern; a string says what is wrong with it. */
-export const readPattern = (kind: NameKind, text: string): Pattern | string => readers[kind](text)
+export const readPattern = (kind: RuledKind, text: string): Pattern | string => readers[kind](text)
 
 /** Compiles rules whose patterns are known to be good; a bad one throws TypeError. */
 export const compileRules = (rules: NameRules): CompiledRules => {
-  const compiled: { -readonly [kind in NameKind]?: CompiledKind } = {}
-  for (const kind of nameKinds) {
+  const compiled: { -readonly [kind in RuledKind]?: CompiledKind } = {}
+  for (const kind of ruledKinds) {
     const written = rules[kind]
     if (written === undefined) continue
     compiled[kind] = { allow: compileList(kind, written.allow), deny: compileList(kind, written.deny ?? []) }
@@ -69,13 +77,13 @@ export const parseNameRules = (input: unknown, at = ''): NameRules => {
   const faults: Violation[] = []
   const fault = (field: string, value: unknown, reason: string) =>
     faults.push({ check: 'grant.names', field, value: show(value), reason })
-  const rules: { -readonly [kind in NameKind]?: KindRules } = {}
+  const rules: { -readonly [kind in RuledKind]?: KindRules } = {}
   if (!isRecord(input)) {
     fault(at, input, 'must be an object with rules by kind of name')
   } else {
     for (const [key, value] of Object.entries(input)) {
-      const kind = nameKinds.find((known) => known === key)
-      if (kind === undefined) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${nameKinds.join(', ')}`)
+      const kind = ruledKinds.find((known) => known === key)
+      if (kind === undefined) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
       else if (!isRecord(value)) fault(`${at}/${kind}`, value, 'must be an object with `allow` and perhaps `deny`')
       else rules[kind] = readKindRules(kind, value, { at: `${at}/${kind}`, fault })
     }
@@ -85,11 +93,13 @@ export const parseNameRules = (input: unknown, at = ''): NameRules => {
 }
 
 /** Takes a name apart for matching. Total: a value that is not in normal form gets parts that match nothing. */
-export const takeApart = (name: Name): NameParts => {
+export const takeApart = (name: { readonly kind: RuledKind; readonly value: string }): NameParts => {
   const { kind, value } = name
   switch (kind) {
     case 'dns':
       return { ...noParts, value, labels: labelsOf(value) }
+    case 'commonName':
+      return { ...noParts, value }
     case 'ip':
       return { ...noParts, value, address: parseIp(value) }
     case 'email': {
@@ -122,7 +132,7 @@ export const findDenying = (patterns: readonly Pattern[], parts: NameParts): Pat
 export const aceLabelsOf = (value: string): readonly string[] =>
   value.includes('xn--') ? value.split('.').filter((label) => label.startsWith('xn--')) : []
 
-const compileList = (kind: NameKind, texts: readonly string[]): readonly Pattern[] =>
+const compileList = (kind: RuledKind, texts: readonly string[]): readonly Pattern[] =>
   texts.map((text) => {
     const pattern = readPattern(kind, text)
     if (typeof pattern === 'string') throw new TypeError(`${kind} pattern: ${pattern}`)
@@ -130,7 +140,7 @@ const compileList = (kind: NameKind, texts: readonly string[]): readonly Pattern
   })
 
 const readKindRules = (
-  kind: NameKind,
+  kind: RuledKind,
   input: Readonly<Record<string, unknown>>,
   { at, fault }: { at: string; fault: (field: string, value: unknown, reason: string) => void },
 ): KindRules => {
@@ -355,6 +365,17 @@ const isPlainLocal = (local: string): boolean => {
   return true
 }
 
+// Common names: a text of one part, so `*` and `**` are those of a profile's `match`.
+
+const readCommonNamePattern = (text: string): Pattern | string => {
+  if (text.length === 0) return 'is empty'
+  if (text.length > maxCommonNamePattern) return `is longer than ${maxCommonNamePattern} characters`
+  const pattern = readTextPattern(text)
+  if (typeof pattern === 'string') return pattern
+  const matches = ({ value }: NameParts): boolean => pattern.matches(value)
+  return { text, covers: matches, touches: matches }
+}
+
 const exactly = (text: string): Pattern => {
   const matches = (name: NameParts): boolean => name.value === text
   return { text, covers: matches, touches: matches }
@@ -372,7 +393,8 @@ export const show = (value: unknown): string => {
   return text.length <= maxShown ? text : `${text.slice(0, maxShown)}…`
 }
 
-const readers: { readonly [kind in NameKind]: (text: string) => Pattern | string } = {
+const readers: { readonly [kind in RuledKind]: (text: string) => Pattern | string } = {
+  commonName: readCommonNamePattern,
   dns: readDnsPattern,
   ip: readIpPattern,
   uri: readUriPattern,
@@ -387,6 +409,8 @@ const maxDnsLength = 253
 const maxLabelLength = 63
 const maxLocalLength = 64
 const maxUriLength = 2048
+/** A common name has at most 64 (RFC 5280 A.1), and `**` stands for one of them at least. */
+const maxCommonNamePattern = 65
 const maxAddressLength = 45 + 4
 const star = 0x2a
 const plus = 0x2b

@@ -316,6 +316,7 @@ t.test('claims map to principals and grants by the first mapping that fits', asy
   const names = {
     dns: { allow: ['{/kubernetes.io/serviceaccount/name}.{/kubernetes.io/namespace}.svc.cluster.local'] },
     uri: { allow: ['spiffe://example.com/ns/{/kubernetes.io/namespace}/sa/{/kubernetes.io/serviceaccount/name}'] },
+    commonName: { allow: ['team:{/kubernetes.io/namespace}', 'web'], deny: ['team:admin-*'] },
   }
   const { ask, authenticate } = open(
     documentOf(issuer, {
@@ -353,6 +354,7 @@ t.test('claims map to principals and grants by the first mapping that fits', asy
         names: {
           dns: { allow: ['web.shop.svc.cluster.local'] },
           uri: { allow: ['spiffe://example.com/ns/shop/sa/web'] },
+          commonName: { allow: ['team:shop', 'web'], deny: ['team:admin-*'] },
         },
       },
     ],

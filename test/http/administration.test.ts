@@ -4,6 +4,7 @@ import t from 'tap'
 import { stringify } from 'yaml'
 
 import { openTestService, type TestService } from '../helpers/service.ts'
+import { commonName, newP256, pem, request, tlv } from '../x509/build.ts'
 import { csrFor, employ } from './people.ts'
 
 let service: TestService
@@ -139,6 +140,33 @@ t.test('a new profile is used at once by whoever is granted it', async (t) => {
   t.match(narrowed.json.violations, [{ check: 'grant.names.dns' }])
 })
 
+t.test('whoever is granted one common name is nobody else', async (t) => {
+  const token = await employ(service, 'worker-1', 'requester', {
+    profiles: ['kubelet-client'],
+    names: { commonName: { allow: ['system:node:worker-1'] } },
+  })
+  const ask = (name: string, query = '') => {
+    const csr = pem(request({ signer: newP256(), subject: commonName(name), attributes: tlv(0xa0) }))
+    return service.request('POST', `/v1/certificates${query}`, { token, body: { csr, profile: 'kubelet-client' } })
+  }
+  const own = await ask('system:node:worker-1')
+  t.equal(own.status, 201, JSON.stringify(own.json))
+  const other = await ask('system:node:worker-2')
+  t.equal(other.json.code, 'subject.forbidden')
+  t.match(other.json.violations, [{ check: 'grant.names.commonName', field: '/subject/commonName' }])
+  const checks = (await ask('system:node:worker-1', '?dryRun=true')).json.checks
+  t.match(
+    checks.find(({ check }: { check: string }) => check === 'grant.names.commonName'),
+    {
+      outcome: 'passed',
+      value: 'system:node:worker-1',
+      reason: 'matches system:node:worker-1 of the grant',
+    },
+  )
+  const { json } = await service.request('GET', '/v1/grants?principal=worker-1')
+  t.same(json.items[0].names, { commonName: { allow: ['system:node:worker-1'] } })
+})
+
 t.test('principals, grants and tokens are made, listed and taken back', async (t) => {
   const made = await service.request('POST', '/v1/principals', { body: { name: 'team/ci@example.com' } })
   t.equal(made.status, 201)
@@ -236,6 +264,10 @@ t.test('a grant that does not fit its role is refused', async (t) => {
     [
       { principal: 'brief', role: 'requester', profiles: ['server'], names: { dns: { allow: ['a*'] } } },
       '/names/dns/allow/0',
+    ],
+    [
+      { principal: 'brief', role: 'requester', profiles: ['server'], names: { commonName: { allow: ['a*b*'] } } },
+      '/names/commonName/allow/0',
     ],
   ]
   for (const [body, field] of cases) {

@@ -5,7 +5,7 @@ import type { KeyStanding } from '../../src/policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
 import type { Profile } from '../../src/policy/profile.ts'
 import type { Subject } from '../../src/x509/subject.ts'
-import { ask, commonName, context, csrOf, keyOf, namesOf, profileOf } from './requests.ts'
+import { ask, commonName, context, csrOf, keyOf, namesOf, profileOf, seed } from './requests.ts'
 
 const www = namesOf('dns:www.example.com')
 const at = (seconds: string): Context => ({ ...context, now: new Date(seconds) })
@@ -383,6 +383,55 @@ t.test("a grant's rules narrow the profile's and never widen them", async (t) =>
   t.same(by({}).length, 2)
   t.same(by({ dns: { allow: ['f*'] } }).length, 2, 'rules that cannot be read allow nothing')
   t.same(by({ dns: { allow: ['**'] } }, ask({ names: namesOf('dns:evil.org') })), ['names.dns.allow evil.org'])
+})
+
+t.test("a grant's rule for common names says who its principal may be", async (t) => {
+  const nodes = seed('kubelet-client')
+  const node = (cn: string) => ask({ subject: commonName(cn), names: [] })
+  const by = (rules: Context['grantRules'], of: Ask, profile = nodes) =>
+    failed(decide(profile, of, { ...context, grantRules: rules ?? null }))
+  const one = { commonName: { allow: ['system:node:worker-1'] } }
+  t.same(by(null, node('system:node:worker-2')), [], 'without rules what the profile says holds alone')
+  t.same(by({ dns: { allow: ['**'] } }, node('system:node:worker-2')), [], 'and so without one for common names')
+  t.same(by(one, node('system:node:worker-1')), [])
+  t.same(by(one, node('system:node:worker-2')), ['grant.names.commonName system:node:worker-2'])
+  t.same(by(one, node('system:node:worker-1x')), ['grant.names.commonName system:node:worker-1x'])
+  t.same(by(one, node('system:node:Worker-1')), ['grant.names.commonName system:node:Worker-1'], 'case and all')
+  t.same(by(one, node('admin')), ['subject.commonName admin', 'grant.names.commonName admin'], 'beside the profile')
+  const zone = { commonName: { allow: ['system:node:a-*'], deny: ['system:node:a-master*'] } }
+  t.same(by(zone, node('system:node:a-1')), [])
+  t.same(by(zone, node('system:node:a-master1')), ['grant.names.commonName system:node:a-master1'])
+  t.same(by(zone, node('system:node:*')), ['grant.names.commonName system:node:*'], 'no pattern is asked for')
+  t.same(
+    by({ commonName: { allow: ['a**b**'] } }, node('system:node:worker-1')),
+    ['grant.names.commonName system:node:worker-1'],
+    'rules that cannot be read allow nobody',
+  )
+
+  const subject = { commonName: { from: 'csr', match: '**' }, others: 'refuse' }
+  const either = profileOf({ subject, names: { dns: { allow: ['**'] } } })
+  const disguised = ask({ subject: commonName('admin'), names: namesOf('dns:admin') })
+  t.same(
+    by({ ...one, dns: { allow: ['**'] } }, disguised, either),
+    ['grant.names.commonName admin'],
+    'who it is does not become another by being a DNS name as well',
+  )
+  t.same(
+    by({ ...one, dns: { allow: ['**'] } }, ask({ names: www }), seed('server')),
+    [],
+    'a certificate need not have one',
+  )
+
+  const scheduler = seed('kube-scheduler')
+  t.same(by(one, node('system:kube-scheduler'), scheduler), [], 'what the profile fixes nobody chose')
+  const plan = planOf(decide(nodes, node('system:node:worker-1'), { ...context, grantRules: one }))
+  const later = { ...context, grantRules: { commonName: { allow: ['system:node:worker-2'] } } }
+  t.same(recheck(nodes, { ...plan, ca: false }, context), [])
+  t.match(recheck(nodes, { ...plan, ca: false }, later), [{ check: 'grant.names.commonName' }])
+  const decision = decide(nodes, node('system:node:worker-2'), { ...context, grantRules: one })
+  if (decision.allowed) throw new Error('was allowed')
+  t.equal(refusal(decision).code, 'subject.forbidden')
+  t.match(decision.violations, [{ field: '/subject/commonName', reason: 'matches no pattern of the grant' }])
 })
 
 t.test('values that were asked for never act as patterns (incident 26)', async (t) => {

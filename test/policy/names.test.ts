@@ -6,21 +6,21 @@ import {
   compileRules,
   findAllowing,
   findDenying,
-  nameKinds,
   parseNameRules,
+  type RuledKind,
   readPattern,
+  ruledKinds,
   takeApart,
 } from '../../src/policy/names.ts'
-import type { NameKind } from '../../src/x509/names.ts'
 
-const allows = (kind: NameKind, pattern: string, value: string): boolean =>
+const allows = (kind: RuledKind, pattern: string, value: string): boolean =>
   findAllowing(compileRules({ [kind]: { allow: [pattern] } })[kind]?.allow ?? [], takeApart({ kind, value })) !==
   undefined
-const denies = (kind: NameKind, pattern: string, value: string): boolean =>
+const denies = (kind: RuledKind, pattern: string, value: string): boolean =>
   findDenying(compileRules({ [kind]: { allow: [pattern] } })[kind]?.allow ?? [], takeApart({ kind, value })) !==
   undefined
 
-const matching: Readonly<Record<NameKind, readonly (readonly [string, readonly string[], readonly string[]])[]>> = {
+const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly string[], readonly string[]])[]>> = {
   dns: [
     ['localhost', ['localhost'], ['localhost.', 'xlocalhost', 'a.localhost', '']],
     [
@@ -87,9 +87,20 @@ const matching: Readonly<Record<NameKind, readonly (readonly [string, readonly s
     ['*@*.example.com', ['alice@mail.example.com'], ['alice@example.com', 'alice@*.example.com']],
     ['alice@example.com', ['alice@example.com'], ['Alice@example.com', 'bob@example.com']],
   ],
+  commonName: [
+    ['Web Team', ['Web Team'], ['web team', 'Web Team ', 'Web', '']],
+    [
+      'system:node:*',
+      ['system:node:worker-1', 'system:node:a.b', 'system:node:*'],
+      ['system:node:', 'system:node', 'system:node:a:b', 'System:node:a', ' system:node:a', 'xsystem:node:a'],
+    ],
+    ['system:node:worker-*.example.com', ['system:node:worker-1.example.com'], ['system:node:worker-.example.com']],
+    ['system:**', ['system:node:a', 'system:x'], ['system:', 'system']],
+    ['*', ['admin'], ['system:admin', '']],
+  ],
 }
 
-for (const kind of nameKinds) {
+for (const kind of ruledKinds) {
   t.test(`${kind} patterns match whole names and nothing beside them`, async (t) => {
     for (const [pattern, good, bad] of matching[kind]) {
       for (const value of good) t.ok(allows(kind, pattern, value), `${pattern} matches ${value}`)
@@ -163,7 +174,7 @@ t.test('patterns agree with a plain model of globs by label', async (t) => {
 
 t.test('names of 100,000 characters are judged at once', async (t) => {
   const long = 100_000
-  const hostile: Readonly<Record<NameKind, readonly string[]>> = {
+  const hostile: Readonly<Record<RuledKind, readonly string[]>> = {
     dns: [
       'a'.repeat(long),
       'a.'.repeat(long / 2),
@@ -179,26 +190,28 @@ t.test('names of 100,000 characters are judged at once', async (t) => {
       ':'.repeat(long),
     ],
     email: ['@'.repeat(long), `${'a'.repeat(long)}@example.com`, `a@${'a.'.repeat(long / 2)}example.com`],
+    commonName: ['a'.repeat(long), ':'.repeat(long), '*'.repeat(long)],
   }
-  const patterns: Readonly<Record<NameKind, readonly string[]>> = {
+  const patterns: Readonly<Record<RuledKind, readonly string[]>> = {
     dns: ['**.example.com', 'a.**.a', '*.*', '**'],
     ip: ['0.0.0.0/0', '::/0'],
     uri: ['spiffe://cluster.local/**', 'spiffe://cluster.local/a/**/a', 'spiffe://cluster.local/*/*'],
     email: ['*@**.example.com', '*@example.com'],
+    commonName: ['system:**', '**a', '*', '**'],
   }
   const begun = performance.now()
-  for (const kind of nameKinds) {
+  for (const kind of ruledKinds) {
     for (const value of hostile[kind]) for (const pattern of patterns[kind]) allows(kind, pattern, value)
   }
   // 50-odd matches; a quadratic one alone would take far longer than this.
   t.ok(performance.now() - begun < 2000)
-  for (const kind of nameKinds) {
+  for (const kind of ruledKinds) {
     for (const value of hostile[kind]) t.type(readPattern(kind, value), 'string', 'and refused as patterns')
   }
 })
 
 t.test('a broken pattern says what is wrong with it', async (t) => {
-  const broken: readonly (readonly [NameKind, string, RegExp])[] = [
+  const broken: readonly (readonly [RuledKind, string, RegExp])[] = [
     ['dns', '', /empty/],
     ['dns', 'a..b', /empty label/],
     ['dns', '.example.com', /empty label/],
@@ -230,6 +243,9 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['email', '@example.com', /is not like/],
     ['email', 'a*@example.com', /local part/],
     ['email', '*@', /domain that is empty/],
+    ['commonName', '', /is empty/],
+    ['commonName', 'a*b*', /more than one wildcard/],
+    ['commonName', 'x'.repeat(66), /longer than 65/],
   ]
   for (const [kind, text, reason] of broken) {
     const result = readPattern(kind, text)
@@ -239,10 +255,15 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
 
 t.test('name rules of a grant are read with every fault and its place', async (t) => {
   t.same(
-    parseNameRules({ dns: { allow: ['*.example.com'], deny: ['admin.example.com'] }, ip: { allow: ['10.0.0.0/8'] } }),
+    parseNameRules({
+      dns: { allow: ['*.example.com'], deny: ['admin.example.com'] },
+      ip: { allow: ['10.0.0.0/8'] },
+      commonName: { allow: ['system:node:*'] },
+    }),
     {
       dns: { allow: ['*.example.com'], deny: ['admin.example.com'] },
       ip: { allow: ['10.0.0.0/8'] },
+      commonName: { allow: ['system:node:*'] },
     },
   )
   try {
@@ -253,6 +274,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
         uri: null,
         'x/y': {},
         email: { deny: 'x' },
+        commonName: { allow: ['a', 'a', 'b*c*'], deny: [7] },
       },
       '/names',
     )
@@ -271,6 +293,9 @@ t.test('name rules of a grant are read with every fault and its place', async (t
         '/names/x~1y',
         '/names/email/allow',
         '/names/email/deny',
+        '/names/commonName/allow/1',
+        '/names/commonName/allow/2',
+        '/names/commonName/deny/0',
       ],
     )
   }
@@ -281,7 +306,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
 t.test('reading a pattern and matching a name never throw', async (t) => {
   fc.assert(
     fc.property(
-      fc.constantFrom(...nameKinds),
+      fc.constantFrom(...ruledKinds),
       fc.string({ unit: 'binary' }),
       fc.string({ unit: 'binary' }),
       (kind, text, value) => {

@@ -343,7 +343,7 @@ t.test('faults of bindings and rules are told with their places', async (t) => {
       extendedKeyUsage: ['clientAuth'],
       bind: [{ id: 'own', names: 'ip', matches: '{origin.node}' }],
     }),
-    ['/bind/0/matches: has a source; only rules for dns and uri may'],
+    ['/bind/0/matches: has a source; only rules for dns, uri and commonName may'],
   )
   t.match(faults({ bind: [{ id: 'own', names: 'dns', when: 'never', matches: '{principal}.x' }] }), [
     '/bind/0/when: must be origin',

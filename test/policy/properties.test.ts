@@ -251,6 +251,7 @@ const grants = rarely(
     .record({
       dns: maybe(fc.record({ allow: some(dnsPatterns), deny: some(dnsPatterns, 0) })),
       ip: maybe(fc.record({ allow: some(ipPatterns), deny: some(ipPatterns, 0) })),
+      commonName: maybe(fc.record({ allow: some(identityPatterns), deny: some(identityPatterns, 0) })),
     })
     .map((rules) => JSON.parse(JSON.stringify(rules)) as NonNullable<Context['grantRules']>),
 )
@@ -395,19 +396,17 @@ t.test('tightening any setting of a profile never widens what it accepts (incide
 })
 
 t.test('narrowing a grant never widens what it accepts', async (t) => {
+  const denied = { dns: '**.example.com', ip: '10.0.0.0/8', commonName: 'system:node:*' } as const
+  const kinds = fc.constantFrom(...(['dns', 'ip', 'commonName'] as const))
   fc.assert(
-    fc.property(documents, requests, contexts, fc.constantFrom('dns', 'ip'), (document, request, at, of) => {
+    fc.property(documents, requests, contexts, kinds, (document, request, at, of) => {
       const profile = tryParse(document)
       if (profile === undefined || at.grantRules === null || at.grantRules === undefined) return true
       const { [of]: rule, ...rest } = at.grantRules
       const narrower = [
-        rest,
-        {
-          ...at.grantRules,
-          ...(rule && {
-            [of]: { ...rule, deny: [...(rule.deny ?? []), of === 'dns' ? '**.example.com' : '10.0.0.0/8'] },
-          }),
-        },
+        // Without a rule for common names, what the profile says holds alone: to take one out is to widen.
+        of === 'commonName' ? { commonName: { allow: ['x'] }, ...at.grantRules } : rest,
+        { ...at.grantRules, ...(rule && { [of]: { ...rule, deny: [...(rule.deny ?? []), denied[of]] } }) },
       ]
       const loose = decide(profile, request, at).allowed
       const open = decide(profile, request, { ...at, grantRules: null }).allowed
@@ -444,6 +443,11 @@ t.test(
             return (
               granted &&
               plan.names.every(({ kind: of, value }) => passed(`names.${of}.allow`, value)) &&
+              plan.subject.every(({ type, value }) => {
+                if (type !== 'commonName' || !at.grantRules?.commonName) return true
+                const rule = profile.subject.find((candidate) => candidate.type === type)
+                return rule?.fixed !== undefined || passed('grant.names.commonName', value)
+              }) &&
               plan.subject.every(({ type, value }) => {
                 const rule = profile.subject.find((candidate) => candidate.type === type)
                 if (rule?.fixed?.includes(value)) return true

@@ -25,8 +25,18 @@ const Rules = Type.Object(
   named('NameRule'),
 )
 const NameRulesShape = Type.Object(
-  { dns: Type.Optional(Rules), ip: Type.Optional(Rules), uri: Type.Optional(Rules), email: Type.Optional(Rules) },
-  { ...named('NameRules'), description: 'narrower rules, applied beside those of the profile' },
+  {
+    dns: Type.Optional(Rules),
+    ip: Type.Optional(Rules),
+    uri: Type.Optional(Rules),
+    email: Type.Optional(Rules),
+    commonName: Type.Optional(Rules),
+  },
+  {
+    ...named('NameRules'),
+    description:
+      'narrower rules, applied beside those of the profile; without one for common names, the profile’s holds alone',
+  },
 )
 
 const LimitsView = Type.Object(LimitsSchema.properties, {
