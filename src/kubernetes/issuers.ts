@@ -158,9 +158,13 @@ const isOfNamespace = ({ servers }: IssuersDeps, { metadata, spec }: Issuer, fau
   if (!needsPeople(fault) || fault.kind === 'foreign') return false
   if (fault.kind === 'misconfigured' && fault.about === 'server') return false
   if (fault.kind === 'misconfigured' && fault.about === 'trust') return bundleOf(spec, server) !== undefined
-  if (!spec.auth.tokenSecretRef) return false
+  if (!isOfItsOwnToken({ metadata, spec })) return false
   return fault.kind !== 'problem' || (fault.problem.status ?? 0) < 500
 }
+
+/** Whoever has made it asks as a principal of his own, with the limits of that. */
+export const isOfItsOwnToken = ({ metadata, spec }: Pick<Issuer, 'metadata' | 'spec'>): boolean =>
+  metadata.namespace !== undefined && spec.auth.tokenSecretRef !== undefined
 
 interface Found {
   readonly fault: Fault | undefined

@@ -151,6 +151,16 @@ const hidden: ReadonlySet<string> = new Set<ProblemCode>([
   'issuer.none_active',
 ])
 
+/** It has had what its grant allows for now: for whoever asks to wait for, or to ask for more. */
+export const isOfAllowance = (outcome: Outcome): boolean =>
+  outcome.kind === 'fault' && outcome.fault.kind === 'problem' && allowances.has(outcome.fault.problem.code)
+
+const allowances: ReadonlySet<string> = new Set<ProblemCode>([
+  'limit.certificates_per_day',
+  'limit.names_per_day',
+  'limit.certificates_alive',
+])
+
 /** Seconds. What it waits for comes as soon as somebody revokes: `Retry-After` says when one expires. */
 const mostAfter: ReadonlyMap<string, number> = new Map<ProblemCode, number>([['limit.certificates_alive', 600]])
 

@@ -3,7 +3,7 @@ import { type Applied, applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
-import { type Issuers, issuerNameOf } from './issuers.ts'
+import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
 import type { Meter } from './metrics.ts'
 import {
   type CertificateRequest,
@@ -14,6 +14,7 @@ import {
   keepRequester,
   keepUsages,
 } from './objects.ts'
+import { isOfAllowance } from './outcome.ts'
 import { type Looked, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
@@ -52,7 +53,10 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   deps.issuers.hear(issuer, outcome)
   const wasJustTold = deps.sayings.isRecent(request.metadata.uid)
   const answered = { ...look, now: deps.clock(), outcome, roots, requestKey: keyOf(deps, request), wasJustTold }
-  return follow(deps, look, { step: decideAnswer(answered), issuer, signal })
+  const looked = await follow(deps, look, { step: decideAnswer(answered), issuer, signal })
+  // What a team has used up is not for whoever is on duty, but what all share may be.
+  const isLeft = isOfAllowance(outcome) && isOfItsOwnToken(issuer)
+  return looked.kind === 'retry' ? { ...looked, isLeft } : looked
 }
 
 const keyOf = ({ readRequest }: RequestsDeps, { spec }: CertificateRequest): Buffer | undefined => {

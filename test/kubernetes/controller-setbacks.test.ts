@@ -15,7 +15,7 @@ import {
   until,
   writesOf,
 } from './running.ts'
-import { textAt } from './values.ts'
+import { condition, type Tree, textAt } from './values.ts'
 
 t.test('an issuer that comes later, and its Secret still later, are waited for', async (t) => {
   const running = await openRunning(t)
@@ -127,7 +127,7 @@ t.test('what a limit asks for holds: whatever is named again, and whether the is
   const limited = { status: 429, code: 'limit.certificates_per_day', retryable: true, retryAfter: 3_600 }
   running.front.say(() => limited)
   await running.ask('limited-1')
-  while ((await queued(running, 'later')) !== 1) await sleep(5)
+  while ((await queued(running, 'left')) !== 1) await sleep(5)
   running.front.say(() => 'pass')
   const asked = running.front.issued.length
   await sleep(200)
@@ -143,15 +143,40 @@ t.test('what a limit asks for holds: whatever is named again, and whether the is
   await running.ended('limited-1', 'Issued')
 })
 
+t.test('a limit that a team’s own token has used up is the team’s; what all share is the operator’s', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  await running.issuer({ kind: 'ChanceryClusterIssuer', name: 'shared' })
+  await issuerIs(running, 'True')
+  const isReady = (one: Tree | undefined): boolean => textAt(condition(one, 'Ready') ?? {}, 'status') === 'True'
+  await running.cluster.until('chanceryclusterissuers', { name: 'shared' }, isReady)
+  const counted = async (later: number, left: number): Promise<void> => {
+    while ((await queued(running, 'later')) !== later || (await queued(running, 'left')) !== left) await sleep(5)
+    t.pass(`${later} later, ${left} left`)
+  }
+  const limits = ['limit.certificates_per_day', 'limit.names_per_day', 'limit.certificates_alive']
+  for (const [i, code] of limits.entries()) {
+    running.front.say(() => ({ status: 429, code, retryable: true, retryAfter: 3_600 }))
+    await running.ask(`own-${i}`)
+    await counted(i, i + 1)
+    await running.ask(`shared-${i}`, { issuer: { kind: 'ChanceryClusterIssuer', name: 'shared' } })
+    await counted(i + 1, i + 1)
+  }
+  // What passes by itself within moments is no allowance that anybody has used up.
+  running.front.say(() => ({ status: 429, code: 'limit.requests', retryable: true, retryAfter: 3_600 }))
+  await running.ask('hasty-1')
+  await counted(limits.length + 1, limits.length)
+})
+
 t.test('what is gone waits for nothing', async (t) => {
   const running = await openRunning(t)
   await running.issuer()
   await issuerIs(running, 'True')
   running.front.say(() => ({ status: 429, code: 'limit.certificates_per_day', retryable: true, retryAfter: 3_600 }))
   await running.ask('limited-1')
-  while ((await queued(running, 'later')) !== 1) await sleep(5)
+  while ((await queued(running, 'left')) !== 1) await sleep(5)
   await running.cluster.remove('certificaterequests', 'team-a', 'limited-1')
-  while ((await queued(running, 'later')) !== 0) await sleep(5)
+  while ((await queued(running, 'left')) !== 0) await sleep(5)
   t.pass('neither for what a limit has asked for')
 })
 
