@@ -12,8 +12,8 @@ export interface BatchOptions<I, O> {
   /** Batches under way at the same time. */
   readonly lanes: number
   /**
-   * Whether an item of a batch that was rejected so can be to blame alone: then each is run again by itself, so that one
-   * bad item fails only itself. Default: never.
+   * Whether an item of a batch that was rejected so can be to blame alone: then its halves are run again, each by itself, so
+   * that one bad item fails only itself, and keeps the others for a few runs and not for one of each. Default: never.
    */
   readonly isolate?: (error: unknown) => boolean
   /** Told of the size of every batch. */
@@ -140,12 +140,19 @@ const settle = async <I, O>(
     })
     return results
   } catch (error) {
-    const results: (O | Error)[] = []
-    if (batch.length > 1 && isolate(error))
-      for (const waiter of batch) results.push(...(await settle([waiter], run, isolate)))
-    else for (const waiter of batch) waiter.reject(error)
-    return results
+    if (batch.length > 1 && isolate(error)) return inHalves(batch, (half) => settle(half, run, isolate))
+    for (const waiter of batch) waiter.reject(error)
+    return []
   }
+}
+
+/** Who of many is to blame is found among 128 by 14 runs more, and not by one for each. */
+export const inHalves = async <I, O>(
+  items: readonly I[],
+  run: (half: readonly I[]) => Promise<readonly O[]>,
+): Promise<readonly O[]> => {
+  const middle = items.length >> 1
+  return [...(await run(items.slice(0, middle))), ...(await run(items.slice(middle)))]
 }
 
 interface Waiter<I, O> {

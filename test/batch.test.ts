@@ -127,20 +127,38 @@ t.test('drain waits for what waits and for what is under way', async (t) => {
 
 const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5))
 
-t.test('where one item can be to blame, each runs alone, and only that one fails', async (t) => {
-  const sizes: number[] = []
-  const run = async (items: readonly string[]) => {
-    sizes.push(items.length)
-    if (items.includes('bad')) throw new RangeError('bad')
-    return items
+t.test('where one item can be to blame, halves run again, and only that one fails', async (t) => {
+  const blaming = (bad: readonly number[]) => {
+    const sizes: number[] = []
+    const run = async (items: readonly number[]) => {
+      sizes.push(items.length)
+      if (items.some((item) => bad.includes(item))) throw new RangeError('bad')
+      return items.map((item) => item * 2)
+    }
+    return { sizes, batch: openBatch({ run, max: 128, lanes: 1, isolate: (error) => error instanceof RangeError }) }
   }
-  const batch = openBatch({ run, max: 10, lanes: 1, isolate: (error) => error instanceof RangeError })
-  const results = await Promise.allSettled(['a', 'bad', 'b'].map((item) => batch.add(item)))
-  t.same(
-    results.map(({ status }) => status),
-    ['fulfilled', 'rejected', 'fulfilled'],
-  )
-  t.same(sizes, [3, 1, 1, 1])
+  for (const [count, bad, runs] of [
+    [3, [1], [3, 1, 2, 1, 1]],
+    [8, [6], [8, 4, 4, 2, 2, 1, 1]],
+    [2, [0, 1], [2, 1, 1]],
+    [1, [0], [1]],
+    [128, [77], undefined],
+    [128, [0, 127], undefined],
+  ] as const) {
+    const { sizes, batch } = blaming(bad)
+    const items = Array.from({ length: count }, (_, i) => i)
+    const results = await Promise.allSettled(items.map((item) => batch.add(item)))
+    const expected = items.map((item) => (bad.some((one) => one === item) ? 'bad' : item * 2))
+    t.same(
+      results.map((result) => (result.status === 'fulfilled' ? result.value : result.reason.message)),
+      expected,
+    )
+    if (runs) t.same(sizes, runs)
+    // Two for each level of halves, and the first.
+    else t.ok(sizes.length <= 1 + bad.length * 2 * 7, `${sizes.length} runs`)
+    await batch.drain()
+    t.equal(batch.pending, 0)
+  }
 })
 
 /** Sizes of its batches as they begin; patience is that of a clock which is moved by hand. */

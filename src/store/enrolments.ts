@@ -1,5 +1,6 @@
 /** Enrolments: a signed certificate, its outcome, names, entry and place in the tree, in one transaction. */
 
+import { inHalves } from '../batch.ts'
 import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
 import { sha256OfParts } from '../sha256.ts'
@@ -143,10 +144,10 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
     } catch (error) {
       if (isRequestServed(error)) {
         // One of these, and nobody knows which. Alone, each is to blame for itself.
-        for (const one of open) {
-          const [result = outcomeUnknown()] = open.length === 1 ? [requestServed()] : await enrol(deps, [one])
-          results.set(one, result)
-        }
+        const ends = open.length === 1 ? [requestServed()] : await inHalves(open, (half) => enrol(deps, half))
+        open.forEach((enrolment, i) => {
+          results.set(enrolment, ends[i] ?? outcomeUnknown())
+        })
         break
       }
       const lost = isUnavailable(error)
