@@ -72,7 +72,7 @@ export const problems = {
 
   // Names and subject.
   'subject.syntax': refused('Malformed subject', 'Use well-formed, single-valued attributes within the bounds of RFC 5280 appendix A.'),
-  'subject.forbidden': refused('Subject not allowed by the profile', 'Ask for a subject that the profile allows.'),
+  'subject.forbidden': refused('Subject not allowed', 'Ask for a subject that the profile and your grant allow.'),
   'san.syntax': refused('Malformed subject alternative name', 'Use names in their preferred form (RFC 5280 4.2.1.6).'),
   'san.ip_as_dns': refused('An IP address in a DNS name', 'Put addresses into iPAddress names.'),
   'san.duplicate': refused('A name occurs twice', 'Name each name once; case does not distinguish DNS names.'),

@@ -417,13 +417,13 @@ const grantChecks: readonly Check[] = [
     code: 'subject.forbidden',
     field: '/subject/commonName',
     passes:
-      'where the grant has a rule for common names, one that the profile does not fix matches its `allow` and not its `deny`',
+      'where the grant has a rule for common names, one that the profile does not fix matches its `allow` and not its `deny`; and its rules can be read',
     run: ({ grant, profile, commonName }, say) => {
       if (grant === null) return say.skipped('the grant has no name rules')
+      if (grant === 'malformed') return say.failed(commonName ?? '', 'the rules of the grant cannot be read')
       if (commonName === undefined) return say.skipped(noneOf.commonName)
       if (profile.subject.some(({ type, fixed }) => type === 'commonName' && fixed !== undefined))
         return say.skipped('is fixed by the profile')
-      if (grant === 'malformed') return say.failed(commonName, 'the grant allows no common names')
       if (grant.commonName === undefined) return say.skipped('the grant has no rule for common names')
       const name = { kind: 'commonName', value: commonName } as const
       judgeByGrant(say, grant.commonName, { ...name, parts: takeApart(name), field: '/subject/commonName' })

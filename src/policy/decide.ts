@@ -14,7 +14,7 @@ import {
   type KeyStanding,
   type Say,
 } from './checks.ts'
-import { type CompiledRules, compileRules, type NameRules, show, takeApart } from './names.ts'
+import { type CompiledRules, compileRules, isRuledKind, type NameRules, show, takeApart } from './names.ts'
 import type { Origin, OriginRules } from './origin.ts'
 import { compileGrantOrigin } from './origin-rules.ts'
 import type { Profile, Revocation } from './profile.ts'
@@ -357,7 +357,9 @@ const compileGrant = (rules: NameRules | null | undefined): CompiledRules | null
   return compiled
 }
 
+/** What a later version has written, and this one knows nothing of, may be what the grant is narrowed by. */
 const tryCompile = (rules: NameRules): CompiledRules | 'malformed' => {
+  if (!Object.keys(rules).every(isRuledKind)) return 'malformed'
   try {
     return compileRules(rules)
   } catch {

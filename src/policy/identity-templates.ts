@@ -31,6 +31,9 @@ export const readNameTemplate = (
   if (typeof template === 'string') return template
   if (template.claims.length > 0 && parts[kind] === undefined)
     return `has a ${what}; only rules for dns, uri and commonName may`
+  // Beside a wildcard, what a claim says would decide how much it stands for.
+  if (kind === 'commonName' && template.claims.length > 0 && text.includes('*'))
+    return `has a ${what} beside a wildcard`
   if (kind === 'uri' && (template.text.split('{', 1)[0] ?? '').split('/').length < 4 && template.claims.length > 0)
     return `has a ${what} before its path`
   const example = template.fill(() => 'x')

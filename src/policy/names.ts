@@ -18,6 +18,7 @@ export const nameKinds: readonly NameKind[] = ['dns', 'ip', 'uri', 'email']
 /** The common name is a name as well where it says who somebody is: a user of Kubernetes has no other. */
 export type RuledKind = NameKind | 'commonName'
 export const ruledKinds: readonly RuledKind[] = [...nameKinds, 'commonName']
+export const isRuledKind = (text: string): text is RuledKind => ruledKinds.some((kind) => kind === text)
 
 /**
  * What narrows a grant. A kind of subject alternative name without a rule is refused; of common names without one, what the
@@ -82,10 +83,9 @@ export const parseNameRules = (input: unknown, at = ''): NameRules => {
     fault(at, input, 'must be an object with rules by kind of name')
   } else {
     for (const [key, value] of Object.entries(input)) {
-      const kind = ruledKinds.find((known) => known === key)
-      if (kind === undefined) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
-      else if (!isRecord(value)) fault(`${at}/${kind}`, value, 'must be an object with `allow` and perhaps `deny`')
-      else rules[kind] = readKindRules(kind, value, { at: `${at}/${kind}`, fault })
+      if (!isRuledKind(key)) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
+      else if (!isRecord(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
+      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault })
     }
   }
   if (faults.length > 0) throw new Problem('request.malformed', 'The name rules are not valid.', { violations: faults })
@@ -369,7 +369,7 @@ const isPlainLocal = (local: string): boolean => {
 
 const readCommonNamePattern = (text: string): Pattern | string => {
   if (text.length === 0) return 'is empty'
-  if (text.length > maxCommonNamePattern) return `is longer than ${maxCommonNamePattern} characters`
+  if ([...text].length > maxCommonNamePattern) return `is longer than ${maxCommonNamePattern} characters`
   const pattern = readTextPattern(text)
   if (typeof pattern === 'string') return pattern
   const matches = ({ value }: NameParts): boolean => pattern.matches(value)

@@ -381,7 +381,13 @@ t.test("a grant's rules narrow the profile's and never widen them", async (t) =>
     'a kind without rule is refused',
   )
   t.same(by({}).length, 2)
-  t.same(by({ dns: { allow: ['f*'] } }).length, 2, 'rules that cannot be read allow nothing')
+  t.same(
+    by({ dns: { allow: ['f*'] } }),
+    ['grant.names.dns a.example.com', 'grant.names.dns b.example.com', 'grant.names.commonName '],
+    'rules that cannot be read allow nothing',
+  )
+  const later = { dns: { allow: ['**'] }, organization: { allow: ['x'] } } as NonNullable<Context['grantRules']>
+  t.same(by(later).length, 3, 'nor what a later version has written, of which this one knows nothing')
   t.same(by({ dns: { allow: ['**'] } }, ask({ names: namesOf('dns:evil.org') })), ['names.dns.allow evil.org'])
 })
 
@@ -424,6 +430,9 @@ t.test("a grant's rule for common names says who its principal may be", async (t
 
   const scheduler = seed('kube-scheduler')
   t.same(by(one, node('system:kube-scheduler'), scheduler), [], 'what the profile fixes nobody chose')
+  t.same(by({ commonName: { allow: ['a**b**'] } }, node('system:kube-scheduler'), scheduler), [
+    'grant.names.commonName system:kube-scheduler',
+  ])
   const plan = planOf(decide(nodes, node('system:node:worker-1'), { ...context, grantRules: one }))
   const later = { ...context, grantRules: { commonName: { allow: ['system:node:worker-2'] } } }
   t.same(recheck(nodes, { ...plan, ca: false }, context), [])

@@ -90,6 +90,13 @@ t.test('every fault of a document is told with its place', async (t) => {
       { mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { uri: { allow: ['spiffe://{a}/x'] } } }] }] },
       /has a claim before its path/,
     ],
+    [
+      {
+        mappings: [{ ...mapping, grants: [{ profiles: ['p'], names: { commonName: { allow: ['a:{b}*', 'a*b*'] } } }] }],
+      },
+      '/mappings/0/grants/0/names/commonName/allow/0 has a claim beside a wildcard',
+      '/mappings/0/grants/0/names/commonName/allow/1 has more than one wildcard',
+    ],
     [{ unknown: 1 }, '/unknown is not a known field'],
   ]
   for (const [more, ...wanted] of cases) {
@@ -171,12 +178,28 @@ t.test('what a token says is never a pattern', async (t) => {
   const templates: readonly (readonly ['dns' | 'uri' | 'commonName', string, ...string[]])[] = [
     ['dns', '{a}.example.com'],
     ['uri', 'spiffe://example.com/{a}', 'a.b'],
-    ['commonName', 'system:node:{a}', 'a.b', '.', '..'],
+    ['commonName', 'system:node:{a}', 'a.b', 'a@b', '.', '..'],
   ]
   for (const [kind, text, ...parts] of templates) {
     const template = readNameTemplate(kind, text)
     if (typeof template === 'string') throw new Error(template)
-    for (const value of ['*', '**', '*.x', 'a.b', 'a/b', 'a:b', '..', '.', '', 'a b', 'a?b', 'a%2fb', '{b}', 'é'])
+    for (const value of [
+      '*',
+      '**',
+      '*.x',
+      'a.b',
+      'a@b',
+      'a/b',
+      'a:b',
+      '..',
+      '.',
+      '',
+      'a b',
+      'a?b',
+      'a%2fb',
+      '{b}',
+      'é',
+    ])
       t.equal(template.fill(() => value) !== undefined, parts.includes(value), `${kind} ${value}`)
     t.ok(template.fill(() => 'web-1'))
   }
