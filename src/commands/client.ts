@@ -9,10 +9,9 @@ import { request } from 'node:https'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 
-import type { Violation } from '../errors.ts'
 import { assertServer, type CertificateFiles, type Context, chooseContext, type NamedContext } from './contexts.ts'
-import { Failure, type FailureKind } from './failure.ts'
-import { violationText, visible } from './output.ts'
+import { Failure } from './failure.ts'
+import { failureOf, parsed } from './refused.ts'
 
 export interface ClientOptions {
   /** `https://host:port`. */
@@ -299,15 +298,6 @@ const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds): Promise<A
     })
   })
 
-/** Undefined where it is no JSON. */
-const parsed = (text: string): unknown => {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
-}
-
 const brokenOff = (error: Error): Failure => new Failure('later', `The answer broke off: ${reasonOf(error)}.`)
 
 /** Of what was given up, why. */
@@ -346,64 +336,6 @@ const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
   const url = new URL(path, base)
   for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value)
   return url
-}
-
-interface ProblemBody {
-  readonly status: number
-  readonly code: string
-  readonly detail: string
-  readonly next: string
-  readonly retryable: boolean
-  readonly retryAfter?: number
-  readonly requestId: string
-  readonly violations?: readonly Violation[]
-}
-
-/** The problem document in sentences: what went wrong, where, what to do. */
-const failureOf = ({ status, text, headers }: Answer): Failure => {
-  const isProblem = String(headers['content-type']).startsWith('application/problem+json')
-  const problem = isProblem ? readProblem(parsed(text), status) : undefined
-  if (problem === undefined) {
-    // A proxy answers for one that is away.
-    const kind = [429, 502, 503, 504].includes(status) ? 'later' : 'failed'
-    return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
-  }
-  const { detail, code, next, violations = [], requestId, retryAfter } = problem
-  const lines = [
-    `${detail} (${code}, request ${requestId})`,
-    ...violations.map(violationText),
-    next + (retryAfter === undefined ? '' : ` Retry-After: ${retryAfter} s.`),
-  ]
-  return new Failure(kindOf(problem), lines.map(visible).join('\n'), problem)
-}
-
-/** As far as it is one: whoever stands in the place of the server may say anything. */
-const readProblem = (told: unknown, status: number): ProblemBody | undefined => {
-  const { code, detail, next, requestId, retryable, retryAfter, violations, ...more } = (told ?? {}) as {
-    readonly [member: string]: unknown
-  }
-  if (![code, detail, next, requestId].every((text) => typeof text === 'string')) return undefined
-  return {
-    ...more,
-    ...({ code, detail, next, requestId } as Pick<ProblemBody, 'code' | 'detail' | 'next' | 'requestId'>),
-    status,
-    retryable: retryable === true,
-    ...(typeof retryAfter === 'number' && retryAfter >= 0 && { retryAfter }),
-    ...(Array.isArray(violations) && { violations: violations.filter(isViolation) }),
-  }
-}
-
-const isViolation = (told: unknown): told is Violation => {
-  const { check, field, value, reason } = (told ?? {}) as Readonly<Record<string, unknown>>
-  return [check, field, value, reason].every((text) => typeof text === 'string')
-}
-
-const kindOf = ({ status, retryable }: ProblemBody): FailureKind => {
-  if (retryable) return 'later'
-  if (status === 401 || status === 403) return 'denied'
-  if (status === 404) return 'missing'
-  if (status === 409 || status === 412 || status === 428) return 'conflict'
-  return status < 500 ? 'refused' : 'failed'
 }
 
 /** `where` it comes from, if nobody named it. */
