@@ -1,12 +1,16 @@
 /**
  * The database's clock as this process sees it. Event times are the database's, so replicas whose clocks differ a
- * little never disagree; issuing stops when they differ too much to be trusted.
+ * little never disagree; issuing stops when they differ too much to be trusted. What else happens meanwhile is dated by the
+ * earlier of the two: nothing on the roll is ever dated before what stands there, so one event of tomorrow would hold up
+ * issuing until then, however soon the clock is mended.
  */
 import { Problem } from '../errors.ts'
 
 export interface DatabaseClock {
   /** What the database's clock says now, as far as we know. */
   now(): Date
+  /** When something happens: the database's time, and no more than the tolerance ahead of ours. */
+  eventTime(): Date
   /** Told of each reading, and of the time of the newest event that was seen. */
   observe(databaseNow: Date): void
   observeEvent(time: Date): void
@@ -34,6 +38,7 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
   return {
     toleranceMs,
     now,
+    eventTime: () => new Date(clock().getTime() - Math.max(skewMs, -toleranceMs)),
     observe: (databaseNow) => {
       skewMs = clock().getTime() - databaseNow.getTime()
     },

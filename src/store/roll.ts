@@ -81,8 +81,8 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
   const encode = (events: readonly RollEvent[], time: Date): Buffer[] =>
     events.map((event) => codec.entry(event, time).leafHash)
 
-  /** Event time is the database's clock, but never before the last event. */
-  const eventTime = (head: Head): Date => new Date(Math.max(clock.now().getTime(), head.time.getTime()))
+  /** Never before the last event. */
+  const eventTime = (head: Head): Date => new Date(Math.max(clock.eventTime().getTime(), head.time.getTime()))
 
   const tryAppend = async (
     events: readonly RollEvent[],

@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { RollEvent } from '../../src/roll/entries.ts'
 import type { Stores } from '../../src/service.ts'
+import { databaseClock } from '../../src/store/clock.ts'
 import { openTestStores } from './stores.ts'
 
 const { service, stores, open, issue } = await openTestStores(t)
@@ -97,6 +99,57 @@ t.test('a change that fails leaves no entry, no gap and a roll that goes on', as
   await roll.change(async () => ({ events: [], result: 'nothing to say' }))
   t.equal((await roll.head()).size, size + 1)
   await entries(t)
+})
+
+t.test('an event is dated by the earlier of two clocks that disagree, and never before the last one', async (t) => {
+  const day = 86_400_000
+  const timesOf = async (label: string): Promise<{ readonly time: Date; readonly last: Date; readonly now: Date }> => {
+    const { rows } = await db.query<{ time: Date; last: Date; now: Date }>(
+      {
+        text: `select e.time, p.time as last, clock_timestamp() as now from entries e join entries p on p.index = e.index - 1
+          where e.body::json->>'principal' = $1`,
+      },
+      [label],
+    )
+    if (!rows[0]) throw new Error(`there is no ${label}`)
+    return rows[0]
+  }
+  await note(stores, 'before')
+  await setTimeout(50)
+  // To whoever is a day behind, the database is a day ahead, and may be.
+  await note(await open(() => new Date(Date.now() - day)), 'behind')
+  const behind = await timesOf('behind')
+  t.same(behind.time, behind.last)
+  await setTimeout(50)
+  await note(await open(() => new Date(Date.now() + day)), 'ahead')
+  const ahead = await timesOf('ahead')
+  t.ok(
+    ahead.time > behind.time && ahead.time.getTime() < ahead.now.getTime() + 1_000,
+    'not by one that runs ahead itself',
+  )
+  await setTimeout(50)
+  await note(await open(() => new Date(Date.now() - 1_000)), 'a-little')
+  const little = await timesOf('a-little')
+  t.ok(little.time > ahead.time, 'within the tolerance the database’s is the one for all')
+  await entries(t)
+})
+
+t.test('the clock of the database counts until it runs further ahead of ours than is tolerated', async (t) => {
+  const ours = new Date('2030-01-01T00:00:00Z')
+  for (const [aheadMs, dated] of [
+    [0, 0],
+    [-86_400_000, -86_400_000],
+    [-4_000, -4_000],
+    [4_000, 4_000],
+    [5_000, 5_000],
+    [5_001, 5_000],
+    [86_400_000, 5_000],
+  ] as const) {
+    const clock = databaseClock(() => ours, 5_000)
+    clock.observe(new Date(ours.getTime() + aheadMs))
+    t.equal(clock.eventTime().getTime() - ours.getTime(), dated, `${aheadMs} ms ahead`)
+    t.equal(clock.fault() === undefined, Math.abs(aheadMs) <= 5_000)
+  }
 })
 
 t.test('the database refuses a gap, an overlap and a head that goes back, whoever writes', async (t) => {

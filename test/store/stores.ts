@@ -13,7 +13,7 @@ export interface TestStores {
   readonly service: TestService
   readonly stores: Stores
   /** Another replica. */
-  open(): Promise<Stores>
+  open(clock?: () => Date): Promise<Stores>
   /** Issues for names as `dns:www.example.com`, under a profile that allows all, as the administrator. */
   issue(names: readonly string[], more?: { readonly subject?: string; readonly principal?: string }): Promise<Issued>
 }
@@ -25,8 +25,9 @@ export const openTestStores = async (
   beside?: Pick<TestService, 'config' | 'database'>,
 ): Promise<TestStores> => {
   const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000', ...env }, beside)
-  const open = async (): Promise<Stores> => {
-    const stores = await openStores({ config: service.config, databaseUrl: service.database.servingUrl, log: quiet })
+  const open = async (clock?: () => Date): Promise<Stores> => {
+    const { config, database } = service
+    const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet, ...(clock && { clock }) })
     t.teardown(async () => {
       stores.policies.close()
       await stores.db.close()
