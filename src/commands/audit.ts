@@ -1,4 +1,5 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
+import { statSync } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 
@@ -9,10 +10,10 @@ import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.
 import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
 import { countText, openProgress, type Progress } from './progress.ts'
-import { openRest, parseCount, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface AuditOptions extends RestOptions {
-  readonly limit: string
+  readonly limit?: string
   readonly all?: boolean
   readonly count?: boolean
   readonly csv?: boolean
@@ -109,7 +110,7 @@ export const addAuditCommand = (program: Command): void => {
     for (const [flag, text] of Object.entries(kind.filters)) command.option(flag, text)
     command
       .option('--at <size>', 'as of a roll of this size')
-      .option('--limit <n>', 'how many at most', '100')
+      .option('--limit <n>', `how many at most, ${usual} by default`)
       .option('--all', 'all there are')
       .option('--count', 'only how many there are')
       .option('--ndjson', 'export everything, one JSON value a line')
@@ -129,23 +130,24 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
     const count = await countOf(client, path, query)
     return out.show(count, `${aboutText(count)} ${name}`)
   }
-  const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit)
-  const rows = await readAll(client, path, query, most)
+  const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit ?? usual)
+  const found = await readFirst(client, path, query, most)
+  const { rows } = found
   out.show(
     rows,
     formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
   )
-  if (rows.length === most && process.stderr.isTTY && !options.json)
-    process.stderr.write(`The first ${countText(most)}; --limit, --all, --count, --csv and --ndjson say more.\n`)
+  tellMore(found)
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */
-const formOf = ({ csv, ndjson, json, out, all, count }: AuditOptions): Form | undefined => {
+const formOf = ({ csv, ndjson, json, out, all, count, limit }: AuditOptions): Form | undefined => {
   const chosen = [csv && 'csv', ndjson && 'ndjson', json && 'json'].filter((one) => one !== undefined)
   if (chosen.length > 1) throw new Failure('usage', `Choose one of ${chosen.map((one) => `--${one}`).join(' and ')}.`)
   const form = csv ? 'csv' : ndjson ? 'ndjson' : undefined
   if (out !== undefined && !form) throw new Failure('usage', '--out goes with --csv or --ndjson.')
-  if (form && (all || count)) throw new Failure('usage', `--${form} exports everything; leave out --all and --count.`)
+  if (form && (all || count || limit !== undefined))
+    throw new Failure('usage', `--${form} exports everything; leave out --all, --count and --limit.`)
   return form
 }
 
@@ -200,12 +202,15 @@ const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
     write: (text) => process.stderr.write(text),
     now: () => performance.now(),
   })
+  if (isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
   const partial = `${out}.partial`
   const handle = await open(partial, 'w', 0o600).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${partial} cannot be written (${code}).`)
   })
   return { sink: handle.createWriteStream(), partial, file: out, progress }
 }
+
+const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
 
 /** Throws a failure unless everything came, its last line included. */
 export const exportRecords = async (asked: ExportAsked): Promise<void> => {
@@ -291,6 +296,9 @@ const statements: Readonly<Record<Form, (tail: string) => Statement | undefined>
     return cell === undefined ? undefined : (JSON.parse(cell.replaceAll('""', '"')) as Statement)
   },
 }
+
+/** Rows, where nobody says how many. */
+const usual = '100'
 
 const accepts: Readonly<Record<Form, string>> = { csv: 'text/csv', ndjson: 'application/x-ndjson' }
 /** A filter may be a subject of 4,096 characters, each escaped. */

@@ -10,6 +10,7 @@ import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
+import { kindOfStatus } from './refused.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface InspectOptions {
@@ -83,9 +84,12 @@ const fetchOctets = async (url: string): Promise<Buffer> => {
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(30_000) })
     if (answer.ok) return Buffer.from(await answer.arrayBuffer())
-    throw new Error(`the answer is ${answer.status}`)
+    throw new Failure(kindOfStatus(answer.status), `${url} cannot be fetched: the answer is ${answer.status}.`)
   } catch (error) {
-    throw new Failure('later', `${url} cannot be fetched: ${(error as Error).message}.`)
+    if (error instanceof Failure) throw error
+    // What went wrong is the cause of `fetch failed`.
+    const { message, cause } = error as Error
+    throw new Failure('later', `${url} cannot be fetched: ${cause instanceof Error ? cause.message : message}.`)
   }
 }
 

@@ -11,6 +11,7 @@ import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './iss
 import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
 import { readOrders } from './issue/orders.ts'
 import { runDaemon } from './issue/run-daemon.ts'
+import { flagOf } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface AskOptions extends RestOptions, OrderOptions {
@@ -96,7 +97,7 @@ const issueForRequest = async (options: IssueOptions, csr: string): Promise<void
 const assertNot = (options: Partial<IssueOptions>, names: readonly (keyof IssueOptions)[], why: string): void => {
   for (const name of names) {
     if (options[name] === undefined) continue
-    throw new Failure('usage', `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} ${why}.`)
+    throw new Failure('usage', `${flagOf(name)} ${why}.`)
   }
 }
 

@@ -124,3 +124,6 @@ const labelWidth = 12
 const indent = 2
 /** On a terminal of 80. */
 const valueWidth = 80 - labelWidth
+
+/** An option, as it is written on the command line. */
+export const flagOf = (name: string): string => `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`

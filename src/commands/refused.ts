@@ -21,7 +21,7 @@ export const failureOf = ({ status, text, headers }: Answer): Failure => {
   const problem = isProblem ? readProblem(parsed(text), status) : undefined
   if (problem === undefined) {
     // A proxy answers for one that is away.
-    const kind = [429, 502, 503, 504].includes(status) ? 'later' : 'failed'
+    const kind = passing.has(status) ? 'later' : 'failed'
     return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
   }
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
@@ -54,8 +54,11 @@ const isViolation = (told: unknown): told is Violation => {
   return [check, field, value, reason].every((text) => typeof text === 'string')
 }
 
-const kindOf = ({ status, retryable }: ProblemBody): FailureKind => {
-  if (retryable) return 'later'
+const kindOf = ({ status, retryable }: ProblemBody): FailureKind => (retryable ? 'later' : kindOfStatus(status))
+
+/** Where nothing but the status says so. */
+export const kindOfStatus = (status: number): FailureKind => {
+  if (passing.has(status)) return 'later'
   if (status === 401 || status === 403) return 'denied'
   if (status === 404) return 'missing'
   if (status === 409 || status === 412 || status === 428) return 'conflict'
@@ -70,3 +73,6 @@ export const parsed = (text: string): unknown => {
     return undefined
   }
 }
+
+/** Statuses of what passes by itself. */
+const passing: ReadonlySet<number> = new Set([429, 502, 503, 504])

@@ -5,10 +5,11 @@ import type { Command } from 'commander'
 
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { flagOf } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface RevokeOptions extends RestOptions {
-  readonly reason: string
+  readonly reason?: string
   readonly invalidityDate?: string
   readonly release?: boolean
   readonly key?: string
@@ -26,14 +27,14 @@ export const addRevokeCommand = (program: Command): void => {
   withRestOptions(program.command('revoke <serial>').description('revoke a certificate, or release one from hold'))
     .option(
       '--reason <reason>',
-      'unspecified, keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold or privilegeWithdrawn',
-      'unspecified',
+      'unspecified (the default), keyCompromise, affiliationChanged, superseded, cessationOfOperation, certificateHold or privilegeWithdrawn',
     )
     .option('--invalidity-date <time>', 'since when its key may have been in wrong hands')
     .option('--key <file>', 'prove by its private key (PEM, read here and never sent) that it is yours; needs no token')
     .option('--issuer <name>', 'with --key: of the certificate', 'default')
     .option('--release', 'make one that is on hold valid again')
     .action(async (serial: string, options: RevokeOptions) => {
+      if (options.release) assertOnlyReleases(options)
       if (options.key !== undefined) return revokeByKey(serial, options)
       const { client, out } = await openRest(options)
       const path = `/v1/certificates/${segment(serial)}/revocation`
@@ -41,16 +42,29 @@ export const addRevokeCommand = (program: Command): void => {
         const released = (await client.call('DELETE', path)).json<RevokedAnswer>()
         return out.show(released, `${released.serial} is released from hold: it is valid again.`)
       }
-      const { reason, invalidityDate } = options
+      const { reason = unspecified, invalidityDate } = options
       const body = { reason, ...(invalidityDate !== undefined && { invalidityDate }) }
       const revoked = (await client.call('POST', path, { body })).json<RevokedAnswer>()
       out.show(revoked, sentences(revoked).join('\n'))
     })
 }
 
+/** What says how to revoke must not be passed over by what makes valid, nor the other way round: a revocation is for good. */
+const assertOnlyReleases = (options: RevokeOptions): void => {
+  for (const name of ['key', 'reason', 'invalidityDate'] as const) {
+    if (options[name] === undefined) continue
+    throw new Failure(
+      'usage',
+      `--release makes a certificate valid again; leave out ${flagOf(name)}, or --release to revoke.`,
+    )
+  }
+}
+
+const unspecified = 'unspecified'
+
 /** For whoever holds the key and nothing else. */
 const revokeByKey = async (serial: string, options: RevokeOptions): Promise<void> => {
-  const { key = '', issuer, reason, invalidityDate } = options
+  const { key = '', issuer, reason = unspecified, invalidityDate } = options
   const pem = await readFile(key, 'utf8').catch((error: Error) => {
     throw new Failure('usage', `${key} cannot be read: ${error.message}`)
   })

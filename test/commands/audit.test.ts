@@ -80,6 +80,11 @@ t.test('each kind of records is a table, or JSON', async (t) => {
     (await audit(['accesses', '--records', 'certificates', '--act', 'searched'])).out,
     / admin +searched +certificates +json +3 +\d+ +name \*\.audit\.example\.com\n/,
   )
+  for (const format of [[], ['--json']]) {
+    const { out, err } = await audit(['refusals', '--principal', 'crowd', ...format])
+    t.equal(format.length > 0 ? JSON.parse(out).length : out.trimEnd().split('\n').length - 1, 100)
+    t.equal(err, 'These are the first 100, and there are more: see --limit.\n', 'also where nobody sits before it')
+  }
   t.equal((await audit(['refusals', '--principal', 'crowd', '--count'])).out, '2,500 refusals\n')
   t.same(JSON.parse((await audit(['refusals', '--principal', 'crowd', '--count', '--json'])).out), {
     rows: 2500,
@@ -124,6 +129,8 @@ t.test('what cannot be done is said in a sentence, with its exit code', async (t
     [['events', '--json', '--ndjson'], exitCodes.usage, /Choose one of --ndjson and --json/],
     [['events', '--out', 'x'], exitCodes.usage, /--out goes with --csv or --ndjson/],
     [['events', '--csv', '--all'], exitCodes.usage, /--csv exports everything/],
+    [['events', '--ndjson', '--limit', '2'], exitCodes.usage, /leave out --all, --count and --limit/],
+    [['events', '--csv', '--out', folder], exitCodes.usage, /is a folder; name a file in it by --out/],
     [['events', '--limit', '0'], exitCodes.usage, /0 is not a whole number/],
     [
       ['events', '--csv', '--out', join(folder, 'no', 'where')],

@@ -209,6 +209,22 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
   )
   t.equal(again.code, 0)
   t.equal(await readFile(out, 'utf8'), chain.out, 'the same certificate under the same key')
+  const renewed = await chancery(
+    ['issue', '--csr', csr, '--profile', 'shop', '--idempotency-key', 'first', '--out', out],
+    { CHANCERY_TOKEN: secret.out.trim() },
+  )
+  t.equal(renewed.code, 0, 'a certificate takes the place of another')
+  const key = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
+  for (const [file, text] of [
+    [await write('own.key', key), key],
+    [await write('both.pem', `${chain.out}${key}`), `${chain.out}${key}`],
+    [csr, await readFile(csr, 'utf8')],
+    [await write('notes.txt', 'notes'), 'notes'],
+  ] as const) {
+    const over = await chancery(['issue', '--csr', csr, '--profile', 'shop', '--out', file])
+    t.match(over, { code: exitCodes.usage, err: /is there and holds more than certificates; nothing was issued/ })
+    t.equal(await readFile(file, 'utf8'), text, 'nor is anything written over')
+  }
 
   const serial = new X509Certificate(chain.out).serialNumber
   const shown = await chancery(['certificate', 'show', serial, '--pem'])
@@ -287,6 +303,19 @@ t.test('a certificate is revoked, released from hold, and revoked for good', asy
   t.match(held.out, new RegExp(`^${serial} is revoked as certificateHold since 20\\S+Z\\. `))
   const found = await chancery(['certificate', 'search', '--status', 'revoked'])
   t.match(found.out, new RegExp(`^${serial} +revoked `, 'm'))
+  for (const more of [
+    ['--key', join(folder, 'none')],
+    ['--reason', 'superseded'],
+    ['--invalidity-date', '2026-11-01T00:00:00Z'],
+  ]) {
+    const mixed = await chancery(['revoke', serial, '--release', ...more])
+    t.match(mixed, { code: exitCodes.usage, err: new RegExp(`leave out ${more[0]}, or --release`) })
+  }
+  t.match(
+    (await chancery(['certificate', 'show', serial])).out,
+    /^revocation +certificateHold /m,
+    'none was taken for another',
+  )
   t.match((await chancery(['revoke', serial, '--release'])).out, /is released from hold/)
   const again = await chancery(['revoke', serial, '--release', '--json'])
   t.match(JSON.parse(again.out), { serial, status: 'valid' })
@@ -324,7 +353,14 @@ t.test('lists are looked into, and that of an offline root is brought', async (t
   t.match(JSON.parse(fetched.out), { number: '1', revoked: 0, entries: [] })
   t.match((await chancery(['crl', 'import', 'default', path])).out, /^List 1 is served; it may be used until 20/)
   t.match(await chancery(['crl', 'inspect', join(folder, 'good.csr')]), { code: exitCodes.refused })
-  t.match(await chancery(['crl', 'inspect', `${service.publicUrl}/nothing`]), { code: exitCodes.later })
+  t.match(await chancery(['crl', 'inspect', `${service.publicUrl}/nothing`]), {
+    code: exitCodes.missing,
+    err: /the answer is 404/,
+  })
+  t.match(await chancery(['crl', 'inspect', 'http://127.0.0.1:10/x.crl']), {
+    code: exitCodes.later,
+    err: /ECONNREFUSED/,
+  })
   const own = await write(
     'own.crl',
     encodePem('X509 CRL', Buffer.from(await (await fetch(`${service.publicUrl}/crl/default/0.crl`)).arrayBuffer())),

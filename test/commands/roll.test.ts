@@ -266,6 +266,8 @@ t.test('verifying goes on where it was left, and finds a roll that is shorter or
   const state = at('state')
   const verify = (from: string, ...more: readonly string[]) =>
     chancery('verify', '--from', from, '--key', key, '--state', state, '--json', ...more)
+  const misnamed = await chancery('verify', '--from', at('until'), '--key', key, '--state', at('old'))
+  t.match(misnamed, { code: exitCodes.usage, err: /cannot be written \(ENOTDIR\); --state names a folder/ })
   const first = JSON.parse((await verify(at('until'))).out)
   t.match(first, { from: 0, found: 0, findings: [] })
   await issueMany('third', 10)

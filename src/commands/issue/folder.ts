@@ -26,7 +26,7 @@ import {
   stat,
   symlink,
 } from 'node:fs/promises'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
@@ -139,11 +139,22 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
 
 /** Whoever may enter the folder may enter what its links lead to, whatever the umask: what is secret there is a file's own. */
 const makeFolders = async (path: string, own: string): Promise<void> => {
-  await mkdir(path, { recursive: true })
+  await makeFolder(path)
   for (const folder of [own, join(own, 'versions')]) {
     const made = await mkdir(folder, { recursive: true })
     if (made !== undefined) await chmod(folder, 0o755)
   }
+}
+
+/** As `mkdir -p`. Node's own never ends where a folder that is there takes no other, as `/proc` (its uv_fs_mkdir loops on ENOENT). */
+const makeFolder = async (path: string): Promise<void> => {
+  const make = (): Promise<void> => mkdir(path).catch(ifThere)
+  await make().catch(async (error: NodeJS.ErrnoException) => {
+    const parent = dirname(path)
+    if (error.code !== 'ENOENT' || parent === path) throw error
+    await makeFolder(parent)
+    await make()
+  })
 }
 
 /** What stands there must be a link of ours: a key that somebody else has made is never overwritten. */

@@ -123,7 +123,27 @@ const isFileToBe = async (file: string): Promise<boolean> => {
       `${file} cannot be written (${(error as NodeJS.ErrnoException).code}); nothing was issued.`,
     )
   }
-  return (await stat(file).catch(() => undefined))?.isFile() ?? true
+  const isFile = (await stat(file).catch(() => undefined))?.isFile() ?? true
+  if (isFile) await assertReplaceable(file)
+  return isFile
+}
+
+/** A key, or the request itself, is written over by nothing. */
+const assertReplaceable = async (file: string): Promise<void> => {
+  const text = await readFile(file, 'latin1').catch(({ code }: NodeJS.ErrnoException) => {
+    if (code === 'ENOENT') return ''
+    throw new Failure('usage', `${file} is there and cannot be read (${code}); nothing was issued.`)
+  })
+  if (text.trim() === '' || isOfCertificates(text)) return
+  throw new Failure(
+    'usage',
+    `${file} is there and holds more than certificates; nothing was issued. Name another file by --out.`,
+  )
+}
+
+const isOfCertificates = (text: string): boolean => {
+  const labels = [...text.matchAll(/^-----BEGIN ([^-]*)-----/gm)].map(([, label]) => label)
+  return labels.length > 0 && labels.every((label) => label === 'CERTIFICATE')
 }
 
 const assertFor = ({ csr }: RequestBody, answer: IssuedAnswer): void => {

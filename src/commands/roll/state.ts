@@ -27,7 +27,9 @@ export interface StateFolder {
 /** Throws a usage failure for what cannot be read: a state that is damaged is not begun anew without being told so. */
 export const openStateFolder = async (folder: string): Promise<StateFolder> => {
   const checkpoints = join(folder, 'checkpoints')
-  await mkdir(checkpoints, { recursive: true })
+  await mkdir(checkpoints, { recursive: true }).catch(({ code }: NodeJS.ErrnoException) => {
+    throw new Failure('usage', `${folder} cannot be written (${code}); --state names a folder.`)
+  })
   const names = (await readdir(checkpoints)).filter((name) => !name.endsWith('.new'))
   return {
     state: await readState(join(folder, 'state')),
