@@ -71,7 +71,9 @@ export const addGrantCommand = (program: Command): void => {
       const answer = await client.call('POST', '/v1/grants', { body })
       const grant = answer.json<{ id: string }>()
       const since = answer.status === 201 ? 'now' : 'already'
-      out.show(grant, `${principal} may act as ${role} ${since} (grant ${grant.id}).`)
+      const idle =
+        role === 'approver' && !options.profile ? ' It names no profile, so there is nothing to approve.' : ''
+      out.show(grant, `${principal} may act as ${role} ${since} (grant ${grant.id}).${idle}`)
     })
 
   withRestOptions(grant.command('list').description('list grants'))

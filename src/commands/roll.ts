@@ -203,6 +203,9 @@ const addSearchCommand = (roll: Command): void => {
     .requiredOption('--name <name>', 'exact, or *.suffix for every DNS name below it')
     .option('--at <file>', 'up to this checkpoint, and not the newest')
     .action(async (options: SearchOptions) => {
+      const { soughtFault } = await import('../x509/names.ts')
+      const fault = soughtFault(options.name)
+      if (fault !== undefined) throw new Failure('usage', `${visible(options.name)} ${fault}.`)
       const { readKeys } = await import('./roll/keys.ts')
       const { searchRoll } = await import('./roll/search.ts')
       const { openSource } = await import('./roll/source.ts')

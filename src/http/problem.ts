@@ -147,7 +147,11 @@ export const answerClientError = (
 
 /** Where AJV found fault, as violations; nothing but plain names of unknown fields is taken over from what was sent. */
 export const schemaProblem = (errors: readonly SchemaError[], part: string): Problem => {
-  const violations = errors.slice(0, maxViolations).map((error) => schemaViolation(error, part))
+  const found = errors.slice(0, maxViolations).map((error) => schemaViolation(error, part))
+  // A time breaks both the pattern and the format of times: that is one fault.
+  const violations = found.filter(
+    ({ field, reason }, i) => found.findIndex((other) => other.field === field && other.reason === reason) === i,
+  )
   const where = part === 'body' ? 'The body' : part === 'querystring' ? 'The query' : 'The path'
   return new Problem('request.malformed', `${where} does not have the shape that this call takes.`, { violations })
 }
@@ -167,11 +171,21 @@ const schemaViolation = (
   const missing = keyword === 'required' ? params.missingProperty : undefined
   const named = unknown ?? missing
   const field = typeof named === 'string' && plainName.test(named) ? `${instancePath}/${named}` : instancePath
-  const form =
-    keyword === 'format' ? timeWords : keyword === 'pattern' ? formWords.get(String(params.pattern)) : undefined
   const reason =
-    unknown !== undefined ? 'is not a known field' : missing !== undefined ? 'is missing' : (form ?? message)
+    unknown !== undefined
+      ? 'is not a known field'
+      : missing !== undefined
+        ? 'is missing'
+        : (wordsOf[keyword]?.(params) ?? message)
   return { check: `request.${part === 'querystring' ? 'query' : part}`, field, value: '', reason }
+}
+
+/** Where AJV's own words would be less than a sentence. */
+const wordsOf: Readonly<Record<string, (params: SchemaError['params']) => string | undefined>> = {
+  format: () => timeWords,
+  pattern: ({ pattern }) => formWords.get(String(pattern)),
+  enum: ({ allowedValues }) =>
+    Array.isArray(allowedValues) ? `must be one of ${allowedValues.join(', ')}` : undefined,
 }
 
 const retryAfterOf = (problem: Problem): number | undefined =>

@@ -161,6 +161,18 @@ const dnsFault = (value: string): string | undefined => {
   return undefined
 }
 
+/**
+ * Why nothing is ever found by it, whatever there is; undefined for what a search can be about: an exact name of any kind, or
+ * `*.` before a DNS name, for all that are below it.
+ */
+export const soughtFault = (text: string): string | undefined => {
+  if (/[:/@]/.test(text) || parseIp(text) !== undefined) return undefined
+  const name = lowerCase(text)
+  return dnsForm.test(name.startsWith('*.') ? name.slice(2) : name)
+    ? undefined
+    : 'is no name that a certificate has: an exact one, or *. before a DNS name for all below it; none ends in a dot'
+}
+
 const parseAddress = (text: string, at?: number): Name => {
   const octets = parseIp(text)
   if (octets === undefined)

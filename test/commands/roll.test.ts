@@ -389,6 +389,10 @@ t.test('a search of all entries finds what the search of the API finds, and that
   await issue(['dns:both.example.com', 'dns:a.both.example.com', 'ip:10.1.2.3', 'email:x@example.com'], {
     subject: 'both',
   })
+  t.match(await chancery('search', '--from', service.url, '--key', key, '--name', '*both.example.com'), {
+    code: exitCodes.usage,
+    err: /^\*both\.example\.com is no name that a certificate has/,
+  })
   for (const name of [
     '*.example.com',
     '*.both.example.com',

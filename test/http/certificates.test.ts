@@ -344,6 +344,12 @@ t.test('a search goes by every filter, in pages, as JSON, NDJSON and CSV', async
   for (const name of names) await issue({ csr: csrFor(name), profile: 'server' })
   const find = async (query: string) => (await service.request('GET', `/v1/certificates?${query}`, { token })).json
   t.equal((await find('name=c.search.example.com')).items.length, 1)
+  t.same((await find('status=lost')).violations, [
+    { check: 'request.query', field: '/status', value: '', reason: 'must be one of valid, expired, revoked' },
+  ])
+  t.equal((await find('issuedAfter=yesterday')).violations.length, 1, 'one fault is told once')
+  for (const name of ['*search.example.com', 'c.*.example.com', 'c.search.example.com.', '*.'])
+    t.match(await find(`name=${name}`), { code: 'request.malformed', violations: [{ field: '/name', value: name }] })
   t.equal((await find('name=*.search.example.com')).items.length, 5)
   const [one] = (await find('name=c.search.example.com')).items
   t.equal((await find(`name=c.search.example.com&key=${one.keySha256}`)).items.length, 1)

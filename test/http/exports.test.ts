@@ -254,8 +254,8 @@ t.test('each search and each export is a row, and so is reading those, once', as
   await get('/v1/certificates', 'application/json', requester)
   await get('/v1/certificates', 'application/x-ndjson', requester)
   t.same(await accesses('principal=ci'), [], 'what is one’s own is nobody else’s matter')
-  await get('/v1/certificates?name=%00', 'application/json', reader)
-  t.match((await accesses('principal=mallory'))[0], { filter: { name: '\ufffd' } }, 'even what no record can have')
+  await get('/v1/certificates?subject=%00', 'application/json', reader)
+  t.match((await accesses('principal=mallory'))[0], { filter: { subject: '\ufffd' } }, 'even what no record can have')
 })
 
 t.test('HEAD gives away nothing, and is no export', async (t) => {

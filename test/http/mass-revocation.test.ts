@@ -173,6 +173,11 @@ t.test('with its bounds, a plan is what it was: the new is left alone, what chan
   t.match((await post({ ...ask, asOf: later })).json, { digest: now.digest }, 'nothing is planned of what is to come')
 })
 
+t.test('a name that no certificate has plans nothing', async (t) => {
+  const planned = await post({ search: { name: '*one.example.com' }, reason: 'superseded' })
+  t.match(planned, { status: 400, json: { code: 'request.malformed', violations: [{ field: '/search/name' }] } })
+})
+
 t.test('what was released is revoked again only by a new plan', async (t) => {
   const serial = await issue('a.again.example.com')
   const ask = { search: { name: 'a.again.example.com' }, reason: 'certificateHold' }

@@ -10,6 +10,7 @@ import {
   type NameKind,
   parseGeneralNames,
   parseName,
+  soughtFault,
 } from '../../src/x509/names.ts'
 import { dns, ip, seq } from './build.ts'
 
@@ -210,3 +211,27 @@ t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('p\u0430ypal'), true) // Cyrillic а
   t.equal(isMixedScript('xn--pypal-4ve'), true)
 })
+
+t.test(
+  'a search is about an exact name, or all DNS names below one; anything else would find nothing for ever',
+  async (t) => {
+    for (const [, written, kept] of normal) {
+      if (written.startsWith('*.')) continue
+      t.equal(soughtFault(written), undefined, written)
+      t.equal(soughtFault(kept), undefined, kept)
+    }
+    for (const good of [
+      '*.example.com',
+      '*.com',
+      '*.EXAMPLE.com',
+      'spiffe://td/*',
+      'https://a.example/x',
+      'Bob@Example.com',
+    ])
+      t.equal(soughtFault(good), undefined, good)
+    for (const bad of ['*', '*.', '**.example.com', '*ci.example.com', 'ci*.example.com', 'ci.*.com', 'a.*'])
+      t.match(soughtFault(bad), /before a DNS name/, bad)
+    for (const bad of ['example.com.', '.example.com', 'a..b', 'a b', 'é.example', '', '\0', 'x'.repeat(300)])
+      t.type(soughtFault(bad), 'string', JSON.stringify(bad))
+  },
+)

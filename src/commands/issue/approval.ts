@@ -14,7 +14,7 @@ export class Awaited extends Failure {
     const detail = waitsText(request)
     super(
       'later',
-      `${detail} The same command gets the certificate then: chancery request show ${visible(request.id)}`,
+      `${detail} Run the same command again then, and it gets the certificate. How it stands: chancery request show ${visible(request.id)}`,
       {
         ...{ code: 'approval.waiting', detail, retryable: true, request: request.id },
       },

@@ -29,7 +29,7 @@ import {
   Time,
 } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
-import { parseSerial, parseTime } from './views.ts'
+import { parseSerial, parseSought, parseTime } from './views.ts'
 
 const Status = Type.Enum(['valid', 'expired', 'revoked'])
 
@@ -157,6 +157,7 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     at: _at,
     serial,
     row,
+    name,
     issuedAfter,
     issuedBefore,
     expiresAfter,
@@ -175,6 +176,7 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     ...exact,
     ...(!readsAll(caller) && { principal: caller.principal }),
     ...(serial !== undefined && { serial: parseSerial(serial) }),
+    ...(name !== undefined && { name: parseSought(name, '/name') }),
     ...(row !== undefined && { row: parseSerial(row) }),
     ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/issuedAfter') }),
     ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/issuedBefore') }),

@@ -19,7 +19,7 @@ import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import { closed, Label, named, PageQuery, PrincipalName, pageOfRows, RowText, Serial, Sha256, Time } from './schemas.ts'
-import { parseSerial, parseTime, timeOrNull } from './views.ts'
+import { parseSerial, parseSought, parseTime, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' })
@@ -234,11 +234,12 @@ const assertKnown = async ({ policies, access, records }: HttpDeps, { search }: 
 }
 
 const askOf = ({ search, reason, invalidityDate }: Static<typeof NewRevocations>): MassAsk => {
-  const { row, issuedAfter, issuedBefore, expiresAfter, expiresBefore, ...exact } = search
+  const { row, name, issuedAfter, issuedBefore, expiresAfter, expiresBefore, ...exact } = search
   return {
     search: {
       ...exact,
       ...(row !== undefined && { row: parseSerial(row) }),
+      ...(name !== undefined && { name: parseSought(name, '/search/name') }),
       ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/search/issuedAfter') }),
       ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/search/issuedBefore') }),
       ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/search/expiresAfter') }),

@@ -8,6 +8,7 @@ import { escapeAscii } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
 import { openInstants } from '../../instants.ts'
 import { encodeProof, writeProofJson } from '../../roll/proof.ts'
+import { soughtFault } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { asciiAnswer } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
@@ -116,6 +117,15 @@ export const parseTime = (text: string, field: string): Date => {
   const year = time.getUTCFullYear()
   if (year < 1 || year > 9999) throw timeProblem('A time is not within the years 0001 to 9999 of UTC.', field, text)
   return time
+}
+
+/** Throws `request.malformed`, naming `field`, for what no certificate is found by: a mistake is no answer. */
+export const parseSought = (name: string, field: string): string => {
+  const reason = soughtFault(name)
+  if (reason === undefined) return name
+  throw new Problem('request.malformed', 'What is searched for is no name.', {
+    violations: [{ check: 'request.name', field, value: name, reason }],
+  })
 }
 
 /** A span of time in a query. */
