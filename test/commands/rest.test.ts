@@ -235,8 +235,9 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
 
   const [token] = JSON.parse((await chancery(['token', 'list', '--principal', 'ci', '--json'])).out)
   t.match((await chancery(['grant', 'list', '--principal', 'ci'])).out, /requester +server shop/)
-  const idle = await chancery(['grant', 'create', 'ci', 'approver'])
-  t.match(idle.out, /ci may act as approver now .* It names no profile, so there is nothing to approve\.\n/)
+  await chancery(['principal', 'create', 'idler'])
+  const idle = await chancery(['grant', 'create', 'idler', 'approver'])
+  t.match(idle.out, /idler may act as approver now .* It names no profile, so there is nothing to approve\.\n/)
   t.equal((await chancery(['grant', 'revoke', grant.id])).code, 0)
   const limited = ['grant', 'create', 'ci', 'auditor', '--limit', 'concurrent=8', 'requestsPerSecond=90']
   t.equal((await chancery(limited)).code, 0)
