@@ -175,6 +175,7 @@ t.test('options that would be passed over are errors', async (t) => {
     t.match(run.err, sentence)
   }
   t.equal(await readShown(out), undefined)
+  t.same((await readdir(join(out, '.chancery'))).sort(), ['versions'], 'neither a question nor a key is left')
 })
 
 t.test('a key that was not made here is never touched', async (t) => {

@@ -116,7 +116,10 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
     held: () => readHeld(join(own, 'current')),
     pending: () => readPending(pendingFile),
     keep: (pending) =>
-      orUsage(path, () => keep(pendingFile, { ...pending, by: newHolder(), at: new Date().toISOString() })),
+      orUsage(path, async () => {
+        if (options.owner !== undefined) await assertOwner(own, options.owner)
+        return keep(pendingFile, { ...pending, by: newHolder(), at: new Date().toISOString() })
+      }),
     forget: (pending) => orUsage(path, () => alone(async () => forget(pendingFile, pending))),
     install: (contents, { pending, untold }) =>
       orUsage(path, () =>
@@ -277,14 +280,23 @@ const install = async (path: string, version: Version, options: FolderOptions): 
   await dropVersions(own, [`versions/${serial}`, before])
 }
 
-/** A folder with everything of one certificate, that nobody sees yet. */
-const fill = async (
-  own: string,
-  { contents, orderDigest, untold }: Version,
-  options: FolderOptions,
-): Promise<string> => {
-  const { keyMode = 0o600, owner } = options
+/** A folder with everything of one certificate, that nobody sees yet; where it cannot be filled, nothing is left of it. */
+const fill = async (own: string, version: Version, options: FolderOptions): Promise<string> => {
   const draft = await mkdtemp(join(own, 'new-'))
+  try {
+    await fillDraft(draft, version, options)
+    return draft
+  } catch (error) {
+    await rm(draft, { recursive: true, force: true })
+    throw error
+  }
+}
+
+const fillDraft = async (
+  draft: string,
+  { contents, orderDigest, untold }: Version,
+  { keyMode = 0o600, owner }: FolderOptions,
+): Promise<void> => {
   for (const name of fileNames) await writeWhole(join(draft, name), contents[name], name === 'key.pem' ? 0o600 : 0o644)
   await writeWhole(join(draft, orderName), `${orderDigest}\n`, 0o644)
   if (untold) await writeWhole(join(draft, untoldName), '', 0o644)
@@ -297,7 +309,12 @@ const fill = async (
   await chmod(join(draft, 'key.pem'), keyMode)
   await chmod(draft, 0o755)
   await syncFolder(draft)
-  return draft
+}
+
+/** Before anything is asked: whoever is not there gets no certificate. */
+const assertOwner = async (own: string, owner: string): Promise<void> => {
+  const draft = await mkdtemp(join(own, 'new-'))
+  await chown(owner, [draft]).finally(() => rm(draft, { recursive: true, force: true }))
 }
 
 /** The program knows users and groups wherever they are kept. */
