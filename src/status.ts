@@ -115,7 +115,7 @@ export const openStatus = async (
   await ocsp.follow()
   const massRevocations = openMassRevocations({ store: openMassRevocationStore({ db, roll }), changed: ocsp.forget })
   const revocations = openRevocations({
-    store: openRevocationStore({ db, roll, assertClock: dbClock.assertSane }),
+    store: openRevocationStore({ db, roll }),
     keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
     verifyProof: verifyKeyProof,
     clock: dbClock.now,

@@ -1,6 +1,5 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
-import { statSync } from 'node:fs'
-import { open, rename, rm } from 'node:fs/promises'
+import { open, rename, rm, stat } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
@@ -202,7 +201,7 @@ const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
     write: (text) => process.stderr.write(text),
     now: () => performance.now(),
   })
-  if (isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
+  if (await isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
   const partial = `${out}.partial`
   const handle = await open(partial, 'w', 0o600).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${partial} cannot be written (${code}).`)
@@ -210,7 +209,12 @@ const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
   return { sink: handle.createWriteStream(), partial, file: out, progress }
 }
 
-const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false
+/** What cannot be looked at cannot be written either, which is told then. */
+const isFolder = (path: string): Promise<boolean> =>
+  stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  )
 
 /** Throws a failure unless everything came, its last line included. */
 export const exportRecords = async (asked: ExportAsked): Promise<void> => {

@@ -75,4 +75,4 @@ export const parsed = (text: string): unknown => {
 }
 
 /** Statuses of what passes by itself. */
-const passing: ReadonlySet<number> = new Set([429, 502, 503, 504])
+const passing: ReadonlySet<number> = new Set([408, 429, 502, 503, 504])

@@ -88,6 +88,7 @@ const propose = async ({ db, roll, newId }: ApprovalStoreDeps, proposal: Proposa
     return await roll.change<Proposed>(async (tx, time, index) => {
       const meanwhile = await known(tx, key)
       if (meanwhile) return { events: [], result: meanwhile }
+      roll.assertClock()
       await assertRoom(tx, principal)
       return insertProposal(tx, proposal, { id, key, time, index })
     })
@@ -173,6 +174,7 @@ const askedOf = ({ ask, idempotency_key: key }: AskRow): Asked | undefined => {
 
 const decideRequest = (roll: RollWriter, { id, event, judge }: Decision) =>
   roll.change(async (tx, time, index) => {
+    roll.assertClock()
     const { plan: _, type, by, reason } = event
     // Grants change under the head as well: what holds here holds at this place of the roll.
     judge(await requestIn(tx, id), (await grantsIn(tx, by)) ?? [])

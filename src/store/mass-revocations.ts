@@ -31,6 +31,7 @@ export const openMassRevocationStore = (deps: MassStoreDeps): MassRevocationStor
       let found = { count: 0, certificates: '', slices: 0 }
       return roll.change(
         async (tx, time, index) => {
+          roll.assertClock()
           // Two at once under one digest write down the same set; the second finds it, and the order.
           if (await findOrder(tx, digest)) return { events: [], result: undefined }
           const { slices, ...told } = found
@@ -243,6 +244,7 @@ const advance = async (
   const ahead = await nextSlice(db, digest)
   if (ahead) await readStandings(db, ahead.certificates)
   return roll.change(async (tx, time, index) => {
+    roll.assertClock()
     const slice = await nextSlice(tx, digest)
     if (!slice) return { events: [], result: undefined }
     const ask = { digest, reason: slice.reason, invalidSince: slice.invalid_since, by: slice.by }

@@ -7,18 +7,16 @@ import type { RollWriter } from './roll.ts'
 export interface RevocationStoreDeps {
   readonly db: Database
   readonly roll: RollWriter
-  /** Throws `clock.skewed`: what is dated wrongly stays so. */
-  readonly assertClock: () => void
 }
 
-export const openRevocationStore = ({ db, roll, assertClock }: RevocationStoreDeps): RevocationStore => ({
+export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): RevocationStore => ({
   change: async (serial, decide) => {
     // What is refused, or holds already, keeps nobody from the head.
     const before = await readStanding(db, serial)
     const [wanted] = [decide(before, new Date())]
     if (before && !wanted) return before
     return roll.change(async (tx, time, index) => {
-      assertClock()
+      roll.assertClock()
       const found = await readStanding(tx, serial)
       const change = decide(found, time)
       if (!found) throw new Error('a certificate that does not exist was to be changed')

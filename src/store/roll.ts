@@ -67,6 +67,11 @@ export interface RollWriter {
     make: (tx: Queryable, time: Date, index: number) => Promise<Change<T>>,
     prepare?: (tx: Queryable) => Promise<void>,
   ): Promise<T>
+  /**
+   * For changes that are judged by their time as well as dated by it: what the database says of a time, and what is dated by the
+   * earlier of two clocks, would disagree. Throws `clock.skewed`; within `make`, both have just been read.
+   */
+  assertClock(): void
   /** The head as it is now, after what was seen before. Throws `roll.inconsistent`. */
   head(): Promise<Head>
 }
@@ -184,6 +189,7 @@ export const openRollWriter = (db: Database, codec: EntryCodec, clock: DatabaseC
         remember(head, grown)
         return result
       }),
+    assertClock: clock.assertSane,
     head: async () => {
       const before = trail.seen
       const head = await readHead(db, selectHeadStatement)

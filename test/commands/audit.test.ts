@@ -131,6 +131,11 @@ t.test('what cannot be done is said in a sentence, with its exit code', async (t
     [['events', '--csv', '--all'], exitCodes.usage, /--csv exports everything/],
     [['events', '--ndjson', '--limit', '2'], exitCodes.usage, /leave out --all, --count and --limit/],
     [['events', '--csv', '--out', folder], exitCodes.usage, /is a folder; name a file in it by --out/],
+    [
+      ['events', '--csv', '--out', join(folder, 'x'.repeat(300))],
+      exitCodes.usage,
+      /cannot be written \(ENAMETOOLONG\)/,
+    ],
     [['events', '--limit', '0'], exitCodes.usage, /0 is not a whole number/],
     [
       ['events', '--csv', '--out', join(folder, 'no', 'where')],

@@ -222,7 +222,7 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
     [await write('notes.txt', 'notes'), 'notes'],
   ] as const) {
     const over = await chancery(['issue', '--csr', csr, '--profile', 'shop', '--out', file])
-    t.match(over, { code: exitCodes.usage, err: /is there and holds more than certificates; nothing was issued/ })
+    t.match(over, { code: exitCodes.usage, err: /is there and is not of PEM certificates alone; nothing was issued/ })
     t.equal(await readFile(file, 'utf8'), text, 'nor is anything written over')
   }
 

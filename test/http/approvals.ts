@@ -93,8 +93,8 @@ export const openDesk = (service: TestService) => {
 }
 
 /** The records beside the service, as a replica that has died would have left them. */
-export const openBeside = async (t: Teardown, { config, database }: TestService) => {
-  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
+export const openBeside = async (t: Teardown, { config, database }: TestService, clock?: () => Date) => {
+  const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet, ...(clock && { clock }) })
   t.teardown(async () => {
     stores.policies.close()
     stores.providers.close()

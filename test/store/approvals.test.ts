@@ -30,8 +30,8 @@ t.before(async () => {
 })
 
 /** A request that nobody carries out. */
-const propose = async (key: string, expires = 3_600, required = 2) => {
-  const { request } = await beside.store.propose({
+const propose = async (key: string, expires = 3_600, required = 2, store = beside.store) => {
+  const { request } = await store.propose({
     principal: 'ci',
     key,
     digest: Buffer.alloc(32),
@@ -44,6 +44,25 @@ const propose = async (key: string, expires = 3_600, required = 2) => {
   })
   return request
 }
+
+t.test(
+  'while the clocks disagree nobody is asked, and nobody’s word counts: who judges by which would be chance',
+  async (t) => {
+    const { id } = await propose('in time')
+    const behind = await openBeside(t, service, () => new Date(Date.now() - 86_400_000))
+    await t.rejects(propose('of yesterday', 3_600, 2, behind.store), {
+      code: 'clock.skewed',
+      kind: { retryable: true },
+    })
+    const approved = { type: 'request.approved', id, plan: 'ab'.repeat(32), reason: 'x', by: 'alice' } as const
+    await t.rejects(
+      behind.store.decide(id, approved, () => {}),
+      { code: 'clock.skewed' },
+    )
+    t.equal(await beside.store.find('ci', 'of yesterday'), undefined)
+    t.match(await beside.store.read(id), { state: 'pending', approvals: [] })
+  },
+)
 
 /** Whose turn it is: the service leaves what is approved or due to us. */
 t.beforeEach(async () => {

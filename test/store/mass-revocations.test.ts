@@ -202,3 +202,16 @@ t.test('what was approved, written down and done stays as it is', async (t) => {
     'no set without its order',
   )
 })
+
+t.test('while the clocks disagree nothing is ordered, and what was ordered waits', async (t) => {
+  await world.service.request('POST', '/v1/principals', { body: { name: 'skewed' } })
+  await world.issue(['dns:a.skewed.example.com'], { principal: 'skewed' })
+  const wanted = ask({ name: '*.skewed.example.com' })
+  const behind = revocationsOf(await world.open(() => new Date(Date.now() - 86_400_000)))
+  const { digest, asOf } = await one.plan(wanted)
+  await t.rejects(behind.order(wanted, { digest, asOf }, 'ops'), { code: 'clock.skewed', kind: { retryable: true } })
+  await one.order(wanted, { digest, asOf }, 'ops')
+  await t.rejects(behind.advance(digest), { code: 'clock.skewed' })
+  t.equal(await carryOut(one, digest), 1)
+  t.match(await factsOf(digest), sound)
+})

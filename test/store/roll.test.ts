@@ -131,7 +131,18 @@ t.test('an event is dated by the earlier of two clocks that disagree, and never 
   await note(await open(() => new Date(Date.now() - 1_000)), 'a-little')
   const little = await timesOf('a-little')
   t.ok(little.time > ahead.time, 'within the tolerance the database’s is the one for all')
-  await entries(t)
+  const skewed = await open(() => new Date(Date.now() - day))
+  const { size } = await roll.head()
+  await t.rejects(
+    skewed.roll.change(async () => {
+      skewed.roll.assertClock()
+      return { events: [event('judged')], result: undefined }
+    }),
+    { code: 'clock.skewed' },
+    'what is judged by its time is not done meanwhile',
+  )
+  t.ok((await roll.head()).size >= size)
+  t.notOk((await entries(t)).some(({ principal }) => principal === 'judged'))
 })
 
 t.test('the clock of the database counts until it runs further ahead of ours than is tolerated', async (t) => {

@@ -12,26 +12,14 @@
  */
 import { execFile } from 'node:child_process'
 import { createHash, createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
-import {
-  chmod,
-  lstat,
-  mkdir,
-  mkdtemp,
-  open,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  stat,
-  symlink,
-} from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { chmod, lstat, mkdtemp, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
+import { makeFolder } from '../make-folder.ts'
 import { serialOf } from './issued.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
@@ -143,21 +131,7 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
 /** Whoever may enter the folder may enter what its links lead to, whatever the umask: what is secret there is a file's own. */
 const makeFolders = async (path: string, own: string): Promise<void> => {
   await makeFolder(path)
-  for (const folder of [own, join(own, 'versions')]) {
-    const made = await mkdir(folder, { recursive: true })
-    if (made !== undefined) await chmod(folder, 0o755)
-  }
-}
-
-/** As `mkdir -p`. Node's own never ends where a folder that is there takes no other, as `/proc` (its uv_fs_mkdir loops on ENOENT). */
-const makeFolder = async (path: string): Promise<void> => {
-  const make = (): Promise<void> => mkdir(path).catch(ifThere)
-  await make().catch(async (error: NodeJS.ErrnoException) => {
-    const parent = dirname(path)
-    if (error.code !== 'ENOENT' || parent === path) throw error
-    await makeFolder(parent)
-    await make()
-  })
+  for (const folder of [own, join(own, 'versions')]) if (await makeFolder(folder)) await chmod(folder, 0o755)
 }
 
 /** What stands there must be a link of ours: a key that somebody else has made is never overwritten. */

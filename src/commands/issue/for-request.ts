@@ -137,7 +137,7 @@ const assertReplaceable = async (file: string): Promise<void> => {
   if (text.trim() === '' || isOfCertificates(text)) return
   throw new Failure(
     'usage',
-    `${file} is there and holds more than certificates; nothing was issued. Name another file by --out.`,
+    `${file} is there and is not of PEM certificates alone; nothing was issued. Name another file by --out.`,
   )
 }
 

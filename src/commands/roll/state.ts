@@ -3,13 +3,14 @@
  * folder. The state moves on only when nothing was found; checkpoints are kept whatever was found, since they are evidence.
  */
 import { hash } from 'node:crypto'
-import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises'
+import { open, readdir, readFile, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { parseCheckpoint } from '../../roll/checkpoint.ts'
 import { parseNote } from '../../roll/note.ts'
 import type { VerifierState } from '../../roll/verify.ts'
 import { Failure } from '../failure.ts'
+import { makeFolder } from '../make-folder.ts'
 
 export interface SeenCheckpoint {
   readonly size: number
@@ -27,7 +28,7 @@ export interface StateFolder {
 /** Throws a usage failure for what cannot be read: a state that is damaged is not begun anew without being told so. */
 export const openStateFolder = async (folder: string): Promise<StateFolder> => {
   const checkpoints = join(folder, 'checkpoints')
-  await mkdir(checkpoints, { recursive: true }).catch(({ code }: NodeJS.ErrnoException) => {
+  await makeFolder(checkpoints).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${folder} cannot be written (${code}); --state names a folder.`)
   })
   const names = (await readdir(checkpoints)).filter((name) => !name.endsWith('.new'))
@@ -50,7 +51,7 @@ export const seenOf = (note: Buffer): SeenCheckpoint => {
 
 /** In one piece or not at all, also when the machine stops. */
 export const writeWhole = async (path: string, parts: Iterable<string | Uint8Array>): Promise<void> => {
-  await mkdir(dirname(path), { recursive: true })
+  await makeFolder(dirname(path))
   const file = await open(`${path}.new`, 'w')
   try {
     // From where the last one ended.
