@@ -1,7 +1,7 @@
 /**
- * Name rules: which names a profile or a grant allows. Patterns are globs by label, CIDRs, URI paths and mail domains,
- * never regular expressions. They are compiled once, and matched in time linear in the name. Only rules hold
- * patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
+ * Name rules: which names a profile or a grant allows. Patterns are globs by label, CIDRs, URI paths and mail domains, and
+ * texts for common names; never regular expressions. They are compiled once, and matched in time linear in the name. Only
+ * rules hold patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
  */
 import { Problem, type Violation } from '../errors.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'

@@ -17,9 +17,7 @@ import type { Queryable } from './database.ts'
 import { isWhole, openParameters, type Parameter, pageOf, readCursor, writeCursor } from './pages.ts'
 import { type RevocationStoreDeps, readStandings, recordChanges } from './revocations.ts'
 
-type MassStoreDeps = Pick<RevocationStoreDeps, 'db' | 'roll'>
-
-export const openMassRevocationStore = (deps: MassStoreDeps): MassRevocationStore => {
+export const openMassRevocationStore = (deps: RevocationStoreDeps): MassRevocationStore => {
   const { db, roll } = deps
   return {
     asOf: async (wanted) => {
@@ -236,7 +234,7 @@ interface SliceRow extends Pick<OrderRow, 'reason' | 'invalid_since' | 'by'> {
 }
 
 const advance = async (
-  { db, roll }: MassStoreDeps,
+  { db, roll }: RevocationStoreDeps,
   digest: string,
   decide: SliceRules,
 ): Promise<AdvancedSlice | undefined> => {
