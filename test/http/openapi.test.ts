@@ -4,6 +4,7 @@ import t from 'tap'
 import { Errors } from 'typebox/schema'
 
 import { problems } from '../../src/errors.ts'
+import { formWords } from '../../src/http/api/schemas.ts'
 import { openapiText } from '../../tools/openapi.ts'
 import { openStandIn } from './stand-in.ts'
 
@@ -18,6 +19,7 @@ interface Described {
 
 interface Operation {
   readonly operationId: string
+  readonly parameters?: readonly object[]
   readonly summary: string
   readonly tags: readonly string[]
   readonly requestBody?: { readonly content: Record<string, { readonly schema: object }> }
@@ -116,6 +118,30 @@ t.test(
     )
   },
 )
+
+t.test('nobody is answered with a regular expression: every form that a call takes has words', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const { paths, components } = app.swagger() as unknown as Described
+  const formsIn = (node: unknown): readonly { readonly pattern: string; readonly description?: string }[] => {
+    if (typeof node !== 'object' || node === null) return []
+    const inner = Object.values(node).flatMap(formsIn)
+    if ('$ref' in node) inner.push(...formsIn(components.schemas[String(node.$ref).split('/').at(-1) ?? '']))
+    return 'pattern' in node && typeof node.pattern === 'string' ? [node as { pattern: string }, ...inner] : inner
+  }
+  const seen = new Set<string>()
+  for (const [path, operations] of Object.entries(paths))
+    for (const [method, { parameters, requestBody }] of Object.entries(operations)) {
+      // Documents are judged apart, by what their members are described as (policy/shape.ts).
+      const isDocument = method === 'put'
+      for (const { pattern, description } of formsIn([parameters, isDocument ? [] : requestBody])) {
+        t.match(formWords.get(pattern), /^must (be|have) /, `${method} ${path} ${pattern} ${description}`)
+        seen.add(pattern)
+      }
+      for (const form of isDocument ? formsIn(requestBody) : []) t.ok(form.description, `${path} ${form.pattern}`)
+    }
+  t.ok(seen.size > 15, `${seen.size} forms`)
+})
 
 t.test('what several calls share has a short name', async (t) => {
   const { app } = await openStandIn()

@@ -12,7 +12,7 @@ import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { assertNotOwn, ById, endRoute, HoldingLabel, listRoute, NullableTime, OfPrincipal, tags } from './holdings.ts'
-import { named, PrincipalName, Time, Uuid } from './schemas.ts'
+import { formed, named, PrincipalName, Time, Uuid } from './schemas.ts'
 import { timeOrNull } from './views.ts'
 
 const nameDer = (description: string) => Type.String({ minLength: 4, maxLength: 2732, description })
@@ -23,7 +23,7 @@ const matchFields = {
     maxLength: 64,
     description: 'SHA-256 of one certificate in DER, in lower-case hexadecimal',
   }),
-  spiffeId: Type.String({
+  spiffeId: formed('must be a URI that begins with spiffe://', {
     pattern: '^spiffe://',
     maxLength: 2048,
     description: 'the only URI of each certificate',

@@ -5,13 +5,13 @@ import { own } from '../../ca/own.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
-import { closed, PrincipalName, Time, Uuid } from './schemas.ts'
+import { closed, formed, PrincipalName, Time, Uuid } from './schemas.ts'
 
 export const mayRead = ['auditor', 'admin'] as const
 export const tags = ['access']
 
 export const NullableTime = Type.Union([Time, Type.Null()])
-export const HoldingLabel = Type.String({
+export const HoldingLabel = formed('must have no control characters', {
   minLength: 1,
   maxLength: 128,
   pattern: '^[^\\u0000-\\u001f\\u007f]*$',

@@ -11,7 +11,7 @@ import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
-import { closed, IssuerState, Label, named, Pem, PrincipalName, Time } from './schemas.ts'
+import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Time } from './schemas.ts'
 
 const IssuerView = Type.Object(
   {
@@ -28,7 +28,7 @@ const IssuerView = Type.Object(
   named('Issuer', examples.issuer),
 )
 
-const KeyUri = Type.String({
+const KeyUri = formed('must be a URI that begins with pkcs11: or file:, in ASCII', {
   pattern: '^(file|pkcs11):[\\x21-\\x7e]{1,1000}$',
   maxLength: 1_010,
   examples: ['pkcs11:token=ca;object=default-2027'],
@@ -210,7 +210,13 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
         body: Type.Object(
           {
             move: Type.Enum([...moves]),
-            reason: Type.Optional(Type.String({ pattern: '\\S', maxLength: 1_000, description: 'kept on the roll' })),
+            reason: Type.Optional(
+              formed('must have more than blanks', {
+                pattern: '\\S',
+                maxLength: 1_000,
+                description: 'kept on the roll',
+              }),
+            ),
           },
           closed,
         ),

@@ -11,6 +11,7 @@ import { listTypes } from './page.ts'
 import {
   Check,
   closed,
+  formed,
   Index,
   Label,
   named,
@@ -27,7 +28,11 @@ import {
 import { answerSearch, type SearchDeps } from './search.ts'
 import { parseSerial, spanOf } from './views.ts'
 
-const Code = Type.String({ pattern: '^[a-z]+[.][a-z0-9_]+$', maxLength: 64, examples: ['san.forbidden'] })
+const Code = formed('must be two words in lower case with a dot between them', {
+  pattern: '^[a-z]+[.][a-z0-9_]+$',
+  maxLength: 64,
+  examples: ['san.forbidden'],
+})
 
 /** A principal, or who worked at the machine itself (`os:ops`). */
 const Actor = Type.String({ minLength: 1, maxLength: 256, examples: ['ci/deploy'] })

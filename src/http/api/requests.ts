@@ -11,6 +11,7 @@ import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
   closed,
+  formed,
   Label,
   named,
   OriginView,
@@ -105,13 +106,16 @@ const RequestWithCertificate = Type.Object(
   named('ReadRequest', examples.issuedRequest),
 )
 
-const Reason = Type.String({
-  minLength: 1,
-  maxLength: 500,
-  // As it stands on the roll: no control characters, none that turn a line around or end it, no halves of characters.
-  pattern: '^[^\\u0000-\\u001F\\u007F-\\u009F\\u061C\\u200E\\u200F\\u2028-\\u202E\\u2066-\\u2069\\uD800-\\uDFFF]+$',
-  description: 'why, for those who read the roll',
-})
+const Reason = formed(
+  'must have no control characters, none that turn a line around or end it, no halves of characters',
+  {
+    minLength: 1,
+    maxLength: 500,
+    // As it stands on the roll.
+    pattern: '^[^\\u0000-\\u001F\\u007F-\\u009F\\u061C\\u200E\\u200F\\u2028-\\u202E\\u2066-\\u2069\\uD800-\\uDFFF]+$',
+    description: 'why, for those who read the roll',
+  },
+)
 
 const DecisionBody = Type.Object(
   { digest: { ...Sha256, description: 'of the plan that you have looked at' }, reason: Reason },

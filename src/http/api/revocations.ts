@@ -18,12 +18,24 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
-import { closed, Label, named, PageQuery, PrincipalName, pageOfRows, RowText, Serial, Sha256, Time } from './schemas.ts'
+import {
+  closed,
+  formed,
+  Label,
+  named,
+  PageQuery,
+  PrincipalName,
+  pageOfRows,
+  RowText,
+  Serial,
+  Sha256,
+  Time,
+} from './schemas.ts'
 import { parseSerial, parseSought, parseTime, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' })
-const AsOfText = Type.String({
+const AsOfText = formed('must be `asOf` of the plan that you were shown', {
   pattern: '^(0|[1-9][0-9]{0,14})@[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?Z$',
   maxLength: 48,
   examples: [examples.asOf],
@@ -31,7 +43,11 @@ const AsOfText = Type.String({
 })
 
 /** As origins have them: no control characters, no halves of characters. */
-const OriginText = Type.String({ minLength: 1, maxLength: 512, pattern: '^[^\\u0000-\\u001F\\uD800-\\uDFFF]+$' })
+const OriginText = formed('must have no control characters and no halves of characters', {
+  minLength: 1,
+  maxLength: 512,
+  pattern: '^[^\\u0000-\\u001F\\uD800-\\uDFFF]+$',
+})
 const MassOriginSearch = {
   originNamespace: Type.Optional({ ...OriginText, description: 'on behalf of this namespace' }),
   originUser: Type.Optional({ ...OriginText, description: 'on behalf of this user' }),

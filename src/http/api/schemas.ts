@@ -1,5 +1,5 @@
 /** Shapes that several calls share. Every string and array is bounded; unknown fields are errors. */
-import { type TSchema, Type } from 'typebox'
+import { type TSchema, type TStringOptions, Type } from 'typebox'
 
 import { roles } from '../../ca/access.ts'
 import { issuerStates } from '../../ca/records.ts'
@@ -17,28 +17,42 @@ export const named = (title: string, example?: object) => ({
   ...(example !== undefined && { examples: [example] }),
 })
 
+/** What a problem says of a text that has not the form of its shape. */
+const words = new Map<string, string>()
+/** By the form's pattern. */
+export const formWords: ReadonlyMap<string, string> = words
+
+/** A text of a form that a problem names by its words: nobody is answered with a regular expression. */
+export const formed = (told: string, options: { readonly pattern: string } & TStringOptions) => {
+  words.set(options.pattern, told)
+  return Type.String(options)
+}
+
 const labelForm = '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'
 export const isLabel = (value: unknown): value is string =>
   typeof value === 'string' && new RegExp(labelForm).test(value)
-export const Label = Type.String({
-  pattern: labelForm,
-  maxLength: 63,
-  examples: ['server'],
-  description: '1 to 63 lower-case letters, digits and hyphens',
-})
-export const PrincipalName = Type.String({
+export const Label = formed(
+  'must be 1 to 63 lower-case letters, digits and hyphens, and begin and end with a letter or digit',
+  {
+    pattern: labelForm,
+    maxLength: 63,
+    examples: ['server'],
+    description: '1 to 63 lower-case letters, digits and hyphens',
+  },
+)
+export const PrincipalName = formed('must be letters, digits and . _ : @ / -, and begin with a letter or digit', {
   pattern: '^[A-Za-z0-9][A-Za-z0-9._:@/-]*$',
   maxLength: 128,
   examples: ['ci/deploy'],
   description: '1 to 128 letters, digits and . _ : @ / -',
 })
-export const Uuid = Type.String({
+export const Uuid = formed('must be a UUID in lower case', {
   pattern: '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$',
   maxLength: 36,
   examples: ['0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e'],
 })
 /** As it is written: upper case and colons are welcome. `parseSerial` makes it one. */
-export const SerialText = Type.String({
+export const SerialText = formed('must be 32 hexadecimal digits, in pairs that may be separated by colons', {
   pattern: '^([0-9A-Fa-f]{2}:?){15}[0-9A-Fa-f]{2}$',
   maxLength: 47,
   examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'],
@@ -50,25 +64,26 @@ export const RowText = {
   description: 'the serial of a certificate: itself, and all that it was renewed from and to',
 }
 export const Serial = Type.String({ pattern: '^[0-9a-f]{32}$', examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'] })
-export const Sha256 = Type.String({
+export const Sha256 = formed('must be 64 lower-case hexadecimal digits', {
   pattern: '^[0-9a-f]{64}$',
   maxLength: 64,
   description: 'SHA-256 in lower-case hexadecimal',
 })
-export const Duration = Type.String({
+export const Duration = formed('must be a whole number with a unit, as 300s, 5m, 24h or 30d', {
   pattern: '^[1-9][0-9]{0,9}[smhd]$',
   maxLength: 11,
   examples: ['24h'],
   description: 'a whole number with a unit: 300s, 5m, 24h or 30d',
 })
-export const Time = Type.String({
+export const timeWords = 'must be a time that exists, with its offset, as 2026-11-25T08:00:00Z (RFC 3339)'
+export const Time = formed(timeWords, {
   pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$',
   maxLength: 40,
   format: 'date-time',
   examples: ['2026-11-25T08:00:00Z'],
   description: 'RFC 3339',
 })
-export const Index = Type.String({
+export const Index = formed('must be a whole number', {
   pattern: '^(0|[1-9][0-9]{0,14})$',
   maxLength: 15,
   examples: ['1041'],
@@ -76,7 +91,7 @@ export const Index = Type.String({
 })
 export const Role = Type.Enum([...roles], { description: 'what the principal may act as' })
 export const Usage = Type.Enum([...keyUsages])
-export const ExtendedUsage = Type.String({
+export const ExtendedUsage = formed('must be a name such as serverAuth, or a dotted OID', {
   pattern: '^[A-Za-z0-9.]{1,64}$',
   maxLength: 64,
   examples: ['serverAuth'],
@@ -237,31 +252,20 @@ export const Decision = Type.Object(
 
 export const PageQuery = {
   limit: Type.Optional(
-    Type.String({ pattern: '^([1-9][0-9]{0,2}|1000)$', maxLength: 4, description: '1 to 1000; 100 by default' }),
+    formed('must be a whole number from 1 to 1000', {
+      pattern: '^([1-9][0-9]{0,2}|1000)$',
+      maxLength: 4,
+      description: '1 to 1000; 100 by default',
+    }),
   ),
   cursor: Type.Optional(
-    Type.String({ pattern: '^[A-Za-z0-9_=.-]+$', maxLength: 1024, description: '`next` of the page before' }),
+    formed('must be `next` of the page before', {
+      pattern: '^[A-Za-z0-9_=.-]+$',
+      maxLength: 1024,
+      description: '`next` of the page before',
+    }),
   ),
 }
-
-export const timeWords = 'must be a time that exists, with its offset, as 2026-11-25T08:00:00Z (RFC 3339)'
-/** What the forms above are called in a problem. */
-export const formWords: ReadonlyMap<string, string> = new Map(
-  (
-    [
-      [Label, 'must be 1 to 63 lower-case letters, digits and hyphens, and begin and end with a letter or digit'],
-      [PrincipalName, 'must be letters, digits and . _ : @ / -, and begin with a letter or digit'],
-      [Uuid, 'must be a UUID in lower case'],
-      [SerialText, 'must be 32 hexadecimal digits, in pairs that may be separated by colons'],
-      [Sha256, 'must be 64 lower-case hexadecimal digits'],
-      [Duration, 'must be a whole number with a unit, as 300s, 5m, 24h or 30d'],
-      [Time, timeWords],
-      [Index, 'must be a whole number'],
-      [PageQuery.limit, 'must be a whole number from 1 to 1000'],
-      [PageQuery.cursor, 'must be `next` of the page before'],
-    ] as const
-  ).map(([shape, words]) => [String((shape as { readonly pattern?: string }).pattern), words]),
-)
 
 /** What a search takes beside its filters. */
 export const SearchQuery = {

@@ -7,7 +7,7 @@ import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
-import { closed, Label } from './schemas.ts'
+import { closed, formed, Label } from './schemas.ts'
 
 /** What is particular to one kind of document; `S` is how a version of it is stored. */
 export interface VersionCalls<S> {
@@ -212,7 +212,7 @@ const assertSameName = (
 
 const NameParams = Type.Object({ name: Label }, closed)
 const VersionParams = Type.Object(
-  { name: Label, version: Type.String({ pattern: '^[1-9][0-9]{0,8}$', maxLength: 9 }) },
+  { name: Label, version: formed('must be a whole number from 1 on', { pattern: '^[1-9][0-9]{0,8}$', maxLength: 9 }) },
   closed,
 )
 const strongTag = /^"([0-9a-f]{64})"$/
