@@ -154,6 +154,7 @@ export const problems = {
   'approval.not_found': { status: 404, title: 'No such request', retryable: false, next: 'Check the id; GET /v1/requests lists those that you may see.' },
   'approval.required': refused('The profile wants approvals', 'Ask by POST /v1/certificates, which answers with a request that waits for them.'),
   'approval.own': { status: 403, title: 'Nobody decides about the own request', retryable: false, next: 'Ask another approver of the profile.' },
+  'approval.not_own': { status: 403, title: "The request is not one's own", retryable: false, next: 'An approver of the profile rejects it: POST /v1/requests/{id}/rejection.' },
   'approval.twice': { status: 409, title: 'You have approved it already', retryable: false, next: 'Nothing needs to be done; another approver must come.' },
   'approval.closed': { status: 409, title: 'The request is not open any more', retryable: false, next: 'Read the request: its state says what became of it.' },
   'approval.expired': { status: 409, title: 'The request has expired', retryable: false, next: 'Ask again, under a new Idempotency-Key.' },

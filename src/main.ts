@@ -156,13 +156,10 @@ const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve', to: object =
 /** Says what went wrong on standard error, and returns the exit code. */
 const tell = (error: unknown, json: boolean): number => {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage
-  if (error instanceof Failure) {
-    if (json && error.problem) process.stderr.write(`${JSON.stringify(error.problem)}\n`)
-    else if (error.message !== '') process.stderr.write(`${error.message}\n`)
-    return error.exitCode
-  }
-  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
-  return exitCodes.failed
+  const failure =
+    error instanceof Failure ? error : new Failure('failed', error instanceof Error ? error.message : String(error))
+  if (failure.message !== '') process.stderr.write(`${json ? JSON.stringify(failure) : failure.message}\n`)
+  return failure.exitCode
 }
 
 /** Lines go out together: a write for each costs 16 µs of every certificate (measured). A kill loses 200 ms of them. */

@@ -277,9 +277,11 @@ const assertApprover: Judged = (caller, { profile, principal }) => {
     throw new Problem('auth.forbidden', `You have no grant to approve requests of profile ${profile.name}.`)
 }
 
-const assertIn = ({ state }: ApprovalRequest, states: readonly RequestState[]): void => {
+const assertIn = ({ state, serial }: ApprovalRequest, states: readonly RequestState[]): void => {
   if (state === 'expired') throw new Problem('approval.expired', 'The time of this request is over.')
-  if (!states.includes(state)) throw new Problem('approval.closed', `This request is ${state}.`)
+  if (states.includes(state)) return
+  const stopped = serial === null ? '' : `, with serial ${serial}; revoke the certificate if nobody is to use it`
+  throw new Problem('approval.closed', `This request is ${state}${stopped}.`)
 }
 
 const assertPlan = ({ digest }: ApprovalRequest, { plan }: RequestDecided): void => {
@@ -302,8 +304,7 @@ const judges: { readonly [T in RequestDecided['type']]: Judged } = {
     assertPlan(request, decided)
   },
   'request.withdrawn': ({ principal }, request) => {
-    if (principal !== request.principal)
-      throw new Problem('auth.forbidden', 'A request is withdrawn by who asked; an approver may reject it.')
+    if (principal !== request.principal) throw new Problem('approval.not_own', 'A request is withdrawn by who asked.')
     assertIn(request, ['pending', 'approved'])
   },
 }

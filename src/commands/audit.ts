@@ -9,6 +9,7 @@ import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.
 import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
 import { countText, openProgress, type Progress } from './progress.ts'
+import { assertReplaceable, type Replacement } from './replaceable.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface AuditOptions extends RestOptions {
@@ -114,7 +115,7 @@ export const addAuditCommand = (program: Command): void => {
       .option('--count', 'only how many there are')
       .option('--ndjson', 'export everything, one JSON value a line')
       .option('--csv', 'export everything as CSV')
-      .option('--out <file>', 'write the export there, once it is whole')
+      .option('--out <file>', 'write the export there once it is whole, in place of another one')
       .action((options: AuditOptions) => audited(name, kind, options))
   }
 }
@@ -124,7 +125,8 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
   const { client, out } = await openRest(options)
   const query = queryOf(kind, options)
   const path = `/v1/${name}`
-  if (form !== undefined) return exportRecords({ client, path, query, form, name, ...(await openDestination(options)) })
+  if (form !== undefined)
+    return exportRecords({ client, path, query, form, name, ...(await openDestination(form, options)) })
   if (options.count) {
     const count = await countOf(client, path, query)
     return out.show(count, `${aboutText(count)} ${name}`)
@@ -136,7 +138,7 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
     rows,
     formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
   )
-  tellMore(found)
+  tellMore(found, { ways: '--limit, --all, --csv and --ndjson' })
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */
@@ -193,7 +195,7 @@ export interface ExportAsked extends Destination {
   readonly name: string
 }
 
-const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
+const openDestination = async (form: Form, { out }: AuditOptions): Promise<Destination> => {
   if (out === undefined) return { sink: process.stdout, progress: undefined }
   const progress = openProgress({
     isTerminal: process.stderr.isTTY === true,
@@ -202,6 +204,7 @@ const openDestination = async ({ out }: AuditOptions): Promise<Destination> => {
     now: () => performance.now(),
   })
   if (await isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
+  await assertReplaceable(out, replacements[form])
   const partial = `${out}.partial`
   const handle = await open(partial, 'w', 0o600).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${partial} cannot be written (${code}).`)
@@ -303,6 +306,11 @@ const statements: Readonly<Record<Form, (tail: string) => Statement | undefined>
 
 /** Rows, where nobody says how many. */
 const usual = '100'
+
+const replacements: Readonly<Record<Form, Replacement>> = {
+  csv: { begins: '"', what: 'export in CSV' },
+  ndjson: { begins: '{"', what: 'export in NDJSON' },
+}
 
 const accepts: Readonly<Record<Form, string>> = { csv: 'text/csv', ndjson: 'application/x-ndjson' }
 /** A filter may be a subject of 4,096 characters, each escaped. */

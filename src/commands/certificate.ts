@@ -10,6 +10,7 @@ import { Failure } from './failure.ts'
 import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
+import { assertReplaceable, type Replacement } from './replaceable.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
@@ -77,9 +78,10 @@ const addProofCommand = (certificate: Command): void => {
       .command('proof <serial>')
       .description('fetch the proof that a certificate is on the roll; "chancery roll prove" verifies it'),
   )
-    .option('--out <file>', 'write it there')
+    .option('--out <file>', 'write it there, in place of another proof')
     .action(async (serial: string, options: RestOptions & { readonly out?: string }) => {
       const { client } = await openRest(options)
+      if (options.out !== undefined) await assertReplaceable(options.out, proofs)
       const { text } = await client.call('GET', `/v1/certificates/${segment(serial)}/proof`)
       if (options.out === undefined) return void process.stdout.write(`${text}\n`)
       await writeFile(options.out, `${text}\n`).catch((error: Error) => {
@@ -87,6 +89,8 @@ const addProofCommand = (certificate: Command): void => {
       })
     })
 }
+
+const proofs: Replacement = { begins: 'c2sp.org/tlog-proof@', what: 'proof' }
 
 interface RenewalInfo {
   readonly suggestedWindow: { readonly start: string; readonly end: string }

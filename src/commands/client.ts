@@ -2,6 +2,7 @@
  * The REST client of the commands: HTTPS to one server, which must show a certificate under the given trust anchor,
  * with a bearer token from a file. It knows nothing of the service but its API.
  */
+import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
@@ -116,8 +117,8 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   const anchorFile = options.ca ?? env['CHANCERY_CACERT']
   const ca =
     anchorFile === undefined
-      ? (ours?.ca ?? (await readOption('trust anchor', anchorIn(data), 'a service that starts here makes it, or ')))
-      : await readOption('trust anchor', anchorFile)
+      ? (ours?.ca ?? (await readAnchor(anchorIn(data), 'a service that starts here makes it, or ')))
+      : await readAnchor(anchorFile)
   if (options.anonymous) return clientAt({ server, ca })
   const proof = await proofOf(options, ours, env).catch((error: unknown): Proof => {
     if (options.tokenLater && error instanceof Failure) return { token: error }
@@ -336,6 +337,20 @@ const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
   const url = new URL(path, base)
   for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value)
   return url
+}
+
+/** Without a certificate in it, every server would be blamed for its own. */
+const readAnchor = async (path: string, where = ''): Promise<string> => {
+  const text = await readOption('trust anchor', path, where)
+  try {
+    new X509Certificate(text)
+    return text
+  } catch {
+    throw new Failure(
+      'usage',
+      `The trust anchor ${path} has no certificate in PEM; name another by --ca or CHANCERY_CACERT.`,
+    )
+  }
 }
 
 /** `where` it comes from, if nobody named it. */

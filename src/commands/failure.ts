@@ -31,4 +31,9 @@ export class Failure extends Error {
     this.exitCode = exitCodes[kind]
     this.problem = problem
   }
+
+  /** For machines: what the server told, or in its place what is known here. */
+  toJSON(): object {
+    return this.problem ?? { failure: this.kind, exitCode: this.exitCode, detail: this.message }
+  }
 }

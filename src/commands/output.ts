@@ -22,10 +22,7 @@ export const formatTable = (
   columns: readonly string[],
   room?: number,
 ): string => {
-  const cells = [
-    columns.map((column) => column.toUpperCase()),
-    ...rows.map((row) => columns.map((column) => cellOf(row[column]))),
-  ]
+  const cells = [columns.map(headingOf), ...rows.map((row) => columns.map((column) => cellOf(row[column])))]
   const widest = columns.map((_, i) => cells.reduce((width, row) => Math.max(width, row[i]?.length ?? 0), 0))
   const widths = room === undefined ? widest : narrowed(widest, room)
   const lines = cells.map((row) =>
@@ -36,6 +33,9 @@ export const formatTable = (
   )
   return `${lines.join('\n')}\n`
 }
+
+/** One word, so that columns can be cut out of lines. */
+const headingOf = (column: string): string => column.replaceAll(/[A-Z]/g, '-$&').toUpperCase()
 
 /** The widest give way first, down to what still tells something. */
 const narrowed = (widest: readonly number[], room: number): readonly number[] => {

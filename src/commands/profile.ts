@@ -37,7 +37,7 @@ export const addProfileCommand = (program: Command): void => {
         throw new Failure('usage', '--if-match names one version: apply one file with it.')
       const rest = await openRest(options)
       const documents = await readDocuments(files)
-      await assertValid(documents)
+      await assertValid(documents, [nothingApplied])
       const changes = await withCurrent(rest, documents).catch((error) => {
         throw saying(error, [nothingApplied])
       })
@@ -81,6 +81,7 @@ export const addProfileCommand = (program: Command): void => {
       { name: document.name, version: stored?.version ?? 0, changed: lines.length > 0, lines },
       lines.join('\n'),
     )
+    await assertValid([document], [])
     if (lines.length > 0) throw new Failure('conflict', '')
   })
 }
@@ -122,7 +123,7 @@ const readDocuments = async (files: readonly string[]): Promise<readonly Documen
 }
 
 /** As the server will judge them, all at once and before any is applied. */
-const assertValid = async (documents: readonly Document[]): Promise<void> => {
+const assertValid = async (documents: readonly Document[], said: readonly string[]): Promise<void> => {
   const { parseProfile } = await import('../policy/profile.ts')
   const faulty = documents.flatMap(({ file, content }) => {
     const violations = faultsOf(() => parseProfile(content, { version: 1 }))
@@ -135,7 +136,7 @@ const assertValid = async (documents: readonly Document[]): Promise<void> => {
     ...violations.map(violationText),
   ])
   const violations = faulty.flatMap(({ file, violations }) => violations.map((violation) => ({ file, ...violation })))
-  const text = [...lines.map(visible), nothingApplied].join('\n')
+  const text = [...lines.map(visible), ...said].join('\n')
   throw new Failure('refused', text, { code, ...problems[code], detail: text, violations })
 }
 

@@ -73,7 +73,7 @@ export const addRequestCommand = (program: Command): void => {
       const { client, out } = await openRest(options)
       const found = await readFirst<RequestAnswer>(client, path, { state, profile }, parseCount(limit))
       out.show(found.rows, formatTable(found.rows.map(rowOf), columns))
-      tellMore(found, 'newest')
+      tellMore(found, { order: 'newest' })
     })
 
   withRestOptions(request.command('show <id>').description('show what would be issued, and who has said what')).action(

@@ -66,10 +66,10 @@ export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
 /** Tells people, beside the rows, that there are more. */
 export const tellMore = (
   { rows, areMore }: { readonly rows: readonly unknown[]; readonly areMore: boolean },
-  order: 'first' | 'newest' = 'first',
+  { order = 'first', ways = '--limit' }: { readonly order?: 'first' | 'newest'; readonly ways?: string } = {},
 ): void => {
   const these = rows.length === 1 ? `This is the ${order}` : `These are the ${order} ${rows.length}`
-  if (areMore) process.stderr.write(`${these}, and there are more: see --limit.\n`)
+  if (areMore) process.stderr.write(`${these}, and there are more: see ${ways}.\n`)
 }
 
 /** A whole number on the command line. Throws a usage failure. */

@@ -101,7 +101,7 @@ export const addRevokeManyCommand = (program: Command): void => {
       const columns = ['digest', 'state', 'revoked', 'total', 'reason', 'by', 'orderedAt', 'search']
       const told = found.rows.map((row) => ({ ...row, search: searchText(row.search) }))
       out.show(found.rows, formatTable(told, columns))
-      tellMore(found, 'newest')
+      tellMore(found, { order: 'newest' })
     })
   withRestOptions(revocations.command('show <digest>').description('show how far one has come'))
     .option('--follow', 'wait until it is carried out')

@@ -64,7 +64,7 @@ t.test('from the question to the certificate, as the page tells it', async (t) =
   const said = await type('show', 'approve')
   t.match(
     said,
-    /^ID +STATE +PRINCIPAL +PROFILE +APPROVALS +NAMES +EXPIRESAT\n\S+ +pending +ci +payments@1 +0 of 2 +dns:pay/,
+    /^ID +STATE +PRINCIPAL +PROFILE +APPROVALS +NAMES +EXPIRES-AT\n\S+ +pending +ci +payments@1 +0 of 2 +dns:pay/,
   )
   t.match(said, /^name {8}dns:pay\.example\.com$/m)
   t.match(said, /^\S+ has 1 of 2 approvals\.$/m)

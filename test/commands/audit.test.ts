@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -63,7 +63,7 @@ t.test('each kind of records is a table, or JSON', async (t) => {
   const certificates = await audit(['certificates', '--name', '*.audit.example.com', '--profile', 'server'])
   t.equal(certificates.code, 0)
   const [head, ...lines] = certificates.out.trimEnd().split('\n')
-  t.match(head, /^SERIAL +STATUS +PROFILE +PRINCIPAL +ISSUEDAT +NOTAFTER +NAMES +SUBJECT$/)
+  t.match(head, /^SERIAL +STATUS +PROFILE +PRINCIPAL +ISSUED-AT +NOT-AFTER +NAMES +SUBJECT$/)
   t.equal(lines.length, 4)
   t.ok(lines.every((line) => / valid +server@1 +admin .* dns:n\d\.audit\.example\.com /.test(line)))
   t.equal(
@@ -83,7 +83,11 @@ t.test('each kind of records is a table, or JSON', async (t) => {
   for (const format of [[], ['--json']]) {
     const { out, err } = await audit(['refusals', '--principal', 'crowd', ...format])
     t.equal(format.length > 0 ? JSON.parse(out).length : out.trimEnd().split('\n').length - 1, 100)
-    t.equal(err, 'These are the first 100, and there are more: see --limit.\n', 'also where nobody sits before it')
+    t.equal(
+      err,
+      'These are the first 100, and there are more: see --limit, --all, --csv and --ndjson.\n',
+      'also where nobody sits before it',
+    )
   }
   t.equal((await audit(['refusals', '--principal', 'crowd', '--count'])).out, '2,500 refusals\n')
   t.same(JSON.parse((await audit(['refusals', '--principal', 'crowd', '--count', '--json'])).out), {
@@ -103,6 +107,13 @@ t.test('an export goes to a file once it is whole, or to standard output', async
   t.match(JSON.parse(lines.at(-1) ?? ''), { end: { rows: 2_500, filter: { principal: 'crowd' } } })
   t.same(await readdir(folder), ['crowd.ndjson'])
 
+  t.match(
+    await audit(['refusals', '--principal', 'nobody', '--ndjson', '--out', file]),
+    { code: 0 },
+    'in its own place',
+  )
+  t.equal((await readFile(file, 'utf8')).split('\n').length, 2)
+
   const csv = await audit(['refusals', '--principal', 'crowd', '--csv', '--out', join(folder, 'crowd.csv')])
   t.equal(csv.code, 0, csv.err)
   t.equal((await readFile(join(folder, 'crowd.csv'), 'utf8')).match(/\r\n"/g)?.length, 2_501)
@@ -111,6 +122,8 @@ t.test('an export goes to a file once it is whole, or to standard output', async
 })
 
 t.test('what cannot be done is said in a sentence, with its exit code', async (t) => {
+  const key = join(folder, 'key.pem')
+  await writeFile(key, '-----BEGIN PRIVATE KEY-----\n')
   const cases: readonly (readonly [args: string[], code: number, sentence: RegExp])[] = [
     [['certificates', '--serial', 'xyz'], exitCodes.refused, /request\.query \/serial: must be 32 hexadecimal digits/],
     [
@@ -130,6 +143,8 @@ t.test('what cannot be done is said in a sentence, with its exit code', async (t
     [['events', '--out', 'x'], exitCodes.usage, /--out goes with --csv or --ndjson/],
     [['events', '--csv', '--all'], exitCodes.usage, /--csv exports everything/],
     [['events', '--ndjson', '--limit', '2'], exitCodes.usage, /leave out --all, --count and --limit/],
+    [['events', '--csv', '--out', key], exitCodes.usage, /key\.pem is there and is no export in CSV; name another/],
+    [['events', '--ndjson', '--out', key], exitCodes.usage, /is no export in NDJSON/],
     [['events', '--csv', '--out', folder], exitCodes.usage, /is a folder; name a file in it by --out/],
     [
       ['events', '--csv', '--out', join(folder, 'x'.repeat(300))],

@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import t from 'tap'
 import { parse, stringify } from 'yaml'
@@ -89,15 +90,15 @@ t.test('a profile is applied, shown, compared and listed', async (t) => {
   const stale = await chancery(['profile', 'apply', file, '--if-match', '0'.repeat(64)])
   t.equal(stale.code, exitCodes.conflict)
   t.match(stale.err, /precondition\.failed/)
-  const broken = await chancery([
-    'profile',
-    'apply',
-    await write('broken.yaml', stringify({ ...document, keys: [], more: 1 })),
-  ])
-  t.equal(broken.code, exitCodes.refused)
-  t.match(broken.err, /profile\.invalid/)
-  t.match(broken.err, /\/keys/)
-  t.match(broken.err, /\/more/)
+  const broken = await write('broken.yaml', stringify({ ...document, keys: [], more: 1 }))
+  for (const verb of ['apply', 'diff']) {
+    const run = await chancery(['profile', verb, broken])
+    t.equal(run.code, exitCodes.refused, verb)
+    t.match(run.err, /profile\.invalid/)
+    t.match(run.err, /\/keys/)
+    t.match(run.err, /\/more/)
+    t.equal(run.out.includes('+ more: 1'), verb === 'diff', run.out)
+  }
 })
 
 t.test('several profiles are all checked before the first is applied, and each is told of', async (t) => {
@@ -218,6 +219,8 @@ t.test('a principal gets a grant and a token, issues with it, and loses it again
   for (const [file, text] of [
     [await write('own.key', key), key],
     [await write('both.pem', `${chain.out}${key}`), `${chain.out}${key}`],
+    [await write('indented.pem', `${chain.out}  ${key}`), `${chain.out}  ${key}`],
+    [await write('octets.pem', `${chain.out}0\u0001`), `${chain.out}0\u0001`],
     [csr, await readFile(csr, 'utf8')],
     [await write('notes.txt', 'notes'), 'notes'],
   ] as const) {
@@ -437,9 +440,16 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ['a closed port', ['refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
     [
       'another authority',
-      ['refusals', '--ca', await write('other.pem', '')],
+      ['refusals', '--ca', await otherAnchor()],
       exitCodes.usage,
       /does not show a certificate that the trust anchor vouches for/,
+    ],
+    ['no authority', ['refusals', '--ca', csr], exitCodes.usage, /good\.csr has no certificate in PEM; name another/],
+    [
+      'a file that is no proof',
+      ['certificate', 'proof', '4a'.repeat(16), '--out', csr],
+      exitCodes.usage,
+      /good\.csr is there and is no proof; name another file by --out\.\n$/,
     ],
   ]
   for (const [name, args, code, sentence, env] of cases) {
@@ -451,7 +461,18 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
   }
   const machine = await chancery(['certificate', 'show', '4a'.repeat(16), '--json'])
   t.match(JSON.parse(machine.err), { code: 'certificate.not_found', status: 404, retryable: false })
+  const away = await chancery(['refusals', '--server', 'https://127.0.0.1:1', '--json'])
+  const detail = 'https://127.0.0.1:1 cannot be reached: connect ECONNREFUSED 127.0.0.1:1.'
+  t.same(JSON.parse(away.err), { failure: 'later', exitCode: exitCodes.later, detail }, 'also where no server says it')
 })
+
+/** A root that has nothing to do with the service. */
+const otherAnchor = async (): Promise<string> => {
+  const [anchor, key] = [join(folder, 'other.pem'), join(folder, 'other.key')]
+  const made = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=other']
+  await promisify(execFile)('openssl', [...made, '-keyout', key, '-out', anchor])
+  return anchor
+}
 
 t.test('the version is the one of the package', async (t) => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'))

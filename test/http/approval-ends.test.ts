@@ -54,7 +54,7 @@ t.test('who asked may withdraw it, and nobody else', async (t) => {
   const asked = { key: 'withdrawn', csr: csrFor('pay.example.com') }
   const request = (await desk.ask(requester, 'payments', asked)).json
   await desk.approve(bob, request)
-  t.match(await desk.withdraw(alice, request), { status: 403, json: { code: 'auth.forbidden' } })
+  t.match(await desk.withdraw(alice, request), { status: 403, json: { code: 'approval.not_own', next: /rejection/ } })
   const stranger = await employ(service, 'passer-by', 'requester', { profiles: ['payments'] })
   t.match(await desk.withdraw(stranger, request), { status: 404, json: { code: 'approval.not_found' } })
   for (const reason of ['', 'x\u009b31m', 'x\u202ey', 'x\u2028y', 'x\u2066y', 'x\u0000'])

@@ -83,7 +83,8 @@ t.test('a request waits for its approvals, and becomes the very certificate that
   t.equal(events[0]?.['request'], events[3]?.['request'], 'what was asked is what was issued for')
   const closed = { status: 409, json: { code: 'approval.closed' } }
   t.match(await desk.approve(people.carol, request), closed)
-  t.match(await desk.reject(people.carol, request), closed)
+  const detail = `This request is issued, with serial ${read.serial}; revoke the certificate if nobody is to use it.`
+  t.match(await desk.reject(people.carol, request), { ...closed, json: { code: 'approval.closed', detail } })
 })
 
 t.test('who may not approve, and what is no approval', async (t) => {

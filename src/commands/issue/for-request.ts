@@ -142,8 +142,9 @@ const assertReplaceable = async (file: string): Promise<void> => {
 }
 
 const isOfCertificates = (text: string): boolean => {
-  const labels = [...text.matchAll(/^-----BEGIN ([^-]*)-----/gm)].map(([, label]) => label)
-  return labels.length > 0 && labels.every((label) => label === 'CERTIFICATE')
+  const labels = [...text.matchAll(/-----BEGIN ([^-]*)-----/g)].map(([, label]) => label)
+  const isText = !/[^\t\n\r\x20-\x7e\x80-\xff]/.test(text)
+  return isText && labels.length > 0 && labels.every((label) => label === 'CERTIFICATE')
 }
 
 const assertFor = ({ csr }: RequestBody, answer: IssuedAnswer): void => {

@@ -244,7 +244,7 @@ const withdrawalRoute = (app: App, { approvals }: HttpDeps): void => {
         access: everyRole,
         accepts: ['application/json'],
         ownDeadline: true,
-        problems: ['approval.not_found', 'approval.closed', 'approval.expired'],
+        problems: ['approval.not_found', 'approval.not_own', 'approval.closed', 'approval.expired'],
       },
       schema: {
         operationId: 'withdrawRequest',
