@@ -52,7 +52,7 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     assertSane: () => {
       const reason = fault()
       if (reason !== undefined)
-        throw new Problem('clock.skewed', `Nothing is issued while ${reason}.`, { retryAfter: 30 })
+        throw new Problem('clock.skewed', `Nothing is issued, revoked or decided while ${reason}.`, { retryAfter: 30 })
     },
   }
 }
