@@ -166,7 +166,7 @@ t.test('who asked withdraws it, and asks anew by the same command', async (t) =>
   const { id } = await pendingOf('vault')
   const withdraw = ['request', 'withdraw', id, '--reason', 'wrong name', '--token-file']
   const foreign = await chancery([...withdraw, tokens['alice'] ?? ''])
-  t.match(foreign, { code: exitCodes.denied, err: /auth\.forbidden/ })
+  t.match(foreign, { code: exitCodes.denied, err: /approval\.not_own/ })
   const taken = await chancery([...withdraw, tokens['requester'] ?? ''])
   t.match(taken, { code: 0, out: new RegExp(`^${id} is withdrawn`) })
   const shown = (await chancery(['request', 'show', id])).out
