@@ -393,5 +393,11 @@ t.test(
     t.ok(judge('spiffe-workload', workload).allowed)
     t.ok(judge('spiffe-workload', workload, podRequest).allowed)
     t.notOk(judge('spiffe-workload', workload, { ...podRequest, namespace: 'other' }).allowed)
+    t.notOk(judge('spiffe-workload', workload, { ...podRequest, serviceAccount: 'admin' }).allowed)
+    t.same(
+      failed(judge('spiffe-workload', workload, certificateRequest)),
+      ['bind.own-service-account spiffe://cluster.local/ns/shop/sa/web'],
+      'whoever may make Certificates in a namespace is none of its workloads',
+    )
   },
 )
