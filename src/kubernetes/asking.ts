@@ -82,5 +82,5 @@ export const decodePem = (base64: string): string | undefined => {
 /** What is kept of it: one that is longer than anybody takes is as good as none, and must not fill memory. */
 export const keepPem = (base64: string): string => (base64.length > mostBase64 ? '' : base64)
 
-/** The API of Chancery takes 64 KiB. */
-const mostBase64 = 88_000
+/** Characters: base64 of the PEM of 16 KiB of DER, which is all that Chancery reads, with ends of lines of two octets. */
+const mostBase64 = 32_000

@@ -4,6 +4,7 @@ import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
+import { keepShort, readLong } from './long.ts'
 import type { Meter } from './metrics.ts'
 import {
   type CertificateRequest,
@@ -36,10 +37,16 @@ export interface RequestsDeps {
 }
 
 export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }: Turn): Promise<Looked> => {
-  const request = deps.watch.get(key)
-  if (request === undefined) return { kind: 'end' }
-  const name = issuerNameOf(request)
+  const kept = deps.watch.get(key)
+  if (kept === undefined) return { kind: 'end' }
+  const name = issuerNameOf(kept)
   const issuer = name && deps.issuers.find(name)
+  // What nobody is asked about need not be read.
+  const request =
+    issuer && isTrue(kept, 'Approved') && !hasEnded(kept)
+      ? await readLong(kept, { ...reading, api: deps.api, signal })
+      : kept
+  if (request === undefined) return { kind: 'end' }
   const look: Look = { request, issuer, waited, now: deps.clock(), retryFor: deps.retryFor }
   const step = decideRequest(look)
   if (step.kind === 'ignore') return { kind: 'end' }
@@ -58,6 +65,8 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   const isLeft = isOfAllowance(outcome) && isOfItsOwnToken(issuer)
   return looked.kind === 'retry' ? { ...looked, isLeft } : looked
 }
+
+const reading = { resource: resources.certificateRequests, wholeOf: (fresh: CertificateRequest) => wholeRequest(fresh) }
 
 const keyOf = ({ readRequest }: RequestsDeps, { spec }: CertificateRequest): Buffer | undefined => {
   const pem = decodePem(spec.request)
@@ -129,7 +138,7 @@ const keepReference = ({ issuerRef: { group, kind, name } }: Spec): Spec['issuer
   ...(kind !== undefined && { kind: kind.slice(0, 254) }),
 })
 
-const keepSpec = (spec: Spec): Spec => ({
+const wholeSpec = (spec: Spec): Spec => ({
   request: keepPem(spec.request),
   issuerRef: keepReference(spec),
   ...(spec.isCA !== undefined && { isCA: spec.isCA }),
@@ -138,8 +147,14 @@ const keepSpec = (spec: Spec): Spec => ({
   ...keepRequester(spec),
 })
 
-/** All that we look at. Of one that has ended, that it has; of one that is another's, whose it is. */
+/** All that we look at, but for what is too long to be held. Of one that has ended, that it has; of another's, whose it is. */
 export const keepRequest = (request: CertificateRequest): CertificateRequest => {
+  const whole = wholeRequest(request)
+  return { ...whole, spec: keepShort(whole.spec, { issuerRef: whole.spec.issuerRef }) }
+}
+
+/** With what is long as well. */
+export const wholeRequest = (request: CertificateRequest): CertificateRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, namespace, uid, resourceVersion, creationTimestamp, deletionTimestamp, generation } = metadata
   const kept = {
@@ -156,7 +171,7 @@ export const keepRequest = (request: CertificateRequest): CertificateRequest => 
     apiVersion,
     kind,
     metadata: kept,
-    spec: isOver ? { request: '', issuerRef: keepReference(spec) } : keepSpec(spec),
+    spec: isOver ? { request: '', issuerRef: keepReference(spec) } : wholeSpec(spec),
     ...(status && { status: { conditions: (status.conditions ?? []).map(keepCondition) } }),
   }
 }

@@ -13,6 +13,7 @@ import {
   type SigningWrite,
 } from './decide-signing.ts'
 import { type Issuers, issuerName } from './issuers.ts'
+import { keepShort, readLong } from './long.ts'
 import type { Meter } from './metrics.ts'
 import {
   type Issuer,
@@ -50,7 +51,9 @@ export interface SigningDeps {
 }
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
-  const request = deps.watch.get(key)
+  const kept = deps.watch.get(key)
+  if (kept === undefined || !isOpen(deps, kept)) return { kind: 'end' }
+  const request = await readLong(kept, { resource, wholeOf: wholeSigningRequest, api: deps.api, signal })
   if (request === undefined) return { kind: 'end' }
   if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, signal })
   const signer = deps.signers.get(request.spec.signerName)
@@ -66,6 +69,9 @@ export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, sig
   deps.issuers.hear(issuer, outcome)
   return follow(deps, request, { step: decideSigned({ ...look, now: deps.clock(), outcome }), issuer, signal })
 }
+
+const isOpen = ({ nodes }: SigningDeps, request: SigningRequest): boolean =>
+  isToBeSigned(request) || (nodes !== undefined && isToBeApproved(request))
 
 const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): RequestFacts | { readonly fault: string } => {
   const pem = decodePem(spec.request)
@@ -169,7 +175,7 @@ const isOver = (request: SigningRequest): boolean =>
 
 type Spec = SigningRequest['spec']
 
-const keepSpec = (spec: Spec): Spec => ({
+const wholeSpec = (spec: Spec): Spec => ({
   signerName: spec.signerName,
   ...keepRequester(spec),
   ...(spec.expirationSeconds !== undefined && { expirationSeconds: spec.expirationSeconds }),
@@ -177,8 +183,21 @@ const keepSpec = (spec: Spec): Spec => ({
   usages: keepUsages(spec.usages),
 })
 
+/** Whether a signer of this name is ours, or we approve for it. */
+export type IsOurs = (signerName: string) => boolean
+
+/** All that we look at, but for what is too long to be held; of one for another's signer, for whose. */
+export const keepSigningRequest =
+  (isOurs: IsOurs) =>
+  (request: SigningRequest): SigningRequest => {
+    const { signerName } = request.spec
+    const whole = wholeSigningRequest(request)
+    if (!isOurs(signerName)) return { ...whole, spec: { signerName, request: '', usages: [] } }
+    return { ...whole, spec: keepShort(whole.spec, { signerName, usages: [] }) }
+  }
+
 /** Without what only the API server needs; of a certificate, that it is there. */
-export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
+export const wholeSigningRequest = (request: SigningRequest): SigningRequest => {
   const { apiVersion, kind, metadata, spec, status } = request
   const { name, uid, resourceVersion, creationTimestamp, deletionTimestamp } = metadata
   return {
@@ -189,7 +208,7 @@ export const keepSigningRequest = (request: SigningRequest): SigningRequest => {
       ...(deletionTimestamp !== undefined && { deletionTimestamp }),
     },
     // Of one that has ended nobody looks at more.
-    spec: isOver(request) ? { signerName: spec.signerName, request: '', usages: [] } : keepSpec(spec),
+    spec: isOver(request) ? { signerName: spec.signerName, request: '', usages: [] } : wholeSpec(spec),
     status: {
       conditions: (status?.conditions ?? []).map(keepCondition),
       ...(status?.certificate !== undefined && { certificate: 'issued' }),

@@ -1,6 +1,7 @@
 /** What is watched, what is kept of it in memory, and which changes are worth a look. */
 import type { Log } from '../telemetry.ts'
 import type { KubernetesApi } from './api.ts'
+import { kubeletServing } from './decide-approval.ts'
 import { type IssuerName, issuerName } from './issuers.ts'
 import type { Meter } from './metrics.ts'
 import {
@@ -17,7 +18,7 @@ import type { Why } from './queue.ts'
 import { keepRequest, stateOfRequest } from './requests.ts'
 import { type IssuerKind, type Resource, resources } from './resources.ts'
 import type { ControllerSettings } from './settings.ts'
-import { keepNode, keepSigningRequest, stateOfSigningRequest } from './signing.ts'
+import { type IsOurs, keepNode, keepSigningRequest, stateOfSigningRequest } from './signing.ts'
 import { openWatch, type Watch } from './watch.ts'
 
 export interface Watches {
@@ -82,7 +83,7 @@ export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
   const signs = settings.signers.length > 0 || settings.approveKubeletServing
   const signingRequests = signs
     ? watchOf<SigningRequest>(deps, resources.signingRequests, {
-        ...{ keep: keepSigningRequest, stateOf: stateOfSigningRequest, wake: wake.signingRequest },
+        ...{ keep: keepSigningRequest(isOurs(settings)), stateOf: stateOfSigningRequest, wake: wake.signingRequest },
       })
     : undefined
   const podRequests = settings.podCertificates
@@ -138,6 +139,12 @@ const watchOf = <T extends KubernetesObject>(
       else if (stateOf(next) !== stateOf(before)) wake(key, 'changed')
     },
   })
+
+const isOurs = ({ signers, approveKubeletServing }: ControllerSettings): IsOurs => {
+  const names = new Set(signers.map(({ name }) => name))
+  if (approveKubeletServing) names.add(kubeletServing)
+  return (signerName) => names.has(signerName)
+}
 
 const specOf = (issuer: Issuer | undefined): string => `${issuer?.metadata.uid} ${issuer?.metadata.generation}`
 

@@ -77,6 +77,10 @@ t.test('an approved request is signed, for as long as it asks', async (t) => {
   for (const name of [unapproved, denied].map((one) => textAt(one, 'metadata', 'name')))
     t.notOk(textAt(running.cluster.get('certificatesigningrequests', '', name), 'status', 'certificate'))
   t.equal(writesOf(running, 'certificatesigningrequests').length, 1)
+  // No more of it is held in memory than whose it is.
+  const names = Array.from({ length: 60 }, (_, i) => `${'long-'.repeat(8)}${i}.example.test`)
+  await approve(running, await create(running, { name: 'long', csr: forClient('client.example.test', ...names) }))
+  t.equal(leafOf(await signed(running, 'long')).subjectAltName?.split(', ').length, 61)
 })
 
 t.test('what the profile refuses has failed, by the check; system:masters never gets as far', async (t) => {

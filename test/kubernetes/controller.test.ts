@@ -24,6 +24,23 @@ t.test('an approved request gets its certificate in one write', async (t) => {
   t.ok(events.some((event) => textAt(event, 'reason') === 'Issued' && textAt(event, 'regarding', 'name') === 'web-1'))
 })
 
+t.test('one that is too long to be held in memory is read where it is looked at', async (t) => {
+  const running = await openRunning(t)
+  await running.issuer()
+  const names = Array.from({ length: 60 }, (_, i) => `${'long-'.repeat(8)}${i}.example.test`)
+  const request = await running.ask('long-1', { names })
+  t.ok(textAt(request, 'spec', 'request').length > 6_000)
+  t.equal(certificateOf(await running.ended('long-1', 'Issued')).subjectAltName?.split(', ').length, 60)
+  // There is nobody who could ask: it is not even read.
+  const issuer = { kind: 'ChanceryIssuer', name: 'nobody' }
+  await running.ask('long-2', { names, issuer })
+  await running.ended('long-2', 'Pending')
+  const reads = running.cluster.requests.filter(
+    ({ verb, plural }) => verb === 'get' && plural === 'certificaterequests',
+  )
+  t.same([...new Set(reads.map(({ name }) => name))], ['long-1'])
+})
+
 t.test('a denied request is told so; one that nobody decides on is left alone', async (t) => {
   const running = await openRunning(t)
   const { certManager } = running.cluster

@@ -6,10 +6,10 @@ import { type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import { openMeter } from '../../src/kubernetes/metrics.ts'
 import type { CertificateRequest, Issuer, PodCertificateRequest } from '../../src/kubernetes/objects.ts'
 import { keepPodRequest } from '../../src/kubernetes/pods.ts'
-import { keepRequest } from '../../src/kubernetes/requests.ts'
+import { keepRequest, wholeRequest } from '../../src/kubernetes/requests.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import type { ControllerSettings } from '../../src/kubernetes/settings.ts'
-import { keepSigningRequest } from '../../src/kubernetes/signing.ts'
+import { keepSigningRequest, wholeSigningRequest } from '../../src/kubernetes/signing.ts'
 import { openWatch, type Watch, type WatchDeps } from '../../src/kubernetes/watch.ts'
 import { openWatches, type Wake } from '../../src/kubernetes/watches.ts'
 import { quiet } from '../helpers/log.ts'
@@ -140,8 +140,12 @@ t.test('behind large objects, pages grow again; and where a page has expired, th
 
 t.test('what is kept of a request: nothing that is too long to be asked for, nor of another’s', async (t) => {
   const web = certificateRequest('11-get-pending-web')
-  const long = keepRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(100_000) } })
-  t.equal(long.spec.request, '')
+  t.equal(wholeRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(40_000) } }).spec.request, '')
+  t.equal(keepRequest({ ...web, spec: { ...web.spec, request: 'A'.repeat(40_000) } }).spec.request, '')
+  // Whoever may make requests may make thousands: of a long one no more is held than whose it is.
+  const long = { ...web, spec: { ...web.spec, request: 'A'.repeat(29_000) } }
+  t.same(keepRequest(long).spec, { request: '?', issuerRef: web.spec.issuerRef })
+  t.equal(wholeRequest(long).spec.request, long.spec.request, 'still as much as Chancery reads')
   t.equal(keepRequest(web).spec.request, web.spec.request)
   const issuerRef = { group: 'example.com', kind: 'Issuer', name: 'x' }
   t.same(keepRequest({ ...web, spec: { ...web.spec, issuerRef } }).spec, { request: '', issuerRef })
@@ -159,7 +163,8 @@ t.test('what is kept of a request: nothing that is too long to be asked for, nor
     uid: megabyte,
     duration: megabyte,
   }
-  const { spec } = keepRequest({ ...web, spec: { ...web.spec, ...told } })
+  t.ok(JSON.stringify(keepRequest({ ...web, spec: { ...web.spec, ...told } }).spec).length < 200)
+  const { spec } = wholeRequest({ ...web, spec: { ...web.spec, ...told } })
   t.ok(JSON.stringify(spec).length < 120_000)
   t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
   const few = {
@@ -178,14 +183,23 @@ t.test('what is kept of requests of certificates.k8s.io: as little', async (t) =
   const megabyte = 'A'.repeat(1_000_000)
   const asked = signingRequest('01-create')
   const long = { usages: many, groups: many, extra: { a: many, b: many }, username: megabyte, uid: megabyte }
-  const { spec } = keepSigningRequest({ ...asked, spec: { ...asked.spec, ...long, request: megabyte } })
+  const { spec } = wholeSigningRequest({ ...asked, spec: { ...asked.spec, ...long, request: megabyte } })
   t.ok(JSON.stringify(spec).length < 120_000)
   t.ok(JSON.stringify(spec.groups).length > 8_192, 'still more than Chancery takes')
   const told = { username: 'ann', uid: '7', groups: ['dev'], extra: { a: ['1'] }, expirationSeconds: 600 }
   const sound = { ...asked, spec: { ...asked.spec, ...told } }
-  t.same(keepSigningRequest(sound).spec, sound.spec)
   const { signerName } = asked.spec
-  t.same(keepSigningRequest(withConditions(sound, denied)).spec, { signerName, request: '', usages: [] })
+  const keep = keepSigningRequest((name) => name === signerName)
+  t.same(keep(sound).spec, sound.spec)
+  t.same(keep(withConditions(sound, denied)).spec, { signerName, request: '', usages: [] })
+  const padded = { ...sound, spec: { ...sound.spec, request: 'A'.repeat(29_000) } }
+  t.same(keep(padded).spec, { signerName, request: '?', usages: [] }, 'read where it is looked at')
+  const foreign = { ...sound, spec: { ...sound.spec, signerName: 'example.com/other' } }
+  t.same(
+    keep(foreign).spec,
+    { signerName: 'example.com/other', request: '', usages: [] },
+    'and never, if it is not ours',
+  )
 
   const pod = podRequest()
   t.same(keepPodRequest(pod).spec, pod.spec)
