@@ -16,6 +16,7 @@ import fastify, {
   type RawReplyDefaultExpression,
   type RawRequestDefaultExpression,
   type RawServerDefault,
+  type RouteOptions,
 } from 'fastify'
 import { Type } from 'typebox'
 
@@ -198,6 +199,8 @@ export const newApp = (
     requestTimeout,
     connectionsCheckingInterval: 1_000,
     requireHostHeader: false,
+    // Of two fields that may come once, Node would take the first without a word: joined, they are neither.
+    joinDuplicateHeaders: true,
     insecureHTTPParser: false,
   }
   const options: FastifyServerOptions = {
@@ -287,6 +290,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
     const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
     if (rule === undefined) throw new Error(`The route ${String(route.method)} ${route.url} declares no access.`)
     const spellings = acceptedSpellings(accepts)
+    const keepsDeadline = route.config?.ownDeadline === true || accepts.length > 0
     const admit = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
       const started = performance.now()
       request.pattern = route.url
@@ -298,9 +302,12 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
       if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
         return done(new Problem('request.malformed', 'The request names no host.'))
       }
+      if (request.headers.host?.includes(',')) {
+        return done(new Problem('request.malformed', 'The request names two hosts.'))
+      }
       const admitted = admission.admit(request, rule)
       // The handler's own deadline begins after it.
-      const bounded = route.config?.ownDeadline === true ? withinDeadline(admitted, admissionTimeout) : admitted
+      const bounded = keepsDeadline ? withinDeadline(admitted, admissionTimeout) : admitted
       bounded
         .then((caller) => {
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
@@ -310,7 +317,9 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
         })
         .then(done as () => void, done)
     }
-    if (route.config?.ownDeadline !== true) route.handlerTimeout ??= handlerTimeout
+    // Fastify's deadline begins with the request: whoever takes his time to send a body would have none left for the answer.
+    if (!keepsDeadline) route.handlerTimeout ??= handlerTimeout
+    else if (route.config?.ownDeadline !== true) route.handler = inTime(route.handler)
     // A parameter that nobody reads would be taken for one that was heeded.
     if (route.schema) route.schema = { querystring: noQuery, ...route.schema }
     const own = route.onRequest ?? []
@@ -321,6 +330,15 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
     }
   })
 }
+
+type Handler = RouteOptions['handler']
+
+/** The handler of a route that takes a body, which is there by now. */
+const inTime = (handler: Handler): Handler =>
+  function (this: FastifyInstance, request, reply) {
+    const answer: unknown = handler.call(this, request, reply)
+    return answer instanceof Promise ? withinDeadline(answer) : answer
+  }
 
 /** The pages of swagger-ui are registered by a plugin that knows nothing of us. They are static, and open. */
 const foreignRoutes = (url: string): AccessRule | undefined =>

@@ -11,8 +11,8 @@ export const maxHeaderSize = 16 * 1024
 export const maxParamLength = 384
 /** Milliseconds for a whole request to arrive. */
 export const requestTimeout = 10_000
-/** Milliseconds without a byte either way, within a request. */
-export const idleTimeout = 10_000
+/** Milliseconds without a byte either way, within a request; more than until 408, which is told within two seconds of its time. */
+export const idleTimeout = requestTimeout + 3_000
 /** Milliseconds until an answer is given up; the issuance may still end, and is found again by its Idempotency-Key. */
 export const handlerTimeout = 8_000
 /** Milliseconds until it is given up to find out who asks, and how much of it. */

@@ -57,7 +57,8 @@ const readRange = (text: string): Range => {
   return { range, q: weight === undefined ? 1 : readWeight(weight.slice(2)) }
 }
 
-const readWeight = (text: string): number => (/^(0(\.\d{0,3})?|1(\.0{0,3})?)$/.test(text) ? Number(text) : 0)
+/** RFC 9110 12.4.2; without the leading zero as well, as `java.net` writes it. What is no weight is none. */
+const readWeight = (text: string): number => (/^(0?\.\d{1,3}|0\.?|1(\.0{0,3})?)$/.test(text) ? Number(text) : 0)
 
 /** The most specific range that matches a type decides its quality (RFC 9110 12.5.1). */
 const qualityOf = (type: MediaType, ranges: readonly Range[]): number => {

@@ -10,6 +10,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../telemetry.ts'
 import { formWords, timeWords } from './api/schemas.ts'
+import { hasAnswer, noteEarly, sayLast } from './unread.ts'
 
 export interface ProblemDocument {
   readonly type: string
@@ -95,6 +96,8 @@ export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_l
 /** Answers with a problem document and its headers. */
 export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
   const document = documentOf(problem, reply.request.id)
+  // Fastify would close the connection then, and whoever still sends would lose the answer.
+  if (noteEarly(reply.request.raw) && document.status === 413) reply.removeHeader('connection')
   reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
   const challenge = challenges[problem.code] ?? (document.status === 401 ? wrong : undefined)
@@ -120,9 +123,9 @@ export const openErrorHandler =
   }
 
 /**
- * Answers what Node's HTTP parser turned down, before any request exists, and closes the connection.
- * A socket that is gone, or that has begun an answer already, is only destroyed; so is one whose TLS failed: what is written
- * to it waits for the handshake, and would answer a request that was never read. Returns what was answered.
+ * Answers what Node's HTTP parser turned down, and closes the connection: what was not read to its end by then is not done. A socket
+ * that is gone, that has begun an answer already or is still being sent what has its answer, is only destroyed; so is one whose TLS
+ * failed: what is written to it waits for the handshake, and would answer a request that was never read. Returns what was answered.
  */
 export const answerClientError = (
   error: NodeJS.ErrnoException,
@@ -130,14 +133,15 @@ export const answerClientError = (
   requestId: string,
 ): Problem | undefined => {
   const mapped = clientErrors[error.code ?? ''] ?? (error.code?.startsWith('HPE_') ? notHttp : undefined)
-  if (!mapped || !socket.writable || isAnswering(socket)) {
+  if (!mapped || !socket.writable || isAnswering(socket) || hasAnswer(socket)) {
     socket.destroy()
     return undefined
   }
   const problem = new Problem(...mapped)
   const document = documentOf(problem, requestId)
   const body = JSON.stringify(document)
-  socket.end(
+  sayLast(
+    socket,
     `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nX-Request-Id: ${requestId}\r\nX-Content-Type-Options: nosniff\r\n` +
       `Connection: close\r\n\r\n${body}`,

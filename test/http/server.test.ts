@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { Agent, request } from 'node:https'
-import { type AddressInfo, connect as connectTcp } from 'node:net'
+import { type AddressInfo, connect as connectTcp, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from 'node:tls'
 
@@ -280,37 +280,151 @@ t.test('the service measures what it does', async (t) => {
   t.match(text, /chancery_issuer_not_after_timestamp_seconds\{issuer="etcd",state="active"\} [1-9]/)
 })
 
-t.test('whoever sends too slowly is told so, or cut off, after ten seconds', async (t) => {
+/** Over a connection of its own: what is answered until it is closed by the other end. */
+const openTalk = (port: number) => {
+  const socket = connectTcp(port, '127.0.0.1')
+  const heard = { text: '', fault: undefined as Error | undefined }
+  socket.on('data', (chunk) => {
+    heard.text += chunk
+  })
+  socket.on('error', (error) => {
+    heard.fault = error
+  })
+  return { socket, heard, closed: new Promise<void>((resolve) => socket.once('close', () => resolve())) }
+}
+
+/** Pieces of a text, one every so often. */
+const drip = async (socket: Socket, text: string, pieces: number, everyMs: number): Promise<void> => {
+  const size = Math.ceil(text.length / pieces)
+  for (let at = 0; at < text.length && !socket.destroyed; at += size) {
+    socket.write(text.slice(at, at + size))
+    await sleep(everyMs)
+  }
+}
+
+const posting = (path: string, length: number, fields = ['Authorization: Bearer requester_']): string =>
+  [
+    `POST ${path} HTTP/1.1`,
+    'Host: x',
+    ...fields,
+    'Content-Type: application/json',
+    `Content-Length: ${length}`,
+    '',
+    '',
+  ].join('\r\n')
+
+t.test('whoever sends too slowly is told so, once, after ten seconds, and nothing of it is done', async (t) => {
+  const asked: unknown[] = []
+  const request = async (...given: unknown[]): Promise<never> => {
+    asked.push(given)
+    throw new Problem('certificate.not_found', 'reached')
+  }
+  const createPrincipal = async (...given: unknown[]): Promise<never> => request(given)
+  const { app } = await openStandIn({
+    issuance: reached({ pending: 0, request }),
+    access: reached({ createPrincipal }),
+  })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const started = performance.now()
+  const say = async (first: string, rest: (socket: Socket) => Promise<void> = async () => {}): Promise<string> => {
+    const { socket, heard, closed } = openTalk(port)
+    socket.write(first)
+    await Promise.all([rest(socket), closed])
+    return heard.text
+  }
+  const body = JSON.stringify({ csr: csrFor('late.example.com'), profile: 'server' })
+  const endless = async (socket: Socket): Promise<void> => {
+    while (!socket.destroyed) await drip(socket, 'X: y\r\n', 1, 500)
+  }
+  const [silence = '', ...answers] = await Promise.all([
+    say(''),
+    say('GET /livez HTTP/1.1\r\nHost: x\r\n', endless),
+    say(posting('/v1/certificates', 9_000), endless),
+    say(posting('/v1/certificates', body.length), (socket) => drip(socket, body, 14, 1_000)),
+    say(`${posting('/v1/certificates', 9_000)}{"na`),
+    say(posting('/v1/principals', 9_000, ['Authorization: Bearer admin_']), endless),
+  ])
+  t.ok(performance.now() - started < 14_000)
+  for (const answer of answers) {
+    t.match(answer, /^HTTP\/1\.1 408 /)
+    t.match(answer, '"code":"request.timeout"')
+    t.equal(answer.split('HTTP/1.1 ').length, 2, 'once')
+  }
+  t.same(asked, [], 'also where the rest came later')
+  t.ok(silence === '' || /^HTTP\/1\.1 408 /.test(silence))
+})
+
+t.test('a body may take as long as any request; and what was answered before it came is answered once', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as AddressInfo
-  const trickle = async (first: string, next: string): Promise<string> => {
-    const socket = connectTcp(port, '127.0.0.1')
-    const timer = setInterval(() => socket.write(next), 500)
-    let answer = ''
-    socket.on('data', (chunk) => {
-      answer += chunk
-    })
-    socket.on('error', () => {})
-    socket.write(first)
-    await once(socket, 'close')
-    clearInterval(timer)
-    return answer
+  const slowly = async (): Promise<string> => {
+    const { socket, heard } = openTalk(port)
+    const body = '{"name":"slow"}'
+    socket.write(posting('/v1/principals', body.length, ['Authorization: Bearer admin_']))
+    await drip(socket, body, 9, 1_000)
+    await sleep(200)
+    socket.destroy()
+    return heard.text
   }
-  const started = performance.now()
-  const [fields, body, silence] = await Promise.all([
-    trickle('GET /livez HTTP/1.1\r\nHost: x\r\n', 'X: y\r\n'),
-    trickle(
-      `POST /v1/certificates HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer requester_\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n`,
-      ' ',
-    ),
-    trickle('', ''),
-  ])
-  t.ok(performance.now() - started < 13_000)
-  for (const answer of [fields, body]) {
-    t.match(answer, /^HTTP\/1\.1 408 /)
-    t.match(answer, '"code":"request.timeout"')
+  const unauthenticated = async (): Promise<string> => {
+    const { socket, heard, closed } = openTalk(port)
+    socket.write(`${posting('/v1/principals', 13, [])}{"na`)
+    await closed
+    return heard.text
   }
-  t.ok(silence === '' || /^HTTP\/1\.1 408 /.test(silence))
+  const [slow, once401] = await Promise.all([slowly(), unauthenticated()])
+  t.match(slow, /^HTTP\/1\.1 404 .*"code":"certificate\.not_found"/s, 'its handler had all of its time')
+  t.match(once401, /^HTTP\/1\.1 401 /)
+  t.equal(once401.split('HTTP/1.1 ').length, 2, 'no second answer, which the next request might take for its own')
+})
+
+t.test('whoever sends too much gets to read that it was too much, and the connection goes on', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  for (const length of [70_000, 900_000, 5_000_000]) {
+    const { socket, heard, closed } = openTalk(port)
+    // Nothing is read before all is written, as by clients that are not clever.
+    socket.pause()
+    socket.write(posting('/v1/certificates', length))
+    for (let left = length; left > 0; left -= 10_000) if (!socket.write(' '.repeat(10_000))) await once(socket, 'drain')
+    socket.write('GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    socket.resume()
+    await closed
+    t.equal(heard.fault, undefined)
+    const [, tooLarge, alive] = heard.text.split('HTTP/1.1 ')
+    t.match(tooLarge, /^413 .*"code":"csr\.too_large"/s)
+    t.match(alive, /^200 /)
+  }
+  const { heard, socket, closed } = openTalk(port)
+  socket.write(posting('/v1/certificates', 5e9))
+  const flood = setInterval(() => socket.write(' '.repeat(1e6)), 1)
+  await closed
+  clearInterval(flood)
+  t.match(heard.text, /^(HTTP\/1\.1 413 |$)/, 'but nobody keeps us reading')
+})
+
+t.test('of two fields that may come once, neither counts', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (...fields: readonly string[]): Promise<string> => {
+    const { socket, heard, closed } = openTalk(port)
+    socket.write(
+      ['POST /v1/certificates HTTP/1.1', ...fields, 'Content-Length: 2', 'Connection: close', '', '{}'].join('\r\n'),
+    )
+    await closed
+    return heard.text
+  }
+  const [host, token, type] = ['Host: x', 'Authorization: Bearer requester_', 'Content-Type: application/json']
+  t.match(await ask(host, token, type), /^HTTP\/1\.1 400 .*"field":"\/csr"/s)
+  t.match(await ask(host, token, 'Authorization: Bearer admin_', type), /^HTTP\/1\.1 401 .*auth\.invalid/s)
+  t.match(await ask(host, token, type, 'Content-Type: application/pkcs10'), /^HTTP\/1\.1 415 /)
+  t.match(await ask(host, 'Host: y', token, type), /^HTTP\/1\.1 400 .*two hosts/s)
 })

@@ -1,0 +1,48 @@
+/**
+ * Requests that are answered before they were read to their end. Whoever is still sending reads no answer on a connection that
+ * is reset; and nothing of a request may be done, or answered again, once it was answered.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+
+/** By connection: the last request that was answered early. */
+const early = new WeakMap<Socket, IncomingMessage>()
+
+/**
+ * Notes that a request is being answered though more of it is to come, which is read and dropped. Says whether the connection
+ * can go on after that: not where so much is to come that it would cost us more than it costs whoever asks.
+ */
+export const noteEarly = (request: IncomingMessage): boolean => {
+  if (request.complete !== false || !hasBody(request)) return true
+  const { socket } = request
+  early.set(socket, request)
+  let left = mostDropped
+  request.on('data', (piece: Buffer) => {
+    left -= piece.length
+    if (left < 0) socket.destroy()
+  })
+  return Number(request.headers['content-length'] ?? 0) <= mostDropped
+}
+
+/** Whether what comes on this connection is the rest of a request that has its answer. */
+export const hasAnswer = (socket: Socket): boolean => early.get(socket)?.complete === false
+
+/** The last words on a connection. What comes after is dropped, unread, until the other end has closed it, or for a second. */
+export const sayLast = (socket: Socket, octets: string): void => {
+  // Whoever listens to octets takes them out of the hands of Node's parser, which else would finish the request (`unconsume`).
+  socket.on('data', drop)
+  socket.removeAllListeners('data')
+  socket.on('data', drop).resume()
+  socket.end(octets)
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  socket.once('close', () => clearTimeout(timer))
+}
+
+const hasBody = ({ headers }: IncomingMessage): boolean =>
+  headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
+
+const drop = (): void => {}
+
+/** Octets; more than any body that a call takes. */
+const mostDropped = 8 * 1024 * 1024
+const lingerMs = 1_000
