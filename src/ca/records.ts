@@ -40,7 +40,10 @@ export interface CertificateFilter {
   readonly serial?: string
   /** The serial of any certificate of a row of renewals: all of that row. */
   readonly row?: string
-  /** An exact name of any kind, or `*.suffix` for every DNS name below the suffix. */
+  /**
+   * An exact name of any kind, as it is or as lists show it (`dns:…`), or `*.suffix` for every DNS name below the suffix. Searches
+   * find certificates by the wildcard name that covers a DNS name as well; orders to revoke are of this very name.
+   */
   readonly name?: string
   /** Exact subject, RFC 4514. */
   readonly subject?: string

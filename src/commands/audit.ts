@@ -39,7 +39,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   certificates: {
     about: 'certificates that were issued, newest first',
     filters: {
-      '--name <name>': 'exact, or *.suffix for every DNS name below it',
+      '--name <name>': 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it',
       '--serial <serial>': '32 hexadecimal digits, perhaps with colons',
       '--row <serial>': 'the certificate with this serial, and all that it was renewed from and to',
       '--subject <dn>': 'exact, as RFC 4514 writes it',

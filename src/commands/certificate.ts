@@ -22,7 +22,7 @@ export const addCertificateCommand = (program: Command): void => {
   const certificate = program.command('certificate').description('certificates that were issued')
 
   withRestOptions(certificate.command('search').description('search certificates, newest first'))
-    .option('--name <name>', 'exact, or *.suffix for every DNS name below it')
+    .option('--name <name>', 'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it')
     .option('--serial <serial>')
     .option('--row <serial>', 'the certificate with this serial, and all that it was renewed from and to')
     .option('--subject <dn>', 'exact, as RFC 4514 writes it')

@@ -284,7 +284,7 @@ const terminal = (): Terminal => ({
 /** As the API names them. */
 const filters: Readonly<Record<`--${string}`, string>> = {
   '--profile': 'of this profile',
-  '--name': 'with this name: exact, or *.suffix for every DNS name below it',
+  '--name': 'with this very name (dns:*.suffix is a wildcard name), or *.suffix for every DNS name below it',
   '--principal': 'issued to this principal',
   '--issuer': 'by this issuer',
   '--row': 'the certificate with this serial, and all that it was renewed from and to',

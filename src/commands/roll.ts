@@ -200,7 +200,10 @@ const addSearchCommand = (roll: Command): void => {
         'every certificate that was issued for a name, from all entries: that there are no others is proven',
       ),
   )
-    .requiredOption('--name <name>', 'exact, or *.suffix for every DNS name below it')
+    .requiredOption(
+      '--name <name>',
+      'exact, which finds wildcard names over it too, or *.suffix for every DNS name below it',
+    )
     .option('--at <file>', 'up to this checkpoint, and not the newest')
     .action(async (options: SearchOptions) => {
       const { soughtFault } = await import('../x509/names.ts')

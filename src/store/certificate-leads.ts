@@ -54,14 +54,14 @@ export const allOf = ({ lists, each }: Candidates): string =>
   lists === '' ? each : `lists l cross join lateral (select c.* from ${each}) c`
 
 /** What narrows most by its nature comes first: it leads where none is known to be short. */
-export const leadsOf = (filter: CertificateFilter, name: string | undefined): readonly Lead[] => {
+export const leadsOf = (filter: CertificateFilter, names: readonly string[] | undefined): readonly Lead[] => {
   const { serial, row, key, subject, principal, profile, issuer, status, revokedAfter, revokedBefore } = filter
   if (serial !== undefined) return [bySerial(serial)]
   const leads: Lead[] = row === undefined ? [] : [byRow(row)]
   const isOfRevoked = status === 'revoked' || revokedAfter !== undefined || revokedBefore !== undefined
   if (isOfRevoked) leads.push(byRevocation)
   if (key !== undefined) leads.push(byKey(key, principal))
-  if (name !== undefined) leads.push(byName(name))
+  if (names !== undefined) leads.push(byName(names))
   for (const lead of originLeads) {
     const value = filter[lead.answer]
     if (value !== undefined) leads.push(byOrigin(lead, value))
@@ -173,15 +173,19 @@ const byOrigin = ({ answer, column, index }: OriginLead, value: string): Lead =>
   candidates: along([{ column, value }], `${column} is not null`),
 })
 
-const byName = (name: string): Lead => ({
+/** The lists of these names, each in order, and so merged. What has both is on the first: the offset keeps that a look-up for each. */
+const byName = ([name = '', also]: readonly string[]): Lead => ({
   index: 'certificate_names_by_name',
   answers: [],
-  candidates: ({ low, high }, most, p) =>
-    lookedUp(
-      `(select entry from certificate_names where name = ${p(name)} and entry >= ${p(low)}::bigint
-        and entry < ${p(high)}::bigint order by name, entry desc limit ${most}) q`,
-      'q.entry desc',
-    ),
+  candidates: ({ low, high }, most, p) => {
+    const listOf = (one: string, and = ''): string =>
+      `(select entry from certificate_names n where name = ${p(one)} and entry >= ${p(low)}::bigint
+        and entry < ${p(high)}::bigint${and} order by name, entry desc limit ${most})`
+    if (also === undefined) return lookedUp(`${listOf(name)} q`, 'q.entry desc')
+    const isNew = ` and not exists (select from certificate_names b where b.name = ${p(name)} and b.entry = n.entry offset 0)`
+    const both = `${listOf(name)} union all ${listOf(also, isNew)}`
+    return lookedUp(`(select entry from (${both}) n order by entry desc limit ${most}) q`, 'q.entry desc')
+  },
 })
 
 export const byRevocation: Lead = {

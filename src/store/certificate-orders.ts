@@ -13,8 +13,8 @@ export interface Asked {
   readonly deps: SearchDeps
   readonly filter: CertificateFilter
   readonly begun: Begun
-  /** An exact name, as it is kept. */
-  readonly name: string | undefined
+  /** What an exact name finds, as names are kept. */
+  readonly names: readonly string[] | undefined
   /** Names below a suffix. */
   readonly range: NameRange | undefined
 }
@@ -27,7 +27,7 @@ export const withLists = ({ lists }: Pick<Candidates, 'lists'>, ...more: readonl
 }
 
 /** What a lead leaves to be looked at in each candidate. */
-export const restBeside = ({ filter, name, begun }: Asked, lead: Lead, p: Parameter): string => {
+export const restBeside = ({ filter, names, begun }: Asked, lead: Lead, p: Parameter): string => {
   const answered = new Set(lead.answers)
   const left = Object.entries(filter).filter(([field]) => !answered.has(field as keyof CertificateFilter))
   const rest = restOf(Object.fromEntries(left), placesOf(begun.bounds, p), p)
@@ -36,7 +36,7 @@ export const restBeside = ({ filter, name, begun }: Asked, lead: Lead, p: Parame
       // Before a certificate is fetched for it.
       ...(lead.isAcross ? [`q.entry >= ${p(begun.low)}::bigint and q.entry < ${p(begun.high)}::bigint`] : []),
       ...(rest === 'true' ? [] : [rest]),
-      ...(name === undefined || lead.index === 'certificate_names_by_name' ? [] : [hasName(name, p)]),
+      ...(names === undefined || lead.index === 'certificate_names_by_name' ? [] : [hasName(names, p)]),
     ].join(' and ') || 'true'
   )
 }

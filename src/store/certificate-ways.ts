@@ -23,7 +23,7 @@ import {
 } from './certificate-orders.ts'
 import type { TextRow } from './certificate-text.ts'
 import { type SearchDeps, setConditions } from './certificates.ts'
-import { type NameRange, nameRange } from './names.ts'
+import { isOneName, keysFor, type NameRange, nameRange } from './names.ts'
 import { type Begun, isStorable, isWhole, openParameters } from './pages.ts'
 import { ownPlans, type Shape, unprepared } from './shapes.ts'
 import { countable, countRows, type Way } from './walks.ts'
@@ -41,15 +41,15 @@ export const openCertificateWay = async (
   // What no record can hold finds none.
   if (Object.values(filter).some((value) => typeof value === 'string' && !isStorable(value))) return nowhere
   const named = filter.name === undefined ? undefined : nameRange(filter.name)
-  const isOne = named !== undefined && !isSuffix(named)
+  const isOne = named !== undefined && isOneName(named)
   const asked: Asked = {
     deps: { ...deps, shape: shapeFor(filter, deps.shape) },
     filter,
     begun,
-    name: isOne ? named.low : undefined,
+    names: isOne ? keysFor(named) : undefined,
     range: isOne ? undefined : named,
   }
-  const leads = leadsOf(filter, asked.name)
+  const leads = leadsOf(filter, asked.names)
   const { range } = asked
   if (!range && !isByExpiry(filter)) {
     const [first = byRoll, ...others] = leads
@@ -78,11 +78,9 @@ export const openCertificateWay = async (
 
 /** What the keyset of its pages is made of follows from a filter: see the ways. */
 export const keysetShape = (filter: CertificateFilter): readonly ((part: unknown) => boolean)[] => {
-  if (isStorable(filter.name) && isSuffix(nameRange(filter.name))) return [isStorable, isWhole]
+  if (isStorable(filter.name) && !isOneName(nameRange(filter.name))) return [isStorable, isWhole]
   return isByExpiry(filter) ? [isWhole, isWhole] : [isWhole]
 }
-
-const isSuffix = ({ low, high }: NameRange): boolean => low !== high
 
 /** Whether a search goes along expiry: what is said of it would leave little of a walk along the roll. */
 const isByExpiry = (filter: CertificateFilter): boolean =>
@@ -209,7 +207,7 @@ const countNames = (asked: Asked, range: NameRange): Promise<Count> => {
 const everything = ({ filter, begun }: Asked) => {
   const { p, values } = openParameters()
   return {
-    text: `select from certificates c where ${setConditions(filter, begun.bounds.size, p).join(' and ')}`,
+    text: `select from certificates c where ${setConditions(filter, begun.bounds.size, p, keysFor).join(' and ')}`,
     values,
   }
 }

@@ -4,7 +4,7 @@ import { Problem } from '../errors.ts'
 import { readStoredOrigin } from '../policy/origin.ts'
 import type { Database } from './database.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
-import { type NameRange, nameRange } from './names.ts'
+import { isOneName, type NameRange, nameRange } from './names.ts'
 import { type Conditions, conditionsOf, isStorable, type Parameter } from './pages.ts'
 import { newestRevocation, type RevocationRow, revocationColumns, revocationOf } from './revocations.ts'
 import type { EntryCodec } from './roll.ts'
@@ -124,29 +124,36 @@ const statusConditions: Readonly<Record<FoundCertificate['status'], (bounds: Bou
 export const restOf = (filter: CertificateFilter, bounds: BoundPlaces, p: Parameter): string =>
   conditionsOf(conditions(bounds), filter, p).join(' and ') || 'true'
 
-/** That a candidate has a name, by a look-up. */
-export const hasName = (name: string, p: Parameter): string =>
-  `exists (select from certificate_names n where n.name = ${p(name)} and n.entry = c.entry)`
+/** That a candidate has one of these names, by a look-up: of what only has to exist the planner may read all there is. */
+export const hasName = (names: readonly string[], p: Parameter): string =>
+  `(select true from certificate_names n where n.name in (${names.map(p).join(', ')}) and n.entry = c.entry limit 1)`
 
 /**
  * What all certificates of a search have in common, of those before an entry: for statements over `certificates c` that look
- * at all of them, in whatever order.
+ * at all of them, in whatever order. An exact name is that very name, unless `named` says what else is found by it.
  */
-export const setConditions = (filter: CertificateFilter, before: number, p: Parameter): readonly string[] => {
+export const setConditions = (
+  filter: CertificateFilter,
+  before: number,
+  p: Parameter,
+  named: (range: NameRange) => readonly string[] = ({ low }) => [low],
+): readonly string[] => {
   const entryFrom = (time: Date): string => `(select first_entry_from(${p(time)}::timestamptz))`
   const size = `${p(before)}::bigint`
   return [
     `c.entry >= ${filter.issuedAfter ? entryFrom(filter.issuedAfter) : '0'}`,
     `c.entry < least(${size}, ${filter.issuedBefore ? entryFrom(filter.issuedBefore) : 'null'})`,
-    ...(isStorable(filter.name) ? [isNamed(nameRange(filter.name), p)] : []),
+    ...(isStorable(filter.name) ? [isNamed(nameRange(filter.name), named, p)] : []),
     ...conditionsOf(conditions({ size, time: 'now()' }), filter, p),
   ]
 }
 
 /** Below a suffix there are DNS names only. */
-const isNamed = ({ low, high }: NameRange, p: Parameter): string =>
+const isNamed = (range: NameRange, named: (range: NameRange) => readonly string[], p: Parameter): string =>
   `c.entry in (select n.entry from certificate_names n where ${
-    low === high ? `n.name = ${p(low)}` : `n.kind = 'dns' and n.name >= ${p(low)} and n.name < ${p(high)}`
+    isOneName(range)
+      ? `n.name in (${named(range).map(p).join(', ')})`
+      : `n.kind = 'dns' and n.name >= ${p(range.low)} and n.name < ${p(range.high)}`
   })`
 
 const foundOf = (row: CertificateRow, { namesOf }: Pick<RecordsDeps, 'namesOf'>): FoundCertificate => {

@@ -1,6 +1,6 @@
 /** The form in which names are searched: DNS labels reversed, so that everything below a suffix is one range. */
 import { formatIp, parseIp } from '../x509/addresses.ts'
-import type { Name } from '../x509/names.ts'
+import { type Name, parseShown, wildcardOver } from '../x509/names.ts'
 
 export const searchKey = ({ kind, value }: Name): string => (kind === 'dns' ? reversed(value) : value)
 
@@ -10,15 +10,28 @@ export interface NameRange {
   readonly low: string
   /** Itself left out, unless it is `low`: then that one name is meant. */
   readonly high: string
+  /** Of one DNS name: the wildcard name that covers it, as it is kept. */
+  readonly wildcard?: string
 }
 
-/** One name, or all below a suffix: labels are reversed, so that these are one range (`com.example.` to `com.example/`). */
+/**
+ * One name, as it is or with its kind before it (`dns:*.example.com` is that very name), or all below a suffix: labels are
+ * reversed, so that these are one range (`com.example.` to `com.example/`).
+ */
 export const nameRange = (name: string): NameRange => {
   const wanted = name.toLowerCase()
   if (wanted.startsWith('*.')) return { low: `${reversed(wanted.slice(2))}.`, high: `${reversed(wanted.slice(2))}/` }
-  const key = exactKey(name)
-  return { low: key, high: key }
+  const shown = shownName(name)
+  const key = shown ? searchKey(shown) : exactKey(name)
+  const wildcard = wildcardOver(shown?.kind === 'dns' ? shown.value : wanted)
+  return { low: key, high: key, ...(wildcard !== undefined && { wildcard: reversed(wildcard) }) }
 }
+
+export const isOneName = ({ low, high }: NameRange): boolean => low === high
+
+/** As names are kept: the name itself, and the wildcard name by which a certificate is good for it as well. */
+export const keysFor = ({ low, wildcard }: NameRange): readonly string[] =>
+  wildcard === undefined ? [low] : [low, wildcard]
 
 /** The first of a certificate's names in the range, as it is kept; below a suffix there are DNS names only. '': none. */
 export const firstName = (names: readonly Name[], { low, high }: NameRange): string => {
@@ -29,6 +42,15 @@ export const firstName = (names: readonly Name[], { low, high }: NameRange): str
     if (key > low && key < high && (first === '' || key < first)) first = key
   }
   return first
+}
+
+/** What is none is searched for as it stands, as nothing. */
+const shownName = (name: string): Name | undefined => {
+  try {
+    return parseShown(name)
+  } catch {
+    return undefined
+  }
 }
 
 /** A name in the normal form in which it is kept, whatever kind it is. */

@@ -1,4 +1,4 @@
-import { Problem, type ProblemCode } from '../errors.ts'
+import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import { formatIp, isAddressLiteral, isEmbeddedV4, parseIp } from './addresses.ts'
 import { type DerReader, DerWriter, derProblem, openDer, tags } from './der.ts'
 import { isALabel } from './idna.ts'
@@ -86,6 +86,15 @@ export const writeGeneralNames = (writer: DerWriter, names: readonly Name[]): vo
 /** Is the whole left-most label `*`? */
 export const isWildcard = (name: Name): boolean => name.kind === 'dns' && name.value.startsWith('*.')
 
+/**
+ * The wildcard name that clients take for a host name: it stands for one label, the left-most (RFC 9525 6.3). Undefined where no
+ * certificate can have one.
+ */
+export const wildcardOver = (host: string): string | undefined => {
+  const above = host.slice(host.indexOf('.') + 1)
+  return dnsForm.test(host) && above !== host && above.includes('.') ? `*.${above}` : undefined
+}
+
 /** Does a DNS name have an underscore, which host names do not, but some internal names do? */
 export const hasUnderscore = (name: Name): boolean => name.kind === 'dns' && name.value.includes('_')
 
@@ -161,11 +170,23 @@ const dnsFault = (value: string): string | undefined => {
   return undefined
 }
 
+/** A name as lists show it, with its kind before it: `dns:web.example.com`. Undefined for what is not; throws as `parseName`. */
+export const parseShown = (text: string): Name | undefined => {
+  const [, kind, value = ''] = /^(dns|ip|uri|email):(.*)$/is.exec(text) ?? []
+  return kind === undefined ? undefined : parseName(kind.toLowerCase() as NameKind, value)
+}
+
 /**
- * Why nothing is ever found by it, whatever there is; undefined for what a search can be about: an exact name of any kind, or
- * `*.` before a DNS name, for all that are below it.
+ * Why nothing is ever found by it, whatever there is; undefined for what a search can be about: an exact name of any kind, as it
+ * is or with its kind before it, or `*.` before a DNS name, for all that are below it.
  */
 export const soughtFault = (text: string): string | undefined => {
+  try {
+    if (parseShown(text) !== undefined) return undefined
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    return `is no name that a certificate has: ${error.detail}`
+  }
   if (/[:/@]/.test(text) || parseIp(text) !== undefined) return undefined
   const name = lowerCase(text)
   return dnsForm.test(name.startsWith('*.') ? name.slice(2) : name)

@@ -389,6 +389,7 @@ t.test('a search of all entries finds what the search of the API finds, and that
   await issue(['dns:both.example.com', 'dns:a.both.example.com', 'ip:10.1.2.3', 'email:x@example.com'], {
     subject: 'both',
   })
+  for (const names of [['dns:*.example.com'], ['dns:*.both.example.com', 'dns:a.both.example.com']]) await issue(names)
   t.match(await chancery('search', '--from', service.url, '--key', key, '--name', '*both.example.com'), {
     code: exitCodes.usage,
     err: /^\*both\.example\.com is no name that a certificate has/,
@@ -397,6 +398,11 @@ t.test('a search of all entries finds what the search of the API finds, and that
     '*.example.com',
     '*.both.example.com',
     'both.example.com',
+    'a.both.example.com',
+    'dns:both.example.com',
+    'DNS:*.example.com',
+    'ip:10.1.2.3',
+    'uri:spiffe://example.com/nothing',
     '10.1.2.3',
     'x@EXAMPLE.com',
     'first7.example.com',

@@ -5,6 +5,7 @@ import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { allowAll } from '../store/stores.ts'
 import { csrFor, employ } from './people.ts'
 
 let service: TestService
@@ -177,6 +178,40 @@ t.test('a name that no certificate has plans nothing', async (t) => {
   const planned = await post({ search: { name: '*one.example.com' }, reason: 'superseded' })
   t.match(planned, { status: 400, json: { code: 'request.malformed', violations: [{ field: '/search/name' }] } })
 })
+
+t.test(
+  'an order by an exact name is of that name: a wildcard certificate that covers it is named by itself',
+  async (t) => {
+    await service.request('PUT', '/v1/profiles/wild', {
+      headers: { 'if-none-match': '*' },
+      body: { ...allowAll, name: 'wild' },
+    })
+    const token = await employ(service, 'wild', 'requester', { profiles: ['wild'] })
+    const issued = { profile: 'wild' }
+    const own = await issue('shop.covered.example.com', issued, token)
+    const wild = await issue('*.covered.example.com', issued, token)
+    const found = (await read('/v1/certificates?name=shop.covered.example.com')).json.items
+    t.same(
+      found.map(({ serial }: { serial: string }) => serial),
+      [wild, own],
+      'a search finds both',
+    )
+    for (const [name, sample] of [
+      ['shop.covered.example.com', [own]],
+      ['dns:shop.covered.example.com', [own]],
+      ['dns:*.covered.example.com', [wild]],
+      ['*.covered.example.com', [wild, own]],
+    ] as const) {
+      const ask = { search: { name }, reason: 'superseded' }
+      t.match((await post(ask)).json, { search: { name }, count: sample.length, sample }, name)
+    }
+    const ask = { search: { name: 'dns:*.covered.example.com' }, reason: 'superseded' }
+    const { digest } = (await post(ask)).json
+    await post({ ...ask, digest })
+    t.match(await untilDone(digest), { revoked: 1 })
+    t.same([await status(wild), await status(own)], ['revoked', 'valid'])
+  },
+)
 
 t.test('what was released is revoked again only by a new plan', async (t) => {
   const serial = await issue('a.again.example.com')

@@ -37,80 +37,104 @@ const all = async <T>(read: (page: PageRequest) => Promise<Page<T>>, limit = 3):
 const find = async (filter: CertificateFilter, limit = 3): Promise<readonly string[]> =>
   (await all((page) => records.certificates(filter, page), limit)).map(({ serial }) => serial)
 
-t.test('a name is found exactly, and every name below a suffix; nothing in it is a pattern', async (t) => {
-  const made = new Map<string, string>()
-  for (const [label, ...names] of [
-    ['www', 'dns:www.find.example.com'],
-    ['apex', 'dns:find.example.com'],
-    ['wild', 'dns:*.find.example.com'],
-    ['deep', 'dns:a.b.find.example.com'],
-    ['like', 'dns:wwwxfind.example.com'],
-    ['under', 'dns:w_w.find.example.com'],
-    ['twice', 'dns:one.find.example.com', 'dns:two.find.example.com', 'dns:three.elsewhere.test'],
-    ['longer', 'dns:www.find.example.com.evil.test'],
-    ['hyphen', 'dns:www.find-example.com'],
-    ['v4', 'ip:10.20.30.40'],
-    ['v6', 'ip:fd00::1:2'],
-    ['uri', 'uri:spiffe://example.com/ns/Prod/sa/web'],
-    ['mail', 'email:Someone@example.com'],
-    // Of another kind, although its letters lie within com.looks..com.looks/.
-    ['looks', 'email:com.looks.like@example.com', 'dns:www.looks.com'],
-    ['only', 'email:com.looks.like.too@example.com'],
-  ] as const)
-    made.set(label, (await issue(names)).serial)
-  const labels = async (name: string): Promise<readonly string[]> => {
-    const serials = await find({ name })
-    t.equal(new Set(serials).size, serials.length, `${name}: none twice`)
-    return serials.map((serial) => [...made].find(([, of]) => of === serial)?.[0] ?? serial).sort()
-  }
-  const below = ['deep', 'twice', 'under', 'wild', 'www']
-  const cases: readonly (readonly [name: string, found: readonly string[]])[] = [
-    ['www.find.example.com', ['www']],
-    ['WWW.Find.Example.COM', ['www']],
-    ['find.example.com', ['apex']],
-    ['*.find.example.com', below],
-    ['*.FIND.example.com', below],
-    ['*.b.find.example.com', ['deep']],
-    ['a.b.find.example.com', ['deep']],
-    ['*.example.com', ['apex', 'like', ...below].sort()],
-    ['*.com', ['apex', 'hyphen', 'like', 'looks', ...below].sort()],
-    ['*.test', ['longer', 'twice']],
-    ['*.looks.com', ['looks']],
-    ['*.20.10', []],
-    ['com.looks.like.too@example.com', ['only']],
-    ['three.elsewhere.test', ['twice']],
-    ['*.*.find.example.com', []],
-    ['*.', []],
-    ['*', []],
-    ['**.find.example.com', []],
-    ['find.example.co', []],
-    ['*.ind.example.com', []],
-    ['%.find.example.com', []],
-    ['%', []],
-    ['w_w.find.example.com', ['under']],
-    ['___.find.example.com', []],
-    ['www.find.example.com.', []],
-    ['.find.example.com', []],
-    ["www' or true --", []],
-    ['www\\.find.example.com', []],
-    ['www\0.find.example.com', []],
-    ['\ud800.find.example.com', []],
-    ['10.20.30.40', ['v4']],
-    ['10.20.30.4', []],
-    ['*.20.30.40', []],
-    ['fd00::1:2', ['v6']],
-    ['FD00:0:0:0:0:0:1:2', ['v6']],
-    ['fd00::', []],
-    ['spiffe://example.com/ns/Prod/sa/web', ['uri']],
-    ['spiffe://example.com/ns/prod/sa/web', []],
-    ['spiffe://example.com/ns/Prod/sa/', []],
-    ['Someone@example.com', ['mail']],
-    ['Someone@EXAMPLE.com', ['mail']],
-    ['someone@example.com', []],
-    ['@example.com', []],
-  ]
-  for (const [name, found] of cases) t.same(await labels(name), found, JSON.stringify(name))
-})
+t.test(
+  'a name is found exactly or by its wildcard, and every name below a suffix; nothing in it is a pattern',
+  async (t) => {
+    const made = new Map<string, string>()
+    for (const [label, ...names] of [
+      ['www', 'dns:www.find.example.com'],
+      ['apex', 'dns:find.example.com'],
+      ['wild', 'dns:*.find.example.com'],
+      ['both', 'dns:both.twofold.example', 'dns:*.twofold.example', 'dns:twofold.example'],
+      ['deep', 'dns:a.b.find.example.com'],
+      ['like', 'dns:wwwxfind.example.com'],
+      ['under', 'dns:w_w.find.example.com'],
+      ['twice', 'dns:one.find.example.com', 'dns:two.find.example.com', 'dns:three.elsewhere.test'],
+      ['longer', 'dns:www.find.example.com.evil.test'],
+      ['hyphen', 'dns:www.find-example.com'],
+      ['v4', 'ip:10.20.30.40'],
+      ['v6', 'ip:fd00::1:2'],
+      ['uri', 'uri:spiffe://example.com/ns/Prod/sa/web'],
+      ['mail', 'email:Someone@example.com'],
+      // Of another kind, although its letters lie within com.looks..com.looks/.
+      ['looks', 'email:com.looks.like@example.com', 'dns:www.looks.com'],
+      ['only', 'email:com.looks.like.too@example.com'],
+    ] as const)
+      made.set(label, (await issue(names)).serial)
+    const labels = async (name: string): Promise<readonly string[]> => {
+      const serials = await find({ name })
+      t.equal(new Set(serials).size, serials.length, `${name}: none twice`)
+      return serials.map((serial) => [...made].find(([, of]) => of === serial)?.[0] ?? serial).sort()
+    }
+    const below = ['deep', 'twice', 'under', 'wild', 'www']
+    const cases: readonly (readonly [name: string, found: readonly string[]])[] = [
+      ['www.find.example.com', ['wild', 'www']],
+      ['WWW.Find.Example.COM', ['wild', 'www']],
+      ['dns:www.find.example.com', ['wild', 'www']],
+      ['DNS:www.find.example.COM', ['wild', 'www']],
+      ['any.find.example.com', ['wild']],
+      ['find.example.com', ['apex']],
+      ['dns:*.find.example.com', ['wild']],
+      ['dns:*.example.com', []],
+      ['dns:find.*.com', []],
+      ['both.twofold.example', ['both']],
+      ['other.twofold.example', ['both']],
+      ['twofold.example', ['both']],
+      ['a.both.twofold.example', []],
+      ['x.example', []],
+      ['*.find.example.com', below],
+      ['*.FIND.example.com', below],
+      ['*.b.find.example.com', ['deep']],
+      ['a.b.find.example.com', ['deep']],
+      ['*.example.com', ['apex', 'like', ...below].sort()],
+      ['*.com', ['apex', 'hyphen', 'like', 'looks', ...below].sort()],
+      ['*.test', ['longer', 'twice']],
+      ['*.looks.com', ['looks']],
+      ['*.20.10', []],
+      ['com.looks.like.too@example.com', ['only']],
+      ['three.elsewhere.test', ['twice']],
+      ['*.*.find.example.com', []],
+      ['*.', []],
+      ['*', []],
+      ['**.find.example.com', []],
+      ['find.example.co', []],
+      ['*.ind.example.com', []],
+      ['%.find.example.com', []],
+      ['%', []],
+      ['w_w.find.example.com', ['under', 'wild']],
+      ['___.find.example.com', ['wild']],
+      ['b.find.example.com', ['wild']],
+      ['www.find.example.com.', []],
+      ['.find.example.com', []],
+      ["www' or true --", []],
+      ['www\\.find.example.com', []],
+      ['www\0.find.example.com', []],
+      ['\ud800.find.example.com', []],
+      ['10.20.30.40', ['v4']],
+      ['ip:10.20.30.40', ['v4']],
+      ['dns:10.20.30.40', []],
+      ['ip:www.find.example.com', []],
+      ['10.20.30.4', []],
+      ['*.20.30.40', []],
+      ['fd00::1:2', ['v6']],
+      ['FD00:0:0:0:0:0:1:2', ['v6']],
+      ['ip:fd00:0::1:2', ['v6']],
+      ['fd00::', []],
+      ['spiffe://example.com/ns/Prod/sa/web', ['uri']],
+      ['uri:spiffe://example.com/ns/Prod/sa/web', ['uri']],
+      ['URI:spiffe://example.com/ns/Prod/sa/web', ['uri']],
+      ['spiffe://example.com/ns/prod/sa/web', []],
+      ['spiffe://example.com/ns/Prod/sa/', []],
+      ['Someone@example.com', ['mail']],
+      ['Someone@EXAMPLE.com', ['mail']],
+      ['email:Someone@Example.com', ['mail']],
+      ['dns:Someone@example.com', []],
+      ['someone@example.com', []],
+      ['@example.com', []],
+    ]
+    for (const [name, found] of cases) t.same(await labels(name), found, JSON.stringify(name))
+  },
+)
 
 t.test('each filter alone and all together find what they say', async (t) => {
   await stores.access.createPrincipal('filtered', 'admin')
@@ -569,6 +593,9 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
   for (const [filter, by] of [
     [{ serial }, 'outcomes_pkey'],
     [{ name: 'www.find.example.com' }, 'certificate_names_by_name'],
+    [{ name: 'web.wild.test' }, 'certificate_names_by_name'],
+    [{ name: 'any.wild.test', profile: 'all' }, 'certificate_names_by_name'],
+    [{ name: 'web.wild.test', principal: 'grown-1' }, 'certificates_of_principal'],
     [{ name: '*.find.example.com' }, 'certificate_names_by_name'],
     [{ name: '*.find.example.com', profile: 'all' }, 'certificate_names_by_name'],
     [{ name: '*.example.com' }, 'certificate_names_by_name'],
@@ -693,7 +720,9 @@ const grow = async (n: number): Promise<void> => {
     entered as (insert into entries (index, type, time, leaf_hash, serial)
       select start + i, 'certificate.issued', (select time from roll), sha256(serial), serial from numbers, base),
     named as (insert into certificate_names (serial, kind, name, entry)
-      select serial, 'dns', 'test.grown.n' || i, start + i from numbers, base)
+      select serial, 'dns', 'test.grown.n' || i, start + i from numbers, base
+      union all select serial, 'dns', 'test.wild.*', start + i from numbers, base where i % 2 = 0
+      union all select serial, 'dns', 'test.wild.web', start + i from numbers, base where i % 3 = 0)
     insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after,
         origin_namespace, origin_user, origin_object)
       select n.serial, 'certificate', start + i, now(), '\\x00',

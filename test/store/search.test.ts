@@ -71,6 +71,7 @@ const issueOne = (
   const names = [`dns:n${dice.roll(12)}.${dice.pick(suffixes)}`]
   if (dice.chance(40)) names.push(`dns:m${dice.roll(4)}.${dice.pick(suffixes)}`)
   if (dice.chance(20)) names.push(`ip:10.0.0.${dice.roll(3)}`)
+  if (dice.chance(15)) names.push(`dns:*.${dice.pick(suffixes)}`)
   return service.service.issuance.issue(callerOf(principal), {
     csr: request({
       attributes: tlv(0xa0),
@@ -159,13 +160,19 @@ const recordsOf = (candidates?: number) =>
 
 const reversed = (name: string): string => name.split('.').reverse().join('.')
 
+/** A wildcard stands for one label. */
+const covers = (wildcard: string, name: string): boolean =>
+  wildcard.startsWith('*.') && name.includes('.') && wildcard.slice(1) === name.slice(name.indexOf('.'))
+
 /** As the documents say, by reading all. */
 const matches = (one: FoundCertificate, filter: CertificateFilter): boolean => {
   const { name, status, revokedAfter, revokedBefore } = filter
   const isNamed =
     name === undefined ||
     one.names.some(({ kind, value }) =>
-      name.startsWith('*.') ? kind === 'dns' && value.endsWith(name.slice(1)) : value === name,
+      name.startsWith('*.')
+        ? kind === 'dns' && value.endsWith(name.slice(1))
+        : value === name || `${kind}:${value}` === name || (kind === 'dns' && covers(value, name)),
     )
   const revokedAt = one.revocation?.revokedAt
   return (
@@ -204,13 +211,19 @@ const inOrder = (found: readonly FoundCertificate[], filter: CertificateFilter):
   return [...found].sort((a, b) => b.index - a.index)
 }
 
+/** As it is, or as lists show it; a wildcard as it is would mean all that is below it. */
+const nameIn = (dice: ReturnType<typeof openDice>, { names }: FoundCertificate): string | undefined => {
+  const { kind = 'dns', value = '' } = names.length > 0 ? dice.pick(names) : {}
+  return value.startsWith('*.') || dice.chance(20) ? `${kind}:${value}` : value
+}
+
 const someFilter = (dice: ReturnType<typeof openDice>, all: readonly FoundCertificate[]): CertificateFilter => {
   const one = dice.pick(all)
   const other = dice.pick(all)
   const choices: readonly (readonly [keyof CertificateFilter, () => unknown, number])[] = [
     ['serial', () => one.serial, 3],
     ['row', () => one.serial, 10],
-    ['name', () => (dice.chance(60) ? `*.${dice.pick([...suffixes, 'test', 'b.c.test'])}` : one.names[0]?.value), 35],
+    ['name', () => (dice.chance(60) ? `*.${dice.pick([...suffixes, 'test', 'b.c.test'])}` : nameIn(dice, one)), 35],
     ['subject', () => one.subject, 20],
     ['profile', () => dice.pick(profiles), 30],
     ['principal', () => dice.pick(principals), 35],

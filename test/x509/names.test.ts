@@ -11,6 +11,7 @@ import {
   parseGeneralNames,
   parseName,
   soughtFault,
+  wildcardOver,
 } from '../../src/x509/names.ts'
 import { dns, ip, seq } from './build.ts'
 
@@ -229,9 +230,36 @@ t.test(
       'Bob@Example.com',
     ])
       t.equal(soughtFault(good), undefined, good)
+    for (const good of ['dns:*.example.com', 'DNS:web.example.com', 'ip:::1', 'uri:dns:a', 'email:Bob@Example.com'])
+      t.equal(soughtFault(good), undefined, good)
+    for (const [bad, reason] of [
+      ['ip:web.example.com', /a certificate has: an IP address is not an IPv4 or IPv6 address$/],
+      ['dns:127.0.0.1', /a DNS name is an IP address$/],
+      ['dns:*.com', /fewer than two labels$/],
+      ['email:web.example.com', /is not a plain address/],
+      ['uri:web.example.com', /does not begin with a scheme/],
+      ['dns:', /is empty$/],
+    ] as const)
+      t.match(soughtFault(bad), reason, bad)
     for (const bad of ['*', '*.', '**.example.com', '*ci.example.com', 'ci*.example.com', 'ci.*.com', 'a.*'])
       t.match(soughtFault(bad), /before a DNS name/, bad)
     for (const bad of ['example.com.', '.example.com', 'a..b', 'a b', 'é.example', '', '\0', 'x'.repeat(300)])
       t.type(soughtFault(bad), 'string', JSON.stringify(bad))
   },
 )
+
+t.test('a wildcard name stands for the left-most label of a host name, and for no more (RFC 9525 6.3)', async (t) => {
+  for (const [host, wildcard] of [
+    ['shop.example.com', '*.example.com'],
+    ['a.shop.example.com', '*.shop.example.com'],
+    ['xn--bcher-kva.example.com', '*.example.com'],
+    ['example.com', undefined],
+    ['com', undefined],
+    ['*.example.com', undefined],
+    ['.example.com', undefined],
+    ['%.example.com', undefined],
+    ['shop.example.com.', undefined],
+    ['spiffe://shop.example.com', undefined],
+  ] as const)
+    t.equal(wildcardOver(host), wildcard, host)
+})

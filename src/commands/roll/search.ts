@@ -10,7 +10,7 @@ import { type EntryOf, parseEntry, type RollEntry } from '../../roll/forms.ts'
 import { openTreeHasher } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import { sha256 } from '../../sha256.ts'
-import { type NameRange, nameRange, searchKey } from '../../store/names.ts'
+import { isOneName, keysFor, type NameRange, nameRange, searchKey } from '../../store/names.ts'
 import { parseCertificate, type TbsFacts } from '../../x509/certificate.ts'
 import { formatSubject } from '../../x509/subject.ts'
 import { Failure } from '../failure.ts'
@@ -23,7 +23,7 @@ import { openTileReader, readEntries } from './tiles.ts'
 export interface Search {
   readonly source: RollSource
   readonly keys: RollKeys
-  /** Exact, or `*.suffix` for every DNS name below it. */
+  /** As the search of the API takes it. */
   readonly name: string
   /** The signed note up to which, instead of the newest of the source. */
   readonly at: Buffer | undefined
@@ -118,13 +118,18 @@ const factsOf = ({ certificate }: EntryOf<'certificate.issued'>, index: number):
   }
 }
 
-/** Below a suffix there are DNS names only. */
-const firstKey = ({ names }: TbsFacts, { low, high }: NameRange): string | undefined =>
-  names
-    .filter(({ kind }) => low === high || kind === 'dns')
+/** Below a suffix there are DNS names only. All that one name finds is found by it, in the order of the roll. */
+const firstKey = ({ names }: TbsFacts, range: NameRange): string | undefined => {
+  if (isOneName(range)) {
+    const keys = keysFor(range)
+    return names.some((name) => keys.includes(searchKey(name))) ? range.low : undefined
+  }
+  return names
+    .filter(({ kind }) => kind === 'dns')
     .map(searchKey)
-    .filter((key) => key === low || (key > low && key < high))
+    .filter((key) => key > range.low && key < range.high)
     .sort()[0]
+}
 
 const rowOf = ({ entry, facts, index }: Match, change: Change | undefined, now: Date): FoundCertificate => ({
   serial: entry.serial,

@@ -41,7 +41,8 @@ const Filter = Type.Object(
       Type.String({
         minLength: 1,
         maxLength: 2048,
-        description: 'an exact name, or *.suffix for every DNS name below it',
+        description:
+          'an exact name, as it is or with its kind before it (dns:, ip:, uri:, email:), and of a DNS name the wildcard name that covers it as well; or *.suffix for every DNS name below it',
       }),
     ),
     subject: Type.Optional(Type.String({ minLength: 1, maxLength: 4096, description: 'exact, as RFC 4514 writes it' })),

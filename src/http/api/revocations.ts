@@ -63,7 +63,8 @@ const SearchBody = Type.Object(
         maxLength: 2048,
         // Whatever a certificate can be searched by: no control characters, no halves of characters.
         pattern: '^[^\\u0000-\\u001F\\uD800-\\uDFFF]+$',
-        description: 'an exact name, or *.suffix for every DNS name below it',
+        description:
+          'this very name, as it is or with its kind before it (dns:*.example.com is that wildcard name, which no other exact name takes); or *.suffix for every DNS name below it',
       }),
     ),
     principal: Type.Optional(PrincipalName),
