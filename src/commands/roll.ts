@@ -11,6 +11,7 @@ import { Failure } from './failure.ts'
 import { formatTable, type Output, openOutput, visible } from './output.ts'
 import { openProgress, type Progress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
+import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'
 
 export interface RollOptions extends RestOptions {
@@ -82,14 +83,16 @@ const addExportCommand = (roll: Command): void => {
         to: options.to === undefined ? undefined : await readNote(options.to),
         progress: progress.update,
       }).finally(progress.end)
-      const { from, size } = exported
-      outputOf(options).show(
-        exported,
-        from === size
-          ? `${options.out} has all ${size} entries.`
-          : `${options.out} has entries ${from} to ${size - 1} now.`,
-      )
+      outputOf(options).show(exported, exportedText(options.out, exported))
     })
+}
+
+const exportedText = (out: string, { from, size, mended }: Exported): string => {
+  const has = from === size ? `${out} has all ${size} entries` : `${out} has entries ${from} to ${size - 1} now`
+  if (mended === 0) return `${has}.`
+  const again =
+    mended === 1 ? '1 file that was missing or cut off is' : `${mended} files that were missing or cut off are`
+  return `${has}; ${again} there again.`
 }
 
 interface VerifyOptions extends RollOptions {

@@ -1,6 +1,6 @@
 /** `chancery roll` over the roll of a real service, by its API, its public listener, and folders that were exported from it. */
 import { execFile } from 'node:child_process'
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -123,6 +123,56 @@ t.test('an export that was broken off goes on from what is there', async (t) => 
   await rm(at('elsewhere', 'tile/entries/000'))
   t.match(await chancery('export', '--out', at('broken'), '--from', at('elsewhere'), '--key', key), { code: 0 })
   t.match(await chancery('verify', '--from', at('broken'), '--key', key), { code: 0 })
+})
+
+t.test('an export looks whether what was there is there still, and mends it', async (t) => {
+  const size = await sizeOf('whole')
+  const cut = async (path: string, octets: number) => truncate(at('holed', path), octets)
+  const last = `${Math.floor(size / 256)}`.padStart(3, '0')
+  const damages: readonly (readonly [what: string, damage: () => Promise<void>, mended: number])[] = [
+    ['nothing', async () => {}, 0],
+    ['the last entries', () => rm(at('holed', `tile/entries/${last}.p`), { recursive: true }), 1],
+    ['the last leaves', () => rm(at('holed', `tile/0/${last}.p`), { recursive: true }), 1],
+    ['a hash above', () => rm(at('holed', 'tile/1'), { recursive: true }), 1],
+    ['a bundle, cut off', () => cut('tile/entries/000', 10_000), 1],
+    ['a bundle without octets', () => cut('tile/entries/001', 0), 1],
+    ['a full tile, cut off', () => cut('tile/0/001', 4_096), 1],
+    ['a part of a tile, cut off', () => cut(`tile/0/${last}.p/${size % 256}`, 32), 1],
+    ['a part of a bundle, cut off', () => cut(`tile/entries/${last}.p/${size % 256}`, 700), 1],
+    ['all of it', () => rm(at('holed', 'tile'), { recursive: true }), [...tilesAt(size)].length],
+  ]
+  for (const [what, damage, mended] of damages) {
+    await cp(at('whole'), at('holed'), { recursive: true, force: true })
+    await damage()
+    const run = await chancery('export', '--out', at('holed'), '--from', at('whole'), '--key', key)
+    const again = { 0: '', 1: '; 1 file that was missing or cut off is there again' }[mended]
+    t.match(run, { code: 0 }, what)
+    t.match(run.out, `has all ${size} entries${again ?? `; ${mended} files that were missing or cut off are`}`, what)
+    for (const tile of tilesAt(size))
+      t.same(await readFile(at('holed', encodeTilePath(tile))), await readFile(at('whole', encodeTilePath(tile))), what)
+  }
+  await rm(at('holed', 'tile/0/000'))
+  const earlier = ['export', '--out', at('holed'), '--to', at('old'), '--key', key] as const
+  t.match(
+    await chancery(...earlier, '--from', at('until')),
+    { code: 0, out: /all \d+ entries; 1 file/ },
+    'to a past one',
+  )
+  await rm(at('holed', 'tile/entries/001'))
+  await rm(at('broken', 'tile/entries/001'))
+  t.match(
+    await chancery(...earlier, '--from', at('broken')),
+    { code: exitCodes.refused, err: /tile\/entries\/001 is missing/ },
+    'what nobody has is not said to be there',
+  )
+  await cp(at('until'), at('growing'), { recursive: true })
+  await rm(at('growing', 'tile/entries/000'))
+  await writeFile(at('growing', 'checkpoint'), await readFile(at('old')))
+  t.match(await chancery('export', '--out', at('growing'), '--from', at('whole'), '--key', key, '--json'), {
+    code: 0,
+    out: /"mended": 1/,
+  })
+  t.match(await chancery('verify', '--from', at('growing'), '--key', key), { code: 0 })
 })
 
 /** One bit of a file of a copy. */

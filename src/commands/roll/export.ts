@@ -1,14 +1,15 @@
 /**
  * `chancery roll export`: a roll as a folder of tiles (c2sp.org/tlog-tiles), which grows with the roll. Nothing is written
  * that the signed checkpoint does not vouch for: a bundle goes into the folder when its leaves, computed from the entries,
- * lead to the checkpoint's root. What is there is never replaced by something else. The checkpoint comes last, so that
- * whoever reads the folder meanwhile sees the roll as it was before.
+ * lead to the checkpoint's root. What is there is never replaced by something else, unless it is cut off. The checkpoint comes
+ * last, so that whoever reads the folder meanwhile sees the roll as it was before. A folder that lacks something of what its own
+ * checkpoint needs is gone through from the beginning.
  */
 import { readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
-import { type Edge, emptyEdge, extend, openEdge, storeEdge } from '../../roll/edge.ts'
+import { type Edge, emptyEdge, extend, storeEdge } from '../../roll/edge.ts'
 import { isRollFault } from '../../roll/fault.ts'
 import { inclusionProof, judgeGrowth, openTreeHasher, type ReadTile, verifyInclusion } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
@@ -16,15 +17,17 @@ import {
   encodeBundle,
   encodeTile,
   encodeTilePath,
-  type HashTile,
   hashesPerTile,
   isTileAt,
+  parseBundle,
+  parseTile,
   type Tile,
   tilesAt,
 } from '../../roll/tiles.ts'
 import { sha256 } from '../../sha256.ts'
 import { Failure } from '../failure.ts'
 import { openNote } from './checkpoints.ts'
+import { edgeOfWhole } from './glance.ts'
 import type { RollKeys } from './keys.ts'
 import { openSource, type RollSource, readCheckpoint } from './source.ts'
 import { seenOf, writeWhole } from './state.ts'
@@ -44,6 +47,8 @@ export interface Exported {
   readonly size: number
   /** Base64. */
   readonly root: string
+  /** Files of what was there before that had to be written again. */
+  readonly mended: number
 }
 
 export const exportRoll = async (plan: Export): Promise<Exported> => {
@@ -55,28 +60,35 @@ export const exportRoll = async (plan: Export): Promise<Exported> => {
   const before = own.checkpoint
   const theirs = openTileReader(source, Math.max(goal.size, seenOf(newest).size))
   const ours = openTileReader(own.source, before?.size ?? 0)
-  if (before)
-    await assertOneRoll(
-      { folder, note, goal, before },
-      before.size <= goal.size ? [source.name, theirs] : [folder, ours],
-    )
-  if (before && before.size >= goal.size) return { from: before.size, size: before.size, root: before.root.toBase64() }
-  const edge = before ? await edgeOf(before, ours, folder) : emptyEdge(hasher)
-  await writeTiles(edge, { ...plan, goal, theirs, ours })
-  await writeWhole(join(folder, 'checkpoint'), [note])
-  if (before) await removePartials(folder, before.size, goal.size)
-  return { from: edge.size, size: goal.size, root: goal.root.toBase64() }
+  const whole = before && (await edgeOfWhole(folder, before, ours))
+  const isGrowing = before === undefined || before.size < goal.size
+  const [from, end] = [whole ?? emptyEdge(hasher), isGrowing ? goal : before]
+  if (before && before.size <= goal.size) await assertOneRoll({ folder, note, goal, before }, [source.name, theirs])
+  const isDone = from.size === end.size
+  const mended = isDone ? 0 : await writeTiles(from, { ...plan, goal: end, theirs, ours, before })
+  // By tiles of the folder, which it may have lacked.
+  if (before && before.size > goal.size) await assertOneRoll({ folder, note, goal, before }, [folder, ours])
+  if (isGrowing) await writeWhole(join(folder, 'checkpoint'), [note])
+  if (isGrowing && before) await removePartials(folder, before.size, goal.size)
+  return { from: before?.size ?? 0, size: end.size, root: end.root.toBase64(), mended }
 }
 
 interface Writing extends Pick<Export, 'folder' | 'progress'> {
   readonly goal: SignedCheckpoint
   readonly theirs: TileReader
   readonly ours: TileReader
+  /** What the folder should have. */
+  readonly before: SignedCheckpoint | undefined
 }
 
-/** From the edge on, bundle by bundle. */
-const writeTiles = async (from: Edge, writing: Writing): Promise<void> => {
-  const { goal, folder, progress, theirs } = writing
+/** From the edge on, bundle by bundle. Resolves to how many files were written that should have been there. */
+const writeTiles = async (from: Edge, writing: Writing): Promise<number> => {
+  const { goal, folder, progress, theirs, before } = writing
+  let mended = 0
+  const write = async (tile: Tile, octets: Uint8Array): Promise<void> => {
+    const isWritten = await writeOnce(folder, tile, octets)
+    if (isWritten && before && isTileAt(tile, before.size)) mended += 1
+  }
   const { size } = goal
   const proofTiles = remembering(readTileOf(theirs))
   let edge = from
@@ -90,28 +102,25 @@ const writeTiles = async (from: Edge, writing: Writing): Promise<void> => {
     const extension = extend(edge, leaves.slice(edge.size - index * hashesPerTile), hasher)
     edge = extension.edge
     const bundle = { level: 'entries', index, width: leaves.length } as const
-    await writeOnce(folder, bundle, encodeBundle(entries))
-    await writeOnce(folder, { level: 0, index, width: leaves.length }, encodeTile(leaves))
+    await write(bundle, encodeBundle(entries))
+    await write({ level: 0, index, width: leaves.length }, encodeTile(leaves))
     for (const { level, index: place, hash } of extension.completed) {
       rows[level] ??= []
       const row = rows[level]
       row.push(hash)
       if (row.length < hashesPerTile) continue
-      await writeOnce(
-        folder,
-        { level, index: Math.floor(place / hashesPerTile), width: hashesPerTile },
-        encodeTile(row),
-      )
+      await write({ level, index: Math.floor(place / hashesPerTile), width: hashesPerTile }, encodeTile(row))
       rows[level] = []
     }
     progress(edge.size, size)
   }
   for (const [level, row] of rows.entries()) {
     const index = Math.floor(size / hashesPerTile ** (level + 1))
-    if (level > 0 && row.length > 0) await writeOnce(folder, { level, index, width: row.length }, encodeTile(row))
+    if (level > 0 && row.length > 0) await write({ level, index, width: row.length }, encodeTile(row))
   }
   if (!isEqual(edge.root, goal.root))
     throw new Failure('failed', `The ${size} entries do not give the root of the checkpoint.`)
+  return mended
 }
 
 interface WholeBundle {
@@ -175,36 +184,32 @@ const openFolder = async (folder: string, keys: RollKeys) => {
   return { source, checkpoint: note && (await openNote(note, keys, folder)) }
 }
 
-/** From where a folder goes on: its partial tiles, which must hash to its checkpoint's root. */
-const edgeOf = async ({ size, root }: SignedCheckpoint, tiles: TileReader, folder: string): Promise<Edge> => {
-  const partial = [...tilesAt(size)].filter(
-    (tile): tile is HashTile => tile.level !== 'entries' && tile.width < hashesPerTile,
-  )
-  const rows: (readonly Uint8Array[])[] = []
-  for (let level = 0; hashesPerTile ** level <= size; level += 1) {
-    const tile = partial.find((one) => one.level === level)
-    const hashes = tile && (await tiles.hashes(tile))
-    rows.push(hashes && 'found' in hashes ? hashes.found : [])
-  }
-  try {
-    return openEdge({ size, root, tiles: rows }, hasher)
-  } catch (error) {
-    if (!isRollFault(error)) throw error
-    throw new Failure('refused', `The tiles in ${folder} are not those of its checkpoint: export into an empty folder.`)
-  }
-}
-
-/** A partial tile may be written anew; its octets are part of those of the full one, which is there for ever. */
-const writeOnce = async (folder: string, tile: Tile, octets: Uint8Array): Promise<void> => {
+/**
+ * A partial tile may be written anew; its octets are part of those of the full one, which is there for ever. What was cut off is
+ * no tile. Resolves to whether anything was written.
+ */
+const writeOnce = async (folder: string, tile: Tile, octets: Uint8Array): Promise<boolean> => {
   const path = join(folder, encodeTilePath(tile))
   const there = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
     throw new Failure('usage', `${path} cannot be read: ${error.message}`)
   })
-  if (there?.equals(octets)) return
-  if (there && tile.width === hashesPerTile)
+  if (there?.equals(octets)) return false
+  if (there && tile.width === hashesPerTile && isOne(tile, there))
     throw new Failure('refused', `${path} is another one than that of the roll; it is left as it is.`)
   await writeWhole(path, [octets])
+  return true
+}
+
+const isOne = ({ level, width }: Tile, octets: Buffer): boolean => {
+  try {
+    if (level === 'entries') parseBundle(octets, width)
+    else parseTile(octets, width)
+    return true
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    return false
+  }
 }
 
 /** Those of the size before, now that others are there. */
