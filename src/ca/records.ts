@@ -45,7 +45,7 @@ export interface CertificateFilter {
    * find certificates by the wildcard name that covers a DNS name as well; orders to revoke are of this very name.
    */
   readonly name?: string
-  /** Exact subject, RFC 4514. */
+  /** Exact subject, as `formatSubject` writes it. */
   readonly subject?: string
   readonly profile?: string
   readonly principal?: string

@@ -4,6 +4,7 @@ import { access, constants, readFile } from 'node:fs/promises'
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
 
 import { assertPrivateFile, readPrivateFile } from '../keys/private-file.ts'
+import { nearest } from '../nearest.ts'
 import { otherNames, type Setting, settings } from './settings.ts'
 
 /** A value as it was written. */
@@ -138,22 +139,8 @@ const nothingRead = (unread: Set<string>): readonly [] => {
 const asWritten = ({ value, source }: Scalar): string => (typeof value === 'string' ? value : (source ?? String(value)))
 
 const didYouMean = (name: string, known: readonly string[]): string => {
-  const [best] = known.map((candidate) => ({ candidate, far: distance(name, candidate) })).sort((a, b) => a.far - b.far)
-  return best !== undefined && best.far <= 4 ? `; did you mean ${best.candidate}?` : ''
-}
-
-/** Levenshtein's. */
-const distance = (one: string, other: string): number => {
-  let row = Array.from({ length: other.length + 1 }, (_, i) => i)
-  for (let i = 1; i <= one.length; i += 1) {
-    const next = [i]
-    for (let j = 1; j <= other.length; j += 1) {
-      const change = (row[j - 1] ?? 0) + (one[i - 1] === other[j - 1] ? 0 : 1)
-      next.push(Math.min(change, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1))
-    }
-    row = next
-  }
-  return row[other.length] ?? 0
+  const meant = nearest(name, known)
+  return meant === undefined ? '' : `; did you mean ${meant}?`
 }
 
 /** What Kubernetes puts into the environment of every pod beside a service called chancery. */

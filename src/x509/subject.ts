@@ -96,6 +96,30 @@ export const formatSubject = (subject: Subject): string =>
     .reverse()
     .join(',')
 
+/**
+ * The other way, of whatever RFC 4514 3 lets people write. Throws subject.syntax for what is none, and for what no certificate
+ * has here: other attributes, several in one RDN, values as octets.
+ */
+export const parseSubjectText = (text: string): Subject => {
+  const subject: Attribute[] = []
+  const rdn = new RegExp(rdnForm)
+  let isMore = text !== ''
+  while (isMore) {
+    const at = rdn.lastIndex
+    const [, name = '', value = '', end] = rdn.exec(text) ?? []
+    if (end === undefined)
+      throw new Problem('subject.syntax', `it is not as RFC 4514 writes it from character ${at} on`, { offset: at })
+    const type = typesByText.get(name.toLowerCase())
+    if (type === undefined) throw faulty(name, 'is not a known attribute type')
+    const plainValue = unescapeValue(value)
+    if (plainValue.includes('\ufffd')) throw faulty(name, 'is not UTF-8')
+    subject.unshift({ type, value: plainValue })
+    isMore = end === ','
+  }
+  assertSubjectSyntax(subject)
+  return subject
+}
+
 const readAttribute = (rdns: DerReader): Attribute => {
   const rdn = rdns.read(tags.set, 'RelativeDistinguishedName')
   const pair = rdn.read(tags.sequence, 'AttributeTypeAndValue')
@@ -179,6 +203,17 @@ const faulty = (type: string, fault: string, offset?: number): Problem =>
 /** RFC 4514 2.4. Controls cannot occur: the subject was judged. */
 const escapeValue = (value: string): string => value.replace(/["+,;<>\\]/g, '\\$&').replace(/^#/, '\\#')
 
+/** Pairs of digits are octets of UTF-8. */
+const unescapeValue = (text: string): string =>
+  Buffer.concat(
+    [...text.matchAll(/\\([0-9A-Fa-f]{2})|\\(.)|([^\\]+)/gs)].map(([, octet, char, plainText]) =>
+      octet === undefined ? Buffer.from(char ?? plainText ?? '') : Buffer.from(octet, 'hex'),
+    ),
+  ).toString()
+
+/** One attribute, and what stands behind it. */
+const rdnForm =
+  /([A-Za-z][A-Za-z0-9-]*|\d+(?:\.\d+)+)=((?![ #])(?:\\(?:[0-9A-Fa-f]{2}|[ "#+,;<=>\\])|[^"+,;<>\\\0])*)(,|$)/y
 /** Attributes of one subject. */
 export const maxAttributes = 32
 const plain = /^[\x20-\x7e]*$/
@@ -191,3 +226,9 @@ const encodedOids = Object.fromEntries(
   Object.entries(attributes).map(([type, { oid }]) => [type, encodeOid(oid)]),
 ) as Readonly<Record<AttributeType, Buffer>>
 const typesByOid = new Map(Object.entries(attributes).map(([type, { oid }]) => [oidKey(oid), type as AttributeType]))
+/** By whatever they are called, in lower case (RFC 4514 3). */
+const typesByText = new Map(
+  Object.entries(attributes).flatMap(([type, { short, oid }]) =>
+    [type, short, oid].map((name) => [name.toLowerCase(), type as AttributeType] as const),
+  ),
+)

@@ -95,3 +95,15 @@ t.test('a search shows each certificate as reading it does, in every order and f
     t.same(exported.text.split('\n').slice(0, -2), lines, query)
   }
 })
+
+t.test('a certificate is found by its subject as it is shown, and in any other spelling of RFC 4514', async (t) => {
+  const serial = await issue([dns('spelt.example.com')], { subject: commonName('Spelt, ö') })
+  const find = async (subject: string): Promise<readonly string[]> => {
+    const { json } = await service.request('GET', `/v1/certificates?subject=${encodeURIComponent(subject)}`)
+    return json.items.map((item: { serial: string }) => item.serial)
+  }
+  const { subject } = (await shownOf(serial)) as { subject: string }
+  for (const written of [subject, 'cn=Spelt\\, ö', '2.5.4.3=Spelt\\2C \\C3\\B6'])
+    t.same(await find(written), [serial], written)
+  t.same(await find('CN=spelt\\, ö'), [], 'its letters are what they are')
+})

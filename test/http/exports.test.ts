@@ -139,7 +139,7 @@ t.test('an export of nothing is whole as well, with its columns', async (t) => {
       'origin',
     ],
   ])
-  for (const path of ['/v1/events?type=no.such', '/v1/accesses?principal=nobody'])
+  for (const path of ['/v1/events?type=issuer.halted', '/v1/accesses?principal=nobody'])
     t.match(linesOf((await get(path)).text), [{ end: { rows: 0, complete: true } }])
 })
 
@@ -221,11 +221,11 @@ t.test('a count is exact where it is cheap', async (t) => {
 t.test('each search and each export is a row, and so is reading those, once', async (t) => {
   const reader = await employ(service, 'mallory', 'auditor')
   await get('/v1/certificates?name=*.example.com&limit=3', 'application/json', reader)
-  await get('/v1/events?type=no.such', 'text/csv', reader)
+  await get('/v1/events?type=issuer.halted', 'text/csv', reader)
   const rows = await accesses('principal=mallory')
   t.match(rows, [
-    { act: 'completed', records: 'events', filter: { type: 'no.such' }, format: 'csv', rows: 0 },
-    { act: 'began', records: 'events', filter: { type: 'no.such' }, format: 'csv', rows: null, export: null },
+    { act: 'completed', records: 'events', filter: { type: 'issuer.halted' }, format: 'csv', rows: 0 },
+    { act: 'began', records: 'events', filter: { type: 'issuer.halted' }, format: 'csv', rows: null, export: null },
     {
       act: 'searched',
       records: 'certificates',
@@ -254,8 +254,8 @@ t.test('each search and each export is a row, and so is reading those, once', as
   await get('/v1/certificates', 'application/json', requester)
   await get('/v1/certificates', 'application/x-ndjson', requester)
   t.same(await accesses('principal=ci'), [], 'what is one’s own is nobody else’s matter')
-  await get('/v1/certificates?subject=%00', 'application/json', reader)
-  t.match((await accesses('principal=mallory'))[0], { filter: { subject: '\ufffd' } }, 'even what no record can have')
+  await get('/v1/events?by=%00', 'application/json', reader)
+  t.match((await accesses('principal=mallory'))[0], { filter: { by: '\ufffd' } }, 'even what no record can have')
 })
 
 t.test('HEAD gives away nothing, and is no export', async (t) => {
@@ -266,6 +266,8 @@ t.test('HEAD gives away nothing, and is no export', async (t) => {
   t.equal(answer.text, '')
   t.same(await accesses('principal=heads'), [])
 })
+
+const noon = '2026-11-25T12:00:00Z'
 
 t.test('what is malformed is named by its field', async (t) => {
   const cases: readonly (readonly [query: string, field: string, reason: RegExp])[] = [
@@ -289,6 +291,33 @@ t.test('what is malformed is named by its field', async (t) => {
     ['refusals?digest=xyz', '/digest', /must be 64/],
     ['refusals?code=!', '/code', /./],
     ['accesses?act=looked', '/act', /./],
+    ['certificates?name=ip:shop.example.com', '/name', /is no name that a certificate has: an IP address is not/],
+    ['certificates?name=dns:*.com', '/name', /fewer than two labels/],
+    ['certificates?subject=web', '/subject', /is no subject that a certificate has: it is not as RFC 4514 writes it/],
+    ['certificates?subject=CN%3Dweb,%20O%3DExample', '/subject', /from character 7 on/],
+    ['certificates?subject=XY%3Dweb', '/subject', /XY is not a known attribute type/],
+    ['events?type=certificate.isued', '/type', /^is no type of entry; did you mean certificate\.issued\?$/],
+    ['events?type=no.such', '/type', /^is no type of entry: docs\/roll\.md has all/],
+    ['events?type=constructor.x', '/type', /^is no type of entry/],
+    ['refusals?code=san.forbiden', '/code', /^is no code of a problem; did you mean san\.forbidden\?$/],
+    ['refusals?code=unheard.of', '/code', /^is no code of a problem: docs\/errors\.md has all/],
+    ...['issued', 'expires', 'revoked'].map(
+      (span) =>
+        [
+          `certificates?${span}After=2026-11-25T08:00:01Z&${span}Before=2026-11-25T08:00:00Z`,
+          `/${span}Before`,
+          new RegExp(`^is before /${span}After$`),
+        ] as const,
+    ),
+    ...['events', 'refusals', 'accesses'].map(
+      (of) =>
+        [
+          `${of}?after=2026-11-25T08:00:00%2B01:00&before=2026-11-25T06:59:59Z`,
+          '/before',
+          /^is before \/after$/,
+        ] as const,
+    ),
+    ['events?fromIndex=3&beforeIndex=2', '/beforeIndex', /^is before \/fromIndex$/],
   ]
   for (const [query, field, reason] of cases) {
     const { status, json } = await get(`/v1/${query}`, 'application/json')
@@ -298,12 +327,14 @@ t.test('what is malformed is named by its field', async (t) => {
     t.match(json.violations[0].reason, reason, query)
     t.equal((await get(`/v1/${query}`, 'text/csv')).status, 400, `${query}, as an export`)
   }
+  for (const query of ['events?fromIndex=2&beforeIndex=2', `certificates?issuedAfter=${noon}&issuedBefore=${noon}`])
+    t.match((await get(`/v1/${query}`, 'application/json')).json, { items: [] }, 'an empty span is one')
   const counted = await get('/v1/events?count=true', 'text/csv')
   t.match(counted, { status: 400 })
   t.match(JSON.parse(counted.text), { code: 'request.malformed', violations: [{ field: '/count' }] })
   const { next } = (await get('/v1/events?limit=1', 'application/json')).json
   for (const query of [
-    'events?type=no.such',
+    'events?type=issuer.halted',
     'events?principal=eve',
     'events?at=3',
     'refusals?limit=1',

@@ -307,6 +307,8 @@ t.test('what is no plan, and what is no order', async (t) => {
     { search, reason, asOf: '12@2026-13-01T00:00:00Z' },
     { search, reason, asOf: '12@2026-02-31T00:00:00Z' },
     { search: { ...search, issuedBefore: '2026-02-31T00:00:00Z' }, reason },
+    { search: { issuedAfter: '2026-11-02T00:00:00Z', issuedBefore: '2026-11-01T00:00:00Z' }, reason },
+    { search: { name: 'ip:one.example.com' }, reason },
     { search, reason, asOf: '-1@2026-11-01T00:00:00Z' },
     { search, reason, force: true },
   ]

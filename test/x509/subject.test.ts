@@ -7,6 +7,7 @@ import {
   encodeSubject,
   formatSubject,
   parseSubject,
+  parseSubjectText,
   type Subject,
 } from '../../src/x509/subject.ts'
 import { ia5, nil, printable, rdn, seq, set, utf8 } from './build.ts'
@@ -115,4 +116,43 @@ t.test('text for people is RFC 4514, last RDN first, with its escapes', async (t
     { type: 'commonName', value: '#1=x' },
   ]
   t.equal(formatSubject(subject), 'CN=\\#1=x,O=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h,C=DE')
+})
+
+t.test('what is written as RFC 4514 lets people write is the subject that it names', async (t) => {
+  const cases: readonly (readonly [written: string, kept: string])[] = [
+    ['', ''],
+    ['CN=web,O=Example', 'CN=web,O=Example'],
+    ['cn=web,o=Example', 'CN=web,O=Example'],
+    ['2.5.4.3=web,organization=Example', 'CN=web,O=Example'],
+    ['OU=b,OU=a,DC=example,DC=com', 'OU=b,OU=a,DC=example,DC=com'],
+    ['CN=\\#1\\=x,O=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h,C=DE', 'CN=\\#1=x,O=a\\,b\\+c\\"d\\\\e\\<f\\>g\\;h,C=DE'],
+    ['CN=a\\2Cb', 'CN=a\\,b'],
+    ['CN=Lu\\C4\\8Di\\C4\\87', 'CN=Lu\u010di\u0107'],
+    ['CN=a b', 'CN=a b'],
+  ]
+  for (const [written, kept] of cases) {
+    t.equal(formatSubject(parseSubjectText(written)), kept, written)
+    t.equal(formatSubject(parseSubjectText(kept)), kept, kept)
+  }
+  for (const [bad, reason] of [
+    ['web', /from character 0 on/],
+    ['CN', /from character 0 on/],
+    ['CN=web,', /from character 7 on/],
+    ['CN=web, O=Example', /from character 7 on/],
+    ['/CN=web/O=Example', /from character 0 on/],
+    ['CN=web+O=Example', /from character 0 on/],
+    ['CN=#0c03776562', /from character 0 on/],
+    ['CN="web"', /from character 0 on/],
+    ['CN=web\\', /from character 0 on/],
+    ['CN=', /is empty/],
+    ['CN=\\C4', /is not UTF-8/],
+    ['CN=\\ web', /begins or ends with a space/],
+    ['CN=a,CN=b', /more than once/],
+    ['XY=web', /XY is not a known attribute type/],
+    ['constructor=web', /is not a known/],
+    ['C=Germany', /is not 2 characters long/],
+  ] as const)
+    t.throws(() => parseSubjectText(bad), { code: 'subject.syntax', message: reason }, bad)
+  const long = `CN=${'\\'.repeat(4_000)}`
+  t.throws(() => parseSubjectText(long), { code: 'subject.syntax' })
 })

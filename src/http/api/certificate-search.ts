@@ -29,7 +29,7 @@ import {
   Time,
 } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
-import { parseSerial, parseSought, parseTime } from './views.ts'
+import { parseSerial, parseSought, parseSoughtSubject, spansOf } from './views.ts'
 
 const Status = Type.Enum(['valid', 'expired', 'revoked'])
 
@@ -45,7 +45,9 @@ const Filter = Type.Object(
           'an exact name, as it is or with its kind before it (dns:, ip:, uri:, email:), and of a DNS name the wildcard name that covers it as well; or *.suffix for every DNS name below it',
       }),
     ),
-    subject: Type.Optional(Type.String({ minLength: 1, maxLength: 4096, description: 'exact, as RFC 4514 writes it' })),
+    subject: Type.Optional(
+      Type.String({ minLength: 1, maxLength: 4096, description: 'exact, in any spelling of RFC 4514' }),
+    ),
     profile: Type.Optional(Label),
     principal: Type.Optional(PrincipalName),
     issuer: Type.Optional(Label),
@@ -159,12 +161,13 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     serial,
     row,
     name,
-    issuedAfter,
-    issuedBefore,
-    expiresAfter,
-    expiresBefore,
-    revokedAfter,
-    revokedBefore,
+    subject,
+    issuedAfter: _issuedAfter,
+    issuedBefore: _issuedBefore,
+    expiresAfter: _expiresAfter,
+    expiresBefore: _expiresBefore,
+    revokedAfter: _revokedAfter,
+    revokedBefore: _revokedBefore,
     ...exact
   } = query
   if (!readsAll(caller) && exact.principal !== undefined && exact.principal !== caller.principal) {
@@ -179,11 +182,7 @@ const filterOf = (query: Static<typeof Filter>, caller: Caller): CertificateFilt
     ...(serial !== undefined && { serial: parseSerial(serial) }),
     ...(name !== undefined && { name: parseSought(name, '/name') }),
     ...(row !== undefined && { row: parseSerial(row) }),
-    ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/issuedAfter') }),
-    ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/issuedBefore') }),
-    ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/expiresAfter') }),
-    ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore, '/expiresBefore') }),
-    ...(revokedAfter !== undefined && { revokedAfter: parseTime(revokedAfter, '/revokedAfter') }),
-    ...(revokedBefore !== undefined && { revokedBefore: parseTime(revokedBefore, '/revokedBefore') }),
+    ...(subject !== undefined && { subject: parseSoughtSubject(subject, '/subject') }),
+    ...spansOf(query, ['issued', 'expires', 'revoked']),
   }
 }

@@ -3,6 +3,8 @@ import type { FastifyReply } from 'fastify'
 import { Type } from 'typebox'
 
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
+import { problems } from '../../errors.ts'
+import { entryForms } from '../../roll/forms.ts'
 import type { App } from '../app.ts'
 import { sentenceOf } from '../problem.ts'
 import { columnsOf } from './csv.ts'
@@ -26,13 +28,16 @@ import {
   Violation,
 } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
-import { parseSerial, spanOf } from './views.ts'
+import { assertSpan, type Known, parseKnown, parseSerial, spanOf } from './views.ts'
 
 const Code = formed('must be two words in lower case with a dot between them', {
   pattern: '^[a-z]+[.][a-z0-9_]+$',
   maxLength: 64,
   examples: ['san.forbidden'],
 })
+
+const types: Known = { what: 'type of entry', words: entryForms, where: 'docs/roll.md' }
+const codes: Known = { what: 'code of a problem', words: problems, where: 'docs/errors.md' }
 
 /** A principal, or who worked at the machine itself (`os:ops`). */
 const Actor = Type.String({ minLength: 1, maxLength: 256, examples: ['ci/deploy'] })
@@ -100,7 +105,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
           {
             principal: Type.Optional(PrincipalName),
             profile: Type.Optional(Label),
-            code: Type.Optional(Code),
+            code: Type.Optional({ ...Code, description: 'one of docs/errors.md' }),
             digest: Type.Optional({ ...Sha256, description: 'SHA-256 of what was sent' }),
             after: Type.Optional({ ...Time, description: 'since then' }),
             before: Type.Optional({ ...Time, description: 'before then' }),
@@ -116,7 +121,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
       const filter = {
         ...(principal !== undefined && { principal }),
         ...(profile !== undefined && { profile }),
-        ...(code !== undefined && { code }),
+        ...(code !== undefined && { code: parseKnown(code, codes, '/code') }),
         ...(digest !== undefined && { digest }),
         ...spanOf(after, before),
       }
@@ -149,7 +154,7 @@ const eventRoute = (app: App, deps: SearchDeps): void => {
         tags: ['records'],
         querystring: Type.Object(
           {
-            type: Type.Optional(Code),
+            type: Type.Optional({ ...Code, description: 'one of docs/roll.md', examples: ['certificate.issued'] }),
             serial: Type.Optional(SerialText),
             principal: Type.Optional({ ...Actor, description: 'whom it names, or who did it' }),
             by: Type.Optional({ ...Actor, description: 'who did it' }),
@@ -167,7 +172,7 @@ const eventRoute = (app: App, deps: SearchDeps): void => {
     async (request, reply) => {
       const { type, serial, principal, by, after, before, fromIndex, beforeIndex } = request.query
       const filter = {
-        ...(type !== undefined && { type }),
+        ...(type !== undefined && { type: parseKnown(type, types, '/type') }),
         ...(serial !== undefined && { serial: parseSerial(serial) }),
         ...(principal !== undefined && { principal }),
         ...(by !== undefined && { by }),
@@ -175,6 +180,7 @@ const eventRoute = (app: App, deps: SearchDeps): void => {
         ...(fromIndex !== undefined && { fromIndex: Number(fromIndex) }),
         ...(beforeIndex !== undefined && { beforeIndex: Number(beforeIndex) }),
       }
+      assertSpan(['/fromIndex', filter.fromIndex], ['/beforeIndex', filter.beforeIndex])
       return answerSearch(deps, request, reply as FastifyReply, {
         records: 'events',
         filter,

@@ -31,7 +31,7 @@ import {
   Sha256,
   Time,
 } from './schemas.ts'
-import { parseSerial, parseSought, parseTime, timeOrNull } from './views.ts'
+import { parseSerial, parseSought, parseTime, spansOf, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' })
@@ -252,15 +252,13 @@ const assertKnown = async ({ policies, access, records }: HttpDeps, { search }: 
 
 const askOf = ({ search, reason, invalidityDate }: Static<typeof NewRevocations>): MassAsk => {
   const { row, name, issuedAfter, issuedBefore, expiresAfter, expiresBefore, ...exact } = search
+  const times = { issuedAfter, issuedBefore, expiresAfter, expiresBefore }
   return {
     search: {
       ...exact,
       ...(row !== undefined && { row: parseSerial(row) }),
       ...(name !== undefined && { name: parseSought(name, '/search/name') }),
-      ...(issuedAfter !== undefined && { issuedAfter: parseTime(issuedAfter, '/search/issuedAfter') }),
-      ...(issuedBefore !== undefined && { issuedBefore: parseTime(issuedBefore, '/search/issuedBefore') }),
-      ...(expiresAfter !== undefined && { expiresAfter: parseTime(expiresAfter, '/search/expiresAfter') }),
-      ...(expiresBefore !== undefined && { expiresBefore: parseTime(expiresBefore, '/search/expiresBefore') }),
+      ...spansOf(times, ['issued', 'expires'], '/search'),
     },
     reason,
     invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate, '/invalidityDate'),

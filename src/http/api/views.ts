@@ -5,11 +5,13 @@ import type { Issued } from '../../ca/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
 import type { Revocation } from '../../ca/revoke.ts'
 import { escapeAscii } from '../../canonical.ts'
-import { Problem } from '../../errors.ts'
+import { isProblem, Problem } from '../../errors.ts'
 import { openInstants } from '../../instants.ts'
+import { nearest } from '../../nearest.ts'
 import { encodeProof, writeProofJson } from '../../roll/proof.ts'
 import { soughtFault } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
+import { formatSubject, parseSubjectText } from '../../x509/subject.ts'
 import { asciiAnswer } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
 
@@ -128,11 +130,74 @@ export const parseSought = (name: string, field: string): string => {
   })
 }
 
+/** A subject as lists show it, however RFC 4514 lets it be written. Throws `request.malformed` for what no certificate has. */
+export const parseSoughtSubject = (text: string, field: string): string => {
+  try {
+    return formatSubject(parseSubjectText(text))
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    const reason = `is no subject that a certificate has: ${error.detail}`
+    throw new Problem('request.malformed', 'What is searched for is no subject.', {
+      violations: [{ check: 'request.subject', field, value: text, reason }],
+    })
+  }
+}
+
+/** Throws `request.malformed` for a word that is none of a closed set: nothing was ever recorded under it. */
+export const parseKnown = (word: string, known: Known, field: string): string => {
+  if (Object.hasOwn(known.words, word)) return word
+  const meant = nearest(word, Object.keys(known.words))
+  const hint = meant === undefined ? `: ${known.where} has all that there are` : `; did you mean ${meant}?`
+  throw new Problem('request.malformed', `There is no such ${known.what}.`, {
+    violations: [{ check: 'request.query', field, value: word, reason: `is no ${known.what}${hint}` }],
+  })
+}
+
+export interface Known {
+  readonly what: string
+  readonly words: Readonly<Record<string, unknown>>
+  readonly where: string
+}
+
+type SpanField<S extends string> = `${S}After` | `${S}Before`
+
+/** The times of these spans, as far as they are given, in fields below `at`. */
+export const spansOf = <S extends string>(
+  given: Readonly<Partial<Record<SpanField<S>, string | undefined>>>,
+  spans: readonly S[],
+  at = '',
+): Partial<Record<SpanField<S>, Date>> => {
+  const found: Partial<Record<SpanField<S>, Date>> = {}
+  for (const span of spans) {
+    const [after, before]: readonly [SpanField<S>, SpanField<S>] = [`${span}After`, `${span}Before`]
+    for (const field of [after, before])
+      if (given[field] !== undefined) found[field] = parseTime(given[field], `${at}/${field}`)
+    assertSpan([`${at}/${after}`, found[after]], [`${at}/${before}`, found[before]])
+  }
+  return found
+}
+
 /** A span of time in a query. */
-export const spanOf = (after: string | undefined, before: string | undefined) => ({
-  ...(after !== undefined && { after: parseTime(after, '/after') }),
-  ...(before !== undefined && { before: parseTime(before, '/before') }),
-})
+export const spanOf = (after: string | undefined, before: string | undefined) => {
+  const span = {
+    ...(after !== undefined && { after: parseTime(after, '/after') }),
+    ...(before !== undefined && { before: parseTime(before, '/before') }),
+  }
+  assertSpan(['/after', span.after], ['/before', span.before])
+  return span
+}
+
+/** A field, and what it says. */
+export type Bound = readonly [field: string, value: Date | number | undefined]
+
+/** Throws `request.malformed` for a span that ends before it begins: nothing is ever within it. */
+export const assertSpan = ([begin, from]: Bound, [end, until]: Bound): void => {
+  if (from === undefined || until === undefined || from <= until) return
+  const value = until instanceof Date ? until.toISOString() : String(until)
+  throw new Problem('request.malformed', 'A span ends before it begins.', {
+    violations: [{ check: 'request.span', field: end, value, reason: `is before ${begin}` }],
+  })
+}
 
 const timeProblem = (detail: string, field: string, value: string): Problem =>
   new Problem('request.malformed', detail, {
