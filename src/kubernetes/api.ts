@@ -42,6 +42,8 @@ export interface LinesCall {
   readonly signal: AbortSignal
   /** Milliseconds until the answer begins, and of silence in it after that. */
   readonly patienceMs: number
+  /** The answer has begun, with 200. */
+  begun?(): void
   take(line: string): void
 }
 
@@ -88,6 +90,7 @@ export const openApi = (access: () => Promise<Access>): KubernetesApi => {
       const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
       if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
       incoming.setTimeout(patienceMs, () => incoming.destroy(new Error(`silence for ${patienceMs / 1_000} s`)))
+      call.begun?.()
       await readLines(incoming, call)
     },
     close: agents.close,

@@ -66,7 +66,7 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
   const asker = openAsker({ places, meter, now })
   let work: Work | undefined
   const watches = openWatches(
-    { api, settings, meter, log, random, times },
+    { api, settings, meter, log, random, now, times },
     {
       issuer: (name, why) => work?.issuer(name, why),
       throughIssuer: (name, why) => work?.throughIssuer(name, why),
@@ -78,7 +78,7 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
   const health = await openHealth({
     listen: settings.listen,
     registry: deps.registry,
-    missing: () => watches.missing().map((plural) => `${plural} have not been listed yet`),
+    missing: watches.unready,
   }).catch(async (error: unknown) => {
     await watches.close()
     throw error
@@ -112,7 +112,7 @@ export const openController = async (deps: ControllerDeps): Promise<Controller> 
       return lease.held
     },
     get ready() {
-      return watches.missing().length === 0
+      return watches.unready().length === 0
     },
     close: async () => {
       await lease.close()

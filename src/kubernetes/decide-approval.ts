@@ -14,12 +14,16 @@ export type ApprovalStep =
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
   /** It may be looked at again when the Node object has changed. */
   | { readonly kind: 'leave'; readonly event: Told }
+  /** What other nodes have is not known at present. */
+  | { readonly kind: 'wait'; readonly event: Told }
 
 export interface Nodes {
   /** The one that asks, as it is now. */
   readonly node: Node | undefined
   /** All of them. */
   readonly nodes: Iterable<Node>
+  /** For how many milliseconds it is not known what has become of them. */
+  readonly behindMs: number
 }
 
 export const kubeletServing = 'kubernetes.io/kubelet-serving'
@@ -39,14 +43,12 @@ export const nodeOf = ({ spec }: SigningRequest): string | undefined => {
 export const decideApproval = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },
-  { node, nodes }: Nodes,
+  { node, nodes, behindMs }: Nodes,
 ): ApprovalStep => {
-  if (!isToBeApproved(request)) return { kind: 'ignore' }
-  const reason = reasonAgainst(request, facts, { node, nodes })
-  if (reason !== undefined) {
-    const note = `left to people: ${reason}`
-    return { kind: 'leave', event: { type: 'Warning', reason: 'NotApproved', action: 'Approve', note } }
-  }
+  const outright = decideOutright(request, facts, behindMs)
+  if (outright !== undefined) return outright
+  const reason = reasonOfNodes(request, facts as RequestFacts, { node, nodes })
+  if (reason !== undefined) return left(reason)
   const message = 'the node asks for itself, and for nothing but what its Node object has'
   return {
     kind: 'approve',
@@ -55,18 +57,39 @@ export const decideApproval = (
   }
 }
 
-const reasonAgainst = (
+/** What can be said before any Node object is read; undefined where it is for them to say. */
+export const decideOutright = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },
-  { node, nodes }: Nodes,
+  behindMs: number,
+): ApprovalStep | undefined => {
+  if (!isToBeApproved(request)) return { kind: 'ignore' }
+  const reason = reasonOfRequest(request, facts)
+  if (reason !== undefined) return left(reason)
+  return behindMs > freshMs ? { kind: 'wait', event: notApproved(blind) } : undefined
+}
+
+const notApproved = (note: string): Told => ({ type: 'Warning', reason: 'NotApproved', action: 'Approve', note })
+
+const left = (reason: string): ApprovalStep => ({ kind: 'leave', event: notApproved(`left to people: ${reason}`) })
+
+const reasonOfRequest = (
+  request: SigningRequest,
+  facts: RequestFacts | { readonly fault: string },
 ): string | undefined => {
   if ('fault' in facts) return `the request cannot be read: ${facts.fault}`
-  const name = nodeOf(request)
-  if (name === undefined) return `${bounded(request.spec.username ?? '', 128) || 'nobody'} is not a node`
+  if (nodeOf(request) === undefined) return `${bounded(request.spec.username ?? '', 128) || 'nobody'} is not a node`
   if (facts.commonName !== request.spec.username) return 'commonName: is not that of the node that asks'
   if (facts.hasOtherAttributes) return 'subject: has more than organization and commonName'
-  const violation = violationOf(request, facts)
-  if (violation !== undefined) return violation
+  return violationOf(request, facts)
+}
+
+const reasonOfNodes = (
+  request: SigningRequest,
+  facts: RequestFacts,
+  { node, nodes }: Pick<Nodes, 'node' | 'nodes'>,
+): string | undefined => {
+  const name = nodeOf(request) ?? ''
   if (node === undefined || node.metadata.name !== name) return `node ${bounded(name, 128)} does not exist`
   const stranger = facts.names.find((asked) => !isOf(node, asked))
   if (stranger) return `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
@@ -102,5 +125,11 @@ const canonical = (address: string): string => {
   return [high, low].flatMap((part) => [Number.parseInt(part, 16) >> 8, Number.parseInt(part, 16) & 0xff]).join('.')
 }
 
+const blind = 'what other nodes have is not known at present; it is looked at again'
+/**
+ * Longer than it takes to begin a watch anew, with a pause or two. A node that has come meanwhile, or has written another
+ * address, is not known; so not much longer.
+ */
+const freshMs = 60_000
 const hostTypes: ReadonlySet<string> = new Set(['Hostname', 'InternalDNS', 'ExternalDNS'])
 const addressTypes: ReadonlySet<string> = new Set(['InternalIP', 'ExternalIP'])

@@ -32,6 +32,11 @@ export const controllerMetrics = {
     labels: ['resource', 'state'],
   },
   chancery_controller_objects: { kind: 'gauge', help: 'Objects that are watched.', labels: ['resource'] },
+  chancery_controller_watch_stale_seconds: {
+    kind: 'gauge',
+    help: 'For how long it is not known what has happened to the objects: 0 while their watch is open, since the start where they have not been listed yet.',
+    labels: ['resource'],
+  },
   chancery_controller_watch_restarts_total: {
     kind: 'counter',
     help: 'Watches that ended otherwise than by their time: expired, broken or failed.',

@@ -3,7 +3,7 @@ import { isApiFault, type KubernetesApi } from './api.ts'
 import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
-import { decideApproval, isToBeApproved, nodeOf } from './decide-approval.ts'
+import { decideApproval, decideOutright, isToBeApproved, nodeOf } from './decide-approval.ts'
 import {
   decideSigned,
   decideSigning,
@@ -132,10 +132,19 @@ const approve = async (
   const { api, watch, recorder, meter } = deps
   // What other nodes have is not known yet.
   if (!nodes.synced) return { kind: 'retry' }
-  const name = nodeOf(request)
-  const node = name === undefined ? undefined : await readNode(api, name, signal)
-  const step = decideApproval(request, factsOf(deps, request), { node, nodes: nodes.all() })
+  const facts = factsOf(deps, request)
+  const step =
+    decideOutright(request, facts, nodes.behindMs) ??
+    decideApproval(request, facts, {
+      node: await readNode(api, nodeOf(request) ?? '', signal),
+      nodes: nodes.all(),
+      behindMs: nodes.behindMs,
+    })
   if (step.kind === 'ignore') return { kind: 'end' }
+  if (step.kind === 'wait') {
+    recorder.record(request, step.event)
+    return { kind: 'retry', after: blindSeconds }
+  }
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
     return { kind: 'retry', after: reconsiderSeconds, isLeft: true }
@@ -225,4 +234,6 @@ export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => 
 
 const resource = resources.signingRequests
 const reconsiderSeconds = 60
+/** No request of a kubelet waits for much longer than the watch itself. */
+const blindSeconds = 5
 const longSeconds = 30

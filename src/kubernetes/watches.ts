@@ -1,6 +1,7 @@
 /** What is watched, what is kept of it in memory, and which changes are worth a look. */
 import type { Log } from '../telemetry.ts'
 import type { KubernetesApi } from './api.ts'
+import { isStale } from './currency.ts'
 import { kubeletServing } from './decide-approval.ts'
 import { type IssuerName, issuerName } from './issuers.ts'
 import type { Meter } from './metrics.ts'
@@ -30,6 +31,8 @@ export interface Watches {
   readonly nodes: Watch<Node> | undefined
   /** The plural names of what has not been listed yet. */
   readonly missing: () => readonly string[]
+  /** Why this instance could not work, a sentence for each kind: not listed yet, or not seen for minutes. */
+  readonly unready: () => readonly string[]
   close(): Promise<void>
 }
 
@@ -49,6 +52,8 @@ export interface WatchesDeps {
   readonly meter: Meter
   readonly log: Log
   readonly random: () => number
+  /** Milliseconds that only go forward. */
+  readonly now: () => number
   /** Milliseconds after a setback and between two resyncs, and seconds that a watch lasts. */
   readonly times?: WatchTimes | undefined
 }
@@ -103,13 +108,22 @@ export const openWatches = (deps: WatchesDeps, wake: Wake): Watches => {
     [resources.nodes, nodes as Watch<KubernetesObject> | undefined],
   ]
   const open = named.flatMap(([{ plural }, watch]) => (watch ? [{ plural, watch }] : []))
-  for (const { plural, watch } of open)
+  for (const { plural, watch } of open) {
     deps.meter.watch('chancery_controller_objects', { resource: plural }, () => watch.size)
+    deps.meter.watch('chancery_controller_watch_stale_seconds', { resource: plural }, () => watch.behindMs / 1_000)
+  }
   return {
     ...{ issuers, requests, signingRequests, podRequests, nodes },
     missing: () => open.filter(({ watch }) => !watch.synced).map(({ plural }) => plural),
+    unready: () => open.flatMap(({ plural, watch }) => whyUnready(plural, watch) ?? []),
     close: async () => void (await Promise.all(open.map(({ watch }) => watch.close()))),
   }
+}
+
+const whyUnready = (plural: string, { synced, behindMs }: Watch<KubernetesObject>): string | undefined => {
+  if (!synced) return `${plural} have not been listed yet`
+  if (!isStale(behindMs)) return undefined
+  return `${plural} have not been seen for ${Math.round(behindMs / 1_000)} s: they can be neither watched nor listed`
 }
 
 interface Watching<T> {
@@ -121,12 +135,12 @@ interface Watching<T> {
 }
 
 const watchOf = <T extends KubernetesObject>(
-  { api, meter, log, random, times }: WatchesDeps,
+  { api, meter, log, random, now, times }: WatchesDeps,
   resource: Resource,
   { keep, stateOf, wake, changed }: Watching<T>,
 ): Watch<T> =>
   openWatch<T>({
-    ...{ api, resource, keep, log, random },
+    ...{ api, resource, keep, log, random, now },
     ...(times && { ...times, mostMs: times.firstMs * 16 }),
     restarted: (reason) =>
       meter.count('chancery_controller_watch_restarts_total', { resource: resource.plural, reason }),

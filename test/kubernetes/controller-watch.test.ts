@@ -1,7 +1,7 @@
 /** Watches that expire, end, break or fall silent, and an API server that turns calls away: nothing is missed. */
 import t from 'tap'
 
-import { issuerIs, openRunning, type Running, statusWrites } from './running.ts'
+import { issuerIs, openRunning, type Running, statusWrites, until } from './running.ts'
 
 const calls = ({ cluster }: Running, verb: string): number =>
   cluster.requests.filter((about) => about.verb === verb && about.plural === 'certificaterequests').length
@@ -83,4 +83,30 @@ t.test('a kind that is not installed yet is waited for, and said at /readyz', as
   t.equal(answer.status, 503)
   t.match(await answer.text(), /chanceryissuers have not been listed yet/)
   t.equal((await fetch(`${controller.url}/livez`)).status, 200)
+})
+
+t.test('a right that is taken away later: not ready, and alive, until it is there again', async (t) => {
+  const running = await openRunning(t)
+  const [controller] = running.controllers
+  await until(() => controller?.ready === true)
+  const probe = async (path: string) => {
+    const answer = await fetch(`${controller?.url}${path}`)
+    return { status: answer.status, text: await answer.text() }
+  }
+  const listed = running.cluster.faults.add('error', { when: { plural: 'chanceryissuers', verb: 'list' } })
+  const watched = running.cluster.faults.add('error', { when: { plural: 'chanceryissuers', verb: 'watch' } })
+  running.cluster.faults.closeWatches('cut')
+  await until(() => watched.used() > 0)
+  controller?.pass(170_000)
+  t.equal((await probe('/readyz')).status, 200, 'not for what mends itself')
+  controller?.pass(20_000)
+  t.match(await probe('/readyz'), { status: 503, text: /^chanceryissuers have not been seen for 19\d s/ })
+  t.notOk(controller?.ready)
+  t.equal((await probe('/livez')).status, 200)
+  t.match((await probe('/metrics')).text, /chancery_controller_watch_stale_seconds\{resource="chanceryissuers"\} 19\d/)
+  listed.end()
+  watched.end()
+  await until(() => controller?.ready === true)
+  t.equal((await probe('/readyz')).status, 200)
+  t.match((await probe('/metrics')).text, 'chancery_controller_watch_stale_seconds{resource="chanceryissuers"} 0')
 })

@@ -193,12 +193,12 @@ const against = (
   node: Node | undefined = worker,
   others: readonly Node[] = [],
 ): string => {
-  const step = decideApproval(request, told, { node, nodes: [worker, ...others] })
+  const step = decideApproval(request, told, { node, nodes: [worker, ...others], behindMs: 0 })
   return step.kind === 'leave' ? step.event.note : step.kind
 }
 
 t.test('a node that asks for its own name and addresses is approved', async (t) => {
-  const step = decideApproval(asking, facts, { node: worker, nodes: [worker] })
+  const step = decideApproval(asking, facts, { node: worker, nodes: [worker], behindMs: 0 })
   t.equal(step.kind === 'approve' && step.condition.type, 'Approved')
   const six: RequestFacts = {
     ...facts,
@@ -231,7 +231,7 @@ t.test('whatever differs is left to people, and says why; nothing is denied', as
     [against(asking, facts, { ...worker, metadata: { ...worker.metadata, name: 'worker-2' } }), /does not exist/],
   ] as const)
     t.match(told, says)
-  const noNode = decideApproval(asking, facts, { node: undefined, nodes: [] })
+  const noNode = decideApproval(asking, facts, { node: undefined, nodes: [], behindMs: 0 })
   t.match(noNode.kind === 'leave' && noNode.event.note, /worker-1 does not exist/)
 })
 
@@ -254,6 +254,14 @@ t.test('what another node has, too, is left to people, whoever wrote it first', 
     against(asking, told, liar, [other('worker-2', 'InternalIP', '10.0.0.12')]),
     /worker-2 is of node worker-2, too/,
   )
+})
+
+t.test('nothing is approved while it is not known what other nodes have, and the request is not blamed', async (t) => {
+  const step = (behindMs: number, told = facts) =>
+    decideApproval(asking, told, { node: worker, nodes: [worker], behindMs })
+  t.equal(step(60_000).kind, 'approve')
+  t.match(step(60_001), { kind: 'wait', event: { reason: 'NotApproved', note: /what other nodes have is not known/ } })
+  t.equal(step(60_001, { ...facts, names: [] }).kind, 'leave', 'what is the request’s own is said at once')
 })
 
 t.test('a subject with two common names is not read', async (t) => {
@@ -285,5 +293,5 @@ t.test('nothing but an undecided request for a serving certificate is looked at'
     spec(asking, { signerName: 'kubernetes.io/kube-apiserver-client-kubelet' }),
     spec(asking, { signerName: 'example.com/kubelet-serving' }),
   ])
-    t.same(decideApproval(request, facts, { node: worker, nodes: [worker] }), { kind: 'ignore' })
+    t.same(decideApproval(request, facts, { node: worker, nodes: [worker], behindMs: 0 }), { kind: 'ignore' })
 })

@@ -1,4 +1,6 @@
 /** A watch over the double: pages, versions from the future, connections that hang. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { Registry } from 'prom-client'
 import t from 'tap'
 
@@ -16,7 +18,7 @@ import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
 import { approved, certificateRequest, denied, signingRequest, withConditions } from './objects.ts'
 import { manifests, until } from './running.ts'
-import { type Tree, treeAt } from './values.ts'
+import { type Tree, textAt, treeAt } from './values.ts'
 
 const account = 'chancery-system/chancery-controller'
 
@@ -35,6 +37,7 @@ const open = (t: Teardown, api: KubernetesApi, more: Partial<WatchDeps<Certifica
   const restarts: string[] = []
   const watch = openWatch<CertificateRequest>({
     ...{ api, resource: resources.certificateRequests, keep: (object) => object, log: quiet, random: () => 0 },
+    now: () => performance.now(),
     ...{ firstMs: 20, mostMs: 100, restarted: (reason) => restarts.push(reason), ...more },
     changed: (key, next, before) => changes.push(`${next ? (before ? 'changed' : 'came') : 'went'} ${key}`),
   })
@@ -238,6 +241,67 @@ t.test('rights that are missing, and a server that is not there, are tried again
   t.notOk(watch.synced)
 })
 
+t.test('a watch that dies later is behind, and one that is idle is not; each is said once', async (t) => {
+  const cluster = await openCluster(t)
+  const about = { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'ClusterRoleBinding' }
+  const time = { now: 0 }
+  const lines: Tree[] = []
+  const warn = (line: object): void => void lines.push(line as Tree)
+  const { watch, restarts } = open(
+    t,
+    apiOf(() => cluster),
+    { now: () => time.now, log: { ...quiet, warn } },
+  )
+  await until(() => watch.synced)
+  await sleep(1_100)
+  time.now += 3_600_000
+  t.equal(watch.behindMs, 0, 'a stream in which nothing happens for an hour')
+  const bindings = cluster.list('clusterrolebindings').filter((one) => JSON.stringify(one).includes('chancery'))
+  for (const binding of bindings) await cluster.remove('clusterrolebindings', '', textAt(binding, 'metadata', 'name'))
+  cluster.faults.closeWatches()
+  const tries = async (): Promise<void> => {
+    const { length } = restarts
+    await until(() => restarts.length > length + 1)
+  }
+  await tries()
+  time.now += 180_000
+  await tries()
+  t.equal(watch.behindMs, 180_000)
+  const told = () => lines.filter(({ event }) => event === 'watch.stale' || event === 'watch.current')
+  t.same(told(), [], 'not for a break of minutes')
+  time.now += 1
+  await tries()
+  await tries()
+  t.match(told(), [{ event: 'watch.stale', resource: 'certificaterequests', seconds: 180, err: { status: 403 } }])
+  t.equal(told().length, 1)
+  t.ok(watch.synced)
+  for (const { metadata, roleRef, subjects } of bindings)
+    cluster.double.seed({ ...about, metadata: { name: textAt(metadata, 'name') }, roleRef, subjects } as Tree)
+  await until(() => watch.behindMs === 0)
+  t.match(told()[1], { event: 'watch.current', resource: 'certificaterequests', seconds: 180 })
+  t.equal(told().length, 2)
+})
+
+t.test('a watch that is answered, and turned away in its stream, is none', async (t) => {
+  const cluster = await openCluster(t)
+  const real = apiOf(() => cluster)
+  const time = { now: 0 }
+  let answered = 0
+  const api: KubernetesApi = {
+    ...real,
+    lines: async (_, { begun, take }) => {
+      answered += 1
+      begun?.()
+      take('{"type":"ERROR","object":{"code":500}}')
+    },
+  }
+  const { watch } = open(t, api, { now: () => time.now })
+  await until(() => answered > 1)
+  time.now += 60_000
+  await until(() => answered > 3)
+  t.equal(watch.behindMs, 60_000)
+})
+
 t.test('what our own write has made of an object does not take the place of what came later', async (t) => {
   const cluster = await openCluster(t)
   const made = await create(cluster, 'written-1')
@@ -279,6 +343,7 @@ t.test(
         meter: openMeter(new Registry()),
         log: quiet,
         random: () => 0,
+        now: () => performance.now(),
       },
       { ...asleep, throughIssuer: (name) => woken.push(name) },
     )
