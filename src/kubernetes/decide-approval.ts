@@ -12,8 +12,8 @@ import type { RequestFacts } from './request-facts.ts'
 export type ApprovalStep =
   | { readonly kind: 'ignore' }
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
-  /** It may be looked at again when the Node object has changed. */
-  | { readonly kind: 'leave'; readonly event: Told }
+  /** For good, where it is about the request, which nobody can change; otherwise until a Node object has changed. */
+  | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean }
   /** What other nodes have is not known at present. */
   | { readonly kind: 'wait'; readonly event: Told }
 
@@ -48,7 +48,7 @@ export const decideApproval = (
   const outright = decideOutright(request, facts, behindMs)
   if (outright !== undefined) return outright
   const reason = reasonOfNodes(request, facts as RequestFacts, { node, nodes })
-  if (reason !== undefined) return left(reason)
+  if (reason !== undefined) return left(reason, false)
   const message = 'the node asks for itself, and for nothing but what its Node object has'
   return {
     kind: 'approve',
@@ -65,14 +65,18 @@ export const decideOutright = (
 ): ApprovalStep | undefined => {
   if (!isToBeApproved(request)) return { kind: 'ignore' }
   const reason = reasonOfRequest(request, facts)
-  if (reason !== undefined) return left(reason)
+  if (reason !== undefined) return left(reason, true)
   return behindMs > freshMs ? { kind: 'wait', event: notApproved(blind) } : undefined
 }
 
 const notApproved = (note: string): Told => ({ type: 'Warning', reason: 'NotApproved', action: 'Approve', note })
 
-const left = (reason: string): ApprovalStep => ({ kind: 'leave', event: notApproved(`left to people: ${reason}`) })
+const left = (reason: string, isFinal: boolean): ApprovalStep => ({
+  ...{ kind: 'leave', isFinal },
+  event: notApproved(`left to people: ${reason}`),
+})
 
+/** Nothing in it changes: the API server takes no update of a spec. */
 const reasonOfRequest = (
   request: SigningRequest,
   facts: RequestFacts | { readonly fault: string },

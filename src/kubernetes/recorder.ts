@@ -5,6 +5,7 @@
 import type { Log } from '../telemetry.ts'
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { Told } from './decide-request.ts'
+import { type EventBudget, openEventBudget } from './event-budget.ts'
 import { microTime } from './lease.ts'
 import type { KubernetesObject } from './objects.ts'
 import { apiVersionOf, pathOf, resources } from './resources.ts'
@@ -21,6 +22,7 @@ export interface RecorderDeps {
   readonly instance: string
   readonly log: Log
   readonly clock: () => Date
+  /** Of an event that is not written: too many wait, or there were too many new ones. */
   readonly dropped?: () => void
 }
 
@@ -35,6 +37,7 @@ interface Series {
 
 export const openRecorder = (deps: RecorderDeps): Recorder => {
   const series = new Map<string, Series>()
+  const budget = openEventBudget()
   const ending = new AbortController()
   let waiting = 0
   let written = 0
@@ -62,6 +65,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       // Newest at the end, so that the oldest can go.
       series.delete(key)
       if (known === undefined || now - known.lastAt > seriesMs) {
+        if (!budget.take(regarding.metadata.uid, now)) return deps.dropped?.()
         const fresh = newSeries(regarding, now, written++)
         series.set(key, fresh)
         for (const oldest of series.keys()) {
@@ -75,7 +79,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       known.lastAt = now
       if (now - known.writtenAt < quietMs) return
       known.writtenAt = now
-      enqueue((signal) => count(deps, known, { regarding, told, signal }))
+      enqueue((signal) => count({ ...deps, budget }, known, { regarding, told, signal }))
     },
     close: async () => {
       const rest = setTimeout(() => ending.abort(new Error('the recorder is closed')), closeWithinMs)
@@ -128,7 +132,9 @@ const create = async ({ api, instance }: RecorderDeps, series: Series, happening
   })
 }
 
-const count = async (deps: RecorderDeps, series: Series, happening: Happening): Promise<void> => {
+type Counting = RecorderDeps & { readonly budget: EventBudget }
+
+const count = async (deps: Counting, series: Series, happening: Happening): Promise<void> => {
   const { signal } = happening
   const body = { series: { count: series.count, lastObservedTime: microTime(new Date(series.lastAt)) } }
   try {
@@ -136,6 +142,7 @@ const count = async (deps: RecorderDeps, series: Series, happening: Happening): 
   } catch (error) {
     // Events live for an hour.
     if (!isApiFault(error, 404)) throw error
+    if (!deps.budget.take(happening.regarding.metadata.uid, series.lastAt)) return deps.dropped?.()
     await create(deps, series, happening)
   }
 }

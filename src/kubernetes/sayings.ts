@@ -1,15 +1,20 @@
-/** About which objects something was written within the last minute: what changes at every try is not written at each. */
+/** What was written about which objects: what changes at every try is not written at each, and what does not, only once. */
 
 export interface Sayings {
   /** Whether something was written about this uid a moment ago. */
   isRecent(uid: string): boolean
   note(uid: string): void
+  /** Whether these are other words than the last of this object, by its key; they are the last ones now. */
+  isNews(key: string, words: string): boolean
+  /** Nobody waits for it any more. */
+  forget(key: string): void
 }
 
 /** `now`: milliseconds that only go forward. */
 export const openSayings = (now: () => number): Sayings => {
   /** When, oldest first. */
   const times = new Map<string, number>()
+  const last = new Map<string, string>()
   return {
     isRecent: (uid) => now() - (times.get(uid) ?? Number.NEGATIVE_INFINITY) < quietMs,
     note: (uid) => {
@@ -20,6 +25,12 @@ export const openSayings = (now: () => number): Sayings => {
         times.delete(oldest)
       }
     },
+    isNews: (key, words) => {
+      const isNews = last.get(key) !== words
+      last.set(key, words)
+      return isNews
+    },
+    forget: (key) => void last.delete(key),
   }
 }
 

@@ -52,10 +52,12 @@ export interface SigningDeps {
 
 export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, signal }: Turn): Promise<Looked> => {
   const kept = deps.watch.get(key)
-  if (kept === undefined || !isOpen(deps, kept)) return { kind: 'end' }
+  const isUndecided = deps.nodes !== undefined && kept !== undefined && isToBeApproved(kept)
+  if (!isUndecided) deps.sayings.forget(key)
+  if (kept === undefined || !(isUndecided || isToBeSigned(kept))) return { kind: 'end' }
   const request = await readLong(kept, { resource, wholeOf: wholeSigningRequest, api: deps.api, signal })
   if (request === undefined) return { kind: 'end' }
-  if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, signal })
+  if (deps.nodes && isToBeApproved(request)) return approve(deps, deps.nodes, { request, waited, signal })
   const signer = deps.signers.get(request.spec.signerName)
   if (signer === undefined || !isToBeSigned(request)) return { kind: 'end' }
   const issuer = deps.issuers.find(issuerName('ChanceryClusterIssuer', signer.issuer))
@@ -69,9 +71,6 @@ export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, sig
   deps.issuers.hear(issuer, outcome)
   return follow(deps, request, { step: decideSigned({ ...look, now: deps.clock(), outcome }), issuer, signal })
 }
-
-const isOpen = ({ nodes }: SigningDeps, request: SigningRequest): boolean =>
-  isToBeSigned(request) || (nodes !== undefined && isToBeApproved(request))
 
 const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): RequestFacts | { readonly fault: string } => {
   const pem = decodePem(spec.request)
@@ -123,11 +122,20 @@ export const waitFor = (
   return retryOf(step)
 }
 
-/** A node's addresses may come later than its request: it is looked at again for a while, as long as it is undecided. */
+interface Approving {
+  readonly request: SigningRequest
+  readonly waited: number
+  readonly signal: AbortSignal
+}
+
+/**
+ * A node's addresses may come later than its request: it is looked at again as long as it is undecided, ever more rarely. There
+ * may be thousands of them, of machines that are long gone, so each is told of once.
+ */
 const approve = async (
   deps: SigningDeps,
   nodes: Watch<Node>,
-  { request, signal }: { readonly request: SigningRequest; readonly signal: AbortSignal },
+  { request, waited, signal }: Approving,
 ): Promise<Looked> => {
   const { api, watch, recorder, meter } = deps
   // What other nodes have is not known yet.
@@ -141,13 +149,10 @@ const approve = async (
       behindMs: nodes.behindMs,
     })
   if (step.kind === 'ignore') return { kind: 'end' }
-  if (step.kind === 'wait') {
-    recorder.record(request, step.event)
-    return { kind: 'retry', after: blindSeconds }
-  }
-  if (step.kind === 'leave') {
-    recorder.record(request, step.event)
-    return { kind: 'retry', after: reconsiderSeconds, isLeft: true }
+  if (step.kind !== 'approve') {
+    const { name, uid } = request.metadata
+    if (deps.sayings.isNews(name, `${uid} ${step.event.note}`)) recorder.record(request, step.event)
+    return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step.isFinal, waited)
   }
   const status = { conditions: [step.condition] }
   const applied = await applyStatus(api, {
@@ -164,6 +169,13 @@ const approve = async (
   // Now it may be ours to sign.
   return { kind: 'retry' }
 }
+
+/** What has waited for so long may wait for as long again. */
+const leave = (isFinal: boolean, waited: number): Looked => ({
+  kind: 'retry',
+  after: isFinal ? finalSeconds : Math.min(seldomSeconds, Math.max(reconsiderSeconds, waited)),
+  isLeft: true,
+})
 
 const readNode = (api: SigningDeps['api'], name: string, signal: AbortSignal): Promise<Node | undefined> =>
   api.call<Node>('GET', pathOf(resources.nodes, { name }), { signal }).catch((error: unknown) => {
@@ -233,7 +245,11 @@ export const keepNode = ({ apiVersion, kind, metadata, status }: Node): Node => 
 }
 
 const resource = resources.signingRequests
+/** At first, and at last. */
 const reconsiderSeconds = 60
+const seldomSeconds = 600
+/** As long as kube-controller-manager keeps what nobody decides; it counts as left meanwhile. */
+const finalSeconds = 86_400
 /** No request of a kubelet waits for much longer than the watch itself. */
 const blindSeconds = 5
 const longSeconds = 30

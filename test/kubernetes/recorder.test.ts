@@ -1,7 +1,7 @@
 /** Events on the double, which takes no others than the real API server. */
 import t from 'tap'
 
-import { openApi } from '../../src/kubernetes/api.ts'
+import { ApiFault, openApi } from '../../src/kubernetes/api.ts'
 import { openRecorder } from '../../src/kubernetes/recorder.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Cluster, openCluster } from './cluster.ts'
@@ -18,6 +18,22 @@ const open = async (t: Parameters<typeof openCluster>[0]) => {
   const recorder = openRecorder({ api, instance: 'chancery-0', log: quiet, clock: () => new Date(time.now) })
   t.teardown(async () => api.close())
   return { cluster, recorder, time }
+}
+
+/** On an API server that takes everything, and has nothing any more when `isForgetful`. */
+const openCounted = () => {
+  const counted = { POST: 0, PATCH: 0, dropped: 0, isForgetful: false }
+  const time = { now: Date.now() }
+  const call = async (method: string) => {
+    counted[method as 'POST' | 'PATCH'] += 1
+    if (method === 'PATCH' && counted.isForgetful) throw new ApiFault(404, 'not found')
+    return {} as never
+  }
+  const dropped = (): void => {
+    counted.dropped += 1
+  }
+  const about = { instance: 'chancery-0', log: quiet, clock: () => new Date(time.now) }
+  return { counted, time, recorder: openRecorder({ api: { call }, ...about, dropped }) }
 }
 const eventsOf = (cluster: Cluster, namespace: string): readonly Tree[] =>
   cluster.list('events.events.k8s.io', namespace)
@@ -69,4 +85,60 @@ t.test('notes that are long, and differ beyond what is written of them, are one 
   for (let i = 0; i < 20; i += 1) recorder.record(web, { ...told, note: `${'A'.repeat(900_000)} ${i}` })
   await recorder.close()
   t.equal(eventsOf(cluster, 'team-a').length, 1)
+})
+
+t.test('more objects in rotation than series are kept: no storm of new events', async (t) => {
+  const { counted, time, recorder } = openCounted()
+  const rounds = 5
+  for (let round = 0; round < rounds; round += 1) {
+    for (let i = 0; i < 4_097; i += 1)
+      recorder.record({ ...web, metadata: { ...web.metadata, name: `web-${i}`, uid: `${i}` } }, told)
+    await recorder.close()
+    time.now += 60_000
+  }
+  t.equal(counted.POST, 2_048 + (rounds - 1) * 300)
+  t.ok(counted.dropped > 0)
+  t.equal(counted.POST + counted.PATCH + counted.dropped, rounds * 4_097)
+})
+
+t.test('of one object, 25 new events at once, then one in five minutes; others have theirs', async (t) => {
+  const { counted, time, recorder } = openCounted()
+  let words = 0
+  const say = (times: number, uid = web.metadata.uid): void => {
+    for (let i = 0; i < times; i += 1)
+      recorder.record({ ...web, metadata: { ...web.metadata, uid } }, { ...told, note: `${words++}` })
+  }
+  say(40)
+  await recorder.close()
+  t.same({ ...counted }, { POST: 25, PATCH: 0, dropped: 15, isForgetful: false })
+  time.now += 299_000
+  say(1)
+  t.equal(counted.dropped, 16)
+  time.now += 1_000
+  say(2)
+  say(1, 'another')
+  await recorder.close()
+  t.equal(counted.POST, 27)
+  // A clock that is set back gives nothing, and takes nothing.
+  time.now -= 3_600_000
+  say(1)
+  say(1, 'another')
+  await recorder.close()
+  t.equal(counted.POST, 28)
+})
+
+t.test('events that have gone from the API server do not all come again at once', async (t) => {
+  const { counted, time, recorder } = openCounted()
+  const round = (): void => {
+    for (let i = 0; i < 4_000; i += 1)
+      recorder.record({ ...web, metadata: { ...web.metadata, name: `web-${i}`, uid: `${i}` } }, told)
+  }
+  counted.isForgetful = true
+  for (let i = 0; i < 5; i += 1) {
+    round()
+    await recorder.close()
+    time.now += 60_000
+  }
+  t.ok(counted.PATCH > 2_048, 'they are counted')
+  t.equal(counted.POST, 2_048 + 4 * 300)
 })

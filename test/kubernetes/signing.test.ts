@@ -59,3 +59,52 @@ t.test(
     t.same(calls.slice(0, 2), ['GET nodes/worker-1', `PATCH ${key}/approval`])
   },
 )
+
+t.test('what nobody can change is left for good, without asking for the node', async (t) => {
+  for (const [change, says] of [
+    [{ username: 'alice' }, /alice is not a node/],
+    [{ groups: ['system:authenticated'] }, /is not a node/],
+    [{ usages: ['server auth'] }, /usages/],
+    [{ username: 'system:node:worker-2' }, /commonName/],
+    [{ request: Buffer.from('no').toString('base64') }, /cannot be read/],
+  ] as const) {
+    const { calls, notes, look } = open({ ...asking, spec: { ...asking.spec, ...change } })
+    t.same(await look(), { kind: 'retry', after: 86_400, isLeft: true })
+    t.match(notes, [says])
+    t.same(calls, [])
+  }
+})
+
+t.test('what the Node object may yet say is looked at ever more rarely, and told of once', async (t) => {
+  const { calls, notes, world, look } = open()
+  const addresses = (address: string) => ({ addresses: [{ type: 'InternalIP', address }] })
+  world.node = { ...worker, status: addresses('10.0.0.12') }
+  const told: unknown[] = []
+  for (const waited of [0, 63, 129, 260, 530, 1_160, 80_000]) {
+    const looked = await look(waited)
+    told.push(looked.kind === 'retry' && looked.isLeft && looked.after)
+  }
+  t.same(told, [60, 63, 129, 260, 530, 600, 600])
+  t.equal(calls.length, 7)
+  t.match(notes, [/is not among the addresses of the node/])
+  t.equal(notes.length, 1)
+  world.node = { ...worker, metadata: { ...worker.metadata, name: 'worker-2' } }
+  await look()
+  await look()
+  t.match(notes, [/is not among/, /does not exist/])
+  t.equal(notes.length, 2)
+})
+
+t.test('another request of the same name is told of as well, and nothing is remembered of what has gone', async (t) => {
+  const { notes, world, look } = open({ ...asking, spec: { ...asking.spec, usages: ['server auth'] } })
+  const [first] = [world.request as SigningRequest]
+  await look()
+  world.request = { ...first, metadata: { ...first.metadata, uid: 'another' } }
+  await look()
+  t.equal(notes.length, 2)
+  world.request = undefined
+  t.same(await look(), { kind: 'end' })
+  world.request = { ...first, metadata: { ...first.metadata, uid: 'another' } }
+  await look()
+  t.equal(notes.length, 3)
+})
