@@ -3,7 +3,7 @@
  * counted in a series and not written anew. Nothing waits for them, and nothing depends on them.
  */
 import type { Log } from '../telemetry.ts'
-import { isApiFault, type KubernetesApi } from './api.ts'
+import { type ApiFault, isApiFault, type KubernetesApi } from './api.ts'
 import type { Told } from './decide-request.ts'
 import { type EventBudget, openEventBudget } from './event-budget.ts'
 import { microTime } from './lease.ts'
@@ -38,6 +38,7 @@ interface Series {
 export const openRecorder = (deps: RecorderDeps): Recorder => {
   const series = new Map<string, Series>()
   const budget = openEventBudget()
+  const tell = openTelling(deps.log)
   const ending = new AbortController()
   let waiting = 0
   let written = 0
@@ -46,11 +47,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
   const enqueue = (write: (signal: AbortSignal) => Promise<void>): void => {
     if (waiting >= mostWaiting) return void deps.dropped?.()
     waiting += 1
-    last = last
-      .then(() => write(ending.signal))
-      .catch((err: unknown) => {
-        deps.log.debug({ event: 'event.unwritten', err }, 'an event could not be written')
-      })
+    last = last.then(() => write(ending.signal)).catch(tell)
     last = last.then(() => {
       waiting -= 1
     })
@@ -95,14 +92,39 @@ interface Happening {
   readonly signal: AbortSignal
 }
 
-const newSeries = ({ metadata }: KubernetesObject, now: number, number: number): Series => ({
+/** What is refused will be refused again: somebody has to know, once; a server that is away is known by more than that. */
+const openTelling = (log: Log): ((err: unknown) => void) => {
+  const told = new Set<string>()
+  return (err) => {
+    const key = isApiFault(err) && isRefusal(err) ? `${err.status} ${err.reason}` : undefined
+    if (key === undefined || told.has(key)) {
+      log.debug({ event: 'event.unwritten', err }, 'an event could not be written')
+      return
+    }
+    told.add(key)
+    log.warn({ event: 'event.refused', err }, 'the API server does not take an event; others like it are not told of')
+  }
+}
+
+const isRefusal = ({ status }: ApiFault): boolean => status >= 400 && status < 500 && status !== 429
+
+const newSeries = ({ kind, metadata }: KubernetesObject, now: number, number: number): Series => ({
   // Those about what belongs to no namespace are in this one, and the API server takes no other.
   path: pathOf(resources.events, { namespace: metadata.namespace ?? 'default' }),
-  name: `${metadata.name.slice(0, 200)}.${now.toString(16)}${(number % 0x10000).toString(16).padStart(4, '0')}`,
+  name: `${subdomainOf(metadata.name) ?? kind.toLowerCase()}.${now.toString(16)}${(number % 0x10000).toString(16).padStart(4, '0')}`,
   count: 1,
   lastAt: now,
   writtenAt: now,
 })
+
+/**
+ * The name of an event must be one of RFC 1123, and that of a CertificateSigningRequest need not be: kubelets name theirs
+ * `node-csr-` and base64url. Undefined for such a one; what is cut ends as it must.
+ */
+const subdomainOf = (name: string): string | undefined => {
+  const cut = name.slice(0, 200).replace(/[-.]+$/, '')
+  return cut.split('.').every((label) => /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(label)) ? cut : undefined
+}
 
 const create = async ({ api, instance }: RecorderDeps, series: Series, happening: Happening): Promise<void> => {
   const { regarding, told, signal } = happening

@@ -118,10 +118,20 @@ const validateNew = (next: Tree): Cause[] => {
     ...(Buffer.byteLength(textAt(next, 'note')) > 1024
       ? [invalidValue('message', '""', 'can have at most 1024 characters')]
       : []),
+    ...validateName(textAt(next, 'metadata', 'name')),
     ...(['Normal', 'Warning'].includes(textAt(next, 'type'))
       ? []
       : [invalidValue('type', '""', `has invalid value: ${textAt(next, 'type')}`)]),
   ]
+}
+
+/** As of all kinds whose names are those of hosts: IsDNS1123Subdomain of apimachinery. */
+const validateName = (name: string): Cause[] => {
+  const said = [
+    ...(name.length > 253 ? ['must be no more than 253 characters'] : []),
+    ...(/^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/.test(name) ? [] : [subdomain]),
+  ]
+  return said.map((detail) => invalidValue('metadata.name', quote(name), detail))
 }
 
 const validateReporter = (reporter: string): Cause[] => {
@@ -149,5 +159,7 @@ const validateChange = (next: Tree, live: Tree): Cause[] =>
         : [invalidValue(coreNames[name] ?? name, JSON.stringify(next[name] ?? ''), 'field is immutable')],
   )
 
+const subdomain =
+  "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 const qualifiedName =
   "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"

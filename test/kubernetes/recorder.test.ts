@@ -142,3 +142,82 @@ t.test('events that have gone from the API server do not all come again at once'
   t.ok(counted.PATCH > 2_048, 'they are counted')
   t.equal(counted.POST, 2_048 + 4 * 300)
 })
+
+t.test(
+  'whatever an object is called, its event has a name that the API server takes; the object’s where it can be',
+  async (t) => {
+    const { cluster, recorder } = await open(t)
+    const nameOf = async (name: string): Promise<string> => {
+      const before = new Set(eventsOf(cluster, 'team-a').map((event) => textAt(event, 'metadata', 'name')))
+      recorder.record({ ...web, metadata: { ...web.metadata, name, uid: name } }, told)
+      await recorder.close()
+      const events = eventsOf(cluster, 'team-a').filter((event) => !before.has(textAt(event, 'metadata', 'name')))
+      t.equal(textAt(events[0], 'regarding', 'name'), name)
+      return textAt(events[0], 'metadata', 'name').replace(/[0-9a-f]{15}$/, '#')
+    }
+    t.equal(await nameOf('web-1'), 'web-1.#')
+    t.equal(await nameOf('web.example.test'), 'web.example.test.#')
+    for (const name of [
+      'node-csr-Zt3q_X9-',
+      'Web',
+      'web_1',
+      '-web',
+      'a..b',
+      'a.-b',
+      'wéb',
+      ' ',
+      'x'.repeat(199).concat('Y'),
+    ])
+      t.equal(await nameOf(name), 'certificaterequest.#', name)
+    for (const cut of ['-', '.', '.-'])
+      t.equal(await nameOf(`${'x'.repeat(200 - cut.length)}${cut}yz`), `${'x'.repeat(200 - cut.length)}.#`)
+  },
+)
+
+t.test('the double refuses the name of an event as the API server does', async (t) => {
+  const { cluster } = await open(t)
+  const post = async (name: string) => {
+    const { status, body } = await cluster.as().request('POST', '/apis/events.k8s.io/v1/namespaces/default/events', {
+      ...{ apiVersion: 'events.k8s.io/v1', kind: 'Event', metadata: { name, namespace: 'default' } },
+      ...{ eventTime: '2026-11-24T23:00:00.000000Z', type: 'Normal', reason: 'A', action: 'B', note: 'c' },
+      ...{
+        reportingController: 'chancery.dev/controller',
+        reportingInstance: 'x',
+        regarding: { kind: 'Node', name: 'n' },
+      },
+    })
+    return `${status} ${textAt(body as Tree, 'message')}`
+  }
+  t.match(
+    await post('node-csr-Zt3q_X9.1'),
+    /^422 Event "node-csr-Zt3q_X9\.1" is invalid: metadata\.name: Invalid value: /,
+  )
+  t.match(await post('web-.1'), /^422 .*a lowercase RFC 1123 subdomain must consist of/)
+  t.match(await post('a'.repeat(254)), /^422 .*must be no more than 253 characters/)
+  t.match(await post('web-1.1'), /^201 /)
+})
+
+t.test('an event that is refused is told of at warn, once for each reason; a server that is away is not', async (t) => {
+  const lines: unknown[] = []
+  const faults = [
+    new ApiFault(422, 'no such name', { reason: 'Invalid' }),
+    new ApiFault(422, 'nor such', { reason: 'Invalid' }),
+    new ApiFault(0, 'nobody is there'),
+    new ApiFault(503, 'later', { reason: 'ServiceUnavailable' }),
+    new ApiFault(429, 'slowly', { reason: 'TooManyRequests' }),
+    new ApiFault(403, 'no right', { reason: 'Forbidden' }),
+    new ApiFault(403, 'nor here', { reason: 'Forbidden' }),
+  ]
+  const call = async (): Promise<never> => {
+    throw faults.shift()
+  }
+  const log = { ...quiet, warn: (line: object): void => void lines.push(line) }
+  const recorder = openRecorder({ api: { call }, instance: 'chancery-0', log, clock: () => new Date(0) })
+  for (const { message: note } of [...faults]) recorder.record(web, { ...told, note })
+  await recorder.close()
+  t.match(lines, [
+    { event: 'event.refused', err: { message: 'no such name' } },
+    { event: 'event.refused', err: { message: 'no right' } },
+  ])
+  t.equal(lines.length, 2)
+})
