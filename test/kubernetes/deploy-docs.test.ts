@@ -20,7 +20,7 @@ import { freePort } from '../helpers/port.ts'
 import { type Ran, run } from '../interop/tools.ts'
 import { openChancerySide } from './chancery-side.ts'
 import { install } from './installation.ts'
-import { home, namesIn } from './manifests.ts'
+import { home, type Json, manifests, namesIn, render } from './manifests.ts'
 
 t.setTimeout(120_000)
 const page = await readFile(join(home, 'docs/kubernetes.md'), 'utf8')
@@ -41,6 +41,22 @@ t.test('every folder that can be applied is on the page', async (t) => {
     t.match(page, `\`${name}\``, name)
   for (const [, path = ''] of page.matchAll(/apply -[kf] (deploy\/[\w/.-]+)/g))
     t.ok(await readFile(join(home, path, 'kustomization.yaml')).catch(() => readFile(join(home, path))), path)
+})
+
+t.test('what the page has people make for trust-manager is what its Bundles read', async (t) => {
+  const made = [...page.matchAll(/^```sh\n([\s\S]*?)^```$/gm)]
+    .map(([, commands = '']) => commands)
+    .filter((commands) => commands.includes('-n cert-manager create configmap'))
+  const said = 'kubectl() { echo "$*" >&2; }\n'
+  const sources = new Set<string>()
+  for (const commands of made) {
+    const { stderr } = await promisify(execFile)('bash', ['-ceu', said + commands])
+    for (const [, name, key] of stderr.matchAll(/-n cert-manager create configmap (\S+) --from-file=([^= ]+)=/g))
+      sources.add(`${name} ${key}`)
+  }
+  const bundles = await render(join(manifests, 'examples/trust-manager'))
+  const read = bundles.flatMap(({ spec }) => spec.sources.map(({ configMap: { name, key } }: Json) => `${name} ${key}`))
+  t.strictSame(sources, new Set(read))
 })
 
 t.test('what is typed to Chancery does what the page says', async (t) => {

@@ -5,6 +5,7 @@ import { everything, type Manifest, readYaml } from './manifests.ts'
 import { modelFaults } from './models.ts'
 import { others } from './others.ts'
 import { faultsOfSchema, pruneBySchema, validateBySchema } from './schema.ts'
+import { bundleFaults } from './trust-manager.ts'
 import type { Tree } from './values.ts'
 
 t.setTimeout(120_000)
@@ -21,10 +22,15 @@ const bySchema = (object: Manifest, schema: Tree): readonly string[] => [
   ...validateBySchema(object as unknown as Tree, schema).map(({ field, message }) => `${field}: ${message}`),
 ]
 
+/** What is refused although the schema allows it. */
+const webhooks: Readonly<Record<string, (object: Manifest) => readonly string[]>> = {
+  'trust.cert-manager.io/v1alpha1 Bundle': bundleFaults,
+}
+
 const faultsOf = async (object: Manifest): Promise<readonly string[]> => {
   const { apiVersion, kind } = object
   const schema = ours.get(`${apiVersion} ${kind}`) ?? (others[`${apiVersion} ${kind}`] as Tree | undefined)
-  if (schema) return bySchema(object, schema)
+  if (schema) return [...bySchema(object, schema), ...(webhooks[`${apiVersion} ${kind}`]?.(object) ?? [])]
   return (await modelFaults(apiVersion, kind, object)) ?? [`nothing is known of ${apiVersion} ${kind}`]
 }
 
@@ -63,4 +69,49 @@ t.test('what is mistyped, missing or of another type is found', async (t) => {
       refused.some((fault) => fault.startsWith(field)),
       `${field} ${refused.join('; ')}`,
     )
+})
+
+t.test('a Bundle that trust-manager would refuse is found', (t) => {
+  const faults = (spec: object): readonly string[] =>
+    bundleFaults({
+      ...{ apiVersion: 'trust.cert-manager.io/v1alpha1', kind: 'Bundle' },
+      metadata: { name: 'roots' },
+      spec,
+    })
+  const key = 'ca.crt'
+  const target = { configMap: { key } }
+  const sources = [{ configMap: { name: 'roots-source', key } }]
+  t.strictSame(faults({ sources, target }), [])
+  for (const kind of ['configMap', 'secret'] as const) {
+    const own = { sources: [...sources, { [kind]: { name: 'roots', key } }], target: { [kind]: { key } } }
+    t.strictSame(faults(own), [`.spec.sources[1].${kind}: the same source as target`])
+    t.strictSame(faults({ ...own, target: { [kind]: { key: 'roots.pem' } } }), [], 'another key is another source')
+    const other = kind === 'secret' ? 'configMap' : 'secret'
+    t.strictSame(faults({ ...own, target: { [other]: { key } } }), [], 'and so is another kind')
+    for (const named of [{ key }, { name: 'a', selector: {}, key }])
+      t.strictSame(faults({ sources: [{ [kind]: named }], target }), [
+        `.spec.sources[0].${kind}: either name or selector`,
+      ])
+    for (const keyed of [{ name: 'a' }, { name: 'a', key, includeAllKeys: true }])
+      t.strictSame(faults({ sources: [{ [kind]: keyed }], target }), [
+        `.spec.sources[0].${kind}: either key or includeAllKeys`,
+      ])
+    t.strictSame(faults({ sources: [{ [kind]: { selector: {}, includeAllKeys: true } }], target }), [])
+  }
+  const defaults = { useDefaultCAs: true }
+  t.strictSame(faults({ sources: [defaults], target }), [])
+  t.strictSame(faults({ sources: [defaults, defaults], target }), ['.spec.sources: default CAs once at most'])
+  for (const none of [[], [{ useDefaultCAs: false }]])
+    t.strictSame(faults({ sources: none, target }), ['.spec.sources: at least one source'])
+  for (const source of [{}, { inLine: 'x', ...defaults }])
+    t.strictSame(faults({ sources: [source], target }), ['.spec.sources[0]: exactly one kind of source'])
+  t.strictSame(faults({ sources }), ['.spec.target: a ConfigMap or a Secret'])
+  const formats = { jks: { key: 'a' }, pkcs12: { key: 'a' } }
+  t.strictSame(faults({ sources, target: { ...target, additionalFormats: formats } }), [
+    ".spec.target.additionalFormats.pkcs12: its key is another's",
+  ])
+  t.strictSame(faults({ sources, target: { ...target, additionalFormats: { jks: { key } } } }), [
+    ".spec.target.additionalFormats.jks: its key is another's",
+  ])
+  t.end()
 })
