@@ -370,23 +370,6 @@ t.test(
   },
 )
 
-t.test('nobody speaks to a pod of ours but who is let in', (t) => {
-  for (const place of production) {
-    const policies = (rendered.get(place) ?? []).filter(({ kind }) => kind === 'NetworkPolicy')
-    const deny = policies.find(({ metadata }) => metadata.name === 'deny')
-    t.strictSame(deny?.['spec'], { podSelector: {}, policyTypes: ['Ingress', 'Egress'] }, place)
-    for (const { metadata, spec } of policies) {
-      for (const { from, ports } of spec.ingress ?? [])
-        t.ok(
-          from || ports.every(({ port }: Json) => port === 'public'),
-          `${metadata.name}: only the public listener is anybody’s`,
-        )
-      for (const { ports } of spec.egress ?? []) t.ok(ports?.length > 0, `${metadata.name}: to named ports only`)
-    }
-  }
-  t.end()
-})
-
 t.test('what is mounted is rendered, or is what docs/kubernetes.md says to make', async (t) => {
   const page = await readFile(join(home, 'docs/kubernetes.md'), 'utf8')
   for (const [place, objects] of rendered) {
