@@ -1,11 +1,20 @@
-/** Clusters differ: where names are resolved, and where the API server is. */
+/** Clusters differ: where names are resolved, where the API server is, and as whom a pod may run. */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
 import { parse } from 'yaml'
 
-import { everything, home, type Json, type Manifest, manifests, podsOf, renderWith } from './manifests.ts'
+import {
+  everything,
+  home,
+  type Json,
+  type Manifest,
+  manifests,
+  type PodTemplate,
+  podsOf,
+  renderWith,
+} from './manifests.ts'
 import { mayGo, type Place, type Way } from './policies.ts'
 
 t.setTimeout(120_000)
@@ -127,3 +136,41 @@ t.test('the page says what to do on each cluster whose addresses the seeds name'
     t.match(table, name)
   }
 })
+
+// ---- OpenShift
+
+const ids = ['runAsUser', 'runAsGroup', 'fsGroup']
+
+/** What it was before, without the ids. */
+const without = ({ spec, ...pod }: PodTemplate): PodTemplate => {
+  const securityContext = Object.fromEntries(Object.entries(spec.securityContext).filter(([key]) => !ids.includes(key)))
+  return { ...pod, spec: { ...spec, securityContext } }
+}
+
+t.test('with openshift no pod says who it is, and all else of it stays', async (t) => {
+  const examples = ['examples/mqtt', 'examples/csi-driver', 'examples/ingress', 'examples/pod-certificate']
+  for (const base of [...overlays, ...examples]) {
+    const objects = await renderWith(base, ['openshift'])
+    t.notMatch(JSON.stringify(objects), /"(runAsUser|runAsGroup|fsGroup|supplementalGroups)":/, base)
+    const before = (rendered.get(base) ?? []).flatMap(podsOf)
+    t.ok(before.length > 0, base)
+    for (const { owner, spec } of before)
+      t.ok(
+        ids.every((id) => spec.securityContext[id] > 0),
+        `${base}: ${owner}`,
+      )
+    t.strictSame(objects.flatMap(podsOf), before.map(without), base)
+    t.strictSame(objects.filter(isNoPod), (rendered.get(base) ?? []).filter(isNoPod), base)
+    for (const { owner, spec } of objects.flatMap(podsOf)) {
+      t.match(spec.securityContext, { runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } }, owner)
+      for (const { securityContext } of [...(spec.initContainers ?? []), ...spec.containers])
+        t.strictSame(
+          securityContext,
+          { allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: { drop: ['ALL'] } },
+          owner,
+        )
+    }
+  }
+})
+
+const isNoPod = (object: Manifest): boolean => podsOf(object).length === 0

@@ -41,7 +41,14 @@ interface Urls {
 
 const run = promisify(execFile)
 
-export const install = async (folder: string, makeKeys: string, urls: Urls): Promise<Installation> => {
+/** `as` is what programs of the containers are started with, where they run as somebody else. */
+export const install = async (
+  folder: string,
+  makeKeys: string,
+  urls: Urls,
+  as: readonly string[] = ['env'],
+): Promise<Installation> => {
+  const [somebody = '', ...being] = as
   const at = (...names: readonly string[]): string => join(folder, ...names)
   const secrets = at('run/secrets/chancery')
   await run('bash', ['-ceu', '-o', 'pipefail', makeKeys], { cwd: folder })
@@ -60,7 +67,7 @@ export const install = async (folder: string, makeKeys: string, urls: Urls): Pro
   return {
     migrate: async () => {
       const { env } = containerOf(rendered, 'chancery-migrate', { folder, data: at('data-none') })
-      await run(process.execPath, [mainFile, 'migrate'], { env: { ...bare, ...env } })
+      await run(somebody, [...being, process.execPath, mainFile, 'migrate'], { env: { ...bare, ...env } })
     },
     type: async (...commands) => {
       const shell = { ...bare, PATH: `${at('bin')}:${process.env['PATH']}`, HOME: folder }
@@ -77,12 +84,12 @@ export const install = async (folder: string, makeKeys: string, urls: Urls): Pro
       const data = at(`data-${name}`)
       await mkdir(data, { recursive: true })
       const { env, prepare } = containerOf(rendered, 'chancery', { folder, data })
-      await run('sh', ['-euc', prepare])
+      await run(somebody, [...being, 'sh', '-euc', prepare])
       // The component new-replica, which the page says to take out after the first start.
       const { CHANCERY_ALLOW_UNSEEN_ROLL: yes = 'no', ...usual } = env
       const port = await freePort()
       ports.set(name, port)
-      return startReplica(t, { port, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
+      return startReplica(t, { as, port, env: isNew ? { ...usual, CHANCERY_ALLOW_UNSEEN_ROLL: yes } : usual })
     },
   }
 }
@@ -117,17 +124,20 @@ const containerOf = (objects: readonly Manifest[], name: string, { folder, data 
 const named = (env: readonly Json[] = []): object => Object.fromEntries(env.map(({ name, value }) => [name, value]))
 
 interface Starting {
+  readonly as: readonly string[]
   readonly port: number
   readonly env: Readonly<Record<string, string>>
 }
 
-const startReplica = async (t: Teardown, { port, env }: Starting): Promise<Replica> => {
+const startReplica = async (t: Teardown, { as: [somebody = '', ...being], port, env }: Starting): Promise<Replica> => {
   const publicPort = await freePort()
   const listens = {
     CHANCERY_LISTEN: `127.0.0.1:${port}`,
     CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${publicPort}`,
   }
-  const child: ChildProcess = spawn(process.execPath, [mainFile, 'serve'], { env: { ...bare, ...env, ...listens } })
+  const child: ChildProcess = spawn(somebody, [...being, process.execPath, mainFile, 'serve'], {
+    env: { ...bare, ...env, ...listens },
+  })
   let said = ''
   for (const stream of [child.stdout, child.stderr])
     stream?.on('data', (chunk) => {
