@@ -140,8 +140,11 @@ export interface PlannedSet {
   readonly asOf: AsOf
   /** What may be on record for them, beside nothing. */
   readonly replaceable: readonly string[]
-  /** Where the search finds more, counts are not true, but for `count`: it is more as well. */
-  readonly most: number
+  /**
+   * Where the search finds more, whatever is on record for it, counts are not true, but for `count`: it is more as well.
+   * Without it all are found.
+   */
+  readonly most?: number
 }
 
 /** What the store does for it. */

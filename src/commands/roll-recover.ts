@@ -18,7 +18,7 @@ import { sha256 } from '../sha256.ts'
 import type { Database } from '../store/database.ts'
 import { todoOf } from '../store/roll-effects.ts'
 import { readStanding } from '../store/roll-opening.ts'
-import { isServed, type RecoveredEntry, recoverEntries } from '../store/roll-recovery.ts'
+import { isServed, type RecoveredEntry, type RecoveryDeps, recoverEntries, rehearse } from '../store/roll-recovery.ts'
 import { readEdge, readHashes, tileReader } from '../store/tree.ts'
 import type { Log } from '../telemetry.ts'
 import { explainRecords } from './database-fault.ts'
@@ -34,7 +34,7 @@ export interface RecoverOptions extends SourceFiles {
   readonly from: string
   /** Of the roll, where the records have none yet. */
   readonly key?: string | undefined
-  /** Look, and write nothing. */
+  /** Look, and leave nothing changed. */
   readonly check: boolean
 }
 
@@ -80,7 +80,9 @@ export const runRecover = (
     const verified = { folder, checkpoint, seen, edge, sources }
     const { byHand, roots } = await verify(db, verified, progress)
     for (const sentence of byHand) progress.tell(`By hand: ${sentence}`)
-    if (!options.check) await write(db, { ...verified, roots }, progress)
+    const putBack = (records: RecoveryDeps['db']) => write(records, { ...verified, roots }, progress)
+    // Only putting them back shows that the records take them.
+    await (options.check ? rehearse(db, putBack) : putBack(db))
     return { ...found, byHand, ...missing }
   })
 
@@ -249,7 +251,7 @@ const otherTree = async (db: Database, folder: RollFolder, { size }: Edge): Prom
 
 /** Reads the folder once more: all of it would be too much to keep. */
 const write = async (
-  db: Database,
+  db: RecoveryDeps['db'],
   { folder, checkpoint, edge: start, sources, roots }: Verified & Pick<Judged, 'roots'>,
   progress: Pick<Progress, 'update'>,
 ): Promise<void> => {

@@ -67,7 +67,8 @@ export const restoreOrder = async (
   }: { event: RevocationsOrdered; index: number; time: Date; replaceable: readonly string[] },
 ): Promise<void> => {
   const { plan, search, asOf, reason, invalidityDate, by } = event
-  const set = { search, asOf: { size: asOf.size, time: new Date(asOf.time) }, replaceable, most: event.count }
+  // No bound: what was passed by is on no roll, and the event's own count is only of what was not.
+  const set = { search, asOf: { size: asOf.size, time: new Date(asOf.time) }, replaceable }
   const { slices, ...found } = await insertSlices(tx, set, plan)
   if (found.count !== event.count || found.certificates !== event.certificates)
     throw new Error(`the order ${plan} (entry ${index}) is of other certificates than its search finds`)
@@ -96,7 +97,7 @@ const planning = ({ search, asOf, replaceable, most }: PlannedSet, p: Parameter)
       order by entry desc limit 1
     ) r on true
     where ${setConditions(search, asOf.size, p).join(' and ')} and c.not_after >= ${p(asOf.time)}::timestamptz
-    limit ${most + 1}
+    limit ${most === undefined ? 'all' : most + 1}
   ), planned as (
     select * from found where is_planned
   )`
@@ -149,7 +150,7 @@ const survey = async (db: Queryable, set: PlannedSet): Promise<Survey> => {
 
 /** Beyond the bound nobody knows how many of those that were found could be revoked. */
 const countOf = ({ found, count }: { found: number; count: number }, { most }: PlannedSet): number =>
-  found > most ? found : count
+  most !== undefined && found > most ? found : count
 
 const sharesOf = (column: 'profile' | 'principal' | 'issuer'): string => `(
     with shares as materialized (select ${column} as name, count(*) as count from planned group by 1)

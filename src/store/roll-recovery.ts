@@ -20,7 +20,7 @@ export interface RecoveredEntry {
 }
 
 export interface RecoveryDeps {
-  readonly db: Database
+  readonly db: Pick<Database, 'transaction'>
   readonly hasher: TreeHasher
   readonly sources: RecoverySources
 }
@@ -53,6 +53,28 @@ export const recoverEntries = async (
 }
 
 /**
+ * Does all that `work` does in one transaction, and takes it back: what the records would refuse is found, and nothing is
+ * changed.
+ */
+export const rehearse = async (db: Database, work: (db: RecoveryDeps['db']) => Promise<unknown>): Promise<void> => {
+  const done = new Error('rehearsed')
+  await db
+    .transaction(async (tx) => {
+      const transaction: Database['transaction'] = async (step) => {
+        const result = await step(tx)
+        await tx.query(checkNow)
+        await tx.query(checkLater)
+        return result
+      }
+      await work({ transaction })
+      throw done
+    })
+    .catch((error: unknown) => {
+      if (error !== done) throw error
+    })
+}
+
+/**
  * Whether an instance has connections to these records, as far as the server tells. Those of one that has just ended are
  * there for a moment.
  */
@@ -81,6 +103,9 @@ const rowOf = ({ index, text, leaf, entry }: RecoveredEntry): object => ({
   body: entry.type === 'certificate.issued' ? null : text,
 })
 
+/** As a commit does. */
+const checkNow = { text: 'set constraints all immediate' }
+const checkLater = { text: 'set constraints all deferred' }
 const lockHead = { text: 'select size, root from roll where id = 1 for update' }
 const moveHead = { text: 'update roll set size = $1::bigint, time = $2::timestamptz, root = $3::bytea where id = 1' }
 const insertEntries = {

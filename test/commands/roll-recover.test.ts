@@ -4,6 +4,7 @@ import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { openAnchorFile, readAnchorFile } from '../../src/anchor.ts'
@@ -147,6 +148,19 @@ t.test('a recovery that is cut off goes on where it was, and then everything is 
     t.equal((await service.request('GET', '/readyz')).status, 200)
     await issue(service)
   })
+})
+
+t.test('a look finds what the records do not take, and leaves nothing changed', async (t) => {
+  await restore('export')
+  const start = await sizeNow()
+  t.match(await recover({ check: true }), { from: start, to: exported })
+  t.equal(await sizeNow(), start)
+  const client = new pg.Client({ connectionString: database.ownerUrl })
+  await client.connect()
+  await client.query('alter table outcomes add constraint takes_nothing check (false) not valid')
+  await client.end()
+  await t.rejects(recover({ check: true }), { message: /takes_nothing/ })
+  t.equal(await sizeNow(), start)
 })
 
 t.test('while an instance has the records open nothing is recovered', async (t) => {

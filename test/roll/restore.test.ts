@@ -236,6 +236,9 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   t.match((await say('approval', otherVault)).json, { state: 'issued' })
   const after = await Promise.all(Array.from({ length: 300 }, (_, i) => chancery.issue(`n${i}.example.com`)))
   const mines = await Promise.all([chancery.issue('m.example.com', 'mine'), chancery.issue('l.example.com', 'lost')])
+  // What an order finds and passes by is on no roll.
+  const passedBy = await Promise.all(['p', 'q'].map((name) => chancery.issue(`${name}.example.com`, 'mine')))
+  for (const { serial } of passedBy) await chancery.revoke(serial, 'keyCompromise')
   const body = { csr: csrFor('key.example.com'), profile: 'server' }
   const asked = { 'idempotency-key': 'asked-before-the-backup' }
   const underWay = (await chancery.request('POST', '/v1/certificates', body, asked)).json
@@ -247,6 +250,7 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   await chancery.revoke(after[1]?.serial as string, 'certificateHold')
   const order = { search: { profile: 'mine' }, reason: 'superseded' }
   const plan = (await chancery.request('POST', '/v1/revocations', order)).json
+  t.match(plan, { count: 1, skipped: { revoked: 2 } }, 'an order over some that are revoked already')
   await chancery.request('POST', '/v1/revocations', { ...order, digest: plan.digest, asOf: plan.asOf })
   while ((await chancery.request('GET', `/v1/revocations/${plan.digest}`)).json.state !== 'done')
     await new Promise((resolve) => setTimeout(resolve, 100))
