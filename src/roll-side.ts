@@ -13,12 +13,14 @@ import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { SigningFault, type SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
+import { openParts } from './parts.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
 import { consistencyProof } from './roll/merkle.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from './roll/note.ts'
 import { ed25519SpkiStart, verifyEd25519 } from './roll-crypto.ts'
 import { post } from './roll-witnesses.ts'
 import type { Stores } from './service.ts'
+import { blameSetting } from './setting-fault.ts'
 import { sha256 } from './sha256.ts'
 import type { Database } from './store/database.ts'
 import type { RollWriter } from './store/roll.ts'
@@ -44,9 +46,14 @@ const openAnchor = async (
   if (anchor === undefined) return undefined
   const failed = (err: unknown): void =>
     log.error({ event: 'roll.unanchored', err }, 'the last checkpoint could not be kept')
-  const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed })
-  if (file.found === undefined) await file.write(await head()).catch(failed)
-  return file
+  return openParts(async (parts) => {
+    const file = await openAnchorFile({ path: anchor, everyMs: anchorEveryMs, failed }).catch(
+      blameSetting('CHANCERY_ROLL_ANCHOR'),
+    )
+    parts.add(file.close)
+    if (file.found === undefined) await file.write(await head()).catch(failed)
+    return file
+  })
 }
 
 /** These records are not those that this installation has worked with; the message says why, and what to do. */
@@ -140,44 +147,40 @@ export interface RollSide {
 }
 
 /** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */
-export const openRollSide = async (
+export const openRollSide = (
   stores: Pick<Stores, 'db' | 'roll' | 'config' | 'log' | 'clock'>,
   keys: Pick<Keyring, 'open'>,
-): Promise<RollSide> => {
-  const { db, roll, config, log, clock } = stores
-  const { opened } = await readStanding(db)
-  if (!opened) throw new Error('The roll has no name and no key yet.')
-  const verifierKey = parseVerifierKey(opened.key, sha256)
-  const key = openLazily(keys, config.roll.key, Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]), log)
-  const anchor = await openAnchor(config, log, async () => ({ origin: verifierKey.name, ...(await roll.head()) }))
-  // They are asked about checkpoints, which show what they have answered.
-  let witnesses: Witnesses | undefined
-  const checkpoints = openCheckpoints({
-    verifierKey,
-    key,
-    // One for each batch, here and now: handing it to another thread would keep the whole batch waiting for longer.
-    verify: async (check) => checkOne(check),
-    anchor: anchor ?? { write: async () => {} },
-    head: roll.head,
-    readTile: tileReader(db),
-    hasher: codec.hasher,
-    cosigned: () => {
-      const cosigned = witnesses?.newest()
-      return cosigned && clock().getTime() - cosigned.at < freshMs ? cosigned : undefined
-    },
-    deadlineMs: config.limits.signingDeadlineMs,
-    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+): Promise<RollSide> =>
+  openParts(async (parts) => {
+    const { db, roll, config, log, clock } = stores
+    const { opened } = await readStanding(db)
+    if (!opened) throw new Error('The roll has no name and no key yet.')
+    const verifierKey = parseVerifierKey(opened.key, sha256)
+    const key = openLazily(keys, config.roll.key, Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]), log)
+    const anchor = await openAnchor(config, log, async () => ({ origin: verifierKey.name, ...(await roll.head()) }))
+    if (anchor) parts.add(anchor.close)
+    parts.add(key.close)
+    // They are asked about checkpoints, which show what they have answered.
+    let witnesses: Witnesses | undefined
+    const checkpoints = openCheckpoints({
+      verifierKey,
+      key,
+      // One for each batch, here and now: handing it to another thread would keep the whole batch waiting for longer.
+      verify: async (check) => checkOne(check),
+      anchor: anchor ?? { write: async () => {} },
+      head: roll.head,
+      readTile: tileReader(db),
+      hasher: codec.hasher,
+      cosigned: () => {
+        const cosigned = witnesses?.newest()
+        return cosigned && clock().getTime() - cosigned.at < freshMs ? cosigned : undefined
+      },
+      deadlineMs: config.limits.signingDeadlineMs,
+      sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    })
+    witnesses = witnessesOf(stores, checkpoints)
+    return { checkpoints, witnesses, close: parts.close }
   })
-  witnesses = witnessesOf(stores, checkpoints)
-  return {
-    checkpoints,
-    witnesses,
-    close: async () => {
-      await key.close()
-      await anchor?.close()
-    },
-  }
-}
 
 const witnessesOf = (
   { db, config, log, clock }: Pick<Stores, 'db' | 'config' | 'log' | 'clock'>,

@@ -2,7 +2,6 @@
  * The whole service, put together: everything that varies comes in, everything that was opened is closed in reverse.
  * `chancery serve` and the tests build theirs by this function.
  */
-import { hash } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import type { SecureContextOptions } from 'node:tls'
 
@@ -14,41 +13,39 @@ import type { Checkpoints } from './ca/checkpoints.ts'
 import type { Health } from './ca/health.ts'
 import type { Issuance } from './ca/issuance.ts'
 import { openIssuance } from './ca/issue.ts'
-import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
-import { type Issuers, openIssuers } from './ca/issuers.ts'
-import type { Meter } from './ca/meter.ts'
-import { openHealth } from './ca/readiness.ts'
+import type { IssuerLife } from './ca/issuer-life.ts'
+import type { Issuers } from './ca/issuers.ts'
 import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Recorder } from './ca/recorder.ts'
 import { openRecovery } from './ca/recovery.ts'
 import type { Witnesses } from './ca/witnesses.ts'
-import { openAnchorFile, openClientSide } from './client-side.ts'
+import { type ClientSide, openAnchorFile, openClientSide } from './client-side.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
+import { healthOf } from './health-side.ts'
 import { type App, openApp } from './http/app.ts'
 import { openPublicApp } from './http/public/app.ts'
+import { issuerLifeOf, openKeyed } from './issuer-side.ts'
 import type { ServerCertificate } from './jobs/own-certificate.ts'
 import { type Job, openSchedule } from './jobs/schedule.ts'
 import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
-import type { SigningKey } from './keys/signing-key.ts'
-import { keyUriFault } from './keys/uri.ts'
 import { openVerifier, type Verifier } from './keys/verifier.ts'
-import { openLimitSide } from './limit-side.ts'
+import { type LimitSide, openLimitSide } from './limit-side.ts'
 import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
+import { openParts, type Parts } from './parts.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
-import type { KeyOpened } from './roll/entries.ts'
 import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
-import { openStatus } from './status.ts'
+import { blameSetting } from './setting-fault.ts'
+import { openStatus, type Status } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { openAccesses } from './store/accesses.ts'
 import { openApprovalStore } from './store/approvals.ts'
 import { databaseClock } from './store/clock.ts'
 import { openDatabase } from './store/database.ts'
 import { openRecorder } from './store/issuance.ts'
-import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts'
 import { assertMigrated } from './store/migrate.ts'
 import { openIntents } from './store/open-intents.ts'
 import { openPolicies } from './store/policies.ts'
@@ -107,7 +104,8 @@ export const openStores = async (deps: StoresDeps) => {
     preparedStatements,
     observe: metrics.query,
   })
-  try {
+  return openParts(async (parts) => {
+    parts.add(db.close)
     await assertMigrated(db)
     const dbClock = databaseClock(clock, config.limits.clockToleranceMs)
     const seen = await readAnchor(config)
@@ -119,7 +117,9 @@ export const openStores = async (deps: StoresDeps) => {
     const parse = (document: unknown, version: number) => parseProfile(document, { version })
     const canonical = (profile: Profile) => canonicalDocument(profile.document)
     const policies = await openPolicies({ db, roll, log, parse, canonical })
+    parts.add(policies.close)
     const providers = await openProviders({ db, roll, log })
+    parts.add(providers.close)
     const records = openRecords({ db, codec, namesOf: readNames, sentAlong })
     const accesses = openAccesses({ db, newId })
     return {
@@ -137,50 +137,103 @@ export const openStores = async (deps: StoresDeps) => {
       newId,
       log,
       config,
+      /** Once; again is nothing. */
+      close: parts.close,
     }
-  } catch (error) {
-    // An open pool would hold up whoever reads the sentence.
-    await db.close().catch(() => {})
-    throw error
-  }
+  })
 }
 
-/** Opens the service over stores that were made ready (migrated, with issuers and profiles). */
-export const openService = async (
+/**
+ * Opens the service over stores that were made ready (migrated, with issuers and profiles). Where it throws, the stores are left
+ * open, and nothing else; closing it closes them as well.
+ */
+export const openService = (
   stores: Stores,
   keys: Pick<Keyring, 'open' | 'create' | 'load'>,
   /** Told of our own certificate, and of each that replaces it. */
   told: (certificate: ServerCertificate) => Promise<void> = async () => {},
-): Promise<Service> => {
-  const { metrics, db, roll, access, accesses, policies, records, clock, newId, log, config } = stores
-  const { limits } = config
-  const anchors = await openAnchorFile(config)
-  const issuers = await openKeyed(stores, keys, metrics)
-  metrics.watchIssuers(() =>
-    issuers.all().map(({ issuer: { name, bounds }, state }) => ({ issuer: name, state, notAfter: bounds.notAfter })),
-  )
-  // One core is this thread's.
-  const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
-  const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
-  const { sign } = checkpoints
-  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, sign, ...limits })
-  metrics.watchWitnesses(witnesses.figures)
-  const { issuance, approval } = await openCycle(stores, { issuers, recorder, verifier, checkpoints })
+): Promise<Service> =>
+  openParts(async (parts) => {
+    const { db, roll, config } = stores
+    const anchors = await openAnchorFile(config).catch(blameSetting())
+    const cycle = await openCycle(stores, keys, parts)
+    const { issuers, verifier, checkpoints, witnesses, issuance, approval } = cycle
+    const status = await openStatus(stores, issuers, issuance, openTurns(5))
+    parts.add(() => unlessAway(status.close()))
+    let stopping = false
+    const health = healthOf(stores, { issuers, issuance, status, checkpoints, witnesses, isStopping: () => stopping })
+    watchLoads(stores, issuance, keys)
 
-  const status = await openStatus(stores, issuers, issuance, openTurns(5))
-  let stopping = false
-  const health = healthOf(stores, { issuers, issuance, status, checkpoints, witnesses, isStopping: () => stopping })
-  watchLoads(stores, issuance, keys)
+    const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
+    const endOpen = (ageMs = patienceMs(config.limits)) => reconcile(intents, ageMs)
+    const recover = openRecovery(issuers)
+    const own = await openOwnCertificate(stores, issuance, recover)
+    await told(own.current())
+    const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
+    const limiting = await openLimitSide(stores)
+    parts.add(() => unlessAway(limiting.close()))
+    const issuerLife = issuerLifeOf(stores, keys, issuers, verifier)
+    // They answer what was accepted at the same time, and while whatever runs periodically ends.
+    const faces: { close(): PromiseLike<unknown> }[] = []
+    parts.add(() => Promise.all(faces.map((face) => face.close())))
+    const { app, publicApp } = await openFaces(
+      stores,
+      { ...cycle, status, health, clients, limiting, issuerLife, own },
+      (face) => faces.push(face),
+    )
+    const install = (renewed: ServerCertificate): Promise<void> => {
+      secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
+      return told(renewed)
+    }
+    faces.push(
+      openSchedule(
+        [
+          ...[...standingJobs({ endOpen, recover, issuers, checkpoints, witnesses }), ...status.jobs(() => stopping)],
+          ...[...clients.jobs, ...limiting.jobs, approval.job, renewalJob(own, install)],
+        ],
+        stores.log,
+      ),
+    )
+    return {
+      app,
+      publicApp,
+      issuance,
+      issuers,
+      reconcile: endOpen,
+      publishCrls: status.publishCrls,
+      askWitnesses: witnesses.ask,
+      listen: async () => ({
+        api: await app.listen({ ...config.listen }),
+        public: await publicApp.listen({ ...config.publicListen }),
+      }),
+      close: async () => {
+        stopping = true
+        status.stop()
+        await parts.close().finally(stores.close)
+      },
+    }
+  })
 
-  const intents = openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter)
-  const endOpen = (ageMs = patienceMs(limits)) => reconcile(intents, ageMs)
-  const recover = openRecovery(issuers)
-  const own = await openOwnCertificate(stores, issuance, recover)
-  await told(own.current())
-  const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
-  const limiting = await openLimitSide(stores)
+/** What is left to others in the database is theirs after a while anyway. */
+const unlessAway = (left: Promise<unknown>): Promise<unknown> => left.catch(() => {})
+
+interface FacesParts extends Cycle {
+  readonly status: Status
+  readonly health: Health
+  readonly clients: ClientSide
+  readonly limiting: LimitSide
+  readonly issuerLife: IssuerLife
+  readonly own: Own
+}
+
+/** Both applications, each of which `opened` is told of: the second may not open. */
+const openFaces = async (
+  { db, policies, access, accesses, providers, records, clock, newId, log, metrics, config }: Stores,
+  { recorder, issuance, approval, checkpoints, status, health, clients, limiting, issuerLife, own }: FacesParts,
+  opened: (app: App) => unknown,
+): Promise<Pick<Service, 'app' | 'publicApp'>> => {
   const tiles = openTiles(db, records.events)
-  const http = { log, newId, metrics, records, accesses, limits }
+  const http = { log, newId, metrics, records, accesses, limits: config.limits }
   const app = await openApp({
     ...http,
     rootAt: rootReader(db, codec.hasher),
@@ -190,8 +243,8 @@ export const openService = async (
     access,
     ...clients.calls,
     ...limiting.http,
-    providers: stores.providers,
-    issuerLife: issuerLifeOf(stores, keys, issuers, verifier),
+    providers,
+    issuerLife,
     revocations: status.revocations,
     massRevocations: status.massRevocations,
     approvals: approval.approvals,
@@ -202,6 +255,7 @@ export const openService = async (
     clock,
     tls: { ...clients.tls, ...pairOf(own.current()) },
   })
+  opened(app)
   const publicApp = await openPublicApp({
     ...http,
     clock,
@@ -210,71 +264,9 @@ export const openService = async (
     crlImports: status.crlImports,
     ...(config.roll.isPublic && { roll: { checkpoints, tiles } }),
   })
-  const schedule = openSchedule(
-    [
-      ...[...standingJobs({ endOpen, recover, issuers, checkpoints, witnesses }), ...status.jobs(() => stopping)],
-      ...[...clients.jobs, ...limiting.jobs, approval.job],
-      renewalJob(own, (renewed) => {
-        secureContextOf(app).setSecureContext({ ...tlsBounds, ...clients.tls, ...pairOf(renewed) })
-        return told(renewed)
-      }),
-    ],
-    log,
-  )
-
-  return {
-    app,
-    publicApp,
-    issuance,
-    issuers,
-    reconcile: endOpen,
-    publishCrls: status.publishCrls,
-    askWitnesses: witnesses.ask,
-    listen: async () => ({
-      api: await app.listen({ ...config.listen }),
-      public: await publicApp.listen({ ...config.publicListen }),
-    }),
-    close: async () => {
-      stopping = true
-      status.stop()
-      await Promise.all([app.close(), publicApp.close(), schedule.close()])
-      await Promise.allSettled([status.close(), limiting.close(), approval.close()])
-      await recorder.drain()
-      await recorder.close()
-      policies.close()
-      stores.providers.close()
-      await issuers.close()
-      await verifier.close()
-      await closeRoll()
-      await db.close()
-    },
-  }
+  opened(publicApp)
+  return { app, publicApp }
 }
-
-interface HealthParts {
-  readonly issuers: Issuers
-  readonly issuance: Issuance
-  readonly status: Awaited<ReturnType<typeof openStatus>>
-  readonly checkpoints: Checkpoints
-  readonly witnesses: Pick<Witnesses, 'warning'>
-  readonly isStopping: () => boolean
-}
-
-const healthOf = (
-  stores: Stores,
-  { issuers, issuance, status, checkpoints, witnesses, isStopping }: HealthParts,
-): Health =>
-  openHealth({
-    issuers,
-    databaseFault: () => databaseFault(stores),
-    clockFault: stores.dbClock.fault,
-    crlFault: status.crlFault,
-    rollFault: checkpoints.fault,
-    rollWarning: witnesses.warning,
-    crlWarning: status.crlWarning,
-    queue: () => ({ pending: issuance.pending, bound: stores.config.limits.queue }),
-    isStopping,
-  })
 
 interface Standing {
   readonly endOpen: () => Promise<unknown>
@@ -300,18 +292,35 @@ const renewalJob = (own: Own, install: (renewed: ServerCertificate) => Promise<v
   run: () => own.renew(install),
 })
 
-interface CycleParts {
+interface Cycle {
   readonly issuers: Issuers
-  readonly recorder: Recorder
   readonly verifier: Verifier
   readonly checkpoints: Checkpoints
+  readonly witnesses: Witnesses
+  readonly recorder: Recorder
+  readonly issuance: Issuance
+  readonly approval: ApprovalSide
 }
 
-const openCycle = async (
-  stores: Stores,
-  { issuers, recorder, verifier, checkpoints }: CycleParts,
-): Promise<{ readonly issuance: Issuance; readonly approval: ApprovalSide }> => {
-  const { db, roll, policies, metrics, config, clock, random, newId, dbClock } = stores
+/** All that issues. */
+const openCycle = async (stores: Stores, keys: Pick<Keyring, 'open'>, parts: Parts): Promise<Cycle> => {
+  const { db, roll, policies, metrics, config, clock, random, newId, dbClock, log } = stores
+  const { limits } = config
+  const isBlocked = await loadBlockLists(config.keys.blocked).catch(blameSetting())
+  const issuers = await openKeyed(stores, keys, metrics)
+  parts.add(issuers.close)
+  metrics.watchIssuers(() =>
+    issuers.all().map(({ issuer: { name, bounds }, state }) => ({ issuer: name, state, notAfter: bounds.notAfter })),
+  )
+  // One core is this thread's.
+  const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
+  parts.add(verifier.close)
+  const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
+  parts.add(closeRoll)
+  metrics.watchWitnesses(witnesses.figures)
+  const { sign } = checkpoints
+  const recorder = openRecorder({ db, roll, meter: metrics, log, clock, newId, sign, ...limits })
+  parts.add(() => recorder.drain().finally(recorder.close))
   const store = openApprovalStore({ db, roll, newId, proposed: () => metrics.requestEnded('created') })
   const issuance = openIssuance({
     recorder,
@@ -319,7 +328,7 @@ const openCycle = async (
     policies,
     issuers,
     meter: metrics,
-    isBlocked: await loadBlockLists(config.keys.blocked),
+    isBlocked,
     verify: verifier.verify,
     clock,
     random,
@@ -327,27 +336,12 @@ const openCycle = async (
     nextTurn: openTurns(5),
     assertClock: dbClock.assertSane,
     checkpoints,
-    limits: config.limits,
+    limits,
   })
-  return { issuance, approval: openApprovalSide(stores, { store, issuance, issuers }) }
+  const approval = openApprovalSide(stores, { store, issuance, issuers })
+  parts.add(() => unlessAway(approval.close()))
+  return { issuers, verifier, checkpoints, witnesses, recorder, issuance, approval }
 }
-
-const issuerLifeOf = (
-  { db, roll, config, clock }: Stores,
-  keys: Pick<Keyring, 'open' | 'create'>,
-  issuers: Issuers,
-  { verify }: Verifier,
-): IssuerLife =>
-  openIssuerLife({
-    store: openIssuerStore({ db, roll, longestValidity }),
-    keys,
-    issuers,
-    verify,
-    clock,
-    stagingMs: config.limits.stagingMs,
-    keyUriFault: (uri) => keyUriFault(uri, config.mode === 'development' || config.keys.allowSoftware),
-    publicUrl: config.publicUrl,
-  })
 
 /** What is looked up when somebody asks for metrics. */
 const watchLoads = ({ metrics, db }: Stores, issuance: Issuance, keys: Pick<Keyring, 'load'>): void => {
@@ -357,44 +351,6 @@ const watchLoads = ({ metrics, db }: Stores, issuance: Issuance, keys: Pick<Keyr
   metrics.watchKeys(keys.load)
   metrics.watch('chancery_database_connections', 'open', () => db.load.total)
   metrics.watch('chancery_database_connections', 'idle', () => db.load.idle)
-}
-
-/** The issuers in the records with their keys; each opening of a key is put on the roll. */
-export const openKeyed = (
-  { db, roll, config, log }: Stores,
-  keys: Pick<Keyring, 'open'>,
-  meter: Meter,
-): Promise<Issuers> =>
-  openIssuers({
-    load: () => loadIssuers(db),
-    version: () => issuersVersion(db),
-    openKey: keys.open,
-    meter,
-    deadlineMs: config.limits.signingDeadlineMs,
-    opened: (issuer, key) => {
-      const event = openedEvent(issuer, key)
-      roll
-        .change(async () => ({ events: [event], result: undefined }))
-        .catch((err: unknown) => log.warn({ ...event, event: 'key.unrecorded', err }, 'an opened key is not on record'))
-    },
-    unusable: (issuer, err) => log.error({ event: 'issuer.unusable', issuer, err }, 'an issuer cannot be used'),
-  })
-
-const openedEvent = (issuer: string, { id, spki, attributes }: SigningKey): KeyOpened => ({
-  type: 'key.opened',
-  issuer,
-  key: id,
-  spki: hash('sha256', spki),
-  attributes: attributes ? { ...attributes } : null,
-})
-
-const longestValidity = (document: string): number => parseProfile(JSON.parse(document), { version: 1 }).validity.max
-
-/** Undefined when records can be written: not a standby, not read-only, and its clock was read. */
-const databaseFault = async ({ db, roll }: Stores): Promise<string | undefined> => {
-  const { rows } = await db.query<{ readonly: boolean }>(selectReadOnly)
-  await roll.head()
-  return rows[0]?.readonly === false ? undefined : 'the database is read-only'
 }
 
 type PemPair = Pick<ServerCertificate, 'key' | 'cert'>
@@ -410,8 +366,3 @@ const tlsBounds = { minVersion: 'TLSv1.2', honorCipherOrder: true } as const
 
 /** As on a new replica, or after its volume was lost. */
 const unseen = 'no checkpoint was kept here before: an older database could not be told from this one'
-
-const selectReadOnly = {
-  name: 'select_read_only',
-  text: `select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly`,
-}

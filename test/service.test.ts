@@ -113,6 +113,28 @@ t.test('replicas with different names keep their own profile, and leave the one 
     t.equal((await records.certificates({ profile: ownProfileName(replica.config) }, { limit: 10 })).items.length, 3)
 })
 
+t.test('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
+  const { stores, keys } = await openReplica(t)
+  t.teardown(stores.close)
+  const held: string[] = []
+  const open = async (uri: string): Promise<SigningKey> => {
+    const key = await keys.open(uri)
+    held.push(uri)
+    const close = async (): Promise<void> => {
+      held.splice(held.indexOf(uri), 1)
+      await key.close()
+    }
+    return { ...key, close }
+  }
+  const told = async (): Promise<void> => {
+    t.not(held.length, 0, 'keys are open by then')
+    throw new Error('no room')
+  }
+  await t.rejects(openService(stores, { ...keys, open }, told), { message: 'no room' })
+  t.same(held, [])
+  await stores.policies.refresh()
+})
+
 t.test(
   'what somebody made of the profile of our own certificate is undone before the next one is issued',
   async (t) => {

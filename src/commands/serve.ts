@@ -7,7 +7,9 @@ import { type Config, roleOf } from '../config.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
+import { openParts } from '../parts.ts'
 import { openService, openStores, type Service } from '../service.ts'
+import { SettingFault } from '../setting-fault.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
@@ -31,28 +33,23 @@ export interface Serving {
 }
 
 /** Resolves when both listeners answer. Rejects with a sentence, and leaves nothing open. */
-export const serve = async (config: Config, log: Log): Promise<Serving> => {
-  await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
-  const database = await openPostgres(config, log)
-  const closing: (() => Promise<unknown>)[] = [database.close]
-  const closeAll = async (): Promise<void> => {
-    for (const close of closing.reverse().splice(0)) await close()
-  }
-  try {
-    if (database.ownerUrl !== undefined) closing.push(await maintainDaily(database.ownerUrl, config, log))
+export const serve = (config: Config, log: Log): Promise<Serving> =>
+  openParts(async (parts) => {
+    await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
+    const database = await openPostgres(config, log)
+    parts.add(database.close)
+    if (database.ownerUrl !== undefined) parts.add(await maintainDaily(database.ownerUrl, config, log))
     const stores = await openStores({ config, databaseUrl: database.url, log })
       .catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }))
       .catch(explainRecords)
-    const closeStores = (): Promise<void> => stores.db.close().catch(() => {})
-    closing.push(closeStores)
+    parts.add(stores.close)
     if (config.mode === 'production') await assertSafe(config, stores.db)
     const keys = await openKeys(config, log, openPinGuard(stores))
-    closing.push(keys.close)
+    parts.add(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)
-    const service = await openService(stores, keys, anchor.write)
-    closing.splice(closing.indexOf(closeStores), 1)
-    closing.push(service.close)
+    const service = await openService(stores, keys, anchor.write).catch(explainSetting)
+    parts.add(service.close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
     flushCompileCache()
     const addresses = await service.listen().catch(explainListen)
@@ -60,11 +57,11 @@ export const serve = async (config: Config, log: Log): Promise<Serving> => {
       events: [{ type: 'service.started', version, mode: config.mode }],
       result: undefined,
     }))
-    return { service, addresses, anchor: anchor.path(), close: closeAll }
-  } catch (error) {
-    await closeAll()
-    throw error
-  }
+    return { service, addresses, anchor: anchor.path(), close: parts.close }
+  })
+
+const explainSetting = (error: Error): never => {
+  throw error instanceof SettingFault ? new Failure('usage', error.message) : error
 }
 
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {

@@ -1,0 +1,63 @@
+/** Issuers, put together: those in the records with their keys, and how they come and go. */
+import { hash } from 'node:crypto'
+
+import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
+import { type Issuers, openIssuers } from './ca/issuers.ts'
+import type { Meter } from './ca/meter.ts'
+import type { Keyring } from './keys/keyring.ts'
+import type { SigningKey } from './keys/signing-key.ts'
+import { keyUriFault } from './keys/uri.ts'
+import type { Verifier } from './keys/verifier.ts'
+import { parseProfile } from './policy/profile.ts'
+import type { KeyOpened } from './roll/entries.ts'
+import type { Stores } from './service.ts'
+import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts'
+
+/** The issuers in the records with their keys; each opening of a key is put on the roll. */
+export const openKeyed = (
+  { db, roll, config, log }: Stores,
+  keys: Pick<Keyring, 'open'>,
+  meter: Meter,
+): Promise<Issuers> =>
+  openIssuers({
+    load: () => loadIssuers(db),
+    version: () => issuersVersion(db),
+    openKey: keys.open,
+    meter,
+    deadlineMs: config.limits.signingDeadlineMs,
+    opened: (issuer, key) => {
+      const event = openedEvent(issuer, key)
+      roll
+        .change(async () => ({ events: [event], result: undefined }))
+        .catch((err: unknown) => log.warn({ ...event, event: 'key.unrecorded', err }, 'an opened key is not on record'))
+    },
+    unusable: (issuer, err) => log.error({ event: 'issuer.unusable', issuer, err }, 'an issuer cannot be used'),
+  })
+
+const openedEvent = (issuer: string, { id, spki, attributes }: SigningKey): KeyOpened => ({
+  type: 'key.opened',
+  issuer,
+  key: id,
+  spki: hash('sha256', spki),
+  attributes: attributes ? { ...attributes } : null,
+})
+
+/** How they come and go. */
+export const issuerLifeOf = (
+  { db, roll, config, clock }: Stores,
+  keys: Pick<Keyring, 'open' | 'create'>,
+  issuers: Issuers,
+  { verify }: Verifier,
+): IssuerLife =>
+  openIssuerLife({
+    store: openIssuerStore({ db, roll, longestValidity }),
+    keys,
+    issuers,
+    verify,
+    clock,
+    stagingMs: config.limits.stagingMs,
+    keyUriFault: (uri) => keyUriFault(uri, config.mode === 'development' || config.keys.allowSoftware),
+    publicUrl: config.publicUrl,
+  })
+
+const longestValidity = (document: string): number => parseProfile(JSON.parse(document), { version: 1 }).validity.max

@@ -1,0 +1,30 @@
+/** What is put together part by part: closed in reverse order, at the end or where a later part does not open. */
+
+export interface Parts {
+  /** What closes a part that was opened just now. */
+  add(close: () => unknown): void
+  /** Each once, the last first. One that fails keeps none from being closed; throws the first failure. */
+  close(): Promise<void>
+}
+
+/** Opens part after part. Where one throws, those before it are closed before it is told. */
+export const openParts = async <T>(open: (parts: Parts) => Promise<T>): Promise<T> => {
+  const closers: (() => unknown)[] = []
+  const close = async (): Promise<void> => {
+    const failures: unknown[] = []
+    for (let next = closers.pop(); next; next = closers.pop())
+      try {
+        await next()
+      } catch (error) {
+        failures.push(error)
+      }
+    if (failures.length > 0) throw failures[0]
+  }
+  try {
+    return await open({ add: (closer) => void closers.push(closer), close })
+  } catch (error) {
+    // Whoever reads the sentence need not know what came of it.
+    await close().catch(() => {})
+    throw error
+  }
+}

@@ -1,0 +1,52 @@
+/** Faults that show when most of the service is open already: it ends, and says why. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { startInstance } from '../helpers/instance.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-late-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+const { servingUrl, ownerUrl } = await openTestDatabase(t)
+
+const list = join(folder, 'list')
+await writeFile(list, 'no list\n')
+const taken = createServer()
+await new Promise<void>((resolve) => taken.listen(0, '127.0.0.1', resolve))
+t.teardown(() => taken.close())
+const { port } = taken.address() as { port: number }
+
+const none = join(folder, 'none')
+const cases: readonly [what: string, env: Readonly<Record<string, string>>, sentence: RegExp][] = [
+  ['blocked keys that are not there', { CHANCERY_BLOCKED_KEYS: none }, /^The list of blocked keys \S+none cannot be /m],
+  ['blocked keys that are none', { CHANCERY_BLOCKED_KEYS: list }, /^The list of blocked keys \S+list cannot be used/m],
+  ['a list of badkeys', { CHANCERY_BADKEYS_LIST: none }, /^The list of blocked keys \S+none cannot be used/m],
+  ['CAs of clients', { CHANCERY_CLIENT_CA: list }, /^The CAs of clients cannot be read/m],
+  [
+    'an anchor that cannot be written',
+    { CHANCERY_ROLL_ANCHOR: '/sys/anchor' },
+    /^CHANCERY_ROLL_ANCHOR: E.*'\/sys\/anchor'$/m,
+  ],
+  ['an address that is taken', { CHANCERY_LISTEN: `127.0.0.1:${port}` }, /^Another process listens on /m],
+]
+
+for (const [what, env, sentence] of cases)
+  t.test(`${what}: it ends by itself`, async (t) => {
+    const instance = startInstance({ ...{ data: folder, servingUrl, ownerUrl, port: 0, publicPort: 0 }, env })
+    let failed = -1
+    const look = setInterval(() => {
+      if (failed < 0 && sentence.test(instance.output())) failed = performance.now()
+    }, 50)
+    const hung = setTimeout(() => instance.signal('SIGKILL'), 40_000)
+    const code = await instance.exited
+    clearInterval(look)
+    clearTimeout(hung)
+    t.equal(code, exitCodes.usage, instance.output())
+    t.match(instance.output(), sentence)
+    t.ok(failed < 0 || performance.now() - failed < 10_000, 'soon')
+  })
