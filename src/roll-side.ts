@@ -11,8 +11,8 @@ import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { isProblem } from './errors.ts'
 import type { Keyring } from './keys/keyring.ts'
-import { SigningFault, type SigningKey } from './keys/signing-key.ts'
 import { checkOne } from './keys/verifier-batch.ts'
+import { openLazily } from './lazy-key.ts'
 import { openParts } from './parts.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
 import { consistencyProof } from './roll/merkle.ts'
@@ -156,7 +156,14 @@ export const openRollSide = (
     const { opened } = await readStanding(db)
     if (!opened) throw new Error('The roll has no name and no key yet.')
     const verifierKey = parseVerifierKey(opened.key, sha256)
-    const key = openLazily(keys, config.roll.key, Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]), log)
+    const key = openLazily({
+      keys,
+      uri: config.roll.key,
+      spki: Buffer.concat([ed25519SpkiStart, verifierKey.publicKey]),
+      algorithm: ed25519,
+      log,
+      now: () => performance.now(),
+    })
     const anchor = await openAnchor(config, log, async () => ({ origin: verifierKey.name, ...(await roll.head()) }))
     if (anchor) parts.add(anchor.close)
     parts.add(key.close)
@@ -198,36 +205,6 @@ const witnessesOf = (
     now: () => clock().getTime(),
     log,
   })
-
-const openLazily = (keys: Pick<Keyring, 'open'>, uri: string, spki: Buffer, log: Log) => {
-  let opening: Promise<SigningKey> | undefined
-  const open = (): Promise<SigningKey> => {
-    opening ??= keys.open(uri).then(async (key) => {
-      if (key.spki.equals(spki)) return key
-      await key.close()
-      throw new Error(`the key at ${uri} is not the one on record`)
-    })
-    opening.catch((err: unknown) => {
-      opening = undefined
-      log.error({ event: 'roll.key', err }, 'the key of the roll cannot be opened')
-    })
-    return opening
-  }
-  return {
-    id: uri,
-    algorithm: ed25519,
-    spki,
-    sign: async (messages: readonly Buffer[], withinMs?: number): Promise<readonly (Buffer | SigningFault)[]> => {
-      try {
-        return await (await open()).sign(messages, withinMs)
-      } catch (error) {
-        const fault = new SigningFault('before', (error as Error).message, error)
-        return messages.map(() => fault)
-      }
-    },
-    close: async () => void (await opening?.then((key) => key.close())),
-  }
-}
 
 const ed25519 = signatureAlgorithm('ed25519')
 /** What a cosigned checkpoint may be old, to be shown in place of a newer one that nobody else has seen. */

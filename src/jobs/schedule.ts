@@ -1,4 +1,5 @@
-/** Periodic work: one run at a time, errors logged and not fatal, stopped by `close`. */
+/** Periodic work: one run at a time, errors logged (sparingly) and not fatal, stopped by `close`. */
+import { type Complaint, openComplaint } from '../complaint.ts'
 import type { Log } from '../telemetry.ts'
 
 export interface Job {
@@ -19,10 +20,17 @@ export const openSchedule = (jobs: readonly Job[], log: Log): Schedule => {
   const timers = new Map<Job, NodeJS.Timeout>()
   const running = new Set<Promise<unknown>>()
 
+  const complaints = new Map<Job, Complaint>(jobs.map((job) => [job, openComplaint()]))
+
   const runOnce = async (job: Job): Promise<void> => {
-    const work = job
-      .run()
-      .catch((error: unknown) => log.error({ event: 'job.failed', job: job.name, err: error }, 'a periodic job failed'))
+    const complaint = complaints.get(job)
+    const work = job.run().then(
+      () => complaint?.end(),
+      (err: unknown) =>
+        complaint?.tell(String(err), () =>
+          log.error({ event: 'job.failed', job: job.name, err }, 'a periodic job failed'),
+        ),
+    )
     running.add(work)
     await work
     running.delete(work)

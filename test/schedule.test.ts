@@ -1,0 +1,35 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t from 'tap'
+
+import { openSchedule } from '../src/jobs/schedule.ts'
+import type { Log } from '../src/telemetry.ts'
+
+t.test('a job that fails again and again is told of once for each reason, and goes on', async (t) => {
+  const lines: string[] = []
+  let runs = 0
+  let reason: string | undefined = 'no key'
+  const log = { error: ({ job, err }: { job: string; err: Error }) => lines.push(`${job}: ${err.message}`) }
+  const run = async (): Promise<void> => {
+    runs += 1
+    if (reason !== undefined) throw new Error(reason)
+  }
+  const until = async (count: number): Promise<void> => {
+    for (const end = runs + count; runs < end; ) await sleep(1)
+  }
+  const { close } = openSchedule([{ name: 'roll', everyMs: 1, run }], log as unknown as Log)
+  // The schedule's own timers hold no process.
+  const held = setInterval(() => {}, 1_000)
+  t.teardown(() => clearInterval(held))
+  await until(10)
+  t.same(lines, ['roll: no key'])
+  reason = 'no disk'
+  await until(10)
+  t.same(lines.slice(1), ['roll: no disk'])
+  reason = undefined
+  await until(2)
+  reason = 'no disk'
+  await until(10)
+  t.same(lines.slice(2), ['roll: no disk'], 'after it was well, it is news again')
+  await close()
+})
