@@ -3,9 +3,9 @@
  * right one. A file of two places that are written in turn, each whole by its own digest, so that a write that was cut off
  * leaves the one before it. One for each replica, on a disk that outlives it.
  */
-import { hash } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { constants, readSync } from 'node:fs'
-import { type FileHandle, mkdir, open } from 'node:fs/promises'
+import { type FileHandle, link, mkdir, open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 
 import { openBatch } from './batch.ts'
@@ -27,9 +27,9 @@ export interface AnchorOptions {
 }
 
 export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: AnchorOptions): Promise<AnchorFile> => {
-  const file = await openOrMake(path)
-  const found = await readNewest(file, path).catch(async (error: unknown) => {
-    await file.close()
+  let place = await openPlace(path)
+  const found = await readNewest(place, path).catch(async (error: unknown) => {
+    await place.close()
     throw error
   })
   let last = found
@@ -40,7 +40,7 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
   const put = async (checkpoint: Checkpoint): Promise<void> => {
     if (last !== undefined && last.origin !== checkpoint.origin)
       throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
-    const there = readPlaces(file, path, seen)
+    const there = readPlaces(place, path, seen)
     const newest = newestOf(there)
     const isOurs = newest !== undefined && newest.size === uncertain
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
@@ -50,7 +50,15 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
     uncertain = checkpoint.size
     const octets = encodePlace(checkpoint)
     seen[next] = { octets, checkpoint }
-    await writeWhole(file, octets, next * placeOctets)
+    await writeWhole(place.file, octets, next * placeOctets)
+    if (place.settle) {
+      const { isOurs: isFirst, ...settled } = await place.settle()
+      place = settled.place
+      if (!isFirst) {
+        uncertain = undefined
+        return put(checkpoint)
+      }
+    }
     uncertain = undefined
     last = checkpoint
   }
@@ -72,7 +80,7 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
     close: async () => {
       await timed?.close()
       await writes.drain()
-      await file.close()
+      await place.close()
     },
   }
 }
@@ -115,28 +123,73 @@ export const readAnchorFile = async (path: string): Promise<Checkpoint | undefin
   })
   if (!file) return undefined
   try {
-    return await readNewest(file, path)
+    return await readNewest({ file }, path)
   } finally {
     await file.close()
   }
 }
 
-/** A file that is new has a name that lasts before anything in it counts, and so have the folders that are made for it. */
-const openOrMake = async (path: string): Promise<FileHandle> => {
+interface Place {
+  readonly file: FileHandle
+  /**
+   * Of a new one, once its first checkpoint is in it: gives it its name. Not ours, where another has the name by now: then that
+   * one is the place, and has to be written.
+   */
+  readonly settle?: () => Promise<{ readonly place: Place; readonly isOurs: boolean }>
+  close(): Promise<void>
+}
+
+/**
+ * A file that is new has no name before its first checkpoint is whole: one that has the name and nothing in it that is whole has
+ * lost it. And the name lasts before anything in it counts, and so do the folders that are made for it.
+ */
+const openPlace = async (path: string): Promise<Place> => {
   const folder = dirname(resolve(path))
   const made = await mkdir(folder, { recursive: true, mode: 0o700 })
   try {
-    return await open(path, durably)
+    return placeOf(await open(path, durably))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
-  const file = await open(path, durably | constants.O_CREAT | constants.O_EXCL, 0o600)
+  const draft = `${path}.${randomUUID()}`
+  const file = await open(draft, durably | constants.O_CREAT | constants.O_EXCL, 0o600)
   const top = made === undefined ? folder : dirname(made)
-  for (let names = folder; ; names = dirname(names)) {
-    await syncNames(names)
-    if (names === top || names === dirname(names)) return file
+  return {
+    file,
+    settle: async () => {
+      const isOurs = await giveName(draft, path)
+      await rm(draft, { force: true })
+      for (let names = folder; ; names = dirname(names)) {
+        await syncNames(names)
+        if (names === top || names === dirname(names)) break
+      }
+      if (isOurs) return { place: placeOf(file), isOurs }
+      await file.close()
+      return { place: placeOf(await open(path, durably)), isOurs }
+    },
+    close: async () => {
+      await file.close()
+      await rm(draft, { force: true })
+    },
   }
 }
+
+const placeOf = (file: FileHandle): Place => ({ file, close: () => file.close() })
+
+/** False where another has it: unlike a rename, a link never replaces what is there. Some disks have none. */
+const giveName = async (draft: string, path: string): Promise<boolean> => {
+  try {
+    await link(draft, path)
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    if (code === 'EEXIST') return false
+    if (!noLinks.has(code)) throw error
+    await rename(draft, path)
+  }
+  return true
+}
+
+const noLinks: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'])
 
 /** What is in a folder keeps its name when the machine stops. */
 const syncNames = async (folder: string): Promise<void> => {
@@ -150,8 +203,8 @@ const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise
     done += (await file.write(octets, done, octets.length - done, at + done)).bytesWritten
 }
 
-const readNewest = async (file: FileHandle, path: string): Promise<Checkpoint | undefined> =>
-  newestOf(readPlaces(file, path))
+const readNewest = async (place: Pick<Place, 'file' | 'settle'>, path: string): Promise<Checkpoint | undefined> =>
+  newestOf(readPlaces(place, path))
 
 /** What a place says, by its octets, whoever wrote them: read or encoded before, it need not be parsed again. */
 interface SeenPlace {
@@ -160,20 +213,35 @@ interface SeenPlace {
 }
 
 /** At once: a kilobyte that was written a moment ago is in memory, and going to a thread for it would take longer. */
-const readPlaces = (file: FileHandle, path: string, seen: SeenPlace[] = []): readonly (Checkpoint | undefined)[] => {
-  const octets = Buffer.alloc(2 * placeOctets)
-  const bytesRead = readSync(file.fd, octets, 0, octets.length, 0)
+const readPlaces = (
+  { file, settle }: Pick<Place, 'file' | 'settle'>,
+  path: string,
+  seen: SeenPlace[] = [],
+): readonly (Checkpoint | undefined)[] => {
+  // What was begun before it had its name is no checkpoint that anybody has seen.
+  if (settle) return []
+  const octets = readOctets(file, path)
   const places = [0, 1].map((i) => {
     const place = octets.subarray(i * placeOctets, (i + 1) * placeOctets)
     if (!seen[i]?.octets.equals(place)) seen[i] = { octets: place, checkpoint: readPlace(place) }
     return seen[i]?.checkpoint
   })
-  // A first write that was cut off is no checkpoint that anybody has seen.
-  if (bytesRead > placeOctets && places.every((place) => place === undefined))
+  if (places.every((place) => place === undefined))
     throw new Error(
       `${path} is damaged: nothing in it is whole. It is what tells an old database from the right one; see docs/roll.md before you remove it.`,
     )
   return places
+}
+
+const readOctets = (file: FileHandle, path: string): Buffer => {
+  const octets = Buffer.alloc(2 * placeOctets)
+  try {
+    readSync(file.fd, octets, 0, octets.length, 0)
+  } catch (cause) {
+    // Of a folder, for example; what the system says has no path.
+    throw new Error(`${path} cannot be read: ${(cause as Error).message}`, { cause })
+  }
+  return octets
 }
 
 const newestOf = (places: readonly (Checkpoint | undefined)[]): Checkpoint | undefined =>

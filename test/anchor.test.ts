@@ -1,6 +1,6 @@
-import { type FileHandle, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { type FileHandle, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
@@ -121,7 +121,6 @@ t.test('two places are written in turn, whoever opens it', async (t) => {
 t.test('a write that is cut off after any octet leaves the checkpoint before it', async (t) => {
   const path = join(folder, 'torn')
   for (const [sizes, next] of [
-    [[], 1],
     [[1], 2],
     [[1, 2], 3],
     [[1, 2, 3], 4],
@@ -141,21 +140,45 @@ t.test('a write that is cut off after any octet leaves the checkpoint before it'
   }
 })
 
-t.test(
-  'a file of which nothing is whole stops the start with a sentence, unless it was never more than begun',
-  async (t) => {
-    const whole = await fileAfter(1, 2)
-    for (const at of [0, 20, 40, 90, 130]) {
-      const damaged = Buffer.from(whole)
-      for (const place of [0, 512]) damaged[place + at] = (damaged[place + at] ?? 0) ^ 1
-      await t.rejects(opened(damaged), { message: /anchor|given.* is damaged: nothing in it is whole.*docs\/roll\.md/ })
-      damaged[at] = (damaged[at] ?? 0) ^ 1
-      t.equal((await opened(damaged))?.size, 1, 'one that is whole is enough')
+t.test('a file of which nothing is whole stops the start with a sentence, whatever its length', async (t) => {
+  const whole = await fileAfter(1, 2)
+  for (const at of [0, 20, 40, 90, 130]) {
+    const damaged = Buffer.from(whole)
+    for (const place of [0, 512]) damaged[place + at] = (damaged[place + at] ?? 0) ^ 1
+    await t.rejects(opened(damaged), { message: /anchor|given.* is damaged: nothing in it is whole.*docs\/roll\.md/ })
+    damaged[at] = (damaged[at] ?? 0) ^ 1
+    t.equal((await opened(damaged))?.size, 1, 'one that is whole is enough')
+  }
+  for (const octets of [whole.subarray(0, 100), Buffer.alloc(0), Buffer.alloc(512, 0xa5), Buffer.alloc(100, 0xa5)])
+    await t.rejects(opened(octets), { message: /is damaged: nothing in it is whole/ }, `${octets.length} octets`)
+})
+
+t.test('a first write that fails or is cut off leaves no file of that name, and the next one makes it', async (t) => {
+  const disk = openFullDisk()
+  t.teardown(disk.free)
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    for (const octets of [0, 100]) {
+      disk.fill(octets)
+      await t.rejects(anchor.write(at(1)), { code: 'EFBIG' })
+      t.equal(await readAnchorFile(path), undefined)
     }
-    t.equal(await opened(whole.subarray(0, 100)), undefined)
-    t.equal(await opened(Buffer.alloc(0)), undefined)
-  },
-)
+    disk.free()
+    await anchor.write(at(2))
+    t.equal((await readAnchorFile(path))?.size, 2)
+    await anchor.write(at(3))
+    t.equal((await readAnchorFile(path))?.size, 3)
+  })
+  t.same(await readdir(dirname(path)), ['anchor'], 'and nothing else is left')
+  const unused = newPath()
+  await withAnchor(unused, async () => {})
+  t.same(await readdir(dirname(unused)), [])
+})
+
+t.test('a folder in its place is told with its path', async (t) => {
+  await t.rejects(readAnchorFile(folder), { message: new RegExp(`^${folder} cannot be read: EISDIR`) })
+  await t.rejects(openAnchorFile({ path: folder }), { message: new RegExp(folder) })
+})
 
 t.test('a checkpoint of another roll is not written over the one of this', async (t) => {
   const path = newPath()
