@@ -5,11 +5,12 @@
  */
 import { hash, randomUUID } from 'node:crypto'
 import { constants, readSync } from 'node:fs'
-import { type FileHandle, link, mkdir, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, link, open, rename, rm } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
+import { makeFolder } from './make-folder.ts'
 import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
 
 export interface AnchorFile extends Anchor {
@@ -145,14 +146,16 @@ interface Place {
  */
 const openPlace = async (path: string): Promise<Place> => {
   const folder = dirname(resolve(path))
-  const made = await mkdir(folder, { recursive: true, mode: 0o700 })
+  const made = await makeFolder(folder, 0o700)
   try {
     return placeOf(await open(path, durably))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
   const draft = `${path}.${randomUUID()}`
-  const file = await open(draft, durably | constants.O_CREAT | constants.O_EXCL, 0o600)
+  const file = await open(draft, durably | constants.O_CREAT | constants.O_EXCL, 0o600).catch((cause: Error) => {
+    throw new Error(`${path} cannot be made: ${cause.message}`, { cause })
+  })
   const top = made === undefined ? folder : dirname(made)
   return {
     file,

@@ -63,6 +63,13 @@ t.test(
   },
 )
 
+t.test(
+  'folders are made by what ends: where one takes no other, mkdir of Node with recursive never does',
+  async (t) => {
+    for (const [file, source] of await sourcesIn('.')) t.notMatch(source, /mkdir(Sync)?\([^)]*recursive/, file)
+  },
+)
+
 t.test('only the door imports @peculiar/x509', async (t) => {
   for (const [file, source] of await sourcesIn('.')) {
     if (file !== 'x509/library.ts') t.notMatch(source, /from '@peculiar\//, file)

@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../ca/ceremony.ts'
@@ -17,6 +17,7 @@ import { isProblem } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
+import { makeFolder } from '../make-folder.ts'
 import { ownProfile } from '../own-certificates.ts'
 import { loadSeedDocument, seedNames } from '../policy/seeds.ts'
 import { openRollForTheFirstTime } from '../roll-side.ts'
@@ -94,7 +95,7 @@ const makeIntermediates = async (
     await recordIssuer(roll, row, own.principal)
     log.info({ event: 'hierarchy.intermediate', authority }, 'made a development intermediate')
   }
-  await mkdir(join(config.dataDir, 'bundles'), { recursive: true, mode: 0o700 })
+  await makeFolder(join(config.dataDir, 'bundles'), 0o700)
   for (const row of await loadIssuers(db)) {
     const bundle = [row.certificate, ...row.chain].map((der) => encodePem('CERTIFICATE', der)).join('')
     await writeFile(join(config.dataDir, 'bundles', `${row.name}.pem`), bundle, { mode: 0o600 })

@@ -5,11 +5,12 @@
  */
 import { hash, randomUUID } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
-import { lstat, mkdir, readlink, symlink, unlink } from 'node:fs/promises'
+import { lstat, readlink, symlink, unlink } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import { makeFolder } from '../make-folder.ts'
 import { Failure } from './failure.ts'
 
 export interface Lock {
@@ -30,7 +31,7 @@ export const withLock = async <T>(
   work: (lock: Lock) => Promise<T>,
   times: LockTimes = usualTimes,
 ): Promise<T> => {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  await makeFolder(dirname(path), 0o700)
   const ours = newHolder()
   await take(path, ours, times)
   try {

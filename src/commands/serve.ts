@@ -1,5 +1,4 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
-import { mkdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
@@ -7,6 +6,7 @@ import { type Config, roleOf } from '../config.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
+import { makeFolder } from '../make-folder.ts'
 import { openParts } from '../parts.ts'
 import { openService, openStores, type Service } from '../service.ts'
 import { SettingFault } from '../setting-fault.ts'
@@ -35,7 +35,9 @@ export interface Serving {
 /** Resolves when both listeners answer. Rejects with a sentence, and leaves nothing open. */
 export const serve = (config: Config, log: Log): Promise<Serving> =>
   openParts(async (parts) => {
-    await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
+    await makeFolder(config.dataDir, 0o700).catch(({ message }: Error) => {
+      throw new Failure('usage', `CHANCERY_DATA: ${config.dataDir} cannot be made: ${message}`)
+    })
     const database = await openPostgres(config, log)
     parts.add(database.close)
     if (database.ownerUrl !== undefined) parts.add(await maintainDaily(database.ownerUrl, config, log))

@@ -3,8 +3,10 @@
  * all, and only for us.
  */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, link, mkdir, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, link, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+
+import { makeFolder } from '../make-folder.ts'
 
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
@@ -46,7 +48,7 @@ const write = async (
   content: string | Buffer,
   putInPlace: (draft: string) => Promise<void>,
 ): Promise<void> => {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 })
+  await makeFolder(dirname(path), 0o700)
   const draft = `${path}.${randomUUID()}`
   const file = await open(draft, 'wx', 0o600)
   try {

@@ -1,4 +1,4 @@
-/** Faults that show when most of the service is open already: it ends, and says why. */
+/** Faults that only show when the service starts, most of them when most of it is open already: it ends, and says why. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -30,8 +30,9 @@ const cases: readonly [what: string, env: Readonly<Record<string, string>>, sent
   [
     'an anchor that cannot be written',
     { CHANCERY_ROLL_ANCHOR: '/sys/anchor' },
-    /^CHANCERY_ROLL_ANCHOR: E.*'\/sys\/anchor'$/m,
+    /^CHANCERY_ROLL_ANCHOR: \/sys\/anchor cannot be made: E/m,
   ],
+  ['a data folder that cannot be made', { CHANCERY_DATA: '/proc/x' }, /^CHANCERY_DATA: \/proc\/x cannot be made: E/m],
   ['an address that is taken', { CHANCERY_LISTEN: `127.0.0.1:${port}` }, /^Another process listens on /m],
 ]
 

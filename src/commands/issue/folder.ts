@@ -17,9 +17,9 @@ import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
+import { makeFolder } from '../../make-folder.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
-import { makeFolder } from '../make-folder.ts'
 import { serialOf } from './issued.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */

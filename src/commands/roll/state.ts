@@ -6,11 +6,11 @@ import { hash } from 'node:crypto'
 import { open, readdir, readFile, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
+import { makeFolder } from '../../make-folder.ts'
 import { parseCheckpoint } from '../../roll/checkpoint.ts'
 import { parseNote } from '../../roll/note.ts'
 import type { VerifierState } from '../../roll/verify.ts'
 import { Failure } from '../failure.ts'
-import { makeFolder } from '../make-folder.ts'
 
 export interface SeenCheckpoint {
   readonly size: number

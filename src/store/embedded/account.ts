@@ -4,10 +4,11 @@
  * under an unprivileged account, with data and programs in folders that this account can reach.
  */
 import { execFile, spawn } from 'node:child_process'
-import { chmod, chown, cp, mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
+import { chmod, chown, cp, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
+import { makeFolder } from '../../make-folder.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
 
@@ -141,7 +142,7 @@ const probe = `
 
 /** Where accounts without a home keep things. */
 const makeElsewhere = async ({ identity: { uid = 0, gid = 0 } }: Account): Promise<string> => {
-  await mkdir(shelter, { recursive: true, mode: 0o755 })
+  await makeFolder(shelter, 0o755)
   const folder = await mkdtemp(join(shelter, 'postgres-'))
   await chown(folder, uid, gid)
   return folder
@@ -153,7 +154,7 @@ const copyBinaries = async (binaries: Binaries): Promise<Binaries> => {
   try {
     return await binariesIn(join(target, 'native'))
   } catch {
-    await mkdir(shelter, { recursive: true, mode: 0o755 })
+    await makeFolder(shelter, 0o755)
     const temporary = await mkdtemp(`${target}-`)
     await chmod(temporary, 0o755)
     await cp(binaries.folder, join(temporary, 'native'), { recursive: true, verbatimSymlinks: true })

@@ -2,7 +2,6 @@
 import { randomBytes } from 'node:crypto'
 import {
   chmod,
-  mkdir,
   mkdtemp,
   open,
   readdir,
@@ -16,6 +15,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
+import { makeFolder } from '../../make-folder.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
 import type { Binaries } from './binaries.ts'
@@ -65,7 +65,7 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
 export const makeHome = async (dataDir: string, binaries: Binaries, log: Log): Promise<Home> => {
   const parent = resolve(dataDir)
   const folder = join(parent, 'postgres')
-  await mkdir(parent, { recursive: true, mode: 0o700 })
+  await makeFolder(parent, 0o700)
   await clearHalfMade(parent)
 
   const half = await mkdtemp(join(parent, `${prefix}${process.pid}-`))
