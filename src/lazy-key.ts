@@ -15,7 +15,12 @@ export interface LazyKeyDeps {
   readonly now: () => number
 }
 
-export const openLazily = ({ keys, uri, spki, algorithm, log, now }: LazyKeyDeps): SigningKey => {
+export interface LazyKey extends SigningKey {
+  /** Why it did not open last. */
+  fault(): string | undefined
+}
+
+export const openLazily = ({ keys, uri, spki, algorithm, log, now }: LazyKeyDeps): LazyKey => {
   let opening: Promise<SigningKey> | undefined
   /** Why it does not open, while nobody tries: whoever asks again and again is no reason to. */
   let failed: { readonly error: Error; readonly until: number; readonly pauseMs: number } | undefined
@@ -57,6 +62,7 @@ export const openLazily = ({ keys, uri, spki, algorithm, log, now }: LazyKeyDeps
         return messages.map(() => fault)
       }
     },
+    fault: () => failed?.error.message,
     close: async () => void (await opening?.then((key) => key.close())),
   }
 }

@@ -143,6 +143,8 @@ export const rollKeyOf = async (
 export interface RollSide {
   readonly checkpoints: Checkpoints
   readonly witnesses: Witnesses
+  /** Why its key did not open last. */
+  keyFault(): string | undefined
   close(): Promise<void>
 }
 
@@ -186,7 +188,7 @@ export const openRollSide = (
       sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
     })
     witnesses = witnessesOf(stores, checkpoints)
-    return { checkpoints, witnesses, close: parts.close }
+    return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
   })
 
 const witnessesOf = (

@@ -74,6 +74,8 @@ export interface Service {
   readonly publicApp: App
   readonly issuance: Issuance
   readonly issuers: Issuers
+  /** Whose keys cannot be used now, and why: of active issuers, and of the roll. Sentences. */
+  keyFaults(): readonly string[]
   /** Ends open intents now, as the job does; resolves to how many. */
   reconcile(ageMs?: number): Promise<number>
   /** Publishes the lists of what is revoked that are due, as the job does. */
@@ -199,6 +201,7 @@ export const openService = (
       publicApp,
       issuance,
       issuers,
+      keyFaults: () => keyFaults(cycle),
       reconcile: endOpen,
       publishCrls: status.publishCrls,
       askWitnesses: witnesses.ask,
@@ -213,6 +216,17 @@ export const openService = (
       },
     }
   })
+
+const keyFaults = ({ issuers, rollKeyFault }: Pick<Cycle, 'issuers' | 'rollKeyFault'>): readonly string[] => {
+  const ofRoll = rollKeyFault()
+  return [
+    ...issuers
+      .all()
+      .filter(({ issuer, state }) => state === 'active' && issuer.fault !== undefined)
+      .map(({ issuer }) => `The key of the issuer ${issuer.name} cannot be used: ${issuer.fault}`),
+    ...(ofRoll === undefined ? [] : [`The key of the roll cannot be used: ${ofRoll}`]),
+  ].map((text) => (text.endsWith('.') ? text : `${text}.`))
+}
 
 /** What is left to others in the database is theirs after a while anyway. */
 const unlessAway = (left: Promise<unknown>): Promise<unknown> => left.catch(() => {})
@@ -297,6 +311,7 @@ interface Cycle {
   readonly verifier: Verifier
   readonly checkpoints: Checkpoints
   readonly witnesses: Witnesses
+  readonly rollKeyFault: () => string | undefined
   readonly recorder: Recorder
   readonly issuance: Issuance
   readonly approval: ApprovalSide
@@ -315,7 +330,7 @@ const openCycle = async (stores: Stores, keys: Pick<Keyring, 'open'>, parts: Par
   // One core is this thread's.
   const verifier = openVerifier(Math.max(1, availableParallelism() - 1), log)
   parts.add(verifier.close)
-  const { checkpoints, witnesses, close: closeRoll } = await openRollSide(stores, keys)
+  const { checkpoints, witnesses, keyFault: rollKeyFault, close: closeRoll } = await openRollSide(stores, keys)
   parts.add(closeRoll)
   metrics.watchWitnesses(witnesses.figures)
   const { sign } = checkpoints
@@ -340,7 +355,7 @@ const openCycle = async (stores: Stores, keys: Pick<Keyring, 'open'>, parts: Par
   })
   const approval = openApprovalSide(stores, { store, issuance, issuers })
   parts.add(() => unlessAway(approval.close()))
-  return { issuers, verifier, checkpoints, witnesses, recorder, issuance, approval }
+  return { issuers, verifier, checkpoints, witnesses, rollKeyFault, recorder, issuance, approval }
 }
 
 /** What is looked up when somebody asks for metrics. */

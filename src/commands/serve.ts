@@ -1,7 +1,9 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
+import { existsSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
+import { own } from '../ca/own.ts'
 import { type Config, roleOf } from '../config.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
@@ -115,14 +117,14 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
 
 /** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
 export const runServe = async (config: Config, log: Log): Promise<void> => {
-  const { addresses, anchor, close } = await serve(config, log)
+  const serving = await serve(config, log)
   const asked = firstSignal()
-  tell(config, addresses, anchor)
+  tell(config, serving)
   const signal = await asked
   log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
   for (const again of signals) process.once(again, () => process.exit(1))
   setTimeout(() => process.exit(1), stopWithinMs).unref()
-  await close()
+  await serving.close()
   log.info({ event: 'service.stopped' }, 'stopped')
 }
 
@@ -147,18 +149,31 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
 
-const tell = ({ dataDir, mode }: Config, addresses: Serving['addresses'], anchor: string): void => {
+const tell = ({ dataDir, mode }: Config, { service, addresses, anchor }: Serving): void => {
+  // Made once, by the first of several, and not to be left there.
+  const token = join(dataDir, 'admin.token')
   const lines = [
     `Chancery serves at ${addresses.api} (${mode}).`,
     `  lists, OCSP, issuers       ${addresses.public}`,
     `  trust anchor               ${anchor}`,
-    `  first admin's token        ${join(dataDir, 'admin.token')}`,
+    ...(existsSync(token) ? [`  first admin's token        ${token}`] : []),
     `  description of the API     ${addresses.api}/docs`,
-    ...(anchor.endsWith(anchors.standIn)
-      ? ['No issuer can sign yet, so it is served under a certificate of its own; docs/ceremonies.md brings an issuer.']
-      : []),
+    ...(anchor.endsWith(anchors.standIn) ? standInText(service) : []),
   ]
   process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+/** Why nobody else has signed the certificate that it is served under. */
+const standInText = ({ issuers, keyFaults }: Service): readonly string[] => {
+  const hasIssuer = issuers.all().some(({ issuer, state }) => issuer.authority === own.authority && state === 'active')
+  if (!hasIssuer)
+    return [
+      'No issuer can sign yet, so it is served under a certificate of its own; docs/ceremonies.md brings an issuer.',
+    ]
+  const faults = keyFaults()
+  return faults.length === 0
+    ? ['No certificate could be issued for it yet, as the log tells: it is served under one of its own until then.']
+    : [...faults, 'Until its own certificate can be signed it is served under one of its own making.']
 }
 
 const firstSignal = (): Promise<string> =>

@@ -2,7 +2,7 @@ import 'reflect-metadata'
 
 import { execFile } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -174,4 +174,25 @@ t.test('a signal that comes as soon as it says that it serves is an orderly stop
   })
   instance.told(/serves at/, () => instance.signal('SIGTERM'))
   t.equal(await instance.exited, 0, instance.output())
+})
+
+t.test('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const start = async (data: string): Promise<string> => {
+    const ports = { port: await freePort(), publicPort: await freePort() }
+    const instance = startInstance({ data, servingUrl, ownerUrl, ...ports })
+    instance.told(/description of the API/, () => instance.signal('SIGTERM'))
+    t.equal(await instance.exited, 0, instance.output())
+    return instance.output()
+  }
+  const first = await start(join(folder, 'first'))
+  t.match(first, /first admin's token +\S+first\/admin\.token$/m)
+  t.notMatch(first, /cannot be used|No issuer can sign/)
+  const second = await start(join(folder, 'second'))
+  t.match(second, /^The key of the issuer default cannot be used: \S.*second\/keys\/default\.pem.*\.$/m)
+  t.notMatch(second, /admin\.token|No issuer can sign|brings an issuer/)
+  await cp(join(folder, 'first', 'keys'), join(folder, 'third', 'keys'), { recursive: true })
+  const third = await start(join(folder, 'third'))
+  t.match(third, /^The key of the roll cannot be used: \S.*third\/roll\/key\.pem.*\.$/m)
+  t.notMatch(third, /key of the issuer|No issuer can sign|brings an issuer/)
 })
