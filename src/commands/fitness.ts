@@ -6,6 +6,9 @@ import { join } from 'node:path'
 import { readAnchorFile } from '../anchor.ts'
 import { type Config, isLoopback } from '../config.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
+import { parseVerifierKey } from '../roll/note.ts'
+import { ed25519SpkiStart } from '../roll-crypto.ts'
+import { sha256 } from '../sha256.ts'
 import type { Database } from '../store/database.ts'
 import { loadIssuers } from '../store/issuers.ts'
 import { readStanding } from '../store/roll-opening.ts'
@@ -28,7 +31,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir, keys: { allowSoftware }, roll: { allowUnseen } }: Config,
+  { dataDir, keys: { allowSoftware }, roll: { allowUnseen, key: rollKey } }: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
@@ -44,6 +47,7 @@ export const unwise = async (
     ...(await standing(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     ...(await unopened(db, keys)),
+    ...(await unopenedRoll(db, keys, rollKey)),
   ]
 }
 
@@ -103,11 +107,29 @@ const unopened = async (db: Database, keys: Pick<Keyring, 'open'>): Promise<read
     try {
       await (await keys.open(keyUri)).close()
     } catch (error) {
-      told.push(`the key of the issuer ${name} does not open: ${(error as Error).message.replace(/\.$/, '')}`)
+      told.push(`the key of the issuer ${name} does not open: ${reasonOf(error)}`)
     }
   }
   return told
 }
+
+/** Before the first start there is none. */
+const unopenedRoll = async (db: Database, keys: Pick<Keyring, 'open'>, uri: string): Promise<readonly string[]> => {
+  const { opened } = await readStanding(db)
+  if (!opened) return []
+  try {
+    const key = await keys.open(uri)
+    await key.close()
+    const spki = Buffer.concat([ed25519SpkiStart, parseVerifierKey(opened.key, sha256).publicKey])
+    return key.spki.equals(spki)
+      ? []
+      : [`the key at ${uri} is not the one of the roll on record: nothing is issued without that`]
+  } catch (error) {
+    return [`the key of the roll does not open, and nothing is issued without it: ${reasonOf(error)}`]
+  }
+}
+
+const reasonOf = (error: unknown): string => (error as Error).message.replace(/\.$/, '')
 
 const inUse = async (db: Database) => (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
 

@@ -92,6 +92,14 @@ t.test('keys that do not open, issuers that are gone, and an open data folder ar
   t.match(out, /No issuer of the authority front-proxy is active\./)
 })
 
+t.test('a key of the roll that does not open, or is another one, is told', async (t) => {
+  const { out } = await doctor({ CHANCERY_ROLL_KEY: 'file:roll/away.pem' })
+  t.match(out, / - The key of the roll does not open, and nothing is issued without it: .*away\.pem/)
+  const other = await doctor({ CHANCERY_ROLL_KEY: 'file:keys/default.pem' })
+  t.match(other.out, / - The key at file:keys\/default\.pem is not the one of the roll on record: nothing is issued /)
+  t.notMatch(other.out, /key of the issuer \w+ does not open/)
+})
+
 t.test('records that are not there are one sentence', async (t) => {
   const { code, err } = await doctor({ CHANCERY_DATABASE_URL: 'postgresql://chancery@127.0.0.1:1/none' })
   t.not(code, 0)
