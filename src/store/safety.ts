@@ -5,7 +5,7 @@ import type { Database } from './database.ts'
 export const databaseFaults = async (db: Database): Promise<readonly string[]> => {
   const { rows: settings } = await db.query<{ name: string; setting: string }>(selectSettings)
   return [
-    ...(await faultsOfRights(db)),
+    ...(await faultsOfRights(db)).map((fault) => (ofNewDatabases.test(fault) ? `${fault}, ${migrating}` : fault)),
     ...settings.map(
       ({ name, setting }) => `PostgreSQL runs with ${name} = ${setting}: what it acknowledges can be lost`,
     ),
@@ -17,6 +17,10 @@ export const faultsOfRights = async (db: Database, role?: string): Promise<reado
   const { rows } = await db.query<{ fault: string }>(selectRights, [role ?? null])
   return rows.map(({ fault }) => fault)
 }
+
+/** PostgreSQL gives it to everybody in a database that is made, as for a restore; a dump does not take it back. */
+const ofNewDatabases = / may make temporary tables /
+const migrating = 'as in each database that is new: "chancery migrate" takes that back where its role owns the database'
 
 const selectSettings = {
   text: `

@@ -102,7 +102,7 @@ t.test('whoever may make temporary tables is told, and migrating takes that righ
   const name = new URL(servingUrl.replace('@/', '@h/')).pathname.slice(1)
   await owner.query(`grant temporary on database ${name} to public, chancery`)
   t.same(await faultsAs(t, servingUrl), [
-    `the serving role chancery may make temporary tables (revoke temporary on database ${name} from public, chancery)`,
+    `the serving role chancery may make temporary tables (revoke temporary on database ${name} from public, chancery), as in each database that is new: "chancery migrate" takes that back where its role owns the database`,
   ])
   await migrate({ ownerUrl, servingRole: 'chancery', log: quiet })
   t.same(await faultsAs(t, servingUrl), [])
