@@ -233,8 +233,8 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   if (!revocationReasons.includes(reason as RevocationReason)) throw bad('has no reason that is known')
   // A hold can be released, and a proof of it that was seen would then hold again.
   if (reason === 'certificateHold') throw bad('asks for a hold, which is for operators')
-  if (invalidityDate !== undefined && (typeof invalidityDate !== 'string' || !rfc3339.test(invalidityDate)))
-    throw bad('has an invalidity date that is none')
+  if (invalidityDate !== undefined && (typeof invalidityDate !== 'string' || !wholeSeconds.test(invalidityDate)))
+    throw bad('has an invalidity date that is none, or none in whole seconds')
   const since = invalidityDate === undefined ? null : new Date(invalidityDate as string)
   if (since !== null && Number.isNaN(since.getTime())) throw bad('has an invalidity date that is none')
   const age = now.getTime() / 1000 - Number(iat)
@@ -248,7 +248,8 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   }
 }
 
-const rfc3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)$/
+/** In whole seconds, as lists have it (RFC 5280 5.3.2). */
+const wholeSeconds = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.0{1,9})?(Z|[+-]\d\d:\d\d)$/
 /** Seconds. */
 const maxProofAge = 300
 const maxProofLead = 60

@@ -8,7 +8,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { closed, named, RevocationView, Serial, SerialText, Sha256, Time } from './schemas.ts'
-import { parseSerial, parseTime, revocationView } from './views.ts'
+import { parseInvalidity, parseSerial, revocationView } from './views.ts'
 
 const RevocationBody = Type.Object(
   {
@@ -18,7 +18,8 @@ const RevocationBody = Type.Object(
     }),
     invalidityDate: Type.Optional({
       ...Time,
-      description: 'since when the key is known or thought to have been in wrong hands; not in the future',
+      description:
+        'since when the key is known or thought to have been in wrong hands; in whole seconds, and not in the future',
     }),
   },
   named('NewRevocation', examples.newRevocation),
@@ -80,10 +81,7 @@ export const revocationRoutes = (app: App, deps: HttpDeps): void => {
     async (request) => {
       const caller = callerOf(request)
       const { reason, invalidityDate } = request.body
-      const ask = {
-        reason,
-        invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate, '/invalidityDate'),
-      }
+      const ask = { reason, invalidSince: parseInvalidity(invalidityDate) }
       const standing = await withinDeadline(revocations.revoke(parseSerial(request.params.serial), ask, caller))
       if (standing.revocation?.reason !== 'keyCompromise') return standingView(standing)
       return { ...standingView(standing), alsoWithKey: await othersOf(deps, standing, !readsAll(caller)) }

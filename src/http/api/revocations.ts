@@ -31,7 +31,7 @@ import {
   Sha256,
   Time,
 } from './schemas.ts'
-import { parseSerial, parseSought, parseTime, spansOf, timeOrNull } from './views.ts'
+import { parseInvalidity, parseSerial, parseSought, parseTime, spansOf, timeOrNull } from './views.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const Reason = Type.Enum([...revocationReasons], { description: 'RFC 5280 5.3.1' })
@@ -84,7 +84,10 @@ const NewRevocations = Type.Object(
   {
     search: SearchBody,
     reason: Reason,
-    invalidityDate: Type.Optional({ ...Time, description: 'since when their keys may have been in wrong hands' }),
+    invalidityDate: Type.Optional({
+      ...Time,
+      description: 'since when their keys may have been in wrong hands; in whole seconds',
+    }),
     digest: Type.Optional({ ...Sha256, description: 'of the plan that is to be carried out; left out: plan only' }),
     asOf: Type.Optional(AsOfText),
   },
@@ -261,7 +264,7 @@ const askOf = ({ search, reason, invalidityDate }: Static<typeof NewRevocations>
       ...spansOf(times, ['issued', 'expires'], '/search'),
     },
     reason,
-    invalidSince: invalidityDate === undefined ? null : parseTime(invalidityDate, '/invalidityDate'),
+    invalidSince: parseInvalidity(invalidityDate),
   }
 }
 

@@ -92,17 +92,19 @@ const accessOf = (
 ): AccessAsked => ({
   principal: callerOf(request).principal,
   records,
-  filter: wordsOf(filter),
+  filter: wordsOf(filter, request.query as Asked),
   continues: false,
   format,
 })
 
-/** A filter in the words of the query. */
-export const wordsOf = (filter: object): Readonly<Record<string, string>> =>
+type Asked = Readonly<Record<string, string>>
+
+/** A filter in the words of the query: times are those that were asked, however fine. */
+const wordsOf = (filter: object, asked: Asked): Asked =>
   Object.fromEntries(
     Object.entries(filter)
       .filter(([, value]) => value !== undefined)
-      .map(([field, value]) => [field, value instanceof Date ? value.toISOString() : String(value)]),
+      .map(([field, value]) => [field, value instanceof Date ? (asked[field] as string) : String(value)]),
   )
 
 /**

@@ -108,10 +108,12 @@ export const parseDuration = (text: string): number => {
 
 /**
  * Throws `request.malformed`, naming `field`, for a day that no calendar has (JavaScript would take February 31 for March 3),
- * and for what its offset takes out of years 1 to 9999.
+ * and for what its offset takes out of years 1 to 9999. A Date is of milliseconds, as all is that we show: what is finer
+ * becomes the next one, for what is from then on, or before then, is the same.
  */
 export const parseTime = (text: string, field: string): Date => {
   const time = new Date(text)
+  if (finerThanMs.test(text)) time.setTime(time.getTime() + 1)
   // The day as it was written, whatever the offset makes of it.
   const day = new Date(`${text.slice(0, 10)}T00:00:00Z`)
   if (Number.isNaN(time.getTime()) || day.toISOString().slice(0, 10) !== text.slice(0, 10))
@@ -119,6 +121,15 @@ export const parseTime = (text: string, field: string): Date => {
   const year = time.getUTCFullYear()
   if (year < 1 || year > 9999) throw timeProblem('A time is not within the years 0001 to 9999 of UTC.', field, text)
   return time
+}
+
+/** Lists say it in whole seconds (RFC 5280 5.3.2). Throws `request.malformed` for what they cannot say; zeros say nothing. */
+export const parseInvalidity = (text: string | undefined): Date | null => {
+  if (text === undefined) return null
+  const field = '/invalidityDate'
+  if (!finerThanSeconds.test(text)) return parseTime(text, field)
+  const reason = 'must be in whole seconds, as lists have it (RFC 5280 5.3.2)'
+  throw timeProblem('An invalidity date is in whole seconds.', field, text, reason)
 }
 
 /** Throws `request.malformed`, naming `field`, for what no certificate is found by: a mistake is no answer. */
@@ -199,10 +210,8 @@ export const assertSpan = ([begin, from]: Bound, [end, until]: Bound): void => {
   })
 }
 
-const timeProblem = (detail: string, field: string, value: string): Problem =>
-  new Problem('request.malformed', detail, {
-    violations: [{ check: 'request.time', field, value, reason: timeWords }],
-  })
+const timeProblem = (detail: string, field: string, value: string, reason = timeWords): Problem =>
+  new Problem('request.malformed', detail, { violations: [{ check: 'request.time', field, value, reason }] })
 
 /** The same few issuers stand above every certificate; their buffers live as long as they do. */
 const oncePerIssuer = (encode: (der: Buffer) => string): ((der: Buffer) => string) => {
@@ -218,5 +227,7 @@ const oncePerIssuer = (encode: (der: Buffer) => string): ((der: Buffer) => strin
 const issuerPem = oncePerIssuer((der) => encodePem('CERTIFICATE', der))
 const issuerPemJson = oncePerIssuer((der) => JSON.stringify(issuerPem(der)))
 
+const finerThanMs = /[.][0-9]{3}0*[1-9]/
+const finerThanSeconds = /[.]0*[1-9]/
 const units: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3_600, d: 86_400 }
 const hundredYears = 100 * 365.25 * 86_400
