@@ -19,7 +19,6 @@ interface AuditOptions extends RestOptions {
   readonly csv?: boolean
   readonly ndjson?: boolean
   readonly out?: string
-  readonly at?: string
   readonly [filter: string]: string | boolean | undefined
 }
 
@@ -34,6 +33,9 @@ interface Kind {
 }
 
 const times = { '--after <time>': 'since then', '--before <time>': 'before then' } as const
+
+/** Of what is on the roll. */
+const at = { '--at <size>': 'as of a roll of this size' } as const
 
 const kinds: Readonly<Record<string, Kind>> = {
   certificates: {
@@ -57,6 +59,7 @@ const kinds: Readonly<Record<string, Kind>> = {
       '--origin-namespace <name>': 'asked for on behalf of this namespace',
       '--origin-user <name>': 'on behalf of this user',
       '--origin-object <uid>': 'for the object of this UID',
+      ...at,
     },
     columns: ['serial', 'status', 'profile', 'principal', 'issuedAt', 'notAfter', 'names', 'subject'],
     lineOf: (row) => {
@@ -74,6 +77,7 @@ const kinds: Readonly<Record<string, Kind>> = {
       ...times,
       '--from-index <n>': 'from this place on',
       '--before-index <n>': 'before this place',
+      ...at,
     },
     columns: eventColumns,
     lineOf: (row) => eventRow(row as unknown as EntryRow),
@@ -109,7 +113,6 @@ export const addAuditCommand = (program: Command): void => {
     const command = withRestOptions(audit.command(name).description(kind.about))
     for (const [flag, text] of Object.entries(kind.filters)) command.option(flag, text)
     command
-      .option('--at <size>', 'as of a roll of this size')
       .option('--limit <n>', `how many at most, ${usual} by default`)
       .option('--all', 'all there are')
       .option('--count', 'only how many there are')
@@ -154,7 +157,7 @@ const formOf = ({ csv, ndjson, json, out, all, count, limit }: AuditOptions): Fo
 
 /** The options that the API takes as filters, under the same names. */
 const queryOf = ({ filters }: Kind, options: AuditOptions): Readonly<Record<string, string | undefined>> => {
-  const names = [...Object.keys(filters), '--at'].map((flag) =>
+  const names = Object.keys(filters).map((flag) =>
     flag
       .split(' ', 1)
       .join()

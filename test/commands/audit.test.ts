@@ -132,6 +132,7 @@ t.test('what cannot be done is said in a sentence, with its exit code', async (t
       /\/issuedAfter.*must be a time that exists/,
     ],
     [['certificates', '--profile', 'sever'], exitCodes.missing, /There is no profile "sever"/],
+    [['refusals', '--at', '3'], exitCodes.usage, /unknown option '--at'/],
     [['certificates', '--at', '999999'], exitCodes.refused, /\/at 999999: is more than the \d+ entries/],
     [
       ['events', '--at', 'x', '--csv', '--out', join(folder, 'none')],

@@ -21,8 +21,8 @@ import {
   ProfileReference,
   pageOfFound,
   RevocationView,
+  RollSearchQuery,
   RowText,
-  SearchQuery,
   Serial,
   SerialText,
   Sha256,
@@ -60,7 +60,7 @@ const Filter = Type.Object(
     revokedAfter: Type.Optional({ ...Time, description: 'those that are revoked, since then' }),
     revokedBefore: Type.Optional({ ...Time, description: 'those that are revoked, since before then' }),
     ...OriginSearch,
-    ...SearchQuery,
+    ...RollSearchQuery,
   },
   closed,
 )

@@ -275,6 +275,11 @@ export const SearchQuery = {
       description: 'true: also how many there are, exactly or by estimate; in JSON only',
     }),
   ),
+}
+
+/** And one of what is on the roll. */
+export const RollSearchQuery = {
+  ...SearchQuery,
   at: Type.Optional({
     ...Index,
     description: 'a size of the roll: answers as it would have then; by default, the size that it has',
@@ -283,7 +288,7 @@ export const SearchQuery = {
 
 export const BoundTo = Type.Object(
   {
-    size: Type.Integer({ minimum: 0, description: 'of the roll' }),
+    size: Type.Integer({ minimum: 0, description: 'of the roll: as `at` has it, or as it was at `time`' }),
     time: { ...Time, description: 'as of when certificates have expired' },
   },
   {
