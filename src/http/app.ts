@@ -348,6 +348,8 @@ const foreignRoutes = (url: string): AccessRule | undefined =>
 const assertBodyType = ({ headers, method }: FastifyRequest, spellings: ReadonlySet<string>): void => {
   if (method === 'GET' || method === 'HEAD') return
   const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
+  // Many libraries say with every call what type they would send. Fastify would look for a body of it.
+  if (!hasBody && spellings.size === 0) delete headers['content-type']
   if (!hasBody && headers['content-type'] === undefined) return
   assertMediaType(headers['content-type'], spellings)
   const coding = headers['content-encoding']

@@ -111,7 +111,7 @@ const describe = (schema: DescribedSchema | undefined, route: RouteOptions): obj
     ...(headers.length > 0 && {
       headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
     }),
-    response: { ...answersOf(schema, config), ...problemsOf(schema, route) },
+    response: { ...answersOf(schema, config), ...unchangedOf(route), ...problemsOf(schema, route) },
     security: securityOf(config.access),
     'x-roles': rolesOf(config.access) ?? [],
     ...(isHolderRule(config.access) && { 'x-holder': true }),
@@ -149,6 +149,12 @@ const answersOf = (
       return [status, { description, content: Object.fromEntries(content) }]
     }),
   )
+
+/** Of calls that read If-None-Match to tell whether the client has the answer already (RFC 9110 15.4.5). */
+const unchangedOf = ({ config = {}, method }: RouteOptions): object =>
+  method === 'GET' && config.headers?.['If-None-Match'] !== undefined
+    ? { 304: { type: 'null', description: 'It is still what If-None-Match names' } }
+    : {}
 
 const mediaOf = (type: string, shape: TSchema, exports: FastifyContextConfig['exports']): object => {
   const example = exampleOf(shape)
@@ -235,6 +241,8 @@ export const codesOf = (
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
+  // Where none is taken, one is refused.
+  else if (method !== 'GET') codes.push('request.media_type')
   return [...new Set(codes)]
 }
 

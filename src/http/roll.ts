@@ -47,7 +47,11 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
   app.get(
     '/roll/tile/*',
     {
-      config: { access, problems: access === 'open' ? [] : ['roll.not_found', ...rollProblems] },
+      config: {
+        access,
+        problems: access === 'open' ? [] : ['roll.not_found', ...rollProblems],
+        headers: { 'If-None-Match': 'the ETag of the tile that is held: 304, for it never changes' },
+      },
       handlerTimeout,
       schema: {
         operationId: 'readTile',

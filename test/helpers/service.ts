@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
+import { assertDescribed } from './described.ts'
 import { bare } from './environment.ts'
 import { quiet } from './log.ts'
 
@@ -98,7 +99,7 @@ export const openTestService = async (
   }
 }
 
-/** Without a token none is sent. */
+/** Without a token none is sent. Rejects for an answer that the description of the API does not have. */
 export const send = (
   { url, agent, method }: { url: URL; agent: Agent; method: string },
   { token, headers = {}, body }: RequestOptions,
@@ -123,6 +124,11 @@ export const send = (
       response.on('end', () => {
         const bytes = Buffer.concat(chunks)
         const text = bytes.toString('utf8')
+        try {
+          assertDescribed(method, url.pathname, response.statusCode ?? 0)
+        } catch (error) {
+          return reject(error)
+        }
         const isJson = response.headers['content-type']?.includes('json') ?? false
         resolve({
           status: response.statusCode ?? 0,

@@ -10,7 +10,7 @@ import { Problem } from '../../errors.ts'
 import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole, readers } from '../auth.ts'
-import { isUnchanged } from '../conditional.ts'
+import { sendFresh } from '../conditional.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { assertMayRead } from './certificates.ts'
@@ -149,9 +149,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
 /** It may be kept, but not used without asking: what is trusted may have changed. */
 const sendBundle = (request: FastifyRequest, reply: FastifyReply, body: string, type: BundleType): FastifyReply => {
   const tag = `"${createHash('sha256').update(body).digest('hex')}"`
-  const answer = reply.header('etag', tag).header('cache-control', 'private, no-cache')
-  if (isUnchanged(request.headers, { tag })) return answer.code(304).send()
-  return answer.type(type).serializer(String).send(body)
+  return sendFresh(request, reply, { octets: Buffer.from(body), type, tag, cacheControl: 'private, no-cache' })
 }
 
 const bundleTypes = ['application/x-pem-file', 'application/json'] as const

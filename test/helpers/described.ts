@@ -1,0 +1,39 @@
+/** Whether the description of the API has an answer: each status that a test is answered is looked up in it. */
+import { readFileSync } from 'node:fs'
+
+type Operations = Readonly<Record<string, { readonly responses: Readonly<Record<string, unknown>> }>>
+
+/** Throws for a status that the call is not described with. What is no call of the API may answer what it likes. */
+export const assertDescribed = (method: string, path: string, status: number): void => {
+  calls ??= readCalls()
+  // Wherever GET is, HEAD is too, and answers the same.
+  const operation = method === 'HEAD' ? 'get' : method.toLowerCase()
+  const call = calls.find(({ form, operations }) => operations[operation] && form.test(path))
+  if (call && !Object.hasOwn(call.operations[operation]?.responses ?? {}, status))
+    throw new Error(`${method} ${call.path} answers ${status}, which openapi/chancery.json does not have`)
+}
+
+interface Call {
+  readonly path: string
+  readonly form: RegExp
+  readonly operations: Operations
+}
+
+/** Those of fixed paths before those that would take them for a name. */
+const readCalls = (): readonly Call[] => {
+  const text = readFileSync(new URL('../../openapi/chancery.json', import.meta.url), 'utf8')
+  const { paths } = JSON.parse(text) as { readonly paths: Readonly<Record<string, Operations>> }
+  return Object.entries(paths)
+    .sort(([one], [other]) => one.split('{').length - other.split('{').length)
+    .map(([path, operations]) => ({ path, form: formOf(path), operations }))
+}
+
+const formOf = (path: string): RegExp =>
+  new RegExp(
+    `^${path
+      .replaceAll('.', '[.]')
+      .replace('{path}', '.+')
+      .replaceAll(/\{\w+\}/g, '[^/]+')}$`,
+  )
+
+let calls: readonly Call[] | undefined

@@ -1,0 +1,46 @@
+import t from 'tap'
+
+import { assertDescribed } from '../helpers/described.ts'
+import { openTestService } from '../helpers/service.ts'
+
+const service = await openTestService(t)
+const { paths = {} } = service.service.app.swagger() as { paths?: Record<string, Record<string, unknown>> }
+const values: Readonly<Record<string, string>> = {
+  serial: '4a'.repeat(16),
+  id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
+  name: 'not-there',
+}
+const deletes = Object.keys(paths)
+  .filter((path) => paths[path]?.['delete'])
+  .map((path) => path.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? ''))
+
+t.test('each answer that a test gets is looked up in the description', async (t) => {
+  t.throws(
+    () => assertDescribed('GET', '/v1/certificates/batch', 418),
+    /GET [/]v1[/]certificates[/]\{serial\} answers 418/,
+  )
+  t.throws(() => assertDescribed('HEAD', '/roll/tile/0/000', 418), /HEAD [/]roll[/]tile[/]\{path\} answers 418/)
+  t.doesNotThrow(() => assertDescribed('HEAD', '/v1/events', 200))
+  t.doesNotThrow(() => assertDescribed('GET', '/nowhere', 418), 'what is no call may answer what it likes')
+})
+
+t.test('a Content-Type without a body is passed over where no body is taken, and a body is refused', async (t) => {
+  t.ok(deletes.length >= 5, `${deletes}`)
+  for (const path of deletes) {
+    const { status, json } = await service.request('DELETE', path)
+    for (const type of ['application/json', 'text/plain', 'no type'])
+      for (const length of [{}, { 'content-length': '0' }]) {
+        const answer = await service.request('DELETE', path, { headers: { 'content-type': type, ...length } })
+        t.equal(answer.status, status, `${path} ${type} ${JSON.stringify(length)}`)
+        t.equal(answer.json?.code, json?.code)
+      }
+    for (const asked of [
+      { body: {} },
+      { body: 'x' },
+      { headers: { 'content-type': 'application/json', 'transfer-encoding': 'chunked' } },
+    ]) {
+      const answer = await service.request('DELETE', path, asked)
+      t.match(answer.json, { status: 415, code: 'request.media_type', detail: 'This call takes no body.' }, path)
+    }
+  }
+})
