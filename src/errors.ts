@@ -16,6 +16,7 @@ export interface ProblemKind {
 /** One check that failed: which, where, on what value, and why. */
 export interface Violation {
   readonly check: string
+  /** A JSON pointer (RFC 6901), or '' for all of it. */
   readonly field: string
   readonly value: string
   readonly reason: string

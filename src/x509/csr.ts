@@ -189,7 +189,7 @@ const readAsked = (attributes: readonly RequestAttribute[], budget: WalkBudget):
       for (const extension of readExtensions(values.as('csr.der'), budget)) readExtension(draft, extension)
     else
       draft.dropped.push({
-        field: `attributes.${name ?? formatOid(key)}`,
+        field: `/attributes/${name ?? formatOid(key)}`,
         reason: 'attributes of a request do not go into certificates',
       })
   }
@@ -211,7 +211,7 @@ const readExtension = (draft: Draft, { oid, name, critical, value }: ReadExtensi
       value.start,
     )
   draft.dropped.push({
-    field: `extensions.${title}`,
+    field: `/extensions/${title}`,
     reason: name === undefined ? 'unknown extensions are not copied' : 'the authority decides this extension',
   })
 }

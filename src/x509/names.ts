@@ -231,7 +231,7 @@ const lowerCase = (text: string): string =>
 
 const nameProblem = (code: ProblemCode, name: Name, reason: string, offset?: number): Problem =>
   new Problem(code, `${titles[name.kind]} ${reason}`, {
-    violations: [{ check: code, field: `names.${name.kind}`, value: showable(name.value), reason }],
+    violations: [{ check: code, field: `/names/${name.kind}`, value: showable(name.value), reason }],
     ...(offset === undefined ? {} : { offset }),
   })
 

@@ -183,7 +183,7 @@ const assertCounts = (subject: Subject, offset?: number): void => {
         violations: [
           {
             check: 'san.ip_as_dns',
-            field: 'subject.commonName',
+            field: '/subject/commonName',
             value,
             reason: 'is an IP address; put it into an iPAddress name',
           },
@@ -196,7 +196,7 @@ const assertCounts = (subject: Subject, offset?: number): void => {
 
 const faulty = (type: string, fault: string, offset?: number): Problem =>
   new Problem('subject.syntax', `${type} ${fault}`, {
-    violations: [{ check: 'subject.syntax', field: `subject.${type}`, value: '', reason: fault }],
+    violations: [{ check: 'subject.syntax', field: `/subject/${type}`, value: '', reason: fault }],
     ...(offset === undefined ? {} : { offset }),
   })
 

@@ -1,4 +1,4 @@
-/** Whether the description of the API has an answer: each status that a test is answered is looked up in it. */
+/** What every answer that a test gets must be: one of the description of the API, with places as docs/errors.md has them. */
 import { readFileSync } from 'node:fs'
 
 type Operations = Readonly<Record<string, { readonly responses: Readonly<Record<string, unknown>> }>>
@@ -11,6 +11,15 @@ export const assertDescribed = (method: string, path: string, status: number): v
   const call = calls.find(({ form, operations }) => operations[operation] && form.test(path))
   if (call && !Object.hasOwn(call.operations[operation]?.responses ?? {}, status))
     throw new Error(`${method} ${call.path} answers ${status}, which openapi/chancery.json does not have`)
+}
+
+/** Throws where what is told of a place, as violations, checks and notes are, names it by anything but a JSON pointer (RFC 6901). */
+export const assertPointers = (told: unknown): void => {
+  if (typeof told !== 'object' || told === null) return
+  const { field, reason } = told as { readonly field?: unknown; readonly reason?: unknown }
+  if (typeof field === 'string' && typeof reason === 'string' && !pointer.test(field))
+    throw new Error(`${field} is no JSON pointer: ${reason}`)
+  for (const member of Object.values(told)) assertPointers(member)
 }
 
 interface Call {
@@ -36,4 +45,6 @@ const formOf = (path: string): RegExp =>
       .replaceAll(/\{\w+\}/g, '[^/]+')}$`,
   )
 
+/** '' is all of it. */
+const pointer = /^([/]([^~/]|~[01])*)*$/
 let calls: readonly Call[] | undefined

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
-import { assertDescribed } from './described.ts'
+import { assertDescribed, assertPointers } from './described.ts'
 import { bare } from './environment.ts'
 import { quiet } from './log.ts'
 
@@ -124,18 +124,20 @@ export const send = (
       response.on('end', () => {
         const bytes = Buffer.concat(chunks)
         const text = bytes.toString('utf8')
+        const isJson = response.headers['content-type']?.includes('json') ?? false
+        const json = isJson && text !== '' ? parse(text) : undefined
         try {
           assertDescribed(method, url.pathname, response.statusCode ?? 0)
+          assertPointers(json)
         } catch (error) {
           return reject(error)
         }
-        const isJson = response.headers['content-type']?.includes('json') ?? false
         resolve({
           status: response.statusCode ?? 0,
           headers: response.headers,
           bytes,
           text,
-          json: isJson && text !== '' ? parse(text) : undefined,
+          json,
         })
       })
     })

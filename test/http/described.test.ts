@@ -1,7 +1,9 @@
 import t from 'tap'
 
-import { assertDescribed } from '../helpers/described.ts'
+import { assertDescribed, assertPointers } from '../helpers/described.ts'
 import { openTestService } from '../helpers/service.ts'
+import { pem, rdn, request, seq, utf8 } from '../x509/build.ts'
+import { csrFor } from './people.ts'
 
 const service = await openTestService(t)
 const { paths = {} } = service.service.app.swagger() as { paths?: Record<string, Record<string, unknown>> }
@@ -44,3 +46,27 @@ t.test('a Content-Type without a body is passed over where no body is taken, and
     }
   }
 })
+
+t.test(
+  'a place is told as a JSON pointer, whoever finds fault there, and each that a test gets is looked at',
+  async (t) => {
+    for (const field of ['names.dns', 'names', '/a~2', '/a~'])
+      t.throws(() => assertPointers({ items: [{ violations: [{ field, reason: 'is not' }] }] }), /is no JSON pointer/)
+    for (const field of ['', '/names/0', '/a~1b~0c', '/'])
+      t.doesNotThrow(() => assertPointers([{ notes: [{ field, reason: 'is not' }] }]))
+
+    const csr = csrFor('web.example.com')
+    const ask = async (body: object) => (await service.request('POST', '/v1/certificates', { body })).json
+    const cases: readonly (readonly [names: object, field: string])[] = [
+      [{ dns: ['a..example.com'] }, '/names/dns'],
+      [{ ip: ['300.0.0.1'] }, '/names/ip'],
+      [{ uri: ['no uri'] }, '/names/uri'],
+      [{ email: ['nobody'] }, '/names/email'],
+      [{ dns: ['web.evil.test'] }, '/names/0'],
+    ]
+    for (const [names, field] of cases)
+      t.match((await ask({ csr, profile: 'server', names })).violations, [{ field }], JSON.stringify(names))
+    const long = pem(request({ subject: seq(rdn('2.5.4.10', utf8('a'.repeat(65)))) }))
+    t.match((await ask({ csr: long, profile: 'server' })).violations, [{ field: '/subject/organization' }])
+  },
+)

@@ -28,7 +28,7 @@ const issued = (changes: Partial<Issued> = {}): Issued => ({
 t.test('the answer of an issuance says what its view says, in ASCII', async (t) => {
   const note = {
     check: 'subject.dropped',
-    field: 'subject',
+    field: '/subject',
     value: 'O=Café "東京"\\\n\u007f',
     reason: 'it is not kept',
   }
