@@ -19,6 +19,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Header fields that the call reads, with what they do: for the description only. */
     headers?: Readonly<Record<string, string>>
+    /** Those of CSV, of a list that comes in pages only. */
+    columns?: readonly Column[]
     /** NDJSON and CSV of this route end with a statement; CSV has these columns. */
     exports?: { readonly records: Searchable; readonly columns: readonly Column[] }
     /** The shape of the body, where another parser than the schema judges it. */
@@ -134,7 +136,7 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
 
 const answersOf = (
   { response = {}, produces = [] }: DescribedSchema,
-  { offers = [], exports }: FastifyContextConfig,
+  { offers = [], exports, columns = [] }: FastifyContextConfig,
 ): object =>
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
@@ -144,7 +146,7 @@ const answersOf = (
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
       const content = [own, ...others.filter((type) => type !== own)].map((type) => [
         type,
-        mediaOf(type, shape, exports),
+        mediaOf(type, shape, exports ?? { columns }),
       ])
       return [status, { description, content: Object.fromEntries(content) }]
     }),
@@ -156,16 +158,19 @@ const unchangedOf = ({ config = {}, method }: RouteOptions): object =>
     ? { 304: { type: 'null', description: 'It is still what If-None-Match names' } }
     : {}
 
-const mediaOf = (type: string, shape: TSchema, exports: FastifyContextConfig['exports']): object => {
+const mediaOf = (type: string, shape: TSchema, { records, columns }: Listed): object => {
   const example = exampleOf(shape)
   const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
   if (type === 'application/json') return { schema, example }
   if (binary.has(type)) return { schema: { type: 'string', format: 'binary' } }
-  const text = textExamples[type]?.(example as never) ?? example
-  return {
-    schema: { type: 'string' },
-    example: exports && type !== 'application/json' ? exportExample(type, example, exports) : text,
-  }
+  const text = textExamples[type]?.(example as never, columns) ?? example
+  return { schema: { type: 'string' }, example: records ? exportExample(type, example, { records, columns }) : text }
+}
+
+/** Without records it is a page, and says nothing of what it is. */
+interface Listed {
+  readonly records?: Searchable
+  readonly columns: readonly Column[]
 }
 
 const binary: ReadonlySet<string> = new Set(['application/pkix-cert', 'application/octet-stream'])
@@ -195,13 +200,13 @@ const exportExample = (
 }
 
 /** The same example in other words. */
-const textExamples: Readonly<Record<string, (example: never) => string>> = {
+const textExamples: Readonly<Record<string, (example: never, columns: readonly Column[]) => string>> = {
   'application/pem-certificate-chain': ({ certificate, chain }: { certificate: string; chain: string[] }) =>
     [certificate, ...chain].join(''),
   'application/x-pem-file': ({ items }: { items: { certificate: string }[] }) =>
     items.map(({ certificate }) => certificate).join(''),
   'application/x-ndjson': ({ items }: { items: Row[] }) => items.map((row) => `${JSON.stringify(row)}\n`).join(''),
-  'text/csv': ({ items }: { items: Row[] }) => encodeCsv(items),
+  'text/csv': ({ items }: { items: Row[] }, columns) => encodeCsv(items, columns),
 }
 
 /** One answer for each status, with the codes that this route can give there. */

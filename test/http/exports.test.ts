@@ -143,6 +143,20 @@ t.test('an export of nothing is whole as well, with its columns', async (t) => {
     t.match(linesOf((await get(path)).text), [{ end: { rows: 0, complete: true } }])
 })
 
+t.test('a page of nothing has its columns in CSV, those of any other', async (t) => {
+  for (const [path, columns] of [
+    [
+      '/v1/requests',
+      'id,state,principal,profile,plan,digest,required,approvals,createdAt,expiresAt,index,end,serial,obstacle',
+    ],
+    [
+      '/v1/revocations',
+      'digest,state,search,reason,invalidityDate,by,index,total,revoked,skipped,orderedAt,startedAt,finishedAt',
+    ],
+  ] as const)
+    t.same(parseCsv((await get(path, 'text/csv')).text), [columns.split(',')], path)
+})
+
 t.test('a certificate is told in CSV by flat columns, and its revocation too', async (t) => {
   const { serial } = (await issue('flat.example.com')).json
   await service.request('POST', `/v1/certificates/${serial}/revocation`, { body: { reason: 'superseded' } })

@@ -359,7 +359,7 @@ t.test('orders are listed, newest first, page by page', async (t) => {
   }
   t.same(paged, all)
   const csv = await service.request('GET', '/v1/revocations', { token: auditor, headers: { accept: 'text/csv' } })
-  t.match(csv.text, /^"digest","state","search"/)
+  t.match(csv.text, /^"digest","state","search","reason","invalidityDate","by",/, 'whatever the first has')
   t.match(await read('/v1/revocations?cursor=abc'), { status: 400, json: { code: 'request.cursor' } })
   t.match(await read('/v1/revocations?state=done'), { status: 400, json: { code: 'request.malformed' } })
 })

@@ -6,12 +6,14 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 import fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 
-import { encodeCsv, type Row } from '../../src/http/api/csv.ts'
+import { columnsOf, encodeCsv, type Row } from '../../src/http/api/csv.ts'
 import { sendPage } from '../../src/http/api/page.ts'
 import { sendPieces } from '../../src/http/pieces.ts'
 
 /** As many and as large as the refusals of a page can be. */
 const rows: readonly Row[] = Array.from({ length: 1_000 }, (_, i) => ({ id: i, checks: `ä${'x'.repeat(16_000)}` }))
+
+const columns = columnsOf(['id', 'checks'])
 
 const serve = async (t: Test, routes: (app: FastifyInstance) => void): Promise<string> => {
   const app = fastify({ exposeHeadRoutes: true })
@@ -24,8 +26,8 @@ const serve = async (t: Test, routes: (app: FastifyInstance) => void): Promise<s
 const pages = (t: Test) =>
   serve(t, (app) => {
     app.decorateRequest('pattern', '')
-    app.get('/large', (request, reply) => sendPage(request, reply, { items: rows, next: 'c' }))
-    app.get('/small', (request, reply) => sendPage(request, reply, { items: rows.slice(0, 2) }))
+    app.get('/large', (request, reply) => sendPage(request, reply, { items: rows, columns, next: 'c' }))
+    app.get('/small', (request, reply) => sendPage(request, reply, { items: rows.slice(0, 2), columns }))
   })
 
 t.test('a large page is the same page, in every form, and others have their turn while it is sent', async (t) => {
@@ -51,7 +53,7 @@ t.test('a large page is the same page, in every form, and others have their turn
     rows,
   )
   const csv = await get('/large', 'text/csv')
-  t.equal(await csv.text(), encodeCsv(rows))
+  t.equal(await csv.text(), encodeCsv(rows, columns))
   t.equal(csv.headers.get('content-type'), 'text/csv; charset=utf-8; header=present')
   const head = await fetch(`${url}/large`, { method: 'HEAD' })
   t.match(head.headers.get('link'), /rel="next"/)

@@ -18,10 +18,8 @@ export const columnsOf = (
   made: Readonly<Record<string, Column['of']>> = {},
 ): readonly Column[] => names.map((name) => ({ name, of: made[name] ?? ((row) => row[name]) }))
 
-/** The columns of rows of which nothing else is known. */
-export const columnsIn = ([first = {}]: readonly Row[]): readonly Column[] => columnsOf(Object.keys(first))
-
-export const encodeCsv = (rows: readonly Row[]): string => [...csvLines(rows, columnsIn(rows))].join('')
+export const encodeCsv = (rows: readonly Row[], columns: readonly Column[]): string =>
+  [...csvLines(rows, columns)].join('')
 
 export function* csvLines(rows: Iterable<Row>, columns: readonly Column[]): Generator<string> {
   yield lineOf(columns.map(({ name }) => name))

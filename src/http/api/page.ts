@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Page, PageRequest } from '../../ca/records.ts'
 import { negotiate } from '../media.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
-import { type Column, columnsIn, csvLines, type Row } from './csv.ts'
+import { type Column, csvLines, type Row } from './csv.ts'
 
 export const listTypes = ['application/json', 'application/x-ndjson', 'text/csv'] as const
 export type ListType = (typeof listTypes)[number]
@@ -20,8 +20,8 @@ interface SentPage extends Page<Row> {
   readonly texts?: readonly string[]
   /** Further members of the JSON object. */
   readonly more?: Readonly<Record<string, unknown>>
-  /** Those of CSV; by default, the members of the first row. */
-  readonly columns?: readonly Column[]
+  /** Those of CSV, whatever there is. */
+  readonly columns: readonly Column[]
 }
 
 /** Answers with one page of rows, in the form that Accept prefers. */
@@ -43,7 +43,7 @@ const textsOf: Readonly<Record<ListType, (page: SentPage) => Iterable<string>>> 
   *'application/x-ndjson'({ items, texts = encoded(items) }) {
     for (const text of texts) yield `${text}\n`
   },
-  'text/csv': ({ items, columns }) => csvLines(items, columns ?? columnsIn(items)),
+  'text/csv': ({ items, columns }) => csvLines(items, columns),
 }
 
 function* encoded(rows: readonly Row[]): Generator<string> {

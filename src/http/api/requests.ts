@@ -7,6 +7,7 @@ import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
@@ -101,6 +102,8 @@ const requestFields = {
 
 export const RequestView = Type.Object(requestFields, named('ApprovalRequest', examples.approvalRequest))
 
+const columns = columnsOf(Object.keys(requestFields))
+
 const RequestWithCertificate = Type.Object(
   { ...requestFields, certificate: Type.Optional(Pem), chain: Type.Optional(Type.Array(Pem)) },
   named('ReadRequest', examples.issuedRequest),
@@ -142,6 +145,7 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
       config: {
         access: everyRole,
         offers: listTypes,
+        columns,
         ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable'],
       },
@@ -167,7 +171,7 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
       const filter = { ...(state !== undefined && { state }), ...(profile !== undefined && { profile }) }
       const found = approvals.list(callerOf(request), filter, pageOf(request.query))
       const { items, ...rest } = await withinDeadline(found)
-      return sendPage(request, reply as FastifyReply, { items: items.map(requestView), ...rest })
+      return sendPage(request, reply as FastifyReply, { items: items.map(requestView), columns, ...rest })
     },
   )
 

@@ -16,6 +16,7 @@ import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
@@ -151,6 +152,8 @@ const OrderView = Type.Object(
   named('RevocationOrder', examples.revocationOrder),
 )
 
+const columns = columnsOf(Object.keys(OrderView.properties))
+
 const tags = ['revocation']
 
 export const massRevocationRoutes = (app: App, deps: HttpDeps): void => {
@@ -210,6 +213,7 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
       config: {
         access: ['operator', 'auditor', 'admin'],
         offers: listTypes,
+        columns,
         ownDeadline: true,
         problems: ['request.cursor', 'request.not_acceptable'],
       },
@@ -223,7 +227,7 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
     },
     async (request, reply) => {
       const { items, ...rest } = await withinDeadline(massRevocations.list(pageOf(request.query)))
-      return sendPage(request, reply as FastifyReply, { items: items.map(orderView), ...rest })
+      return sendPage(request, reply as FastifyReply, { items: items.map(orderView), columns, ...rest })
     },
   )
 
