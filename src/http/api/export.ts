@@ -73,7 +73,8 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
       try {
         const walk = await withinDeadline(asked.open())
         reply.type(contentTypes[asked.type])
-        if (request.method === 'HEAD') return reply.send('')
+        // Of any length, as the answer to GET is: its fields say none (RFC 9110 8.6).
+        if (request.method === 'HEAD') return reply.send(Readable.from([]))
         const began = { ...asked.access, size: walk.bounds.size }
         // Whoever takes everything away is on record first, or gets nothing.
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
