@@ -9,8 +9,8 @@ export interface StoredProfile {
 
 /** What the caller believes is there now; exactly one of the two is set (RFC 9110 13.1). */
 export interface Precondition {
-  /** SHA-256 (hex) of the version that the change was made from, or `*` for whichever is there. */
-  readonly ifMatch?: string
+  /** SHA-256 (hex) of the version that the change was made from, or of several that it fits, or `*` for whichever is there. */
+  readonly ifMatch?: '*' | readonly string[]
   readonly ifNoneMatch?: '*'
 }
 

@@ -39,6 +39,13 @@ export const isUnchanged = (
   return Math.floor(modified.getTime() / 1000) * 1000 <= Date.parse(since)
 }
 
+/** Those of If-Match that can match: it compares strongly (RFC 9110 13.1.1). Without their quotes; none of what is no list. */
+export const strongTags = (list: string): readonly string[] =>
+  /^[\t ,]*$/.test(list.replaceAll(anyTag, ''))
+    ? [...list.matchAll(anyTag)].flatMap(([, weak, tag = '']) => (weak === undefined ? [tag] : []))
+    : []
+
+const anyTag = /(W\/)?"([\x21\x23-\x7e]*)"/g
 /** Without what would make it a weak one. */
 const entityTag = /"[\x21\x23-\x7e]*"/g
 /** IMF-fixdate, the one form that is still sent (5.6.7). */

@@ -16,7 +16,7 @@ export type MediaType =
 /** Every spelling of Content-Type that a call takes: the type alone, or with the charset that it has anyway. */
 export const acceptedSpellings = (types: readonly MediaType[]): ReadonlySet<string> =>
   new Set(
-    types.flatMap((type) => (textTypes.has(type) ? [type, `${type}; charset=utf-8`, `${type};charset=utf-8`] : [type])),
+    types.flatMap((type) => [type, ...(textTypes.has(type) ? charsets.map((charset) => `${type}${charset}`) : [])]),
   )
 
 /** Throws 415 unless the header is, to the letter but for case, one of the spellings. */
@@ -71,5 +71,7 @@ const qualityOf = (type: MediaType, ranges: readonly Range[]): number => {
 }
 
 const textTypes: ReadonlySet<MediaType> = new Set(['application/json', 'application/yaml', 'application/x-pem-file'])
+/** A value in quotes is the same (RFC 9110 5.6.6). */
+const charsets = ['; charset=utf-8', ';charset=utf-8', '; charset="utf-8"', ';charset="utf-8"']
 const maxAccept = 1_024
 const maxRanges = 32

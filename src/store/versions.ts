@@ -166,7 +166,7 @@ const assertPrecondition = (
   }
   if (ifNoneMatch === '*' && row) fail('exists')
   if (ifMatch !== undefined && !row) fail('does not exist')
-  if (ifMatch !== undefined && ifMatch !== '*' && row?.sha256.toString('hex') !== ifMatch)
+  if (ifMatch !== undefined && ifMatch !== '*' && row && !ifMatch.includes(row.sha256.toString('hex')))
     fail('is not the one that the change was made from')
 }
 

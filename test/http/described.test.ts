@@ -47,6 +47,14 @@ t.test('a Content-Type without a body is passed over where no body is taken, and
   }
 })
 
+t.test('the charset of a text may stand in quotes', async (t) => {
+  for (const [i, type] of ['application/json; charset="utf-8"', 'Application/JSON;charset="UTF-8"'].entries()) {
+    const headers = { 'content-type': type }
+    const body = JSON.stringify({ name: `quoted-${i}` })
+    t.equal((await service.request('POST', '/v1/principals', { headers, body })).status, 201, type)
+  }
+})
+
 t.test(
   'a place is told as a JSON pointer, whoever finds fault there, and each that a test gets is looked at',
   async (t) => {

@@ -3,25 +3,31 @@ import t from 'tap'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from './people.ts'
 
-t.test('HEAD is answered wherever GET is, with its header fields and without its body (RFC 9110 9.3.2)', async (t) => {
-  const service = await openTestService(t)
-  const { serial } = (
-    await service.request('POST', '/v1/certificates', { body: { csr: csrFor('web.example.com'), profile: 'server' } })
-  ).json
+const service = await openTestService(t)
+
+/** Every GET that there is, of something that is there. */
+const openUrls = async (): Promise<readonly string[]> => {
+  const body = { csr: csrFor('web.example.com'), profile: 'server' }
+  const { serial } = (await service.request('POST', '/v1/certificates', { body })).json
   const { paths = {} } = service.service.app.swagger() as { paths?: Record<string, Record<string, unknown>> }
-  const urls = Object.keys(paths)
+  return Object.keys(paths)
     .filter((path) => paths[path]?.['get'])
     .map((path) =>
       path
         .replace('{serial}', serial)
         .replace('{version}', '1')
         .replace('{code}', 'csr.pem')
+        .replace('{path}', '0/000.p/1')
         .replace(/(authorities|issuers)\/\{name\}/, '$1/default')
         .replace('principals/{name}', 'principals/admin')
         .replace('{name}', 'server')
         // Others may come in between.
         .replace(/events$/, 'events?limit=1'),
     )
+}
+
+t.test('HEAD is answered wherever GET is, with its header fields and without its body (RFC 9110 9.3.2)', async (t) => {
+  const urls = await openUrls()
   t.ok(urls.length > 15)
   const more = [
     '/openapi.json',
@@ -59,4 +65,24 @@ t.test('HEAD is answered wherever GET is, with its header fields and without its
   t.equal(unchanged.status, 304)
   t.equal(unchanged.headers.get('content-length'), get.headers.get('content-length'), 'as RFC 9110 8.6 has it')
   t.equal((await fetch(`${service.publicUrl}/nowhere`, { method: 'HEAD' })).status, 404)
+})
+
+t.test('whoever names the tag that an answer has is told that it is the same, wherever there is one', async (t) => {
+  const tagged: string[] = []
+  for (const url of await openUrls()) {
+    const { headers } = await service.request('GET', url)
+    const tag = headers['etag']
+    if (tag === undefined) continue
+    tagged.push(url.split('/').slice(1, 3).join('/'))
+    for (const wanted of [tag, '*', `"x", W/${tag}`] as string[]) {
+      const get = await service.request('GET', url, { headers: { 'if-none-match': wanted } })
+      t.match(get, { status: 304, text: '', headers: { etag: tag } }, `${url} ${wanted}`)
+      t.match(get.headers['cache-control'], /no-cache|immutable/, 'it may be kept for that')
+      const head = await service.request('HEAD', url, { headers: { 'if-none-match': wanted } })
+      t.match(head, { status: 304, headers: { 'content-length': headers['content-length'] } }, 'as RFC 9110 8.6 has it')
+    }
+    t.equal((await service.request('GET', url, { headers: { 'if-none-match': '"x"' } })).status, 200)
+  }
+  const calls = ['roll/tile', 'v1/authorities', 'v1/certificates', 'v1/certificates', 'v1/profiles', 'v1/profiles']
+  t.same(tagged.sort(), calls)
 })

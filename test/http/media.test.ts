@@ -45,6 +45,8 @@ t.test('Content-Type is exactly one of the spellings, whatever its case', (t) =>
     'Application/JSON',
     'application/json; charset=utf-8',
     'application/json;charset=UTF-8',
+    'application/json; charset="utf-8"',
+    'application/json;charset="UTF-8"',
     'application/pkcs10',
   ]) {
     t.doesNotThrow(() => assertMediaType(header, spellings), header)
@@ -55,6 +57,9 @@ t.test('Content-Type is exactly one of the spellings, whatever its case', (t) =>
     'application/json;',
     'application/json ',
     'application/json; charset=latin1',
+    'application/json; charset="latin1"',
+    'application/json; charset="utf-8',
+    'application/pkcs10; charset="utf-8"',
     'application/pkcs10; charset=utf-8',
     'text/json',
     'application/json;q=1',

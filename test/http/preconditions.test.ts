@@ -63,3 +63,21 @@ t.test('a profile that does not exist is no version to change', async (t) => {
   t.same(await putAtOnce('nowhere', 3, { 'if-match': '*' }), [412, 412, 412])
   t.equal((await service.request('GET', '/v1/profiles/nowhere')).status, 404)
 })
+
+t.test('If-Match takes a list, of which one must be there, to the letter (RFC 9110 13.1.1)', async (t) => {
+  await putAtOnce('listed', 1, { 'if-none-match': '*' })
+  const there = async () => String((await service.request('GET', '/v1/profiles/listed')).headers['etag'])
+  const tag = await there()
+  const other = `"${'0'.repeat(64)}"`
+  for (const list of [`W/${tag}`, `W/${tag}, ${other}`, `"x", ${other}`, `${tag} x`, `x ${tag}`, `"x`, `"x${tag}`, ','])
+    t.same(await putAtOnce('listed', 2, { 'if-match': list }), [412, 412], list)
+  t.equal(await there(), tag)
+  for (const [i, list] of [`"x", IT`, `"${'0'.repeat(64)}" ,,W/"a,b" ,IT,`, 'IT'].entries()) {
+    const headers = { 'if-match': list.replace('IT', await there()) }
+    const { status } = await service.request('PUT', '/v1/profiles/listed', {
+      headers,
+      body: document('listed', 10 + i),
+    })
+    t.equal(status, 200, list)
+  }
+})

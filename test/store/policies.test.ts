@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import type { Precondition } from '../../src/ca/policies.ts'
 import type { Problem } from '../../src/errors.ts'
 import { canonicalDocument, type Profile, parseProfile } from '../../src/policy/profile.ts'
 import type { Database } from '../../src/store/database.ts'
@@ -36,7 +37,9 @@ const changesOf = async (name: string): Promise<readonly { version: number; sha2
 t.test('each change is a version that stays, named by the hash of its canonical text', async (t) => {
   const first = await policies.put(document('kept'), by, { ifNoneMatch: '*' })
   t.match(first, { created: true, stored: { profile: { name: 'kept', version: 1 }, createdBy: by } })
-  const second = await policies.put(document('kept', '12h'), 'other', { ifMatch: first.stored.profile.sha256 })
+  const second = await policies.put(document('kept', '12h'), 'other', {
+    ifMatch: ['0'.repeat(64), first.stored.profile.sha256],
+  })
   t.match(second, { created: true, stored: { profile: { version: 2 }, createdBy: 'other' } })
   t.equal(policies.current('kept')?.version, 2, 'it holds at once where it was made')
   t.same(
@@ -61,7 +64,7 @@ t.test('each change is a version that stays, named by the hash of its canonical 
 t.test('the same content, however it is written, makes no version and no event', async (t) => {
   const { stored } = await policies.put(document('same'), by, {})
   const turned = Object.fromEntries(Object.entries(document('same')).reverse())
-  const again = await policies.put(turned, 'other', { ifMatch: stored.profile.sha256 })
+  const again = await policies.put(turned, 'other', { ifMatch: [stored.profile.sha256] })
   t.match(again, { created: false, stored: { profile: { version: 1 }, createdBy: by } })
   t.equal((await changesOf('same')).length, 1)
 })
@@ -75,11 +78,12 @@ t.test('a content that was there before comes back as a new version', async (t) 
 
 t.test('a precondition that does not hold changes nothing', async (t) => {
   const { stored } = await policies.put(document('guarded'), by, { ifNoneMatch: '*' })
-  const refused: readonly [string, Record<string, unknown>, { ifMatch?: string; ifNoneMatch?: '*' }][] = [
+  const refused: readonly [string, Record<string, unknown>, Precondition][] = [
     ['it exists', document('guarded', '12h'), { ifNoneMatch: '*' }],
     ['it exists, with the same content', document('guarded'), { ifNoneMatch: '*' }],
-    ['another hash', document('guarded', '12h'), { ifMatch: '0'.repeat(64) }],
-    ['it does not exist', document('nowhere'), { ifMatch: stored.profile.sha256 }],
+    ['another hash', document('guarded', '12h'), { ifMatch: ['0'.repeat(64)] }],
+    ['other hashes', document('guarded', '12h'), { ifMatch: ['0'.repeat(64), '1'.repeat(64)] }],
+    ['it does not exist', document('nowhere'), { ifMatch: [stored.profile.sha256] }],
   ]
   for (const [what, body, precondition] of refused)
     await t.rejects(policies.put(body, by, precondition), { code: 'precondition.failed' }, what)
@@ -92,7 +96,7 @@ t.test('of ten who change the same version at once, from two replicas, one does'
   const { stored } = await policies.put(document('contested'), by, {})
   const { sha256 } = stored.profile
   const attempts = Array.from({ length: 10 }, (_, i) =>
-    (i % 2 ? policies : other.policies).put(document('contested', `${i + 1}h`), `by-${i}`, { ifMatch: sha256 }),
+    (i % 2 ? policies : other.policies).put(document('contested', `${i + 1}h`), `by-${i}`, { ifMatch: [sha256] }),
   )
   const outcomes = await Promise.allSettled(attempts)
   t.equal(outcomes.filter(({ status }) => status === 'fulfilled').length, 1)

@@ -1,5 +1,5 @@
 /** Documents that are kept in versions: reading them, and the next one. */
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { type TSchema, Type } from 'typebox'
 
 import type { Role } from '../../ca/access.ts'
@@ -7,6 +7,7 @@ import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
+import { isUnchanged, strongTags } from '../conditional.ts'
 import { closed, formed, Label } from './schemas.ts'
 
 /** What is particular to one kind of document; `S` is how a version of it is stored. */
@@ -57,6 +58,10 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
   const { url, title, articled, tag, mayRead, missing, view, store, show } = calls
   const tags = [tag]
   const config = { access: mayRead, problems: [missing] }
+  const tagged = {
+    ...config,
+    headers: { 'If-None-Match': 'the ETag of the version that is held: 304 while it is the one' },
+  }
   const list = Type.Object({ items: Type.Array(view) }, closed)
   app.get(
     url,
@@ -74,7 +79,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
   app.get<{ Params: Named }>(
     `${url}/:name`,
     {
-      config,
+      config: tagged,
       schema: {
         operationId: `read${one}`,
         summary: `Read the newest version of ${articled}`,
@@ -84,7 +89,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
         response: { 200: view },
       },
     },
-    async (request, reply) => withTag(reply as FastifyReply, show(await store.read(request.params.name))),
+    async (request, reply) => freshOf(request, reply as FastifyReply, show(await store.read(request.params.name))),
   )
   app.get<{ Params: Named }>(
     `${url}/:name/versions`,
@@ -103,7 +108,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
   app.get<{ Params: Named & { readonly version: string } }>(
     `${url}/:name/versions/:version`,
     {
-      config,
+      config: tagged,
       schema: {
         operationId: `read${one}Version`,
         summary: `Read one version of ${articled}`,
@@ -113,7 +118,11 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
       },
     },
     async (request, reply) =>
-      withTag(reply as FastifyReply, show(await store.read(request.params.name, Number(request.params.version)))),
+      freshOf(
+        request,
+        reply as FastifyReply,
+        show(await store.read(request.params.name, Number(request.params.version))),
+      ),
   )
 }
 
@@ -128,7 +137,8 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
         problems: [invalid, missing, ...problems, 'state.reserved', 'precondition.failed', 'precondition.required'],
         document,
         headers: {
-          'If-Match': 'The ETag of the version that the change was made from, or * for whichever is there.',
+          'If-Match':
+            'The ETag of the version that the change was made from, several of which one is there, or * for whichever is.',
           'If-None-Match': `* to create ${articled} that does not exist.`,
         },
       },
@@ -156,7 +166,8 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
       const { stored, created } = await store.put(body, callerOf(request).principal, precondition)
       const shown = show(stored)
       if (created && shown.version === 1) reply.code(201).header('location', `${url}/${shown.name}`)
-      return withTag(reply as FastifyReply, shown)
+      withTag(reply as FastifyReply, shown)
+      return shown
     },
   )
 }
@@ -166,12 +177,19 @@ interface Named {
 }
 
 /** A strong tag: the same content has the same canonical form, and so the same hash (RFC 9110 8.8.3). */
-const withTag = (reply: FastifyReply, shown: Shown): Shown => {
-  reply.header('etag', `"${shown.sha256}"`)
-  return shown
+const tagOf = ({ sha256 }: Shown): string => `"${sha256}"`
+
+const withTag = (reply: FastifyReply, shown: Shown): FastifyReply => reply.header('etag', tagOf(shown))
+
+/** The version, or 304 where the client has it. */
+const freshOf = (request: FastifyRequest, reply: FastifyReply, shown: Shown): Shown | FastifyReply => {
+  withTag(reply, shown).header('cache-control', 'private, no-cache')
+  if (!isUnchanged(request.headers, { tag: tagOf(shown) })) return shown
+  // As in `sendFresh`: HEAD is told the length that GET would have.
+  return reply.code(304).send(request.method === 'HEAD' ? shown : undefined)
 }
 
-/** RFC 9110 13.1: exactly one of If-Match with `*` or one strong tag, and If-None-Match with `*`. Throws 428, 412, 400. */
+/** RFC 9110 13.1: exactly one of If-Match with `*` or strong tags, and If-None-Match with `*`. Throws 428, 412, 400. */
 const preconditionOf = (
   headers: Readonly<Record<string, string | string[] | undefined>>,
   title: string,
@@ -192,10 +210,10 @@ const preconditionOf = (
     throw new Problem('request.malformed', 'If-None-Match takes * here.')
   }
   if (ifMatch === '*') return { ifMatch }
-  const tag = strongTag.exec(String(ifMatch))?.[1]
+  const tags = strongTags(String(ifMatch)).filter((tag) => ourTag.test(tag))
   // A tag of another form is well-formed HTTP, and matches nothing that is here.
-  if (tag === undefined) throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}.`)
-  return { ifMatch: tag }
+  if (tags.length === 0) throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}.`)
+  return { ifMatch: tags }
 }
 
 const assertSameName = (
@@ -215,4 +233,4 @@ const VersionParams = Type.Object(
   { name: Label, version: formed('must be a whole number from 1 on', { pattern: '^[1-9][0-9]{0,8}$', maxLength: 9 }) },
   closed,
 )
-const strongTag = /^"([0-9a-f]{64})"$/
+const ourTag = /^[0-9a-f]{64}$/
