@@ -52,7 +52,7 @@ export const problems = {
   'csr.sig_alg': bad('Signature algorithm not accepted', 'Sign the request with SHA-256 or better and the algorithm of its key.'),
   'csr.pop': bad('Proof of possession failed', 'Sign the request with the private key of the public key in it.'),
   'csr.too_large': { status: 413, title: 'Request too large', retryable: false, next: 'Keep the body under 64 KiB and the request under 16 KiB of DER.' },
-  'request.malformed': bad('Malformed request', 'Mend what the violations name; unknown fields are errors.'),
+  'request.malformed': bad('Malformed request', 'Mend what the detail and any violations say; unknown fields are errors.'),
   'request.cursor': bad('Unknown cursor', 'Use a cursor as it was returned, with the same filters.'),
   'request.media_type': { status: 415, title: 'Media type not accepted', retryable: false, next: 'Use one of the media types that the description lists for this call.' },
   'request.not_acceptable': { status: 406, title: 'No representation is acceptable', retryable: false, next: 'Ask for a media type that the description lists for this call.' },

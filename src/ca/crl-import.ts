@@ -4,7 +4,7 @@
  */
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
-import { Problem, type Violation } from '../errors.ts'
+import { isProblem, Problem, type Violation } from '../errors.ts'
 import type { TbsFacts } from '../x509/certificate.ts'
 import { type Crl, parseCrl } from '../x509/crl.ts'
 
@@ -117,7 +117,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
 type Read = Omit<NewImport, 'issuer' | 'by' | 'sha256'>
 
 const read = (der: Buffer, above: readonly Link[], now: Date): Read => {
-  const crl = parseCrl(der, 'crl.invalid')
+  const crl = readList(der)
   const link = above.find(({ signer }) => isOf(crl, signer))
   if (!link) throw misfit(['/crl', 'was signed by no CA above this issuer'])
   assertFits(crl, link, now)
@@ -182,6 +182,21 @@ const follows = (list: Read, newest: ImportedCrl | undefined): boolean => {
     throw misfit(['/crl', `it is older than the newest one, of ${newest.thisUpdate.toISOString()}`])
   return true
 }
+
+const readList = (der: Buffer): Crl => {
+  try {
+    return parseCrl(der, 'crl.invalid')
+  } catch (error) {
+    throw isProblem(error, 'crl.invalid') ? unreadable(error) : error
+  }
+}
+
+/** In the words of whoever could not read it, with the octet at which it stopped. */
+export const unreadable = ({ detail, options }: Problem): Problem =>
+  new Problem('crl.invalid', `The list cannot be read: ${detail}`, {
+    ...options,
+    violations: [{ check: 'crl.form', field: '/crl', value: '', reason: detail }],
+  })
 
 const misfit = (...faults: readonly (readonly [field: string, reason: string])[]): Problem =>
   new Problem('crl.invalid', 'The list does not fit.', {

@@ -198,9 +198,14 @@ const isSame = (before: Revocation, { reason, invalidSince }: RevocationAsk): bo
 /** Throws `request.malformed`: nobody knows of what is to come, and lists know no time before 1950 (RFC 5280 4.1.2.5). */
 export const assertPast = (invalidSince: Date | null, now: Date): void => {
   if (invalidSince === null) return
-  if (invalidSince > now) throw new Problem('request.malformed', 'The invalidity date lies in the future.')
-  if (invalidSince < firstTime) throw new Problem('request.malformed', 'The invalidity date lies before 1950.')
+  if (invalidSince > now) throw badDate('lies in the future')
+  if (invalidSince < firstTime) throw badDate('lies before 1950')
 }
+
+const badDate = (reason: string): Problem =>
+  new Problem('request.malformed', `The invalidity date ${reason}.`, {
+    violations: [{ check: 'request.time', field: '/invalidityDate', value: '', reason }],
+  })
 
 const firstTime = new Date('1950-01-01T00:00:00Z')
 

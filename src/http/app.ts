@@ -61,6 +61,7 @@ import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
 import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
+import { assertQuery, assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
 
@@ -313,6 +314,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller
           request.admittedAt = started
+          assertSingle(request)
           assertBodyType(request, spellings)
         })
         .then(done as () => void, done)
@@ -373,6 +375,7 @@ const addParsers = (app: App): void => {
     ['application/pkcs10', 'application/x-pem-file'],
     asBuffer,
     async (request: FastifyRequest, octets: Buffer) => {
+      assertQuery(request)
       const { profile, validity } = request.query as Readonly<Record<string, unknown>>
       return {
         csr: octets.toString('latin1'),

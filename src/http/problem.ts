@@ -254,4 +254,5 @@ const challenges: Partial<Record<ProblemCode, string>> = {
 }
 
 const maxViolations = 20
-const plainName = /^[A-Za-z][A-Za-z0-9_-]{0,31}$/
+/** A name that may be taken over from what was sent. */
+export const plainName = /^[A-Za-z][A-Za-z0-9_-]{0,31}$/

@@ -163,7 +163,7 @@ export const readCursor = (
 ): Keyset | undefined => {
   if (cursor === undefined) return undefined
   const [tag, ...keyset] = decodeCursor(cursor)
-  if (tag !== tagOf(filter)) throw new Problem('request.cursor', 'This cursor does not belong to these filters.')
+  if (tag !== tagOf(filter)) throw badCursor('This cursor does not belong to these filters.', 'is of other filters')
   if (keyset.length === shape.length && shape.every((test, i) => test(keyset[i]))) return keyset as Keyset
   throw notOurs()
 }
@@ -178,7 +178,12 @@ const decodeCursor = (cursor: string): readonly unknown[] => {
   throw notOurs()
 }
 
-const notOurs = (): Problem => new Problem('request.cursor', 'This is not a cursor of this service.')
+const notOurs = (): Problem => badCursor('This is not a cursor of this service.', 'is not one of this service')
+
+const badCursor = (detail: string, reason: string): Problem =>
+  new Problem('request.cursor', detail, {
+    violations: [{ check: 'request.cursor', field: '/cursor', value: '', reason }],
+  })
 
 export const isWhole = (part: unknown): boolean => Number.isSafeInteger(part) && (part as number) >= 0
 /** Microseconds since 1970; a safe integer reaches to the year 2255. */

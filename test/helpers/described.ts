@@ -22,6 +22,13 @@ export const assertPointers = (told: unknown): void => {
   for (const member of Object.values(told)) assertPointers(member)
 }
 
+/** Throws for a problem that sends its reader to violations that it does not have. */
+export const assertNext = (told: unknown): void => {
+  const { next, violations } = (told ?? {}) as { readonly next?: unknown; readonly violations?: readonly unknown[] }
+  if (typeof next === 'string' && /\bthe violations\b/.test(next) && !violations?.length)
+    throw new Error(`There are no violations, and it says: ${next}`)
+}
+
 interface Call {
   readonly path: string
   readonly form: RegExp

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from './database.ts'
-import { assertDescribed, assertPointers } from './described.ts'
+import { assertDescribed, assertNext, assertPointers } from './described.ts'
 import { bare } from './environment.ts'
 import { quiet } from './log.ts'
 
@@ -129,6 +129,7 @@ export const send = (
         try {
           assertDescribed(method, url.pathname, response.statusCode ?? 0)
           assertPointers(json)
+          assertNext(json)
         } catch (error) {
           return reject(error)
         }

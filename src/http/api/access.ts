@@ -173,11 +173,15 @@ const tokenRoutes = (app: App, { access, clock }: HttpDeps): void => {
 const parseExpiry = (text: string, now: Date): Date => {
   const expires = parseTime(text, '/expiresAt')
   const ahead = expires.getTime() - now.getTime()
-  if (ahead <= 0) throw new Problem('request.malformed', 'The time in expiresAt has passed.')
-  if (ahead > maxTokenLife)
-    throw new Problem('request.malformed', 'The time in expiresAt is more than ten years ahead.')
+  if (ahead <= 0) throw badExpiry('has passed', text)
+  if (ahead > maxTokenLife) throw badExpiry('is more than ten years ahead', text)
   return expires
 }
+
+const badExpiry = (reason: string, value: string): Problem =>
+  new Problem('request.malformed', `The time in expiresAt ${reason}.`, {
+    violations: [{ check: 'request.time', field: '/expiresAt', value, reason }],
+  })
 
 const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) => ({
   name,

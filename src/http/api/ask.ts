@@ -19,7 +19,7 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
   if (idempotencyKey !== undefined && !keyPattern.test(idempotencyKey)) {
     throw new Problem('idempotency.key', 'Idempotency-Key must be 1 to 128 visible ASCII characters.')
   }
-  const validity = ask.validity === undefined ? undefined : parseDuration(ask.validity)
+  const validity = ask.validity === undefined ? undefined : parseDuration(ask.validity, '/validity')
   return {
     csr: isRaw ? parseRawBody(ask.csr) : parsePem(ask.csr, 'CERTIFICATE REQUEST'),
     profile: ask.profile,

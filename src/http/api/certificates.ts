@@ -301,9 +301,7 @@ const readOrRefuse = async (
 ): Promise<IssueInput> => {
   const { body, query, headers } = request
   const isJson = headers['content-type']?.toLowerCase().startsWith('application/json') === true
-  if (isJson && (query.profile ?? query.validity) !== undefined) {
-    throw new Problem('request.malformed', 'With a JSON body, profile and validity belong into the body.')
-  }
+  if (isJson) assertInBody(query)
   const isRaw = headers['content-type']?.toLowerCase() === 'application/pkcs10'
   try {
     assertMayAsk(caller, body)
@@ -315,6 +313,17 @@ const readOrRefuse = async (
     await recordEarlyRefusal(deps, caller, { profile: body.profile, sent, onBehalfOf: body.onBehalfOf }, error)
     throw error
   }
+}
+
+/** Of what a raw body has no room for. Throws `request.malformed` where it stands beside a JSON body. */
+export const assertInBody = (query: { readonly profile?: string; readonly validity?: string }): void => {
+  const violations = (['profile', 'validity'] as const)
+    .filter((name) => query[name] !== undefined)
+    .map((name) => ({ check: 'request.query', field: `/${name}`, value: '', reason: 'belongs into a JSON body' }))
+  if (violations.length > 0)
+    throw new Problem('request.malformed', 'With a JSON body, profile and validity belong into the body.', {
+      violations,
+    })
 }
 
 export const singleHeader = (value: string | string[] | undefined): string | undefined =>

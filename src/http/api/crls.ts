@@ -1,8 +1,8 @@
 /** Lists of what is revoked that offline CAs have signed: taken in here, and served by the public listener. */
 import { Type } from 'typebox'
 
-import type { ImportedCrl } from '../../ca/crl-import.ts'
-import { isProblem, Problem } from '../../errors.ts'
+import { type ImportedCrl, unreadable } from '../../ca/crl-import.ts'
+import { isProblem } from '../../errors.ts'
 import { decodeBase64, parsePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -63,7 +63,7 @@ const readList = (text: string): Buffer => {
     return text.includes('-----') ? parsePem(text, 'X509 CRL') : decodeBase64(text.replaceAll(/\r?\n/g, ''))
   } catch (error) {
     if (!isProblem(error, 'csr.pem')) throw error
-    throw new Problem('crl.invalid', `The list cannot be read: ${error.detail}`)
+    throw unreadable(error)
   }
 }
 

@@ -17,6 +17,7 @@ import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { readAsk } from './ask.ts'
 import {
+  assertInBody,
   assertMayRead,
   certificateTypes,
   issueAtOnce,
@@ -153,8 +154,7 @@ const readOrRefuse = async (
   if (!held) throw new Problem('auth.forbidden', 'This call is for whoever shows the certificate itself.')
   const mediaType = headers['content-type']?.toLowerCase() ?? ''
   const isJson = mediaType.startsWith('application/json')
-  if (isJson && query.validity !== undefined)
-    throw new Problem('request.malformed', 'With a JSON body, validity belongs into the body.')
+  if (isJson) assertInBody(query)
   const { profile } = held
   try {
     const isRaw = mediaType === 'application/pkcs10'

@@ -99,11 +99,13 @@ export const timeOrNull = (time: Date | null): string | null => (time === null ?
 /** 32 lower-case digits of what the schema let through. */
 export const parseSerial = (text: string): string => text.replaceAll(':', '').toLowerCase()
 
-/** Seconds of what the schema let through. Throws `request.malformed` beyond a hundred years. */
-export const parseDuration = (text: string): number => {
+/** Seconds of what the schema let through. Throws `request.malformed`, naming `field`, beyond a hundred years. */
+export const parseDuration = (text: string, field: string): number => {
   const seconds = Number(text.slice(0, -1)) * (units[text.slice(-1)] ?? Number.NaN)
-  if (!(seconds <= hundredYears)) throw new Problem('request.malformed', 'A duration is longer than a hundred years.')
-  return seconds
+  if (seconds <= hundredYears) return seconds
+  throw new Problem('request.malformed', 'A duration is longer than a hundred years.', {
+    violations: [{ check: 'request.duration', field, value: text, reason: 'is longer than a hundred years' }],
+  })
 }
 
 /**
