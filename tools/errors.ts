@@ -36,7 +36,8 @@ A request that is \`retryable\` is safe to send again with the same Idempotency-
 issued under one key. Nothing of a request comes back in an error but places and the values that checks name; what the
 operator needs beyond that is in the log, never in the answer.
 
-Refusals (4xx of \`POST /v1/certificates\`) are kept and can be read at \`GET /v1/refusals\`.
+What was asked for and turned down is kept, and can be read at \`GET /v1/refusals\`; what never came so far as to be a
+request of somebody for something is not: [auditing.md](auditing.md#refusals) tells them apart.
 `
 
 if (import.meta.main) await writeFile(new URL('../docs/errors.md', import.meta.url), errorsText())

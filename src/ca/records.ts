@@ -87,7 +87,7 @@ export interface RefusalFilter {
   readonly principal?: string
   readonly profile?: string
   readonly code?: string
-  /** SHA-256 (hex) of what was sent. */
+  /** SHA-256 (hex) of the DER of the request, or of what was sent where that was not read. */
   readonly digest?: string
   readonly after?: Date
   readonly before?: Date

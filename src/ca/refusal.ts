@@ -9,7 +9,7 @@ import type { Refusal } from './recorder.ts'
 interface Asked {
   readonly principal: string
   readonly profile: string
-  /** The octets that the caller sent as the request. */
+  /** The DER of the request; what the caller sent for it, where that was not read. */
   readonly sent: Buffer
   readonly origin?: Origin | undefined
 }

@@ -88,7 +88,7 @@ const kinds: Readonly<Record<string, Kind>> = {
       '--principal <name>': 'who had asked',
       '--profile <name>': 'for which profile',
       '--code <code>': 'such as san.forbidden',
-      '--digest <sha256>': 'SHA-256 of what was sent, in hexadecimal',
+      '--digest <sha256>': 'SHA-256 of the DER of the request, or of what was sent where that was not read',
       ...times,
     },
     columns: ['at', 'principal', 'profile', 'code', 'detail'],

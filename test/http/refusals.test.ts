@@ -1,5 +1,6 @@
 import t from 'tap'
 
+import { sha256 } from '../helpers/hash.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -113,4 +114,54 @@ t.test('NDJSON and CSV hold the checks as well', async (t) => {
   const [header, row] = (await as('text/csv')).text.split('\r\n')
   t.match(header, /"violations","checks","checksLeftOut","origin"$/)
   t.match(row, /"\[\{""field"":|"\[\{""check"":/)
+})
+
+t.test('docs/auditing.md: its digest is of the DER, or of what was sent for it where that was not read', async (t) => {
+  const csr = csrFor('a.evil.test')
+  const der = Buffer.from(csr.replaceAll(/-----.*-----|\s/g, ''), 'base64')
+  const sent = sha256(Buffer.from(csr)).toString('hex')
+  const kept = async (...asked: Parameters<typeof issue>): Promise<string> => {
+    const { status } = await issue(...asked)
+    t.ok(status === 200 || status >= 400)
+    return (await newest()).digest
+  }
+  t.equal(await kept({ csr, profile: 'server' }), sha256(der).toString('hex'), 'judged')
+  t.equal(await kept({ csr: 'no PEM', profile: 'server' }), sha256(Buffer.from('no PEM')).toString('hex'))
+  t.equal(await kept({ csr, profile: 'peer' }), sent, 'nobody granted it')
+  t.equal(await kept({ csr, profile: 'server', validity: '99999d' }), sent)
+  t.equal(await kept({ csr, profile: 'server', names: { dns: ['a..b'] } }), sent)
+  const item = { profile: 'server' }
+  const batch = '/v1/certificates/batch'
+  t.equal(await kept({ items: [item] }, batch), sha256(Buffer.from(JSON.stringify(item))).toString('hex'))
+  t.equal(await kept({ items: [{ csr, profile: 'server', more: 1 }] }, batch), sent)
+})
+
+t.test('docs/auditing.md: what is no request of somebody for something is not kept', async (t) => {
+  const { id } = await newest()
+  const body = { csr: csrFor('a.evil.test'), profile: 'server' }
+  const stranger = await employ(service, 'stranger', 'auditor')
+  const post = (options: object, query = '') =>
+    service.request('POST', `/v1/certificates${query}`, { token, body, ...options })
+  for (const [status, answer] of [
+    [401, await post({ token: null })],
+    [403, await post({ token: stranger })],
+    [415, await post({ body: 'x', headers: { 'content-type': 'text/plain' } })],
+    [406, await post({ headers: { accept: 'text/html' } })],
+    [400, await post({ body: '{', headers: { 'content-type': 'application/json' } })],
+    [400, await post({ body: { ...body, more: 1 } })],
+    [400, await post({ body: { profile: 'server' } })],
+    [400, await post({}, '?profile=server')],
+    [400, await post({}, '?more=1')],
+    [
+      413,
+      await post(
+        { body: 'x'.repeat(70_000), headers: { 'content-type': 'application/x-pem-file' } },
+        '?profile=server',
+      ),
+    ],
+    [200, await post({}, '?dryRun=true')],
+    [400, await post({ body: { ...body, csr: 'x' } }, '?dryRun=true')],
+  ] as const)
+    t.equal(answer.status, status, answer.text.slice(0, 300))
+  t.equal((await newest()).id, id)
 })

@@ -43,6 +43,9 @@ const codes: Known = { what: 'code of a problem', words: problems, where: 'docs/
 /** A principal, or who worked at the machine itself (`os:ops`). */
 const Actor = Type.String({ minLength: 1, maxLength: 256, examples: ['ci/deploy'] })
 
+const digestText =
+  'SHA-256 of the DER of the request; where it was turned down before that was read, of `csr` as it was sent (docs/auditing.md)'
+
 const RefusalView = Type.Object(
   {
     id: Uuid,
@@ -51,7 +54,7 @@ const RefusalView = Type.Object(
     profile: Type.Union([Type.String(), Type.Null()]),
     code: Code,
     detail: Type.String(),
-    digest: { ...Sha256, description: 'SHA-256 of what was sent' },
+    digest: { ...Sha256, description: digestText },
     violations: Type.Array(Violation),
     checks: Type.Union([Type.Array(Check), Type.Null()], {
       description: 'what each check said, as a dry run tells it; null where no decision was made',
@@ -100,14 +103,15 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
       schema: {
         operationId: 'listRefusals',
         summary: 'List what was turned down, newest first',
-        description: 'As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
+        description:
+          'Requests to issue and to renew that are not to be sent again as they are; docs/auditing.md says what is not kept. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags: ['records'],
         querystring: Type.Object(
           {
             principal: Type.Optional(PrincipalName),
             profile: Type.Optional(Label),
             code: Type.Optional({ ...Code, description: 'one of docs/errors.md' }),
-            digest: Type.Optional({ ...Sha256, description: 'SHA-256 of what was sent' }),
+            digest: Type.Optional({ ...Sha256, description: digestText }),
             after: Type.Optional({ ...Time, description: 'since then' }),
             before: Type.Optional({ ...Time, description: 'before then' }),
             ...SearchQuery,
