@@ -72,17 +72,24 @@ export interface Client {
 /** What the environment of a client may say; none of these is a setting of the service. */
 export const clientVariables = {
   CHANCERY_URL: 'the server, https://127.0.0.1:8443 by default',
-  CHANCERY_CACERT: 'the trust anchor for its certificate, <data>/root.pem by default',
+  CHANCERY_CACERT: 'the trust anchor for its certificate, <data>/root.pem and <data>/stand-in.pem by default',
   CHANCERY_TOKEN_FILE: 'the file with your bearer token, <data>/admin.token by default',
   CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
   CHANCERY_CONTEXT: 'which context of the context file, the current one by default; empty for none',
 } as const
 
-/** A service that no issuer signs for yet has no root, but a certificate of its own. */
-const anchorIn = (data: string): string => {
-  const root = join(data, 'root.pem')
-  const standIn = join(data, 'stand-in.pem')
-  return existsSync(root) || !existsSync(standIn) ? root : standIn
+/**
+ * A service that no issuer can sign for shows a certificate of its own, though the root of better days is still there: then
+ * both are trusted, for the command line is what brings the next issuer. That is no way in: the key of a stand-in never
+ * leaves the service, and whoever could put another one there could put another root there too. One that only the
+ * service may read takes no root away from whoever may read that.
+ */
+const readAnchorsIn = async (data: string): Promise<string> => {
+  const [root, standIn] = [join(data, 'root.pem'), join(data, 'stand-in.pem')]
+  const where = 'a service that starts here makes it, or '
+  if (!existsSync(standIn)) return readAnchor(root, where)
+  if (!existsSync(root)) return readAnchor(standIn, where)
+  return `${await readAnchor(root, where)}\n${await readAnchor(standIn).catch(() => '')}`
 }
 
 /** One name in a path. `.` and `..` would be taken for steps (RFC 3986 5.2.4). Throws a usage failure. */
@@ -115,10 +122,7 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   const data = env['CHANCERY_DATA'] ?? 'data'
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
   const anchorFile = options.ca ?? env['CHANCERY_CACERT']
-  const ca =
-    anchorFile === undefined
-      ? (ours?.ca ?? (await readAnchor(anchorIn(data), 'a service that starts here makes it, or ')))
-      : await readAnchor(anchorFile)
+  const ca = anchorFile === undefined ? (ours?.ca ?? (await readAnchorsIn(data))) : await readAnchor(anchorFile)
   if (options.anonymous) return clientAt({ server, ca })
   const proof = await proofOf(options, ours, env).catch((error: unknown): Proof => {
     if (options.tokenLater && error instanceof Failure) return { token: error }

@@ -1,0 +1,32 @@
+/** A service that no issuer can sign for any more is still one that the command line reaches: it has to bring the next. */
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { chanceryFor } from '../client/run.ts'
+import { openTestService } from '../helpers/service.ts'
+
+t.test('after the only issuer is halted and the service started again, it is reached on its stand-in', async (t) => {
+  const before = await openTestService(t)
+  const halted = await chanceryFor(before)(['issuer', 'halt', 'default', '--reason', 'compromised'])
+  t.equal(halted.code, 0, halted.err)
+  const service = await openTestService(t, {}, before)
+  const chancery = chanceryFor(service)
+  const listed = await chancery(['issuer', 'list'])
+  t.match(listed, { code: 0, out: /^default .* crl-only /m, err: '' })
+
+  const { dataDir } = service.config
+  const alone = await chancery(['issuer', 'list', '--ca', join(dataDir, 'root.pem')])
+  t.equal(alone.code, exitCodes.usage, 'whoever names the root means the root')
+  t.match(alone.err, /DEPTH_ZERO_SELF_SIGNED_CERT/)
+
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-stand-in-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  for (const name of ['root.pem', 'admin.token']) await copyFile(join(dataDir, name), join(folder, name))
+  await writeFile(join(folder, 'stand-in.pem'), 'broken')
+  const kept = await chanceryFor(before)(['issuer', 'list'], { CHANCERY_DATA: folder })
+  t.match(kept, { code: 0, err: '' }, 'and a stand-in that is none takes no root away')
+})
