@@ -119,8 +119,7 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
       const said = await deps.verifyProof(proof, await deps.keyOf(serial))
       const ask = readProof(said, deps.clock())
       return change(serial, (standing, now) => {
-        if (ask.serial !== standing.serial || ask.issuer !== standing.issuer)
-          throw new Problem('revocation.proof', 'The proof is about another certificate.')
+        assertAbout(standing, ask)
         return decideRevocation(standing, ask, { now, by: null })
       })
     },
@@ -251,6 +250,20 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
     reason: reason as RevocationReason,
     invalidSince: since,
   }
+}
+
+/**
+ * Whose certificate it is may be told, for the signature holds: whoever asks has the key, and would have read it in the
+ * certificate. Throws `revocation.proof`.
+ */
+const assertAbout = (
+  { serial, issuer }: Standing,
+  said: { readonly serial: string; readonly issuer: string },
+): void => {
+  if (said.serial !== serial) throw new Problem('revocation.proof', 'The proof is about another certificate.')
+  if (said.issuer === issuer) return
+  const detail = `The certificate is of the issuer ${JSON.stringify(issuer)}, and the proof names ${JSON.stringify(said.issuer.slice(0, 63))}.`
+  throw new Problem('revocation.proof', detail, { extra: { issuer } })
 }
 
 /** In whole seconds, as lists have it (RFC 5280 5.3.2). */

@@ -13,7 +13,7 @@ interface RevokeOptions extends RestOptions {
   readonly invalidityDate?: string
   readonly release?: boolean
   readonly key?: string
-  readonly issuer: string
+  readonly issuer?: string
 }
 
 interface RevokedAnswer {
@@ -31,7 +31,10 @@ export const addRevokeCommand = (program: Command): void => {
     )
     .option('--invalidity-date <time>', 'since when its key may have been in wrong hands')
     .option('--key <file>', 'prove by its private key (PEM, read here and never sent) that it is yours; needs no token')
-    .option('--issuer <name>', 'with --key: of the certificate', 'default')
+    .option(
+      '--issuer <name>',
+      'with --key: of the certificate, as its URLs name it; the service tells it where this is left out',
+    )
     .option('--release', 'make one that is on hold valid again')
     .action(async (serial: string, options: RevokeOptions) => {
       if (options.release) assertOnlyReleases(options)
@@ -62,23 +65,40 @@ const assertOnlyReleases = (options: RevokeOptions): void => {
 
 const unspecified = 'unspecified'
 
-/** For whoever holds the key and nothing else. */
+/** For whoever holds the key and nothing else: not even the certificate, which says whose it is. */
 const revokeByKey = async (serial: string, options: RevokeOptions): Promise<void> => {
   const { key = '', issuer, reason = unspecified, invalidityDate } = options
   const pem = await readFile(key, 'utf8').catch((error: Error) => {
     throw new Failure('usage', `${key} cannot be read: ${error.message}`)
   })
   const { client, out } = await openRest({ ...options, anonymous: true })
-  const proof = { issuer, serial, reason, ...(invalidityDate !== undefined && { invalidityDate }) }
   const { signKeyProof } = await import('../keys/key-proof.ts')
-  const body = await signKeyProof({ ...proof, iat: Math.floor(Date.now() / 1000) }, pem).catch((error: Error) => {
-    throw new Failure('usage', `${key} is no private key that can sign: ${error.message}`)
-  })
   const headers = { 'content-type': 'application/jose' }
   const path = `/v1/certificates/${segment(serial)}/revocation/by-key`
-  const revoked = (await client.call('POST', path, { headers, body })).json<RevokedAnswer>()
+  const revokeOf = async (named: string): Promise<RevokedAnswer> => {
+    const said = { issuer: named, serial, reason, ...(invalidityDate !== undefined && { invalidityDate }) }
+    const proof = { ...said, iat: Math.floor(Date.now() / 1000) }
+    const body = await signKeyProof(proof, pem).catch((error: Error) => {
+      throw new Failure('usage', `${key} is no private key that can sign: ${error.message}`)
+    })
+    return (await client.call('POST', path, { headers, body })).json<RevokedAnswer>()
+  }
+  const revoked = await revokeOf(issuer ?? usualIssuer).catch((error: unknown) => {
+    const told = issuer === undefined ? issuerIn(error) : undefined
+    if (told === undefined) throw error
+    return revokeOf(told)
+  })
   out.show(revoked, sentences(revoked).join('\n'))
 }
+
+/** Whose the certificate is, as the service tells whoever has signed by its key. */
+const issuerIn = (error: unknown): string | undefined => {
+  const { code, issuer } = ((error instanceof Failure && error.problem) || {}) as Readonly<Record<string, unknown>>
+  return code === 'revocation.proof' && typeof issuer === 'string' && issuer !== usualIssuer ? issuer : undefined
+}
+
+/** Of a service that was started without a ceremony. */
+const usualIssuer = 'default'
 
 const sentences = ({ serial, keySha256, revocation, alsoWithKey }: RevokedAnswer): readonly string[] => [
   `${serial} is revoked as ${revocation?.reason} since ${revocation?.revokedAt}. Its CRL says so within a minute.`,

@@ -347,6 +347,22 @@ t.test('whoever holds the key revokes without a token', async (t) => {
   t.match(await chancery([...args, key], none), { code: 0, out: /is revoked as keyCompromise/ })
 })
 
+t.test('and need not know whose the certificate is', async (t) => {
+  const file = await write('cluster.yaml', stringify({ ...document, name: 'cluster', authority: 'kubernetes' }))
+  t.equal((await chancery(['profile', 'apply', file])).code, 0)
+  t.equal((await chancery(['grant', 'create', 'admin', 'requester', '--profile', 'cluster'])).code, 0)
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const csr = await write('cluster.csr', pem(requestBy(privateKey, 'a.shop.example.com')))
+  const key = await write('cluster.pem', privateKey.export({ type: 'pkcs8', format: 'pem' }) as string)
+  const { serial } = JSON.parse((await chancery(['issue', '--csr', csr, '--profile', 'cluster', '--json'])).out)
+  const none = { CHANCERY_TOKEN_FILE: join(folder, 'none') }
+  const args = ['revoke', serial, '--reason', 'keyCompromise', '--key', key]
+  const wrong = await chancery([...args, '--issuer', 'etcd'], none)
+  t.equal(wrong.code, exitCodes.denied, 'whoever names one means it')
+  t.match(wrong.err, /^The certificate is of the issuer "kubernetes", and the proof names "etcd"\. /)
+  t.match(await chancery(args, none), { code: 0, out: /is revoked as keyCompromise/, err: '' })
+})
+
 t.test('lists are looked into, and that of an offline root is brought', async (t) => {
   const der = Buffer.from(await (await fetch(`${service.publicUrl}/crl/root.crl`)).arrayBuffer())
   const path = join(folder, 'root.crl')

@@ -90,8 +90,11 @@ t.test('what is no proof', async (t) => {
     'of another type': await signed(proofOf(serial), { alg: 'ES256', typ: 'JWT' }),
     'of no type': await signed(proofOf(serial), { alg: 'ES256' }),
     unsigned,
-  }))
-    t.match(await send(serial, proof), refused, what)
+  })) {
+    const answer = await send(serial, proof)
+    t.match(answer, refused, what)
+    t.equal(answer.json.issuer, what === 'of another issuer' ? 'default' : undefined, 'told to who signs for it only')
+  }
   t.match((await service.request('GET', `/v1/certificates/${serial}`)).json, { status: 'valid' })
 })
 
