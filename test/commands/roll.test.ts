@@ -1,10 +1,11 @@
 /** `chancery roll` over the roll of a real service, by its API, its public listener, and folders that were exported from it. */
 import { execFile } from 'node:child_process'
-import { cp, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import pg from 'pg'
 import t from 'tap'
@@ -19,6 +20,7 @@ import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, tilesAt } from '../../src/roll/tiles.ts'
+import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
@@ -68,7 +70,20 @@ t.test('the key and the checkpoint are those of the service', async (t) => {
   t.match(asJson, { origin: /\/roll$/, witnesses: [], note: text })
   const stranger = encodeVerifierKey(newSigner('elsewhere/roll').key)
   t.match(await chancery('checkpoint', '--key', stranger), { code: exitCodes.refused, err: /none of this roll/ })
-  t.match(await chancery('checkpoint'), { code: exitCodes.usage, err: /--key/ })
+  t.match(await chancery('checkpoint'), {
+    code: exitCodes.usage,
+    err: /^No key of the roll is given: --key takes one, .* "chancery roll key > roll\.key"/,
+  })
+  await writeFile(at('empty.key'), '\n# nothing yet\n')
+  await writeFile(at('witness.key'), `${encodeVerifierKey(newSigner('witness', 'cosignature').key)}\n`)
+  t.match(await chancery('checkpoint', '--key', at('empty.key')), {
+    code: exitCodes.usage,
+    err: /^There is no key in \S+empty\.key: /,
+  })
+  t.match(await chancery('checkpoint', '--key', at('witness.key')), {
+    code: exitCodes.usage,
+    err: /^There are keys of witnesses only, and none of the roll, in \S+witness\.key: /,
+  })
   t.match(await chancery('checkpoint', '--key', at('nowhere')), { code: exitCodes.usage, err: /cannot be read/ })
   t.match(await chancery('checkpoint', '--key', key, '--from', folder), {
     code: exitCodes.missing,
@@ -88,6 +103,29 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
   t.match(await chancery('export', '--out', at('public'), '--key', key, '--from', service.publicUrl), { code: 0 })
   t.same(await readFile(at('public', 'tile/entries/000')), await readFile(at('whole', 'tile/entries/000')))
   t.match(await chancery('verify', '--from', at('whole'), '--key', key), { code: 0, out: /: nothing found\.\nroot / })
+})
+
+t.test('docs/operations.md: the roll is exported as it stands there', async (t) => {
+  const blocks = await blocksOf('docs/operations.md')
+  for (const name of ['bin', 'here']) await mkdir(at(name))
+  const command = `#!/bin/sh\nexec '${process.execPath}' '${join(import.meta.dirname, '../../src/main.ts')}' "$@"\n`
+  await writeFile(at('bin', 'chancery'), command, { mode: 0o755 })
+  const env = {
+    ...bare,
+    PATH: `${at('bin')}:${bare.PATH}`,
+    CHANCERY_DATA: service.config.dataDir,
+    CHANCERY_URL: service.url,
+  }
+  for (const [what, said] of [
+    ['the whole of it', /has entries 0 to \d+ now\.\n$/],
+    ['and what is new, which is nothing', /has all \d+ entries\.\n$/],
+  ] as const)
+    t.match(
+      await promisify(execFile)('bash', ['-ceu', blocks.get('export') ?? 'exit 9'], { env, cwd: at('here') }),
+      { stdout: said },
+      what,
+    )
+  t.match(await chancery('verify', '--from', at('backup', 'roll'), '--key', key), { code: 0 })
 })
 
 t.test('an export grows with the roll: full tiles stay, partial ones are those of the newest size', async (t) => {

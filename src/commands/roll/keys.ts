@@ -18,8 +18,19 @@ export const readKeys = async (given: readonly string[]): Promise<RollKeys> => {
   for (const one of given)
     keys.push(...(/^[^+\s]+\+[0-9a-f]{8}\+\S+$/.test(one) ? [parse(one)] : await readFileOf(one)))
   const roll = keys.filter(({ type }) => type === 'ed25519')
-  if (roll.length === 0) throw new Failure('usage', 'No key of a roll is given: see --key.')
+  if (roll.length === 0) throw new Failure('usage', noneText(given, keys))
   return { roll, witnesses: keys.filter(({ type }) => type !== 'ed25519') }
+}
+
+/** What is there instead, and how to come by one. */
+const noneText = (given: readonly string[], keys: readonly VerifierKey[]): string => {
+  const found =
+    given.length === 0
+      ? 'No key of the roll is given'
+      : keys.length === 0
+        ? `There is no key in ${given.join(', ')}`
+        : `There are keys of witnesses only, and none of the roll, in ${given.join(', ')}`
+  return `${found}: --key takes one, or a file with it, as "chancery roll key > roll.key" makes it once.`
 }
 
 const readFileOf = async (path: string): Promise<VerifierKey[]> => {
