@@ -117,7 +117,8 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
   const find = async (name: string): Promise<IssuerRow> => {
     const found = (await store.issuers()).find((issuer) => issuer.name === name)
     if (found) return found
-    throw noIssuer(name)
+    const isRequested = (await store.requests()).some((request) => request.name === name)
+    throw isRequested ? uncertified(name) : noIssuer(name)
   }
   const oneByOne = openTurns()
   return {
@@ -371,6 +372,15 @@ const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => 
 
 const noIssuer = (name: string): Problem =>
   new Problem('issuer.not_found', `There is no issuer, and no request for one, called ${JSON.stringify(name)}.`)
+
+const uncertified = (name: string): Problem => {
+  const reason = 'its key waits for a certificate, which must be imported first'
+  return new Problem(
+    'issuer.state',
+    `The issuer ${name} is requested: ${reason}. A request that is not wanted is left as it is: nothing trusts its key.`,
+    { violations: [{ check: 'issuer.state', field: '/name', value: name, reason }] },
+  )
+}
 
 const retired = (name: string): Problem =>
   new Problem('issuer.state', `The issuer ${name} has retired: nobody needs a way up from it.`, {

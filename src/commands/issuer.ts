@@ -4,14 +4,20 @@ import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
-import { segment } from './client.ts'
+import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
-interface IssuerView {
+interface IssuerView extends Readonly<Record<string, unknown>> {
   readonly name: string
   readonly authority: string
   readonly state: string
+}
+
+interface RequestView {
+  readonly name: string
+  readonly csr: string
+  readonly createdAt: string
 }
 
 interface CreateOptions extends RestOptions {
@@ -24,13 +30,28 @@ interface CreateOptions extends RestOptions {
 export const addIssuerCommand = (program: Command): void => {
   const issuer = program.command('issuer').description('CA certificates that Chancery signs with, and their life')
 
-  withRestOptions(issuer.command('list').description('list issuers with their states')).action(
-    async (options: RestOptions) => {
-      const { client, out } = await openRest(options)
-      const { items } = (await client.call('GET', '/v1/issuers')).json<{ items: Record<string, unknown>[] }>()
-      out.table(items, ['name', 'authority', 'state', 'since'])
-    },
-  )
+  withRestOptions(
+    issuer
+      .command('list')
+      .description('list issuers with their states; requested: a key that waits for its certificate (issuer import)'),
+  ).action(async (options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const { items } = (await client.call('GET', '/v1/issuers')).json<{ items: IssuerView[] }>()
+    const names = new Set(items.map(({ name }) => name))
+    const waiting = (await readRequests(client)).filter(({ name }) => !names.has(name))
+    const rows = waiting.map((request) => ({ ...request, state: 'requested', since: request.createdAt }))
+    out.table([...items, ...rows], ['name', 'authority', 'state', 'since'])
+  })
+
+  withRestOptions(
+    issuer.command('csr <name>').description('print again the request for its certificate (PEM), as create did'),
+  ).action(async (name: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const { items } = (await client.call('GET', requestsPath)).json<{ items: RequestView[] }>()
+    const found = items.find((request) => request.name === name)
+    if (!found) throw new Failure('missing', `There is no request for an issuer called ${JSON.stringify(name)}.`)
+    out.show(found, found.csr)
+  })
 
   withRestOptions(
     issuer
@@ -51,7 +72,7 @@ export const addIssuerCommand = (program: Command): void => {
         ...(algorithm !== undefined && { algorithm }),
         ...(key !== undefined && { key }),
       }
-      const made = (await client.call('POST', '/v1/issuer-requests', { body })).json<{ csr: string }>()
+      const made = (await client.call('POST', requestsPath, { body })).json<{ csr: string }>()
       out.show(made, made.csr)
     })
 
@@ -92,6 +113,18 @@ export const addIssuerCommand = (program: Command): void => {
         out.show(moved.json<IssuerView>(), `${name} ${done}.`)
       })
 }
+
+/** None for those who may see issuers, and not what is to become one. */
+const readRequests = async (client: Client): Promise<readonly RequestView[]> => {
+  try {
+    return (await client.call('GET', requestsPath)).json<{ items: RequestView[] }>().items
+  } catch (error) {
+    if (error instanceof Failure && error.kind === 'denied') return []
+    throw error
+  }
+}
+
+const requestsPath = '/v1/issuer-requests'
 
 const moves: Readonly<Record<string, { readonly does: string; readonly done: string }>> = {
   activate: {

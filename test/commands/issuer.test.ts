@@ -1,0 +1,45 @@
+/** A key that waits for its certificate: it is shown, its request can be had again, and what comes too early says what comes first. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { chanceryFor } from '../client/run.ts'
+import { openTestRoot } from '../helpers/ceremony.ts'
+import { openTestService } from '../helpers/service.ts'
+import { employ } from '../http/people.ts'
+
+t.test('from a request to an issuer', async (t) => {
+  const service = await openTestService(t)
+  const chancery = chanceryFor(service)
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-issuer-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const made = await chancery(['issuer', 'create', 'next', '--authority', 'default', '--subject', 'CN=Next'])
+  t.match(made, { code: 0, out: /^-----BEGIN CERTIFICATE REQUEST-----\n/, err: '' })
+  t.match((await chancery(['issuer', 'list'])).out, /^next +default +requested +20\S+Z$/m)
+  const asJson = JSON.parse((await chancery(['issuer', 'list', '--json'])).out)
+  t.match(asJson.at(-1), { name: 'next', state: 'requested', csr: made.out, createdBy: 'admin' })
+  t.same(await chancery(['issuer', 'csr', 'next']), made)
+  t.match(await chancery(['issuer', 'csr', 'nobody']), { code: exitCodes.missing, err: /called "nobody"\.$/m })
+
+  for (const move of ['activate', 'discard', 'retire']) {
+    const early = await chancery(['issuer', move, 'next'])
+    t.equal(early.code, exitCodes.conflict, move)
+    t.match(early.err, /^The issuer next is requested: .* certificate, which must be imported first\. .*issuer\.state/)
+  }
+  t.match(await chancery(['issuer', 'activate', 'nobody']), { code: exitCodes.missing, err: /issuer\.not_found/ })
+
+  const token = await employ(service, 'ci', 'requester', { profiles: ['server'] })
+  const seen = await chancery(['issuer', 'list'], { CHANCERY_TOKEN: token })
+  t.match(seen, { code: 0, err: '' }, 'whoever may not see requests sees the issuers')
+  t.notMatch(seen.out, /next/)
+
+  const root = openTestRoot()
+  await writeFile(join(folder, 'chain.pem'), root.certify(made.out) + root.pem)
+  t.equal((await chancery(['issuer', 'import', 'next', join(folder, 'chain.pem')])).code, 0)
+  const listed = (await chancery(['issuer', 'list'])).out
+  t.match(listed, /^next +default +staged /m)
+  t.notMatch(listed, /requested/)
+})
