@@ -62,7 +62,8 @@ const addServiceCommands = (program: Command): void => {
     .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
     .action(async () => {
       const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadSettings()]
-      await runServe(settings.config, settings.log)
+      const { explainStart } = await import('./commands/start-fault.ts')
+      await runServe(settings.config, settings.log).catch(explainStart(settings.config))
     })
   program
     .command('migrate')

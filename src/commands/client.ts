@@ -117,7 +117,7 @@ export interface Place {
  */
 export const openClient = async (options: ClientOptions, env: Environment): Promise<Client> => {
   const context = await chooseContext(options.context, env)
-  const server = options.server ?? env['CHANCERY_URL'] ?? context?.server ?? 'https://127.0.0.1:8443'
+  const server = options.server ?? env['CHANCERY_URL'] ?? context?.server ?? usualServer
   assertServer(server)
   const data = env['CHANCERY_DATA'] ?? 'data'
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
@@ -317,9 +317,19 @@ const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
       undefined,
       error,
     )
-  if (!isOfTrust(error)) return new Failure('later', `${origin} cannot be reached: ${reasonOf(error)}.`)
+  if (!isOfTrust(error)) return unreached(origin, error)
   const refused = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
   return new Failure('usage', `${refused}; name another by --ca.`, undefined, error)
+}
+
+const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
+  const named = 'name that of the API by --server or CHANCERY_URL'
+  const [, tls] = /:SSL routines:[^:]*:([^:\n]+)/.exec(error.message) ?? []
+  if (tls === 'wrong version number')
+    return new Failure('usage', `${origin} speaks no TLS (${tls}): it may be a port for plain HTTP; ${named}.`)
+  const reason = tls === undefined ? reasonOf(error) : `TLS fails (${tls})`
+  const hint = origin === usualServer ? `; where it is elsewhere, ${named}` : ''
+  return new Failure('later', `${origin} cannot be reached: ${reason}${hint}.`)
 }
 
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
@@ -368,6 +378,7 @@ const readOption = async (what: string, path: string, where = ''): Promise<strin
   }
 }
 
+const usualServer = 'https://127.0.0.1:8443'
 /** Of silence. */
 const patienceMs = 30_000
 const usualBounds: Bounds = { longestMs: 120_000, mostOctets: 64 * 1024 * 1024 }

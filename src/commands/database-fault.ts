@@ -2,6 +2,7 @@
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { WrongRecords } from '../roll-side.ts'
+import { WrongSchema } from '../store/migrate.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
 /** A URL to connect by, and the setting that it came from. */
@@ -10,11 +11,15 @@ export interface DatabaseSetting {
   readonly url: string
 }
 
-/** Throws what went wrong while connecting as a `Failure`, which never shows the password; anything else as it is. */
+/**
+ * Throws what went wrong while connecting, and a schema that does not fit, as a `Failure`, which never shows the password;
+ * anything else as it is.
+ */
 export const explainDatabase =
   ({ name, url }: DatabaseSetting) =>
   (error: unknown): never => {
     const cause = isProblem(error) ? error.cause : error
+    if (cause instanceof WrongSchema) throw new Failure('usage', cause.message)
     if (!(cause instanceof Error)) throw error
     const { code = '', message } = cause as NodeJS.ErrnoException
     const fault = faults.find(({ pattern }) => pattern.test(`${code} ${message}`))

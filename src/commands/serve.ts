@@ -69,12 +69,18 @@ const explainSetting = (error: Error): never => {
 }
 
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
-  if (error.code !== 'EADDRINUSE') throw error
-  const place = `${error.address}:${error.port}`
-  throw new Failure(
-    'usage',
+  const fault = listenFaults[error.code ?? '']
+  if (fault === undefined) throw error
+  throw new Failure('usage', fault(`${error.address}:${error.port}`))
+}
+
+const listenFaults: Readonly<Record<string, (place: string) => string>> = {
+  EADDRINUSE: (place) =>
     `Another process listens on ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN, or stop it.`,
-  )
+  EADDRNOTAVAIL: (place) =>
+    `This machine has no such address as that of ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN.`,
+  EACCES: (place) =>
+    `This account may not listen on ${place}: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN, or let it.`,
 }
 
 /**

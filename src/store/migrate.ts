@@ -47,14 +47,17 @@ export const migrate = async ({ ownerUrl, servingRole, log, directory }: Migrate
   }
 }
 
-/** For the side that serves: rejects with a sentence unless the schema is the one that these files make. */
+/** A schema and files that do not belong together: no defect, and mended by whoever runs them. */
+export class WrongSchema extends Error {}
+
+/** For the side that serves: rejects with `WrongSchema` unless the schema is the one that these files make. */
 export const assertMigrated = async (db: Queryable, directory?: string): Promise<void> => {
   const migrations = await loadMigrations(directory)
   const { rows: found } = await db.query<{ present: boolean }>({ text: tableExists })
   const applied = found[0]?.present === true ? (await db.query<Applied>({ text: selectApplied })).rows : []
   assertKnown(applied, migrations)
   if (applied.length < migrations.length) {
-    throw new Error(
+    throw new WrongSchema(
       `The schema is at version ${applied.length} and this Chancery needs ${migrations.length}: run "chancery migrate" with CHANCERY_MIGRATION_URL first.`,
     )
   }
@@ -93,16 +96,16 @@ const assertKnown = (applied: readonly Applied[], migrations: readonly Migration
   applied.forEach((row, i) => {
     const migration = migrations[i]
     if (row.version !== i + 1)
-      throw new Error(
+      throw new WrongSchema(
         `The database lacks migration ${i + 1} but has ${row.version}: somebody changed schema_migrations.`,
       )
     if (migration === undefined) {
-      throw new Error(
+      throw new WrongSchema(
         `The database is at version ${applied.length} and this Chancery knows ${migrations.length}: use a newer Chancery.`,
       )
     }
     if (row.sha256 !== migration.sha256) {
-      throw new Error(
+      throw new WrongSchema(
         `Migration ${row.version} (${row.name}) was changed after it had been applied: restore the file, and put the change into a new one.`,
       )
     }
@@ -160,7 +163,7 @@ const grantServing = async (client: pg.Client, role: string): Promise<void> => {
 const assertVersion = async (client: pg.Client): Promise<void> => {
   const { rows } = await client.query<{ version: number; text: string }>(selectVersion)
   if ((rows[0]?.version ?? 0) < oldestServer)
-    throw new Error(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
+    throw new WrongSchema(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
 }
 
 const lineOf = (sql: string, error: unknown): string => {

@@ -455,6 +455,12 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ['an existing name', ['principal', 'create', 'admin'], exitCodes.conflict, /state\.exists/],
     ['a closed port', ['refusals', '--server', 'https://127.0.0.1:1'], exitCodes.later, /cannot be reached/],
     [
+      'a port for plain HTTP',
+      ['refusals', '--server', service.publicUrl.replace('http:', 'https:')],
+      exitCodes.usage,
+      /^https:\S+ speaks no TLS \(wrong version number\): it may be a port for plain HTTP; name [^\n]*--server[^\n]*\n$/,
+    ],
+    [
       'another authority',
       ['refusals', '--ca', await otherAnchor()],
       exitCodes.usage,

@@ -2,13 +2,14 @@ import 'reflect-metadata'
 
 import { execFile } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
-import { cp, mkdtemp, rm } from 'node:fs/promises'
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { TLSSocket } from 'node:tls'
 
 import * as x509 from '@peculiar/x509'
+import pg from 'pg'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
@@ -114,6 +115,67 @@ t.test('a database that cannot be opened is told in one sentence, with an exit c
   ]
   for (const [name, verb, env, code, sentence] of cases)
     t.same(await chancery(verb, env), { code, out: '', err: `${sentence}\n` }, name)
+})
+
+t.test('what else keeps it from starting names the file or the setting, and is no defect', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const url = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
+  const ports = {
+    CHANCERY_LISTEN: `127.0.0.1:${await freePort()}`,
+    CHANCERY_PUBLIC_LISTEN: `127.0.0.1:${await freePort()}`,
+  }
+  const file = join(folder, 'file')
+  await writeFile(file, '')
+  const cases: [string, Readonly<Record<string, string>>, string][] = [
+    [
+      'a file in the place of the data folder',
+      { CHANCERY_DATA: file },
+      `The data folder ${file} cannot be used: there is a file in the place of a folder, ${file} (EEXIST); mend that, or name another by CHANCERY_DATA.`,
+    ],
+    [
+      'a data folder where none can be',
+      { CHANCERY_DATA: '/sys/nowhere' },
+      'The data folder /sys/nowhere cannot be used: the system does not let anybody make it, /sys/nowhere (EPERM); mend that, or name another by CHANCERY_DATA.',
+    ],
+    [
+      'CAs of clients that are not there',
+      { CHANCERY_CLIENT_CA: join(folder, 'none.pem') },
+      `The CAs of clients, ${folder}/none.pem, cannot be read (ENOENT). Mend the file, or name another by CHANCERY_CLIENT_CA.`,
+    ],
+    [
+      'an address of another machine',
+      { CHANCERY_LISTEN: '192.0.2.1:7443' },
+      'This machine has no such address as that of 192.0.2.1:7443: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN.',
+    ],
+  ]
+  for (const [name, env, sentence] of cases) {
+    const run = await chancery('serve', { ...url, ...ports, ...env })
+    t.same(run, { code: exitCodes.usage, out: '', err: `${sentence}\n` }, name)
+  }
+})
+
+t.test('a schema that does not fit is no defect', async (t) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const { rows } = await owner.query('delete from schema_migrations where version > 20 returning *')
+  const production = {
+    CHANCERY_MODE: 'production',
+    CHANCERY_PUBLIC_URL: 'http://pki.example.com',
+    CHANCERY_ALLOW_SOFTWARE_KEYS: 'yes',
+    CHANCERY_KEY_PASSPHRASE: 'a passphrase of this test',
+    CHANCERY_DATABASE_URL: servingUrl,
+  }
+  const behind = await chancery('serve', production)
+  t.equal(behind.code, exitCodes.usage)
+  t.match(behind.err, /^The schema is at version 20 and this Chancery needs \d+: run "chancery migrate" /)
+  for (const { version, name, sha256 } of rows)
+    await owner.query('insert into schema_migrations values ($1, $2, $3)', [version, name, sha256])
+  await owner.query(`insert into schema_migrations values ($1, 'to_come', 'x')`, [20 + rows.length + 1])
+  const migrated = await chancery('migrate', { ...production, CHANCERY_MIGRATION_URL: ownerUrl })
+  t.equal(migrated.code, exitCodes.usage)
+  t.match(migrated.err, /^The database is at version \d+ and this Chancery knows \d+: use a newer Chancery\.$/m)
 })
 
 t.test('a certificate of the database that nobody vouches for is told, and how to vouch for it', async (t) => {

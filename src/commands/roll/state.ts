@@ -3,7 +3,7 @@
  * folder. The state moves on only when nothing was found; checkpoints are kept whatever was found, since they are evidence.
  */
 import { hash } from 'node:crypto'
-import { open, readdir, readFile, rename } from 'node:fs/promises'
+import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import { makeFolder } from '../../make-folder.ts'
@@ -49,18 +49,32 @@ export const seenOf = (note: Buffer): SeenCheckpoint => {
   }
 }
 
-/** In one piece or not at all, also when the machine stops. */
+/** In one piece or not at all, also when the machine stops. Rejects with a `Failure` that names the file. */
 export const writeWhole = async (path: string, parts: Iterable<string | Uint8Array>): Promise<void> => {
-  await makeFolder(dirname(path))
-  const file = await open(`${path}.new`, 'w')
+  try {
+    await makeFolder(dirname(path))
+    await writeBeside(`${path}.new`, parts)
+    await rename(`${path}.new`, path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === undefined) throw error
+    throw new Failure('usage', `${path} cannot be written (${code}); what was there is kept.`)
+  }
+}
+
+/** What is not whole is not left there to take the room that was missing. */
+const writeBeside = async (path: string, parts: Iterable<string | Uint8Array>): Promise<void> => {
+  const file = await open(path, 'w')
   try {
     // From where the last one ended.
     for (const part of parts) await file.writeFile(part)
     await file.datasync()
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
   } finally {
     await file.close()
   }
-  await rename(`${path}.new`, path)
 }
 
 /** A line of its own for each piece of the serials: no string grows with the roll. */
