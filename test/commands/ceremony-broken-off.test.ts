@@ -5,7 +5,10 @@ import { mkdir, readdir, symlink } from 'node:fs/promises'
 import t from 'tap'
 import { stringify } from 'yaml'
 
+import { createSealed } from '../../src/commands/ceremony/files.ts'
+import { runCeremony } from '../../src/commands/ceremony/run.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
+import { openFullDisk } from '../helpers/full-disk.ts'
 import { fileKey, opensslKeys, openTable, rootParameters, signParameters, type Table } from './ceremonies.ts'
 
 t.setTimeout(120_000)
@@ -54,6 +57,44 @@ t.test('an output that has no place is found out before the key is made', async 
     t.same(await filesOf(table), ['link', 'there'], `${what}: nothing was made`)
     t.same(await readdir(table.path('there')), [])
   }
+  const key = { ...fileKey('root'), algorithm: 'ec-p256', uri: 'file:/sys/nowhere/root.key.pem' }
+  t.match(await table.act('root', rootParameters('root', { key })), {
+    code: exitCodes.usage,
+    err: /^The key at \/sys\/nowhere\/root\.key\.pem cannot be read or written: EPERM/,
+  })
+  t.same(await filesOf(table), ['link', 'there'], 'nor is the place of a key a bare errno')
+})
+
+t.test('a medium that is full is found out too, and nothing on it stands in the way of the next try', async (t) => {
+  const table = await openTable(t)
+  await table.write('root.yaml', stringify(rootParameters('root')))
+  const hold = () =>
+    runCeremony(
+      'root',
+      { parameters: table.path('root.yaml'), yes: true },
+      { clock: () => new Date(), input: process.stdin, show: () => {}, onBreak: () => {} },
+    )
+  const disk = openFullDisk()
+  disk.fill(1_000)
+  const full = { kind: 'usage', message: `Nothing can be written into ${table.folder} (EFBIG).` }
+  await t.rejects(hold(), full).finally(disk.free)
+  t.same(await filesOf(table), [])
+
+  disk.fill(10)
+  const path = table.path('root.txt')
+  const named = { kind: 'usage', message: `${path} cannot be written (EFBIG).` }
+  await t.rejects(createSealed(path, 'longer than that'), named).finally(disk.free)
+  t.same(await filesOf(table), [], 'nor is what is full only now')
+  const sealed = await createSealed(path, 'before\n')
+  const before = await transcriptOf(table)
+  disk.fill(10)
+  await t.rejects(sealed.replace('after, and longer\n'), named).finally(disk.free)
+  t.equal(await transcriptOf(table), before, 'what was true before stays')
+  t.same(await filesOf(table), ['root.txt'])
+  await sealed.remove()
+
+  await hold()
+  t.same(await filesOf(table), ['root.key.pem', 'root.pem', 'root.txt'])
 })
 
 t.test('a signal at the digits leaves a transcript that says so, and of what there is', async (t) => {

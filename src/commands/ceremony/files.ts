@@ -22,20 +22,32 @@ export const assertWritable = async (paths: readonly string[]): Promise<void> =>
   if (twice !== undefined) throw new Failure('usage', `${twice} is the file of another output.`)
 }
 
-/** Durable when it resolves. */
+/** Durable when it resolves, and not there when it rejects. */
 export const createFile = async (path: string, content: string | Buffer): Promise<void> => {
-  const file = await open(path, 'wx', 0o644).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'EEXIST') throw new Failure('conflict', `${path} exists; nothing is ever overwritten.`)
-    throw new Failure('usage', `${path} cannot be written (${error.code}).`)
-  })
+  await writeNew(path, content).catch(explainWrite(path))
+  await syncFolder(dirname(path))
+}
+
+/** What could not be written whole goes: it would say nothing, and stand in the way of the next try. */
+const writeNew = async (path: string, content: string | Buffer): Promise<void> => {
+  const file = await open(path, 'wx', 0o644)
   try {
     await file.writeFile(content)
     await file.sync()
+  } catch (error) {
+    await rm(path, { force: true })
+    throw error
   } finally {
     await file.close()
   }
-  await syncFolder(dirname(path))
 }
+
+const explainWrite =
+  (path: string) =>
+  ({ code }: NodeJS.ErrnoException): never => {
+    if (code === 'EEXIST') throw new Failure('conflict', `${path} exists; nothing is ever overwritten.`)
+    throw new Failure('usage', `${path} cannot be written (${code}).`)
+  }
 
 /** A text with its own digest in its last line. */
 export interface SealedFile {
@@ -50,7 +62,7 @@ export const createSealed = async (path: string, text: string): Promise<SealedFi
     replace: async (newer) => {
       const { content, digest } = seal(newer)
       const beside = `${path}.${randomBytes(4).toString('hex')}`
-      await createFile(beside, content)
+      await writeNew(beside, content).catch(explainWrite(path))
       await rename(beside, path)
       await syncFolder(dirname(path))
       return digest
@@ -64,11 +76,11 @@ const seal = (text: string): { readonly content: string; readonly digest: string
   return { content: `${text}SHA-256 of all lines above: ${digest}\n`, digest }
 }
 
-/** Where it really is. */
+/** Where it really is. A full disk takes a file, and nothing into it. */
 const tryFolder = async (folder: string): Promise<string> => {
   const trial = join(folder, `.chancery-${randomBytes(8).toString('hex')}`)
   try {
-    await (await open(trial, 'wx')).close()
+    await writeNew(trial, Buffer.alloc(roomOctets))
     await rm(trial)
     return await realpath(folder)
   } catch (error) {
@@ -84,3 +96,6 @@ const syncFolder = async (path: string): Promise<void> => {
     await folder.close()
   }
 }
+
+/** More than all that a ceremony writes. */
+const roomOctets = 65_536

@@ -84,6 +84,9 @@ const explain =
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
     if (/never overwritten/.test(error.message)) throw new Failure('conflict', error.message)
+    // Without its path, where it was open already.
+    if (/^E[A-Z]+$/.test(error.code ?? ''))
+      throw new Failure('usage', `The key at ${place} cannot be read or written: ${error.message}.`)
     throw new Failure(/passphrase opens/.test(error.message) ? 'denied' : 'usage', error.message)
   }
 
