@@ -98,6 +98,8 @@ const boundary = (kind: 'BEGIN' | 'END', line: string): string | undefined => {
 const firstLineFault = (line: string): string => {
   if (line.startsWith('\ufeff') || line.startsWith('\u00ef\u00bb\u00bf'))
     return 'the text begins with a byte order mark'
+  // DER begins with a length, which is no character of any text.
+  if (/(?!\t|\r)[\p{Cc}\ufffd]/u.test(line)) return 'it is binary, as DER is, and PEM is wanted'
   return 'the text does not begin with a block'
 }
 

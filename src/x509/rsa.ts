@@ -15,7 +15,8 @@ export const assertRsaKey = (key: DerReader): number => {
   const exponent = readPositive(pair, 'the public exponent')
   pair.finish('RSAPublicKey')
   const bits = bitLength(modulus)
-  if (!sizes.includes(bits)) throw derProblem('key.size', `an RSA key of ${bits} bits`, key.start)
+  if (!sizes.includes(bits))
+    throw derProblem('key.size', `an RSA key of ${bits} bits, where only ${sizeText} are taken`, key.start)
   if (!exponent.equals(f4)) throw derProblem('key.weak', 'the public exponent is not 65537', key.start)
   if (((modulus[modulus.length - 1] as number) & 1) === 0) throw weak('the modulus is even')
   assertSoundModulus(BigInt(`0x${modulus.toString('hex')}`), bits)
@@ -165,6 +166,7 @@ const groupPrimes = (list: readonly number[]): { product: bigint; members: numbe
 }
 
 const sizes: readonly number[] = [2048, 3072, 4096, 8192]
+const sizeText = '2048, 3072, 4096 and 8192'
 const f4 = Buffer.from([1, 0, 1])
 /** Boulder takes 110 rounds; more cost next to nothing here. */
 const fermatRounds = 256

@@ -22,6 +22,19 @@ t.test('lines are 64 characters long and the text ends in a newline', async (t) 
   )
 })
 
+t.test('what is no text is told so', async (t) => {
+  const der = Buffer.from('308201f0300a', 'hex')
+  for (const input of [der, der.toString('latin1'), der.toString('utf8')])
+    t.throws(() => parsePem(input, 'CERTIFICATE REQUEST'), {
+      code: 'csr.pem',
+      detail: 'it is binary, as DER is, and PEM is wanted',
+    })
+  t.throws(() => parsePem('not\ta block\r\n', 'CERTIFICATE'), {
+    code: 'csr.pem',
+    detail: 'the text does not begin with a block',
+  })
+})
+
 t.test('blank lines around the block are accepted', async (t) => {
   t.ok(parsePem(`\n \r\n${encodePem('CERTIFICATE', Buffer.from([1]))}\n\t\n`, 'CERTIFICATE').equals(Buffer.from([1])))
 })
