@@ -354,7 +354,7 @@ const refusals: readonly Rule[] = [
 const message = (faults: readonly string[]): string =>
   [
     faults.length === 1 ? 'One setting stops the start:' : `${faults.length} settings stop the start:`,
-    ...[...new Set(faults)].sort().map((fault) => `  - ${fault}.`),
+    ...[...new Set(faults)].sort().map((fault) => `  - ${/[.?!]$/.test(fault) ? fault : `${fault}.`}`),
     'docs/configuration.md lists every setting.',
   ].join('\n')
 

@@ -208,13 +208,21 @@ t.test('all faults come in one message', async (t) => {
     'CHANCERY_QUEUE: "1.5" is not a whole number from 1 to 100000',
     'CHANCERY_DATA: is empty; unset it instead',
     'CHANCERY_MODE: "prod" is not one of development, production',
-    'CHANCERY_REQUEST_DEADLINE: "10" is not a duration',
+    'CHANCERY_REQUEST_DEADLINE: "10" is not a duration from 1s to 1m, like',
     'CHANCERY_PUBLIC_URL: "https://pki.example.com" is not a plain http:// URL',
     'CHANCERY_KEY_PASSPHRASE_FILE: /nonexistent/file cannot be read (ENOENT)',
     'CHANCERY_LOG_LEVEL_FILE: is not a setting',
   ]) {
     t.ok(message.includes(fault), fault)
   }
+})
+
+t.test('a bound is told as it is written, and a sentence ends once', async (t) => {
+  t.match(await messageOf({ CHANCERY_CRL_PERIOD: '12' }), '"12" is not a duration from 1s to 30d, like')
+  t.match(await messageOf({ CHANCERY_OCSP_VALIDITY: '12' }), '"12" is not a duration from 4m to 7d, like')
+  t.match(await messageOf({ CHANCERY_RETENTION_REFUSALS: '12' }), '"12" is not a duration from 1d to 3650d, like')
+  t.match(await messageOf({ CHANCERY_STAGING_TIME: '12' }), '"12" is not a duration from 0s to 30d, like')
+  t.match(await messageOf({ CHANCERY_LISTN: 'x' }), /did you mean CHANCERY_LISTEN\?\n/)
 })
 
 t.test('a file that is not YAML, or has a key twice, says where', async (t) => {

@@ -510,10 +510,19 @@ function duration(unit: 'ms' | 'd', least: number, most: number): (value: string
     const [, count, of] = /^(\d{1,9})(ms|s|m|h|d)$/.exec(value) ?? []
     const amount = (Number(count) * (milliseconds[of ?? ''] ?? Number.NaN)) / (milliseconds[unit] ?? Number.NaN)
     if (!(amount >= least && amount <= most && Number.isInteger(amount))) {
-      throw new Error(`is not a duration from ${least}${unit} to ${most}${unit}, like 500ms, 10s, 5m, 2h or 90d`)
+      throw new Error(
+        `is not a duration from ${durationText(least, unit)} to ${durationText(most, unit)}, like 500ms, 10s, 5m, 2h or 90d`,
+      )
     }
     return amount
   }
+}
+
+/** In the largest unit in which it is whole. */
+function durationText(count: number, unit: 'ms' | 'd'): string {
+  const amount = count * (milliseconds[unit] ?? Number.NaN)
+  const [name, one] = Object.entries(milliseconds).findLast(([, each]) => amount % each === 0) ?? ['ms', 1]
+  return amount === 0 ? '0s' : `${amount / one}${name}`
 }
 
 function address(value: string): Address {
