@@ -146,22 +146,22 @@ export const assertMayTry = (
   if (refused.some(({ salt, digest }) => timingSafeEqual(digestPin(pin, salt), Buffer.from(digest, 'hex'))))
     throw new TokenFault(
       'pin',
-      `The token ${label} has refused this PIN before, and is not asked again, since that would lock it: ${wayOut}.`,
+      `The token ${label} has refused this PIN before, and is not asked again, since that would lock it: ${wayOut(label)}.`,
     )
   if (unfinished >= mostUnfinished)
     throw new TokenFault(
       'pin',
-      `Nobody saw the end of the last ${unfinished} tries to log in to the token ${label}, which may have been refused. It is not asked again before you say "chancery key unlatch".`,
+      `Nobody saw the end of the last ${unfinished} tries to log in to the token ${label}, which may have been refused. It is not asked again before you say "${unlatch(label)}".`,
     )
   if (isLastTry && !unlatched)
     throw new PinWithheld(
-      `The token ${label} says that the next wrong PIN locks it, and is not asked. See that the PIN is right, and say "chancery key unlatch", or log in once with a tool of its own.`,
+      `The token ${label} says that the next wrong PIN locks it, and is not asked. See that the PIN is right, and say "${unlatch(label)}", or log in once with a tool of its own.`,
     )
 }
 
 export const refusal = ({ token, serial }: TokenPlace, pin: string, fault: TokenFault): PinRefused => {
   const salt = randomBytes(16).toString('hex')
-  const message = `${fault.message.replace(/\.$/, '')}. It is not asked again with the same one: ${wayOut}.`
+  const message = `${fault.message.replace(/\.$/, '')}. It is not asked again with the same one: ${wayOut(token)}.`
   return new PinRefused({ token, serial, salt, digest: digestPin(pin, salt).toString('hex') }, message, fault)
 }
 
@@ -169,6 +169,11 @@ export const refusal = ({ token, serial }: TokenPlace, pin: string, fault: Token
 const digestPin = (pin: string, salt: string): Buffer =>
   scryptSync(pin, Buffer.from(salt, 'hex'), 32, { N: 2 ** 15, r: 8, p: 1, maxmem: 64 * 1024 * 1024 })
 
-const wayOut = 'put the right PIN into its file, or, where it was right, say "chancery key unlatch"'
+const wayOut = (label: string): string =>
+  `put the right PIN into its file, or, where it was right, say "${unlatch(label)}"`
+
+/** As a shell takes it; labels have blanks in them. */
+const unlatch = (label: string): string =>
+  `chancery key unlatch ${/^[\w.-]+$/.test(label) ? label : `'${label.replaceAll("'", "'\\''")}'`}`
 /** A crash in the middle of a good login needs no operator; and tokens give three tries at least. */
 const mostUnfinished = 2
