@@ -166,7 +166,7 @@ export const problems = {
   'approval.too_many': { status: 429, title: 'Too many requests wait for approval', retryable: true, next: 'Wait until some of yours were decided, then send the same request.' },
   'provider.not_found': { status: 404, title: 'No such identity provider', retryable: false, next: 'Check the name; GET /v1/identity-providers lists them.' },
   'provider.invalid': refused('The document of the identity provider is not valid', 'Mend each fault that the violations list, with its place.'),
-  'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Create the principal first.' },
+  'principal.not_found': { status: 404, title: 'No such principal', retryable: false, next: 'Check the name; GET /v1/principals lists the principals, and one that is missing is created first.' },
   'principal.disabled': { status: 409, title: 'The principal is disabled', retryable: false, next: 'Use a principal of another name: a disabled one stays disabled, and keeps its name.' },
   'grant.not_found': { status: 404, title: 'No such grant', retryable: false, next: 'Check the id; GET /v1/grants lists the grants.' },
   'credential.not_found': { status: 404, title: 'No such credential', retryable: false, next: 'Check the id; GET /v1/credentials lists the credentials.' },

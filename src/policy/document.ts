@@ -26,7 +26,11 @@ const Duration = Type.String({
   description: 'a whole number with a unit: 30s, 5m, 24h or 30d',
 })
 
-const Text = Type.String({ minLength: 1, maxLength: 2048, description: '1 to 2048 characters' })
+const Text = Type.String({
+  minLength: 1,
+  maxLength: 2048,
+  description: 'text of 1 to 2048 characters, in quotes where YAML would read a number',
+})
 
 const Texts = Type.Union([Text, Type.Array(Text, { minItems: 1, maxItems: 100 })], {
   description: 'a string or a list of 1 to 100 strings',

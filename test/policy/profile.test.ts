@@ -34,6 +34,12 @@ t.test('a sound document becomes a profile with compiled rules and a hash of its
   t.ok(Object.isFrozen(profile.document.names?.dns?.allow), 'frozen throughout')
 })
 
+t.test('what YAML has made a number is told to be wanted as text', async (t) => {
+  t.same(linesOf({ extendedKeyUsage: ['serverAuth', 1.2] }), [
+    '/extendedKeyUsage/1: must be text of 1 to 2048 characters, in quotes where YAML would read a number',
+  ])
+})
+
 t.test('a seed has the name of its file: by that it is known to be there', async (t) => {
   t.same(seedNames(), [...seeds.keys()])
   t.ok(seeds.size > 10)
