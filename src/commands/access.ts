@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { limitNames } from '../policy/limits.ts'
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 export const addPrincipalCommand = (program: Command): void => {
@@ -49,12 +50,12 @@ export const addGrantCommand = (program: Command): void => {
     .option('--profile <name...>', 'for a requester: which profiles; for an approver: whose requests it approves')
     .option(
       '--names <json>',
-      'for a requester: narrower name rules for dns, ip, uri, email and commonName, like {"dns":{"allow":["*.example.com"]}}',
+      `for a requester: narrower name rules for dns, ip, uri, email and commonName, like ${namesForm}`,
     )
     .option('--revoke', 'for a requester: it may revoke its own certificates of these profiles')
     .option(
       '--on-behalf-of [json]',
-      'for a requester: it may ask on behalf of others, perhaps by rules like {"required":true,"namespaces":{"allow":["shop"]}}',
+      `for a requester: it may ask on behalf of others, perhaps by rules like ${originForm}`,
     )
     .option('--limit <name=number...>', `how much at most: ${limitNames.join(', ')}`)
     .action(async (principal: string, role: string, options: GrantOptions) => {
@@ -63,12 +64,12 @@ export const addGrantCommand = (program: Command): void => {
         principal,
         role,
         ...(options.profile && { profiles: options.profile }),
-        ...(options.names !== undefined && { names: parseRules('--names', options.names) }),
+        ...(options.names !== undefined && { names: parseRules('--names', options.names, namesForm) }),
         ...(options.revoke && { revoke: true }),
         ...(options.onBehalfOf !== undefined && { onBehalfOf: originRulesOf(options.onBehalfOf) }),
         ...(options.limit && { limits: parseLimits(options.limit) }),
       }
-      const answer = await client.call('POST', '/v1/grants', { body })
+      const answer = await client.call('POST', '/v1/grants', { body }).catch(tellLimits(options.limit ?? []))
       const grant = answer.json<{ id: string }>()
       const since = answer.status === 201 ? 'now' : 'already'
       const idle =
@@ -160,12 +161,28 @@ const parseLimits = (texts: readonly string[]): Readonly<Record<string, number>>
     }),
   )
 
-const originRulesOf = (given: string | true): unknown => (given === true ? {} : parseRules('--on-behalf-of', given))
+/** A service of another version may know others. */
+const tellLimits =
+  (texts: readonly string[]) =>
+  (error: unknown): never => {
+    const names = texts.map((text) => text.split('=', 1)[0] ?? '').filter((name) => !isLimitName(name))
+    if (!(error instanceof Failure) || error.kind !== 'refused' || names.length === 0) throw error
+    const known = `The limits that this command knows are ${limitNames.join(', ')}; ${names.join(', ')} is none of them.`
+    throw new Failure('refused', `${error.message}\n${visible(known)}`, error.problem)
+  }
 
-const parseRules = (option: string, text: string): unknown => {
+const isLimitName = (name: string): boolean => limitNames.some((known) => known === name)
+
+const namesForm = '{"dns":{"allow":["*.example.com"]}}'
+const originForm = '{"required":true,"namespaces":{"allow":["shop"]}}'
+
+const originRulesOf = (given: string | true): unknown =>
+  given === true ? {} : parseRules('--on-behalf-of', given, originForm)
+
+const parseRules = (option: string, text: string, form: string): unknown => {
   try {
     return JSON.parse(text)
   } catch {
-    throw new Failure('usage', `${option} is not JSON.`)
+    throw new Failure('usage', `${option} is not JSON. It is like '${form}'.`)
   }
 }

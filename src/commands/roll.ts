@@ -166,9 +166,11 @@ const addProveCommand = (roll: Command): void => {
     .action(
       async (path: string, options: RestOptions & { readonly key: readonly string[]; readonly entry?: string }) => {
         const { readKeys } = await import('./roll/keys.ts')
-        const { prove, readEntry, readProof } = await import('./roll/prove.ts')
+        const { isProof, prove, readEntry, readProof } = await import('./roll/prove.ts')
         const keys = await readKeys(options.key)
         const given = await readProof(path)
+        if (options.entry === undefined && given.serial === undefined && !isProof(given))
+          throw new Failure('usage', `${path} is no proof, and no answer with one.`)
         const octets = options.entry === undefined ? await fetchEntry(given, options) : await readEntry(options.entry)
         const proven = await prove(given, octets, keys)
         const { index, checkpoint } = proven

@@ -1,7 +1,18 @@
 /** YAML as operators write it. Loaded where a command meets some: most never do, and would wait for it. */
 
-/** Strict: version 1.2, no key twice, no aliases. Throws the library's own error, which names the place. */
-export const parseYaml = async (text: string): Promise<unknown> =>
-  (await import('yaml')).parse(text, { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+/** Strict: version 1.2, no key twice, no aliases, one document. Throws the library's own error, which names the place. */
+export const parseYaml = async (text: string): Promise<unknown> => {
+  const { parse } = await import('yaml')
+  try {
+    return parse(text, { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+  } catch (error) {
+    if (error instanceof Error) error.message = yamlFault(error)
+    throw error
+  }
+}
+
+/** What is wrong, where the library speaks to whoever calls it. */
+export const yamlFault = ({ message, code }: { readonly message: string; readonly code?: string }): string =>
+  code === 'MULTIPLE_DOCS' ? 'it has multiple documents: put each into a file of its own' : message
 
 export const formatYaml = async (value: object): Promise<string> => (await import('yaml')).stringify(value)

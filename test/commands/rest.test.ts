@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -424,6 +425,7 @@ t.test('a list that ends at its limit says that there are more, and another does
 
 t.test('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
+  const twoDocuments = await write('two.yaml', `${stringify(document)}---\n${stringify(document)}`)
   const cases: [string, readonly string[], number, RegExp, Readonly<Record<string, string>>?][] = [
     ['an unknown command', ['conjure'], exitCodes.usage, /unknown command/],
     ['an unknown command of a group', ['certificate', 'list'], exitCodes.usage, /Its commands are search, proof, /],
@@ -436,7 +438,20 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
     ],
     ['a missing token', ['refusals', '--token-file', join(folder, 'none')], exitCodes.usage, /CHANCERY_TOKEN_FILE/],
     ['a server that is none', ['refusals', '--server', 'http://x'], exitCodes.usage, /https/],
-    ['no JSON', ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'], exitCodes.usage, /JSON/],
+    [
+      'no JSON',
+      ['grant', 'create', 'ci', 'requester', '--profile', 'server', '--names', '{'],
+      exitCodes.usage,
+      /JSON\. It is like '\{"dns":/,
+    ],
+    ['two documents in a file', ['profile', 'apply', twoDocuments], exitCodes.usage, /multiple documents: put each/],
+    ['no such principal', ['principal', 'disable', 'nobody'], exitCodes.missing, /GET \/v1\/principals lists/],
+    [
+      'a limit that this command does not know',
+      ['grant', 'create', 'ci', 'auditor', '--limit', 'certs=4'],
+      exitCodes.refused,
+      /knows are certificatesPerDay, .*; certs is none of them\.\n$/,
+    ],
     ['no number', ['grant', 'create', 'ci', 'auditor', '--limit', 'concurrent=x'], exitCodes.usage, /whole number/],
     [
       'an unknown limit',
@@ -495,6 +510,22 @@ const otherAnchor = async (): Promise<string> => {
   await promisify(execFile)('openssl', [...made, '-keyout', key, '-out', anchor])
   return anchor
 }
+
+t.test('where nobody has named a server, the usual one is asked, and how to name another is told', async (t) => {
+  // Whoever is there; or nobody of ours, who says nothing that TLS knows.
+  const nobody = createServer((socket) => socket.destroy())
+  const isOurs = await new Promise((resolve) => {
+    nobody.once('error', () => resolve(false))
+    nobody.listen(8443, '127.0.0.1', () => resolve(true))
+  })
+  if (!isOurs) return void t.comment('somebody listens at the usual place')
+  t.teardown(() => nobody.close())
+  const env = { ...bare, CHANCERY_DATA: service.config.dataDir }
+  const run = promisify(execFile)(process.execPath, ['src/main.ts', 'refusals'], { env })
+  const told =
+    /^https:\/\/127\.0\.0\.1:8443 cannot be reached: .*; where it is elsewhere, name .*--server or CHANCERY_URL\.\n$/
+  await t.rejects(run, { code: exitCodes.later, stderr: told })
+})
 
 t.test('the version is the one of the package', async (t) => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'))

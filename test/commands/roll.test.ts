@@ -465,6 +465,8 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
   ] as const)
     t.match(await chancery('prove', at(file), '--entry', at('entry.json'), '--key', key), { err }, file)
   t.match(await chancery('prove', at('one.proof'), '--key', key), { code: exitCodes.usage, err: /give the entry/ })
+  const stray = await chancery('prove', key, '--key', key)
+  t.match(stray, { code: exitCodes.usage, err: /roll\.key is no proof, and no answer with one\.\n$/ })
 })
 
 t.test('a search of all entries finds what the search of the API finds, and that there is nothing else', async (t) => {

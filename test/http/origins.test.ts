@@ -420,4 +420,5 @@ t.test('what a grant says of origins is checked, listed and on the roll', async 
   ])
   t.equal(wrong.code, 2)
   t.match(wrong.err, '--on-behalf-of is not JSON.')
+  t.match(wrong.err, 'It is like \'{"required":true,')
 })

@@ -14,6 +14,7 @@ import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-co
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
+import { yamlFault } from '../yaml.ts'
 import {
   type ConstraintsDocument,
   type CrlDocument,
@@ -30,7 +31,7 @@ export const parseParameters = <K extends keyof Documents>(kind: K, text: string
   const document = parseDocument(text, { version: '1.2', uniqueKeys: true, lineCounter: lines })
   const broken = [...document.errors, ...document.warnings]
   if (broken.length > 0)
-    throw new Failure('usage', broken.map(({ message }) => `${file} is not YAML: ${message.trimEnd()}`).join('\n'))
+    throw new Failure('usage', broken.map((fault) => `${file} is not YAML: ${yamlFault(fault).trimEnd()}`).join('\n'))
   const input = plainOf(document, file)
   const faults = faultsOf(kind, input)
   if (faults.length === 0) return input as Documents[K]

@@ -33,6 +33,9 @@ export const readProof = async (path: string): Promise<GivenProof> => {
   return answer as unknown as GivenProof
 }
 
+/** Whether it is meant as one, of whatever version. */
+export const isProof = ({ proof }: GivenProof): boolean => proof.startsWith('c2sp.org/tlog-proof@')
+
 /** The octets of an entry, alone or as `/v1/events` tells it. */
 export const readEntry = async (path: string): Promise<Buffer> => {
   const octets = await readOctets(path)
