@@ -39,16 +39,11 @@ export interface ClientSideParts {
   readonly revoked: () => readonly string[]
 }
 
-/** The CAs in the file that the settings name. Rejects with `ClientCaFault` where it is not good, so it comes first. */
+/** The CAs in the file that the settings name. Rejects with a sentence where it is not good, so it comes first. */
 export const openAnchorFile = async ({ clients: { ca } }: Config): Promise<ClientAnchors> => {
   if (ca === undefined) return { all: () => [], refresh: async () => {} }
-  return openClientAnchors(() => readAnchorFile(ca)).catch((error: Error) => {
-    throw new ClientCaFault(error.message, { cause: error })
-  })
+  return openClientAnchors(() => readAnchorFile(ca))
 }
-
-/** Of the file that CHANCERY_CLIENT_CA names, a sentence. */
-export class ClientCaFault extends Error {}
 
 export const openClientSide = (
   { db, access, providers, metrics, config: { clients }, dbClock, log }: Stores,

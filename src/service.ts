@@ -38,7 +38,7 @@ import { openOwnCertificate } from './own-certificates.ts'
 import { openParts, type Parts } from './parts.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
-import { blameSetting } from './setting-fault.ts'
+import { blameFile, blameSetting } from './setting-fault.ts'
 import { openStatus, type Status } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { openAccesses } from './store/accesses.ts'
@@ -157,7 +157,7 @@ export const openService = (
 ): Promise<Service> =>
   openParts(async (parts) => {
     const { db, roll, config } = stores
-    const anchors = await openAnchorFile(config).catch(blameSetting())
+    const anchors = await openAnchorFile(config).catch(blameFile('CHANCERY_CLIENT_CA'))
     const cycle = await openCycle(stores, keys, parts)
     const { issuers, verifier, checkpoints, witnesses, issuance, approval } = cycle
     const status = await openStatus(stores, issuers, issuance, openTurns(5))

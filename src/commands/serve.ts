@@ -1,5 +1,6 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
 import { existsSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
@@ -11,7 +12,6 @@ import { writePrivateFile } from '../keys/private-file.ts'
 import { makeFolder } from '../make-folder.ts'
 import { openParts } from '../parts.ts'
 import { openService, openStores, type Service } from '../service.ts'
-import { SettingFault } from '../setting-fault.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
@@ -37,9 +37,9 @@ export interface Serving {
 /** Resolves when both listeners answer. Rejects with a sentence, and leaves nothing open. */
 export const serve = (config: Config, log: Log): Promise<Serving> =>
   openParts(async (parts) => {
-    await makeFolder(config.dataDir, 0o700).catch(({ message }: Error) => {
-      throw new Failure('usage', `CHANCERY_DATA: ${config.dataDir} cannot be made: ${message}`)
-    })
+    await makeFolder(config.dataDir, 0o700)
+    // A file in its place is found by whoever looks into it.
+    await readdir(config.dataDir)
     const database = await openPostgres(config, log)
     parts.add(database.close)
     if (database.ownerUrl !== undefined) parts.add(await maintainDaily(database.ownerUrl, config, log))
@@ -52,7 +52,7 @@ export const serve = (config: Config, log: Log): Promise<Serving> =>
     parts.add(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)
-    const service = await openService(stores, keys, anchor.write).catch(explainSetting)
+    const service = await openService(stores, keys, anchor.write)
     parts.add(service.close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
     flushCompileCache()
@@ -63,10 +63,6 @@ export const serve = (config: Config, log: Log): Promise<Serving> =>
     }))
     return { service, addresses, anchor: anchor.path(), close: parts.close }
   })
-
-const explainSetting = (error: Error): never => {
-  throw error instanceof SettingFault ? new Failure('usage', error.message) : error
-}
 
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
   const fault = listenFaults[error.code ?? '']

@@ -1,8 +1,8 @@
 /** What keeps a service from starting and is mended by whoever has set it up: a sentence with the setting, and no defect. */
 import { resolve, sep } from 'node:path'
 
-import { ClientCaFault } from '../client-side.ts'
 import type { Config } from '../config.ts'
+import { SettingFault } from '../setting-fault.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { Failure } from './failure.ts'
 
@@ -10,8 +10,8 @@ import { Failure } from './failure.ts'
 export const explainStart =
   ({ dataDir }: Pick<Config, 'dataDir'>) =>
   (error: unknown): never => {
-    if (error instanceof ClientCaFault)
-      throw new Failure('usage', `${error.message} Mend the file, or name another by CHANCERY_CLIENT_CA.`)
+    if (error instanceof SettingFault)
+      throw new Failure('usage', [error.message, error.advice].filter(Boolean).join(' '))
     // Of the embedded database: one that is named is opened with a sentence of its own.
     if (error instanceof WrongSchema) throw new Failure('usage', error.message)
     const { code, path } = error as NodeJS.ErrnoException

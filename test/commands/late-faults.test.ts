@@ -26,13 +26,21 @@ const cases: readonly [what: string, env: Readonly<Record<string, string>>, sent
   ['blocked keys that are not there', { CHANCERY_BLOCKED_KEYS: none }, /^The list of blocked keys \S+none cannot be /m],
   ['blocked keys that are none', { CHANCERY_BLOCKED_KEYS: list }, /^The list of blocked keys \S+list cannot be used/m],
   ['a list of badkeys', { CHANCERY_BADKEYS_LIST: none }, /^The list of blocked keys \S+none cannot be used/m],
-  ['CAs of clients', { CHANCERY_CLIENT_CA: list }, /^The CAs of clients cannot be read/m],
+  [
+    'CAs of clients',
+    { CHANCERY_CLIENT_CA: list },
+    /^The CAs of clients cannot be read: .* Mend the file, or name another by CHANCERY_CLIENT_CA\.$/m,
+  ],
   [
     'an anchor that cannot be written',
     { CHANCERY_ROLL_ANCHOR: '/sys/anchor' },
     /^CHANCERY_ROLL_ANCHOR: \/sys\/anchor cannot be made: E/m,
   ],
-  ['a data folder that cannot be made', { CHANCERY_DATA: '/proc/x' }, /^CHANCERY_DATA: \/proc\/x cannot be made: E/m],
+  [
+    'a data folder that cannot be made',
+    { CHANCERY_DATA: '/proc/x' },
+    /^The data folder \/proc\/x cannot be used: it cannot be made, \/proc\/x \(ENOENT\)/m,
+  ],
   ['an address that is taken', { CHANCERY_LISTEN: `127.0.0.1:${port}` }, /^Another process listens on /m],
 ]
 

@@ -130,7 +130,7 @@ t.test('what else keeps it from starting names the file or the setting, and is n
     [
       'a file in the place of the data folder',
       { CHANCERY_DATA: file },
-      `The data folder ${file} cannot be used: there is a file in the place of a folder, ${file} (EEXIST); mend that, or name another by CHANCERY_DATA.`,
+      `The data folder ${file} cannot be used: there is a file in the place of a folder, ${file} (ENOTDIR); mend that, or name another by CHANCERY_DATA.`,
     ],
     [
       'a data folder where none can be',
