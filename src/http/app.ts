@@ -42,9 +42,9 @@ import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
 import { type AccessRule, askAgain } from './auth.ts'
+import { addParsers, assertBodyType } from './bodies.ts'
 import {
   admissionTimeout,
-  batchPath,
   bodyLimit,
   handlerTimeout,
   idleTimeout,
@@ -55,13 +55,12 @@ import {
 import { serializerCompiler, validatorCompiler } from './compile.ts'
 import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
-import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
-import { acceptedSpellings, assertMediaType, type MediaType } from './media.ts'
+import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
 import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
-import { assertQuery, assertSingle } from './query.ts'
+import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
 
@@ -345,49 +344,6 @@ const inTime = (handler: Handler): Handler =>
 /** The pages of swagger-ui are registered by a plugin that knows nothing of us. They are static, and open. */
 const foreignRoutes = (url: string): AccessRule | undefined =>
   url === '/docs' || url.startsWith('/docs/') ? 'open' : undefined
-
-/** The type of a body is settled before its first octet is read; a coding would hide its true size. */
-const assertBodyType = ({ headers, method }: FastifyRequest, spellings: ReadonlySet<string>): void => {
-  if (method === 'GET' || method === 'HEAD') return
-  const hasBody = headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
-  // Many libraries say with every call what type they would send. Fastify would look for a body of it.
-  if (!hasBody && spellings.size === 0) delete headers['content-type']
-  if (!hasBody && headers['content-type'] === undefined) return
-  assertMediaType(headers['content-type'], spellings)
-  const coding = headers['content-encoding']
-  if (coding !== undefined && coding !== 'identity')
-    throw new Problem('request.media_type', 'The body must not be compressed.')
-}
-
-/** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */
-const addParsers = (app: App): void => {
-  app.removeAllContentTypeParsers()
-  const asBuffer = { parseAs: 'buffer' } as const
-  app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) =>
-    parseJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
-  )
-  app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
-    parseYaml(octets),
-  )
-  // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
-  // a JSON body says comes from the query here.
-  app.addContentTypeParser(
-    ['application/pkcs10', 'application/x-pem-file'],
-    asBuffer,
-    async (request: FastifyRequest, octets: Buffer) => {
-      assertQuery(request)
-      const { profile, validity } = request.query as Readonly<Record<string, unknown>>
-      return {
-        csr: octets.toString('latin1'),
-        ...(profile !== undefined && { profile }),
-        ...(validity !== undefined && { validity }),
-      }
-    },
-  )
-  app.addContentTypeParser('application/jose', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
-    octets.toString('latin1'),
-  )
-}
 
 /** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
 const answerUnknown = (app: App): void => {

@@ -38,7 +38,8 @@ export const sayLast = (socket: Socket, octets: string): void => {
   socket.once('close', () => clearTimeout(timer))
 }
 
-const hasBody = ({ headers }: IncomingMessage): boolean =>
+/** RFC 9112 6. */
+export const hasBody = ({ headers }: Pick<IncomingMessage, 'headers'>): boolean =>
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 const drop = (): void => {}

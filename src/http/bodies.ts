@@ -1,0 +1,53 @@
+/** Bodies of requests: which types a route takes, and how each is read. */
+import type { FastifyRequest } from 'fastify'
+
+import { Problem } from '../errors.ts'
+import type { App } from './app.ts'
+import { batchPath, bodyLimit } from './bounds.ts'
+import { largeBody, parseJson, parseYaml, smallBody } from './json.ts'
+import { assertMediaType } from './media.ts'
+import { assertQuery } from './query.ts'
+import { hasBody } from './unread.ts'
+
+/** The type of a body is settled before its first octet is read; a coding would hide its true size. */
+export const assertBodyType = ({ headers, method, raw }: FastifyRequest, spellings: ReadonlySet<string>): void => {
+  if (method === 'GET' || method === 'HEAD') return
+  const isThere = hasBody(raw)
+  // Many libraries say with every call what type they would send. Fastify would look for a body of it.
+  if (!isThere && spellings.size === 0) delete headers['content-type']
+  if (!isThere && headers['content-type'] === undefined) return
+  assertMediaType(headers['content-type'], spellings)
+  const coding = headers['content-encoding']
+  if (coding !== undefined && coding !== 'identity')
+    throw new Problem('request.media_type', 'The body must not be compressed.')
+}
+
+/** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */
+export const addParsers = (app: App): void => {
+  app.removeAllContentTypeParsers()
+  const asBuffer = { parseAs: 'buffer' } as const
+  app.addContentTypeParser('application/json', asBuffer, async (request: FastifyRequest, octets: Buffer) =>
+    parseJson(octets, octets.length > bodyLimit && request.pattern === batchPath ? largeBody : smallBody),
+  )
+  app.addContentTypeParser('application/yaml', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
+    parseYaml(octets),
+  )
+  // Octets as they are, one character each: the reader of requests knows by the media type what they mean. What else
+  // a JSON body says comes from the query here.
+  app.addContentTypeParser(
+    ['application/pkcs10', 'application/x-pem-file'],
+    asBuffer,
+    async (request: FastifyRequest, octets: Buffer) => {
+      assertQuery(request)
+      const { profile, validity } = request.query as Readonly<Record<string, unknown>>
+      return {
+        csr: octets.toString('latin1'),
+        ...(profile !== undefined && { profile }),
+        ...(validity !== undefined && { validity }),
+      }
+    },
+  )
+  app.addContentTypeParser('application/jose', asBuffer, async (_request: FastifyRequest, octets: Buffer) =>
+    octets.toString('latin1'),
+  )
+}
