@@ -33,6 +33,9 @@ const main = async (argv: readonly string[]): Promise<number> => {
     .version(version, '-V, --version', 'print the version')
     .showHelpAfterError(askForHelp)
     .exitOverride()
+  const isJson = argv.includes('--json')
+  // What is wrong with the command line is told by `tell` then.
+  if (isJson) program.configureOutput({ writeErr: () => {} })
   addServiceCommands(program)
   addDoctorCommand(program)
   addKeyCommand(program)
@@ -52,7 +55,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
     await program.parseAsync(argv, { from: 'user' })
     return 0
   } catch (error) {
-    return tell(error, argv.includes('--json'))
+    return tell(error, isJson)
   }
 }
 
@@ -156,9 +159,14 @@ const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve', to: object =
 
 /** Says what went wrong on standard error, and returns the exit code. */
 const tell = (error: unknown, json: boolean): number => {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage
+  if (error instanceof CommanderError && (error.exitCode === 0 || !json))
+    return error.exitCode === 0 ? 0 : exitCodes.usage
   const failure =
-    error instanceof Failure ? error : new Failure('failed', error instanceof Error ? error.message : String(error))
+    error instanceof Failure
+      ? error
+      : error instanceof CommanderError
+        ? new Failure('usage', error.message.replace(/^error: /, ''))
+        : new Failure('failed', error instanceof Error ? error.message : String(error))
   if (failure.message !== '') process.stderr.write(`${json ? JSON.stringify(failure) : failure.message}\n`)
   return failure.exitCode
 }

@@ -9,7 +9,7 @@ import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.
 import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
 import { countText, openProgress, type Progress } from './progress.ts'
-import { assertReplaceable, type Replacement } from './replaceable.ts'
+import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface AuditOptions extends RestOptions {
@@ -285,8 +285,7 @@ const openTail = () => {
   return {
     add: (chunk: Buffer): void => {
       for (let at = chunk.indexOf(10); at >= 0; at = chunk.indexOf(10, at + 1)) lines += 1
-      kept =
-        chunk.length >= tailOctets ? chunk.subarray(-tailOctets) : Buffer.concat([kept, chunk]).subarray(-tailOctets)
+      kept = chunk.length >= endOctets ? chunk.subarray(-endOctets) : Buffer.concat([kept, chunk]).subarray(-endOctets)
     },
     text: (): string => kept.toString(),
     get lines(): number {
@@ -310,11 +309,10 @@ const statements: Readonly<Record<Form, (tail: string) => Statement | undefined>
 /** Rows, where nobody says how many. */
 const usual = '100'
 
+/** Whole or not, as of its last line. */
 const replacements: Readonly<Record<Form, Replacement>> = {
-  csv: { begins: '"', what: 'export in CSV' },
-  ndjson: { begins: '{"', what: 'export in NDJSON' },
+  csv: { isOne: ({ last }) => statements.csv(last) !== undefined, what: 'export in CSV' },
+  ndjson: { isOne: ({ last }) => statements.ndjson(last) !== undefined, what: 'export in NDJSON' },
 }
 
 const accepts: Readonly<Record<Form, string>> = { csv: 'text/csv', ndjson: 'application/x-ndjson' }
-/** A filter may be a subject of 4,096 characters, each escaped. */
-const tailOctets = 65_536

@@ -90,7 +90,7 @@ const addProofCommand = (certificate: Command): void => {
     })
 }
 
-const proofs: Replacement = { begins: 'c2sp.org/tlog-proof@', what: 'proof' }
+const proofs: Replacement = { isOne: ({ first }) => first.startsWith('c2sp.org/tlog-proof@'), what: 'proof' }
 
 interface RenewalInfo {
   readonly suggestedWindow: { readonly start: string; readonly end: string }

@@ -63,6 +63,7 @@ import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProb
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
+import { noteEarly } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
 
@@ -267,6 +268,8 @@ export const newApp = (
     metrics.answered(request.pattern, status, seconds)
     if (request.issuedAt > 0) metrics.stage('answer', (performance.now() - request.issuedAt) / 1000)
     request.visit?.end()
+    // Also of a GET that has announced a body.
+    if (request.raw.complete === false) noteEarly(request.raw)
     logRequest(log, request, status, seconds)
     done()
   })

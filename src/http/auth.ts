@@ -10,7 +10,8 @@ import type { FastifyRequest } from 'fastify'
 import { type Caller, hasRole, type Identities, type Role } from '../ca/access.ts'
 import { Problem } from '../errors.ts'
 import { parseSerial } from './api/views.ts'
-import { trustMs } from './bounds.ts'
+import { admissionTimeout, trustMs } from './bounds.ts'
+import { withinDeadline } from './deadline.ts'
 import { forwardedCertificate } from './peers.ts'
 
 /**
@@ -71,7 +72,7 @@ export const askAgain =
   (identities: Identities, rule: AccessRule) =>
   (request: FastifyRequest, _reply: unknown, done: (error?: Error) => void): void => {
     if (performance.now() - request.admittedAt < trustMs) return done()
-    authorise(identities, rule, shownBy(request), true)
+    withinDeadline(authorise(identities, rule, shownBy(request), true), admissionTimeout)
       .then((caller) => {
         request.caller = caller
       })

@@ -97,7 +97,8 @@ export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_l
 export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
   const document = documentOf(problem, reply.request.id)
   // Fastify would close the connection then, and whoever still sends would lose the answer.
-  if (noteEarly(reply.request.raw) && document.status === 413) reply.removeHeader('connection')
+  if (!noteEarly(reply.request.raw)) reply.header('connection', 'close')
+  else if (document.status === 413) reply.removeHeader('connection')
   reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
   const challenge = challenges[problem.code] ?? (document.status === 401 ? wrong : undefined)
@@ -200,10 +201,19 @@ const codeOf = (error: unknown): string | undefined => {
   return typeof code === 'string' && Object.hasOwn(httpErrors, code) ? code : undefined
 }
 
-/** Node keeps the answer that a socket is in the middle of on the socket; two answers in one would be worse than none. */
-const isAnswering = (socket: Socket): boolean =>
-  (socket as Socket & { readonly _httpMessage?: { readonly headersSent: boolean } | null })._httpMessage
-    ?.headersSent === true
+/**
+ * Node keeps the answer that is due next on the socket. One that has begun would be two in one; and one to a request that was read
+ * whole, and is being done, is not what has come behind it.
+ */
+const isAnswering = (socket: Socket): boolean => {
+  const { _httpMessage: due } = socket as Socket & { readonly _httpMessage?: DueAnswer | null }
+  return due?.headersSent === true || due?.req?.complete === true
+}
+
+interface DueAnswer {
+  readonly headersSent: boolean
+  readonly req?: { readonly complete: boolean }
+}
 
 const asIs = (payload: unknown): string => String(payload)
 

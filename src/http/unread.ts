@@ -15,13 +15,20 @@ const early = new WeakMap<Socket, IncomingMessage>()
 export const noteEarly = (request: IncomingMessage): boolean => {
   if (request.complete !== false || !hasBody(request)) return true
   const { socket } = request
+  const canGoOn = Number(request.headers['content-length'] ?? 0) <= mostDropped
+  if (early.get(socket) === request) return canGoOn
   early.set(socket, request)
+  // How Node ends a connection that is not to go on: by a reset, where there are octets that nobody has read.
+  socket.destroySoon = () => {
+    socket.end()
+    endWithin(socket, lingerMs)
+  }
   let left = mostDropped
   request.on('data', (piece: Buffer) => {
     left -= piece.length
     if (left < 0) socket.destroy()
   })
-  return Number(request.headers['content-length'] ?? 0) <= mostDropped
+  return canGoOn
 }
 
 /** Whether what comes on this connection is the rest of a request that has its answer. */
@@ -34,7 +41,11 @@ export const sayLast = (socket: Socket, octets: string): void => {
   socket.removeAllListeners('data')
   socket.on('data', drop).resume()
   socket.end(octets)
-  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  endWithin(socket, lingerMs)
+}
+
+const endWithin = (socket: Socket, milliseconds: number): void => {
+  const timer = setTimeout(() => socket.destroy(), milliseconds)
   socket.once('close', () => clearTimeout(timer))
 }
 

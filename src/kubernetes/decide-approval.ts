@@ -12,7 +12,7 @@ import type { RequestFacts } from './request-facts.ts'
 export type ApprovalStep =
   | { readonly kind: 'ignore' }
   | { readonly kind: 'approve'; readonly condition: Condition; readonly event: Told }
-  /** For good, where it is about the request, which nobody can change; otherwise until a Node object has changed. */
+  /** For good, where it is about the request, which nobody can change; otherwise until the next look, since Node objects change. */
   | { readonly kind: 'leave'; readonly event: Told; readonly isFinal: boolean }
   /** What other nodes have is not known at present. */
   | { readonly kind: 'wait'; readonly event: Told }

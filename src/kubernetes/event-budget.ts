@@ -50,8 +50,8 @@ const spent = ({ tokens, at }: Bucket): Bucket => ({ tokens: tokens - 1, at })
 /** client-go's: 25 at once, then one in five minutes. */
 const perObject: Rate = { most: 25, everyMs: 300_000 }
 /**
- * As many at once as requests become due together in a large cluster, then 300 a minute: what etcd does not notice. The status
- * of a request says the same for longer than an event.
+ * As many at once as requests become due together in a large cluster, then 300 a minute: what etcd does not notice. What
+ * is dropped is told another time where nothing but an event tells it.
  */
 const overall: Rate = { most: 2_048, everyMs: 200 }
 const mostObjects = 4_096

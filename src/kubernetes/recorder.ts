@@ -11,7 +11,8 @@ import type { KubernetesObject } from './objects.ts'
 import { apiVersionOf, pathOf, resources } from './resources.ts'
 
 export interface Recorder {
-  record(regarding: KubernetesObject, told: Told): void
+  /** Whether it will be written, as far as is known: false where there are too many. */
+  record(regarding: KubernetesObject, told: Told): boolean
   /** Resolves when what was recorded is written, or could not be within two seconds. */
   close(): Promise<void>
 }
@@ -44,13 +45,18 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
   let written = 0
   let last: Promise<void> = Promise.resolve()
   /** One after the other: they are nobody's hurry, and must not crowd out what is. */
-  const enqueue = (write: (signal: AbortSignal) => Promise<void>): void => {
-    if (waiting >= mostWaiting) return void deps.dropped?.()
+  const enqueue = (write: (signal: AbortSignal) => Promise<void>): boolean => {
+    if (waiting >= mostWaiting) return drop()
     waiting += 1
     last = last.then(() => write(ending.signal)).catch(tell)
     last = last.then(() => {
       waiting -= 1
     })
+    return true
+  }
+  const drop = (): false => {
+    deps.dropped?.()
+    return false
   }
   return {
     record: (regarding, saying) => {
@@ -62,7 +68,7 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       // Newest at the end, so that the oldest can go.
       series.delete(key)
       if (known === undefined || now - known.lastAt > seriesMs) {
-        if (!budget.take(regarding.metadata.uid, now)) return deps.dropped?.()
+        if (!budget.take(regarding.metadata.uid, now)) return drop()
         const fresh = newSeries(regarding, now, written++)
         series.set(key, fresh)
         for (const oldest of series.keys()) {
@@ -74,9 +80,9 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       series.set(key, known)
       known.count += 1
       known.lastAt = now
-      if (now - known.writtenAt < quietMs) return
+      if (now - known.writtenAt < quietMs) return true
       known.writtenAt = now
-      enqueue((signal) => count({ ...deps, budget }, known, { regarding, told, signal }))
+      return enqueue((signal) => count({ ...deps, budget }, known, { regarding, told, signal }))
     },
     close: async () => {
       const rest = setTimeout(() => ending.abort(new Error('the recorder is closed')), closeWithinMs)
@@ -106,7 +112,9 @@ const openTelling = (log: Log): ((err: unknown) => void) => {
   }
 }
 
-const isRefusal = ({ status }: ApiFault): boolean => status >= 400 && status < 500 && status !== 429
+/** Not that its namespace is gone, or going: that is everyday life. */
+const isRefusal = ({ status, message }: ApiFault): boolean =>
+  status >= 400 && status < 500 && status !== 429 && status !== 404 && !/being terminated/.test(message)
 
 const newSeries = ({ kind, metadata }: KubernetesObject, now: number, number: number): Series => ({
   // Those about what belongs to no namespace are in this one, and the API server takes no other.

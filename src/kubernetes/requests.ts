@@ -3,6 +3,7 @@ import { type Applied, applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
+import { issuerState } from './issuer-state.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
 import { keepShort, readLong } from './long.ts'
 import type { Meter } from './metrics.ts'
@@ -42,8 +43,9 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   const name = issuerNameOf(kept)
   const issuer = name && deps.issuers.find(name)
   // What nobody is asked about need not be read.
+  const isReady = issuer !== undefined && issuerState(issuer) === 'ready'
   const request =
-    issuer && isTrue(kept, 'Approved') && !hasEnded(kept)
+    isReady && isTrue(kept, 'Approved') && !hasEnded(kept)
       ? await readLong(kept, { ...reading, api: deps.api, signal })
       : kept
   if (request === undefined) return { kind: 'end' }

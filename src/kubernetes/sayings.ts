@@ -4,8 +4,10 @@ export interface Sayings {
   /** Whether something was written about this uid a moment ago. */
   isRecent(uid: string): boolean
   note(uid: string): void
-  /** Whether these are other words than the last of this object, by its key; they are the last ones now. */
+  /** Whether these are other words than the last of this object, by its key. */
   isNews(key: string, words: string): boolean
+  /** They are the last ones now. */
+  say(key: string, words: string): void
   /** Nobody waits for it any more. */
   forget(key: string): void
 }
@@ -25,11 +27,8 @@ export const openSayings = (now: () => number): Sayings => {
         times.delete(oldest)
       }
     },
-    isNews: (key, words) => {
-      const isNews = last.get(key) !== words
-      last.set(key, words)
-      return isNews
-    },
+    isNews: (key, words) => last.get(key) !== words,
+    say: (key, words) => void last.set(key, words),
     forget: (key) => void last.delete(key),
   }
 }

@@ -4,6 +4,7 @@ import { applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
 import { decideApproval, decideOutright, isToBeApproved, nodeOf } from './decide-approval.ts'
+import type { Told } from './decide-request.ts'
 import {
   decideSigned,
   decideSigning,
@@ -150,9 +151,9 @@ const approve = async (
     })
   if (step.kind === 'ignore') return { kind: 'end' }
   if (step.kind !== 'approve') {
-    const { name, uid } = request.metadata
-    if (deps.sayings.isNews(name, `${uid} ${step.event.note}`)) recorder.record(request, step.event)
-    return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step.isFinal, waited)
+    const isTold = tellOnce(deps, request, step.event)
+    // What could not be told must be told another time.
+    return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step.isFinal && isTold, waited)
   }
   const status = { conditions: [step.condition] }
   const applied = await applyStatus(api, {
@@ -168,6 +169,16 @@ const approve = async (
   }
   // Now it may be ours to sign.
   return { kind: 'retry' }
+}
+
+/** The same words once; whether they were said. */
+const tellOnce = ({ sayings, recorder }: SigningDeps, request: SigningRequest, event: Told): boolean => {
+  const { name, uid } = request.metadata
+  const words = `${uid} ${event.note}`
+  if (!sayings.isNews(name, words)) return true
+  const isTold = recorder.record(request, event)
+  if (isTold) sayings.say(name, words)
+  return isTold
 }
 
 /** What has waited for so long may wait for as long again. */
@@ -214,8 +225,12 @@ export const keepSigningRequest =
     const { signerName } = request.spec
     const whole = wholeSigningRequest(request)
     if (!isOurs(signerName)) return { ...whole, spec: { signerName, request: '', usages: [] } }
-    return { ...whole, spec: keepShort(whole.spec, { signerName, usages: [] }) }
+    return { ...whole, spec: keepShort(whole.spec, { signerName, usages: [], ...keepAsker(whole.spec) }) }
   }
+
+/** Whose turn it is, where many ask. */
+const keepAsker = ({ username }: Spec): Pick<Spec, 'username'> =>
+  username === undefined ? {} : { username: username.slice(0, 256) }
 
 /** Without what only the API server needs; of a certificate, that it is there. */
 export const wholeSigningRequest = (request: SigningRequest): SigningRequest => {

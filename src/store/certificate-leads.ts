@@ -173,18 +173,20 @@ const byOrigin = ({ answer, column, index }: OriginLead, value: string): Lead =>
   candidates: along([{ column, value }], `${column} is not null`),
 })
 
-/** The lists of these names, each in order, and so merged. What has both is on the first: the offset keeps that a look-up for each. */
+/**
+ * The lists of these names, each in order and no longer than what is asked for, and so merged. What has both names comes twice, one
+ * behind the other: left out of one list, it would be looked for along all of that list.
+ */
 const byName = ([name = '', also]: readonly string[]): Lead => ({
   index: 'certificate_names_by_name',
   answers: [],
   candidates: ({ low, high }, most, p) => {
-    const listOf = (one: string, and = ''): string =>
+    const listOf = (one: string): string =>
       `(select entry from certificate_names n where name = ${p(one)} and entry >= ${p(low)}::bigint
-        and entry < ${p(high)}::bigint${and} order by name, entry desc limit ${most})`
+        and entry < ${p(high)}::bigint order by name, entry desc limit ${most})`
     if (also === undefined) return lookedUp(`${listOf(name)} q`, 'q.entry desc')
-    const isNew = ` and not exists (select from certificate_names b where b.name = ${p(name)} and b.entry = n.entry offset 0)`
-    const both = `${listOf(name)} union all ${listOf(also, isNew)}`
-    return lookedUp(`(select entry from (${both}) n order by entry desc limit ${most}) q`, 'q.entry desc')
+    const both = `${listOf(name)} union all ${listOf(also)}`
+    return lookedUp(`(select distinct entry from (${both}) n order by entry desc limit ${most}) q`, 'q.entry desc')
   },
 })
 

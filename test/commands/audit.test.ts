@@ -124,6 +124,8 @@ t.test('an export goes to a file once it is whole, or to standard output', async
 t.test('what cannot be done is said in a sentence, with its exit code', async (t) => {
   const key = join(folder, 'key.pem')
   await writeFile(key, '-----BEGIN PRIVATE KEY-----\n')
+  const jwk = join(folder, 'jwk.json')
+  await writeFile(jwk, '{"kty":"EC","d":"AAAA"}\n')
   const cases: readonly (readonly [args: string[], code: number, sentence: RegExp])[] = [
     [['certificates', '--serial', 'xyz'], exitCodes.refused, /request\.query \/serial: must be 32 hexadecimal digits/],
     [
@@ -145,7 +147,7 @@ t.test('what cannot be done is said in a sentence, with its exit code', async (t
     [['events', '--csv', '--all'], exitCodes.usage, /--csv exports everything/],
     [['events', '--ndjson', '--limit', '2'], exitCodes.usage, /leave out --all, --count and --limit/],
     [['events', '--csv', '--out', key], exitCodes.usage, /key\.pem is there and is no export in CSV; name another/],
-    [['events', '--ndjson', '--out', key], exitCodes.usage, /is no export in NDJSON/],
+    [['events', '--ndjson', '--out', jwk], exitCodes.usage, /jwk\.json is there and is no export in NDJSON/],
     [['events', '--csv', '--out', folder], exitCodes.usage, /is a folder; name a file in it by --out/],
     [
       ['events', '--csv', '--out', join(folder, 'x'.repeat(300))],

@@ -10,7 +10,7 @@ import type { Issued } from '../../src/ca/issuance.ts'
 import { Problem } from '../../src/errors.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
-import { openStandIn, reached } from './stand-in.ts'
+import { callerFor, openStandIn, reached } from './stand-in.ts'
 
 const issued: Issued = {
   serial: '4a'.repeat(16),
@@ -376,7 +376,15 @@ t.test('a body may take as long as any request; and what was answered before it 
     await closed
     return heard.text
   }
-  const [slow, once401] = await Promise.all([slowly(), unauthenticated()])
+  const announced = async (): Promise<string> => {
+    const { socket, heard, closed } = openTalk(port)
+    socket.write('GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n')
+    await closed
+    return heard.text
+  }
+  const [slow, once401, get] = await Promise.all([slowly(), unauthenticated(), announced()])
+  t.match(get, /^HTTP\/1\.1 200 /)
+  t.equal(get.split('HTTP/1.1 ').length, 2, 'nor to a GET that has announced a body')
   t.match(slow, /^HTTP\/1\.1 404 .*"code":"certificate\.not_found"/s, 'its handler had all of its time')
   t.match(once401, /^HTTP\/1\.1 401 /)
   t.equal(once401.split('HTTP/1.1 ').length, 2, 'no second answer, which the next request might take for its own')
@@ -407,6 +415,20 @@ t.test('whoever sends too much gets to read that it was too much, and the connec
   await closed
   clearInterval(flood)
   t.match(heard.text, /^(HTTP\/1\.1 413 |$)/, 'but nobody keeps us reading')
+
+  const closing = openTalk(port)
+  closing.socket.pause()
+  closing.socket.write(posting('/v1/certificates', 900_000, ['Authorization: Bearer requester_', 'Connection: close']))
+  for (let left = 900_000; left > 0; left -= 10_000)
+    if (!closing.socket.write(' '.repeat(10_000))) await once(closing.socket, 'drain')
+  closing.socket.resume()
+  await closing.closed
+  t.equal(closing.heard.fault, undefined, 'also on a connection that is closed behind it')
+  t.match(closing.heard.text, /^HTTP\/1\.1 413 .*connection: close/is)
+  const early = openTalk(port)
+  early.socket.write(posting('/v1/principals', 20_000_000, []))
+  await early.closed
+  t.match(early.heard.text, /^HTTP\/1\.1 401 .*connection: close/s)
 })
 
 t.test('of two fields that may come once, neither counts', async (t) => {
@@ -427,4 +449,38 @@ t.test('of two fields that may come once, neither counts', async (t) => {
   t.match(await ask(host, token, 'Authorization: Bearer admin_', type), /^HTTP\/1\.1 401 .*auth\.invalid/s)
   t.match(await ask(host, token, type, 'Content-Type: application/pkcs10'), /^HTTP\/1\.1 415 /)
   t.match(await ask(host, 'Host: y', token, type), /^HTTP\/1\.1 400 .*two hosts/s)
+})
+
+t.test('what is sent behind a request that is being done takes nothing for its answer', async (t) => {
+  const finish = Promise.withResolvers<Issued>()
+  const { app } = await openStandIn({ issuance: reached({ pending: 0, request: () => finish.promise }) })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { heard, socket, closed } = openTalk((app.server.address() as AddressInfo).port)
+  const body = JSON.stringify({ csr: csrFor('a.example.com'), profile: 'server' })
+  socket.write(`${posting('/v1/certificates', body.length)}${body}`)
+  await sleep(100)
+  socket.write('GARBAGE\r\n\r\n')
+  await closed
+  t.equal(heard.text, '', 'it is not said to have been malformed')
+  finish.resolve(issued)
+})
+
+t.test('who asks is asked again within a bound of its own, once a slow body is there', async (t) => {
+  let asked = 0
+  const bearer = (): Promise<never> => {
+    asked += 1
+    return asked === 1 ? (Promise.resolve(callerFor('admin_')) as Promise<never>) : new Promise<never>(() => {})
+  }
+  const { app } = await openStandIn({ identities: reached({ bearer }) })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { heard, socket } = openTalk((app.server.address() as AddressInfo).port)
+  const body = '{"name":"slow"}'
+  socket.write(posting('/v1/principals', body.length, ['Authorization: Bearer admin_']))
+  await drip(socket, body, 3, 700)
+  await sleep(4_500)
+  t.match(heard.text, /^HTTP\/1\.1 503 .*overload\.deadline/s)
+  t.equal(asked, 2)
+  socket.destroy()
 })

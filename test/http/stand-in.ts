@@ -70,7 +70,7 @@ export const reached = <T extends object>(known: object): T =>
       }),
   })
 
-const callerFor = (secret: string): Caller => {
+export const callerFor = (secret: string): Caller => {
   const role = secret.split('_')[0] as Role | 'nobody' | 'wrong'
   if (role === 'wrong') throw new Problem('auth.invalid', 'This token is not accepted.')
   const common = {

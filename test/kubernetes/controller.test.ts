@@ -35,6 +35,10 @@ t.test('one that is too long to be held in memory is read where it is looked at'
   const issuer = { kind: 'ChanceryIssuer', name: 'nobody' }
   await running.ask('long-2', { names, issuer })
   await running.ended('long-2', 'Pending')
+  // Nor is one whose issuer is not ready.
+  await running.issuer({ name: 'broken', spec: { auth: { tokenSecretRef: { name: 'none' } } } })
+  await running.ask('long-3', { names, issuer: { kind: 'ChanceryIssuer', name: 'broken' } })
+  await running.ended('long-3', 'Pending')
   const reads = running.cluster.requests.filter(
     ({ verb, plural }) => verb === 'get' && plural === 'certificaterequests',
   )

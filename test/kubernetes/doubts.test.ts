@@ -33,7 +33,7 @@ const open = (there: Map<string, Issuer>, probe: () => Fault | undefined = () =>
     {
       ...{ api: { call }, watches: { ChanceryIssuer: watch, ChanceryClusterIssuer: watch } },
       ...{ asker: { ask: async () => ({ outcome: { kind: 'fault', fault: silent } }), probe: async () => probe() } },
-      ...{ recorder: { record: () => {}, close: async () => {} }, meter: openMeter(new Registry()) },
+      ...{ recorder: { record: () => true, close: async () => {} }, meter: openMeter(new Registry()) },
       ...{ clock: () => new Date(0), now: () => time.now, random: () => 0, recheck: 300, servers },
       ...{ sayings: openSayings(() => 0), doubts },
     },

@@ -203,6 +203,10 @@ t.test('an event that is refused is told of at warn, once for each reason; a ser
     new ApiFault(422, 'no such name', { reason: 'Invalid' }),
     new ApiFault(422, 'nor such', { reason: 'Invalid' }),
     new ApiFault(0, 'nobody is there'),
+    new ApiFault(404, 'namespaces "gone" not found', { reason: 'NotFound' }),
+    new ApiFault(403, 'unable to create new content in namespace x because it is being terminated', {
+      reason: 'Forbidden',
+    }),
     new ApiFault(503, 'later', { reason: 'ServiceUnavailable' }),
     new ApiFault(429, 'slowly', { reason: 'TooManyRequests' }),
     new ApiFault(403, 'no right', { reason: 'Forbidden' }),

@@ -28,7 +28,7 @@ const { signal } = new AbortController()
 const open = (first: SigningRequest = asking) => {
   const calls: string[] = []
   const notes: string[] = []
-  const world = { request: first as SigningRequest | undefined, node: worker, behindMs: 0 }
+  const world = { request: first as SigningRequest | undefined, node: worker, behindMs: 0, takes: true }
   const nodes = { synced: true, all: () => [world.node] }
   const deps = {
     api: {
@@ -39,7 +39,7 @@ const open = (first: SigningRequest = asking) => {
     },
     watch: { get: () => world.request, learn: () => {} } as unknown as Watch<SigningRequest>,
     nodes: Object.defineProperty(nodes, 'behindMs', { get: () => world.behindMs }) as unknown as Watch<Node>,
-    recorder: { record: (_: unknown, { note }: { readonly note: string }) => void notes.push(note) },
+    recorder: { record: (_: unknown, { note }: { readonly note: string }) => world.takes && notes.push(note) > 0 },
     ...{ meter: openMeter(new Registry()), readRequest, clock: () => new Date(0), signers: new Map() },
     sayings: openSayings(() => 0),
   } as unknown as SigningDeps
@@ -73,6 +73,15 @@ t.test('what nobody can change is left for good, without asking for the node', a
     t.match(notes, [says])
     t.same(calls, [])
   }
+})
+
+t.test('what could not be told, since there were too many events, is told another time', async (t) => {
+  const { notes, world, look } = open({ ...asking, spec: { ...asking.spec, usages: ['server auth'] } })
+  world.takes = false
+  t.same(await look(), { kind: 'retry', after: 60, isLeft: true })
+  world.takes = true
+  t.same(await look(60), { kind: 'retry', after: 86_400, isLeft: true })
+  t.match(notes, [/usages/])
 })
 
 t.test('what the Node object may yet say is looked at ever more rarely, and told of once', async (t) => {

@@ -594,6 +594,7 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     [{ serial }, 'outcomes_pkey'],
     [{ name: 'www.find.example.com' }, 'certificate_names_by_name'],
     [{ name: 'web.wild.test' }, 'certificate_names_by_name'],
+    [{ name: 'web.both.test' }, 'certificate_names_by_name'],
     [{ name: 'any.wild.test', profile: 'all' }, 'certificate_names_by_name'],
     [{ name: 'web.wild.test', principal: 'grown-1' }, 'certificates_of_principal'],
     [{ name: '*.find.example.com' }, 'certificate_names_by_name'],
@@ -693,10 +694,15 @@ t.test('no search reads a table from end to end, or sorts more than its page', a
     )
     t.match(plan, new RegExp(` (using|on) ${wanted}\\b`), said)
     const read = [...plan.matchAll(/actual time=\S+ rows=([\d.]+) loops/g)].map(([, rows]) => Number(rows))
+    // A name that a wildcard covers has two lists, and what has both is on both: it is left out behind them, and not along one.
+    const lists = statement.text.split('from certificate_names n where name =').length - 1
+    const removed = [...plan.matchAll(/Rows Removed by Filter: (\d+)/g)].map(([, rows]) => Number(rows))
+    if (lists > 1) t.ok(Math.max(0, ...removed) <= 10 * (limit + 1), said)
     // Looking how short a list is, or where so many candidates end, takes as many index entries; reading it as a whole, too.
     const isBounded =
       statement.text.includes(`limit ${candidates}`) || statement.text.includes(`limit ${candidates + 1}`)
-    t.ok(Math.max(...read) <= (isBounded ? candidates + 1 : 10 * (limit + 1)), said)
+    const most = isBounded ? Math.max(1, lists) * (candidates + 1) : 10 * (limit + 1)
+    t.ok(Math.max(...read) <= most, said)
     if (isGeneric) t.notMatch(plan, /Bitmap \w+ Scan on/, said)
   }
 })
@@ -722,7 +728,8 @@ const grow = async (n: number): Promise<void> => {
     named as (insert into certificate_names (serial, kind, name, entry)
       select serial, 'dns', 'test.grown.n' || i, start + i from numbers, base
       union all select serial, 'dns', 'test.wild.*', start + i from numbers, base where i % 2 = 0
-      union all select serial, 'dns', 'test.wild.web', start + i from numbers, base where i % 3 = 0)
+      union all select serial, 'dns', 'test.wild.web', start + i from numbers, base where i % 3 = 0
+      union all select serial, 'dns', 'test.both.' || label, start + i from numbers, base, unnest(array['*', 'web']) label where i % 2 = 1)
     insert into outcomes (serial, kind, entry, at, signature, principal, profile, issuer, subject, key_sha256, not_before, not_after,
         origin_namespace, origin_user, origin_object)
       select n.serial, 'certificate', start + i, now(), '\\x00',
