@@ -98,7 +98,7 @@ export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply
   const document = documentOf(problem, reply.request.id)
   // Fastify would close the connection then, and whoever still sends would lose the answer.
   if (!noteEarly(reply.request.raw)) reply.header('connection', 'close')
-  else if (document.status === 413) reply.removeHeader('connection')
+  else if (document.status === 413) reply.header('connection', reply.raw.shouldKeepAlive ? 'keep-alive' : 'close')
   reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
   const challenge = challenges[problem.code] ?? (document.status === 401 ? wrong : undefined)

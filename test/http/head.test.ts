@@ -26,6 +26,15 @@ const openUrls = async (): Promise<readonly string[]> => {
     )
 }
 
+/** A proof that is longer by now is of a roll that has grown between the two. */
+const atRest = async (url: string) => {
+  for (let tries = 1; ; tries += 1) {
+    const [get, head] = [await service.request('GET', url), await service.request('HEAD', url)]
+    if (!url.endsWith('/proof') || tries === 5) return [get, head] as const
+    if ((await service.request('GET', url)).text === get.text) return [get, head] as const
+  }
+}
+
 t.test('HEAD is answered wherever GET is, with its header fields and without its body (RFC 9110 9.3.2)', async (t) => {
   const urls = await openUrls()
   t.ok(urls.length > 15)
@@ -37,7 +46,7 @@ t.test('HEAD is answered wherever GET is, with its header fields and without its
     '/nowhere',
   ]
   for (const url of [...urls, ...more]) {
-    const [get, head] = [await service.request('GET', url), await service.request('HEAD', url)]
+    const [get, head] = await atRest(url)
     t.equal(head.status, get.status, url)
     t.equal(head.text, '', `${url} has no body`)
     // What is measured has moved on in between, and so have those who looked.

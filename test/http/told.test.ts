@@ -18,7 +18,7 @@ t.test('a cursor is blamed by its name', async (t) => {
   const { next } = await get('/v1/events?limit=1')
   for (const path of [
     '/v1/events?cursor=abc',
-    `/v1/events?type=no.such&cursor=${next}`,
+    `/v1/events?type=service.started&cursor=${next}`,
     `/v1/refusals?cursor=${next}`,
     '/v1/requests?cursor=abc',
     '/v1/revocations?cursor=abc',
