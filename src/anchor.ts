@@ -5,8 +5,8 @@
  */
 import { hash, randomUUID } from 'node:crypto'
 import { constants, readSync } from 'node:fs'
-import { type FileHandle, link, open, rename, rm } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { type FileHandle, link, open, readdir, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
@@ -28,39 +28,32 @@ export interface AnchorOptions {
 }
 
 export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: AnchorOptions): Promise<AnchorFile> => {
-  let place = await openPlace(path)
-  const found = await readNewest(place, path).catch(async (error: unknown) => {
-    await place.close()
-    throw error
-  })
+  const place = await openPlace(path)
+  const found = await readFound(place, path)
   let last = found
   const seen: SeenPlace[] = []
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
 
   const put = async (checkpoint: Checkpoint): Promise<void> => {
-    if (last !== undefined && last.origin !== checkpoint.origin)
-      throw new Error(`${path} is of the roll ${last.origin}, not of ${checkpoint.origin}`)
-    const there = readPlaces(place, path, seen)
+    const there = place.isNamed() ? readPlaces(place.file(), path, seen) : []
     const newest = newestOf(there)
+    const { origin } = newest ?? last ?? checkpoint
+    if (origin !== checkpoint.origin) throw new Error(`${path} is of the roll ${origin}, not of ${checkpoint.origin}`)
     const isOurs = newest !== undefined && newest.size === uncertain
+    const written = place.file()
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
-    if (newest !== undefined && !isOurs && newest.origin === checkpoint.origin && newest.size >= checkpoint.size) return
-    // What failed may be there to be read, and still not be on the disk.
-    const next = (newest !== undefined && there[0] === newest) === isOurs ? 0 : 1
-    uncertain = checkpoint.size
-    const octets = encodePlace(checkpoint)
-    seen[next] = { octets, checkpoint }
-    await writeWhole(place.file, octets, next * placeOctets)
-    if (place.settle) {
-      const { isOurs: isFirst, ...settled } = await place.settle()
-      place = settled.place
-      if (!isFirst) {
-        uncertain = undefined
-        return put(checkpoint)
-      }
+    if (newest === undefined || isOurs || newest.size < checkpoint.size) {
+      // What failed may be there to be read, and still not be on the disk.
+      const next = (newest !== undefined && there[0] === newest) === isOurs ? 0 : 1
+      const octets = encodePlace(checkpoint)
+      uncertain = checkpoint.size
+      seen[next] = { octets, checkpoint }
+      await writeWhole(written, octets, next * placeOctets)
+      uncertain = undefined
     }
-    uncertain = undefined
+    await place.settle()
+    if (place.file() !== written) return put(checkpoint)
     last = checkpoint
   }
   /** One write at a time, of the newest there is; whoever comes meanwhile goes into the next. */
@@ -124,51 +117,78 @@ export const readAnchorFile = async (path: string): Promise<Checkpoint | undefin
   })
   if (!file) return undefined
   try {
-    return await readNewest({ file }, path)
+    return newestOf(readPlaces(file, path))
   } finally {
     await file.close()
   }
 }
 
 interface Place {
-  readonly file: FileHandle
+  /** What is read and written. */
+  file(): FileHandle
+  /** Not before its first checkpoint is in it: what was begun before that is no checkpoint that anybody has seen. */
+  isNamed(): boolean
   /**
-   * Of a new one, once its first checkpoint is in it: gives it its name. Not ours, where another has the name by now: then that
-   * one is the place, and has to be written.
+   * Its name lasts when this resolves. Of a new one, once its first checkpoint is in it: gives it its name. Where another has
+   * the name by now, that one is the file, and has to be written. Where it fails, the next one goes on from there.
    */
-  readonly settle?: () => Promise<{ readonly place: Place; readonly isOurs: boolean }>
+  settle(): Promise<void>
   close(): Promise<void>
 }
 
-/**
- * A file that is new has no name before its first checkpoint is whole: one that has the name and nothing in it that is whole has
- * lost it. And the name lasts before anything in it counts, and so do the folders that are made for it.
- */
 const openPlace = async (path: string): Promise<Place> => {
   const folder = dirname(resolve(path))
   const made = await makeFolder(folder, 0o700)
+  await clearDrafts(resolve(path)).catch(() => {})
   try {
     return placeOf(await open(path, durably))
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
   }
-  const draft = `${path}.${randomUUID()}`
-  const file = await open(draft, durably | constants.O_CREAT | constants.O_EXCL, 0o600).catch((cause: Error) => {
-    throw new Error(`${path} cannot be made: ${cause.message}`, { cause })
-  })
   const top = made === undefined ? folder : dirname(made)
+  return openDraft(path, () => syncFolders(folder, top))
+}
+
+const placeOf = (file: FileHandle): Place => ({
+  file: () => file,
+  isNamed: () => true,
+  settle: async () => {},
+  close: () => file.close(),
+})
+
+/**
+ * A file that is new has no name before its first checkpoint is whole: one that has the name and nothing in it that is whole has
+ * lost it. And the name lasts before anything in it counts, and so do the folders that are made for it.
+ */
+const openDraft = async (path: string, syncNames: () => Promise<void>): Promise<Place> => {
+  let { draft, file } = await makeDraft(path)
+  let state: 'draft' | 'named' | 'settled' = 'draft'
+  /** Ours is closed when the other is open, and not before: a failure would leave none to go on with. */
+  const goOnWith = async (other: FileHandle): Promise<void> => {
+    const before = file
+    file = other
+    await before.close().catch(() => {})
+  }
+  const giveItsName = async (): Promise<void> => {
+    const given = await giveName(draft, path)
+    if (given === 'lost') {
+      const next = await makeDraft(path)
+      draft = next.draft
+      return goOnWith(next.file)
+    }
+    if (given === 'taken') await goOnWith(await open(path, durably))
+    state = 'named'
+  }
   return {
-    file,
+    file: () => file,
+    isNamed: () => state !== 'draft',
     settle: async () => {
-      const isOurs = await giveName(draft, path)
-      await rm(draft, { force: true })
-      for (let names = folder; ; names = dirname(names)) {
-        await syncNames(names)
-        if (names === top || names === dirname(names)) break
-      }
-      if (isOurs) return { place: placeOf(file), isOurs }
-      await file.close()
-      return { place: placeOf(await open(path, durably)), isOurs }
+      if (state === 'draft') await giveItsName()
+      if (state !== 'named') return
+      await syncNames()
+      state = 'settled'
+      // What is left of it does no harm, and a later start clears it.
+      await rm(draft, { force: true }).catch(() => {})
     },
     close: async () => {
       await file.close()
@@ -177,22 +197,56 @@ const openPlace = async (path: string): Promise<Place> => {
   }
 }
 
-const placeOf = (file: FileHandle): Place => ({ file, close: () => file.close() })
-
-/** False where another has it: unlike a rename, a link never replaces what is there. Some disks have none. */
-const giveName = async (draft: string, path: string): Promise<boolean> => {
-  try {
-    await link(draft, path)
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException
-    if (code === 'EEXIST') return false
-    if (!noLinks.has(code)) throw error
-    await rename(draft, path)
-  }
-  return true
+const makeDraft = async (path: string): Promise<{ readonly draft: string; readonly file: FileHandle }> => {
+  const draft = `${path}.${randomUUID()}`
+  const file = await open(draft, durably | constants.O_CREAT | constants.O_EXCL, 0o600).catch((cause: Error) => {
+    throw new Error(`${path} cannot be made: ${cause.message}`, { cause })
+  })
+  return { draft, file }
 }
 
+/**
+ * Drafts of starts that were killed. One of a process that lives and could not write for an hour may be among them: it makes
+ * another.
+ */
+const clearDrafts = async (path: string): Promise<void> => {
+  const folder = dirname(path)
+  const start = `${basename(path)}.`
+  for (const name of await readdir(folder)) {
+    if (!name.startsWith(start) || !uuid.test(name.slice(start.length))) continue
+    const { mtimeMs } = await stat(join(folder, name))
+    if (Date.now() - mtimeMs > draftsLastMs) await rm(join(folder, name))
+  }
+}
+
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+const draftsLastMs = 3_600_000
+
+/** Taken where another has it: unlike a rename, a link never replaces what is there. Some disks have none. */
+const giveName = async (draft: string, path: string): Promise<'given' | 'taken' | 'lost'> => {
+  try {
+    await link(draft, path)
+    return 'given'
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    const given = faultsOfLinks[code]
+    if (given !== undefined) return given
+    if (!noLinks.has(code)) throw error
+    await rename(draft, path)
+    return 'given'
+  }
+}
+
+/** Lost where the draft was cleared away. */
+const faultsOfLinks: Readonly<Record<string, 'taken' | 'lost'>> = { EEXIST: 'taken', ENOENT: 'lost' }
 const noLinks: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS'])
+
+const syncFolders = async (from: string, top: string): Promise<void> => {
+  for (let folder = from; ; folder = dirname(folder)) {
+    await syncNames(folder)
+    if (folder === top || folder === dirname(folder)) return
+  }
+}
 
 /** What is in a folder keeps its name when the machine stops. */
 const syncNames = async (folder: string): Promise<void> => {
@@ -206,8 +260,14 @@ const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise
     done += (await file.write(octets, done, octets.length - done, at + done)).bytesWritten
 }
 
-const readNewest = async (place: Pick<Place, 'file' | 'settle'>, path: string): Promise<Checkpoint | undefined> =>
-  newestOf(readPlaces(place, path))
+const readFound = async (place: Place, path: string): Promise<Checkpoint | undefined> => {
+  try {
+    return place.isNamed() ? newestOf(readPlaces(place.file(), path)) : undefined
+  } catch (error) {
+    await place.close()
+    throw error
+  }
+}
 
 /** What a place says, by its octets, whoever wrote them: read or encoded before, it need not be parsed again. */
 interface SeenPlace {
@@ -216,13 +276,7 @@ interface SeenPlace {
 }
 
 /** At once: a kilobyte that was written a moment ago is in memory, and going to a thread for it would take longer. */
-const readPlaces = (
-  { file, settle }: Pick<Place, 'file' | 'settle'>,
-  path: string,
-  seen: SeenPlace[] = [],
-): readonly (Checkpoint | undefined)[] => {
-  // What was begun before it had its name is no checkpoint that anybody has seen.
-  if (settle) return []
+const readPlaces = (file: FileHandle, path: string, seen: SeenPlace[] = []): readonly (Checkpoint | undefined)[] => {
   const octets = readOctets(file, path)
   const places = [0, 1].map((i) => {
     const place = octets.subarray(i * placeOctets, (i + 1) * placeOctets)

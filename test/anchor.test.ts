@@ -1,6 +1,17 @@
-import { type FileHandle, mkdtemp, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import {
+  type FileHandle,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
@@ -60,23 +71,28 @@ t.test('what was written is found, by others and by the next one', async (t) => 
   await withAnchor(path, async (anchor) => t.equal(anchor.found?.size, 5))
 })
 
+/** Calls before each sync, which fails where this does. */
+const watchSyncs = async (t: Test, before: (file: FileHandle) => Promise<void>): Promise<void> => {
+  const probe = await open(folder)
+  const handles = Object.getPrototypeOf(probe)
+  await probe.close()
+  const sync = handles.sync
+  handles.sync = async function (this: FileHandle): Promise<void> {
+    await before(this)
+    return sync.call(this)
+  }
+  t.teardown(() => {
+    handles.sync = sync
+  })
+}
+
 t.test(
   'the folders that are made for it last as it does: all of them are synced, up to one that was there',
   async (t) => {
     const top = await mkdtemp(join(folder, 'there-'))
     const path = join(top, 'a', 'b', 'c', 'anchor')
-    const probe = await open(top)
-    const handles = Object.getPrototypeOf(probe)
-    await probe.close()
     const synced: number[] = []
-    const sync = handles.sync
-    handles.sync = async function (this: FileHandle): Promise<void> {
-      synced.push((await this.stat()).ino)
-      return sync.call(this)
-    }
-    t.teardown(() => {
-      handles.sync = sync
-    })
+    await watchSyncs(t, async (file) => void synced.push((await file.stat()).ino))
     await withAnchor(path, (anchor) => anchor.write(at(1)))
     const folders = [join(top, 'a', 'b', 'c'), join(top, 'a', 'b'), join(top, 'a'), top]
     t.same(synced, await Promise.all(folders.map(async (one) => (await stat(one)).ino)))
@@ -262,4 +278,92 @@ t.test('two that write one file, against all advice, never take back what either
   await one.write(at(115))
   t.equal((await readAnchorFile(path))?.size, 120)
   await Promise.all([one.close(), other.close()])
+})
+
+for (const failing of [1, 2, 3])
+  t.test(
+    `naming that fails half-way (${failing}) goes on when it can, and writes nothing over what has the name`,
+    async (t: Test) => {
+      const path = join(await mkdtemp(join(folder, 'half-')), 'a', 'anchor')
+      let syncs = 0
+      await watchSyncs(t, async () => {
+        syncs += 1
+        if (syncs <= failing) throw Object.assign(new Error('EIO: i/o error, fsync'), { code: 'EIO' })
+      })
+      await withAnchor(path, async (anchor) => {
+        for (let tries = 0; tries < failing; tries += 1) {
+          await t.rejects(anchor.write(at(5)), { code: 'EIO' })
+          t.equal((await readAnchorFile(path))?.size, 5)
+        }
+        await anchor.write(at(5))
+        t.equal(syncs, failing + 2, 'all folders, since the first')
+        t.equal((await readFile(path)).length, 512, 'what was written is not written again')
+        await anchor.write(at(6))
+        t.equal((await readAnchorFile(path))?.size, 6)
+        t.same(await readdir(dirname(path)), ['anchor'])
+      })
+    },
+  )
+
+t.test('one that has its name and is not settled is written in turn, as any other', async (t: Test) => {
+  const path = newPath()
+  let isFailing = true
+  await watchSyncs(t, async () => {
+    if (isFailing) throw new Error('no sync')
+  })
+  await withAnchor(path, async (anchor) => {
+    await t.rejects(anchor.write(at(5)), { message: 'no sync' })
+    await t.rejects(anchor.write(at(6)), { message: 'no sync' })
+    const octets = (await readFile(path)).toString()
+    t.match(octets.slice(0, 512), /\n5\n/, 'the first stays whole while the second is written')
+    t.match(octets.slice(512), /\n6\n/)
+    isFailing = false
+    await anchor.write(at(7))
+    t.equal((await readAnchorFile(path))?.size, 7)
+  })
+})
+
+t.test('a link to nothing in its place fails each write alike, and is no matter when it is gone', async (t) => {
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    await symlink(join(folder, 'nothing'), path)
+    for (let tries = 0; tries < 3; tries += 1) await t.rejects(anchor.write(at(5)), { code: 'ENOENT', path })
+    await rm(path)
+    await anchor.write(at(5))
+    t.equal((await readAnchorFile(path))?.size, 5)
+  })
+})
+
+t.test('of two that open one new file for different rolls only the first writes it', async (t) => {
+  const path = newPath()
+  const [one, other] = [await openAnchorFile({ path }), await openAnchorFile({ path })]
+  await one.write(at(5))
+  for (let tries = 0; tries < 2; tries += 1)
+    await t.rejects(other.write(at(9, 'other.example.com/roll')), {
+      message: /is of the roll ca\.example\.com\/roll, not of other/,
+    })
+  t.match(await readAnchorFile(path), { origin: 'ca.example.com/roll', size: 5 })
+  await Promise.all([one.close(), other.close()])
+  t.same(await readdir(dirname(path)), ['anchor'])
+})
+
+t.test('drafts of starts that were killed are cleared, unless they are young; nothing else is', async (t) => {
+  const path = newPath()
+  const slow = await openAnchorFile({ path })
+  const [live] = (await readdir(dirname(path))) as [string]
+  const dead = `${path}.${live.slice('anchor.'.length).replace(/^.{8}/, '00000000')}`
+  const young = `${path}.${live.slice('anchor.'.length).replace(/^.{8}/, '11111111')}`
+  await writeFile(young, '')
+  const kept = [basename(young), 'anchor.5', 'anchor.old']
+  const old = [dead, `${path}.5`, `${path}.old`, join(dirname(path), live)]
+  for (const one of old) {
+    if (!one.endsWith(live)) await writeFile(one, '')
+    await utimes(one, 0, 0)
+  }
+  await withAnchor(path, async () => {})
+  t.same((await readdir(dirname(path))).sort(), kept)
+  await slow.write(at(5))
+  t.equal((await readAnchorFile(path))?.size, 5, 'one that lives makes another')
+  await slow.close()
+  t.same((await readdir(dirname(path))).sort(), ['anchor', ...kept])
 })
