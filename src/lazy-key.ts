@@ -63,7 +63,12 @@ export const openLazily = ({ keys, uri, spki, algorithm, log, now }: LazyKeyDeps
       }
     },
     fault: () => failed?.error.message,
-    close: async () => void (await opening?.then((key) => key.close())),
+    close: async () =>
+      void (await opening?.then(
+        (key) => key.close(),
+        // One that does not open leaves nothing to close, and was told of.
+        () => {},
+      )),
   }
 }
 

@@ -49,6 +49,14 @@ t.test('a key that does not open is tried ever more rarely, and told of once, an
   t.same(world.lines.slice(3), ['roll.key_back'])
 })
 
+t.test('one that is closed while it does not open is closed all the same', async (t) => {
+  const { world, key } = openWorld()
+  const asked = key.sign([Buffer.from('a')])
+  await key.close()
+  t.equal(world.opened, 1)
+  t.match(await asked, [{ message: 'no module' }])
+})
+
 t.test('many who ask at once are one try, and one line', async (t) => {
   const { world, key } = openWorld()
   await Promise.all(Array.from({ length: 10 }, () => key.sign([Buffer.from('a')])))
