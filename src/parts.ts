@@ -3,14 +3,17 @@
 export interface Parts {
   /** What closes a part that was opened just now. */
   add(close: () => unknown): void
-  /** Each once, the last first. One that fails keeps none from being closed; throws the first failure. */
+  /**
+   * Each once, the last first. One that fails keeps none from being closed; throws the first failure. Whoever closes meanwhile
+   * waits for the same.
+   */
   close(): Promise<void>
 }
 
 /** Opens part after part. Where one throws, those before it are closed before it is told. */
 export const openParts = async <T>(open: (parts: Parts) => Promise<T>): Promise<T> => {
   const closers: (() => unknown)[] = []
-  const close = async (): Promise<void> => {
+  const closeAll = async (): Promise<void> => {
     const failures: unknown[] = []
     for (let next = closers.pop(); next; next = closers.pop())
       try {
@@ -19,6 +22,13 @@ export const openParts = async <T>(open: (parts: Parts) => Promise<T>): Promise<
         failures.push(error)
       }
     if (failures.length > 0) throw failures[0]
+  }
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => {
+    closing ??= closeAll().finally(() => {
+      closing = undefined
+    })
+    return closing
   }
   try {
     return await open({ add: (closer) => void closers.push(closer), close })

@@ -17,6 +17,22 @@ t.test('parts are closed once each, in reverse, though one of them fails', async
   t.same(closed, ['third', 'first'])
 })
 
+t.test('two that close at once wait for the same, in the same order', async (t) => {
+  const closed: string[] = []
+  const { close } = await openParts(async (parts) => {
+    parts.add(() => closed.push('first'))
+    parts.add(async () => {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      closed.push('second')
+      throw new Error('second')
+    })
+    return { close: parts.close }
+  })
+  const [one, other] = await Promise.allSettled([close(), close()])
+  t.same(closed, ['second', 'first'])
+  for (const end of [one, other]) t.match(end, { status: 'rejected', reason: { message: 'second' } })
+})
+
 t.test('where a part does not open, those before it are closed, and its own fault is told', async (t) => {
   const closed: string[] = []
   const opening = openParts(async (parts) => {
