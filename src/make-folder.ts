@@ -1,23 +1,33 @@
 /** Folders that are made where they are missing. */
-import { mkdir } from 'node:fs/promises'
+import { mkdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
  * As `mkdir -p`; the topmost that was made here, or undefined where it was there. Node's own never ends where a folder that is there
- * takes no other, as `/proc`: to that the kernel says ENOENT, for which the parent is made again.
+ * takes no other, as `/proc`: to that the kernel says ENOENT, for which the parent is made again. Throws with the path of what
+ * stands in the place of a folder: ENOTDIR of a file, EEXIST of a link that leads nowhere.
  */
 export const makeFolder = async (path: string, mode = 0o777): Promise<string | undefined> => {
-  const make = (): Promise<string | undefined> => mkdir(path, { mode }).then(() => path, ifThere)
+  const make = (): Promise<string | undefined> => mkdir(path, { mode }).then(() => path, ifFolder)
   return make().catch(async (error: NodeJS.ErrnoException) => {
     const parent = dirname(path)
-    if (error.code !== 'ENOENT' || parent === path) throw error
+    // ENOTDIR may be of what is above it, and then its own is what is told.
+    if (!ofParents.has(error.code ?? '') || parent === path) throw error
     const above = await makeFolder(parent, mode)
     const here = await make()
     return above ?? here
   })
 }
 
-/** A file in its place is found by whoever goes into it. */
-const ifThere = (error: NodeJS.ErrnoException): undefined => {
+const ofParents: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR'])
+
+/** Nothing was made where one is there. */
+const ifFolder = async (error: NodeJS.ErrnoException): Promise<undefined> => {
   if (error.code !== 'EEXIST') throw error
+  const there = await stat(error.path as string).catch(() => undefined)
+  if (there === undefined) throw error
+  if (!there.isDirectory()) throw notFolder(error.path as string)
 }
+
+const notFolder = (path: string): NodeJS.ErrnoException =>
+  Object.assign(new Error(`ENOTDIR: not a directory, mkdir '${path}'`), { code: 'ENOTDIR', syscall: 'mkdir', path })

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -22,3 +22,30 @@ t.test('where none can be made, that is told, and nobody waits for ever', { time
   await writeFile(join(folder, 'file'), '')
   await t.rejects(makeFolder(join(folder, 'file', 'x')), { code: 'ENOTDIR' })
 })
+
+t.test(
+  'what stands in the place of a folder is told by its name: a file, a link to one, a link to nothing',
+  async (t) => {
+    const [file, link, nowhere] = ['a-file', 'a-link', 'nowhere'].map((name) => join(folder, name)) as [
+      string,
+      string,
+      string,
+    ]
+    await writeFile(file, '')
+    await symlink(file, link)
+    await symlink(join(folder, 'nothing'), nowhere)
+    for (const [path, code] of [
+      [file, 'ENOTDIR'],
+      [link, 'ENOTDIR'],
+      [nowhere, 'EEXIST'],
+    ] as const)
+      for (const below of ['', 'x', 'x/y'])
+        await t.rejects(makeFolder(join(path, below)), { code, path: new RegExp(`^${path}$`) }, below)
+    const there = join(folder, 'there')
+    await mkdir(there)
+    await rm(link)
+    await symlink(there, link)
+    t.equal(await makeFolder(link), undefined, 'a link to a folder is one')
+    t.equal(await makeFolder(join(link, 'x')), join(link, 'x'))
+  },
+)

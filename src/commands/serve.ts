@@ -38,7 +38,7 @@ export interface Serving {
 export const serve = (config: Config, log: Log): Promise<Serving> =>
   openParts(async (parts) => {
     await makeFolder(config.dataDir, 0o700)
-    // A file in its place is found by whoever looks into it.
+    // One that this account may not look into is told before anything else is opened.
     await readdir(config.dataDir)
     const database = await openPostgres(config, log)
     parts.add(database.close)

@@ -28,7 +28,7 @@ const isOneWay = (one: string, other: string): boolean =>
   `${one}${sep}`.startsWith(`${other}${sep}`) || `${other}${sep}`.startsWith(`${one}${sep}`)
 
 const reasons: Readonly<Record<string, string>> = {
-  EEXIST: 'there is a file in the place of a folder',
+  EEXIST: 'there is a file, or a link that leads nowhere, in the place of a folder',
   ENOTDIR: 'there is a file in the place of a folder',
   EACCES: 'the system does not let this account make or read it',
   EPERM: 'the system does not let anybody make it',

@@ -2,7 +2,7 @@ import 'reflect-metadata'
 
 import { execFile } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -126,11 +126,25 @@ t.test('what else keeps it from starting names the file or the setting, and is n
   }
   const file = join(folder, 'file')
   await writeFile(file, '')
+  const link = join(folder, 'link')
+  await symlink(join(folder, 'nothing'), link)
+  const holding = await mkdtemp(join(folder, 'holding-'))
+  await writeFile(join(holding, 'bundles'), '')
   const cases: [string, Readonly<Record<string, string>>, string][] = [
     [
       'a file in the place of the data folder',
       { CHANCERY_DATA: file },
       `The data folder ${file} cannot be used: there is a file in the place of a folder, ${file} (ENOTDIR); mend that, or name another by CHANCERY_DATA.`,
+    ],
+    [
+      'a link to nothing in the place of the data folder',
+      { CHANCERY_DATA: link },
+      `The data folder ${link} cannot be used: there is a file, or a link that leads nowhere, in the place of a folder, ${link} (EEXIST); mend that, or name another by CHANCERY_DATA.`,
+    ],
+    [
+      'a file in the place of a folder within the data folder',
+      { CHANCERY_DATA: holding },
+      `The data folder ${holding} cannot be used: there is a file in the place of a folder, ${holding}/bundles (ENOTDIR); mend that, or name another by CHANCERY_DATA.`,
     ],
     [
       'a data folder where none can be',
