@@ -21,6 +21,7 @@ import { addRevokeCommand } from './commands/revoke.ts'
 import { addRevokeManyCommand } from './commands/revoke-many.ts'
 import { addRollCommand } from './commands/roll.ts'
 import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
+import { takeSignals } from './commands/stop.ts'
 import { version } from './commands/version.ts'
 
 const askForHelp = 'Run it with --help for what it takes.'
@@ -64,9 +65,10 @@ const addServiceCommands = (program: Command): void => {
     .command('serve')
     .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
     .action(async () => {
+      const stop = takeSignals()
       const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadSettings()]
       const { explainStart } = await import('./commands/start-fault.ts')
-      await runServe(settings.config, settings.log).catch(explainStart(settings.config))
+      await runServe(settings.config, settings.log, stop).catch(explainStart(settings.config))
     })
   program
     .command('migrate')

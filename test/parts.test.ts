@@ -33,6 +33,25 @@ t.test('two that close at once wait for the same, in the same order', async (t) 
   for (const end of [one, other]) t.match(end, { status: 'rejected', reason: { message: 'second' } })
 })
 
+t.test('what is stopped while it opens is closed after the part that was under way', async (t) => {
+  const closed: string[] = []
+  const stop = new AbortController()
+  const opening = openParts(async (parts) => {
+    parts.add(() => closed.push('first'))
+    await Promise.resolve()
+    stop.abort(new Error('stopped'))
+    parts.add(() => closed.push('second'))
+    parts.add(() => closed.push('third'))
+  }, stop.signal)
+  await t.rejects(opening, { message: 'stopped' })
+  t.same(closed, ['second', 'first'])
+  await t.rejects(
+    openParts(async () => closed.push('begun'), stop.signal),
+    { message: 'stopped' },
+  )
+  t.equal(closed.length, 2, 'nothing is begun')
+})
+
 t.test('where a part does not open, those before it are closed, and its own fault is told', async (t) => {
   const closed: string[] = []
   const opening = openParts(async (parts) => {

@@ -1,4 +1,5 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
+import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
@@ -24,6 +25,7 @@ import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { maintain, migrateFor } from './migrate.ts'
+import type { Stopped } from './stop.ts'
 import { version } from './version.ts'
 
 export interface Serving {
@@ -34,8 +36,8 @@ export interface Serving {
   close(): Promise<void>
 }
 
-/** Resolves when both listeners answer. Rejects with a sentence, and leaves nothing open. */
-export const serve = (config: Config, log: Log): Promise<Serving> =>
+/** Resolves when both listeners answer. Rejects with a sentence, or with why it was stopped, and leaves nothing open. */
+export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Serving> =>
   openParts(async (parts) => {
     await makeFolder(config.dataDir, 0o700)
     // One that this account may not look into is told before anything else is opened.
@@ -62,7 +64,7 @@ export const serve = (config: Config, log: Log): Promise<Serving> =>
       result: undefined,
     }))
     return { service, addresses, anchor: anchor.path(), close: parts.close }
-  })
+  }, stop)
 
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
   const fault = listenFaults[error.code ?? '']
@@ -117,17 +119,23 @@ const maintainDaily = async (ownerUrl: string, config: Config, log: Log): Promis
   return openSchedule([job], log).close
 }
 
-/** The command: serves until SIGTERM or SIGINT. A second signal, or fifteen seconds, ends it at once. */
-export const runServe = async (config: Config, log: Log): Promise<void> => {
-  const serving = await serve(config, log)
-  const asked = firstSignal()
-  tell(config, serving)
-  const signal = await asked
-  log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping')
-  for (const again of signals) process.once(again, () => process.exit(1))
-  setTimeout(() => process.exit(1), stopWithinMs).unref()
-  await serving.close()
+/** The command: serves until it is told to stop. In the middle of its start too: then what is open by then is closed. */
+export const runServe = async (config: Config, log: Log, stop: AbortSignal): Promise<void> => {
+  const asked = untilStopped(stop).then((signal) =>
+    log.info({ event: 'service.stopping', signal }, 'answering what was accepted, then stopping'),
+  )
+  const serving = await serve(config, log, stop).catch((error: unknown) => {
+    if (error !== stop.reason) throw error
+  })
+  if (serving && !stop.aborted) tell(config, serving)
+  await asked
+  await serving?.close()
   log.info({ event: 'service.stopped' }, 'stopped')
+}
+
+const untilStopped = async (stop: AbortSignal): Promise<NodeJS.Signals> => {
+  if (!stop.aborted) await once(stop, 'abort')
+  return (stop.reason as Stopped).signal
 }
 
 interface Postgres {
@@ -177,11 +185,3 @@ const standInText = ({ issuers, keyFaults }: Service): readonly string[] => {
     ? ['No certificate could be issued for it yet, as the log tells: it is served under one of its own until then.']
     : [...faults, 'Until its own certificate can be signed it is served under one of its own making.']
 }
-
-const firstSignal = (): Promise<string> =>
-  new Promise((resolve) => {
-    for (const signal of signals) process.once(signal, () => resolve(signal))
-  })
-
-const signals = ['SIGTERM', 'SIGINT'] as const
-const stopWithinMs = 15_000

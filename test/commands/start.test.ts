@@ -10,7 +10,7 @@ import { TLSSocket } from 'node:tls'
 
 import * as x509 from '@peculiar/x509'
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { placeOf } from '../../src/config.ts'
@@ -250,6 +250,43 @@ t.test('a signal that comes as soon as it says that it serves is an orderly stop
   })
   instance.told(/serves at/, () => instance.signal('SIGTERM'))
   t.equal(await instance.exited, 0, instance.output())
+})
+
+/** In the middle of its start: it waits for a table, with its database open. */
+const startHeld = async (t: Test) => {
+  const { servingUrl, ownerUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query('begin')
+  await owner.query('lock table issuers in access exclusive mode')
+  const instance = startInstance({
+    ...{ data: await mkdtemp(join(folder, 'begun-')), servingUrl, ownerUrl },
+    ...{ port: await freePort(), publicPort: await freePort(), env: { CHANCERY_LOG_LEVEL: 'info' } },
+  })
+  t.teardown(() => instance.signal('SIGKILL'))
+  while ((await owner.query(selectWaiting)).rows.length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
+  return { instance, release: () => owner.query('rollback') }
+}
+
+const selectWaiting = `select from pg_locks where relation = 'issuers'::regclass and not granted`
+
+t.test('a signal in the middle of a start is an orderly stop, and it never serves', async (t) => {
+  const { instance, release } = await startHeld(t)
+  instance.signal('SIGTERM')
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  await release()
+  t.equal(await instance.exited, 0, instance.output())
+  t.match(instance.output(), /service\.stopping.*SIGTERM.*service\.stopped/s)
+  t.notMatch(instance.output(), /serves at|service\.started/)
+})
+
+t.test('a second signal in the middle of a start ends it at once', async (t) => {
+  const { instance } = await startHeld(t)
+  instance.signal('SIGTERM')
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  instance.signal('SIGINT')
+  t.equal(await instance.exited, 1, instance.output())
 })
 
 t.test('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {

@@ -1,0 +1,29 @@
+/** The signals that ask a service to stop: an orderly one at the first, the end at the second, or after fifteen seconds. */
+
+/** Why a start did not go on. */
+export class Stopped extends Error {
+  readonly signal: NodeJS.Signals
+
+  constructor(signal: NodeJS.Signals) {
+    super(`stopped by ${signal}`)
+    this.signal = signal
+  }
+}
+
+/**
+ * Takes the signals from now on; aborted by the first, with a `Stopped`. Before anything long is begun: to a process that is the
+ * first of its container the system delivers none that it has not asked for, and one that comes earlier is lost.
+ */
+export const takeSignals = (): AbortSignal => {
+  const stop = new AbortController()
+  for (const signal of signals)
+    process.on(signal, () => {
+      if (stop.signal.aborted) process.exit(1)
+      setTimeout(() => process.exit(1), stopWithinMs).unref()
+      stop.abort(new Stopped(signal))
+    })
+  return stop.signal
+}
+
+const signals = ['SIGTERM', 'SIGINT'] as const
+const stopWithinMs = 15_000
