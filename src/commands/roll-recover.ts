@@ -34,7 +34,7 @@ export interface RecoverOptions extends SourceFiles {
   readonly from: string
   /** Of the roll, where the records have none yet. */
   readonly key?: string | undefined
-  /** Look, and leave nothing changed. */
+  /** Put them back in one transaction that is taken back. */
   readonly check: boolean
 }
 

@@ -46,7 +46,11 @@ const addRecover = (roll: Command, settings: LoadSettings): void => {
       [],
     )
     .option('--key <key>', "the roll's key, where the backup is from before there was one")
-    .option('--check', 'verify, say what would be done, and write nothing', false)
+    .option(
+      '--check',
+      'verify, put all back in one transaction that is then taken back, and say what would be done',
+      false,
+    )
     .option('--json', 'print JSON for machines', false)
     .action(async (options: Omit<RecoverOptions, 'chains'> & { readonly chain: string[]; readonly json: boolean }) => {
       const [{ runRecover, recoveryText }, { config, log }] = [await import('./roll-recover.ts'), await settings()]

@@ -11,6 +11,7 @@ import type { Database, Queryable } from './database.ts'
 import { settleOrders } from './mass-revocations.ts'
 import type { RecoverySources } from './roll-effect.ts'
 import { applyEntry } from './roll-effects.ts'
+import { stayOpen } from './turn.ts'
 
 export interface RecoveredEntry {
   readonly index: number
@@ -54,12 +55,13 @@ export const recoverEntries = async (
 
 /**
  * Does all that `work` does in one transaction, and takes it back: what the records would refuse is found, and nothing is
- * changed.
+ * changed. `work` may wait for its sources between two steps as long as it likes.
  */
 export const rehearse = async (db: Database, work: (db: RecoveryDeps['db']) => Promise<unknown>): Promise<void> => {
   const done = new Error('rehearsed')
   await db
     .transaction(async (tx) => {
+      await stayOpen(tx)
       const transaction: Database['transaction'] = async (step) => {
         const result = await step(tx)
         await tx.query(checkNow)

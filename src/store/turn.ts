@@ -9,10 +9,13 @@ import type { Queryable } from './database.ts'
  * idles meanwhile, or not before `longestIdle`. `lock`: any constant will do, as long as it is only this.
  */
 export const inTurn = async (tx: Queryable, lock: number, longestIdle = '0'): Promise<void> => {
-  await tx.query(stayOpen, [longestIdle])
+  await stayOpen(tx, longestIdle)
   while ((await tx.query<{ locked: boolean }>(tryLock, [lock])).rows[0]?.locked !== true) await sleep(askAgainMs)
 }
 
-const stayOpen = { text: `select set_config('idle_in_transaction_session_timeout', $1, true)` }
+/** Nothing ends the transaction that idles, or not before `longest`. */
+export const stayOpen = async (tx: Queryable, longest = '0'): Promise<void> => void (await tx.query(setIdle, [longest]))
+
+const setIdle = { text: `select set_config('idle_in_transaction_session_timeout', $1, true)` }
 const tryLock = { text: 'select pg_try_advisory_xact_lock($1::bigint) as locked' }
 const askAgainMs = 100
