@@ -130,9 +130,10 @@ const addWitnessCommand = (program: Command): void => {
       'cosign the checkpoints of rolls that a file (YAML) names, as long as each has grown out of the one before',
     )
     .action(async (file: string) => {
+      const stop = takeSignals()
       const [{ runWitness }, { pino }] = [await import('./commands/witness.ts'), await import('pino')]
       const { logOptions } = await import('./telemetry.ts')
-      await runWitness(file, pino(logOptions('info'), pino.destination(onStderr)))
+      await runWitness(file, pino(logOptions('info'), pino.destination(onStderr)), stop)
     })
 }
 
@@ -144,9 +145,10 @@ const addControllerCommand = (program: Command): void => {
       'serve a Kubernetes cluster: cert-manager, CertificateSigningRequests; a file (YAML) has what is not as usual',
     )
     .action(async (file: string | undefined) => {
+      const stop = takeSignals()
       const [{ runController }, { pino }] = [await import('./commands/controller.ts'), await import('pino')]
       const { logOptions } = await import('./telemetry.ts')
-      await runController(file, (level) => pino(logOptions(level), pino.destination(onStderr)))
+      await runController(file, (level) => pino(logOptions(level), pino.destination(onStderr)), stop)
     })
 }
 

@@ -18,10 +18,15 @@ import { isSecret } from '../store/secrets.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
 import { Failure } from './failure.ts'
+import { untilStopped } from './stop.ts'
 import { parseYaml } from './yaml.ts'
 
 /** Works until SIGTERM or SIGINT; a second signal, or fifteen seconds, ends it at once. Without a file, by its defaults. */
-export const runController = async (path: string | undefined, openLog: (level: string) => Logger): Promise<void> => {
+export const runController = async (
+  path: string | undefined,
+  openLog: (level: string) => Logger,
+  stop: AbortSignal,
+): Promise<void> => {
   const { document, folder } = await readControllerDocument(path)
   const log = openLog(document.log ?? 'info')
   // Half a second, and 85 MB: for nobody but this command.
@@ -39,7 +44,8 @@ export const runController = async (path: string | undefined, openLog: (level: s
     import('../kubernetes/controller.ts'),
   ])
   const api = openApi(cluster.access)
-  const podCertificates = settings.podCertificates && (await servesPods(api, log))
+  const podCertificates = settings.podCertificates && (await servesPods(api, log, stop))
+  if (stop.aborted) return log.info({ event: 'controller.stopped' }, 'stopped')
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const controller = await openController({
@@ -50,27 +56,26 @@ export const runController = async (path: string | undefined, openLog: (level: s
     throw new Failure('usage', `The controller cannot start: ${error.message}.`)
   })
   log.info({ event: 'controller.started', url: controller.url, namespace: settings.namespace }, 'watching')
-  const signal = await firstSignal()
+  const signal = await untilStopped(stop)
   log.info({ event: 'controller.stopping', signal }, 'ending what was begun, then stopping')
-  for (const again of signals) process.once(again, () => process.exit(1))
-  setTimeout(() => process.exit(1), stopWithinMs).unref()
   await controller.close()
   log.info({ event: 'controller.stopped' }, 'stopped')
 }
 
 /** Asked until the API server answers: what it does not have would be waited for in vain. */
-const servesPods = async (api: KubernetesApi, log: Logger): Promise<boolean> => {
+const servesPods = async (api: KubernetesApi, log: Logger, stop: AbortSignal): Promise<boolean> => {
   const { whyNoPodRequests } = await import('../kubernetes/pods.ts')
-  for (;;) {
+  while (!stop.aborted) {
     try {
       const why = await whyNoPodRequests(api)
       if (why !== undefined) log.warn({ event: 'pods.absent' }, `no pods are served: ${why}`)
       return why === undefined
     } catch (err) {
       log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
-      await sleep(discoverEveryMs)
+      await sleep(discoverEveryMs, undefined, { signal: stop }).catch(() => {})
     }
   }
+  return false
 }
 
 interface ReadDocument {
@@ -191,13 +196,6 @@ export const readRequest: ReadRequest = (pem) => {
   }
 }
 
-const firstSignal = (): Promise<NodeJS.Signals> =>
-  new Promise((done) => {
-    for (const signal of signals) process.once(signal, done)
-  })
-
 /** Seconds. Timers end at once beyond 24 days. */
 const mostRecheck = 7 * 86_400
-const signals: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT']
-const stopWithinMs = 15_000
 const discoverEveryMs = 2_000

@@ -1,5 +1,4 @@
 /** `chancery serve`: brings up what is missing, serves, and on a signal stops in the reverse order. */
-import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { flushCompileCache } from 'node:module'
@@ -25,7 +24,7 @@ import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { maintain, migrateFor } from './migrate.ts'
-import type { Stopped } from './stop.ts'
+import { untilStopped } from './stop.ts'
 import { version } from './version.ts'
 
 export interface Serving {
@@ -131,11 +130,6 @@ export const runServe = async (config: Config, log: Log, stop: AbortSignal): Pro
   await asked
   await serving?.close()
   log.info({ event: 'service.stopped' }, 'stopped')
-}
-
-const untilStopped = async (stop: AbortSignal): Promise<NodeJS.Signals> => {
-  if (!stop.aborted) await once(stop, 'abort')
-  return (stop.reason as Stopped).signal
 }
 
 interface Postgres {

@@ -1,4 +1,5 @@
-/** The signals that ask a service to stop: an orderly one at the first, the end at the second, or after fifteen seconds. */
+/** The signals that ask a process to stop: an orderly one at the first, the end at the second, or after fifteen seconds. */
+import { once } from 'node:events'
 
 /** Why a start did not go on. */
 export class Stopped extends Error {
@@ -23,6 +24,11 @@ export const takeSignals = (): AbortSignal => {
       stop.abort(new Stopped(signal))
     })
   return stop.signal
+}
+
+export const untilStopped = async (stop: AbortSignal): Promise<NodeJS.Signals> => {
+  if (!stop.aborted) await once(stop, 'abort')
+  return (stop.reason as Stopped).signal
 }
 
 const signals = ['SIGTERM', 'SIGINT'] as const

@@ -16,6 +16,7 @@ import { openWitnessServer, type WitnessServer } from '../witness/server.ts'
 import { openWitnessState } from '../witness/state.ts'
 import { openWitness } from '../witness/witness.ts'
 import { Failure } from './failure.ts'
+import { untilStopped } from './stop.ts'
 
 /** What the file says. Paths are relative to it. */
 export interface WitnessSettings {
@@ -48,7 +49,7 @@ export const serveWitness = async (settings: WitnessSettings, log: Log): Promise
   return { ...server, key: encodeVerifierKey(verifier) }
 }
 
-export const runWitness = async (path: string, log: Log): Promise<void> => {
+export const runWitness = async (path: string, log: Log, stop: AbortSignal): Promise<void> => {
   const settings = await readWitnessSettings(path)
   const { url, key, close } = await serveWitness(settings, log).catch((error: Error) => {
     throw new Failure('usage', error.message)
@@ -56,9 +57,7 @@ export const runWitness = async (path: string, log: Log): Promise<void> => {
   process.stdout.write(
     `${settings.name} cosigns ${settings.logs.map(({ name }) => name).join(', ')} at ${url}\n  ${key}\n`,
   )
-  await new Promise<void>((done) => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done())
-  })
+  await untilStopped(stop)
   await close()
 }
 

@@ -101,10 +101,7 @@ t.test('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
 })
 
-t.test('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
-  const running = await openRunning(t, { idle: true })
-  running.cluster.kubeconfig(join(folder, 'config'), 'chancery-system/chancery-controller')
-  const path = await write('real.yaml', 'kubeconfig: config\nlisten: 127.0.0.1:0\nlog: debug\n')
+const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
   const child = spawn(process.execPath, ['src/main.ts', 'controller', path], {
     env: { ...bare },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -114,15 +111,39 @@ t.test('the process works by its kubeconfig, and gives its lease back when it is
   child.stderr.on('data', (piece: Buffer) => {
     log += piece.toString()
   })
-  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve))
-  await until(() => log.includes('"event":"lease.won"') || child.exitCode !== null)
+  return { child, said: () => log, ended: new Promise<number | null>((resolve) => child.once('exit', resolve)) }
+}
+
+t.test('the process works by its kubeconfig, and gives its lease back when it is told to end', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  running.cluster.kubeconfig(join(folder, 'config'), 'chancery-system/chancery-controller')
+  const path = await write('real.yaml', 'kubeconfig: config\nlisten: 127.0.0.1:0\nlog: debug\n')
+  const { child, said, ended } = start(t, path)
+  await until(() => said().includes('"event":"lease.won"') || child.exitCode !== null)
   await running.issuer()
   await running.ask('web-1')
   await assertOne(t, running, 'web-1')
   child.kill('SIGTERM')
-  t.equal(await ended, 0, log)
+  t.equal(await ended, 0, said())
   const lease = running.cluster.get('leases', 'chancery-system', 'chancery-controller')
   t.equal(textAt(lease, 'spec', 'holderIdentity'), '')
-  t.notMatch(log, running.token)
-  t.match(log, '"event":"controller.stopped"')
+  t.notMatch(said(), running.token)
+  t.match(said(), '"event":"controller.stopped"')
+})
+
+t.test('it is told to end while it waits for an API server as well', async (t) => {
+  const cluster = { name: 'away', cluster: { server: 'https://127.0.0.1:1' } }
+  const context = { name: 'away', context: { cluster: 'away', user: 'away' } }
+  const user = { name: 'away', user: { token: 'none' } }
+  await write(
+    'away',
+    JSON.stringify({ clusters: [cluster], contexts: [context], users: [user], 'current-context': 'away' }),
+  )
+  const signers = '[{ name: example.com/x, issuer: x, podNames: { uri: ["spiffe://x/{namespace}"] } }]'
+  const text = `kubeconfig: away\nnamespace: x\nlisten: 127.0.0.1:0\npodCertificates: true\nsigners: ${signers}\n`
+  const { child, said, ended } = start(t, await write('away.yaml', text))
+  await until(() => said().includes('"event":"pods.unknown"') || child.exitCode !== null)
+  child.kill('SIGTERM')
+  t.equal(await ended, 0, said())
+  t.match(said(), '"event":"controller.stopped"')
 })
