@@ -19,7 +19,7 @@ import { verifySource } from '../../src/commands/roll/verify.ts'
 import { signCheckpoint } from '../../src/roll/checkpoint.ts'
 import type { Finding } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
-import { encodeTilePath, tilesAt } from '../../src/roll/tiles.ts'
+import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { csrFor } from '../http/people.ts'
@@ -177,6 +177,15 @@ t.test('an export looks whether what was there is there still, and mends it', as
     ['a full tile, cut off', () => cut('tile/0/001', 4_096), 1],
     ['a part of a tile, cut off', () => cut(`tile/0/${last}.p/${size % 256}`, 32), 1],
     ['a part of a bundle, cut off', () => cut(`tile/entries/${last}.p/${size % 256}`, 700), 1],
+    [
+      'a bundle that ends in zeros',
+      async () => {
+        const { length } = await readFile(at('whole', 'tile/entries/000'))
+        await cut('tile/entries/000', 10_000)
+        await cut('tile/entries/000', length)
+      },
+      1,
+    ],
     ['all of it', () => rm(at('holed', 'tile'), { recursive: true }), [...tilesAt(size)].length],
   ]
   for (const [what, damage, mended] of damages) {
@@ -222,9 +231,9 @@ const flip = async (copy: string, path: string, place: number): Promise<void> =>
 }
 
 /** Without a process for each: there are many. */
-const exportFrom = async (from: string, out: string): Promise<string> => {
+const exportFrom = async (from: string, out: string, to?: Buffer): Promise<string> => {
   const source = await openSource(at(from), {})
-  const plan = { source, folder: at(out), keys: await readKeys([key]), to: undefined, progress: () => {} }
+  const plan = { source, folder: at(out), keys: await readKeys([key]), to, progress: () => {} }
   return exportRoll(plan).then(
     () => 'done',
     (error: Error) => (error instanceof Failure && error.kind === 'refused' ? error.message : String(error.stack)),
@@ -243,6 +252,51 @@ t.test('nothing that the checkpoint does not vouch for is exported, and what is 
   await flip('whole-but', 'tile/0/000', 100)
   await rm(at('whole-but', 'checkpoint'))
   t.match(await exportFrom('whole', 'whole-but'), /tile\/0\/000 is another one/)
+})
+
+t.test('what was altered is evidence: an export neither replaces it nor takes it away', async (t) => {
+  await exportFrom('whole', 'smaller', await readFile(at('old')))
+  const pathAt = (level: number | 'entries', size: number): string =>
+    encodeTilePath({ level, index: Math.floor(size / 256), width: size % 256 } as Tile)
+  const [now, old] = [await sizeOf('whole'), await sizeOf('smaller')]
+  const bit = (octets: Buffer): Buffer => Buffer.from(octets.map((octet, i) => (i === 40 ? octet ^ 8 : octet)))
+  const withEntry = (octets: Buffer): Buffer => Buffer.concat([octets, Buffer.from('\0\x02{}')])
+  const withHash = (octets: Buffer): Buffer => Buffer.concat([octets, Buffer.alloc(32)])
+  for (const [copy, path, alter] of [
+    ['whole', pathAt('entries', now), bit],
+    ['whole', pathAt('entries', now), withEntry],
+    ['whole', pathAt('entries', now), (octets) => bit(octets).subarray(0, 700)],
+    ['whole', pathAt(0, now), bit],
+    ['whole', pathAt(0, now), withHash],
+    ['whole', 'tile/1/000.p/2', bit],
+    ['whole', 'tile/0/001', withHash],
+    ['whole', 'tile/0/001', (octets) => bit(withHash(octets))],
+    ['whole', 'tile/entries/001', withEntry],
+    ['whole', 'tile/entries/001', (octets) => bit(octets).subarray(0, 10_000)],
+    ['smaller', pathAt('entries', old), bit],
+    ['smaller', pathAt('entries', old), withEntry],
+    ['smaller', pathAt(0, old), bit],
+    ['smaller', pathAt(0, old), withHash],
+    ['smaller', 'tile/1/000.p/1', (octets) => Buffer.from(octets).fill(7, 9, 10)],
+  ] as readonly (readonly [string, string, (octets: Buffer) => Buffer])[]) {
+    await cp(at(copy), at('evidence'), { recursive: true })
+    // With another one missing, all of the folder is gone through, and not what has grown alone.
+    await rm(at('evidence', 'tile/entries/000'))
+    const octets = alter(await readFile(at(copy, path)))
+    const what = `${copy}: ${path} of ${octets.length} octets`
+    await writeFile(at('evidence', path), octets)
+    const said = await exportFrom('whole', 'evidence')
+    t.ok(
+      said.startsWith(`${at('evidence', path)} is another one than that of the roll; it is left`),
+      `${what}: ${said}`,
+    )
+    t.match(said, /take it away from there by hand, then export again; or export into an empty folder\.$/, what)
+    t.same(await readFile(at('evidence', path)), octets, what)
+    t.same(await readFile(at('evidence', 'checkpoint')), await readFile(at(copy, 'checkpoint')), what)
+    await rm(at('evidence', path))
+    t.equal(await exportFrom('whole', 'evidence'), 'done', `${what}, taken away`)
+    await rm(at('evidence'), { recursive: true })
+  }
 })
 
 t.test(

@@ -1,16 +1,15 @@
 /**
  * `chancery roll export`: a roll as a folder of tiles (c2sp.org/tlog-tiles), which grows with the roll. Nothing is written
  * that the signed checkpoint does not vouch for: a bundle goes into the folder when its leaves, computed from the entries,
- * lead to the checkpoint's root. What is there is never replaced by something else, unless it is cut off. The checkpoint comes
- * last, so that whoever reads the folder meanwhile sees the roll as it was before. A folder that lacks something of what its own
- * checkpoint needs is gone through from the beginning.
+ * lead to the checkpoint's root. What is there is never replaced by something else, nor taken away, unless it is cut off: what was
+ * altered is evidence. The checkpoint comes last, so that whoever reads the folder meanwhile sees the roll as it was before. A
+ * folder that lacks something of what its own checkpoint needs is gone through from the beginning.
  */
 import { readFile, rm, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend, storeEdge } from '../../roll/edge.ts'
-import { isRollFault } from '../../roll/fault.ts'
 import { inclusionProof, judgeGrowth, openTreeHasher, type ReadTile, verifyInclusion } from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import {
@@ -18,9 +17,9 @@ import {
   encodeTile,
   encodeTilePath,
   hashesPerTile,
+  hashOctets,
   isTileAt,
   parseBundle,
-  parseTile,
   type Tile,
   tilesAt,
 } from '../../roll/tiles.ts'
@@ -86,6 +85,7 @@ const writeTiles = async (from: Edge, writing: Writing): Promise<number> => {
   const { goal, folder, progress, theirs, before } = writing
   let mended = 0
   const write = async (tile: Tile, octets: Uint8Array): Promise<void> => {
+    if (before) await assertPartialBefore(folder, before.size, [tile, octets])
     const isWritten = await writeOnce(folder, tile, octets)
     if (isWritten && before && isTileAt(tile, before.size)) mended += 1
   }
@@ -184,32 +184,49 @@ const openFolder = async (folder: string, keys: RollKeys) => {
   return { source, checkpoint: note && (await openNote(note, keys, folder)) }
 }
 
-/**
- * A partial tile may be written anew; its octets are part of those of the full one, which is there for ever. What was cut off is
- * no tile. Resolves to whether anything was written.
- */
+/** Resolves to whether anything was written. */
 const writeOnce = async (folder: string, tile: Tile, octets: Uint8Array): Promise<boolean> => {
   const path = join(folder, encodeTilePath(tile))
-  const there = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
-  })
+  const there = await readThere(path)
   if (there?.equals(octets)) return false
-  if (there && tile.width === hashesPerTile && isOne(tile, there))
-    throw new Failure('refused', `${path} is another one than that of the roll; it is left as it is.`)
+  if (there) assertCutOff(path, there, octets)
   await writeWhole(path, [octets])
   return true
 }
 
-const isOne = ({ level, width }: Tile, octets: Buffer): boolean => {
-  try {
-    if (level === 'entries') parseBundle(octets, width)
-    else parseTile(octets, width)
-    return true
-  } catch (error) {
-    if (!isRollFault(error)) throw error
-    return false
-  }
+/** What was narrower at the size before is taken away at the end: it must be the beginning of what takes its place. */
+const assertPartialBefore = async (
+  folder: string,
+  before: number,
+  [tile, octets]: readonly [Tile, Uint8Array],
+): Promise<void> => {
+  const width = widthAt(tile, before)
+  if (width <= 0 || width >= tile.width) return
+  const path = join(folder, encodeTilePath({ ...tile, width }))
+  const there = await readThere(path)
+  if (there) assertCutOff(path, there, narrowed(tile, octets, width))
+}
+
+/** The same of fewer hashes or entries. */
+const narrowed = ({ level, width }: Tile, octets: Uint8Array, wanted: number): Uint8Array =>
+  level === 'entries'
+    ? encodeBundle(parseBundle(octets, width).slice(0, wanted))
+    : octets.subarray(0, wanted * hashOctets)
+
+const readThere = (path: string): Promise<Buffer | undefined> =>
+  readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
+  })
+
+/** Nothing of it may be other than it should be. Where a machine stops, zeros may stand for what was not written any more. */
+const assertCutOff = (path: string, there: Buffer, octets: Uint8Array): void => {
+  const end = there.findLastIndex((octet) => octet !== 0) + 1
+  if (there.length <= octets.length && there.subarray(0, end).equals(octets.subarray(0, end))) return
+  throw new Failure(
+    'refused',
+    `${path} is another one than that of the roll; it is left as it is, since it tells that somebody or something has altered it. Keep it elsewhere and take it away from there by hand, then export again; or export into an empty folder.`,
+  )
 }
 
 /** Those of the size before, now that others are there. */
