@@ -350,6 +350,29 @@ t.test('a fork is refused, and its checkpoint kept', async (t) => {
     t.equal(await readFile(at('mine', 'inconsistent', kept[0] ?? ''), 'utf8'), other)
   }
   t.equal(await readFile(at('mine', 'checkpoint'), 'utf8'), await sign(root), 'its own stays')
+  // A fork is no less one where the folder lacks something, which the other side does not have, or has as another one.
+  for (const [what, n, lacking, away] of [
+    ['a file that the proof does not take', size - 2, ['tile/entries/000'], 'tile/entries/000'],
+    ['one that is there again when mending fails', 100, ['tile/0/000', 'tile/entries/001'], 'tile/entries/001'],
+  ] as const) {
+    await cp(at('whole'), at('theirs'), { recursive: true, force: true })
+    await writeFile(at('theirs', 'checkpoint'), await sign(sha256(root), n))
+    await rm(at('theirs', away))
+    for (const path of lacking) await rm(at('mine', path))
+    const run = await chancery('export', '--out', at('mine'), '--from', at('theirs'), '--key', forkKey)
+    t.match(run, { code: exitCodes.refused, err: /has forked/ }, what)
+    const kept = (await readdir(at('mine', 'inconsistent'))).filter((name) => name.startsWith(`checkpoint-${n}-`))
+    t.equal(await readFile(at('mine', 'inconsistent', kept[0] ?? ''), 'utf8'), await sign(sha256(root), n), what)
+    for (const path of lacking) await cp(at('whole', path), at('mine', path))
+  }
+  await rm(at('mine', 'tile/0/000'))
+  await rm(at('mine', 'tile/entries/000'))
+  await rm(at('theirs', 'tile/entries/000'))
+  t.match(
+    await chancery('export', '--out', at('mine'), '--from', at('theirs'), '--key', forkKey),
+    { code: exitCodes.refused, err: /Entries 0 to 255: tile\/entries\/000 is missing/ },
+    'and what mending met is told where nothing shows one',
+  )
 })
 
 t.test('damage is no fork, and accuses nobody: on whichever side, it is told which copy to mend', async (t) => {

@@ -10,7 +10,14 @@ import { dirname, join } from 'node:path'
 
 import type { SignedCheckpoint } from '../../roll/checkpoint.ts'
 import { type Edge, emptyEdge, extend, storeEdge } from '../../roll/edge.ts'
-import { inclusionProof, judgeGrowth, openTreeHasher, type ReadTile, verifyInclusion } from '../../roll/merkle.ts'
+import {
+  type Growth,
+  inclusionProof,
+  judgeGrowth,
+  openTreeHasher,
+  type ReadTile,
+  verifyInclusion,
+} from '../../roll/merkle.ts'
 import { isEqual } from '../../roll/text.ts'
 import {
   encodeBundle,
@@ -62,11 +69,11 @@ export const exportRoll = async (plan: Export): Promise<Exported> => {
   const whole = before && (await edgeOfWhole(folder, before, ours))
   const isGrowing = before === undefined || before.size < goal.size
   const [from, end] = [whole ?? emptyEdge(hasher), isGrowing ? goal : before]
-  if (before && before.size <= goal.size) await assertOneRoll({ folder, note, goal, before }, [source.name, theirs])
-  const isDone = from.size === end.size
-  const mended = isDone ? 0 : await writeTiles(from, { ...plan, goal: end, theirs, ours, before })
-  // By tiles of the folder, which it may have lacked.
-  if (before && before.size > goal.size) await assertOneRoll({ folder, note, goal, before }, [folder, ours])
+  const write = async () =>
+    from.size === end.size ? 0 : writeTiles(from, { ...plan, goal: end, theirs, ours, before })
+  const two = before && { folder, note, goal, before }
+  if (two && isGrowing) await assertOneRoll(two, [source.name, theirs])
+  const mended = two && !isGrowing ? await mendOneRoll(two, ours, write) : await write()
   if (isGrowing) await writeWhole(join(folder, 'checkpoint'), [note])
   if (isGrowing && before) await removePartials(folder, before.size, goal.size)
   return { from: before?.size ?? 0, size: end.size, root: end.root.toBase64(), mended }
@@ -164,17 +171,50 @@ const leadsToRoot = async (
 
 /** The larger of both checkpoints has grown out of the smaller one, by the tiles of whoever has the larger one. */
 const assertOneRoll = async (two: Both, [place, tiles]: readonly [string, TileReader]): Promise<void> => {
-  const { goal, before } = two
-  const [from, to] = before.size <= goal.size ? [before, goal] : [goal, before]
-  const roots = { from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root }
-  const growth = await judgeGrowth(roots, readTileOf(tiles), hasher)
+  const growth = await judge(two, tiles)
+  if (growth instanceof Failure) throw growth
   if (growth === 'forked') throw await fork(two)
-  if (growth === 'damaged')
+  if (growth === 'damaged') {
+    const [from, to] = bySize(two)
     throw new Failure(
       'refused',
       `The tiles of ${place} do not lead to its own checkpoint of ${to.size} entries: they are damaged, and prove nothing of the ${from.size} before. Nothing was written: mend that copy, or export another one.`,
     )
+  }
 }
+
+/**
+ * The same by tiles of the folder, which may lack some until they are mended. A fork is told first where it shows, and also where
+ * mending fails: the source of another roll is none that mends this one.
+ */
+const mendOneRoll = async <T>(two: Both, ours: TileReader, mend: () => Promise<T>): Promise<T> => {
+  await assertNoFork(two, ours)
+  const mended = await mend().catch(async (error: Error) => {
+    await assertNoFork(two, ours)
+    throw error
+  })
+  await assertOneRoll(two, [two.folder, ours])
+  return mended
+}
+
+const assertNoFork = async (two: Both, tiles: TileReader): Promise<void> => {
+  if ((await judge(two, tiles)) === 'forked') throw await fork(two)
+}
+
+/** A failure where the tiles lack one that the proof takes. */
+const judge = async (two: Both, tiles: TileReader): Promise<Growth | Failure> => {
+  const [from, to] = bySize(two)
+  const roots = { from: from.size, to: to.size, fromRoot: from.root, toRoot: to.root }
+  try {
+    return await judgeGrowth(roots, readTileOf(tiles), hasher)
+  } catch (error) {
+    if (error instanceof Failure && error.kind === 'refused') return error
+    throw error
+  }
+}
+
+const bySize = ({ goal, before }: Both) =>
+  before.size <= goal.size ? ([before, goal] as const) : ([goal, before] as const)
 
 // The folder ----------------------------------------------------------------------------------------------------------
 
@@ -257,7 +297,7 @@ const fork = async ({ folder, note, goal, before }: Both): Promise<Failure> => {
   await writeWhole(path, [note])
   return new Failure(
     'refused',
-    `The roll has forked: its checkpoint of ${goal.size} entries and that of ${before.size} in ${folder} cannot both be true. Both are signed; the other one is kept as ${path}, and nothing else was written.`,
+    `The roll has forked: its checkpoint of ${goal.size} entries and that of ${before.size} in ${folder} cannot both be true. Both are signed; the other one is kept as ${path}, and nothing else of it was written.`,
   )
 }
 
