@@ -1,6 +1,7 @@
 /**
  * Whether a folder of tiles has what its checkpoint needs, at a glance: an export of every night must not read all that
- * was exported before. Of full tiles and bundles it sees that they are there, and end where one does; what grows is hashed.
+ * was exported before. Of full tiles and bundles it sees that they are there, and end where a tile or any entry does; what
+ * grows is hashed.
  */
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
