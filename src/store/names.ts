@@ -1,6 +1,5 @@
 /** The form in which names are searched: DNS labels reversed, so that everything below a suffix is one range. */
-import { formatIp, parseIp } from '../x509/addresses.ts'
-import { type Name, parseShown, wildcardOver } from '../x509/names.ts'
+import { type Name, parseSearched, wildcardOver } from '../x509/names.ts'
 
 export const searchKey = ({ kind, value }: Name): string => (kind === 'dns' ? reversed(value) : value)
 
@@ -21,9 +20,9 @@ export interface NameRange {
 export const nameRange = (name: string): NameRange => {
   const wanted = name.toLowerCase()
   if (wanted.startsWith('*.')) return { low: `${reversed(wanted.slice(2))}.`, high: `${reversed(wanted.slice(2))}/` }
-  const shown = shownName(name)
-  const key = shown ? searchKey(shown) : exactKey(name)
-  const wildcard = wildcardOver(shown?.kind === 'dns' ? shown.value : wanted)
+  const one = searchedName(name)
+  const key = one ? searchKey(one) : ''
+  const wildcard = one?.kind === 'dns' ? wildcardOver(one.value) : undefined
   return { low: key, high: key, ...(wildcard !== undefined && { wildcard: reversed(wildcard) }) }
 }
 
@@ -44,20 +43,11 @@ export const firstName = (names: readonly Name[], { low, high }: NameRange): str
   return first
 }
 
-/** What is none is searched for as it stands, as nothing. */
-const shownName = (name: string): Name | undefined => {
+/** Nothing is found by what is none. */
+const searchedName = (name: string): Name | undefined => {
   try {
-    return parseShown(name)
+    return parseSearched(name)
   } catch {
     return undefined
   }
-}
-
-/** A name in the normal form in which it is kept, whatever kind it is. */
-const exactKey = (name: string): string => {
-  const address = parseIp(name)
-  if (address) return formatIp(address)
-  if (/[:/]/.test(name)) return name
-  const at = name.lastIndexOf('@')
-  return at < 0 ? reversed(name.toLowerCase()) : name.slice(0, at) + name.slice(at).toLowerCase()
 }

@@ -172,7 +172,7 @@ const dnsFault = (value: string): string | undefined => {
 
 /** A name as lists show it, with its kind before it: `dns:web.example.com`. Undefined for what is not; throws as `parseName`. */
 export const parseShown = (text: string): Name | undefined => {
-  const [, kind, value = ''] = /^(dns|ip|uri|email):(.*)$/is.exec(text) ?? []
+  const [, kind, value = ''] = shownForm.exec(text) ?? []
   return kind === undefined ? undefined : parseName(kind.toLowerCase() as NameKind, value)
 }
 
@@ -181,17 +181,30 @@ export const parseShown = (text: string): Name | undefined => {
  * is or with its kind before it, or `*.` before a DNS name, for all that are below it.
  */
 export const soughtFault = (text: string): string | undefined => {
+  if (shownForm.test(text) || kindOf(text) !== 'dns') return faultOf(() => parseSearched(text))
+  // Whatever is below a DNS name has one more label at least.
+  const fault = faultOf(() => parseName('dns', text.replace(/^\*\./, 'a.')))
+  return fault && `${fault}; ${howToSearch}`
+}
+
+/** One name, with its kind before it or of the kind that it looks like. Throws as `parseName`. */
+export const parseSearched = (text: string): Name => parseShown(text) ?? parseName(kindOf(text), text)
+
+/** The reason of the problem that it throws. */
+const faultOf = (parse: () => unknown): string | undefined => {
   try {
-    if (parseShown(text) !== undefined) return undefined
+    parse()
+    return undefined
   } catch (error) {
     if (!isProblem(error)) throw error
     return `is no name that a certificate has: ${error.detail}`
   }
-  if (/[:/@]/.test(text) || parseIp(text) !== undefined) return undefined
-  const name = lowerCase(text)
-  return dnsForm.test(name.startsWith('*.') ? name.slice(2) : name)
-    ? undefined
-    : 'is no name that a certificate has: an exact one, or *. before a DNS name for all below it; none ends in a dot'
+}
+
+/** A host with its port is meant as no URI, though it could be one. */
+const kindOf = (text: string): NameKind => {
+  if (parseIp(text) !== undefined) return 'ip'
+  return looks.find(([, form]) => form.test(text))?.[0] ?? 'dns'
 }
 
 const parseAddress = (text: string, at?: number): Name => {
@@ -249,6 +262,16 @@ const maxNames = 100
 const maxOctets = 16 * 1024
 const dnsForm = /^(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*$/
 const localForm = /^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*$/
+const shownForm = /^(dns|ip|uri|email):(.*)$/is
+/** The first that fits; what fits none is a DNS name. A URI begins with a letter. */
+const looks: readonly (readonly [NameKind, RegExp])[] = [
+  ['ip', /^(?:[\d.]+|(?=[\d:])[\da-f.]*:[\da-f.:]*)(?:\/\d*)?$/i],
+  ['dns', /^\*\.|^[a-z\d_-]+(?:\.[a-z\d_-]+)+:\d{1,5}(?:[/?#]|$)/i],
+  ['uri', /^[a-z][a-z\d+.-]*:/i],
+  ['email', /@/],
+]
+const howToSearch =
+  'give an exact one, or *. before a DNS name for all below it, without a dot at the end; a name of another kind may have that before it (uri:)'
 const parsers: Readonly<Record<NameKind, (text: string, at?: number) => Name>> = {
   dns: parseDns,
   ip: parseAddress,

@@ -561,6 +561,12 @@ t.test('a search of all entries finds what the search of the API finds, and that
     code: exitCodes.usage,
     err: /^\*both\.example\.com is no name that a certificate has/,
   })
+  for (const name of ['10.0.0.256', 'web.example.com:443', 'web@', 'spiffe://a b'])
+    t.match(
+      await chancery('search', '--from', at('whole'), '--key', key, '--name', name),
+      { code: exitCodes.usage, err: /^\S+( b)? is no name that a certificate has: an? / },
+      name,
+    )
   for (const name of [
     '*.example.com',
     '*.both.example.com',

@@ -1,5 +1,6 @@
 import t from 'tap'
 
+import { nameRange, searchKey } from '../../src/store/names.ts'
 import {
   addressOctets,
   assertNames,
@@ -7,6 +8,7 @@ import {
   hasUnderscore,
   isMixedScript,
   isWildcard,
+  type Name,
   type NameKind,
   parseGeneralNames,
   parseName,
@@ -225,7 +227,7 @@ t.test(
       '*.example.com',
       '*.com',
       '*.EXAMPLE.com',
-      'spiffe://td/*',
+      'spiffe://td/x',
       'https://a.example/x',
       'Bob@Example.com',
     ])
@@ -243,10 +245,106 @@ t.test(
       t.match(soughtFault(bad), reason, bad)
     for (const bad of ['*', '*.', '**.example.com', '*ci.example.com', 'ci*.example.com', 'ci.*.com', 'a.*'])
       t.match(soughtFault(bad), /before a DNS name/, bad)
+    for (const [bad, reason] of [
+      ['10.0.0.0/8', /an IP address is not/],
+      ['10.0.0.256', /an IP address is not/],
+      ['1.2.3', /an IP address is not/],
+      ['10.0.0.1:443', /an IP address is not/],
+      ['2001:db8::/32', /an IP address is not/],
+      ['::ffff:10.0.0.1', /an IPv4 address inside an IPv6 address/],
+      ['web.example.com:443', /a DNS name is not labels/],
+      ['web.example.com:443/path', /a DNS name is not labels/],
+      ['*.example.com:443', /a DNS name is not labels/],
+      ['*.a@b', /a DNS name is not labels/],
+      ['*.a:b', /a DNS name is not labels/],
+      ['*.*.example.com', /a DNS name is not labels/],
+      ['CN=a/b', /a DNS name is not labels/],
+      ['*.10', /a DNS name ends in a number/],
+      ['web.example.1', /a DNS name ends in a number/],
+      ['xn--a.example.com', /not a valid A-label/],
+      [`*.${`${'x'.repeat(62)}.`.repeat(4)}x`, /longer than 253/],
+      ['web@', /not a plain address/],
+      ['a b@example.com', /not a plain address/],
+      ['https://*.x', /a host that has a wildcard above fewer than two labels/],
+      ['HTTPS://a.example', /a scheme in lower case/],
+      ['spiffe://a b', /is not spiffe:/],
+      ['spiffe://td/*', /is not spiffe:/],
+    ] as const)
+      t.match(soughtFault(bad), reason, bad)
     for (const bad of ['example.com.', '.example.com', 'a..b', 'a b', 'é.example', '', '\0', 'x'.repeat(300)])
       t.type(soughtFault(bad), 'string', JSON.stringify(bad))
   },
 )
+
+t.test('whatever may go into a certificate can be searched for, and is found', async (t) => {
+  // As it is, unless it looks like another: with its kind before it always.
+  const looksLikeAnother = /^(\*\.|(dns|ip|uri|email):|[a-z0-9.-]+\.[a-z0-9-]+:[0-9]+([/?]|$)|[a-f0-9]+:[a-f0-9:]+$)/i
+  const pieces = [
+    'a',
+    'web',
+    'x-y',
+    '_',
+    '1',
+    '10',
+    '256',
+    'ff',
+    'xn--bcher-kva',
+    '*',
+    '.',
+    '.',
+    ':',
+    ':',
+    '/',
+    '//',
+    '@',
+  ]
+  pieces.push(
+    '::',
+    '%20',
+    '?q',
+    '=',
+    '+',
+    '-',
+    'A',
+    'example.com',
+    'fe80',
+    'urn:',
+    'https://',
+    'spiffe://td/',
+    'dns:',
+    'ip:',
+  )
+  let seed = 7
+  const pick = (count: number): number => {
+    seed = (seed * 48_271) % 2_147_483_647
+    return seed % count
+  }
+  const made = Array.from({ length: 60_000 }, () =>
+    Array.from({ length: 1 + pick(6) }, () => pieces[pick(pieces.length)]).join(''),
+  )
+  const accepted = new Map<NameKind, number>()
+  for (const kind of ['dns', 'ip', 'uri', 'email'] as const)
+    for (const text of [...made, ...normal.filter((one) => one[0] === kind).map(([, written]) => written)]) {
+      const name = nameOf(kind, text)
+      if (name === undefined) continue
+      accepted.set(kind, (accepted.get(kind) ?? 0) + 1)
+      const isSought =
+        soughtFault(`${kind}:${text}`) === undefined && nameRange(`${kind}:${text}`).low === searchKey(name)
+      if (!isSought) t.fail(`${kind}:${text} finds itself`)
+      if (kind === 'dns' && soughtFault(text) !== undefined && !text.startsWith('*.')) t.fail(`${text} is sought`)
+      if (kind !== 'ip' && looksLikeAnother.test(text)) continue
+      if (soughtFault(text) !== undefined || nameRange(text).low !== searchKey(name)) t.fail(`${text} finds itself`)
+    }
+  for (const kind of ['dns', 'ip', 'uri', 'email'] as const) t.ok((accepted.get(kind) ?? 0) > 50, kind)
+})
+
+const nameOf = (kind: NameKind, text: string): Name | undefined => {
+  try {
+    return parseName(kind, text)
+  } catch {
+    return undefined
+  }
+}
 
 t.test('a wildcard name stands for the left-most label of a host name, and for no more (RFC 9525 6.3)', async (t) => {
   for (const [host, wildcard] of [
