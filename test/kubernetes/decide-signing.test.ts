@@ -14,7 +14,7 @@ import type { Outcome } from '../../src/kubernetes/outcome.ts'
 import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
 import { newP256, pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 import { issueFor } from './certificates.ts'
-import { approved, denied, factsOf, issuerOf, signingRequest, withConditions } from './objects.ts'
+import { approved, denied, factsOf, issuerOf, signingRequest, withConditions, worker as workerWith } from './objects.ts'
 
 const now = new Date('2026-11-24T23:20:00.500Z')
 const first = signingRequest('29-get-approved')
@@ -173,19 +173,12 @@ t.test('a refusal fails for good by the name of its problem; a setback waits, an
 // Approval --------------------------------------------------------------------------------------------------------------
 
 const asking = signingRequest('11-create-kubelet-serving')
-const worker: Node = {
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name: 'worker-1', uid: 'n', resourceVersion: '1', creationTimestamp: '2026-11-24T23:00:00Z' },
-  status: {
-    addresses: [
-      { type: 'Hostname', address: 'Worker-1' },
-      { type: 'InternalIP', address: '10.0.0.11' },
-      { type: 'InternalIP', address: 'FD00:0:0::11' },
-      { type: 'InternalDNS', address: 'worker-1.node.local' },
-    ],
-  },
-}
+const worker = workerWith([
+  ['Hostname', 'Worker-1'],
+  ['InternalIP', '10.0.0.11'],
+  ['InternalIP', 'FD00:0:0::11'],
+  ['InternalDNS', 'worker-1.node.local'],
+])
 const facts = factsOf(asking)
 const against = (
   request: SigningRequest,

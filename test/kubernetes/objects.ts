@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { readRequest } from '../../src/commands/controller.ts'
-import type { CertificateRequest, Condition, Issuer, SigningRequest } from '../../src/kubernetes/objects.ts'
+import type { CertificateRequest, Condition, Issuer, Node, SigningRequest } from '../../src/kubernetes/objects.ts'
 import type { RequestFacts } from '../../src/kubernetes/request-facts.ts'
 import { folder } from './recordings.ts'
 
@@ -47,3 +47,11 @@ export const factsOf = ({ spec }: { readonly spec: { readonly request: string } 
   if ('fault' in facts) throw new Error(facts.fault)
   return facts
 }
+
+/** The one that asks in `11-create-kubelet-serving`. */
+export const worker = (addresses: readonly (readonly [type: string, address: string])[]): Node => ({
+  apiVersion: 'v1',
+  kind: 'Node',
+  metadata: { name: 'worker-1', uid: 'n', resourceVersion: '1', creationTimestamp: '2026-11-24T23:00:00Z' },
+  status: { addresses: addresses.map(([type, address]) => ({ type, address })) },
+})

@@ -8,21 +8,14 @@ import type { Node, SigningRequest } from '../../src/kubernetes/objects.ts'
 import { openSayings } from '../../src/kubernetes/sayings.ts'
 import { lookAtSigningRequest, type SigningDeps } from '../../src/kubernetes/signing.ts'
 import type { Watch } from '../../src/kubernetes/watch.ts'
-import { signingRequest } from './objects.ts'
+import { signingRequest, worker as workerWith } from './objects.ts'
 
 const asking = signingRequest('11-create-kubelet-serving')
 const { name: key } = asking.metadata
-const worker: Node = {
-  apiVersion: 'v1',
-  kind: 'Node',
-  metadata: { name: 'worker-1', uid: 'n', resourceVersion: '1', creationTimestamp: '2026-11-24T23:00:00Z' },
-  status: {
-    addresses: [
-      { type: 'Hostname', address: 'worker-1' },
-      { type: 'InternalIP', address: '10.0.0.11' },
-    ],
-  },
-}
+const worker = workerWith([
+  ['Hostname', 'worker-1'],
+  ['InternalIP', '10.0.0.11'],
+])
 const { signal } = new AbortController()
 
 const open = (first: SigningRequest = asking) => {

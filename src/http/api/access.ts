@@ -2,7 +2,7 @@
 import { Type } from 'typebox'
 
 import type { Principal, Token } from '../../ca/access.ts'
-import { Problem } from '../../errors.ts'
+import type { Problem } from '../../errors.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -20,7 +20,7 @@ import {
   tags,
 } from './holdings.ts'
 import { closed, named, PrincipalName, Time, Uuid } from './schemas.ts'
-import { parseTime, timeOrNull } from './views.ts'
+import { parseTime, timeOrNull, timeProblem } from './views.ts'
 
 const PrincipalView = Type.Object(
   {
@@ -179,9 +179,7 @@ const parseExpiry = (text: string, now: Date): Date => {
 }
 
 const badExpiry = (reason: string, value: string): Problem =>
-  new Problem('request.malformed', `The time in expiresAt ${reason}.`, {
-    violations: [{ check: 'request.time', field: '/expiresAt', value, reason }],
-  })
+  timeProblem(`The time in expiresAt ${reason}.`, '/expiresAt', value, reason)
 
 const principalView = ({ name, createdAt, createdBy, disabledAt }: Principal) => ({
   name,

@@ -212,7 +212,8 @@ export const assertSpan = ([begin, from]: Bound, [end, until]: Bound): void => {
   })
 }
 
-const timeProblem = (detail: string, field: string, value: string, reason = timeWords): Problem =>
+/** A time that is no good in this place. */
+export const timeProblem = (detail: string, field: string, value: string, reason = timeWords): Problem =>
   new Problem('request.malformed', detail, { violations: [{ check: 'request.time', field, value, reason }] })
 
 /** The same few issuers stand above every certificate; their buffers live as long as they do. */
