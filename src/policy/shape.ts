@@ -1,7 +1,8 @@
 /** The shape of documents that people write: a closed schema, and every fault with its place. */
 import type { TSchema } from 'typebox'
+// Not `typebox/value`, which says the same and loads 140 modules more.
+import { Check, Errors } from 'typebox/schema'
 import { Settings } from 'typebox/system'
-import * as Value from 'typebox/value'
 
 import { isRecord, pointer, show } from './names.ts'
 
@@ -54,19 +55,17 @@ export const soundMembers = (
   isRecord(input)
     ? Object.fromEntries(
         Object.entries(schemas)
-          .filter(
-            ([key, schema]) => Object.hasOwn(input, key) && input[key] !== undefined && Value.Check(schema, input[key]),
-          )
+          .filter(([key, schema]) => Object.hasOwn(input, key) && input[key] !== undefined && Check(schema, input[key]))
           .map(([key]) => [key, input[key]]),
       )
     : {}
 
 /** The library stops at eight errors unless told otherwise, and can only be told so globally; we put it back. */
-const allErrors = (schema: TSchema, input: unknown): ReturnType<typeof Value.Errors> => {
+const allErrors = (schema: TSchema, input: unknown): ReturnType<typeof Errors>[1] => {
   const { maxErrors } = Settings.Get()
   Settings.Set({ maxErrors: 1000 })
   try {
-    return Value.Errors(schema, input)
+    return Errors(schema, input)[1]
   } finally {
     Settings.Set({ maxErrors })
   }

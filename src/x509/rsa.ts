@@ -1,5 +1,6 @@
 import { Problem } from '../errors.ts'
 import { type DerReader, derProblem, tags, walk } from './der.ts'
+import { powerOf32, type RsaTables, rsaTables } from './rsa-tables.ts'
 
 /**
  * Is this RSA key sound? Everything that can be told from the modulus alone in well under a millisecond: size, exponent,
@@ -24,16 +25,17 @@ export const assertRsaKey = (key: DerReader): number => {
 }
 
 const assertSoundModulus = (n: bigint, bits: number): void => {
-  const residues = residuesOf(n)
+  const tables = rsaTables()
+  const residues = residuesOf(n, tables)
   const factor = residues.indexOf(0)
-  if (factor >= 0) throw weak(`the modulus is divisible by ${primes[factor]}`)
-  if (isInfineon(residues)) throw weak('the modulus has the fingerprint of ROCA (CVE-2017-15361)')
-  if (hasCloseFactors(n)) throw weak('the primes are too close to each other (Fermat)')
-  if (isPrimePower(n, bits, residues)) throw weak('the modulus is a power of a prime')
+  if (factor >= 0) throw weak(`the modulus is divisible by ${tables.primes[factor]}`)
+  if (isInfineon(residues, tables)) throw weak('the modulus has the fingerprint of ROCA (CVE-2017-15361)')
+  if (hasCloseFactors(n, tables)) throw weak('the primes are too close to each other (Fermat)')
+  if (isPrimePower(n, bits, residues, tables)) throw weak('the modulus is a power of a prime')
 }
 
 /** n modulo each prime below 752, by way of products that fit 31 bits. */
-const residuesOf = (n: bigint): number[] => {
+const residuesOf = (n: bigint, { primorial, groups }: RsaTables): number[] => {
   const rest = n % primorial
   const residues: number[] = []
   for (const { product, members } of groups) {
@@ -44,14 +46,14 @@ const residuesOf = (n: bigint): number[] => {
 }
 
 /** ROCA: both primes are powers of 65537 modulo many small primes, so the modulus is one too. A chance of 2^-154. */
-const isInfineon = (residues: readonly number[]): boolean =>
+const isInfineon = (residues: readonly number[], { generated }: RsaTables): boolean =>
   generated.every((powers, i) => powers[residues[i] as number] === 1)
 
 /**
  * Fermat's method: with a from the root of n upwards, is a² − n a square? The first round finds p = q. A root is taken
  * only when a² − n is a square modulo all sieves, one round in some 10,000 for a sound key.
  */
-const hasCloseFactors = (n: bigint): boolean => {
+const hasCloseFactors = (n: bigint, { squareSieves }: RsaTables): boolean => {
   const root = squareRoot(n)
   const first = root * root === n ? root : root + 1n
   const starts = squareSieves.map(({ modulus, squares }) => ({
@@ -73,8 +75,9 @@ const hasCloseFactors = (n: bigint): boolean => {
  * Is n = r^k for an odd prime k? (Squares were found by Fermat's first round.) A k-th power is one modulo every prime,
  * and it has one k-th root modulo 2^32, which a root that floating point can hold has to match.
  */
-const isPrimePower = (n: bigint, bits: number, residues: readonly number[]): boolean => {
-  const highest = Math.floor(bits / Math.log2(largestPrime))
+const isPrimePower = (n: bigint, bits: number, residues: readonly number[], tables: RsaTables): boolean => {
+  const { primes, powerSieves } = tables
+  const highest = Math.floor(bits / Math.log2(primes.at(-1) as number))
   const logarithm = Math.log2(Number(n >> BigInt(bits - 64))) + bits - 64
   const low = Number(BigInt.asUintN(32, n))
   for (const { k, inverse, sieves } of powerSieves) {
@@ -95,16 +98,6 @@ const isPower = (n: bigint, logarithm: number, k: number): boolean => {
   const rest = BigInt(k - 1)
   for (let right = 40; right < rootBits + 2; right *= 2) root = (rest * root + n / root ** rest) / (rest + 1n)
   return [root - 1n, root, root + 1n].some((candidate) => candidate ** BigInt(k) === n)
-}
-
-/** base^exponent modulo 2^32. */
-const powerOf32 = (base: number, exponent: number): number => {
-  let [result, square] = [1, base]
-  for (let rest = exponent; rest > 0; rest >>>= 1) {
-    if ((rest & 1) === 1) result = Math.imul(result, square)
-    square = Math.imul(square, square)
-  }
-  return result
 }
 
 /** The integer square root: Newton's method from above, each step doubling the digits that are right. */
@@ -131,81 +124,8 @@ const bitLength = (octets: Buffer): number =>
 
 const weak = (detail: string): Problem => new Problem('key.weak', detail)
 
-/** A table over the residues of a modulus: 1 where the predicate's list has them. */
-const bitmap = (modulus: number, members: Iterable<number>): Uint8Array => {
-  const table = new Uint8Array(modulus)
-  for (const member of members) table[member] = 1
-  return table
-}
-
-const power = (base: number, exponent: number, modulus: number): number => {
-  let [result, square] = [1, base % modulus]
-  for (let rest = exponent; rest > 0; rest >>>= 1) {
-    if ((rest & 1) === 1) result = (result * square) % modulus
-    square = (square * square) % modulus
-  }
-  return result
-}
-
-const primesBelow = (bound: number): number[] => {
-  const found: number[] = []
-  for (let n = 3; n < bound; n += 2) if (found.every((prime) => n % prime !== 0)) found.push(n)
-  return found
-}
-
-const groupPrimes = (list: readonly number[]): { product: bigint; members: number[] }[] => {
-  const found: { product: bigint; members: number[] }[] = []
-  for (const prime of list) {
-    const last = found.at(-1)
-    if (last !== undefined && last.product * BigInt(prime) < 2n ** 31n) {
-      last.members.push(prime)
-      last.product *= BigInt(prime)
-    } else found.push({ product: BigInt(prime), members: [prime] })
-  }
-  return found
-}
-
 const sizes: readonly number[] = [2048, 3072, 4096, 8192]
 const sizeText = '2048, 3072, 4096 and 8192'
 const f4 = Buffer.from([1, 0, 1])
 /** Boulder takes 110 rounds; more cost next to nothing here. */
 const fermatRounds = 256
-const primes = primesBelow(752)
-const largestPrime = primes.at(-1) as number
-const primorial = primes.reduce((product, prime) => product * BigInt(prime), 1n)
-const groups = groupPrimes(primes)
-
-/** The powers of 65537 modulo the primes 3 … 167, the set that the published fingerprint uses. */
-const generated = primes
-  .filter((prime) => prime <= 167)
-  .map((prime) =>
-    bitmap(
-      prime,
-      Array.from({ length: prime }, (_, i) => power(65537, i, prime)),
-    ),
-  )
-
-const squareSieves = [64 * 63, 65 * 11, 17 * 19 * 23, 29 * 31].map((modulus) => ({
-  modulus,
-  squares: bitmap(
-    modulus,
-    Array.from({ length: modulus }, (_, i) => (i * i) % modulus),
-  ),
-}))
-
-const powerSieves = primesBelow(860).map((k) => ({
-  k,
-  /** 1/k modulo 2^30, the exponent of the odd residues modulo 2^32. */
-  inverse: powerOf32(k, 2 ** 28 - 1) & (2 ** 30 - 1),
-  sieves: primes
-    .map((prime, index) => ({ prime, index }))
-    .filter(({ prime }) => prime % k === 1)
-    .slice(0, 6)
-    .map(({ prime, index }) => ({
-      index,
-      powers: bitmap(
-        prime,
-        Array.from({ length: prime }, (_, i) => power(i, k, prime)),
-      ),
-    })),
-}))
