@@ -2,25 +2,8 @@
 /** The `chancery` command. Each verb is a file in commands/; what serves is loaded only by those that need it. */
 import { Command, CommanderError } from 'commander'
 
-import { addGrantCommand, addPrincipalCommand, addTokenCommand } from './commands/access.ts'
-import { addAuditCommand } from './commands/audit.ts'
-import { addCeremonyCommand } from './commands/ceremony.ts'
-import { addCertificateCommand, addRecordCommands } from './commands/certificate.ts'
-import { addCompletionCommand } from './commands/completion.ts'
-import { addContextCommands } from './commands/context.ts'
-import { addCredentialCommand } from './commands/credential.ts'
-import { addCrlCommand } from './commands/crl.ts'
 import { exitCodes, Failure } from './commands/failure.ts'
-import { addIdentityProviderCommand } from './commands/identity-provider.ts'
-import { addIssueCommands } from './commands/issue.ts'
-import { addIssuerCommand } from './commands/issuer.ts'
 import { openOutput } from './commands/output.ts'
-import { addProfileCommand } from './commands/profile.ts'
-import { addRequestCommand } from './commands/request.ts'
-import { addRevokeCommand } from './commands/revoke.ts'
-import { addRevokeManyCommand } from './commands/revoke-many.ts'
-import { addRollCommand } from './commands/roll.ts'
-import { addRollRecoveryCommands } from './commands/roll-recovery.ts'
 import { takeSignals } from './commands/stop.ts'
 import { version } from './commands/version.ts'
 
@@ -37,14 +20,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
   const isJson = argv.includes('--json')
   // What is wrong with the command line is told by `tell` then.
   if (isJson) program.configureOutput({ writeErr: () => {} })
-  addServiceCommands(program)
-  addDoctorCommand(program)
-  addKeyCommand(program)
-  addWitnessCommand(program)
-  addControllerCommand(program)
-  for (const add of commands) add(program)
-  addRollCommand(program, () => loadSettings('serve', onStderr))
-  addRollRecoveryCommands(program, () => loadSettings('serve', onStderr))
+  for (const add of adding(argv[0])) await add(program)
   for (const command of everyCommand(program)) {
     command.exitOverride()
     const verbs = command.commands.map((verb) => verb.name())
@@ -182,25 +158,51 @@ const onStderr = { dest: 2, sync: true } as const
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
 
-const commands = [
-  addIssueCommands,
-  addCertificateCommand,
-  addRevokeCommand,
-  addCrlCommand,
-  addRevokeManyCommand,
-  addRequestCommand,
-  addProfileCommand,
-  addPrincipalCommand,
-  addGrantCommand,
-  addTokenCommand,
-  addCredentialCommand,
-  addIdentityProviderCommand,
-  addIssuerCommand,
-  addRecordCommands,
-  addAuditCommand,
-  addCeremonyCommand,
-  addContextCommands,
-  addCompletionCommand,
+type Add = (program: Command) => void | Promise<void>
+
+/** In the order of the help, by their verbs: whoever names one waits for the files of no other. */
+export const commands: readonly (readonly [verbs: readonly string[], add: Add])[] = [
+  [['serve', 'migrate'], addServiceCommands],
+  [['doctor'], addDoctorCommand],
+  [['key'], addKeyCommand],
+  [['witness'], addWitnessCommand],
+  [['controller'], addControllerCommand],
+  [['issue', 'explain'], async (to) => (await import('./commands/issue.ts')).addIssueCommands(to)],
+  [['certificate'], async (to) => (await import('./commands/certificate.ts')).addCertificateCommand(to)],
+  [['revoke'], async (to) => (await import('./commands/revoke.ts')).addRevokeCommand(to)],
+  [['crl'], async (to) => (await import('./commands/crl.ts')).addCrlCommand(to)],
+  [['revoke-many', 'revocations'], async (to) => (await import('./commands/revoke-many.ts')).addRevokeManyCommand(to)],
+  [['request'], async (to) => (await import('./commands/request.ts')).addRequestCommand(to)],
+  [['profile'], async (to) => (await import('./commands/profile.ts')).addProfileCommand(to)],
+  [['principal'], async (to) => (await import('./commands/access.ts')).addPrincipalCommand(to)],
+  [['grant'], async (to) => (await import('./commands/access.ts')).addGrantCommand(to)],
+  [['token'], async (to) => (await import('./commands/access.ts')).addTokenCommand(to)],
+  [['credential'], async (to) => (await import('./commands/credential.ts')).addCredentialCommand(to)],
+  [
+    ['identity-provider'],
+    async (to) => (await import('./commands/identity-provider.ts')).addIdentityProviderCommand(to),
+  ],
+  [['issuer'], async (to) => (await import('./commands/issuer.ts')).addIssuerCommand(to)],
+  [['refusals', 'events'], async (to) => (await import('./commands/certificate.ts')).addRecordCommands(to)],
+  [['audit'], async (to) => (await import('./commands/audit.ts')).addAuditCommand(to)],
+  [['ceremony'], async (to) => (await import('./commands/ceremony.ts')).addCeremonyCommand(to)],
+  [['login', 'context'], async (to) => (await import('./commands/context.ts')).addContextCommands(to)],
+  // Of all the others, so that naming it loads them.
+  [[], async (to) => (await import('./commands/completion.ts')).addCompletionCommand(to)],
+  [
+    ['roll'],
+    async (to) => {
+      const settings = () => loadSettings('serve', onStderr)
+      ;(await import('./commands/roll.ts')).addRollCommand(to, settings)
+      ;(await import('./commands/roll-recovery.ts')).addRollRecoveryCommands(to, settings)
+    },
+  ],
 ]
+
+/** All, where the first word is none of the verbs: it may be a slip, or what asks for help. */
+const adding = (verb: string | undefined): readonly Add[] => {
+  const named = commands.filter(([verbs]) => verbs.includes(verb ?? ''))
+  return (named.length > 0 ? named : commands).map(([, add]) => add)
+}
 
 if (import.meta.main) process.exitCode = await main(process.argv.slice(2))

@@ -5,33 +5,63 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-import t from 'tap'
+import { Command } from 'commander'
+import t, { type Test } from 'tap'
 
+import { commands } from '../../src/main.ts'
 import { bare } from '../helpers/environment.ts'
 
 const main = join(import.meta.dirname, '../../src/main.ts')
 
-t.test('a command loads no library but commander before it knows what is asked', async (t) => {
+const hookOf = async (t: Test, text: string): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-loading-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const hook = join(folder, 'hook.mjs')
-  await writeFile(hook, tellsPackages)
+  await writeFile(hook, text)
+  return hook
+}
+
+/** On stderr, at the end: what the first group of the pattern finds in the names of files that were loaded. */
+const tells = (form: string): string => `
+  import { registerHooks } from 'node:module'
+  const found = new Set()
+  registerHooks({
+    load(url, context, next) {
+      const name = ${form}.exec(url)?.[1]
+      if (name !== undefined) found.add(name)
+      return next(url, context)
+    },
+  })
+  process.on('exit', () => process.stderr.write(JSON.stringify([...found])))
+`
+const tellsPackages = tells(String.raw`/.*node_modules\/((?:@[^/]+\/)?[^/]+)/`)
+const tellsCommands = tells(String.raw`/src\/commands\/([^/]+)$/`)
+
+t.test('a command loads no library but commander before it knows what is asked', async (t) => {
+  const hook = await hookOf(t, tellsPackages)
   for (const args of [['--version'], ['issue', '--help'], ['profile', 'apply', '--help']]) {
     const { stderr } = await promisify(execFile)(process.execPath, ['--import', hook, main, ...args], { env: bare })
     t.same(JSON.parse(stderr), ['commander'], args.join(' '))
   }
 })
 
-/** On stderr, at the end: the packages that modules were loaded from. */
-const tellsPackages = `
-  import { registerHooks } from 'node:module'
-  const packages = new Set()
-  registerHooks({
-    load(url, context, next) {
-      const name = /.*node_modules\\/((?:@[^/]+\\/)?[^/]+)/.exec(url)?.[1]
-      if (name !== undefined) packages.add(name)
-      return next(url, context)
-    },
-  })
-  process.on('exit', () => process.stderr.write(JSON.stringify([...packages])))
-`
+t.test('of each kind of command, the table of them names the verbs that it adds', async (t) => {
+  for (const [verbs, add] of commands) {
+    const program = new Command()
+    await add(program)
+    const added = program.commands.map((command) => command.name())
+    if (verbs.length > 0) t.same(added, verbs)
+    else t.same(added, ['completion'], 'which is found by loading all')
+  }
+})
+
+t.test('a command loads the files of no other', async (t) => {
+  const { stderr } = await promisify(execFile)(
+    process.execPath,
+    ['--import', await hookOf(t, tellsCommands), main, 'audit', '--help'],
+    { env: bare },
+  )
+  const files: readonly string[] = JSON.parse(stderr)
+  t.ok(files.includes('audit.ts'))
+  for (const other of ['issue.ts', 'ceremony.ts', 'roll.ts', 'profile.ts']) t.notOk(files.includes(other), other)
+})
