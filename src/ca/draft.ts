@@ -5,7 +5,17 @@
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { type Ask, type Context, type Decision, decide, type Plan, recheck, refusal, toldOf } from '../policy/decide.ts'
+import {
+  type Ask,
+  type Context,
+  type Decision,
+  decide,
+  hangsOnGrant,
+  type Plan,
+  recheck,
+  refusal,
+  toldOf,
+} from '../policy/decide.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
 import { lengthOf } from '../policy/validity.ts'
@@ -54,7 +64,7 @@ export const draft = async (
   const held = heldBy(asked.caller)
   const csr = held ? asRenewal(profile, held, asked.csr) : asked.csr
   const issuer = await issuerFor(deps, profile, asked.input, csr)
-  const decision = judge({ ...asked, csr, profile, issuer, now: deps.clock() })
+  const decision = await judge(deps, { ...asked, csr, profile, issuer, now: deps.clock() })
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
 
@@ -89,8 +99,14 @@ interface Case {
 
 export type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
 
-/** The first grant that allows the request decides; when none does, the first one's reasons are told. */
-export const judge = ({ profile, issuer, caller, grants, csr, input, now, keyStanding }: Case): Judged => {
+/**
+ * The first grant that allows the request decides; when none does, the first one's reasons are told. Each after the first has
+ * a turn of the event loop of its own: hundreds of names meet all patterns of the profile and of the grant.
+ */
+export const judge = async (
+  { nextTurn }: Pick<DraftDeps, 'nextTurn'>,
+  { profile, issuer, caller, grants, csr, input, now, keyStanding }: Case,
+): Promise<Judged> => {
   const { names, validity, keyUsage, extendedKeyUsage, origin } = input
   const ask: Ask = {
     csr,
@@ -102,6 +118,7 @@ export const judge = ({ profile, issuer, caller, grants, csr, input, now, keySta
   }
   let first: Judged | undefined
   for (const grant of grants) {
+    if (first) await nextTurn()
     const context: Context = {
       now,
       principal: caller.principal,
@@ -113,6 +130,7 @@ export const judge = ({ profile, issuer, caller, grants, csr, input, now, keySta
     const judged = { ...decide(profile, ask, context), profile, ask, context }
     if (judged.allowed) return judged
     first ??= judged
+    if (!hangsOnGrant(judged.violations)) break
   }
   if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
   return first

@@ -217,11 +217,12 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const keyStanding = await deps.recorder.keyStanding(csr.key.sha256, caller.principal)
   const profile = currentProfile(deps, input.profile)
   const issuer = await issuerFor(deps, profile, input, csr)
-  const decision = judge({ profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
+  const decision = await judge(deps, { profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
   const { notes } = decision
   const { approvals, authority } = profile
   const about = { checks: decision.checks(), notes, approvals, authority }
   if (!decision.allowed) return { ...about, allowed: false, violations: decision.violations }
+  await deps.nextTurn()
   const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
   return { ...about, allowed: true, violations: [], tbs }
 }

@@ -169,6 +169,10 @@ const samenesses: readonly Sameness[] = [
   ['recheck.ca', '/basicConstraints', (facts) => !facts.ca],
 ]
 
+/** Whether another grant could allow what was refused for these: what the profile itself turns down, none makes good. */
+export const hangsOnGrant = (violations: readonly Violation[]): boolean =>
+  violations.every(({ check }) => check.startsWith('grant.'))
+
 /** A refused decision as the problem that the caller gets. */
 export const refusal = (decision: RefusedDecision): Problem => {
   const [first] = decision.violations
