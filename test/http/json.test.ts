@@ -76,6 +76,12 @@ t.test('depth, number of values and UTF-8 are judged before anything is built', 
   t.same(parseJson(Buffer.from('['.repeat(16) + ']'.repeat(16))), JSON.parse('['.repeat(16) + ']'.repeat(16)))
   t.ok(refuses('['.repeat(17) + ']'.repeat(17)))
   t.ok(refuses(`[${'1,'.repeat(smallBody.values)}1]`))
+  const fields = largeBody.fields ?? 0
+  const large = (octets: Buffer): unknown => parseJson(octets, largeBody)
+  const members = (count: number): string => `{${Array.from({ length: count }, (_, i) => `"${i}":[1,2]`).join(',')}}`
+  t.notOk(refuses(members(fields - 1), large), 'one of them is the object')
+  t.ok(refuses(members(fields), large))
+  t.ok(refuses(`[${'{},'.repeat(fields)}{}]`, large))
   t.ok(refuses(''))
   t.ok(refuses(Buffer.from([0x22, 0xff, 0x22])), 'not UTF-8')
   t.ok(refuses(Buffer.from([0xef, 0xbb, 0xbf, 0x7b, 0x7d])), 'a byte order mark')
@@ -109,6 +115,9 @@ t.test('strings of every length end where JSON says, whatever is escaped in them
 
 t.test('no body of the largest size holds the event loop for 50 ms', (t) => {
   const size = 4 * 1024 * 1024
+  const dns = Array.from({ length: 100 }, (_, i) => `host-${i}.example.com`)
+  const manyNames = Array.from({ length: 1_000 }, () => ({ csr: 'A'.repeat(1_500), profile: 'server', names: { dns } }))
+  t.equal((parseJson(Buffer.from(JSON.stringify(manyNames)), largeBody) as unknown[]).length, 1_000)
   const cases = {
     'open arrays': '['.repeat(size),
     'empty arrays': `[${'[],'.repeat(size / 3)}[]]`,
@@ -124,6 +133,7 @@ t.test('no body of the largest size holds the event loop for 50 ms', (t) => {
     'a thousand requests': JSON.stringify({
       items: Array.from({ length: 1_000 }, () => ({ csr: 'A'.repeat(4_000), profile: 'server' })),
     }),
+    'a thousand requests of a hundred names': JSON.stringify({ items: manyNames }),
   }
   for (const [name, text] of Object.entries(cases)) {
     const octets = Buffer.from(text)
