@@ -20,18 +20,30 @@ import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
 import { minValidity } from './validity.ts'
 
+/** What a document is to fit beside itself; what is left out is not looked at. */
+export interface Surroundings {
+  readonly name?: string
+  readonly authorities?: readonly string[]
+}
+
 /**
  * The document, if its shape is sound, and every fault. A part whose shape is sound is judged by its sense too, whatever
  * is wrong elsewhere, so that one attempt shows all there is to mend.
  */
 export const faultsOf = (
   input: unknown,
+  { name, authorities }: Surroundings = {},
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
   const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
   const sound = soundParts(input)
   for (const [check, find] of senses) {
     find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
   }
+  const misfit = (field: string, value: string, reason: string): void =>
+    void faults.push({ check: `profile${field.replace('/', '.')}`, field, value: show(value), reason })
+  if (name !== undefined && (sound.name ?? name) !== name) misfit('/name', sound.name ?? '', `is not ${name}`)
+  if (sound.authority !== undefined && authorities?.includes(sound.authority) === false)
+    misfit('/authority', sound.authority, 'is no authority')
   if (faults.length > 0) return { faults }
   const document = input as ProfileDocument
   const oversize = faultOfText(document)

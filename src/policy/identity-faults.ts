@@ -6,7 +6,7 @@ import { parsePemBlocks } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
-import { pointer, ruledKinds, show } from './names.ts'
+import { isRecord, pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults } from './shape.ts'
 
@@ -15,14 +15,22 @@ type Report = (field: string, value: unknown, reason: string) => void
 /** The document, if its shape is sound, and every fault. */
 export const faultsOfProvider = (
   input: unknown,
+  name?: string,
 ): { readonly document?: ProviderDocument; readonly faults: readonly Violation[] } => {
   const shape = shapeFaults(ProviderDocumentSchema, input).map((fault) => ({ check: 'provider.schema', ...fault }))
-  if (shape.length > 0) return { faults: shape }
+  const faults: Violation[] = [...misnamed(input, name), ...shape]
+  if (shape.length > 0) return { faults }
   const document = input as ProviderDocument
-  const faults: Violation[] = []
   for (const [check, find] of senses)
     find(document, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
   return faults.length > 0 ? { faults } : { document, faults }
+}
+
+/** Where it is to have a name that it does not give itself. */
+const misnamed = (input: unknown, name: string | undefined): readonly Violation[] => {
+  const written = isRecord(input) ? input.name : undefined
+  if (name === undefined || written === undefined || written === name) return []
+  return [{ check: 'provider.name', field: '/name', value: show(written), reason: `is not ${name}` }]
 }
 
 type Sense = (document: ProviderDocument, report: Report) => void

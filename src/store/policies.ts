@@ -58,7 +58,9 @@ const assertAuthority = async (tx: Queryable, name: string): Promise<void> => {
   const {
     rows: [known],
   } = await tx.query(selectAuthority, [name])
-  if (!known) throw new Problem('authority.not_found', `There is no authority ${JSON.stringify(name)}.`)
+  if (known) return
+  const violations = [{ check: 'profile.authority', field: '/authority', value: name, reason: 'is no authority' }]
+  throw new Problem('authority.not_found', `There is no authority ${JSON.stringify(name)}.`, { violations })
 }
 
 const statements = versionStatements('profiles', 'authority')

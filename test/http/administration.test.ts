@@ -121,10 +121,18 @@ t.test('a broken document is refused with all of its faults and their places', a
     const answer = await put(JSON.stringify(body), { 'if-none-match': '*', 'content-type': 'application/json' })
     t.equal(answer.json.code, 'profile.invalid', JSON.stringify(body))
   }
-  t.equal(
-    (await put({ ...document, name: 'nowhere', authority: 'nowhere' }, { 'if-none-match': '*' }, 'nowhere')).json.code,
-    'authority.not_found',
+  const homeless = await put(
+    { ...document, name: 'nowhere', authority: 'nowhere' },
+    { 'if-none-match': '*' },
+    'nowhere',
   )
+  t.match(homeless.json, { code: 'authority.not_found', violations: [{ field: '/authority', value: 'nowhere' }] })
+
+  // What only the path and the records show is told with the rest.
+  const everything = await put({ ...broken, authority: 'nowhere' }, { 'if-none-match': '*' }, 'other')
+  t.match(everything.json, { code: 'profile.invalid', detail: /has 6 faults/ })
+  const all = everything.json.violations.map(({ field }: { field: string }) => field).sort()
+  t.same(all, ['/authority', '/keys', '/name', '/names/dns/allow/0', '/surprise', '/validity/default'])
 })
 
 t.test('a new profile is used at once by whoever is granted it', async (t) => {

@@ -41,7 +41,8 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
     problems: [],
     store: providers,
     show: providerView,
-    assertMayChange: async (_name, written) => assertMeant(parseProvider(written, { version: 1 }).document, policies),
+    assertMayChange: async (name, written) =>
+      assertMeant(parseProvider(written, { version: 1, name }).document, policies),
   })
 
 /** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */

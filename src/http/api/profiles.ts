@@ -3,8 +3,9 @@ import { Type } from 'typebox'
 
 import { isOwnProfile, own } from '../../ca/own.ts'
 import type { StoredProfile } from '../../ca/policies.ts'
-import { Problem } from '../../errors.ts'
+import { isProblem, Problem } from '../../errors.ts'
 import { ProfileDocumentSchema } from '../../policy/document.ts'
+import { parseProfile } from '../../policy/profile.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
@@ -24,7 +25,7 @@ const ProfileVersion = Type.Object(
   named('Profile', examples.profileVersion),
 )
 
-export const profileRoutes = (app: App, { policies }: HttpDeps): void =>
+export const profileRoutes = (app: App, { policies, records }: HttpDeps): void =>
   versionRoutes(app, {
     url: '/v1/profiles',
     tag: 'profiles',
@@ -40,8 +41,21 @@ export const profileRoutes = (app: App, { policies }: HttpDeps): void =>
     problems: ['authority.not_found'],
     store: policies,
     show: profileView,
-    assertMayChange: async (name) => assertNotOwn(name),
+    assertMayChange: async (name, document) => {
+      assertNotOwn(name)
+      await assertSound(document, name, records)
+    },
   })
+
+/** An authority that is not there is told beside other faults, and alone by what keeps the document. */
+const assertSound = async (document: unknown, name: string, records: HttpDeps['records']): Promise<void> => {
+  try {
+    parseProfile(document, { version: 1, name })
+  } catch (fault) {
+    if (isProblem(fault)) parseProfile(document, { version: 1, name, authorities: await records.authorities() })
+    throw fault
+  }
+}
 
 const profileView = ({ profile, createdAt, createdBy }: StoredProfile) => ({
   name: profile.name,

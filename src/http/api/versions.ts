@@ -39,7 +39,7 @@ export interface VersionCalls<S> {
     ): Promise<{ readonly stored: S; readonly created: boolean }>
   }
   readonly show: (stored: S) => Shown
-  /** Throws for a change that is nobody's to make. */
+  /** Throws for a change that is nobody's to make, and `invalid` with every fault of the document that is to have this name. */
   readonly assertMayChange: (name: string, document: unknown) => Promise<void>
 }
 
@@ -160,9 +160,8 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
     async (request, reply) => {
       const { body } = request
       const { name: named } = request.params
-      await calls.assertMayChange(named, body)
       const precondition = preconditionOf(request.headers, title)
-      assertSameName(body, named, { title, invalid })
+      await calls.assertMayChange(named, body)
       const { stored, created } = await store.put(body, callerOf(request).principal, precondition)
       const shown = show(stored)
       if (created && shown.version === 1) reply.code(201).header('location', `${url}/${shown.name}`)
@@ -214,18 +213,6 @@ const preconditionOf = (
   // A tag of another form is well-formed HTTP, and matches nothing that is here.
   if (tags.length === 0) throw new Problem('precondition.failed', `If-Match holds no ETag of any ${title}.`)
   return { ifMatch: tags }
-}
-
-const assertSameName = (
-  document: unknown,
-  name: string,
-  { title, invalid }: { readonly title: string; readonly invalid: ProblemCode },
-): void => {
-  const written = typeof document === 'object' && document !== null && 'name' in document ? document.name : undefined
-  if (written === undefined || written === name) return
-  throw new Problem(invalid, `The document names another ${title} than the path.`, {
-    violations: [{ check: invalid.replace('invalid', 'name'), field: '/name', value: '', reason: `is not ${name}` }],
-  })
 }
 
 const NameParams = Type.Object({ name: Label }, closed)
