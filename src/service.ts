@@ -19,7 +19,7 @@ import { patienceMs, reconcile } from './ca/reconcile.ts'
 import type { Recorder } from './ca/recorder.ts'
 import { openRecovery } from './ca/recovery.ts'
 import type { Witnesses } from './ca/witnesses.ts'
-import { type ClientSide, openAnchorFile, openClientSide } from './client-side.ts'
+import { type ClientSide, openClientSide } from './client-side.ts'
 import { codec } from './codec.ts'
 import type { Config } from './config.ts'
 import { healthOf } from './health-side.ts'
@@ -28,7 +28,6 @@ import { openPublicApp } from './http/public/app.ts'
 import { issuerLifeOf, openKeyed } from './issuer-side.ts'
 import type { ServerCertificate } from './jobs/own-certificate.ts'
 import { type Job, openSchedule } from './jobs/schedule.ts'
-import { loadBlockLists } from './keys/block-lists.ts'
 import type { Keyring } from './keys/keyring.ts'
 import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import { openVerifier, type Verifier } from './keys/verifier.ts'
@@ -38,7 +37,7 @@ import { openOwnCertificate } from './own-certificates.ts'
 import { openParts, type Parts } from './parts.ts'
 import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
 import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
-import { blameFile, blameSetting } from './setting-fault.ts'
+import { readSettingFiles, type SettingFiles } from './setting-files.ts'
 import { openStatus, type Status } from './status.ts'
 import { openAccess } from './store/access.ts'
 import { openAccesses } from './store/accesses.ts'
@@ -56,6 +55,7 @@ import { openTiles, rootReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
 import { parseTbs } from './x509/certificate.ts'
+import type { KeyBlockList } from './x509/keys.ts'
 import { readNames } from './x509/names-kept.ts'
 
 export interface StoresDeps {
@@ -154,11 +154,13 @@ export const openService = (
   keys: Pick<Keyring, 'open' | 'create' | 'load'>,
   /** Told of our own certificate, and of each that replaces it. */
   told: (certificate: ServerCertificate) => Promise<void> = async () => {},
+  /** Where they were read before. */
+  files?: SettingFiles,
 ): Promise<Service> =>
   openParts(async (parts) => {
     const { db, roll, config } = stores
-    const anchors = await openAnchorFile(config).catch(blameFile('CHANCERY_CLIENT_CA'))
-    const cycle = await openCycle(stores, keys, parts)
+    const { isBlocked, anchors } = files ?? (await readSettingFiles(config))
+    const cycle = await openCycle(stores, keys, isBlocked, parts)
     const { issuers, verifier, checkpoints, witnesses, issuance, approval } = cycle
     const status = await openStatus(stores, issuers, issuance, openTurns(5))
     parts.add(() => unlessAway(status.close()))
@@ -318,10 +320,14 @@ interface Cycle {
 }
 
 /** All that issues. */
-const openCycle = async (stores: Stores, keys: Pick<Keyring, 'open'>, parts: Parts): Promise<Cycle> => {
+const openCycle = async (
+  stores: Stores,
+  keys: Pick<Keyring, 'open'>,
+  isBlocked: KeyBlockList,
+  parts: Parts,
+): Promise<Cycle> => {
   const { db, roll, policies, metrics, config, clock, random, newId, dbClock, log } = stores
   const { limits } = config
-  const isBlocked = await loadBlockLists(config.keys.blocked).catch(blameSetting())
   const issuers = await openKeyed(stores, keys, metrics)
   parts.add(issuers.close)
   metrics.watchIssuers(() =>

@@ -12,6 +12,7 @@ import { writePrivateFile } from '../keys/private-file.ts'
 import { makeFolder } from '../make-folder.ts'
 import { openParts } from '../parts.ts'
 import { openService, openStores, type Service } from '../service.ts'
+import { readSettingFiles } from '../setting-files.ts'
 import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
@@ -38,6 +39,7 @@ export interface Serving {
 /** Resolves when both listeners answer. Rejects with a sentence, or with why it was stopped, and leaves nothing open. */
 export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Serving> =>
   openParts(async (parts) => {
+    const files = await readSettingFiles(config)
     await makeFolder(config.dataDir, 0o700)
     // One that this account may not look into is told before anything else is opened.
     await readdir(config.dataDir)
@@ -53,7 +55,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
     parts.add(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)
-    const service = await openService(stores, keys, anchor.write)
+    const service = await openService(stores, keys, anchor.write, files)
     parts.add(service.close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
     flushCompileCache()

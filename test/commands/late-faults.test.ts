@@ -27,6 +27,11 @@ const cases: readonly [what: string, env: Readonly<Record<string, string>>, sent
   ['blocked keys that are none', { CHANCERY_BLOCKED_KEYS: list }, /^The list of blocked keys \S+list cannot be used/m],
   ['a list of badkeys', { CHANCERY_BADKEYS_LIST: none }, /^The list of blocked keys \S+none cannot be used/m],
   [
+    'all of them at once',
+    { CHANCERY_BLOCKED_KEYS: list, CHANCERY_BADKEYS_LIST: none, CHANCERY_CLIENT_CA: none },
+    /none cannot be used: .* by CHANCERY_BADKEYS_LIST\.\n.*list cannot be used: line 1 .* by CHANCERY_BLOCKED_KEYS\.\n.*CHANCERY_CLIENT_CA\.$/m,
+  ],
+  [
     'CAs of clients',
     { CHANCERY_CLIENT_CA: list },
     /^The CAs of clients cannot be read: .* Mend the file, or name another by CHANCERY_CLIENT_CA\.$/m,
