@@ -35,7 +35,8 @@ import { type LimitSide, openLimitSide } from './limit-side.ts'
 import { openMetrics } from './metrics.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { openParts, type Parts } from './parts.ts'
-import { canonicalDocument, type Profile, parseProfile } from './policy/profile.ts'
+import { parseProvider } from './policy/identity.ts'
+import { canonicalDocument, parseProfile } from './policy/profile.ts'
 import { assertSameRecords, assertWhole, openRollSide, readAnchor } from './roll-side.ts'
 import { readSettingFiles, type SettingFiles } from './setting-files.ts'
 import { openStatus, type Status } from './status.ts'
@@ -116,11 +117,16 @@ export const openStores = async (deps: StoresDeps) => {
     const { size } = await assertWhole(roll)
     if (!seen && size > 0) log.warn({ event: 'roll.unseen', size }, unseen)
     const access = openAccess({ db, roll, log, clock, random, newId })
-    const parse = (document: unknown, version: number) => parseProfile(document, { version })
-    const canonical = (profile: Profile) => canonicalDocument(profile.document)
-    const policies = await openPolicies({ db, roll, log, parse, canonical })
+    const policies = await openPolicies({
+      ...{ db, roll, log },
+      parse: (document, version) => parseProfile(document, { version }),
+      canonical: (profile) => canonicalDocument(profile.document),
+    })
     parts.add(policies.close)
-    const providers = await openProviders({ db, roll, log })
+    const providers = await openProviders({
+      ...{ db, roll, log },
+      parse: (document, version) => parseProvider(document, { version }),
+    })
     parts.add(providers.close)
     const records = openRecords({ db, codec, namesOf: readNames, sentAlong })
     const accesses = openAccesses({ db, newId })

@@ -42,7 +42,7 @@ t.test('ca knows keys and store by their types only, but for what is pure in the
 t.test('store knows ca and policy by their types only', async (t) => {
   for (const [file, source] of await sourcesIn('store')) {
     for (const { from, typesOnly } of importsOf(source)) {
-      if (/\/(ca)\//.test(from)) t.ok(typesOnly, `${file} imports ${from}`)
+      if (/\/(ca|policy)\//.test(from)) t.ok(typesOnly, `${file} imports ${from}`)
     }
   }
 })

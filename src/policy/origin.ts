@@ -2,7 +2,6 @@
  * On whose behalf a request is made: what a controller says of the user, namespace and object in its cluster. It is
  * believed of those alone whose grant says so, and what it says never acts as a pattern.
  */
-import { canonicalJson } from '../canonical.ts'
 import { Problem, type Violation } from '../errors.ts'
 import { pointer, show } from './names.ts'
 import type { Origin } from './origin-schema.ts'
@@ -109,20 +108,6 @@ const sizeFaults: Sense = (origin, report) => {
 }
 
 const senses: readonly Sense[] = [needFaults, textFaults, formFaults, groupFaults, extraFaults, sizeFaults]
-
-/** As it is kept, and stands on the roll (RFC 8785). */
-export const originText = (origin: Origin): string => canonicalJson(origin)
-
-/** What `originText` wrote. */
-export const readStoredOrigin = (text: string | null): Origin | null =>
-  text === null ? null : (JSON.parse(text) as Origin)
-
-/** What certificates are searched by. */
-export const originKeys = ({ namespace, user, object }: Origin) => ({
-  origin_namespace: namespace ?? null,
-  origin_user: user ?? null,
-  origin_object: object?.uid ?? null,
-})
 
 /** Where a request has it, as a JSON pointer. */
 export const originField = '/onBehalfOf'

@@ -1,12 +1,13 @@
 /** What entries of certificates and their revocation mean for the records of a recovery. */
 import type { RevocationReason } from '../ca/revoke.ts'
-import { type Origin, originKeys, originText } from '../policy/origin.ts'
+import type { Origin } from '../policy/origin.ts'
 import type { CertificateReleased, CertificateRevoked, RevocationsOrdered } from '../roll/entries.ts'
 import type { EntryOf } from '../roll/forms.ts'
 import { keptNames } from '../x509/names-kept.ts'
 import type { Queryable } from './database.ts'
 import { restoreOrder } from './mass-revocations.ts'
 import { searchKey } from './names.ts'
+import { originKeys, originText } from './origins.ts'
 import { readStanding, recordChanges } from './revocations.ts'
 import { type Effect, type EffectsOf, endedTodo, run } from './roll-effect.ts'
 

@@ -1,10 +1,10 @@
 /** Certificates in the records: one by its serial, and what a search says of each that it finds. */
 import type { Bounds, CertificateFilter, CertificateRecord, FoundCertificate, IssuerRecord } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
-import { readStoredOrigin } from '../policy/origin.ts'
 import type { Database } from './database.ts'
 import { issuerRowOf, type StoredIssuer, selectIssuers } from './issuers.ts'
 import { isOneName, type NameRange, nameRange } from './names.ts'
+import { readStoredOrigin } from './origins.ts'
 import { type Conditions, conditionsOf, isStorable, type Parameter } from './pages.ts'
 import { newestRevocation, type RevocationRow, revocationColumns, revocationOf } from './revocations.ts'
 import type { EntryCodec } from './roll.ts'

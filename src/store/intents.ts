@@ -1,9 +1,9 @@
 /** Intents as they are recorded: many in one statement, each on the condition that nothing stands against it. */
 import type { Intent } from '../ca/recorder.ts'
-import { originText } from '../policy/origin.ts'
 import { columnsOf } from './columns.ts'
 import type { Queryable, Statement } from './database.ts'
 import { type Asked, type BookedIntent, bookedIntents, type IntentEnd, type NoRoom } from './limit-uses.ts'
+import { originText } from './origins.ts'
 
 const columns = columnsOf<Intent>([
   ['principal', 'text', ({ request }) => request.principal],

@@ -3,7 +3,7 @@
 import type { Providers, StoredProvider } from '../ca/providers.ts'
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
-import { type Provider, parseProvider } from '../policy/identity.ts'
+import type { Provider } from '../policy/identity.ts'
 import { sha256 } from '../sha256.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database, Queryable } from './database.ts'
@@ -14,13 +14,15 @@ export interface ProvidersDeps {
   readonly db: Database
   readonly roll: RollWriter
   readonly log: Log
+  /** From what was written, or from what is stored, to what decides; throws `provider.invalid`. */
+  readonly parse: (document: unknown, version: number) => Provider
 }
 
 export interface OpenProviders extends Providers, Pick<Versions<Provider>, 'refresh' | 'close'> {}
 
 /** Opened means loaded. */
-export const openProviders = async ({ db, roll, log }: ProvidersDeps): Promise<OpenProviders> => {
-  const versions = await openVersions({ db, roll, log, kind })
+export const openProviders = async ({ db, roll, log, parse }: ProvidersDeps): Promise<OpenProviders> => {
+  const versions = await openVersions({ db, roll, log, kind: { ...kind, parse } })
   return {
     issuedBy: (issuer) => {
       for (const version of versions.newest()) if (version.value.issuer === issuer) return storedOf(version)
@@ -42,11 +44,10 @@ export const openProviders = async ({ db, roll, log }: ProvidersDeps): Promise<O
   }
 }
 
-const kind: VersionKind<Provider> = {
+const kind: Omit<VersionKind<Provider>, 'parse'> = {
   statements: versionStatements('identity_providers', 'issuer'),
   title: 'identity provider',
   missing: 'provider.not_found',
-  parse: (document, version) => parseProvider(document, { version }),
   canonical: ({ document }) => canonicalJson(document),
   column: ({ issuer }) => issuer,
   assertFits: (tx, provider) => assertOnlyOne(tx, provider),

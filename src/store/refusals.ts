@@ -4,9 +4,9 @@ import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Refusal } from '../ca/recorder.ts'
 import { isProblem } from '../errors.ts'
-import { originText } from '../policy/origin.ts'
 import type { Log } from '../telemetry.ts'
 import type { Database } from './database.ts'
+import { originText } from './origins.ts'
 import { storable } from './pages.ts'
 
 export interface RefusalsDeps {

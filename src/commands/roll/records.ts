@@ -4,7 +4,6 @@
  */
 
 import { codec } from '../../codec.ts'
-import { readStoredOrigin } from '../../policy/origin.ts'
 import type { Subtree } from '../../roll/edge.ts'
 import { encodeEntry, issuedBy } from '../../roll/entries.ts'
 import { isRollFault } from '../../roll/fault.ts'
@@ -15,6 +14,7 @@ import { hashesPerTile } from '../../roll/tiles.ts'
 import { type FedEntry, openRollVerifier } from '../../roll/verify.ts'
 import { verifyEd25519 } from '../../roll-crypto.ts'
 import { sha256 } from '../../sha256.ts'
+import { readStoredOrigin } from '../../store/origins.ts'
 import type { EntryRow, RollRows } from '../../store/roll-rows.ts'
 import type { RollCertificates } from '../roll-certificates.ts'
 import { openComparing, type ReadEntry } from './beside.ts'

@@ -1,0 +1,17 @@
+/** On whose behalf a certificate was asked for, as it is kept. */
+import { canonicalJson } from '../canonical.ts'
+import type { Origin } from '../policy/origin.ts'
+
+/** As it stands in the tables and on the roll (RFC 8785). */
+export const originText = (origin: Origin): string => canonicalJson(origin)
+
+/** What `originText` wrote. */
+export const readStoredOrigin = (text: string | null): Origin | null =>
+  text === null ? null : (JSON.parse(text) as Origin)
+
+/** What certificates are searched by. */
+export const originKeys = ({ namespace, user, object }: Origin) => ({
+  origin_namespace: namespace ?? null,
+  origin_user: user ?? null,
+  origin_object: object?.uid ?? null,
+})
