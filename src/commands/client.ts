@@ -4,14 +4,13 @@
  */
 import { X509Certificate } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { join } from 'node:path'
-import { createSecureContext } from 'node:tls'
 
-import { assertServer, type CertificateFiles, type Context, chooseContext, type NamedContext } from './contexts.ts'
+import { assertServer, chooseContext } from './contexts.ts'
 import { Failure } from './failure.ts'
+import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
 import { failureOf, parsed } from './refused.ts'
 
 export interface ClientOptions {
@@ -26,12 +25,6 @@ export interface ClientOptions {
   readonly anonymous?: boolean
   /** A token that is not there is missed only when a call needs it. */
   readonly tokenLater?: boolean
-}
-
-/** A certificate, its leaf first, and its key; PEM. */
-export interface Identity {
-  readonly cert: string
-  readonly key: string
 }
 
 export interface Call {
@@ -58,6 +51,8 @@ export interface Client {
   readonly origin: string
   /** Whether a token says who asks, or a certificate that somebody has logged in by. */
   readonly hasToken: boolean
+  /** Its token is one of an identity provider, and may count for a single request (`once` of a mapping). */
+  readonly mayCountOnce?: boolean
   /** Asks the same server over mutual TLS with this certificate, and without a token. */
   as(identity: Identity): Client
   /** Resolves for every 2xx. Rejects with a `Failure` that has the sentence and the exit code for anything else. */
@@ -99,14 +94,10 @@ export const segment = (name: string): string => {
 }
 
 /** Whom to ask, trusting what, as whom. */
-export interface Place {
+export interface Place extends Proof {
   readonly server: string
   /** PEM. */
   readonly ca: string
-  /** A failure where there is none, though one is needed. */
-  readonly token?: string | Failure | undefined
-  /** In place of a token. */
-  readonly identity?: Identity
   /** The certificate stands for itself, and for no principal. */
   readonly isItself?: boolean
 }
@@ -131,38 +122,6 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
   return clientAt({ server, ca, ...proof })
 }
 
-type Proof = Pick<Place, 'token' | 'identity'>
-
-const proofOf = async (options: ClientOptions, ours: NamedContext | undefined, env: Environment): Promise<Proof> => {
-  const said = saidOf(options, env)
-  if (!said && ours) return proofIn(ours, env)
-  return { token: await tokenIn(said ?? standardToken(env['CHANCERY_DATA'] ?? 'data')) }
-}
-
-/** As whom a context asks. Its login at an identity provider is loaded where there is one: most have none. */
-const proofIn = async (context: NamedContext, env: Environment): Promise<Proof> => {
-  const { certificate, oidc } = context
-  if (certificate) return { identity: await readIdentity(certificate) }
-  if (!oidc) return { token: await tokenIn(context) }
-  return { token: await (await import('./oidc-context.ts')).freshToken({ ...context, oidc }, env) }
-}
-
-/** Throws a usage failure. */
-export const readIdentity = async ({ certificateFile, keyFile }: CertificateFiles): Promise<Identity> => {
-  const [cert, key] = [await readNamed('certificate', certificateFile), await readNamed('key', keyFile)]
-  try {
-    createSecureContext({ cert, key })
-  } catch (error) {
-    throw new Failure('usage', `${keyFile} is not the key of ${certificateFile}: ${(error as Error).message}.`)
-  }
-  return { cert, key }
-}
-
-const readNamed = (what: string, path: string): Promise<string> =>
-  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `The ${what} ${path} cannot be read (${error.code}).`)
-  })
-
 /** What a server, or what stands in its place, may cost whoever asks it. */
 export interface Bounds {
   /** Until a whole answer is there; of a stream, until it begins. Milliseconds. */
@@ -173,21 +132,43 @@ export interface Bounds {
 
 export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: Bounds = usualBounds): Client => {
   const base = new URL(server)
+  let { token } = shown
+  /** Nothing was done for whoever was not let in: with another token, where there is one, it is asked once more. */
+  const asking = async <T>(ask: (as: Omit<Sending, 'method'>) => Promise<T>): Promise<T> => {
+    const shownNow = token
+    try {
+      return await ask({ ...shown, token: shownNow })
+    } catch (error) {
+      if (typeof shownNow !== 'string' || !isStale(error)) throw error
+      const other = await shown.another?.(shownNow).catch(({ message }: Error) => {
+        throw new Failure(error.kind, `${error.message}\n${message}`, error.problem)
+      })
+      if (other === undefined) throw error
+      token = other
+      return ask({ ...shown, token: other })
+    }
+  }
   return {
     origin: base.origin,
     hasToken: !isItself && (shown.identity !== undefined || typeof shown.token === 'string'),
+    // Tokens of ours have no dots.
+    mayCountOnce: typeof shown.token === 'string' && shown.token.includes('.'),
     as: (identity) => clientAt({ server, ca: shown.ca, identity, isItself: true }, bounds),
-    call: async (method, path, call = {}) => {
-      const answer = await send(urlOf(base, path, call.query), { method, ...shown }, { call, bounds })
-      if (answer.status >= 200 && answer.status < 300) return answer
-      throw failureOf(answer)
-    },
+    call: (method, path, call = {}) =>
+      asking(async (as) => {
+        const answer = await send(urlOf(base, path, call.query), { method, ...as }, { call, bounds })
+        if (answer.status >= 200 && answer.status < 300) return answer
+        throw failureOf(answer)
+      }),
     stream: async (path, call, take) => {
       const timer = openTimer(bounds)
-      const sending = { method: 'GET', ...shown }
-      const incoming = await open(urlOf(base, path, call.query), sending, { ...call, signal: timer.signal })
-      const status = incoming.statusCode ?? 0
-      if (status < 200 || status >= 300) throw failureOf(await readWhole(incoming, bounds))
+      const incoming = await asking(async (as) => {
+        const sending = { method: 'GET', ...as }
+        const found = await open(urlOf(base, path, call.query), sending, { ...call, signal: timer.signal })
+        const status = found.statusCode ?? 0
+        if (status >= 200 && status < 300) return found
+        throw failureOf(await readWhole(found, bounds))
+      })
       timer.stop()
       try {
         for await (const piece of incoming) await take(piece as Buffer)
@@ -199,25 +180,13 @@ export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: 
   }
 }
 
-type TokenSource = Pick<Context, 'token' | 'tokenFile'>
+/** Another token may be taken: this one has ended, was spent, or its issuer has given up the key that signed it. */
+const isStale = (error: unknown): error is Failure =>
+  error instanceof Failure && staleCodes.has((error.problem as { code?: string } | undefined)?.code ?? '')
 
-/** The token that is said here. Throws a usage failure where it is none. */
-export const tokenIn = async ({ tokenFile, token = '' }: TokenSource): Promise<string> => {
-  const text = (tokenFile === undefined ? token : await readOption('token', tokenFile)).trim()
-  if (/^[\x21-\x7e]+$/.test(text)) return text
-  throw new Failure('usage', 'The token is empty or no token; name another file by --token-file.')
-}
+const staleCodes: ReadonlySet<string> = new Set(['auth.invalid', 'auth.expired', 'auth.replayed'])
 
-const saidOf = (options: ClientOptions, env: Environment): TokenSource | undefined => {
-  const tokenFile = options.tokenFile ?? env['CHANCERY_TOKEN_FILE']
-  if (tokenFile !== undefined) return { tokenFile }
-  const token = env['CHANCERY_TOKEN']
-  return token === undefined ? undefined : { token }
-}
-
-const standardToken = (data: string): TokenSource => ({ tokenFile: join(data, 'admin.token') })
-
-type Sending = Omit<Place, 'server'> & { readonly method: string }
+type Sending = Omit<Place, 'server' | 'another'> & { readonly method: string }
 type Environment = Readonly<Record<string, string | undefined>>
 
 const send = async (
@@ -364,17 +333,6 @@ const readAnchor = async (path: string, where = ''): Promise<string> => {
       'usage',
       `The trust anchor ${path} has no certificate in PEM; name another by --ca or CHANCERY_CACERT.`,
     )
-  }
-}
-
-/** `where` it comes from, if nobody named it. */
-const readOption = async (what: string, path: string, where = ''): Promise<string> => {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    const names = what === 'token' ? '--token-file or CHANCERY_TOKEN_FILE' : '--ca or CHANCERY_CACERT'
-    throw new Failure('usage', `The ${what} ${path} cannot be read (${code}); ${where}name another by ${names}.`)
   }
 }
 

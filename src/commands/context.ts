@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { clientAt, readIdentity, tokenIn } from './client.ts'
+import { clientAt } from './client.ts'
 import {
   assertContextName,
   assertServer,
@@ -16,6 +16,7 @@ import {
 } from './contexts.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
+import { readIdentity, tokenIn } from './proof.ts'
 
 interface AddOptions {
   readonly server: string

@@ -17,7 +17,7 @@ export const freshToken = async (context: LoggedIn, env: Environment): Promise<s
   if (refreshToken === undefined && isGood()) return idToken
   if (refreshToken === undefined) throw hasEnded(issuer)
   try {
-    return await withContexts(env, (file) => renew(context, file))
+    return await withContexts(env, (file) => renew(context, file, isFresh))
   } catch (error) {
     // Nobody answers, the disk is full: what is there will do for this once.
     if (isGood() && error instanceof Failure && error.kind !== 'denied' && error.kind !== 'conflict') return idToken
@@ -26,12 +26,30 @@ export const freshToken = async (context: LoggedIn, env: Environment): Promise<s
 }
 
 /**
+ * In place of one that the service does not take any more, whatever is left of its time, as after its provider has given up a
+ * key. Undefined while none can be had; throws `denied` where one has to log in again.
+ */
+export const anotherToken = async (
+  context: LoggedIn,
+  env: Environment,
+  refused: string,
+): Promise<string | undefined> => {
+  const isAnother = (idToken: string): boolean => idToken !== refused && isFresh(idToken)
+  try {
+    return await withContexts(env, (file) => renew(context, file, isAnother))
+  } catch (error) {
+    if (!(error instanceof Failure) || error.kind === 'denied') throw error
+    return undefined
+  }
+}
+
+/**
  * While no other command changes the file: some refresh tokens are good for one use, and whoever came first has kept what it
  * got. What came is kept before it is looked at, since the refresh token of before may be spent.
  */
-const renew = async (context: LoggedIn, file: ContextsFile): Promise<string> => {
+const renew = async (context: LoggedIn, file: ContextsFile, isGood: (idToken: string) => boolean): Promise<string> => {
   const { oidc: login } = await loginIn(file, context)
-  if (isFresh(login.idToken)) return login.idToken
+  if (isGood(login.idToken)) return login.idToken
   const { refreshToken: spent } = login
   if (spent === undefined) throw hasEnded(login.issuer)
   await file.assertRoom()

@@ -55,6 +55,8 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
       throw new Failure('later', 'It was ended while it waited.')
     })
     const now = await read(client, id, signal).catch((error: unknown) => {
+      // Whoever is to be asked again takes another token; what waits is there for it.
+      if (isSpent(error)) throw new Awaited(request)
       // The request is kept, whoever is away for a while.
       if (!(error instanceof Failure && error.kind === 'later') || performance.now() - heard > patienceMs) throw error
       return undefined
@@ -72,6 +74,9 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
     if (now.state !== 'pending' && now.state !== 'approved') return
   }
 }
+
+const isSpent = (error: unknown): boolean =>
+  error instanceof Failure && (error.problem as { code?: string } | undefined)?.code === 'auth.replayed'
 
 const read = async (client: Client, id: string, signal?: AbortSignal): Promise<RequestAnswer> =>
   readRequest(await client.call('GET', `/v1/requests/${segment(id)}`, { signal }))

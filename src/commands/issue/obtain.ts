@@ -185,10 +185,12 @@ const contentsOf = async (
   { client, signal }: Pick<Asking, 'client' | 'signal'>,
 ) => {
   const { certificate, chain, serial } = answer
-  const reader = replaces === undefined ? client : client.as({ cert: certificate, key: keyPem })
+  const itself = client.as({ cert: certificate, key: keyPem })
   // What those who meet the certificate must trust: while roots are replaced, the old and the new one.
   const bundle = { query: { anchors: 'roots' }, accept: 'application/x-pem-file', signal }
-  const { text: roots } = await reader.call('GET', `/v1/certificates/${serial}/bundle`, bundle)
+  const rootsBy = async (reader: Client): Promise<string> =>
+    (await reader.call('GET', `/v1/certificates/${serial}/bundle`, bundle)).text
+  const roots = await (replaces === undefined ? firstRoots(client, itself, rootsBy) : rootsBy(itself))
   assertLeadsTo(answer, roots)
   return {
     'key.pem': keyPem,
@@ -198,6 +200,13 @@ const contentsOf = async (
     'root.pem': roots,
   }
 }
+
+/**
+ * A token that counts once was spent by asking for the certificate, which may say for itself who asks. It cannot where the
+ * service takes no certificates, or a proxy keeps them.
+ */
+const firstRoots = (client: Client, itself: Client, rootsBy: (reader: Client) => Promise<string>): Promise<string> =>
+  client.mayCountOnce ? rootsBy(itself).catch(() => rootsBy(client)) : rootsBy(client)
 
 const lifeOf = ({ certificate }: IssuedAnswer): Life => {
   const { validFromDate: notBefore, validToDate: notAfter } = new X509Certificate(certificate)
