@@ -43,16 +43,21 @@ export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedK
   let triedAt = Number.NEGATIVE_INFINITY
   let fetching: Promise<void> | undefined
   let generation = 0
+  /** The last try brought no keys: what there is now, nobody knows. */
+  let isAway = false
 
   const fetchNow = async (): Promise<void> => {
     triedAt = now()
     try {
       const keys = await fetch()
       const text = JSON.stringify(keys)
-      if (held?.text !== text) generation += 1
-      held = { find: held?.text === text ? held.find : finderOf(keys), text, at: now() }
+      const isSame = held?.text === text
+      held = { find: held && isSame ? held.find : finderOf(keys), text, at: now() }
+      if (!isSame) generation += 1
+      isAway = false
       fetched()
     } catch (error) {
+      isAway = true
       failed(error)
     }
   }
@@ -90,8 +95,9 @@ export const fetchedKeys = ({ fetch, now, fetched = () => {}, failed }: FetchedK
       } catch (error) {
         if (!isUnknown(error)) throw error
         await refresh()
-        if (generation === before) throw error
-        return held.find(header)
+        if (generation !== before) return held.find(header)
+        // It may be one that its issuer has had since: whoever shows it is not to give up.
+        throw isAway ? new KeysUnavailable('whether there is such a key could not be asked', { cause: error }) : error
       }
     },
   }

@@ -1,0 +1,49 @@
+/** Keys of an issuer that is away, or publishes what cannot be read, just when it has a new one. */
+import { generateKeyPairSync } from 'node:crypto'
+
+import t from 'tap'
+
+import { TokenFault } from '../../src/keys/jwt.ts'
+import { fetchedKeys, KeysUnavailable } from '../../src/keys/key-set.ts'
+
+const publicKey = (kid: string): object => {
+  const { publicKey: key } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  return { ...key.export({ format: 'jwk' }), kid, alg: 'ES256', use: 'sig' }
+}
+
+/** With a clock, and an issuer that answers with whatever `published` is, or fails. */
+const open = () => {
+  const state = { now: 0, published: { keys: [publicKey('one')] } as unknown, tries: 0, failures: [] as unknown[] }
+  const keys = fetchedKeys({
+    now: () => state.now,
+    failed: (error) => state.failures.push(error),
+    fetch: async () => {
+      state.tries += 1
+      if (state.published instanceof Error) throw state.published
+      return state.published
+    },
+  })
+  return { state, keys, find: (kid: string) => keys.find({ alg: 'ES256', kid }) }
+}
+
+t.test('a key that nobody knows yet is asked for again, while its issuer cannot say', async (t) => {
+  for (const trouble of [new Error('down'), { keys: [null] }, { keys: 'none' }, null]) {
+    const { state, keys, find } = open()
+    t.ok(await find('one'))
+    await t.rejects(find('two'), TokenFault, 'it was asked a moment ago, and has none such')
+    state.now += 10_000
+    const published = { keys: [publicKey('two')] }
+    state.published = trouble
+    const { generation } = keys
+    await t.rejects(find('two'), KeysUnavailable, `${trouble}`)
+    await t.rejects(find('two'), KeysUnavailable, 'and nobody fetches again at once')
+    t.equal(state.failures.length, 1)
+    t.equal(keys.generation, generation, 'what was verified before is as good as before')
+    t.ok(await find('one'), 'as is every key that is known')
+    state.published = published
+    state.now += 10_000
+    t.ok(await find('two'), 'it mends itself')
+    await t.rejects(find('three'), TokenFault, 'and who says no again means it')
+    t.equal(state.tries, 3)
+  }
+})
