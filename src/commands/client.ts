@@ -182,7 +182,7 @@ export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: 
 
 /** Another token may be taken: this one has ended, was spent, or its issuer has given up the key that signed it. */
 const isStale = (error: unknown): error is Failure =>
-  error instanceof Failure && staleCodes.has((error.problem as { code?: string } | undefined)?.code ?? '')
+  error instanceof Failure && staleCodes.has(error.problemCode ?? '')
 
 const staleCodes: ReadonlySet<string> = new Set(['auth.invalid', 'auth.expired', 'auth.replayed'])
 

@@ -57,9 +57,10 @@ export const addContextCommands = (program: Command): void => {
         ? { identity: await readIdentity(certificate) }
         : { token: oidc ? oidc.idToken : await tokenIn(made) }
       const client = clientAt({ server, ca, ...proof })
-      await client.call('GET', '/v1/authorities')
+      const missing = await client.call('GET', '/v1/authorities').then(() => undefined, whatIsMissing)
       await add(name, made)
       say(`${name} is the current context: ${client.origin} takes the ${certificate ? 'certificate' : 'token'}.`)
+      if (missing !== undefined) process.stderr.write(`note: it may do nothing yet. ${missing}\n`)
     })
 
   const context = program.command('context').description('servers that you use, and as whom')
@@ -108,6 +109,12 @@ export const addContextCommands = (program: Command): void => {
       })
       say(`${name} is forgotten.`)
     })
+}
+
+/** Who was let in has logged in, though nobody has granted anything yet: what is told says to whom. */
+const whatIsMissing = (error: unknown): string => {
+  if (error instanceof Failure && error.problemCode === 'auth.forbidden') return error.message
+  throw error
 }
 
 const withPlace = (command: Command): Command =>

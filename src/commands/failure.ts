@@ -32,6 +32,11 @@ export class Failure extends Error {
     this.problem = problem
   }
 
+  /** Of the problem document. */
+  get problemCode(): string | undefined {
+    return (this.problem as { readonly code?: string } | undefined)?.code
+  }
+
   /** For machines: what the server told, or in its place what is known here. */
   toJSON(): object {
     return this.problem ?? { failure: this.kind, exitCode: this.exitCode, detail: this.message }

@@ -87,8 +87,7 @@ const readCurrent = async (client: Client, name: string): Promise<Version | unde
   try {
     return (await client.call('GET', pathOf(name))).json<Version>()
   } catch (error) {
-    if (error instanceof Failure && (error.problem as { code?: string } | undefined)?.code === 'provider.not_found')
-      return undefined
+    if (error instanceof Failure && error.problemCode === 'provider.not_found') return undefined
     throw error
   }
 }

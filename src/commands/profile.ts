@@ -222,8 +222,7 @@ const readCurrent = async ({ client }: Rest, name: string): Promise<Version | un
   try {
     return (await client.call('GET', versionPath(name))).json<Version>()
   } catch (error) {
-    if (error instanceof Failure && (error.problem as { code?: string } | undefined)?.code === 'profile.not_found')
-      return undefined
+    if (error instanceof Failure && error.problemCode === 'profile.not_found') return undefined
     throw error
   }
 }

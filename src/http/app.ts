@@ -41,7 +41,7 @@ import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
-import { type AccessRule, askAgain } from './auth.ts'
+import { type AccessRule, askAgain, proofTold } from './auth.ts'
 import { addParsers, assertBodyType } from './bodies.ts'
 import {
   admissionTimeout,
@@ -374,6 +374,7 @@ const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: numbe
     status,
     ms: Math.round(seconds * 1e6) / 1e3,
     principal: request.caller?.principal,
+    proof: request.caller ? proofTold(request.caller) : undefined,
     code: request.problem ?? undefined,
     reason: request.reason ?? undefined,
   }

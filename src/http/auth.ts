@@ -109,6 +109,24 @@ const certificateOf = (socket: Socket): Buffer | undefined => {
   return certificate
 }
 
+/**
+ * By what somebody was let in, for the log: a principal may have several tokens, and may be several people, as where a mapping
+ * names it without a claim.
+ */
+export const proofTold = ({ proof }: Caller): Readonly<Record<string, string>> => {
+  const { kind } = proof
+  if (proof.kind === 'token') return { kind, id: proof.token }
+  if (proof.kind === 'jwt') {
+    const { provider, version, subject } = proof
+    return { kind, id: `${provider}@${version}`, subject: subject.slice(0, longestSubject) }
+  }
+  if (proof.kind === 'certificate') {
+    const { credential, certificate } = proof
+    return { kind, id: credential, certificate: certificate.serial ?? certificate.fingerprint.toString('hex') }
+  }
+  return proof.kind === 'holder' ? { kind, certificate: proof.held.serial } : { kind }
+}
+
 /** The caller of a route that is not open. Throws `auth.missing` where there is none, whatever the route forgot. */
 export const callerOf = (request: { readonly caller: Caller | null }): Caller => {
   if (!request.caller) throw new Problem('auth.missing', 'This call needs credentials.')
@@ -159,7 +177,9 @@ const identifyHolder = async (
 
 const assertRole = (caller: Caller, rule: readonly Role[]): void => {
   for (const grant of caller.grants) if (rule.includes(grant.role)) return
-  throw new Problem('auth.forbidden', `This call needs a grant as ${rule.join(' or ')}.`)
+  // Whoever a token or a certificate makes somebody may not know as whom; who is to grant it has to.
+  const needed = `This call needs a grant as ${rule.join(' or ')}`
+  throw new Problem('auth.forbidden', `${needed}, which the principal "${caller.principal}" has not.`)
 }
 
 /** The token of RFC 6750 2.1; neither the body nor the query is ever looked at for one. */
@@ -170,6 +190,8 @@ const bearerOf = (header: string | undefined): string => {
   return token
 }
 
+/** The longest that OpenID Connect lets one be (Core 2). */
+const longestSubject = 255
 const certificates = new WeakMap<Socket, Buffer | null>()
 /** RFC 6750 2.1. Header fields as a whole are bounded. */
 const bearer = /^Bearer +([A-Za-z0-9._~+/-]{1,16384}=*) *$/i

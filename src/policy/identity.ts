@@ -36,6 +36,8 @@ interface Mapping {
   readonly id: string
   readonly rules: readonly ClaimRule[]
   readonly once: boolean
+  /** The claims in the name of its principals. */
+  readonly named: readonly string[]
   principal(claims: Claims): string | undefined
   /** Undefined where a claim cannot stand in a name. */
   grants(claims: Claims): readonly IdentityGrant[] | undefined
@@ -95,6 +97,7 @@ const compileMapping = ({ id, claims, principal, grants = [], once = false }: Ma
     id,
     once,
     rules: Object.entries(claims).map(([name, value]) => sound(readClaimRule(name, value))),
+    named: template.claims,
     principal: (found) => template.fill((name) => claimAt(found, name)),
     grants: (found) => {
       const filled = compiled.map(({ names, ...rest }) => ({
@@ -157,12 +160,11 @@ export const decideIdentity = (provider: Provider, claims: Claims): Identity => 
   if (!mapping) throw refusal('auth.unmapped', 'unmapped', 'No mapping of its identity provider fits this token.')
   const principal = mapping.principal(claims)
   const grants = mapping.grants(claims)
-  if (principal === undefined || grants === undefined)
-    throw refusal(
-      'auth.unmapped',
-      'value',
-      `A claim of this token cannot stand where the mapping ${mapping.id} puts it.`,
-    )
+  // By their names alone: values are for nobody's terminal.
+  const nowhere = (what: string): Problem =>
+    refusal('auth.unmapped', 'value', `${what} of this token cannot stand where the mapping ${mapping.id} puts it.`)
+  if (principal === undefined) throw nowhere(`The claim ${mapping.named.join(' or ')}`)
+  if (grants === undefined) throw nowhere('A claim')
   return { mapping: mapping.id, principal, grants, once: mapping.once ? idOf(claims) : null }
 }
 

@@ -4,7 +4,7 @@ import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import { readClaimRule, readTemplate } from '../../src/policy/claims.ts'
-import { parseProvider } from '../../src/policy/identity.ts'
+import { decideIdentity, parseProvider } from '../../src/policy/identity.ts'
 import { readNameTemplate, readPrincipalTemplate } from '../../src/policy/identity-templates.ts'
 import { newRsaKey } from '../helpers/issuer.ts'
 
@@ -172,6 +172,24 @@ t.test('two tokens with other claims never get one name, nor one that somebody c
     undefined,
     'longer than a name may be',
   )
+})
+
+t.test('which claim cannot stand in a name is told, and not what it says', async (t) => {
+  const why = (principal: string, claims: object): string => {
+    const mappings = [{ id: 'person', claims: { groups: 'staff' }, principal }]
+    const provider = parseProvider({ ...good, mappings }, { version: 1 })
+    try {
+      return decideIdentity(provider, { groups: ['staff'], ...claims }).principal
+    } catch (error) {
+      if (!isProblem(error, 'auth.unmapped')) throw error
+      return error.detail
+    }
+  }
+  const place = 'of this token cannot stand where the mapping person puts it.'
+  t.equal(why('people:{/sub}', { sub: 'alice' }), 'people:alice')
+  t.equal(why('people:{/sub}', { sub: 'auth0|alice' }), `The claim /sub ${place}`)
+  t.equal(why('people:{/sub}', {}), `The claim /sub ${place}`)
+  t.equal(why('people:{org}/{sub}', { org: 'x', sub: ['alice'] }), `The claim org or sub ${place}`)
 })
 
 t.test('what a token says is never a pattern', async (t) => {

@@ -75,8 +75,7 @@ export const untilDecided = async (request: RequestAnswer, { client, tell, again
   }
 }
 
-const isSpent = (error: unknown): boolean =>
-  error instanceof Failure && (error.problem as { code?: string } | undefined)?.code === 'auth.replayed'
+const isSpent = (error: unknown): boolean => error instanceof Failure && error.problemCode === 'auth.replayed'
 
 const read = async (client: Client, id: string, signal?: AbortSignal): Promise<RequestAnswer> =>
   readRequest(await client.call('GET', `/v1/requests/${segment(id)}`, { signal }))

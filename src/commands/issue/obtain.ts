@@ -165,8 +165,7 @@ const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): 
 }
 
 /** As one that was reported to be in other hands: no certificate is had with it any more. */
-const isKeyBlocked = ({ problem }: Failure): boolean =>
-  (problem as { code?: string } | undefined)?.code === 'key.blocked'
+const isKeyBlocked = ({ problemCode }: Failure): boolean => problemCode === 'key.blocked'
 
 /** A token may be replaced by a right one; what holding a certificate does not give is not had by it later. */
 const isFinal = ({ kind }: Failure, { replaces }: Pending): boolean =>

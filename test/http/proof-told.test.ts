@@ -1,0 +1,51 @@
+/** What the log says of the credentials of a request: which of the several of a principal. */
+import t from 'tap'
+
+import type { ClientCertificate, Proof } from '../../src/ca/access.ts'
+import type { Held } from '../../src/ca/holders.ts'
+import { proofTold } from '../../src/http/auth.ts'
+import { openStandIn } from './stand-in.ts'
+
+const told = (proof: Proof): object => proofTold({ principal: 'ci/deploy', grants: [], proof })
+
+t.test('each kind by what finds it again, and by no secret', async (t) => {
+  const fingerprint = Buffer.alloc(32, 1)
+  const certificate = { fingerprint, serial: null } as unknown as ClientCertificate
+  const cases: readonly (readonly [Proof, object])[] = [
+    [{ kind: 'own' }, { kind: 'own' }],
+    [
+      { kind: 'token', token: 'id' },
+      { kind: 'token', id: 'id' },
+    ],
+    [
+      { kind: 'jwt', provider: 'people', version: 3, subject: 'alice' },
+      { kind: 'jwt', id: 'people@3', subject: 'alice' },
+    ],
+    [
+      { kind: 'certificate', credential: 'laptop', certificate },
+      { kind: 'certificate', id: 'laptop', certificate: fingerprint.toString('hex') },
+    ],
+    [
+      { kind: 'certificate', credential: 'laptop', certificate: { ...certificate, serial: '5d' } },
+      { kind: 'certificate', id: 'laptop', certificate: '5d' },
+    ],
+    [
+      { kind: 'holder', held: { serial: '5d' } as Held },
+      { kind: 'holder', certificate: '5d' },
+    ],
+  ]
+  for (const [proof, wanted] of cases) t.same(told(proof), wanted)
+  const { subject } = told({ kind: 'jwt', provider: 'p', version: 1, subject: 'x'.repeat(8_000) }) as {
+    subject: string
+  }
+  t.equal(subject.length, 255)
+})
+
+t.test('it stands in the line of the request', async (t) => {
+  const { app, lines } = await openStandIn({})
+  t.teardown(() => app.close())
+  await app.inject({ url: '/v1/authorities', headers: { authorization: 'Bearer requester_x' } })
+  await app.inject({ url: '/v1/authorities' })
+  t.match(lines[0], { principal: 'the-requester', proof: { kind: 'token', id: 'token' } })
+  t.equal((lines[1] as { proof?: object }).proof, undefined)
+})
