@@ -259,7 +259,9 @@ const readRefreshToken = ({ body: { refresh_token: token } }: Answered): string 
 const readTokens = ({ issuer, clientId }: Provider, answer: Answered): Tokens => {
   const { id_token: idToken } = answer.body
   const refreshToken = readRefreshToken(answer)
-  if (!isText(idToken, mostOfToken) || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(idToken)) throw malformed(issuer, 'no id token')
+  if (typeof idToken === 'string' && idToken.length > mostOfIdToken) throw tooLong(issuer, idToken)
+  if (!isText(idToken, mostOfIdToken) || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(idToken))
+    throw malformed(issuer, 'no id token')
   const { iss, aud } = claimsOf(idToken)
   if (iss !== issuer) throw new Failure('usage', `${issuer} gave a token of another issuer.`)
   if (aud !== clientId && !(Array.isArray(aud) && aud.includes(clientId)))
@@ -267,6 +269,15 @@ const readTokens = ({ issuer, clientId }: Provider, answer: Answered): Tokens =>
   if (endOf(idToken) === 0) throw malformed(issuer, 'a token without an end')
   if (subjectOf(idToken) === undefined) throw malformed(issuer, 'a token that is of nobody')
   return { idToken, ...(refreshToken !== undefined && { refreshToken }) }
+}
+
+/** As of somebody in hundreds of groups. The service would say what it says of any token that it cannot read. */
+const tooLong = (issuer: string, { length }: string): Failure => {
+  const most = `of ${length} characters, and the service takes ${mostOfIdToken}`
+  return malformed(
+    issuer,
+    `no id token to log in by: it is one ${most}; have it tell only the groups that are of use here`,
+  )
 }
 
 const claimsOf = (token: string): Readonly<Record<string, unknown>> => {
@@ -353,6 +364,8 @@ const patienceMs = 10_000
 const maxOctets = 262_144
 /** Characters. Each is sent in a header of 16 KiB at most, or kept in a file. */
 const mostOfToken = 32_768
+/** Those of the service (keys/jwt.ts). */
+export const mostOfIdToken = 8_192
 const mostShown = 2_048
 /** RFC 8628 3.2; nobody is asked more often than each second, whatever is said. */
 const usualSeconds = 5

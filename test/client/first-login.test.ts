@@ -5,6 +5,8 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
+import { loginByDevice, mostOfIdToken } from '../../src/commands/oidc.ts'
+import { readToken, type TokenFault } from '../../src/keys/jwt.ts'
 import { openDeviceIssuer } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -12,6 +14,7 @@ import { newFolder } from './folders.ts'
 import { chanceryFor, mainFile, type Run } from './run.ts'
 
 t.setTimeout(60_000)
+const codeIn = (text: string): string => /type the code (\S+)/.exec(text)?.[1] ?? ''
 
 t.test('who logs in first is told as whom, and need not log in again when something is granted', async (t) => {
   const [issuer, service, home] = [await openDeviceIssuer(t), await openTestService(t), await newFolder(t)]
@@ -38,7 +41,7 @@ t.test('who logs in first is told as whom, and need not log in again when someth
     })
     child.stderr.on('data', (chunk: Buffer) => {
       said.err += chunk
-      issuer.type(/type the code (\S+)/.exec(said.err)?.[1] ?? '')
+      issuer.type(codeIn(said.err))
     })
     child.once('close', (code) => resolve({ code: code ?? -1, ...said }))
   })
@@ -51,6 +54,28 @@ t.test('who logs in first is told as whom, and need not log in again when someth
   const granted = await service.request('POST', '/v1/grants', { body: { principal: 'people:alice', role: 'auditor' } })
   t.equal(granted.status, 201)
   t.match(await own(), { code: 0 })
+})
+
+t.test('a token of too many groups is told as what it is', async (t) => {
+  const issuer = await openDeviceIssuer(t)
+  const provider = { issuer: issuer.url, clientId: 'cli', scope: '', ca: issuer.ca }
+  const deps = { elapsed: () => 0, sleep: async () => {}, tell: (text: string) => issuer.type(codeIn(text)) }
+  for (const count of [200, 500, 3_000]) {
+    issuer.claims = { groups: Array.from({ length: count }, (_, i) => `pki-team-${i}`) }
+    const login = loginByDevice(provider, deps)
+    if (count === 200) t.ok((await login).idToken)
+    else await t.rejects(login, /no id token to log in by: it is one of \d+ characters, and the service takes 8192/)
+  }
+  const reasonFor = (length: number): string => {
+    try {
+      readToken('x'.repeat(length))
+    } catch (error) {
+      return (error as TokenFault).reason
+    }
+    return ''
+  }
+  t.equal(reasonFor(mostOfIdToken), 'malformed', 'as many as the service takes')
+  t.equal(reasonFor(mostOfIdToken + 1), 'huge')
 })
 
 t.test('whoever is not let in has logged in nowhere', async (t) => {
