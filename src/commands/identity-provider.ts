@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 
 import { isProblem, problems } from '../errors.ts'
+import type { ProviderDocument } from '../policy/identity-document.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { violationText, visible } from './output.ts'
@@ -14,7 +15,7 @@ interface Version {
   readonly name: string
   readonly version: number
   readonly sha256: string
-  readonly document: object
+  readonly document: ProviderDocument
   readonly createdAt: string
   readonly createdBy: string
 }
@@ -36,6 +37,8 @@ export const addIdentityProviderCommand = (program: Command): void => {
       const applied = (await client.call('PUT', pathOf(name), { headers, body })).json<Version>()
       const isSame = before?.version === applied.version
       out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
+      // It is applied, whether or not there is anything to note.
+      await noteShared(client, applied).catch(() => {})
     })
 
   withRestOptions(provider.command('show <name>').description('show a document, as YAML'))
@@ -81,6 +84,19 @@ const readDocument = async (file: string): Promise<{ readonly name: string; read
       violations,
     })
   }
+}
+
+/** Where an issuer moves, that is meant; else somebody there may be somebody here. */
+const noteShared = async (client: Client, { name, document }: Version): Promise<void> => {
+  const { items } = (await client.call('GET', '/v1/identity-providers')).json<{ items: readonly Version[] }>()
+  const { sharersOf } = await import('../policy/identity-shared.ts')
+  const others = sharersOf(
+    document,
+    items.map((item) => item.document),
+  )
+  if (others.length === 0) return
+  const told = `${name} and ${others.join(', ')} can make the same principals: whoever has the same claims there is the same.`
+  process.stderr.write(`note: ${visible(told)} Unless that is meant, give each a prefix of its own.\n`)
 }
 
 const readCurrent = async (client: Client, name: string): Promise<Version | undefined> => {

@@ -51,3 +51,24 @@ t.test('a document is applied, shown and listed, and one with faults is told all
   t.match(err, /\/algorithms\/0[\s\S]*\/lifetime/)
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })
+
+t.test('two that can make the same principal are told of', async (t) => {
+  const apply = async (name: string, ...principals: readonly string[]): Promise<string> => {
+    const file = join(folder, `${name}.yaml`)
+    const mappings = principals.map((principal, i) => ({ id: `m${i}`, claims: { sub: '*' }, principal }))
+    await writeFile(file, stringify({ ...document, name, issuer: `https://${name}.example.com`, mappings }))
+    const { code, err } = await chancery('apply', file)
+    t.equal(code, 0, err)
+    return err
+  }
+  const shared = (one: string, others: string): RegExp =>
+    new RegExp(`^note: ${one} and ${others} can make the same principals: .*a prefix of its own\\.\n$`)
+  t.equal(await apply('staff', 'people:{sub}', 'robots/{sub}'), '')
+  t.equal(await apply('staff', 'people:{sub}', 'people:{sub}'), '', 'its own mappings are one provider')
+  t.equal(await apply('guests', 'guests:{sub}', 'people', 'ci/deploy'), '', 'a name without a claim is meant')
+  t.match(await apply('guests', 'people:{email}'), shared('guests', 'staff'))
+  t.match(await apply('guests', 'people:staff/{email}'), shared('guests', 'staff'), 'a claim may have a slash')
+  t.match(await apply('guests', 'people:alice'), shared('guests', 'staff'), 'whom any token there may make')
+  t.match(await apply('partners', 'people:{sub}'), shared('partners', 'guests, staff'))
+  t.match(await apply('staff', 'people:{sub}'), shared('staff', 'guests, partners'), 'also where nothing changes')
+})
