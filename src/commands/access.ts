@@ -26,7 +26,8 @@ export const addPrincipalCommand = (program: Command): void => {
     async (name: string, options: RestOptions) => {
       const { client, out } = await openRest(options)
       await client.call('DELETE', `/v1/principals/${segment(name)}`)
-      out.show({ name, disabled: true }, `${name} is closed; its tokens stop working within two seconds.`)
+      const left = `Its certificates hold until they are revoked: chancery revoke-many --principal ${name}`
+      out.show({ name, disabled: true }, `${name} is closed; its tokens stop working within two seconds. ${left}`)
     },
   )
 }
