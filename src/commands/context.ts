@@ -46,7 +46,10 @@ export const addContextCommands = (program: Command): void => {
     .option('--oidc <issuer>', 'log in at this identity provider, in a browser of any machine (RFC 8628)')
     .option('--client-id <id>', 'with --oidc: as which of its clients')
     .option('--scope <scopes>', 'with --oidc: beside openid', 'offline_access')
-    .option('--oidc-ca <file>', 'with --oidc: trust anchor for its certificate; those of the system by default')
+    .option(
+      '--oidc-ca <file>',
+      'with --oidc: trust anchor for its certificate; by default the public CAs that Node brings along',
+    )
     .action(async (options: AddOptions) => {
       assertServer(options.server)
       const name = options.context ?? new URL(options.server).host.replaceAll(/[[\]]/g, '')

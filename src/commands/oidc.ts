@@ -15,7 +15,7 @@ export interface Provider {
   readonly clientId: string
   /** Beside `openid`. */
   readonly scope: string
-  /** PEM of whom its server's certificate must be; the system's CAs where it is not given. */
+  /** PEM of whom its server's certificate must be; those that Node brings along where it is not given. */
   readonly ca?: string
 }
 

@@ -2,7 +2,7 @@
 import { Agent, get } from 'node:https'
 
 export interface FetchOptions {
-  /** PEM; of whom the server's certificate must be. The system's CAs where it is not given. */
+  /** PEM; of whom the server's certificate must be. Those that Node brings along where it is not given. */
   readonly ca?: string | undefined
 }
 
