@@ -59,6 +59,7 @@ t.test('from the question to the certificate, as the page tells it', async (t) =
   }
   t.match(await type('profile'), /payments/)
   await type('people')
+  t.equal((await stat(join(folder, 'alice.token'))).mode & 0o777, 0o600, 'nobody else reads a token')
   t.match(await type('ask'), /^The request \S+ waits for approval: 0 of 2\. /)
   t.equal(await readShown(join(folder, 'pay')), undefined)
   const said = await type('show', 'approve')
