@@ -1,5 +1,6 @@
 /**
- * What strangers send, and what each case gets: every row of the project's table of hostile input, variant by variant.
+ * What strangers send, and what each case gets: the rows of the project's table of hostile input, variant by variant, but for
+ * those that need other requests before them (`test/http/hostile.test.ts`, `certificates.test.ts` and `revocation.test.ts`).
  * `test/x509/hostile.test.ts` puts them through the parsers; the HTTP tests send them to the real service, under the
  * profile `server`.
  */

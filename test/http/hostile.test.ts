@@ -7,6 +7,7 @@ import t from 'tap'
 
 import { type HostileCase, hostileCases } from '../helpers/hostile.ts'
 import { openTestService } from '../helpers/service.ts'
+import { csrFor } from './people.ts'
 
 const service = await openTestService(t, { CHANCERY_REFUSALS_PER_MINUTE: '10000' })
 
@@ -72,4 +73,51 @@ t.test('each one that was refused is in the records, but for what was never read
     cursor = json.next
   } while (cursor !== undefined)
   t.equal(found - warmedUp, refused)
+})
+
+// Rows of the table that need more than one request, or one that has no strange octets.
+
+const asked = (more: object) =>
+  service.request('POST', '/v1/certificates', { body: { csr: csrFor('asks.example.com'), profile: 'server', ...more } })
+
+t.test('Requested validity, notBefore, serial, issuer: nobody asks for what the authority alone says', async (t) => {
+  for (const [field, value] of [
+    ['notBefore', '2030-01-01T00:00:00Z'],
+    ['notAfter', '2030-01-01T00:00:00Z'],
+    ['serial', '01'],
+    ['serialNumber', '01'],
+    ['issuer', 'default'],
+    ['isCA', true],
+    ['extensions', []],
+  ] as const) {
+    const answer = await asked({ [field]: value })
+    t.equal(answer.status, 400, field)
+    const violations = [{ check: 'request.body', field: `/${field}`, reason: 'is not a known field' }]
+    t.match(answer.json, { code: 'request.malformed', retryable: false, violations }, field)
+  }
+  for (const [validity, code] of [
+    ['10000d', 'validity.forbidden'],
+    ['1s', 'validity.forbidden'],
+    ['-1h', 'request.malformed'],
+    ['forever', 'request.malformed'],
+  ] as const) {
+    const answer = await asked({ validity })
+    t.match(answer.json, { code, retryable: false, violations: [{ field: '/validity' }] }, validity)
+  }
+})
+
+t.test('Same CSR replayed: allowed, each time with a serial of its own; with an Idempotency-Key once', async (t) => {
+  const body = { csr: csrFor('again.example.com'), profile: 'server' }
+  const post = (headers = {}) => service.request('POST', '/v1/certificates', { headers, body })
+  const serials = new Set<string>()
+  for (let i = 0; i < 5; i += 1) serials.add((await post()).json.serial)
+  t.equal(serials.size, 5)
+  const key = { 'idempotency-key': 'again' }
+  const kept = [await post(key), await post(key)].map(({ status, json }) => [status, json.serial, json.replayed])
+  t.same(kept[1]?.[1], kept[0]?.[1])
+  t.same(
+    kept.map(([, , replayed]) => replayed),
+    [false, true],
+  )
+  t.notOk(serials.has(String(kept[0]?.[1])))
 })
