@@ -58,13 +58,12 @@ interface SeedDocument {
   readonly extendedKeyUsage: readonly string[]
 }
 
-/** As the document lists them, RSA 8192 only once. */
-const keyTypesOf = ({ name, keys }: SeedDocument): readonly string[] =>
+/** As the document lists them. */
+const keyTypesOf = ({ keys }: SeedDocument): readonly string[] =>
   keys.flatMap(({ rsa, ec = [], ed25519 = false, mlDsa = [] }) => [
-    ...(rsa === undefined ? [] : [2048, 3072, 4096].filter((bits) => bits >= rsa.min && bits <= rsa.max)).map(
+    ...(rsa === undefined ? [] : [2048, 3072, 4096, 8192].filter((bits) => bits >= rsa.min && bits <= rsa.max)).map(
       (bits) => `RSA ${bits}`,
     ),
-    ...(name === 'server' ? ['RSA 8192'] : []).slice(0, rsa === undefined ? 0 : 1),
     ...ec,
     ...(ed25519 ? ['Ed25519'] : []),
     ...mlDsa,
