@@ -109,6 +109,8 @@ export interface Refusal {
   readonly code: string
   readonly detail: string
   readonly digest: Buffer
+  /** Where reading stopped, in octets, as the problem told; null where it told none. */
+  readonly offset: number | null
   readonly violations: readonly Violation[]
   /** What each check of the decision said, as a dry run tells it; null where none was made. Bounded (refusal.ts). */
   readonly checks: readonly CheckResult[] | null

@@ -74,6 +74,8 @@ export interface RefusalRecord {
   readonly code: string
   readonly detail: string
   readonly digest: string
+  /** Where reading stopped, in octets, as the problem told; null where it told none. */
+  readonly offset: number | null
   readonly violations: readonly Violation[]
   /** What each check of the decision said; null where none was made. */
   readonly checks: readonly CheckResult[] | null

@@ -20,6 +20,7 @@ export const refusalOf = (problem: Problem, { principal, profile, sent, origin }
   code: problem.code,
   detail: problem.detail,
   digest: sha256(sent),
+  offset: problem.options.offset ?? null,
   violations: problem.options.violations ?? [],
   ...fitting(checksOf(problem)),
   origin: origin ?? null,

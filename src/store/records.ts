@@ -63,6 +63,7 @@ interface RefusalRow extends TimedRow {
   readonly code: string
   readonly detail: string
   readonly digest: Buffer
+  readonly byte_offset: number | null
   readonly violations: readonly Violation[]
   readonly checks: readonly CheckResult[] | null
   readonly checks_left_out: number
@@ -72,7 +73,7 @@ interface RefusalRow extends TimedRow {
 const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
   name: 'refusals',
   columns:
-    'r.at, r.principal, r.profile, r.code, r.detail, r.digest, r.violations, r.checks, r.checks_left_out, r.origin',
+    'r.at, r.principal, r.profile, r.code, r.detail, r.digest, r.byte_offset, r.violations, r.checks, r.checks_left_out, r.origin',
   leads: ['digest', 'principal', 'profile', 'code'],
   conditions: {
     principal: (value, p) => `r.principal = ${p(value)}`,
@@ -82,9 +83,10 @@ const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
     after: () => undefined,
     before: () => undefined,
   },
-  item: ({ digest, at_exact: _, checks_left_out: checksLeftOut, origin, ...row }) => ({
+  item: ({ digest, at_exact: _, byte_offset: offset, checks_left_out: checksLeftOut, origin, ...row }) => ({
     ...row,
     digest: digest.toString('hex'),
+    offset,
     checksLeftOut,
     origin: readStoredOrigin(origin),
   }),

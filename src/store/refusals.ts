@@ -29,11 +29,12 @@ export interface Refusals {
 const insertRefusalsStatement = {
   name: 'insert_refusals',
   text: `
-    insert into refusals (id, at, principal, profile, code, digest, detail, violations, checks,
+    insert into refusals (id, at, principal, profile, code, digest, detail, byte_offset, violations, checks,
       checks_left_out, origin)
-    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, violations, checks, left_out, origin
+    select id, clock_timestamp(), principal, profile, code, decode(digest, 'hex'), detail, byte_offset, violations, checks,
+      left_out, origin
     from json_to_recordset($1::json) as r (id uuid, principal text, profile text, code text, digest text, detail text,
-      violations jsonb, checks jsonb, left_out integer, origin text)`,
+      byte_offset integer, violations jsonb, checks jsonb, left_out integer, origin text)`,
 }
 
 const insertCountsStatement = {
@@ -125,7 +126,7 @@ export const openRefusals = ({ db, meter, log, clock, newId, refusalsPerMinute }
 }
 
 const refusalParameter = (
-  { principal, profile, code, digest, detail, violations, checks, checksLeftOut, origin }: Refusal,
+  { principal, profile, code, digest, detail, offset, violations, checks, checksLeftOut, origin }: Refusal,
   id: string,
 ): object => ({
   id,
@@ -134,6 +135,7 @@ const refusalParameter = (
   code,
   digest: digest.toString('hex'),
   detail: storable(detail),
+  byte_offset: offset,
   violations: violations.map(withStorableTexts),
   checks: checks?.map(withStorableTexts) ?? null,
   left_out: checksLeftOut,

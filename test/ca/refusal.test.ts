@@ -21,12 +21,13 @@ const refused = (checks: readonly CheckResult[]) =>
 
 t.test('a refusal holds who asked, why not, and the digest of what was sent', async (t) => {
   const violations = [{ check: 'names.dns.allow', field: '/names/0', value: 'x', reason: 'because' }]
-  t.same(refusalOf(new Problem('csr.pem', 'is none', { violations }), asked), {
+  t.same(refusalOf(new Problem('csr.pem', 'is none', { violations, offset: 17 }), asked), {
     principal: 'ci',
     profile: 'server',
     code: 'csr.pem',
     detail: 'is none',
     digest: createHash('sha256').update(sent).digest(),
+    offset: 17,
     violations,
     checks: null,
     checksLeftOut: 0,

@@ -97,6 +97,7 @@ t.test('an export of thousands is whole, in either form, and says in its last li
     'code',
     'detail',
     'digest',
+    'offset',
     'violations',
     'checks',
     'checksLeftOut',

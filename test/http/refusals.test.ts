@@ -57,6 +57,19 @@ t.test('where no decision was made there are no checks', async (t) => {
   }
 })
 
+t.test('where reading stopped is kept as the problem told it', async (t) => {
+  const der = Buffer.from(csrFor('a.example.com').replace(/-----.*?-----|\s/g, ''), 'base64')
+  // The version, an INTEGER in place 4 or 5 after the heads of two sequences, is made a BOOLEAN.
+  const place = der.indexOf(Buffer.from([2, 1, 0]))
+  der[place] = 1
+  const csr = `-----BEGIN CERTIFICATE REQUEST-----\n${der.toString('base64')}\n-----END CERTIFICATE REQUEST-----\n`
+  const refused = await issue({ csr, profile: 'server' })
+  t.equal(refused.json.offset, place)
+  t.match(await newest(), { code: refused.json.code, offset: place })
+  await issue({ csr: csrFor('a.evil.test'), profile: 'server' })
+  t.match(await newest(), { code: 'san.forbidden', offset: null })
+})
+
 t.test('a key that is found to be held when the intent is recorded fails like any check', async (t) => {
   const csr = csrFor('held.example.com')
   t.equal((await issue({ csr, profile: 'server' })).status, 201)

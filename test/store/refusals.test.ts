@@ -18,6 +18,7 @@ const refusal: Refusal = {
   code: 'csr.pem',
   digest: Buffer.alloc(32),
   detail: 'not a request',
+  offset: null,
   violations: [],
   checks: null,
   checksLeftOut: 0,

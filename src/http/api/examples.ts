@@ -334,6 +334,7 @@ export const refusal = {
   code: 'san.forbidden',
   detail: refused.detail,
   digest,
+  offset: null,
   violations: [violation],
   checks: decision.checks,
   checksLeftOut: 0,

@@ -55,6 +55,9 @@ const RefusalView = Type.Object(
     code: Code,
     detail: Type.String(),
     digest: { ...Sha256, description: digestText },
+    offset: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], {
+      description: 'where reading stopped, in octets, as the problem told; null where it was read',
+    }),
     violations: Type.Array(Violation),
     checks: Type.Union([Type.Array(Check), Type.Null()], {
       description: 'what each check said, as a dry run tells it; null where no decision was made',
@@ -78,8 +81,8 @@ const EventView = Type.Object(
 )
 
 const refusalColumns = columnsOf([
-  ...['id', 'at', 'principal', 'profile', 'code', 'detail', 'digest', 'violations', 'checks', 'checksLeftOut'],
-  'origin',
+  ...['id', 'at', 'principal', 'profile', 'code', 'detail', 'digest', 'offset', 'violations', 'checks'],
+  ...['checksLeftOut', 'origin'],
 ])
 
 const eventColumns = columnsOf(['index', 'leafHash', 'entry'])
@@ -205,6 +208,7 @@ const refusalView = ({ id, at, principal, profile, detail, ...told }: RefusalRec
   code: told.code,
   detail: sentenceOf({ detail, ...told }),
   digest: told.digest,
+  offset: told.offset,
   violations: told.violations,
   checks: told.checks,
   checksLeftOut: told.checksLeftOut,
