@@ -142,6 +142,38 @@ t.test('where it may not renew itself, a token asks for a new one, if there is a
   await change('server', { renewal: { within: '365d', key: 'any' } })
 })
 
+t.test(
+  'what keeps it from renewing itself may pass: a token that is dead meanwhile holds it up no longer',
+  async (t) => {
+    const out = await newFolder(t)
+    const task = await taskFor('passing.example.com', out)
+    const first = await obtain(task, client)
+    const dead = await openClient(
+      { server: service.url, ca: root },
+      { CHANCERY_DATA: '/nonexistent', CHANCERY_TOKEN: 'chancery_dead' },
+    )
+    await change('server', { renewal: undefined })
+    await t.rejects(obtain(task, dead), {
+      kind: 'denied',
+      message: /auth\.invalid[\s\S]*since it could not renew itself: .*renewal\.forbidden/,
+    })
+    await change('server', { renewal: { within: '365d', key: 'any' } })
+    const second = await obtain(task, dead)
+    t.equal(await replacedBy(second.held.serial), first.held.serial, 'it renews itself again')
+
+    await change('server', { renewal: undefined })
+    const isAnew = (_: string, path: string): boolean => path === '/v1/certificates'
+    await t.rejects(obtain(task, watched(client, [], isAnew)), /broke off/)
+    await change('server', { renewal: { within: '365d', key: 'any' } })
+    const third = await obtain(task, tokenless)
+    t.equal(
+      await replacedBy(third.held.serial),
+      second.held.serial,
+      'nor does a question that only a token gets an answer to',
+    )
+  },
+)
+
 t.test('a command that comes by a timer asks the server when, and not too often', async (t) => {
   const out = await newFolder(t)
   const issue = [

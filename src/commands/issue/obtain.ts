@@ -77,19 +77,20 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, tried: Tr
   const { refusal, isKeySpent = false } = tried
   const orderDigest = digestOf(order, task.server)
   const held = await folder.held()
-  const waiting = await pendingOf(folder, orderDigest, held)
   const isHeld = held?.orderDigest === orderDigest
+  const asksItself = task.renews && isHeld
+  const waiting = await pendingOf(folder, orderDigest, { held, isVain: asksItself && !client.hasToken })
   if (waiting === undefined && isHeld && refusal === undefined && !task.isDue(held)) return {}
-  const replaced = task.renews && isHeld && refusal === undefined ? held : undefined
+  const replaced = asksItself && refusal === undefined ? held : undefined
   const pending = waiting ?? (await folder.keep(await newPending(task, { orderDigest, held, replaced, isKeySpent })))
   if (pending.orderDigest !== orderDigest) throw otherOrder(folder)
   const asking = { order, client, signal, held }
   const answer = await ask(asking, pending).catch(async (error: unknown) => {
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
-    if (!(error instanceof Failure) || !isFinal(error, pending)) throw error
+    if (!(error instanceof Failure) || !isFinal(error, pending, asksItself)) throw error
     await folder.forget(pending)
     if (isKeyBlocked(error) && pending.keyPem === held?.keyPem) return { refusal, isKeySpent: true }
-    if (pending.replaces === undefined) throw error
+    if (pending.replaces === undefined) throw withRefusal(error, refusal)
     if (client.hasToken) return { refusal: error, isKeySpent }
     throw new Failure(error.kind, `${error.message}\nThere is no token to ask for a new one with.`, error.problem)
   })
@@ -105,16 +106,30 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, tried: Tr
   return { issued: answer, ...(refusal && { refusal }) }
 }
 
+/** What keeps a certificate from renewing itself may pass, and is the reason why a token is needed at all. */
+const withRefusal = (error: Failure, refusal: Failure | undefined): Failure => {
+  if (refusal === undefined) return error
+  const [reason] = refusal.message.split('\n', 1)
+  const hint = `It was asked for anew, since it could not renew itself: ${reason}`
+  return new Failure(error.kind, `${error.message}\n${hint}`, error.problem)
+}
+
 /**
  * What waits for another certificate than the one that is wanted now is of no use; nor is a renewal of one that is not there
- * any more: it was written already.
+ * any more: it was written already. `isVain`: nor what only a token gets an answer to.
  */
-const pendingOf = async (folder: Folder, orderDigest: string, held?: Held): Promise<Pending | undefined> => {
+const pendingOf = async (
+  folder: Folder,
+  orderDigest: string,
+  { held, isVain }: { readonly held: Held | undefined; readonly isVain: boolean },
+): Promise<Pending | undefined> => {
   const pending = await folder.pending()
   if (pending === undefined) return undefined
   const { replaces } = pending
-  if (pending.orderDigest === orderDigest && (replaces === undefined || replaces === held?.serial)) return pending
-  if (pending.orderDigest !== orderDigest && isUnderWay(pending)) throw otherOrder(folder)
+  const isOfOther = pending.orderDigest !== orderDigest
+  if (!isOfOther && replaces === undefined && (!isVain || isUnderWay(pending))) return pending
+  if (!isOfOther && replaces !== undefined && replaces === held?.serial) return pending
+  if (isOfOther && isUnderWay(pending)) throw otherOrder(folder)
   await folder.forget(pending)
   return undefined
 }
@@ -167,9 +182,13 @@ const ask = async (asking: Asking, { idempotencyKey, csr, replaces }: Pending): 
 /** As one that was reported to be in other hands: no certificate is had with it any more. */
 const isKeyBlocked = ({ problemCode }: Failure): boolean => problemCode === 'key.blocked'
 
-/** A token may be replaced by a right one; what holding a certificate does not give is not had by it later. */
-const isFinal = ({ kind }: Failure, { replaces }: Pending): boolean =>
-  forgettable.has(kind) || (kind === 'denied' && replaces !== undefined)
+/**
+ * A token may be replaced by a right one; what holding a certificate does not give is not had by it under this key. Where the
+ * token is turned down and there is a certificate, that is to ask again the next time: what kept it from renewing may be over.
+ */
+const isFinal = ({ kind }: Failure, pending: Pending, asksItself: boolean): boolean =>
+  forgettable.has(kind) ||
+  (kind === 'denied' && (pending.replaces !== undefined || (asksItself && !isUnderWay(pending))))
 
 /** With the key that is there, the certificate that is there would do, too. */
 const assertOurs = (answer: IssuedAnswer, { keyPem, replaces }: Pending): void => {
