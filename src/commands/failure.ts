@@ -37,8 +37,9 @@ export class Failure extends Error {
     return (this.problem as { readonly code?: string } | undefined)?.code
   }
 
-  /** For machines: what the server told, or in its place what is known here. */
+  /** For machines: what the server told, which has a status, or in its place what is known here. */
   toJSON(): object {
-    return this.problem ?? { failure: this.kind, exitCode: this.exitCode, detail: this.message }
+    if (this.problem !== undefined && 'status' in this.problem) return this.problem
+    return { failure: this.kind, exitCode: this.exitCode, detail: this.message, ...this.problem }
   }
 }

@@ -8,6 +8,7 @@ import t from 'tap'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { type LogLine, lookAfter, type Standing, type Status, type Ward } from '../../src/commands/issue/daemon.ts'
 import { dueAt, momentOf, pauseOf, readRenewBefore } from '../../src/commands/issue/renewal.ts'
+import { ExecFailure } from '../../src/commands/issue/tell.ts'
 import { wordsOf } from '../../src/commands/issue/words.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -69,10 +70,18 @@ interface Scripted {
   readonly notes: Status[]
 }
 
+interface Watching {
+  readonly hours: number
+  readonly jumps?: readonly [at: number, to: number][]
+  readonly wards?: number
+  /** What a daemon finds that was started anew. */
+  readonly there?: Standing
+}
+
 /** One ward whose tries end as the script says, watched for so long; `jumps` set the wall's clock. */
 const watch = async (
   script: (at: number, standing: Standing, ward: number) => Standing,
-  { hours, jumps = [], wards = 1 }: { hours: number; jumps?: readonly [at: number, to: number][]; wards?: number },
+  { hours, jumps = [], wards = 1, there }: Watching,
 ): Promise<Scripted> => {
   const time = newTime(start)
   const ending = new AbortController()
@@ -86,6 +95,7 @@ const watch = async (
         held = script(time.elapsed(), held, i)
         return held
       },
+      look: async () => there,
       note: async (status) => void seen.notes.push(status),
     }
   }
@@ -247,6 +257,23 @@ t.test('a command that fails does not hide that the certificate is new', async (
     ['failing', 'failing', 'failing', 'failing', 'fresh'],
   )
   t.match(notes[0], { serial: `${start}`, failure: 'exec failed' })
+})
+
+t.test('what a command has printed is in the log, and in no note that others read', async (t) => {
+  const failure = new ExecFailure('/bin/reload ended with 3', '-----BEGIN PRIVATE KEY-----')
+  const { lines, notes } = await watch((_, held) => ({ ...held, failure }), { hours: 0.1 })
+  t.match(lines.at(-1), { event: 'failed', text: /reload ended with 3: -----BEGIN PRIVATE KEY-----/ })
+  t.match(notes[0], { state: 'failing', failure: /reload ended with 3\nThe same command/ })
+  t.match(notes.at(-1), { state: 'failing', failure: /reload ended with 3\nThe same command/ })
+  t.notMatch(JSON.stringify(notes), /PRIVATE KEY/)
+})
+
+t.test('after a start what is there is told of, though nobody answers', async (t) => {
+  const there = standing(start, { issued: false })
+  const { notes } = await watch(away, { hours: 2, there })
+  t.match(notes[0], { state: 'failing', serial: there.serial, notAfter: there.notAfter.toISOString() })
+  t.match(notes.at(-1), { state: 'expired', serial: there.serial, failure: 'cannot be reached' })
+  t.match((await watch(away, { hours: 0.1 })).notes[0], { state: 'missing', serial: null })
 })
 
 t.test('as a process it issues, says how it stands, and ends at SIGTERM', async (t) => {

@@ -71,6 +71,7 @@ t.test('who was told of one certificate was not told of the one after it', async
   await untilThere(`${begun}`)
   const second = await obtain(await shell('exit 3'), client)
   t.match(second.failure, { problem: { code: 'exec.failed' } })
+  t.match(second.failure?.toJSON(), { failure: 'later', exitCode: exitCodes.later, code: 'exec.failed' })
   await writeFile(`${go}`, 'go')
   t.equal((await slow).failure, undefined)
   const again = await shell(`openssl x509 -noout -serial -in ${out}/certificate.pem > ${log}`)

@@ -186,7 +186,7 @@ t.test('a clock that is far ahead makes nobody ask again and again', async (t) =
     }
     const { now, elapsed } = clock
     const deps = { now, elapsed, sleep, chance: () => 0.5, log: () => {}, signal: ending.signal }
-    await lookAfter([{ name: 'ahead', pass, note: async () => {} }], deps)
+    await lookAfter([{ name: 'ahead', pass, look: async () => undefined, note: async () => {} }], deps)
     return seen
   }
   const day = await tries(30 * 24 * hour, 24 * hour)

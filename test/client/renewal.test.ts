@@ -235,6 +235,21 @@ t.test('a daemon follows what the server suggests, and what it suggests next', a
   t.not(second.serial, first.serial)
 })
 
+t.test('how it stands can be seen without asking anybody', async (t) => {
+  const options = { profile: 'server', name: ['looked.example.com'], out: await newFolder(t) }
+  const task = await readTask(options, client.origin)
+  const openAgain = async (): Promise<Client> => {
+    throw new Failure('usage', 'The trust anchor is gone.')
+  }
+  const ward = wardOf(task, { now: Date.now, openClient: openAgain })
+  t.equal(await ward.look(), undefined)
+  const { held } = await obtain(await taskFor('looked.example.com', options.out), client)
+  await t.rejects(ward.pass(signal), /is gone/)
+  t.match(await ward.look(), { serial: held.serial, notAfter: held.notAfter, issued: false, failure: undefined })
+  const other = await readTask({ ...options, name: ['other.example.com'] }, client.origin)
+  t.equal(await wardOf(other, { now: Date.now, openClient: openAgain }).look(), undefined, 'not of another order')
+})
+
 t.test('however late the server would have it, a certificate is renewed while it holds', async (t) => {
   const out = await newFolder(t)
   const windows: object[] = []

@@ -7,6 +7,7 @@
 import type { ProblemCode } from '../../errors.ts'
 import { Failure } from '../failure.ts'
 import { pauseOf } from './renewal.ts'
+import { ExecFailure } from './tell.ts'
 
 /** One certificate that is looked after. */
 export interface Ward {
@@ -14,6 +15,8 @@ export interface Ward {
   readonly name: string
   /** Renews it if it is time. The server may be asked when that is, unless `mayAsk` says otherwise. */
   pass(signal: AbortSignal, mayAsk?: boolean): Promise<Standing>
+  /** By what is there; nobody is asked. Undefined where there is no certificate. */
+  look(): Promise<Standing | undefined>
   /** Leaves word of how it stands, for whoever looks. */
   note(status: Status): Promise<void>
 }
@@ -144,7 +147,7 @@ const turn = async (care: Care, server: Server, deps: DaemonDeps): Promise<void>
       })
     if (standing.failure === undefined) care.failures = 0
     // The note first: whoever reads the line finds it.
-    if (isNews) await leaveNote(care, standing.failure?.message, deps)
+    if (isNews) await leaveNote(care, standing.failure && briefOf(standing.failure), deps)
     if (isNews) deps.log({ event: standing.issued ? 'renewed' : 'kept', name: ward.name, text: standingText(standing) })
     if (standing.failure) throw standing.failure
   } catch (error) {
@@ -187,6 +190,8 @@ const fail = async (
   { deps, error }: { readonly deps: DaemonDeps; readonly error: unknown },
 ): Promise<void> => {
   const { retryAfter, isOfServer } = reasonOf(error)
+  // As after a start: what is there is there, though nothing could be asked.
+  care.standing ??= await care.ward.look().catch(() => undefined)
   const life = care.standing && lifeOf(care.standing)
   const wait = (patience: Patience): number => waitLonger(patience, { life, retryAfter }, deps)
   const own = wait(care)
@@ -195,7 +200,7 @@ const fail = async (
   care.retryAt = deps.elapsed() + pause
   const sentence = error instanceof Error ? error.message : String(error)
   const text = `${sentence} Next try in ${Math.ceil(pause / 1_000)} s.`
-  await leaveNote(care, sentence, deps)
+  await leaveNote(care, briefOf(error), deps)
   deps.log({ event: isOfServer ? 'unreachable' : 'failed', name: care.ward.name, text })
 }
 
@@ -229,6 +234,10 @@ const endings: ReadonlySet<string> = new Set<ProblemCode>([
   'approval.expired',
   'approval.failed',
 ])
+
+/** Others read the note: what a command has printed is for the log alone. */
+const briefOf = (error: unknown): string =>
+  error instanceof ExecFailure ? error.brief : error instanceof Error ? error.message : String(error)
 
 const leaveNote = async (care: Care, failure: string | undefined, deps: DaemonDeps): Promise<void> => {
   const { ward, standing, failures } = care

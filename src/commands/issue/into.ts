@@ -8,7 +8,7 @@ import { type Output, visible } from '../output.ts'
 import { durationText } from '../progress.ts'
 import { type Advice, type Advised, adviceFor, knownAdvice, momentIn } from './advice.ts'
 import { Awaited, untilDecided } from './approval.ts'
-import type { Ward } from './daemon.ts'
+import type { Standing, Ward } from './daemon.ts'
 import { fileNames, type Held, openFolder } from './folder.ts'
 import type { IssuedAnswer } from './issued.ts'
 import { type Obtained, obtain, type Task } from './obtain.ts'
@@ -213,8 +213,19 @@ export const wardOf = (task: TaskOfOptions, { now, openClient }: WardDeps): Ward
     isDue: (held) => now() >= renewAtOf(held, advice).getTime(),
     isSpent: (life) => now() >= dueAt(life, before).getTime(),
   })
+  const standingOf = (held: Held, advice: Advised | undefined): Omit<Standing, 'issued' | 'failure'> => {
+    const { serial, notBefore, notAfter } = held
+    return {
+      ...{ serial, notBefore, notAfter, renewAt: renewAtOf(held, advice) },
+      ...(advice && { lookAt: new Date(advice.askAt), reason: advice.reason, asked: advice.asked }),
+    }
+  }
   return {
     name: folder.path,
+    look: async () => {
+      const held = await heldFor(task)
+      return held && { ...standingOf(held, await knownAdvice(held, folder)), issued: false, failure: undefined }
+    },
     pass: async (signal, mayAsk = true) => {
       const client = await openClient()
       const ask = async (held: Held): Promise<Advised | undefined> =>
@@ -226,10 +237,8 @@ export const wardOf = (task: TaskOfOptions, { now, openClient }: WardDeps): Ward
       const known = before && !isDue ? await ask(before) : said
       const { held, issued, refusal, failure } = await obtain(daemonTask(known), client, signal)
       const advice: Advised | undefined = issued ? await ask(held) : known
-      const { serial, notBefore, notAfter } = held
       return {
-        ...{ serial, notBefore, notAfter, renewAt: renewAtOf(held, advice), issued: issued !== undefined, failure },
-        ...(advice && { lookAt: new Date(advice.askAt), reason: advice.reason, asked: advice.asked }),
+        ...{ ...standingOf(held, advice), issued: issued !== undefined, failure },
         ...(refusal && { refusal: refusal.message }),
       }
     },

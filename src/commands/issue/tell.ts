@@ -6,6 +6,21 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 
+export class ExecFailure extends Failure {
+  /** Without what the command has printed, which may be secret. */
+  readonly brief: string
+
+  constructor(failure: string, said: string) {
+    const brief = visible(failure)
+    const detail = said === '' ? brief : `${brief}: ${visible(said)}`
+    super('later', sentenceOf(detail), { code: 'exec.failed', detail, retryable: true })
+    this.brief = sentenceOf(brief)
+  }
+}
+
+const sentenceOf = (detail: string): string =>
+  `The new certificate is in its place, but --exec failed: ${detail}\nThe same command tries it again.`
+
 /**
  * Runs it to its end. Resolves to what can be tried again when it did not succeed, or took longer than `longestMs`; then it is
  * ended with all that it has started, and not waited for any more where it runs as somebody whose processes we cannot end. It
@@ -40,9 +55,7 @@ export const tellBy = async (
   child.stderr.destroy()
   child.unref()
   if (failure === undefined) return undefined
-  const detail = visible(`${program} ${failure}${said === '' ? '' : `: ${said.trim()}`}`)
-  const sentence = `The new certificate is in its place, but --exec failed: ${detail}\nThe same command tries it again.`
-  return new Failure('later', sentence, { code: 'exec.failed', detail, retryable: true })
+  return new ExecFailure(`${program} ${failure}`, said.trim())
 }
 
 /** Of the command itself: undefined where it succeeded. */
