@@ -1,7 +1,7 @@
 /** One folder that several commands are at, and what somebody else has damaged or given away in it. */
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
-import { readFile, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 
@@ -9,6 +9,7 @@ import t from 'tap'
 
 import { type Client, openClient } from '../../src/commands/client.ts'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
+import { openFolder } from '../../src/commands/issue/folder.ts'
 import { type IntoOptions, readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -159,4 +160,76 @@ t.test('a renewal that is refused for its key is tried with a new one', async (t
   const second = await obtain(task, refusing(client))
   t.not(second.held.keyPem, first.held.keyPem)
   t.equal(refused, 2)
+})
+
+t.test('who says to whom the files are to be given is heeded at once, though there is nothing to renew', async (t) => {
+  const out = await newFolder(t)
+  const args = [...issueArgs('given.example.com', out), '--renew-before', '30%']
+  t.equal((await chancery(args)).code, 0)
+  t.equal((await chancery(issueArgs('given.example.com', out))).code, 0)
+  const versions = join(out, '.chancery/versions')
+  const keys = (await readdir(versions)).map((name) => join(versions, name, 'key.pem'))
+  t.equal(keys.length, 2, 'the last one is kept, and may hold')
+  const modes = () => Promise.all(keys.map(async (key) => (await stat(key)).mode & 0o7777))
+  // Whoever is not root can give files to a group of theirs only.
+  const owner = process.geteuid?.() === 0 ? 'nobody:daemon' : `:${process.getegid?.()}`
+  for (const [text, mode] of [
+    ['0640', 0o640],
+    ['0600', 0o600],
+  ] as const) {
+    const run = await chancery([...args, '--key-mode', text, '--owner', owner])
+    t.match(run, { code: 0, out: /nothing to do/ })
+    t.same(await modes(), [mode, mode])
+  }
+  if (process.geteuid?.() === 0) t.ok((await stat(join(out, 'key.pem'))).gid > 0)
+  await chmod(join(out, 'key.pem'), 0o640)
+  t.equal((await chancery(args)).code, 0)
+  t.equal((await stat(join(out, 'key.pem'))).mode & 0o7777, 0o640, 'what is not said stays')
+
+  const other = await newFolder(t)
+  await writeFile(join(other, 'key.pem'), 'of somebody else', { mode: 0o600 })
+  await symlink(other, join(versions, 'link'))
+  t.equal((await chancery([...args, '--key-mode', '0644'])).code, 0)
+  t.equal((await stat(join(other, 'key.pem'))).mode & 0o7777, 0o600, 'nothing is given through a link')
+})
+
+t.test('a file that somebody has taken away is there again, and what cannot be written leaves no drafts', async (t) => {
+  const out = await newFolder(t)
+  const args = [...issueArgs('gone.example.com', out), '--renew-before', '30%']
+  t.equal((await chancery(args)).code, 0)
+  const { serial } = (await readShown(out)) ?? {}
+  await rm(join(out, 'key.pem'))
+  await rm(join(out, 'chain.pem'))
+  t.match(await chancery(args), { code: 0, out: /nothing to do/ })
+  t.equal(await readlink(join(out, 'key.pem')), '.chancery/current/key.pem')
+  t.match(await readFile(join(out, 'chain.pem'), 'utf8'), /BEGIN CERTIFICATE/)
+  t.equal((await readShown(out))?.serial, serial)
+  const folder = await openFolder(out)
+  const own = join(out, '.chancery')
+  // What stands in its place cannot be replaced: as on a full disk, it is noticed late.
+  await mkdir(join(own, 'status.json/full'), { recursive: true })
+  const before = await readdir(own)
+  await t.rejects(folder.note('status.json', '{}'), /cannot be written/)
+  t.same(await readdir(own), before)
+})
+
+t.test('what cannot be read of our own files is told, and what to do', async (t) => {
+  const out = await newFolder(t)
+  const args = issueArgs('unread.example.com', out)
+  const pending = join(out, '.chancery/pending.json')
+  await mkdir(pending, { recursive: true })
+  t.match(await chancery(args), {
+    code: exitCodes.usage,
+    err: /pending\.json cannot be read \(EISDIR\)\. Remove it\.\n$/,
+  })
+  await rm(pending, { recursive: true })
+  t.equal((await chancery(args)).code, 0)
+  await writeFile(join(out, 'certificate.pem'), '')
+  t.match(await chancery(args), {
+    code: exitCodes.usage,
+    err: /current leads to cannot be read: .* Remove that link, and a new/,
+  })
+  await rm(join(out, '.chancery/current'))
+  t.equal((await chancery(args)).code, 0)
+  t.ok(await readShown(out))
 })

@@ -10,17 +10,17 @@
  *     web/.chancery/pending.json     only we may read it
  *     web/.chancery/lock             while an answer is put in its place
  */
-import { execFile } from 'node:child_process'
 import { createHash, createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
+import { lstatSync } from 'node:fs'
 import { chmod, lstat, mkdtemp, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { promisify } from 'node:util'
 
 import { createPrivateFile } from '../../keys/private-file.ts'
 import { makeFolder } from '../../make-folder.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
+import { type Access, assertOwner, give, giveAll } from './owner.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -61,13 +61,6 @@ export interface Pending {
   readonly at?: string
 }
 
-export interface FolderOptions {
-  /** Of key.pem: 0600 unless others must read it. */
-  readonly keyMode?: number
-  /** `user`, `user:group` or `:group`, as chown takes it. */
-  readonly owner?: string
-}
-
 export interface Folder {
   readonly path: string
   /** The certificate in its place; undefined where there is none yet, or none with its key. */
@@ -89,19 +82,28 @@ export interface Folder {
   noted(name: string): Promise<string | undefined>
 }
 
-/** Makes it where it is missing. Throws a usage failure where it cannot be written, or holds files that are not ours. */
-export const openFolder = async (path: string, options: FolderOptions = {}): Promise<Folder> => {
+/**
+ * Makes it where it is missing, and gives what is there to whom it is to be given. Throws a usage failure where it cannot be
+ * written, or holds files that are not ours.
+ */
+export const openFolder = async (path: string, options: Access = {}): Promise<Folder> => {
   const own = join(path, '.chancery')
   const pendingFile = join(own, 'pending.json')
   await orUsage(path, async () => {
     await makeFolders(path, own)
     await assertOurs(path)
     await sweep(own)
+    await giveAll(join(own, 'versions'), fileNames, options)
   })
   const alone = <T>(work: () => Promise<T>): Promise<T> => withLock(join(own, 'lock'), work)
   return {
     path,
-    held: () => readHeld(join(own, 'current')),
+    held: async () => {
+      const held = await readHeld(join(own, 'current'))
+      // Somebody may have taken one away.
+      if (held !== undefined) await orUsage(path, () => link(path))
+      return held
+    },
     pending: () => readPending(pendingFile),
     keep: (pending) =>
       orUsage(path, async () => {
@@ -124,7 +126,7 @@ export const openFolder = async (path: string, options: FolderOptions = {}): Pro
       await syncFolder(version).catch(ifMissing(undefined))
     },
     note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
-    noted: (name) => readFile(join(own, name), 'utf8').catch(ifMissing(undefined)),
+    noted: (name) => readOwn(join(own, name)),
   }
 }
 
@@ -170,7 +172,8 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
     if (code === 'ENOENT') return undefined
-    throw new Failure('usage', `What ${resolve(current)} leads to cannot be read: ${message}.`)
+    const hint = isForbidden(code) ? runAsOwner : 'Remove that link, and a new certificate is asked for'
+    throw new Failure('usage', `What ${resolve(current)} leads to cannot be read: ${message}. ${hint}.`)
   }
 }
 
@@ -188,12 +191,23 @@ export const isUnderWay = ({ by = '', at = '' }: Pending): boolean =>
   Math.abs(Date.now() - Date.parse(at)) < longestQuestionMs && isAtWork(by)
 
 const readPending = async (file: string): Promise<Pending | undefined> => {
-  const text = await readFile(file, 'utf8').catch(ifMissing(undefined))
+  const text = await readOwn(file)
   if (text === undefined) return undefined
   const pending = parsePending(text)
   if (pending !== undefined) return pending
   throw new Failure('usage', `${file} is not what was written there. Remove it, and a new certificate is asked for.`)
 }
+
+/** Undefined where there is none. */
+const readOwn = (file: string): Promise<string | undefined> =>
+  readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    const { code } = error
+    if (code === 'ENOENT') return undefined
+    throw new Failure('usage', `${file} cannot be read (${code}). ${isForbidden(code) ? runAsOwner : 'Remove it'}.`)
+  })
+
+const isForbidden = (code: string | undefined): boolean => code === 'EACCES' || code === 'EPERM'
+const runAsOwner = 'Run this as whom it belongs to'
 
 const parsePending = (text: string): Pending | undefined => {
   try {
@@ -235,7 +249,7 @@ interface Version {
   readonly untold: boolean
 }
 
-const install = async (path: string, version: Version, options: FolderOptions): Promise<void> => {
+const install = async (path: string, version: Version, options: Access): Promise<void> => {
   const own = join(path, '.chancery')
   const serial = serialOf(new X509Certificate(version.contents['certificate.pem']))
   const draft = await fill(own, version, options)
@@ -246,16 +260,21 @@ const install = async (path: string, version: Version, options: FolderOptions): 
   })
   await syncFolder(join(own, 'versions'))
   // They lead nowhere at first, and appear together below.
-  for (const name of fileNames) await symlink(linkTarget(name), join(path, name)).catch(ifThere)
-  await syncFolder(path)
+  await link(path)
   const before = await readlink(join(own, 'current')).catch(ifMissing(undefined))
   await replaceLink(join(own, 'current'), join('versions', serial))
   await syncFolder(own)
   await dropVersions(own, [`versions/${serial}`, before])
 }
 
+const link = async (path: string): Promise<void> => {
+  const missing = fileNames.filter((name) => lstatSync(join(path, name), { throwIfNoEntry: false }) === undefined)
+  for (const name of missing) await symlink(linkTarget(name), join(path, name)).catch(ifThere)
+  if (missing.length > 0) await syncFolder(path)
+}
+
 /** A folder with everything of one certificate, that nobody sees yet; where it cannot be filled, nothing is left of it. */
-const fill = async (own: string, version: Version, options: FolderOptions): Promise<string> => {
+const fill = async (own: string, version: Version, options: Access): Promise<string> => {
   const draft = await mkdtemp(join(own, 'new-'))
   try {
     await fillDraft(draft, version, options)
@@ -266,36 +285,13 @@ const fill = async (own: string, version: Version, options: FolderOptions): Prom
   }
 }
 
-const fillDraft = async (
-  draft: string,
-  { contents, orderDigest, untold }: Version,
-  { keyMode = 0o600, owner }: FolderOptions,
-): Promise<void> => {
+const fillDraft = async (draft: string, { contents, orderDigest, untold }: Version, access: Access): Promise<void> => {
   for (const name of fileNames) await writeWhole(join(draft, name), contents[name], name === 'key.pem' ? 0o600 : 0o644)
   await writeWhole(join(draft, orderName), `${orderDigest}\n`, 0o644)
   if (untold) await writeWhole(join(draft, untoldName), '', 0o644)
-  if (owner !== undefined)
-    await chown(
-      owner,
-      fileNames.map((name) => join(draft, name)),
-    )
-  // After the owner: nobody else could read it in between.
-  await chmod(join(draft, 'key.pem'), keyMode)
+  await give(draft, fileNames, { keyMode: 0o600, ...access })
   await chmod(draft, 0o755)
   await syncFolder(draft)
-}
-
-/** Before anything is asked: whoever is not there gets no certificate. */
-const assertOwner = async (own: string, owner: string): Promise<void> => {
-  const draft = await mkdtemp(join(own, 'new-'))
-  await chown(owner, [draft]).finally(() => rm(draft, { recursive: true, force: true }))
-}
-
-/** The program knows users and groups wherever they are kept. */
-const chown = async (owner: string, files: readonly string[]): Promise<void> => {
-  await run('chown', ['--', owner, ...files]).catch((error: Error & { stderr?: string }) => {
-    throw new Failure('usage', `The files cannot be given to ${owner}: ${(error.stderr || error.message).trim()}`)
-  })
 }
 
 const dropVersions = async (own: string, kept: readonly (string | undefined)[]): Promise<void> => {
@@ -314,8 +310,14 @@ const sweep = async (own: string): Promise<void> => {
 
 const replaceFile = async (path: string, text: string): Promise<void> => {
   const draft = `${path}.${randomUUID()}`
-  await writeWhole(draft, text, 0o644)
-  await rename(draft, path)
+  try {
+    await writeWhole(draft, text, 0o644)
+    await rename(draft, path)
+  } catch (error) {
+    // On a full disk each try would leave one.
+    await rm(draft, { force: true })
+    throw error
+  }
 }
 
 const replaceLink = async (path: string, target: string): Promise<void> => {
@@ -373,4 +375,3 @@ const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 const longestQuestionMs = 24 * 3_600_000
 /** Writing takes milliseconds. */
 const abandonedMs = 600_000
-const run = promisify(execFile)

@@ -1,6 +1,7 @@
 /** `chancery issue --name … --out DIR`: key, request and files are made here; only the request goes to the server. */
 import { X509Certificate } from 'node:crypto'
-import { join, resolve } from 'node:path'
+import { realpath } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
@@ -61,7 +62,8 @@ export const readOrder = (options: OrderOptions): Order => {
 /** Everything of the task but when it is due. Throws a usage failure before anything is asked. */
 export const readTask = async (options: IntoOptions, server: string): Promise<TaskOfOptions> => {
   const { out, reuseKey = false, keyMode, owner, exec, shell = false, renewBefore, wait = false } = options
-  if (out === undefined) throw new Failure('usage', 'Name the folder for the key and the certificate by --out.')
+  if (out === undefined || out === '')
+    throw new Failure('usage', 'Name the folder for the key and the certificate by --out.')
   const order = readOrder(options)
   const before = renewBefore === undefined ? undefined : readRenewBefore(renewBefore)
   const words = exec === undefined ? undefined : shell ? ['/bin/sh', '-c', exec] : wordsOf(exec)
@@ -76,8 +78,15 @@ export const readTask = async (options: IntoOptions, server: string): Promise<Ta
 /** All of them, each in a folder of its own. Throws a usage failure before anything is asked. */
 export const readTasks = async (orders: readonly IntoOptions[], server: string): Promise<readonly TaskOfOptions[]> => {
   const tasks: TaskOfOptions[] = []
-  for (const options of orders) tasks.push(await readTask(options, server))
-  const places = tasks.map(({ folder }) => resolve(folder.path))
+  for (const [i, options] of orders.entries()) {
+    const task = await readTask(options, server).catch((error: unknown) => {
+      if (!(error instanceof Failure) || orders.length === 1) throw error
+      throw new Failure(error.kind, `Order ${i + 1}: ${error.message}`, error.problem)
+    })
+    tasks.push(task)
+  }
+  // Behind a link as well: each would take what the other has put there for something else.
+  const places = await Promise.all(tasks.map(({ folder }) => realpath(folder.path)))
   const twice = places.find((place, i) => places.indexOf(place) !== i)
   if (twice !== undefined) throw new Failure('usage', `Two orders are for ${twice}; each takes a folder of its own.`)
   return tasks
@@ -89,7 +98,9 @@ export const readTasks = async (orders: readonly IntoOptions[], server: string):
  */
 export const issueInto = async (orders: readonly IntoOptions[], client: Client, out: Output): Promise<void> => {
   const tasks = await readTasks(orders, client.origin)
-  const failures: Failure[] = []
+  const failures: FailedOrder[] = []
+  const failed = ({ folder }: TaskOfOptions, failure: Failure): void =>
+    void failures.push({ out: folder.path, failure })
   const inTurn = openTurns()
   const advising = openAdvising(client)
   /** What it waits for. */
@@ -97,11 +108,11 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
     try {
       const obtained = await obtain(await atOnce(task, advising), client)
       out.show(viewOf(obtained, task), textOf(obtained, task))
-      if (obtained.failure) failures.push(obtained.failure)
+      if (obtained.failure) failed(task, obtained.failure)
     } catch (error) {
       if (error instanceof Awaited && task.waits) return error.request
       if (!(error instanceof Failure)) throw error
-      failures.push(error)
+      failed(task, error)
     }
     return undefined
   }
@@ -116,15 +127,30 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
   }
   const settled = tasks.map((task) =>
     settle(task).catch((error: unknown) => {
-      if (error instanceof Failure) return void failures.push(error)
+      if (error instanceof Failure) return failed(task, error)
       ending.abort()
       throw error
     }),
   )
   await Promise.all(settled)
-  const [first] = failures
-  if (first === undefined) return
-  throw new Failure(first.kind, failures.map(({ message }) => message).join('\n'), first.problem)
+  if (failures.length > 0) throw orders.length === 1 ? failures[0]?.failure : failureOfAll(failures)
+}
+
+interface FailedOrder {
+  /** Its folder. */
+  readonly out: string
+  readonly failure: Failure
+}
+
+/** The first decides how the command ends; each is told of, with its folder. */
+const failureOfAll = (failures: readonly FailedOrder[]): Failure => {
+  const { kind, message, problem, exitCode } = (failures[0] as FailedOrder).failure
+  const text = failures.map(({ out, failure }) => `${out}: ${failure.message}`).join('\n')
+  const first = problem ?? { failure: kind, exitCode, detail: message }
+  return new Failure(kind, text, {
+    ...first,
+    orders: failures.map(({ out, failure }) => ({ out, ...failure.toJSON() })),
+  })
 }
 
 /** One after the other, in the order in which they come. */

@@ -1,0 +1,75 @@
+/** To whom the files of a certificate are given, and who may read its key. */
+import { execFile } from 'node:child_process'
+import { constants, existsSync } from 'node:fs'
+import { lstat, mkdtemp, open, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+import { Failure } from '../failure.ts'
+
+export interface Access {
+  /** Of key.pem. */
+  readonly keyMode?: number
+  /** `user`, `user:group` or `:group`, as chown takes it. */
+  readonly owner?: string
+}
+
+/** What is not said stays as it is. Whoever may not read the key before and after may not in between. */
+export const give = async (folder: string, names: readonly string[], { keyMode, owner }: Access): Promise<void> => {
+  const key = join(folder, 'key.pem')
+  if (keyMode !== undefined) await setMode(key, (mode) => mode & keyMode)
+  if (owner !== undefined)
+    await chown(
+      owner,
+      names.map((name) => join(folder, name)),
+    )
+  if (keyMode !== undefined) await setMode(key, () => keyMode)
+}
+
+/**
+ * The same of what is there already: each folder in `versions`, as the certificate before the last may still hold. Those that
+ * somebody else could have put there are left alone, and so is what another command takes away meanwhile.
+ */
+export const giveAll = async (versions: string, names: readonly string[], access: Access): Promise<void> => {
+  if (access.keyMode === undefined && access.owner === undefined) return
+  for (const name of await readdir(versions)) {
+    const version = join(versions, name)
+    const places = await Promise.all([join(versions, '..'), versions, version].map(isOurFolder))
+    if (places.includes(false)) continue
+    await give(version, names, access).catch((error: unknown) => {
+      if (existsSync(join(version, 'key.pem'))) throw error
+    })
+  }
+}
+
+/** Before anything is asked: whoever is not there gets no certificate. */
+export const assertOwner = async (own: string, owner: string): Promise<void> => {
+  const draft = await mkdtemp(join(own, 'new-'))
+  await chown(owner, [draft]).finally(() => rm(draft, { recursive: true, force: true }))
+}
+
+const isOurFolder = async (path: string): Promise<boolean> => {
+  const found = await lstat(path).catch(() => undefined)
+  return found?.isDirectory() === true && found.uid === process.geteuid?.()
+}
+
+/** Through no link. On a disk that cannot be written, what is right already is right. */
+const setMode = async (path: string, modeOf: (mode: number) => number): Promise<void> => {
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  try {
+    const before = (await file.stat()).mode & 0o7777
+    const mode = modeOf(before)
+    if (mode !== before) await file.chmod(mode)
+  } finally {
+    await file.close()
+  }
+}
+
+/** The program knows users and groups wherever they are kept. */
+const chown = async (owner: string, files: readonly string[]): Promise<void> => {
+  await run('chown', ['-h', '--', owner, ...files]).catch((error: Error & { stderr?: string }) => {
+    throw new Failure('usage', `The files cannot be given to ${owner}: ${(error.stderr || error.message).trim()}`)
+  })
+}
+
+const run = promisify(execFile)
