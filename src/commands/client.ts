@@ -282,7 +282,7 @@ const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
   if (isOfServer(error))
     return new Failure(
       'usage',
-      `${origin} shows a certificate that is not for it, or not for now (${error.code}).`,
+      `${origin} shows a certificate that is not for it, or not for now (${error.code})${ofNow(error)}.`,
       undefined,
       error,
     )
@@ -290,6 +290,12 @@ const unanswered = ({ origin }: URL, error: NodeJS.ErrnoException): Failure => {
   const refused = `${origin} does not show a certificate that the trust anchor vouches for (${error.code})`
   return new Failure('usage', `${refused}; name another by --ca.`, undefined, error)
 }
+
+/** The clock that is wrong is ours more often than the server's. */
+const ofNow = ({ code = '' }: NodeJS.ErrnoException): string =>
+  code === 'CERT_HAS_EXPIRED' || code === 'CERT_NOT_YET_VALID'
+    ? `: here it is ${new Date().toISOString()}; where that is wrong, set the clock, else tell whoever runs the server`
+    : ''
 
 const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
   const named = 'name that of the API by --server or CHANCERY_URL'

@@ -21,7 +21,7 @@ export type FailureKind = keyof typeof exitCodes
 export class Failure extends Error {
   readonly kind: FailureKind
   readonly exitCode: number
-  /** The problem document, where the server gave one. */
+  /** The problem document, where the server gave one; else what is known beside the sentence. */
   readonly problem: object | undefined
 
   constructor(kind: FailureKind, message: string, problem?: object, cause?: unknown) {

@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import type { Client } from './client.ts'
 import { Failure } from './failure.ts'
 import { type Decision, explanation } from './issue/explanation.ts'
-import { issueFor, type RequestBody } from './issue/for-request.ts'
+import { assertNoKey, issueFor, type RequestBody } from './issue/for-request.ts'
 import { type IntoOptions, issueInto, type OrderOptions, readOrder } from './issue/into.ts'
 import { bodyFor, keyTypeNames, newKey, readNames, requestFor } from './issue/order.ts'
 import { readOrders } from './issue/orders.ts'
@@ -136,8 +136,10 @@ const bodyOfRequest = async (options: OrderOptions, csr: string): Promise<Reques
   const names = readNames(options)
   const byKind = Object.groupBy(names, ({ kind }) => kind)
   const told = Object.entries(byKind).map(([kind, list]) => [kind, list.map(({ value }) => value)])
+  const text = await readRequest(csr)
+  assertNoKey(text, csr)
   return {
-    csr: await readRequest(csr),
+    csr: text,
     profile,
     ...(validity !== undefined && { validity }),
     ...(names.length > 0 && { names: Object.fromEntries(told) }),

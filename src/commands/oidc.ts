@@ -8,6 +8,7 @@ import { request } from 'node:https'
 import { Failure } from './failure.ts'
 import { visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
+import { secondsOf } from './refused.ts'
 
 export interface Provider {
   /** As its tokens and its discovery name it, octet by octet. */
@@ -344,12 +345,6 @@ const send = (url: string, { ca }: Provider, form?: string): Promise<Answered> =
     })
     call.end(form)
   })
-
-/** RFC 9110 10.2.3: seconds, or a date. */
-const secondsOf = (text = ''): number | undefined => {
-  const seconds = /^\d{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1_000
-  return seconds > 0 ? seconds : undefined
-}
 
 const parse = (octets: Buffer): Answered['body'] => {
   try {

@@ -22,7 +22,9 @@ export const failureOf = ({ status, text, headers }: Answer): Failure => {
   if (problem === undefined) {
     // A proxy answers for one that is away.
     const kind = passing.has(status) ? 'later' : 'failed'
-    return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`)
+    const retryAfter = secondsOf(headers['retry-after'])
+    const known = retryAfter === undefined ? undefined : { retryAfter }
+    return new Failure(kind, `The server answered ${status} without saying why; is it Chancery?`, known)
   }
   const { detail, code, next, violations = [], requestId, retryAfter } = problem
   const lines = [
@@ -63,6 +65,13 @@ export const kindOfStatus = (status: number): FailureKind => {
   if (status === 404) return 'missing'
   if (status === 409 || status === 412 || status === 428) return 'conflict'
   return status < 500 ? 'refused' : 'failed'
+}
+
+/** Of Retry-After (RFC 9110 10.2.3): seconds, or a date. */
+export const secondsOf = (text: string | readonly string[] = ''): number | undefined => {
+  if (typeof text !== 'string') return undefined
+  const seconds = /^\d{1,9}$/.test(text) ? Number(text) : (Date.parse(text) - Date.now()) / 1_000
+  return seconds > 0 ? seconds : undefined
 }
 
 /** Undefined where it is no JSON. */

@@ -1,5 +1,8 @@
 /** What a server, or what stands in its place, may answer instead of what is expected. */
+import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 
 import t from 'tap'
@@ -9,7 +12,9 @@ import { Failure } from '../../src/commands/failure.ts'
 import { adviceFor } from '../../src/commands/issue/advice.ts'
 import type { Held } from '../../src/commands/issue/folder.ts'
 import { readTask, wardOf } from '../../src/commands/issue/into.ts'
+import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { openTestService } from '../helpers/service.ts'
+import { ip } from '../x509/build.ts'
 import { newFolder } from './folders.ts'
 
 const service = await openTestService(t)
@@ -75,6 +80,44 @@ t.test('what a problem says is taken as far as it is one', async (t) => {
       t.match(failure, { kind: 'later', message: text })
       t.match(failure.problem, problem as object)
     })
+})
+
+t.test('a proxy that answers in its place says as well when to come again', async (t) => {
+  for (const [told, seconds] of [
+    ['600', 600],
+    [new Date(Date.now() + 600_000).toUTCString(), 600],
+    ['0', undefined],
+    ['soon', undefined],
+    [undefined, undefined],
+  ] as const) {
+    answerBy(t, (response) => response.writeHead(429, told === undefined ? {} : { 'retry-after': told }).end('<p>'))
+    const failure: Failure = await client.call('GET', '/v1/profiles').then(
+      () => new Failure('failed', 'none'),
+      (error: Failure) => error,
+    )
+    t.match(failure, { kind: 'later', message: /answered 429 without saying why/ })
+    const { retryAfter } = failure.toJSON() as { readonly retryAfter?: number }
+    t.equal(seconds === undefined ? retryAfter : Math.round((retryAfter ?? 0) / 10) * 10, seconds, `${told}`)
+  }
+})
+
+t.test('a certificate that is not for now may be so by our own clock', async (t) => {
+  const ca = openClientCa('A server')
+  for (const [times, code] of [
+    [{ from: -7200, to: -3600 }, 'CERT_HAS_EXPIRED'],
+    [{ from: 3600, to: 7200 }, 'CERT_NOT_YET_VALID'],
+  ] as const) {
+    const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')], ...times })
+    const server = createServer({ cert, key }).listen(0, '127.0.0.1')
+    t.teardown(() => server.close())
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const failing = clientAt({ server: `https://127.0.0.1:${port}`, ca: ca.pem })
+    await t.rejects(failing.call('GET', '/v1/profiles'), {
+      kind: 'usage',
+      message: new RegExp(`not for now \\(${code}\\): here it is 20\\S+Z; where that is wrong, set the clock`),
+    })
+  }
 })
 
 t.test('what is no JSON is said to be none', async (t) => {

@@ -187,6 +187,16 @@ t.test('what the server asks for is waited for', async (t) => {
   )
 })
 
+t.test('what a proxy asks for in its place holds for all', async (t) => {
+  const script = (at: number): Standing => {
+    if (at < 10 * minute) throw new Failure('later', 'answered 429', { retryAfter: 120 })
+    return standing(start + at)
+  }
+  const { tries, lines } = await watch(script, { hours: 0.2, wards: 3 })
+  t.ok(tries.filter((at) => at < 10 * minute).length <= 6, `${tries.length} tries`)
+  t.match(lines[0], { event: 'unreachable' })
+})
+
 t.test('people who have said no are not asked again by each try', async (t) => {
   for (const code of ['approval.rejected', 'approval.withdrawn', 'approval.expired', 'approval.failed']) {
     const script = (): Standing => {

@@ -215,7 +215,7 @@ const reasonOf = (error: unknown): Reason => {
   const { code = '', retryAfter } = (error.problem ?? {}) as { code?: string; retryAfter?: number }
   // People have said no, or nothing, and each try would ask them again.
   if (endings.has(code)) return { retryAfter: longSeconds, isOfServer: false }
-  return { retryAfter, isOfServer: error.kind === 'later' && (error.problem === undefined || ofAll.has(code)) }
+  return { retryAfter, isOfServer: error.kind === 'later' && (code === '' || ofAll.has(code)) }
 }
 
 /** What is said to whoever asks, whatever is asked for. Limits of certificates and names are of one order's profile. */

@@ -4,6 +4,7 @@ import { access, constants, readFile, rm, stat, writeFile } from 'node:fs/promis
 import { dirname } from 'node:path'
 
 import { canonicalJson } from '../../canonical.ts'
+import { isProblem } from '../../errors.ts'
 import { writePrivateFile } from '../../keys/private-file.ts'
 import { parseRequest } from '../../x509/csr.ts'
 import { parsePem } from '../../x509/pem.ts'
@@ -123,7 +124,10 @@ const isFileToBe = async (file: string): Promise<boolean> => {
       `${file} cannot be written (${(error as NodeJS.ErrnoException).code}); nothing was issued.`,
     )
   }
-  const isFile = (await stat(file).catch(() => undefined))?.isFile() ?? true
+  const found = await stat(file).catch(() => undefined)
+  if (found?.isDirectory())
+    throw new Failure('usage', `${file} is a folder; name a file for the chain by --out. Nothing was issued.`)
+  const isFile = found?.isFile() ?? true
   if (isFile) await assertReplaceable(file)
   return isFile
 }
@@ -145,6 +149,18 @@ const isOfCertificates = (text: string): boolean => {
   const labels = [...text.matchAll(/-----BEGIN ([^-]*)-----/g)].map(([, label]) => label)
   const isText = !/[^\t\n\r\x20-\x7e\x80-\xff]/.test(text)
   return isText && labels.length > 0 && labels.every((label) => label === 'CERTIFICATE')
+}
+
+/** Before anything is sent: what is named by mistake may be a key, and a key that somebody else has seen is none. */
+export const assertNoKey = (text: string, file: string): void => {
+  const octets = Buffer.from(text, 'latin1')
+  for (const read of [() => parsePem(text, 'CERTIFICATE REQUEST'), () => octets])
+    try {
+      parseRequest(read())
+    } catch (error) {
+      if (!isProblem(error) || error.code !== 'csr.key_material') continue
+      throw new Failure('usage', `${file} holds a private key; nothing was sent. Give the request alone by --csr.`)
+    }
 }
 
 const assertFor = ({ csr }: RequestBody, answer: IssuedAnswer): void => {

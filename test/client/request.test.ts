@@ -1,0 +1,55 @@
+/** Requests that were made elsewhere: what is no request, and where no chain can be written. */
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrOn } from '../http/holders.ts'
+import { newFolder } from './folders.ts'
+import { chanceryFor } from './run.ts'
+
+t.setTimeout(120_000)
+const service = await openTestService(t)
+const chancery = chanceryFor(service)
+const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const csr = csrOn(privateKey, ['sent.example.com'])
+
+t.test('a key that is named in place of a request goes nowhere', async (t) => {
+  const folder = await newFolder(t)
+  const asked: string[] = []
+  service.service.app.server.on('request', ({ url = '' }) => asked.push(url))
+  const pem = privateKey.export({ type: 'pkcs8', format: 'pem' })
+  for (const [name, content] of [
+    ['web.key', pem],
+    ['both.pem', `${pem}${csr}`],
+    ['sec1.key', privateKey.export({ type: 'sec1', format: 'pem' })],
+    ['key.der', privateKey.export({ type: 'pkcs8', format: 'der' })],
+    ['sec1.der', privateKey.export({ type: 'sec1', format: 'der' })],
+  ] as const) {
+    const file = join(folder, name)
+    await writeFile(file, content)
+    for (const verb of ['issue', 'explain']) {
+      const run = await chancery([verb, '--profile', 'server', '--csr', file])
+      t.match(run, { code: exitCodes.usage, err: `${file} holds a private key; nothing was sent.` }, `${verb} ${name}`)
+    }
+  }
+  t.same(asked, [])
+  const file = join(folder, 'web.csr')
+  await writeFile(file, csr)
+  t.equal((await chancery(['explain', '--profile', 'server', '--csr', file])).code, 0)
+  t.equal(asked.length, 1)
+})
+
+t.test('a folder in place of a file is told before anything is issued', async (t) => {
+  const folder = await newFolder(t)
+  const [file, out] = [join(folder, 'web.csr'), join(folder, 'web')]
+  await writeFile(file, csr)
+  await mkdir(out)
+  const run = await chancery(['issue', '--profile', 'server', '--csr', file, '--out', out])
+  t.match(run, { code: exitCodes.usage, err: /web is a folder; name a file .* Nothing was issued\.\n$/ })
+  const { items } = (await service.request('GET', '/v1/certificates?name=sent.example.com')).json
+  t.same(items, [])
+})
