@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
+import { isKeyMaterial } from '../x509/pem.ts'
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
@@ -85,7 +86,7 @@ export const addIssuerCommand = (program: Command): void => {
       ),
   ).action(async (name: string, path: string, options: RestOptions) => {
     const { client, out } = await openRest(options)
-    const body = { chain: await readText(path) }
+    const body = { chain: await readChain(path) }
     const staged = (await client.call('PUT', `/v1/issuers/${segment(name)}`, { body })).json<IssuerView>()
     out.show(staged, `${name} is staged: its chain is published, and it signs nothing before it is activated.`)
   })
@@ -98,7 +99,7 @@ export const addIssuerCommand = (program: Command): void => {
       ),
   ).action(async (name: string, paths: string[], options: RestOptions) => {
     const { client, out } = await openRest(options)
-    const body = { chains: await Promise.all(paths.map(readText)) }
+    const body = { chains: await Promise.all(paths.map(readChain)) }
     const chained = (await client.call('PUT', `/v1/issuers/${segment(name)}/chains`, { body })).json<IssuerView>()
     out.show(chained, `${name} has ${paths.length === 1 ? 'one way' : `${paths.length} ways`} up to roots.`)
   })
@@ -156,6 +157,13 @@ const parseAttribute = (text: string): { readonly type: AttributeType; readonly 
 const byShortName = new Map(
   Object.entries(attributes).map(([type, { short }]) => [short as string, type as AttributeType]),
 )
+
+/** A chain; whoever keeps a key beside it by mistake does not send that as well. */
+const readChain = async (path: string): Promise<string> => {
+  const text = await readText(path)
+  if (!isKeyMaterial(text)) return text
+  throw new Failure('usage', `${path} holds a private key; nothing was sent. Give the chain alone.`)
+}
 
 const readText = async (path: string): Promise<string> => {
   try {

@@ -24,6 +24,7 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
   if (first < 0) throw refusal('the text is empty')
   const found = boundary('BEGIN', lines[first] as string)
   if (found === undefined) throw refusal(firstLineFault(lines[first] as string))
+  if (found.includes('-----')) throw refusal('its line ends are gone (curl -d takes them out, --data-binary does not)')
   if (found !== label && !(label === 'CERTIFICATE REQUEST' && found === `NEW ${label}`))
     throw refusal(`the block is not labelled ${label}`)
   const end = lines.findIndex((line, i) => i > first && line.startsWith('-----'))
@@ -107,7 +108,8 @@ const firstLineFault = (line: string): string => {
  * A boundary of a private key of any kind (PRIVATE KEY, RSA PRIVATE KEY, ENCRYPTED PRIVATE KEY, OPENSSH PRIVATE KEY,
  * PGP PRIVATE KEY BLOCK), or a PuTTY key file.
  */
-const isKeyMaterial = (input: string): boolean => input.includes('PRIVATE KEY') || input.includes('PuTTY-User-Key-File')
+export const isKeyMaterial = (input: string): boolean =>
+  input.includes('PRIVATE KEY') || input.includes('PuTTY-User-Key-File')
 
 /** Space, tab and carriage return; not `trimEnd`, which also takes Unicode spaces and a byte order mark. */
 const trimEnd = (line: string): string => {

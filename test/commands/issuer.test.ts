@@ -1,4 +1,5 @@
 /** A key that waits for its certificate: it is shown, its request can be had again, and what comes too early says what comes first. */
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -37,6 +38,13 @@ t.test('from a request to an issuer', async (t) => {
   t.notMatch(seen.out, /next/)
 
   const root = openTestRoot()
+  const key = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
+  await writeFile(join(folder, 'chain.pem'), `${root.certify(made.out)}${root.pem}${key}`)
+  for (const verb of ['import', 'chains'])
+    t.match(await chancery(['issuer', verb, 'next', join(folder, 'chain.pem')]), {
+      code: exitCodes.usage,
+      err: /chain\.pem holds a private key; nothing was sent\. Give the chain alone\.\n$/,
+    })
   await writeFile(join(folder, 'chain.pem'), root.certify(made.out) + root.pem)
   t.equal((await chancery(['issuer', 'import', 'next', join(folder, 'chain.pem')])).code, 0)
   const listed = (await chancery(['issuer', 'list'])).out

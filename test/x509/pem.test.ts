@@ -35,6 +35,15 @@ t.test('what is no text is told so', async (t) => {
   })
 })
 
+t.test('a block whose lines were run together on their way is told so', async (t) => {
+  const block = encodePem('CERTIFICATE REQUEST', randomBytes(100))
+  for (const input of [block.replaceAll('\n', ''), block.replaceAll('\n', '\r')])
+    t.throws(() => parsePem(input, 'CERTIFICATE REQUEST'), {
+      code: 'csr.pem',
+      detail: /^its line ends are gone .*--data-binary/,
+    })
+})
+
 t.test('blank lines around the block are accepted', async (t) => {
   t.ok(parsePem(`\n \r\n${encodePem('CERTIFICATE', Buffer.from([1]))}\n\t\n`, 'CERTIFICATE').equals(Buffer.from([1])))
 })
