@@ -2,6 +2,7 @@
 
 /** Strict: version 1.2, no key twice, no aliases, one document. Throws the library's own error, which names the place. */
 export const parseYaml = async (text: string): Promise<unknown> => {
+  if (isKey(text)) throw new Error(keyFault)
   const { parse } = await import('yaml')
   try {
     return parse(text, { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
@@ -10,6 +11,10 @@ export const parseYaml = async (text: string): Promise<unknown> => {
     throw error
   }
 }
+
+/** A key that is named in place of a document would be shown with what is wrong with it. */
+export const isKey = (text: string): boolean => /-----BEGIN [A-Z0-9 ]*PRIVATE KEY/.test(text)
+export const keyFault = 'it holds a private key'
 
 /** What is wrong, where the library speaks to whoever calls it. */
 export const yamlFault = ({ message, code }: { readonly message: string; readonly code?: string }): string =>

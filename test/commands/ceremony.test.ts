@@ -572,6 +572,10 @@ t.test('parameters that are not sound are told all at once, with their lines', a
     t.match(ended, { code: exitCodes.usage, out: '' }, text)
     t.match(ended.err, expected, text)
   }
+  await table.write('worse.yaml', '-----BEGIN PRIVATE KEY-----\nMIGHAgEA\n-----END PRIVATE KEY-----\n')
+  const key = await table.hold('root', 'worse.yaml')
+  t.match(key, { code: exitCodes.usage, err: /is not a file of parameters: it holds a private key\.\n$/ })
+  t.notMatch(key.err, /MIGH/, 'nor is it shown')
   t.match(await table.hold('root', 'nowhere.yaml'), { code: exitCodes.usage, err: /nowhere\.yaml cannot be read/ })
   await table.act('root', rootParameters('root'))
   const number = crlParameters('root', 1, {

@@ -49,6 +49,10 @@ t.test('a document is applied, shown and listed, and one with faults is told all
   const { code, err } = await chancery('apply', file)
   t.equal(code, exitCodes.refused)
   t.match(err, /\/algorithms\/0[\s\S]*\/lifetime/)
+  await writeFile(file, '-----BEGIN EC PRIVATE KEY-----\nMIGHAgEA\n-----END EC PRIVATE KEY-----\n')
+  const key = await chancery('apply', file)
+  t.match(key, { code: exitCodes.usage, err: /github\.yaml cannot be read: it holds a private key\n$/ })
+  t.notMatch(key.err, /MIGH/, 'nor is it shown')
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })
 

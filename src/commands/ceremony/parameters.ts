@@ -14,7 +14,7 @@ import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-co
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
-import { yamlFault } from '../yaml.ts'
+import { isKey, keyFault, yamlFault } from '../yaml.ts'
 import {
   type ConstraintsDocument,
   type CrlDocument,
@@ -27,6 +27,7 @@ import {
 
 /** The document, if it is sound. Throws Failure with a line for each fault. */
 export const parseParameters = <K extends keyof Documents>(kind: K, text: string, file: string): Documents[K] => {
+  if (isKey(text)) throw new Failure('usage', `${file} is not a file of parameters: ${keyFault}.`)
   const lines = new LineCounter()
   const document = parseDocument(text, { version: '1.2', uniqueKeys: true, lineCounter: lines })
   const broken = [...document.errors, ...document.warnings]
