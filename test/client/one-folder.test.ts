@@ -213,6 +213,29 @@ t.test('a file that somebody has taken away is there again, and what cannot be w
   t.same(await readdir(own), before)
 })
 
+t.test('a folder that goes while a daemon looks after it is made again, for all who could read it', async (t) => {
+  const out = join(await newFolder(t), 'tls/web')
+  const options = { profile: 'server', name: ['swept.example.com'], out }
+  const ward = wardOf(await readTask(options, client.origin), { now: Date.now, openClient: async () => client })
+  const first = await ward.pass(signal)
+  await rm(join(out, '..'), { recursive: true })
+  const second = await ward.pass(signal)
+  t.equal(second.issued, true)
+  t.not(second.serial, first.serial)
+  t.equal((await readShown(out))?.serial, second.serial)
+  const mask = process.umask()
+  t.equal((await stat(out)).mode & 0o777, 0o777 & ~mask)
+  for (const name of ['.chancery', '.chancery/versions'])
+    t.equal((await stat(join(out, name))).mode & 0o777, 0o755, name)
+  await rm(join(out, 'key.pem'))
+  await writeFile(join(out, 'key.pem'), 'of somebody else')
+  await t.rejects(
+    ward.pass(signal),
+    /key\.pem is there and was not made here/,
+    'a key that does not fit is told at once',
+  )
+})
+
 t.test('what cannot be read of our own files is told, and what to do', async (t) => {
   const out = await newFolder(t)
   const args = issueArgs('unread.example.com', out)

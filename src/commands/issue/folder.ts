@@ -89,24 +89,32 @@ export interface Folder {
 export const openFolder = async (path: string, options: Access = {}): Promise<Folder> => {
   const own = join(path, '.chancery')
   const pendingFile = join(own, 'pending.json')
-  await orUsage(path, async () => {
+  // Each time: a daemon lives longer than many a folder.
+  const prepare = async (): Promise<void> => {
     await makeFolders(path, own)
     await assertOurs(path)
+  }
+  await orUsage(path, async () => {
+    await prepare()
     await sweep(own)
     await giveAll(join(own, 'versions'), fileNames, options)
   })
-  const alone = <T>(work: () => Promise<T>): Promise<T> => withLock(join(own, 'lock'), work)
+  const alone = async <T>(work: () => Promise<T>): Promise<T> => {
+    await prepare()
+    return withLock(join(own, 'lock'), work)
+  }
   return {
     path,
     held: async () => {
       const held = await readHeld(join(own, 'current'))
       // Somebody may have taken one away.
-      if (held !== undefined) await orUsage(path, () => link(path))
+      if (held !== undefined) await orUsage(path, () => prepare().then(() => link(path)))
       return held
     },
     pending: () => readPending(pendingFile),
     keep: (pending) =>
       orUsage(path, async () => {
+        await prepare()
         if (options.owner !== undefined) await assertOwner(own, options.owner)
         return keep(pendingFile, { ...pending, by: newHolder(), at: new Date().toISOString() })
       }),
