@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 
 import { exitCodes, Failure } from './commands/failure.ts'
 import { openOutput } from './commands/output.ts'
+import { guardStreams } from './commands/standard-streams.ts'
 import { takeSignals } from './commands/stop.ts'
 import { version } from './commands/version.ts'
 
@@ -18,6 +19,7 @@ const main = async (argv: readonly string[]): Promise<number> => {
     .showHelpAfterError(askForHelp)
     .exitOverride()
   const isJson = argv.includes('--json')
+  const streams = services.has(argv[0] ?? '') ? undefined : guardStreams()
   // What is wrong with the command line is told by `tell` then.
   if (isJson) program.configureOutput({ writeErr: () => {} })
   for (const add of adding(argv[0])) await add(program)
@@ -30,7 +32,8 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
   try {
     await program.parseAsync(argv, { from: 'user' })
-    return 0
+    const fault = streams?.fault()
+    return fault === undefined ? 0 : tell(fault, isJson)
   } catch (error) {
     return tell(error, isJson)
   }
@@ -155,6 +158,9 @@ const tell = (error: unknown, json: boolean): number => {
 const buffered = { dest: 1, sync: false, minLength: 4096, periodicFlush: 200 } as const
 /** Where standard output is the answer. */
 const onStderr = { dest: 2, sync: true } as const
+
+/** What they print is a log. */
+const services: ReadonlySet<string> = new Set(['serve', 'migrate', 'witness', 'controller'])
 
 const everyCommand = (command: Command): readonly Command[] => [command, ...command.commands.flatMap(everyCommand)]
 

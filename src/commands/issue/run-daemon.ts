@@ -3,6 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 
 import type { Client } from '../client.ts'
 import { visible } from '../output.ts'
+import { writeLine } from '../standard-streams.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
 import { type IntoOptions, readTasks, wardOf } from './into.ts'
 
@@ -29,7 +30,7 @@ export const runDaemon = async ({ orders, openClient, json }: DaemonOptions): Pr
       elapsed: () => performance.now(),
       sleep: (milliseconds, signal) => wait(milliseconds, undefined, { signal }).catch(() => {}),
       chance: Math.random,
-      log: (line) => process.stdout.write(write(line, new Date(now()))),
+      log: (line) => writeLine(write(line, new Date(now()))),
       signal: ending.signal,
     },
   )

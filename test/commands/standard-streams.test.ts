@@ -1,0 +1,86 @@
+/** What a command prints, to somebody who stops reading or to a disk that is full. */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, open, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { newFolder } from '../client/folders.ts'
+import { mainFile } from '../client/run.ts'
+import { bare } from '../helpers/environment.ts'
+import { openTestService } from '../helpers/service.ts'
+
+t.setTimeout(120_000)
+const folder = await mkdtemp(join(tmpdir(), 'chancery-streams-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+/** A shell's command line, where `$0` is Node and `$1` the command. */
+const shell = (line: string, ...args: string[]): Promise<{ readonly code: number; readonly err: string }> =>
+  new Promise((resolve) => {
+    execFile('/bin/sh', ['-c', line, process.execPath, mainFile, ...args], { env: bare }, (error, _, err) => {
+      resolve({ code: error ? Number(error.code) : 0, err })
+    })
+  })
+
+t.test('whoever reads no further has what was wanted', async (t) => {
+  for (let i = 0; i < 3; i += 1) {
+    const child = spawn(process.execPath, [mainFile, 'completion', 'bash'], {
+      env: bare,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    child.stdout.destroy()
+    let said = ''
+    child.stderr.on('data', (chunk: Buffer) => {
+      said += chunk
+    })
+    const [code] = await once(child, 'close')
+    t.same({ code, said }, { code: 0, said: '' })
+  }
+})
+
+t.test('what a disk has no room for is told, and ends with 2', async (t) => {
+  const sentence = /^Standard output cannot be written \((ENOSPC|EFBIG)\); it is not whole\.\n$/
+  t.match(await shell('exec "$0" "$1" completion bash > /dev/full'), { code: exitCodes.usage, err: sentence })
+  const file = join(folder, 'part')
+  const part = await shell('unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$1" completion bash > "$2"', file)
+  t.match(part, { code: exitCodes.usage, err: sentence }, 'also where there is room for a part of it')
+  t.ok((await readFile(file)).length > 0)
+  t.equal((await shell('exec "$0" "$1" completion fish 2> /dev/full')).code, exitCodes.usage, 'nor is there a stack')
+  t.equal((await shell('exec "$0" "$1" completion bash > "$2"', join(folder, 'whole'))).code, 0)
+})
+
+t.test('a daemon goes on whether or not its log can be written', async (t) => {
+  const service = await openTestService(t)
+  const full = await open('/dev/full', 'w')
+  t.teardown(() => full.close())
+  for (const to of [full.fd, 'pipe'] as const) {
+    const out = await newFolder(t)
+    const args = [
+      'issue',
+      '--profile',
+      'server',
+      '--name',
+      'log.example.com',
+      '--out',
+      out,
+      '--exec',
+      'false',
+      '--daemon',
+    ]
+    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
+    const child = spawn(process.execPath, [mainFile, ...args], { env, stdio: ['ignore', to, 'ignore'] })
+    t.teardown(() => void child.kill('SIGKILL'))
+    child.stdout?.destroy()
+    const status = join(out, '.chancery/status.json')
+    const failures = async (): Promise<number> =>
+      JSON.parse(await readFile(status, 'utf8').catch(() => '{}')).failures ?? 0
+    while (child.exitCode === null && (await failures()) < 2) await new Promise((resolve) => setTimeout(resolve, 50))
+    t.equal(child.exitCode, null, `it runs, with ${to}`)
+    child.kill('SIGTERM')
+    const [code] = await once(child, 'exit')
+    t.equal(code, 0)
+  }
+})
