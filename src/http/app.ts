@@ -55,6 +55,7 @@ import {
 import { serializerCompiler, validatorCompiler } from './compile.ts'
 import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
+import { serveDescription } from './description.ts'
 import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
@@ -63,6 +64,7 @@ import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProb
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { openAllowed } from './routes.ts'
+import { inTurn } from './turn.ts'
 import { noteEarly } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
@@ -123,6 +125,7 @@ declare module 'fastify' {
 export const openApp = async (deps: HttpDeps): Promise<App> => {
   const app = guardedApp(deps)
   describeRoutes(app)
+  serveDescription(app)
   await app.register(rateLimit, rateLimits)
   const searching = { ...deps, exports: openExports(app, deps) }
   await app.register(async (api: App) => {
@@ -262,6 +265,7 @@ export const newApp = (
   app.decorateRequest('visit', null)
   app.setErrorHandler(openErrorHandler(log))
   answerUnknown(app)
+  app.addHook('onRequest', (_request, { raw }, done) => inTurn(raw, done))
   app.addHook('onResponse', (request, reply, done) => {
     const { statusCode: status } = reply
     const seconds = reply.elapsedTime / 1000
@@ -352,7 +356,9 @@ const foreignRoutes = (url: string): AccessRule | undefined =>
 const answerUnknown = (app: App): void => {
   const allowed = openAllowed(app)
   app.setNotFoundHandler((request, reply) => {
-    const methods = allowed(request.url)
+    // A route for a folder takes whatever is within, and then finds nothing there.
+    const found = allowed(request.url)
+    const methods = found.includes(request.method) ? [] : found
     reply.headers(safetyHeaders)
     const problem =
       methods.length > 0

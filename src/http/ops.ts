@@ -115,8 +115,4 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
       return kind
     },
   )
-
-  app.get('/openapi.json', { config: { access: 'open' }, schema: { hide: true } }, async (_request, reply) =>
-    (reply as FastifyReply).type('application/json').send(JSON.stringify(app.swagger())),
-  )
 }

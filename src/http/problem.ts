@@ -87,7 +87,7 @@ export const describeProblem = (
 export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_large'): Problem => {
   if (isProblem(error)) return error
   const code = codeOf(error)
-  const mapped = code === undefined ? undefined : httpErrors[code]
+  const mapped = code === undefined ? undefined : mappedErrors[code]
   if (!mapped) return new Problem('internal', 'Something went wrong on our side.', { cause: error })
   const [problemCode, detail] = mapped
   return new Problem(problemCode === 'request.too_large' ? tooLarge : problemCode, detail)
@@ -198,7 +198,7 @@ const retryAfterOf = (problem: Problem): number | undefined =>
 
 const codeOf = (error: unknown): string | undefined => {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined
-  return typeof code === 'string' && Object.hasOwn(httpErrors, code) ? code : undefined
+  return typeof code === 'string' && Object.hasOwn(mappedErrors, code) ? code : undefined
 }
 
 /**
@@ -238,6 +238,12 @@ export const httpErrors: Readonly<Record<string, Mapped>> = {
   ECONNRESET: ['request.malformed', 'The connection ended before the body did.'],
   ERR_STREAM_PREMATURE_CLOSE: ['request.malformed', 'The connection ended before the body did.'],
   ERR_HTTP_REQUEST_TIMEOUT: ['request.timeout', 'The request did not arrive in time.'],
+}
+
+/** Those of `@fastify/static` as well, which serves the pages of swagger-ui. */
+const mappedErrors: Readonly<Record<string, Mapped>> = {
+  ...httpErrors,
+  FST_STATIC_FORBIDDEN_PATH: ['request.not_found', 'There is nothing at this path.'],
 }
 
 /** What Node's parser says before there is a request. */
