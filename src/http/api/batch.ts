@@ -9,11 +9,12 @@ import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
-import { batchBodyLimit, batchPath, batchPatience, batchTimeout, trustMs } from '../bounds.ts'
+import { batchBodyLimit, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
+import { openRoom } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import {
   assertMayAsk,
@@ -59,6 +60,7 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
     batchPath,
     {
       bodyLimit: batchBodyLimit,
+      onRequest: openRoom(batchRoom),
       config: {
         access: ['requester'],
         accepts: ['application/json'],

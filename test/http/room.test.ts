@@ -1,0 +1,77 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t from 'tap'
+
+import { batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
+import { callerFor, openStandIn, reached } from './stand-in.ts'
+
+t.test('no principal fills the memory with batches that it sends a piece at a time', async (t) => {
+  const { app } = await openStandIn({
+    identities: reached({
+      bearer: async (token: string) => {
+        return { ...callerFor('requester'), principal: token }
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const begin = (principal: string, length: string) => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+    })
+    const head = `Host: x\r\nAuthorization: Bearer ${principal}\r\nContent-Type: application/json\r\n`
+    socket.write(`POST ${batchPath} HTTP/1.1\r\n${head}${length}\r\n\r\n`)
+    return { socket, answer: () => answer }
+  }
+  const announced = `Content-Length: ${batchBodyLimit}`
+  const [first, ...others] = Array.from({ length: 4 }, () => begin('one', announced))
+  await sleep(200)
+  t.same(
+    others.map(({ answer }) => answer()),
+    ['', '', ''],
+    'four of the largest are let in',
+  )
+  for (const length of [announced, 'Content-Length: 20', 'Transfer-Encoding: chunked']) {
+    const { socket, answer } = begin('one', length)
+    await once(socket, 'data')
+    t.match(answer(), /^HTTP\/1.1 503 .*retry-after: 1.*"code":"overload.queue"/is, length)
+  }
+  const another = begin('another', `Content-Length: 13\r\nConnection: close`)
+  another.socket.write('{"items":[1]}')
+  await once(another.socket, 'close')
+  t.match(another.answer(), /^HTTP\/1.1 200 /, 'others have room')
+
+  first?.socket.write(' '.repeat(batchBodyLimit))
+  while (first?.answer() === '') await sleep(10)
+  t.match(first?.answer(), /^HTTP\/1.1 400 /)
+  const next = begin('one', `Content-Length: 13\r\nConnection: close`)
+  next.socket.write('{"items":[1]}')
+  await once(next.socket, 'close')
+  t.match(next.answer(), /^HTTP\/1.1 200 /, 'what was answered has left its room')
+})
+
+t.test('all principals together have a bound as well', async (t) => {
+  const { app } = await openStandIn({
+    identities: reached({ bearer: async (token: string) => ({ ...callerFor('requester'), principal: token }) }),
+  })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const begin = (principal: string) => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    const head = `Host: x\r\nAuthorization: Bearer ${principal}\r\nContent-Type: application/json\r\n`
+    socket.write(`POST ${batchPath} HTTP/1.1\r\n${head}Content-Length: ${batchBodyLimit}\r\n\r\n`)
+    return socket
+  }
+  for (const principal of ['a', 'b', 'c', 'd']) for (let i = 0; i < 4; i += 1) begin(principal)
+  await sleep(300)
+  const [answer] = await once(begin('e'), 'data')
+  t.match(String(answer), /^HTTP\/1.1 503 .*"code":"overload.queue"/s)
+})
