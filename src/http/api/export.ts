@@ -10,6 +10,7 @@ import { setImmediate as nextRound } from 'node:timers/promises'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
+import type { Caller } from '../../ca/access.ts'
 import type { Access, Searchable } from '../../ca/accesses.ts'
 import type { Bounds, OpenWalk, Page, Range, Walk } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
@@ -60,16 +61,15 @@ export interface Statement {
 
 export const openExports = (app: App, deps: HttpDeps): Exports => {
   const underWay = new Set<Readable>()
-  let opened = 0
+  const takePlace = openPlaces()
   // What is cut off can be asked for again; waiting for a slow client would hold up the stop.
   app.addHook('preClose', async () => {
     for (const stream of underWay) stream.destroy(new Problem('service.stopping', 'The export was cut off.'))
   })
   return {
     send: async (request, reply, asked) => {
-      if (opened >= mostExports)
-        throw new Problem('overload.queue', `${opened} exports are under way.`, { retryAfter: 5 })
-      opened += 1
+      const leave = takePlace(callerOf(request))
+      let isUnderWay = false
       try {
         const walk = await withinDeadline(asked.open())
         reply.type(contentTypes[asked.type])
@@ -83,23 +83,48 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const told = { began, id, walk, first, root }
         // A page without a find may take longer than a connection may be silent.
         request.raw.socket.setTimeout(idleMs)
-        opened += 1
         const stream = Readable.from(piecesOf(deps, request, asked, told), {
           objectMode: false,
           highWaterMark: pieceSize,
         })
         underWay.add(stream)
+        isUnderWay = true
         stream.once('close', () => {
           underWay.delete(stream)
-          opened -= 1
+          leave()
         })
         return reply.send(stream)
       } finally {
-        opened -= 1
+        if (!isUnderWay) leave()
       }
     },
   }
 }
+
+/**
+ * An export lasts as long as whoever reads it likes. Those who export their own certificates alone never have all places, nor one
+ * of them two: an auditor would be kept out by anybody.
+ */
+const openPlaces = (): ((caller: Caller) => () => void) => {
+  const taken = new Set<symbol>()
+  const own = new Set<string>()
+  return (caller) => {
+    const { principal } = caller
+    const isOwn = !readsAll(caller)
+    if (isOwn && own.has(principal)) throw noPlace('An export of yours is')
+    if (taken.size >= mostExports) throw noPlace(`${taken.size} exports are`)
+    if (isOwn && own.size >= mostOfOwn) throw noPlace(`${own.size} exports of other principals are`)
+    const place = Symbol(principal)
+    taken.add(place)
+    if (isOwn) own.add(principal)
+    return () => {
+      taken.delete(place)
+      if (isOwn) own.delete(principal)
+    }
+  }
+}
+
+const noPlace = (what: string): Problem => new Problem('overload.queue', `${what} under way.`, { retryAfter: 5 })
 
 interface Told<T> {
   readonly began: Omit<Access, 'act' | 'rows' | 'export'>
@@ -240,6 +265,8 @@ const shown = (bound: number | Date | null): number | string | null =>
 const pageRows = 1_000
 /** At once, in one instance. */
 const mostExports = 4
+/** Of those, by whoever reads nothing but its own. */
+const mostOfOwn = 2
 /** Octets. */
 const pieceSize = 65_536
 /** UTF-8, of a unit of UTF-16. */
