@@ -13,9 +13,10 @@ import { isProblem } from '../errors.ts'
 import type { Metrics } from '../metrics.ts'
 import { type AddressLimits, type Entry, openAddresses } from './addresses.ts'
 import { type AccessRule, authorise, type Shown, shownBy } from './auth.ts'
-import { handlerTimeout } from './bounds.ts'
+import { handlerTimeout, pageRoom } from './bounds.ts'
 import { openLastKnown } from './last-known.ts'
 import { openPeers, type Peer, type ProxySettings } from './peers.ts'
+import { openRoom, type Room } from './room.ts'
 
 export interface AdmissionDeps {
   readonly identities: Identities
@@ -38,11 +39,14 @@ export interface Admission {
 /** What one request has taken. */
 export class Visit {
   readonly entry: Entry
+  /** For answers that wait to be read. */
+  readonly pages: Room
   #leaves: Leave[] = []
   #isOver = false
 
-  constructor(entry: Entry, leave: Leave) {
+  constructor(entry: Entry, pages: Room, leave: Leave) {
     this.entry = entry
+    this.pages = pages
     this.#leaves.push(leave)
   }
 
@@ -68,6 +72,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
     clock: deps.clock,
     limited: metrics.limited,
   })
+  const pages = openRoom(pageRoom)
   const lastKnown = openLastKnown<Caller | null>(() => performance.now())
   const visits = new WeakMap<Socket, Visit[]>()
 
@@ -90,7 +95,7 @@ export const openAdmission = (deps: AdmissionDeps): Admission => {
   const visit = (request: FastifyRequest, peer: Peer): Visit => {
     const entry = addresses.enter(peer.address)
     const open = visitsOf(request.raw.socket)
-    const begun: Visit = new Visit(entry, () => {
+    const begun: Visit = new Visit(entry, pages, () => {
       addresses.leave(entry)
       open.splice(open.indexOf(begun), 1)
     })

@@ -7,7 +7,9 @@ export const ocspBodyLimit = 4 * 1024
 /** A thousand requests of 4 KiB. */
 export const batchBodyLimit = 4 * 1024 * 1024
 /** Octets of batches that are under way at once, of one principal and of all. */
-export const batchRoom = { body: batchBodyLimit, ofOne: 4 * batchBodyLimit, ofAll: 16 * batchBodyLimit }
+export const batchRoom = { what: 'batches', ofOne: 4 * batchBodyLimit, ofAll: 16 * batchBodyLimit }
+/** Octets of pages that are under way at once; the largest page takes 25 MiB. */
+export const pageRoom = { what: 'pages', ofOne: 32 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
 export const maxHeaderSize = 16 * 1024
 /** Characters of one parameter in a path: a principal's 128, each escaped. */
 export const maxParamLength = 384

@@ -1,42 +1,40 @@
 /**
- * Room for large bodies: whoever may send one could send thousands at once, each a piece at a time, and all of them would be in
- * memory until the last is there.
+ * Room in memory for what lasts as long as the other end likes: large bodies, sent a piece at a time, and large answers that nobody
+ * reads. Whoever may have one of them could have thousands at once.
  */
-import type { FastifyRequest } from 'fastify'
-
+import type { Leave } from '../ca/principal-limits.ts'
 import { Problem } from '../errors.ts'
-import { callerOf } from './auth.ts'
 
 export interface RoomBounds {
-  /** Octets of one body. */
-  readonly body: number
-  /** Octets of the bodies of one principal at once, and of all together. */
+  /** What they are, as a refusal tells it. */
+  readonly what: string
+  /** Octets of one principal at once, and of all together. */
   readonly ofOne: number
   readonly ofAll: number
 }
 
-/**
- * For `onRequest`: takes room for a body as long as the request says, or as long as it may be, until it is answered. Throws
- * `overload.queue` where there is none.
- */
-export const openRoom = ({ body, ofOne, ofAll }: RoomBounds): ((request: FastifyRequest) => Promise<void>) => {
+export interface Room {
+  /** Throws `overload.queue` where there is none left. */
+  take(principal: string, octets: number): Leave
+}
+
+export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {
   const taken = new Map<string, number>()
   let all = 0
-  const take = (principal: string, octets: number): void => {
+  const add = (principal: string, octets: number): void => {
     const own = (taken.get(principal) ?? 0) + octets
     all += octets
     if (own > 0) taken.set(principal, own)
     else taken.delete(principal)
   }
-  return async (request) => {
-    const { principal } = callerOf(request)
-    const octets = Math.min(body, Number(request.headers['content-length'] ?? body))
-    const own = taken.get(principal) ?? 0
-    if (own + octets > ofOne) throw full(`${own} octets of your bodies`)
-    if (all + octets > ofAll) throw full(`${all} octets of bodies`)
-    take(principal, octets)
-    request.visit?.add(() => take(principal, -octets))
+  return {
+    take: (principal, octets) => {
+      const own = taken.get(principal) ?? 0
+      const found = own + octets > ofOne ? `${own} octets of your ${what}` : `${all} octets of ${what}`
+      if (own + octets > ofOne || all + octets > ofAll)
+        throw new Problem('overload.queue', `${found} are under way here.`, { retryAfter: 1 })
+      add(principal, octets)
+      return () => add(principal, -octets)
+    },
   }
 }
-
-const full = (what: string): Problem => new Problem('overload.queue', `${what} are under way here.`, { retryAfter: 1 })

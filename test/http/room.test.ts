@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { type IncomingMessage, request } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -74,4 +75,48 @@ t.test('all principals together have a bound as well', async (t) => {
   await sleep(300)
   const [answer] = await once(begin('e'), 'data')
   t.match(String(answer), /^HTTP\/1.1 503 .*"code":"overload.queue"/s)
+})
+
+t.test('no principal fills the memory with pages that it does not read', async (t) => {
+  const text = JSON.stringify({ serial: 'x'.repeat(20_000) })
+  const { app } = await openStandIn({
+    identities: reached({ bearer: async (token: string) => ({ ...callerFor('requester'), principal: token }) }),
+    records: reached({
+      walk: {
+        certificateTexts: async () => ({
+          bounds: { size: 7, time: new Date(0) },
+          range: { from: 0, before: 7 },
+          count: async () => ({ rows: 0, exact: true }),
+          page: async (limit: number) => ({ items: Array(limit).fill(text) }),
+        }),
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (token: string, limit = 1_000) => {
+    const asked = request({
+      port,
+      path: `/v1/certificates?limit=${limit}`,
+      headers: { authorization: `Bearer ${token}` },
+      agent: false,
+    })
+    const [answer] = (await once(asked.end(), 'response')) as [IncomingMessage]
+    t.teardown(() => answer.destroy())
+    return answer.pause()
+  }
+  const first = await ask('one')
+  t.equal(first.statusCode, 200)
+  const second = await ask('one')
+  t.equal(second.statusCode, 503)
+  t.match(String(await second.resume().toArray()), '"code":"overload.queue"')
+  t.equal((await ask('one', 10)).statusCode, 200, 'there is room for a small one')
+  for (const token of ['two', 'three', 'four', 'five', 'six']) t.equal((await ask(token)).statusCode, 200, token)
+  t.equal((await ask('seven')).statusCode, 503, 'all together have a bound as well')
+  await once(first.resume(), 'end')
+  for (;;) {
+    if ((await ask('seven')).statusCode === 200) break
+    await sleep(10)
+  }
 })

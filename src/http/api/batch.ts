@@ -52,6 +52,7 @@ const BatchOutcome = Type.Union(
 )
 
 export const batchRoutes = (app: App, deps: HttpDeps): void => {
+  const room = openRoom(batchRoom)
   let stopping = false
   app.addHook('preClose', async () => {
     stopping = true
@@ -60,7 +61,10 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
     batchPath,
     {
       bodyLimit: batchBodyLimit,
-      onRequest: openRoom(batchRoom),
+      onRequest: async (request: FastifyRequest) => {
+        const length = Number(request.headers['content-length'] ?? batchBodyLimit)
+        request.visit?.add(room.take(callerOf(request).principal, Math.min(length, batchBodyLimit)))
+      },
       config: {
         access: ['requester'],
         accepts: ['application/json'],

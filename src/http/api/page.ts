@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Page, PageRequest } from '../../ca/records.ts'
+import { callerOf } from '../auth.ts'
 import { negotiate } from '../media.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { type Column, csvLines, type Row } from './csv.ts'
@@ -27,9 +28,14 @@ interface SentPage extends Page<Row> {
 /** Answers with one page of rows, in the form that Accept prefers. */
 export const sendPage = async (request: FastifyRequest, reply: FastifyReply, page: SentPage): Promise<FastifyReply> => {
   const type = negotiate(request.headers.accept, listTypes)
+  request.visit?.add(request.visit.pages.take(callerOf(request).principal, octetsOf(page)))
   if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
   return sendPieces(reply.type(contentTypes[type]), textsOf[type](page))
 }
+
+/** About; what is not encoded yet is more in memory than it will be. */
+const octetsOf = ({ items, texts = [] }: SentPage): number =>
+  texts.reduce((sum, text) => sum + text.length, items.length * octetsOfRow)
 
 export const contentTypes: Readonly<Record<ListType, string>> = {
   'application/json': 'application/json',
@@ -57,3 +63,4 @@ const nextUrl = (request: FastifyRequest, cursor: string): string => {
 }
 
 const defaultLimit = 100
+const octetsOfRow = 4 * 1024

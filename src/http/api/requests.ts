@@ -147,7 +147,7 @@ const readingRoutes = (app: App, { approvals, records }: HttpDeps): void => {
         offers: listTypes,
         columns,
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable'],
+        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
       schema: {
         operationId: 'listRequests',

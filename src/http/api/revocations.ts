@@ -215,7 +215,7 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
         offers: listTypes,
         columns,
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable'],
+        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
       schema: {
         operationId: 'listRevocations',
