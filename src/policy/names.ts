@@ -349,11 +349,17 @@ const readEmailPattern = (text: string): Pattern | string => {
   if (local !== '*' && !isPlainLocal(local)) return 'has a local part that is neither `*` nor plain'
   const domain = readLabelPattern(text.slice(at + 1))
   if (typeof domain === 'string') return `has a domain that ${domain}`
-  const matches = (name: NameParts): boolean =>
+  const matches = (name: NameParts, isLocal: (asked: string) => boolean): boolean =>
     name.local !== '' &&
-    (local === '*' ? !name.local.includes('*') : local === name.local) &&
+    (local === '*' ? !name.local.includes('*') : isLocal(name.local)) &&
     domain.match(name.labels, false)
-  return { text, covers: matches, touches: matches }
+  const folded = local.toLowerCase()
+  return {
+    text,
+    covers: (name) => matches(name, (asked) => asked === local),
+    // RFC 5321 2.4 has two mailboxes where only case differs; hardly any server does.
+    touches: (name) => matches(name, (asked) => asked.toLowerCase() === folded),
+  }
 }
 
 const isPlainLocal = (local: string): boolean => {

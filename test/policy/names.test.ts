@@ -210,6 +210,19 @@ t.test('names of 100,000 characters are judged at once', async (t) => {
   }
 })
 
+t.test('a mailbox is denied in upper and lower case, and allowed as it is written', async (t) => {
+  for (const text of ['root@example.com', 'Root@example.com']) {
+    const pattern = readPattern('email', text)
+    if (typeof pattern === 'string') throw new Error(pattern)
+    for (const value of ['root@example.com', 'Root@example.com', 'rOOt@example.com']) {
+      const parts = takeApart({ kind: 'email', value })
+      t.equal(pattern.touches(parts), true, `deny ${text}: ${value}`)
+      t.equal(pattern.covers(parts), value === text, `allow ${text}: ${value}`)
+    }
+    t.equal(pattern.touches(takeApart({ kind: 'email', value: 'roots@example.com' })), false)
+  }
+})
+
 t.test('a broken pattern says what is wrong with it', async (t) => {
   const broken: readonly (readonly [RuledKind, string, RegExp])[] = [
     ['dns', '', /empty/],
