@@ -76,7 +76,9 @@ const soundParts = (input: unknown): Sound => {
 const faultOfText = (document: ProfileDocument): Violation | undefined => {
   const fault = (reason: string): Violation => ({ check: 'profile.schema', field: '', value: '', reason })
   try {
-    const octets = Buffer.byteLength(canonicalJson(document))
+    const text = canonicalJson(document)
+    if (escapedNul.test(text)) return fault('has a NUL in one of its texts')
+    const octets = Buffer.byteLength(text)
     return octets <= maxOctets
       ? undefined
       : fault(`is ${octets} octets of canonical JSON; at most ${maxOctets} are allowed`)
@@ -356,6 +358,8 @@ const reservedUsages: ReadonlyMap<string, string> = new Map([
   ['1.3.6.1.4.1.11129.2.4.4', 'is for precertificate issuers (RFC 6962 3.1)'],
 ])
 
+/** In JSON: neither a database nor a terminal has a NUL in its texts. */
+const escapedNul = /(?<!\\)(?:\\\\)*\\u0000/
 const maxOctets = 65_536
 const maxValidity = 36_500 * 86_400
 const maxBackdate = 86_400

@@ -44,6 +44,7 @@ export interface AttributeRule {
 
 /** Reads a glob; a string says what is wrong with it. At most one wildcard, so that matching needs no search. */
 export const readTextPattern = (text: string): TextPattern | string => {
+  if (!isText(text)) return 'has a NUL, or half of a character'
   const first = text.indexOf('*')
   if (first === -1) return { text, matches: (value) => value === text }
   const anything = text.startsWith('**', first)
@@ -59,6 +60,9 @@ export const readTextPattern = (text: string): TextPattern | string => {
       (anything || !value.slice(before.length, value.length - after.length).includes(':')),
   }
 }
+
+/** Whether it can be kept: PostgreSQL's text holds no NUL, and UTF-8 no lone surrogate. */
+export const isText = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
 
 export const valuesOf = (subject: Subject, type: AttributeType): readonly string[] => {
   const values: string[] = []

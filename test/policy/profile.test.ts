@@ -355,6 +355,18 @@ t.test('keyEncipherment beside a usage that the keys serve is no fault', async (
   t.same(linesOf({ keyUsage: ['digitalSignature', 'keyEncipherment'] }), [])
 })
 
+t.test('a NUL in a text, which no database keeps, is a fault and not an exception', async (t) => {
+  t.same(linesOf({ description: 'a\0b' }), [': has a NUL in one of its texts'])
+  t.same(linesOf({ description: '\\\0' }), [': has a NUL in one of its texts'])
+  t.same(linesOf({ description: 'a \\u0000 b' }), [], 'what only looks like one is none')
+  t.same(linesOf({ subject: { others: 'drop', organization: { from: 'csr', match: 'a\0' } } }), [
+    '/subject/organization/match: has a NUL, or half of a character',
+  ])
+  t.same(linesOf({ origin: { users: { allow: ['\ud800'] } } }), [
+    '/origin/users/allow/0: has a NUL, or half of a character',
+  ])
+})
+
 t.test('a document that is not plain JSON, or too large, is a fault and not an exception', async (t) => {
   t.same(linesOf({ description: '\ud800' }), [': is not plain JSON: a string with a lone surrogate has no JSON form'])
   const allow = Array.from({ length: 1000 }, (_, i) => `${'a'.repeat(60)}.${'b'.repeat(20)}.n${i}`)

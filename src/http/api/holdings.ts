@@ -11,10 +11,10 @@ export const mayRead = ['auditor', 'admin'] as const
 export const tags = ['access']
 
 export const NullableTime = Type.Union([Time, Type.Null()])
-export const HoldingLabel = formed('must have no control characters', {
+export const HoldingLabel = formed('must have no control characters, and no halves of characters', {
   minLength: 1,
   maxLength: 128,
-  pattern: '^[^\\u0000-\\u001f\\u007f]*$',
+  pattern: '^[^\\u0000-\\u001f\\u007f\\uD800-\\uDFFF]*$',
   description: 'what it is for',
 })
 export const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)

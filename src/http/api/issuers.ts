@@ -211,8 +211,8 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
           {
             move: Type.Enum([...moves]),
             reason: Type.Optional(
-              formed('must have more than blanks', {
-                pattern: '\\S',
+              formed('must have more than blanks, no NUL, and no halves of characters', {
+                pattern: '^\\s*[^\\s\\u0000\\uD800-\\uDFFF][^\\u0000\\uD800-\\uDFFF]*$',
                 maxLength: 1_000,
                 description: 'kept on the roll',
               }),
