@@ -63,7 +63,7 @@ import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
-import { openAllowed } from './routes.ts'
+import { answerUnknown, safetyHeaders } from './routes.ts'
 import { inTurn } from './turn.ts'
 import { noteEarly } from './unread.ts'
 
@@ -352,24 +352,6 @@ const inTime = (handler: Handler): Handler =>
 const foreignRoutes = (url: string): AccessRule | undefined =>
   url === '/docs' || url.startsWith('/docs/') ? 'open' : undefined
 
-/** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
-const answerUnknown = (app: App): void => {
-  const allowed = openAllowed(app)
-  app.setNotFoundHandler((request, reply) => {
-    // A route for a folder takes whatever is within, and then finds nothing there.
-    const found = allowed(request.url)
-    const methods = found.includes(request.method) ? [] : found
-    reply.headers(safetyHeaders)
-    const problem =
-      methods.length > 0
-        ? new Problem('request.method', 'This path does not take this method.')
-        : new Problem('request.not_found', 'There is nothing at this path.')
-    if (methods.length > 0) reply.header('allow', methods.join(', '))
-    request.problem = problem.code
-    return sendProblem(reply, problem)
-  })
-}
-
 /** One line a request: no header, no body, no path but its pattern. */
 const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: number, seconds: number): void => {
   const line = {
@@ -386,12 +368,6 @@ const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: numbe
   }
   if (quietRoutes.has(request.pattern)) log.debug(line)
   else log.info(line)
-}
-
-const safetyHeaders = {
-  'x-content-type-options': 'nosniff',
-  'cache-control': 'no-store',
-  'strict-transport-security': 'max-age=31536000',
 }
 
 const noQuery = Type.Object({}, closed)

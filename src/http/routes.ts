@@ -1,8 +1,41 @@
-/** Which methods a path takes: asked only when no route was found. */
-import type { FastifyInstance } from 'fastify'
+/** Where there is no route: which methods a path takes, and what is told. */
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+
+import { Problem } from '../errors.ts'
+import { sendProblem } from './problem.ts'
+
+export const safetyHeaders = {
+  'x-content-type-options': 'nosniff',
+  'cache-control': 'no-store',
+  'strict-transport-security': 'max-age=31536000',
+}
+
+/** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
+export const answerUnknown = (app: Pick<FastifyInstance, 'addHook' | 'setNotFoundHandler'>): void => {
+  const allowed = openAllowed(app)
+  const unknown = (request: FastifyRequest, reply: FastifyReply): Problem => {
+    // A route for a folder takes whatever is within, and then finds nothing there.
+    const found = allowed(request.url)
+    const methods = found.includes(request.method) ? [] : found
+    reply.headers(safetyHeaders)
+    if (methods.length === 0) return new Problem('request.not_found', 'There is nothing at this path.')
+    reply.header('allow', methods.join(', '))
+    return new Problem('request.method', 'This path does not take this method.')
+  }
+  // Before the body: it is nobody's, its faults would be told instead, and to take it apart would cost us more than who sent it.
+  app.addHook('preParsing', (request, reply, payload, done) => {
+    if (request.is404) done(unknown(request, reply))
+    else done(null, payload)
+  })
+  app.setNotFoundHandler((request, reply) => {
+    const problem = unknown(request, reply)
+    request.problem = problem.code
+    return sendProblem(reply, problem)
+  })
+}
 
 /** Collects the routes that are registered from here on; the answer is empty for a path that none of them has. */
-export const openAllowed = (app: Pick<FastifyInstance, 'addHook'>): ((url: string) => readonly string[]) => {
+const openAllowed = (app: Pick<FastifyInstance, 'addHook'>): ((url: string) => readonly string[]) => {
   const known: { readonly segments: readonly string[]; readonly methods: readonly string[] }[] = []
   app.addHook('onRoute', ({ url, method }) => {
     known.push({ segments: url.split('/'), methods: typeof method === 'string' ? [method] : method })
