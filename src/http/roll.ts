@@ -13,8 +13,9 @@ import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
 import * as examples from './api/examples.ts'
 import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'
-import { handlerTimeout } from './bounds.ts'
+import { handlerTimeout, publicTileRoom } from './bounds.ts'
 import { sendFresh } from './conditional.ts'
+import { openRoom } from './room.ts'
 
 export interface RollDeps {
   readonly checkpoints: Pick<Checkpoints, 'newest' | 'shown'>
@@ -22,6 +23,7 @@ export interface RollDeps {
 }
 
 export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: AccessRule): void => {
+  const room = openRoom(publicTileRoom)
   app.get(
     '/roll/checkpoint',
     {
@@ -69,8 +71,10 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       const { size } = await checkpoints.newest(endOf(tile))
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
+      const octets = Buffer.from(await tiles.read(tile))
+      if (access === 'open') reply.raw.once('close', room.take('', octets.length))
       return sendFresh(request, reply as FastifyReply, {
-        octets: Buffer.from(await tiles.read(tile)),
+        octets,
         type: 'application/octet-stream',
         tag: `"${request.url}"`,
         cacheControl: `${access === 'open' ? 'public' : 'private'}, max-age=31536000, immutable`,

@@ -30,7 +30,7 @@ export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {
   return {
     take: (principal, octets) => {
       const own = taken.get(principal) ?? 0
-      const found = own + octets > ofOne ? `${own} octets of your ${what}` : `${all} octets of ${what}`
+      const found = all + octets > ofAll ? `${all} octets of ${what}` : `${own} octets of your ${what}`
       if (own + octets > ofOne || all + octets > ofAll)
         throw new Problem('overload.queue', `${found} are under way here.`, { retryAfter: 1 })
       add(principal, octets)

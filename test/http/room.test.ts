@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
+import { openPublicApp } from '../../src/http/public/app.ts'
 import { callerFor, openStandIn, reached } from './stand-in.ts'
 
 t.test('no principal fills the memory with batches that it sends a piece at a time', async (t) => {
@@ -117,6 +118,35 @@ t.test('no principal fills the memory with pages that it does not read', async (
   await once(first.resume(), 'end')
   for (;;) {
     if ((await ask('seven')).statusCode === 200) break
+    await sleep(10)
+  }
+})
+
+t.test('nobody fills the memory with tiles of a public roll that are not read', async (t) => {
+  const { deps } = await openStandIn({
+    checkpoints: reached({ newest: async () => ({ size: 1_000_000 }) }),
+    tiles: reached({ read: async () => Buffer.alloc(16 * 1024 * 1024) }),
+  })
+  const app = await openPublicApp({ ...deps, crls: reached({}), ocsp: reached({}), roll: deps })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async () => {
+    const [answer] = (await once(
+      request({ port, path: '/roll/tile/entries/000', agent: false }).end(),
+      'response',
+    )) as [IncomingMessage]
+    t.teardown(() => answer.destroy())
+    return answer.pause()
+  }
+  const first = await ask()
+  for (let i = 0; i < 7; i += 1) t.equal((await ask()).statusCode, 200)
+  const beyond = await ask()
+  t.equal(beyond.statusCode, 503)
+  t.match(String(await beyond.resume().toArray()), '"code":"overload.queue"')
+  await once(first.resume(), 'end')
+  for (;;) {
+    if ((await ask()).statusCode === 200) break
     await sleep(10)
   }
 })
