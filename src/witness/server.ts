@@ -22,6 +22,8 @@ export const openWitnessServer = async ({ witness, listen, log }: ServerDeps): P
   const server = createServer(bounds, (request, response) => {
     void answer(witness, request)
       .catch((err: unknown) => {
+        // Whoever went away before the end of the body has asked nothing.
+        if (!request.complete) return gone
         log.error({ event: 'witness.failed', err }, 'nothing was cosigned')
         return { status: 500, body: 'nothing was cosigned\n' } as const
       })
@@ -71,6 +73,7 @@ const closeServer = (server: Server): Promise<void> =>
     server.closeIdleConnections()
   })
 
+const gone: Answer = { status: 400, body: 'the connection ended before the body did\n' }
 const bounds = {
   requestTimeout: 10_000,
   headersTimeout: 5_000,

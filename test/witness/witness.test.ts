@@ -191,6 +191,32 @@ t.test('what is wrong at a glance costs no signature, and no more wait than ther
   t.equal((await add(good)).status, 200, 'there is room again')
 })
 
+t.test('whoever leaves in the middle of a body is no fault of the witness', async (t) => {
+  const told: unknown[] = []
+  const tell = (line: unknown) => void told.push(line)
+  const seen = Promise.withResolvers<void>()
+  const server = await openWitnessServer({
+    witness: {
+      add: async () => {
+        seen.resolve()
+        throw new Error('the disk is full')
+      },
+    },
+    listen: { host: '127.0.0.1', port: 0 },
+    log: { ...quiet, error: tell, warn: tell },
+  })
+  t.teardown(server.close)
+  const head = 'POST /add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n'
+  const leaver = connect(Number(new URL(server.url).port), '127.0.0.1')
+  leaver.write(`${head}a`, () => setTimeout(() => leaver.resetAndDestroy(), 50))
+  await new Promise((resolve) => leaver.once('close', () => setTimeout(resolve, 100)))
+  t.same(told, [])
+  const answer = await fetch(`${server.url}/add-checkpoint`, { method: 'POST', body: 'abc' })
+  await seen.promise
+  t.equal(answer.status, 500)
+  t.match(told, [{ event: 'witness.failed' }], 'what is one is told')
+})
+
 t.test('what cannot be kept is not cosigned', async (t) => {
   const roll = openTestRoll()
   const path = await write([roll])
