@@ -14,7 +14,7 @@ export interface RoomBounds {
 }
 
 export interface Room {
-  /** Throws `overload.queue` where there is none left. */
+  /** Throws `overload.queue` where there is none left. To leave twice is to leave once. */
   take(principal: string, octets: number): Leave
 }
 
@@ -34,7 +34,11 @@ export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {
       if (own + octets > ofOne || all + octets > ofAll)
         throw new Problem('overload.queue', `${found} are under way here.`, { retryAfter: 1 })
       add(principal, octets)
-      return () => add(principal, -octets)
+      let isTaken = true
+      return () => {
+        if (isTaken) add(principal, -octets)
+        isTaken = false
+      }
     },
   }
 }

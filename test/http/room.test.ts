@@ -56,6 +56,15 @@ t.test('no principal fills the memory with batches that it sends a piece at a ti
   next.socket.write('{"items":[1]}')
   await once(next.socket, 'close')
   t.match(next.answer(), /^HTTP\/1.1 200 /, 'what was answered has left its room')
+
+  const last = begin('one', announced)
+  await sleep(100)
+  for (const { socket } of [...others, last]) socket.destroy()
+  await sleep(100)
+  const later = begin('one', `Content-Length: 13\r\nConnection: close`)
+  later.socket.write('{"items":[1]}')
+  await once(later.socket, 'close')
+  t.match(later.answer(), /^HTTP\/1.1 200 /, 'and so has who went away')
 })
 
 t.test('all principals together have a bound as well', async (t) => {

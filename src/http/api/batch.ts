@@ -61,9 +61,12 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
     batchPath,
     {
       bodyLimit: batchBodyLimit,
-      onRequest: async (request: FastifyRequest) => {
+      onRequest: async (request: FastifyRequest, reply: FastifyReply) => {
         const length = Number(request.headers['content-length'] ?? batchBodyLimit)
-        request.visit?.add(room.take(callerOf(request).principal, Math.min(length, batchBodyLimit)))
+        const leave = room.take(callerOf(request).principal, Math.min(length, batchBodyLimit))
+        request.visit?.add(leave)
+        // Whoever goes away in the middle of a body leaves nothing behind.
+        reply.raw.once('close', leave)
       },
       config: {
         access: ['requester'],
