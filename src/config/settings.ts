@@ -314,7 +314,8 @@ const table = {
     read: whole(16, 1_000_000),
     form: '16 to 1000000',
     standard: '4096',
-    about: 'Sockets open at once on each listener; further ones are closed unanswered.',
+    about:
+      'Sockets open at once on each listener; further ones are closed unanswered. One address (of IPv6: one /64) has three quarters of them at most, unless it is a trusted proxy of the API: raise it where all come from behind one NAT, or a proxy stands before the public listener.',
   },
   addressRequests: {
     env: 'CHANCERY_LIMIT_ADDRESS_REQUESTS',

@@ -64,6 +64,7 @@ import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProb
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { answerUnknown, safetyHeaders } from './routes.ts'
+import { shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
 import { noteEarly } from './unread.ts'
 
@@ -188,7 +189,7 @@ export const guardedApp = (deps: HttpDeps): App => {
 
 /** What the API and the public listener share: bounds, timeouts, ids, one error handler, one log line a request. */
 export const newApp = (
-  { log, newId, limits, metrics }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'>,
+  { log, newId, limits, metrics, proxies }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'> & Partial<HttpDeps>,
   tls?: HttpDeps['tls'],
 ): App => {
   // Before routing there are no hooks, so what ends there is counted and logged here.
@@ -252,7 +253,7 @@ export const newApp = (
   const served: FastifyServerOptions = { ...options, ...(tls ? { https: { ...secure, ...tls } } : { http: server }) }
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
-  app.server.maxConnections = limits.connections
+  shareSockets(app.server, limits.connections, proxies)
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', (request, response) => app.routing(request, response))
   app.decorateRequest('caller', null)

@@ -1,0 +1,28 @@
+/**
+ * Sockets by where they come from. Beyond the bound of a listener they are closed unanswered, whoever asks, a probe as well: so one
+ * address never has all of them, be it a flood or a client that forgets to close what it opened.
+ */
+import type { Server } from 'node:net'
+
+import { openPeers, type ProxySettings } from './peers.ts'
+
+/** No more than `most` at once, of which one address leaves a quarter to others unless it is a listed proxy. */
+export const shareSockets = (server: Server, most: number, proxies: ProxySettings = nobody): void => {
+  const peerOf = openPeers(proxies)
+  const share = Math.ceil((most * 3) / 4)
+  const open = new Map<string, number>()
+  server.maxConnections = most
+  server.on('connection', (socket) => {
+    const { address, isProxy } = peerOf({ headers: {}, raw: { socket } })
+    const count = open.get(address) ?? 0
+    if (count >= share && !isProxy) return socket.destroy()
+    open.set(address, count + 1)
+    socket.once('close', () => {
+      const left = (open.get(address) ?? 1) - 1
+      if (left > 0) open.set(address, left)
+      else open.delete(address)
+    })
+  })
+}
+
+const nobody: ProxySettings = { networks: [], header: 'x-forwarded-for' }

@@ -1,0 +1,70 @@
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t, { type Test } from 'tap'
+
+import type { HttpDeps } from '../../src/http/deps.ts'
+import { openPublicApp } from '../../src/http/public/app.ts'
+import { openStandIn, reached } from './stand-in.ts'
+
+const limits = { queue: 8, connections: 8 }
+
+const listening = async (t: Test, app: { listen(at: object): Promise<unknown>; close(): unknown; server: object }) => {
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = (app.server as { address(): AddressInfo }).address()
+  /** Whether a connection that says nothing stays. */
+  const hold = async (): Promise<{ readonly socket: Socket; readonly stays: boolean }> => {
+    const socket = connect(port, '127.0.0.1')
+    t.teardown(() => socket.destroy())
+    socket.on('error', () => {})
+    await once(socket, 'connect')
+    const stays = await Promise.race([once(socket.resume(), 'close').then(() => false), sleep(100, true)])
+    return { socket, stays }
+  }
+  const isAnswered = (localAddress: string): Promise<boolean> =>
+    new Promise((resolve) => {
+      get({ port, path: '/livez', localAddress, agent: false }, (answer: IncomingMessage) => {
+        answer.resume()
+        resolve(true)
+      }).on('error', () => resolve(false))
+    })
+  return { hold, isAnswered }
+}
+
+const publicApp = (deps: HttpDeps) =>
+  openPublicApp({
+    ...deps,
+    crls: reached({}),
+    ocsp: reached({}),
+    crlImports: reached({ find: () => undefined }),
+  })
+
+for (const [name, open] of [
+  ['the API', async () => (await openStandIn({ limits })).app],
+  ['the public listener', async () => publicApp((await openStandIn({ limits })).deps)],
+] as const)
+  t.test(`one address never has all sockets of ${name}`, async (t) => {
+    const { hold, isAnswered } = await listening(t, await open())
+    const held: Socket[] = []
+    for (let i = 0; i < 6; i += 1) {
+      const { socket, stays } = await hold()
+      t.ok(stays)
+      held.push(socket)
+    }
+    t.notOk((await hold()).stays, 'three quarters')
+    t.notOk(await isAnswered('127.0.0.1'))
+    t.ok(await isAnswered('127.0.0.2'), 'others have room')
+    held[0]?.destroy()
+    await sleep(50)
+    t.ok(await isAnswered('127.0.0.1'), 'what was closed makes room')
+  })
+
+t.test('a listed proxy, from which all come, may have all of them', async (t) => {
+  const proxies = { networks: ['127.0.0.1'], header: 'x-forwarded-for' } as const
+  const { hold } = await listening(t, (await openStandIn({ limits, proxies })).app)
+  for (let i = 0; i < 8; i += 1) t.ok((await hold()).stays)
+  t.notOk((await hold()).stays)
+})
