@@ -4,8 +4,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { App } from './app.ts'
 
 /**
- * It is written down when it is first asked for, and kept: one answer would else be megabytes of small objects, and milliseconds
- * in which nobody else is served. What is JSON is YAML 1.2 as well.
+ * It is written down when it is first asked for, and kept: else each answer would be a third of a megabyte of its own, and some
+ * milliseconds in which nobody else is served. What is JSON is YAML 1.2 as well.
  */
 export const serveDescription = (app: App): void => {
   let octets: Buffer | undefined
