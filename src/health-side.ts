@@ -23,6 +23,7 @@ export const healthOf = (
 ): Health =>
   openHealth({
     issuers,
+    now: stores.dbClock.now,
     databaseFault: () => databaseFault(stores),
     clockFault: stores.dbClock.fault,
     crlFault: status.crlFault,

@@ -212,9 +212,9 @@ const steps: Readonly<Record<Move, Step>> = {
     guards: {
       'issuer.published': ({ issuer, siblings, now, stagingMs }) => {
         const until = new Date(issuer.since.getTime() + stagingMs)
-        // Nobody is served until it is active, so nobody is helped by waiting.
-        if (issuer.state !== 'staged' || !siblings.some(({ state }) => state === 'active') || until <= now)
-          return undefined
+        // Nobody is served until it is active, or by one that has expired, so nobody is helped by waiting.
+        const serves = ({ state, certificate }: IssuerRow): boolean => state === 'active' && isValidAt(certificate, now)
+        if (issuer.state !== 'staged' || !siblings.some(serves) || until <= now) return undefined
         return `its chain must have been published until ${until.toISOString()}`
       },
       'issuer.valid': ({ issuer, now }) =>

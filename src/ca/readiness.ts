@@ -1,10 +1,13 @@
 /** Whether this instance can issue: each part is asked, and each answer has a reason. */
 import { withDeadline } from '../deadline.ts'
 import type { Health, HealthCheck } from './health.ts'
+import type { Issuer } from './issuer.ts'
 import type { Issuers } from './issuers.ts'
 
 export interface ReadinessDeps {
   readonly issuers: Issuers
+  /** The database's clock, which dates what is issued. */
+  readonly now: () => Date
   /** Undefined, or why the database takes no records. Also refreshes what is known of its clock. */
   readonly databaseFault: () => Promise<string | undefined>
   readonly clockFault: () => string | undefined
@@ -33,6 +36,7 @@ export const openHealth = (deps: ReadinessDeps): Health => {
 
 const ask = async ({
   issuers,
+  now,
   databaseFault,
   clockFault,
   crlFault,
@@ -43,7 +47,7 @@ const ask = async ({
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
   const database = await inTime(databaseFault())
-  const key = await inTime(keyFault(issuers))
+  const key = await inTime(keyFault(issuers, now()))
   const { pending, bound } = queue()
   return [
     check('database', database, 'takes records'),
@@ -66,15 +70,22 @@ const check = (name: HealthCheck['name'], fault: string | undefined, fine: strin
 })
 
 /** One that is known to have failed is tried again by its own job, and nobody waits for that here. */
-const keyFault = async (issuers: Issuers): Promise<string | undefined> => {
+const keyFault = async (issuers: Issuers, now: Date): Promise<string | undefined> => {
   const active = issuers.all().filter(({ state }) => state === 'active')
   if (active.length === 0) return 'there is no active issuer'
   const faults = await Promise.all(
-    active.map(async ({ issuer }) => ({ name: issuer.name, fault: issuer.fault ?? (await issuer.probe()) })),
+    active.map(async ({ issuer }) => ({
+      name: issuer.name,
+      fault: ended(issuer, now) ?? issuer.fault ?? (await issuer.probe()),
+    })),
   )
   const broken = faults.filter(({ fault }) => fault !== undefined)
   return broken.length === 0 ? undefined : broken.map(({ name, fault }) => `${name}: ${fault}`).join('; ')
 }
+
+/** Its key signs for ever, and nothing that it signs holds any more. */
+const ended = ({ bounds: { notAfter } }: Issuer, now: Date): string | undefined =>
+  notAfter < now ? `its certificate ended at ${notAfter.toISOString()}: bring and activate another one` : undefined
 
 /** A part that does not answer is a part that does not work. */
 const inTime = async (fault: Promise<string | undefined>): Promise<string | undefined> => {

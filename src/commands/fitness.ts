@@ -1,6 +1,6 @@
 /** Whether an installation is fit for production, beyond what its settings show by themselves. */
 import { existsSync } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { access, constants, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { readAnchorFile } from '../anchor.ts'
@@ -24,6 +24,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
     ...((mode & 0o077) !== 0 ? [`others may enter the data folder ${dataDir}: chmod 700 it`] : []),
     ...(existsSync(rootKey) ? [`a root's key is within reach, in ${rootKey}: take it offline`] : []),
     ...(await unseenRoll(config, db)),
+    ...(await fixedAnchor(config)),
     ...(await issuerFaults(config, db)),
     ...(await databaseFaults(db)),
   ]
@@ -31,7 +32,7 @@ export const unsafe = async (config: Config, db: Database): Promise<readonly str
 
 /** What an operator should know before, although production starts with it. */
 export const unwise = async (
-  { dataDir, keys: { allowSoftware }, roll: { allowUnseen, key: rollKey } }: Config,
+  { dataDir, keys: { allowSoftware }, roll: { allowUnseen, anchor, key: rollKey } }: Config,
   db: Database,
   keys: Pick<Keyring, 'open'>,
   now: Date,
@@ -43,6 +44,9 @@ export const unwise = async (
       ? [
           'CHANCERY_ALLOW_UNSEEN_ROLL is set, so that a replica without an anchor takes an older database for the right one: take it out once each replica has started',
         ]
+      : []),
+    ...(anchor === undefined
+      ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
     ...(await standing(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
@@ -59,6 +63,14 @@ const unseenRoll = async ({ roll: { anchor, allowUnseen } }: Config, db: Databas
   return [
     `no checkpoint of the roll ${opened.origin} was kept here (${anchor}), so that an older database could not be told from the right one: bring the file back, or, on a new replica or after its disk was lost, make sure of the database and set CHANCERY_ALLOW_UNSEEN_ROLL=yes for one start`,
   ]
+}
+
+/** Nothing is handed out that was not kept there first, and the start opens it to write. One that is not there yet is made. */
+const fixedAnchor = async ({ roll: { anchor } }: Config): Promise<readonly string[]> => {
+  if (anchor === undefined) return []
+  const code = await access(anchor, constants.W_OK).catch((error: NodeJS.ErrnoException) => error.code)
+  if (code === undefined || code === 'ENOENT') return []
+  return [`the anchor ${anchor} cannot be written (${code}): let it be, or name another file by CHANCERY_ROLL_ANCHOR`]
 }
 
 /**
@@ -91,8 +103,14 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
   return [
     ...idle.map((name) => `no issuer of the authority ${name} is active`),
     ...issuers
-      .filter(({ state, certificate }) => state === 'active' && parseCertificate(certificate).facts.notAfter < soon)
-      .map(({ name }) => `the issuer ${name} expires within ninety days: bring the next one`),
+      .filter(({ state }) => state === 'active')
+      .map(({ name, certificate }) => ({ name, notAfter: parseCertificate(certificate).facts.notAfter }))
+      .filter(({ notAfter }) => notAfter < soon)
+      .map(({ name, notAfter }) =>
+        notAfter < now
+          ? `the issuer ${name} expired at ${notAfter.toISOString()}, and its authority issues nothing: bring and activate another one`
+          : `the issuer ${name} expires within ninety days: bring the next one`,
+      ),
   ]
 }
 

@@ -322,12 +322,12 @@ t.test('a new chain is published for a while before it signs, unless there is no
 t.test('the table of moves: each state, each move', async (t) => {
   const now = new Date()
   const certificate = parsePem(root.pem, 'CERTIFICATE')
-  const row = (name: string, state: IssuerState): IssuerRow => ({
+  const row = (name: string, state: IssuerState, made = certificate): IssuerRow => ({
     name,
     authority: 'a',
     state,
     since: new Date(now.getTime() - 60_000),
-    certificate,
+    certificate: made,
     chain: [],
     publicUrl: 'http://pki.test',
     shards: 1,
@@ -363,4 +363,12 @@ t.test('the table of moves: each state, each move', async (t) => {
   t.equal(outcome('staged', 'activate', { stagingMs: 60_001 }), 'issuer.state')
   t.equal(outcome('staged', 'activate', { now: new Date(Date.now() + 4_000 * 86_400_000) }), 'issuer.state')
   t.equal(outcome('crl-only', 'end', { living: true }), 'issuer.state')
+
+  const brief = row('brief', 'active', parsePem(openTestRoot('Brief', 1).pem, 'CERTIFICATE'))
+  const later = { ...world, now: new Date(now.getTime() + 2 * 86_400_000), stagingMs: 3 * 86_400_000 }
+  t.same(
+    decideMove([row('one', 'staged'), brief], 'one', 'activate', later).map(({ to }) => to),
+    ['active', 'retiring'],
+    'an issuer that has expired serves nobody, so that nobody is helped by waiting for those who fetch the bundle',
+  )
 })

@@ -8,10 +8,10 @@ import pg from 'pg'
 import t from 'tap'
 
 import { readAnchorFile } from '../../src/anchor.ts'
-import { unsafe } from '../../src/commands/fitness.ts'
+import { unsafe, unwise } from '../../src/commands/fitness.ts'
 import { runMigrate } from '../../src/commands/migrate.ts'
 import { serve } from '../../src/commands/serve.ts'
-import { loadConfig } from '../../src/config.ts'
+import { type Config, loadConfig } from '../../src/config.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
@@ -261,4 +261,31 @@ t.test('a port that is taken is told by its setting', async (t) => {
     CHANCERY_PUBLIC_URL: 'http://pki.test',
   })
   await t.rejects(serve(config, quiet), /Another process listens on 127\.0\.0\.1:\d+: change CHANCERY_LISTEN/)
+})
+
+t.test('an anchor that cannot be written, or is none, and an issuer that has expired are told', async (t) => {
+  const { service, stores } = await openTestStores(t)
+  const { config } = service
+  const withAnchor = (anchor?: string): Config => {
+    const { anchor: _, ...roll } = config.roll
+    return { ...config, roll: { ...roll, allowUnseen: true, ...(anchor !== undefined && { anchor }) } }
+  }
+  const refused = async (anchor?: string): Promise<string> => (await unsafe(withAnchor(anchor), stores.db)).join('\n')
+  t.notMatch(await refused(config.roll.anchor), /cannot be written/)
+  t.notMatch(await refused(join(config.dataDir, 'new')), /cannot be written/, 'one that is not there yet is made')
+  // Root may write every file; below a file there is none.
+  const nowhere = join(config.dataDir, 'root.pem', 'anchor')
+  t.ok(
+    (await refused(nowhere)).includes(`the anchor ${nowhere} cannot be written (ENOTDIR): let it be, or name another`),
+  )
+
+  const keys = { open: () => Promise.reject(new Error('away')) }
+  const told = async (now: Date, anchor?: string): Promise<string> =>
+    (await unwise(withAnchor(anchor), stores.db, keys, now)).join('\n')
+  t.match(await told(new Date()), /^CHANCERY_ROLL_ANCHOR is none, so that only a witness tells /m)
+  t.notMatch(await told(new Date(), config.roll.anchor), /is none|expire/)
+  t.match(
+    await told(new Date('2200-01-01T00:00:00Z')),
+    /^the issuer default expired at 2\d{3}-\S+, and its authority issues nothing: bring and activate another one$/m,
+  )
 })
