@@ -42,6 +42,8 @@ export interface DraftDeps {
   /** Keys that are known to be compromised, beside our own issuers'. */
   readonly isBlocked: KeyBlockList
   readonly clock: () => Date
+  /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
+  readonly assertClock: () => void
   readonly random: (octets: number) => Buffer
   /** Resolves in a later turn of the event loop: a thousand requests of a hundred names each can come at once. */
   readonly nextTurn: () => Promise<void>
@@ -65,6 +67,7 @@ export const draft = async (
   const csr = held ? asRenewal(profile, held, asked.csr) : asked.csr
   const issuer = await issuerFor(deps, profile, asked.input, csr)
   const decision = await judge(deps, { ...asked, csr, profile, issuer, now: deps.clock() })
+  assertTimely(deps, decision)
   if (!decision.allowed) throw refusal(decision)
   lap('decide')
 
@@ -134,6 +137,11 @@ export const judge = async (
   }
   if (!first) throw new Problem('auth.forbidden', 'No grant covers this request.')
   return first
+}
+
+/** By a wrong clock every issuer has ended, or is still to come: that is no word about the request. Throws `clock.skewed`. */
+export const assertTimely = ({ assertClock }: Pick<DraftDeps, 'assertClock'>, decision: Decision): void => {
+  if (!decision.allowed && decision.violations.some(({ check }) => check === 'validity.issuer')) assertClock()
 }
 
 /** One that has become active a moment ago has its key opened first. */

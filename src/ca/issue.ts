@@ -18,6 +18,7 @@ import { type Caller, type Grant, grantsToAsk } from './access.ts'
 import type { ApprovalDesk } from './approvals.ts'
 import type { Checkpoints } from './checkpoints.ts'
 import {
+  assertTimely,
   currentProfile,
   type Draft,
   type DraftDeps,
@@ -46,8 +47,6 @@ export interface IssuanceDeps extends DraftDeps {
   readonly verify: CheckSignature
   /** Resolves after so many milliseconds; injected so that tests need not wait. */
   readonly sleep: (milliseconds: number) => Promise<void>
-  /** Throws `clock.skewed` while our clock and the database's disagree too much to issue. */
-  readonly assertClock: () => void
   readonly checkpoints: Pick<Checkpoints, 'assertAvailable' | 'proofOf' | 'proofAt'>
   readonly limits: {
     readonly queue: number
@@ -218,6 +217,7 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const profile = currentProfile(deps, input.profile)
   const issuer = await issuerFor(deps, profile, input, csr)
   const decision = await judge(deps, { profile, issuer, caller, grants, csr, input, keyStanding, now: deps.clock() })
+  assertTimely(deps, decision)
   const { notes } = decision
   const { approvals, authority } = profile
   const about = { checks: decision.checks(), notes, approvals, authority }

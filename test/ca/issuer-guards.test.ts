@@ -36,6 +36,7 @@ const open = async (t: Test) => {
     t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,
+      clock,
       recorder,
       issuers,
       meter: silentMeter,
@@ -58,9 +59,9 @@ const open = async (t: Test) => {
       keyUriFault: () => undefined,
       publicUrl: 'http://pki.test',
     })
-    const issue = async () =>
-      (await issuance.issue(caller, { csr: derFor('web.example.com'), profile: 'server' })).issuer
-    return { issuers, life, issue }
+    const asked = { csr: derFor('web.example.com'), profile: 'server' }
+    const issue = async () => (await issuance.issue(caller, asked)).issuer
+    return { issuers, life, issue, explain: () => issuance.explain(caller, asked) }
   }
   return { stores, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
 }
@@ -203,3 +204,13 @@ t.test('how long a chain was published is told by the database, not by the clock
 })
 
 const pause = (ms = 100): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+t.test('by a clock that is wrong every issuer has expired, and nobody is told that of a request', async (t) => {
+  const { stores, openInstance } = await open(t)
+  const { issue, explain } = await openInstance({ ahead: 10_000 * day })
+  stores.dbClock.observe(new Date(Date.now() - 10_000 * day))
+  await t.rejects(issue(), { code: 'clock.skewed', kind: { retryable: true } })
+  await t.rejects(explain(), { code: 'clock.skewed' }, 'nor of a dry run')
+  stores.dbClock.observe(new Date())
+  await t.rejects(issue(), { code: 'validity.issuer' }, 'where the clocks agree it has')
+})
