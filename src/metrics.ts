@@ -40,6 +40,8 @@ export interface Metrics extends Meter {
   /** What `/readyz` looks at, as it was found last. */
   checked(checks: readonly { readonly name: string; readonly ok: boolean }[]): void
   watchIssuers(read: () => readonly IssuerFigures[]): void
+  /** When the certificate of our HTTPS expires; undefined: nobody has signed it. */
+  watchOwnCertificate(read: () => Date | undefined): void
   /** Changes that are on no list yet. */
   watchUnlisted(read: () => readonly { readonly issuer: string; readonly seconds: number }[]): void
   /** A try to publish an issuer's lists that failed. */
@@ -178,6 +180,11 @@ export const metricTable = {
     kind: 'gauge',
     help: 'When the certificate of an issuer expires; none of those that have retired.',
     labels: ['issuer', 'state'],
+  },
+  chancery_own_certificate_not_after_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When the HTTPS certificate of this instance expires; 0 while it is one that nobody has signed.',
+    labels: [],
   },
   chancery_crl_revoked: { kind: 'gauge', help: 'Serials on the list of a shard.', labels: ['issuer', 'shard'] },
   chancery_crl_octets: { kind: 'gauge', help: 'Size of the list of a shard.', labels: ['issuer', 'shard'] },
@@ -381,9 +388,10 @@ const openAskers = (
 /** Whether this instance can issue, and for how long yet; and how many wait until people say so, which the database knows. */
 const fitnessSeries = (
   series: (name: MetricName) => Series,
-): Pick<Metrics, 'checked' | 'watchIssuers' | 'requestEnded' | 'watchApprovals'> => {
+): Pick<Metrics, 'checked' | 'watchIssuers' | 'watchOwnCertificate' | 'requestEnded' | 'watchApprovals'> => {
   const passed = series('chancery_check_passed')
   const ends = series('chancery_issuer_not_after_timestamp_seconds')
+  const ownEnd = series('chancery_own_certificate_not_after_timestamp_seconds')
   const state = { isAway: false }
   return {
     ...approvalSeries(series, () => state.isAway),
@@ -391,6 +399,7 @@ const fitnessSeries = (
       state.isAway = checks.some(({ name, ok }) => name === 'database' && !ok)
       passed.take(() => checks.map(({ name, ok }) => ({ labels: [name], value: ok ? 1 : 0 })))
     },
+    watchOwnCertificate: (read) => ownEnd.take(() => [{ labels: [''], value: (read()?.getTime() ?? 0) / 1000 }]),
     watchIssuers: (read) =>
       ends.take(() =>
         read().map(({ issuer, state, notAfter }) => ({ labels: [issuer, state], value: notAfter.getTime() / 1000 })),

@@ -33,9 +33,12 @@ const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Ca
   return { principal, proof: { kind: 'own' }, grants: [grant] }
 }
 
-/** The HTTPS certificate now and its renewal; a failed renewal leaves the old one, and is tried again each minute. */
+/**
+ * The HTTPS certificate now and its renewal. A failed renewal leaves the old one, and is tried again each minute; once that has
+ * expired, a stand-in takes its place, by which the command line on this machine can still bring an issuer.
+ */
 export const openOwnCertificate = async (stores: Stores, issuance: Issuance, probe: () => Promise<unknown>) => {
-  const { db, policies, config, clock, random, log } = stores
+  const { db, policies, config, clock, dbClock, random, metrics, log } = stores
   const profile = ownProfileName(config)
   const caller = await ownCaller(stores, profile)
   const { names } = config
@@ -62,27 +65,37 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
     }
   }
   let again = Number.NEGATIVE_INFINITY
-  /** Whoever can't have a certificate yet is served under one that nobody has signed, and told so. */
-  let certificate = await issueAtStart().catch((error: unknown) => {
+  /** Whoever can't have a certificate is served under one that nobody has signed, and told so. */
+  const standInFor = (error: unknown): ServerCertificate => {
     if (!isProblem(error)) throw error
     log.warn(
       { event: 'own-certificate.missing', code: error.code, detail: error.detail },
       'serving under a certificate that nobody has signed, until an issuer can sign one',
     )
     return makeStandIn(names, newSerial(random), clock())
-  })
+  }
+  let certificate = await issueAtStart().catch(standInFor)
+  metrics.watchOwnCertificate(() => (certificate.standIn ? undefined : certificate.notAfter))
+  /** By both clocks: one that is wrong takes nobody's certificate away. */
+  const hasExpired = (): boolean =>
+    [clock(), dbClock.now()].every((now) => certificate.notAfter.getTime() < now.getTime())
   return {
     current: () => certificate,
     renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
       if (clock() < certificate.renewAt || performance.now() < again) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
+        if (hasExpired()) return standInFor(error)
         if (certificate.standIn && isProblem(error)) return undefined
         throw error
       })
       if (!renewed) return
       certificate = renewed
       await install(certificate)
+      if (certificate.standIn) {
+        again = performance.now()
+        return
+      }
       log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
     },
   }

@@ -4,8 +4,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
+import type { Issuance } from '../src/ca/issuance.ts'
+import { Problem } from '../src/errors.ts'
+import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
-import { ownProfileName } from '../src/own-certificates.ts'
+import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
 import { openService, type Service } from '../src/service.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { csrFor } from './http/people.ts'
@@ -155,3 +158,47 @@ t.test(
     )
   },
 )
+
+t.test(
+  'an HTTPS certificate that has expired gives way to a stand-in, and that to the first that is signed',
+  async (t) => {
+    const { stores, service } = await openReplicaService(t)
+    const world = { away: false, ours: 0, theirs: 0 }
+    const at = (days: number): Date => new Date(Date.now() + days * 86_400_000)
+    const issuance: Issuance = {
+      ...service.issuance,
+      issue: (...asked) =>
+        world.away ? Promise.reject(new Problem('key.unavailable', 'away')) : service.issuance.issue(...asked),
+    }
+    const clocks = { clock: () => at(world.ours), dbClock: { ...stores.dbClock, now: () => at(world.theirs) } }
+    const open = async (now: typeof world) => {
+      Object.assign(world, { away: false, ours: 0, theirs: 0 })
+      const own = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
+      Object.assign(world, now)
+      return own
+    }
+    const installed: ServerCertificate[] = []
+    const install = async (certificate: ServerCertificate) => void installed.push(certificate)
+    const ends = async (): Promise<number> =>
+      (await stores.metrics.registry.getSingleMetric(ownEnd)?.get())?.values[0]?.value ?? Number.NaN
+
+    for (const wrong of [
+      { ours: 2, theirs: 0 },
+      { ours: 2, theirs: 0.9 },
+    ]) {
+      const kept = await open({ away: true, ...wrong })
+      await t.rejects(kept.renew(install), { code: 'key.unavailable' }, 'by one clock that is wrong it has not')
+      t.equal(await ends(), kept.current().notAfter.getTime() / 1000)
+    }
+    const own = await open({ away: true, ours: 2, theirs: 2 })
+    await own.renew(install)
+    t.match(installed, [{ standIn: true }])
+    t.equal(await ends(), 0)
+    world.away = false
+    await own.renew(install)
+    t.match(installed, [{ standIn: true }, { standIn: false }], 'without waiting a minute')
+    t.equal(await ends(), own.current().notAfter.getTime() / 1000)
+  },
+)
+
+const ownEnd = 'chancery_own_certificate_not_after_timestamp_seconds'

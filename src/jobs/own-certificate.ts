@@ -17,6 +17,7 @@ export interface ServerCertificate {
   readonly key: string
   readonly cert: string
   readonly renewAt: Date
+  readonly notAfter: Date
   /** DER of the root above it, for those who call us; of a stand-in, itself. */
   readonly anchor: Buffer
   /** Nobody but itself has signed it. */
@@ -48,6 +49,7 @@ export const issueOwnCertificate = async ({
     cert: [certificate, ...chain].map((der) => encodePem('CERTIFICATE', der)).join(''),
     anchor: await rootOf(issuer),
     standIn: false,
+    notAfter,
     renewAt: new Date(notBefore.getTime() + ((notAfter.getTime() - notBefore.getTime()) * 2) / 3),
   }
 }
@@ -57,6 +59,7 @@ export const issueOwnCertificate = async ({
  * bring one. Its key lives in memory only, and it is never more than a month old, whatever the clock says.
  */
 export const makeStandIn = (names: readonly Name[], serial: Buffer, now: Date): ServerCertificate => {
-  const { certificate, key } = selfSigned(names, serial, now)
-  return { key, cert: encodePem('CERTIFICATE', certificate), renewAt: now, anchor: certificate, standIn: true }
+  const { certificate, key, notAfter } = selfSigned(names, serial, now)
+  const cert = encodePem('CERTIFICATE', certificate)
+  return { key, cert, renewAt: now, notAfter, anchor: certificate, standIn: true }
 }

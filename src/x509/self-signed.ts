@@ -12,6 +12,7 @@ export interface SelfSigned {
   readonly certificate: Buffer
   /** PEM, PKCS#8. */
   readonly key: string
+  readonly notAfter: Date
 }
 
 /** For these names, from a day before `now` to thirty days after. */
@@ -34,10 +35,11 @@ export const selfSigned = (names: readonly Name[], serial: Buffer, now: Date): S
     revocation: [],
   })
   const second = Math.floor(now.getTime() / 1000) * 1000
+  const notAfter = new Date(second + 30 * dayMs)
   const tbs = encodeTbs(template, {
     serial,
     notBefore: new Date(second - dayMs),
-    notAfter: new Date(second + 30 * dayMs),
+    notAfter,
     subject,
     key,
     names,
@@ -46,6 +48,7 @@ export const selfSigned = (names: readonly Name[], serial: Buffer, now: Date): S
   return {
     certificate: encodeCertificate(tbs, signature, sign(signature.hash, tbs, privateKey)),
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    notAfter,
   }
 }
 
