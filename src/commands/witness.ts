@@ -34,7 +34,7 @@ export interface RunningWitness extends WitnessServer {
 
 /** Serves until it is closed. Makes its key where there is none. */
 export const serveWitness = async (settings: WitnessSettings, log: Log): Promise<RunningWitness> => {
-  const key = await openKey(settings.key)
+  const key = await openKey(settings)
   const verifier = verifierOf(settings.name, key)
   const state = await openWitnessState(settings.state)
   const witness = openWitness({
@@ -128,12 +128,16 @@ const logsOf = (value: unknown, faults: string[]): readonly VerifierKey[] => {
   })
 }
 
-const openKey = async (path: string): Promise<KeyObject> => {
+/** A key that is made anew has cosigned nothing, whatever became of another; its state begins before it does. */
+const openKey = async ({ key: path, state }: WitnessSettings): Promise<KeyObject> => {
   const found = await readPrivateFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw error
   })
   if (!found) {
     const { privateKey } = generateKeyPairSync('ed25519')
+    await createPrivateFile(state, '').catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
     await createPrivateFile(path, privateKey.export({ type: 'pkcs8', format: 'pem' }))
     return privateKey
   }

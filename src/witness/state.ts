@@ -15,10 +15,11 @@ export interface WitnessState {
   keep(checkpoint: Checkpoint): Promise<void>
 }
 
-/** Throws a sentence where the file is not as it was written. */
+/** Throws a sentence where the file is not as it was written, or is not there: of a new witness it is empty. */
 export const openWitnessState = async (path: string): Promise<WitnessState> => {
   let text = await readText(path)
-  const known = readState(path, text ?? '')
+  if (text === undefined) throw new Error(forgotten(path))
+  const known = readState(path, text)
   return {
     last: (origin) => known.get(origin),
     keep: async (checkpoint) => {
@@ -31,6 +32,9 @@ export const openWitnessState = async (path: string): Promise<WitnessState> => {
     },
   }
 }
+
+const forgotten = (path: string): string =>
+  `${path} is not there, though the key of this witness is: what it has cosigned is forgotten, and it would cosign a fork. Bring the newest file back; if it is lost, give the witness a new name and a new key (docs/witness.md). Only one that has never cosigned begins with an empty file.`
 
 const readText = (path: string): Promise<string | undefined> =>
   readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {

@@ -262,6 +262,14 @@ t.test('its state outlives it; one that is damaged stops the start', async (t) =
     await writeFile(`${path}.state`, spoiled)
     await t.rejects(open(t, path), { message: /is damaged: .*docs\/witness\.md/ })
   }
+  await rm(`${path}.state`)
+  await t.rejects(
+    open(t, path),
+    { message: /is not there, .* would cosign a fork\. .*docs\/witness\.md/ },
+    'nor one lost',
+  )
+  await writeFile(`${path}.state`, '')
+  await (await open(t, path)).close()
   await writeFile(`${path}.state`, whole)
   await chmod(`${path}.key`, 0o644)
   await t.rejects(open(t, path), { message: /can be read by others/ })
