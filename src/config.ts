@@ -22,6 +22,8 @@ export interface Config {
     readonly url?: string
     /** In development the same as `url` unless set; in production absent where this process does not migrate. */
     readonly migrationUrl?: string
+    /** Where `url` was read, and is read again when its password is no good any more. */
+    readonly urlFile?: string
     readonly poolSize: number
     readonly preparedStatements: boolean
   }
@@ -151,6 +153,7 @@ const shape = (
       ...given('url', 'databaseUrl'),
       ...shared,
       ...given('migrationUrl', 'migrationUrl'),
+      ...(env['CHANCERY_DATABASE_URL_FILE'] !== undefined && { urlFile: env['CHANCERY_DATABASE_URL_FILE'] }),
       poolSize: value('poolSize'),
       preparedStatements: value('preparedStatements'),
     },

@@ -21,6 +21,7 @@ import { openRecovery } from './ca/recovery.ts'
 import type { Witnesses } from './ca/witnesses.ts'
 import { type ClientSide, openClientSide } from './client-side.ts'
 import { codec } from './codec.ts'
+import { renewedUrl } from './config/renewed-url.ts'
 import type { Config } from './config.ts'
 import { healthOf } from './health-side.ts'
 import { type App, openApp } from './http/app.ts'
@@ -101,6 +102,7 @@ export const openStores = async (deps: StoresDeps) => {
   const metrics = openMetrics(new Registry())
   const db = openDatabase({
     url: deps.databaseUrl,
+    renewedUrl: renewedUrl(config),
     max: poolSize,
     log,
     applicationName: 'chancery',

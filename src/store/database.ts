@@ -63,6 +63,8 @@ export interface Database extends Queryable {
 export interface DatabaseOptions {
   /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
   readonly url: string
+  /** The same URL with the password that its file has now: asked for where the server turns ours down. */
+  readonly renewedUrl?: (() => Promise<string | undefined>) | undefined
   /** Connections at most: of three and more, a third for searching; of eight and more, a quarter, up to four, for issuing. */
   readonly max: number
   readonly log: Log
@@ -122,10 +124,18 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
 
+  const takePassword = async (): Promise<void> => {
+    const url = await options.renewedUrl?.().catch(() => undefined)
+    if (url !== undefined) for (const { options } of [...pools, { options: connection }]) options.connectionString = url
+  }
+
   const connect = async (from = pool): Promise<pg.PoolClient> => {
+    const tried = connection.connectionString
     try {
       return await from.connect()
     } catch (cause) {
+      if (sqlState(cause) === '28P01') await takePassword()
+      if (tried !== connection.connectionString) return connect(from)
       throw unavailable('No connection to the database.', cause)
     }
   }

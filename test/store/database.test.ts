@@ -1,9 +1,14 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { renewedUrl } from '../../src/config/renewed-url.ts'
+import { loadConfig } from '../../src/config.ts'
 import { isProblem } from '../../src/errors.ts'
 import {
   constraintOf,
@@ -15,7 +20,8 @@ import {
   type Statement,
   sqlState,
 } from '../../src/store/database.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
+import { bare } from '../helpers/environment.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 const { ownerUrl } = await openTestDatabase(t, { empty: true })
@@ -347,4 +353,54 @@ t.test('a time is read as pg reads it, in whatever form PostgreSQL writes it', a
   ])
     t.same(parseInstant(text), asPg(text), text)
   t.equal(parseInstant('2026-11-25 08:00:00.123456+00').toISOString(), '2026-11-25T08:00:00.123Z')
+})
+
+t.test('a password that is changed while we run is read from its file again, and nothing else is', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-password-'))
+  const { superuserUrl } = await openTestServer()
+  const superuser = new pg.Client({ connectionString: superuserUrl })
+  await superuser.connect()
+  const role = `rotated_${process.pid}_${Date.now()}`
+  const file = join(folder, 'url')
+  const put = (password: string, as = role): Promise<void> =>
+    writeFile(file, `${ownerUrl.replace(/\/\/[^@]*@/, `//${as}:${password}@`)}\n`)
+  /** Changes the password, and ends what was let in by the one before. */
+  const change = async (password: string): Promise<void> => {
+    await superuser.query(`alter role ${role} password '${password}'`)
+    await superuser.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '${role}'`)
+  }
+  const { rows } = await admin.query<{ database: string }>('select current_database() as database')
+  const database = rows[0]?.database
+  await superuser.query(`create role ${role} login password 'first'`)
+  t.teardown(async () => {
+    await rm(folder, { recursive: true, force: true })
+    await admin.query(`revoke connect on database ${database} from ${role}`)
+    await superuser.query(`drop role ${role}`)
+    await superuser.end()
+  })
+  await admin.query(`grant connect on database ${database} to ${role}`)
+  await put('first')
+  const config = await loadConfig({ ...bare, CHANCERY_DATABASE_URL_FILE: file })
+  const db = openDatabase({
+    url: config.database.url as string,
+    renewedUrl: renewedUrl(config),
+    ...{ max: 4, log, applicationName: 'chancery test' },
+  })
+  const whoAmI = () => db.query({ text: 'select current_user as role' })
+  try {
+    t.match(await whoAmI(), { rows: [{ role }] })
+    await change('second')
+    await t.rejects(whoAmI(), { code: 'db.unavailable', cause: { code: '28P01' } }, 'while the file has the old one')
+    await put('second', 'postgres')
+    await t.rejects(whoAmI(), { code: 'db.unavailable' }, 'another role is for a start')
+    await put('second')
+    t.match(await Promise.all([whoAmI(), whoAmI(), whoAmI()]), [{ rows: [{ role }] }, {}, {}], 'everybody goes on')
+    await rm(file)
+    await change('third')
+    await t.rejects(whoAmI(), { code: 'db.unavailable' })
+    await put('third')
+    t.match(await whoAmI(), { rows: [{ role }] })
+  } finally {
+    await db.close()
+  }
 })

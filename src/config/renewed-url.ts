@@ -1,0 +1,20 @@
+/** A password of the database that is changed while we run: whoever changes it puts it into the file that the settings name. */
+import { readFile } from 'node:fs/promises'
+
+import type { Config } from '../config.ts'
+import { readPrivateFile } from '../keys/private-file.ts'
+
+/**
+ * What reads the URL again; undefined where it came from no file. It resolves with undefined where anything but the password
+ * is another one: which database it is, and which role, is looked at by a start only.
+ */
+export const renewedUrl = ({ database: { url, urlFile }, mode }: Config) =>
+  url === undefined || urlFile === undefined
+    ? undefined
+    : async (): Promise<string | undefined> => {
+        const octets = await (mode === 'production' ? readPrivateFile(urlFile) : readFile(urlFile))
+        const now = octets.toString('utf8').replace(/\r?\n$/, '')
+        return withoutPassword(now) === withoutPassword(url) ? now : undefined
+      }
+
+const withoutPassword = (url: string): string => url.replace(/^(\w+:\/\/[^:@/?]*):[^@/?]*@/, '$1@')
