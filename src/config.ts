@@ -281,10 +281,17 @@ const contradictions: readonly Rule[] = [
 const refuseUnverified = (key: 'databaseUrl' | 'migrationUrl', member: 'url' | 'migrationUrl'): Rule => ({
   of: [key],
   fault: ({ database }) =>
-    database[member]?.includes('sslmode=no-verify')
+    isUnverified(database[member])
       ? 'production does not speak TLS to a server that it does not verify; use sslmode=verify-full'
       : undefined,
 })
+
+/** By `uselibpqcompat`, which pg's own warning about other modes recommends, these mean what libpq means by them. */
+const isUnverified = (text = 'postgresql://none'): boolean => {
+  const { searchParams } = parsePostgresUrl(text)
+  const [mode, isLibpq] = ['sslmode', 'uselibpqcompat'].map((name) => searchParams.getAll(name).at(-1))
+  return mode === 'no-verify' || (isLibpq === 'true' && /^(prefer|require|verify-ca)$/.test(mode ?? ''))
+}
 
 /** What production refuses, as far as settings show it. Each names the way out. */
 const refusals: readonly Rule[] = [

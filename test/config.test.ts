@@ -286,10 +286,20 @@ t.test('production refuses each convenience of development by name', async (t) =
     [hardware, /CHANCERY_ALLOW_SOFTWARE_KEYS: production wants keys in a security module/],
     [open, /CHANCERY_KEY_PASSPHRASE: production does not make up the passphrase/],
     [{ ...production, CHANCERY_MIGRATION_URL: url }, /CHANCERY_MIGRATION_URL: production wants one role that owns/],
-    [
-      { ...production, CHANCERY_DATABASE_URL: 'postgresql://u:p@h/d?sslmode=no-verify' },
-      /CHANCERY_DATABASE_URL: .*verify-full/,
-    ],
+    ...[
+      'sslmode=no-verify',
+      'sslmode=no%2Dverify',
+      'sslmode=verify-full&sslmode=no-verify',
+      // As pg's own warning about sslmode=require recommends: it verifies nothing.
+      'uselibpqcompat=true&sslmode=require',
+      'sslmode=prefer&uselibpqcompat=true',
+    ].map(
+      (how) =>
+        [
+          { ...production, CHANCERY_DATABASE_URL: `postgresql://u:p@h/d?${how}` },
+          /CHANCERY_DATABASE_URL: .*verify-full/,
+        ] as const,
+    ),
     ...['localhost', '127.0.0.1:8080', '127.9.9.9', '[::1]:8080', 'ca.localhost', '[::ffff:127.0.0.1]'].map(
       (host) =>
         [
