@@ -74,6 +74,7 @@ export interface WitnessFigures {
   /** Seconds since 1970. */
   readonly cosignedAt: number | undefined
   readonly failures: number
+  readonly disagrees: boolean
 }
 
 export interface CrlFigures {
@@ -223,6 +224,11 @@ export const metricTable = {
     help: 'Times that a witness was asked and has not cosigned.',
     labels: ['witness'],
   },
+  chancery_witness_disagrees: {
+    kind: 'gauge',
+    help: 'Whether a witness has seen another roll, and cosigned nothing since: 1, or 0.',
+    labels: ['witness'],
+  },
   chancery_ocsp_answers_total: {
     kind: 'counter',
     help: 'OCSP requests, by what they were answered with.',
@@ -299,6 +305,7 @@ export const openMetrics = (registry: Registry): Metrics => {
   const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
   const cosigned = series('chancery_witness_cosigned_timestamp_seconds')
   const witnessFailures = series('chancery_witness_failures_total')
+  const disagreements = series('chancery_witness_disagrees')
   const crlTimes = series('chancery_crl_publish_seconds')
   watchEventLoop(series('chancery_event_loop_delay_seconds'))
   return {
@@ -351,6 +358,9 @@ export const openMetrics = (registry: Registry): Metrics => {
         ),
       )
       witnessFailures.take(() => read().map(({ witness, failures }) => ({ labels: [witness], value: failures })))
+      disagreements.take(() =>
+        read().map(({ witness, disagrees }) => ({ labels: [witness], value: disagrees ? 1 : 0 })),
+      )
     },
     watchImportedCrls: (read) =>
       importedCrls.take(() =>

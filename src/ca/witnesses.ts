@@ -34,6 +34,8 @@ export interface WitnessFigures {
   /** Seconds since 1970, as it says itself; undefined before its first. */
   readonly cosignedAt: number | undefined
   readonly failures: number
+  /** It has seen another roll, and has cosigned nothing of this one since. */
+  readonly disagrees: boolean
 }
 
 export interface Witnesses {
@@ -77,7 +79,10 @@ export const openWitnesses = (deps: WitnessesDeps): Witnesses => {
     },
     newest: () => newest,
     figures: () =>
-      asked.map(({ witness, cosignedAt, failures }) => ({ witness: witness.key.name, cosignedAt, failures })),
+      asked.map(({ witness, cosignedAt, failures, disagrees }) => ({
+        witness: witness.key.name,
+        ...{ cosignedAt, failures, disagrees },
+      })),
     warning: () => {
       const others = asked.filter(({ disagrees }) => disagrees).map(({ witness }) => witness.key.name)
       return others.length === 0 ? undefined : `${others.join(' and ')} has seen another roll of ours`

@@ -131,7 +131,10 @@ t.test('a witness that has seen another roll is told, and the others go on', asy
   await client.ask()
   t.equal(client.newest()?.size, 20, 'but not for long')
   t.same(await names(), ['w1.example'])
-  t.match(client.figures(), [{ failures: 2 }, { failures: 0 }])
+  t.match(client.figures(), [
+    { failures: 2, disagrees: true },
+    { failures: 0, disagrees: false },
+  ])
 })
 
 t.test('whatever a witness answers, it is no cosignature unless it holds, and no disagreement', async (t) => {

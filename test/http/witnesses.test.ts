@@ -60,6 +60,7 @@ t.test('the checkpoint comes with cosignatures, and never goes back', async (t) 
   const { text } = await service.request('GET', '/metrics')
   t.match(text, /chancery_witness_cosigned_timestamp_seconds\{witness="w0\.example"\} 1\d{9}/)
   t.match(text, /chancery_witness_failures_total\{witness="w1\.example"\} 0/)
+  t.match(text, /chancery_witness_disagrees\{witness="w1\.example"\} 0/)
 })
 
 t.test('a witness that has seen another roll is a warning, and no end', async (t) => {
@@ -83,6 +84,6 @@ t.test('a witness that has seen another roll is a warning, and no end', async (t
   t.equal((await service.request('POST', '/v1/certificates', { body })).status, 201)
   t.match(
     (await service.request('GET', '/metrics')).text,
-    /chancery_witness_failures_total\{witness="w0\.example"\} [1-9]/,
+    /chancery_witness_failures_total\{witness="w0\.example"\} [1-9][^]*chancery_witness_disagrees\{witness="w0\.example"\} 1/,
   )
 })
