@@ -1,11 +1,12 @@
 /** `chancery doctor`: what is not fit for production, in sentences. */
 import { type Config, loadConfig } from '../config.ts'
+import { isProblem } from '../errors.ts'
 import { openPinGuard } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
 import { probing } from './probe.ts'
-import { withRecords } from './with-records.ts'
+import { type CommandRecords, withRecords } from './with-records.ts'
 
 export interface Diagnosis {
   /** Production does not start with these. */
@@ -30,7 +31,7 @@ export const runDoctor = async (
     try {
       return {
         refused: [...settings, ...(await unsafe(config, db))].map(sentence),
-        unwise: (await unwise(config, db, keys, new Date())).map(sentence),
+        unwise: [...clockFault(records), ...(await unwise(config, db, keys, new Date()))].map(sentence),
       }
     } finally {
       await keys.close()
@@ -55,6 +56,17 @@ const settingFaults = async (env: Readonly<Record<string, string | undefined>>):
     return []
   } catch (error) {
     return (error as Error).message.split('\n').flatMap((line) => /^ {2}- (.*?)\.?$/.exec(line)?.[1] ?? [])
+  }
+}
+
+/** By what was read of both clocks with the records, a moment ago. */
+const clockFault = ({ roll }: Pick<CommandRecords, 'roll'>): readonly string[] => {
+  try {
+    roll.assertClock()
+    return []
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    return [error.detail.replace(/\.$/, '')]
   }
 }
 

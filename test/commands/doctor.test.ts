@@ -7,6 +7,7 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
+import { tamper } from '../helpers/tamper.ts'
 
 interface Run {
   readonly code: number
@@ -98,6 +99,19 @@ t.test('a key of the roll that does not open, or is another one, is told', async
   const other = await doctor({ CHANCERY_ROLL_KEY: 'file:keys/default.pem' })
   t.match(other.out, / - The key at file:keys\/default\.pem is not the one of the roll on record: nothing is issued /)
   t.notMatch(other.out, /key of the issuer \w+ does not open/)
+})
+
+t.test('clocks that cannot be trusted are told', async (t) => {
+  const ahead = (by: string): Promise<void> =>
+    tamper(service.database, `update roll set time = time + interval '${by}'`)
+  await ahead('1 hour')
+  const { out } = await doctor()
+  await ahead('-1 hour')
+  t.match(
+    out,
+    / - Nothing is issued, .* while the database's clock is 3\d{3}\.\d s behind the last event on the roll\./,
+  )
+  t.notMatch((await doctor()).out, /clock/)
 })
 
 t.test('records that are not there are one sentence', async (t) => {
