@@ -37,13 +37,29 @@ export const runAdoptDatabase = async (config: Config, log: Log, reason: string 
       const { opened, database: before = null } = await readStanding(db)
       if (!opened) throw new Failure('usage', 'There is no roll in these records yet: they belong to no server.')
       const database = await readSystemIdentifier(db)
-      if (database === before) return 'The records are on the server on which they were before: nothing to adopt.'
+      const keep = async (): Promise<void> => keepSeen(config, { origin: opened.origin, ...(await roll.head()) })
+      if (database === before) {
+        await keep()
+        return 'The records are on the server on which they were before: nothing to adopt.'
+      }
       const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: operator() }
       await roll.change(async () => ({ events: [event], result: undefined }))
+      await keep()
       return `The records are on the database server ${database ?? 'that does not tell its number'} from now on, and were on ${before ?? 'one that did not tell its number'}.`
     },
     assertSameRoll,
   )
+}
+
+/**
+ * Whoever starts on the server of before is told: it does not have the move. Where no checkpoint was ever kept here, a start
+ * still has to be told that these are the right records.
+ */
+const keepSeen = async (config: Config, head: Checkpoint): Promise<void> => {
+  const { anchor: path } = config.roll
+  if (path === undefined || !(await readAnchor(config))) return
+  const file = await openAnchorFile({ path })
+  await file.write(head).finally(() => file.close())
 }
 
 export interface Succession {

@@ -332,19 +332,23 @@ t.test('a folder that changes after it was verified is not written from', async 
 t.test('records on another server are adopted by a command, and not before', async (t) => {
   await restore('nothing')
   t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
-  await inStores(({ roll }) =>
-    roll.change(async () => ({
+  const head = await inStores(async ({ roll }) => {
+    await roll.change(async () => ({
       events: [
         { type: 'database.adopted', v: 2, database: '7000000000000000001', before: null, reason: null, by: 'test' },
       ],
       result: undefined,
-    })),
-  )
+    }))
+    return roll.head()
+  })
   await t.rejects(
     serving(t, async () => {}),
     { message: /"chancery roll adopt-database" accepts a move/ },
   )
   await t.rejects(runAdoptDatabase(config, quiet, ' '), { kind: 'usage', message: /--reason/ })
+  const file = await openAnchorFile({ path: anchor })
+  await file.write({ origin: 'localhost/roll', ...head })
+  await file.close()
   t.match(
     await runAdoptDatabase(config, quiet, 'moved to the new cluster'),
     /^The records are on the database server \d+ from now on, and were on 7000000000000000001\./,
@@ -359,5 +363,10 @@ t.test('records on another server are adopted by a command, and not before', asy
       reason: 'moved to the new cluster',
     })
   })
+  t.equal(
+    (await readAnchorFile(anchor))?.size,
+    await sizeNow(),
+    'and the anchor has seen it: whoever starts on the server of before is told here',
+  )
   await serving(t, (service) => issue(service))
 })
