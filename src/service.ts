@@ -53,6 +53,7 @@ import { openPolicies } from './store/policies.ts'
 import { openProviders } from './store/providers.ts'
 import { openRecords } from './store/records.ts'
 import { openRollWriter } from './store/roll.ts'
+import { openRoom } from './store/room.ts'
 import { openTiles, rootReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
@@ -100,6 +101,7 @@ export const openStores = async (deps: StoresDeps) => {
   const newId = deps.newId ?? timeOrderedIds(clock, random)
   const { poolSize, preparedStatements } = config.database
   const metrics = openMetrics(new Registry())
+  const room = openRoom()
   const db = openDatabase({
     url: deps.databaseUrl,
     renewedUrl: renewedUrl(config),
@@ -107,7 +109,10 @@ export const openStores = async (deps: StoresDeps) => {
     log,
     applicationName: 'chancery',
     preparedStatements,
-    observe: metrics.query,
+    observe: (statement, seconds, failed, error) => {
+      metrics.query(statement, seconds, failed)
+      if (failed) room.failed(error)
+    },
   })
   return openParts(async (parts) => {
     parts.add(db.close)
@@ -136,6 +141,7 @@ export const openStores = async (deps: StoresDeps) => {
       metrics,
       db,
       dbClock,
+      room,
       roll,
       access,
       accesses,

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Issuance } from '../src/ca/issuance.ts'
@@ -10,6 +11,7 @@ import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
 import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
 import { openService, type Service } from '../src/service.ts'
+import { openRoom } from '../src/store/room.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { csrFor } from './http/people.ts'
 
@@ -200,5 +202,30 @@ t.test(
     t.equal(await ends(), own.current().notAfter.getTime() / 1000)
   },
 )
+
+t.test('a database without room on its disk takes no records, though it answers', async (t) => {
+  const { service, stores, config } = await openReplicaService(t)
+  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+  const ready = async () => {
+    const headers = { authorization: `Bearer ${token}` }
+    return (await service.app.inject({ url: '/readyz', headers })).json<{ checks: readonly { name: string }[] }>()
+      .checks
+  }
+  const full = { text: `do $$ begin raise exception 'no room' using errcode = 'disk_full'; end $$` }
+  await t.rejects(stores.db.query(full), { code: 'db.unavailable' })
+  t.match(await ready(), [{ name: 'database', ok: false, reason: 'the database has no room on its disk' }])
+  t.match(openRoomAt(29_999).fault(), /no room/, 'though what is small goes through in between')
+  t.equal(openRoomAt(30_000).fault(), undefined)
+})
+
+/** So long after a statement that found none. */
+const openRoomAt = (later: number) => {
+  let now = 0
+  const room = openRoom(() => now)
+  room.failed(new Problem('db.unavailable', 'a test', { cause: diskFull }))
+  now = later
+  return room
+}
+const diskFull = Object.assign(new pg.DatabaseError('no room', 0, 'error'), { code: '53100' })
 
 const ownEnd = 'chancery_own_certificate_not_after_timestamp_seconds'

@@ -70,8 +70,8 @@ export interface DatabaseOptions {
   readonly log: Log
   /** Shown in pg_stat_activity. */
   readonly applicationName: string
-  /** Told of every statement that may wait for the server: its name, `commit`, or `other`. */
-  readonly observe?: (statement: string, seconds: number, failed: boolean) => void
+  /** Told of every statement that may wait for the server: its name, `commit`, or `other`; and by what it failed. */
+  readonly observe?: (statement: string, seconds: number, failed: boolean, error?: unknown) => void
   /** Off behind a transaction pooler; default on. */
   readonly preparedStatements?: boolean
   /** For who reads all there is, and waits as long as that takes: no timeouts but that of connecting. */
@@ -111,13 +111,15 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const start = performance.now()
-    let failed = true
+    const tell = (failed: boolean, error?: unknown): void =>
+      observe(name, (performance.now() - start) / 1000, failed, error)
     try {
       const result = await work()
-      failed = false
+      tell(false)
       return result
-    } finally {
-      observe(name, (performance.now() - start) / 1000, failed)
+    } catch (error) {
+      tell(true, error)
+      throw error
     }
   }
 
