@@ -85,17 +85,17 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       if (clock() < certificate.renewAt || performance.now() < again) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
+        // It stays so until people bring another issuer, and each try is a refusal on record.
+        if (isProblem(error, 'validity.issuer')) again = performance.now() + renewAgainMs
         if (hasExpired()) return standInFor(error)
         if (certificate.standIn && isProblem(error)) return undefined
         throw error
       })
       if (!renewed) return
+      if (renewed.standIn && !certificate.standIn) again = performance.now()
       certificate = renewed
       await install(certificate)
-      if (certificate.standIn) {
-        again = performance.now()
-        return
-      }
+      if (certificate.standIn) return
       log.info({ event: 'own-certificate.renewed', renewAt: certificate.renewAt }, 'renewed our own HTTPS certificate')
     },
   }

@@ -6,7 +6,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Issuance } from '../src/ca/issuance.ts'
-import { Problem } from '../src/errors.ts'
+import { Problem, type ProblemCode } from '../src/errors.ts'
 import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
 import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
@@ -165,15 +165,18 @@ t.test(
   'an HTTPS certificate that has expired gives way to a stand-in, and that to the first that is signed',
   async (t) => {
     const { stores, service } = await openReplicaService(t)
-    const world = { away: false, ours: 0, theirs: 0 }
+    const world = { away: false, ours: 0, theirs: 0, why: 'key.unavailable' as ProblemCode }
+    let tries = 0
     const at = (days: number): Date => new Date(Date.now() + days * 86_400_000)
     const issuance: Issuance = {
       ...service.issuance,
-      issue: (...asked) =>
-        world.away ? Promise.reject(new Problem('key.unavailable', 'away')) : service.issuance.issue(...asked),
+      issue: (...asked) => {
+        tries += 1
+        return world.away ? Promise.reject(new Problem(world.why, 'away')) : service.issuance.issue(...asked)
+      },
     }
     const clocks = { clock: () => at(world.ours), dbClock: { ...stores.dbClock, now: () => at(world.theirs) } }
-    const open = async (now: typeof world) => {
+    const open = async (now: Partial<typeof world>) => {
       Object.assign(world, { away: false, ours: 0, theirs: 0 })
       const own = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
       Object.assign(world, now)
@@ -200,6 +203,13 @@ t.test(
     await own.renew(install)
     t.match(installed, [{ standIn: true }, { standIn: false }], 'without waiting a minute')
     t.equal(await ends(), own.current().notAfter.getTime() / 1000)
+
+    const expired = await open({ away: true, ours: 2, theirs: 2 })
+    await expired.renew(install)
+    world.why = 'validity.issuer'
+    const before = tries
+    for (let i = 0; i < 3; i += 1) await expired.renew(install)
+    t.equal(tries, before + 1, 'but where its issuer has expired: each try is a refusal on record')
   },
 )
 
