@@ -174,6 +174,7 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [['witness'], addWitnessCommand],
   [['controller'], addControllerCommand],
   [['issue', 'explain'], async (to) => (await import('./commands/issue.ts')).addIssueCommands(to)],
+  [['issue-many'], async (to) => (await import('./commands/issue-many.ts')).addIssueManyCommand(to)],
   [['certificate'], async (to) => (await import('./commands/certificate.ts')).addCertificateCommand(to)],
   [['revoke'], async (to) => (await import('./commands/revoke.ts')).addRevokeCommand(to)],
   [['crl'], async (to) => (await import('./commands/crl.ts')).addCrlCommand(to)],

@@ -33,6 +33,8 @@ export interface Call {
   readonly accept?: string
   /** Sent as it is, with its own Content-Type in `headers`; anything but text goes as JSON. */
   readonly body?: unknown
+  /** Milliseconds of silence until it is given up, where the work takes longer than usual. */
+  readonly patienceMs?: number
   /** Ends it early; what it did is then unknown. */
   readonly signal?: AbortSignal | undefined
 }
@@ -217,7 +219,7 @@ const openTimer = ({ longestMs }: Bounds): { readonly signal: AbortSignal; stop(
 const open = (
   url: URL,
   { method, ca, token, identity }: Sending,
-  { headers = {}, accept, body, signal }: Call,
+  { headers = {}, accept, body, patienceMs = usualPatienceMs, signal }: Call,
 ): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
     if (token instanceof Failure) throw token
@@ -304,7 +306,7 @@ const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
     return new Failure('usage', `${origin} speaks no TLS (${tls}): it may be a port for plain HTTP; ${named}.`)
   const reason = tls === undefined ? reasonOf(error) : `TLS fails (${tls})`
   const hint = origin === usualServer ? `; where it is elsewhere, ${named}` : ''
-  return new Failure('later', `${origin} cannot be reached: ${reason}${hint}.`)
+  return new Failure('later', `${origin} cannot be reached: ${reason}${hint}.`, undefined, error)
 }
 
 /** No retry mends these: OpenSSL's reasons for not trusting a certificate, and Node's for its names. */
@@ -344,5 +346,5 @@ const readAnchor = async (path: string, where = ''): Promise<string> => {
 
 const usualServer = 'https://127.0.0.1:8443'
 /** Of silence. */
-const patienceMs = 30_000
+const usualPatienceMs = 30_000
 const usualBounds: Bounds = { longestMs: 120_000, mostOctets: 64 * 1024 * 1024 }

@@ -6,6 +6,8 @@ export const bodyLimit = 64 * 1024
 export const ocspBodyLimit = 4 * 1024
 /** A thousand requests of 4 KiB. */
 export const batchBodyLimit = 4 * 1024 * 1024
+/** Requests in a batch. */
+export const batchItems = 1_000
 /** Octets of batches that are under way at once, of one principal and of all. */
 export const batchRoom = { what: 'batches', ofOne: 4 * batchBodyLimit, ofAll: 16 * batchBodyLimit }
 /** Octets of pages that are under way at once; the largest page takes 25 MiB. */

@@ -145,3 +145,9 @@ t.test('nor is what has no end kept', async (t) => {
   const small = clientAt({ server: service.url, ca: service.ca }, { longestMs: 30_000, mostOctets: 1_000_000 })
   await t.rejects(small.call('GET', '/v1/profiles'), { kind: 'later', message: /longer than 1000000 octets/ })
 })
+
+t.test('whoever says nothing at all is waited for as long as the call says', async (t) => {
+  answerBy(t, () => {})
+  const call = client.call('GET', '/v1/profiles', { patienceMs: 300 })
+  await t.rejects(call, { kind: 'later', message: /no answer within 0\.3 s/ })
+})

@@ -316,7 +316,8 @@ const sweep = async (own: string): Promise<void> => {
   }
 }
 
-const replaceFile = async (path: string, text: string): Promise<void> => {
+/** Whole or not at all; a power cut may still take it until the folder is synced. */
+export const replaceFile = async (path: string, text: string): Promise<void> => {
   const draft = `${path}.${randomUUID()}`
   try {
     await writeWhole(draft, text, 0o644)
@@ -347,7 +348,7 @@ const writeWhole = async (path: string, text: string, mode: number): Promise<voi
   }
 }
 
-const syncFolder = async (path: string): Promise<void> => {
+export const syncFolder = async (path: string): Promise<void> => {
   const folder = await open(path, 'r')
   await folder.sync().finally(() => folder.close())
 }

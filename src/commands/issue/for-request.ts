@@ -12,6 +12,7 @@ import type { Client } from '../client.ts'
 import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, assertAnswered, untilDecided } from './approval.ts'
+import { chainText, faultInPlaceOf } from './chain-file.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
 export interface RequestBody {
@@ -40,7 +41,7 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
     throw withKey(error, question)
   })
   assertFor(body, answer)
-  const chain = [answer.certificate, ...answer.chain].join('')
+  const chain = chainText(answer)
   for (const { field, reason } of answer.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
   if (file === undefined) return out.show(answer, chain)
   await writeFile(file, chain, { flush: isKept }).catch((error: NodeJS.ErrnoException) => {
@@ -128,27 +129,10 @@ const isFileToBe = async (file: string): Promise<boolean> => {
   if (found?.isDirectory())
     throw new Failure('usage', `${file} is a folder; name a file for the chain by --out. Nothing was issued.`)
   const isFile = found?.isFile() ?? true
-  if (isFile) await assertReplaceable(file)
+  const fault = isFile ? await faultInPlaceOf(file) : undefined
+  if (fault !== undefined)
+    throw new Failure('usage', `${file} ${fault}; nothing was issued. Name another file by --out.`)
   return isFile
-}
-
-/** A key, or the request itself, is written over by nothing. */
-const assertReplaceable = async (file: string): Promise<void> => {
-  const text = await readFile(file, 'latin1').catch(({ code }: NodeJS.ErrnoException) => {
-    if (code === 'ENOENT') return ''
-    throw new Failure('usage', `${file} is there and cannot be read (${code}); nothing was issued.`)
-  })
-  if (text.trim() === '' || isOfCertificates(text)) return
-  throw new Failure(
-    'usage',
-    `${file} is there and is not of PEM certificates alone; nothing was issued. Name another file by --out.`,
-  )
-}
-
-const isOfCertificates = (text: string): boolean => {
-  const labels = [...text.matchAll(/-----BEGIN ([^-]*)-----/g)].map(([, label]) => label)
-  const isText = !/[^\t\n\r\x20-\x7e\x80-\xff]/.test(text)
-  return isText && labels.length > 0 && labels.every((label) => label === 'CERTIFICATE')
 }
 
 /** Before anything is sent: what is named by mistake may be a key, and a key that somebody else has seen is none. */
@@ -163,7 +147,8 @@ export const assertNoKey = (text: string, file: string): void => {
     }
 }
 
-const assertFor = ({ csr }: RequestBody, answer: IssuedAnswer): void => {
+/** Throws `failed` where the certificate is for another key. */
+export const assertFor = ({ csr }: Pick<RequestBody, 'csr'>, answer: IssuedAnswer): void => {
   const { key } = parseRequest(parsePem(csr, 'CERTIFICATE REQUEST'))
   assertOfPublicKey(answer, key.spki)
 }

@@ -9,7 +9,7 @@ import { isProblem, Problem } from '../../errors.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
-import { batchBodyLimit, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
+import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
@@ -40,7 +40,7 @@ const BatchAsk = Type.Object(
 )
 
 /** The items are judged one by one, so that a malformed one fails only itself; here they are anything. */
-const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1, maxItems: 1_000 }) }, closed)
+const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1, maxItems: batchItems }) }, closed)
 
 const BatchOutcome = Type.Union(
   [

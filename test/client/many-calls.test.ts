@@ -1,0 +1,135 @@
+/** `chancery issue-many` in several calls, and over a connection that breaks. */
+import { readdir } from 'node:fs/promises'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+
+import t, { type Test } from 'tap'
+
+import { exitCodes } from '../../src/commands/failure.ts'
+import { batchPath } from '../../src/http/bounds.ts'
+import { openTestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { args, filesOf, rowsOf } from './many.ts'
+import { chanceryFor } from './run.ts'
+
+t.setTimeout(300_000)
+const service = await openTestService(t)
+const chancery = chanceryFor(service)
+
+t.test('more than a thousand go in two calls, and how far it is is told', async (t) => {
+  const { files, out } = await filesOf(
+    t,
+    Object.fromEntries(Array.from({ length: 1_001 }, (_, i) => [`${i}.csr`, csrFor('thousand.example.com')])),
+  )
+  let calls = 0
+  onBatches(t, () => {
+    calls += 1
+  })
+  const run = await chancery(args(files, out, '--json', '--idempotency-key', 'thousand'))
+  t.equal(run.code, 0, run.err)
+  t.equal(calls, 2)
+  const rows = rowsOf(run)
+  t.same(
+    rows.map(({ file }) => file),
+    files,
+    'in the order of the command line',
+  )
+  t.equal(new Set(rows.map(({ serial }) => serial)).size, 1_001)
+  t.equal((await readdir(out)).length, 1_001)
+  t.match(run.err, /^0 of 1,001 \(0 %\)\n[\s\S]*^1,001 of 1,001 \(100 %\)\n$/m)
+
+  calls = 0
+  onBatches(t, (response) => {
+    calls += 1
+    if (calls === 1) breakOff(response)
+  })
+  const again = args(files, out, '--json', '--idempotency-key', 'broken')
+  const broken = await chancery(again)
+  t.equal(broken.code, exitCodes.later)
+  t.equal(calls, 1)
+  t.same(
+    rowsOf(broken).map(({ outcome }) => outcome),
+    [...Array(1_000).fill('unknown'), 'unsent'],
+  )
+  const { detail } = JSON.parse(broken.err.slice(broken.err.indexOf('{')))
+  t.match(
+    detail,
+    /^1,001 requests: 1,000 of which nothing is known, 1 not sent\.\n[\s\S]*\nWith its --idempotency-key /,
+  )
+  const found = await chancery(again)
+  t.equal(found.code, 0)
+  t.same(
+    rowsOf(found).map(({ replayed }) => replayed),
+    [...Array(1_000).fill(true), false],
+    'and goes on from there',
+  )
+})
+
+t.test('what is long goes in as many calls as its octets take', async (t) => {
+  const long = Array.from({ length: 70 }, (_, i) => [`${i}.csr`, 'x'.repeat(65_536)])
+  const { files, out } = await filesOf(t, { ...Object.fromEntries(long), 'good.csr': csrFor('long.example.com') })
+  let calls = 0
+  onBatches(t, () => {
+    calls += 1
+  })
+  const run = await chancery(args(files, out, '--json'))
+  t.equal(run.code, exitCodes.refused)
+  t.equal(calls, 2)
+  const codes = rowsOf(run).map(({ outcome, problem }) => problem?.code ?? outcome)
+  t.same(codes, [...long.map(() => 'csr.pem'), 'issued'])
+})
+
+t.test('of what was sent over a connection that breaks nothing is known, and the same command finds it', async (t) => {
+  const { files, out } = await filesOf(t, {
+    'a.csr': csrFor('a.broken.example.com'),
+    'b.csr': csrFor('b.broken.example.com'),
+  })
+  onBatches(t, breakOff)
+  const broken = await chancery(args(files, out))
+  t.equal(broken.code, exitCodes.later)
+  t.match(broken.out, /a\.csr +unknown +- +no answer came\n.*b\.csr +unknown +- +no answer came\n$/)
+  t.match(
+    broken.err,
+    /^2 requests: 2 of which nothing is known\.\n\S+ cannot be reached: .*\nNothing is known of the 2 that were sent with the call that broke: they may have been issued\.\nTo try again without a second certificate for any: the same command with --idempotency-key \S+\n$/,
+  )
+  t.same(await readdir(out), [])
+  const { json } = await service.request('GET', '/v1/certificates?name=a.broken.example.com')
+  const [{ serial }] = json.items
+  t.ok(serial, 'they were')
+  restore()
+  const key = /--idempotency-key (\S+)\n/.exec(broken.err)?.[1] as string
+  const found = await chancery(args(files, out, '--json', '--idempotency-key', key))
+  t.equal(found.code, 0)
+  t.match(rowsOf(found), [{ serial, replayed: true }, { replayed: true }])
+
+  const away = await chancery(args(files, out, '--json', '--server', 'https://127.0.0.1:1'))
+  t.equal(away.code, exitCodes.later)
+  t.match(rowsOf(away), [{ outcome: 'later' }, { outcome: 'later' }], 'nor were they sent where nobody listens')
+})
+
+/** Sees the answer to each batch before it is given, until the test ends or `restore`. */
+const onBatches = (t: Test, see: (response: ServerResponse) => void): void => {
+  restore()
+  const { server } = service.service.app
+  const listeners = server.listeners('request')
+  server.removeAllListeners('request')
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    if (request.url === batchPath) see(response)
+    for (const listener of listeners)
+      (listener as (...those: readonly unknown[]) => void).call(server, request, response)
+  })
+  restore = () => {
+    server.removeAllListeners('request')
+    for (const listener of listeners) server.on('request', listener as never)
+    restore = () => {}
+  }
+  t.teardown(() => restore())
+}
+let restore = (): void => {}
+
+/** When everything is done. */
+const breakOff = (response: ServerResponse): void => {
+  response.writeHead = () => {
+    response.socket?.destroy()
+    return response
+  }
+}
