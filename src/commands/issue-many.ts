@@ -61,7 +61,7 @@ interface Many {
 /** What has come is written before the next call is made, so that one that breaks takes nothing of those before it. */
 const issueAll = async (requests: readonly RequestFile[], bodies: readonly string[], client: Client): Promise<Many> => {
   const calls = callsOf(bodies)
-  const progress = calls.length > 1 ? openStderrProgress() : undefined
+  const progress = requests.length > manyRequests ? openStderrProgress() : undefined
   const ended: Ended[] = []
   progress?.update(0, requests.length)
   try {
@@ -119,3 +119,5 @@ const again = (key: string, said: string | undefined): string =>
  * the command again, then that it is, then what no running again will change.
  */
 const precedence: readonly FailureKind[] = ['failed', 'usage', 'denied', 'later', 'conflict', 'missing', 'refused']
+/** From here on it may take long, and how far it is is told. */
+const manyRequests = 100

@@ -24,6 +24,7 @@ const typed: readonly (readonly [line: string, words: string])[] = [
   ['chancery issue --name certificate --ren→30%', 'issue --name certificate --renew-before 30%'],
   ['chancery profile apply only-→', 'profile apply only-here.yaml'],
   ['chancery issue --csr only-→--out x', 'issue --csr only-here.yaml --out x'],
+  ['chancery issue-→only-→--out x', 'issue-many only-here.yaml --out x'],
   ['chancery profile diff wi→', 'profile diff with space.yaml'],
   ['chancery context rem→old', 'context remove old'],
   ['chancery completion z→', 'completion zsh'],
