@@ -13,6 +13,7 @@ import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor, employ } from '../http/people.ts'
+import { dns, extension, newP256, pem, request, san, utf8 } from '../x509/build.ts'
 import { newFolder } from './folders.ts'
 import { args, filesOf, rowsOf } from './many.ts'
 import { type Chancery, chanceryFor, mainFile } from './run.ts'
@@ -121,6 +122,17 @@ t.test('one that is refused fails only itself', async (t) => {
   t.equal(denied.code, exitCodes.denied)
   t.match(denied.out, /\/good\.csr +refused +auth\.invalid /, 'and so where none is let in')
   t.match(denied.err, /^5 requests: 5 refused\.\n.*\(auth\.invalid, request /)
+})
+
+t.test('what a request carries in vain is noted, with its file', async (t) => {
+  const template = extension('1.3.6.1.4.1.311.20.2', utf8('WebServer'))
+  const extensions = [san(dns('noted.example.com')), template]
+  const { files, out } = await filesOf(t, { 'noted.csr': pem(request({ signer: newP256(), extensions })) })
+  const run = await chancery(args(files, out, '--json'))
+  t.equal(run.code, 0)
+  const [note] = rowsOf(run)[0]?.notes ?? []
+  t.ok(note)
+  t.equal(run.err, `note: ${files[0]}: ${note?.field} ${note?.reason}\n`)
 })
 
 t.test('where some are refused and others may be tried again, it is worth to', async (t) => {
