@@ -1,5 +1,5 @@
 /** Certificates that renew themselves: which way they ask, what is asked again after a crash, and what is fallen back to. */
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
@@ -11,6 +11,7 @@ import type { Held } from '../../src/commands/issue/folder.ts'
 import { readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
 import { openTestService } from '../helpers/service.ts'
+import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { openHoldersOf } from '../http/holders.ts'
 import { newFolder, readShown } from './folders.ts'
 import { chanceryFor } from './run.ts'
@@ -173,6 +174,40 @@ t.test(
     )
   },
 )
+
+t.test('what people are asked to approve is not forgotten for a token that is dead meanwhile', async (t) => {
+  await wantApprovals(service, 'payments', { required: 1 })
+  const { requester, alice } = await employApprovers(service, ['payments'])
+  const as = (token: string): Promise<Client> =>
+    openClient({ server: service.url, ca: root }, { CHANCERY_DATA: '/nonexistent', CHANCERY_TOKEN: token })
+  const [good, dead] = [await as(requester), await as('chancery_dead')]
+  const requests = async () => (await service.request('GET', '/v1/requests?profile=payments')).json.items
+  const approve = async () => t.match(await openDesk(service).approve(alice, (await requests())[0]), { status: 200 })
+  const out = await newFolder(t)
+  const order = await readTask({ profile: 'payments', name: ['pay.example.com'], out }, client.origin)
+  const task = { ...(await taskFor('pay.example.com', out)), ...order }
+  await t.rejects(obtain(task, good), /waits for approval/)
+  await approve()
+  const first = await obtain(task, good)
+  for (const refused of [dead, tokenless]) {
+    const { length } = await requests()
+    await t.rejects(obtain(task, good), /waits for approval/, 'its profile lets nobody renew')
+    const pending = join(out, '.chancery/pending.json')
+    t.equal((await stat(pending)).mode & 0o777, 0o600)
+    await t.rejects(obtain(task, refused))
+    await approve()
+    t.equal((await obtain(task, good)).issued?.replayed, true)
+    t.equal((await requests()).length, length + 1, 'people were asked once')
+  }
+  t.not((await readShown(out))?.serial, first.held.serial)
+
+  await t.rejects(obtain(task, good), /waits for approval/)
+  const pending = join(out, '.chancery/pending.json')
+  const past = { ...JSON.parse(await readFile(pending, 'utf8')), awaitedUntil: '2020-01-01T00:00:00Z' }
+  await writeFile(pending, JSON.stringify(past))
+  await t.rejects(obtain(task, dead), /auth\.invalid/)
+  await t.rejects(readFile(pending), { code: 'ENOENT' }, 'when nobody can approve it any more, it is')
+})
 
 t.test('a command that comes by a timer asks the server when, and not too often', async (t) => {
   const out = await newFolder(t)

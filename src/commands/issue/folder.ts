@@ -15,7 +15,7 @@ import { lstatSync } from 'node:fs'
 import { chmod, lstat, mkdtemp, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
-import { createPrivateFile } from '../../keys/private-file.ts'
+import { createPrivateFile, writePrivateFile } from '../../keys/private-file.ts'
 import { makeFolder } from '../../make-folder.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
@@ -59,6 +59,8 @@ export interface Pending {
   /** Who has written it down, for other commands, and when (RFC 3339). */
   readonly by?: string
   readonly at?: string
+  /** Until when people may approve it (RFC 3339), where they have to. */
+  readonly awaitedUntil?: string
 }
 
 export interface Folder {
@@ -68,6 +70,8 @@ export interface Folder {
   pending(): Promise<Pending | undefined>
   /** Durable when it resolves; to what is there, where another was quicker. */
   keep(pending: Pending): Promise<Pending>
+  /** People must approve what was asked, until then. */
+  awaits(pending: Pending, until: string): Promise<void>
   forget(pending: Pending): Promise<void>
   /**
    * Shows these in place of those that are there, all at once, durably, and forgets the question. Whose answer another
@@ -118,6 +122,7 @@ export const openFolder = async (path: string, options: Access = {}): Promise<Fo
         if (options.owner !== undefined) await assertOwner(own, options.owner)
         return keep(pendingFile, { ...pending, by: newHolder(), at: new Date().toISOString() })
       }),
+    awaits: (pending, until) => orUsage(path, () => alone(() => awaits(pendingFile, pending, until))),
     forget: (pending) => orUsage(path, () => alone(async () => forget(pendingFile, pending))),
     install: (contents, { pending, untold }) =>
       orUsage(path, () =>
@@ -220,8 +225,8 @@ const runAsOwner = 'Run this as whom it belongs to'
 const parsePending = (text: string): Pending | undefined => {
   try {
     const pending = JSON.parse(text) as Pending
-    const { orderDigest, idempotencyKey, keyPem, csr, replaces = '', by = '', at = '' } = pending
-    const members = [orderDigest, idempotencyKey, keyPem, csr, replaces, by, at]
+    const { orderDigest, idempotencyKey, keyPem, csr, replaces = '', by = '', at = '', awaitedUntil = '' } = pending
+    const members = [orderDigest, idempotencyKey, keyPem, csr, replaces, by, at, awaitedUntil]
     const isWhole = members.every((member) => typeof member === 'string')
     return isWhole ? pending : undefined
   } catch {
@@ -244,6 +249,12 @@ const keep = async (file: string, pending: Pending): Promise<Pending> => {
     // It went just now, with its answer.
     if (other !== undefined) return other
   }
+}
+
+const awaits = async (file: string, pending: Pending, until: string): Promise<void> => {
+  const there = await readPending(file)
+  if (there?.idempotencyKey !== pending.idempotencyKey || there.awaitedUntil === until) return
+  await writePrivateFile(file, JSON.stringify({ ...there, awaitedUntil: until }))
 }
 
 const forget = async (file: string, pending: Pending): Promise<void> => {

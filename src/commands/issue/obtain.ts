@@ -3,7 +3,7 @@ import { createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
 
 import type { Client } from '../client.ts'
 import { Failure } from '../failure.ts'
-import { assertAnswered } from './approval.ts'
+import { Awaited, assertAnswered } from './approval.ts'
 import { type Folder, type Held, isUnderWay, type Pending } from './folder.ts'
 import { assertLeadsTo, assertOfKey, type IssuedAnswer, readIssued } from './issued.ts'
 import { bodyFor, digestOf, newKey, type Order, requestFor } from './order.ts'
@@ -86,6 +86,8 @@ const renew = async (task: Task, client: Client, signal?: AbortSignal, tried: Tr
   if (pending.orderDigest !== orderDigest) throw otherOrder(folder)
   const asking = { order, client, signal, held }
   const answer = await ask(asking, pending).catch(async (error: unknown) => {
+    // It waits, whether or not that can be written.
+    if (error instanceof Awaited) await folder.awaits(pending, error.request.expiresAt).catch(() => {})
     // It was turned down, so that there is no certificate to be had under this key. Anything else may have been one.
     if (!(error instanceof Failure) || !isFinal(error, pending, asksItself)) throw error
     await folder.forget(pending)
@@ -127,7 +129,7 @@ const pendingOf = async (
   if (pending === undefined) return undefined
   const { replaces } = pending
   const isOfOther = pending.orderDigest !== orderDigest
-  if (!isOfOther && replaces === undefined && (!isVain || isUnderWay(pending))) return pending
+  if (!isOfOther && replaces === undefined && (!isVain || isWaitedFor(pending))) return pending
   if (!isOfOther && replaces !== undefined && replaces === held?.serial) return pending
   if (isOfOther && isUnderWay(pending)) throw otherOrder(folder)
   await folder.forget(pending)
@@ -185,10 +187,15 @@ const isKeyBlocked = ({ problemCode }: Failure): boolean => problemCode === 'key
 /**
  * A token may be replaced by a right one; what holding a certificate does not give is not had by it under this key. Where the
  * token is turned down and there is a certificate, that is to ask again the next time: what kept it from renewing may be over.
+ * Not while what was asked is waited for.
  */
 const isFinal = ({ kind }: Failure, pending: Pending, asksItself: boolean): boolean =>
   forgettable.has(kind) ||
-  (kind === 'denied' && (pending.replaces !== undefined || (asksItself && !isUnderWay(pending))))
+  (kind === 'denied' && (pending.replaces !== undefined || (asksItself && !isWaitedFor(pending))))
+
+/** Another command is at it, or people decide: whoever forgets it asks them again, and nobody has the key of what they approve. */
+const isWaitedFor = (pending: Pending): boolean =>
+  isUnderWay(pending) || Date.parse(pending.awaitedUntil ?? '') > Date.now()
 
 /** With the key that is there, the certificate that is there would do, too. */
 const assertOurs = (answer: IssuedAnswer, { keyPem, replaces }: Pending): void => {
