@@ -196,8 +196,8 @@ const apply = async ({ client }: Rest, change: Change, ifMatch: string | undefin
   }
 }
 
-/** Whether the server said what became of it. */
-const isAnswered = (error: unknown): boolean => error instanceof Failure && error.problem !== undefined
+/** Whether the server said what became of it: a proxy that speaks in its place says when to come back at most. */
+const isAnswered = (error: unknown): boolean => error instanceof Failure && error.problemCode !== undefined
 
 const notApplied = (files: readonly (string | undefined)[]): string =>
   files.length === 0 ? '' : `Not applied: ${files.join(', ')}.`

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
 import { generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -153,6 +153,17 @@ t.test('where the connection breaks, nobody is told that a profile was or was no
   t.match(
     broken.err,
     `It is not known whether ${first} was applied; chancery profile diff tells.\nNot applied: ${second}.`,
+  )
+  const ofProxy = (request: IncomingMessage, answer: ServerResponse) =>
+    request.method === 'PUT' && answer.writeHead(503, { 'retry-after': '9' }).end('away')
+  server.prependListener('request', ofProxy)
+  const proxied = await chancery(['profile', 'apply', `${first}`, `${second}`])
+  server.removeListener('request', ofProxy)
+  t.equal(proxied.code, exitCodes.later)
+  t.match(
+    proxied.err,
+    /answered 503[\s\S]*not known whether \S+lost\.yaml was applied/,
+    'nor by a proxy that names a time',
   )
   const restoreReads = cut('GET')
   const unread = await chancery(['profile', 'apply', `${first}`])
