@@ -32,11 +32,13 @@ const main = async (argv: readonly string[]): Promise<number> => {
   }
   try {
     await program.parseAsync(argv, { from: 'user' })
-    const fault = streams?.fault()
-    return fault === undefined ? 0 : tell(fault, isJson)
   } catch (error) {
-    return tell(error, isJson)
+    const code = tell(error, isJson)
+    // The help and the version are printed as well.
+    if (code !== 0) return code
   }
+  const fault = streams?.fault()
+  return fault === undefined ? 0 : tell(fault, isJson)
 }
 
 const addServiceCommands = (program: Command): void => {

@@ -43,7 +43,8 @@ t.test('whoever reads no further has what was wanted', async (t) => {
 
 t.test('what a disk has no room for is told, and ends with 2', async (t) => {
   const sentence = /^Standard output cannot be written \((ENOSPC|EFBIG)\); it is not whole\.\n$/
-  t.match(await shell('exec "$0" "$1" completion bash > /dev/full'), { code: exitCodes.usage, err: sentence })
+  for (const asked of ['completion bash', '--version', 'issue --help'])
+    t.match(await shell(`exec "$0" "$1" ${asked} > /dev/full`), { code: exitCodes.usage, err: sentence }, asked)
   const file = join(folder, 'part')
   const part = await shell('unset NODE_OPTIONS; ulimit -f 2; exec "$0" "$1" completion bash > "$2"', file)
   t.match(part, { code: exitCodes.usage, err: sentence }, 'also where there is room for a part of it')
