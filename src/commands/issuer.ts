@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
-import { isKeyMaterial } from '../x509/pem.ts'
+import { hasBlock, isKeyMaterial } from '../x509/pem.ts'
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
@@ -161,8 +161,10 @@ const byShortName = new Map(
 /** A chain; whoever keeps a key beside it by mistake does not send that as well. */
 const readChain = async (path: string): Promise<string> => {
   const text = await readText(path)
-  if (!isKeyMaterial(text)) return text
-  throw new Failure('usage', `${path} holds a private key; nothing was sent. Give the chain alone.`)
+  if (isKeyMaterial(text))
+    throw new Failure('usage', `${path} holds a private key; nothing was sent. Give the chain alone.`)
+  if (hasBlock(text)) return text
+  throw new Failure('usage', `${path} is not in PEM, and may be a key; nothing was sent. Give the chain in PEM.`)
 }
 
 const readText = async (path: string): Promise<string> => {

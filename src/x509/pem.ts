@@ -111,6 +111,9 @@ const firstLineFault = (line: string): string => {
 export const isKeyMaterial = (input: string): boolean =>
   input.includes('PRIVATE KEY') || input.includes('PuTTY-User-Key-File')
 
+/** Keys come in many forms without one: DER, base64 alone, PKCS#12, JWK. */
+export const hasBlock = (input: string): boolean => input.includes('-----BEGIN ')
+
 /** Space, tab and carriage return; not `trimEnd`, which also takes Unicode spaces and a byte order mark. */
 const trimEnd = (line: string): string => {
   let end = line.length

@@ -36,6 +36,16 @@ t.test('a key that is named in place of a request goes nowhere', async (t) => {
       t.match(run, { code: exitCodes.usage, err: `${file} holds a private key; nothing was sent.` }, `${verb} ${name}`)
     }
   }
+  const der = privateKey.export({ type: 'pkcs8', format: 'der' })
+  for (const [name, content] of [
+    ['key.base64', der.toString('base64')],
+    ['key.jwk', JSON.stringify(privateKey.export({ format: 'jwk' }))],
+    ['enciphered.der', privateKey.export({ type: 'pkcs8', format: 'der', cipher: 'aes-256-cbc', passphrase: 'x' })],
+  ] as const) {
+    await writeFile(join(folder, name), content)
+    const run = await chancery(['issue', '--profile', 'server', '--csr', join(folder, name)])
+    t.match(run, { code: exitCodes.usage, err: 'is not in PEM, and may be a key; nothing was sent.' }, name)
+  }
   t.same(asked, [])
   const file = join(folder, 'web.csr')
   await writeFile(file, csr)

@@ -1,5 +1,5 @@
 /** A key that waits for its certificate: it is shown, its request can be had again, and what comes too early says what comes first. */
-import { generateKeyPairSync } from 'node:crypto'
+import { createPrivateKey, generateKeyPairSync } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -40,6 +40,11 @@ t.test('from a request to an issuer', async (t) => {
   const root = openTestRoot()
   const key = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
   await writeFile(join(folder, 'chain.pem'), `${root.certify(made.out)}${root.pem}${key}`)
+  await writeFile(join(folder, 'key.der'), createPrivateKey(key).export({ type: 'pkcs8', format: 'der' }))
+  t.match(await chancery(['issuer', 'import', 'next', join(folder, 'key.der')]), {
+    code: exitCodes.usage,
+    err: /key\.der is not in PEM, and may be a key; nothing was sent\. Give the chain in PEM\.\n$/,
+  })
   for (const verb of ['import', 'chains'])
     t.match(await chancery(['issuer', verb, 'next', join(folder, 'chain.pem')]), {
       code: exitCodes.usage,

@@ -7,7 +7,7 @@ import { canonicalJson } from '../../canonical.ts'
 import { isProblem } from '../../errors.ts'
 import { writePrivateFile } from '../../keys/private-file.ts'
 import { parseRequest } from '../../x509/csr.ts'
-import { parsePem } from '../../x509/pem.ts'
+import { hasBlock, parsePem } from '../../x509/pem.ts'
 import type { Client } from '../client.ts'
 import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
@@ -145,6 +145,11 @@ export const assertNoKey = (text: string, file: string): void => {
       if (!isProblem(error) || error.code !== 'csr.key_material') continue
       throw new Failure('usage', `${file} holds a private key; nothing was sent. Give the request alone by --csr.`)
     }
+  if (!hasBlock(text))
+    throw new Failure(
+      'usage',
+      `${file} is not in PEM, and may be a key; nothing was sent. Give a request in PEM by --csr.`,
+    )
 }
 
 /** Throws `failed` where the certificate is for another key. */
