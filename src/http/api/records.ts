@@ -56,7 +56,7 @@ const RefusalView = Type.Object(
     detail: Type.String(),
     digest: { ...Sha256, description: digestText },
     offset: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], {
-      description: 'where reading stopped, in octets, as the problem told; null where it was read',
+      description: 'where reading stopped, in octets, as the problem told; null where it told none',
     }),
     violations: Type.Array(Violation),
     checks: Type.Union([Type.Array(Check), Type.Null()], {
