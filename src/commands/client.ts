@@ -135,19 +135,24 @@ export interface Bounds {
 export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: Bounds = usualBounds): Client => {
   const base = new URL(server)
   let { token } = shown
+  /** Came in place of another, and was never taken: no provider is asked for the next one by each call. */
+  let vain: string | undefined
   /** Nothing was done for whoever was not let in: with another token, where there is one, it is asked once more. */
   const asking = async <T>(ask: (as: Omit<Sending, 'method'>) => Promise<T>): Promise<T> => {
     const shownNow = token
     try {
       return await ask({ ...shown, token: shownNow })
     } catch (error) {
-      if (typeof shownNow !== 'string' || !isStale(error)) throw error
+      if (typeof shownNow !== 'string' || shownNow === vain || !isStale(error)) throw error
       const other = await shown.another?.(shownNow).catch(({ message }: Error) => {
         throw new Failure(error.kind, `${error.message}\n${message}`, error.problem)
       })
       if (other === undefined) throw error
       token = other
-      return ask({ ...shown, token: other })
+      return ask({ ...shown, token: other }).catch((error: unknown) => {
+        if (isStale(error)) vain = other
+        throw error
+      })
     }
   }
   return {

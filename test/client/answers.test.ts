@@ -42,6 +42,20 @@ const strange: readonly (readonly [type: string, text: string, status?: number])
   ['application/problem+json', 'null', 400],
 ]
 
+t.test('where the next token is not taken either, no call after it asks for one more', async (t) => {
+  const asked: string[] = []
+  const another = async (refused: string): Promise<string> => {
+    asked.push(refused)
+    return asked.length === 1 ? service.adminToken : `chancery_${asked.length}`
+  }
+  const place = { server: service.url, ca: service.ca, another }
+  const good = clientAt({ ...place, token: 'chancery_0' })
+  for (let i = 0; i < 2; i += 1) t.equal((await good.call('GET', '/v1/profiles')).status, 200)
+  const bad = clientAt({ ...place, token: 'chancery_1' })
+  for (let i = 0; i < 3; i += 1) await t.rejects(bad.call('GET', '/v1/profiles'), /auth\.invalid/)
+  t.same(asked, ['chancery_0', 'chancery_1'])
+})
+
 t.test('a server that says nonsense of when to renew keeps nobody from renewing', async (t) => {
   const out = await newFolder(t)
   const task = await readTask({ profile: 'server', name: ['answers.example.com'], out: join(out, 'a') }, client.origin)
