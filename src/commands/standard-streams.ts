@@ -27,13 +27,19 @@ export const guardStreams = (): StandardStreams => {
   }
 }
 
-/** A line of a log, which goes on when there is room again. */
-export const writeLine = (line: string): void => {
-  if (!isFile(process.stdout)) return void process.stdout.write(line)
-  try {
-    writeWhole(Buffer.from(line))
-  } catch {
-    // What it would tell stands in the notes as well.
+/** For the lines of a log, which goes on when there is room again: one that was broken off spoils none after it. */
+export const openLines = (): ((line: string) => void) => {
+  let isTorn = false
+  return (line) => {
+    if (!isFile(process.stdout)) return void process.stdout.write(line)
+    const octets = Buffer.from(isTorn ? `\n${line}` : line)
+    try {
+      writeWhole(octets, (at) => {
+        isTorn = octets[at - 1] !== lineEnd
+      })
+    } catch {
+      // What it would tell stands in the notes as well.
+    }
   }
 }
 
@@ -53,8 +59,10 @@ const writeAllOf = (stream: Writable, onFault: (error: Error) => void): void => 
   }
 }
 
-const writeWhole = (octets: Buffer): void => {
-  for (let at = 0; at < octets.length; ) at += writeSync(standardOutput, octets, at)
+/** `written` is told how much of it is there. */
+const writeWhole = (octets: Buffer, written?: (at: number) => void): void => {
+  for (let at = 0; at < octets.length; written?.(at)) at += writeSync(standardOutput, octets, at)
 }
 
 const standardOutput = 1
+const lineEnd = 0x0a

@@ -1,7 +1,7 @@
 /** What a command prints, to somebody who stops reading or to a disk that is full. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -84,4 +84,34 @@ t.test('a daemon goes on whether or not its log can be written', async (t) => {
     const [code] = await once(child, 'exit')
     t.equal(code, 0)
   }
+})
+
+t.test('a line of its log that a full disk has broken off spoils none after it', async (t) => {
+  const service = await openTestService(t)
+  const [out, log] = [await newFolder(t), join(await newFolder(t), 'log')]
+  // Room for what it writes but for its log, of which a part of a line fits.
+  const most = 64 * 512
+  await writeFile(log, '\n'.repeat(most - 40))
+  const line = 'ulimit -f 64; exec "$0" "$@" >> "$LOG"'
+  const order = ['issue', '--profile', 'server', '--name', 'torn.example.com', '--out', out, '--exec', 'false']
+  const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url, LOG: log }
+  const args = ['-c', line, process.execPath, mainFile, ...order, '--daemon', '--json']
+  const child = spawn('/bin/sh', args, { env, stdio: 'ignore' })
+  t.teardown(() => void child.kill('SIGKILL'))
+  const untilIn = async (isThere: (text: string) => boolean): Promise<string> => {
+    for (;;) {
+      const text = await readFile(log, 'utf8')
+      if (isThere(text) || child.exitCode !== null) return text.trim()
+      await new Promise((resolve) => setTimeout(resolve, 50))
+    }
+  }
+  const torn = await untilIn(({ length }) => length === most)
+  t.match(torn, /^\{"time":"[^\n]{31}$/)
+  // Somebody makes room.
+  await writeFile(log, torn)
+  const [first, next = ''] = (await untilIn((text) => text.endsWith('}\n'))).split('\n')
+  t.equal(first, torn)
+  t.match(JSON.parse(next), { event: 'certificate.failed' })
+  child.kill('SIGTERM')
+  await once(child, 'exit')
 })

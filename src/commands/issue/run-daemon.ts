@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 
 import type { Client } from '../client.ts'
 import { visible } from '../output.ts'
-import { writeLine } from '../standard-streams.ts'
+import { openLines } from '../standard-streams.ts'
 import { type LogLine, lookAfter } from './daemon.ts'
 import { type IntoOptions, readTasks, wardOf } from './into.ts'
 
@@ -22,7 +22,8 @@ export const runDaemon = async ({ orders, openClient, json }: DaemonOptions): Pr
   const ending = new AbortController()
   const end = (): void => ending.abort()
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, end)
-  const write = json ? jsonLine : textLine
+  const text = json ? jsonLine : textLine
+  const write = openLines()
   await lookAfter(
     tasks.map((task) => wardOf(task, { now, openClient })),
     {
@@ -30,7 +31,7 @@ export const runDaemon = async ({ orders, openClient, json }: DaemonOptions): Pr
       elapsed: () => performance.now(),
       sleep: (milliseconds, signal) => wait(milliseconds, undefined, { signal }).catch(() => {}),
       chance: Math.random,
-      log: (line) => writeLine(write(line, new Date(now()))),
+      log: (line) => write(text(line, new Date(now()))),
       signal: ending.signal,
     },
   )
