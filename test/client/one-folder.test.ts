@@ -193,6 +193,16 @@ t.test('who says to whom the files are to be given is heeded at once, though the
   t.equal((await stat(join(other, 'key.pem'))).mode & 0o7777, 0o600, 'nothing is given through a link')
 })
 
+t.test('nobody is given the key of another order, wherever a link above leads', async (t) => {
+  const folder = await newFolder(t)
+  const [theirs, link] = [join(folder, 'theirs'), join(folder, 'link')]
+  t.equal((await chancery([...issueArgs('theirs.example.com', theirs), '--key-mode', '0600'])).code, 0)
+  await symlink(theirs, link)
+  const dead = { CHANCERY_TOKEN: 'chancery_dead' }
+  t.equal((await chancery([...issueArgs('ours.example.com', link), '--key-mode', '0644'], dead)).code, exitCodes.denied)
+  t.equal((await stat(join(theirs, 'key.pem'))).mode & 0o7777, 0o600)
+})
+
 t.test('a file that somebody has taken away is there again, and what cannot be written leaves no drafts', async (t) => {
   const out = await newFolder(t)
   const args = [...issueArgs('gone.example.com', out), '--renew-before', '30%']

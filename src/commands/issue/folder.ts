@@ -20,7 +20,7 @@ import { makeFolder } from '../../make-folder.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
-import { type Access, assertOwner, give, giveAll } from './owner.ts'
+import { type Access, assertOwner, give, giveAll, type OrderAccess, orderName } from './owner.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -90,7 +90,7 @@ export interface Folder {
  * Makes it where it is missing, and gives what is there to whom it is to be given. Throws a usage failure where it cannot be
  * written, or holds files that are not ours.
  */
-export const openFolder = async (path: string, options: Access = {}): Promise<Folder> => {
+export const openFolder = async (path: string, options: OrderAccess = {}): Promise<Folder> => {
   const own = join(path, '.chancery')
   const pendingFile = join(own, 'pending.json')
   // Each time: a daemon lives longer than many a folder.
@@ -387,7 +387,6 @@ const ifThere = (error: NodeJS.ErrnoException): void => {
 
 export const fileNames = ['key.pem', 'certificate.pem', 'chain.pem', 'fullchain.pem', 'root.pem'] as const
 const linkTarget = (name: string): string => join('.chancery', 'current', name)
-const orderName = 'order.sha256'
 const untoldName = 'untold'
 /** A version that nobody sees yet, and files that have no name yet, one of which has a key in it. */
 const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/

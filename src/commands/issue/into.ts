@@ -70,6 +70,7 @@ export const readTask = async (options: IntoOptions, server: string): Promise<Ta
   const folder = await openFolder(out, {
     ...(keyMode !== undefined && { keyMode: readMode(keyMode) }),
     ...(owner !== undefined && { owner }),
+    orderDigest: digestOf(order, server),
   })
   // Where there may be something to use meanwhile, others are due as well.
   return { order, folder, server, reuseKey, exec: words, before, waits: wait && before === undefined }

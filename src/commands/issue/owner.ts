@@ -1,7 +1,7 @@
 /** To whom the files of a certificate are given, and who may read its key. */
 import { execFile } from 'node:child_process'
 import { constants, existsSync } from 'node:fs'
-import { lstat, mkdtemp, open, readdir, rm } from 'node:fs/promises'
+import { lstat, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -12,6 +12,11 @@ export interface Access {
   readonly keyMode?: number
   /** `user`, `user:group` or `:group`, as chown takes it. */
   readonly owner?: string
+}
+
+export interface OrderAccess extends Access {
+  /** Of what was asked for: whose files they are to be. */
+  readonly orderDigest?: string
 }
 
 /** What is not said stays as it is. Whoever may not read the key before and after may not in between. */
@@ -28,14 +33,19 @@ export const give = async (folder: string, names: readonly string[], { keyMode, 
 
 /**
  * The same of what is there already: each folder in `versions`, as the certificate before the last may still hold. Those that
- * somebody else could have put there are left alone, and so is what another command takes away meanwhile.
+ * somebody else could have put there are left alone, those of another order, which a link above may lead to, and so is what
+ * another command takes away meanwhile.
  */
-export const giveAll = async (versions: string, names: readonly string[], access: Access): Promise<void> => {
+export const giveAll = async (
+  versions: string,
+  names: readonly string[],
+  { orderDigest, ...access }: OrderAccess,
+): Promise<void> => {
   if (access.keyMode === undefined && access.owner === undefined) return
   for (const name of await readdir(versions)) {
     const version = join(versions, name)
     const places = await Promise.all([join(versions, '..'), versions, version].map(isOurFolder))
-    if (places.includes(false)) continue
+    if (places.includes(false) || (await orderOf(version)) !== orderDigest) continue
     await give(version, names, access).catch((error: unknown) => {
       if (existsSync(join(version, 'key.pem'))) throw error
     })
@@ -47,6 +57,12 @@ export const assertOwner = async (own: string, owner: string): Promise<void> => 
   const draft = await mkdtemp(join(own, 'new-'))
   await chown(owner, [draft]).finally(() => rm(draft, { recursive: true, force: true }))
 }
+
+const orderOf = (version: string): Promise<string> =>
+  readFile(join(version, orderName), 'utf8').then(
+    (text) => text.trim(),
+    () => '',
+  )
 
 const isOurFolder = async (path: string): Promise<boolean> => {
   const found = await lstat(path).catch(() => undefined)
@@ -72,4 +88,6 @@ const chown = async (owner: string, files: readonly string[]): Promise<void> => 
   })
 }
 
+/** In the folder of each certificate: the digest of what it was asked for by. */
+export const orderName = 'order.sha256'
 const run = promisify(execFile)
