@@ -15,7 +15,7 @@ import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'
 import { handlerTimeout, publicTileRoom } from './bounds.ts'
 import { sendFresh } from './conditional.ts'
-import { openRoom } from './room.ts'
+import { leaveWith, openRoom } from './room.ts'
 
 export interface RollDeps {
   readonly checkpoints: Pick<Checkpoints, 'newest' | 'shown'>
@@ -72,7 +72,7 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
       const octets = Buffer.from(await tiles.read(tile))
-      if (access === 'open') reply.raw.once('close', room.take('', octets.length))
+      if (access === 'open') leaveWith(reply.raw, room.take('', octets.length))
       return sendFresh(request, reply as FastifyReply, {
         octets,
         type: 'application/octet-stream',

@@ -2,6 +2,8 @@
  * Room in memory for what lasts as long as the other end likes: large bodies, sent a piece at a time, and large answers that nobody
  * reads. Whoever may have one of them could have thousands at once.
  */
+import type { ServerResponse } from 'node:http'
+
 import type { Leave } from '../ca/principal-limits.ts'
 import { Problem } from '../errors.ts'
 
@@ -16,6 +18,12 @@ export interface RoomBounds {
 export interface Room {
   /** Throws `overload.queue` where there is none left. To leave twice is to leave once. */
   take(principal: string, octets: number): Leave
+}
+
+/** Leaves when the answer is out or its connection is gone; at once where it is gone already, and will not say so again. */
+export const leaveWith = (answer: Pick<ServerResponse, 'destroyed' | 'once'>, leave: Leave): void => {
+  if (answer.destroyed) leave()
+  else answer.once('close', leave)
 }
 
 export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {

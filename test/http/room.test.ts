@@ -131,6 +131,61 @@ t.test('no principal fills the memory with pages that it does not read', async (
   }
 })
 
+t.test('whoever goes away while it is sent a page has room for another at once', async (t) => {
+  const text = JSON.stringify({ serial: 'x'.repeat(20_000) })
+  const { app } = await openStandIn({
+    records: reached({
+      walk: {
+        certificateTexts: async () => ({
+          bounds: { size: 7, time: new Date(0) },
+          range: { from: 0, before: 7 },
+          page: async (limit: number) => ({ items: Array(limit).fill(text) }),
+        }),
+      },
+    }),
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const headers = { authorization: 'Bearer requester_' }
+  for (let i = 0; i < 3; i += 1) {
+    const asked = request({ port, path: '/v1/certificates?limit=1000', headers, agent: false })
+    const [answer] = (await once(asked.end(), 'response')) as [IncomingMessage]
+    t.equal(answer.statusCode, 200)
+    answer.on('error', () => {}).destroy()
+    await sleep(500)
+  }
+})
+
+t.test('whoever goes away before a tile of a public roll is read takes no room', async (t) => {
+  const reads: (() => void)[] = []
+  const { deps } = await openStandIn({
+    checkpoints: reached({ newest: async () => ({ size: 1_000_000 }) }),
+    tiles: reached({
+      read: () => new Promise((resolve) => reads.push(() => resolve(Buffer.alloc(16 * 1024 * 1024)))),
+    }),
+  })
+  const app = await openPublicApp({ ...deps, crls: reached({}), ocsp: reached({}), roll: deps })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async () => {
+    const before = reads.length
+    const asked = request({ port, path: '/roll/tile/entries/000', agent: false }).end()
+    asked.on('error', () => {})
+    while (reads.length === before) await sleep(5)
+    return asked
+  }
+  for (let i = 0; i < 8; i += 1) (await ask()).destroy()
+  await sleep(100)
+  for (const end of reads) end()
+  const last = await ask()
+  reads.at(-1)?.()
+  const [answer] = (await once(last, 'response')) as [IncomingMessage]
+  t.equal(answer.statusCode, 200)
+  answer.destroy()
+})
+
 t.test('nobody fills the memory with tiles of a public roll that are not read', async (t) => {
   const { deps } = await openStandIn({
     checkpoints: reached({ newest: async () => ({ size: 1_000_000 }) }),

@@ -14,7 +14,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
-import { openRoom } from '../room.ts'
+import { leaveWith, openRoom } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import {
   assertMayAsk,
@@ -63,10 +63,8 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       bodyLimit: batchBodyLimit,
       onRequest: async (request: FastifyRequest, reply: FastifyReply) => {
         const length = Number(request.headers['content-length'] ?? batchBodyLimit)
-        const leave = room.take(callerOf(request).principal, Math.min(length, batchBodyLimit))
-        request.visit?.add(leave)
         // Whoever goes away in the middle of a body leaves nothing behind.
-        reply.raw.once('close', leave)
+        leaveWith(reply.raw, room.take(callerOf(request).principal, Math.min(length, batchBodyLimit)))
       },
       config: {
         access: ['requester'],

@@ -5,6 +5,7 @@ import type { Page, PageRequest } from '../../ca/records.ts'
 import { callerOf } from '../auth.ts'
 import { negotiate } from '../media.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
+import { leaveWith } from '../room.ts'
 import { type Column, csvLines, type Row } from './csv.ts'
 
 export const listTypes = ['application/json', 'application/x-ndjson', 'text/csv'] as const
@@ -28,7 +29,8 @@ interface SentPage extends Page<Row> {
 /** Answers with one page of rows, in the form that Accept prefers. */
 export const sendPage = async (request: FastifyRequest, reply: FastifyReply, page: SentPage): Promise<FastifyReply> => {
   const type = negotiate(request.headers.accept, listTypes)
-  request.visit?.add(request.visit.pages.take(callerOf(request).principal, octetsOf(page)))
+  const { principal } = callerOf(request)
+  if (request.visit) leaveWith(reply.raw, request.visit.pages.take(principal, octetsOf(page)))
   if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
   return sendPieces(reply.type(contentTypes[type]), textsOf[type](page))
 }
