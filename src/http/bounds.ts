@@ -12,8 +12,8 @@ export const batchItems = 1_000
 export const batchRoom = { what: 'batches', ofOne: 4 * batchBodyLimit, ofAll: 16 * batchBodyLimit }
 /** Octets of pages that are under way at once; the largest page takes 25 MiB. */
 export const pageRoom = { what: 'pages', ofOne: 32 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
-/** Octets of tiles that are under way at once to anybody, whose addresses say little behind a proxy; a bundle takes 16 MiB at most. */
-export const publicTileRoom = { what: 'tiles', ofOne: 128 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
+/** Octets of tiles that are under way at once to anybody, three quarters to one address as of sockets; a bundle takes 16 MiB at most. */
+export const publicTileRoom = { what: 'tiles', ofOne: 96 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
 export const maxHeaderSize = 16 * 1024
 /** Characters of one parameter in a path: a principal's 128, each escaped. */
 export const maxParamLength = 384

@@ -21,6 +21,9 @@ export interface Peer {
   readonly isProxy: boolean
 }
 
+/** Of a listener that believes nobody's fields. */
+export const noProxies: ProxySettings = { networks: [], header: 'x-forwarded-for' }
+
 type Asked = { readonly headers: IncomingHttpHeaders; readonly raw: { readonly socket: Socket } }
 
 export const openPeers = ({ networks, header }: ProxySettings): ((request: Asked) => Peer) => {

@@ -15,6 +15,7 @@ import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'
 import { handlerTimeout, publicTileRoom } from './bounds.ts'
 import { sendFresh } from './conditional.ts'
+import { noProxies, openPeers } from './peers.ts'
 import { leaveWith, openRoom } from './room.ts'
 
 export interface RollDeps {
@@ -24,6 +25,7 @@ export interface RollDeps {
 
 export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: AccessRule): void => {
   const room = openRoom(publicTileRoom)
+  const peerOf = openPeers(noProxies)
   app.get(
     '/roll/checkpoint',
     {
@@ -72,7 +74,7 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
       const octets = Buffer.from(await tiles.read(tile))
-      if (access === 'open') leaveWith(reply.raw, room.take('', octets.length))
+      if (access === 'open') leaveWith(reply.raw, room.take(peerOf(request).address, octets.length))
       return sendFresh(request, reply as FastifyReply, {
         octets,
         type: 'application/octet-stream',

@@ -10,14 +10,14 @@ import { Problem } from '../errors.ts'
 export interface RoomBounds {
   /** What they are, as a refusal tells it. */
   readonly what: string
-  /** Octets of one principal at once, and of all together. */
+  /** Octets of one principal at once, or of one address where nobody says who it is, and of all together. */
   readonly ofOne: number
   readonly ofAll: number
 }
 
 export interface Room {
   /** Throws `overload.queue` where there is none left. To leave twice is to leave once. */
-  take(principal: string, octets: number): Leave
+  take(whose: string, octets: number): Leave
 }
 
 /** Leaves when the answer is out or its connection is gone; at once where it is gone already, and will not say so again. */
@@ -29,22 +29,22 @@ export const leaveWith = (answer: Pick<ServerResponse, 'destroyed' | 'once'>, le
 export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {
   const taken = new Map<string, number>()
   let all = 0
-  const add = (principal: string, octets: number): void => {
-    const own = (taken.get(principal) ?? 0) + octets
+  const add = (whose: string, octets: number): void => {
+    const own = (taken.get(whose) ?? 0) + octets
     all += octets
-    if (own > 0) taken.set(principal, own)
-    else taken.delete(principal)
+    if (own > 0) taken.set(whose, own)
+    else taken.delete(whose)
   }
   return {
-    take: (principal, octets) => {
-      const own = taken.get(principal) ?? 0
+    take: (whose, octets) => {
+      const own = taken.get(whose) ?? 0
       const found = all + octets > ofAll ? `${all} octets of ${what}` : `${own} octets of your ${what}`
       if (own + octets > ofOne || all + octets > ofAll)
         throw new Problem('overload.queue', `${found} are under way here.`, { retryAfter: 1 })
-      add(principal, octets)
+      add(whose, octets)
       let isTaken = true
       return () => {
-        if (isTaken) add(principal, -octets)
+        if (isTaken) add(whose, -octets)
         isTaken = false
       }
     },

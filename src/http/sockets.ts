@@ -4,10 +4,10 @@
  */
 import type { Server } from 'node:net'
 
-import { openPeers, type ProxySettings } from './peers.ts'
+import { noProxies, openPeers, type ProxySettings } from './peers.ts'
 
 /** No more than `most` at once, of which one address leaves a quarter to others unless it is a listed proxy. */
-export const shareSockets = (server: Server, most: number, proxies: ProxySettings = nobody): void => {
+export const shareSockets = (server: Server, most: number, proxies: ProxySettings = noProxies): void => {
   const peerOf = openPeers(proxies)
   const share = Math.ceil((most * 3) / 4)
   const open = new Map<string, number>()
@@ -24,5 +24,3 @@ export const shareSockets = (server: Server, most: number, proxies: ProxySetting
     })
   })
 }
-
-const nobody: ProxySettings = { networks: [], header: 'x-forwarded-for' }

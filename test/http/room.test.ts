@@ -195,17 +195,19 @@ t.test('nobody fills the memory with tiles of a public roll that are not read', 
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())
   const { port } = app.server.address() as AddressInfo
-  const ask = async () => {
+  const ask = async (localAddress = '127.0.0.1') => {
     const [answer] = (await once(
-      request({ port, path: '/roll/tile/entries/000', agent: false }).end(),
+      request({ port, path: '/roll/tile/entries/000', agent: false, localAddress }).end(),
       'response',
     )) as [IncomingMessage]
     t.teardown(() => answer.destroy())
     return answer.pause()
   }
   const first = await ask()
-  for (let i = 0; i < 7; i += 1) t.equal((await ask()).statusCode, 200)
-  const beyond = await ask()
+  for (let i = 0; i < 5; i += 1) t.equal((await ask()).statusCode, 200)
+  t.equal((await ask()).statusCode, 503, 'one address never has all of it')
+  for (let i = 0; i < 2; i += 1) t.equal((await ask('127.0.0.2')).statusCode, 200)
+  const beyond = await ask('127.0.0.3')
   t.equal(beyond.statusCode, 503)
   t.match(String(await beyond.resume().toArray()), '"code":"overload.queue"')
   await once(first.resume(), 'end')
