@@ -16,6 +16,8 @@ export interface Metrics extends Meter {
   /** How an issuance ended; the cycle counts `issued` and `refused` itself. */
   ended(profile: string, outcome: 'replayed' | 'failed'): void
   answered(route: string, status: number, seconds: number): void
+  /** A socket was closed unanswered, for there were too many: of its `address`, or of the `listener`. */
+  socketRefused(bound: 'address' | 'listener'): void
   query(statement: string, seconds: number, failed: boolean): void
   /** A number that is looked up when somebody asks: pool sizes, queue depths. */
   watch(gauge: GaugeName, label: string, read: () => number): void
@@ -260,6 +262,11 @@ export const metricTable = {
     help: 'Delay of the event loop since the last reading.',
     labels: ['quantile'],
   },
+  chancery_sockets_refused_total: {
+    kind: 'counter',
+    help: 'Sockets that were closed unanswered, by whether their address or the listener had too many.',
+    labels: ['bound'],
+  },
   chancery_http_requests_total: { kind: 'counter', help: 'Requests answered.', labels: ['route', 'status'] },
   chancery_http_seconds: {
     kind: 'histogram',
@@ -287,6 +294,7 @@ export const openMetrics = (registry: Registry): Metrics => {
   const statements = series('chancery_database_seconds')
   const statementFaults = series('chancery_database_faults_total')
   const requests = series('chancery_http_requests_total')
+  const refusedSockets = series('chancery_sockets_refused_total')
   const answers = series('chancery_http_seconds')
   const gauges = {
     chancery_database_connections: series('chancery_database_connections'),
@@ -339,6 +347,7 @@ export const openMetrics = (registry: Registry): Metrics => {
       requests.add(1, route, String(status))
       answers.observe(duration, route)
     },
+    socketRefused: (bound) => refusedSockets.add(1, bound),
     watch: (gauge, label, read) => gauges[gauge].watch(read, label),
     watchKeys: (read) => {
       keyErrors.take(() => Object.entries(read().failures).map(([label, value]) => ({ labels: [label], value })))

@@ -253,7 +253,7 @@ export const newApp = (
   const served: FastifyServerOptions = { ...options, ...(tls ? { https: { ...secure, ...tls } } : { http: server }) }
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
-  shareSockets(app.server, limits.connections, proxies)
+  shareSockets(app.server, { most: limits.connections, refused: metrics.socketRefused, proxies })
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', (request, response) => app.routing(request, response))
   app.decorateRequest('caller', null)

@@ -4,18 +4,29 @@
  */
 import type { Server } from 'node:net'
 
+import type { Metrics } from '../metrics.ts'
 import { noProxies, openPeers, type ProxySettings } from './peers.ts'
 
-/** No more than `most` at once, of which one address leaves a quarter to others unless it is a listed proxy. */
-export const shareSockets = (server: Server, most: number, proxies: ProxySettings = noProxies): void => {
+export interface SocketBounds {
+  /** At once, of which one address leaves a quarter to others unless it is a listed proxy. */
+  readonly most: number
+  readonly proxies?: ProxySettings | undefined
+  readonly refused: Metrics['socketRefused']
+}
+
+export const shareSockets = (server: Server, { most, proxies = noProxies, refused }: SocketBounds): void => {
   const peerOf = openPeers(proxies)
   const share = Math.ceil((most * 3) / 4)
   const open = new Map<string, number>()
   server.maxConnections = most
+  server.on('drop', () => refused('listener'))
   server.on('connection', (socket) => {
     const { address, isProxy } = peerOf({ headers: {}, raw: { socket } })
     const count = open.get(address) ?? 0
-    if (count >= share && !isProxy) return socket.destroy()
+    if (count >= share && !isProxy) {
+      refused('address')
+      return socket.destroy()
+    }
     open.set(address, count + 1)
     socket.once('close', () => {
       const left = (open.get(address) ?? 1) - 1

@@ -38,6 +38,7 @@ t.test('every metric of the table is served, and what was counted comes out', as
   metrics.query('find_request', 0.002, false)
   metrics.query('find_request', 0.002, true)
   metrics.answered('/v1/certificates', 201, 0.004)
+  metrics.socketRefused('address')
   let depth = 1
   metrics.watch('chancery_queue_depth', 'issuance', () => depth++)
   metrics.watch('chancery_database_connections', 'idle', () => 4)
@@ -82,6 +83,7 @@ t.test('every metric of the table is served, and what was counted comes out', as
     'chancery_key_wait_seconds_count 6',
     'chancery_database_faults_total{statement="find_request"} 1',
     'chancery_http_requests_total{route="/v1/certificates",status="201"} 1',
+    'chancery_sockets_refused_total{bound="address"} 1',
     'chancery_queue_depth{queue="issuance"} 1',
     'chancery_database_connections{state="idle"} 4',
   ]) {

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 
 import type { HttpDeps } from '../../src/http/deps.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
-import { openStandIn, reached } from './stand-in.ts'
+import { openStandIn, reached, type StandIn } from './stand-in.ts'
 
 const limits = { queue: 8, connections: 8 }
 
@@ -43,11 +43,12 @@ const publicApp = (deps: HttpDeps) =>
   })
 
 for (const [name, open] of [
-  ['the API', async () => (await openStandIn({ limits })).app],
-  ['the public listener', async () => publicApp((await openStandIn({ limits })).deps)],
+  ['the API', async ({ app }: StandIn) => app],
+  ['the public listener', async ({ deps }: StandIn) => publicApp(deps)],
 ] as const)
   t.test(`one address never has all sockets of ${name}`, async (t) => {
-    const { hold, isAnswered } = await listening(t, await open())
+    const standIn = await openStandIn({ limits })
+    const { hold, isAnswered } = await listening(t, await open(standIn))
     const held: Socket[] = []
     for (let i = 0; i < 6; i += 1) {
       const { socket, stays } = await hold()
@@ -60,11 +61,15 @@ for (const [name, open] of [
     held[0]?.destroy()
     await sleep(50)
     t.ok(await isAnswered('127.0.0.1'), 'what was closed makes room')
+    const told = await standIn.deps.metrics.registry.metrics()
+    t.match(told, 'chancery_sockets_refused_total{bound="address"} 2')
   })
 
 t.test('a listed proxy, from which all come, may have all of them', async (t) => {
   const proxies = { networks: ['127.0.0.1'], header: 'x-forwarded-for' } as const
-  const { hold } = await listening(t, (await openStandIn({ limits, proxies })).app)
+  const { app, deps } = await openStandIn({ limits, proxies })
+  const { hold } = await listening(t, app)
   for (let i = 0; i < 8; i += 1) t.ok((await hold()).stays)
   t.notOk((await hold()).stays)
+  t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="listener"} 1')
 })
