@@ -105,11 +105,11 @@ t.test('no principal fills the memory with pages that it does not read', async (
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())
   const { port } = app.server.address() as AddressInfo
-  const ask = async (token: string, limit = 1_000) => {
+  const ask = async (token: string, limit = 1_000, accept = 'application/json') => {
     const asked = request({
       port,
       path: `/v1/certificates?limit=${limit}`,
-      headers: { authorization: `Bearer ${token}` },
+      headers: { authorization: `Bearer ${token}`, accept },
       agent: false,
     })
     const [answer] = (await once(asked.end(), 'response')) as [IncomingMessage]
@@ -121,6 +121,8 @@ t.test('no principal fills the memory with pages that it does not read', async (
   const second = await ask('one')
   t.equal(second.statusCode, 503)
   t.match(String(await second.resume().toArray()), '"code":"overload.queue"')
+  for (const accept of ['text/csv', 'application/x-ndjson'])
+    t.equal((await ask('one', 1_000, accept)).statusCode, 503, accept)
   t.equal((await ask('one', 10)).statusCode, 200, 'there is room for a small one')
   for (const token of ['two', 'three', 'four', 'five', 'six']) t.equal((await ask(token)).statusCode, 200, token)
   t.equal((await ask('seven')).statusCode, 503, 'all together have a bound as well')

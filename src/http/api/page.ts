@@ -18,7 +18,7 @@ export const pageOf = ({ limit, cursor }: { readonly limit?: string; readonly cu
 })
 
 interface SentPage extends Page<Row> {
-  /** The rows as JSON, for whom they are sent so: instead of items. */
+  /** The rows as JSON, where that is there already: instead of items, or beside them for CSV. */
   readonly texts?: readonly string[]
   /** Further members of the JSON object. */
   readonly more?: Readonly<Record<string, unknown>>

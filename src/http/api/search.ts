@@ -64,11 +64,11 @@ export const answerSearch = async <F extends object, T>(
     throw error
   })
   await (noted ?? note(page.items.length))
+  const texts = searched.json && page.items.map(searched.json)
   return sendPage(request, reply, {
     ...page,
-    ...(searched.json && type !== 'text/csv'
-      ? { items: [], texts: page.items.map(searched.json) }
-      : { items: page.items.map(searched.view) }),
+    items: texts && type !== 'text/csv' ? [] : page.items.map(searched.view),
+    ...(texts && { texts }),
     columns: searched.columns,
     more: { ...(counted && { count: counted }), boundTo: boundsView(walk.bounds) },
   })
