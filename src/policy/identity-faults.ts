@@ -9,6 +9,7 @@ import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts
 import { isRecord, pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults } from './shape.ts'
+import { isText } from './subject.ts'
 
 type Report = (field: string, value: unknown, reason: string) => void
 
@@ -43,6 +44,11 @@ const sizeFaults: Sense = (document, report) => {
     if (!(error instanceof TypeError)) throw error
     report('', '', `is not plain JSON: ${error.message}`)
   }
+}
+
+/** Tokens are found by it in the tables, whose texts have no NUL. */
+const issuerFaults: Sense = ({ issuer }, report) => {
+  if (!isText(issuer)) report('/issuer', issuer, 'has a NUL, or half of a character')
 }
 
 const keyFaults: Sense = ({ keys, algorithms }, report) => {
@@ -111,6 +117,7 @@ const grantFaults = ({ grants = [] }: MappingDocument, place: string, report: Re
 
 const senses: readonly (readonly [string, Sense])[] = [
   ['provider.schema', sizeFaults],
+  ['provider.schema', issuerFaults],
   ['provider.keys', keyFaults],
   ['provider.times', timeFaults],
   ['provider.mappings', mappingFaults],

@@ -40,6 +40,8 @@ t.test('every fault of a document is told with its place', async (t) => {
     [{ issuer: 'http://issuer.example.com' }, '/issuer must be an https:// URL'],
     [{ issuer: 'https://issuer.example.com/?x' }, '/issuer must be an https:// URL'],
     [{ issuer: 'https://user@issuer.example.com' }, '/issuer must be an https:// URL'],
+    [{ issuer: 'https://issuer.example.com/\0' }, '/issuer has a NUL, or half of a character'],
+    [{ issuer: 'https://issuer.example.com\0' }, '/issuer has a NUL, or half of a character'],
     [{ keys: {} }, '/keys must have exactly one of discovery, url and static'],
     [{ keys: { discovery: true, static: [jwk] } }, '/keys must have exactly one of discovery, url and static'],
     [{ keys: { url: 'http://issuer.example.com/keys' } }, '/keys/url must be an https:// URL'],
