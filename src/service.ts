@@ -222,8 +222,8 @@ export const openService = (
       publishCrls: status.publishCrls,
       askWitnesses: witnesses.ask,
       listen: async () => ({
-        api: await app.listen({ ...config.listen }),
-        public: await publicApp.listen({ ...config.publicListen }),
+        api: await app.listen(placeOf(config.listen)),
+        public: await publicApp.listen(placeOf(config.publicListen)),
       }),
       close: async () => {
         stopping = true
@@ -243,6 +243,9 @@ const keyFaults = ({ issuers, rollKeyFault }: Pick<Cycle, 'issuers' | 'rollKeyFa
     ...(ofRoll === undefined ? [] : [`The key of the roll cannot be used: ${ofRoll}`]),
   ].map((text) => (text.endsWith('.') ? text : `${text}.`))
 }
+
+/** For localhost, Fastify would open a second server for ::1, with neither our bounds nor a certificate that was renewed. */
+const placeOf = ({ host, port }: Config['listen']) => ({ port, host: host === 'localhost' ? '127.0.0.1' : host })
 
 /** What is left to others in the database is theirs after a while anyway. */
 const unlessAway = (left: Promise<unknown>): Promise<unknown> => left.catch(() => {})
