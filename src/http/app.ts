@@ -3,6 +3,7 @@
  * Each bound here closes a hole that a default leaves open (docs/api.md tells them to clients).
  */
 
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 
 import rateLimit, { type RateLimitPluginOptions } from '@fastify/rate-limit'
@@ -254,8 +255,12 @@ export const newApp = (
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
   shareSockets(app.server, { most: limits.connections, refused: metrics.socketRefused, proxies })
+  // Before Fastify sees it: its deadline begins when it does.
+  const begin = (request: IncomingMessage, response: ServerResponse): void =>
+    inTurn(response, () => app.routing(request, response))
+  app.server.removeAllListeners('request').on('request', begin)
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
-  app.server.on('checkExpectation', (request, response) => app.routing(request, response))
+  app.server.on('checkExpectation', begin)
   app.decorateRequest('caller', null)
   app.decorateRequest('pattern', '')
   app.decorateRequest('problem', null)
@@ -266,7 +271,6 @@ export const newApp = (
   app.decorateRequest('visit', null)
   app.setErrorHandler(openErrorHandler(log))
   answerUnknown(app)
-  app.addHook('onRequest', (_request, { raw }, done) => inTurn(raw, done))
   app.addHook('onResponse', (request, reply, done) => {
     const { statusCode: status } = reply
     const seconds = reply.elapsedTime / 1000

@@ -12,7 +12,7 @@ t.test(
   'of requests that come at once on one connection, each is begun when the one before it is answered',
   async (t) => {
     const ends: (() => void)[] = []
-    const { app } = await openStandIn({
+    const { app, lines } = await openStandIn({
       issuance: reached({
         pending: 0,
         request: () =>
@@ -46,5 +46,7 @@ t.test(
       ['503', '503', '503', '200'],
     )
     for (const i of [1, 2, 3]) t.match(told[i - 1], `answer ${i}`)
+    const waited = lines.find(({ route }) => route === '/livez')
+    t.ok(Number(waited?.['ms']) < 50, 'nor does its own time begin before, which has an end: its deadline')
   },
 )
