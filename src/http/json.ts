@@ -75,7 +75,7 @@ const assertUtf8 = (octets: Buffer): void => {
 const assertPlain = (octets: Buffer, bounds: DataBounds): void => {
   const open: (Set<string> | null)[] = []
   const marks = { quote: 0, backslash: 0 }
-  const most = bounds.fields ?? bounds.values
+  const most = bounds.fields ?? Number.POSITIVE_INFINITY
   let keys: Set<string> | null = null
   let isKey = false
   let values = 0

@@ -79,6 +79,9 @@ t.test('depth, number of values and UTF-8 are judged before anything is built', 
   const fields = largeBody.fields ?? 0
   const large = (octets: Buffer): unknown => parseJson(octets, largeBody)
   const members = (count: number): string => `{${Array.from({ length: count }, (_, i) => `"${i}":[1,2]`).join(',')}}`
+  const flat = (count: number): string => `{${Array.from({ length: count }, (_, i) => `"${i}":1`).join(',')}}`
+  t.notOk(refuses(flat(smallBody.values)), 'the object itself is no member')
+  t.ok(refuses(flat(smallBody.values + 1)))
   t.notOk(refuses(members(fields - 1), large), 'one of them is the object')
   t.ok(refuses(members(fields), large))
   t.ok(refuses(`[${'{},'.repeat(fields)}{}]`, large))
