@@ -126,6 +126,7 @@ export const problems = {
   'limit.certificates_alive': tooMany('Too many certificates that are valid', 'Revoke those that are not needed, or wait until one expires; then send the same request.'),
   'limit.address_requests': tooMany('Too many requests a second from one address', 'Wait as Retry-After says, then send the same request.'),
   'limit.address_concurrent': tooMany('Too many requests at a time from one address', 'Send fewer at a time: wait for an answer, then send the same request.'),
+  'limit.room': tooMany('Too much under way at a time', 'Read the answers that you have asked for, or send fewer large bodies at a time; then send the same request.'),
   'limit.failed_authentication': tooMany('Too many failed authentications from one address', 'Mend the credentials of whoever fails there, wait as Retry-After says, then send the same request.'),
   'limit.unavailable': later('The limits cannot be looked up', 'Send the same request again after Retry-After.'),
 

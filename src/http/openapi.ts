@@ -241,7 +241,7 @@ export const codesOf = (
   if (access !== 'open') codes.push(...authCodes)
   if (access !== 'open') codes.push('db.unavailable', 'auth.unavailable', 'limit.unavailable')
   if (access !== 'open' || !probe) codes.push(...addressCodes)
-  if (access !== 'open') codes.push('limit.failed_authentication', 'limit.requests', 'limit.concurrent')
+  if (access !== 'open') codes.push('limit.failed_authentication', 'limit.requests', 'limit.concurrent', 'limit.room')
   // Whoever changes anything puts it on the roll.
   if (access !== 'open' && method !== 'GET') codes.push('roll.inconsistent')
   if (schema.params) codes.push('request.uri')

@@ -5,7 +5,7 @@
 import type { ServerResponse } from 'node:http'
 
 import type { Leave } from '../ca/principal-limits.ts'
-import { Problem } from '../errors.ts'
+import { Problem, type ProblemCode } from '../errors.ts'
 
 export interface RoomBounds {
   /** What they are, as a refusal tells it. */
@@ -16,7 +16,7 @@ export interface RoomBounds {
 }
 
 export interface Room {
-  /** Throws `overload.queue` where there is none left. To leave twice is to leave once. */
+  /** Throws `limit.room` where one has all of its own, and `overload.queue` where all have all. To leave twice is to leave once. */
   take(whose: string, octets: number): Leave
 }
 
@@ -38,9 +38,12 @@ export const openRoom = ({ what, ofOne, ofAll }: RoomBounds): Room => {
   return {
     take: (whose, octets) => {
       const own = taken.get(whose) ?? 0
-      const found = all + octets > ofAll ? `${all} octets of ${what}` : `${own} octets of your ${what}`
-      if (own + octets > ofOne || all + octets > ofAll)
-        throw new Problem('overload.queue', `${found} are under way here.`, { retryAfter: 1 })
+      const refuse = (code: ProblemCode, found: string): never => {
+        throw new Problem(code, `${found} are under way here.`, { retryAfter: 1 })
+      }
+      // What one does alone says nothing of how the service is.
+      if (own + octets > ofOne) refuse('limit.room', `${own} octets of your ${what}`)
+      if (all + octets > ofAll) refuse('overload.queue', `${all} octets of ${what}`)
       add(whose, octets)
       let isTaken = true
       return () => {

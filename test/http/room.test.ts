@@ -42,7 +42,7 @@ t.test('no principal fills the memory with batches that it sends a piece at a ti
   for (const length of [announced, 'Content-Length: 20', 'Transfer-Encoding: chunked']) {
     const { socket, answer } = begin('one', length)
     await once(socket, 'data')
-    t.match(answer(), /^HTTP\/1.1 503 .*retry-after: 1.*"code":"overload.queue"/is, length)
+    t.match(answer(), /^HTTP\/1.1 429 .*retry-after: 1.*"code":"limit.room"/is, length)
   }
   const another = begin('another', `Content-Length: 13\r\nConnection: close`)
   another.socket.write('{"items":[1]}')
@@ -119,10 +119,10 @@ t.test('no principal fills the memory with pages that it does not read', async (
   const first = await ask('one')
   t.equal(first.statusCode, 200)
   const second = await ask('one')
-  t.equal(second.statusCode, 503)
-  t.match(String(await second.resume().toArray()), '"code":"overload.queue"')
+  t.equal(second.statusCode, 429)
+  t.match(String(await second.resume().toArray()), '"code":"limit.room"')
   for (const accept of ['text/csv', 'application/x-ndjson'])
-    t.equal((await ask('one', 1_000, accept)).statusCode, 503, accept)
+    t.equal((await ask('one', 1_000, accept)).statusCode, 429, accept)
   t.equal((await ask('one', 10)).statusCode, 200, 'there is room for a small one')
   for (const token of ['two', 'three', 'four', 'five', 'six']) t.equal((await ask(token)).statusCode, 200, token)
   t.equal((await ask('seven')).statusCode, 503, 'all together have a bound as well')
@@ -207,7 +207,7 @@ t.test('nobody fills the memory with tiles of a public roll that are not read', 
   }
   const first = await ask()
   for (let i = 0; i < 5; i += 1) t.equal((await ask()).statusCode, 200)
-  t.equal((await ask()).statusCode, 503, 'one address never has all of it')
+  t.equal((await ask()).statusCode, 429, 'one address never has all of it')
   for (let i = 0; i < 2; i += 1) t.equal((await ask('127.0.0.2')).statusCode, 200)
   const beyond = await ask('127.0.0.3')
   t.equal(beyond.statusCode, 503)

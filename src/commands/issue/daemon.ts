@@ -225,6 +225,7 @@ const ofAll: ReadonlySet<string> = new Set<ProblemCode>([
   'limit.concurrent',
   'limit.address_requests',
   'limit.address_concurrent',
+  'limit.room',
   'limit.failed_authentication',
 ])
 
