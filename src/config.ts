@@ -286,11 +286,14 @@ const refuseUnverified = (key: 'databaseUrl' | 'migrationUrl', member: 'url' | '
       : undefined,
 })
 
-/** By `uselibpqcompat`, which pg's own warning about other modes recommends, these mean what libpq means by them. */
+/**
+ * By `uselibpqcompat`, which pg's own warning about other modes recommends, these mean what libpq means by them. pg takes `ssl=`
+ * for the mode as well.
+ */
 const isUnverified = (text = 'postgresql://none'): boolean => {
   const { searchParams } = parsePostgresUrl(text)
-  const [mode, isLibpq] = ['sslmode', 'uselibpqcompat'].map((name) => searchParams.getAll(name).at(-1))
-  return mode === 'no-verify' || (isLibpq === 'true' && /^(prefer|require|verify-ca)$/.test(mode ?? ''))
+  const [mode, ssl, isLibpq] = ['sslmode', 'ssl', 'uselibpqcompat'].map((name) => searchParams.getAll(name).at(-1))
+  return [mode, ssl].includes('no-verify') || (isLibpq === 'true' && /^(prefer|require|verify-ca)$/.test(mode ?? ''))
 }
 
 /** What production refuses, as far as settings show it. Each names the way out. */
@@ -398,7 +401,7 @@ export const placeOf = (text: string): DatabasePlace => {
 }
 
 /** An empty host is fine for PostgreSQL, but not for URL. */
-const parsePostgresUrl = (text: string): URL => new URL(text.replace('@/', '@localhost/'))
+export const parsePostgresUrl = (text: string): URL => new URL(text.replace('@/', '@localhost/'))
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 
 import { runMigrate } from '../src/commands/migrate.ts'
+import { renewedUrl } from '../src/config/renewed-url.ts'
 import { settings } from '../src/config/settings.ts'
 import { loadConfig } from '../src/config.ts'
 import { encodeVerifierKey } from '../src/roll/note.ts'
@@ -290,6 +291,7 @@ t.test('production refuses each convenience of development by name', async (t) =
       'sslmode=no-verify',
       'sslmode=no%2Dverify',
       'sslmode=verify-full&sslmode=no-verify',
+      'ssl=no-verify',
       // As pg's own warning about sslmode=require recommends: it verifies nothing.
       'uselibpqcompat=true&sslmode=require',
       'sslmode=prefer&uselibpqcompat=true',
@@ -485,4 +487,28 @@ t.test('proxies are addresses and CIDRs, and nothing that could mean more than w
     ['10.0.0.1,', 'is not a list of addresses and CIDRs'],
   ] as const)
     t.match(await messageOf({ CHANCERY_TRUSTED_PROXIES: text }), fault, text)
+})
+
+t.test('a password is read again wherever it stands in its URL, and whatever is in it', async (t) => {
+  const base = await fileOf(t, 'postgresql://u:first@h/d')
+  const read = async (from: string, to: string): Promise<string | undefined> => {
+    await writeFile(base, from)
+    const renewed = renewedUrl(await loadConfig({ CHANCERY_DATABASE_URL_FILE: base }))
+    await writeFile(base, to)
+    return renewed?.().catch(() => undefined)
+  }
+  for (const [from, to] of [
+    ['postgresql://u:fir@st@h/d', 'postgresql://u:sec@nd@h/d'],
+    ['postgresql://u:first@/d?host=/run/x', 'postgresql://u:second@/d?host=/run/x'],
+    ['postgresql://h/d?user=u&password=first', 'postgresql://h/d?user=u&password=second'],
+  ] as const)
+    t.equal(await read(from, to), to)
+  for (const cut of [
+    '',
+    'postgresql://u:sec',
+    'postgresql://u:second@',
+    'postgresql://u:second@h',
+    'postgresql://v:first@h/d',
+  ])
+    t.equal(await read('postgresql://u:first@h/d', cut), undefined, `${cut} is another one, or not all of it`)
 })

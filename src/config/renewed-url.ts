@@ -1,7 +1,7 @@
 /** A password of the database that is changed while we run: whoever changes it puts it into the file that the settings name. */
 import { readFile } from 'node:fs/promises'
 
-import type { Config } from '../config.ts'
+import { type Config, parsePostgresUrl } from '../config.ts'
 import { readPrivateFile } from '../keys/private-file.ts'
 
 /**
@@ -17,4 +17,10 @@ export const renewedUrl = ({ database: { url, urlFile }, mode }: Config) =>
         return withoutPassword(now) === withoutPassword(url) ? now : undefined
       }
 
-const withoutPassword = (url: string): string => url.replace(/^(\w+:\/\/[^:@/?]*):[^@/?]*@/, '$1@')
+/** It stands before the host, or in the query; and may have an @ of its own. */
+const withoutPassword = (text: string): string => {
+  const url = parsePostgresUrl(text)
+  url.password = ''
+  url.searchParams.delete('password')
+  return url.href
+}

@@ -131,16 +131,17 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     if (url !== undefined) for (const { options } of [...pools, { options: connection }]) options.connectionString = url
   }
 
-  const connect = async (from = pool): Promise<pg.PoolClient> => {
+  const reach = async <Client>(open: () => Promise<Client>): Promise<Client> => {
     const tried = connection.connectionString
     try {
-      return await from.connect()
+      return await open()
     } catch (cause) {
       if (sqlState(cause) === '28P01') await takePassword()
-      if (tried !== connection.connectionString) return connect(from)
+      if (tried !== connection.connectionString) return reach(open)
       throw unavailable('No connection to the database.', cause)
     }
   }
+  const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())
 
   const transact = async <T>(
     client: pg.ClientBase,
@@ -186,14 +187,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     },
 
     apart: async (work) => {
-      const client = new pg.Client(connection)
-      client.on('error', () => {})
-      const end = (): Promise<void> => client.end().catch(() => {})
-      await client.connect().catch(async (cause: unknown) => {
-        await end()
-        throw unavailable('No connection to the database.', cause)
-      })
-      return transact(client, work, end)
+      const client = await reach(() => openClient(connection))
+      return transact(client, work, () => endOf(client))
     },
 
     get load() {
@@ -234,6 +229,15 @@ export const constraintOf = (error: unknown): string | undefined => {
   const cause = causeOf(error)
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined
 }
+
+const openClient = async (config: pg.ClientConfig): Promise<pg.Client> => {
+  const client = new pg.Client(config)
+  client.on('error', () => {})
+  await client.connect().catch((cause: unknown) => endOf(client).then(() => Promise.reject(cause)))
+  return client
+}
+
+const endOf = (client: pg.Client): Promise<void> => client.end().catch(() => {})
 
 const causeOf = (error: unknown): unknown => (error instanceof Problem ? error.cause : error)
 
@@ -366,17 +370,8 @@ const genericPlans = `${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([
-  ...[
-    'ECONNREFUSED',
-    'ECONNRESET',
-    'ENOENT',
-    'EPIPE',
-    'ETIMEDOUT',
-    'EHOSTUNREACH',
-    'ENETUNREACH',
-    'ENOTFOUND',
-    'EAI_AGAIN',
-  ],
+  ...['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EPIPE', 'ETIMEDOUT'],
+  ...['EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN'],
   ...['57P01', '57P02', '57P03', '57P04', '57P05', '25P03', '25P04'],
 ])
 
