@@ -85,8 +85,8 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       if (clock() < certificate.renewAt || performance.now() < again) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
-        // It stays so until people bring another issuer, and each try is a refusal on record.
-        if (isProblem(error, 'validity.issuer')) again = performance.now() + renewAgainMs
+        // It stays so until people bring another issuer, or other names: each try is a refusal on record.
+        if (isProblem(error) && !error.kind.retryable) again = performance.now() + renewAgainMs
         if (hasExpired()) return standInFor(error)
         if (certificate.standIn && isProblem(error)) return undefined
         throw error
@@ -105,7 +105,7 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
 export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>
   `${own.profile}-${hash('sha256', canonicalJson(names)).slice(0, 8)}`
 
-/** The profile of our own certificate: exactly the configured names, for a day. */
+/** The profile of our own certificate: exactly the configured names, for a day, or what is left of the issuer's last one. */
 export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string): object => {
   const values = (kind: string): string[] => names.filter((name) => name.kind === kind).map((name) => name.value)
   const dns = values('dns')
@@ -113,7 +113,7 @@ export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string):
   return {
     name: ownProfileName({ names }),
     authority,
-    validity: { default: '24h', max: '24h', over: 'refuse', backdate: '5m' },
+    validity: { default: '24h', max: '24h', over: 'shorten', backdate: '5m' },
     keys: [{ ec: ['P-256'] }],
     subject: { others: 'refuse' },
     names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },

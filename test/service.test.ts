@@ -210,8 +210,42 @@ t.test(
     const before = tries
     for (let i = 0; i < 3; i += 1) await expired.renew(install)
     t.equal(tries, before + 1, 'but where its issuer has expired: each try is a refusal on record')
+
+    Object.assign(world, { away: true, ours: 0, theirs: 0, why: 'san.forbidden' })
+    const unnamed = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
+    const first = tries
+    for (let i = 0; i < 3; i += 1) await unnamed.renew(install)
+    t.equal(tries, first + 1, 'or by which the names are turned down')
   },
 )
+
+t.test('a stand-in of a clock that was ahead is gone once that is right', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  let ahead = 2 * 86_400_000
+  const clock = (): Date => new Date(Date.now() + ahead)
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asked) =>
+      ahead > 0 ? Promise.reject(new Problem('clock.skewed', 'ahead')) : service.issuance.issue(...asked),
+  }
+  const own = await openOwnCertificate({ ...stores, clock }, issuance, async () => {})
+  t.match(own.current(), { standIn: true })
+  ahead = 0
+  await own.renew(async () => {})
+  t.match(own.current(), { standIn: false })
+})
+
+t.test('a start in the last hours of its issuer has an HTTPS certificate for what is left of them', async (t) => {
+  const before = await openReplicaService(t)
+  const [ends] = before.service.issuers.all().map(({ issuer }) => issuer.bounds.notAfter)
+  const late = (): Date => new Date((ends as Date).getTime() - 3_600_000)
+  const { stores, keys } = await openReplica(t, { beside: before })
+  const dbClock = { ...stores.dbClock, now: late, assertSane: () => {} }
+  const told: ServerCertificate[] = []
+  const service = await openService({ ...stores, clock: late, dbClock }, keys, async (one) => void told.push(one))
+  t.teardown(service.close)
+  t.match(told, [{ standIn: false, notAfter: ends }])
+})
 
 t.test('a database without room on its disk takes no records, though it answers', async (t) => {
   const { service, stores, config } = await openReplicaService(t)

@@ -56,10 +56,11 @@ export const issueOwnCertificate = async ({
 
 /**
  * A certificate of its own making, for a service that no issuer can sign for yet: so that its API can be reached to
- * bring one. Its key lives in memory only, and it is never more than a month old, whatever the clock says.
+ * bring one. Its key lives in memory only, and it is never more than a month old, whatever the clock says. It is always due:
+ * by a clock that was ahead when it was made, and was set right, it would be for as long as that was.
  */
 export const makeStandIn = (names: readonly Name[], serial: Buffer, now: Date): ServerCertificate => {
   const { certificate, key, notAfter } = selfSigned(names, serial, now)
   const cert = encodePem('CERTIFICATE', certificate)
-  return { key, cert, renewAt: now, notAfter, anchor: certificate, standIn: true }
+  return { key, cert, renewAt: new Date(0), notAfter, anchor: certificate, standIn: true }
 }
