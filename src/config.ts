@@ -24,6 +24,8 @@ export interface Config {
     readonly migrationUrl?: string
     /** Where `url` was read, and is read again when its password is no good any more. */
     readonly urlFile?: string
+    /** What pg takes where a URL says nothing of TLS. */
+    readonly sslMode?: string
     readonly poolSize: number
     readonly preparedStatements: boolean
   }
@@ -154,6 +156,7 @@ const shape = (
       ...shared,
       ...given('migrationUrl', 'migrationUrl'),
       ...(env['CHANCERY_DATABASE_URL_FILE'] !== undefined && { urlFile: env['CHANCERY_DATABASE_URL_FILE'] }),
+      ...(env['PGSSLMODE'] !== undefined && { sslMode: env['PGSSLMODE'] }),
       poolSize: value('poolSize'),
       preparedStatements: value('preparedStatements'),
     },
@@ -281,19 +284,22 @@ const contradictions: readonly Rule[] = [
 const refuseUnverified = (key: 'databaseUrl' | 'migrationUrl', member: 'url' | 'migrationUrl'): Rule => ({
   of: [key],
   fault: ({ database }) =>
-    isUnverified(database[member])
+    isUnverified(database[member], database.sslMode)
       ? 'production does not speak TLS to a server that it does not verify; use sslmode=verify-full'
       : undefined,
 })
 
 /**
  * By `uselibpqcompat`, which pg's own warning about other modes recommends, these mean what libpq means by them. pg takes `ssl=`
- * for the mode as well.
+ * for the mode as well, and then what the environment says.
  */
-const isUnverified = (text = 'postgresql://none'): boolean => {
+const isUnverified = (text: string | undefined, fallback: string | undefined): boolean => {
+  if (text === undefined) return false
   const { searchParams } = parsePostgresUrl(text)
   const [mode, ssl, isLibpq] = ['sslmode', 'ssl', 'uselibpqcompat'].map((name) => searchParams.getAll(name).at(-1))
-  return [mode, ssl].includes('no-verify') || (isLibpq === 'true' && /^(prefer|require|verify-ca)$/.test(mode ?? ''))
+  return (
+    (mode || ssl || fallback) === 'no-verify' || (isLibpq === 'true' && /^(prefer|require|verify-ca)$/.test(mode ?? ''))
+  )
 }
 
 /** What production refuses, as far as settings show it. Each names the way out. */

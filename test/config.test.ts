@@ -302,6 +302,10 @@ t.test('production refuses each convenience of development by name', async (t) =
           /CHANCERY_DATABASE_URL: .*verify-full/,
         ] as const,
     ),
+    [
+      { ...production, CHANCERY_DATABASE_URL: 'postgresql://u:p@h/d', PGSSLMODE: 'no-verify' },
+      /CHANCERY_DATABASE_URL: .*verify-full/,
+    ],
     ...['localhost', '127.0.0.1:8080', '127.9.9.9', '[::1]:8080', 'ca.localhost', '[::ffff:127.0.0.1]'].map(
       (host) =>
         [
@@ -511,4 +515,17 @@ t.test('a password is read again wherever it stands in its URL, and whatever is 
     'postgresql://v:first@h/d',
   ])
     t.equal(await read('postgresql://u:first@h/d', cut), undefined, `${cut} is another one, or not all of it`)
+})
+
+t.test('production takes what verifies the server, or speaks no TLS, whatever stands beside it', async (t) => {
+  for (const how of [
+    '',
+    '?sslmode=verify-full',
+    '?sslmode=require',
+    '?uselibpqcompat=true&sslmode=verify-full',
+    '?host=/run/x',
+  ])
+    await t.resolves(loadConfig({ ...production, CHANCERY_DATABASE_URL: `postgresql://u:p@h/d${how}` }), how)
+  const told = { ...production, CHANCERY_DATABASE_URL: 'postgresql://u:p@h/d?sslmode=verify-full' }
+  await t.resolves(loadConfig({ ...told, PGSSLMODE: 'no-verify' }), 'the URL is heard first')
 })
