@@ -5,16 +5,17 @@ import { type Config, parsePostgresUrl } from '../config.ts'
 import { readPrivateFile } from '../keys/private-file.ts'
 
 /**
- * What reads the URL again; undefined where it came from no file. It resolves with undefined where anything but the password
- * is another one: which database it is, and which role, is looked at by a start only.
+ * What reads the URL again; undefined where it came from no file. It rejects where anything but the password is another
+ * one: which database it is, and which role, is looked at by a start only.
  */
 export const renewedUrl = ({ database: { url, urlFile }, mode }: Config) =>
   url === undefined || urlFile === undefined
     ? undefined
-    : async (): Promise<string | undefined> => {
+    : async (): Promise<string> => {
         const octets = await (mode === 'production' ? readPrivateFile(urlFile) : readFile(urlFile))
         const now = octets.toString('utf8').replace(/\r?\n$/, '')
-        return withoutPassword(now) === withoutPassword(url) ? now : undefined
+        if (withoutPassword(now) === withoutPassword(url)) return now
+        throw new Error(`${urlFile} has more than another password: restart with it.`)
       }
 
 /** It stands before the host, or in the query; and may have an @ of its own. */

@@ -64,7 +64,7 @@ export interface DatabaseOptions {
   /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
   readonly url: string
   /** The same URL with the password that its file has now: asked for where the server turns ours down. */
-  readonly renewedUrl?: (() => Promise<string | undefined>) | undefined
+  readonly renewedUrl?: (() => Promise<string>) | undefined
   /** Connections at most: of three and more, a third for searching; of eight and more, a quarter, up to four, for issuing. */
   readonly max: number
   readonly log: Log
@@ -127,8 +127,14 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
 
   const takePassword = async (): Promise<void> => {
-    const url = await options.renewedUrl?.().catch(() => undefined)
-    if (url !== undefined) for (const { options } of [...pools, { options: connection }]) options.connectionString = url
+    try {
+      const url = await options.renewedUrl?.()
+      if (url !== undefined)
+        for (const { options } of [...pools, { options: connection }]) options.connectionString = url
+    } catch (error) {
+      // Not the error itself: that of a URL has the URL in it.
+      options.log.warn({ event: 'database.password', reason: (error as Error).message }, 'no password was read again')
+    }
   }
 
   const reach = async <Client>(open: () => Promise<Client>): Promise<Client> => {

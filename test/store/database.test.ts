@@ -384,8 +384,13 @@ t.test('a password that is changed while we run is read from its file again, and
   const db = openDatabase({
     url: config.database.url as string,
     renewedUrl: renewedUrl(config),
-    ...{ max: 4, log, applicationName: 'chancery test' },
+    ...{
+      max: 4,
+      log: { ...log, warn: (line: { event: string }) => void (line.event === 'database.password' && told.push(line)) },
+      applicationName: 'chancery test',
+    },
   })
+  const told: object[] = []
   const whoAmI = () => db.query({ text: 'select current_user as role' })
   try {
     t.match(await whoAmI(), { rows: [{ role }] })
@@ -393,14 +398,22 @@ t.test('a password that is changed while we run is read from its file again, and
     await t.rejects(whoAmI(), { code: 'db.unavailable', cause: { code: '28P01' } }, 'while the file has the old one')
     await put('second', 'postgres')
     await t.rejects(whoAmI(), { code: 'db.unavailable' }, 'another role is for a start')
+    t.match(told.pop(), {
+      event: 'database.password',
+      reason: `${file} has more than another password: restart with it.`,
+    })
     await put('second')
     t.match(await Promise.all([whoAmI(), whoAmI(), whoAmI()]), [{ rows: [{ role }] }, {}, {}], 'everybody goes on')
-    await change('fifth')
-    await put('fifth')
+    await change('apart')
+    await put('apart')
     t.same(await db.apart((tx) => tx.query({ text: 'select current_user as role' })), { rows: [{ role }], rowCount: 1 })
     await rm(file)
     await change('third')
     await t.rejects(whoAmI(), { code: 'db.unavailable' })
+    t.match(told.pop(), { event: 'database.password', reason: /^ENOENT/ })
+    await writeFile(file, 'postgresql://u:third@[')
+    await t.rejects(whoAmI(), { code: 'db.unavailable' })
+    t.strictSame(told.pop(), { event: 'database.password', reason: 'Invalid URL' }, 'and no secret')
     await put('third')
     t.match(await whoAmI(), { rows: [{ role }] })
   } finally {
