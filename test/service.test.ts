@@ -260,13 +260,17 @@ t.test('a database without room on its disk takes no records, though it answers'
   t.match(await ready(), [{ name: 'database', ok: false, reason: 'the database has no room on its disk' }])
   t.match(openRoomAt(29_999).fault(), /no room/, 'though what is small goes through in between')
   t.equal(openRoomAt(30_000).fault(), undefined)
+  t.match(openRoomAt(239_999, [0, 60_000]).fault(), /no room/, 'a request each minute gets somebody up')
+  t.equal(openRoomAt(240_000, [0, 60_000]).fault(), undefined)
+  t.equal(openRoomAt(30_100, [0, 100]).fault(), undefined, 'many at once are one')
+  t.equal(openRoomAt(630_000, [0, 600_000]).fault(), undefined)
 })
 
-/** So long after a statement that found none. */
-const openRoomAt = (later: number) => {
+/** At this time, after statements that found none. */
+const openRoomAt = (later: number, failures: readonly number[] = [0]) => {
   let now = 0
   const room = openRoom(() => now)
-  room.failed(new Problem('db.unavailable', 'a test', { cause: diskFull }))
+  for (now of failures) room.failed(new Problem('db.unavailable', 'a test', { cause: diskFull }))
   now = later
   return room
 }

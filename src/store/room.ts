@@ -12,10 +12,14 @@ export interface Room {
 }
 
 export const openRoom = (now = (): number => performance.now()): Room => {
-  let until = Number.NEGATIVE_INFINITY
+  let [until, last] = [Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY]
   return {
     failed: (error) => {
-      if (sqlState(error) === diskFull) until = now() + lastingMs
+      if (sqlState(error) !== diskFull) return
+      const at = now()
+      const isBack = at >= until && at - last < recurringMs
+      until = Math.max(until, at + (isBack ? longMs : lastingMs))
+      last = at
     },
     fault: () => (now() < until ? 'the database has no room on its disk' : undefined),
   }
@@ -25,3 +29,10 @@ const diskFull = '53100'
 
 /** What is small goes through in between: no sign that there is room again. */
 const lastingMs = 30_000
+
+/**
+ * Where there was none again after it was thought over: with a request each minute, or none while others are ready, nobody would
+ * be told of a check that fails for two minutes on end.
+ */
+const longMs = 180_000
+const recurringMs = 600_000
