@@ -47,10 +47,15 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
     if (!root) throw new Error(`the issuer ${name} has no root`)
     return root
   }
+  let again = Number.NEGATIVE_INFINITY
   const issue = async (): Promise<ServerCertificate> => {
     // Whatever has been made of our profile meanwhile: it is ours.
     await policies.put(ownProfile(config, own.authority), own.principal, {})
-    return issueOwnCertificate({ issuance, caller, profile, names, rootOf })
+    return issueOwnCertificate({ issuance, caller, profile, names, rootOf }).catch((error: unknown) => {
+      // It stays so until people bring another issuer, or other names: each try is a refusal on record.
+      if (isProblem(error) && !error.kind.retryable) again = performance.now() + renewAgainMs
+      throw error
+    })
   }
   /** Callers who trust our root only should not meet a stand-in because a token takes a moment to open. */
   const issueAtStart = async (): Promise<ServerCertificate> => {
@@ -64,7 +69,6 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       await probe()
     }
   }
-  let again = Number.NEGATIVE_INFINITY
   /** Whoever can't have a certificate is served under one that nobody has signed, and told so. */
   const standInFor = (error: unknown): ServerCertificate => {
     if (!isProblem(error)) throw error
@@ -85,8 +89,6 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       if (clock() < certificate.renewAt || performance.now() < again) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
-        // It stays so until people bring another issuer, or other names: each try is a refusal on record.
-        if (isProblem(error) && !error.kind.retryable) again = performance.now() + renewAgainMs
         if (hasExpired()) return standInFor(error)
         if (certificate.standIn && isProblem(error)) return undefined
         throw error
