@@ -85,7 +85,9 @@ const keyFault = async (issuers: Issuers, now: Date): Promise<string | undefined
 
 /** Its key signs for ever, and nothing that it signs holds any more. */
 const ended = ({ bounds: { notAfter } }: Issuer, now: Date): string | undefined =>
-  notAfter < now ? `its certificate ended at ${notAfter.toISOString()}: bring and activate another one` : undefined
+  notAfter < now
+    ? `its certificate ended at ${notAfter.toISOString()}: bring and activate another one, or halt it`
+    : undefined
 
 /** A part that does not answer is a part that does not work. */
 const inTime = async (fault: Promise<string | undefined>): Promise<string | undefined> => {

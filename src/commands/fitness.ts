@@ -108,7 +108,7 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
       .filter(({ notAfter }) => notAfter < soon)
       .map(({ name, notAfter }) =>
         notAfter < now
-          ? `the issuer ${name} expired at ${notAfter.toISOString()}, and its authority issues nothing: bring and activate another one`
+          ? `the issuer ${name} expired at ${notAfter.toISOString()}, and its authority issues nothing: bring and activate another one, or halt it`
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),
   ]

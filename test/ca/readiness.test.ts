@@ -28,7 +28,8 @@ t.test('an issuer that has expired issues nothing, however well its key signs', 
   t.match(await keyCheck(notAfter), { ok: true, reason: 'every active issuer signs' })
   t.match(await keyCheck(new Date(notAfter.getTime() + 1)), {
     ok: false,
-    reason: 'default-2026: its certificate ended at 2031-11-26T12:00:00.000Z: bring and activate another one',
+    reason:
+      'default-2026: its certificate ended at 2031-11-26T12:00:00.000Z: bring and activate another one, or halt it',
   })
   t.match(await keyCheck(new Date(0), 'retiring'), { ok: false, reason: 'there is no active issuer' })
 })
