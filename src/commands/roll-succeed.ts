@@ -58,8 +58,16 @@ export const runAdoptDatabase = async (config: Config, log: Log, reason: string 
 const keepSeen = async (config: Config, head: Checkpoint): Promise<void> => {
   const { anchor: path } = config.roll
   if (path === undefined || !(await readAnchor(config))) return
-  const file = await openAnchorFile({ path })
-  await file.write(head).finally(() => file.close())
+  try {
+    const file = await openAnchorFile({ path })
+    await file.write(head).finally(() => file.close())
+  } catch (error) {
+    const reason = (error as Error).message
+    throw new Failure(
+      'failed',
+      `The move is on record, but not in the anchor ${path}: ${reason}. Let it be written, and run this again.`,
+    )
+  }
 }
 
 export interface Succession {

@@ -19,6 +19,7 @@ import { type Backup, takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { bare } from '../helpers/environment.ts'
 import { exportRoll } from '../helpers/exported.ts'
+import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
@@ -329,18 +330,20 @@ t.test('a folder that changes after it was verified is not written from', async 
   t.equal(await sizeNow(), exported, 'it is put back from the folder as it was')
 })
 
-t.test('records on another server are adopted by a command, and not before', async (t) => {
-  await restore('nothing')
-  t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
-  const head = await inStores(async ({ roll }) => {
+/** As if they came from that one. Resolves to their head. */
+const moveTo = (database: string) =>
+  inStores(async ({ roll }) => {
     await roll.change(async () => ({
-      events: [
-        { type: 'database.adopted', v: 2, database: '7000000000000000001', before: null, reason: null, by: 'test' },
-      ],
+      events: [{ type: 'database.adopted', v: 2, database, before: null, reason: null, by: 'test' }],
       result: undefined,
     }))
     return roll.head()
   })
+
+t.test('records on another server are adopted by a command, and not before', async (t) => {
+  await restore('nothing')
+  t.match(await runAdoptDatabase(config, quiet), /nothing to adopt/)
+  const head = await moveTo('7000000000000000001')
   await t.rejects(
     serving(t, async () => {}),
     { message: /"chancery roll adopt-database" accepts a move/ },
@@ -369,4 +372,17 @@ t.test('records on another server are adopted by a command, and not before', asy
     'and the anchor has seen it: whoever starts on the server of before is told here',
   )
   await serving(t, (service) => issue(service))
+})
+
+t.test('a move that the anchor could not be told of is told to it when the command is run again', async (t) => {
+  await moveTo('7000000000000000002')
+  const disk = openFullDisk()
+  disk.fill(0)
+  await t.rejects(runAdoptDatabase(config, quiet, 'moved again').finally(disk.free), {
+    kind: 'failed',
+    message: `The move is on record, but not in the anchor ${anchor}: EFBIG: file too large, write. Let it be written, and run this again.`,
+  })
+  t.not((await readAnchorFile(anchor))?.size, await sizeNow())
+  t.match(await runAdoptDatabase(config, quiet, 'moved again'), /nothing to adopt/)
+  t.equal((await readAnchorFile(anchor))?.size, await sizeNow())
 })
