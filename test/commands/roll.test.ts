@@ -302,10 +302,11 @@ t.test('what was altered is evidence: an export neither replaces it nor takes it
 t.test(
   'a source that is away for a moment is waited for, and one that never was there is told of at once',
   async (t) => {
-    let down = 1
+    let down = 2
     const server = createServer(async (request, response) => {
       const path = request.url?.slice('/roll/'.length) ?? ''
-      if (path !== 'checkpoint' && down-- > 0) return response.writeHead(503).end()
+      // As by a service that restarts, and by one that an address asks too much of.
+      if (path !== 'checkpoint' && down-- > 0) return response.writeHead(down === 0 ? 429 : 503).end()
       const octets = await readFile(at('whole', path)).catch(() => undefined)
       response.writeHead(octets ? 200 : 404).end(octets)
     })

@@ -83,8 +83,11 @@ const anonymousReader =
           throw new Failure('later', `The answer of ${url} broke off: ${reasonOf(error)}.`)
         }),
       )
-    throw new Failure(answer.status < 500 ? 'denied' : 'later', `${url} answers with ${answer.status}.`)
+    throw new Failure(isForNow(answer.status) ? 'later' : 'denied', `${url} answers with ${answer.status}.`)
   }
+
+/** Too slow, too much at once, or not able to: RFC 9110 15.5.9 and 15.6, RFC 6585 4. */
+const isForNow = (status: number): boolean => status === 408 || status === 429 || status >= 500
 
 const reasonOf = ({ message, cause }: Error): string => (cause instanceof Error ? cause.message : message)
 
