@@ -29,8 +29,8 @@ interface SentPage extends Page<Row> {
 /** Answers with one page of rows, in the form that Accept prefers. */
 export const sendPage = async (request: FastifyRequest, reply: FastifyReply, page: SentPage): Promise<FastifyReply> => {
   const type = negotiate(request.headers.accept, listTypes)
-  const { principal } = callerOf(request)
-  if (request.visit) leaveWith(reply.raw, request.visit.pages.take(principal, octetsOf(page)))
+  const { visit } = request
+  if (visit) leaveWith(reply.raw, visit.pages.take(callerOf(request).principal, octetsOf(page)))
   if (page.next !== undefined) reply.header('link', `<${nextUrl(request, page.next)}>; rel="next"`)
   return sendPieces(reply.type(contentTypes[type]), textsOf[type](page))
 }
