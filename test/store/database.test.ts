@@ -368,6 +368,12 @@ t.test('a password that is changed while we run is read from its file again, and
   const change = async (password: string): Promise<void> => {
     await superuser.query(`alter role ${role} password '${password}'`)
     await superuser.query(`select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '${role}'`)
+    // A connection that idled may be written to once more before its end is heard of.
+    for (let refused = ''; refused !== '28P01'; )
+      refused = await whoAmI().then(
+        () => '28P01',
+        ({ cause }: { cause?: { code?: string } }) => cause?.code ?? '28P01',
+      )
   }
   const { rows } = await admin.query<{ database: string }>('select current_database() as database')
   const database = rows[0]?.database
