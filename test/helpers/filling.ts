@@ -23,7 +23,8 @@ export const fill = async (client: pg.Client, { serial, first, last, tell = () =
     await client.query('begin')
     // A service that is there writes on the roll as well.
     await client.query('select from roll where id = 1 for update')
-    await client.query(makeRows, [from, to, serial, nameOf(0)])
+    const { rowCount } = await client.query(makeRows, [from, to, serial, nameOf(0)])
+    if (rowCount !== to - from + 1) throw new Error(`there is no certificate ${serial} to be like`)
     for (const statement of insertions) await client.query(statement)
     await growTree(client)
     await client.query('commit')
