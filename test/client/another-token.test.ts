@@ -7,7 +7,7 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
-import { type DeviceIssuer, openDeviceIssuer } from '../helpers/device-issuer.ts'
+import { type DeviceIssuer, openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
@@ -22,15 +22,7 @@ t.before(async () => {
   service = await openTestService(t)
   chancery = chanceryFor(service)
   issuer = await openDeviceIssuer(t)
-  const body = {
-    name: 'people',
-    issuer: issuer.url,
-    keys: { discovery: true, ca: issuer.ca },
-    algorithms: ['ES256'],
-    audience: 'cli',
-    lifetime: '1h',
-    mappings: [{ id: 'alice', claims: { sub: 'alice' }, principal: 'auditing' }],
-  }
+  const body = peopleDocument(issuer, [{ id: 'alice', claims: { sub: 'alice' }, principal: 'auditing' }])
   const headers = { 'if-none-match': '*' }
   await service.request('PUT', '/v1/identity-providers/people', { headers, body })
   await service.request('POST', '/v1/principals', { body: { name: 'auditing' } })

@@ -7,7 +7,7 @@ import t from 'tap'
 
 import { loginByDevice, mostOfIdToken } from '../../src/commands/oidc.ts'
 import { readToken, type TokenFault } from '../../src/keys/jwt.ts'
-import { openDeviceIssuer } from '../helpers/device-issuer.ts'
+import { openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
@@ -18,15 +18,7 @@ const codeIn = (text: string): string => /type the code (\S+)/.exec(text)?.[1] ?
 
 t.test('who logs in first is told as whom, and need not log in again when something is granted', async (t) => {
   const [issuer, service, home] = [await openDeviceIssuer(t), await openTestService(t), await newFolder(t)]
-  const body = {
-    name: 'people',
-    issuer: issuer.url,
-    keys: { discovery: true, ca: issuer.ca },
-    algorithms: ['ES256'],
-    audience: 'cli',
-    lifetime: '1h',
-    mappings: [{ id: 'person', claims: { sub: '*' }, principal: 'people:{/sub}' }],
-  }
+  const body = peopleDocument(issuer, [{ id: 'person', claims: { sub: '*' }, principal: 'people:{/sub}' }])
   const headers = { 'if-none-match': '*' }
   await service.request('PUT', '/v1/identity-providers/people', { headers, body })
   const anchor = join(home, 'oidc.pem')

@@ -11,7 +11,13 @@ import { parse, stringify } from 'yaml'
 import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { endOf, loginByDevice, refresh, subjectOf } from '../../src/commands/oidc.ts'
 import { openClientCa } from '../helpers/clients.ts'
-import { type DeviceIssuer, openDeviceIssuer, type Scripted, type ScriptedAnswer } from '../helpers/device-issuer.ts'
+import {
+  type DeviceIssuer,
+  openDeviceIssuer,
+  peopleDocument,
+  type Scripted,
+  type ScriptedAnswer,
+} from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
@@ -29,15 +35,7 @@ t.before(async () => {
   await writeFile(join(home, 'clients.pem'), clients.pem)
   await writeFile(join(home, 'oidc.pem'), issuer.ca)
   service = await openTestService(t, { CHANCERY_CLIENT_CA: join(home, 'clients.pem') })
-  const document = {
-    name: 'people',
-    issuer: issuer.url,
-    keys: { discovery: true, ca: issuer.ca },
-    algorithms: ['ES256'],
-    audience: 'cli',
-    lifetime: '1h',
-    mappings: [{ id: 'alice', claims: { sub: 'alice' }, principal: 'alice' }],
-  }
+  const document = peopleDocument(issuer, [{ id: 'alice', claims: { sub: 'alice' }, principal: 'alice' }])
   const made = await service.request('PUT', '/v1/identity-providers/people', {
     headers: { 'if-none-match': '*' },
     body: document,

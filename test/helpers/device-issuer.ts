@@ -40,6 +40,17 @@ export interface DeviceIssuer {
   close(): Promise<void>
 }
 
+/** The document by which a service believes it, of the identity provider `people`. */
+export const peopleDocument = ({ url, ca }: Pick<DeviceIssuer, 'url' | 'ca'>, mappings: readonly object[]) => ({
+  name: 'people',
+  issuer: url,
+  keys: { discovery: true, ca },
+  algorithms: ['ES256'],
+  audience: 'cli',
+  lifetime: '1h',
+  mappings,
+})
+
 export const openDeviceIssuer = async (
   t: { teardown(close: () => Promise<void>): void },
   clientId = 'cli',
