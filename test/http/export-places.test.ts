@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { callerFor, openStandIn, reached } from './stand-in.ts'
+import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
 
 const row = JSON.stringify({ serial: 'x'.repeat(1_000) })
 
@@ -17,16 +17,7 @@ const served = async () => {
         principal: token,
       }),
     }),
-    records: reached({
-      walk: {
-        certificateTexts: async () => ({
-          bounds: { size: 7, time: new Date(0) },
-          range: { from: 0, before: 7 },
-          count: async () => ({ rows: 0, exact: true }),
-          page: async (limit: number) => ({ items: Array(limit).fill(row), next: 'more' }),
-        }),
-      },
-    }),
+    records: recordsOf(row, { next: 'more' }),
   })
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())

@@ -7,7 +7,7 @@ import t from 'tap'
 
 import { batchBodyLimit, batchPath } from '../../src/http/bounds.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
-import { callerFor, openStandIn, reached } from './stand-in.ts'
+import { callerFor, openStandIn, reached, recordsOf } from './stand-in.ts'
 
 t.test('no principal fills the memory with batches that it sends a piece at a time', async (t) => {
   const { app } = await openStandIn({
@@ -91,16 +91,7 @@ t.test('no principal fills the memory with pages that it does not read', async (
   const text = JSON.stringify({ serial: 'x'.repeat(20_000) })
   const { app } = await openStandIn({
     identities: reached({ bearer: async (token: string) => ({ ...callerFor('requester'), principal: token }) }),
-    records: reached({
-      walk: {
-        certificateTexts: async () => ({
-          bounds: { size: 7, time: new Date(0) },
-          range: { from: 0, before: 7 },
-          count: async () => ({ rows: 0, exact: true }),
-          page: async (limit: number) => ({ items: Array(limit).fill(text) }),
-        }),
-      },
-    }),
+    records: recordsOf(text),
   })
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())

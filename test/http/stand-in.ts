@@ -88,3 +88,16 @@ export const callerFor = (secret: string): Caller => {
     grants: role === 'nobody' ? [] : [{ ...common, role, profiles }],
   }
 }
+
+/** Records in which every certificate is told by this text, as many to a page as are asked for. */
+export const recordsOf = (text: string, more: { readonly next?: string } = {}): HttpDeps['records'] =>
+  reached({
+    walk: {
+      certificateTexts: async () => ({
+        bounds: { size: 7, time: new Date(0) },
+        range: { from: 0, before: 7 },
+        count: async () => ({ rows: 0, exact: true }),
+        page: async (limit: number) => ({ items: Array(limit).fill(text), ...more }),
+      }),
+    },
+  })
