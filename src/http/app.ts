@@ -19,10 +19,10 @@ import fastify, {
   type RawServerDefault,
   type RouteOptions,
 } from 'fastify'
-import { Type } from 'typebox'
 
 import type { Caller } from '../ca/access.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
+import { Type } from '../schema.ts'
 import { openAdmission, type Visit } from './admission.ts'
 import { accessRoutes } from './api/access.ts'
 import { accessesRoutes } from './api/accesses.ts'

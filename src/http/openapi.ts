@@ -2,11 +2,11 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyContextConfig, RouteOptions } from 'fastify'
-import { type TSchema, Type } from 'typebox'
 
 import type { Role } from '../ca/access.ts'
 import type { Searchable } from '../ca/accesses.ts'
 import { type ProblemCode, problems } from '../errors.ts'
+import { type TSchema, Type } from '../schema.ts'
 import { type Column, encodeCsv, type Row } from './api/csv.ts'
 import * as examples from './api/examples.ts'
 import { forms } from './api/export.ts'

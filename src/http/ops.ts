@@ -1,9 +1,9 @@
 /** For those who run it: is it alive, can it issue, what does it measure; and what each problem means. */
 import type { FastifyReply } from 'fastify'
-import { Type } from 'typebox'
 
 import { hasRole } from '../ca/access.ts'
 import { Problem, problems } from '../errors.ts'
+import { Type } from '../schema.ts'
 import * as examples from './api/examples.ts'
 import { closed, named } from './api/schemas.ts'
 import type { App } from './app.ts'

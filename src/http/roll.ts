@@ -3,13 +3,13 @@
  * but the checkpoint is the same for ever. Nothing is served that lies behind the checkpoint that is.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
+import { Type } from '../schema.ts'
 import * as examples from './api/examples.ts'
 import type { App } from './app.ts'
 import type { AccessRule } from './auth.ts'

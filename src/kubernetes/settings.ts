@@ -2,7 +2,7 @@
  * The settings of the controller: one YAML file, described here and nowhere else. docs/controller.md is made from it and
  * compared in the tests. A path is relative to the file.
  */
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '../schema.ts'
 
 const closed = { additionalProperties: false } as const
 const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$', maxLength: 253 })

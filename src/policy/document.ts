@@ -1,5 +1,4 @@
-import { type Static, Type } from 'typebox'
-
+import { type Static, type TOptional, Type } from '../schema.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
@@ -70,7 +69,7 @@ const Attributes = Type.Object(
   {
     ...(Object.fromEntries(attributeTypes.map((type) => [type, Type.Optional(Attribute)])) as Record<
       (typeof attributeTypes)[number],
-      Type.TOptional<typeof Attribute>
+      TOptional<typeof Attribute>
     >),
     others: Type.Enum(['refuse', 'drop']),
   },

@@ -1,6 +1,5 @@
 /** Limits as they are written and sent: whole numbers by name. */
-import { Type } from 'typebox'
-
+import { Type } from '../schema.ts'
 import { type LimitName, limitBounds } from './limits.ts'
 
 const upTo = (name: LimitName) => {

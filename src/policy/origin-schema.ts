@@ -1,5 +1,5 @@
 /** On whose behalf a request is made, as it is written and sent. What the shapes cannot say is in origin.ts. */
-import { type Static, Type } from 'typebox'
+import { type Static, Type } from '../schema.ts'
 
 const closed = { additionalProperties: false }
 

@@ -1,9 +1,9 @@
-/** The shape of documents that people write: a closed schema, and every fault with its place. */
-import type { TSchema } from 'typebox'
-// Not `typebox/value`, which says the same and loads 140 modules more.
-import { Check, Errors } from 'typebox/schema'
-import { Settings } from 'typebox/system'
-
+/**
+ * The shape of documents that people write: a closed schema, and every fault with its place. Of JSON Schema (2020-12) it
+ * knows what our schemas use, and throws at anything else. Libraries either take 90 ms to load or 120 to compile the schema
+ * of profiles, on the event loop of a service that issues; a test holds this against one of them.
+ */
+import type { TSchema } from '../schema.ts'
 import { isRecord, pointer, show } from './names.ts'
 
 export interface ShapeFault {
@@ -13,28 +13,19 @@ export interface ShapeFault {
   readonly reason: string
 }
 
-/** Every fault of the input's shape, once: an unknown field, a missing one, a value that is not what its description says. */
+/** The faults of the input's shape, each once: an unknown field, a missing one, a value that is not what its description says. */
 export const shapeFaults = (schema: TSchema, input: unknown): ShapeFault[] => {
   const faults = new Map<string, ShapeFault>()
-  const add = (field: string, value: unknown, reason: string): void => {
-    const key = `${field}\n${reason}`
-    if (!faults.has(key)) faults.set(key, { field, value: show(value), reason })
-  }
-  for (const { keyword, schemaPath, instancePath, params, message } of allErrors(schema, input)) {
-    // A union speaks for its branches, and `additionalProperties` for the false schema behind it.
-    if (keyword === 'boolean' || schemaPath.includes('/anyOf/')) continue
-    const detail: Readonly<Record<string, unknown>> = { ...params }
-    if (keyword === 'additionalProperties') {
-      for (const name of namesIn(detail.additionalProperties))
-        add(`${instancePath}/${pointer(name)}`, name, 'is not a known field')
-    } else if (keyword === 'required') {
-      for (const name of namesIn(detail.requiredProperties)) add(`${instancePath}/${pointer(name)}`, '', 'is missing')
-    } else {
-      add(instancePath, valueAt(input, instancePath), reasonOf(keyword, valueAt(schema, schemaPath.slice(1)), message))
-    }
+  for (const fault of faultsIn(schema as Schema, input, '')) {
+    const key = `${fault.field}\n${fault.reason}`
+    if (!faults.has(key)) faults.set(key, fault)
+    if (faults.size === mostFaults) break
   }
   return [...faults.values()]
 }
+
+/** Nobody reads more of one document. */
+const mostFaults = 1000
 
 /** The value at a JSON pointer (RFC 6901); undefined where there is none. */
 export const valueAt = (root: unknown, path: string): unknown =>
@@ -55,31 +46,145 @@ export const soundMembers = (
   isRecord(input)
     ? Object.fromEntries(
         Object.entries(schemas)
-          .filter(([key, schema]) => Object.hasOwn(input, key) && input[key] !== undefined && Check(schema, input[key]))
+          .filter(([key, schema]) => has(input, key) && isSound(schema as Schema, input[key]))
           .map(([key]) => [key, input[key]]),
       )
     : {}
 
-/** The library stops at eight errors unless told otherwise, and can only be told so globally; we put it back. */
-const allErrors = (schema: TSchema, input: unknown): ReturnType<typeof Errors>[1] => {
-  const { maxErrors } = Settings.Get()
-  Settings.Set({ maxErrors: 1000 })
-  try {
-    return Errors(schema, input)[1]
-  } finally {
-    Settings.Set({ maxErrors })
+type Schema = Readonly<Record<string, unknown>>
+
+/** One by one, so that whoever has enough stops the search. */
+function* faultsIn(schema: Schema, value: unknown, at: string): Generator<ShapeFault> {
+  for (const [keyword, rule] of Object.entries(schema)) {
+    if (annotations.has(keyword) || structure.has(keyword)) continue
+    const assertion = assertions[keyword]
+    if (!assertion) throw new TypeError(`${keyword} is no keyword that shapes are judged by.`)
+    if (!assertion.holds(value, rule))
+      yield { field: at, value: show(value), reason: reasonOf(schema, assertion, rule) }
   }
+  if (isRecord(value)) yield* faultsOfMembers(schema, value, at)
+  if (Array.isArray(value) && isRecord(schema['items']))
+    for (const [index, item] of value.entries()) yield* faultsIn(schema['items'], item, `${at}/${index}`)
 }
 
-const reasonOf = (keyword: string, schema: unknown, message: string): string => {
-  if (keyword === 'uniqueItems') return 'holds an item twice'
-  if (!isRecord(schema)) return message
-  if (typeof schema.description === 'string') return `must be ${schema.description}`
-  if (Array.isArray(schema.enum)) return `must be one of ${schema.enum.join(', ')}`
-  return keyword === 'type' ? `must be of type ${show(schema.type)}` : message
+function* faultsOfMembers(schema: Schema, value: Schema, at: string): Generator<ShapeFault> {
+  for (const name of (schema['required'] ?? []) as readonly string[])
+    if (!has(value, name)) yield { field: `${at}/${pointer(name)}`, value: '', reason: 'is missing' }
+  if (schema['additionalProperties'] === false)
+    for (const name of Object.keys(value))
+      if (shapesOf(schema, name).length === 0)
+        yield { field: `${at}/${pointer(name)}`, value: show(name), reason: 'is not a known field' }
+  for (const [name, member] of Object.entries(value))
+    for (const shape of shapesOf(schema, name)) yield* faultsIn(shape, member, `${at}/${pointer(name)}`)
 }
 
-const namesIn = (value: unknown): readonly string[] => (Array.isArray(value) ? value.map(String) : [])
+const shapesOf = ({ properties, patternProperties }: Schema, name: string): readonly Schema[] => {
+  const known = (properties ?? {}) as Readonly<Record<string, Schema>>
+  const byPattern = Object.entries((patternProperties ?? {}) as Readonly<Record<string, Schema>>)
+  return [
+    ...(Object.hasOwn(known, name) ? [known[name] as Schema] : []),
+    ...byPattern.filter(([pattern]) => expression(pattern).test(name)).map(([, shape]) => shape),
+  ]
+}
+
+const has = (value: Schema, name: string): boolean => Object.hasOwn(value, name) && value[name] !== undefined
+
+const isSound = (schema: Schema, value: unknown): boolean => faultsIn(schema, value, '').next().done === true
+
+interface Assertion {
+  /** Of a value of another type it holds (JSON Schema Validation 6). */
+  holds(value: unknown, rule: unknown): boolean
+  /** What the value must be, where nothing describes it. */
+  otherwise(rule: unknown): string
+  /** Said also where something describes it. */
+  readonly isOfItsOwn?: true
+}
+
+const annotations: ReadonlySet<string> = new Set(['description', 'default', 'examples'])
+/** Looked at with the members and items that it is about. */
+const structure: ReadonlySet<string> = new Set([
+  'properties',
+  'patternProperties',
+  'additionalProperties',
+  'required',
+  'items',
+])
+
+const measured = (
+  of: (value: unknown) => number | undefined,
+  fits: (measure: number, bound: number) => boolean,
+  otherwise: (bound: unknown) => string,
+): Assertion => ({
+  holds: (value, bound) => {
+    const measure = of(value)
+    return measure === undefined || fits(measure, Number(bound))
+  },
+  otherwise,
+})
+
+const least = (measure: number, bound: number): boolean => measure >= bound
+const most = (measure: number, bound: number): boolean => measure <= bound
+/** In characters, as RFC 8259 counts them. */
+const length = (value: unknown) => (typeof value === 'string' ? [...value].length : undefined)
+const itself = (value: unknown) => (typeof value === 'number' ? value : undefined)
+const items = (value: unknown) => (Array.isArray(value) ? value.length : undefined)
+const fields = (value: unknown) => (isRecord(value) ? Object.keys(value).length : undefined)
+
+const assertions: Readonly<Record<string, Assertion>> = {
+  type: {
+    holds: (value, type) => types[String(type)]?.(value) === true,
+    otherwise: (type) => `must be of type ${type}`,
+  },
+  const: { holds: (value, rule) => value === rule, otherwise: (rule) => `must be ${show(rule)}` },
+  enum: {
+    holds: (value, rule) => (rule as readonly unknown[]).includes(value),
+    otherwise: (rule) => `must be one of ${(rule as readonly unknown[]).join(', ')}`,
+  },
+  anyOf: {
+    holds: (value, rule) => (rule as readonly Schema[]).some((branch) => isSound(branch, value)),
+    otherwise: () => 'must be one of what may stand here',
+  },
+  pattern: {
+    holds: (value, rule) => typeof value !== 'string' || expression(String(rule)).test(value),
+    otherwise: (rule) => `must match ${rule}`,
+  },
+  minLength: measured(length, least, (bound) => `must have at least ${bound} characters`),
+  maxLength: measured(length, most, (bound) => `must have at most ${bound} characters`),
+  minimum: measured(itself, least, (bound) => `must be at least ${bound}`),
+  maximum: measured(itself, most, (bound) => `must be at most ${bound}`),
+  minItems: measured(items, least, (bound) => `must have at least ${bound} items`),
+  maxItems: measured(items, most, (bound) => `must have at most ${bound} items`),
+  minProperties: measured(fields, least, (bound) => `must have at least ${bound} fields`),
+  maxProperties: measured(fields, most, (bound) => `must have at most ${bound} fields`),
+  uniqueItems: {
+    holds: (value, rule) =>
+      rule !== true ||
+      !Array.isArray(value) ||
+      new Set(value.map((item) => JSON.stringify(item))).size === value.length,
+    otherwise: () => 'holds an item twice',
+    isOfItsOwn: true,
+  },
+}
+
+const types: Readonly<Record<string, (value: unknown) => boolean>> = {
+  object: isRecord,
+  array: Array.isArray,
+  string: (value) => typeof value === 'string',
+  boolean: (value) => typeof value === 'boolean',
+  integer: Number.isInteger,
+  number: Number.isFinite,
+  null: (value) => value === null,
+}
+
+const reasonOf = ({ description }: Schema, { otherwise, isOfItsOwn }: Assertion, rule: unknown): string =>
+  typeof description === 'string' && !isOfItsOwn ? `must be ${description}` : otherwise(rule)
+
+const expressions = new Map<string, RegExp>()
+const expression = (pattern: string): RegExp => {
+  const known = expressions.get(pattern) ?? new RegExp(pattern, 'u')
+  expressions.set(pattern, known)
+  return known
+}
 
 /** RFC 6901 4. */
 const indexForm = /^(0|[1-9][0-9]*)$/

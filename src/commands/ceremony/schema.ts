@@ -1,6 +1,5 @@
 /** The parameters of each ceremony, as they are written. A `description` says what a value must be; faults quote it. */
-import { type Static, Type } from 'typebox'
-
+import { type Static, type TOptional, Type } from '../../schema.ts'
 import { type KeyAlgorithmId, keyAlgorithms } from '../../x509/algorithms.ts'
 import { type CrlReason, crlReasons } from '../../x509/crl.ts'
 import { type AttributeType, attributes } from '../../x509/subject.ts'
@@ -39,7 +38,7 @@ const Key = Type.Object(where, closed)
 const Subject = Type.Object(
   Object.fromEntries((Object.keys(attributes) as AttributeType[]).map((type) => [type, Type.Optional(Text)])) as Record<
     AttributeType,
-    Type.TOptional<typeof Text>
+    TOptional<typeof Text>
   >,
   { ...closed, minProperties: 1 },
 )

@@ -1,8 +1,8 @@
 /** Who may ask: principals, and the tokens that prove who they are. What they may do is in grants.ts. */
-import { Type } from 'typebox'
 
 import type { Principal, Token } from '../../ca/access.ts'
 import type { Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'

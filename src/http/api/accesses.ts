@@ -1,8 +1,8 @@
 /** Who has looked at the records of others. */
 import type { FastifyReply } from 'fastify'
-import { Type } from 'typebox'
 
 import { type AccessRecord, acts, searchable } from '../../ca/accesses.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'

@@ -1,9 +1,9 @@
 /** One request to issue, from its JSON or raw form to what the cycle takes. Nothing in here decides anything. */
-import type { Static } from 'typebox'
 
 import type { IssueInput } from '../../ca/issuance.ts'
 import { Problem } from '../../errors.ts'
 import { readOrigin } from '../../policy/origin.ts'
+import type { Static } from '../../schema.ts'
 import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'
 import type { Ask, AskedNames } from './schemas.ts'

@@ -2,11 +2,11 @@
 import { createHash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 
 import type { Anchor } from '../../ca/bundle.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { encodePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole, readers } from '../auth.ts'

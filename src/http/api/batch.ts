@@ -2,10 +2,10 @@
 import { setImmediate as yieldToLoop } from 'node:timers/promises'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
 import { isProblem, Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'

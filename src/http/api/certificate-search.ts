@@ -1,11 +1,11 @@
 /** The search for certificates. */
 import type { FastifyReply } from 'fastify'
-import { type Static, Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { CertificateFilter } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
+import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
 import { columnsOf } from './csv.ts'

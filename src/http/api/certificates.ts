@@ -1,7 +1,6 @@
 /** Certificates: issue, explain, read, search. */
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type Static, Type } from 'typebox'
 
 import { type Caller, grantsToAsk, requesterGrants } from '../../ca/access.ts'
 import type { Issued, IssueInput, Waiting } from '../../ca/issuance.ts'
@@ -10,6 +9,7 @@ import { refusalOf } from '../../ca/refusal.ts'
 import { isProblem, Problem, type ProblemCode } from '../../errors.ts'
 import { type Origin, readOrigin } from '../../policy/origin.ts'
 import { encodeProof } from '../../roll/proof.ts'
+import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

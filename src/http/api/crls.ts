@@ -1,8 +1,8 @@
 /** Lists of what is revoked that offline CAs have signed: taken in here, and served by the public listener. */
-import { Type } from 'typebox'
 
 import { type ImportedCrl, unreadable } from '../../ca/crl-import.ts'
 import { isProblem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { decodeBase64, parsePem } from '../../x509/pem.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'

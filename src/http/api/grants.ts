@@ -1,5 +1,4 @@
 /** What principals may do. */
-import { Type } from 'typebox'
 
 import type { Grant, NewGrant } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
@@ -10,6 +9,7 @@ import { parseNameRules } from '../../policy/names.ts'
 import { originField } from '../../policy/origin.ts'
 import { parseOriginRules } from '../../policy/origin-rules.ts'
 import { OriginRulesSchema } from '../../policy/origin-schema.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'

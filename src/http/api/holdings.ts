@@ -1,8 +1,8 @@
 /** What the calls on principals and on what they hold have in common: grants, tokens, credentials. */
-import { type Static, type TSchema, Type } from 'typebox'
 
 import { own } from '../../ca/own.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
+import { type Static, type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { closed, formed, PrincipalName, Time, Uuid } from './schemas.ts'

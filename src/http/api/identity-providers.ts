@@ -1,11 +1,11 @@
 /** Identity providers: whose tokens are believed, and who they make somebody. */
-import { Type } from 'typebox'
 
 import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { StoredProvider } from '../../ca/providers.ts'
 import { Problem, type Violation } from '../../errors.ts'
 import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'

@@ -1,9 +1,9 @@
 /** Issuers: how they come to be, and move from state to state. Any principal with a grant may read them. */
-import { Type } from 'typebox'
 
 import { type IssuerRequest, moves } from '../../ca/issuer-life.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { keyAlgorithms } from '../../x509/algorithms.ts'
 import { encodePem, parsePemBlocks } from '../../x509/pem.ts'
 import { attributes, type Subject } from '../../x509/subject.ts'

@@ -1,11 +1,11 @@
 /** Profiles: every version ever applied, and the next one. */
-import { Type } from 'typebox'
 
 import { isOwnProfile, own } from '../../ca/own.ts'
 import type { StoredProfile } from '../../ca/policies.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { ProfileDocumentSchema } from '../../policy/document.ts'
 import { parseProfile } from '../../policy/profile.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'

@@ -1,10 +1,10 @@
 /** What auditors read beside certificates: refusals, and the events of the roll. */
 import type { FastifyReply } from 'fastify'
-import { Type } from 'typebox'
 
 import type { EventRecord, RefusalRecord } from '../../ca/records.ts'
 import { problems } from '../../errors.ts'
 import { entryForms } from '../../roll/forms.ts'
+import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { sentenceOf } from '../problem.ts'
 import { columnsOf } from './csv.ts'

@@ -2,13 +2,13 @@
 import { hash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type Static, Type } from 'typebox'
 
 import type { Caller } from '../../ca/access.ts'
 import { heldBy } from '../../ca/holders.ts'
 import type { IssueInput } from '../../ca/issuance.ts'
 import { renewalReasons } from '../../ca/renewal-info.ts'
 import { Problem } from '../../errors.ts'
+import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers } from '../auth.ts'
 import { sendFresh } from '../conditional.ts'

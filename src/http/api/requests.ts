@@ -1,8 +1,8 @@
 /** Requests that people must approve: what they are asked for, and what they say. */
 import type { FastifyReply } from 'fastify'
-import { type Static, Type } from 'typebox'
 
 import { type ApprovalRequest, requestStates } from '../../ca/approvals.ts'
+import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

@@ -1,6 +1,5 @@
 /** Revoking many at once: the plan of a search, the order by its digest, and how far it has come. */
 import type { FastifyReply } from 'fastify'
-import { type Static, Type } from 'typebox'
 
 import {
   type AsOf,
@@ -12,6 +11,7 @@ import {
 } from '../../ca/mass-revocation.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
 import { Problem } from '../../errors.ts'
+import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'

@@ -1,10 +1,10 @@
 /** Shapes that several calls share. Every string and array is bounded; unknown fields are errors. */
-import { type TSchema, type TStringOptions, Type } from 'typebox'
 
 import { roles } from '../../ca/access.ts'
 import { issuerStates } from '../../ca/records.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
 import { OriginSchema } from '../../policy/origin-schema.ts'
+import { type TSchema, type TStringOptions, Type } from '../../schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
 

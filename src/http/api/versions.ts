@@ -1,10 +1,10 @@
 /** Documents that are kept in versions: reading them, and the next one. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type TSchema, Type } from 'typebox'
 
 import type { Role } from '../../ca/access.ts'
 import type { Precondition } from '../../ca/policies.ts'
 import { Problem, type ProblemCode } from '../../errors.ts'
+import { type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { isUnchanged, strongTags } from '../conditional.ts'

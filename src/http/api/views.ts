@@ -1,5 +1,4 @@
 /** Values of the domain as the API shows them: plain JSON data; times in RFC 3339, octets in hexadecimal or PEM. */
-import type { Static } from 'typebox'
 
 import type { Issued } from '../../ca/issuance.ts'
 import type { FoundCertificate } from '../../ca/records.ts'
@@ -9,6 +8,7 @@ import { isProblem, Problem } from '../../errors.ts'
 import { openInstants } from '../../instants.ts'
 import { nearest } from '../../nearest.ts'
 import { encodeProof, writeProofJson } from '../../roll/proof.ts'
+import type { Static } from '../../schema.ts'
 import { soughtFault } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { formatSubject, parseSubjectText } from '../../x509/subject.ts'

@@ -5,9 +5,9 @@
 import { createHash } from 'node:crypto'
 
 import type { FastifyReply } from 'fastify'
-import { Type } from 'typebox'
 
 import { Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { closed } from '../api/schemas.ts'
 import { type App, newApp } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'

@@ -1,9 +1,9 @@
 /** Lists of what is revoked (RFC 5280 4.2.1.13; RFC 2585 4), from memory. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 
 import type { ShelvedCrl } from '../../ca/crl-shelf.ts'
 import { Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { closed, Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'
 import { handlerTimeout } from '../bounds.ts'

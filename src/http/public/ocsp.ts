@@ -1,9 +1,9 @@
 /** OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 5 and 6): by POST, and by GET with the request in the path. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { Type } from 'typebox'
 
 import type { OcspAnswer } from '../../ca/ocsp.ts'
 import { isProblem, Problem } from '../../errors.ts'
+import { Type } from '../../schema.ts'
 import { ocspErrors } from '../../x509/ocsp.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
 import { closed, Label } from '../api/schemas.ts'
