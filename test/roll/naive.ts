@@ -1,8 +1,7 @@
 /** RFC 6962 2.1 as it is written there, by recursion over slices of all leaves, and tiles cut from them: nothing of ours. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
-const sha256 = (...parts: readonly Uint8Array[]): Buffer =>
-  parts.reduce((hash, part) => hash.update(part), createHash('sha256')).digest()
+const sha256 = (...parts: readonly Uint8Array[]): Buffer => hash('sha256', Buffer.concat(parts), 'buffer')
 
 const node = (left: Uint8Array, right: Uint8Array): Buffer => sha256(Uint8Array.of(1), left, right)
 
