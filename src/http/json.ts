@@ -24,6 +24,20 @@ export const yamlBody: DataBounds = { depth: 16, values: 2_048 }
 /** A thousand requests of a hundred names each, and what else one has. */
 export const largeBody: DataBounds = { depth: 16, values: 131_072, fields: 32_768 }
 
+/** Whether it holds more values than that; looks no further than it must. */
+export const isLargerThan = (value: unknown, most: number): boolean => {
+  const open = [value]
+  let values = 0
+  while (open.length > 0 && values <= most) {
+    const next = open.pop()
+    if (typeof next !== 'object' || next === null) continue
+    const members = Object.values(next)
+    values += members.length
+    if (values <= most) open.push(...members)
+  }
+  return values > most
+}
+
 /** Parses JSON (RFC 8259) strictly. Throws `request.malformed` with the offset where it stops being acceptable. */
 export const parseJson = (octets: Buffer, bounds: DataBounds = smallBody): unknown => {
   assertUtf8(octets)

@@ -67,6 +67,9 @@ const ClaimValue = Type.Union(
   },
 )
 
+/** Its values are judged whatever they are called: `.`, as which it goes without a pattern, is no end of a line. */
+const AnyName = Type.String({ pattern: '^[\\s\\S]*$' })
+
 const Patterns = Type.Array(Text, { minItems: 1, maxItems: 1000, description: 'a list of 1 to 1000 patterns' })
 const KindRules = Type.Object({ allow: Patterns, deny: Type.Optional(Patterns) }, closed)
 
@@ -100,7 +103,7 @@ const MappingGrant = Type.Object(
 const Mapping = Type.Object(
   {
     id: Id,
-    claims: Type.Record(Type.String({ minLength: 1, maxLength: 256 }), ClaimValue, {
+    claims: Type.Record(AnyName, ClaimValue, {
       minProperties: 1,
       maxProperties: 20,
       description: '1 to 20 claims by name, or by a JSON pointer to what is within one',

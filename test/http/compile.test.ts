@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises'
 import ajvCompiler from '@fastify/ajv-compiler'
 import t from 'tap'
 
+import { Ask } from '../../src/http/api/schemas.ts'
 import type { App } from '../../src/http/app.ts'
 import { ajvOptions, serializerCompiler, validatorCompiler } from '../../src/http/compile.ts'
 import { openPublicApp } from '../../src/http/public/app.ts'
@@ -91,6 +92,30 @@ t.test('every schema of every call compiles, and writes all of the example that 
   )
   t.ok(examples.size > 50)
   t.throws(() => asSchema({ type: 'string', maxLength: 'long' }), /maxLength/, 'and what is none is found')
+})
+
+/** Where items may not occur twice and have no type of one value, by which the library would know them. */
+const slowLists = (schema: unknown, at = ''): readonly string[] => {
+  if (typeof schema !== 'object' || schema === null) return []
+  const { uniqueItems, items } = schema as {
+    readonly uniqueItems?: boolean
+    readonly items?: { readonly type?: string }
+  }
+  const within = Object.entries(schema).flatMap(([name, member]) => slowLists(member, `${at}/${name}`))
+  return uniqueItems && !['string', 'integer', 'boolean'].includes(String(items?.type)) ? [at, ...within] : within
+}
+
+t.test('nobody holds the event loop by a list whose items are compared each with every other', async (t) => {
+  for (const { method, url, config, schema = {} } of await allRoutes())
+    for (const wanted of [config?.items, schema.params, schema.querystring, schema.body])
+      t.same(slowLists(wanted), [], `${method} ${url}`)
+  t.same(slowLists({ properties: { a: { uniqueItems: true, items: { enum: ['b'] } } } }), ['/properties/a'])
+  const check = checkOf(Ask)
+  const keyUsage = Array.from({ length: 8_000 }, (_, at) => `usage${at}`)
+  check({ keyUsage })
+  const started = performance.now()
+  t.equal(check({ keyUsage }), false)
+  t.ok(performance.now() - started < 50)
 })
 
 /** What is written of no value at all. */

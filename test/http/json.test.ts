@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
-import { largeBody, parseJson, parseYaml, smallBody } from '../../src/http/json.ts'
+import { isLargerThan, largeBody, parseJson, parseYaml, smallBody } from '../../src/http/json.ts'
 
 const refuses = (text: string | Buffer, parse: (octets: Buffer) => unknown = parseJson): boolean => {
   try {
@@ -221,3 +221,11 @@ function quietly(parse: () => unknown): void {
     if (!isProblem(error)) throw error
   }
 }
+
+t.test('whether a value holds more than so many is told by its members and items', async (t) => {
+  const value = { a: [1, 2, { b: null }], c: 'text' }
+  t.equal(isLargerThan(value, 6), false)
+  t.equal(isLargerThan(value, 5), true)
+  t.equal(isLargerThan(new Array(130_000).fill([0]), 8_192), true)
+  for (const plain of [null, 'a text', 7]) t.equal(isLargerThan(plain, 0), false)
+})

@@ -284,6 +284,11 @@ t.test('a document is refused where it does not hold together with what there is
   const [mapping] = documents.github.mappings
   const grants = [{ profiles: ['server', 'sever'] }]
   t.same(await reasons({ mappings: [{ ...mapping, grants }] }), [422, '/mappings/0/grants/0/profiles/1 is no profile'])
+  const [, beyond] = await reasons({ mappings: [{ ...mapping, claims: { id: 2 ** 53 } }] })
+  t.match(beyond, /^\/mappings\/0\/claims\/id is beyond 2\^53 - 1/)
+  // A line's end in Unicode stands in JSON as it is.
+  const parted = await reasons({ mappings: [{ ...mapping, claims: { 'a\u2028b': null } }] })
+  t.match(parted, [422, /must be text/])
   t.same(await reasons({ mappings: [{ ...mapping, principal: 'chancery' }] }), [
     422,
     '/mappings/0/principal is the service itself',

@@ -75,6 +75,7 @@ t.test('every fault of a document is told with its place', async (t) => {
     [{ mappings: [{ ...mapping, claims: {} }] }, /^\/mappings\/0\/claims must be 1 to 20 claims/],
     [{ mappings: [{ ...mapping, claims: { sub: 'a*' } }] }, /^\/mappings\/0\/claims\/sub has `\*` inside a segment/],
     [{ mappings: [{ ...mapping, claims: { '/a~2': 'x' } }] }, /is not a JSON pointer/],
+    [{ mappings: [{ ...mapping, claims: { 'a\nb': null } }] }, /^\/mappings\/0\/claims\/a\nb must be text/],
     [{ mappings: [{ ...mapping, principal: '{sub}' }] }, /has a claim before a prefix/],
     [{ mappings: [{ ...mapping, principal: 'a{sub}' }] }, /has a claim before a prefix/],
     [{ mappings: [{ ...mapping, principal: 'a:{b}{c}' }] }, /two claims with nothing between them/],
@@ -107,6 +108,17 @@ t.test('every fault of a document is told with its place', async (t) => {
     for (const [i, fault] of wanted.entries()) t.match(faults[i], fault)
   }
   for (const document of [null, [], 'x', 7, {}]) t.ok(faultsOf(document).length > 0)
+  const parted = faultsOf({ ...good, mappings: [{ ...mapping, claims: { 'a\u2028b': {} } }] })
+  t.equal(parted.length, 1, 'a line in Unicode, which JSON may hold as it is, is no end of a name')
+})
+
+t.test('a number fits itself, and nobody where it would be its neighbours as well', async (t) => {
+  const fits = (document: string, token: string): boolean => {
+    const rule = readClaimRule('id', JSON.parse(document) as number)
+    return typeof rule !== 'string' && rule.fits({ id: JSON.parse(token) })
+  }
+  t.ok(fits('9007199254740991', '9007199254740991'))
+  t.notOk(fits('9007199254740993', '9007199254740992'))
 })
 
 t.test('a pattern takes whole segments, and nothing beside what it says', async (t) => {

@@ -12,6 +12,7 @@ import { authorise, callerOf, shownBy } from '../auth.ts'
 import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
+import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
 import { documentOf, schemaProblem, toProblem } from '../problem.ts'
 import { leaveWith, openRoom } from '../room.ts'
@@ -184,6 +185,9 @@ const readOrRefuse = async (deps: HttpDeps, caller: Caller, item: unknown, reque
 type BatchItem = AskBody & { readonly idempotencyKey?: string }
 
 const assertAsk = (item: unknown, request: FastifyRequest): BatchItem => {
+  // Of each value it may have a fault to tell, which takes ten times as long as it takes to read one.
+  if (isLargerThan(item, smallBody.values))
+    throw new Problem('request.malformed', `An item holds at most ${smallBody.values} values.`)
   const validate = request.compileValidationSchema(BatchAsk, 'body')
   if (validate(item)) return item as BatchItem
   throw schemaProblem(validate.errors ?? [], 'body')

@@ -4,7 +4,9 @@ import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
 import type { StoredProvider } from '../../ca/providers.ts'
 import { Problem, type Violation } from '../../errors.ts'
+import { isDistinct } from '../../policy/claims.ts'
 import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
+import { pointer, show } from '../../policy/names.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -49,7 +51,13 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
 const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): Promise<void> => {
   const known = new Set((await policies.list()).map(({ profile }) => profile.name))
   const check = 'provider.mappings'
-  const violations = mappings.flatMap(({ principal, grants = [] }, i): readonly Violation[] => [
+  const violations = mappings.flatMap(({ principal, claims, grants = [] }, i): readonly Violation[] => [
+    ...Object.entries(claims)
+      .filter(([, value]) => !isDistinct(value))
+      .map(([name, value]) => ({
+        ...{ check, field: `/mappings/${i}/claims/${pointer(name)}`, value: show(value) },
+        reason: 'is beyond 2^53 - 1, where JSON does not tell a number from its neighbours: it would fit nobody',
+      })),
     ...(principal === own.principal
       ? [{ check, field: `/mappings/${i}/principal`, value: principal, reason: 'is the service itself' }]
       : []),

@@ -91,7 +91,8 @@ export const Index = formed('must be a whole number', {
   description: 'a place on the roll',
 })
 export const Role = Type.Enum([...roles], { description: 'what the principal may act as' })
-export const Usage = Type.Enum([...keyUsages])
+/** With a type: items of none are compared each with every other, which takes a quarter of a second for 8,000. */
+export const Usage = Type.Enum([...keyUsages], { type: 'string' })
 export const ExtendedUsage = formed('must be a name such as serverAuth, or a dotted OID', {
   pattern: '^[A-Za-z0-9.]{1,64}$',
   maxLength: 64,
