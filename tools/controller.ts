@@ -22,9 +22,9 @@ const renderSettings = (): string =>
     '| setting | default | what it says |',
     '|---|---|---|',
     ...Object.entries(ControllerDocument.properties).map(([name, schema]) => {
-      const { default: standard, description = '' } = schema as { default?: unknown; description?: string }
+      const { default: standard, $comment = '' } = schema as { default?: unknown; $comment?: string }
       const shown = Array.isArray(standard) || standard === undefined ? 'unset' : `\`${String(standard)}\``
-      return `| \`${name}\` | ${shown} | ${description} |`
+      return `| \`${name}\` | ${shown} | ${$comment} |`
     }),
   ].join('\n')
 

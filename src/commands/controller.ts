@@ -11,13 +11,19 @@ import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api.ts'
 import { isKnownSigner } from '../kubernetes/decide-signing.ts'
 import type { ReadRequest } from '../kubernetes/request-facts.ts'
-import { ControllerDocument, type ControllerSettings, type SignerSettings } from '../kubernetes/settings.ts'
+import {
+  ControllerDocument,
+  type ControllerSettings,
+  type ServerSettings,
+  type SignerSettings,
+} from '../kubernetes/settings.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { shapeFaults } from '../policy/shape.ts'
 import { isSecret } from '../store/secrets.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
 import { Failure } from './failure.ts'
+import { visible } from './output.ts'
 import { untilStopped } from './stop.ts'
 import { parseYaml } from './yaml.ts'
 
@@ -99,7 +105,8 @@ export const readControllerDocument = async (path: string | undefined): Promise<
     const sound = document as ControllerDocument
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
     faults.push(...unknownSigners(sound.signers ?? []))
-    faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => new URL(url).origin))
+    faults.push(...noUrls(sound.servers ?? []))
+    faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
     if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
       faults.push({ field: '/recheck', value: sound.recheck, reason: 'is longer than 7d' })
     return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
@@ -124,6 +131,12 @@ const doubles = <Item>(
       : [{ field: `/${field}/${i}`, value: nameOf(item), reason: 'occurs twice' }],
   )
 
+/** Of the form of one, and none: a port beyond all ports, a bracket without its other. */
+const noUrls = (servers: readonly ServerSettings[]): readonly DocumentFault[] =>
+  servers.flatMap(({ url }, i) =>
+    URL.canParse(url) ? [] : [{ field: `/servers/${i}/url`, value: url, reason: 'is not a URL' }],
+  )
+
 /** Found now, and not by each of its requests as it fails. */
 const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>
   signers.flatMap(({ name }, i) =>
@@ -139,7 +152,7 @@ const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFa
   )
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
-  const lines = faults.map(({ field, value, reason }) => `  - ${field || 'the file'}: ${value} ${reason}`)
+  const lines = faults.map(({ field, value, reason }) => visible(`  - ${field || 'the file'}: ${value} ${reason}`))
   throw new Failure(
     'usage',
     [`${path} does not hold settings of the controller (docs/controller.md):`, ...lines].join('\n'),

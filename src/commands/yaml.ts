@@ -1,11 +1,20 @@
 /** YAML as operators write it. Loaded where a command meets some: most never do, and would wait for it. */
 
-/** Strict: version 1.2, no key twice, no aliases, one document. Throws the library's own error, which names the place. */
+/**
+ * Version 1.2, no key twice, none that is no text, and of tags those of JSON: a map that is called a set or a date would be an
+ * object without what is in it.
+ */
+export const strictYaml = { version: '1.2', uniqueKeys: true, stringKeys: true, resolveKnownTags: false } as const
+
+/** Strict, no aliases, one document. Throws the library's own error, which names the place. */
 export const parseYaml = async (text: string): Promise<unknown> => {
   if (isKey(text)) throw new Error(keyFault)
-  const { parse } = await import('yaml')
+  const { parseDocument } = await import('yaml')
   try {
-    return parse(text, { version: '1.2', uniqueKeys: true, maxAliasCount: 0 })
+    const document = parseDocument(text, strictYaml)
+    const [fault] = [...document.errors, ...document.warnings]
+    if (fault) throw fault
+    return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
     if (error instanceof Error) error.message = yamlFault(error)
     throw error

@@ -1,19 +1,32 @@
 /**
  * The settings of the controller: one YAML file, described here and nowhere else. docs/controller.md is made from it and
- * compared in the tests. A path is relative to the file.
+ * compared in the tests. A path is relative to the file. A `description` says what a value must be; a `$comment`, what it does.
  */
 import { type Static, Type } from '../schema.ts'
 
 const closed = { additionalProperties: false } as const
-const Name = Type.String({ pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$', maxLength: 253 })
-const Path = Type.String({ minLength: 1, maxLength: 4_096 })
-const Duration = Type.String({ pattern: '^[1-9][0-9]{0,8}[smhd]$', maxLength: 10 })
+const Name = Type.String({
+  pattern: '^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$',
+  maxLength: 253,
+  description: '1 to 253 lower-case letters, digits, hyphens and dots, with a letter or digit at both ends',
+})
+const Path = Type.String({ minLength: 1, maxLength: 4_096, description: 'the path of a file' })
+const Duration = Type.String({
+  pattern: '^[1-9][0-9]{0,8}[smhd]$',
+  maxLength: 10,
+  description: 'a whole number with a unit: 30s, 5m, 24h or 7d',
+})
 /** Facts of a pod stand in it in braces. */
 const Template = Type.String({
   pattern: '^([^{}\\s]|\\{(namespace|serviceAccount|pod|node)\\})+$',
   maxLength: 1_024,
+  description: 'a name without spaces, of a pod by {namespace}, {serviceAccount}, {pod} and {node}',
 })
-const HttpsUrl = Type.String({ pattern: '^https://[^/?#@\\s]+/?$', maxLength: 2_048 })
+const HttpsUrl = Type.String({
+  pattern: '^https://[^/?#@\\s]+/?$',
+  maxLength: 2_048,
+  description: 'an https:// URL without a path',
+})
 
 const ServerDocument = Type.Object(
   {
@@ -28,7 +41,11 @@ const ServerDocument = Type.Object(
 
 const SignerDocument = Type.Object(
   {
-    name: Type.String({ pattern: '^[a-z0-9.-]+\\.[a-z0-9.-]+/[A-Za-z0-9._:/-]+$', maxLength: 571 }),
+    name: Type.String({
+      pattern: '^[a-z0-9.-]+\\.[a-z0-9.-]+/[A-Za-z0-9._:/-]+$',
+      maxLength: 571,
+      description: 'a domain and a path, like example.com/internal',
+    }),
     issuer: Name,
     podNames: Type.Optional(
       Type.Object(
@@ -49,40 +66,40 @@ export const ControllerDocument = Type.Object(
       Type.String({
         pattern: '^(\\[[0-9a-fA-F:.]+\\]|[^\\s:[\\]]+):\\d{1,5}$',
         default: '0.0.0.0:8081',
-        description:
+        description: 'an address and a port, like 0.0.0.0:8081 or [::]:8081',
+        $comment:
           'Where `/livez`, `/readyz` and `/metrics` are: plain HTTP, for the kubelet and for whoever collects metrics. They tell numbers and names of signers, and take nothing.',
       }),
     ),
     log: Type.Optional(
       Type.Enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'], {
         default: 'info',
-        description: 'From which level on lines are written.',
+        $comment: 'From which level on lines are written.',
       }),
     ),
     kubeconfig: Type.Optional({
       ...Path,
-      description:
+      $comment:
         'How to reach the API server, for a controller outside of the cluster; the service account of the pod when unset.',
     }),
     namespace: Type.Optional({
       ...Name,
-      description: 'Where its Lease is; the namespace of the pod, or of the context, when unset.',
+      $comment: 'Where its Lease is; the namespace of the pod, or of the context, when unset.',
     }),
     lease: Type.Optional({
       ...Name,
       default: 'chancery-controller',
-      description:
-        'The name of the Lease. Instances that share it take turns; two controllers with two of them do not.',
+      $comment: 'The name of the Lease. Instances that share it take turns; two controllers with two of them do not.',
     }),
     secretNamespace: Type.Optional({
       ...Name,
-      description:
+      $comment:
         'Where the Secrets are that a ChanceryClusterIssuer names: the cluster resource namespace. `namespace` when unset; say another where that has the keys of a CA, since a right to read Secrets is for all of a namespace. Those of a ChanceryIssuer are always in its own.',
     }),
     certManager: Type.Optional(
       Type.Boolean({
         default: true,
-        description:
+        $comment:
           'Whether CertificateRequests of cert-manager are served. `false` where cert-manager is not installed.',
       }),
     ),
@@ -90,21 +107,21 @@ export const ControllerDocument = Type.Object(
       Type.Array(SignerDocument, {
         maxItems: 256,
         default: [],
-        description:
+        $comment:
           'Which signers of CertificateSigningRequests we are: each has a `name`, such as `example.com/internal`, and the ChanceryClusterIssuer (`issuer`) whose profile it signs by. Those of kubernetes.io follow the rules of Kubernetes, too; the cluster’s own controller must leave them to us.',
       }),
     ),
     approveKubeletServing: Type.Optional(
       Type.Boolean({
         default: false,
-        description:
+        $comment:
           'Whether requests for `kubernetes.io/kubelet-serving` are approved when a node asks for itself, and for nothing but what its Node object says of it. Whatever differs is left to people. Client certificates are never approved.',
       }),
     ),
     podCertificates: Type.Optional(
       Type.Boolean({
         default: false,
-        description:
+        $comment:
           'Whether PodCertificateRequests are served, for those of the `signers` that have `podNames`, and where the API server has them (certificates.k8s.io/v1beta1, Kubernetes 1.36). Their names are made of what the API server has verified: `podNames` has templates with `{namespace}`, `{serviceAccount}`, `{pod}` and `{node}`, for `uri` and `dns`, such as `uri: ["spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}"]`.',
       }),
     ),
@@ -112,19 +129,19 @@ export const ControllerDocument = Type.Object(
       Type.Array(ServerDocument, {
         maxItems: 64,
         default: [],
-        description:
+        $comment:
           'What goes with a `url` of Chancery, whichever issuer names it. `caFile`: what is trusted there where the issuer has no `caBundle`. `token`: the file with a token of the controller’s own service account (a projected volume) and its `audience`. An issuer with `auth.serviceAccount` is followed only to a server that has one here: else whoever may make issuers could have the controller show its token to a server of theirs. Where any are named, issuers are followed to no others, by whatever token.',
       }),
     ),
     recheck: Type.Optional({
       ...Duration,
       default: '5m',
-      description:
+      $comment:
         'How often an issuer that is ready is looked at again, every `7d` at least; one that is not is tried every few seconds, at last every minute.',
     }),
     retryFor: Type.Optional({
       ...Duration,
-      description:
+      $comment:
         'For how long after its creation a request is tried again before it fails for good. When unset it is tried for ever, which is what you want: cert-manager gives a failed request a pause of an hour and more, and a pending one is issued as soon as Chancery is back.',
     }),
     concurrency: Type.Optional(
@@ -132,7 +149,8 @@ export const ControllerDocument = Type.Object(
         minimum: 1,
         maximum: 256,
         default: 16,
-        description: 'How many requests are under way at Chancery at a time, of each kind.',
+        description: 'a whole number within 1 and 256',
+        $comment: 'How many requests are under way at Chancery at a time, of each kind.',
       }),
     ),
   },

@@ -29,14 +29,17 @@ const mostFaults = 1000
 
 /** The value at a JSON pointer (RFC 6901); undefined where there is none. */
 export const valueAt = (root: unknown, path: string): unknown =>
+  tokensOf(path).reduce<unknown>((value, token) => {
+    if (Array.isArray(value)) return indexForm.test(token) ? value[Number(token)] : undefined
+    return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
+  }, root)
+
+/** The names and places on the way (RFC 6901 4). */
+export const tokensOf = (path: string): readonly string[] =>
   path
     .split('/')
     .slice(1)
     .map((token) => token.replaceAll('~1', '/').replaceAll('~0', '~'))
-    .reduce<unknown>((value, token) => {
-      if (Array.isArray(value)) return indexForm.test(token) ? value[Number(token)] : undefined
-      return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
-    }, root)
 
 /** The members whose own shape is sound, whatever is wrong with the others. */
 export const soundMembers = (
@@ -100,7 +103,7 @@ interface Assertion {
   readonly isOfItsOwn?: true
 }
 
-const annotations: ReadonlySet<string> = new Set(['description', 'default', 'examples'])
+const annotations: ReadonlySet<string> = new Set(['description', 'default', 'examples', '$comment'])
 /** Looked at with the members and items that it is about. */
 const structure: ReadonlySet<string> = new Set([
   'properties',

@@ -528,7 +528,7 @@ t.test('parameters that are not sound are told all at once, with their lines', a
       '  permitted:',
       '    dns: [.example.com]',
       '    ip: [10.0.0.1/8]',
-      'colour: red',
+      'colour/s~: red',
       'output:',
       '  certificate: root.pem',
       '  transcript: root.pem',
@@ -552,7 +552,7 @@ t.test('parameters that are not sound are told all at once, with their lines', a
     /^14: \/pathLength .*must be 1, or left out/,
     /^17: \/nameConstraints\/permitted\/dns\/0 \("\.example\.com"\) is not a domain/,
     /^18: \/nameConstraints\/permitted\/ip\/0 .*bits set after its prefix/,
-    /^19: \/colour .*is not a known field/,
+    /^19: \/colour~1s~0 .*is not a known field/,
     /^22: \/output\/transcript \(root\.pem\) is the file of another output/,
   ])
     t.ok(
@@ -564,6 +564,8 @@ t.test('parameters that are not sound are told all at once, with their lines', a
     ['a: 1\na: 2\n', /is not YAML: Map keys must be unique/],
     ['- &a x\n- *a\n', /is not plain YAML/],
     ['!!js/function x\n', /is not YAML: Unresolved tag/],
+    ['ceremony: root\nurls: !!omap [crl: x]\n', /is not YAML: Unresolved tag/],
+    ['ceremony: root\n? [a]\n: b\n', /is not YAML: With stringKeys/],
     ['', /must be a map of parameters/],
     ['ceremony: root\n---\nceremony: root\n', /is not YAML: .*multiple documents/],
   ] as const) {

@@ -78,10 +78,30 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     /:\n {2}- \/signers\/1\/name: kubernetes\.io\/kubelet is a signer of Kubernetes itself[^\n]*$/,
   )
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
+  const noUrls = await refused('servers: [{ url: "https://a:99999" }, { url: "https://[" }]')
+  t.match(
+    noUrls,
+    /\/servers\/0\/url: https:\/\/a:99999 is not a URL\n {2}- \/servers\/1\/url: https:\/\/\[ is not a URL$/,
+  )
   t.match(await refused('recheck: 8d'), /\/recheck: 8d is longer than 7d/)
   t.equal(await refused('recheck: 7d'), 'it was taken')
   t.match(await refused('a: [1'), /is not YAML/)
   t.match(await refused('- x'), /does not hold settings/)
+})
+
+t.test('a fault says what would be right, and steers no terminal', async (t) => {
+  for (const [text, said] of [
+    ['log: loud', '/log: loud must be one of trace, debug, info, warn, error, fatal'],
+    ['recheck: 5', '/recheck: 5 must be a whole number with a unit: 30s, 5m, 24h or 7d'],
+    ['listen: a', '/listen: a must be an address and a port, like 0.0.0.0:8081 or [::]:8081'],
+    ['servers: {}', '/servers: {…} must be of type array'],
+    ['concurrency: 0', '/concurrency: 0 must be a whole number within 1 and 256'],
+    ['signers: [{ name: a, issuer: b }]', '/signers/0/name: a must be a domain and a path, like example.com/internal'],
+    ['log: "\\e[2J"', '/log: \\u001b[2J must be one of trace, debug, info, warn, error, fatal'],
+  ] as const)
+    t.equal((await refused(text)).split('\n  - ')[1], said)
+  for (const text of ['servers: !!set { a }', 'servers: !mine []', '!!timestamp 2026-01-01', '? [a]\n: b'])
+    t.match(await refused(text), /is not YAML/, text)
 })
 
 interface Ended {

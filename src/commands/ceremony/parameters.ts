@@ -8,13 +8,13 @@ import { LineCounter, parseDocument } from 'yaml'
 
 import { isProblem } from '../../errors.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
-import { shapeFaults, soundMembers } from '../../policy/shape.ts'
+import { shapeFaults, soundMembers, tokensOf } from '../../policy/shape.ts'
 import type { NameConstraints } from '../../x509/certificate.ts'
 import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-constraints.ts'
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
-import { isKey, keyFault, yamlFault } from '../yaml.ts'
+import { isKey, keyFault, strictYaml, yamlFault } from '../yaml.ts'
 import {
   type ConstraintsDocument,
   type CrlDocument,
@@ -29,7 +29,7 @@ import {
 export const parseParameters = <K extends keyof Documents>(kind: K, text: string, file: string): Documents[K] => {
   if (isKey(text)) throw new Failure('usage', `${file} is not a file of parameters: ${keyFault}.`)
   const lines = new LineCounter()
-  const document = parseDocument(text, { version: '1.2', uniqueKeys: true, lineCounter: lines })
+  const document = parseDocument(text, { ...strictYaml, lineCounter: lines })
   const broken = [...document.errors, ...document.warnings]
   if (broken.length > 0)
     throw new Failure('usage', broken.map((fault) => `${file} is not YAML: ${yamlFault(fault).trimEnd()}`).join('\n'))
@@ -37,7 +37,7 @@ export const parseParameters = <K extends keyof Documents>(kind: K, text: string
   const faults = faultsOf(kind, input)
   if (faults.length === 0) return input as Documents[K]
   const lineOf = (field: string): number => {
-    for (let path = field.split('/').slice(1); path.length > 0; path = path.slice(0, -1)) {
+    for (let path = tokensOf(field); path.length > 0; path = path.slice(0, -1)) {
       const range = (document.getIn(path, true) as { range?: [number, number, number] } | undefined)?.range
       if (range) return lines.linePos(range[0]).line
     }
