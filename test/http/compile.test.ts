@@ -112,10 +112,12 @@ t.test('nobody holds the event loop by a list whose items are compared each with
   t.same(slowLists({ properties: { a: { uniqueItems: true, items: { enum: ['b'] } } } }), ['/properties/a'])
   const check = checkOf(Ask)
   const keyUsage = Array.from({ length: 8_000 }, (_, at) => `usage${at}`)
-  check({ keyUsage })
-  const started = performance.now()
-  t.equal(check({ keyUsage }), false)
-  t.ok(performance.now() - started < 50)
+  const took = Array.from({ length: 5 }, () => {
+    const started = performance.now()
+    t.equal(check({ keyUsage }), false)
+    return performance.now() - started
+  })
+  t.ok(Math.min(...took) < 50, `${took} ms`)
 })
 
 /** What is written of no value at all. */
