@@ -104,8 +104,7 @@ export const readControllerDocument = async (path: string | undefined): Promise<
   if (faults.length === 0) {
     const sound = document as ControllerDocument
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
-    faults.push(...unknownSigners(sound.signers ?? []))
-    faults.push(...noUrls(sound.servers ?? []))
+    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...noUrls(sound.servers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
     if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
       faults.push({ field: '/recheck', value: sound.recheck, reason: 'is longer than 7d' })
@@ -150,6 +149,12 @@ const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFa
           },
         ],
   )
+
+/** Their kubelets would wait for a signer that looks at none of them. */
+const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): readonly DocumentFault[] =>
+  podCertificates && !signers.some(({ podNames }) => podNames)
+    ? [{ field: '/podCertificates', value: 'true', reason: 'serves no pod: none of the signers has podNames' }]
+    : []
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
   const lines = faults.map(({ field, value, reason }) => visible(`  - ${field || 'the file'}: ${value} ${reason}`))

@@ -22,6 +22,8 @@ export const loadCluster = async (kubeconfig: string | undefined): Promise<Clust
   if (!cluster) throw new Error('no cluster is named')
   // What the library makes of an environment that is not a pod's.
   if (cluster.server.includes('//undefined')) throw new Error('this is no pod of a cluster; name a kubeconfig')
+  if (!URL.canParse(cluster.server) || new URL(cluster.server).protocol !== 'https:')
+    throw new Error(`${cluster.server} is not like https://host:port`)
   if (cluster.skipTLSVerify) throw new Error('a cluster whose certificate is not verified cannot be served')
   if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
   const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))

@@ -77,6 +77,10 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     ),
     /:\n {2}- \/signers\/1\/name: kubernetes\.io\/kubelet is a signer of Kubernetes itself[^\n]*$/,
   )
+  t.match(
+    await refused('podCertificates: true\nsigners: [{ name: a.b/c, issuer: x }]'),
+    /\/podCertificates: true serves no pod: none of the signers has podNames$/,
+  )
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
   const noUrls = await refused('servers: [{ url: "https://a:99999" }, { url: "https://[" }]')
   t.match(
@@ -104,6 +108,13 @@ t.test('a fault says what would be right, and steers no terminal', async (t) => 
     t.match(await refused(text), /is not YAML/, text)
 })
 
+const kubeconfig = (name: string, server: string): Promise<string> => {
+  const context = { name, context: { cluster: name, user: name } }
+  const clusters = [{ name, cluster: { server } }]
+  const users = [{ name, user: { token: 'none' } }]
+  return write(name, JSON.stringify({ clusters, contexts: [context], users, 'current-context': name }))
+}
+
 interface Ended {
   readonly code: number
   readonly err: string
@@ -119,6 +130,11 @@ const chancery = (...args: readonly string[]): Promise<Ended> =>
 t.test('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })
   t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
+  await kubeconfig('plain', 'http://127.0.0.1:1')
+  t.match(await chancery('controller', await write('plain.yaml', 'kubeconfig: plain\nnamespace: x\n')), {
+    code: 2,
+    err: /http:\/\/127\.0\.0\.1:1 is not like https:\/\/host:port\.\n$/,
+  })
 })
 
 const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
@@ -152,13 +168,7 @@ t.test('the process works by its kubeconfig, and gives its lease back when it is
 })
 
 t.test('it is told to end while it waits for an API server as well', async (t) => {
-  const cluster = { name: 'away', cluster: { server: 'https://127.0.0.1:1' } }
-  const context = { name: 'away', context: { cluster: 'away', user: 'away' } }
-  const user = { name: 'away', user: { token: 'none' } }
-  await write(
-    'away',
-    JSON.stringify({ clusters: [cluster], contexts: [context], users: [user], 'current-context': 'away' }),
-  )
+  await kubeconfig('away', 'https://127.0.0.1:1')
   const signers = '[{ name: example.com/x, issuer: x, podNames: { uri: ["spiffe://x/{namespace}"] } }]'
   const text = `kubeconfig: away\nnamespace: x\nlisten: 127.0.0.1:0\npodCertificates: true\nsigners: ${signers}\n`
   const { child, said, ended } = start(t, await write('away.yaml', text))
