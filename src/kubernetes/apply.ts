@@ -1,6 +1,8 @@
 /** Writing a status: server-side apply under one name, with the version that was decided on as its precondition. */
 import { isApiFault, type KubernetesApi } from './api.ts'
 import type { KubernetesObject } from './objects.ts'
+import { bounded } from './outcome.ts'
+import type { Recorder } from './recorder.ts'
 import { pathOf, type Resource } from './resources.ts'
 
 export interface Applying<T extends KubernetesObject> {
@@ -49,6 +51,23 @@ export const applyStatus = async <T extends KubernetesObject>(
     current = fresh
   }
 }
+
+/**
+ * The same, and tells whoever has asked that the API server refuses the write itself (a right that is missing, a certificate that it
+ * does not take), which no condition can say.
+ */
+export const applyOrTell = <T extends KubernetesObject>(
+  { api, recorder }: { readonly api: Pick<KubernetesApi, 'call'>; readonly recorder: Recorder },
+  action: string,
+  applying: Applying<T>,
+): Promise<Applied<T>> =>
+  applyStatus(api, applying).catch((error: unknown) => {
+    if (isApiFault(error, 403) || isApiFault(error, 422)) {
+      const note = bounded(`the API server does not take its status: ${error.message}`, 1_024)
+      recorder.record(applying.object, { type: 'Warning', reason: 'StatusRefused', action, note })
+    }
+    throw error
+  })
 
 const patch = <T extends KubernetesObject>(
   api: Pick<KubernetesApi, 'call'>,

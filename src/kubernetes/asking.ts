@@ -79,6 +79,12 @@ export const decodePem = (base64: string): string | undefined => {
   return Buffer.from(base64, 'base64').toString('latin1')
 }
 
+/** What to say of what `decodePem` takes for none: of one that is too long nothing is kept. */
+export const whyNotPem = (base64: string): string =>
+  base64 === '' || base64.length > mostBase64
+    ? 'is empty or too long: Chancery reads 16 KiB in DER at most'
+    : 'is not a request in PEM within base64'
+
 /** What is kept of it: one that is longer than anybody takes is as good as none, and must not fill memory. */
 export const keepPem = (base64: string): string => (base64.length > mostBase64 ? '' : base64)
 

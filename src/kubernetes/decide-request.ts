@@ -2,7 +2,7 @@
  * CertificateRequests of cert-manager, decided: what one look at a request and at its issuer leads to, and what Chancery’s
  * answer makes of it. Pure: no clock, no I/O. Where a convention of cert-manager stands behind a line, it is named there.
  */
-import { type Ask, behalfOf, decodePem, readDuration } from './asking.ts'
+import { type Ask, behalfOf, decodePem, readDuration, whyNotPem } from './asking.ts'
 import { type Delivery, deliver } from './delivery.ts'
 import { issuerState } from './issuer-state.ts'
 import {
@@ -105,7 +105,7 @@ const asked = (request: CertificateRequest, issuer: Issuer, now: Date): Step => 
     return invalid('its spec was changed after it was made: neither who asks nor what for may change')
   if (spec.isCA) return invalid('no profile of Chancery yields a CA certificate: leave isCA out')
   const csr = decodePem(spec.request)
-  if (csr === undefined) return invalid('spec.request is not a request in PEM within base64')
+  if (csr === undefined) return invalid(`spec.request ${whyNotPem(spec.request)}`)
   const usages = readUsages(spec.usages)
   if ('fault' in usages) return invalid(usages.fault)
   const seconds = spec.duration === undefined ? undefined : readDuration(spec.duration)

@@ -1,6 +1,6 @@
 /** PodCertificateRequests: look, decide, ask Chancery, write. What is decided is in decide-pod.ts. */
 import { isApiFault, type KubernetesApi } from './api.ts'
-import { applyStatus } from './apply.ts'
+import { applyOrTell } from './apply.ts'
 import { keepPem } from './asking.ts'
 import { decidePod, decidePodAnswer, type PodLeave, type PodLook, type PodWrite, stubOf } from './decide-pod.ts'
 import type { SigningWait } from './decide-signing.ts'
@@ -46,22 +46,19 @@ interface Following {
 
 const follow = async (deps: PodsDeps, request: PodCertificateRequest, following: Following): Promise<Looked> => {
   const { step, issuer, signal } = following
-  const { api, watch, recorder, meter } = deps
+  const { watch, recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
     recorder.record(request, step.event)
     return { kind: 'retry', after: leftSeconds, isLeft: true }
   }
   const { status, event } = step
-  const applied = await applyStatus(api, { resource, object: request, status, holds: isOpen, signal }).catch(
-    (error: unknown) => {
-      if (!isApiFault(error, 422)) throw error
-      // Its times, for one, where the clocks differ by five minutes: nobody would see that in a condition.
-      const note = `the API server does not take its status: ${error.message}`
-      recorder.record(request, { type: 'Warning', reason: 'StatusRefused', action: 'Sign', note })
-      return undefined
-    },
-  )
+  const applying = { resource, object: request, status, holds: isOpen, signal }
+  const applied = await applyOrTell(deps, 'Sign', applying).catch((error: unknown) => {
+    // Its times, for one, where the clocks differ by five minutes.
+    if (!isApiFault(error, 422)) throw error
+    return undefined
+  })
   if (applied === undefined) {
     meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: 'failed' })
     return { kind: 'retry', after: refusedSeconds }

@@ -1,5 +1,5 @@
 /** CertificateRequests of cert-manager: look, decide, ask Chancery, write. What is decided is in decide-request.ts. */
-import { type Applied, applyStatus } from './apply.ts'
+import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
 import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
@@ -115,7 +115,7 @@ const write = async (
   const denied = isTrue(request, 'Denied')
   // What was approved stays so, but the object may have ended by somebody else's hand.
   const holds = (fresh: CertificateRequest): boolean => !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
-  const applied = await applyStatus(api, { resource, object: request, status, holds, signal })
+  const applied = await applyOrTell({ api, recorder }, 'Issue', { resource, object: request, status, holds, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind === 'written') recorder.record(request, event)

@@ -1,8 +1,8 @@
 /** CertificateSigningRequests: look, decide, ask Chancery, write; and approve those of kubelets where the settings say so. */
 import { isApiFault, type KubernetesApi } from './api.ts'
-import { applyStatus } from './apply.ts'
+import { applyOrTell } from './apply.ts'
 import type { Asker } from './asker.ts'
-import { decodePem, keepPem } from './asking.ts'
+import { decodePem, keepPem, whyNotPem } from './asking.ts'
 import { decideApproval, decideOutright, isToBeApproved, nodeOf } from './decide-approval.ts'
 import type { Told } from './decide-request.ts'
 import {
@@ -75,7 +75,7 @@ export const lookAtSigningRequest = async (deps: SigningDeps, { key, waited, sig
 
 const factsOf = ({ readRequest }: SigningDeps, { spec }: SigningRequest): RequestFacts | { readonly fault: string } => {
   const pem = decodePem(spec.request)
-  return pem === undefined ? { fault: 'it is not PEM within base64' } : readRequest(pem)
+  return pem === undefined ? { fault: `it ${whyNotPem(spec.request)}` } : readRequest(pem)
 }
 
 interface Following {
@@ -89,10 +89,10 @@ const follow = async (
   request: SigningRequest,
   { step, issuer, signal }: Following,
 ): Promise<Looked> => {
-  const { api, watch, recorder, meter } = deps
+  const { watch, recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   const { status, event } = step
-  const applied = await applyStatus(api, { resource, object: request, status, holds: isToBeSigned, signal })
+  const applied = await applyOrTell(deps, 'Sign', { resource, object: request, status, holds: isToBeSigned, signal })
   meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
@@ -156,7 +156,7 @@ const approve = async (
     return step.kind === 'wait' ? { kind: 'retry', after: blindSeconds } : leave(step.isFinal && isTold, waited)
   }
   const status = { conditions: [step.condition] }
-  const applied = await applyStatus(api, {
+  const applied = await applyOrTell(deps, 'Approve', {
     ...{ resource, object: request, subresource: 'approval', status, signal },
     holds: isToBeApproved,
   })

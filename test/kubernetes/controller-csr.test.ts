@@ -97,6 +97,32 @@ t.test('what the profile refuses has failed, by the check; system:masters never 
   t.same([...new Set(running.front.issued)], [uidOf(asked)])
 })
 
+t.test('whoever has asked is told where the controller has no right to sign for the signer', async (t) => {
+  const unbound = { name: 'kubernetes.io/kube-apiserver-client', issuer: 'default' }
+  const running = await openRunning(t, { settings: { signers: [unbound] } })
+  await running.issuer({ kind: 'ChanceryClusterIssuer' })
+  const asking = { name: 'unbound', csr: forClient('client.example.test'), signerName: unbound.name }
+  await approve(running, await create(running, { ...asking, usages: ['client auth'] }))
+  const told = await noted(running, 'StatusRefused')
+  t.match(
+    told,
+    /does not take its status: .*not permitted to sign requests with signerName "kubernetes\.io\/kube-apiserver-client"$/,
+  )
+  t.match(
+    await running.controllers[0]?.metrics(),
+    /writes_total\{resource="certificatesigningrequests",outcome="failed"\} [1-9]/,
+  )
+})
+
+/** Resolves with the note of the first event for this reason. */
+const noted = async ({ cluster }: Running, reason: string): Promise<string> => {
+  for (;;) {
+    const found = cluster.list('events.events.k8s.io', 'default').find((event) => textAt(event, 'reason') === reason)
+    if (found) return textAt(found, 'note')
+    await sleep(10)
+  }
+}
+
 t.test('a kubelet’s request is approved by its Node object, signed, and never signed without it', async (t) => {
   const running = await openRunning(t, { settings: { signers, approveKubeletServing: true } })
   const { cluster } = running
@@ -131,17 +157,10 @@ t.test('a kubelet’s request is approved by its Node object, signed, and never 
   t.match(leaf.subject, /system:node:worker-1/)
   t.match(leaf.subjectAltName, /10\.0\.0\.11/)
   await create(running, { ...asking, name: 'strange', csr: serving('0a00000c') })
-  const noted = await new Promise<string>((resolve) => {
-    const look = setInterval(() => {
-      const found = cluster
-        .list('events.events.k8s.io', 'default')
-        .find((event) => textAt(event, 'reason') === 'NotApproved')
-      if (!found) return
-      clearInterval(look)
-      resolve(textAt(found, 'note'))
-    }, 10)
-  })
-  t.match(noted, /left to people: names: ip 10\.0\.0\.12 is not among the addresses of the node/)
+  t.match(
+    await noted(running, 'NotApproved'),
+    /left to people: names: ip 10\.0\.0\.12 is not among the addresses of the node/,
+  )
   t.equal(condition(cluster.get('certificatesigningrequests', '', 'strange') ?? {}, 'Approved'), undefined)
   while ((await queued(running, 'left', 'certificatesigningrequests')) !== 1) await sleep(5)
 })

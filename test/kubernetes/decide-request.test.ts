@@ -193,6 +193,7 @@ t.test('a request that nobody could issue is invalid', async (t) => {
     [{ usages: ['any'] }, /every usage/],
     [{ usages: ['__proto__'] }, /not known/],
     [{ request: 'not base64' }, /PEM within base64/],
+    [{ request: '' }, /too long: Chancery reads 16 KiB/], // nothing is kept of one that is
     [{ duration: '0s' }, /not a duration/],
     [{ duration: '1y' }, /not a duration/],
     [{ duration: '500ms' }, /not a duration/],

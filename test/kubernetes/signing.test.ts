@@ -60,6 +60,7 @@ t.test('what nobody can change is left for good, without asking for the node', a
     [{ usages: ['server auth'] }, /usages/],
     [{ username: 'system:node:worker-2' }, /commonName/],
     [{ request: Buffer.from('no').toString('base64') }, /cannot be read/],
+    [{ request: 'A'.repeat(40_000) }, /cannot be read: it is empty or too long: Chancery reads 16 KiB in DER at most$/],
   ] as const) {
     const { calls, notes, look } = open({ ...asking, spec: { ...asking.spec, ...change } })
     t.same(await look(), { kind: 'retry', after: 86_400, isLeft: true })
