@@ -10,6 +10,7 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
+import { readControllerDocument } from '../../src/commands/controller.ts'
 import { mainFile } from '../client/run.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { openTestDatabase } from '../helpers/database.ts'
@@ -57,6 +58,27 @@ t.test('what the page has people make for trust-manager is what its Bundles read
   const bundles = await render(join(manifests, 'examples/trust-manager'))
   const read = bundles.flatMap(({ spec }) => spec.sources.map(({ configMap: { name, key } }: Json) => `${name} ${key}`))
   t.strictSame(sources, new Set(read))
+})
+
+t.test('an overlay with several kinds of signers has all of them, as the page makes it', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-signers-'))
+  t.teardown(() => rm(folder, { recursive: true }))
+  await cp(manifests, join(folder, 'deploy/kubernetes'), { recursive: true })
+  await promisify(execFile)('bash', ['-ceu', blocks.get('signers') ?? 'false'], { cwd: folder })
+  const objects = await render(join(folder, 'deploy/kubernetes/overlays/ours'))
+  const settings = objects.filter(({ metadata }) => /^chancery-controller-settings-/.test(metadata.name))
+  t.equal(settings.length, 1)
+  const path = join(folder, 'controller.yaml')
+  await writeFile(path, settings[0]?.['data']['controller.yaml'])
+  const { document } = await readControllerDocument(path)
+  t.match(document, { servers: [{ caFile: String, token: Object }], approveKubeletServing: true })
+  const names = document.signers?.map(({ name }) => name)
+  t.same(names, ['chanceryclusterissuers.chancery.dev/user-client', 'kubernetes.io/kubelet-serving'])
+  for (const name of names ?? [])
+    t.ok(
+      objects.some(({ kind, metadata }) => kind === 'ChanceryClusterIssuer' && name.endsWith(metadata.name)),
+      name,
+    )
 })
 
 t.test('what is typed to Chancery does what the page says', async (t) => {
