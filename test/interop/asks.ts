@@ -37,6 +37,11 @@ export const asks: Readonly<Record<string, Made>> = {
   },
   'kube-controller-manager': { subj: '/', names: [], subject: ['CN=system:kube-controller-manager'] },
   'kube-scheduler': { subj: '/CN=system:kube-scheduler', names: [], subject: ['CN=system:kube-scheduler'] },
+  'kubernetes-admin': {
+    subj: '/O=kubeadm:cluster-admins/CN=kubernetes-admin',
+    names: [],
+    subject: ['CN=kubernetes-admin', 'O=kubeadm:cluster-admins'],
+  },
   'webhook-serving': { subj: '/', names: ['dns:hook.prod.svc', 'dns:hook.prod.svc.cluster.local'], subject: [] },
   'spiffe-workload': { subj: '/', names: ['uri:spiffe://cluster.local/ns/prod/sa/web'], subject: [] },
   'etcd-server': {

@@ -103,6 +103,7 @@ export const lintExceptions: readonly LintException[] = [
         'kubelet-client',
         'kube-controller-manager',
         'kube-scheduler',
+        'kubernetes-admin',
         'etcd-client',
         'front-proxy-client',
       ].includes(profile),

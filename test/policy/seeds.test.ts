@@ -56,6 +56,10 @@ const typical: Readonly<Record<string, readonly [Ask, string]>> = {
     'commonName=system:kube-controller-manager',
   ],
   'kube-scheduler': [ask({}), 'commonName=system:kube-scheduler'],
+  'kubernetes-admin': [
+    ask({ subject: [{ type: 'organization', value: 'kubeadm:cluster-admins' }, ...commonName('kubernetes-admin')] }),
+    'organization=kubeadm:cluster-admins,commonName=kubernetes-admin',
+  ],
   'webhook-serving': [ask({ names: namesOf('dns:hook.prod.svc', 'dns:hook.prod.svc.cluster.local') }), ''],
   'spiffe-workload': [ask({ names: namesOf('uri:spiffe://cluster.local/ns/prod/sa/web') }), ''],
   'etcd-server': [
@@ -84,6 +88,7 @@ const kinds: Readonly<Record<string, readonly [string, string]>> = {
   'kubelet-client': ['kubernetes', 'clientAuth'],
   'kube-controller-manager': ['kubernetes', 'clientAuth'],
   'kube-scheduler': ['kubernetes', 'clientAuth'],
+  'kubernetes-admin': ['kubernetes', 'clientAuth'],
   'webhook-serving': ['kubernetes', 'serverAuth'],
   'spiffe-workload': ['kubernetes', 'serverAuth,clientAuth'],
   'etcd-server': ['etcd', 'serverAuth,clientAuth'],
