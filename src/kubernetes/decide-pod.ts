@@ -56,6 +56,11 @@ export interface PodLook {
 export const decidePod = (look: PodLook): PodStep => {
   const { request, issuer, facts, signer, now } = look
   if (hasEnded(request) || request.metadata.deletionTimestamp !== undefined) return { kind: 'ignore' }
+  // Pods get what nobody approves: a signer is for them where it says so.
+  if (signer.podNames === undefined)
+    return left(
+      `the settings of the controller give signer ${bounded(signer.name, 256)} no podNames, so it serves no pods`,
+    )
   // As Kubernetes wants it of signers: what a pod's author asks for must not be passed over in silence.
   const [annotation] = Object.keys(request.spec.unverifiedUserAnnotations ?? {})
   if (annotation !== undefined) {

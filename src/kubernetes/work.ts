@@ -97,8 +97,6 @@ export const openWork = (deps: WorkDeps): Work => {
       (key, waited, signal) => lookAtRequest({ ...shared, watch: requests, issuers }, { key, waited, signal }),
     )
   const signers = new Map(settings.signers.map((signer) => [signer.name, signer]))
-  // Pods get what nobody approves: a signer is for them where it says so.
-  const podSigners = new Map(settings.signers.flatMap((signer) => (signer.podNames ? [[signer.name, signer]] : [])))
   /** Those of the whole cluster: a lane for each signer. */
   const bySigner =
     <T extends KubernetesObject & { readonly spec: { readonly signerName: string } }>(watch: Watch<T>) =>
@@ -122,7 +120,7 @@ export const openWork = (deps: WorkDeps): Work => {
       deps,
       { resource: resources.podCertificateRequests, laneOf: bySigner(podRequests), sharerOf: namespaceOf },
       (key, waited, signal) =>
-        lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers: podSigners }, { key, waited, signal }),
+        lookAtPodRequest({ ...shared, watch: podRequests, issuers, signers }, { key, waited, signal }),
     )
 
   const wake: Wake = {

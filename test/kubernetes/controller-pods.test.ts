@@ -231,8 +231,14 @@ t.test('pods get certificates for their service accounts, and are told which key
   )
   t.match(condition(other ?? {}, 'Denied'), { reason: 'UnsupportedKeyType' })
   const old = await create('02-create-deprecated-fields')
-  const isTold = (event: Tree): boolean =>
-    textAt(event, 'regarding', 'name') === old && textAt(event, 'reason') === 'LeftOpen'
-  await until(() => cluster.list('events.events.k8s.io').some(isTold))
+  const isTold =
+    (name: string, note = '') =>
+    (event: Tree): boolean =>
+      textAt(event, 'regarding', 'name') === name &&
+      textAt(event, 'reason') === 'LeftOpen' &&
+      textAt(event, 'note').includes(note)
+  await until(() => cluster.list('events.events.k8s.io').some(isTold(old)))
+  const unserved = `give signer ${requestsOnly.name} no podNames`
+  await until(() => cluster.list('events.events.k8s.io').some(isTold(closed, unserved)))
   t.same(cluster.get('podcertificaterequests', 'team-a', old)?.['status'], {})
 })
