@@ -264,6 +264,11 @@ t.test('the controller may do what it does, and nothing else', (t) => {
       'patch certificatesigningrequests/status.certificates.k8s.io',
       'approve,sign signers.certificates.k8s.io kubernetes.io/kubelet-serving',
     ],
+    'components/kubelet-client': [
+      'get,list,watch certificatesigningrequests.certificates.k8s.io',
+      'patch certificatesigningrequests/status.certificates.k8s.io',
+      'sign signers.certificates.k8s.io kubernetes.io/kube-apiserver-client-kubelet',
+    ],
     'components/csr-signers': [
       'get,list,watch certificatesigningrequests.certificates.k8s.io',
       'patch certificatesigningrequests/status.certificates.k8s.io',
