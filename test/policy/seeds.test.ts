@@ -198,6 +198,12 @@ t.test('a webhook is never the API server, nor an etcd member root', async (t) =
   for (const name of ['kubernetes.default.svc', 'kubernetes.default.svc.cluster.local']) {
     t.same(failed(judge('webhook-serving', ask({ names: namesOf(`dns:${name}`) }))), ['names.dns.deny'])
   }
+  for (const name of ['etcd-server', 'etcd-peer'])
+    t.same(
+      failed(judge(name, ask({ names: namesOf('dns:kubernetes', 'dns:control-1'), subject: commonName('control-1') }))),
+      ['names.dns.deny'],
+      name,
+    )
   t.same(failed(judge('etcd-server', ask({ names: namesOf('dns:root'), subject: commonName('root') }))), [
     'names.dns.deny',
   ])
