@@ -240,6 +240,25 @@ t.test('what nobody has touched for a while is forgotten', async (t) => {
   await db.query(`select take_rate('away', 5, 1)`)
 })
 
+t.test('what was dated ahead by a clock that was set back holds nobody up', async (t) => {
+  const rate = await requester('early', { requestsPerSecond: 5 })
+  const slots = await requester('earlier', { concurrent: 1 })
+  const gone = '00000000-0000-4000-8000-000000000001'
+  t.equal((await look(one, rate)).status, 200)
+  await db.query(`update rate_buckets set tokens = 0, at = at + interval '1 hour' where principal = 'early'`)
+  t.equal((await until(200, () => look(two, rate))).status, 200, 'its bucket fills from now on')
+
+  await db.query(`insert into slot_leases values ('earlier', $1, 1, now() + interval '1 hour')`, [gone])
+  t.equal((await look(one, slots)).status, 429, 'an instance that lives has not lost what it has')
+  const lasting = `select from slot_leases where principal = 'earlier' and until > now() + interval '10 seconds'`
+  t.same((await db.query(lasting)).rows, [], 'and keeps it no longer than any other, unless it renews it')
+
+  await db.query(`insert into replicas values ($1, now() + interval '1 hour')`, [gone])
+  const [row] = (await db.query('select note_replica(gen_random_uuid()) as alive, $1::uuid as id', [gone])).rows
+  t.same((await db.query('select from replicas where id = $1', [row.id])).rows, [], 'nor is an instance that is gone alive')
+  await db.query('select forget_replica($1)', [gone])
+})
+
 t.test('what was refused is a metric, by its limit', async (t) => {
   const { text } = await one.request('GET', '/metrics')
   for (const limit of ['requestsPerSecond', 'concurrent'])
