@@ -321,13 +321,24 @@ const selectAllOpen = {
     select r.id, encode(r.plan, 'hex') as plan from approval_standings s join approval_requests r on r.id = s.request
     where s.state in ('pending', 'approved') order by s.entry`,
 }
-/** Where there is something to do, the longest due first. */
+/**
+ * Where there is something to do, the longest due first. What is approved is never put off by more than a minute: where it is, the
+ * clock that said so was set back since, and would keep it for as long as that was ahead.
+ */
 const selectDue = {
   name: 'select_due_requests',
   text: `
+    with n as materialized (select approval_time() as time), looked as (
+      (select * from approval_standings s
+        where s.state in ('pending', 'approved') and s.look_at <= (select time from n)
+        order by s.look_at limit $1::integer)
+      union all
+      (select * from approval_standings s
+        where s.state = 'approved' and s.look_at > (select time from n) + interval '2 minutes'
+        order by s.entry desc limit $1::integer)
+    )
     select s.request as id, s.state = 'approved' as is_approved, r.ask is null as is_lost, r.expires_at <= n.time as is_due
-    from approval_standings s join approval_requests r on r.id = s.request cross join (select approval_time() as time) n
-    where s.state in ('pending', 'approved') and s.look_at <= (select approval_time())
+    from looked s join approval_requests r on r.id = s.request cross join n
     order by s.look_at limit $1::integer`,
 }
 /** No more of a state than somebody would look at, each from one end of an index. */

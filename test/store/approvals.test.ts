@@ -205,6 +205,25 @@ t.test('not after its time, by the database’s clock, also where that went back
   await t.resolves(intend(good))
 })
 
+t.test('what is approved is not left by a clock that was set back until that is as late again', async (t) => {
+  const waits = await propose('waits for people')
+  const { approval: id } = await approved('put off')
+  const isDue = async (one: string) => (await beside.store.due()).some((request) => request.id === one)
+  const putOff = async (request: string) => {
+    const owner = await clientOf(t, service.database.ownerUrl)
+    await owner.query(
+      { text: `update approval_standings set look_at = clock_timestamp() + interval '1 day' where request = $1::uuid` },
+      [request],
+    )
+  }
+  await putOff(id)
+  await putOff(waits.id)
+  t.equal(await isDue(id), true, 'nobody puts it off for so long')
+  t.equal(await isDue(waits.id), false, 'this one has nothing to be done about it until it expires')
+  await beside.store.postpone(id)
+  t.equal(await isDue(id), false, 'by the clock of now, for a moment')
+})
+
 t.test('a key that people were asked under has no certificate without them, whatever became of it', async (t) => {
   const direct = (key: string, more: object = {}) => intend({ approval: null, profile: 'server', key, ...more })
   await propose('asked pending')
