@@ -12,6 +12,7 @@ import type { Issuance } from './ca/issuance.ts'
 import type { Issuers } from './ca/issuers.ts'
 import { type MassRevocations, openMassRevocations } from './ca/mass-revocation.ts'
 import { type Ocsp, openOcsp } from './ca/ocsp.ts'
+import { patienceMs } from './ca/reconcile.ts'
 import type { IssuerRecord } from './ca/records.ts'
 import { openResponders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
@@ -140,7 +141,11 @@ export const openStatus = async (
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
       { name: 'unlisted', everyMs: 15_000, run: () => watch.look() },
-      reportedKeysJob({ revocations, issuedSince: (entry) => issuedForReported(db, entry) }),
+      reportedKeysJob({
+        revocations,
+        issuedSince: (entry) => issuedForReported(db, entry),
+        longestMs: patienceMs(config.limits),
+      }),
       { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },
       { name: 'ocsp-responders', everyMs: 60_000, run: () => responders.renew() },
       { name: 'imported-crls', everyMs: 2_000, run: () => crlImports.refresh() },

@@ -11,14 +11,17 @@ export interface ReportedKeysDeps {
   readonly revocations: Pick<Revocations, 'revoke'>
   /** Certificates recorded after their key was reported by that entry or a later one, and the size of the roll. */
   readonly issuedSince: (entry: number) => Promise<{ readonly serials: readonly string[]; readonly size: number }>
+  /** As long as an issuance can take: by then the reconciler has ended its intent. */
+  readonly longestMs: number
 }
 
-export const reportedKeysJob = ({ revocations, issuedSince }: ReportedKeysDeps): Job => {
+export const reportedKeysJob = ({ revocations, issuedSince, longestMs }: ReportedKeysDeps): Job => {
   /** Sizes of the roll at the last looks: an issuance takes no longer than these span. */
   const sizes: number[] = []
+  const looks = Math.ceil((longestMs + marginMs) / everyMs)
   return {
     name: 'reported-keys',
-    everyMs: 5_000,
+    everyMs,
     run: async () => {
       const { serials, size } = await issuedSince(sizes.length < looks ? 0 : (sizes[0] ?? 0))
       for (const serial of serials)
@@ -46,5 +49,6 @@ const service: Caller = {
   ],
 }
 
-/** Half a minute of them. */
-const looks = 6
+const everyMs = 5_000
+/** For a reconciler that comes late. */
+const marginMs = 15_000

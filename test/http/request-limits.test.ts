@@ -255,7 +255,11 @@ t.test('what was dated ahead by a clock that was set back holds nobody up', asyn
 
   await db.query(`insert into replicas values ($1, now() + interval '1 hour')`, [gone])
   const [row] = (await db.query('select note_replica(gen_random_uuid()) as alive, $1::uuid as id', [gone])).rows
-  t.same((await db.query('select from replicas where id = $1', [row.id])).rows, [], 'nor is an instance that is gone alive')
+  t.same(
+    (await db.query('select from replicas where id = $1', [row.id])).rows,
+    [],
+    'nor is an instance that is gone alive',
+  )
   await db.query('select forget_replica($1)', [gone])
 })
 

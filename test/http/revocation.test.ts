@@ -4,6 +4,8 @@ import { X509Certificate } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
+import { patienceMs } from '../../src/ca/reconcile.ts'
+import { reportedKeysJob } from '../../src/jobs/reported-keys.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
 
@@ -148,6 +150,21 @@ t.test('what was issued while its key was being reported is revoked by itself', 
   for (const deadline = Date.now() + 15_000; Date.now() < deadline; await new Promise((done) => setTimeout(done, 200)))
     if ((await read(serial)).status === 'revoked') break
   t.match(await read(serial), { status: 'revoked', revocation: { reason: 'keyCompromise', by: 'chancery' } })
+})
+
+t.test('however long the settings let an issuance take', async (t) => {
+  const longestMs = patienceMs({ signingDeadlineMs: 60_000, requestDeadlineMs: 60_000 })
+  const from: number[] = []
+  const { everyMs, run } = reportedKeysJob({
+    revocations: { revoke: () => Promise.reject(new Error('there is nothing to be revoked')) },
+    // The roll grows by one entry between two looks.
+    issuedSince: async (entry) => ({ serials: [], size: from.push(entry) }),
+    longestMs,
+  })
+  for (let looks = 0; looks < 100; looks += 1) await run()
+  const back = (from.length - (from.at(-1) ?? 0)) * everyMs
+  t.ok(back >= longestMs, `a key that was reported ${longestMs} ms ago is looked for, and one of ${back} ms`)
+  t.ok(back < longestMs + 60_000, 'and not for ever')
 })
 
 t.test('who may revoke', async (t) => {
