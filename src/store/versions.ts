@@ -72,7 +72,24 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
 
   const refresh = async (): Promise<void> => {
     const held = JSON.stringify([...newest].map(([name, { value }]) => ({ name, version: value.version })))
-    for (const row of (await db.query<VersionRow>(statements.newer, [held])).rows) hold(versionOf(row))
+    const { rows } = await db.query<VersionRow>(statements.newer, [held])
+    const unread = rows.flatMap((row) => holdRow(row) ?? [])
+    if (unread.length > 0) throw unread[0]
+  }
+
+  /**
+   * One that only a newer Chancery beside this one can read keeps nobody from following the others. It is nobody's fault who
+   * asks, so it is no problem of theirs.
+   */
+  const holdRow = (row: VersionRow): Error | undefined => {
+    try {
+      hold(versionOf(row))
+      return undefined
+    } catch (cause) {
+      return new Error(`version ${row.version} of the ${kind.title} ${row.name} cannot be read by this Chancery`, {
+        cause,
+      })
+    }
   }
 
   /** An answer that was read before another change was made may come after it: memory never goes back. */

@@ -192,3 +192,17 @@ t.test(
     for (const name of ['broken', 'homeless']) await t.rejects(policies.versions(name), { code: 'profile.not_found' })
   },
 )
+
+// Last: nobody can open these records any more.
+t.test('a document that only a newer Chancery can read keeps nobody from following the others', async (t) => {
+  await policies.put(document('followed'), by, {})
+  const other = await open()
+  await db.query({
+    text: `insert into profiles (name, version, sha256, authority, document, created_by)
+      values ('a-newer-one', 1, sha256(''), 'default', '{"name":"a-newer-one","tomorrow":true}', 'admin')`,
+  })
+  await other.policies.put(document('followed', '12h'), by, {})
+  await t.rejects(policies.refresh(), /version 1 of the profile a-newer-one cannot be read/, 'as no fault of who asks')
+  t.equal(policies.current('followed')?.version, 2)
+  t.equal(policies.current('a-newer-one'), undefined)
+})
