@@ -20,7 +20,7 @@ begin
   return (select count(*) from replicas where seen_at > clock_timestamp() - interval '10 seconds');
 end $$;
 
--- As before, and: a bucket that is dated ahead is filled from now on. (A step back gives at most what fits into it.)
+-- As before, and: a bucket that is dated ahead is filled from now on. (The step back itself puts nothing into it.)
 create or replace function take_rate(who text, rate integer, most integer, out taken integer, out wait_ms integer)
 language plpgsql volatile security definer set search_path = public, pg_temp as $$
 declare
