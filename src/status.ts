@@ -101,7 +101,7 @@ export const openStatus = async (
   })
   const responders = openResponders({ certify: responderCertifier(stores, issuance), clock: dbClock.now })
   const ocsp = openOcsp({
-    store: openOcspStore(db),
+    store: openOcspStore(db, dbClock),
     issuer: (name) => issuers.all().find(({ issuer }) => issuer.name === name)?.issuer,
     responders,
     clock: dbClock.now,

@@ -2,12 +2,20 @@
 import { openBatch } from '../batch.ts'
 import type { OcspStore, SerialStanding } from '../ca/ocsp.ts'
 import type { CrlReason } from '../x509/crl.ts'
+import type { DatabaseClock } from './clock.ts'
 import type { Database } from './database.ts'
 
-/** Questions that come at the same time share a statement. */
-export const openOcspStore = (db: Database): OcspStore => {
+/**
+ * Questions that come at the same time share a statement, which reads the clock as well: an answer is dated by ours, and one of
+ * tomorrow is believed until tomorrow.
+ */
+export const openOcspStore = (db: Database, clock: Pick<DatabaseClock, 'observe'>): OcspStore => {
   const lookups = openBatch({
-    run: (batch: readonly Lookup[]) => selectAll(db, batch),
+    run: async (batch: readonly Lookup[]) => {
+      const rows = await selectAll(db, batch)
+      if (rows[0]) clock.observe(rows[0].now)
+      return rows.map((row) => ({ standing: standingOf(row), seen: row.seen }))
+    },
     max: 256,
     lanes: 2,
   })
@@ -29,23 +37,18 @@ interface Lookup {
   readonly serial: string
 }
 
-interface Found {
-  readonly standing: SerialStanding
-  readonly seen: number
-}
-
 interface StandingRow {
   readonly kind: 'unknown' | 'open' | 'unsigned' | 'certificate' | 'abandoned'
   readonly change: 'revoked' | 'released' | 'abandoned' | null
   readonly reason: CrlReason | null
   readonly revoked_at: Date | null
   readonly seen: number
+  readonly now: Date
 }
 
-const selectAll = async (db: Database, batch: readonly Lookup[]): Promise<readonly Found[]> => {
+const selectAll = async (db: Database, batch: readonly Lookup[]): Promise<readonly StandingRow[]> => {
   const values = [batch.map(({ serial }) => serial), batch.map(({ issuer }) => issuer)]
-  const { rows } = await db.query<StandingRow>(selectStandings, values)
-  return rows.map((row) => ({ standing: standingOf(row), seen: row.seen }))
+  return (await db.query<StandingRow>(selectStandings, values)).rows
 }
 
 /** What was never signed is not on record; what may have been, and nobody got, is revoked. */
@@ -64,7 +67,7 @@ const standingOf = ({ kind, change, reason, revoked_at: at }: StandingRow): Seri
 const selectStandings = {
   text: `
     select case when i.serial is null then 'unknown' else coalesce(o.kind, 'open') end as kind,
-      r.change, r.reason, r.revoked_at, (select size from roll where id = 1) as seen
+      r.change, r.reason, r.revoked_at, (select size from roll where id = 1) as seen, clock_timestamp() as now
     from unnest($1::text[], $2::text[]) with ordinality w(serial, issuer, place)
       left join intents i on i.serial = decode(w.serial, 'hex') and i.issuer = w.issuer
       left join outcomes o on o.serial = i.serial

@@ -7,10 +7,14 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
+import { databaseClock } from '../../src/store/clock.ts'
+import { openDatabase } from '../../src/store/database.ts'
+import { openOcspStore } from '../../src/store/ocsp.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { encodeCertId, ocspErrors } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
@@ -193,6 +197,21 @@ t.test('never good of what is not on record, and nothing final of what is open',
   t.same(parseOcspResponse(byOther.octets), { status: 'unauthorized' }, 'another issuer of ours is a foreign one here')
   const self = new X509Certificate(issuer).serialNumber.toLowerCase()
   t.equal(await statusOf(self), 'unauthorized')
+})
+
+t.test('whoever is asked knows of a clock of ours that has jumped since', async (t) => {
+  const { serial } = await issue()
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  let aheadMs = 0
+  const clock = databaseClock(() => new Date(Date.now() + aheadMs), 5_000)
+  const { standings } = openOcspStore(db, clock)
+  const ask = () => standings('default', [Buffer.from(serial, 'hex')])
+  t.match(await ask(), { standings: [{ kind: 'good' }] })
+  t.equal(clock.fault(), undefined)
+  aheadMs = 86_400_000
+  await ask()
+  t.match(clock.fault(), /our clock is 86400.\d s ahead of the database's/, 'before anything is signed by it')
 })
 
 t.test('several certificates in one request', async (t) => {
