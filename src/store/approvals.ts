@@ -323,7 +323,8 @@ const selectAllOpen = {
 }
 /**
  * Where there is something to do, the longest due first. What is approved is never put off by more than a minute: where it is, the
- * clock that said so was set back since, and would keep it for as long as that was ahead.
+ * clock that said so was set back since, and would keep it for as long as that was ahead. (By `=`, the planner would read all that
+ * waits for people along `look_at`.)
  */
 const selectDue = {
   name: 'select_due_requests',
@@ -334,8 +335,8 @@ const selectDue = {
         order by s.look_at limit $1::integer)
       union all
       (select * from approval_standings s
-        where s.state = 'approved' and s.look_at > (select time from n) + interval '2 minutes'
-        order by s.entry desc limit $1::integer)
+        where s.state between 'approved' and 'approved' and s.look_at > (select time from n) + interval '2 minutes'
+        order by s.state, s.entry desc limit $1::integer)
     )
     select s.request as id, s.state = 'approved' as is_approved, r.ask is null as is_lost, r.expires_at <= n.time as is_due
     from looked s join approval_requests r on r.id = s.request cross join n
