@@ -61,3 +61,39 @@ begin
   end if;
   return given;
 end $$;
+
+-- As before (0023), and: a ledger whose newest row is dated more than a day ahead is that of a clock that was wrong, and goes on
+-- by that of now; else what it allows for a day would be all until then. What was recorded meanwhile counts for the day of who
+-- comes first, so that no day has more than it may.
+create or replace function hold_ledger(wanted text, who text, after bigint, out number bigint, out certificates integer,
+  out names integer, out alive integer, out more_certificates integer, out more_names integer, out more_alive integer,
+  out present timestamptz, out midnight timestamptz)
+language plpgsql volatile set lock_timeout = '250ms' set search_path = public, pg_temp as $$
+declare
+  newest limit_uses;
+  latest timestamptz;
+  today timestamptz;
+begin
+  perform pg_advisory_xact_lock(4711001, hashtext(wanted || chr(10) || who));
+  select * into newest from limit_uses u
+    where u.grant_id = wanted and u.principal = who and u.number > 0 order by u.number desc limit 1;
+  present := clock_timestamp();
+  latest := greatest(newest.at, newest.day::timestamp at time zone 'UTC');
+  if latest <= present + interval '1 day' then present := greatest(present, latest); end if;
+  today := date_trunc('day', present, 'UTC');
+  midnight := today + interval '1 day';
+  number := newest.number;
+  certificates := case when newest.day = (present at time zone 'UTC')::date then newest.certificates else 0 end;
+  names := case when newest.day = (present at time zone 'UTC')::date then newest.day_names else 0 end;
+  alive := newest.alive;
+  if latest > midnight then
+    select count(*), coalesce(sum(u.names), 0) into certificates, names
+      from limit_uses u where u.grant_id = wanted and u.principal = who and u.at >= today and u.serial <> '';
+  end if;
+  if after is not null then
+    select count(*) filter (where u.at >= today), coalesce(sum(u.names) filter (where u.at >= today), 0), count(*)
+      into more_certificates, more_names, more_alive
+      from limit_uses u where u.grant_id = wanted and u.principal = who and u.number > after
+      having bool_and(u.serial <> '') is not false;
+  end if;
+end $$;

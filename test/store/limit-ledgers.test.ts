@@ -297,6 +297,26 @@ t.test('a clock that is set back over midnight gives no day twice', async (t) =>
   }
 })
 
+t.test('a clock that was far ahead for a moment costs a day no more than what was recorded by it', async (t) => {
+  const spent: Wish = { names: 1, lifeMs: 1 }
+  for (const { before, after } of [
+    { before: 2, after: [2, 5, 5] },
+    { before: 4, after: [0, 4, 5] },
+  ]) {
+    const ours = await newWorld({ certificatesPerDay: 5 }, minute)
+    t.equal(await repeat(ours, 0, Array(before).fill(spent)), before)
+    await shift(ours, 30 * day)
+    t.equal(await record(ours, 1, spent), true, 'before anybody sees that the clock is wrong')
+    await shift(ours, -30 * day)
+    for (const most of after) {
+      skipped.ms += 61_000
+      t.equal(await repeat(ours, 0, Array(6).fill(spent)), most)
+      await shift(ours, day)
+    }
+    withoutExcess(t, ours)
+  }
+})
+
 t.test('the newest row of a ledger goes with the last, and not before', async (t) => {
   const ours = await newWorld(all, 10 * minute)
   const numbers = async (): Promise<number> => {
