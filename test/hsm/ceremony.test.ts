@@ -1,5 +1,5 @@
 /** Ceremonies with a root whose key was born in a token, in a real SoftHSM. */
-import { chmod } from 'node:fs/promises'
+import { chmod, writeFile } from 'node:fs/promises'
 
 import t from 'tap'
 
@@ -132,8 +132,10 @@ t.test('a token that cannot, or will not, is told in a sentence', async (t) => {
   await chmod(hsm.pinFile, 0o644)
   t.match(await attempt({}), { code: exitCodes.usage, err: /can be read by others/ })
   await chmod(hsm.pinFile, 0o600)
-  await hsm.setPin('9999')
   t.teardown(() => hsm.setPin('1234'))
+  await writeFile(hsm.pinFile, '')
+  t.match(await attempt({}), { code: exitCodes.usage, err: /The PIN for the token ca is empty, and was not tried/ })
+  await hsm.setPin('9999')
   const refused = await attempt({})
   t.match(refused, { code: exitCodes.denied, err: /The token ca refuses the PIN .* It was tried once/ })
   t.notMatch(refused.err, /9999|unlatch/)

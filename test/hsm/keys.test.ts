@@ -1,5 +1,7 @@
 /** Keys in a real SoftHSM, through signer processes as the service starts them. */
 import { createPublicKey, verify } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import pkcs11 from 'pkcs11js'
 import t from 'tap'
@@ -95,11 +97,21 @@ t.test('what a URI means is one key, or a sentence says why not', async (t) => {
   await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'both', '--id', '02')
   await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'open', '--id', '03', '--extractable')
   for (const [uri, expected] of [
-    ['pkcs11:token=nowhere;object=x', /^There is no token with label nowhere\.$/],
-    ['pkcs11:token=twin;object=x', /^More than one token has label twin: name one by its serial number\.$/],
-    ['pkcs11:token=ca;serial=00;object=x', /^There is no token with label ca and serial number 00\.$/],
+    ['pkcs11:token=nowhere;object=x', /^There is no token with label nowhere\. The module \S+ shows ca, twin\.$/],
+    [
+      'pkcs11:token=twin;object=x',
+      /^More than one token has label twin: name one by its serial number, or give the other one another label\.$/,
+    ],
+    ['pkcs11:token=ca;serial=00;object=x', /^There is no token with label ca and serial number 00\. The/],
+    ['pkcs11:token=ca;serial=;object=ec-p256', /^There is no token with label ca and serial number \. The/],
+    ['pkcs11:token=ca;model=Other;object=ec-p256', /^There is no token with label ca and model Other\. The/],
+    ['pkcs11:token=ca;manufacturer=Other;object=ec-p256', /^There is no token with label ca and manufacturer Other\. /],
     ['pkcs11:token=ca;object=nothing', /^The token ca has no private key nothing\.$/],
-    ['pkcs11:token=ca;object=both', /^The token ca has more than one private key both: name it by its id as well\.$/],
+    ['pkcs11:token=ca;object=both;id=%03', /^The token ca has no private key both with the id 03\.$/],
+    [
+      'pkcs11:token=ca;object=both',
+      /^The token ca has more than one private key both: name it by its id as well, or give the other one another label\.$/,
+    ],
     ['pkcs11:token=ca;object=open', /not held by its token alone \(extractable is true, neverExtractable is false\)/],
     ['pkcs11:token=ca;object=ec-p256?x-signature=rsa-sha256', /is ec-p256, and cannot sign by rsa-sha256/],
     ['pkcs11:token=ca;object=ec-p256?x-signature=md5', /no signature algorithm md5/],
@@ -109,6 +121,7 @@ t.test('what a URI means is one key, or a sentence says why not', async (t) => {
     ['pkcs11:token=ca;object=x;slot-id=0', /numbers of slots change/],
     ['pkcs11:token=ca;object=x?module-path=/tmp/other.so', /is not a module that CHANCERY_PKCS11_MODULE names/],
     ['pkcs11:token=ca;object=x?pin-source=file:/nonexistent/pin', /\/nonexistent\/pin, cannot be read \(ENOENT\)/],
+    ['pkcs11:token=ca;object=x?pin-source=4321', /^pin-source in a pkcs11: URI is not the absolute path of a file\.$/],
     ['pkcs11:token=ca;object=x;object=y', /object stands twice/],
     ['pkcs11:token=ca;colour=red', /"colour" is no attribute/],
     ['pkcs11:token=c%zz;object=x', /not percent-encoded/],
@@ -116,8 +129,39 @@ t.test('what a URI means is one key, or a sentence says why not', async (t) => {
     ['https://example.com', /No key provider knows/],
   ] as const)
     t.match(await messageOf(keys.open(uri)), expected, uri)
-  t.ok(await holds(await keys.open('pkcs11:token=ca;object=both;id=%02'), Buffer.from('x')))
+  for (const uri of [
+    'pkcs11:token=ca;object=both;id=%02',
+    'pkcs11:model=SoftHSM%20v2;manufacturer=SoftHSM%20project;token=ca;object=ec-p256',
+    `pkcs11:token=ca;object=ec-p256?pin-source=file://localhost${hsm.pinFile}`,
+  ])
+    t.ok(await holds(await keys.open(uri), Buffer.from('x')), uri)
   t.same(refused, [])
+})
+
+t.test('a key that is made takes neither the label nor the id of another, which would not open again', async (t) => {
+  const [one, two] = ['pkcs11:token=ca;object=first;id=%a1', 'pkcs11:token=ca;object=second;id=%a2']
+  for (const uri of [one, two]) await keys.create(uri, 'ec-p256')
+  await hsm.tool('--delete-object', '--type', 'privkey', '--id', 'a2')
+  for (const [uri, expected] of [
+    ['pkcs11:token=ca;object=first;id=%a3', /^The token ca has a key first already; a key is never overwritten\.$/],
+    [
+      'pkcs11:token=ca;object=third;id=%a1',
+      /^The token ca has a key with the id a1 already; a key is never overwritten:/,
+    ],
+    [
+      'pkcs11:token=ca;object=third;id=%a2',
+      /^The token ca has a key with the id a2 already; a key is never overwritten:/,
+    ],
+  ] as const)
+    t.match(await messageOf(keys.create(uri, 'ec-p256')), expected, uri)
+  const later = await openTestSigners(t, hsm)
+  t.ok(await holds(await later.keys.open('pkcs11:token=ca;object=first'), Buffer.from('x')))
+})
+
+t.test('a key that could not sign as its URI says is not made', async (t) => {
+  const uri = 'pkcs11:token=ca;object=odd'
+  t.match(await messageOf(keys.create(`${uri}?x-signature=rsa-sha256`, 'ed25519')), /is ed25519, and cannot sign by/)
+  t.match(await messageOf(keys.open(uri)), /has no private key odd/, 'and its label is free')
 })
 
 t.test('a module that is missing, or is none, is told', async (t) => {
@@ -144,6 +188,26 @@ t.test('a wrong PIN is tried once, by whichever signer; the right one in its fil
   t.ok(await holds(await one.keys.open(uri), Buffer.from('x')))
   for (const pin of ['1234', '9999'])
     t.notOk(JSON.stringify(one.refused).includes(pin), 'nobody learns it from the record')
+})
+
+t.test('what can be no PIN is not tried, wherever it stands', async (t) => {
+  const path = join(hsm.folder, 'odd')
+  const uri = 'pkcs11:token=ca;object=ec-p256'
+  for (const [content, expected] of [
+    ['', /^The PIN for the token ca is empty, and was not tried: /],
+    ['\n', /^The PIN for the token ca is empty, and was not tried: /],
+    ['1234\0', /^The PIN for the token ca has a character in it that no PIN has \(U\+0000\), and was not tried: /],
+    ['1234\n\n', /\(U\+000A\)/],
+    ['\ufeff1234\n', /\(U\+FEFF\)/],
+    [Buffer.from('gr\u00fcn\n', 'latin1'), /\(U\+FFFD\)/],
+  ] as const) {
+    await writeFile(path, content, { mode: 0o600 })
+    const named = await openTestSigners(t, hsm)
+    t.match(await messageOf(named.keys.open(`${uri}?pin-source=file:${path}`)), expected, JSON.stringify(content))
+    const configured = await openTestSigners(t, hsm, { CHANCERY_PKCS11_PIN_FILE: path })
+    t.match(await messageOf(configured.keys.open(uri)), /is empty|\(U\+/, JSON.stringify(content))
+    t.same([named.refused, configured.refused], [[], []])
+  }
 })
 
 t.test('a PIN in a file that others can read is not used', async (t) => {

@@ -45,9 +45,9 @@ t.test('signing goes on while others look for tokens and keys that are not there
   const hsm = await openShim(t)
   const { keys, events } = await openTestSigners(t, hsm)
   const stop = signOn(await keys.create('pkcs11:token=ca;object=one', 'ec-p256'))
-  for (let i = 0; i < 3; i += 1)
-    t.equal(await messageOf(keys.open('pkcs11:token=cq;object=x')), 'There is no token with label cq.')
-  t.match(await messageOf(keys.create('pkcs11:token=cq;object=x', 'ec-p256')), /^There is no token with label cq\.$/)
+  const none = `There is no token with label cq. The module ${hsm.module} shows ca.`
+  for (let i = 0; i < 3; i += 1) t.equal(await messageOf(keys.open('pkcs11:token=cq;object=x')), none)
+  t.equal(await messageOf(keys.create('pkcs11:token=cq;object=x', 'ec-p256')), none)
   t.match(await messageOf(keys.open('pkcs11:token=ca;object=x')), /has no private key x/)
   for (const code of [5, 6, 0x30, 0x8000_0001]) {
     await hsm.misbehave(`generate-error=${code}`)

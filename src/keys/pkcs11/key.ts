@@ -8,7 +8,9 @@ import type { Handle } from 'pkcs11js'
 
 import {
   defaultSignatureAlgorithm,
+  type KeyAlgorithmId,
   type KeyKind,
+  readKeyKind,
   type SignatureAlgorithm,
   signatureAlgorithm,
 } from '../../x509/algorithms.ts'
@@ -45,11 +47,7 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
   deps.sessions.give(session)
   const { handle, spki, attributes } = found
   assertSafe(uri, attributes)
-  const kind = parsePublicKey(spki).algorithm.id
-  const algorithm = uri.signature ? signatureAlgorithm(uri.signature) : defaultSignatureAlgorithm(kind)
-  if (!algorithm.keys.includes(kind))
-    throw new TokenFault('request', `The key ${nameOf(uri)} is ${kind}, and cannot sign by ${algorithm.id}.`)
-  const signing = signingOf(token, algorithm)
+  const { algorithm, signing } = wayToSign(token, uri, parsePublicKey(spki).algorithm.id)
   const sign = openSigning(deps, { handle, signing, octets: maxSignatureOctets(spki) })
   const key: SigningKey = {
     id: formatPkcs11Uri({ ...uri, token: token.label, serial: token.serial }),
@@ -63,7 +61,7 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
   return key
 }
 
-/** Makes a pair in the token, under a label that no key there has yet. */
+/** Makes a pair in the token, under a label and an id that no key there has yet. */
 export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: KeyKind): Promise<SigningKey> => {
   const { token } = deps
   const label = uri.object
@@ -72,14 +70,12 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
   const session = await sessionFor(deps)
   let isGood = true
   try {
-    if (findObjects(token, session, privateTemplate(uri)).length > 0)
-      throw new TokenFault(
-        'request',
-        `The token ${token.label} has a key ${label} already; a key is never overwritten.`,
-      )
+    assertFree(token, session, label, uri.id)
     const { mechanism, keyType, attributes } = generationOf(kind)
     if (!token.mechanisms.has(mechanism))
       throw new TokenFault('request', `The token ${token.label} cannot make a key of type ${kind}.`)
+    // One that could not sign as its URI says would lie there, and its label be taken.
+    wayToSign(token, uri, readKeyKind(kind).algorithm)
     const shared = [
       { type: cka.token, value: true },
       { type: cka.keyType, value: keyType },
@@ -115,6 +111,23 @@ const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
   return { handle, spki: spkiOf(reader(token, session, publicHandle)), attributes: attributesOf(readPrivate) }
 }
 
+/** Whoever is named by a label or an id alone would mean two keys from then on, and not open again. */
+const assertFree = (token: Token, session: Handle, label: string, id: Buffer | undefined): void => {
+  const isTaken = (ofClass: number, by: Template[number]): boolean =>
+    findObjects(token, session, [{ type: cka.class, value: ofClass }, by]).length > 0
+  const there = `The token ${token.label} has a key`
+  if (isTaken(cko.privateKey, { type: cka.label, value: Buffer.from(label) }))
+    throw new TokenFault('request', `${there} ${label} already; a key is never overwritten.`)
+  if (!id?.length) return
+  // The public half is found by the id as well: one that was left of another pair would be a second one.
+  const byId = { type: cka.id, value: id }
+  if (isTaken(cko.privateKey, byId) || isTaken(cko.publicKey, byId))
+    throw new TokenFault(
+      'request',
+      `${there} with the id ${id.toString('hex')} already; a key is never overwritten: leave the id out, or name another.`,
+    )
+}
+
 type Template = readonly { readonly type: number; readonly value: Buffer | number | boolean }[]
 
 const privateTemplate = ({ object, id }: Pkcs11Uri): Template => [
@@ -136,7 +149,10 @@ const theOne = ({ label }: Token, handles: readonly Handle[], what: string): Han
   const [only, second] = handles
   if (only === undefined) throw new TokenFault('request', `The token ${label} has no ${what}.`)
   if (second !== undefined)
-    throw new TokenFault('request', `The token ${label} has more than one ${what}: name it by its id as well.`)
+    throw new TokenFault(
+      'request',
+      `The token ${label} has more than one ${what}: name it by its id as well, or give the other one another label.`,
+    )
   return only
 }
 
@@ -180,7 +196,8 @@ const assertSafe = (uri: Pkcs11Uri, attributes: KeyAttributes): void => {
   )
 }
 
-const nameOf = ({ object, id }: Pkcs11Uri): string => object ?? id?.toString('hex') ?? ''
+const nameOf = ({ object, id }: Pkcs11Uri): string =>
+  [object ?? '', id?.length ? `with the id ${id.toString('hex')}` : ''].filter((part) => part !== '').join(' ')
 
 // Signing -----------------------------------------------------------------------------------------------------------
 
@@ -289,10 +306,18 @@ const assertSigns = async ({
   }
 }
 
-const signingOf = (token: Token, algorithm: SignatureAlgorithm): Signing => {
+/** As the URI says, or else as keys of this type usually do. */
+const wayToSign = (
+  token: Token,
+  uri: Pkcs11Uri,
+  kind: KeyAlgorithmId,
+): { readonly algorithm: SignatureAlgorithm; readonly signing: Signing } => {
+  const algorithm = uri.signature ? signatureAlgorithm(uri.signature) : defaultSignatureAlgorithm(kind)
+  if (!algorithm.keys.includes(kind))
+    throw new TokenFault('request', `The key ${nameOf(uri)} is ${kind}, and cannot sign by ${algorithm.id}.`)
   const signing = signingsFor(algorithm).find(({ mechanism }) => token.mechanisms.has(mechanism))
   if (signing === undefined) throw new TokenFault('request', `The token ${token.label} cannot sign by ${algorithm.id}.`)
-  return signing
+  return { algorithm, signing }
 }
 
 const sessionFor = async ({ sessions, token, deadlineMs }: TokenKeyDeps): Promise<Handle> => {

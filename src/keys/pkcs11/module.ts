@@ -44,20 +44,32 @@ export const openModule = async (path: string): Promise<Module> => {
 }
 
 /** The one token that the URI means. Throws when there is none, or more than one. */
-export const findToken = ({ lib }: Module, { token, serial }: Pkcs11Uri): Token => {
-  const wanted = [...(token ? [`label ${token}`] : []), ...(serial ? [`serial number ${serial}`] : [])].join(' and ')
+export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, model }: Pkcs11Uri): Token => {
+  const asked = { label: token, 'serial number': serial, manufacturer, model }
+  const given = Object.entries(asked).filter(([, value]) => value !== undefined)
+  const wanted = given.map(([name, value]) => `${name} ${value}`).join(' and ')
   const slots = call('The module does not list its tokens', () => lib.C_GetSlotList(true))
-  const found = slots.flatMap((slot) => {
+  const all = slots.map((slot) => {
     const info = call('A token does not describe itself', () => lib.C_GetTokenInfo(slot))
     const label = info.label.trim()
     const serialNumber = info.serialNumber.trim()
-    const isIt = (token === undefined || label === token) && (serial === undefined || serialNumber === serial)
-    return isIt ? [{ slot, info, label, serialNumber }] : []
+    const told = {
+      label,
+      'serial number': serialNumber,
+      manufacturer: info.manufacturerID.trim(),
+      model: info.model.trim(),
+    }
+    return { slot, info, label, serialNumber, told }
   })
-  const [only, second] = found
-  if (only === undefined) throw new TokenFault('token', `There is no token with ${wanted}.`)
+  const [only, second] = all.filter(({ told }) =>
+    given.every(([name, value]) => told[name as keyof typeof told] === value),
+  )
+  if (only === undefined) throw new TokenFault('token', `There is no token with ${wanted}. ${shownBy(path, all)}`)
   if (second !== undefined)
-    throw new TokenFault('request', `More than one token has ${wanted}: name one by its serial number.`)
+    throw new TokenFault(
+      'request',
+      `More than one token has ${wanted}: name one by its serial number, or give the other one another label.`,
+    )
   const { slot, info, label, serialNumber } = only
   if ((info.flags & userPinLocked) !== 0)
     throw new TokenFault('pin', `The PIN of the token with ${wanted} is locked; its security officer can unlock it.`)
@@ -70,6 +82,13 @@ export const findToken = ({ lib }: Module, { token, serial }: Pkcs11Uri): Token 
     maxSessions: [info.maxSessionCount, info.maxRwSessionCount].filter(isCount).sort((a, b) => a - b)[0],
     isLastTry: (info.flags & userPinFinalTry) !== 0,
   }
+}
+
+const shownBy = (path: string, tokens: readonly { readonly label: string }[]): string => {
+  const labels = [...new Set(tokens.map(({ label }) => label))].filter((label) => label !== '').sort()
+  return labels.length > 0
+    ? `The module ${path} shows ${labels.join(', ')}.`
+    : `The module ${path} shows none to this user: see to its settings, and to the rights to what it keeps.`
 }
 
 /** Once: a second try with a PIN that was refused would lock the token. */

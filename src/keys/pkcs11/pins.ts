@@ -137,6 +137,23 @@ export const openEntrance = (door: TokenDoor, pins: PinGuard) => {
   }
 }
 
+/**
+ * Throws for what can be no PIN, since a try of it would count as a wrong one: what is left of a file while another program
+ * writes it, or what an editor put in. With a NUL at its end, scrypt could not tell it from the right one either.
+ */
+export const assertIsPin = (label: string, pin: string): void => {
+  const odd = [...pin].find((character) => noPinHas.test(character))
+  if (pin !== '' && odd === undefined) return
+  const what =
+    odd === undefined
+      ? 'is empty'
+      : `has a character in it that no PIN has (U+${odd.codePointAt(0)?.toString(16).toUpperCase().padStart(4, '0')})`
+  throw new TokenFault(
+    'request',
+    `The PIN for the token ${label} ${what}, and was not tried: put the right one into its file, as one line of UTF-8.`,
+  )
+}
+
 /** Throws when this PIN must not be shown to the token, with the way out. */
 export const assertMayTry = (
   { label, isLastTry }: { readonly label: string; readonly isLastTry: boolean },
@@ -175,5 +192,7 @@ const wayOut = (label: string): string =>
 /** As a shell takes it; labels have blanks in them. */
 const unlatch = (label: string): string =>
   `chancery key unlatch ${/^[\w.-]+$/.test(label) ? label : `'${label.replaceAll("'", "'\\''")}'`}`
+/** Controls but for the tab, a byte order mark, and what stands for octets that are no UTF-8. */
+const noPinHas = /(?!\t)[\p{Cc}\uFEFF\uFFFD]/u
 /** A crash in the middle of a good login needs no operator; and tokens give three tries at least. */
 const mostUnfinished = 2

@@ -11,7 +11,7 @@ import { readPrivateFile } from '../private-file.ts'
 import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags, type Token } from './module.ts'
-import { assertMayTry, LoginNeeded, refusal, type TokenDoor } from './pins.ts'
+import { assertIsPin, assertMayTry, LoginNeeded, refusal, type TokenDoor } from './pins.ts'
 import { judgeFailure, type Remedy, sessionCount, writeProtected } from './return-values.ts'
 import { openSessions, type Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
@@ -105,6 +105,7 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
           const { uri, token, place } = await find(text)
           if (tokens.has(place)) return false
           const pin = await readPin(settings, uri)
+          assertIsPin(token.label, pin)
           assertMayTry(token, pin, past)
           prepared.set(text, pin)
           return true

@@ -4,6 +4,9 @@ export interface Pkcs11Uri {
   /** Of the token: by label, serial number, or both; never by slot, whose numbers change. */
   readonly token?: string
   readonly serial?: string
+  /** What else the token must say of itself. */
+  readonly manufacturer?: string
+  readonly model?: string
   /** Of the key: by label, by id, or both. */
   readonly object?: string
   readonly id?: Buffer
@@ -33,6 +36,8 @@ export const parsePkcs11Uri = (text: string): Pkcs11Uri => {
   const uri: Pkcs11Uri = {
     ...given('token', string('token')),
     ...given('serial', string('serial')),
+    ...given('manufacturer', string('manufacturer')),
+    ...given('model', string('model')),
     ...given('object', string('object')),
     ...given('id', found.get('id')),
     ...given('modulePath', string('module-path')),
@@ -76,8 +81,10 @@ const attributesOf = (
 
 const pinFileOf = (source: string | undefined): string | undefined => {
   if (source === undefined) return undefined
-  const path = source.startsWith('file:') ? source.slice('file:'.length).replace(/^\/\/(?=\/)/, '') : source
-  if (!path.startsWith('/')) throw new Error(`pin-source=${source} is not the absolute path of a file.`)
+  // RFC 8089, 2: with no host, or this one.
+  const path = source.startsWith('file:') ? source.slice('file:'.length).replace(/^\/\/(localhost)?(?=\/)/, '') : source
+  // Not repeated: where somebody took it for pin-value, it is the PIN.
+  if (!path.startsWith('/')) throw new Error('pin-source in a pkcs11: URI is not the absolute path of a file.')
   return path
 }
 
