@@ -1,6 +1,7 @@
 /** Issuers, put together: those in the records with their keys, and how they come and go. */
 import { hash } from 'node:crypto'
 
+import type { Checkpoints } from './ca/checkpoints.ts'
 import { type IssuerLife, openIssuerLife } from './ca/issuer-life.ts'
 import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
@@ -10,6 +11,7 @@ import { keyUriFault } from './keys/uri.ts'
 import type { Verifier } from './keys/verifier.ts'
 import { parseProfile } from './policy/profile.ts'
 import type { KeyOpened } from './roll/entries.ts'
+import { ed25519SpkiStart } from './roll-crypto.ts'
 import type { Stores } from './service.ts'
 import { issuersVersion, loadIssuers, openIssuerStore } from './store/issuers.ts'
 
@@ -47,7 +49,10 @@ export const issuerLifeOf = (
   { db, roll, config, clock }: Stores,
   keys: Pick<Keyring, 'open' | 'create'>,
   issuers: Issuers,
-  { verify }: Verifier,
+  {
+    verifier: { verify },
+    checkpoints: { key },
+  }: { readonly verifier: Verifier; readonly checkpoints: Pick<Checkpoints, 'key'> },
 ): IssuerLife =>
   openIssuerLife({
     store: openIssuerStore({ db, roll, longestValidity }),
@@ -57,6 +62,7 @@ export const issuerLifeOf = (
     clock,
     stagingMs: config.limits.stagingMs,
     keyUriFault: (uri) => keyUriFault(uri, config.mode === 'development' || config.keys.allowSoftware),
+    rollKey: Buffer.concat([ed25519SpkiStart, key.publicKey]),
     publicUrl: config.publicUrl,
   })
 

@@ -5,17 +5,16 @@
  */
 import { Problem, type Violation } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
-import type { SigningKey } from '../keys/signing-key.ts'
 import type { IssuerMoved } from '../roll/entries.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
-import { assertSubjectSyntax, type Subject } from '../x509/subject.ts'
+import type { Subject } from '../x509/subject.ts'
 import { type Anchor, type AnchorKind, anchorsOf, waysUp } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
 import { assertChainFits, assertWaysFit } from './issuer-chain.ts'
+import { makeRequest } from './issuer-request.ts'
 import type { Issuers } from './issuers.ts'
 import type { IssuerRecord, IssuerState } from './records.ts'
 
@@ -40,7 +39,7 @@ export interface NewIssuerRequest {
 
 export interface IssuerLife {
   /**
-   * Makes the key (or takes the one that is there, of this kind and no other issuer's) and a request for its certificate.
+   * Makes the key (or takes the one that is there, of this kind, and neither another issuer's nor the roll's) and a request for its certificate.
    * Throws `state.exists`, `issuer.token`, `key.unavailable`, `request.malformed`, `subject.syntax`.
    */
   request(ask: NewIssuerRequest, by: string): Promise<IssuerRequest>
@@ -108,6 +107,8 @@ export interface IssuerLifeDeps {
   readonly stagingMs: number
   /** A sentence where no key may be under this URI. */
   readonly keyUriFault: (uri: string) => string | undefined
+  /** SPKI of the key that signs the roll: no issuer's. */
+  readonly rollKey: Buffer
   /** What new issuers write into certificates, for life. */
   readonly publicUrl: string
 }
@@ -299,28 +300,6 @@ const keyFaultOf = async (issuers: Issuers, { name }: IssuerRow): Promise<string
   return issuers.byName(name).probe()
 }
 
-// Keys --------------------------------------------------------------------------------------------------------------
-
-const makeRequest = async (deps: IssuerLifeDeps, ask: NewIssuerRequest, by: string): Promise<IssuerRequest> => {
-  const { store } = deps
-  assertPlace(deps, ask)
-  assertSubjectSyntax(ask.subject)
-  const known = [...(await store.issuers()), ...(await store.requests())]
-  if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
-  const key = await openOrMake(deps, ask)
-  try {
-    const csr = await requestOf(key, ask.subject)
-    const { name, authority, keyUri } = ask
-    const request = { name, authority, keyUri, csr, createdBy: by }
-    if (!(await store.addRequest(request, keySha256Of(key.spki)))) throw taken(ask)
-  } finally {
-    await key.close()
-  }
-  const stored = (await store.requests()).find(({ name }) => name === ask.name)
-  if (!stored) throw new Error('a request for an issuer was not kept')
-  return stored
-}
-
 /** Of works with the same name, each begins when the one before it has ended: the second finds what the first has made. */
 const openTurns = () => {
   const last = new Map<string, Promise<unknown>>()
@@ -333,41 +312,6 @@ const openTurns = () => {
     mine.then(done, done)
     return mine
   }
-}
-
-/** The URI is not repeated: it may hold what should not be shown. */
-const assertPlace = ({ keyUriFault }: IssuerLifeDeps, { keyUri }: NewIssuerRequest): void => {
-  const reason = keyUriFault(keyUri)
-  if (reason === undefined) return
-  throw new Problem('request.malformed', `/key: ${reason}`, {
-    violations: [{ check: 'issuer.keyUri', field: '/key', value: '', reason }],
-  })
-}
-
-/** A key that was left by a try that was cut off, or made with the token's own tools, is as good as a new one. */
-const openOrMake = async ({ keys }: IssuerLifeDeps, { keyUri, algorithm }: NewIssuerRequest): Promise<SigningKey> => {
-  const there = await keys.open(keyUri).catch(() => undefined)
-  const key = there ?? (await keys.create(keyUri, algorithm).catch(explainKey))
-  const found = parsePublicKey(key.spki).algorithm.id
-  if (found === algorithm) return key
-  await key.close()
-  throw new Problem('state.exists', `There is a key at ${keyUri} already, of the type ${found}.`)
-}
-
-/** Whoever may make keys is told what the provider says; it never says secrets. */
-const explainKey = (error: unknown): never => {
-  const { message, remedy } = error as Error & { readonly remedy?: string }
-  const isThere = /never overwritten/.test(message)
-  const code = isThere ? 'state.exists' : remedy === 'request' ? 'issuer.token' : 'key.unavailable'
-  throw new Problem(code, `The key was not made: ${message}`, { cause: error })
-}
-
-const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => {
-  const info = encodeRequestInfo({ subject, names: [], spki: key.spki })
-  const [signature] = await key.sign([info])
-  if (!Buffer.isBuffer(signature))
-    throw new Problem('key.unavailable', 'The new key did not sign its request.', { cause: signature })
-  return sealRequest(info, key.algorithm, signature)
 }
 
 const noIssuer = (name: string): Problem =>
@@ -386,9 +330,6 @@ const retired = (name: string): Problem =>
   new Problem('issuer.state', `The issuer ${name} has retired: nobody needs a way up from it.`, {
     violations: [{ check: 'issuer.state', field: '/name', value: name, reason: 'it has retired' }],
   })
-
-const taken = ({ name, keyUri }: NewIssuerRequest): Problem =>
-  new Problem('state.exists', `The name ${name} or the key ${keyUri} is that of another issuer.`)
 
 /** For ten million certificates a CRL of one shard stays under 100 KB at one per cent revoked. */
 export const shards = 128

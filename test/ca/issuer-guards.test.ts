@@ -58,6 +58,7 @@ const open = async (t: Test) => {
       clock,
       stagingMs,
       keyUriFault: () => undefined,
+      rollKey: Buffer.alloc(0),
       publicUrl: 'http://pki.test',
     })
     const asked = { csr: derFor('web.example.com'), profile: 'server' }

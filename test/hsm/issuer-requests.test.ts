@@ -13,6 +13,7 @@ t.test('a key in a token', async (t) => {
   const service = await openTestService(t, {
     CHANCERY_PKCS11_MODULE: hsm.module,
     CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+    CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll',
     ...hsm.env,
   })
   const ask = (name: string, uri: string, more: object = {}) =>
@@ -40,6 +41,21 @@ t.test('a key in a token', async (t) => {
       retryable: false,
       detail: /cannot make a key of type ml-dsa-65/,
     })
+  })
+
+  t.test('that is there and cannot be taken is refused with the reason', async (t) => {
+    await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'open', '--id', '03', '--extractable')
+    const { json } = await ask('open', 'token=ca;object=open')
+    t.match(json, { code: 'state.exists', detail: /a key open already.* Nor is it taken: .*extractable is true/ })
+  })
+
+  t.test('of the roll is no issuer’s', async (t) => {
+    const { status, json } = await ask('roll', 'token=ca;object=roll', { algorithm: 'ed25519' })
+    t.match(
+      { status, json },
+      { status: 409, json: { code: 'state.exists', detail: /which signs the roll, and nothing else/ } },
+    )
+    t.notOk(JSON.stringify((await service.request('GET', '/v1/issuer-requests')).json).includes('object=roll'))
   })
 
   t.test('whose PIN is nowhere is refused, though the token is open', async (t) => {

@@ -134,7 +134,7 @@ const requestRoutes = (app: App, { issuerLife }: HttpDeps): void => {
         operationId: 'requestIssuer',
         summary: 'Make the key of a new issuer, and a request for its certificate',
         description:
-          'The key never leaves its token. Have the request signed by the root in a ceremony, and import what comes back with `PUT /v1/issuers/{name}`. A key that is there at the URI already is taken, if it is of the type that is asked for and of no other issuer.',
+          'The key never leaves its token. Have the request signed by the root in a ceremony, and import what comes back with `PUT /v1/issuers/{name}`. A key that is there at the URI already is taken, if it is of the type that is asked for, and neither another issuer’s nor the roll’s.',
         tags,
         body: NewRequest,
         response: { 201: { ...RequestView, description: 'Made' } },

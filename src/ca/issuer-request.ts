@@ -1,0 +1,74 @@
+/** How an issuer begins: a key of its own, and a request for its certificate. */
+import { Problem } from '../errors.ts'
+import type { SigningKey } from '../keys/signing-key.ts'
+import { parsePublicKey } from '../x509/keys.ts'
+import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
+import { assertSubjectSyntax, type Subject } from '../x509/subject.ts'
+import type { IssuerLifeDeps, IssuerRequest, NewIssuerRequest } from './issuer-life.ts'
+
+type RequestDeps = Pick<IssuerLifeDeps, 'store' | 'keys' | 'keyUriFault' | 'rollKey'>
+
+/** Makes the key, or takes the one that is there, and has it sign a request that is on record when this resolves. */
+export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: string): Promise<IssuerRequest> => {
+  const { store } = deps
+  assertPlace(deps, ask)
+  assertSubjectSyntax(ask.subject)
+  const known = [...(await store.issuers()), ...(await store.requests())]
+  if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
+  const key = await openOrMake(deps, ask)
+  try {
+    const csr = await requestOf(key, ask.subject)
+    const { name, authority, keyUri } = ask
+    const request = { name, authority, keyUri, csr, createdBy: by }
+    if (!(await store.addRequest(request, parsePublicKey(key.spki).sha256.toString('hex')))) throw taken(ask)
+  } finally {
+    await key.close()
+  }
+  const stored = (await store.requests()).find(({ name }) => name === ask.name)
+  if (!stored) throw new Error('a request for an issuer was not kept')
+  return stored
+}
+
+/** The URI is not repeated: it may hold what should not be shown. */
+const assertPlace = ({ keyUriFault }: RequestDeps, { keyUri }: NewIssuerRequest): void => {
+  const reason = keyUriFault(keyUri)
+  if (reason === undefined) return
+  throw new Problem('request.malformed', `/key: ${reason}`, {
+    violations: [{ check: 'issuer.keyUri', field: '/key', value: '', reason }],
+  })
+}
+
+/** A key that was left by a try that was cut off, or made with the token's own tools, is as good as a new one. */
+const openOrMake = async (deps: RequestDeps, { keyUri, algorithm }: NewIssuerRequest): Promise<SigningKey> => {
+  const { keys, rollKey } = deps
+  const there = await keys.open(keyUri).catch((error: Error) => error)
+  const key = there instanceof Error ? await keys.create(keyUri, algorithm).catch(explainKey(there)) : there
+  const found = parsePublicKey(key.spki).algorithm.id
+  const isRolls = key.spki.equals(rollKey)
+  if (found === algorithm && !isRolls) return key
+  await key.close()
+  const what = isRolls ? 'which signs the roll, and nothing else' : `of the type ${found}`
+  throw new Problem('state.exists', `There is a key at ${keyUri} already, ${what}.`)
+}
+
+/** Whoever may make keys is told what the provider says; it never says secrets. */
+const explainKey =
+  (unopened: Error) =>
+  (error: Error & { readonly remedy?: string }): never => {
+    const { message, remedy } = error
+    const isThere = /never overwritten/.test(message)
+    const code = isThere ? 'state.exists' : remedy === 'request' ? 'issuer.token' : 'key.unavailable'
+    const nor = isThere ? ` Nor is it taken: ${unopened.message}` : ''
+    throw new Problem(code, `The key was not made: ${message}${nor}`, { cause: error })
+  }
+
+const requestOf = async (key: SigningKey, subject: Subject): Promise<Buffer> => {
+  const info = encodeRequestInfo({ subject, names: [], spki: key.spki })
+  const [signature] = await key.sign([info])
+  if (!Buffer.isBuffer(signature))
+    throw new Problem('key.unavailable', 'The new key did not sign its request.', { cause: signature })
+  return sealRequest(info, key.algorithm, signature)
+}
+
+const taken = ({ name, keyUri }: NewIssuerRequest): Problem =>
+  new Problem('state.exists', `The name ${name} or the key ${keyUri} is that of another issuer.`)
