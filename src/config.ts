@@ -121,7 +121,8 @@ export const loadConfig = async (
     ...(config.mode === 'production' ? refusals.filter(isOf(purpose)) : []),
   ]
   faults.push(...rules.filter(isJudgeable(unread)).flatMap((rule) => judge(rule, config)))
-  if (faults.length > 0) throw new Error(message(faults))
+  // A signer's are told by /readyz of a service that has started: what its files hold is read again and again.
+  if (faults.length > 0) throw new Error(isSigner ? sentencesOf(faults).join(' ') : message(faults))
   return deepFreeze(config)
 }
 
@@ -373,9 +374,12 @@ const refusals: readonly Rule[] = [
 const message = (faults: readonly string[]): string =>
   [
     faults.length === 1 ? 'One setting stops the start:' : `${faults.length} settings stop the start:`,
-    ...[...new Set(faults)].sort().map((fault) => `  - ${/[.?!]$/.test(fault) ? fault : `${fault}.`}`),
+    ...sentencesOf(faults).map((sentence) => `  - ${sentence}`),
     'docs/configuration.md lists every setting.',
   ].join('\n')
+
+const sentencesOf = (faults: readonly string[]): readonly string[] =>
+  [...new Set(faults)].sort().map((fault) => (/[.?!]$/.test(fault) ? fault : `${fault}.`))
 
 const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`

@@ -135,7 +135,7 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
   let shown: Published | undefined
   return {
     key: verifierKey,
-    fault: () => fault?.detail,
+    fault: () => fault && reasonOf(fault),
     assertAvailable: () => {
       if (fault) throw fault
     },
@@ -181,6 +181,10 @@ const notWhole = (index: number, cause: Error): Problem =>
     retryAfter: 60,
     cause,
   })
+
+/** For operators: what the answer to whoever asks for a certificate leaves out. */
+const reasonOf = ({ detail, cause }: Problem): string =>
+  cause instanceof Error ? `${detail.replace(/\.$/, '')}: ${cause.message}` : detail
 
 /** Each text is signed until it is, within the deadline: the same text gives the same signature. */
 const signAll = async (deps: CheckpointsDeps, checkpoints: readonly Checkpoint[]): Promise<readonly string[]> => {

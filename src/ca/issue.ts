@@ -411,7 +411,10 @@ const checkSignature = async (
   if (await deps.verify({ spki, message, signature, algorithm, keep: true })) return
   // Whatever comes next is turned down before its intent: each would stay open, as this one does.
   issuer.distrust()
-  throw new Problem('key.bad_signature', 'Our own signature did not verify; it was not handed out.', { retryAfter: 5 })
+  throw new Problem('key.bad_signature', 'Our own signature did not verify; it was not handed out.', {
+    retryAfter: 5,
+    cause: new Error(`the key of the issuer ${issuer.name} signs what its certificate does not verify`),
+  })
 }
 
 // Step 10 -----------------------------------------------------------------------------------------------------------

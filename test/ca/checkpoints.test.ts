@@ -175,16 +175,17 @@ t.test('a key that does not sign is tried again within the deadline, and then to
   t.equal(tries, 3)
   checkpoints.assertAvailable()
 
-  for (const signing of [
-    async (messages: readonly Buffer[]) => messages.map(() => away),
-    async (messages: readonly Buffer[]) => messages.slice(1),
-    () => new Promise<never>(() => {}),
-  ]) {
+  for (const [signing, reason] of [
+    [async (messages: readonly Buffer[]) => messages.map(() => away), ': it is away'],
+    [async (messages: readonly Buffer[]) => messages.slice(1), '.'],
+    [() => new Promise<never>(() => {}), '.'],
+  ] as const) {
     world.signing = signing
     world.head = headAt(world.head.size + 10)
     const { size } = world.head
     await t.rejects(checkpoints.proofOf(enrolled(size - 1, size)), { code: 'key.unavailable' })
     await isRed(t, checkpoints, 'key.unavailable')
+    t.equal(checkpoints.fault(), `The roll's key did not sign the checkpoint${reason}`)
     t.ok((await checkpoints.newest()).size < size, 'what was told before is told again')
     await t.rejects(checkpoints.follow(), { code: 'key.unavailable' })
     world.signing = fine

@@ -294,7 +294,10 @@ t.test('a signature that does not verify is never handed out, and its intent is 
         isTrial(messages) ? real.sign(messages) : real.sign(messages.map((m) => Buffer.concat([m, m]))),
     }),
   })
-  await t.rejects(faulty('k1'), { code: 'key.bad_signature' })
+  await t.rejects(faulty('k1'), {
+    code: 'key.bad_signature',
+    cause: { message: 'the key of the issuer default signs what its certificate does not verify' },
+  })
   for (const key of ['k2', 'k3']) await t.rejects(faulty(key), { code: 'key.unavailable' }, 'and before an intent')
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])

@@ -218,7 +218,7 @@ t.test('a PIN in a file that others can read is not used', async (t) => {
   const other = await openTestSigners(t, hsm, { CHANCERY_PKCS11_PIN_FILE: `${hsm.pinFile}.none` })
   t.match(
     await messageOf(other.keys.open('pkcs11:token=ca;object=ec-p256')),
-    /CHANCERY_PKCS11_PIN_FILE: .* cannot be read/,
+    /^CHANCERY_PKCS11_PIN_FILE: .* cannot be read \(ENOENT\)\.$/,
   )
   const uri = `pkcs11:token=ca;object=ec-p256?pin-source=file:${hsm.pinFile}`
   const third = await openTestSigners(t, hsm)

@@ -115,7 +115,7 @@ t.test('with a full disk nothing is handed out; what was recorded is when there 
   t.equal(json.certificate, undefined)
   t.match(await rollCheck(false), {
     status: 503,
-    reason: 'The last checkpoint could not be kept outside of the database.',
+    reason: 'The last checkpoint could not be kept outside of the database: EFBIG: file too large, write',
   })
   const before = await rows()
   t.match((await issue('another-key')).json, { code: 'roll.unanchored' })
