@@ -9,12 +9,14 @@ import { Socket } from 'node:net'
 import { loadConfig } from './config.ts'
 import type { KeyLoad } from './keys/key-load.ts'
 import { openKeyring } from './keys/keyring.ts'
+import { keepOutOfCores } from './keys/no-core.ts'
 import { loadPassphrase, roundsFor } from './keys/passphrase.ts'
 import { type Host, hostKeys } from './keys/signer/host.ts'
 import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
 import { watchParent } from './keys/signer/watch.ts'
 
 const main = async (): Promise<void> => {
+  keepOutOfCores()
   const parent = process.ppid
   const socket = new Socket({ fd: serviceSocket, readable: true, writable: true, allowHalfOpen: true })
   // What is asked before we are ready is answered when we are.

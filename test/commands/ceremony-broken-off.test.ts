@@ -1,6 +1,6 @@
 /** Ceremonies that do not come to their end: whatever the key has made, a transcript tells of it. */
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, symlink } from 'node:fs/promises'
+import { mkdir, readdir, readFile, symlink } from 'node:fs/promises'
 
 import t from 'tap'
 import { stringify } from 'yaml'
@@ -122,6 +122,18 @@ t.test('a process that dies leaves the transcript of its last step', async (t) =
   t.match(text, /make the key: "yes" typed/)
   t.match(text, new RegExp(`root\\.key\\.pem +${await table.sha256('root.key.pem')}`))
 })
+
+t.test(
+  'what crashes while it has the key writes nothing of it to a disk',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const table = await openTable(t)
+    const { child, ended } = await untilDigits(table)
+    t.equal(await readFile(`/proc/${child.pid}/coredump_filter`, 'latin1'), '00000000\n')
+    child.kill('SIGINT')
+    await ended
+  },
+)
 
 t.test('a signal before anything was made leaves nothing', async (t) => {
   const table = await openTable(t)

@@ -62,6 +62,8 @@ t.test('a service that is killed while its module hangs in C_Login leaves no sig
   })
   await first.ready()
   t.ok(signers().length > 0)
+  const filters = signers().map((pid) => readFileSync(`/proc/${pid}/coredump_filter`, 'latin1'))
+  t.same([...new Set(filters)], ['00000000\n'], 'and none that crashes writes its PIN to a disk')
   await hsm.misbehave('login-hang')
   const before = await hsm.logins()
   for (const pid of signers()) process.kill(pid, 'SIGKILL')

@@ -2,6 +2,7 @@
 import { basename, dirname } from 'node:path'
 
 import { openGuarded, openKeyring } from '../../keys/keyring.ts'
+import { keepOutOfCores } from '../../keys/no-core.ts'
 import { PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { readPrivateFile } from '../../keys/private-file.ts'
@@ -19,8 +20,10 @@ export interface CeremonyKey {
   close(): Promise<void>
 }
 
-export const keyOf = (document: KeyDocument, session: Session): CeremonyKey =>
-  document.uri.startsWith('file:') ? fileKey(document, session) : tokenKey(document, session)
+export const keyOf = (document: KeyDocument, session: Session): CeremonyKey => {
+  keepOutOfCores()
+  return document.uri.startsWith('file:') ? fileKey(document, session) : tokenKey(document, session)
+}
 
 const fileKey = ({ uri, passphraseFile = '' }: KeyDocument, session: Session): CeremonyKey => {
   const path = session.pathOf(uri.slice('file:'.length))
