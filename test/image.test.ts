@@ -140,18 +140,28 @@ t.test('the token is made once, and its PINs stand in no argument', async (t) =>
     SOFTHSM2_CONF: join(folder, 'conf'),
   }
   const script = join(home, 'deploy/softhsm/make-token.sh')
-  for (const time of ['made', 'found'])
-    execFileSync('sh', ['-eu', script], { env, stdio: 'pipe', encoding: 'utf8' }) || time
   const tool = (...args: readonly string[]) =>
     execFileSync('pkcs11-tool', ['--module', `${env.CHANCERY_PKCS11_MODULE}`, ...args], {
-      env: { ...env, PIN: 'pin-4711' },
+      env: { ...env, PIN: 'pin-4711', SO_PIN: 'so-pin-4711' },
+      stdio: 'pipe',
       encoding: 'utf8',
     })
+  const initialise = ['--slot-index', '0', '--init-token', '--so-pin', 'env:SO_PIN']
+  await mkdir(join(folder, 'tokens'))
+  tool(...initialise, '--label', 'older')
+  for (const time of ['made', 'found'])
+    execFileSync('sh', ['-eu', script], { env, stdio: 'pipe', encoding: 'utf8' }) || time
+  t.match(tool('--list-token-slots'), /token label *: older\n/, 'and one that was there before is left alone')
   t.equal(tool('--list-token-slots').match(/token label *: chancery\n/g)?.length, 1)
   t.match(
     tool('--token-label', 'chancery', '--login', '--pin', 'env:PIN', '--keypairgen', '--key-type', 'EC:prime256v1'),
     /Key pair generated/,
   )
+  await rm(join(folder, 'tokens'), { recursive: true })
+  await mkdir(join(folder, 'tokens'))
+  tool(...initialise, '--label', 'chancery')
+  execFileSync('sh', ['-eu', script], { env, stdio: 'pipe' })
+  t.match(tool('--list-token-slots'), /PIN initialized/, 'also after a run that stopped before the PIN')
   t.notMatch(await readFile(script, 'utf8'), /--(so-|new-)?pin (?!env:)/)
 })
 

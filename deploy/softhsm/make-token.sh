@@ -4,11 +4,22 @@ set -eu
 module=${CHANCERY_PKCS11_MODULE:?}
 tokens=$(sed -n 's/^directories\.tokendir *= *//p' "${SOFTHSM2_CONF:?}")
 mkdir -p -m 700 "$tokens"
-if pkcs11-tool --module "$module" --list-token-slots | grep -q 'token label *: chancery$'; then
-  exit 0
-fi
+# Not in a pipe: where the slots cannot be listed, nothing is made.
+slots=$(pkcs11-tool --module "$module" --list-slots)
+label='token label *: chancery$'
 PIN=$(cat "${CHANCERY_PKCS11_PIN_FILE:?}")
 SO_PIN=$(cat "${SO_PIN_FILE:?}")
 export PIN SO_PIN
-pkcs11-tool --module "$module" --slot-index 0 --init-token --label chancery --so-pin env:SO_PIN
+if ! printf '%s\n' "$slots" | grep -q "$label"; then
+  # A slot without a token: another token would be erased, with all its keys.
+  free=$(printf '%s\n' "$slots" | sed -n '/^Slot /{s/^Slot \([0-9]*\).*/\1/;h;}; /token state: *uninitialized/{g;p;q;}')
+  if [ -z "$free" ]; then
+    echo "There is no slot without a token; make one called chancery with the module's own tools." >&2
+    exit 1
+  fi
+  pkcs11-tool --module "$module" --slot-index "$free" --init-token --label chancery --so-pin env:SO_PIN
+elif printf '%s\n' "$slots" | sed -n "/$label/,/^Slot /p" | grep -q 'PIN initialized'; then
+  exit 0
+fi
+# Also for one that was made by a run that did not come this far.
 pkcs11-tool --module "$module" --token-label chancery --login --login-type so --so-pin env:SO_PIN --init-pin --new-pin env:PIN
