@@ -49,8 +49,11 @@ t.test('a PIN that was refused stays so for every process, until it is unlatched
       .status
 
   await t.test('a key that can be used', async (t) => {
+    await hsm.misbehave('login-noise')
     const json = await chancery(beside, 'key', 'probe', uri, '--json')
+    await hsm.misbehave()
     t.equal(json.code, 0, json.err)
+    t.match(json.err, /^C_Login$/m, 'what the module prints is not in the answer')
     const found = JSON.parse(json.out)
     t.match(found, { algorithm: 'ecdsa-sha256', spki: /^[0-9a-f]{64}$/ })
     t.match(found.id, /^pkcs11:token=ca;serial=[0-9a-f]{16};object=default;type=private$/)

@@ -4,6 +4,7 @@
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
  *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
+ *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
@@ -99,6 +100,10 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
   if (logins) {
     fputs("C_Login\n", logins);
     fclose(logins);
+  }
+  if (told("login-noise") >= 0) {
+    puts("C_Login");
+    fflush(stdout);
   }
   if (told("login-stuck") >= 0) for (;;) pause();
   while (told("login-hang") >= 0) usleep(20000);

@@ -46,7 +46,8 @@ export const openSignerProcess = ({
 }: SignerProcessDeps): SignerProcess => {
   const child = spawn(process.execPath, [...flags, script], {
     env: { ...env, UV_THREADPOOL_SIZE: String(threads) },
-    stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
+    // A module that prints does not print into our log, nor into what a command answers.
+    stdio: ['ignore', process.stderr.fd, 'inherit', 'pipe'],
   })
   let load = noLoad
   let unfit: string | undefined
