@@ -6,7 +6,7 @@
 import { Problem, type Violation } from '../errors.ts'
 import type { Keyring } from '../keys/keyring.ts'
 import type { IssuerMoved } from '../roll/entries.ts'
-import type { KeyAlgorithmId } from '../x509/algorithms.ts'
+import type { KeyAlgorithmId, KeyKind } from '../x509/algorithms.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import type { CheckSignature } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
@@ -33,7 +33,7 @@ export interface NewIssuerRequest {
   readonly name: string
   readonly authority: string
   readonly subject: Subject
-  readonly algorithm: KeyAlgorithmId
+  readonly algorithm: KeyKind
   readonly keyUri: string
 }
 

@@ -1,6 +1,7 @@
 /** How an issuer begins: a key of its own, and a request for its certificate. */
 import { Problem } from '../errors.ts'
 import type { SigningKey } from '../keys/signing-key.ts'
+import { type KeyKind, readKeyKind } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeRequestInfo, sealRequest } from '../x509/request.ts'
 import { assertSubjectSyntax, type Subject } from '../x509/subject.ts'
@@ -39,17 +40,22 @@ const assertPlace = ({ keyUriFault }: RequestDeps, { keyUri }: NewIssuerRequest)
 }
 
 /** A key that was left by a try that was cut off, or made with the token's own tools, is as good as a new one. */
-const openOrMake = async (deps: RequestDeps, { keyUri, algorithm }: NewIssuerRequest): Promise<SigningKey> => {
+const openOrMake = async (deps: RequestDeps, { keyUri, algorithm: kind }: NewIssuerRequest): Promise<SigningKey> => {
   const { keys, rollKey } = deps
   const there = await keys.open(keyUri).catch((error: Error) => error)
-  const key = there instanceof Error ? await keys.create(keyUri, algorithm).catch(explainKey(there)) : there
-  const found = parsePublicKey(key.spki).algorithm.id
+  const key = there instanceof Error ? await keys.create(keyUri, madeAs(kind)).catch(explainKey(there)) : there
+  const found = parsePublicKey(key.spki)
+  const { algorithm, bits = found.bits } = readKeyKind(kind)
   const isRolls = key.spki.equals(rollKey)
-  if (found === algorithm && !isRolls) return key
+  if (found.algorithm.id === algorithm && found.bits === bits && !isRolls) return key
   await key.close()
-  const what = isRolls ? 'which signs the roll, and nothing else' : `of the type ${found}`
+  const type = found.algorithm.id === 'rsa' ? `rsa-${found.bits}` : found.algorithm.id
+  const what = isRolls ? 'which signs the roll, and nothing else' : `of the type ${type}`
   throw new Problem('state.exists', `There is a key at ${keyUri} already, ${what}.`)
 }
+
+/** Of RSA, no ceremony takes fewer bits. */
+const madeAs = (kind: KeyKind): KeyKind => (kind === 'rsa' ? 'rsa-3072' : kind)
 
 /** Whoever may make keys is told what the provider says; it never says secrets. */
 const explainKey =

@@ -61,7 +61,7 @@ export const addIssuerCommand = (program: Command): void => {
   )
     .requiredOption('--authority <name>', 'which it will sign for; a new one, or one that is there')
     .requiredOption('--subject <attribute...>', 'in their order, like O="Example Inc" CN="Example Issuing 2027"')
-    .option('--algorithm <id>', 'of the key: ec-p256 by default')
+    .option('--algorithm <id>', 'of the key: ec-p256 by default; ec-p384, ec-p521, ed25519, rsa-3072, rsa-4096, …')
     .option('--key <uri>', 'where the key is made, like pkcs11:token=ca;object=issuing-2027')
     .action(async (name: string, options: CreateOptions) => {
       const { client, out } = await openRest(options)

@@ -50,7 +50,9 @@ export interface KeyGeneration {
 }
 
 /** What a key is made as: an algorithm, and for RSA perhaps how many bits. */
-export type KeyKind = KeyAlgorithmId | 'rsa-3072' | 'rsa-4096'
+export type KeyKind = KeyAlgorithmId | RsaKind
+
+type RsaKind = (typeof rsaKinds)[number]
 
 export interface SignatureAlgorithm {
   readonly id: string
@@ -210,9 +212,16 @@ export const signatureAlgorithms: readonly SignatureAlgorithm[] = [
   own('ml-dsa-87'),
 ]
 
+const rsaKinds = ['rsa-3072', 'rsa-4096'] as const
+
+/** Of each algorithm, and of RSA by its size. */
+export const keyKinds: readonly KeyKind[] = [...(Object.keys(keyAlgorithms) as KeyAlgorithmId[]), ...rsaKinds]
+
 /** The algorithm of a kind, and its bits where the kind says them. */
 export const readKeyKind = (kind: KeyKind): { readonly algorithm: KeyAlgorithmId; readonly bits?: number } =>
-  kind === 'rsa-3072' || kind === 'rsa-4096' ? { algorithm: 'rsa', bits: Number(kind.slice(4)) } : { algorithm: kind }
+  isRsaKind(kind) ? { algorithm: 'rsa', bits: Number(kind.slice(4)) } : { algorithm: kind }
+
+const isRsaKind = (kind: KeyKind): kind is RsaKind => (rsaKinds as readonly string[]).includes(kind)
 
 /** How a key of this kind is made in software. */
 export const generationOf = (kind: KeyKind): KeyGeneration => {

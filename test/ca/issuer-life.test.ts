@@ -199,6 +199,7 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
     'pkcs11:slot-id=3;object=a',
     'pkcs11:token=ca;object=z?pin-value=swordfish',
     'pkcs11:token=ca;object=z?pin-value=sword&fish',
+    'pkcs11:token=ca;object=z?pin-source=swordfish',
     'pkcs11:token=ca;object=z?x-signature=nonsense',
   ]) {
     const { json, text } = await ask({ name: 'out', key })
@@ -208,6 +209,18 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
   t.match((await ask({ name: 'odd', key: 'http://x' })).json, { code: 'request.malformed' })
   t.match((await ask({ name: 'bad', subject: [{ type: 'country', value: 'Germany' }] })).json, {
     code: 'subject.syntax',
+  })
+  t.equal((await ask({ name: 'rsa', algorithm: 'rsa' })).status, 201)
+  const keys = join(service.config.dataDir, 'keys')
+  await copyFile(join(keys, 'rsa.pem'), join(keys, 'rsa-copy.pem'))
+  t.match(
+    (await ask({ name: 'rsa-2', algorithm: 'rsa-4096', key: 'file:keys/rsa-copy.pem' })).json,
+    { code: 'state.exists', detail: /already, of the type rsa-3072\.$/ },
+    'a ceremony takes no fewer bits',
+  )
+  t.match((await ask({ name: 'roll', algorithm: 'ed25519', key: 'file:roll/key.pem' })).json, {
+    code: 'state.exists',
+    detail: /which signs the roll, and nothing else/,
   })
   const { json } = await ask({ name: 'ed', algorithm: 'ed25519' })
   t.match(json, { key: 'file:keys/ed.pem' })

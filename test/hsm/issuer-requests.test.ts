@@ -43,6 +43,11 @@ t.test('a key in a token', async (t) => {
     })
   })
 
+  t.test('is of RSA with as many bits as were asked for', async (t) => {
+    t.equal((await ask('big', 'token=ca;object=big', { algorithm: 'rsa-4096' })).status, 201)
+    t.match(await hsm.tool('--list-objects', '--type', 'pubkey', '--label', 'big'), /RSA 4096 bits/)
+  })
+
   t.test('that is there and cannot be taken is refused with the reason', async (t) => {
     await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'open', '--id', '03', '--extractable')
     const { json } = await ask('open', 'token=ca;object=open')

@@ -4,7 +4,7 @@ import { type IssuerRequest, moves } from '../../ca/issuer-life.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
-import { keyAlgorithms } from '../../x509/algorithms.ts'
+import { keyKinds } from '../../x509/algorithms.ts'
 import { encodePem, parsePemBlocks } from '../../x509/pem.ts'
 import { attributes, type Subject } from '../../x509/subject.ts'
 import type { App } from '../app.ts'
@@ -61,9 +61,7 @@ const NewRequest = Type.Object(
     authority: { ...Label, description: 'there already, or new' },
     subject: Type.Array(AttributeView, { minItems: 1, maxItems: 16 }),
     algorithm: Type.Optional(
-      Type.Enum(Object.keys(keyAlgorithms) as (keyof typeof keyAlgorithms)[], {
-        description: 'of the key; ec-p256 by default',
-      }),
+      Type.Enum([...keyKinds], { description: 'of the key; ec-p256 by default, and rsa has 3072 bits' }),
     ),
     key: Type.Optional(KeyUri),
   },
