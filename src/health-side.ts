@@ -27,7 +27,7 @@ export const healthOf = (
     databaseFault: () => databaseFault(stores),
     clockFault: stores.dbClock.fault,
     crlFault: status.crlFault,
-    rollFault: checkpoints.fault,
+    rollFault: checkpoints.probe,
     rollWarning: witnesses.warning,
     crlWarning: status.crlWarning,
     queue: () => ({ pending: issuance.pending, bound: stores.config.limits.queue }),

@@ -30,8 +30,8 @@ export interface Published extends Checkpoint {
 export interface Checkpoints {
   /** What verifies the notes. */
   readonly key: VerifierKey
-  /** Why nothing can be signed, as far as known. */
-  fault(): string | undefined
+  /** Why nothing can be signed. Where nothing is known, the newest is signed once more, which gives the same signature. */
+  probe(): Promise<string | undefined>
   /** Throws what keeps checkpoints from being made, while it does. */
   assertAvailable(): void
   /** The newest that this instance has signed, with so many entries at least if there are as many. Signs one where there is none. */
@@ -135,7 +135,10 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
   let shown: Published | undefined
   return {
     key: verifierKey,
-    fault: () => fault && reasonOf(fault),
+    probe: async () => {
+      const found = fault ?? (newest && (await tryOut(deps, newest)))
+      return found && reasonOf(found)
+    },
     assertAvailable: () => {
       if (fault) throw fault
     },
@@ -202,11 +205,26 @@ const signAll = async (deps: CheckpointsDeps, checkpoints: readonly Checkpoint[]
     }
     if (until - performance.now() < retryMs) {
       const cause = answer === 'late' ? undefined : answer.find((one) => !Buffer.isBuffer(one))
-      throw new Problem('key.unavailable', "The roll's key did not sign the checkpoint.", { retryAfter: 2, cause })
+      throw unsigned(cause)
     }
     await sleep(retryMs)
   }
 }
+
+/** Undefined where it signs. */
+const tryOut = async (deps: CheckpointsDeps, checkpoint: Checkpoint): Promise<Problem | undefined> => {
+  const message = Buffer.from(encodeCheckpoint(checkpoint))
+  const [signature] = await deps.key.sign([message], trialMs)
+  if (!Buffer.isBuffer(signature)) return unsigned(signature)
+  const signed = assertValid(deps, [message], [signature])
+  return signed.then(
+    () => undefined,
+    (error: Problem) => error,
+  )
+}
+
+const unsigned = (cause: unknown): Problem =>
+  new Problem('key.unavailable', "The roll's key did not sign the checkpoint.", { retryAfter: 2, cause })
 
 /** A wrong signature would be in every proof, for ever. */
 const assertValid = async (
@@ -234,4 +252,6 @@ const unanchored = (cause: unknown): never => {
 }
 
 const retryMs = 50
+/** Less than whoever asks how we are waits for. */
+const trialMs = 800
 const lookEveryMs = 100

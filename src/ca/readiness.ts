@@ -12,7 +12,7 @@ export interface ReadinessDeps {
   readonly databaseFault: () => Promise<string | undefined>
   readonly clockFault: () => string | undefined
   /** Why no checkpoint can be signed, or kept. */
-  readonly rollFault: () => string | undefined
+  readonly rollFault: () => Promise<string | undefined>
   /** That somebody has seen another roll. */
   readonly rollWarning: () => string | undefined
   /** Why relying parties may soon find no list that they can use. */
@@ -47,14 +47,14 @@ const ask = async ({
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
   const database = await inTime(databaseFault())
-  const key = await inTime(keyFault(issuers, now()))
+  const [key, checkpoints] = await Promise.all([inTime(keyFault(issuers, now())), inTime(rollFault())])
   const { pending, bound } = queue()
   return [
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
     check('clock', clockFault(), 'agrees with the database'),
     check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
-    check('roll', rollFault(), rollWarning() ?? 'is whole, and its checkpoints are signed'),
+    check('roll', checkpoints, rollWarning() ?? 'is whole, and its checkpoints are signed'),
     check(
       'queue',
       isStopping() ? 'the service is stopping' : pending >= bound ? `${pending} requests wait` : undefined,

@@ -85,7 +85,7 @@ const enrolled = (index: number, size: number) => ({
 
 const isRed = async (t: Tap, checkpoints: Checkpoints, code: string): Promise<void> => {
   t.throws(() => checkpoints.assertAvailable(), { code })
-  t.type(checkpoints.fault(), 'string')
+  t.type(await checkpoints.probe(), 'string')
 }
 type Tap = Pick<typeof t, 'throws' | 'type' | 'rejects' | 'equal' | 'same' | 'match' | 'ok'>
 
@@ -185,15 +185,32 @@ t.test('a key that does not sign is tried again within the deadline, and then to
     const { size } = world.head
     await t.rejects(checkpoints.proofOf(enrolled(size - 1, size)), { code: 'key.unavailable' })
     await isRed(t, checkpoints, 'key.unavailable')
-    t.equal(checkpoints.fault(), `The roll's key did not sign the checkpoint${reason}`)
+    t.equal(await checkpoints.probe(), `The roll's key did not sign the checkpoint${reason}`)
     t.ok((await checkpoints.newest()).size < size, 'what was told before is told again')
     await t.rejects(checkpoints.follow(), { code: 'key.unavailable' })
     world.signing = fine
     await checkpoints.follow()
     checkpoints.assertAvailable()
-    t.equal(checkpoints.fault(), undefined)
+    t.equal(await checkpoints.probe(), undefined)
     t.equal((await checkpoints.newest()).size, size)
   }
+})
+
+t.test('a key that is gone is known before anybody wants a checkpoint', async (t) => {
+  const { world, checkpoints } = openWorld()
+  await checkpoints.newest()
+  t.equal(await checkpoints.probe(), undefined)
+  const away = new SigningFault('before', 'it is away')
+  for (const [signing, reason] of [
+    [async () => [away], "The roll's key did not sign the checkpoint: it is away"],
+    [async () => [Buffer.alloc(64, 1)], "The roll's key signs wrongly; no checkpoint was handed out."],
+  ] as const) {
+    world.signing = signing
+    t.equal(await checkpoints.probe(), reason)
+    world.signing = fine
+    t.equal(await checkpoints.probe(), undefined)
+  }
+  checkpoints.assertAvailable()
 })
 
 t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
@@ -235,7 +252,7 @@ t.test('records that are not those of before keep everybody from asking, until t
   }
   await t.rejects(checkpoints.follow(), { code: 'roll.inconsistent' })
   await isRed(t, checkpoints, 'roll.inconsistent')
-  t.match(checkpoints.fault(), /200 to 299/)
+  t.match(await checkpoints.probe(), /200 to 299/)
   world.looking = async () => {
     throw new Problem('db.unavailable', 'No connection.')
   }

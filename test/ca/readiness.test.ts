@@ -6,7 +6,7 @@ import { openHealth, type ReadinessDeps } from '../../src/ca/readiness.ts'
 const well: Omit<ReadinessDeps, 'issuers' | 'now'> = {
   databaseFault: async () => undefined,
   clockFault: () => undefined,
-  rollFault: () => undefined,
+  rollFault: async () => undefined,
   rollWarning: () => undefined,
   crlFault: () => undefined,
   crlWarning: () => undefined,
