@@ -138,6 +138,16 @@ t.test('what a URI means is one key, or a sentence says why not', async (t) => {
   t.same(refused, [])
 })
 
+t.test('a key that asks for a login at each signature is told of as that, and costs the others nothing', async (t) => {
+  const { keys, events } = await openTestSigners(t, hsm)
+  const make = ['--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'each', '--id', '04', '--sensitive']
+  await hsm.tool(...make, '--always-auth')
+  const told = await messageOf(keys.open('pkcs11:token=ca;object=each'))
+  t.match(told, /does not sign: .*\(CKR_USER_NOT_LOGGED_IN\)\. It asks for a login at each signature \(CKA_ALWAYS_/)
+  t.ok(await holds(await keys.open('pkcs11:token=ca;object=ec-p256'), Buffer.from('x')))
+  t.notOk(events.includes('signer.ended'))
+})
+
 t.test('a key that is made takes neither the label nor the id of another, which would not open again', async (t) => {
   const [one, two] = ['pkcs11:token=ca;object=first;id=%a1', 'pkcs11:token=ca;object=second;id=%a2']
   for (const uri of [one, two]) await keys.create(uri, 'ec-p256')

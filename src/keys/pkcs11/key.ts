@@ -57,7 +57,9 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
     sign: (messages, withinMs = deps.deadlineMs) => Promise.all(messages.map((message) => sign(message, withinMs))),
     close: async () => {},
   }
-  await assertSigns(key)
+  await assertSigns(key).catch((error: TokenFault) => {
+    throw found.asksEachTime ? new TokenFault('request', `${error.message} ${eachTime}`, error) : error
+  })
   return key
 }
 
@@ -108,7 +110,12 @@ const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
     findObjects(token, session, [{ type: cka.class, value: cko.publicKey }, half]),
     `public key beside the private key ${nameOf(uri)}`,
   )
-  return { handle, spki: spkiOf(reader(token, session, publicHandle)), attributes: attributesOf(readPrivate) }
+  return {
+    handle,
+    spki: spkiOf(reader(token, session, publicHandle)),
+    attributes: attributesOf(readPrivate),
+    asksEachTime: readPrivate(cka.alwaysAuthenticate)?.[0] === 1,
+  }
 }
 
 /** Whoever is named by a label or an id alone would mean two keys from then on, and not open again. */
@@ -362,6 +369,8 @@ const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
   neverExtractable: true,
   local: true,
 }
+/** Told where it does not sign: some modules say so of keys that do. */
+const eachTime = 'It asks for a login at each signature (CKA_ALWAYS_AUTHENTICATE): make one that does not.'
 const attributeSensitive = 0x11
 const attributeTypeInvalid = 0x12
 const trials = 3

@@ -82,6 +82,7 @@ export const cka = {
   copyable: 0x171,
   ecParams: 0x180,
   ecPoint: 0x181,
+  alwaysAuthenticate: 0x202,
   parameterSet: 0x61d,
 } as const
 export const ckk = { rsa: 0x00, ec: 0x03, edwards: 0x40, mlDsa: 0x4a } as const
