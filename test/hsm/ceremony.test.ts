@@ -98,7 +98,7 @@ t.test('a token that cannot, or will not, is told in a sentence', async (t) => {
       'a key that is there',
       await attempt({ uri: 'pkcs11:token=ca;object=ec-p256' }),
       exitCodes.conflict,
-      /a key is never overwritten/,
+      /a key is never overwritten\. To take the key that is there, add existing: true to \/key\.\n/,
     ],
     [
       'a token that is not there',

@@ -86,7 +86,8 @@ const explain =
     }
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
-    if (/never overwritten/.test(error.message)) throw new Failure('conflict', error.message)
+    if (/never overwritten/.test(error.message))
+      throw new Failure('conflict', `${error.message} To take the key that is there, add existing: true to /key.`)
     // Without its path, where it was open already.
     if (/^E[A-Z]+$/.test(error.code ?? ''))
       throw new Failure('usage', `The key at ${place} cannot be read or written: ${error.message}.`)
