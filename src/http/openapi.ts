@@ -7,12 +7,14 @@ import type { Role } from '../ca/access.ts'
 import type { Searchable } from '../ca/accesses.ts'
 import { type ProblemCode, problems } from '../errors.ts'
 import { type TSchema, Type } from '../schema.ts'
+import { fieldsOf } from './answer-fields.ts'
 import { type Column, encodeCsv, type Row } from './api/csv.ts'
 import * as examples from './api/examples.ts'
 import { forms } from './api/export.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { type AccessRule, isHolderRule } from './auth.ts'
+import { codesIn, condensed } from './condensed.ts'
 import { problemType } from './problem.ts'
 
 declare module 'fastify' {
@@ -85,6 +87,7 @@ export const describeRoutes = (app: App): void => {
   app.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: contentPolicy,
+    theme: { title: 'Chancery: the API' },
     uiConfig: { docExpansion: 'list', deepLinking: true, validatorUrl: null },
   })
 }
@@ -113,12 +116,20 @@ const describe = (schema: DescribedSchema | undefined, route: RouteOptions): obj
     ...(headers.length > 0 && {
       headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
     }),
-    response: { ...answersOf(schema, config), ...unchangedOf(route), ...problemsOf(schema, route) },
+    response: withFields({ ...answersOf(schema, config), ...unchangedOf(route), ...problemsOf(schema, route) }, route),
     security: securityOf(config.access),
     'x-roles': rolesOf(config.access) ?? [],
     ...(isHolderRule(config.access) && { 'x-holder': true }),
   }
 }
+
+const withFields = (answers: Readonly<Record<string, object>>, route: RouteOptions): object =>
+  Object.fromEntries(
+    Object.entries(answers).map(([status, answer]) => {
+      const headers = fieldsOf(route, Number(status), codesIn(answer))
+      return [status, { ...answer, ...(headers && { headers }) }]
+    }),
+  )
 
 const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyContextConfig): object =>
   Object.fromEntries(
@@ -310,113 +321,6 @@ const problemAnswer = (status: number, codes: readonly ProblemCode[]): object =>
     },
   }
 }
-
-/** Paths in order; each shape that has a name, and each answer that several calls give in the same words, written once. */
-const condensed = <T extends object>(document: T): T => {
-  const { paths = {}, components = {} } = hoisted(document as Description)
-  const uses = new Map<string, number>()
-  const answers = Object.values(paths).flatMap((path) => Object.values(path).map(({ responses }) => responses))
-  for (const answer of answers.flatMap(Object.values)) uses.set(nameOf(answer), (uses.get(nameOf(answer)) ?? 0) + 1)
-  const responses: Record<string, Answer> = {}
-  for (const answer of answers) {
-    for (const [status, response] of Object.entries(answer)) {
-      const name = nameOf(response)
-      if (name === '' || (uses.get(name) ?? 0) < 2) continue
-      assertSame(name, responses[name] ?? response, response)
-      responses[name] = response
-      answer[status] = { $ref: `#/components/responses/${name}` }
-    }
-  }
-  return { ...document, components: { ...components, responses: sorted(responses) }, paths: sorted(paths) }
-}
-
-/** Shapes with a title become components of that name; their examples stand with the answers. */
-const hoisted = ({ paths, components }: Description): Description => {
-  const schemas: Record<string, object> = {}
-  const walk = (node: unknown): unknown => {
-    if (Array.isArray(node)) return node.map(walk)
-    if (typeof node !== 'object' || node === null) return node
-    const members = Object.entries(node).map(([key, value]) => [key, isExample(key, value) ? value : walk(value)])
-    const { title, examples: _, ...schema } = Object.fromEntries(members)
-    if (typeof title !== 'string') return Object.fromEntries(members)
-    assertSame(title, schemas[title] ?? schema, schema)
-    schemas[title] = schema
-    return { $ref: `#/components/schemas/${title}` }
-  }
-  const walked = walk(paths) as NonNullable<Description['paths']>
-  return { paths: walked, components: { ...components, schemas: sorted(schemas) } }
-}
-
-/** Data, which may have a title of its own; but a member of that name has a shape. */
-const isExample = (key: string, value: unknown): boolean =>
-  key === 'example' || (key === 'examples' && Array.isArray(value))
-
-const assertSame = (name: string, one: object, other: object): void => {
-  if (JSON.stringify(one) !== JSON.stringify(other)) throw new Error(`Two parts of the description are called ${name}.`)
-}
-
-const sorted = <V>(record: Readonly<Record<string, V>>): Record<string, V> =>
-  Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)))
-
-interface Answer {
-  readonly $ref?: string
-  readonly content?: { readonly [problemType]?: { readonly schema?: { readonly allOf?: readonly unknown[] } } }
-}
-
-interface Description {
-  readonly components?: object
-  readonly paths?: Record<string, Record<string, { readonly responses: Record<string, Answer> }>>
-}
-
-/** A problem answer is named by its code, or by what its codes have in common; any other has no name. */
-const nameOf = ({ content }: Answer): string => {
-  const narrowed = content?.[problemType]?.schema?.allOf?.[1] as
-    | { properties: { code: { enum: readonly string[] } } }
-    | undefined
-  const [first, ...more] = narrowed?.properties.code.enum ?? []
-  if (first === undefined) return ''
-  if (more.length === 0) return first.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
-  const codes: readonly string[] = [first, ...more]
-  const found = groups.find(([code, , beside]) => codes.includes(code) && (!beside || codes.includes(beside)))
-  return found?.[1] ?? codes.join('-or-')
-}
-
-/** Answers of several codes, by the first of these that they have, where they have that other one as well. */
-const groups: readonly (readonly [code: ProblemCode, name: string, beside?: ProblemCode])[] = [
-  ['origin.malformed', 'AskUnreadable'],
-  ['csr.pem', 'RequestUnreadable'],
-  ['renewal.names', 'RenewalRefused'],
-  ['renewal.forbidden', 'MayNotRenew'],
-  ['renewal.foreign', 'NotTheHolder'],
-  ['origin.required', 'MayNotAsk'],
-  ['approval.too_many', 'RequestsLimited'],
-  ['limit.certificates_per_day', 'IssuanceLimited'],
-  ['rate.limited', 'ProofLimited'],
-  ['limit.failed_authentication', 'Limited'],
-  ['limit.address_requests', 'AddressLimited'],
-  ['san.forbidden', 'Refusal'],
-  ['issuer.none_active', 'IssuanceUnavailable'],
-  ['roll.unanchored', 'RollUnavailable'],
-  ['key.unavailable', 'KeyUnavailable'],
-  ['policy.lint', 'IssuanceFailed'],
-  ['auth.missing', 'Unauthenticated'],
-  ['request.cursor', 'SearchMalformed'],
-  ['clock.skewed', 'ClockNotTrusted', 'auth.unavailable'],
-  // Whoever proves to hold the key is not asked who that is.
-  ['clock.skewed', 'ProofUnavailable'],
-  ['roll.inconsistent', 'ChangeUnavailable'],
-  ['overload.queue', 'SearchUnavailable'],
-  ['db.unavailable', 'Unavailable'],
-  ['overload.deadline', 'Overload'],
-  ['state.exists', 'StateConflict'],
-  ['issuer.chain', 'ImportRefused'],
-  ['profile.lockout', 'WouldLockOut'],
-  ['principal.disabled', 'PrincipalClosed'],
-  ['revocation.state', 'RevocationRefused'],
-  ['approval.twice', 'ApprovalRefused'],
-  ['approval.own', 'ApprovalForbidden'],
-  ['approval.failed', 'RequestClosed'],
-]
 
 const rawBodies: Readonly<Record<string, string>> = {
   'application/pkcs10': 'a PKCS#10 request in DER (RFC 5967), or strict base64 of it; `profile` goes into the query',

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { assertDescribed, assertPointers } from '../helpers/described.ts'
+import { assertDescribed, assertMembers, assertPointers } from '../helpers/described.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pem, rdn, request, seq, utf8 } from '../x509/build.ts'
 import { csrFor } from './people.ts'
@@ -24,6 +24,17 @@ t.test('each answer that a test gets is looked up in the description', async (t)
   t.throws(() => assertDescribed('HEAD', '/roll/tile/0/000', 418), /HEAD [/]roll[/]tile[/]\{path\} answers 418/)
   t.doesNotThrow(() => assertDescribed('HEAD', '/v1/events', 200))
   t.doesNotThrow(() => assertDescribed('GET', '/nowhere', 418), 'what is no call may answer what it likes')
+  t.throws(
+    () => assertDescribed('GET', '/v1/events', 200, { location: '/' }),
+    /GET [/]v1[/]events answers 200 with location/,
+  )
+  t.throws(
+    () => assertDescribed('GET', '/v1/events', 403, { etag: '""' }),
+    /answers 403 with etag/,
+    'also of a shared one',
+  )
+  t.doesNotThrow(() => assertDescribed('GET', '/v1/events', 200, { link: '</v1/events>; rel="next"', date: '' }))
+  t.throws(() => assertMembers({ code: 'csr.pem', other: 1 }), /A problem has other/)
 })
 
 t.test('a Content-Type without a body is passed over where no body is taken, and a body is refused', async (t) => {

@@ -17,6 +17,12 @@ interface Described {
   }
 }
 
+interface Parameter {
+  readonly required?: boolean
+  readonly example?: unknown
+  readonly schema: { readonly examples?: readonly unknown[] }
+}
+
 interface Operation {
   readonly operationId: string
   readonly parameters?: readonly object[]
@@ -143,6 +149,21 @@ t.test('nobody is answered with a regular expression: every form that a call tak
   t.ok(seen.size > 15, `${seen.size} forms`)
 })
 
+t.test('a page that sends the examples of parameters sends none that may be left out', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const { paths } = app.swagger() as unknown as Described
+  const all = Object.values(paths).flatMap((path) => Object.values(path).flatMap(({ parameters = [] }) => parameters))
+  const optional = (all as Parameter[]).filter(({ required }) => !required)
+  t.same(
+    optional.filter(({ example }) => example !== undefined),
+    [],
+    'swagger-ui fills in each, and 400 is all that it gets',
+  )
+  t.ok(optional.some(({ schema: { examples } }) => examples?.[0] === 'server'))
+  t.ok((all as Parameter[]).some(({ required, example }) => required && example !== undefined))
+})
+
 t.test('what several calls share has a short name', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
@@ -164,6 +185,7 @@ t.test('the pages to read it with load everything from here', async (t) => {
     t.notMatch(asset, /^(https?:)?\/\//)
     t.equal((await app.inject(new URL(asset, 'https://x/docs/').pathname)).statusCode, 200, asset)
   }
+  t.match(page.body, /<title>Chancery: the API<[/]title>/)
   t.notMatch(page.body, /<script>/, 'no script inline, which the policy would refuse')
   t.same((await app.inject('/openapi.json')).json(), JSON.parse(JSON.stringify(app.swagger())))
 })

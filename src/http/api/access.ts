@@ -72,6 +72,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
         access: ['admin'],
         accepts: ['application/json'],
         problems: ['state.exists', 'principal.disabled', 'state.reserved'],
+        tells: { Location: [201] },
       },
       schema: {
         operationId: 'createPrincipal',

@@ -136,6 +136,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
           'Idempotency-Key':
             'Makes retries safe: under one key, at most one certificate is ever issued to you. 1 to 128 visible ASCII characters.',
         },
+        tells: { Location: [201, 202] },
       },
       schema: {
         operationId: 'issueCertificate',

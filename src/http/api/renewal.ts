@@ -80,6 +80,7 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
         headers: {
           'Idempotency-Key': 'Makes retries safe, as for POST /v1/certificates; each certificate has keys of its own.',
         },
+        tells: { Location: [201] },
       },
       schema: {
         operationId: 'renewCertificate',
@@ -109,6 +110,7 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
         access: { holderOr: ['requester', ...readers] },
         problems: ['certificate.not_found'],
         headers: { 'If-None-Match': 'the ETag of what is known already: then 304, if nothing has changed' },
+        tells: { 'Retry-After': [200, 304] },
       },
       schema: {
         operationId: 'readRenewalInfo',

@@ -177,6 +177,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
           'revocation.plan',
           'revocation.too_many',
         ],
+        tells: { Location: [202] },
       },
       schema: {
         operationId: 'revokeMany',

@@ -182,6 +182,11 @@ export const ProblemView = Type.Object(
     checks: Type.Optional(Type.Array(Check, { description: 'every check of a refused request, with its outcome' })),
     notes: Type.Optional(Type.Array(Note, { description: 'what was dropped or shortened' })),
     limit: Type.Optional(ReachedLimit),
+    issuer: Type.Optional(
+      Type.String({
+        description: 'with `revocation.proof`: whose the certificate is, told to who has signed by its key',
+      }),
+    ),
     next: Type.String({ description: 'what to do' }),
     requestId: Type.String({ description: 'what to tell the operator' }),
   },

@@ -141,6 +141,7 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
             'The ETag of the version that the change was made from, several of which one is there, or * for whichever is.',
           'If-None-Match': `* to create ${articled} that does not exist.`,
         },
+        tells: { Location: [201] },
       },
       schema: {
         operationId: `apply${one}`,
