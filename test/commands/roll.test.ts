@@ -513,6 +513,10 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
   await writeFile(at('event.json'), JSON.stringify(items[0]))
   await writeFile(at('entry.json'), items[0].entry)
   await writeFile(at('one.proof'), one.proof)
+  await writeFile(at('page.json'), JSON.stringify({ items, boundTo: { size: 1 } }))
+  await writeFile(at('items.json'), JSON.stringify(items))
+  await writeFile(at('two.json'), JSON.stringify([...items, ...items]))
+  await writeFile(at('none.json'), JSON.stringify({ items: [], boundTo: { size: 1 } }))
   const said = new RegExp(
     `^Entry ${one.index} is on the roll .*, among \\d+\\.\n.*  certificate\\.issued  .*one\\.example\\.com`,
   )
@@ -520,12 +524,22 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
     ['one.json'],
     ['one.json', '--entry', at('event.json')],
     ['one.proof', '--entry', at('entry.json')],
+    ['one.json', '--entry', at('page.json')],
+    ['one.json', '--entry', at('items.json')],
   ] as const)
     t.match(
       await chancery('prove', at(args[0]), ...args.slice(1), '--key', key),
       { code: 0, out: said, err: '' },
       args.join(' '),
     )
+  for (const [file, err] of [
+    ['two.json', /two\.json has 2 entries: give the one/],
+    ['none.json', /none\.json has 0 entries/],
+    ['one.json', /one\.json is no entry, and no answer with one/],
+  ] as const) {
+    const unread = await chancery('prove', at('one.json'), '--entry', at(file), '--key', key)
+    t.match(unread, { code: exitCodes.usage, err }, 'what is no entry is no alarm')
+  }
   const again = await service.request('GET', `/v1/certificates/${one.serial}/proof`)
   await writeFile(at('again.json'), again.text)
   const proven = await chancery('prove', at('again.json'), '--entry', at('entry.json'), '--key', key, '--json')

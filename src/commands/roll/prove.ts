@@ -36,11 +36,22 @@ export const readProof = async (path: string): Promise<GivenProof> => {
 /** Whether it is meant as one, of whatever version. */
 export const isProof = ({ proof }: GivenProof): boolean => proof.startsWith('c2sp.org/tlog-proof@')
 
-/** The octets of an entry, alone or as `/v1/events` tells it. */
+/** The octets of an entry, alone or as `/v1/events` tells it, in its page or out of it. */
 export const readEntry = async (path: string): Promise<Buffer> => {
   const octets = await readOctets(path)
-  const value = parseJson(octets.toString(), path)
-  return typeof value['entry'] === 'string' ? Buffer.from(value['entry']) : octets
+  const told = onlyOf(parseJson(octets.toString(), path), path)
+  if (typeof told['entry'] === 'string') return Buffer.from(told['entry'])
+  if (typeof told['type'] === 'string') return octets
+  // Hashed as it is, it would lead to no root: an alarm about a roll that is whole.
+  throw new Failure('usage', `${path} is no entry, and no answer with one.`)
+}
+
+const onlyOf = (value: Parsed, path: string): Parsed => {
+  const items = Array.isArray(value) ? value : value['items']
+  if (!Array.isArray(items)) return value
+  const [item, ...more] = items as readonly Parsed[]
+  if (typeof item === 'object' && item !== null && more.length === 0) return item
+  throw new Failure('usage', `${path} has ${items.length} entries: give the one that the proof is of.`)
 }
 
 /** Throws a `Failure` that says what does not hold. */
@@ -74,10 +85,12 @@ const parsed = (octets: Buffer): RollEntry => {
   }
 }
 
-const parseJson = (text: string, path: string): Readonly<Record<string, unknown>> => {
+type Parsed = Readonly<Record<string, unknown>>
+
+const parseJson = (text: string, path: string): Parsed => {
   try {
     const value: unknown = JSON.parse(text)
-    if (typeof value === 'object' && value !== null) return value as Readonly<Record<string, unknown>>
+    if (typeof value === 'object' && value !== null) return value as Parsed
   } catch {
     // Told below.
   }
