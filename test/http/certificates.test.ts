@@ -420,6 +420,19 @@ t.test('whoever mistypes a profile is told of those that its grants are for', as
   t.match(ungranted({ ...nobody, grants: [{ ...grant, profiles: many }] }, 'x'), /"p00", "p01".*"p19" and 5 others\.$/)
 })
 
+t.test(
+  'a search for an issuer that there has never been is told, for nothing found would be read as an answer',
+  async (t) => {
+    const auditor = await employ(service, 'issuer-auditor', 'auditor')
+    for (const headers of [{}, { accept: 'text/csv' }])
+      for (const asker of [auditor, token]) {
+        const answer = await service.request('GET', '/v1/certificates?issuer=defualt', { token: asker, headers })
+        t.match(answer, { status: 404, json: { code: 'issuer.not_found' } })
+      }
+    t.equal((await service.request('GET', '/v1/certificates?issuer=etcd', { token: auditor })).status, 200)
+  },
+)
+
 t.test('a search for a profile that has never existed is told to auditors, and tells requesters nothing', async (t) => {
   const path = '/v1/certificates?profile=sever'
   const auditor = await employ(service, 'search-auditor', 'auditor')

@@ -10,6 +10,7 @@ import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
+import { assertIssuer } from './issuers.ts'
 import { listTypes } from './page.ts'
 import {
   closed,
@@ -116,13 +117,19 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
         offers: listTypes,
         ownDeadline: true,
         exports: { records: 'certificates', columns },
-        problems: ['request.cursor', 'request.not_acceptable', 'profile.not_found', 'overload.queue'],
+        problems: [
+          'request.cursor',
+          'request.not_acceptable',
+          'profile.not_found',
+          'issuer.not_found',
+          'overload.queue',
+        ],
       },
       schema: {
         operationId: 'searchCertificates',
         summary: 'Search certificates',
         description:
-          'Newest first; below a suffix in the order of the names, and by expiry or a status of valid or expired in that of expiry. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
+          'Newest first; below a suffix in the order of the names, and by expiry or a status of valid or expired in that of expiry. A requester finds its own; auditors, operators and administrators find all, and are told when a profile has never existed; all are told when an issuer has not. As NDJSON and CSV without `limit` and `cursor`: everything, as docs/auditing.md tells.',
         tags: ['certificates'],
         querystring: Filter,
         response: { 200: pageOfFound(FoundCertificate) },
@@ -132,6 +139,7 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
       if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
+      if (filter.issuer !== undefined) await assertIssuer(records, filter.issuer)
       return answerSearch(deps, request, reply as FastifyReply, {
         records: 'certificates',
         filter,

@@ -272,6 +272,12 @@ const reasonless = (): Problem =>
     violations: [{ check: 'issuer.reason', field: '/reason', value: '', reason: 'a halt needs one' }],
   })
 
+/** Issuers are never deleted: one that there is not never signed anything, and its name is a mistake. Throws `issuer.not_found`. */
+export const assertIssuer = async (records: HttpDeps['records'], name: string): Promise<void> => {
+  if (!(await records.issuers()).some((issuer) => issuer.name === name))
+    throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+}
+
 const issuerView = ({ name, authority, state, since, certificate, chain, otherChains = [] }: IssuerRecord) => ({
   name,
   authority,

@@ -10,7 +10,6 @@ import {
   searchWords,
 } from '../../ca/mass-revocation.ts'
 import { revocationReasons } from '../../ca/revoke.ts'
-import { Problem } from '../../errors.ts'
 import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
@@ -18,6 +17,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
+import { assertIssuer } from './issuers.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import {
   closed,
@@ -253,8 +253,7 @@ const assertKnown = async ({ policies, access, records }: HttpDeps, { search }: 
   const { profile, principal, issuer, row } = search
   if (profile !== undefined && !policies.current(profile)) await policies.read(profile)
   if (principal !== undefined) await access.readPrincipal(principal)
-  if (issuer !== undefined && !(await records.issuers()).some(({ name }) => name === issuer))
-    throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+  if (issuer !== undefined) await assertIssuer(records, issuer)
   if (row !== undefined) await records.certificate(row)
 }
 
