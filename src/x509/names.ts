@@ -136,7 +136,7 @@ const nameOfAddress = (octets: Buffer, at: number | undefined): Name => {
     throw nameProblem(
       'san.syntax',
       { kind: 'ip', value: value },
-      'an IPv4 address inside an IPv6 address; name the IPv4 address',
+      'is an IPv4 address inside an IPv6 address; name the IPv4 address',
       at,
     )
   return { kind: 'ip', value }

@@ -251,7 +251,7 @@ t.test(
       ['1.2.3', /an IP address is not/],
       ['10.0.0.1:443', /an IP address is not/],
       ['2001:db8::/32', /an IP address is not/],
-      ['::ffff:10.0.0.1', /an IPv4 address inside an IPv6 address/],
+      ['::ffff:10.0.0.1', /an IP address is an IPv4 address inside an IPv6 address/],
       ['web.example.com:443', /a DNS name is not labels/],
       ['web.example.com:443/path', /a DNS name is not labels/],
       ['*.example.com:443', /a DNS name is not labels/],
