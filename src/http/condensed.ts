@@ -91,7 +91,8 @@ export const codesIn = ({ content }: Answer): readonly ProblemCode[] => {
 
 /** A problem answer is named by its code, or by what its codes have in common; any other has no name. */
 const nameOf = (answer: Answer): string => {
-  const [first, ...more] = codesIn(answer)
+  const isOnly = Object.keys(answer.content ?? {}).length === 1
+  const [first, ...more] = isOnly ? codesIn(answer) : []
   if (first === undefined) return ''
   if (more.length === 0) return first.replaceAll(/(?:^|[._])([a-z])/g, (_, letter: string) => letter.toUpperCase())
   const codes: readonly string[] = [first, ...more]

@@ -116,14 +116,36 @@ const describe = (schema: DescribedSchema | undefined, route: RouteOptions): obj
     ...(headers.length > 0 && {
       headers: Type.Object(Object.fromEntries(headers.map(([name, value]) => [name, Type.Optional(value as TSchema)]))),
     }),
-    response: withFields({ ...answersOf(schema, config), ...unchangedOf(route), ...problemsOf(schema, route) }, route),
+    response: withFields(
+      beside({ ...answersOf(schema, config), ...unchangedOf(route) }, problemsOf(schema, route)),
+      route,
+    ),
     security: securityOf(config.access),
     'x-roles': rolesOf(config.access) ?? [],
     ...(isHolderRule(config.access) && { 'x-holder': true }),
   }
 }
 
-const withFields = (answers: Readonly<Record<string, object>>, route: RouteOptions): object =>
+/** What a call says itself with a status, as /readyz does with 503, may be said by a problem as well. */
+const beside = (answers: Answers, refused: Answers): Answers =>
+  Object.fromEntries(
+    Object.entries({ ...answers, ...refused }).map(([status, answer]) => {
+      const own = answers[status]
+      if (own === undefined || own === answer) return [status, answer]
+      const description = `${own.description}; or ${answer.description}`
+      return [status, { description, content: { ...own.content, ...answer.content } }]
+    }),
+  )
+
+type Answers = Readonly<Record<string, DescribedAnswer>>
+
+interface DescribedAnswer {
+  readonly type?: 'null'
+  readonly description: string
+  readonly content?: object
+}
+
+const withFields = (answers: Answers, route: RouteOptions): object =>
   Object.fromEntries(
     Object.entries(answers).map(([status, answer]) => {
       const headers = fieldsOf(route, Number(status), codesIn(answer))
@@ -148,7 +170,7 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
 const answersOf = (
   { response = {}, produces = [] }: DescribedSchema,
   { offers = [], exports, columns = [] }: FastifyContextConfig,
-): object =>
+): Answers =>
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
@@ -164,7 +186,7 @@ const answersOf = (
   )
 
 /** Of calls that read If-None-Match to tell whether the client has the answer already (RFC 9110 15.4.5). */
-const unchangedOf = ({ config = {}, method }: RouteOptions): object =>
+const unchangedOf = ({ config = {}, method }: RouteOptions): Answers =>
   method === 'GET' && config.headers?.['If-None-Match'] !== undefined
     ? { 304: { type: 'null', description: 'It is still what If-None-Match names' } }
     : {}
@@ -221,14 +243,13 @@ const textExamples: Readonly<Record<string, (example: never, columns: readonly C
 }
 
 /** One answer for each status, with the codes that this route can give there. */
-const problemsOf = (schema: DescribedSchema, route: RouteOptions): object => {
+const problemsOf = (schema: DescribedSchema, route: RouteOptions): Answers => {
   const byStatus = new Map<number, ProblemCode[]>()
   for (const code of codesOf(schema, route)) {
     const { status } = problems[code]
     byStatus.set(status, [...(byStatus.get(status) ?? []), code])
   }
-  const answers = [...byStatus].filter(([status]) => schema.response?.[String(status)] === undefined)
-  return Object.fromEntries(answers.map(([status, codes]) => [String(status), problemAnswer(status, codes)]))
+  return Object.fromEntries([...byStatus].map(([status, codes]) => [String(status), problemAnswer(status, codes)]))
 }
 
 /** What a route declares, and what follows from its shape. */
@@ -289,7 +310,7 @@ const securityOf = (access: AccessRule | undefined): object[] => {
   return [...(access === 'optional' ? [{}] : []), ...credentials]
 }
 
-const problemAnswer = (status: number, codes: readonly ProblemCode[]): object => {
+const problemAnswer = (status: number, codes: readonly ProblemCode[]): DescribedAnswer => {
   const [first = 'internal'] = codes
   const titles = codes.map((code) => `\`${code}\`: ${problems[code].title}`)
   return {

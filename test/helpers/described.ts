@@ -1,18 +1,25 @@
 /** What every answer that a test gets must be: one of the description of the API, with places as docs/errors.md has them. */
 import { readFileSync } from 'node:fs'
 
+interface Fields {
+  readonly [name: string]: string | readonly string[] | undefined
+  readonly 'content-type'?: string | undefined
+}
+
 interface Described {
   readonly $ref?: string
   readonly headers?: Readonly<Record<string, unknown>>
+  readonly content?: Readonly<Record<string, unknown>>
 }
 
 type Operations = Readonly<Record<string, { readonly responses: Readonly<Record<string, Described>> }>>
 
 /**
- * Throws for a status that the call is not described with, and for a header field that a client acts on and is told nothing of.
+ * Throws for a status that the call is not described with, for another media type of its body, and for a header field that a
+ * client acts on and is told nothing of.
  * What is no call of the API may answer what it likes.
  */
-export const assertDescribed = (method: string, path: string, status: number, fields: object = {}): void => {
+export const assertDescribed = (method: string, path: string, status: number, fields: Fields = {}): void => {
   description ??= readDescription()
   const { calls, shared } = description
   // Wherever GET is, HEAD is too, and answers the same.
@@ -22,7 +29,11 @@ export const assertDescribed = (method: string, path: string, status: number, fi
     throw new Error(`${method} ${call.path} answers ${status}, which openapi/chancery.json does not have`)
   const answer = call?.operations[operation]?.responses[status]
   if (answer === undefined) return
-  const { headers = {} } = answer.$ref === undefined ? answer : (shared[answer.$ref.split('/').at(-1) ?? ''] ?? {})
+  const { headers = {}, content = {} } =
+    answer.$ref === undefined ? answer : (shared[answer.$ref.split('/').at(-1) ?? ''] ?? {})
+  const [type] = (fields['content-type'] ?? '').split(';', 1)
+  if (type && !Object.hasOwn(content, type))
+    throw new Error(`${method} ${call?.path} answers ${status} as ${type}, which openapi/chancery.json does not have`)
   const known = new Set(Object.keys(headers).map((name) => name.toLowerCase()))
   for (const field of actedOn)
     if (Object.hasOwn(fields, field) && !known.has(field))

@@ -34,6 +34,16 @@ t.test('each answer that a test gets is looked up in the description', async (t)
     'also of a shared one',
   )
   t.doesNotThrow(() => assertDescribed('GET', '/v1/events', 200, { link: '</v1/events>; rel="next"', date: '' }))
+  const type = 'application/problem+json'
+  t.throws(
+    () => assertDescribed('GET', '/v1/events', 200, { 'content-type': type }),
+    /answers 200 as application[/]problem/,
+  )
+  for (const one of [type, 'application/json; charset=utf-8'])
+    t.doesNotThrow(
+      () => assertDescribed('GET', '/readyz', 503, { 'content-type': one }),
+      'it may be away, or not know who asks',
+    )
   t.throws(() => assertMembers({ code: 'csr.pem', other: 1 }), /A problem has other/)
 })
 
