@@ -224,6 +224,8 @@ export interface Records {
   certificates(filter: CertificateFilter, page: PageRequest): Promise<Page<FoundCertificate>>
   refusals(filter: RefusalFilter, page: PageRequest): Promise<Page<RefusalRecord>>
   events(filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>>
+  /** How many refusals were counted and not kept, of whatever kind, in the minutes that the span touches. */
+  refusalsCounted(filter: Pick<RefusalFilter, 'principal' | 'after' | 'before'>): Promise<number>
   authorities(): Promise<readonly string[]>
   issuers(): Promise<readonly IssuerRecord[]>
 }

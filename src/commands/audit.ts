@@ -131,8 +131,9 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
   if (form !== undefined)
     return exportRecords({ client, path, query, form, name, ...(await openDestination(form, options)) })
   if (options.count) {
-    const count = await countOf(client, path, query)
-    return out.show(count, `${aboutText(count)} ${name}`)
+    const { counted, ...count } = await countOf(client, path, query)
+    out.show(count, `${aboutText(count)} ${name}`)
+    return tellCounted(counted)
   }
   const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit ?? usual)
   const found = await readFirst(client, path, query, most)
@@ -142,6 +143,15 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
     formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
   )
   tellMore(found, { ways: '--limit, --all, --csv and --ndjson' })
+  tellCounted(found.counted)
+}
+
+/** Tells people, beside the rows, of refusals that have none. */
+const tellCounted = (counted = 0): void => {
+  if (counted > 0)
+    process.stderr.write(
+      `${countText(counted)} more were turned down in these minutes, and are counted only: beyond CHANCERY_REFUSALS_PER_MINUTE, whatever they asked for.\n`,
+    )
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */
@@ -170,11 +180,14 @@ const queryOf = ({ filters }: Kind, options: AuditOptions): Readonly<Record<stri
 interface CountAnswer {
   readonly rows: number
   readonly exact: boolean
+  readonly counted?: number
 }
 
-const countOf = async (client: Client, path: string, query: ExportAsked['query']): Promise<CountAnswer> =>
-  (await client.call('GET', path, { query: { ...query, limit: '1', count: 'true' } })).json<{ count: CountAnswer }>()
-    .count
+const countOf = async (client: Client, path: string, query: ExportAsked['query']): Promise<CountAnswer> => {
+  const answer = await client.call('GET', path, { query: { ...query, limit: '1', count: 'true' } })
+  const { count, counted } = answer.json<{ count: CountAnswer; counted?: number }>()
+  return { ...count, ...(counted !== undefined && { counted }) }
+}
 
 const aboutText = ({ rows, exact }: CountAnswer): string => `${exact ? '' : 'about '}${countText(rows)}`
 
@@ -255,12 +268,13 @@ export const exportRecords = async (asked: ExportAsked): Promise<void> => {
       'later',
       `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
     )
-  if (partial === undefined || file === undefined) return
+  if (partial === undefined || file === undefined) return tellCounted(statement.counted)
   await rename(partial, file)
   const { size, root } = statement.boundTo
   process.stderr.write(
     `${file} holds ${countText(statement.rows)} ${name}, as of a roll of ${countText(size)} entries${root === undefined ? '' : ` with the root ${root}`}.\n`,
   )
+  tellCounted(statement.counted)
 }
 
 /** Resolves when there is room for more. */
@@ -275,6 +289,7 @@ const written = (sink: NodeJS.WritableStream, chunk: Buffer): Promise<void> =>
 interface Statement {
   readonly complete: boolean
   readonly rows: number
+  readonly counted?: number
   readonly boundTo: { readonly size: number; readonly root?: string }
 }
 

@@ -50,17 +50,19 @@ export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
   path: string,
   query: Readonly<Record<string, string | undefined>>,
   most: number,
-): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean }> => {
+): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean; readonly counted?: number }> => {
   const rows: Row[] = []
+  let counted: number | undefined
   let cursor: string | undefined
   do {
     const limit = String(Math.min(1_000, most - rows.length))
     const answer = await client.call('GET', path, { query: { ...query, limit, cursor } })
-    const page = answer.json<{ items: Row[]; next?: string }>()
+    const page = answer.json<{ items: Row[]; next?: string; counted?: number }>()
+    counted ??= page.counted
     rows.push(...page.items)
     cursor = page.next
   } while (cursor !== undefined && rows.length < most)
-  return { rows, areMore: cursor !== undefined }
+  return { rows, areMore: cursor !== undefined, ...(counted !== undefined && { counted }) }
 }
 
 /** Tells people, beside the rows, that there are more. */

@@ -26,6 +26,8 @@ export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records =
     certificates: pageBy(walk.certificates),
     refusals: pageBy(walk.refusals),
     events: pageBy(walk.events),
+    refusalsCounted: async ({ principal = null, after = null, before = null }) =>
+      (await deps.db.query<{ counted: number }>(selectCounted, [principal, after, before])).rows[0]?.counted ?? 0,
     authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
     issuers: openIssuersCache(deps),
   }
@@ -90,6 +92,16 @@ const refusals: TimedTable<RefusalFilter, RefusalRow, RefusalRecord> = {
     checksLeftOut,
     origin: readStoredOrigin(origin),
   }),
+}
+
+/** One row a principal and minute, and only of floods: they are few enough to be read as they lie. */
+const selectCounted = {
+  name: 'select_refusals_counted',
+  text: `
+    select coalesce(sum(count), 0)::float8 as counted from refusal_counts
+    where ($1::text is null or principal = $1::text)
+      and ($2::timestamptz is null or minute + interval '1 minute' > $2::timestamptz)
+      and ($3::timestamptz is null or minute < $3::timestamptz)`,
 }
 
 const issuersMs = 1_000

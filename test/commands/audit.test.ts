@@ -236,3 +236,15 @@ const makeCertificate = async (): Promise<{ readonly key: string; readonly cert:
   await promisify(execFile)('openssl', [...made, ...names])
   return { key: await readFile(key, 'utf8'), cert: await readFile(anchor, 'utf8'), anchor }
 }
+
+t.test('of refusals that were only counted it is told how many', async (t) => {
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  await owner.query(`insert into refusal_counts values (gen_random_uuid(), 'flood', '2026-01-01T10:00:00Z', 1234)`)
+  await owner.end()
+  const said = /^1,234 more were turned down in these minutes, and are counted only/m
+  const file = join(folder, 'flood.csv')
+  for (const form of [[], ['--count'], ['--ndjson'], ['--csv', '--out', file]])
+    t.match(await audit(['refusals', '--principal', 'flood', ...form]), { code: 0, err: said }, form.join(' '))
+  t.notMatch((await audit(['refusals', '--principal', 'crowd'])).err, /counted/)
+})

@@ -1,3 +1,4 @@
+import pg from 'pg'
 import t from 'tap'
 
 import { sha256 } from '../helpers/hash.ts'
@@ -128,6 +129,42 @@ t.test('NDJSON and CSV hold the checks as well', async (t) => {
   t.match(header, /"violations","checks","checksLeftOut","origin"$/)
   t.match(row, /"\[\{""field"":|"\[\{""check"":/)
 })
+
+t.test(
+  'docs/auditing.md: who was refused more often than is kept is told how often, on the first page and at the end',
+  async (t) => {
+    const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+    await owner.connect()
+    for (const [principal, minute, count] of [
+      ['flood', '2026-01-01T10:00:00Z', 500],
+      ['flood', '2026-01-01T10:01:00Z', 40],
+      ['other', '2026-01-01T10:00:00Z', 7],
+    ])
+      await owner.query('insert into refusal_counts values (gen_random_uuid(), $1, $2, $3)', [principal, minute, count])
+    await owner.end()
+    const ask = async (query: string, accept = 'application/json') =>
+      (await service.request('GET', `/v1/refusals?${query}`, { token: auditor, headers: { accept } })).text
+    for (const [query, counted] of [
+      ['', 547],
+      ['principal=flood', 540],
+      ['principal=flood&code=san.forbidden', 540],
+      ['principal=ci', 0],
+      ['after=2026-01-01T10:00:59Z&before=2026-01-01T10:01:00Z', 507],
+      ['after=2026-01-01T10:01:00Z', 40],
+      ['before=2026-01-01T10:00:00Z', 0],
+      ['principal=flood&before=2026-01-01T10:00:00.001Z', 500],
+    ] as const) {
+      t.equal(JSON.parse(await ask(`limit=1&${query}`)).counted, counted, query)
+      const lines = (await ask(query, 'application/x-ndjson')).trimEnd().split('\n')
+      t.match(JSON.parse(lines.at(-1) ?? ''), { end: { complete: true, counted } }, query)
+      t.match(await ask(query, 'text/csv'), new RegExp(`""counted"":${counted}\\}`), query)
+    }
+    const { next } = JSON.parse(await ask('limit=1'))
+    t.equal(JSON.parse(await ask(`limit=1&cursor=${next}`)).counted, undefined)
+    const events = await service.request('GET', '/v1/events?limit=1', { token: auditor })
+    t.notOk('counted' in events.json)
+  },
+)
 
 t.test('docs/auditing.md: its digest is of the DER, or of what was sent for it where that was not read', async (t) => {
   const csr = csrFor('a.evil.test')

@@ -369,6 +369,7 @@ export const statement = (records: string) => ({
   range: { from: 0, before: 1108 },
   boundTo,
   rows: 1,
+  ...(records === 'refusals' && { counted: 0 }),
 })
 
 export const authority = { name: 'default', issuers: [{ name: 'default', state: 'active' }] }

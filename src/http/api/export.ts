@@ -29,6 +29,13 @@ export interface Searched<F extends object, T> {
   /** The same as JSON, where that is there already. */
   readonly json?: (item: T) => string
   readonly columns: readonly Column[]
+  /** What is told beside the rows: on the first page, and at the end of an export. */
+  readonly beside?: () => Promise<Beside>
+}
+
+export interface Beside {
+  /** Refusals that were counted and not kept. */
+  readonly counted: number
 }
 
 export interface Exports {
@@ -40,7 +47,7 @@ export interface Exports {
   ): Promise<FastifyReply>
 }
 
-type Shown<F extends object, T> = Pick<Searched<F, T>, 'view' | 'json' | 'columns'>
+type Shown<F extends object, T> = Pick<Searched<F, T>, 'view' | 'json' | 'columns' | 'beside'>
 
 interface ExportAsked<F extends object, T> {
   readonly searched: Shown<F, T>
@@ -57,6 +64,7 @@ export interface Statement {
   readonly range: { readonly from: number | string | null; readonly before: number | string }
   readonly boundTo: { readonly size: number; readonly time: string; readonly root?: string }
   readonly rows: number
+  readonly counted?: number
 }
 
 export const openExports = (app: App, deps: HttpDeps): Exports => {
@@ -167,11 +175,11 @@ async function* piecesOf<F extends object, T>(
     }
     const { records, filter } = began
     const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }
+    const beside = await searched.beside?.()
     await end('completed')
     isWhole = true
-    yield Buffer.from(
-      form.end({ complete: true, records, filter, range: rangeView(walk.range), boundTo, rows }, searched.columns),
-    )
+    const range = rangeView(walk.range)
+    yield Buffer.from(form.end({ complete: true, records, filter, range, boundTo, rows, ...beside }, searched.columns))
   } catch (error) {
     const code = isProblem(error) ? error.code : undefined
     deps.log.warn({ event: 'export.broke', id: request.id, code, rows, err: error }, 'an export broke off')

@@ -71,6 +71,15 @@ const RefusalView = Type.Object(
   named('Refusal', examples.refusal),
 )
 
+const Counted = Type.Optional(
+  Type.Integer({
+    minimum: 0,
+    examples: [0],
+    description:
+      'on the first page: how many more of that principal, or of all, were turned down in these minutes and are counted only, whatever they asked for',
+  }),
+)
+
 const EventView = Type.Object(
   {
     index: Type.Integer(),
@@ -121,7 +130,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
           },
           closed,
         ),
-        response: { 200: pageOfFound(RefusalView) },
+        response: { 200: pageOfFound(RefusalView, { counted: Counted }) },
       },
     },
     async (request, reply) => {
@@ -139,6 +148,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
         open: deps.records.walk.refusals,
         view: refusalView,
         columns: refusalColumns,
+        beside: async () => ({ counted: await deps.records.refusalsCounted(filter) }),
       })
     },
   )

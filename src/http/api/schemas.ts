@@ -305,9 +305,10 @@ export const BoundTo = Type.Object(
   },
 )
 
-export const pageOfFound = <Row extends TSchema>(row: Row) =>
+export const pageOfFound = <Row extends TSchema>(row: Row, beside: Readonly<Record<string, TSchema>> = {}) =>
   Type.Object(
     {
+      ...beside,
       items: Type.Array(row),
       next: Type.Optional(Type.String({ examples: [examples.cursor] })),
       count: Type.Optional(

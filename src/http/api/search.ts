@@ -64,13 +64,14 @@ export const answerSearch = async <F extends object, T>(
     throw error
   })
   await (noted ?? note(page.items.length))
+  const beside = cursor === undefined && searched.beside ? await withinDeadline(searched.beside()) : {}
   const texts = searched.json && page.items.map(searched.json)
   return sendPage(request, reply, {
     ...page,
     items: texts && type !== 'text/csv' ? [] : page.items.map(searched.view),
     ...(texts && { texts }),
     columns: searched.columns,
-    more: { ...(counted && { count: counted }), boundTo: boundsView(walk.bounds) },
+    more: { ...(counted && { count: counted }), ...beside, boundTo: boundsView(walk.bounds) },
   })
 }
 
