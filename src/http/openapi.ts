@@ -41,7 +41,7 @@ export const describeRoutes = (app: App): void => {
         title: 'Chancery',
         version: '1',
         description:
-          'An online certificate authority. Every error is a problem document (RFC 9457); `retryable` says whether the same request may succeed later, and `next` what to do.',
+          'An online certificate authority. Every error is a problem document (RFC 9457); `retryable` says whether the same request may succeed later, and `next` what to do. Every answer has `X-Request-Id`, under which it is in the log.',
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       tags: [
@@ -79,7 +79,15 @@ export const describeRoutes = (app: App): void => {
       const described = describe(schema as DescribedSchema | undefined, route)
       if (!url.endsWith('/*')) return { schema: described, url }
       // What stands for the rest of a path has no name of its own.
-      return { schema: { ...described, params: Type.Object({ path: Type.String() }) }, url: url.replace('*', ':path') }
+      return {
+        schema: {
+          ...described,
+          params: Type.Object({
+            path: Type.String({ examples: ['entries/000.p/1'], description: 'slashes may be %2F' }),
+          }),
+        },
+        url: url.replace('*', ':path'),
+      }
     },
     transformObject: (documents) =>
       condensed('openapiObject' in documents ? documents.openapiObject : documents.swaggerObject),

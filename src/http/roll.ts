@@ -2,13 +2,13 @@
  * The roll as C2SP tlog-tiles: its newest checkpoint, the tree in tiles of 256 hashes, and the entries in bundles. Everything
  * but the checkpoint is the same for ever. Nothing is served that lies behind the checkpoint that is.
  */
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply } from 'fastify'
 
 import type { Checkpoints } from '../ca/checkpoints.ts'
 import type { RollTiles } from '../ca/records.ts'
 import { Problem } from '../errors.ts'
 import { isRollFault } from '../roll/fault.ts'
-import { hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
+import { encodeTilePath, hashesPerTile, parseTilePath, type Tile } from '../roll/tiles.ts'
 import { Type } from '../schema.ts'
 import * as examples from './api/examples.ts'
 import type { App } from './app.ts'
@@ -68,7 +68,7 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       },
     },
     async (request, reply) => {
-      const tile = readPath(request)
+      const tile = readPath(access === 'open' ? request.url : request.url.replaceAll(/%2f/gi, '/'))
       // Another replica may have shown a checkpoint that this one has not come to yet.
       const { size } = await checkpoints.newest(endOf(tile))
       if (endOf(tile) > size)
@@ -78,14 +78,15 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       return sendFresh(request, reply as FastifyReply, {
         octets,
         type: 'application/octet-stream',
-        tag: `"${request.url}"`,
+        tag: `"/roll/${encodeTilePath(tile)}"`,
         cacheControl: `${access === 'open' ? 'public' : 'private'}, max-age=31536000, immutable`,
       })
     },
   )
 }
 
-const readPath = ({ url }: FastifyRequest): Tile => {
+/** Clients that were made from the description write each slash of a parameter as %2F; caches of everybody see one spelling only. */
+const readPath = (url: string): Tile => {
   try {
     return parseTilePath(url.slice('/roll/'.length))
   } catch (error) {

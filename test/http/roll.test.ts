@@ -171,6 +171,15 @@ t.test('tiles never change and say so; a checkpoint is asked for anew', async (t
     t.equal(head.text, '')
     t.equal(head.headers['content-length'], String(answer.bytes.length))
   }
+  for (const path of ['/roll/tile/entries%2F001', '/roll/tile/0%2f002.p%2F9']) {
+    const [encoded, plain] = [await read(path), await read(path.replaceAll(/%2f/gi, '/'))]
+    t.ok(
+      encoded.status === 200 && encoded.bytes.equals(plain.bytes),
+      'as clients write it that are made from the description',
+    )
+    t.equal(encoded.headers['etag'], plain.headers['etag'])
+    t.equal((await fetch(`${service.publicUrl}${path}`)).status, 404, 'one spelling for the caches of everybody')
+  }
   const { headers } = await read('/roll/checkpoint')
   t.match(headers, { 'cache-control': 'no-cache', 'content-type': 'text/plain; charset=utf-8' })
   t.equal((await read('/roll/checkpoint', {}, 'HEAD')).status, 200)
