@@ -164,6 +164,12 @@ t.test('a page that sends the examples of parameters sends none that may be left
   t.ok((all as Parameter[]).some(({ required, example }) => required && example !== undefined))
 })
 
+t.test('the calls are where the description was read, and it says so', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  t.match(app.swagger(), { servers: [{ url: '/' }] })
+})
+
 t.test('what several calls share has a short name', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
