@@ -117,6 +117,11 @@ t.test('an export of thousands is whole, in either form, and says in its last li
     lines.map(({ id, detail }) => [id, detail]),
     'one apostrophe taken from each cell that has one gives what was there',
   )
+  t.same(
+    rows.map((row) => JSON.parse(row[8] ?? '')),
+    lines.map(({ violations }) => violations),
+    'lists are JSON, empty ones as well',
+  )
 })
 
 t.test('an export of nothing is whole as well, with its columns', async (t) => {

@@ -16,7 +16,15 @@ export interface Column {
 export const columnsOf = (
   names: readonly string[],
   made: Readonly<Record<string, Column['of']>> = {},
-): readonly Column[] => names.map((name) => ({ name, of: made[name] ?? ((row) => row[name]) }))
+): readonly Column[] => names.map((name) => ({ name, of: made[name] ?? ownTexts[name] ?? ((row) => row[name]) }))
+
+/** Names are `dns:web.example.com ip:10.0.0.1`, and nothing where there are none; every other list is JSON, an empty one too. */
+const ownTexts: Readonly<Record<string, Column['of']>> = {
+  names: ({ names }) =>
+    (names as readonly { readonly kind: string; readonly value: string }[])
+      .map(({ kind, value }) => `${kind}:${value}`)
+      .join(' '),
+}
 
 export const encodeCsv = (rows: readonly Row[], columns: readonly Column[]): string =>
   [...csvLines(rows, columns)].join('')
@@ -32,19 +40,11 @@ export const lineOf = (cells: readonly unknown[]): string => `${cells.map(encode
 
 const encodeCell = (value: unknown): string => {
   if (typeof value === 'number') return `"${value}"`
-  const text = value === null || value === undefined ? '' : typeof value === 'object' ? flatten(value) : String(value)
+  const text =
+    value === null || value === undefined ? '' : typeof value === 'object' ? JSON.stringify(value) : String(value)
   const safe = misleading.test(text) ? `'${text}` : text
   return `"${safe.includes('"') ? safe.replaceAll('"', '""') : safe}"`
 }
-
-/** Names as `dns:web.example.com ip:10.0.0.1`; anything else as JSON. */
-const flatten = (value: object): string =>
-  Array.isArray(value) && value.every(isName)
-    ? value.map(({ kind, value: name }) => `${kind}:${name}`).join(' ')
-    : JSON.stringify(value)
-
-const isName = (value: unknown): value is { kind: string; value: string } =>
-  typeof value === 'object' && value !== null && 'kind' in value && 'value' in value
 
 /** The wide ones of East Asian scripts begin a formula as well. */
 const misleading = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n']/
