@@ -97,7 +97,7 @@ export const describeRoutes = (app: App): void => {
   app.register(swaggerUi, {
     routePrefix: '/docs',
     staticCSP: contentPolicy,
-    theme: { title: 'Chancery: the API' },
+    theme: { title: 'Chancery: the API', js: [{ filename: 'viewport.js', content: viewport }] },
     uiConfig: { docExpansion: 'list', deepLinking: true, validatorUrl: null },
   })
 }
@@ -359,6 +359,10 @@ const rawBodies: Readonly<Record<string, string>> = {
     'a compact JWS (RFC 7515) by the key of the certificate, typ chancery-revocation+jws, over JSON: issuer, serial, reason, perhaps invalidityDate, and iat, at most five minutes ago',
   'application/x-pem-file': 'one PEM CERTIFICATE REQUEST block; `profile` goes into the query',
 }
+
+/** The page has none of its own, and a telephone would show it as wide as a desk. */
+const viewport =
+  "document.head.append(Object.assign(document.createElement('meta'), { name: 'viewport', content: 'width=device-width' }))\n"
 
 /** Everything comes from this origin; swagger-ui sets styles inline. */
 const contentPolicy =

@@ -192,6 +192,9 @@ t.test('the pages to read it with load everything from here', async (t) => {
     t.equal((await app.inject(new URL(asset, 'https://x/docs/').pathname)).statusCode, 200, asset)
   }
   t.match(page.body, /<title>Chancery: the API<[/]title>/)
+  const scripts = assets.filter((asset) => asset.endsWith('/viewport.js'))
+  const [script] = await Promise.all(scripts.map((asset) => app.inject(new URL(asset, 'https://x/docs/').pathname)))
+  t.match(script, { headers: { 'content-type': /javascript/ }, body: /width=device-width/ }, 'a narrow one fits')
   t.notMatch(page.body, /<script>/, 'no script inline, which the policy would refuse')
   t.same((await app.inject('/openapi.json')).json(), JSON.parse(JSON.stringify(app.swagger())))
 })
