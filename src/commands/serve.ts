@@ -17,6 +17,7 @@ import type { Database } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
 import { openPinGuard } from '../store/pins.ts'
+import { readLastMode } from '../store/roll-opening.ts'
 import type { Log } from '../telemetry.ts'
 import { encodePem } from '../x509/pem.ts'
 import { bootstrap } from './bootstrap.ts'
@@ -50,7 +51,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
       .catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }))
       .catch(explainRecords)
     parts.add(stores.close)
-    if (config.mode === 'production') await assertSafe(config, stores.db)
+    await (config.mode === 'production' ? assertSafe(config, stores.db) : assertNotProductions(stores.db))
     const keys = await openKeys(config, log, openPinGuard(stores))
     parts.add(keys.close)
     await bootstrap(stores, keys)
@@ -106,6 +107,18 @@ const assertSafe = async (config: Config, db: Database): Promise<void> => {
   const faults = await unsafe(config, db)
   if (faults.length === 0) return
   throw new Failure('usage', ['Production does not start:', ...faults.map((fault) => `  - ${fault}.`)].join('\n'))
+}
+
+/**
+ * Whoever forgot to say that this is production would bring active issuers whose keys lie here, below a root that all who
+ * fetch the bundle trust from then on; and what is on the roll stays there.
+ */
+const assertNotProductions = async (db: Database): Promise<void> => {
+  if ((await readLastMode(db)) !== 'production') return
+  throw new Failure(
+    'usage',
+    'These records are those of a production, as the last instance that served them was started: development would put a root, issuers and profiles of its own into them. Set CHANCERY_MODE=production, or another CHANCERY_DATABASE_URL.',
+  )
 }
 
 /**

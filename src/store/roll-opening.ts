@@ -1,5 +1,5 @@
 /** What the roll is called, by whom its checkpoints are signed, and on which server it lives: the newest that was recorded. */
-import type { DatabaseAdopted, RollOpened } from '../roll/entries.ts'
+import type { DatabaseAdopted, RollOpened, ServiceStarted } from '../roll/entries.ts'
 import type { Queryable } from './database.ts'
 
 export interface RollStanding {
@@ -12,6 +12,12 @@ export const readStanding = async (db: Queryable): Promise<RollStanding> => {
   const { rows } = await db.query<{ body: string }>(selectOpenings)
   const events = rows.map(({ body }) => JSON.parse(body) as RollOpened | DatabaseAdopted)
   return { opened: events.find((event) => event.type === 'roll.opened'), database: events[0]?.database }
+}
+
+/** How the last instance that came to serve these records was started; undefined before the first. */
+export const readLastMode = async (db: Queryable): Promise<string | undefined> => {
+  const { rows } = await db.query<{ body: string }>(selectLastStart)
+  return rows.map(({ body }) => (JSON.parse(body) as ServiceStarted).mode)[0]
 }
 
 /**
@@ -40,6 +46,10 @@ const selectOpenings = {
       (select index, body from entries where type = 'roll.opened' order by index desc limit 1)
       union all (select index, body from entries where type = 'database.adopted' order by index desc limit 1)
     ) newest order by index desc`,
+}
+const selectLastStart = {
+  name: 'select_last_start',
+  text: `select body from entries where type = 'service.started' order by index desc limit 1`,
 }
 const selectSystemIdentifier = {
   name: 'select_system_identifier',

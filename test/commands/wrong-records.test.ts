@@ -73,6 +73,20 @@ const refuses = async (t: Test, message: RegExp, change?: Change) => {
   t.same((await db.query({ text: 'select * from roll' })).rows, before, 'nothing was written')
 }
 
+t.test('development does not put a hierarchy of its own into the records of a production', async (t) => {
+  const { db, roll } = records.stores
+  const started = (mode: string) =>
+    roll.change(async () => ({ events: [{ type: 'service.started', version: '0.1.0', mode }], result: undefined }))
+  await started('development')
+  await started('production')
+  await keep()
+  const before = (await db.query({ text: 'select * from roll' })).rows
+  const { code, out, err } = await run('serve')
+  t.same({ code, out }, { code: exitCodes.usage, out: '' })
+  t.match(err, /^These records are those of a production, .+ Set CHANCERY_MODE=production, or another .+\.\n$/)
+  t.same((await db.query({ text: 'select * from roll' })).rows, before, 'nothing was written')
+})
+
 t.test('a database that is behind the anchor is not served, and what is missing is named', async (t) => {
   const { size } = await records.stores.roll.head()
   await keep({ size: size + 5, root: Buffer.alloc(32) })
