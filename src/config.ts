@@ -384,10 +384,11 @@ const sentencesOf = (faults: readonly string[]): readonly string[] =>
 const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 
-/** The role that a PostgreSQL URL connects as. */
+/** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */
 export const roleOf = (text: string): string => {
   const url = parsePostgresUrl(text)
-  return url.searchParams.get('user') ?? decodeURIComponent(url.username)
+  const named = url.searchParams.get('user') ?? decodeURIComponent(url.username)
+  return named || process.env['PGUSER'] || process.env['USER'] || ''
 }
 
 /** Where a PostgreSQL URL leads, for people; without its password. */

@@ -63,6 +63,20 @@ const faults: readonly Fault[] = [
     next: "mend the server's pg_hba.conf, or the role and sslmode in",
   },
   {
+    pattern: /^42501 permission denied for database/,
+    kind: 'usage',
+    what: ({ role }) => `the role ${JSON.stringify(role)} may not connect to it`,
+    quoted: true,
+    next: 'grant it that ("grant connect on database"), or set another role in',
+  },
+  {
+    pattern: /^08P01 unsupported startup parameter/,
+    kind: 'usage',
+    what: () => 'a pooler stands there, which takes no start-up settings',
+    quoted: true,
+    next: 'set CHANCERY_DATABASE_PREPARED_STATEMENTS=no (docs/configuration.md), or a URL that leads past it in',
+  },
+  {
     pattern: /^3D000/,
     kind: 'usage',
     what: () => 'the server has no such database',

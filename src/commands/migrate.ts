@@ -4,8 +4,9 @@ import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import { faultsOfRights } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
-import { explainDatabase } from './database-fault.ts'
+import { type DatabaseSetting, explainDatabase } from './database-fault.ts'
 import { Failure } from './failure.ts'
+import { explainMigration } from './migration-fault.ts'
 
 /** Resolves to the schema's version. Also makes the partitions of the months to come, and drops what is past retention. */
 export const runMigrate = async (config: Config, log: Log): Promise<number> => {
@@ -22,14 +23,16 @@ export const runMigrate = async (config: Config, log: Log): Promise<number> => {
     )
   const ownerUrl = migrationUrl ?? url
   const version = await migrateFor(url, config, log)
-  await maintain(ownerUrl, config, log)
-  if (ownerUrl !== url) await tellRights(ownerUrl, roleOf(url), log)
+  const setting = settingOf(url, config)
+  await maintain(ownerUrl, config, log).catch(explainMigration(setting)).catch(explainDatabase(setting))
+  if (ownerUrl !== url) await tellRights(ownerUrl, roleOf(url), config, log)
   return version
 }
 
 /** Whoever owns the tables need not own the database, and then cannot take back what it gives to everybody. */
-const tellRights = async (ownerUrl: string, role: string, log: Log): Promise<void> => {
-  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery migrate' })
+const tellRights = async (ownerUrl: string, role: string, { database }: Config, log: Log): Promise<void> => {
+  const { preparedStatements } = database
+  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery migrate', preparedStatements })
   try {
     for (const fault of await faultsOfRights(db, role))
       log.warn({ event: 'migrate.rights', role }, `${fault}: production does not start so`)
@@ -39,16 +42,22 @@ const tellRights = async (ownerUrl: string, role: string, log: Log): Promise<voi
 }
 
 /** Migrates as the owner of the tables, for the role that serves by `url`. Rejects with a sentence. */
-export const migrateFor = (url: string, { database: { migrationUrl = url } }: Config, log: Log): Promise<number> => {
-  const name = migrationUrl === url ? 'CHANCERY_DATABASE_URL' : 'CHANCERY_MIGRATION_URL'
-  return migrate({ ownerUrl: migrationUrl, servingRole: roleOf(url), log }).catch(
-    explainDatabase({ name, url: migrationUrl }),
-  )
+export const migrateFor = (url: string, config: Config, log: Log): Promise<number> => {
+  const setting = settingOf(url, config)
+  return migrate({ ownerUrl: setting.url, servingRole: roleOf(url), log })
+    .catch(explainMigration(setting))
+    .catch(explainDatabase(setting))
 }
 
+const settingOf = (url: string, { database: { migrationUrl = url } }: Config): DatabaseSetting => ({
+  name: migrationUrl === url ? 'CHANCERY_DATABASE_URL' : 'CHANCERY_MIGRATION_URL',
+  url: migrationUrl,
+})
+
 /** Makes the partitions of the months to come, and drops what is past retention or has no use any more, as the tables' owner. */
-export const maintain = async (ownerUrl: string, { retention }: Config, log: Log): Promise<void> => {
-  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance' })
+export const maintain = async (ownerUrl: string, { retention, database }: Config, log: Log): Promise<void> => {
+  const { preparedStatements } = database
+  const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance', preparedStatements })
   try {
     const { refusalsDays, accessesDays } = retention
     await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [refusalsDays])

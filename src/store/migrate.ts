@@ -39,8 +39,8 @@ export const migrate = async ({ ownerUrl, servingRole, log, directory }: Migrate
   await client.connect()
   try {
     await assertVersion(client)
-    while (await inTurn(client, () => applyNext(client, migrations, log)));
-    await inTurn(client, () => grantServing(client, servingRole))
+    while (await inTurn(client, log, () => applyNext(client, migrations, log)));
+    await inTurn(client, log, () => grantServing(client, servingRole))
     return migrations.length
   } finally {
     await client.end().catch(() => {})
@@ -113,12 +113,12 @@ const assertKnown = (applied: readonly Applied[], migrations: readonly Migration
 }
 
 /** Runs one step in a transaction, alone among all who migrate this database. */
-const inTurn = async <T>(client: pg.Client, step: () => Promise<T>): Promise<T> => {
+const inTurn = async <T>(client: pg.Client, log: Log, step: () => Promise<T>): Promise<T> => {
   await client.query('begin')
   try {
     // A migration may take its time, but must not stand in a queue of locks with all of the service behind it.
-    await client.query('set local statement_timeout = 0')
-    await client.query('select pg_advisory_xact_lock($1)', [turnLock])
+    await client.query(setTimeouts)
+    await takeTurn(client, log)
     await client.query(`set local lock_timeout = '15s'`)
     const value = await step()
     await client.query('commit')
@@ -127,6 +127,14 @@ const inTurn = async <T>(client: pg.Client, step: () => Promise<T>): Promise<T> 
     await client.query('rollback').catch(() => {})
     throw error
   }
+}
+
+/** Whoever waits is told why: the other one may need minutes for one of them. */
+const takeTurn = async (client: pg.Client, log: Log): Promise<void> => {
+  const { rows } = await client.query<{ ours: boolean }>(tryTurn, [turnLock])
+  if (rows[0]?.ours === true) return
+  log.info({ event: 'migrate.waiting' }, 'another process migrates this database: waiting for it')
+  await client.query('select pg_advisory_xact_lock($1)', [turnLock])
 }
 
 /** Resolves to whether there was one to apply. */
@@ -176,6 +184,18 @@ const fileName = /^(\d{4})_([a-z0-9_]+)\.sql$/
 const oldestServer = 150_000
 /** Any constant; "migr" in ASCII. */
 const turnLock = 0x6d696772
+
+const tryTurn = 'select pg_try_advisory_xact_lock($1) as ours'
+
+/**
+ * Whatever the role or a pooler says, for this transaction. One whose process was stopped, or whose machine is gone, gives its
+ * turn and its locks back in a minute. PostgreSQL has `transaction_timeout` from 17 on.
+ */
+const setTimeouts = `
+  select set_config(name, value, true)
+  from (values ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '60s'))
+    as wanted (name, value)
+  join pg_settings using (name)`
 
 const tableExists = `select to_regclass('schema_migrations') is not null as present`
 

@@ -50,6 +50,39 @@ t.test('five that migrate at once apply each migration once', async (t) => {
   t.strictSame(rows, [{ n: 1 }, { n: 3 }])
 })
 
+t.test('a migration has its time whatever the role says, and its turn ends with its process', async (t) => {
+  const { owner, run } = await given(t, {
+    '0001_first.sql': `
+      create table told as
+      select current_setting(name) as value
+      from unnest(array['statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout']) name`,
+  })
+  const { rows } = await owner.query<{ name: string }>({ text: 'select current_database() as name' })
+  for (const setting of ['statement_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout'])
+    await owner.query({ text: `alter database ${rows[0]?.name} set ${setting} = '20s'` })
+  await run()
+  t.strictSame((await owner.query({ text: 'select value from told' })).rows, [
+    { value: '0' },
+    { value: '0' },
+    { value: '1min' },
+  ])
+})
+
+t.test('whoever waits for another that migrates is told', async (t) => {
+  const { ownerUrl } = await openTestDatabase(t, { empty: true })
+  const directory = await folderOf(t, { '0001_slow.sql': 'select pg_sleep(1)' })
+  const told: object[] = []
+  const run = () =>
+    migrate({ ownerUrl, servingRole: 'chancery', log: { ...log, info: (line: object) => told.push(line) }, directory })
+  await Promise.all([run(), run()])
+  t.match(told[0], { event: 'migrate.waiting' })
+  t.match(
+    told.filter((line) => (line as { readonly event: string }).event === 'migrate.applied'),
+    [{ version: 1 }],
+    'and finds it done',
+  )
+})
+
 t.test('a migration that fails leaves nothing of itself, and says which line', async (t) => {
   const { owner, run, directory } = await given(t, {
     '0001_first.sql': 'create table first ();',

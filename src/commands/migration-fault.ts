@@ -1,0 +1,73 @@
+/** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
+import { placeOf } from '../config.ts'
+import { isProblem } from '../errors.ts'
+import { sqlState } from '../store/database.ts'
+import type { DatabaseSetting } from './database-fault.ts'
+import { Failure, type FailureKind } from './failure.ts'
+
+/** Throws what came while migrating over an open connection as a `Failure`; anything else as it is. */
+export const explainMigration =
+  (setting: DatabaseSetting) =>
+  (error: unknown): never => {
+    const { cause, message } = error as Error
+    const origin = cause instanceof Error ? cause : error
+    const state = sqlState(origin) ?? ''
+    const fault = faults.find(({ of }) => of.test(`${state} ${(origin as Error).message}`))
+    // A server that takes nobody in is told of by who knows where it is.
+    if (fault === undefined || (cause === undefined && fault.ofServer)) throw error
+    const told = isProblem(error) ? `Nothing was kept up: ${(origin as Error).message}` : message
+    throw new Failure(fault.kind, `${told}; ${fault.next(setting)}.`, undefined, error)
+  }
+
+interface Fault {
+  /** Of the SQLSTATE, a space and the message. */
+  readonly of: RegExp
+  readonly kind: FailureKind
+  /** It may have come before there was a connection. */
+  readonly ofServer?: true
+  readonly next: (setting: DatabaseSetting) => string
+}
+
+const faults: readonly Fault[] = [
+  {
+    of: /^(55P03|40001|40P01)/,
+    kind: 'later',
+    next: () =>
+      'something else had what it needs (pg_stat_activity says what): nothing of this step remains, and "chancery migrate" goes on where it ended',
+  },
+  {
+    of: /^(53|58)/,
+    kind: 'later',
+    ofServer: true,
+    next: () =>
+      'give the server what it lacks: nothing of this step remains, and "chancery migrate" goes on where it ended',
+  },
+  {
+    of: /^(57|25P0[234]|08(?!P01)| Connection terminated)/,
+    kind: 'later',
+    ofServer: true,
+    next: () => 'the server has ended it: nothing of this step remains, and "chancery migrate" goes on where it ended',
+  },
+  {
+    of: /^25006/,
+    kind: 'later',
+    next: ({ name }) =>
+      `the server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in ${name}`,
+  },
+  {
+    of: /^42501 (?!permission denied for database)/,
+    kind: 'usage',
+    next: ({ name, url }) =>
+      `the role ${JSON.stringify(placeOf(url).role)} does not own the tables: name their owner in ${name}, or let an administrator give them to it (after a restore by another role, say: "reassign owned")`,
+  },
+  {
+    of: /^42704 role /,
+    kind: 'usage',
+    next: () => 'create it, or name another as the one that serves in CHANCERY_DATABASE_URL',
+  },
+  {
+    of: /^3F000/,
+    kind: 'usage',
+    next: ({ name }) => `the search_path of the role in ${name} names no schema that is there`,
+  },
+]

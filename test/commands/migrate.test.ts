@@ -1,0 +1,125 @@
+/** `chancery migrate` where it cannot: what it says to whoever upgrades, and how it ends for the script that does. */
+import { connect, createServer } from 'node:net'
+
+import pg from 'pg'
+import t, { type Test } from 'tap'
+
+import { runMigrate } from '../../src/commands/migrate.ts'
+import { loadConfig, placeOf } from '../../src/config.ts'
+import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
+
+const run = async ({ servingUrl, ownerUrl }: TestDatabase, env: Readonly<Record<string, string>> = {}) => {
+  const urls = { CHANCERY_DATABASE_URL: servingUrl, CHANCERY_MIGRATION_URL: ownerUrl }
+  return runMigrate(await loadConfig({ ...urls, ...env }, 'migrate'), quiet)
+}
+
+const openOwner = async (t: Test, { ownerUrl }: TestDatabase): Promise<pg.Client> => {
+  const client = new pg.Client({ connectionString: ownerUrl })
+  await client.connect()
+  t.teardown(() => client.end())
+  return client
+}
+
+const urlWith = (url: string, change: (url: URL) => void): string => {
+  const changed = new URL(url.replace('@/', '@localhost/'))
+  change(changed)
+  return changed.href.replace('@localhost/', '@/')
+}
+
+t.test('what is held by others is for later, and a database that only reads is named as that', async (t) => {
+  const database = await openTestDatabase(t)
+  const owner = await openOwner(t, database)
+  await owner.query('begin')
+  await owner.query('lock table refusals in access exclusive mode')
+  await t.rejects(run(database), {
+    kind: 'later',
+    message:
+      'Nothing was kept up: canceling statement due to lock timeout; something else had what it needs (pg_stat_activity says what): nothing of this step remains, and "chancery migrate" goes on where it ended.',
+  })
+  await owner.query('rollback')
+  const { rows } = await owner.query('select current_database() as name')
+  await owner.query(`alter database ${rows[0].name} set default_transaction_read_only = on`)
+  await t.rejects(run(database), {
+    kind: 'later',
+    message: /in a read-only transaction; the server, or this role there .+ in CHANCERY_MIGRATION_URL\.$/,
+  })
+})
+
+t.test(
+  'a role without the rights, one that serves and is not there, and a search path that leads nowhere',
+  async (t) => {
+    const database = await openTestDatabase(t, { empty: true })
+    await t.rejects(run({ ...database, ownerUrl: database.servingUrl }), {
+      kind: 'usage',
+      message: /; the role "chancery" does not own the tables: name their owner in CHANCERY_DATABASE_URL, or let /,
+    })
+    const ghost = urlWith(database.servingUrl, (url) => {
+      url.username = 'ghost'
+    })
+    await t.rejects(run({ ...database, servingUrl: ghost }), {
+      kind: 'usage',
+      message:
+        'role "ghost" does not exist; create it, or name another as the one that serves in CHANCERY_DATABASE_URL.',
+    })
+    const lost = await openTestDatabase(t, { empty: true })
+    const owner = await openOwner(t, lost)
+    const { rows } = await owner.query('select current_database() as name')
+    await owner.query(`alter database ${rows[0].name} set search_path = nowhere`)
+    await t.rejects(run(lost), {
+      kind: 'usage',
+      message: /; the search_path of the role in CHANCERY_MIGRATION_URL names no schema that is there\.$/,
+    })
+  },
+)
+
+t.test('behind a pooler nothing is asked for at the start of a connection, or the setting is named', async (t) => {
+  const database = await openTestDatabase(t)
+  const port = await openPooler(t, placeOf(database.ownerUrl).address)
+  const through = urlWith(database.ownerUrl, (url) => {
+    url.searchParams.set('host', '127.0.0.1')
+    url.searchParams.set('port', String(port))
+  })
+  const pooled = { ...database, ownerUrl: through }
+  await t.rejects(run(pooled), {
+    kind: 'usage',
+    message:
+      /: a pooler stands there, .+; set CHANCERY_DATABASE_PREPARED_STATEMENTS=no .+ in CHANCERY_MIGRATION_URL\.$/,
+  })
+  await t.resolves(run(pooled, { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' }))
+})
+
+t.test('a URL without a role is that of the role that pg takes', async (t) => {
+  const before = process.env['PGUSER']
+  t.teardown(() => {
+    if (before === undefined) delete process.env['PGUSER']
+    else process.env['PGUSER'] = before
+  })
+  process.env['PGUSER'] = 'ghost'
+  const database = await openTestDatabase(t)
+  await t.rejects(run({ ...database, servingUrl: 'postgresql:///records?host=/nowhere' }), {
+    message: /^role "ghost" does not exist; /,
+  })
+})
+
+/** As PgBouncer: start-up settings end the connection (https://www.pgbouncer.org/config.html, ignore_startup_parameters). */
+const openPooler = async (t: Test, path: string): Promise<number> => {
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', (start) => {
+      if (start.includes('statement_timeout')) return void socket.end(refusal)
+      const behind = connect(path)
+      behind.on('error', () => socket.destroy())
+      behind.write(start)
+      socket.pipe(behind).pipe(socket)
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  return (server.address() as { readonly port: number }).port
+}
+
+const fields = Buffer.from('SFATAL\0C08P01\0Munsupported startup parameter: statement_timeout\0\0')
+const length = Buffer.alloc(4)
+length.writeUInt32BE(fields.length + 4)
+const refusal = Buffer.concat([Buffer.from('E'), length, fields])
