@@ -8,7 +8,7 @@ import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { join } from 'node:path'
 
-import { assertServer, chooseContext } from './contexts.ts'
+import { assertServer, chooseContext, type NamedContext } from './contexts.ts'
 import { Failure } from './failure.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
 import { failureOf, parsed } from './refused.ts'
@@ -109,8 +109,7 @@ export interface Place extends Proof {
  * looked at. What a context says goes with its server only: whoever names another one says whom to trust there, too.
  */
 export const openClient = async (options: ClientOptions, env: Environment): Promise<Client> => {
-  const context = await chooseContext(options.context, env)
-  const server = options.server ?? env['CHANCERY_URL'] ?? context?.server ?? usualServer
+  const { server, context } = await chooseServer(options, env)
   assertServer(server)
   const data = env['CHANCERY_DATA'] ?? 'data'
   const ours = context && new URL(context.server).origin === new URL(server).origin ? context : undefined
@@ -122,6 +121,15 @@ export const openClient = async (options: ClientOptions, env: Environment): Prom
     throw error
   })
   return clientAt({ server, ca, ...proof })
+}
+
+/** Which server is meant, as it was named: the context's where neither an option nor the environment names one. */
+export const chooseServer = async (
+  { server, context: name }: Pick<ClientOptions, 'server' | 'context'>,
+  env: Environment,
+): Promise<{ readonly server: string; readonly context: NamedContext | undefined }> => {
+  const context = await chooseContext(name, env)
+  return { server: server ?? env['CHANCERY_URL'] ?? context?.server ?? usualServer, context }
 }
 
 /** What a server, or what stands in its place, may cost whoever asks it. */

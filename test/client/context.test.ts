@@ -167,6 +167,15 @@ t.test('options win over the environment, and this over the context', async (t) 
   t.equal(local.code, 0, 'a data folder is the environment, too')
 })
 
+t.test('the roll is that of the context, as it is read by every other command', async (t) => {
+  const { out: key } = await chancery(['roll', 'key', '--context', 'kept'])
+  const checkpoint = ['roll', 'checkpoint', '--key', key.trim()]
+  t.match(await chancery([...checkpoint, '--context', 'kept']), { code: 0, out: /\/roll\n/ })
+  t.match(await chancery([...checkpoint, '--context', 'away']), { err: /127\.0\.0\.1:1\S* cannot be reached/ })
+  const kept = { env: { CHANCERY_URL: service.url, CHANCERY_CONTEXT: 'kept' } }
+  t.match(await chancery(checkpoint, kept), { code: 0 }, 'and the environment wins')
+})
+
 t.test('the token of a context goes to its own server only', async (t) => {
   const run = await chancery(['refusals', '--context', 'away', '--server', service.url])
   t.match(run, { code: exitCodes.usage, err: /trust anchor data\/root\.pem/ })

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { type Client, openClient } from '../client.ts'
+import { type Client, chooseServer, openClient } from '../client.ts'
 import { Failure } from '../failure.ts'
 import type { RestOptions } from '../rest.ts'
 
@@ -19,7 +19,7 @@ export interface RollSource {
 /** By default the roll of the service that other commands speak to. */
 export const openSource = async (from: string | undefined, options: RestOptions): Promise<RollSource> => {
   if (from !== undefined && !/^https?:\/\//.test(from)) return openFolder(from)
-  const url = urlOf(from ?? options.server ?? process.env['CHANCERY_URL'] ?? 'https://127.0.0.1:8443')
+  const url = urlOf(from ?? (await chooseServer(options, process.env)).server)
   if (url.protocol === 'http:' || options.anonymous) return withPatience(url.href, anonymousReader(url))
   const client = await openClient({ ...options, server: url.origin }, process.env)
   return withPatience(url.href, clientReader(client, url))
