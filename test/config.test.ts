@@ -268,6 +268,7 @@ t.test('a secret comes from a file, once, and is never shown', async (t) => {
     t.notMatch(message, 'S3CRET')
   }
   const empty = { CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, '\n') }
+  t.match(await messageOf({ CHANCERY_CONFIG: '' }), /- CHANCERY_CONFIG: is empty; unset it instead\./)
   t.match(await messageOf({ CHANCERY_DATABASE_URL_FILE: empty.CHANCERY_KEY_PASSPHRASE_FILE }), /file is empty/)
   await t.rejects(loadConfig(empty, 'sign'), /file is empty/)
   const missing = { CHANCERY_KEY_PASSPHRASE_FILE: '/nonexistent' }

@@ -95,6 +95,10 @@ const readYaml = async (
   faults: string[],
   unread: Set<string>,
 ): Promise<readonly (readonly [string, Source])[]> => {
+  if (path === '') {
+    faults.push('CHANCERY_CONFIG: is empty; unset it instead')
+    return nothingRead(unread)
+  }
   let content: string
   try {
     content = await readFile(path, 'utf8')

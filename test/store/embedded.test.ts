@@ -1,7 +1,19 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
-import { chmod, mkdir, mkdtemp, readdir, readFile, realpath, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,6 +21,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { SettingFault } from '../../src/setting-fault.ts'
 import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { quiet as log } from '../helpers/log.ts'
 
@@ -194,6 +207,37 @@ t.test('a stale pid file is no obstacle, whoever has the pid now', async (t) => 
     t.equal(embedded.adopted, false, name)
     t.equal(await embedded.stop(), true)
   }
+})
+
+t.test(
+  'a server that runs on in a folder that was moved gives way to one of its own',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const before = await folderOf(t)
+    const { child } = await another(t, before)
+    const pid = await pidOf(before)
+    t.teardown(() => isGone(pid) || process.kill(pid, 'SIGINT'))
+    const killed = once(child, 'exit')
+    child.kill('SIGKILL')
+    await killed
+    const after = `${before}-moved`
+    await rename(before, after)
+    const { adopted, servingUrl } = await open(t, after)
+    t.equal(adopted, false)
+    t.match(await ask(servingUrl, 'select 1 as one'), { one: 1 })
+    t.ok(isGone(pid), 'the other one has ended')
+  },
+)
+
+t.test('a password that is missing is named, and is no fault of ours', async (t) => {
+  const dataDir = await folderOf(t)
+  await (await openEmbedded({ dataDir, log })).stop()
+  const path = join(dataDir, 'postgres/owner.password')
+  await rm(path)
+  await t.rejects(openEmbedded({ dataDir, log }), {
+    constructor: SettingFault,
+    message: `${path} is missing, and nobody gets into the embedded PostgreSQL beside it without it: bring it back, from the backup of that folder.`,
+  })
 })
 
 t.test('an empty pid file, as a full disk leaves it, is no obstacle', async (t) => {

@@ -16,6 +16,7 @@ import {
 import { dirname, join, resolve } from 'node:path'
 
 import { makeFolder } from '../../make-folder.ts'
+import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
 import type { Binaries } from './binaries.ts'
@@ -39,9 +40,9 @@ export const loadHome = async (dataDir: string, binaries: Binaries): Promise<Hom
     cluster = await realpath(join(folder, 'cluster'))
     await stat(join(cluster, 'PG_VERSION'))
   } catch (cause) {
-    throw new Error(
+    throw new SettingFault(
       `${folder} exists but holds no PostgreSQL data folder that we can read; move it away, or bring back its "cluster".`,
-      { cause },
+      { cause: cause as Error },
     )
   }
   const [superuser, owner, serving] = await Promise.all([
@@ -133,7 +134,13 @@ const makePassword = (): string => randomBytes(24).toString('base64url')
 
 const loadPassword = async (folder: string, who: PasswordOf): Promise<string> => {
   const path = join(folder, `${who}.password`)
-  const { mode } = await stat(path)
+  const { mode } = await stat(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+    throw new SettingFault(
+      `${path} is missing, and nobody gets into the embedded PostgreSQL beside it without it: bring it back, from the backup of that folder.`,
+      { cause },
+    )
+  })
   if ((mode & 0o077) !== 0) await chmod(path, 0o600)
   return (await readFile(path, 'utf8')).trim()
 }

@@ -27,10 +27,21 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
   const begun = Date.now()
   let failures = 0
   let noticeAt = begun + noticeAfter
+  const sent = new Set<number>()
   for (;;) {
     const seen = await readPostmaster(home.cluster)
     if (seen !== undefined && (await isAlive(seen, home.cluster))) {
-      if (seen.ready) return { postmaster: seen, adopted: seen.pid !== mine?.pid }
+      const isHere = seen.ready && (await hasSocket(seen))
+      if (isHere) return { postmaster: seen, adopted: seen.pid !== mine?.pid }
+      if (seen.ready && !sent.has(seen.pid)) {
+        // Its folder was moved while it ran, with the socket in it: nobody reaches it where it thinks that it is.
+        log.info(
+          { event: 'embedded.moved', pid: seen.pid },
+          'ending the embedded PostgreSQL of before its folder was moved',
+        )
+        sent.add(seen.pid)
+        await signalPostmaster(home, seen, 'SIGINT')
+      }
     } else if (mine === undefined) {
       await clearStale(home.cluster)
       mine = await start(home)
@@ -70,6 +81,12 @@ export const isAlive = async ({ pid }: Pick<Postmaster, 'pid'>, cluster: string)
   const command = await promisify(execFile)('ps', ['-o', 'command=', '-p', String(pid)]).catch(() => ({ stdout: '' }))
   return command.stdout.includes('postgres') && command.stdout.includes(cluster)
 }
+
+const hasSocket = ({ socketFolder }: Postmaster): Promise<boolean> =>
+  stat(join(socketFolder, '.s.PGSQL.5432')).then(
+    () => true,
+    () => false,
+  )
 
 /** SIGINT is a fast shutdown: transactions are rolled back, a checkpoint is written. */
 export const signalPostmaster = async (home: Home, postmaster: Postmaster, signal: NodeJS.Signals): Promise<void> => {
