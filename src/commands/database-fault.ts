@@ -70,6 +70,12 @@ const faults: readonly Fault[] = [
     next: 'grant it that ("grant connect on database"), or set another role in',
   },
   {
+    pattern: /^42501 permission denied for table schema_migrations/,
+    kind: 'usage',
+    what: ({ role }) => `the role ${JSON.stringify(role)} has no rights to its tables, as after a restore without them`,
+    next: 'let "chancery migrate" of their owner grant them (of the embedded one, "chancery serve" does), or set another role in',
+  },
+  {
     pattern: /^08P01 unsupported startup parameter/,
     kind: 'usage',
     what: () => 'a pooler stands there, which takes no start-up settings',

@@ -5,6 +5,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { runMigrate } from '../../src/commands/migrate.ts'
+import { withDatabase } from '../../src/commands/with-records.ts'
 import { loadConfig, placeOf } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
@@ -72,6 +73,23 @@ t.test(
     })
   },
 )
+
+t.test('rights that a restore has left out are named, and given back', async (t) => {
+  const database = await openTestDatabase(t)
+  const owner = await openOwner(t, database)
+  await owner.query('revoke all on schema_migrations from chancery')
+  const config = await loadConfig({ CHANCERY_DATABASE_URL: database.servingUrl })
+  await t.rejects(
+    withDatabase(config, quiet, async () => {}),
+    {
+      kind: 'usage',
+      message:
+        /: the role "chancery" has no rights to its tables, .+; let "chancery migrate" of their owner grant them/,
+    },
+  )
+  await run(database)
+  await t.resolves(withDatabase(config, quiet, async () => {}))
+})
 
 t.test('behind a pooler nothing is asked for at the start of a connection, or the setting is named', async (t) => {
   const database = await openTestDatabase(t)
