@@ -38,6 +38,18 @@ export const explainRecords = (error: unknown): never => {
   throw error instanceof WrongRecords ? new Failure('usage', error.message) : error
 }
 
+/** Throws that the database did not do in time what it does at once, or broke off, as a `Failure`; anything else as it is. */
+export const explainUnavailable = (error: unknown): never => {
+  if (!isProblem(error, 'db.unavailable')) throw error
+  const reason = error.cause instanceof Error ? error.cause.message : error.detail
+  throw new Failure(
+    'later',
+    `The database does not do what is asked of it: ${reason}. See what keeps it (pg_stat_activity, its log), and run the same command again.`,
+    undefined,
+    error,
+  )
+}
+
 interface Fault {
   /** Of the code, a space and the message: some of pg's errors have no code. */
   readonly pattern: RegExp

@@ -2,8 +2,10 @@
 import { resolve, sep } from 'node:path'
 
 import type { Config } from '../config.ts'
+import { isProblem } from '../errors.ts'
 import { SettingFault } from '../setting-fault.ts'
 import { WrongSchema } from '../store/migrate.ts'
+import { explainUnavailable } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
 /** Throws these as a `Failure`; anything else as it is. */
@@ -14,6 +16,7 @@ export const explainStart =
       throw new Failure('usage', [error.message, error.advice].filter(Boolean).join(' '))
     // Of the embedded database: one that is named is opened with a sentence of its own.
     if (error instanceof WrongSchema) throw new Failure('usage', error.message)
+    if (isProblem(error)) return explainUnavailable(error)
     const { code, path } = error as NodeJS.ErrnoException
     const reason = path !== undefined && isOneWay(resolve(path), resolve(dataDir)) ? reasons[code ?? ''] : undefined
     if (reason === undefined) throw error

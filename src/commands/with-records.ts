@@ -11,7 +11,7 @@ import { openEmbedded } from '../store/embedded.ts'
 import { assertMigrated } from '../store/migrate.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
 import type { Log } from '../telemetry.ts'
-import { explainDatabase, explainRecords } from './database-fault.ts'
+import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
 export interface CommandRecords {
@@ -51,6 +51,8 @@ export const withDatabase = async <T>(
   try {
     await assertMigrated(db).catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url }))
     return await work(db)
+  } catch (error) {
+    return explainUnavailable(error)
   } finally {
     await db.close()
     await embedded?.stop()

@@ -1,11 +1,16 @@
 /** `chancery migrate` where it cannot: what it says to whoever upgrades, and how it ends for the script that does. */
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { runMigrate } from '../../src/commands/migrate.ts'
-import { withDatabase } from '../../src/commands/with-records.ts'
+import { serve } from '../../src/commands/serve.ts'
+import { explainStart } from '../../src/commands/start-fault.ts'
+import { withDatabase, withRecords } from '../../src/commands/with-records.ts'
 import { loadConfig, placeOf } from '../../src/config.ts'
 import { openTestDatabase, type TestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
@@ -89,6 +94,28 @@ t.test('rights that a restore has left out are named, and given back', async (t)
   )
   await run(database)
   await t.resolves(withDatabase(config, quiet, async () => {}))
+})
+
+t.test('a database that is kept by somebody else is for later, to a start and to the commands beside it', async (t) => {
+  const database = await openTestDatabase(t)
+  const owner = await openOwner(t, database)
+  const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-kept-')) }
+  t.teardown(() => rm(data.CHANCERY_DATA, { recursive: true }))
+  const config = await loadConfig({ ...data, CHANCERY_DATABASE_URL: database.servingUrl })
+  await owner.query('begin')
+  await owner.query('lock table entries in access exclusive mode')
+  const kept = {
+    kind: 'later',
+    message:
+      'The database does not do what is asked of it: canceling statement due to lock timeout. See what keeps it (pg_stat_activity, its log), and run the same command again.',
+  }
+  await Promise.all([
+    t.rejects(serve(config, quiet).catch(explainStart(config)), kept),
+    t.rejects(
+      withRecords(config, quiet, async () => {}),
+      kept,
+    ),
+  ])
 })
 
 t.test('behind a pooler nothing is asked for at the start of a connection, or the setting is named', async (t) => {
