@@ -49,7 +49,8 @@ export const migrateFor = (url: string, config: Config, log: Log): Promise<numbe
     .catch(explainDatabase(setting))
 }
 
-const settingOf = (url: string, { database: { migrationUrl = url } }: Config): DatabaseSetting => ({
+/** Whose rights change the schema: where its URL was said, and what it is. */
+export const settingOf = (url: string, { database: { migrationUrl = url } }: Config): DatabaseSetting => ({
   name: migrationUrl === url ? 'CHANCERY_DATABASE_URL' : 'CHANCERY_MIGRATION_URL',
   url: migrationUrl,
 })

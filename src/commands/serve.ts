@@ -13,7 +13,7 @@ import { makeFolder } from '../make-folder.ts'
 import { openParts } from '../parts.ts'
 import { openService, openStores, type Service } from '../service.ts'
 import { readSettingFiles } from '../setting-files.ts'
-import type { Database } from '../store/database.ts'
+import { type Database, openDatabase, sqlState } from '../store/database.ts'
 import { type Embedded, openEmbedded } from '../store/embedded.ts'
 import { migrate } from '../store/migrate.ts'
 import { openPinGuard } from '../store/pins.ts'
@@ -25,7 +25,7 @@ import { explainDatabase, explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { unsafe } from './fitness.ts'
 import { openKeys } from './keys.ts'
-import { maintain, migrateFor } from './migrate.ts'
+import { maintain, migrateFor, settingOf } from './migrate.ts'
 import { untilStopped } from './stop.ts'
 import { version } from './version.ts'
 
@@ -51,7 +51,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
       .catch(explainDatabase({ name: 'CHANCERY_DATABASE_URL', url: database.url }))
       .catch(explainRecords)
     parts.add(stores.close)
-    await (config.mode === 'production' ? assertSafe(config, stores.db) : assertNotProductions(stores.db))
+    if (config.mode === 'production') await assertSafe(config, stores.db)
     const keys = await openKeys(config, log, openPinGuard(stores))
     parts.add(keys.close)
     await bootstrap(stores, keys)
@@ -110,11 +110,22 @@ const assertSafe = async (config: Config, db: Database): Promise<void> => {
 }
 
 /**
- * Whoever forgot to say that this is production would bring active issuers whose keys lie here, below a root that all who
- * fetch the bundle trust from then on; and what is on the roll stays there.
+ * Whoever forgot to say that this is production would migrate it, and bring active issuers whose keys lie here, below a root
+ * that all who fetch the bundle trust from then on; and what is on the roll stays there. Nothing is known of records that are
+ * not there yet, or are not for this role to read.
  */
-const assertNotProductions = async (db: Database): Promise<void> => {
-  if ((await readLastMode(db)) !== 'production') return
+const assertNotProductions = async (
+  url: string,
+  { database: { preparedStatements } }: Config,
+  log: Log,
+): Promise<void> => {
+  const db = openDatabase({ url, max: 1, log, applicationName: 'chancery', preparedStatements })
+  const mode = await readLastMode(db)
+    .catch((error: unknown) => {
+      if (!['42P01', '42501'].includes(sqlState(error) ?? '')) throw error
+    })
+    .finally(db.close)
+  if (mode !== 'production') return
   throw new Failure(
     'usage',
     'These records are those of a production, as the last instance that served them was started: development would put a root, issuers and profiles of its own into them. Set CHANCERY_MODE=production, or another CHANCERY_DATABASE_URL.',
@@ -158,12 +169,20 @@ const openPostgres = async (config: Config, log: Log): Promise<Postgres> => {
   const { url, migrationUrl } = config.database
   if (url === undefined) {
     const embedded: Embedded = await openEmbedded({ dataDir: config.dataDir, log })
-    await migrate({ ownerUrl: embedded.ownerUrl, servingRole: roleOf(embedded.servingUrl), log })
     const { servingUrl, ownerUrl } = embedded
+    try {
+      if (config.mode !== 'production') await assertNotProductions(ownerUrl, config, log)
+      await migrate({ ownerUrl, servingRole: roleOf(servingUrl), log })
+    } catch (error) {
+      await embedded.stop()
+      throw error
+    }
     return { url: servingUrl, ownerUrl, close: async () => void (await embedded.stop()) }
   }
   // In production the owner's rights are not ours to have while serving: `chancery migrate` comes first.
   if (config.mode === 'production') return { url, close: async () => {} }
+  const owner = settingOf(url, config)
+  await assertNotProductions(owner.url, config, log).catch(explainDatabase(owner))
   await migrateFor(url, config, log)
   return { url, ownerUrl: migrationUrl ?? url, close: async () => {} }
 }
