@@ -13,6 +13,7 @@ import { openProgress, type Progress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'
+import type { GivenEntry } from './roll/prove.ts'
 
 export interface RollOptions extends RestOptions {
   readonly from?: string
@@ -171,10 +172,10 @@ const addProveCommand = (roll: Command): void => {
         const given = await readProof(path)
         if (options.entry === undefined && given.serial === undefined && !isProof(given))
           throw new Failure('usage', `${path} is no proof, and no answer with one.`)
-        const octets = options.entry === undefined ? await fetchEntry(given, options) : await readEntry(options.entry)
-        const proven = await prove(given, octets, keys)
+        const entry = options.entry === undefined ? await fetchEntry(given, options) : await readEntry(options.entry)
+        const proven = await prove(given, entry, keys)
         const { index, checkpoint } = proven
-        const { type, time, what } = eventRow({ index, entry: octets.toString() })
+        const { type, time, what } = eventRow({ index, entry: entry.octets.toString() })
         outputOf(options).show(
           proven,
           `Entry ${index} is on the roll ${checkpoint.origin}, among ${checkpoint.size}.\n${[time, type, what].map((cell) => visible(String(cell))).join('  ')}`,
@@ -183,13 +184,13 @@ const addProveCommand = (roll: Command): void => {
     )
 }
 
-const fetchEntry = async ({ serial }: { readonly serial?: string }, options: RestOptions): Promise<Buffer> => {
+const fetchEntry = async ({ serial }: { readonly serial?: string }, options: RestOptions): Promise<GivenEntry> => {
   if (serial === undefined)
     throw new Failure('usage', 'A proof alone does not say whose it is: give the entry with --entry.')
   const { client } = await openRest(options)
   const [row] = await readAll<{ entry: string }>(client, '/v1/events', { serial, type: 'certificate.issued' }, 1)
   if (row === undefined) throw new Failure('missing', `The service has no entry of the certificate ${serial}.`)
-  return Buffer.from(row.entry)
+  return { octets: Buffer.from(row.entry) }
 }
 
 interface SearchOptions extends RollOptions {

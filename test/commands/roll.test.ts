@@ -517,6 +517,12 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
   await writeFile(at('items.json'), JSON.stringify(items))
   await writeFile(at('two.json'), JSON.stringify([...items, ...items]))
   await writeFile(at('none.json'), JSON.stringify({ items: [], boundTo: { size: 1 } }))
+  await writeFile(at('line.json'), `${items[0].entry}\r\n`)
+  await writeFile(at('pretty.json'), JSON.stringify(JSON.parse(items[0].entry), null, 2))
+  await writeFile(at('list.json'), `[${items[0].entry}]`)
+  await writeFile(at('refused.json'), (await service.request('GET', '/v1/events?serial=nonsense')).text)
+  const { items: others } = (await service.request('GET', `/v1/events?serial=${other.serial}`)).json
+  await writeFile(at('other-entry.json'), others[0].entry)
   const said = new RegExp(
     `^Entry ${one.index} is on the roll .*, among \\d+\\.\n.*  certificate\\.issued  .*one\\.example\\.com`,
   )
@@ -526,6 +532,7 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
     ['one.proof', '--entry', at('entry.json')],
     ['one.json', '--entry', at('page.json')],
     ['one.json', '--entry', at('items.json')],
+    ['one.json', '--entry', at('line.json')],
   ] as const)
     t.match(
       await chancery('prove', at(args[0]), ...args.slice(1), '--key', key),
@@ -536,10 +543,17 @@ t.test('a proof is verified with its entry, and not with another', async (t) => 
     ['two.json', /two\.json has 2 entries: give the one/],
     ['none.json', /none\.json has 0 entries/],
     ['one.json', /one\.json is no entry, and no answer with one/],
+    ['list.json', /list\.json is no entry, and no answer with one/],
+    ['pretty.json', /pretty\.json is no entry, octet for octet .*RFC 8785/],
+    ['refused.json', /refused\.json is no entry, octet for octet .*its type is .*problems/],
   ] as const) {
     const unread = await chancery('prove', at('one.json'), '--entry', at(file), '--key', key)
     t.match(unread, { code: exitCodes.usage, err }, 'what is no entry is no alarm')
   }
+  t.match(await chancery('prove', at('one.json'), '--entry', at('other-entry.json'), '--key', key), {
+    code: exitCodes.refused,
+    err: /proof\.inclusion/,
+  })
   const again = await service.request('GET', `/v1/certificates/${one.serial}/proof`)
   await writeFile(at('again.json'), again.text)
   const proven = await chancery('prove', at('again.json'), '--entry', at('entry.json'), '--key', key, '--json')

@@ -36,15 +36,25 @@ export const readProof = async (path: string): Promise<GivenProof> => {
 /** Whether it is meant as one, of whatever version. */
 export const isProof = ({ proof }: GivenProof): boolean => proof.startsWith('c2sp.org/tlog-proof@')
 
-/** The octets of an entry, alone or as `/v1/events` tells it, in its page or out of it. */
-export const readEntry = async (path: string): Promise<Buffer> => {
+export interface GivenEntry {
+  readonly octets: Buffer
+  /** Where it lies alone, so that nobody but who put it there says that it is one. */
+  readonly path?: string
+}
+
+/** An entry, alone or as `/v1/events` tells it, in its page or out of it. */
+export const readEntry = async (path: string): Promise<GivenEntry> => {
   const octets = await readOctets(path)
-  const told = onlyOf(parseJson(octets.toString(), path), path)
-  if (typeof told['entry'] === 'string') return Buffer.from(told['entry'])
-  if (typeof told['type'] === 'string') return octets
-  // Hashed as it is, it would lead to no root: an alarm about a roll that is whole.
+  const value = parseJson(octets.toString(), path)
+  const told = onlyOf(value, path)
+  if (typeof told['entry'] === 'string') return { octets: Buffer.from(told['entry']) }
+  if (told === value && typeof told['type'] === 'string') return { octets: withoutLineEnd(octets), path }
   throw new Failure('usage', `${path} is no entry, and no answer with one.`)
 }
+
+/** Shells and editors write one, which no entry has. */
+const withoutLineEnd = (octets: Buffer): Buffer =>
+  octets.subarray(0, octets.findLastIndex((octet) => octet !== 0x0a && octet !== 0x0d) + 1)
 
 const onlyOf = (value: Parsed, path: string): Parsed => {
   const items = Array.isArray(value) ? value : value['items']
@@ -55,10 +65,14 @@ const onlyOf = (value: Parsed, path: string): Parsed => {
 }
 
 /** Throws a `Failure` that says what does not hold. */
-export const prove = async (given: GivenProof, octets: Buffer, keys: RollKeys): Promise<Proven> => {
+export const prove = async (given: GivenProof, { octets, path }: GivenEntry, keys: RollKeys): Promise<Proven> => {
   const trust = { ...keys, hasher: openTreeHasher(sha256), verify: verifyEd25519 }
   const verdict = await verifyProof(octets, given.proof, trust)
-  if (!verdict.ok) throw new Failure('refused', `This proves nothing: ${verdict.detail} (${verdict.reason}).`)
+  if (!verdict.ok) {
+    // Anything else leads to no root either, and would be an alarm about a roll that is whole.
+    if (path !== undefined && verdict.reason === 'proof.inclusion') assertEntry(octets, path)
+    throw new Failure('refused', `This proves nothing: ${verdict.detail} (${verdict.reason}).`)
+  }
   const entry = parsed(octets)
   assertSame(given, entry)
   const { origin, size, root } = verdict.checkpoint
@@ -74,6 +88,15 @@ const assertSame = ({ serial, certificate }: GivenProof, entry: RollEntry): void
         entry.certificate !== parsePem(Buffer.from(certificate), 'CERTIFICATE').toString('base64')))
   if (isOther)
     throw new Failure('refused', 'The entry is on the roll, but of another certificate than the one with the proof.')
+}
+
+const assertEntry = (octets: Buffer, path: string): void => {
+  try {
+    parseEntry(octets)
+  } catch (error) {
+    if (!isRollFault(error)) throw error
+    throw new Failure('usage', `${path} is no entry, octet for octet as /v1/events tells it: ${error.detail}.`)
+  }
 }
 
 const parsed = (octets: Buffer): RollEntry => {
