@@ -1,5 +1,6 @@
 import { createHash, X509Certificate } from 'node:crypto'
 
+import pg from 'pg'
 import t from 'tap'
 
 import { ungranted } from '../../src/ca/access.ts'
@@ -430,6 +431,14 @@ t.test(
         t.match(answer, { status: 404, json: { code: 'issuer.not_found' } })
       }
     t.equal((await service.request('GET', '/v1/certificates?issuer=etcd', { token: auditor })).status, 200)
+    const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+    await owner.connect()
+    await owner.query(`insert into issuers (name, authority, certificate, chain, key_uri, public_url, shards)
+      select 'new', authority, chain[array_upper(chain, 1)], '{}', 'file:new.pem', public_url, 1 from issuers where name = 'etcd'`)
+    await owner.query(`insert into issuer_states (issuer, state) values ('new', 'staged')`)
+    await owner.end()
+    const found = await service.request('GET', '/v1/certificates?issuer=new', { token: auditor })
+    t.equal(found.status, 200, 'one that was made since the last was looked for is there')
   },
 )
 

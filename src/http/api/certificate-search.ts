@@ -139,7 +139,7 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
       if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      if (filter.issuer !== undefined) await assertIssuer(records, filter.issuer)
+      if (filter.issuer !== undefined) await assertIssuer(deps, filter.issuer)
       return answerSearch(deps, request, reply as FastifyReply, {
         records: 'certificates',
         filter,

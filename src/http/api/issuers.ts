@@ -273,8 +273,13 @@ const reasonless = (): Problem =>
   })
 
 /** Issuers are never deleted: one that there is not never signed anything, and its name is a mistake. Throws `issuer.not_found`. */
-export const assertIssuer = async (records: HttpDeps['records'], name: string): Promise<void> => {
-  if (!(await records.issuers()).some((issuer) => issuer.name === name))
+export const assertIssuer = async (
+  { records, issuerLife }: Pick<HttpDeps, 'records' | 'issuerLife'>,
+  name: string,
+): Promise<void> => {
+  const isThis = (issuer: IssuerRecord): boolean => issuer.name === name
+  // What was read a moment ago lacks one that was made since.
+  if (!(await records.issuers()).some(isThis) && !(await issuerLife.issuers()).some(isThis))
     throw new Problem('issuer.not_found', 'There is no issuer with this name.')
 }
 

@@ -249,11 +249,12 @@ const orderRoutes = (app: App, { massRevocations }: HttpDeps): void => {
 }
 
 /** Whoever mistyped a name must not take "none" for an answer. */
-const assertKnown = async ({ policies, access, records }: HttpDeps, { search }: MassAsk): Promise<void> => {
+const assertKnown = async (deps: HttpDeps, { search }: MassAsk): Promise<void> => {
+  const { policies, access, records } = deps
   const { profile, principal, issuer, row } = search
   if (profile !== undefined && !policies.current(profile)) await policies.read(profile)
   if (principal !== undefined) await access.readPrincipal(principal)
-  if (issuer !== undefined) await assertIssuer(records, issuer)
+  if (issuer !== undefined) await assertIssuer(deps, issuer)
   if (row !== undefined) await records.certificate(row)
 }
 
