@@ -139,6 +139,7 @@ t.test(
       ['flood', '2026-01-01T10:00:00Z', 500],
       ['flood', '2026-01-01T10:01:00Z', 40],
       ['other', '2026-01-01T10:00:00Z', 7],
+      ['other', new Date(Date.now() + 3_600_000), 9_000],
     ])
       await owner.query('insert into refusal_counts values (gen_random_uuid(), $1, $2, $3)', [principal, minute, count])
     await owner.end()

@@ -30,7 +30,7 @@ export interface Searched<F extends object, T> {
   readonly json?: (item: T) => string
   readonly columns: readonly Column[]
   /** What is told beside the rows: on the first page, and at the end of an export. */
-  readonly beside?: () => Promise<Beside>
+  readonly beside?: (range: Range) => Promise<Beside>
 }
 
 export interface Beside {
@@ -175,7 +175,7 @@ async function* piecesOf<F extends object, T>(
     }
     const { records, filter } = began
     const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }
-    const beside = await searched.beside?.()
+    const beside = await searched.beside?.(walk.range)
     await end('completed')
     isWhole = true
     const range = rangeView(walk.range)

@@ -148,7 +148,10 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
         open: deps.records.walk.refusals,
         view: refusalView,
         columns: refusalColumns,
-        beside: async () => ({ counted: await deps.records.refusalsCounted(filter) }),
+        // What comes while an export is sent is in none of its rows, and none of its counts.
+        beside: async ({ before }) => ({
+          counted: await deps.records.refusalsCounted({ ...filter, before: new Date(before) }),
+        }),
       })
     },
   )

@@ -64,7 +64,7 @@ export const answerSearch = async <F extends object, T>(
     throw error
   })
   await (noted ?? note(page.items.length))
-  const beside = cursor === undefined && searched.beside ? await withinDeadline(searched.beside()) : {}
+  const beside = cursor === undefined && searched.beside ? await withinDeadline(searched.beside(walk.range)) : {}
   const texts = searched.json && page.items.map(searched.json)
   return sendPage(request, reply, {
     ...page,
