@@ -73,3 +73,15 @@ t.test('every page that a page links to is there', async (t) => {
       t.ok(existsSync(join(root, page, '..', target)), `${page} links to ${target}`)
   }
 })
+
+t.test('the changelog tells each change once: an entry that grew has not left its earlier forms behind', async (t) => {
+  const entries = (await readFile(join(root, 'CHANGELOG.md'), 'utf8'))
+    .split('\n')
+    .filter((line) => line.startsWith('- '))
+  const beginnings = entries.map((entry) => entry.slice(0, 80))
+  t.ok(beginnings.length > 100)
+  t.same(
+    beginnings.filter((beginning, i) => beginnings.indexOf(beginning) !== i),
+    [],
+  )
+})
