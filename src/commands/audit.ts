@@ -10,7 +10,7 @@ import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
 import { countText, openProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
-import { openRest, parseCount, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, readFirst, tellCounted, tellMore, withRestOptions } from './rest.ts'
 
 interface AuditOptions extends RestOptions {
   readonly limit?: string
@@ -144,14 +144,6 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
   )
   tellMore(found, { ways: '--limit, --all, --csv and --ndjson' })
   tellCounted(found.counted)
-}
-
-/** Tells people, beside the rows, of refusals that have none. */
-const tellCounted = (counted = 0): void => {
-  if (counted > 0)
-    process.stderr.write(
-      `${countText(counted)} more were turned down in these minutes, and are counted only: beyond CHANCERY_REFUSALS_PER_MINUTE, whatever they asked for.\n`,
-    )
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */

@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { type Client, openClient } from './client.ts'
 import { Failure } from './failure.ts'
 import { type Output, openOutput } from './output.ts'
+import { countText } from './progress.ts'
 
 export interface RestOptions {
   readonly server?: string
@@ -72,6 +73,14 @@ export const tellMore = (
 ): void => {
   const these = rows.length === 1 ? `This is the ${order}` : `These are the ${order} ${rows.length}`
   if (areMore) process.stderr.write(`${these}, and there are more: see ${ways}.\n`)
+}
+
+/** Tells people, beside the rows, of refusals that have none. */
+export const tellCounted = (counted = 0): void => {
+  if (counted > 0)
+    process.stderr.write(
+      `${countText(counted)} more were turned down in these minutes, and are counted only: beyond CHANCERY_REFUSALS_PER_MINUTE, whatever they asked for.\n`,
+    )
 }
 
 /** A whole number on the command line. Throws a usage failure. */

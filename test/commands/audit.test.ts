@@ -44,6 +44,9 @@ t.before(async () => {
 })
 
 const audit = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> =>
+  chancery(['audit', ...args], env)
+
+const chancery = (args: readonly string[], env: Readonly<Record<string, string>>): Promise<Run> =>
   new Promise((resolve) => {
     const environment = {
       ...bare,
@@ -51,11 +54,8 @@ const audit = (args: readonly string[], env: Readonly<Record<string, string>> = 
       CHANCERY_URL: service.url,
       ...env,
     }
-    execFile(
-      process.execPath,
-      ['src/main.ts', 'audit', ...args],
-      { env: environment, maxBuffer: 2 ** 26 },
-      (error, out, err) => resolve({ code: error ? Number(error.code) : 0, out, err }),
+    execFile(process.execPath, ['src/main.ts', ...args], { env: environment, maxBuffer: 2 ** 26 }, (error, out, err) =>
+      resolve({ code: error ? Number(error.code) : 0, out, err }),
     )
   })
 
@@ -247,4 +247,5 @@ t.test('of refusals that were only counted it is told how many', async (t) => {
   for (const form of [[], ['--count'], ['--ndjson'], ['--csv', '--out', file]])
     t.match(await audit(['refusals', '--principal', 'flood', ...form]), { code: 0, err: said }, form.join(' '))
   t.notMatch((await audit(['refusals', '--principal', 'crowd'])).err, /counted/)
+  t.match(await chancery(['refusals', '--principal', 'flood'], {}), { code: 0, err: said })
 })
