@@ -8,6 +8,7 @@ import { Problem } from '../../errors.ts'
 import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf, readers, readsAll } from '../auth.ts'
+import { withinDeadline } from '../deadline.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
@@ -138,8 +139,9 @@ export const searchRoute = (app: App, deps: SearchDeps): void => {
     async (request, reply) => {
       const caller = callerOf(request)
       const filter = filterOf(request.query, caller)
-      if (filter.profile !== undefined && readsAll(caller)) await assertProfile(policies, filter.profile)
-      if (filter.issuer !== undefined) await assertIssuer(deps, filter.issuer)
+      if (filter.profile !== undefined && readsAll(caller))
+        await withinDeadline(assertProfile(policies, filter.profile))
+      if (filter.issuer !== undefined) await withinDeadline(assertIssuer(deps, filter.issuer))
       return answerSearch(deps, request, reply as FastifyReply, {
         records: 'certificates',
         filter,

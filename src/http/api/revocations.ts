@@ -196,7 +196,7 @@ const planRoute = (app: App, deps: HttpDeps): void => {
       const { digest, asOf: text } = request.body
       const ask = askOf(request.body)
       const asOf = text === undefined ? undefined : parseAsOf(text)
-      await assertKnown(deps, ask)
+      await withinDeadline(assertKnown(deps, ask))
       if (digest === undefined) return planView(await withinDeadline(deps.massRevocations.plan(ask, asOf)))
       const plan = { digest, ...(asOf && { asOf }) }
       const by = callerOf(request).principal
