@@ -132,11 +132,19 @@ export const openCheckpoints = (deps: CheckpointsDeps): Checkpoints => {
     })
     return { index, hashes, checkpoint: at.note }
   }
+  /** One for all who ask: behind a key that hangs there would be ever more, before what is to be issued. */
+  let trial: Promise<Problem | undefined> | undefined
+  const tryNewest = (checkpoint: Checkpoint): Promise<Problem | undefined> => {
+    trial ??= tryOut(deps, checkpoint).finally(() => {
+      trial = undefined
+    })
+    return trial
+  }
   let shown: Published | undefined
   return {
     key: verifierKey,
     probe: async () => {
-      const found = fault ?? (newest && (await tryOut(deps, newest)))
+      const found = fault ?? (newest && (await tryNewest(newest)))
       return found && reasonOf(found)
     },
     assertAvailable: () => {
@@ -211,10 +219,14 @@ const signAll = async (deps: CheckpointsDeps, checkpoints: readonly Checkpoint[]
   }
 }
 
-/** Undefined where it signs. */
+/**
+ * Undefined where it signs. It has as long as any signature: a module that was late for less would be taken for one that hangs, and
+ * started again, with the keys of issuers in it.
+ */
 const tryOut = async (deps: CheckpointsDeps, checkpoint: Checkpoint): Promise<Problem | undefined> => {
   const message = Buffer.from(encodeCheckpoint(checkpoint))
-  const [signature] = await deps.key.sign([message], trialMs)
+  const answer = await withDeadline(deps.key.sign([message]), deps.deadlineMs)
+  const signature = answer === 'late' ? undefined : answer[0]
   if (!Buffer.isBuffer(signature)) return unsigned(signature)
   const signed = assertValid(deps, [message], [signature])
   return signed.then(
@@ -252,6 +264,4 @@ const unanchored = (cause: unknown): never => {
 }
 
 const retryMs = 50
-/** Less than whoever asks how we are waits for. */
-const trialMs = 800
 const lookEveryMs = 100

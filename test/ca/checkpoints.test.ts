@@ -213,6 +213,19 @@ t.test('a key that is gone is known before anybody wants a checkpoint', async (t
   checkpoints.assertAvailable()
 })
 
+t.test('a key that hangs is asked once, however many want to know, and within the deadline', async (t) => {
+  const { world, checkpoints } = openWorld()
+  await checkpoints.newest()
+  const before = world.signed.length
+  world.signing = () => new Promise<never>(() => {})
+  const reasons = await Promise.all([1, 2, 3].map(() => checkpoints.probe()))
+  t.same(new Set(reasons), new Set(["The roll's key did not sign the checkpoint."]))
+  t.equal(world.signed.length, before + 1)
+  world.signing = fine
+  t.equal(await checkpoints.probe(), undefined)
+  t.equal(world.signed.length, before + 2, 'and is tried anew')
+})
+
 t.test('a wrong signature is handed to nobody, and a whole batch with it', async (t) => {
   const { world, checkpoints } = openWorld()
   world.signing = async (messages) =>
