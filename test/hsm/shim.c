@@ -6,6 +6,8 @@
  *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
  *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
+ *   nul-padded: who made the token, and its model, end in NULs where blanks belong
+ *   each-time=<0 or 1>: what keys answer for CKA_ALWAYS_AUTHENTICATE  each-time-error=<CKR>: all that they answer
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
  * A word that ends in "-once" (sign-error-once=…, init-error-once=…) is removed when it has acted.
@@ -58,10 +60,18 @@ static long toldOnce(const char *word) {
   return found;
 }
 
+static void padByNul(CK_UTF8CHAR *text, size_t length) {
+  while (length > 0 && text[length - 1] == ' ') text[--length] = 0;
+}
+
 static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
   CK_RV answer = real.C_GetTokenInfo(slot, info);
   long most = told("max-sessions");
   if (answer == CKR_OK && most >= 0) info->ulMaxSessionCount = (CK_ULONG)most;
+  if (answer == CKR_OK && told("nul-padded") >= 0) {
+    padByNul(info->manufacturerID, sizeof info->manufacturerID);
+    padByNul(info->model, sizeof info->model);
+  }
   if (answer == CKR_OK && told("final-try") >= 0) info->flags |= CKF_USER_PIN_FINAL_TRY;
   return answer;
 }
@@ -118,6 +128,16 @@ static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
 
+static CK_RV attributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_PTR template, CK_ULONG count) {
+  int asked = count == 1 && template[0].type == CKA_ALWAYS_AUTHENTICATE;
+  long code = asked ? told("each-time-error") : -1;
+  if (code >= 0) return (CK_RV)code;
+  CK_RV answer = real.C_GetAttributeValue(session, object, template, count);
+  long value = asked ? told("each-time") : -1;
+  if (answer == CKR_OK && value >= 0 && template[0].pValue) *(CK_BBOOL *)template[0].pValue = (CK_BBOOL)value;
+  return answer;
+}
+
 static CK_RV signInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key) {
   long code = told("init-error");
   if (code < 0) code = toldOnce("init-error-once");
@@ -152,6 +172,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     ours.C_CloseSession = closeSession;
     ours.C_Login = logIn;
     ours.C_GenerateKeyPair = generate;
+    ours.C_GetAttributeValue = attributeValue;
     ours.C_SignInit = signInit;
     ours.C_Sign = sign;
     ours.C_GetFunctionList = C_GetFunctionList;

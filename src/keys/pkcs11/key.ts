@@ -19,7 +19,7 @@ import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '..
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
 import { faultOf, type Token } from './module.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
-import { judgeFailure, type Remedy } from './return-values.ts'
+import { judgeFailure, notLoggedIn, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
 import { TokenFault } from './token-fault.ts'
 import { formatPkcs11Uri, type Pkcs11Uri } from './uri.ts'
@@ -57,9 +57,7 @@ export const openTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri): Promise<
     sign: (messages, withinMs = deps.deadlineMs) => Promise.all(messages.map((message) => sign(message, withinMs))),
     close: async () => {},
   }
-  await assertSigns(key).catch((error: TokenFault) => {
-    throw found.asksEachTime ? new TokenFault('request', `${error.message} ${eachTime}`, error) : error
-  })
+  await assertSigns(key, found.asksEachTime)
   return key
 }
 
@@ -114,7 +112,7 @@ const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
     handle,
     spki: spkiOf(reader(token, session, publicHandle)),
     attributes: attributesOf(readPrivate),
-    asksEachTime: readPrivate(cka.alwaysAuthenticate)?.[0] === 1,
+    asksEachTime: asksEachTime(readPrivate),
   }
 }
 
@@ -187,6 +185,15 @@ const attributesOf = (read: ReadAttribute): KeyAttributes => {
     alwaysSensitive: flag(cka.alwaysSensitive),
     neverExtractable: flag(cka.neverExtractable),
     local: flag(cka.local),
+  }
+}
+
+/** Only says why a key does not sign: one that does is not left alone for how its module answers this. */
+const asksEachTime = (read: ReadAttribute): boolean => {
+  try {
+    return read(cka.alwaysAuthenticate)?.[0] === 1
+  } catch {
+    return false
   }
 }
 
@@ -292,18 +299,19 @@ const openSpeed = () => {
 }
 
 /** Signatures over the fixed text, checked with the public half: the key is the one that it says it is. */
-const assertSigns = async ({
-  id,
-  spki,
-  algorithm,
-  sign,
-}: Pick<SigningKey, 'id' | 'spki' | 'algorithm' | 'sign'>): Promise<void> => {
+const assertSigns = async (
+  { id, spki, algorithm, sign }: Pick<SigningKey, 'id' | 'spki' | 'algorithm' | 'sign'>,
+  asksEachTime: boolean,
+): Promise<void> => {
   const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
   for (let i = 0; i < trials; i += 1) {
     const [signature] = await sign([trialText])
     if (!Buffer.isBuffer(signature)) {
-      const remedy = signature?.cause === undefined ? 'session' : judgeFailure(signature.cause).remedy
-      throw new TokenFault(remedy, `The key ${id} does not sign: ${signature?.message}.`)
+      const { code, remedy } = signature?.cause ? judgeFailure(signature.cause) : noAnswer
+      const told = `The key ${id} does not sign: ${signature?.message}.`
+      // After C_SignInit: before it, and in any other words, it is the token's trouble, whatever the key says of itself.
+      const isEachTime = asksEachTime && signature?.when === 'unknown' && code === notLoggedIn
+      throw isEachTime ? new TokenFault('request', `${told} ${eachTime}`) : new TokenFault(remedy, told)
     }
     if (!verify(algorithm.hash, trialText, { key, ...algorithm.signOptions }, signature))
       throw new TokenFault(
@@ -373,6 +381,7 @@ const safe: Readonly<Record<keyof KeyAttributes, boolean>> = {
 const eachTime = 'It asks for a login at each signature (CKA_ALWAYS_AUTHENTICATE): make one that does not.'
 const attributeSensitive = 0x11
 const attributeTypeInvalid = 0x12
+const noAnswer = { code: -1, remedy: 'session' } as const
 const trials = 3
 const quickBelowMs = 0.4
 const slowAboveMs = 1

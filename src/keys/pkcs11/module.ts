@@ -56,8 +56,8 @@ export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, 
     const told = {
       label,
       'serial number': serialNumber,
-      manufacturer: info.manufacturerID.trim(),
-      model: info.model.trim(),
+      manufacturer: unpadded(info.manufacturerID),
+      model: unpadded(info.model),
     }
     return { slot, info, label, serialNumber, told }
   })
@@ -83,6 +83,9 @@ export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, 
     isLastTry: (info.flags & userPinFinalTry) !== 0,
   }
 }
+
+/** By blanks, as it should be, or by NULs, as some modules do: in no URI that anybody writes are those. */
+const unpadded = (text: string): string => text.replace(/\0+$/, '').trim()
 
 const shownBy = (path: string, tokens: readonly { readonly label: string }[]): string => {
   const labels = [...new Set(tokens.map(({ label }) => label))].filter((label) => label !== '').sort()

@@ -52,6 +52,7 @@ export const returnValues: Readonly<Record<number, ReturnValue>> = {
 export const alreadyLoggedIn = 0x100
 export const sessionCount = 0xb1
 export const writeProtected = 0xe2
+export const notLoggedIn = 0x101
 
 export const isKnown = (error: unknown): boolean => Number((error as { readonly code?: unknown }).code) in returnValues
 

@@ -1,0 +1,82 @@
+/** Modules that answer oddly, and sign all the same. */
+import t, { type Test } from 'tap'
+
+import { openTestService } from '../helpers/service.ts'
+import { csrFor } from '../http/people.ts'
+import { openTestSigners } from './signers.ts'
+import { openShim } from './softhsm.ts'
+
+const hsm = await openShim(t)
+const uri = 'pkcs11:token=ca;object=made'
+const { keys } = await openTestSigners(t, hsm)
+await keys.create(uri, 'ec-p256')
+t.afterEach(() => hsm.misbehave())
+
+const isGood = async (t: Test, text: string): Promise<void> => {
+  const signers = await openTestSigners(t, hsm)
+  const [signature] = await (await signers.keys.open(text)).sign([Buffer.from('x')])
+  t.ok(Buffer.isBuffer(signature), text)
+}
+
+t.test('a manufacturer and a model that end in NULs are the same as with blanks', async (t) => {
+  await hsm.misbehave('nul-padded')
+  await isGood(t, `${uri};manufacturer=SoftHSM%20project;model=SoftHSM%20v2`)
+})
+
+for (const code of [0x05, 0x54, 0x13])
+  t.test(`a key that answers ${code} to whether it asks for a login each time is opened`, async (t) => {
+    await hsm.misbehave(`each-time-error=${code}`)
+    await isGood(t, uri)
+  })
+
+t.test('a key that says wrongly that it asks for a login each time', async (t) => {
+  await t.test('is opened', async (t) => {
+    await hsm.misbehave('each-time=1')
+    await isGood(t, uri)
+  })
+  for (const [what, word] of Object.entries({
+    'whose token fails': `sign-error=${0x30}`,
+    'whose login is gone': `init-error=${0x101}`,
+  }))
+    await t.test(`${what} is not told of as such, and has its module started again`, async (t) => {
+      await hsm.misbehave('each-time=1', word)
+      const signers = await openTestSigners(t, hsm)
+      await t.rejects(signers.keys.open(uri), { message: /does not sign: [^.]*\.$/ })
+      await hsm.misbehave('each-time=1')
+      for (let i = 0; i < 200 && !signers.events.includes('signer.ended'); i += 1)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      t.ok(signers.events.includes('signer.ended'))
+      const [signature] = await (await signers.keys.open(uri)).sign([Buffer.from('x')])
+      t.ok(Buffer.isBuffer(signature))
+    })
+})
+
+t.test(
+  'a module that takes its time, within the deadline, is not started again for being asked how it is',
+  async (t) => {
+    const service = await openTestService(t, {
+      CHANCERY_DEVELOPMENT_TOKEN: 'pkcs11:token=ca',
+      CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll',
+      CHANCERY_PKCS11_MODULE: hsm.module,
+      CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
+      CHANCERY_SIGNING_DEADLINE: '10s',
+      ...hsm.env,
+    })
+    const issue = async () => {
+      const body = { csr: csrFor('slow.example.com'), profile: 'server' }
+      const { status, text } = await service.request('POST', '/v1/certificates', { body })
+      t.equal(status, 201, text)
+    }
+    await issue()
+    await hsm.misbehave('sign-delay=1200')
+    for (let i = 0; i < 2; i += 1) {
+      const { text } = await service.request('GET', '/readyz')
+      t.match(text, /no answer within a second/)
+      // What it said is remembered for two seconds.
+      await new Promise((resolve) => setTimeout(resolve, 2_100))
+    }
+    await issue()
+    const { text } = await service.request('GET', '/metrics')
+    t.notMatch(text, /^chancery_key_errors_total\{code="late"\}/m)
+  },
+)
