@@ -1,4 +1,7 @@
 /** Modules that answer oddly, and sign all the same. */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+
 import t, { type Test } from 'tap'
 
 import { openTestService } from '../helpers/service.ts'
@@ -21,6 +24,30 @@ const isGood = async (t: Test, text: string): Promise<void> => {
 t.test('a manufacturer and a model that end in NULs are the same as with blanks', async (t) => {
   await hsm.misbehave('nul-padded')
   await isGood(t, `${uri};manufacturer=SoftHSM%20project;model=SoftHSM%20v2`)
+})
+
+t.test('a PIN may have in it whatever people type', async (t) => {
+  const pin = ' p\u00e4 \u00df\t\u{1f511}\u200d"$\\%26; '
+  const change = ['--change-pin', '--new-pin']
+  await hsm.tool(...change, pin)
+  await hsm.setPin(pin)
+  t.teardown(async () => {
+    await hsm.tool('--pin', pin, ...change, '1234')
+    await hsm.setPin('1234')
+  })
+  await isGood(t, uri)
+})
+
+t.test('a token that wants no login takes an empty PIN, which others are not shown', async (t) => {
+  const none = join(hsm.folder, 'none')
+  await writeFile(none, '\n', { mode: 0o600 })
+  const named = `${uri}?pin-source=file:${none}`
+  await hsm.misbehave('login-free')
+  await isGood(t, named)
+  await hsm.misbehave()
+  const before = await hsm.logins()
+  await t.rejects(isGood(t, named), { message: /^The PIN for the token ca is empty/ })
+  t.equal(await hsm.logins(), before)
 })
 
 for (const code of [0x05, 0x54, 0x13])

@@ -6,6 +6,7 @@
  *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
  *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
+ *   login-free: the token wants no login, and takes an empty PIN for one
  *   nul-padded: who made the token, and its model, end in NULs where blanks belong
  *   each-time=<0 or 1>: what keys answer for CKA_ALWAYS_AUTHENTICATE  each-time-error=<CKR>: all that they answer
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
@@ -72,6 +73,7 @@ static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
     padByNul(info->manufacturerID, sizeof info->manufacturerID);
     padByNul(info->model, sizeof info->model);
   }
+  if (answer == CKR_OK && told("login-free") >= 0) info->flags &= ~CKF_LOGIN_REQUIRED;
   if (answer == CKR_OK && told("final-try") >= 0) info->flags |= CKF_USER_PIN_FINAL_TRY;
   return answer;
 }
@@ -119,6 +121,7 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
   while (told("login-hang") >= 0) usleep(20000);
   long code = told("login-error");
   if (code >= 0) return (CK_RV)code;
+  if (length == 0 && told("login-free") >= 0) return real.C_Login(session, user, (CK_UTF8CHAR_PTR) "1234", 4);
   return real.C_Login(session, user, pin, length);
 }
 

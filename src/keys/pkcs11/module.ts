@@ -22,6 +22,8 @@ export interface Token {
   readonly mechanisms: ReadonlySet<number>
   /** How many sessions that may write it allows at the same time; undefined: it does not say, or does not care. */
   readonly maxSessions: number | undefined
+  /** False: it wants no login, or asks for the PIN at a pad of its own, so an empty one is as good as any. */
+  readonly wantsPin: boolean
   /** The next wrong PIN locks it. */
   readonly isLastTry: boolean
 }
@@ -80,6 +82,7 @@ export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, 
     serial: serialNumber,
     mechanisms: new Set(call('The token does not list what it can', () => lib.C_GetMechanismList(slot))),
     maxSessions: [info.maxSessionCount, info.maxRwSessionCount].filter(isCount).sort((a, b) => a - b)[0],
+    wantsPin: (info.flags & (loginRequired | protectedPath)) === loginRequired,
     isLastTry: (info.flags & userPinFinalTry) !== 0,
   }
 }
@@ -139,5 +142,7 @@ const isCount = (count: number): boolean => count > 0 && count < 0x7fff_ffff
 export const sessionFlags = { readWrite: 0x02, serial: 0x04 } as const
 const osLockingOk = 0x02
 const userPinHolder = 1
+const loginRequired = 0x04
+const protectedPath = 0x100
 const userPinFinalTry = 0x0002_0000
 const userPinLocked = 0x0004_0000

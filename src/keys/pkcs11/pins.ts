@@ -5,6 +5,7 @@
  */
 import { randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
 
+import type { Token } from './module.ts'
 import { TokenFault } from './token-fault.ts'
 
 /** By a digest that tells the PIN apart from another, and not what it was. */
@@ -141,9 +142,9 @@ export const openEntrance = (door: TokenDoor, pins: PinGuard) => {
  * Throws for what can be no PIN, since a try of it would count as a wrong one: what is left of a file while another program
  * writes it, or what an editor put in. With a NUL at its end, scrypt could not tell it from the right one either.
  */
-export const assertIsPin = (label: string, pin: string): void => {
+export const assertIsPin = ({ label, wantsPin }: Pick<Token, 'label' | 'wantsPin'>, pin: string): void => {
   const odd = [...pin].find((character) => noPinHas.test(character))
-  if (pin !== '' && odd === undefined) return
+  if (odd === undefined && (pin !== '' || !wantsPin)) return
   const what =
     odd === undefined
       ? 'is empty'

@@ -105,7 +105,7 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
           const { uri, token, place } = await find(text)
           if (tokens.has(place)) return false
           const pin = await readPin(settings, uri)
-          assertIsPin(token.label, pin)
+          assertIsPin(token, pin)
           assertMayTry(token, pin, past)
           prepared.set(text, pin)
           return true
