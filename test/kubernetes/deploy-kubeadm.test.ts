@@ -99,6 +99,7 @@ t.test('each request of kubeadm gets its certificate, and each kubeconfig has it
     const own = Buffer.from(users[0].user['client-certificate-data'], 'base64')
     t.equal(new X509Certificate(own).fingerprint256, leaf.fingerprint256)
     t.ok(users[0].user['client-key-data'])
+    t.same([users.length, clusters.length], [1, 1], 'nothing beside what the context names')
     const trust = Buffer.from(clusters[0].cluster['certificate-authority-data'], 'base64').toString()
     t.equal(trust, await readFile(at('kubernetes.pem'), 'utf8'))
   }
@@ -120,10 +121,11 @@ const generate = async (
   await mkdir(dirname(path), { recursive: true })
   await writeFile(`${path}.csr`, csr)
   if (!name.endsWith('.conf')) return writeFile(`${path}.key`, key)
-  const context = { cluster: 'kubernetes', user: commonName }
+  // What kubeadm calls clusterName.
+  const context = { cluster: 'prod', user: commonName }
   const kubeconfig = {
     ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'it', contexts: [{ name: 'it', context }] },
-    clusters: [{ name: 'kubernetes', cluster: { server: 'https://10.0.0.5:6443' } }],
+    clusters: [{ name: 'prod', cluster: { server: 'https://10.0.0.5:6443' } }],
     users: [{ name: commonName, user: { 'client-key-data': Buffer.from(key).toString('base64') } }],
   }
   await writeFile(path, JSON.stringify(kubeconfig), { mode: 0o600 })
