@@ -149,12 +149,28 @@ t.test('the token is made once, and its PINs stand in no argument', async (t) =>
   const initialise = ['--slot-index', '0', '--init-token', '--so-pin', 'env:SO_PIN']
   await mkdir(join(folder, 'tokens'))
   tool(...initialise, '--label', 'older')
+  // Wherever SoftHSM puts the new one, one of these may come before it.
+  for (const index of ['1', '2', '3'])
+    tool('--slot-index', index, '--init-token', '--so-pin', 'env:PIN', '--label', `chancery of ${index}`)
   for (const time of ['made', 'found'])
     execFileSync('sh', ['-eu', script], { env, stdio: 'pipe', encoding: 'utf8' }) || time
   t.match(tool('--list-token-slots'), /token label *: older\n/, 'and one that was there before is left alone')
-  t.equal(tool('--list-token-slots').match(/token label *: chancery\n/g)?.length, 1)
+  const listed = tool('--list-token-slots').split(/^Slot /m)
+  const [ours = '', second] = listed.filter((slot) => /token label *: chancery\n/.test(slot))
+  t.equal(second, undefined)
+  t.match(ours, /PIN initialized/)
+  for (const slot of listed.filter((slot) => /label *: chancery of/.test(slot))) t.notMatch(slot, /PIN init|SO PIN/)
   t.match(
-    tool('--token-label', 'chancery', '--login', '--pin', 'env:PIN', '--keypairgen', '--key-type', 'EC:prime256v1'),
+    tool(
+      '--slot-index',
+      `${Number.parseInt(ours, 10)}`,
+      '--login',
+      '--pin',
+      'env:PIN',
+      '--keypairgen',
+      '--key-type',
+      'EC:prime256v1',
+    ),
     /Key pair generated/,
   )
   await rm(join(folder, 'tokens'), { recursive: true })
@@ -163,6 +179,7 @@ t.test('the token is made once, and its PINs stand in no argument', async (t) =>
   execFileSync('sh', ['-eu', script], { env, stdio: 'pipe' })
   t.match(tool('--list-token-slots'), /PIN initialized/, 'also after a run that stopped before the PIN')
   t.notMatch(await readFile(script, 'utf8'), /--(so-|new-)?pin (?!env:)/)
+  t.notMatch(await readFile(script, 'utf8'), /--token-label/, 'since pkcs11-tool looks at how a label begins')
 })
 
 t.test('the image has only what the Dockerfile names, and runs as nobody in particular', async (t) => {
