@@ -90,6 +90,7 @@ t.test('the module and the PIN may stand in the URI', async (t) => {
 
 t.test('a token that cannot, or will not, is told in a sentence', async (t) => {
   const table = await openTable(t)
+  await hsm.tool('--keypairgen', '--key-type', 'EC:prime256v1', '--label', 'with-id', '--id', 'd1')
   const attempt = (more: Parameters, algorithm = 'ec-p256') =>
     table.act('root', rootParameters('root', { key: { ...inToken('another'), algorithm, ...more } }), { env })
   for (const [name, ended, code, expected] of [
@@ -99,6 +100,12 @@ t.test('a token that cannot, or will not, is told in a sentence', async (t) => {
       await attempt({ uri: 'pkcs11:token=ca;object=ec-p256' }),
       exitCodes.conflict,
       /a key is never overwritten\. To take the key that is there, add existing: true to \/key\.\n/,
+    ],
+    [
+      'the id of another key, which existing would not find',
+      await attempt({ uri: 'pkcs11:token=ca;object=another;id=%d1' }),
+      exitCodes.conflict,
+      /a key is never overwritten: leave the id out, or name another\.\n/,
     ],
     [
       'a token that is not there',

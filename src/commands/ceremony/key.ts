@@ -86,8 +86,13 @@ const explain =
     }
     if (error.code === 'ENOENT') throw new Failure('missing', `There is no key at ${place}.`)
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
-    if (/never overwritten/.test(error.message))
-      throw new Failure('conflict', `${error.message} To take the key that is there, add existing: true to /key.`)
+    if (/never overwritten/.test(error.message)) {
+      // Where the id alone is another's, its key is not the one that was named.
+      const take = /overwritten\.$/.test(error.message)
+        ? ' To take the key that is there, add existing: true to /key.'
+        : ''
+      throw new Failure('conflict', `${error.message}${take}`)
+    }
     // Without its path, where it was open already.
     if (/^E[A-Z]+$/.test(error.code ?? ''))
       throw new Failure('usage', `The key at ${place} cannot be read or written: ${error.message}.`)
