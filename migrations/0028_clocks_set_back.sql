@@ -64,7 +64,9 @@ end $$;
 
 -- As before (0023), and: a ledger whose newest row is dated more than a day ahead is that of a clock that was wrong, and goes on
 -- by that of now; else what it allows for a day would be all until then. What was recorded meanwhile counts for the day of who
--- comes first, so that no day has more than it may.
+-- comes first, so that no day has more than it may, and for no other: a row without a serial says so, also where there is no
+-- room, since nothing would be recorded then, and the next day was that of who comes first again. What had expired by the
+-- clock that was ahead is alive again.
 create or replace function hold_ledger(wanted text, who text, after bigint, out number bigint, out certificates integer,
   out names integer, out alive integer, out more_certificates integer, out more_names integer, out more_alive integer,
   out present timestamptz, out midnight timestamptz)
@@ -82,14 +84,20 @@ begin
   if latest <= present + interval '1 day' then present := greatest(present, latest); end if;
   today := date_trunc('day', present, 'UTC');
   midnight := today + interval '1 day';
+  if latest > midnight then
+    insert into limit_uses as l (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
+      day_names, alive)
+    select wanted, who, newest.number + 1, '', 'epoch', 0, 'epoch', midnight, (present at time zone 'UTC')::date, count(*),
+      coalesce(sum(u.names), 0), (
+        select count(*) from limit_uses a
+        where a.grant_id = wanted and a.principal = who and a.not_after > present and a.serial <> '')
+    from limit_uses u where u.grant_id = wanted and u.principal = who and u.at >= today and u.serial <> ''
+    returning l.* into newest;
+  end if;
   number := newest.number;
   certificates := case when newest.day = (present at time zone 'UTC')::date then newest.certificates else 0 end;
   names := case when newest.day = (present at time zone 'UTC')::date then newest.day_names else 0 end;
   alive := newest.alive;
-  if latest > midnight then
-    select count(*), coalesce(sum(u.names), 0) into certificates, names
-      from limit_uses u where u.grant_id = wanted and u.principal = who and u.at >= today and u.serial <> '';
-  end if;
   if after is not null then
     select count(*) filter (where u.at >= today), coalesce(sum(u.names) filter (where u.at >= today), 0), count(*)
       into more_certificates, more_names, more_alive

@@ -301,7 +301,7 @@ t.test('a clock that was far ahead for a moment costs a day no more than what wa
   const spent: Wish = { names: 1, lifeMs: 1 }
   for (const { before, after } of [
     { before: 2, after: [2, 5, 5] },
-    { before: 4, after: [0, 4, 5] },
+    { before: 4, after: [0, 5, 5] },
   ]) {
     const ours = await newWorld({ certificatesPerDay: 5 }, minute)
     t.equal(await repeat(ours, 0, Array(before).fill(spent)), before)
@@ -315,6 +315,46 @@ t.test('a clock that was far ahead for a moment costs a day no more than what wa
     }
     withoutExcess(t, ours)
   }
+})
+
+t.test('nor are the days after that one, where it was all that a day may have', async (t) => {
+  const spent: Wish = { names: 1, lifeMs: 1 }
+  const ours = await newWorld({ certificatesPerDay: 5 }, minute)
+  t.equal(await record(ours, 0, spent), true)
+  await shift(ours, 30 * day)
+  t.equal(await repeat(ours, 1, Array(5).fill(spent)), 5)
+  await shift(ours, -30 * day)
+  for (const most of [0, 5, 5]) {
+    skipped.ms += 61_000
+    t.equal(await repeat(ours, 0, Array(6).fill(spent)), most)
+    t.equal(await repeat(ours, 1, Array(6).fill(spent)), 0)
+    await shift(ours, day)
+  }
+  withoutExcess(t, ours)
+})
+
+t.test('after a clock that was far ahead, what is alive is counted again as before', async (t) => {
+  const ours = await newWorld({ certificatesAlive: 5 }, minute)
+  t.equal(await repeat(ours, 0, Array(4).fill(short)), 4)
+  await shift(ours, 30 * day)
+  t.equal(await record(ours, 1, long), true)
+  await shift(ours, 20 * minute - 30 * day)
+  skipped.ms += 61_000
+  for (const replica of [0, 1]) {
+    t.equal(await repeat(ours, replica, [long, long]), 2, 'four have expired')
+    skipped.ms += 61_000
+  }
+  t.equal(await record(ours, 0, long), false)
+})
+
+t.test('and what had expired by that clock alone is alive', async (t) => {
+  const ours = await newWorld({ certificatesAlive: 5 }, minute)
+  t.equal(await repeat(ours, 0, Array(5).fill(long)), 5)
+  await shift(ours, 30 * day)
+  t.equal(await record(ours, 1, short), true)
+  await shift(ours, -30 * day)
+  skipped.ms += 61_000
+  for (const replica of [0, 1]) t.equal(await record(ours, replica, long), false)
 })
 
 t.test('the newest row of a ledger goes with the last, and not before', async (t) => {
