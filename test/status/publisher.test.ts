@@ -310,35 +310,45 @@ t.test('the records tell what is on no list', async (t) => {
   t.same(await unlisted(['default']), [])
 })
 
-t.test('what is on no list is found as fast while nobody has counted what was revoked', async (t) => {
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
-  const looked: string[] = []
-  await owner.query('begin')
-  for (const text of [
-    'set local enable_seqscan = off',
-    'set local enable_bitmapscan = off',
-    // Taken back below.
-    'alter table revocations drop constraint revocations_serial_fkey',
-    `insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, certificate)
-      select size + i, substr(sha256(int4send(i)), 1, 16), 'revoked', now(), 'default', i % 128, now() + interval '1 day', i
-      from roll, generate_series(1, 5000) i`,
-  ])
-    await owner.query(text)
-  const { unlisted } = openShelfStore({
-    query: async ({ text }: { text: string }, values: readonly unknown[]) => {
-      const { rows } = await owner.query(`explain (analyze) ${text}`, [...values])
-      looked.push(...rows.map((row) => row['QUERY PLAN'] as string))
-      return { rows: [], rowCount: 0 }
-    },
-  } as never)
-  await unlisted(['default', 'etcd'])
-  await owner.query('rollback')
-  const compared = looked.map((line) => Number(/Rows Removed by Join Filter: (\d+)/.exec(line)?.[1] ?? 0))
-  t.match(looked.join('\n'), /revocations/)
-  t.ok(Math.max(...compared) <= 256 * 256, `${Math.max(...compared)} comparisons with lists`)
-})
+t.test(
+  'what is on no list is found as fast, whatever was counted of what was revoked, and whoever revoked before',
+  async (t) => {
+    const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+    await owner.connect()
+    t.teardown(() => owner.end())
+    const looked: string[] = []
+    const { unlisted } = openShelfStore({
+      query: async ({ text }: { text: string }, values: readonly unknown[]) => {
+        const { rows } = await owner.query(`explain (analyze) ${text}`, [...values])
+        looked.push(...rows.map((row) => row['QUERY PLAN'] as string))
+        return { rows: [], rowCount: 0 }
+      },
+    } as never)
+    await owner.query('begin')
+    for (const text of [
+      'set local enable_seqscan = off',
+      'set local enable_bitmapscan = off',
+      // Taken back below.
+      'alter table revocations drop constraint revocations_serial_fkey',
+      `insert into revocations (entry, serial, change, revoked_at, issuer, shard, not_after, certificate)
+      select size + i, substr(sha256(int4send(i)), 1, 16), 'revoked', now(), case when i > 20000 then 'etcd' else 'default' end,
+        i % 128, now() + interval '1 day', i
+      from roll, generate_series(1, 20128) i`,
+    ])
+      await owner.query(text)
+    await unlisted(['default', 'etcd'])
+    await owner.query('analyze revocations')
+    await unlisted(['default', 'etcd'])
+    await owner.query('rollback')
+    t.match(looked.join('\n'), /revocations/)
+    let loops = 1
+    const passed = looked.map((line) => {
+      loops = Number(/ loops=(\d+)/.exec(line)?.[1] ?? loops)
+      return loops * Number(/Rows Removed by (?:Join )?Filter: (\d+)/.exec(line)?.[1] ?? 0)
+    })
+    t.ok(Math.max(...passed) <= 256 * 256, `${Math.max(...passed)} were looked at for nothing`)
+  },
+)
 
 t.test('what has expired is on one list more, and then on none', async (t) => {
   const serial = await issue('310s')
