@@ -67,6 +67,8 @@ end $$;
 -- comes first, so that no day has more than it may, and for no other: a row without a serial says so, also where there is no
 -- room, since nothing would be recorded then, and the next day was that of who comes first again. What had expired by the
 -- clock that was ahead is alive again.
+-- A clock that is days behind looks the same, and once it is right, a day that seems to begin has rows already: it is begun by such
+-- a row as well, since neither the newest totals nor what instances have counted is of it.
 create or replace function hold_ledger(wanted text, who text, after bigint, out number bigint, out certificates integer,
   out names integer, out alive integer, out more_certificates integer, out more_names integer, out more_alive integer,
   out present timestamptz, out midnight timestamptz)
@@ -75,6 +77,7 @@ declare
   newest limit_uses;
   latest timestamptz;
   today timestamptz;
+  current date;
 begin
   perform pg_advisory_xact_lock(4711001, hashtext(wanted || chr(10) || who));
   select * into newest from limit_uses u
@@ -84,19 +87,19 @@ begin
   if latest <= present + interval '1 day' then present := greatest(present, latest); end if;
   today := date_trunc('day', present, 'UTC');
   midnight := today + interval '1 day';
-  if latest > midnight then
+  current := (present at time zone 'UTC')::date;
+  if newest.day <> current and (latest > midnight or exists (select from limit_uses u
+      where u.grant_id = wanted and u.principal = who and u.at >= today and u.at < midnight)) then
     insert into limit_uses as l (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
       day_names, alive)
-    select wanted, who, newest.number + 1, '', 'epoch', 0, 'epoch', midnight, (present at time zone 'UTC')::date, count(*),
-      coalesce(sum(u.names), 0), (
-        select count(*) from limit_uses a
-        where a.grant_id = wanted and a.principal = who and a.not_after > present and a.serial <> '')
-    from limit_uses u where u.grant_id = wanted and u.principal = who and u.at >= today and u.serial <> ''
+    select wanted, who, newest.number + 1, '', 'epoch', 0, 'epoch', midnight, current, count(*), coalesce(sum(u.names), 0), (
+        select count(*) from limit_uses a where a.grant_id = wanted and a.principal = who and a.not_after > present)
+      from limit_uses u where u.grant_id = wanted and u.principal = who and u.at >= today
     returning l.* into newest;
   end if;
   number := newest.number;
-  certificates := case when newest.day = (present at time zone 'UTC')::date then newest.certificates else 0 end;
-  names := case when newest.day = (present at time zone 'UTC')::date then newest.day_names else 0 end;
+  certificates := case when newest.day = current then newest.certificates else 0 end;
+  names := case when newest.day = current then newest.day_names else 0 end;
   alive := newest.alive;
   if after is not null then
     select count(*) filter (where u.at >= today), coalesce(sum(u.names) filter (where u.at >= today), 0), count(*)
