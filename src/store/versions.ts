@@ -71,10 +71,15 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   })
 
   const refresh = async (): Promise<void> => {
+    const [unread] = await follow()
+    if (unread) throw unread
+  }
+
+  /** Resolves to what is wrong with those that cannot be read. */
+  const follow = async (): Promise<readonly Error[]> => {
     const held = JSON.stringify([...newest].map(([name, { value }]) => ({ name, version: value.version })))
     const { rows } = await db.query<VersionRow>(statements.newer, [held])
-    const unread = rows.flatMap((row) => holdRow(row) ?? [])
-    if (unread.length > 0) throw unread[0]
+    return rows.flatMap((row) => holdRow(row) ?? [])
   }
 
   /**
@@ -150,8 +155,9 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
   return {
     current: (name) => newest.get(name)?.value,
     newest: () => newest.values(),
+    // Those that can be read: of the others the log tells each second.
     list: async () => {
-      await refresh()
+      await follow()
       return [...newest.values()].sort((a, b) => (a.value.name < b.value.name ? -1 : 1))
     },
     versions: async (name) => {

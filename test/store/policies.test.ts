@@ -205,4 +205,6 @@ t.test('a document that only a newer Chancery can read keeps nobody from followi
   await t.rejects(policies.refresh(), /version 1 of the profile a-newer-one cannot be read/, 'as no fault of who asks')
   t.equal(policies.current('followed')?.version, 2)
   t.equal(policies.current('a-newer-one'), undefined)
+  const names = (await policies.list()).map(({ profile }) => profile.name)
+  t.ok(names.includes('followed') && !names.includes('a-newer-one'), 'the others are listed')
 })
