@@ -63,19 +63,37 @@ const isGone = (pid: number): boolean => {
   }
 }
 
+/** What Node is told, to open it, say so, and wait. */
+const opening = (dataDir: string): string[] => [
+  '--input-type=module',
+  '-e',
+  `
+    import { openEmbedded } from ${JSON.stringify(new URL('../../src/store/embedded.ts', import.meta.url).href)}
+    const log = { debug() {}, info() {}, warn() {}, error() {} }
+    const embedded = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)}, log })
+    process.stdin.on('end', async () => { await embedded.stop(); process.exit(0) }).resume()
+    console.log(JSON.stringify(embedded))`,
+]
+
+/** Of `unshare`: what follows sees another folder there, as by PrivateTmp of systemd. */
+const apartFrom = (folder: string): string[] => ['-m', 'sh', '-c', `mount -t tmpfs none ${folder} && exec "$@"`, 'sh']
+
+const canUnshare = (): boolean => {
+  try {
+    execFileSync('unshare', [...apartFrom('/tmp'), 'true'], { stdio: 'ignore' })
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Another Chancery: a process that opens the same folder, says so, and waits. */
 const another = async (
   test: Test,
   dataDir: string,
   env: NodeJS.ProcessEnv = process.env,
 ): Promise<{ child: ChildProcess; said: { adopted: boolean; how: string; servingUrl: string } }> => {
-  const source = `
-    import { openEmbedded } from ${JSON.stringify(new URL('../../src/store/embedded.ts', import.meta.url).href)}
-    const log = { debug() {}, info() {}, warn() {}, error() {} }
-    const embedded = await openEmbedded({ dataDir: ${JSON.stringify(dataDir)}, log })
-    process.stdin.on('end', async () => { await embedded.stop(); process.exit(0) }).resume()
-    console.log(JSON.stringify(embedded))`
-  const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
+  const child = spawn(process.execPath, opening(dataDir), {
     env,
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -226,6 +244,30 @@ t.test(
     t.equal(adopted, false)
     t.match(await ask(servingUrl, 'select 1 as one'), { one: 1 })
     t.ok(isGone(pid), 'the other one has ended')
+  },
+)
+
+t.test(
+  'a server whose socket lies in a temporary folder that we do not see is not ended',
+  { skip: !canUnshare() && 'no mount namespaces' },
+  async (t) => {
+    const dataDir = await folderOf(t, `long-${'x'.repeat(120)}/data`)
+    const env = { ...process.env, TMPDIR: join(dataDir, '../../tmp') }
+    await mkdir(env.TMPDIR, { mode: 0o700 })
+    const { said } = await another(t, dataDir, env)
+    t.match(said.servingUrl, encodeURIComponent(env.TMPDIR))
+    const pid = await pidOf(dataDir)
+    const apart = spawn('unshare', [...apartFrom(env.TMPDIR), process.execPath, ...opening(dataDir)], {
+      env,
+      stdio: 'ignore',
+    })
+    const ended = once(apart, 'exit')
+    await sleep(2_500)
+    t.notOk(isGone(pid))
+    t.equal(await pidOf(dataDir), pid)
+    t.equal(apart.exitCode, null, 'it waits')
+    apart.kill('SIGKILL')
+    await ended
   },
 )
 

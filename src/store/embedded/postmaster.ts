@@ -34,10 +34,10 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
       const isHere = seen.ready && (await hasSocket(seen))
       if (isHere) return { postmaster: seen, adopted: seen.pid !== mine?.pid }
       if (seen.ready && !sent.has(seen.pid)) {
-        // Its folder was moved while it ran, with the socket in it: nobody reaches it where it thinks that it is.
+        // Its folder was moved while it ran, with the socket in it, or somebody took that away: nobody reaches it any more.
         log.info(
           { event: 'embedded.moved', pid: seen.pid },
-          'ending the embedded PostgreSQL of before its folder was moved',
+          'ending the embedded PostgreSQL, whose socket is gone, as after its folder was moved',
         )
         sent.add(seen.pid)
         await signalPostmaster(home, seen, 'SIGINT')
@@ -82,11 +82,21 @@ export const isAlive = async ({ pid }: Pick<Postmaster, 'pid'>, cluster: string)
   return command.stdout.includes('postgres') && command.stdout.includes(cluster)
 }
 
-const hasSocket = ({ socketFolder }: Postmaster): Promise<boolean> =>
-  stat(join(socketFolder, '.s.PGSQL.5432')).then(
-    () => true,
-    () => false,
-  )
+/**
+ * As it sees the folder itself, too: one whose temporary folder is another than ours (`PrivateTmp` of systemd) is in use there,
+ * and two that end each other's never stop. Where nobody lets us look, it is not ours to end.
+ */
+const hasSocket = async ({ pid, socketFolder }: Postmaster): Promise<boolean> => {
+  const path = join(socketFolder, '.s.PGSQL.5432')
+  for (const place of [path, `/proc/${pid}/root${path}`]) {
+    const code = await stat(place).then(
+      () => 'there',
+      (error: NodeJS.ErrnoException) => error.code,
+    )
+    if (code !== 'ENOENT' && code !== 'ENOTDIR') return true
+  }
+  return false
+}
 
 /** SIGINT is a fast shutdown: transactions are rolled back, a checkpoint is written. */
 export const signalPostmaster = async (home: Home, postmaster: Postmaster, signal: NodeJS.Signals): Promise<void> => {
