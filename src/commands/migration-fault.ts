@@ -28,6 +28,9 @@ interface Fault {
   readonly next: (setting: DatabaseSetting) => string
 }
 
+const endedByServer = (): string =>
+  'the server has ended it: nothing of this step remains, and "chancery migrate" goes on where it ended'
+
 const faults: readonly Fault[] = [
   {
     of: /^(55P03|40001|40P01)/,
@@ -43,10 +46,16 @@ const faults: readonly Fault[] = [
       'give the server what it lacks: nothing of this step remains, and "chancery migrate" goes on where it ended',
   },
   {
-    of: /^(57|25P0[234]|08(?!P01)| Connection terminated)/,
+    // Of no connection that is only just made; the last is what pg says of one that was ended while nothing was asked of it.
+    of: /^(57014|57P0[12]|25P0[234]| Client )/,
+    kind: 'later',
+    next: endedByServer,
+  },
+  {
+    of: /^(57|08(?!P01)| Connection terminated)/,
     kind: 'later',
     ofServer: true,
-    next: () => 'the server has ended it: nothing of this step remains, and "chancery migrate" goes on where it ended',
+    next: endedByServer,
   },
   {
     of: /^25006/,

@@ -3,11 +3,13 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { runMigrate } from '../../src/commands/migrate.ts'
+import { explainMigration } from '../../src/commands/migration-fault.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { explainStart } from '../../src/commands/start-fault.ts'
 import { withDatabase, withRecords } from '../../src/commands/with-records.ts'
@@ -116,6 +118,32 @@ t.test('a database that is kept by somebody else is for later, to a start and to
       kept,
     ),
   ])
+})
+
+t.test('one that is ended while it waits for its turn, or stood still in it, is for later', async (t) => {
+  const database = await openTestDatabase(t)
+  const owner = await openOwner(t, database)
+  await owner.query('select pg_advisory_lock($1)', [0x6d696772])
+  for (const [end, reason] of [
+    ['pg_cancel_backend', 'canceling statement due to user request'],
+    ['pg_terminate_backend', 'terminating connection due to administrator command'],
+  ]) {
+    const waiting = `select ${end}(pid) from pg_stat_activity where datname = current_database() and wait_event = 'advisory'`
+    const ended = run(database).catch((error: unknown) => error)
+    while ((await owner.query(waiting)).rows.length === 0) await sleep(20)
+    t.match(await ended, { kind: 'later', message: `${reason}; the server has ended it: nothing of this step remains` })
+  }
+  const still = await openOwner(t, database)
+  const gone = new Promise((resolve) => still.once('end', resolve))
+  still.on('error', () => {})
+  await still.query('begin')
+  await still.query(`set local idle_in_transaction_session_timeout = '100ms'`)
+  await gone
+  const setting = { name: 'CHANCERY_MIGRATION_URL', url: database.ownerUrl } as const
+  await t.rejects(still.query('select 1').catch(explainMigration(setting)), {
+    kind: 'later',
+    message: /; the server has ended it: /,
+  })
 })
 
 t.test('behind a pooler nothing is asked for at the start of a connection, or the setting is named', async (t) => {
