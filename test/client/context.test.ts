@@ -174,6 +174,9 @@ t.test('the roll is that of the context, as it is read by every other command', 
   t.match(await chancery([...checkpoint, '--context', 'away']), { err: /127\.0\.0\.1:1\S* cannot be reached/ })
   const kept = { env: { CHANCERY_URL: service.url, CHANCERY_CONTEXT: 'kept' } }
   t.match(await chancery(checkpoint, kept), { code: 0 }, 'and the environment wins')
+  const open = [...checkpoint, '--anonymous', '--server', service.publicUrl]
+  const missed = await chancery(open, { env: { CHANCERY_CONTEXT: 'nowhere' } })
+  t.match(missed, { code: exitCodes.missing, err: /has no checkpoint/ }, 'nor is one missed that says nothing here')
 })
 
 t.test('the token of a context goes to its own server only', async (t) => {

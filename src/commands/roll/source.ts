@@ -19,7 +19,9 @@ export interface RollSource {
 /** By default the roll of the service that other commands speak to. */
 export const openSource = async (from: string | undefined, options: RestOptions): Promise<RollSource> => {
   if (from !== undefined && !/^https?:\/\//.test(from)) return openFolder(from)
-  const url = urlOf(from ?? (await chooseServer(options, process.env)).server)
+  // A context that is not there is missed only where it is what names the server.
+  const named = from ?? options.server ?? process.env['CHANCERY_URL']
+  const url = urlOf(named ?? (await chooseServer(options, process.env)).server)
   if (url.protocol === 'http:' || options.anonymous) return withPatience(url.href, anonymousReader(url))
   const client = await openClient({ ...options, server: url.origin }, process.env)
   return withPatience(url.href, clientReader(client, url))
