@@ -42,9 +42,15 @@ const tellRights = async (ownerUrl: string, role: string, { database }: Config, 
 }
 
 /** Migrates as the owner of the tables, for the role that serves by `url`. Rejects with a sentence. */
-export const migrateFor = (url: string, config: Config, log: Log): Promise<number> => {
+export const migrateFor = async (url: string, config: Config, log: Log): Promise<number> => {
   const setting = settingOf(url, config)
-  return migrate({ ownerUrl: setting.url, servingRole: roleOf(url), log })
+  const servingRole = roleOf(url)
+  if (servingRole === '')
+    throw new Failure(
+      'usage',
+      'CHANCERY_DATABASE_URL names no role, and neither do PGUSER and USER: name there the one that serves.',
+    )
+  return migrate({ ownerUrl: setting.url, servingRole, log })
     .catch(explainMigration(setting))
     .catch(explainDatabase(setting))
 }

@@ -162,17 +162,21 @@ t.test('behind a pooler nothing is asked for at the start of a connection, or th
   await t.resolves(run(pooled, { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' }))
 })
 
-t.test('a URL without a role is that of the role that pg takes', async (t) => {
-  const before = process.env['PGUSER']
+t.test('a URL without a role is that of the role that pg takes, where there is one', async (t) => {
+  const before = { ...process.env }
   t.teardown(() => {
-    if (before === undefined) delete process.env['PGUSER']
-    else process.env['PGUSER'] = before
+    for (const name of ['PGUSER', 'USER']) {
+      if (before[name] === undefined) delete process.env[name]
+      else process.env[name] = before[name]
+    }
   })
   process.env['PGUSER'] = 'ghost'
   const database = await openTestDatabase(t)
-  await t.rejects(run({ ...database, servingUrl: 'postgresql:///records?host=/nowhere' }), {
-    message: /^role "ghost" does not exist; /,
-  })
+  const nobody = { ...database, servingUrl: 'postgresql:///records?host=/nowhere' }
+  await t.rejects(run(nobody), { message: /^role "ghost" does not exist; / })
+  delete process.env['PGUSER']
+  delete process.env['USER']
+  await t.rejects(run(nobody), { kind: 'usage', message: /^CHANCERY_DATABASE_URL names no role, / })
 })
 
 /** As PgBouncer: start-up settings end the connection (https://www.pgbouncer.org/config.html, ignore_startup_parameters). */
