@@ -193,8 +193,10 @@ const tryTurn = 'select pg_try_advisory_xact_lock($1) as ours'
  */
 const setTimeouts = `
   select set_config(name, value, true)
-  from (values ('statement_timeout', '0'), ('transaction_timeout', '0'), ('idle_in_transaction_session_timeout', '60s'))
-    as wanted (name, value)
+  from (values
+    ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+    ('idle_in_transaction_session_timeout', '60s')
+  ) as wanted (name, value)
   join pg_settings using (name)`
 
 const tableExists = `select to_regclass('schema_migrations') is not null as present`

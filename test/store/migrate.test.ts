@@ -26,7 +26,13 @@ const given = async (test: Test, files: Readonly<Record<string, string>>) => {
   const owner = openDatabase({ url: ownerUrl, max: 2, log, applicationName: 'test' })
   const serving = openDatabase({ url: servingUrl, max: 2, log, applicationName: 'test' })
   test.teardown(() => Promise.all([owner.close(), serving.close()]))
-  return { owner, serving, directory, run: () => migrate({ ownerUrl, servingRole: 'chancery', log, directory }) }
+  return {
+    owner,
+    ownerUrl,
+    serving,
+    directory,
+    run: () => migrate({ ownerUrl, servingRole: 'chancery', log, directory }),
+  }
 }
 
 const two = {
@@ -68,9 +74,10 @@ t.test('a migration has its time whatever the role says, and its turn ends with 
   ])
 })
 
-t.test('whoever waits for another that migrates is told', async (t) => {
-  const { ownerUrl } = await openTestDatabase(t, { empty: true })
-  const directory = await folderOf(t, { '0001_slow.sql': 'select pg_sleep(1)' })
+t.test('whoever waits for another that migrates is told, and waits on whatever the role says', async (t) => {
+  const { owner, ownerUrl, directory } = await given(t, { '0001_slow.sql': 'select pg_sleep(1)' })
+  const { rows } = await owner.query<{ name: string }>({ text: 'select current_database() as name' })
+  await owner.query({ text: `alter database ${rows[0]?.name} set lock_timeout = '200ms'` })
   const told: object[] = []
   const run = () =>
     migrate({ ownerUrl, servingRole: 'chancery', log: { ...log, info: (line: object) => told.push(line) }, directory })
