@@ -71,7 +71,7 @@ const writeAll = async (file: FileHandle, content: string | Buffer): Promise<voi
 }
 
 /** A rename survives a power cut only when its folder was synced too. */
-const syncFolder = async (path: string): Promise<void> => {
+export const syncFolder = async (path: string): Promise<void> => {
   const folder = await open(path, 'r')
   try {
     await folder.sync()

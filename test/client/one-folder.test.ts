@@ -1,7 +1,7 @@
 /** One folder that several commands are at, and what somebody else has damaged or given away in it. */
 import { generateKeyPairSync } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, readdir, readFile, readlink, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 
@@ -201,6 +201,33 @@ t.test('nobody is given the key of another order, wherever a link above leads', 
   const dead = { CHANCERY_TOKEN: 'chancery_dead' }
   t.equal((await chancery([...issueArgs('ours.example.com', link), '--key-mode', '0644'], dead)).code, exitCodes.denied)
   t.equal((await stat(join(theirs, 'key.pem'))).mode & 0o7777, 0o600)
+})
+
+t.test('nobody else says where a key is written and what is removed, by a link or a folder of theirs', async (t) => {
+  const args = (out: string) => issueArgs('led.example.com', out)
+  const theirs = await newFolder(t)
+  await writeFile(join(theirs, 'precious'), 'of somebody else')
+  const out = await newFolder(t)
+  const versions = join(out, '.chancery/versions')
+  await mkdir(join(out, '.chancery'))
+  await symlink(theirs, versions)
+  t.match(await chancery(args(out)), { code: exitCodes.usage, err: /versions is no folder of this user's/ })
+  await rm(join(out, '.chancery'), { recursive: true })
+  await symlink(theirs, join(out, '.chancery'))
+  t.match(await chancery(args(out)), { code: exitCodes.usage, err: /\.chancery is no folder of this user's/ })
+  t.same(await readdir(theirs), ['precious'])
+  await rm(join(out, '.chancery'))
+  if (process.geteuid?.() === 0) {
+    await mkdir(join(out, '.chancery'))
+    await chown(join(out, '.chancery'), 65_534, 65_534)
+    t.match(await chancery(args(out)), { code: exitCodes.usage, err: /Run this as whom it belongs to/ })
+    await rm(join(out, '.chancery'), { recursive: true })
+  }
+  t.equal(await countOf('led.example.com'), 0, 'nothing was asked for')
+  t.equal((await chancery(args(out))).code, 0)
+  await mkdir(join(versions, 'precious'))
+  for (let i = 0; i < 2; i += 1) t.equal((await chancery(args(out))).code, 0)
+  t.equal((await readdir(versions)).length, 3, 'what is no certificate is left')
 })
 
 t.test('a file that somebody has taken away is there again, and what cannot be written leaves no drafts', async (t) => {

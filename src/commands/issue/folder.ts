@@ -15,12 +15,12 @@ import { lstatSync } from 'node:fs'
 import { chmod, lstat, mkdtemp, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
-import { createPrivateFile, writePrivateFile } from '../../keys/private-file.ts'
+import { createPrivateFile, syncFolder, writePrivateFile } from '../../keys/private-file.ts'
 import { makeFolder } from '../../make-folder.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
-import { type Access, assertOwner, give, giveAll, type OrderAccess, orderName } from './owner.ts'
+import { type Access, assertOurFolder, assertOwner, give, giveAll, type OrderAccess, orderName } from './owner.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -146,7 +146,10 @@ export const openFolder = async (path: string, options: OrderAccess = {}): Promi
 /** Whoever may enter the folder may enter what its links lead to, whatever the umask: what is secret there is a file's own. */
 const makeFolders = async (path: string, own: string): Promise<void> => {
   await makeFolder(path)
-  for (const folder of [own, join(own, 'versions')]) if (await makeFolder(folder)) await chmod(folder, 0o755)
+  for (const folder of [own, join(own, 'versions')]) {
+    if (await makeFolder(folder)) await chmod(folder, 0o755)
+    await assertOurFolder(folder)
+  }
 }
 
 /** What stands there must be a link of ours: a key that somebody else has made is never overwritten. */
@@ -315,7 +318,8 @@ const fillDraft = async (draft: string, { contents, orderDigest, untold }: Versi
 
 const dropVersions = async (own: string, kept: readonly (string | undefined)[]): Promise<void> => {
   for (const name of await readdir(join(own, 'versions')))
-    if (!kept.includes(`versions/${name}`)) await rm(join(own, 'versions', name), { recursive: true, force: true })
+    if (versionForm.test(name) && !kept.includes(`versions/${name}`))
+      await rm(join(own, 'versions', name), { recursive: true, force: true })
 }
 
 /** What a crash has left half made; another command may be at it right now, so only what is old. */
@@ -359,11 +363,6 @@ const writeWhole = async (path: string, text: string, mode: number): Promise<voi
   }
 }
 
-export const syncFolder = async (path: string): Promise<void> => {
-  const folder = await open(path, 'r')
-  await folder.sync().finally(() => folder.close())
-}
-
 const orUsage = async <T>(path: string, work: () => Promise<T>): Promise<T> => {
   try {
     return await work()
@@ -390,6 +389,8 @@ const linkTarget = (name: string): string => join('.chancery', 'current', name)
 const untoldName = 'untold'
 /** A version that nobody sees yet, and files that have no name yet, one of which has a key in it. */
 const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+/** A serial: nothing else was made here, or is removed. */
+const versionForm = /^[0-9a-f]{32,40}$/
 /** People may take as long to approve it. */
 const longestQuestionMs = 24 * 3_600_000
 /** Writing takes milliseconds. */

@@ -52,6 +52,18 @@ export const giveAll = async (
   }
 }
 
+/**
+ * Whoever could put another folder, or a link, in the place of this one decides where keys are written, what is given away and
+ * what is removed: as root, anywhere. Throws a usage failure.
+ */
+export const assertOurFolder = async (path: string): Promise<void> => {
+  if (await isOurFolder(path)) return
+  throw new Failure(
+    'usage',
+    `${path} is no folder of this user's: what is done there could be led elsewhere. Run this as whom it belongs to, name another folder, or move it away.`,
+  )
+}
+
 /** Before anything is asked: whoever is not there gets no certificate. */
 export const assertOwner = async (own: string, owner: string): Promise<void> => {
   const draft = await mkdtemp(join(own, 'new-'))
