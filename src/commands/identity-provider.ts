@@ -7,7 +7,7 @@ import { isProblem, problems } from '../errors.ts'
 import type { ProviderDocument } from '../policy/identity-document.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
-import { violationText, visible } from './output.ts'
+import { versionLine, violationText, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
 
@@ -46,11 +46,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
     .action(async (name: string, options: RestOptions & { at?: string }) => {
       const { client, out } = await openRest(options)
       const stored = (await client.call('GET', pathOf(name, options.at))).json<Version>()
-      const { version, sha256, createdBy, createdAt, document } = stored
-      out.show(
-        stored,
-        `# version ${version}, sha256 ${sha256}, by ${createdBy} at ${createdAt}\n${await formatYaml(document)}`,
-      )
+      out.show(stored, `${versionLine(stored)}\n${await formatYaml(stored.document)}`)
     })
 
   withRestOptions(

@@ -72,6 +72,14 @@ const itemText = (item: unknown): string => {
 export const violationText = ({ check, field, value, reason }: Violation): string =>
   `  ${check} ${field}${value && ` ${value}`}: ${reason}`
 
+/** Above the YAML of a document: which of its versions that is. */
+export const versionLine = (told: {
+  readonly version: number
+  readonly sha256: string
+  readonly createdBy: string
+  readonly createdAt: string
+}): string => visible(`# version ${told.version}, sha256 ${told.sha256}, by ${told.createdBy} at ${told.createdAt}`)
+
 /**
  * Names come from strangers, and terminals obey control characters. What is not seen, and blanks that are no plain space, are
  * shown too.
@@ -118,7 +126,7 @@ const escaped = (character: string): string => {
 }
 
 /** Braille without a dot is a blank as well. */
-const unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs}/gu
+export const unseen = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs}/gu
 
 const labelWidth = 12
 const indent = 2

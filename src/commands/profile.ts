@@ -7,7 +7,7 @@ import { isProblem, problems, type Violation } from '../errors.ts'
 import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
-import { violationText, visible } from './output.ts'
+import { versionLine, violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
 
@@ -49,10 +49,7 @@ export const addProfileCommand = (program: Command): void => {
     .action(async (name: string, options: RestOptions & { at?: string }) => {
       const { client, out } = await openRest(options)
       const stored = (await client.call('GET', versionPath(name, options.at))).json<Version>()
-      out.show(
-        stored,
-        `# version ${stored.version}, sha256 ${stored.sha256}, by ${stored.createdBy} at ${stored.createdAt}\n${await formatYaml(stored.document)}`,
-      )
+      out.show(stored, `${versionLine(stored)}\n${await formatYaml(stored.document)}`)
     })
 
   withRestOptions(profile.command('list [name]').description('list profiles, or the versions of one')).action(

@@ -1,5 +1,7 @@
 /** YAML as operators write it. Loaded where a command meets some: most never do, and would wait for it. */
 
+import { unseen } from './output.ts'
+
 /**
  * Version 1.2, no key twice, none that is no text, and of tags those of JSON: a map that is called a set or a date would be an
  * object without what is in it.
@@ -29,4 +31,24 @@ export const keyFault = 'it holds a private key'
 export const yamlFault = ({ message, code }: { readonly message: string; readonly code?: string }): string =>
   code === 'MULTIPLE_DOCS' ? 'it has multiple documents: put each into a file of its own' : message
 
-export const formatYaml = async (value: object): Promise<string> => (await import('yaml')).stringify(value)
+/** What could steer a terminal, or is not seen there, stands as an escape: also in a file, it is the same text. */
+export const formatYaml = async (value: object): Promise<string> => {
+  const { Document, visit } = await import('yaml')
+  const document = new Document(value)
+  visit(document, {
+    Scalar: (_key, scalar) => {
+      // In other strings an escape is text.
+      if (typeof scalar.value === 'string' && isHidden(scalar.value)) scalar.type = 'QUOTE_DOUBLE'
+    },
+  })
+  return document.toString().replaceAll(unseen, yamlEscape)
+}
+
+const isHidden = (text: string): boolean => text.replaceAll(unseen, yamlEscape) !== text
+
+/** YAML 1.2.2 5.7; lines end as they are. */
+const yamlEscape = (character: string): string => {
+  if (character === '\n') return character
+  const digits = character.codePointAt(0)?.toString(16) ?? ''
+  return digits.length > 4 ? `\\U${digits.padStart(8, '0')}` : `\\u${digits.padStart(4, '0')}`
+}

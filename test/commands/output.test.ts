@@ -5,7 +5,8 @@ import t from 'tap'
 import { diffLines } from '../../src/commands/diff.ts'
 import { eventRow } from '../../src/commands/event-text.ts'
 import { explanation } from '../../src/commands/issue/explanation.ts'
-import { formatTable } from '../../src/commands/output.ts'
+import { formatTable, versionLine } from '../../src/commands/output.ts'
+import { formatYaml, parseYaml } from '../../src/commands/yaml.ts'
 
 t.test('a table is aligned, and nothing in it steers the terminal', (t) => {
   const rows = [
@@ -118,6 +119,23 @@ t.test('an explanation begins with what failed', (t) => {
     ].join('\n'),
   )
   t.end()
+})
+
+t.test('a document hides nothing and steers no terminal, and is the same when it is read again', async (t) => {
+  const document = {
+    description: 'a\u202eb\u009b31m\u{e0001} \\u202e\nand more\u200b',
+    'key\u061c': ['plain', 'two\nlines\n', 'caf\u00e9 \u00a0', '\ttab'],
+  }
+  const text = await formatYaml(document)
+  t.equal(text.replaceAll(/[\x20-\x7e\n\u00e9]/g, ''), '')
+  t.match(text, /a\\u202eb\\u009b31m\\U000e0001/)
+  t.same(await parseYaml(text), document)
+  t.equal(
+    await formatYaml({ names: { dns: { allow: ['*.example.com'] } } }),
+    'names:\n  dns:\n    allow:\n      - "*.example.com"\n',
+  )
+  const told = { version: 1, sha256: 'ab\u001b[2J', createdBy: 'a\nb', createdAt: 'now' }
+  t.equal(versionLine(told), '# version 1, sha256 ab\\u001b[2J, by a\\u000ab at now')
 })
 
 t.test('a difference shows changed lines with two of their neighbours', (t) => {
