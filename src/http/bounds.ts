@@ -14,6 +14,8 @@ export const batchRoom = { what: 'batches', ofOne: 4 * batchBodyLimit, ofAll: 16
 export const pageRoom = { what: 'pages', ofOne: 32 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
 /** Octets of tiles that are under way at once to anybody, three quarters to one address as of sockets; a bundle takes 16 MiB at most. */
 export const publicTileRoom = { what: 'tiles', ofOne: 96 * 1024 * 1024, ofAll: 128 * 1024 * 1024 }
+/** Octets of the API's description that are under way at once to anybody: some dozens of it to one address. */
+export const descriptionRoom = { what: 'descriptions', ofOne: 16 * 1024 * 1024, ofAll: 64 * 1024 * 1024 }
 export const maxHeaderSize = 16 * 1024
 /** Characters of one parameter in a path: a principal's 128, each escaped. */
 export const maxParamLength = 384

@@ -2,6 +2,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { App } from './app.ts'
+import { descriptionRoom } from './bounds.ts'
+import { leaveWith, openRoom } from './room.ts'
 
 /**
  * It is written down when it is first asked for, and kept: else each answer would be a third of a megabyte of its own, and some
@@ -9,10 +11,13 @@ import type { App } from './app.ts'
  */
 export const serveDescription = (app: App): void => {
   let octets: Buffer | undefined
+  // One buffer serves all, but TLS keeps a copy for each until it is read.
+  const room = openRoom(descriptionRoom)
   const sendAs =
     (type: string) =>
-    async (_request: unknown, reply: FastifyReply): Promise<FastifyReply> => {
+    async ({ peer }: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
       octets ??= Buffer.from(JSON.stringify(app.swagger()))
+      leaveWith(reply.raw, room.take(peer?.address ?? '', octets.length))
       return reply.type(type).send(octets)
     }
   app.addHook('onRoute', (route) => {

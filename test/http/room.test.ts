@@ -209,3 +209,30 @@ t.test('nobody fills the memory with tiles of a public roll that are not read', 
     await sleep(10)
   }
 })
+
+t.test('nobody fills the memory with descriptions of the API that are not read', async (t) => {
+  const { app } = await openStandIn()
+  // As by TLS, which keeps what is not read, for a connection that holds less than this one.
+  const toJSON = () => ({ openapi: '3.1.0', info: 'x'.repeat(12 * 1024 * 1024) })
+  Object.defineProperty(app.swagger(), 'toJSON', { enumerable: false, value: toJSON })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (localAddress = '127.0.0.1', path = '/openapi.json') => {
+    const asked = request({ port, path, agent: false, localAddress }).end()
+    const [answer] = (await once(asked, 'response')) as [IncomingMessage]
+    t.teardown(() => answer.destroy())
+    return answer.pause()
+  }
+  const first = await ask()
+  t.equal(first.statusCode, 200)
+  for (const path of ['/openapi.json', '/docs/json', '/docs/yaml']) {
+    const refused = await ask('127.0.0.1', path)
+    t.equal(refused.statusCode, 429, path)
+    t.match(String(await refused.resume().toArray()), '"code":"limit.room"')
+  }
+  for (let i = 2; i < 6; i += 1) t.equal((await ask(`127.0.0.${i}`)).statusCode, 200, 'others have room')
+  t.equal((await ask('127.0.0.6')).statusCode, 503, 'all together have a bound as well')
+  await once(first.resume(), 'end')
+  while ((await ask()).statusCode !== 200) await sleep(10)
+})
