@@ -8,22 +8,31 @@ import { leaveWith, openRoom } from './room.ts'
 /**
  * It is written down when it is first asked for, and kept: else each answer would be a third of a megabyte of its own, and some
  * milliseconds in which nobody else is served. What is JSON is YAML 1.2 as well.
+ *
+ * TLS keeps a copy of an answer until it is read, and the room for it as long as the connection lasts (measured: 370 KB of this
+ * one, 140 KB of a file that is sent in pieces). So there is room for some at a time, and the connection ends with each.
  */
 export const serveDescription = (app: App): void => {
   let octets: Buffer | undefined
-  // One buffer serves all, but TLS keeps a copy for each until it is read.
   const room = openRoom(descriptionRoom)
+  const bound = ({ peer }: FastifyRequest, reply: FastifyReply, kept: number): void => {
+    reply.header('connection', 'close')
+    leaveWith(reply.raw, room.take(peer?.address ?? '', kept))
+  }
   const sendAs =
     (type: string) =>
-    async ({ peer }: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
+    async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
       octets ??= Buffer.from(JSON.stringify(app.swagger()))
-      leaveWith(reply.raw, room.take(peer?.address ?? '', octets.length))
+      bound(request, reply, octets.length)
       return reply.type(type).send(octets)
     }
+  const boundFile = async (request: FastifyRequest, reply: FastifyReply): Promise<void> =>
+    bound(request, reply, keptOfFile)
   app.addHook('onRoute', (route) => {
     const type = pages.get(route.url)
     if (type !== undefined) route.handler = sendAs(type)
     if (route.url.startsWith('/docs/')) route.onRequest = [...[route.onRequest ?? []].flat(), ignoreConditions]
+    if (route.url.startsWith('/docs/static/')) route.onRequest = [...[route.onRequest ?? []].flat(), boundFile]
   })
   app.get('/openapi.json', { config: { access: 'open' }, schema: { hide: true } }, sendAs(json) as never)
 }
@@ -43,3 +52,5 @@ const pages: ReadonlyMap<string, string> = new Map([
   ['/docs/json', json],
   ['/docs/yaml', 'application/yaml'],
 ])
+/** Octets of a file of swagger-ui that may be in memory at once. */
+const keptOfFile = 256 * 1024

@@ -24,6 +24,7 @@ t.test('the description is written down once, whoever asks, and read as JSON and
   ] as const) {
     const answer = await app.inject(path)
     t.match(answer, { statusCode: 200, headers: { 'content-type': type } }, path)
+    t.equal(answer.headers.connection, 'close', 'a connection keeps the room of the largest answer that it had')
     t.match(answer.json(), { openapi: '3.1.0' })
   }
   t.equal(times, 1)

@@ -236,3 +236,13 @@ t.test('nobody fills the memory with descriptions of the API that are not read',
   await once(first.resume(), 'end')
   while ((await ask()).statusCode !== 200) await sleep(10)
 })
+
+t.test('nor with the files of its pages', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const answers = await Promise.all(Array.from({ length: 70 }, () => app.inject('/docs/static/swagger-ui-bundle.js')))
+  const counted = (status: number) => answers.filter(({ statusCode }) => statusCode === status).length
+  t.equal(counted(200), 64)
+  t.equal(counted(429), 6)
+  t.ok(answers.every(({ headers }) => headers.connection === 'close'))
+})
