@@ -16,6 +16,8 @@ export const isMixedScript = (label: string): boolean => {
   const points = label.startsWith('xn--') ? decodePunycode(label.slice(4)) : undefined
   const text = points === undefined ? label : String.fromCodePoint(...points)
   const used = scripts.filter(([, pattern]) => pattern.test(text)).map(([name]) => name)
+  // Of what is listed nowhere, it is enough that it is another.
+  if (unlisted.test(text)) used.push('another')
   return used.length > 1 && !together.some((set) => used.every((name) => set.includes(name)))
 }
 
@@ -31,7 +33,7 @@ const isValidPoint = (char: string, i: number, all: readonly string[]): boolean 
   if (alwaysValid.includes(char)) return true
   if (
     neverValid.includes(char) ||
-    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]/u.test(
+    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\u20d0-\u20ff\ua960-\ua97f\ud7b0-\ud7ff\u{1d100}-\u{1d24f}]/u.test(
       char,
     )
   )
@@ -39,13 +41,17 @@ const isValidPoint = (char: string, i: number, all: readonly string[]): boolean 
   return /^[-\p{Ll}\p{Lo}\p{Lm}\p{Mn}\p{Mc}\p{Nd}]$/u.test(char) && isStable(char)
 }
 
-/** Unchanged by compatibility normalisation and case folding (RFC 5892 2.2). */
-const isStable = (char: string): boolean => char.normalize('NFKC').toLowerCase().normalize('NFKC') === char
+/** Unchanged by compatibility normalisation and case folding (RFC 5892 2.2), which is more than being in lower case. */
+const isStable = (char: string): boolean => !/\p{Changes_When_NFKC_Casefolded}/u.test(char)
 
-/** The gist of RFC 5893: letters of one direction only, and a right-to-left label begins with a letter. */
+/**
+ * RFC 5893 2, of each label by itself: where there is anything that is written from right to left, there is nothing else but
+ * digits of one kind, hyphens and marks; a letter comes first, and no hyphen last, whatever marks it has. Stricter than the
+ * RFC where that is simpler: marks of scripts that go the other way are refused.
+ */
 const isMixedDirection = (text: string): boolean =>
   rightToLeft.test(text) &&
-  (/[\p{Script=Latin}\p{Script=Greek}\p{Script=Cyrillic}\p{Script=Han}]/u.test(text) || /^[\p{N}-]/u.test(text))
+  (!onlyRightToLeft.test(text) || /^[\p{N}-]|-\p{M}+$/u.test(text) || (europeanDigit.test(text) && arabicDigit.test(text)))
 
 /** RFC 3492 6.2. At most 63 characters come in, so the work is bounded. */
 const decodePunycode = (text: string): number[] | undefined => {
@@ -113,7 +119,13 @@ const adapt = (delta: number, length: number, first: boolean): number => {
 }
 
 const digits = 'abcdefghijklmnopqrstuvwxyz0123456789'
-const rightToLeft = /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}]/u
+/** Where Unicode puts what is written from right to left (DerivedBidiClass: R, AL and AN), with its digits and marks. */
+const fromTheRight = '\\u0590-\\u08ff\\ufb1d-\\ufdff\\ufe70-\\ufefe\\u{10800}-\\u{10fff}\\u{1e800}-\\u{1efff}'
+const rightToLeft = new RegExp(`[${fromTheRight}]`, 'u')
+const onlyRightToLeft = new RegExp(`^[${fromTheRight}\\p{Script=Inherited}0-9-]+$`, 'u')
+/** Bidi classes EN and AN, of what a label may hold. */
+const europeanDigit = /[0-9\u06f0-\u06f9]/
+const arabicDigit = /[\u0660-\u0669\u{10d30}-\u{10d39}]/u
 
 /** RFC 5892 2.6, exceptions (F). */
 const alwaysValid = '\u00df\u03c2\u06fd\u06fe\u0f0b\u3007'
@@ -157,6 +169,10 @@ const scripts = [
   'Han',
   'Bopomofo',
 ].map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
+const unlisted = new RegExp(
+  `(?![\\p{Script=Common}\\p{Script=Inherited}${scripts.map(([name]) => `\\p{Script=${name}}`).join('')}]).`,
+  'su',
+)
 /** Scripts that one language writes together (UTS 39 5.1). */
 const together = [
   ['Latin', 'Han', 'Hiragana', 'Katakana'],

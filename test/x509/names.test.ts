@@ -181,6 +181,11 @@ const aLabels = [
   'xn--h2brj9c', // भारत
   'xn--90ais', // бел
   'xn--y9a3aq', // հայ
+  'xn--r-eka', // ır, with a dotless i
+  'xn--ngbc5azd', // شبكة
+  'xn--ogbpf8fl', // سورية
+  'xn--2-zhcd', // אב2
+  'xn--9d6hc', // Adlam
 ]
 
 t.test('A-labels of many scripts are accepted', async (t) => {
@@ -202,6 +207,21 @@ t.test('labels that only look like A-labels are refused', async (t) => {
     'xn--iñ',
     'xn--bcher-kva8445foa',
     'xn---foo-xyz',
+    // RFC 5892 2.2: not in lower case only, but folded.
+    'xn--23f', // U+1C80, which folds to the Cyrillic letter that it looks like
+    'xn--kz9a', // U+AB70, Cherokee
+    'xn--0qg', // U+1F80
+    'xn--a-tfb', // a, U+0345
+    // RFC 5892 2.4: blocks that are left out as a whole.
+    'xn--a-zrn', // a, U+20D0
+    // RFC 5893 2: what goes one way with what goes the other, in scripts of all kinds.
+    'xn--y9a5t', // Hebrew, Armenian
+    'xn--5db45n', // Hebrew, Devanagari
+    'xn--a-wfdd', // Samaritan, Latin
+    'xn--a-9h8r', // Adlam, Latin
+    'xn--ngb67n', // Arabic, a Devanagari digit
+    'xn--1-zhc05b', // Hebrew, digits of two kinds
+    'xn----tjc45m', // Hebrew, a hyphen that has a mark
     `xn--${'a'.repeat(59)}`,
   ]
   for (const label of labels) t.throws(() => parseName('dns', `${label}.example`), { code: 'san.syntax' }, label)
@@ -213,6 +233,9 @@ t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('xn--zckzah'), false)
   t.equal(isMixedScript('p\u0430ypal'), true) // Cyrillic а
   t.equal(isMixedScript('xn--pypal-4ve'), true)
+  t.equal(isMixedScript('xn--paypa-be0s'), true) // Lisu ꓡ
+  t.equal(isMixedScript('xn--bc-uu1a'), true) // Coptic ⲁ
+  t.equal(isMixedScript('xn--9d6hc'), false) // Adlam alone
 })
 
 t.test(
