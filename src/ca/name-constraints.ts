@@ -8,7 +8,7 @@ import type { Subtree, TbsFacts } from '../x509/certificate.ts'
 import { addressOctets, type Name } from '../x509/names.ts'
 
 /** Throws `san.forbidden` with the name and the constraint that refuses it. */
-export const assertNameConstraints = (facts: Pick<TbsFacts, 'names' | 'subject'>, chain: readonly TbsFacts[]): void => {
+export const assertNameConstraints = (facts: Constrained, chain: readonly TbsFacts[]): void => {
   for (const { nameConstraints } of chain) {
     if (!nameConstraints) continue
     const { permitted, excluded } = nameConstraints
@@ -18,25 +18,55 @@ export const assertNameConstraints = (facts: Pick<TbsFacts, 'names' | 'subject'>
     ) {
       throw refused('subject', 'a directory name constraint of the issuer, which Chancery does not compare')
     }
-    for (const name of facts.names) {
-      // RFC 5280 4.2.1.10: a URI without a host cannot be compared, so no constraint on URIs lets it pass.
-      if (name.kind === 'uri' && hostOf(name.value) === '' && [...permitted, ...excluded].some(isOfUris))
-        throw refused(name.value, 'it has no host, and the issuer constrains URIs')
+    for (const name of namesIn(facts)) {
+      const fault = [...permitted, ...excluded].some(({ kind }) => kind === name.kind) ? incomparable(name) : undefined
+      if (fault !== undefined) throw refused(name.value, fault, name.field)
       const bad = excluded.find((subtree) => touches(name, subtree))
-      if (bad) throw refused(name.value, `the issuer excludes ${bad.value}`)
+      if (bad) throw refused(name.value, `the issuer excludes ${bad.value}`, name.field)
       const ofKind = permitted.filter(({ kind }) => kind === name.kind)
       if (ofKind.length > 0 && !ofKind.some((subtree) => isWithin(name, subtree)))
-        throw refused(name.value, 'the issuer does not permit it')
+        throw refused(name.value, 'the issuer does not permit it', name.field)
     }
   }
 }
 
-const refused = (value: string, reason: string): Problem =>
-  new Problem('san.forbidden', "The issuer's own name constraints refuse a name.", {
-    violations: [{ check: 'issuer.nameConstraints', field: '/names', value, reason }],
-  })
+type Constrained = Pick<TbsFacts, 'names' | 'subject'>
 
-const isOfUris = ({ kind }: Subtree): boolean => kind === 'uri'
+interface PlacedName extends Name {
+  readonly field: string
+}
+
+/**
+ * All that relying parties compare: of the subject, mail addresses (RFC 5280 4.2.1.10), and common names in the form of a host
+ * name where there is no DNS name, as OpenSSL does and whoever still looks there needs.
+ */
+const namesIn = ({ names, subject }: Constrained): readonly PlacedName[] => {
+  const hasDns = names.some(({ kind }) => kind === 'dns')
+  return [
+    ...names.map((name) => ({ ...name, field: '/names' })),
+    ...subject.flatMap(({ type, value }): PlacedName[] => {
+      const field = `/subject/${type}`
+      if (type === 'emailAddress') return [{ kind: 'email', value: withLowerHost(value), field }]
+      return type === 'commonName' && !hasDns && hostForm.test(value)
+        ? [{ kind: 'dns', value: value.toLowerCase(), field }]
+        : []
+    }),
+  ]
+}
+
+const withLowerHost = (mail: string): string => mail.replace(/@[^@]*$/, (host) => host.toLowerCase())
+
+/** RFC 5280 4.2.1.10: what has no host, no constraint lets pass. */
+const incomparable = ({ kind, value }: Name): string | undefined => {
+  if (kind === 'uri' && hostOf(value) === '') return 'it has no host, and the issuer constrains URIs'
+  if (kind === 'email' && !/^[^@]+@[^@]+$/.test(value)) return 'it is no mail address, and the issuer constrains those'
+  return undefined
+}
+
+const refused = (value: string, reason: string, field = '/names'): Problem =>
+  new Problem('san.forbidden', "The issuer's own name constraints refuse a name.", {
+    violations: [{ check: 'issuer.nameConstraints', field, value, reason }],
+  })
 
 const isWithin = (name: Name, subtree: Subtree): boolean =>
   subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
@@ -80,5 +110,7 @@ const isInRange = (value: string, constraint: string): boolean => {
   return address.every((octet, i) => (octet & (bits[i] ?? 0)) === ((network[i] ?? 0) & (bits[i] ?? 0)))
 }
 
+/** As OpenSSL takes a common name for a host, and a wildcard as well. One label alone is as well a user's. */
+const hostForm = /^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$/i
 /** The tag of directoryName in GeneralName, as hex. */
 const directoryName = 'a4'

@@ -20,12 +20,14 @@ import {
   ecdsaSha256,
   extension,
   hex,
+  ia5,
   integer,
   ip,
   mail,
   octets,
   p256,
   pem,
+  rdn,
   seq,
   tlv,
   uri,
@@ -105,6 +107,16 @@ type Case = readonly [
   verdict: 'passes' | 'refused',
   stricter?: string,
 ]
+
+type SubjectCase = readonly [
+  what: string,
+  subject: Buffer,
+  names: readonly Buffer[],
+  constraints: Constraints,
+  verdict: 'passes' | 'refused',
+  stricter?: string,
+]
+const mailbox = (text: string): Buffer => seq(rdn('1.2.840.113549.1.9.1', ia5(text)))
 
 const cases: readonly Case[] = [
   ['no constraint of its kind', [dns('a.test')], { permitted: [ip('0a000000ff000000')] }, 'passes'],
@@ -199,20 +211,73 @@ const cases: readonly Case[] = [
   ['a constraint on directory names, and no subject', [dns('a.test')], { permitted: [directory] }, 'passes'],
 ]
 
-for (const [what, names, constraints, verdict, stricter] of cases) {
+/** What stands in the subject, which relying parties compare as well. */
+const subjects: readonly SubjectCase[] = [
+  ['a mail address in the subject', mailbox('a@Example.com'), [], { permitted: [mail('example.com')] }, 'passes'],
+  ['another in the subject', mailbox('a@evil.test'), [], { permitted: [mail('example.com')] }, 'refused'],
+  [
+    'another in the subject, beside a good name',
+    mailbox('a@evil.test'),
+    [mail('a@example.com')],
+    { permitted: [mail('example.com')] },
+    'refused',
+  ],
+  ['an excluded one in the subject', mailbox('a@evil.test'), [], { excluded: [mail('evil.test')] }, 'refused'],
+  ['no mail address in its place', mailbox('evil.test'), [], { excluded: [mail('example.com')] }, 'refused'],
+  ['a common name that is a host', commonName('Web.Example.com'), [], { permitted: [dns('example.com')] }, 'passes'],
+  ['a common name of another host', commonName('web.evil.test'), [], { permitted: [dns('example.com')] }, 'refused'],
+  ['a common name of an excluded host', commonName('web.evil.test'), [], { excluded: [dns('evil.test')] }, 'refused'],
+  [
+    'a common name of another host, beside an address',
+    commonName('web.evil.test'),
+    [ip('0a000001')],
+    { permitted: [dns('example.com')] },
+    'refused',
+  ],
+  [
+    'a common name of another host, beside a DNS name',
+    commonName('web.evil.test'),
+    [dns('a.example.com')],
+    { permitted: [dns('example.com')] },
+    'passes',
+  ],
+  [
+    'a wildcard as common name',
+    commonName('*.evil.test'),
+    [],
+    { permitted: [dns('example.com')] },
+    'refused',
+    'it takes a common name with a star for no host',
+  ],
+  ['a common name of one label', commonName('kube-proxy'), [], { permitted: [dns('example.com')] }, 'passes'],
+  ['a user as common name', commonName('system:node:a.b'), [], { permitted: [dns('example.com')] }, 'passes'],
+]
+
+const compare = (what: string, [ca, end]: readonly [Buffer, Buffer], verdict: string, stricter?: string): void => {
   t.test(`${what} ${verdict === 'passes' ? 'passes' : 'is refused'}`, async (t) => {
-    const [ca, end] = [authority(constraints), leaf(names)]
     t.equal(ours(ca, end), verdict)
     const theirs = await openssls(ca, end)
     if (stricter === undefined) t.equal(theirs, verdict, 'openssl says the same')
     else t.equal(theirs, 'passes', `openssl lets it pass: ${stricter}`)
   })
 }
+for (const [what, names, constraints, verdict, stricter] of cases)
+  compare(what, [authority(constraints), leaf(names)], verdict, stricter)
+for (const [what, subject, names, constraints, verdict, stricter] of subjects)
+  compare(what, [authority(constraints), leaf(names, subject)], verdict, stricter)
 
 t.test('a subject under a constraint on directory names is refused, rather than compared', async (t) => {
   const end = leaf([dns('a.test')], commonName('any'))
   for (const constraints of [{ permitted: [directory] }, { excluded: [directory] }])
     t.equal(ours(authority(constraints), end), 'refused')
+})
+
+t.test('a refusal of what stands in the subject says where', async (t) => {
+  const { facts } = parseCertificate(leaf([], commonName('Web.evil.test')))
+  t.throws(() => assertNameConstraints(facts, [parseCertificate(authority({ permitted: [dns('com')] })).facts]), {
+    code: 'san.forbidden',
+    options: { violations: [{ field: '/subject/commonName', value: 'web.evil.test' }] },
+  })
 })
 
 t.test('every authority of the chain is asked, and the refusal names the name and the constraint', async (t) => {
