@@ -5,6 +5,7 @@
 import { createPublicKey, generateKeyPair, type KeyObject, sign as signNow } from 'node:crypto'
 import { promisify } from 'node:util'
 
+import { isProblem } from '../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { sealPrivateKey, unsealPrivateKey } from './pbes2.ts'
@@ -18,15 +19,27 @@ export interface SoftwareKeyFile {
   readonly rounds?: number
 }
 
-/** Opens an existing key. Throws a sentence when the file is missing, open to others, or the passphrase is wrong. */
+/**
+ * Opens an existing key. Throws a sentence when the file is missing, open to others, the passphrase is wrong, or the key is none
+ * that would be certified.
+ */
 export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Promise<SigningKey> => {
   const pem = await readPrivateFile(path)
   if (isOpen(pem.toString('latin1')))
     throw new Error(`${path} holds a private key that is not encrypted as PKCS#8: do so with "openssl pkcs8 -topk8".`)
-  try {
-    return softwareKey(path, await unsealPrivateKey(pem, passphrase))
-  } catch (cause) {
+  const key = await unsealPrivateKey(pem, passphrase).catch((cause: unknown) => {
     throw new Error(`${path} is not a key that this passphrase opens.`, { cause })
+  })
+  try {
+    return softwareKey(path, key)
+  } catch (cause) {
+    // Nobody is to look for another passphrase.
+    throw new Error(
+      `${path} is opened, and not used: ${isProblem(cause) ? cause.detail : 'it is no key that signs'}.`,
+      {
+        cause,
+      },
+    )
   }
 }
 

@@ -52,6 +52,28 @@ t.test(
   },
 )
 
+t.test('a record that comes in very many parts is copied once', async (t) => {
+  const { heard, near } = openPair()
+  const body = Buffer.alloc(4 * 1024 * 1024, 7)
+  const head = Buffer.alloc(9)
+  head.writeUInt32BE(body.length)
+  const concat = Buffer.concat
+  let copied = 0
+  Buffer.concat = ((list: readonly Uint8Array[], length?: number) => {
+    copied += list.reduce((sum, part) => sum + part.length, 0)
+    return concat(list, length)
+  }) as typeof concat
+  t.teardown(() => {
+    Buffer.concat = concat
+  })
+  near.write(head.subarray(0, 5))
+  near.write(head.subarray(5))
+  for (let at = 0; at < body.length; at += 16_384) near.write(body.subarray(at, at + 16_384))
+  while (heard.length < 1) await new Promise(setImmediate)
+  t.ok(heard[0]?.body.equals(body))
+  t.ok(copied < 2 * body.length, `${copied} octets were copied`)
+})
+
 t.test('what was said last is sent before the end', async (t) => {
   const { said, heard, until } = openPair()
   said.say({ id: 1, kind: 2, body: Buffer.from('last') })

@@ -85,6 +85,22 @@ t.test('a wrong passphrase, another file and a torn one are told by the path, an
   await t.rejects(openSoftwareKey({ path: join(folder, 'nowhere.pem'), passphrase }), { code: 'ENOENT' })
 })
 
+t.test('a key that nobody would be certified for is told as that, and not as a wrong passphrase', async (t) => {
+  const cases = [
+    ['rsa-e3', ['rsa', '-pkeyopt', 'rsa_keygen_pubexp:3'], 'the public exponent is not 65537, at octet 24'],
+    ['k256', ['EC', '-pkeyopt', 'ec_paramgen_curve:secp256k1'], 'the curve is not P-256, P-384 or P-521, at octet 13'],
+  ] as const
+  for (const [name, args, reason] of cases) {
+    const path = join(folder, `${name}.pem`)
+    await openssl(['genpkey', '-aes-256-cbc', '-pass', `pass:${passphrase}`, '-out', path, '-algorithm', ...args])
+    await chmod(path, 0o600)
+    await t.rejects(openSoftwareKey({ path, passphrase }), { message: `${path} is opened, and not used: ${reason}.` })
+    await t.rejects(openSoftwareKey({ path, passphrase: 'wrong' }), {
+      message: `${path} is not a key that this passphrase opens.`,
+    })
+  }
+})
+
 t.test('a key file that others could read is not opened', async (t) => {
   const path = join(folder, 'open.pem')
   await createSoftwareKey({ path, passphrase }, 'ed25519')

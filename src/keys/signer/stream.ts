@@ -48,7 +48,13 @@ export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) =
   let slab: Buffer = nothing
   let from = 0
   let to = 0
-  let rest: Buffer = nothing
+  /**
+   * What was heard of a record that is not whole, and how much of it there must be before it is looked at: put together each
+   * time that a little comes, a list of many revocations would cost its size squared (60 MiB: a minute).
+   */
+  let parts: Buffer[] = []
+  let held = 0
+  let wanted = headOctets
   const flush = (): void => {
     const octets = slab.subarray(from, to)
     from = to
@@ -69,17 +75,24 @@ export const openSignerStream = (socket: Socket, heard: (record: SignerRecord) =
     slab = next
   }
   socket.on('data', (chunk: Buffer) => {
-    const octets = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    parts.push(chunk)
+    held += chunk.length
+    if (held < wanted) return
+    const octets = parts.length === 1 ? chunk : Buffer.concat(parts, held)
     let at = 0
+    wanted = headOctets
     while (octets.length - at >= headOctets) {
       const length = octets.readUInt32BE(at)
       if (length > maxBodyOctets) return void socket.destroy(new RangeError(`a record of ${length} octets`))
-      if (octets.length - at < headOctets + length) break
-      const body = octets.subarray(at + headOctets, at + headOctets + length)
+      wanted = headOctets + length
+      if (octets.length - at < wanted) break
+      const body = octets.subarray(at + headOctets, at + wanted)
       heard({ id: octets.readUInt32BE(at + 4), kind: octets[at + 8] ?? 0, body })
-      at += headOctets + length
+      at += wanted
+      wanted = headOctets
     }
-    rest = at === octets.length ? nothing : octets.subarray(at)
+    held = octets.length - at
+    parts = held === 0 ? [] : [octets.subarray(at)]
   })
   return {
     say: ({ id, kind, body }) => {
