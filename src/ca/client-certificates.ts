@@ -75,22 +75,26 @@ const findIssuer = async (
 ): Promise<TrustedIssuer> => {
   const named = trusted.filter((ca) => isIssuedBy(facts, ca.facts))
   if (named.length === 0) throw invalid('untrusted')
+  let fault: Problem | undefined
   for (const ca of named) {
     const { spki } = ca.facts
     if (!(await verify({ spki, message, signature, algorithm }))) continue
-    assertMayVouch(ca.facts, facts, now)
-    return ca
+    const found = faultOf(ca.facts, facts, now)
+    if (found === undefined) return ca
+    // Another certificate of the same CA, as when it was renewed with its key, may still vouch for it.
+    fault ??= found
   }
-  throw invalid('signature')
+  throw fault ?? invalid('signature')
 }
 
 /** A CA speaks for its own time and for the names that it is allowed. */
-const assertMayVouch = (ca: TbsFacts, leaf: TbsFacts, now: Date): void => {
-  if (!isValidAt(ca, now)) throw invalid('issuer_expired')
+const faultOf = (ca: TbsFacts, leaf: TbsFacts, now: Date): Problem | undefined => {
+  if (!isValidAt(ca, now)) return invalid('issuer_expired')
   try {
     assertNameConstraints(leaf, [ca])
+    return undefined
   } catch (error) {
-    throw invalid('name_constraints', error)
+    return invalid('name_constraints', error)
   }
 }
 

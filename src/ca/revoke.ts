@@ -239,8 +239,8 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   if (reason === 'certificateHold') throw bad('asks for a hold, which is for operators')
   if (invalidityDate !== undefined && (typeof invalidityDate !== 'string' || !wholeSeconds.test(invalidityDate)))
     throw bad('has an invalidity date that is none, or none in whole seconds')
-  const since = invalidityDate === undefined ? null : new Date(invalidityDate as string)
-  if (since !== null && Number.isNaN(since.getTime())) throw bad('has an invalidity date that is none')
+  const since = invalidityDate === undefined ? null : timeOf(invalidityDate as string)
+  if (since === undefined) throw bad('has an invalidity date that is none')
   const age = now.getTime() / 1000 - Number(iat)
   if (typeof iat !== 'number' || !(age < maxProofAge && age > -maxProofLead))
     throw bad('was not made within the last five minutes, by our clock')
@@ -250,6 +250,13 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
     reason: reason as RevocationReason,
     invalidSince: since,
   }
+}
+
+/** Undefined for a day that does not exist, which JavaScript takes for one of the next month. */
+const timeOf = (text: string): Date | undefined => {
+  const [time, day] = [new Date(text), new Date(text.slice(0, 10))]
+  const exists = !Number.isNaN(time.getTime()) && day.toISOString().startsWith(text.slice(0, 10))
+  return exists ? time : undefined
 }
 
 /**
@@ -267,7 +274,7 @@ const assertAbout = (
 }
 
 /** In whole seconds, as lists have it (RFC 5280 5.3.2). */
-const wholeSeconds = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.0{1,9})?(Z|[+-]\d\d:\d\d)$/
+const wholeSeconds = /^\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d(\.0{1,9})?(Z|[+-]\d\d:\d\d)$/
 /** Seconds. */
 const maxProofAge = 300
 const maxProofLead = 60

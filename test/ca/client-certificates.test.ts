@@ -9,7 +9,7 @@ import { openClientAnchors, openClientTrust, type TrustedIssuer } from '../../sr
 import { isProblem } from '../../src/errors.ts'
 import { openVerifier } from '../../src/keys/verifier.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
-import { keyEncipherment, openClientCa, serverAuth, spiffe, type TestClientCa } from '../helpers/clients.ts'
+import { keyEncipherment, newKeys, openClientCa, serverAuth, spiffe, type TestClientCa } from '../helpers/clients.ts'
 import { quiet } from '../helpers/log.ts'
 import { dns, extension, nil, seq, tlv, yes } from '../x509/build.ts'
 
@@ -114,6 +114,21 @@ t.test('of two CAs with one name the one that signed it is found', async (t) => 
   for (const ca of [one, other]) t.match(await judge(ca.certify().der, { trusted }), { serial: null })
   t.equal(await judge(one.certify().der, { trusted: trustedOf(other) }), 'auth.invalid certificate.untrusted')
 })
+
+t.test(
+  'of a CA that was renewed with its key, whichever certificate holds vouches, in whatever order they are',
+  async (t) => {
+    const keys = newKeys()
+    const [old, now] = [openClientCa('Renewed', { keys, from: -100, to: -10 }), openClientCa('Renewed', { keys })]
+    const { der } = now.certify()
+    for (const cas of [
+      [old, now],
+      [now, old],
+    ])
+      t.match(await judge(der, { trusted: trustedOf(...cas) }), { serial: null })
+    t.equal(await judge(der, { trusted: trustedOf(old) }), 'auth.invalid certificate.issuer_expired')
+  },
+)
 
 t.test('no octet of a certificate can be changed so that it still holds', async (t) => {
   const ca = openClientCa()

@@ -69,15 +69,17 @@ const certSigning = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x04])), ye
 const isCa = extension('2.5.29.19', seq(yes), yes)
 
 export interface CaParts {
+  /** Its own, where it is not to be a new CA. */
+  readonly keys?: ReturnType<typeof newKeys>
   readonly extensions?: readonly Buffer[]
   readonly from?: number
   readonly to?: number
 }
 
-const newKeys = () => generateKeyPairSync('ec', { namedCurve: 'P-256' })
+export const newKeys = () => generateKeyPairSync('ec', { namedCurve: 'P-256' })
 
 export const openClientCa = (name = 'Clients', parts: CaParts = {}): TestClientCa => {
-  const { privateKey, publicKey } = newKeys()
+  const { privateKey, publicKey } = parts.keys ?? newKeys()
   const spki = publicKey.export({ type: 'spki', format: 'der' })
   const signer = signerOf(privateKey, spki)
   const subject = commonName(name)
