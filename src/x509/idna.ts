@@ -33,7 +33,8 @@ const isValidPoint = (char: string, i: number, all: readonly string[]): boolean 
   if (alwaysValid.includes(char)) return true
   if (
     neverValid.includes(char) ||
-    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\u20d0-\u20ff\ua960-\ua97f\ud7b0-\ud7ff\u{1d100}-\u{1d24f}]/u.test(
+    ignorableBlocks.test(char) ||
+    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]/u.test(
       char,
     )
   )
@@ -51,7 +52,9 @@ const isStable = (char: string): boolean => !/\p{Changes_When_NFKC_Casefolded}/u
  */
 const isMixedDirection = (text: string): boolean =>
   rightToLeft.test(text) &&
-  (!onlyRightToLeft.test(text) || /^[\p{N}-]|-\p{M}+$/u.test(text) || (europeanDigit.test(text) && arabicDigit.test(text)))
+  (!onlyRightToLeft.test(text) ||
+    /^[\p{N}-]|-\p{M}+$/u.test(text) ||
+    (europeanDigit.test(text) && arabicDigit.test(text)))
 
 /** RFC 3492 6.2. At most 63 characters come in, so the work is bounded. */
 const decodePunycode = (text: string): number[] | undefined => {
@@ -130,6 +133,9 @@ const arabicDigit = /[\u0660-\u0669\u{10d30}-\u{10d39}]/u
 /** RFC 5892 2.6, exceptions (F). */
 const alwaysValid = '\u00df\u03c2\u06fd\u06fe\u0f0b\u3007'
 const neverValid = '\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b'
+
+/** RFC 5892 2.4: combining marks for symbols, and notes of music. */
+const ignorableBlocks = /[\u20d0-\u20ff\u{1d100}-\u{1d24f}]/u
 
 type ContextRule = (before: string, after: string, text: string) => boolean
 const arabicIndic: ContextRule = (_before, _after, text) => !/[\u06f0-\u06f9]/.test(text)

@@ -43,7 +43,14 @@ const readAs = (reader: DerReader, what: string, utc: boolean): Date => {
   const year = utc ? first + (first < 50 ? 2000 : 1900) : 100 * first + second
   const [month, day, hour, minute] = [field(0) - 1, field(1), field(2), field(3)]
   const date = new Date(Date.UTC(year, month, day, hour, minute, field(4)))
-  const normal = date.getUTCMonth() === month && date.getUTCDate() === day && hour < 24 && minute < 60 && field(4) < 60
+  // Of the years 0 to 99 JavaScript makes those of the last century.
+  const normal =
+    date.getUTCFullYear() === year &&
+    date.getUTCMonth() === month &&
+    date.getUTCDate() === day &&
+    hour < 24 &&
+    minute < 60 &&
+    field(4) < 60
   if (!normal) throw abnormal(reader, what, at)
   return date
 }

@@ -2,7 +2,8 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { DerReader } from '../../src/x509/der.ts'
-import { encodeTime, readTime } from '../../src/x509/time.ts'
+import { encodeTime, readGeneralizedTime, readTime } from '../../src/x509/time.ts'
+import { tlv } from './build.ts'
 
 const text = (iso: string): string => encodeTime(new Date(iso)).toString('latin1', 2)
 
@@ -33,4 +34,11 @@ t.test('every second comes back', async () => {
     }),
     { seed: 20261124, numRuns: 2_000 },
   )
+})
+
+t.test('a year of before 100 is not taken for one of the last century', async (t) => {
+  for (const said of ['00000101000000Z', '00500101000000Z', '00991231235959Z'])
+    t.throws(() => readGeneralizedTime(new DerReader(tlv(0x18, Buffer.from(said)), 'policy.lint'), 'time'), {
+      code: 'policy.lint',
+    })
 })
