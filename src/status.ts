@@ -99,7 +99,8 @@ export const openStatus = async (
       log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published')
     },
   })
-  const responders = openResponders({ certify: responderCertifier(stores, issuance), clock: dbClock.now })
+  const certify = responderCertifier(stores, issuance)
+  const responders = openResponders({ certify, isInUse: ({ name }) => isInUse(issuers, name), clock: dbClock.now })
   const ocsp = openOcsp({
     store: openOcspStore(db, dbClock),
     issuer: (name) => issuers.all().find(({ issuer }) => issuer.name === name)?.issuer,

@@ -32,6 +32,8 @@ export interface Responders {
 export interface RespondersDeps {
   /** Certifies a request (PKCS#10, DER) under the issuer. */
   readonly certify: (issuer: Issuer, csr: Buffer) => Promise<Buffer>
+  /** False: it has retired. */
+  readonly isInUse: (issuer: Issuer) => boolean
   readonly clock: () => Date
 }
 
@@ -41,7 +43,7 @@ interface Held {
   readonly renewAt: number
 }
 
-export const openResponders = ({ certify, clock }: RespondersDeps): Responders => {
+export const openResponders = ({ certify, isInUse, clock }: RespondersDeps): Responders => {
   const held = new Map<string, Held>()
   const making = new Map<string, Promise<Responder>>()
   const failed = new Map<string, { readonly error: unknown; readonly until: number }>()
@@ -67,6 +69,7 @@ export const openResponders = ({ certify, clock }: RespondersDeps): Responders =
   const makeOnce = (issuer: Issuer): Promise<Responder> => {
     const under = making.get(issuer.name)
     if (under) return under
+    if (hasEnded(issuer, clock())) return Promise.reject(new Error(`the issuer ${issuer.name} has ended`))
     // Each try is a request on record, and strangers may ask all the time.
     const last = failed.get(issuer.name)
     if (last && last.until > clock().getTime()) return Promise.reject(last.error)
@@ -86,10 +89,14 @@ export const openResponders = ({ certify, clock }: RespondersDeps): Responders =
       return known && known.responder.notAfter > clock().getTime() ? known.responder : makeOnce(issuer)
     },
     renew: async () => {
+      for (const [name, { issuer }] of held) if (!isInUse(issuer) || hasEnded(issuer, clock())) held.delete(name)
       const due = [...held.values()].filter(({ renewAt }) => renewAt < clock().getTime())
       await Promise.all(due.map(({ issuer }) => makeOnce(issuer)))
     },
   }
 }
+
+/** Then it certifies nothing, and to ask it would be a refusal on record each time. */
+const hasEnded = ({ facts }: Issuer, now: Date): boolean => facts.notAfter < now
 
 const retryMs = 2_000
