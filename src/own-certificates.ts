@@ -13,8 +13,10 @@ import { canonicalJson } from './canonical.ts'
 import type { Config } from './config.ts'
 import { isProblem } from './errors.ts'
 import { issueOwnCertificate, makeStandIn, type ServerCertificate } from './jobs/own-certificate.ts'
+import { aceLabelsOf } from './policy/names.ts'
 import type { Stores } from './service.ts'
 import { loadIssuers } from './store/issuers.ts'
+import { hasUnderscore, isWildcard } from './x509/names.ts'
 
 /** The service itself, asking under one profile. */
 const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Caller> => {
@@ -118,12 +120,22 @@ export const ownProfile = ({ names }: Pick<Config, 'names'>, authority: string):
     validity: { default: '24h', max: '24h', over: 'shorten', backdate: '5m' },
     keys: [{ ec: ['P-256'] }],
     subject: { others: 'refuse' },
-    names: { ...(dns.length > 0 && { dns: { allow: dns } }), ...(ip.length > 0 && { ip: { allow: ip } }) },
+    names: {
+      ...(dns.length > 0 && { dns: { allow: dns, ...formsOf(names) } }),
+      ...(ip.length > 0 && { ip: { allow: ip } }),
+    },
     keyUsage: ['digitalSignature'],
     extendedKeyUsage: ['serverAuth'],
     revocation: ['crl', 'ocsp'],
   }
 }
+
+/** What a profile takes only where it says so, and these names have; said of nothing else, so that most have the profile of ever. */
+const formsOf = (names: Config['names']): object => ({
+  ...(names.some(isWildcard) && { wildcards: true }),
+  ...(names.some(hasUnderscore) && { underscores: true }),
+  ...(names.some(({ value }) => aceLabelsOf(value).length > 0) && { internationalized: true }),
+})
 
 /** Certifies keys that answer for an issuer, for a week; whichever state it is in, but retired. */
 export const responderCertifier =

@@ -118,6 +118,20 @@ t.test('replicas with different names keep their own profile, and leave the one 
     t.equal((await records.certificates({ profile: ownProfileName(replica.config) }, { limit: 10 })).items.length, 3)
 })
 
+t.test('names of every form that a setting takes are in the HTTPS certificate', async (t) => {
+  const names = ['chancery_ca', 'xn--bcher-kva.example', '*.ca.example.com', '10.0.0.1']
+  const { stores, keys } = await openReplica(t, { env: { CHANCERY_NAMES: names.join(',') } })
+  const told: ServerCertificate[] = []
+  const service = await openService(stores, keys, async (one) => void told.push(one))
+  t.teardown(service.close)
+  t.match(told, [{ standIn: false }])
+  const { items } = await stores.records.certificates({ profile: ownProfileName(stores.config) }, { limit: 1 })
+  t.same(
+    items[0]?.names.map(({ value }) => value),
+    names,
+  )
+})
+
 t.test('where a late part does not open, what was opened before is closed, but for the stores', async (t) => {
   const { stores, keys } = await openReplica(t)
   t.teardown(stores.close)
