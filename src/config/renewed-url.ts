@@ -1,8 +1,6 @@
 /** A password of the database that is changed while we run: whoever changes it puts it into the file that the settings name. */
-import { readFile } from 'node:fs/promises'
-
 import { type Config, parsePostgresUrl } from '../config.ts'
-import { readPrivateFile } from '../keys/private-file.ts'
+import { readFileOrPipe, readPrivateFile } from '../keys/private-file.ts'
 
 /**
  * What reads the URL again; undefined where it came from no file. It rejects where anything but the password is another
@@ -12,7 +10,7 @@ export const renewedUrl = ({ database: { url, urlFile }, mode }: Config) =>
   url === undefined || urlFile === undefined
     ? undefined
     : async (): Promise<string> => {
-        const octets = await (mode === 'production' ? readPrivateFile(urlFile) : readFile(urlFile))
+        const octets = await (mode === 'production' ? readPrivateFile(urlFile) : readFileOrPipe(urlFile))
         const now = octets.toString('utf8').replace(/\r?\n$/, '')
         if (withoutPassword(now) === withoutPassword(url)) return now
         throw new Error(`${urlFile} has more than another password: restart with it.`)

@@ -3,7 +3,7 @@ import { access, constants, readFile } from 'node:fs/promises'
 
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
 
-import { assertPrivateFile, readPrivateFile } from '../keys/private-file.ts'
+import { assertPrivateFile, readFileOrPipe, readPrivateFile } from '../keys/private-file.ts'
 import { nearest } from '../nearest.ts'
 import { otherNames, type Setting, settings } from './settings.ts'
 
@@ -74,7 +74,7 @@ const nothingOf: ReadSecret = async (name, path, { hardened, faults }) => {
 
 const readSecret: ReadSecret = async (name, path, { hardened, faults }) => {
   try {
-    const octets = hardened ? await readPrivateFile(path) : await readFile(path)
+    const octets = await (hardened ? readPrivateFile(path) : readFileOrPipe(path))
     const content = octets.toString('utf8').replace(/\r?\n$/, '')
     if (content === '') faults.push(`${name}: ${path} is empty`)
     return content === '' ? undefined : content

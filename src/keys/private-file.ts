@@ -3,8 +3,9 @@
  * all, and only for us.
  */
 import { randomUUID } from 'node:crypto'
-import { type FileHandle, link, open, rename, rm } from 'node:fs/promises'
+import { constants, type FileHandle, link, open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { makeFolder } from '../make-folder.ts'
 
@@ -13,21 +14,63 @@ import { makeFolder } from '../make-folder.ts'
  * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
  * fsGroup is 0440).
  */
-export const readPrivateFile = (path: string): Promise<Buffer> => withPrivateFile(path, (file) => file.readFile())
+export const readPrivateFile = (path: string): Promise<Buffer> =>
+  withPrivateFile(path, (file) => readOpened(file, path))
+
+/** The octets of a file whoever else may read it, or of a pipe: as `<(…)` of a shell is one. Throws a sentence for a pipe that nobody writes into. */
+export const readFileOrPipe = (path: string): Promise<Buffer> => withFile(path, (file) => readOpened(file, path))
 
 /** The same, for whoever does not need to know what is in it. */
 export const assertPrivateFile = (path: string): Promise<void> => withPrivateFile(path, async () => {})
 
-const withPrivateFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {
-  const file = await open(path, 'r')
-  try {
+const withPrivateFile = <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> =>
+  withFile(path, async (file) => {
     const { mode, uid, gid } = await file.stat()
     if ((mode & 0o077) !== 0 && !isOurGroupsSecret({ mode, uid, gid })) {
       throw new Error(`${path} can be read by others (mode ${(mode & 0o777).toString(8)}): chmod 600 it.`)
     }
+    return work(file)
+  })
+
+const withFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T> => {
+  // To open a pipe that nobody writes into would hold a thread for good.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
     return await work(file)
   } finally {
     await file.close()
+  }
+}
+
+const readOpened = async (file: FileHandle, path: string): Promise<Buffer> => {
+  const found = await file.stat()
+  if (found.isFIFO()) return readPipe(file, path)
+  // At a terminal somebody types, who is waited for.
+  return found.isCharacterDevice() ? readFile(path) : file.readFile()
+}
+
+/** As long as somebody has it open to write into it, it is waited for: it may be a person who types. */
+const readPipe = async (file: FileHandle, path: string): Promise<Buffer> => {
+  const parts: Buffer[] = []
+  const until = performance.now() + writerWithinMs
+  for (;;) {
+    const part = await readPart(file)
+    if (part?.length) parts.push(part)
+    else if (part && parts.length > 0) return Buffer.concat(parts)
+    else if (part && performance.now() > until)
+      throw new Error(`${path} is a pipe, and nobody writes into it: name a file.`)
+    else await sleep(askAgainMs)
+  }
+}
+
+/** Undefined while nothing is there yet; empty while nobody has it open to write. */
+const readPart = async (file: FileHandle): Promise<Buffer | undefined> => {
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(64 * 1024))
+    return buffer.subarray(0, bytesRead)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EAGAIN') return undefined
+    throw error
   }
 }
 
@@ -82,3 +125,7 @@ export const syncFolder = async (path: string): Promise<void> => {
 
 const isOurGroupsSecret = ({ mode, uid, gid }: { mode: number; uid: number; gid: number }): boolean =>
   (mode & 0o037) === 0 && uid === 0 && process.getuid?.() !== 0 && (process.getgroups?.().includes(gid) ?? false)
+
+/** Less than anybody waits for a signer. */
+const writerWithinMs = 2_000
+const askAgainMs = 20

@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process'
 import { chmod, chown, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import t, { type Test } from 'tap'
 
@@ -128,3 +130,13 @@ t.test(
     t.match(await as([4242]), /mode 440/, "another user's")
   },
 )
+
+t.test('what comes by a pipe is read to its end, however late it comes', async (t) => {
+  const path = join(await folderFor(t), 'pipe')
+  await promisify(execFile)('mkfifo', ['-m', '600', path])
+  for (const write of [`sleep 0.3; printf one`, `printf on; sleep 2.5; printf e`, `sleep 2.5; printf one`]) {
+    const writer = promisify(execFile)('sh', ['-c', `exec > "$0"; ${write}`, path])
+    t.equal((await readPrivateFile(path)).toString(), 'one', write)
+    await writer
+  }
+})
