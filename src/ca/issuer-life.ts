@@ -63,6 +63,8 @@ export interface IssuerLife {
 export interface IssuerStore {
   issuers(): Promise<readonly IssuerRow[]>
   requests(): Promise<readonly IssuerRequest[]>
+  /** One at a time of all instances, for each name of a key: two that look first would make two keys. */
+  inTurn<T>(keyName: string, work: () => Promise<T>): Promise<T>
   /** False when the name or the key is that of another issuer or request. */
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
   /** The same, of the certificate as well. */
@@ -107,6 +109,8 @@ export interface IssuerLifeDeps {
   readonly stagingMs: number
   /** A sentence where no key may be under this URI. */
   readonly keyUriFault: (uri: string) => string | undefined
+  /** The same for whatever URIs are of one key in one place. */
+  readonly keyNameOf: (uri: string) => string
   /** SPKI of the key that signs the roll: no issuer's. */
   readonly rollKey: Buffer
   /** What new issuers write into certificates, for life. */
@@ -125,7 +129,10 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
   return {
     requests: store.requests,
     issuers: store.issuers,
-    request: (ask, by) => oneByOne(ask.keyUri, () => makeRequest(deps, ask, by)),
+    request: (ask, by) => {
+      const keyName = deps.keyNameOf(ask.keyUri)
+      return oneByOne(keyName, () => store.inTurn(keyName, () => makeRequest(deps, ask, by)))
+    },
     stage: async (name, [certificate, ...above], by) => {
       const request = (await store.requests()).find((candidate) => candidate.name === name)
       if (!request || !certificate) throw noIssuer(name)

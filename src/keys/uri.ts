@@ -13,10 +13,23 @@ export const keyUriFault = (uri: string, mayBeInFile: boolean): string | undefin
     : 'a file: path lies under the data folder, like keys/issuing-2027.pem.'
 }
 
+/** What two URIs of one key have in common: the label, however a URI says in which token; and where it is no URI, itself. */
+export const keyNameOf = (uri: string): string => {
+  try {
+    const { object, id } = parsePkcs11Uri(uri)
+    return object ?? id?.toString('hex') ?? uri
+  } catch {
+    return uri
+  }
+}
+
 const tokenFault = (uri: string): string | undefined => {
   if (uri.includes('pin-value')) return 'a pkcs11: URI here never holds a PIN (pin-value): name the file that does.'
   try {
-    const { signature } = parsePkcs11Uri(uri)
+    const { signature, manufacturer, model } = parsePkcs11Uri(uri)
+    // Its next firmware may have other words for them, and what is on record does not change.
+    if (manufacturer !== undefined || model !== undefined)
+      return 'the URI is on record for good, and a vendor may change its manufacturer and model: name the token by token= and serial= alone.'
     if (signature === undefined || signatureAlgorithms.some(({ id }) => id === signature)) return undefined
     return `x-signature=${signature} is no way to sign that Chancery knows.`
   } catch (error) {

@@ -7,6 +7,7 @@ import type { IssuerState } from '../ca/records.ts'
 import type { IssuerChained, IssuerMoved, IssuerRequested } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
+import { inTurn } from './turn.ts'
 
 export interface StoredIssuer {
   /** The ways up that were brought later, hexadecimal. */
@@ -83,6 +84,11 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         createdAt: row.created_at,
         createdBy: row.created_by,
       })),
+    inTurn: (keyName, work) =>
+      db.apart(async (tx) => {
+        await inTurn(tx, turnOf(keyName), longestMaking)
+        return work()
+      }),
     addRequest: ({ name, authority, keyUri, csr, createdBy: by }, spki) =>
       roll.change(async (tx) => {
         if (!(await isKeyOf(tx, spki, name))) return { events: [], result: false }
@@ -122,6 +128,12 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
     longestValidity: (authority) => longestOf({ ...deps, longestValidity }, authority),
   }
 }
+
+/** Any number, as long as it is this name's own. */
+const turnOf = (keyName: string): number => hash('sha256', `key\0${keyName}`, 'buffer').readUIntBE(0, 6)
+
+/** Longer than it takes to make a key: a process that was stopped in its turn loses it. */
+const longestMaking = '10min'
 
 const hasLiving = async (tx: Queryable, issuer: string): Promise<boolean> =>
   (await tx.query<{ living: boolean }>(selectLiving, [issuer])).rows[0]?.living !== false

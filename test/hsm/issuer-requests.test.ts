@@ -10,12 +10,13 @@ import { openSoftHsm } from './softhsm.ts'
 
 t.test('a key in a token', async (t) => {
   const hsm = await openSoftHsm(t)
-  const service = await openTestService(t, {
+  const settings = {
     CHANCERY_PKCS11_MODULE: hsm.module,
     CHANCERY_PKCS11_PIN_FILE: hsm.pinFile,
     CHANCERY_ROLL_KEY: 'pkcs11:token=ca;object=roll',
     ...hsm.env,
-  })
+  }
+  const service = await openTestService(t, settings)
   const ask = (name: string, uri: string, more: object = {}) =>
     service.request('POST', '/v1/issuer-requests', {
       body: { name, authority: 'default', subject: named(name), key: `pkcs11:${uri}`, ...more },
@@ -31,6 +32,28 @@ t.test('a key in a token', async (t) => {
     const answers = await Promise.all([1, 2, 3].map(() => ask('same', 'token=ca;object=same')))
     t.same(answers.map(({ status }) => status).sort(), [201, 409, 409])
     t.same(answers.map(({ json }) => json.code).sort(), ['state.exists', 'state.exists', undefined])
+  })
+
+  t.test('is made once, when two instances are asked for it at the same time', async (t) => {
+    const beside = await openTestService(t, settings, service)
+    const headers = { authorization: `Bearer ${service.adminToken}`, 'content-type': 'application/json' }
+    const answers = await Promise.all(
+      [service, beside].map(async ({ service: { app } }, i) => {
+        const asked = {
+          name: `of-${i}`,
+          authority: 'default',
+          subject: named(`of-${i}`),
+          key: 'pkcs11:token=ca;object=two',
+        }
+        const payload = JSON.stringify({ ...asked, algorithm: 'rsa-3072' })
+        return (await app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })).statusCode
+      }),
+    )
+    t.same(answers.sort(), [201, 409])
+    t.equal(
+      (await hsm.tool('--list-objects', '--type', 'privkey', '--label', 'two')).match(/^Private Key/gm)?.length,
+      1,
+    )
   })
 
   t.test('of a type that the token does not have is refused, not put off', async (t) => {
@@ -71,6 +94,14 @@ t.test('a key in a token', async (t) => {
       t.match(json, { code: 'issuer.token', status: 422 }, path)
     }
     t.equal((await ask('pin', `token=ca;object=pin?pin-source=file:${hsm.pinFile}`)).status, 201)
+  })
+
+  t.test('is not named by what its vendor may change', async (t) => {
+    for (const more of ['manufacturer=SoftHSM%20project', 'model=SoftHSM%20v2'])
+      t.match((await ask('vendor', `token=ca;${more};object=vendor`)).json, {
+        code: 'request.malformed',
+        detail: /^\/key: .* name the token by token= and serial= alone\.$/,
+      })
   })
 
   t.test('of a token that is away is put off', async (t) => {
