@@ -1,7 +1,9 @@
 /** Keys in a real SoftHSM, through signer processes as the service starts them. */
+import { execFile } from 'node:child_process'
 import { createPublicKey, verify } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 
 import pkcs11 from 'pkcs11js'
 import t from 'tap'
@@ -219,9 +221,9 @@ t.test('what can be no PIN is not tried, wherever it stands', async (t) => {
     ['', /^The PIN for the token ca is empty, and was not tried: /],
     ['\n', /^The PIN for the token ca is empty, and was not tried: /],
     ['1234\0', /^The PIN for the token ca has a character in it that no PIN has \(U\+0000\), and was not tried: /],
-    ['1234\n\n', /\(U\+000A\)/],
-    ['\ufeff1234\n', /\(U\+FEFF\)/],
-    [Buffer.from('gr\u00fcn\n', 'latin1'), /\(U\+FFFD\)/],
+    ['1234\n\n', /\(U\+000A, a second line\)/],
+    ['\ufeff1234\n', /\(U\+FEFF, the byte order mark [^:]+: save it without one\)/],
+    [Buffer.from('gr\u00fcn\n', 'latin1'), /\(U\+FFFD, octets that are no UTF-8\)/],
   ] as const) {
     await writeFile(path, content, { mode: 0o600 })
     const named = await openTestSigners(t, hsm)
@@ -230,6 +232,20 @@ t.test('what can be no PIN is not tried, wherever it stands', async (t) => {
     t.match(await messageOf(configured.keys.open(uri)), /is empty|\(U\+/, JSON.stringify(content))
     t.same([named.refused, configured.refused], [[], []])
   }
+})
+
+t.test('a pipe that nobody writes into is told of, and costs the keys of its token nothing', async (t) => {
+  const pipe = join(hsm.folder, 'pipe')
+  await promisify(execFile)('mkfifo', ['-m', '600', pipe])
+  const uri = 'pkcs11:token=ca;object=ec-p256'
+  const expected = /pipe is a pipe, and nobody writes into it: name a file\.$/
+  const { keys, events } = await openTestSigners(t, hsm)
+  const key = await keys.open(uri)
+  t.match(await messageOf(keys.open(`${uri}?pin-source=file:${pipe}`)), expected)
+  t.ok(await holds(key, Buffer.from('x')))
+  t.notOk(events.includes('signer.ended'))
+  const configured = await openTestSigners(t, hsm, { CHANCERY_PKCS11_PIN_FILE: pipe })
+  t.match(await messageOf(configured.keys.open(uri)), expected)
 })
 
 t.test('a PIN in a file that others can read is not used', async (t) => {

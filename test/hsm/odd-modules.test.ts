@@ -78,6 +78,60 @@ t.test('a key that says wrongly that it asks for a login each time', async (t) =
     })
 })
 
+t.test('a search that fails is told of, judged and counted by its return value', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave(`find-error=${0xb3}`)
+  await t.rejects(signers.keys.open(uri), {
+    message: 'The token ca does not show its keys (CKR_SESSION_HANDLE_INVALID).',
+    remedy: 'session',
+  })
+  await new Promise((resolve) => setTimeout(resolve, 1_200))
+  t.same(signers.keys.load().failures, { CKR_SESSION_HANDLE_INVALID: 1 })
+  t.notOk(signers.events.includes('signer.ended'))
+})
+
+t.test('a login that fails for another reason is no refused PIN, and a module that crashes is told of', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave(`login-error=${0x30}`)
+  await t.rejects(signers.keys.open(uri), { message: 'The token ca lets nobody log in (CKR_DEVICE_ERROR).' })
+  await hsm.misbehave('open-crash')
+  await t.rejects(signers.keys.open(uri), {
+    message: 'The signer process ended before it answered: killed by SIGSEGV.',
+  })
+})
+
+t.test('a module that finds its sessions again only when it starts is started again', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  const key = await signers.keys.open(uri)
+  const other = await signers.keys.open(`${uri};type=private`)
+  await hsm.misbehave(`init-stale-once=${0xb3}`)
+  const [fault] = await key.sign([Buffer.from('x')])
+  t.match(fault, { when: 'before', message: /CKR_SESSION_HANDLE_INVALID/ })
+  for (const one of [key, other]) {
+    let [signature] = await one.sign([Buffer.from('x')])
+    for (let i = 0; !Buffer.isBuffer(signature) && i < 50; i += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      ;[signature] = await one.sign([Buffer.from('x')])
+    }
+    t.ok(Buffer.isBuffer(signature))
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1_200))
+  const asked = signers.keys.load().failures['CKR_SESSION_HANDLE_INVALID'] ?? 0
+  t.ok(asked > 8 && asked < 200, `asked ${asked} times within a second`)
+})
+
+t.test('a key that somebody else makes under the same label at the same time is the only one left', async (t) => {
+  const twin = 'pkcs11:token=ca;object=twin'
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave('generate-twin')
+  await t.rejects(signers.keys.create(twin, 'ec-p256'), {
+    message: /^Somebody else made a key twin in the token ca at the same time, and ours was taken away again/,
+    remedy: 'session',
+  })
+  await hsm.misbehave()
+  await isGood(t, twin)
+})
+
 t.test(
   'a module that takes its time, within the deadline, is not started again for being asked how it is',
   async (t) => {

@@ -109,6 +109,18 @@ t.test('after a login that nobody saw the end of there is one more, and after tw
   t.ok(await isWell())
 })
 
+t.test('a module that crashes before it has seen the PIN needs no operator', async (t) => {
+  const { hsm, isWell, says } = await openPlace(t)
+  const before = await hsm.logins()
+  await hsm.misbehave('open-crash')
+  killSigners()
+  t.ok(await says(/being started again: killed by SIGSEGV|The signer process ended/))
+  await sleep(4_000)
+  t.equal(await hsm.logins(), before)
+  await hsm.misbehave()
+  t.ok(await isWell())
+})
+
 t.test('what a token answers in words of its own may be a refusal; what is its own trouble is not', async (t) => {
   const { hsm, says, isWell, unlatch } = await openPlace(t)
   const before = await hsm.logins()

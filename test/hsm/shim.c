@@ -3,6 +3,9 @@
  * says, a word a line, read at each call:
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
+ *   generate-twin: somebody else makes a key with the same label at the same time
+ *   open-crash: in C_OpenSession  find-error=<CKR>: C_FindObjects
+ *   init-stale-once=<CKR>: C_SignInit answers so from then on, whatever is said, until the module starts anew
  *   login-hang: until it is no longer said  login-stuck: for good (a SoftHSM that is killed within a login loses its token)
  *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
@@ -79,6 +82,7 @@ static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
 }
 
 static CK_RV openSession(CK_SLOT_ID slot, CK_FLAGS flags, CK_VOID_PTR application, CK_NOTIFY notify, CK_SESSION_HANDLE_PTR session) {
+  if (told("open-crash") >= 0) raise(SIGSEGV);
   long most = told("sessions");
   long said = told("max-sessions");
   pthread_mutex_lock(&lock);
@@ -128,6 +132,8 @@ static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR
 static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_ATTRIBUTE_PTR publicHalf, CK_ULONG publics, CK_ATTRIBUTE_PTR privateHalf, CK_ULONG privates, CK_OBJECT_HANDLE_PTR publicKey, CK_OBJECT_HANDLE_PTR privateKey) {
   long code = told("generate-error");
   if (code >= 0) return (CK_RV)code;
+  CK_OBJECT_HANDLE other;
+  if (told("generate-twin") >= 0) real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, &other, &other);
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
 
@@ -141,9 +147,18 @@ static CK_RV attributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, 
   return answer;
 }
 
+static CK_RV findObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR objects, CK_ULONG most, CK_ULONG_PTR count) {
+  long code = told("find-error");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_FindObjects(session, objects, most, count);
+}
+
 static CK_RV signInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key) {
   long code = told("init-error");
   if (code < 0) code = toldOnce("init-error-once");
+  static long stale = -1;
+  if (stale < 0) stale = toldOnce("init-stale-once");
+  if (code < 0) code = stale;
   if (code >= 0) return (CK_RV)code;
   return real.C_SignInit(session, mechanism, key);
 }
@@ -176,6 +191,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     ours.C_Login = logIn;
     ours.C_GenerateKeyPair = generate;
     ours.C_GetAttributeValue = attributeValue;
+    ours.C_FindObjects = findObjects;
     ours.C_SignInit = signInit;
     ours.C_Sign = sign;
     ours.C_GetFunctionList = C_GetFunctionList;

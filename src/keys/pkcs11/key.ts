@@ -18,6 +18,7 @@ import { parsePublicKey } from '../../x509/keys.ts'
 import { type KeyAttributes, SigningFault, type SigningKey, trialText } from '../signing-key.ts'
 import { cka, cko, generationOf, type Signing, signingsFor } from './mechanisms.ts'
 import { faultOf, type Token } from './module.ts'
+import { assertFree, findObjects, keepAlone, nameOf, privateTemplate, theOne } from './objects.ts'
 import { type ReadAttribute, spkiOf } from './public-key.ts'
 import { judgeFailure, notLoggedIn, type Remedy } from './return-values.ts'
 import type { Sessions } from './sessions.ts'
@@ -76,15 +77,17 @@ export const createTokenKey = async (deps: TokenKeyDeps, uri: Pkcs11Uri, kind: K
       throw new TokenFault('request', `The token ${token.label} cannot make a key of type ${kind}.`)
     // One that could not sign as its URI says would lie there, and its label be taken.
     wayToSign(token, uri, readKeyKind(kind).algorithm)
+    const id = uri.id ?? randomBytes(16)
     const shared = [
       { type: cka.token, value: true },
       { type: cka.keyType, value: keyType },
       { type: cka.label, value: Buffer.from(label) },
-      { type: cka.id, value: uri.id ?? randomBytes(16) },
+      { type: cka.id, value: id },
     ]
     const publicHalf = [...shared, { type: cka.verify, value: true }, ...attributes]
     const privateHalf = [...shared, ...privateUsage]
-    await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, publicHalf, privateHalf)
+    const made = await token.lib.C_GenerateKeyPairAsync(session, { mechanism }, publicHalf, privateHalf)
+    keepAlone(token, session, { label, id, made })
   } catch (cause) {
     const fault = faultOf(cause, `The token ${token.label} does not make the key`)
     isGood = fault.remedy !== 'session'
@@ -114,51 +117,6 @@ const findPair = (token: Token, session: Handle, uri: Pkcs11Uri) => {
     attributes: attributesOf(readPrivate),
     asksEachTime: asksEachTime(readPrivate),
   }
-}
-
-/** Whoever is named by a label or an id alone would mean two keys from then on, and not open again. */
-const assertFree = (token: Token, session: Handle, label: string, id: Buffer | undefined): void => {
-  const isTaken = (ofClass: number, by: Template[number]): boolean =>
-    findObjects(token, session, [{ type: cka.class, value: ofClass }, by]).length > 0
-  const there = `The token ${token.label} has a key`
-  if (isTaken(cko.privateKey, { type: cka.label, value: Buffer.from(label) }))
-    throw new TokenFault('request', `${there} ${label} already; a key is never overwritten.`)
-  if (!id?.length) return
-  // The public half is found by the id as well: one that was left of another pair would be a second one.
-  const byId = { type: cka.id, value: id }
-  if (isTaken(cko.privateKey, byId) || isTaken(cko.publicKey, byId))
-    throw new TokenFault(
-      'request',
-      `${there} with the id ${id.toString('hex')} already; a key is never overwritten: leave the id out, or name another.`,
-    )
-}
-
-type Template = readonly { readonly type: number; readonly value: Buffer | number | boolean }[]
-
-const privateTemplate = ({ object, id }: Pkcs11Uri): Template => [
-  { type: cka.class, value: cko.privateKey },
-  ...(object === undefined ? [] : [{ type: cka.label, value: Buffer.from(object) }]),
-  ...(id === undefined ? [] : [{ type: cka.id, value: id }]),
-]
-
-const findObjects = ({ lib }: Token, session: Handle, template: Template): readonly Handle[] => {
-  lib.C_FindObjectsInit(session, [...template])
-  try {
-    return lib.C_FindObjects(session, 2)
-  } finally {
-    lib.C_FindObjectsFinal(session)
-  }
-}
-
-const theOne = ({ label }: Token, handles: readonly Handle[], what: string): Handle => {
-  const [only, second] = handles
-  if (only === undefined) throw new TokenFault('request', `The token ${label} has no ${what}.`)
-  if (second !== undefined)
-    throw new TokenFault(
-      'request',
-      `The token ${label} has more than one ${what}: name it by its id as well, or give the other one another label.`,
-    )
-  return only
 }
 
 const reader =
@@ -210,9 +168,6 @@ const assertSafe = (uri: Pkcs11Uri, attributes: KeyAttributes): void => {
   )
 }
 
-const nameOf = ({ object, id }: Pkcs11Uri): string =>
-  [object ?? '', id?.length ? `with the id ${id.toString('hex')}` : ''].filter((part) => part !== '').join(' ')
-
 // Signing -----------------------------------------------------------------------------------------------------------
 
 interface Ready {
@@ -233,6 +188,8 @@ const openSigning = (
   const { mechanism, parameter, input, output } = signing
   const wanted = parameter ? { mechanism, parameter } : { mechanism }
   const speed = openSpeed()
+  /** Signatures that no session has begun, since one has. */
+  let unbegun = 0
 
   const signIn = async (session: Handle, message: Buffer, untilMs: number): Promise<Buffer | SigningFault> => {
     let touched = false
@@ -250,6 +207,7 @@ const openSigning = (
         failed('token', 'late', 'C_Sign does not return')
         return new SigningFault('late', `the token ${token.label} did not sign in time`)
       }
+      unbegun = 0
       speed.observe(performance.now() - start)
       sessions.give(session)
       return output(signature)
@@ -259,6 +217,13 @@ const openSigning = (
       failed(remedy, name, `${touched ? 'C_Sign' : 'C_SignInit'}: ${name}`)
       return new SigningFault(touched ? 'unknown' : 'before', `the token ${token.label} did not sign (${name})`, error)
     }
+  }
+
+  /** One that was opened just now is as bad as the others: there are modules that find their device again only when they start. */
+  const lostAll = ({ message, cause }: SigningFault): SigningFault => {
+    const { name } = judgeFailure(cause)
+    failed('token', name, `C_SignInit: ${name} in each session`)
+    return new SigningFault('before', message, new TokenFault('token', message, cause))
   }
 
   return async (message, withinMs) => {
@@ -277,7 +242,12 @@ const openSigning = (
       // The key was not touched, and only this session is to blame: another one may do.
       const isWorthAnother =
         outcome instanceof SigningFault && outcome.when === 'before' && judgeFailure(outcome.cause).remedy === 'session'
-      if (!isWorthAnother || performance.now() >= untilMs) return outcome
+      if (!isWorthAnother) return outcome
+      unbegun += 1
+      const isInEach = unbegun > sessions.most
+      if (performance.now() >= untilMs) return isInEach ? lostAll(outcome) : outcome
+      // Asked without a pause, the module would keep this process from all else.
+      if (isInEach) await new Promise((resolve) => setTimeout(resolve, askAgainMs))
     }
   }
 }
@@ -383,5 +353,6 @@ const attributeSensitive = 0x11
 const attributeTypeInvalid = 0x12
 const noAnswer = { code: -1, remedy: 'session' } as const
 const trials = 3
+const askAgainMs = 20
 const quickBelowMs = 0.4
 const slowAboveMs = 1

@@ -102,8 +102,9 @@ export const logIn = ({ lib, label }: Token, session: Handle, pin: string): void
   try {
     lib.C_Login(session, userPinHolder, pin)
   } catch (cause) {
-    if (judgeFailure(cause).code === alreadyLoggedIn) return
-    const fault = faultOf(cause, `The token ${label} refuses the PIN`)
+    const { code, remedy } = judgeFailure(cause)
+    if (code === alreadyLoggedIn) return
+    const fault = faultOf(cause, `The token ${label} ${remedy === 'pin' ? 'refuses the PIN' : 'lets nobody log in'}`)
     // A value of its own may be its word for a wrong PIN.
     throw isKnown(cause) ? fault : new NoVerdict(fault.message, cause)
   }

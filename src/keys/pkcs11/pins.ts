@@ -145,14 +145,17 @@ export const openEntrance = (door: TokenDoor, pins: PinGuard) => {
 export const assertIsPin = ({ label, wantsPin }: Pick<Token, 'label' | 'wantsPin'>, pin: string): void => {
   const odd = [...pin].find((character) => noPinHas.test(character))
   if (odd === undefined && (pin !== '' || !wantsPin)) return
-  const what =
-    odd === undefined
-      ? 'is empty'
-      : `has a character in it that no PIN has (U+${odd.codePointAt(0)?.toString(16).toUpperCase().padStart(4, '0')})`
+  const what = odd === undefined ? 'is empty' : `has a character in it that no PIN has (${nameOf(odd)})`
   throw new TokenFault(
     'request',
     `The PIN for the token ${label} ${what}, and was not tried: put the right one into its file, as one line of UTF-8.`,
   )
+}
+
+const nameOf = (character: string): string => {
+  const point = `U+${character.codePointAt(0)?.toString(16).toUpperCase().padStart(4, '0')}`
+  const said = oddities[point]
+  return said === undefined ? point : `${point}, ${said}`
 }
 
 /** Throws when this PIN must not be shown to the token, with the way out. */
@@ -195,5 +198,11 @@ const unlatch = (label: string): string =>
   `chancery key unlatch ${/^[\w.-]+$/.test(label) ? label : `'${label.replaceAll("'", "'\\''")}'`}`
 /** Controls but for the tab, a byte order mark, and what stands for octets that are no UTF-8. */
 const noPinHas = /(?!\t)[\p{Cc}\uFEFF\uFFFD]/u
+/** What nobody sees in an editor. */
+const oddities: Readonly<Record<string, string>> = {
+  'U+000A': 'a second line',
+  'U+FEFF': 'the byte order mark that some editors put before the text: save it without one',
+  'U+FFFD': 'octets that are no UTF-8',
+}
 /** A crash in the middle of a good login needs no operator; and tokens give three tries at least. */
 const mostUnfinished = 2

@@ -41,8 +41,16 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   const moduleOf = openModules(settings)
   const tokens = new Map<string, Entered>()
   const failures = new Map<string, number>()
-  /** PINs that may be tried, by the URI that led to each: exactly what was judged. */
-  const prepared = new Map<string, string>()
+  /** PINs that may be tried, by the URI that led to each: exactly what was judged, where it was. */
+  const prepared = new Map<string, Prepared>()
+  /** Of a try that could not be put on record. A token may allow one session alone. */
+  const clear = (place: string): void => {
+    for (const [text, { token, sessions, place: at }] of prepared)
+      if (at === place) {
+        prepared.delete(text)
+        closeAll(token, sessions)
+      }
+  }
 
   const count = (name: string): void => void failures.set(name, (failures.get(name) ?? 0) + 1)
   /** Keys that were opened here, and have not been closed. */
@@ -107,18 +115,19 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
           const pin = await readPin(settings, uri)
           assertIsPin(token, pin)
           assertMayTry(token, pin, past)
-          prepared.set(text, pin)
+          clear(place)
+          // Before the try is on record: a module that hangs here has shown the token no PIN.
+          prepared.set(text, { token, place, pin, ...openFirst(token) })
           return true
         })(),
       ),
     logIn: (text) =>
       opening(
         (async () => {
-          const { token, place } = await find(text)
-          const pin = prepared.get(text)
+          const ready = prepared.get(text)
           prepared.delete(text)
-          if (pin === undefined) throw new TokenFault('request', `Nobody has prepared to log in to ${token.label}.`)
-          tokens.set(place, { token, sessions: logInto(settings, token, pin) })
+          if (ready === undefined) throw new TokenFault('request', `Nobody has prepared to log in for ${text}.`)
+          tokens.set(ready.place, { token: ready.token, sessions: logInto(settings, ready) })
         })(),
       ),
     open: (text) =>
@@ -135,36 +144,58 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
   }
 }
 
+/** All that a login needs. */
+interface Prepared extends FirstSessions {
+  readonly token: Token
+  readonly place: string
+  readonly pin: string
+}
+
+interface FirstSessions {
+  readonly sessions: readonly [Handle, ...(readonly Handle[])]
+  readonly open: () => Handle
+}
+
 /**
  * The token remembers the login while any session is open: with two from the start, one that fails and is closed does
  * not take it along. Where the token allows no second, the one that has logged in does all the work.
  */
-const logInto = ({ sessions, queue }: Pkcs11Settings, token: Token, pin: string): Sessions => {
-  const openAs = (more: number) => token.lib.C_OpenSession(token.slot, sessionFlags.serial | more)
-  // All may write: keys are made in one of these, since there may be no other to have.
-  let flags: number = sessionFlags.readWrite
-  const open = () => openAs(flags)
-  const first = call(`The token ${token.label} gives no session`, () => {
+const openFirst = (token: Token): FirstSessions => {
+  const openAs = (more: number) => () => token.lib.C_OpenSession(token.slot, sessionFlags.serial | more)
+  return call(`The token ${token.label} gives no session`, () => {
     try {
-      return open()
+      // All may write: keys are made in one of these, since there may be no other to have.
+      return openTwo(token, openAs(sessionFlags.readWrite))
     } catch (error) {
       if (judgeFailure(error).code !== writeProtected) throw error
-      flags = 0
-      return open()
+      return openTwo(token, openAs(0))
     }
   })
+}
+
+const openTwo = (token: Token, open: () => Handle): FirstSessions => {
+  const first = open()
   try {
-    logIn(token, first, pin)
+    return { sessions: [first, ...(token.maxSessions === 1 ? [] : another(open))], open }
   } catch (error) {
-    quietly(() => token.lib.C_CloseSession(first))
+    closeAll(token, [first])
+    throw error
+  }
+}
+
+const logInto = (settings: Pkcs11Settings, { token, pin, sessions: first, open }: Prepared): Sessions => {
+  try {
+    logIn(token, first[0], pin)
+  } catch (error) {
+    closeAll(token, first)
     throw error instanceof TokenFault && error.remedy === 'pin'
       ? refusal({ token: token.label, serial: token.serial }, pin, error)
       : error
   }
   return openSessions({
-    size: Math.min(sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
-    bound: queue,
-    first: token.maxSessions === 1 ? [first] : [first, ...another(open)],
+    size: Math.min(settings.sessions, token.maxSessions ?? Number.POSITIVE_INFINITY),
+    bound: settings.queue,
+    first,
     open,
     close: (session) => token.lib.C_CloseSession(session),
   })
@@ -213,16 +244,20 @@ type Entered = Pick<TokenKeyDeps, 'token' | 'sessions'>
 
 /** Of the call that failed, where it was one. */
 const nameIn = (error: unknown): string | undefined => {
-  for (let at = error; at instanceof Error; at = at.cause) if ('code' in at) return judgeFailure(at).name
+  for (let at = error; at instanceof Error; at = at.cause) {
+    const { code, name } = judgeFailure(at)
+    if (code >= 0) return name
+  }
   return undefined
 }
 
-const quietly = (work: () => void): void => {
-  try {
-    work()
-  } catch {
-    // There is something worse to tell.
-  }
+const closeAll = ({ lib }: Token, sessions: readonly Handle[]): void => {
+  for (const session of sessions)
+    try {
+      lib.C_CloseSession(session)
+    } catch {
+      // It is of no use either way.
+    }
 }
 
 const another = (open: () => Handle): readonly Handle[] => {

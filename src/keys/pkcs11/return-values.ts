@@ -54,11 +54,17 @@ export const sessionCount = 0xb1
 export const writeProtected = 0xe2
 export const notLoggedIn = 0x101
 
-export const isKnown = (error: unknown): boolean => Number((error as { readonly code?: unknown }).code) in returnValues
+export const isKnown = (error: unknown): boolean => codeOf(error) in returnValues
 
 /** What a failed call asks for. What is not in the table is taken for a token that has to start afresh. */
 export const judgeFailure = (error: unknown): ReturnValue & { readonly code: number } => {
-  const code = Number((error as { readonly code?: unknown }).code)
+  const code = codeOf(error)
   if (!Number.isInteger(code)) return { code: -1, name: (error as Error).message, remedy: 'token' }
   return { code, ...(returnValues[code] ?? { name: `CKR 0x${code.toString(16)}`, remedy: 'token' }) }
+}
+
+/** NaN where it is no return value. pkcs11js gives it as a number, but for C_FindObjects, whose errors only say it. */
+const codeOf = (error: unknown): number => {
+  const { code, message } = error as { readonly code?: unknown; readonly message?: unknown }
+  return Number(code ?? /^CKR_\w+:(\d+)$/.exec(String(message))?.[1])
 }

@@ -30,6 +30,8 @@ export interface Sessions {
   discard(session: Handle): void
   /** An operation hangs in it: neither used again nor closed, and what it held of the size stays held. */
   abandon(session: Handle): void
+  /** As many as there ever are at the same time. */
+  readonly most: number
   readonly load: Omit<KeyLoad, 'failures'>
 }
 
@@ -134,6 +136,7 @@ export const openSessions = ({
       serve()
     },
     abandon: () => {},
+    most,
     get load() {
       return { inUse, waiting: waiting.length, waits: waits.so }
     },

@@ -30,8 +30,8 @@ interface Question {
 
 /** Before it answered; the next one may. */
 export class SignerEnded extends NoVerdict {
-  constructor() {
-    super('The signer process ended before it answered.')
+  constructor(reason = 'nobody knows why') {
+    super(`The signer process ended before it answered: ${reason}.`)
   }
 }
 
@@ -49,7 +49,8 @@ export const openLife = ({ pins, ended, ...deps }: LifeDeps): Life => {
   /** Rejects with a sentence. */
   const askFor = async (verb: number, question: object, patienceMs: number): Promise<unknown> => {
     const answer = await signer.ask(verb, encodeJson(question), patienceMs)
-    if (answer === undefined) throw signer.unfit === undefined ? new SignerEnded() : new Error(signer.unfit)
+    if (answer === undefined)
+      throw signer.unfit === undefined ? new SignerEnded(signer.reason) : new Error(signer.unfit)
     if (answer.kind !== answers.done) throw decodeFault(answer.body)
     return decodeJson(answer.body)
   }
