@@ -207,7 +207,8 @@ const table = {
     read: whole(1, 60),
     form: '1 to 60',
     standard: '8',
-    about: 'Sessions with one token at most, and so signatures that it makes at the same time.',
+    about:
+      'Sessions of each instance with one token at most, and so signatures that it makes there at the same time. It keeps those that it has opened: where a token allows few in all, those of all instances have to fit, and two for a command beside them.',
   },
   developmentToken: {
     env: 'CHANCERY_DEVELOPMENT_TOKEN',
