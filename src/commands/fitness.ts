@@ -50,8 +50,8 @@ export const unwise = async (
       : []),
     ...(await standing(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
-    ...(await unopened(db, keys)),
-    ...(await unopenedRoll(db, keys, rollKey)),
+    // All at once: each is waited for twice ten seconds where its module hangs.
+    ...(await Promise.all([unopened(db, keys), unopenedRoll(db, keys, rollKey)])).flat(),
   ]
 }
 
@@ -120,15 +120,15 @@ const inFiles = async (db: Database): Promise<readonly string[]> =>
     .map(({ name, keyUri }) => `the key of the issuer ${name} is in a file (${keyUri})`)
 
 const unopened = async (db: Database, keys: Pick<Keyring, 'open'>): Promise<readonly string[]> => {
-  const told: string[] = []
-  for (const { name, keyUri } of await inUse(db)) {
+  const tries = (await inUse(db)).map(async ({ name, keyUri }) => {
     try {
       await (await keys.open(keyUri)).close()
+      return []
     } catch (error) {
-      told.push(`the key of the issuer ${name} does not open: ${reasonOf(error)}`)
+      return [`the key of the issuer ${name} does not open: ${reasonOf(error)}`]
     }
-  }
-  return told
+  })
+  return (await Promise.all(tries)).flat()
 }
 
 /** Before the first start there is none. */

@@ -5,7 +5,10 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { unwise } from '../../src/commands/fitness.ts'
+import { openDatabase } from '../../src/store/database.ts'
 import { bare } from '../helpers/environment.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
 
@@ -91,6 +94,20 @@ t.test('keys that do not open, issuers that are gone, and an open data folder ar
   t.match(out, /Others may enter the data folder .*: chmod 700 it\./)
   t.match(out, /The key of the issuer etcd does not open: /)
   t.match(out, /No issuer of the authority front-proxy is active\./)
+})
+
+t.test('keys are opened at once, since each may keep the others waiting', async (t) => {
+  const db = openDatabase({ url: service.database.servingUrl, max: 2, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  const asked: string[] = []
+  const open = async (uri: string): Promise<never> => {
+    asked.push(uri)
+    for (let i = 0; asked.length < 5 && i < 100; i += 1) await new Promise((resolve) => setTimeout(resolve, 20))
+    throw new Error(asked.length < 5 ? 'It was asked alone.' : 'It hangs.')
+  }
+  const told = await unwise(service.config, db, { open }, new Date())
+  t.equal(told.filter((one) => one.endsWith('does not open: It hangs')).length, 4, told.join('\n'))
+  t.match(told.at(-1), /^the key of the roll does not open, .*: It hangs$/)
 })
 
 t.test('a key of the roll that does not open, or is another one, is told', async (t) => {
