@@ -104,7 +104,8 @@ export const logIn = ({ lib, label }: Token, session: Handle, pin: string): void
   } catch (cause) {
     const { code, remedy } = judgeFailure(cause)
     if (code === alreadyLoggedIn) return
-    const fault = faultOf(cause, `The token ${label} ${remedy === 'pin' ? 'refuses the PIN' : 'lets nobody log in'}`)
+    const what = refusals[code] ?? (remedy === 'pin' ? 'refuses the PIN' : 'lets nobody log in')
+    const fault = faultOf(cause, `The token ${label} ${what}`)
     // A value of its own may be its word for a wrong PIN.
     throw isKnown(cause) ? fault : new NoVerdict(fault.message, cause)
   }
@@ -140,6 +141,12 @@ const loadPkcs11js = async (): Promise<typeof import('pkcs11js')> => {
 /** Zero, and all bits, mean that there is no number. */
 const isCount = (count: number): boolean => count > 0 && count < 0x7fff_ffff
 
+/** Where another PIN in its file would not help. */
+const refusals: Readonly<Record<number, string>> = {
+  163: 'wants its PIN changed with a tool of its own',
+  164: 'has locked its PIN, which its security officer can unlock',
+  258: 'has no PIN yet, which its security officer sets',
+}
 export const sessionFlags = { readWrite: 0x02, serial: 0x04 } as const
 const osLockingOk = 0x02
 const userPinHolder = 1
