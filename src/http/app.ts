@@ -52,6 +52,7 @@ import {
   maxHeaderSize,
   maxParamLength,
   requestTimeout,
+  stopTimeout,
 } from './bounds.ts'
 import { serializerCompiler, validatorCompiler } from './compile.ts'
 import { withinDeadline } from './deadline.ts'
@@ -65,9 +66,9 @@ import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProb
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
 import { answerUnknown, safetyHeaders } from './routes.ts'
-import { shareSockets } from './sockets.ts'
+import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
-import { noteEarly } from './unread.ts'
+import { endIdle, noteEarly } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
 
@@ -255,6 +256,11 @@ export const newApp = (
   const app = fastify(served).withTypeProvider<TypeBoxTypeProvider>()
   app.setValidatorCompiler(validatorCompiler).setSerializerCompiler(serializerCompiler)
   shareSockets(app.server, { most: limits.connections, refused: metrics.socketRefused, proxies })
+  let isStopping = false
+  app.addHook('preClose', async () => {
+    isStopping = true
+    endConnectionsIn(app.server, stopTimeout)
+  })
   // Before Fastify sees it: its deadline begins when it does.
   const begin = (request: IncomingMessage, response: ServerResponse): void =>
     inTurn(response, () => app.routing(request, response))
@@ -279,6 +285,7 @@ export const newApp = (
     request.visit?.end()
     // Also of a GET that has announced a body.
     if (request.raw.complete === false) noteEarly(request.raw)
+    else if (isStopping) endIdle(request.raw.socket)
     logRequest(log, request, status, seconds)
     done()
   })

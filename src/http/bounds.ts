@@ -27,6 +27,11 @@ export const idleTimeout = requestTimeout + 3_000
 export const handlerTimeout = 8_000
 /** Milliseconds until it is given up to find out who asks, and how much of it. */
 export const admissionTimeout = 4_000
+/**
+ * Milliseconds from when a listener is to stop until what is still being sent is cut off: longer than any answer is waited for, and
+ * shorter than a process has to end in.
+ */
+export const stopTimeout = handlerTimeout + 2_000
 /** Milliseconds for a batch: a thousand items at the pace of a slow HSM. */
 export const batchTimeout = 60_000
 /** Milliseconds after which a batch begins no further item; what is under way then still has its own deadline. */

@@ -10,7 +10,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { isProblem, Problem, type ProblemCode, type ProblemKind, problems, type Violation } from '../errors.ts'
 import { describeError, type Log } from '../telemetry.ts'
 import { formWords, timeWords } from './api/schemas.ts'
-import { hasAnswer, noteEarly, sayLast } from './unread.ts'
+import { dueOn, hasAnswer, noteEarly, sayLast } from './unread.ts'
 
 export interface ProblemDocument {
   readonly type: string
@@ -201,18 +201,10 @@ const codeOf = (error: unknown): string | undefined => {
   return typeof code === 'string' && Object.hasOwn(mappedErrors, code) ? code : undefined
 }
 
-/**
- * Node keeps the answer that is due next on the socket. One that has begun would be two in one; and one to a request that was read
- * whole, and is being done, is not what has come behind it.
- */
+/** One that has begun would be two in one; and one to a request that was read whole, and is being done, is not what has come behind it. */
 const isAnswering = (socket: Socket): boolean => {
-  const { _httpMessage: due } = socket as Socket & { readonly _httpMessage?: DueAnswer | null }
+  const due = dueOn(socket)
   return due?.headersSent === true || due?.req?.complete === true
-}
-
-interface DueAnswer {
-  readonly headersSent: boolean
-  readonly req?: { readonly complete: boolean }
 }
 
 const asIs = (payload: unknown): string => String(payload)

@@ -2,6 +2,7 @@
  * Sockets by where they come from. Beyond the bound of a listener they are closed unanswered, whoever asks, a probe as well: so one
  * address never has all of them, be it a flood or a client that forgets to close what it opened.
  */
+import type { Server as HttpServer } from 'node:http'
 import type { Server } from 'node:net'
 
 import type { Metrics } from '../metrics.ts'
@@ -34,4 +35,13 @@ export const shareSockets = (server: Server, { most, proxies = noProxies, refuse
       else open.delete(address)
     })
   })
+}
+
+/**
+ * Ends the connections of a server that is closing, so many milliseconds from now: whoever takes an answer an octet at a time would
+ * else keep it, and all that is closed after it, open for as long as he likes.
+ */
+export const endConnectionsIn = (server: HttpServer, milliseconds: number): void => {
+  const timer = setTimeout(() => server.closeAllConnections(), milliseconds).unref()
+  server.once('close', () => clearTimeout(timer))
 }

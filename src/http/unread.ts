@@ -44,6 +44,25 @@ export const sayLast = (socket: Socket, octets: string): void => {
   endWithin(socket, lingerMs)
 }
 
+/**
+ * Ends a connection that has its answers: Node ends those that are idle when a listener closes, and would keep one whose answer comes
+ * later for a next request, which nobody takes.
+ */
+export const endIdle = (socket: Socket): void => {
+  if (dueOn(socket)) return
+  socket.end()
+  endWithin(socket, lingerMs)
+}
+
+/** Node keeps the answer that is due next on the socket. */
+export const dueOn = (socket: Socket): DueAnswer | undefined =>
+  (socket as Socket & { readonly _httpMessage?: DueAnswer | null })._httpMessage ?? undefined
+
+export interface DueAnswer {
+  readonly headersSent: boolean
+  readonly req?: { readonly complete: boolean }
+}
+
 const endWithin = (socket: Socket, milliseconds: number): void => {
   const timer = setTimeout(() => socket.destroy(), milliseconds)
   socket.once('close', () => clearTimeout(timer))

@@ -70,9 +70,13 @@ export interface Statement {
 export const openExports = (app: App, deps: HttpDeps): Exports => {
   const underWay = new Set<Readable>()
   const takePlace = openPlaces()
+  let isStopping = false
   // What is cut off can be asked for again; waiting for a slow client would hold up the stop.
+  const cutOff = (stream: Readable): void =>
+    void stream.destroy(new Problem('service.stopping', 'The export was cut off.'))
   app.addHook('preClose', async () => {
-    for (const stream of underWay) stream.destroy(new Problem('service.stopping', 'The export was cut off.'))
+    isStopping = true
+    for (const stream of underWay) cutOff(stream)
   })
   return {
     send: async (request, reply, asked) => {
@@ -88,7 +92,8 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
         const first = await withinDeadline(walk.page(pageRows))
         const root = await deps.rootAt?.(walk.bounds.size)
-        const told = { began, id, walk, first, root }
+        const end = openEnd(deps, request, { ...began, export: id })
+        const told = { began, end, walk, first, root }
         // A page without a find may take longer than a connection may be silent.
         request.raw.socket.setTimeout(idleMs)
         const stream = Readable.from(piecesOf(deps, request, asked, told), {
@@ -100,7 +105,11 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         stream.once('close', () => {
           underWay.delete(stream)
           leave()
+          // Nothing of it was asked for before its client went away, or we stopped.
+          void end('broke', 0)
         })
+        // It was let in before that.
+        if (isStopping) cutOff(stream)
         return reply.send(stream)
       } finally {
         if (!isUnderWay) leave()
@@ -136,7 +145,7 @@ const noPlace = (what: string): Problem => new Problem('overload.queue', `${what
 
 interface Told<T> {
   readonly began: Omit<Access, 'act' | 'rows' | 'export'>
-  readonly id: string | null
+  readonly end: End
   readonly walk: Walk<T>
   readonly first: Page<T>
   readonly root: string | undefined
@@ -146,20 +155,12 @@ async function* piecesOf<F extends object, T>(
   deps: HttpDeps,
   request: FastifyRequest,
   { searched, type }: ExportAsked<F, T>,
-  { began, id, walk, first, root }: Told<T>,
+  { began, end, walk, first, root }: Told<T>,
 ): AsyncGenerator<Buffer> {
   const admit = openAdmission(deps, request)
   const form = forms[type]
   const lineOf = lineIn(type, searched)
   let rows = 0
-  let isWhole = false
-  const end = (act: 'completed' | 'broke') =>
-    record(deps, request, { ...began, act, rows, export: id }).catch((error: unknown) =>
-      deps.log.error(
-        { event: 'access.unrecorded', id: request.id, act, rows, err: error },
-        'the end of an export is not on record',
-      ),
-    )
   try {
     const head = form.head(searched.columns)
     if (head !== '') yield Buffer.from(head)
@@ -176,8 +177,7 @@ async function* piecesOf<F extends object, T>(
     const { records, filter } = began
     const boundTo = { ...boundsView(walk.bounds), ...(root !== undefined && { root }) }
     const beside = await searched.beside?.(walk.range)
-    await end('completed')
-    isWhole = true
+    await end('completed', rows)
     const range = rangeView(walk.range)
     yield Buffer.from(form.end({ complete: true, records, filter, range, boundTo, rows, ...beside }, searched.columns))
   } catch (error) {
@@ -185,7 +185,24 @@ async function* piecesOf<F extends object, T>(
     deps.log.warn({ event: 'export.broke', id: request.id, code, rows, err: error }, 'an export broke off')
     throw error
   } finally {
-    if (!isWhole) await end('broke')
+    await end('broke', rows)
+  }
+}
+
+/** Puts the end of an export on record: the first that is told, and never another one. */
+type End = (act: 'completed' | 'broke', rows: number) => Promise<void>
+
+const openEnd = (deps: HttpDeps, request: FastifyRequest, began: Omit<Access, 'act' | 'rows'>): End => {
+  let isOver = false
+  return async (act, rows) => {
+    if (isOver) return
+    isOver = true
+    await record(deps, request, { ...began, act, rows }).catch((error: unknown) =>
+      deps.log.error(
+        { event: 'access.unrecorded', id: request.id, act, rows, err: error },
+        'the end of an export is not on record',
+      ),
+    )
   }
 }
 

@@ -1,0 +1,119 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t, { type Test } from 'tap'
+
+import type { Access } from '../../src/ca/accesses.ts'
+import type { HttpDeps } from '../../src/http/deps.ts'
+import { openStandIn, reached, recordsOf } from './stand-in.ts'
+
+const row = JSON.stringify({ serial: 'x'.repeat(20_000) })
+
+/** Certificates without end; an auditor asks for them on a connection of its own. */
+const served = async (t: Test, overrides: Partial<HttpDeps>) => {
+  const { app } = await openStandIn({ records: recordsOf(row, { next: 'more' }), ...overrides })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const ask = (path: string, accept: string): Socket => {
+    const socket = connect(port, '127.0.0.1').on('error', () => {})
+    t.teardown(() => socket.destroy())
+    const fields = ['Host: x', 'Authorization: Bearer auditor_', `Accept: ${accept}`]
+    socket.write([`GET ${path} HTTP/1.1`, ...fields, '', ''].join('\r\n'))
+    return socket
+  }
+  return { app, ask }
+}
+
+t.test('an export that was let in before the stop, and would begin after it, does not', async (t) => {
+  const [asked, mayOpen] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const { certificateTexts } = recordsOf(row, { next: 'more' }).walk
+  const acts: Access['act'][] = []
+  const { app, ask } = await served(t, {
+    accesses: reached({
+      record: async ({ act }: Access) => {
+        acts.push(act)
+        return 'access'
+      },
+    }),
+    records: reached({
+      walk: {
+        certificateTexts: async () => {
+          asked.resolve()
+          await mayOpen.promise
+          return certificateTexts({}, {})
+        },
+      },
+    }),
+  })
+  const socket = ask('/v1/certificates', 'application/x-ndjson')
+  await asked.promise
+  const started = performance.now()
+  const closing = app.close()
+  while (app.server.listening) await sleep(1)
+  const answered = once(socket, 'data')
+  mayOpen.resolve()
+  t.match(String((await answered)[0]), /^HTTP\/1\.1 503 .*"code":"service\.stopping"/s)
+  await closing
+  t.ok(performance.now() - started < 5_000)
+  t.same(acts, ['began', 'broke'], 'its end is on record, too')
+})
+
+t.test('an export whose client goes away before it begins has its end on record', async (t) => {
+  const [asked, mayBegin] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const ended = Promise.withResolvers<Access['act']>()
+  const { app, ask } = await served(t, {
+    accesses: reached({
+      record: async ({ act }: Access) => {
+        if (act !== 'began') ended.resolve(act)
+        asked.resolve()
+        await mayBegin.promise
+        return 'access'
+      },
+    }),
+  })
+  t.teardown(() => app.close())
+  const gone = new Promise((resolve) => app.server.once('connection', (socket) => socket.once('close', resolve)))
+  const socket = ask('/v1/certificates', 'application/x-ndjson')
+  await asked.promise
+  socket.destroy()
+  await gone
+  mayBegin.resolve()
+  t.equal(await ended.promise, 'broke')
+})
+
+t.test('whoever reads his answer ever so slowly does not keep the service from stopping', async (t) => {
+  const { app, ask } = await served(t, {})
+  const socket = ask('/v1/certificates?limit=1000', 'application/json')
+  // Never silent for as long as a connection may be.
+  const slowly = setInterval(() => socket.resume(), 500)
+  t.teardown(() => clearInterval(slowly))
+  socket.on('data', () => socket.pause())
+  await once(socket, 'data')
+  const started = performance.now()
+  await app.close()
+  t.ok(performance.now() - started < 14_000, 'before the process is ended')
+})
+
+t.test('whoever keeps the connection of his last answer does not keep the service from stopping', async (t) => {
+  const [asked, mayAnswer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const { app, ask } = await served(t, {
+    health: {
+      ready: async () => {
+        asked.resolve()
+        await mayAnswer.promise
+        return []
+      },
+    },
+  })
+  const socket = ask('/readyz', 'application/json')
+  await asked.promise
+  const started = performance.now()
+  const closing = app.close()
+  while (app.server.listening) await sleep(1)
+  const answered = once(socket, 'data')
+  mayAnswer.resolve()
+  t.match(String((await answered)[0]), /^HTTP\/1\.1 200 /)
+  await closing
+  t.ok(performance.now() - started < 5_000)
+})
