@@ -65,7 +65,7 @@ import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { assertSingle } from './query.ts'
 import { rollRoutes } from './roll.ts'
-import { answerUnknown, safetyHeaders } from './routes.ts'
+import { answerUnknown, originForm, safetyHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
@@ -262,8 +262,10 @@ export const newApp = (
     endConnectionsIn(app.server, stopTimeout)
   })
   // Before Fastify sees it: its deadline begins when it does.
-  const begin = (request: IncomingMessage, response: ServerResponse): void =>
+  const begin = (request: IncomingMessage, response: ServerResponse): void => {
+    request.url = originForm(request.url ?? '')
     inTurn(response, () => app.routing(request, response))
+  }
   app.server.removeAllListeners('request').on('request', begin)
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin)

@@ -10,6 +10,14 @@ export const safetyHeaders = {
   'strict-transport-security': 'max-age=31536000',
 }
 
+/** A target may be a whole URL, as a proxy is sent (RFC 9112 3.2.2): its path and query are what was asked for. */
+export const originForm = (target: string): string => {
+  const [whole] = target.startsWith('/') ? [] : (/^https?:\/\/[^/?]*/i.exec(target) ?? [])
+  if (whole === undefined) return target
+  const rest = target.slice(whole.length)
+  return rest.startsWith('/') ? rest : `/${rest}`
+}
+
 /** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
 export const answerUnknown = (app: Pick<FastifyInstance, 'addHook' | 'setNotFoundHandler'>): void => {
   const allowed = openAllowed(app)

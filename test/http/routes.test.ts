@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect } from 'node:net'
+
 import t from 'tap'
 
 import { openStandIn } from './stand-in.ts'
@@ -27,4 +30,23 @@ t.test('where there is no route, no body is read, and none of its faults are tol
   }
   const query = await app.inject({ method: 'QUERY' as never, url: '/v1/tokens' })
   t.equal(query.statusCode, 405, 'a method that would have a body')
+})
+
+t.test('a target that is a whole URL is its path (RFC 9112 3.2.2)', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const asked = async (method: string, target: string): Promise<string> => {
+    const socket = connect(port, '127.0.0.1')
+    socket.write(`${method} ${target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+    const [head] = await once(socket, 'data')
+    return String(head)
+  }
+  for (const place of ['', 'https://x', 'http://x:8443', 'HTTPS://x']) {
+    t.match(await asked('GET', `${place}/livez`), /^HTTP\/1\.1 200 /, place)
+    t.match(await asked('PUT', `${place}/v1/tokens`), /^HTTP\/1\.1 405 .*\r\nallow: GET, HEAD, POST\r\n/s, place)
+  }
+  for (const target of ['https://x', 'https://x?limit=1', '*', 'ftp://x/livez'])
+    t.match(await asked('GET', target), /^HTTP\/1\.1 (404|400) /, target)
 })
