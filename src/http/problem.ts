@@ -114,14 +114,17 @@ export const openErrorHandler =
     const problem = toProblem(error, request.routeOptions.config.tooLarge)
     request.problem = problem.code
     request.reason = problem.options.reason ?? null
-    const { cause } = problem.options
-    if (problem.kind.status >= 500 && cause !== undefined) {
-      const line = { event: 'request.failed', id: request.id, code: problem.code, cause: describeError(cause) }
-      if (problem.kind.retryable) log.warn(line)
-      else log.error(line)
-    }
+    logCause(log, request.id, problem)
     return sendProblem(reply, problem)
   }
+
+/** Why something of ours went wrong, where that is known. */
+export const logCause = (log: Log, id: string, { code, kind, options: { cause } }: Problem): void => {
+  if (kind.status < 500 || cause === undefined) return
+  const line = { event: 'request.failed', id, code, cause: describeError(cause) }
+  if (kind.retryable) log.warn(line)
+  else log.error(line)
+}
 
 /**
  * Answers what Node's HTTP parser turned down, and closes the connection: what was not read to its end by then is not done. A socket

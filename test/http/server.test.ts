@@ -160,6 +160,36 @@ t.test('a token that is revoked issues nothing for the rest of its batch', async
   t.ok(begun.count < 1_000, `${begun.count} were begun`)
 })
 
+t.test('why items of a batch went wrong is told as of single requests; what keeps all of them, once', async (t) => {
+  const faults = ['db.unavailable', 'policy.lint', 'db.unavailable', 'policy.lint'] as const
+  let next = 0
+  const { app, lines } = await openStandIn({
+    issuance: reached({
+      pending: 0,
+      request: async () => {
+        next += 1
+        throw new Problem(faults[next - 1] ?? 'internal', 'for now', { cause: new Error(`cause ${next}`) })
+      },
+    }),
+  })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const body = JSON.stringify({ items: faults.map(() => ({ csr: csrFor('a.example.com'), profile: 'server' })) })
+  const url = `http://127.0.0.1:${port}/v1/certificates/batch`
+  const answer = await fetch(url, { method: 'POST', headers: asRequester, body })
+  t.same(codesOf(await answer.text()), new Set(['db.unavailable', 'policy.lint']))
+  t.match(
+    lines.filter(({ event }) => event === 'request.failed'),
+    [
+      { id: 'request-1', code: 'db.unavailable', cause: { message: 'cause 1' } },
+      { code: 'policy.lint', cause: { message: 'cause 2' } },
+      { code: 'policy.lint', cause: { message: 'cause 4' } },
+    ],
+  )
+  t.equal(lines.filter(({ event }) => event === 'request.failed').length, 3)
+})
+
 t.test('retryable faults of the service come out as they are, with Retry-After', async (t) => {
   for (const code of [
     'key.unavailable',

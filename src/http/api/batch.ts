@@ -4,9 +4,8 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access.ts'
-import { isProblem, Problem } from '../../errors.ts'
+import { Problem, type ProblemCode } from '../../errors.ts'
 import { Type } from '../../schema.ts'
-import { describeError } from '../../telemetry.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
 import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
@@ -14,7 +13,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { isLargerThan, smallBody } from '../json.ts'
 import { jsonItems, sendPieces } from '../pieces.ts'
-import { documentOf, schemaProblem, toProblem } from '../problem.ts'
+import { documentOf, logCause, schemaProblem, toProblem } from '../problem.ts'
 import { leaveWith, openRoom } from '../room.ts'
 import { type AskBody, readAsk } from './ask.ts'
 import {
@@ -93,7 +92,8 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const { items } = request.body
       const admit = openAdmission(deps, request, () => stopping || reply.raw.destroyed)
       const width = await widthOf(deps, request, items.length)
-      const work = inSlices(items, width, (item) => outcomeOf(deps, admit, item, request))
+      const tell = openTelling(deps, request)
+      const work = inSlices(items, width, (item) => outcomeOf(deps, { admit, tell }, item, request))
       const outcomes = await withinDeadline(work, batchTimeout)
       // A connection that stayed open would hold up the close for as long as its client keeps it.
       if (stopping) reply.header('connection', 'close')
@@ -145,14 +145,33 @@ const openAdmission = (
   }
 }
 
+/** What keeps all of a batch for a while, as a database that is away, is told of once. */
+const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): ((problem: Problem) => void) => {
+  const told = new Set<ProblemCode>()
+  return (problem) => {
+    if (problem.kind.retryable && told.has(problem.code)) return
+    told.add(problem.code)
+    logCause(log, id, problem)
+  }
+}
+
+interface Call {
+  readonly admit: Admit
+  readonly tell: (problem: Problem) => void
+}
+
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
-const outcomeOf = async (deps: HttpDeps, admit: Admit, item: unknown, request: FastifyRequest): Promise<string> => {
+const outcomeOf = async (
+  deps: HttpDeps,
+  { admit, tell }: Call,
+  item: unknown,
+  request: FastifyRequest,
+): Promise<string> => {
   try {
     return JSON.stringify(await issueOne(deps, await admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
-    if (!isProblem(error))
-      deps.log.error({ event: 'request.failed', id: request.id, code: problem.code, cause: describeError(error) })
+    tell(problem)
     return JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
   }
 }
