@@ -1,11 +1,14 @@
 /** Requests that were made elsewhere: what is no request, and where no chain can be written. */
 import { generateKeyPairSync } from 'node:crypto'
-import { mkdir, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
 
+import { clientAt } from '../../src/commands/client.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
+import { issueFor } from '../../src/commands/issue/for-request.ts'
+import { openFullDisk } from '../helpers/full-disk.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrOn } from '../http/holders.ts'
 import { newFolder } from './folders.ts'
@@ -62,4 +65,32 @@ t.test('a folder in place of a file is told before anything is issued', async (t
   t.match(run, { code: exitCodes.usage, err: /web is a folder; name a file .* Nothing was issued\.\n$/ })
   const { items } = (await service.request('GET', '/v1/certificates?name=sent.example.com')).json
   t.same(items, [])
+})
+
+t.test('a chain that is there stays whole where the next one finds no room', async (t) => {
+  const folder = await newFolder(t)
+  const [file, out] = [join(folder, 'chain.pem'), join(folder, 'link.pem')]
+  await symlink('chain.pem', out)
+  const client = clientAt({ server: service.url, ca: service.ca, token: service.adminToken })
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'admin', role: 'requester', profiles: ['server'] },
+  })
+  const issue = () =>
+    issueFor(
+      { csr, profile: 'server' },
+      { client, out: { show: () => {}, table: () => {} }, idempotencyKey: undefined, file: out, waits: false },
+    )
+  await issue()
+  const before = await readFile(file, 'utf8')
+  t.match(before, /^-----BEGIN CERTIFICATE-----/)
+  const disk = openFullDisk()
+  // The service has room for its own, in this process.
+  disk.fill(1_024)
+  await t.rejects(issue(), { kind: 'usage', message: /link\.pem cannot be written \(EFBIG\); the same command gets/ })
+  disk.free()
+  t.equal(await readFile(file, 'utf8'), before)
+  t.same((await readdir(folder)).sort(), ['chain.pem', 'link.pem', 'link.pem.pending.json'])
+  await issue()
+  t.not(await readFile(file, 'utf8'), before, 'and then it is there, where the link leads')
+  t.same((await readdir(folder)).sort(), ['chain.pem', 'link.pem'])
 })

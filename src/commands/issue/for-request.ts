@@ -1,6 +1,6 @@
 /** `chancery issue --csr`: a certificate for a request that was made elsewhere, whose key is not here. */
 import { hash, randomUUID } from 'node:crypto'
-import { access, constants, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { access, constants, lstat, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { canonicalJson } from '../../canonical.ts'
@@ -13,6 +13,7 @@ import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, assertAnswered, untilDecided } from './approval.ts'
 import { chainText, faultInPlaceOf } from './chain-file.ts'
+import { replaceFile, syncFolder } from './folder.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
 export interface RequestBody {
@@ -44,7 +45,7 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   const chain = chainText(answer)
   for (const { field, reason } of answer.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
   if (file === undefined) return out.show(answer, chain)
-  await writeFile(file, chain, { flush: isKept }).catch((error: NodeJS.ErrnoException) => {
+  await (isKept ? replace(file, chain) : writeFile(file, chain)).catch((error: NodeJS.ErrnoException) => {
     throw new Failure(
       'usage',
       `${file} cannot be written (${error.code}); ${question.again} gets the same certificate.`,
@@ -52,6 +53,22 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   })
   await question.forget()
   out.show(answer, `${answer.serial}, valid until ${answer.notAfter}, is in ${file}.`)
+}
+
+/** Whole, or what is there stays: a service may read it at any time. Behind a link, where it leads. */
+const replace = async (file: string, chain: string): Promise<void> => {
+  const path = await realpath(file).catch(() => file)
+  try {
+    // A link that leads nowhere has nothing to lose.
+    if ((await lstat(path).catch(() => undefined))?.isSymbolicLink())
+      return await writeFile(path, chain, { flush: true })
+    await replaceFile(path, chain)
+    await syncFolder(dirname(path))
+  } catch (error) {
+    // It can have no other in its place, as where it is mounted by itself.
+    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
+    await writeFile(path, chain, { flush: true })
+  }
 }
 
 /** Waits for people, where they must approve it. */
