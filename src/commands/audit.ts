@@ -1,5 +1,5 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
-import { open, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
@@ -191,6 +191,8 @@ type Form = 'csv' | 'ndjson'
 interface Destination {
   readonly sink: NodeJS.WritableStream
   readonly partial?: string
+  /** No other command has put its own in that place. */
+  readonly isOurs?: () => Promise<boolean>
   readonly file?: string
   readonly progress: Progress | undefined
 }
@@ -214,10 +216,22 @@ const openDestination = async (form: Form, { out }: AuditOptions): Promise<Desti
   if (await isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
   await assertReplaceable(out, replacements[form])
   const partial = `${out}.partial`
-  const handle = await open(partial, 'w', 0o600).catch(({ code }: NodeJS.ErrnoException) => {
+  const handle = await openNew(partial).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${partial} cannot be written (${code}).`)
   })
-  return { sink: handle.createWriteStream(), partial, file: out, progress }
+  const { ino } = await handle.stat()
+  const isOurs = (): Promise<boolean> =>
+    stat(partial).then(
+      (found) => found.ino === ino,
+      () => false,
+    )
+  return { sink: handle.createWriteStream({ flush: true }), partial, isOurs, file: out, progress }
+}
+
+/** Another command may still write what is there, which would be in the midst of ours. */
+const openNew = async (path: string): Promise<FileHandle> => {
+  await rm(path, { force: true })
+  return open(path, 'wx', 0o600)
 }
 
 /** What cannot be looked at cannot be written either, which is told then. */
@@ -229,7 +243,7 @@ const isFolder = (path: string): Promise<boolean> =>
 
 /** Throws a failure unless everything came, its last line included. */
 export const exportRecords = async (asked: ExportAsked): Promise<void> => {
-  const { client, path, query, form, name, sink, partial, file, progress } = asked
+  const { client, path, query, form, name, sink, partial, isOurs, file, progress } = asked
   const tail = openTail()
   // Told where it is written.
   sink.on('error', () => {})
@@ -243,8 +257,9 @@ export const exportRecords = async (asked: ExportAsked): Promise<void> => {
     })
   } catch (error) {
     if (partial !== undefined) sink.end()
-    if (partial !== undefined && tail.lines === 0) await rm(partial, { force: true })
-    const came = partial === undefined || tail.lines === 0 ? '' : ` ${partial} holds what came, and is not whole.`
+    const isThere = partial !== undefined && (await isOurs?.()) === true
+    if (isThere && tail.lines === 0) await rm(partial, { force: true })
+    const came = !isThere || tail.lines === 0 ? '' : ` ${partial} holds what came, and is not whole.`
     if (error instanceof Failure && came !== '') throw new Failure(error.kind, `${error.message}${came}`, error.problem)
     throw error
   } finally {
@@ -261,6 +276,8 @@ export const exportRecords = async (asked: ExportAsked): Promise<void> => {
       `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
     )
   if (partial === undefined || file === undefined) return tellCounted(statement.counted)
+  if (!(await isOurs?.()))
+    throw new Failure('conflict', `Another command exports to ${file} as well; this export was not put there.`)
   await rename(partial, file)
   const { size, root } = statement.boundTo
   process.stderr.write(

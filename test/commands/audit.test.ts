@@ -4,6 +4,7 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import pg from 'pg'
@@ -213,6 +214,44 @@ t.test('an export that is not whole never looks as if it were', async (t) => {
     t.equal((await readdir(folder)).includes(name), name === 'whole')
     t.equal((await audit(['events', '--ndjson'], env)).code, code, `${name}, to standard output`)
   }
+})
+
+t.test('of two exports to one file, neither gets into the other', async (t) => {
+  const { key, cert, anchor } = await makeCertificate()
+  const textOf = (by: string, rows: number): string =>
+    `${`${JSON.stringify({ index: 1, entry: by })}\n`.repeat(rows)}${JSON.stringify({ end: { complete: true, rows, boundTo: { size: 7 } } })}\n`
+  const [began, mayEnd] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const server = createServer({ key, cert }, async (request, response) => {
+    const isCount = request.url?.includes('count=true') === true
+    response.setHeader('content-type', isCount ? 'application/json' : 'application/x-ndjson')
+    if (isCount) return response.end(JSON.stringify({ items: [], count: { rows: 1, exact: true } }))
+    if (!request.url?.includes('by=first')) return response.end(textOf('second', 3))
+    const text = textOf('first', 9)
+    response.write(text.slice(0, 40))
+    began.resolve()
+    await mayEnd.promise
+    return response.end(text.slice(40))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const env = { CHANCERY_CACERT: anchor, CHANCERY_URL: `https://127.0.0.1:${(server.address() as AddressInfo).port}` }
+  const file = join(folder, 'both')
+  const exportBy = (by: string) => audit(['events', '--by', by, '--ndjson', '--out', file], env)
+  const first = exportBy('first')
+  await began.promise
+  // What came is in its file.
+  await sleep(200)
+  t.match(await exportBy('second'), { code: 0, err: /both holds 3 events/ })
+  mayEnd.resolve()
+  t.match(await first, {
+    code: exitCodes.conflict,
+    err: /Another command exports to .*both as well; this export was not/,
+  })
+  t.equal(await readFile(file, 'utf8'), textOf('second', 3))
+  t.same(
+    (await readdir(folder)).filter((name) => name.startsWith('both')),
+    ['both'],
+  )
 })
 
 t.test('a table fits its room: the widest columns give way, and say so', (t) => {
