@@ -387,7 +387,7 @@ const formatAddress = ({ host, port }: Address): string =>
 /** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */
 export const roleOf = (text: string): string => {
   const url = parsePostgresUrl(text)
-  const named = url.searchParams.get('user') ?? decodeURIComponent(url.username)
+  const named = url.searchParams.get('user') ?? decoded(url.username)
   return named || process.env['PGUSER'] || process.env['USER'] || ''
 }
 
@@ -401,13 +401,22 @@ export interface DatabasePlace {
 
 export const placeOf = (text: string): DatabasePlace => {
   const { hostname, port, pathname, searchParams } = parsePostgresUrl(text)
-  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
+  const host = searchParams.get('host') ?? decoded(hostname)
   const at = searchParams.get('port') ?? (port || '5432')
   const role = roleOf(text)
   return {
     address: host.startsWith('/') ? `${host}/.s.PGSQL.${at}` : `${host}:${at}`,
-    database: decodeURIComponent(pathname.slice(1)) || role,
+    database: decoded(pathname.slice(1)) || role,
     role,
+  }
+}
+
+/** As pg reads it: a % that begins no octet stands for itself. */
+const decoded = (text: string): string => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
   }
 }
 

@@ -221,6 +221,7 @@ t.test('a place is read as PostgreSQL reads it, and holds no password', (t) => {
       'postgresql://a:b@/records?host=/run/pg&port=5433',
       { address: '/run/pg/.s.PGSQL.5433', database: 'records', role: 'a' },
     ],
+    ['postgresql://a%zz:b%@db/100%', { address: 'db:5432', database: '100%', role: 'a%zz' }],
     ['postgresql://a:b@/?user=c', { address: 'localhost:5432', database: 'c', role: 'c' }],
   ]
   for (const [url, place] of cases) t.same(placeOf(url), place, url)
