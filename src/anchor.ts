@@ -10,6 +10,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
+import { withDeadline } from './deadline.ts'
 import { makeFolder } from './make-folder.ts'
 import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
 
@@ -23,11 +24,18 @@ export interface AnchorOptions {
   readonly path: string
   /** Synced so often, and not with each write: then the last of them may be lost with the machine. */
   readonly everyMs?: number | undefined
+  /** A write that takes longer has failed, though it may come to its end: a disk that hangs says nothing. */
+  readonly patienceMs?: number
   /** Told of a failure of a write that nobody waits for. */
   readonly failed?: (error: unknown) => void
 }
 
-export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: AnchorOptions): Promise<AnchorFile> => {
+export const openAnchorFile = async ({
+  path,
+  everyMs,
+  patienceMs = everyMs === undefined ? longestWriteMs : longestTimedMs,
+  failed = () => {},
+}: AnchorOptions): Promise<AnchorFile> => {
   const place = await openPlace(path)
   const found = await readFound(place, path)
   let last = found
@@ -66,7 +74,10 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
     max: 64,
     lanes: 1,
   })
-  const write = async (checkpoint: Checkpoint): Promise<void> => void (await writes.add(checkpoint))
+  const write = async (checkpoint: Checkpoint): Promise<void> => {
+    if ((await withDeadline(writes.add(checkpoint), patienceMs)) === 'late')
+      throw new Error(`${path} has not been written for ${patienceMs / 1000} s: its disk hangs`)
+  }
   const timed = everyMs === undefined ? undefined : openTimed(write, everyMs, failed)
   return {
     found,
@@ -86,6 +97,7 @@ export const openAnchorFile = async ({ path, everyMs, failed = () => {} }: Ancho
 const openTimed = (put: Anchor['write'], everyMs: number, failed: (error: unknown) => void) => {
   let newest: Checkpoint | undefined
   let failure: unknown
+  let underWay: Promise<void> | undefined
   const sync = async (): Promise<void> => {
     if (newest === undefined) return
     try {
@@ -96,7 +108,12 @@ const openTimed = (put: Anchor['write'], everyMs: number, failed: (error: unknow
       failed(error)
     }
   }
-  const timer = setInterval(() => void sync(), everyMs).unref()
+  const tick = (): void => {
+    underWay ??= sync().finally(() => {
+      underWay = undefined
+    })
+  }
+  const timer = setInterval(tick, everyMs).unref()
   return {
     write: async (checkpoint: Checkpoint): Promise<void> => {
       newest = newestOf([newest, checkpoint])
@@ -104,6 +121,7 @@ const openTimed = (put: Anchor['write'], everyMs: number, failed: (error: unknow
     },
     close: async (): Promise<void> => {
       clearInterval(timer)
+      await underWay
       await sync()
     },
   }
@@ -327,3 +345,7 @@ const readPlace = (octets: Buffer): Checkpoint | undefined => {
 /** A write is on the disk when it resolves: one trip for a thread, where a sync of its own would be another. */
 const durably = constants.O_RDWR | constants.O_DSYNC
 const placeOctets = 512
+/** Less than who asks for a certificate is kept waiting: so he is told why. */
+const longestWriteMs = 5_000
+/** Nobody waits for it, and more is promised all the while. */
+const longestTimedMs = 2_000

@@ -367,3 +367,80 @@ t.test('drafts of starts that were killed are cleared, unless they are young; no
   await slow.close()
   t.same((await readdir(dirname(path))).sort(), ['anchor', ...kept])
 })
+
+/** Each write waits for as long as the disk hangs. */
+const openHangingDisk = async (t: Test): Promise<{ hang: () => void; goOn: () => void }> => {
+  const probe = await open(folder)
+  const handles = Object.getPrototypeOf(probe)
+  await probe.close()
+  const { write } = handles
+  let hanging: PromiseWithResolvers<void> | undefined
+  handles.write = async function (this: FileHandle, ...args: unknown[]): Promise<unknown> {
+    await hanging?.promise
+    return write.apply(this, args)
+  }
+  const goOn = (): void => {
+    hanging?.resolve()
+    hanging = undefined
+  }
+  t.teardown(() => {
+    goOn()
+    handles.write = write
+  })
+  return {
+    hang: () => {
+      hanging = Promise.withResolvers()
+    },
+    goOn,
+  }
+}
+
+t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
+  const path = newPath()
+  const disk = await openHangingDisk(t)
+  const anchor = await openAnchorFile({ path, patienceMs: 50 })
+  await anchor.write(at(5))
+  disk.hang()
+  for (const size of [6, 7])
+    await t.rejects(anchor.write(at(size)), { message: /anchor has not been written for 0\.05 s/ })
+  disk.goOn()
+  await anchor.write(at(8))
+  t.equal((await readAnchorFile(path))?.size, 8)
+  await anchor.close()
+})
+
+t.test('while it hangs no more is promised than within so long, also where nobody waits for the disk', async (t) => {
+  const path = newPath()
+  const disk = await openHangingDisk(t)
+  const failures: unknown[] = []
+  const anchor = await openAnchorFile({
+    path,
+    everyMs: 10,
+    patienceMs: 100,
+    failed: (error) => void failures.push(error),
+  })
+  await anchor.write(at(5))
+  disk.hang()
+  await until(async () => {
+    await anchor.write(at(6))
+    return false
+  }, /has not been written/)
+  t.match(failures, [{ message: /its disk hangs/ }])
+  disk.goOn()
+  await until(async () => {
+    await anchor.write(at(7))
+    return (await readAnchorFile(path))?.size === 7
+  }, undefined)
+  await anchor.close()
+  t.equal((await readAnchorFile(path))?.size, 7)
+})
+
+/** Tries until it is so, or has failed as it should. */
+const until = async (isSo: () => Promise<boolean>, failure: RegExp | undefined): Promise<void> => {
+  for (let tries = 0; tries < 500; tries += 1) {
+    const found = await isSo().catch((error: Error) => error)
+    if (found instanceof Error ? failure?.test(found.message) : found) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+  throw new Error('it did not come to be so')
+}
