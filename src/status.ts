@@ -14,7 +14,7 @@ import { type MassRevocations, openMassRevocations } from './ca/mass-revocation.
 import { type Ocsp, openOcsp } from './ca/ocsp.ts'
 import { patienceMs } from './ca/reconcile.ts'
 import type { IssuerRecord } from './ca/records.ts'
-import { openResponders } from './ca/responders.ts'
+import { openResponders, type Responders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
 import { massRevocationJob } from './jobs/mass-revocation.ts'
 import { reportedKeysJob } from './jobs/reported-keys.ts'
@@ -99,8 +99,7 @@ export const openStatus = async (
       log.error({ event: 'crls.failed', issuer, err }, 'lists of what is revoked were not published')
     },
   })
-  const certify = responderCertifier(stores, issuance)
-  const responders = openResponders({ certify, isInUse: ({ name }) => isInUse(issuers, name), clock: dbClock.now })
+  const responders = respondersOf(stores, issuers, issuance)
   const ocsp = openOcsp({
     store: openOcspStore(db, dbClock),
     issuer: (name) => issuers.all().find(({ issuer }) => issuer.name === name)?.issuer,
@@ -164,6 +163,13 @@ export const openStatus = async (
     close: () => leases.release(),
   }
 }
+
+const respondersOf = (stores: Stores, issuers: Issuers, issuance: Issuance): Responders =>
+  openResponders({
+    certify: responderCertifier(stores, issuance),
+    isInUse: (name) => isInUse(issuers, name),
+    clock: stores.dbClock.now,
+  })
 
 /** A crowd of strangers is no reason for a crowd of lines. */
 const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell => {

@@ -112,14 +112,15 @@ export const openOcsp = (deps: OcspDeps): Ocsp => {
     deps.assertClock()
     const now = clock()
     const nonce = deps.echoNonces ? asked.nonce : undefined
-    const der = sign(responder, { ids, standings, now, validityMs: deps.validityMs, ...(nonce && { nonce }) })
+    const span = spanOf(now, deps.validityMs, responder)
+    const der = sign(responder, { ids, standings, now, span, ...(nonce && { nonce }) })
     const [only] = standings
     const kind = ids.length > 1 || !only ? 'several' : only.kind === 'good' ? 'good' : 'revoked'
     if (nonce) return { der, kind }
-    const answer = { der, kind, cacheable: { ...spanOf(now, deps.validityMs), tag: tagOf(der) } } as const
+    const answer = { der, kind, cacheable: { ...span, tag: tagOf(der) } } as const
     // What was read before a revocation that we know of is told, but not kept.
     if (ids.length === 1 && seen >= Math.max(followed, ownEntries))
-      cache.put(ids[0] as CertId, { answer, until: Math.min(usableUntil(now, deps.validityMs), responder.notAfter) })
+      cache.put(ids[0] as CertId, { answer, until: halfOf(span) })
     return answer
   }
 
@@ -172,12 +173,11 @@ interface Draft {
   readonly ids: readonly CertId[]
   readonly standings: readonly SerialStanding[]
   readonly now: Date
-  readonly validityMs: number
+  readonly span: Span
   readonly nonce?: Buffer
 }
 
-const sign = (responder: Responder, { ids, standings, now, validityMs, nonce }: Draft): Buffer => {
-  const span = spanOf(now, validityMs)
+const sign = (responder: Responder, { ids, standings, now, span, nonce }: Draft): Buffer => {
   const tbs = encodeResponseData({
     responderKeyHash: responder.keyHash,
     producedAt: now,
@@ -196,14 +196,22 @@ const statusOf = (standing: SerialStanding): CertStatus => {
   return { kind: 'revoked', at: standing.at, ...(standing.reason && { reason: standing.reason }) }
 }
 
-/** A little in the past, for those whose clocks are behind ours. */
-const spanOf = (now: Date, validityMs: number): { readonly thisUpdate: Date; readonly nextUpdate: Date } => {
+interface Span {
+  readonly thisUpdate: Date
+  readonly nextUpdate: Date
+}
+
+/**
+ * A little in the past, for those whose clocks are behind ours; and no longer than the responder's certificate holds, without
+ * which nobody believes what is stapled or kept (RFC 6960 4.2.2.2).
+ */
+const spanOf = (now: Date, validityMs: number, { notAfter }: Responder): Span => {
   const start = Math.floor(now.getTime() / 1000) * 1000 - backdateMs
-  return { thisUpdate: new Date(start), nextUpdate: new Date(start + validityMs) }
+  return { thisUpdate: new Date(start), nextUpdate: new Date(Math.min(start + validityMs, notAfter)) }
 }
 
 /** Whoever staples it has half of its time left. */
-const usableUntil = (now: Date, validityMs: number): number => now.getTime() - backdateMs + validityMs / 2
+const halfOf = ({ thisUpdate, nextUpdate }: Span): number => (thisUpdate.getTime() + nextUpdate.getTime()) / 2
 
 const tagOf = (der: Buffer): string => `"${createHash('sha256').update(der).digest('hex')}"`
 

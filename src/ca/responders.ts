@@ -32,9 +32,10 @@ export interface Responders {
 export interface RespondersDeps {
   /** Certifies a request (PKCS#10, DER) under the issuer. */
   readonly certify: (issuer: Issuer, csr: Buffer) => Promise<Buffer>
-  /** False: it has retired. */
-  readonly isInUse: (issuer: Issuer) => boolean
+  /** Whether answers for the issuer of this name are still given. */
+  readonly isInUse: (name: string) => boolean
   readonly clock: () => Date
+  readonly elapsedMs?: () => number
 }
 
 interface Held {
@@ -43,7 +44,12 @@ interface Held {
   readonly renewAt: number
 }
 
-export const openResponders = ({ certify, isInUse, clock }: RespondersDeps): Responders => {
+export const openResponders = ({
+  certify,
+  isInUse,
+  clock,
+  elapsedMs = () => performance.now(),
+}: RespondersDeps): Responders => {
   const held = new Map<string, Held>()
   const making = new Map<string, Promise<Responder>>()
   const failed = new Map<string, { readonly error: unknown; readonly until: number }>()
@@ -72,10 +78,11 @@ export const openResponders = ({ certify, isInUse, clock }: RespondersDeps): Res
     if (hasEnded(issuer, clock())) return Promise.reject(new Error(`the issuer ${issuer.name} has ended`))
     // Each try is a request on record, and strangers may ask all the time.
     const last = failed.get(issuer.name)
-    if (last && last.until > clock().getTime()) return Promise.reject(last.error)
+    if (last && last.until > elapsedMs()) return Promise.reject(last.error)
     const made = make(issuer)
       .catch((error: unknown) => {
-        failed.set(issuer.name, { error, until: clock().getTime() + retryMs })
+        // Not by the time of day: a clock that was ahead may be what it failed for, and is set right.
+        failed.set(issuer.name, { error, until: elapsedMs() + retryMs })
         throw error
       })
       .finally(() => making.delete(issuer.name))
@@ -89,7 +96,8 @@ export const openResponders = ({ certify, isInUse, clock }: RespondersDeps): Res
       return known && known.responder.notAfter > clock().getTime() ? known.responder : makeOnce(issuer)
     },
     renew: async () => {
-      for (const [name, { issuer }] of held) if (!isInUse(issuer) || hasEnded(issuer, clock())) held.delete(name)
+      // Of one that has retired or ended nobody gets an answer, and each try would be a refusal on record, for ever.
+      for (const [name, { issuer }] of held) if (!isInUse(name) || hasEnded(issuer, clock())) held.delete(name)
       const due = [...held.values()].filter(({ renewAt }) => renewAt < clock().getTime())
       await Promise.all(due.map(({ issuer }) => makeOnce(issuer)))
     },

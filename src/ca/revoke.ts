@@ -49,6 +49,8 @@ export interface Standing {
   readonly revocation: Revocation | null
   /** It was on hold once. */
   readonly released: boolean
+  /** Of the event that made it stand so: its own, or that of its newest change. */
+  readonly newest: number
 }
 
 export interface RevocationAsk {
@@ -106,7 +108,7 @@ export const openRevocations = (deps: RevocationsDeps): Revocations => {
       if (!found) throw notFound(serial)
       return decide(found, now)
     })
-    changed(serial, standing.revocation?.index ?? standing.index)
+    changed(serial, standing.newest)
     return standing
   }
   return {

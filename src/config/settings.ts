@@ -411,7 +411,7 @@ const table = {
     form: '`4m` to `7d`',
     standard: '4h',
     about:
-      'How long an OCSP answer may be used: nextUpdate. It is told for the first half of it, so that those who staple it have the other half. Servers that staple may go on with an older answer until its end.',
+      'How long an OCSP answer may be used: nextUpdate. It is told for the first half of it, so that those who staple it have the other half. Servers that staple may go on with an older answer until its end. None is for longer than the certificate of the key that signs it, which is made anew halfway through its week.',
   },
   ocspNonces: {
     env: 'CHANCERY_OCSP_NONCES',

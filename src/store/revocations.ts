@@ -134,6 +134,7 @@ const standingOf = (row: StandingRow): Standing => ({
   keySha256: row.key_sha256.toString('hex'),
   revocation: revocationOf(row),
   released: row.change === 'released',
+  newest: row.revocation ?? row.entry,
 })
 
 const parameterOf = ({ standing, change, index }: RecordedChange): object => ({

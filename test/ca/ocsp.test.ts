@@ -25,6 +25,7 @@ const open = (over: Partial<OcspDeps> = {}) => {
   const state = {
     now: Date.parse('2026-11-25T12:00:00Z'),
     elapsed: 0,
+    responderEnds: Number.MAX_SAFE_INTEGER,
     size: 100,
     standing: { kind: 'good' } as SerialStanding,
     looks: 0,
@@ -62,7 +63,7 @@ const open = (over: Partial<OcspDeps> = {}) => {
         certificate: seq(),
         keyHash: issuerHashes(subject, keyBits(spki)).sha1.keyHash,
         algorithm,
-        notAfter: Number.MAX_SAFE_INTEGER,
+        notAfter: state.responderEnds,
         sign: (tbs) => {
           state.signatures += 1
           return sign('sha256', tbs, privateKey)
@@ -112,6 +113,29 @@ t.test('an answer is signed once, and told until half of its time is over', asyn
   state.now += 2_000
   await ask(1)
   t.equal(state.signatures, 4)
+})
+
+t.test('no answer outlives the certificate of the key that signed it', async (t) => {
+  const { ocsp, state, ask } = open({ echoNonces: false })
+  await ocsp.follow()
+  const told = async () => {
+    const { der, cacheable } = await ocsp.answer('default', requestFor(1))
+    const read = parseOcspResponse(der)
+    const said = read.status === 'successful' ? read.basic.responses[0]?.nextUpdate : undefined
+    t.same(said, cacheable?.nextUpdate)
+    return said
+  }
+  state.responderEnds = state.now + 3_600_000
+  t.same(await told(), new Date(state.responderEnds))
+  state.now += 29 * 60_000
+  await ask(1)
+  t.equal(state.signatures, 1)
+  state.now += 60_000
+  await ask(1)
+  t.equal(state.signatures, 2, 'half of what is left is for those who staple it')
+  ocsp.forget(serialOf(1), 0)
+  state.responderEnds = state.now + 1_000
+  t.same(await told(), new Date(state.responderEnds))
 })
 
 t.test('a revocation of our own is in the next answer, one of others after the next look', async (t) => {

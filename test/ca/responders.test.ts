@@ -1,4 +1,4 @@
-/** Keys that answer for issuers: which are made, and which are made no more. */
+/** Keys that answer for issuers: which are made, when again, and which are made no more. */
 import t from 'tap'
 
 import type { Issuer } from '../../src/ca/issuer.ts'
@@ -13,13 +13,15 @@ const openWorld = () => {
   const end = new Date(Date.now() + dayMs)
   const issuerOf = (name: string) => ({ name, facts: { notAfter: end } }) as unknown as Issuer
   const [one, other] = [issuerOf('one'), issuerOf('other')]
-  const world = { now: Date.now(), made: [] as string[], inUse: [one, other], one, other }
+  const world = { now: Date.now(), elapsed: 0, made: [] as string[], isAway: false, inUse: [one, other], one, other }
   const responders = openResponders({
     certify: async ({ name }) => {
       world.made.push(name)
+      if (world.isAway) throw new Error('it is away')
       return ca.certify({ to: dayMs / 1000 }).der
     },
-    isInUse: (issuer) => world.inUse.includes(issuer),
+    isInUse: (name) => world.inUse.some((issuer) => issuer.name === name),
+    elapsedMs: () => world.elapsed,
     clock: () => new Date(world.now),
   })
   return { ...responders, world }
@@ -53,5 +55,22 @@ t.test(
     await renew()
     for (const issuer of [world.one, world.other]) await t.rejects(of(issuer), /the issuer (one|other) has ended/)
     t.same(world.made, ['one'])
+  },
+)
+
+t.test(
+  'what failed by a clock that was ahead is tried again as soon as ever, and not each time that strangers ask',
+  async (t) => {
+    const { of, world } = openWorld()
+    const hour = 3_600_000
+    world.isAway = true
+    world.now += hour
+    await t.rejects(of(world.one), { message: 'it is away' })
+    await t.rejects(of(world.one), { message: 'it is away' })
+    t.same(world.made, ['one'])
+    world.isAway = false
+    world.now -= hour
+    world.elapsed += 2_001
+    t.ok((await of(world.one)).certificate)
   },
 )

@@ -7,9 +7,14 @@ import { join } from 'node:path'
 import pg from 'pg'
 import t from 'tap'
 
+import type { Caller } from '../../src/ca/access.ts'
+import { openRevocations } from '../../src/ca/revoke.ts'
+import { codec } from '../../src/codec.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { openOcspStore } from '../../src/store/ocsp.ts'
+import { openRevocationStore } from '../../src/store/revocations.ts'
+import { openRollWriter } from '../../src/store/roll.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { keyBits } from '../../src/x509/keys.ts'
 import { encodeCertId, ocspErrors } from '../../src/x509/ocsp.ts'
@@ -212,6 +217,35 @@ t.test('whoever is asked knows of a clock of ours that has jumped since', async 
   aheadMs = 86_400_000
   await ask()
   t.match(clock.fault(), /our clock is 86400.\d s ahead of the database's/, 'before anything is signed by it')
+})
+
+t.test('what is told of a change is its own place on the roll, also of a release', async (t) => {
+  const db = openDatabase({ url: service.database.servingUrl, max: 2, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  const roll = openRollWriter(
+    db,
+    codec,
+    databaseClock(() => new Date(), 5_000),
+  )
+  const told: number[] = []
+  const revocations = openRevocations({
+    store: openRevocationStore({ db, roll }),
+    keyOf: () => Promise.reject(new Error('nobody asks')),
+    verifyProof: () => Promise.reject(new Error('nobody asks')),
+    clock: () => new Date(),
+    isIssuer: async () => false,
+    changed: (_serial, index) => void told.push(index),
+  })
+  const operator = { principal: 'admin', proof: { kind: 'own' }, grants: [{ role: 'operator' }] } as unknown as Caller
+  const { serial } = await issue()
+  await revocations.revoke(serial, { reason: 'certificateHold', invalidSince: null }, operator)
+  await revocations.release(serial, operator)
+  await revocations.release(serial, operator)
+  const events = await sql<{ index: string }>(
+    `select index from entries where serial = '\\x${serial}' and type <> 'certificate.issued' order by index`,
+  )
+  const [held, released] = events.map(({ index }) => Number(index))
+  t.same(told, [held, released, released])
 })
 
 t.test('several certificates in one request', async (t) => {
