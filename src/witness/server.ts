@@ -27,7 +27,11 @@ export const openWitnessServer = async ({ witness, listen, log }: ServerDeps): P
         log.error({ event: 'witness.failed', err }, 'nothing was cosigned')
         return { status: 500, body: 'nothing was cosigned\n' } as const
       })
-      .then((told) => send(response, told))
+      .then((told) => {
+        // Who is answered while it ends would be waited for as long as a connection may be idle.
+        if (!server.listening) response.setHeader('connection', 'close')
+        send(response, told)
+      })
   })
   server.maxConnections = maxConnections
   await new Promise<void>((resolve, reject) => {

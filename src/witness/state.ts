@@ -20,12 +20,17 @@ export const openWitnessState = async (path: string): Promise<WitnessState> => {
   let text = await readText(path)
   if (text === undefined) throw new Error(forgotten(path))
   const known = readState(path, text)
+  /** Of a write that failed, perhaps after it was in its place. */
+  let uncertain: string | undefined
   return {
     last: (origin) => known.get(origin),
     keep: async (checkpoint) => {
-      if ((await readText(path)) !== text) throw new Error(`${path} was changed by somebody else`)
+      const there = await readText(path)
+      if (there !== undefined && there === uncertain) text = there
+      if (there !== text) throw new Error(`${path} was changed by somebody else`)
       const next = new Map(known).set(checkpoint.origin, checkpoint)
       const written = [...next.values()].map((one) => `${encodeCheckpoint(one)}\n`).join('')
+      uncertain = written
       await replace(path, written)
       text = written
       known.set(checkpoint.origin, checkpoint)

@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, open as openFile, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -233,6 +234,55 @@ t.test('what cannot be kept is not cosigned', async (t) => {
   const state = `${path}.state`
   await writeFile(state, (await readFile(state, 'utf8')).replace('20', '10'))
   t.match(await add(await roll.fork(15).ask(20, 21)), { status: 500 })
+})
+
+t.test('a write that failed when it was in its place already is no fault of somebody else', async (t) => {
+  const roll = openTestRoll()
+  const { add } = await open(t, await write([roll]))
+  await add(await roll.ask(0, 10))
+  const probe = await openFile(folder)
+  const handles = Object.getPrototypeOf(probe)
+  await probe.close()
+  const { sync } = handles
+  t.teardown(() => {
+    handles.sync = sync
+  })
+  handles.sync = () => Promise.reject(new Error('EIO: i/o error, fsync'))
+  const disk = openFullDisk()
+  t.teardown(disk.free)
+  t.match(await add(await roll.ask(10, 20)), { status: 500 })
+  disk.fill(0)
+  t.match(await add(await roll.ask(10, 30)), { status: 500 }, 'and one that was not')
+  disk.free()
+  handles.sync = sync
+  t.match(await add(await roll.fork(15).ask(10, 40)), { status: 200 }, 'none of them was cosigned')
+  t.match(await add(await roll.fork(15).ask(40, 50)), { status: 200 })
+})
+
+t.test('who is answered while it ends does not keep it', async (t) => {
+  const held = Promise.withResolvers<void>()
+  const asked = Promise.withResolvers<void>()
+  const server = await openWitnessServer({
+    witness: {
+      add: async () => {
+        asked.resolve()
+        await held.promise
+        return { status: 200, body: 'x\n' }
+      },
+    },
+    listen: { host: '127.0.0.1', port: 0 },
+    log: quiet,
+  })
+  const agent = new Agent({ keepAlive: true })
+  t.teardown(() => agent.destroy())
+  const call = request(`${server.url}/add-checkpoint`, { method: 'POST', agent })
+  const answered = new Promise((resolve) => call.on('response', (response) => response.on('end', resolve).resume()))
+  call.end('abc')
+  await asked.promise
+  const closed = server.close().then(() => 'closed')
+  held.resolve()
+  await answered
+  t.equal(await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, 5_000, 'waits'))]), 'closed')
 })
 
 t.test('its state outlives it; one that is damaged stops the start', async (t) => {
