@@ -150,11 +150,11 @@ export interface RollSide {
 
 /** What signs for the roll. Its key is opened when it is first needed, and again when that failed. */
 export const openRollSide = (
-  stores: Pick<Stores, 'db' | 'roll' | 'config' | 'log' | 'clock'>,
+  stores: Pick<Stores, 'db' | 'roll' | 'config' | 'log'>,
   keys: Pick<Keyring, 'open'>,
 ): Promise<RollSide> =>
   openParts(async (parts) => {
-    const { db, roll, config, log, clock } = stores
+    const { db, roll, config, log } = stores
     const { opened } = await readStanding(db)
     if (!opened) throw new Error('The roll has no name and no key yet.')
     const verifierKey = parseVerifierKey(opened.key, sha256)
@@ -180,10 +180,7 @@ export const openRollSide = (
       head: roll.head,
       readTile: tileReader(db),
       hasher: codec.hasher,
-      cosigned: () => {
-        const cosigned = witnesses?.newest()
-        return cosigned && clock().getTime() - cosigned.at < freshMs ? cosigned : undefined
-      },
+      cosigned: () => witnesses?.fresh(),
       deadlineMs: config.limits.signingDeadlineMs,
       sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
     })
@@ -191,10 +188,7 @@ export const openRollSide = (
     return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }
   })
 
-const witnessesOf = (
-  { db, config, log, clock }: Pick<Stores, 'db' | 'config' | 'log' | 'clock'>,
-  checkpoints: Checkpoints,
-): Witnesses =>
+const witnessesOf = ({ db, config, log }: Pick<Stores, 'db' | 'config' | 'log'>, checkpoints: Checkpoints): Witnesses =>
   openWitnesses({
     witnesses: config.roll.witnesses.map(({ key, url }) => ({ url, key: parseVerifierKey(key, sha256) })),
     checkpoint: async () => {
@@ -204,10 +198,7 @@ const witnessesOf = (
     proof: (from, to) => consistencyProof(from, to, tileReader(db), codec.hasher),
     post,
     verify: verifyEd25519,
-    now: () => clock().getTime(),
     log,
   })
 
 const ed25519 = signatureAlgorithm('ed25519')
-/** What a cosigned checkpoint may be old, to be shown in place of a newer one that nobody else has seen. */
-const freshMs = 20_000

@@ -25,7 +25,7 @@ export interface Witness {
 }
 
 export interface Cosigned extends Published {
-  /** Milliseconds, by the clock that was passed in. */
+  /** Milliseconds, by a clock that nobody sets. */
   readonly at: number
 }
 
@@ -43,6 +43,8 @@ export interface Witnesses {
   ask(): Promise<void>
   /** The newest checkpoint with cosignatures. */
   newest(): Cosigned | undefined
+  /** The same while it may be shown in place of a newer one that nobody else has seen. */
+  fresh(): Cosigned | undefined
   figures(): readonly WitnessFigures[]
   /** Which of them have seen another roll, if any. */
   warning(): string | undefined
@@ -57,11 +59,12 @@ export interface WitnessesDeps {
   /** Rejects where there is no answer in time. */
   readonly post: (url: string, body: string) => Promise<{ readonly status: number; readonly text: string }>
   readonly verify: VerifyEd25519
-  readonly now: () => number
+  readonly elapsedMs?: () => number
   readonly log: Log
 }
 
 export const openWitnesses = (deps: WitnessesDeps): Witnesses => {
+  const { elapsedMs = () => performance.now() } = deps
   const asked = deps.witnesses.map(openAsked)
   let newest: (Cosigned & { readonly count: number }) | undefined
   return {
@@ -71,13 +74,14 @@ export const openWitnesses = (deps: WitnessesDeps): Witnesses => {
       if (checkpoint.size === 0) return
       const answers = await Promise.all(asked.map((one) => askOne(deps, one, checkpoint)))
       const signatures = answers.filter((answer) => answer !== undefined)
-      const at = deps.now()
+      const at = elapsedMs()
       // Fewer than before are better than none only when those of before are old.
       if (signatures.length === 0 || (newest && signatures.length < newest.count && at - newest.at < lastingMs)) return
       const note = `${checkpoint.note}${encodeSignatures(signatures)}`
       newest = { ...checkpoint, note, at, count: signatures.length }
     },
     newest: () => newest,
+    fresh: () => (newest && elapsedMs() - newest.at < freshMs ? newest : undefined),
     figures: () =>
       asked.map(({ witness, cosignedAt, failures, disagrees }) => ({
         witness: witness.key.name,
@@ -95,7 +99,7 @@ interface Asked {
   readonly witness: Witness
   /** That it has cosigned last, as far as it told. */
   size: number
-  /** How often in a row it knew more than we do: other replicas ask as well. */
+  /** How often in a row it knew more than there is here. */
   ahead: number
   cosignedAt: number | undefined
   failures: number
@@ -133,7 +137,7 @@ const obtain = async (deps: WitnessesDeps, asked: Asked, checkpoint: Published):
   const { url, key } = asked.witness
   for (let tries = 0; tries < 3; tries += 1) {
     const old = asked.size
-    if (old > checkpoint.size) return isAhead(asked, checkpoint)
+    if (old > checkpoint.size) return isAhead(deps, asked)
     const proof = await deps.proof(old, checkpoint.size)
     const body = encodeAddCheckpoint({ old, proof, checkpoint: checkpoint.note })
     const { status, text } = await deps.post(`${url}/add-checkpoint`, body)
@@ -154,8 +158,14 @@ const obtain = async (deps: WitnessesDeps, asked: Asked, checkpoint: Published):
   throw new Error('its size changed each time')
 }
 
-const isAhead = (asked: Asked, { size }: Published): undefined => {
+/** Of a busy roll it may know more each time, if it takes its time and others ask as well: as much as there is by now. */
+const isAhead = async (deps: WitnessesDeps, asked: Asked): Promise<undefined> => {
   const said = asked.size
+  const { size } = await deps.checkpoint()
+  if (said <= size) {
+    asked.ahead = 0
+    return undefined
+  }
   asked.ahead += 1
   // What it said may have been wrong, or of before a recovery: it is asked again.
   asked.size = 0
@@ -184,5 +194,7 @@ const readCosignature = async (
 class Disagreement extends Error {}
 
 const lastingMs = 60_000
+/** What a cosigned checkpoint may be old, to be shown. */
+const freshMs = 20_000
 /** Rounds: replicas are a second apart. */
 const patience = 3

@@ -57,7 +57,7 @@ const openWorld = (count = 2) => {
       return { status, text }
     },
     verify: verifyEd25519,
-    now: () => world.now,
+    elapsedMs: () => world.now,
     log: quiet,
   })
   const names = async (): Promise<readonly string[]> => {
@@ -117,6 +117,40 @@ t.test('a witness that knows more than this instance does was told by another re
   await elsewhere(40, 60)
   for (let round = 0; round < 5; round += 1) await client.ask()
   t.match(client.warning(), /^w0\.example and w1\.example has seen another roll/)
+})
+
+t.test(
+  'a slow witness of a busy roll, that other replicas get to first each time, has not seen another one',
+  async (t) => {
+    const { world, client, witnesses } = openWorld(1)
+    await client.ask()
+    for (let round = 1; round <= 8; round += 1) {
+      // While it is on its way to it.
+      world.instead.set('w0.example', async (body) => {
+        world.instead.clear()
+        world.size += 10
+        await witnesses[0]?.witness.add(Buffer.from(await world.roll.ask(world.size - 10, world.size)))
+        const { status, body: text } = (await witnesses[0]?.witness.add(Buffer.from(body))) as never
+        return { status, text }
+      })
+      await client.ask()
+      t.equal(client.newest()?.size, 10)
+      t.equal(client.warning(), undefined, `round ${round}`)
+    }
+    await client.ask()
+    t.equal(client.newest()?.size, 90)
+  },
+)
+
+t.test('a cosigned checkpoint is shown in place of a newer one for twenty seconds', async (t) => {
+  const { world, client } = openWorld()
+  t.equal(client.fresh(), undefined)
+  await client.ask()
+  t.equal(client.fresh()?.size, 10)
+  world.now += 19_999
+  t.equal(client.fresh()?.size, 10)
+  world.now += 1
+  t.equal(client.fresh(), undefined)
 })
 
 t.test('a witness that has seen another roll is told, and the others go on', async (t) => {
