@@ -168,7 +168,7 @@ const isDue = (
   changedBy: number | undefined,
 ): boolean => {
   if (!head?.published || (changedBy !== undefined && changedBy >= head.covers)) return true
-  const age = clock().getTime() - head.thisUpdate.getTime()
+  const age = clock().getTime() - head.thisUpdate.getTime() - backdateOf(times)
   // Asked every few seconds, so that few of those that were made together are drawn together.
   return age >= times.periodMs || (age >= times.periodMs * 0.75 && chance() < drawChance)
 }
@@ -249,7 +249,7 @@ const draft = async (
   covers: number,
 ): Promise<readonly Draft[]> => {
   // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
-  const thisUpdate = new Date(Math.floor(deps.clock().getTime() / 1000) * 1000 - backdateMs)
+  const thisUpdate = new Date(Math.floor((deps.clock().getTime() - backdateOf(deps.times)) / 1000) * 1000)
   const ahead = due.find(({ head }) => head !== undefined && head.thisUpdate > thisUpdate)
   if (ahead) throw new Error(`the clock has gone back behind the last list of shard ${ahead.shard}`)
   // What has expired is on one more list, of those that were seen, than it need be (RFC 5280 3.3).
@@ -279,6 +279,9 @@ const draft = async (
   }
   return drafts
 }
+
+/** Of a list for a short time most is left. */
+const backdateOf = ({ validityMs }: CrlTimes): number => Math.min(backdateMs, validityMs / 8)
 
 interface Entries {
   readonly pieces: readonly Buffer[]

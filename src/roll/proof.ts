@@ -4,6 +4,7 @@
  */
 import { escapeAscii } from '../canonical.ts'
 import { openCheckpoint, type SignedCheckpoint } from './checkpoint.ts'
+import { maxEntryOctets } from './entries.ts'
 import { type FaultCode, isRollFault, RollFault } from './fault.ts'
 import { type Hash, type TreeHasher, verifyInclusion } from './merkle.ts'
 import type { VerifierKey, VerifyEd25519 } from './note.ts'
@@ -89,6 +90,11 @@ export const verifyProof = async (
 ): Promise<ProofVerdict> => {
   try {
     const { index, hashes, checkpoint: note } = parseProof(input)
+    if (entry.length > maxEntryOctets)
+      throw new RollFault(
+        'proof.inclusion',
+        `no entry has more than ${maxEntryOctets} octets, and this has ${entry.length}`,
+      )
     const checkpoint = await openCheckpoint(note, trust, trust.verify)
     const { size, root } = checkpoint
     const leaf = trust.hasher.leaf(entry)

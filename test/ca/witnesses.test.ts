@@ -129,8 +129,9 @@ t.test(
       world.instead.set('w0.example', async (body) => {
         world.instead.clear()
         world.size += 10
-        await witnesses[0]?.witness.add(Buffer.from(await world.roll.ask(world.size - 10, world.size)))
-        const { status, body: text } = (await witnesses[0]?.witness.add(Buffer.from(body))) as never
+        const [{ witness }] = witnesses as [(typeof witnesses)[0]]
+        await witness.add(Buffer.from(await world.roll.ask(world.size - 10, world.size)))
+        const { status, body: text } = await witness.add(Buffer.from(body))
         return { status, text }
       })
       await client.ask()

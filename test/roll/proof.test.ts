@@ -76,6 +76,11 @@ t.test('each fault has its name', async (t) => {
 t.test('a broken verifier is not a verdict', async (t) => {
   const broken = { ...trust, verify: () => Promise.reject(new Error('no more threads')) }
   const text = encodeProof({ index: 7, hashes: proof(7), checkpoint })
+  t.match(
+    await verifyProof(Buffer.alloc(65_536), text, trust),
+    { ok: false, reason: 'proof.inclusion', detail: /no entry has more than 65535 octets, and this has 65536/ },
+    'what is too long for an entry',
+  )
   await t.rejects(verifyProof(entries[7] as Buffer, text, broken), { message: 'no more threads' })
 })
 
