@@ -60,7 +60,9 @@ export const openStatus = async (
   const leases = openLeases(db, newId())
   let stopping = false
   const shelfStore = openShelfStore(db)
-  const crls = openCrlShelf(shelfStore)
+  const crls = openCrlShelf(shelfStore, {
+    damaged: sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none')),
+  })
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
     links: () => linksOf(issuers),
@@ -89,6 +91,7 @@ export const openStatus = async (
     nextTurn,
     mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
     elapsedMs: () => performance.now(),
+    isSpoiled: crls.isSpoiled,
     published: (lists, issuer, milliseconds) => {
       crls.put(lists)
       metrics.crlsPublished(issuer, milliseconds / 1000)

@@ -28,24 +28,49 @@ export interface CrlShelf {
   knows(issuer: string): boolean
   all(): IterableIterator<ShelvedCrl>
   put(lists: readonly SignedCrl[]): void
+  /** Whether what is on record under this number is no list: it is to be made anew. */
+  isSpoiled(issuer: string, list: Pick<SignedCrl, 'shard' | 'number'>): boolean
   /** Reads what other instances have published since the last time. */
   refresh(): Promise<void>
 }
 
-export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => performance.now()): CrlShelf => {
+export interface ShelfOptions {
+  readonly elapsedMs?: () => number
+  /** Told of a list on record that is none: what is served in its place stays, if there is anything. */
+  readonly damaged?: (issuer: string, error: unknown) => void
+}
+
+export const openCrlShelf = (
+  store: ShelfStore,
+  { elapsedMs = () => performance.now(), damaged = () => {} }: ShelfOptions = {},
+): CrlShelf => {
   const lists = new Map<string, ShelvedCrl>()
   const issuers = new Set<string>()
+  /** Numbers by place. */
+  const spoiled = new Map<string, number>()
   let readAt = Number.NEGATIVE_INFINITY
   /** Clocks stop in machines that sleep, and jump: now and then all are compared. */
   let wholeAt = Number.NEGATIVE_INFINITY
 
+  /** One that was spoiled on its disk keeps nobody from all the others. */
+  const datesOf = (list: SignedCrl): ReturnType<typeof readCrlDates> | undefined => {
+    try {
+      return readCrlDates(list.der)
+    } catch (error) {
+      spoiled.set(placeOf(list), list.number)
+      damaged(list.issuer, new Error(`list ${list.number} of shard ${list.shard} cannot be read`, { cause: error }))
+      return undefined
+    }
+  }
   const put = (added: readonly SignedCrl[]): void => {
     for (const list of added) {
       const place = placeOf(list)
       if ((lists.get(place)?.number ?? 0) >= list.number) continue
+      const dates = datesOf(list)
+      if (!dates) continue
       const sha256 = createHash('sha256').update(list.der).digest('hex')
       issuers.add(list.issuer)
-      lists.set(place, { ...list, ...readCrlDates(list.der), sha256 })
+      lists.set(place, { ...list, ...dates, sha256 })
     }
   }
 
@@ -54,6 +79,7 @@ export const openCrlShelf = (store: ShelfStore, elapsedMs = (): number => perfor
     knows: (issuer) => issuers.has(issuer),
     all: () => lists.values(),
     put,
+    isSpoiled: (issuer, { shard, number }) => spoiled.get(placeOf({ issuer, shard })) === number,
     refresh: async () => {
       const start = elapsedMs()
       // A row is seen when its transaction has ended, however long before that it was dated.

@@ -100,6 +100,8 @@ export interface CrlPublisherDeps {
   /** Asked before each piece of work of an issuer; false: another instance is at it, or this one is stopping. */
   readonly mayGoOn: (issuer: string) => Promise<boolean>
   readonly elapsedMs: () => number
+  /** Whether what is in the place of this list, for all to serve, cannot be read. */
+  readonly isSpoiled: (issuer: string, list: Pick<CrlHead, 'shard' | 'number'>) => boolean
   /** Told of each list that is in its place. */
   readonly published: (lists: readonly SignedCrl[], issuer: string, milliseconds: number) => void
   /** Told why an issuer's lists were not published. */
@@ -152,7 +154,7 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
   const from = followed.get(issuer.name) ?? Math.min(covers, ...[...heads.values()].map((head) => head.covers))
   const changed = await deps.store.changed(issuer.name, { from, below: covers })
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
-    ({ shard, head }) => isDue(deps, head, changed.get(shard)),
+    ({ shard, head }) => !head || deps.isSpoiled(issuer.name, head) || isDue(deps, head, changed.get(shard)),
   )
   for (const slice of slicesOf(due)) {
     if (!(await deps.mayGoOn(issuer.name))) return
@@ -162,12 +164,8 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
 }
 
 /** Something has happened that it does not know; nothing is served; or some time in the last quarter of its period. */
-const isDue = (
-  { times, clock, chance }: CrlPublisherDeps,
-  head: CrlHead | undefined,
-  changedBy: number | undefined,
-): boolean => {
-  if (!head?.published || (changedBy !== undefined && changedBy >= head.covers)) return true
+const isDue = ({ times, clock, chance }: CrlPublisherDeps, head: CrlHead, changedBy: number | undefined): boolean => {
+  if (!head.published || (changedBy !== undefined && changedBy >= head.covers)) return true
   const age = clock().getTime() - head.thisUpdate.getTime() - backdateOf(times)
   // Asked every few seconds, so that few of those that were made together are drawn together.
   return age >= times.periodMs || (age >= times.periodMs * 0.75 && chance() < drawChance)
