@@ -28,7 +28,11 @@ export interface SerialTable {
 /** Issuers from here on share one number. */
 export const maxIssuers = 2 ** 20
 
-export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
+/** `seed` is 32 bits that nobody knew who made the roll: with them, serials that were chosen to meet in one slot do not. */
+export const openSerialTable = (
+  saved: readonly string[] = [],
+  seed = Math.floor(Math.random() * 2 ** 32),
+): SerialTable => {
   const parts = Array.from({ length: partCount }, () => newPart(firstCapacity))
   const partOf = (key: Key): Part => parts[key.hash >>> (32 - partBits)] as Part
   let size = 0
@@ -42,7 +46,7 @@ export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
     if (!isNew) return
     part.used += 1
     size += 1
-    if (part.used * 4 > part.capacity * 3) grow(part)
+    if (part.used * 4 > part.capacity * 3) grow(part, seed)
   }
   const findBy = (key: Key): SerialRecord | undefined => {
     const { words } = partOf(key)
@@ -56,7 +60,7 @@ export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
     const octets = Uint8Array.fromBase64(piece)
     const words = new Uint32Array(octets.buffer, 0, octets.length / 4)
     for (let at = 0; at < words.length; at += slotWords) {
-      const key = keyOf(words.slice(at, at + 4))
+      const key = keyOf(words.slice(at, at + 4), seed)
       put(partOf(key), key, words[at + 4] as number, words[at + standingWord] as number)
     }
   }
@@ -64,15 +68,15 @@ export const openSerialTable = (saved: readonly string[] = []): SerialTable => {
     get size() {
       return size
     },
-    find: (serial) => findBy(parseKey(serial)),
+    find: (serial) => findBy(parseKey(serial, seed)),
     add: (serial, record) => {
-      const key = parseKey(serial)
+      const key = parseKey(serial, seed)
       const before = findBy(key)
       if (before === undefined) put(partOf(key), key, record.index >>> 0, highOf(record))
       return before
     },
     set: (serial, record) => {
-      const key = parseKey(serial)
+      const key = parseKey(serial, seed)
       put(partOf(key), key, record.index >>> 0, highOf(record))
     },
     save: () => parts.flatMap(piecesOf),
@@ -93,14 +97,14 @@ interface Key {
 const newPart = (capacity: number): Part => ({ capacity, used: 0, words: new Uint32Array(capacity * slotWords) })
 
 /** Digit by digit: strings in between would take several times as long (measured). */
-const parseKey = (serial: string): Key => {
+const parseKey = (serial: string, seed: number): Key => {
   const words = new Uint32Array(4)
   for (let i = 0; i < 4; i += 1) {
     let word = 0
     for (let at = 8 * i; at < 8 * i + 8; at += 1) word = (word << 4) | digitOf(serial.charCodeAt(at))
     words[i] = word
   }
-  return keyOf(words)
+  return keyOf(words, seed)
 }
 
 /** Of 0 to 9 and a to f, which is all that a serial has. */
@@ -110,8 +114,8 @@ const highOf = ({ index, issuer, standing }: SerialRecord): number =>
   ((Math.floor(index / 2 ** 32) << 24) | (issuer << 3) | standings.indexOf(standing)) >>> 0
 
 /** Serials are random, but nobody says so of those that a verifier is shown: all of their bits are stirred. */
-const keyOf = (words: Uint32Array): Key => {
-  let hash = 0
+const keyOf = (words: Uint32Array, seed: number): Key => {
+  let hash = seed
   for (const word of words) {
     hash = Math.imul(hash ^ word, 0x9e3779b1)
     hash ^= hash >>> 15
@@ -131,12 +135,12 @@ const slotOf = ({ words, capacity }: Part, { words: key, hash }: Key): number =>
   }
 }
 
-const grow = (part: Part): void => {
+const grow = (part: Part, seed: number): void => {
   const { words } = part
   const larger = newPart(part.capacity * 2)
   for (const at of occupied(words)) {
     const slot = words.subarray(at, at + slotWords)
-    larger.words.set(slot, slotOf(larger, keyOf(slot.subarray(0, 4))))
+    larger.words.set(slot, slotOf(larger, keyOf(slot.subarray(0, 4), seed)))
   }
   part.capacity = larger.capacity
   part.words = larger.words
