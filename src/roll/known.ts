@@ -33,6 +33,8 @@ export interface SignedBy {
 
 export interface HistoryDeps {
   readonly sha256: Sha256
+  /** 32 bits by chance: without them, whoever made the roll may make looking up its serials take long. */
+  readonly seed?: number
   /** Undefined for what is not a certificate. */
   readonly readCertificate: (der: Uint8Array) => RollCertificate | undefined
   /** All of it: asked for what people have approved. Undefined for what cannot be read so. */
@@ -172,7 +174,7 @@ export const openKnown = (deps: HistoryDeps, saved?: HistoryState): Known => {
     approvers: saved && !saved.approvers ? undefined : new Map(saved?.approvers),
     closings: new Map(saved?.closings),
     database: saved?.database ?? null,
-    serials: openSerialTable(saved?.serials),
+    serials: openSerialTable(saved?.serials, deps.seed),
   }
   for (const [name, authority, state, certificate] of saved?.issuers ?? [])
     addIssuer(known, name, { authority, state, certificate })

@@ -3,6 +3,8 @@
  * that entry. Always from the first row on: what was right yesterday may have been altered since.
  */
 
+import { randomInt } from 'node:crypto'
+
 import { codec } from '../../codec.ts'
 import type { Subtree } from '../../roll/edge.ts'
 import { encodeEntry, issuedBy } from '../../roll/entries.ts'
@@ -40,6 +42,7 @@ export const verifyRecords = async (verification: RecordsVerification): Promise<
   const completed: Subtree[] = []
   const verifier = await openRollVerifier({
     ...{ readCertificate, readContents, verifyCertificates, sha256, keys, verify: verifyEd25519, checkpoints, tell },
+    seed: randomInt(2 ** 32),
     completed: (subtree) => completed.push(subtree),
   })
   const comparing = openComparing(rows, tell)

@@ -1,4 +1,5 @@
 /** `chancery roll verify`, of a roll that is read as tiles: all entries, the tree over them, and every checkpoint that was seen. */
+import { randomInt } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -109,7 +110,7 @@ const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promi
   const verifier = await openRollVerifier(
     {
       ...certificates,
-      ...{ sha256, keys, verify: verifyEd25519, tell },
+      ...{ sha256, keys, verify: verifyEd25519, tell, seed: randomInt(2 ** 32) },
       checkpoints: ahead.map(({ note }) => note),
       completed: upper.add,
     },
