@@ -254,6 +254,23 @@ t.test('the names of Kubernetes service links and of the commands are no faults'
   t.match(await messageOf({ CHANCERY_PORTS: '1' }), /CHANCERY_PORTS: is not a setting/)
 })
 
+t.test('a URL of several hosts is turned down with what to do instead', async (t) => {
+  for (const url of [
+    'postgresql://u:p@a:5432,b:5432/d',
+    'postgresql://u:p@a,b',
+    'postgresql://a,b/d?user=u',
+    'postgresql:///d?host=a,b&port=5432',
+    'postgresql://u:p@a/d?user=u&host=a%2Cb',
+  ])
+    t.match(
+      await messageOf({ CHANCERY_DATABASE_URL: url }),
+      /CHANCERY_DATABASE_URL: .*names several hosts; name the one address that always leads to the server that takes writes/,
+      url,
+    )
+  for (const url of ['postgresql://u:a,b@h/d', 'postgresql://u,v:p@h/d', 'postgresql://u:p@h/d?options=-c%20a=b,c'])
+    t.equal((await loadConfig({ CHANCERY_DATABASE_URL: url })).database.url, url)
+})
+
 t.test('a secret comes from a file, once, and is never shown', async (t) => {
   const path = await fileOf(t, 'postgresql://u:S3CRET@h/d\n')
   t.equal((await loadConfig({ CHANCERY_DATABASE_URL_FILE: path })).database.url, 'postgresql://u:S3CRET@h/d')

@@ -126,7 +126,7 @@ const table = {
     form: '`postgresql://…`',
     secret: true,
     about:
-      'PostgreSQL 15 or newer, as the role that serves; the embedded one when unset. Over a network add `sslmode=verify-full`, and `sslrootcert=` for an own authority.',
+      'PostgreSQL 15 or newer, as the role that serves; the embedded one when unset. Over a network add `sslmode=verify-full`, and `sslrootcert=` for an own authority. One host: where a standby may take its place, the address that always leads to the server that takes writes; `target_session_attrs` is not looked at.',
   },
   migrationUrl: {
     env: 'CHANCERY_MIGRATION_URL',
@@ -625,9 +625,14 @@ function httpUrl(value: string): string {
   return value.replace(/\/+$/, '')
 }
 
+/** libpq tries one after the other; pg would look for one host with a comma in its name. */
+const severalHosts = /^[^/]*\/\/([^/?#]*@)?[^@/?#]*,[^@/?#]*([/?#]|$)|[?&](host|port)=[^&]*(,|%2c)/i
+
 function postgresUrl(value: string): string {
   // An empty host, with the socket's folder in ?host=, is fine for PostgreSQL but not for URL.
   const url = /^postgres(ql)?:\/\//.test(value) ? value.replace('@/', '@socket/') : ''
+  if (severalHosts.test(url))
+    throw new Error('names several hosts; name the one address that always leads to the server that takes writes')
   if (!URL.canParse(url)) throw new Error('is not a postgresql:// URL')
   return value
 }

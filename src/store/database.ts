@@ -10,6 +10,8 @@ import pg from 'pg'
 
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
+import { types } from './types.ts'
+import { Client } from './wire.ts'
 
 /** SQL with $1, $2 … Named ones are parsed once a connection: a name always means the same text. */
 export interface Statement {
@@ -92,10 +94,10 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     types,
     keepAlive: true,
     connectionTimeoutMillis,
-    ...(hasSettings ? { ...sessionTimeouts, options: keptPlans } : {}),
+    ...(hasSettings ? { ...sessionTimeouts, options: `${isoTimes} ${keptPlans}` } : {}),
   }
   const openPool = (config: pg.PoolConfig): pg.Pool => {
-    const opened = new pg.Pool({ ...connection, ...config, idleTimeoutMillis })
+    const opened = new pg.Pool({ ...connection, ...config, Client, idleTimeoutMillis })
     // An idle connection that dies is replaced; without a listener it would take the process along.
     opened.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
     // One that dies while in use fails its statement, and is emitted as well.
@@ -237,7 +239,7 @@ export const constraintOf = (error: unknown): string | undefined => {
 }
 
 const openClient = async (config: pg.ClientConfig): Promise<pg.Client> => {
-  const client = new pg.Client(config)
+  const client = new Client(config)
   client.on('error', () => {})
   await client.connect().catch((cause: unknown) => endOf(client).then(() => Promise.reject(cause)))
   return client
@@ -312,37 +314,6 @@ const isTransient = (error: unknown): boolean => {
 const unavailable = (detail: string, cause: unknown): Problem =>
   new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
 
-const types = new pg.TypeOverrides()
-types.setTypeParser(pg.types.builtins.INT8, (text: string) => {
-  const value = Number(text)
-  if (!Number.isSafeInteger(value)) throw new RangeError(`int8 beyond 2^53: ${text}`)
-  return value
-})
-
-const parseTimestamp = types.getTypeParser(pg.types.builtins.TIMESTAMPTZ, 'text') as unknown as (text: string) => Date
-
-/**
- * `2026-11-25 08:00:00.123456+00` without regular expressions, in a tenth of the time; any other form, as of another time
- * zone, as pg reads it.
- */
-export const parseInstant = (text: string): Date => {
-  if (text.length < 22 || text.length > 29 || !text.endsWith('+00') || text[4] !== '-') return parseTimestamp(text)
-  const digits = (at: number, end: number): number => {
-    let value = 0
-    for (let i = at; i < end; i += 1) value = value * 10 + text.charCodeAt(i) - 48
-    return value
-  }
-  const end = text.length - 3
-  // A Date is of milliseconds: what is finer is cut off, as pg does it.
-  const millis = end > 20 ? digits(20, Math.min(end, 23)) * 10 ** Math.max(0, 23 - end) : 0
-  const year = digits(0, 4)
-  if (year < 100) return parseTimestamp(text)
-  return new Date(
-    Date.UTC(year, digits(5, 7) - 1, digits(8, 10), digits(11, 13), digits(14, 16), digits(17, 19), millis),
-  )
-}
-types.setTypeParser(pg.types.builtins.TIMESTAMPTZ, parseInstant)
-
 const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }
 
@@ -372,7 +343,9 @@ const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
  * beginning.
  */
 const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
-const genericPlans = `${keptPlans} -c plan_cache_mode=force_generic_plan`
+/** Whatever the role or the database says: times in any other form are turned down (`types.ts`). */
+const isoTimes = '-c datestyle=ISO'
+const genericPlans = `${isoTimes} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

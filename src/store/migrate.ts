@@ -8,10 +8,11 @@ import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-import pg from 'pg'
+import type pg from 'pg'
 
 import type { Log } from '../telemetry.ts'
 import type { Queryable } from './database.ts'
+import { Client } from './wire.ts'
 
 export interface MigrateOptions {
   /** Connects as the role that owns the tables. */
@@ -30,7 +31,7 @@ export interface MigrateOptions {
  */
 export const migrate = async ({ ownerUrl, servingRole, log, directory }: MigrateOptions): Promise<number> => {
   const migrations = await loadMigrations(directory)
-  const client = new pg.Client({
+  const client = new Client({
     connectionString: ownerUrl,
     application_name: 'chancery migrate',
     connectionTimeoutMillis: 10_000,

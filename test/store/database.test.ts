@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { connect, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -16,10 +16,11 @@ import {
   isConnectionLoss,
   type OwnPool,
   openDatabase,
-  parseInstant,
   type Statement,
   sqlState,
 } from '../../src/store/database.ts'
+import { migrate } from '../../src/store/migrate.ts'
+import { parseInstant } from '../../src/store/types.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet as log } from '../helpers/log.ts'
@@ -187,6 +188,80 @@ t.test('an unreachable database is a retryable problem', async (t) => {
     t.ok(isProblem(error, 'db.unavailable'), url)
     t.ok(isProblem(error) && error.kind.retryable && error.cause instanceof Error)
     t.notMatch(isProblem(error) ? error.detail : '', /wrong|127/, 'the detail gives nothing away')
+  }
+})
+
+t.test('whatever answers with other octets than PostgreSQL ends its connection, and nobody else', async (t) => {
+  for (const [what, octets] of [
+    ['a row without its values', Buffer.from('520000000800000000440000000800090101', 'hex')],
+    ['a description without an end', Buffer.from('52000000080000000054000000060009', 'hex')],
+    ['an authentication of no kind', Buffer.from('5200000008000000ff', 'hex')],
+  ] as const) {
+    const server = createServer((socket) => {
+      socket.on('error', () => {}).on('data', () => socket.write(octets))
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const url = `postgresql://u:p@127.0.0.1:${port}/d`
+    const db = open(t, { url })
+    for (const ask of [() => db.query({ text: 'select 1' }), () => db.apart((tx) => tx.query({ text: 'select 1' }))]) {
+      const error = await failure(ask())
+      t.ok(isProblem(error, 'db.unavailable') && isConnectionLoss(error), what)
+      t.match(
+        (error as Error).cause,
+        { message: "Connection terminated: what came is not PostgreSQL's protocol" },
+        what,
+      )
+    }
+    await t.rejects(migrate({ ownerUrl: url, servingRole: 'u', log }), { message: /not PostgreSQL's protocol/ }, what)
+    server.close()
+  }
+})
+
+t.test('a session whose octets are garbled under way is a loss, and the pool recovers', async (t) => {
+  const { hostname, port, searchParams } = new URL(ownerUrl.replace('@/', '@localhost/'))
+  const folder = searchParams.get('host')
+  const real = folder
+    ? { path: `${folder}/.s.PGSQL.${searchParams.get('port') ?? 5432}` }
+    : { host: hostname, port: +port }
+  let garble = false
+  const proxy = createServer((socket) => {
+    const server = connect(real as never)
+    server.on('error', () => {}).on('close', () => socket.destroy())
+    socket.on('error', () => {}).on('close', () => server.destroy())
+    socket.pipe(server)
+    server.on('data', (octets) => socket.write(garble ? Buffer.from('440000000800090101', 'hex') : octets))
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => proxy.close())
+  const through = new URL(ownerUrl.replace('@/', '@localhost/'))
+  through.search = ''
+  through.hostname = '127.0.0.1'
+  through.port = String((proxy.address() as AddressInfo).port)
+  const db = open(t, { url: through.href, max: 1 })
+  await db.query({ text: 'select 1' })
+  garble = true
+  const error = await failure(db.query({ text: 'select 2' }))
+  t.ok(isProblem(error, 'db.unavailable') && isConnectionLoss(error))
+  garble = false
+  t.equal((await db.query({ text: 'select 3' })).rowCount, 1)
+})
+
+t.test('times are read whatever DateStyle the role has, and never as none', async (t) => {
+  const role = decodeURIComponent(new URL(ownerUrl.replace('@/', '@localhost/')).username)
+  const database = (await admin.query('select current_database() as name')).rows[0].name
+  const setting = `alter role ${admin.escapeIdentifier(role)} in database ${admin.escapeIdentifier(database)}`
+  const statement = { text: `select '2026-11-05T08:00:00Z'::timestamptz as at` }
+  t.teardown(() => admin.query(`${setting} reset datestyle`))
+  for (const style of ['German', 'SQL, DMY', 'Postgres']) {
+    await admin.query(`${setting} set datestyle = '${style}'`)
+    t.strictSame((await open(t).query(statement)).rows, [{ at: new Date('2026-11-05T08:00:00Z') }], style)
+    const pool = 'issuing'
+    t.strictSame((await open(t, { max: 8 }).query({ ...statement, pool })).rows, [
+      { at: new Date('2026-11-05T08:00:00Z') },
+    ])
+    const pooled = open(t, { preparedStatements: false })
+    await t.rejects(pooled.query(statement), { message: /is no time in ISO form: reset DateStyle/ }, `${style}, pooled`)
   }
 })
 
