@@ -150,6 +150,12 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     }
   }
   const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())
+  /** Where the server has none left for a pool of its own, the connections of all else are better than none. */
+  const connectFor = (own: pg.Pool): Promise<pg.PoolClient> =>
+    connect(own).catch((error: unknown) => {
+      if (own === pool || sqlState(error) !== tooManyConnections) throw error
+      return connect()
+    })
 
   const transact = async <T>(
     client: pg.ClientBase,
@@ -178,7 +184,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
 
   return {
     query: async <Row>(statement: Statement, values?: readonly unknown[]) => {
-      const client = await connect(statement.pool ? own[statement.pool] : pool)
+      const client = await connectFor(statement.pool ? own[statement.pool] : pool)
       try {
         const result = await runOn<Row>(client, statement, values)
         client.release()
@@ -313,6 +319,8 @@ const isTransient = (error: unknown): boolean => {
 
 const unavailable = (detail: string, cause: unknown): Problem =>
   new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
+
+const tooManyConnections = '53300'
 
 const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }

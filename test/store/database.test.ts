@@ -100,6 +100,23 @@ t.test(
   },
 )
 
+t.test('where the server has no connection left for issuing, that goes by those of all else', async (t) => {
+  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
+  await superuser.connect()
+  const role = `scarce_${process.pid}_${Date.now()}`
+  await superuser.query(`create role ${role} login password 'scarce' connection limit 1`)
+  const url = ownerUrl.replace(/\/\/[^@]*@/, `//${role}:scarce@`)
+  const db = openDatabase({ url, max: 8, log, applicationName: 'scarce' })
+  t.teardown(async () => {
+    await db.close()
+    await superuser.query(`drop role ${role}`)
+    await superuser.end()
+  })
+  const asked = { text: 'select pg_backend_pid() as pid' }
+  const first = await db.query(asked)
+  for (const pool of ownPools) t.strictSame((await db.query({ ...asked, pool })).rows, first.rows, pool)
+})
+
 t.test('closing closes the connections of all', async (t) => {
   const eight = openDatabase({ url: ownerUrl, max: 8, log, applicationName: 'of eight' })
   const text = 'select 1'
