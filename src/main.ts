@@ -161,6 +161,9 @@ const buffered = { dest: 1, sync: false, minLength: 4096, periodicFlush: 200 } a
 /** Where standard output is the answer. */
 const onStderr = { dest: 2, sync: true } as const
 
+/** Of a command that works beside the service. */
+const besideSettings = () => loadSettings('serve', onStderr)
+
 /** What they print is a log. */
 const services: ReadonlySet<string> = new Set(['serve', 'migrate', 'witness', 'controller'])
 
@@ -185,7 +188,7 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [['profile'], async (to) => (await import('./commands/profile.ts')).addProfileCommand(to)],
   [['principal'], async (to) => (await import('./commands/access.ts')).addPrincipalCommand(to)],
   [['grant'], async (to) => (await import('./commands/access.ts')).addGrantCommand(to)],
-  [['token'], async (to) => (await import('./commands/access.ts')).addTokenCommand(to)],
+  [['token'], async (to) => (await import('./commands/access.ts')).addTokenCommand(to, besideSettings)],
   [['credential'], async (to) => (await import('./commands/credential.ts')).addCredentialCommand(to)],
   [
     ['identity-provider'],
@@ -201,9 +204,8 @@ export const commands: readonly (readonly [verbs: readonly string[], add: Add])[
   [
     ['roll'],
     async (to) => {
-      const settings = () => loadSettings('serve', onStderr)
-      ;(await import('./commands/roll.ts')).addRollCommand(to, settings)
-      ;(await import('./commands/roll-recovery.ts')).addRollRecoveryCommands(to, settings)
+      ;(await import('./commands/roll.ts')).addRollCommand(to, besideSettings)
+      ;(await import('./commands/roll-recovery.ts')).addRollRecoveryCommands(to, besideSettings)
     },
   ],
 ]

@@ -4,8 +4,9 @@ import type { Command } from 'commander'
 import { limitNames } from '../policy/limits.ts'
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
-import { visible } from './output.ts'
+import { openOutput, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
+import type { LoadSettings } from './roll-recovery.ts'
 
 export const addPrincipalCommand = (program: Command): void => {
   const principal = program.command('principal').description('who may ask')
@@ -104,7 +105,7 @@ export const addGrantCommand = (program: Command): void => {
   )
 }
 
-export const addTokenCommand = (program: Command): void => {
+export const addTokenCommand = (program: Command, settings: LoadSettings): void => {
   const token = program.command('token').description('bearer tokens of principals')
 
   withRestOptions(token.command('create <principal>').description('make a token; its secret is printed this once'))
@@ -139,6 +140,32 @@ export const addTokenCommand = (program: Command): void => {
       out.show({ id, revoked: true }, `Token ${id} is revoked; it stops working within two seconds.`)
     },
   )
+
+  addTokenRecover(token, settings)
+}
+
+/** Beside the database: the API lets nobody in. */
+const addTokenRecover = (token: Command, settings: LoadSettings): void => {
+  token
+    .command('recover [principal]')
+    .description('where every token of every administrator is lost: make one beside the database, which soon ends')
+    .option('--duration <time>', 'how long it works: 1m to 24h', '1h')
+    .option('--out <file>', 'where it goes; <data>/admin.token by default')
+    .option('--json', 'print JSON for machines', false)
+    .action(async (principal: string | undefined, { json, ...options }: RecoverOptions) => {
+      const [{ runTokenRecover, recoveredTokenText }, { config, log }] = [
+        await import('./token-recover.ts'),
+        await settings(),
+      ]
+      const made = await runTokenRecover(config, log, { principal, ...options })
+      openOutput(json, (text) => process.stdout.write(text)).show(made, recoveredTokenText(made))
+    })
+}
+
+interface RecoverOptions {
+  readonly duration: string
+  readonly out?: string
+  readonly json: boolean
 }
 
 const list = async (

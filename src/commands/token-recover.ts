@@ -1,0 +1,203 @@
+/**
+ * `chancery token recover`: the way in when every token of every administrator is lost. Whoever runs it beside the database, as
+ * the service's own role and on its data folder, could write what it writes; this way it is on the roll, with who did it, and ends
+ * soon.
+ */
+import { readFile } from 'node:fs/promises'
+import { join, resolve } from 'node:path'
+
+import type { Access, Role, Token } from '../ca/access.ts'
+import { own } from '../ca/own.ts'
+import type { Config } from '../config.ts'
+import { isProblem } from '../errors.ts'
+import { writePrivateFile } from '../keys/private-file.ts'
+import { pooledRandom, timeOrderedIds } from '../keys/random.ts'
+import { parseDuration } from '../policy/duration.ts'
+import { openAccess } from '../store/access.ts'
+import type { Database } from '../store/database.ts'
+import { isSecret } from '../store/secrets.ts'
+import type { Log } from '../telemetry.ts'
+import { Failure } from './failure.ts'
+import { operator } from './operator.ts'
+import { withRecords } from './with-records.ts'
+
+export interface TokenRecoverOptions {
+  /** Whose: may be left out where there is one administrator. */
+  readonly principal?: string | undefined
+  /** How long it works: `1h`. */
+  readonly duration: string
+  /** Default: `admin.token` in the data folder, where commands look for it. */
+  readonly out?: string | undefined
+}
+
+export interface RecoveredToken {
+  readonly principal: string
+  /** What the principal may act as. */
+  readonly roles: readonly Role[]
+  readonly token: string
+  readonly expiresAt: string
+  readonly by: string
+  /** Where its secret is, and nowhere else. */
+  readonly file: string
+  /** Of administrators, and not lost by what the records know: those that were made before. */
+  readonly working: readonly WorkingToken[]
+}
+
+type WorkingToken = Pick<Token, 'id' | 'principal' | 'label'> & { readonly expiresAt: string | null }
+
+export const runTokenRecover = async (
+  config: Config,
+  log: Log,
+  options: TokenRecoverOptions,
+): Promise<RecoveredToken> => {
+  const seconds = secondsOf(options.duration)
+  const file = resolve(options.out ?? join(config.dataDir, 'admin.token'))
+  return withRecords(config, log, async ({ db, roll }) => {
+    const clock = (): Date => new Date()
+    const random = pooledRandom()
+    const access = openAccess({ db, roll, log, clock, random, newId: timeOrderedIds(clock, random) })
+    await assertPlace(access, file)
+    const by = operator()
+    const { principal, isNew } = choose(await administrators(access), options.principal)
+    if (isNew) await makeAdministrator(access, principal, by)
+    const working = await workingTokens(db, access)
+    const expiresAt = await after(db, seconds)
+    const { id, secret } = await access.createToken({ principal, label, expiresAt }, by)
+    await keep(access, { id, file, secret, by })
+    const roles = [...new Set((await access.listGrants(principal)).map(({ role }) => role))]
+    return { principal, roles, token: id, expiresAt: expiresAt.toISOString(), by, file, working }
+  })
+}
+
+export const recoveredTokenText = (recovered: RecoveredToken): string => {
+  const { principal, roles, token, expiresAt, by, file, working } = recovered
+  return [
+    `${file} lets its bearer in as ${principal}, who may act as ${roles.join(', ')}, until ${expiresAt}.`,
+    `It is the token ${token}, on the roll as made by ${by}.`,
+    `Make one with it that lasts: chancery token create ${principal} --label TEXT --token-file ${file}`,
+    ...(working.length === 0 ? [] : ['Then revoke, with chancery token revoke ID, which of these is lost:']),
+    ...working.map(
+      ({ id, principal: of, label: what, expiresAt: until }) =>
+        `  ${id} of ${of}, ${JSON.stringify(what)}, ${until === null ? 'without an end' : `until ${until}`}`,
+    ),
+  ].join('\n')
+}
+
+const secondsOf = (text: string): number => {
+  const seconds = /^\d{1,6}[smhd]$/.test(text) ? parseDuration(text) : Number.NaN
+  if (seconds >= leastSeconds && seconds <= mostSeconds) return seconds
+  throw new Failure('usage', `--duration ${text} is not a time from 1m to 24h, like 30m or 2h.`)
+}
+
+// Whom it lets in -------------------------------------------------------------------------------------------------------
+
+/** Who is open, and may act as one. */
+const administrators = async (access: Access): Promise<readonly string[]> => {
+  const open = new Set((await access.listPrincipals()).filter((one) => !one.disabledAt).map(({ name }) => name))
+  const granted = (await access.listGrants()).filter(({ role }) => role === 'admin').map(({ principal }) => principal)
+  return [...new Set(granted)].filter((name) => open.has(name)).sort()
+}
+
+/** Where there are administrators, nobody else becomes one by this. */
+const choose = (
+  names: readonly string[],
+  wanted: string | undefined,
+): { readonly principal: string; readonly isNew: boolean } => {
+  if (names.length === 0) return { principal: wanted ?? first, isNew: true }
+  const principal = wanted ?? (names.length === 1 ? names[0] : undefined)
+  const told = `${names.length === 1 ? 'The administrator is' : 'The administrators are'} ${names.join(', ')}`
+  if (principal === undefined) throw new Failure('usage', `${told}: say whose token is to be made.`)
+  if (names.includes(principal)) return { principal, isNew: false }
+  throw new Failure('usage', `${principal} is no administrator. ${told}.`)
+}
+
+/** As at the first start, when nobody can administer. */
+const makeAdministrator = async (access: Access, principal: string, by: string): Promise<void> => {
+  if (principal === own.principal) throw new Failure('usage', `${principal} is the service itself: name another one.`)
+  try {
+    if (principal === first) await access.createPrincipal(principal, by).catch(unlessThere)
+    await access.createGrant({ principal, role: 'admin', profiles: null, names: null, revoke: false }, by)
+  } catch (error) {
+    if (!isProblem(error, 'principal.disabled') && !isProblem(error, 'principal.not_found')) throw error
+    throw new Failure('usage', `Nobody is an administrator any more. ${error.detail} Name another principal.`)
+  }
+}
+
+const unlessThere = (error: unknown): void => {
+  if (!isProblem(error, 'state.exists')) throw error
+}
+
+// What it is ------------------------------------------------------------------------------------------------------------
+
+/** By the clock that says whether it has ended. */
+const after = async (db: Database, seconds: number): Promise<Date> => {
+  const { rows } = await db.query<{ until: Date }>(selectAfter, [seconds])
+  return rows[0]?.until as Date
+}
+
+const workingTokens = async (db: Database, access: Access): Promise<readonly WorkingToken[]> => {
+  const names = await administrators(access)
+  const now = await after(db, 0)
+  return (await access.listTokens())
+    .filter(({ principal, revokedAt }) => names.includes(principal) && !revokedAt)
+    .filter(({ expiresAt }) => expiresAt === null || expiresAt > now)
+    .map(({ id, principal, label: what, expiresAt }) => ({
+      id,
+      principal,
+      label: what,
+      expiresAt: expiresAt?.toISOString() ?? null,
+    }))
+}
+
+/** Before anything is on record, the file can be written. A token that works is not lost; what is none is somebody's, and stays. */
+const assertPlace = async (access: Access, file: string): Promise<void> => {
+  const there = await readFile(file, 'utf8').catch(({ code }: NodeJS.ErrnoException) => {
+    if (code === 'ENOENT') return ''
+    throw new Failure('usage', `${file} cannot be read (${code}): name another file by --out.`)
+  })
+  const secret = there.trim()
+  if (secret !== '') await assertLost(access, file, secret)
+  await write(file, '')
+}
+
+const assertLost = async (access: Access, file: string, secret: string): Promise<void> => {
+  if (!isSecret(secret))
+    throw new Failure('usage', `${file} is there and holds something else than a token: name another file by --out.`)
+  const caller = await access.authenticate(secret).catch((error: unknown) => {
+    if (!isProblem(error, 'auth.invalid')) throw error
+  })
+  if (!caller?.grants.some(({ role }) => role === 'admin')) return
+  throw new Failure(
+    'conflict',
+    `Nothing is lost: the token in ${file} works, as that of ${caller.principal}. Use it with --token-file ${file}`,
+  )
+}
+
+interface Made {
+  readonly id: string
+  readonly file: string
+  readonly secret: string
+  readonly by: string
+}
+
+/** One whose secret nobody has need not stand there as one that works. */
+const keep = async (access: Access, { id, file, secret, by }: Made): Promise<void> => {
+  await write(file, `${secret}\n`).catch(async (error: unknown) => {
+    await access.revokeToken(id, by).catch(() => {})
+    throw error
+  })
+}
+
+const write = (file: string, text: string): Promise<void> =>
+  writePrivateFile(file, text).catch((error: Error) => {
+    throw new Failure('usage', `${file} cannot be written: ${error.message}. Name another file by --out.`)
+  })
+
+const selectAfter = {
+  text: 'select clock_timestamp() + make_interval(secs => $1::double precision) as until',
+}
+
+const first = 'admin'
+const label = 'recovered'
+const leastSeconds = 60
+const mostSeconds = 86_400
