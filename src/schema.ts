@@ -41,12 +41,15 @@ const writers = {
   Optional: asOptional,
   Record: (names: Schema, values: Schema, options?: Schema) => ({
     type: 'object',
-    patternProperties: { [String(names['pattern'] ?? '^.*$')]: values },
+    // Of any name: a dot would leave those out that have a line end, whose values nobody would look at then.
+    patternProperties: { [String(names['pattern'] ?? anyText)]: values },
     ...options,
   }),
   String: (options?: Schema) => ({ type: 'string', ...options }),
   Union: (anyOf: readonly Schema[], options?: Schema) => ({ anyOf, ...options }),
   Unknown: (options?: Schema) => ({ ...options }),
 }
+
+const anyText = '^[\\s\\S]*$'
 
 export const Type = writers as unknown as Pick<typeof TypeBox, keyof typeof writers>

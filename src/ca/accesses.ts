@@ -7,6 +7,9 @@ export type Searchable = (typeof searchable)[number]
 /** A search is one row, with what it found. An export is one when it begins and one when it has ended. */
 export const acts = ['searched', 'began', 'completed', 'broke'] as const
 
+/** Entries by the bundle, as those who copy the roll take them, are tiles. */
+export const formats = ['json', 'ndjson', 'csv', 'tiles'] as const
+
 export interface Access {
   readonly principal: string
   readonly act: (typeof acts)[number]
@@ -15,7 +18,7 @@ export interface Access {
   readonly filter: Readonly<Record<string, string>>
   /** Goes on from the page before. */
   readonly continues: boolean
-  readonly format: 'json' | 'ndjson' | 'csv'
+  readonly format: (typeof formats)[number]
   /** Of the roll that the answer is bound to. */
   readonly size: number
   /** Null when an export begins. */

@@ -64,7 +64,7 @@ import { opsRoutes } from './ops.ts'
 import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { assertSingle } from './query.ts'
-import { rollRoutes } from './roll.ts'
+import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, originForm, safetyHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
@@ -151,7 +151,7 @@ export const openApp = async (deps: HttpDeps): Promise<App> => {
       massRevocationRoutes,
       requestRoutes,
       opsRoutes,
-      (scope: App) => rollRoutes(scope, deps, ['auditor', 'admin']),
+      auditedRollRoutes,
     ]) {
       await api.register(async (scope: App) => routes(scope, searching))
     }

@@ -12,9 +12,11 @@ import { encodeTilePath, hashesPerTile, parseTilePath, type Tile } from '../roll
 import { Type } from '../schema.ts'
 import * as examples from './api/examples.ts'
 import type { App } from './app.ts'
-import type { AccessRule } from './auth.ts'
+import { type AccessRule, callerOf } from './auth.ts'
 import { handlerTimeout, publicTileRoom } from './bounds.ts'
 import { sendFresh } from './conditional.ts'
+import { type Copies, openCopies } from './copies.ts'
+import type { HttpDeps } from './deps.ts'
 import { noProxies, openPeers } from './peers.ts'
 import { leaveWith, openRoom } from './room.ts'
 
@@ -23,7 +25,25 @@ export interface RollDeps {
   readonly tiles: RollTiles
 }
 
-export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: AccessRule): void => {
+/** Of those who have to be let in, it is on record who takes entries. */
+export const auditedRollRoutes = (app: App, deps: Pick<HttpDeps, 'accesses' | 'log'> & RollDeps): void => {
+  const { accesses, log } = deps
+  const copies = openCopies({ record: (access) => accesses.record(access), log, now: () => performance.now() })
+  const timer = setInterval(() => void copies.sweep(), sweepMs)
+  timer.unref()
+  app.addHook('onClose', async () => {
+    clearInterval(timer)
+    await copies.close()
+  })
+  rollRoutes(app, deps, ['auditor', 'admin'], copies)
+}
+
+export const rollRoutes = (
+  app: App,
+  { checkpoints, tiles }: RollDeps,
+  access: AccessRule,
+  copies?: Pick<Copies, 'note'>,
+): void => {
   const room = openRoom(publicTileRoom)
   const peerOf = openPeers(noProxies)
   app.get(
@@ -74,6 +94,8 @@ export const rollRoutes = (app: App, { checkpoints, tiles }: RollDeps, access: A
       if (endOf(tile) > size)
         throw new Problem('roll.not_found', `The roll ends at ${size}, before the end of this tile.`)
       const octets = Buffer.from(await tiles.read(tile))
+      if (copies && tile.level === 'entries' && request.method === 'GET')
+        await copies.note(callerOf(request).principal, { ...spanOf(tile), size })
       if (access === 'open') leaveWith(reply.raw, room.take(peerOf(request).address, octets.length))
       return sendFresh(request, reply as FastifyReply, {
         octets,
@@ -95,9 +117,14 @@ const readPath = (url: string): Tile => {
   }
 }
 
+const spanOf = ({ index, width }: Tile) => ({ from: index * hashesPerTile, before: index * hashesPerTile + width })
+
 /** How many entries there must be for a tile of this width. */
 const endOf = ({ level, index, width }: Tile): number =>
   (index * hashesPerTile + width) * hashesPerTile ** (level === 'entries' ? 0 : level)
 
 /** Of whoever wants a signed checkpoint. */
 export const rollProblems = ['roll.unanchored', 'roll.inconsistent', 'key.unavailable', 'key.bad_signature'] as const
+
+/** Milliseconds. */
+const sweepMs = 10_000

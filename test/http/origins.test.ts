@@ -185,6 +185,8 @@ t.test('what cannot be is malformed, in words, and never a fault of ours', async
     [{ ...origin, user: 'x'.repeat(513) }, 'request.malformed', '/onBehalfOf/user'],
     [{ ...origin, groups: Array.from({ length: 257 }, (_, i) => `g${i}`) }, 'request.malformed', '/onBehalfOf/groups'],
     [{ ...origin, extra: { a: 'b' } }, 'request.malformed', '/onBehalfOf/extra/a'],
+    [{ ...origin, extra: { 'a\u2028b': 'b' } }, 'request.malformed', '/onBehalfOf/extra/a\u2028b'],
+    [{ ...origin, extra: { 'a\u2028b': 5 } }, 'request.malformed', '/onBehalfOf/extra/a\u2028b'],
     [{ ...origin, more: 'x' }, 'request.malformed', '/onBehalfOf/more'],
     [{ ...origin, object: { kind: 'X' } }, 'request.malformed', '/onBehalfOf/object'],
   ]
@@ -193,7 +195,7 @@ t.test('what cannot be is malformed, in words, and never a fault of ours', async
     t.match({ status, code: json.code }, { status: 400, code }, JSON.stringify(onBehalfOf)?.slice(0, 80))
     t.ok(
       json.violations?.some((one: { field: string }) => one.field.startsWith(field)),
-      `${field} is told`,
+      `${encodeURI(field)} is told`,
     )
   }
   for (const name of ['__proto__', 'constructor', 'prototype']) {

@@ -1,9 +1,11 @@
 import pg from 'pg'
 import t from 'tap'
 
+import { Problem } from '../../src/errors.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor, employ } from './people.ts'
+import { openStandIn, reached } from './stand-in.ts'
 
 interface Check {
   readonly check: string
@@ -215,4 +217,33 @@ t.test('docs/auditing.md: what is no request of somebody for something is not ke
   ] as const)
     t.equal(answer.status, status, answer.text.slice(0, 300))
   t.equal((await newest()).id, id)
+})
+
+t.test('a page whose count fails, or hangs, is told without it, and the log says so', async (t) => {
+  for (const refusalsCounted of [
+    async () => {
+      throw new Problem('db.unavailable', 'away')
+    },
+    () => new Promise<number>(() => {}),
+  ]) {
+    const { app, lines } = await openStandIn({
+      records: reached({
+        refusalsCounted,
+        walk: {
+          refusals: async () => ({
+            bounds: { size: 7, time: new Date(0) },
+            range: { from: null, before: new Date(0) },
+            count: async () => ({ rows: 0, exact: true }),
+            page: async () => ({ items: [] }),
+          }),
+        },
+      }),
+    })
+    t.teardown(() => app.close())
+    const answer = await app.inject({ url: '/v1/refusals', headers: { authorization: 'Bearer auditor' } })
+    t.equal(answer.statusCode, 200)
+    t.same(answer.json().items, [])
+    t.notOk('counted' in answer.json())
+    t.match(lines, [{ event: 'search.uncounted', records: 'refusals' }, {}])
+  }
 })

@@ -4,11 +4,14 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { Refusal } from '../../src/ca/recorder.ts'
+import { codec } from '../../src/codec.ts'
 import { timeOrderedIds } from '../../src/keys/random.ts'
 import type { CheckResult } from '../../src/policy/checks.ts'
-import { type Database, openDatabase } from '../../src/store/database.ts'
+import { type Database, openDatabase, type Statement } from '../../src/store/database.ts'
+import { openRecords } from '../../src/store/records.ts'
 import { openRefusals } from '../../src/store/refusals.ts'
 import { databaseFaults } from '../../src/store/safety.ts'
+import { readNames } from '../../src/x509/names-kept.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 
@@ -280,4 +283,36 @@ t.test('several may maintain at once, in any time zone', async (t) => {
     }),
   )
   t.pass('without a gap or an overlap between months')
+})
+
+t.test('what was counted of a principal, or in a span, is read from an index alone', async (t) => {
+  const { ownerUrl } = await openTestDatabase(t)
+  const owner = openDatabase({ url: ownerUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(owner.close)
+  await owner.query({
+    text: `insert into refusal_counts
+      select gen_random_uuid(), 'p' || i % 50, timestamptz '2026-01-01' + i / 50 * interval '1 minute', 1
+      from generate_series(0, 49999) i`,
+  })
+  await owner.query({ text: 'vacuum analyze refusal_counts' })
+  const asked: [Statement, readonly unknown[]][] = []
+  const query: Database['query'] = (statement, values = []) => {
+    asked.push([statement, values])
+    return owner.query(statement, values)
+  }
+  const records = openRecords({ db: { ...owner, query }, codec, namesOf: readNames, sentAlong: () => [] })
+  const [after, before] = [new Date('2026-01-01T01:00:30Z'), new Date('2026-01-01T02:00:00Z')]
+  t.equal(await records.refusalsCounted({}), 50_000)
+  t.equal(await records.refusalsCounted({ principal: 'p7' }), 1_000)
+  t.equal(await records.refusalsCounted({ after, before }), 3_000)
+  t.equal(await records.refusalsCounted({ principal: 'p7', after, before }), 60)
+  const indexes = [undefined, 'refusal_counts_by_principal', 'refusal_counts_by_minute', 'refusal_counts_by_principal']
+  for (const [i, [{ text }, values]] of asked.entries()) {
+    const index = indexes[i]
+    if (index === undefined) continue
+    const { rows } = await owner.query({ text: `explain (format json) ${text}` }, values)
+    const plan = JSON.stringify(rows)
+    t.match(plan, /"Node Type":"Index Only Scan"/)
+    t.match(plan, new RegExp(`"Index Name":"${index}"`))
+  }
 })

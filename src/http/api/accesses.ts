@@ -1,7 +1,7 @@
 /** Who has looked at the records of others. */
 import type { FastifyReply } from 'fastify'
 
-import { type AccessRecord, acts, searchable } from '../../ca/accesses.ts'
+import { type AccessRecord, acts, formats, searchable } from '../../ca/accesses.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'
@@ -12,7 +12,8 @@ import { answerSearch, type SearchDeps } from './search.ts'
 import { spanOf } from './views.ts'
 
 const Act = Type.Enum([...acts], {
-  description: 'searched: got a page; began, completed, broke: an export, whose end is a row of its own',
+  description:
+    'searched: got a page; began, completed, broke: an export, or a copy of the roll, whose end is a row of its own',
 })
 const Records = Type.Enum([...searchable])
 
@@ -25,7 +26,7 @@ const AccessView = Type.Object(
     records: Records,
     filter: Type.Record(Type.String(), Type.String(), { description: 'as it was asked' }),
     continues: Type.Boolean({ description: 'went on from the page before' }),
-    format: Type.Enum(['json', 'ndjson', 'csv']),
+    format: Type.Enum([...formats], { description: 'tiles: entries of the roll, by the bundle' }),
     size: Type.Integer({ description: 'of the roll that the answer is bound to' }),
     rows: Type.Union([Type.Integer({ minimum: 0 }), Type.Null()], { description: 'null where an export began' }),
     export: Type.Union([Uuid, Type.Null()], { description: 'of the end of an export: the row that began it' }),

@@ -76,7 +76,7 @@ const Counted = Type.Optional(
     minimum: 0,
     examples: [0],
     description:
-      'on the first page: how many more of that principal, or of all, were turned down in these minutes and are counted only, whatever they asked for',
+      'on the first page: how many more of that principal, or of all, were turned down in these minutes and are counted only, whatever they asked for; absent where that could not be told in two seconds',
   }),
 )
 

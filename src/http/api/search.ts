@@ -5,13 +5,13 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Access, Searchable } from '../../ca/accesses.ts'
-import type { Walk } from '../../ca/records.ts'
+import type { Range, Walk } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { callerOf, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
-import { type AccessAsked, boundsView, type Exports, formats, type Searched } from './export.ts'
+import { type AccessAsked, type Beside, boundsView, type Exports, formats, type Searched } from './export.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 
 /** What routes of searches are given beside the rest. */
@@ -64,7 +64,7 @@ export const answerSearch = async <F extends object, T>(
     throw error
   })
   await (noted ?? note(page.items.length))
-  const beside = cursor === undefined && searched.beside ? await withinDeadline(searched.beside(walk.range)) : {}
+  const beside = cursor === undefined ? await besideOf(deps, request, searched, walk.range) : {}
   const texts = searched.json && page.items.map(searched.json)
   return sendPage(request, reply, {
     ...page,
@@ -73,6 +73,21 @@ export const answerSearch = async <F extends object, T>(
     columns: searched.columns,
     more: { ...(counted && { count: counted }), ...beside, boundTo: boundsView(walk.bounds) },
   })
+}
+
+/** What was found is told all the same: whoever looks at a flood must not be kept from it by what it has left to count. */
+const besideOf = async <F extends object, T>(
+  { log }: HttpDeps,
+  request: FastifyRequest,
+  { records, beside }: Searched<F, T>,
+  range: Range,
+): Promise<Partial<Beside>> => {
+  try {
+    return beside ? await withinDeadline(beside(range), besideMs) : {}
+  } catch (error) {
+    log.warn({ event: 'search.uncounted', id: request.id, records, err: error }, 'a page is told without its count')
+    return {}
+  }
 }
 
 interface Finding {
@@ -128,3 +143,5 @@ const noteSearch = async (
 
 /** Milliseconds until the log has it. */
 const noteMs = 2_000
+/** Milliseconds that a page waits for what is told beside it. */
+const besideMs = 2_000
