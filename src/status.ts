@@ -146,7 +146,7 @@ export const openStatus = async (
       { name: 'unlisted', everyMs: 15_000, run: () => watch.look() },
       reportedKeysJob({
         revocations,
-        issuedSince: (entry) => issuedForReported(db, entry),
+        issuedSince: (reported, recorded) => issuedForReported(db, reported, recorded),
         longestMs: patienceMs(config.limits),
       }),
       { name: 'ocsp', everyMs: 500, run: () => ocsp.follow() },

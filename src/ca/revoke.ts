@@ -51,6 +51,8 @@ export interface Standing {
   readonly released: boolean
   /** Of the event that made it stand so: its own, or that of its newest change. */
   readonly newest: number
+  /** Its key is on record as compromised, by whatever certificate it was reported. Read where one is looked at alone. */
+  readonly isKeyReported?: boolean
 }
 
 export interface RevocationAsk {
@@ -171,7 +173,7 @@ export const decideRevocation = (
 }
 
 const decideRelease = (
-  { revocation, released, serial, issuer, shard, notAfter }: Standing,
+  { revocation, released, serial, issuer, shard, notAfter, isKeyReported }: Standing,
   { now, by }: { readonly now: Date; readonly by: string },
 ): CertificateReleased | undefined => {
   if (!revocation && released) return undefined
@@ -186,6 +188,12 @@ const decideRelease = (
       revocation
         ? `The certificate is revoked as ${revocation.reason}: only one on hold can be released.`
         : 'The certificate is not revoked.',
+    )
+  // Whoever has the key could use it again: nobody is certified for it, and this would be no better.
+  if (isKeyReported)
+    throw new Problem(
+      'revocation.state',
+      'Its key was reported as compromised meanwhile: it stays on hold; revoke it as keyCompromise.',
     )
   return { type: 'certificate.released', serial, issuer, shard, by }
 }

@@ -2,6 +2,7 @@
 import { type Config, loadConfig } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { openPinGuard } from '../store/pins.ts'
+import { readLastMode } from '../store/roll-opening.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -31,7 +32,11 @@ export const runDoctor = async (
     try {
       return {
         refused: [...settings, ...(await unsafe(config, db))].map(sentence),
-        unwise: [...clockFault(records), ...(await unwise(config, db, keys, new Date()))].map(sentence),
+        unwise: [
+          ...(await modeFault(config, records)),
+          ...clockFault(records),
+          ...(await unwise(config, db, keys, new Date())),
+        ].map(sentence),
       }
     } finally {
       await keys.close()
@@ -58,6 +63,12 @@ const settingFaults = async (env: Readonly<Record<string, string | undefined>>):
     return (error as Error).message.split('\n').flatMap((line) => /^ {2}- (.*?)\.?$/.exec(line)?.[1] ?? [])
   }
 }
+
+/** As of a dump that was restored where the settings of before are not: all that is said besides is of production. */
+const modeFault = async ({ mode }: Config, { db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>
+  mode !== 'production' && (await readLastMode(db)) === 'production'
+    ? ['CHANCERY_MODE is not production, and these records are those of one: nothing starts on them so']
+    : []
 
 /** By what was read of both clocks with the records, a moment ago. */
 const clockFault = ({ roll }: Pick<CommandRecords, 'roll'>): readonly string[] => {

@@ -110,6 +110,7 @@ export const runSucceed = (
     if (!(await confirm({ from, origin, size, isOnRecord })))
       throw new Failure('refused', 'Not confirmed. Nothing was changed.')
     if (!isOnRecord) await open({ db, roll, config, log }, origin, from)
+    await failWaiting(db, roll)
     const kept = await setAside(anchor, from, { origin, ...(await roll.head()) })
     return `The roll goes on as ${origin}. What was seen of ${from.origin} is kept in ${kept}: show it to those who ask what is missing.`
   })
@@ -151,9 +152,7 @@ const assertLost = async (db: Database, config: Config, { from, origin, isOnReco
 }
 
 const readSucceeded = async (db: Database): Promise<RollOpened['succeeds']> => {
-  const { rows } = await db.query<{ body: string }>({
-    text: `select body from entries where type = 'roll.opened' order by index desc limit 1`,
-  })
+  const { rows } = await db.query<{ body: string }>(selectOpened)
   return rows[0] ? (JSON.parse(rows[0].body) as RollOpened).succeeds : null
 }
 
@@ -176,12 +175,25 @@ const open = async ({ db, roll, config, log }: Opening, origin: string, from: Ch
       openIntents(db, roll, (tbs) => parseTbs(tbs).notAfter),
       0,
     )
-    await roll.change(async (tx, time, index) => {
-      const failed = await failOpenRequests(tx, { time, index: index + 1 }, lostWord)
-      return { events: [event, ...failed], result: undefined }
-    })
+    await roll.change(async () => ({ events: [event], result: undefined }))
   } finally {
     await keys.close()
+  }
+}
+
+/**
+ * What was asked for before. Where it is cut off, the anchor is still the one of before, so that nothing is served; run again, it goes
+ * on, and fails nothing that people were asked since.
+ */
+const failWaiting = async (db: Database, roll: RollWriter): Promise<void> => {
+  const { rows } = await db.query<{ index: number }>(selectOpened)
+  const before = rows[0]?.index ?? 0
+  for (let from: number | undefined = 0; from !== undefined; ) {
+    const span = { from, before }
+    from = await roll.change(async (tx, time, index) => {
+      const { events, next } = await failOpenRequests(tx, { time, index }, span, lostWord)
+      return { events, result: next }
+    })
   }
 }
 
@@ -193,6 +205,8 @@ const setAside = async (path: string, { size }: Checkpoint, first: Checkpoint): 
   await file.write(first).finally(() => file.close())
   return kept
 }
+
+const selectOpened = { text: `select index, body from entries where type = 'roll.opened' order by index desc limit 1` }
 
 /** It may have been turned down for good in what is lost. */
 const lostWord = {

@@ -9,8 +9,14 @@ import type { Job } from './schedule.ts'
 
 export interface ReportedKeysDeps {
   readonly revocations: Pick<Revocations, 'revoke'>
-  /** Certificates recorded after their key was reported by that entry or a later one, and the size of the roll. */
-  readonly issuedSince: (entry: number) => Promise<{ readonly serials: readonly string[]; readonly size: number }>
+  /**
+   * Certificates recorded after their key was reported by that entry or a later one, and themselves not before the other one; and
+   * the size of the roll, if these are all.
+   */
+  readonly issuedSince: (
+    reported: number,
+    recorded: number,
+  ) => Promise<{ readonly serials: readonly string[]; readonly size: number | undefined }>
   /** As long as an issuance can take: by then the reconciler has ended its intent. */
   readonly longestMs: number
 }
@@ -23,9 +29,14 @@ export const reportedKeysJob = ({ revocations, issuedSince, longestMs }: Reporte
     name: 'reported-keys',
     everyMs,
     run: async () => {
-      const { serials, size } = await issuedSince(sizes.length < looks ? 0 : (sizes[0] ?? 0))
+      // The first look is at all that there is; until these span it, the next ones are at what was recorded since the last, whenever
+      // its key was reported.
+      const isYoung = sizes.length < looks
+      const { serials, size } = await (isYoung ? issuedSince(0, sizes.at(-1) ?? 0) : issuedSince(sizes[0] ?? 0, 0))
       for (const serial of serials)
         await revocations.revoke(serial, { reason: 'keyCompromise', invalidSince: null }, service)
+      // The next look finds the others.
+      if (size === undefined) return
       sizes.push(size)
       if (sizes.length > looks) sizes.shift()
     },

@@ -220,22 +220,31 @@ const endRequest = (roll: RollWriter, id: string, ending: Ending): Promise<boole
   })
 
 /**
- * Ends all that have not ended, where what people have said of them may be lost; gives their events, of which `index` is where
- * the first will be. One that has become a certificate is left.
+ * Ends those that were asked for between two entries and have not ended, where what people have said of them may be lost: some of
+ * them, since each takes a lock of the server until the end of the transaction. Gives their events, of which `index` is where
+ * the first will be, and from where the next ones are, if there are more. One that has become a certificate is left.
  */
 export const failOpenRequests = async (
   tx: Queryable,
   { time, index }: Pick<Place, 'time' | 'index'>,
+  { from, before }: { readonly from: number; readonly before: number },
   { code, reason }: { readonly code: string; readonly reason: string },
-): Promise<readonly RequestFailed[]> => {
-  const { rows } = await tx.query<{ id: string; plan: string }>(selectAllOpen)
+): Promise<{ readonly events: readonly RequestFailed[]; readonly next: number | undefined }> => {
+  const { rows } = await tx.query<OpenRow>(selectOpen, [from, before, mostFailed])
   const events: RequestFailed[] = []
   for (const { id, plan } of rows) {
     if (await isUnderWay(tx, id)) continue
     await tx.query(insertEnd, [id, 'failed', index + events.length, time, null, code, reason])
     events.push({ type: 'request.failed', id, plan, code, reason })
   }
-  return events
+  const last = rows[mostFailed - 1]
+  return { events, next: last && last.entry + 1 }
+}
+
+interface OpenRow {
+  readonly id: string
+  readonly plan: string
+  readonly entry: number
 }
 
 const grantsIn = async (on: Queryable, principal: string): Promise<readonly Grant[] | undefined> => {
@@ -316,10 +325,12 @@ const selectUnderWay = {
       where i.approval = $1::uuid and (o.serial is null or o.kind = 'certificate')) as open`,
 }
 const postpone = { name: 'postpone_request', text: 'select postpone_request($1::uuid, $2, $3)' }
-const selectAllOpen = {
+const selectOpen = {
   text: `
-    select r.id, encode(r.plan, 'hex') as plan from approval_standings s join approval_requests r on r.id = s.request
-    where s.state in ('pending', 'approved') order by s.entry`,
+    select r.id, encode(r.plan, 'hex') as plan, s.entry
+    from approval_standings s join approval_requests r on r.id = s.request
+    where s.state in ('pending', 'approved') and s.entry >= $1::bigint and s.entry < $2::bigint
+    order by s.entry limit $3::integer`,
 }
 /**
  * Where there is something to do, the longest due first. What is approved is never put off by more than a minute: where it is, the
@@ -355,6 +366,8 @@ const selectFigures = {
 
 /** Of one principal. */
 const mostOpen = 100
+/** In one transaction, of which the server keeps some thousands of locks for all that there are. */
+const mostFailed = 500
 /** Carried out or ended by one look. */
 const mostDue = 100
 /** Of a state, for metrics. */

@@ -28,15 +28,22 @@ export const openRevocationStore = ({ db, roll }: RevocationStoreDeps): Revocati
 })
 
 /**
- * Certificates that were recorded after their key was reported by that entry or a later one: their issuance was under way
- * then. And how many entries there are.
+ * Certificates that were recorded by the entry `recorded` or a later one, and after their key was reported by the entry `reported`
+ * or a later one: their issuance was under way then. And how many entries there are, unless there are more certificates than were
+ * read.
  */
 export const issuedForReported = async (
   db: Database,
-  since: number,
-): Promise<{ readonly serials: readonly string[]; readonly size: number }> => {
-  const { rows } = await db.query<{ serial: string | null; size: number }>(selectIssuedForReported, [since])
-  return { serials: rows.flatMap(({ serial }) => serial ?? []), size: rows[0]?.size ?? 0 }
+  reported: number,
+  recorded: number,
+): Promise<{ readonly serials: readonly string[]; readonly size: number | undefined }> => {
+  const { rows } = await db.query<{ serial: string | null; size: number }>(selectIssuedForReported, [
+    reported,
+    recorded,
+    mostAtOnce,
+  ])
+  const serials = rows.flatMap(({ serial }) => serial ?? [])
+  return { serials, size: serials.length < mostAtOnce ? (rows[0]?.size ?? 0) : undefined }
 }
 
 export interface RecordedChange {
@@ -121,6 +128,7 @@ interface StandingRow extends RevocationRow {
   readonly not_after: Date
   readonly entry: number
   readonly key_sha256: Buffer
+  readonly is_key_reported?: boolean
 }
 
 const standingOf = (row: StandingRow): Standing => ({
@@ -135,6 +143,7 @@ const standingOf = (row: StandingRow): Standing => ({
   revocation: revocationOf(row),
   released: row.change === 'released',
   newest: row.revocation ?? row.entry,
+  ...(row.is_key_reported !== undefined && { isKeyReported: row.is_key_reported }),
 })
 
 const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
@@ -156,8 +165,9 @@ const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
     : { change: 'released', reason: null, revoked_at: standing.revocation?.revokedAt, invalid_since: null }),
 })
 
+const standingColumns = `
+    c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}`
 const standings = `
-    select c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}
     from certificates c join intents i on i.serial = c.serial ${newestRevocation}`
 
 const selectIssuedForReported = {
@@ -166,8 +176,8 @@ const selectIssuedForReported = {
     from roll h left join lateral (
       select o.serial
       from compromised_keys k join outcomes o on o.key_sha256 = k.key_sha256 and o.kind = 'certificate' and o.entry > k.entry
-      where k.entry >= $1::bigint and not exists (select from revocations r where r.serial = o.serial)
-      limit 100
+      where k.entry >= $1::bigint and o.entry >= $2::bigint and not exists (select from revocations r where r.serial = o.serial)
+      limit $3::integer
     ) late on true
     where h.id = 1`,
 }
@@ -179,14 +189,19 @@ const selectCertificateStanding = {
     where c.serial = decode($1, 'hex') and c.issuer = $2 and c.tbs = $3`,
 }
 
-const selectStanding = { name: 'select_standing', text: `${standings} where c.serial = decode($1, 'hex')` }
+const selectStanding = {
+  name: 'select_standing',
+  text: `
+    select ${standingColumns}, exists (select from compromised_keys k where k.key_sha256 = c.key_sha256) as is_key_reported
+    ${standings} where c.serial = decode($1, 'hex')`,
+}
 
 /**
  * Without a name, so that it is planned each time: a plan that was made while nothing was revoked reads through all
  * revocations for each certificate, and would be kept while there come to be thousands (70 ms for 50, measured).
  */
 const selectStandings = {
-  text: `${standings} where c.entry = any ($1::bigint[]) order by c.entry`,
+  text: `select ${standingColumns} ${standings} where c.entry = any ($1::bigint[]) order by c.entry`,
 }
 
 const insertRevocations = {
@@ -207,3 +222,6 @@ const insertRevocations = {
     insert into revocations (entry, serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after, certificate, by)
     select entry, serial, change, reason, revoked_at, invalid_since, issuer, shard, not_after, certificate, by from asked`,
 }
+
+/** Certificates of a look. */
+const mostAtOnce = 100

@@ -1,5 +1,6 @@
 /** Documents in immutable versions, by name: every one ever applied in the database, the newest of each in memory. */
 import type { Precondition } from '../ca/policies.ts'
+import { openComplaint } from '../complaint.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
 import type { RollEvent } from '../roll/entries.ts'
 import type { Log } from '../telemetry.ts'
@@ -145,17 +146,20 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
     )
 
   await refresh()
-  const timer = setInterval(() => {
-    refresh().catch((error: unknown) =>
-      log.warn({ event: 'policies.stale', kind: kind.title, err: error }, 'documents could not be refreshed'),
+  const complaint = openComplaint()
+  const look = (): Promise<unknown> =>
+    refresh().then(complaint.end, (err: unknown) =>
+      complaint.tell(String(err), () =>
+        log.warn({ event: 'policies.stale', kind: kind.title, err }, 'documents could not be refreshed'),
+      ),
     )
-  }, refreshMs)
+  const timer = setInterval(() => void look(), refreshMs)
   timer.unref()
 
   return {
     current: (name) => newest.get(name)?.value,
     newest: () => newest.values(),
-    // Those that can be read: of the others the log tells each second.
+    // Those that can be read: of the others the log tells.
     list: async () => {
       await follow()
       return [...newest.values()].sort((a, b) => (a.value.name < b.value.name ? -1 : 1))

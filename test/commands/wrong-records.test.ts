@@ -94,7 +94,12 @@ t.test('development does not put a hierarchy of its own into the records of a pr
   t.same({ code, out }, { code: exitCodes.usage, out: '' })
   t.match(err, /^These records are those of a production, .+ Set CHANCERY_MODE=production, or another .+\.\n$/)
   t.same((await db.query({ text: 'select * from roll' })).rows, before, 'nothing was written')
+  const told =
+    /^ {2}- CHANCERY_MODE is not production, and these records are those of one: nothing starts on them so\.$/m
+  t.match((await run('doctor')).out, told, 'and the doctor says so')
   await started('development')
+  await keep()
+  t.notMatch((await run('doctor')).out, told)
 })
 
 t.test('a database that is behind the anchor is not served, and what is missing is named', async (t) => {

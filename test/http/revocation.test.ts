@@ -152,6 +152,22 @@ t.test('what was issued while its key was being reported is revoked by itself', 
   t.match(await read(serial), { status: 'revoked', revocation: { reason: 'keyCompromise', by: 'chancery' } })
 })
 
+t.test('what is on hold stays so once its key was reported, by whatever certificate', async (t) => {
+  const body = { csr: csrFor('twice.example.com') }
+  const [one, two] = [await issue(requester, body), await issue(requester, body)]
+  t.match(await revoke(one, { reason: 'certificateHold' }), { status: 200 })
+  t.match(await revoke(two, { reason: 'keyCompromise' }), { status: 200 })
+  t.match(await release(one), {
+    status: 409,
+    json: {
+      code: 'revocation.state',
+      detail: /^Its key was reported as compromised meanwhile: .* as keyCompromise\.$/,
+    },
+  })
+  t.match(await read(one), { status: 'revoked', revocation: { reason: 'certificateHold' } })
+  t.match(await revoke(one, { reason: 'keyCompromise' }), { status: 200 })
+})
+
 t.test('however long the settings let an issuance take', async (t) => {
   const longestMs = patienceMs({ signingDeadlineMs: 60_000, requestDeadlineMs: 60_000 })
   const from: number[] = []
@@ -165,6 +181,28 @@ t.test('however long the settings let an issuance take', async (t) => {
   const back = (from.length - (from.at(-1) ?? 0)) * everyMs
   t.ok(back >= longestMs, `a key that was reported ${longestMs} ms ago is looked for, and one of ${back} ms`)
   t.ok(back < longestMs + 60_000, 'and not for ever')
+})
+
+t.test('all reported keys are looked at once, and until that is long ago only what was recorded since', async (t) => {
+  const asked: (readonly [reported: number, recorded: number])[] = []
+  const longestMs = 20_000
+  const { everyMs, run } = reportedKeysJob({
+    revocations: { revoke: async () => undefined as never },
+    // There are more than it reads, at the first look.
+    issuedSince: async (...from) =>
+      asked.push(from) === 1 ? { serials: ['one'], size: undefined } : { serials: [], size: 1_000 + asked.length },
+    longestMs,
+  })
+  for (let looks = 0; looks < 30; looks += 1) await run()
+  t.same(asked.slice(0, 4), [
+    [0, 0],
+    [0, 0],
+    [0, 1_002],
+    [0, 1_003],
+  ])
+  const young = asked.filter(([reported]) => reported === 0).length
+  t.ok(young * everyMs >= longestMs && young < 20, `${young} looks`)
+  t.ok(asked.slice(young).every(([reported, recorded]) => reported > 1_000 && recorded === 0))
 })
 
 t.test('who may revoke', async (t) => {

@@ -197,6 +197,14 @@ t.test(
 t.test('a document that only a newer Chancery can read keeps nobody from following the others', async (t) => {
   await policies.put(document('followed'), by, {})
   const other = await open()
+  const told: string[] = []
+  const watching = await openPolicies({
+    ...{ db, roll: stores.roll },
+    log: { ...stores.log, warn: (line: object) => void told.push(String((line as { readonly err: unknown }).err)) },
+    parse: (written, version) => parseProfile(written, { version }),
+    canonical: (profile) => canonicalDocument(profile.document),
+  })
+  t.teardown(watching.close)
   await db.query({
     text: `insert into profiles (name, version, sha256, authority, document, created_by)
       values ('a-newer-one', 1, sha256(''), 'default', '{"name":"a-newer-one","tomorrow":true}', 'admin')`,
@@ -207,4 +215,7 @@ t.test('a document that only a newer Chancery can read keeps nobody from followi
   t.equal(policies.current('a-newer-one'), undefined)
   const names = (await policies.list()).map(({ profile }) => profile.name)
   t.ok(names.includes('followed') && !names.includes('a-newer-one'), 'the others are listed')
+  await sleep(4_000)
+  t.match(told, [/version 1 of the profile a-newer-one cannot be read/])
+  t.equal(told.length, 1, 'which is told once, and not at each look')
 })

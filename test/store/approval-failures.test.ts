@@ -1,0 +1,67 @@
+/** Where a roll is succeeded, however many requests wait for people: none is left, and no transaction takes too many locks. */
+import t from 'tap'
+
+import { failOpenRequests } from '../../src/store/approvals.ts'
+import { openTestService } from '../helpers/service.ts'
+import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
+
+t.test('those of a span fail, some in each transaction, and no others', async (t) => {
+  const service = await openTestService(t)
+  await wantApprovals(service, 'payments', { required: 1 })
+  const { requester } = await employApprovers(service, ['payments'])
+  const { id } = (await openDesk(service).ask(requester, 'payments')).json
+  const { db } = (await openBeside(t, service)).stores
+  await db.query(
+    {
+      text: `insert into approval_requests (id, entry, principal, digest, profile, profile_version, decided, plan, required,
+          created_at, expires_at)
+        select gen_random_uuid(), 1000000 + i, principal, digest, profile, profile_version, decided, plan, required, created_at,
+          expires_at
+        from approval_requests, generate_series(1, 1200) i where id = $1::uuid`,
+    },
+    [id],
+  )
+  const word = { code: 'approval.plan', reason: 'lost' }
+  const failed: string[] = []
+  let transactions = 0
+  for (let from: number | undefined = 1; from !== undefined; transactions += 1) {
+    const span = { from, before: 1_001_201 }
+    const place = { time: new Date(), index: 2_000_000 + failed.length }
+    from = await db.transaction(async (tx) => {
+      const { events, next } = await failOpenRequests(tx, place, span, word)
+      failed.push(...events.map((event) => event.id))
+      const { rows } = await tx.query<{ locks: number }>({
+        text: `select count(*)::integer as locks from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()`,
+      })
+      t.ok((rows[0]?.locks ?? 0) <= 500, `${rows[0]?.locks} locks`)
+      return next
+    })
+  }
+  t.equal(new Set(failed).size, 1_201)
+  t.ok(failed.includes(id))
+  t.equal(transactions, 3)
+  const { rows } = await db.query<{ state: string; count: number }>({
+    text: 'select state, count(*)::integer as count from approval_standings group by state',
+  })
+  t.same(rows, [{ state: 'failed', count: 1_201 }])
+})
+
+t.test('what was asked for later is left', async (t) => {
+  const service = await openTestService(t)
+  await wantApprovals(service, 'payments', { required: 1 })
+  const { requester } = await employApprovers(service, ['payments'])
+  const desk = openDesk(service)
+  const { id } = (await desk.ask(requester, 'payments', { key: 'one' })).json
+  const { stores } = await openBeside(t, service)
+  const { size } = await stores.roll.head()
+  await desk.ask(requester, 'payments', { key: 'two' })
+  const place = { time: new Date(), index: 2_000_000 }
+  const { events, next } = await stores.db.transaction((tx) =>
+    failOpenRequests(tx, place, { from: 0, before: size }, { code: 'approval.plan', reason: 'lost' }),
+  )
+  t.same(
+    events.map((event) => event.id),
+    [id],
+  )
+  t.equal(next, undefined)
+})
