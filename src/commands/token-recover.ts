@@ -149,7 +149,7 @@ const workingTokens = async (db: Database, access: Access): Promise<readonly Wor
     }))
 }
 
-/** Before anything is on record, the file can be written. A token that works is not lost; what is none is somebody's, and stays. */
+/** Before anything is on record, the file can be written. A token that works is not lost, or is somebody else's, and what is none stays as well. */
 const assertPlace = async (access: Access, file: string): Promise<void> => {
   const there = await readFile(file, 'utf8').catch(({ code }: NodeJS.ErrnoException) => {
     if (code === 'ENOENT') return ''
@@ -166,10 +166,12 @@ const assertLost = async (access: Access, file: string, secret: string): Promise
   const caller = await access.authenticate(secret).catch((error: unknown) => {
     if (!isProblem(error, 'auth.invalid')) throw error
   })
-  if (!caller?.grants.some(({ role }) => role === 'admin')) return
+  if (!caller) return
   throw new Failure(
     'conflict',
-    `Nothing is lost: the token in ${file} works, as that of ${caller.principal}. Use it with --token-file ${file}`,
+    caller.grants.some(({ role }) => role === 'admin')
+      ? `Nothing is lost: the token in ${file} works, as that of ${caller.principal}. Use it with --token-file ${file}`
+      : `The token in ${file} works, as that of ${caller.principal}, who is no administrator: name another file by --out.`,
   )
 }
 

@@ -11,6 +11,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
+import { employ } from '../http/people.ts'
 
 const service = await openTestService(t)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-token-recover-'))
@@ -109,6 +110,17 @@ t.test('one that is asked for longer, as JSON, in the place of one that has ende
   await service.request('DELETE', `/v1/tokens/${made.token}`)
   t.match(await recover('--out', file), { code: 0 })
   t.not(await secretIn(file), before)
+})
+
+t.test('a token that works stays where it is, whosever it is', async (t) => {
+  const file = join(folder, 'ci.token')
+  const secret = await employ(service, 'ci', 'auditor')
+  await writeFile(file, secret)
+  t.match(await recover('--out', file), {
+    code: exitCodes.conflict,
+    err: /works, as that of ci, who is no administrator: name another file by --out\.\n$/,
+  })
+  t.equal(await secretIn(file), secret)
 })
 
 t.test('of several administrators, one is named; of none, one is made', async (t) => {
