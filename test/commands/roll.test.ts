@@ -103,6 +103,12 @@ t.test('an export is a folder of tiles, and the same by the public listener', as
   t.match(await chancery('export', '--out', at('public'), '--key', key, '--from', service.publicUrl), { code: 0 })
   t.same(await readFile(at('public', 'tile/entries/000')), await readFile(at('whole', 'tile/entries/000')))
   t.match(await chancery('verify', '--from', at('whole'), '--key', key), { code: 0, out: /: nothing found\.\nroot / })
+  const { items } = (await service.request('GET', '/v1/accesses?records=events&act=began')).json
+  t.match(
+    items.at(-1),
+    { principal: 'admin', format: 'tiles', filter: { fromIndex: /^\d+$/ } },
+    'by the API it is on record',
+  )
 })
 
 t.test('docs/operations.md: the roll is exported as it stands there', async (t) => {
