@@ -96,14 +96,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     connectionTimeoutMillis,
     ...(hasSettings ? { ...sessionTimeouts, options: `${isoTimes} ${keptPlans}` } : {}),
   }
-  const openPool = (config: pg.PoolConfig): pg.Pool => {
-    const opened = new pg.Pool({ ...connection, ...config, Client, idleTimeoutMillis })
-    // An idle connection that dies is replaced; without a listener it would take the process along.
-    opened.on('error', (error) => options.log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
-    // One that dies while in use fails its statement, and is emitted as well.
-    opened.on('connect', (client) => client.on('error', () => {}))
-    return opened
-  }
+  const openPool = (config: pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
   const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
   const pool = openPool({ max: options.max - searching - issuing })
   // The last of its connections stays open for whoever comes now and then.
@@ -242,6 +235,15 @@ export const sqlState = (error: unknown): string | undefined => {
 export const constraintOf = (error: unknown): string | undefined => {
   const cause = causeOf(error)
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined
+}
+
+const poolOf = (config: pg.PoolConfig, log: Log): pg.Pool => {
+  const opened = new pg.Pool({ ...config, Client, idleTimeoutMillis })
+  // An idle connection that dies is replaced; without a listener it would take the process along.
+  opened.on('error', (error) => log.warn({ event: 'database.lost', err: error }, 'lost an idle connection'))
+  // One that dies while in use fails its statement, and is emitted as well.
+  opened.on('connect', (client) => client.on('error', () => {}))
+  return opened
 }
 
 const openClient = async (config: pg.ClientConfig): Promise<pg.Client> => {

@@ -17,6 +17,7 @@ const standing: Standing = {
   keySha256: '',
   revocation: null,
   released: false,
+  newest: 1,
 }
 
 /** The event that comes of a proof with this invalidity date. */

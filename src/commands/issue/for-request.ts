@@ -5,7 +5,7 @@ import { dirname } from 'node:path'
 
 import { canonicalJson } from '../../canonical.ts'
 import { isProblem } from '../../errors.ts'
-import { writePrivateFile } from '../../keys/private-file.ts'
+import { syncFolder, writePrivateFile } from '../../keys/private-file.ts'
 import { parseRequest } from '../../x509/csr.ts'
 import { hasBlock, parsePem } from '../../x509/pem.ts'
 import type { Client } from '../client.ts'
@@ -13,7 +13,7 @@ import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, assertAnswered, untilDecided } from './approval.ts'
 import { chainText, faultInPlaceOf } from './chain-file.ts'
-import { replaceFile, syncFolder } from './folder.ts'
+import { replaceFile } from './folder.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
 export interface RequestBody {
