@@ -11,7 +11,7 @@ import pg from 'pg'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import { types } from './types.ts'
-import { Client } from './wire.ts'
+import { Client, type SessionConfig } from './wire.ts'
 
 /** SQL with $1, $2 … Named ones are parsed once a connection: a name always means the same text. */
 export interface Statement {
@@ -63,7 +63,7 @@ export interface Database extends Queryable {
 }
 
 export interface DatabaseOptions {
-  /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured. */
+  /** `postgresql://…`; `sslmode=verify-full` and `sslrootcert=` are honoured; `options=` come after our own, and win. */
   readonly url: string
   /** The same URL with the password that its file has now: asked for where the server turns ours down. */
   readonly renewedUrl?: (() => Promise<string>) | undefined
@@ -94,13 +94,13 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     types,
     keepAlive: true,
     connectionTimeoutMillis,
-    ...(hasSettings ? { ...sessionTimeouts, options: `${isoTimes} ${keptPlans}` } : {}),
+    ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}` } : {}),
   }
-  const openPool = (config: pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
+  const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
   const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
   const pool = openPool({ max: options.max - searching - issuing })
   // The last of its connections stays open for whoever comes now and then.
-  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, options: genericPlans }) : pool)
+  const openOwn = (max: number): pg.Pool => (max > 0 ? openPool({ max, min: 1, sessionOptions: genericPlans }) : pool)
   const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
   const pools = new Set([pool, own.searching, own.issuing])
 
@@ -246,7 +246,7 @@ const poolOf = (config: pg.PoolConfig, log: Log): pg.Pool => {
   return opened
 }
 
-const openClient = async (config: pg.ClientConfig): Promise<pg.Client> => {
+const openClient = async (config: SessionConfig): Promise<pg.Client> => {
   const client = new Client(config)
   client.on('error', () => {})
   await client.connect().catch((cause: unknown) => endOf(client).then(() => Promise.reject(cause)))
@@ -353,9 +353,12 @@ const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
  * beginning.
  */
 const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
-/** Whatever the role or the database says: times in any other form are turned down (`types.ts`). */
-const isoTimes = '-c datestyle=ISO'
-const genericPlans = `${isoTimes} ${keptPlans} -c plan_cache_mode=force_generic_plan`
+/**
+ * Whatever the role or the database says: times in any other form are turned down (`types.ts`), and the tables, with all that
+ * guards them, are in one schema.
+ */
+const ourWords = '-c datestyle=ISO -c search_path=public'
+const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

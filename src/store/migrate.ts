@@ -39,7 +39,7 @@ export const migrate = async ({ ownerUrl, servingRole, log, directory }: Migrate
   client.on('error', () => {})
   await client.connect()
   try {
-    await assertVersion(client)
+    await assertFit(client)
     while (await inTurn(client, log, () => applyNext(client, migrations, log)));
     await inTurn(client, log, () => grantServing(client, servingRole))
     return migrations.length
@@ -54,7 +54,14 @@ export class WrongSchema extends Error {}
 /** For the side that serves: rejects with `WrongSchema` unless the schema is the one that these files make. */
 export const assertMigrated = async (db: Queryable, directory?: string): Promise<void> => {
   const migrations = await loadMigrations(directory)
-  const { rows: found } = await db.query<{ present: boolean }>({ text: tableExists })
+  const { rows: found } = await db.query<Seen>({ text: selectSeen })
+  const { hidden = false, usable = true, role = '' } = found[0] ?? {}
+  if (hidden)
+    throw new WrongSchema(
+      usable
+        ? `The search_path of this role leads past the schema public, where the tables are: "alter role ${role} reset search_path", and that of the database if it has one.`
+        : `This role may not use the schema public, where the tables are: "grant usage on schema public to ${role}".`,
+    )
   const applied = found[0]?.present === true ? (await db.query<Applied>({ text: selectApplied })).rows : []
   assertKnown(applied, migrations)
   if (applied.length < migrations.length) {
@@ -62,6 +69,14 @@ export const assertMigrated = async (db: Queryable, directory?: string): Promise
       `The schema is at version ${applied.length} and this Chancery needs ${migrations.length}: run "chancery migrate" with CHANCERY_MIGRATION_URL first.`,
     )
   }
+}
+
+/** Hidden: there, and not found by its name alone. */
+interface Seen {
+  readonly present: boolean
+  readonly hidden: boolean
+  readonly usable: boolean
+  readonly role: string
 }
 
 interface Migration {
@@ -169,10 +184,27 @@ const grantServing = async (client: pg.Client, role: string): Promise<void> => {
   if (rows[0]?.present === true) await client.query('select grant_serving($1)', [role])
 }
 
-const assertVersion = async (client: pg.Client): Promise<void> => {
-  const { rows } = await client.query<{ version: number; text: string }>(selectVersion)
-  if ((rows[0]?.version ?? 0) < oldestServer)
-    throw new WrongSchema(`PostgreSQL 15 or newer is needed; this one is ${rows[0]?.text}.`)
+interface Place {
+  readonly version: number
+  readonly text: string
+  readonly encoding: string
+  readonly schema: string | null
+}
+
+const assertFit = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<Place>(selectPlace)
+  const { version = 0, text, encoding = '', schema = null } = rows[0] ?? {}
+  if (version < oldestServer) throw new WrongSchema(`PostgreSQL 15 or newer is needed; this one is ${text}.`)
+  // One that knows no characters (SQL_ASCII) keeps octets as they come.
+  if (!['UTF8', 'SQL_ASCII'].includes(encoding))
+    throw new WrongSchema(
+      `The database's encoding is ${encoding}, which lacks characters of the schema: create it anew with "encoding 'UTF8' template template0".`,
+    )
+  // None at all is told of by the first statement that makes something.
+  if (![null, 'public'].includes(schema))
+    throw new WrongSchema(
+      `The search_path of this role leads to the schema ${schema}, and all that Chancery has is in public: set it ("alter role … set search_path = public"), and let the role own the database, or create in that schema.`,
+    )
 }
 
 const lineOf = (sql: string, error: unknown): string => {
@@ -202,6 +234,13 @@ const setTimeouts = `
 
 const tableExists = `select to_regclass('schema_migrations') is not null as present`
 
+const selectSeen = `
+  select seen is not null as present, seen is null and is_there as hidden, has_schema_privilege(to_regnamespace('public'), 'usage') as usable,
+    quote_ident(current_user) as role
+  from to_regclass('schema_migrations') as seen, lateral (
+    select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace
+      where relname = 'schema_migrations' and nspname = 'public') as is_there) as found`
+
 const createTable = `
   create table schema_migrations (
     version int primary key,
@@ -212,7 +251,8 @@ const createTable = `
 
 const selectApplied = 'select version, name, sha256 from schema_migrations order by version'
 const insertApplied = 'insert into schema_migrations (version, name, sha256) values ($1, $2, $3)'
-const selectVersion = `select current_setting('server_version_num')::int as version, current_setting('server_version') as text`
+const selectPlace = `select current_setting('server_version_num')::int as version, current_setting('server_version') as text,
+  current_setting('server_encoding') as encoding, current_schema() as schema`
 
 const isOwner = `select pg_has_role(relowner, 'usage') as ours from pg_class where oid = 'schema_migrations'::regclass`
 

@@ -1,14 +1,32 @@
 /** pg's client, which ends the connection, and not the process, where what comes in on it cannot be PostgreSQL's. */
 import pg from 'pg'
 
+export interface SessionConfig extends pg.ClientConfig {
+  /**
+   * `-c name=value …`, sent as the session starts, before the `options` of the URL: what that says last holds. Of pg's own
+   * `options`, those of the URL would be sent alone.
+   */
+  readonly sessionOptions?: string
+}
+
 /** pg reads messages in a listener of the socket: what it throws there would be caught by nobody. */
 export class Client extends pg.Client {
-  constructor(config?: string | pg.ClientConfig) {
+  constructor(config?: string | SessionConfig) {
     super(config)
+    const { sessionOptions } = typeof config === 'object' ? config : {}
+    if (sessionOptions) {
+      const parameters = (this as unknown as Starting).connectionParameters
+      parameters.options = [sessionOptions, parameters.options].filter(Boolean).join(' ')
+    }
     const connection = this.connection as unknown as Reading
     const attach = connection.attachListeners.bind(connection)
     connection.attachListeners = (stream) => attach(guarded(stream))
   }
+}
+
+/** Known to pg, not to its types. */
+interface Starting {
+  readonly connectionParameters: { options?: string | null }
 }
 
 /** As pg's parser uses a socket. Known to pg, not to its types. */

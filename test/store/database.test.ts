@@ -19,7 +19,7 @@ import {
   type Statement,
   sqlState,
 } from '../../src/store/database.ts'
-import { migrate } from '../../src/store/migrate.ts'
+import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { parseInstant } from '../../src/store/types.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
@@ -280,6 +280,48 @@ t.test('times are read whatever DateStyle the role has, and never as none', asyn
     const pooled = open(t, { preparedStatements: false })
     await t.rejects(pooled.query(statement), { message: /is no time in ISO form: reset DateStyle/ }, `${style}, pooled`)
   }
+})
+
+t.test('the tables are found whatever search_path the role has, or it is told that they are not', async (t) => {
+  const { ownerUrl: url, servingUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: url })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const name = (await owner.query('select current_database() as name')).rows[0].name
+  await owner.query(`alter database ${name} set search_path = '$user', pg_catalog`)
+  const text = 'select count(*) from roll'
+  const db = open(t, { url: servingUrl, max: 8 })
+  for (const pool of [undefined, ...ownPools])
+    t.equal((await db.query(pool ? { text, pool } : { text })).rowCount, 1, `${pool}`)
+  t.equal((await db.apart((tx) => tx.query({ text }))).rowCount, 1)
+  await assertMigrated(db)
+  await t.rejects(assertMigrated(open(t, { url: servingUrl, preparedStatements: false })), {
+    message: /^The search_path of this role leads past the schema public, .*: "alter role chancery reset search_path"/,
+  })
+  await owner.query('revoke usage on schema public from public, chancery')
+  await t.rejects(assertMigrated(open(t, { url: servingUrl })), {
+    message: /^This role may not use the schema public, .*: "grant usage on schema public to chancery"\.$/,
+  })
+})
+
+t.test('options of the URL come beside ours, and hold where both say something', async (t) => {
+  const options = '-c work_mem=5MB -c enable_seqscan=on'
+  const url = `${ownerUrl}${ownerUrl.includes('?') ? '&' : '?'}options=${encodeURIComponent(options)}`
+  const names = ['work_mem', 'enable_seqscan', 'enable_bitmapscan', 'plan_cache_mode', 'search_path']
+  const text = `select ${names.map((name) => `current_setting('${name}')`).join(` || ' ' || `)} as all`
+  const db = open(t, { url, max: 8 })
+  for (const [pool, mode] of [
+    [undefined, 'auto'],
+    ...ownPools.map((one) => [one, 'force_generic_plan'] as const),
+  ] as const)
+    t.strictSame(
+      (await db.query(pool ? { text, pool } : { text })).rows,
+      [{ all: `5MB on off ${mode} public` }],
+      `${pool}`,
+    )
+  t.strictSame((await open(t, { url, preparedStatements: false }).query({ text: 'show work_mem' })).rows, [
+    { work_mem: '5MB' },
+  ])
 })
 
 t.test('a session that is terminated in a statement is a loss, and the pool recovers', async (t) => {

@@ -2,6 +2,7 @@ import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { codec } from '../../src/codec.ts'
@@ -9,7 +10,7 @@ import { emptyEdge, extend } from '../../src/roll/edge.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
 import { readHashes } from '../../src/store/tree.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet as log } from '../helpers/log.ts'
 
 const folderOf = async (test: Test, files: Readonly<Record<string, string>>): Promise<string> => {
@@ -256,4 +257,41 @@ t.test('a roll of before becomes a tree', async (t) => {
       order.map(({ hash, ...place }) => ({ ...place, hash: Buffer.from(hash) })),
     )
   }
+})
+
+t.test(
+  'a database whose encoding lacks characters of the schema is turned down before anything is in it',
+  async (t) => {
+    const { superuserUrl, ownerUrl: anyOwnerUrl } = await openTestServer()
+    const superuser = new pg.Client({ connectionString: superuserUrl })
+    await superuser.connect()
+    const name = `latin_${process.pid}_${Date.now()}`
+    await superuser.query(
+      `create database ${name} encoding 'LATIN1' locale_provider libc locale 'C' template template0`,
+    )
+    t.teardown(async () => {
+      await superuser.query(`drop database ${name}`)
+      await superuser.end()
+    })
+    const inLatin = (url: string): string => url.replace(/(@[^/]*)\/[^?]*/, `$1/${name}`)
+    await t.rejects(migrate({ ownerUrl: inLatin(anyOwnerUrl), servingRole: 'chancery', log }), {
+      message: /encoding is LATIN1.*create it anew with "encoding 'UTF8' template template0"/,
+    })
+  },
+)
+
+t.test('a search_path that leads to another schema is turned down before anything is there', async (t) => {
+  const { ownerUrl } = await openTestDatabase(t, { empty: true })
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query('create schema chancery_owner')
+  const name = (await owner.query('select current_database() as name')).rows[0].name
+  await t.rejects(migrate({ ownerUrl, servingRole: 'chancery', log }), {
+    message:
+      /leads to the schema chancery_owner, and all that Chancery has is in public: set it \("alter role … set search_path = public"\)/,
+  })
+  t.equal((await owner.query(`select to_regclass('schema_migrations') as found`)).rows[0].found, null)
+  await owner.query(`alter database ${name} set search_path = public`)
+  await migrate({ ownerUrl, servingRole: 'chancery', log })
 })
