@@ -34,11 +34,11 @@ export const healthOf = (
     isStopping,
   })
 
-/** Undefined when records can be written: not a standby, not read-only, its clock was read, and there was room lately. */
-const databaseFault = async ({ db, roll, room }: Stores): Promise<string | undefined> => {
+/** Undefined when records can be written: not a standby, not read-only, its clock was read, and it has turned nothing down lately. */
+const databaseFault = async ({ db, roll, turnedDown }: Stores): Promise<string | undefined> => {
   const { rows } = await db.query<{ readonly: boolean }>(selectReadOnly)
   await roll.head()
-  return rows[0]?.readonly === false ? room.fault() : 'the database is read-only'
+  return rows[0]?.readonly === false ? turnedDown.fault() : 'the database is read-only'
 }
 
 const selectReadOnly = {

@@ -53,8 +53,8 @@ import { openPolicies } from './store/policies.ts'
 import { openProviders } from './store/providers.ts'
 import { openRecords } from './store/records.ts'
 import { openRollWriter } from './store/roll.ts'
-import { openRoom } from './store/room.ts'
 import { openTiles, rootReader } from './store/tree.ts'
+import { openTurnedDown } from './store/turned-down.ts'
 import type { Log } from './telemetry.ts'
 import { openTurns } from './turns.ts'
 import { parseTbs } from './x509/certificate.ts'
@@ -101,7 +101,7 @@ export const openStores = async (deps: StoresDeps) => {
   const newId = deps.newId ?? timeOrderedIds(clock, random)
   const { poolSize, preparedStatements } = config.database
   const metrics = openMetrics(new Registry())
-  const room = openRoom()
+  const turnedDown = openTurnedDown()
   const db = openDatabase({
     url: deps.databaseUrl,
     renewedUrl: renewedUrl(config),
@@ -111,7 +111,7 @@ export const openStores = async (deps: StoresDeps) => {
     preparedStatements,
     observe: (statement, seconds, failed, error) => {
       metrics.query(statement, seconds, failed)
-      if (failed) room.failed(error)
+      if (failed) turnedDown.failed(error)
     },
   })
   return openParts(async (parts) => {
@@ -141,7 +141,7 @@ export const openStores = async (deps: StoresDeps) => {
       metrics,
       db,
       dbClock,
-      room,
+      turnedDown,
       roll,
       access,
       accesses,

@@ -11,7 +11,9 @@ import type { ServerCertificate } from '../src/jobs/own-certificate.ts'
 import { SigningFault, type SigningKey, trialText } from '../src/keys/signing-key.ts'
 import { openOwnCertificate, ownProfileName } from '../src/own-certificates.ts'
 import { openService, type Service } from '../src/service.ts'
-import { openRoom } from '../src/store/room.ts'
+import { openDatabase } from '../src/store/database.ts'
+import { openTurnedDown } from '../src/store/turned-down.ts'
+import { quiet } from './helpers/log.ts'
 import { openReplica, type Replica, type ReplicaOptions } from './helpers/replica.ts'
 import { csrFor } from './http/people.ts'
 
@@ -280,10 +282,39 @@ t.test('a database without room on its disk takes no records, though it answers'
   t.equal(openRoomAt(630_000, [0, 600_000]).fault(), undefined)
 })
 
+t.test('a right that somebody takes from the role that serves is told of, and is nothing to give up for', async (t) => {
+  const { service, config, database } = await openReplicaService(t)
+  const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
+  t.teardown(owner.close)
+  const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
+  const headers = { authorization: `Bearer ${token}` }
+  const issue = async () => {
+    const payload = { csr: csrFor('right.example.com'), profile: 'server' }
+    const answer = await service.app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
+    return { status: answer.statusCode, code: answer.json().code, retryAfter: answer.headers['retry-after'] }
+  }
+  await owner.query({ text: 'revoke insert on intents from chancery' })
+  t.match(await issue(), { status: 503, code: 'db.unavailable', retryAfter: '30' })
+  const { checks } = (await service.app.inject({ url: '/readyz', headers })).json()
+  t.match(checks, [{ name: 'database', ok: false, reason: /^the role that serves lacks a right .*"chancery migrate"/ }])
+  await owner.query({ text: `select grant_serving('chancery')` })
+  t.equal((await issue()).status, 201)
+})
+
+t.test('a function of the server that the role may not call is not missed', async (t) => {
+  const { stores } = await openReplica(t)
+  const text = (name: string): string =>
+    `do $$ begin raise exception 'permission denied for function ${name}' using errcode = '42501'; end $$`
+  await t.rejects(stores.db.query({ text: text('pg_control_system') }), { code: '42501' })
+  t.equal(stores.turnedDown.fault(), undefined)
+  await t.rejects(stores.db.query({ text: text('take_turn') }), { code: '42501' })
+  t.match(stores.turnedDown.fault(), /lacks a right/)
+})
+
 /** At this time, after statements that found none. */
 const openRoomAt = (later: number, failures: readonly number[] = [0]) => {
   let now = 0
-  const room = openRoom(() => now)
+  const room = openTurnedDown(() => now)
   for (now of failures) room.failed(new Problem('db.unavailable', 'a test', { cause: diskFull }))
   now = later
   return room

@@ -88,6 +88,7 @@ export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_l
   if (isProblem(error)) return error
   const code = codeOf(error)
   const mapped = code === undefined ? undefined : mappedErrors[code]
+  if (isTurnedDown(error)) return new Problem('db.unavailable', turnedDown, { cause: error, retryAfter: 30 })
   if (!mapped) return new Problem('internal', 'Something went wrong on our side.', { cause: error })
   const [problemCode, detail] = mapped
   return new Problem(problemCode === 'request.too_large' ? tooLarge : problemCode, detail)
@@ -209,6 +210,17 @@ const isAnswering = (socket: Socket): boolean => {
   const due = dueOn(socket)
   return due?.headersSent === true || due?.req?.complete === true
 }
+
+/**
+ * Rights that somebody has taken from the role that serves, or a schema that it does not find any more: whoever runs the
+ * database mends that while we run, and the same request succeeds then.
+ */
+const isTurnedDown = (error: unknown): boolean =>
+  error instanceof Error &&
+  'severity' in error &&
+  ['42501', '42P01'].includes((error as NodeJS.ErrnoException).code ?? '')
+
+const turnedDown = 'The database does not let this service do what it needs; its operator has to see to that.'
 
 const asIs = (payload: unknown): string => String(payload)
 

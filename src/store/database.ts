@@ -354,10 +354,10 @@ const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
  */
 const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
 /**
- * Whatever the role or the database says: times in any other form are turned down (`types.ts`), and the tables, with all that
- * guards them, are in one schema.
+ * Whatever the role or the database says: times in any other form are turned down (`types.ts`), the tables, with all that guards
+ * them, are in one schema; and a statement waits for those before it, where a stricter isolation turns it down.
  */
-const ourWords = '-c datestyle=ISO -c search_path=public'
+const ourWords = '-c datestyle=ISO -c search_path=public -c default_transaction_isolation=read\\ committed'
 const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */

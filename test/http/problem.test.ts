@@ -121,6 +121,28 @@ t.test('an unknown error is a bare 500 and a line in the log with its cause', as
   t.match(line, { id: answer.json().requestId, cause: { type: 'TypeError', message: 'secret-detail' } })
 })
 
+t.test('what the database does not let us do is retryable, and its own words stay inside', async (t) => {
+  for (const code of ['42501', '42P01']) {
+    const { app, lines } = await openStandIn({
+      records: reached({
+        certificate: async () => {
+          throw Object.assign(new Error('secret-detail'), { code, severity: 'ERROR' })
+        },
+      }),
+    })
+    t.teardown(() => app.close())
+    const url = `/v1/certificates/${'4a'.repeat(16)}`
+    const answer = await app.inject({ url, headers: { authorization: 'Bearer admin_' } })
+    t.equal(answer.statusCode, 503)
+    t.match(answer.json(), { code: 'db.unavailable', retryable: true, detail: /its operator has to see to that\.$/ })
+    t.notMatch(answer.body, /secret-detail/)
+    t.match(
+      lines.find(({ event }) => event === 'request.failed'),
+      { id: answer.json().requestId, cause: { message: 'secret-detail', code } },
+    )
+  }
+})
+
 t.test('what a client did wrong on the way in is a 4xx with its own code', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())

@@ -304,6 +304,20 @@ t.test('the tables are found whatever search_path the role has, or it is told th
   })
 })
 
+t.test('a statement waits for those before it whatever isolation the role has', async (t) => {
+  const role = decodeURIComponent(new URL(ownerUrl.replace('@/', '@localhost/')).username)
+  const database = (await admin.query('select current_database() as name')).rows[0].name
+  const setting = `alter role ${admin.escapeIdentifier(role)} in database ${admin.escapeIdentifier(database)}`
+  await admin.query(`${setting} set default_transaction_isolation = 'serializable'`)
+  t.teardown(() => admin.query(`${setting} reset default_transaction_isolation`))
+  const statement = { text: 'show transaction_isolation' }
+  const rows = [{ transaction_isolation: 'read committed' }]
+  const db = open(t, { max: 8 })
+  t.strictSame((await db.query(statement)).rows, rows)
+  for (const pool of ownPools) t.strictSame((await db.query({ ...statement, pool })).rows, rows, pool)
+  t.strictSame(await db.transaction(async (tx) => (await tx.query(statement)).rows), rows)
+})
+
 t.test('options of the URL come beside ours, and hold where both say something', async (t) => {
   const options = '-c work_mem=5MB -c enable_seqscan=on'
   const url = `${ownerUrl}${ownerUrl.includes('?') ? '&' : '?'}options=${encodeURIComponent(options)}`
