@@ -427,7 +427,7 @@ t.test('a commit whose acknowledgement is lost is a loss', async (t) => {
     sockets.add(near).add(far)
     let cut = false
     near.on('data', (chunk) => {
-      if (chunk.includes('commit')) cut = true
+      if (chunk.includes('commit\0')) cut = true
       far.write(chunk)
     })
     far.on('data', (chunk) => (cut ? near.destroy() : near.write(chunk)))
