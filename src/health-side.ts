@@ -34,14 +34,33 @@ export const healthOf = (
     isStopping,
   })
 
-/** Undefined when records can be written: not a standby, not read-only, its clock was read, and it has turned nothing down lately. */
-const databaseFault = async ({ db, roll, turnedDown }: Stores): Promise<string | undefined> => {
-  const { rows } = await db.query<{ readonly: boolean }>(selectReadOnly)
+/**
+ * Undefined when records can be written: not a standby, not read-only, no commit waits for a standby that is gone, its clock was
+ * read, and it has turned nothing down lately.
+ */
+export const databaseFault = async ({
+  db,
+  roll,
+  turnedDown,
+}: Pick<Stores, 'db' | 'turnedDown'> & { readonly roll: Pick<Stores['roll'], 'head'> }): Promise<
+  string | undefined
+> => {
+  const { rows } = await db.query<{ readonly: boolean; waiting: boolean }>(selectWriting)
   await roll.head()
-  return rows[0]?.readonly === false ? turnedDown.fault() : 'the database is read-only'
+  if (rows[0]?.readonly !== false) return 'the database is read-only'
+  return rows[0].waiting ? waitsForStandby : turnedDown.fault()
 }
 
-const selectReadOnly = {
-  name: 'select_read_only',
-  text: `select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly`,
+/** The server sets no bound to that wait, and answers questions as ever meanwhile. */
+const waitsForStandby =
+  'commits wait for a synchronous standby: bring it back, or take it out of synchronous_standby_names of the database'
+
+const selectWriting = {
+  name: 'select_writing',
+  text: `
+    select pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as readonly,
+      exists (
+        select from pg_stat_activity
+        where datname = current_database() and usename = current_user and wait_event = 'SyncRep'
+          and query_start < clock_timestamp() - interval '3 s') as waiting`,
 }
