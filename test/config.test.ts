@@ -267,6 +267,11 @@ t.test('a URL of several hosts is turned down with what to do instead', async (t
       /CHANCERY_DATABASE_URL: .*names several hosts; name the one address that always leads to the server that takes writes/,
       url,
     )
+  t.match(
+    await messageOf({ CHANCERY_DATABASE_URL: 'postgresql://u:a,b/c@h/d' }),
+    /CHANCERY_DATABASE_URL: .*is not a postgresql:\/\/ URL \(in a password .* %2F/,
+    'a comma in a password that is not written as in a URL is no second host',
+  )
   for (const url of ['postgresql://u:a,b@h/d', 'postgresql://u,v:p@h/d', 'postgresql://u:p@h/d?options=-c%20a=b,c'])
     t.equal((await loadConfig({ CHANCERY_DATABASE_URL: url })).database.url, url)
 })

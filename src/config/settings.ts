@@ -626,14 +626,14 @@ function httpUrl(value: string): string {
 }
 
 /** libpq tries one after the other; pg would look for one host with a comma in its name. */
-const severalHosts = /^[^/]*\/\/([^/?#]*@)?[^@/?#]*,[^@/?#]*([/?#]|$)|[?&](host|port)=[^&]*(,|%2c)/i
+const severalHosts = /^[^/]*\/\/([^/?#]*@)?[^@/?#]*,[^@/?#]*(\/[^@?#]*)?([?#]|$)|[?&](host|port)=[^&]*(,|%2c)/i
 
 function postgresUrl(value: string): string {
   // An empty host, with the socket's folder in ?host=, is fine for PostgreSQL but not for URL.
   const url = /^postgres(ql)?:\/\//.test(value) ? value.replace('@/', '@socket/') : ''
   if (severalHosts.test(url))
     throw new Error('names several hosts; name the one address that always leads to the server that takes writes')
-  if (!URL.canParse(url)) throw new Error('is not a postgresql:// URL')
+  if (!URL.canParse(url)) throw new Error('is not a postgresql:// URL (in a password / ? # are written as %2F %3F %23)')
   return value
 }
 
