@@ -8,6 +8,7 @@
  */
 import pg from 'pg'
 
+import { openComplaint } from '../complaint.ts'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import { types } from './types.ts'
@@ -96,6 +97,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     connectionTimeoutMillis,
     ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}` } : {}),
   }
+  const tellShortage = shortageTo(options.log)
   const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
   const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
   const pool = openPool({ max: options.max - searching - issuing })
@@ -143,10 +145,10 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     }
   }
   const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())
-  /** Where the server has none left for a pool of its own, the connections of all else are better than none. */
+  /** Where the server has none left for a pool of its own, the connections of all else are better than none, and it is told. */
   const connectFor = (own: pg.Pool): Promise<pg.PoolClient> =>
     connect(own).catch((error: unknown) => {
-      if (own === pool || sqlState(error) !== tooManyConnections) throw error
+      if (own === pool || !tellShortage(error)) throw error
       return connect()
     })
 
@@ -323,6 +325,18 @@ const unavailable = (detail: string, cause: unknown): Problem =>
   new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
 
 const tooManyConnections = '53300'
+
+/** Tells of an error that is a shortage of connections, and whether it is one. */
+const shortageTo = (log: Log): ((error: unknown) => boolean) => {
+  const { tell } = openComplaint()
+  return (error) => {
+    if (sqlState(error) !== tooManyConnections) return false
+    tell('', () => log.warn({ event: 'database.short', err: causeOf(error) }, short))
+    return true
+  }
+}
+
+const short = 'the server has too few connections for the pool: issuing and searches share those that there are'
 
 const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }

@@ -106,7 +106,9 @@ t.test('where the server has no connection left for issuing, that goes by those 
   const role = `scarce_${process.pid}_${Date.now()}`
   await superuser.query(`create role ${role} login password 'scarce' connection limit 1`)
   const url = ownerUrl.replace(/\/\/[^@]*@/, `//${role}:scarce@`)
-  const db = openDatabase({ url, max: 8, log, applicationName: 'scarce' })
+  const told: unknown[] = []
+  const telling = { ...log, warn: (line: unknown) => void told.push(line) } as unknown as typeof log
+  const db = openDatabase({ url, max: 8, log: telling, applicationName: 'scarce' })
   t.teardown(async () => {
     await db.close()
     await superuser.query(`drop role ${role}`)
@@ -115,6 +117,8 @@ t.test('where the server has no connection left for issuing, that goes by those 
   const asked = { text: 'select pg_backend_pid() as pid' }
   const first = await db.query(asked)
   for (const pool of ownPools) t.strictSame((await db.query({ ...asked, pool })).rows, first.rows, pool)
+  t.match(told, [{ event: 'database.short', err: { message: /too many connections/ } }])
+  t.equal(told.length, 1, 'once a minute, for it is so with every statement')
 })
 
 t.test('closing closes the connections of all', async (t) => {
