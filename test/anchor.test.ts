@@ -409,6 +409,31 @@ t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
   await anchor.close()
 })
 
+t.test(
+  'whoever waits behind those who were told that it hangs is told soon, and it keeps nothing from closing',
+  async (t) => {
+    const disk = await openHangingDisk(t)
+    const failures: unknown[] = []
+    const anchor = await openAnchorFile({
+      path: newPath(),
+      patienceMs: 2_000,
+      failed: (error) => void failures.push(error),
+    })
+    await anchor.write(at(5))
+    disk.hang()
+    const told = async (size: number): Promise<number> => {
+      const start = performance.now()
+      await t.rejects(anchor.write(at(size)), { message: /its disk hangs/ })
+      return performance.now() - start
+    }
+    t.ok((await told(6)) > 1_900)
+    t.ok((await told(7)) < 1_500)
+    await anchor.close()
+    t.match(failures, [{ message: /its disk hangs/ }])
+    disk.goOn()
+  },
+)
+
 t.test('while it hangs no more is promised than within so long, also where nobody waits for the disk', async (t) => {
   const path = newPath()
   const disk = await openHangingDisk(t)
