@@ -91,7 +91,7 @@ export const openStatus = async (
     nextTurn,
     mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
     elapsedMs: () => performance.now(),
-    isSpoiled: crls.isSpoiled,
+    spoiled: (issuer) => (stopping ? new Map() : crls.spoiled(issuer)),
     published: (lists, issuer, milliseconds) => {
       crls.put(lists)
       metrics.crlsPublished(issuer, milliseconds / 1000)

@@ -96,7 +96,7 @@ const publish = async (stores: Stores, revoked: number, shards: number): Promise
     issuers: { all: () => issuers.all().filter(({ issuer }) => issuer.name === 'default') },
     times: config.crl,
     clock: dbClock.now,
-    isSpoiled: () => false,
+    spoiled: () => new Map(),
     assertClock: () => {},
     chance: () => 1,
     sha256: (bytes) => hash('sha256', bytes, 'buffer'),

@@ -71,7 +71,7 @@ const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = 
     mayGoOn: async () => true,
     // Each run is long after the one before.
     elapsedMs: () => (elapsed += 3_600_000),
-    isSpoiled: shelf.isSpoiled,
+    spoiled: shelf.spoiled,
     published: (lists) => shelf.put(lists),
     failed: (_issuer, error) => failures.push((error as Error).message),
     ...rest,
