@@ -28,6 +28,7 @@ import { openLeases } from './store/leases.ts'
 import { openMassRevocationStore } from './store/mass-revocations.ts'
 import { openOcspStore } from './store/ocsp.ts'
 import { issuedForReported, openRevocationStore } from './store/revocations.ts'
+import { readSuccessions } from './store/roll-opening.ts'
 import type { NextTurn } from './turns.ts'
 import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 
@@ -84,6 +85,7 @@ export const openStatus = async (
     store: openCrlStore({ db, roll }),
     issuers,
     times: config.crl,
+    successions: await readSuccessions(db),
     clock: dbClock.now,
     assertClock: dbClock.assertSane,
     chance: () => random(4).readUInt32BE() / 2 ** 32,

@@ -95,6 +95,7 @@ const publish = async (stores: Stores, revoked: number, shards: number): Promise
     store: openCrlStore({ db, roll }),
     issuers: { all: () => issuers.all().filter(({ issuer }) => issuer.name === 'default') },
     times: config.crl,
+    successions: 0,
     clock: dbClock.now,
     spoiled: () => new Map(),
     assertClock: () => {},

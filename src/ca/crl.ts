@@ -89,6 +89,8 @@ export interface CrlPublisherDeps {
   readonly store: CrlStore
   readonly issuers: Pick<Issuers, 'all'>
   readonly times: CrlTimes
+  /** How often entries of the roll were given up for good, and with them perhaps lists that somebody has seen. */
+  readonly successions: number
   readonly clock: () => Date
   /** Throws `clock.skewed`. */
   readonly assertClock: () => void
@@ -281,7 +283,7 @@ const draft = async (
       nextUpdate,
       revoked: pieces,
       authorityKeyIdentifier: issuer.facts.keyIdentifier as Buffer,
-      number: BigInt(number),
+      number: numberIn(number, deps),
       distributionPoint: { url: crlUrl(issuer, shard), only: 'user' },
     })
     const tbsSha256 = deps.sha256(tbs)
@@ -293,6 +295,13 @@ const draft = async (
   }
   return drafts
 }
+
+/**
+ * Numbers on record have no gap, and those of lists that are lost are used again; but what relying parties see grows all the same
+ * (RFC 5280 5.2.3).
+ */
+const numberIn = (number: number, { successions }: CrlPublisherDeps): bigint =>
+  (BigInt(successions) << numberBits) + BigInt(number)
 
 /** Of a list for a short time most is left. */
 const backdateOf = ({ validityMs }: CrlTimes): number => Math.min(backdateMs, validityMs / 8)
@@ -361,6 +370,8 @@ const eventOf = (issuer: string, lists: readonly IntendedCrl[]): CrlsIntended =>
 const maxSlice = 32
 const rowsForAList = 2_000
 const rowsForAPiece = 2_000
+/** One list a second for each shard would take nine million years to use them up. */
+const numberBits = 48n
 const backdateMs = 60_000
 /** Signatures of lists under way at once. */
 const signingLanes = 4

@@ -63,6 +63,7 @@ const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = 
     store: openCrlStore({ db, roll }),
     issuers: { all: () => [placed] },
     times: { periodMs: 30 * 86_400_000, validityMs: 90 * 86_400_000 },
+    successions: 0,
     clock: () => new Date(Date.now() + aheadMs),
     assertClock: () => {},
     chance: () => 1,
