@@ -61,9 +61,7 @@ export const openStatus = async (
   const leases = openLeases(db, newId())
   let stopping = false
   const shelfStore = openShelfStore(db)
-  const crls = openCrlShelf(shelfStore, {
-    damaged: sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none')),
-  })
+  const crls = openCrlShelf(shelfStore, { damaged: tellDamaged(log) })
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
     links: () => linksOf(issuers),
@@ -175,6 +173,9 @@ const respondersOf = (stores: Stores, issuers: Issuers, issuance: Issuance): Res
     isInUse: (name) => isInUse(issuers, name),
     clock: stores.dbClock.now,
   })
+
+const tellDamaged = (log: Stores['log']): ReturnType<typeof sparingly> =>
+  sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none'))
 
 /** A crowd of strangers is no reason for a crowd of lines. */
 const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell => {

@@ -79,7 +79,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
     const sha256 = createHash('sha256').update(list.der).digest('hex')
-    const serials = new Set(parseCrl(list.der).revoked.map(({ serial }) => serial.toString('hex')))
+    const serials = new Set(readRecorded(list).revoked.map(({ serial }) => serial.toString('hex')))
     lists.set(list.signer, { ...list, sha256, serials })
   }
   const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
@@ -184,6 +184,18 @@ const follows = (list: Read, newest: ImportedCrl | undefined): boolean => {
   if (list.thisUpdate < newest.thisUpdate)
     throw misfit(['/crl', `it is older than the newest one, of ${newest.thisUpdate.toISOString()}`])
   return true
+}
+
+/** Without it nobody knows whether it revokes issuers of ours: nothing is served by a guess. */
+const readRecorded = ({ der, signer, index }: ImportedCrl): Crl => {
+  try {
+    return parseCrl(der)
+  } catch (cause) {
+    throw new Error(
+      `The list of revocations that entry ${index} of the roll brought, of the CA whose key has the SHA-256 ${signer}, is damaged in the database (imported_crls): restore the database, or that row, from a backup.`,
+      { cause },
+    )
+  }
 }
 
 const readList = (der: Buffer): Crl => {

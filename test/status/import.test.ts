@@ -133,3 +133,15 @@ t.test('of two lists whose URLs differ by their hosts each is told under its own
   t.equal(told(), signerOf('a'))
   t.equal(imports.find('/other.crl', 'a.example'), undefined)
 })
+
+t.test('one that is damaged on record is named, with what to do', async (t) => {
+  const listed = { signer: 'ab'.repeat(32), number: 1n, thisUpdate: new Date(), nextUpdate: new Date(), index: 7 }
+  const store = { newest: async () => [{ ...listed, der: Buffer.from('3000', 'hex') }] } as unknown
+  const imports = openCrlImports({
+    store: store as CrlImportsDeps['store'],
+    links: () => [],
+    basePath: '/',
+    clock: () => new Date(),
+  })
+  await t.rejects(imports.refresh(), { message: /that entry 7 of the roll brought, .* \(imported_crls\): restore / })
+})
