@@ -264,9 +264,12 @@ const draft = async (
   due: readonly Due[],
   covers: number,
 ): Promise<readonly Draft[]> => {
-  // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
-  const thisUpdate = new Date(Math.floor((deps.clock().getTime() - backdateOf(deps.times)) / 1000) * 1000)
-  const ahead = due.find(({ head }) => head !== undefined && head.thisUpdate > thisUpdate)
+  const now = deps.clock()
+  // By how long before it was dated itself: the setting may have changed since.
+  const ahead = due.find(
+    ({ head }) =>
+      head && head.thisUpdate > datedAt(now, { validityMs: head.nextUpdate.getTime() - head.thisUpdate.getTime() }),
+  )
   if (ahead) throw new Error(`the clock has gone back behind the last list of shard ${ahead.shard}`)
   // What has expired is on one more list, of those that were seen, than it need be (RFC 5280 3.3).
   const shards = due.map(({ shard, head }) => ({ shard, since: head?.publishedUpdate ?? new Date(0) }))
@@ -275,6 +278,7 @@ const draft = async (
   for (const { shard, head } of due) {
     const { pieces, count } = entries.get(shard) ?? { pieces: [], count: 0 }
     const number = (head?.number ?? 0) + 1
+    const thisUpdate = new Date(Math.max(datedAt(now, deps.times).getTime(), head?.thisUpdate.getTime() ?? 0))
     const nextUpdate = new Date(thisUpdate.getTime() + deps.times.validityMs)
     const tbs = encodeCrlTbs({
       issuer: issuer.subject,
@@ -303,8 +307,12 @@ const draft = async (
 const numberIn = (number: number, { successions }: CrlPublisherDeps): bigint =>
   (BigInt(successions) << numberBits) + BigInt(number)
 
+/** In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours. */
+const datedAt = (now: Date, times: Pick<CrlTimes, 'validityMs'>): Date =>
+  new Date(Math.floor((now.getTime() - backdateOf(times)) / 1000) * 1000)
+
 /** Of a list for a short time most is left. */
-const backdateOf = ({ validityMs }: CrlTimes): number => Math.min(backdateMs, validityMs / 8)
+const backdateOf = ({ validityMs }: Pick<CrlTimes, 'validityMs'>): number => Math.min(backdateMs, validityMs / 8)
 
 interface Entries {
   readonly pieces: readonly Buffer[]
