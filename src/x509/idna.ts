@@ -175,23 +175,16 @@ const contexts = new Map<string, ContextRule>([
   ]),
 ])
 
-const scripts = [
-  'Latin',
-  'Greek',
-  'Cyrillic',
-  'Armenian',
-  'Hebrew',
-  'Arabic',
-  'Georgian',
-  'Cherokee',
-  'Devanagari',
-  'Thai',
-  'Hangul',
-  'Hiragana',
-  'Katakana',
-  'Han',
-  'Bopomofo',
-].map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
+/** All that people write today (UAX 31, tables 5 and 7), and Coptic. */
+const scripts = `
+  Latin Greek Cyrillic Armenian Hebrew Arabic Georgian Devanagari Thai Hangul Hiragana Katakana Han Bopomofo
+  Bengali Ethiopic Gujarati Gurmukhi Kannada Khmer Lao Malayalam Myanmar Oriya Sinhala Tamil Telugu Thaana Tibetan
+  Adlam Balinese Bamum Batak Canadian_Aboriginal Chakma Cham Cherokee Hanifi_Rohingya Javanese Kayah_Li Lepcha Limbu Lisu
+  Mandaic Meetei_Mayek Miao Mongolian New_Tai_Lue Newa Nko Nyiakeng_Puachue_Hmong Ol_Chiki Osage Saurashtra Sundanese
+  Syloti_Nagri Syriac Tai_Le Tai_Tham Tai_Viet Tifinagh Vai Wancho Yi Coptic`
+  .trim()
+  .split(/\s+/)
+  .map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
 const unlisted = new RegExp(
   `(?![\\p{Script=Common}\\p{Script=Inherited}${scripts.map(([name]) => `\\p{Script=${name}}`).join('')}]).`,
   'su',

@@ -265,6 +265,11 @@ t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('xn--paypa-be0s'), true) // Lisu ꓡ
   t.equal(isMixedScript('xn--bc-uu1a'), true) // Coptic ⲁ
   t.equal(isMixedScript('xn--9d6hc'), false) // Adlam alone
+  t.equal(isMixedScript('xn--q7c056b'), true) // Lao, Khmer
+  t.equal(isMixedScript('xn--rlc69b'), true) // Tamil, Kannada
+  t.equal(isMixedScript('xn--rlcus7b3d'), false) // Tamil alone
+  t.equal(isMixedScript('xn--eckwd4c7cu47r2wf'), false) // Japanese, in three scripts
+  t.equal(isMixedScript('xn--abc-lt8lk11n'), false) // Korean, with Latin
 })
 
 t.test(
