@@ -1,7 +1,7 @@
 /** `chancery token recover`, as an operator runs it whose administrators have lost every token. */
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { lstat, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -99,6 +99,23 @@ t.test('where it comes to nothing, what was there stays, and nothing is made', a
   t.equal(await readFile(lost, 'utf8'), secret)
   t.notOk((await readdir(folder)).some((name) => name.startsWith('none.token')))
   t.equal((await tokens()).length, 1)
+})
+
+t.test('an account whom the data folder is not open to is told so, and not that there are no records', async (t) => {
+  const shut = join(folder, 'shut')
+  await mkdir(shut, { mode: 0o000 })
+  // What root reads nevertheless.
+  const bounded = process.getuid?.() === 0 ? 'setpriv --bounding-set=-dac_override,-dac_read_search' : 'exec'
+  const more = { CHANCERY_DATA: join(shut, 'data'), CHANCERY_DATABASE_URL: '' }
+  const tried = await run(
+    'sh',
+    ['-c', `unset CHANCERY_DATABASE_URL; ${bounded} "${folder}/chancery" token recover`],
+    more,
+  )
+  t.match(tried, {
+    code: exitCodes.usage,
+    err: /^\/.*\/data is not open to this account \(EACCES\): run the command as /,
+  })
 })
 
 t.test('docs/operations.md: the way in as it stands there, beside the service that runs', async (t) => {
