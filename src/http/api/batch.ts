@@ -95,8 +95,6 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const tell = openTelling(deps, request)
       const work = inSlices(items, width, (item) => outcomeOf(deps, { admit, tell }, item, request))
       const outcomes = await withinDeadline(work, batchTimeout)
-      // A connection that stayed open would hold up the close for as long as its client keeps it.
-      if (stopping) reply.header('connection', 'close')
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
   )
