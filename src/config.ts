@@ -1,6 +1,7 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { join } from 'node:path'
 
+import { parsePostgresUrl, roleOf } from './config/postgres-url.ts'
 import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
 import { gather } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
@@ -383,45 +384,6 @@ const sentencesOf = (faults: readonly string[]): readonly string[] =>
 
 const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-
-/** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */
-export const roleOf = (text: string): string => {
-  const url = parsePostgresUrl(text)
-  const named = url.searchParams.get('user') ?? decoded(url.username)
-  return named || process.env['PGUSER'] || process.env['USER'] || ''
-}
-
-/** Where a PostgreSQL URL leads, for people; without its password. */
-export interface DatabasePlace {
-  /** `host:port`, or the path of a Unix socket. */
-  readonly address: string
-  readonly database: string
-  readonly role: string
-}
-
-export const placeOf = (text: string): DatabasePlace => {
-  const { hostname, port, pathname, searchParams } = parsePostgresUrl(text)
-  const host = searchParams.get('host') ?? decoded(hostname)
-  const at = searchParams.get('port') ?? (port || '5432')
-  const role = roleOf(text)
-  return {
-    address: host.startsWith('/') ? `${host}/.s.PGSQL.${at}` : `${host}:${at}`,
-    database: decoded(pathname.slice(1)) || role,
-    role,
-  }
-}
-
-/** As pg reads it: a % that begins no octet stands for itself. */
-const decoded = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
-}
-
-/** An empty host is fine for PostgreSQL, but not for URL. */
-export const parsePostgresUrl = (text: string): URL => new URL(text.replace('@/', '@localhost/'))
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 

@@ -1,5 +1,6 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
-import { type Config, roleOf } from '../config.ts'
+import { roleOf } from '../config/postgres-url.ts'
+import type { Config } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import { faultsOfRights } from '../store/safety.ts'
