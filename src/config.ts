@@ -1,7 +1,7 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { join } from 'node:path'
 
-import { parsePostgresUrl, roleOf } from './config/postgres-url.ts'
+import { parsePostgresUrl } from './config/postgres-url.ts'
 import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
 import { gather } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
@@ -384,6 +384,34 @@ const sentencesOf = (faults: readonly string[]): readonly string[] =>
 
 const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+
+/** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */
+export const roleOf = (text: string): string => {
+  const url = parsePostgresUrl(text)
+  const named = url.searchParams.get('user') ?? decodeURIComponent(url.username)
+  return named || process.env['PGUSER'] || process.env['USER'] || ''
+}
+
+/** Where a PostgreSQL URL leads, for people; without its password. */
+export interface DatabasePlace {
+  /** `host:port`, or the path of a Unix socket. */
+  readonly address: string
+  readonly database: string
+  readonly role: string
+}
+
+export const placeOf = (text: string): DatabasePlace => {
+  const { hostname, port, pathname, searchParams } = parsePostgresUrl(text)
+  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
+  const at = searchParams.get('port') ?? (port || '5432')
+  const role = roleOf(text)
+  return {
+    address: host.startsWith('/') ? `${host}/.s.PGSQL.${at}` : `${host}:${at}`,
+    // What of it is reserved in a URL stays an escape, to pg.
+    database: decodeURI(pathname.slice(1)) || role,
+    role,
+  }
+}
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 

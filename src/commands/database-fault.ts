@@ -1,5 +1,5 @@
 /** A database that cannot be opened, in one sentence: where it is, what is wrong, what to do. */
-import { type DatabasePlace, placeOf } from '../config/postgres-url.ts'
+import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { WrongRecords } from '../roll-side.ts'
 import { WrongSchema } from '../store/migrate.ts'

@@ -1,6 +1,5 @@
 /** `chancery migrate`: brings the schema up to date as its owner, and gives the serving role its rights. */
-import { roleOf } from '../config/postgres-url.ts'
-import type { Config } from '../config.ts'
+import { type Config, roleOf } from '../config.ts'
 import { openDatabase } from '../store/database.ts'
 import { migrate } from '../store/migrate.ts'
 import { faultsOfRights } from '../store/safety.ts'

@@ -1,5 +1,5 @@
 /** A migration that ended through no fault of its own: nothing of it remains, and a sentence says what to do before the next try. */
-import { placeOf } from '../config/postgres-url.ts'
+import { placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { sqlState } from '../store/database.ts'
 import type { DatabaseSetting } from './database-fault.ts'

@@ -13,7 +13,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
-import { placeOf } from '../../src/config/postgres-url.ts'
+import { placeOf } from '../../src/config.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { startInstance } from '../helpers/instance.ts'
