@@ -64,19 +64,28 @@ export const openAnchorFile = async ({
     if (place.file() !== written) return put(checkpoint)
     last = checkpoint
   }
+  /** The write that is under way was waited for in vain. */
+  let hangs = false
   /** One write at a time, of the newest there is; whoever comes meanwhile goes into the next. */
   const writes = openBatch({
     run: async (asked: readonly Checkpoint[]) => {
       const newest = newestOf(asked) as Checkpoint
-      if (last === undefined || newest.size > last.size) await put(newest)
+      if (last === undefined || newest.size > last.size)
+        await put(newest).finally(() => {
+          hangs = false
+        })
       return asked.map(() => true)
     },
     max: 64,
     lanes: 1,
   })
+  const hanging = (): Error => new Error(`${path} has not been written for ${patienceMs / 1000} s: its disk hangs`)
   const write = async (checkpoint: Checkpoint): Promise<void> => {
-    if ((await withDeadline(writes.add(checkpoint), patienceMs)) === 'late')
-      throw new Error(`${path} has not been written for ${patienceMs / 1000} s: its disk hangs`)
+    // Whoever has waited behind those who were told of it is told soon, or nobody would be there any more to be told.
+    const written = await withDeadline(writes.add(checkpoint), hangs ? patienceMs / 5 : patienceMs)
+    if (written !== 'late') return
+    hangs = true
+    throw hanging()
   }
   const timed = everyMs === undefined ? undefined : openTimed(write, everyMs, failed)
   return {
@@ -84,8 +93,12 @@ export const openAnchorFile = async ({
     write: timed?.write ?? write,
     close: async () => {
       await timed?.close()
-      await writes.drain()
-      await place.close()
+      // A disk that hangs keeps nothing else from being closed.
+      const end = async (): Promise<void> => {
+        await writes.drain()
+        await place.close()
+      }
+      if ((await withDeadline(end(), patienceMs)) === 'late') failed(hanging())
     },
   }
 }
@@ -345,7 +358,7 @@ const readPlace = (octets: Buffer): Checkpoint | undefined => {
 /** A write is on the disk when it resolves: one trip for a thread, where a sync of its own would be another. */
 const durably = constants.O_RDWR | constants.O_DSYNC
 const placeOctets = 512
-/** Less than who asks for a certificate is kept waiting: so he is told why. */
+/** Less than who asks for a certificate is kept waiting (8 s), also with a fifth of it more: so he is told why. */
 const longestWriteMs = 5_000
 /** Nobody waits for it, and more is promised all the while. */
 const longestTimedMs = 2_000

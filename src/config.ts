@@ -1,6 +1,7 @@
 /** The settings, read once at the start and frozen: the environment and a YAML file, judged together. */
 import { join } from 'node:path'
 
+import { parsePostgresUrl } from './config/postgres-url.ts'
 import { type Address, type LogLevel, type SettingKey, settings, type Witness } from './config/settings.ts'
 import { gather } from './config/sources.ts'
 import type { BlockListFiles } from './keys/block-lists.ts'
@@ -387,7 +388,7 @@ const formatAddress = ({ host, port }: Address): string =>
 /** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */
 export const roleOf = (text: string): string => {
   const url = parsePostgresUrl(text)
-  const named = url.searchParams.get('user') ?? decoded(url.username)
+  const named = url.searchParams.get('user') ?? decodeURIComponent(url.username)
   return named || process.env['PGUSER'] || process.env['USER'] || ''
 }
 
@@ -401,27 +402,16 @@ export interface DatabasePlace {
 
 export const placeOf = (text: string): DatabasePlace => {
   const { hostname, port, pathname, searchParams } = parsePostgresUrl(text)
-  const host = searchParams.get('host') ?? decoded(hostname)
+  const host = searchParams.get('host') ?? decodeURIComponent(hostname)
   const at = searchParams.get('port') ?? (port || '5432')
   const role = roleOf(text)
   return {
     address: host.startsWith('/') ? `${host}/.s.PGSQL.${at}` : `${host}:${at}`,
-    database: decoded(pathname.slice(1)) || role,
+    // What of it is reserved in a URL stays an escape, to pg.
+    database: decodeURI(pathname.slice(1)) || role,
     role,
   }
 }
-
-/** As pg reads it: a % that begins no octet stands for itself. */
-const decoded = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
-}
-
-/** An empty host is fine for PostgreSQL, but not for URL. */
-export const parsePostgresUrl = (text: string): URL => new URL(text.replace('@/', '@localhost/'))
 
 const isUnspecified = (host: string): boolean => host === '0.0.0.0' || host === '[::]'
 

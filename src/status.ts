@@ -28,6 +28,7 @@ import { openLeases } from './store/leases.ts'
 import { openMassRevocationStore } from './store/mass-revocations.ts'
 import { openOcspStore } from './store/ocsp.ts'
 import { issuedForReported, openRevocationStore } from './store/revocations.ts'
+import { readSuccessions } from './store/roll-opening.ts'
 import type { NextTurn } from './turns.ts'
 import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
 
@@ -60,9 +61,7 @@ export const openStatus = async (
   const leases = openLeases(db, newId())
   let stopping = false
   const shelfStore = openShelfStore(db)
-  const crls = openCrlShelf(shelfStore, {
-    damaged: sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none')),
-  })
+  const crls = openCrlShelf(shelfStore, { damaged: tellDamaged(log) })
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
     links: () => linksOf(issuers),
@@ -84,6 +83,7 @@ export const openStatus = async (
     store: openCrlStore({ db, roll }),
     issuers,
     times: config.crl,
+    successions: await readSuccessions(db),
     clock: dbClock.now,
     assertClock: dbClock.assertSane,
     chance: () => random(4).readUInt32BE() / 2 ** 32,
@@ -91,7 +91,7 @@ export const openStatus = async (
     nextTurn,
     mayGoOn: async (issuer) => !stopping && (await leases.take(`crls/${issuer}`, leaseMs)),
     elapsedMs: () => performance.now(),
-    isSpoiled: crls.isSpoiled,
+    spoiled: (issuer) => (stopping ? new Map() : crls.spoiled(issuer)),
     published: (lists, issuer, milliseconds) => {
       crls.put(lists)
       metrics.crlsPublished(issuer, milliseconds / 1000)
@@ -173,6 +173,9 @@ const respondersOf = (stores: Stores, issuers: Issuers, issuance: Issuance): Res
     isInUse: (name) => isInUse(issuers, name),
     clock: stores.dbClock.now,
   })
+
+const tellDamaged = (log: Stores['log']): ReturnType<typeof sparingly> =>
+  sparingly((issuer, err) => log.error({ event: 'crls.damaged', issuer, err }, 'a list on record is none'))
 
 /** A crowd of strangers is no reason for a crowd of lines. */
 const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell => {

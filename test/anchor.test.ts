@@ -398,16 +398,40 @@ const openHangingDisk = async (t: Test): Promise<{ hang: () => void; goOn: () =>
 t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
   const path = newPath()
   const disk = await openHangingDisk(t)
-  const anchor = await openAnchorFile({ path, patienceMs: 50 })
+  const anchor = await openAnchorFile({ path, patienceMs: 2_000 })
   await anchor.write(at(5))
   disk.hang()
-  for (const size of [6, 7])
-    await t.rejects(anchor.write(at(size)), { message: /anchor has not been written for 0\.05 s/ })
+  for (const size of [6, 7]) await t.rejects(anchor.write(at(size)), { message: /anchor has not been written for 2 s/ })
   disk.goOn()
   await anchor.write(at(8))
   t.equal((await readAnchorFile(path))?.size, 8)
   await anchor.close()
 })
+
+t.test(
+  'whoever waits behind those who were told that it hangs is told soon, and it keeps nothing from closing',
+  async (t) => {
+    const disk = await openHangingDisk(t)
+    const failures: unknown[] = []
+    const anchor = await openAnchorFile({
+      path: newPath(),
+      patienceMs: 2_000,
+      failed: (error) => void failures.push(error),
+    })
+    await anchor.write(at(5))
+    disk.hang()
+    const told = async (size: number): Promise<number> => {
+      const start = performance.now()
+      await t.rejects(anchor.write(at(size)), { message: /its disk hangs/ })
+      return performance.now() - start
+    }
+    t.ok((await told(6)) > 1_900)
+    t.ok((await told(7)) < 1_500)
+    await anchor.close()
+    t.match(failures, [{ message: /its disk hangs/ }])
+    disk.goOn()
+  },
+)
 
 t.test('while it hangs no more is promised than within so long, also where nobody waits for the disk', async (t) => {
   const path = newPath()

@@ -289,6 +289,12 @@ t.test('a secret comes from a file, once, and is never shown', async (t) => {
     t.match(message, /what it holds is not a postgresql:\/\/ URL/)
     t.notMatch(message, 'S3CRET')
   }
+  for (const url of ['postgresql://u:S3CRET@h/100%', 'postgresql://u:S3CRET%ff@h/d', 'postgresql://u%ff:S3CRET@h/d'])
+    for (const name of ['CHANCERY_DATABASE_URL', 'CHANCERY_MIGRATION_URL']) {
+      const message = await messageOf({ [name]: url })
+      t.match(message, `${name}: what it holds has a % that begins no octet of UTF-8; write it as %25`)
+      t.notMatch(message, 'S3CRET')
+    }
   const empty = { CHANCERY_KEY_PASSPHRASE_FILE: await fileOf(t, '\n') }
   t.match(await messageOf({ CHANCERY_CONFIG: '' }), /- CHANCERY_CONFIG: is empty; unset it instead\./)
   t.match(await messageOf({ CHANCERY_DATABASE_URL_FILE: empty.CHANCERY_KEY_PASSPHRASE_FILE }), /file is empty/)

@@ -10,6 +10,7 @@ import { type Certificate, isIssuedBy, parseCertificate, type TbsFacts } from '.
 import type { CheckSignature } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
+import { assertStillNames } from '../x509/names.ts'
 import type { ClientCertificate } from './access.ts'
 import type { TrustedIssuer } from './client-trust.ts'
 import { assertNameConstraints } from './name-constraints.ts'
@@ -34,6 +35,7 @@ export const openClientCertificates =
     const { facts } = certificate
     const now = clock()
     const issuer = await findIssuer(certificate, trusted(), now, verify)
+    if (issuer.own === null) assertStrict(facts)
     for (const { holds, code, reason, detail } of leafRules)
       if (!holds(facts, now)) throw new Problem(code, detail, { reason: `certificate.${reason}` })
     const serial = facts.serial.toString('hex')
@@ -58,6 +60,15 @@ const readLeaf = (der: Buffer): Certificate => {
     const certificate = parseCertificate(der, 'auth.invalid')
     parsePublicKey(certificate.facts.spki)
     return certificate
+  } catch (error) {
+    throw invalid('malformed', error)
+  }
+}
+
+/** Of ours, what was issued under older rules goes on to hold; of others', names are what they may be today. */
+const assertStrict = ({ names }: TbsFacts): void => {
+  try {
+    assertStillNames(names)
   } catch (error) {
     throw invalid('malformed', error)
   }

@@ -63,8 +63,8 @@ export interface CrlImports {
    * `issuer.not_found`, and `crl.invalid` with all that does not fit.
    */
   add(issuer: string, der: Buffer, by: string): Promise<ImportedCrl>
-  /** By the path of a URL in a certificate below its signer. */
-  find(path: string): PlacedCrl | undefined
+  /** By the path of a URL in a certificate below its signer; and by its host, where more than one have this path. */
+  find(path: string, host?: string): PlacedCrl | undefined
   all(): readonly PlacedCrl[]
   /** Whose certificates say that there is a list, and there is none, or it ends within that time. */
   ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
@@ -79,7 +79,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
     const sha256 = createHash('sha256').update(list.der).digest('hex')
-    const serials = new Set(parseCrl(list.der).revoked.map(({ serial }) => serial.toString('hex')))
+    const serials = new Set(readRecorded(list).revoked.map(({ serial }) => serial.toString('hex')))
     lists.set(list.signer, { ...list, sha256, serials })
   }
   const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
@@ -94,10 +94,13 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
       place(added)
       return added
     },
-    find: (path) => {
+    find: (path, host) => {
       const wanted = new Set([path, `${basePath.replace(/\/+$/, '')}${path}`])
-      const link = withUrls().find(({ subject }) => subject.crlUrls.some((url) => wanted.has(pathOf(url))))
-      return link && lists.get(sha256Of(link.signer))
+      const places = withUrls().flatMap(({ subject, signer }) => subject.crlUrls.map((url) => ({ url, signer })))
+      const found = places.filter(({ url }) => wanted.has(URL.parse(url)?.pathname ?? ''))
+      // A proxy may ask by another name.
+      const place = found.find(({ url }) => URL.parse(url)?.host === host?.toLowerCase()) ?? found[0]
+      return place && lists.get(sha256Of(place.signer))
     },
     all: () => [...lists.values()],
     ending: (withinMs) =>
@@ -183,6 +186,18 @@ const follows = (list: Read, newest: ImportedCrl | undefined): boolean => {
   return true
 }
 
+/** Without it nobody knows whether it revokes issuers of ours: nothing is served by a guess. */
+const readRecorded = ({ der, signer, index }: ImportedCrl): Crl => {
+  try {
+    return parseCrl(der)
+  } catch (cause) {
+    throw new Error(
+      `The list of revocations that entry ${index} of the roll brought, of the CA whose key has the SHA-256 ${signer}, is damaged in the database (imported_crls): restore the database, or that row, from a backup.`,
+      { cause },
+    )
+  }
+}
+
 const readList = (der: Buffer): Crl => {
   try {
     return parseCrl(der, 'crl.invalid')
@@ -204,8 +219,6 @@ const misfit = (...faults: readonly (readonly [field: string, reason: string])[]
   })
 
 const sha256Of = ({ spki }: TbsFacts): string => createHash('sha256').update(spki).digest('hex')
-
-const pathOf = (url: string): string => URL.parse(url)?.pathname ?? ''
 
 /** Between the root's clock and ours. */
 const toleranceMs = 300_000

@@ -28,8 +28,8 @@ export interface CrlShelf {
   knows(issuer: string): boolean
   all(): IterableIterator<ShelvedCrl>
   put(lists: readonly SignedCrl[]): void
-  /** Whether what is on record under this number is no list: it is to be made anew. */
-  isSpoiled(issuer: string, list: Pick<SignedCrl, 'shard' | 'number'>): boolean
+  /** Which lists on record of this issuer are none, their numbers by shard: they are to be made anew. */
+  spoiled(issuer: string): ReadonlyMap<number, number>
   /** Reads what other instances have published since the last time. */
   refresh(): Promise<void>
 }
@@ -46,19 +46,21 @@ export const openCrlShelf = (
 ): CrlShelf => {
   const lists = new Map<string, ShelvedCrl>()
   const issuers = new Set<string>()
-  /** Numbers by place. */
-  const spoiled = new Map<string, number>()
+  const spoiled = new Map<string, Map<number, number>>()
   let readAt = Number.NEGATIVE_INFINITY
   /** Clocks stop in machines that sleep, and jump: now and then all are compared. */
   let wholeAt = Number.NEGATIVE_INFINITY
 
+  const isSpoiled = ({ issuer, shard, number }: Pick<SignedCrl, 'issuer' | 'shard' | 'number'>): boolean =>
+    spoiled.get(issuer)?.get(shard) === number
   /** One that was spoiled on its disk keeps nobody from all the others. */
   const datesOf = (list: SignedCrl): ReturnType<typeof readCrlDates> | undefined => {
     try {
       return readCrlDates(list.der)
     } catch (error) {
-      spoiled.set(placeOf(list), list.number)
-      damaged(list.issuer, new Error(`list ${list.number} of shard ${list.shard} cannot be read`, { cause: error }))
+      const { issuer, shard, number } = list
+      spoiled.set(issuer, new Map(spoiled.get(issuer)).set(shard, number))
+      damaged(issuer, new Error(`list ${number} of shard ${shard} cannot be read`, { cause: error }))
       return undefined
     }
   }
@@ -70,6 +72,7 @@ export const openCrlShelf = (
       if (!dates) continue
       const sha256 = createHash('sha256').update(list.der).digest('hex')
       issuers.add(list.issuer)
+      spoiled.get(list.issuer)?.delete(list.shard)
       lists.set(place, { ...list, ...dates, sha256 })
     }
   }
@@ -79,13 +82,15 @@ export const openCrlShelf = (
     knows: (issuer) => issuers.has(issuer),
     all: () => lists.values(),
     put,
-    isSpoiled: (issuer, { shard, number }) => spoiled.get(placeOf({ issuer, shard })) === number,
+    spoiled: (issuer) => spoiled.get(issuer) ?? new Map(),
     refresh: async () => {
       const start = elapsedMs()
       // A row is seen when its transaction has ended, however long before that it was dated.
       const isWhole = start - wholeAt > wholeEveryMs
       const changed = await store.changedWithin(isWhole ? wholeMs : Math.min(start - readAt + marginMs, wholeMs))
-      const newer = changed.filter((list) => (lists.get(placeOf(list))?.number ?? 0) < list.number)
+      const newer = changed.filter(
+        (list) => (lists.get(placeOf(list))?.number ?? 0) < list.number && (isWhole || !isSpoiled(list)),
+      )
       for (let i = 0; i < newer.length; i += sliceSize) put(await store.files(newer.slice(i, i + sliceSize)))
       readAt = start
       if (isWhole) wholeAt = start

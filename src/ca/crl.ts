@@ -89,6 +89,8 @@ export interface CrlPublisherDeps {
   readonly store: CrlStore
   readonly issuers: Pick<Issuers, 'all'>
   readonly times: CrlTimes
+  /** How often entries of the roll were given up for good, and with them perhaps lists that somebody has seen. */
+  readonly successions: number
   readonly clock: () => Date
   /** Throws `clock.skewed`. */
   readonly assertClock: () => void
@@ -100,8 +102,8 @@ export interface CrlPublisherDeps {
   /** Asked before each piece of work of an issuer; false: another instance is at it, or this one is stopping. */
   readonly mayGoOn: (issuer: string) => Promise<boolean>
   readonly elapsedMs: () => number
-  /** Whether what is in the place of this list, for all to serve, cannot be read. */
-  readonly isSpoiled: (issuer: string, list: Pick<CrlHead, 'shard' | 'number'>) => boolean
+  /** Which lists that are in their places, for all to serve, cannot be read here: their numbers by shard. */
+  readonly spoiled: (issuer: string) => ReadonlyMap<number, number>
   /** Told of each list that is in its place. */
   readonly published: (lists: readonly SignedCrl[], issuer: string, milliseconds: number) => void
   /** Told why an issuer's lists were not published. */
@@ -126,8 +128,9 @@ export const openCrlPublisher = (deps: CrlPublisherDeps): CrlPublisher => {
           deps.assertClock()
           // Whoever cannot sign leaves it to another instance, which perhaps can.
           issuer.assertAvailable()
-          if (!(await deps.mayGoOn(issuer.name))) continue
-          await publishIssuer(deps, issuer, followed)
+          if (await deps.mayGoOn(issuer.name)) await publishIssuer(deps, issuer, followed)
+          // Whoever is at it may serve what it has in memory, and knows nothing of it.
+          else if (deps.spoiled(issuer.name).size > 0) await publishSpoiled(deps, issuer)
           failures.delete(issuer.name)
         } catch (error) {
           // What was recorded in vain is on the roll for good, so not every few seconds.
@@ -153,8 +156,9 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
   const heads = new Map((await deps.store.heads(issuer.name)).map((head) => [head.shard, head]))
   const from = followed.get(issuer.name) ?? Math.min(covers, ...[...heads.values()].map((head) => head.covers))
   const changed = await deps.store.changed(issuer.name, { from, below: covers })
+  const spoiled = deps.spoiled(issuer.name)
   const due = Array.from({ length: issuer.shards }, (_, shard) => ({ shard, head: heads.get(shard) })).filter(
-    ({ shard, head }) => !head || deps.isSpoiled(issuer.name, head) || isDue(deps, head, changed.get(shard)),
+    ({ shard, head }) => !head || isSpoiled(spoiled, head) || isDue(deps, head, changed.get(shard)),
   )
   for (const slice of slicesOf(due)) {
     if (!(await deps.mayGoOn(issuer.name))) return
@@ -162,6 +166,20 @@ const publishIssuer = async (deps: CrlPublisherDeps, issuer: Issuer, followed: M
   }
   followed.set(issuer.name, covers)
 }
+
+/** Of two that do so at once the database takes one. */
+const publishSpoiled = async (deps: CrlPublisherDeps, issuer: Issuer): Promise<void> => {
+  const covers = await deps.store.rollSize()
+  deps.assertClock()
+  const spoiled = deps.spoiled(issuer.name)
+  const due = (await deps.store.heads(issuer.name)).filter((head) => isSpoiled(spoiled, head))
+  const [slice] = slicesOf(due.map((head) => ({ shard: head.shard, head })))
+  if (slice) await publishSlice(deps, issuer, slice, covers)
+}
+
+/** Not where a newer one is on its way already. */
+const isSpoiled = (spoiled: ReadonlyMap<number, number>, { shard, number }: CrlHead): boolean =>
+  spoiled.get(shard) === number
 
 /** Something has happened that it does not know; nothing is served; or some time in the last quarter of its period. */
 const isDue = ({ times, clock, chance }: CrlPublisherDeps, head: CrlHead, changedBy: number | undefined): boolean => {
@@ -246,9 +264,12 @@ const draft = async (
   due: readonly Due[],
   covers: number,
 ): Promise<readonly Draft[]> => {
-  // In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours.
-  const thisUpdate = new Date(Math.floor((deps.clock().getTime() - backdateOf(deps.times)) / 1000) * 1000)
-  const ahead = due.find(({ head }) => head !== undefined && head.thisUpdate > thisUpdate)
+  const now = deps.clock()
+  // By how long before it was dated itself: the setting may have changed since.
+  const ahead = due.find(
+    ({ head }) =>
+      head && head.thisUpdate > datedAt(now, { validityMs: head.nextUpdate.getTime() - head.thisUpdate.getTime() }),
+  )
   if (ahead) throw new Error(`the clock has gone back behind the last list of shard ${ahead.shard}`)
   // What has expired is on one more list, of those that were seen, than it need be (RFC 5280 3.3).
   const shards = due.map(({ shard, head }) => ({ shard, since: head?.publishedUpdate ?? new Date(0) }))
@@ -257,6 +278,7 @@ const draft = async (
   for (const { shard, head } of due) {
     const { pieces, count } = entries.get(shard) ?? { pieces: [], count: 0 }
     const number = (head?.number ?? 0) + 1
+    const thisUpdate = new Date(Math.max(datedAt(now, deps.times).getTime(), head?.thisUpdate.getTime() ?? 0))
     const nextUpdate = new Date(thisUpdate.getTime() + deps.times.validityMs)
     const tbs = encodeCrlTbs({
       issuer: issuer.subject,
@@ -265,7 +287,7 @@ const draft = async (
       nextUpdate,
       revoked: pieces,
       authorityKeyIdentifier: issuer.facts.keyIdentifier as Buffer,
-      number: BigInt(number),
+      number: numberIn(number, deps),
       distributionPoint: { url: crlUrl(issuer, shard), only: 'user' },
     })
     const tbsSha256 = deps.sha256(tbs)
@@ -278,8 +300,19 @@ const draft = async (
   return drafts
 }
 
+/**
+ * Numbers on record have no gap, and those of lists that are lost are used again; but what relying parties see grows all the same
+ * (RFC 5280 5.2.3).
+ */
+const numberIn = (number: number, { successions }: CrlPublisherDeps): bigint =>
+  (BigInt(successions) << numberBits) + BigInt(number)
+
+/** In whole seconds, as DER has them; a little in the past, for those whose clocks are behind ours. */
+const datedAt = (now: Date, times: Pick<CrlTimes, 'validityMs'>): Date =>
+  new Date(Math.floor((now.getTime() - backdateOf(times)) / 1000) * 1000)
+
 /** Of a list for a short time most is left. */
-const backdateOf = ({ validityMs }: CrlTimes): number => Math.min(backdateMs, validityMs / 8)
+const backdateOf = ({ validityMs }: Pick<CrlTimes, 'validityMs'>): number => Math.min(backdateMs, validityMs / 8)
 
 interface Entries {
   readonly pieces: readonly Buffer[]
@@ -345,6 +378,8 @@ const eventOf = (issuer: string, lists: readonly IntendedCrl[]): CrlsIntended =>
 const maxSlice = 32
 const rowsForAList = 2_000
 const rowsForAPiece = 2_000
+/** One list a second for each shard would take nine million years to use them up. */
+const numberBits = 48n
 const backdateMs = 60_000
 /** Signatures of lists under way at once. */
 const signingLanes = 4

@@ -8,7 +8,7 @@ import type { Profile, RenewalRules } from '../policy/profile.ts'
 import { valuesOf } from '../policy/subject.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import { type KeyBlockList, parsePublicKey } from '../x509/keys.ts'
-import type { Name } from '../x509/names.ts'
+import { assertStillNames, type Name } from '../x509/names.ts'
 import type { Attribute } from '../x509/subject.ts'
 import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
 import type { Held, HeldObstacle } from './holders.ts'
@@ -44,7 +44,8 @@ export const isHeldObstacle = (end: string): end is HeldObstacle => Object.hasOw
 
 /**
  * The request as it is judged: the names and the subject are those of the certificate, whatever of them is repeated. Throws
- * `renewal.names` where it says others, `renewal.key` where its key is not what the profile wants.
+ * `renewal.names` where it says others, `renewal.key` where its key is not what the profile wants, `san.syntax` where a name of
+ * the certificate is none any more.
  */
 export const asRenewal = (profile: Profile, held: Held, csr: CertificationRequest): CertificationRequest => {
   const rules = renewalOf(profile)
@@ -54,6 +55,8 @@ export const asRenewal = (profile: Profile, held: Held, csr: CertificationReques
   const violations = [...namesBeyond(held, csr), ...attributesBeyond(held, csr.subject.filter(isTaken))]
   if (violations.length > 0)
     throw new Problem('renewal.names', 'The request is for other names than those of the certificate.', { violations })
+  // The certificate was read by the rules of its day, and what is issued now is held to those of today.
+  assertStillNames(held.names)
   // What the profile does not take from a request is judged as ever.
   const subject = [...held.subject.filter(isTaken), ...csr.subject.filter((attribute) => !isTaken(attribute))]
   return { ...csr, names: held.names, subject }

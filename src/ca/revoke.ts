@@ -4,7 +4,7 @@
  */
 import { Problem } from '../errors.ts'
 import type { CertificateReleased, CertificateRevoked } from '../roll/entries.ts'
-import { formatTime } from '../x509/time.ts'
+import { formatTime, instantOf } from '../x509/time.ts'
 import { type Caller, hasRole, requesterGrants } from './access.ts'
 
 /**
@@ -249,7 +249,7 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
   if (reason === 'certificateHold') throw bad('asks for a hold, which is for operators')
   if (invalidityDate !== undefined && (typeof invalidityDate !== 'string' || !wholeSeconds.test(invalidityDate)))
     throw bad('has an invalidity date that is none, or none in whole seconds')
-  const since = invalidityDate === undefined ? null : timeOf(invalidityDate as string)
+  const since = invalidityDate === undefined ? null : instantOf(invalidityDate as string)
   if (since === undefined) throw bad('has an invalidity date that is none')
   const age = now.getTime() / 1000 - Number(iat)
   if (typeof iat !== 'number' || !(age < maxProofAge && age > -maxProofLead))
@@ -260,13 +260,6 @@ const readProof = (said: unknown, now: Date): RevocationAsk & { readonly serial:
     reason: reason as RevocationReason,
     invalidSince: since,
   }
-}
-
-/** Undefined for a day that does not exist, which JavaScript takes for one of the next month. */
-const timeOf = (text: string): Date | undefined => {
-  const [time, day] = [new Date(text), new Date(text.slice(0, 10))]
-  const exists = !Number.isNaN(time.getTime()) && day.toISOString().startsWith(text.slice(0, 10))
-  return exists ? time : undefined
 }
 
 /**

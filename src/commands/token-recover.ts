@@ -3,7 +3,7 @@
  * the service's own role and on its data folder, could write what it writes; this way it is on the roll, with who did it, and ends
  * soon.
  */
-import { readFile } from 'node:fs/promises'
+import { lstat, readFile, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
 import type { Access, Role, Token } from '../ca/access.ts'
@@ -15,10 +15,11 @@ import { pooledRandom, timeOrderedIds } from '../keys/random.ts'
 import { parseDuration } from '../policy/duration.ts'
 import { openAccess } from '../store/access.ts'
 import type { Database } from '../store/database.ts'
-import { isSecret } from '../store/secrets.ts'
+import { isSecret, secretLength } from '../store/secrets.ts'
 import type { Log } from '../telemetry.ts'
 import { Failure } from './failure.ts'
 import { operator } from './operator.ts'
+import { visible } from './output.ts'
 import { withRecords } from './with-records.ts'
 
 export interface TokenRecoverOptions {
@@ -56,17 +57,31 @@ export const runTokenRecover = async (
     const clock = (): Date => new Date()
     const random = pooledRandom()
     const access = openAccess({ db, roll, log, clock, random, newId: timeOrderedIds(clock, random) })
-    await assertPlace(access, file)
-    const by = operator()
-    const { principal, isNew } = choose(await administrators(access), options.principal)
-    if (isNew) await makeAdministrator(access, principal, by)
-    const working = await workingTokens(db, access)
-    const expiresAt = await after(db, seconds)
-    const { id, secret } = await access.createToken({ principal, label, expiresAt }, by)
-    await keep(access, { id, file, secret, by })
-    const roles = [...new Set((await access.listGrants(principal)).map(({ role }) => role))]
-    return { principal, roles, token: id, expiresAt: expiresAt.toISOString(), by, file, working }
+    const before = await readPlace(access, file)
+    const chosen = choose(await administrators(access), options.principal)
+    return inPlace(file, before, async () => {
+      const { expiresAt, ...made } = await make({ db, access }, chosen, seconds)
+      await keep(access, { ...made, file })
+      const { secret: _, ...told } = made
+      return { ...told, expiresAt: expiresAt.toISOString(), file }
+    })
   })
+}
+
+interface Reached {
+  readonly db: Database
+  readonly access: Access
+}
+
+/** Nothing is asked of the records after it, so that one that is made is kept. */
+const make = async ({ db, access }: Reached, { principal, isNew }: Chosen, seconds: number) => {
+  const by = operator()
+  if (isNew) await makeAdministrator(access, principal, by)
+  const working = await workingTokens(db, access)
+  const roles = [...new Set((await access.listGrants(principal)).map(({ role }) => role))]
+  const expiresAt = await after(db, seconds)
+  const { id: token, secret } = await access.createToken({ principal, label, expiresAt }, by)
+  return { principal, roles, token, secret, expiresAt, by, working }
 }
 
 export const recoveredTokenText = (recovered: RecoveredToken): string => {
@@ -80,7 +95,9 @@ export const recoveredTokenText = (recovered: RecoveredToken): string => {
       ({ id, principal: of, label: what, expiresAt: until }) =>
         `  ${id} of ${of}, ${JSON.stringify(what)}, ${until === null ? 'without an end' : `until ${until}`}`,
     ),
-  ].join('\n')
+  ]
+    .map(visible)
+    .join('\n')
 }
 
 const secondsOf = (text: string): number => {
@@ -98,11 +115,13 @@ const administrators = async (access: Access): Promise<readonly string[]> => {
   return [...new Set(granted)].filter((name) => open.has(name)).sort()
 }
 
+interface Chosen {
+  readonly principal: string
+  readonly isNew: boolean
+}
+
 /** Where there are administrators, nobody else becomes one by this. */
-const choose = (
-  names: readonly string[],
-  wanted: string | undefined,
-): { readonly principal: string; readonly isNew: boolean } => {
+const choose = (names: readonly string[], wanted: string | undefined): Chosen => {
   if (names.length === 0) return { principal: wanted ?? first, isNew: true }
   const principal = wanted ?? (names.length === 1 ? names[0] : undefined)
   const told = `${names.length === 1 ? 'The administrator is' : 'The administrators are'} ${names.join(', ')}`
@@ -149,15 +168,38 @@ const workingTokens = async (db: Database, access: Access): Promise<readonly Wor
     }))
 }
 
-/** Before anything is on record, the file can be written. A token that works is not lost, or is somebody else's, and what is none stays as well. */
-const assertPlace = async (access: Access, file: string): Promise<void> => {
-  const there = await readFile(file, 'utf8').catch(({ code }: NodeJS.ErrnoException) => {
-    if (code === 'ENOENT') return ''
-    throw new Failure('usage', `${file} cannot be read (${code}): name another file by --out.`)
+/** What is there; undefined where nothing is. A token that works is not lost, or is somebody else's, and what is none stays as well. */
+const readPlace = async (access: Access, file: string): Promise<string | undefined> => {
+  const there = await readThere(file).catch((error: NodeJS.ErrnoException) => {
+    if (error instanceof Failure) throw error
+    if (error.code === 'ENOENT') return undefined
+    throw new Failure('usage', `${file} cannot be read (${error.code}): name another file by --out.`)
   })
-  const secret = there.trim()
+  const secret = there?.trim() ?? ''
   if (secret !== '') await assertLost(access, file, secret)
-  await write(file, '')
+  return there
+}
+
+/** Of a link, a device or a pipe it would be the name that is replaced: as root, /dev/stdout and /dev/null themselves. */
+const readThere = async (file: string): Promise<string> => {
+  const found = await lstat(file)
+  if (!found.isFile() && !found.isDirectory())
+    throw new Failure('usage', `${file} is there and no plain file: name another one by --out.`)
+  return readFile(file, 'utf8')
+}
+
+/**
+ * Before anything is on record, the file can be written, and the disk has room for what will be in it. Where it comes to nothing,
+ * there is what was there before.
+ */
+const inPlace = async <T>(file: string, before: string | undefined, work: () => Promise<T>): Promise<T> => {
+  await write(file, '\n'.repeat(secretLength + 1))
+  try {
+    return await work()
+  } catch (error) {
+    await (before === undefined ? rm(file, { force: true }) : write(file, before)).catch(() => {})
+    throw error
+  }
 }
 
 const assertLost = async (access: Access, file: string, secret: string): Promise<void> => {
@@ -176,16 +218,16 @@ const assertLost = async (access: Access, file: string, secret: string): Promise
 }
 
 interface Made {
-  readonly id: string
+  readonly token: string
   readonly file: string
   readonly secret: string
   readonly by: string
 }
 
 /** One whose secret nobody has need not stand there as one that works. */
-const keep = async (access: Access, { id, file, secret, by }: Made): Promise<void> => {
+const keep = async (access: Access, { token, file, secret, by }: Made): Promise<void> => {
   await write(file, `${secret}\n`).catch(async (error: unknown) => {
-    await access.revokeToken(id, by).catch(() => {})
+    await access.revokeToken(token, by).catch(() => {})
     throw error
   })
 }

@@ -1,5 +1,5 @@
 /** For commands that work beside the service, on the same records. */
-import { existsSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { codec } from '../codec.ts'
@@ -60,10 +60,13 @@ export const withDatabase = async <T>(
 }
 
 const openExisting = async ({ dataDir }: Config, log: Log) => {
-  if (!existsSync(join(dataDir, 'postgres', 'cluster')))
+  await stat(join(dataDir, 'postgres', 'cluster')).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure(
       'usage',
-      `There are no records in ${dataDir}: set CHANCERY_DATABASE_URL or CHANCERY_DATA as the service has them.`,
+      code === 'EACCES'
+        ? `${dataDir} is not open to this account (EACCES): run the command as the one that the service runs as.`
+        : `There are no records in ${dataDir}: set CHANCERY_DATABASE_URL or CHANCERY_DATA as the service has them.`,
     )
+  })
   return openEmbedded({ dataDir, log })
 }

@@ -41,10 +41,12 @@ export const formatYaml = async (value: object): Promise<string> => {
       if (typeof scalar.value === 'string' && isHidden(scalar.value)) scalar.type = 'QUOTE_DOUBLE'
     },
   })
-  return document.toString().replaceAll(unseen, yamlEscape)
+  // Over several lines, the library loses blanks beside them.
+  return document.toString({ doubleQuotedAsJSON: true }).replaceAll(unseen, yamlEscape)
 }
 
-const isHidden = (text: string): boolean => text.replaceAll(unseen, yamlEscape) !== text
+/** So is a blank at the end of a line. */
+const isHidden = (text: string): boolean => text.includes(' \n') || text.replaceAll(unseen, yamlEscape) !== text
 
 /** YAML 1.2.2 5.7; lines end as they are. */
 const yamlEscape = (character: string): string => {

@@ -1,6 +1,7 @@
 /** A password of the database that is changed while we run: whoever changes it puts it into the file that the settings name. */
-import { type Config, parsePostgresUrl } from '../config.ts'
+import type { Config } from '../config.ts'
 import { readFileOrPipe, readPrivateFile } from '../keys/private-file.ts'
+import { parsePostgresUrl } from './postgres-url.ts'
 
 /**
  * What reads the URL again; undefined where it came from no file. It rejects where anything but the password is another

@@ -4,6 +4,7 @@ import { parseVerifierKey, type VerifierKey } from '../roll/note.ts'
 import { sha256 } from '../sha256.ts'
 import { parseIp } from '../x509/addresses.ts'
 import { assertNames, isAddressLiteral, type Name, parseName } from '../x509/names.ts'
+import { faultOfPostgresUrl } from './postgres-url.ts'
 
 /**
  * Every setting, in one table: its name in the environment, its place in the YAML file, how it is read, what it is
@@ -625,15 +626,9 @@ function httpUrl(value: string): string {
   return value.replace(/\/+$/, '')
 }
 
-/** libpq tries one after the other; pg would look for one host with a comma in its name. */
-const severalHosts = /^[^/]*\/\/([^/?#]*@)?[^@/?#]*,[^@/?#]*(\/[^@?#]*)?([?#]|$)|[?&](host|port)=[^&]*(,|%2c)/i
-
 function postgresUrl(value: string): string {
-  // An empty host, with the socket's folder in ?host=, is fine for PostgreSQL but not for URL.
-  const url = /^postgres(ql)?:\/\//.test(value) ? value.replace('@/', '@socket/') : ''
-  if (severalHosts.test(url))
-    throw new Error('names several hosts; name the one address that always leads to the server that takes writes')
-  if (!URL.canParse(url)) throw new Error('is not a postgresql:// URL (in a password / ? # are written as %2F %3F %23)')
+  const fault = faultOfPostgresUrl(value)
+  if (fault !== undefined) throw new Error(fault)
   return value
 }
 

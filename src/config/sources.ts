@@ -3,7 +3,7 @@ import { access, constants, readFile } from 'node:fs/promises'
 
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
 
-import { assertPrivateFile, readFileOrPipe, readPrivateFile } from '../keys/private-file.ts'
+import { assertPrivateFile, readFileOrPipe, readPrivateFile, signerPatienceMs } from '../keys/private-file.ts'
 import { nearest } from '../nearest.ts'
 import { otherNames, type Setting, settings } from './settings.ts'
 
@@ -43,7 +43,7 @@ export const gather = async (
     } else {
       twice.add(setting.path)
       const read = setting.signerOnly && !isSigner ? nothingOf : readSecret
-      const content = setting === file ? await read(name, value, { hardened, faults }) : value
+      const content = setting === file ? await read(name, value, { hardened, faults, isSigner }) : value
       if (content === undefined) unread.add(setting.path)
       else {
         found.set(setting.path, { text: content, from: name })
@@ -57,7 +57,7 @@ export const gather = async (
 type ReadSecret = (
   name: string,
   path: string,
-  judging: { readonly hardened: boolean; readonly faults: string[] },
+  judging: { readonly hardened: boolean; readonly faults: string[]; readonly isSigner: boolean },
 ) => Promise<string | undefined>
 
 /** What is for the signer alone is not read here; but that its file would do is known before it is started. */
@@ -72,9 +72,9 @@ const nothingOf: ReadSecret = async (name, path, { hardened, faults }) => {
   }
 }
 
-const readSecret: ReadSecret = async (name, path, { hardened, faults }) => {
+const readSecret: ReadSecret = async (name, path, { hardened, faults, isSigner }) => {
   try {
-    const octets = await (hardened ? readPrivateFile(path) : readFileOrPipe(path))
+    const octets = await (hardened ? readPrivateFile : readFileOrPipe)(path, isSigner ? signerPatienceMs : undefined)
     const content = octets.toString('utf8').replace(/\r?\n$/, '')
     if (content === '') faults.push(`${name}: ${path} is empty`)
     return content === '' ? undefined : content

@@ -67,7 +67,7 @@ import { assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, originForm, safetyHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
-import { inTurn } from './turn.ts'
+import { hasNext, inTurn } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
@@ -278,6 +278,11 @@ export const newApp = (
   app.decorateRequest('peer', null)
   app.decorateRequest('visit', null)
   app.setErrorHandler(openErrorHandler(log))
+  // Else whoever sends his next request on it finds it reset, and does not know what became of that.
+  app.addHook('onSend', (request, reply, _payload, done) => {
+    if (isStopping && !hasNext(request.raw.socket)) reply.header('connection', 'close')
+    done()
+  })
   answerUnknown(app)
   app.addHook('onResponse', (request, reply, done) => {
     const { statusCode: status } = reply

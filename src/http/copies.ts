@@ -28,7 +28,7 @@ export interface Copies {
   note(principal: string, copied: Copied): Promise<void>
   /** Ends what nobody has gone on with for a minute, and what has gone on for an hour. */
   sweep(): Promise<void>
-  /** Ends all. */
+  /** Ends all, and waits for those that are being ended. */
   close(): Promise<void>
 }
 
@@ -43,6 +43,7 @@ interface Copy {
 
 export const openCopies = ({ record, log, now }: CopiesDeps): Copies => {
   const copies = new Map<string, Copy>()
+  const ending = new Set<Promise<void>>()
 
   const write = async (access: Access): Promise<string | null> => {
     try {
@@ -58,15 +59,21 @@ export const openCopies = ({ record, log, now }: CopiesDeps): Copies => {
     return { began: now(), row, last: now(), span, entries: 0 }
   }
 
-  const end = async (principal: string, copy: Copy): Promise<void> => {
-    copies.delete(principal)
+  const writeEnd = async (principal: string, copy: Copy): Promise<void> => {
     const row = await copy.row
     if (row === null) return
     await write({ ...told(principal, copy.span), act: 'completed', rows: copy.entries, export: row })
   }
 
+  const end = (principal: string, copy: Copy): void => {
+    copies.delete(principal)
+    const written = writeEnd(principal, copy).finally(() => ending.delete(written))
+    ending.add(written)
+  }
+
   const endThose = async (isOver: (copy: Copy) => boolean): Promise<void> => {
-    await Promise.all([...copies].filter(([, copy]) => isOver(copy)).map(([principal, copy]) => end(principal, copy)))
+    for (const [principal, copy] of copies) if (isOver(copy)) end(principal, copy)
+    await Promise.all(ending)
   }
 
   return {

@@ -4,10 +4,22 @@
  * short requests would be as many large answers, in memory for as long as nobody reads them.
  */
 import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+
+/** By connection: how many of its requests have not begun. */
+const waiting = new WeakMap<Socket, number>()
 
 /** Calls `done` when the answer is the next one that goes out; never where its connection is gone by then. */
-export const inTurn = (answer: Pick<ServerResponse, 'socket' | 'once'>, done: () => void): void => {
+export const inTurn = (answer: Pick<ServerResponse, 'socket' | 'once' | 'req'>, done: () => void): void => {
   // Node gives an answer its socket when it is due.
-  if (answer.socket) done()
-  else answer.once('socket', () => done())
+  if (answer.socket) return done()
+  const { socket } = answer.req
+  waiting.set(socket, (waiting.get(socket) ?? 0) + 1)
+  answer.once('socket', () => {
+    waiting.set(socket, (waiting.get(socket) ?? 1) - 1)
+    done()
+  })
 }
+
+/** Whether another request has come on this connection that waits for its turn. */
+export const hasNext = (socket: Socket): boolean => (waiting.get(socket) ?? 0) > 0

@@ -12,13 +12,17 @@ import { makeFolder } from '../make-folder.ts'
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
  * group-readable file that root owns while we are not root and the group is one of ours (a Kubernetes Secret with
- * fsGroup is 0440).
+ * fsGroup is 0440). `patienceMs` bounds how long a pipe that somebody has open is waited for; as long as it takes without.
  */
-export const readPrivateFile = (path: string): Promise<Buffer> =>
-  withPrivateFile(path, (file) => readOpened(file, path))
+export const readPrivateFile = (path: string, patienceMs?: number): Promise<Buffer> =>
+  withPrivateFile(path, (file) => readOpened(file, path, patienceMs))
 
 /** The octets of a file whoever else may read it, or of a pipe: as `<(…)` of a shell is one. Throws a sentence for a pipe that nobody writes into. */
-export const readFileOrPipe = (path: string): Promise<Buffer> => withFile(path, (file) => readOpened(file, path))
+export const readFileOrPipe = (path: string, patienceMs?: number): Promise<Buffer> =>
+  withFile(path, (file) => readOpened(file, path, patienceMs))
+
+/** For what is read while the service waits for its signer, which it kills after ten seconds, with all the keys in it. */
+export const signerPatienceMs = 6_000
 
 /** The same, for whoever does not need to know what is in it. */
 export const assertPrivateFile = (path: string): Promise<void> => withPrivateFile(path, async () => {})
@@ -42,23 +46,26 @@ const withFile = async <T>(path: string, work: (file: FileHandle) => Promise<T>)
   }
 }
 
-const readOpened = async (file: FileHandle, path: string): Promise<Buffer> => {
+const readOpened = async (file: FileHandle, path: string, patienceMs?: number): Promise<Buffer> => {
   const found = await file.stat()
-  if (found.isFIFO()) return readPipe(file, path)
+  if (found.isFIFO()) return readPipe(file, path, patienceMs)
   // At a terminal somebody types, who is waited for.
   return found.isCharacterDevice() ? readFile(path) : file.readFile()
 }
 
 /** As long as somebody has it open to write into it, it is waited for: it may be a person who types. */
-const readPipe = async (file: FileHandle, path: string): Promise<Buffer> => {
+const readPipe = async (file: FileHandle, path: string, patienceMs = Number.POSITIVE_INFINITY): Promise<Buffer> => {
   const parts: Buffer[] = []
-  const until = performance.now() + writerWithinMs
+  const start = performance.now()
+  const until = start + writerWithinMs
   for (;;) {
     const part = await readPart(file)
     if (part?.length) parts.push(part)
     else if (part && parts.length > 0) return Buffer.concat(parts)
     else if (part && performance.now() > until)
       throw new Error(`${path} is a pipe, and nobody writes into it: name a file.`)
+    else if (performance.now() - start > patienceMs)
+      throw new Error(`${path} is a pipe, and whoever has it open does not come to an end: name a file.`)
     else await sleep(askAgainMs)
   }
 }

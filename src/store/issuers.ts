@@ -84,11 +84,17 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         createdAt: row.created_at,
         createdBy: row.created_by,
       })),
-    inTurn: (keyName, work) =>
-      db.apart(async (tx) => {
+    inTurn: async <T>(keyName: string, work: () => Promise<T>) => {
+      const begun: Promise<T>[] = []
+      const turn = db.apart(async (tx) => {
         await inTurn(tx, turnOf(keyName), longestMaking)
-        return work()
-      }),
+        begun.push(work())
+        await begun[0]
+      })
+      // What the work wrote is durable by itself: that the turn's own connection was lost meanwhile takes nothing of it back.
+      await turn.catch((error: unknown) => begun[0] ?? Promise.reject(error))
+      return begun[0] as Promise<T>
+    },
     addRequest: ({ name, authority, keyUri, csr, createdBy: by }, spki) =>
       roll.change(async (tx) => {
         if (!(await isKeyOf(tx, spki, name))) return { events: [], result: false }

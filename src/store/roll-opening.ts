@@ -14,6 +14,10 @@ export const readStanding = async (db: Queryable): Promise<RollStanding> => {
   return { opened: events.find((event) => event.type === 'roll.opened'), database: events[0]?.database }
 }
 
+/** How often entries were given up for good: so often the roll went on under another origin. While an instance runs it does not. */
+export const readSuccessions = async (db: Queryable): Promise<number> =>
+  (await db.query<{ count: number }>(selectSuccessions)).rows[0]?.count ?? 0
+
 /** How the last instance that came to serve these records was started; undefined before the first. */
 export const readLastMode = async (db: Queryable): Promise<string | undefined> => {
   const { rows } = await db.query<{ body: string }>(selectLastStart)
@@ -46,6 +50,11 @@ const selectOpenings = {
       (select index, body from entries where type = 'roll.opened' order by index desc limit 1)
       union all (select index, body from entries where type = 'database.adopted' order by index desc limit 1)
     ) newest order by index desc`,
+}
+const selectSuccessions = {
+  name: 'select_successions',
+  text: `
+    select count(*)::integer as count from entries where type = 'roll.opened' and body::jsonb -> 'succeeds' <> 'null'`,
 }
 const selectLastStart = {
   name: 'select_last_start',

@@ -20,6 +20,8 @@ export const openWitnessState = async (path: string): Promise<WitnessState> => {
   let text = await readText(path)
   if (text === undefined) throw new Error(forgotten(path))
   const known = readState(path, text)
+  // What was put in its place when the one before was killed may not last yet: what is known already is cosigned without a write.
+  await syncFolder(dirname(path))
   /** Of a write that failed, perhaps after it was in its place. */
   let uncertain: string | undefined
   return {
@@ -72,6 +74,10 @@ const replace = async (path: string, text: string): Promise<void> => {
     .then(() => file.datasync())
     .finally(() => file.close())
   await rename(draft, path)
-  const folder = await open(dirname(path), 'r')
+  await syncFolder(dirname(path))
+}
+
+const syncFolder = async (path: string): Promise<void> => {
+  const folder = await open(path, 'r')
   await folder.sync().finally(() => folder.close())
 }

@@ -24,7 +24,7 @@ import {
 } from './extensions.ts'
 import type { PublicKey } from './keys.ts'
 import { encodeNameConstraints, type NameConstraints, readNameConstraints } from './name-constraints.ts'
-import { type Name, readGeneralNames } from './names.ts'
+import { type Name, readIssuedNames } from './names.ts'
 import { readSerial } from './serial.ts'
 import { readSubject, type Subject, writeSubject } from './subject.ts'
 import {
@@ -122,7 +122,7 @@ export const readTbsNames = (tbs: Buffer): readonly Name[] => {
     extension.skip()
     extension.optional(tags.boolean, 'critical')
     const { start, end } = extension.read(tags.octetString, 'extnValue')
-    return readGeneralNames(new DerReader(tbs, 'policy.lint', start, end))
+    return readIssuedNames(new DerReader(tbs, 'policy.lint', start, end))
   }
   return []
 }
@@ -221,7 +221,7 @@ type Draft = { -readonly [Member in keyof FromExtensions]: FromExtensions[Member
 
 const readers: Partial<Record<ExtensionName, (draft: Draft, value: DerReader) => void>> = {
   subjectAltName: (draft, value) => {
-    draft.names = readGeneralNames(value)
+    draft.names = readIssuedNames(value)
   },
   keyUsage: (draft, value) => {
     draft.keyUsage = readKeyUsage(value)

@@ -5,10 +5,25 @@
 
 /** Is this label, which begins with `xn--` and is in lower case, the one encoding of a valid U-label? */
 export const isALabel = (label: string): boolean => {
-  const points = decodePunycode(label.slice(4))
-  if (points === undefined || points.every((point) => point < 0x80)) return false
+  const points = decodeLabel(label)
+  return points !== undefined && isULabel(String.fromCodePoint(...points))
+}
+
+/**
+ * Might it have been an A-label by older rules, or by another Unicode? It decodes to letters, marks and digits in normal form, and
+ * encodes back to itself.
+ */
+export const isEncodedLabel = (label: string): boolean => {
+  const points = decodeLabel(label)
+  if (points === undefined) return false
   const text = String.fromCodePoint(...points)
-  return isULabel(text) && encodePunycode(points) === label.slice(4)
+  return text.normalize('NFC') === text && [...text].every((char) => contexts.has(char) || lettersAndMore.test(char))
+}
+
+const decodeLabel = (label: string): number[] | undefined => {
+  const points = decodePunycode(label.slice(4))
+  if (points === undefined || points.every((point) => point < 0x80)) return undefined
+  return encodePunycode(points) === label.slice(4) ? points : undefined
 }
 
 /** Does this label, in whatever form, mix scripts that do not belong together? For profiles that refuse it. */
@@ -39,7 +54,7 @@ const isValidPoint = (char: string, i: number, all: readonly string[]): boolean 
     )
   )
     return false
-  return /^[-\p{Ll}\p{Lo}\p{Lm}\p{Mn}\p{Mc}\p{Nd}]$/u.test(char) && isStable(char)
+  return /^[-\p{Lu}\p{Ll}\p{Lo}\p{Lm}\p{Mn}\p{Mc}\p{Nd}]$/u.test(char) && isStable(char)
 }
 
 /** Unchanged by compatibility normalisation and case folding (RFC 5892 2.2), which is more than being in lower case. */
@@ -137,6 +152,8 @@ const neverValid = '\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b
 /** RFC 5892 2.4: combining marks for symbols, and notes of music. */
 const ignorableBlocks = /[\u20d0-\u20ff\u{1d100}-\u{1d24f}]/u
 
+const lettersAndMore = /[-\p{L}\p{M}\p{N}\u06fd\u06fe\u0f0b]/u
+
 type ContextRule = (before: string, after: string, text: string) => boolean
 const arabicIndic: ContextRule = (_before, _after, text) => !/[\u06f0-\u06f9]/.test(text)
 const extendedArabicIndic: ContextRule = (_before, _after, text) => !/[\u0660-\u0669]/.test(text)
@@ -158,23 +175,16 @@ const contexts = new Map<string, ContextRule>([
   ]),
 ])
 
-const scripts = [
-  'Latin',
-  'Greek',
-  'Cyrillic',
-  'Armenian',
-  'Hebrew',
-  'Arabic',
-  'Georgian',
-  'Cherokee',
-  'Devanagari',
-  'Thai',
-  'Hangul',
-  'Hiragana',
-  'Katakana',
-  'Han',
-  'Bopomofo',
-].map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
+/** All that people write today (UAX 31, tables 5 and 7), and Coptic. */
+const scripts = `
+  Latin Greek Cyrillic Armenian Hebrew Arabic Georgian Devanagari Thai Hangul Hiragana Katakana Han Bopomofo
+  Bengali Ethiopic Gujarati Gurmukhi Kannada Khmer Lao Malayalam Myanmar Oriya Sinhala Tamil Telugu Thaana Tibetan
+  Adlam Balinese Bamum Batak Canadian_Aboriginal Chakma Cham Cherokee Hanifi_Rohingya Javanese Kayah_Li Lepcha Limbu Lisu
+  Mandaic Meetei_Mayek Miao Mongolian New_Tai_Lue Newa Nko Nyiakeng_Puachue_Hmong Ol_Chiki Osage Saurashtra Sundanese
+  Syloti_Nagri Syriac Tai_Le Tai_Tham Tai_Viet Tifinagh Vai Wancho Yi Coptic`
+  .trim()
+  .split(/\s+/)
+  .map((name) => [name, new RegExp(`\\p{Script=${name}}`, 'u')] as const)
 const unlisted = new RegExp(
   `(?![\\p{Script=Common}\\p{Script=Inherited}${scripts.map(([name]) => `\\p{Script=${name}}`).join('')}]).`,
   'su',

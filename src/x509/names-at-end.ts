@@ -2,7 +2,7 @@ import { isProblem } from '../errors.ts'
 import { readTbsNames } from './certificate.ts'
 import { DerReader, encodeOid, tags } from './der.ts'
 import { extensionOids } from './extensions.ts'
-import { type Name, readGeneralNames } from './names.ts'
+import { type Name, readIssuedNames } from './names.ts'
 
 /**
  * The names of a TBSCertificate as `encodeTbs` writes it, from what is left of it behind the first place that has the octets
@@ -34,7 +34,7 @@ const readFrom = (reader: DerReader): readonly Name[] => {
   reader.optional(tags.boolean, 'critical')
   const { start, end } = reader.read(tags.octetString, 'extnValue')
   if (!reader.done) assertPoint(reader)
-  return readGeneralNames(new DerReader(reader.buffer, reader.code, start, end))
+  return readIssuedNames(new DerReader(reader.buffer, reader.code, start, end))
 }
 
 /** One extension with one distribution point of one URL, and nothing beside it on any level. */

@@ -1,7 +1,7 @@
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import { formatIp, isAddressLiteral, isEmbeddedV4, parseIp } from './addresses.ts'
 import { type DerReader, DerWriter, derProblem, openDer, tags } from './der.ts'
-import { isALabel } from './idna.ts'
+import { isALabel, isEncodedLabel } from './idna.ts'
 import { uriFault } from './uri.ts'
 
 /**
@@ -24,6 +24,11 @@ export interface Name {
 export const parseName = (kind: NameKind, text: string): Name => {
   if (!Object.hasOwn(parsers, kind)) throw new Problem('san.type', 'the kind of a name is dns, ip, uri or email')
   return parsers[kind](text, undefined)
+}
+
+/** Of names that were issued: throws `san.syntax` for one that nobody could ask for today. */
+export const assertStillNames = (names: readonly Name[]): void => {
+  for (const { kind, value } of names) parseName(kind, value)
 }
 
 /** Judges a list of names as a whole: at most 100 in 16 KiB, none twice, a SPIFFE ID is the only URI. Throws san.*. */
@@ -50,7 +55,17 @@ export const assertNames = (names: readonly Name[]): void => {
 export const parseGeneralNames = (der: Buffer): readonly Name[] => readGeneralNames(openDer(der, 'ext.syntax'))
 
 /** The same from a reader whose only element is a SEQUENCE that was walked. */
-export const readGeneralNames = (reader: DerReader): readonly Name[] => {
+export const readGeneralNames = (reader: DerReader): readonly Name[] => readNamesBy(reader, isALabel)
+
+/**
+ * The same of a certificate, or of what is kept beside one. What is an A-label depends on Unicode and on how we read it, and both
+ * go on: what was issued under older rules stays to be shown, found, and revoked by whoever has its key.
+ */
+export const readIssuedNames = (reader: DerReader): readonly Name[] => readNamesBy(reader, isEncodedLabel)
+
+type IsLabel = (label: string) => boolean
+
+const readNamesBy = (reader: DerReader, isLabel: IsLabel): readonly Name[] => {
   if (reader.length > maxOctets)
     throw derProblem('san.count', `the names take more than ${maxOctets} octets`, reader.at)
   const list = reader.read(tags.sequence, 'GeneralNames')
@@ -59,7 +74,7 @@ export const readGeneralNames = (reader: DerReader): readonly Name[] => {
   const names: Name[] = []
   while (!list.done) {
     if (names.length === maxNames) throw derProblem('san.count', `there are more than ${maxNames} names`, list.at)
-    names.push(readGeneralName(list))
+    names.push(readGeneralName(list, isLabel))
   }
   assertNames(names)
   return names
@@ -118,14 +133,14 @@ const octetsOf = (names: readonly Name[]): number => {
 /** Of a tag and a length (X.690 8.1.3). */
 const headerOctets = (content: number): number => (content < 0x80 ? 2 : content < 0x100 ? 3 : content < 0x10000 ? 4 : 5)
 
-const readGeneralName = (list: DerReader): Name => {
+const readGeneralName = (list: DerReader, isLabel: IsLabel): Name => {
   const { buffer, at, tag } = list
   const { start, end } = list.readAny('GeneralName')
   if (tag === 0x87) return nameOfAddress(buffer.subarray(start, end), at)
   const kind = kindsByTag.get(tag)
   if (kind === undefined) throw derProblem('san.type', `a name is ${typesByTag.get(tag) ?? 'of an unknown type'}`, at)
   // Octets above 7F become characters above 7F, which no parser accepts: IA5String, and A-labels only (RFC 9549).
-  return parsers[kind](buffer.toString('latin1', start, end), at)
+  return parsers[kind](buffer.toString('latin1', start, end), at, isLabel)
 }
 
 const nameOfAddress = (octets: Buffer, at: number | undefined): Name => {
@@ -142,9 +157,9 @@ const nameOfAddress = (octets: Buffer, at: number | undefined): Name => {
   return { kind: 'ip', value }
 }
 
-const parseDns = (text: string, at?: number): Name => {
+const parseDns = (text: string, at?: number, isLabel?: IsLabel): Name => {
   const value = lowerCase(text)
-  const fault = dnsFault(value)
+  const fault = dnsFault(value, isLabel)
   if (fault !== undefined)
     throw isAddressLiteral(text)
       ? nameProblem('san.ip_as_dns', { kind: 'dns', value: text }, 'is an IP address', at)
@@ -156,7 +171,7 @@ const parseDns = (text: string, at?: number): Name => {
  * The preferred name syntax of RFC 1034 3.5 with RFC 1123 2.1, plus what profiles decide: `_`, and `*` as the whole
  * left-most label above at least two others. The top label is not numeric, so that no name can be read as an address.
  */
-const dnsFault = (value: string): string | undefined => {
+const dnsFault = (value: string, isLabel: IsLabel = isALabel): string | undefined => {
   if (value.length === 0) return 'is empty'
   if (value.length > 253) return 'is longer than 253 characters'
   const wildcard = value.startsWith('*.')
@@ -165,7 +180,7 @@ const dnsFault = (value: string): string | undefined => {
   if (wildcard && !host.includes('.')) return 'has a wildcard above fewer than two labels'
   const top = host.slice(host.lastIndexOf('.') + 1)
   if (/^(\d+|0x[0-9a-f]*)$/.test(top)) return 'ends in a number'
-  if (host.includes('xn--') && !host.split('.').every((label) => !label.startsWith('xn--') || isALabel(label)))
+  if (host.includes('xn--') && !host.split('.').every((label) => !label.startsWith('xn--') || isLabel(label)))
     return 'has a label that is not a valid A-label'
   return undefined
 }
@@ -173,7 +188,7 @@ const dnsFault = (value: string): string | undefined => {
 /** A name as lists show it, with its kind before it: `dns:web.example.com`. Undefined for what is not; throws as `parseName`. */
 export const parseShown = (text: string): Name | undefined => {
   const [, kind, value = ''] = shownForm.exec(text) ?? []
-  return kind === undefined ? undefined : parseName(kind.toLowerCase() as NameKind, value)
+  return kind === undefined ? undefined : parseIssued(kind.toLowerCase() as NameKind, value)
 }
 
 /**
@@ -183,12 +198,15 @@ export const parseShown = (text: string): Name | undefined => {
 export const soughtFault = (text: string): string | undefined => {
   if (shownForm.test(text) || kindOf(text) !== 'dns') return faultOf(() => parseSearched(text))
   // Whatever is below a DNS name has one more label at least.
-  const fault = faultOf(() => parseName('dns', text.replace(/^\*\./, 'a.')))
+  const fault = faultOf(() => parseIssued('dns', text.replace(/^\*\./, 'a.')))
   return fault && `${fault}; ${howToSearch}`
 }
 
 /** One name, with its kind before it or of the kind that it looks like. Throws as `parseName`. */
-export const parseSearched = (text: string): Name => parseShown(text) ?? parseName(kindOf(text), text)
+export const parseSearched = (text: string): Name => parseShown(text) ?? parseIssued(kindOf(text), text)
+
+/** A search is about what was issued. */
+const parseIssued = (kind: NameKind, text: string): Name => parsers[kind](text, undefined, isEncodedLabel)
 
 /** The reason of the problem that it throws. */
 const faultOf = (parse: () => unknown): string | undefined => {
@@ -214,14 +232,14 @@ const parseAddress = (text: string, at?: number): Name => {
   return nameOfAddress(octets, at)
 }
 
-const parseUri = (text: string, at?: number): Name => {
-  const fault = uriFault(text, (host) => dnsFault(host) ?? (host.includes('*') ? 'has a wildcard' : undefined))
+const parseUri = (text: string, at?: number, isLabel?: IsLabel): Name => {
+  const fault = uriFault(text, (host) => dnsFault(host, isLabel) ?? (host.includes('*') ? 'has a wildcard' : undefined))
   if (fault !== undefined) throw nameProblem('san.syntax', { kind: 'uri', value: text }, fault, at)
   return { kind: 'uri', value: text }
 }
 
 /** Mailbox of RFC 5280 4.2.1.6: dot-atom local part, host name as domain, ASCII. */
-const parseEmail = (text: string, at?: number): Name => {
+const parseEmail = (text: string, at?: number, isLabel?: IsLabel): Name => {
   const split = text.lastIndexOf('@')
   const local = text.slice(0, Math.max(split, 0))
   const domain = lowerCase(text.slice(split + 1))
@@ -232,7 +250,7 @@ const parseEmail = (text: string, at?: number): Name => {
     !localForm.test(local) ||
     domain.includes('*') ||
     domain.includes('_') ||
-    dnsFault(domain) !== undefined
+    dnsFault(domain, isLabel) !== undefined
   if (bad)
     throw nameProblem('san.syntax', { kind: 'email', value: text }, 'is not a plain address, local@domain in ASCII', at)
   return { kind: 'email', value: `${local}@${domain}` }
@@ -272,7 +290,7 @@ const looks: readonly (readonly [NameKind, RegExp])[] = [
 ]
 const howToSearch =
   'give an exact one, or *. before a DNS name for all below it, without a dot at the end; a name of another kind may have that before it (uri:)'
-const parsers: Readonly<Record<NameKind, (text: string, at?: number) => Name>> = {
+const parsers: Readonly<Record<NameKind, (text: string, at?: number, isLabel?: IsLabel) => Name>> = {
   dns: parseDns,
   ip: parseAddress,
   uri: parseUri,

@@ -28,6 +28,14 @@ export const readTime = (reader: DerReader, what: string): Date => {
 /** Reads what `encodeGeneralizedTime` writes. */
 export const readGeneralizedTime = (reader: DerReader, what: string): Date => readAs(reader, what, false)
 
+/** Undefined for what is none (ISO 8601), and for a day that no calendar has: JavaScript would take February 31 for March 3. */
+export const instantOf = (text: string): Date | undefined => {
+  // The day as it was written, whatever the offset makes of it.
+  const [time, day] = [new Date(text), new Date(text.slice(0, 10))]
+  const exists = ![time, day].some((date) => Number.isNaN(date.getTime()))
+  return exists && day.toISOString().startsWith(text.slice(0, 10)) ? time : undefined
+}
+
 /** For people and records, to the second, as certificates and lists tell a time: 2026-12-01T00:00:00Z. */
 export const formatTime = (date: Date): string => date.toISOString().replace(/\.\d{3}Z$/, 'Z')
 

@@ -53,6 +53,11 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
   const cases: readonly (readonly [what: string, der: Buffer, found: string])[] = [
     ['no certificate', Buffer.from('nonsense'), 'auth.invalid certificate.malformed'],
     ['octets behind it', Buffer.concat([ca.certify().der, nil]), 'auth.invalid certificate.malformed'],
+    [
+      'a name that is none today',
+      ca.certify({ names: [dns('xn--23f.example')] }).der,
+      'auth.invalid certificate.malformed',
+    ],
     ['a CA that nobody trusts', openClientCa('Others').certify().der, 'auth.invalid certificate.untrusted'],
     ['another key id', ca.certify({ authorityKey: Buffer.alloc(20, 7) }).der, 'auth.invalid certificate.untrusted'],
     ['a broken signature', ca.certify({ forged: true }).der, 'auth.invalid certificate.signature'],
@@ -129,6 +134,13 @@ t.test(
     t.equal(await judge(der, { trusted: trustedOf(old) }), 'auth.invalid certificate.issuer_expired')
   },
 )
+
+t.test('what an issuer of ours has certified holds, whatever is a name today', async (t) => {
+  const ca = openClientCa()
+  const trusted = [{ facts: parseCertificate(ca.der).facts, own: 'default' }]
+  const { der } = ca.certify({ names: [dns('xn--23f.example')], serial: '40'.repeat(16) })
+  t.match(await judge(der, { trusted, standing: 'good' }), { serial: '40'.repeat(16) })
+})
 
 t.test('no octet of a certificate can be changed so that it still holds', async (t) => {
   const ca = openClientCa()

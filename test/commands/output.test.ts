@@ -124,6 +124,8 @@ t.test('an explanation begins with what failed', (t) => {
 t.test('a document hides nothing and steers no terminal, and is the same when it is read again', async (t) => {
   const document = {
     description: 'a\u202eb\u009b31m\u{e0001} \\u202e\nand more\u200b',
+    blanks: ' \n',
+    long: `\u200b\n \n\n${'x'.repeat(80)} y`,
     'key\u061c': ['plain', 'two\nlines\n', 'caf\u00e9 \u00a0', '\ttab'],
   }
   const text = await formatYaml(document)

@@ -15,6 +15,7 @@ import { type Config, loadConfig } from '../../src/config.ts'
 import { openCheckpoint } from '../../src/roll/checkpoint.ts'
 import { parseVerifierKey } from '../../src/roll/note.ts'
 import { openStores } from '../../src/service.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
 import { type Backup, takeBackup } from '../helpers/backup.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
 import { bare } from '../helpers/environment.ts'
@@ -282,10 +283,18 @@ t.test('what is lost for good is given up: the roll goes on under a new origin t
   await serving(t, async (service) => {
     const [serial] = await issue(service)
     t.equal((await service.request('GET', `/v1/certificates/${serial}`)).status, 200)
-    const { text } = await service.request('GET', '/roll/checkpoint')
-    t.match(await openCheckpoint(text, { roll: [await keyOf(origin)] }, verifyEd25519), { origin })
+    const { text: note } = await service.request('GET', '/roll/checkpoint')
+    t.match(await openCheckpoint(note, { roll: [await keyOf(origin)] }, verifyEd25519), { origin })
     const { json } = await service.request('GET', '/v1/events?type=roll.opened&limit=10')
     t.match(JSON.parse(json.items.at(-1).entry), { origin, succeeds: { origin: 'localhost/roll', size: end } })
+    // Lists that are lost had numbers too, and some have seen them.
+    await service.request('POST', `/v1/certificates/${serial}/revocation`, { body: { reason: 'superseded' } })
+    await service.service.publishCrls()
+    const shard = Buffer.from(serial as string, 'hex').readUInt32BE(12) % 128
+    const list = await (await fetch(`${service.publicUrl}/crl/default/${shard}.crl`)).arrayBuffer()
+    const text = `select max(number)::integer as number from crls where issuer = 'default' and shard = ${shard}`
+    const { rows } = await inStores(({ db }) => db.query<{ number: number }>({ text }))
+    t.equal(parseCrl(Buffer.from(list)).number, 2n ** 48n + BigInt(rows[0]?.number as number))
   })
   // Another replica has an anchor of its own, and its operator says the same there.
   const other = await loadConfig({

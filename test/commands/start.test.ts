@@ -222,9 +222,15 @@ t.test('a place is read as PostgreSQL reads it, and holds no password', (t) => {
       { address: '/run/pg/.s.PGSQL.5433', database: 'records', role: 'a' },
     ],
     ['postgresql://a%zz:b%@db/100%', { address: 'db:5432', database: '100%', role: 'a%zz' }],
+    ['postgresql://a%zz%40c:b@db/x%2fy', { address: 'db:5432', database: 'x%2fy', role: 'a%zz@c' }],
+    ['postgresql://a:b@db/x%2Fy', { address: 'db:5432', database: 'x%2Fy', role: 'a' }],
     ['postgresql://a:b@/?user=c', { address: 'localhost:5432', database: 'c', role: 'c' }],
   ]
-  for (const [url, place] of cases) t.same(placeOf(url), place, url)
+  for (const [url, place] of cases) {
+    t.same(placeOf(url), place, url)
+    if (url.includes('%'))
+      t.match(new pg.Client(url), { user: placeOf(url).role, database: placeOf(url).database }, url)
+  }
   t.end()
 })
 

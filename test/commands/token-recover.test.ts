@@ -1,6 +1,7 @@
 /** `chancery token recover`, as an operator runs it whose administrators have lost every token. */
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { lstat, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -8,6 +9,7 @@ import pg from 'pg'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { newSecret } from '../../src/store/secrets.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -71,6 +73,51 @@ t.test('what is no token stays, and a time that is too long is refused', async (
   t.equal((await tokens()).length, 1, 'and nothing was made')
 })
 
+t.test('what is no plain file is neither waited for nor replaced', async (t) => {
+  const [pipe, target, link] = ['pipe', 'target', 'link'].map((name) => join(folder, name)) as [string, string, string]
+  t.match(await run('mkfifo', [pipe]), { code: 0 })
+  await writeFile(target, '')
+  await symlink(target, link)
+  for (const file of [pipe, link])
+    t.match(await recover('--out', file), {
+      code: exitCodes.usage,
+      err: `${file} is there and no plain file: name another one by --out.\n`,
+    })
+  t.ok((await lstat(pipe)).isFIFO() && (await lstat(link)).isSymbolicLink())
+  t.equal((await tokens()).length, 1, 'and nothing was made')
+})
+
+t.test('where it comes to nothing, what was there stays, and nothing is made', async (t) => {
+  const [lost, none] = [join(folder, 'lost.token'), join(folder, 'none.token')]
+  const secret = newSecret(randomBytes)
+  await writeFile(lost, secret)
+  for (const file of [lost, none]) {
+    t.match(await recover('nobody', '--out', file), { code: exitCodes.usage, err: /is no administrator/ })
+    const full = `trap '' XFSZ; ulimit -f 0; chancery token recover --out '${file}'`
+    t.match(await run('bash', ['-c', full]), { code: exitCodes.usage, err: /cannot be written: EFBIG/ }, 'a full disk')
+  }
+  t.equal(await readFile(lost, 'utf8'), secret)
+  t.notOk((await readdir(folder)).some((name) => name.startsWith('none.token')))
+  t.equal((await tokens()).length, 1)
+})
+
+t.test('an account whom the data folder is not open to is told so, and not that there are no records', async (t) => {
+  const shut = join(folder, 'shut')
+  await mkdir(shut, { mode: 0o000 })
+  // What root reads nevertheless.
+  const bounded = process.getuid?.() === 0 ? 'setpriv --bounding-set=-dac_override,-dac_read_search' : 'exec'
+  const more = { CHANCERY_DATA: join(shut, 'data'), CHANCERY_DATABASE_URL: '' }
+  const tried = await run(
+    'sh',
+    ['-c', `unset CHANCERY_DATABASE_URL; ${bounded} "${folder}/chancery" token recover`],
+    more,
+  )
+  t.match(tried, {
+    code: exitCodes.usage,
+    err: /^\/.*\/data is not open to this account \(EACCES\): run the command as /,
+  })
+})
+
 t.test('docs/operations.md: the way in as it stands there, beside the service that runs', async (t) => {
   await rm(adminFile)
   const block = (await blocksOf('docs/operations.md')).get('token-recover') ?? 'exit 9'
@@ -110,6 +157,14 @@ t.test('one that is asked for longer, as JSON, in the place of one that has ende
   await service.request('DELETE', `/v1/tokens/${made.token}`)
   t.match(await recover('--out', file), { code: 0 })
   t.not(await secretIn(file), before)
+})
+
+t.test('a label steers no terminal', async (t) => {
+  const body = { principal: 'admin', label: 'safe\u009b2K\u202e' }
+  t.equal((await service.request('POST', '/v1/tokens', { body })).status, 201)
+  const { out } = await recover('--out', join(folder, 'shown.token'))
+  t.match(out, / of admin, "safe\\/)
+  t.notMatch(out, /[\u009b\u202e]/)
 })
 
 t.test('a token that works stays where it is, whosever it is', async (t) => {

@@ -248,6 +248,22 @@ t.test('a pipe that nobody writes into is told of, and costs the keys of its tok
   t.match(await messageOf(configured.keys.open(uri)), expected)
 })
 
+t.test('nor does one that somebody has open and writes nothing into', async (t) => {
+  const pipe = join(hsm.folder, 'slow')
+  await promisify(execFile)('mkfifo', ['-m', '600', pipe])
+  const uri = 'pkcs11:token=ca;object=ec-p256'
+  const { keys, events } = await openTestSigners(t, hsm)
+  const key = await keys.open(uri)
+  const writer = execFile('sh', ['-c', 'exec > "$0"; exec sleep 60', pipe])
+  t.teardown(() => writer.kill())
+  t.match(
+    await messageOf(keys.open(`${uri}?pin-source=file:${pipe}`)),
+    /slow is a pipe, and whoever has it open does not come to an end: name a file\.$/,
+  )
+  t.ok(await holds(key, Buffer.from('x')))
+  t.notOk(events.includes('signer.ended'))
+})
+
 t.test('a PIN in a file that others can read is not used', async (t) => {
   const { chmod } = await import('node:fs/promises')
   await chmod(hsm.pinFile, 0o644)

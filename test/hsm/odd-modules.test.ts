@@ -145,6 +145,16 @@ t.test('a key that somebody else makes under the same label at the same time is 
   await isGood(t, twin)
 })
 
+t.test('where ours cannot be taken away again, it is said that two are there', async (t) => {
+  const signers = await openTestSigners(t, hsm)
+  await hsm.misbehave('generate-twin', `destroy-error=${0x1b}`)
+  await t.rejects(signers.keys.create('pkcs11:token=ca;object=twins', 'ec-p256'), {
+    message:
+      /^Somebody else made a key twins in the token ca at the same time, and ours, with the id [0-9a-f]{32}, cannot be taken away \(CKR 0x1b\)/,
+    remedy: 'request',
+  })
+})
+
 t.test(
   'a module that takes its time, within the deadline, is not started again for being asked how it is',
   async (t) => {

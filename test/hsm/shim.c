@@ -3,6 +3,7 @@
  * says, a word a line, read at each call:
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
+ *   destroy-error=<CKR>: C_DestroyObject
  *   generate-twin: somebody else makes a key with the same label at the same time
  *   open-crash: in C_OpenSession  find-error=<CKR>: C_FindObjects
  *   init-stale-once=<CKR>: C_SignInit answers so from then on, whatever is said, until the module starts anew
@@ -137,6 +138,12 @@ static CK_RV generate(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_
   return real.C_GenerateKeyPair(session, mechanism, publicHalf, publics, privateHalf, privates, publicKey, privateKey);
 }
 
+static CK_RV destroyObject(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object) {
+  long code = told("destroy-error");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_DestroyObject(session, object);
+}
+
 static CK_RV attributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_PTR template, CK_ULONG count) {
   int asked = count == 1 && template[0].type == CKA_ALWAYS_AUTHENTICATE;
   long code = asked ? told("each-time-error") : -1;
@@ -190,6 +197,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     ours.C_CloseSession = closeSession;
     ours.C_Login = logIn;
     ours.C_GenerateKeyPair = generate;
+    ours.C_DestroyObject = destroyObject;
     ours.C_GetAttributeValue = attributeValue;
     ours.C_FindObjects = findObjects;
     ours.C_SignInit = signInit;

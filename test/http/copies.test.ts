@@ -78,6 +78,20 @@ t.test('where no row can be written, entries are served, the log has it, and it 
   t.equal(lines.length, 1)
 })
 
+t.test('a stop waits for the end of a copy that is being written', async (t) => {
+  const acts: string[] = []
+  const { copies, clock } = openCopying(async ({ act }) => {
+    if (act === 'completed') await sleep(200)
+    acts.push(act)
+    return 'row'
+  })
+  await copies.note('eve', { from: 0, before: 256, size: 256 })
+  clock.ms = 60_000
+  void copies.sweep()
+  await copies.close()
+  t.same(acts, ['began', 'completed'])
+})
+
 t.test('docs/auditing.md: an auditor who copies the roll is found among the accesses', async (t) => {
   const service = await openTestService(t)
   const auditor = await employ(service, 'eve', 'auditor')

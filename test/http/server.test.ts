@@ -190,6 +190,33 @@ t.test('why items of a batch went wrong is told as of single requests; what keep
   t.equal(lines.filter(({ event }) => event === 'request.failed').length, 3)
 })
 
+t.test('nor does one item keep from the log why those of another profile, or those after it, went wrong', async (t) => {
+  const causes = [undefined, 'key 1', 'key 1', 'key 2']
+  const profiles = ['server', 'server', 'server', 'other']
+  let next = 0
+  const caller = callerFor('requester_')
+  const ofBoth = { ...caller, grants: caller.grants.map((grant) => ({ ...grant, profiles })) }
+  const { app, lines } = await openStandIn({
+    identities: reached({ bearer: async () => ofBoth }),
+    issuance: reached({
+      pending: 0,
+      request: async () => {
+        const cause = causes[next++]
+        throw new Problem('key.unavailable', 'for now', cause === undefined ? {} : { cause: new Error(cause) })
+      },
+    }),
+  })
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as AddressInfo
+  const body = JSON.stringify({ items: profiles.map((profile) => ({ csr: csrFor('a.example.com'), profile })) })
+  const url = `http://127.0.0.1:${port}/v1/certificates/batch`
+  await (await fetch(url, { method: 'POST', headers: asRequester, body })).text()
+  const told = lines.filter(({ event }) => event === 'request.failed')
+  t.match(told, [{ cause: { message: 'key 1' } }, { cause: { message: 'key 2' } }])
+  t.equal(told.length, 2)
+})
+
 t.test('retryable faults of the service come out as they are, with Retry-After', async (t) => {
   for (const code of [
     'key.unavailable',

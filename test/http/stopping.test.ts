@@ -32,6 +32,8 @@ t.test('an export that was let in before the stop, and would begin after it, doe
   const { app, ask } = await served(t, {
     accesses: reached({
       record: async ({ act }: Access) => {
+        // Longer than its connection lasts.
+        if (act === 'broke') await sleep(200)
         acts.push(act)
         return 'access'
       },
@@ -113,7 +115,9 @@ t.test('whoever keeps the connection of his last answer does not keep the servic
   while (app.server.listening) await sleep(1)
   const answered = once(socket, 'data')
   mayAnswer.resolve()
-  t.match(String((await answered)[0]), /^HTTP\/1\.1 200 /)
+  const head = String((await answered)[0])
+  t.match(head, /^HTTP\/1\.1 200 /)
+  t.match(head, /\r\nconnection: close\r\n/i, 'so that nobody sends his next request on it')
   await closing
   t.ok(performance.now() - started < 5_000)
 })

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/ceremony.ts'
+import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/crl-import.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
@@ -105,4 +106,42 @@ t.test('readiness says when it ends, and whom it revokes', async (t) => {
   const revoked = [{ serial, revokedAt: new Date(now() - 60_000), reason: 'cACompromise' as const }]
   t.equal((await bring(await list({ number: 5n, revoked }))).status, 200)
   t.match(await crlCheck(), { ok: true, reason: /has revoked etcd: halt it/ })
+})
+
+t.test('of two lists whose URLs differ by their hosts each is told under its own', async (t) => {
+  const der = await list()
+  const update = new Date(now())
+  const linkOf = (name: string): Link =>
+    ({
+      issuer: name,
+      subject: { crlUrls: [`http://${name}.example/root.crl`] },
+      signer: { spki: Buffer.from(name) },
+    }) as unknown as Link
+  const signerOf = (name: string): string => hash('sha256', Buffer.from(name))
+  const listOf = (name: string, index: number) => {
+    return { signer: signerOf(name), number: 1n, thisUpdate: update, nextUpdate: update, der, index }
+  }
+  const store = { newest: async () => ['a', 'b'].map(listOf) } as unknown as CrlImportsDeps['store']
+  const links = () => ['a', 'b', 'c'].map(linkOf)
+  const imports = openCrlImports({ store, links, basePath: '/', clock: () => update })
+  await imports.refresh()
+  const told = (host?: string) => imports.find('/root.crl', host)?.signer
+  t.equal(told('a.example'), signerOf('a'))
+  t.equal(told('B.example'), signerOf('b'))
+  t.equal(told('c.example'), undefined, 'there is none, and nobody is told that of another')
+  t.equal(told('10.0.0.7:8080'), signerOf('a'))
+  t.equal(told(), signerOf('a'))
+  t.equal(imports.find('/other.crl', 'a.example'), undefined)
+})
+
+t.test('one that is damaged on record is named, with what to do', async (t) => {
+  const listed = { signer: 'ab'.repeat(32), number: 1n, thisUpdate: new Date(), nextUpdate: new Date(), index: 7 }
+  const store = { newest: async () => [{ ...listed, der: Buffer.from('3000', 'hex') }] } as unknown
+  const imports = openCrlImports({
+    store: store as CrlImportsDeps['store'],
+    links: () => [],
+    basePath: '/',
+    clock: () => new Date(),
+  })
+  await t.rejects(imports.refresh(), { message: /that entry 7 of the roll brought, .* \(imported_crls\): restore / })
 })

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t from 'tap'
 
-import { type CrlPublisherDeps, type IntendedCrl, openCrlPublisher } from '../../src/ca/crl.ts'
+import { type CrlPublisherDeps, openCrlPublisher } from '../../src/ca/crl.ts'
 import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
 import { openCrlWatch } from '../../src/ca/crl-watch.ts'
 import type { Placed } from '../../src/ca/issuers.ts'
@@ -63,6 +63,7 @@ const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = 
     store: openCrlStore({ db, roll }),
     issuers: { all: () => [placed] },
     times: { periodMs: 30 * 86_400_000, validityMs: 90 * 86_400_000 },
+    successions: 0,
     clock: () => new Date(Date.now() + aheadMs),
     assertClock: () => {},
     chance: () => 1,
@@ -71,7 +72,7 @@ const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = 
     mayGoOn: async () => true,
     // Each run is long after the one before.
     elapsedMs: () => (elapsed += 3_600_000),
-    isSpoiled: shelf.isSpoiled,
+    spoiled: shelf.spoiled,
     published: (lists) => shelf.put(lists),
     failed: (_issuer, error) => failures.push((error as Error).message),
     ...rest,
@@ -100,34 +101,6 @@ const numbersOf = async (shard: number): Promise<number[]> =>
       `select number from crls where issuer = 'default' and shard = ${shard} order by number`,
     )
   ).map(({ number }) => Number(number))
-
-t.test('a list for minutes is for now, and made anew as often as it says', async (t) => {
-  const made: IntendedCrl[] = []
-  let now = Date.now()
-  const { publisher, failures } = open({
-    issuers: { all: () => [{ ...placed, issuer: Object.create(placed.issuer, { shards: { value: 1 } }) }] },
-    clock: () => new Date(now),
-    times: { periodMs: 30_000, validityMs: 61_000 },
-    store: {
-      rollSize: async () => 0,
-      heads: async () => made.slice(-1).map((list) => ({ ...list, published: true, publishedUpdate: list.thisUpdate })),
-      changed: async () => new Map(),
-      revoked: async () => [],
-      record: async (_event, lists) => made.push(...lists) > 0,
-      publish: async () => {},
-    },
-  })
-  for (let seconds = 0; seconds <= 60; seconds += 5, now += 5_000) {
-    await publisher.run()
-    const { thisUpdate, nextUpdate } = made.at(-1) as IntendedCrl
-    t.ok(thisUpdate.getTime() < now && now + 10_000 < nextUpdate.getTime(), `after ${seconds} s`)
-  }
-  t.same(failures, [])
-  t.same(
-    made.map(({ number }) => number),
-    [1, 2, 3],
-  )
-})
 
 t.test('several that publish at once repeat no number and lose nothing', async (t) => {
   const made = await Promise.all(Array.from({ length: 12 }, () => issue()))

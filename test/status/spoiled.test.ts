@@ -2,6 +2,7 @@
 import pg from 'pg'
 import t from 'tap'
 
+import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestService } from '../helpers/service.ts'
 
@@ -32,4 +33,51 @@ t.test('one spoiled list keeps no instance from starting with all others, and is
   t.equal(status, 200)
   t.equal(parseCrl(octets).number, 2n)
   t.equal(parseCrl((await fetchList(4)).octets).number, 1n)
+})
+
+t.test('it is made anew also while another instance, whose own copy is whole, publishes the others', async (t) => {
+  const service = await openTestService(t)
+  await service.service.publishCrls()
+  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  await owner.query('alter table crl_files disable trigger only_newer')
+  await owner.query(`update crl_files set der = '\\x3000', changed_at = now() where issuer = 'default' and shard = 3`)
+  await owner.query('alter table crl_files enable trigger only_newer')
+  // The first is at it for as long as the test takes.
+  await owner.query(`update leases set until = 'infinity' where name like 'crls/%'`)
+  const other = await openTestService(t, {}, service)
+  await other.service.publishCrls()
+  const answer = await fetch(`${other.publicUrl}/crl/default/3.crl`)
+  t.equal(answer.status, 200)
+  t.equal(parseCrl(Buffer.from(await answer.arrayBuffer())).number, 2n)
+  const { rows } = await owner.query(`select number from crls where issuer = 'default' group by number order by number`)
+  t.same(rows, [{ number: '1' }, { number: '2' }], 'and nothing else is')
+})
+
+t.test('one that is spoiled is told, and read again once a minute and not each second', async (t) => {
+  const state = { elapsed: 0, reads: 0, number: 1, der: Buffer.from('3000', 'hex') }
+  const place = { issuer: 'default', shard: 3 }
+  const told: string[] = []
+  const shelf = openCrlShelf(
+    {
+      changedWithin: async () => [{ ...place, number: state.number }],
+      unlisted: async () => [],
+      files: async () => {
+        state.reads += 1
+        return [{ ...place, number: state.number, revoked: 0, der: state.der }]
+      },
+    },
+    { elapsedMs: () => state.elapsed, damaged: (issuer, error) => told.push(`${issuer}: ${(error as Error).message}`) },
+  )
+  for (; state.elapsed <= 60_000; state.elapsed += 1_000) await shelf.refresh()
+  t.equal(state.reads, 1)
+  t.same(told, ['default: list 1 of shard 3 cannot be read'])
+  t.same([...shelf.spoiled('default')], [[3, 1]])
+  await shelf.refresh()
+  t.equal(state.reads, 2)
+  state.number = 2
+  await shelf.refresh()
+  t.equal(state.reads, 3)
+  t.same([...shelf.spoiled('default')], [[3, 2]])
 })

@@ -1,6 +1,7 @@
 import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -230,6 +231,32 @@ t.test('keys of issuers of before are known, each as that of the first who had i
     { key: two, issuer: 'b' },
   ])
 })
+
+t.test('while refusals are being sorted by who and when, whoever searches is on record as before', async (t) => {
+  const migrations = join(import.meta.dirname, '../../migrations')
+  const files = (await readdir(migrations)).sort()
+  const { owner, serving, run, directory } = await given(t, {})
+  for (const name of files.slice(0, 28)) await copyFile(join(migrations, name), join(directory, name))
+  await run()
+  for (const name of files.slice(0, 29)) await copyFile(join(migrations, name), join(directory, name))
+  const done = await owner.transaction(async (tx) => {
+    // An index is made once nobody writes: this one holds it up, as many rows would.
+    await tx.query({ text: 'lock table refusal_counts in row exclusive mode' })
+    const migrated = run()
+    const waits = { text: `select from pg_locks where not granted and relation = 'refusal_counts'::regclass` }
+    while ((await owner.query(waits)).rows.length === 0) await sleep(10)
+    await serving.query({ text: copied('json') })
+    return { migrated }
+  })
+  await done.migrated
+  await owner.query({ text: `select maintain_accesses('90 days')` })
+  await t.rejects(serving.query({ text: copied('sheet') }), /accesses_format_check/)
+  await serving.query({ text: copied('tiles') })
+})
+
+const copied = (format: string): string => `
+  insert into accesses (id, principal, act, records, filter, continues, format, size)
+  values (gen_random_uuid(), 'eve', 'began', 'events', '{}', false, '${format}', 1)`
 
 t.test('a roll of before becomes a tree', async (t) => {
   const migrations = join(import.meta.dirname, '../../migrations')

@@ -259,6 +259,26 @@ t.test('a write that failed when it was in its place already is no fault of some
   t.match(await add(await roll.fork(15).ask(40, 50)), { status: 200 })
 })
 
+t.test('what was in its place when it was killed lasts before any of it counts', async (t) => {
+  const roll = openTestRoll()
+  const config = await write([roll])
+  const { add, close } = await open(t, config)
+  await add(await roll.ask(0, 10))
+  await close()
+  const probe = await openFile(folder)
+  const handles = Object.getPrototypeOf(probe)
+  await probe.close()
+  const { sync } = handles
+  t.teardown(() => {
+    handles.sync = sync
+  })
+  handles.sync = () => Promise.reject(new Error('EIO: i/o error, fsync'))
+  await t.rejects(open(t, config), { message: /EIO/ })
+  handles.sync = sync
+  const again = await open(t, config)
+  t.match(await again.add(await roll.ask(10, 10)), { status: 200 })
+})
+
 t.test('who is answered while it ends does not keep it', async (t) => {
   const held = Promise.withResolvers<void>()
   const asked = Promise.withResolvers<void>()

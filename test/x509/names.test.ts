@@ -1,9 +1,11 @@
 import t from 'tap'
 
 import { nameRange, searchKey } from '../../src/store/names.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
 import {
   addressOctets,
   assertNames,
+  assertStillNames,
   encodeGeneralNames,
   hasUnderscore,
   isMixedScript,
@@ -12,10 +14,13 @@ import {
   type NameKind,
   parseGeneralNames,
   parseName,
+  parseSearched,
   soughtFault,
   wildcardOver,
 } from '../../src/x509/names.ts'
-import { dns, ip, seq } from './build.ts'
+import { keptNames, readNames } from '../../src/x509/names-kept.ts'
+import { openClientCa } from '../helpers/clients.ts'
+import { dns, ip, mail, seq } from './build.ts'
 
 const normal: readonly (readonly [NameKind, string, string])[] = [
   ['dns', 'HOST.Example.COM', 'host.example.com'],
@@ -186,6 +191,7 @@ const aLabels = [
   'xn--ogbpf8fl', // سورية
   'xn--2-zhcd', // אב2
   'xn--9d6hc', // Adlam
+  'xn--88d2gre', // ᎣᏏᏲ
 ]
 
 t.test('A-labels of many scripts are accepted', async (t) => {
@@ -227,6 +233,29 @@ t.test('labels that only look like A-labels are refused', async (t) => {
   for (const label of labels) t.throws(() => parseName('dns', `${label}.example`), { code: 'san.syntax' }, label)
 })
 
+/** Each was an A-label once: to rules that were mended, or to another Unicode. */
+t.test('what was issued is read, shown and searched for whatever an A-label is today', async (t) => {
+  const names = [
+    { kind: 'dns', value: 'xn--kz9a.example' },
+    { kind: 'email', value: 'a@xn--23f.example' },
+    { kind: 'uri', value: 'https://xn--y9a5t.example/' },
+  ] as const
+  for (const { kind, value } of names) {
+    t.throws(() => parseName(kind, value), { code: 'san.syntax' }, value)
+    t.equal(soughtFault(value), undefined)
+    t.same(parseSearched(value), { kind, value })
+    t.same(parseSearched(`${kind}:${value}`), { kind, value })
+  }
+  t.equal(soughtFault('*.xn--kz9a.example'), undefined)
+  t.same(readNames(keptNames(names), 'kept'), names)
+  t.throws(() => parseGeneralNames(encodeGeneralNames(names)), { code: 'san.syntax' })
+  const { der } = openClientCa().certify({ names: [dns('xn--kz9a.example'), mail('a@xn--23f.example')] })
+  t.same(parseCertificate(der).facts.names, names.slice(0, 2))
+  t.throws(() => assertStillNames(parseCertificate(der).facts.names), { code: 'san.syntax' })
+  for (const bad of ['xn--.example', 'xn--a.example', 'xn--99999999.example', 'xn--bcher-kva8445foa.example'])
+    t.match(soughtFault(bad), /is no name/, bad)
+})
+
 t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('paypal'), false)
   t.equal(isMixedScript('xn--bcher-kva'), false)
@@ -236,6 +265,11 @@ t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('xn--paypa-be0s'), true) // Lisu ꓡ
   t.equal(isMixedScript('xn--bc-uu1a'), true) // Coptic ⲁ
   t.equal(isMixedScript('xn--9d6hc'), false) // Adlam alone
+  t.equal(isMixedScript('xn--q7c056b'), true) // Lao, Khmer
+  t.equal(isMixedScript('xn--rlc69b'), true) // Tamil, Kannada
+  t.equal(isMixedScript('xn--rlcus7b3d'), false) // Tamil alone
+  t.equal(isMixedScript('xn--eckwd4c7cu47r2wf'), false) // Japanese, in three scripts
+  t.equal(isMixedScript('xn--abc-lt8lk11n'), false) // Korean, with Latin
 })
 
 t.test(

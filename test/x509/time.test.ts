@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { DerReader } from '../../src/x509/der.ts'
-import { encodeTime, readGeneralizedTime, readTime } from '../../src/x509/time.ts'
+import { encodeTime, instantOf, readGeneralizedTime, readTime } from '../../src/x509/time.ts'
 import { tlv } from './build.ts'
 
 const text = (iso: string): string => encodeTime(new Date(iso)).toString('latin1', 2)
@@ -41,4 +41,10 @@ t.test('a year of before 100 is not taken for one of the last century', async (t
     t.throws(() => readGeneralizedTime(new DerReader(tlv(0x18, Buffer.from(said)), 'policy.lint'), 'time'), {
       code: 'policy.lint',
     })
+})
+
+t.test('a day that no calendar has is no instant', async (t) => {
+  t.same(instantOf('2024-02-29T00:30:00+01:00'), new Date('2024-02-28T23:30:00Z'))
+  for (const bad of ['2026-02-29T00:00:00Z', '2026-04-31T10:00:00+01:00', '2026-13-01T00:00:00Z', 'soon', ''])
+    t.equal(instantOf(bad), undefined, bad)
 })

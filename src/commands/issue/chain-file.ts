@@ -1,5 +1,9 @@
 /** Files for chains of certificates, which take the place of such files only. */
-import { readFile } from 'node:fs/promises'
+import { lstat, readFile, realpath, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+
+import { syncFolder } from '../../keys/private-file.ts'
+import { replaceFile } from './folder.ts'
 
 /**
  * What keeps a chain from taking the place of this file: a key, or the request itself, is written over by nothing. Undefined
@@ -16,6 +20,24 @@ export const faultInPlaceOf = async (file: string): Promise<string | undefined> 
   }
 }
 
+/**
+ * Whole, or what is there stays: a service may read it at any time. Behind a link, where it leads; whose it is and who may read it
+ * stays as it is.
+ */
+export const replaceChain = async (file: string, chain: string): Promise<void> => {
+  const path = await realpath(file).catch(() => file)
+  const there = await lstat(path).catch(() => undefined)
+  // A link that leads nowhere has nothing to lose.
+  if (there?.isSymbolicLink()) return writeFile(path, chain, { flush: true })
+  try {
+    await replaceFile(path, chain, there)
+    await syncFolder(dirname(path))
+  } catch (error) {
+    if (there === undefined || !inPlace.has((error as NodeJS.ErrnoException).code ?? '')) throw error
+    await writeFile(path, chain, { flush: true })
+  }
+}
+
 export const chainText = (answer: { readonly certificate: string; readonly chain: readonly string[] }): string =>
   [answer.certificate, ...answer.chain].join('')
 
@@ -26,3 +48,9 @@ const isOfCertificates = (text: string): boolean => {
 
 /** As DER is, read as Latin-1. */
 export const isBinary = (text: string): boolean => /[^\t\n\r\x20-\x7e\x80-\xff]/.test(text)
+
+/**
+ * By which a file says that it can have no other in its place: it is mounted by itself, or only itself may be written, as in a
+ * folder of somebody else's, or the other could not be whose it is.
+ */
+const inPlace: ReadonlySet<string> = new Set(['EBUSY', 'EACCES', 'EPERM', 'EROFS'])

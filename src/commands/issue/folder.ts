@@ -11,8 +11,21 @@
  *     web/.chancery/lock             while an answer is put in its place
  */
 import { createHash, createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
-import { lstatSync } from 'node:fs'
-import { chmod, lstat, mkdtemp, open, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
+import { lstatSync, type Stats } from 'node:fs'
+import {
+  chmod,
+  chown,
+  lstat,
+  mkdtemp,
+  open,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+} from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
 import { createPrivateFile, syncFolder, writePrivateFile } from '../../keys/private-file.ts'
@@ -331,11 +344,12 @@ const sweep = async (own: string): Promise<void> => {
   }
 }
 
-/** Whole or not at all; a power cut may still take it until the folder is synced. */
-export const replaceFile = async (path: string, text: string): Promise<void> => {
+/** Whole or not at all, with the owner and mode of another; a power cut may still take it until the folder is synced. */
+export const replaceFile = async (path: string, text: string, like?: Stats): Promise<void> => {
   const draft = `${path}.${randomUUID()}`
   try {
-    await writeWhole(draft, text, 0o644)
+    await writeWhole(draft, text, like === undefined ? 0o644 : like.mode & 0o777)
+    if (like !== undefined) await chown(draft, like.uid, like.gid)
     await rename(draft, path)
   } catch (error) {
     // On a full disk each try would leave one.

@@ -1,19 +1,18 @@
 /** `chancery issue --csr`: a certificate for a request that was made elsewhere, whose key is not here. */
 import { hash, randomUUID } from 'node:crypto'
-import { access, constants, lstat, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises'
+import { access, constants, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { canonicalJson } from '../../canonical.ts'
 import { isProblem } from '../../errors.ts'
-import { syncFolder, writePrivateFile } from '../../keys/private-file.ts'
+import { writePrivateFile } from '../../keys/private-file.ts'
 import { parseRequest } from '../../x509/csr.ts'
 import { hasBlock, parsePem } from '../../x509/pem.ts'
 import type { Client } from '../client.ts'
 import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, assertAnswered, untilDecided } from './approval.ts'
-import { chainText, faultInPlaceOf } from './chain-file.ts'
-import { replaceFile } from './folder.ts'
+import { chainText, faultInPlaceOf, replaceChain } from './chain-file.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
 export interface RequestBody {
@@ -45,7 +44,7 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   const chain = chainText(answer)
   for (const { field, reason } of answer.notes) process.stderr.write(`note: ${visible(`${field} ${reason}`)}\n`)
   if (file === undefined) return out.show(answer, chain)
-  await (isKept ? replace(file, chain) : writeFile(file, chain)).catch((error: NodeJS.ErrnoException) => {
+  await (isKept ? replaceChain(file, chain) : writeFile(file, chain)).catch((error: NodeJS.ErrnoException) => {
     throw new Failure(
       'usage',
       `${file} cannot be written (${error.code}); ${question.again} gets the same certificate.`,
@@ -53,22 +52,6 @@ export const issueFor = async (body: RequestBody, options: ForRequest): Promise<
   })
   await question.forget()
   out.show(answer, `${answer.serial}, valid until ${answer.notAfter}, is in ${file}.`)
-}
-
-/** Whole, or what is there stays: a service may read it at any time. Behind a link, where it leads. */
-const replace = async (file: string, chain: string): Promise<void> => {
-  const path = await realpath(file).catch(() => file)
-  try {
-    // A link that leads nowhere has nothing to lose.
-    if ((await lstat(path).catch(() => undefined))?.isSymbolicLink())
-      return await writeFile(path, chain, { flush: true })
-    await replaceFile(path, chain)
-    await syncFolder(dirname(path))
-  } catch (error) {
-    // It can have no other in its place, as where it is mounted by itself.
-    if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error
-    await writeFile(path, chain, { flush: true })
-  }
 }
 
 /** Waits for people, where they must approve it. */

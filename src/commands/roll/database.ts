@@ -1,6 +1,7 @@
 /** Records wherever they are: those of a service that is set up here, or any database, as one that a dump was loaded into. */
 import { pino } from 'pino'
 
+import { faultOfPostgresUrl } from '../../config/postgres-url.ts'
 import type { Config } from '../../config.ts'
 import { type Database, openDatabase } from '../../store/database.ts'
 import { assertMigrated } from '../../store/migrate.ts'
@@ -28,8 +29,9 @@ export const verifyDatabase = (
 
 const withUrl = async <T>(url: string, work: (db: Database) => Promise<T>): Promise<T> => {
   // It may hold a password, so it is not shown.
-  if (!/^postgres(ql)?:\/\//.test(url))
-    throw new Failure('usage', '--database is not like postgresql://role@host/name.')
+  const fault = faultOfPostgresUrl(url)
+  if (fault !== undefined)
+    throw new Failure('usage', `--database is not like postgresql://role@host/name: it ${fault}.`)
   const log = pino({ level: 'warn' }, pino.destination(2))
   const db = openDatabase({ url, max: 1, log, applicationName: 'chancery roll verify', patient: true })
   try {

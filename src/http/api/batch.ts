@@ -4,7 +4,7 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access.ts'
-import { Problem, type ProblemCode } from '../../errors.ts'
+import { Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
@@ -95,8 +95,6 @@ export const batchRoutes = (app: App, deps: HttpDeps): void => {
       const tell = openTelling(deps, request)
       const work = inSlices(items, width, (item) => outcomeOf(deps, { admit, tell }, item, request))
       const outcomes = await withinDeadline(work, batchTimeout)
-      // A connection that stayed open would hold up the close for as long as its client keeps it.
-      if (stopping) reply.header('connection', 'close')
       return sendPieces(reply.type('application/json') as FastifyReply, jsonItems(outcomes)) as never
     },
   )
@@ -145,19 +143,23 @@ const openAdmission = (
   }
 }
 
-/** What keeps all of a batch for a while, as a database that is away, is told of once. */
-const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): ((problem: Problem) => void) => {
-  const told = new Set<ProblemCode>()
-  return (problem) => {
-    if (problem.kind.retryable && told.has(problem.code)) return
-    told.add(problem.code)
+/** What keeps all items of a profile for a while, as a database or a key that is away, is told of once. */
+const openTelling = ({ log }: HttpDeps, { id }: FastifyRequest): Tell => {
+  const told = new Set<string>()
+  return (problem, item) => {
+    const what = `${problem.code} ${(item as { readonly profile?: unknown } | null)?.profile}`
+    if (problem.kind.retryable && told.has(what)) return
+    // Not each is of a known cause, and then nothing is told.
+    if (problem.options.cause !== undefined) told.add(what)
     logCause(log, id, problem)
   }
 }
 
+type Tell = (problem: Problem, item: unknown) => void
+
 interface Call {
   readonly admit: Admit
-  readonly tell: (problem: Problem) => void
+  readonly tell: Tell
 }
 
 /** Never rejects. The text of one outcome, so that a thousand are not encoded in one turn. */
@@ -171,7 +173,7 @@ const outcomeOf = async (
     return JSON.stringify(await issueOne(deps, await admit(), item, request))
   } catch (error) {
     const problem = toProblem(error)
-    tell(problem)
+    tell(problem, item)
     return JSON.stringify({ status: problem.kind.status, problem: documentOf(problem, request.id) })
   }
 }

@@ -70,6 +70,7 @@ export interface Statement {
 export const openExports = (app: App, deps: HttpDeps): Exports => {
   const underWay = new Set<Readable>()
   const takePlace = openPlaces()
+  const ends = new Set<Promise<void>>()
   let isStopping = false
   // What is cut off can be asked for again; waiting for a slow client would hold up the stop.
   const cutOff = (stream: Readable): void =>
@@ -78,6 +79,8 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
     isStopping = true
     for (const stream of underWay) cutOff(stream)
   })
+  // No connection waits for the end of one that nobody reads.
+  app.addHook('onClose', async () => void (await Promise.all(ends)))
   return {
     send: async (request, reply, asked) => {
       const leave = takePlace(callerOf(request))
@@ -92,7 +95,7 @@ export const openExports = (app: App, deps: HttpDeps): Exports => {
         const id = await withinDeadline(record(deps, request, { ...began, act: 'began', rows: null, export: null }))
         const first = await withinDeadline(walk.page(pageRows))
         const root = await deps.rootAt?.(walk.bounds.size)
-        const end = openEnd(deps, request, { ...began, export: id })
+        const end = openEnd(deps, request, { ends, began: { ...began, export: id } })
         const told = { began, end, walk, first, root }
         // A page without a find may take longer than a connection may be silent.
         request.raw.socket.setTimeout(idleMs)
@@ -192,17 +195,28 @@ async function* piecesOf<F extends object, T>(
 /** Puts the end of an export on record: the first that is told, and never another one. */
 type End = (act: 'completed' | 'broke', rows: number) => Promise<void>
 
-const openEnd = (deps: HttpDeps, request: FastifyRequest, began: Omit<Access, 'act' | 'rows'>): End => {
+interface Ending {
+  readonly began: Omit<Access, 'act' | 'rows'>
+  /** Those that are being put on record. */
+  readonly ends: Set<Promise<void>>
+}
+
+const openEnd = (deps: HttpDeps, request: FastifyRequest, { began, ends }: Ending): End => {
   let isOver = false
   return async (act, rows) => {
     if (isOver) return
     isOver = true
-    await record(deps, request, { ...began, act, rows }).catch((error: unknown) =>
-      deps.log.error(
-        { event: 'access.unrecorded', id: request.id, act, rows, err: error },
-        'the end of an export is not on record',
-      ),
+    const noted = record(deps, request, { ...began, act, rows }).then(
+      () => {},
+      (error: unknown) =>
+        deps.log.error(
+          { event: 'access.unrecorded', id: request.id, act, rows, err: error },
+          'the end of an export is not on record',
+        ),
     )
+    ends.add(noted)
+    await noted
+    ends.delete(noted)
   }
 }
 

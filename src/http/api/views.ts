@@ -12,6 +12,7 @@ import type { Static } from '../../schema.ts'
 import { soughtFault } from '../../x509/names.ts'
 import { encodePem } from '../../x509/pem.ts'
 import { formatSubject, parseSubjectText } from '../../x509/subject.ts'
+import { instantOf } from '../../x509/time.ts'
 import { asciiAnswer } from '../octets.ts'
 import { type OriginView, timeWords } from './schemas.ts'
 
@@ -109,17 +110,14 @@ export const parseDuration = (text: string, field: string): number => {
 }
 
 /**
- * Throws `request.malformed`, naming `field`, for a day that no calendar has (JavaScript would take February 31 for March 3),
- * and for what its offset takes out of years 1 to 9999. A Date is of milliseconds, as all is that we show: what is finer
- * becomes the next one, for what is from then on, or before then, is the same.
+ * Throws `request.malformed`, naming `field`, for a day that no calendar has, and for what its offset takes out of years
+ * 1 to 9999. A Date is of milliseconds, as all is that we show: what is finer becomes the next one, for what is from then on,
+ * or before then, is the same.
  */
 export const parseTime = (text: string, field: string): Date => {
-  const time = new Date(text)
+  const time = instantOf(text)
+  if (time === undefined) throw timeProblem('A time is not one that exists.', field, text)
   if (finerThanMs.test(text)) time.setTime(time.getTime() + 1)
-  // The day as it was written, whatever the offset makes of it.
-  const day = new Date(`${text.slice(0, 10)}T00:00:00Z`)
-  if (Number.isNaN(time.getTime()) || day.toISOString().slice(0, 10) !== text.slice(0, 10))
-    throw timeProblem('A time is not one that exists.', field, text)
   const year = time.getUTCFullYear()
   if (year < 1 || year > 9999) throw timeProblem('A time is not within the years 0001 to 9999 of UTC.', field, text)
   return time

@@ -32,7 +32,7 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
 
   // Where a ceremony has put the list of an offline root.
   app.get('/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
-    const list = crlImports.find(request.url.split('?', 1)[0] as string)
+    const list = crlImports.find(request.url.split('?', 1)[0] as string, request.host)
     if (!list) throw new Problem('request.not_found', 'There is nothing at this path.')
     return sendList(request, reply as FastifyReply, list, clock())
   })

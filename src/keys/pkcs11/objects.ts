@@ -3,6 +3,7 @@ import type { Handle } from 'pkcs11js'
 
 import { cka, cko } from './mechanisms.ts'
 import type { Token } from './module.ts'
+import { judgeFailure } from './return-values.ts'
 import { TokenFault } from './token-fault.ts'
 import type { Pkcs11Uri } from './uri.ts'
 
@@ -61,11 +62,18 @@ export const keepAlone = (token: Token, session: Handle, { label, id, made }: Ne
     { type: cka.id, value: id },
   ].every((by) => findObjects(token, session, [{ type: cka.class, value: cko.privateKey }, by]).length < 2)
   if (isAlone) return
-  for (const half of [made.privateKey, made.publicKey]) token.lib.C_DestroyObject(session, half)
-  throw new TokenFault(
-    'session',
-    `Somebody else made a key ${label} in the token ${token.label} at the same time, and ours was taken away again.`,
-  )
+  const told = `Somebody else made a key ${label} in the token ${token.label} at the same time, and ours`
+  try {
+    for (const half of [made.privateKey, made.publicKey]) token.lib.C_DestroyObject(session, half)
+  } catch (cause) {
+    const { name } = judgeFailure(cause)
+    throw new TokenFault(
+      'request',
+      `${told}, with the id ${id.toString('hex')}, cannot be taken away (${name}): take it away, or neither opens.`,
+      cause,
+    )
+  }
+  throw new TokenFault('session', `${told} was taken away again.`)
 }
 
 interface NewPair {

@@ -7,7 +7,7 @@ import type { Handle } from 'pkcs11js'
 
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
-import { readPrivateFile } from '../private-file.ts'
+import { readPrivateFile, signerPatienceMs } from '../private-file.ts'
 import { type SigningKey, trialText } from '../signing-key.ts'
 import { createTokenKey, openTokenKey, type TokenKeyDeps } from './key.ts'
 import { call, findToken, logIn, type Module, openModule, sessionFlags, type Token } from './module.ts'
@@ -227,7 +227,7 @@ const readPin = async (settings: Pick<Pkcs11Settings, 'pin'>, { pinSource }: Pkc
       'Where is the PIN? Set CHANCERY_PKCS11_PIN_FILE, or add ?pin-source=file:… to the URI.',
     )
   if (pinSource === undefined) return configured ?? ''
-  const octets = await readPrivateFile(pinSource).catch((cause: NodeJS.ErrnoException) => {
+  const octets = await readPrivateFile(pinSource, signerPatienceMs).catch((cause: NodeJS.ErrnoException) => {
     throw new TokenFault(
       'request',
       cause.code === undefined ? cause.message : `The file with the PIN, ${pinSource}, cannot be read (${cause.code}).`,
