@@ -10,6 +10,7 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { type Answer, openTestService } from '../helpers/service.ts'
+import { anyString } from '../helpers/strings.ts'
 import { dns, extension, hex, mail, oid, pem, request, san, seq, uri } from '../x509/build.ts'
 import { opensslRequest, rsaSigner } from '../x509/keys.ts'
 import { type FuzzCase, mutated, openRandom, runCase } from './pipeline.ts'
@@ -183,7 +184,7 @@ t.test(
 )
 
 const odd = fc.oneof(
-  fc.string({ unit: 'binary', maxLength: 30 }),
+  anyString({ maxLength: 30 }),
   fc.constantFrom('host.example.com', '*', '\0', '__proto__', '::1', '%00', '\ud800', '1e999'),
 )
 const listed = fc.oneof(
@@ -220,5 +221,5 @@ const jsonAsk: fc.Arbitrary<string> = fc.oneof(
     .dictionary(fc.constantFrom('csr', 'profile', 'names', 'validity', 'serial', 'constructor'), jsonValue)
     .map((body) => JSON.stringify(body)),
   fc.json(),
-  fc.string({ unit: 'binary', maxLength: 100 }),
+  anyString({ maxLength: 100 }),
 )

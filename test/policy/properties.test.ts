@@ -7,6 +7,7 @@ import { type Profile, type ProfileDocument, parseProfile } from '../../src/poli
 import type { KeyUsage } from '../../src/x509/extensions.ts'
 import type { Name } from '../../src/x509/names.ts'
 import type { Subject } from '../../src/x509/subject.ts'
+import { anyString } from '../helpers/strings.ts'
 import { ask, context, csrOf, keyOf, namesOf, profileOf, seed, seeds } from './requests.ts'
 
 /** A small world, so that requests and rules meet often. */
@@ -552,10 +553,7 @@ t.test('no profile that does not fix it yields system:masters, whatever is asked
 })
 
 t.test('decide and recheck never throw, whatever the texts are', async (t) => {
-  const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
-    fc.constantFrom('*', '*.', '.', '::', '@', '://', '*.*', '__proto__', '\ud800'),
-  )
+  const text = fc.oneof(anyString(), fc.constantFrom('*', '*.', '.', '::', '@', '://', '*.*', '__proto__', '\ud800'))
   const name = fc.record({
     kind: fc.constantFrom('dns' as const, 'ip' as const, 'uri' as const, 'email' as const),
     value: text,
