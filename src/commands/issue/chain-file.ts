@@ -3,7 +3,7 @@ import { lstat, readFile, realpath, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { syncFolder } from '../../keys/private-file.ts'
-import { replaceFile } from './folder.ts'
+import { replaceFile } from './replace.ts'
 
 /**
  * What keeps a chain from taking the place of this file: a key, or the request itself, is written over by nothing. Undefined

@@ -8,9 +8,9 @@ import { formatTable } from '../output.ts'
 import { countText } from '../progress.ts'
 import { Awaited } from './approval.ts'
 import { chainText } from './chain-file.ts'
-import { replaceFile } from './folder.ts'
 import { assertFor } from './for-request.ts'
 import type { IssuedAnswer } from './issued.ts'
+import { replaceFile } from './replace.ts'
 import type { RequestFile } from './requests.ts'
 
 /** For machines: every member is always there. */

@@ -10,22 +10,9 @@
  *     web/.chancery/pending.json     only we may read it
  *     web/.chancery/lock             while an answer is put in its place
  */
-import { createHash, createPrivateKey, randomUUID, X509Certificate } from 'node:crypto'
-import { lstatSync, type Stats } from 'node:fs'
-import {
-  chmod,
-  chown,
-  lstat,
-  mkdtemp,
-  open,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  stat,
-  symlink,
-} from 'node:fs/promises'
+import { createHash, createPrivateKey, X509Certificate } from 'node:crypto'
+import { lstatSync } from 'node:fs'
+import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
 import { createPrivateFile, syncFolder, writePrivateFile } from '../../keys/private-file.ts'
@@ -34,6 +21,7 @@ import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
 import { type Access, assertOurFolder, assertOwner, give, giveAll, type OrderAccess, orderName } from './owner.ts'
+import { replaceFile, replaceLink, writeWhole } from './replace.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -341,39 +329,6 @@ const sweep = async (own: string): Promise<void> => {
     if (!draftForm.test(name)) continue
     const made = await stat(join(own, name)).catch(ifMissing(undefined))
     if (made && Date.now() - made.mtimeMs > abandonedMs) await rm(join(own, name), { recursive: true, force: true })
-  }
-}
-
-/** Whole or not at all, with the owner and mode of another; a power cut may still take it until the folder is synced. */
-export const replaceFile = async (path: string, text: string, like?: Stats): Promise<void> => {
-  const draft = `${path}.${randomUUID()}`
-  try {
-    await writeWhole(draft, text, like === undefined ? 0o644 : like.mode & 0o777)
-    if (like !== undefined) await chown(draft, like.uid, like.gid)
-    await rename(draft, path)
-  } catch (error) {
-    // On a full disk each try would leave one.
-    await rm(draft, { force: true })
-    throw error
-  }
-}
-
-const replaceLink = async (path: string, target: string): Promise<void> => {
-  const draft = `${path}.${randomUUID()}`
-  await symlink(target, draft)
-  await rename(draft, path)
-}
-
-/** Never through a file that is there, and with this mode whatever the umask. */
-const writeWhole = async (path: string, text: string, mode: number): Promise<void> => {
-  await rm(path, { force: true })
-  const file = await open(path, 'wx', mode)
-  try {
-    await file.chmod(mode)
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
   }
 }
 
