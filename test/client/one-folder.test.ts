@@ -230,6 +230,21 @@ t.test('nobody else says where a key is written and what is removed, by a link o
   t.equal((await readdir(versions)).length, 3, 'what is no certificate is left')
 })
 
+t.test('where the file system says whose all is, what was made there is ours', async (t) => {
+  const { geteuid } = process
+  t.teardown(() => Object.assign(process, { geteuid }))
+  // As root on NFS that squashes: the folders that it makes are of nobody.
+  Object.assign(process, { geteuid: () => 4_711 })
+  const out = await newFolder(t)
+  const own = join(out, '.chancery')
+  await openFolder(out)
+  t.ok(await openFolder(out))
+  t.strictSame(await readdir(own), ['versions'], 'nothing is left of the look')
+  await rm(own, { recursive: true })
+  await symlink(await newFolder(t), own)
+  await t.rejects(openFolder(out), { message: /is no folder of this user's/ }, 'a link is none all the same')
+})
+
 t.test('a file that somebody has taken away is there again, and what cannot be written leaves no drafts', async (t) => {
   const out = await newFolder(t)
   const args = [...issueArgs('gone.example.com', out), '--renew-before', '30%']

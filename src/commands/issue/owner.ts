@@ -1,7 +1,7 @@
 /** To whom the files of a certificate are given, and who may read its key. */
 import { execFile } from 'node:child_process'
 import { constants, existsSync } from 'node:fs'
-import { lstat, mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises'
+import { lstat, mkdtemp, open, readdir, readFile, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -57,7 +57,7 @@ export const giveAll = async (
  * what is removed: as root, anywhere. Throws a usage failure.
  */
 export const assertOurFolder = async (path: string): Promise<void> => {
-  if (await isOurFolder(path)) return
+  if ((await isOurFolder(path)) || (await makesAsItIs(path))) return
   throw new Failure(
     'usage',
     `${path} is no folder of this user's: what is done there could be led elsewhere. Run this as whom it belongs to, name another folder, or move it away.`,
@@ -79,6 +79,20 @@ const orderOf = (version: string): Promise<string> =>
 const isOurFolder = async (path: string): Promise<boolean> => {
   const found = await lstat(path).catch(() => undefined)
   return found?.isDirectory() === true && found.uid === process.geteuid?.()
+}
+
+/** Where the file system says whose all is (NFS that squashes, CIFS): what is made here now is of the same user. */
+const makesAsItIs = async (path: string): Promise<boolean> => {
+  const found = await lstat(path).catch(() => undefined)
+  const made = found?.isDirectory() ? await mkdtemp(join(path, 'new-')).catch(() => undefined) : undefined
+  if (made === undefined) return false
+  try {
+    return (await lstat(made)).uid === found?.uid
+  } catch {
+    return false
+  } finally {
+    await rmdir(made).catch(() => {})
+  }
 }
 
 /** Through no link. On a disk that cannot be written, what is right already is right. */
