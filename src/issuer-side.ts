@@ -52,7 +52,12 @@ export const issuerLifeOf = (
   {
     verifier: { verify },
     checkpoints: { key },
-  }: { readonly verifier: Verifier; readonly checkpoints: Pick<Checkpoints, 'key'> },
+    revoked,
+  }: {
+    readonly verifier: Verifier
+    readonly checkpoints: Pick<Checkpoints, 'key'>
+    readonly revoked: () => readonly string[]
+  },
 ): IssuerLife =>
   openIssuerLife({
     store: openIssuerStore({ db, roll, longestValidity }),
@@ -65,6 +70,7 @@ export const issuerLifeOf = (
     keyNameOf,
     rollKey: Buffer.concat([ed25519SpkiStart, key.publicKey]),
     publicUrl: config.publicUrl,
+    revoked,
   })
 
 const longestValidity = (document: string): number => parseProfile(JSON.parse(document), { version: 1 }).validity.max

@@ -139,7 +139,7 @@ export const openStatus = async (
     ocsp,
     crlImports,
     crlFault: watch.fault,
-    crlWarning: () => revokedText(crlImports) ?? watch.warning() ?? endingText(crlImports),
+    crlWarning: () => revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
@@ -187,8 +187,11 @@ const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell 
   }
 }
 
-const revokedText = (imports: CrlImports): string | undefined => {
-  const revoked = [...new Set(imports.revoked())]
+/** Of those that may sign yet: one that was halted has nothing more to be done about it here. */
+const revokedText = (imports: CrlImports, issuers: Issuers): string | undefined => {
+  const stopped = issuers.all().filter(({ state }) => state === 'crl-only')
+  const gone = new Set(stopped.map(({ issuer }) => issuer.name))
+  const revoked = [...new Set(imports.revoked())].filter((name) => !gone.has(name))
   return revoked.length === 0
     ? undefined
     : `a CA above has revoked ${revoked.join(', ')}: halt it, as docs/operations.md tells`

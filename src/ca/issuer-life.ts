@@ -53,7 +53,10 @@ export interface IssuerLife {
    * Throws `issuer.not_found`, `issuer.chain`, `issuer.state` for one that has retired.
    */
   chain(name: string, chains: readonly (readonly Buffer[])[], by: string): Promise<IssuerRecord>
-  /** Throws `authority.not_found`. */
+  /**
+   * None that a CA above has revoked: whoever fetches it must not go on trusting that. Throws `authority.not_found`, and
+   * `issuer.none_active` where no other is left, so that nobody puts an empty file in the place of theirs.
+   */
   anchors(authority: string, kind: AnchorKind): Promise<readonly Anchor[]>
   /** Throws `issuer.not_found`, and `issuer.state` with each guard that refuses. Durable, and followed here, when it resolves. */
   move(name: string, move: Move, how: { readonly by: string; readonly reason: string | null }): Promise<IssuerRecord>
@@ -115,6 +118,8 @@ export interface IssuerLifeDeps {
   readonly rollKey: Buffer
   /** What new issuers write into certificates, for life. */
   readonly publicUrl: string
+  /** Those that a CA above has revoked. */
+  readonly revoked: () => readonly string[]
 }
 
 export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
@@ -168,14 +173,18 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     anchors: async (authority, kind) => {
       const mine = (await store.issuers()).filter((issuer) => issuer.authority === authority)
       if (mine.length === 0) throw new Problem('authority.not_found', 'There is no authority with this name.')
-      return anchorsOf(mine, kind, await store.longestValidity(authority))
+      const gone = kind === 'issuers' ? deps.revoked() : []
+      const trusted = mine.filter((issuer) => !gone.includes(issuer.name))
+      if (trusted.length === 0) throw allRevoked(authority)
+      return anchorsOf(trusted, kind, await store.longestValidity(authority))
     },
     move: async (name, move, how) => {
       const issuer = await find(name)
       const keyFault = move === 'activate' ? await keyFaultOf(issuers, issuer) : undefined
+      const isRevoked = deps.revoked().includes(name)
       await store.move(async ({ issuers: rows, now, hasLiving }) => {
         const living = move === 'end' && (await hasLiving(name))
-        return decideMove(rows, name, move, { now, stagingMs: deps.stagingMs, living, keyFault })
+        return decideMove(rows, name, move, { now, stagingMs: deps.stagingMs, living, keyFault, isRevoked })
       }, how)
       await issuers.refresh()
       return find(name)
@@ -194,6 +203,8 @@ export interface World {
   /** Certificates of the issuer that are still valid. */
   readonly living: boolean
   readonly keyFault: string | undefined
+  /** By a CA above: whoever looks at its list takes nothing that is signed. */
+  readonly isRevoked: boolean
 }
 
 /** An issuer that is to move, among all of its authority. */
@@ -229,6 +240,7 @@ const steps: Readonly<Record<Move, Step>> = {
         waysUp(issuer).some((way) => [issuer.certificate, ...way].every((der) => isValidAt(der, now)))
           ? undefined
           : 'a certificate of its chain is expired or not valid yet',
+      'issuer.revoked': ({ isRevoked }) => (isRevoked ? 'a CA above has revoked it: bring another one' : undefined),
       'issuer.key': ({ keyFault }) => keyFault,
     },
   },
@@ -323,6 +335,15 @@ const openTurns = () => {
 
 const noIssuer = (name: string): Problem =>
   new Problem('issuer.not_found', `There is no issuer, and no request for one, called ${JSON.stringify(name)}.`)
+
+const allRevoked = (authority: string): Problem =>
+  new Problem(
+    'issuer.none_active',
+    `A CA above has revoked every issuer of the authority ${JSON.stringify(authority)}.`,
+    {
+      retryAfter: 60,
+    },
+  )
 
 const uncertified = (name: string): Problem => {
   const reason = 'its key waits for a certificate, which must be imported first'

@@ -61,6 +61,7 @@ const open = async (t: Test) => {
       keyNameOf: (uri) => uri,
       rollKey: Buffer.alloc(0),
       publicUrl: 'http://pki.test',
+      revoked: () => [],
     })
     const asked = { csr: derFor('web.example.com'), profile: 'server' }
     const issue = async () => (await issuance.issue(caller, asked)).issuer

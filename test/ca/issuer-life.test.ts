@@ -346,7 +346,7 @@ t.test('the table of moves: each state, each move', async (t) => {
     shards: 1,
     keyUri: `file:${name}`,
   })
-  const world: World = { now, stagingMs: 60_000, living: false, keyFault: undefined }
+  const world: World = { now, stagingMs: 60_000, living: false, keyFault: undefined, isRevoked: false }
   const outcome = (state: IssuerState, made: Move, more: Partial<World> = {}): string => {
     try {
       const rows = [row('one', state), row('other', 'active')]
@@ -373,6 +373,8 @@ t.test('the table of moves: each state, each move', async (t) => {
     for (const made of moves)
       t.equal(outcome(state, made), allowed[`${state} ${made}`] ?? 'issuer.state', `${state} ${made}`)
   t.equal(outcome('staged', 'activate', { keyFault: 'it is away' }), 'issuer.state')
+  t.equal(outcome('retiring', 'activate', { isRevoked: true }), 'issuer.state')
+  t.equal(outcome('active', 'halt', { isRevoked: true }), 'one:crl-only')
   t.equal(outcome('staged', 'activate', { stagingMs: 60_001 }), 'issuer.state')
   t.equal(outcome('staged', 'activate', { now: new Date(Date.now() + 4_000 * 86_400_000) }), 'issuer.state')
   t.equal(outcome('crl-only', 'end', { living: true }), 'issuer.state')

@@ -11,6 +11,7 @@ import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
+import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 
@@ -19,7 +20,7 @@ let key: SigningKey
 let root: Buffer
 
 t.before(async () => {
-  service = await openTestService(t)
+  service = await openTestService(t, { CHANCERY_STAGING_TIME: '0s' })
   await service.service.publishCrls()
   const keys = await openInlineKeys(service.config)
   key = await keys.open('file:offline-root/root.key.pem')
@@ -107,6 +108,39 @@ t.test('readiness says when it ends, and whom it revokes', async (t) => {
   t.equal((await bring(await list({ number: 5n, revoked }))).status, 200)
   t.match(await crlCheck(), { ok: true, reason: /has revoked etcd: halt it/ })
 })
+
+t.test(
+  'an issuer that a CA above has revoked is no anchor of its authority any more, and never active again',
+  async (t) => {
+    const bundle = (anchors: string) =>
+      service.request('GET', `/v1/authorities/etcd/bundle?anchors=${anchors}`, {
+        headers: { accept: 'application/json' },
+      })
+    t.match(await bundle('issuers'), {
+      status: 503,
+      json: { code: 'issuer.none_active', detail: /revoked every issuer/ },
+    })
+    t.match(await bundle('roots'), { status: 200, json: { items: [{ issuers: ['etcd'] }] } })
+
+    const ask = { name: 'etcd-2', authority: 'etcd', subject: named('etcd 2') }
+    const asked = await service.request('POST', '/v1/issuer-requests', { body: ask })
+    const other = openTestRoot()
+    const chain = other.certify(asked.json.csr) + other.pem
+    t.equal((await service.request('PUT', '/v1/issuers/etcd-2', { body: { chain } })).status, 201)
+    const { items } = (await bundle('issuers')).json
+    t.same(
+      items.map(({ issuers }: { issuers: readonly string[] }) => issuers),
+      [['etcd-2']],
+    )
+
+    const move = (name: string, made: string) =>
+      service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: made, reason: 'its key was found' } })
+    t.equal((await move('etcd-2', 'activate')).status, 200)
+    t.match(await move('etcd', 'activate'), { status: 409, json: { violations: [{ check: 'issuer.revoked' }] } })
+    t.equal((await move('etcd', 'halt')).status, 200)
+    t.match(await crlCheck(), { ok: true, reason: /are published and fresh/ }, 'nobody is told to halt it again')
+  },
+)
 
 t.test('of two lists whose URLs differ by their hosts each is told under its own', async (t) => {
   const der = await list()

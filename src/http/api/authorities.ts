@@ -94,14 +94,14 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       config: {
         access: [...everyRole],
         offers: bundleTypes,
-        problems: ['authority.not_found', 'request.not_acceptable'],
+        problems: ['authority.not_found', 'issuer.none_active', 'request.not_acceptable'],
         headers: bundleHeaders,
       },
       schema: {
         operationId: 'readBundle',
         summary: 'What a relying party of this authority must trust',
         description:
-          '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root. `roots`: the roots above them. As JSON, with the time until which each is needed.',
+          '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root, nor an issuer that a list of a CA above it has revoked. `roots`: the roots above them. As JSON, with the time until which each is needed.',
         tags: ['authorities'],
         params: ByName,
         querystring: BundleQuery,
@@ -121,7 +121,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
       config: {
         access: { holderOr: ['requester', ...readers] },
         offers: bundleTypes,
-        problems: ['certificate.not_found', 'request.not_acceptable'],
+        problems: ['certificate.not_found', 'issuer.none_active', 'request.not_acceptable'],
         headers: bundleHeaders,
       },
       schema: {
