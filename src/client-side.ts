@@ -61,11 +61,13 @@ export const openClientSide = (
     verify: verifier.verify,
     standing: async (issuer, serial, tbs) => {
       const standing = await readCertificateStanding(db, { issuer, serial, tbs })
-      if (standing === 'unknown')
+      if (standing === 'unknown') {
+        metrics.issuerMisused(issuer, dbClock.now())
         log.error(
           { event: 'issuer.misused', issuer, serial },
           'a certificate that we have not issued bears our signature',
         )
+      }
       return standing
     },
     clock: dbClock.now,

@@ -46,6 +46,8 @@ export interface Metrics extends Meter {
   watchOwnCertificate(read: () => Date | undefined): void
   /** Changes that are on no list yet. */
   watchUnlisted(read: () => readonly { readonly issuer: string; readonly seconds: number }[]): void
+  /** A certificate that is on no record bears the signature of this issuer: seen at that moment. */
+  issuerMisused(issuer: string, at: Date): void
   /** A try to publish an issuer's lists that failed. */
   crlsFailed(issuer: string): void
   /** Lists of an issuer, from the look at the records to their place. */
@@ -214,6 +216,11 @@ export const metricTable = {
   chancery_crl_failures_total: {
     kind: 'counter',
     help: 'Tries to publish the lists of an issuer that failed.',
+    labels: ['issuer'],
+  },
+  chancery_issuer_misused_timestamp_seconds: {
+    kind: 'gauge',
+    help: 'When a client has last shown a certificate with the signature of an issuer that is on no record: its key is in other hands.',
     labels: ['issuer'],
   },
   chancery_witness_cosigned_timestamp_seconds: {
@@ -407,7 +414,14 @@ const openAskers = (
 /** Whether this instance can issue, and for how long yet; and how many wait until people say so, which the database knows. */
 const fitnessSeries = (
   series: (name: MetricName) => Series,
-): Pick<Metrics, 'checked' | 'watchIssuers' | 'watchOwnCertificate' | 'requestEnded' | 'watchApprovals'> => {
+): Pick<
+  Metrics,
+  'checked' | 'watchIssuers' | 'watchOwnCertificate' | 'requestEnded' | 'watchApprovals' | 'issuerMisused'
+> => {
+  const misuses = new Map<string, Date>()
+  series('chancery_issuer_misused_timestamp_seconds').take(() =>
+    [...misuses].map(([issuer, at]) => ({ labels: [issuer], value: at.getTime() / 1000 })),
+  )
   const passed = series('chancery_check_passed')
   const ends = series('chancery_issuer_not_after_timestamp_seconds')
   const ownEnd = series('chancery_own_certificate_not_after_timestamp_seconds')
@@ -417,6 +431,9 @@ const fitnessSeries = (
     checked: (checks) => {
       state.isAway = checks.some(({ name, ok }) => name === 'database' && !ok)
       passed.take(() => checks.map(({ name, ok }) => ({ labels: [name], value: ok ? 1 : 0 })))
+    },
+    issuerMisused: (issuer, at) => {
+      misuses.set(issuer, at)
     },
     watchOwnCertificate: (read) => ownEnd.take(() => [{ labels: [''], value: (read()?.getTime() ?? 0) / 1000 }]),
     watchIssuers: (read) =>

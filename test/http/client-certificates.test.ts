@@ -1,8 +1,12 @@
 /** Client certificates over real TLS: who is let in, who is not, and why. */
-import { generateKeyPairSync } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 
 import t from 'tap'
 
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { parsePem } from '../../src/x509/pem.ts'
 import { keyEncipherment, openClientCa, serverAuth, spiffe, type TestClient } from '../helpers/clients.ts'
 import { commonName, dns, extension, nil, oid, pem, requestBy, seq, uri, yes } from '../x509/build.ts'
 import { openClients } from './clients.ts'
@@ -80,6 +84,23 @@ t.test(
     for (const [what, client, code] of cases) t.equal(await ask(t, client), code, `a certificate ${what}`)
   },
 )
+
+t.test('who shows what a stolen key of an issuer has signed is not let in, and gets somebody up', async (t) => {
+  const folder = join(service.config.dataDir, 'keys')
+  const passphrase = (await readFile(join(folder, 'passphrase'), 'utf8')).trim()
+  const privateKey = createPrivateKey({ key: await readFile(join(folder, 'default.pem'), 'utf8'), passphrase })
+  const { certificate } = (await service.request('GET', '/v1/issuers/default')).json
+  const { subjectDer, keyIdentifier } = parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
+  const thief = openClientCa('Thief', { keys: { privateKey, publicKey: createPublicKey(privateKey) } })
+  const misused = async () =>
+    (await service.request('GET', '/metrics')).text.match(/^chancery_issuer_misused_timestamp_seconds.*$/m)?.[0]
+  t.equal(await misused(), undefined)
+  const forged = thief.certify({ issuer: subjectDer, authorityKey: keyIdentifier ?? Buffer.alloc(0) })
+  t.equal(await ask(t, forged), 'auth.invalid')
+  const [, issuer, at] = (await misused())?.match(/\{issuer="(.*)"\} (.*)/) ?? []
+  t.equal(issuer, 'default')
+  t.ok(Math.abs(Number(at) - Date.now() / 1000) < 60)
+})
 
 t.test('one that is tied to two principals lets nobody in', async (t) => {
   const id = 'spiffe://example.com/two'
