@@ -371,7 +371,7 @@ const issue = async ({ store, issuance, refresh }: ApprovalsDeps, request: Appro
   const grants = vouched && (await store.holds(vouched)) ? [...own, ...vouched.grants] : own
   await refresh()
   const caller: Caller = { principal, proof: { kind: 'own' }, grants }
-  return issuance.issueApproved(caller, input, { id, plan: Buffer.from(digest, 'hex') })
+  return issuance.issueApproved(caller, input, { id, plan: Buffer.from(digest, 'hex'), profile })
 }
 
 const lost = {

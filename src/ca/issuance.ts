@@ -9,6 +9,7 @@ import type { KeyUsage } from '../x509/extensions.ts'
 import type { Name } from '../x509/names.ts'
 import type { Caller } from './access.ts'
 import type { ApprovalRequest } from './approvals.ts'
+import type { ProfileVersion } from './recorder.ts'
 
 export interface IssueInput {
   /** DER, not yet looked at. */
@@ -70,6 +71,8 @@ export interface ApprovedPlan {
   readonly id: string
   /** SHA-256 of the plan. */
   readonly plan: Buffer
+  /** That decided when it was asked for. */
+  readonly profile: ProfileVersion
 }
 
 export interface Issuance {

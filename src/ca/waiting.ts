@@ -16,10 +16,14 @@ export const mustWait = ({ decision }: Draft, approved: ApprovedPlan | undefined
 export const assertApproved = (drafted: Draft, approved: ApprovedPlan | undefined): Draft => {
   if (approved === undefined) return drafted
   const { intent } = drafted
-  if (!intent.plan.equals(approved.plan))
-    throw new Problem('approval.plan', 'By now another certificate would be issued than the one that was approved.')
-  return { ...drafted, intent: { ...intent, approval: approved.id } }
+  if (intent.plan.equals(approved.plan)) return { ...drafted, intent: { ...intent, approval: approved.id } }
+  const why = intent.profile.version === approved.profile.version ? '' : changedText(intent, approved)
+  throw new Problem('approval.plan', `By now another certificate would be issued than the one that was approved${why}.`)
 }
+
+/** The most common cause, and all that who asks can do about it is to ask anew. */
+const changedText = ({ profile }: Draft['intent'], approved: ApprovedPlan): string =>
+  `: the profile ${profile.name} is at version ${profile.version}, and was at ${approved.profile.version}`
 
 /** An issuer has moved, and while it did, the profile came to want approvals. */
 export const assertFree = (drafted: Draft, approved: ApprovedPlan | undefined): Draft => {

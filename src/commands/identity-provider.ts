@@ -38,6 +38,7 @@ export const addIdentityProviderCommand = (program: Command): void => {
       const isSame = before?.version === applied.version
       out.show(applied, `${name} is ${isSame ? 'unchanged' : 'applied'} at version ${applied.version}.`)
       // It is applied, whether or not there is anything to note.
+      await noteRenamed(applied, before).catch(() => {})
       await noteShared(client, applied).catch(() => {})
     })
 
@@ -80,6 +81,17 @@ const readDocument = async (file: string): Promise<{ readonly name: string; read
       violations,
     })
   }
+}
+
+/** Principals are compared, not people: who is another one by now has lost all grants, and is not disabled any more either. */
+const noteRenamed = async ({ name, document }: Version, before: Version | undefined): Promise<void> => {
+  const { renamedBy } = await import('../policy/identity-shared.ts')
+  const renamed = before && renamedBy(document, before.document)
+  if (!renamed) return
+  const told = `version ${before.version} of ${name} made ${renamed.from.join(', ')}, and this one makes ${renamed.to.join(', ')}: who had a name by that is another principal now.`
+  process.stderr.write(
+    `note: ${visible(told)} Grants do not follow, whom you have disabled gets in again, and what one has asked for as the one, one can approve as the other.\n`,
+  )
 }
 
 /** Where an issuer moves, that is meant; else somebody there may be somebody here. */

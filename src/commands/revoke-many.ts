@@ -128,6 +128,9 @@ export interface RevokeManyDeps extends Rest, Terminal {
 export const revokeMany = async (options: RevokeManyOptions, deps: RevokeManyDeps): Promise<void> => {
   const { client, out } = deps
   const body = bodyOf(options)
+  // With --yes it would be passed over, and what was issued since revoked as well.
+  if (options.asOf !== undefined && options.digest === undefined)
+    throw new Failure('usage', '--as-of says as of when the plan of --digest was made: give both, or neither.')
   const plan = options.digest === undefined ? await planOf(client, body) : undefined
   const json = options.json === true
   // Whoever is asked, or lets a script go on, sees first what it is about.

@@ -146,6 +146,7 @@ t.test('a plan that has changed is issued by nobody, and who asks is told why', 
   await wantApprovals(service, 'vault', { required: 1 }, { description: 'changed' })
   const decided = await chancery(decideArgs('approve', request))
   t.match(decided, { code: exitCodes.conflict, out: /has failed, and nothing was issued: By now another certificate/ })
+  t.match(decided.out, /: the profile vault is at version \d+, and was at \d+\./, 'which is why')
   t.match(await eventsOf(request.id), [
     { type: 'request.created', plan: request.digest },
     { type: 'request.approved', plan: request.digest, by: 'alice' },

@@ -56,6 +56,25 @@ t.test('a document is applied, shown and listed, and one with faults is told all
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })
 
+t.test('a version that makes other principals of the same people is told of', async (t) => {
+  const apply = async (...principals: readonly string[]): Promise<string> => {
+    const file = join(folder, 'renamed.yaml')
+    const mappings = principals.map((principal, i) => ({ id: `m${i}`, claims: { sub: '*' }, principal }))
+    await writeFile(file, stringify({ ...document, name: 'renamed', issuer: 'https://renamed.example.com', mappings }))
+    const { code, err } = await chancery('apply', file)
+    t.equal(code, 0, err)
+    return err
+  }
+  t.equal(await apply('renamed:{sub}'), '')
+  t.equal(await apply('renamed:{sub}', 'jobs:{sub}'), '', 'more of them')
+  t.equal(await apply('renamed:{sub}'), '', 'fewer')
+  t.match(
+    await apply('renamed:{email}'),
+    /^note: version 3 of renamed made renamed:\{sub\}, and this one makes renamed:\{email\}: .*whom you have disabled gets in again/,
+  )
+  t.equal(await apply('renamed:{/email}'), '', 'which is the one by now, by its pointer')
+})
+
 t.test('two that can make the same principal are told of', async (t) => {
   const apply = async (name: string, ...principals: readonly string[]): Promise<string> => {
     const file = join(folder, `${name}.yaml`)
@@ -65,14 +84,19 @@ t.test('two that can make the same principal are told of', async (t) => {
     t.equal(code, 0, err)
     return err
   }
+  /** With nobody in between, so that nobody is another one by it. */
+  const replace = async (name: string, ...principals: readonly string[]): Promise<string> => {
+    t.equal(await apply(name), '')
+    return apply(name, ...principals)
+  }
   const shared = (one: string, others: string): RegExp =>
     new RegExp(`^note: ${one} and ${others} can make the same principals: .*a prefix of its own\\.\n$`)
   t.equal(await apply('staff', 'people:{sub}', 'robots/{sub}'), '')
   t.equal(await apply('staff', 'people:{sub}', 'people:{sub}'), '', 'its own mappings are one provider')
   t.equal(await apply('guests', 'guests:{sub}', 'people', 'ci/deploy'), '', 'a name without a claim is meant')
-  t.match(await apply('guests', 'people:{email}'), shared('guests', 'staff'))
-  t.match(await apply('guests', 'people:staff/{email}'), shared('guests', 'staff'), 'a claim may have a slash')
-  t.match(await apply('guests', 'people:alice'), shared('guests', 'staff'), 'whom any token there may make')
+  t.match(await replace('guests', 'people:{email}'), shared('guests', 'staff'))
+  t.match(await replace('guests', 'people:staff/{email}'), shared('guests', 'staff'), 'a claim may have a slash')
+  t.match(await replace('guests', 'people:alice'), shared('guests', 'staff'), 'whom any token there may make')
   t.match(await apply('partners', 'people:{sub}'), shared('partners', 'guests, staff'))
   t.match(await apply('staff', 'people:{sub}'), shared('staff', 'guests, partners'), 'also where nothing changes')
 })

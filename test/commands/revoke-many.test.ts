@@ -136,6 +136,16 @@ t.test('docs/operations.md: planned by one, ordered by another, as it stands the
   t.match((await chancery(['certificate', 'show', added])).out, /^status +valid$/m)
 })
 
+t.test('bounds without the digest of their plan order nothing, nor are they passed over', async (t) => {
+  await issue('a.bounds.example.com')
+  const args = ['revoke-many', '--name', 'a.bounds.example.com', '--reason', 'superseded']
+  const [, asOf = ''] = /--as-of (\S+)\n$/.exec((await chancery(args)).err) ?? []
+  await issue('a.bounds.example.com')
+  const refused = await chancery([...args, '--yes', '--as-of', asOf])
+  t.match(refused, { code: 2, out: '', err: /^--as-of .* give both, or neither\.\n$/ })
+  t.match((await chancery(args)).out, /^2 certificates would be revoked/)
+})
+
 // At a terminal -----------------------------------------------------------------------------------------------------------
 
 const plan: PlanAnswer = {

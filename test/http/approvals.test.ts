@@ -273,12 +273,12 @@ t.test('a crash after it was issued leaves its end to others, and it is issued a
     if (tries === 0) throw new Error('the turn never came')
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
-  const { id, digest } = (await desk.ask(people.requester, 'simple')).json
+  const { id, digest, profile } = (await desk.ask(people.requester, 'simple')).json
   await store.decide(id, { type: 'request.approved', id, plan: digest, reason: 'x', by: 'alice' }, () => {})
   const { input } = (await store.asked(id)) as Asked
   const caller = { principal: 'ci', proof: { kind: 'own' } as const, grants: (await store.grantsOf('ci')) ?? [] }
   const plan = Buffer.from(digest, 'hex')
-  const { serial } = await service.service.issuance.issueApproved(caller, input, { id, plan })
+  const { serial } = await service.service.issuance.issueApproved(caller, input, { id, plan, profile })
   const { rows } = await stores.db.query({ text: 'select from approval_ends where request = $1' }, [id])
   t.equal(rows.length, 0)
   t.match((await desk.read(people.requester, id)).json, { state: 'issued', serial })
