@@ -108,6 +108,8 @@ declare module 'fastify' {
   }
   interface FastifyRequest {
     caller: Caller | null
+    /** Who has proved who they are, let in or not: for the log alone. */
+    met: Caller | null
     /** The pattern of the route, for the log and for metrics; '' where there is none. */
     pattern: string
     problem: ProblemCode | null
@@ -270,6 +272,7 @@ export const newApp = (
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin)
   app.decorateRequest('caller', null)
+  app.decorateRequest('met', null)
   app.decorateRequest('pattern', '')
   app.decorateRequest('problem', null)
   app.decorateRequest('reason', null)
@@ -373,6 +376,7 @@ const foreignRoutes = (url: string): AccessRule | undefined =>
 
 /** One line a request: no header, no body, no path but its pattern. */
 const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: number, seconds: number): void => {
+  const asker = request.caller ?? request.met
   const line = {
     event: 'request',
     id: request.id,
@@ -380,8 +384,8 @@ const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: numbe
     route: request.pattern,
     status,
     ms: Math.round(seconds * 1e6) / 1e3,
-    principal: request.caller?.principal,
-    proof: request.caller ? proofTold(request.caller) : undefined,
+    principal: asker?.principal,
+    proof: asker ? proofTold(asker) : undefined,
     code: request.problem ?? undefined,
     reason: request.reason ?? undefined,
   }

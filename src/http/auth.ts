@@ -45,6 +45,8 @@ export interface Shown {
   readonly serial?: string | undefined
   /** Somebody who is no listed proxy says whose certificate it has seen. */
   readonly isForged?: boolean
+  /** Told who it is once that is proved, whether or not they are then let in. */
+  readonly met?: (caller: Caller) => void
 }
 
 /**
@@ -83,18 +85,17 @@ export const askAgain =
  * A listed proxy speaks for its clients alone: its own certificate is never theirs, or whoever comes through it without one
  * would be the proxy.
  */
-export const shownBy = ({
-  headers,
-  raw,
-  params,
-  peer,
-}: Pick<FastifyRequest, 'headers' | 'raw' | 'params' | 'peer'>): Shown => {
+export const shownBy = (request: Pick<FastifyRequest, 'headers' | 'raw' | 'params' | 'peer' | 'met'>): Shown => {
+  const { headers, raw, params, peer } = request
   const { authorization: header } = headers
   const { serial } = (params ?? {}) as { readonly serial?: string }
-  if (peer?.isProxy) return { header, certificate: forwardedCertificate(headers), serial }
+  const met = (caller: Caller): void => {
+    request.met = caller
+  }
+  if (peer?.isProxy) return { header, certificate: forwardedCertificate(headers), serial, met }
   const certificate = certificateOf(raw.socket)
   const isForged = headers['client-cert'] !== undefined
-  return { header, certificate, serial, isForged }
+  return { header, certificate, serial, isForged, met }
 }
 
 /**
@@ -143,7 +144,12 @@ const assertNotForged = ({ isForged }: Shown): void => {
 /** Of two credentials one might be wrong, and one of them somebody else's: then nobody could say who asked. */
 const identify = async (identities: Identities, shown: Shown, isAgain: boolean): Promise<Caller> => {
   assertNotForged(shown)
-  const { header, certificate } = shown
+  const caller = await proved(identities, shown, isAgain)
+  shown.met?.(caller)
+  return caller
+}
+
+const proved = async (identities: Identities, { header, certificate }: Shown, isAgain: boolean): Promise<Caller> => {
   if (certificate === undefined || !identities.takesCertificates) return identities.bearer(bearerOf(header), isAgain)
   if (header === undefined) return identities.certificate(certificate)
   throw ambiguous()

@@ -3,8 +3,9 @@ import t from 'tap'
 
 import type { ClientCertificate, Proof } from '../../src/ca/access.ts'
 import type { Held } from '../../src/ca/holders.ts'
+import { Problem } from '../../src/errors.ts'
 import { proofTold } from '../../src/http/auth.ts'
-import { openStandIn } from './stand-in.ts'
+import { openStandIn, reached } from './stand-in.ts'
 
 const told = (proof: Proof): object => proofTold({ principal: 'ci/deploy', grants: [], proof })
 
@@ -48,4 +49,21 @@ t.test('it stands in the line of the request', async (t) => {
   await app.inject({ url: '/v1/authorities' })
   t.match(lines[0], { principal: 'the-requester', proof: { kind: 'token', id: 'token' } })
   t.equal((lines[1] as { proof?: object }).proof, undefined)
+})
+
+t.test('who is known and not let in, or is over a limit, is named there all the same', async (t) => {
+  const limits = { enter: () => Promise.reject(new Problem('limit.concurrent', 'enough')) }
+  const { app, lines } = await openStandIn({ principalLimits: reached(limits) })
+  t.teardown(() => app.close())
+  const ask = (method: 'GET' | 'POST', url: string) =>
+    app.inject({ method, url, headers: { authorization: 'Bearer auditor_x' } })
+  t.equal((await ask('POST', '/v1/issuers/default/moves')).statusCode, 403)
+  t.equal((await ask('GET', '/v1/authorities')).statusCode, 429)
+  const who = { principal: 'the-auditor', proof: { kind: 'token', id: 'token' } }
+  t.match(lines, [
+    { ...who, code: 'auth.forbidden' },
+    { ...who, code: 'limit.concurrent' },
+  ])
+  await app.inject({ url: '/v1/authorities', headers: { authorization: 'Bearer wrong_x' } })
+  t.match(lines[2], { code: 'auth.invalid', principal: undefined, proof: undefined })
 })
