@@ -11,6 +11,7 @@ import { ed25519SpkiStart } from '../roll-crypto.ts'
 import { sha256 } from '../sha256.ts'
 import type { Database } from '../store/database.ts'
 import { loadIssuers } from '../store/issuers.ts'
+import { countHoldingReported } from '../store/revocations.ts'
 import { readStanding } from '../store/roll-opening.ts'
 import { databaseFaults } from '../store/safety.ts'
 import { parseCertificate } from '../x509/certificate.ts'
@@ -49,6 +50,7 @@ export const unwise = async (
       ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
     ...(await standing(db, now)),
+    ...(await holdingReported(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     // All at once: each is waited for twice ten seconds where its module hangs.
     ...(await Promise.all([unopened(db, keys), unopenedRoll(db, keys, rollKey)])).flat(),
@@ -111,6 +113,16 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
           ? `the issuer ${name} expired at ${notAfter.toISOString()}, and its authority issues nothing: bring and activate another one, or halt it`
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),
+  ]
+}
+
+/** Whoever has reported a key need know of one certificate only, and sees no others. */
+const holdingReported = async (db: Database, now: Date): Promise<readonly string[]> => {
+  const { certificates, keys, key } = await countHoldingReported(db, now)
+  if (key === null) return []
+  const others = keys === 1 ? '' : `, and the same for ${keys - 1} other keys`
+  return [
+    `${certificates === 1 ? 'a certificate is valid whose key was' : `${certificates} certificates are valid whose keys were`} reported as compromised: chancery revoke-many --key ${key} --reason keyCompromise${others}`,
   ]
 }
 

@@ -165,6 +165,25 @@ const parameterOf = ({ standing, change, index }: RecordedChange): object => ({
     : { change: 'released', reason: null, revoked_at: standing.revocation?.revokedAt, invalid_since: null }),
 })
 
+/** Certificates that hold though their key was reported as compromised, by whatever certificate; and one of those keys (hex). */
+export const countHoldingReported = async (
+  db: Queryable,
+  now: Date,
+): Promise<{ readonly certificates: number; readonly keys: number; readonly key: string | null }> => {
+  const { rows } = await db.query<{ certificates: number; keys: number; key: string | null }>(selectHoldingReported, [
+    now,
+  ])
+  return rows[0] ?? { certificates: 0, keys: 0, key: null }
+}
+
+const selectHoldingReported = {
+  text: `
+    select count(*)::integer as certificates, count(distinct c.key_sha256)::integer as keys,
+      min(encode(c.key_sha256, 'hex')) as key
+    from compromised_keys k join certificates c on c.key_sha256 = k.key_sha256 ${newestRevocation}
+    where c.not_after > $1::timestamptz and coalesce(r.change, 'released') = 'released'`,
+}
+
 const standingColumns = `
     c.serial, c.principal, c.profile, c.issuer, i.shard, c.not_after, c.entry, c.key_sha256, ${revocationColumns}`
 const standings = `

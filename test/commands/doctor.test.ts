@@ -11,6 +11,7 @@ import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
+import { csrFor } from '../http/people.ts'
 
 interface Run {
   readonly code: number
@@ -94,6 +95,24 @@ t.test('keys that do not open, issuers that are gone, and an open data folder ar
   t.match(out, /Others may enter the data folder .*: chmod 700 it\./)
   t.match(out, /The key of the issuer etcd does not open: /)
   t.match(out, /No issuer of the authority front-proxy is active\./)
+})
+
+t.test('certificates that are valid though their key was reported are told, until they are revoked', async (t) => {
+  await service.request('POST', '/v1/grants', { body: { principal: 'admin', role: 'operator' } })
+  const csr = csrFor('reported.example.com')
+  const issue = async (): Promise<string> =>
+    (await service.request('POST', '/v1/certificates', { body: { csr, profile: 'server' } })).json.serial
+  const revoke = (serial: string, reason: string) =>
+    service.request('POST', `/v1/certificates/${serial}/revocation`, { body: { reason } })
+  const [one = '', two = '', three = ''] = [await issue(), await issue(), await issue()]
+  t.notMatch((await doctor()).out, 'reported as compromised')
+  const { json } = await revoke(one, 'keyCompromise')
+  const order = `chancery revoke-many --key ${json.keySha256} --reason keyCompromise.`
+  t.match((await doctor()).out, ` - 2 certificates are valid whose keys were reported as compromised: ${order}\n`)
+  await revoke(two, 'certificateHold')
+  t.match((await doctor()).out, ` - A certificate is valid whose key was reported as compromised: ${order}\n`)
+  await revoke(three, 'keyCompromise')
+  t.notMatch((await doctor()).out, 'reported as compromised')
 })
 
 t.test('keys are opened at once, since each may keep the others waiting', async (t) => {
