@@ -4,10 +4,11 @@ import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 
 import { Problem } from '../errors.ts'
+import { parseCertificate } from '../x509/certificate.ts'
 import { type Crl, parseCrl } from '../x509/crl.ts'
 import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
-import { segment } from './client.ts'
+import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
 import { kindOfStatus } from './refused.ts'
@@ -39,12 +40,39 @@ export const addCrlCommand = (program: Command): void => {
       ),
   ).action(async (issuer: string, path: string, options: RestOptions) => {
     const { client, out } = await openRest(options)
-    const body = { crl: encodePem('X509 CRL', await readOctets(path)) }
+    const der = await readOctets(path)
+    const body = { crl: encodePem('X509 CRL', der) }
     const answer = await client.call('POST', `/v1/issuers/${segment(issuer)}/crl`, { body })
     const imported = answer.json<{ number: string; nextUpdate: string }>()
-    out.show(imported, `List ${imported.number} is served; it may be used until ${imported.nextUpdate}.`)
+    const served = `List ${imported.number} is served; it may be used until ${imported.nextUpdate}.`
+    // It is imported, whether or not there is anything to tell of it.
+    const revoked = await revokedIssuers(client, parseCrl(der)).catch(() => [])
+    out.show(imported, [served, ...revoked.map(revokedText)].join('\n'))
   })
 }
+
+interface IssuerState {
+  readonly name: string
+  readonly state: string
+  /** PEM. */
+  readonly certificate: string
+}
+
+/** Those in use whose own certificate is on the list. */
+const revokedIssuers = async (client: Client, { issuer, revoked }: Crl): Promise<readonly IssuerState[]> => {
+  const { items } = (await client.call('GET', '/v1/issuers')).json<{ items: readonly IssuerState[] }>()
+  return items.filter(({ state, certificate }) => {
+    const { facts } = parseCertificate(parsePem(Buffer.from(certificate), 'CERTIFICATE'))
+    return (
+      state !== 'retired' && facts.issuer.equals(issuer) && revoked.some(({ serial }) => serial.equals(facts.serial))
+    )
+  })
+}
+
+const revokedText = ({ name, state }: IssuerState): string =>
+  state === 'crl-only'
+    ? `It revokes the issuer ${name}, which signs no certificates any more.`
+    : `It revokes the issuer ${name}, which is ${state}: chancery issuer halt ${name} --reason TEXT`
 
 const viewOf = (crl: Crl, withEntries: boolean) => ({
   issuer: formatSubject(parseSubject(crl.issuer)),

@@ -10,9 +10,12 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { parse, stringify } from 'yaml'
 
+import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
-import { encodePem } from '../../src/x509/pem.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
+import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { bare } from '../helpers/environment.ts'
+import { openInlineKeys } from '../helpers/keys.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { pem, requestBy } from '../x509/build.ts'
@@ -342,10 +345,26 @@ t.test('a certificate is revoked, released from hold, and revoked for good', asy
   const date = ['--invalidity-date', '2026-11-01T00:00:00Z']
   const gone = await chancery(['revoke', serial, '--reason', 'keyCompromise', ...date])
   t.match(gone.out, new RegExp(`Other certificates with the same key [^\n]+:\n(?:  [0-9a-f]{32}\n)*  ${other}\n`))
+  t.match(
+    gone.out,
+    /\nWhat of them is valid is revoked by: chancery revoke-many --key [0-9a-f]{64} --reason keyCompromise\n$/,
+  )
+  t.notMatch(gone.out, 'there may be more')
   t.match((await chancery(['certificate', 'show', serial])).out, /^revocation +keyCompromise since 20\S+Z by admin$/m)
   const refused = await chancery(['revoke', serial, '--reason', 'superseded'])
   t.equal(refused.code, exitCodes.conflict)
   t.match(refused.err, /revocation\.state/)
+})
+
+t.test('of more certificates with a key than are told it says so', async (t) => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const csr = pem(requestBy(privateKey, 'localhost'))
+  const items = Array.from({ length: 102 }, () => ({ csr, profile: 'server' }))
+  const issued = (await service.request('POST', '/v1/certificates/batch', { body: { items } })).json.items
+  const { serial } = issued[0].certificate
+  const { out } = await chancery(['revoke', serial, '--reason', 'keyCompromise'])
+  t.equal(out.match(/^ {2}[0-9a-f]{32}$/gm)?.length, 100)
+  t.match(out, /\nThese are the newest 100, and there may be more\.\nWhat of them is valid is revoked by: /)
 })
 
 t.test('whoever holds the key revokes without a token', async (t) => {
@@ -402,6 +421,30 @@ t.test('lists are looked into, and that of an offline root is brought', async (t
   )
   const refused = await chancery(['crl', 'import', 'default', own])
   t.match(refused, { code: exitCodes.refused, err: /was signed by no CA above/ })
+})
+
+t.test('whoever brings a list is told which issuers it revokes, and what is to be done', async (t) => {
+  const keys = await openInlineKeys(service.config)
+  const key = await keys.open('file:offline-root/root.key.pem')
+  const root = await readFile(join(service.config.dataDir, 'offline-root', 'root.der'))
+  const { certificate } = (await service.request('GET', '/v1/issuers/front-proxy')).json
+  const { serial } = parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
+  const at = new Date(Math.floor(Date.now() / 1000 - 30) * 1000)
+  const bring = async (number: bigint): Promise<string> => {
+    const revoked = [{ serial, revokedAt: at, reason: 'cACompromise' as const }]
+    const list = { number, thisUpdate: at, nextUpdate: new Date(at.getTime() + 86_400_000), revoked }
+    const path = join(folder, 'revoking.crl')
+    await writeFile(path, await seal(key, encodeRootCrlTbs(key, root, list)))
+    return (await chancery(['crl', 'import', 'default', path])).out
+  }
+  const served = '^List \\d is served; it may be used until \\S+\n'
+  const halt = 'which is active: chancery issuer halt front-proxy --reason TEXT\n$'
+  t.match(await bring(2n), new RegExp(`${served}It revokes the issuer front-proxy, ${halt}`))
+  t.equal((await chancery(['issuer', 'halt', 'front-proxy', '--reason', 'a test'])).code, 0)
+  t.match(
+    await bring(3n),
+    new RegExp(`${served}It revokes the issuer front-proxy, which signs no certificates any more`),
+  )
 })
 
 t.test('refusals and events are listed', async (t) => {
