@@ -79,7 +79,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
     const sha256 = createHash('sha256').update(list.der).digest('hex')
-    const serials = new Set(readRecorded(list).revoked.map(({ serial }) => serial.toString('hex')))
+    const serials = new Set(readRecorded(list).revoked.map(serialOf))
     lists.set(list.signer, { ...list, sha256, serials })
   }
   const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
@@ -90,7 +90,8 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
       if (above.length === 0) throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
       const list = read(der, above, clock())
       const sha256 = createHash('sha256').update(der).digest('hex')
-      const added = await store.add({ ...list, issuer, sha256, by }, (newest) => follows(list, newest))
+      const below = links().filter(({ signer }) => sha256Of(signer) === list.signer)
+      const added = await store.add({ ...list, issuer, sha256, by }, (newest) => follows(list, newest, below))
       place(added)
       return added
     },
@@ -109,7 +110,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
         .filter(({ nextUpdate }) => (nextUpdate?.getTime() ?? 0) < clock().getTime() + withinMs),
     revoked: () =>
       links()
-        .filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(subject.serial.toString('hex')))
+        .filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(serialOf(subject)))
         .map(({ issuer }) => issuer),
     refresh: async () => {
       for (const list of await store.newest()) place(list)
@@ -176,15 +177,39 @@ const isSigned = ({ tbs, signature, signatureAlgorithm: { hash, signOptions } }:
 }
 
 /** False: it is the newest one already. */
-const follows = (list: Read, newest: ImportedCrl | undefined): boolean => {
+const follows = (list: Read, newest: ImportedCrl | undefined, below: readonly Link[]): boolean => {
   if (!newest) return true
   if (newest.der.equals(list.der)) return false
   if (list.number <= newest.number)
     throw misfit(['/crl', `its number ${list.number} is not above ${newest.number}, that of the newest one`])
   if (list.thisUpdate < newest.thisUpdate)
     throw misfit(['/crl', `it is older than the newest one, of ${newest.thisUpdate.toISOString()}`])
+  const left = leftOut(list, newest, below)
+  if (left.length > 0)
+    throw misfit([
+      '/crl',
+      `it leaves out ${left.join(', ')}, which list ${newest.number} has revoked for good: the ceremony must name that list as its previous one`,
+    ])
   return true
 }
+
+/**
+ * Of certificates in use, what the newest list has revoked, but for a hold, and this one has not: an issuer with a stolen key would
+ * be trusted again. It stays listed until it has expired (RFC 5280 3.3).
+ */
+const leftOut = (list: Read, newest: ImportedCrl, below: readonly Link[]): readonly string[] => {
+  const listed = new Set(parseCrl(list.der).revoked.map(serialOf))
+  const gone = readRecorded(newest).revoked.filter(
+    (one) => one.reason !== 'certificateHold' && !listed.has(serialOf(one)),
+  )
+  const left = new Set(gone.map(serialOf))
+  const serials = below
+    .filter(({ subject }) => subject.notAfter > list.thisUpdate)
+    .map(({ subject }) => serialOf(subject))
+  return [...new Set(serials)].filter((serial) => left.has(serial))
+}
+
+const serialOf = ({ serial }: { readonly serial: Buffer }): string => serial.toString('hex')
 
 /** Without it nobody knows whether it revokes issuers of ours: nothing is served by a guess. */
 const readRecorded = ({ der, signer, index }: ImportedCrl): Crl => {

@@ -109,6 +109,29 @@ t.test('readiness says when it ends, and whom it revokes', async (t) => {
   t.match(await crlCheck(), { ok: true, reason: /has revoked etcd: halt it/ })
 })
 
+t.test('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
+  const certificateOf = async (name: string) => {
+    const { certificate } = (await service.request('GET', `/v1/issuers/${name}`)).json
+    return parseCertificate(parsePem(certificate, 'CERTIFICATE')).facts
+  }
+  const [{ serial: etcd }, { serial: held }] = [await certificateOf('etcd'), await certificateOf('front-proxy')]
+  const revokedAt = new Date(now() - 60_000)
+  const revoked = [{ serial: etcd, revokedAt, reason: 'cACompromise' as const }]
+  const hold = { serial: held, revokedAt, reason: 'certificateHold' as const }
+  const gone = { serial: Buffer.alloc(16, 7), revokedAt, reason: 'superseded' as const }
+  t.equal((await bring(await list({ number: 6n, revoked: [...revoked, hold, gone] }))).status, 200)
+  const left = await bring(await list({ number: 7n }))
+  t.match(left, { status: 422, json: { code: 'crl.invalid' } })
+  const hex = etcd.toString('hex')
+  t.equal(
+    left.json.violations[0].reason,
+    `it leaves out ${hex}, which list 6 has revoked for good: the ceremony must name that list as its previous one`,
+  )
+  t.match(await crlCheck(), { reason: /has revoked .*etcd/ }, 'nor is it taken for valid again')
+  t.equal((await bring(await list({ number: 7n, revoked }))).status, 200, 'a hold ends, and nobody here has the third')
+  t.match(await crlCheck(), { reason: /has revoked etcd: halt it/ })
+})
+
 t.test(
   'an issuer that a CA above has revoked is no anchor of its authority any more, and never active again',
   async (t) => {
