@@ -3,12 +3,13 @@ import { basename, dirname } from 'node:path'
 
 import { openGuarded, openKeyring } from '../../keys/keyring.ts'
 import { keepOutOfCores } from '../../keys/no-core.ts'
-import { PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
+import { characterName, PinRefused, unguarded } from '../../keys/pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
 import { readPrivateFile } from '../../keys/private-file.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
 import type { KeyKind } from '../../x509/algorithms.ts'
 import { Failure } from '../failure.ts'
+import { unseen } from '../output.ts'
 import type { KeyDocument } from './schema.ts'
 import type { Session } from './session.ts'
 
@@ -29,9 +30,15 @@ const fileKey = ({ uri, passphraseFile = '' }: KeyDocument, session: Session): C
   const path = session.pathOf(uri.slice('file:'.length))
   const secret = session.pathOf(passphraseFile)
   session.mention('passphrase', secret)
+  // Once: a pipe tells it to the first who reads.
+  let read: Promise<string> | undefined
+  const passphrase = (): Promise<string> => {
+    read ??= readSecret(secret)
+    return read
+  }
   const ring = openKeyring({
     dataDir: dirname(path),
-    passphrase: () => readSecret(secret),
+    passphrase,
     pkcs11: { modules: [], pin: async () => undefined, ...patience },
     lost: () => {},
   })
@@ -39,8 +46,7 @@ const fileKey = ({ uri, passphraseFile = '' }: KeyDocument, session: Session): C
     path,
     open: () => ring.open(`file:${basename(path)}`).catch(explain(path)),
     create: async (kind) => {
-      if ((await readSecret(secret)).length < minPassphrase)
-        throw new Failure('usage', `The passphrase in ${secret} is shorter than ${minPassphrase} characters.`)
+      assertLasts(await passphrase(), secret)
       return ring.create(`file:${basename(path)}`, kind).catch(explain(path))
     },
     close: ring.close,
@@ -73,6 +79,22 @@ const readSecret = async (path: string): Promise<string> => {
   const secret = octets.toString('utf8').replace(/\r?\n$/, '')
   octets.fill(0)
   return secret
+}
+
+/** Years later there is only the paper: what is not seen on it, nobody types again. A key that is there is opened by whatever made it. */
+const assertLasts = (passphrase: string, secret: string): void => {
+  if (passphrase.length < minPassphrase)
+    throw new Failure('usage', `The passphrase in ${secret} is shorter than ${minPassphrase} characters.`)
+  const [odd = passphrase.includes('\ufffd') ? '\ufffd' : undefined] = passphrase.match(unseen) ?? []
+  if (odd === undefined && passphrase === passphrase.trim()) return
+  const what =
+    odd === undefined
+      ? 'a blank at its beginning or end'
+      : `a character in it that is not seen on paper (${characterName(odd)})`
+  throw new Failure(
+    'usage',
+    `The passphrase in ${secret} has ${what}, and no key was made with it: write it into its file as it stands on paper, as one line of UTF-8.`,
+  )
 }
 
 /** Keys fail with sentences; what is left to say is how the command ends. */

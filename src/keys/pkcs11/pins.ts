@@ -145,14 +145,15 @@ export const openEntrance = (door: TokenDoor, pins: PinGuard) => {
 export const assertIsPin = ({ label, wantsPin }: Pick<Token, 'label' | 'wantsPin'>, pin: string): void => {
   const odd = [...pin].find((character) => noPinHas.test(character))
   if (odd === undefined && (pin !== '' || !wantsPin)) return
-  const what = odd === undefined ? 'is empty' : `has a character in it that no PIN has (${nameOf(odd)})`
+  const what = odd === undefined ? 'is empty' : `has a character in it that no PIN has (${characterName(odd)})`
   throw new TokenFault(
     'request',
     `The PIN for the token ${label} ${what}, and was not tried: put the right one into its file, as one line of UTF-8.`,
   )
 }
 
-const nameOf = (character: string): string => {
+/** By its number, and what it is where an editor put it in. */
+export const characterName = (character: string): string => {
   const point = `U+${character.codePointAt(0)?.toString(16).toUpperCase().padStart(4, '0')}`
   const said = oddities[point]
   return said === undefined ? point : `${point}, ${said}`
