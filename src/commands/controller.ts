@@ -157,7 +157,9 @@ const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): re
     : []
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
-  const lines = faults.map(({ field, value, reason }) => visible(`  - ${field || 'the file'}: ${value} ${reason}`))
+  const lines = faults.map(({ field, value, reason }) =>
+    visible(`  - ${field || 'the file'}:${value && ` ${value}`} ${reason}`),
+  )
   throw new Failure(
     'usage',
     [`${path} does not hold settings of the controller (docs/controller.md):`, ...lines].join('\n'),

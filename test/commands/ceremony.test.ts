@@ -578,6 +578,9 @@ t.test('parameters that are not sound are told all at once, with their lines', a
   const key = await table.hold('root', 'worse.yaml')
   t.match(key, { code: exitCodes.usage, err: /is not a file of parameters: it holds a private key\.\n$/ })
   t.notMatch(key.err, /MIGH/, 'nor is it shown')
+  const secret = await table.hold('root', 'passphrase')
+  t.match(secret, { code: exitCodes.usage, err: /passphrase:1: \/ must be a map of parameters\.\n$/ })
+  t.notMatch(secret.err, passphrase, 'nor is that')
   t.match(await table.hold('root', 'nowhere.yaml'), { code: exitCodes.usage, err: /nowhere\.yaml cannot be read/ })
   await table.act('root', rootParameters('root'))
   const number = crlParameters('root', 1, {

@@ -659,6 +659,10 @@ t.test('what cannot be read is told in a sentence', async (t) => {
     [['export', '--key', key], exitCodes.usage, /--out/],
   ] as const)
     t.match(await chancery(...args), { code, err }, args.join(' '))
+  await writeFile(at('secret'), '# of an administrator\nchy_secret\n')
+  const other = await chancery('verify', '--key', at('secret'))
+  t.match(other, { code: exitCodes.usage, err: /^Line 2 of .*secret is no verifier key: / })
+  t.notMatch(other.err, /chy_/, 'a secret that is named in its place is not shown')
   await writeFile(at('state', 'state'), '{}\n')
   t.match(await chancery('verify', '--key', key, '--state', at('state')), { code: exitCodes.usage, err: /is damaged/ })
 })

@@ -39,16 +39,17 @@ const readFileOf = async (path: string): Promise<VerifierKey[]> => {
   })
   return text
     .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '' && !line.startsWith('#'))
-    .map(parse)
+    .map((line, i) => ({ text: line.trim(), place: `Line ${i + 1} of ${path}` }))
+    .filter(({ text: line }) => line !== '' && !line.startsWith('#'))
+    .map(({ text: line, place }) => parse(line, place))
 }
 
-const parse = (text: string): VerifierKey => {
+/** What stands in a file is not shown: it may be another one, with a secret. */
+const parse = (text: string, place = text): VerifierKey => {
   try {
     return parseVerifierKey(text, sha256)
   } catch (error) {
     if (!isRollFault(error)) throw error
-    throw new Failure('usage', `${text} is no verifier key: ${error.detail}.`)
+    throw new Failure('usage', `${place} is no verifier key: ${error.detail}.`)
   }
 }
