@@ -1,6 +1,6 @@
 /** Ceremonies that do not come to their end: whatever the key has made, a transcript tells of it. */
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, symlink } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, symlink } from 'node:fs/promises'
 
 import t from 'tap'
 import { stringify } from 'yaml'
@@ -134,6 +134,50 @@ t.test(
     await ended
   },
 )
+
+t.test('a medium that is pulled out while people are asked is told in a sentence', async (t) => {
+  const table = await openTable(t)
+  const [stick, pulled] = [table.path('stick'), table.path('pulled')]
+  const output = { certificate: 'stick/root.pem', transcript: 'stick/root.txt' }
+  await table.write('root.yaml', stringify(rootParameters('root', { output })))
+  const begin = async (question: RegExp, typed: string) => {
+    await mkdir(stick)
+    const ceremony = table.begin('root', 'root.yaml', { typed: '' })
+    ceremony.child.stdin.write(typed)
+    await ceremony.shows(question)
+    await rename(stick, pulled)
+    return ceremony
+  }
+  const told = { code: exitCodes.usage, err: `${table.path('stick/root.txt')} cannot be written (ENOENT).\n` }
+  const first = await begin(/Type yes to make the key/, '')
+  first.child.stdin.end('yes\n')
+  t.match(await first.ended, told)
+  t.same(await filesOf(table), ['pulled'])
+  await rm(pulled, { recursive: true })
+
+  const broken = await begin(/Type yes to make the key/, '')
+  broken.child.kill('SIGINT')
+  t.match(await broken.ended, { code: exitCodes.refused, err: 'Broken off by SIGINT. Nothing was made.\n' })
+  await rm(pulled, { recursive: true })
+
+  const second = await begin(/Type the first 8 digits/, 'yes\n')
+  second.child.kill('SIGINT')
+  t.match(await second.ended, {
+    code: exitCodes.refused,
+    err: /^Broken off by SIGINT\. The key stays at file:root\.key\.pem/,
+  })
+  t.same(await filesOf(table), ['pulled', 'root.key.pem'])
+  await rename(pulled, stick)
+  t.match(await transcriptOf(table, 'stick/root.txt'), /^Stopped +broken off before its end[\s\S]*Made +the key/m)
+
+  const again = rootParameters('root', { output: { ...output, transcript: 'stick/root-2.txt' } })
+  t.match(await table.act('root', again), {
+    code: exitCodes.conflict,
+    err: /root\.key\.pem exists; nothing is ever overwritten\. To take the key that is there, add existing: true/,
+  })
+  const key = { ...fileKey('root'), algorithm: 'ec-p256', existing: true }
+  t.match(await table.act('root', { ...again, key }), { code: 0, err: '' })
+})
 
 t.test('a signal before anything was made leaves nothing', async (t) => {
   const table = await openTable(t)

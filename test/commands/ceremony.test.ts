@@ -421,7 +421,7 @@ t.test('a list of revocations only ever grows', async (t) => {
     ['an entry that is gone', 6, { revoked: [second] }, /lists 4e66712439e4988e6b32421afaca0ecf, .* this one does not/],
     ['an entry of another time', 6, { revoked: [{ ...first, at: '2026-03-02T00:00:00Z' }] }, /stays revoked/],
     ['another root', 6, { previous: 'other-1.crl' }, /The previous CRL was not signed by this root\./],
-    ['no CRL at all', 6, { previous: 'root.pem' }, /root\.pem: /],
+    ['no CRL at all', 6, { previous: 'root.pem' }, /root\.pem: the block is not labelled X509 CRL\./],
     [
       'an older one',
       6,
@@ -452,6 +452,14 @@ t.test('a list of revocations only ever grows', async (t) => {
     t.match(ended.err, expected, name)
   }
   t.match(await crl(6, { previous: 'nowhere.crl' }), { code: exitCodes.usage, err: /cannot be read \(ENOENT\)/ })
+  const der = ['-inform', 'DER', '-in', table.path('root-1.crl')]
+  await table.openssl('crl', ...der, '-out', table.path('root-1.pem'))
+  const inPem = await crl(6, { previous: 'root-1.pem', revoked: [second] })
+  t.match(
+    inPem,
+    { code: exitCodes.refused, err: /this one does not: what is revoked stays revoked/ },
+    'PEM does as well',
+  )
   t.match(await crl(6, {}), done)
   const text = await table.openssl('crl', '-inform', 'DER', '-in', table.path('root-2.crl'), '-noout', '-text')
   t.match(text, /CRL Number: \n +6\n/)

@@ -6,11 +6,14 @@ import { basename, dirname, join } from 'node:path'
 
 import { Failure } from '../failure.ts'
 
-/** Throws Failure while an output is there already. */
-export const assertNew = (paths: readonly string[]): void => {
+/** Throws Failure while an output is there already; with what else may be done, where there is something. */
+export const assertNew = (paths: readonly string[], instead = ''): void => {
   const there = paths.filter((path) => existsSync(path))
   if (there.length > 0)
-    throw new Failure('conflict', there.map((path) => `${path} exists; nothing is ever overwritten.`).join('\n'))
+    throw new Failure(
+      'conflict',
+      there.map((path) => `${path} exists; nothing is ever overwritten.${instead}`).join('\n'),
+    )
 }
 
 /** Throws Failure unless each can be written, into a file of its own: found out by writing, for rights tell only half of it. */
@@ -24,9 +27,14 @@ export const assertWritable = async (paths: readonly string[]): Promise<void> =>
 
 /** Durable when it resolves, and not there when it rejects. */
 export const createFile = async (path: string, content: string | Buffer): Promise<void> => {
-  await writeNew(path, content).catch(explainWrite(path))
-  await syncFolder(dirname(path))
+  await makeDurable(path, () => writeNew(path, content))
 }
+
+/** What the medium says is a sentence, also where it was pulled out meanwhile. */
+const makeDurable = (path: string, write: () => Promise<void>): Promise<void> =>
+  write()
+    .then(() => syncFolder(dirname(path)))
+    .catch(explainWrite(path))
 
 /** What could not be written whole goes: it would say nothing, and stand in the way of the next try. */
 const writeNew = async (path: string, content: string | Buffer): Promise<void> => {
@@ -62,12 +70,13 @@ export const createSealed = async (path: string, text: string): Promise<SealedFi
     replace: async (newer) => {
       const { content, digest } = seal(newer)
       const beside = `${path}.${randomBytes(4).toString('hex')}`
-      await writeNew(beside, content).catch(explainWrite(path))
-      await rename(beside, path)
-      await syncFolder(dirname(path))
+      await makeDurable(path, async () => {
+        await writeNew(beside, content)
+        await rename(beside, path)
+      })
       return digest
     },
-    remove: () => rm(path),
+    remove: () => rm(path, { force: true }).catch(explainWrite(path)),
   }
 }
 

@@ -21,6 +21,8 @@ export interface CeremonyKey {
   close(): Promise<void>
 }
 
+export const takeIt = ' To take the key that is there, add existing: true to /key.'
+
 export const keyOf = (document: KeyDocument, session: Session): CeremonyKey => {
   keepOutOfCores()
   return document.uri.startsWith('file:') ? fileKey(document, session) : tokenKey(document, session)
@@ -110,9 +112,7 @@ const explain =
     if (/has no private key/.test(error.message)) throw new Failure('missing', error.message)
     if (/never overwritten/.test(error.message)) {
       // Where the id alone is another's, its key is not the one that was named.
-      const take = /overwritten\.$/.test(error.message)
-        ? ' To take the key that is there, add existing: true to /key.'
-        : ''
+      const take = /overwritten\.$/.test(error.message) ? takeIt : ''
       throw new Failure('conflict', `${error.message}${take}`)
     }
     // Without its path, where it was open already.

@@ -26,7 +26,7 @@ import type { CeremonyKind } from '../ceremony.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
 import { assertNew } from './files.ts'
-import { type CeremonyKey, keyOf } from './key.ts'
+import { type CeremonyKey, keyOf, takeIt } from './key.ts'
 import { constraintsOf, lastMoment, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
 import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
 import { type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
@@ -56,7 +56,9 @@ export const runCeremony = async (
       () => undefined,
       (error: unknown) => ({ error }),
     )
-    const digest = await session.end(stopped && String((stopped.error as Error).message))
+    // What stopped it is told first, whatever becomes of the transcript: its medium may be gone.
+    const ended = session.end(stopped && String((stopped.error as Error).message))
+    const digest = await (stopped ? ended.catch(() => undefined) : ended)
     if (digest !== undefined)
       deps.show(`The transcript is ${outputs.transcript}; the SHA-256 in its last line is\n${digest}\n`)
     if (stopped) throw stopped.error
@@ -73,7 +75,7 @@ const actRoot: Act<'root'> = async (session, document) => {
   const { key: where, subject, pathLength, nameConstraints, output } = document
   const key = keyOf(where, session)
   if (key.path !== undefined && where.existing !== true) {
-    assertNew([key.path])
+    assertNew([key.path], takeIt)
     if (Object.values(output).some((path) => session.pathOf(path) === key.path))
       throw new Failure('usage', `${key.path} is the file of another output.`)
   }
@@ -305,8 +307,12 @@ const readRequest = async (session: Session, path: string): Promise<Certificatio
 
 const readCrl = async (session: Session, path: string): Promise<Buffer> => {
   const octets = await session.read(path)
-  telling(path, () => parseCrl(octets))
-  return octets
+  return telling(path, () => {
+    // As `crl import` takes it: DER, or PEM that another tool has made of it.
+    const der = octets[0] === 0x30 ? octets : parsePem(octets, 'X509 CRL')
+    parseCrl(der)
+    return der
+  })
 }
 
 const telling = <T>(path: string, work: () => T): T => {
