@@ -9,6 +9,7 @@ import { type CheckSignature, parseRequest } from '../x509/csr.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject } from '../x509/subject.ts'
+import { formatTime } from '../x509/time.ts'
 
 interface World {
   readonly now: Date
@@ -100,7 +101,7 @@ const readLink = (der: Buffer, field: string): Link => {
 
 interface Rule<T> {
   readonly check: string
-  readonly reason: string
+  readonly reason: string | ((link: T) => string)
   readonly holds: (link: T, now: Date) => boolean
 }
 
@@ -159,13 +160,24 @@ const linkRules: readonly Rule<Placed>[] = [
   },
   {
     check: 'chain.validity',
-    reason: 'it is expired or not valid yet',
-    holds: ({ facts }, now) => facts.notBefore <= now && now <= facts.notAfter,
+    reason: ({ facts }) => `it has expired, at ${formatTime(facts.notAfter)}`,
+    holds: ({ facts }, now) => now <= facts.notAfter,
+  },
+  {
+    check: 'chain.validity',
+    reason: ({ facts }) =>
+      `it is not valid before ${formatTime(facts.notBefore)}: wait for that, or see whether the clock was right where it was signed`,
+    holds: ({ facts }, now) => facts.notBefore <= now,
   },
   {
     check: 'chain.outlives',
     reason: 'it outlives the certificate above it',
     holds: ({ facts, above }) => above === undefined || facts.notAfter <= above.facts.notAfter,
+  },
+  {
+    check: 'chain.once',
+    reason: 'another certificate for its name and key stands above it: a root stands once, at the end',
+    holds: ({ facts, place, chain }) => !chain.slice(place + 1).some((above) => isSameAuthority(above, facts)),
   },
   {
     check: 'chain.path',
@@ -187,10 +199,18 @@ const linkRules: readonly Rule<Placed>[] = [
   },
 ]
 
+const isSameAuthority = (one: TbsFacts, other: TbsFacts): boolean =>
+  one.spki.equals(other.spki) && one.subjectDer.equals(other.subjectDer)
+
 const faultsOf = <T extends Link>(rules: readonly Rule<T>[], link: T, now: Date): Violation[] =>
   rules
     .filter(({ holds }) => !holds(link, now))
-    .map(({ check, reason }) => ({ check, field: link.field, value: '', reason }))
+    .map(({ check, reason }) => ({
+      check,
+      field: link.field,
+      value: '',
+      reason: typeof reason === 'string' ? reason : reason(link),
+    }))
 
 const signatureFaults = async (links: readonly Link[], verify: CheckSignature): Promise<Violation[]> => {
   const checked = await Promise.all(

@@ -154,7 +154,10 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
         shards,
       } as const
       if (!(await store.addIssuer(row, by)))
-        throw new Problem('state.exists', `The name ${name}, its certificate or its key is that of an issuer already.`)
+        throw new Problem(
+          'state.exists',
+          `The name ${name}, its certificate or its key is that of an issuer already. None is renewed: another one follows it, with a name and a key of its own.`,
+        )
       await issuers.refresh()
       return find(name)
     },

@@ -58,7 +58,10 @@ t.test('a new issuer is asked for, certified elsewhere, imported, and takes the 
   const staged = await importChain(service, root.certify(csr) + root.pem)
   t.equal(staged.status, 201)
   t.match(staged.json, { name: 'default-2027', authority: 'default', state: 'staged', chain: [root.pem] })
-  t.match((await importChain(service, root.certify(csr) + root.pem)).json, { code: 'state.exists' })
+  t.match((await importChain(service, root.certify(csr) + root.pem)).json, {
+    code: 'state.exists',
+    detail: /None is renewed: another one follows it, with a name and a key of its own\./,
+  })
   const before = await issue(service)
   t.equal(before.json.issuer, 'default', 'one that is staged signs nothing')
 
@@ -152,6 +155,7 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
       'issuer.chain',
       ['chain.validity'],
     ],
+    ['its root twice', fine + root.pem + root.pem, 'issuer.chain', ['chain.once']],
     ['the wrong order', root.pem + fine, 'issuer.key', []],
     ['no PEM', 'nothing', 'issuer.chain', ['chain.pem']],
     ['text between', `${fine}hello\n${root.pem}`, 'issuer.chain', ['chain.pem']],
@@ -170,6 +174,12 @@ t.test('a chain that does not fit is refused, with all that is wrong', async (t)
     t.equal(json.code, code, what)
     t.same((json.violations ?? []).map(({ check }: { check: string }) => check).sort(), [...checks].sort(), what)
   }
+  const ahead = new Date(Math.ceil(Date.now() / 1000) * 1000 + 86_400_000)
+  const { json: early } = await importChain(service, root.certify(csr, span(10, ahead.getTime())) + root.pem)
+  t.match(
+    early.detail,
+    `it is not valid before ${ahead.toISOString().replace('.000', '')}: wait for that, or see whether`,
+  )
   t.equal((await importChain(service, fine + root.pem, 'nobody')).json.code, 'issuer.not_found')
   t.notOk((await states(service))['default-2027'], 'and nothing of it was kept')
   t.equal((await importChain(service, fine + root.pem)).status, 201)
