@@ -47,8 +47,18 @@ const placesOf = (command: Command, after = ''): readonly Place[] => {
 
 const longOf = ({ long, short }: Option): string => long ?? short ?? ''
 const isOfFile = ({ flags }: Option): boolean => files.has(/<([a-z]+)/.exec(flags)?.[1] ?? '')
-/** What files are called in what commands take. */
-const files: ReadonlySet<string> = new Set(['file', 'path', 'chain', 'csr', 'root'])
+/** What files and folders are called in what commands take; a key and a place may be something else as well. */
+const files: ReadonlySet<string> = new Set([
+  'file',
+  'path',
+  'chain',
+  'csr',
+  'root',
+  'parameters',
+  'folder',
+  'place',
+  'key',
+])
 
 const bash = (
   places: readonly Place[],
