@@ -205,7 +205,7 @@ export const metricTable = {
   },
   chancery_imported_crl_next_update_timestamp_seconds: {
     kind: 'gauge',
-    help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key.',
+    help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key; none where nothing below it is valid for longer.',
     labels: ['signer'],
   },
   chancery_crl_unlisted_seconds: {

@@ -70,7 +70,7 @@ export const openStatus = async (
   })
   await Promise.all([crls.refresh(), crlImports.refresh()])
   metrics.watchCrls(() => [...crls.all()].filter(({ issuer }) => isInUse(issuers, issuer)))
-  metrics.watchImportedCrls(() => crlImports.all())
+  metrics.watchImportedCrls(() => crlImports.awaited())
   const watch = openCrlWatch({
     shelf: crls,
     store: shelfStore,

@@ -65,8 +65,9 @@ export interface CrlImports {
   add(issuer: string, der: Buffer, by: string): Promise<ImportedCrl>
   /** By the path of a URL in a certificate below its signer; and by its host, where more than one have this path. */
   find(path: string, host?: string): PlacedCrl | undefined
-  all(): readonly PlacedCrl[]
-  /** Whose certificates say that there is a list, and there is none, or it ends within that time. */
+  /** Those that another one must follow: what is below their signer is still valid when they end. */
+  awaited(): readonly PlacedCrl[]
+  /** Whose certificates say that there is a list, and there is none, or it ends within that time and before them. */
   ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
   /** Issuers in use whose certificate, or one above it, is on such a list. */
   revoked(): readonly string[]
@@ -82,7 +83,8 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const serials = new Set(readRecorded(list).revoked.map(serialOf))
     lists.set(list.signer, { ...list, sha256, serials })
   }
-  const withUrls = (): readonly Link[] => links().filter(({ subject }) => subject.crlUrls.length > 0)
+  /** Nobody asks about what has expired (RFC 5280 3.3). */
+  const living = (): readonly Link[] => links().filter(({ subject }) => subject.notAfter > clock())
 
   return {
     add: async (issuer, der, by) => {
@@ -97,17 +99,29 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     },
     find: (path, host) => {
       const wanted = new Set([path, `${basePath.replace(/\/+$/, '')}${path}`])
-      const places = withUrls().flatMap(({ subject, signer }) => subject.crlUrls.map((url) => ({ url, signer })))
+      const places = links().flatMap(({ subject, signer }) => subject.crlUrls.map((url) => ({ url, signer })))
       const found = places.filter(({ url }) => wanted.has(URL.parse(url)?.pathname ?? ''))
       // A proxy may ask by another name.
       const place = found.find(({ url }) => URL.parse(url)?.host === host?.toLowerCase()) ?? found[0]
       return place && lists.get(sha256Of(place.signer))
     },
-    all: () => [...lists.values()],
+    awaited: () => {
+      const below = living()
+      return [...lists.values()].filter(({ signer: of, nextUpdate }) =>
+        below.some(({ subject, signer }) => sha256Of(signer) === of && subject.notAfter > nextUpdate),
+      )
+    },
     ending: (withinMs) =>
-      withUrls()
-        .map(({ issuer, signer }) => ({ issuer, nextUpdate: lists.get(sha256Of(signer))?.nextUpdate }))
-        .filter(({ nextUpdate }) => (nextUpdate?.getTime() ?? 0) < clock().getTime() + withinMs),
+      living()
+        .filter(hasUrl)
+        .map(({ issuer, subject, signer }) => ({
+          issuer,
+          nextUpdate: lists.get(sha256Of(signer))?.nextUpdate,
+          // A root that ends makes no list beyond its end.
+          needed: Math.min(clock().getTime() + withinMs, subject.notAfter.getTime()),
+        }))
+        .filter(({ nextUpdate, needed }) => (nextUpdate?.getTime() ?? 0) < needed)
+        .map(({ issuer, nextUpdate }) => ({ issuer, nextUpdate })),
     revoked: () =>
       links()
         .filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(serialOf(subject)))
@@ -117,6 +131,8 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     },
   }
 }
+
+const hasUrl = ({ subject }: Link): boolean => subject.crlUrls.length > 0
 
 type Read = Omit<NewImport, 'issuer' | 'by' | 'sha256'>
 

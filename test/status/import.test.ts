@@ -191,6 +191,51 @@ t.test('of two lists whose URLs differ by their hosts each is told under its own
   t.equal(imports.find('/other.crl', 'a.example'), undefined)
 })
 
+t.test('nobody waits for another list of a root below which nothing is valid for longer', async (t) => {
+  const der = await list()
+  const days = (count: number): Date => new Date(count * 86_400_000)
+  const linkOf = (name: string, ends: number): Link =>
+    ({
+      issuer: name,
+      subject: { crlUrls: [`http://${name}.example/root.crl`], notAfter: days(ends) },
+      signer: { spki: Buffer.from(name) },
+    }) as unknown as Link
+  const signerOf = (name: string): string => hash('sha256', Buffer.from(name))
+  const listed = ['gone', 'old', 'last', 'new'].map((name, i) => ({
+    signer: signerOf(name),
+    number: 1n,
+    thisUpdate: days(0),
+    nextUpdate: days(100),
+    der,
+    index: i,
+  }))
+  const store = { newest: async () => listed } as unknown as CrlImportsDeps['store']
+  let today = 95
+  const imports = openCrlImports({
+    store,
+    links: () => [
+      linkOf('old', 90),
+      linkOf('last', 100),
+      linkOf('new', 3_000),
+      linkOf('none', 94),
+      linkOf('bare', 3_000),
+    ],
+    basePath: '/',
+    clock: () => days(today),
+  })
+  await imports.refresh()
+  const told = () => ({
+    ending: imports.ending(14 * 86_400_000).map(({ issuer }) => issuer),
+    awaited: imports.awaited().map(({ signer }) => signer),
+  })
+  const waiting = { ending: ['new', 'bare'], awaited: [signerOf('new')] }
+  t.same(told(), waiting)
+  today = 101
+  t.same(told(), waiting, 'nor once they are out of date')
+  today = 50
+  t.same(told(), { ending: ['none', 'bare'], awaited: [signerOf('new')] })
+})
+
 t.test('one that is damaged on record is named, with what to do', async (t) => {
   const listed = { signer: 'ab'.repeat(32), number: 1n, thisUpdate: new Date(), nextUpdate: new Date(), index: 7 }
   const store = { newest: async () => [{ ...listed, der: Buffer.from('3000', 'hex') }] } as unknown
