@@ -11,9 +11,10 @@ import { encodeCaTbs, type NameConstraints, parseCertificate, type TbsFacts } fr
 import { type Crl, encodeCrlTbs, encodeRevoked, parseCrl, type RevokedCertificate } from '../x509/crl.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { encodeSubject, formatSubject, type Subject } from '../x509/subject.ts'
+import { encodeSubject, formatSubject, parseSubject, type Subject } from '../x509/subject.ts'
 import { encodeCertificate } from '../x509/tbs.ts'
 import { formatTime } from '../x509/time.ts'
+import { refusedMail } from './name-constraints.ts'
 
 /** What was asked for does not fit what is there: a sentence for each reason. */
 export class Misfit extends Error {
@@ -253,7 +254,14 @@ const belowRules: readonly Rule<Below>[] = [
     holds: ({ subjectDer }) => subjectDer.length > 2,
     sentence: () => 'An authority has a subject (RFC 5280 4.1.2.6).',
   },
+  {
+    holds: (below) => mailAgainst(below) === undefined,
+    sentence: (below) => `The root's name constraints refuse the mail address ${mailAgainst(below)} in the subject.`,
+  },
 ]
+
+const mailAgainst = ({ subjectDer, issuer }: Below): string | undefined =>
+  refusedMail({ subject: parseSubject(subjectDer), subjectDer }, issuer)
 
 const intermediateRules: readonly Rule<Below>[] = [
   {

@@ -10,6 +10,7 @@ import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject } from '../x509/subject.ts'
 import { formatTime } from '../x509/time.ts'
+import { refusedMail } from './name-constraints.ts'
 
 interface World {
   readonly now: Date
@@ -191,6 +192,12 @@ const linkRules: readonly Rule<Placed>[] = [
       const [wanted, found] = [facts.authorityKeyIdentifier, above?.facts.keyIdentifier]
       return wanted === undefined || found === undefined || wanted.equals(found)
     },
+  },
+  {
+    check: 'chain.nameConstraints',
+    reason: 'the name constraints of a certificate above it refuse a mail address in its subject',
+    holds: ({ facts, place, chain }) =>
+      chain.slice(place + 1).every((above) => refusedMail(facts, above) === undefined),
   },
   {
     check: 'chain.pathLengthAbove',

@@ -3,7 +3,7 @@
  * not by each relying party. Directory names are not compared: a chain that constrains them permits no certificate of
  * ours with a subject, which is safe and says so.
  */
-import { Problem } from '../errors.ts'
+import { isProblem, Problem } from '../errors.ts'
 import type { Subtree, TbsFacts } from '../x509/certificate.ts'
 import { addressOctets, type Name } from '../x509/names.ts'
 
@@ -27,6 +27,27 @@ export const assertNameConstraints = (facts: Constrained, chain: readonly TbsFac
       if (ofKind.length > 0 && !ofKind.some((subtree) => isWithin(name, subtree)))
         throw refused(name.value, 'the issuer does not permit it', name.field)
     }
+  }
+}
+
+/**
+ * The mail address in an authority's own subject that the one above it refuses: relying parties would reject the chain. Whoever was
+ * issued by its own name is not held to it (RFC 5280 6.1.3).
+ */
+export const refusedMail = ({ subject, subjectDer }: Subjected, above: TbsFacts): string | undefined =>
+  subjectDer.equals(above.subjectDer)
+    ? undefined
+    : subject.find(({ type, value }) => type === 'emailAddress' && isRefusedMail(value, above))?.value
+
+type Subjected = Pick<TbsFacts, 'subject' | 'subjectDer'>
+
+const isRefusedMail = (value: string, above: TbsFacts): boolean => {
+  try {
+    assertNameConstraints({ names: [{ kind: 'email', value: withLowerHost(value) }], subject: [] }, [above])
+    return false
+  } catch (error) {
+    if (!isProblem(error, 'san.forbidden')) throw error
+    return true
   }
 }
 

@@ -2,11 +2,12 @@ import { generateKeyPairSync, sign } from 'node:crypto'
 
 import t from 'tap'
 
-import { encodeRootTbs, Misfit, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
+import { encodeCrossTbs, encodeRootTbs, Misfit, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
+import { parseSubtree } from '../../src/x509/name-constraints.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
 
@@ -87,6 +88,25 @@ t.test('a world that does not fit is refused with every reason, and the key is n
   t.equal(key.signed.length, touched)
   t.same(other.signed, [])
 })
+
+t.test(
+  'a mail address of an authority is one that its root permits, but for a successor of the same name',
+  async (t) => {
+    const key = keyOf()
+    const permitted = [parseSubtree('email', 'example.com')].filter((subtree) => typeof subtree !== 'string')
+    const mail = (value: string): Subject => [...subject, { type: 'emailAddress', value }]
+    const named = { ...rootInput, subject: mail('root@example.org'), nameConstraints: { permitted, excluded: [] } }
+    const root = await signRoot(key, named)
+    const below = keyOf()
+    const input = belowInput(below.spki)
+    await t.rejects(signIntermediate(key, root, { ...input, subject: mail('ca@example.org') }), {
+      message: "The root's name constraints refuse the mail address ca@example.org in the subject.",
+    })
+    t.ok(await signIntermediate(key, root, { ...input, subject: mail('ca@EXAMPLE.com') }))
+    const other = await signRoot(below, { ...rootInput, subject: named.subject })
+    t.ok(encodeCrossTbs(key, root, { ...input, other }))
+  },
+)
 
 t.test('what is no root signs nothing', async (t) => {
   const key = keyOf()

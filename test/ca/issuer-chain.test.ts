@@ -30,8 +30,9 @@ const openBench = async (t: Test) => {
     if (code !== 0) throw new Error(stderr)
   }
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-  for (const name of ['root', 'issuer'])
-    await openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-subj', `/CN=${name}`, '-out', at(`${name}.csr`))
+  const subjects = { root: '/CN=root', issuer: '/CN=issuer/emailAddress=ca@mail.example.com' }
+  for (const [name, subject] of Object.entries(subjects))
+    await openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-subj', subject, '-out', at(`${name}.csr`))
   const der = async (name: string, label: PemLabel): Promise<Buffer> => parsePem(await readFile(at(name)), label)
   return async (ofIssuer: string, ofRoot = ''): Promise<readonly string[]> => {
     await writeFile(at('root.ext'), authority(ofRoot, ''))
@@ -69,4 +70,8 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     t.same(await faults(more), [`${check} /chain/0`], `${more} in the issuer`)
     t.same(await faults('', more), [`${check} /chain/1`], `${more} in the root`)
   }
+  for (const fine of ['permitted;email:mail.example.com', 'permitted;DNS:example.org', 'excluded;email:ca@example.com'])
+    t.same(await faults('', `nameConstraints=critical,${fine}`), [], fine)
+  for (const wrong of ['permitted;email:example.com', 'excluded;email:.example.com'])
+    t.same(await faults('', `nameConstraints=critical,${wrong}`), ['chain.nameConstraints /chain/0'], wrong)
 })
