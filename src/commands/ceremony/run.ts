@@ -156,7 +156,7 @@ const actCrl: Act<'crl'> = async (session, document) => {
       ["This ceremony issues the root's list of what it has revoked."],
       ...headLines(session, document),
       ['Root', formatSubject(root.facts.subject)],
-      ['Previous', document.previous],
+      ['Previous', previousText(document)],
       ['Writes', Object.values(output).join(', ')],
       ...crlLines(input),
       ...keyLines(signer),
@@ -304,6 +304,12 @@ const readRequest = async (session: Session, path: string): Promise<Certificatio
   if (proof) throw new Failure('refused', `${path}: ${isProblem(proof) ? proof.detail : proof.message}.`)
   return request
 }
+
+/** What was revoked before is lost without a word where nothing is compared. */
+const previousText = ({ previous, number }: CrlDocument): string =>
+  previous === 'none' && number > 1
+    ? `none, though this is number ${number}: what lists before it have revoked is valid again unless it is listed here`
+    : previous
 
 const readCrl = async (session: Session, path: string): Promise<Buffer> => {
   const octets = await session.read(path)
