@@ -55,7 +55,8 @@ ${lines.join('\n')}
 zpty -d terminal
 `,
   )
-  const env = { ...bare, HOME: folder, TERM: 'dumb', LC_ALL: 'C', INPUTRC: '/dev/null' }
+  // A bash that has a history writes it when its terminal ends, into a folder that is being taken away.
+  const env = { ...bare, HOME: folder, TERM: 'dumb', LC_ALL: 'C', INPUTRC: '/dev/null', HISTFILE: '' }
   const child = spawn('zsh', ['-f', 'driver'], { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] })
   t.teardown(() => void child.kill('SIGKILL'))
   let said = ''
