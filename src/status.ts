@@ -16,6 +16,7 @@ import { patienceMs } from './ca/reconcile.ts'
 import type { IssuerRecord } from './ca/records.ts'
 import { openResponders, type Responders } from './ca/responders.ts'
 import { openRevocations, type Revocations } from './ca/revoke.ts'
+import { parseJson } from './http/json.ts'
 import { massRevocationJob } from './jobs/mass-revocation.ts'
 import { reportedKeysJob } from './jobs/reported-keys.ts'
 import type { Job } from './jobs/schedule.ts'
@@ -121,7 +122,7 @@ export const openStatus = async (
   const revocations = openRevocations({
     store: openRevocationStore({ db, roll }),
     keyOf: async (serial) => parseCertificate((await records.certificate(serial)).certificate).facts.spki,
-    verifyProof: verifyKeyProof,
+    verifyProof: (proof, spki) => verifyKeyProof(proof, spki, parseJson),
     clock: dbClock.now,
     isIssuer: async (serial) => isOfIssuer(await records.issuers(), serial),
     changed: ocsp.forget,

@@ -7,7 +7,7 @@ import { createPrivateKey, createPublicKey } from 'node:crypto'
 
 import { CompactSign, compactVerify } from 'jose'
 
-import { Problem } from '../errors.ts'
+import { isProblem, Problem } from '../errors.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 
@@ -24,14 +24,21 @@ export interface KeyProof {
 
 export const keyProofType = 'chancery-revocation+jws'
 
-/** Throws `revocation.proof`: not of this kind, or not by this key. What it says is the caller's to judge. */
-export const verifyKeyProof = async (jws: string, spki: Buffer): Promise<unknown> => {
+/**
+ * Throws `revocation.proof`: not of this kind, not by this key, or not to be read by `parse`, which throws what it has found. What it
+ * says is the caller's to judge.
+ */
+export const verifyKeyProof = async (
+  jws: string,
+  spki: Buffer,
+  parse: (octets: Buffer) => unknown,
+): Promise<unknown> => {
   const algorithms = jwsAlgorithms[parsePublicKey(spki).algorithm.id]
   try {
     const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
     const { payload, protectedHeader } = await compactVerify(jws, key, { algorithms: [...algorithms] })
     if (protectedHeader.typ !== keyProofType) throw new Error(`typ is not ${keyProofType}`)
-    return JSON.parse(new TextDecoder('utf8', { fatal: true }).decode(payload))
+    return parse(Buffer.from(payload))
   } catch (error) {
     throw new Problem('revocation.proof', `The proof does not hold: ${sentenceOf(error)}.`)
   }
@@ -46,7 +53,11 @@ export const signKeyProof = async (proof: KeyProof, pem: string): Promise<string
 }
 
 const sentenceOf = (error: unknown): string =>
-  error instanceof Error ? error.message.replace(/[.]$/, '').slice(0, 200) : 'it cannot be read'
+  error instanceof Error
+    ? (isProblem(error) ? error.detail.replace(/^The body/, 'the payload') : error.message)
+        .replace(/[.]$/, '')
+        .slice(0, 200)
+    : 'it cannot be read'
 
 /** What each kind of key may sign with; the first is what we sign with. */
 const jwsAlgorithms: Readonly<Record<KeyAlgorithmId, readonly [string, ...string[]]>> = {

@@ -3,6 +3,7 @@ import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { CompactSign } from 'jose'
 import t from 'tap'
 
+import { parseJson } from '../../src/http/json.ts'
 import { keyProofType, signKeyProof, verifyKeyProof } from '../../src/keys/key-proof.ts'
 
 const proof = { issuer: 'default', serial: '4a'.repeat(16), reason: 'keyCompromise', iat: 1 }
@@ -18,14 +19,15 @@ const pairs: Readonly<Record<string, { readonly privateKey: KeyObject; readonly 
 }
 const spkiOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' })
 const bad = { code: 'revocation.proof' }
+const verify = (jws: string, spki: Buffer): Promise<unknown> => verifyKeyProof(jws, spki, parseJson)
 
 for (const [kind, { privateKey, publicKey }] of Object.entries(pairs))
   t.test(`a proof by a key of kind ${kind}`, async (t) => {
     const jws = await signKeyProof(proof, privateKey.export({ type: 'pkcs8', format: 'pem' }) as string)
-    t.same(await verifyKeyProof(jws, spkiOf(publicKey)), proof)
+    t.same(await verify(jws, spkiOf(publicKey)), proof)
     t.notOk(jws.includes(spkiOf(publicKey).toString('base64url').slice(-40)), 'no key is in it')
     for (const [other, pair] of Object.entries(pairs))
-      if (other !== kind) await t.rejects(verifyKeyProof(jws, spkiOf(pair.publicKey)), bad, other)
+      if (other !== kind) await t.rejects(verify(jws, spkiOf(pair.publicKey)), bad, other)
   })
 
 t.test('an algorithm that is not of the kind of the key proves nothing', async (t) => {
@@ -35,13 +37,32 @@ t.test('an algorithm that is not of the kind of the key proves nothing', async (
   const pem = Buffer.from(publicKey.export({ type: 'spki', format: 'pem' }) as string)
   for (const secret of [spki, pem]) {
     const jws = await new CompactSign(payload).setProtectedHeader({ alg: 'HS256', typ: keyProofType }).sign(secret)
-    await t.rejects(verifyKeyProof(jws, spki), bad, 'its public half as a shared secret')
+    await t.rejects(verify(jws, spki), bad, 'its public half as a shared secret')
   }
-  for (const torn of ['x.y.z', '', '..', 'a.b']) await t.rejects(verifyKeyProof(torn, spki), bad, torn)
+  for (const torn of ['x.y.z', '', '..', 'a.b']) await t.rejects(verify(torn, spki), bad, torn)
   const critical = { alg: 'ES256', typ: keyProofType, crit: ['b64'], b64: false }
   const jws = await new CompactSign(payload)
     .setProtectedHeader(critical)
     .sign(privateKey)
     .catch(() => 'x')
-  await t.rejects(verifyKeyProof(jws, spki), bad)
+  await t.rejects(verify(jws, spki), bad)
+})
+
+t.test('what says a thing twice, or is no JSON, says nothing', async (t) => {
+  const { publicKey, privateKey } = pairs['P-256'] as (typeof pairs)[string]
+  const said = JSON.stringify(proof)
+  const cases: readonly (readonly [payload: string | Buffer, detail: RegExp])[] = [
+    [said.replace('{', '{"reason":"superseded",'), /^The proof does not hold: A field occurs twice[.]$/],
+    [
+      said.replace('{', '{"\\u0072eason":"superseded",'),
+      /^The proof does not hold: A name of a field is written with escapes[.]$/,
+    ],
+    [said.slice(1), /^The proof does not hold: the payload is not JSON[.]$/],
+    [Buffer.from([0x22, 0xff, 0x22]), /^The proof does not hold: the payload is not UTF-8[.]$/],
+  ]
+  for (const [payload, detail] of cases) {
+    const header = { alg: 'ES256', typ: keyProofType }
+    const jws = await new CompactSign(Buffer.from(payload)).setProtectedHeader(header).sign(privateKey)
+    await t.rejects(verify(jws, spkiOf(publicKey)), { ...bad, detail }, String(payload))
+  }
 })
