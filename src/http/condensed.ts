@@ -39,14 +39,22 @@ const hoisted = ({ paths, components }: Description): Description => {
     if (Array.isArray(node)) return node.map(walk)
     if (typeof node !== 'object' || node === null) return node
     const members = Object.entries(node).map(([key, value]) => [key, isExample(key, value) ? value : walk(value)])
-    const { title, examples: _, ...schema } = Object.fromEntries(members)
-    if (typeof title !== 'string') return Object.fromEntries(members)
+    const written = typed(Object.fromEntries(members))
+    const { title, examples: _, ...schema } = written
+    if (typeof title !== 'string') return written
     assertSame(title, schemas[title] ?? schema, schema)
     schemas[title] = schema
     return { $ref: `#/components/schemas/${title}` }
   }
   const walked = walk(paths) as Paths
   return { paths: unsent(walked), components: { ...components, schemas: sorted(schemas) } }
+}
+
+/** Who checks values need not be told what type they have; who makes types of the description would take any. */
+const typed = (node: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> => {
+  if (node['type'] !== undefined || !Array.isArray(node['enum'])) return node
+  const types = new Set(node['enum'].map((value) => (Number.isInteger(value) ? 'integer' : typeof value)))
+  return types.size === 1 ? { type: [...types][0], ...node } : node
 }
 
 /** Data, which may have a title of its own; but a member of that name has a shape. */

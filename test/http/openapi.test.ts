@@ -125,6 +125,18 @@ t.test(
   },
 )
 
+t.test('whoever makes types of it finds one wherever there are values to choose from', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const untyped = (node: unknown, place: string): readonly string[] => {
+    if (typeof node !== 'object' || node === null) return []
+    const inner = Object.entries(node).flatMap(([key, member]) => untyped(member, `${place}/${key}`))
+    return 'enum' in node && Array.isArray(node.enum) && !('type' in node) ? [place, ...inner] : inner
+  }
+  t.same(untyped(app.swagger(), ''), [])
+  t.same(untyped({ a: { enum: ['x'] } }, ''), ['/a'], 'and what has none is found')
+})
+
 t.test('nobody is answered with a regular expression: every form that a call takes has words', async (t) => {
   const { app } = await openStandIn()
   t.teardown(() => app.close())
