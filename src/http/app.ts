@@ -55,6 +55,7 @@ import {
   stopTimeout,
 } from './bounds.ts'
 import { serializerCompiler, validatorCompiler } from './compile.ts'
+import { assertHeeded } from './conditional.ts'
 import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
 import { serveDescription } from './description.ts'
@@ -62,10 +63,10 @@ import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
 import type { Peer } from './peers.ts'
-import { answerClientError, openErrorHandler, schemaProblem, sendProblem, toProblem } from './problem.ts'
-import { assertSingle } from './query.ts'
+import { answerClientError, openErrorHandler, safetyHeaders, schemaProblem, sendProblem, toProblem } from './problem.ts'
+import { assertDecodable, assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
-import { answerUnknown, originForm, safetyHeaders } from './routes.ts'
+import { answerUnknown, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { hasNext, inTurn } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
@@ -286,7 +287,7 @@ export const newApp = (
     if (isStopping && !hasNext(request.raw.socket)) reply.header('connection', 'close')
     done()
   })
-  answerUnknown(app)
+  answerUnknown(app, tls ? secureHeaders : safetyHeaders)
   app.addHook('onResponse', (request, reply, done) => {
     const { statusCode: status } = reply
     const seconds = reply.elapsedTime / 1000
@@ -323,7 +324,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
     const admit = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
       const started = performance.now()
       request.pattern = route.url
-      reply.headers(safetyHeaders).header('x-request-id', request.id)
+      reply.headers(secureHeaders).header('x-request-id', request.id)
       if (state.stopping) return done(new Problem('service.stopping', 'This instance takes no new requests.'))
       if (queued && issuance.pending >= limits.queue) {
         return done(new Problem('overload.queue', `${issuance.pending} requests are under way.`, { retryAfter: 1 }))
@@ -342,7 +343,9 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
           if (queued) metrics.stage('authenticate', (performance.now() - started) / 1000)
           request.caller = caller
           request.admittedAt = started
+          assertDecodable(request.url)
           assertSingle(request)
+          assertHeeded(request, route.config?.headers)
           assertBodyType(request, spellings)
         })
         .then(done as () => void, done)

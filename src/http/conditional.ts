@@ -1,7 +1,9 @@
-/** Conditional reads (RFC 9110 13.1): whether the client has already what it asks for. */
+/** Conditions (RFC 9110 13.1): whether the client has already what it asks for, and what a change hangs on. */
 import type { IncomingHttpHeaders } from 'node:http'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
+
+import { Problem } from '../errors.ts'
 
 /** Octets of a representation, and what tells it from others. */
 export interface Representation {
@@ -38,6 +40,21 @@ export const isUnchanged = (
   if (since === undefined || modified === undefined || !httpDate.test(since)) return false
   return Math.floor(modified.getTime() / 1000) * 1000 <= Date.parse(since)
 }
+
+/**
+ * Throws `request.malformed` where a change hangs on what its call does not read (`read` names what it does): it would be made
+ * whether or not that holds, and of a part as if it were the whole (RFC 9110 13.1.1, 14.5).
+ */
+export const assertHeeded = (
+  { method, headers }: Pick<FastifyRequest, 'method' | 'headers'>,
+  read: Readonly<Record<string, string>> = {},
+): void => {
+  if (method === 'GET' || method === 'HEAD') return
+  const passed = conditions.find((name) => headers[name.toLowerCase()] !== undefined && read[name] === undefined)
+  if (passed) throw new Problem('request.malformed', `This call does not heed ${passed}.`)
+}
+
+const conditions = ['If-Match', 'If-None-Match', 'Content-Range']
 
 /** Those of If-Match that can match: it compares strongly (RFC 9110 13.1.1). Without their quotes; none of what is no list. */
 export const strongTags = (list: string): readonly string[] =>

@@ -94,13 +94,17 @@ export const toProblem = (error: unknown, tooLarge: ProblemCode = 'request.too_l
   return new Problem(problemCode === 'request.too_large' ? tooLarge : problemCode, detail)
 }
 
+/** Of every problem: no cache may keep one, which of 404 and 405 it else might (RFC 9110 15.1). */
+export const safetyHeaders = { 'x-content-type-options': 'nosniff', 'cache-control': 'no-store' }
+
 /** Answers with a problem document and its headers. */
 export const sendProblem = (reply: FastifyReply, problem: Problem): FastifyReply => {
   const document = documentOf(problem, reply.request.id)
   // Fastify would close the connection then, and whoever still sends would lose the answer.
   if (!noteEarly(reply.request.raw)) reply.header('connection', 'close')
   else if (document.status === 413) reply.header('connection', reply.raw.shouldKeepAlive ? 'keep-alive' : 'close')
-  reply.code(document.status).header('content-type', problemType).header('x-request-id', document.requestId)
+  reply.code(document.status).headers(safetyHeaders)
+  reply.header('content-type', problemType).header('x-request-id', document.requestId)
   if (document.retryAfter !== undefined) reply.header('retry-after', String(document.retryAfter))
   const challenge = challenges[problem.code] ?? (document.status === 401 ? wrong : undefined)
   if (challenge) reply.header('www-authenticate', challenge)
@@ -149,7 +153,7 @@ export const answerClientError = (
     socket,
     `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nX-Request-Id: ${requestId}\r\nX-Content-Type-Options: nosniff\r\n` +
-      `Connection: close\r\n\r\n${body}`,
+      `Cache-Control: no-store\r\nConnection: close\r\n\r\n${body}`,
   )
   return problem
 }

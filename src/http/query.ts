@@ -1,4 +1,4 @@
-/** Queries, where their schema alone would tell less than what is wrong. */
+/** Queries, where their schema alone would tell less than what is wrong, or does not see it. */
 import type { FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
@@ -15,6 +15,20 @@ export const assertSingle = ({ query }: Pick<FastifyRequest, 'query'>): void => 
     reason: 'occurs more than once',
   }))
   throw new Problem('request.malformed', 'A parameter of the query occurs more than once.', { violations })
+}
+
+/**
+ * Throws `request.malformed` where a query has a % that begins no octet, or octets that are no UTF-8: these would be taken for the
+ * very letters that they are, and a search would find nothing where nothing was asked for.
+ */
+export const assertDecodable = (url: string): void => {
+  const start = url.indexOf('?')
+  if (start === -1 || !url.includes('%', start)) return
+  try {
+    decodeURIComponent(url.slice(start))
+  } catch {
+    throw new Problem('request.malformed', 'The query is not percent-encoded UTF-8 (RFC 3986 2.1).')
+  }
 }
 
 /** Before it makes a body together with raw octets: what is wrong with it would be told as a fault of the body. */

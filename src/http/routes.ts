@@ -2,13 +2,10 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
-import { sendProblem } from './problem.ts'
+import { safetyHeaders, sendProblem } from './problem.ts'
 
-export const safetyHeaders = {
-  'x-content-type-options': 'nosniff',
-  'cache-control': 'no-store',
-  'strict-transport-security': 'max-age=31536000',
-}
+/** Of every answer of the API. Whoever is asked over plain HTTP must not say the last (RFC 6797 7.2). */
+export const secureHeaders = { ...safetyHeaders, 'strict-transport-security': 'max-age=31536000' }
 
 /** A target may be a whole URL, as a proxy is sent (RFC 9112 3.2.2): its path and query are what was asked for. */
 export const originForm = (target: string): string => {
@@ -18,14 +15,20 @@ export const originForm = (target: string): string => {
   return rest.startsWith('/') ? rest : `/${rest}`
 }
 
-/** Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). */
-export const answerUnknown = (app: Pick<FastifyInstance, 'addHook' | 'setNotFoundHandler'>): void => {
+/**
+ * Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). `fields` are
+ * those of every answer.
+ */
+export const answerUnknown = (
+  app: Pick<FastifyInstance, 'addHook' | 'setNotFoundHandler'>,
+  fields: Readonly<Record<string, string>>,
+): void => {
   const allowed = openAllowed(app)
   const unknown = (request: FastifyRequest, reply: FastifyReply): Problem => {
     // A route for a folder takes whatever is within, and then finds nothing there.
     const found = allowed(request.url)
     const methods = found.includes(request.method) ? [] : found
-    reply.headers(safetyHeaders)
+    reply.headers(fields)
     if (methods.length === 0) return new Problem('request.not_found', 'There is nothing at this path.')
     reply.header('allow', methods.join(', '))
     return new Problem('request.method', 'This path does not take this method.')
@@ -51,7 +54,8 @@ const openAllowed = (app: Pick<FastifyInstance, 'addHook'>): ((url: string) => r
   return (url) => {
     const segments = (url.split('?', 1)[0] ?? '').split('/')
     const methods = known.filter((route) => covers(route.segments, segments)).flatMap((route) => route.methods)
-    return [...new Set(methods)].sort()
+    // Of a route with and without a slash at its end, Fastify tells one GET and both HEADs.
+    return [...new Set(methods.includes('HEAD') ? ['GET', ...methods] : methods)].sort()
   }
 }
 

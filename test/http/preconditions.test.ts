@@ -81,3 +81,23 @@ t.test('If-Match takes a list, of which one must be there, to the letter (RFC 91
     t.equal(status, 200, list)
   }
 })
+
+t.test('nothing is changed in spite of a condition that its call does not read (RFC 9110 13.1.1, 14.5)', async (t) => {
+  await service.request('POST', '/v1/principals', { body: { name: 'kept' } })
+  const { id } = (await service.request('POST', '/v1/tokens', { body: { principal: 'kept', label: 'kept' } })).json
+  const fields = { 'if-match': '"x"', 'if-none-match': '*', 'content-range': 'bytes 0-1/2' }
+  for (const [name, value] of Object.entries(fields)) {
+    const headers = { [name]: value }
+    const detail = new RegExp(`^This call does not heed ${name}[.]$`, 'i')
+    const refused = { status: 400, json: { code: 'request.malformed', detail } }
+    t.match(await service.request('DELETE', `/v1/tokens/${id}`, { headers }), refused)
+    t.match(await service.request('DELETE', '/v1/principals/kept', { headers }), refused)
+    t.match(await service.request('POST', '/v1/principals', { headers, body: { name: 'other' } }), refused)
+  }
+  const headers = { 'if-match': '*', 'content-range': fields['content-range'] }
+  t.match(await service.request('PUT', '/v1/profiles/seen', { headers, body: document('seen', 30) }), { status: 400 })
+  t.match((await service.request('GET', '/v1/principals/kept')).json, { disabledAt: null })
+  const { items } = (await service.request('GET', '/v1/tokens?principal=kept', { headers: { 'if-match': '"x"' } })).json
+  t.match(items, [{ id, revokedAt: null }], 'a read hangs on nothing')
+  t.equal((await service.request('GET', '/v1/principals/other')).status, 404)
+})

@@ -19,8 +19,9 @@ import { ocspRoutes } from './ocsp.ts'
 
 export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   const app = newApp(deps)
-  app.addHook('onRequest', (request, _reply, done) => {
+  app.addHook('onRequest', (request, reply, done) => {
     request.pattern = request.routeOptions.url ?? ''
+    reply.header('x-content-type-options', 'nosniff')
     done()
   })
   issuerRoutes(app, deps)
