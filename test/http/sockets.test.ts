@@ -38,7 +38,7 @@ const publicApp = (deps: HttpDeps) =>
   openPublicApp({
     ...deps,
     crls: reached({}),
-    ocsp: reached({}),
+    ocsp: reached({ knows: () => false }),
     crlImports: reached({ find: () => undefined }),
   })
 
@@ -72,4 +72,33 @@ t.test('a listed proxy, from which all come, may have all of them', async (t) =>
   for (let i = 0; i < 8; i += 1) t.ok((await hold()).stays)
   t.notOk((await hold()).stays)
   t.match(await deps.metrics.registry.metrics(), 'chancery_sockets_refused_total{bound="listener"} 1')
+})
+
+t.test('whoever sends a question about a certificate slowly is not told that we were slow', async (t) => {
+  const { deps } = await openStandIn()
+  const app = await publicApp(deps)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  /** What is answered to a body of as many octets as are said, of which one comes after each of these milliseconds. */
+  const post = async (length: number, waits: readonly number[]): Promise<string> => {
+    const socket = connect(port, '127.0.0.1').setEncoding('utf8')
+    t.teardown(() => socket.destroy())
+    const fields = [
+      'Host: x',
+      'Content-Type: application/ocsp-request',
+      `Content-Length: ${length}`,
+      'Connection: close',
+    ]
+    socket.write(['POST /ocsp/default HTTP/1.1', ...fields, '', ''].join('\r\n'))
+    const answer = once(socket, 'data')
+    for (const wait of waits) {
+      await sleep(wait)
+      socket.write('x')
+    }
+    return String(await answer)
+  }
+  const [slow, silent] = await Promise.all([post(2, [100, 8_900]), post(2, [100])])
+  t.match(slow, /^HTTP\/1\.1 404 .*issuer\.not_found/s, 'it may take as long as any request')
+  t.match(silent, /^HTTP\/1\.1 408 .*"request\.timeout"/s)
 })

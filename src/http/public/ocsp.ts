@@ -10,6 +10,7 @@ import { closed, Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'
 import { handlerTimeout, ocspBodyLimit } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
+import { withinDeadline } from '../deadline.ts'
 import type { PublicDeps } from '../deps.ts'
 
 export const ocspRoutes = (app: App, deps: PublicDeps): void => {
@@ -24,13 +25,13 @@ export const ocspRoutes = (app: App, deps: PublicDeps): void => {
     '/ocsp/:issuer',
     {
       config: { access: 'open', accepts: [requestType] },
-      handlerTimeout,
       bodyLimit: ocspBodyLimit,
       schema: { params: Type.Object({ issuer: Label }, closed) },
     },
     async (request, reply) => {
       const octets = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)
-      const { der, kind } = await answer(deps, request.params.issuer, octets)
+      // From here on: of a request that comes slowly, Fastify's own deadline would tell that we were slow.
+      const { der, kind } = await withinDeadline(answer(deps, request.params.issuer, octets))
       deps.metrics.ocspAnswered(kind)
       // What is posted is kept by nobody (RFC 9110 9.3.3).
       return (reply as FastifyReply).header('cache-control', 'no-store').type(responseType).send(der)
