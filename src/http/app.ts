@@ -66,7 +66,7 @@ import type { Peer } from './peers.ts'
 import { answerClientError, openErrorHandler, safetyHeaders, schemaProblem, sendProblem, toProblem } from './problem.ts'
 import { assertDecodable, assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
-import { answerUnknown, originForm, secureHeaders } from './routes.ts'
+import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { hasNext, inTurn } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
@@ -329,12 +329,8 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
       if (queued && issuance.pending >= limits.queue) {
         return done(new Problem('overload.queue', `${issuance.pending} requests are under way.`, { retryAfter: 1 }))
       }
-      if (request.headers.host === undefined && request.raw.httpVersionMinor === 1) {
-        return done(new Problem('request.malformed', 'The request names no host.'))
-      }
-      if (request.headers.host?.includes(',')) {
-        return done(new Problem('request.malformed', 'The request names two hosts.'))
-      }
+      const fault = hostFault(request)
+      if (fault) return done(fault)
       const admitted = admission.admit(request, rule)
       // The handler's own deadline begins after it.
       const bounded = keepsDeadline ? withinDeadline(admitted, admissionTimeout) : admitted

@@ -15,6 +15,13 @@ export const originForm = (target: string): string => {
   return rest.startsWith('/') ? rest : `/${rest}`
 }
 
+/** RFC 9112 3.2: HTTP/1.1 names one host. */
+export const hostFault = ({ headers: { host }, raw }: FastifyRequest): Problem | undefined => {
+  if (host === undefined && raw.httpVersionMinor === 1)
+    return new Problem('request.malformed', 'The request names no host.')
+  return host?.includes(',') ? new Problem('request.malformed', 'The request names two hosts.') : undefined
+}
+
 /**
  * Unknown paths are 404; known paths with another method are 405 and name what they allow (RFC 9110 15.5.6). `fields` are
  * those of every answer.

@@ -37,7 +37,8 @@ const listening = async (t: Test, app: { listen(at: object): Promise<unknown>; c
 const publicApp = (deps: HttpDeps) =>
   openPublicApp({
     ...deps,
-    crls: reached({}),
+    crls: reached({ find: () => undefined, knows: () => true }),
+    records: reached({ issuers: async () => [] }),
     ocsp: reached({ knows: () => false }),
     crlImports: reached({ find: () => undefined }),
   })
@@ -101,4 +102,25 @@ t.test('whoever sends a question about a certificate slowly is not told that we 
   const [slow, silent] = await Promise.all([post(2, [100, 8_900]), post(2, [100])])
   t.match(slow, /^HTTP\/1\.1 404 .*issuer\.not_found/s, 'it may take as long as any request')
   t.match(silent, /^HTTP\/1\.1 408 .*"request\.timeout"/s)
+})
+
+t.test('the public listener takes one host and no other number of them (RFC 9112 3.2)', async (t) => {
+  const app = await publicApp((await openStandIn()).deps)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  const ask = async (version: string, hosts: readonly string[]): Promise<string> => {
+    const socket = connect(port, '127.0.0.1').setEncoding('utf8')
+    t.teardown(() => socket.destroy())
+    const fields = [...hosts.map((host) => `Host: ${host}`), 'Connection: close']
+    socket.write([`GET /crl/x/0.crl HTTP/${version}`, ...fields, '', ''].join('\r\n'))
+    return String(await once(socket, 'data'))
+  }
+  t.match(await ask('1.1', []), /^HTTP\/1\.1 400 .*names no host/s)
+  t.match(await ask('1.1', ['a', 'b']), /^HTTP\/1\.1 400 .*names two hosts/s)
+  for (const [version, hosts] of [
+    ['1.1', ['a']],
+    ['1.0', []],
+  ] as const)
+    t.match(await ask(version, hosts), /^HTTP\/1\.1 404 .*crl\.not_found/s, `HTTP/${version}`)
 })

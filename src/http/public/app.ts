@@ -14,6 +14,7 @@ import { handlerTimeout } from '../bounds.ts'
 import { sendFresh } from '../conditional.ts'
 import type { PublicDeps } from '../deps.ts'
 import { rollRoutes } from '../roll.ts'
+import { hostFault } from '../routes.ts'
 import { crlRoutes } from './crl.ts'
 import { ocspRoutes } from './ocsp.ts'
 
@@ -22,7 +23,7 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   app.addHook('onRequest', (request, reply, done) => {
     request.pattern = request.routeOptions.url ?? ''
     reply.header('x-content-type-options', 'nosniff')
-    done()
+    done(hostFault(request))
   })
   issuerRoutes(app, deps)
   crlRoutes(app, deps)
