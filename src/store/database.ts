@@ -11,6 +11,7 @@ import pg from 'pg'
 import { openComplaint } from '../complaint.ts'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
+import { genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
 
@@ -166,7 +167,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
       return value
     } catch (error) {
       // Where the rollback fails as well, the connection goes, and its transaction with it.
-      if (!isConnectionLoss(error))
+      if (!isSpent(error))
         broken = await run(client, how, rollback).then(
           () => false,
           () => true,
@@ -185,7 +186,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
         client.release()
         return result
       } catch (error) {
-        client.release(isConnectionLoss(error))
+        client.release(isSpent(error))
         throw error
       }
     },
@@ -238,6 +239,16 @@ export const constraintOf = (error: unknown): string | undefined => {
   const cause = causeOf(error)
   return cause instanceof pg.DatabaseError ? cause.constraint : undefined
 }
+
+/**
+ * A statement that was prepared before its tables changed, as a migration beside us does, and would give other columns now: each
+ * connection refuses it for good, before anything is done, and a new one prepares it anew.
+ */
+const isStale = (error: unknown): boolean =>
+  (causeOf(error) as { readonly routine?: unknown } | undefined)?.routine === 'RevalidateCachedQuery'
+
+/** The connection must not be used again. */
+const isSpent = (error: unknown): boolean => isConnectionLoss(error) || isStale(error)
 
 const poolOf = (config: pg.PoolConfig, log: Log): pg.Pool => {
   const opened = new pg.Pool({ ...config, Client, idleTimeoutMillis })
@@ -318,7 +329,7 @@ const ask = (
 
 const isTransient = (error: unknown): boolean => {
   const state = sqlState(error) ?? ''
-  return isConnectionLoss(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
+  return isSpent(error) || transientClasses.has(state.slice(0, 2)) || transientStates.has(state)
 }
 
 const unavailable = (detail: string, cause: unknown): Problem =>
@@ -344,13 +355,6 @@ const rollback: Statement = { text: 'rollback' }
 const connectionTimeoutMillis = 5_000
 const idleTimeoutMillis = 30_000
 
-/** Milliseconds; sent as start-up settings. No statement of the service takes longer by its design. */
-const sessionTimeouts = {
-  statement_timeout: 10_000,
-  lock_timeout: 5_000,
-  idle_in_transaction_session_timeout: 10_000,
-} as const
-
 /**
  * Issuing has four statements under way at most: intents, a record, and two looks for requests that were there before. Intents
  * under limits wait for others, and do so on the connections of all else.
@@ -359,20 +363,6 @@ const sharesOf = (max: number): Readonly<Record<OwnPool, number>> => ({
   searching: Math.floor(max / 3),
   issuing: max < 8 ? 0 : Math.min(4, Math.floor(max / 4)),
 })
-
-/**
- * Plans are kept as long as statistics are, and a table that had a page then may have thousands by now: reading it as a whole
- * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used,
- * and in its order: a plan for any values takes a range to be short, and would make a bitmap of all of it for the few at its
- * beginning.
- */
-const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
-/**
- * Whatever the role or the database says: times in any other form are turned down (`types.ts`), the tables, with all that guards
- * them, are in one schema; and a statement waits for those before it, where a stricter isolation turns it down.
- */
-const ourWords = '-c datestyle=ISO -c search_path=public -c default_transaction_isolation=read\\ committed'
-const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
 
 /** Errors of the socket, and of a server that ends the session (class 57P). */
 const lossCodes: ReadonlySet<string> = new Set([

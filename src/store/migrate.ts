@@ -40,8 +40,7 @@ export const migrate = async ({ ownerUrl, servingRole, log, directory }: Migrate
   await client.connect()
   try {
     await assertFit(client)
-    while (await inTurn(client, log, () => applyNext(client, migrations, log)));
-    await inTurn(client, log, () => grantServing(client, servingRole))
+    while (await inTurn(client, log, () => step(client, migrations, { servingRole, log })));
     return migrations.length
   } finally {
     await client.end().catch(() => {})
@@ -129,14 +128,14 @@ const assertKnown = (applied: readonly Applied[], migrations: readonly Migration
 }
 
 /** Runs one step in a transaction, alone among all who migrate this database. */
-const inTurn = async <T>(client: pg.Client, log: Log, step: () => Promise<T>): Promise<T> => {
+const inTurn = async <T>(client: pg.Client, log: Log, work: () => Promise<T>): Promise<T> => {
   await client.query('begin')
   try {
     // A migration may take its time, but must not stand in a queue of locks with all of the service behind it.
     await client.query(setTimeouts)
     await takeTurn(client, log)
     await client.query(`set local lock_timeout = '15s'`)
-    const value = await step()
+    const value = await work()
     await client.query('commit')
     return value
   } catch (error) {
@@ -151,6 +150,20 @@ const takeTurn = async (client: pg.Client, log: Log): Promise<void> => {
   if (rows[0]?.ours === true) return
   log.info({ event: 'migrate.waiting' }, 'another process migrates this database: waiting for it')
   await client.query('select pg_advisory_xact_lock($1)', [turnLock])
+}
+
+/**
+ * What a migration makes is granted with it: those who serve meanwhile meet its triggers from its commit on, and go on where a
+ * later one fails. Resolves to whether there was one to apply.
+ */
+const step = async (
+  client: pg.Client,
+  migrations: readonly Migration[],
+  { servingRole, log }: Pick<MigrateOptions, 'servingRole' | 'log'>,
+): Promise<boolean> => {
+  const applied = await applyNext(client, migrations, log)
+  await grantServing(client, servingRole)
+  return applied
 }
 
 /** Resolves to whether there was one to apply. */

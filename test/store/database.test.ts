@@ -199,6 +199,21 @@ t.test('errors of a statement keep their SQLSTATE and their constraint', async (
   t.equal(sqlState(undefined), undefined)
 })
 
+t.test('a statement whose tables a migration has changed is retryable, and prepared anew', async (t) => {
+  await admin.query('create table changing (n int)')
+  const db = open(t, { max: 1 })
+  const all: Statement = { name: 'all', text: 'select * from changing' }
+  const ways: readonly (() => Promise<unknown>)[] = [() => db.query(all), () => db.transaction((tx) => tx.query(all))]
+  for (const [i, ask] of ways.entries()) {
+    await ask()
+    await admin.query(`alter table changing add column more_${i} int`)
+    const error = await failure(ask())
+    t.ok(isProblem(error, 'db.unavailable'))
+    t.notOk(isConnectionLoss(error), 'it is known that nothing was done')
+    await t.resolves(ask())
+  }
+})
+
 t.test('an unreachable database is a retryable problem', async (t) => {
   for (const url of [
     'postgresql://u:p@127.0.0.1:1/none',

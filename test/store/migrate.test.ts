@@ -169,6 +169,25 @@ t.test('grant_serving is called with the role where the schema has it', async (t
   await t.resolves(serving.query({ text: 'select * from things' }))
 })
 
+t.test(
+  'what a migration makes is granted with it: who serves meanwhile goes on where the next one fails',
+  async (t) => {
+    const { run, serving } = await given(t, {
+      '0001_grants.sql': `
+      create table things (n int);
+      create function grant_serving(serving name) returns void language plpgsql as $$
+        begin execute format('grant select, insert on all tables in schema public to %I', serving); end $$;`,
+      '0002_trigger.sql': `
+      create table seen ();
+      create function look() returns trigger language plpgsql as $$ begin perform from seen; return null; end $$;
+      create trigger look after insert on things for each row execute function look();`,
+      '0003_fails.sql': 'select 1 / 0',
+    })
+    await t.rejects(run(), { message: /^Migration 3/ })
+    await t.resolves(serving.query({ text: 'insert into things values (1)' }))
+  },
+)
+
 t.test('the migrations of this installation apply to an empty database, and are what serving expects', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t, { empty: true })
   const version = await migrate({ ownerUrl, servingRole: 'chancery', log })

@@ -1,0 +1,22 @@
+/** What is said to the server as a session starts; behind a transaction pooler all of it belongs on the role. */
+
+/** Milliseconds; sent as start-up settings. No statement of the service takes longer by its design. */
+export const sessionTimeouts = {
+  statement_timeout: 10_000,
+  lock_timeout: 5_000,
+  idle_in_transaction_session_timeout: 10_000,
+} as const
+
+/**
+ * Plans are kept as long as statistics are, and a table that had a page then may have thousands by now: reading it as a whole
+ * was cheapest once, and is quadratic for the minute until autovacuum has looked again. Where there is an index it is used,
+ * and in its order: a plan for any values takes a range to be short, and would make a bitmap of all of it for the few at its
+ * beginning.
+ */
+export const keptPlans = '-c enable_seqscan=off -c enable_bitmapscan=off'
+/**
+ * Whatever the role or the database says: times in any other form are turned down (`types.ts`), the tables, with all that guards
+ * them, are in one schema; and a statement waits for those before it, where a stricter isolation turns it down.
+ */
+export const ourWords = '-c datestyle=ISO -c search_path=public -c default_transaction_isolation=read\\ committed'
+export const genericPlans = `${ourWords} ${keptPlans} -c plan_cache_mode=force_generic_plan`
