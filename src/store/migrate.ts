@@ -175,6 +175,7 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
   assertKnown(applied, migrations)
   const next = migrations[applied.length]
   if (next === undefined) return false
+  if (next.name === treeMigration) await assertAlone(client)
   try {
     await client.query(next.sql)
   } catch (cause) {
@@ -186,6 +187,19 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
   await client.query(insertApplied, [next.version, next.name, next.sha256])
   log.info({ event: 'migrate.applied', version: next.version, name: next.name }, 'migrated')
   return true
+}
+
+/**
+ * Those of before know no tree: what they enrolled from then on would leave the root behind for good. Where nothing is on the
+ * roll, as before the first migration, nobody is there.
+ */
+const assertAlone = async (client: pg.Client): Promise<void> => {
+  const { rows } = await client.query<{ others: number }>(countOthers)
+  const { others = 0 } = rows[0] ?? {}
+  if (others === 0) return
+  throw new WrongSchema(
+    `An instance of before the roll was a tree is connected to this database (${others} in pg_stat_activity as "chancery"), and would damage the roll beside a newer one: stop all that serve it, then run "chancery migrate" again. Nothing of this step remains.`,
+  )
 }
 
 /** Only by who owns the tables: a role that merely serves, and found nothing to apply, has nothing to grant. */
@@ -228,6 +242,7 @@ const lineOf = (sql: string, error: unknown): string => {
 const ours = fileURLToPath(new URL('../../migrations/', import.meta.url))
 const fileName = /^(\d{4})_([a-z0-9_]+)\.sql$/
 const oldestServer = 150_000
+const treeMigration = 'roll_tree'
 /** Any constant; "migr" in ASCII. */
 const turnLock = 0x6d696772
 
@@ -253,6 +268,11 @@ const selectSeen = `
   from to_regclass('schema_migrations') as seen, lateral (
     select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace
       where relname = 'schema_migrations' and nspname = 'public') as is_there) as found`
+
+/** By the name under which `service.ts` opens its pool. */
+const countOthers = `
+  select count(*)::int as others from pg_stat_activity
+  where datname = current_database() and application_name = 'chancery' and exists (select from roll where size > 0)`
 
 const createTable = `
   create table schema_migrations (

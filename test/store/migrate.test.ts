@@ -31,6 +31,7 @@ const given = async (test: Test, files: Readonly<Record<string, string>>) => {
   return {
     owner,
     ownerUrl,
+    servingUrl,
     serving,
     directory,
     run: () => migrate({ ownerUrl, servingRole: 'chancery', log, directory }),
@@ -303,6 +304,28 @@ t.test('a roll of before becomes a tree', async (t) => {
       order.map(({ hash, ...place }) => ({ ...place, hash: Buffer.from(hash) })),
     )
   }
+})
+
+t.test('a roll of before becomes a tree beside nobody who knows none', async (t) => {
+  const migrations = join(import.meta.dirname, '../../migrations')
+  const files = (await readdir(migrations)).sort()
+  const { owner, run, directory, servingUrl } = await given(t, {})
+  for (const name of files.slice(0, files.indexOf('0012_roll_tree.sql')))
+    await copyFile(join(migrations, name), join(directory, name))
+  t.equal(await run(), 11)
+  await owner.query({
+    text: `with head as (update roll set size = 1, time = '2026-01-01' where id = 1)
+      insert into entries (index, type, time, leaf_hash, body)
+      values (0, 'principal.created', '2026-01-01', sha256('\\x00' || convert_to('0', 'UTF8')), '0')`,
+  })
+  for (const name of files) await copyFile(join(migrations, name), join(directory, name))
+  const old = openDatabase({ url: servingUrl, max: 1, log, applicationName: 'chancery' })
+  await old.query({ text: 'select' })
+  await t.rejects(run(), { message: /\(1 in pg_stat_activity as "chancery"\), .*: stop all that serve it, then run / })
+  const { rows } = await owner.query({ text: 'select max(version) as version from schema_migrations' })
+  t.same(rows, [{ version: 11 }], 'what was applied before stays')
+  await old.close()
+  t.equal(await run(), files.length)
 })
 
 t.test(
