@@ -2,6 +2,7 @@
 import { type DatabasePlace, placeOf } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { WrongRecords } from '../roll-side.ts'
+import { sqlState } from '../store/database.ts'
 import { WrongSchema } from '../store/migrate.ts'
 import { Failure, type FailureKind } from './failure.ts'
 
@@ -44,11 +45,16 @@ export const explainUnavailable = (error: unknown): never => {
   const reason = error.cause instanceof Error ? error.cause.message : error.detail
   throw new Failure(
     'later',
-    `The database does not do what is asked of it: ${reason}. See what keeps it (pg_stat_activity, its log), and run the same command again.`,
+    `The database does not do what is asked of it: ${reason}. ${sqlState(error) === readsOnly ? nameTheOther : lookThere}`,
     undefined,
     error,
   )
 }
+
+const readsOnly = '25006'
+const nameTheOther =
+  'The server, or this role there (default_transaction_read_only), only reads: name the one that takes writes in CHANCERY_DATABASE_URL.'
+const lookThere = 'See what keeps it (pg_stat_activity, its log), and run the same command again.'
 
 interface Fault {
   /** Of the code, a space and the message: some of pg's errors have no code. */
@@ -62,7 +68,7 @@ interface Fault {
 
 const faults: readonly Fault[] = [
   {
-    pattern: /^(28P01| SASL:)/,
+    pattern: /^(28P01| SASL:|08P01 (password|SASL) authentication failed)/,
     kind: 'usage',
     what: ({ role }) => `the server does not accept the password of the role ${JSON.stringify(role)}`,
     next: 'set the right role and password in',
@@ -95,7 +101,14 @@ const faults: readonly Fault[] = [
     next: 'set CHANCERY_DATABASE_PREPARED_STATEMENTS=no (docs/configuration.md), or a URL that leads past it in',
   },
   {
-    pattern: /^3D000/,
+    pattern: /^08P01 transaction blocks not allowed/,
+    kind: 'usage',
+    what: () => 'a pooler stands there, which keeps a connection for a single statement',
+    quoted: true,
+    next: 'let it pool sessions or transactions (pool_mode), or set a URL that leads past it in',
+  },
+  {
+    pattern: /^(3D000|08P01 no such database)/,
     kind: 'usage',
     what: () => 'the server has no such database',
     next: 'create it, or set the right one in',
@@ -132,6 +145,14 @@ const faults: readonly Fault[] = [
     what: () => 'the server takes no connections now',
     quoted: true,
     next: 'wait until it does, or set another in',
+  },
+  {
+    // With no code but this one, PgBouncer says that it has no connection left, or reaches no server.
+    pattern: /^08P01 /,
+    kind: 'later',
+    what: () => 'a pooler, or whoever stands there, turns us down',
+    quoted: true,
+    next: 'see its log and the server behind it, or set a URL that leads past it in',
   },
   {
     pattern: /^(ECONN|EHOST|ENET|ETIMEDOUT|EPIPE|ENOENT|EACCES|08| timeout e| Connection terminated)/,

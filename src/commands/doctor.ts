@@ -3,6 +3,7 @@ import { type Config, loadConfig } from '../config.ts'
 import { isProblem } from '../errors.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
+import { onlyReads } from '../store/safety.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -31,7 +32,7 @@ export const runDoctor = async (
     const keys = probing(records, await openKeys(config, log, openPinGuard(records)))
     try {
       return {
-        refused: [...settings, ...(await unsafe(config, db))].map(sentence),
+        refused: [...settings, ...(await writeFault(records)), ...(await unsafe(config, db))].map(sentence),
         unwise: [
           ...(await modeFault(config, records)),
           ...clockFault(records),
@@ -63,6 +64,13 @@ const settingFaults = async (env: Readonly<Record<string, string | undefined>>):
     return (error as Error).message.split('\n').flatMap((line) => /^ {2}- (.*?)\.?$/.exec(line)?.[1] ?? [])
   }
 }
+
+const writeFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>
+  (await onlyReads(db))
+    ? [
+        'the database only reads (a standby, or default_transaction_read_only of the role): name the one that takes writes in CHANCERY_DATABASE_URL',
+      ]
+    : []
 
 /** As of a dump that was restored where the settings of before are not: all that is said besides is of production. */
 const modeFault = async ({ mode }: Config, { db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>

@@ -140,7 +140,7 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     try {
       return await open()
     } catch (cause) {
-      if (sqlState(cause) === '28P01') await takePassword()
+      if (isPasswordFault(cause)) await takePassword()
       if (tried !== connection.connectionString) return reach(open)
       throw unavailable('No connection to the database.', cause)
     }
@@ -233,6 +233,11 @@ export const sqlState = (error: unknown): string | undefined => {
     ? code
     : undefined
 }
+
+/** 08P01 is what PgBouncer says everything with. */
+const isPasswordFault = (error: unknown): boolean =>
+  sqlState(error) === '28P01' ||
+  (sqlState(error) === '08P01' && /^(password|SASL) authentication failed/.test((error as Error).message))
 
 /** The constraint that a statement violated, by its name in the schema. */
 export const constraintOf = (error: unknown): string | undefined => {

@@ -12,6 +12,14 @@ export const databaseFaults = async (db: Database): Promise<readonly string[]> =
   ]
 }
 
+/** As a standby does: nothing can be recorded there. */
+export const onlyReads = async (db: Database): Promise<boolean> => {
+  const { rows } = await db.query<{ setting: string }>({
+    text: `select current_setting('transaction_read_only') as setting`,
+  })
+  return rows[0]?.setting === 'on'
+}
+
 /** What a role that serves may do and should not, each as a sentence; by default of the role that asks. */
 export const faultsOfRights = async (db: Database, role?: string): Promise<readonly string[]> => {
   const { rows } = await db.query<{ fault: string }>(selectRights, [role ?? null])

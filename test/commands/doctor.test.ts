@@ -150,6 +150,16 @@ t.test('clocks that cannot be trusted are told', async (t) => {
   t.notMatch((await doctor()).out, /clock/)
 })
 
+t.test('a database that only reads, as a standby, is told', async (t) => {
+  const url = `${service.database.servingUrl}&options=-c%20default_transaction_read_only=on`
+  const { out } = await doctor({ CHANCERY_DATABASE_URL: url })
+  t.match(
+    out,
+    /^Production does not start:\n.*^ {2}- The database only reads \(.*in CHANCERY_DATABASE_URL\.\n.*^Besides:/ms,
+  )
+  t.notMatch((await doctor()).out, /only reads/)
+})
+
 t.test('records that are not there are one sentence', async (t) => {
   const { code, err } = await doctor({ CHANCERY_DATABASE_URL: 'postgresql://chancery@127.0.0.1:1/none' })
   t.not(code, 0)

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { explainDatabase } from '../../src/commands/database-fault.ts'
 import { runMigrate } from '../../src/commands/migrate.ts'
 import { explainMigration } from '../../src/commands/migration-fault.ts'
 import { serve } from '../../src/commands/serve.ts'
@@ -120,6 +121,21 @@ t.test('a database that is kept by somebody else is for later, to a start and to
   ])
 })
 
+t.test('a start on a standby is told which server to name', async (t) => {
+  const database = await openTestDatabase(t)
+  const data = { CHANCERY_DATA: await mkdtemp(join(tmpdir(), 'chancery-standby-')) }
+  t.teardown(() => rm(data.CHANCERY_DATA, { recursive: true }))
+  const config = await loadConfig({
+    ...data,
+    CHANCERY_DATABASE_URL: `${database.servingUrl}&options=-c%20default_transaction_read_only=on`,
+  })
+  await t.rejects(serve(config, quiet).catch(explainStart(config)), {
+    kind: 'later',
+    message:
+      /in a read-only transaction\. The server, or this role there .+, only reads: name the one that takes writes in CHANCERY_DATABASE_URL\.$/,
+  })
+})
+
 t.test('one that is ended while it waits for its turn, or stood still in it, is for later', async (t) => {
   const database = await openTestDatabase(t)
   const owner = await openOwner(t, database)
@@ -160,6 +176,22 @@ t.test('behind a pooler nothing is asked for at the start of a connection, or th
       /: a pooler stands there, .+; set CHANCERY_DATABASE_PREPARED_STATEMENTS=no .+ in CHANCERY_MIGRATION_URL\.$/,
   })
   await t.resolves(run(pooled, { CHANCERY_DATABASE_PREPARED_STATEMENTS: 'no' }))
+})
+
+t.test('what a pooler says of itself, of a password and of a database is told as that', async (t) => {
+  const url = 'postgresql://chancery:secret@pooler.test/records'
+  const explain = explainDatabase({ name: 'CHANCERY_DATABASE_URL', url })
+  for (const [said, kind, told] of [
+    ['password authentication failed', 'usage', /the server does not accept the password of the role "chancery"/],
+    ['SASL authentication failed', 'usage', /the server does not accept the password of the role "chancery"/],
+    ['no such database: records', 'usage', /the server has no such database/],
+    ['transaction blocks not allowed in statement pooling mode', 'usage', /for a single statement \(.+\(pool_mode\)/],
+    ['query_wait_timeout', 'later', /turns us down \(query_wait_timeout\); see its log and the server behind it/],
+    ['no more connections allowed (max_client_conn)', 'later', /turns us down \(no more connections allowed/],
+  ] as const) {
+    const error = Object.assign(new pg.DatabaseError(said, 1, 'error'), { code: '08P01' })
+    t.throws(() => explain(error), { kind, message: told }, said)
+  }
 })
 
 t.test('a URL without a role is that of the role that pg takes, where there is one', async (t) => {

@@ -522,6 +522,27 @@ t.test('a time is read as pg reads it, in whatever form PostgreSQL writes it', a
   t.equal(parseInstant('2026-11-25 08:00:00.123456+00').toISOString(), '2026-11-25T08:00:00.123Z')
 })
 
+t.test('a pooler that turns a password down has its file read again as well', async (t) => {
+  const said = Buffer.from('SFATAL\0C08P01\0Mpassword authentication failed\0\0')
+  const length = Buffer.alloc(4)
+  length.writeUInt32BE(said.length + 4)
+  const pooler = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.end(Buffer.concat([Buffer.from('E'), length, said])))
+  })
+  await new Promise<void>((resolve) => pooler.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => pooler.close())
+  const url = `postgresql://u:old@127.0.0.1:${(pooler.address() as AddressInfo).port}/records`
+  let asked = 0
+  const renewed = async (): Promise<string> => {
+    asked += 1
+    return url.replace('old', 'new')
+  }
+  const db = open(t, { url, renewedUrl: renewed })
+  await t.rejects(db.query({ text: 'select' }), { code: 'db.unavailable', cause: { code: '08P01' } })
+  t.ok(asked > 0)
+})
+
 t.test('a password that is changed while we run is read from its file again, and nothing else is', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-password-'))
   const { superuserUrl } = await openTestServer()
