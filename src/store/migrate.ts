@@ -162,7 +162,9 @@ const step = async (
   { servingRole, log }: Pick<MigrateOptions, 'servingRole' | 'log'>,
 ): Promise<boolean> => {
   const applied = await applyNext(client, migrations, log)
+  if (!(await isOwner(client))) return applied
   await grantServing(client, servingRole)
+  if (!applied) await followNumbers(client, log)
   return applied
 }
 
@@ -202,13 +204,39 @@ const assertAlone = async (client: pg.Client): Promise<void> => {
   )
 }
 
-/** Only by who owns the tables: a role that merely serves, and found nothing to apply, has nothing to grant. */
+/** A role that merely serves, and found nothing to apply, has nothing to grant. */
+const isOwner = async (client: pg.Client): Promise<boolean> =>
+  (await client.query<{ ours: boolean }>(ownsVersions)).rows[0]?.ours === true
+
 const grantServing = async (client: pg.Client, role: string): Promise<void> => {
-  const { rows: owned } = await client.query<{ ours: boolean }>(isOwner)
-  if (owned[0]?.ours !== true) return
   await client.query(`grant select on schema_migrations to ${client.escapeIdentifier(role)}`)
   const { rows } = await client.query<{ present: boolean }>(grantExists)
   if (rows[0]?.present === true) await client.query('select grant_serving($1)', [role])
+}
+
+/**
+ * Logical replication brings rows and not what numbers them. The newest row of an issuer says its state: one that got a smaller
+ * number than that, or none since it is taken, would have halted nothing.
+ */
+const followNumbers = async (client: pg.Client, log: Log): Promise<void> => {
+  const { rows } = await client.query<Numbering>(selectNumberings)
+  for (const { sequence, relation, column } of rows) {
+    const { rows: moved } = await client.query(`
+      select setval('${sequence}', largest) from (select max(${column}) as largest from ${relation}) seen, ${sequence} s
+      where largest > s.last_value - case when s.is_called then 0 else 1 end`)
+    if (moved.length > 0)
+      log.warn(
+        { event: 'migrate.numbers', relation },
+        'numbers were behind the rows, as logical replication leaves them',
+      )
+  }
+}
+
+/** Quoted as SQL wants them. */
+interface Numbering {
+  readonly sequence: string
+  readonly relation: string
+  readonly column: string
 }
 
 interface Place {
@@ -269,6 +297,13 @@ const selectSeen = `
     select exists (select from pg_class c join pg_namespace n on n.oid = relnamespace
       where relname = 'schema_migrations' and nspname = 'public') as is_there) as found`
 
+const selectNumberings = `
+  select d.objid::regclass::text as sequence, d.refobjid::regclass::text as relation, quote_ident(attname) as column
+  from pg_depend d
+  join pg_class s on s.oid = objid and relkind = 'S' and relnamespace = 'public'::regnamespace
+  join pg_attribute a on attrelid = refobjid and attnum = refobjsubid
+  where classid = 'pg_class'::regclass and refclassid = 'pg_class'::regclass and deptype in ('a', 'i')`
+
 /** By the name under which `service.ts` opens its pool. */
 const countOthers = `
   select count(*)::int as others from pg_stat_activity
@@ -287,7 +322,7 @@ const insertApplied = 'insert into schema_migrations (version, name, sha256) val
 const selectPlace = `select current_setting('server_version_num')::int as version, current_setting('server_version') as text,
   current_setting('server_encoding') as encoding, current_schema() as schema`
 
-const isOwner = `select pg_has_role(relowner, 'usage') as ours from pg_class where oid = 'schema_migrations'::regclass`
+const ownsVersions = `select pg_has_role(relowner, 'usage') as ours from pg_class where oid = 'schema_migrations'::regclass`
 
 const grantExists = `
   select exists (

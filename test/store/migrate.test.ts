@@ -189,6 +189,20 @@ t.test(
   },
 )
 
+t.test('rows that logical replication has brought are followed by those that come', async (t) => {
+  const { owner, run } = await given(t, {
+    '0001_numbers.sql': 'create table states (id bigint generated always as identity primary key, state text)',
+  })
+  await run()
+  for (const id of [1, 7]) {
+    await owner.query({ text: `insert into states overriding system value values ($1, 'active')` }, [id])
+    await run()
+    await owner.query({ text: `insert into states (state) values ('halted')` })
+    const { rows } = await owner.query({ text: 'select id, state from states order by id desc limit 1' })
+    t.strictSame(rows, [{ id: id + 1, state: 'halted' }])
+  }
+})
+
 t.test('the migrations of this installation apply to an empty database, and are what serving expects', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t, { empty: true })
   const version = await migrate({ ownerUrl, servingRole: 'chancery', log })
