@@ -139,10 +139,9 @@ const keep = async (deps: LeaseDeps, running: Running): Promise<void> => {
 type Attempt = (deps: LeaseDeps, state: Candidate, signal: AbortSignal) => Promise<boolean>
 
 /** A fault of the API server, or somebody who was faster, is no more than one attempt. */
-const tryOnce = async (deps: LeaseDeps, { state, times, signal }: Running, attempt: Attempt): Promise<boolean> => {
-  const giveUp = AbortSignal.any([signal, AbortSignal.timeout(times.retryEvery * 2)])
+const tryOnce = async (deps: LeaseDeps, { state, signal }: Running, attempt: Attempt): Promise<boolean> => {
   try {
-    return await attempt(deps, state, giveUp)
+    return await attempt(deps, state, signal)
   } catch (err) {
     if (signal.aborted) return false
     if (isApiFault(err, 409)) state.ours = undefined
@@ -151,9 +150,14 @@ const tryOnce = async (deps: LeaseDeps, { state, times, signal }: Running, attem
   }
 }
 
-const acquire: Attempt = async (deps, state, signal) => {
-  const found = await read(deps, signal)
+/**
+ * Each of the two calls may take as long as a renewal, with which a leader goes on. If they had to share that, nobody could begin
+ * where both are slow: a write that is given up is done all the same, and keeps the others away.
+ */
+const acquire: Attempt = async (deps, state, ending) => {
+  const found = await read(deps, patient(deps, ending))
   const now = deps.now()
+  const signal = patient(deps, ending)
   if (found === undefined) return write(deps, state, { method: 'POST', from: undefined, signal })
   if (found.metadata.resourceVersion !== state.seen?.metadata.resourceVersion) {
     state.seen = found
@@ -166,7 +170,8 @@ const acquire: Attempt = async (deps, state, signal) => {
 }
 
 /** Somebody may have written a note on it, or our own answer was lost: it is ours as long as it says so. */
-const renew: Attempt = async (deps, state, signal) => {
+const renew: Attempt = async (deps, state, ending) => {
+  const signal = patient(deps, ending)
   try {
     return await write(deps, state, { method: 'PUT', from: state.ours, signal })
   } catch (error) {
@@ -176,6 +181,9 @@ const renew: Attempt = async (deps, state, signal) => {
     return write(deps, state, { method: 'PUT', from: found, signal })
   }
 }
+
+const patient = ({ times = usualTimes }: LeaseDeps, ending: AbortSignal): AbortSignal =>
+  AbortSignal.any([ending, AbortSignal.timeout(times.retryEvery * 2)])
 
 interface Writing {
   readonly method: 'POST' | 'PUT'

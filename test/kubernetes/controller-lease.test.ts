@@ -73,3 +73,17 @@ t.test('a clock that is wrong by hours changes nothing', async (t) => {
     await assertOne(t, running, name)
   }
 })
+
+t.test('where each call takes as long as a leader can bear, another one still takes over', async (t) => {
+  const running = await openRunning(t)
+  const [first] = running.controllers as readonly [RunningController]
+  await leads(first)
+  const second = await running.start()
+  const slow = running.cluster.faults.add('delay', { when: { plural: 'leases' }, seconds: 0.13 })
+  await first.kill()
+  // A lease of a second, and two calls; several times that.
+  const since = performance.now()
+  while (!second.leads && performance.now() - since < 10_000) await sleep(5)
+  t.ok(second.leads)
+  slow.end()
+})
