@@ -16,7 +16,7 @@ export interface Doubt {
 export interface DoubtRows {
   /** How often in a row nobody answered. */
   readonly silences: number
-  /** How often there was a fault that passes by itself and that no probe shows, since a certificate was issued. */
+  /** How often there was a fault that passes by itself and that a probe need not show, since a certificate was issued. */
   readonly unsigned: number
 }
 

@@ -9,7 +9,7 @@ import { type DoubtRows, type Doubts, noRows } from './doubts.ts'
 import { issuerState } from './issuer-state.ts'
 import type { Meter } from './metrics.ts'
 import type { CertificateRequest, Issuer } from './objects.ts'
-import { type Fault, isSeenByProbe, needsPeople, type Outcome } from './outcome.ts'
+import { type Fault, isSeenByProbe, mayPassProbe, needsPeople, type Outcome } from './outcome.ts'
 import { bundleOf, serverNamed } from './places.ts'
 import type { Looked, Why } from './queue.ts'
 import type { Recorder } from './recorder.ts'
@@ -138,12 +138,12 @@ export const openIssuers = (deps: IssuersDeps, wake: (name: IssuerName, why: Why
 
 const rowsAfter = ({ silences, unsigned }: DoubtRows, fault: Fault): DoubtRows => ({
   silences: fault.kind === 'unreachable' ? silences + 1 : 0,
-  unsigned: isSeenByProbe(fault) ? unsigned : unsigned + 1,
+  unsigned: mayPassProbe(fault) ? unsigned + 1 : unsigned,
 })
 
 /** One signature that came late says nothing of the next. Who fell by a row that has not ended falls by one more of it. */
 const isToBeBelieved = ({ silences, unsigned }: DoubtRows, fault: Fault): boolean =>
-  isSeenByProbe(fault) ? silences >= longRow : needsPeople(fault) || unsigned >= longRow
+  silences >= longRow || (mayPassProbe(fault) && unsigned >= longRow) || (needsPeople(fault) && !isSeenByProbe(fault))
 
 /** Of one that has never been ready, the queue's own patience decides. */
 const beliefOf = (times: number): { readonly after?: number } =>

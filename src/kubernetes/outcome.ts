@@ -76,6 +76,10 @@ export const needsPeople = (fault: Fault): boolean =>
 /** Whether who is only asked how it is answers the same: a key that is away shows itself to those who want a signature. */
 export const isSeenByProbe = (fault: Fault): boolean => fault.kind !== 'problem' || !hidden.has(fault.problem.code)
 
+/** Whether it may be so for those who want a signature, and not for who is only asked: what only reads will do for that. */
+export const mayPassProbe = (fault: Fault): boolean =>
+  !isSeenByProbe(fault) || (fault.kind === 'problem' && fault.problem.code === 'db.unavailable')
+
 /** Whoever may make an issuer chooses who answers: what is said is bounded here, whatever kind of fault says it. */
 export const setbackOf = (fault: Fault): Setback => {
   if (fault.kind !== 'problem')

@@ -157,6 +157,27 @@ t.test(
   },
 )
 
+t.test(
+  'records that are only read answer a probe: it is asked at once, and believed no more after three in a row',
+  async (t) => {
+    const there = new Map([[key, issuerOf()]])
+    const { doubts, issuers, woken } = open(there)
+    const readOnly: Fault = { kind: 'problem', problem: { ...keyAway.problem, code: 'db.unavailable' } }
+    for (const is of [undefined, undefined, readOnly]) {
+      issuers.hear(issuerOf(), { kind: 'fault', fault: readOnly })
+      issuers.suspect(issuerOf(), readOnly)
+      t.equal(doubts.of(name, issuerOf()).fault, is)
+    }
+    t.strictSame(woken, ['awaited', 'awaited', 'awaited'])
+    t.match(await issuers.look(name, signal), { kind: 'retry', after: 1 })
+    t.equal((await issuers.look(name, signal)).kind, 'end', 'it answers a probe')
+    issuers.suspect(issuerOf(), readOnly)
+    t.match(await issuers.look(name, signal), { kind: 'retry', after: 2 })
+    issuers.hear(issuerOf(), issued)
+    t.equal(doubts.size, 0)
+  },
+)
+
 t.test('who was asked before an issuer fell says nothing more of it, unless it has issued', async (t) => {
   let answers = false
   const there = new Map([[key, issuerOf()]])
