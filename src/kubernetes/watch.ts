@@ -129,7 +129,8 @@ const follow = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Follow
     } catch (error) {
       if (signal.aborted) return
       const gone = isGone(error)
-      if (gone) version = undefined
+      // From there on the same line would come again and again, and what is behind it never.
+      if (gone || isUnreadable(error)) version = undefined
       deps.restarted?.(gone ? 'expired' : 'failed')
       if (!gone || setbacks > 0) tellSetback(deps, error)
       to.currency.fail(error)
@@ -143,6 +144,8 @@ const follow = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Follow
 
 /** 504 as well: we are ahead of a server that was restored from a backup, and would wait for events in silence. */
 const isGone = (error: unknown): boolean => isApiFault(error, 410) || isApiFault(error, 504)
+
+const isUnreadable = (error: unknown): boolean => isApiFault(error, 0) && error.reason === unreadable
 
 const tellSetback = <T extends KubernetesObject>({ log, resource }: WatchDeps<T>, err: unknown): void =>
   log.warn({ event: 'watch.failed', resource: resource.plural, err }, 'objects cannot be listed or watched now')
@@ -250,12 +253,11 @@ const watchFrom = async <T extends KubernetesObject>(
   const ending = new AbortController()
   const signal = AbortSignal.any([to.signal, ending.signal])
   const take = (line: string): void => {
-    const { type, object } = JSON.parse(line) as WatchEvent<T>
-    if (type === 'ERROR') throw faultOf(object)
+    const { type, object } = readEvent(deps, line)
     to.currency.renew()
     seen.version = object.metadata.resourceVersion
     seen.events += 1
-    if (type === 'ADDED' || type === 'MODIFIED') to.put(deps.keep(object))
+    if (type === 'ADDED' || type === 'MODIFIED') to.put(object)
     else if (type === 'DELETED') to.drop(keyOf(object.metadata))
   }
   try {
@@ -274,13 +276,29 @@ const watchFrom = async <T extends KubernetesObject>(
     })
   } catch (error) {
     // Whatever ends it, what came before counts.
-    if (seen.events === 0 || isGone(error) || to.signal.aborted) throw error
+    if (seen.events === 0 || isGone(error) || isUnreadable(error) || to.signal.aborted) throw error
     deps.restarted?.('broken')
   } finally {
     to.currency.end()
     ending.abort()
   }
   return { ...seen, lasted: now() - begun > settleMs }
+}
+
+/** As it is kept. Throws what the server says in its place; of a line that is none, no more than that. */
+const readEvent = <T extends KubernetesObject>(
+  { keep }: WatchDeps<T>,
+  line: string,
+): Pick<WatchEvent<T>, 'type'> & { readonly object: T } => {
+  try {
+    const { type, object } = JSON.parse(line) as WatchEvent<T>
+    if (type === 'ERROR') throw faultOf(object)
+    if (typeof object.metadata.resourceVersion !== 'string') throw new TypeError('it has no version')
+    return { type, object: type === 'BOOKMARK' ? object : keep(object) }
+  } catch (error) {
+    if (isApiFault(error)) throw error
+    throw new ApiFault(0, 'a line of the watch holds no event that can be read', { reason: unreadable })
+  }
 }
 
 const faultOf = ({ code = 0, message = '', reason = '' }: WatchEvent<KubernetesObject>['object']): ApiFault =>
@@ -301,3 +319,4 @@ const assertNotAhead = async <T extends KubernetesObject>(
 
 const pageSize = 50
 const shortPages = 4
+const unreadable = 'Unreadable'

@@ -1,0 +1,79 @@
+/** Watches whose lines cannot be read, as a proxy between may send them. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import t from 'tap'
+
+import type { KubernetesApi, LinesCall } from '../../src/kubernetes/api.ts'
+import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
+import { resources } from '../../src/kubernetes/resources.ts'
+import { openWatch, type WatchDeps } from '../../src/kubernetes/watch.ts'
+import { quiet } from '../helpers/log.ts'
+import { certificateRequest } from './objects.ts'
+
+type Teardown = { teardown(close: () => Promise<void>): unknown }
+
+/** A server of one object more at each list. */
+const open = (t: Teardown, lines: readonly string[], more: Partial<WatchDeps<CertificateRequest>> = {}) => {
+  const told: string[] = []
+  const came: string[] = []
+  const asked = { lists: 0, watches: 0 }
+  const list = () => ({
+    metadata: { resourceVersion: `${++asked.lists}` },
+    items: Array.from({ length: asked.lists }, (_, i) => named(`web-${i + 1}`)),
+  })
+  const api = {
+    call: async () => list() as never,
+    lines: async (_: string, { begun, take, signal }: LinesCall) => {
+      asked.watches += 1
+      await sleep(1)
+      begun?.()
+      for (const line of lines) take(line)
+      await sleep(60_000, undefined, { signal, ref: false })
+    },
+  } satisfies Partial<KubernetesApi>
+  const log = { ...quiet, warn: ({ err }: { readonly err?: Error }) => void told.push(err?.message ?? '') }
+  const watch = openWatch<CertificateRequest>({
+    ...{ api, resource: resources.certificateRequests, keep: (object) => object, log },
+    changed: (_, next) => void (next && came.push(next.metadata.name)),
+    ...{ random: () => 0, now: () => performance.now(), firstMs: 10, mostMs: 40, ...more },
+  })
+  t.teardown(() => watch.close())
+  return { watch, told, came, asked }
+}
+
+const named = (name: string) => {
+  const request = certificateRequest('10-get-approved')
+  return { ...request, metadata: { ...request.metadata, name } }
+}
+
+const settled = async (is: () => boolean): Promise<boolean> => {
+  for (let tries = 0; tries < 1_000 && !is(); tries += 1) await sleep(5)
+  return is()
+}
+
+const event = (type: string, name: string): string => JSON.stringify({ type, object: named(name) })
+
+for (const line of ['{"type":"MODIF', 'null', '7', '{"type":"MODIFIED"}', '{"type":"ADDED","object":{"metadata":{}}}'])
+  t.test(`what ${line} hides is listed, ever more rarely`, async (t) => {
+    const { watch, told, came, asked } = open(t, [line, event('ADDED', 'hidden-1')])
+    t.ok(await settled(() => watch.size === 3))
+    t.ok(asked.watches <= asked.lists, 'one for each list')
+    t.notOk(came.includes('hidden-1'))
+    t.same([...new Set(told)], ['a line of the watch holds no event that can be read'])
+  })
+
+t.test('what came before counts', async (t) => {
+  const { came, asked } = open(t, [event('ADDED', 'before-1'), '{'])
+  t.ok(await settled(() => came.includes('before-1') && asked.lists > 2))
+  t.ok(asked.watches <= asked.lists, 'and is no reason to come again at once')
+})
+
+t.test('an event whose object cannot be read is not passed over', async (t) => {
+  const keep = (object: CertificateRequest): CertificateRequest => {
+    if (object.metadata.name === 'spoilt-1') throw new TypeError('it is not as it should be')
+    return object
+  }
+  const { watch, asked } = open(t, [event('ADDED', 'good-1'), event('ADDED', 'spoilt-1')], { keep })
+  t.ok(await settled(() => asked.lists === 3), 'it may be among those that are listed')
+  t.ok(watch.synced)
+})
