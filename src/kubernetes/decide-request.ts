@@ -119,7 +119,7 @@ const asked = (request: CertificateRequest, issuer: Issuer, now: Date): Step => 
       body: {
         csr,
         profile: issuer.spec.profile,
-        ...(seconds !== undefined && { validity: `${seconds}s` }),
+        ...(seconds !== undefined && { validity: `${Math.min(seconds, longest)}s` }),
         ...usages.usages,
         ...(onBehalfOf && { onBehalfOf }),
       },
@@ -277,6 +277,8 @@ export const reasonOf = (code: string): string => {
   return /^[A-Za-z]/.test(reason) ? reason.slice(0, 64) : 'Refused'
 }
 
+/** Seconds: a hundred years, beyond which Chancery reads none. Which is too much the profile says all the same. */
+const longest = 100 * 365.25 * 86_400
 const silentSeconds = 1
 const longSeconds = 30
 /** People take minutes; a certificate is there within seconds of their last word. */

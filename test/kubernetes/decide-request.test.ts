@@ -72,6 +72,8 @@ t.test('an approved request is asked for, under its uid', async (t) => {
       },
     },
   })
+  const long = { ...web, spec: { ...spec, duration: '2562047h47m16s' } }
+  t.match(decide({ request: long }), { ask: { body: { validity: '3155760000s' } } })
 })
 
 t.test('each recorded request that waits for its certificate is asked for, but for the CA', async (t) => {
