@@ -42,7 +42,10 @@ export const runController = async (
   ])
   const kubeconfig = document.kubeconfig === undefined ? undefined : resolve(folder, document.kubeconfig)
   const cluster = await loadCluster(kubeconfig).catch((error: Error) => {
-    throw new Failure('usage', `The cluster cannot be reached: ${error.message}.`)
+    // What follows the first line are lines of the file, which may hold a token or a key.
+    const [reason = ''] = error.message.split('\n', 1)
+    const where = kubeconfig === undefined || reason.includes(kubeconfig) ? '' : `${kubeconfig}: `
+    throw new Failure('usage', `The cluster cannot be reached: ${where}${reason}.`)
   })
   const settings = settingsOf(document, folder, cluster.namespace)
   const [{ openApi }, { openController }] = await Promise.all([
@@ -106,6 +109,7 @@ export const readControllerDocument = async (path: string | undefined): Promise<
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
     faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...noUrls(sound.servers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
+    faults.push(...noPort(sound.listen))
     if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
       faults.push({ field: '/recheck', value: sound.recheck, reason: 'is longer than 7d' })
     return faults.length === 0 ? { document: sound, folder: dirname(resolve(path)) } : unsound(path, faults)
@@ -135,6 +139,12 @@ const noUrls = (servers: readonly ServerSettings[]): readonly DocumentFault[] =>
   servers.flatMap(({ url }, i) =>
     URL.canParse(url) ? [] : [{ field: `/servers/${i}/url`, value: url, reason: 'is not a URL' }],
   )
+
+/** Which setting it is, Node does not say. */
+const noPort = (listen = ''): readonly DocumentFault[] =>
+  Number(listen.slice(listen.lastIndexOf(':') + 1)) <= 65_535
+    ? []
+    : [{ field: '/listen', value: listen, reason: 'has a port above 65535' }]
 
 /** Found now, and not by each of its requests as it fails. */
 const unknownSigners = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>

@@ -87,6 +87,8 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     noUrls,
     /\/servers\/0\/url: https:\/\/a:99999 is not a URL\n {2}- \/servers\/1\/url: https:\/\/\[ is not a URL$/,
   )
+  t.match(await refused('listen: "[::]:65536"'), /\/listen: \[::\]:65536 has a port above 65535$/)
+  t.equal(await refused('listen: "[::]:65535"'), 'it was taken')
   t.match(await refused('recheck: 8d'), /\/recheck: 8d is longer than 7d/)
   t.equal(await refused('recheck: 7d'), 'it was taken')
   t.match(await refused('a: [1'), /is not YAML/)
@@ -130,6 +132,10 @@ const chancery = (...args: readonly string[]): Promise<Ended> =>
 t.test('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })
   t.match(await chancery('controller', join(folder, 'absent.yaml')), { code: 2, err: /cannot be read/ })
+  await write('broken', 'users:\n- name: x\n  user:\n    token: hidden\n   bad: indent\n')
+  const broken = await chancery('controller', await write('broken.yaml', 'kubeconfig: broken\n'))
+  t.match(broken, { code: 2, err: `The cluster cannot be reached: ${join(folder, 'broken')}: bad indentation` })
+  t.notMatch(broken.err, /hidden/)
   await kubeconfig('plain', 'http://127.0.0.1:1')
   t.match(await chancery('controller', await write('plain.yaml', 'kubeconfig: plain\nnamespace: x\n')), {
     code: 2,
