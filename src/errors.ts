@@ -176,6 +176,7 @@ export const problems = {
   'issuer.not_found': { status: 404, title: 'No such issuer', retryable: false, next: 'Check the name; GET /v1/issuers lists the issuers.' },
   'issuer.token': refused('The token does not have the key so', 'See the detail: name another key, or mend what it says of the token and its settings.'),
   'issuer.key': refused('The certificate is not for the key that was made', 'Have the CSR of this issuer signed, and import the certificate that comes of it.'),
+  'issuer.key_place': refused('Another key is there', 'Name the place of the very key that is on record: "chancery key probe URI" shows the SHA-256 of what is at one.'),
   'issuer.chain': refused('The chain does not fit', 'Mend what the violations say, and import the whole chain: the issuer first, its root last.'),
   'issuer.state': { status: 409, title: 'The issuer cannot make this move now', retryable: false, next: 'See the violations: each says what must come first.' },
   'state.exists': { status: 409, title: 'It exists already', retryable: false, next: 'Choose another name, or use what is there.' },

@@ -7,7 +7,7 @@ import { type Issuers, openIssuers } from './ca/issuers.ts'
 import type { Meter } from './ca/meter.ts'
 import type { Keyring } from './keys/keyring.ts'
 import type { SigningKey } from './keys/signing-key.ts'
-import { keyNameOf, keyUriFault } from './keys/uri.ts'
+import { keyNameOf, keyUriFault, wayToSign } from './keys/uri.ts'
 import type { Verifier } from './keys/verifier.ts'
 import { parseProfile } from './policy/profile.ts'
 import type { KeyOpened } from './roll/entries.ts'
@@ -67,6 +67,7 @@ export const issuerLifeOf = (
     clock,
     stagingMs: config.limits.stagingMs,
     keyUriFault: (uri) => keyUriFault(uri, config.mode === 'development' || config.keys.allowSoftware),
+    wayToSign,
     keyNameOf,
     rollKey: Buffer.concat([ed25519SpkiStart, key.publicKey]),
     publicUrl: config.publicUrl,

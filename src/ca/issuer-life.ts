@@ -14,6 +14,7 @@ import type { Subject } from '../x509/subject.ts'
 import { type Anchor, type AnchorKind, anchorsOf, waysUp } from './bundle.ts'
 import type { IssuerRow } from './issuer.ts'
 import { assertChainFits, assertWaysFit } from './issuer-chain.ts'
+import { findPlace, type KeyPlace, type Relocation, relocateKey } from './issuer-key.ts'
 import { makeRequest } from './issuer-request.ts'
 import type { Issuers } from './issuers.ts'
 import type { IssuerRecord, IssuerState } from './records.ts'
@@ -53,6 +54,13 @@ export interface IssuerLife {
    * Throws `issuer.not_found`, `issuer.chain`, `issuer.state` for one that has retired.
    */
   chain(name: string, chains: readonly (readonly Buffer[])[], by: string): Promise<IssuerRecord>
+  /** Where its key is, of one that is to be as well. Throws `issuer.not_found`. */
+  place(name: string): Promise<KeyPlace>
+  /**
+   * Its key is elsewhere from now on, where it was opened and seen to sign; resolves to where it was. Again is nothing.
+   * Throws `issuer.not_found`, `issuer.state` for one that has retired, `issuer.key_place`, `issuer.token`, `request.malformed`.
+   */
+  relocate(name: string, relocation: Relocation): Promise<KeyPlace & { readonly before: string }>
   /**
    * None that a CA above has revoked: whoever fetches it must not go on trusting that. Throws `authority.not_found`, and
    * `issuer.none_active` where no other is left, so that nobody puts an empty file in the place of theirs.
@@ -72,6 +80,14 @@ export interface IssuerStore {
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
   /** The same, of the certificate as well. */
   addIssuer(row: NewIssuer, by: string): Promise<boolean>
+  /** Every URI that was ever on record of a key. */
+  keyUris(): Promise<readonly string[]>
+  /** Where the key of an issuer, or of a request, with this SPKI (SHA-256, hexadecimal) is from now on; resolves to where it was. */
+  relocate(
+    to: Pick<KeyPlace, 'name' | 'authority' | 'keyUri'>,
+    spkiSha256: string,
+    how: Pick<Relocation, 'reason' | 'by'>,
+  ): Promise<string>
   /** Ways up from an issuer, in place of those that it had. */
   addChains(issuer: IssuerRow, chains: readonly (readonly Buffer[])[], by: string): Promise<void>
   /**
@@ -112,6 +128,8 @@ export interface IssuerLifeDeps {
   readonly stagingMs: number
   /** A sentence where no key may be under this URI. */
   readonly keyUriFault: (uri: string) => string | undefined
+  /** How a URI says that its key signs; undefined where it leaves that to the kind of key. */
+  readonly wayToSign: (uri: string) => string | undefined
   /** The same for whatever URIs are of one key in one place. */
   readonly keyNameOf: (uri: string) => string
   /** SPKI of the key that signs the roll: no issuer's. */
@@ -129,6 +147,11 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     if (found) return found
     const isRequested = (await store.requests()).some((request) => request.name === name)
     throw isRequested ? uncertified(name) : noIssuer(name)
+  }
+  const place = async (name: string): Promise<KeyPlace> => {
+    const found = await findPlace(deps, name)
+    if (found) return found
+    throw noIssuer(name)
   }
   const oneByOne = openTurns()
   return {
@@ -163,7 +186,7 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     },
     chain: async (name, chains, by) => {
       const issuer = await find(name)
-      if (issuer.state === 'retired') throw retired(name)
+      if (issuer.state === 'retired') throw retired(name, 'nobody needs a way up from it')
       await assertWaysFit({ issuer: issuer.certificate, chains, now: clock(), verify })
       await store.addChains(
         issuer,
@@ -172,6 +195,19 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       )
       await issuers.refresh()
       return find(name)
+    },
+    place,
+    relocate: async (name, relocation) => {
+      const found = await place(name)
+      if ((await store.issuers()).some((issuer) => issuer.name === name && issuer.state === 'retired'))
+        throw retired(name, 'nobody needs its key')
+      const before = await relocateKey(deps, found, relocation)
+      await issuers.refresh()
+      await issuers
+        .all()
+        .find(({ issuer }) => issuer.name === name)
+        ?.issuer.probe()
+      return { ...found, keyUri: relocation.keyUri, before }
     },
     anchors: async (authority, kind) => {
       const mine = (await store.issuers()).filter((issuer) => issuer.authority === authority)
@@ -357,8 +393,8 @@ const uncertified = (name: string): Problem => {
   )
 }
 
-const retired = (name: string): Problem =>
-  new Problem('issuer.state', `The issuer ${name} has retired: nobody needs a way up from it.`, {
+const retired = (name: string, why: string): Problem =>
+  new Problem('issuer.state', `The issuer ${name} has retired: ${why}.`, {
     violations: [{ check: 'issuer.state', field: '/name', value: name, reason: 'it has retired' }],
   })
 

@@ -15,7 +15,7 @@ export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: 
   assertPlace(deps, ask)
   assertSubjectSyntax(ask.subject)
   const known = [...(await store.issuers()), ...(await store.requests())]
-  if (known.some(({ name, keyUri }) => name === ask.name || keyUri === ask.keyUri)) throw taken(ask)
+  if (known.some(({ name }) => name === ask.name) || (await store.keyUris()).includes(ask.keyUri)) throw taken(ask)
   const key = await openOrMake(deps, ask)
   try {
     const csr = await requestOf(key, ask.subject)
@@ -31,7 +31,10 @@ export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: 
 }
 
 /** The URI is not repeated: it may hold what should not be shown. */
-const assertPlace = ({ keyUriFault }: RequestDeps, { keyUri }: NewIssuerRequest): void => {
+export const assertPlace = (
+  { keyUriFault }: Pick<IssuerLifeDeps, 'keyUriFault'>,
+  { keyUri }: Pick<NewIssuerRequest, 'keyUri'>,
+): void => {
   const reason = keyUriFault(keyUri)
   if (reason === undefined) return
   throw new Problem('request.malformed', `/key: ${reason}`, {

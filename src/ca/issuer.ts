@@ -35,7 +35,7 @@ export interface Issuer {
   readonly ways: readonly (readonly TbsFacts[])[]
   /** What is sent along with a leaf: this certificate and those above it, without the roots. */
   readonly chain: readonly Buffer[]
-  /** Takes the ways up from the newest record. */
+  /** Takes the ways up from the newest record, and where the key is: what is opened is used until it was opened there, or could not be. */
   follow(row: IssuerRow): void
   readonly shards: number
   /** What the URLs in its certificates begin with. */
@@ -102,6 +102,7 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
     },
     follow: (newest) => {
       up = readWays(newest)
+      holder.follow(newest.keyUri)
     },
     shards: row.shards,
     publicUrl: row.publicUrl,
@@ -135,6 +136,8 @@ interface KeyHolder {
   key(): SigningKey
   fault(): string | undefined
   distrust(): void
+  /** It is at this URI from now on. */
+  follow(uri: string): void
   sign(message: Buffer): Promise<Buffer | SigningFault>
   probe(): Promise<string | undefined>
   close(): Promise<void>
@@ -143,7 +146,12 @@ interface KeyHolder {
 /** A key that failed or hangs counts as gone until a probe finds it signing. */
 const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, opened }: IssuerOptions): KeyHolder => {
   const publicKey = createPublicKey({ key: facts.spki, format: 'der', type: 'spki' })
+  let uri = row.keyUri
+  /** What it is, once it was opened. */
   let key: SigningKey | undefined
+  /** By which it signs, and where that was opened, or was not. */
+  let inUse: SigningKey | undefined
+  let keyAt: string | undefined
   let opening: Promise<SigningKey> | undefined
   let fault: string | undefined = 'its key has not been opened yet'
   /** That it signs is no proof that it signs rightly: only a trial that verifies clears this. */
@@ -152,39 +160,61 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   let refusal: string | undefined
   const tellOpening = openTelling((found) => opened?.(row.name, found))
 
+  const underWay = new Set<Promise<unknown>>()
+  /** What was asked of the one before is still answered. */
+  const replace = (found: SigningKey | undefined, at: string): void => {
+    const before = inUse
+    inUse = found
+    key = found ?? key
+    keyAt = at
+    if (before) void Promise.allSettled([...underWay]).then(before.close)
+  }
+
+  const openAt = async (at: string): Promise<SigningKey> => {
+    try {
+      const found = await openKey(at)
+      if (!found.spki.equals(facts.spki)) {
+        await found.close()
+        throw new Error(`the key ${found.id} is not the key of issuer ${row.name}`)
+      }
+      replace(found, at)
+      tellOpening(found)
+      return found
+    } catch (error) {
+      refusal = (error as Error).message
+      // It is not where the records say: whoever asks is told, before a start finds out.
+      if (at === uri) replace(undefined, at)
+      throw error
+    }
+  }
+
   /** One opening at a time, however long it takes. */
   const open = (): Promise<SigningKey> => {
-    opening ??= openKey(row.keyUri)
-      .then(async (found) => {
-        if (!found.spki.equals(facts.spki)) {
-          await found.close()
-          throw new Error(`the key ${found.id} is not the key of issuer ${row.name}`)
-        }
-        key = found
-        tellOpening(found)
-        return found
-      })
-      .catch((error: unknown) => {
-        refusal = (error as Error).message
-        throw error
-      })
-      .finally(() => {
-        opening = undefined
-      })
+    opening ??= openAt(uri).finally(() => {
+      opening = undefined
+    })
     // Whoever waits for it may have given up by the time it ends.
     opening.catch(() => {})
     return opening
   }
 
+  const ask = (asked: SigningKey, message: Buffer): ReturnType<SigningKey['sign']> => {
+    const answer = asked.sign([message])
+    underWay.add(answer)
+    const done = (): boolean => underWay.delete(answer)
+    answer.then(done, done)
+    return answer
+  }
+
   const sign = async (message: Buffer): Promise<Buffer | SigningFault> => {
     const start = performance.now()
-    const answer = key ? await withDeadline(key.sign([message]), deadlineMs) : [notOpened(fault)]
+    const answer = inUse ? await withDeadline(ask(inUse, message), deadlineMs) : [notOpened(fault)]
     const outcome =
       answer === 'late'
         ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
         : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
     fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
-    if (key && fault === undefined) tellOpening(key)
+    if (inUse && fault === undefined) tellOpening(inUse)
     const seconds = (performance.now() - start) / 1000
     meter.keyOperation(row.name, seconds, Buffer.isBuffer(outcome) ? undefined : outcome.when)
     return outcome
@@ -199,6 +229,17 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     return wrong ?? fault
   }
 
+  const probe = async (): Promise<string | undefined> => {
+    try {
+      const found = inUse && keyAt === uri ? inUse : await withDeadline(open(), deadlineMs)
+      if (found !== 'late') return await tryOut(found)
+      if (!inUse) fault = refusal ?? `the key ${uri} was not opened within ${deadlineMs} ms`
+    } catch (error) {
+      fault = (error as Error).message
+    }
+    return wrong ?? fault
+  }
+
   return {
     key: () => {
       if (key) return key
@@ -209,19 +250,16 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
       wrong = 'a signature that it made does not verify'
     },
     sign,
-    probe: async () => {
-      try {
-        const found = key ?? (await withDeadline(open(), deadlineMs))
-        if (found !== 'late') return await tryOut(found)
-        fault = refusal ?? `the key ${row.keyUri} was not opened within ${deadlineMs} ms`
-      } catch (error) {
-        fault = (error as Error).message
-      }
-      return wrong ?? fault
+    follow: (newest) => {
+      if (newest === uri) return
+      uri = newest
+      // An opening that is under way is of the place before.
+      void Promise.allSettled([opening]).then(probe)
     },
+    probe,
     close: async () => {
       await (await opening?.catch(() => undefined))?.close()
-      await key?.close()
+      await inUse?.close()
     },
   }
 }

@@ -97,6 +97,8 @@ const tellers: { readonly [T in RollEvent['type']]: (event: EventOf<T>) => strin
   'issuer.requested': ({ issuer, authority, key, by }) => `${issuer} of authority ${authority}, key ${key}, by ${by}`,
   'issuer.chained': ({ issuer, authority, chains, by }) =>
     `${issuer} of authority ${authority}, ${chains.length === 1 ? 'one way' : `${chains.length} ways`} up, by ${by}`,
+  'issuer.relocated': ({ issuer, authority, key, before, reason, by }) =>
+    `${issuer} of authority ${authority}, key ${key}, before ${before}, by ${by}${reason === null ? '' : `: ${JSON.stringify(reason)}`}`,
   'key.opened': ({ issuer, key, attributes }) => `${key} of ${issuer}${attributes ? `, ${holdOf(attributes)}` : ''}`,
   'key.probed': ({ key, attributes, by }) => `${key}${attributes ? `, ${holdOf(attributes)}` : ''}, by ${by}`,
   'pin.refused': ({ token, tokenSerial }) => `by the token ${token}, serial ${tokenSerial}`,

@@ -21,6 +21,16 @@ interface RequestView {
   readonly createdAt: string
 }
 
+interface KeyView extends Readonly<Record<string, unknown>> {
+  readonly issuer: string
+  readonly key: string
+  readonly spki: string
+}
+
+interface MovedKeyView extends KeyView {
+  readonly before: string
+}
+
 interface CreateOptions extends RestOptions {
   readonly authority: string
   readonly subject: string[]
@@ -104,6 +114,8 @@ export const addIssuerCommand = (program: Command): void => {
     out.show(chained, `${name} has ${paths.length === 1 ? 'one way' : `${paths.length} ways`} up to roots.`)
   })
 
+  addKeyCommands(issuer)
+
   for (const [move, { does, done }] of Object.entries(moves))
     withRestOptions(issuer.command(`${move} <name>`).description(does))
       .option('--reason <text>', move === 'halt' ? 'why; kept on the roll, and needed' : 'why; kept on the roll')
@@ -115,6 +127,32 @@ export const addIssuerCommand = (program: Command): void => {
       })
 }
 
+const addKeyCommands = (issuer: Command): void => {
+  withRestOptions(
+    issuer.command('key <name>').description('where its key is; also of one that waits for its certificate'),
+  ).action(async (name: string, options: RestOptions) => {
+    const { client, out } = await openRest(options)
+    const found = (await client.call('GET', keyPath(name))).json<KeyView>()
+    out.show(found, keyText(found))
+  })
+
+  withRestOptions(
+    issuer
+      .command('relocate <name> <uri>')
+      .description(
+        'correct where its key is, as when its token has another label or serial number: it is opened there first, and must be the same',
+      ),
+  )
+    .option('--reason <text>', 'why; kept on the roll')
+    .action(async (name: string, uri: string, options: RestOptions & { reason?: string }) => {
+      const { client, out } = await openRest(options)
+      const body = { key: uri, ...(options.reason !== undefined && { reason: options.reason }) }
+      const moved = (await client.call('PUT', keyPath(name), { body })).json<MovedKeyView>()
+      const before = moved.before === moved.key ? 'It was on record there already.' : `Before: ${moved.before}`
+      out.show(moved, `${keyText(moved)}\n${before}`)
+    })
+}
+
 /** None for those who may see issuers, and not what is to become one. */
 const readRequests = async (client: Client): Promise<readonly RequestView[]> => {
   try {
@@ -124,6 +162,11 @@ const readRequests = async (client: Client): Promise<readonly RequestView[]> => 
     throw error
   }
 }
+
+const keyPath = (name: string): string => `/v1/issuers/${segment(name)}/key`
+
+const keyText = ({ issuer, key, spki }: KeyView): string =>
+  `The key of ${issuer} is at ${key}\n  SHA-256 of its public key: ${spki}`
 
 const requestsPath = '/v1/issuer-requests'
 

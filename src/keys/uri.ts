@@ -23,13 +23,17 @@ export const keyNameOf = (uri: string): string => {
   }
 }
 
+/** How a URI says that its key signs; undefined where it leaves that to the kind of key. */
+export const wayToSign = (uri: string): string | undefined =>
+  uri.startsWith('pkcs11:') ? parsePkcs11Uri(uri).signature : undefined
+
 const tokenFault = (uri: string): string | undefined => {
   if (uri.includes('pin-value')) return 'a pkcs11: URI here never holds a PIN (pin-value): name the file that does.'
   try {
     const { signature, manufacturer, model } = parsePkcs11Uri(uri)
-    // Its next firmware may have other words for them, and what is on record does not change.
+    // Its next firmware may have other words for them, and what is on record does not change by itself.
     if (manufacturer !== undefined || model !== undefined)
-      return 'the URI is on record for good, and a vendor may change its manufacturer and model: name the token by token= and serial= alone.'
+      return 'the URI is on record, and a vendor may change its manufacturer and model: name the token by token= and serial= alone.'
     if (signature === undefined || signatureAlgorithms.some(({ id }) => id === signature)) return undefined
     return `x-signature=${signature} is no way to sign that Chancery knows.`
   } catch (error) {

@@ -331,6 +331,19 @@ export interface IssuerChained {
   readonly by: string
 }
 
+/** The key of an issuer, which is or is to be, is elsewhere from now on: the very key, which has signed there. */
+export interface IssuerRelocated {
+  readonly type: 'issuer.relocated'
+  readonly issuer: string
+  readonly authority: string
+  readonly key: string
+  readonly before: string
+  /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
+  readonly spki: string
+  readonly reason: string | null
+  readonly by: string
+}
+
 /**
  * An instance has opened an issuer's key, and opens it again in each signer process; where it comes and goes, not each
  * time is told. `attributes` as its token tells them, null for a key in a file.
@@ -425,6 +438,7 @@ export type RollEvent =
   | IssuerMoved
   | IssuerRequested
   | IssuerChained
+  | IssuerRelocated
   | KeyOpened
   | KeyProbed
   | PinRefused

@@ -367,6 +367,14 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     v: 1,
     fields: { issuer: text, authority: text, chains: list(list(digest)), by: text },
   },
+  'issuer.relocated': {
+    means: 'the key of an issuer is at `key` from now on, and was at `before`: it is the same, and has signed there',
+    v: 1,
+    fields: {
+      ...{ issuer: text, authority: text, key: text, before: text, spki: digest },
+      ...{ reason: orNull(text), by: text },
+    },
+  },
   'key.opened': {
     means: "an instance has opened an issuer's key",
     v: 1,

@@ -220,6 +220,12 @@ const checks: { readonly [T in EventType]?: Check<T> } = {
     const own = digestOf(readBase64(issuer.encoded, 'entry.form', 'the certificate'), known)
     if (chains.some(([first]) => first !== own)) tell('reference.key', `a chain does not begin with the issuer ${name}`)
   },
+  'issuer.relocated': ({ issuer: name, spki }, known, { tell }) => {
+    const requested = known.requested.get(name)
+    const certificate = requested === undefined ? issuerOf(name, known, tell)?.certificate : undefined
+    const own = certificate === undefined ? requested : digestOf(certificate.spki, known)
+    if (own !== undefined && own !== spki) tell('reference.key', `this is not the key of the issuer ${name}`)
+  },
   'key.opened': ({ issuer: name, spki }, known, { tell }) => {
     const certificate = issuerOf(name, known, tell)?.certificate
     if (certificate !== undefined && digestOf(certificate.spki, known) !== spki)

@@ -15,6 +15,7 @@ export const issuerEffects: EffectsOf<
   | IssuerMoved['type']
   | 'issuer.requested'
   | 'issuer.chained'
+  | 'issuer.relocated'
   | 'pin.refused'
   | 'pin.unlatched'
 > = {
@@ -75,6 +76,9 @@ export const issuerEffects: EffectsOf<
         : null,
     }),
   },
+  'issuer.relocated': {
+    apply: (tx, { issuer, key }, { index }) => run(tx, insertKeyUri, [index, issuer, key]),
+  },
   'pin.refused': {
     // Which PIN it was is lost: the token is not asked before an operator has said so.
     apply: (tx, { token, tokenSerial, time }) => run(tx, insertWithheld, [token, tokenSerial, time]),
@@ -105,6 +109,7 @@ const insertKey = `
   insert into issuer_keys (key_sha256, issuer, created_at) values (decode($1, 'hex'), $2, $3) on conflict do nothing`
 const insertState = 'insert into issuer_states (issuer, state, by, reason, at) values ($1, $2, $3, $4, $5)'
 const insertChain = 'insert into issuer_chains (entry, place, issuer, chain) values ($1, $2, $3, $4::bytea[])'
+const insertKeyUri = 'insert into issuer_key_uris (entry, issuer, key_uri) values ($1, $2, $3)'
 const insertWithheld = `
   with try as (insert into pin_tries (token, serial, at) values ($1, $2, $3) returning id)
   insert into pin_tries_ended (try, outcome, at) select id, 'withheld', $3 from try`

@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import type { IssuerRow } from '../ca/issuer.ts'
 import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
-import type { IssuerChained, IssuerMoved, IssuerRequested } from '../roll/entries.ts'
+import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'
@@ -19,6 +19,8 @@ export interface StoredIssuer {
   readonly certificate: Buffer
   readonly chain: readonly Buffer[]
   readonly key_uri: string
+  /** Where that was corrected last; null where it never was. */
+  readonly newest_key_uri: string | null
   readonly public_url: string
   readonly shards: number
 }
@@ -27,6 +29,8 @@ export interface StoredIssuer {
 export const selectIssuers = {
   text: `
     select i.*, s.state, s.at as since, (
+      select key_uri from issuer_key_uris u where u.issuer = i.name order by u.entry desc limit 1
+    ) as newest_key_uri, (
       select json_agg((
         select json_agg(encode(der, 'hex') order by n) from unnest(c.chain) with ordinality as u (der, n)
       ) order by c.place)
@@ -48,7 +52,7 @@ export const issuerRowOf = (row: StoredIssuer): IssuerRow => {
     certificate: row.certificate,
     chain,
     otherChains,
-    keyUri: row.key_uri,
+    keyUri: row.newest_key_uri ?? row.key_uri,
     publicUrl: row.public_url,
     shards: row.shards,
   }
@@ -112,6 +116,20 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         const event: IssuerChained = { type: 'issuer.chained', issuer: name, authority, chains: digests, by }
         return { events: [event], result: undefined }
       }),
+    keyUris: async () => (await db.query<{ key_uri: string }>(selectKeyUris)).rows.map(({ key_uri }) => key_uri),
+    relocate: ({ name: issuer, authority, keyUri: key }, spki, { by, reason }) =>
+      roll.change(async (tx, _time, entry) => {
+        const { rows } = await tx.query<{ key_uri: string }>(selectKeyUri, [issuer])
+        const before = rows[0]?.key_uri
+        if (before === undefined) throw new Error(`there is no key of ${issuer} on record`)
+        if (before === key) return { events: [], result: before }
+        await tx.query(insertKeyUri, [entry, issuer, key])
+        const event: IssuerRelocated = {
+          ...{ type: 'issuer.relocated', issuer, authority },
+          ...{ key, before, spki, reason, by },
+        }
+        return { events: [event], result: before }
+      }),
     move: (decide, { by, reason }) =>
       roll.change(async (tx, now) => {
         // What was under way when the issuer could still sign is in the records before anybody looks at them.
@@ -158,7 +176,7 @@ interface StoredRequest {
   readonly created_by: string
 }
 
-/** Differs after each move of any issuer, and each of its ways up. */
+/** Differs after each move of any issuer, each of its ways up, and each place of its key. */
 export const issuersVersion = async (db: Database): Promise<string> =>
   (await db.query<{ version: string }>(selectVersion)).rows[0]?.version ?? ''
 
@@ -207,12 +225,28 @@ const insertState = { text: 'insert into issuer_states (issuer, state, by, reaso
 const selectVersion = {
   name: 'select_issuers_version',
   text: `
-    select concat_ws(' ', (select max(id) from issuer_states), (select entry from issuer_chains order by entry desc limit 1))
-      as version`,
+    select concat_ws(' ', (select max(id) from issuer_states), (select entry from issuer_chains order by entry desc limit 1),
+      (select 'key ' || entry from issuer_key_uris order by entry desc limit 1)) as version`,
 }
 const selectRequests = {
-  text: 'select name, authority, key_uri, csr, created_at, created_by from issuer_requests order by created_at, name',
+  text: `
+    select name, authority, csr, created_at, created_by, coalesce(
+      (select u.key_uri from issuer_key_uris u where u.issuer = name order by u.entry desc limit 1), key_uri) as key_uri
+    from issuer_requests order by created_at, name`,
 }
+/** The newest before those that came with the issuer, or with the request for it. */
+const selectKeyUri = {
+  text: `
+    select coalesce(
+      (select key_uri from issuer_key_uris where issuer = $1 order by entry desc limit 1),
+      (select key_uri from issuers where name = $1),
+      (select key_uri from issuer_requests where name = $1)) as key_uri`,
+}
+const selectKeyUris = {
+  text: `
+    select key_uri from issuers union select key_uri from issuer_requests union select key_uri from issuer_key_uris`,
+}
+const insertKeyUri = { text: 'insert into issuer_key_uris (entry, issuer, key_uri) values ($1, $2, $3)' }
 const insertRequest = {
   text: `insert into issuer_requests (name, authority, key_uri, csr, created_by) values ($1, $2, $3, $4, $5)
     on conflict do nothing returning name`,

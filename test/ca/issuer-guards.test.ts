@@ -58,6 +58,7 @@ const open = async (t: Test) => {
       clock,
       stagingMs,
       keyUriFault: () => undefined,
+      wayToSign: () => undefined,
       keyNameOf: (uri) => uri,
       rollKey: Buffer.alloc(0),
       publicUrl: 'http://pki.test',

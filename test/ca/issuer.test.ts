@@ -68,6 +68,54 @@ t.test('an issuer and its key', async (t) => {
     t.match(issuer.fault, /was not opened within 100 ms/)
   })
 
+  t.test(
+    'that is elsewhere now is used where it was until it was opened there, and what was asked is answered',
+    async (t) => {
+      const held = Promise.withResolvers<void>()
+      const there = Promise.withResolvers<SigningKey>()
+      const closed: string[] = []
+      const at = (id: string, sign: SigningKey['sign'] = key.sign): SigningKey => ({
+        ...key,
+        ...{ id, sign, close: async () => void closed.push(id) },
+      })
+      let slow = false
+      const old = at('old', async (messages) => {
+        if (slow) await held.promise
+        return key.sign(messages)
+      })
+      const openKey = (uri: string) => (uri === row.keyUri ? Promise.resolve(old) : there.promise)
+      const issuer = await openIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey })
+      issuer.follow({ ...row, keyUri: 'elsewhere' })
+      t.equal(issuer.fault, undefined)
+      t.ok(Buffer.isBuffer(await issuer.sign(Buffer.from('meanwhile'))))
+      slow = true
+      const asked = issuer.sign(Buffer.from('tbs'))
+      there.resolve(at('new'))
+      t.equal(await issuer.probe(), undefined)
+      t.equal(issuer.key.id, 'new')
+      t.same(closed, [], 'the one before is asked still')
+      held.resolve()
+      t.ok(Buffer.isBuffer(await asked))
+      await new Promise((resolve) => setImmediate(resolve))
+      t.same(closed, ['old'])
+    },
+  )
+
+  t.test('that cannot be opened where it is now is out of use, and back where it was', async (t) => {
+    const openKey = async (uri: string) => {
+      if (uri !== row.keyUri) throw new Error('no such token')
+      return key
+    }
+    const issuer = await openIssuer(row, { ...optionsWith(key), openKey })
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    t.equal(await issuer.probe(), 'no such token')
+    t.match(await issuer.sign(Buffer.from('tbs')), { when: 'before' })
+    t.equal(issuer.key.algorithm, key.algorithm, 'what it is stays known: something may be under way')
+    issuer.follow(row)
+    t.equal(await issuer.probe(), undefined)
+    issuer.assertAvailable()
+  })
+
   t.test('is out of use when the key does not sign', async (t) => {
     const mute = { ...key, sign: async () => [new SigningFault('before', 'no session')] }
     t.equal((await openIssuer(row, optionsWith(mute))).fault, 'no session')

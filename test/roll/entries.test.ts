@@ -201,6 +201,16 @@ const examples: { readonly [T in RollEvent['type']]: RollEvent & { readonly type
     ],
     by: 'admin',
   },
+  'issuer.relocated': {
+    type: 'issuer.relocated',
+    issuer: 'default-2027',
+    authority: 'default',
+    key: 'pkcs11:token=ca-2;object=default-2027',
+    before: 'pkcs11:token=ca;object=default-2027',
+    spki: digest,
+    reason: 'the token broke, and its backup was restored into another one',
+    by: 'admin',
+  },
   'key.opened': {
     type: 'key.opened',
     issuer: 'default',

@@ -248,6 +248,7 @@ export const tables: readonly (readonly [name: string, table: Table])[] = [
     'issuer_chains',
     { weight: 1, entry: 'r.entry', columns: { entry: 'number', place: 'number', issuer: 'text', chain: 'digests' } },
   ],
+  ['issuer_key_uris', { weight: 1, entry: 'r.entry', columns: { entry: 'number', issuer: 'text', key_uri: 'text' } }],
   [
     'imported_crls',
     {

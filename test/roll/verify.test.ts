@@ -403,6 +403,16 @@ const cases: readonly Case[] = [
     ['reference.key'],
   ],
   [
+    "a place of a key that is not the issuer's",
+    [
+      {
+        ...{ type: 'issuer.relocated', issuer: 'default', authority: 'default', key: 'file:x', before: 'file:y' },
+        ...{ spki: digest, reason: null, by: 'admin' },
+      },
+    ],
+    ['reference.key'],
+  ],
+  [
     'an issuer with another key than was made for it',
     [
       { type: 'issuer.requested', issuer: 'next', authority: 'default', key: 'file:x', spki: digest, by: 'admin' },

@@ -117,6 +117,7 @@ export const smallTables: Readonly<Record<string, string>> = {
     select entry || ' ' || place as key, issuer, array(
       select encode(sha256(u.der), 'hex') from unnest(chain) with ordinality as u (der, n) order by n) as chain
     from issuer_chains`,
+  issuer_key_uris: 'select entry::text as key, issuer, key_uri from issuer_key_uris',
   imported_crls: `
     select entry::text as key, encode(signer, 'hex') as signer, number::text as number, this_update::text as this_update,
       next_update::text as next_update, encode(sha256(der), 'hex') as der
@@ -243,6 +244,7 @@ const few: Few = {
   ],
   'issuer.chained': ({ issuer, chains }, index) =>
     chains.map((chain, place) => row('issuer_chains', `${index} ${place}`, { issuer, chain: chain.slice(1) })),
+  'issuer.relocated': ({ issuer, key }, index) => [row('issuer_key_uris', index, { issuer, key_uri: key })],
   'crl.imported': ({ signer, number, thisUpdate, nextUpdate, sha256 }, index) => [
     row('imported_crls', index, {
       signer,

@@ -404,6 +404,13 @@ export const issuerRequest = {
   createdBy: 'admin',
 }
 
+export const issuerKey = {
+  issuer: 'default-2027',
+  key: 'pkcs11:token=ca-2;object=default-2027',
+  spki: 'b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9',
+}
+export const issuerKeyMoved = { ...issuerKey, before: 'pkcs11:token=ca;object=default-2027' }
+
 export const readiness = { ready: true, checks: [{ name: 'database', ok: true, reason: 'takes records' }] }
 export const unreadiness = { ready: false, checks: [{ name: 'key', ok: false, reason: 'default: key.unavailable' }] }
 

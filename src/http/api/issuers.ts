@@ -1,17 +1,19 @@
 /** Issuers: how they come to be, and move from state to state. Any principal with a grant may read them. */
 
+import type { KeyPlace } from '../../ca/issuer-key.ts'
 import { type IssuerRequest, moves } from '../../ca/issuer-life.ts'
 import type { IssuerRecord } from '../../ca/records.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import { keyKinds } from '../../x509/algorithms.ts'
+import { parsePublicKey } from '../../x509/keys.ts'
 import { encodePem, parsePemBlocks } from '../../x509/pem.ts'
 import { attributes, type Subject } from '../../x509/subject.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
-import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Time } from './schemas.ts'
+import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Sha256, Time } from './schemas.ts'
 
 const IssuerView = Type.Object(
   {
@@ -74,6 +76,19 @@ const Chain = Type.String({
   description: 'PEM CERTIFICATE blocks: the issuer, those above it, its root last',
 })
 
+const Reason = formed('must have more than blanks, no NUL, and no halves of characters', {
+  pattern: '^\\s*[^\\s\\u0000\\uD800-\\uDFFF][^\\u0000\\uD800-\\uDFFF]*$',
+  maxLength: 1_000,
+  description: 'kept on the roll',
+})
+
+const keyMembers = { issuer: Label, key: KeyUri, spki: { ...Sha256, description: 'of its SubjectPublicKeyInfo' } }
+const KeyView = Type.Object(keyMembers, named('IssuerKey', examples.issuerKey))
+const MovedKeyView = Type.Object(
+  { ...keyMembers, before: { ...KeyUri, description: 'where it was' } },
+  named('MovedIssuerKey', examples.issuerKeyMoved),
+)
+
 const tags = ['authorities']
 const ByName = Type.Object({ name: Label }, closed)
 
@@ -82,6 +97,7 @@ export const issuerRoutes = (app: App, deps: HttpDeps): void => {
   requestRoutes(app, deps)
   moveRoutes(app, deps)
   chainsRoute(app, deps)
+  keyRoutes(app, deps)
 }
 
 const readRoutes = (app: App, { issuerLife }: HttpDeps): void => {
@@ -208,13 +224,7 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
         body: Type.Object(
           {
             move: Type.Enum([...moves]),
-            reason: Type.Optional(
-              formed('must have more than blanks, no NUL, and no halves of characters', {
-                pattern: '^\\s*[^\\s\\u0000\\uD800-\\uDFFF][^\\u0000\\uD800-\\uDFFF]*$',
-                maxLength: 1_000,
-                description: 'kept on the roll',
-              }),
-            ),
+            reason: Type.Optional(Reason),
           },
           closed,
         ),
@@ -256,6 +266,52 @@ const chainsRoute = (app: App, { issuerLife }: HttpDeps): void => {
   )
 }
 
+const keyRoutes = (app: App, { issuerLife }: HttpDeps): void => {
+  app.get(
+    '/v1/issuers/:name/key',
+    {
+      config: { access: ['admin', 'operator', 'auditor'], problems: ['issuer.not_found'] },
+      schema: {
+        operationId: 'readIssuerKey',
+        summary: 'Read where the key of an issuer is',
+        description: 'Also of one that still waits for its certificate.',
+        tags,
+        params: ByName,
+        response: { 200: KeyView },
+      },
+    },
+    async (request) => keyView(await issuerLife.place(request.params.name)),
+  )
+
+  app.put(
+    '/v1/issuers/:name/key',
+    {
+      config: {
+        access: ['admin'],
+        accepts: ['application/json'],
+        problems: ['issuer.not_found', 'issuer.key_place', 'issuer.state', 'issuer.token'],
+      },
+      schema: {
+        operationId: 'relocateIssuerKey',
+        summary: 'Correct where the key of an issuer is',
+        description:
+          'For a token that is called otherwise now, is reached through another module, or was replaced by one that holds its copy. The key is opened there first, and must be the very key, and sign; then every instance follows. Who has said so, and why, is on the roll.',
+        tags,
+        params: ByName,
+        body: Type.Object({ key: KeyUri, reason: Type.Optional(Reason) }, closed),
+        response: { 200: MovedKeyView },
+      },
+    },
+    async (request) => {
+      const { key: keyUri, reason = null } = request.body
+      const moved = await issuerLife.relocate(request.params.name, {
+        ...{ keyUri, reason, by: callerOf(request).principal },
+      })
+      return { ...keyView(moved), before: moved.before }
+    },
+  )
+}
+
 const readChain = (text: string, field: string): readonly Buffer[] => {
   try {
     return parsePemBlocks(text, 'CERTIFICATE', maxChain)
@@ -291,6 +347,12 @@ const issuerView = ({ name, authority, state, since, certificate, chain, otherCh
   certificate: encodePem('CERTIFICATE', certificate),
   chain: pemOf(chain),
   otherChains: otherChains.map(pemOf),
+})
+
+const keyView = ({ name, keyUri, spki }: KeyPlace) => ({
+  issuer: name,
+  key: keyUri,
+  spki: parsePublicKey(spki).sha256.toString('hex'),
 })
 
 const pemOf = (chain: readonly Buffer[]): string[] => chain.map((der) => encodePem('CERTIFICATE', der))
