@@ -15,6 +15,7 @@ import { checkOne } from './keys/verifier-batch.ts'
 import { openLazily } from './lazy-key.ts'
 import { openParts } from './parts.ts'
 import type { Checkpoint } from './roll/checkpoint.ts'
+import type { DatabaseAdopted } from './roll/entries.ts'
 import { consistencyProof } from './roll/merkle.ts'
 import { encodeVerifierKey, makeVerifierKey, parseVerifierKey } from './roll/note.ts'
 import { ed25519SpkiStart, verifyEd25519 } from './roll-crypto.ts'
@@ -24,7 +25,7 @@ import { blameSetting } from './setting-fault.ts'
 import { sha256 } from './sha256.ts'
 import type { Database } from './store/database.ts'
 import type { RollWriter } from './store/roll.ts'
-import { readStanding, readSystemIdentifier } from './store/roll-opening.ts'
+import { isSameDatabase, readDatabaseId, readStanding } from './store/roll-opening.ts'
 import { tileReader } from './store/tree.ts'
 import type { Log } from './telemetry.ts'
 import { signatureAlgorithm } from './x509/algorithms.ts'
@@ -59,7 +60,7 @@ const openAnchor = async (
 /** These records are not those that this installation has worked with; the message says why, and what to do. */
 export class WrongRecords extends Error {}
 
-/** Throws `WrongRecords` where they are of another roll, or on another server. */
+/** Throws `WrongRecords` where they are of another roll, or in another database. */
 export const assertSameRecords = async (
   db: Database,
   config: Pick<Config, 'roll'>,
@@ -68,11 +69,30 @@ export const assertSameRecords = async (
   await assertSameRoll(db, config, seen)
   const { database } = await readStanding(db)
   if (database === undefined || database === null) return
-  const found = await readSystemIdentifier(db)
-  if (found !== database)
-    throw new WrongRecords(
-      `The records were on the database server ${database}, and this is ${found ?? 'one that does not tell its number'}: "chancery roll adopt-database" accepts a move.`,
-    )
+  const found = await readDatabaseId(db)
+  if (!isSameDatabase(database, found)) throw new WrongRecords(elsewhere(database, found))
+}
+
+const elsewhere = (before: string, found: string | null): string => {
+  const [server, oid] = before.split('/')
+  const [thisServer = 'one that does not tell its number', thisOid] = found?.split('/') ?? []
+  return server === thisServer
+    ? `The records were in another database of this server (oid ${oid}, and this one has ${thisOid}), of which this is a copy: make sure that nothing serves that one any more; then "chancery roll adopt-database" accepts the move.`
+    : `The records were on the database server ${server}, and this is ${thisServer}: "chancery roll adopt-database" accepts a move.`
+}
+
+/**
+ * Earlier versions put on record which server it is, and not which of its databases, so that a copy beside it could be served by the
+ * same keys: the first start of this one adds that.
+ */
+const recordDatabase = async ({ db, roll, log }: Pick<Stores, 'db' | 'roll' | 'log'>): Promise<void> => {
+  const { database: before } = await readStanding(db)
+  if (!before || before.includes('/')) return
+  const database = await readDatabaseId(db)
+  const reason = 'which database of the server it is was not on record'
+  const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: own.principal }
+  await roll.change(async () => ({ events: [event], result: undefined }))
+  log.info({ event: 'roll.database', database }, 'which database the records are in is on record')
 }
 
 /** The same, wherever they are. */
@@ -105,20 +125,20 @@ export const assertWhole = async (roll: Pick<RollWriter, 'head'>): Promise<RollH
   }
 }
 
-/** Gives the roll its name and its key where it has none. One of several that start at once does it. */
+/** Gives the roll its name and its key where it has none. Of several that start at once one comes after the other. */
 export const openRollForTheFirstTime = async (
   stores: Stores,
   keys: Pick<Keyring, 'open' | 'create'>,
 ): Promise<void> => {
   const { db, config, roll, log } = stores
-  if ((await readStanding(db)).opened) return
+  if ((await readStanding(db)).opened) return recordDatabase(stores)
   const { origin = `${config.names[0]?.value ?? 'localhost'}/roll` } = config.roll
   const key = await rollKeyOf(keys, config, origin)
   const event = {
     type: 'roll.opened',
     origin,
     key,
-    database: await readSystemIdentifier(db),
+    database: await readDatabaseId(db),
     succeeds: null,
     by: own.principal,
   } as const

@@ -16,7 +16,7 @@ import type { Database } from '../store/database.ts'
 import { openIntents } from '../store/open-intents.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { openRollWriter, type RollWriter } from '../store/roll.ts'
-import { readStanding, readSystemIdentifier } from '../store/roll-opening.ts'
+import { isSameDatabase, readDatabaseId, readStanding, serverOf } from '../store/roll-opening.ts'
 import { isServed } from '../store/roll-recovery.ts'
 import type { Log } from '../telemetry.ts'
 import { parseTbs } from '../x509/certificate.ts'
@@ -36,19 +36,26 @@ export const runAdoptDatabase = async (config: Config, log: Log, reason: string 
     async ({ db, roll }) => {
       const { opened, database: before = null } = await readStanding(db)
       if (!opened) throw new Failure('usage', 'There is no roll in these records yet: they belong to no server.')
-      const database = await readSystemIdentifier(db)
+      const database = await readDatabaseId(db)
       const keep = async (): Promise<void> => keepSeen(config, { origin: opened.origin, ...(await roll.head()) })
-      if (database === before) {
+      if (before === null ? database === null : isSameDatabase(before, database)) {
         await keep()
-        return 'The records are on the server on which they were before: nothing to adopt.'
+        return 'The records are in the database in which they were before: nothing to adopt.'
       }
       const event: DatabaseAdopted = { type: 'database.adopted', v: 2, database, before, reason, by: operator() }
       await roll.change(async () => ({ events: [event], result: undefined }))
       await keep()
-      return `The records are on the database server ${database ?? 'that does not tell its number'} from now on, and were on ${before ?? 'one that did not tell its number'}.`
+      return adopted(database, before)
     },
     assertSameRoll,
   )
+}
+
+const adopted = (database: string | null, before: string | null): string => {
+  const [now, was] = [serverOf(database), serverOf(before)]
+  return now !== undefined && now === was
+    ? `The records are in the database ${database} (server and oid) from now on, and were in ${before}. See that nothing serves that one any more.`
+    : `The records are on the database server ${now ?? 'that does not tell its number'} from now on, and were on ${was ?? 'one that did not tell its number'}.`
 }
 
 /**
@@ -168,7 +175,7 @@ const open = async ({ db, roll, config, log }: Opening, origin: string, from: Ch
   try {
     const key = await rollKeyOf(keys, config, origin)
     const succeeds = { origin: from.origin, size: from.size, root: Buffer.from(from.root).toString('base64') }
-    const database = await readSystemIdentifier(db)
+    const database = await readDatabaseId(db)
     const event: RollOpened = { type: 'roll.opened', origin, key, database, succeeds, by: operator() }
     // What nobody will end any more: a request of which there is an intent cannot end.
     await reconcile(

@@ -387,14 +387,17 @@ export interface RollOpened {
   readonly origin: string
   /** As a verifier is given it (c2sp.org/signed-note). */
   readonly key: string
-  /** The number by which the database's server tells itself from others; null where it has none. */
+  /**
+   * By which the database tells itself from others: its server's number, a slash, and its own (its oid); of earlier versions the
+   * server's alone. Null where it has none.
+   */
   readonly database: string | null
   /** The last checkpoint that is known of the origin before, where entries behind our own are lost for good. */
   readonly succeeds: { readonly origin: string; readonly size: number; readonly root: string } | null
   readonly by: string
 }
 
-/** The records have moved to another server, on purpose. */
+/** The records have moved to another database, on purpose; or earlier versions have said no more than which server it is on. */
 export interface DatabaseAdopted {
   readonly type: 'database.adopted'
   /** Entries of version 1 have no `reason`. */

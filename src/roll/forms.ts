@@ -403,7 +403,8 @@ export const entryForms: { readonly [T in EventType]: FormOf<T> } = {
     },
   },
   'database.adopted': {
-    means: 'the records have moved to another database server, on purpose',
+    means:
+      'the records have moved to another database, on purpose: the number of its server, a slash, and its own (oid); by `chancery`: the latter was not on record before',
     v: 2,
     fields: { ...adoption, reason: orNull(text) },
     earlier: { 1: adoption },

@@ -1,10 +1,10 @@
-/** What the roll is called, by whom its checkpoints are signed, and on which server it lives: the newest that was recorded. */
+/** What the roll is called, by whom its checkpoints are signed, and in which database it lives: the newest that was recorded. */
 import type { DatabaseAdopted, RollOpened, ServiceStarted } from '../roll/entries.ts'
 import type { Queryable } from './database.ts'
 
 export interface RollStanding {
   readonly opened: Pick<RollOpened, 'origin' | 'key'> | undefined
-  /** The server that the records were last said to be on; undefined where that was never said. */
+  /** The database that the records were last said to be in (`readDatabaseId`); undefined where that was never said. */
   readonly database: string | null | undefined
 }
 
@@ -25,18 +25,26 @@ export const readLastMode = async (db: Queryable): Promise<string | undefined> =
 }
 
 /**
- * The number that `initdb` gave the server, which copies of its files keep and dumps do not. Null where it is not told, as
- * by engines that only speak PostgreSQL's protocol.
+ * Which database of which server this is: the number that `initdb` gave the server, a slash, and the database's own (its oid).
+ * Copies of the server's files keep both, and so does a database that is renamed. A dump that was loaded has another one of
+ * either, and so has a database that was made of another as its template. Null where it is not told, as by engines that only
+ * speak PostgreSQL's protocol.
  */
-export const readSystemIdentifier = async (db: Queryable): Promise<string | null> => {
+export const readDatabaseId = async (db: Queryable): Promise<string | null> => {
   try {
-    const { rows } = await db.query<{ id: string }>(selectSystemIdentifier)
+    const { rows } = await db.query<{ id: string }>(selectDatabaseId)
     return rows[0]?.id ?? null
   } catch (error) {
     if (isUnknownThere(error)) return null
     throw error
   }
 }
+
+/** What is on record may be of an earlier version, which knew of servers alone. */
+export const isSameDatabase = (before: string, found: string | null): boolean =>
+  before === found || (!before.includes('/') && before === serverOf(found))
+
+export const serverOf = (id: string | null): string | undefined => id?.split('/')[0]
 
 /** No such function, no right to call it, no such feature. */
 const isUnknownThere = (error: unknown): boolean =>
@@ -60,7 +68,9 @@ const selectLastStart = {
   name: 'select_last_start',
   text: `select body from entries where type = 'service.started' order by index desc limit 1`,
 }
-const selectSystemIdentifier = {
-  name: 'select_system_identifier',
-  text: 'select system_identifier::text as id from pg_control_system()',
+const selectDatabaseId = {
+  name: 'select_database_id',
+  text: `
+    select system_identifier || '/' || (select oid from pg_database where datname = current_database()) as id
+    from pg_control_system()`,
 }

@@ -13,26 +13,53 @@ export const takeBackup = async (
   t: { teardown(close: () => Promise<void>): void },
   { ownerUrl }: Pick<TestDatabase, 'ownerUrl'>,
 ): Promise<Backup> => {
-  const name = new URL(ownerUrl.replace('@/', '@localhost/')).pathname.slice(1)
-  const copy = `${name}_${made++}`
-  await asSuperuser(`create database ${copy} template ${name} strategy file_copy`)
-  t.teardown(() => asSuperuser(`drop database if exists ${copy} with (force)`))
+  const name = nameOf(ownerUrl)
+  const copy = await copyOf(t, name)
+  const oid = (await asSuperuser(`select oid from pg_database where datname = '${name}'`))[0]?.['oid']
   return {
-    restore: () =>
-      asSuperuser(
+    restore: async () =>
+      void (await asSuperuser(
         `drop database ${name} with (force)`,
-        `create database ${name} template ${copy} strategy file_copy owner chancery_owner`,
+        // As with the files of a whole server: it is the same database.
+        `create database ${name} template ${copy} strategy file_copy oid ${oid} owner chancery_owner`,
         `revoke temporary on database ${name} from public`,
-      ),
+      )),
   }
 }
 
-const asSuperuser = async (...statements: readonly string[]): Promise<void> => {
+/** Another database beside it, with all that is in it, as of a dump that was loaded there. Nobody may be connected. */
+export const copyBeside = async (
+  t: { teardown(close: () => Promise<void>): void },
+  { ownerUrl, servingUrl }: Pick<TestDatabase, 'ownerUrl' | 'servingUrl'>,
+): Promise<Pick<TestDatabase, 'ownerUrl' | 'servingUrl'>> => {
+  const name = nameOf(ownerUrl)
+  const copy = await copyOf(t, name)
+  await asSuperuser(
+    `alter database ${copy} owner to chancery_owner`,
+    `revoke temporary on database ${copy} from public`,
+  )
+  const inCopy = (url: string): string => url.replace(`/${name}`, `/${copy}`)
+  return { ownerUrl: inCopy(ownerUrl), servingUrl: inCopy(servingUrl) }
+}
+
+const nameOf = (url: string): string => new URL(url.replace('@/', '@localhost/')).pathname.slice(1)
+
+const copyOf = async (t: { teardown(close: () => Promise<void>): void }, name: string): Promise<string> => {
+  const copy = `${name}_${made++}`
+  await asSuperuser(`create database ${copy} template ${name} strategy file_copy`)
+  t.teardown(async () => void (await asSuperuser(`drop database if exists ${copy} with (force)`)))
+  return copy
+}
+
+/** Resolves to the rows of the last one. */
+const asSuperuser = async (...statements: readonly string[]): Promise<readonly Record<string, unknown>[]> => {
   const { superuserUrl } = await openTestServer()
   const client = new pg.Client({ connectionString: superuserUrl })
   await client.connect()
   try {
-    for (const statement of statements) await client.query(statement)
+    let rows: Record<string, unknown>[] = []
+    for (const statement of statements) rows = (await client.query(statement)).rows
+    return rows
   } finally {
     await client.end()
   }
