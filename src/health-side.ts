@@ -47,6 +47,7 @@ export const databaseFault = async ({
 > => {
   const { rows } = await db.query<{ readonly: boolean; waiting: boolean }>(selectWriting)
   await roll.head()
+  await turnedDown.look(db)
   if (rows[0]?.readonly !== false) return 'the database is read-only'
   return rows[0].waiting ? waitsForStandby : turnedDown.fault()
 }

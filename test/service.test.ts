@@ -299,6 +299,10 @@ t.test('a right that somebody takes from the role that serves is told of, and is
   t.match(checks, [{ name: 'database', ok: false, reason: /^the role that serves lacks a right .*"chancery migrate"/ }])
   await owner.query({ text: `select grant_serving('chancery')` })
   t.equal((await issue()).status, 201)
+  const back = performance.now()
+  const isReady = async () => (await service.app.inject({ url: '/readyz', headers })).statusCode === 200
+  while (!(await isReady()) && performance.now() - back < 20_000) await new Promise((end) => setTimeout(end, 200))
+  t.ok(performance.now() - back < 15_000, 'and soon after it is back')
 })
 
 t.test('a function of the server that the role may not call is not missed', async (t) => {

@@ -1,5 +1,5 @@
 /** What production asks of its database, beyond that it answers: records that nobody here could change, and a real disk. */
-import type { Database } from './database.ts'
+import type { Database, Queryable } from './database.ts'
 
 /** Every fault as a sentence; empty when the records are safe. Reads only. */
 export const databaseFaults = async (db: Database): Promise<readonly string[]> => {
@@ -25,6 +25,10 @@ export const faultsOfRights = async (db: Database, role?: string): Promise<reado
   const { rows } = await db.query<{ fault: string }>(selectRights, [role ?? null])
   return rows.map(({ fault }) => fault)
 }
+
+/** Whether the role that asks lacks any right that it needs to serve: `grant_serving` of the schema gives them all. */
+export const lacksRights = async (db: Queryable): Promise<boolean> =>
+  (await db.query<{ lacks: boolean }>(selectLacks)).rows[0]?.lacks !== false
 
 /** PostgreSQL gives it to everybody in a database that is made, as for a restore; a dump does not take it back. */
 const ofNewDatabases = / may make temporary tables /
@@ -73,4 +77,25 @@ const selectRights = {
       from who, (values ('create schemas', 'create'), ('make temporary tables', 'temporary')) r (what, right_name)
       where has_database_privilege(role, current_database(), right_name)
     order by fault`,
+}
+
+/** Parts of a table need none: what is asked of the whole is a right to the whole. */
+const selectLacks = {
+  name: 'select_lacks',
+  text: `
+    with relation as (
+      select oid, relname from pg_class
+      where relnamespace = 'public'::regnamespace and relkind in ('r', 'p', 'v') and not relispartition)
+    select not has_schema_privilege('public', 'usage')
+      or exists (select from relation where not has_table_privilege(oid, 'select'))
+      or exists (select from relation
+        where not has_table_privilege(oid, 'insert') and relname not in ('roll', 'reconciled', 'schema_migrations', 'certificates'))
+      or exists (select from relation
+        join (values ('roll', 'size'), ('roll', 'time'), ('roll', 'root'), ('token_uses', 'used_at'), ('reconciled', 'until'),
+          ('leases', 'holder'), ('leases', 'until'), ('crl_files', 'number'), ('crl_files', 'revoked'), ('crl_files', 'der'),
+          ('crl_files', 'changed_at')) needed (relname, attname) using (relname)
+        where not has_column_privilege(oid, attname::text, 'update'))
+      or exists (select from pg_proc
+        where pronamespace = 'public'::regnamespace and not has_function_privilege(oid, 'execute')
+          and proname in ('postpone_request', 'note_replica', 'take_rate', 'take_slots', 'forget_replica')) as lacks`,
 }

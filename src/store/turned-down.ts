@@ -2,18 +2,29 @@
  * What the database turns down though it answers: a server without room on its disk, and one that has taken a right from the
  * role that serves, answer questions as ever, and take some of what is written. Either is known by what it turns down only.
  */
-import { sqlState } from './database.ts'
+import { type Queryable, sqlState } from './database.ts'
+import { lacksRights } from './safety.ts'
 
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
   failed(error: unknown): void
   /** Undefined, or why one was turned down lately. */
   fault(): string | undefined
+  /**
+   * Looks whether what was missing is back, at most once in a few seconds, and while there is a fault only. Where a look has
+   * seen that it was missing, the fault ends when one sees that it is there; else it ends by itself, later.
+   */
+  look(db: Queryable): Promise<void>
 }
 
 export const openTurnedDown = (now = (): number => performance.now()): TurnedDown => {
   const never = Number.NEGATIVE_INFINITY
-  const kinds = Object.entries(reasons).map(([state, reason]) => ({ state, reason, until: never, last: never }))
+  const kinds = Object.entries(reasons).map(([state, kind]) => ({
+    ...{ state, ...kind, until: never, last: never },
+    /** A look has seen that it is missing, since when it was turned down last. */
+    isSeen: false,
+  }))
+  let lookedAt = never
   return {
     failed: (error) => {
       const kind = kinds.find(({ state }) => state === sqlState(error))
@@ -24,15 +35,58 @@ export const openTurnedDown = (now = (): number => performance.now()): TurnedDow
       kind.last = at
     },
     fault: () => kinds.find(({ until }) => now() < until)?.reason,
+    look: async (db) => {
+      if (now() - lookedAt < lookEveryMs) return
+      for (const kind of kinds.filter(({ until }) => now() < until)) {
+        lookedAt = now()
+        const isMissing = await kind.isMissing(db)
+        if (isMissing === false && kind.isSeen) kind.until = now()
+        kind.isSeen = isMissing ?? kind.isSeen
+      }
+    },
   }
 }
 
-/** By SQLSTATE: disk_full, insufficient_privilege. */
-const reasons: Readonly<Record<string, string>> = {
-  '53100': 'the database has no room on its disk',
-  '42501':
-    'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs',
+interface Kind {
+  readonly reason: string
+  /** Undefined where nobody can tell. */
+  readonly isMissing: (db: Queryable) => Promise<boolean | undefined>
 }
+
+/** 256 KiB of what cannot be compressed, where nobody else keeps anything; none of it stays. */
+const takeRoom = {
+  text: `
+    do $$
+    begin
+      perform lo_from_bytea(0, string_agg(sha256(random()::text::bytea), '')) from generate_series(1, 8192);
+      raise exception 'there is room' using errcode = 'CH001';
+    exception when sqlstate 'CH001' then null;
+    end $$`,
+}
+
+/** What is small goes through on a full disk; this does not. */
+const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => {
+  try {
+    await db.query(takeRoom)
+    return false
+  } catch (error) {
+    return sqlState(error) === diskFull ? true : undefined
+  }
+}
+
+const diskFull = '53100'
+/** By SQLSTATE: disk_full, insufficient_privilege. */
+const reasons: Readonly<Record<string, Kind>> = {
+  [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },
+  '42501': {
+    reason:
+      'the role that serves lacks a right in the database: "chancery migrate" of the owner of the tables gives it all that it needs',
+    isMissing: (db) => lacksRights(db).catch(() => undefined),
+  },
+}
+
+/** That long a fault lasts when what was missing is back: `/readyz` remembers for two seconds more. */
+const lookEveryMs = 4_000
 
 /** Of functions of the server's own we ask what few may know, and do without. */
 const isOfSystem = (error: unknown): boolean => /function pg_/.test((error as Error).message)

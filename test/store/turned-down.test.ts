@@ -1,0 +1,107 @@
+/** What the database turned down, and how soon it is seen that it does so no more. */
+import pg from 'pg'
+import t from 'tap'
+
+import { Problem } from '../../src/errors.ts'
+import { openDatabase, type Queryable } from '../../src/store/database.ts'
+import { lacksRights } from '../../src/store/safety.ts'
+import { openTurnedDown } from '../../src/store/turned-down.ts'
+import { openTestDatabase } from '../helpers/database.ts'
+import { quiet } from '../helpers/log.ts'
+
+const failing = (code: string): Problem =>
+  new Problem('db.unavailable', 'a test', {
+    cause: Object.assign(new pg.DatabaseError('no', 0, 'error'), { code }),
+  })
+
+/** A database whose disk is full or not, and a clock. */
+const openDisk = () => {
+  const state = { now: 0, looks: 0, answer: '' }
+  const turnedDown = openTurnedDown(() => state.now)
+  const db: Queryable = {
+    query: async () => {
+      state.looks += 1
+      if (state.answer === '') return { rows: [] } as never
+      const error = failing(state.answer)
+      turnedDown.failed(error)
+      throw error
+    },
+  }
+  const at = async (now: number, answer: string): Promise<string | undefined> => {
+    Object.assign(state, { now, answer })
+    await turnedDown.look(db)
+    return turnedDown.fault()
+  }
+  return { state, turnedDown, at }
+}
+const full = '53100'
+
+t.test('room that is back is seen within seconds, by a look every few of them', async (t) => {
+  const { state, turnedDown, at } = openDisk()
+  t.equal(await at(0, full), undefined)
+  t.equal(state.looks, 0, 'while nothing was turned down nobody looks')
+  turnedDown.failed(failing(full))
+  for (let now = 0; now <= 60_000; now += 1_000) t.match(await at(now, full), /no room/)
+  t.equal(state.looks, 16)
+  t.match(await at(61_000, ''), /no room/)
+  t.equal(await at(64_000, ''), undefined)
+  t.equal(state.looks, 17)
+  t.equal(await at(70_000, ''), undefined)
+  t.equal(state.looks, 17)
+})
+
+t.test('what no look has seen missing ends by itself, as one that comes and goes does', async (t) => {
+  const { turnedDown, at, state } = openDisk()
+  turnedDown.failed(failing(full))
+  for (let now = 0; now < 30_000; now += 5_000)
+    t.match(await at(now, ''), /no room/, 'what is large may not go through')
+  t.equal(await at(30_000, ''), undefined)
+  state.now = 40_000
+  turnedDown.failed(failing(full))
+  t.match(await at(219_999, ''), /no room/)
+  // One who cannot tell says nothing.
+  for (const [now, code] of [
+    [210_000, '42883'],
+    [215_000, ''],
+  ] as const)
+    t.match(await at(now, code), /no room/)
+})
+
+t.test('a look for room leaves nothing behind', async (t) => {
+  const { servingUrl } = await openTestDatabase(t)
+  const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(db.close)
+  const turnedDown = openTurnedDown()
+  turnedDown.failed(failing(full))
+  const size = `select pg_relation_size('pg_largeobject')::integer as size`
+  t.same((await db.query({ text: size })).rows, [{ size: 0 }])
+  await turnedDown.look(db)
+  t.ok(((await db.query<{ size: number }>({ text: size })).rows[0]?.size ?? 0) >= 262_144, 'it has asked for room')
+  t.same((await db.query({ text: 'select oid from pg_largeobject_metadata' })).rows, [])
+})
+
+t.test('each right that the schema gives is missed when it is gone', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const owner = new pg.Client({ connectionString: ownerUrl })
+  await owner.connect()
+  t.teardown(() => owner.end())
+  const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(db.close)
+  t.equal(await lacksRights(db), false)
+  for (const right of [
+    'insert on intents',
+    'select on refusals',
+    'select on certificates',
+    'insert on issuer_key_uris',
+    'update (size) on roll',
+    'update (der) on crl_files',
+    'execute on function note_replica(uuid)',
+    'usage on schema public',
+  ]) {
+    await owner.query(`revoke ${right} from chancery`)
+    if (right.includes('schema')) await owner.query('revoke usage on schema public from public')
+    t.equal(await lacksRights(db), true, right)
+    await owner.query(`select grant_serving('chancery')`)
+    t.equal(await lacksRights(db), false, right)
+  }
+})
