@@ -6,6 +6,7 @@ import type { Command } from 'commander'
 import type { Client } from './client.ts'
 import { Failure, type FailureKind } from './failure.ts'
 import { callBatch, callsOf, mayBeDone } from './issue/calls.ts'
+import { sweepChains } from './issue/chain-file.ts'
 import { type Ended, issuedOrNot, rowText, sumText, withoutAnswer } from './issue/ended.ts'
 import { type RequestFile, readRequestFiles } from './issue/requests.ts'
 import { visible } from './output.ts'
@@ -33,6 +34,7 @@ export const addIssueManyCommand = (program: Command): void => {
       const { profile, validity, idempotencyKey: said } = options
       if (said !== undefined) assertKeyText(said)
       const requests = await readRequestFiles(files, options.out)
+      await sweepChains(requests.map(({ out }) => out))
       const { client, out } = await openRest(options)
       const key = said ?? randomUUID()
       const ask = { profile, ...(validity !== undefined && { validity }) }

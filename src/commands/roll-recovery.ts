@@ -17,7 +17,9 @@ export const addRollRecoveryCommands = (program: Command, settings: LoadSettings
   addRecover(roll, settings)
   roll
     .command('adopt-database')
-    .description('accept that the records have moved to another database, here or elsewhere, after a look at what was seen of them')
+    .description(
+      'accept that the records have moved to another database, here or elsewhere, after a look at what was seen of them',
+    )
     .option('--reason <text>', 'why; kept on the roll')
     .action(async ({ reason }: { readonly reason?: string }) => {
       const [{ runAdoptDatabase }, { config, log }] = [await import('./roll-succeed.ts'), await settings()]

@@ -1,10 +1,23 @@
 /** A file for a chain that is there already, and whose it is. */
-import { chmod, chown, mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { randomUUID } from 'node:crypto'
+import {
+  chmod,
+  chown,
+  link,
+  lutimes,
+  mkdir,
+  readdir,
+  readFile,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
 
-import { replaceChain } from '../../src/commands/issue/chain-file.ts'
+import { replaceChain, sweepChains } from '../../src/commands/issue/chain-file.ts'
 import { newFolder } from './folders.ts'
 
 const isRoot = process.geteuid?.() === 0
@@ -48,4 +61,58 @@ t.test('where only the file itself may be written, it is written', async (t) => 
   }
   t.equal(await readFile(file, 'utf8'), 'second')
   t.same(await readdir(theirs), ['chain.pem'])
+})
+
+t.test('what was left half made goes when it is old, and nothing else that is named like it', async (t) => {
+  const folder = await newFolder(t)
+  const file = join(folder, 'chain.pem')
+  const make = async (name: string, text = 'half'): Promise<string> => {
+    await writeFile(join(folder, name), text)
+    await utimes(join(folder, name), 0, 0)
+    return name
+  }
+  const old = await Promise.all([make(`chain.pem.${randomUUID()}`), make(`chain.pem.pending.json.${randomUUID()}`)])
+  const given = await make(`chain.pem.${randomUUID()}`)
+  if (isRoot) {
+    // As one that was given to whom the file in its place is.
+    await writeFile(file, 'there')
+    await chown(file, nobody, nobody)
+    await chown(join(folder, given), nobody, nobody)
+  }
+  const young = `chain.pem.${randomUUID()}`
+  await writeFile(join(folder, young), 'half')
+  const kept = await Promise.all([
+    make('chain.pem.bak'),
+    make(`other.pem.${randomUUID()}`),
+    make(`chain.pem.old.${randomUUID()}`),
+    make(`chain.pem-${randomUUID()}`),
+    make('target'),
+  ])
+  const [symbolic, hard, inside] = [0, 0, 0].map(() => `chain.pem.${randomUUID()}`) as [string, string, string]
+  await symlink('target', join(folder, symbolic))
+  await lutimes(join(folder, symbolic), 0, 0)
+  await link(join(folder, 'target'), join(folder, hard))
+  await mkdir(join(folder, inside))
+  await utimes(join(folder, inside), 0, 0)
+  const theirs = await make(`chain.pem.${randomUUID()}`)
+  if (isRoot) await chown(join(folder, theirs), nobody - 1, nobody)
+  await sweepChains([file])
+  const left = new Set(await readdir(folder))
+  for (const name of [...old, given]) t.notOk(left.has(name), name)
+  for (const name of [young, ...kept, symbolic, hard, inside]) t.ok(left.has(name), name)
+  if (isRoot) t.ok(left.has(theirs), 'that of somebody else')
+  t.equal(await readFile(join(folder, 'target'), 'utf8'), 'half')
+  await sweepChains([join(folder, 'nowhere', 'chain.pem')])
+  await sweepChains([])
+})
+
+t.test('behind a link it goes where that leads', async (t) => {
+  const folder = await newFolder(t)
+  await mkdir(join(folder, 'real'))
+  const draft = join(folder, 'real', `chain.pem.${randomUUID()}`)
+  for (const path of [join(folder, 'real', 'chain.pem'), draft]) await writeFile(path, 'x')
+  await utimes(draft, 0, 0)
+  await symlink('real/chain.pem', join(folder, 'link.pem'))
+  await sweepChains([join(folder, 'link.pem')])
+  t.same(await readdir(join(folder, 'real')), ['chain.pem'])
 })

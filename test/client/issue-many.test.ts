@@ -1,7 +1,7 @@
 /** `chancery issue-many`, by the command, against the real service. */
 import { execFile } from 'node:child_process'
-import { X509Certificate } from 'node:crypto'
-import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises'
+import { randomUUID, X509Certificate } from 'node:crypto'
+import { mkdir, readdir, readFile, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -91,6 +91,11 @@ t.test('one that is refused fails only itself', async (t) => {
     'junk.csr': 'junk',
     'also.csr': csrFor('also.refused.example.com'),
   })
+  // Of a command that was killed half-way.
+  const draft = join(out, `good.pem.${randomUUID()}`)
+  await mkdir(out, { recursive: true })
+  await writeFile(draft, '')
+  await utimes(draft, 0, 0)
   const run = await chancery(args(files, out))
   t.equal(run.code, exitCodes.refused)
   t.same((await readdir(out)).sort(), ['also.pem', 'good.pem'])

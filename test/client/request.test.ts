@@ -1,6 +1,6 @@
 /** Requests that were made elsewhere: what is no request, and where no chain can be written. */
-import { generateKeyPairSync } from 'node:crypto'
-import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
+import { mkdir, readdir, readFile, symlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import t from 'tap'
@@ -90,6 +90,10 @@ t.test('a chain that is there stays whole where the next one finds no room', asy
   disk.free()
   t.equal(await readFile(file, 'utf8'), before)
   t.same((await readdir(folder)).sort(), ['chain.pem', 'link.pem', 'link.pem.pending.json'])
+  // Of a command that was killed half-way.
+  const draft = join(folder, `chain.pem.${randomUUID()}`)
+  await writeFile(draft, csr)
+  await utimes(draft, 0, 0)
   await issue()
   t.not(await readFile(file, 'utf8'), before, 'and then it is there, where the link leads')
   t.same((await readdir(folder)).sort(), ['chain.pem', 'link.pem'])

@@ -3,7 +3,7 @@ import { lstat, readFile, realpath, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { syncFolder } from '../../keys/private-file.ts'
-import { replaceFile } from './replace.ts'
+import { replaceFile, sweepDrafts } from './replace.ts'
 
 /**
  * What keeps a chain from taking the place of this file: a key, or the request itself, is written over by nothing. Undefined
@@ -37,6 +37,18 @@ export const replaceChain = async (file: string, chain: string): Promise<void> =
     await writeFile(path, chain, { flush: true })
   }
 }
+
+/** What a command that was killed has left half made of such files, all in one folder, or of what is kept beside them. */
+export const sweepChains = async (files: readonly string[]): Promise<void> => {
+  const [first] = files
+  if (first === undefined) return
+  await sweepDrafts([...files, ...files.map(questionOf)])
+  // Behind a link, what takes its place is made where it leads.
+  if (files.length === 1) await sweepDrafts([await realpath(first).catch(() => first)])
+}
+
+/** Where a question is kept until its answer is in this file. */
+export const questionOf = (file: string): string => `${file}.pending.json`
 
 export const chainText = (answer: { readonly certificate: string; readonly chain: readonly string[] }): string =>
   [answer.certificate, ...answer.chain].join('')

@@ -21,7 +21,7 @@ import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
 import { type Access, assertOurFolder, assertOwner, give, giveAll, type OrderAccess, orderName } from './owner.ts'
-import { replaceFile, replaceLink, writeWhole } from './replace.ts'
+import { abandonedMs, draftForm, replaceFile, replaceLink, writeWhole } from './replace.ts'
 
 /** PEM each: what a folder shows, by the names of its files. */
 export interface Contents {
@@ -326,7 +326,7 @@ const dropVersions = async (own: string, kept: readonly (string | undefined)[]):
 /** What a crash has left half made; another command may be at it right now, so only what is old. */
 const sweep = async (own: string): Promise<void> => {
   for (const name of await readdir(own)) {
-    if (!draftForm.test(name)) continue
+    if (!isDraft(name)) continue
     const made = await stat(join(own, name)).catch(ifMissing(undefined))
     if (made && Date.now() - made.mtimeMs > abandonedMs) await rm(join(own, name), { recursive: true, force: true })
   }
@@ -357,10 +357,8 @@ export const fileNames = ['key.pem', 'certificate.pem', 'chain.pem', 'fullchain.
 const linkTarget = (name: string): string => join('.chancery', 'current', name)
 const untoldName = 'untold'
 /** A version that nobody sees yet, and files that have no name yet, one of which has a key in it. */
-const draftForm = /^new-|\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+const isDraft = (name: string): boolean => name.startsWith('new-') || draftForm.test(name)
 /** A serial: nothing else was made here, or is removed. */
 const versionForm = /^[0-9a-f]{32,40}$/
 /** People may take as long to approve it. */
 const longestQuestionMs = 24 * 3_600_000
-/** Writing takes milliseconds. */
-const abandonedMs = 600_000

@@ -12,7 +12,7 @@ import type { Client } from '../client.ts'
 import { exitCodes, Failure } from '../failure.ts'
 import { type Output, visible } from '../output.ts'
 import { Awaited, assertAnswered, untilDecided } from './approval.ts'
-import { chainText, faultInPlaceOf, replaceChain } from './chain-file.ts'
+import { chainText, faultInPlaceOf, questionOf, replaceChain, sweepChains } from './chain-file.ts'
 import { assertOfPublicKey, type IssuedAnswer, readIssued } from './issued.ts'
 
 export interface RequestBody {
@@ -35,7 +35,8 @@ interface ForRequest {
 export const issueFor = async (body: RequestBody, options: ForRequest): Promise<void> => {
   const { client, out, file } = options
   const isKept = file !== undefined && (await isFileToBe(file))
-  const question = await openQuestion(isKept ? `${file}.pending.json` : undefined, options, digestOf(body, client))
+  if (isKept) await sweepChains([file])
+  const question = await openQuestion(isKept ? questionOf(file) : undefined, options, digestOf(body, client))
   const answer = await ask(body, question, options).catch(async (error: unknown) => {
     if (error instanceof Failure && final.has(error.kind)) await question.forget()
     throw withKey(error, question)
