@@ -51,6 +51,20 @@ const open = async (t: Test, path: string) => {
   return { ...running, add }
 }
 
+/** No file's octets last from now on, until that is mended: the disk says so. */
+const failSyncs = async (t: Test): Promise<{ mend(): void }> => {
+  const probe = await openFile(folder)
+  const handles = Object.getPrototypeOf(probe)
+  await probe.close()
+  const { sync } = handles
+  const mend = (): void => {
+    handles.sync = sync
+  }
+  t.teardown(mend)
+  handles.sync = () => Promise.reject(new Error('EIO: i/o error, fsync'))
+  return { mend }
+}
+
 t.test('it cosigns what has grown out of what it cosigned before, and says how far it is', async (t) => {
   const roll = openTestRoll()
   const { add, key } = await open(t, await write([roll, openTestRoll('other.example/1')]))
@@ -240,21 +254,14 @@ t.test('a write that failed when it was in its place already is no fault of some
   const roll = openTestRoll()
   const { add } = await open(t, await write([roll]))
   await add(await roll.ask(0, 10))
-  const probe = await openFile(folder)
-  const handles = Object.getPrototypeOf(probe)
-  await probe.close()
-  const { sync } = handles
-  t.teardown(() => {
-    handles.sync = sync
-  })
-  handles.sync = () => Promise.reject(new Error('EIO: i/o error, fsync'))
+  const syncs = await failSyncs(t)
   const disk = openFullDisk()
   t.teardown(disk.free)
   t.match(await add(await roll.ask(10, 20)), { status: 500 })
   disk.fill(0)
   t.match(await add(await roll.ask(10, 30)), { status: 500 }, 'and one that was not')
   disk.free()
-  handles.sync = sync
+  syncs.mend()
   t.match(await add(await roll.fork(15).ask(10, 40)), { status: 200 }, 'none of them was cosigned')
   t.match(await add(await roll.fork(15).ask(40, 50)), { status: 200 })
 })
@@ -265,16 +272,9 @@ t.test('what was in its place when it was killed lasts before any of it counts',
   const { add, close } = await open(t, config)
   await add(await roll.ask(0, 10))
   await close()
-  const probe = await openFile(folder)
-  const handles = Object.getPrototypeOf(probe)
-  await probe.close()
-  const { sync } = handles
-  t.teardown(() => {
-    handles.sync = sync
-  })
-  handles.sync = () => Promise.reject(new Error('EIO: i/o error, fsync'))
+  const syncs = await failSyncs(t)
   await t.rejects(open(t, config), { message: /EIO/ })
-  handles.sync = sync
+  syncs.mend()
   const again = await open(t, config)
   t.match(await again.add(await roll.ask(10, 10)), { status: 200 })
 })
