@@ -24,8 +24,6 @@ export interface ShelfStore {
 
 export interface CrlShelf {
   find(issuer: string, shard: number): ShelvedCrl | undefined
-  /** Whether it has any list of this issuer. */
-  knows(issuer: string): boolean
   all(): IterableIterator<ShelvedCrl>
   put(lists: readonly SignedCrl[]): void
   /** Which lists on record of this issuer are none, their numbers by shard: they are to be made anew. */
@@ -45,7 +43,6 @@ export const openCrlShelf = (
   { elapsedMs = () => performance.now(), damaged = () => {} }: ShelfOptions = {},
 ): CrlShelf => {
   const lists = new Map<string, ShelvedCrl>()
-  const issuers = new Set<string>()
   const spoiled = new Map<string, Map<number, number>>()
   let readAt = Number.NEGATIVE_INFINITY
   /** Clocks stop in machines that sleep, and jump: now and then all are compared. */
@@ -71,7 +68,6 @@ export const openCrlShelf = (
       const dates = datesOf(list)
       if (!dates) continue
       const sha256 = createHash('sha256').update(list.der).digest('hex')
-      issuers.add(list.issuer)
       spoiled.get(list.issuer)?.delete(list.shard)
       lists.set(place, { ...list, ...dates, sha256 })
     }
@@ -79,7 +75,6 @@ export const openCrlShelf = (
 
   return {
     find: (issuer, shard) => lists.get(placeOf({ issuer, shard })),
-    knows: (issuer) => issuers.has(issuer),
     all: () => lists.values(),
     put,
     spoiled: (issuer) => spoiled.get(issuer) ?? new Map(),

@@ -18,7 +18,6 @@ import type { IssuerRecord } from './records.ts'
 
 export interface IssuerRow extends IssuerRecord {
   readonly publicUrl: string
-  readonly shards: number
   readonly keyUri: string
 }
 

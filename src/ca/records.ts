@@ -192,6 +192,8 @@ export interface IssuerRecord {
   readonly chain: readonly Buffer[]
   /** Other ways up, as through a cross-certificate to another root; the root last in each. */
   readonly otherChains?: readonly (readonly Buffer[])[]
+  /** How many lists what it has revoked is cut into. */
+  readonly shards: number
 }
 
 /** The roll's tiles and entries (c2sp.org/tlog-tiles), as wide as they are asked for. */

@@ -1,13 +1,13 @@
 /** A list on record that is none any more, as after a disk has failed. */
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
-import { openTestService } from '../helpers/service.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
 
-t.test('one spoiled list keeps no instance from starting with all others, and is made anew', async (t) => {
-  const service = await openTestService(t)
+/** The owner of the tables of a service that has published its lists, of which one is none any more. */
+const spoilList = async (t: Test, service: TestService): Promise<pg.Client> => {
   await service.service.publishCrls()
   const owner = new pg.Client({ connectionString: service.database.ownerUrl })
   await owner.connect()
@@ -16,14 +16,21 @@ t.test('one spoiled list keeps no instance from starting with all others, and is
   const spoil = `update crl_files set der = '\\x3000', changed_at = now() where issuer = 'default' and shard = 3`
   t.equal((await owner.query(spoil)).rowCount, 1)
   await owner.query('alter table crl_files enable trigger only_newer')
+  return owner
+}
 
+t.test('one spoiled list keeps no instance from starting with all others, and is made anew', async (t) => {
+  const service = await openTestService(t)
+  const owner = await spoilList(t, service)
   const other = await openTestService(t, {}, service)
   const fetchList = async (shard: number) => {
     const answer = await fetch(`${other.publicUrl}/crl/default/${shard}.crl`)
-    return { status: answer.status, octets: Buffer.from(await answer.arrayBuffer()) }
+    const retryAfter = answer.headers.get('retry-after')
+    return { status: answer.status, octets: Buffer.from(await answer.arrayBuffer()), retryAfter }
   }
   t.equal((await fetchList(4)).status, 200)
-  t.equal((await fetchList(3)).status, 404)
+  t.match(await fetchList(3), { status: 503, retryAfter: '5' }, 'there is one to be: nobody is to take that for none')
+  t.equal((await fetchList(128)).status, 404)
   for (let tries = 0; tries < 50 && (await fetchList(3)).status !== 200; tries += 1) {
     // The first has the lease, and what it serves is whole.
     await owner.query('delete from leases')
@@ -37,13 +44,7 @@ t.test('one spoiled list keeps no instance from starting with all others, and is
 
 t.test('it is made anew also while another instance, whose own copy is whole, publishes the others', async (t) => {
   const service = await openTestService(t)
-  await service.service.publishCrls()
-  const owner = new pg.Client({ connectionString: service.database.ownerUrl })
-  await owner.connect()
-  t.teardown(() => owner.end())
-  await owner.query('alter table crl_files disable trigger only_newer')
-  await owner.query(`update crl_files set der = '\\x3000', changed_at = now() where issuer = 'default' and shard = 3`)
-  await owner.query('alter table crl_files enable trigger only_newer')
+  const owner = await spoilList(t, service)
   // The first is at it for as long as the test takes.
   await owner.query(`update leases set until = 'infinity' where name like 'crls/%'`)
   const other = await openTestService(t, {}, service)

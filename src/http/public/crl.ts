@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { ShelvedCrl } from '../../ca/crl-shelf.ts'
+import type { IssuerRecord } from '../../ca/records.ts'
 import { Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import { closed, Label } from '../api/schemas.ts'
@@ -20,12 +21,14 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     },
     async (request, reply) => {
       const { issuer, file } = request.params
-      const list = crls.find(issuer, Number.parseInt(file, 10))
+      const shard = Number.parseInt(file, 10)
+      const list = crls.find(issuer, shard)
       if (list) return sendList(request, reply as FastifyReply, list, clock())
-      const known = await records.issuers()
-      // Those of a new issuer are made within seconds, all of them.
-      if (!crls.knows(issuer) && known.some(({ name, state }) => name === issuer && state !== 'retired'))
-        throw new Problem('crl.unavailable', 'This list has not been published yet.', { retryAfter: 5 })
+      // Those of a new issuer are made one after the other, within seconds or as its token lets it; one that was spoiled is made anew.
+      if ((await records.issuers()).some(isToHave(issuer, shard)))
+        throw new Problem('crl.unavailable', 'This list has not been published yet, or is made anew.', {
+          retryAfter: 5,
+        })
       throw new Problem('crl.not_found', 'There is no list of what is revoked at this path.')
     },
   )
@@ -37,6 +40,11 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
     return sendList(request, reply as FastifyReply, list, clock())
   })
 }
+
+const isToHave =
+  (issuer: string, shard: number) =>
+  ({ name, state, shards }: IssuerRecord): boolean =>
+    name === issuer && state !== 'retired' && shard < shards
 
 type List = Pick<ShelvedCrl, 'der' | 'sha256' | 'thisUpdate' | 'nextUpdate'>
 
