@@ -1,12 +1,14 @@
 /** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
-import { rename } from 'node:fs/promises'
+import { readFile, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
 
-import { openAnchorFile } from '../anchor.ts'
+import { openAnchorFile, readAnchorFile } from '../anchor.ts'
 import { reconcile } from '../ca/reconcile.ts'
 import { codec } from '../codec.ts'
 import { settings } from '../config/settings.ts'
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
+import { syncFolder, writePrivateFile } from '../keys/private-file.ts'
 import type { Checkpoint } from '../roll/checkpoint.ts'
 import type { DatabaseAdopted, RollOpened } from '../roll/entries.ts'
 import { assertSameRoll, readAnchor, rollKeyOf } from '../roll-side.ts'
@@ -113,6 +115,9 @@ export const runSucceed = (
     const { size } = await roll.head()
     const standing = await readStanding(db)
     const isOnRecord = standing.opened?.origin === origin
+    // Where it was cut off when all was said, whoever runs it again has done right, and need not look for another origin.
+    if (isOnRecord && from.origin === origin && (await readSucceeded(db)) && (await isWhole(db, config, from)))
+      return `The roll goes on as ${origin} already, and it was said here: nothing is left to do.`
     await assertLost(db, config, { from, origin, isOnRecord })
     if (!(await confirm({ from, origin, size, isOnRecord })))
       throw new Failure('refused', 'Not confirmed. Nothing was changed.')
@@ -145,17 +150,23 @@ const assertLost = async (db: Database, config: Config, { from, origin, isOnReco
     if (succeeds?.origin === from.origin) return
     throw new Failure('usage', `The roll ${origin} on record does not succeed ${from.origin}: these are other records.`)
   }
-  const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
-  try {
-    await openRollWriter(db, codec, clock, from).head()
-  } catch (error) {
-    if (isProblem(error, 'roll.inconsistent')) return
-    throw error
-  }
+  if (!(await isWhole(db, config, from))) return
   throw new Failure(
     'usage',
     `Nothing of ${from.origin} is lost: all ${from.size} entries that were seen are in the records.`,
   )
+}
+
+/** All that was seen is in the records. */
+const isWhole = async (db: Database, config: Config, from: Checkpoint): Promise<boolean> => {
+  const clock = databaseClock(() => new Date(), config.limits.clockToleranceMs)
+  try {
+    await openRollWriter(db, codec, clock, from).head()
+    return true
+  } catch (error) {
+    if (isProblem(error, 'roll.inconsistent')) return false
+    throw error
+  }
 }
 
 const readSucceeded = async (db: Database): Promise<RollOpened['succeeds']> => {
@@ -204,13 +215,28 @@ const failWaiting = async (db: Database, roll: RollWriter): Promise<void> => {
   }
 }
 
-/** The old anchor stays beside the new one, as evidence. */
-const setAside = async (path: string, { size }: Checkpoint, first: Checkpoint): Promise<string> => {
-  const kept = `${path}.${size}`
-  await rename(path, kept)
-  const file = await openAnchorFile({ path })
+/**
+ * The old anchor stays beside the new one, as evidence. Under its name there is always one of the two: where neither was, nobody
+ * would know of the roll before, and any records would do.
+ */
+const setAside = async (path: string, from: Checkpoint, first: Checkpoint): Promise<string> => {
+  const [kept, next] = [`${path}.${from.size}`, `${path}.next`]
+  await keepBeside(path, kept, from)
+  // Of a run that was cut off.
+  await rm(next, { force: true })
+  const file = await openAnchorFile({ path: next })
   await file.write(first).finally(() => file.close())
+  await rename(next, path)
+  await syncFolder(dirname(path))
   return kept
+}
+
+/** Of a run that was cut off it may be there. */
+const keepBeside = async (path: string, kept: string, from: Checkpoint): Promise<void> => {
+  const there = await readAnchorFile(kept)
+  if (there === undefined) return writePrivateFile(kept, await readFile(path))
+  if (there.origin !== from.origin || !Buffer.from(there.root).equals(from.root))
+    throw new Failure('usage', `${kept} is there, and is of another roll: move it away, and run this again.`)
 }
 
 const selectOpened = { text: `select index, body from entries where type = 'roll.opened' order by index desc limit 1` }
