@@ -53,6 +53,8 @@ export const relocateKey = async (
 ): Promise<string> => {
   assertPlace(deps, { keyUri })
   assertSameWay(deps, place, keyUri)
+  // Where it is already it may be signing right now, and to open and close it there would cost what is under way.
+  if (keyUri === place.keyUri) return keyUri
   await assertKeyAt(deps, place, keyUri)
   const { sha256 } = parsePublicKey(place.spki)
   return deps.store.relocate({ ...place, keyUri }, sha256.toString('hex'), { reason, by })

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -69,6 +69,9 @@ const { exported, serials, ended } = await serving(t, async (service) => {
   })
   if (imported.status >= 300) throw new Error(imported.text)
   await service.request('POST', '/v1/issuers/later/moves', { body: { move: 'activate' } })
+  await copyFile(join(config.dataDir, 'keys', 'later.pem'), join(config.dataDir, 'keys', 'elsewhere.pem'))
+  const moved = await service.request('PUT', '/v1/issuers/later/key', { body: { key: 'file:keys/elsewhere.pem' } })
+  if (moved.status >= 300) throw new Error(moved.text)
   const made = await issue(service, 300)
   await new Promise((resolve) => setTimeout(resolve, 1_100))
   const size = await exportRoll((path) => service.request('GET', path), tiles)
@@ -147,6 +150,8 @@ t.test('a recovery that is cut off goes on where it was, and then everything is 
     t.equal((await service.request('GET', `/v1/certificates/${serials[299]}`)).status, 200)
     const { json } = await service.request('GET', '/v1/issuers/later')
     t.match(json, { name: 'later', authority: 'later', state: 'active' }, 'an issuer that came after the backup')
+    const { json: key } = await service.request('GET', '/v1/issuers/later/key')
+    t.match(key, { key: 'file:keys/elsewhere.pem' }, 'with its key where it was found to be since')
     t.equal((await service.request('GET', '/readyz')).status, 200)
     await issue(service)
   })
