@@ -77,6 +77,7 @@ t.test('every type of event is told in a line for people', async (t) => {
       'default of authority default, staged before, by admin: "büro"',
       'default-2027 of authority default, key pkcs11:token=ca;object=default-2027, by admin',
       'default of authority default, 2 ways up, by admin',
+      'default-2027 of authority default, key pkcs11:token=ca-2;object=default-2027, before pkcs11:token=ca;object=default-2027, by admin: "the token broke, and its backup was restored into another one"',
       'pkcs11:token=ca;object=default of default, alwaysSensitive, not extractable, neverExtractable, sensitive',
       'file:keys/default.pem, by os:ops',
       'by the token ca, serial 0011223344556677',
