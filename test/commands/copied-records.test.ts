@@ -37,7 +37,7 @@ const adoptions = async (config: Config) =>
   })
 const copyOf = async () => ({ ...(await copyBeside(t, before.database)), close: async () => {} })
 
-t.test('which database the records are in is on record, and one that is renamed is the same', async (t) => {
+t.test('which database of its server the records are in is on record', async (t) => {
   const { db } = records.stores
   t.match(await readDatabaseId(db), /^\d+\/\d+$/)
   t.equal((await readStanding(db)).database, await readDatabaseId(db))
