@@ -152,6 +152,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   let inUse: SigningKey | undefined
   let keyAt: string | undefined
   let opening: Promise<SigningKey> | undefined
+  let openingAt: string | undefined
   let fault: string | undefined = 'its key has not been opened yet'
   /** That it signs is no proof that it signs rightly: only a trial that verifies clears this. */
   let wrong: string | undefined
@@ -166,7 +167,10 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     inUse = found
     key = found ?? key
     keyAt = at
-    if (before) void Promise.allSettled([...underWay]).then(before.close)
+    if (before)
+      void Promise.allSettled([...underWay])
+        .then(() => before.close())
+        .catch(() => {})
   }
 
   const openAt = async (at: string): Promise<SigningKey> => {
@@ -189,6 +193,9 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
 
   /** One opening at a time, however long it takes. */
   const open = (): Promise<SigningKey> => {
+    // Whoever knows where it is now is not answered by what was begun where it was.
+    if (opening && openingAt !== uri) return opening.then(open, open)
+    openingAt = uri
     opening ??= openAt(uri).finally(() => {
       opening = undefined
     })
@@ -252,8 +259,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     follow: (newest) => {
       if (newest === uri) return
       uri = newest
-      // An opening that is under way is of the place before.
-      void Promise.allSettled([opening]).then(probe)
+      void probe()
     },
     probe,
     close: async () => {

@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { openIssuer } from '../../src/ca/issuer.ts'
+import { newIssuer, openIssuer } from '../../src/ca/issuer.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
@@ -100,6 +100,17 @@ t.test('an issuer and its key', async (t) => {
       t.same(closed, ['old'])
     },
   )
+
+  t.test('that is elsewhere now is opened there though somebody is trying it still where it was', async (t) => {
+    const old = Promise.withResolvers<SigningKey>()
+    const openKey = (uri: string) => (uri === row.keyUri ? old.promise : Promise.resolve(key))
+    const issuer = newIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey })
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    const probed = issuer.probe()
+    old.reject(new Error('no such token'))
+    t.equal(await probed, undefined)
+    issuer.assertAvailable()
+  })
 
   t.test('that cannot be opened where it is now is out of use, and back where it was', async (t) => {
     const openKey = async (uri: string) => {
