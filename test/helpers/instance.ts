@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { SecureContext } from 'node:tls'
 
 import { bare } from './environment.ts'
 
@@ -76,7 +77,13 @@ const untilReady = async (
   child: ChildProcess,
   output: () => string,
 ): Promise<void> => {
-  const { get } = await import('node:https')
+  const [{ get }, { createSecureContext }] = [await import('node:https'), await import('node:tls')]
+  // Made once for each root: it is most of what a look takes.
+  let known: { readonly ca: string; readonly context: SecureContext } | undefined
+  const contextOf = (ca: string): SecureContext => {
+    if (known?.ca !== ca) known = { ca, context: createSecureContext({ ca }) }
+    return known.context
+  }
   const once = (): Promise<number> =>
     new Promise((resolve) => {
       let ca: string
@@ -85,7 +92,9 @@ const untilReady = async (
       } catch {
         return resolve(0)
       }
-      const call = get({ host: '127.0.0.1', port, path: '/readyz', ca, agent: false, timeout: 1000 }, (response) => {
+      const secureContext = contextOf(ca)
+      const options = { host: '127.0.0.1', port, path: '/readyz', secureContext, agent: false as const, timeout: 1000 }
+      const call = get(options, (response) => {
         response.resume()
         resolve(response.statusCode ?? 0)
       })

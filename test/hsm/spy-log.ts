@@ -49,8 +49,18 @@ export const parseSpyLog = (text: string): readonly Piece[] => {
 export const timesIn = ({ lines }: Piece, input: string): number =>
   Math.min(...linesOf(input).map((line) => lines.get(line) ?? 0))
 
-const linesOf = (input: string): readonly string[] =>
-  Array.from({ length: Math.ceil(input.length / 32) }, (_, i) => lineAt(i * 16, input.slice(i * 32, i * 32 + 32)))
+/** Each input is looked for in every piece, so how it is dumped is kept. */
+const dumped = new Map<string, readonly string[]>()
+
+const linesOf = (input: string): readonly string[] => {
+  const kept = dumped.get(input)
+  if (kept) return kept
+  const lines = Array.from({ length: Math.ceil(input.length / 32) }, (_, i) =>
+    lineAt(i * 16, input.slice(i * 32, i * 32 + 32)),
+  )
+  dumped.set(input, lines)
+  return lines
+}
 
 const lineAt = (offset: number, hex: string): string => `${offset} ${hex}`
 
