@@ -6,15 +6,18 @@
  * modules in twice the time and more: a quarter of all that the suite took.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { glob, stat } from 'node:fs/promises'
-import { availableParallelism } from 'node:os'
+import { chmod, glob, lstat, mkdir, stat } from 'node:fs/promises'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join, relative, resolve } from 'node:path'
+
+import { setApart } from '../test/helpers/apart.ts'
 
 const home = join(import.meta.dirname, '..')
 
 const main = async (named: readonly string[]): Promise<void> => {
   const files = named.length === 0 ? await filesIn(join(home, 'test')) : (await Promise.all(named.map(filesOf))).flat()
   write(`TAP version 14\n1..${files.length}`)
+  await useScratch()
   const running = openRunning()
   const next = openQueue(files)
   const sum = { ...nothing }
@@ -34,6 +37,20 @@ const main = async (named: readonly string[]): Promise<void> => {
   const shown = names.filter((name) => ['total', 'pass'].includes(name) || sum[name] > 0)
   write(`# { ${shown.map((name) => `${name}: ${sum[name]}`).join(', ')} }\n# time=${Math.round(performance.now())}ms`)
   process.exitCode = sum.fail > 0 || running.stopping ? 1 : 0
+}
+
+/**
+ * What tests write lies in folders that are apart from each other, a third of what some took (`setApart`). One folder for
+ * all runs, open to the accounts that tests take on as `/tmp` is; where somebody else has made it, it is done without.
+ */
+const useScratch = async (): Promise<void> => {
+  const folder = join(tmpdir(), `chancery-tests-${process.getuid?.() ?? 0}`)
+  await mkdir(folder).catch(() => {})
+  const found = await lstat(folder).catch(() => undefined)
+  if (!found?.isDirectory() || found.uid !== process.getuid?.()) return
+  await chmod(folder, 0o1777)
+  await setApart(folder)
+  process.env['TMPDIR'] = folder
 }
 
 const filesOf = async (name: string): Promise<readonly string[]> => {

@@ -2,7 +2,6 @@
  * A PostgreSQL for tests: the product's own embedded server with the product's own durable settings, one for all
  * test files of a user, and a fresh database for each file, copied from one that was migrated once.
  */
-import { execFile } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { lstat, mkdir, readdir, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -13,6 +12,7 @@ import pg from 'pg'
 import { findBinaries } from '../../src/store/embedded/binaries.ts'
 import { openEmbedded } from '../../src/store/embedded.ts'
 import { migrate } from '../../src/store/migrate.ts'
+import { setApart } from './apart.ts'
 import { quiet } from './log.ts'
 
 export interface TestDatabase {
@@ -63,19 +63,12 @@ const findTestServer = async (): Promise<TestServer> => {
   const { uid, mode } = await lstat(dataDir)
   if (uid !== process.getuid?.() || (mode & 0o077) !== 0) throw new Error(`${dataDir} is not ours alone; remove it.`)
   const { ownerUrl, servingUrl, stop } = await openEmbedded({ dataDir, log: quiet })
+  // Each database is three hundred files, made and removed all the time: 50 ms where they are apart, and 300 where not.
   await setApart(join(dataDir, 'postgres', 'cluster', 'base'))
   const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
   const superuserUrl = inDatabase(ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`), 'postgres')
   return { ownerUrl, servingUrl, superuserUrl, stop }
 }
-
-/**
- * Each database is three hundred files, made and removed all the time: before ext4 makes one, it looks at every one near it
- * that was removed in the last minutes. Where the folders in this one lie apart from each other (chattr(1), T), a database takes
- * 50 ms instead of 300. Where there is no such thing, nothing happens.
- */
-const setApart = (folder: string): Promise<void> =>
-  new Promise((resolve) => execFile('chattr', ['+T', folder], { timeout: 5_000 }, () => resolve()))
 
 /** One for each user and each PostgreSQL. */
 export const testDataDir = async (): Promise<string> =>
