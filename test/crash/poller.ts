@@ -1,5 +1,6 @@
 /** Somebody who looks at the checkpoint of an instance all the time, whatever happens to it. */
 import { Agent, get } from 'node:https'
+import { createSecureContext } from 'node:tls'
 
 import type { Target } from './load.ts'
 
@@ -11,13 +12,14 @@ export interface Poller {
 
 export const openPoller = ({ port, ca, token }: Target): Poller => {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const secureContext = createSecureContext({ ca })
   const notes: string[] = []
   let stopping = false
   const look = (): Promise<void> =>
     new Promise((resolve) => {
       const headers = { authorization: `Bearer ${token}` }
       const call = get(
-        { host: '127.0.0.1', port, ca, agent, path: '/roll/checkpoint', headers, timeout: 5_000 },
+        { host: '127.0.0.1', port, secureContext, agent, path: '/roll/checkpoint', headers, timeout: 5_000 },
         (answer) => {
           let text = ''
           answer.setEncoding('utf8').on('data', (chunk: string) => {
