@@ -18,22 +18,28 @@ export const openPoller = ({ port, ca, token }: Target): Poller => {
   const look = (): Promise<void> =>
     new Promise((resolve) => {
       const headers = { authorization: `Bearer ${token}` }
-      const call = get(
-        { host: '127.0.0.1', port, secureContext, agent, path: '/roll/checkpoint', headers, timeout: 5_000 },
-        (answer) => {
-          let text = ''
-          answer.setEncoding('utf8').on('data', (chunk: string) => {
-            text += chunk
-          })
-          answer.on('end', () => {
-            // A torn answer is none, as for any reader of notes.
-            if (answer.statusCode === 200 && Buffer.byteLength(text) === Number(answer.headers['content-length']))
-              notes.push(text)
-            resolve()
-          })
-          answer.on('error', () => resolve())
-        },
-      )
+      const options = {
+        host: '127.0.0.1',
+        port,
+        secureContext,
+        agent,
+        path: '/roll/checkpoint',
+        headers,
+        timeout: 5_000,
+      }
+      const call = get(options, (answer) => {
+        let text = ''
+        answer.setEncoding('utf8').on('data', (chunk: string) => {
+          text += chunk
+        })
+        answer.on('end', () => {
+          // A torn answer is none, as for any reader of notes.
+          if (answer.statusCode === 200 && Buffer.byteLength(text) === Number(answer.headers['content-length']))
+            notes.push(text)
+          resolve()
+        })
+        answer.on('error', () => resolve())
+      })
       call.on('timeout', () => call.destroy())
       call.on('error', () => resolve())
     })
