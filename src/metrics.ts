@@ -26,7 +26,12 @@ export interface Metrics extends Meter {
   /** The lists that are served. */
   watchCrls(read: () => readonly CrlFigures[]): void
   /** Those of CAs above issuers. */
-  watchImportedCrls(read: () => readonly { readonly signer: string; readonly nextUpdate: Date }[]): void
+  watchImportedCrls(
+    /** Those that another one must follow. */
+    awaited: () => readonly { readonly signer: string; readonly nextUpdate: Date }[],
+    /** Issuers that they revoke, and that may sign yet. */
+    revoked: () => readonly string[],
+  ): void
   /** Somebody has shown what it has, or nothing: `accepted`, or the code of the problem. */
   authenticated(kind: string, outcome: string): void
   /** The keys of an identity provider were asked for. */
@@ -208,6 +213,11 @@ export const metricTable = {
     help: 'Until when the list of a CA above issuers may be used, by the SHA-256 of its public key; none where nothing below it is valid for longer.',
     labels: ['signer'],
   },
+  chancery_issuer_revoked: {
+    kind: 'gauge',
+    help: 'An issuer that a CA above has revoked, and that may sign yet: 1; none once it was halted.',
+    labels: ['issuer'],
+  },
   chancery_crl_unlisted_seconds: {
     kind: 'gauge',
     help: 'Since the oldest revocation or release that is on no list yet; none where all are.',
@@ -317,7 +327,6 @@ export const openMetrics = (registry: Registry): Metrics => {
   const unlisted = series('chancery_crl_unlisted_seconds')
   const crlFailures = series('chancery_crl_failures_total')
   const ocspAnswers = series('chancery_ocsp_answers_total')
-  const importedCrls = series('chancery_imported_crl_next_update_timestamp_seconds')
   const cosigned = series('chancery_witness_cosigned_timestamp_seconds')
   const witnessFailures = series('chancery_witness_failures_total')
   const disagreements = series('chancery_witness_disagrees')
@@ -378,16 +387,26 @@ export const openMetrics = (registry: Registry): Metrics => {
         read().map(({ witness, disagrees }) => ({ labels: [witness], value: disagrees ? 1 : 0 })),
       )
     },
-    watchImportedCrls: (read) =>
-      importedCrls.take(() =>
-        read().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
-      ),
+    ...importedCrlSeries(series),
     ...fitnessSeries(series),
     watchUnlisted: (read) =>
       unlisted.take(() => read().map(({ issuer, seconds: value }) => ({ labels: [issuer], value }))),
     crlsFailed: (issuer) => crlFailures.add(1, issuer),
     ocspAnswered: (kind) => ocspAnswers.add(1, kind),
     crlsPublished: (issuer, duration) => crlTimes.observe(duration, issuer),
+  }
+}
+
+const importedCrlSeries = (series: (name: MetricName) => Series): Pick<Metrics, 'watchImportedCrls'> => {
+  const ends = series('chancery_imported_crl_next_update_timestamp_seconds')
+  const revokedIssuers = series('chancery_issuer_revoked')
+  return {
+    watchImportedCrls: (awaited, revoked) => {
+      ends.take(() =>
+        awaited().map(({ signer, nextUpdate }) => ({ labels: [signer], value: nextUpdate.getTime() / 1000 })),
+      )
+      revokedIssuers.take(() => revoked().map((issuer) => ({ labels: [issuer], value: 1 })))
+    },
   }
 }
 

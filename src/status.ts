@@ -5,7 +5,7 @@
 
 import { waysUp } from './ca/bundle.ts'
 import { openCrlPublisher } from './ca/crl.ts'
-import { type CrlImports, type Link, openCrlImports } from './ca/crl-import.ts'
+import { type CrlImports, linksOf, openCrlImports } from './ca/crl-import.ts'
 import { type CrlShelf, openCrlShelf } from './ca/crl-shelf.ts'
 import { openCrlWatch } from './ca/crl-watch.ts'
 import type { Issuance } from './ca/issuance.ts'
@@ -31,7 +31,7 @@ import { openOcspStore } from './store/ocsp.ts'
 import { issuedForReported, openRevocationStore } from './store/revocations.ts'
 import { readSuccessions } from './store/roll-opening.ts'
 import type { NextTurn } from './turns.ts'
-import { parseCertificate, type TbsFacts } from './x509/certificate.ts'
+import { parseCertificate } from './x509/certificate.ts'
 
 export interface Status {
   readonly revocations: Revocations
@@ -65,13 +65,13 @@ export const openStatus = async (
   const crls = openCrlShelf(shelfStore, { damaged: tellDamaged(log) })
   const crlImports = openCrlImports({
     store: openImportStore({ db, roll }),
-    links: () => linksOf(issuers),
+    links: () => linksOf(issuers.all().map(({ issuer }) => issuer)),
     basePath: new URL(config.publicUrl).pathname,
     clock: dbClock.now,
   })
   await Promise.all([crls.refresh(), crlImports.refresh()])
   metrics.watchCrls(() => [...crls.all()].filter(({ issuer }) => isInUse(issuers, issuer)))
-  metrics.watchImportedCrls(() => crlImports.awaited())
+  metrics.watchImportedCrls(crlImports.awaited, () => revokedSigners(crlImports, issuers))
   const watch = openCrlWatch({
     shelf: crls,
     store: shelfStore,
@@ -140,7 +140,7 @@ export const openStatus = async (
     ocsp,
     crlImports,
     crlFault: watch.fault,
-    crlWarning: () => revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports),
+    crlWarning: () => revokedText(revokedSigners(crlImports, issuers)) ?? watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
@@ -189,14 +189,16 @@ const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell 
 }
 
 /** Of those that may sign yet: one that was halted has nothing more to be done about it here. */
-const revokedText = (imports: CrlImports, issuers: Issuers): string | undefined => {
+const revokedSigners = (imports: CrlImports, issuers: Issuers): readonly string[] => {
   const stopped = issuers.all().filter(({ state }) => state === 'crl-only')
   const gone = new Set(stopped.map(({ issuer }) => issuer.name))
-  const revoked = [...new Set(imports.revoked())].filter((name) => !gone.has(name))
-  return revoked.length === 0
+  return imports.revoked().filter((name) => !gone.has(name))
+}
+
+const revokedText = (revoked: readonly string[]): string | undefined =>
+  revoked.length === 0
     ? undefined
     : `a CA above has revoked ${revoked.join(', ')}: halt it, as docs/operations.md tells`
-}
 
 /** Once for each issuer below: that is whose certificates are doubted. */
 const endingText = (imports: CrlImports): string | undefined => {
@@ -207,15 +209,6 @@ const endingText = (imports: CrlImports): string | undefined => {
   )
   return `the list of what is revoked ${[...new Set(texts)].join(', ')}: bring a new one with chancery crl import`
 }
-
-/** Each issuer in use and each CA above it, with the one that signed it; a root stands above itself and is none. */
-const linksOf = (issuers: Issuers): readonly Link[] =>
-  issuers.all().flatMap(({ issuer: { name, facts, ways } }) =>
-    ways.flatMap((above) => {
-      const line = [facts, ...above]
-      return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
-    }),
-  )
 
 const isInUse = (issuers: Issuers, name: string): boolean => issuers.all().some(({ issuer }) => issuer.name === name)
 

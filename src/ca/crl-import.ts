@@ -15,6 +15,13 @@ export interface Link {
   readonly signer: TbsFacts
 }
 
+/** An issuer and the ways up from it, nearest first. */
+export interface Line {
+  readonly name: string
+  readonly facts: TbsFacts
+  readonly ways: readonly (readonly TbsFacts[])[]
+}
+
 export interface ImportedCrl {
   /** SHA-256 (hex) of the signer's SubjectPublicKeyInfo. */
   readonly signer: string
@@ -69,7 +76,7 @@ export interface CrlImports {
   awaited(): readonly PlacedCrl[]
   /** Whose certificates say that there is a list, and there is none, or it ends within that time and before them. */
   ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
-  /** Issuers in use whose certificate, or one above it, is on such a list. */
+  /** Issuers in use whose certificate, or one above it, is on such a list; each once. */
   revoked(): readonly string[]
   refresh(): Promise<void>
 }
@@ -80,8 +87,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
     const sha256 = createHash('sha256').update(list.der).digest('hex')
-    const serials = new Set(readRecorded(list).revoked.map(serialOf))
-    lists.set(list.signer, { ...list, sha256, serials })
+    lists.set(list.signer, { ...list, sha256, serials: serialsOf(list) })
   }
   /** Nobody asks about what has expired (RFC 5280 3.3). */
   const living = (): readonly Link[] => links().filter(({ subject }) => subject.notAfter > clock())
@@ -123,14 +129,31 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
         .filter(({ nextUpdate, needed }) => (nextUpdate?.getTime() ?? 0) < needed)
         .map(({ issuer, nextUpdate }) => ({ issuer, nextUpdate })),
     revoked: () =>
-      links()
-        .filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(serialOf(subject)))
-        .map(({ issuer }) => issuer),
+      namesOf(links().filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(serialOf(subject)))),
     refresh: async () => {
       for (const list of await store.newest()) place(list)
     },
   }
 }
+
+/** Each issuer and each CA above it, with the one that signed it; a root stands above itself and is none. */
+export const linksOf = (issuers: readonly Line[]): readonly Link[] =>
+  issuers.flatMap(({ name, facts, ways }) =>
+    ways.flatMap((above) => {
+      const line = [facts, ...above]
+      return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
+    }),
+  )
+
+/** Of these issuers those that lists on record revoke, or that have one above them which they do; each once. */
+export const revokedBy = (lists: readonly ImportedCrl[], links: readonly Link[]): readonly string[] => {
+  const serials = new Map(lists.map((list) => [list.signer, serialsOf(list)]))
+  return namesOf(links.filter(({ subject, signer }) => serials.get(sha256Of(signer))?.has(serialOf(subject))))
+}
+
+const namesOf = (links: readonly Link[]): readonly string[] => [...new Set(links.map(({ issuer }) => issuer))]
+
+const serialsOf = (list: ImportedCrl): ReadonlySet<string> => new Set(readRecorded(list).revoked.map(serialOf))
 
 const hasUrl = ({ subject }: Link): boolean => subject.crlUrls.length > 0
 

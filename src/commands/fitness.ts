@@ -4,11 +4,14 @@ import { access, constants, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 
 import { readAnchorFile } from '../anchor.ts'
+import { waysUp } from '../ca/bundle.ts'
+import { linksOf, revokedBy } from '../ca/crl-import.ts'
 import { type Config, isLoopback } from '../config.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { ed25519SpkiStart } from '../roll-crypto.ts'
 import { sha256 } from '../sha256.ts'
+import { readImportedCrls } from '../store/crls.ts'
 import type { Database } from '../store/database.ts'
 import { loadIssuers } from '../store/issuers.ts'
 import { countHoldingReported } from '../store/revocations.ts'
@@ -50,6 +53,7 @@ export const unwise = async (
       ? ['CHANCERY_ROLL_ANCHOR is none, so that only a witness tells an older database from the right one: name a file']
       : []),
     ...(await standing(db, now)),
+    ...(await revokedAbove(db)),
     ...(await holdingReported(db, now)),
     ...(allowSoftware ? await inFiles(db) : []),
     // All at once: each is waited for twice ten seconds where its module hangs.
@@ -114,6 +118,21 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
           : `the issuer ${name} expires within ninety days: bring the next one`,
       ),
   ]
+}
+
+/** Whoever reads lists takes nothing of what they sign, and they sign until somebody halts them. */
+const revokedAbove = async (db: Database): Promise<readonly string[]> => {
+  const signing = (await inUse(db)).filter(({ state }) => state !== 'crl-only')
+  const factsOf = (der: Buffer) => parseCertificate(der).facts
+  const lines = signing.map((issuer) => ({
+    name: issuer.name,
+    facts: factsOf(issuer.certificate),
+    ways: waysUp(issuer).map((way) => way.map(factsOf)),
+  }))
+  return revokedBy(await readImportedCrls(db), linksOf(lines)).map(
+    (name) =>
+      `a CA above has revoked the issuer ${name}, which may sign yet: chancery issuer halt ${name} --reason TEXT`,
+  )
 }
 
 /** Whoever has reported a key need know of one certificate only, and sees no others. */

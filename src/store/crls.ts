@@ -220,8 +220,12 @@ const selectFiles = {
 
 // Lists that were signed elsewhere --------------------------------------------------------------------------------------
 
+/** The newest of each signer. */
+export const readImportedCrls = async (db: Database): Promise<readonly ImportedCrl[]> =>
+  (await db.query<ImportRow>(selectImports, [null])).rows.map(importOf)
+
 export const openImportStore = ({ db, roll }: CrlStoreDeps): ImportStore => ({
-  newest: async () => (await db.query<ImportRow>(selectImports, [null])).rows.map(importOf),
+  newest: () => readImportedCrls(db),
   add: (list, assertFollows) =>
     roll.change(async (tx, _time, index) => {
       const {

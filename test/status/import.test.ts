@@ -3,16 +3,19 @@ import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { encodeRootCrlTbs, type RootCrlInput, seal } from '../../src/ca/ceremony.ts'
 import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/crl-import.ts'
+import { unwise } from '../../src/commands/fitness.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
+import { openDatabase } from '../../src/store/database.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
+import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
 
 let service: TestService
@@ -48,6 +51,17 @@ const crlCheck = async (): Promise<{ readonly ok: boolean; readonly reason: stri
   await new Promise((resolve) => setTimeout(resolve, 2_100))
   const { checks } = (await service.request('GET', '/readyz')).json
   return checks.find(({ name }: { name: string }) => name === 'crls')
+}
+
+/** What operators are told besides, of issuers that a CA above has revoked. */
+const toldOfRevoked = async (t: Test) => {
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(() => db.close())
+  const told = await unwise(service.config, db, await openInlineKeys(service.config), new Date())
+  return {
+    metric: (await service.request('GET', '/metrics')).text.match(/^chancery_issuer_revoked.*$/m)?.[0],
+    doctor: told.filter((one) => one.includes('CA above')),
+  }
 }
 
 t.test('a list that fits is served at once, for every issuer below, and once more changes nothing', async (t) => {
@@ -105,8 +119,13 @@ t.test('readiness says when it ends, and whom it revokes', async (t) => {
   const issuer = (await service.request('GET', '/v1/issuers/etcd')).json.certificate
   const { serial } = parseCertificate(parsePem(issuer, 'CERTIFICATE')).facts
   const revoked = [{ serial, revokedAt: new Date(now() - 60_000), reason: 'cACompromise' as const }]
+  t.same(await toldOfRevoked(t), { metric: undefined, doctor: [] })
   t.equal((await bring(await list({ number: 5n, revoked }))).status, 200)
   t.match(await crlCheck(), { ok: true, reason: /has revoked etcd: halt it/ })
+  t.same(await toldOfRevoked(t), {
+    metric: 'chancery_issuer_revoked{issuer="etcd"} 1',
+    doctor: ['a CA above has revoked the issuer etcd, which may sign yet: chancery issuer halt etcd --reason TEXT'],
+  })
 })
 
 t.test('whom a list has revoked, no later one leaves out, but for who was on hold', async (t) => {
@@ -162,6 +181,7 @@ t.test(
     t.match(await move('etcd', 'activate'), { status: 409, json: { violations: [{ check: 'issuer.revoked' }] } })
     t.equal((await move('etcd', 'halt')).status, 200)
     t.match(await crlCheck(), { ok: true, reason: /are published and fresh/ }, 'nobody is told to halt it again')
+    t.same(await toldOfRevoked(t), { metric: undefined, doctor: [] })
   },
 )
 
