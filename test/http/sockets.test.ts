@@ -39,7 +39,7 @@ const publicApp = (deps: HttpDeps) =>
     ...deps,
     crls: reached({ find: () => undefined, knows: () => true }),
     records: reached({ issuers: async () => [] }),
-    ocsp: reached({ knows: () => false }),
+    ocsp: reached({ knows: (issuer: string) => issuer === 'stuck', answer: () => new Promise(() => {}) }),
     crlImports: reached({ find: () => undefined }),
   })
 
@@ -82,7 +82,7 @@ t.test('whoever sends a question about a certificate slowly is not told that we 
   t.teardown(() => app.close())
   const { port } = app.server.address() as AddressInfo
   /** What is answered to a body of as many octets as are said, of which one comes after each of these milliseconds. */
-  const post = async (length: number, waits: readonly number[]): Promise<string> => {
+  const post = async (length: number, waits: readonly number[], issuer = 'default'): Promise<string> => {
     const socket = connect(port, '127.0.0.1').setEncoding('utf8')
     t.teardown(() => socket.destroy())
     const fields = [
@@ -91,7 +91,7 @@ t.test('whoever sends a question about a certificate slowly is not told that we 
       `Content-Length: ${length}`,
       'Connection: close',
     ]
-    socket.write(['POST /ocsp/default HTTP/1.1', ...fields, '', ''].join('\r\n'))
+    socket.write([`POST /ocsp/${issuer} HTTP/1.1`, ...fields, '', ''].join('\r\n'))
     const answer = once(socket, 'data')
     for (const wait of waits) {
       await sleep(wait)
@@ -99,9 +99,11 @@ t.test('whoever sends a question about a certificate slowly is not told that we 
     }
     return String(await answer)
   }
-  const [slow, silent] = await Promise.all([post(2, [100, 8_900]), post(2, [100])])
+  const asked = [post(2, [100, 8_900]), post(2, [100]), post(1, [0], 'stuck')]
+  const [slow = '', silent = '', stuck = ''] = await Promise.all(asked)
   t.match(slow, /^HTTP\/1\.1 404 .*issuer\.not_found/s, 'it may take as long as any request')
   t.match(silent, /^HTTP\/1\.1 408 .*"request\.timeout"/s)
+  t.match(stuck, /^HTTP\/1\.1 503 .*"overload\.deadline"/s, 'where we are slow, he is')
 })
 
 t.test('the public listener takes one host and no other number of them (RFC 9112 3.2)', async (t) => {
