@@ -156,20 +156,22 @@ const takeTurn = async (client: pg.Client, log: Log): Promise<void> => {
  * What a migration makes is granted with it: those who serve meanwhile meet its triggers from its commit on, and go on where a
  * later one fails. Resolves to whether there was one to apply.
  */
-const step = async (
-  client: pg.Client,
-  migrations: readonly Migration[],
-  { servingRole, log }: Pick<MigrateOptions, 'servingRole' | 'log'>,
-): Promise<boolean> => {
-  const applied = await applyNext(client, migrations, log)
+const step = async (client: pg.Client, migrations: readonly Migration[], deps: Stepping): Promise<boolean> => {
+  const applied = await applyNext(client, migrations, deps)
   if (!(await isOwner(client))) return applied
-  await grantServing(client, servingRole)
-  if (!applied) await followNumbers(client, log)
+  await grantServing(client, deps.servingRole)
+  if (!applied) await followNumbers(client, deps.log)
   return applied
 }
 
+type Stepping = Pick<MigrateOptions, 'servingRole' | 'log'>
+
 /** Resolves to whether there was one to apply. */
-const applyNext = async (client: pg.Client, migrations: readonly Migration[], log: Log): Promise<boolean> => {
+const applyNext = async (
+  client: pg.Client,
+  migrations: readonly Migration[],
+  { servingRole, log }: Stepping,
+): Promise<boolean> => {
   // Looked for first: `if not exists` would tell about it each time, and needs the right to create.
   const { rows: found } = await client.query<{ present: boolean }>(tableExists)
   if (found[0]?.present !== true) await client.query(createTable)
@@ -177,7 +179,7 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
   assertKnown(applied, migrations)
   const next = migrations[applied.length]
   if (next === undefined) return false
-  if (next.name === treeMigration) await assertAlone(client)
+  if (next.name === treeMigration) await assertAlone(client, servingRole)
   try {
     await client.query(next.sql)
   } catch (cause) {
@@ -195,12 +197,12 @@ const applyNext = async (client: pg.Client, migrations: readonly Migration[], lo
  * Those of before know no tree: what they enrolled from then on would leave the root behind for good. Where nothing is on the
  * roll, as before the first migration, nobody is there.
  */
-const assertAlone = async (client: pg.Client): Promise<void> => {
-  const { rows } = await client.query<{ others: number }>(countOthers)
+const assertAlone = async (client: pg.Client, role: string): Promise<void> => {
+  const { rows } = await client.query<{ others: number }>(countOthers, [role])
   const { others = 0 } = rows[0] ?? {}
   if (others === 0) return
   throw new WrongSchema(
-    `An instance of before the roll was a tree is connected to this database (${others} in pg_stat_activity as "chancery"), and would damage the roll beside a newer one: stop all that serve it, then run "chancery migrate" again. Nothing of this step remains.`,
+    `An instance of before the roll was a tree is connected to this database (${others} in pg_stat_activity as "chancery", or of the role ${JSON.stringify(role)}), and would damage the roll beside a newer one: stop all that serve it, then run "chancery migrate" again. A pooler keeps connections that nobody uses for some minutes: end those as well. Nothing of this step remains.`,
   )
 }
 
@@ -304,10 +306,14 @@ const selectNumberings = `
   join pg_attribute a on attrelid = refobjid and attnum = refobjsubid
   where classid = 'pg_class'::regclass and refclassid = 'pg_class'::regclass and deptype in ('a', 'i')`
 
-/** By the name under which `service.ts` opens its pool. */
+/**
+ * By the name under which `service.ts` opens its pool, or the role: a URL may give any name. Of us may be this connection, and
+ * that by which others know that we use the embedded server.
+ */
 const countOthers = `
   select count(*)::int as others from pg_stat_activity
-  where datname = current_database() and application_name = 'chancery' and exists (select from roll where size > 0)`
+  where datname = current_database() and pid <> pg_backend_pid() and exists (select from roll where size > 0)
+    and (application_name = 'chancery' or (usename = $1 and usename <> current_user and application_name <> 'chancery presence'))`
 
 const createTable = `
   create table schema_migrations (

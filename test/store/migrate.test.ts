@@ -323,7 +323,7 @@ t.test('a roll of before becomes a tree', async (t) => {
 t.test('a roll of before becomes a tree beside nobody who knows none', async (t) => {
   const migrations = join(import.meta.dirname, '../../migrations')
   const files = (await readdir(migrations)).sort()
-  const { owner, run, directory, servingUrl } = await given(t, {})
+  const { owner, run, directory, ownerUrl, servingUrl } = await given(t, {})
   for (const name of files.slice(0, files.indexOf('0012_roll_tree.sql')))
     await copyFile(join(migrations, name), join(directory, name))
   t.equal(await run(), 11)
@@ -333,13 +333,19 @@ t.test('a roll of before becomes a tree beside nobody who knows none', async (t)
       values (0, 'principal.created', '2026-01-01', sha256('\\x00' || convert_to('0', 'UTF8')), '0')`,
   })
   for (const name of files) await copyFile(join(migrations, name), join(directory, name))
-  const old = openDatabase({ url: servingUrl, max: 1, log, applicationName: 'chancery' })
-  await old.query({ text: 'select' })
-  await t.rejects(run(), { message: /\(1 in pg_stat_activity as "chancery"\), .*: stop all that serve it, then run / })
-  const { rows } = await owner.query({ text: 'select max(version) as version from schema_migrations' })
-  t.same(rows, [{ version: 11 }], 'what was applied before stays')
-  await old.close()
-  t.equal(await run(), files.length)
+  for (const url of [servingUrl, `${servingUrl}&application_name=pki`]) {
+    const old = openDatabase({ url, max: 1, log, applicationName: 'chancery' })
+    await old.query({ text: 'select' })
+    await t.rejects(run(), {
+      message:
+        /\(1 in pg_stat_activity as "chancery", or of the role "chancery"\), .*: stop all that serve it, then run .* A pooler/,
+    })
+    const { rows } = await owner.query({ text: 'select max(version) as version from schema_migrations' })
+    t.same(rows, [{ version: 11 }], 'what was applied before stays')
+    await old.close()
+  }
+  const named = `${ownerUrl}&application_name=chancery`
+  t.equal(await migrate({ ownerUrl: named, servingRole: 'chancery', log, directory }), files.length, 'we are no other')
 })
 
 t.test(
