@@ -1,13 +1,17 @@
 /** Watches whose lines cannot be read, as a proxy between may send them. */
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import type { KubernetesApi, LinesCall } from '../../src/kubernetes/api.ts'
+import { type KubernetesApi, type LinesCall, openApi } from '../../src/kubernetes/api.ts'
 import type { CertificateRequest } from '../../src/kubernetes/objects.ts'
 import { resources } from '../../src/kubernetes/resources.ts'
 import { openWatch, type WatchDeps } from '../../src/kubernetes/watch.ts'
+import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { quiet } from '../helpers/log.ts'
+import { ip } from '../x509/build.ts'
 import { certificateRequest } from './objects.ts'
 
 type Teardown = { teardown(close: () => Promise<void>): unknown }
@@ -76,4 +80,38 @@ t.test('an event whose object cannot be read is not passed over', async (t) => {
   const { watch, asked } = open(t, [event('ADDED', 'good-1'), event('ADDED', 'spoilt-1')], { keep })
   t.ok(await settled(() => asked.lists === 3), 'it may be among those that are listed')
   t.ok(watch.synced)
+})
+
+t.test('an answer that ends within a line is no more than that', async (t) => {
+  const ca = openClientCa('HTTPS of a proxy')
+  const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')] })
+  const server = createServer({ cert, key }, (_, response) => {
+    // Behind a proxy it ends in order.
+    response.end(`${event('ADDED', 'whole-1')}\n${event('ADDED', 'cut-1').slice(0, -9)}`)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const behind = openApi(async () => ({
+    ...{ server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, headers: {}, tls: { ca: ca.pem } },
+  }))
+  const asked: string[] = []
+  const api = {
+    call: async () => {
+      asked.push('list')
+      return { metadata: { resourceVersion: '1' }, items: [] } as never
+    },
+    lines: async (path: string, call: LinesCall) => {
+      asked.push('watch')
+      await behind.lines(path, call)
+    },
+  }
+  const { watch, told } = open(t, [], { api })
+  t.teardown(() => {
+    behind.close()
+    server.close()
+    server.closeAllConnections()
+  })
+  t.ok(await settled(() => asked.length > 3))
+  t.same(asked.slice(0, 4), ['list', 'watch', 'watch', 'watch'], 'it is watched from there')
+  t.equal(watch.size, 1)
+  t.same(told, [])
 })
