@@ -42,8 +42,9 @@ export const runController = async (
   ])
   const kubeconfig = document.kubeconfig === undefined ? undefined : resolve(folder, document.kubeconfig)
   const cluster = await loadCluster(kubeconfig).catch((error: Error) => {
-    // What follows the first line are lines of the file, which may hold a token or a key.
-    const [reason = ''] = error.message.split('\n', 1)
+    // What follows the first line are lines of the file, which may hold a token or a key; as may what is quoted before its place.
+    const [line = ''] = error.message.split('\n', 1)
+    const reason = line.replace(/ (?:"|!<).*(?= \(\d+:\d+\)$)/, '')
     const where = kubeconfig === undefined || reason.includes(kubeconfig) ? '' : `${kubeconfig}: `
     throw new Failure('usage', `The cluster cannot be reached: ${where}${reason}.`)
   })

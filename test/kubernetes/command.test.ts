@@ -136,6 +136,14 @@ t.test('what cannot start says why, in a sentence', async (t) => {
   const broken = await chancery('controller', await write('broken.yaml', 'kubeconfig: broken\n'))
   t.match(broken, { code: 2, err: `The cluster cannot be reached: ${join(folder, 'broken')}: bad indentation` })
   t.notMatch(broken.err, /hidden/)
+  for (const [password, told] of [
+    ['*hidden', 'unidentified alias (3:16)'],
+    ['!hidden', 'unknown scalar tag (3:15)'],
+  ]) {
+    await write('broken', `users:\n- user:\n    password: ${password}\n`)
+    const { err } = await chancery('controller', join(folder, 'broken.yaml'))
+    t.equal(err.trim(), `The cluster cannot be reached: ${join(folder, 'broken')}: ${told}.`)
+  }
   await kubeconfig('plain', 'http://127.0.0.1:1')
   t.match(await chancery('controller', await write('plain.yaml', 'kubeconfig: plain\nnamespace: x\n')), {
     code: 2,
