@@ -234,7 +234,7 @@ const followNumbers = async (client: pg.Client, log: Log): Promise<void> => {
   }
 }
 
-/** Quoted as SQL wants them. */
+/** Of ours, and not of tables that somebody else has put there. Quoted as SQL wants them. */
 interface Numbering {
   readonly sequence: string
   readonly relation: string
@@ -302,7 +302,7 @@ const selectSeen = `
 const selectNumberings = `
   select d.objid::regclass::text as sequence, d.refobjid::regclass::text as relation, quote_ident(attname) as column
   from pg_depend d
-  join pg_class s on s.oid = objid and relkind = 'S' and relnamespace = 'public'::regnamespace
+  join pg_class s on s.oid = objid and relkind = 'S' and relnamespace = 'public'::regnamespace and pg_has_role(relowner, 'usage')
   join pg_attribute a on attrelid = refobjid and attnum = refobjsubid
   where classid = 'pg_class'::regclass and refclassid = 'pg_class'::regclass and deptype in ('a', 'i')`
 

@@ -203,6 +203,19 @@ t.test('rows that logical replication has brought are followed by those that com
   }
 })
 
+t.test("numbers of somebody else's tables are his", async (t) => {
+  const { ownerUrl, run } = await given(t, {})
+  await run()
+  const who = /\/\/[^@]*@/
+  const url = ownerUrl.replace(who, who.exec((await openTestServer()).superuserUrl)?.[0] ?? '')
+  const superuser = openDatabase({ url, max: 1, log, applicationName: 'test' })
+  t.teardown(superuser.close)
+  await superuser.query({
+    text: 'create table others (id serial primary key); insert into others values (7); grant select on others to chancery_owner',
+  })
+  await t.resolves(run())
+})
+
 t.test('the migrations of this installation apply to an empty database, and are what serving expects', async (t) => {
   const { ownerUrl, servingUrl } = await openTestDatabase(t, { empty: true })
   const version = await migrate({ ownerUrl, servingRole: 'chancery', log })
