@@ -202,7 +202,7 @@ const assertAlone = async (client: pg.Client, role: string): Promise<void> => {
   const { others = 0 } = rows[0] ?? {}
   if (others === 0) return
   throw new WrongSchema(
-    `An instance of before the roll was a tree is connected to this database (${others} in pg_stat_activity as "chancery", or of the role ${JSON.stringify(role)}), and would damage the roll beside a newer one: stop all that serve it, then run "chancery migrate" again. A pooler keeps connections that nobody uses for some minutes: end those as well. Nothing of this step remains.`,
+    `An instance of before the roll was a tree is connected to this database (${others} in pg_stat_activity as "chancery", or of the role ${JSON.stringify(role)}), and would damage the roll beside a newer one: stop all that serve it, then run the same command again. A pooler keeps connections that nobody uses for some minutes: end those as well. Nothing of this step remains.`,
   )
 }
 

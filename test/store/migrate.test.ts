@@ -351,7 +351,7 @@ t.test('a roll of before becomes a tree beside nobody who knows none', async (t)
     await old.query({ text: 'select' })
     await t.rejects(run(), {
       message:
-        /\(1 in pg_stat_activity as "chancery", or of the role "chancery"\), .*: stop all that serve it, then run .* A pooler/,
+        /\(1 in pg_stat_activity as "chancery", or of the role "chancery"\), .*: stop all that serve it, then run the same command again\. A pooler/,
     })
     const { rows } = await owner.query({ text: 'select max(version) as version from schema_migrations' })
     t.same(rows, [{ version: 11 }], 'what was applied before stays')
