@@ -26,6 +26,7 @@ import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
 import { inTurn } from '../store/turn.ts'
 import { parseCertificate } from '../x509/certificate.ts'
+import { parseCrl } from '../x509/crl.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodePem } from '../x509/pem.ts'
 
@@ -50,11 +51,11 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
 const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const known = new Set((await loadIssuers(stores.db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
-  const number = await dueRootCrl(stores)
-  if (missing.length === 0 && number === undefined) return
+  const due = await dueRootCrl(stores)
+  if (missing.length === 0 && due === undefined) return
   const root = await openRoot(stores, keys)
   await makeIntermediates(stores, keys, root, missing)
-  if (number !== undefined) await makeRootCrl(stores, root, number)
+  if (due) await makeRootCrl(stores, root, due)
   // Nobody signs with the root's key again before another intermediate or list is due.
   await root.key.close()
 }
@@ -102,28 +103,38 @@ const makeIntermediates = async (
   }
 }
 
-/** The number of the root's list that must be made now, if one must: there is none, or it has half of its time left. */
-const dueRootCrl = async ({ db, roll, config, clock }: Stores): Promise<bigint | undefined> => {
+/** What the root's next list follows. */
+interface DueCrl {
+  readonly number: bigint
+  /** DER. */
+  readonly previous?: Buffer
+}
+
+/** The root's list that must be made now, if one must: there is none, or it has half of its time left. */
+const dueRootCrl = async ({ db, roll, config, clock }: Stores): Promise<DueCrl | undefined> => {
   const certificate = await readPrivateFile(rootPath(config)).catch(() => undefined)
-  if (!certificate) return 1n
+  if (!certificate) return { number: 1n }
   const signer = hash('sha256', parseCertificate(certificate).facts.spki)
   const last = (await openImportStore({ db, roll }).newest()).find((list) => list.signer === signer)
-  if (!last) return 1n
+  if (!last) return { number: 1n }
   const half = (last.thisUpdate.getTime() + last.nextUpdate.getTime()) / 2
-  return half < clock().getTime() ? last.number + 1n : undefined
+  return half < clock().getTime() ? { number: last.number + 1n, previous: last.der } : undefined
 }
 
 /** Of an offline root, a ceremony makes it and an operator brings it: here both are at hand. */
 const makeRootCrl = async (
   { db, roll, clock, log }: Stores,
   { key, certificate }: Root,
-  number: bigint,
+  { number, previous }: DueCrl,
 ): Promise<void> => {
   const thisUpdate = new Date(Math.floor(clock().getTime() / 1000) * 1000 - 60_000)
   const nextUpdate = new Date(thisUpdate.getTime() + rootCrlDays * 86_400_000)
-  const der = await seal(key, encodeRootCrlTbs(key, certificate, { number, thisUpdate, nextUpdate, revoked: [] }))
+  // Somebody may have brought one that revokes: what it did stays so.
+  const revoked = previous ? parseCrl(previous).revoked : []
+  const input = { number, thisUpdate, nextUpdate, revoked, ...(previous && { previous }) }
+  const der = await seal(key, encodeRootCrlTbs(key, certificate, input))
   const list = { signer: hash('sha256', key.spki), number, thisUpdate, nextUpdate, der }
-  const told = { issuer: own.authority, revoked: 0, sha256: hash('sha256', der), by: own.principal }
+  const told = { issuer: own.authority, revoked: revoked.length, sha256: hash('sha256', der), by: own.principal }
   await openImportStore({ db, roll }).add({ ...list, ...told }, () => true)
   log.info(
     { event: 'hierarchy.crl', number: String(number) },

@@ -1,4 +1,5 @@
 /** The first start: with others at once, behind others, over a database that is slow or goes away in the middle. */
+import { hash } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -8,11 +9,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { encodeRootCrlTbs, seal } from '../../src/ca/ceremony.ts'
+import type { ImportedCrl } from '../../src/ca/crl-import.ts'
 import { bootstrap } from '../../src/commands/bootstrap.ts'
 import { type Serving, serve } from '../../src/commands/serve.ts'
 import { loadConfig } from '../../src/config.ts'
 import { Problem } from '../../src/errors.ts'
+import { openImportStore } from '../../src/store/crls.ts'
 import type { Queryable } from '../../src/store/database.ts'
+import { parseCrl } from '../../src/x509/crl.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -109,6 +114,24 @@ t.test('whoever comes while another one bootstraps waits as long as that takes, 
   t.equal(done, false, 'it waits')
   await other.query('select pg_advisory_unlock(4711000001)')
   await t.resolves(waiting)
+})
+
+t.test("the development root's next list repeats what the one before it has revoked", async (t) => {
+  const { stores, keys } = await openReplica(t)
+  const store = openImportStore(stores)
+  const newest = async () => (await store.newest())[0] as ImportedCrl
+  const first = await newest()
+  const key = await keys.open('file:offline-root/root.key.pem')
+  const root = await readFile(join(stores.config.dataDir, 'offline-root', 'root.der'))
+  const revoked = [{ serial: Buffer.alloc(16, 7), revokedAt: first.thisUpdate, reason: 'cACompromise' as const }]
+  const { thisUpdate, nextUpdate } = first
+  const der = await seal(key, encodeRootCrlTbs(key, root, { number: 2n, thisUpdate, nextUpdate, revoked }))
+  const told = { issuer: 'default', revoked: 1, sha256: hash('sha256', der), by: 'admin' }
+  await store.add({ ...first, ...told, number: 2n, der }, () => true)
+  await bootstrap({ ...stores, clock: () => new Date(nextUpdate.getTime() - 1_000) }, keys)
+  const last = await newest()
+  t.equal(last.number, 3n)
+  t.same(parseCrl(last.der).revoked, revoked)
 })
 
 t.test('a database that lets every connection wait is waited for', async (t) => {
