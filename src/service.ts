@@ -190,7 +190,7 @@ export const openService = (
     const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
     const limiting = await openLimitSide(stores)
     parts.add(() => unlessAway(limiting.close()))
-    const issuerLife = issuerLifeOf(stores, keys, issuers, { ...cycle, revoked: status.crlImports.revoked })
+    const issuerLife = issuerLifeOf(stores, keys, issuers, { ...cycle, revoked: status.crlImports.revokedOnEachWay })
     // They answer what was accepted at the same time, and while whatever runs periodically ends.
     const faces: { close(): PromiseLike<unknown> }[] = []
     parts.add(() => Promise.all(faces.map((face) => face.close())))

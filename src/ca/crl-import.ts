@@ -11,6 +11,8 @@ import { type Crl, parseCrl } from '../x509/crl.ts'
 /** A certificate below another CA of ours or of our issuers' chains. */
 export interface Link {
   readonly issuer: string
+  /** Which of the ways up from this issuer it is on. */
+  readonly way: number
   readonly subject: TbsFacts
   readonly signer: TbsFacts
 }
@@ -78,6 +80,8 @@ export interface CrlImports {
   ending(withinMs: number): readonly { readonly issuer: string; readonly nextUpdate: Date | undefined }[]
   /** Issuers in use whose certificate, or one above it, is on such a list; each once. */
   revoked(): readonly string[]
+  /** Those of them to which no other way leads down: a cross-certificate that was revoked takes nothing from the one that is left. */
+  revokedOnEachWay(): readonly string[]
   refresh(): Promise<void>
 }
 
@@ -89,6 +93,8 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
     const sha256 = createHash('sha256').update(list.der).digest('hex')
     lists.set(list.signer, { ...list, sha256, serials: serialsOf(list) })
   }
+  const isListed = ({ subject, signer }: Link): boolean =>
+    lists.get(sha256Of(signer))?.serials.has(serialOf(subject)) === true
   /** Nobody asks about what has expired (RFC 5280 3.3). */
   const living = (): readonly Link[] => links().filter(({ subject }) => subject.notAfter > clock())
 
@@ -128,8 +134,8 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
         }))
         .filter(({ nextUpdate, needed }) => (nextUpdate?.getTime() ?? 0) < needed)
         .map(({ issuer, nextUpdate }) => ({ issuer, nextUpdate })),
-    revoked: () =>
-      namesOf(links().filter(({ subject, signer }) => lists.get(sha256Of(signer))?.serials.has(serialOf(subject)))),
+    revoked: () => namesOf(links().filter(isListed)),
+    revokedOnEachWay: () => cutOff(links(), isListed),
     refresh: async () => {
       for (const list of await store.newest()) place(list)
     },
@@ -139,19 +145,27 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
 /** Each issuer and each CA above it, with the one that signed it; a root stands above itself and is none. */
 export const linksOf = (issuers: readonly Line[]): readonly Link[] =>
   issuers.flatMap(({ name, facts, ways }) =>
-    ways.flatMap((above) => {
+    ways.flatMap((above, way) => {
       const line = [facts, ...above]
-      return line.slice(0, -1).map((subject, i) => ({ issuer: name, subject, signer: line[i + 1] as TbsFacts }))
+      return line.slice(0, -1).map((subject, i) => ({ issuer: name, way, subject, signer: line[i + 1] as TbsFacts }))
     }),
   )
 
-/** Of these issuers those that lists on record revoke, or that have one above them which they do; each once. */
+/** Of these issuers those that lists on record revoke on each way down to them. */
 export const revokedBy = (lists: readonly ImportedCrl[], links: readonly Link[]): readonly string[] => {
   const serials = new Map(lists.map((list) => [list.signer, serialsOf(list)]))
-  return namesOf(links.filter(({ subject, signer }) => serials.get(sha256Of(signer))?.has(serialOf(subject))))
+  return cutOff(links, ({ subject, signer }) => serials.get(sha256Of(signer))?.has(serialOf(subject)) === true)
+}
+
+const cutOff = (links: readonly Link[], isListed: (link: Link) => boolean): readonly string[] => {
+  const cut = new Set(links.filter(isListed).map(wayOf))
+  const open = new Set(namesOf(links.filter((link) => !cut.has(wayOf(link)))))
+  return namesOf(links).filter((issuer) => !open.has(issuer))
 }
 
 const namesOf = (links: readonly Link[]): readonly string[] => [...new Set(links.map(({ issuer }) => issuer))]
+
+const wayOf = ({ issuer, way }: Link): string => `${issuer}/${way}`
 
 const serialsOf = (list: ImportedCrl): ReadonlySet<string> => new Set(readRecorded(list).revoked.map(serialOf))
 

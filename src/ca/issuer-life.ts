@@ -136,7 +136,7 @@ export interface IssuerLifeDeps {
   readonly rollKey: Buffer
   /** What new issuers write into certificates, for life. */
   readonly publicUrl: string
-  /** Those that a CA above has revoked. */
+  /** Those that a CA above has revoked, on each way up that they have. */
   readonly revoked: () => readonly string[]
 }
 
@@ -214,7 +214,8 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
       if (mine.length === 0) throw new Problem('authority.not_found', 'There is no authority with this name.')
       const gone = kind === 'issuers' ? deps.revoked() : []
       const trusted = mine.filter((issuer) => !gone.includes(issuer.name))
-      if (trusted.length === 0) throw allRevoked(authority)
+      // Of those that have retired no list is looked at any more, and nobody trusts one.
+      if (trusted.length < mine.length && trusted.every(({ state }) => state === 'retired')) throw allRevoked(authority)
       return anchorsOf(trusted, kind, await store.longestValidity(authority))
     },
     move: async (name, move, how) => {

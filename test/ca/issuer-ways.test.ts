@@ -5,9 +5,10 @@ import { join } from 'node:path'
 
 import t, { type Test } from 'tap'
 
-import { encodeCrossTbs, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
+import { encodeCrossTbs, encodeRootCrlTbs, seal, signIntermediate, signRoot } from '../../src/ca/ceremony.ts'
 import { newSerial } from '../../src/ca/serial.ts'
 import { pooledRandom } from '../../src/keys/random.ts'
+import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseRequest } from '../../src/x509/csr.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { memoryKey, named, span } from '../helpers/ceremony.ts'
@@ -32,7 +33,15 @@ const openRoots = async (names: readonly [string, string], pathLength?: number) 
     const { subject, key } = parseRequest(parsePem(csr, 'CERTIFICATE REQUEST'))
     return signIntermediate(keys[1], next, { subject, spki: key.spki, ...fresh(800) })
   }
-  return { old, next, cross, certify }
+  /** The old root takes the cross-certificate back. */
+  const revoke = (): Promise<Buffer> => {
+    const revokedAt = new Date(Math.floor(Date.now() / 1000) * 1000 - 60_000)
+    const { serial } = parseCertificate(cross).facts
+    const times = { thisUpdate: revokedAt, nextUpdate: new Date(revokedAt.getTime() + 86_400_000) }
+    const revoked = [{ serial, revokedAt, reason: 'cessationOfOperation' as const }]
+    return seal(keys[0], encodeRootCrlTbs(keys[0], old, { number: 1n, ...times, revoked }))
+  }
+  return { old, next, cross, certify, revoke }
 }
 
 const openBench = async (t: Test) => {
@@ -108,6 +117,22 @@ for (const [what, names, pathLength] of [
       ],
     )
   })
+
+t.test('a cross-certificate that is revoked takes no issuer away to which another way leads', async (t) => {
+  const { service } = await openBench(t)
+  const { old, next, cross, certify, revoke } = await openRoots(['Root 1', 'Root 2'])
+  const certificate = await certify(await ask(service, 'next'))
+  const [straight, through] = [pem(certificate, next), pem(certificate, cross, old)]
+  t.equal((await put(service, 'next', { chain: straight })).status, 201)
+  t.equal((await put(service, 'next/chains', { chains: [straight, through] })).status, 200)
+  const crl = (await revoke()).toString('base64')
+  t.equal((await service.request('POST', '/v1/issuers/next/crl', { body: { crl } })).status, 200)
+  const anchors = async () => (await service.request('GET', '/v1/authorities/default/bundle')).text
+  t.ok((await anchors()).includes(pem(certificate)))
+  t.equal((await activate(service, 'next')).status, 200)
+  t.equal((await put(service, 'next/chains', { chains: [through] })).status, 200)
+  t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
+})
 
 t.test('ways up that do not fit are refused, with their places', async (t) => {
   const { service } = await openBench(t)

@@ -158,25 +158,30 @@ t.test(
       service.request('GET', `/v1/authorities/etcd/bundle?anchors=${anchors}`, {
         headers: { accept: 'application/json' },
       })
+    const move = (name: string, made: string) =>
+      service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: made, reason: 'its key was found' } })
+    const stage = async (name: string) => {
+      const ask = { name, authority: 'etcd', subject: named(name) }
+      const asked = await service.request('POST', '/v1/issuer-requests', { body: ask })
+      const other = openTestRoot()
+      const chain = other.certify(asked.json.csr) + other.pem
+      t.equal((await service.request('PUT', `/v1/issuers/${name}`, { body: { chain } })).status, 201)
+    }
+    await stage('etcd-1')
+    t.equal((await move('etcd-1', 'discard')).status, 200, 'one that has retired is none that is left')
     t.match(await bundle('issuers'), {
       status: 503,
       json: { code: 'issuer.none_active', detail: /revoked every issuer/ },
     })
     t.match(await bundle('roots'), { status: 200, json: { items: [{ issuers: ['etcd'] }] } })
 
-    const ask = { name: 'etcd-2', authority: 'etcd', subject: named('etcd 2') }
-    const asked = await service.request('POST', '/v1/issuer-requests', { body: ask })
-    const other = openTestRoot()
-    const chain = other.certify(asked.json.csr) + other.pem
-    t.equal((await service.request('PUT', '/v1/issuers/etcd-2', { body: { chain } })).status, 201)
+    await stage('etcd-2')
     const { items } = (await bundle('issuers')).json
     t.same(
       items.map(({ issuers }: { issuers: readonly string[] }) => issuers),
       [['etcd-2']],
     )
 
-    const move = (name: string, made: string) =>
-      service.request('POST', `/v1/issuers/${name}/moves`, { body: { move: made, reason: 'its key was found' } })
     t.equal((await move('etcd-2', 'activate')).status, 200)
     t.match(await move('etcd', 'activate'), { status: 409, json: { violations: [{ check: 'issuer.revoked' }] } })
     t.equal((await move('etcd', 'halt')).status, 200)
