@@ -18,7 +18,7 @@ export const parseYaml = async (text: string): Promise<unknown> => {
     if (fault) throw fault
     return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
-    if (error instanceof Error) error.message = yamlFault(error)
+    if (error instanceof Error) error.message = yamlFault(error, text)
     throw error
   }
 }
@@ -27,9 +27,20 @@ export const parseYaml = async (text: string): Promise<unknown> => {
 export const isKey = (text: string): boolean => /-----BEGIN [A-Z0-9 ]*PRIVATE KEY/.test(text)
 export const keyFault = 'it holds a private key'
 
-/** What is wrong, where the library speaks to whoever calls it. */
-export const yamlFault = ({ message, code }: { readonly message: string; readonly code?: string }): string =>
-  code === 'MULTIPLE_DOCS' ? 'it has multiple documents: put each into a file of its own' : message
+/**
+ * What is wrong, where the library speaks to whoever calls it. It shows the line: not where there is one only, which may be a
+ * token or a passphrase.
+ */
+export const yamlFault = (
+  { message, code }: { readonly message: string; readonly code?: string },
+  text: string,
+): string => {
+  if (code === 'MULTIPLE_DOCS') return 'it has multiple documents: put each into a file of its own'
+  return text.trim().includes('\n') ? message : (message.split(quotes, 1)[0] ?? '').trimEnd()
+}
+
+/** What stands before something of the text in the library's messages. */
+const quotes = /[\n:"!%]/
 
 /** What could steer a terminal, or is not seen there, stands as an escape: also in a file, it is the same text. */
 export const formatYaml = async (value: object): Promise<string> => {

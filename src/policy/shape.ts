@@ -70,8 +70,8 @@ function* faultsIn(schema: Schema, value: unknown, at: string): Generator<ShapeF
     for (const [index, item] of value.entries()) yield* faultsIn(schema['items'], item, `${at}/${index}`)
 }
 
-/** One text is no document: of a file that was named in place of one, a token or a passphrase, and shown to nobody. */
-const isWhole = (value: unknown, at: string): boolean => at === '' && typeof value === 'string'
+/** One value is no document: of a file that was named in place of one, a token, a passphrase or a PIN, and shown to nobody. */
+const isWhole = (value: unknown, at: string): boolean => at === '' && typeof value !== 'object'
 
 function* faultsOfMembers(schema: Schema, value: Schema, at: string): Generator<ShapeFault> {
   for (const name of (schema['required'] ?? []) as readonly string[])

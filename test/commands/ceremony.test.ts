@@ -593,6 +593,10 @@ t.test('parameters that are not sound are told all at once, with their lines', a
   const secret = await table.hold('root', 'passphrase')
   t.match(secret, { code: exitCodes.usage, err: /passphrase:1: \/ must be a map of parameters\.\n$/ })
   t.notMatch(secret.err, passphrase, 'nor is that')
+  await table.write('worse.yaml', `@${passphrase}\n`)
+  const odd = await table.hold('root', 'worse.yaml')
+  t.match(odd, { code: exitCodes.usage, err: /is not YAML: Plain value cannot start with/ })
+  t.notMatch(odd.err, passphrase, 'nor one that is no YAML')
   t.match(await table.hold('root', 'nowhere.yaml'), { code: exitCodes.usage, err: /nowhere\.yaml cannot be read/ })
   await table.act('root', rootParameters('root'))
   const number = crlParameters('root', 1, {

@@ -110,6 +110,23 @@ t.test('a fault says what would be right, and steers no terminal', async (t) => 
     t.match(await refused(text), /is not YAML/, text)
 })
 
+t.test('what may be a token, a passphrase or a PIN in place of settings is shown to nobody', async (t) => {
+  for (const text of [
+    '@sesame',
+    '`sesame',
+    '"sesame',
+    '!sesame 1',
+    '|sesame',
+    '%sesame',
+    'a: [sesame',
+    '"a" sesame',
+    '20261127',
+  ])
+    for (const end of ['', '\n', '\r\n']) t.notMatch(await refused(`${text}${end}`), /sesame|20261127/, text)
+  t.match(await refused('a: [1'), /at line 1, column \d+$/, 'but where it is')
+  t.match(await refused('log: info\nlisten: [sesame'), /sesame/, 'a document is, with the line that is wrong')
+})
+
 const kubeconfig = (name: string, server: string): Promise<string> => {
   const context = { name, context: { cluster: name, user: name } }
   const clusters = [{ name, cluster: { server } }]

@@ -32,7 +32,10 @@ export const parseParameters = <K extends keyof Documents>(kind: K, text: string
   const document = parseDocument(text, { ...strictYaml, lineCounter: lines })
   const broken = [...document.errors, ...document.warnings]
   if (broken.length > 0)
-    throw new Failure('usage', broken.map((fault) => `${file} is not YAML: ${yamlFault(fault).trimEnd()}`).join('\n'))
+    throw new Failure(
+      'usage',
+      broken.map((fault) => `${file} is not YAML: ${yamlFault(fault, text).trimEnd()}`).join('\n'),
+    )
   const input = plainOf(document, file)
   const faults = faultsOf(kind, input)
   if (faults.length === 0) return input as Documents[K]
