@@ -112,7 +112,7 @@ const sentences = ({ serial, keySha256, revocation, alsoWithKey }: RevokedAnswer
               `Other certificates with the same key (chancery certificate search --key ${keySha256}):`,
               ...alsoWithKey.map((other) => `  ${other}`),
               ...(alsoWithKey.length < mostTold ? [] : [`These are the newest ${mostTold}, and there may be more.`]),
-              `What of them is valid is revoked by: chancery revoke-many --key ${keySha256} --reason keyCompromise`,
+              `What of them is valid, an operator revokes: chancery revoke-many --key ${keySha256} --reason keyCompromise`,
             ]),
       ]),
 ]

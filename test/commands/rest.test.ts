@@ -347,7 +347,7 @@ t.test('a certificate is revoked, released from hold, and revoked for good', asy
   t.match(gone.out, new RegExp(`Other certificates with the same key [^\n]+:\n(?:  [0-9a-f]{32}\n)*  ${other}\n`))
   t.match(
     gone.out,
-    /\nWhat of them is valid is revoked by: chancery revoke-many --key [0-9a-f]{64} --reason keyCompromise\n$/,
+    /\nWhat of them is valid, an operator revokes: chancery revoke-many --key [0-9a-f]{64} --reason keyCompromise\n$/,
   )
   t.notMatch(gone.out, 'there may be more')
   t.match((await chancery(['certificate', 'show', serial])).out, /^revocation +keyCompromise since 20\S+Z by admin$/m)
@@ -364,7 +364,7 @@ t.test('of more certificates with a key than are told it says so', async (t) => 
   const { serial } = issued[0].certificate
   const { out } = await chancery(['revoke', serial, '--reason', 'keyCompromise'])
   t.equal(out.match(/^ {2}[0-9a-f]{32}$/gm)?.length, 100)
-  t.match(out, /\nThese are the newest 100, and there may be more\.\nWhat of them is valid is revoked by: /)
+  t.match(out, /\nThese are the newest 100, and there may be more\.\nWhat of them is valid, an operator revokes: /)
 })
 
 t.test('whoever holds the key revokes without a token', async (t) => {
