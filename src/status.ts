@@ -71,7 +71,7 @@ export const openStatus = async (
   })
   await Promise.all([crls.refresh(), crlImports.refresh()])
   metrics.watchCrls(() => [...crls.all()].filter(({ issuer }) => isInUse(issuers, issuer)))
-  metrics.watchImportedCrls(crlImports.awaited, () => revokedSigners(crlImports, issuers))
+  metrics.watchImportedCrls(crlImports.awaited, () => signersAmong(crlImports.revokedOnEachWay(), issuers))
   const watch = openCrlWatch({
     shelf: crls,
     store: shelfStore,
@@ -140,7 +140,7 @@ export const openStatus = async (
     ocsp,
     crlImports,
     crlFault: watch.fault,
-    crlWarning: () => revokedText(revokedSigners(crlImports, issuers)) ?? watch.warning() ?? endingText(crlImports),
+    crlWarning: () => revokedText(crlImports, issuers) ?? watch.warning() ?? endingText(crlImports),
     jobs: (isStopping) => [
       { name: 'crls', everyMs: 5_000, firstMs: 100, run: publishCrls },
       { name: 'crl-files', everyMs: 1_000, run: () => crls.refresh() },
@@ -188,17 +188,21 @@ const sparingly = (tell: (issuer: string, error: unknown) => void): typeof tell 
   }
 }
 
-/** Of those that may sign yet: one that was halted has nothing more to be done about it here. */
-const revokedSigners = (imports: CrlImports, issuers: Issuers): readonly string[] => {
+/** Those that may sign yet: about one that was halted nothing more is to be done. */
+const signersAmong = (names: readonly string[], issuers: Issuers): readonly string[] => {
   const stopped = issuers.all().filter(({ state }) => state === 'crl-only')
   const gone = new Set(stopped.map(({ issuer }) => issuer.name))
-  return imports.revoked().filter((name) => !gone.has(name))
+  return names.filter((name) => !gone.has(name))
 }
 
-const revokedText = (revoked: readonly string[]): string | undefined =>
-  revoked.length === 0
+const revokedText = (imports: CrlImports, issuers: Issuers): string | undefined => {
+  const revoked = signersAmong(imports.revokedOnEachWay(), issuers)
+  if (revoked.length > 0) return `a CA above has revoked ${revoked.join(', ')}: halt it, as docs/operations.md tells`
+  const cut = signersAmong(imports.revoked(), issuers)
+  return cut.length === 0
     ? undefined
-    : `a CA above has revoked ${revoked.join(', ')}: halt it, as docs/operations.md tells`
+    : `a CA above has revoked one of the ways up from ${cut.join(', ')}: bring the others alone with chancery issuer chains`
+}
 
 /** Once for each issuer below: that is whose certificates are doubted. */
 const endingText = (imports: CrlImports): string | undefined => {

@@ -130,7 +130,19 @@ t.test('a cross-certificate that is revoked takes no issuer away to which anothe
   const anchors = async () => (await service.request('GET', '/v1/authorities/default/bundle')).text
   t.ok((await anchors()).includes(pem(certificate)))
   t.equal((await activate(service, 'next')).status, 200)
+  const warned = async (): Promise<string> => {
+    await new Promise((resolve) => setTimeout(resolve, 2_100))
+    const { checks } = (await service.request('GET', '/readyz')).json
+    return checks.find(({ name }: { name: string }) => name === 'crls').reason
+  }
+  t.match(
+    await warned(),
+    /has revoked one of the ways up from next: bring the others alone with chancery issuer chains/,
+  )
+  t.equal((await put(service, 'next/chains', { chains: [straight] })).status, 200)
+  t.notMatch(await warned(), /revoked/)
   t.equal((await put(service, 'next/chains', { chains: [through] })).status, 200)
+  t.match(await warned(), /has revoked next: halt it/)
   t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
 })
 
