@@ -170,7 +170,10 @@ const identifyHolder = async (
   if (certificate !== undefined && header !== undefined) throw ambiguous()
   if (certificate !== undefined) {
     const holder = await identities.holder(certificate, parseSerial(serial))
-    if (holder) return holder
+    if (holder) {
+      shown.met?.(holder)
+      return holder
+    }
     if (holderOr.length === 0)
       throw new Problem('renewal.certificate', 'The certificate of this connection is another one.')
   }

@@ -67,3 +67,18 @@ t.test('who is known and not let in, or is over a limit, is named there all the 
   await app.inject({ url: '/v1/authorities', headers: { authorization: 'Bearer wrong_x' } })
   t.match(lines[2], { code: 'auth.invalid', principal: undefined, proof: undefined })
 })
+
+t.test('so is whoever holds a certificate, and is over a limit when it is to be renewed', async (t) => {
+  const limits = { enter: () => Promise.reject(new Problem('limit.concurrent', 'enough')) }
+  const holder = async () => ({ principal: 'ci', grants: [], proof: { kind: 'holder', held: { serial: '5d' } } })
+  const { app, lines } = await openStandIn({
+    proxies: { networks: ['127.0.0.1'], header: 'x-forwarded-for' },
+    identities: reached({ holder, takesCertificates: true }),
+    principalLimits: reached(limits),
+  })
+  t.teardown(() => app.close())
+  const headers = { 'client-cert': ':MAAA:', 'x-forwarded-for': '192.0.2.1' }
+  const url = `/v1/certificates/${'5d'.repeat(16)}/renewal`
+  t.equal((await app.inject({ method: 'POST', url, headers })).statusCode, 429)
+  t.match(lines, [{ code: 'limit.concurrent', principal: 'ci', proof: { kind: 'holder', certificate: '5d' } }])
+})
