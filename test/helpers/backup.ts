@@ -21,7 +21,7 @@ export const takeBackup = async (
       void (await asSuperuser(
         `drop database ${name} with (force)`,
         // As with the files of a whole server: it is the same database.
-        `create database ${name} template ${copy} strategy file_copy oid ${oid} owner chancery_owner`,
+        `create database ${name} template ${copy} oid ${oid} owner chancery_owner`,
         `revoke temporary on database ${name} from public`,
       )),
   }
@@ -46,7 +46,7 @@ const nameOf = (url: string): string => new URL(url.replace('@/', '@localhost/')
 
 const copyOf = async (t: { teardown(close: () => Promise<void>): void }, name: string): Promise<string> => {
   const copy = `${name}_${made++}`
-  await asSuperuser(`create database ${copy} template ${name} strategy file_copy`)
+  await asSuperuser(`create database ${copy} template ${name}`)
   t.teardown(async () => void (await asSuperuser(`drop database if exists ${copy} with (force)`)))
   return copy
 }
