@@ -174,21 +174,21 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
   }
 
   const openAt = async (at: string): Promise<SigningKey> => {
-    try {
-      const found = await openKey(at)
-      if (!found.spki.equals(facts.spki)) {
-        await found.close()
-        throw new Error(`the key ${found.id} is not the key of issuer ${row.name}`)
-      }
-      replace(found, at)
-      tellOpening(found)
-      return found
-    } catch (error) {
-      refusal = (error as Error).message
-      // It is not where the records say: whoever asks is told, before a start finds out.
-      if (at === uri) replace(undefined, at)
-      throw error
+    const found = await openOwn(openKey(at), row.name, facts.spki).catch((error: Error) => error)
+    // It was said to be elsewhere meanwhile, perhaps where it was: what is in use serves until it was looked for there.
+    if (at !== uri && inUse) {
+      if ('close' in found) await found.close()
+      return inUse
     }
+    if (found instanceof Error) {
+      // It is not where the records say: whoever asks is told, before a start finds out.
+      replace(undefined, at)
+      refusal = at === uri ? found.message : undefined
+      throw found
+    }
+    replace(found, at)
+    tellOpening(found)
+    return found
   }
 
   /** One opening at a time, however long it takes. */
@@ -214,13 +214,15 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
 
   const sign = async (message: Buffer): Promise<Buffer | SigningFault> => {
     const start = performance.now()
-    const answer = inUse ? await withDeadline(ask(inUse, message), deadlineMs) : [notOpened(fault)]
+    const asked = inUse
+    const answer = asked ? await withDeadline(ask(asked, message), deadlineMs) : [notOpened(fault)]
     const outcome =
       answer === 'late'
         ? new SigningFault('late', `no signature within ${deadlineMs} ms`)
         : (answer[0] ?? new SigningFault('unknown', 'the provider gave no answer'))
-    fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
-    if (inUse && fault === undefined) tellOpening(inUse)
+    // What is answered where it was says nothing of where it is now.
+    if (asked === inUse) fault = Buffer.isBuffer(outcome) ? undefined : outcome.message
+    if (asked && asked === inUse && fault === undefined) tellOpening(asked)
     const seconds = (performance.now() - start) / 1000
     meter.keyOperation(row.name, seconds, Buffer.isBuffer(outcome) ? undefined : outcome.when)
     return outcome
@@ -259,6 +261,7 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     follow: (newest) => {
       if (newest === uri) return
       uri = newest
+      refusal = undefined
       void probe()
     },
     probe,
@@ -267,6 +270,13 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
       await inUse?.close()
     },
   }
+}
+
+const openOwn = async (opening: Promise<SigningKey>, name: string, spki: Buffer): Promise<SigningKey> => {
+  const found = await opening
+  if (found.spki.equals(spki)) return found
+  await found.close()
+  throw new Error(`the key ${found.id} is not the key of issuer ${name}`)
 }
 
 /** Once for each opening; of a key that comes and goes only a few in a while, and the newest when that is over. */

@@ -127,6 +127,78 @@ t.test('an issuer and its key', async (t) => {
     issuer.assertAvailable()
   })
 
+  t.test(
+    'that is elsewhere now is judged by what is signed there, and not by what its old place answers last',
+    async (t) => {
+      const [held, failing] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+      let slow = false
+      const old = {
+        ...key,
+        close: async () => {},
+        sign: async (messages: readonly Buffer[]) => {
+          if (!slow) return key.sign(messages)
+          if (messages[0]?.toString() === 'well') return held.promise.then(() => key.sign(messages))
+          return failing.promise.then(() => [new SigningFault('unknown', 'the old token is gone')])
+        },
+      }
+      let isThere = true
+      const openKey = async (uri: string) => {
+        if (uri === row.keyUri) return old
+        if (!isThere) throw new Error('no such token')
+        return { ...key, close: async () => {} }
+      }
+      const moved = async () => {
+        slow = false
+        const issuer = await openIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey })
+        slow = true
+        const asked = [issuer.sign(Buffer.from('well')), issuer.sign(Buffer.from('ill'))] as const
+        issuer.follow({ ...row, keyUri: 'elsewhere' })
+        await issuer.probe()
+        return { issuer, asked }
+      }
+      const good = await moved()
+      isThere = false
+      const bad = await moved()
+      failing.resolve()
+      t.match(await good.asked[1], { when: 'unknown' })
+      t.equal(good.issuer.fault, undefined, 'it signs where it is now')
+      await bad.asked[1]
+      held.resolve()
+      t.ok(Buffer.isBuffer(await bad.asked[0]))
+      t.equal(bad.issuer.fault, 'no such token', 'nothing more is taken here')
+      t.throws(() => bad.issuer.assertAvailable(), { code: 'key.unavailable' })
+    },
+  )
+
+  t.test('that is where it was again is used there, though somebody is trying it still elsewhere', async (t) => {
+    const closed: string[] = []
+    const elsewhere = Promise.withResolvers<SigningKey>()
+    const at = (id: string): SigningKey => ({ ...key, id, close: async () => void closed.push(id) })
+    const openKey = (uri: string) => (uri === row.keyUri ? Promise.resolve(at('old')) : elsewhere.promise)
+    const issuer = await openIssuer(row, { ...optionsWith(key), openKey })
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    issuer.follow(row)
+    elsewhere.resolve(at('elsewhere'))
+    await new Promise((resolve) => setImmediate(resolve))
+    t.equal(issuer.key.id, 'old')
+    t.same(closed, ['elsewhere'])
+    t.equal(await issuer.probe(), undefined)
+    elsewhere.promise = Promise.reject(new Error('no such token'))
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    issuer.follow(row)
+    await new Promise((resolve) => setImmediate(resolve))
+    issuer.assertAvailable()
+  })
+
+  t.test('that hangs where it is now is not said to be missing where it was', async (t) => {
+    const openKey = (uri: string) =>
+      uri === row.keyUri ? Promise.reject(new Error('no token with label old')) : new Promise<SigningKey>(() => {})
+    const issuer = await openIssuer(row, { ...optionsWith(key), openKey })
+    t.equal(issuer.fault, 'no token with label old')
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    t.match(await issuer.probe(), /^the key elsewhere was not opened within 100 ms/)
+  })
+
   t.test('is out of use when the key does not sign', async (t) => {
     const mute = { ...key, sign: async () => [new SigningFault('before', 'no session')] }
     t.equal((await openIssuer(row, optionsWith(mute))).fault, 'no session')
