@@ -30,6 +30,7 @@ export const openTurnedDown = (now = (): number => performance.now()): TurnedDow
       const kind = kinds.find(({ state }) => state === sqlState(error))
       if (kind === undefined || isOfSystem(error)) return
       const at = now()
+      if (at >= kind.until) kind.isSeen = false
       const isBack = at >= kind.until && at - kind.last < recurringMs
       kind.until = Math.max(kind.until, at + (isBack ? longMs : lastingMs))
       kind.last = at
@@ -88,8 +89,8 @@ const reasons: Readonly<Record<string, Kind>> = {
 /** That long a fault lasts when what was missing is back: `/readyz` remembers for two seconds more. */
 const lookEveryMs = 4_000
 
-/** Of functions of the server's own we ask what few may know, and do without. */
-const isOfSystem = (error: unknown): boolean => /function pg_/.test((error as Error).message)
+/** Of functions of the server's own we ask what few may know, and do without; so we do where nobody may look for room. */
+const isOfSystem = (error: unknown): boolean => /function (pg_|lo_)|language plpgsql/.test((error as Error).message)
 
 /** What is small, or needs another right, goes through in between: no sign that all is well again. */
 const lastingMs = 30_000

@@ -42,7 +42,7 @@ export const copyBeside = async (
   return { ownerUrl: inCopy(ownerUrl), servingUrl: inCopy(servingUrl) }
 }
 
-const nameOf = (url: string): string => new URL(url.replace('@/', '@localhost/')).pathname.slice(1)
+export const nameOf = (url: string): string => new URL(url.replace('@/', '@localhost/')).pathname.slice(1)
 
 const copyOf = async (t: { teardown(close: () => Promise<void>): void }, name: string): Promise<string> => {
   const copy = `${name}_${made++}`

@@ -6,7 +6,8 @@ import { Problem } from '../../src/errors.ts'
 import { openDatabase, type Queryable } from '../../src/store/database.ts'
 import { lacksRights } from '../../src/store/safety.ts'
 import { openTurnedDown } from '../../src/store/turned-down.ts'
-import { openTestDatabase } from '../helpers/database.ts'
+import { nameOf } from '../helpers/backup.ts'
+import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { quiet } from '../helpers/log.ts'
 
 const failing = (code: string): Problem =>
@@ -67,6 +68,19 @@ t.test('what no look has seen missing ends by itself, as one that comes and goes
     t.match(await at(now, code), /no room/)
 })
 
+t.test(
+  'what a look has seen missing is forgotten when that ended by itself, as where nobody has looked since',
+  async (t) => {
+    const { turnedDown, at, state } = openDisk()
+    state.now = 0
+    turnedDown.failed(failing(full))
+    t.match(await at(1_000, full), /no room/)
+    state.now = 500_000
+    turnedDown.failed(failing(full))
+    t.match(await at(500_001, ''), /no room/, 'this one no look has seen')
+  },
+)
+
 t.test('a look for room leaves nothing behind', async (t) => {
   const { servingUrl } = await openTestDatabase(t)
   const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test' })
@@ -78,6 +92,26 @@ t.test('a look for room leaves nothing behind', async (t) => {
   await turnedDown.look(db)
   t.ok(((await db.query<{ size: number }>({ text: size })).rows[0]?.size ?? 0) >= 262_144, 'it has asked for room')
   t.same((await db.query({ text: 'select oid from pg_largeobject_metadata' })).rows, [])
+})
+
+t.test('who may not look for room is not said to lack a right of ours', async (t) => {
+  const { ownerUrl, servingUrl } = await openTestDatabase(t)
+  const { superuserUrl } = await openTestServer()
+  const superuser = new pg.Client({ connectionString: superuserUrl.replace('/postgres?', `/${nameOf(ownerUrl)}?`) })
+  await superuser.connect()
+  t.teardown(() => superuser.end())
+  const turnedDown = openTurnedDown()
+  const observe = (_name: string, _seconds: number, failed: boolean, error?: unknown): void =>
+    failed ? turnedDown.failed(error) : undefined
+  const db = openDatabase({ url: servingUrl, max: 1, log: quiet, applicationName: 'test', observe })
+  t.teardown(db.close)
+  for (const right of ['execute on function lo_from_bytea(oid, bytea)', 'usage on language plpgsql']) {
+    await superuser.query(`revoke ${right} from public`)
+    const one = openTurnedDown()
+    one.failed(failing(full))
+    await one.look(db)
+    t.equal(turnedDown.fault(), undefined, right)
+  }
 })
 
 t.test('each right that the schema gives is missed when it is gone', async (t) => {
