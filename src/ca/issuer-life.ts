@@ -80,8 +80,8 @@ export interface IssuerStore {
   addRequest(request: Omit<IssuerRequest, 'createdAt'>, spkiSha256: string): Promise<boolean>
   /** The same, of the certificate as well. */
   addIssuer(row: NewIssuer, by: string): Promise<boolean>
-  /** Every URI that was ever on record of a key. */
-  keyUris(): Promise<readonly string[]>
+  /** Whether a key of an issuer that is called otherwise was ever on record under this URI. */
+  isKeyUriOfOther(uri: string, name: string): Promise<boolean>
   /** Where the key of an issuer, or of a request, with this SPKI (SHA-256, hexadecimal) is from now on; resolves to where it was. */
   relocate(
     to: Pick<KeyPlace, 'name' | 'authority' | 'keyUri'>,

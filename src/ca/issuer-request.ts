@@ -15,7 +15,8 @@ export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: 
   assertPlace(deps, ask)
   assertSubjectSyntax(ask.subject)
   const known = [...(await store.issuers()), ...(await store.requests())]
-  if (known.some(({ name }) => name === ask.name) || (await store.keyUris()).includes(ask.keyUri)) throw taken(ask)
+  if (known.some(({ name }) => name === ask.name) || (await store.isKeyUriOfOther(ask.keyUri, ask.name)))
+    throw taken(ask)
   const key = await openOrMake(deps, ask)
   try {
     const csr = await requestOf(key, ask.subject)

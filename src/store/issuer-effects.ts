@@ -59,7 +59,7 @@ export const issuerEffects: EffectsOf<
     apply: (tx, { issuer, spki, time }) => run(tx, insertKey, [spki, issuer, time]),
     todo: ({ issuer, key }) => ({
       about: `request ${issuer}`,
-      todo: `The request for the issuer ${issuer}: its CSR is lost, its key is at ${key}. Make another one with "chancery issuer create" unless its certificate has come.`,
+      todo: `The request for the issuer ${issuer}: its CSR is lost, its key was made at ${key} (what was corrected of that since: "chancery events --type issuer.relocated"). Make another one with "chancery issuer create" unless its certificate has come.`,
     }),
   },
   'issuer.chained': {

@@ -4,7 +4,7 @@ import { hash } from 'node:crypto'
 import type { IssuerRow } from '../ca/issuer.ts'
 import type { IssuerStore, NewIssuer } from '../ca/issuer-life.ts'
 import type { IssuerState } from '../ca/records.ts'
-import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested } from '../roll/entries.ts'
+import type { IssuerChained, IssuerMoved, IssuerRelocated, IssuerRequested, RollEvent } from '../roll/entries.ts'
 import type { Database, Queryable } from './database.ts'
 import type { RollWriter } from './roll.ts'
 import { inTurn } from './turn.ts'
@@ -100,13 +100,21 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
       return begun[0] as Promise<T>
     },
     addRequest: ({ name, authority, keyUri, csr, createdBy: by }, spki) =>
-      roll.change(async (tx) => {
+      roll.change(async (tx, _time, entry) => {
         if (!(await isKeyOf(tx, spki, name))) return { events: [], result: false }
         const { rows } = await tx.query(insertRequest, [name, authority, keyUri, csr, by])
         if (rows.length === 0) return { events: [], result: false }
         await tx.query(insertKey, [spki, name])
         const event: IssuerRequested = { type: 'issuer.requested', issuer: name, authority, key: keyUri, spki, by }
-        return { events: [event], result: true }
+        const events: RollEvent[] = [event]
+        // A recovery puts back where the key of a request was found to be, and not the request: that was of the one before.
+        const before = (await tx.query<{ key_uri: string }>(selectKeyUri, [name])).rows[0]?.key_uri ?? keyUri
+        if (before !== keyUri) {
+          await tx.query(insertKeyUri, [entry + 1, name, keyUri])
+          const where = { issuer: name, authority, key: keyUri, before, spki }
+          events.push({ type: 'issuer.relocated', ...where, reason: 'it was asked for again', by })
+        }
+        return { events, result: true }
       }),
     addIssuer: (row, by) => recordIssuer(roll, row, by),
     addChains: ({ name, authority, certificate }, chains, by) =>
@@ -116,7 +124,7 @@ export const openIssuerStore = (deps: IssuerStoreDeps): IssuerStore => {
         const event: IssuerChained = { type: 'issuer.chained', issuer: name, authority, chains: digests, by }
         return { events: [event], result: undefined }
       }),
-    keyUris: async () => (await db.query<{ key_uri: string }>(selectKeyUris)).rows.map(({ key_uri }) => key_uri),
+    isKeyUriOfOther: async (uri, name) => (await db.query(selectOther, [uri, name])).rows.length > 0,
     relocate: ({ name: issuer, authority, keyUri: key }, spki, { by, reason }) =>
       roll.change(async (tx, _time, entry) => {
         const { rows } = await tx.query<{ key_uri: string }>(selectKeyUri, [issuer])
@@ -242,9 +250,12 @@ const selectKeyUri = {
       (select key_uri from issuers where name = $1),
       (select key_uri from issuer_requests where name = $1)) as key_uri`,
 }
-const selectKeyUris = {
+const selectOther = {
   text: `
-    select key_uri from issuers union select key_uri from issuer_requests union select key_uri from issuer_key_uris`,
+    select from (
+      select name, key_uri from issuers union all select name, key_uri from issuer_requests
+      union all select issuer, key_uri from issuer_key_uris) places
+    where key_uri = $1 and name <> $2 limit 1`,
 }
 const insertKeyUri = { text: 'insert into issuer_key_uris (entry, issuer, key_uri) values ($1, $2, $3)' }
 const insertRequest = {
