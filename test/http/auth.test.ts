@@ -68,6 +68,8 @@ const matrix: Readonly<Record<string, 'open' | 'optional' | readonly Role[]>> = 
   'POST /v1/issuers/:name/crl': ['operator', 'admin'],
   'POST /v1/issuers/:name/moves': ['admin'],
   'PUT /v1/issuers/:name/chains': ['admin'],
+  'GET /v1/issuers/:name/key': ['operator', 'auditor', 'admin'],
+  'PUT /v1/issuers/:name/key': ['admin'],
   'POST /v1/issuer-requests': ['admin'],
   'GET /v1/issuer-requests': ['operator', 'auditor', 'admin'],
 }
