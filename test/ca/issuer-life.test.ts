@@ -9,7 +9,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import type { IssuerRow } from '../../src/ca/issuer.ts'
-import { decideMove, type Move, moves, type World } from '../../src/ca/issuer-life.ts'
+import { decideMove, type Move, moves, type World } from '../../src/ca/issuer-moves.ts'
 import { type IssuerState, issuerStates } from '../../src/ca/records.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { parsePem } from '../../src/x509/pem.ts'
