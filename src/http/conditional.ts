@@ -51,7 +51,7 @@ export const assertHeeded = (
 ): void => {
   if (method === 'GET' || method === 'HEAD') return
   const passed = conditions.find((name) => headers[name.toLowerCase()] !== undefined && read[name] === undefined)
-  if (passed) throw new Problem('request.malformed', `This call does not heed ${passed}.`)
+  if (passed) throw new Problem('request.malformed', `This call does not heed ${passed}: send it without.`)
 }
 
 const conditions = ['If-Match', 'If-None-Match', 'Content-Range']

@@ -88,7 +88,7 @@ t.test('nothing is changed in spite of a condition that its call does not read (
   const fields = { 'if-match': '"x"', 'if-none-match': '*', 'content-range': 'bytes 0-1/2' }
   for (const [name, value] of Object.entries(fields)) {
     const headers = { [name]: value }
-    const detail = new RegExp(`^This call does not heed ${name}[.]$`, 'i')
+    const detail = new RegExp(`^This call does not heed ${name}: send it without[.]$`, 'i')
     const refused = { status: 400, json: { code: 'request.malformed', detail } }
     t.match(await service.request('DELETE', `/v1/tokens/${id}`, { headers }), refused)
     t.match(await service.request('DELETE', '/v1/principals/kept', { headers }), refused)
