@@ -186,7 +186,7 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
   if (violations.length > 0)
     throw new Problem('san.forbidden', 'The certificate that would result breaks the profile.', {
       violations,
-      extra: toldOf(decision),
+      extra: toldOf(decision, violations),
     })
   return {
     request,
@@ -210,7 +210,7 @@ const telling = <T>(decision: Decision, look: () => T): T => {
     return look()
   } catch (error) {
     throw isProblem(error)
-      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision) })
+      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision, error.options.violations) })
       : error
   }
 }

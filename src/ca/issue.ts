@@ -7,7 +7,7 @@
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { decide, type Note, refusal } from '../policy/decide.ts'
+import { checksOf, decide, type Note, refusal } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
 import { sha256, sha256OfParts } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
@@ -223,8 +223,15 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   const about = { checks: decision.checks(), notes, approvals, authority }
   if (!decision.allowed) return { ...about, allowed: false, violations: decision.violations }
   await deps.nextTurn()
-  const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
-  return { ...about, allowed: true, violations: [], tbs }
+  try {
+    const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
+    return { ...about, allowed: true, violations: [], tbs }
+  } catch (error) {
+    // What is seen in the octets alone, as a name constraint above the issuer, is a refusal like any other.
+    if (!isProblem(error, 'san.forbidden')) throw error
+    const { violations = [] } = error.options
+    return { ...about, checks: checksOf(error) ?? [], allowed: false, violations }
+  }
 }
 
 // Step 1 ------------------------------------------------------------------------------------------------------------

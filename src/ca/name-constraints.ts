@@ -92,25 +92,33 @@ const refused = (value: string, reason: string, field = '/names'): Problem =>
 const isWithin = (name: Name, subtree: Subtree): boolean =>
   subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
 
-/**
- * Is the name excluded, as widely as anyone may read it? A wildcard stands for every label, so it is excluded when any
- * name that it covers is; a dot before a DNS constraint, which RFC 5280 does not know, takes nothing away.
- */
-const touches = (name: Name, subtree: Subtree): boolean => {
-  // Most mail servers deliver to a mailbox however it is capitalised.
-  if (name.kind === 'email' && subtree.kind === 'email')
-    return comparisons.email(name.value.toLowerCase(), subtree.value.toLowerCase())
-  if (name.kind !== 'dns' || subtree.kind !== 'dns') return isWithin(name, subtree)
-  const domain = subtree.value.replace(/^\./, '')
-  return isInDomain(name.value, domain) || (name.value.startsWith('*.') && isInDomain(domain, name.value.slice(2)))
-}
-
 const comparisons: Readonly<Record<Name['kind'], (value: string, constraint: string) => boolean>> = {
   dns: (value, constraint) => isInDomain(value, constraint),
   ip: (value, constraint) => isInRange(value, constraint),
   uri: (value, constraint) => isInHost(hostOf(value), constraint),
   email: (value, constraint) =>
-    constraint.includes('@') ? value === constraint : isInHost(value.slice(value.indexOf('@') + 1), constraint),
+    constraint.includes('@') ? value === constraint : isInHost(mailHostOf(value), constraint),
+}
+
+/**
+ * Is the name excluded, as widely as anyone may read it? A wildcard stands for every label, so it is excluded when any
+ * name that it covers is; a dot before a DNS constraint, which RFC 5280 does not know, takes nothing away. Most mail servers
+ * deliver to a mailbox however it is capitalised. And a host of mail or of a URI is to Go all that is below it, too.
+ */
+const touches = (name: Name, subtree: Subtree): boolean =>
+  subtree.kind === name.kind && widest[name.kind](name.value, subtree.value)
+
+const widest: typeof comparisons = {
+  ip: comparisons.ip,
+  dns: (value, constraint) => {
+    const domain = constraint.replace(/^\./, '')
+    return isInDomain(value, domain) || (value.startsWith('*.') && isInDomain(domain, value.slice(2)))
+  },
+  uri: (value, constraint) => isInDomain(hostOf(value), constraint),
+  email: (value, constraint) =>
+    constraint.includes('@')
+      ? value.toLowerCase() === constraint.toLowerCase()
+      : isInDomain(mailHostOf(value), constraint),
 }
 
 /** DNS: the constraint and everything below it, or only that where a dot leads, as OpenSSL and Go read it; '' is all. */
@@ -121,6 +129,8 @@ const isInDomain = (value: string, constraint: string): boolean =>
 /** Mail and URI: a leading dot is everything below, without one exactly that host. */
 const isInHost = (host: string, constraint: string): boolean =>
   constraint.startsWith('.') ? host.endsWith(constraint) : host === constraint
+
+const mailHostOf = (mail: string): string => mail.slice(mail.indexOf('@') + 1)
 
 const hostOf = (uri: string): string => /^[^:]+:\/\/([^/?#]*)/.exec(uri)?.[1]?.toLowerCase() ?? ''
 

@@ -182,9 +182,12 @@ export const refusal = (decision: RefusedDecision): Problem => {
   })
 }
 
-/** What a problem that comes after a decision tells of it. */
-export const toldOf = ({ checks, notes }: Pick<Decision, 'checks' | 'notes'>): Told => ({
-  checks: checks(),
+/** What a problem that comes after a decision tells of it: all that was checked, and last what was found only then. */
+export const toldOf = (
+  { checks, notes }: Pick<Decision, 'checks' | 'notes'>,
+  found: readonly Violation[] = [],
+): Told => ({
+  checks: [...checks(), ...found.map((violation) => ({ ...violation, outcome: 'failed' as const }))],
   notes,
 })
 
