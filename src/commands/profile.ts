@@ -123,7 +123,7 @@ const readDocuments = async (files: readonly string[]): Promise<readonly Documen
 const assertValid = async (documents: readonly Document[], said: readonly string[]): Promise<void> => {
   const { parseProfile } = await import('../policy/profile.ts')
   const faulty = documents.flatMap(({ file, content }) => {
-    const violations = faultsOf(() => parseProfile(content, { version: 1 }))
+    const violations = faultsOf(() => parseProfile(content, { version: 1, isNew: true }))
     return violations.length === 0 ? [] : [{ file, violations }]
   })
   if (faulty.length === 0) return

@@ -13,7 +13,7 @@ import {
   ProfileDocumentSchema,
 } from './document.ts'
 import { parseDuration } from './duration.ts'
-import { isRecord, nameKinds, readPattern, show } from './names.ts'
+import { isRecord, nameKinds, readNewPattern, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
@@ -24,6 +24,8 @@ import { minValidity } from './validity.ts'
 export interface Surroundings {
   readonly name?: string
   readonly authorities?: readonly string[]
+  /** It is applied now. One that is kept holds as it is, whatever was found out since. */
+  readonly isNew?: boolean
 }
 
 /**
@@ -32,11 +34,11 @@ export interface Surroundings {
  */
 export const faultsOf = (
   input: unknown,
-  { name, authorities }: Surroundings = {},
+  { name, authorities, isNew = false }: Surroundings = {},
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
   const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
   const sound = soundParts(input)
-  for (const [check, find] of senses) {
+  for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
     find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
   }
   const misfit = (field: string, value: string, reason: string): void =>
@@ -237,6 +239,19 @@ const nameFaults: Sense = ({ names, ruled }, report) => {
   })
 }
 
+/** Of patterns that can be read. */
+const idleFaults: Sense = ({ names }, report) => {
+  for (const kind of nameKinds) {
+    for (const list of ['allow', 'deny'] as const) {
+      names[kind]?.[list]?.forEach((text, i) => {
+        const reason = readNewPattern(kind, text)
+        if (typeof reason === 'string' && typeof readPattern(kind, text) !== 'string')
+          report(`/names/${kind}/${list}/${i}`, text, reason)
+      })
+    }
+  }
+}
+
 const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
   if (keyUsage.length > 0) {
     for (const [algorithm] of keysOf(keys)) {
@@ -258,6 +273,12 @@ const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys =
     report('/names', '', 'must have rules for dns, ip or uri: a server is known by its names')
   }
 }
+
+const widestUsageFaults: Sense = ({ extendedKeyUsage = [] }, report) =>
+  extendedKeyUsage.forEach((usage, i) => {
+    if (usage === anyApplicationPolicy)
+      report(`/extendedKeyUsage/${i}`, usage, 'stands for every usage to Windows; name those that are meant')
+  })
 
 /** Profiles of the service's own, which nobody else can write. */
 export const responderProfilePrefix = 'chancery-ocsp'
@@ -349,6 +370,13 @@ const senses: readonly (readonly [string, Sense])[] = [
   ['profile.rules', ruleFaults],
 ]
 
+const newSenses: typeof senses = [
+  ['profile.names', idleFaults],
+  ['profile.usages', widestUsageFaults],
+]
+
+/** Microsoft's own anyExtendedKeyUsage. */
+const anyApplicationPolicy = '1.3.6.1.4.1.311.10.12.1'
 /** Usages that would make a leaf speak for its issuer, or for everything. */
 const reservedUsages: ReadonlyMap<string, string> = new Map([
   [anyExtendedKeyUsage, 'stands for every usage; name those that are meant'],

@@ -6,6 +6,7 @@
 import { Problem, type Violation } from '../errors.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
 import type { NameKind } from '../x509/names.ts'
+import { idleFault } from './idle.ts'
 import { readTextPattern } from './subject.ts'
 
 export interface KindRules {
@@ -58,6 +59,12 @@ export type CompiledRules = { readonly [kind in RuledKind]?: CompiledKind }
 
 /** Reads one pattern; a string says what is wrong with it. */
 export const readPattern = (kind: RuledKind, text: string): Pattern | string => readers[kind](text)
+
+/** The same of one that is written now: what could match no name is wrong, too. */
+export const readNewPattern = (kind: RuledKind, text: string): Pattern | string => {
+  const pattern = readPattern(kind, text)
+  return typeof pattern === 'string' ? pattern : (idleFault(kind, text) ?? pattern)
+}
 
 /** Compiles rules whose patterns are known to be good; a bad one throws TypeError. */
 export const compileRules = (rules: NameRules): CompiledRules => {
@@ -162,7 +169,7 @@ const readKindRules = (
     const seen = new Set<string>()
     value.forEach((text: unknown, index) => {
       const place = `${at}/${key}/${index}`
-      const reason = typeof text === 'string' ? readPattern(kind, text) : 'must be a string'
+      const reason = typeof text === 'string' ? readNewPattern(kind, text) : 'must be a string'
       if (typeof reason === 'string') fault(place, text, reason)
       else if (seen.has(reason.text)) fault(place, text, 'occurs twice')
       if (typeof text === 'string') seen.add(text)

@@ -20,6 +20,13 @@ export const uriFault = (text: string, hostFault: (host: string) => string | und
   )
 }
 
+/**
+ * What SPIFFE lets pass and Go does not: it reads no certificate whose URI has an empty label in its host. Asked of what is to be
+ * issued; what was issued is still read.
+ */
+export const emptyLabelFault = (text: string): string | undefined =>
+  /^spiffe:\/\/(?:[^/]*\.)?(?:[./]|$)/.test(text) ? 'has an empty label in its trust domain' : undefined
+
 /** SPIFFE-ID 2: trust domain and path of a workload, nothing else. */
 const spiffeFault = (rest: string): string | undefined => {
   const match = /^\/\/([a-z0-9._-]{1,255})((?:\/[A-Za-z0-9._-]+)+)$/.exec(rest)

@@ -284,6 +284,12 @@ t.test('a document is refused where it does not hold together with what there is
   const [mapping] = documents.github.mappings
   const grants = [{ profiles: ['server', 'sever'] }]
   t.same(await reasons({ mappings: [{ ...mapping, grants }] }), [422, '/mappings/0/grants/0/profiles/1 is no profile'])
+  const idle = { uri: { allow: ['https://a.test/{/repository}'], deny: ['https://A.test/{/repository}'] } }
+  const [, dead] = await reasons({ mappings: [{ ...mapping, grants: [{ profiles: ['server'], names: idle }] }] })
+  t.match(
+    dead,
+    /^\/mappings\/0\/grants\/0\/names\/uri\/deny\/0 matches no name that can be asked for: a URI has a host/,
+  )
   const [, beyond] = await reasons({ mappings: [{ ...mapping, claims: { id: 2 ** 53 } }] })
   t.match(beyond, /^\/mappings\/0\/claims\/id is beyond 2\^53 - 1/)
   // A line's end in Unicode stands in JSON as it is.

@@ -285,7 +285,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
       {
         dns: { allow: ['*.example.com', '*.example.com', 'f*.x', 7], extra: 1 },
         ip: { allow: [] },
-        uri: null,
+        uri: { allow: ['https://a.test/**'], deny: ['https://A.test/b'] },
         'x/y': {},
         email: { deny: 'x' },
         commonName: { allow: ['a', 'a', 'b*c*'], deny: [7] },
@@ -303,7 +303,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
         '/names/dns/allow/2',
         '/names/dns/allow/3',
         '/names/ip/allow',
-        '/names/uri',
+        '/names/uri/deny/0',
         '/names/x~1y',
         '/names/email/allow',
         '/names/email/deny',
@@ -313,7 +313,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
       ],
     )
   }
-  for (const input of [null, 5, [], 'x', undefined])
+  for (const input of [null, 5, [], 'x', undefined, { uri: null }])
     t.throws(() => parseNameRules(input), { code: 'request.malformed' })
 })
 

@@ -8,9 +8,9 @@ import { canonicalDocument, parseProfile } from '../../src/policy/profile.ts'
 import { seedNames } from '../../src/policy/seeds.ts'
 import { baseDocument, seeds } from './requests.ts'
 
-const faultsOf = (input: unknown): readonly Violation[] => {
+const faultsOf = (input: unknown, at: { readonly isNew?: boolean } = {}): readonly Violation[] => {
   try {
-    parseProfile(input, { version: 1 })
+    parseProfile(input, { version: 1, ...at })
   } catch (error) {
     if (!isProblem(error, 'profile.invalid')) throw error
     return error.options.violations ?? []
@@ -39,6 +39,40 @@ t.test('what YAML has made a number is told to be wanted as text', async (t) => 
     '/extendedKeyUsage/1: must be text of 1 to 2048 characters, in quotes where YAML would read a number',
   ])
 })
+
+t.test(
+  'a document that is applied now is told of what one that is kept may have: else nothing would start',
+  async (t) => {
+    const written = {
+      ...baseDocument,
+      names: {
+        dns: { allow: ['*.example.com', '10.0.0.1'], deny: ['xn--a.example.com'] },
+        uri: {
+          allow: ['https://example.com/**', 'urn:a:b'],
+          deny: ['https://Example.com/**', 'https://example.com:443/*', 'https://example.com/%61', 'spiffe://a..b/*'],
+        },
+        email: { allow: ['*@**.example.com'], deny: ['(a)@example.com'] },
+        ip: { allow: ['0.0.0.0/0', '::/0'] },
+      },
+      extendedKeyUsage: ['serverAuth', '1.3.6.1.4.1.311.10.12.1'],
+    }
+    t.doesNotThrow(() => parseProfile(written, { version: 1 }))
+    const told = faultsOf(written, { isNew: true }).map(({ field, reason }) => `${field}: ${reason}`)
+    const idle = 'matches no name that can be asked for:'
+    t.match(told, [
+      new RegExp(`^/names/dns/allow/1: ${idle} a DNS name is an IP address$`),
+      new RegExp(`^/names/dns/deny/0: ${idle} .* A-label$`),
+      new RegExp(`^/names/uri/deny/0: ${idle} a URI has a host`),
+      new RegExp(`^/names/uri/deny/1: ${idle} a URI has a port$`),
+      new RegExp(`^/names/uri/deny/2: ${idle} a URI percent-encodes`),
+      new RegExp(`^/names/uri/deny/3: ${idle} a URI has an empty label in its trust domain$`),
+      new RegExp(`^/names/email/deny/0: ${idle}`),
+      /^\/extendedKeyUsage\/1: stands for every usage to Windows/,
+    ])
+    t.equal(told.length, 8)
+    for (const [name, { document }] of seeds) t.same(faultsOf(document, { isNew: true }), [], name)
+  },
+)
 
 t.test('a seed has the name of its file: by that it is known to be there', async (t) => {
   t.same(seedNames(), [...seeds.keys()])

@@ -2,6 +2,7 @@ import t from 'tap'
 
 import { nameRange, searchKey } from '../../src/store/names.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
+import { openDer } from '../../src/x509/der.ts'
 import {
   addressOctets,
   assertNames,
@@ -15,6 +16,7 @@ import {
   parseGeneralNames,
   parseName,
   parseSearched,
+  readIssuedNames,
   soughtFault,
   wildcardOver,
 } from '../../src/x509/names.ts'
@@ -330,6 +332,22 @@ t.test(
       t.match(soughtFault(bad), reason, bad)
     for (const bad of ['example.com.', '.example.com', 'a..b', 'a b', 'é.example', '', '\0', 'x'.repeat(300)])
       t.type(soughtFault(bad), 'string', JSON.stringify(bad))
+  },
+)
+
+t.test(
+  'a trust domain has no empty label: Go reads no such certificate; one that was issued is read and found',
+  async (t) => {
+    for (const value of ['spiffe://a..b/c', 'spiffe://.a/c', 'spiffe://a./c', 'spiffe://./c']) {
+      const name = { kind: 'uri', value } as const
+      const octets = encodeGeneralNames([name])
+      for (const read of [() => parseName('uri', value), () => parseGeneralNames(octets)])
+        t.throws(read, { code: 'san.syntax', detail: /an empty label in its trust domain$/ }, value)
+      t.same(readIssuedNames(openDer(octets, 'ext.syntax')), [name])
+      t.equal(soughtFault(value), undefined)
+    }
+    for (const good of ['spiffe://a.b/.c', 'spiffe://a/b.', 'spiffe://a/b..c'])
+      t.same(parseName('uri', good), { kind: 'uri', value: good })
   },
 )
 

@@ -6,7 +6,8 @@ import type { StoredProvider } from '../../ca/providers.ts'
 import { Problem, type Violation } from '../../errors.ts'
 import { isDistinct } from '../../policy/claims.ts'
 import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
-import { pointer, show } from '../../policy/names.ts'
+import { idleFault } from '../../policy/idle.ts'
+import { type NameRules, pointer, ruledKinds, show } from '../../policy/names.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -68,10 +69,27 @@ const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): 
           : [{ check, field: `/mappings/${i}/grants/${place}/profiles/${at}`, value, reason: 'is no profile' }],
       ),
     ),
+    ...grants.flatMap(({ names = {} }, place) =>
+      idlePatterns(names).map(({ at, ...found }) => ({
+        ...{ check, field: `/mappings/${i}/grants/${place}/names/${at}` },
+        ...found,
+      })),
+    ),
   ])
   if (violations.length > 0)
     throw new Problem('provider.invalid', 'The document names what there is not.', { violations })
 }
+
+/** Patterns that match nothing, whatever claims stand in them. */
+const idlePatterns = (names: NameRules): readonly (Omit<Violation, 'check' | 'field'> & { readonly at: string })[] =>
+  ruledKinds.flatMap((kind) =>
+    (['allow', 'deny'] as const).flatMap((list) =>
+      (names[kind]?.[list] ?? []).flatMap((value, i) => {
+        const reason = idleFault(kind, value.replaceAll(/\{[^{}]*\}/g, 'x'))
+        return reason === undefined ? [] : [{ at: `${kind}/${list}/${i}`, value, reason }]
+      }),
+    ),
+  )
 
 const providerView = ({ provider, createdAt, createdBy }: StoredProvider) => ({
   name: provider.name,

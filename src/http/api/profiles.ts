@@ -50,9 +50,10 @@ export const profileRoutes = (app: App, { policies, records }: HttpDeps): void =
 /** An authority that is not there is told beside other faults, and alone by what keeps the document. */
 const assertSound = async (document: unknown, name: string, records: HttpDeps['records']): Promise<void> => {
   try {
-    parseProfile(document, { version: 1, name })
+    parseProfile(document, { version: 1, name, isNew: true })
   } catch (fault) {
-    if (isProblem(fault)) parseProfile(document, { version: 1, name, authorities: await records.authorities() })
+    if (isProblem(fault))
+      parseProfile(document, { version: 1, name, isNew: true, authorities: await records.authorities() })
     throw fault
   }
 }
