@@ -50,6 +50,8 @@ export const isHeldObstacle = (end: string): end is HeldObstacle => Object.hasOw
 export const asRenewal = (profile: Profile, held: Held, csr: CertificationRequest): CertificationRequest => {
   const rules = renewalOf(profile)
   assertKey(rules, csr.key.spki.equals(held.spki))
+  const isFixed = ({ type }: Attribute): boolean =>
+    profile.subject.some((rule) => rule.type === type && rule.fixed !== undefined)
   const isTaken = ({ type }: Attribute): boolean =>
     profile.subject.some((rule) => rule.type === type && rule.fixed === undefined)
   const violations = [...namesBeyond(held, csr), ...attributesBeyond(held, csr.subject.filter(isTaken))]
@@ -57,9 +59,11 @@ export const asRenewal = (profile: Profile, held: Held, csr: CertificationReques
     throw new Problem('renewal.names', 'The request is for other names than those of the certificate.', { violations })
   // The certificate was read by the rules of its day, and what is issued now is held to those of today.
   assertStillNames(held.names)
-  // What the profile does not take from a request is judged as ever.
-  const subject = [...held.subject.filter(isTaken), ...csr.subject.filter((attribute) => !isTaken(attribute))]
-  return { ...csr, names: held.names, subject }
+  // What the profile fixes is as it says today. What it does not take any more is judged as if it were asked for today, whether
+  // the request repeats it or not, and what the request has beside it, as ever.
+  const own = held.subject.filter((attribute) => !isFixed(attribute))
+  const beside = csr.subject.filter((asked) => !isTaken(asked) && !own.some((attribute) => isSame(attribute, asked)))
+  return { ...csr, names: held.names, subject: [...own, ...beside] }
 }
 
 const renewalOf = ({ name, renewal }: Profile): RenewalRules => {
@@ -122,6 +126,8 @@ const attributesBeyond = ({ subject }: Held, asked: readonly Attribute[]): reado
       ({ type, value }) => !valuesOf(subject, type).some((held) => held === value || isSameName(held, value, type)),
     )
     .map(({ type, value }) => violation(`/subject/${type}`, value, 'is not that of the certificate'))
+
+const isSame = (one: Attribute, other: Attribute): boolean => one.type === other.type && one.value === other.value
 
 /** A common name that is a DNS name was written in lower case. */
 const isSameName = (held: string, asked: string, type: Attribute['type']): boolean =>

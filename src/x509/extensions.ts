@@ -164,6 +164,10 @@ export const extendedKeyUsageOid = (usage: string): string => {
   throw new RangeError('an extended key usage is a name of the table or a dotted OID')
 }
 
+/** As policy and records have it: by its name where there is one in the table, however it was written. */
+export const extendedKeyUsageName = (usage: string): string =>
+  (isDottedOid(usage) ? usagesByOid.get(oidKey(usage)) : undefined) ?? usage
+
 /** Is this an OID that can be encoded: two roots, arcs without leading zeros and below 2^31? */
 export const isDottedOid = (text: string): boolean => {
   if (text.length > 128 || !/^[0-2](\.(0|[1-9]\d{0,9})){1,30}$/.test(text)) return false

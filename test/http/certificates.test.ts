@@ -282,6 +282,17 @@ t.test('a batch answers for each item in order, and one that fails fails only it
   t.equal(tooLarge.json.code, 'request.too_large')
 })
 
+t.test('an extended key usage is the same by its name and by its OID', async (t) => {
+  const codes = async (usage: string) => {
+    const body = { csr: csrFor('usage.example.com'), profile: 'server', extendedKeyUsage: [usage] }
+    const { status, json } = await issue(body)
+    return [status, json.violations?.map(({ value }: { value: string }) => value)]
+  }
+  t.same(await codes('1.3.6.1.5.5.7.3.1'), [201, undefined])
+  t.same(await codes('1.3.6.1.5.5.7.3.2'), [422, ['clientAuth']])
+  t.same(await codes('1.2.3.4'), [422, ['1.2.3.4']])
+})
+
 t.test('a batch refuses an Idempotency-Key of its own, which would keep nothing from being issued twice', async (t) => {
   const items = [{ csr: csrFor('one.example.com'), profile: 'server' }]
   const answer = await issue({ items }, { 'idempotency-key': 'all-of-them' }, '/v1/certificates/batch')

@@ -138,6 +138,20 @@ t.test('never for other names, and never for another subject', async (t) => {
     const renewed = await renew(t, held, { csr: csrOn(newKey(), [], subject) })
     t.equal(new X509Certificate(renewed.json.certificate).subject, 'O=nodes\nCN=node:1')
   }
+
+  const again = () => renew(t, held, { csr: csrOn(newKey()) })
+  const subject = { organization: { fixed: 'others' }, others: 'refuse' }
+  await change('node', { subject })
+  const lost = { check: 'subject.others', field: '/subject/commonName', value: 'node:1' }
+  t.match(
+    await again(),
+    { status: 422, json: { code: 'subject.forbidden', violations: [lost] } },
+    'nor for a part of it',
+  )
+  await change('node', { subject: { ...subject, others: 'drop' } })
+  const { status, json: fewer } = await again()
+  t.match([status, fewer.notes], [201, [{ field: '/subject/commonName', reason: /^is dropped/ }]], 'unless it is said')
+  t.equal(new X509Certificate(fewer.certificate).subject, 'O=others', 'what the profile fixes is as it says today')
 })
 
 t.test('the profile says whether the key is a new one', async (t) => {

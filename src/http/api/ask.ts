@@ -4,6 +4,7 @@ import type { IssueInput } from '../../ca/issuance.ts'
 import { Problem } from '../../errors.ts'
 import { readOrigin } from '../../policy/origin.ts'
 import type { Static } from '../../schema.ts'
+import { extendedKeyUsageName } from '../../x509/extensions.ts'
 import { assertNames, type Name, type NameKind, parseName } from '../../x509/names.ts'
 import { parsePem, parseRawBody } from '../../x509/pem.ts'
 import type { Ask, AskedNames } from './schemas.ts'
@@ -27,7 +28,7 @@ export const readAsk = (ask: AskBody, isRaw: boolean, idempotencyKey: string | u
     ...(validity !== undefined && { validity }),
     ...(ask.names && { names: readNames(ask.names) }),
     ...(ask.keyUsage && { keyUsage: ask.keyUsage }),
-    ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage }),
+    ...(ask.extendedKeyUsage && { extendedKeyUsage: ask.extendedKeyUsage.map(extendedKeyUsageName) }),
     ...(ask.onBehalfOf && { origin: readOrigin(ask.onBehalfOf) }),
   }
 }
