@@ -35,6 +35,14 @@ export const tooWide = (names: number, most: number): Problem =>
   new Problem('limit.names', `The request has ${names} names, and the grant allows ${most} a day.`, {
     extra: { limit: { name: 'namesPerDay', value: most } },
     reason: 'namesPerDay',
+    violations: [
+      {
+        check: 'limit.names',
+        field: '/names',
+        value: String(names),
+        reason: `is more than the grant allows a day: ${most}`,
+      },
+    ],
   })
 
 /** 429, with the limit's name, its value, and when it frees. */

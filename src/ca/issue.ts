@@ -7,7 +7,7 @@
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { checksOf, decide, type Note, refusal } from '../policy/decide.ts'
+import { decide, type Note, refusal, toldOf } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
 import { sha256, sha256OfParts } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
@@ -32,7 +32,7 @@ import {
 import { heldBy } from './holders.ts'
 import type { ApprovedPlan, Explanation, Issuance, Issued, IssueInput, Waiting } from './issuance.ts'
 import type { Issuer } from './issuer.ts'
-import { countedGrants } from './limits.ts'
+import { bookingOf, countedGrants } from './limits.ts'
 import type { Meter } from './meter.ts'
 import type { Intent, IssuedRow, PriorRequest, Recorder, RequestRow } from './recorder.ts'
 import { refusalOf } from './refusal.ts'
@@ -225,12 +225,13 @@ const explain = async (deps: IssuanceDeps, caller: Caller, input: IssueInput): P
   await deps.nextTurn()
   try {
     const { tbs } = prepare(deps, { issuer, decision, input, request: requestOf(caller, input), attempt: 1 })
+    bookingOf(caller, profile.name, decision.plan)
     return { ...about, allowed: true, violations: [], tbs }
   } catch (error) {
     // What is seen in the octets alone, as a name constraint above the issuer, is a refusal like any other.
-    if (!isProblem(error, 'san.forbidden')) throw error
+    if (!isProblem(error, 'san.forbidden') && !isProblem(error, 'limit.names')) throw error
     const { violations = [] } = error.options
-    return { ...about, checks: checksOf(error) ?? [], allowed: false, violations }
+    return { ...about, ...toldOf(decision, violations), allowed: false, violations }
   }
 }
 

@@ -1,4 +1,5 @@
 /** What the limits of grants mean for one request. Pure; who counts is in `store/` (exactly) and in `admission.ts` (of seconds). */
+import { tooWide } from '../limits.ts'
 import type { Plan } from '../policy/decide.ts'
 import type { Limits } from '../policy/limits.ts'
 import type { Caller } from './access.ts'
@@ -21,10 +22,13 @@ export interface CountedGrant {
 
 /**
  * Under every grant of the caller that covers its profile, whichever of them allows it, or holding a certificate does;
- * undefined where none limits it.
+ * undefined where none limits it. Throws `limit.names` for what would never have room: nobody waits for it, and no people are
+ * asked.
  */
 export const bookingOf = (caller: Caller, profile: string, { names, notAfter }: Plan): Booking | undefined => {
   const counted = countedGrants(caller, profile)
+  const most = Math.min(...counted.map(({ limits }) => limits.namesPerDay ?? Number.POSITIVE_INFINITY))
+  if (names.length > most) throw tooWide(names.length, most)
   return counted.length === 0 ? undefined : { grants: counted, names: names.length, notAfter }
 }
 

@@ -9,7 +9,7 @@ import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Intent, Recorder } from '../ca/recorder.ts'
 import { Problem } from '../errors.ts'
-import { limitReached, tooWide } from '../limits.ts'
+import { limitReached } from '../limits.ts'
 import { type Database, sqlState } from './database.ts'
 import { type Counts, type LedgerName, openCounts, openLanes } from './limit-counts.ts'
 
@@ -281,9 +281,6 @@ const findLack = ({ booking }: BookedIntent, ledgers: Ledgers) => {
 }
 
 const lackOf = (intent: BookedIntent, ledgers: Ledgers): Problem | undefined => {
-  const { grants, names } = intent.booking
-  const most = Math.min(...grants.map(({ limits }) => limits.namesPerDay ?? Number.POSITIVE_INFINITY))
-  if (names > most) return tooWide(names, most)
   const lack = findLack(intent, ledgers)
   if (!lack) return undefined
   const { name, value, ledger } = lack

@@ -100,8 +100,25 @@ t.test('more names than a day ever has room for are refused for good', async (t)
   t.equal((await ask({ token })).status, 201)
   await refused()
   told(t, await ask({ token }), 'limit.certificates_per_day', { name: 'certificatesPerDay', value: 1 })
+  const found = { check: 'limit.names', field: '/names', value: '3', reason: 'is more than the grant allows a day: 2' }
+  const dry = await ask({ ...wide, path: '/v1/certificates?dryRun=true' })
+  t.match(dry, { status: 200, json: { allowed: false, violations: [found] } }, 'nor does a dry run promise it')
+  t.same(dry.json.checks.at(-1), { ...found, outcome: 'failed' })
   const kept = await one.request('GET', '/v1/refusals?principal=wide')
   t.match(kept.json.items, [{ code: 'limit.names' }, { code: 'limit.names' }])
+})
+
+t.test('people are not asked for what has more names than a day ever has room for', async (t) => {
+  const { json } = await one.request('GET', '/v1/profiles/server')
+  const body = { ...json.document, name: 'asked', approvals: { required: 1 } }
+  t.equal((await one.request('PUT', '/v1/profiles/asked', { headers: { 'if-none-match': '*' }, body })).status, 201)
+  const token = await requester('hopeful', { namesPerDay: 1 }, { profiles: ['asked'] })
+  const more = { profile: 'asked' }
+  t.match(await ask({ token, more, names: ['a.example.com', 'b.example.com'] }), {
+    status: 422,
+    json: { code: 'limit.names' },
+  })
+  t.equal((await ask({ token, more })).status, 202)
 })
 
 t.test('certificates alive: exactly so many; one that is revoked makes room, one on hold does not', async (t) => {
