@@ -38,8 +38,6 @@ export interface KeyAlgorithm {
   /** Bits of the key as policy counts them; undefined where it varies (RSA). */
   readonly bits: number | undefined
   readonly curve: Curve | undefined
-  /** May KeyUsage carry keyEncipherment (RFC 3279 2.3.1; RFC 8813 3; RFC 8410 5; RFC 9881 4)? RSA only. */
-  readonly keyEncipherment: boolean
   /** What `crypto.generateKeyPair` calls it, with its options. */
   readonly generate: KeyGeneration
 }
@@ -82,7 +80,6 @@ const ec = (id: KeyAlgorithmId, title: string, oid: string, curve: Curve): KeyAl
   octets: 1 + 2 * curve.octets,
   bits: Number.parseInt(title.slice(2), 10),
   curve,
-  keyEncipherment: false,
   generate: { type: 'ec', options: { namedCurve: title } },
 })
 
@@ -93,7 +90,6 @@ const plain = (id: KeyAlgorithmId, title: string, oid: string, octets: number): 
   octets,
   bits: octets * 8,
   curve: undefined,
-  keyEncipherment: false,
   generate: { type: id, options: {} },
 })
 
@@ -105,7 +101,6 @@ export const keyAlgorithms: Readonly<Record<KeyAlgorithmId, KeyAlgorithm>> = {
     octets: undefined,
     bits: undefined,
     curve: undefined,
-    keyEncipherment: true,
     generate: { type: 'rsa', options: { modulusLength: 2048, publicExponent: 65537 } },
   },
   'ec-p256': ec('ec-p256', 'P-256', '1.2.840.10045.3.1.7', {
