@@ -13,7 +13,8 @@ import {
   ProfileDocumentSchema,
 } from './document.ts'
 import { parseDuration } from './duration.ts'
-import { isRecord, nameKinds, readNewPattern, readPattern, show } from './names.ts'
+import { readNewPattern } from './name-rules.ts'
+import { isRecord, nameKinds, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'

@@ -3,10 +3,8 @@
  * texts for common names; never regular expressions. They are compiled once, and matched in time linear in the name. Only
  * rules hold patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
  */
-import { Problem, type Violation } from '../errors.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
 import type { NameKind } from '../x509/names.ts'
-import { idleFault } from './idle.ts'
 import { readTextPattern } from './subject.ts'
 
 export interface KindRules {
@@ -60,12 +58,6 @@ export type CompiledRules = { readonly [kind in RuledKind]?: CompiledKind }
 /** Reads one pattern; a string says what is wrong with it. */
 export const readPattern = (kind: RuledKind, text: string): Pattern | string => readers[kind](text)
 
-/** The same of one that is written now: what could match no name is wrong, too. */
-export const readNewPattern = (kind: RuledKind, text: string): Pattern | string => {
-  const pattern = readPattern(kind, text)
-  return typeof pattern === 'string' ? pattern : (idleFault(kind, text) ?? pattern)
-}
-
 /** Compiles rules whose patterns are known to be good; a bad one throws TypeError. */
 export const compileRules = (rules: NameRules): CompiledRules => {
   const compiled: { -readonly [kind in RuledKind]?: CompiledKind } = {}
@@ -75,28 +67,6 @@ export const compileRules = (rules: NameRules): CompiledRules => {
     compiled[kind] = { allow: compileList(kind, written.allow), deny: compileList(kind, written.deny ?? []) }
   }
   return compiled
-}
-
-/**
- * Name rules as they come from JSON, for a grant: `{ dns: { allow: [...], deny?: [...] }, ... }`. Unknown fields are
- * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`.
- */
-export const parseNameRules = (input: unknown, at = ''): NameRules => {
-  const faults: Violation[] = []
-  const fault = (field: string, value: unknown, reason: string) =>
-    faults.push({ check: 'grant.names', field, value: show(value), reason })
-  const rules: { -readonly [kind in RuledKind]?: KindRules } = {}
-  if (!isRecord(input)) {
-    fault(at, input, 'must be an object with rules by kind of name')
-  } else {
-    for (const [key, value] of Object.entries(input)) {
-      if (!isRuledKind(key)) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
-      else if (!isRecord(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
-      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault })
-    }
-  }
-  if (faults.length > 0) throw new Problem('request.malformed', 'The name rules are not valid.', { violations: faults })
-  return rules
 }
 
 /** Takes a name apart for matching. Total: a value that is not in normal form gets parts that match nothing. */
@@ -145,39 +115,6 @@ const compileList = (kind: RuledKind, texts: readonly string[]): readonly Patter
     if (typeof pattern === 'string') throw new TypeError(`${kind} pattern: ${pattern}`)
     return pattern
   })
-
-const readKindRules = (
-  kind: RuledKind,
-  input: Readonly<Record<string, unknown>>,
-  { at, fault }: { at: string; fault: (field: string, value: unknown, reason: string) => void },
-): KindRules => {
-  for (const key of Object.keys(input)) {
-    if (key !== 'allow' && key !== 'deny')
-      fault(`${at}/${pointer(key)}`, key, 'is not a known field; use allow and deny')
-  }
-  const list = (key: 'allow' | 'deny'): readonly string[] => {
-    const value = input[key]
-    if (!Array.isArray(value)) {
-      fault(`${at}/${key}`, value, 'must be a list of patterns')
-      return []
-    }
-    if (key === 'allow' && value.length === 0) fault(`${at}/${key}`, '', 'must hold at least one pattern')
-    if (value.length > maxPatterns) {
-      fault(`${at}/${key}`, String(value.length), `must hold at most ${maxPatterns} patterns`)
-      return []
-    }
-    const seen = new Set<string>()
-    value.forEach((text: unknown, index) => {
-      const place = `${at}/${key}/${index}`
-      const reason = typeof text === 'string' ? readNewPattern(kind, text) : 'must be a string'
-      if (typeof reason === 'string') fault(place, text, reason)
-      else if (seen.has(reason.text)) fault(place, text, 'occurs twice')
-      if (typeof text === 'string') seen.add(text)
-    })
-    return value.filter((text): text is string => typeof text === 'string')
-  }
-  return { allow: list('allow'), ...(input.deny === undefined ? {} : { deny: list('deny') }) }
-}
 
 // DNS: labels; at most one `**`, so that matching needs no search.
 
@@ -416,7 +353,6 @@ const readers: { readonly [kind in RuledKind]: (text: string) => Pattern | strin
 
 const noParts: Omit<NameParts, 'value'> = { labels: [], base: '', segments: [], local: '' }
 
-const maxPatterns = 1000
 const maxShown = 256
 const maxDnsLength = 253
 const maxLabelLength = 63

@@ -2,11 +2,11 @@ import fc from 'fast-check'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
+import { parseNameRules } from '../../src/policy/name-rules.ts'
 import {
   compileRules,
   findAllowing,
   findDenying,
-  parseNameRules,
   type RuledKind,
   readPattern,
   ruledKinds,
