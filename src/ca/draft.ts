@@ -74,7 +74,7 @@ export const draft = async (
   // 5. The very octets to be signed, read back and judged again.
   const intent = prepare(deps, { issuer, decision, input: asked.input, request, attempt, held })
   lap('prepare')
-  const booking = bookingOf(asked.caller, profile.name, decision.plan)
+  const booking = telling(decision, () => bookingOf(asked.caller, profile.name, decision.plan))
   return { decision, intent: booking ? { ...intent, booking } : intent }
 }
 
@@ -204,13 +204,16 @@ export const prepare = (deps: DraftDeps, { issuer, decision, input, request, att
   }
 }
 
-/** What was decided is told also where the octets themselves are turned down, as by a name constraint above the issuer. */
+/** What was decided is told also of what is turned down after it, as by a name constraint above the issuer. */
 const telling = <T>(decision: Decision, look: () => T): T => {
   try {
     return look()
   } catch (error) {
     throw isProblem(error)
-      ? new Problem(error.code, error.detail, { ...error.options, extra: toldOf(decision, error.options.violations) })
+      ? new Problem(error.code, error.detail, {
+          ...error.options,
+          extra: { ...error.options.extra, ...toldOf(decision, error.options.violations) },
+        })
       : error
   }
 }

@@ -106,6 +106,8 @@ t.test('more names than a day ever has room for are refused for good', async (t)
   t.same(dry.json.checks.at(-1), { ...found, outcome: 'failed' })
   const kept = await one.request('GET', '/v1/refusals?principal=wide')
   t.match(kept.json.items, [{ code: 'limit.names' }, { code: 'limit.names' }])
+  for (const { checks } of kept.json.items)
+    t.same(checks.at(-1), { ...found, outcome: 'failed' }, 'with what was decided')
 })
 
 t.test('people are not asked for what has more names than a day ever has room for', async (t) => {
