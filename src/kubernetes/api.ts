@@ -217,14 +217,8 @@ const openAgents = () => {
       if (found) return found
       // Those of before end by themselves: sockets that are idle are closed by their timeout.
       known.clear()
-      const agent = new Agent({
-        ...tls,
-        keepAlive: true,
-        keepAliveMsecs: keepAliveMs,
-
-        timeout: 60_000,
-        maxSockets: 64,
-      })
+      // No bound on sockets: `concurrency` has one, and the Lease must not wait behind writes that hang.
+      const agent = new Agent({ ...tls, keepAlive: true, keepAliveMsecs: keepAliveMs, timeout: 60_000 })
       known.set(key, agent)
       return agent
     },

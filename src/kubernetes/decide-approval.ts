@@ -95,25 +95,34 @@ const reasonOfNodes = (
 ): string | undefined => {
   const name = nodeOf(request) ?? ''
   if (node === undefined || node.metadata.name !== name) return `node ${bounded(name, 128)} does not exist`
-  const stranger = facts.names.find((asked) => !isOf(node, asked))
+  const asked = new Map(facts.names.map((asked) => [formOf(asked), asked]))
+  const strangers = new Map(asked)
+  for (const form of formsOf(node)) strangers.delete(form)
+  const [stranger] = strangers.values()
   if (stranger) return `names: ${stranger.kind} ${bounded(stranger.value, 128)} is not among the addresses of the node`
   // A node writes its own addresses: what it shares with another one, people must tell apart.
   for (const other of nodes) {
     if (other.metadata.name === name) continue
-    const shared = facts.names.find((asked) => isOf(other, asked))
-    if (shared) return `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${other.metadata.name}, too`
+    for (const form of formsOf(other)) {
+      const shared = asked.get(form)
+      if (shared) return `names: ${shared.kind} ${bounded(shared.value, 128)} is of node ${other.metadata.name}, too`
+    }
   }
   return undefined
 }
 
-const isOf = ({ metadata, status }: Node, { kind, value }: RequestFacts['names'][number]): boolean => {
-  const addresses = status?.addresses ?? []
-  if (kind === 'ip') {
-    const asked = canonical(value)
-    return addresses.some(({ type, address }) => addressTypes.has(type) && canonical(address) === asked)
-  }
-  if (value === metadata.name.toLowerCase()) return true
-  return addresses.some(({ type, address }) => hostTypes.has(type) && address.toLowerCase() === value)
+const formOf = ({ kind, value }: RequestFacts['names'][number]): string =>
+  `${kind} ${kind === 'ip' ? canonical(value) : value}`
+
+/**
+ * All that a node may ask for, each once: it writes as many addresses as its object takes, tens of thousands, and a look that went
+ * through them for each name that is asked for would hold up everybody else's, the lease included.
+ */
+function* formsOf({ metadata, status }: Node): Iterable<string> {
+  yield `dns ${metadata.name.toLowerCase()}`
+  for (const { type, address } of status?.addresses ?? [])
+    if (addressTypes.has(type)) yield `ip ${canonical(address)}`
+    else if (hostTypes.has(type)) yield `dns ${address.toLowerCase()}`
 }
 
 /**
@@ -121,9 +130,9 @@ const isOf = ({ metadata, status }: Node, { kind, value }: RequestFacts['names']
  * would take 010.0.0.5 and 2130706433 for some.
  */
 const canonical = (address: string): string => {
-  const url = `http://[${address}]/`
-  if (!/^[0-9a-fA-F:.]+$/.test(address) || !URL.canParse(url)) return address
-  const six = new URL(url).hostname.slice(1, -1)
+  const url = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$/.test(address) ? URL.parse(`http://[${address}]/`) : null
+  if (url === null) return address
+  const six = url.hostname.slice(1, -1)
   const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(six) ?? []
   if (high === undefined || low === undefined) return six
   return [high, low].flatMap((part) => [Number.parseInt(part, 16) >> 8, Number.parseInt(part, 16) & 0xff]).join('.')

@@ -278,6 +278,28 @@ t.test('an address of a node is one only in the form of one', async (t) => {
   }
 })
 
+t.test('a node that writes thousands of addresses does not have each of them looked at for each name', async (t) => {
+  let looks = 0
+  const hosts = Array.from({ length: 100 }, (_, i) => `fd00::${(i + 1).toString(16)}`)
+  const written = (address: string) => ({
+    type: 'InternalIP',
+    get address() {
+      looks += 1
+      return address
+    },
+  })
+  const many: Node = {
+    ...worker,
+    status: {
+      addresses: [...Array.from({ length: 1_000 }, (_, i) => `fd01::${i.toString(16)}`), ...hosts].map(written),
+    },
+  }
+  const told: RequestFacts = { ...facts, names: hosts.map((value) => ({ kind: 'ip', value })) }
+  const other = { ...many, metadata: { ...many.metadata, name: 'worker-2' } }
+  t.match(against(asking, told, many, [other]), /fd00::1 is of node worker-2, too/)
+  t.ok(looks <= 2 * 1_100, `${looks} looks`)
+})
+
 t.test('nothing but an undecided request for a serving certificate is looked at', async (t) => {
   for (const request of [
     withConditions(asking, approved),
