@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 
 import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api.ts'
+import { tellsApart } from '../kubernetes/decide-pod.ts'
 import { isKnownSigner } from '../kubernetes/decide-signing.ts'
 import type { ReadRequest } from '../kubernetes/request-facts.ts'
 import {
@@ -108,7 +109,8 @@ export const readControllerDocument = async (path: string | undefined): Promise<
   if (faults.length === 0) {
     const sound = document as ControllerDocument
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
-    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...noUrls(sound.servers ?? []))
+    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...sharedNames(sound.signers ?? []))
+    faults.push(...noUrls(sound.servers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
     faults.push(...noPort(sound.listen))
     if (sound.recheck !== undefined && parseDuration(sound.recheck) > mostRecheck)
@@ -166,6 +168,23 @@ const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): re
   podCertificates && !signers.some(({ podNames }) => podNames)
     ? [{ field: '/podCertificates', value: 'true', reason: 'serves no pod: none of the signers has podNames' }]
     : []
+
+/** Whoever may choose a namespace's name, or an account's, would choose to be another namespace's. */
+const sharedNames = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>
+  signers.flatMap(({ podNames = {} }, i) =>
+    Object.entries(podNames).flatMap(([kind, templates]) =>
+      templates.flatMap((value, at) =>
+        tellsApart(value)
+          ? []
+          : [
+              {
+                ...{ field: `/signers/${i}/podNames/${kind}/${at}`, value },
+                reason: 'may be the name of two pods: part its facts by a slash, or {namespace} from another by a dot',
+              },
+            ],
+      ),
+    ),
+  )
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
   const lines = faults.map(({ field, value, reason }) =>

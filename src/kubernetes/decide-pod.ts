@@ -133,6 +133,18 @@ const namesFor = ({ podNames = {} }: SignerSettings, facts: Facts) => {
   return { ...(uri && { uri: uri.map(fill) }), ...(dns && { dns: dns.map(fill) }) }
 }
 
+/**
+ * Whether a name says which facts it was made of: {namespace}-{serviceAccount} is a-b-c for b-c in a, and for c in a-b. What no fact
+ * has, such as a slash, parts them; beside that only a dot does, and of facts that may have dots themselves, as all but the namespace
+ * may, there is one at most.
+ */
+export const tellsApart = (template: string): boolean =>
+  template.split(/[^A-Za-z0-9.{}-]/).every((part) => {
+    const facts = part.match(/\{\w+\}/g) ?? []
+    const between = part.split(/\{\w+\}/).slice(1, -1)
+    return facts.filter((fact) => fact !== '{namespace}').length <= 1 && between.every((text) => text.includes('.'))
+  })
+
 export interface PodAnswered extends PodLook {
   readonly outcome: Outcome
 }

@@ -49,8 +49,9 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
   const { watch, recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
-    recorder.record(request, step.event)
-    return { kind: 'retry', after: leftSeconds, isLeft: true }
+    // There is no condition for it: what could not be told must be told another time.
+    const isTold = recorder.record(request, step.event)
+    return { kind: 'retry', after: isTold ? leftSeconds : untoldSeconds, isLeft: true }
   }
   const { status, event } = step
   const applying = { resource, object: request, status, holds: isOpen, signal }
@@ -128,5 +129,6 @@ const answerOf = <T>(api: Pick<KubernetesApi, 'call'>, path: string): Promise<T 
 
 const resource = resources.podCertificateRequests
 const refusedSeconds = 60
+const untoldSeconds = 60
 /** Longer than any is there. */
 const leftSeconds = 86_400

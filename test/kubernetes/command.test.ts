@@ -81,6 +81,25 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     await refused('podCertificates: true\nsigners: [{ name: a.b/c, issuer: x }]'),
     /\/podCertificates: true serves no pod: none of the signers has podNames$/,
   )
+  const named = (template: string) =>
+    refused(`signers: [{ name: a.b/c, issuer: x, podNames: { uri: ["spiffe://x/{namespace}", "${template}"] } }]`)
+  for (const template of [
+    'spiffe://x/{namespace}-{serviceAccount}',
+    'spiffe://x/{namespace}{pod}',
+    'spiffe://x/ns/{namespace}/{pod}.{serviceAccount}',
+    '{pod}.{namespace}.{serviceAccount}.x',
+    '{serviceAccount}.x-{namespace}-y-{namespace}',
+  ]) {
+    const says = `\n  - /signers/0/podNames/uri/1: ${template} may be the name of two pods: `
+    t.ok((await named(template)).includes(says), template)
+  }
+  for (const template of [
+    'spiffe://x/ns/{namespace}/sa/{serviceAccount}/{pod}',
+    '{serviceAccount}.{namespace}.svc',
+    '{namespace}.x.{node}',
+    'spiffe://x/{namespace}_{serviceAccount}',
+  ])
+    t.equal(await named(template), 'it was taken', template)
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
   const noUrls = await refused('servers: [{ url: "https://a:99999" }, { url: "https://[" }]')
   t.match(

@@ -68,17 +68,24 @@ t.test('annotations of users are refused, since none is known', async (t) => {
 t.test('a request of a kubelet before 1.36 is left open, and tried no more', async (t) => {
   const old = recorded<PodCertificateRequest>('podcertificaterequests/02-create-deprecated-fields')
   const told: Told[] = []
-  const looked = await lookAtPodRequest(
-    {
-      watch: { get: () => keepPodRequest(old) },
-      signers: new Map([[old.spec.signerName, signer]]),
-      recorder: { record: (_: unknown, event: Told) => told.push(event) },
-      ...{ issuers: { find: () => undefined }, clock: () => now, readRequest },
-    } as never,
-    { key: 'team-a/old', waited: 0, signal: new AbortController().signal },
-  )
+  const lookAt = (isTold: boolean) =>
+    lookAtPodRequest(
+      {
+        watch: { get: () => keepPodRequest(old) },
+        signers: new Map([[old.spec.signerName, signer]]),
+        recorder: { record: (_: unknown, event: Told) => isTold && told.push(event) > 0 },
+        ...{ issuers: { find: () => undefined }, clock: () => now, readRequest },
+      } as never,
+      { key: 'team-a/old', waited: 0, signal: new AbortController().signal },
+    )
+  const looked = await lookAt(true)
   t.same(looked, { kind: 'retry', after: 86_400, isLeft: true }, 'it is gone by then')
   t.match(told, [{ type: 'Warning', reason: 'LeftOpen', note: /stubPKCS10Request: Kubernetes 1\.36 is wanted/ }])
+  t.same(
+    await lookAt(false),
+    { kind: 'retry', after: 60, isLeft: true },
+    'where there were too many events, another time',
+  )
   const long = { ...first, spec: { ...first.spec, stubPKCS10Request: 'A'.repeat(100_000) } }
   t.equal(keepPodRequest(long).spec.stubPKCS10Request, '', 'what is too long is there all the same')
 })
