@@ -1,8 +1,10 @@
 /** The only door to @kubernetes/client-node: where the API server is, and how to prove who we are. */
 import { readFile } from 'node:fs/promises'
 import type { RequestOptions } from 'node:https'
+import { dirname, resolve } from 'node:path'
 
 import { KubeConfig } from '@kubernetes/client-node'
+import { parseDocument } from 'yaml'
 
 import type { Access } from './api.ts'
 
@@ -27,18 +29,35 @@ export const loadCluster = async (kubeconfig: string | undefined): Promise<Clust
   if (cluster.skipTLSVerify) throw new Error('a cluster whose certificate is not verified cannot be served')
   if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
   const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))
-  return { namespace, access: () => accessOf(config, cluster.server) }
+  const tokenFile = kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, config.getCurrentUser()?.name)
+  return { namespace, access: () => accessOf(config, cluster.server, tokenFile) }
 }
 
-const accessOf = async (config: KubeConfig, server: string): Promise<Access> => {
+/**
+ * The library passes over a `tokenFile`, and whoever shows nothing is somebody else without a word. As kubectl has it, a path is relative
+ * to the kubeconfig.
+ */
+const tokenFileOf = async (kubeconfig: string, user: string | undefined): Promise<string | undefined> => {
+  const { users = [] } = parseDocument(await readFile(kubeconfig, 'utf8')).toJS() as KubeConfigFile
+  const { tokenFile } = users.find(({ name }) => name === user)?.user ?? {}
+  return tokenFile ? resolve(dirname(kubeconfig), tokenFile) : undefined
+}
+
+interface KubeConfigFile {
+  readonly users?: readonly { readonly name: string; readonly user?: { readonly tokenFile?: string } | null }[]
+}
+
+/** A token's file is read for each call, since it changes, and wins over a token beside it. */
+const accessOf = async (config: KubeConfig, server: string, tokenFile: string | undefined): Promise<Access> => {
   const options: RequestOptions = {}
   await config.applyToHTTPSOptions(options)
   const { ca, cert, key, servername, headers = {}, auth } = options
   return {
     server,
     headers: {
-      ...Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value).trim()])),
+      ...Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), String(value).trim()])),
       ...(typeof auth === 'string' && { authorization: `Basic ${Buffer.from(auth).toString('base64')}` }),
+      ...(tokenFile !== undefined && { authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` }),
     },
     tls: {
       ...textOf('ca', ca),

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
+import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { bare } from '../helpers/environment.ts'
 import { assertOne, openRunning, until } from './running.ts'
 import { textAt } from './values.ts'
@@ -146,10 +147,10 @@ t.test('what may be a token, a passphrase or a PIN in place of settings is shown
   t.match(await refused('log: info\nlisten: [sesame'), /sesame/, 'a document is, with the line that is wrong')
 })
 
-const kubeconfig = (name: string, server: string): Promise<string> => {
+const kubeconfig = (name: string, server: string, user: object = { token: 'none' }): Promise<string> => {
   const context = { name, context: { cluster: name, user: name } }
   const clusters = [{ name, cluster: { server } }]
-  const users = [{ name, user: { token: 'none' } }]
+  const users = [{ name, user }]
   return write(name, JSON.stringify({ clusters, contexts: [context], users, 'current-context': name }))
 }
 
@@ -185,6 +186,19 @@ t.test('what cannot start says why, in a sentence', async (t) => {
     code: 2,
     err: /http:\/\/127\.0\.0\.1:1 is not like https:\/\/host:port\.\n$/,
   })
+})
+
+t.test('a kubeconfig that names a file with a token: what is in it now, and not the token beside it', async (t) => {
+  await kubeconfig('rotating', 'https://127.0.0.1:1', { token: 'none', tokenFile: 'rotating.token' })
+  const { access } = await loadCluster(join(folder, 'rotating'))
+  for (const token of ['first', 'second']) {
+    await write('rotating.token', `${token}\n`)
+    t.same((await access()).headers, { authorization: `Bearer ${token}` })
+  }
+  await rm(join(folder, 'rotating.token'))
+  await t.rejects(access(), { code: 'ENOENT' }, 'and never nobody')
+  await kubeconfig('beside', 'https://127.0.0.1:1')
+  t.same((await (await loadCluster(join(folder, 'beside'))).access()).headers, { authorization: 'Bearer none' })
 })
 
 const start = (t: { teardown(end: () => unknown): unknown }, path: string) => {
