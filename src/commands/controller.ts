@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
 
 import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api.ts'
@@ -55,17 +56,16 @@ export const runController = async (
     import('../kubernetes/controller.ts'),
   ])
   const api = openApi(cluster.access)
-  const podCertificates = settings.podCertificates && (await servesPods(api, log, stop))
-  if (stop.aborted) return log.info({ event: 'controller.stopped' }, 'stopped')
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
+  const asking = { listen: settings.listen, registry, api, log, stop }
+  const podCertificates = settings.podCertificates && (await servesPods(asking).catch(cannotStart))
+  if (stop.aborted) return log.info({ event: 'controller.stopped' }, 'stopped')
   const controller = await openController({
     ...{ settings: { ...settings, podCertificates }, registry, readRequest, isToken: isSecret, log, api },
     identity: `${hostname()}_${randomUUID()}`,
     ...{ clock: () => new Date(), now: () => performance.now(), random: Math.random },
-  }).catch((error: Error) => {
-    throw new Failure('usage', `The controller cannot start: ${error.message}.`)
-  })
+  }).catch(cannotStart)
   log.info({ event: 'controller.started', url: controller.url, namespace: settings.namespace }, 'watching')
   const signal = await untilStopped(stop)
   log.info({ event: 'controller.stopping', signal }, 'ending what was begun, then stopping')
@@ -73,20 +73,44 @@ export const runController = async (
   log.info({ event: 'controller.stopped' }, 'stopped')
 }
 
-/** Asked until the API server answers: what it does not have would be waited for in vain. */
-const servesPods = async (api: KubernetesApi, log: Logger, stop: AbortSignal): Promise<boolean> => {
-  const { whyNoPodRequests } = await import('../kubernetes/pods.ts')
-  while (!stop.aborted) {
-    try {
-      const why = await whyNoPodRequests(api)
-      if (why !== undefined) log.warn({ event: 'pods.absent' }, `no pods are served: ${why}`)
-      return why === undefined
-    } catch (err) {
-      log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
-      await sleep(discoverEveryMs, undefined, { signal: stop }).catch(() => {})
+const cannotStart = (error: Error): never => {
+  throw new Failure('usage', `The controller cannot start: ${error.message}.`)
+}
+
+interface Asking {
+  readonly listen: ControllerSettings['listen']
+  readonly registry: Registry
+  readonly api: KubernetesApi
+  readonly log: Logger
+  readonly stop: AbortSignal
+}
+
+/**
+ * Asked until the API server answers: what it does not have would be waited for in vain. A probe that nobody answered meanwhile would
+ * have us killed, and later and later started again.
+ */
+const servesPods = async ({ listen, registry, api, log, stop }: Asking): Promise<boolean> => {
+  const [{ whyNoPodRequests }, { openHealth }] = await Promise.all([
+    import('../kubernetes/pods.ts'),
+    import('../kubernetes/health.ts'),
+  ])
+  const missing = (): readonly string[] => ['the API server has not said yet whether it has PodCertificateRequests']
+  const health = await openHealth({ listen, registry, missing })
+  try {
+    while (!stop.aborted) {
+      try {
+        const why = await whyNoPodRequests(api)
+        if (why !== undefined) log.warn({ event: 'pods.absent' }, `no pods are served: ${why}`)
+        return why === undefined
+      } catch (err) {
+        log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
+        await sleep(discoverEveryMs, undefined, { signal: stop }).catch(() => {})
+      }
     }
+    return false
+  } finally {
+    await health.close()
   }
-  return false
 }
 
 interface ReadDocument {

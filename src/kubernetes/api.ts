@@ -16,7 +16,6 @@ export interface Access {
     readonly cert?: string
     readonly key?: string
     readonly servername?: string
-    readonly rejectUnauthorized?: boolean
   }
 }
 

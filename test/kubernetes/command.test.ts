@@ -9,6 +9,7 @@ import t from 'tap'
 import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { bare } from '../helpers/environment.ts'
+import { freePort } from '../helpers/port.ts'
 import { assertOne, openRunning, until } from './running.ts'
 import { textAt } from './values.ts'
 
@@ -240,4 +241,22 @@ t.test('it is told to end while it waits for an API server as well', async (t) =
   child.kill('SIGTERM')
   t.equal(await ended, 0, said())
   t.match(said(), '"event":"controller.stopped"')
+})
+
+t.test('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
+  const running = await openRunning(t, { idle: true })
+  running.cluster.kubeconfig(join(folder, 'later'), 'chancery-system/chancery-controller')
+  const signers = '[{ name: example.com/x, issuer: x, podNames: { uri: ["spiffe://x/{namespace}"] } }]'
+  const at = `127.0.0.1:${await freePort()}`
+  const text = `kubeconfig: later\nlisten: ${at}\npodCertificates: true\nsigners: ${signers}\n`
+  const away = running.cluster.faults.add('unavailable')
+  const { child, said } = start(t, await write('later.yaml', text))
+  await until(() => said().includes('"event":"pods.unknown"') || child.exitCode !== null)
+  t.equal((await fetch(`http://${at}/livez`)).status, 200)
+  const ready = await fetch(`http://${at}/readyz`)
+  t.equal(ready.status, 503)
+  t.match(await ready.text(), /has not said yet whether it has PodCertificateRequests/)
+  away.end()
+  await until(() => said().includes('"event":"lease.won"') || child.exitCode !== null)
+  t.equal((await fetch(`http://${at}/livez`)).status, 200)
 })
