@@ -34,9 +34,9 @@ export const isToBeApproved = (request: SigningRequest): boolean =>
   request.metadata.deletionTimestamp === undefined &&
   !['Approved', 'Denied', 'Failed'].some((type) => isTrue(request, type))
 
-/** The node that asks, by who asked; undefined where it is none. */
+/** The node that asks, by who asked; undefined where it is none, as by a name that no object has and that is a step in a path. */
 export const nodeOf = ({ spec }: SigningRequest): string | undefined => {
-  const [, name] = /^system:node:(.+)$/.exec(spec.username ?? '') ?? []
+  const [, name] = /^system:node:([a-z0-9][a-z0-9.-]*)$/.exec(spec.username ?? '') ?? []
   return name !== undefined && (spec.groups ?? []).includes('system:nodes') ? name : undefined
 }
 

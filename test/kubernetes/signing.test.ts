@@ -56,6 +56,7 @@ t.test(
 t.test('what nobody can change is left for good, without asking for the node', async (t) => {
   for (const [change, says] of [
     [{ username: 'alice' }, /alice is not a node/],
+    [{ username: 'system:node:..' }, /system:node:\.\. is not a node/],
     [{ groups: ['system:authenticated'] }, /is not a node/],
     [{ usages: ['server auth'] }, /usages/],
     [{ username: 'system:node:worker-2' }, /commonName/],
