@@ -67,7 +67,8 @@ export const openRecorder = (deps: RecorderDeps): Recorder => {
       const known = series.get(key)
       // Newest at the end, so that the oldest can go.
       series.delete(key)
-      if (known === undefined || now - known.lastAt > seriesMs) {
+      // Also where a clock was set back: until it had caught up, nothing would be written.
+      if (known === undefined || now - known.lastAt > seriesMs || now < known.writtenAt) {
         if (!budget.take(regarding.metadata.uid, now)) return drop()
         const fresh = newSeries(regarding, now, written++)
         series.set(key, fresh)

@@ -87,6 +87,17 @@ t.test('notes that are long, and differ beyond what is written of them, are one 
   t.equal(eventsOf(cluster, 'team-a').length, 1)
 })
 
+t.test('a clock that was hours ahead does not keep what happens from being written for hours', async (t) => {
+  const { counted, time, recorder } = openCounted()
+  recorder.record(web, told)
+  time.now -= 6 * 3_600_000
+  for (let i = 0; i < 5; i += 1) recorder.record(web, told)
+  time.now += 61_000
+  recorder.record(web, told)
+  await recorder.close()
+  t.match(counted, { POST: 2, PATCH: 1 })
+})
+
 t.test('more objects in rotation than series are kept: no storm of new events', async (t) => {
   const { counted, time, recorder } = openCounted()
   const rounds = 5
