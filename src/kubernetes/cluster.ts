@@ -29,7 +29,10 @@ export const loadCluster = async (kubeconfig: string | undefined): Promise<Clust
   if (cluster.skipTLSVerify) throw new Error('a cluster whose certificate is not verified cannot be served')
   if (cluster.proxyUrl !== undefined) throw new Error('a cluster behind a proxy cannot be served')
   const namespace = config.getContextObject(config.getCurrentContext())?.namespace ?? (await podNamespace(kubeconfig))
-  const tokenFile = kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, config.getCurrentUser()?.name)
+  const user = config.getCurrentUser()
+  // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
+  const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
+  const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
   return { namespace, access: () => accessOf(config, cluster.server, tokenFile) }
 }
 

@@ -198,6 +198,13 @@ t.test('a kubeconfig that names a file with a token: what is in it now, and not 
   }
   await rm(join(folder, 'rotating.token'))
   await t.rejects(access(), { code: 'ENOENT' }, 'and never nobody')
+  const provider = { name: 'tokenFile', config: { tokenFile: join(folder, 'pod.token') } }
+  await kubeconfig('pod', 'https://127.0.0.1:1', { 'auth-provider': provider })
+  const ofPod = await loadCluster(join(folder, 'pod'))
+  for (const token of ['first', 'second']) {
+    await write('pod.token', token)
+    t.same((await ofPod.access()).headers, { authorization: `Bearer ${token}` }, 'as the library has that of a pod')
+  }
   await kubeconfig('beside', 'https://127.0.0.1:1')
   t.same((await (await loadCluster(join(folder, 'beside'))).access()).headers, { authorization: 'Bearer none' })
 })
