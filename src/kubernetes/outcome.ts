@@ -113,12 +113,19 @@ const violationText = ({ check, field, value, reason }: Violation): string =>
 
 const sentenceOf = ({ detail }: ProblemDocument): string => plain(detail).replace(/\.$/, '')
 
-/** Without what could be taken for lines or commands of a terminal by whoever prints a condition. */
-const plain = (text: string): string => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ').trim()
+/**
+ * Without what could be taken for lines or commands of a terminal by whoever prints a condition, and without half a character: the API
+ * server puts another in its place, and what was written would never be what it is compared with.
+ */
+const plain = (text: string): string =>
+  text
+    .toWellFormed()
+    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
+    .trim()
 
 export const bounded = (text: string, most: number): string => {
   const clean = plain(text)
-  return clean.length <= most ? clean : `${clean.slice(0, most - 1)}…`
+  return clean.length <= most ? clean : `${clean.slice(0, most - 1).replace(/[\uD800-\uDBFF]$/, '')}…`
 }
 
 /** Where no violation says which rule of a grant forbids it, there is no grant for requests on behalf of others at all. */

@@ -314,10 +314,10 @@ t.test('what any answer says is within a bound, and without commands', async (t)
   const faults: readonly Fault[] = [
     ...(['unreachable', 'misconfigured', 'foreign'] as const).map((kind) => ({ kind, message: long })),
     ...[true, false].flatMap((retryable) =>
-      [long, 'auth.expired', 'internal', 'x.y'].map(
+      [long, 'auth.expired', 'internal', 'x.y', `${'😀'.repeat(1_500)}\ud83d`, `.${'😀'.repeat(1_500)}`].map(
         (code): Fault => ({
           kind: 'problem',
-          problem: { code, status: 503, detail: long, retryable, requestId: long },
+          problem: { code, status: 503, detail: code.length > 1_000 ? code : long, retryable, requestId: long },
         }),
       ),
     ),
@@ -330,6 +330,7 @@ t.test('what any answer says is within a bound, and without commands', async (t)
     t.ok(message.length > 0 && message.length <= 2_048, `${message.length}`)
     t.ok(reason.length <= 64)
     t.notMatch(message, /[\p{Cc}\p{Cf}]/u)
+    t.ok(message.isWellFormed(), 'nor half a character')
   }
 })
 
