@@ -6,15 +6,13 @@ import type { RollHead } from '../ca/recorder.ts'
 import { codec } from '../codec.ts'
 import type { Config } from '../config.ts'
 import { type Checkpoint, openCheckpoint } from '../roll/checkpoint.ts'
-import { type Edge, extend } from '../roll/edge.ts'
+import { type Edge, emptyEdge, extend } from '../roll/edge.ts'
 import { isRollFault } from '../roll/fault.ts'
 import { parseEntry } from '../roll/forms.ts'
 import { type Hash, readRoot } from '../roll/merkle.ts'
-import { parseVerifierKey } from '../roll/note.ts'
 import { isEqual } from '../roll/text.ts'
 import { verifyEd25519 } from '../roll-crypto.ts'
 import { readAnchor } from '../roll-side.ts'
-import { sha256 } from '../sha256.ts'
 import type { Database } from '../store/database.ts'
 import { todoOf } from '../store/roll-effects.ts'
 import { readStanding } from '../store/roll-opening.ts'
@@ -24,6 +22,7 @@ import type { Log } from '../telemetry.ts'
 import { explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
 import { countText, type Progress } from './progress.ts'
+import { readKeys } from './roll/keys.ts'
 import { openSource } from './roll/source.ts'
 import { seenOf } from './roll/state.ts'
 import { type BundledEntries, openTileReader, readEntries } from './roll/tiles.ts'
@@ -133,8 +132,9 @@ const readCheckpoint = async (
       'usage',
       'The records do not say by whom checkpoints are signed: give the key of the roll with --key.',
     )
+  const keys = await readKeys([text])
   try {
-    return await openCheckpoint(note, { roll: [parseVerifierKey(text, sha256)] }, verifyEd25519)
+    return await openCheckpoint(note, keys, verifyEd25519)
   } catch (error) {
     if (!isRollFault(error)) throw error
     throw new Failure('usage', `The checkpoint in ${path} is none of this roll: ${error.detail}.`)
@@ -174,11 +174,8 @@ interface Judged {
 }
 
 /** The entries lead from the records' tree to the checkpoint, through the one that was seen. */
-const verify = async (
-  db: Database,
-  { folder, checkpoint, seen, edge: start, sources }: Verified,
-  progress: Pick<Progress, 'update'>,
-): Promise<Judged> => {
+const verify = async (db: Database, verified: Verified, progress: Pick<Progress, 'update'>): Promise<Judged> => {
+  const { folder, checkpoint, seen, edge: start, sources } = verified
   const roots: Hash[] = []
   const todos = new Map<string, string | null>()
   const created: string[] = []
@@ -192,11 +189,13 @@ const verify = async (
       const todo = todoOf(entry, sources)
       if (todo) todos.set(todo.about, todo.todo)
     }
-    edge = follow(edge, entries, seen)
+    const next = follow(edge, entries, seen)
+    if (next === undefined) throw await otherRoll(db, verified)
+    edge = next
     roots.push(edge.root)
     progress.update(edge.size - start.size, 2 * (checkpoint.size - start.size))
   }
-  if (!isEqual(edge.root, checkpoint.root)) throw await otherTree(db, folder, start)
+  if (!isEqual(edge.root, checkpoint.root)) throw await otherRoll(db, verified)
   const unknown = created.filter((name) => !sources.issuer(name))
   if (unknown.length > 0)
     throw new Failure(
@@ -206,26 +205,21 @@ const verify = async (
   return { byHand: [...todos.values()].filter((todo) => todo !== null), roots }
 }
 
-/** The tree after these entries. Throws where it is not what was seen. */
-const follow = (edge: Edge, entries: readonly RecoveredEntry[], seen: Checkpoint | undefined): Edge => {
+/** The tree after these entries. Undefined where it is not what was seen. */
+const follow = (edge: Edge, entries: readonly RecoveredEntry[], seen: Checkpoint | undefined): Edge | undefined => {
   const leaves = entries.map(({ leaf }) => leaf)
   if (seen === undefined || seen.size <= edge.size || seen.size > edge.size + leaves.length)
     return extend(edge, leaves, codec.hasher).edge
   const cut = seen.size - edge.size
   const there = extend(edge, leaves.slice(0, cut), codec.hasher).edge
-  if (!isEqual(there.root, seen.root))
-    throw new Failure(
-      'usage',
-      `The ${seen.size} entries of the folder are not those that were seen here: it is of a fork.`,
-    )
-  return extend(there, leaves.slice(cut), codec.hasher).edge
+  return isEqual(there.root, seen.root) ? extend(there, leaves.slice(cut), codec.hasher).edge : undefined
 }
 
 const parseEntries = ({ index: first, entries }: BundledEntries): readonly RecoveredEntry[] =>
   entries.map((one, i) => {
     const index = first + i
     try {
-      return { index, entry: parseEntry(one), text: Buffer.from(one).toString('utf8'), leaf: codec.hasher.leaf(one) }
+      return { index, entry: parseEntry(one), text: Buffer.from(one).toString('utf8'), leaf: leafOf(one) }
     } catch (error) {
       if (!isRollFault(error)) throw error
       const newer = isRollFault(error, 'entry.type') ? ' Recover with the version of Chancery that wrote it.' : ''
@@ -233,19 +227,45 @@ const parseEntries = ({ index: first, entries }: BundledEntries): readonly Recov
     }
   })
 
-/** Either the records have gone on by themselves, or the folder is damaged. */
-const otherTree = async (db: Database, folder: RollFolder, { size }: Edge): Promise<Failure> => {
+/**
+ * The records and what the folder has beyond them do not lead to what was signed or seen. Whose fault that is, only all of the folder
+ * tells: one that leads there by itself is right, and then the records have gone on from an older backup.
+ */
+const otherRoll = async (db: Database, { folder, checkpoint, seen, edge }: Verified): Promise<Failure> => {
+  if (!(await leadsTo(folder, checkpoint)))
+    return new Failure('usage', 'The entries of the folder are not those of its checkpoint: it is damaged, or torn.')
+  // What the records hold of what was seen has been compared already.
+  const isBeyond = seen !== undefined && seen.size > edge.size && seen.size <= checkpoint.size
+  if (isBeyond && !(await leadsTo(folder, seen)))
+    return new Failure(
+      'usage',
+      `The ${seen.size} entries of the folder are not those that were seen here: it is of a fork.`,
+    )
+  const at = await firstOther(db, folder, edge.size)
+  return new Failure(
+    'usage',
+    at === undefined
+      ? 'The tree in the records is damaged: its leaves are those of the folder, and it is not. Restore another backup.'
+      : `The records have gone on by themselves since entry ${at}: these are two rolls, and neither follows from the other. Restore the backup once more, and recover before anything is served (docs/roll.md).`,
+  )
+}
+
+const leadsTo = async (folder: RollFolder, { size, root }: Checkpoint): Promise<boolean> => {
+  let edge = emptyEdge(codec.hasher)
+  for await (const { entries } of folder.entries(0, size)) edge = extend(edge, entries.map(leafOf), codec.hasher).edge
+  return isEqual(edge.root, root)
+}
+
+const firstOther = async (db: Database, folder: RollFolder, size: number): Promise<number | undefined> => {
   for await (const { index, entries } of folder.entries(0, size)) {
     const stored = await readHashes(db, { level: 0, from: index, count: entries.length })
-    const at = entries.findIndex((entry, i) => !isEqual(codec.hasher.leaf(entry), stored[i] ?? codec.hasher.empty))
-    if (at >= 0)
-      return new Failure(
-        'usage',
-        `The records have gone on by themselves since entry ${index + at}: these are two rolls, and neither follows from the other. Restore the backup once more, and recover before anything is served (docs/roll.md).`,
-      )
+    const at = entries.findIndex((entry, i) => !isEqual(leafOf(entry), stored[i] ?? codec.hasher.empty))
+    if (at >= 0) return index + at
   }
-  return new Failure('usage', 'The entries of the folder are not those of its checkpoint: it is damaged, or torn.')
+  return undefined
 }
+
+const leafOf = (entry: Uint8Array): Hash => codec.hasher.leaf(entry)
 
 // Writing ---------------------------------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ const addRecover = (roll: Command, settings: LoadSettings): void => {
       'certificates above issuers that were created after the backup, their roots too (PEM)',
       [],
     )
-    .option('--key <key>', "the roll's key, where the backup is from before there was one")
+    .option('--key <key>', "the roll's key, or a file with it, where the backup is from before there was one")
     .option(
       '--check',
       'verify, put all back in one transaction that is then taken back, and say what would be done',

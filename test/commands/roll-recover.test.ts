@@ -13,7 +13,7 @@ import { runRecover } from '../../src/commands/roll-recover.ts'
 import { runAdoptDatabase, runSucceed } from '../../src/commands/roll-succeed.ts'
 import { type Config, loadConfig } from '../../src/config.ts'
 import { openCheckpoint } from '../../src/roll/checkpoint.ts'
-import { parseVerifierKey } from '../../src/roll/note.ts'
+import { encodeVerifierKey, parseVerifierKey } from '../../src/roll/note.ts'
 import { openStores } from '../../src/service.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { type Backup, takeBackup } from '../helpers/backup.ts'
@@ -115,7 +115,8 @@ const keyOf = async (origin = 'localhost/roll') => {
   return parseVerifierKey(opened.key, sha256)
 }
 const options = { from: tiles, profiles: [], chains: [chain], check: false }
-const recover = (more: Partial<typeof options> = {}) => runRecover(config, quiet, { ...options, ...more }, silent)
+const recover = (more: Partial<typeof options & { key: string }> = {}) =>
+  runRecover(config, quiet, { ...options, ...more }, silent)
 
 t.test('what the folder has is put back, and what it has not is named', async (t) => {
   await restore('end')
@@ -186,6 +187,16 @@ t.test('records that have gone on by themselves are another roll, and nothing is
     kind: 'usage',
     message: new RegExp(`^The records have gone on by themselves since entry ${start}:`),
   })
+  const written = await readFile(anchor)
+  const file = await openAnchorFile({ path: join(folder, 'right') })
+  const note = await readFile(join(tiles, 'checkpoint'), 'utf8')
+  const key = await keyOf()
+  await file.write(await openCheckpoint(note, { roll: [key] }, verifyEd25519))
+  await file.close()
+  // As where the anchor was away while they went on, and is back: folder and anchor agree, so neither is called a fork.
+  await copyFile(join(folder, 'right'), anchor)
+  await t.rejects(recover(), { message: new RegExp(`^The records have gone on by themselves since entry ${start}:`) })
+  await writeFile(anchor, written)
   t.same(await inStores(({ roll }) => roll.head()).then((head) => [head.size, head.root]), [size, before])
 })
 
@@ -205,7 +216,7 @@ t.test('a folder that is not whole, not of this roll or lacks what is needed is 
         ),
     ],
     [
-      /not those of its checkpoint|not those that were seen here/,
+      /not those of its checkpoint/,
       () => edit(bundle, (text) => text.replaceAll('"principal":"admin"', '"principal":"adnim"')),
     ],
     [/not as many length-prefixed|ends within entry|more in it than/, () => edit(bundle, (text) => text.slice(0, -9))],
@@ -221,6 +232,10 @@ t.test('a folder that is not whole, not of this roll or lacks what is needed is 
     await t.rejects(recover({ from: spoiled }), { message }, String(message))
   }
   await t.rejects(recover({ chains: [] }), { message: /^The issuer later was created after the backup.*--chain/ })
+  const own = join(folder, 'own.key')
+  await writeFile(own, `${encodeVerifierKey(await keyOf())}\n`)
+  t.match(await recover({ key: own, check: true }), { from: start, to: exported }, 'a key from a file, as elsewhere')
+  await t.rejects(recover({ key: join(folder, 'none.key') }), { message: /^The key .* cannot be read/ })
   t.equal(await sizeNow(), start, 'nothing was written')
 })
 
