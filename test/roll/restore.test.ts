@@ -13,6 +13,7 @@ import t from 'tap'
 import { stringify } from 'yaml'
 
 import { shardOf } from '../../src/ca/serial.ts'
+import { verifyDatabase } from '../../src/commands/roll/database.ts'
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { runRecover } from '../../src/commands/roll-recover.ts'
 import { serve } from '../../src/commands/serve.ts'
@@ -90,9 +91,10 @@ const leaveOpen = async (): Promise<string> => {
   await asOwner((client) =>
     client.query(
       `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan)
-       select $1, principal, 1, digest, issuer, $2, profile, profile_version, tbs, plan
+       select $1, principal, 1, digest, issuer, $2, profile, profile_version,
+         decode(replace(encode(tbs, 'hex'), encode(serial, 'hex'), $3), 'hex'), plan
        from intents where profile = 'server' limit 1`,
-      [serial, shardOf(serial, 128)],
+      [serial, shardOf(serial, 128), serial.toString('hex')],
     ),
   )
   return serial.toString('hex')
@@ -375,4 +377,19 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   await verifier.add(entries)
   await verifier.finish()
   t.same(findings, [], 'a verifier of the whole roll finds nothing')
+
+  const beside: Finding[] = []
+  const [keys, tell] = [{ roll: [], witnesses: [] }, (one: Finding): void => void beside.push(one)]
+  await verifyDatabase(database.ownerUrl, { keys, checkpoints: [], tell, progress: () => {} })
+  t.same(
+    beside.map(({ code, message }) => `${code} ${message.replace(/: [0-9a-f-]{36} is/, ' is')}`),
+    [
+      // Those of tokens whose secrets are nowhere: recovery has revoked them.
+      'row.extra token_revocations is of no entry',
+      'row.extra token_revocations is of no entry',
+      'row.differs identity_providers: sha256, document of github@1',
+      'row.differs profiles: sha256, document of lost@1',
+    ],
+    'the records beside the entries are as these say, but for what was told',
+  )
 })
