@@ -218,6 +218,7 @@ const witnessesOf = ({ db, config, log }: Pick<Stores, 'db' | 'config' | 'log'>,
     proof: (from, to) => consistencyProof(from, to, tileReader(db), codec.hasher),
     post,
     verify: verifyEd25519,
+    now: () => Math.floor(Date.now() / 1_000),
     log,
   })
 

@@ -31,7 +31,7 @@ export interface Cosigned extends Published {
 
 export interface WitnessFigures {
   readonly witness: string
-  /** Seconds since 1970, as it says itself; undefined before its first. */
+  /** Seconds since 1970, as it says itself, and never in the future; undefined before its first. */
   readonly cosignedAt: number | undefined
   readonly failures: number
   /** It has seen another roll, and has cosigned nothing of this one since. */
@@ -59,6 +59,8 @@ export interface WitnessesDeps {
   /** Rejects where there is no answer in time. */
   readonly post: (url: string, body: string) => Promise<{ readonly status: number; readonly text: string }>
   readonly verify: VerifyEd25519
+  /** Seconds since 1970. */
+  readonly now: () => number
   readonly elapsedMs?: () => number
   readonly log: Log
 }
@@ -120,7 +122,8 @@ const askOne = async (deps: WitnessesDeps, asked: Asked, checkpoint: Published):
   const witness = asked.witness.key.name
   try {
     const signature = await obtain(deps, asked, checkpoint)
-    asked.disagrees = false
+    // That it is ahead takes nothing back: of two rolls, it may have cosigned more of the other just now.
+    if (signature) asked.disagrees = false
     return signature
   } catch (err) {
     asked.failures += 1
@@ -145,7 +148,8 @@ const obtain = async (deps: WitnessesDeps, asked: Asked, checkpoint: Published):
       const signature = await readCosignature(text, checkpoint, key, deps.verify)
       asked.size = checkpoint.size
       asked.ahead = 0
-      asked.cosignedAt = signature.time
+      // One whose clock is ahead would not be missed for as long as that.
+      asked.cosignedAt = Math.min(signature.time ?? Number.POSITIVE_INFINITY, deps.now())
       return signature.signature
     }
     if (status === 422) throw new Disagreement('it says that the checkpoint does not go on from what it has seen')

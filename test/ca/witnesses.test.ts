@@ -19,6 +19,7 @@ const openWorld = (count = 2) => {
     roll,
     size: 10,
     now: 1_000_000,
+    clock: 2_000_000_000,
     asked: [] as string[],
     instead: new Map<string, (body: string) => Promise<Answer> | undefined>(),
   }
@@ -57,6 +58,7 @@ const openWorld = (count = 2) => {
       return { status, text }
     },
     verify: verifyEd25519,
+    now: () => world.clock,
     elapsedMs: () => world.now,
     log: quiet,
   })
@@ -170,6 +172,37 @@ t.test('a witness that has seen another roll is told, and the others go on', asy
     { failures: 2, disagrees: true },
     { failures: 0, disagrees: false },
   ])
+})
+
+t.test('what a witness has seen of another roll is not taken back by its being ahead', async (t) => {
+  const { world, client, witnesses } = openWorld(1)
+  const fork = world.roll.fork(12)
+  const cosign = async (old: number, size: number): Promise<void> => {
+    await witnesses[0]?.witness.add(Buffer.from(await fork.ask(old, size)))
+  }
+  await client.ask()
+  await cosign(10, 15)
+  world.size = 20
+  await client.ask()
+  t.match(client.figures(), [{ disagrees: true }])
+  // The other roll grows faster, then this one does again: nothing of it is cosigned.
+  await cosign(15, 40)
+  for (const size of [20, 30, 40, 50, 50]) {
+    world.size = size
+    await client.ask()
+    t.match(client.figures(), [{ disagrees: true }], `with ${size} entries`)
+  }
+  t.equal(client.warning(), 'w0.example has seen another roll of ours')
+})
+
+t.test('a witness whose clock is ahead is missed as soon as any other', async (t) => {
+  const { world, client } = openWorld(1)
+  world.clock = 1_700_000_000
+  await client.ask()
+  t.match(client.figures(), [{ cosignedAt: 1_700_000_000 }])
+  world.clock += 86_400
+  await client.ask()
+  t.match(client.figures(), [{ cosignedAt: 1_700_000_010 }], 'one that is behind is believed')
 })
 
 t.test('whatever a witness answers, it is no cosignature unless it holds, and no disagreement', async (t) => {
