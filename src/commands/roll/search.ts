@@ -62,7 +62,7 @@ export const searchRoll = async ({ source, keys, name, at, now, progress }: Sear
   if (!isEqual(edge.root, root))
     throw new Failure(
       'refused',
-      `These are not the ${size} entries that the checkpoint was signed over: "chancery roll verify" says which.`,
+      `These are not the ${size} entries that the checkpoint was signed over: "chancery roll verify${at === undefined ? '" says which' : ' --checkpoint" compares them with it'}.`,
     )
   return { checkpoint: { origin, size, root: root.toBase64() }, items: found.items(now) }
 }

@@ -95,15 +95,21 @@ interface Begun extends Verification {
   readonly certificates: RollCertificates
 }
 
-const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promise<Verified> => {
+const verifyFrom = async (before: VerifierState | undefined, begun: Begun): Promise<Verified> => {
   const { source, keys, state, fresh, seen, newest, certificates, progress } = begun
   let found = 0
   const tell = (finding: Finding): void => {
     found += 1
     begun.tell(finding)
   }
-  const from = saved?.size ?? 0
   const tiles = openTileReader(source, newest.size)
+  const isOther = before?.tree ? await isOfAnother({ size: before.size, ...before.tree }, begun, tiles) : false
+  if (before && isOther) {
+    const message = `the ${newest.size} entries there are have not grown out of the ${before.size} that were verified before; what follows is said of them alone`
+    tell({ index: before.size, code: 'checkpoint.root', message })
+  }
+  const saved = isOther ? undefined : before
+  const from = saved?.size ?? 0
   const upper = openUpperTiles(tiles, saved, tell)
   const isAhead = ({ size }: SeenCheckpoint): boolean => size >= from
   const ahead = [...seen, ...fresh].filter(isAhead)
@@ -129,6 +135,25 @@ const verifyFrom = async (saved: VerifierState | undefined, begun: Begun): Promi
   if (root !== undefined) for (const one of passed) await comparePassed(one, { tiles, size, root, keys, tell })
   if (found === 0) await state?.save(await verifier.save())
   return { size, root: root?.toBase64() ?? null, from, checkpoints: ahead.length + passed.length }
+}
+
+/**
+ * Whether the roll there is another one than what was verified before, as its own tiles tell. To go on from what is of one roll by entries
+ * of another would say nothing true of either.
+ */
+const isOfAnother = async (
+  before: { readonly size: number; readonly root: string },
+  { source, keys, newest }: Begun,
+  tiles: TileReader,
+): Promise<boolean> => {
+  const { size, root } = await openNote(newest.note, keys, source.name)
+  const roots = { from: before.size, to: size, fromRoot: Uint8Array.fromBase64(before.root), toRoot: root }
+  try {
+    return (await judgeGrowth(roots, readTileOf(tiles), hasher)) === 'forked'
+  } catch (error) {
+    if (error instanceof NotThere) return false
+    throw error
+  }
 }
 
 interface Whole {

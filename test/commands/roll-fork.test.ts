@@ -1,0 +1,92 @@
+/** `chancery roll verify` that goes on with a state from before, where the roll there is another one by now. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { openReport } from '../../src/commands/roll/findings.ts'
+import type { RollSource } from '../../src/commands/roll/source.ts'
+import { openStateFolder } from '../../src/commands/roll/state.ts'
+import { verifySource } from '../../src/commands/roll/verify.ts'
+import { signCheckpoint } from '../../src/roll/checkpoint.ts'
+import { emptyEdge, extend } from '../../src/roll/edge.ts'
+import { encodeEntry } from '../../src/roll/entries.ts'
+import { encodeBundle, encodeTile, encodeTilePath, hashesPerTile, tilesAt } from '../../src/roll/tiles.ts'
+import { hasher, newSigner } from '../roll/hashing.ts'
+
+const signer = newSigner('fork.example/roll')
+const state = await mkdtemp(join(tmpdir(), 'chancery-fork-'))
+t.teardown(() => rm(state, { recursive: true, force: true }))
+
+/** Principals of these names, one after the other, as files of tiles of two levels. */
+const rollOf = async (names: readonly string[]): Promise<RollSource> => {
+  const entries = names.map((principal, i) =>
+    Buffer.from(encodeEntry({ type: 'principal.created', principal, by: 'admin' }, new Date(1_700_000_000_000 + i))),
+  )
+  const leaves = entries.map((entry) => hasher.leaf(entry))
+  const { edge, completed } = extend(emptyEdge(hasher), leaves, hasher)
+  const above = completed.filter(({ level }) => level === 1).map(({ hash }) => hash)
+  const files = new Map<string, Uint8Array>()
+  for (const tile of tilesAt(names.length)) {
+    const first = tile.index * hashesPerTile
+    const end = first + tile.width
+    const octets =
+      tile.level === 'entries'
+        ? encodeBundle(entries.slice(first, end))
+        : encodeTile((tile.level === 0 ? leaves : above).slice(first, end))
+    files.set(encodeTilePath(tile), octets)
+  }
+  const checkpoint = { origin: signer.key.name, size: names.length, root: edge.root }
+  files.set('checkpoint', Buffer.from(await signCheckpoint(checkpoint, signer)))
+  const read = async (path: string) => {
+    const octets = files.get(path)
+    return octets && Buffer.from(octets)
+  }
+  return { name: 'there', isServed: false, read }
+}
+
+const named = (prefix: string, from: number, to: number): string[] =>
+  Array.from({ length: to - from }, (_, i) => `${prefix}${from + i}`)
+
+const verify = async (source: RollSource) => {
+  const report = openReport()
+  const verified = await verifySource({
+    ...{ source, keys: { roll: [signer.key], witnesses: [] }, checkpoints: [], tell: report.tell },
+    state: await openStateFolder(state),
+    progress: () => {},
+  })
+  return { ...verified, findings: report.findings() }
+}
+
+t.test(
+  'a roll that has not grown out of what was verified before is said to be another one, and read by itself',
+  async (t) => {
+    t.match(await verify(await rollOf(named('a', 0, 700))), { from: 0, size: 700, findings: [] })
+    const longer = await rollOf([...named('a', 0, 300), ...named('b', 300, 1_100)])
+    const other = {
+      index: 700,
+      code: 'checkpoint.root',
+      message: /^the 1100 entries there are have not grown out of the 700 that were verified before/,
+    }
+    const found = await verify(longer)
+    t.match(found, { from: 0, size: 1_100, findings: [other, { index: 700, code: 'checkpoint.root' }] })
+    t.equal(found.findings.length, 2, 'no tile of it is called wrong, and no entry')
+    const root = (await longer.read('checkpoint'))?.toString().split('\n')[2]
+    t.equal(found.root, root, 'and its root is its own')
+
+    for (const name of await readdir(join(state, 'checkpoints'))) await rm(join(state, 'checkpoints', name))
+    t.match(await verify(longer), { findings: [other] }, 'also where the checkpoints were taken away')
+    const size = await rollOf([...named('a', 0, 300), ...named('c', 300, 700)])
+    t.match(
+      await verify(size),
+      { from: 0, findings: [{ index: 700, code: 'checkpoint.root' }, {}] },
+      'or has the same size',
+    )
+    t.match(
+      await verify(await rollOf(named('a', 0, 900))),
+      { from: 700, findings: [{}, {}] },
+      'the state is still that of the first',
+    )
+  },
+)
