@@ -357,6 +357,22 @@ t.test('a fork is refused, and its checkpoint kept', async (t) => {
     t.equal(await readFile(at('mine', 'inconsistent', kept[0] ?? ''), 'utf8'), other)
   }
   t.equal(await readFile(at('mine', 'checkpoint'), 'utf8'), await sign(root), 'its own stays')
+  // A roll of another name does not say that it goes on from this one: it may have succeeded it.
+  const next = newSigner('next.example/roll')
+  await writeFile(
+    at('theirs', 'checkpoint'),
+    await signCheckpoint({ origin: next.key.name, size: size - 1, root: sha256(root) }, next),
+  )
+  const before = await readdir(at('mine', 'inconsistent'))
+  const succeeded = await chancery(
+    ...['export', '--out', at('mine'), '--from', at('theirs')],
+    ...['--key', forkKey, '--key', encodeVerifierKey(next.key)],
+  )
+  t.match(succeeded, {
+    code: exitCodes.refused,
+    err: /has the roll fork\.example\/roll, from whose \d+ entries next\.example\/roll does not go on: .* into another\./,
+  })
+  t.same(await readdir(at('mine', 'inconsistent')), before, 'nothing is kept against anybody')
   // A fork is no less one where the folder lacks something, which the other side does not have, or has as another one.
   for (const [what, n, lacking, away] of [
     ['a file that the proof does not take', size - 2, ['tile/entries/000'], 'tile/entries/000'],

@@ -287,8 +287,16 @@ interface Both {
   readonly before: SignedCheckpoint
 }
 
-/** Two checkpoints that were both signed, and cannot both be true: nobody can say that it was not so. */
+/**
+ * Two checkpoints that were both signed, and cannot both be true: nobody can say that it was not so. Of two names they can: what was
+ * lost for good, the roll of the new name has given up (docs/roll.md).
+ */
 const fork = async ({ folder, note, goal, before }: Both): Promise<Failure> => {
+  if (goal.origin !== before.origin)
+    return new Failure(
+      'refused',
+      `${folder} has the roll ${before.origin}, from whose ${before.size} entries ${goal.origin} does not go on: where that has succeeded it, only such a folder has what was given up. Nothing was written: keep it as it is, and export ${goal.origin} into another.`,
+    )
   const path = join(
     folder,
     'inconsistent',
