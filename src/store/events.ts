@@ -1,5 +1,6 @@
 /** The search for events, oldest first. An issuance's entry is not stored but put together again from the records. */
 import type { Count, EventFilter, EventRecord, Start, Walk } from '../ca/records.ts'
+import { Problem } from '../errors.ts'
 import { type AnyCertificateIssued, issuedBy } from '../roll/entries.ts'
 import { issuedAlong } from './certificate-leads.ts'
 import type { RecordsDeps, SearchDeps } from './certificates.ts'
@@ -315,8 +316,7 @@ const ofThat = (value: string, p: Parameter): string => `e.serial = decode(${p(v
 
 /** Its leaf hash tells whether it is the same. */
 const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
-  if (!row.serial || !row.tbs || !row.signature)
-    throw new Error(`entry ${row.index} has neither a body nor the records to rebuild it from`)
+  if (!row.serial || !row.tbs || !row.signature) throw altered(row.index, 'some of them are missing')
   // In the order of an entry: then it is written by one native call.
   const event: AnyCertificateIssued = {
     certificate: codec.certificate(octets(row.tbs), octets(row.signature)).toString('base64'),
@@ -330,9 +330,17 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
     type: issued,
   }
   const { text, leafHash } = codec.entry(event, row.time)
-  if (leafHash.toString('hex') !== row.leaf_hash) throw new Error(`entry ${row.index} no longer hashes to its leaf`)
+  if (leafHash.toString('hex') !== row.leaf_hash) throw altered(row.index, 'they no longer hash to its leaf')
   return text
 }
+
+/** Whoever follows the roll is told which entry it is: nobody gets another one in its place. */
+const altered = (index: number, how: string): Problem =>
+  new Problem(
+    'roll.inconsistent',
+    `The records of entry ${index} are not what was put on the roll: ${how}. "chancery roll verify --database" names what was altered (docs/roll.md).`,
+    { retryAfter: 60 },
+  )
 
 const octets = (base64: string): Buffer => Buffer.from(base64, 'base64')
 

@@ -212,5 +212,17 @@ t.test('an entry whose records were tampered with is not told as if it were the 
   const page = () => stores.records.events({ fromIndex: index }, { limit: 1 })
   t.equal((await page()).items.length, 1)
   await tamper(`update intents set plan = decode(repeat('00', 32), 'hex') where serial = $1`)
-  await t.rejects(page(), { message: `entry ${index} no longer hashes to its leaf` })
+  const told = new RegExp(
+    `records of entry ${index} are not .*: they no longer hash to its leaf.*roll verify --database`,
+  )
+  await t.rejects(page(), { code: 'roll.inconsistent', message: told })
+  for (const path of [
+    `/v1/events?serial=${serial}`,
+    `/roll/tile/entries/00${Math.floor(index / 256)}.p/${(index % 256) + 1}`,
+  ])
+    t.match(
+      await service.request('GET', path),
+      { status: 503, json: { code: 'roll.inconsistent', detail: told } },
+      path,
+    )
 })
