@@ -657,6 +657,21 @@ t.test('a search of all entries finds what the search of the API finds, and that
     { code: 0, out: /^0 certificates for/ },
     'it was issued later',
   )
+  const other = newSigner('fork.example/roll')
+  await writeFile(
+    at('other'),
+    await signCheckpoint({ origin: other.key.name, size: 100, root: sha256(Buffer.from(told.out)) }, other),
+  )
+  t.match(
+    await chancery(
+      ...['search', '--name', 'x', '--key', encodeVerifierKey(other.key)],
+      ...['--from', at('whole'), '--at', at('other')],
+    ),
+    {
+      code: exitCodes.refused,
+      err: /These are not the 100 entries .*"chancery roll verify --checkpoint" compares them/,
+    },
+  )
   await flip('flipped', 'tile/entries/001', 5_000)
   t.match(await chancery('search', '--name', 'x', '--key', key, '--from', at('flipped')), { code: exitCodes.refused })
   await rm(at('flipped', 'tile/entries/001'))
