@@ -11,6 +11,7 @@ import { fieldsOf } from './answer-fields.ts'
 import { type Column, encodeCsv, type Row } from './api/csv.ts'
 import * as examples from './api/examples.ts'
 import { forms } from './api/export.ts'
+import { inWords } from './api/request-examples.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { type AccessRule, isHolderRule } from './auth.ts'
@@ -53,6 +54,7 @@ export const describeRoutes = (app: App): void => {
         { name: 'profiles', description: 'What certificates look like, and which names they may carry' },
         { name: 'access', description: 'Who may ask' },
         { name: 'records', description: 'What was turned down, and what happened' },
+        { name: 'roll', description: 'The log itself: its newest checkpoint, and its tiles' },
         { name: 'authorities', description: 'What relying parties trust' },
         { name: 'operations', description: 'Health, metrics, problems' },
       ],
@@ -163,19 +165,19 @@ const withFields = (answers: Answers, route: RouteOptions): object =>
     }),
   )
 
-const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyContextConfig): object =>
-  Object.fromEntries(
+const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyContextConfig): object => {
+  const ofItems = items && { properties: { items: { type: 'array', minItems: 1, maxItems: 1_000, items } } }
+  const shape = document ?? { ...body, ...ofItems }
+  const { examples: _, ...schema } = shape as TSchema & { readonly examples?: unknown }
+  return Object.fromEntries(
     accepts.map((type) => {
-      if (rawBodies[type] !== undefined)
-        return [type, { schema: { type: 'string', format: 'binary', description: rawBodies[type] } }]
-      if (items)
-        return [
-          type,
-          { schema: { ...body, properties: { items: { type: 'array', minItems: 1, maxItems: 1_000, items } } } },
-        ]
-      return [type, { schema: document ?? body }]
+      const description = rawBodies[type]
+      const example = inWords[type]?.(exampleOf(shape))
+      const described = description === undefined ? schema : { type: 'string', format: 'binary', description }
+      return [type, { schema: { ...described, ...(example !== undefined && { examples: [example] }) } }]
     }),
   )
+}
 
 const answersOf = (
   { response = {}, produces = [] }: DescribedSchema,

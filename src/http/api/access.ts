@@ -19,7 +19,8 @@ import {
   OfPrincipal,
   tags,
 } from './holdings.ts'
-import { closed, named, PrincipalName, Time, Uuid } from './schemas.ts'
+import * as asked from './request-examples.ts'
+import { named, PrincipalName, Time, Uuid } from './schemas.ts'
 import { parseTime, timeOrNull, timeProblem } from './views.ts'
 
 const PrincipalView = Type.Object(
@@ -56,7 +57,7 @@ const NewTokenBody = Type.Object(
       description: 'in the future, at most ten years ahead (RFC 3339); none: never',
     }),
   },
-  named('NewToken'),
+  named('NewToken', asked.newToken),
 )
 
 export const accessRoutes = (app: App, deps: HttpDeps): void => {
@@ -78,7 +79,7 @@ const principalRoutes = (app: App, { access }: HttpDeps): void => {
         operationId: 'createPrincipal',
         summary: 'Create a principal',
         tags,
-        body: Type.Object({ name: PrincipalName }, closed),
+        body: Type.Object({ name: PrincipalName }, named('NewPrincipal', asked.newPrincipal)),
         response: { 201: { ...PrincipalView, description: 'Created' } },
       },
     },

@@ -49,7 +49,7 @@ const BundleQuery = Type.Object(
   closed,
 )
 
-const ByName = Type.Object({ name: Label }, closed)
+const ByName = Type.Object({ name: { ...Label, examples: [examples.authority.name] } }, closed)
 
 export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): void => {
   app.get(

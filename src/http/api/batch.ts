@@ -25,6 +25,7 @@ import {
   waitingProblems,
 } from './certificates.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { RequestView, requestView } from './requests.ts'
 import { Ask, closed, IssuedCertificate, isLabel, named, ProblemView } from './schemas.ts'
 import { issuedView } from './views.ts'
@@ -40,7 +41,10 @@ const BatchAsk = Type.Object(
 )
 
 /** The items are judged one by one, so that a malformed one fails only itself; here they are anything. */
-const BatchBody = Type.Object({ items: Type.Array(Type.Unknown(), { minItems: 1, maxItems: batchItems }) }, closed)
+const BatchBody = Type.Object(
+  { items: Type.Array(Type.Unknown(), { minItems: 1, maxItems: batchItems }) },
+  named('NewBatch', asked.batch),
+)
 
 const BatchOutcome = Type.Union(
   [

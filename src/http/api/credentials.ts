@@ -12,6 +12,7 @@ import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { assertNotOwn, ById, endRoute, HoldingLabel, listRoute, NullableTime, OfPrincipal, tags } from './holdings.ts'
+import * as asked from './request-examples.ts'
 import { formed, named, PrincipalName, Time, Uuid } from './schemas.ts'
 import { timeOrNull } from './views.ts'
 
@@ -59,7 +60,7 @@ const NewCredentialBody = Type.Object(
     subject: Type.Optional(matchFields.subject),
     issuer: Type.Optional(matchFields.issuer),
   },
-  named('NewCredential'),
+  named('NewCredential', asked.newCredential),
 )
 
 export const credentialRoutes = (app: App, { access }: HttpDeps): void => {

@@ -8,6 +8,7 @@ import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { closed, Label, named, Sha256, Time } from './schemas.ts'
 
 const ImportBody = Type.Object(
@@ -18,7 +19,7 @@ const ImportBody = Type.Object(
       description: 'one PEM X509 CRL block (RFC 7468), or base64 of the DER',
     }),
   },
-  named('NewCrl', examples.newCrl),
+  named('NewCrl', asked.crl),
 )
 
 const ImportedView = Type.Object(

@@ -1,32 +1,26 @@
 /**
- * One story, told through the answers of the description: the principal `ci/deploy` is let in, and gets a certificate
+ * One story, told through the answers of the description (what is asked is in request-examples.ts): the principal `ci/deploy` is let in, and gets a certificate
  * for web.example.com. Held to the shapes of the answers by test/http/openapi.test.ts.
  */
 
 const serial = '4f0c2e9a7b6d1583a2c4e6f8091b3d57'
 const sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'
 const leafHash = '2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae'
-const digest = 'fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9'
+export const digest = 'fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9'
 const at = '2026-11-25T08:00:00.000Z'
 const profile = { name: 'server', version: 3 }
 
 export const pem = '-----BEGIN CERTIFICATE-----\nMIIBtzCCAV2gAwIBAgIQTwwumntt…\n-----END CERTIFICATE-----\n'
-const issuerPem = '-----BEGIN CERTIFICATE-----\nMIIBzDCCAXKgAwIBAgIQRb1cKQ9f…\n-----END CERTIFICATE-----\n'
+export const issuerPem = '-----BEGIN CERTIFICATE-----\nMIIBzDCCAXKgAwIBAgIQRb1cKQ9f…\n-----END CERTIFICATE-----\n'
 const requestPem =
   '-----BEGIN CERTIFICATE REQUEST-----\nMIIBDjCBtgIBADAaMRgwFgYDVQQK…\n-----END CERTIFICATE REQUEST-----\n'
-const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-----END CERTIFICATE-----\n'
+export const rootPem = '-----BEGIN CERTIFICATE-----\nMIIBoTCCAUegAwIBAgIQYx0vT3Hs…\n-----END CERTIFICATE-----\n'
 
 export const cursor = 'eyJ0IjoiNmI4NmIyNzMifQ.MTA0MA'
 
 export const boundTo = { size: 1108, time: '2026-11-25T10:00:00.001Z' }
 
 export const count = { rows: 1, exact: true }
-
-export const request = {
-  csr: '-----BEGIN CERTIFICATE REQUEST-----\nMIHyMIGZAgEAMAAwWTATBgcqhkjO…\n-----END CERTIFICATE REQUEST-----\n',
-  profile: 'server',
-  validity: '24h',
-}
 
 export const origin = {
   user: 'system:serviceaccount:cert-manager:cert-manager',
@@ -39,8 +33,6 @@ export const origin = {
     uid: '0f8fad5b-d9cb-469f-a165-70867728950e',
   },
 }
-
-export const renewalRequest = { csr: request.csr }
 
 export const renewalInfo = {
   suggestedWindow: { start: '2026-11-25T19:55:00.000Z', end: '2026-11-25T23:54:59.000Z' },
@@ -123,8 +115,6 @@ export const found = {
 
 export const certificate = { ...found, certificate: pem, chain: [issuerPem] }
 
-export const newCrl = { crl: '-----BEGIN X509 CRL-----\nMIH8MIGkAgEBMAoGCCqGSM49BAMC…\n-----END X509 CRL-----\n' }
-
 export const crl = {
   signer: sha256,
   number: '7',
@@ -133,15 +123,11 @@ export const crl = {
   index: 1098,
 }
 
-export const newRevocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
-
 export const revoked = { serial, status: 'revoked', keySha256: sha256, revocation, alsoWithKey: [] }
 
 export const asOf = '812345@2026-11-25T08:00:00.000Z'
 
-const leaked = { profile: 'server', issuedBefore: '2026-11-25T08:00:00.000Z' }
-
-export const newRevocations = { search: leaked, reason: 'keyCompromise' }
+export const leaked = { profile: 'server', issuedBefore: '2026-11-25T08:00:00.000Z' }
 
 export const revocationPlan = {
   digest,
@@ -217,9 +203,6 @@ export const issuedRequest = {
   certificate: pem,
   chain: [pem],
 }
-
-export const approvalDecision = { digest, reason: 'as in change 4711' }
-export const withdrawal = { reason: 'asked for the wrong name' }
 
 const refused = {
   type: '/problems/san.forbidden',

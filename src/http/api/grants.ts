@@ -15,6 +15,7 @@ import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import { assertNotOwn, ById, endRoute, listRoute, OfPrincipal, tags } from './holdings.ts'
+import * as asked from './request-examples.ts'
 import { Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
 
 const Rules = Type.Object(
@@ -87,7 +88,7 @@ const NewGrantBody = Type.Object(
     limits: Type.Optional(LimitsView),
     onBehalfOf: Type.Optional(OriginRulesView),
   },
-  named('NewGrant'),
+  named('NewGrant', asked.newGrant),
 )
 
 export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {

@@ -12,6 +12,7 @@ import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
 import { versionRoutes } from './versions.ts'
 
@@ -38,7 +39,7 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
     mayRead: ['auditor', 'admin'],
     view: ProviderVersion,
     firstExample: { ...examples.provider, version: 1 },
-    document: { ...ProviderDocumentSchema, title: 'ProviderDocument' },
+    document: { ...ProviderDocumentSchema, title: 'ProviderDocument', examples: [asked.identityProvider] },
     missing: 'provider.not_found',
     invalid: 'provider.invalid',
     problems: [],

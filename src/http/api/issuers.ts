@@ -14,6 +14,7 @@ import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { closed, formed, IssuerState, Label, named, Pem, PrincipalName, Sha256, Time } from './schemas.ts'
 
 const IssuerView = Type.Object(
@@ -68,7 +69,7 @@ const NewRequest = Type.Object(
     ),
     key: Type.Optional(KeyUri),
   },
-  named('NewIssuerRequest'),
+  named('NewIssuerRequest', asked.issuerRequest),
 )
 
 const Chain = Type.String({
@@ -91,7 +92,7 @@ const MovedKeyView = Type.Object(
 )
 
 const tags = ['authorities']
-const ByName = Type.Object({ name: Label }, closed)
+const ByName = Type.Object({ name: { ...Label, examples: [examples.issuer.name] } }, closed)
 
 export const issuerRoutes = (app: App, deps: HttpDeps): void => {
   readRoutes(app, deps)
@@ -195,7 +196,7 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
           'For the key that `POST /v1/issuer-requests` made. The issuer is staged: its chain is published, and it signs nothing yet.',
         tags,
         params: ByName,
-        body: Type.Object({ chain: Chain }, closed),
+        body: Type.Object({ chain: Chain }, named('NewIssuer', asked.issuer)),
         response: { 201: { ...IssuerView, description: 'Staged' } },
       },
     },
@@ -227,7 +228,7 @@ const moveRoutes = (app: App, { issuerLife }: HttpDeps): void => {
             move: Type.Enum([...moves]),
             reason: Type.Optional(Reason),
           },
-          closed,
+          named('IssuerMove', asked.move),
         ),
         response: { 200: IssuerView },
       },
@@ -256,7 +257,10 @@ const chainsRoute = (app: App, { issuerLife }: HttpDeps): void => {
           'For a cross-certificate, which comes later than the issuer, and goes before it. All that is above the issuer on any of the ways is sent along with what it signs, but for the roots; the roots of all ways are in `bundle?anchors=roots`.',
         tags,
         params: ByName,
-        body: Type.Object({ chains: Type.Array(Chain, { minItems: 1, maxItems: 4 }) }, closed),
+        body: Type.Object(
+          { chains: Type.Array(Chain, { minItems: 1, maxItems: 4 }) },
+          named('NewChains', asked.chains),
+        ),
         response: { 200: IssuerView },
       },
     },
@@ -299,7 +303,7 @@ const keyRoutes = (app: App, { issuerLife }: HttpDeps): void => {
           'For a token that is called otherwise now, is reached through another module, or was replaced by one that holds its copy. The key is opened there first, and must be the very key, and sign; then every instance follows. Who has said so, and why, is on the roll.',
         tags,
         params: ByName,
-        body: Type.Object({ key: KeyUri, reason: Type.Optional(Reason) }, closed),
+        body: Type.Object({ key: KeyUri, reason: Type.Optional(Reason) }, named('IssuerKeyMove', asked.issuerKey)),
         response: { 200: MovedKeyView },
       },
     },

@@ -9,6 +9,7 @@ import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { Label, named, PrincipalName, Sha256, Time } from './schemas.ts'
 import { versionRoutes } from './versions.ts'
 
@@ -35,7 +36,7 @@ export const profileRoutes = (app: App, { policies, records }: HttpDeps): void =
     mayRead: ['approver', 'operator', 'auditor', 'admin'],
     view: ProfileVersion,
     firstExample: { ...examples.profileVersion, version: 1 },
-    document: { ...ProfileDocumentSchema, title: 'ProfileDocument' },
+    document: { ...ProfileDocumentSchema, title: 'ProfileDocument', examples: [asked.profile] },
     missing: 'profile.not_found',
     invalid: 'profile.invalid',
     problems: ['authority.not_found'],

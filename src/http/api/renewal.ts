@@ -28,12 +28,13 @@ import {
   singleHeader,
 } from './certificates.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { Ask, closed, Duration, IssuedCertificate, named, Serial, SerialText, Time } from './schemas.ts'
 import { parseSerial } from './views.ts'
 
 const RenewalAsk = Type.Object(
   { csr: Ask.properties.csr, validity: Type.Optional(Duration) },
-  named('RenewalRequest', examples.renewalRequest),
+  named('RenewalRequest', asked.renewal),
 )
 
 const RenewalQuery = Type.Object(

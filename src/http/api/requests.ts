@@ -10,6 +10,7 @@ import type { HttpDeps } from '../deps.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
+import * as asked from './request-examples.ts'
 import {
   closed,
   formed,
@@ -122,10 +123,10 @@ const Reason = formed(
 
 const DecisionBody = Type.Object(
   { digest: { ...Sha256, description: 'of the plan that you have looked at' }, reason: Reason },
-  named('ApprovalDecision', examples.approvalDecision),
+  named('ApprovalDecision', asked.approvalDecision),
 )
 
-const WithdrawalBody = Type.Object({ reason: Reason }, named('Withdrawal', examples.withdrawal))
+const WithdrawalBody = Type.Object({ reason: Reason }, named('Withdrawal', asked.withdrawal))
 
 const tags = ['approvals']
 const ById = Type.Object({ id: Uuid }, closed)

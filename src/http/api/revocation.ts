@@ -7,6 +7,7 @@ import { callerOf, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 import { closed, named, RevocationView, Serial, SerialText, Sha256, Time } from './schemas.ts'
 import { parseInvalidity, parseSerial, revocationView } from './views.ts'
 
@@ -22,7 +23,7 @@ const RevocationBody = Type.Object(
         'since when the key is known or thought to have been in wrong hands; in whole seconds, and not in the future',
     }),
   },
-  named('NewRevocation', examples.newRevocation),
+  named('NewRevocation', asked.revocation),
 )
 
 const RevokedView = Type.Object(

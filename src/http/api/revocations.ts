@@ -19,6 +19,7 @@ import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { assertIssuer } from './issuers.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
+import * as asked from './request-examples.ts'
 import {
   closed,
   formed,
@@ -92,7 +93,7 @@ const NewRevocations = Type.Object(
     digest: Type.Optional({ ...Sha256, description: 'of the plan that is to be carried out; left out: plan only' }),
     asOf: Type.Optional(AsOfText),
   },
-  named('NewRevocations', examples.newRevocations),
+  named('NewRevocations', asked.revocations),
 )
 
 const SharesView = Type.Object(

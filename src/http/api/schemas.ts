@@ -7,6 +7,7 @@ import { OriginSchema } from '../../policy/origin-schema.ts'
 import { type TSchema, type TStringOptions, Type } from '../../schema.ts'
 import { keyUsages } from '../../x509/extensions.ts'
 import * as examples from './examples.ts'
+import * as asked from './request-examples.ts'
 
 export const closed = { additionalProperties: false } as const
 
@@ -140,7 +141,7 @@ export const Ask = Type.Object(
     extendedKeyUsage: Type.Optional(Type.Array(ExtendedUsage, { maxItems: 20, uniqueItems: true })),
     onBehalfOf: Type.Optional(OriginView),
   },
-  named('Request', examples.request),
+  named('Request', asked.request),
 )
 
 export const Note = Type.Object({ field: Type.String(), reason: Type.String() }, named('Note'))

@@ -22,7 +22,7 @@ export interface VersionCalls<S> {
   readonly mayRead: readonly [Role, ...Role[]]
   readonly view: TSchema
   /** Of the first version of one. */
-  readonly firstExample: object
+  readonly firstExample: { readonly name: string; readonly version: 1 }
   readonly document: TSchema
   readonly missing: ProblemCode
   readonly invalid: ProblemCode
@@ -57,6 +57,7 @@ export const versionRoutes = <S>(app: App, calls: VersionCalls<S>): void => {
 const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCalls<S>): void => {
   const { url, title, articled, tag, mayRead, missing, view, store, show } = calls
   const tags = [tag]
+  const params = paramsOf(calls)
   const config = { access: mayRead, problems: [missing] }
   const tagged = {
     ...config,
@@ -85,7 +86,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
         summary: `Read the newest version of ${articled}`,
         description: 'Its ETag is what If-Match takes.',
         tags,
-        params: NameParams,
+        params,
         response: { 200: view },
       },
     },
@@ -99,7 +100,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
         operationId: `list${one}Versions`,
         summary: `List the versions of ${articled}, newest first`,
         tags,
-        params: NameParams,
+        params,
         response: { 200: list },
       },
     },
@@ -113,7 +114,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
         operationId: `read${one}Version`,
         summary: `Read one version of ${articled}`,
         tags,
-        params: VersionParams,
+        params: Type.Object({ ...params.properties, version: Version }, closed),
         response: { 200: view },
       },
     },
@@ -128,6 +129,7 @@ const readRoutes = <S>(app: App, { operation: [one, many], ...calls }: VersionCa
 
 const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>): void => {
   const { url, title, articled, tag, invalid, missing, problems, view, firstExample, document, store, show } = calls
+  const params = paramsOf(calls)
   app.put<{ Params: Named; Body: unknown }>(
     `${url}/:name`,
     {
@@ -149,7 +151,7 @@ const applyRoute = <S>(app: App, { operation: [one], ...calls }: VersionCalls<S>
         description:
           'The same content makes no new version. A broken document is refused with all its faults and their places.',
         tags: [tag],
-        params: NameParams,
+        params,
         // The parser of documents judges it, and names all of its faults at once.
         body: Type.Unknown(),
         response: {
@@ -216,9 +218,11 @@ const preconditionOf = (
   return { ifMatch: tags }
 }
 
-const NameParams = Type.Object({ name: Label }, closed)
-const VersionParams = Type.Object(
-  { name: Label, version: formed('must be a whole number from 1 on', { pattern: '^[1-9][0-9]{0,8}$', maxLength: 9 }) },
-  closed,
-)
+const paramsOf = ({ firstExample }: Pick<VersionCalls<unknown>, 'firstExample'>) =>
+  Type.Object({ name: { ...Label, examples: [firstExample.name] } }, closed)
+const Version = formed('must be a whole number from 1 on', {
+  pattern: '^[1-9][0-9]{0,8}$',
+  maxLength: 9,
+  examples: ['1'],
+})
 const ourTag = /^[0-9a-f]{64}$/

@@ -1,0 +1,84 @@
+/**
+ * What the story of the description asks, so that whoever tries a call need change nothing: all but what comes out of a ceremony,
+ * and what names a request that waits, is accepted as it stands, in this order. Held to that by test/http/tried.test.ts.
+ */
+import { stringify } from 'yaml'
+
+import { digest, issuerPem, leaked, profileVersion, provider, rootPem } from './examples.ts'
+
+export const newPrincipal = { name: 'ci/deploy' }
+
+export const newGrant = {
+  principal: 'ci/deploy',
+  role: 'requester',
+  profiles: ['server'],
+  names: { dns: { allow: ['web.example.com'] } },
+  revoke: true,
+}
+
+export const newToken = { principal: 'ci/deploy', label: 'deploy pipeline' }
+
+export const newCredential = {
+  principal: 'ci/deploy',
+  label: 'the build machine',
+  spiffeId: 'spiffe://example.com/ci/deploy',
+}
+
+/** Nobody has its key any more. */
+export const csr = `-----BEGIN CERTIFICATE REQUEST-----
+MIIBAjCBqQIBADAaMRgwFgYDVQQDDA93ZWIuZXhhbXBsZS5jb20wWTATBgcqhkjO
+PQIBBggqhkjOPQMBBwNCAARrw4QmfCFpGKhyrugyRp8q0KeldT2ebdO0HYhRhh8o
+NgfROuYxIqjENHlsruk5KpY+iQTnxWl76vMyGd7Mf/jwoC0wKwYJKoZIhvcNAQkO
+MR4wHDAaBgNVHREEEzARgg93ZWIuZXhhbXBsZS5jb20wCgYIKoZIzj0EAwIDSAAw
+RQIgHgknfCnr8XWzj8oAvPEKUm3oKjD/GdjfRI5n4DK9gCoCIQCfzL+7XQIwbwFV
+4Z4k5QMsZsTG2gIh2I6qq7BApilZCw==
+-----END CERTIFICATE REQUEST-----
+`
+
+export const request = { csr, profile: 'server', validity: '24h' }
+
+export const batch = {
+  items: [
+    { csr, profile: 'server', idempotencyKey: 'web-1' },
+    { csr, profile: 'server', names: { dns: ['web.example.org'] }, idempotencyKey: 'web-2' },
+  ],
+}
+
+export const renewal = { csr }
+
+export const revocation = { reason: 'keyCompromise', invalidityDate: '2026-11-20T00:00:00Z' }
+
+export const revocations = { search: leaked, reason: 'keyCompromise' }
+
+export const profile = profileVersion.document
+
+export const identityProvider = provider.document
+
+export const issuerRequest = {
+  name: 'default-2027',
+  authority: 'default',
+  subject: [
+    { type: 'organization', value: 'Example' },
+    { type: 'commonName', value: 'Example Issuing CA 2027' },
+  ],
+}
+
+export const issuer = { chain: issuerPem + rootPem }
+export const chains = { chains: [issuerPem + rootPem] }
+export const issuerKey = {
+  key: 'pkcs11:token=ca-2;object=default-2027',
+  reason: 'the token broke; its backup is in ca-2',
+}
+export const move = { move: 'activate', reason: 'it was staged for a day' }
+
+export const crl = { crl: '-----BEGIN X509 CRL-----\nMIH8MIGkAgEBMAoGCCqGSM49BAMC…\n-----END X509 CRL-----\n' }
+
+export const approvalDecision = { digest, reason: 'as in change 4711' }
+export const withdrawal = { reason: 'asked for the wrong name' }
+
+/** In the words of another media type than JSON; none of octets, which cannot be shown. */
+export const inWords: Readonly<Record<string, (example: unknown) => unknown>> = {
+  'application/json': (example) => example,
+  'application/yaml': (example) => example && stringify(example),
+  'application/x-pem-file': () => csr,
+}
