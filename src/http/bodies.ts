@@ -9,16 +9,19 @@ import { assertMediaType } from './media.ts'
 import { assertQuery } from './query.ts'
 import { hasBody } from './unread.ts'
 
-/** The type of a body is settled before its first octet is read; a coding would hide its true size. */
-export const assertBodyType = ({ headers, method, raw }: FastifyRequest, spellings: ReadonlySet<string>): void => {
-  if (method === 'GET' || method === 'HEAD') return
+/**
+ * The type of a body is settled before its first octet is read; a coding would hide its true size. A body that nobody reads
+ * would be taken for one that was heeded, as filters that are sent with a search.
+ */
+export const assertBodyType = ({ headers, raw }: FastifyRequest, spellings: ReadonlySet<string>): void => {
   const isThere = hasBody(raw)
   // Many libraries say with every call what type they would send. Fastify would look for a body of it.
   if (!isThere && spellings.size === 0) delete headers['content-type']
   if (!isThere && headers['content-type'] === undefined) return
   assertMediaType(headers['content-type'], spellings)
-  const coding = headers['content-encoding']
-  if (coding !== undefined && coding !== 'identity')
+  const { 'content-encoding': coding = 'identity', 'transfer-encoding': transfer = 'chunked' } = headers
+  // Node undoes the last one alone (RFC 9112 7).
+  if (coding !== 'identity' || transfer.toLowerCase() !== 'chunked')
     throw new Problem('request.media_type', 'The body must not be compressed.')
 }
 

@@ -41,6 +41,9 @@ export const isLargerThan = (value: unknown, most: number): boolean => {
 /** Parses JSON (RFC 8259) strictly. Throws `request.malformed` with the offset where it stops being acceptable. */
 export const parseJson = (octets: Buffer, bounds: DataBounds = smallBody): unknown => {
   assertUtf8(octets)
+  // Editors write one, and show none (RFC 8259 8.1).
+  if (octets.subarray(0, 3).equals(byteOrderMark))
+    throw new Problem('request.malformed', 'The body begins with a byte order mark: send it without.', { offset: 0 })
   assertPlain(octets, bounds)
   try {
     return JSON.parse(octets.toString())
@@ -199,6 +202,7 @@ const yamlOptions = {
 /** What the library reads in 50 ms, whatever it is (measured); a profile has one or two thousand. */
 const yamlLimit = 16 * 1024
 
+const byteOrderMark = Buffer.from('\ufeff')
 const forbiddenKeys = new Set(['__proto__', 'constructor', 'prototype'])
 
 const quote = 0x22

@@ -23,9 +23,17 @@ export const acceptedSpellings = (types: readonly MediaType[]): ReadonlySet<stri
 export const assertMediaType = (header: string | undefined, spellings: ReadonlySet<string>): void => {
   if (header !== undefined && (spellings.has(header) || (header.length < 64 && spellings.has(header.toLowerCase()))))
     return
-  const types = [...spellings].filter((spelling) => !spelling.includes(';'))
-  const detail = types.length === 0 ? 'This call takes no body.' : `Content-Type must be ${types.join(' or ')}.`
-  throw new Problem('request.media_type', detail)
+  throw new Problem('request.media_type', wordsFor(header, spellings))
+}
+
+const wordsFor = (header: string | undefined, spellings: ReadonlySet<string>): string => {
+  if (spellings.size === 0) return 'This call takes no body.'
+  const [type = ''] = header?.toLowerCase().split(/[\t ]*;/, 1) ?? []
+  if (!spellings.has(type)) {
+    const types = [...spellings].filter((spelling) => !spelling.includes(';'))
+    return `Content-Type must be ${types.join(' or ')}.`
+  }
+  return `Content-Type ${type} takes no parameter${spellings.has(`${type};charset=utf-8`) ? ' but charset=utf-8' : ''}.`
 }
 
 /**

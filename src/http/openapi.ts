@@ -291,7 +291,7 @@ export const codesOf = (
   if (schema.params) codes.push('request.uri')
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
   // Where none is taken, one is refused.
-  else if (method !== 'GET') codes.push('request.media_type')
+  else if (access !== 'open') codes.push('request.media_type')
   return [...new Set(codes)]
 }
 

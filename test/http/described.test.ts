@@ -12,6 +12,11 @@ const values: Readonly<Record<string, string>> = {
   id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
   name: 'not-there',
 }
+/** To whoever, and so of no use to anybody with a body. */
+const isOpen = (path: string): boolean => {
+  const operation = paths[path]?.['get'] as { readonly security: readonly object[] } | undefined
+  return operation?.security.length === 0
+}
 const deletes = Object.keys(paths)
   .filter((path) => paths[path]?.['delete'])
   .map((path) => path.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? ''))
@@ -66,6 +71,37 @@ t.test('a Content-Type without a body is passed over where no body is taken, and
       t.match(answer.json, { status: 415, code: 'request.media_type', detail: 'This call takes no body.' }, path)
     }
   }
+})
+
+t.test(
+  'a body that is sent with GET is refused where somebody is asked who he is, and its type passed over',
+  async (t) => {
+    const headers = { 'content-type': 'application/json' }
+    const gets = Object.keys(paths).filter((path) => paths[path]?.['get'])
+    t.ok(gets.length > 20)
+    for (const pattern of gets) {
+      const path = pattern.replaceAll(/\{(\w+)\}/g, (_, name: string) => values[name] ?? 'none')
+      const bare = await service.request('GET', path)
+      t.match(await service.request('GET', path, { headers }), { status: bare.status }, path)
+      for (const method of ['GET', 'HEAD']) {
+        const { status } = await service.request(method, path, { body: { status: 'revoked' } })
+        t.equal(status, isOpen(pattern) ? bare.status : 415, `${method} ${path}`)
+      }
+    }
+  },
+)
+
+t.test('a coding of a body is none of its framing, wherever it is told', async (t) => {
+  for (const coding of ['gzip, chunked', 'identity, chunked'])
+    t.match(
+      await service.request('POST', '/v1/principals', {
+        headers: { 'content-type': 'application/json', 'transfer-encoding': coding },
+      }),
+      { status: 415, json: { detail: 'The body must not be compressed.' } },
+      coding,
+    )
+  const headers = { 'content-type': 'application/json', 'transfer-encoding': 'Chunked' }
+  t.equal((await service.request('POST', '/v1/principals', { headers })).json.code, 'request.malformed', 'it is empty')
 })
 
 t.test('the charset of a text may stand in quotes', async (t) => {

@@ -87,7 +87,9 @@ t.test('depth, number of values and UTF-8 are judged before anything is built', 
   t.ok(refuses(`[${'{},'.repeat(fields)}{}]`, large))
   t.ok(refuses(''))
   t.ok(refuses(Buffer.from([0x22, 0xff, 0x22])), 'not UTF-8')
-  t.ok(refuses(Buffer.from([0xef, 0xbb, 0xbf, 0x7b, 0x7d])), 'a byte order mark')
+  const marked = Buffer.from([0xef, 0xbb, 0xbf, 0x7b, 0x7d])
+  t.ok(refuses(marked), 'a byte order mark')
+  t.throws(() => parseJson(marked), { message: /byte order mark: send it without/ }, 'which no editor shows')
   t.end()
 })
 

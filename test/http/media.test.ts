@@ -67,6 +67,14 @@ t.test('Content-Type is exactly one of the spellings, whatever its case', (t) =>
   ]) {
     t.throws(() => assertMediaType(header, spellings), { code: 'request.media_type' }, String(header))
   }
+  const words: readonly (readonly [header: string, detail: string])[] = [
+    ['application/json; charset=latin1', 'Content-Type application/json takes no parameter but charset=utf-8.'],
+    ['Application/JSON ;q=1', 'Content-Type application/json takes no parameter but charset=utf-8.'],
+    ['application/pkcs10;charset=utf-8', 'Content-Type application/pkcs10 takes no parameter.'],
+    ['text/json; charset=utf-8', 'Content-Type must be application/json or application/pkcs10.'],
+  ]
+  for (const [header, detail] of words)
+    t.throws(() => assertMediaType(header, spellings), { message: `request.media_type: ${detail}` }, header)
   t.throws(() => assertMediaType('application/json', acceptedSpellings([])), {
     message: 'request.media_type: This call takes no body.',
   })
