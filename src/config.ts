@@ -382,7 +382,7 @@ const message = (faults: readonly string[]): string =>
 const sentencesOf = (faults: readonly string[]): readonly string[] =>
   [...new Set(faults)].sort().map((fault) => (/[.?!]$/.test(fault) ? fault : `${fault}.`))
 
-const formatAddress = ({ host, port }: Address): string =>
+export const formatAddress = ({ host, port }: Address): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 
 /** The role that a PostgreSQL URL connects as. Where it names none, as with peer authentication, it is the one that pg takes. */

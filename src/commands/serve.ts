@@ -5,7 +5,7 @@ import { flushCompileCache } from 'node:module'
 import { join } from 'node:path'
 
 import { own } from '../ca/own.ts'
-import { type Config, roleOf } from '../config.ts'
+import { type Config, formatAddress, roleOf } from '../config.ts'
 import type { ServerCertificate } from '../jobs/own-certificate.ts'
 import { openSchedule } from '../jobs/schedule.ts'
 import { writePrivateFile } from '../keys/private-file.ts'
@@ -69,9 +69,10 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
   }, stop)
 
 const explainListen = (error: NodeJS.ErrnoException & { readonly address?: string; readonly port?: number }): never => {
+  const { address: host = '', port = 0 } = error
   const fault = listenFaults[error.code ?? '']
   if (fault === undefined) throw error
-  throw new Failure('usage', fault(`${error.address}:${error.port}`))
+  throw new Failure('usage', fault(formatAddress({ host, port })))
 }
 
 const listenFaults: Readonly<Record<string, (place: string) => string>> = {

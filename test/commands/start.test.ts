@@ -161,6 +161,11 @@ t.test('what else keeps it from starting names the file or the setting, and is n
       { CHANCERY_LISTEN: '192.0.2.1:7443' },
       'This machine has no such address as that of 192.0.2.1:7443: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN.',
     ],
+    [
+      'one of IPv6',
+      { CHANCERY_LISTEN: '[2001:db8::1]:7443' },
+      'This machine has no such address as that of [2001:db8::1]:7443: change CHANCERY_LISTEN or CHANCERY_PUBLIC_LISTEN.',
+    ],
   ]
   for (const [name, env, sentence] of cases) {
     const run = await chancery('serve', { ...url, ...ports, ...env })
