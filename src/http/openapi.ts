@@ -16,6 +16,7 @@ import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { type AccessRule, isHolderRule } from './auth.ts'
 import { codesIn, condensed } from './condensed.ts'
+import type { MediaType } from './media.ts'
 import { problemType } from './problem.ts'
 
 declare module 'fastify' {
@@ -186,13 +187,12 @@ const answersOf = (
   Object.fromEntries(
     Object.entries(response).map(([status, { description = 'Done', ...shape }]) => {
       if (status === '204') return [status, { type: 'null', description }]
-      const others = (status !== '201' && response['201'] ? [] : offers).filter((type) => type !== 'application/json')
+      const given = status !== '201' && response['201'] ? [] : offers
       const isText = 'type' in shape && shape.type === 'string'
       const own = isText ? (produces[0] ?? offers[0] ?? 'text/plain') : 'application/json'
-      const content = [own, ...others.filter((type) => type !== own)].map((type) => [
-        type,
-        mediaOf(type, shape, exports ?? { columns }),
-      ])
+      // In the order in which they are chosen where Accept leaves it open.
+      const types = given.includes(own as MediaType) ? given : [own, ...given]
+      const content = types.map((type) => [type, mediaOf(type, shape, exports ?? { columns })])
       return [status, { description, content: Object.fromEntries(content) }]
     }),
   )

@@ -5,6 +5,7 @@ import { openTestService } from '../helpers/service.ts'
 
 interface Operation {
   readonly parameters?: readonly { readonly in: string; readonly name: string; readonly example?: string }[]
+  readonly responses: Readonly<Record<string, { readonly content?: object }>>
   readonly requestBody?: { readonly content: Readonly<Record<string, { readonly example?: unknown }>> }
 }
 
@@ -56,6 +57,14 @@ t.test('the examples of the description are accepted as they stand, one after th
   t.equal(revoked.status, 200, revoked.text)
   t.equal((await send('POST /v1/revocations')).status, 200, 'a plan, and no order')
   t.equal((await send('POST /v1/issuer-requests')).status, 201)
+})
+
+t.test('who does not say what he takes gets what stands first', async (t) => {
+  const offered = (path: string) => Object.keys(paths[path]?.['get']?.responses['200']?.content ?? {})
+  const several = Object.keys(paths).filter((path) => offered(path).length > 1 && !path.includes('{serial}'))
+  t.ok(several.includes('/v1/authorities/{name}/bundle') && several.length > 5)
+  for (const path of several)
+    t.ok(String((await send(`GET ${path}`)).headers['content-type']).startsWith(`${offered(path)[0]}`), path)
 })
 
 t.test('documents are the same in JSON and in YAML, and are for the name in the path', async (t) => {

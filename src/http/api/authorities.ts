@@ -101,7 +101,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
         operationId: 'readBundle',
         summary: 'What a relying party of this authority must trust',
         description:
-          '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root, nor an issuer that a list of a CA above it has revoked. `roots`: the roots above them. As JSON, with the time until which each is needed.',
+          '`issuers`: every issuer of this authority whose certificates may still be valid, the coming and the going ones of a rotation included, and never the common root, nor an issuer that a list of a CA above it has revoked. `roots`: the roots above them. PEM; JSON, where Accept asks for it, has the time until which each is needed.',
         tags: ['authorities'],
         params: ByName,
         querystring: BundleQuery,
