@@ -56,6 +56,7 @@ export const parseRawBody = (body: string | Buffer): Buffer => {
   if (octets[0] === tags.sequence) return octets
   const input = octets.toString('latin1')
   if (isKeyMaterial(input)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  if (hasBlock(input)) throw refusal('it is PEM, whose Content-Type is application/x-pem-file')
   const text = input.replaceAll(/\r?\n/g, '')
   if (text === '') throw refusal('the body is empty')
   return decodeBase64(text)

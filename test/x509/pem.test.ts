@@ -88,6 +88,7 @@ t.test('a raw body is DER or strict base64 of it', async (t) => {
   for (const body of ['', '\n', 'hello', ` ${base64}`, encodePem('CERTIFICATE REQUEST', der), Buffer.from([0])]) {
     t.throws(() => parseRawBody(body), { code: 'csr.pem' })
   }
+  t.throws(() => parseRawBody(encodePem('CERTIFICATE REQUEST', der)), { message: /PEM, whose Content-Type is/ })
   t.throws(() => parseRawBody('-----BEGIN PRIVATE KEY-----\nAAAA\n'), { code: 'csr.key_material' })
 })
 
