@@ -11,7 +11,7 @@ import { fieldsOf } from './answer-fields.ts'
 import { type Column, encodeCsv, type Row } from './api/csv.ts'
 import * as examples from './api/examples.ts'
 import { forms } from './api/export.ts'
-import { inWords } from './api/request-examples.ts'
+import { csr } from './api/request-examples.ts'
 import { ProblemView } from './api/schemas.ts'
 import type { App } from './app.ts'
 import { type AccessRule, isHolderRule } from './auth.ts'
@@ -173,9 +173,9 @@ const bodiesOf = (body: TSchema, { accepts = [], document, items }: FastifyConte
   return Object.fromEntries(
     accepts.map((type) => {
       const description = rawBodies[type]
-      const example = inWords[type]?.(exampleOf(shape))
-      const described = description === undefined ? schema : { type: 'string', format: 'binary', description }
-      return [type, { schema: { ...described, ...(example !== undefined && { examples: [example] }) } }]
+      if (description === undefined) return [type, { schema: { ...schema, examples: [exampleOf(shape)] } }]
+      const shown = type === 'application/x-pem-file' ? { examples: [csr] } : {}
+      return [type, { schema: { type: 'string', format: 'binary', description, ...shown } }]
     }),
   )
 }

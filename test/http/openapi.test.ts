@@ -120,8 +120,6 @@ t.test(
             // Octets can't be shown, and a proof of now would be one of before.
             if (['pkix-cert', 'octet-stream', 'pkcs10', 'jose'].some((name) => type === `application/${name}`)) continue
             t.ok(example !== undefined, what)
-            // Its words are held to what they mean by test/http/tried.test.ts.
-            if (type === 'application/yaml') continue
             const [fits, faults] = Errors(inlined(schema) as never, example)
             t.same(fits ? [] : faults, [], what)
           }

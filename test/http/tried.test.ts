@@ -1,5 +1,6 @@
 /** Whoever opens a call at /docs and sends what stands there gets what he came for. */
 import t from 'tap'
+import { stringify } from 'yaml'
 
 import { openTestService } from '../helpers/service.ts'
 
@@ -32,7 +33,7 @@ const send = (call: string, { type = 'application/json', token, headers = {}, se
   return service.request(method, `${path}${query}`, {
     ...(token !== undefined && { token }),
     headers: { 'content-type': type, ...headers },
-    body: typeof example === 'string' ? example : JSON.stringify(example),
+    body: typeof example === 'string' ? example : (type === 'application/yaml' ? stringify : JSON.stringify)(example),
   })
 }
 
@@ -67,16 +68,22 @@ t.test('who does not say what he takes gets what stands first', async (t) => {
     t.ok(String((await send(`GET ${path}`)).headers['content-type']).startsWith(`${offered(path)[0]}`), path)
 })
 
-t.test('documents are the same in JSON and in YAML, and are for the name in the path', async (t) => {
-  for (const [call, headers] of [
-    ['PUT /v1/profiles/{name}', { 'if-match': '*' }],
-    ['PUT /v1/identity-providers/{name}', { 'if-none-match': '*' }],
-  ] as const) {
-    const first = await send(call, { headers })
-    t.match(first.status, /^20[01]$/, first.text)
-    const same = await send(call, { type: 'application/yaml', headers: { 'if-match': String(first.headers['etag']) } })
-    t.match(same, { status: 200, json: { version: first.json.version, sha256: first.json.sha256 } })
-  }
-  for (const list of ['authorities', 'issuers', 'profiles', 'identity-providers'])
-    t.equal((await send(`GET /v1/${list}/{name}`)).status, 200, `what the page asks of ${list} is there`)
-})
+t.test(
+  'documents are the same in JSON and, as the page writes them, in YAML, and are for the name in the path',
+  async (t) => {
+    for (const [call, headers] of [
+      ['PUT /v1/profiles/{name}', { 'if-match': '*' }],
+      ['PUT /v1/identity-providers/{name}', { 'if-none-match': '*' }],
+    ] as const) {
+      const first = await send(call, { headers })
+      t.match(first.status, /^20[01]$/, first.text)
+      const same = await send(call, {
+        type: 'application/yaml',
+        headers: { 'if-match': String(first.headers['etag']) },
+      })
+      t.match(same, { status: 200, json: { version: first.json.version, sha256: first.json.sha256 } })
+    }
+    for (const list of ['authorities', 'issuers', 'profiles', 'identity-providers'])
+      t.equal((await send(`GET /v1/${list}/{name}`)).status, 200, `what the page asks of ${list} is there`)
+  },
+)

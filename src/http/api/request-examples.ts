@@ -2,8 +2,6 @@
  * What the story of the description asks, so that whoever tries a call need change nothing: all but what comes out of a ceremony,
  * and what names a request that waits, is accepted as it stands, in this order. Held to that by test/http/tried.test.ts.
  */
-import { stringify } from 'yaml'
-
 import { digest, issuerPem, leaked, profileVersion, provider, rootPem } from './examples.ts'
 
 export const newPrincipal = { name: 'ci/deploy' }
@@ -75,10 +73,3 @@ export const crl = { crl: '-----BEGIN X509 CRL-----\nMIH8MIGkAgEBMAoGCCqGSM49BAM
 
 export const approvalDecision = { digest, reason: 'as in change 4711' }
 export const withdrawal = { reason: 'asked for the wrong name' }
-
-/** In the words of another media type than JSON; none of octets, which cannot be shown. */
-export const inWords: Readonly<Record<string, (example: unknown) => unknown>> = {
-  'application/json': (example) => example,
-  'application/yaml': (example) => example && stringify(example),
-  'application/x-pem-file': () => csr,
-}
