@@ -5,6 +5,7 @@ import type { TlsOptions } from 'node:tls'
 import type { Identities } from './ca/access.ts'
 import { openClientCertificates } from './ca/client-certificates.ts'
 import { type ClientAnchors, openClientAnchors, openClientTrust } from './ca/client-trust.ts'
+import type { CrlImports } from './ca/crl-import.ts'
 import { openHolders } from './ca/holders.ts'
 import { openIdentities } from './ca/identities.ts'
 import type { Issuers } from './ca/issuers.ts'
@@ -35,8 +36,7 @@ export interface ClientSideParts {
   readonly issuers: Issuers
   readonly verifier: Verifier
   readonly anchors: ClientAnchors
-  /** Issuers that a CA above has revoked. */
-  readonly revoked: () => readonly string[]
+  readonly crlImports: Pick<CrlImports, 'revoked' | 'revokedOnEachWay'>
 }
 
 /** The CAs in the file that the settings name. Rejects with a sentence where it is not good, so it comes first. */
@@ -47,7 +47,7 @@ export const openAnchorFile = async ({ clients: { ca } }: Config): Promise<Clien
 
 export const openClientSide = (
   { db, access, providers, metrics, config: { clients }, dbClock, log }: Stores,
-  { issuers, verifier, anchors, revoked }: ClientSideParts,
+  { issuers, verifier, anchors, crlImports: { revoked, revokedOnEachWay } }: ClientSideParts,
 ): ClientSide => {
   const { authorities, ca, renewal } = clients
   for (const authority of authorities)
@@ -94,7 +94,8 @@ export const openClientSide = (
       identities: openIdentities({ access, judge, tokens, takesCertificates, holder }),
       renewalInfos: openRenewalInfos({
         read: (serial) => readRenewalFacts(db, serial),
-        isIssuerRevoked: (issuer) => revoked().includes(issuer),
+        // Whoever is to renew because of one way of two gets the next from the same issuer, and is to renew that at once.
+        isIssuerRevoked: (issuer) => revokedOnEachWay().includes(issuer),
       }),
     },
     tls: takesCertificates || renewal ? asking : {},

@@ -187,7 +187,7 @@ export const openService = (
     const recover = openRecovery(issuers)
     const own = await openOwnCertificate(stores, issuance, recover)
     await told(own.current())
-    const clients = openClientSide(stores, { issuers, verifier, anchors, revoked: status.crlImports.revoked })
+    const clients = openClientSide(stores, { issuers, verifier, anchors, crlImports: status.crlImports })
     const limiting = await openLimitSide(stores)
     parts.add(() => unlessAway(limiting.close()))
     const issuerLife = issuerLifeOf(stores, keys, issuers, { ...cycle, revoked: status.crlImports.revokedOnEachWay })

@@ -34,7 +34,7 @@ export interface RenewalInfo {
   readonly retryAfter: number
 }
 
-/** `isIssuerRevoked`: a CA above has revoked it. The same facts give the same answer, whenever it is asked for. */
+/** `isIssuerRevoked`: by a CA above, on each way up. The same facts give the same answer, whenever it is asked for. */
 export const renewalInfoOf = (facts: RenewalFacts, isIssuerRevoked: boolean): RenewalInfo => {
   const urgent = urgencies.find(({ since }) => since(facts, isIssuerRevoked) !== null)
   const { window, reason } = urgent
@@ -46,7 +46,7 @@ export const renewalInfoOf = (facts: RenewalFacts, isIssuerRevoked: boolean): Re
 export interface RenewalInfoDeps {
   /** Undefined where no certificate of ours has this serial (hex). */
   readonly read: (serial: string) => Promise<RenewalFacts | undefined>
-  /** Whether a CA above has revoked it. */
+  /** By a CA above, on each way up. */
   readonly isIssuerRevoked: (issuer: string) => boolean
 }
 

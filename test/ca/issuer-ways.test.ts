@@ -130,6 +130,9 @@ t.test('a cross-certificate that is revoked takes no issuer away to which anothe
   const anchors = async () => (await service.request('GET', '/v1/authorities/default/bundle')).text
   t.ok((await anchors()).includes(pem(certificate)))
   t.equal((await activate(service, 'next')).status, 200)
+  const { serial } = (await issue(service)).json
+  const renewal = async () => (await service.request('GET', `/v1/certificates/${serial}/renewal-info`)).json.reason
+  t.equal(await renewal(), 'age', 'the next one would be of the same issuer')
   const warned = async (): Promise<string> => {
     await new Promise((resolve) => setTimeout(resolve, 2_100))
     const { checks } = (await service.request('GET', '/readyz')).json
@@ -143,6 +146,7 @@ t.test('a cross-certificate that is revoked takes no issuer away to which anothe
   t.notMatch(await warned(), /revoked/)
   t.equal((await put(service, 'next/chains', { chains: [through] })).status, 200)
   t.match(await warned(), /has revoked next: halt it/)
+  t.equal(await renewal(), 'issuer-ended')
   t.notOk((await anchors()).includes(pem(certificate)), 'but where it is the only one')
 })
 
