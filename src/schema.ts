@@ -7,6 +7,13 @@ import type { Type as TypeBox } from 'typebox'
 
 export type { Static, TOptional, TSchema, TStringOptions } from 'typebox'
 
+/** Documents are read, and never written to. */
+export type DeepReadonly<T> = T extends readonly (infer Item)[]
+  ? readonly DeepReadonly<Item>[]
+  : T extends object
+    ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
+    : T
+
 type Schema = Readonly<Record<string, unknown>>
 
 /** Properties that may be missing. What is spread from one is not one. */

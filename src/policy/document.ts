@@ -1,4 +1,4 @@
-import { type Static, type TOptional, Type } from '../schema.ts'
+import { type DeepReadonly, type Static, type TOptional, Type } from '../schema.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { keyUsages } from '../x509/extensions.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
@@ -180,12 +180,6 @@ export const ProfileDocumentSchema = Type.Object(
   },
   { ...closed, description: 'a profile document' },
 )
-
-type DeepReadonly<T> = T extends readonly (infer Item)[]
-  ? readonly DeepReadonly<Item>[]
-  : T extends object
-    ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
-    : T
 
 export type ProfileDocument = DeepReadonly<Static<typeof ProfileDocumentSchema>>
 export type AttributeDocument = DeepReadonly<Static<typeof Attribute>>

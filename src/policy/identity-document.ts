@@ -2,7 +2,7 @@
  * The document of an identity provider: whose tokens are believed, and who their claims make somebody. As it is written,
  * sent and stored. The schema is closed, and nothing is coerced or filled in. A `description` says what a value must be.
  */
-import { type Static, Type } from '../schema.ts'
+import { type DeepReadonly, type Static, Type } from '../schema.ts'
 import { LimitsSchema } from './limits-schema.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
 
@@ -133,12 +133,6 @@ export const ProviderDocumentSchema = Type.Object(
   },
   { ...closed, description: 'the document of an identity provider' },
 )
-
-type DeepReadonly<T> = T extends readonly (infer Item)[]
-  ? readonly DeepReadonly<Item>[]
-  : T extends object
-    ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
-    : T
 
 export type ProviderDocument = DeepReadonly<Static<typeof ProviderDocumentSchema>>
 export type MappingDocument = ProviderDocument['mappings'][number]

@@ -1,5 +1,5 @@
 /** On whose behalf a request is made, as it is written and sent. What the shapes cannot say is in origin.ts. */
-import { type Static, Type } from '../schema.ts'
+import { type DeepReadonly, type Static, Type } from '../schema.ts'
 
 const closed = { additionalProperties: false }
 
@@ -67,12 +67,6 @@ export const OriginRulesSchema = Type.Object(
   },
   { ...closed, description: 'rules of origins' },
 )
-
-type DeepReadonly<T> = T extends readonly (infer Item)[]
-  ? readonly DeepReadonly<Item>[]
-  : T extends object
-    ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
-    : T
 
 export type Origin = DeepReadonly<Static<typeof OriginSchema>>
 export type OriginRules = DeepReadonly<Static<typeof OriginRulesSchema>>
