@@ -1,6 +1,7 @@
 /** NameConstraints (RFC 5280 4.2.1.10): which names a CA may certify; read, written, and read from text. */
 import { formatIp, parseIp } from './addresses.ts'
 import { type DerReader, encodeDer, encodeSequence, tags } from './der.ts'
+import { addressOctets } from './names.ts'
 
 /** A subtree of names: a DNS or mail domain (a leading dot: below it only), a URI host, or an address with its prefix. */
 export interface Subtree {
@@ -74,14 +75,8 @@ const asSubtree = (tag: number, base: Buffer): Subtree => {
 /** GeneralSubtree: minimum is the default, so only the base is there. */
 const encodeSubtree = ({ kind, value }: Subtree): Buffer => {
   if (kind === 'other') throw new RangeError('a subtree is of DNS names, addresses, URIs or mail')
-  const base = kind === 'ip' ? Buffer.concat(value.split('/').map(octetsOf)) : Buffer.from(value, 'latin1')
+  const base = kind === 'ip' ? Buffer.concat(value.split('/').map(addressOctets)) : Buffer.from(value, 'latin1')
   return encodeSequence(encodeDer(tagsByKind[kind], base))
-}
-
-const octetsOf = (address: string): Buffer => {
-  const octets = parseIp(address)
-  if (octets === undefined) throw new RangeError('an address in normal form was expected')
-  return octets
 }
 
 const parseRange = (text: string): Subtree | string => {
