@@ -13,6 +13,10 @@ export const canonicalJson = (value: unknown): string => {
   return write(value)
 }
 
+/** Whether a value of JSON is an object: neither null nor a list. */
+export const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
 /**
  * Whether the members of every object stand in their order already, as in what we write down ourselves: then one native
  * call writes the same text (a third of the time, measured). Throws for what is not I-JSON, but for lone surrogates.

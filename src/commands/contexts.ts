@@ -5,6 +5,7 @@
 import { readdir, realpath, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
+import { isObject } from '../canonical.ts'
 import { readPrivateFile, writePrivateFile } from '../keys/private-file.ts'
 import { Failure } from './failure.ts'
 import { withLock } from './lock.ts'
@@ -174,13 +175,13 @@ const isServer = (server: string): boolean => /^https:\/\/[^/?#@]+\/?$/.test(ser
 
 const assertContexts = (path: string, value: unknown): Contexts => {
   const wrong = (what: string): Failure => new Failure('usage', `${path}: ${what}.`)
-  if (!isMapping(value)) throw wrong('it is not a mapping')
+  if (!isObject(value)) throw wrong('it is not a mapping')
   const { current, contexts = {}, ...rest } = value
   if (Object.keys(rest).length > 0) throw wrong(`${Object.keys(rest).join(', ')} is unknown`)
   if (current !== undefined && typeof current !== 'string') throw wrong('current is no name')
-  if (!isMapping(contexts)) throw wrong('contexts is not a mapping')
+  if (!isObject(contexts)) throw wrong('contexts is not a mapping')
   for (const [name, context] of Object.entries(contexts)) {
-    if (!isMapping(context) || ![context['server'], context['ca']].every((text) => typeof text === 'string'))
+    if (!isObject(context) || ![context['server'], context['ca']].every((text) => typeof text === 'string'))
       throw wrong(`${name} has no server or no trust anchor`)
     if (!isServer(context['server'] as string)) throw wrong(`the server of ${name} is not like https://host:port`)
     const fault =
@@ -190,9 +191,6 @@ const assertContexts = (path: string, value: unknown): Contexts => {
   return { current, contexts: contexts as Contexts['contexts'] }
 }
 
-const isMapping = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
 /** The first member that is none of these, or is no text. */
 const faultOf = (value: Readonly<Record<string, unknown>>, texts: readonly string[]): string | undefined =>
   Object.entries(value).find(
@@ -201,7 +199,7 @@ const faultOf = (value: Readonly<Record<string, unknown>>, texts: readonly strin
 
 const isFaulty = (value: unknown, texts: readonly string[]): boolean =>
   value !== undefined &&
-  (!isMapping(value) ||
+  (!isObject(value) ||
     Object.keys(value).some((key) => Object.hasOwn(groups, key)) ||
     faultOf(value, texts) !== undefined)
 

@@ -5,6 +5,7 @@ import { dirname, resolve } from 'node:path'
 
 import { parse } from 'yaml'
 
+import { isObject } from '../canonical.ts'
 import { codec } from '../codec.ts'
 import { createPrivateFile, readPrivateFile } from '../keys/private-file.ts'
 import { isRollFault } from '../roll/fault.ts'
@@ -89,7 +90,7 @@ export const readWitnessSettings = async (path: string): Promise<WitnessSettings
 const readObject = (text: string): Readonly<Record<string, unknown>> => {
   try {
     const told: unknown = parse(text)
-    if (typeof told === 'object' && told !== null && !Array.isArray(told)) return told as Record<string, unknown>
+    if (isObject(told)) return told
   } catch {
     // The same sentence.
   }

@@ -4,6 +4,8 @@
  */
 import { type CompactJWSHeaderParameters, type CryptoKey, compactVerify, errors } from 'jose'
 
+import { isObject } from '../canonical.ts'
+
 /** In a word why a token is not what it should be: for the log. */
 export class TokenFault extends Error {
   readonly reason: string
@@ -70,7 +72,7 @@ const decode = (part: string): string => {
 const objectIn = (json = ''): Readonly<Record<string, unknown>> => {
   try {
     const value: unknown = JSON.parse(json)
-    if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>
+    if (isObject(value)) return value
   } catch {
     // Told below.
   }

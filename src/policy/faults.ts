@@ -1,5 +1,5 @@
 /** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson, isObject } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
@@ -14,7 +14,7 @@ import {
 } from './document.ts'
 import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
-import { isRecord, nameKinds, readPattern, show } from './names.ts'
+import { nameKinds, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults, soundMembers, valueAt } from './shape.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
@@ -66,7 +66,7 @@ const soundParts = (input: unknown): Sound => {
   const { subject, names } = ProfileDocumentSchema.properties
   const written = (path: string): readonly string[] => {
     const part = valueAt(input, path)
-    return isRecord(part) ? Object.keys(part) : []
+    return isObject(part) ? Object.keys(part) : []
   }
   return {
     ...(soundMembers(ProfileDocumentSchema.properties, input) as Sound),

@@ -1,12 +1,12 @@
 /** Everything that can be wrong with the document of an identity provider, found in one pass. */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson, isObject } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parsePemBlocks } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
-import { isRecord, pointer, ruledKinds, show } from './names.ts'
+import { pointer, ruledKinds, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
 import { shapeFaults } from './shape.ts'
 import { isText } from './subject.ts'
@@ -29,7 +29,7 @@ export const faultsOfProvider = (
 
 /** Where it is to have a name that it does not give itself. */
 const misnamed = (input: unknown, name: string | undefined): readonly Violation[] => {
-  const written = isRecord(input) ? input.name : undefined
+  const written = isObject(input) ? input.name : undefined
   if (name === undefined || written === undefined || written === name) return []
   return [{ check: 'provider.name', field: '/name', value: show(written), reason: `is not ${name}` }]
 }

@@ -2,10 +2,10 @@
  * Name rules as they are written now, by whoever gives a grant or applies a document. More is asked of them than of those that
  * are kept, which hold as they are: a pattern that can be read and matches nothing, as for a host in upper case, denies nothing.
  */
+import { isObject } from '../canonical.ts'
 import { isProblem, Problem, type Violation } from '../errors.ts'
 import { parseName } from '../x509/names.ts'
 import {
-  isRecord,
   isRuledKind,
   type KindRules,
   type NameRules,
@@ -26,12 +26,12 @@ export const parseNameRules = (input: unknown, at = ''): NameRules => {
   const fault = (field: string, value: unknown, reason: string) =>
     faults.push({ check: 'grant.names', field, value: show(value), reason })
   const rules: { -readonly [kind in RuledKind]?: KindRules } = {}
-  if (!isRecord(input)) {
+  if (!isObject(input)) {
     fault(at, input, 'must be an object with rules by kind of name')
   } else {
     for (const [key, value] of Object.entries(input)) {
       if (!isRuledKind(key)) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
-      else if (!isRecord(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
+      else if (!isObject(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
       else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault })
     }
   }

@@ -3,6 +3,7 @@
  * texts for common names; never regular expressions. They are compiled once, and matched in time linear in the name. Only
  * rules hold patterns: a `*` in a name that was asked for stands for the wildcard of RFC 9525 6.3 or for nothing.
  */
+import { isObject } from '../canonical.ts'
 import { isEmbeddedV4, parseIp } from '../x509/addresses.ts'
 import type { NameKind } from '../x509/names.ts'
 import { readTextPattern } from './subject.ts'
@@ -331,15 +332,12 @@ const exactly = (text: string): Pattern => {
   return { text, covers: matches, touches: matches }
 }
 
-export const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
-
 /** One token of a JSON pointer (RFC 6901 3). */
 export const pointer = (key: string): string => show(key).replaceAll('~', '~0').replaceAll('/', '~1')
 
 /** A value as a violation or a check shows it: short, whatever was sent. */
 export const show = (value: unknown): string => {
-  const text = isRecord(value) ? '{…}' : Array.isArray(value) ? '[…]' : value === undefined ? '' : String(value)
+  const text = isObject(value) ? '{…}' : Array.isArray(value) ? '[…]' : value === undefined ? '' : String(value)
   return text.length <= maxShown ? text : `${text.slice(0, maxShown)}…`
 }
 

@@ -3,8 +3,9 @@
  * knows what our schemas use, and throws at anything else. Libraries either take 90 ms to load or 120 to compile the schema
  * of profiles, on the event loop of a service that issues; a test holds this against one of them.
  */
+import { isObject } from '../canonical.ts'
 import type { TSchema } from '../schema.ts'
-import { isRecord, pointer, show } from './names.ts'
+import { pointer, show } from './names.ts'
 
 export interface ShapeFault {
   /** A JSON pointer (RFC 6901). */
@@ -31,7 +32,7 @@ const mostFaults = 1000
 export const valueAt = (root: unknown, path: string): unknown =>
   tokensOf(path).reduce<unknown>((value, token) => {
     if (Array.isArray(value)) return indexForm.test(token) ? value[Number(token)] : undefined
-    return isRecord(value) && Object.hasOwn(value, token) ? value[token] : undefined
+    return isObject(value) && Object.hasOwn(value, token) ? value[token] : undefined
   }, root)
 
 /** The names and places on the way (RFC 6901 4). */
@@ -46,7 +47,7 @@ export const soundMembers = (
   schemas: Readonly<Record<string, object>>,
   input: unknown,
 ): Readonly<Record<string, unknown>> =>
-  isRecord(input)
+  isObject(input)
     ? Object.fromEntries(
         Object.entries(schemas)
           .filter(([key, schema]) => has(input, key) && isSound(schema as Schema, input[key]))
@@ -65,8 +66,8 @@ function* faultsIn(schema: Schema, value: unknown, at: string): Generator<ShapeF
     if (!assertion.holds(value, rule))
       yield { field: at, value: isWhole(value, at) ? '' : show(value), reason: reasonOf(schema, assertion, rule) }
   }
-  if (isRecord(value)) yield* faultsOfMembers(schema, value, at)
-  if (Array.isArray(value) && isRecord(schema['items']))
+  if (isObject(value)) yield* faultsOfMembers(schema, value, at)
+  if (Array.isArray(value) && isObject(schema['items']))
     for (const [index, item] of value.entries()) yield* faultsIn(schema['items'], item, `${at}/${index}`)
 }
 
@@ -134,7 +135,7 @@ const most = (measure: number, bound: number): boolean => measure <= bound
 const length = (value: unknown) => (typeof value === 'string' ? [...value].length : undefined)
 const itself = (value: unknown) => (typeof value === 'number' ? value : undefined)
 const items = (value: unknown) => (Array.isArray(value) ? value.length : undefined)
-const fields = (value: unknown) => (isRecord(value) ? Object.keys(value).length : undefined)
+const fields = (value: unknown) => (isObject(value) ? Object.keys(value).length : undefined)
 
 const assertions: Readonly<Record<string, Assertion>> = {
   type: {
@@ -173,7 +174,7 @@ const assertions: Readonly<Record<string, Assertion>> = {
 }
 
 const types: Readonly<Record<string, (value: unknown) => boolean>> = {
-  object: isRecord,
+  object: isObject,
   array: Array.isArray,
   string: (value) => typeof value === 'string',
   boolean: (value) => typeof value === 'boolean',

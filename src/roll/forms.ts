@@ -3,7 +3,7 @@
  * auditor reads is read by it: canonical JSON of a known type, with the fields of that type and no others.
  * docs/roll.md is tested against it both ways.
  */
-import { canonicalJson } from '../canonical.ts'
+import { canonicalJson, isObject } from '../canonical.ts'
 import type { CredentialChanged, RollEvent, RollOpened } from './entries.ts'
 import { RollFault } from './fault.ts'
 import { base64Length, readText } from './text.ts'
@@ -66,9 +66,6 @@ const parseJson = (text: string): unknown => {
 /** Whatever was read: only what is plain is told again. */
 const nameOf = (value: unknown): string =>
   typeof value === 'string' || typeof value === 'number' ? String(value) : 'none'
-
-const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
 
 const findFault = (value: unknown, fields: Fields): string | undefined => {
   if (!isObject(value)) return ' is not an object'
