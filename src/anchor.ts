@@ -11,7 +11,7 @@ import { basename, dirname, join, resolve } from 'node:path'
 import { openBatch } from './batch.ts'
 import type { Anchor } from './ca/checkpoints.ts'
 import { withDeadline } from './deadline.ts'
-import { makeFolder } from './make-folder.ts'
+import { ifMissing, makeFolder, syncFolder } from './disk.ts'
 import { type Checkpoint, encodeCheckpoint, parseCheckpoint } from './roll/checkpoint.ts'
 
 export interface AnchorFile extends Anchor {
@@ -142,10 +142,7 @@ const openTimed = (put: Anchor['write'], everyMs: number, failed: (error: unknow
 
 /** Reads what is in the file of another process, which goes on. Undefined where there is none. */
 export const readAnchorFile = async (path: string): Promise<Checkpoint | undefined> => {
-  const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw error
-  })
+  const file = await open(path, 'r').catch(ifMissing)
   if (!file) return undefined
   try {
     return newestOf(readPlaces(file, path))
@@ -274,15 +271,9 @@ const noLinks: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 
 
 const syncFolders = async (from: string, top: string): Promise<void> => {
   for (let folder = from; ; folder = dirname(folder)) {
-    await syncNames(folder)
+    await syncFolder(folder)
     if (folder === top || folder === dirname(folder)) return
   }
-}
-
-/** What is in a folder keeps its name when the machine stops. */
-const syncNames = async (folder: string): Promise<void> => {
-  const names = await open(folder, 'r')
-  await names.sync().finally(() => names.close())
 }
 
 /** A disk that is full may take the first part. */

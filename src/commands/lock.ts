@@ -10,7 +10,7 @@ import { hostname } from 'node:os'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { makeFolder } from '../make-folder.ts'
+import { ifMissing, makeFolder } from '../disk.ts'
 import { Failure } from './failure.ts'
 
 export interface Lock {
@@ -136,11 +136,6 @@ const place = (): string => {
 const isOld = async (path: string, longestMs: number): Promise<boolean> => {
   const made = await lstat(path).catch(ifMissing)
   return made !== undefined && Math.abs(Date.now() - made.mtimeMs) > longestMs
-}
-
-const ifMissing = (error: NodeJS.ErrnoException): undefined => {
-  if (error.code === 'ENOENT') return undefined
-  throw error
 }
 
 const pollMs = 20

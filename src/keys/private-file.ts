@@ -7,7 +7,7 @@ import { constants, type FileHandle, link, open, readFile, rename, rm } from 'no
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { makeFolder } from '../make-folder.ts'
+import { makeFolder, syncFolder } from '../disk.ts'
 
 /**
  * The octets of a secret file. Throws a sentence when others may read it: mode 0077 must be clear, but for a
@@ -117,16 +117,6 @@ const writeAll = async (file: FileHandle, content: string | Buffer): Promise<voi
     await file.sync()
   } finally {
     await file.close()
-  }
-}
-
-/** A rename survives a power cut only when its folder was synced too. */
-export const syncFolder = async (path: string): Promise<void> => {
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
   }
 }
 

@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { open, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
+import { syncFolder } from '../../disk.ts'
 import { Failure } from '../failure.ts'
 
 /** Throws Failure while an output is there already; with what else may be done, where there is something. */
@@ -94,15 +95,6 @@ const tryFolder = async (folder: string): Promise<string> => {
     return await realpath(folder)
   } catch (error) {
     throw new Failure('usage', `Nothing can be written into ${folder} (${(error as NodeJS.ErrnoException).code}).`)
-  }
-}
-
-const syncFolder = async (path: string): Promise<void> => {
-  const folder = await open(path, 'r')
-  try {
-    await folder.sync()
-  } finally {
-    await folder.close()
   }
 }
 

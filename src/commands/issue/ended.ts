@@ -1,8 +1,8 @@
 /** What became of each of many requests: on the disk, for machines, and for people. */
 import { dirname } from 'node:path'
 
+import { syncFolder } from '../../disk.ts'
 import { isProblem } from '../../errors.ts'
-import { syncFolder } from '../../keys/private-file.ts'
 import { Failure, type FailureKind } from '../failure.ts'
 import { formatTable } from '../output.ts'
 import { countText } from '../progress.ts'

@@ -15,8 +15,8 @@ import { lstatSync } from 'node:fs'
 import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 
-import { createPrivateFile, syncFolder, writePrivateFile } from '../../keys/private-file.ts'
-import { makeFolder } from '../../make-folder.ts'
+import { ifMissing, makeFolder, syncFolder } from '../../disk.ts'
+import { createPrivateFile, writePrivateFile } from '../../keys/private-file.ts'
 import { Failure } from '../failure.ts'
 import { isAtWork, newHolder, withLock } from '../lock.ts'
 import { serialOf } from './issued.ts'
@@ -137,7 +137,7 @@ export const openFolder = async (path: string, options: OrderAccess = {}): Promi
       const version = join(own, 'versions', serial)
       await rm(join(version, untoldName), { force: true })
       // Another command may have put newer ones in its place meanwhile.
-      await syncFolder(version).catch(ifMissing(undefined))
+      await syncFolder(version).catch(ifMissing)
     },
     note: (name, text) => orUsage(path, () => replaceFile(join(own, name), text)),
     noted: (name) => readOwn(join(own, name)),
@@ -157,7 +157,7 @@ const makeFolders = async (path: string, own: string): Promise<void> => {
 const assertOurs = async (path: string): Promise<void> => {
   for (const name of fileNames) {
     const place = join(path, name)
-    if ((await lstat(place).catch(ifMissing(undefined))) === undefined) continue
+    if ((await lstat(place).catch(ifMissing)) === undefined) continue
     const target = await readlink(place).catch(() => undefined)
     if (target === linkTarget(name)) continue
     throw new Failure('usage', `${place} is there and was not made here; name another folder, or move it away.`)
@@ -172,7 +172,7 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       readFile(join(version, 'certificate.pem'), 'utf8'),
       readFile(join(version, 'key.pem'), 'utf8'),
       readFile(join(version, orderName), 'utf8'),
-      stat(join(version, untoldName)).then(() => true, ifMissing(false)),
+      stat(join(version, untoldName)).catch(ifMissing),
     ])
     const certificate = new X509Certificate(pem)
     if (!isPair(certificate, keyPem)) return undefined
@@ -184,7 +184,7 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       certificatePem: pem,
       keyPem,
       orderDigest: orderDigest.trim(),
-      untold,
+      untold: untold !== undefined,
     }
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
@@ -284,7 +284,7 @@ const install = async (path: string, version: Version, options: Access): Promise
   await syncFolder(join(own, 'versions'))
   // They lead nowhere at first, and appear together below.
   await link(path)
-  const before = await readlink(join(own, 'current')).catch(ifMissing(undefined))
+  const before = await readlink(join(own, 'current')).catch(ifMissing)
   await replaceLink(join(own, 'current'), join('versions', serial))
   await syncFolder(own)
   await dropVersions(own, [`versions/${serial}`, before])
@@ -327,7 +327,7 @@ const dropVersions = async (own: string, kept: readonly (string | undefined)[]):
 const sweep = async (own: string): Promise<void> => {
   for (const name of await readdir(own)) {
     if (!isDraft(name)) continue
-    const made = await stat(join(own, name)).catch(ifMissing(undefined))
+    const made = await stat(join(own, name)).catch(ifMissing)
     if (made && Date.now() - made.mtimeMs > abandonedMs) await rm(join(own, name), { recursive: true, force: true })
   }
 }
@@ -341,13 +341,6 @@ const orUsage = async <T>(path: string, work: () => Promise<T>): Promise<T> => {
     throw new Failure('usage', `${resolve(path)} cannot be written (${code}).`)
   }
 }
-
-const ifMissing =
-  <T>(value: T) =>
-  (error: NodeJS.ErrnoException): T => {
-    if (error.code === 'ENOENT') return value
-    throw error
-  }
 
 const ifThere = (error: NodeJS.ErrnoException): void => {
   if (error.code !== 'EEXIST') throw error

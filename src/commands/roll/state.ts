@@ -6,7 +6,7 @@ import { hash } from 'node:crypto'
 import { open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 
-import { makeFolder } from '../../make-folder.ts'
+import { makeFolder } from '../../disk.ts'
 import { parseCheckpoint } from '../../roll/checkpoint.ts'
 import { parseNote } from '../../roll/note.ts'
 import type { VerifierState } from '../../roll/verify.ts'

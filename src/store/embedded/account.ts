@@ -8,7 +8,7 @@ import { chmod, chown, cp, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
-import { makeFolder } from '../../make-folder.ts'
+import { makeFolder } from '../../disk.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Binaries, binariesIn, cleanEnvironment } from './binaries.ts'
 

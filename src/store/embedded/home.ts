@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 
-import { makeFolder } from '../../make-folder.ts'
+import { makeFolder, syncFolder } from '../../disk.ts'
 import { SettingFault } from '../../setting-fault.ts'
 import type { Log } from '../../telemetry.ts'
 import { type Account, accountOf, decideAccount, runAs } from './account.ts'
@@ -175,11 +175,6 @@ const entriesOf = async (folder: string): Promise<readonly string[]> => {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
     throw error
   }
-}
-
-const syncFolder = async (folder: string): Promise<void> => {
-  const handle = await open(folder, 'r')
-  await handle.sync().finally(() => handle.close())
 }
 
 const prefix = 'postgres.new-'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 
 import t from 'tap'
 
-import { makeFolder } from '../src/make-folder.ts'
+import { makeFolder } from '../src/disk.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-folders-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))

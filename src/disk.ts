@@ -1,5 +1,5 @@
-/** Folders that are made where they are missing. */
-import { mkdir, stat } from 'node:fs/promises'
+/** Folders that are made where they are missing, names that last when the machine stops, and what is not there. */
+import { mkdir, open, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 /**
@@ -17,6 +17,18 @@ export const makeFolder = async (path: string, mode = 0o777): Promise<string | u
     const here = await make()
     return above ?? here
   })
+}
+
+/** What is in a folder keeps its name when the machine stops: a rename survives only when its folder was synced too. */
+export const syncFolder = async (path: string): Promise<void> => {
+  const folder = await open(path, 'r')
+  await folder.sync().finally(() => folder.close())
+}
+
+/** Undefined in place of what is not there: `stat(path).catch(ifMissing)`. */
+export const ifMissing = (error: NodeJS.ErrnoException): undefined => {
+  if (error.code === 'ENOENT') return undefined
+  throw error
 }
 
 const ofParents: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR'])
