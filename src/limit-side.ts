@@ -1,5 +1,6 @@
 /** Limits of requests, put together: what instances share of them, and how many instances there are. */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import { openPrincipalLimits, type PrincipalLimits } from './ca/principal-limits.ts'
 import type { Config } from './config.ts'
@@ -27,7 +28,7 @@ export const openLimitSide = async ({ db, metrics, clock, config }: Stores): Pro
     shares,
     now: () => performance.now(),
     clock,
-    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    sleep,
     limited: metrics.limited,
   })
   return {

@@ -3,6 +3,7 @@
  * own: of its HTTPS, and of the keys that answer for its issuers.
  */
 import { hash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Caller } from './ca/access.ts'
 import type { Issuance } from './ca/issuance.ts'
@@ -67,7 +68,7 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
       } catch (error) {
         if (!isProblem(error, 'key.unavailable') || performance.now() > end) throw error
       }
-      await new Promise((resolve) => setTimeout(resolve, 200))
+      await sleep(200)
       await probe()
     }
   }

@@ -2,6 +2,8 @@
  * The roll put together: its name, its key, where its last checkpoint is kept outside of the database, and what signs. What
  * the records say of all this outweighs the settings, which are for the first start.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { type AnchorFile, openAnchorFile, readAnchorFile } from './anchor.ts'
 import { type Checkpoints, openCheckpoints } from './ca/checkpoints.ts'
 import { own } from './ca/own.ts'
@@ -202,7 +204,7 @@ export const openRollSide = (
       hasher: codec.hasher,
       cosigned: () => witnesses?.fresh(),
       deadlineMs: config.limits.signingDeadlineMs,
-      sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+      sleep,
     })
     witnesses = witnessesOf(stores, checkpoints)
     return { checkpoints, witnesses, keyFault: key.fault, close: parts.close }

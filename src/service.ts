@@ -3,6 +3,7 @@
  * `chancery serve` and the tests build theirs by this function.
  */
 import { availableParallelism } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { SecureContextOptions } from 'node:tls'
 
 import { Registry } from 'prom-client'
@@ -370,7 +371,7 @@ const openCycle = async (
     verify: verifier.verify,
     clock,
     random,
-    sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+    sleep,
     nextTurn: openTurns(5),
     assertClock: dbClock.assertSane,
     checkpoints,

@@ -3,6 +3,8 @@
  * them.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { waysUp } from './ca/bundle.ts'
 import { openCrlPublisher } from './ca/crl.ts'
 import { type CrlImports, linksOf, openCrlImports } from './ca/crl-import.ts'
@@ -156,7 +158,7 @@ export const openStatus = async (
       massRevocationJob({
         revocations: massRevocations,
         lease: (milliseconds) => leases.take('mass-revocation', milliseconds),
-        sleep: (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds)),
+        sleep,
         isStopping,
         log,
       }),

@@ -6,7 +6,7 @@ import { segment } from './client.ts'
 import { Failure } from './failure.ts'
 import { openOutput, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
-import type { LoadSettings } from './roll-recovery.ts'
+import type { LoadSettings } from './with-records.ts'
 
 export const addPrincipalCommand = (program: Command): void => {
   const principal = program.command('principal').description('who may ask')

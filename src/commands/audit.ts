@@ -8,7 +8,7 @@ import type { Client } from './client.ts'
 import { type EntryRow, eventColumns, eventRow, searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
-import { countText, openProgress, type Progress } from './progress.ts'
+import { countText, openStderrProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
 import { openRest, parseCount, type RestOptions, readFirst, tellCounted, tellMore, withRestOptions } from './rest.ts'
 
@@ -207,12 +207,7 @@ export interface ExportAsked extends Destination {
 
 const openDestination = async (form: Form, { out }: AuditOptions): Promise<Destination> => {
   if (out === undefined) return { sink: process.stdout, progress: undefined }
-  const progress = openProgress({
-    isTerminal: process.stderr.isTTY === true,
-    columns: process.stderr.columns,
-    write: (text) => process.stderr.write(text),
-    now: () => performance.now(),
-  })
+  const progress = openStderrProgress()
   if (await isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
   await assertReplaceable(out, replacements[form])
   const partial = `${out}.partial`

@@ -10,7 +10,7 @@ import { sweepChains } from './issue/chain-file.ts'
 import { type Ended, issuedOrNot, rowText, sumText, withoutAnswer } from './issue/ended.ts'
 import { type RequestFile, readRequestFiles } from './issue/requests.ts'
 import { visible } from './output.ts'
-import { openProgress } from './progress.ts'
+import { openStderrProgress } from './progress.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface ManyOptions extends RestOptions {
@@ -90,14 +90,6 @@ const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error
   throw error
 }
-
-const openStderrProgress = () =>
-  openProgress({
-    isTerminal: process.stderr.isTTY === true,
-    columns: process.stderr.columns,
-    write: (text) => process.stderr.write(text),
-    now: () => performance.now(),
-  })
 
 const kindOf = (ended: readonly Ended[]): FailureKind | undefined =>
   precedence.find((kind) => ended.some((one) => one.kind === kind))

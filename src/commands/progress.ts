@@ -37,6 +37,15 @@ export const openProgress = ({ isTerminal, columns = 80, write, now }: ProgressD
   }
 }
 
+/** Where standard error leads. */
+export const openStderrProgress = (): Progress =>
+  openProgress({
+    isTerminal: process.stderr.isTTY === true,
+    columns: process.stderr.columns,
+    write: (text) => process.stderr.write(text),
+    now: () => performance.now(),
+  })
+
 interface Pace {
   readonly done: number
   readonly total: number

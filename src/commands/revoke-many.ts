@@ -8,7 +8,7 @@ import { type Client, segment } from './client.ts'
 import { searchText } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, visible } from './output.ts'
-import { countText, durationText, openProgress, type Progress } from './progress.ts'
+import { countText, durationText, openStderrProgress, type Progress } from './progress.ts'
 import { openRest, parseCount, type Rest, type RestOptions, readFirst, tellMore, withRestOptions } from './rest.ts'
 
 interface RevokeManyOptions extends RestOptions {
@@ -274,13 +274,7 @@ const sizeText = (octets: number): string =>
   octets < 1_000_000 ? `${Math.ceil(octets / 1_000)} kB` : `${(octets / 1_000_000).toFixed(1)} MB`
 
 const terminal = (): Terminal => ({
-  progress: () =>
-    openProgress({
-      isTerminal: process.stderr.isTTY === true,
-      columns: process.stderr.columns,
-      write: (text) => process.stderr.write(text),
-      now: () => performance.now(),
-    }),
+  progress: openStderrProgress,
   tell: (text) => process.stderr.write(text),
 })
 

@@ -1,16 +1,13 @@
 /** `chancery roll recover`, `adopt-database` and `succeed`: for the operator beside the database, on a bad day. */
 import type { Command } from 'commander'
 
-import type { Config } from '../config.ts'
-import type { Log } from '../telemetry.ts'
 import { openAnswers } from './answers.ts'
 import { Failure } from './failure.ts'
 import { openOutput } from './output.ts'
-import { countText, openProgress } from './progress.ts'
+import { countText, openStderrProgress } from './progress.ts'
 import type { RecoverOptions } from './roll-recover.ts'
 import type { Succession } from './roll-succeed.ts'
-
-export type LoadSettings = () => Promise<{ readonly config: Config; readonly log: Log }>
+import type { LoadSettings } from './with-records.ts'
 
 export const addRollRecoveryCommands = (program: Command, settings: LoadSettings): void => {
   const roll = program.commands.find((command) => command.name() === 'roll') ?? program.command('roll')
@@ -56,12 +53,7 @@ const addRecover = (roll: Command, settings: LoadSettings): void => {
     .option('--json', 'print JSON for machines', false)
     .action(async (options: Omit<RecoverOptions, 'chains'> & { readonly chain: string[]; readonly json: boolean }) => {
       const [{ runRecover, recoveryText }, { config, log }] = [await import('./roll-recover.ts'), await settings()]
-      const progress = openProgress({
-        isTerminal: process.stderr.isTTY === true,
-        columns: process.stderr.columns,
-        write: (text) => process.stderr.write(text),
-        now: () => performance.now(),
-      })
+      const progress = openStderrProgress()
       const { chain: chains, json, ...rest } = options
       const found = await runRecover(config, log, { ...rest, chains }, progress).finally(() => progress.end())
       openOutput(json, (text) => process.stdout.write(text)).show(found, recoveryText(found, options.check))

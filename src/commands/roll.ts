@@ -3,25 +3,21 @@ import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
-import type { Config } from '../config.ts'
 import type { Finding } from '../roll/findings.ts'
-import type { Log } from '../telemetry.ts'
 import { eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
 import { formatTable, type Output, openOutput, visible } from './output.ts'
-import { openProgress, type Progress } from './progress.ts'
+import { openStderrProgress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
 import type { Exported } from './roll/export.ts'
 import type { Verified } from './roll/findings.ts'
 import type { GivenEntry } from './roll/prove.ts'
+import type { LoadSettings } from './with-records.ts'
 
 export interface RollOptions extends RestOptions {
   readonly from?: string
   readonly key: readonly string[]
 }
-
-/** Of a service that is set up here. */
-export type LoadSettings = () => Promise<{ readonly config: Config; readonly log: Log }>
 
 export const addRollCommand = (program: Command, settings: LoadSettings): void => {
   const roll = program.command('roll').description('the log of everything that was done: get it, verify it, search it')
@@ -76,7 +72,7 @@ const addExportCommand = (roll: Command): void => {
       const { exportRoll } = await import('./roll/export.ts')
       const { readKeys } = await import('./roll/keys.ts')
       const { openSource } = await import('./roll/source.ts')
-      const progress = onTerminal()
+      const progress = openStderrProgress()
       const exported = await exportRoll({
         source: await openSource(options.from, options),
         folder: options.out,
@@ -114,7 +110,7 @@ const addVerifyCommand = (roll: Command, settings: LoadSettings): void => {
     .option('--database [url]', 'the records themselves, against their entries: those of the settings without a URL')
     .action(async (options: VerifyOptions) => {
       const { openReport, showReport, findingText } = await import('./roll/findings.ts')
-      const progress = onTerminal()
+      const progress = openStderrProgress()
       const report = openReport((finding) => progress.tell(findingText(finding)))
       const verify = options.database === undefined ? verifyTiles : verifyDatabase(options.database, settings)
       const verified = await verify(options, { tell: report.tell, progress: progress.update }).finally(progress.end)
@@ -218,7 +214,7 @@ const addSearchCommand = (roll: Command): void => {
       const { readKeys } = await import('./roll/keys.ts')
       const { searchRoll } = await import('./roll/search.ts')
       const { openSource } = await import('./roll/source.ts')
-      const progress = onTerminal()
+      const progress = openStderrProgress()
       const found = await searchRoll({
         source: await openSource(options.from, options),
         keys: await readKeys(options.key),
@@ -245,14 +241,6 @@ const withSourceOptions = (command: Command): Command =>
 const collect = (value: string, before: readonly string[]): readonly string[] => [...before, value]
 
 const outputOf = ({ json }: RestOptions): Output => openOutput(json === true, (text) => process.stdout.write(text))
-
-const onTerminal = (): Progress =>
-  openProgress({
-    isTerminal: process.stderr.isTTY,
-    columns: process.stderr.columns,
-    write: (text) => process.stderr.write(text),
-    now: () => performance.now(),
-  })
 
 const readNote = (path: string): Promise<Buffer> =>
   readFile(path).catch((error: Error) => {

@@ -14,6 +14,9 @@ import type { Log } from '../telemetry.ts'
 import { explainDatabase, explainRecords, explainUnavailable } from './database-fault.ts'
 import { Failure } from './failure.ts'
 
+/** Of a service that is set up here. */
+export type LoadSettings = () => Promise<{ readonly config: Config; readonly log: Log }>
+
 export interface CommandRecords {
   readonly db: Database
   readonly roll: RollWriter

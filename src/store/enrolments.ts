@@ -1,5 +1,7 @@
 /** Enrolments: a signed certificate, its outcome, names, entry and place in the tree, in one transaction. */
 
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { inHalves } from '../batch.ts'
 import type { Enrolled, Enrolment } from '../ca/recorder.ts'
 import { isProblem, Problem } from '../errors.ts'
@@ -156,7 +158,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
         { event: 'enrolment.looking', lost, size: open.length },
         'the outcome of a commit is unknown: looking',
       )
-      if (lost) await pauseFor(pause)
+      if (lost) await sleep(pause)
       open = await settleKnown(deps, open, results)
       if (open.length === 0) break
     }
@@ -235,9 +237,6 @@ const isOutcomeTaken = (error: unknown): boolean => constraintOf(error) === 'out
 
 /** Another intent of the same request has become a certificate. */
 const isRequestServed = (error: unknown): boolean => constraintOf(error) === 'outcomes_one_certificate'
-
-export const pauseFor = (milliseconds: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, milliseconds))
 
 /** About five seconds in all: a PostgreSQL that restarts is back by then. */
 export const retryPausesMs = [20, 50, 100, 200, 400, 600, 800, 1000, 1000, 1000]

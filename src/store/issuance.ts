@@ -3,6 +3,8 @@
  * over their columns (reference: one statement instead of four gained 11 to 18 %), run by a group-commit batch.
  */
 
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { openBatch } from '../batch.ts'
 import type { Meter } from '../ca/meter.ts'
 import type { Enrolled, Enrolment, Intent, IssuedRow, PriorRequest, Recorder, RollHead } from '../ca/recorder.ts'
@@ -10,7 +12,7 @@ import { withDeadline } from '../deadline.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
 import { constraintOf, type Database, type Statement } from './database.ts'
-import { type EnrolmentDeps, enrol, isUnavailable, pauseFor, retryPausesMs } from './enrolments.ts'
+import { type EnrolmentDeps, enrol, isUnavailable, retryPausesMs } from './enrolments.ts'
 import { insertBooked, insertIntents, isBooked, selectKeyStanding } from './intents.ts'
 import { type IntentEnd, openLimited } from './limit-uses.ts'
 import { openRefusals } from './refusals.ts'
@@ -219,7 +221,7 @@ const insertUnsigned = async ({ db, log }: RecorderDeps, intent: Intent): Promis
         log.warn({ event: 'intent.unsigned_failed', err: error }, 'an intent stays open until the reconciler ends it')
         return
       }
-      await pauseFor(pause)
+      await sleep(pause)
     }
   }
 }

@@ -4,6 +4,8 @@
  * ledger is read by its newest row, whose totals are at least what they truly are: only where they leave no room is
  * everything counted anew (`limit-counts.ts`), without what expired, was revoked or was never signed.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import { type Batch, openBatch } from '../batch.ts'
 import type { Booking, CountedLimits } from '../ca/limits.ts'
 import type { Meter } from '../ca/meter.ts'
@@ -134,7 +136,7 @@ const insertPatiently = async (
       return told
     } catch (error) {
       if (sqlState(error) !== lockNotAvailable || performance.now() - started > patienceMs) throw error
-      await new Promise((resolve) => setTimeout(resolve, pause))
+      await sleep(pause)
     }
   }
 }

@@ -2,6 +2,8 @@
  * Putting entries back that a restored database lacks: each exactly as it was on the roll, with what it meant, in
  * transactions of their own that each leave a whole, older roll. Running it again goes on where it ended.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import type { RollHead } from '../ca/recorder.ts'
 import { type Edge, extend } from '../roll/edge.ts'
 import type { RollEntry } from '../roll/forms.ts'
@@ -85,7 +87,7 @@ export const isServed = async (db: Database): Promise<boolean> => {
     const { rows } = await db.query<{ served: boolean }>(selectServed)
     if (rows[0]?.served !== true) return false
     if (tries === 0) return true
-    await new Promise((resolve) => setTimeout(resolve, 200))
+    await sleep(200)
   }
 }
 

@@ -3,6 +3,7 @@
  * token and unable to leave it, and to sign what its public half verifies.
  */
 import { createPublicKey, randomBytes, verify } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Handle } from 'pkcs11js'
 
@@ -247,7 +248,7 @@ const openSigning = (
       const isInEach = unbegun > sessions.most
       if (performance.now() >= untilMs) return isInEach ? lostAll(outcome) : outcome
       // Asked without a pause, the module would keep this process from all else.
-      if (isInEach) await new Promise((resolve) => setTimeout(resolve, askAgainMs))
+      if (isInEach) await sleep(askAgainMs)
     }
   }
 }
