@@ -6,7 +6,10 @@ import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
 
 import { collectDefaultMetrics, type Registry } from 'prom-client'
 
+import type { ApprovalFigures } from './ca/approvals.ts'
+import type { ShelvedCrl } from './ca/crl-shelf.ts'
 import type { Meter, Stage } from './ca/meter.ts'
+import type { WitnessFigures } from './ca/witnesses.ts'
 import { type KeyLoad, waitBounds } from './keys/key-load.ts'
 
 export interface Metrics extends Meter {
@@ -24,7 +27,7 @@ export interface Metrics extends Meter {
   /** What is counted where the keys are, and looked up as well. */
   watchKeys(read: () => KeyLoad): void
   /** The lists that are served. */
-  watchCrls(read: () => readonly CrlFigures[]): void
+  watchCrls(read: () => readonly ShelvedCrl[]): void
   /** Those of CAs above issuers. */
   watchImportedCrls(
     /** Those that another one must follow. */
@@ -66,33 +69,10 @@ export interface TokenFigures {
   readonly keys: readonly { readonly provider: string; readonly ageSeconds: number }[]
 }
 
-export interface ApprovalFigures {
-  readonly pending: number
-  readonly approved: number
-  readonly oldest: Date | null
-}
-
 export interface IssuerFigures {
   readonly issuer: string
   readonly state: string
   readonly notAfter: Date
-}
-
-export interface WitnessFigures {
-  readonly witness: string
-  /** Seconds since 1970. */
-  readonly cosignedAt: number | undefined
-  readonly failures: number
-  readonly disagrees: boolean
-}
-
-export interface CrlFigures {
-  readonly issuer: string
-  readonly shard: number
-  readonly revoked: number
-  readonly der: Buffer
-  readonly thisUpdate: Date
-  readonly nextUpdate: Date
 }
 
 type Kind = 'counter' | 'gauge' | 'histogram'
@@ -318,7 +298,7 @@ export const openMetrics = (registry: Registry): Metrics => {
     chancery_key_sessions: series('chancery_key_sessions'),
     chancery_queue_depth: series('chancery_queue_depth'),
   }
-  const crlGauges: readonly [Series, (crl: CrlFigures) => number][] = [
+  const crlGauges: readonly [Series, (crl: ShelvedCrl) => number][] = [
     [series('chancery_crl_revoked'), ({ revoked }) => revoked],
     [series('chancery_crl_octets'), ({ der }) => der.length],
     [series('chancery_crl_this_update_timestamp_seconds'), ({ thisUpdate }) => thisUpdate.getTime() / 1000],

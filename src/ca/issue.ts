@@ -7,7 +7,7 @@
 import { canonicalJson } from '../canonical.ts'
 import { isProblem, Problem } from '../errors.ts'
 import type { KeyStanding } from '../policy/checks.ts'
-import { decide, type Note, refusal, toldOf } from '../policy/decide.ts'
+import { decide, refusal, toldOf } from '../policy/decide.ts'
 import { issuedBy } from '../roll/entries.ts'
 import { sha256, sha256OfParts } from '../sha256.ts'
 import { assembleCertificate } from '../x509/assemble.ts'
@@ -125,7 +125,7 @@ const cycle = async (
   // 2. A request known under its key is answered from the records, whatever the policy says today.
   const request = requestOf(caller, input)
   const prior = await findPrior(deps, request, approved)
-  if (prior?.certificate) return await answer(deps, prior.certificate, [], true)
+  if (prior?.certificate) return await replay(deps, prior.certificate)
   // What people were asked is not issued without their word, also where the profile wants it no more.
   if (prior?.isAsked && !approved) return await standingOf(deps, request)
   lap('replay')
@@ -311,7 +311,7 @@ const whoeverCameFirst = async (
   approved?: ApprovedPlan,
 ): Promise<Issued | Waiting> => {
   const prior = await findPrior(deps, request, approved)
-  if (prior?.certificate) return answer(deps, prior.certificate, [], true)
+  if (prior?.certificate) return replay(deps, prior.certificate)
   const waiting = prior?.isAsked && !approved ? await findWaiting(deps.approvals, request) : undefined
   if (waiting && 'waiting' in waiting) return waiting
   throw endedInNothing()
@@ -323,7 +323,7 @@ const standingOf = async (deps: IssuanceDeps, request: RequestRow): Promise<Issu
   if (waiting && 'waiting' in waiting) return waiting
   // One that was recovered from the roll has no key there: its request, in an older backup, still has.
   const issued = waiting && (await deps.recorder.findIssued(waiting.serial))
-  return issued ? answer(deps, issued, [], true) : whoeverCameFirst(deps, request)
+  return issued ? replay(deps, issued) : whoeverCameFirst(deps, request)
 }
 
 const endedInNothing = (): Problem =>
@@ -427,12 +427,8 @@ const checkSignature = async (
 
 // Step 10 -----------------------------------------------------------------------------------------------------------
 
-const answer = async (
-  deps: IssuanceDeps,
-  row: IssuedRow,
-  notes: readonly Note[],
-  replayed: boolean,
-): Promise<Issued> => {
+/** What an earlier call under the same key has come to. */
+const replay = async (deps: IssuanceDeps, row: IssuedRow): Promise<Issued> => {
   const issuer = deps.issuers.byName(row.issuer)
   return {
     serial: row.serial.toString('hex'),
@@ -445,8 +441,8 @@ const answer = async (
     index: row.index,
     leafHash: row.leafHash,
     proof: await deps.checkpoints.proofAt(row.index),
-    notes,
-    replayed,
+    notes: [],
+    replayed: true,
   }
 }
 

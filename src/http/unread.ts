@@ -21,7 +21,7 @@ export const noteEarly = (request: IncomingMessage): boolean => {
   // How Node ends a connection that is not to go on: by a reset, where there are octets that nobody has read.
   socket.destroySoon = () => {
     socket.end()
-    endWithin(socket, lingerMs)
+    destroyLater(socket)
   }
   let left = mostDropped
   request.on('data', (piece: Buffer) => {
@@ -41,7 +41,7 @@ export const sayLast = (socket: Socket, octets: string): void => {
   socket.removeAllListeners('data')
   socket.on('data', drop).resume()
   socket.end(octets)
-  endWithin(socket, lingerMs)
+  destroyLater(socket)
 }
 
 /**
@@ -51,7 +51,7 @@ export const sayLast = (socket: Socket, octets: string): void => {
 export const endIdle = (socket: Socket): void => {
   if (dueOn(socket)) return
   socket.end()
-  endWithin(socket, lingerMs)
+  destroyLater(socket)
 }
 
 /** Node keeps the answer that is due next on the socket. */
@@ -63,8 +63,8 @@ export interface DueAnswer {
   readonly req?: { readonly complete: boolean }
 }
 
-const endWithin = (socket: Socket, milliseconds: number): void => {
-  const timer = setTimeout(() => socket.destroy(), milliseconds)
+const destroyLater = (socket: Socket): void => {
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
   socket.once('close', () => clearTimeout(timer))
 }
 
