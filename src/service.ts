@@ -177,7 +177,7 @@ export const openService = (
     const { isBlocked, anchors } = files ?? (await readSettingFiles(config))
     const cycle = await openCycle(stores, keys, isBlocked, parts)
     const { issuers, verifier, checkpoints, witnesses, issuance, approval } = cycle
-    const status = await openStatus(stores, issuers, issuance, openTurns(5))
+    const status = await openStatus(stores, issuers, issuance, openTurns())
     parts.add(() => unlessAway(status.close()))
     let stopping = false
     const health = healthOf(stores, { issuers, issuance, status, checkpoints, witnesses, isStopping: () => stopping })
@@ -372,7 +372,7 @@ const openCycle = async (
     clock,
     random,
     sleep,
-    nextTurn: openTurns(5),
+    nextTurn: openTurns(),
     assertClock: dbClock.assertSane,
     checkpoints,
     limits,

@@ -7,7 +7,7 @@ export type NextTurn = () => Promise<void>
  * Turns that share `sliceMs` of each round of the loop: what is not reached within it goes on in the next round, in order.
  * Each turn's own work is not interrupted. (`setImmediate` alone runs a whole crowd in one round.)
  */
-export const openTurns = (sliceMs: number, now: () => number = () => performance.now()): NextTurn => {
+export const openTurns = (now: () => number = () => performance.now()): NextTurn => {
   let sliceStart: number | undefined
   const endSlice = (): void => {
     sliceStart = undefined
@@ -25,3 +25,6 @@ export const openTurns = (sliceMs: number, now: () => number = () => performance
   }
   return () => new Promise((resolve) => setImmediate(run, resolve))
 }
+
+/** Of each round of the event loop. */
+const sliceMs = 5

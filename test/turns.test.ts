@@ -9,7 +9,7 @@ const roundsOf = async (crowd: number, cost: number): Promise<readonly number[]>
   let time = 0
   let round = 0
   let waiting = true
-  const nextTurn = openTurns(5, () => time)
+  const nextTurn = openTurns(() => time)
   const counting = (async () => {
     for (; waiting; round += 1) await nextRound()
   })()
@@ -40,7 +40,7 @@ t.test('a crowd that costs more goes on in the next rounds', async (t) => {
 
 t.test('a later crowd has the whole slice again', async (t) => {
   let time = 0
-  const nextTurn = openTurns(5, () => time)
+  const nextTurn = openTurns(() => time)
   await nextTurn()
   time += 100
   await nextTurn()

@@ -101,7 +101,7 @@ const publish = async (stores: Stores, revoked: number, shards: number): Promise
     assertClock: () => {},
     chance: () => 1,
     sha256: (bytes) => hash('sha256', bytes, 'buffer'),
-    nextTurn: openTurns(5),
+    nextTurn: openTurns(),
     mayGoOn: async () => true,
     elapsedMs: () => performance.now(),
     published: (lists) => {
