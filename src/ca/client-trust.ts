@@ -8,7 +8,7 @@ import { isProblem } from '../errors.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { parsePemBlocks } from '../x509/pem.ts'
+import { parsePemCertificates } from '../x509/pem.ts'
 import type { Issuers } from './issuers.ts'
 
 export interface TrustedIssuer {
@@ -75,7 +75,7 @@ export const openClientTrust = ({
 /** CA certificates, each of which is trusted by itself. */
 const readAnchors = (pem: string): readonly TbsFacts[] => {
   try {
-    return parsePemBlocks(pem, 'CERTIFICATE', mostAnchors).map(readAnchor)
+    return parsePemCertificates(pem, mostAnchors).map(readAnchor)
   } catch (error) {
     if (isProblem(error)) throw new Error(`The CAs of clients cannot be read: ${error.detail}.`)
     throw error

@@ -19,7 +19,7 @@ import { loadIssuers } from '../store/issuers.ts'
 import type { RecoverySources } from '../store/roll-effect.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { parsePemBlocks } from '../x509/pem.ts'
+import { parsePemCertificates } from '../x509/pem.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { Failure } from './failure.ts'
 import { operator } from './operator.ts'
@@ -130,7 +130,7 @@ const authorityCertificates = async (db: Database, files: readonly string[]): Pr
     ...chain,
     ...otherChains.flat(),
   ])
-  const brought = await Promise.all(files.map(async (file) => parsePemBlocks(await readText(file), 'CERTIFICATE', 100)))
+  const brought = await Promise.all(files.map(async (file) => parsePemCertificates(await readText(file), 100)))
   return new Map([...known, ...brought.flat()].map((der) => [hash('sha256', der), der]))
 }
 

@@ -2,7 +2,7 @@
 import { canonicalJson, isObject } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { parseCertificate } from '../x509/certificate.ts'
-import { parsePemBlocks } from '../x509/pem.ts'
+import { parsePemCertificates } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
 import { readNameTemplate, readPrincipalTemplate } from './identity-templates.ts'
@@ -71,7 +71,7 @@ const keyFaults: Sense = ({ keys, algorithms }, report) => {
 
 const caFaults = (pem: string, report: Report): void => {
   try {
-    for (const der of parsePemBlocks(pem, 'CERTIFICATE', 10)) parseCertificate(der)
+    for (const der of parsePemCertificates(pem, 10)) parseCertificate(der)
   } catch (error) {
     if (!isProblem(error)) throw error
     report('/keys/ca', '', `is not a list of certificates in PEM: ${error.detail}`)

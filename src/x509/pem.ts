@@ -36,15 +36,15 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
 }
 
 /**
- * Several blocks of one label, each as strict as `parsePem`, blank lines between them, and at most `most`. Throws
- * csr.pem and csr.key_material like it.
+ * Several certificates, each as strict as `parsePem`, blank lines between them, and at most `most`. Throws csr.pem and
+ * csr.key_material like it.
  */
-export const parsePemBlocks = (text: string, label: PemLabel, most: number): readonly Buffer[] => {
+export const parsePemCertificates = (text: string, most: number): readonly Buffer[] => {
   if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
   const blocks = text.split(/(?<=^-----END [A-Z0-9 ]{1,40}-----[ \t]*\r?\n)/m).filter((block) => block.trim() !== '')
   if (blocks.length === 0) throw refusal('the text is empty')
   if (blocks.length > most) throw refusal(`there are more than ${most} blocks`)
-  return blocks.map((block) => parsePem(block, label))
+  return blocks.map((block) => parsePem(block, 'CERTIFICATE'))
 }
 
 /**

@@ -14,7 +14,7 @@ import { openApprovalStore } from '../../src/store/approvals.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIssuerStore } from '../../src/store/issuers.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
-import { encodePem, parsePemBlocks } from '../../src/x509/pem.ts'
+import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -82,7 +82,7 @@ const stage = async (life: IssuerLife, name: string): Promise<void> => {
   }
   const { csr } = await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
   const chain = root.certify(encodePem('CERTIFICATE REQUEST', csr)) + root.pem
-  await life.stage(name, parsePemBlocks(chain, 'CERTIFICATE', 8), 'admin')
+  await life.stage(name, parsePemCertificates(chain, 8), 'admin')
 }
 
 t.test('whoever has not followed a move signs with the issuer that is active now', async (t) => {

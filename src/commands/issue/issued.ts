@@ -4,7 +4,7 @@
  */
 import { createPrivateKey, createPublicKey, X509Certificate } from 'node:crypto'
 
-import { parsePemBlocks } from '../../x509/pem.ts'
+import { parsePemCertificates } from '../../x509/pem.ts'
 import type { Answer } from '../client.ts'
 import { Failure } from '../failure.ts'
 
@@ -71,7 +71,7 @@ const readOne = (text: string): X509Certificate => {
 
 const readAll = (text: string): readonly X509Certificate[] => {
   try {
-    return parsePemBlocks(text, 'CERTIFICATE', mostBlocks).map((der) => new X509Certificate(der))
+    return parsePemCertificates(text, mostBlocks).map((der) => new X509Certificate(der))
   } catch {
     throw wrong('what is no certificate')
   }

@@ -8,7 +8,7 @@ import { isProblem, Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import { keyKinds } from '../../x509/algorithms.ts'
 import { parsePublicKey } from '../../x509/keys.ts'
-import { encodePem, parsePemBlocks } from '../../x509/pem.ts'
+import { encodePem, parsePemCertificates } from '../../x509/pem.ts'
 import { attributes, type Subject } from '../../x509/subject.ts'
 import type { App } from '../app.ts'
 import { callerOf, everyRole } from '../auth.ts'
@@ -319,7 +319,7 @@ const keyRoutes = (app: App, { issuerLife }: HttpDeps): void => {
 
 const readChain = (text: string, field: string): readonly Buffer[] => {
   try {
-    return parsePemBlocks(text, 'CERTIFICATE', maxChain)
+    return parsePemCertificates(text, maxChain)
   } catch (error) {
     if (!isProblem(error)) throw error
     throw new Problem('issuer.chain', error.detail, {
