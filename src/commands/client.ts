@@ -66,15 +66,6 @@ export interface Client {
   stream(path: string, call: Pick<Call, 'query' | 'accept'>, take: (piece: Buffer) => Promise<void>): Promise<void>
 }
 
-/** What the environment of a client may say; none of these is a setting of the service. */
-export const clientVariables = {
-  CHANCERY_URL: 'the server, https://127.0.0.1:8443 by default',
-  CHANCERY_CACERT: 'the trust anchor for its certificate, <data>/root.pem and <data>/stand-in.pem by default',
-  CHANCERY_TOKEN_FILE: 'the file with your bearer token, <data>/admin.token by default',
-  CHANCERY_TOKEN: 'the token itself, where a file is out of reach',
-  CHANCERY_CONTEXT: 'which context of the context file, the current one by default; empty for none',
-} as const
-
 /**
  * A service that no issuer can sign for shows a certificate of its own, though the root of better days is still there: then
  * both are trusted, for the command line is what brings the next issuer. That is no way in: the key of a stand-in never

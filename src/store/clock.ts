@@ -15,8 +15,6 @@ export interface DatabaseClock {
   observe(databaseNow: Date): void
   observeEvent(time: Date): void
   readonly toleranceMs: number
-  /** Ours minus the database's, in milliseconds. */
-  readonly skewMs: number
   /** Undefined, or the reason why no certificate may be dated by these clocks. */
   fault(): string | undefined
   /** Throws `clock.skewed`. */
@@ -24,6 +22,7 @@ export interface DatabaseClock {
 }
 
 export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseClock => {
+  /** Ours minus the database's. */
   let skewMs = 0
   let lastEvent = new Date(0)
   const now = (): Date => new Date(clock().getTime() - skewMs)
@@ -44,9 +43,6 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     },
     observeEvent: (time) => {
       if (time > lastEvent) lastEvent = time
-    },
-    get skewMs() {
-      return skewMs
     },
     fault,
     assertSane: () => {

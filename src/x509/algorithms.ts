@@ -64,8 +64,6 @@ export interface SignatureAlgorithm {
   readonly signOptions: { readonly padding?: number; readonly saltLength?: number; readonly dsaEncoding?: 'der' }
   /** Does one software signature take longer than handing it to the thread pool (about 30 µs)? */
   readonly slowToSign: boolean
-  /** How a key for it is made when nobody says otherwise. */
-  readonly generate: KeyGeneration
 }
 
 const ecPublicKey = encodeOid('1.2.840.10045.2.1')
@@ -145,7 +143,6 @@ const ecdsa = (hash: Hash, oid: string, key: KeyAlgorithmId): SignatureAlgorithm
   keys: ecKeys,
   signOptions: { dsaEncoding: 'der' },
   slowToSign: key !== 'ec-p256',
-  generate: keyAlgorithms[key].generate,
 })
 
 const pkcs1 = (hash: Hash, oid: string): SignatureAlgorithm => ({
@@ -155,7 +152,6 @@ const pkcs1 = (hash: Hash, oid: string): SignatureAlgorithm => ({
   keys: ['rsa'],
   signOptions: { padding: constants.RSA_PKCS1_PADDING },
   slowToSign: true,
-  generate: keyAlgorithms.rsa.generate,
 })
 
 /**
@@ -176,7 +172,6 @@ const pss = (hash: Hash, hashParameters: Buffer): SignatureAlgorithm => {
     keys: ['rsa'],
     signOptions: { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: hashOctets[hash] },
     slowToSign: true,
-    generate: keyAlgorithms.rsa.generate,
   }
 }
 
@@ -187,7 +182,6 @@ const own = (id: KeyAlgorithmId): SignatureAlgorithm => ({
   keys: [id],
   signOptions: {},
   slowToSign: id !== 'ed25519',
-  generate: keyAlgorithms[id].generate,
 })
 
 /** Signature algorithms that Chancery makes and accepts. SHA-1 and older are in no table. */

@@ -167,10 +167,7 @@ export const schemas = {
 } as const
 
 export type Documents = { readonly [K in keyof typeof schemas]: Static<(typeof schemas)[K]> }
-export type RootDocument = Documents['root']
-export type SignDocument = Documents['sign']
 export type CrlDocument = Documents['crl']
-export type CrossDocument = Documents['cross']
 export type KeyDocument = Static<typeof Key> & Partial<Static<typeof NewKey>>
 export type SubjectDocument = Readonly<Record<string, string>>
 export type SpanDocument = Static<typeof Span>
