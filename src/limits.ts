@@ -11,7 +11,7 @@ interface LimitKind {
   readonly of: string
 }
 
-export const limitTable = {
+const limitTable = {
   certificatesPerDay: { code: 'limit.certificates_per_day', of: 'certificates today as the grant allows' },
   namesPerDay: { code: 'limit.names_per_day', of: 'names in certificates of today as the grant allows' },
   certificatesAlive: { code: 'limit.certificates_alive', of: 'valid certificates as the grant allows' },

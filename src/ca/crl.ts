@@ -338,7 +338,7 @@ const encodeEntries = async (
 }
 
 /** The URL in each certificate of the shard, and in its list. */
-export const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>
+const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard: number): string =>
   `${publicUrl.replace(/\/+$/, '')}/crl/${name}/${shard}.crl`
 
 /** Signs, and checks it as certificates are checked. Throws what keeps the list from being published. */

@@ -256,7 +256,7 @@ export const planDocument = (plan: Plan, issuer: string): PlanDocument => ({
   validity: lengthOf(plan.notBefore.getTime(), plan.notAfter.getTime()),
 })
 
-export const planDigest = (document: PlanDocument): Buffer => sha256(canonicalJson(document))
+const planDigest = (document: PlanDocument): Buffer => sha256(canonicalJson(document))
 
 const signing = ['active'] as const
 /** What answers for an issuer is certified as long as anybody asks. */

@@ -237,7 +237,7 @@ const isFolder = (path: string): Promise<boolean> =>
   )
 
 /** Throws a failure unless everything came, its last line included. */
-export const exportRecords = async (asked: ExportAsked): Promise<void> => {
+const exportRecords = async (asked: ExportAsked): Promise<void> => {
   const { client, path, query, form, name, sink, partial, isOurs, file, progress } = asked
   const tail = openTail()
   // Told where it is written.

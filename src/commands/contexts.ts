@@ -45,7 +45,7 @@ export interface Contexts {
 type Environment = Readonly<Record<string, string | undefined>>
 
 /** Where it is: undefined for whoever has no home. */
-export const contextsPath = (env: Environment): string | undefined => {
+const contextsPath = (env: Environment): string | undefined => {
   const home = env['HOME']
   const folder = env['XDG_CONFIG_HOME'] || (home ? join(home, '.config') : undefined)
   return folder === undefined ? undefined : join(folder, 'chancery', 'config.yaml')

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 
 /** Why a start did not go on. */
-export class Stopped extends Error {
+class Stopped extends Error {
   readonly signal: NodeJS.Signals
 
   constructor(signal: NodeJS.Signals) {

@@ -265,7 +265,7 @@ const problemsOf = (schema: DescribedSchema, route: RouteOptions): Answers => {
 }
 
 /** What a route declares, and what follows from its shape. */
-export const codesOf = (
+const codesOf = (
   schema: Pick<DescribedSchema, 'params' | 'querystring' | 'body'>,
   { config = {}, method }: Pick<RouteOptions, 'config' | 'method'>,
 ): readonly ProblemCode[] => {

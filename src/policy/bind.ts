@@ -47,7 +47,7 @@ export interface Tied {
 
 const valueMethods = ['equals', 'firstLabel', 'leadingLabels'] as const
 type ValueMethod = (typeof valueMethods)[number]
-export const bindingMethods = [...valueMethods, 'matches'] as const
+const bindingMethods = [...valueMethods, 'matches'] as const
 export type BindingMethod = (typeof bindingMethods)[number]
 
 /** The methods that a binding document names; exactly one in a good one. */

@@ -11,7 +11,7 @@ import { attributeTypes } from './subject.ts'
  */
 
 /** CA bits are not among them: no profile can describe a CA certificate (incident 29). */
-export const leafKeyUsages = keyUsages.filter((usage) => usage !== 'keyCertSign' && usage !== 'cRLSign')
+const leafKeyUsages = keyUsages.filter((usage) => usage !== 'keyCertSign' && usage !== 'cRLSign')
 
 const closed = { additionalProperties: false }
 

@@ -7,7 +7,7 @@ import { LimitsSchema } from './limits-schema.ts'
 import { OriginRulesSchema } from './origin-schema.ts'
 
 /** Only signatures that whoever checks them cannot make: no `none`, and none by a shared secret. */
-export const tokenAlgorithms = [
+const tokenAlgorithms = [
   'RS256',
   'RS384',
   'RS512',

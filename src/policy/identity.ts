@@ -118,7 +118,7 @@ const sound = <T>(read: T | string): T => {
   return read
 }
 
-export const millisecondsOf = (duration: string): number =>
+const millisecondsOf = (duration: string): number =>
   Number(duration.slice(0, -1)) * ({ s: 1_000, m: 60_000, h: 3_600_000 }[duration.slice(-1)] ?? Number.NaN)
 
 /** From when to when a token is believed, in milliseconds since 1970. */

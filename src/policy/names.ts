@@ -47,7 +47,7 @@ export interface NameParts {
 }
 
 /** The left-most label of a wildcard name: whichever one label stands there (RFC 9525 6.3). */
-export const anyLabel = Symbol('any label')
+const anyLabel = Symbol('any label')
 
 export interface CompiledKind {
   readonly allow: readonly Pattern[]

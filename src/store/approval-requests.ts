@@ -154,7 +154,7 @@ interface ListQuestion {
  * Whose requests, by which states: for each the newest from its own index, as many as fit a page, so that a few among very
  * many are found as fast as all. (A state that is worked out is looked at for each row that stands as it may.)
  */
-export const listStatement = ({ sight, filter, after, limit }: ListQuestion): { text: string; values: unknown[] } => {
+const listStatement = ({ sight, filter, after, limit }: ListQuestion): { text: string; values: unknown[] } => {
   const { values, p } = openParameters()
   const most = p(limit)
   const state = filter.state === undefined ? undefined : p(filter.state)

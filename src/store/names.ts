@@ -3,7 +3,7 @@ import { type Name, parseSearched, wildcardOver } from '../x509/names.ts'
 
 export const searchKey = ({ kind, value }: Name): string => (kind === 'dns' ? reversed(value) : value)
 
-export const reversed = (dns: string): string => dns.split('.').reverse().join('.')
+const reversed = (dns: string): string => dns.split('.').reverse().join('.')
 
 export interface NameRange {
   readonly low: string

@@ -185,7 +185,7 @@ export const rollRowsOf = (tx: Queryable): RollRows => ({
   table: async (statement) => (await tx.query(statement)).rows,
 })
 
-export const settings = [
+const settings = [
   'set transaction isolation level repeatable read, read only',
   `set local timezone = 'UTC'`,
   `set local datestyle = 'ISO'`,

@@ -158,7 +158,7 @@ export const encodeExtendedKeyUsage = (usages: readonly string[]): Buffer =>
   encodeSequence(...usages.map((usage) => encodeOid(extendedKeyUsageOid(usage))))
 
 /** The dotted OID of a usage that is a name of the table or a dotted OID itself. */
-export const extendedKeyUsageOid = (usage: string): string => {
+const extendedKeyUsageOid = (usage: string): string => {
   if (Object.hasOwn(extendedKeyUsages, usage)) return extendedKeyUsages[usage as keyof typeof extendedKeyUsages]
   if (isDottedOid(usage)) return usage
   throw new RangeError('an extended key usage is a name of the table or a dotted OID')

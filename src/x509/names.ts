@@ -186,7 +186,7 @@ const dnsFault = (value: string, isLabel: IsLabel = isALabel): string | undefine
 }
 
 /** A name as lists show it, with its kind before it: `dns:web.example.com`. Undefined for what is not; throws as `parseName`. */
-export const parseShown = (text: string): Name | undefined => {
+const parseShown = (text: string): Name | undefined => {
   const [, kind, value = ''] = shownForm.exec(text) ?? []
   return kind === undefined ? undefined : parseIssued(kind.toLowerCase() as NameKind, value)
 }

@@ -47,7 +47,7 @@ export const readNames = ({ name = [], ...kinds }: NameOptions): readonly Name[]
 }
 
 /** An address; a URI by its scheme; a mailbox by its @; else a DNS name. */
-export const kindOf = (text: string): NameKind => {
+const kindOf = (text: string): NameKind => {
   if (isIP(text) !== 0) return 'ip'
   if (/^[a-z][a-z0-9+.-]*:(?!\d+$)/i.test(text)) return 'uri'
   return text.includes('@') ? 'email' : 'dns'

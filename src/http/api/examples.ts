@@ -58,7 +58,7 @@ export const checkpoint = `ca.example.com/roll
 \u2014 ca.example.com/roll Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=
 `
 
-export const proof = `c2sp.org/tlog-proof@v1
+const proof = `c2sp.org/tlog-proof@v1
 index 1041
 LCa0a2j/xo/5m0U8HTBBNBNCLXBkg7+g+YpeiGJm564=
 6UpoYlCwZ+bI4ywGoCx4jY6ic8+a1ghY/9FWlMUs+Ls=

@@ -93,8 +93,8 @@ export const Index = formed('must be a whole number', {
 })
 export const Role = Type.Enum([...roles], { description: 'what the principal may act as' })
 /** With a type: items of none are compared each with every other, which takes a quarter of a second for 8,000. */
-export const Usage = Type.Enum([...keyUsages], { type: 'string' })
-export const ExtendedUsage = formed('must be a name such as serverAuth, or a dotted OID', {
+const Usage = Type.Enum([...keyUsages], { type: 'string' })
+const ExtendedUsage = formed('must be a name such as serverAuth, or a dotted OID', {
   pattern: '^[A-Za-z0-9.]{1,64}$',
   maxLength: 64,
   examples: ['serverAuth'],
@@ -144,7 +144,7 @@ export const Ask = Type.Object(
   named('Request', asked.request),
 )
 
-export const Note = Type.Object({ field: Type.String(), reason: Type.String() }, named('Note'))
+const Note = Type.Object({ field: Type.String(), reason: Type.String() }, named('Note'))
 export const Violation = Type.Object(
   { check: Type.String(), field: Type.String(), value: Type.String(), reason: Type.String() },
   named('Violation'),
@@ -294,7 +294,7 @@ export const RollSearchQuery = {
   }),
 }
 
-export const BoundTo = Type.Object(
+const BoundTo = Type.Object(
   {
     size: Type.Integer({ minimum: 0, description: 'of the roll: as `at` has it, or as it was at `time`' }),
     time: { ...Time, description: 'as of when certificates have expired' },

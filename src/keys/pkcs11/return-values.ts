@@ -15,7 +15,7 @@ interface ReturnValue {
   readonly remedy: Remedy
 }
 
-export const returnValues: Readonly<Record<number, ReturnValue>> = {
+const returnValues: Readonly<Record<number, ReturnValue>> = {
   5: { name: 'CKR_GENERAL_ERROR', remedy: 'token' },
   6: { name: 'CKR_FUNCTION_FAILED', remedy: 'token' },
   48: { name: 'CKR_DEVICE_ERROR', remedy: 'token' },
