@@ -9,11 +9,11 @@ export class SettingFault extends Error {
   }
 }
 
-/** Throws what a setting has led to as its fault. Without a name the message does without one. */
+/** Throws what a setting has led to as its fault. */
 export const blameSetting =
-  (name?: string) =>
+  (name: string) =>
   (cause: Error): never => {
-    throw new SettingFault(name === undefined ? cause.message : `${name}: ${cause.message}`, { cause })
+    throw new SettingFault(`${name}: ${cause.message}`, { cause })
   }
 
 /** The same of a file that a setting names, where the message names the file. */

@@ -76,5 +76,10 @@ t.test('only the door imports @peculiar/x509', async (t) => {
   }
 })
 
+t.test('whatever stands in no room is in the plan of the house', async (t) => {
+  const plan = await readFile(join(src, '../docs/architecture.md'), 'utf8')
+  for await (const file of glob('*.ts', { cwd: src })) t.ok(plan.includes(`\`${file}\``), file)
+})
+
 /** A class of errors and a queue: values without a world of their own. */
 const pure: ReadonlySet<string> = new Set(['../keys/signing-key.ts', '../batch.ts'])

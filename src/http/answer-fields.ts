@@ -16,7 +16,7 @@ export type AnswerField = keyof typeof words
 export const fieldsOf = (
   route: Pick<RouteOptions, 'config' | 'schema'>,
   status: number,
-  codes: readonly ProblemCode[] = [],
+  codes: readonly ProblemCode[],
 ): Readonly<Record<string, object>> | undefined => {
   const names = Object.keys(words) as AnswerField[]
   const has = names.filter((name) => route.config?.tells?.[name]?.includes(status) || rules[name](route, status, codes))

@@ -7,7 +7,7 @@ export interface FetchOptions {
 }
 
 /** Rejects with a sentence. No redirect is followed: who is asked is what was written down. */
-export const fetchJson = (url: string, { ca }: FetchOptions = {}): Promise<unknown> =>
+export const fetchJson = (url: string, { ca }: FetchOptions): Promise<unknown> =>
   new Promise((resolve, reject) => {
     const fail = (reason: string, cause?: unknown): void => reject(new Error(`${url}: ${reason}`, { cause }))
     if (!url.startsWith('https://')) return fail('it is not an https:// URL')

@@ -34,7 +34,7 @@ export interface LanesOptions<Key> {
   readonly sharerOf?: ((key: Key) => string) | undefined
 }
 
-export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesOptions<Key> = {}): Lanes<Key> => {
+export const openLanes = <Key>(concurrency: number, { laneOf, sharerOf }: LanesOptions<Key>): Lanes<Key> => {
   /** Whose turn it is first; all whose keys wait or are looked at. */
   const lanes = new Map<string, Lane<Key>>()
   const waiting = new Set<Key>()
