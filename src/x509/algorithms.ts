@@ -1,6 +1,6 @@
 import { constants } from 'node:crypto'
 
-import { encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
+import { type DerReader, derProblem, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
 
 /**
  * Everything that Chancery knows about an algorithm, one entry each. Identifiers are compared as octets; what is not
@@ -229,6 +229,14 @@ export const signatureAlgorithm = (id: string): SignatureAlgorithm => {
 /** The entry whose AlgorithmIdentifier has exactly these octets. */
 export const findSignatureAlgorithm = (identifier: Buffer): SignatureAlgorithm | undefined =>
   signaturesByIdentifier.get(identifier.toString('latin1'))
+
+/** The same from a reader that stands before it. Throws the reader's code where there is none. */
+export const readSignatureAlgorithm = (reader: DerReader): SignatureAlgorithm => {
+  const { at } = reader
+  const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
+  if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
+  return algorithm
+}
 
 /** The entry whose AlgorithmIdentifier, parameters included, has exactly these octets. */
 export const findKeyAlgorithm = (identifier: Buffer): KeyAlgorithm | undefined =>

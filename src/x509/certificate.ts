@@ -1,5 +1,5 @@
 import type { ProblemCode } from '../errors.ts'
-import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import { readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import {
   DerReader,
   DerWriter,
@@ -143,7 +143,7 @@ export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint')
   const tbs = window.octets
   const facts = readTbs(window.read(tags.sequence, 'TBSCertificate'), budget)
   const at = certificate.at
-  const signatureAlgorithm = knownAlgorithm(certificate)
+  const signatureAlgorithm = readSignatureAlgorithm(certificate)
   if (signatureAlgorithm !== facts.signatureAlgorithm) throw derProblem(code, 'the two signature algorithms differ', at)
   const signature = certificate.bits('signatureValue').octets
   certificate.finish('Certificate')
@@ -189,7 +189,7 @@ const readTbs = (tbs: DerReader, budget: ReturnType<typeof newBudget>): TbsFacts
   if (version !== 2) throw tbs.problem('the version is not 3')
   const serial = readSerial(tbs, 'serialNumber')
   if (serial.every((octet) => octet === 0)) throw tbs.problem('the serial is not positive')
-  const signatureAlgorithm = knownAlgorithm(tbs)
+  const signatureAlgorithm = readSignatureAlgorithm(tbs)
   const issuer = tbs.element(tags.sequence, 'issuer')
   const validity = tbs.read(tags.sequence, 'validity')
   const notBefore = readTime(validity, 'notBefore')
@@ -278,13 +278,6 @@ const readDistributionPoints = (value: DerReader): string[] => {
     }
   }
   return urls
-}
-
-const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
-  const at = reader.at
-  const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
-  if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
-  return algorithm
 }
 
 const asserted = Buffer.from([0x01, 0x01, 0xff])

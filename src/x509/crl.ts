@@ -4,7 +4,7 @@
  * encoded, or does both.
  */
 import type { ProblemCode } from '../errors.ts'
-import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import { readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import {
   DerReader,
   DerWriter,
@@ -128,7 +128,7 @@ export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl =>
   const window = list.window(tags.sequence, 'TBSCertList')
   const tbs = window.octets
   const { at } = list
-  const signatureAlgorithm = knownAlgorithm(list)
+  const signatureAlgorithm = readSignatureAlgorithm(list)
   const facts = readTbs(window.read(tags.sequence, 'TBSCertList'))
   if (facts.signatureAlgorithm !== signatureAlgorithm) throw derProblem(code, 'the two signature algorithms differ', at)
   const signature = list.bits('signatureValue').octets
@@ -181,7 +181,7 @@ const encodeCrlExtension = (oid: Buffer, value: Buffer, critical = false): Buffe
 
 const readTbs = (tbs: DerReader): Omit<Crl, 'tbs' | 'signature'> => {
   if (tbs.read(tags.integer, 'version').octets.toString('hex') !== '01') throw tbs.problem('the version is not 2')
-  const signatureAlgorithm = knownAlgorithm(tbs)
+  const signatureAlgorithm = readSignatureAlgorithm(tbs)
   const issuer = tbs.element(tags.sequence, 'issuer')
   const thisUpdate = readTime(tbs, 'thisUpdate')
   const nextUpdate = readTime(tbs, 'nextUpdate')
@@ -251,13 +251,6 @@ const readExtensions = (from: DerReader, readers: ExtensionReaders, draft: Draft
     if (read === undefined && critical) throw extension.problem(`extension ${formatOid(key)} is critical and unknown`)
     read?.(draft, value)
   }
-}
-
-const knownAlgorithm = (reader: DerReader): SignatureAlgorithm => {
-  const { at } = reader
-  const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
-  if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
-  return algorithm
 }
 
 const readDistributionPoint = (value: DerReader): IssuingDistributionPoint => {

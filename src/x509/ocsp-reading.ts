@@ -3,7 +3,7 @@
  * Signatures of requests are not judged: what is asked is public.
  */
 import type { ProblemCode } from '../errors.ts'
-import { findSignatureAlgorithm } from './algorithms.ts'
+import { readSignatureAlgorithm } from './algorithms.ts'
 import type { CrlReason } from './crl.ts'
 import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
 import {
@@ -140,9 +140,7 @@ const passSignature = (request: DerReader): void => {
 const readBasic = (response: DerReader, budget: WalkBudget): BasicResponse => {
   const window = response.window(tags.sequence, 'tbsResponseData')
   const tbs = window.octets
-  const { at } = response
-  const signatureAlgorithm = findSignatureAlgorithm(response.element(tags.sequence, 'signatureAlgorithm'))
-  if (signatureAlgorithm === undefined) throw derProblem(response.code, 'the signature algorithm is unknown', at)
+  const signatureAlgorithm = readSignatureAlgorithm(response)
   const signature = response.bits('signature').octets
   const certificates = readCertificates(response)
   response.finish('BasicOCSPResponse')
