@@ -1,9 +1,11 @@
 /** Writing a status: server-side apply under one name, with the version that was decided on as its precondition. */
 import { isApiFault, type KubernetesApi } from './api.ts'
+import type { Meter } from './metrics.ts'
 import type { KubernetesObject } from './objects.ts'
 import { bounded } from './outcome.ts'
 import type { Recorder } from './recorder.ts'
 import { pathOf, type Resource } from './resources.ts'
+import type { Watch } from './watch.ts'
 
 export interface Applying<T extends KubernetesObject> {
   readonly resource: Resource
@@ -52,22 +54,33 @@ export const applyStatus = async <T extends KubernetesObject>(
   }
 }
 
+export interface ApplyingDeps<T extends KubernetesObject> {
+  readonly api: Pick<KubernetesApi, 'call'>
+  readonly watch: Pick<Watch<T>, 'learn'>
+  readonly recorder: Recorder
+  readonly meter: Meter
+}
+
 /**
- * The same, and tells whoever has asked that the API server refuses the write itself (a right that is missing, a certificate that it
+ * The same, counted, and known to our watch. Tells whoever has asked that the API server refuses the write itself (a right that is missing, a certificate that it
  * does not take), which no condition can say.
  */
-export const applyOrTell = <T extends KubernetesObject>(
-  { api, recorder }: { readonly api: Pick<KubernetesApi, 'call'>; readonly recorder: Recorder },
+export const applyOrTell = async <T extends KubernetesObject>(
+  { api, watch, recorder, meter }: ApplyingDeps<T>,
   action: string,
   applying: Applying<T>,
-): Promise<Applied<T>> =>
-  applyStatus(api, applying).catch((error: unknown) => {
+): Promise<Applied<T>> => {
+  const applied = await applyStatus(api, applying).catch((error: unknown) => {
     if (isApiFault(error, 403) || isApiFault(error, 422)) {
       const note = bounded(`the API server does not take its status: ${error.message}`, 1_024)
       recorder.record(applying.object, { type: 'Warning', reason: 'StatusRefused', action, note })
     }
     throw error
   })
+  meter.count('chancery_controller_writes_total', { resource: applying.resource.plural, outcome: applied.kind })
+  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
+  return applied
+}
 
 const patch = <T extends KubernetesObject>(
   api: Pick<KubernetesApi, 'call'>,

@@ -46,7 +46,7 @@ interface Following {
 
 const follow = async (deps: PodsDeps, request: PodCertificateRequest, following: Following): Promise<Looked> => {
   const { step, issuer, signal } = following
-  const { watch, recorder, meter } = deps
+  const { recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   if (step.kind === 'leave') {
     // There is no condition for it: what could not be told must be told another time.
@@ -64,8 +64,6 @@ const follow = async (deps: PodsDeps, request: PodCertificateRequest, following:
     meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: 'failed' })
     return { kind: 'retry', after: refusedSeconds }
   }
-  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = status.conditions[0].type.toLowerCase()
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })

@@ -106,7 +106,7 @@ interface Writing {
 }
 
 const write = async (
-  { api, watch, recorder, meter }: RequestsDeps,
+  deps: RequestsDeps,
   request: CertificateRequest,
   { step, signal }: Writing,
 ): Promise<Applied<CertificateRequest>> => {
@@ -115,10 +115,8 @@ const write = async (
   const denied = isTrue(request, 'Denied')
   // What was approved stays so, but the object may have ended by somebody else's hand.
   const holds = (fresh: CertificateRequest): boolean => !hasEnded(fresh) && isTrue(fresh, 'Denied') === denied
-  const applied = await applyOrTell({ api, recorder }, 'Issue', { resource, object: request, status, holds, signal })
-  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
-  if (applied.kind === 'written') recorder.record(request, event)
+  const applied = await applyOrTell(deps, 'Issue', { resource, object: request, status, holds, signal })
+  if (applied.kind === 'written') deps.recorder.record(request, event)
   return applied
 }
 

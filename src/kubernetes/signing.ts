@@ -89,12 +89,10 @@ const follow = async (
   request: SigningRequest,
   { step, issuer, signal }: Following,
 ): Promise<Looked> => {
-  const { watch, recorder, meter } = deps
+  const { recorder, meter } = deps
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   const { status, event } = step
   const applied = await applyOrTell(deps, 'Sign', { resource, object: request, status, holds: isToBeSigned, signal })
-  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = 'certificate' in status ? 'issued' : 'failed'
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
@@ -138,7 +136,7 @@ const approve = async (
   nodes: Watch<Node>,
   { request, waited, signal }: Approving,
 ): Promise<Looked> => {
-  const { api, watch, recorder, meter } = deps
+  const { api, recorder, meter } = deps
   // What other nodes have is not known yet.
   if (!nodes.synced) return { kind: 'retry' }
   const facts = factsOf(deps, request)
@@ -160,9 +158,7 @@ const approve = async (
     ...{ resource, object: request, subresource: 'approval', status, signal },
     holds: isToBeApproved,
   })
-  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
   if (applied.kind === 'gone') return { kind: 'end' }
-  watch.learn(applied.object, applied.after)
   if (applied.kind === 'written') {
     meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome: 'approved' })
     recorder.record(request, step.event)
