@@ -9,7 +9,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import type { IssuerLifeDeps } from './issuer-life.ts'
-import { assertPlace } from './issuer-request.ts'
+import { assertPlace, wrongKeyUri } from './issuer-request.ts'
 
 export interface KeyPlace {
   readonly name: string
@@ -69,9 +69,7 @@ const assertSameWay = (
   const [was, is] = [wayToSign(before), wayToSign(keyUri)]
   if (was === is) return
   const reason = `how ${name} signs stays as it is: ${was === undefined ? 'leave x-signature out' : `say x-signature=${was}, as the URI on record does`}.`
-  throw new Problem('request.malformed', `/key: ${reason}`, {
-    violations: [{ check: 'issuer.keyUri', field: '/key', value: '', reason }],
-  })
+  throw wrongKeyUri(reason)
 }
 
 const assertKeyAt = async (

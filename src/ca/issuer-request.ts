@@ -31,17 +31,20 @@ export const makeRequest = async (deps: RequestDeps, ask: NewIssuerRequest, by: 
   return stored
 }
 
-/** The URI is not repeated: it may hold what should not be shown. */
 export const assertPlace = (
   { keyUriFault }: Pick<IssuerLifeDeps, 'keyUriFault'>,
   { keyUri }: Pick<NewIssuerRequest, 'keyUri'>,
 ): void => {
   const reason = keyUriFault(keyUri)
   if (reason === undefined) return
-  throw new Problem('request.malformed', `/key: ${reason}`, {
+  throw wrongKeyUri(reason)
+}
+
+/** The URI is not repeated: it may hold what should not be shown. */
+export const wrongKeyUri = (reason: string): Problem =>
+  new Problem('request.malformed', `/key: ${reason}`, {
     violations: [{ check: 'issuer.keyUri', field: '/key', value: '', reason }],
   })
-}
 
 /** A key that was left by a try that was cut off, or made with the token's own tools, is as good as a new one. */
 const openOrMake = async (deps: RequestDeps, { keyUri, algorithm: kind }: NewIssuerRequest): Promise<SigningKey> => {
