@@ -1,6 +1,5 @@
 /** `chancery controller`: a process of its own beside a cluster, without a database and without keys. */
 import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -25,6 +24,7 @@ import { isSecret } from '../store/secrets.ts'
 import { parseRequest } from '../x509/csr.ts'
 import { parsePem } from '../x509/pem.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { visible } from './output.ts'
 import { untilStopped } from './stop.ts'
 import { parseYaml } from './yaml.ts'
@@ -122,9 +122,7 @@ interface ReadDocument {
 /** Throws a usage failure with every fault and its place. */
 export const readControllerDocument = async (path: string | undefined): Promise<ReadDocument> => {
   if (path === undefined) return { document: {}, folder: process.cwd() }
-  const text = await readFile(path, 'utf8').catch((error: Error) => {
-    throw new Failure('usage', `${path} cannot be read: ${error.message}.`)
-  })
+  const text = await readGivenText(path)
   const told: unknown = await parseYaml(text).catch((error: Error) => {
     throw new Failure('usage', `${path} is not YAML: ${error.message}`)
   })

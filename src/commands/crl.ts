@@ -1,5 +1,4 @@
 /** `chancery crl`: look into a list of what is revoked, and bring one that an offline root has signed. */
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
@@ -10,6 +9,7 @@ import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { readGiven } from './given.ts'
 import { openOutput } from './output.ts'
 import { kindOfStatus } from './refused.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
@@ -123,9 +123,7 @@ const fetchOctets = async (url: string): Promise<Buffer> => {
 
 /** DER, of what may be PEM. */
 const readOctets = async (path: string): Promise<Buffer> => {
-  const octets = await readFile(path).catch((error: Error) => {
-    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
-  })
+  const octets = await readGiven(path)
   return octets[0] === 0x30 ? octets : telling(path, () => parsePem(octets, 'X509 CRL'))
 }
 

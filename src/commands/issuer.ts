@@ -1,5 +1,4 @@
 /** `chancery issuer`: how issuers come to be, and their life. Keys are made where the service keeps them. */
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
@@ -7,6 +6,7 @@ import { hasBlock, isKeyMaterial } from '../x509/pem.ts'
 import { type AttributeType, attributes, isAttributeType } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
 interface IssuerView extends Readonly<Record<string, unknown>> {
@@ -203,17 +203,9 @@ const byShortName = new Map(
 
 /** A chain; whoever keeps a key beside it by mistake does not send that as well. */
 const readChain = async (path: string): Promise<string> => {
-  const text = await readText(path)
+  const text = await readGivenText(path)
   if (isKeyMaterial(text))
     throw new Failure('usage', `${path} holds a private key; nothing was sent. Give the chain alone.`)
   if (hasBlock(text)) return text
   throw new Failure('usage', `${path} is not in PEM, and may be a key; nothing was sent. Give the chain in PEM.`)
-}
-
-const readText = async (path: string): Promise<string> => {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    throw new Failure('usage', `${path} cannot be read: ${(error as Error).message}`)
-  }
 }

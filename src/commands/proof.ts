@@ -5,6 +5,7 @@ import { createSecureContext } from 'node:tls'
 
 import type { CertificateFiles, Context, NamedContext } from './contexts.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 
 /** A certificate, its leaf first, and its key; PEM. */
 export interface Identity {
@@ -52,7 +53,8 @@ const proofIn = async (context: NamedContext, env: Environment): Promise<Proof> 
 
 /** Throws a usage failure. */
 export const readIdentity = async ({ certificateFile, keyFile }: CertificateFiles): Promise<Identity> => {
-  const [cert, key] = [await readNamed('certificate', certificateFile), await readNamed('key', keyFile)]
+  const cert = await readGivenText(certificateFile, 'The certificate ')
+  const key = await readGivenText(keyFile, 'The key ')
   try {
     createSecureContext({ cert, key })
   } catch (error) {
@@ -60,11 +62,6 @@ export const readIdentity = async ({ certificateFile, keyFile }: CertificateFile
   }
   return { cert, key }
 }
-
-const readNamed = (what: string, path: string): Promise<string> =>
-  readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `The ${what} ${path} cannot be read (${error.code}).`)
-  })
 
 /** A file is read each time: what is in it may be replaced by others. */
 const proofBy = async (source: TokenSource): Promise<Proof> => {

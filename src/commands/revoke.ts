@@ -1,10 +1,10 @@
 /** `chancery revoke`: revoke a certificate, or release one from hold. */
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
 import { segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { flagOf } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 
@@ -68,9 +68,7 @@ const unspecified = 'unspecified'
 /** For whoever holds the key and nothing else: not even the certificate, which says whose it is. */
 const revokeByKey = async (serial: string, options: RevokeOptions): Promise<void> => {
   const { key = '', issuer, reason = unspecified, invalidityDate } = options
-  const pem = await readFile(key, 'utf8').catch((error: Error) => {
-    throw new Failure('usage', `${key} cannot be read: ${error.message}`)
-  })
+  const pem = await readGivenText(key)
   const { client, out } = await openRest({ ...options, anonymous: true })
   const { signKeyProof } = await import('../keys/key-proof.ts')
   const headers = { 'content-type': 'application/jose' }

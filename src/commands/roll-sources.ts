@@ -1,6 +1,5 @@
 /** Where recovery finds what entries do not hold: in the records, in what the service brings along, and in files. */
 import { hash, X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 
 import { parse } from 'yaml'
 
@@ -21,7 +20,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { formatSubject } from '../x509/subject.ts'
-import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { operator } from './operator.ts'
 
 export interface SourceFiles {
@@ -93,7 +92,7 @@ const profilesOf = async (db: Database, config: Config, files: readonly string[]
     ...rows.map(({ document }): unknown => JSON.parse(document)),
     ...loadSeedDocuments(),
     ownProfile(config, own.authority),
-    ...(await Promise.all(files.map(async (file): Promise<unknown> => parse(await readText(file))))),
+    ...(await Promise.all(files.map(async (file): Promise<unknown> => parse(await readGivenText(file))))),
   ]
   for (const document of documents) {
     const profile = parseProfile(document, { version: 1 })
@@ -130,7 +129,7 @@ const authorityCertificates = async (db: Database, files: readonly string[]): Pr
     ...chain,
     ...otherChains.flat(),
   ])
-  const brought = await Promise.all(files.map(async (file) => parsePemCertificates(await readText(file), 100)))
+  const brought = await Promise.all(files.map(async (file) => parsePemCertificates(await readGivenText(file), 100)))
   return new Map([...known, ...brought.flat()].map((der) => [hash('sha256', der), der]))
 }
 
@@ -148,10 +147,5 @@ const chainOf = (certificate: Buffer, known: readonly Buffer[]): readonly Buffer
 
 const isSignedBy = (one: X509Certificate, by: X509Certificate): boolean =>
   one.issuer === by.subject && one.verify(by.publicKey)
-
-const readText = (file: string): Promise<string> =>
-  readFile(file, 'utf8').catch((error: Error) => {
-    throw new Failure('usage', `${file} cannot be read: ${error.message}.`)
-  })
 
 const maxChain = 10

@@ -1,11 +1,11 @@
 /** `chancery roll`: what an auditor does with a roll, at the service or anywhere else. What does it is loaded when it is wanted. */
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
 import type { Finding } from '../roll/findings.ts'
 import { eventRow } from './event-text.ts'
 import { Failure } from './failure.ts'
+import { readGiven } from './given.ts'
 import { formatTable, type Output, openOutput, visible } from './output.ts'
 import { openStderrProgress } from './progress.ts'
 import { openRest, type RestOptions, readAll, withRestOptions } from './rest.ts'
@@ -242,10 +242,7 @@ const collect = (value: string, before: readonly string[]): readonly string[] =>
 
 const outputOf = ({ json }: RestOptions): Output => openOutput(json === true, (text) => process.stdout.write(text))
 
-const readNote = (path: string): Promise<Buffer> =>
-  readFile(path).catch((error: Error) => {
-    throw new Failure('usage', `The checkpoint ${path} cannot be read: ${error.message}`)
-  })
+const readNote = (path: string): Promise<Buffer> => readGiven(path, 'The checkpoint ')
 
 const openingOf = (entry: string) => {
   const { time, origin, key, succeeds, by } = JSON.parse(entry)

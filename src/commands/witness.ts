@@ -1,6 +1,5 @@
 /** `chancery witness`: a small process of somebody else's, that watches rolls grow. It shares nothing with the service. */
 import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 
 import { parse } from 'yaml'
@@ -17,6 +16,7 @@ import { openWitnessServer, type WitnessServer } from '../witness/server.ts'
 import { openWitnessState } from '../witness/state.ts'
 import { openWitness } from '../witness/witness.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { untilStopped } from './stop.ts'
 
 /** What the file says. Paths are relative to it. */
@@ -64,9 +64,7 @@ export const runWitness = async (path: string, log: Log, stop: AbortSignal): Pro
 
 /** All that is wrong with it, in one sentence. */
 export const readWitnessSettings = async (path: string): Promise<WitnessSettings> => {
-  const text = await readFile(path, 'utf8').catch((error: Error) => {
-    throw new Failure('usage', `${path} cannot be read: ${error.message}.`)
-  })
+  const text = await readGivenText(path)
   const faults: string[] = []
   const at = (file: unknown, field: string): string => {
     if (typeof file === 'string' && file !== '') return resolve(dirname(path), file)

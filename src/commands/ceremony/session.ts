@@ -9,6 +9,7 @@ import { dirname, relative, resolve } from 'node:path'
 import { formatTime } from '../../x509/time.ts'
 import { openAnswers } from '../answers.ts'
 import { Failure } from '../failure.ts'
+import { readGiven } from '../given.ts'
 import { visible } from '../output.ts'
 import { version } from '../version.ts'
 import { assertNew, assertWritable, createFile, createSealed, type SealedFile } from './files.ts'
@@ -96,9 +97,7 @@ export const openSession = async (
   })
 
   const read = async (path: string): Promise<Buffer> => {
-    const octets = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-      throw new Failure('usage', `${path} cannot be read (${error.code}).`)
-    })
+    const octets = await readGiven(path)
     inputs.push(digestLine(nameOf(folder, path), octets))
     return octets
   }

@@ -1,15 +1,13 @@
 /** A file of orders, for a machine with more than one certificate. */
-import { readFile } from 'node:fs/promises'
 
 import { Failure } from '../failure.ts'
+import { readGivenText } from '../given.ts'
 import { parseYaml } from '../yaml.ts'
 import type { IntoOptions } from './into.ts'
 
 /** Each as the command line would have it. Throws a usage failure that names the order and what is wrong with it. */
 export const readOrders = async (file: string): Promise<readonly IntoOptions[]> => {
-  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `${file} cannot be read (${error.code}).`)
-  })
+  const text = await readGivenText(file)
   const list = await parseYaml(text).catch((error: Error) => {
     throw new Failure('usage', `${file} is not YAML: ${error.message}`)
   })

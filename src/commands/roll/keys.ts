@@ -1,10 +1,10 @@
 /** The keys by which a roll is known: what an auditor has from somewhere else than the roll itself. */
-import { readFile } from 'node:fs/promises'
 
 import { isRollFault } from '../../roll/fault.ts'
 import { parseVerifierKey, type VerifierKey } from '../../roll/note.ts'
 import { sha256 } from '../../sha256.ts'
 import { Failure } from '../failure.ts'
+import { readGivenText } from '../given.ts'
 
 export interface RollKeys {
   readonly roll: readonly VerifierKey[]
@@ -34,9 +34,7 @@ const noneText = (given: readonly string[], keys: readonly VerifierKey[]): strin
 }
 
 const readFileOf = async (path: string): Promise<VerifierKey[]> => {
-  const text = await readFile(path, 'utf8').catch((error: Error) => {
-    throw new Failure('usage', `The key ${path} cannot be read: ${error.message}`)
-  })
+  const text = await readGivenText(path, 'The key ')
   return text
     .split('\n')
     .map((line, i) => ({ text: line.trim(), place: `Line ${i + 1} of ${path}` }))

@@ -1,5 +1,4 @@
 /** `chancery roll prove`: that an entry is on the roll, from a proof, the entry and the key of the roll: nobody is asked. */
-import { readFile } from 'node:fs/promises'
 
 import { isRollFault } from '../../roll/fault.ts'
 import { parseEntry, type RollEntry } from '../../roll/forms.ts'
@@ -9,6 +8,7 @@ import { verifyEd25519 } from '../../roll-crypto.ts'
 import { sha256 } from '../../sha256.ts'
 import { parsePem } from '../../x509/pem.ts'
 import { Failure } from '../failure.ts'
+import { readGiven, readGivenText } from '../given.ts'
 import type { RollKeys } from './keys.ts'
 
 /** A bare proof (c2sp.org/tlog-proof), or an answer of the service that has it, and perhaps the certificate with it. */
@@ -26,7 +26,7 @@ export interface Proven {
 }
 
 export const readProof = async (path: string): Promise<GivenProof> => {
-  const text = (await readOctets(path)).toString()
+  const text = await readGivenText(path)
   if (!text.trimStart().startsWith('{')) return { proof: text }
   const answer = parseJson(text, path)
   if (typeof answer['proof'] !== 'string') throw new Failure('usage', `${path} is no proof, and no answer with one.`)
@@ -44,7 +44,7 @@ export interface GivenEntry {
 
 /** An entry, alone or as `/v1/events` tells it, in its page or out of it. */
 export const readEntry = async (path: string): Promise<GivenEntry> => {
-  const octets = await readOctets(path)
+  const octets = await readGiven(path)
   const value = parseJson(octets.toString(), path)
   const told = onlyOf(value, path)
   if (typeof told['entry'] === 'string') return { octets: Buffer.from(told['entry']) }
@@ -119,8 +119,3 @@ const parseJson = (text: string, path: string): Parsed => {
   }
   throw new Failure('usage', `${path} is no JSON object.`)
 }
-
-const readOctets = (path: string): Promise<Buffer> =>
-  readFile(path).catch((error: Error) => {
-    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
-  })
