@@ -21,9 +21,9 @@ export interface CallersDeps {
  * up by SHA-256 of the whole, so that nothing compares secrets and nothing matches by pattern.
  */
 export const openCallers = ({ db, log, clock }: CallersDeps) => {
-  const tokens = openMemory<Caller>(bounds)
-  const certificates = openMemory<Caller>(bounds)
-  const principals = openMemory<NamedCaller>(bounds)
+  const tokens = openMemory<Caller>()
+  const certificates = openMemory<Caller>()
+  const principals = openMemory<NamedCaller>()
   const used = new Map<string, number>()
 
   const lookForToken = async (digest: Buffer): Promise<Found<Caller>> => {
@@ -145,5 +145,3 @@ const selectCaller = {
       and not exists (select from token_revocations r where r.token = t.id)
       and not exists (select from principal_closures c where c.principal = t.principal)`,
 }
-
-const bounds = { rememberMs: 2_000, most: 10_000, mostRefused: 1_000 }

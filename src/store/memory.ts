@@ -18,14 +18,7 @@ export interface Memory<V> {
   forget(): void
 }
 
-export interface MemoryBounds {
-  readonly rememberMs: number
-  readonly most: number
-  /** Apart, so that a flood of what is refused throws no caller out. */
-  readonly mostRefused: number
-}
-
-export const openMemory = <V>({ rememberMs, most, mostRefused }: MemoryBounds): Memory<V> => {
+export const openMemory = <V>(): Memory<V> => {
   const known = new Map<string, Until<V>>()
   const refused = new Map<string, Until<Problem>>()
   const looks = new Map<string, Promise<V>>()
@@ -88,3 +81,8 @@ const put = <V>(map: Map<string, V>, most: number, [key, value]: readonly [strin
   if (map.size >= most && !map.has(key)) map.clear()
   map.set(key, value)
 }
+
+const rememberMs = 2_000
+const most = 10_000
+/** Apart, so that a flood of what is refused throws no caller out. */
+const mostRefused = 1_000
