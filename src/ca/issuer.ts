@@ -68,14 +68,7 @@ export interface IssuerOptions {
   readonly opened?: (issuer: string, key: SigningKey) => void
 }
 
-/** Throws for a certificate that can't be an issuer's; a key that does not sign is a fault, for now. */
-export const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promise<Issuer> => {
-  const issuer = newIssuer(row, options)
-  await issuer.opening
-  return issuer
-}
-
-/** The same, with its key still to be opened. */
+/** With its key still to be opened: one that does not sign is a fault, for now. Throws for a certificate that can't be an issuer's. */
 export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)

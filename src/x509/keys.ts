@@ -1,6 +1,3 @@
-import { createPublicKey, type KeyObject } from 'node:crypto'
-
-import { Problem } from '../errors.ts'
 import { sha256 } from '../sha256.ts'
 import { findKeyAlgorithm, type KeyAlgorithm, keyAlgorithms } from './algorithms.ts'
 import { DerReader, derProblem, oidKey, openDer, tags } from './der.ts'
@@ -51,15 +48,6 @@ export const readPublicKey = (outer: DerReader, blocked?: KeyBlockList): PublicK
   const judged = { spki, algorithm, bits, sha256: digest, keyIdentifier }
   if (blocked?.(hex, judged) === true) throw derProblem('key.blocked', 'the key is on a block list', at)
   return judged
-}
-
-/** The key for node:crypto: only what passed the gate gets there. */
-export const importPublicKey = (key: PublicKey): KeyObject => {
-  try {
-    return createPublicKey({ key: key.spki, format: 'der', type: 'spki' })
-  } catch (cause) {
-    throw new Problem('key.encoding', 'the key cannot be decoded', { cause })
-  }
 }
 
 const judge = (algorithm: KeyAlgorithm, key: DerReader): number => {

@@ -1,10 +1,16 @@
 import t from 'tap'
 
-import { newIssuer, openIssuer } from '../../src/ca/issuer.ts'
+import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from '../../src/ca/issuer.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { loadIssuers } from '../../src/store/issuers.ts'
 import { openReplica } from '../helpers/replica.ts'
+
+const openIssuer = async (row: IssuerRow, options: IssuerOptions): Promise<Issuer> => {
+  const issuer = newIssuer(row, options)
+  await issuer.opening
+  return issuer
+}
 
 t.test('an issuer and its key', async (t) => {
   const { stores, keys } = await openReplica(t)

@@ -12,13 +12,14 @@ import {
   signatureAlgorithms,
 } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs, parseCertificate, parseTbs, readTbsNames } from '../../src/x509/certificate.ts'
-import { importPublicKey, type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
+import { type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
 import { showCertificate } from '../../src/x509/library.ts'
 import { parseName } from '../../src/x509/names.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, formatSubject, type Subject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeCertificate, encodeTbs, type TbsInput, type TemplateInput } from '../../src/x509/tbs.ts'
 import { extension, hex, ia5, integer, nil, octets, oid, printable, rdn, seq, tlv } from './build.ts'
+import { importPublicKey } from './keys.ts'
 
 interface Pair {
   readonly key: PublicKey

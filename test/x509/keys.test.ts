@@ -4,10 +4,10 @@ import t from 'tap'
 
 import { keyAlgorithms } from '../../src/x509/algorithms.ts'
 import { blockListHash, parseBlockList } from '../../src/x509/block-list.ts'
-import { importPublicKey, parsePublicKey } from '../../src/x509/keys.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
 import { bits, integer, nil, oid, seq } from './build.ts'
 import { cpu } from './cpu.ts'
-import { nodeSigner, rsaFactors, rsaModulus, rsaSpki } from './keys.ts'
+import { importPublicKey, nodeSigner, rsaFactors, rsaModulus, rsaSpki } from './keys.ts'
 
 const spkiOf = (key: KeyObject): Buffer => key.export({ type: 'spki', format: 'der' })
 const generate = generateKeyPairSync as unknown as (type: string, options: object) => { publicKey: KeyObject }

@@ -1,8 +1,9 @@
 /** Keys for the cases about keys. Where the private half is known, the proof of possession is valid: only the rule refuses. */
 import { execFileSync } from 'node:child_process'
-import { createHash, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 
+import type { PublicKey } from '../../src/x509/keys.ts'
 import { bits, ecdsaSha256, integer, nil, oid, rsaSha256, type Signer, seq, signerOf } from './build.ts'
 
 /** Primes whose products have the bits of their name, or the weakness. Made once: 4096-bit primes take their time. */
@@ -140,3 +141,7 @@ const once = <Value>(name: string, make: () => Value): Value => {
   if (!made.has(name)) made.set(name, make())
   return made.get(name) as Value
 }
+
+/** For node:crypto, of what has passed the gate. */
+export const importPublicKey = ({ spki }: Pick<PublicKey, 'spki'>): KeyObject =>
+  createPublicKey({ key: spki, format: 'der', type: 'spki' })
