@@ -126,8 +126,7 @@ export const consistencyProof = (
   readTile: ReadTile,
   hasher: TreeHasher,
 ): Promise<readonly Hash[]> => {
-  assertCounts(from, to)
-  if (from > to) throw new RangeError(`a tree of ${from} is not the beginning of one of ${to}`)
+  assertGrown(from, to)
   if (from === 0 || from === to) return Promise.resolve([])
   const { start, siblings } = consistencyNodes(from, to)
   return readNodes(start === undefined ? siblings : [start, ...siblings], to, readTile, hasher)
@@ -152,8 +151,7 @@ export const judgeGrowth = async (
   readTile: ReadTile,
   hasher: TreeHasher,
 ): Promise<Growth> => {
-  assertCounts(from, to)
-  if (from > to) throw new RangeError(`a tree of ${from} is not the beginning of one of ${to}`)
+  assertGrown(from, to)
   if (from === 0 || from === to) return isEqual(fromRoot, from === 0 ? hasher.empty : toRoot) ? 'grown' : 'forked'
   const { start, siblings } = consistencyNodes(from, to)
   // A proof leaves out where it starts when that is the smaller tree itself: only as it is stored it says who is wrong.
@@ -274,6 +272,11 @@ const isCount = (value: number): boolean => Number.isSafeInteger(value) && value
 
 const assertCounts = (...counts: readonly number[]): void => {
   for (const count of counts) if (!isCount(count)) throw new RangeError(`${count} is neither a size nor an index`)
+}
+
+const assertGrown = (from: number, to: number): void => {
+  assertCounts(from, to)
+  if (from > to) throw new RangeError(`a tree of ${from} is not the beginning of one of ${to}`)
 }
 
 const areHashes = (hashes: readonly Hash[]): boolean => hashes.every((hash) => hash.length === hashOctets)

@@ -18,7 +18,7 @@ export type PemLabel = 'CERTIFICATE REQUEST' | 'CERTIFICATE' | 'PUBLIC KEY' | 'X
  */
 export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
   const input = typeof text === 'string' ? text : text.toString('latin1')
-  if (isKeyMaterial(input)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  assertNoKey(input)
   const lines = input.split('\n')
   const [first, last] = [lines.findIndex(isNotBlank), lines.findLastIndex(isNotBlank)]
   if (first < 0) throw refusal('the text is empty')
@@ -40,7 +40,7 @@ export const parsePem = (text: string | Buffer, label: PemLabel): Buffer => {
  * csr.key_material like it.
  */
 export const parsePemCertificates = (text: string, most: number): readonly Buffer[] => {
-  if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  assertNoKey(text)
   const blocks = text.split(/(?<=^-----END [A-Z0-9 ]{1,40}-----[ \t]*\r?\n)/m).filter((block) => block.trim() !== '')
   if (blocks.length === 0) throw refusal('the text is empty')
   if (blocks.length > most) throw refusal(`there are more than ${most} blocks`)
@@ -55,7 +55,7 @@ export const parseRawBody = (body: string | Buffer): Buffer => {
   const octets = typeof body === 'string' ? Buffer.from(body, 'latin1') : body
   if (octets[0] === tags.sequence) return octets
   const input = octets.toString('latin1')
-  if (isKeyMaterial(input)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
+  assertNoKey(input)
   if (hasBlock(input)) throw refusal('it is PEM, whose Content-Type is application/x-pem-file')
   const text = input.replaceAll(/\r?\n/g, '')
   if (text === '') throw refusal('the body is empty')
@@ -103,6 +103,10 @@ const firstLineFault = (line: string): string => {
   // DER begins with a length, which is no character of any text.
   if (/(?!\t|\r)[\p{Cc}\ufffd]/u.test(line)) return 'it is binary, as DER is, and PEM is wanted'
   return 'the text does not begin with a block'
+}
+
+const assertNoKey = (text: string): void => {
+  if (isKeyMaterial(text)) throw new Problem('csr.key_material', 'the text holds a private key: treat it as exposed')
 }
 
 /**
