@@ -37,8 +37,8 @@ const ownCaller = async ({ access, clock }: Stores, profile: string): Promise<Ca
 }
 
 /**
- * The HTTPS certificate now and its renewal. A failed renewal leaves the old one, and is tried again each minute; once that has
- * expired, a stand-in takes its place, by which the command line on this machine can still bring an issuer.
+ * The HTTPS certificate now and its renewal. A failed renewal leaves the old one, and is tried again each minute; once that does
+ * not hold, a stand-in takes its place, by which the command line on this machine can still bring an issuer.
  */
 export const openOwnCertificate = async (stores: Stores, issuance: Issuance, probe: () => Promise<unknown>) => {
   const { db, policies, config, clock, dbClock, random, metrics, log } = stores
@@ -83,16 +83,17 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
   }
   let certificate = await issueAtStart().catch(standInFor)
   metrics.watchOwnCertificate(() => (certificate.standIn ? undefined : certificate.notAfter))
-  /** By both clocks: one that is wrong takes nobody's certificate away. */
-  const hasExpired = (): boolean =>
-    [clock(), dbClock.now()].every((now) => certificate.notAfter.getTime() < now.getTime())
+  /**
+   * It has expired, or was made while both clocks were ahead. By both of them: one that is wrong takes nobody's certificate away.
+   */
+  const isOutOfTime = (): boolean => [clock(), dbClock.now()].every((now) => !holdsAt(certificate, now))
   return {
     current: () => certificate,
     renew: async (install: (pem: ServerCertificate) => unknown): Promise<void> => {
-      if (clock() < certificate.renewAt || performance.now() < again) return
+      if ((clock() < certificate.renewAt && !isOutOfTime()) || performance.now() < again) return
       again = performance.now() + (certificate.standIn ? 0 : renewAgainMs)
       const renewed = await issue().catch((error: unknown) => {
-        if (hasExpired()) return standInFor(error)
+        if (isOutOfTime()) return standInFor(error)
         if (certificate.standIn && isProblem(error)) return undefined
         throw error
       })
@@ -105,6 +106,8 @@ export const openOwnCertificate = async (stores: Stores, issuance: Issuance, pro
     },
   }
 }
+
+const holdsAt = ({ notBefore, notAfter }: ServerCertificate, now: Date): boolean => notBefore <= now && now <= notAfter
 
 /** One for each set of names, so that replicas with different names leave each other's alone. */
 export const ownProfileName = ({ names }: Pick<Config, 'names'>): string =>

@@ -251,6 +251,38 @@ t.test('a stand-in of a clock that was ahead is gone once that is right', async 
   t.match(own.current(), { standIn: false })
 })
 
+t.test('so is a certificate that was issued, or made, while both clocks were days ahead', async (t) => {
+  const { stores, service } = await openReplicaService(t)
+  let ahead = 0
+  const now = (): Date => new Date(Date.now() + ahead * 86_400_000)
+  let why: ProblemCode | undefined
+  const issuance: Issuance = {
+    ...service.issuance,
+    issue: (...asked) => (why ? Promise.reject(new Problem(why, 'away')) : service.issuance.issue(...asked)),
+  }
+  const clocks = { clock: now, dbClock: { ...stores.dbClock, now } }
+  const own = await openOwnCertificate({ ...stores, ...clocks }, issuance, async () => {})
+  const signed = own.current()
+  const holds = (): boolean => own.current().notBefore <= now() && now() <= own.current().notAfter
+  const installed: boolean[] = []
+  const renew = () => own.renew(async ({ standIn }) => void installed.push(standIn))
+
+  // Nothing is issued while the database's clock is behind the last event on the roll.
+  Object.assign(signed, { notBefore: new Date(now().getTime() + 30 * 3_600_000) })
+  why = 'clock.skewed'
+  await renew()
+  t.same([installed, holds()], [[true], true], 'a stand-in takes its place at once')
+  ahead = -5
+  await renew()
+  t.same([installed, holds()], [[true, true], true], 'and one that holds the place of one from days ahead')
+  await renew()
+  t.same(installed, [true, true], 'which stays while nothing can be issued')
+  ahead = 0
+  why = undefined
+  await renew()
+  t.same([installed, holds()], [[true, true, false], true], 'until the first that is signed')
+})
+
 t.test('a start in the last hours of its issuer has an HTTPS certificate for what is left of them', async (t) => {
   const before = await openReplicaService(t)
   const [ends] = before.service.issuers.all().map(({ issuer }) => issuer.bounds.notAfter)

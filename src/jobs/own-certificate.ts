@@ -17,6 +17,7 @@ export interface ServerCertificate {
   readonly key: string
   readonly cert: string
   readonly renewAt: Date
+  readonly notBefore: Date
   readonly notAfter: Date
   /** DER of the root above it, for those who call us; of a stand-in, itself. */
   readonly anchor: Buffer
@@ -49,6 +50,7 @@ export const issueOwnCertificate = async ({
     cert: [certificate, ...chain].map((der) => encodePem('CERTIFICATE', der)).join(''),
     anchor: await rootOf(issuer),
     standIn: false,
+    notBefore,
     notAfter,
     renewAt: new Date(notBefore.getTime() + ((notAfter.getTime() - notBefore.getTime()) * 2) / 3),
   }
@@ -60,7 +62,7 @@ export const issueOwnCertificate = async ({
  * by a clock that was ahead when it was made, and was set right, it would be for as long as that was.
  */
 export const makeStandIn = (names: readonly Name[], serial: Buffer, now: Date): ServerCertificate => {
-  const { certificate, key, notAfter } = selfSigned(names, serial, now)
+  const { certificate, key, notBefore, notAfter } = selfSigned(names, serial, now)
   const cert = encodePem('CERTIFICATE', certificate)
-  return { key, cert, renewAt: new Date(0), notAfter, anchor: certificate, standIn: true }
+  return { key, cert, renewAt: new Date(0), notBefore, notAfter, anchor: certificate, standIn: true }
 }

@@ -12,6 +12,7 @@ export interface SelfSigned {
   readonly certificate: Buffer
   /** PEM, PKCS#8. */
   readonly key: string
+  readonly notBefore: Date
   readonly notAfter: Date
 }
 
@@ -35,10 +36,10 @@ export const selfSigned = (names: readonly Name[], serial: Buffer, now: Date): S
     revocation: [],
   })
   const second = Math.floor(now.getTime() / 1000) * 1000
-  const notAfter = new Date(second + 30 * dayMs)
+  const [notBefore, notAfter] = [new Date(second - dayMs), new Date(second + 30 * dayMs)]
   const tbs = encodeTbs(template, {
     serial,
-    notBefore: new Date(second - dayMs),
+    notBefore,
     notAfter,
     subject,
     key,
@@ -48,6 +49,7 @@ export const selfSigned = (names: readonly Name[], serial: Buffer, now: Date): S
   return {
     certificate: encodeCertificate(tbs, signature, sign(signature.hash, tbs, privateKey)),
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    notBefore,
     notAfter,
   }
 }
