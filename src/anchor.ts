@@ -36,7 +36,7 @@ export const openAnchorFile = async ({
   patienceMs = everyMs === undefined ? longestWriteMs : longestTimedMs,
   failed = () => {},
 }: AnchorOptions): Promise<AnchorFile> => {
-  const place = await openPlace(path)
+  let place = await openPlace(path)
   const found = await readFound(place, path)
   let last = found
   const seen: SeenPlace[] = []
@@ -50,6 +50,7 @@ export const openAnchorFile = async ({
     if (origin !== checkpoint.origin) throw new Error(`${path} is of the roll ${origin}, not of ${checkpoint.origin}`)
     const isOurs = newest !== undefined && newest.size === uncertain
     const written = place.file()
+    const kept = place.isNamed() ? isKept(written, path) : true
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {
       // What failed may be there to be read, and still not be on the disk.
@@ -57,10 +58,17 @@ export const openAnchorFile = async ({
       const octets = encodePlace(checkpoint)
       uncertain = checkpoint.size
       seen[next] = { octets, checkpoint }
-      await writeWhole(written, octets, next * placeOctets)
+      await Promise.all([writeWhole(written, octets, next * placeOctets), kept])
       uncertain = undefined
     }
     await place.settle()
+    if (!(await kept)) {
+      const other = await openPlace(path)
+      await readFound(other, path)
+      await place.close().catch(() => {})
+      place = other
+      return put(checkpoint)
+    }
     if (place.file() !== written) return put(checkpoint)
     last = checkpoint
   }
@@ -274,6 +282,18 @@ const syncFolders = async (from: string, top: string): Promise<void> => {
     await syncFolder(folder)
     if (folder === top || folder === dirname(folder)) return
   }
+}
+
+/** One that somebody took away, or put another in the place of, is written to like any other, and no start would find that. */
+const isKept = async (file: FileHandle, path: string): Promise<boolean> => {
+  const [{ nlink }, isThere] = await Promise.all([
+    file.stat(),
+    stat(path).then(
+      () => true,
+      ({ code }: NodeJS.ErrnoException) => code !== 'ENOENT' && code !== 'ENOTDIR',
+    ),
+  ])
+  return nlink > 0 && isThere
 }
 
 /** A disk that is full may take the first part. */

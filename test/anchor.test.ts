@@ -4,6 +4,7 @@ import {
   open,
   readdir,
   readFile,
+  rename,
   rm,
   stat,
   symlink,
@@ -101,6 +102,33 @@ t.test(
     t.same(synced, [], 'once is enough')
   },
 )
+
+t.test('one that is taken away, or replaced, while it is written is there again with the next write', async (t) => {
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    for (const [size, take] of [
+      [10, () => rm(path)],
+      [20, () => rm(dirname(path), { recursive: true })],
+      [30, () => rename(path, `${path}.away`)],
+    ] as const) {
+      await anchor.write(at(size))
+      await take()
+      await anchor.write(at(size + 1))
+      t.same(await readAnchorFile(path), at(size + 1))
+    }
+    await writeFile(join(folder, 'older'), await fileAfter(1, 2))
+    await rename(join(folder, 'older'), path)
+    await anchor.write(at(40))
+    t.same(await readAnchorFile(path), at(40))
+
+    await writeFile(join(folder, 'foreign'), 'nothing')
+    await rename(join(folder, 'foreign'), path)
+    await t.rejects(anchor.write(at(50)), { message: /is damaged/ }, 'and what is there is heeded')
+    await rm(path)
+    await anchor.write(at(51))
+    t.same(await readAnchorFile(path), at(51))
+  })
+})
 
 t.test('an older checkpoint than the last changes nothing, and the newest of many at once is kept', async (t) => {
   const path = newPath()

@@ -1,5 +1,5 @@
 /** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
-import { readFile, rename, rm } from 'node:fs/promises'
+import { chown, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
 import { openAnchorFile, readAnchorFile } from '../anchor.ts'
@@ -222,11 +222,15 @@ const failWaiting = async (db: Database, roll: RollWriter): Promise<void> => {
  */
 const setAside = async (path: string, from: Checkpoint, first: Checkpoint): Promise<string> => {
   const [kept, next] = [`${path}.${from.size}`, `${path}.next`]
+  // The account that the service runs as, where root runs this: it could not start on a file of root's.
+  const { uid, gid } = await stat(path)
   await keepBeside(path, kept, from)
+  await chown(kept, uid, gid)
   // Of a run that was cut off.
   await rm(next, { force: true })
   const file = await openAnchorFile({ path: next })
   await file.write(first).finally(() => file.close())
+  await chown(next, uid, gid)
   await rename(next, path)
   await syncFolder(dirname(path))
   return kept

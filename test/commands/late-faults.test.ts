@@ -42,6 +42,11 @@ const cases: readonly [what: string, env: Readonly<Record<string, string>>, sent
     /^CHANCERY_ROLL_ANCHOR: \/sys\/anchor cannot be made: E/m,
   ],
   [
+    'an anchor that cannot be read',
+    { CHANCERY_ROLL_ANCHOR: join(list, 'anchor') },
+    /^The anchor \S+list\/anchor cannot be read \(ENOTDIR\): let the account .* or name the right file by CHANCERY_ROLL_ANCHOR\.$/m,
+  ],
+  [
     'a data folder that cannot be made',
     { CHANCERY_DATA: '/proc/x' },
     /^The data folder \/proc\/x cannot be used: it cannot be made, \/proc\/x \(ENOENT\)/m,

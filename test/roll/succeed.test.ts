@@ -1,4 +1,7 @@
 /** Where the end of a roll is lost for good, what people have said in it is not undone by that. */
+import { chown, readdir, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+
 import t from 'tap'
 
 import { verifyDatabase } from '../../src/commands/roll/database.ts'
@@ -50,7 +53,13 @@ t.test('what waited for people has failed on the roll that succeeds, and is not 
   await second.close()
   await backup.restore()
 
+  const anchor = config.roll.anchor as string
+  // As that of the service is, where root runs the command.
+  if (process.getuid?.() === 0) await chown(anchor, 65_534, 65_534)
+  const { uid, gid } = await stat(anchor)
   t.match(await runSucceed(config, quiet, 'roll.example/2', async () => true), /^The roll goes on as roll\.example\/2/)
+  for (const name of (await readdir(dirname(anchor))).filter((one) => one.startsWith(basename(anchor))))
+    t.match(await stat(join(dirname(anchor), name)), { uid, gid }, `${name} is whose the anchor was`)
   const third = await openTestService(t, {}, replica)
   const desk = openDesk(third)
   for (const request of [rejected, approved]) {
