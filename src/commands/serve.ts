@@ -56,6 +56,7 @@ export const serve = (config: Config, log: Log, stop?: AbortSignal): Promise<Ser
     parts.add(keys.close)
     await bootstrap(stores, keys)
     const anchor = openAnchor(config, log)
+    parts.add(openSchedule([anchor.job], log).close)
     const service = await openService(stores, keys, anchor.write, files)
     parts.add(service.close)
     // Else written at an orderly exit only: whoever was killed would read all files as if for the first time, again and again.
@@ -86,18 +87,27 @@ const listenFaults: Readonly<Record<string, (place: string) => string>> = {
 
 /**
  * Keeps the certificate that callers on this machine must trust beside the data: the root above our own certificate, or
- * a stand-in's own.
+ * a stand-in's own. Where the disk has no room it is tried again: without it the command line here does not get in.
  */
 const openAnchor = ({ dataDir }: Config, log: Log) => {
   let path = join(dataDir, anchors.root)
+  let unwritten: string | undefined
+  const put = async (): Promise<void> => {
+    const pem = unwritten
+    if (pem === undefined) return
+    await writePrivateFile(path, pem)
+    if (unwritten === pem) unwritten = undefined
+  }
   return {
     path: () => path,
     write: async ({ anchor, standIn }: ServerCertificate): Promise<void> => {
       path = join(dataDir, standIn ? anchors.standIn : anchors.root)
-      await writePrivateFile(path, encodePem('CERTIFICATE', anchor)).catch((err: unknown) =>
-        log.warn({ event: 'anchor.unwritten', path, err }, 'the trust anchor could not be written'),
+      unwritten = encodePem('CERTIFICATE', anchor)
+      await put().catch((err: unknown) =>
+        log.warn({ event: 'anchor.unwritten', path, err }, 'the trust anchor could not be written, and is tried again'),
       )
     },
+    job: { name: 'trust-anchor', everyMs: 2_000, run: put },
   }
 }
 

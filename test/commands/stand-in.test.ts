@@ -1,13 +1,29 @@
 /** A service that no issuer can sign for any more is still one that the command line reaches: it has to bring the next. */
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { copyFile, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { chanceryFor } from '../client/run.ts'
 import { openTestService } from '../helpers/service.ts'
+
+t.test('a stand-in that there was no place for is written as soon as there is', async (t) => {
+  const before = await openTestService(t)
+  await chanceryFor(before)(['issuer', 'halt', 'default', '--reason', 'compromised'])
+  const standIn = join(before.config.dataDir, 'stand-in.pem')
+  await mkdir(standIn)
+  const service = await openTestService(t, {}, before)
+  const chancery = chanceryFor(service)
+  const outside = await chancery(['issuer', 'list'])
+  t.equal(outside.code, exitCodes.usage, outside.err)
+  await rm(standIn, { recursive: true })
+  while (!existsSync(standIn)) await sleep(50)
+  t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: '' })
+})
 
 t.test('after the only issuer is halted and the service started again, it is reached on its stand-in', async (t) => {
   const before = await openTestService(t)
