@@ -7,6 +7,7 @@ import { readAnchorFile } from '../anchor.ts'
 import { waysUp } from '../ca/bundle.ts'
 import { linksOf, revokedBy } from '../ca/crl-import.ts'
 import { type Config, isLoopback } from '../config.ts'
+import { isProblem } from '../errors.ts'
 import { isInToken, type Keyring } from '../keys/keyring.ts'
 import { parseVerifierKey } from '../roll/note.ts'
 import { ed25519SpkiStart } from '../roll-crypto.ts'
@@ -178,7 +179,11 @@ const unopenedRoll = async (db: Database, keys: Pick<Keyring, 'open'>, uri: stri
   }
 }
 
-const reasonOf = (error: unknown): string => (error as Error).message.replace(/\.$/, '')
+const reasonOf = (error: unknown): string => {
+  const { message, cause } = error as Error
+  if (!isProblem(error, 'db.unavailable')) return message.replace(/\.$/, '')
+  return `the database does not take the record without which no PIN is tried (${cause instanceof Error ? cause.message : error.detail})`
+}
 
 const inUse = async (db: Database) => (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
 

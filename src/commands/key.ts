@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 
 import type { Config } from '../config.ts'
+import { isProblem } from '../errors.ts'
 import type { KeyAttributes } from '../keys/signing-key.ts'
 import { openPinGuard, unlatchTokens } from '../store/pins.ts'
 import type { Log } from '../telemetry.ts'
@@ -46,7 +47,8 @@ export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedK
         spki,
         attributes = null,
       } = await keys.open(uri).catch((cause: Error) => {
-        throw new Failure('usage', cause.message)
+        // No PIN is tried that is not on record first: the key has no part in that.
+        throw isProblem(cause, 'db.unavailable') ? cause : new Failure('usage', cause.message)
       })
       return { id, algorithm: algorithm.id, spki: createHash('sha256').update(spki).digest('hex'), attributes }
     } finally {

@@ -76,6 +76,15 @@ t.test('a PIN that was refused stays so for every process, until it is unlatched
     t.equal(events.length, 2)
   })
 
+  await t.test('where the database takes no record of the try, that is what is told, and not the key', async (t) => {
+    const url = `${beside.CHANCERY_DATABASE_URL}&options=-c%20default_transaction_read_only=on`
+    const probed = await chancery({ ...beside, CHANCERY_DATABASE_URL: url }, 'key', 'probe', uri)
+    t.equal(probed.code, exitCodes.later)
+    t.match(probed.err, /^The database does not do .* read-only transaction\. .* in CHANCERY_DATABASE_URL\.$/m)
+    const { out } = await chancery({ ...beside, CHANCERY_DATABASE_URL: url }, 'doctor')
+    t.match(out, /issuer default does not open: the database does not take the record .* read-only transaction\)\.$/m)
+  })
+
   await t.test('nothing to unlatch', async (t) => {
     const { code, err } = await chancery(beside, 'key', 'unlatch', 'ca')
     t.equal(code, exitCodes.missing)
