@@ -24,6 +24,7 @@ import { openRollForTheFirstTime } from '../roll-side.ts'
 import type { Stores } from '../service.ts'
 import { openImportStore } from '../store/crls.ts'
 import { loadIssuers, recordIssuer } from '../store/issuers.ts'
+import { revokeLostTokens } from '../store/lost-tokens.ts'
 import { inTurn } from '../store/turn.ts'
 import { parseCertificate } from '../x509/certificate.ts'
 import { parseCrl } from '../x509/crl.ts'
@@ -39,6 +40,7 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()
     await openRollForTheFirstTime(stores, keys)
+    await revokeLostTokens(stores, own.principal)
     if (config.mode === 'development') await makeHierarchy(stores, keys)
     await putProfiles(stores)
     await makeAdmin(stores)

@@ -21,7 +21,6 @@ import { parsePublicKey } from '../x509/keys.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { formatSubject } from '../x509/subject.ts'
 import { readGivenText } from './given.ts'
-import { operator } from './operator.ts'
 
 export interface SourceFiles {
   /** Documents of profiles, YAML or JSON. */
@@ -67,7 +66,6 @@ export const openSources = async (db: Database, config: Config, files: SourceFil
     authorityCertificate: (sha256) => authorities.get(sha256),
     replaceable: replaceableBy,
     random: pooledRandom(),
-    by: operator(),
   }
 }
 

@@ -1,5 +1,6 @@
 /** What entries of who may ask, and by what he is known, mean for the records of a recovery. */
 import { canonicalJson } from '../canonical.ts'
+import { lostDigest } from './lost-tokens.ts'
 import { type EffectsOf, run } from './roll-effect.ts'
 
 export const accessEffects: EffectsOf<
@@ -51,11 +52,8 @@ export const accessEffects: EffectsOf<
     },
   },
   'token.created': {
-    // Nobody has its secret: it is revoked as soon as it is there, so that it counts for nobody.
-    apply: async (tx, { token, principal, label, expires, by, time }, { sources }) => {
-      await run(tx, insertToken, [token, principal, label, sources.random(32), expires, by, time])
-      await run(tx, insertTokenRevocation, [token, sources.by, time])
-    },
+    apply: (tx, { token, principal, label, expires, by, time }, { sources }) =>
+      run(tx, insertToken, [token, principal, label, lostDigest(sources.random), expires, by, time]),
     todo: ({ token, principal, label }) => ({
       about: `token ${token}`,
       todo: `The token ${JSON.stringify(label)} of ${principal}: its secret is in no record, and it works no more. Create another one with "chancery token create".`,
@@ -95,7 +93,7 @@ const insertToken = `
   insert into tokens (id, principal, label, sha256, expires_at, created_by, created_at)
   values ($1, $2, $3, $4, $5, $6, $7)`
 const insertTokenRevocation = `
-  insert into token_revocations (token, revoked_by, revoked_at) values ($1, $2, $3) on conflict (token) do nothing`
+  insert into token_revocations (token, revoked_by, revoked_at) values ($1, $2, $3)`
 const insertCredential = `
   insert into credentials (id, principal, label, kind, value, issuer, created_by, created_at)
   values ($1, $2, $3, $4, $5, $6, $7, $8)`

@@ -21,8 +21,6 @@ export interface RecoverySources {
   /** What may be on record for a certificate that is to be revoked for a reason. */
   readonly replaceable: (reason: RevocationReason) => readonly string[]
   readonly random: (octets: number) => Buffer
-  /** Who recovers. */
-  readonly by: string
 }
 
 export interface RecoveredCertificate {

@@ -126,6 +126,7 @@ const told = () =>
       credentialRevocations: 'select credential, revoked_by from credential_revocations order by 1',
       providers: 'select name, version, created_by from identity_providers order by 1, 2',
       tokens: 'select id, principal, label, expires_at, created_by from tokens order by id',
+      tokenRevocations: 'select token, revoked_by from token_revocations order by 1',
       states: 'select issuer, state, by, reason from issuer_states order by id',
       issuers: `select name, authority, encode(certificate, 'hex') as der, key_uri, shards from issuers order by name`,
       orders: `select encode(plan, 'hex') as plan, entry, search, reason, invalid_since, count, slices, ordered_at, by from mass_revocations order by entry`,
@@ -198,6 +199,8 @@ t.test('a database that was restored is refused, brought back from tiles, and go
   const second2 = (await chancery.request('POST', '/v1/grants', { principal: 'new', role: 'auditor' })).json
   await chancery.request('DELETE', `/v1/grants/${second2.id}`)
   await chancery.request('DELETE', `/v1/tokens/${oldToken.id}`)
+  const brief = (await chancery.request('POST', '/v1/tokens', { principal: 'new', label: 'brief' })).json
+  await chancery.request('DELETE', `/v1/tokens/${brief.id}`)
   await chancery.request('POST', '/v1/principals', { name: 'closed' })
   await chancery.request('DELETE', '/v1/principals/closed')
   for (const match of [
@@ -324,6 +327,12 @@ t.test('a database that was restored is refused, brought back from tiles, and go
     const { status, json } = await chancery.request('GET', `/v1/certificates/${serial}`)
     if (status !== 200 || json.serial !== serial) t.fail(`${serial} is not found`)
   }
+  const lost = (await chancery.request('GET', '/v1/events?type=token.revoked&by=chancery')).json.items
+  t.same(
+    lost.map(({ entry }: { entry: string }) => JSON.parse(entry).label).sort(),
+    ['alice', 'new'],
+    'tokens whose secrets are lost are revoked, on the roll',
+  )
   const request = async (id: string) => (await chancery.request('GET', `/v1/requests/${id}`)).json
   t.match(await request(kept.id), { state: 'issued', plan: kept.plan, approvals: [{ principal: 'alice' }] })
   while ((await request(waiting.id)).state !== 'failed') await new Promise((resolve) => setTimeout(resolve, 100))
