@@ -4,6 +4,7 @@ import { isProblem } from '../errors.ts'
 import { openPinGuard } from '../store/pins.ts'
 import { readLastMode } from '../store/roll-opening.ts'
 import { onlyReads } from '../store/safety.ts'
+import { hasNoRoom } from '../store/turned-down.ts'
 import type { Log } from '../telemetry.ts'
 import { unsafe, unwise } from './fitness.ts'
 import { openKeys } from './keys.ts'
@@ -35,6 +36,7 @@ export const runDoctor = async (
         refused: [...settings, ...(await writeFault(records)), ...(await unsafe(config, db))].map(sentence),
         unwise: [
           ...(await modeFault(config, records)),
+          ...(await roomFault(records)),
           ...clockFault(records),
           ...(await unwise(config, db, keys, new Date())),
         ].map(sentence),
@@ -71,6 +73,10 @@ const writeFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly 
         'the database only reads (a standby, or default_transaction_read_only of the role): name the one that takes writes in CHANCERY_DATABASE_URL',
       ]
     : []
+
+/** Most of what is read and recorded here is small enough to go through. */
+const roomFault = async ({ db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>
+  (await hasNoRoom(db)) ? ['the database has no room on its disk: give it some, and it goes on by itself'] : []
 
 /** As of a dump that was restored where the settings of before are not: all that is said besides is of production. */
 const modeFault = async ({ mode }: Config, { db }: Pick<CommandRecords, 'db'>): Promise<readonly string[]> =>

@@ -65,8 +65,8 @@ const takeRoom = {
     end $$`,
 }
 
-/** What is small goes through on a full disk; this does not. */
-const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => {
+/** What is small goes through on a full disk; this does not. Undefined where nobody can tell. */
+export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => {
   try {
     await db.query(takeRoom)
     return false

@@ -160,6 +160,19 @@ t.test('a database that only reads, as a standby, is told', async (t) => {
   t.notMatch((await doctor()).out, /only reads/)
 })
 
+t.test('a database without room on its disk is told, though it takes what is small', async (t) => {
+  const shadow = 'public.lo_from_bytea(oid, bytea)'
+  await tamper(
+    service.database,
+    `create function ${shadow} returns oid language plpgsql as
+      $$ begin raise exception 'could not extend file' using errcode = 'disk_full'; end $$`,
+  )
+  t.teardown(() => tamper(service.database, `drop function ${shadow}`))
+  const url = `${service.database.servingUrl}&options=-c%20search_path=public,pg_catalog`
+  t.match((await doctor({ CHANCERY_DATABASE_URL: url })).out, /^ {2}- The database has no room on its disk: give it /m)
+  t.notMatch((await doctor()).out, /no room/)
+})
+
 t.test('records that are not there are one sentence', async (t) => {
   const { code, err } = await doctor({ CHANCERY_DATABASE_URL: 'postgresql://chancery@127.0.0.1:1/none' })
   t.not(code, 0)
