@@ -205,6 +205,7 @@ t.test('a transcript holds every digest, ends with its own, and tells no secret'
     t.match(text, /Chancery +\d+\.\d+\.\d+, Node \d+\.\S+, OpenSSL 3\./)
     t.match(text, /sign it: confirmed beforehand \(--yes\)/)
     t.match(text, /^operators:$/m, 'every parameter, as it was read')
+    t.match(text, /Read again +by @peculiar\/x509, which reads the same in it$/m)
   }
   const text = await table.read('int.txt')
   for (const name of ['int.yaml', 'int.csr', 'root.pem', 'int.pem', 'int.chain.pem'])

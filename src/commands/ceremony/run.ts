@@ -230,7 +230,17 @@ const confirmDigits = (session: Session, octets: Buffer, digitsOf: string, other
 const sealCertificate = async (session: Session, signer: SigningKey, tbs: Buffer): Promise<string> => {
   const der = await seal(signer, tbs)
   await session.tellMade(['Signed', `a certificate with the SHA-256 ${sha256(der)}`])
+  await assertReadAlike(der, signer)
+  await session.tellMade(['Read again', 'by @peculiar/x509, which reads the same in it'])
   return encodePem('CERTIFICATE', der)
+}
+
+/** It will stand for years, in front of everybody's software: another than ours has to read the same. */
+const assertReadAlike = async (der: Buffer, { spki }: SigningKey): Promise<void> => {
+  const { secondOpinion } = await import('../../x509/library.ts')
+  const differences = await secondOpinion(der, parseCertificate(der).facts, spki)
+  if (differences.length > 0)
+    throw new Misfit(differences.map((one) => `The certificate was thrown away, since @peculiar/x509 ${one}.`))
 }
 
 const withKey = async <T>(key: CeremonyKey, work: () => Promise<T>): Promise<T> => {
