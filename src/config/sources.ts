@@ -1,7 +1,7 @@
 /** Where settings come from: the environment, files that it names, and one YAML file. */
 import { access, constants, readFile } from 'node:fs/promises'
 
-import { isMap, isScalar, LineCounter, parseDocument, type Scalar } from 'yaml'
+import type { Scalar } from 'yaml'
 
 import { assertPrivateFile, readFileOrPipe, readPrivateFile, signerPatienceMs } from '../keys/private-file.ts'
 import { nearest } from '../nearest.ts'
@@ -106,6 +106,8 @@ const readYaml = async (
     faults.push(`CHANCERY_CONFIG: ${describeFileError(path, error)}`)
     return nothingRead(unread)
   }
+  // Most have no such file, each signer process among them, and would wait for it: a third of what its start takes.
+  const { isMap, isScalar, LineCounter, parseDocument } = await import('yaml')
   const lines = new LineCounter()
   const document = parseDocument(content, { lineCounter: lines, strict: true, uniqueKeys: true, version: '1.2' })
   for (const error of document.errors) faults.push(`${path}: ${error.message.split('\n')[0]}`)

@@ -12,6 +12,7 @@ import { commands } from '../../src/main.ts'
 import { bare } from '../helpers/environment.ts'
 
 const main = join(import.meta.dirname, '../../src/main.ts')
+const config = join(import.meta.dirname, '../../src/config.ts')
 
 const hookOf = async (t: Test, text: string): Promise<string> => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-loading-'))
@@ -64,4 +65,14 @@ t.test('a command loads the files of no other', async (t) => {
   const files: readonly string[] = JSON.parse(stderr)
   t.ok(files.includes('audit.ts'))
   for (const other of ['issue.ts', 'ceremony.ts', 'roll.ts', 'profile.ts']) t.notOk(files.includes(other), other)
+})
+
+t.test('settings of the environment alone are read without a library: each signer process waits for it', async (t) => {
+  const hook = await hookOf(t, tellsPackages)
+  const script = `
+    import { loadConfig } from ${JSON.stringify(config)}
+    process.exitCode = (await loadConfig({ CHANCERY_DATA: '/nowhere' }, 'sign')).dataDir === '/nowhere' ? 0 : 1`
+  const args = ['--import', hook, '--input-type=module', '--eval', script]
+  const { stderr } = await promisify(execFile)(process.execPath, args, { env: bare })
+  t.same(JSON.parse(stderr), [])
 })
