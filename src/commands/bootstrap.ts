@@ -193,7 +193,7 @@ const putProfiles = async (stores: Stores): Promise<void> => {
   const known = await records.authorities()
   // Those that are there already are not even read.
   const missing = config.mode === 'development' ? seedNames().filter((name) => !policies.current(name)) : []
-  for (const name of missing) await policies.put(loadSeedDocument(name), own.principal, { ifNoneMatch: '*' })
+  if (missing.length > 0) await policies.putAll(missing.map(loadSeedDocument), own.principal, { ifNoneMatch: '*' })
   // Our own changes with the configured names; without its authority we can't serve at all, and say so when we try.
   if (known.includes(own.authority)) await policies.put(ownProfile(config, own.authority), own.principal, {})
 }

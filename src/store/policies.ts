@@ -16,7 +16,7 @@ export interface PoliciesDeps {
   readonly canonical: (profile: Profile) => string
 }
 
-export interface OpenPolicies extends Policies, Pick<Versions<Profile>, 'refresh' | 'close'> {}
+export interface OpenPolicies extends Policies, Pick<Versions<Profile>, 'putAll' | 'refresh' | 'close'> {}
 
 /** Opened means loaded. */
 export const openPolicies = async ({ db, roll, log, parse, canonical }: PoliciesDeps): Promise<OpenPolicies> => {
@@ -43,6 +43,7 @@ export const openPolicies = async ({ db, roll, log, parse, canonical }: Policies
       const { stored, created } = await versions.put(document, by, precondition)
       return { stored: storedOf(stored), created }
     },
+    putAll: versions.putAll,
     refresh: versions.refresh,
     close: versions.close,
   }

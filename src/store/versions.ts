@@ -36,6 +36,12 @@ export interface VersionKind<T extends Read> {
   readonly event: (value: T, by: string) => RollEvent
 }
 
+export interface Put<T> {
+  readonly stored: Version<T>
+  /** Else it was there already, word for word. */
+  readonly created: boolean
+}
+
 export interface VersionsDeps<T extends Read> {
   readonly db: Database
   readonly roll: RollWriter
@@ -50,11 +56,9 @@ export interface Versions<T> {
   list(): Promise<readonly Version<T>[]>
   versions(name: string): Promise<readonly Version<T>[]>
   read(name: string, version?: number): Promise<Version<T>>
-  put(
-    document: unknown,
-    by: string,
-    precondition: Precondition,
-  ): Promise<{ readonly stored: Version<T>; readonly created: boolean }>
+  put(document: unknown, by: string, precondition: Precondition): Promise<Put<T>>
+  /** All or none, by one change of the roll: each change waits for the disk. */
+  putAll(documents: readonly unknown[], by: string, precondition: Precondition): Promise<readonly Put<T>[]>
   /** Reads what other replicas have changed; resolves when memory is as new as the database was. */
   refresh(): Promise<void>
   close(): void
@@ -104,39 +108,35 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
     if (version > (newest.get(name)?.value.version ?? 0)) newest.set(name, stored)
   }
 
-  const put = async (document: unknown, by: string, precondition: Precondition) => {
-    const first = kind.parse(document, 1)
-    const { name } = first
-    const outcome = await roll.change<{ stored: Version<T>; created: boolean }>(async (tx) => {
-      const {
-        rows: [row],
-      } = await tx.query<VersionRow>(statements.one, [name, null])
-      assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
-      const value = row ? kind.parse(document, row.version + 1) : first
-      if (row && row.sha256.toString('hex') === value.sha256)
-        return { events: [], result: { stored: versionOf(row), created: false } }
-      const stored = await insert(tx, value, by)
-      return { events: [kind.event(value, by)], result: { stored, created: true } }
+  const putAll: Versions<T>['putAll'] = async (documents, by, precondition) => {
+    const firsts = documents.map((document) => kind.parse(document, 1))
+    const outcomes = await roll.change(async (tx) => {
+      const events: RollEvent[] = []
+      const result: Put<T>[] = []
+      for (const [i, first] of firsts.entries()) {
+        const outcome = await putOne(tx, { document: documents[i], first, by }, precondition)
+        if (outcome.created) events.push(kind.event(outcome.stored.value, by))
+        result.push(outcome)
+      }
+      return { events, result }
     })
-    hold(outcome.stored)
-    return outcome
+    for (const { stored } of outcomes) hold(stored)
+    return outcomes
   }
 
-  const insert = async (tx: Queryable, value: T, by: string): Promise<Version<T>> => {
-    await kind.assertFits(tx, value)
-    const { name, version, sha256 } = value
+  const putOne = async (
+    tx: Queryable,
+    { document, first, by }: { readonly document: unknown; readonly first: T; readonly by: string },
+    precondition: Precondition,
+  ): Promise<Put<T>> => {
+    const { name } = first
     const {
       rows: [row],
-    } = await tx.query<VersionRow>(statements.insert, [
-      name,
-      version,
-      Buffer.from(sha256, 'hex'),
-      kind.column(value),
-      kind.canonical(value),
-      by,
-    ])
-    if (!row) throw new Error(`a ${kind.title} was not inserted`)
-    return { value, createdAt: row.created_at, createdBy: by }
+    } = await tx.query<VersionRow>(statements.one, [name, null])
+    assertPrecondition(`The ${kind.title} ${JSON.stringify(name)}`, row, precondition)
+    const value = row ? kind.parse(document, row.version + 1) : first
+    if (row && row.sha256.toString('hex') === value.sha256) return { stored: versionOf(row), created: false }
+    return { stored: await insert(kind, tx, value, by), created: true }
   }
 
   const missing = (name: string, version?: number): Problem =>
@@ -176,10 +176,36 @@ export const openVersions = async <T extends Read>({ db, roll, log, kind }: Vers
       if (row) return versionOf(row)
       throw missing(name, version)
     },
-    put,
+    put: async (document, by, precondition) => {
+      const [outcome] = await putAll([document], by, precondition)
+      return outcome as Put<T>
+    },
+    putAll,
     refresh,
     close: () => clearInterval(timer),
   }
+}
+
+const insert = async <T extends Read>(
+  kind: VersionKind<T>,
+  tx: Queryable,
+  value: T,
+  by: string,
+): Promise<Version<T>> => {
+  await kind.assertFits(tx, value)
+  const { name, version, sha256 } = value
+  const {
+    rows: [row],
+  } = await tx.query<VersionRow>(kind.statements.insert, [
+    name,
+    version,
+    Buffer.from(sha256, 'hex'),
+    kind.column(value),
+    kind.canonical(value),
+    by,
+  ])
+  if (!row) throw new Error(`a ${kind.title} was not inserted`)
+  return { value, createdAt: row.created_at, createdBy: by }
 }
 
 /** Under the roll's lock, so that of those who saw the same version only one changes it. */

@@ -61,6 +61,32 @@ t.test('each change is a version that stays, named by the hash of its canonical 
   ])
 })
 
+t.test('several are put by one change of the roll, all or none', async (t) => {
+  await policies.put(document('there'), by, {})
+  const some = [document('one-of-two'), document('there')]
+  await t.rejects(policies.putAll(some, by, { ifNoneMatch: '*' }), { code: 'precondition.failed' })
+  t.equal(policies.current('one-of-two'), undefined)
+  await t.rejects(policies.read('one-of-two'), { code: 'profile.not_found' })
+  t.same(await changesOf('one-of-two'), [])
+
+  const both = await policies.putAll([...some, document('two-of-two')], by, {})
+  t.same(
+    both.map(({ created, stored }) => [stored.value.name, created]),
+    [
+      ['one-of-two', true],
+      ['there', false],
+      ['two-of-two', true],
+    ],
+  )
+  t.equal(policies.current('one-of-two')?.version, 1, 'it holds at once where it was made')
+  t.equal((await changesOf('one-of-two')).length, 1)
+  t.equal((await changesOf('two-of-two')).length, 1)
+  const { rows } = await db.query<{ transactions: number }>({
+    text: `select count(distinct xmin::text)::int as transactions from profiles where name ~ '-of-two$'`,
+  })
+  t.equal(rows[0]?.transactions, 1)
+})
+
 t.test('the same content, however it is written, makes no version and no event', async (t) => {
   const { stored } = await policies.put(document('same'), by, {})
   const turned = Object.fromEntries(Object.entries(document('same')).reverse())
