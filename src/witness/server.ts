@@ -1,9 +1,12 @@
 /** The HTTP of a witness: one call, small bodies, short patience. TLS is for whatever stands before it. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 import type { Log } from '../telemetry.ts'
 import type { WitnessAnswer, WitnessService } from './witness.ts'
+
+/** An import would load the client for the web as well: 45 ms of a processor at each start. */
+const { createServer } = process.getBuiltinModule('node:http')
 
 export interface WitnessServer {
   /** `http://127.0.0.1:8090` */
