@@ -63,12 +63,13 @@ export const openTestServer = (): Promise<TestServer> => {
 /** Looking for both takes longer than all else that is done for a database. */
 const known: { server?: Promise<TestServer>; template?: Promise<string> } = {}
 
-/** Whoever came first has left where it is: asking the product takes six processes and half of what a small file does. */
+/** Whoever came first has left where it is: asking the product takes six processes, and a tenth of what a small file does. */
 const findTestServer = async (): Promise<TestServer> => {
   const dataDir = await openDataDir()
   const place = join(dataDir, 'server.json')
-  const left = await readFile(place, 'utf8').catch(() => undefined)
-  const held = left === undefined ? undefined : await hold(JSON.parse(left)).catch(() => undefined)
+  const held = await readFile(place, 'utf8')
+    .then((text) => hold(JSON.parse(text)))
+    .catch(() => undefined)
   if (held !== undefined) return held
   const { ownerUrl, servingUrl } = await bringUpTestServer()
   const password = (await readFile(join(dataDir, 'postgres', 'superuser.password'), 'utf8')).trim()
