@@ -10,13 +10,19 @@ import { bare } from './helpers/environment.ts'
 
 const tool = join(import.meta.dirname, '..', 'tools', 'tests.ts')
 
+interface Runs {
+  readonly signalled?: NodeJS.Signals
+  /** Seconds for each file. A busy machine may take one to start Node. */
+  readonly patience?: number
+}
+
 /** Runs these files, in a folder for temporary things where no server is. */
-const runTests = async (t: Test, files: Readonly<Record<string, string>>, signalled?: NodeJS.Signals) => {
+const runTests = async (t: Test, files: Readonly<Record<string, string>>, { signalled, patience = 60 }: Runs = {}) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-tests-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   await mkdir(join(folder, 'deep'))
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text)
-  const env = { ...bare, TMPDIR: folder, TAP_TIMEOUT: '1' }
+  const env = { ...bare, TMPDIR: folder, TAP_TIMEOUT: String(patience) }
   const child = spawn(process.execPath, [tool, folder], { env, stdio: ['ignore', 'pipe', 'inherit'] })
   let out = ''
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -50,7 +56,8 @@ t.test('whoever fails, crashes, ends without a word or hangs has failed', async 
       summary: '# { total: 3, pass: 1, fail: 1, skip: 1 }',
     },
   })) {
-    const { code, out, ...ran } = await runTests(t, { 'a.test.ts': text, 'b.test.ts': passing })
+    const files = { 'a.test.ts': text, 'b.test.ts': passing }
+    const { code, out, ...ran } = await runTests(t, files, name === 'hanging' ? { patience: 3 } : {})
     t.equal(code, 1, name)
     t.equal(ran.summary, summary, name)
     t.match(out, /^not ok \d - .*a\.test\.ts/m, name)
@@ -62,7 +69,7 @@ t.test('a signal ends what runs, and nothing else is begun', async (t) => {
   const files = Object.fromEntries(
     Array.from({ length: 50 }, (_, i) => [`${i}.test.ts`, 'setTimeout(() => {}, 20_000)'] as const),
   )
-  const { code, out } = await runTests(t, files, 'SIGTERM')
+  const { code, out } = await runTests(t, files, { signalled: 'SIGTERM', patience: 1 })
   t.equal(code, 1)
   t.ok(out.split('\n').filter((line) => line.startsWith('not ok')).length < 50)
 })
