@@ -7,8 +7,8 @@ import type { ProblemCode } from '../errors.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import { isMixedScript } from '../x509/idna.ts'
 import type { PublicKey } from '../x509/keys.ts'
-import type { Name, NameKind } from '../x509/names.ts'
-import type { Subject } from '../x509/subject.ts'
+import { type Name, type NameKind, withLowerHost } from '../x509/names.ts'
+import type { AttributeType, Subject } from '../x509/subject.ts'
 import {
   aceLabelsOf,
   type CompiledKind,
@@ -422,14 +422,36 @@ const grantChecks: readonly Check[] = [
       if (grant === null) return say.skipped('the grant has no name rules')
       if (grant === 'malformed') return say.failed(commonName ?? '', 'the rules of the grant cannot be read')
       if (commonName === undefined) return say.skipped(noneOf.commonName)
-      if (profile.subject.some(({ type, fixed }) => type === 'commonName' && fixed !== undefined))
-        return say.skipped('is fixed by the profile')
+      if (isFixed(profile, 'commonName')) return say.skipped('is fixed by the profile')
       if (grant.commonName === undefined) return say.skipped('the grant has no rule for common names')
       const name = { kind: 'commonName', value: commonName } as const
       judgeByGrant(say, grant.commonName, { ...name, parts: takeApart(name), field: '/subject/commonName' })
     },
   },
+  {
+    id: 'grant.names.emailAddress',
+    code: 'subject.forbidden',
+    field: '/subject/emailAddress',
+    passes:
+      'where the grant has a rule for mail addresses, every one in the subject that the profile does not fix matches its `allow` and not its `deny`',
+    run: ({ grant, profile, subject }, say) => {
+      if (grant === null || grant === 'malformed') return say.skipped('the grant has no name rules')
+      if (grant.email === undefined) return say.skipped('the grant has no rule for mail addresses')
+      const values = valuesOf(subject, 'emailAddress')
+      if (values.length === 0) return say.skipped('there is none in the subject')
+      if (isFixed(profile, 'emailAddress')) return say.skipped('is fixed by the profile')
+      for (const value of values)
+        judgeByGrant(say, grant.email, {
+          value,
+          parts: takeApart({ kind: 'email', value: withLowerHost(value) }),
+          field: '/subject/emailAddress',
+        })
+    },
+  },
 ]
+
+const isFixed = ({ subject }: Profile, of: AttributeType): boolean =>
+  subject.some(({ type, fixed }) => type === of && fixed !== undefined)
 
 const judgeByGrant = (say: Say, rules: CompiledKind, { value, parts, field }: CaseName): void => {
   const denied = findDenying(rules.deny, parts)

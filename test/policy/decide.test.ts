@@ -443,6 +443,29 @@ t.test("a grant's rule for common names says who its principal may be", async (t
   t.match(decision.violations, [{ field: '/subject/commonName', reason: 'matches no pattern of the grant' }])
 })
 
+t.test('a rule of the grant for mail addresses is about those in the subject as well', (t) => {
+  const emailAddress = { from: 'csr', match: '**' }
+  const ofMail = { names: { email: { allow: ['*@**'] } }, extendedKeyUsage: ['clientAuth'] }
+  const people = profileOf({ ...ofMail, subject: { emailAddress: { ...emailAddress, max: 2 }, others: 'refuse' } })
+  const mail = (...values: readonly string[]) =>
+    ask({ subject: values.map((value) => ({ type: 'emailAddress', value })), names: [] })
+  const by = (rules: Context['grantRules'], of: Ask, profile = people) =>
+    failed(decide(profile, of, { ...context, grantRules: rules ?? null }))
+  const staff = { email: { allow: ['*@**.example.com', '*@example.com'], deny: ['ceo@example.com'] } }
+  t.same(by(null, mail('x@else.example')), [], 'without rules what the profile says holds alone')
+  t.same(by({ dns: { allow: ['**'] } }, mail('x@else.example')), [], 'and so without one for mail addresses')
+  t.same(by(staff, mail('jane@example.com')), [])
+  t.same(by(staff, mail('jane@Example.COM')), [], 'a host is the same in any case')
+  t.same(by(staff, mail('jane@else.example')), ['grant.names.emailAddress jane@else.example'])
+  t.same(by(staff, mail('CEO@EXAMPLE.com')), ['grant.names.emailAddress CEO@EXAMPLE.com'], 'a denied one is, too')
+  t.same(by(staff, mail('jane@example.com', 'x@else.example')), ['grant.names.emailAddress x@else.example'], 'each')
+  t.same(by(staff, mail('jane')), ['grant.names.emailAddress jane'], 'what is no mail address matches nothing')
+  const subject = { emailAddress: { fixed: ['ca@else.example'] }, others: 'refuse' }
+  const fixed = profileOf({ ...ofMail, subject })
+  t.same(by(staff, ask({ names: namesOf('email:jane@example.com') }), fixed), [], 'what the profile fixes nobody chose')
+  t.end()
+})
+
 t.test('values that were asked for never act as patterns (incident 26)', async (t) => {
   const own = profileOf({
     subject: { others: 'drop', commonName: { from: 'csr', match: 'system:node:**' } },
