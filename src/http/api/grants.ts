@@ -1,11 +1,13 @@
 /** What principals may do. */
+import { isDeepStrictEqual } from 'node:util'
 
-import type { Grant, NewGrant } from '../../ca/access.ts'
+import type { Access, Grant, NewGrant } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
 import { Problem } from '../../errors.ts'
 import { LimitsSchema } from '../../policy/limits-schema.ts'
 import { parseNameRules } from '../../policy/name-rules.ts'
+import type { NameRules } from '../../policy/names.ts'
 import { originField } from '../../policy/origin.ts'
 import { parseOriginRules } from '../../policy/origin-rules.ts'
 import { OriginRulesSchema } from '../../policy/origin-schema.ts'
@@ -123,7 +125,7 @@ export const grantRoutes = (app: App, { access, policies }: HttpDeps): void => {
         principal,
         role,
         profiles: profiles ?? null,
-        names: names === undefined ? null : parseNameRules(names, '/names'),
+        names: names === undefined ? null : await readRules(names, principal, access),
         revoke,
         ...(limits && { limits }),
         ...(onBehalfOf && { onBehalfOf: parseOriginRules(onBehalfOf, originField) }),
@@ -168,6 +170,17 @@ const assertGrantShape = (
     throw fault('/profiles', 'only a requester or an approver is granted profiles')
   for (const field of ['names', 'revoke', 'onBehalfOf'] as const)
     if (has[field]) throw fault(`/${field}`, `only a requester is granted ${field}`)
+}
+
+/** Rules that the principal holds are what they are, whatever is asked of new ones: who grants them again is answered as ever. */
+const readRules = async (names: unknown, principal: string, access: Pick<Access, 'listGrants'>): Promise<NameRules> => {
+  try {
+    return parseNameRules(names, '/names')
+  } catch (fault) {
+    const held = (await access.listGrants(principal)).find((grant) => isDeepStrictEqual(grant.names, names))
+    if (!held?.names) throw fault
+    return held.names
+  }
 }
 
 /** Certificates and names are asked for by requesters alone. */

@@ -1,4 +1,5 @@
 /** Identity providers: whose tokens are believed, and who they make somebody. */
+import { isDeepStrictEqual } from 'node:util'
 
 import { own } from '../../ca/own.ts'
 import type { Policies } from '../../ca/policies.ts'
@@ -45,12 +46,18 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
     problems: [],
     store: providers,
     show: providerView,
-    assertMayChange: async (name, written) =>
-      assertMeant(parseProvider(written, { version: 1, name }).document, policies),
+    assertMayChange: async (name, written) => {
+      const { document, issuer } = parseProvider(written, { version: 1, name })
+      const isNew = !isDeepStrictEqual(document, providers.issuedBy(issuer)?.provider.document)
+      await assertMeant({ document, isNew }, policies)
+    },
   })
 
 /** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */
-const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): Promise<void> => {
+const assertMeant = async (
+  { document: { mappings }, isNew }: { readonly document: ProviderDocument; readonly isNew: boolean },
+  policies: Policies,
+): Promise<void> => {
   const known = new Set((await policies.list()).map(({ profile }) => profile.name))
   const check = 'provider.mappings'
   const violations = mappings.flatMap(({ principal, claims, grants = [] }, i): readonly Violation[] => [
@@ -70,7 +77,7 @@ const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): 
           : [{ check, field: `/mappings/${i}/grants/${place}/profiles/${at}`, value, reason: 'is no profile' }],
       ),
     ),
-    ...grants.flatMap(({ names = {} }, place) =>
+    ...(isNew ? grants : []).flatMap(({ names = {} }, place) =>
       idlePatterns(names).map(({ at, ...found }) => ({
         ...{ check, field: `/mappings/${i}/grants/${place}/names/${at}` },
         ...found,
@@ -81,12 +88,15 @@ const assertMeant = async ({ mappings }: ProviderDocument, policies: Policies): 
     throw new Problem('provider.invalid', 'The document names what there is not.', { violations })
 }
 
-/** Patterns that match nothing, whatever claims stand in them. */
+/**
+ * Patterns that match nothing, whatever claims stand in them. A label or segment with one may be any: an example would make another of
+ * xn--{/tag}, which is an A-label with the right claim.
+ */
 const idlePatterns = (names: NameRules): readonly (Omit<Violation, 'check' | 'field'> & { readonly at: string })[] =>
   ruledKinds.flatMap((kind) =>
     (['allow', 'deny'] as const).flatMap((list) =>
       (names[kind]?.[list] ?? []).flatMap((value, i) => {
-        const reason = idleFault(kind, value.replaceAll(/\{[^{}]*\}/g, 'x'))
+        const reason = idleFault(kind, value.replaceAll(/[^./{}]*(?:\{[^{}]*\}[^./{}]*)+/g, 'x'))
         return reason === undefined ? [] : [{ at: `${kind}/${list}/${i}`, value, reason }]
       }),
     ),

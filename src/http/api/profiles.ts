@@ -1,4 +1,5 @@
 /** Profiles: every version ever applied, and the next one. */
+import { isDeepStrictEqual } from 'node:util'
 
 import { isOwnProfile, own } from '../../ca/own.ts'
 import type { StoredProfile } from '../../ca/policies.ts'
@@ -44,17 +45,21 @@ export const profileRoutes = (app: App, { policies, records }: HttpDeps): void =
     show: profileView,
     assertMayChange: async (name, document) => {
       assertNotOwn(name)
-      await assertSound(document, name, records)
+      const isNew = !isDeepStrictEqual(document, policies.current(name)?.document)
+      await assertSound(document, { name, isNew }, records)
     },
   })
 
 /** An authority that is not there is told beside other faults, and alone by what keeps the document. */
-const assertSound = async (document: unknown, name: string, records: HttpDeps['records']): Promise<void> => {
+const assertSound = async (
+  document: unknown,
+  at: { readonly name: string; readonly isNew: boolean },
+  records: HttpDeps['records'],
+): Promise<void> => {
   try {
-    parseProfile(document, { version: 1, name, isNew: true })
+    parseProfile(document, { version: 1, ...at })
   } catch (fault) {
-    if (isProblem(fault))
-      parseProfile(document, { version: 1, name, isNew: true, authorities: await records.authorities() })
+    if (isProblem(fault)) parseProfile(document, { version: 1, ...at, authorities: await records.authorities() })
     throw fault
   }
 }
