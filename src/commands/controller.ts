@@ -9,7 +9,7 @@ import type { Registry } from 'prom-client'
 
 import { isProblem } from '../errors.ts'
 import type { KubernetesApi } from '../kubernetes/api.ts'
-import { tellsApart } from '../kubernetes/decide-pod.ts'
+import { tellsNamespace } from '../kubernetes/decide-pod.ts'
 import { isKnownSigner } from '../kubernetes/decide-signing.ts'
 import type { ReadRequest } from '../kubernetes/request-facts.ts'
 import {
@@ -131,7 +131,7 @@ export const readControllerDocument = async (path: string | undefined): Promise<
   if (faults.length === 0) {
     const sound = document as ControllerDocument
     faults.push(...doubles('signers', sound.signers ?? [], ({ name }) => name))
-    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...sharedNames(sound.signers ?? []))
+    faults.push(...unknownSigners(sound.signers ?? []), ...podsOfNobody(sound), ...sharedNames(sound))
     faults.push(...noUrls(sound.servers ?? []))
     faults.push(...doubles('servers', sound.servers ?? [], ({ url }) => URL.parse(url)?.origin ?? url))
     faults.push(...noPort(sound.listen))
@@ -192,21 +192,17 @@ const podsOfNobody = ({ podCertificates, signers = [] }: ControllerDocument): re
     : []
 
 /** Whoever may choose a namespace's name, or an account's, would choose to be another namespace's. */
-const sharedNames = (signers: readonly SignerSettings[]): readonly DocumentFault[] =>
-  signers.flatMap(({ podNames = {} }, i) =>
+const sharedNames = ({ podCertificates, signers = [] }: ControllerDocument): readonly DocumentFault[] =>
+  (podCertificates ? signers : []).flatMap(({ podNames = {} }, i) =>
     Object.entries(podNames).flatMap(([kind, templates]) =>
       templates.flatMap((value, at) =>
-        tellsApart(value)
-          ? []
-          : [
-              {
-                ...{ field: `/signers/${i}/podNames/${kind}/${at}`, value },
-                reason: 'may be the name of two pods: part its facts by a slash, or {namespace} from another by a dot',
-              },
-            ],
+        tellsNamespace(value) ? [] : [{ field: `/signers/${i}/podNames/${kind}/${at}`, value, reason: sharedReason }],
       ),
     ),
   )
+
+const sharedReason =
+  'may be the name of pods of two namespaces: part {namespace} from the others by a slash, or by a dot with all of them on one side'
 
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
   const lines = faults.map(({ field, value, reason }) =>

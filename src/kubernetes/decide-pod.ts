@@ -134,16 +134,18 @@ const namesFor = ({ podNames = {} }: SignerSettings, facts: Facts) => {
 }
 
 /**
- * Whether a name says which facts it was made of: {namespace}-{serviceAccount} is a-b-c for b-c in a, and for c in a-b. What no fact
- * has, such as a slash, parts them; beside that only a dot does, and of facts that may have dots themselves, as all but the namespace
- * may, there is one at most.
+ * Whether a name with a namespace says which: {namespace}-{serviceAccount} is a-b-c for b-c in a, and for c in a-b. What no fact has,
+ * such as a slash, parts it from the others; beside that only a dot does, since a namespace has none, and only where the others, which
+ * may have some, are all after it or all before it. Among themselves they need not be told apart: who makes pods in a namespace may
+ * use each of its accounts.
  */
-export const tellsApart = (template: string): boolean =>
-  template.split(/[^A-Za-z0-9.{}-]/).every((part) => {
-    const facts = part.match(/\{\w+\}/g) ?? []
-    const between = part.split(/\{\w+\}/).slice(1, -1)
-    return facts.filter((fact) => fact !== '{namespace}').length <= 1 && between.every((text) => text.includes('.'))
-  })
+export const tellsNamespace = (template: string): boolean =>
+  template
+    .split(/[^A-Za-z0-9.{}-]/)
+    .every((part) => !part.includes('{namespace}') || namespaceFirst.test(part) || namespaceLast.test(part))
+
+const namespaceFirst = /^[^{}]*\{namespace\}([^{}]*\.[^{}]*\{.*)?$/
+const namespaceLast = /^(.*\}[^{}]*\.[^{}]*)?\{namespace\}[^{}]*$/
 
 export interface PodAnswered extends PodLook {
   readonly outcome: Outcome

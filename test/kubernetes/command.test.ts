@@ -83,23 +83,31 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     await refused('podCertificates: true\nsigners: [{ name: a.b/c, issuer: x }]'),
     /\/podCertificates: true serves no pod: none of the signers has podNames$/,
   )
-  const named = (template: string) =>
-    refused(`signers: [{ name: a.b/c, issuer: x, podNames: { uri: ["spiffe://x/{namespace}", "${template}"] } }]`)
+  const named = (template: string, serves = true) => {
+    const podNames = `{ uri: ["spiffe://x/{namespace}", "${template}"] }`
+    return refused(`podCertificates: ${serves}\nsigners: [{ name: a.b/c, issuer: x, podNames: ${podNames} }]`)
+  }
   for (const template of [
     'spiffe://x/{namespace}-{serviceAccount}',
     'spiffe://x/{namespace}{pod}',
-    'spiffe://x/ns/{namespace}/{pod}.{serviceAccount}',
     '{pod}.{namespace}.{serviceAccount}.x',
+    '{pod}-{namespace}.x',
     '{serviceAccount}.x-{namespace}-y-{namespace}',
   ]) {
-    const says = `\n  - /signers/0/podNames/uri/1: ${template} may be the name of two pods: `
+    const says = `\n  - /signers/0/podNames/uri/1: ${template} may be the name of pods of two namespaces: `
     t.ok((await named(template)).includes(says), template)
+    t.equal(await named(template, false), 'it was taken', 'where none are served')
   }
   for (const template of [
     'spiffe://x/ns/{namespace}/sa/{serviceAccount}/{pod}',
     '{serviceAccount}.{namespace}.svc',
     '{namespace}.x.{node}',
     'spiffe://x/{namespace}_{serviceAccount}',
+    '{pod}.{serviceAccount}.{namespace}.svc.x',
+    'spiffe://x/ns/{namespace}/{pod}.{serviceAccount}',
+    '{namespace}.x.{node}-{pod}',
+    '{serviceAccount}.x-{namespace}-y',
+    'a-{namespace}.x.{namespace}-{serviceAccount}',
   ])
     t.equal(await named(template), 'it was taken', template)
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
