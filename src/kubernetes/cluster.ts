@@ -41,13 +41,14 @@ export const loadCluster = async (kubeconfig: string | undefined): Promise<Clust
  * to the kubeconfig.
  */
 const tokenFileOf = async (kubeconfig: string, user: string | undefined): Promise<string | undefined> => {
-  const { users = [] } = parseDocument(await readFile(kubeconfig, 'utf8')).toJS() as KubeConfigFile
-  const { tokenFile } = users.find(({ name }) => name === user)?.user ?? {}
+  const { users } = parseDocument(await readFile(kubeconfig, 'utf8')).toJS() as KubeConfigFile
+  const { tokenFile } = users?.find(({ name }) => name === user)?.user ?? {}
   return tokenFile ? resolve(dirname(kubeconfig), tokenFile) : undefined
 }
 
 interface KubeConfigFile {
-  readonly users?: readonly { readonly name: string; readonly user?: { readonly tokenFile?: string } | null }[]
+  /** null is what kubectl writes where there are none. */
+  readonly users?: readonly { readonly name: string; readonly user?: { readonly tokenFile?: string } | null }[] | null
 }
 
 /** A token's file is read for each call, since it changes, and wins over a token beside it. */

@@ -1,6 +1,6 @@
 /** `chancery controller` as a process: its settings, its kubeconfig, and how it ends. */
 import { execFile, spawn } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -213,6 +213,13 @@ t.test('a kubeconfig that names a file with a token: what is in it now, and not 
     await write('pod.token', token)
     t.same((await ofPod.access()).headers, { authorization: `Bearer ${token}` }, 'as the library has that of a pod')
   }
+  const nobody = JSON.parse(await readFile(join(folder, 'pod'), 'utf8'))
+  await write('nobody', JSON.stringify({ ...nobody, users: null }))
+  t.same(
+    (await (await loadCluster(join(folder, 'nobody'))).access()).headers,
+    {},
+    'as kubectl writes that there are none',
+  )
   await kubeconfig('beside', 'https://127.0.0.1:1')
   t.same((await (await loadCluster(join(folder, 'beside'))).access()).headers, { authorization: 'Bearer none' })
 })
