@@ -22,6 +22,7 @@ import { lengthOf } from '../policy/validity.ts'
 import { sha256 } from '../sha256.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
+import type { Subject } from '../x509/subject.ts'
 import { encodeTbs } from '../x509/tbs.ts'
 import type { Caller, Grant } from './access.ts'
 import { type Held, heldBy } from './holders.ts'
@@ -64,7 +65,7 @@ export const draft = async (
   // 4. One immutable version of the profile, the grant and the request make a plan, or a list of violations.
   const profile = currentProfile(deps, asked.input.profile)
   const held = heldBy(asked.caller)
-  const csr = held ? asRenewal(profile, held, asked.csr) : asked.csr
+  const csr = held ? asRenewal(profile, held, asked.csr, await fixedThen(deps, profile, held)) : asked.csr
   const issuer = await issuerFor(deps, profile, asked.input, csr)
   const decision = await judge(deps, { ...asked, csr, profile, issuer, now: deps.clock() })
   assertTimely(deps, decision)
@@ -87,6 +88,13 @@ export const currentProfile = (deps: DraftDeps, name: string): Profile => {
   const profile = deps.policies.current(name)
   if (!profile) throw new Problem('profile.not_found', `There is no profile ${JSON.stringify(name)}.`)
   return profile
+}
+
+/** By the profile of its day in the subject of a certificate, where that of today says nothing of some of it. */
+const fixedThen = async ({ policies }: DraftDeps, { subject: rules }: Profile, held: Held): Promise<Subject> => {
+  if (held.subject.every(({ type }) => rules.some((rule) => rule.type === type))) return []
+  const { profile } = await policies.read(held.profile, held.profileVersion)
+  return profile.subject.flatMap(({ type, fixed = [] }) => fixed.map((value) => ({ type, value })))
 }
 
 interface Case {

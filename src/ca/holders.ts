@@ -20,6 +20,8 @@ export type HeldObstacle = 'revoked' | 'closed' | 'stolen' | 'ordered'
 export interface Held {
   readonly serial: string
   readonly profile: string
+  /** Of its day. */
+  readonly profileVersion: number
   readonly issuer: string
   readonly subject: Subject
   readonly names: readonly Name[]
@@ -33,7 +35,7 @@ export interface Held {
 }
 
 /** The same as it is on record. */
-export interface HeldRecord extends Pick<Held, 'profile' | 'issuer' | 'since' | 'obstacle'> {
+export interface HeldRecord extends Pick<Held, 'profile' | 'profileVersion' | 'issuer' | 'since' | 'obstacle'> {
   readonly tbs: Buffer
   readonly signature: Buffer
   readonly principal: string
@@ -61,10 +63,10 @@ export const openHolders =
     const record = mayBeOurs(facts) ? await read(serial) : undefined
     if (!record || !assembleCertificate(record.tbs, record.signature).equals(der))
       throw new Problem('renewal.foreign', 'This certificate was not issued here.')
-    const { principal, grants, profile, issuer, since, obstacle } = record
+    const { principal, grants, profile, profileVersion, issuer, since, obstacle } = record
     const { subject, names, spki, notAfter } = facts
     const held: Held = {
-      ...{ serial, profile, issuer, subject, names, spki, notAfter, since, obstacle },
+      ...{ serial, profile, profileVersion, issuer, subject, names, spki, notAfter, since, obstacle },
       isIssuerTrusted: isIssuerTrusted(issuer),
     }
     // What else the principal may do is not the certificate's; how much of it is.

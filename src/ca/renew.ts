@@ -9,7 +9,7 @@ import { valuesOf } from '../policy/subject.ts'
 import type { CertificationRequest } from '../x509/csr.ts'
 import { type KeyBlockList, parsePublicKey } from '../x509/keys.ts'
 import { assertStillNames, type Name } from '../x509/names.ts'
-import type { Attribute } from '../x509/subject.ts'
+import type { Attribute, Subject } from '../x509/subject.ts'
 import { type Caller, type Grant, requesterGrants, ungranted } from './access.ts'
 import type { Held, HeldObstacle } from './holders.ts'
 
@@ -43,11 +43,17 @@ export const turnedDown = (obstacle: HeldObstacle): Problem => {
 export const isHeldObstacle = (end: string): end is HeldObstacle => Object.hasOwn(obstacles, end)
 
 /**
- * The request as it is judged: the names and the subject are those of the certificate, whatever of them is repeated. Throws
+ * The request as it is judged: the names and the subject are those of the certificate, whatever of them is repeated; of what the
+ * profile of its day fixed nobody ever asked for anything. Throws
  * `renewal.names` where it says others, `renewal.key` where its key is not what the profile wants, `san.syntax` where a name of
  * the certificate is none any more.
  */
-export const asRenewal = (profile: Profile, held: Held, csr: CertificationRequest): CertificationRequest => {
+export const asRenewal = (
+  profile: Profile,
+  held: Held,
+  csr: CertificationRequest,
+  fixedThen: Subject = [],
+): CertificationRequest => {
   const rules = renewalOf(profile)
   assertKey(rules, csr.key.spki.equals(held.spki))
   const isFixed = ({ type }: Attribute): boolean =>
@@ -61,7 +67,9 @@ export const asRenewal = (profile: Profile, held: Held, csr: CertificationReques
   assertStillNames(held.names)
   // What the profile fixes is as it says today. What it does not take any more is judged as if it were asked for today, whether
   // the request repeats it or not, and what the request has beside it, as ever.
-  const own = held.subject.filter((attribute) => !isFixed(attribute))
+  const wasFixed = (attribute: Attribute): boolean =>
+    !isTaken(attribute) && fixedThen.some((fixed) => isSame(fixed, attribute))
+  const own = held.subject.filter((attribute) => !isFixed(attribute) && !wasFixed(attribute))
   const beside = csr.subject.filter((asked) => !isTaken(asked) && !own.some((attribute) => isSame(attribute, asked)))
   return { ...csr, names: held.names, subject: [...own, ...beside] }
 }

@@ -18,6 +18,7 @@ export const readHeld = async (db: Queryable, serial: string): Promise<HeldRecor
       principal: row.principal,
       grants: row.grants.map(grantOf),
       profile: row.profile,
+      profileVersion: row.profile_version,
       issuer: row.issuer,
       since: row.since,
       obstacle: row.obstacle,
@@ -50,6 +51,7 @@ interface HeldRow {
   readonly principal: string
   readonly grants: readonly GrantRow[]
   readonly profile: string
+  readonly profile_version: number
   readonly issuer: string
   readonly since: Date
   readonly obstacle: HeldObstacle | null
@@ -71,7 +73,7 @@ interface FactsRow {
 const selectHeldCertificate = {
   name: 'select_held_certificate',
   text: `
-    select i.tbs, c.signature, c.principal, c.profile, c.issuer, ${grantsOf('c.principal')} as grants,
+    select i.tbs, c.signature, c.principal, c.profile, c.profile_version, c.issuer, ${grantsOf('c.principal')} as grants,
       coalesce((select f.not_before from outcomes f where f.serial = i.first), c.not_before) as since,
       standing_of_held(c.serial) as obstacle
     from outcomes c join intents i on i.serial = c.serial

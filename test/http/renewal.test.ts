@@ -140,6 +140,14 @@ t.test('never for other names, and never for another subject', async (t) => {
   }
 
   const again = () => renew(t, held, { csr: csrOn(newKey()) })
+  await change('node', { subject: { commonName: node.subject.commonName, others: 'refuse' } })
+  const bare = await again()
+  t.equal(bare.status, 201, bare.text)
+  t.equal(
+    new X509Certificate(bare.json.certificate).subject,
+    'CN=node:1',
+    'what the profile fixed nobody has asked for',
+  )
   const subject = { organization: { fixed: 'others' }, others: 'refuse' }
   await change('node', { subject })
   const lost = { check: 'subject.others', field: '/subject/commonName', value: 'node:1' }
