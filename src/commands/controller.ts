@@ -201,9 +201,6 @@ const sharedNames = ({ podCertificates, signers = [] }: ControllerDocument): rea
     ),
   )
 
-const sharedReason =
-  'may be the name of pods of two namespaces: part {namespace} from the others by a slash, or by a dot with all of them on one side'
-
 const unsound = (path: string, faults: readonly DocumentFault[]): never => {
   const lines = faults.map(({ field, value, reason }) =>
     visible(`  - ${field || 'the file'}:${value && ` ${value}`} ${reason}`),
@@ -267,3 +264,5 @@ export const readRequest: ReadRequest = (pem) => {
 /** Seconds. Timers end at once beyond 24 days. */
 const mostRecheck = 7 * 86_400
 const discoverEveryMs = 2_000
+const sharedReason =
+  'may be the name of pods of two namespaces: part {namespace} from the others by a slash, or by a dot with all of them on one side'
