@@ -43,14 +43,15 @@ export const openAnchorFile = async ({
   /** Of the last write, while nobody knows whether it is durable. */
   let uncertain: number | undefined
 
-  const put = async (checkpoint: Checkpoint): Promise<void> => {
+  const put = async (checkpoint: Checkpoint, isReopened = false): Promise<void> => {
     const there = place.isNamed() ? readPlaces(place.file(), path, seen) : []
     const newest = newestOf(there)
     const { origin } = newest ?? last ?? checkpoint
     if (origin !== checkpoint.origin) throw new Error(`${path} is of the roll ${origin}, not of ${checkpoint.origin}`)
     const isOurs = newest !== undefined && newest.size === uncertain
     const written = place.file()
-    const kept = place.isNamed() ? isKept(written, path) : true
+    // Once for each: on a disk that names no file twice alike it would have no end.
+    const kept = isReopened || !place.isNamed() || isKept(written, path)
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {
       // What failed may be there to be read, and still not be on the disk.
@@ -67,7 +68,7 @@ export const openAnchorFile = async ({
       await readFound(other, path)
       await place.close().catch(() => {})
       place = other
-      return put(checkpoint)
+      return put(checkpoint, true)
     }
     if (place.file() !== written) return put(checkpoint)
     last = checkpoint
@@ -284,16 +285,18 @@ const syncFolders = async (from: string, top: string): Promise<void> => {
   }
 }
 
-/** One that somebody took away, or put another in the place of, is written to like any other, and no start would find that. */
+/**
+ * Whether the name is still that of this file: one that was taken away, or that another or a mount hides, takes what is written like
+ * any other, and no start would find that. Where nobody can tell, the write itself does.
+ */
 const isKept = async (file: FileHandle, path: string): Promise<boolean> => {
-  const [{ nlink }, isThere] = await Promise.all([
-    file.stat(),
-    stat(path).then(
-      () => true,
-      ({ code }: NodeJS.ErrnoException) => code !== 'ENOENT' && code !== 'ENOTDIR',
-    ),
-  ])
-  return nlink > 0 && isThere
+  try {
+    const [ours, named] = await Promise.all([file.stat({ bigint: true }), stat(path, { bigint: true })])
+    return ours.ino === named.ino && ours.dev === named.dev
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    return code !== 'ENOENT' && code !== 'ENOTDIR'
+  }
 }
 
 /** A disk that is full may take the first part. */

@@ -116,10 +116,17 @@ t.test('one that is taken away, or replaced, while it is written is there again 
       await anchor.write(at(size + 1))
       t.same(await readAnchorFile(path), at(size + 1))
     }
-    await writeFile(join(folder, 'older'), await fileAfter(1, 2))
-    await rename(join(folder, 'older'), path)
-    await anchor.write(at(40))
-    t.same(await readAnchorFile(path), at(40))
+    // Of the first of them nothing has its name any more; the other one is still there.
+    for (const [size, take] of [
+      [40, async () => {}],
+      [45, () => rename(path, join(folder, 'away'))],
+    ] as const) {
+      await writeFile(join(folder, 'older'), await fileAfter(1, 2))
+      await take()
+      await rename(join(folder, 'older'), path)
+      await anchor.write(at(size))
+      t.same(await readAnchorFile(path), at(size))
+    }
 
     await writeFile(join(folder, 'foreign'), 'nothing')
     await rename(join(folder, 'foreign'), path)
@@ -127,6 +134,20 @@ t.test('one that is taken away, or replaced, while it is written is there again 
     await rm(path)
     await anchor.write(at(51))
     t.same(await readAnchorFile(path), at(51))
+  })
+})
+
+t.test('one that has lost its name where it is mounted from is written as ever', async (t) => {
+  const path = newPath()
+  await withAnchor(path, (anchor) => anchor.write(at(10)))
+  const file = await open(path)
+  t.teardown(() => file.close())
+  await rm(path)
+  // As a file that is mounted by itself: its name here always is that of what nothing else names.
+  const mounted = `/proc/self/fd/${file.fd}`
+  await withAnchor(mounted, async (anchor) => {
+    await anchor.write(at(20))
+    t.same(await readAnchorFile(mounted), at(20))
   })
 })
 
