@@ -1,4 +1,5 @@
 /** `chancery roll adopt-database` and `chancery roll succeed`: what an operator accepts of records that are not as before. */
+import type { Stats } from 'node:fs'
 import { chown, readFile, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 
@@ -222,18 +223,25 @@ const failWaiting = async (db: Database, roll: RollWriter): Promise<void> => {
  */
 const setAside = async (path: string, from: Checkpoint, first: Checkpoint): Promise<string> => {
   const [kept, next] = [`${path}.${from.size}`, `${path}.next`]
-  // The account that the service runs as, where root runs this: it could not start on a file of root's.
-  const { uid, gid } = await stat(path)
+  const owner = await stat(path)
   await keepBeside(path, kept, from)
-  await chown(kept, uid, gid)
+  await giveTo(owner, kept)
   // Of a run that was cut off.
   await rm(next, { force: true })
   const file = await openAnchorFile({ path: next })
   await file.write(first).finally(() => file.close())
-  await chown(next, uid, gid)
+  await giveTo(owner, next)
   await rename(next, path)
   await syncFolder(dirname(path))
   return kept
+}
+
+/**
+ * The account that the service runs as, where root runs this: it could not start on a file of root's. Whoever else runs it is that
+ * account, and may not give a file to a group that it is not in.
+ */
+const giveTo = async ({ uid, gid }: Stats, path: string): Promise<void> => {
+  if (process.geteuid?.() === 0) await chown(path, uid, gid)
 }
 
 /** Of a run that was cut off it may be there. */

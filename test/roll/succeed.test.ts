@@ -1,5 +1,5 @@
 /** Where the end of a roll is lost for good, what people have said in it is not undone by that. */
-import { chown, readdir, stat } from 'node:fs/promises'
+import { chown, readdir, rename, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 
 import t from 'tap'
@@ -55,11 +55,25 @@ t.test('what waited for people has failed on the roll that succeeds, and is not 
 
   const anchor = config.roll.anchor as string
   // As that of the service is, where root runs the command.
-  if (process.getuid?.() === 0) await chown(anchor, 65_534, 65_534)
+  const ordinary = process.getuid?.() === 0 ? false : 'only root can give a file away'
+  if (!ordinary) await chown(anchor, 65_534, 65_534)
   const { uid, gid } = await stat(anchor)
   t.match(await runSucceed(config, quiet, 'roll.example/2', async () => true), /^The roll goes on as roll\.example\/2/)
   for (const name of (await readdir(dirname(anchor))).filter((one) => one.startsWith(basename(anchor))))
     t.match(await stat(join(dirname(anchor), name)), { uid, gid }, `${name} is whose the anchor was`)
+  await t.test('an account that is not root gives nothing away, which it may not', { skip: ordinary }, async (t) => {
+    const kept = (await readdir(dirname(anchor))).find((one) => one.startsWith(`${basename(anchor)}.`)) as string
+    await rename(join(dirname(anchor), kept), anchor)
+    const { geteuid } = process
+    // The database is for root only to reach here.
+    process.geteuid = () => 12_345
+    try {
+      await runSucceed(config, quiet, 'roll.example/2', async () => true)
+      t.match(await stat(anchor), { uid: 0 }, 'where it would fail')
+    } finally {
+      if (geteuid) process.geteuid = geteuid
+    }
+  })
   const third = await openTestService(t, {}, replica)
   const desk = openDesk(third)
   for (const request of [rejected, approved]) {
