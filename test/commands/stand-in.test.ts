@@ -8,7 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { serve } from '../../src/commands/serve.ts'
 import { chanceryFor } from '../client/run.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 
 t.test('a stand-in that there was no place for is written as soon as there is', async (t) => {
@@ -16,10 +18,15 @@ t.test('a stand-in that there was no place for is written as soon as there is', 
   await chanceryFor(before)(['issuer', 'halt', 'default', '--reason', 'compromised'])
   const standIn = join(before.config.dataDir, 'stand-in.pem')
   await mkdir(standIn)
-  const service = await openTestService(t, {}, before)
-  const chancery = chanceryFor(service)
+  const told: unknown[] = []
+  const tell = (fields: object): void => void told.push('event' in fields && fields.event)
+  const { addresses, close } = await serve(before.config, { ...quiet, warn: tell, error: tell })
+  t.teardown(close)
+  const chancery = chanceryFor({ config: before.config, url: addresses.api })
   const outside = await chancery(['issuer', 'list'])
   t.equal(outside.code, exitCodes.usage, outside.err)
+  await sleep(4_500)
+  t.same(told, ['own-certificate.missing', 'anchor.unwritten'], 'it is told of once, and not with each try')
   await rm(standIn, { recursive: true })
   while (!existsSync(standIn)) await sleep(50)
   t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: '' })
