@@ -47,7 +47,7 @@ export const openAnchorFile = async ({
     const there = place.isNamed() ? readPlaces(place.file(), path, seen) : []
     const newest = newestOf(there)
     const { origin } = newest ?? last ?? checkpoint
-    if (origin !== checkpoint.origin) throw new Error(`${path} is of the roll ${origin}, not of ${checkpoint.origin}`)
+    assertOrigin(origin, checkpoint, path)
     const isOurs = newest !== undefined && newest.size === uncertain
     const written = place.file()
     // Once for each: on a disk that names no file twice alike it would have no end.
@@ -65,7 +65,7 @@ export const openAnchorFile = async ({
     await place.settle()
     if (!(await kept)) {
       const other = await openPlace(path)
-      await readFound(other, path)
+      await readFound(other, path, checkpoint)
       await place.close().catch(() => {})
       place = other
       return put(checkpoint, true)
@@ -305,13 +305,20 @@ const writeWhole = async (file: FileHandle, octets: Buffer, at: number): Promise
     done += (await file.write(octets, done, octets.length - done, at + done)).bytesWritten
 }
 
-const readFound = async (place: Place, path: string): Promise<Checkpoint | undefined> => {
+/** Leaves it closed where it is not whole, or is not of the roll of `checkpoint`. */
+const readFound = async (place: Place, path: string, checkpoint?: Checkpoint): Promise<Checkpoint | undefined> => {
   try {
-    return place.isNamed() ? newestOf(readPlaces(place.file(), path)) : undefined
+    const found = place.isNamed() ? newestOf(readPlaces(place.file(), path)) : undefined
+    if (found && checkpoint) assertOrigin(found.origin, checkpoint, path)
+    return found
   } catch (error) {
     await place.close()
     throw error
   }
+}
+
+const assertOrigin = (origin: string, checkpoint: Checkpoint, path: string): void => {
+  if (origin !== checkpoint.origin) throw new Error(`${path} is of the roll ${origin}, not of ${checkpoint.origin}`)
 }
 
 /** What a place says, by its octets, whoever wrote them: read or encoded before, it need not be parsed again. */

@@ -128,12 +128,20 @@ t.test('one that is taken away, or replaced, while it is written is there again 
       t.same(await readAnchorFile(path), at(size))
     }
 
-    await writeFile(join(folder, 'foreign'), 'nothing')
-    await rename(join(folder, 'foreign'), path)
-    await t.rejects(anchor.write(at(50)), { message: /is damaged/ }, 'and what is there is heeded')
-    await rm(path)
-    await anchor.write(at(51))
-    t.same(await readAnchorFile(path), at(51))
+    await withAnchor(join(folder, 'other'), (other) => other.write(at(5, 'other.example/roll')))
+    for (const [size, octets, message] of [
+      [50, 'nothing', /is damaged/],
+      [60, await readFile(join(folder, 'other')), /is of the roll other\.example\/roll, not of /],
+    ] as const) {
+      await writeFile(join(folder, 'foreign'), octets)
+      await rename(join(folder, 'foreign'), path)
+      for (let tries = 0; tries < 2; tries += 1)
+        await t.rejects(anchor.write(at(size)), { message }, 'and what is there is heeded')
+      t.same(await readFile(path), Buffer.from(octets), 'and left as it is')
+      await rm(path)
+      await anchor.write(at(size + 1))
+      t.same(await readAnchorFile(path), at(size + 1))
+    }
   })
 })
 
