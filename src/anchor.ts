@@ -4,7 +4,7 @@
  * leaves the one before it. One for each replica, on a disk that outlives it.
  */
 import { hash, randomUUID } from 'node:crypto'
-import { constants, readSync } from 'node:fs'
+import { constants, fstatSync, readSync, statSync } from 'node:fs'
 import { type FileHandle, link, open, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
 
@@ -50,8 +50,6 @@ export const openAnchorFile = async ({
     assertOrigin(origin, checkpoint, path)
     const isOurs = newest !== undefined && newest.size === uncertain
     const written = place.file()
-    // Once for each: on a disk that names no file twice alike it would have no end.
-    const kept = isReopened || !place.isNamed() || isKept(written, path)
     // Whoever else writes here, against all advice, has promised what it wrote: the larger one stays.
     if (newest === undefined || isOurs || newest.size < checkpoint.size) {
       // What failed may be there to be read, and still not be on the disk.
@@ -59,18 +57,19 @@ export const openAnchorFile = async ({
       const octets = encodePlace(checkpoint)
       uncertain = checkpoint.size
       seen[next] = { octets, checkpoint }
-      await Promise.all([writeWhole(written, octets, next * placeOctets), kept])
+      await writeWhole(written, octets, next * placeOctets)
       uncertain = undefined
     }
     await place.settle()
-    if (!(await kept)) {
+    if (place.file() !== written) return put(checkpoint)
+    // Once for each: on a disk that names no file twice alike it would have no end.
+    if (!isReopened && !isKept(written, path)) {
       const other = await openPlace(path)
       await readFound(other, path, checkpoint)
       await place.close().catch(() => {})
       place = other
       return put(checkpoint, true)
     }
-    if (place.file() !== written) return put(checkpoint)
     last = checkpoint
   }
   /** The write that is under way was waited for in vain. */
@@ -287,11 +286,11 @@ const syncFolders = async (from: string, top: string): Promise<void> => {
 
 /**
  * Whether the name is still that of this file: one that was taken away, or that another or a mount hides, takes what is written like
- * any other, and no start would find that. Where nobody can tell, the write itself does.
+ * any other, and no start would find that. Where nobody can tell, the write itself does. At once, as the places are read.
  */
-const isKept = async (file: FileHandle, path: string): Promise<boolean> => {
+const isKept = (file: FileHandle, path: string): boolean => {
   try {
-    const [ours, named] = await Promise.all([file.stat({ bigint: true }), stat(path, { bigint: true })])
+    const [ours, named] = [fstatSync(file.fd, { bigint: true }), statSync(path, { bigint: true })]
     return ours.ino === named.ino && ours.dev === named.dev
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException
