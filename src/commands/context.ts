@@ -1,5 +1,4 @@
 /** `chancery login` and `context`: which server, trusting what, as whom, so that no other command need be told. */
-import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -15,6 +14,7 @@ import {
   loadContexts,
 } from './contexts.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { openOutput } from './output.ts'
 import { readIdentity, tokenIn } from './proof.ts'
 
@@ -172,10 +172,7 @@ const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
   return { ...made, oidc: { ...provider, ...(await loginByDevice(provider, deps)) } }
 }
 
-const readAnchor = (file: string): Promise<string> =>
-  readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `The trust anchor ${file} cannot be read (${error.code}).`)
-  })
+const readAnchor = (file: string): Promise<string> => readGivenText(file, 'The trust anchor ')
 
 const readToken = async (): Promise<string> => {
   const chunks: Buffer[] = []

@@ -3,10 +3,14 @@ import { readFile } from 'node:fs/promises'
 
 import { Failure } from './failure.ts'
 
-export const readGiven = (path: string, what = ''): Promise<Buffer> =>
-  readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new Failure('usage', `${what}${path} cannot be read (${error.code}).`)
-  })
+export const readGiven = (path: string, what = ''): Promise<Buffer> => readFile(path).catch(blame(`${what}${path}`))
 
-export const readGivenText = async (path: string, what?: string): Promise<string> =>
-  (await readGiven(path, what)).toString('utf8')
+export const readGivenText = (path: string, what = ''): Promise<string> =>
+  readFile(path, 'utf8').catch(blame(`${what}${path}`))
+
+/** What is longer than a string can be has no code. */
+const blame =
+  (file: string) =>
+  ({ code, message }: NodeJS.ErrnoException): never => {
+    throw new Failure('usage', `${file} cannot be read (${code ?? message}).`)
+  }

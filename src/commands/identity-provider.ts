@@ -1,5 +1,4 @@
 /** `chancery identity-provider`: whose tokens are believed, and who they make somebody. */
-import { readFile } from 'node:fs/promises'
 
 import type { Command } from 'commander'
 
@@ -7,6 +6,7 @@ import { isProblem, problems } from '../errors.ts'
 import type { ProviderDocument } from '../policy/identity-document.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { versionLine, violationText, visible } from './output.ts'
 import { openRest, type RestOptions, withRestOptions } from './rest.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
@@ -62,12 +62,9 @@ export const addIdentityProviderCommand = (program: Command): void => {
 
 /** As the server will judge it, so that every fault is told before anything is sent. */
 const readDocument = async (file: string): Promise<{ readonly name: string; readonly body: unknown }> => {
-  let body: unknown
-  try {
-    body = await parseYaml(await readFile(file, 'utf8'))
-  } catch (error) {
-    throw new Failure('usage', `${file} cannot be read: ${(error as Error).message}`)
-  }
+  const body: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
+    throw new Failure('usage', `${file} cannot be read: ${error.message}`)
+  })
   const { parseProvider } = await import('../policy/identity.ts')
   try {
     return { name: parseProvider(body, { version: 1 }).name, body }

@@ -1,5 +1,4 @@
 /** `chancery profile`: what certificates look like, kept in files and applied as versions. */
-import { readFile } from 'node:fs/promises'
 import { isDeepStrictEqual } from 'node:util'
 
 import type { Command } from 'commander'
@@ -8,6 +7,7 @@ import { isProblem, problems, type Violation } from '../errors.ts'
 import { segment } from './client.ts'
 import { diffLines } from './diff.ts'
 import { Failure } from './failure.ts'
+import { readGivenText } from './given.ts'
 import { versionLine, violationText, visible } from './output.ts'
 import { openRest, type Rest, type RestOptions, withRestOptions } from './rest.ts'
 import { formatYaml, parseYaml } from './yaml.ts'
@@ -234,12 +234,9 @@ const versionPath = (name: string, version?: string): string =>
   `/v1/profiles/${segment(name)}${version === undefined ? '' : `/versions/${segment(version)}`}`
 
 const readDocument = async (file: string): Promise<Document> => {
-  let content: unknown
-  try {
-    content = await parseYaml(await readFile(file, 'utf8'))
-  } catch (error) {
-    throw new Failure('usage', `${file} cannot be read: ${(error as Error).message}`)
-  }
+  const content: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
+    throw new Failure('usage', `${file} cannot be read: ${error.message}`)
+  })
   if (typeof content !== 'object' || content === null || !('name' in content) || typeof content.name !== 'string') {
     throw new Failure('usage', `${file} is not a profile document: it has no name.`)
   }

@@ -52,6 +52,10 @@ t.test('a document is applied, shown and listed, and one with faults is told all
   await writeFile(file, '-----BEGIN EC PRIVATE KEY-----\nMIGHAgEA\n-----END EC PRIVATE KEY-----\n')
   const key = await chancery('apply', file)
   t.match(key, { code: exitCodes.usage, err: /github\.yaml cannot be read: it holds a private key\n$/ })
+  t.match(await chancery('apply', `${file}.none`), {
+    code: exitCodes.usage,
+    err: /^\S+\.none cannot be read \(ENOENT\)\.\n$/,
+  })
   t.notMatch(key.err, /MIGH/, 'nor is it shown')
   t.equal((await chancery('show', 'gitlab')).code, exitCodes.missing)
 })

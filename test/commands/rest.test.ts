@@ -113,7 +113,7 @@ t.test('several profiles are all checked before the first is applied, and each i
   const nowhere = await write('nowhere.yaml', stringify({ ...document, name: 'nowhere', authority: 'nowhere' }))
   const none = join(folder, 'none.yaml')
   const cases: [string, readonly string[], number, RegExp][] = [
-    ['a file that is not there', [good, none], exitCodes.usage, /none\.yaml cannot be read/],
+    ['a file that is not there', [good, none], exitCodes.usage, /^\S*none\.yaml cannot be read \(ENOENT\)\.$/m],
     ['a profile twice', [good, other, twice], exitCodes.usage, /twice\.yaml is a second document of .* "other"/],
     ['a broken document', [good, broken], exitCodes.refused, /faulty\.yaml is not a valid .*\/more .*\/keys /s],
     ['an unknown authority', [good, nowhere], exitCodes.missing, /names the authority "nowhere"/],

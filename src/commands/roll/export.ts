@@ -256,7 +256,7 @@ const narrowed = ({ level, width }: Tile, octets: Uint8Array, wanted: number): U
 const readThere = (path: string): Promise<Buffer | undefined> =>
   readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
-    throw new Failure('usage', `${path} cannot be read: ${error.message}`)
+    throw new Failure('usage', `${path} cannot be read (${error.code}).`)
   })
 
 /** Nothing of it may be other than it should be. Where a machine stops, zeros may stand for what was not written any more. */

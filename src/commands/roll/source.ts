@@ -51,8 +51,9 @@ const openFolder = (folder: string): RollSource => ({
     try {
       return await readFile(join(folder, path))
     } catch (error) {
-      if (['ENOENT', 'ENOTDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined
-      throw new Failure('usage', `${join(folder, path)} cannot be read: ${(error as Error).message}`)
+      const { code = '' } = error as NodeJS.ErrnoException
+      if (['ENOENT', 'ENOTDIR'].includes(code)) return undefined
+      throw new Failure('usage', `${join(folder, path)} cannot be read (${code}).`)
     }
   },
 })

@@ -86,7 +86,7 @@ function* linesOf({ history: { serials, ...history }, ...state }: VerifierState)
 const readState = async (path: string): Promise<VerifierState | undefined> => {
   const file = await open(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
-    throw new Failure('usage', `The state ${path} cannot be read: ${error.message}`)
+    throw new Failure('usage', `The state ${path} cannot be read (${error.code}).`)
   })
   if (file === undefined) return undefined
   const lines: string[] = []

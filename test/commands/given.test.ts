@@ -1,0 +1,34 @@
+/** Files that a command line names, and that are not what it takes them for. */
+import { constants } from 'node:buffer'
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+
+import t from 'tap'
+
+import { readGiven, readGivenText } from '../../src/commands/given.ts'
+
+const folder = await mkdtemp(join(tmpdir(), 'chancery-given-'))
+t.teardown(() => rm(folder, { recursive: true, force: true }))
+
+t.test('what cannot be read is the fault of the command line, and named once', async (t) => {
+  const none = join(folder, 'none')
+  for (const read of [readGiven, readGivenText] as ((path: string, what?: string) => Promise<unknown>)[]) {
+    await t.rejects(read(none), { kind: 'usage', message: `${none} cannot be read (ENOENT).` })
+    await t.rejects(read(folder, 'The key '), { kind: 'usage', message: `The key ${folder} cannot be read (EISDIR).` })
+  }
+})
+
+t.test('so is what is longer than a text can be, as a disk that was named by mistake', async (t) => {
+  const disk = join(folder, 'disk')
+  await writeFile(disk, '')
+  await truncate(disk, constants.MAX_STRING_LENGTH + 1)
+  await t.rejects(readGivenText(disk), { kind: 'usage', message: `${disk} cannot be read (Invalid string length).` })
+})
+
+t.test('a text is what is there, its byte order mark included', async (t) => {
+  const file = join(folder, 'text')
+  await writeFile(file, '\uFEFFä\n')
+  t.equal(await readGivenText(file), '\uFEFFä\n')
+  t.same(await readGiven(file), Buffer.from('\uFEFFä\n'))
+})
