@@ -6,9 +6,9 @@ import { hash } from 'node:crypto'
 
 import { isProblem } from '../errors.ts'
 import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
-import { isUnderstood } from './issuer-chain.ts'
 import type { Issuers } from './issuers.ts'
 
 export interface TrustedIssuer {
@@ -95,8 +95,14 @@ const anchorRules: readonly { readonly reason: string; readonly holds: (facts: T
   { reason: 'may not sign certificates', holds: ({ keyUsage }) => keyUsage?.includes('keyCertSign') === true },
   {
     reason: 'has a critical extension that is not understood here',
-    holds: isUnderstood,
+    holds: ({ extensions }) => extensions.every(({ oid, critical }) => !critical || understood.has(oid)),
   },
 ]
 
+/** What we judge ourselves when somebody shows a certificate: not what relying parties understand of our chains. */
+const understood: ReadonlySet<string> = new Set([
+  extensionOids.basicConstraints,
+  extensionOids.keyUsage,
+  extensionOids.nameConstraints,
+])
 const mostAnchors = 100

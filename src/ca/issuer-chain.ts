@@ -64,10 +64,6 @@ export const isPathShort = ({ pathLength }: TbsFacts, place: number, chain: read
   pathLength === undefined ||
   chain.slice(0, place).filter(({ issuer, subjectDer }) => !issuer.equals(subjectDer)).length <= pathLength
 
-/** Whether relying parties know each critical extension of a CA's certificate. */
-export const isUnderstood = ({ extensions }: Pick<TbsFacts, 'extensions'>): boolean =>
-  extensions.every(({ oid, critical }) => !critical || understood.has(oid))
-
 const refuse = (violations: readonly Violation[]): void => {
   if (violations.length > 0)
     throw new Problem('issuer.chain', `${violations[0]?.field}: ${violations[0]?.reason}.`, { violations })
@@ -161,7 +157,7 @@ const linkRules: readonly Rule<Placed>[] = [
   {
     check: 'chain.critical',
     reason: 'it has a critical extension that not every relying party understands',
-    holds: ({ facts }) => isUnderstood(facts),
+    holds: ({ facts }) => facts.extensions.every(({ oid, critical }) => !critical || understood.has(oid)),
   },
   {
     check: 'chain.validity',

@@ -68,7 +68,10 @@ export interface IssuerOptions {
   readonly opened?: (issuer: string, key: SigningKey) => void
 }
 
-/** With its key still to be opened: one that does not sign is a fault, for now. Throws for a certificate that can't be an issuer's. */
+/**
+ * With its key still to be opened: one that does not sign is a fault, for now. Throws for a certificate that can't be an
+ * issuer's.
+ */
 export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)

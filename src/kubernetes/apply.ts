@@ -62,8 +62,8 @@ export interface ApplyingDeps<T extends KubernetesObject> {
 }
 
 /**
- * The same, counted, and known to our watch. Tells whoever has asked that the API server refuses the write itself (a right that is missing, a certificate that it
- * does not take), which no condition can say.
+ * The same, counted, and known to our watch. Tells whoever has asked that the API server refuses the write itself (a right
+ * that is missing, a certificate that it does not take), which no condition can say.
  */
 export const applyOrTell = async <T extends KubernetesObject>(
   { api, watch, recorder, meter }: ApplyingDeps<T>,
