@@ -76,9 +76,15 @@ t.test('only the door imports @peculiar/x509', async (t) => {
   }
 })
 
-t.test('whatever stands in no room is in the plan of the house', async (t) => {
+t.test('whatever stands in no room is in the plan of the house, and whatever is in the plan is there', async (t) => {
   const plan = await readFile(join(src, '../docs/architecture.md'), 'utf8')
   for await (const file of glob('*.ts', { cwd: src })) t.ok(plan.includes(`\`${file}\``), file)
+  const files = [...(await sourcesIn('.')).keys()].map((file) => `/${file}`)
+  for (const [, name] of plan.matchAll(/`([\w/-]+\.ts)`/g))
+    t.ok(
+      files.some((file) => file.endsWith(`/${name}`)),
+      name,
+    )
 })
 
 /** A class of errors and a queue: values without a world of their own. */
