@@ -10,10 +10,11 @@ import { readGiven, readGivenText } from '../../src/commands/given.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-given-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
+const reads: readonly ((path: string, what?: string) => Promise<unknown>)[] = [readGiven, readGivenText]
 
 t.test('what cannot be read is the fault of the command line, and named once', async (t) => {
   const none = join(folder, 'none')
-  for (const read of [readGiven, readGivenText] as ((path: string, what?: string) => Promise<unknown>)[]) {
+  for (const read of reads) {
     await t.rejects(read(none), { kind: 'usage', message: `${none} cannot be read (ENOENT).` })
     await t.rejects(read(folder, 'The key '), { kind: 'usage', message: `The key ${folder} cannot be read (EISDIR).` })
   }
@@ -23,7 +24,8 @@ t.test('so is what is longer than a text can be, as a disk that was named by mis
   const disk = join(folder, 'disk')
   await writeFile(disk, '')
   await truncate(disk, constants.MAX_STRING_LENGTH + 1)
-  await t.rejects(readGivenText(disk), { kind: 'usage', message: `${disk} cannot be read (Invalid string length).` })
+  const fault = { kind: 'usage', message: `${disk} is too long for what is read here: name another file.` }
+  for (const read of reads) await t.rejects(read(disk), fault)
 })
 
 t.test('a text is what is there, its byte order mark included', async (t) => {
