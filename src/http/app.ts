@@ -317,10 +317,10 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
     }
   })
   app.addHook('onRoute', (route) => {
-    const { access: rule = foreignRoutes(route.url), accepts = [], queued = false } = route.config ?? {}
+    const { access: rule = foreignRoutes(route.url), accepts = [], queued = false, probe = false } = route.config ?? {}
     if (rule === undefined) throw new Error(`The route ${String(route.method)} ${route.url} declares no access.`)
     const spellings = acceptedSpellings(accepts)
-    const mindsBody = rule !== 'open' || accepts.length > 0
+    const mindsBody = accepts.length > 0 || !(rule === 'open' || probe)
     const keepsDeadline = route.config?.ownDeadline === true || accepts.length > 0
     const admit = (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
       const started = performance.now()
@@ -343,7 +343,7 @@ const guardRoutes = (app: App, deps: HttpDeps, state: { readonly stopping: boole
           assertDecodable(request.url)
           assertSingle(request)
           assertHeeded(request, route.config?.headers)
-          if (mindsBody) assertBodyType(request, spellings)
+          return mindsBody ? assertBodyType(request, spellings) : undefined
         })
         .then(done as () => void, done)
     }

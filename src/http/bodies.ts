@@ -1,4 +1,6 @@
 /** Bodies of requests: which types a route takes, and how each is read. */
+import type { IncomingMessage } from 'node:http'
+
 import type { FastifyRequest } from 'fastify'
 
 import { Problem } from '../errors.ts'
@@ -13,16 +15,29 @@ import { hasBody } from './unread.ts'
  * The type of a body is settled before its first octet is read; a coding would hide its true size. A body that nobody reads
  * would be taken for one that was heeded, as filters that are sent with a search.
  */
-export const assertBodyType = ({ headers, raw }: FastifyRequest, spellings: ReadonlySet<string>): void => {
+export const assertBodyType = (
+  { headers, method, raw }: FastifyRequest,
+  spellings: ReadonlySet<string>,
+): Promise<void> | undefined => {
   const isThere = hasBody(raw)
+  if ((method === 'GET' || method === 'HEAD') && isChunked(headers)) return assertEmpty(raw)
   // Many libraries say with every call what type they would send. Fastify would look for a body of it.
   if (!isThere && spellings.size === 0) delete headers['content-type']
-  if (!isThere && headers['content-type'] === undefined) return
+  if (!isThere && headers['content-type'] === undefined) return undefined
   assertMediaType(headers['content-type'], spellings)
-  const { 'content-encoding': coding = 'identity', 'transfer-encoding': transfer = 'chunked' } = headers
-  // Node undoes the last one alone (RFC 9112 7).
-  if (coding !== 'identity' || transfer.toLowerCase() !== 'chunked')
+  const { 'content-encoding': coding = 'identity' } = headers
+  // Node undoes the last transfer coding alone (RFC 9112 7).
+  if (coding !== 'identity' || (headers['transfer-encoding'] !== undefined && !isChunked(headers)))
     throw new Problem('request.media_type', 'The body must not be compressed.')
+  return undefined
+}
+
+const isChunked = ({ 'transfer-encoding': transfer }: IncomingMessage['headers']): boolean =>
+  transfer?.toLowerCase() === 'chunked'
+
+/** Proxies and gateways pass a GET on as chunked before they know that nothing comes, and then send no octet. */
+const assertEmpty = async (request: IncomingMessage): Promise<void> => {
+  for await (const _ of request.iterator({ destroyOnReturn: false })) assertMediaType(undefined, new Set())
 }
 
 /** Whatever a body is written in, it arrives at the one schema of its route as the same plain data. */

@@ -291,7 +291,7 @@ const codesOf = (
   if (schema.params) codes.push('request.uri')
   if (schema.body || accepts.length > 0) codes.push('request.media_type', tooLarge)
   // Where none is taken, one is refused.
-  else if (access !== 'open') codes.push('request.media_type')
+  else if (access !== 'open' && !probe) codes.push('request.media_type')
   return [...new Set(codes)]
 }
 

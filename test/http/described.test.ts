@@ -1,3 +1,7 @@
+import { once } from 'node:events'
+import { request as httpsRequest } from 'node:https'
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
 import { assertDescribed, assertMembers, assertPointers } from '../helpers/described.ts'
@@ -12,10 +16,10 @@ const values: Readonly<Record<string, string>> = {
   id: '0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e',
   name: 'not-there',
 }
-/** To whoever, and so of no use to anybody with a body. */
+/** To whoever, and so of no use to anybody with a body; or to a probe. */
 const isOpen = (path: string): boolean => {
   const operation = paths[path]?.['get'] as { readonly security: readonly object[] } | undefined
-  return operation?.security.length === 0
+  return operation?.security.length === 0 || path === '/readyz'
 }
 const deletes = Object.keys(paths)
   .filter((path) => paths[path]?.['delete'])
@@ -90,6 +94,29 @@ t.test(
     }
   },
 )
+
+t.test('a GET that a proxy has passed on as chunked, and that has no octet, is one without a body', async (t) => {
+  const chunked = { 'transfer-encoding': 'chunked' }
+  for (const method of ['GET', 'HEAD'])
+    for (const path of ['/v1/events', '/v1/certificates', '/metrics', '/readyz'])
+      for (const headers of [chunked, { ...chunked, 'content-type': 'application/json' }])
+        t.equal((await service.request(method, path, { headers })).status, 200, `${method} ${path}`)
+  const later = async (piece: string): Promise<number | undefined> => {
+    const headers = { ...chunked, authorization: `Bearer ${service.adminToken}` }
+    const call = httpsRequest(new URL('/v1/events', service.url), { ca: service.ca, method: 'GET', headers })
+    const answered = once(call, 'response')
+    call.flushHeaders()
+    await sleep(50)
+    if (piece !== '') call.write(piece)
+    await sleep(50)
+    call.end()
+    const [answer] = await answered
+    answer.resume()
+    return answer.statusCode
+  }
+  t.equal(await later(''), 200, 'also where its end comes later')
+  t.equal(await later('{"status":"revoked"}'), 415, 'and one that has octets after all is refused')
+})
 
 t.test('a coding of a body is none of its framing, wherever it is told', async (t) => {
   for (const coding of ['gzip, chunked', 'identity, chunked'])
