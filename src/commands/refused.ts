@@ -16,7 +16,7 @@ interface ProblemBody {
 }
 
 /** With the exit code that the problem has; an answer that is no problem document may be a proxy's. */
-export const failureOf = ({ status, text, headers }: Answer): Failure => {
+export const failureOf = ({ status, text, headers }: Pick<Answer, 'status' | 'text' | 'headers'>): Failure => {
   const isProblem = String(headers['content-type']).startsWith('application/problem+json')
   const problem = isProblem ? readProblem(parsed(text), status) : undefined
   if (problem === undefined) {

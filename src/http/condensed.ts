@@ -132,7 +132,6 @@ const groups: readonly (readonly [code: ProblemCode, name: string, beside?: Prob
   ['clock.skewed', 'ClockNotTrusted', 'auth.unavailable'],
   // Whoever proves to hold the key is not asked who that is.
   ['clock.skewed', 'ProofUnavailable'],
-  ['roll.inconsistent', 'EventsUnavailable', 'overload.queue'],
   ['roll.inconsistent', 'ChangeUnavailable'],
   ['overload.queue', 'SearchUnavailable'],
   ['db.unavailable', 'Unavailable'],

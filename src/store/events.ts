@@ -334,13 +334,16 @@ const rebuild = ({ codec }: RecordsDeps, row: EventRow): string => {
   return text
 }
 
-/** Whoever follows the roll is told which entry it is: nobody gets another one in its place. */
-const altered = (index: number, how: string): Problem =>
-  new Problem(
-    'roll.inconsistent',
-    `The records of entry ${index} are not what was put on the roll: ${how}. "chancery roll verify --database" names what was altered (docs/roll.md).`,
-    { retryAfter: 60 },
-  )
+/**
+ * Whoever follows the roll is told which entry it is: nobody gets another one in its place. It does not pass by waiting, so that nothing
+ * tries again for long, and alerts and the log tell it as they do a defect.
+ */
+const altered = (index: number, how: string): Problem => {
+  const told = `The records of entry ${index} are not what was put on the roll: ${how}.`
+  return new Problem('internal', `${told} "chancery roll verify --database" names what was altered (docs/roll.md).`, {
+    cause: new Error(told),
+  })
+}
 
 const octets = (base64: string): Buffer => Buffer.from(base64, 'base64')
 

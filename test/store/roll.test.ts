@@ -4,12 +4,13 @@ import { setTimeout } from 'node:timers/promises'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
+import { openSource } from '../../src/commands/roll/source.ts'
 import type { RollEvent } from '../../src/roll/entries.ts'
 import type { Stores } from '../../src/service.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import { openTestStores } from './stores.ts'
 
-const { service, stores, open, issue } = await openTestStores(t)
+const { service, stores, open, issue } = await openTestStores(t, { CHANCERY_ROLL_PUBLIC: 'yes' })
 const { roll, db } = stores
 
 const event = (label: string): RollEvent => ({ type: 'principal.created', principal: label, by: 'test' })
@@ -215,14 +216,22 @@ t.test('an entry whose records were tampered with is not told as if it were the 
   const told = new RegExp(
     `records of entry ${index} are not .*: they no longer hash to its leaf.*roll verify --database`,
   )
-  await t.rejects(page(), { code: 'roll.inconsistent', message: told })
+  await t.rejects(page(), { code: 'internal', message: told, options: { cause: { message: /entry/ } } })
   for (const path of [
     `/v1/events?serial=${serial}`,
     `/roll/tile/entries/00${Math.floor(index / 256)}.p/${(index % 256) + 1}`,
   ])
     t.match(
       await service.request('GET', path),
-      { status: 503, json: { code: 'roll.inconsistent', detail: told } },
+      { status: 500, json: { code: 'internal', retryable: false, detail: told } },
       path,
     )
+  const started = performance.now()
+  const read = openSource(service.publicUrl, {}).then((source) =>
+    source
+      .read('checkpoint')
+      .then(() => source.read(`tile/entries/00${Math.floor(index / 256)}.p/${(index % 256) + 1}`)),
+  )
+  await t.rejects(read, { kind: 'failed', message: told }, 'the command ends with that, and takes it for no bad hour')
+  t.ok(performance.now() - started < 5_000, 'and at once')
 })

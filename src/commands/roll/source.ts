@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { type Client, chooseServer, openClient } from '../client.ts'
 import { Failure } from '../failure.ts'
+import { failureOf } from '../refused.ts'
 import type { RestOptions } from '../rest.ts'
 
 export interface RollSource {
@@ -86,8 +87,22 @@ const anonymousReader =
           throw new Failure('later', `The answer of ${url} broke off: ${reasonOf(error)}.`)
         }),
       )
-    throw new Failure(isForNow(answer.status) ? 'later' : 'denied', `${url} answers with ${answer.status}.`)
+    throw await refusalOf(url, answer)
   }
+
+/** In the words of a service, where it is one. */
+const refusalOf = async (url: URL, answer: Response): Promise<Failure> => {
+  const { status, headers } = answer
+  const place = `${url} answers with ${status}`
+  if (headers.get('content-type') !== 'application/problem+json')
+    return new Failure(isForNow(status) ? 'later' : 'denied', `${place}.`)
+  const { kind, message, problem } = failureOf({
+    status,
+    text: await answer.text().catch(() => ''),
+    headers: Object.fromEntries(headers),
+  })
+  return new Failure(kind, `${place}: ${message}`, problem)
+}
 
 /** Too slow, too much at once, or not able to: RFC 9110 15.5.9 and 15.6, RFC 6585 4. */
 const isForNow = (status: number): boolean => status === 408 || status === 429 || status >= 500

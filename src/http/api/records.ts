@@ -166,7 +166,7 @@ const eventRoute = (app: App, deps: SearchDeps): void => {
         offers: listTypes,
         exports: { records: 'events', columns: eventColumns },
         ownDeadline: true,
-        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue', 'roll.inconsistent'],
+        problems: ['request.cursor', 'request.not_acceptable', 'overload.queue'],
       },
       schema: {
         operationId: 'listEvents',
