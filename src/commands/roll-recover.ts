@@ -76,7 +76,7 @@ export const runRecover = (
       return { ...found, byHand: [], ...missing }
     }
     const sources = await openSources(db, config, options)
-    const verified = { folder, checkpoint, seen, edge, sources }
+    const verified = { folder, checkpoint, seen, anchor: config.roll.anchor, edge, sources }
     const { byHand, roots } = await verify(db, verified, progress)
     for (const sentence of byHand) progress.tell(`By hand: ${sentence}`)
     const putBack = (records: RecoveryDeps['db']) => write(records, { ...verified, roots }, progress)
@@ -153,7 +153,10 @@ const readDatabaseEdge = async (db: Database): Promise<Edge> => {
 
 const assertBeginning = async (db: Database, { size, root }: Checkpoint, from: string): Promise<void> => {
   if (!isEqual(await readRoot(size, tileReader(db), codec.hasher), root))
-    throw new Failure('usage', `The roll in the records does not go on from the ${size} entries of ${from}.`)
+    throw new Failure(
+      'usage',
+      `The roll in the records does not go on from the ${size} entries of ${from}: these are two rolls. ${whichIsRight}`,
+    )
 }
 
 // Verifying -------------------------------------------------------------------------------------------------------------
@@ -162,6 +165,8 @@ interface Verified {
   readonly folder: RollFolder
   readonly checkpoint: Checkpoint
   readonly seen: Checkpoint | undefined
+  /** Where that is kept. */
+  readonly anchor: string | undefined
   readonly edge: Edge
   readonly sources: Sources
 }
@@ -228,10 +233,10 @@ const parseEntries = ({ index: first, entries }: BundledEntries): readonly Recov
   })
 
 /**
- * The records and what the folder has beyond them do not lead to what was signed or seen. Whose fault that is, only all of the folder
- * tells: one that leads there by itself is right, and then the records have gone on from an older backup.
+ * The records and what the folder has beyond them do not lead to what was signed or seen. Whether it is damaged, only all of the folder
+ * tells. Of two rolls that are whole, nobody knows here which is right: an anchor is written by whatever was served.
  */
-const otherRoll = async (db: Database, { folder, checkpoint, seen, edge }: Verified): Promise<Failure> => {
+const otherRoll = async (db: Database, { folder, checkpoint, seen, anchor, edge }: Verified): Promise<Failure> => {
   if (!(await leadsTo(folder, checkpoint)))
     return new Failure('usage', 'The entries of the folder are not those of its checkpoint: it is damaged, or torn.')
   // What the records hold of what was seen has been compared already.
@@ -239,14 +244,19 @@ const otherRoll = async (db: Database, { folder, checkpoint, seen, edge }: Verif
   if (isBeyond && !(await leadsTo(folder, seen)))
     return new Failure(
       'usage',
-      `The ${seen.size} entries of the folder are not those that were seen here: it is of a fork.`,
+      `The ${seen.size} entries of the folder are not those that were seen here: ${folder.path} and ${anchor} are of two rolls. ${whichIsRight}`,
     )
   const at = await firstOther(db, folder, edge.size)
+  if (at === undefined)
+    return new Failure(
+      'usage',
+      'The tree in the records is damaged: its leaves are those of the folder, and it is not. Restore another backup.',
+    )
+  const told = `The records have gone on by themselves since entry ${at}: these are two rolls, and neither follows from the other.`
+  const isOfRecords = seen !== undefined && seen.size > at && seen.size <= edge.size
   return new Failure(
     'usage',
-    at === undefined
-      ? 'The tree in the records is damaged: its leaves are those of the folder, and it is not. Restore another backup.'
-      : `The records have gone on by themselves since entry ${at}: these are two rolls, and neither follows from the other. Restore the backup once more, and recover before anything is served (docs/roll.md).`,
+    `${told} ${isOfRecords ? `${anchor} agrees with the records. ${whichIsRight}` : 'Restore the backup once more, and recover before anything is served (docs/roll.md).'}`,
   )
 }
 
@@ -264,6 +274,9 @@ const firstOther = async (db: Database, folder: RollFolder, size: number): Promi
   }
   return undefined
 }
+
+const whichIsRight =
+  'A checkpoint that others have kept (auditors, witnesses) says which is right. If the folder: restore the backup once more, keep an anchor that is not of it elsewhere, and recover before anything is served (docs/roll.md).'
 
 const leafOf = (entry: Uint8Array): Hash => codec.hasher.leaf(entry)
 

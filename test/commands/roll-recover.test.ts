@@ -197,7 +197,24 @@ t.test('records that have gone on by themselves are another roll, and nothing is
   await copyFile(join(folder, 'right'), anchor)
   await t.rejects(recover(), { message: new RegExp(`^The records have gone on by themselves since entry ${start}:`) })
   await writeFile(anchor, written)
+  await t.rejects(recover(), { message: /agrees with the records\. A checkpoint that others have kept .* says which/ })
   t.same(await inStores(({ roll }) => roll.head()).then((head) => [head.size, head.root]), [size, before])
+
+  // As it was told to do: the anchor is of what went on, and is not to be mistaken for proof against the folder.
+  await backup.restore()
+  const told = await recover().catch(({ message }: Error) => message)
+  t.match(
+    told,
+    `The ${size} entries of the folder are not those that were seen here: ${tiles} and ${anchor} are of two rolls`,
+  )
+  t.match(told, /If the folder: restore the backup once more, keep an anchor that is not of it elsewhere/)
+  await rm(anchor)
+  t.match(await recover(), { from: start, to: exported }, 'and then it is put back')
+  await writeFile(anchor, written)
+  const message = new RegExp(
+    `does not go on from the ${size} entries of ${anchor}: these are two rolls. A checkpoint that`,
+  )
+  await t.rejects(recover(), { message }, 'nor where what was put back is longer')
 })
 
 t.test('a folder that is not whole, not of this roll or lacks what is needed is not recovered from', async (t) => {
