@@ -91,7 +91,7 @@ export const openWitnesses = (deps: WitnessesDeps): Witnesses => {
       })),
     warning: () => {
       const others = asked.filter(({ disagrees }) => disagrees).map(({ witness }) => witness.key.name)
-      return others.length === 0 ? undefined : `${others.join(' and ')} has seen another roll of ours`
+      return others.length === 0 ? undefined : `another roll of ours was seen by ${others.join(' and ')}`
     },
   }
 }

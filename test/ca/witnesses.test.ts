@@ -118,7 +118,7 @@ t.test('a witness that knows more than this instance does was told by another re
   // It stays ahead: this instance has lost something.
   await elsewhere(40, 60)
   for (let round = 0; round < 5; round += 1) await client.ask()
-  t.match(client.warning(), /^w0\.example and w1\.example has seen another roll/)
+  t.match(client.warning(), /^another roll of ours was seen by w0\.example and w1\.example/)
 })
 
 t.test(
@@ -162,7 +162,7 @@ t.test('a witness that has seen another roll is told, and the others go on', asy
   await witnesses[0]?.witness.add(Buffer.from(await world.roll.fork(12).ask(10, 15)))
   world.size = 20
   await client.ask()
-  t.equal(client.warning(), 'w0.example has seen another roll of ours')
+  t.equal(client.warning(), 'another roll of ours was seen by w0.example')
   t.equal(client.newest()?.size, 10, 'two cosignatures are more than one')
   world.now += 61_000
   await client.ask()
@@ -192,7 +192,7 @@ t.test('what a witness has seen of another roll is not taken back by its being a
     await client.ask()
     t.match(client.figures(), [{ disagrees: true }], `with ${size} entries`)
   }
-  t.equal(client.warning(), 'w0.example has seen another roll of ours')
+  t.equal(client.warning(), 'another roll of ours was seen by w0.example')
 })
 
 t.test('a witness whose clock is ahead is missed as soon as any other', async (t) => {
