@@ -101,6 +101,11 @@ export interface Caller {
   readonly grants: readonly Grant[]
   /** Those whose limits of requests hold for it, where they are more than those by which it may do anything. */
   readonly limiting?: readonly Grant[]
+  /**
+   * Asks whether it still is who it is, and what it may do by now; undefined where that was found out a moment ago. Throws
+   * auth.*. Absent where nobody could take anything from it, as from the service itself.
+   */
+  readonly again?: () => Promise<Caller | undefined>
 }
 
 /** Who asks, whatever it is proved by. Nothing is trusted for longer than two seconds without looking again. */

@@ -365,13 +365,22 @@ const issue = async ({ store, issuance, refresh }: ApprovalsDeps, request: Appro
     const grants = await store.grantsOf(approver)
     if (!grants || !approves({ grants }, profile.name)) throw changed(`${approver} may not approve it any more`)
   }
+  const { input, vouched } = asked
+  const askNow = async (): Promise<Caller> => {
+    const caller = await askerOf(store, principal, vouched)
+    await refresh()
+    return caller
+  }
+  const caller = { ...(await askNow()), again: askNow }
+  return issuance.issueApproved(caller, input, { id, plan: Buffer.from(digest, 'hex'), profile })
+}
+
+/** Who asked, with what the records let it ask for at this moment. */
+const askerOf = async (store: ApprovalStore, principal: string, vouched: Vouched | null): Promise<Caller> => {
   const own = await store.grantsOf(principal)
   if (!own) throw changed(`${principal} is closed`)
-  const { input, vouched } = asked
   const grants = vouched && (await store.holds(vouched)) ? [...own, ...vouched.grants] : own
-  await refresh()
-  const caller: Caller = { principal, proof: { kind: 'own' }, grants }
-  return issuance.issueApproved(caller, input, { id, plan: Buffer.from(digest, 'hex'), profile })
+  return { principal, proof: { kind: 'own' }, grants }
 }
 
 const lost = {

@@ -149,6 +149,7 @@ const cycle = async (
   if (recorded === 'taken') return await whoeverCameFirst(deps, request, approved)
   if (isHeldObstacle(recorded)) throw turnedDown(recorded)
   if (recorded === 'held' || recorded === 'compromised') throw refuseKey(decision, recorded)
+  await assertStill(deps, { caller, grants, input }, intent)
   const issuer = deps.issuers.byName(intent.issuer)
   lap('intent')
 
@@ -387,6 +388,35 @@ const recordDraft = async (deps: IssuanceDeps, first: Draft, again: () => Promis
     drafted = await again()
   }
   throw new Problem('issuer.none_active', 'The issuers of this authority are being moved.', { retryAfter: 1 })
+}
+
+interface Asking {
+  readonly caller: Caller
+  /** By which it was decided. */
+  readonly grants: readonly Grant[]
+  readonly input: IssueInput
+}
+
+/**
+ * An intent may wait for the records for longer than anybody is believed. Nothing is signed by what was taken away or replaced
+ * until it was there: who asked is turned down, or told to ask again where that may end otherwise.
+ */
+const assertStill = async (deps: IssuanceDeps, { caller, grants, input }: Asking, intent: Intent): Promise<void> => {
+  try {
+    const known = await caller.again?.()
+    if (known === undefined) return
+    const held = authorise(deps, known, input)
+    const isSame =
+      currentProfile(deps, input.profile).version === intent.profile.version &&
+      grants.every(({ id }) => held.some((grant) => grant.id === id))
+    if (isSame) return
+    throw new Problem('request.in_progress', 'The profile or your grants have changed meanwhile; ask again.', {
+      retryAfter: 1,
+    })
+  } catch (error) {
+    await deps.recorder.recordUnsigned(intent)
+    throw error
+  }
 }
 
 /**

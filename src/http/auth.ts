@@ -81,6 +81,18 @@ export const askAgain =
       .then(done as () => void, done)
   }
 
+/** The caller, with the way to ask again once an answer takes as long as nobody is believed. */
+export const askingCaller = (identities: Identities, request: FastifyRequest): Caller => {
+  const { access: rule = 'open' } = request.routeOptions.config
+  return {
+    ...callerOf(request),
+    again: async () => {
+      if (performance.now() - request.admittedAt < trustMs) return undefined
+      return (await authorise(identities, rule, shownBy(request), true)) ?? undefined
+    },
+  }
+}
+
 /**
  * A listed proxy speaks for its clients alone: its own certificate is never theirs, or whoever comes through it without one
  * would be the proxy.

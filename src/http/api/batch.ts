@@ -130,20 +130,24 @@ const openAdmission = (
   let caller: Promise<Caller | null> = Promise.resolve(null)
   // The call itself has been counted as its first item.
   let isFirst = true
-  return async () => {
+  const ask = async (): Promise<Caller> => {
     const now = performance.now()
-    if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
-    if (now - started > batchPatience)
-      throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
     if (now - asked > trustMs) {
       asked = now
       caller = authorise(identities, ['requester'], shownBy(request), true)
     }
     const known = await caller
     if (known === null) throw new Problem('auth.missing', 'This call needs credentials.')
+    return known
+  }
+  return async () => {
+    if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
+    if (performance.now() - started > batchPatience)
+      throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
+    const known = await ask()
     if (!isFirst) await principalLimits.count(known)
     isFirst = false
-    return known
+    return { ...known, again: ask }
   }
 }
 

@@ -11,7 +11,7 @@ import { type Origin, readOrigin } from '../../policy/origin.ts'
 import { encodeProof } from '../../roll/proof.ts'
 import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
-import { callerOf, readers, readsAll } from '../auth.ts'
+import { askingCaller, callerOf, readers, readsAll } from '../auth.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
@@ -158,7 +158,7 @@ export const certificateRoutes = (app: App, deps: SearchDeps): void => {
       const caller = callerOf(request)
       const input = await readOrRefuse(deps, caller, request)
       if (request.query.dryRun === 'true') return decisionView(await withinDeadline(issuance.explain(caller, input)))
-      const issued = await withinDeadline(issueCounted(deps, caller, input))
+      const issued = await withinDeadline(issueCounted(deps, askingCaller(deps.identities, request), input))
       if ('waiting' in issued) {
         reply.code(202).header('location', `/v1/requests/${issued.waiting.id}`)
         return requestView(issued.waiting) as never

@@ -10,7 +10,7 @@ import { renewalReasons } from '../../ca/renewal-info.ts'
 import { Problem } from '../../errors.ts'
 import { type Static, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
-import { callerOf, readers } from '../auth.ts'
+import { askingCaller, callerOf, readers } from '../auth.ts'
 import { sendFresh } from '../conditional.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
@@ -99,7 +99,7 @@ export const renewalRoutes = (app: App, deps: HttpDeps): void => {
       const type = negotiate(request.headers.accept, certificateTypes)
       const caller = callerOf(request)
       const input = await readOrRefuse(deps, caller, request)
-      const issued = await withinDeadline(issueAtOnce(deps, caller, input))
+      const issued = await withinDeadline(issueAtOnce(deps, askingCaller(deps.identities, request), input))
       return sendIssued(request, reply as FastifyReply, { type, issued }) as never
     },
   )

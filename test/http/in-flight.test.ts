@@ -1,0 +1,128 @@
+/** What is taken away, or replaced, while an intent waits for the records: nothing is signed by it. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import pg from 'pg'
+import t from 'tap'
+
+import { audience, openTestIssuer } from '../helpers/issuer.ts'
+import { type Answer, openTestService } from '../helpers/service.ts'
+import { employApprovers, openDesk, wantApprovals } from './approvals.ts'
+import { csrFor, employ } from './people.ts'
+
+const service = await openTestService(t)
+const owner = new pg.Client({ connectionString: service.database.ownerUrl })
+
+t.before(() => owner.connect())
+t.teardown(() => owner.end())
+
+/** Asks while intents have to wait, changes something then, and lets them in later than anybody is believed. */
+const across = async <T>(asking: () => Promise<T>, change: () => Promise<unknown>, laterMs = 1_300): Promise<T> => {
+  await owner.query('begin')
+  await owner.query('lock table intents in share mode')
+  const asked = asking()
+  await intentsWait()
+  await change()
+  await sleep(laterMs)
+  await owner.query('commit')
+  return asked
+}
+
+/** Those of one statement go together; who comes a little later is let in later. */
+const intentsWait = async (): Promise<void> => {
+  const waiting = `select from pg_locks where relation = 'intents'::regclass and not granted`
+  while ((await owner.query(waiting)).rowCount === 0) await sleep(20)
+  await sleep(100)
+}
+
+const ask = (token: string, profile = 'server') =>
+  service.request('POST', '/v1/certificates', { token, body: { csr: csrFor('web.example.internal'), profile } })
+const firstOf = async (what: 'grants' | 'tokens', principal: string): Promise<string> =>
+  (await service.request('GET', `/v1/${what}?principal=${principal}`)).json.items[0].id
+const outcomesOf = async (principal: string): Promise<readonly string[]> =>
+  (
+    await owner.query<{ kind: string }>(
+      'select o.kind from outcomes o join intents i using (serial) where i.principal = $1',
+      [principal],
+    )
+  ).rows.map(({ kind }) => kind)
+/** A new version of it, which differs in nothing that matters. */
+const touch = async (path: string) => {
+  const { json, headers } = await service.request('GET', path)
+  const { description: _, ...document } = json.document ?? json
+  return service.request('PUT', path, {
+    headers: { 'if-match': headers['etag'] as string },
+    body: { ...document, description: 'another one' },
+  })
+}
+
+t.test('who asks is asked again, and by the profile of today, where an intent had to wait', async (t) => {
+  const names = ['closed', 'ungranted', 'unproved', 'unchanged'] as const
+  const tokens = new Map<string, string>()
+  for (const name of names) tokens.set(name, await employ(service, name, 'requester', { profiles: ['server'] }))
+  const older = await employ(service, 'older', 'requester', { profiles: ['client'] })
+  const grant = await firstOf('grants', 'ungranted')
+  const token = await firstOf('tokens', 'unproved')
+  const answers = await across(
+    () => Promise.all([...names.map((name) => ask(tokens.get(name) ?? '')), ask(older, 'client')]),
+    async () => {
+      for (const path of ['/v1/principals/closed', `/v1/grants/${grant}`, `/v1/tokens/${token}`])
+        t.equal((await service.request('DELETE', path)).status, 204)
+      t.equal((await touch('/v1/profiles/client')).status, 200)
+    },
+  )
+  t.match(answers, [
+    { status: 401, json: { code: 'auth.invalid' } },
+    { status: 403, json: { code: 'auth.forbidden' } },
+    { status: 401, json: { code: 'auth.invalid' } },
+    { status: 201 },
+    { status: 503, json: { code: 'request.in_progress', detail: /profile/ } },
+  ])
+  for (const name of [...names, 'older'])
+    t.same(await outcomesOf(name), [name === 'unchanged' ? 'certificate' : 'unsigned'], name)
+  t.match(await ask(older, 'client'), { status: 201, json: { profile: { version: 2 } } }, 'as it was told')
+})
+
+t.test('so are the items of a batch, and whoever a token makes somebody', async (t) => {
+  const issuer = await openTestIssuer(t)
+  const document = {
+    ...{ name: 'jobs', issuer: issuer.url, keys: { discovery: true, ca: issuer.ca }, lifetime: '15m' },
+    ...{ algorithms: ['RS256'], audience },
+  }
+  const mapping = { id: 'job', claims: { sub: '*' }, principal: 'jobs/{sub}', grants: [{ profiles: ['server'] }] }
+  const put = (headers: Readonly<Record<string, string>>, mappings: readonly object[]) =>
+    service.request('PUT', '/v1/identity-providers/jobs', { headers, body: { ...document, mappings } })
+  t.equal((await put({ 'if-none-match': '*' }, [mapping])).status, 201)
+  const batcher = await employ(service, 'batcher', 'requester', { profiles: ['server'] })
+  const body = { items: Array.from({ length: 3 }, () => ({ csr: csrFor('b.example.internal'), profile: 'server' })) }
+  const [batch, job] = (await across(
+    () =>
+      Promise.all([
+        service.request('POST', '/v1/certificates/batch', { token: batcher, body }),
+        ask(issuer.token({ sub: 'web' })),
+      ]),
+    async () => {
+      t.equal((await service.request('DELETE', '/v1/principals/batcher')).status, 204)
+      t.equal((await put({ 'if-match': '*' }, [])).status, 200)
+    },
+  )) as [Answer, Answer]
+  t.equal(batch.json.items.length, 3)
+  for (const item of batch.json.items) t.match(item, { status: 401, problem: { code: 'auth.invalid' } })
+  t.match(job, { status: 401, json: { code: 'auth.unmapped' } })
+  t.same(await outcomesOf('jobs/web'), ['unsigned'])
+})
+
+t.test('and whoever has asked for what people approve', async (t) => {
+  await wantApprovals(service, 'simple', { required: 1 })
+  const { requester, alice } = await employApprovers(service, ['simple'])
+  const desk = openDesk(service)
+  const request = (await desk.ask(requester, 'simple')).json
+  const grant = await firstOf('grants', 'ci')
+  const answer = await across(
+    () => desk.approve(alice, request),
+    () => service.request('DELETE', `/v1/grants/${grant}`),
+    // Every instance looks after what is approved: one may come by meanwhile.
+    0,
+  )
+  t.match(answer, { json: { state: 'failed', end: { code: 'approval.plan', reason: /auth\.forbidden/ } } })
+  t.notOk((await outcomesOf('ci')).includes('certificate'))
+})
