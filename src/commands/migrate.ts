@@ -61,17 +61,39 @@ export const settingOf = (url: string, { database: { migrationUrl = url } }: Con
   url: migrationUrl,
 })
 
-/** Makes the partitions of the months to come, and drops what is past retention or has no use any more, as the tables' owner. */
-export const maintain = async (ownerUrl: string, { retention, database }: Config, log: Log): Promise<void> => {
+/**
+ * Makes the partitions of the months to come, and drops what is past retention or has no use any more, as the tables' owner.
+ * What is old is so by the database's clock, and what was dropped never comes back: while that clock is far ahead of ours,
+ * nothing is dropped, and this rejects once all else is done.
+ */
+export const maintain = async (
+  ownerUrl: string,
+  { retention, database }: Config,
+  log: Log,
+  clock = () => new Date(),
+): Promise<void> => {
   const { preparedStatements } = database
   const db = openDatabase({ url: ownerUrl, max: 1, log, applicationName: 'chancery maintenance', preparedStatements })
   try {
-    const { refusalsDays, accessesDays } = retention
+    const { rows } = await db.query<{ now: Date }>({ text: 'select clock_timestamp() as now' })
+    const aheadMs = (rows[0]?.now.getTime() ?? Number.POSITIVE_INFINITY) - clock().getTime()
+    const isWrong = aheadMs > mostAheadMs
+    const { refusalsDays, accessesDays } = isWrong ? keepingAll : retention
     await db.query({ text: 'select maintain_refusals(make_interval(days => $1::integer))' }, [refusalsDays])
     await db.query({ text: 'select maintain_accesses(make_interval(days => $1::integer))' }, [accessesDays])
+    if (isWrong)
+      throw new Failure(
+        'later',
+        `The database's clock is ${Math.round(aheadMs / 60_000)} minutes ahead of ours, so nothing that is past retention was dropped: set right whichever is wrong; "chancery migrate" goes on where it ended.`,
+      )
     await db.query({ text: 'select maintain_spent_tokens()' })
     await db.query({ text: 'select maintain_limits()' })
   } finally {
     await db.close()
   }
 }
+
+/** Milliseconds. What has no use any more is kept for an hour longer than that. */
+const mostAheadMs = 3_600_000
+/** For longer than there is anything. */
+const keepingAll = { refusalsDays: 100_000, accessesDays: 100_000 }

@@ -9,7 +9,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { explainDatabase } from '../../src/commands/database-fault.ts'
-import { runMigrate } from '../../src/commands/migrate.ts'
+import { maintain, runMigrate } from '../../src/commands/migrate.ts'
 import { explainMigration } from '../../src/commands/migration-fault.ts'
 import { serve } from '../../src/commands/serve.ts'
 import { explainStart } from '../../src/commands/start-fault.ts'
@@ -232,3 +232,32 @@ const fields = Buffer.from('SFATAL\0C08P01\0Munsupported startup parameter: stat
 const length = Buffer.alloc(4)
 length.writeUInt32BE(fields.length + 4)
 const refusal = Buffer.concat([Buffer.from('E'), length, fields])
+
+t.test(
+  'a database whose clock is far ahead of ours drops nothing, for what is old there may be of today',
+  async (t) => {
+    const database = await openTestDatabase(t)
+    const owner = await openOwner(t, database)
+    await owner.query(`insert into refusals (id, at, principal, code, digest, detail, violations)
+    select gen_random_uuid(), now() - interval '9 months', 'ci', 'csr.pem', '', '', '[]'`)
+    await owner.query(`insert into accesses (id, at, principal, act, records, filter, continues, format, size, rows)
+    select gen_random_uuid(), now() - interval '30 months', 'ann', 'searched', 'refusals', '{}', false, 'json', 1, 0`)
+    await owner.query(`insert into spent_tokens (issuer, id_sha256, until)
+    select 'https://issuer.example.com', sha256('1'), now() - interval '2 hours'`)
+    const kept = async () => {
+      const { rows } = await owner.query(`select (select count(*) from refusals)::integer as refusals,
+      (select count(*) from accesses)::integer as accesses, (select count(*) from spent_tokens)::integer as spent,
+      (select count(*) from refusals_other)::integer as homeless`)
+      return rows[0]
+    }
+    const config = await loadConfig({ CHANCERY_DATABASE_URL: database.ownerUrl }, 'migrate')
+    const at = (aheadMs: number) => () => new Date(Date.now() - aheadMs)
+    await t.rejects(maintain(database.ownerUrl, config, quiet, at(300 * 86_400_000)), {
+      kind: 'later',
+      message: /^The database's clock is 432000 minutes ahead of ours, so nothing .+ was dropped: set right .+ goes on/,
+    })
+    t.same(await kept(), { refusals: 1, accesses: 1, spent: 1, homeless: 0 }, 'but each row has its month')
+    await maintain(database.ownerUrl, config, quiet, at(3_000_000))
+    t.same(await kept(), { refusals: 0, accesses: 0, spent: 0, homeless: 0 })
+  },
+)
