@@ -292,6 +292,9 @@ t.test('a document is refused where it does not hold together with what there is
   )
   const [, beyond] = await reasons({ mappings: [{ ...mapping, claims: { id: 2 ** 53 } }] })
   t.match(beyond, /^\/mappings\/0\/claims\/id is beyond 2\^53 - 1/)
+  const [one, two] = [newRsaKey(), newRsaKey()].map(({ jwk }) => ({ ...jwk, kty: 'RSA', kid: 'k' }))
+  const curve = { kty: 'EC', crv: 'P-256', kid: 'k', x: 'AA', y: 'AA' }
+  t.same(await reasons({ keys: { static: [one, curve, two] } }), [422, '/keys/static/2/kid is that of another key'])
   // A line's end in Unicode stands in JSON as it is.
   const parted = await reasons({ mappings: [{ ...mapping, claims: { 'a\u2028b': null } }] })
   t.match(parted, [422, /must be text/])

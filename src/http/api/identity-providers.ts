@@ -53,14 +53,27 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
     },
   })
 
+/**
+ * Of two keys of a type by one name nobody could say which is meant, and no token by either is accepted. A version that was
+ * stored before is read all the same.
+ */
+const namedTwice = ({ static: keys = [] }: ProviderDocument['keys']): readonly Violation[] => {
+  const names = keys.map((key) => JSON.stringify([key.kty, 'kid' in key ? key.kid : null]))
+  return names.flatMap((name, i) =>
+    names.indexOf(name) === i
+      ? []
+      : [{ check: 'provider.keys', field: `/keys/static/${i}/kid`, value: '', reason: 'is that of another key' }],
+  )
+}
+
 /** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */
 const assertMeant = async (
-  { document: { mappings }, isNew }: { readonly document: ProviderDocument; readonly isNew: boolean },
+  { document: { keys, mappings }, isNew }: { readonly document: ProviderDocument; readonly isNew: boolean },
   policies: Policies,
 ): Promise<void> => {
   const known = new Set((await policies.list()).map(({ profile }) => profile.name))
   const check = 'provider.mappings'
-  const violations = mappings.flatMap(({ principal, claims, grants = [] }, i): readonly Violation[] => [
+  const ofMappings = mappings.flatMap(({ principal, claims, grants = [] }, i): readonly Violation[] => [
     ...Object.entries(claims)
       .filter(([, value]) => !isDistinct(value))
       .map(([name, value]) => ({
@@ -84,8 +97,9 @@ const assertMeant = async (
       })),
     ),
   ])
-  if (violations.length > 0)
-    throw new Problem('provider.invalid', 'The document names what there is not.', { violations })
+  const violations = [...(isNew ? namedTwice(keys) : []), ...ofMappings]
+  const what = ofMappings.length > 0 ? 'The document names what there is not.' : 'Two keys have one kid.'
+  if (violations.length > 0) throw new Problem('provider.invalid', what, { violations })
 }
 
 /**
