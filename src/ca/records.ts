@@ -228,6 +228,8 @@ export interface Records {
   events(filter: EventFilter, page: PageRequest): Promise<Page<EventRecord>>
   /** How many refusals were counted and not kept, of whatever kind, in the minutes that the span touches. */
   refusalsCounted(filter: Pick<RefusalFilter, 'principal' | 'after' | 'before'>): Promise<number>
+  /** When the oldest month began that is not dropped: of what came before, nothing is found any more. */
+  keptFrom(records: 'refusals' | 'accesses'): Promise<Date>
   authorities(): Promise<readonly string[]>
   issuers(): Promise<readonly IssuerRecord[]>
 }

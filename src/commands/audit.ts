@@ -10,7 +10,16 @@ import { Failure } from './failure.ts'
 import { formatTable } from './output.ts'
 import { countText, openStderrProgress, type Progress } from './progress.ts'
 import { assertReplaceable, endOctets, type Replacement } from './replaceable.ts'
-import { openRest, parseCount, type RestOptions, readFirst, tellCounted, tellMore, withRestOptions } from './rest.ts'
+import {
+  type Beside,
+  openRest,
+  parseCount,
+  type RestOptions,
+  readFirst,
+  tellBeside,
+  tellMore,
+  withRestOptions,
+} from './rest.ts'
 
 interface AuditOptions extends RestOptions {
   readonly limit?: string
@@ -131,9 +140,9 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
   if (form !== undefined)
     return exportRecords({ client, path, query, form, name, ...(await openDestination(form, options)) })
   if (options.count) {
-    const { counted, ...count } = await countOf(client, path, query)
+    const { counted, keptFrom, ...count } = await countOf(client, path, query)
     out.show(count, `${aboutText(count)} ${name}`)
-    return tellCounted(counted)
+    return tellBeside({ counted, keptFrom }, query['after'])
   }
   const most = options.all ? Number.POSITIVE_INFINITY : parseCount(options.limit ?? usual)
   const found = await readFirst(client, path, query, most)
@@ -143,7 +152,7 @@ const audited = async (name: string, kind: Kind, options: AuditOptions): Promise
     formatTable(rows.map(kind.lineOf), kind.columns, process.stdout.isTTY ? process.stdout.columns : undefined),
   )
   tellMore(found, { ways: '--limit, --all, --csv and --ndjson' })
-  tellCounted(found.counted)
+  tellBeside(found, query['after'])
 }
 
 /** Undefined for a table. Throws a usage failure for what does not go together. */
@@ -169,16 +178,15 @@ const queryOf = ({ filters }: Kind, options: AuditOptions): Readonly<Record<stri
   return Object.fromEntries(names.map((name) => [name, options[name] as string | undefined]))
 }
 
-interface CountAnswer {
+interface CountAnswer extends Beside {
   readonly rows: number
   readonly exact: boolean
-  readonly counted?: number
 }
 
 const countOf = async (client: Client, path: string, query: ExportAsked['query']): Promise<CountAnswer> => {
   const answer = await client.call('GET', path, { query: { ...query, limit: '1', count: 'true' } })
-  const { count, counted } = answer.json<{ count: CountAnswer; counted?: number }>()
-  return { ...count, ...(counted !== undefined && { counted }) }
+  const { count, counted, keptFrom } = answer.json<{ count: CountAnswer } & Beside>()
+  return { ...count, counted, keptFrom }
 }
 
 const aboutText = ({ rows, exact }: CountAnswer): string => `${exact ? '' : 'about '}${countText(rows)}`
@@ -270,7 +278,7 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
       'later',
       `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
     )
-  if (partial === undefined || file === undefined) return tellCounted(statement.counted)
+  if (partial === undefined || file === undefined) return tellBeside(statement, query['after'])
   if (!(await isOurs?.()))
     throw new Failure('conflict', `Another command exports to ${file} as well; this export was not put there.`)
   await rename(partial, file)
@@ -278,7 +286,7 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
   process.stderr.write(
     `${file} holds ${countText(statement.rows)} ${name}, as of a roll of ${countText(size)} entries${root === undefined ? '' : ` with the root ${root}`}.\n`,
   )
-  tellCounted(statement.counted)
+  tellBeside(statement, query['after'])
 }
 
 /** Resolves when there is room for more. */
@@ -290,10 +298,9 @@ const written = (sink: NodeJS.WritableStream, chunk: Buffer): Promise<void> =>
     })
   })
 
-interface Statement {
+interface Statement extends Beside {
   readonly complete: boolean
   readonly rows: number
-  readonly counted?: number
   readonly boundTo: { readonly size: number; readonly root?: string }
 }
 

@@ -11,7 +11,7 @@ import { originLine } from './origin-text.ts'
 import { formatTable, visible } from './output.ts'
 import { exactDurationText } from './progress.ts'
 import { assertReplaceable, type Replacement } from './replaceable.ts'
-import { openRest, parseCount, type RestOptions, readFirst, tellCounted, tellMore, withRestOptions } from './rest.ts'
+import { openRest, parseCount, type RestOptions, readFirst, tellBeside, tellMore, withRestOptions } from './rest.ts'
 
 interface SearchOptions extends RestOptions {
   readonly limit: string
@@ -129,10 +129,11 @@ export const addRecordCommands = (program: Command): void => {
     .option('--limit <n>', 'how many at most', '100')
     .action(async (options: SearchOptions) => {
       const { client, out } = await openRest(options)
-      const found = await readFirst(client, '/v1/refusals', filtersOf(options), parseCount(options.limit))
+      const filters = filtersOf(options)
+      const found = await readFirst(client, '/v1/refusals', filters, parseCount(options.limit))
       out.table(found.rows, ['at', 'principal', 'profile', 'code', 'detail'])
       tellMore(found)
-      tellCounted(found.counted)
+      tellBeside(found, filters['after'])
     })
 
   withRestOptions(program.command('events').description('the events of the roll, oldest first'))

@@ -51,19 +51,26 @@ export const readFirst = async <Row = Readonly<Record<string, unknown>>>(
   path: string,
   query: Readonly<Record<string, string | undefined>>,
   most: number,
-): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean; readonly counted?: number }> => {
+): Promise<{ readonly rows: readonly Row[]; readonly areMore: boolean } & Beside> => {
   const rows: Row[] = []
-  let counted: number | undefined
+  let beside: Beside | undefined
   let cursor: string | undefined
   do {
     const limit = String(Math.min(1_000, most - rows.length))
     const answer = await client.call('GET', path, { query: { ...query, limit, cursor } })
-    const page = answer.json<{ items: Row[]; next?: string; counted?: number }>()
-    counted ??= page.counted
+    const page = answer.json<{ items: Row[]; next?: string } & Beside>()
+    beside ??= page
     rows.push(...page.items)
     cursor = page.next
   } while (cursor !== undefined && rows.length < most)
-  return { rows, areMore: cursor !== undefined, ...(counted !== undefined && { counted }) }
+  const { counted, keptFrom } = beside
+  return { rows, areMore: cursor !== undefined, counted, keptFrom }
+}
+
+/** What the first page tells beside its rows. */
+export interface Beside {
+  readonly counted?: number | undefined
+  readonly keptFrom?: string | undefined
 }
 
 /** Tells people, beside the rows, that there are more. */
@@ -75,8 +82,10 @@ export const tellMore = (
   if (areMore) process.stderr.write(`${these}, and there are more: see ${ways}.\n`)
 }
 
-/** Tells people, beside the rows, of refusals that have none. */
-export const tellCounted = (counted = 0): void => {
+/** Tells people, beside the rows, of refusals that have none, and of a span whose beginning is gone. */
+export const tellBeside = ({ counted = 0, keptFrom }: Beside, after?: string): void => {
+  if (keptFrom !== undefined && after !== undefined && Date.parse(after) < Date.parse(keptFrom))
+    process.stderr.write(`What came before ${keptFrom} is past retention, and gone.\n`)
   if (counted > 0)
     process.stderr.write(
       `${countText(counted)} more were turned down in these minutes, and are counted only: beyond CHANCERY_REFUSALS_PER_MINUTE, whatever they asked for.\n`,

@@ -31,6 +31,11 @@ export const openRecords = (given: RecordsDeps & Partial<SearchDeps>): Records =
         principal === undefined ? [selectCounted, [after, before]] : [selectCountedOf, [after, before, principal]]
       return (await deps.db.query<{ counted: number }>(statement, values)).rows[0]?.counted ?? 0
     },
+    keptFrom: async (table) => {
+      const { rows } = await deps.db.query<{ from: Date | null }>(selectKeptFrom, [table])
+      // Nothing is dropped where no month has been made.
+      return rows[0]?.from ?? new Date(0)
+    },
     authorities: async () => (await deps.db.query<{ name: string }>(selectAuthorities)).rows.map((row) => row.name),
     issuers: openIssuersCache(deps),
   }
@@ -106,6 +111,15 @@ const selectCounted = {
       and minute < coalesce($2::timestamptz, 'infinity')`,
 }
 const selectCountedOf = { name: 'select_refusals_counted_of', text: `${selectCounted.text} and principal = $3` }
+
+/** By the bounds of the partitions, whoever dropped others, and by which retention. */
+const selectKeptFrom = {
+  name: 'select_kept_from',
+  text: `
+    select min(substring(pg_get_expr(c.relpartbound, c.oid) from 'FROM \\(''(.+?)''\\)')::timestamptz) as from
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = to_regclass('public.' || $1::text)`,
+}
 
 const issuersMs = 1_000
 const selectAuthorities = { text: 'select name from authorities order by name' }

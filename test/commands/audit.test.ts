@@ -288,3 +288,18 @@ t.test('of refusals that were only counted it is told how many', async (t) => {
   t.notMatch((await audit(['refusals', '--principal', 'crowd'])).err, /counted/)
   t.match(await chancery(['refusals', '--principal', 'flood'], {}), { code: 0, err: said })
 })
+
+t.test('of a span whose beginning is past retention it is told from when on there is anything', async (t) => {
+  const said = /^What came before [0-9]{4}-[0-9]{2}-01T00:00:00\.000Z is past retention, and gone\.$/m
+  const [gone, kept] = [
+    ['--after', '2020-01-01T00:00:00Z'],
+    ['--after', new Date().toISOString()],
+  ] as const
+  const file = join(folder, 'gone.csv')
+  for (const form of [[], ['--count'], ['--ndjson'], ['--csv', '--out', file]])
+    t.match(await audit(['refusals', ...gone, ...form]), { code: 0, err: said }, form.join(' '))
+  t.match(await audit(['accesses', ...gone]), { code: 0, err: said })
+  t.match(await chancery(['refusals', ...gone], {}), { code: 0, err: said })
+  for (const asked of [['refusals', ...kept], ['refusals'], ['certificates', ...gone]])
+    t.notMatch((await audit(asked)).err, /retention/)
+})

@@ -7,7 +7,7 @@ import type { App } from '../app.ts'
 import { columnsOf } from './csv.ts'
 import * as examples from './examples.ts'
 import { listTypes } from './page.ts'
-import { closed, named, PrincipalName, pageOfFound, SearchQuery, Time, Uuid } from './schemas.ts'
+import { closed, KeptFrom, named, PrincipalName, pageOfFound, SearchQuery, Time, Uuid } from './schemas.ts'
 import { answerSearch, type SearchDeps } from './search.ts'
 import { spanOf } from './views.ts'
 
@@ -66,7 +66,7 @@ export const accessesRoutes = (app: App, deps: SearchDeps): void => {
           },
           closed,
         ),
-        response: { 200: pageOfFound(AccessView) },
+        response: { 200: pageOfFound(AccessView, { keptFrom: KeptFrom }) },
       },
     },
     async (request, reply) => {
@@ -83,6 +83,7 @@ export const accessesRoutes = (app: App, deps: SearchDeps): void => {
         open: deps.accesses.walk,
         view: accessView,
         columns,
+        beside: async () => ({ keptFrom: (await deps.records.keptFrom('accesses')).toISOString() }),
       })
     },
   )

@@ -352,6 +352,7 @@ export const statement = (records: string) => ({
   range: { from: 0, before: 1108 },
   boundTo,
   rows: 1,
+  ...(['refusals', 'accesses'].includes(records) && { keptFrom: '2026-08-01T00:00:00.000Z' }),
   ...(records === 'refusals' && { counted: 0 }),
 })
 

@@ -35,7 +35,9 @@ export interface Searched<F extends object, T> {
 
 export interface Beside {
   /** Refusals that were counted and not kept. */
-  readonly counted: number
+  readonly counted?: number
+  /** What came before is past retention, and gone. */
+  readonly keptFrom: string
 }
 
 export interface Exports {
@@ -65,6 +67,7 @@ export interface Statement {
   readonly boundTo: { readonly size: number; readonly time: string; readonly root?: string }
   readonly rows: number
   readonly counted?: number
+  readonly keptFrom?: string
 }
 
 export const openExports = (app: App, deps: HttpDeps): Exports => {

@@ -15,6 +15,7 @@ import {
   closed,
   formed,
   Index,
+  KeptFrom,
   Label,
   named,
   OriginView,
@@ -130,7 +131,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
           },
           closed,
         ),
-        response: { 200: pageOfFound(RefusalView, { counted: Counted }) },
+        response: { 200: pageOfFound(RefusalView, { counted: Counted, keptFrom: KeptFrom }) },
       },
     },
     async (request, reply) => {
@@ -150,6 +151,7 @@ const refusalRoute = (app: App, deps: SearchDeps): void => {
         columns: refusalColumns,
         // What comes while an export is sent is in none of its rows, and none of its counts.
         beside: async ({ before }) => ({
+          keptFrom: (await deps.records.keptFrom('refusals')).toISOString(),
           counted: await deps.records.refusalsCounted({ ...filter, before: new Date(before) }),
         }),
       })

@@ -326,5 +326,12 @@ export const pageOfFound = <Row extends TSchema>(row: Row, beside: Readonly<Reco
     },
   )
 
+/** Of records that are not kept for ever. */
+export const KeptFrom = Type.Optional({
+  ...Time,
+  description:
+    'on the first page: what came before is past retention and gone, whatever `after` says; absent where that could not be told in two seconds',
+})
+
 export const pageOfRows = <Row extends TSchema>(row: Row) =>
   Type.Object({ items: Type.Array(row), next: Type.Optional(Type.String({ examples: [examples.cursor] })) }, closed)
