@@ -19,9 +19,10 @@ import {
 
 /**
  * Name rules as they come from JSON, for a grant: `{ dns: { allow: [...], deny?: [...] }, ... }`. Unknown fields are
- * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`.
+ * errors. Throws `request.malformed` with every fault, places as JSON pointers below `at`. Patterns are read as new ones, unless those
+ * that may be kept are meant.
  */
-export const parseNameRules = (input: unknown, at = ''): NameRules => {
+export const parseNameRules = (input: unknown, at = '', read = readNewPattern): NameRules => {
   const faults: Violation[] = []
   const fault = (field: string, value: unknown, reason: string) =>
     faults.push({ check: 'grant.names', field, value: show(value), reason })
@@ -32,7 +33,7 @@ export const parseNameRules = (input: unknown, at = ''): NameRules => {
     for (const [key, value] of Object.entries(input)) {
       if (!isRuledKind(key)) fault(`${at}/${pointer(key)}`, key, `is not a kind of name; use ${ruledKinds.join(', ')}`)
       else if (!isObject(value)) fault(`${at}/${key}`, value, 'must be an object with `allow` and perhaps `deny`')
-      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault })
+      else rules[key] = readKindRules(key, value, { at: `${at}/${key}`, fault, read })
     }
   }
   if (faults.length > 0) throw new Problem('request.malformed', 'The name rules are not valid.', { violations: faults })
@@ -58,10 +59,16 @@ export const idleFault = (kind: RuledKind, text: string): string | undefined => 
   }
 }
 
+interface Reading {
+  readonly at: string
+  readonly fault: (field: string, value: unknown, reason: string) => void
+  readonly read: typeof readNewPattern
+}
+
 const readKindRules = (
   kind: RuledKind,
   input: Readonly<Record<string, unknown>>,
-  { at, fault }: { at: string; fault: (field: string, value: unknown, reason: string) => void },
+  { at, fault, read }: Reading,
 ): KindRules => {
   for (const key of Object.keys(input)) {
     if (key !== 'allow' && key !== 'deny')
@@ -81,7 +88,7 @@ const readKindRules = (
     const seen = new Set<string>()
     value.forEach((text: unknown, index) => {
       const place = `${at}/${key}/${index}`
-      const reason = typeof text === 'string' ? readNewPattern(kind, text) : 'must be a string'
+      const reason = typeof text === 'string' ? read(kind, text) : 'must be a string'
       if (typeof reason === 'string') fault(place, text, reason)
       else if (seen.has(reason.text)) fault(place, text, 'occurs twice')
       if (typeof text === 'string') seen.add(text)

@@ -4,10 +4,10 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Access, Grant, NewGrant } from '../../ca/access.ts'
 import type { Policies } from '../../ca/policies.ts'
 import { canonicalJson } from '../../canonical.ts'
-import { Problem } from '../../errors.ts'
+import { isProblem, Problem } from '../../errors.ts'
 import { LimitsSchema } from '../../policy/limits-schema.ts'
 import { parseNameRules } from '../../policy/name-rules.ts'
-import type { NameRules } from '../../policy/names.ts'
+import { type NameRules, readPattern } from '../../policy/names.ts'
 import { originField } from '../../policy/origin.ts'
 import { parseOriginRules } from '../../policy/origin-rules.ts'
 import { OriginRulesSchema } from '../../policy/origin-schema.ts'
@@ -177,9 +177,21 @@ const readRules = async (names: unknown, principal: string, access: Pick<Access,
   try {
     return parseNameRules(names, '/names')
   } catch (fault) {
-    const held = (await access.listGrants(principal)).find((grant) => isDeepStrictEqual(grant.names, names))
-    if (!held?.names) throw fault
-    return held.names
+    const kept = asKept(names)
+    const isHeld =
+      kept !== undefined && (await access.listGrants(principal)).some((grant) => isDeepStrictEqual(grant.names, kept))
+    if (!isHeld) throw fault
+    return kept
+  }
+}
+
+/** Undefined for what nobody can hold. */
+const asKept = (names: unknown): NameRules | undefined => {
+  try {
+    return parseNameRules(names, '', readPattern)
+  } catch (error) {
+    if (!isProblem(error)) throw error
+    return undefined
   }
 }
 
