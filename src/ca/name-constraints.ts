@@ -5,7 +5,7 @@
  */
 import { isProblem, Problem } from '../errors.ts'
 import type { Subtree, TbsFacts } from '../x509/certificate.ts'
-import { addressOctets, type Name, withLowerHost } from '../x509/names.ts'
+import { addressOctets, type Name } from '../x509/names.ts'
 
 /** Throws `san.forbidden` with the name and the constraint that refuses it. */
 export const assertNameConstraints = (facts: Constrained, chain: readonly TbsFacts[]): void => {
@@ -74,6 +74,8 @@ const namesIn = ({ names, subject }: Constrained): readonly PlacedName[] => {
     }),
   ]
 }
+
+const withLowerHost = (mail: string): string => mail.replace(/@[^@]*$/, (host) => host.toLowerCase())
 
 /** RFC 5280 4.2.1.10: what has no host, no constraint lets pass. */
 const incomparable = ({ kind, value }: Name): string | undefined => {

@@ -3,11 +3,11 @@
  * runs all of them, in this order, and carries what each said. docs/policy.md lists them and is tested against this
  * table both ways.
  */
-import type { ProblemCode } from '../errors.ts'
+import { isProblem, type ProblemCode } from '../errors.ts'
 import type { KeyUsage } from '../x509/extensions.ts'
 import { isMixedScript } from '../x509/idna.ts'
 import type { PublicKey } from '../x509/keys.ts'
-import { type Name, type NameKind, withLowerHost } from '../x509/names.ts'
+import { type Name, type NameKind, parseName } from '../x509/names.ts'
 import type { AttributeType, Subject } from '../x509/subject.ts'
 import {
   aceLabelsOf,
@@ -441,14 +441,20 @@ const grantChecks: readonly Check[] = [
       if (values.length === 0) return say.skipped('there is none in the subject')
       if (isFixed(profile, 'emailAddress')) return say.skipped('is fixed by the profile')
       for (const value of values)
-        judgeByGrant(say, grant.email, {
-          value,
-          parts: takeApart({ kind: 'email', value: withLowerHost(value) }),
-          field: '/subject/emailAddress',
-        })
+        judgeByGrant(say, grant.email, { value, parts: mailParts(value), field: '/subject/emailAddress' })
     },
   },
 ]
+
+/** No parser of names has seen it. What is not one plain address, as two with a comma between them, matches nothing. */
+const mailParts = (value: string): NameParts => {
+  try {
+    return takeApart({ kind: 'email', value: parseName('email', value).value })
+  } catch (error) {
+    if (!isProblem(error, 'san.syntax')) throw error
+    return takeApart({ kind: 'email', value: '' })
+  }
+}
 
 const isFixed = ({ subject }: Profile, of: AttributeType): boolean =>
   subject.some(({ type, fixed }) => type === of && fixed !== undefined)

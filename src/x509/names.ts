@@ -241,9 +241,6 @@ const parseUri = (text: string, at?: number, isLabel?: IsLabel): Name => {
 }
 
 /** Mailbox of RFC 5280 4.2.1.6: dot-atom local part, host name as domain, ASCII. */
-/** A mail address as others read it that no parser of ours has seen, as in a subject: its host in lower case. */
-export const withLowerHost = (mail: string): string => mail.replace(/@[^@]*$/, lowerCase)
-
 const parseEmail = (text: string, at?: number, isLabel?: IsLabel): Name => {
   const split = text.lastIndexOf('@')
   const local = text.slice(0, Math.max(split, 0))

@@ -459,7 +459,13 @@ t.test('a rule of the grant for mail addresses is about those in the subject as 
   t.same(by(staff, mail('jane@else.example')), ['grant.names.emailAddress jane@else.example'])
   t.same(by(staff, mail('CEO@EXAMPLE.com')), ['grant.names.emailAddress CEO@EXAMPLE.com'], 'a denied one is, too')
   t.same(by(staff, mail('jane@example.com', 'x@else.example')), ['grant.names.emailAddress x@else.example'], 'each')
-  t.same(by(staff, mail('jane')), ['grant.names.emailAddress jane'], 'what is no mail address matches nothing')
+  for (const none of [
+    'jane',
+    'x@else.example,jane@example.com',
+    'x@else.example <jane@example.com',
+    ' ceo@example.com',
+  ])
+    t.same(by(staff, mail(none)), [`grant.names.emailAddress ${none}`], 'what is no mail address matches nothing')
   const subject = { emailAddress: { fixed: ['ca@else.example'] }, others: 'refuse' }
   const fixed = profileOf({ ...ofMail, subject })
   t.same(by(staff, ask({ names: namesOf('email:jane@example.com') }), fixed), [], 'what the profile fixes nobody chose')
