@@ -295,6 +295,9 @@ t.test('a document is refused where it does not hold together with what there is
   const [one, two] = [newRsaKey(), newRsaKey()].map(({ jwk }) => ({ ...jwk, kty: 'RSA', kid: 'k' }))
   const curve = { kty: 'EC', crv: 'P-256', kid: 'k', x: 'AA', y: 'AA' }
   t.same(await reasons({ keys: { static: [one, curve, two] } }), [422, '/keys/static/2/kid is that of another key'])
+  const told = [one, { ...two, alg: 'PS256' }, curve, { ...curve, crv: 'P-384' }, { ...curve, use: 'enc' }]
+  t.same(await reasons({ keys: { static: told } }), [200], 'a curve, an algorithm or a use tells them apart')
+  t.equal((await apply(documents.github)).status, 200)
   // A line's end in Unicode stands in JSON as it is.
   const parted = await reasons({ mappings: [{ ...mapping, claims: { 'a\u2028b': null } }] })
   t.match(parted, [422, /must be text/])

@@ -54,17 +54,22 @@ export const identityProviderRoutes = (app: App, { providers, policies }: HttpDe
   })
 
 /**
- * Of two keys of a type by one name nobody could say which is meant, and no token by either is accepted. A version that was
- * stored before is read all the same.
+ * Of two keys by one name that nothing else tells apart nobody could say which is meant, and no token by either is accepted: a
+ * curve or an algorithm of its own does. A version that was stored before is read all the same.
  */
 const namedTwice = ({ static: keys = [] }: ProviderDocument['keys']): readonly Violation[] => {
-  const names = keys.map((key) => JSON.stringify([key.kty, 'kid' in key ? key.kid : null]))
+  const names = keys.map((key: Readonly<Record<string, unknown>>) =>
+    JSON.stringify(telling.map((member) => key[member])),
+  )
   return names.flatMap((name, i) =>
     names.indexOf(name) === i
       ? []
       : [{ check: 'provider.keys', field: `/keys/static/${i}/kid`, value: '', reason: 'is that of another key' }],
   )
 }
+
+/** By which a token finds its key among others. */
+const telling = ['kid', 'kty', 'crv', 'alg', 'use', 'key_ops']
 
 /** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */
 const assertMeant = async (
