@@ -38,7 +38,8 @@ t.test('README: one command starts it, and its examples do what they say', async
       said += chunk
     })
   }
-  const ended = new Promise((resolve) => server.once('exit', resolve))
+  // What npm has started may end after it, and writes here until then.
+  const ended = new Promise((resolve) => server.once('close', resolve))
   t.teardown(async () => {
     if (server.exitCode === null && server.pid) process.kill(-server.pid, 'SIGTERM')
     await ended
