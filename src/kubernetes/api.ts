@@ -39,7 +39,7 @@ export interface KubernetesApi {
 export interface LinesCall {
   readonly query: Readonly<Record<string, string | undefined>>
   readonly signal: AbortSignal
-  /** Milliseconds until the answer begins, and of silence in it after that. */
+  /** Milliseconds until the answer has ended: by then whoever was asked to end it must have. */
   readonly patienceMs: number
   /** The answer has begun, with 200. */
   begun?(): void
@@ -51,7 +51,7 @@ export class ApiFault extends Error {
   readonly status: number
   /** Of the Status object: Conflict, AlreadyExists, Expired, Forbidden, … */
   readonly reason: string
-  /** Seconds. */
+  /** Seconds, and a minute at most. */
   readonly retryAfter: number | undefined
 
   constructor(status: number, message: string, about: { readonly reason?: string; readonly retryAfter?: number } = {}) {
@@ -69,7 +69,8 @@ export const isApiFault = (error: unknown, status?: number): error is ApiFault =
 /** The answer was longer than what is read. */
 export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
 
-export const openApi = (access: () => Promise<Access>): KubernetesApi => {
+/** `wholeMs`: how long an answer may take as a whole that is no watch. */
+export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
     const { server, headers, tls } = await access()
@@ -79,20 +80,38 @@ export const openApi = (access: () => Promise<Access>): KubernetesApi => {
     return open(url, { ...sending, method, headers, agent: agents.of(tls) })
   }
   return {
-    call: async <T>(method: string, path: string, call: ApiCall = {}): Promise<T> => {
-      const incoming = await send(method, path, { ...call, patienceMs: callPatienceMs })
-      const text = await readWhole(incoming, call.signal)
-      return answerOf(incoming, text) as T
-    },
-    lines: async (path, call) => {
-      const { query, signal, patienceMs } = call
-      const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
-      if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
-      incoming.setTimeout(patienceMs, () => incoming.destroy(new Error(`silence for ${patienceMs / 1_000} s`)))
-      call.begun?.()
-      await readLines(incoming, call)
-    },
+    call: <T>(method: string, path: string, call: ApiCall = {}): Promise<T> =>
+      within(wholeMs, call.signal, async (signal) => {
+        const incoming = await send(method, path, { ...call, signal, patienceMs: callPatienceMs })
+        const text = await readWhole(incoming, signal)
+        return answerOf(incoming, text) as T
+      }),
+    lines: (path, { query, patienceMs, begun, take, ...call }) =>
+      within(patienceMs, call.signal, async (signal) => {
+        const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
+        if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
+        begun?.()
+        await readLines(incoming, { take, signal })
+      }),
     close: agents.close,
+  }
+}
+
+/**
+ * Silence alone is no bound: a server, or a proxy before it, that sends an octet now and then is never silent, and whoever waits for
+ * its answer would do nothing else.
+ */
+const within = async <T>(
+  ms: number,
+  signal: AbortSignal | undefined,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> => {
+  const late = new AbortController()
+  const timer = setTimeout(() => late.abort(new ApiFault(0, `no whole answer within ${ms / 1_000} s`)), ms)
+  try {
+    return await work(signal ? AbortSignal.any([signal, late.signal]) : late.signal)
+  } finally {
+    clearTimeout(timer)
   }
 }
 
@@ -136,7 +155,7 @@ const open = (
     outgoing.end(octets)
   })
 
-const readWhole = async (incoming: IncomingMessage, signal?: AbortSignal): Promise<string> => {
+const readWhole = async (incoming: IncomingMessage, signal: AbortSignal): Promise<string> => {
   incoming.setTimeout(callPatienceMs, () => incoming.destroy(new Error('the answer stands still')))
   const pieces: Buffer[] = []
   let length = 0
@@ -150,10 +169,15 @@ const readWhole = async (incoming: IncomingMessage, signal?: AbortSignal): Promi
   } catch (error) {
     throw unreachable(error as Error, signal)
   }
+  // Where only the end of the connection ends it, what was given up looks whole.
+  signal.throwIfAborted()
   return Buffer.concat(pieces).toString()
 }
 
-const readLines = async (incoming: IncomingMessage, { take, signal }: LinesCall): Promise<void> => {
+const readLines = async (
+  incoming: IncomingMessage,
+  { take, signal }: Pick<LinesCall, 'take' | 'signal'>,
+): Promise<void> => {
   let rest = ''
   incoming.setEncoding('utf8')
   try {
@@ -166,6 +190,7 @@ const readLines = async (incoming: IncomingMessage, { take, signal }: LinesCall)
   } catch (error) {
     throw unreachable(error as Error, signal)
   }
+  signal.throwIfAborted()
   if (rest === '') return
   // As of a server that was killed behind a proxy: it is the answer that was cut, and the line is whole in the next one.
   if (parsed(rest) === undefined) throw new ApiFault(0, 'the answer ends within a line')
@@ -186,10 +211,10 @@ const answerOf = ({ statusCode = 0, headers }: IncomingMessage, text: string): u
     throw new ApiFault(statusCode, 'the API server answered with no JSON')
   }
   const { message, reason = '', details } = (body ?? {}) as StatusObject
-  const retryAfter = details?.retryAfterSeconds ?? (Number(headers['retry-after']) || undefined)
+  const asked = Number(details?.retryAfterSeconds ?? headers['retry-after'])
   throw new ApiFault(statusCode, message ?? text.slice(0, 256).trim(), {
     reason,
-    ...(retryAfter !== undefined && { retryAfter }),
+    ...(asked > 0 && { retryAfter: Math.min(asked, mostRetryAfter) }),
   })
 }
 
@@ -235,6 +260,10 @@ const mediaTypes = {
 } as const
 const keepAliveMs = 30_000
 const callPatienceMs = 15_000
+/** As long as the API server itself gives each call that is no watch (`--request-timeout`). */
+const usualWholeMs = 60_000
+/** The API server says seconds; whatever says an hour is before it, as while it is upgraded, and knows no better when that is over. */
+const mostRetryAfter = 60
 const tooLong = 'TooLong'
 /** A page of 50 requests is about 300 KiB; of the largest that etcd takes, some 75 MiB. */
 const mostOctets = 16 * 1024 * 1024

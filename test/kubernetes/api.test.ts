@@ -1,37 +1,114 @@
-/** Calls to an API server of which only a part answers, as where a webhook hangs. */
+/** Calls to an API server of which only a part answers, as where a webhook hangs, or that answers in drops. */
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
-import { openApi } from '../../src/kubernetes/api.ts'
+import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { ip } from '../x509/build.ts'
 
-t.test('however many writes hang, the next call is answered', async (t) => {
+type Teardown = { teardown(close: () => void): unknown }
+type Server = ReturnType<typeof createServer>
+
+const open = async (
+  t: Teardown,
+  handle: Parameters<Server['on']>[1],
+  bounds?: Parameters<typeof openApi>[1],
+): Promise<KubernetesApi> => {
   const ca = openClientCa('HTTPS of an API server')
-  let hanging = 0
-  const { promise: hang, resolve: all } = Promise.withResolvers<void>()
-  const server = createServer(ca.certify({ usage: serverAuth, names: [ip('7f000001')] }), ({ url }, response) => {
-    if (url === '/lease') response.end('{}')
-    else if (++hanging === most) all()
-  })
+  const server = createServer(ca.certify({ usage: serverAuth, names: [ip('7f000001')] })).on('request', handle)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const api = openApi(async () => ({
-    ...{ server: `https://127.0.0.1:${(server.address() as AddressInfo).port}`, headers: {}, tls: { ca: ca.pem } },
-  }))
-  const ending = new AbortController()
+  const { port } = server.address() as AddressInfo
+  const api = openApi(async () => ({ server: `https://127.0.0.1:${port}`, headers: {}, tls: { ca: ca.pem } }), bounds)
   t.teardown(() => {
-    ending.abort()
     api.close()
     server.closeAllConnections()
     server.close()
   })
+  return api
+}
+
+t.test('however many writes hang, the next call is answered', async (t) => {
+  let hanging = 0
+  const { promise: hang, resolve: all } = Promise.withResolvers<void>()
+  const api = await open(t, ({ url }, response) => {
+    if (url === '/lease') response.end('{}')
+    else if (++hanging === most) all()
+  })
+  const ending = new AbortController()
+  t.teardown(() => ending.abort())
   for (let i = 0; i < most; i += 1) api.call('PATCH', '/status', { body: {}, signal: ending.signal }).catch(() => {})
   await Promise.race([hang, sleep(5_000)])
   t.same(await api.call('GET', '/lease', { signal: AbortSignal.timeout(10_000) }), {})
 })
+
+/** Sends one octet of it every so often, again and again, until nobody reads any more. */
+const drip = (to: Duplex, octets: string): void => {
+  let at = 0
+  const timer = setInterval(() => void to.write(octets[at++ % octets.length]), 10)
+  to.on('close', () => clearInterval(timer)).on('error', () => {})
+}
+
+t.test('an answer that comes in drops holds nobody for longer than the API server itself would take', async (t) => {
+  const api = await open(
+    t,
+    ({ url, socket }) => {
+      socket.write(url === '/head' ? 'HTTP/1.1 200 OK\r\nx-drops: ' : 'HTTP/1.1 200 OK\r\n\r\n')
+      drip(socket, ' ')
+    },
+    { wholeMs: 300 },
+  )
+  const late = { status: 0, message: 'no whole answer within 0.3 s' }
+  await t.rejects(api.call('PATCH', '/status', { body: {} }), late)
+  await t.rejects(api.call('GET', '/head'), late, 'nor one whose head does not end')
+  const reason = new Error('the lease is lost')
+  const ending = new AbortController()
+  setTimeout(() => ending.abort(reason), 50)
+  await t.rejects(
+    api.call('GET', '/list', { signal: ending.signal }),
+    reason,
+    'and whoever has asked may end it before',
+  )
+})
+
+t.test('a watch that was to have ended is ended, whatever it still says', async (t) => {
+  const api = await open(t, ({ socket }) => {
+    socket.write('HTTP/1.1 200 OK\r\n\r\n')
+    drip(socket, '{}\n')
+  })
+  const lines: string[] = []
+  const watching = { query: {}, signal: new AbortController().signal, take: (line: string) => void lines.push(line) }
+  await t.rejects(api.lines('/watch', { ...watching, patienceMs: 300 }), {
+    ...{ status: 0, message: 'no whole answer within 0.3 s' },
+  })
+  t.ok(lines.length > 1, 'what came before was taken')
+})
+
+t.test('what asks for more than a minute of patience is believed for a minute', async (t) => {
+  const waits: Readonly<Record<string, number | undefined>> = {
+    ...{ '7': 7, '3600': 60, '1e999': 60, '0': undefined, '-5': undefined },
+    ...{ 'Sat, 28 Nov 2026 06:00:00 GMT': undefined, '': undefined },
+  }
+  const said = Object.keys(waits)
+  const api = await open(t, ({ url = '' }, response) => {
+    const wait = said[Number(url.slice(1))]
+    response.writeHead(503, { 'content-type': 'text/html', 'retry-after': wait }).end('<h1>We are upgrading</h1>')
+  })
+  for (const [i, wait] of said.entries())
+    t.equal((await faultOf(api.call('PATCH', `/${i}`, { body: {} }))).retryAfter, waits[wait], wait)
+  const status = { kind: 'Status', message: 'slow down', details: { retryAfterSeconds: 86_400 } }
+  const throttled = await open(t, (_, response) => void response.writeHead(429).end(JSON.stringify(status)))
+  t.match(await faultOf(throttled.call('GET', '/')), { status: 429, message: 'slow down', retryAfter: 60 })
+})
+
+const faultOf = (call: Promise<unknown>): Promise<ApiFault> =>
+  call.then(
+    () => t.fail(),
+    (error) => error,
+  )
 
 /** As many as `concurrency` may be. */
 const most = 256
