@@ -120,10 +120,11 @@ const follow = async <T extends KubernetesObject>(deps: WatchDeps<T>, to: Follow
   while (!signal.aborted) {
     try {
       if (version === undefined) version = await list(deps, to)
-      const seen: Seen = await watchFrom(deps, to, version)
+      const from: string = version
+      const seen: Seen = await watchFrom(deps, to, from)
       version = seen.version
-      // One that ends at once, again and again, must not become a storm of requests.
-      if (seen.events > 0 || seen.lasted) setbacks = 0
+      // One that ends at once, again and again, must not become a storm of requests; nor one that only says the same again.
+      if (version !== from || seen.lasted) setbacks = 0
       else throw new Error('the watch has ended at once')
       if (seen.events === 0) await assertNotAhead(deps, version, signal)
     } catch (error) {
@@ -159,7 +160,7 @@ interface Delaying {
 
 const delayOf = ({ firstMs, mostMs, setbacks, random }: Delaying, error: unknown): number => {
   const asked = isApiFault(error) ? (error.retryAfter ?? 0) * 1_000 : 0
-  return Math.max(Math.min(asked, 60_000), Math.min(mostMs, firstMs * 2 ** Math.min(setbacks, 20)) * (0.5 + random / 2))
+  return Math.max(asked, Math.min(mostMs, firstMs * 2 ** Math.min(setbacks, 20)) * (0.5 + random / 2))
 }
 
 interface ListBody<T> {

@@ -45,9 +45,9 @@ const open = (t: Teardown, lines: readonly string[], more: Partial<WatchDeps<Cer
   return { watch, told, came, asked }
 }
 
-const named = (name: string) => {
+const named = (name: string, more: object = {}) => {
   const request = certificateRequest('10-get-approved')
-  return { ...request, metadata: { ...request.metadata, name } }
+  return { ...request, metadata: { ...request.metadata, name, ...more } }
 }
 
 const settled = async (is: () => boolean): Promise<boolean> => {
@@ -55,7 +55,7 @@ const settled = async (is: () => boolean): Promise<boolean> => {
   return is()
 }
 
-const event = (type: string, name: string): string => JSON.stringify({ type, object: named(name) })
+const event = (type: string, name: string, more?: object): string => JSON.stringify({ type, object: named(name, more) })
 
 for (const line of ['{"type":"MODIF', 'null', '7', '{"type":"MODIFIED"}', '{"type":"ADDED","object":{"metadata":{}}}'])
   t.test(`what ${line} hides is listed, ever more rarely`, async (t) => {
@@ -72,6 +72,26 @@ t.test('what came before counts', async (t) => {
   t.ok(asked.watches <= asked.lists, 'and is no reason to come again at once')
 })
 
+t.test(
+  'one that says the same each time, and ends, gets no further, and is no reason to come again at once',
+  async (t) => {
+    const asked: string[] = []
+    const api = {
+      call: async () => ({ metadata: { resourceVersion: '7' }, items: [] }) as never,
+      lines: async (_: string, { begun, take }: LinesCall) => {
+        asked.push('watch')
+        await sleep(1)
+        begun?.()
+        take('{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7"}}}')
+      },
+    }
+    const { told } = open(t, [], { api, firstMs: 200, mostMs: 200 })
+    await sleep(500)
+    t.ok(asked.length < 8, `${asked.length}`)
+    t.same([...new Set(told)], ['the watch has ended at once'])
+  },
+)
+
 t.test('an event whose object cannot be read is not passed over', async (t) => {
   const keep = (object: CertificateRequest): CertificateRequest => {
     if (object.metadata.name === 'spoilt-1') throw new TypeError('it is not as it should be')
@@ -87,7 +107,8 @@ t.test('an answer that ends within a line is no more than that', async (t) => {
   const { cert, key } = ca.certify({ usage: serverAuth, names: [ip('7f000001')] })
   const server = createServer({ cert, key }, (_, response) => {
     // Behind a proxy it ends in order.
-    response.end(`${event('ADDED', 'whole-1')}\n${event('ADDED', 'cut-1').slice(0, -9)}`)
+    const resourceVersion = `${asked.length}`
+    response.end(`${event('ADDED', 'whole-1', { resourceVersion })}\n${event('ADDED', 'cut-1').slice(0, -9)}`)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const behind = openApi(async () => ({
