@@ -265,4 +265,4 @@ export const readRequest: ReadRequest = (pem) => {
 const mostRecheck = 7 * 86_400
 const discoverEveryMs = 2_000
 const sharedReason =
-  'may be the name of pods of two namespaces: part {namespace} from the others by a slash, or by a dot with all of them on one side'
+  'may be the name of pods of two namespaces: there must be {namespace}, parted from the others by a slash, or by a dot with all of them on one side'

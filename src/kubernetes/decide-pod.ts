@@ -134,12 +134,14 @@ const namesFor = ({ podNames = {} }: SignerSettings, facts: Facts) => {
 }
 
 /**
- * Whether a name with a namespace says which: {namespace}-{serviceAccount} is a-b-c for b-c in a, and for c in a-b. What no fact has,
+ * Whether a name says which namespace's it is. An account or a pod has whatever name its namespace gives it, so it is none by that
+ * alone; and {namespace}-{serviceAccount} is a-b-c for b-c in a, and for c in a-b. What no fact has,
  * such as a slash, parts it from the others; beside that only a dot does, since a namespace has none, and only where the others, which
  * may have some, are all after it or all before it. Among themselves they need not be told apart: who makes pods in a namespace may
  * use each of its accounts.
  */
 export const tellsNamespace = (template: string): boolean =>
+  (template.includes('{namespace}') || !/\{(serviceAccount|pod)\}/.test(template)) &&
   template
     .split(/[^A-Za-z0-9.{}-]/)
     .every((part) => !part.includes('{namespace}') || namespaceFirst.test(part) || namespaceLast.test(part))

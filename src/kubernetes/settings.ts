@@ -122,7 +122,7 @@ export const ControllerDocument = Type.Object(
       Type.Boolean({
         default: false,
         $comment:
-          'Whether PodCertificateRequests are served, for those of the `signers` that have `podNames`, and where the API server has them (certificates.k8s.io/v1beta1, Kubernetes 1.36). Their names are made of what the API server has verified: `podNames` has templates with `{namespace}`, `{serviceAccount}`, `{pod}` and `{node}`, for `uri` and `dns`, such as `uri: ["spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}"]`. A name tells its namespace: a slash parts `{namespace}` from the others, or a dot where all of them are on one side of it.',
+          'Whether PodCertificateRequests are served, for those of the `signers` that have `podNames`, and where the API server has them (certificates.k8s.io/v1beta1, Kubernetes 1.36). Their names are made of what the API server has verified: `podNames` has templates with `{namespace}`, `{serviceAccount}`, `{pod}` and `{node}`, for `uri` and `dns`, such as `uri: ["spiffe://cluster.local/ns/{namespace}/sa/{serviceAccount}"]`. A name with `{serviceAccount}` or `{pod}` tells its namespace as well: a slash parts `{namespace}` from the others, or a dot where all of them are on one side of it. One with neither is for every pod there is, or every one of a node: of which namespaces, the profile must say (`origin`).',
       }),
     ),
     servers: Type.Optional(

@@ -93,6 +93,9 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     '{pod}.{namespace}.{serviceAccount}.x',
     '{pod}-{namespace}.x',
     '{serviceAccount}.x-{namespace}-y-{namespace}',
+    'spiffe://x/sa/{serviceAccount}',
+    '{pod}.x',
+    'spiffe://x/{node}/{pod}',
   ]) {
     const says = `\n  - /signers/0/podNames/uri/1: ${template} may be the name of pods of two namespaces: `
     t.ok((await named(template)).includes(says), template)
@@ -108,6 +111,8 @@ t.test('every fault of a file is told at once, with its place', async (t) => {
     '{namespace}.x.{node}-{pod}',
     '{serviceAccount}.x-{namespace}-y',
     'a-{namespace}.x.{namespace}-{serviceAccount}',
+    'spiffe://x/node/{node}',
+    'pods.x',
   ])
     t.equal(await named(template), 'it was taken', template)
   t.match(await refused('servers: [{ url: "https://a" }, { url: "https://a/" }]'), /\/servers\/1: .* occurs twice/)
