@@ -1,5 +1,5 @@
 /** Writing a status: server-side apply under one name, with the version that was decided on as its precondition. */
-import { isApiFault, type KubernetesApi } from './api.ts'
+import { type ApiFault, isApiFault, type KubernetesApi } from './api.ts'
 import type { Meter } from './metrics.ts'
 import type { KubernetesObject } from './objects.ts'
 import { bounded } from './outcome.ts'
@@ -25,6 +25,8 @@ export type Applied<T> =
   | { readonly kind: 'gone' }
   /** Somebody else has written what makes ours moot. */
   | { readonly kind: 'superseded'; readonly object: T; readonly after: readonly string[] }
+  /** The object is so large that etcd does not take what is written as well. */
+  | { readonly kind: 'full'; readonly fault: ApiFault }
 
 /**
  * An apply is no update of the object that was decided on unless its version says so: by name alone, a certificate would get
@@ -45,6 +47,7 @@ export const applyStatus = async <T extends KubernetesObject>(
       return { kind: 'written', object: await patch(api, applying, current), after }
     } catch (error) {
       if (isApiFault(error, 404)) return { kind: 'gone' }
+      if (isTooLarge(error)) return { kind: 'full', fault: error }
       if (!isApiFault(error, 409) || attempt >= mostAttempts) throw error
     }
     const fresh = await api.call<T>('GET', pathOf(resource, { namespace, name }), { signal }).catch(missing)
@@ -63,24 +66,31 @@ export interface ApplyingDeps<T extends KubernetesObject> {
 
 /**
  * The same, counted, and known to our watch. Tells whoever has asked that the API server refuses the write itself (a right
- * that is missing, a certificate that it does not take), which no condition can say.
+ * that is missing, a certificate that it does not take, an object that is full), which no condition can say.
  */
 export const applyOrTell = async <T extends KubernetesObject>(
   { api, watch, recorder, meter }: ApplyingDeps<T>,
   action: string,
   applying: Applying<T>,
 ): Promise<Applied<T>> => {
+  const tell = ({ message }: ApiFault): void => {
+    const note = bounded(`the API server does not take its status: ${message}`, 1_024)
+    recorder.record(applying.object, { type: 'Warning', reason: 'StatusRefused', action, note })
+  }
   const applied = await applyStatus(api, applying).catch((error: unknown) => {
-    if (isApiFault(error, 403) || isApiFault(error, 422)) {
-      const note = bounded(`the API server does not take its status: ${error.message}`, 1_024)
-      recorder.record(applying.object, { type: 'Warning', reason: 'StatusRefused', action, note })
-    }
+    if (isApiFault(error, 403) || isApiFault(error, 422)) tell(error)
     throw error
   })
   meter.count('chancery_controller_writes_total', { resource: applying.resource.plural, outcome: applied.kind })
-  if (applied.kind !== 'gone') watch.learn(applied.object, applied.after)
+  if (applied.kind === 'full') tell(applied.fault)
+  if ('object' in applied) watch.learn(applied.object, applied.after)
   return applied
 }
+
+/** Beyond 1.5 MiB of etcd, 2 MiB of the way to it, and 3 MiB of the API server, which has no status of its own for the first two. */
+const isTooLarge = (error: unknown): error is ApiFault =>
+  isApiFault(error, 413) ||
+  (isApiFault(error, 500) && /request is too large|message larger than max/.test(error.message))
 
 const patch = <T extends KubernetesObject>(
   api: Pick<KubernetesApi, 'call'>,

@@ -220,6 +220,13 @@ const failed = (request: CertificateRequest, now: Date, { message, isInvalid, re
   event: { type: 'Warning', reason: isInvalid ? reason : 'Failed', action: 'Issue', note: message },
 })
 
+/** Its certificate did not go into it. */
+export const decideFull = (request: CertificateRequest, now: Date): Write =>
+  failed(request, now, { message: fullText, isInvalid: true, reason: fullReason })
+
+export const fullReason = 'RequestTooLarge'
+export const fullText = 'the request is so large that the API server cannot store a certificate with it'
+
 interface Patient {
   readonly request: KubernetesObject
   readonly now: Date

@@ -3,7 +3,7 @@
  * profile allows; nobody but the signer enforces them, and neither approval nor denial.
  */
 import { type Ask, behalfOf, decodePem } from './asking.ts'
-import { isPatient, reasonOf, type Told, withinPatience } from './decide-request.ts'
+import { fullReason, fullText, isPatient, reasonOf, type Told, withinPatience } from './decide-request.ts'
 import { deliver } from './delivery.ts'
 import { issuerState } from './issuer-state.ts'
 import { type Condition, type Issuer, isTrue, type SigningRequest } from './objects.ts'
@@ -129,6 +129,9 @@ const failed = (reason: string, message: string): SigningWrite => ({
   status: { conditions: [{ type: 'Failed', status: 'True', reason, message }] },
   event: { type: 'Warning', reason, action: 'Sign', note: message },
 })
+
+/** Its certificate did not go into it. */
+export const decideFullSigning = (): SigningWrite => failed(fullReason, fullText)
 
 interface SignerRule {
   /** Each list is one that must be asked for as it is, in any order; one more, `key encipherment`, is allowed beside it. */

@@ -23,7 +23,7 @@ export const controllerMetrics = {
   },
   chancery_controller_writes_total: {
     kind: 'counter',
-    help: 'Writes of a status, by how they went: written, gone (deleted meanwhile), superseded or failed.',
+    help: 'Writes of a status, by how they went: written, gone (deleted meanwhile), superseded, full (the object is larger than etcd takes) or failed.',
     labels: ['resource', 'outcome'],
   },
   chancery_controller_queue: {

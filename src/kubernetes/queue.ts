@@ -45,6 +45,9 @@ export interface Retry {
   readonly yields?: boolean
 }
 
+/** Nothing changes that nobody changes: tried again each day, since it may. */
+export const leftForGood: Retry = { kind: 'retry', after: 86_400, isLeft: true }
+
 /** Of a step that waits. */
 export const retryOf = ({ after, isPoll = false, ofIssuer }: Waiting): Retry => ({
   kind: 'retry',

@@ -2,7 +2,15 @@
 import { type Applied, applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decodePem, keepPem } from './asking.ts'
-import { decideAnswer, decideRequest, hasEnded, type Look, type Wait, type Write } from './decide-request.ts'
+import {
+  decideAnswer,
+  decideFull,
+  decideRequest,
+  hasEnded,
+  type Look,
+  type Wait,
+  type Write,
+} from './decide-request.ts'
 import { issuerState } from './issuer-state.ts'
 import { type Issuers, isOfItsOwnToken, issuerNameOf } from './issuers.ts'
 import { keepShort, readLong } from './long.ts'
@@ -17,7 +25,7 @@ import {
   keepUsages,
 } from './objects.ts'
 import { isOfAllowance } from './outcome.ts'
-import { type Looked, retryOf, type Turn } from './queue.ts'
+import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest } from './request-facts.ts'
 import { resources } from './resources.ts'
@@ -56,7 +64,7 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
     const looked = await follow(deps, look, { step: step as Write | Wait, signal })
     // Whoever has named an issuer that does not exist mends that or does not.
     const isLeft = issuer === undefined || (name !== undefined && deps.issuers.isLeft(name))
-    return looked.kind === 'retry' ? { ...looked, isLeft } : looked
+    return isLeft ? left(looked) : looked
   }
   const { outcome, roots } = await deps.asker.ask(issuer, step.ask, signal)
   deps.issuers.hear(issuer, outcome)
@@ -65,8 +73,10 @@ export const lookAtRequest = async (deps: RequestsDeps, { key, waited, signal }:
   const looked = await follow(deps, look, { step: decideAnswer(answered), issuer, signal })
   // What a team has used up is not for whoever is on duty, but what all share may be.
   const isLeft = isOfAllowance(outcome) && isOfItsOwnToken(issuer)
-  return looked.kind === 'retry' ? { ...looked, isLeft } : looked
+  return isLeft ? left(looked) : looked
 }
+
+const left = (looked: Looked): Looked => (looked.kind === 'retry' ? { ...looked, isLeft: true } : looked)
 
 const reading = { resource: resources.certificateRequests, wholeOf: (fresh: CertificateRequest) => wholeRequest(fresh) }
 
@@ -84,20 +94,27 @@ interface Following {
 }
 
 const follow = async (deps: RequestsDeps, { request }: Look, { step, issuer, signal }: Following): Promise<Looked> => {
-  if (step.kind === 'write') {
-    const applied = await write(deps, request, { step, signal })
-    if (applied.kind === 'written') {
-      const outcome = endOf(step)
-      deps.meter.count('chancery_controller_ended_total', { resource: resources.certificateRequests.plural, outcome })
-    }
-    return { kind: 'end' }
-  }
+  if (step.kind === 'write') return end(deps, request, { step, signal })
   if (step.ofIssuer && issuer) deps.issuers.suspect(issuer, step.ofIssuer)
   if (step.write) {
     await write(deps, request, { step: step.write, signal })
     if (issuer) deps.sayings.note(request.metadata.uid)
   }
   return retryOf(step)
+}
+
+const end = async (deps: RequestsDeps, request: CertificateRequest, { step, signal }: Writing): Promise<Looked> => {
+  const applied = await write(deps, request, { step, signal })
+  // That it has failed takes less.
+  if (applied.kind === 'full')
+    return step.status.certificate === undefined
+      ? leftForGood
+      : end(deps, request, { step: decideFull(request, deps.clock()), signal })
+  if (applied.kind === 'written') {
+    const outcome = endOf(step)
+    deps.meter.count('chancery_controller_ended_total', { resource: resources.certificateRequests.plural, outcome })
+  }
+  return { kind: 'end' }
 }
 
 interface Writing {

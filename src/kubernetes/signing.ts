@@ -6,6 +6,7 @@ import { decodePem, keepPem, whyNotPem } from './asking.ts'
 import { decideApproval, decideOutright, isToBeApproved, nodeOf } from './decide-approval.ts'
 import type { Told } from './decide-request.ts'
 import {
+  decideFullSigning,
   decideSigned,
   decideSigning,
   isToBeSigned,
@@ -26,7 +27,7 @@ import {
   type Node,
   type SigningRequest,
 } from './objects.ts'
-import { type Looked, retryOf, type Turn } from './queue.ts'
+import { type Looked, leftForGood, retryOf, type Turn } from './queue.ts'
 import type { Recorder } from './recorder.ts'
 import type { ReadRequest, RequestFacts } from './request-facts.ts'
 import { pathOf, resources } from './resources.ts'
@@ -93,6 +94,9 @@ const follow = async (
   if (step.kind === 'wait') return waitFor(deps, request, { step, issuer })
   const { status, event } = step
   const applied = await applyOrTell(deps, 'Sign', { resource, object: request, status, holds: isToBeSigned, signal })
+  if (applied.kind === 'full')
+    // That it has failed takes less.
+    return 'certificate' in status ? follow(deps, request, { step: decideFullSigning(), signal }) : leftForGood
   if (applied.kind !== 'written') return { kind: 'end' }
   const outcome = 'certificate' in status ? 'issued' : 'failed'
   meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome })
@@ -159,6 +163,7 @@ const approve = async (
     holds: isToBeApproved,
   })
   if (applied.kind === 'gone') return { kind: 'end' }
+  if (applied.kind === 'full') return leftForGood
   if (applied.kind === 'written') {
     meter.count('chancery_controller_ended_total', { resource: resource.plural, outcome: 'approved' })
     recorder.record(request, step.event)

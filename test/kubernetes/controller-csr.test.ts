@@ -114,6 +114,23 @@ t.test('whoever has asked is told where the controller has no right to sign for 
   )
 })
 
+t.test('a request that leaves no room for its certificate has failed', async (t) => {
+  const running = await openRunning(t, { settings: { signers } })
+  await running.issuer({ kind: 'ChanceryClusterIssuer' })
+  const when = { plural: 'certificatesigningrequests', resource: 'certificatesigningrequests/status' }
+  const full = running.cluster.faults.add('large', { when, times: 1 })
+  await approve(running, await create(running, { name: 'large', csr: forClient('client.example.test') }))
+  t.match(condition((await failed(running, 'large')) ?? {}, 'Failed'), {
+    ...{ reason: 'RequestTooLarge', message: /so large that the API server cannot store a certificate with it$/ },
+  })
+  full.end()
+  const fuller = running.cluster.faults.add('large', { when })
+  await approve(running, await create(running, { name: 'larger', csr: forClient('client.example.test') }))
+  while ((await queued(running, 'left', 'certificatesigningrequests')) !== 1) await sleep(10)
+  t.ok(fuller.used() >= 2, 'with its certificate, and without')
+  t.match(await noted(running, 'StatusRefused'), /does not take its status: etcdserver: request is too large$/)
+})
+
 /** Resolves with the note of the first event for this reason. */
 const noted = async ({ cluster }: Running, reason: string): Promise<string> => {
   for (;;) {

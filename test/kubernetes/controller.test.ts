@@ -1,7 +1,19 @@
 /** CertificateRequests as cert-manager makes them, to certificates that a real Chancery has issued. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t from 'tap'
 
-import { certificateOf, messageOf, openRunning, readyOf, statusWrites } from './running.ts'
+import {
+  certificateOf,
+  issuerIs,
+  messageOf,
+  openRunning,
+  queued,
+  type Running,
+  readyOf,
+  statusWrites,
+  until,
+} from './running.ts'
 import { condition, type Tree, textAt, uidOf } from './values.ts'
 
 t.test('an approved request gets its certificate in one write', async (t) => {
@@ -44,6 +56,43 @@ t.test('one that is too long to be held in memory is read where it is looked at'
   )
   t.same([...new Set(reads.map(({ name }) => name))], ['long-1'])
 })
+
+t.test(
+  'a request that leaves no room for its certificate has failed; one that leaves none for that is left',
+  async (t) => {
+    const running = await openRunning(t)
+    await running.issuer()
+    await issuerIs(running, 'True')
+    const full = running.cluster.faults.add('large', { when, times: 1 })
+    await running.ask('large-1')
+    t.match(
+      messageOf(await running.ended('large-1', 'Failed')),
+      'the request is so large that the API server cannot store',
+    )
+    t.equal(full.used(), 1)
+    const fuller = running.cluster.faults.add('large', { when })
+    await running.ask('larger-1')
+    while ((await queued(running, 'left')) !== 1) await sleep(10)
+    await sleep(500)
+    const tries = fuller.used()
+    await sleep(500)
+    t.equal(fuller.used(), tries, 'and not tried again')
+    await until(() => notesOf(running).length === 2)
+    t.match(notesOf(running)[0], /does not take its status: etcdserver: request is too large$/)
+    const metrics = await running.controllers[0]?.metrics()
+    t.match(metrics, /writes_total\{resource="certificaterequests",outcome="full"\} \d/)
+    t.notMatch(metrics, /writes_total\{resource="certificaterequests",outcome="failed"\}/, 'which rings')
+  },
+)
+
+const actor = 'system:serviceaccount:chancery-system:chancery-controller'
+const when = { actor, plural: 'certificaterequests', verb: 'patch' }
+
+const notesOf = ({ cluster }: Running): readonly string[] =>
+  cluster
+    .list('events.events.k8s.io', 'team-a')
+    .filter((event) => textAt(event, 'reason') === 'StatusRefused')
+    .map((event) => textAt(event, 'note'))
 
 t.test('a denied request is told so; one that nobody decides on is left alone', async (t) => {
   const running = await openRunning(t)

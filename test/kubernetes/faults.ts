@@ -3,7 +3,7 @@ import { failure } from './refusal.ts'
 import type { About } from './server.ts'
 import type { Value } from './values.ts'
 
-export type FaultKind = 'drop' | 'lose' | 'hang' | 'delay' | 'unavailable' | 'throttle' | 'error' | 'conflict'
+export type FaultKind = 'drop' | 'lose' | 'hang' | 'delay' | 'unavailable' | 'throttle' | 'error' | 'conflict' | 'large'
 
 export interface FaultOptions {
   /** Which requests: all whose parts are as said here. An actor is a user name. */
@@ -83,6 +83,7 @@ const fates: Readonly<Record<FaultKind, (options: FaultOptions) => Fate>> = {
   throttle: () =>
     status(429, 'TooManyRequests', 'the server has received too many requests, please try again later', soon),
   error: () => status(500, 'InternalError', 'Internal error occurred: etcdserver: request timed out'),
+  large: () => status(500, '', 'etcdserver: request is too large'),
   conflict: () =>
     status(
       409,
