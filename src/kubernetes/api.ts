@@ -73,7 +73,7 @@ export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && er
 export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
-    const { server, headers, tls } = await access()
+    const { server, headers, tls } = await untilEnded(access(), sending.signal)
     const url = new URL(`${server.replace(/\/$/, '')}${path}`)
     for (const [name, value] of Object.entries(sending.query ?? {}))
       if (value !== undefined) url.searchParams.set(name, value)
@@ -115,7 +115,16 @@ const within = async <T>(
   }
 }
 
-type Sending = ApiCall & { readonly patienceMs: number }
+/** Where a kubeconfig names a program that says who we are, it may hang, and is told of no signal. */
+const untilEnded = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const end = (): void => reject(signal.reason)
+    signal.addEventListener('abort', end)
+    // With a listener, a signal that depends on others lives as long as they do.
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', end))
+  })
+
+type Sending = ApiCall & { readonly signal: AbortSignal; readonly patienceMs: number }
 
 interface Outgoing extends Sending {
   readonly method: string
@@ -133,7 +142,7 @@ const open = (
       method,
       agent,
       timeout: patienceMs,
-      ...(signal && { signal }),
+      signal,
       headers: {
         accept: 'application/json',
         'user-agent': 'chancery-controller',
@@ -226,8 +235,8 @@ const parsed = (text: string): unknown => {
   }
 }
 
-const unreachable = (error: Error, signal?: AbortSignal): unknown => {
-  if (signal?.aborted) return signal.reason
+const unreachable = (error: Error, signal: AbortSignal): unknown => {
+  if (signal.aborted) return signal.reason
   return error instanceof ApiFault ? error : new ApiFault(0, error.message || error.name)
 }
 

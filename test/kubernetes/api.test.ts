@@ -74,6 +74,14 @@ t.test('an answer that comes in drops holds nobody for longer than the API serve
   )
 })
 
+t.test('a program that is to say who we are, and hangs, holds nobody for longer', async (t) => {
+  const api = openApi(() => new Promise(() => {}), { wholeMs: 100 })
+  await t.rejects(api.call('GET', '/list'), { status: 0, message: 'no whole answer within 0.1 s' })
+  const ending = new AbortController()
+  setTimeout(() => ending.abort(new Error('the lease is lost')), 20)
+  await t.rejects(api.call('PUT', '/lease', { body: {}, signal: ending.signal }), /the lease is lost/)
+})
+
 t.test('a watch that was to have ended is ended, whatever it still says', async (t) => {
   const api = await open(t, ({ socket }) => {
     socket.write('HTTP/1.1 200 OK\r\n\r\n')
