@@ -62,13 +62,16 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
     kept.set(key, next)
     deps.changed(key, next, before)
   }
-  const drop = (key: string): void => {
+  /** Told twice, or late, it may be of one whose name another one has by now. */
+  const drop = ({ metadata }: T): void => {
+    const key = keyOf(metadata)
     const before = kept.get(key)
-    if (!kept.delete(key)) return
+    if (before?.metadata.uid !== metadata.uid) return
+    kept.delete(key)
     deps.changed(key, undefined, before)
   }
   const replace = (objects: ReadonlyMap<string, T>): void => {
-    for (const key of [...kept.keys()]) if (!objects.has(key)) drop(key)
+    for (const [key, object] of [...kept]) if (!objects.has(key)) drop(object)
     for (const [key, object] of objects)
       if (kept.get(key)?.metadata.resourceVersion !== object.metadata.resourceVersion) put(object)
     state.synced = true
@@ -106,7 +109,7 @@ export const openWatch = <T extends KubernetesObject>(deps: WatchDeps<T>): Watch
 
 interface Following<T> {
   put(object: T): void
-  drop(key: string): void
+  drop(object: T): void
   replace(objects: ReadonlyMap<string, T>): void
   readonly currency: Currency
   readonly signal: AbortSignal
@@ -259,7 +262,7 @@ const watchFrom = async <T extends KubernetesObject>(
     seen.version = object.metadata.resourceVersion
     seen.events += 1
     if (type === 'ADDED' || type === 'MODIFIED') to.put(object)
-    else if (type === 'DELETED') to.drop(keyOf(object.metadata))
+    else if (type === 'DELETED') to.drop(object)
   }
   try {
     await api.lines(pathOf(resource), {

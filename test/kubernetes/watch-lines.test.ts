@@ -92,6 +92,18 @@ t.test(
   },
 )
 
+t.test('who has taken the name meanwhile does not go with the first one, of which it is told again', async (t) => {
+  const [first, second] = [{ uid: 'first' }, { uid: 'second' }]
+  const gone = event('DELETED', 'same-1', first)
+  const { came, watch } = open(t, [
+    ...[event('ADDED', 'same-1', first), gone, event('ADDED', 'same-1', second), gone],
+    ...[event('ADDED', 'other-1'), event('DELETED', 'other-1')],
+  ])
+  t.ok(await settled(() => came.includes('other-1')))
+  t.equal(watch.get('team-b/same-1')?.metadata.uid, 'second')
+  t.equal(watch.get('team-b/other-1'), undefined)
+})
+
 t.test('an event whose object cannot be read is not passed over', async (t) => {
   const keep = (object: CertificateRequest): CertificateRequest => {
     if (object.metadata.name === 'spoilt-1') throw new TypeError('it is not as it should be')
