@@ -2,7 +2,7 @@
  * The issuers of the cluster: each is looked at when it changes, when a request through it meets a fault that all would meet,
  * and every few minutes; its status says what was found.
  */
-import { applyStatus } from './apply.ts'
+import { applyOrTell, type applyStatus } from './apply.ts'
 import type { Asker } from './asker.ts'
 import { decideIssuer } from './decide-issuer.ts'
 import { type DoubtRows, type Doubts, noRows } from './doubts.ts'
@@ -180,11 +180,10 @@ const write = async (deps: IssuersDeps, issuer: Issuer, { fault, signal }: Found
   const [kind] = split(nameOf(issuer))
   const resource = issuerKinds[kind]
   const holds = (fresh: Issuer): boolean => fresh.metadata.generation === issuer.metadata.generation
-  const applied = await applyStatus(api, { resource, object: issuer, status: next.status, holds, signal })
-  meter.count('chancery_controller_writes_total', { resource: resource.plural, outcome: applied.kind })
+  const applying = { resource, object: issuer, status: next.status, holds, signal }
+  const applied = await applyOrTell({ api, watch: watches[kind], recorder, meter }, 'Check', applying)
   if (applied.kind !== 'written') return
   sayings.note(uid)
-  watches[kind].learn(applied.object, applied.after)
   if (next.event) recorder.record(issuer, next.event)
 }
 

@@ -9,7 +9,7 @@ import t from 'tap'
 import { audience } from '../helpers/issuer.ts'
 import { recordedRequests } from './actors.ts'
 import { openFront } from './front.ts'
-import { issuerIs, openRunning, queued, serialOf, until } from './running.ts'
+import { issuerIs, notesOf, openRunning, queued, serialOf, until } from './running.ts'
 import { condition, nameOf, namespaceOf, put, type Tree, textAt, treeAt } from './values.ts'
 
 t.test('the controller asks by its own service account, of the servers that its settings name alone', async (t) => {
@@ -111,6 +111,14 @@ t.test('an issuer that was ready is looked at again by itself', async (t) => {
   t.match(await issuerIs(running, 'False'), { reason: 'Pending' })
   running.front.to(running.service.url)
   await issuerIs(running, 'True')
+})
+
+t.test('whoever has made an issuer is told where its status cannot be written', async (t) => {
+  const running = await openRunning(t)
+  running.cluster.faults.add('large', { when: { plural: 'chanceryissuers', verb: 'patch' }, times: 1 })
+  await running.issuer()
+  await until(() => notesOf(running, 'StatusRefused').length === 1)
+  t.match(notesOf(running, 'StatusRefused'), [/does not take its status: etcdserver: request is too large$/])
 })
 
 t.test('a token that is taken back, and one that takes its place in the Secret', async (t) => {

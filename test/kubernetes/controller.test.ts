@@ -7,9 +7,9 @@ import {
   certificateOf,
   issuerIs,
   messageOf,
+  notesOf,
   openRunning,
   queued,
-  type Running,
   readyOf,
   statusWrites,
   until,
@@ -77,8 +77,8 @@ t.test(
     const tries = fuller.used()
     await sleep(500)
     t.equal(fuller.used(), tries, 'and not tried again')
-    await until(() => notesOf(running).length === 2)
-    t.match(notesOf(running)[0], /does not take its status: etcdserver: request is too large$/)
+    await until(() => notesOf(running, 'StatusRefused').length === 2)
+    t.match(notesOf(running, 'StatusRefused')[0], /does not take its status: etcdserver: request is too large$/)
     const metrics = await running.controllers[0]?.metrics()
     t.match(metrics, /writes_total\{resource="certificaterequests",outcome="full"\} \d/)
     t.notMatch(metrics, /writes_total\{resource="certificaterequests",outcome="failed"\}/, 'which rings')
@@ -87,12 +87,6 @@ t.test(
 
 const actor = 'system:serviceaccount:chancery-system:chancery-controller'
 const when = { actor, plural: 'certificaterequests', verb: 'patch' }
-
-const notesOf = ({ cluster }: Running): readonly string[] =>
-  cluster
-    .list('events.events.k8s.io', 'team-a')
-    .filter((event) => textAt(event, 'reason') === 'StatusRefused')
-    .map((event) => textAt(event, 'note'))
 
 t.test('a denied request is told so; one that nobody decides on is left alone', async (t) => {
   const running = await openRunning(t)

@@ -131,6 +131,13 @@ export const serialOf = (request: Tree): string => certificateOf(request).serial
 
 export const messageOf = (request: Tree): string => textAt(condition(request, 'Ready'), 'message')
 
+/** Of the events for this reason about what is in team-a. */
+export const notesOf = ({ cluster }: Running, reason: string): readonly string[] =>
+  cluster
+    .list('events.events.k8s.io', 'team-a')
+    .filter((event) => textAt(event, 'reason') === reason)
+    .map((event) => textAt(event, 'note'))
+
 /** Resolves with the Ready condition of an issuer of team-a once it has this status. */
 export const issuerIs = async ({ cluster }: Running, status: string, name = 'default'): Promise<Tree> => {
   const is = (issuer: Tree | undefined): boolean => textAt(condition(issuer ?? {}, 'Ready'), 'status') === status
