@@ -69,7 +69,7 @@ export const isApiFault = (error: unknown, status?: number): error is ApiFault =
 /** The answer was longer than what is read. */
 export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
 
-/** `wholeMs`: how long an answer may take as a whole that is no watch. */
+/** `wholeMs`: how long an answer may take as a whole that is no watch, and a line of one that is. */
 export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
@@ -91,7 +91,7 @@ export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs 
         const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
         if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
         begun?.()
-        await readLines(incoming, { take, signal })
+        await readLines(incoming, { take, signal, wholeMs })
       }),
     close: agents.close,
   }
@@ -185,19 +185,29 @@ const readWhole = async (incoming: IncomingMessage, signal: AbortSignal): Promis
 
 const readLines = async (
   incoming: IncomingMessage,
-  { take, signal }: Pick<LinesCall, 'take' | 'signal'>,
+  { take, signal, wholeMs }: Pick<LinesCall, 'take' | 'signal'> & { readonly wholeMs: number },
 ): Promise<void> => {
   let rest = ''
+  /** A stream that is open counts as current: it must not be so behind half a line. */
+  let late: NodeJS.Timeout | undefined
+  const giveUp = (): void => void incoming.destroy(new Error(`no whole line within ${wholeMs / 1_000} s`))
   incoming.setEncoding('utf8')
   try {
     for await (const piece of incoming) {
       const lines = (rest + (piece as string)).split('\n')
       rest = lines.pop() ?? ''
       if (rest.length > mostOctets) throw new Error(`a line is longer than ${mostOctets} octets`)
+      if (lines.length > 0) {
+        clearTimeout(late)
+        late = undefined
+      }
+      if (rest !== '') late ??= setTimeout(giveUp, wholeMs)
       for (const line of lines) if (line !== '') take(line)
     }
   } catch (error) {
     throw unreachable(error as Error, signal)
+  } finally {
+    clearTimeout(late)
   }
   signal.throwIfAborted()
   if (rest === '') return
