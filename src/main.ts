@@ -47,7 +47,7 @@ const addServiceCommands = (program: Command): void => {
     .description('run the service; settings come from CHANCERY_* and the file that CHANCERY_CONFIG names')
     .action(async () => {
       const stop = takeSignals()
-      const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadSettings()]
+      const [{ runServe }, settings] = [await import('./commands/serve.ts'), await loadService('serve')]
       const { explainStart } = await import('./commands/start-fault.ts')
       await runServe(settings.config, settings.log, stop).catch(explainStart(settings.config))
     })
@@ -55,7 +55,7 @@ const addServiceCommands = (program: Command): void => {
     .command('migrate')
     .description("bring the database's schema up to date, as its owner")
     .action(async () => {
-      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadSettings('migrate')]
+      const [{ runMigrate }, settings] = [await import('./commands/migrate.ts'), await loadService('migrate')]
       const version = await runMigrate(settings.config, settings.log)
       process.stdout.write(`The schema is at version ${version}.\n`)
     })
@@ -69,7 +69,7 @@ const addDoctorCommand = (program: Command): void => {
     .action(async ({ json = false }: { readonly json?: boolean }) => {
       const [{ runDoctor, diagnosisText }, { config, log }] = [
         await import('./commands/doctor.ts'),
-        await loadSettings('serve', onStderr),
+        await besideSettings(),
       ]
       const found = await runDoctor(process.env, config, log)
       openOutput(json, (text) => process.stdout.write(text)).show(found, diagnosisText(found))
@@ -83,10 +83,7 @@ const addKeyCommand = (program: Command): void => {
     .command('unlatch <token>')
     .description('let the token with this label be tried again, once, after it refused a PIN, or might have')
     .action(async (token: string) => {
-      const [{ runUnlatch }, { config, log }] = [
-        await import('./commands/key.ts'),
-        await loadSettings('serve', onStderr),
-      ]
+      const [{ runUnlatch }, { config, log }] = [await import('./commands/key.ts'), await besideSettings()]
       process.stdout.write(`${await runUnlatch(config, log, token)}\n`)
     })
   key
@@ -94,10 +91,7 @@ const addKeyCommand = (program: Command): void => {
     .description('open a key as the service would, with a trial signature, and show how its token holds it')
     .option('--json', 'print JSON for machines')
     .action(async (uri: string, { json = false }: { readonly json?: boolean }) => {
-      const [{ runProbe, probeText }, { config, log }] = [
-        await import('./commands/key.ts'),
-        await loadSettings('serve', onStderr),
-      ]
+      const [{ runProbe, probeText }, { config, log }] = [await import('./commands/key.ts'), await besideSettings()]
       const found = await runProbe(config, log, uri)
       openOutput(json, (text) => process.stdout.write(text)).show(found, probeText(found))
     })
@@ -112,9 +106,11 @@ const addWitnessCommand = (program: Command): void => {
     )
     .action(async (file: string) => {
       const stop = takeSignals()
-      const [{ runWitness }, { pino }] = [await import('./commands/witness.ts'), await import('pino')]
-      const { logOptions } = await import('./telemetry.ts')
-      await runWitness(file, pino(logOptions('info'), pino.destination(onStderr)), stop)
+      const [{ runWitness }, { openServiceLog }] = [
+        await import('./commands/witness.ts'),
+        await import('./log-output.ts'),
+      ]
+      await runWitness(file, openServiceLog('info', atOnce), stop)
     })
 }
 
@@ -127,19 +123,33 @@ const addControllerCommand = (program: Command): void => {
     )
     .action(async (file: string | undefined) => {
       const stop = takeSignals()
-      const [{ runController }, { pino }] = [await import('./commands/controller.ts'), await import('pino')]
-      const { logOptions } = await import('./telemetry.ts')
-      await runController(file, (level) => pino(logOptions(level), pino.destination(onStderr)), stop)
+      const [{ runController }, { openServiceLog }] = [
+        await import('./commands/controller.ts'),
+        await import('./log-output.ts'),
+      ]
+      await runController(file, (level) => openServiceLog(level, atOnce), stop)
     })
 }
 
-const loadSettings = async (purpose: 'serve' | 'migrate' = 'serve', to: object = buffered) => {
-  const { pino } = await import('pino')
-  const [{ loadConfig }, { logOptions }] = [await import('./config.ts'), await import('./telemetry.ts')]
-  const config = await loadConfig(process.env, purpose).catch((error: Error) => {
+/** With the log of a process that serves, or migrates. */
+const loadService = async (purpose: 'serve' | 'migrate') => {
+  const config = await loadSettings(purpose)
+  const { openServiceLog } = await import('./log-output.ts')
+  return { config, log: openServiceLog(config.log.level, gathered) }
+}
+
+/** Of a command that works beside the service: its log is on standard error, where standard output is the answer. */
+const besideSettings = async () => {
+  const config = await loadSettings('serve')
+  const [{ pino }, { logOptions }] = [await import('pino'), await import('./telemetry.ts')]
+  return { config, log: pino(logOptions(config.log.level), pino.destination({ dest: 2, sync: true })) }
+}
+
+const loadSettings = async (purpose: 'serve' | 'migrate') => {
+  const { loadConfig } = await import('./config.ts')
+  return loadConfig(process.env, purpose).catch((error: Error) => {
     throw new Failure('usage', error.message)
   })
-  return { config, log: pino(logOptions(config.log.level), pino.destination(to)) }
 }
 
 /** Says what went wrong on standard error, and returns the exit code. */
@@ -156,13 +166,8 @@ const tell = (error: unknown, json: boolean): number => {
   return failure.exitCode
 }
 
-/** Lines go out together: a write for each costs 16 µs of every certificate (measured). A kill loses 200 ms of them. */
-const buffered = { dest: 1, sync: false, minLength: 4096, periodicFlush: 200 } as const
-/** Where standard output is the answer. */
-const onStderr = { dest: 2, sync: true } as const
-
-/** Of a command that works beside the service. */
-const besideSettings = () => loadSettings('serve', onStderr)
+const gathered = { fd: 1, gatherMs: 200 } as const
+const atOnce = { fd: 2, gatherMs: 0 } as const
 
 /** What they print is a log. */
 const services: ReadonlySet<string> = new Set(['serve', 'migrate', 'witness', 'controller'])

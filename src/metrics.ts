@@ -259,6 +259,11 @@ export const metricTable = {
     help: 'Delay of the event loop since the last reading.',
     labels: ['quantile'],
   },
+  chancery_log_stalled_seconds: {
+    kind: 'gauge',
+    help: 'For how long lines of the log have waited of which none was taken; 0 where none waits.',
+    labels: [],
+  },
   chancery_sockets_refused_total: {
     kind: 'counter',
     help: 'Sockets that were closed unanswered, by whether their address or the listener had too many.',
@@ -274,7 +279,11 @@ export const metricTable = {
 } as const satisfies Readonly<Record<string, Definition>>
 
 export type MetricName = keyof typeof metricTable
-export type GaugeName = 'chancery_database_connections' | 'chancery_key_sessions' | 'chancery_queue_depth'
+export type GaugeName =
+  | 'chancery_database_connections'
+  | 'chancery_key_sessions'
+  | 'chancery_log_stalled_seconds'
+  | 'chancery_queue_depth'
 
 /** Registers everything on `registry` and returns what the service writes to. */
 export const openMetrics = (registry: Registry): Metrics => {
@@ -296,6 +305,7 @@ export const openMetrics = (registry: Registry): Metrics => {
   const gauges = {
     chancery_database_connections: series('chancery_database_connections'),
     chancery_key_sessions: series('chancery_key_sessions'),
+    chancery_log_stalled_seconds: series('chancery_log_stalled_seconds'),
     chancery_queue_depth: series('chancery_queue_depth'),
   }
   const crlGauges: readonly [Series, (crl: ShelvedCrl) => number][] = [

@@ -4,7 +4,10 @@ import type { BaseLogger, LoggerOptions } from 'pino'
 import { openInstants } from './instants.ts'
 
 /** What modules are given to write to; any pino logger will do. Every line has an `event`, a constant. */
-export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'>
+export type Log = Pick<BaseLogger, 'debug' | 'info' | 'warn' | 'error'> & {
+  /** For how long lines have waited of which none was taken, where that is known. */
+  readonly stalledSeconds?: () => number
+}
 
 /** Options for the one logger of a process. */
 export const logOptions = (level: string): LoggerOptions => ({

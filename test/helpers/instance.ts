@@ -14,6 +14,8 @@ export interface InstanceOptions {
   readonly ownerUrl: string
   /** Adds or changes settings. */
   readonly env?: Readonly<Record<string, string>>
+  /** Where its log goes instead, which is no output then. */
+  readonly log?: number
 }
 
 export interface Instance {
@@ -35,6 +37,7 @@ export const startInstance = ({
   servingUrl,
   ownerUrl,
   env: more = {},
+  log,
 }: InstanceOptions): Instance => {
   const env = {
     ...bare,
@@ -50,7 +53,7 @@ export const startInstance = ({
     CHANCERY_SIGNING_DEADLINE: '100ms',
     ...more,
   }
-  const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', log ?? 'pipe', 'pipe'] })
   const chunks: string[] = []
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
