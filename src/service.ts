@@ -35,6 +35,7 @@ import { pooledRandom, timeOrderedIds } from './keys/random.ts'
 import { openVerifier, type Verifier } from './keys/verifier.ts'
 import { type LimitSide, openLimitSide } from './limit-side.ts'
 import { openMetrics } from './metrics.ts'
+import { socketsFor } from './open-files.ts'
 import { openOwnCertificate } from './own-certificates.ts'
 import { openParts, type Parts } from './parts.ts'
 import { parseProvider } from './policy/identity.ts'
@@ -267,7 +268,8 @@ const openFaces = async (
   opened: (app: App) => unknown,
 ): Promise<Pick<Service, 'app' | 'publicApp'>> => {
   const tiles = openTiles(db, records.events)
-  const http = { log, newId, metrics, records, accesses, limits: config.limits }
+  const connections = socketsFor({ ...config.limits, ...config.database }, log)
+  const http = { log, newId, metrics, records, accesses, limits: { ...config.limits, connections } }
   const app = await openApp({
     ...http,
     rootAt: rootReader(db, codec.hasher),

@@ -317,7 +317,7 @@ const table = {
     form: '16 to 1000000',
     standard: '4096',
     about:
-      'Sockets open at once on each listener; further ones are closed unanswered, which `chancery_sockets_refused_total` counts. One address (of IPv6: one /64) has three quarters of them at most, unless it is a trusted proxy of the API: raise it where all come from behind one NAT, or a proxy stands before the public listener.',
+      'Sockets open at once on each listener; further ones are closed unanswered, which `chancery_sockets_refused_total` counts. One address (of IPv6: one /64) has three quarters of them at most, unless it is a trusted proxy of the API: raise it where all come from behind one NAT, or a proxy stands before the public listener. Where the process may not open twice as many files, and some more (`ulimit -n`, `LimitNOFILE`), it is as many as it may, and `sockets.few` in the log says so.',
   },
   addressRequests: {
     env: 'CHANCERY_LIMIT_ADDRESS_REQUESTS',

@@ -14,6 +14,8 @@ export interface InstanceOptions {
   readonly ownerUrl: string
   /** Adds or changes settings. */
   readonly env?: Readonly<Record<string, string>>
+  /** How many files it may have open, by `ulimit`. */
+  readonly openFiles?: number
   /** Where its log goes instead, which is no output then. */
   readonly log?: number
 }
@@ -38,6 +40,7 @@ export const startInstance = ({
   ownerUrl,
   env: more = {},
   log,
+  openFiles,
 }: InstanceOptions): Instance => {
   const env = {
     ...bare,
@@ -53,7 +56,11 @@ export const startInstance = ({
     CHANCERY_SIGNING_DEADLINE: '100ms',
     ...more,
   }
-  const child = spawn(process.execPath, [mainFile, 'serve'], { env, stdio: ['ignore', log ?? 'pipe', 'pipe'] })
+  const command = [process.execPath, mainFile, 'serve']
+  const limited =
+    openFiles === undefined ? command : ['/bin/sh', '-c', `ulimit -n ${openFiles}; exec "$0" "$@"`, ...command]
+  const [program = '', ...args] = limited
+  const child = spawn(program, args, { env, stdio: ['ignore', log ?? 'pipe', 'pipe'] })
   const chunks: string[] = []
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding('utf8').on('data', (text: string) => chunks.push(text))
