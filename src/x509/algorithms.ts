@@ -1,6 +1,6 @@
 import { constants } from 'node:crypto'
 
-import { type DerReader, derProblem, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
+import { DerReader, derProblem, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
 
 /**
  * Everything that Chancery knows about an algorithm, one entry each. Identifiers are compared as octets; what is not
@@ -235,6 +235,20 @@ export const readSignatureAlgorithm = (reader: DerReader): SignatureAlgorithm =>
   const { at } = reader
   const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
   if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
+  return algorithm
+}
+
+/**
+ * The same beside what was signed, with so many elements before it inside: octet for octet the same there (RFC 5280 4.1.1.2, 5.1.1.2).
+ * NULL here and nothing there mean the same to us, but Go and OpenSSL refuse the whole, and nobody has signed what stands outside.
+ */
+export const readOuterAlgorithm = (outer: DerReader, signed: DerReader, before: number): SignatureAlgorithm => {
+  const { at } = outer
+  const algorithm = readSignatureAlgorithm(outer)
+  const inside = new DerReader(signed.buffer, signed.code, signed.start, signed.end)
+  for (let passed = 0; passed < before; passed += 1) inside.skip()
+  if (!inside.element(tags.sequence, 'signature').equals(outer.buffer.subarray(at, outer.at)))
+    throw derProblem(outer.code, 'the two signature algorithms differ', at)
   return algorithm
 }
 

@@ -1,9 +1,8 @@
 import type { ProblemCode } from '../errors.ts'
-import { readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import { readOuterAlgorithm, readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import {
   DerReader,
   DerWriter,
-  derProblem,
   encodeDer,
   encodeSequence,
   encodeUnsigned,
@@ -141,10 +140,10 @@ export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint')
   const certificate = outer.read(tags.sequence, 'Certificate')
   const window = certificate.window(tags.sequence, 'TBSCertificate')
   const tbs = window.octets
-  const facts = readTbs(window.read(tags.sequence, 'TBSCertificate'), budget)
-  const at = certificate.at
-  const signatureAlgorithm = readSignatureAlgorithm(certificate)
-  if (signatureAlgorithm !== facts.signatureAlgorithm) throw derProblem(code, 'the two signature algorithms differ', at)
+  const signed = window.read(tags.sequence, 'TBSCertificate')
+  const facts = readTbs(signed, budget)
+  // Before it stand version and serial.
+  const signatureAlgorithm = readOuterAlgorithm(certificate, signed, 2)
   const signature = certificate.bits('signatureValue').octets
   certificate.finish('Certificate')
   return { tbs, facts, signatureAlgorithm, signature }

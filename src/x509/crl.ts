@@ -4,11 +4,10 @@
  * encoded, or does both.
  */
 import type { ProblemCode } from '../errors.ts'
-import { readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
+import { readOuterAlgorithm, readSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import {
   DerReader,
   DerWriter,
-  derProblem,
   encodeDer,
   encodeOid,
   encodeSequence,
@@ -127,10 +126,10 @@ export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl =>
   const list = outer.read(tags.sequence, 'CertificateList')
   const window = list.window(tags.sequence, 'TBSCertList')
   const tbs = window.octets
-  const { at } = list
-  const signatureAlgorithm = readSignatureAlgorithm(list)
-  const facts = readTbs(window.read(tags.sequence, 'TBSCertList'))
-  if (facts.signatureAlgorithm !== signatureAlgorithm) throw derProblem(code, 'the two signature algorithms differ', at)
+  const signed = window.read(tags.sequence, 'TBSCertList')
+  const facts = readTbs(signed)
+  // Before it stands the version.
+  const signatureAlgorithm = readOuterAlgorithm(list, signed, 1)
   const signature = list.bits('signatureValue').octets
   list.finish('CertificateList')
   return { ...facts, tbs, signatureAlgorithm, signature }

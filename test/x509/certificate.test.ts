@@ -469,6 +469,17 @@ t.test('a certificate whose two signature algorithms differ is refused', async (
   t.throws(() => parseCertificate(other, 'request.malformed'), { code: 'request.malformed' })
 })
 
+t.test('so is one whose two signature algorithms are the same in other octets, as Go and OpenSSL do', async (t) => {
+  const signature = defaultSignatureAlgorithm('rsa')
+  const { issuer: by } = templateInput
+  const tbs = encodeTbs(compileTemplate({ ...templateInput, issuer: { ...by, signature } }), tbsInput)
+  const withoutNull = { ...signature, identifier: seq(oid('1.2.840.113549.1.1.11')) }
+  t.equal(parseCertificate(encodeCertificate(tbs, signature, Buffer.alloc(256))).signatureAlgorithm, signature)
+  t.throws(() => parseCertificate(encodeCertificate(tbs, withoutNull, Buffer.alloc(256))), {
+    message: /the two signature algorithms differ/,
+  })
+})
+
 t.test('one changed octet never yields anything but facts or a problem', async (t) => {
   const tbs = encodeTbs(compileTemplate(templateInput), tbsInput)
   for (let at = 0; at < tbs.length; at++) {

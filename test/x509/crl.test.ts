@@ -27,6 +27,7 @@ import {
   parseCrl,
   type RevokedCertificate,
 } from '../../src/x509/crl.ts'
+import { encodeOid, encodeSequence } from '../../src/x509/der.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
@@ -273,6 +274,16 @@ t.test('a list that is cut, longer or changed in any octet is another list or no
   }
   t.throws(() => parseCrl(Buffer.concat([der, Buffer.from([0])])), { code: 'policy.lint' })
   t.end()
+})
+
+t.test('a list whose two signature algorithms are the same in other octets is refused, as others do', async (t) => {
+  const signature = defaultSignatureAlgorithm('rsa')
+  const tbs = encodeCrlTbs({ ...root.input, signature, revoked: [] })
+  const withoutNull = { ...signature, identifier: encodeSequence(encodeOid('1.2.840.113549.1.1.11')) }
+  t.equal(parseCrl(encodeCrl(tbs, signature, Buffer.alloc(256))).signatureAlgorithm, signature)
+  t.throws(() => parseCrl(encodeCrl(tbs, withoutNull, Buffer.alloc(256))), {
+    message: /the two signature algorithms differ/,
+  })
 })
 
 t.test('a hundred thousand entries take ten times what ten thousand take', (t) => {
