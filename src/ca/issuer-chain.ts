@@ -10,7 +10,7 @@ import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodeSubject } from '../x509/subject.ts'
 import { formatTime } from '../x509/time.ts'
-import { refusedMail } from './name-constraints.ts'
+import { refusedMail, unreadConstraint } from './name-constraints.ts'
 
 interface World {
   readonly now: Date
@@ -36,6 +36,7 @@ export const assertChainFits = async ({ chain, csr, ...world }: ChainInput): Pro
     ...faultsOf(issuerRules, { ...issuer, request: encodeSubject(request.subject) }, world.now),
     ...(await wayFaults(links, world)),
   ])
+  refuse(await secondOpinions(links))
 }
 
 export interface WaysInput extends World {
@@ -46,14 +47,14 @@ export interface WaysInput extends World {
 
 /** Throws `issuer.chain` with all that does not fit in any of them. */
 export const assertWaysFit = async ({ issuer, chains, ...world }: WaysInput): Promise<void> => {
-  const faults = chains.map(async (chain, i) => {
-    const field = `/chains/${i}`
-    const links = readLinks(chain, field)
-    if (chain[0]?.equals(issuer)) return wayFaults(links, world)
+  const ways = chains.map((chain, i) => readLinks(chain, `/chains/${i}`))
+  const faults = ways.map(async (links, i) => {
+    if (links[0]?.der.equals(issuer)) return wayFaults(links, world)
     const reason = 'the first certificate is not that of the issuer'
-    return [{ check: 'chain.issuer', field: `${field}/0`, value: '', reason }]
+    return [{ check: 'chain.issuer', field: `/chains/${i}/0`, value: '', reason }]
   })
   refuse((await Promise.all(faults)).flat())
+  refuse((await Promise.all(ways.map(secondOpinions))).flat())
 }
 
 /**
@@ -77,7 +78,24 @@ const wayFaults = async (links: readonly Link[], { now, verify }: World): Promis
   ]
 }
 
+/**
+ * Where another library than ours reads another certificate: what will stand above thousands is taken only when both read the same.
+ * Asked about what fits, since it is no gate against hostile input. Loaded by who imports, not at the start nor by who issues.
+ */
+const secondOpinions = async (links: readonly Link[]): Promise<Violation[]> => {
+  const { secondOpinion } = await import('../x509/library.ts')
+  const told = await Promise.all(
+    links.map(async ({ der, facts, field }, place) => {
+      const { spki } = (links[place + 1] ?? (links[place] as Link)).facts
+      const differences = await secondOpinion(der, facts, spki)
+      return differences.map((difference) => ({ field, reason: `@peculiar/x509 ${difference}`.slice(0, 300) }))
+    }),
+  )
+  return told.flat().map((one) => ({ check: 'chain.secondReader', value: '', ...one }))
+}
+
 interface Link extends Certificate {
+  readonly der: Buffer
   /** Where it stands in what was sent. */
   readonly field: string
 }
@@ -90,7 +108,7 @@ const readLink = (der: Buffer, field: string): Link => {
   try {
     const certificate = parseCertificate(der, 'issuer.chain')
     parsePublicKey(certificate.facts.spki)
-    return { ...certificate, field }
+    return { ...certificate, der, field }
   } catch (error) {
     const reason = error instanceof Problem ? error.detail : 'cannot be read'
     throw new Problem('issuer.chain', `${field}: ${reason}`, {
@@ -187,11 +205,15 @@ const linkRules: readonly Rule<Placed>[] = [
   },
   {
     check: 'chain.authorityKey',
-    reason: 'its authority key identifier is not that of the certificate above it',
-    holds: ({ facts, above }) => {
-      const [wanted, found] = [facts.authorityKeyIdentifier, above?.facts.keyIdentifier]
-      return wanted === undefined || found === undefined || wanted.equals(found)
-    },
+    reason: ({ above }) =>
+      `its authority key identifier is not ${above ? 'that of the certificate above it' : 'its own'}`,
+    holds: (link) => isSame(link.facts.authorityKeyIdentifier, signerOf(link)?.keyIdentifier),
+  },
+  {
+    check: 'chain.authorityKey',
+    reason: ({ above }) =>
+      `its authority key identifier has another serial than ${above ? 'the certificate above it' : 'itself'}: OpenSSL would find no path`,
+    holds: (link) => isSame(link.facts.authoritySerial, signerOf(link)?.serial),
   },
   {
     check: 'chain.nameConstraints',
@@ -200,11 +222,25 @@ const linkRules: readonly Rule<Placed>[] = [
       chain.slice(place + 1).every((above) => refusedMail(facts, above) === undefined),
   },
   {
+    check: 'chain.nameConstraints',
+    reason: ({ facts }) =>
+      `its name constraints hold ${unreadConstraint(facts)}: some relying parties would read no certificate of the chain`,
+    holds: ({ facts }) => unreadConstraint(facts) === undefined,
+  },
+  {
     check: 'chain.pathLengthAbove',
     reason: 'its pathLenConstraint allows fewer authorities below it than there are',
     holds: ({ facts, place, chain }) => isPathShort(facts, place, chain),
   },
 ]
+
+/** Above a root stands itself. */
+const signerOf = ({ facts, above }: Placed): TbsFacts | undefined =>
+  above?.facts ?? (facts.issuer.equals(facts.subjectDer) ? facts : undefined)
+
+/** What one of both does not say holds. */
+const isSame = (wanted: Buffer | undefined, found: Buffer | undefined): boolean =>
+  wanted === undefined || found === undefined || wanted.equals(found)
 
 const isSameAuthority = (one: TbsFacts, other: TbsFacts): boolean =>
   one.spki.equals(other.spki) && one.subjectDer.equals(other.subjectDer)

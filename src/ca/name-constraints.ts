@@ -4,7 +4,9 @@
  * ours with a subject, which is safe and says so.
  */
 import { isProblem, Problem } from '../errors.ts'
+import { parseIp } from '../x509/addresses.ts'
 import type { Subtree, TbsFacts } from '../x509/certificate.ts'
+import { formatSubtree } from '../x509/name-constraints.ts'
 import { addressOctets, type Name } from '../x509/names.ts'
 
 /** Throws `san.forbidden` with the name and the constraint that refuses it. */
@@ -38,6 +40,36 @@ export const refusedMail = ({ subject, subjectDer }: Subjected, above: TbsFacts)
   subjectDer.equals(above.subjectDer)
     ? undefined
     : subject.find(({ type, value }) => type === 'emailAddress' && isRefusedMail(value, above))?.value
+
+/**
+ * What of an authority's own constraints Go reads no certificate with, and others take for nothing: none at all (RFC 5280 4.2.1.10), a mask
+ * with gaps, what is no range, host or domain. What matches nothing, or a dot that others allow, is left to be.
+ */
+export const unreadConstraint = ({ nameConstraints }: Pick<TbsFacts, 'nameConstraints'>): string | undefined => {
+  if (nameConstraints === undefined) return undefined
+  const subtrees = [...nameConstraints.permitted, ...nameConstraints.excluded]
+  if (subtrees.length === 0) return 'no subtree'
+  const unread = subtrees.find((subtree) => !readable[subtree.kind](subtree))
+  return unread && titles[unread.kind](JSON.stringify(formatSubtree(unread)))
+}
+
+const isDomain = (text: string): boolean => /^\.?(?:[!-\-/-~]+(?:\.[!-\-/-~]+)*)?$/.test(text)
+
+const readable: Readonly<Record<Subtree['kind'], (subtree: Subtree) => boolean>> = {
+  dns: ({ value }) => isDomain(value),
+  // As a prefix, where it is one.
+  ip: (subtree) => /\/\d+$/.test(formatSubtree(subtree)),
+  uri: ({ value }) => isDomain(value) && parseIp(value) === undefined,
+  email: ({ value }) => isDomain(mailHostOf(value)),
+  other: ({ value }) => value !== ipAddress,
+}
+const titles: Readonly<Record<Subtree['kind'], (text: string) => string>> = {
+  dns: (text) => `${text}, which is no domain`,
+  ip: (text) => `${text}, which is no range of addresses`,
+  uri: (text) => `${text}, which is no host of URIs`,
+  email: (text) => `${text}, which is no domain of mail`,
+  other: () => 'a range of addresses that is none',
+}
 
 type Subjected = Pick<TbsFacts, 'subject' | 'subjectDer'>
 
@@ -143,5 +175,6 @@ const isInRange = (value: string, constraint: string): boolean => {
 
 /** As OpenSSL takes a common name for a host, and a wildcard as well. One label alone is as well a user's. */
 const hostForm = /^(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)+$/i
-/** The tag of directoryName in GeneralName, as hex. */
+/** Tags of GeneralName, as hex. */
 const directoryName = 'a4'
+const ipAddress = '87'

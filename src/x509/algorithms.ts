@@ -1,6 +1,6 @@
 import { constants } from 'node:crypto'
 
-import { DerReader, derProblem, encodeDer, encodeOid, encodeSequence, tags } from './der.ts'
+import { DerReader, derProblem, encodeDer, encodeOid, encodeSequence, oidKey, tags } from './der.ts'
 
 /**
  * Everything that Chancery knows about an algorithm, one entry each. Identifiers are compared as octets; what is not
@@ -234,8 +234,9 @@ export const findSignatureAlgorithm = (identifier: Buffer): SignatureAlgorithm |
 export const readSignatureAlgorithm = (reader: DerReader): SignatureAlgorithm => {
   const { at } = reader
   const algorithm = findSignatureAlgorithm(reader.element(tags.sequence, 'AlgorithmIdentifier'))
-  if (algorithm === undefined) throw derProblem(reader.code, 'the signature algorithm is unknown', at)
-  return algorithm
+  if (algorithm !== undefined) return algorithm
+  const oid = new DerReader(reader.buffer, reader.code, at).read(tags.sequence, 'AlgorithmIdentifier').oid('algorithm')
+  throw derProblem(reader.code, `the signature algorithm is ${refusedSignatures.get(oid) ?? 'unknown'}`, at)
 }
 
 /**
@@ -269,6 +270,16 @@ const defaults: Readonly<Record<KeyAlgorithmId, string>> = {
   'ml-dsa-65': 'ml-dsa-65',
   'ml-dsa-87': 'ml-dsa-87',
 }
+
+/** What people meet in old certificates, for a better sentence. */
+const refusedSignatures = new Map(
+  Object.entries({
+    '1.2.840.113549.1.1.4': 'RSA with MD5, which is broken',
+    '1.2.840.113549.1.1.5': 'RSA with SHA-1, which is broken',
+    '1.2.840.10045.4.1': 'ECDSA with SHA-1, which is broken',
+    '1.2.840.113549.1.1.10': 'RSASSA-PSS otherwise than with one hash of SHA-2 throughout and a salt as long as it',
+  }).map(([oid, title]) => [oidKey(oid), title]),
+)
 
 const nothing = Buffer.alloc(0)
 /** RFC 4055 5: the parameters of sha256WithRSAEncryption and its sisters are NULL, and absent ones are to be accepted. */

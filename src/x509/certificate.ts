@@ -24,7 +24,7 @@ import {
 import type { PublicKey } from './keys.ts'
 import { encodeNameConstraints, type NameConstraints, readNameConstraints } from './name-constraints.ts'
 import { type Name, readIssuedNames } from './names.ts'
-import { readSerial } from './serial.ts'
+import { padSerial, readSerial } from './serial.ts'
 import { readSubject, type Subject, writeSubject } from './subject.ts'
 import {
   accessDescription,
@@ -56,6 +56,8 @@ export interface TbsFacts {
   readonly pathLength?: number
   readonly keyIdentifier?: Buffer
   readonly authorityKeyIdentifier?: Buffer
+  /** Of which certificate of that key, where it says so as well; in the form of `serial`. */
+  readonly authoritySerial?: Buffer
   readonly nameConstraints?: NameConstraints
   readonly crlUrls: readonly string[]
   readonly ocspUrls: readonly string[]
@@ -184,7 +186,8 @@ export const encodeCaTbs = (input: CaTbsInput): Buffer => {
 }
 
 const readTbs = (tbs: DerReader, budget: ReturnType<typeof newBudget>): TbsFacts => {
-  const version = tbs.read(0xa0, 'version').smallInteger('version')
+  // Version 1 says none.
+  const version = tbs.optional(0xa0, 'version')?.smallInteger('version')
   if (version !== 2) throw tbs.problem('the version is not 3')
   const serial = readSerial(tbs, 'serialNumber')
   if (serial.every((octet) => octet === 0)) throw tbs.problem('the serial is not positive')
@@ -237,8 +240,12 @@ const readers: Partial<Record<ExtensionName, (draft: Draft, value: DerReader) =>
     draft.keyIdentifier = value.read(tags.octetString, 'SubjectKeyIdentifier').octets
   },
   authorityKeyIdentifier: (draft, value) => {
-    const keyIdentifier = value.read(tags.sequence, 'AuthorityKeyIdentifier').optional(0x80, 'keyIdentifier')
+    const identifier = value.read(tags.sequence, 'AuthorityKeyIdentifier')
+    const keyIdentifier = identifier.optional(0x80, 'keyIdentifier')
     if (keyIdentifier !== undefined) draft.authorityKeyIdentifier = keyIdentifier.octets
+    identifier.optional(0xa1, 'authorityCertIssuer')
+    const serial = identifier.optional(0x82, 'authorityCertSerialNumber')
+    if (serial !== undefined) draft.authoritySerial = padSerial(serial.octets)
   },
   nameConstraints: (draft, value) => {
     draft.nameConstraints = readNameConstraints(value)

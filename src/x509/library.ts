@@ -1,6 +1,6 @@
 /**
- * The only door to @peculiar/x509: the second opinion of ceremonies and tests. It takes 2 ms a certificate, 100 to be loaded, and
- * accepts what is not DER, so it decides nothing for the service: `certificate.ts` does.
+ * The only door to @peculiar/x509: the second opinion of ceremonies, of who imports issuers, and of tests. It takes 2 ms a
+ * certificate, 100 to be loaded, and accepts what is not DER, so it lets nothing pass: `certificate.ts` does, and this may only refuse.
  */
 import 'reflect-metadata'
 

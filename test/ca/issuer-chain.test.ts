@@ -58,6 +58,9 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     'nameConstraints=critical,permitted;DNS:example.com',
     '1.2.3.4.5=DER:0500',
     'certificatePolicies=2.5.29.32.0',
+    'authorityKeyIdentifier=keyid:always,issuer:always',
+    'nameConstraints=critical,permitted;DNS:.example.com,excluded;IP:0.0.0.0/0.0.0.0,permitted;email:.example.com',
+    'nameConstraints=critical,permitted;URI:.example.com,permitted;dirName:other\n[other]\nO=Other',
   ]
   for (const more of harmless) t.same(await faults(more), [], more)
   for (const [more, check] of [
@@ -66,6 +69,17 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     ['extendedKeyUsage=serverAuth,clientAuth', 'chain.extendedKeyUsage'],
     ['1.2.3.4.5=critical,DER:0500', 'chain.critical'],
     ['policyConstraints=critical,requireExplicitPolicy:0', 'chain.critical'],
+    // Each keeps Go from reading the certificate, or OpenSSL from finding a path.
+    ['2.5.29.30=critical,DER:3000', 'chain.nameConstraints'],
+    ['nameConstraints=critical,permitted;DNS:example.com.', 'chain.nameConstraints'],
+    ['nameConstraints=critical,permitted;IP:10.0.0.0/255.0.255.0', 'chain.nameConstraints'],
+    ['2.5.29.30=critical,DER:300aa0083006' + '87040a000000', 'chain.nameConstraints'],
+    ['nameConstraints=critical,excluded;URI:10.0.0.1', 'chain.nameConstraints'],
+    ['nameConstraints=critical,excluded;email:a@b..c', 'chain.nameConstraints'],
+    ['2.5.29.35=DER:30058003616263', 'chain.authorityKey'],
+    ['2.5.29.35=DER:3003820105', 'chain.authorityKey'],
+    // No certificatePolicies at all, which we do not look into.
+    ['2.5.29.32=DER:0500', 'chain.secondReader'],
   ] as const) {
     t.same(await faults(more), [`${check} /chain/0`], `${more} in the issuer`)
     t.same(await faults('', more), [`${check} /chain/1`], `${more} in the root`)

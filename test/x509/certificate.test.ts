@@ -469,6 +469,22 @@ t.test('a certificate whose two signature algorithms differ is refused', async (
   t.throws(() => parseCertificate(other, 'request.malformed'), { code: 'request.malformed' })
 })
 
+t.test('what old certificates have is told by its name', async (t) => {
+  const tbs = (version: Buffer[], algorithm: Buffer): Buffer => seq(...version, integer(0x11), algorithm)
+  const three = [tlv(0xa0, integer(2))]
+  for (const [what, octets, told] of [
+    ['version 1', tbs([], seq(oid('1.2.840.113549.1.1.11'), nil)), /the version is not 3/],
+    ['SHA-1', tbs(three, seq(oid('1.2.840.113549.1.1.5'), nil)), /is RSA with SHA-1, which is broken/],
+    [
+      'PSS of its own',
+      tbs(three, seq(oid('1.2.840.113549.1.1.10'), seq())),
+      /is RSASSA-PSS otherwise than with one hash/,
+    ],
+    ['another', tbs(three, seq(oid('1.2.3'))), /the signature algorithm is unknown/],
+  ] as const)
+    t.throws(() => parseTbs(octets), { message: told }, what)
+})
+
 t.test('so is one whose two signature algorithms are the same in other octets, as Go and OpenSSL do', async (t) => {
   const signature = defaultSignatureAlgorithm('rsa')
   const { issuer: by } = templateInput
