@@ -53,7 +53,7 @@ export const unreadConstraint = ({ nameConstraints }: Pick<TbsFacts, 'nameConstr
   return unread && titles[unread.kind](JSON.stringify(formatSubtree(unread)))
 }
 
-const isDomain = (text: string): boolean => /^\.?(?:[!-\-/-~]+(?:\.[!-\-/-~]+)*)?$/.test(text)
+const isDomain = (text: string): boolean => /^(?:\.?[!-\-/-~]+(?:\.[!-\-/-~]+)*)?$/.test(text)
 
 const readable: Readonly<Record<Subtree['kind'], (subtree: Subtree) => boolean>> = {
   dns: ({ value }) => isDomain(value),
