@@ -252,6 +252,13 @@ const readExtensions = (from: DerReader, readers: ExtensionReaders, draft: Draft
   }
 }
 
+/** Critical or not, as OpenSSL reads it. */
+const refusing =
+  (reason: string) =>
+  (_draft: Draft, value: DerReader): never => {
+    throw value.problem(reason)
+  }
+
 const readDistributionPoint = (value: DerReader): IssuingDistributionPoint => {
   const point = value.read(tags.sequence, 'IssuingDistributionPoint')
   const name = point.optional(0xa0, 'distributionPoint')?.read(0xa0, 'fullName').read(0x86, 'the URL')
@@ -308,6 +315,7 @@ const entryReaders: ExtensionReaders = new Map([
       draft.invalidSince = readGeneralizedTime(value, 'invalidityDate')
     },
   ],
+  [oidKey('2.5.29.29'), refusing('an entry is about a certificate of another issuer')],
 ])
 const listReaders: ExtensionReaders = new Map([
   [
@@ -332,4 +340,5 @@ const listReaders: ExtensionReaders = new Map([
       draft.distributionPoint = readDistributionPoint(value)
     },
   ],
+  [oidKey('2.5.29.27'), refusing('it is a delta list, which has only what has changed')],
 ])

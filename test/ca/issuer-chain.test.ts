@@ -20,8 +20,16 @@ const authority = (more: string, pathLength = ',pathlen:0'): string =>
     more,
   ].join('\n')
 
+interface Kinds {
+  readonly rootKey?: readonly string[]
+  readonly issuerKey?: readonly string[]
+  readonly root?: string
+  /** Of what the root signs. */
+  readonly signing?: readonly string[]
+}
+
 /** What is wrong with a chain of an issuer and its root that have these further extensions. */
-const openBench = async (t: Test) => {
+const openBench = async (t: Test, kinds: Kinds = {}) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-chain-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const at = (name: string): string => join(folder, name)
@@ -29,19 +37,26 @@ const openBench = async (t: Test) => {
     const { code, stderr } = await run('openssl', args)
     if (code !== 0) throw new Error(stderr)
   }
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-  const subjects = { root: '/CN=root', issuer: '/CN=issuer/emailAddress=ca@mail.example.com' }
-  for (const [name, subject] of Object.entries(subjects))
-    await openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-subj', subject, '-out', at(`${name}.csr`))
+  const p256 = ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256']
+  const { rootKey = p256, issuerKey = p256, root = '/CN=root', signing = [] } = kinds
+  const subjects = {
+    root: [root, rootKey],
+    issuer: ['/CN=issuer/emailAddress=ca@mail.example.com', issuerKey],
+  } as const
+  for (const [name, [subject, key]] of Object.entries(subjects))
+    await openssl(
+      ...['req', '-utf8', '-newkey', ...key, '-nodes'],
+      ...['-keyout', at(`${name}.key`), '-subj', subject, '-out', at(`${name}.csr`)],
+    )
   const der = async (name: string, label: PemLabel): Promise<Buffer> => parsePem(await readFile(at(name)), label)
   return async (ofIssuer: string, ofRoot = ''): Promise<readonly string[]> => {
     await writeFile(at('root.ext'), authority(ofRoot, ''))
     await writeFile(at('issuer.ext'), authority(ofIssuer))
     const serial = ['-set_serial', '0x4f66712439e4988e6b32421afaca0ecf']
     const made = (name: string) => ['-in', at(`${name}.csr`), '-extfile', at(`${name}.ext`), '-out', at(`${name}.pem`)]
-    await openssl('x509', '-req', ...made('root'), '-key', at('root.key'), '-days', '90', ...serial)
+    await openssl('x509', '-req', ...made('root'), '-key', at('root.key'), '-days', '90', ...serial, ...signing)
     const by = ['-CA', at('root.pem'), '-CAkey', at('root.key')]
-    await openssl('x509', '-req', ...made('issuer'), ...by, '-days', '30', ...serial)
+    await openssl('x509', '-req', ...made('issuer'), ...by, '-days', '30', ...serial, ...signing)
     const chain = [await der('issuer.pem', 'CERTIFICATE'), await der('root.pem', 'CERTIFICATE')]
     const csr = await der('issuer.csr', 'CERTIFICATE REQUEST')
     const found = await assertChainFits({ chain, csr, now: new Date(), verify: async () => true }).catch(
@@ -89,4 +104,22 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     t.same(await faults('', `nameConstraints=critical,${fine}`), [], fine)
   for (const wrong of ['permitted;email:example.com', 'excluded;email:.example.com'])
     t.same(await faults('', `nameConstraints=critical,${wrong}`), ['chain.nameConstraints /chain/0'], wrong)
+})
+
+t.test('both readers read what is odd and legal alike: kinds of keys, of signatures and of names', async (t) => {
+  const odd = '/C=CH/DC=com/DC=example/O=Prüfstelle, "A\\+B" <x>;/OU=#1\\\\2/CN=日本'
+  const ec = (curve: string) => ['ec', '-pkeyopt', `ec_paramgen_curve:${curve}`]
+  const cases: readonly (readonly [string, Kinds])[] = [
+    ['names', { root: odd }],
+    ['ML-DSA', { rootKey: ['mldsa65'] }],
+    ['ML-DSA below ML-DSA', { rootKey: ['mldsa87'], issuerKey: ['mldsa44'], root: odd }],
+    ['RSA-PSS', { rootKey: ['rsa:3072'], signing: ['-sha384', '-sigopt', 'rsa_padding_mode:pss'] }],
+    ['RSA below P-521', { rootKey: ec('P-521'), issuerKey: ['rsa:2048'], signing: ['-sha512'] }],
+    ['P-384 by SHA-256', { rootKey: ec('P-384'), signing: ['-sha256'] }],
+    ['Ed25519', { rootKey: ['ed25519'], issuerKey: ['ed25519'] }],
+  ]
+  for (const [what, kinds] of cases) {
+    const faults = await openBench(t, kinds)
+    t.same(await faults('authorityKeyIdentifier=keyid:always,issuer:always'), [], what)
+  }
 })

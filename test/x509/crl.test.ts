@@ -27,12 +27,12 @@ import {
   parseCrl,
   type RevokedCertificate,
 } from '../../src/x509/crl.ts'
-import { encodeOid, encodeSequence } from '../../src/x509/der.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
 import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
+import { extension, hex, integer, nil, oid, seq, tlv, yes } from './build.ts'
 import { cpu } from './cpu.ts'
 
 await assertTools('openssl')
@@ -276,10 +276,29 @@ t.test('a list that is cut, longer or changed in any octet is another list or no
   t.end()
 })
 
+t.test('a delta list, and an entry about a certificate of another issuer, are refused, critical or not', async (t) => {
+  const time = (text: string): Buffer => tlv(0x17, Buffer.from(text))
+  const { issuer, signature, authorityKeyIdentifier: key } = root.input
+  const listOf = (ofEntry: readonly Buffer[], ofList: readonly Buffer[]): Buffer => {
+    const entry = seq(integer(0x4711), time('261120080000Z'), seq(extension('2.5.29.21', hex('0a0101')), ...ofEntry))
+    const own = [extension('2.5.29.35', seq(tlv(0x80, key))), extension('2.5.29.20', integer(7))]
+    const times = [time('261120080000Z'), time('261220080000Z')]
+    const tbs = seq(integer(1), signature.identifier, issuer, ...times, seq(entry), tlv(0xa0, seq(...own, ...ofList)))
+    return encodeCrl(tbs, signature, Buffer.from([0]))
+  }
+  t.equal(parseCrl(listOf([], [extension('1.2.3.4', nil)])).revoked.length, 1)
+  for (const critical of [yes, undefined]) {
+    const delta = extension('2.5.29.27', integer(6), critical)
+    t.throws(() => parseCrl(listOf([], [delta])), { message: /it is a delta list, which has only what has changed/ })
+    const ofOther = extension('2.5.29.29', seq(tlv(0xa4, issuer)), critical)
+    t.throws(() => parseCrl(listOf([ofOther], [])), { message: /an entry is about a certificate of another issuer/ })
+  }
+})
+
 t.test('a list whose two signature algorithms are the same in other octets is refused, as others do', async (t) => {
   const signature = defaultSignatureAlgorithm('rsa')
   const tbs = encodeCrlTbs({ ...root.input, signature, revoked: [] })
-  const withoutNull = { ...signature, identifier: encodeSequence(encodeOid('1.2.840.113549.1.1.11')) }
+  const withoutNull = { ...signature, identifier: seq(oid('1.2.840.113549.1.1.11')) }
   t.equal(parseCrl(encodeCrl(tbs, signature, Buffer.alloc(256))).signatureAlgorithm, signature)
   t.throws(() => parseCrl(encodeCrl(tbs, withoutNull, Buffer.alloc(256))), {
     message: /the two signature algorithms differ/,
