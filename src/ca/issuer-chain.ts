@@ -88,11 +88,15 @@ const secondOpinions = async (links: readonly Link[]): Promise<Violation[]> => {
     links.map(async ({ der, facts, field }, place) => {
       const { spki } = (links[place + 1] ?? (links[place] as Link)).facts
       const differences = await secondOpinion(der, facts, spki)
-      return differences.map((difference) => ({ field, reason: `@peculiar/x509 ${difference}`.slice(0, 300) }))
+      return differences.map((difference) => ({ field, reason: secondReason(difference) }))
     }),
   )
   return told.flat().map((one) => ({ check: 'chain.secondReader', value: '', ...one }))
 }
+
+/** What it says may be as long as the certificate, and may end with a stop. */
+const secondReason = (difference: string): string =>
+  `@peculiar/x509, which reads it after us, ${difference}`.slice(0, 300).replace(/\.$/, '')
 
 interface Link extends Certificate {
   readonly der: Buffer

@@ -62,6 +62,7 @@ const openBench = async (t: Test, kinds: Kinds = {}) => {
     const found = await assertChainFits({ chain, csr, now: new Date(), verify: async () => true }).catch(
       (error: Problem) => error,
     )
+    t.notMatch(found?.detail ?? '', /\.\.$|.{400}/, 'one sentence')
     return (found?.options.violations ?? []).map(({ check, field }) => `${check} ${field}`)
   }
 }
