@@ -237,8 +237,7 @@ const askedOf = (counts: Counts, open: readonly BookedIntent[], chosen: readonly
       sum.certificates += 1
       sum.names += names
       taken.set(id, sum)
-      const running = { place: sum.certificates, running: sum.names }
-      return { grant_id: id, serial: serial.toString('hex'), names, not_after: notAfter, ...running }
+      return { grant_id: id, serial: serial.toString('hex'), names, not_after: notAfter }
     }),
   )
   const ledgers = [...namesOf(open).values()].map((name) => {
@@ -318,7 +317,8 @@ const choose = (open: readonly BookedIntent[], ledgers: Ledgers): readonly Booke
  * What `insert_intents` has beside it here, by the places of the ledgers and the uses. Ledgers are held before the lock of
  * `state_for_intent` is: so whoever waits for one keeps nobody from moving an issuer. What was counted holds only where the
  * very row is still there that was the newest then, and it is no earlier than it was then: after a database was restored,
- * has lost its last commits, or has another clock, numbers may be given out again.
+ * has lost its last commits, or has another clock, numbers may be given out again. The totals run over those that were
+ * recorded: what another call had recorded before takes no room.
  */
 export const bookedIntents = (ledgers: string, uses: string) => ({
   steps: `
@@ -346,11 +346,13 @@ export const bookedIntents = (ledgers: string, uses: string) => ({
     , counted as (
       insert into limit_uses (grant_id, principal, number, serial, at, names, not_after, counts_until, day, certificates,
         day_names, alive)
-      select l.grant_id, l.principal, l.number + u.place, added.serial, l.present, u.names, u.not_after,
-        greatest(u.not_after, l.midnight), (l.present at time zone 'UTC')::date, l.certificates + u.place,
-        l.names + u.running, l.alive + u.place
-      from added join json_to_recordset(${uses}::json) as u (grant_id text, serial text, place integer, names integer,
-        running integer, not_after timestamptz) on decode(u.serial, 'hex') = added.serial join ledger l using (grant_id)
+      select l.grant_id, l.principal, l.number + row_number() over running, added.serial, l.present, u.names, u.not_after,
+        greatest(u.not_after, l.midnight), (l.present at time zone 'UTC')::date,
+        l.certificates + row_number() over running, l.names + sum(u.names) over running,
+        l.alive + row_number() over running
+      from added join json_to_recordset(${uses}::json) as u (grant_id text, serial text, names integer, not_after timestamptz)
+        on decode(u.serial, 'hex') = added.serial join ledger l using (grant_id)
+      window running as (partition by grant_id order by added.serial)
     )`,
   answer: `,
       case when not (select is_enough from room) then (

@@ -102,18 +102,20 @@ interface Wish {
   readonly lifeMs: number
 }
 
+const intentOf = (world: World, { names, lifeMs }: Wish, key: string = randomUUID()): Intent => ({
+  request: { principal: 'admin', key, digest: Buffer.alloc(32) },
+  ...{ attempt: 1, serial: randomBytes(16), issuer: 'default', states: ['active'], shard: 0 },
+  ...{ profile: { name: 'server', version: 1 }, tbs: randomBytes(10), plan: Buffer.alloc(32) },
+  keySha256: randomBytes(32),
+  booking: {
+    grants: [{ id: world.grant, profiles: ['server'], limits: world.limits }],
+    ...{ names, notAfter: new Date(clockOf(world) + lifeMs) },
+  },
+})
+
 /** Whether it was. */
-const record = async (world: World, replica: number, { names, lifeMs }: Wish): Promise<boolean> => {
-  const intent: Intent = {
-    request: { principal: 'admin', key: randomUUID(), digest: Buffer.alloc(32) },
-    ...{ attempt: 1, serial: randomBytes(16), issuer: 'default', states: ['active'], shard: 0 },
-    ...{ profile: { name: 'server', version: 1 }, tbs: randomBytes(10), plan: Buffer.alloc(32) },
-    keySha256: randomBytes(32),
-    booking: {
-      grants: [{ id: world.grant, profiles: ['server'], limits: world.limits }],
-      ...{ names, notAfter: new Date(clockOf(world) + lifeMs) },
-    },
-  }
+const record = async (world: World, replica: number, wish: Wish): Promise<boolean> => {
+  const intent = intentOf(world, wish)
   const { recorder } = replicas[replica] as (typeof replicas)[0]
   const end = await recorder.recordIntent(intent).catch((error: unknown) => {
     if (isProblem(error) && error.code.startsWith('limit.')) return error.code
@@ -126,7 +128,7 @@ const record = async (world: World, replica: number, { names, lifeMs }: Wish): P
   )
   const [row] = rows
   if (!row) throw new Error('it was not counted')
-  const use = { serial: intent.serial, number: row.number, at: row.at.getTime(), names, intent }
+  const use = { serial: intent.serial, number: row.number, at: row.at.getTime(), names: wish.names, intent }
   world.uses = [...world.uses, { ...use, notAfter: row.not_after.getTime() }]
   return true
 }
@@ -265,6 +267,22 @@ const repeat = async (world: World, replica: number, wishes: readonly Wish[]): P
 const withoutExcess = (t: Test, world: World): void => {
   t.equal(excess(world), undefined)
 }
+
+t.test('what two calls under the same keys ask for at once takes its room once', async (t) => {
+  const ours = await newWorld({ certificatesPerDay: 4, namesPerDay: 4 }, 10 * minute)
+  const { recorder } = replicas[0] as (typeof replicas)[0]
+  const one = { names: 1, lifeMs: minute }
+  t.equal(await record(ours, 0, { ...one, names: 5 }), false, 'all is counted, and not again at once')
+  const ask = (key: string) => recorder.recordIntent(intentOf(ours, one, key))
+  const keys = Array.from({ length: 4 }, () => randomUUID())
+  const [a, b, c, d] = keys as [string, string, string, string]
+  t.equal(await ask(a), 'recorded')
+  // The first goes alone; the others go together.
+  t.same(await Promise.all([ask(a), ask(a), ask(b)]), ['taken', 'taken', 'recorded'])
+  t.equal(await ask(c), 'recorded')
+  t.equal(await ask(d), 'recorded')
+  await t.rejects(ask(randomUUID()), { code: 'limit.certificates_per_day' })
+})
 
 t.test('a replica that was refused does not miss what came after rows were taken away', async (t) => {
   const ours = await newWorld({ certificatesPerDay: 5 }, 10 * minute)
