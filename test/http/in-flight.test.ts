@@ -51,7 +51,7 @@ const touch = async (path: string) => {
   const { description: _, ...document } = json.document ?? json
   return service.request('PUT', path, {
     headers: { 'if-match': headers['etag'] as string },
-    body: { ...document, description: 'another one' },
+    body: { ...document, description: `as of ${performance.now()}` },
   })
 }
 
@@ -109,6 +109,19 @@ t.test('so are the items of a batch, and whoever a token makes somebody', async 
   for (const item of batch.json.items) t.match(item, { status: 401, problem: { code: 'auth.invalid' } })
   t.match(job, { status: 401, json: { code: 'auth.unmapped' } })
   t.same(await outcomesOf('jobs/web'), ['unsigned'])
+})
+
+t.test('what had to wait for no longer than that is issued by what it was decided by, also in a batch', async (t) => {
+  const token = await employ(service, 'short', 'requester', { profiles: ['client'] })
+  const body = { items: [{ csr: csrFor('b.example.internal'), profile: 'client' }] }
+  const [alone, batch] = (await across(
+    () => Promise.all([ask(token, 'client'), service.request('POST', '/v1/certificates/batch', { token, body })]),
+    () => touch('/v1/profiles/client'),
+    0,
+  )) as [Answer, Answer]
+  const { version } = alone.json.profile
+  t.match(alone, { status: 201 })
+  t.match(batch.json.items, [{ status: 201, certificate: { profile: { version } } }])
 })
 
 t.test('and whoever has asked for what people approve', async (t) => {

@@ -130,24 +130,27 @@ const openAdmission = (
   let caller: Promise<Caller | null> = Promise.resolve(null)
   // The call itself has been counted as its first item.
   let isFirst = true
-  const ask = async (): Promise<Caller> => {
+  const look = (): Promise<Caller | null> => {
     const now = performance.now()
     if (now - asked > trustMs) {
       asked = now
       caller = authorise(identities, ['requester'], shownBy(request), true)
     }
-    const known = await caller
-    if (known === null) throw new Problem('auth.missing', 'This call needs credentials.')
-    return known
+    return caller
   }
   return async () => {
     if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
     if (performance.now() - started > batchPatience)
       throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
-    const known = await ask()
+    const looked = look()
+    const known = callerOf({ caller: await looked })
     if (!isFirst) await principalLimits.count(known)
     isFirst = false
-    return { ...known, again: ask }
+    const again = async (): Promise<Caller | undefined> => {
+      const now = look()
+      return now === looked ? undefined : callerOf({ caller: await now })
+    }
+    return { ...known, again }
   }
 }
 
