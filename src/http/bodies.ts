@@ -25,11 +25,16 @@ export const assertBodyType = (
   if (!isThere && spellings.size === 0) delete headers['content-type']
   if (!isThere && headers['content-type'] === undefined) return undefined
   assertMediaType(headers['content-type'], spellings)
+  assertUncoded(headers)
+  return undefined
+}
+
+/** Throws `request.media_type` for a body that is not written as it is. */
+export const assertUncoded = (headers: IncomingMessage['headers']): void => {
   const { 'content-encoding': coding = 'identity' } = headers
   // Node undoes the last transfer coding alone (RFC 9112 7).
   if (coding !== 'identity' || (headers['transfer-encoding'] !== undefined && !isChunked(headers)))
     throw new Problem('request.media_type', 'The body must not be compressed.')
-  return undefined
 }
 
 const isChunked = ({ 'transfer-encoding': transfer }: IncomingMessage['headers']): boolean =>

@@ -1,5 +1,6 @@
 /** The description, written so that it is short: what has a name, or is said by several calls, is said once. */
 import type { ProblemCode } from '../errors.ts'
+import { formNumbers } from './api/schemas.ts'
 import { problemType } from './problem.ts'
 
 /** Paths in order; each shape that has a name, and each answer that several calls give in the same words, written once. */
@@ -21,15 +22,30 @@ export const condensed = <T extends object>(document: T): T => {
   return { ...document, components: { ...components, responses: sorted(responses) }, paths: sorted(paths) }
 }
 
-/** swagger-ui sends the example of a parameter that nobody has touched: a search by all filters at once finds nothing. */
-const unsent = (paths: Paths): Paths => {
-  for (const { parameters = [] } of Object.values(paths).flatMap((path) => Object.values(path)))
-    for (const parameter of parameters)
-      if (!parameter.required && parameter.example !== undefined) {
-        parameter.schema = { ...parameter.schema, examples: [parameter.example] }
-        delete parameter.example
-      }
+const told = (paths: Paths): Paths => {
+  for (const operation of Object.values(paths).flatMap((path) => Object.values(path)))
+    if (operation.parameters) operation.parameters = operation.parameters.map(asValue).map(unsent)
   return paths
+}
+
+/**
+ * Whatever stands in a query or a path is a text, and is judged as one; whoever makes types of the description has the number or
+ * the truth value that it is, which every client writes as that text.
+ */
+const asValue = (parameter: Parameter): Parameter => {
+  const { pattern = '', enum: values } = parameter.schema ?? {}
+  if (String(values) === 'true,false') return { ...parameter, schema: { type: 'boolean' } }
+  const span = formNumbers.get(pattern)
+  if (span === undefined) return parameter
+  const schema = { type: 'integer', ...span }
+  return { ...parameter, schema, ...(parameter.example !== undefined && { example: Number(parameter.example) }) }
+}
+
+/** swagger-ui sends the example of a parameter that nobody has touched: a search by all filters at once finds nothing. */
+const unsent = (parameter: Parameter): Parameter => {
+  const { example, ...rest } = parameter
+  if (parameter.required || example === undefined) return parameter
+  return { ...rest, schema: { ...parameter.schema, examples: [example] } }
 }
 
 /** Shapes with a title become components of that name; their examples stand with the answers. */
@@ -47,7 +63,7 @@ const hoisted = ({ paths, components }: Description): Description => {
     return { $ref: `#/components/schemas/${title}` }
   }
   const walked = walk(paths) as Paths
-  return { paths: unsent(walked), components: { ...components, schemas: sorted(schemas) } }
+  return { paths: told(walked), components: { ...components, schemas: sorted(schemas) } }
 }
 
 /** Who checks values need not be told what type they have; who makes types of the description would take any. */
@@ -75,13 +91,13 @@ interface Answer {
 
 type Paths = Record<
   string,
-  Record<string, { readonly responses: Record<string, Answer>; readonly parameters?: Parameter[] }>
+  Record<string, { readonly responses: Record<string, Answer>; parameters?: readonly Parameter[] }>
 >
 
 interface Parameter {
   readonly required?: boolean
-  schema?: object
-  example?: unknown
+  readonly schema?: { readonly pattern?: string; readonly enum?: readonly unknown[]; readonly [more: string]: unknown }
+  readonly example?: unknown
 }
 
 interface Description {

@@ -4,7 +4,7 @@ import t from 'tap'
 import { Errors } from 'typebox/schema'
 
 import { problems } from '../../src/errors.ts'
-import { formWords } from '../../src/http/api/schemas.ts'
+import { formNumbers, formWords } from '../../src/http/api/schemas.ts'
 import { openapiText } from '../../tools/openapi.ts'
 import { openStandIn } from './stand-in.ts'
 
@@ -144,6 +144,35 @@ t.test('whoever makes types of it finds one wherever there are values to choose 
   t.same(untyped(app.swagger(), ''), [])
   t.same(untyped({ a: { enum: ['x'] } }, ''), ['/a'], 'and what has none is found')
 })
+
+t.test(
+  'what stands for a number or a truth value in a query or a path is described as one, as far as it is taken',
+  async (t) => {
+    const { app } = await openStandIn()
+    t.teardown(() => app.close())
+    const { paths } = app.swagger() as unknown as Described
+    const parametersOf = (path: string) =>
+      Object.fromEntries(
+        (paths[path]?.['get']?.parameters ?? []).map((parameter) => {
+          const { name, schema, example } = parameter as { name: string; schema: object; example?: unknown }
+          return [name, { ...schema, ...(example !== undefined && { example }) }]
+        }),
+      )
+    const index = { type: 'integer', minimum: 0, maximum: 999_999_999_999_999, examples: [1041] }
+    const { limit, count, at, fromIndex, beforeIndex, after } = parametersOf('/v1/events')
+    t.same({ at, fromIndex, beforeIndex }, { at: index, fromIndex: index, beforeIndex: index })
+    t.same({ limit, count }, { limit: { type: 'integer', minimum: 1, maximum: 1_000 }, count: { type: 'boolean' } })
+    t.match(after, { type: 'string', format: 'date-time' })
+    t.same(parametersOf('/v1/profiles/{name}/versions/{version}')['version'], {
+      ...{ type: 'integer', minimum: 1, maximum: 999_999_999 },
+      example: 1,
+    })
+    for (const [pattern, { minimum, maximum }] of formNumbers) {
+      const takes = (value: number) => new RegExp(pattern).test(String(value))
+      t.same([minimum - 1, minimum, maximum, maximum + 1].map(takes), [false, true, true, false], pattern)
+    }
+  },
+)
 
 t.test('nobody is answered with a regular expression: every form that a call takes has words', async (t) => {
   const { app } = await openStandIn()

@@ -4,7 +4,7 @@ import { setImmediate as yieldToLoop } from 'node:timers/promises'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
 import type { Caller } from '../../ca/access.ts'
-import { Problem } from '../../errors.ts'
+import { Problem, problems } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { authorise, callerOf, shownBy } from '../auth.ts'
@@ -46,11 +46,14 @@ const BatchBody = Type.Object(
   named('NewBatch', asked.batch),
 )
 
+/** Each by itself: whoever makes types of the description tells outcomes apart by it. */
+const refusedStatuses = [...new Set(Object.values(problems).map(({ status }) => status))].sort()
+
 const BatchOutcome = Type.Union(
   [
     Type.Object({ status: Type.Literal(201), certificate: IssuedCertificate }, closed),
     Type.Object({ status: Type.Literal(202), request: RequestView }, closed),
-    Type.Object({ status: Type.Integer({ minimum: 400, maximum: 599 }), problem: ProblemView }, closed),
+    Type.Object({ status: Type.Enum(refusedStatuses), problem: ProblemView }, closed),
   ],
   { title: 'BatchOutcome' },
 )

@@ -8,7 +8,7 @@ import { type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import { isUnchanged, strongTags } from '../conditional.ts'
-import { closed, formed, Label } from './schemas.ts'
+import { closed, Label, wholeNumber } from './schemas.ts'
 
 /** What is particular to one kind of document; `S` is how a version of it is stored. */
 export interface VersionCalls<S> {
@@ -220,9 +220,12 @@ const preconditionOf = (
 
 const paramsOf = ({ firstExample }: Pick<VersionCalls<unknown>, 'firstExample'>) =>
   Type.Object({ name: { ...Label, examples: [firstExample.name] } }, closed)
-const Version = formed('must be a whole number from 1 on', {
-  pattern: '^[1-9][0-9]{0,8}$',
-  maxLength: 9,
-  examples: ['1'],
-})
+const Version = wholeNumber(
+  'must be a whole number from 1 on',
+  { minimum: 1, maximum: 999_999_999 },
+  {
+    pattern: '^[1-9][0-9]{0,8}$',
+    examples: ['1'],
+  },
+)
 const ourTag = /^[0-9a-f]{64}$/

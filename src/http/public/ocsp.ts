@@ -8,6 +8,7 @@ import { ocspErrors } from '../../x509/ocsp.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
 import { closed, Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'
+import { assertUncoded } from '../bodies.ts'
 import { handlerTimeout, ocspBodyLimit } from '../bounds.ts'
 import { isUnchanged } from '../conditional.ts'
 import { withinDeadline } from '../deadline.ts'
@@ -26,6 +27,7 @@ export const ocspRoutes = (app: App, deps: PublicDeps): void => {
     {
       config: { access: 'open', accepts: [requestType] },
       bodyLimit: ocspBodyLimit,
+      onRequest: async ({ headers }: FastifyRequest) => assertUncoded(headers),
       schema: { params: Type.Object({ issuer: Label }, closed) },
     },
     async (request, reply) => {
