@@ -1,5 +1,6 @@
 /** `chancery issue-many`: certificates for many requests that were made elsewhere, in as few calls as the service takes. */
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
@@ -38,10 +39,11 @@ export const addIssueManyCommand = (program: Command): void => {
       const { client, out } = await openRest(options)
       const key = said ?? randomUUID()
       const ask = { profile, ...(validity !== undefined && { validity }) }
-      const bodies = requests.map(({ csr, digest }) =>
-        JSON.stringify({ csr, ...ask, idempotencyKey: `${key}.${digest}` }),
-      )
-      const { ended, broken } = await issueAll(requests, bodies, client)
+      const items = requests.map((request) => {
+        const { csr, digest } = request
+        return { request, body: JSON.stringify({ csr, ...ask, idempotencyKey: `${key}.${digest}` }) }
+      })
+      const { ended, broken } = await issueAll(items, client)
       for (const { row } of ended)
         for (const { field, reason } of row.notes)
           process.stderr.write(`note: ${visible(`${row.file}: ${field} ${reason}`)}\n`)
@@ -60,31 +62,64 @@ interface Many {
   readonly broken: Failure | undefined
 }
 
-/** What has come is written before the next call is made, so that one that breaks takes nothing of those before it. */
-const issueAll = async (requests: readonly RequestFile[], bodies: readonly string[], client: Client): Promise<Many> => {
-  const calls = callsOf(bodies)
-  const progress = requests.length > manyRequests ? openStderrProgress() : undefined
-  const ended: Ended[] = []
-  progress?.update(0, requests.length)
+/**
+ * Of those that come too soon for a limit of requests, as many are done as the limit lets: they are sent again within a second, as
+ * long as that brings any further. Whoever sent all of them again would have the limit spent on those that are done.
+ */
+const issueAll = async (items: readonly Item[], client: Client): Promise<Many> => {
+  const progress = items.length > manyRequests ? openStderrProgress() : undefined
+  const ends = new Map<RequestFile, Ended>()
+  const note = (request: RequestFile, ended: Ended): void => {
+    ends.set(request, ended)
+    progress?.update(ends.size, items.length)
+  }
+  progress?.update(0, items.length)
+  let broken: Failure | undefined
   try {
-    for (const call of calls) {
-      const [sent, rest] = [ended.length, ended.length + call.count]
-      const told = await callBatch(client, call).catch(asFailure)
-      if (told instanceof Failure) {
-        ended.push(...requests.slice(sent, rest).map((request) => withoutAnswer(request, told, mayBeDone(told))))
-        ended.push(...requests.slice(rest).map((request) => withoutAnswer(request)))
-        return { ended, broken: told }
-      }
-      for (const [i, one] of told.entries()) {
-        ended.push(await issuedOrNot(requests[sent + i] as RequestFile, one))
-        progress?.update(ended.length, requests.length)
-      }
+    for (let open = items; ; ) {
+      broken = await sendAll(open, client, note)
+      const left = open.filter(({ request }) => isTooSoon(ends.get(request)))
+      if (broken || left.length === 0 || left.length === open.length) break
+      open = left
+      await sleep(limitedMs)
     }
   } finally {
     progress?.end()
   }
-  return { ended, broken: undefined }
+  return { ended: items.map(({ request }) => ends.get(request) ?? withoutAnswer(request)), broken }
 }
+
+interface Item {
+  readonly request: RequestFile
+  readonly body: string
+}
+
+/**
+ * What has come is written before the next call is made, so that one that breaks takes nothing of those before it. Resolves to
+ * why one came to nothing as a whole: none is made after it.
+ */
+const sendAll = async (
+  items: readonly Item[],
+  client: Client,
+  note: (request: RequestFile, ended: Ended) => void,
+): Promise<Failure | undefined> => {
+  let sent = 0
+  for (const call of callsOf(items.map(({ body }) => body))) {
+    const those = items.slice(sent, sent + call.count)
+    sent += call.count
+    const told = await callBatch(client, call).catch(asFailure)
+    if (told instanceof Failure) {
+      for (const { request } of those) note(request, withoutAnswer(request, told, mayBeDone(told)))
+      return told
+    }
+    for (const [i, { request }] of those.entries())
+      note(request, await issuedOrNot(request, told[i] as (typeof told)[0]))
+  }
+  return undefined
+}
+
+const isTooSoon = (ended: Ended | undefined): boolean =>
+  (ended?.row.problem as { readonly code?: unknown } | null | undefined)?.code === 'limit.requests'
 
 const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error
@@ -115,3 +150,5 @@ const again = (key: string, said: string | undefined): string =>
 const precedence: readonly FailureKind[] = ['failed', 'usage', 'denied', 'later', 'conflict', 'missing', 'refused']
 /** From here on it may take long, and how far it is is told. */
 const manyRequests = 100
+/** Milliseconds. The limit is one of each second. */
+const limitedMs = 1_000

@@ -160,6 +160,19 @@ t.test('where some are refused and others may be tried again, it is worth to', a
   )
 })
 
+t.test('what comes too soon for a limit of requests is sent again, and not what is done', async (t) => {
+  const limits = { requestsPerSecond: 10 }
+  const token = await employ(service, 'slow', 'requester', { profiles: ['server'], limits })
+  const texts = Array.from({ length: 45 }, (_, n) => [`${n}.csr`, csrFor(`${n}.slow.example.com`)])
+  const { files, out } = await filesOf(t, Object.fromEntries(texts))
+  const first = await chancery(args(files, out, '--json', '--idempotency-key', 'slow'), { CHANCERY_TOKEN: token })
+  t.match(first, { code: 0, err: '' })
+  t.same(
+    rowsOf(first).map(({ file, outcome, replayed }) => [file, outcome, replayed]),
+    files.map((file) => [file, 'issued', false]),
+  )
+})
+
 t.test('what people must approve is told with its request, and is there when they have', async (t) => {
   await wantApprovals(service, 'payments', { required: 1 })
   const { alice } = await employApprovers(service, ['payments'])
