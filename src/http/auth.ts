@@ -81,17 +81,19 @@ export const askAgain =
       .then(done as () => void, done)
   }
 
-/** The caller, with the way to ask again once an answer takes as long as nobody is believed. */
+/** Who sends this request, by whatever lets it in. */
 export const askingCaller = (identities: Identities, request: FastifyRequest): Caller => {
   const { access: rule = 'open' } = request.routeOptions.config
-  return {
-    ...callerOf(request),
-    again: async () => {
-      if (performance.now() - request.admittedAt < trustMs) return undefined
-      return (await authorise(identities, rule, shownBy(request), true)) ?? undefined
-    },
-  }
+  const ask = async (): Promise<Caller> =>
+    callerOf({ caller: await authorise(identities, rule, shownBy(request), true) })
+  return askingLater(callerOf(request), request.admittedAt, ask)
 }
+
+/** A caller who was let in then, with the way to ask again once an answer takes as long as nobody is believed. */
+export const askingLater = (caller: Caller, admittedAt: number, ask: () => Promise<Caller>): Caller => ({
+  ...caller,
+  again: async () => (performance.now() - admittedAt < trustMs ? undefined : await ask()),
+})
 
 /**
  * A listed proxy speaks for its clients alone: its own certificate is never theirs, or whoever comes through it without one

@@ -6,8 +6,9 @@ import t, { type Test } from 'tap'
 
 import type { Issued } from '../../src/ca/issuance.ts'
 import { batchPatience, batchTimeout, handlerTimeout } from '../../src/http/bounds.ts'
+import type { HttpDeps } from '../../src/http/deps.ts'
 import { csrFor } from './people.ts'
-import { openStandIn, reached } from './stand-in.ts'
+import { callerFor, openStandIn, reached } from './stand-in.ts'
 
 const issued: Issued = {
   serial: '4a'.repeat(16),
@@ -29,24 +30,21 @@ interface Outcome {
   readonly problem?: { readonly code: string; readonly retryable: boolean; readonly retryAfter: number }
 }
 
-/** A batch of hundred, during which the clock jumps once by so many milliseconds, while some are under way. */
-const batchOverJump = async (t: Test, jumpMs: number) => {
-  const real = performance.now.bind(performance)
-  let jumped = 0
-  mock.method(performance, 'now', () => real() + jumped)
-  t.teardown(() => mock.restoreAll())
+/** A batch of hundred, during which this happens once, while some are under way. */
+const batchAcross = async (t: Test, happens: () => void, overrides: Partial<HttpDeps> = {}) => {
   let begun = 0
   const { app } = await openStandIn({
     issuance: reached({
       pending: 0,
       request: async () => {
         begun += 1
-        if (begun === 40) jumped = jumpMs
+        if (begun === 40) happens()
         await sleep(5)
         return issued
       },
     }),
     limits: { queue: 100, connections: 100 },
+    ...overrides,
   })
   t.teardown(() => app.close())
   const items = Array.from({ length: 100 }, (_, i) => ({
@@ -63,6 +61,31 @@ const batchOverJump = async (t: Test, jumpMs: number) => {
   const { items: outcomes } = (await answer.json()) as { items: readonly Outcome[] }
   return { begun, outcomes }
 }
+
+/** The clock jumps by so many milliseconds. */
+const batchOverJump = async (t: Test, jumpMs: number) => {
+  const real = performance.now.bind(performance)
+  let jumped = 0
+  mock.method(performance, 'now', () => real() + jumped)
+  t.teardown(() => mock.restoreAll())
+  return batchAcross(t, () => {
+    jumped = jumpMs
+  })
+}
+
+t.test(
+  'no item is begun once it is known that who asks may not: a batch believes nobody for longer than others',
+  async (t) => {
+    let isTaken = false
+    const bearer = async (token: string) => callerFor(isTaken ? 'wrong_' : token)
+    const taken = (): void => {
+      isTaken = true
+    }
+    const { begun, outcomes } = await batchAcross(t, taken, { identities: reached({ bearer }) })
+    t.ok(begun >= 40 && begun <= 40 + 32, `${begun} were begun`)
+    for (const { problem } of outcomes.slice(begun)) t.match(problem, { code: 'auth.invalid' })
+  },
+)
 
 t.test('items that were not begun when the time of their batch is over are answered as retryable', async (t) => {
   const { begun, outcomes } = await batchOverJump(t, batchPatience + 1)

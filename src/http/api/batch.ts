@@ -7,8 +7,8 @@ import type { Caller } from '../../ca/access.ts'
 import { Problem, problems } from '../../errors.ts'
 import { Type } from '../../schema.ts'
 import type { App } from '../app.ts'
-import { authorise, callerOf, shownBy } from '../auth.ts'
-import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout, trustMs } from '../bounds.ts'
+import { askingLater, authorise, callerOf, shownBy } from '../auth.ts'
+import { batchBodyLimit, batchItems, batchPath, batchPatience, batchRoom, batchTimeout } from '../bounds.ts'
 import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import { isLargerThan, smallBody } from '../json.ts'
@@ -121,7 +121,7 @@ type Admit = () => Promise<Caller>
 /**
  * A batch is one call, but its items are admitted as if each had come alone: not after its time, not while the service
  * stops or when nobody waits for the answer any more, and only while what was shown is good and its grants last. The caller
- * is known already, so that asking again costs a look into memory for most of the time.
+ * is known already, so that asking again is a look into memory for most of the time.
  */
 const openAdmission = (
   { identities, principalLimits }: HttpDeps,
@@ -129,31 +129,19 @@ const openAdmission = (
   isOver: () => boolean,
 ): Admit => {
   const started = performance.now()
-  let asked = Number.NEGATIVE_INFINITY
-  let caller: Promise<Caller | null> = Promise.resolve(null)
   // The call itself has been counted as its first item.
   let isFirst = true
-  const look = (): Promise<Caller | null> => {
-    const now = performance.now()
-    if (now - asked > trustMs) {
-      asked = now
-      caller = authorise(identities, ['requester'], shownBy(request), true)
-    }
-    return caller
-  }
+  const ask = async (): Promise<Caller> =>
+    callerOf({ caller: await authorise(identities, ['requester'], shownBy(request), true) })
   return async () => {
+    const begun = performance.now()
     if (isOver()) throw new Problem('service.stopping', 'This item was not begun.', { retryAfter: 1 })
-    if (performance.now() - started > batchPatience)
+    if (begun - started > batchPatience)
       throw new Problem('overload.deadline', 'The time of the batch was over before this item.', { retryAfter: 1 })
-    const looked = look()
-    const known = callerOf({ caller: await looked })
+    const known = await ask()
     if (!isFirst) await principalLimits.count(known)
     isFirst = false
-    const again = async (): Promise<Caller | undefined> => {
-      const now = look()
-      return now === looked ? undefined : callerOf({ caller: await now })
-    }
-    return { ...known, again }
+    return askingLater(known, begun, ask)
   }
 }
 
