@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import t from 'tap'
 
+import { openTestServer } from '../helpers/database.ts'
 import { audience, openTestIssuer } from '../helpers/issuer.ts'
 import { type Answer, openTestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from './approvals.ts'
@@ -139,3 +140,38 @@ t.test('and whoever has asked for what people approve', async (t) => {
   t.match(answer, { json: { state: 'failed', end: { code: 'approval.plan', reason: /auth\.forbidden/ } } })
   t.notOk((await outcomesOf('ci')).includes('certificate'))
 })
+
+t.test(
+  'where nobody can say who asks, nothing is signed: the intent ends as unsigned, and the same call goes on',
+  async (t) => {
+    const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
+    await superuser.connect()
+    t.teardown(() => superuser.end())
+    const { database } = (await owner.query('select current_database() as database')).rows[0]
+    const accept = (on: boolean) => superuser.query(`alter database ${database} allow_connections ${on}`)
+    const token = await employ(service, 'unknown', 'requester', { profiles: ['server'] })
+    const call = { token, body: { csr: csrFor('web.example.internal'), profile: 'server' } }
+    const askUnderKey = () =>
+      service.request('POST', '/v1/certificates', { ...call, headers: { 'idempotency-key': 'unknown' } })
+    let back: Promise<unknown> | undefined
+    const answer = await across(
+      askUnderKey,
+      async () => {
+        await accept(false)
+        // All but who waits, and who makes them wait.
+        await superuser.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity where datname = $1 and pid <> $2
+          and pid not in (select pid from pg_locks where not granted)`,
+          [database, (await owner.query('select pg_backend_pid() as pid')).rows[0].pid],
+        )
+        back = sleep(3_000).then(() => accept(true))
+      },
+      // Later than anything is remembered.
+      2_200,
+    )
+    await back
+    t.match(answer, { status: 503, json: { code: 'db.unavailable', retryable: true } })
+    t.same(await outcomesOf('unknown'), ['unsigned'])
+    t.match(await askUnderKey(), { status: 201, json: { replayed: false } })
+  },
+)
