@@ -5,6 +5,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 
+import type { FastifyReply, FastifyRequest } from 'fastify'
+
 /** By connection: the last request that was answered early. */
 const early = new WeakMap<Socket, IncomingMessage>()
 
@@ -29,6 +31,20 @@ export const noteEarly = (request: IncomingMessage): boolean => {
     if (left < 0) socket.destroy()
   })
   return canGoOn
+}
+
+/**
+ * Whoever waits to be asked for a body (RFC 9110 10.1.1) is asked here: not before it is known who that is, and that the call takes
+ * one. Node ends the connection of one that was answered without.
+ */
+export const askForBody = (
+  { headers, is404 }: FastifyRequest,
+  { raw }: FastifyReply,
+  _body: unknown,
+  done: () => void,
+): void => {
+  if (headers.expect !== undefined && !is404 && awaited.test(headers.expect)) raw.writeContinue()
+  done()
 }
 
 /** Whether what comes on this connection is the rest of a request that has its answer. */
@@ -73,6 +89,9 @@ export const hasBody = ({ headers }: Pick<IncomingMessage, 'headers'>): boolean 
   headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0'
 
 const drop = (): void => {}
+
+/** As Node tells it from other expectations. */
+const awaited = /(?:^|\W)100-continue(?:\W|$)/i
 
 /** Octets; more than any body that a call takes. */
 const mostDropped = 8 * 1024 * 1024

@@ -316,6 +316,38 @@ t.test('what is no HTTP gets a problem document and the end of its connection', 
   )
 })
 
+t.test('nobody is asked for a body before it is known who sends it, and that the call takes it', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = app.server.address() as { port: number }
+  /** Sends the body once it is asked for, and nothing else. */
+  const exchange = async (token: string, type = 'application/json', path = '/v1/principals'): Promise<string> => {
+    const socket = connect(port, '127.0.0.1')
+    const fields = ['Host: x', `Authorization: Bearer ${token}`, `Content-Type: ${type}`, 'Content-Length: 2']
+    socket.write(`POST ${path} HTTP/1.1\r\n${[...fields, 'Expect: 100-Continue'].join('\r\n')}\r\n\r\n`)
+    let answer = ''
+    socket.on('data', (chunk) => {
+      answer += chunk
+      if (answer === asked) socket.end('{}')
+    })
+    await once(socket, 'close')
+    return answer
+  }
+  const asked = 'HTTP/1.1 100 Continue\r\n\r\n'
+  for (const [answer, status] of [
+    [await exchange('wrong_'), 401],
+    [await exchange('requester_'), 403],
+    [await exchange('admin_', 'text/plain'), 415],
+    [await exchange('admin_', 'application/json', '/v1/nothing'), 404],
+    [await exchange('admin_', 'application/json', '/v1/authorities'), 405],
+  ] as const) {
+    t.match(answer, new RegExp(`^HTTP/1.1 ${status} `))
+    t.match(answer, /\r\nconnection: close\r\n/i, 'the body may come or not')
+  }
+  t.match(await exchange('admin_'), new RegExp(`^${asked}HTTP/1.1 400 .*/name`, 's'))
+})
+
 t.test('a socket in the middle of an answer is not given a second one', (t) => {
   const socket = Object.assign(new PassThrough(), { _httpMessage: { headersSent: true } })
   answerClientError(Object.assign(new Error(), { code: 'HPE_INVALID_METHOD' }), socket as never, 'id')
