@@ -145,9 +145,11 @@ const verifySignature = async (
 ): Promise<number | undefined> => {
   const { isTimed } = signatureTypes[key.type]
   const before = isTimed ? timeOctets : 0
-  const time = isTimed && octets.length >= before ? decodeTime(octets) : undefined
-  const isWhole = octets.length === before + signatureOctets && (time === undefined || Number.isSafeInteger(time))
-  if (isWhole && (await verify(key.publicKey, signedOctets(text, time), octets.subarray(before)))) return time
+  if (octets.length === before + signatureOctets) {
+    const time = isTimed ? decodeTime(octets) : undefined
+    const isTime = time === undefined || Number.isSafeInteger(time)
+    if (isTime && (await verify(key.publicKey, signedOctets(text, time), octets.subarray(before)))) return time
+  }
   throw new RollFault('note.signature', `the signature by ${key.name} does not hold`)
 }
 

@@ -62,15 +62,30 @@ t.test('a cosignature is over its time and the text', async (t) => {
   t.same(await verifyNote({ text, signatures: [signature] }, [key], verifyEd25519), [{ key, time }])
   const later = { ...signature, octets: Uint8Array.from(signature.octets) }
   later.octets[7] = (later.octets[7] ?? 0) + 1
-  for (const octets of [later.octets, signature.octets.subarray(0, 7), signature.octets.subarray(8)]) {
+  // Of 2^64 - 1, as a number that stands for others as well: what is signed is the text that this would be read as.
+  const rounded = sign(null, Buffer.from(`cosignature/v1\ntime ${2 ** 64}\n${text}`), privateKey)
+  const beyond = Buffer.concat([Buffer.alloc(8, 0xff), rounded])
+  for (const octets of [later.octets, signature.octets.subarray(8), beyond]) {
     const altered = { text, signatures: [{ ...signature, octets }] }
     await t.rejects(verifyNote(altered, [key], verifyEd25519), { code: 'note.signature' })
   }
-  const beyond = Buffer.concat([Buffer.alloc(8, 0xff), signature.octets.subarray(8)])
-  await t.rejects(verifyNote({ text, signatures: [{ ...signature, octets: beyond }] }, [key], verifyEd25519), {
-    code: 'note.signature',
-  })
   await t.rejects(signText(text, { key, sign: () => Buffer.alloc(64) }), TypeError, 'a cosignature has a time')
+})
+
+t.test('a signature of another length holds for nobody, whoever verifies what', async (t) => {
+  for (const [type, whole] of [
+    ['ed25519', 64],
+    ['cosignature', 72],
+  ] as const) {
+    const { key } = signerOf('one.example', type)
+    const ask = (length: number) => {
+      const signature = { name: key.name, id: key.id, octets: new Uint8Array(length) }
+      return verifyNote({ text: 'hello\n', signatures: [signature] }, [key], async () => true)
+    }
+    t.equal((await ask(whole)).length, 1)
+    for (const length of [1, 7, 8, 63, 65, 71, 73].filter((length) => length !== whole))
+      await t.rejects(ask(length), { code: 'note.signature' }, `${type}: ${length} octets`)
+  }
 })
 
 t.test('the two types of one key are two keys', async (t) => {
@@ -148,8 +163,10 @@ t.test('what is not a note', async (t) => {
   const octets = Buffer.from(`tä\n\n${line}`)
   t.equal(parseNote(octets).text, 'tä\n')
   t.throws(() => parseNote(octets.subarray(2)), { code: 'note.text' }, 'not UTF-8')
-  for (const text of ['', 't', 'a\u0007\n', '\ud800\n'])
+  for (const text of ['', 't', 'a\u0007\n', '\ud800\n']) {
     t.throws(() => encodeNote({ text, signatures: [] }), { code: 'note.text' })
+    await t.rejects(signText(text, newSigner('a.example')), { code: 'note.text' }, 'nothing else is signed')
+  }
 })
 
 t.test('the lines that a witness answers with', async (t) => {
@@ -175,12 +192,19 @@ t.test('what is not a verifier key', async (t) => {
     ['nothing but a type', `${name}+${id}+AQ==`],
     ['a newline at the end', `${specKey}\n`],
     ['a fourth part', `${specKey}+x`],
-    ['too long', `${'n'.repeat(5000)}+${id}+${key}`],
+    [
+      'too long',
+      encodeVerifierKey(
+        makeVerifierKey({ name: 'n'.repeat(4_096), type: 'ed25519', publicKey: new Uint8Array(32) }, sha256),
+      ),
+    ],
   ]
   for (const [what, text] of bad) t.throws(() => parseVerifierKey(text, sha256), { code: 'key.text' }, what)
   const publicKey = new Uint8Array(32)
   for (const name of ['', 'a+b', 'a b', 'a\nb', 'a\u0001b', '\ud800'])
     t.throws(() => makeVerifierKey({ name, type: 'ed25519', publicKey }, sha256), { code: 'key.text' })
+  for (const publicKey of [new Uint8Array(31), new Uint8Array(33)])
+    t.throws(() => makeVerifierKey({ name: 'a', type: 'ed25519', publicKey }, sha256), { code: 'key.text' })
 })
 
 t.test('a note that two have signed', async (t) => {
