@@ -305,7 +305,12 @@ t.test('whoever serves cannot change or remove a record, and neither can the own
   ])
   const records = rows.filter(({ table }) => !mutable.has(table))
   t.ok(records.length >= 15, records.map(({ table }) => table).join())
+  const guarded = await owner.query<{ table: string }>(`
+    select tgrelid::regclass::text as table from pg_trigger
+    where tgfoid = 'refuse_change'::regproc and tgenabled = 'O' and tgtype & 27 = 27 -- each row, before, delete, update`)
+  const guards = new Set(guarded.rows.map(({ table }) => table))
   for (const { table, column } of records) {
+    t.ok(guards.has(table), `${table} is guarded, also while there is nothing in it`)
     const { rows: counted } = await owner.query<{ n: number }>(`select count(*)::integer as n from ${table}`)
     for (const sql of [
       `update ${table} set ${column} = ${column}`,

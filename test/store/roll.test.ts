@@ -17,6 +17,24 @@ const event = (label: string): RollEvent => ({ type: 'principal.created', princi
 const note = (at: Stores, ...labels: readonly string[]): Promise<string> =>
   at.roll.change(async () => ({ events: labels.map(event), result: labels.join() }))
 
+const openAttempts = async (connectionString: string) => {
+  const client = new pg.Client({ connectionString })
+  await client.connect()
+  /** Runs statements in a transaction that is never committed; resolves to the code of the first that fails. */
+  const attempt = async (...statements: readonly string[]): Promise<string> => {
+    await client.query('begin')
+    try {
+      for (const statement of statements) await client.query(statement)
+      return 'done'
+    } catch (error) {
+      return (error as { code: string }).code
+    } finally {
+      await client.query('rollback')
+    }
+  }
+  return { attempt, end: () => client.end() }
+}
+
 /** Every entry as it is told to auditors, with what must hold of all of them. */
 const entries = async (t: Test): Promise<readonly Record<string, unknown>[]> => {
   const { rows } = await db.query<{ index: number; time: Date }>({
@@ -166,20 +184,7 @@ t.test('the clock of the database counts until it runs further ahead of ours tha
 
 t.test('the database refuses a gap, an overlap and a head that goes back, whoever writes', async (t) => {
   for (const url of [service.database.ownerUrl, service.database.servingUrl]) {
-    const client = new pg.Client({ connectionString: url })
-    await client.connect()
-    /** Runs statements in a transaction that is never committed; resolves to the code of the first that fails. */
-    const attempt = async (...statements: readonly string[]): Promise<string> => {
-      await client.query('begin')
-      try {
-        for (const statement of statements) await client.query(statement)
-        return 'done'
-      } catch (error) {
-        return (error as { code: string }).code
-      } finally {
-        await client.query('rollback')
-      }
-    }
+    const { attempt, end } = await openAttempts(url)
     const grow = (by: number): string => `update roll set size = size + ${by}`
     const insert = (from: string, n = 1): string => `insert into entries (index, type, time, leaf_hash, body)
       select ${from} + i, 'principal.created', now(), sha256('\\x007b7d'), '{}' from roll, generate_series(0, ${n - 1}) i`
@@ -193,11 +198,49 @@ t.test('the database refuses a gap, an overlap and a head that goes back, whoeve
     t.equal(await attempt(grow(1), insert('size - 1'), grow(1), insert('size - 1')), 'done', 'twice in one transaction')
     t.equal(await attempt(grow(2), grow(1), insert('size - 1')), '23001', 'room that was left empty')
     t.equal(await attempt(grow(1), insert('size + 5')), '23001', 'beyond the room')
+    t.equal(await attempt(grow(3), `${insert('size - 3', 3)} where i <> 1`), '23001', 'the room without its middle')
     t.equal(await attempt(grow(-1)), '23001', 'back')
     t.equal(await attempt(`update roll set time = '2000-01-01'`), '23001', 'back in time')
-    await client.end()
+    await end()
   }
   await entries(t)
+})
+
+t.test('the database refuses a tree that is behind its roll, ahead of it, or has a gap, whoever writes', async (t) => {
+  /** Up to this size, as if everything else were as it should be. */
+  const fill = (size: number): readonly string[] => [
+    `update roll set size = ${size}, time = now()`,
+    `insert into entries (index, type, time, leaf_hash, body) select i, 'principal.created', now(), sha256('\\x007b7d'), '{}'
+      from generate_series((select max(index) + 1 from entries), ${size - 1}) i`,
+  ]
+  const tree = (level: number, first: number, last = first): string =>
+    `insert into subtrees (level, index, hash) select ${level}, i, sha256('') from generate_series(${first}, ${last}) i`
+  const settle = 'set constraints all immediate'
+  const cases: readonly (readonly [what: string, code: string, ...statements: readonly string[]])[] = [
+    ['nothing is complete', 'done', ...fill(255), settle],
+    ['what is complete is there', 'done', ...fill(256), tree(1, 0), settle],
+    ['and all of it', 'done', ...fill(513), tree(1, 0, 1), settle],
+    ['it is missing', '23001', ...fill(256), settle],
+    ['the second is missing', '23001', ...fill(512), tree(1, 0), settle],
+    ['ahead', '23001', ...fill(255), tree(1, 0)],
+    ['the second ahead', '23001', ...fill(511), tree(1, 0, 1)],
+    ['a gap', '23001', ...fill(512), tree(1, 1)],
+  ]
+  /** A level above: many entries, so once. */
+  const above: typeof cases = [
+    ['it is missing a level above', '23001', ...fill(65_536), tree(1, 0, 255), settle],
+    ['a gap a level above', '23001', ...fill(131_072), tree(1, 0, 511), tree(2, 1)],
+  ]
+  t.ok((await roll.head()).size < 255)
+  const { ownerUrl, servingUrl } = service.database
+  for (const [url, asked] of [
+    [ownerUrl, cases],
+    [servingUrl, [...cases, ...above]],
+  ] as const) {
+    const { attempt, end } = await openAttempts(url)
+    for (const [what, code, ...statements] of asked) t.equal(await attempt(...statements), code, what)
+    await end()
+  }
 })
 
 t.test('an entry whose records were tampered with is not told as if it were the one on the roll', async (t) => {
