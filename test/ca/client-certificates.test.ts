@@ -1,5 +1,5 @@
 /** Client certificates below TLS: which of many ways to be wrong goes to the log, and what octets can do. */
-import { hash } from 'node:crypto'
+import { generateKeyPairSync, hash } from 'node:crypto'
 
 import t from 'tap'
 
@@ -50,6 +50,8 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
   const constrained = openClientCa('Constrained', { extensions: [isCa, certSigning, only] })
   const ended = openClientCa('Ended', { from: -100, to: -10 })
   const coming = openClientCa('Coming', { from: 100 })
+  const shortKeys = generateKeyPairSync('rsa', { modulusLength: 1024 })
+  const otherKeys = generateKeyPairSync('ec', { namedCurve: 'secp256k1' })
   const cases: readonly (readonly [what: string, der: Buffer, found: string])[] = [
     ['no certificate', Buffer.from('nonsense'), 'auth.invalid certificate.malformed'],
     ['octets behind it', Buffer.concat([ca.certify().der, nil]), 'auth.invalid certificate.malformed'],
@@ -58,6 +60,8 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
       ca.certify({ names: [dns('xn--23f.example')] }).der,
       'auth.invalid certificate.malformed',
     ],
+    ['a key that is too short', ca.certify({ keys: shortKeys }).der, 'auth.invalid certificate.malformed'],
+    ['a key of another curve', ca.certify({ keys: otherKeys }).der, 'auth.invalid certificate.malformed'],
     ['a CA that nobody trusts', openClientCa('Others').certify().der, 'auth.invalid certificate.untrusted'],
     ['another key id', ca.certify({ authorityKey: Buffer.alloc(20, 7) }).der, 'auth.invalid certificate.untrusted'],
     ['a broken signature', ca.certify({ forged: true }).der, 'auth.invalid certificate.signature'],

@@ -50,6 +50,8 @@ export interface LeafParts {
   /** Spoils the signature. */
   readonly forged?: boolean
   readonly authorityKey?: Buffer
+  /** What it is for; new ones otherwise. */
+  readonly keys?: ReturnType<typeof newKeys>
   /** 32 hexadecimal digits; by chance otherwise. */
   readonly serial?: string
 }
@@ -113,7 +115,7 @@ export const openClientCa = (name = 'Clients', parts: CaParts = {}): TestClientC
     pem: pem(der, 'CERTIFICATE'),
     subject,
     certify: (leaf = {}) => {
-      const keys = newKeys()
+      const { keys = newKeys() } = leaf
       const key = keys.publicKey.export({ type: 'spki', format: 'der' })
       const given = { usage: clientAuth, keyUsage: digitalSignature, ...leaf }
       const extensions = [
