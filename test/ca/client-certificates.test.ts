@@ -46,6 +46,7 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
   const trusted = trustedOf(ca)
   const isCa = extension('2.5.29.19', seq(yes), yes)
   const certSigning = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x04])), yes)
+  const signsCertificates = extension('2.5.29.15', tlv(0x03, Buffer.from([2, 0x84])), yes)
   const only = extension('2.5.29.30', seq(tlv(0xa0, seq(dns('example.com')))), yes)
   const constrained = openClientCa('Constrained', { extensions: [isCa, certSigning, only] })
   const ended = openClientCa('Ended', { from: -100, to: -10 })
@@ -73,6 +74,7 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
       'auth.invalid certificate.name_constraints',
     ],
     ['a CA', ca.certify({ isCa: true }).der, 'auth.usage certificate.ca'],
+    ['for certificates as well', ca.certify({ keyUsage: signsCertificates }).der, 'auth.usage certificate.ca'],
     ['for servers', ca.certify({ usage: serverAuth }).der, 'auth.usage certificate.extended_key_usage'],
     ['for encipherment', ca.certify({ keyUsage: keyEncipherment }).der, 'auth.usage certificate.key_usage'],
     [
@@ -91,6 +93,7 @@ t.test('each way to be wrong has a reason of its own for the log', async (t) => 
       spiffeId: null,
     },
   )
+  t.match(await judge(ca.certify({ keyUsage: undefined }).der, { trusted }), { serial: null }, 'for whatever it is for')
 })
 
 t.test('both ends of its validity are within (RFC 5280 4.1.2.5)', async (t) => {
@@ -103,6 +106,18 @@ t.test('both ends of its validity are within (RFC 5280 4.1.2.5)', async (t) => {
   t.match(await at(notBefore, 0), { serial: null })
   t.match(await at(notAfter, 999), { serial: null })
   t.equal(await at(notAfter, 1000), 'auth.expired certificate.expired')
+})
+
+t.test('and both ends of that of its CA', async (t) => {
+  const ca = openClientCa('Short', { from: -60, to: 60 })
+  const { der } = ca.certify({ from: -3600, to: 3600 })
+  const { notBefore, notAfter } = parseCertificate(ca.der).facts
+  const at = (from: Date, ms: number) =>
+    judge(der, { trusted: trustedOf(ca), clock: () => new Date(from.getTime() + ms) })
+  t.equal(await at(notBefore, -1), 'auth.invalid certificate.issuer_expired')
+  t.match(await at(notBefore, 0), { serial: null })
+  t.match(await at(notAfter, 999), { serial: null })
+  t.equal(await at(notAfter, 1000), 'auth.invalid certificate.issuer_expired')
 })
 
 t.test('what an issuer of ours has signed is held to the records', async (t) => {
