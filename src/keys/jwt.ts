@@ -18,7 +18,7 @@ export class TokenFault extends Error {
 }
 
 export interface UnverifiedToken {
-  readonly header: { readonly alg: string; readonly typ: string | undefined }
+  readonly typ: string | undefined
   /** Who says to have issued it. */
   readonly issuer: string
 }
@@ -36,10 +36,13 @@ export const readToken = (token: string): UnverifiedToken => {
   if (kid !== undefined && kid.length > maxKeyId) throw new TokenFault('key')
   const { iss } = objectIn(body)
   if (typeof iss !== 'string') throw new TokenFault('issuer')
-  return { header: { alg, typ }, issuer: iss }
+  return { typ, issuer: iss }
 }
 
-/** The claims of a token whose signature is by a key that `findKey` gives. Throws a TokenFault, or what `findKey` throws. */
+/**
+ * The claims of a token whose signature is by one of these algorithms, which is looked at first, and by a key that `findKey`
+ * gives. Throws a TokenFault, or what `findKey` throws.
+ */
 export const verifyToken = async (
   token: string,
   algorithms: readonly string[],

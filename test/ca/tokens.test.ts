@@ -125,6 +125,7 @@ t.test('each bad token has a reason of its own for the log', async (t) => {
     ['of another type', issuer.token({}, { typ: 'at+jwt' }), 'auth.invalid jwt.type'],
     ['with critical riddles', issuer.token({}, { crit: ['x'], x: 1 }), 'auth.invalid jwt.malformed'],
     ['expired', issuer.token({ iat: now - 700, exp: now - 11 }), 'auth.expired jwt.expired'],
+    ['expired, of nobody', issuer.token({ iat: now - 700, exp: now - 11, sub: 'x' }), 'auth.expired jwt.expired'],
     ['just expired, within what clocks may differ', issuer.token({ iat: now - 700, exp: now - 5 }), 'tester'],
     ['not valid yet', issuer.token({ nbf: now + 60 }), 'auth.early jwt.early'],
     ['issued in the future', issuer.token({ iat: now + 60 }), 'auth.early jwt.early'],
@@ -358,6 +359,10 @@ t.test('claims map to principals and grants by the first mapping that fits', asy
         },
       },
     ],
+  })
+  t.match(await authenticate(issuer.token({ list: ['a', 'b'], sub: { a: 1 } })), {
+    principal: 'second:b',
+    proof: { subject: '' },
   })
   const cases: readonly (readonly [what: string, claims: object, found: string])[] = [
     ['another namespace', serviceAccount('Shop', 'web'), 'auth.unmapped jwt.unmapped'],
