@@ -98,6 +98,9 @@ t.test('who may not approve, and what is no approval', async (t) => {
   }
   const stranger = await employ(service, 'stranger', 'approver', { profiles: ['simple'] })
   const unnamed = await employ(service, 'unnamed', 'approver')
+  // Whoever may ask for such certificates may not, by that, look at what others ask, or approve it.
+  for (const principal of ['stranger', 'unnamed'])
+    await service.request('POST', '/v1/grants', { body: { principal, role: 'requester', profiles: ['payments'] } })
   for (const token of [stranger, unnamed]) {
     t.match(await desk.approve(token, request), { status: 404, json: { code: 'approval.not_found' } })
     t.match(await desk.read(token, request.id), { status: 404, json: { code: 'approval.not_found' } })

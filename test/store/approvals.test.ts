@@ -176,6 +176,15 @@ t.test('what may still become a certificate does not end otherwise', async (t) =
   await t.rejects(intend({ approval: id, plan: digest, principal: 'alice' }), unapproved, 'for another')
 })
 
+/** As the serving role might insert it. */
+const end = (on: Queryable, request: string, kind: 'issued' | 'expired', serial: Buffer | null) => {
+  const entry = serial === null ? '(select 4000000 + count(*) from approval_ends)' : 'null'
+  const text = `insert into approval_ends (request, kind, entry, serial, at) values ($1::uuid, $2, ${entry}, $3, now())`
+  return on.query({ text }, [request, kind, serial])
+}
+
+const certificateColumns = ', signature, principal, profile, issuer, subject, key_sha256, not_before, not_after'
+
 const approved = async (key: string, expires?: number, required?: number) => {
   const { id, digest: plan } = await propose(key, expires, required)
   await approve(id, 'alice')
@@ -183,12 +192,79 @@ const approved = async (key: string, expires?: number, required?: number) => {
   return { approval: id, plan }
 }
 
+t.test('a request ends as issued by its own certificate alone, and in no other way where that is there', async (t) => {
+  const [good, other] = [await approved('its own end'), await approved('the end of another')]
+  const client = await clientOf(t, service.database.servingUrl)
+  /** Entries are made up: nothing of it stays. */
+  await client.query({ text: 'begin' })
+  const outcome = async (serial: Buffer, entry: number | null): Promise<Buffer> => {
+    const of = entry === null ? [] : [Buffer.alloc(1), 'ci', 'payments', 'default', '', Buffer.alloc(32)]
+    const [columns, values] = entry === null ? ['', ''] : [certificateColumns, ', $4, $5, $6, $7, $8, $9, now(), now()']
+    const text = `insert into outcomes (serial, kind, entry, at${columns}) values ($1, $2, $3, now()${values})`
+    await client.query({ text }, [serial, entry === null ? 'unsigned' : 'certificate', entry, ...of])
+    return serial
+  }
+  const refused = async (kind: 'issued' | 'expired', serial: Buffer | null, message: RegExp, what: string) => {
+    await client.query({ text: 'savepoint before' })
+    await t.rejects(end(client, good.approval, kind, serial), message, what)
+    await client.query({ text: 'rollback to savepoint before' })
+  }
+  const unsigned = await outcome(await intend(good, client), null)
+  await refused('issued', unsigned, /has not become this certificate/, 'of what came to nothing')
+  const theirs = await outcome(await intend(other, client), 3_000_001)
+  await refused('issued', theirs, /has not become this certificate/, 'before it has one')
+  const own = await outcome(await intend(good, client), 3_000_002)
+  await refused('issued', theirs, /has not become this certificate/, 'beside its own')
+  await refused('expired', null, /is being issued/, 'it is there')
+  await end(client, good.approval, 'issued', own)
+  await client.query({ text: 'rollback' })
+})
+
+t.test('without a key, and with its outcome, nothing is recorded of which the roll does not tell', async (t) => {
+  const { id, digest } = await propose('told of nowhere')
+  const record = (entry: string) =>
+    beside.stores.db.query(
+      {
+        text: `
+          with made as (
+            insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, approval)
+            select $1, 'ci', 1, digest, issuer, shard, 'payments', 1, tbs, decode($2, 'hex'), $3::uuid
+            from intents where profile = 'server' limit 1
+            returning serial, principal, profile, issuer)
+          insert into outcomes (serial, kind, entry, at${certificateColumns})
+          select serial, 'certificate', ${entry}, now(), '', principal, profile, issuer, '', sha256(''), now(), now() from made`,
+      },
+      [randomBytes(16), digest, id],
+    )
+  await t.rejects(record('0'), unapproved, 'an entry of something else')
+  await t.rejects(record('5000000'), unapproved, 'no entry')
+})
+
+t.test('of an intent and an end that come at once the second waits, and is turned down', async (t) => {
+  const first = await clientOf(t, service.database.servingUrl)
+  const waits = async (second: Promise<unknown>) => {
+    await Promise.race([untilWaiting(beside.stores.db), second])
+    await first.query({ text: 'commit' })
+    await second
+  }
+  const good = await approved('an intent first')
+  await first.query({ text: 'begin' })
+  await intend(good, first)
+  await waits(t.rejects(end(beside.stores.db, good.approval, 'expired', null), /is being issued/))
+  const late = await approved('an end first')
+  await first.query({ text: 'begin' })
+  await end(first, late.approval, 'expired', null)
+  await waits(t.rejects(intend(late), unapproved))
+})
+
 t.test('what was approved is issued under its own key, version and profile, by as many as that wants', async (t) => {
   const good = await approved('its own')
   await t.rejects(intend({ ...good, key: 'another' }), unapproved)
   await wantApprovals(service, 'payments', { required: 2 }, { description: 'changed' })
   await t.rejects(intend({ ...good, version: 2 }), unapproved)
   await t.rejects(intend({ ...good, profile: 'server' }), unapproved)
+  await t.rejects(intend({ ...good, plan: 'cd'.repeat(32) }), unapproved, 'of another plan')
+  await t.rejects(intend({ ...good, principal: 'alice', key: 'its own' }), unapproved, 'for another')
   await t.rejects(intend(await approved('by fewer', 3_600, 1)), unapproved)
   await t.resolves(intend(good))
 })
@@ -233,6 +309,8 @@ t.test('a key that people were asked under has no certificate without them, what
   await t.rejects(direct('asked pending'), asked)
   await t.rejects(direct('asked failed'), asked)
   await t.resolves(direct('asked pending', { principal: 'alice' }), 'somebody else’s key is another')
+  await t.resolves(direct('alice has one', { principal: 'alice' }))
+  await t.resolves(propose('alice has one'), 'also where people are asked')
   await t.resolves(direct('asked never'))
   await t.rejects(propose('asked never'), { code: 'idempotency.reused' })
   t.equal(await beside.store.find('ci', 'asked never'), undefined)
@@ -339,6 +417,10 @@ t.test('who has asked, and who has approved, may still do so when it is issued',
     body: { principal: 'alice', role: 'approver', profiles: ['server'] },
   })
   await t.rejects(intend(second), unapproved, 'nor has one for another profile')
+  await service.request('POST', '/v1/grants', {
+    body: { principal: 'alice', role: 'requester', profiles: ['payments'] },
+  })
+  await t.rejects(intend(second), unapproved, 'nor approves what she may ask for')
   await service.request('POST', '/v1/grants', {
     body: { principal: 'alice', role: 'approver', profiles: ['payments'] },
   })
