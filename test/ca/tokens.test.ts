@@ -129,6 +129,7 @@ t.test('each bad token has a reason of its own for the log', async (t) => {
     ['just expired, within what clocks may differ', issuer.token({ iat: now - 700, exp: now - 5 }), 'tester'],
     ['not valid yet', issuer.token({ nbf: now + 60 }), 'auth.early jwt.early'],
     ['issued in the future', issuer.token({ iat: now + 60 }), 'auth.early jwt.early'],
+    ['for as long as is allowed', issuer.token({ iat: now, exp: now + 900 }), 'tester'],
     ['for too long', issuer.token({ iat: now, exp: now + 901 }), 'auth.lifetime jwt.lifetime'],
     ['for ever', issuer.token({ exp: undefined }), 'auth.lifetime jwt.no_end'],
     ['since nobody knows when', issuer.token({ iat: undefined }), 'auth.lifetime jwt.no_end'],

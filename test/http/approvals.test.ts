@@ -110,7 +110,8 @@ t.test('who may not approve, and what is no approval', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 100))
   t.match(await desk.approve(unnamed, request), { status: 403, json: { code: 'auth.forbidden' } })
   const wrong = { ...request, digest: 'ab'.repeat(32) }
-  t.match(await desk.approve(alice, wrong), { status: 409, json: { code: 'approval.plan' } })
+  for (const say of [desk.approve, desk.reject])
+    t.match(await say(alice, wrong), { status: 409, json: { code: 'approval.plan' } })
   t.match(await desk.approve(alice, request), { status: 200 })
   t.match(await desk.approve(alice, request), { status: 409, json: { code: 'approval.twice' } })
   for (const reason of ['', 'a\nb', 'x'.repeat(501)])

@@ -155,9 +155,12 @@ t.test('what was approved in time and is found after it, as after an outage, end
 
 t.test('the requester’s own word is none, even in the records', async (t) => {
   const { id, digest } = await propose('own')
+  const body = { principal: 'ci', role: 'approver', profiles: ['payments'] }
+  const { json: grant } = await service.request('POST', '/v1/grants', { body })
   await approve(id, 'ci')
   await approve(id, 'alice')
   await t.rejects(intend({ approval: id, plan: digest }), unapproved)
+  await service.request('DELETE', `/v1/grants/${grant.id}`)
 })
 
 t.test('what may still become a certificate does not end otherwise', async (t) => {
