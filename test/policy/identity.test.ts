@@ -4,7 +4,7 @@ import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
 import { readClaimRule, readTemplate } from '../../src/policy/claims.ts'
-import { decideIdentity, parseProvider } from '../../src/policy/identity.ts'
+import { assertWithin, decideIdentity, parseProvider, readSpan } from '../../src/policy/identity.ts'
 import { readNameTemplate, readPrincipalTemplate } from '../../src/policy/identity-templates.ts'
 import { newRsaKey } from '../helpers/issuer.ts'
 
@@ -204,6 +204,15 @@ t.test('which claim cannot stand in a name is told, and not what it says', async
   t.equal(why('people:{/sub}', { sub: 'auth0|alice' }), `The claim /sub ${place}`)
   t.equal(why('people:{/sub}', {}), `The claim /sub ${place}`)
   t.equal(why('people:{org}/{sub}', { org: 'x', sub: ['alice'] }), `The claim org or sub ${place}`)
+})
+
+t.test('a token holds from its beginning on and not at its end, each as far off as clocks may be', async (t) => {
+  const provider = parseProvider({ ...good, clock: '10s' }, { version: 1 })
+  const span = readSpan(provider, { aud: good.audience, iat: 1_000, exp: 1_900, nbf: 1_100 })
+  t.same(span, { from: 1_090_000, until: 1_910_000 })
+  for (const now of [span.from, span.until - 1]) t.doesNotThrow(() => assertWithin(span, now))
+  t.throws(() => assertWithin(span, span.from - 1), { code: 'auth.early' })
+  t.throws(() => assertWithin(span, span.until), { code: 'auth.expired' })
 })
 
 t.test('what a token says is never a pattern', async (t) => {
