@@ -309,7 +309,9 @@ t.test(
     t.equal(await ask(issuer.token({ jti, x: 1 })), 'tester')
     t.equal(await ask(issuer.token({ jti, x: 2 })), 'auth.replayed jwt.replayed', 'another token with its id')
     t.equal(await ask(issuer.token({ jti: undefined })), 'auth.replayed jwt.no_id')
-    t.equal(await ask(issuer.token({ jti: 7 })), 'auth.replayed jwt.no_id')
+    for (const jti of [7, '', 'x'.repeat(513)])
+      t.equal(await ask(issuer.token({ jti })), 'auth.replayed jwt.no_id', `${jti}`.slice(0, 4))
+    t.equal(await ask(issuer.token({ jti: 'x'.repeat(512) })), 'tester')
   },
 )
 

@@ -78,6 +78,7 @@ interface Intended {
   readonly principal?: string
   readonly profile?: string
   readonly version?: number
+  readonly issuer?: string
   /** Of its request, where it has one. */
   readonly key?: string
 }
@@ -92,11 +93,22 @@ const intend = async (intended: Intended, on: Queryable = beside.stores.db) => {
         insert into intents (serial, principal, idempotency_key, attempt, digest, issuer, shard, profile, profile_version, tbs,
           plan, approval)
         select $1, $2, coalesce($3, (select idempotency_key from approval_requests where id = $6::uuid), $8),
-          coalesce((select max(attempt) + 1 from intents where approval = $6::uuid), 1), digest, issuer, shard, $4, $7, tbs,
+          coalesce((select max(attempt) + 1 from intents where approval = $6::uuid), 1), digest, coalesce($9, issuer), shard, $4,
+          $7, tbs,
           decode($5, 'hex'), $6::uuid
         from intents where profile = 'server' limit 1`,
     },
-    [serial, principal, intended.key ?? null, profile, plan, approval, version, serial.toString('hex')],
+    [
+      serial,
+      principal,
+      intended.key ?? null,
+      profile,
+      plan,
+      approval,
+      version,
+      serial.toString('hex'),
+      intended.issuer ?? null,
+    ],
   )
   return serial
 }
@@ -110,11 +122,16 @@ const clientOf = async (t: Test, connectionString: string): Promise<Queryable> =
 
 const unapproved = /is not approved so, or has ended/
 
-t.test('an intent of a profile that wants approvals names a request, or is none', async (t) => {
-  await t.rejects(intend({ approval: null }), /lacks its approvals/)
-  await t.resolves(intend({ approval: null, profile: 'server' }))
-  await t.rejects(intend({ approval: '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60' }), unapproved)
-})
+t.test(
+  'an intent is of what there is, and where its profile wants approvals names a request, or is none',
+  async (t) => {
+    await t.rejects(intend({ approval: null }), /lacks its approvals/)
+    await t.resolves(intend({ approval: null, profile: 'server' }))
+    for (const made of [{ principal: 'made-up' }, { issuer: 'made-up' }, { profile: 'made-up' }, { version: 99 }])
+      await t.rejects(intend({ approval: null, profile: 'server', ...made }), /does not exist/, JSON.stringify(made))
+    await t.rejects(intend({ approval: '0193f2b4-7c02-7f11-8a2e-5d0b1c9e4f60' }), unapproved)
+  },
+)
 
 t.test('one that was approved, by enough, of that plan, for who asked, and that has not ended', async (t) => {
   const { id, digest } = await propose('guarded')
@@ -128,7 +145,9 @@ t.test('one that was approved, by enough, of that plan, for who asked, and that 
   await beside.store.end(beforeEnd.id, { kind: 'failed', code: 'approval.plan', reason: 'x' })
   await t.rejects(intend({ ...good, approval: beforeEnd.id }), unapproved, 'it has ended')
   t.equal(await beside.store.end(beforeEnd.id, { kind: 'expired' }), false, 'and ends once')
-  t.match((await beside.store.read(beforeEnd.id))?.state, 'failed')
+  await approve(beforeEnd.id, 'carol')
+  await beside.store.postpone(beforeEnd.id, { code: 'key.unavailable', detail: 'x' })
+  t.match(await beside.store.read(beforeEnd.id), { state: 'failed', obstacle: null }, 'nothing more becomes of it')
 })
 
 t.test('what was approved in time and is found after it, as after an outage, ends and is not issued', async (t) => {
@@ -159,6 +178,7 @@ t.test('the requester’s own word is none, even in the records', async (t) => {
   const { json: grant } = await service.request('POST', '/v1/grants', { body })
   await approve(id, 'ci')
   await approve(id, 'alice')
+  t.match(await beside.store.read(id), { state: 'pending' })
   await t.rejects(intend({ approval: id, plan: digest }), unapproved)
   await service.request('DELETE', `/v1/grants/${grant.id}`)
 })
@@ -227,7 +247,7 @@ t.test('a request ends as issued by its own certificate alone, and in no other w
 })
 
 t.test('without a key, and with its outcome, nothing is recorded of which the roll does not tell', async (t) => {
-  const { id, digest } = await propose('told of nowhere')
+  const { approval: id, plan: digest } = await approved('told of nowhere')
   const record = (entry: string) =>
     beside.stores.db.query(
       {
