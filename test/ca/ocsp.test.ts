@@ -168,6 +168,21 @@ t.test('what was read before a revocation is read again after it', async (t) => 
   }
 })
 
+t.test('what was read again, and before a revocation again, is told and not kept', async (t) => {
+  const { ocsp, state, ask } = open()
+  await ocsp.follow()
+  state.between = async () => {
+    if (state.looks > 2) return
+    ocsp.forget(serialOf(2), state.size)
+    state.size += 1
+  }
+  t.equal(await ask(1), 'good')
+  t.match(state, { looks: 2, signatures: 1 })
+  t.equal(await ask(1), 'good')
+  t.equal(await ask(1), 'good')
+  t.match(state, { looks: 3, signatures: 2 }, 'the next one is')
+})
+
 t.test('without news for two seconds nothing that is kept is told', async (t) => {
   const { ocsp, state, ask, revoke } = open()
   t.equal(await ask(1), 'good')
@@ -213,6 +228,7 @@ t.test('what is open, unknown or of nobody is not kept, and never signed', async
   state.standing = { kind: 'good' }
   t.equal(await ask(1), 'good')
   t.equal(state.signatures, 1)
+  t.same(state.failures, [], 'nobody need look after that')
   t.same((await ocsp.answer('nobody', requestFor(1))).kind, 'unauthorized')
   t.same((await ocsp.answer('default', Buffer.from('00', 'hex'))).kind, 'malformedRequest')
 })
