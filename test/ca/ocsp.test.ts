@@ -18,8 +18,15 @@ const subject = encodeSubject([{ type: 'commonName', value: 'Issuer' }])
 const issuer = { name: 'default', subject, facts: { spki } } as unknown as Issuer
 const algorithm = signatureAlgorithm('ecdsa-sha256')
 const serialOf = (n: number): string => n.toString(16).padStart(32, '4')
-const requestFor = (n: number, hash: 'sha1' | 'sha256' = 'sha1'): Buffer =>
-  seq(seq(seq(seq(encodeCertId(hash, subject, keyBits(spki), Buffer.from(serialOf(n), 'hex'))))))
+interface Named {
+  readonly hash?: 'sha1' | 'sha256'
+  readonly of?: Buffer
+  readonly key?: Buffer
+}
+const idFor = (n: number, { hash = 'sha1', of = subject, key = spki }: Named = {}): Buffer =>
+  seq(encodeCertId(hash, of, keyBits(key), Buffer.from(serialOf(n), 'hex')))
+const requestOf = (...ids: readonly Buffer[]): Buffer => seq(seq(seq(...ids)))
+const requestFor = (n: number, hash?: 'sha1' | 'sha256'): Buffer => requestOf(idFor(n, { ...(hash && { hash }) }))
 
 const open = (over: Partial<OcspDeps> = {}) => {
   const state = {
@@ -231,6 +238,29 @@ t.test('what is open, unknown or of nobody is not kept, and never signed', async
   t.same(state.failures, [], 'nobody need look after that')
   t.same((await ocsp.answer('nobody', requestFor(1))).kind, 'unauthorized')
   t.same((await ocsp.answer('default', Buffer.from('00', 'hex'))).kind, 'malformedRequest')
+})
+
+t.test('whoever asks for several, or for those of others, is told of no other than was asked for', async (t) => {
+  const { ocsp, ask, state } = open()
+  await ocsp.follow()
+  const several = await ocsp.answer('default', requestOf(idFor(1), idFor(2)))
+  const read = parseOcspResponse(several.der)
+  t.equal(read.status === 'successful' && read.basic.responses.length, 2)
+  t.equal(several.kind, 'several')
+  const { der } = await ocsp.answer('default', requestFor(1))
+  const alone = parseOcspResponse(der)
+  t.equal(
+    alone.status === 'successful' && alone.basic.responses.length,
+    1,
+    'what was told of both is for no other question',
+  )
+  const others = generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' })
+  const { signatures } = state
+  for (const foreign of [idFor(1, { of: encodeSubject([]) }), idFor(1, { key: others })])
+    for (const ids of [[foreign], [idFor(1), foreign], [foreign, idFor(1)]])
+      t.equal((await ocsp.answer('default', requestOf(...ids))).kind, 'unauthorized')
+  t.equal(await ask(1), 'good')
+  t.match(state, { signatures })
 })
 
 t.test('a clock that is wrong signs nothing, and leaves nothing that is told when it is right again', async (t) => {
