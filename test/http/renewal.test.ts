@@ -290,14 +290,23 @@ t.test('what is taken away while the body is on its way is not renewed, however 
   }
 })
 
-t.test('a token that is deleted while the body is on its way asks for nothing any more', async (t) => {
-  await employ(service, 'slow', 'requester', { profiles: ['server'] })
-  const { json } = await service.request('POST', '/v1/tokens', { body: { principal: 'slow', label: 'slow' } })
-  const body = { csr: csrOn(newKey(), ['slow.example.com']), profile: 'server' }
-  const slow = await trickle(service, '/v1/certificates', { token: json.secret, body })
-  t.equal((await service.request('DELETE', `/v1/tokens/${json.id}`)).status, 204)
-  await sleep(2_100)
-  t.same(await slow.finish(), { status: 401, code: 'auth.invalid' })
+t.test('a token that is deleted while the body is on its way asks for nothing any more, on any route', async (t) => {
+  const cases = [
+    ['requester', '/v1/certificates', { csr: csrOn(newKey(), ['slow.example.com']), profile: 'server' }],
+    ['admin', '/v1/principals', { name: 'slow-made' }],
+  ] as const
+  await Promise.all(
+    cases.map(async ([role, path, body]) => {
+      const principal = `slow-${role}`
+      await employ(service, principal, role, role === 'requester' ? { profiles: ['server'] } : {})
+      const { json } = await service.request('POST', '/v1/tokens', { body: { principal, label: 'slow' } })
+      const slow = await trickle(service, path, { token: json.secret, body })
+      t.equal((await service.request('DELETE', `/v1/tokens/${json.id}`)).status, 204)
+      await sleep(2_100)
+      t.same(await slow.finish(), { status: 401, code: 'auth.invalid' }, path)
+    }),
+  )
+  t.equal((await service.request('GET', '/v1/principals/slow-made')).status, 404)
 })
 
 t.test('what came of a certificate is found from any of its row, and revoked by it', async (t) => {
