@@ -225,6 +225,14 @@ t.test('what is kept is bounded, and what is asked for again stays', async (t) =
   t.equal(state.signatures, before + 1, 'an old one has gone')
 })
 
+t.test('what is about to go is forgotten as well', async (t) => {
+  const { ocsp, ask, revoke } = open({ cacheOctets: 40_000 })
+  await ocsp.follow()
+  for (let n = 0; n <= 30; n += 1) await ask(n)
+  ocsp.forget(serialOf(0), revoke(0))
+  t.equal(await ask(0), 'revoked')
+})
+
 t.test('what is open, unknown or of nobody is not kept, and never signed', async (t) => {
   const { ocsp, state, ask } = open()
   await ocsp.follow()
@@ -254,6 +262,8 @@ t.test('whoever asks for several, or for those of others, is told of no other th
     1,
     'what was told of both is for no other question',
   )
+  const again = parseOcspResponse((await ocsp.answer('default', requestOf(idFor(1), idFor(2)))).der)
+  t.equal(again.status === 'successful' && again.basic.responses.length, 2, 'nor the other way round')
   const others = generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' })
   const { signatures } = state
   for (const foreign of [idFor(1, { of: encodeSubject([]) }), idFor(1, { key: others })])
