@@ -54,6 +54,12 @@ t.test('whoever holds a certificate gets the next one for the same names, and ne
   t.equal(JSON.parse((await eventOf(next.json.serial)).entry).replaces, serial)
   const raw = hold(t, first)
   t.equal((await raw.request('GET', '/readyz', { token: null })).status, 200, 'it is shown to whom it says nothing')
+  const proxied = { token: null, headers: { 'client-cert': ':AAAA:' }, body: { csr: csrOn(newKey()) } }
+  t.match(
+    (await raw.request('POST', `/v1/certificates/${first.serial}/renewal`, proxied)).json,
+    { code: 'auth.proxy' },
+    'whoever asks through a proxy that is not listed does not hold the certificate of that',
+  )
   const path = `/v1/certificates/${first.serial.toUpperCase()}/renewal`
   const headers = { 'content-type': 'application/x-pem-file', accept: 'application/pem-certificate-chain' }
   const pem = await raw.request('POST', `${path}?validity=1h`, {
