@@ -10,7 +10,7 @@ import { keyBits } from '../../src/x509/keys.ts'
 import { encodeCertId, issuerHashes } from '../../src/x509/ocsp.ts'
 import { parseOcspResponse } from '../../src/x509/ocsp-reading.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
-import { seq } from '../x509/build.ts'
+import { extension, octets, seq, tlv } from '../x509/build.ts'
 
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const spki = publicKey.export({ type: 'spki', format: 'der' })
@@ -26,6 +26,9 @@ interface Named {
 const idFor = (n: number, { hash = 'sha1', of = subject, key = spki }: Named = {}): Buffer =>
   seq(encodeCertId(hash, of, keyBits(key), Buffer.from(serialOf(n), 'hex')))
 const requestOf = (...ids: readonly Buffer[]): Buffer => seq(seq(seq(...ids)))
+/** RFC 9654 2.1. */
+const nonceRequestFor = (n: number): Buffer =>
+  seq(seq(seq(idFor(n)), tlv(0xa2, seq(extension('1.3.6.1.5.5.7.48.1.2', octets(Buffer.alloc(32, 7)))))))
 const requestFor = (n: number, hash?: 'sha1' | 'sha256'): Buffer => requestOf(idFor(n, { ...(hash && { hash }) }))
 
 const open = (over: Partial<OcspDeps> = {}) => {
@@ -271,6 +274,24 @@ t.test('whoever asks for several, or for those of others, is told of no other th
       t.equal((await ocsp.answer('default', requestOf(...ids))).kind, 'unauthorized')
   t.equal(await ask(1), 'good')
   t.match(state, { signatures })
+})
+
+t.test('an answer to a nonce is for whoever sent it alone', async (t) => {
+  const { ocsp, state } = open()
+  await ocsp.follow()
+  t.equal((await ocsp.answer('default', nonceRequestFor(1))).cacheable, undefined)
+  t.not((await ocsp.answer('default', requestFor(1))).cacheable, undefined)
+  t.equal(state.signatures, 2)
+  t.equal((await ocsp.answer('default', nonceRequestFor(1))).cacheable, undefined, 'nor is one that is kept for it')
+  const silent = open({ echoNonces: false })
+  await silent.ocsp.follow()
+  for (const der of [nonceRequestFor(1), requestFor(1)])
+    t.not(
+      (await silent.ocsp.answer('default', der)).cacheable,
+      undefined,
+      'where none is repeated there is one for all',
+    )
+  t.equal(silent.state.signatures, 1)
 })
 
 t.test('a clock that is wrong signs nothing, and leaves nothing that is told when it is right again', async (t) => {
