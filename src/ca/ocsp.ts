@@ -227,7 +227,7 @@ interface Kept {
   readonly until: number
 }
 
-/** By serial, and by the form of the question: clients differ in how they name one certificate. */
+/** By serial, and by the form of the question, of which there are four: by SHA-1 or SHA-256, with parameters or without. */
 type Forms = Map<string, Kept>
 
 interface Cache {
@@ -252,7 +252,6 @@ const openCache = (octets: number): Cache => {
   }
   const put = (serial: string, form: string, kept: Kept): void => {
     const forms: Forms = young.get(serial) ?? new Map()
-    if (forms.size >= maxForms) forms.clear()
     forms.set(form, kept)
     young.set(serial, forms)
     size += kept.answer.der.length + overhead
@@ -280,8 +279,6 @@ const placeOf = ({ serial, der }: CertId): readonly [serial: string, form: strin
   der.toString('latin1'),
 ]
 
-/** SHA-1 and SHA-256, with parameters and without. */
-const maxForms = 4
 /** Of an entry beside its answer, as measured. */
 const overhead = 500
 const backdateMs = 60_000
