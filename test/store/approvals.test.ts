@@ -193,6 +193,15 @@ t.test('what may still become a certificate does not end otherwise', async (t) =
     ])
   const serial = await intend({ approval: id, plan: digest })
   t.equal(await beside.store.end(id, { kind: 'expired' }), false)
+  for (const [type, by] of [
+    ['request.rejected', 'alice'],
+    ['request.withdrawn', 'ci'],
+  ] as const)
+    await t.rejects(
+      beside.store.decide(id, { type, id, plan: digest, reason: 'x', by }, () => {}),
+      { code: 'approval.closed' },
+      type,
+    )
   await t.rejects(end(`($1, 'expired', 1000000, null, now())`), /is being issued/)
   await t.rejects(end(`($1, 'issued', null, '\\x${serial.toString('hex')}', now())`), /has not become this certificate/)
   await t.rejects(intend({ approval: id, plan: 'cd'.repeat(32) }), unapproved, 'of another plan')
