@@ -124,3 +124,19 @@ t.test(
     t.throws(() => addresses.enter('busy'), { code: 'limit.address_concurrent' })
   },
 )
+
+t.test('whoever has failed is not forgotten for one of whom there is nothing to remember', async (t) => {
+  // A failure comes back only after ten seconds, as of ten instances.
+  const { pass, fail, clock } = open({ failedAuthentications: 20 }, { most: 2, replicas: () => 10 })
+  pass('bad')
+  pass('good')
+  clock.ms += 61_000
+  fail('bad')
+  fail('bad')
+  clock.ms += 1
+  // Behind the other from now on.
+  pass('good')
+  clock.ms += 2_000
+  pass('another')
+  t.throws(() => fail('bad'), { code: 'limit.failed_authentication' })
+})
