@@ -145,6 +145,8 @@ t.test('one that was approved, by enough, of that plan, for who asked, and that 
   await beside.store.end(beforeEnd.id, { kind: 'failed', code: 'approval.plan', reason: 'x' })
   await t.rejects(intend({ ...good, approval: beforeEnd.id }), unapproved, 'it has ended')
   t.equal(await beside.store.end(beforeEnd.id, { kind: 'expired' }), false, 'and ends once')
+  t.equal(await beside.store.end(id, { kind: 'expired' }), false, 'nor before its time')
+  t.match(await beside.store.read(id), { state: 'pending' })
   await approve(beforeEnd.id, 'carol')
   await beside.store.postpone(beforeEnd.id, { code: 'key.unavailable', detail: 'x' })
   t.match(await beside.store.read(beforeEnd.id), { state: 'failed', obstacle: null }, 'nothing more becomes of it')
