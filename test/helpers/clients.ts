@@ -1,5 +1,5 @@
 /** A CA of clients that shares no code with `src`, so that it can sign whatever it likes; and clients over real TLS. */
-import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
 import { Agent, request as httpsRequest } from 'node:https'
@@ -51,7 +51,7 @@ export interface LeafParts {
   readonly forged?: boolean
   readonly authorityKey?: Buffer
   /** What it is for; new ones otherwise. */
-  readonly keys?: ReturnType<typeof newKeys>
+  readonly keys?: { readonly publicKey: KeyObject; readonly privateKey: KeyObject }
   /** 32 hexadecimal digits; by chance otherwise. */
   readonly serial?: string
 }

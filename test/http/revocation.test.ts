@@ -222,6 +222,10 @@ t.test('who may revoke', async (t) => {
   t.match(grants, [{ role: 'requester', revoke: true }])
   const body = { principal: 'ops', role: 'operator', revoke: true }
   t.match(await service.request('POST', '/v1/grants', { body }), { status: 400, json: { code: 'request.malformed' } })
+  // Whoever may read the certificates of others, and revoke its own, may not by that revoke theirs.
+  const overseer = await employ(service, 'overseer', 'requester', { profiles: ['server'], revoke: true })
+  await service.request('POST', '/v1/grants', { body: { principal: 'overseer', role: 'auditor' } })
+  t.match(await revoke(await issue(), reason, overseer), { status: 403, json: { code: 'auth.forbidden' } })
   // A grant of another profile says nothing of this one.
   const other = await employ(service, 'mixed', 'requester', { profiles: ['client'], revoke: true })
   await service.request('POST', '/v1/grants', { body: { principal: 'mixed', role: 'requester', profiles: ['server'] } })
