@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
+import { parseCertificate } from '../../src/x509/certificate.ts'
 import { faultsInRecords } from '../crash/checker.ts'
 import { openClientCa, trickle } from '../helpers/clients.ts'
 import { openTestService } from '../helpers/service.ts'
@@ -371,6 +372,15 @@ t.test('by that certificate and no other, and by nothing beside it', async (t) =
   const forged = forger.certify({ serial: mine.serial })
   t.equal(await code(hold(t, forged).request('POST', path, { body })), '403 renewal.foreign')
   t.equal(await code(hold(t, forged).request('GET', `${path}-info`)), '403 renewal.foreign')
+  const { subjectDer: issuer, keyIdentifier: authorityKey } = service.service.issuers.all()[0]?.issuer.facts ?? {}
+  const alike = forger.certify({ serial: mine.serial, ...(issuer && authorityKey && { issuer, authorityKey }) })
+  const by = parseCertificate(alike.der).facts.issuer
+  t.same(by, issuer, 'it says to be ours')
+  t.equal(
+    await code(hold(t, alike).request('POST', path, { body })),
+    '403 renewal.foreign',
+    'it is not that of the records',
+  )
   // A certificate that is not for clients is nobody anywhere else.
   t.equal(await code(hold(t, mine).request('GET', `/v1/certificates/${mine.serial}`)), '401 auth.missing')
   t.equal((await hold(t, mine).request('GET', '/livez')).status, 200)
