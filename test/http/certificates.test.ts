@@ -327,6 +327,7 @@ t.test('a requester reads and finds its own certificates and nobody else’s', a
   t.equal((await service.request('GET', `/v1/certificates/${mine}`, { token })).status, 200)
   const hidden = await service.request('GET', `/v1/certificates/${mine}`, { token: other })
   t.equal(hidden.status, 404)
+  t.equal((await service.request('GET', `/v1/certificates/${mine}/proof`, { token: other })).status, 404)
   const unknown = await service.request('GET', `/v1/certificates/${'4a'.repeat(16)}`, { token: other })
   const shape = (text: string, serial: string): string =>
     text.replaceAll(serial, 'X').replace(/"requestId":"[^"]+"/, '')

@@ -112,6 +112,10 @@ t.test('a reason that replaces another keeps the date of the first', async (t) =
   t.ok(second.index > first.index)
   t.match(await revoke(serial, { reason: 'keyCompromise', invalidityDate }), { status: 200 })
   t.match(await revoke(serial, { reason: 'keyCompromise' }), { json: { revocation: { invalidityDate } } })
+  const held = await issue()
+  t.match(await revoke(held, { reason: 'certificateHold', invalidityDate }), { status: 200 })
+  const { json } = await revoke(held, { reason: 'keyCompromise' })
+  t.match(json.revocation, { reason: 'keyCompromise', invalidityDate }, 'and since when it is not to be trusted')
 })
 
 t.test('a compromised key: its other certificates are told, and none is issued for it again, to anyone', async (t) => {
