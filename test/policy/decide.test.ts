@@ -4,6 +4,8 @@ import type { ProblemCode } from '../../src/errors.ts'
 import type { KeyStanding } from '../../src/policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
 import type { Profile } from '../../src/policy/profile.ts'
+import type { KeyAlgorithmId } from '../../src/x509/algorithms.ts'
+import type { KeyUsage } from '../../src/x509/extensions.ts'
 import type { Subject } from '../../src/x509/subject.ts'
 import { ask, commonName, context, csrOf, keyOf, namesOf, profileOf, seed } from './requests.ts'
 
@@ -215,6 +217,19 @@ const refusals: readonly (readonly [string, Profile, Ask, readonly string[], Pro
   [
     'system:masters, although a pattern matches it',
     profileOf({ subject: { others: 'drop', organization: { from: 'csr', match: 'system:*' } } }),
+    ask({ names: www, subject: [{ type: 'organization', value: 'system:masters' }] }),
+    ['subject.systemMasters system:masters'],
+    'subject.forbidden',
+  ],
+  [
+    'system:masters, although it is fixed as something else',
+    profileOf({
+      subject: {
+        others: 'drop',
+        organization: { from: 'csr', match: 'system:*' },
+        organizationalUnit: { fixed: 'system:masters' },
+      },
+    }),
     ask({ names: www, subject: [{ type: 'organization', value: 'system:masters' }] }),
     ['subject.systemMasters system:masters'],
     'subject.forbidden',
@@ -515,6 +530,7 @@ t.test('bindings tie names to the caller and to the origin, and fail where there
   t.ok(judge({ leadingLabels: { of: 'principal', after: 'node/' } }, 'dns:worker-1.example.com', principal))
   t.notOk(judge({ leadingLabels: { of: 'principal', after: 'node/' } }, 'dns:worker-10.example.com', principal))
   t.ok(judge({ firstLabel: { of: 'principal', after: 'node/' } }, 'dns:worker-1.example.com', principal))
+  t.ok(judge({ firstLabel: { of: 'principal', after: 'node/' } }, 'dns:worker-1', principal), 'also the only one')
   t.ok(
     judge({ leadingLabels: { of: 'principal' } }, 'dns:ip-10-0-0-1.ec2.internal', {
       principal: 'ip-10-0-0-1.ec2.internal',
@@ -526,6 +542,7 @@ t.test('bindings tie names to the caller and to the origin, and fail where there
     }),
   )
   t.notOk(judge({ equals: { of: 'principal', after: 'pod/' } }, 'dns:worker-1', principal), 'the prefix must be there')
+  t.notOk(judge({ equals: { of: 'principal', after: 'pods/' } }, 'dns:worker-1', principal), 'not one as long as it')
   t.notOk(
     judge({ equals: { of: 'principal', after: 'node/worker-1' } }, 'dns:worker-1', principal),
     'and something after it',
@@ -602,6 +619,12 @@ t.test('fixed attributes are there whatever was asked, and others are dropped wi
   t.match(decision.notes, [{ field: '/subject/country' }])
 })
 
+t.test('system:masters is for whoever a profile fixes it for', async (t) => {
+  const admins = profileOf({ subject: { others: 'refuse', organization: { fixed: 'system:masters' } } })
+  for (const subject of [[], [{ type: 'organization', value: 'system:masters' }]] as const)
+    t.ok(decide(admins, ask({ names: www, subject }), context).allowed)
+})
+
 t.test('keyEncipherment is dropped and noted with keys that cannot serve it, and kept with RSA', async (t) => {
   const profile = profileOf({
     keys: [{ rsa: { min: 2048, max: 4096 } }, { ec: ['P-256'] }, { ed25519: true }, { mlDsa: ['ML-DSA-65'] }],
@@ -621,6 +644,25 @@ t.test('keyEncipherment is dropped and noted with keys that cannot serve it, and
     'digitalSignature',
     'keyEncipherment',
   ])
+})
+
+/** RFC 3279 2.3.1, RFC 8813 3, RFC 8410 5, RFC 9881 5. */
+const served: readonly (readonly [KeyAlgorithmId, readonly KeyUsage[]])[] = [
+  ['rsa', ['digitalSignature', 'contentCommitment', 'keyEncipherment', 'dataEncipherment']],
+  ['ec-p256', ['digitalSignature', 'contentCommitment', 'keyAgreement', 'encipherOnly', 'decipherOnly']],
+  ['ec-p521', ['digitalSignature', 'contentCommitment', 'keyAgreement', 'encipherOnly', 'decipherOnly']],
+  ['ed25519', ['digitalSignature', 'contentCommitment']],
+  ['ml-dsa-65', ['digitalSignature', 'contentCommitment']],
+]
+
+t.test('a profile with every usage gives each key all that it can serve, and nothing else', async (t) => {
+  const all = served.flatMap(([, usages]) => usages).filter((usage, i, list) => list.indexOf(usage) === i)
+  const profile = profileOf({
+    keys: [{ rsa: { min: 2048, max: 4096 } }, { ec: ['P-256', 'P-521'] }, { ed25519: true }, { mlDsa: ['ML-DSA-65'] }],
+    keyUsage: all,
+  })
+  for (const [id, usages] of served)
+    t.same(planOf(decide(profile, ask({ names: www, key: keyOf(id) }), context)).keyUsage, usages, id)
 })
 
 t.test("usages within the profile yield the profile's, and the decision says so", async (t) => {
@@ -666,6 +708,7 @@ t.test('backdating stops at the start of the issuer', async (t) => {
   const profile = profileOf({ validity: { default: '1h', max: '30d', backdate: '5m' } })
   const { notBefore } = planOf(decide(profile, ask({ names: www }), at('2030-01-01T00:01:00Z')))
   t.same(notBefore, context.issuer.notBefore)
+  t.ok(decide(profile, ask({ names: www }), at('2030-01-01T00:00:00Z')).allowed, 'from its first second on')
   t.same(failed(decide(profile, ask({ names: www }), at('2029-12-31T23:59:59Z'))), ['validity.issuer 3600'])
 })
 
@@ -689,6 +732,8 @@ t.test('a certificate ends with its issuer at the latest, shortened only where t
       at(after),
     )
     t.equal(late.allowed, after.includes(':58'), 'an issuer that ends now, or has ended, issues nothing')
+    const said = late.checks().find(({ check }) => check === 'validity.issuer')?.reason
+    t.equal(said === 'the issuer is not valid now', after.startsWith('2032'), 'and what has ended is told')
   }
 })
 

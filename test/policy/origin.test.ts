@@ -302,6 +302,9 @@ const ties: readonly (readonly [bind: object, name: string, origin: Origin | und
   [{ matches: '{principal}.example' }, 'dns:tester.example', certificateRequest, true],
   [{ matches: '{origin.uid}.x' }, 'dns:a.x', { user: 'a', uid: '*' }, false],
   [{ matches: 'system:node:{origin.user}' }, 'commonName:system:node:any', { user: '*' }, false],
+  // What no pattern comes of ties nothing: a NUL in it, more than a DNS name can hold.
+  [{ matches: 'system:node:{origin.user}' }, 'commonName:system:node:any', { user: '\0' }, false],
+  [{ matches: Array(5).fill('{origin.user}').join('.') }, 'dns:x', { user: 'x'.repeat(63) }, false],
 ]
 
 for (const [bind, name, origin, holds] of ties)
@@ -336,6 +339,7 @@ t.test('faults of bindings and rules are told with their places', async (t) => {
   t.match(bound('{origin.user.x'), ['/bind/0/matches: has a brace without its partner'])
   t.match(bound('**.{origin.user}.**'), [/more than one/])
   t.match(bound('system:node:{commonName}', 'commonName'), ['/bind/0/matches: is tied to itself'])
+  t.same(bound('{commonName}.svc'), [], 'other names may be tied to it')
   t.match(bound('*:{origin.user}:*', 'commonName'), ['/bind/0/matches: has more than one wildcard'])
   t.same(
     faults({
