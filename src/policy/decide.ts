@@ -277,7 +277,6 @@ class Minutes extends Faults {
   }
 
   override failed(value: string, reason: string, field = this.check.field, id = this.check.id): void {
-    super.failed(value, reason, field, id)
     this.results.push({ check: id, outcome: 'failed', field, value: show(value), reason })
   }
 
@@ -302,12 +301,12 @@ const planOf = ({ profile, subject, names, validity, key, origin }: Case): Plan 
 
 const notesOf = (
   { profile, asked, subject, names, key, keyUsage, extendedKeyUsage, validity }: Case,
-  { csr, names: replaced }: Ask,
+  { csr }: Ask,
 ): readonly Note[] => {
   const notes: Note[] = []
   const note = (field: string, reason: string): void => void notes.push({ field, reason })
   for (const { field, reason } of csr.dropped) note(field, reason)
-  if (replaced !== undefined && csr.names.length > 0 && !isSameNames(names, csr.names))
+  if (csr.names.length > 0 && !isSameNames(names, csr.names))
     note('/names', 'the names asked for replace those in the CSR')
   for (const { type, value } of asked) {
     if (!profile.subject.some((rule) => rule.type === type))

@@ -1,9 +1,10 @@
 import t from 'tap'
 
 import type { ProblemCode } from '../../src/errors.ts'
-import type { KeyStanding } from '../../src/policy/checks.ts'
+import { checks, type KeyStanding } from '../../src/policy/checks.ts'
 import { type Ask, type Context, type Decision, decide, recheck, refusal } from '../../src/policy/decide.ts'
 import type { Profile } from '../../src/policy/profile.ts'
+import { attributeTypes } from '../../src/policy/subject.ts'
 import type { KeyAlgorithmId } from '../../src/x509/algorithms.ts'
 import type { KeyUsage } from '../../src/x509/extensions.ts'
 import type { Subject } from '../../src/x509/subject.ts'
@@ -43,6 +44,28 @@ t.test(
     t.ok(decision.checks().every(({ outcome }) => outcome !== 'failed'))
   },
 )
+
+t.test('what a request and its profile say nothing of is skipped, and says so', async (t) => {
+  const plain = profileOf({ subject: { others: 'drop' } })
+  const said = decide(plain, ask({ names: www }), context).checks()
+  const passed = said.filter(({ outcome }) => outcome === 'passed').map(({ check }) => check)
+  t.same(passed, [
+    'key.type',
+    'key.issuer',
+    'subject.systemMasters',
+    'subject.present',
+    'names.dns.allow',
+    'validity.min',
+    'validity.max',
+    'validity.issuer',
+  ])
+  const ruled = new Set<string>([...attributeTypes.map((type) => `subject.${type}`), 'bind.<id>', 'rule.<id>'])
+  t.same(
+    said.map(({ check }) => check),
+    checks.map(({ id }) => id).filter((id) => !ruled.has(id)),
+  )
+  t.ok(said.every(({ check, outcome }) => passed.includes(check) || outcome === 'skipped'))
+})
 
 /** What is refused: by which check, as which problem. */
 const refusals: readonly (readonly [string, Profile, Ask, readonly string[], ProblemCode])[] = [
@@ -379,6 +402,8 @@ t.test('names in the call replace those of the CSR as a whole, and are judged al
     'names.dns.allow evil.org',
   ])
   t.notOk(decide(profileOf(), { csr: csrOf({ names: www }), names: [] }, context).allowed, 'no names replace names too')
+  for (const own of [[], www])
+    t.same(decide(profileOf(), { csr: csrOf({ names: own }), names: www }, context).notes, [], 'nothing was replaced')
 })
 
 t.test("a grant's rules narrow the profile's and never widen them", async (t) => {
@@ -597,9 +622,21 @@ t.test('a common name by orName is one of the patterns or one of the names', asy
 
 t.test('an identifier is not rewritten, even where it resembles a name', async (t) => {
   const profile = profileOf({ subject: { others: 'drop', commonName: { from: 'csr', match: '**' } } })
-  const decision = decide(profile, ask({ names: www, subject: commonName('WWW.example.com') }), context)
-  t.same(planOf(decision).subject, commonName('WWW.example.com'))
-  t.same(decision.notes, [])
+  const fixed = profileOf({ subject: { others: 'drop', commonName: { fixed: 'WWW.example.com' } } })
+  for (const by of [profile, fixed]) {
+    const decision = decide(by, ask({ names: www, subject: commonName('WWW.example.com') }), context)
+    t.same(planOf(decision).subject, commonName('WWW.example.com'))
+    t.same(decision.notes, [])
+  }
+})
+
+t.test('a common name that the profile does not take is dropped, be it a name or not', async (t) => {
+  const none = profileOf({ subject: { others: 'drop' } })
+  for (const value of ['www.example.com', 'evil.org']) {
+    const decision = decide(none, ask({ names: www, subject: commonName(value) }), context)
+    t.same(planOf(decision).subject, [])
+    t.match(decision.notes, [{ field: '/subject/commonName', reason: /^is dropped/ }])
+  }
 })
 
 t.test('fixed attributes are there whatever was asked, and others are dropped with a note', async (t) => {
@@ -622,7 +659,14 @@ t.test('fixed attributes are there whatever was asked, and others are dropped wi
 t.test('system:masters is for whoever a profile fixes it for', async (t) => {
   const admins = profileOf({ subject: { others: 'refuse', organization: { fixed: 'system:masters' } } })
   for (const subject of [[], [{ type: 'organization', value: 'system:masters' }]] as const)
-    t.ok(decide(admins, ask({ names: www, subject }), context).allowed)
+    t.match(
+      decide(admins, ask({ names: www, subject }), context)
+        .checks()
+        .find(({ check }) => check === 'subject.systemMasters'),
+      { outcome: 'passed', value: 'system:masters' },
+    )
+  const anybody = profileOf({ subject: { others: 'refuse', commonName: { from: 'csr', match: '**' } } })
+  t.ok(decide(anybody, ask({ names: www, subject: commonName('system:masters') }), context).allowed, 'a user is no group')
 })
 
 t.test('keyEncipherment is dropped and noted with keys that cannot serve it, and kept with RSA', async (t) => {
@@ -680,6 +724,8 @@ t.test("usages within the profile yield the profile's, and the decision says so"
     extendedKeyUsage: ['serverAuth', 'clientAuth'],
   })
   t.match(decision.notes, [{ field: '/keyUsage' }, { field: '/extendedKeyUsage' }])
+  const { keyUsage, extendedKeyUsage } = planOf(decision)
+  t.same(decide(profile, ask({ names: www, keyUsage, extendedKeyUsage }), context).notes, [], 'or has nothing to say')
 })
 
 t.test('usages in the call replace those of the CSR', async (t) => {
@@ -805,6 +851,8 @@ t.test('a certificate that is not what the profile makes is caught by the rechec
     [{ key: keyOf('rsa', 2048) }, 'key.type'],
     [{ keyUsage: ['digitalSignature', 'keyCertSign'] }, 'keyUsage.allow'],
     [{ keyUsage: [] }, 'recheck.keyUsage'],
+    [{ keyUsage: ['keyEncipherment'] }, 'recheck.keyUsage'],
+    [{ keyUsage: ['digitalSignature', 'keyEncipherment'] }, 'recheck.keyUsage'],
     [{ extendedKeyUsage: ['clientAuth'] }, 'extendedKeyUsage.allow'],
     [{ notAfter: later(plan.notAfter, 30 * 86_400) }, 'validity.max'],
     [{ notBefore: later(plan.notBefore, -1) }, 'recheck.validity'],
@@ -821,4 +869,19 @@ t.test('a certificate that is not what the profile makes is caught by the rechec
     recheck(profile, bare, context).map(({ check }) => check),
     ['recheck.keyUsage', 'recheck.extendedKeyUsage'],
   )
+})
+
+t.test('nor does the recheck take what lacks the last of what is fixed, or begins at another time', async (t) => {
+  const found = (profile: Profile, facts: Parameters<typeof recheck>[1], at: Context) =>
+    recheck(profile, facts, at).map(({ check }) => check)
+  const numbered = profileOf({ subject: { others: 'drop', commonName: { from: 'csr' }, serialNumber: { fixed: '7' } } })
+  const plan = planOf(decide(numbered, ask({ names: www, subject: commonName('www.example.com') }), context))
+  t.same(found(numbered, { ...plan, ca: false }, context), [])
+  t.same(found(numbered, { ...plan, ca: false, subject: plan.subject.slice(0, 1) }, context), ['recheck.subject'])
+
+  const shortened = profileOf({ validity: { default: '24h', max: '30d', over: 'shorten' } })
+  const late = at('2031-12-31T12:00:00Z')
+  const short = { ...planOf(decide(shortened, ask({ names: www }), late)), ca: false }
+  t.same(found(shortened, short, late), [])
+  t.same(found(shortened, { ...short, notBefore: new Date('2031-12-31T11:59:59Z') }, late), ['recheck.validity'])
 })
