@@ -666,7 +666,10 @@ t.test('system:masters is for whoever a profile fixes it for', async (t) => {
       { outcome: 'passed', value: 'system:masters' },
     )
   const anybody = profileOf({ subject: { others: 'refuse', commonName: { from: 'csr', match: '**' } } })
-  t.ok(decide(anybody, ask({ names: www, subject: commonName('system:masters') }), context).allowed, 'a user is no group')
+  t.ok(
+    decide(anybody, ask({ names: www, subject: commonName('system:masters') }), context).allowed,
+    'a user is no group',
+  )
 })
 
 t.test('keyEncipherment is dropped and noted with keys that cannot serve it, and kept with RSA', async (t) => {

@@ -1,0 +1,69 @@
+/** What the limits of grants mean for one request, apart from who counts. */
+import t from 'tap'
+
+import type { Caller, Grant } from '../../src/ca/access.ts'
+import { bookingOf, requestLimits } from '../../src/ca/limits.ts'
+import type { Plan } from '../../src/policy/decide.ts'
+import type { Limits } from '../../src/policy/limits.ts'
+import { namesOf } from '../policy/requests.ts'
+
+const grantOf = (id: string, profiles: readonly string[] | null, limits?: Limits): Grant =>
+  ({ id, profiles, ...(limits && { limits }) }) as unknown as Grant
+const callerOf = (...grants: readonly Grant[]): Caller => ({ grants }) as unknown as Caller
+const notAfter = new Date('2030-06-01T00:00:00Z')
+const planOf = (names: number): Plan =>
+  ({ notAfter, names: namesOf(...Array.from({ length: names }, (_, i) => `dns:n${i}.example`)) }) as unknown as Plan
+const booked = (caller: Caller, names = 2) => bookingOf(caller, 'server', planOf(names))
+
+t.test(
+  'a certificate is booked under every grant that covers its profile and has limits that are counted',
+  async (t) => {
+    for (const limits of [{ certificatesPerDay: 1 }, { namesPerDay: 2 }, { certificatesAlive: 1 }])
+      t.same(booked(callerOf(grantOf('a', ['client', 'server'], limits))), {
+        grants: [{ id: 'a', profiles: ['client', 'server'], limits }],
+        names: 2,
+        notAfter,
+      })
+    const counted = { certificatesPerDay: 1 }
+    t.equal(booked(callerOf()), undefined)
+    t.equal(
+      booked(callerOf(grantOf('a', ['server']), grantOf('b', ['client'], counted), grantOf('c', null, counted))),
+      undefined,
+    )
+    t.equal(booked(callerOf(grantOf('a', ['server'], { requestsPerSecond: 1, concurrent: 1 }))), undefined)
+    const both = callerOf(
+      grantOf('a', ['server'], counted),
+      grantOf('b', ['server']),
+      grantOf('c', ['server'], counted),
+    )
+    t.same(
+      booked(both)?.grants.map(({ id }) => id),
+      ['a', 'c'],
+    )
+  },
+)
+
+t.test('what has more names than a day ever has room for is refused for good', async (t) => {
+  const caller = callerOf(
+    grantOf('a', ['server'], { namesPerDay: 3 }),
+    grantOf('b', ['server'], { namesPerDay: 2 }),
+    grantOf('c', ['server'], { certificatesPerDay: 1 }),
+    grantOf('d', ['client'], { namesPerDay: 1 }),
+  )
+  t.equal(booked(caller, 2)?.names, 2)
+  t.throws(() => booked(caller, 3), { code: 'limit.names' })
+})
+
+t.test('of the limits of requests, the smallest of all grants holds', async (t) => {
+  const of = (...limits: readonly (Limits | undefined)[]) =>
+    requestLimits(callerOf(...limits.map((one, i) => grantOf(String(i), null, one))))
+  t.equal(of(), undefined)
+  t.equal(of(undefined, { certificatesPerDay: 1 }), undefined)
+  t.same(of(undefined, { requestsPerSecond: 3 }, { requestsPerSecond: 2 }, { requestsPerSecond: 4 }), {
+    requestsPerSecond: 2,
+  })
+  t.same(of({ concurrent: 3 }, { concurrent: 2 }, { concurrent: 4 }, { certificatesPerDay: 1 }), { concurrent: 2 })
+  t.same(of({ concurrent: 3 }, { requestsPerSecond: 2 }), { requestsPerSecond: 2, concurrent: 3 })
+  const limiting = [grantOf('own', null, { concurrent: 1 })]
+  t.same(requestLimits({ ...callerOf(grantOf('a', null, { concurrent: 9 })), limiting }), { concurrent: 1 })
+})
