@@ -273,7 +273,7 @@ const faultOfScheme = (text: string): boolean => {
   if (colon < 1 || colon === text.length - 1 || text.charCodeAt(0) < lowerA || text.charCodeAt(0) > lowerZ) return true
   for (let i = 0; i < colon; i++) {
     const code = text.charCodeAt(i)
-    if (!isLabelCode(code) || code === underscore) return code !== plus && code !== dot
+    if ((!isLabelCode(code) || code === underscore) && code !== plus && code !== dot) return true
   }
   return false
 }
@@ -295,7 +295,6 @@ const readEmailPattern = (text: string): Pattern | string => {
   const domain = readLabelPattern(text.slice(at + 1))
   if (typeof domain === 'string') return `has a domain that ${domain}`
   const matches = (name: NameParts, isLocal: (asked: string) => boolean): boolean =>
-    name.local !== '' &&
     (local === '*' ? !name.local.includes('*') : isLocal(name.local)) &&
     domain.match(name.labels, false)
   const folded = local.toLowerCase()

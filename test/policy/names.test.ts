@@ -38,6 +38,7 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
     ['db.**.internal', ['db.a.internal', 'db.a.b.internal'], ['db.internal', 'x.a.internal', 'db.a.internal.x']],
     ['*', ['host'], ['a.b', '', '*']],
     ['**', ['host', 'a.b.c'], ['', 'a..b']],
+    ['a_z-09.example', ['a_z-09.example'], ['a-z-09.example']],
   ],
   ip: [
     [
@@ -75,7 +76,23 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
       ['spiffe://td/a', 'spiffe://td/a/b/c'],
       ['spiffe://td', 'spiffe://td/', 'spiffe://td/a//b', 'spiffe://td/a/./b'],
     ],
-    ['spiffe://td/a/**/z', ['spiffe://td/a/b/z', 'spiffe://td/a/b/c/z'], ['spiffe://td/a/z', 'spiffe://td/a/b']],
+    [
+      'spiffe://td/a/**/z',
+      ['spiffe://td/a/b/z', 'spiffe://td/a/b/c/z'],
+      ['spiffe://td/a/z', 'spiffe://td/a/b', 'spiffe://td/a/b/c', 'spiffe://td/a/b/z/c'],
+    ],
+    [
+      'spiffe://td/**/sa/*',
+      ['spiffe://td/ns/sa/web', 'spiffe://td/ns/a/sa/web'],
+      ['spiffe://td/ns/web/sa', 'spiffe://td/ns/web/x'],
+    ],
+    [
+      'https://a.example/*',
+      ['AZaz09-._', 'a', '...'].map((segment) => `https://a.example/${segment}`),
+      ['a@', 'a[', 'a~', 'a`', 'a/', 'a:', '.', '..'].map((segment) => `https://a.example/${segment}`),
+    ],
+    ['a:b', ['a:b'], ['a:c']],
+    ['z0+-.a:b', ['z0+-.a:b'], ['z0:b']],
     ['urn:uuid:1', ['urn:uuid:1'], ['urn:uuid:2', 'urn:uuid:11']],
     ['https://a.example/x?y=1', ['https://a.example/x?y=1'], ['https://a.example/x']],
   ],
@@ -87,6 +104,7 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
     ],
     ['*@*.example.com', ['alice@mail.example.com'], ['alice@example.com', 'alice@*.example.com']],
     ['alice@example.com', ['alice@example.com'], ['Alice@example.com', 'bob@example.com']],
+    ['!#~@example.com', ['!#~@example.com'], ['!@example.com']],
   ],
   commonName: [
     ['Web Team', ['Web Team'], ['web team', 'Web Team ', 'Web', '']],
@@ -234,10 +252,13 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['dns', '**.a.**', /more than one/],
     ['dns', '***.a', /inside a label/],
     ['dns', '-a.example', /hyphen/],
+    ['dns', 'a-.example', /hyphen/],
+    ['dns', `${'a.'.repeat(126)}aa`, /longer than 253/],
     ['dns', 'b\u00fccher.example', /no DNS name has/],
     ['dns', '(a+)+$', /no DNS name has/],
     ['dns', `${'a'.repeat(64)}.example`, /longer than 63/],
     ['ip', '10.0.0.1/8', /beyond its prefix/],
+    ['ip', '192.168.5.0/22', /beyond its prefix/],
     ['ip', '10.0.0.0/33', /not within 0 and 32/],
     ['ip', '10.0.0.0/08', /not within/],
     ['ip', '10.0.0.0/', /not within/],
@@ -247,6 +268,9 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['ip', '*', /not an address/],
     ['uri', 'cluster.local/ns', /scheme/],
     ['uri', 'SPIFFE://td/a', /scheme/],
+    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a+_b:c', 'a.B:c', 'a/b:c'].map((text) => ['uri', text, /scheme/] as const),
+    ['uri', `urn:${'a'.repeat(2045)}`, /longer than 2048/],
+    ['uri', 'urn:\u007f', /no URI has/],
     ['uri', 'spiffe://*/a', /literal/],
     ['uri', 'spiffe://td/a*', /inside a path segment/],
     ['uri', 'spiffe://td/**/a/**', /more than one/],
@@ -255,7 +279,9 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['uri', 'spiffe://td/a b', /no URI has/],
     ['email', 'example.com', /is not like/],
     ['email', '@example.com', /is not like/],
-    ['email', 'a*@example.com', /local part/],
+    ...['a*', 'a b', '"a"', 'a@b', 'a\u007f', '\u00e9', 'a'.repeat(65)].map(
+      (local) => ['email', `${local}@example.com`, /local part/] as const,
+    ),
     ['email', '*@', /domain that is empty/],
     ['commonName', '', /is empty/],
     ['commonName', 'a*b*', /more than one wildcard/],
@@ -265,6 +291,18 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     const result = readPattern(kind, text)
     t.match(typeof result === 'string' ? result : 'was accepted', reason, `${kind} ${text.slice(0, 40)}`)
   }
+})
+
+t.test('a pattern may be as long as the longest name', async (t) => {
+  const longest: readonly (readonly [RuledKind, string])[] = [
+    ['dns', `${'a.'.repeat(126)}a`],
+    ['dns', `${'a'.repeat(63)}.example`],
+    ['uri', `urn:${'a'.repeat(2044)}`],
+    ['email', `${'a'.repeat(64)}@example.com`],
+    ['commonName', 'x'.repeat(65)],
+    ['ip', 'ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255/128'],
+  ]
+  for (const [kind, text] of longest) t.match(readPattern(kind, text), { text }, `${kind} ${text.slice(0, 40)}`)
 })
 
 t.test('name rules of a grant are read with every fault and its place', async (t) => {

@@ -46,7 +46,18 @@ t.test('subtrees are encoded as RFC 5280 says, and read back', (t) => {
   t.same(readNameConstraints(new DerReader(der, 'policy.lint')), { permitted, excluded })
   t.same(permitted.slice(0, 3).map(formatSubtree), ['example.com', '10.0.0.0/8', '2001:db8::/33'])
   t.same(encodeNameConstraints({ permitted: [], excluded: [good('dns', 'a.b')] }), seq(tlv(0xa1, seq(dns('a.b')))))
+  const one = { permitted: [good('ip', '10.0.0.1/32')], excluded: [good('ip', '::1/128')] }
+  t.same(readNameConstraints(new DerReader(encodeNameConstraints(one), 'policy.lint')), one)
+  t.same(readNameConstraints(new DerReader(seq(), 'policy.lint')), { permitted: [], excluded: [] })
   t.equal(formatSubtree({ kind: 'ip', value: '10.0.0.0/255.0.255.0' }), '10.0.0.0/255.0.255.0')
+  t.end()
+})
+
+t.test('what is compared with no name of ours is read for what it is', (t) => {
+  const read = (base: Buffer) => readNameConstraints(new DerReader(seq(tlv(0xa0, seq(base))), 'policy.lint')).permitted
+  t.same(read(tlv(0xa4, seq())), [{ kind: 'other', value: 'a4' }], 'a directory name')
+  for (const octets of [4, 16, 31]) t.same(read(ip('00'.repeat(octets))), [{ kind: 'other', value: '87' }], 'no range')
+  t.same(read(tlv(0x88, Buffer.alloc(8))), [{ kind: 'other', value: '88' }], 'eight octets of another kind')
   t.end()
 })
 
@@ -58,6 +69,7 @@ t.test('what nobody would read alike is a fault', (t) => {
     ['dns', 'example.com.'],
     ['dns', `${'a'.repeat(64)}.com`],
     ['dns', 'müller.example'],
+    ['dns', `${'a.'.repeat(127)}a`],
     ['ip', '10.0.0.1/8'],
     ['ip', '10.0.0.0'],
     ['ip', '10.0.0.0/33'],
@@ -74,6 +86,14 @@ t.test('what nobody would read alike is a fault', (t) => {
   for (const [kind, text] of bad) t.type(parseSubtree(kind, text), 'string', `${kind} ${text}`)
   t.throws(() => encodeNameConstraints({ permitted: [], excluded: [] }), RangeError)
   t.throws(() => encodeNameConstraints({ permitted: [{ kind: 'other', value: 'a4' }], excluded: [] }), RangeError)
-  t.throws(() => readNameConstraints(new DerReader(hex('3004 a0023000'), 'policy.lint')), { code: 'policy.lint' })
+  t.type(parseSubtree('dns', `${'a.'.repeat(126)}a`), 'object', 'the longest name is one')
+  for (const der of [
+    hex('3004 a0023000'),
+    seq(tlv(0xa0, seq(dns('a.b'), tlv(0x80, Buffer.from([0]))))),
+    seq(tlv(0xa0, seq(dns('a.b'), tlv(0x81, Buffer.from([9]))))),
+    seq(tlv(0xa0, seq(dns('a.b'))), tlv(0xa2)),
+    seq(tlv(0xa1, seq(dns('a.b'))), tlv(0xa0, seq(dns('a.b')))),
+  ])
+    t.throws(() => readNameConstraints(new DerReader(der, 'policy.lint')), { code: 'policy.lint' }, der.toString('hex'))
   t.end()
 })
