@@ -270,7 +270,7 @@ const isPlainSegment = (segment: string | undefined): boolean => {
 
 const faultOfScheme = (text: string): boolean => {
   const colon = text.indexOf(':')
-  if (colon < 1 || colon === text.length - 1 || text.charCodeAt(0) < lowerA || text.charCodeAt(0) > lowerZ) return true
+  if (colon < 1 || colon === text.length - 1 || text.charCodeAt(0) < lowerA) return true
   for (let i = 0; i < colon; i++) {
     const code = text.charCodeAt(i)
     if ((!isLabelCode(code) || code === underscore) && code !== plus && code !== dot) return true

@@ -82,9 +82,9 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
       ['spiffe://td/a/z', 'spiffe://td/a/b', 'spiffe://td/a/b/c', 'spiffe://td/a/b/z/c'],
     ],
     [
-      'spiffe://td/**/sa/*',
+      'spiffe://td/**/sa/web',
       ['spiffe://td/ns/sa/web', 'spiffe://td/ns/a/sa/web'],
-      ['spiffe://td/ns/web/sa', 'spiffe://td/ns/web/x'],
+      ['spiffe://td/ns/web/sa', 'spiffe://td/ns/sa/x'],
     ],
     [
       'https://a.example/*',
@@ -99,7 +99,7 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
   email: [
     [
       '*@example.com',
-      ['alice@example.com', 'a.b+c@example.com'],
+      ['alice@example.com', 'a@example.com', 'a.b+c@example.com'],
       ['alice@sub.example.com', '@example.com', 'alice@example.com.evil', '*@example.com', 'alice'],
     ],
     ['*@*.example.com', ['alice@mail.example.com'], ['alice@example.com', 'alice@*.example.com']],

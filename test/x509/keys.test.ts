@@ -148,6 +148,8 @@ t.test('what is no block list is refused', async (t) => {
   t.throws(() => parseBlockList(Buffer.alloc(0)), RangeError)
   t.throws(() => parseBlockList(Buffer.alloc(17)), RangeError)
   t.throws(() => parseBlockList(Buffer.concat([Buffer.alloc(16, 2), Buffer.alloc(16, 1)])), RangeError)
+  const fromTwoSources = [2, 1].map((source) => Buffer.concat([Buffer.alloc(15, 7), Buffer.from([source])]))
+  t.doesNotThrow(() => parseBlockList(Buffer.concat(fromTwoSources)), 'in whichever order their sources are')
 })
 
 t.test('a key that is not DER, or more than a key, is refused', async (t) => {
