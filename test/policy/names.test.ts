@@ -284,6 +284,8 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ),
     ['email', '*@', /domain that is empty/],
     ['commonName', '', /is empty/],
+    ['commonName', 'a\0', /NUL/],
+    ['commonName', 'a\ud800', /half of a character/],
     ['commonName', 'a*b*', /more than one wildcard/],
     ['commonName', 'x'.repeat(66), /longer than 65/],
   ]
@@ -351,7 +353,9 @@ t.test('name rules of a grant are read with every fault and its place', async (t
       ],
     )
   }
-  for (const input of [null, 5, [], 'x', undefined, { uri: null }])
+  const many = (count: number) => ({ ip: { allow: Array.from({ length: count }, (_, i) => `10.0.${i >> 8}.${i & 255}`), deny: [] } })
+  t.same(parseNameRules(many(1000)), many(1000), 'a thousand, and nothing that is denied')
+  for (const input of [null, 5, [], 'x', undefined, { uri: null }, many(1001)])
     t.throws(() => parseNameRules(input), { code: 'request.malformed' })
 })
 

@@ -91,6 +91,8 @@ const hostile: readonly (readonly [what: string, origin: unknown, fault: string 
   ['a service account that is a path', { serviceAccount: 'a/../b', namespace: 'x' }, '/serviceAccount: is no DNS name'],
   ['a pod without namespace', { user: 'a', pod: 'web' }, '/pod: needs a namespace'],
   ['a UID of nothing', { user: 'a', podUid: 'x' }, '/podUid: needs a pod'],
+  ['a UID of no service account', { user: 'a', serviceAccountUid: 'x' }, '/serviceAccountUid: needs a serviceAccount'],
+  ['a UID of no node', { user: 'a', nodeUid: 'x' }, '/nodeUid: needs a node'],
   ['a UID of nobody', { serviceAccount: 'a', namespace: 'b', uid: 'x' }, '/uid: needs a user'],
   ['a node of another form', { user: 'a', node: 'a..b' }, '/node: is no DNS name in lower case'],
   ['no version', { user: 'a', object: { ...certificateRequest.object, apiVersion: 'x' } }, '/object/apiVersion: is no'],
@@ -302,6 +304,9 @@ const ties: readonly (readonly [bind: object, name: string, origin: Origin | und
   [{ matches: '{principal}.example' }, 'dns:tester.example', certificateRequest, true],
   [{ matches: '{origin.uid}.x' }, 'dns:a.x', { user: 'a', uid: '*' }, false],
   [{ matches: 'system:node:{origin.user}' }, 'commonName:system:node:any', { user: '*' }, false],
+  ...(['serviceAccountUid', 'podUid', 'nodeUid'] as const).map(
+    (fact) => [{ matches: `{origin.${fact}}.x` }, `dns:${podRequest[fact]}.x`, podRequest, true] as const,
+  ),
   // What no pattern comes of ties nothing: a NUL in it, more than a DNS name can hold.
   [{ matches: 'system:node:{origin.user}' }, 'commonName:system:node:any', { user: '\0' }, false],
   [{ matches: Array(5).fill('{origin.user}').join('.') }, 'dns:x', { user: 'x'.repeat(63) }, false],

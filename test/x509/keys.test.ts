@@ -58,11 +58,27 @@ for (const [name, reason] of weak) {
 
 t.test('primes are found when they are within 256 rounds of Fermat, and keys of distant primes pass', async (t) => {
   const [p] = rsaFactors('close') as [bigint]
-  const near = (distance: bigint): bigint => p * (p + distance)
-  // a − √n grows with the square of the distance: (q − p)² / 8√n rounds.
-  for (const exponent of [16n, 128n, 300n, 510n]) {
-    t.throws(() => parsePublicKey(rsaSpki(near(2n ** exponent))), { code: 'key.weak' }, `2^${exponent}`)
+  const rootOf = (n: bigint): bigint => {
+    let root = n
+    for (let next = n / 2n; next < root; next = (root + n / root) >> 1n) root = next
+    return root
   }
+  const sieve = Array.from({ length: 750 }, (_, i) => BigInt(i + 2))
+  /** The product of two numbers without small factors that half a round more than these lie apart by, and its round. */
+  const apartBy = (rounds: bigint): readonly [n: bigint, round: bigint] => {
+    let half = rootOf(p * (2n * rounds + 1n))
+    while (sieve.some((small) => (p + 2n * half) % small === 0n)) half += 1n
+    const n = p * (p + 2n * half)
+    return [n, p + half - rootOf(n) - 1n]
+  }
+  for (const rounds of [1n, 2n, 100n, 255n]) {
+    const [n, round] = apartBy(rounds)
+    t.equal(round, rounds)
+    t.throws(() => parsePublicKey(rsaSpki(n)), { code: 'key.weak', detail: /close/ }, `${rounds} rounds`)
+  }
+  const [distant, round] = apartBy(256n)
+  t.equal(round, 256n)
+  t.doesNotThrow(() => parsePublicKey(rsaSpki(distant)))
 })
 
 t.test('powers of primes are found, whatever the exponent', async (t) => {

@@ -2,6 +2,7 @@ import t from 'tap'
 
 import {
   type Attribute,
+  type AttributeType,
   assertSubjectSyntax,
   attributes,
   encodeSubject,
@@ -10,7 +11,7 @@ import {
   parseSubjectText,
   type Subject,
 } from '../../src/x509/subject.ts'
-import { ia5, nil, printable, rdn, seq, set, utf8 } from './build.ts'
+import { ia5, nil, oid, printable, rdn, seq, set, tlv, utf8 } from './build.ts'
 
 const cn = (value: string): Subject => [{ type: 'commonName', value }]
 
@@ -94,6 +95,60 @@ for (const [name, subject] of faulty) {
 t.test('characters are counted, not units', async (t) => {
   t.doesNotThrow(() => assertSubjectSyntax(cn('\u{1f600}'.repeat(64))))
   t.throws(() => assertSubjectSyntax(cn('\u{1f600}'.repeat(65))), { code: 'subject.syntax' })
+})
+
+/** RFC 5280 A.1, X.520: the most characters, and whether there may be several. */
+const bounds: Readonly<Record<AttributeType, readonly [max: number, several: boolean]>> = {
+  commonName: [64, false],
+  serialNumber: [64, false],
+  country: [2, false],
+  locality: [128, true],
+  province: [128, true],
+  streetAddress: [128, true],
+  organization: [64, true],
+  organizationalUnit: [64, true],
+  postalCode: [40, true],
+  title: [64, true],
+  givenName: [128, true],
+  surname: [128, true],
+  emailAddress: [255, true],
+  domainComponent: [63, true],
+  userId: [256, true],
+}
+
+for (const [type, [max, several]] of Object.entries(bounds) as [AttributeType, readonly [number, boolean]][])
+  t.test(`${type} has at most ${max} characters, and there may be ${several ? 'several' : 'one'}`, async (t) => {
+    const longest = { type, value: 'A'.repeat(max) }
+    for (const judge of [assertSubjectSyntax, (subject: Subject) => parseSubject(encodeSubject(subject))]) {
+      t.doesNotThrow(() => judge([longest]))
+      t.throws(() => judge([{ type, value: 'A'.repeat(max + 1) }]), { code: 'subject.syntax' })
+      t.throws(() => judge([{ type, value: '' }]), { code: 'subject.syntax' })
+      if (several) t.doesNotThrow(() => judge([longest, longest]))
+      else t.throws(() => judge([longest, longest]), { code: 'subject.syntax' })
+    }
+  })
+
+t.test('a country is two letters, and a number may look like an address', async (t) => {
+  for (const value of ['D', 'D1', '12', 'D-']) t.throws(() => assertSubjectSyntax([{ type: 'country', value }]))
+  t.doesNotThrow(() => assertSubjectSyntax([{ type: 'organizationalUnit', value: '10.0.0.1' }]))
+  t.doesNotThrow(() => assertSubjectSyntax(Array.from({ length: 32 }, () => ({ type: 'title', value: 'a' }) as const)))
+})
+
+t.test('a string of another type than it may be is refused', async (t) => {
+  for (const value of [
+    tlv(0x14, Buffer.from('host')),
+    tlv(0x1c, Buffer.from('\0\0\0h')),
+    tlv(0x1e, Buffer.from('\0h')),
+    tlv(0x13, Buffer.from('a_b')),
+    tlv(0x16, Buffer.from('a\u00e9', 'latin1')),
+    tlv(0x0c, Buffer.from([0x61, 0xff])),
+  ])
+    t.throws(() => parseSubject(seq(rdn('2.5.4.3', value))), { code: 'subject.syntax' }, value.toString('hex'))
+  const pair = (...more: readonly Buffer[]) => seq(oid('2.5.4.3'), utf8('host'), ...more)
+  t.same(parseSubject(seq(set(pair()))), cn('host'))
+  t.throws(() => parseSubject(seq(set(pair(nil)))), { code: 'subject.syntax' })
+  t.throws(() => parseSubject(seq(set(pair(), pair()))), { code: 'subject.syntax' })
+  t.throws(() => parseSubject(seq(rdn('2.5.4.46', utf8('host')))), { code: 'subject.syntax' })
 })
 
 t.test('an address as commonName is refused; a number is a name', async (t) => {
