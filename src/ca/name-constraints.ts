@@ -121,8 +121,8 @@ const refused = (value: string, reason: string, field = '/names'): Problem =>
     violations: [{ check: 'issuer.nameConstraints', field, value, reason }],
   })
 
-const isWithin = (name: Name, subtree: Subtree): boolean =>
-  subtree.kind === name.kind && comparisons[name.kind](name.value, subtree.value)
+/** Of its own kind. */
+const isWithin = ({ kind, value }: Name, subtree: Subtree): boolean => comparisons[kind](value, subtree.value)
 
 const comparisons: Readonly<Record<Name['kind'], (value: string, constraint: string) => boolean>> = {
   dns: (value, constraint) => isInDomain(value, constraint),

@@ -31,6 +31,7 @@ import {
   seq,
   tlv,
   uri,
+  utf8,
   yes,
 } from '../x509/build.ts'
 
@@ -100,6 +101,7 @@ const openssls = async (ca: Buffer, end: Buffer): Promise<string> => {
 
 const range = (octetsOf: string): Buffer => tlv(0x87, hex(octetsOf))
 const directory = tlv(0xa4, commonName('any'))
+const registeredId = tlv(0x88, hex('2a03'))
 type Case = readonly [
   what: string,
   names: readonly Buffer[],
@@ -235,6 +237,13 @@ const cases: readonly Case[] = [
   ],
   ['a URI without a host', [uri('urn:a:b')], { permitted: [uri('example.com')] }, 'refused'],
   ['a URI without a host, where one is excluded', [uri('urn:a:b')], { excluded: [uri('example.com')] }, 'refused'],
+  [
+    'a URI without a host, where one is excluded beside names of other kinds',
+    [uri('urn:a:b')],
+    { permitted: [dns('example.com')], excluded: [uri('example.com')] },
+    'refused',
+  ],
+  ['a host that is excluded for mail', [dns('example.com')], { excluded: [mail('example.com')] }, 'passes'],
   ['a constraint on directory names, and no subject', [dns('a.test')], { permitted: [directory] }, 'passes'],
 ]
 
@@ -276,6 +285,15 @@ const subjects: readonly SubjectCase[] = [
     'refused',
     'it takes a common name with a star for no host',
   ],
+  [
+    'a host in another attribute',
+    seq(rdn('2.5.4.10', utf8('web.evil.test'))),
+    [],
+    { permitted: [dns('example.com')] },
+    'passes',
+  ],
+  ['a constraint of a kind that has no name here', commonName('any'), [], { permitted: [registeredId] }, 'passes'],
+  ['a host that is called as directories are marked', commonName('any'), [dns('a4')], { permitted: [dns('a4')] }, 'passes'],
   ['a common name of one label', commonName('kube-proxy'), [], { permitted: [dns('example.com')] }, 'passes'],
   ['a user as common name', commonName('system:node:a.b'), [], { permitted: [dns('example.com')] }, 'passes'],
 ]
@@ -295,7 +313,7 @@ for (const [what, subject, names, constraints, verdict, stricter] of subjects)
 
 t.test('a subject under a constraint on directory names is refused, rather than compared', async (t) => {
   const end = leaf([dns('a.test')], commonName('any'))
-  for (const constraints of [{ permitted: [directory] }, { excluded: [directory] }])
+  for (const constraints of [{ permitted: [directory, dns('test')] }, { excluded: [directory] }])
     t.equal(ours(authority(constraints), end), 'refused')
 })
 
