@@ -1,6 +1,6 @@
 /** How tests are run (tools/tests.ts). */
 import { spawn } from 'node:child_process'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { glob, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -77,4 +77,31 @@ t.test('a signal ends what runs, and nothing else is begun', async (t) => {
 t.test('a name that is none is an error', async (t) => {
   const child = spawn(process.execPath, [tool, 'test/nowhere.test.ts'], { env: bare })
   t.not(await new Promise<number | null>((resolve) => child.once('close', resolve)), 0)
+})
+
+/** Of a call, what is between its parentheses; no text with brackets in it misleads. */
+const argumentsOf = (call: string): string => {
+  let open = 0
+  for (let at = 0; at < call.length; at++) {
+    if ('([{'.includes(call.charAt(at))) open++
+    if (')]}'.includes(call.charAt(at)) && --open === 0) return call.slice(1, at)
+  }
+  return ''
+}
+
+/** In objects and lists that are what `match` is to find. */
+const idlePatterns = (source: string): readonly string[] =>
+  source
+    .replaceAll(/'(?:[^'\\\n]|\\.)+'/g, "'text'")
+    .replaceAll(/(?<=[(,[] ?|: )\/(?:[^/\\\n]|\\.)+\//g, '/form/')
+    .split(/\bt\.match(?=\()/)
+    .slice(1)
+    .map((rest) => /,\s+[{[].*/s.exec(argumentsOf(rest))?.[0].slice(1).trimStart() ?? '')
+    .filter((pattern) => /(?:\w: |, |\[)(?:''|\[\]|new Date\([^)]*\))(?=[,\s\]}]|$)/.test(pattern))
+
+t.test("no pattern of tap's match has an empty text, an empty list or a date: they match all of their kind", async (t) => {
+  for (const pattern of ["{ a: '' }", '{ a: 1, b: [] }', "[{ a: 'x' }, '']", '{ a: new Date(0) }'])
+    t.equal(idlePatterns(`t.match(f('(', []), ${pattern})`).length, 1, pattern)
+  for await (const path of glob('**/*.test.ts', { cwd: import.meta.dirname }))
+    t.same(idlePatterns(await readFile(join(import.meta.dirname, path), 'utf8')), [], path)
 })

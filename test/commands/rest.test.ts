@@ -392,7 +392,7 @@ t.test('and need not know whose the certificate is', async (t) => {
   const wrong = await chancery([...args, '--issuer', 'etcd'], none)
   t.equal(wrong.code, exitCodes.denied, 'whoever names one means it')
   t.match(wrong.err, /^The certificate is of the issuer "kubernetes", and the proof names "etcd"\. /)
-  t.match(await chancery(args, none), { code: 0, out: /is revoked as keyCompromise/, err: '' })
+  t.match(await chancery(args, none), { code: 0, out: /is revoked as keyCompromise/, err: /^$/ })
 })
 
 t.test('lists are looked into, and that of an offline root is brought', async (t) => {
@@ -404,7 +404,7 @@ t.test('lists are looked into, and that of an offline root is brought', async (t
   t.match(shown, /^number +1$/m)
   t.match(shown, /^revoked +0$/m)
   const fetched = await chancery(['crl', 'inspect', `${service.publicUrl}/crl/root.crl`, '--json', '--entries'])
-  t.match(JSON.parse(fetched.out), { number: '1', revoked: 0, entries: [] })
+  t.match(JSON.parse(fetched.out), { number: '1', revoked: 0, entries: { length: 0 } })
   t.match((await chancery(['crl', 'import', 'default', path])).out, /^List 1 is served; it may be used until 20/)
   t.match(await chancery(['crl', 'inspect', join(folder, 'good.csr')]), { code: exitCodes.refused })
   t.match(await chancery(['crl', 'inspect', `${service.publicUrl}/nothing`]), {

@@ -125,7 +125,7 @@ t.test('what the folder has is put back, and what it has not is named', async (t
   t.match(found, { from: start, to: exported, missingUntil: end })
   t.match(found.byHand, [/^The request for the issuer later: its CSR is lost/], 'the rest is on the roll')
   t.equal(await sizeNow(), exported)
-  t.match(await recover(), { from: exported, to: exported, missingUntil: end, byHand: [] })
+  t.match(await recover(), { from: exported, to: exported, missingUntil: end, byHand: { length: 0 } })
   await t.rejects(
     serving(t, async () => {}),
     { message: /entries? \d+ .*missing/ },

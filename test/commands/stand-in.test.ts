@@ -29,7 +29,7 @@ t.test('a stand-in that there was no place for is written as soon as there is', 
   t.same(told, ['own-certificate.missing', 'anchor.unwritten'], 'it is told of once, and not with each try')
   await rm(standIn, { recursive: true })
   while (!existsSync(standIn)) await sleep(50)
-  t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: '' })
+  t.match(await chancery(['issuer', 'list']), { code: 0, out: /^default .* crl-only /m, err: /^$/ })
 })
 
 t.test('after the only issuer is halted and the service started again, it is reached on its stand-in', async (t) => {
@@ -39,7 +39,7 @@ t.test('after the only issuer is halted and the service started again, it is rea
   const service = await openTestService(t, {}, before)
   const chancery = chanceryFor(service)
   const listed = await chancery(['issuer', 'list'])
-  t.match(listed, { code: 0, out: /^default .* crl-only /m, err: '' })
+  t.match(listed, { code: 0, out: /^default .* crl-only /m, err: /^$/ })
 
   const { dataDir } = service.config
   const alone = await chancery(['issuer', 'list', '--ca', join(dataDir, 'root.pem')])
@@ -51,5 +51,5 @@ t.test('after the only issuer is halted and the service started again, it is rea
   for (const name of ['root.pem', 'admin.token']) await copyFile(join(dataDir, name), join(folder, name))
   await writeFile(join(folder, 'stand-in.pem'), 'broken')
   const kept = await chanceryFor(before)(['issuer', 'list'], { CHANCERY_DATA: folder })
-  t.match(kept, { code: 0, err: '' }, 'and a stand-in that is none takes no root away')
+  t.match(kept, { code: 0, err: /^$/ }, 'and a stand-in that is none takes no root away')
 })

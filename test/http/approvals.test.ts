@@ -45,7 +45,7 @@ t.test('a request waits for its approvals, and becomes the very certificate that
       validity: 7_200,
     },
     required: 2,
-    approvals: [],
+    approvals: { length: 0 },
     end: null,
     serial: null,
   })

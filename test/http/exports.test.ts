@@ -177,7 +177,7 @@ t.test('a certificate is told in CSV by flat columns, and its revocation too', a
     principal: 'ci',
     reason: 'superseded',
     revokedBy: 'admin',
-    invalidityDate: '',
+    invalidityDate: /^$/,
   })
   t.match(told['revocationIndex'], /^\d+$/)
 })
@@ -371,7 +371,7 @@ t.test('what is malformed is named by its field', async (t) => {
     t.equal((await get(`/v1/${query}`, 'text/csv')).status, 400, `${query}, as an export`)
   }
   for (const query of ['events?fromIndex=2&beforeIndex=2', `certificates?issuedAfter=${noon}&issuedBefore=${noon}`])
-    t.match((await get(`/v1/${query}`, 'application/json')).json, { items: [] }, 'an empty span is one')
+    t.match((await get(`/v1/${query}`, 'application/json')).json, { items: { length: 0 } }, 'an empty span is one')
   const counted = await get('/v1/events?count=true', 'text/csv')
   t.match(counted, { status: 400 })
   t.match(JSON.parse(counted.text), { code: 'request.malformed', violations: [{ field: '/count' }] })

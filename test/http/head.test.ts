@@ -85,7 +85,7 @@ t.test('whoever names the tag that an answer has is told that it is the same, wh
     tagged.push(url.split('/').slice(1, 3).join('/'))
     for (const wanted of [tag, '*', `"x", W/${tag}`] as string[]) {
       const get = await service.request('GET', url, { headers: { 'if-none-match': wanted } })
-      t.match(get, { status: 304, text: '', headers: { etag: tag } }, `${url} ${wanted}`)
+      t.match(get, { status: 304, text: /^$/, headers: { etag: tag } }, `${url} ${wanted}`)
       t.match(get.headers['cache-control'], /no-cache|immutable/, 'it may be kept for that')
       const head = await service.request('HEAD', url, { headers: { 'if-none-match': wanted } })
       t.match(head, { status: 304, headers: { 'content-length': headers['content-length'] } }, 'as RFC 9110 8.6 has it')

@@ -197,7 +197,7 @@ t.test("cert-manager's default request is issued by server; keyEncipherment is d
   const { certificate, chain, notes } = JSON.parse(answer.text)
   await verifies(t, certificate, chain)
   t.match(await readByOpenssl(at('leaf.pem')), {
-    subject: [],
+    subject: { length: 0 },
     names: ['dns:app.example.com'],
     namesCritical: true,
     keyUsage: ['digitalSignature'],

@@ -137,6 +137,25 @@ t.test('all faults of shape and of sense come at once, each with its place', asy
   }
 })
 
+t.test('what is just within its bound is sound', async (t) => {
+  for (const changes of [
+    { validity: { default: '36500d', max: '36500d' } },
+    { validity: { default: '2s', max: '2s' } },
+    { validity: { default: '86401s', max: '30d', backdate: '24h' } },
+    { renewal: { within: '36500d', grace: '30d' } },
+    { keys: [{ rsa: { min: 4096, max: 4096 } }] },
+    {
+      subject: {
+        others: 'drop',
+        organizationalUnit: { fixed: Array.from({ length: 19 }, (_, i) => `unit ${i}`) },
+        organization: { from: 'csr', match: '**', max: 12 },
+        commonName: { from: 'csr', match: '**' },
+      },
+    },
+  ])
+    t.same(linesOf(changes), [], JSON.stringify(changes))
+})
+
 t.test('more than eight faults of shape are all listed', async (t) => {
   const unknown = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`field${i}`, i]))
   t.equal(linesOf(unknown).length, 40)

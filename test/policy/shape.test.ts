@@ -179,7 +179,7 @@ t.test('what is said of a fault without a description is a sentence of its own',
 t.test('one text in place of a document is shown to nobody: it may be a token', (t) => {
   const shape = Type.Object({ text: Type.String() }, { additionalProperties: false })
   for (const secret of ['a passphrase', 20_261_127])
-    t.match(shapeFaults(shape, secret), [{ field: '', value: '', reason: /object/ }])
+    t.match(shapeFaults(shape, secret), [{ field: /^$/, value: /^$/, reason: /object/ }])
   t.match(shapeFaults(shape, { text: 7 }), [{ field: '/text', value: '7' }])
   t.end()
 })

@@ -135,7 +135,7 @@ CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=
   t.equal(parsed.proof.length, 4)
   t.ok(parsed.checkpoint.startsWith('example.com/behind-the-sofa\n'))
   t.equal(encodeAddCheckpoint(parsed), body)
-  t.match(parseAddCheckpoint('old 0\n\nc\n'), { old: 0, proof: [], checkpoint: 'c\n' })
+  t.match(parseAddCheckpoint('old 0\n\nc\n'), { old: 0, proof: { length: 0 }, checkpoint: 'c\n' })
 })
 
 t.test('what is no body of add-checkpoint, and no size', async (t) => {

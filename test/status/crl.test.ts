@@ -139,9 +139,10 @@ t.test('a revocation is on the list of its shard, with its reason and dates, and
   t.equal(entry?.reason, undefined, 'unspecified is said by saying nothing')
   await revoke(serial, { reason: 'keyCompromise', invalidityDate: '2026-11-01T00:00:00Z' })
   await service.service.publishCrls()
-  t.match((await listOf(serial)).revoked, [
-    { reason: 'keyCompromise', invalidSince: new Date('2026-11-01T00:00:00Z'), revokedAt: entry?.revokedAt },
-  ])
+  t.same(
+    (await listOf(serial)).revoked.map(({ reason, invalidSince, revokedAt }) => [reason, invalidSince, revokedAt]),
+    [['keyCompromise', new Date('2026-11-01T00:00:00Z'), entry?.revokedAt]],
+  )
 })
 
 t.test('what was abandoned may have been signed, and is on the list since its intent', async (t) => {

@@ -60,7 +60,7 @@ t.test(
       { code: 'clock.skewed' },
     )
     t.equal(await beside.store.find('ci', 'of yesterday'), undefined)
-    t.match(await beside.store.read(id), { state: 'pending', approvals: [] })
+    t.match(await beside.store.read(id), { state: 'pending', approvals: { length: 0 } })
   },
 )
 
