@@ -99,9 +99,12 @@ const idlePatterns = (source: string): readonly string[] =>
     .map((rest) => /,\s+[{[].*/s.exec(argumentsOf(rest))?.[0].slice(1).trimStart() ?? '')
     .filter((pattern) => /(?:\w: |, |\[)(?:''|\[\]|new Date\([^)]*\))(?=[,\s\]}]|$)/.test(pattern))
 
-t.test("no pattern of tap's match has an empty text, an empty list or a date: they match all of their kind", async (t) => {
-  for (const pattern of ["{ a: '' }", '{ a: 1, b: [] }', "[{ a: 'x' }, '']", '{ a: new Date(0) }'])
-    t.equal(idlePatterns(`t.match(f('(', []), ${pattern})`).length, 1, pattern)
-  for await (const path of glob('**/*.test.ts', { cwd: import.meta.dirname }))
-    t.same(idlePatterns(await readFile(join(import.meta.dirname, path), 'utf8')), [], path)
-})
+t.test(
+  "no pattern of tap's match has an empty text, an empty list or a date: they match all of their kind",
+  async (t) => {
+    for (const pattern of ["{ a: '' }", '{ a: 1, b: [] }', "[{ a: 'x' }, '']", '{ a: new Date(0) }'])
+      t.equal(idlePatterns(`t.match(f('(', []), ${pattern})`).length, 1, pattern)
+    for await (const path of glob('**/*.test.ts', { cwd: import.meta.dirname }))
+      t.same(idlePatterns(await readFile(join(import.meta.dirname, path), 'utf8')), [], path)
+  },
+)

@@ -295,8 +295,7 @@ const readEmailPattern = (text: string): Pattern | string => {
   const domain = readLabelPattern(text.slice(at + 1))
   if (typeof domain === 'string') return `has a domain that ${domain}`
   const matches = (name: NameParts, isLocal: (asked: string) => boolean): boolean =>
-    (local === '*' ? !name.local.includes('*') : isLocal(name.local)) &&
-    domain.match(name.labels, false)
+    (local === '*' ? !name.local.includes('*') : isLocal(name.local)) && domain.match(name.labels, false)
   const folded = local.toLowerCase()
   return {
     text,

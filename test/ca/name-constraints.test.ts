@@ -293,7 +293,13 @@ const subjects: readonly SubjectCase[] = [
     'passes',
   ],
   ['a constraint of a kind that has no name here', commonName('any'), [], { permitted: [registeredId] }, 'passes'],
-  ['a host that is called as directories are marked', commonName('any'), [dns('a4')], { permitted: [dns('a4')] }, 'passes'],
+  [
+    'a host that is called as directories are marked',
+    commonName('any'),
+    [dns('a4')],
+    { permitted: [dns('a4')] },
+    'passes',
+  ],
   ['a common name of one label', commonName('kube-proxy'), [], { permitted: [dns('example.com')] }, 'passes'],
   ['a user as common name', commonName('system:node:a.b'), [], { permitted: [dns('example.com')] }, 'passes'],
 ]

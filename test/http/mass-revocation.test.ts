@@ -324,7 +324,12 @@ t.test('what is no plan, and what is no order', async (t) => {
   t.match(await post({ search, reason, digest }), changedPlan)
   const nothing = { search: { name: 'nothing.example.com' }, reason }
   const empty = (await post(nothing)).json
-  t.match(empty, { count: 0, crlGrowth: { length: 0 }, sample: { length: 0 }, byProfile: { items: { length: 0 }, others: { names: 0, count: 0 } } })
+  t.match(empty, {
+    count: 0,
+    crlGrowth: { length: 0 },
+    sample: { length: 0 },
+    byProfile: { items: { length: 0 }, others: { names: 0, count: 0 } },
+  })
   t.match(await post({ ...nothing, digest: empty.digest }), changedPlan, 'nothing to revoke')
   const [order] = (await read('/v1/revocations')).json.items
   t.match(await post({ search, reason, digest: order.digest }), changedPlan, 'the digest of something else')

@@ -40,7 +40,10 @@ t.test('whoever holds a certificate gets the next one for the same names, and ne
   const { serial, profile, notBefore, notAfter, replayed, notes } = answer.json
   t.equal(answer.headers['location'], `/v1/certificates/${serial}`)
   t.not(serial, first.serial)
-  t.match({ profile, replayed, notes }, { profile: { name: 'server', version: 1 }, replayed: false, notes: { length: 0 } })
+  t.match(
+    { profile, replayed, notes },
+    { profile: { name: 'server', version: 1 }, replayed: false, notes: { length: 0 } },
+  )
   t.equal(Date.parse(notAfter) - Date.parse(notBefore), (24 * 3600 - 1) * 1000)
   t.equal(new X509Certificate(answer.json.certificate).subjectAltName, 'DNS:a.example.com, DNS:b.example.com')
   t.equal((await service.request('GET', `/v1/certificates/${serial}`)).json.principal, 'web', 'to whom the first was')

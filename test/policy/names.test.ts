@@ -268,7 +268,9 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['ip', '*', /not an address/],
     ['uri', 'cluster.local/ns', /scheme/],
     ['uri', 'SPIFFE://td/a', /scheme/],
-    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a+_b:c', 'a.B:c', 'a/b:c'].map((text) => ['uri', text, /scheme/] as const),
+    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a+_b:c', 'a.B:c', 'a/b:c'].map(
+      (text) => ['uri', text, /scheme/] as const,
+    ),
     ['uri', `urn:${'a'.repeat(2045)}`, /longer than 2048/],
     ['uri', 'urn:\u007f', /no URI has/],
     ['uri', 'spiffe://*/a', /literal/],
@@ -353,7 +355,9 @@ t.test('name rules of a grant are read with every fault and its place', async (t
       ],
     )
   }
-  const many = (count: number) => ({ ip: { allow: Array.from({ length: count }, (_, i) => `10.0.${i >> 8}.${i & 255}`), deny: [] } })
+  const many = (count: number) => ({
+    ip: { allow: Array.from({ length: count }, (_, i) => `10.0.${i >> 8}.${i & 255}`), deny: [] },
+  })
   t.same(parseNameRules(many(1000)), many(1000), 'a thousand, and nothing that is denied')
   for (const input of [null, 5, [], 'x', undefined, { uri: null }, many(1001)])
     t.throws(() => parseNameRules(input), { code: 'request.malformed' })

@@ -47,7 +47,11 @@ t.test('what is not a checkpoint', async (t) => {
 
 t.test('a signed checkpoint opens with the key of the roll, and says who has cosigned it', async (t) => {
   const note = await signCheckpoint(parseCheckpoint(text), roll)
-  t.match(await openCheckpoint(note, keys, verifyEd25519), { size: 20_852_163, key: roll.key, cosignatures: { length: 0 } })
+  t.match(await openCheckpoint(note, keys, verifyEd25519), {
+    size: 20_852_163,
+    key: roll.key,
+    cosignatures: { length: 0 },
+  })
   const { signatures } = parseNote(note)
   const cosigned = encodeNote({ text, signatures: [await signText(text, witness), ...signatures] })
   const { cosignatures } = await openCheckpoint(cosigned, keys, verifyEd25519)
