@@ -268,7 +268,7 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['ip', '*', /not an address/],
     ['uri', 'cluster.local/ns', /scheme/],
     ['uri', 'SPIFFE://td/a', /scheme/],
-    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a+_b:c', 'a.B:c', 'a/b:c'].map(
+    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a/b:c'].map(
       (text) => ['uri', text, /scheme/] as const,
     ),
     ['uri', `urn:${'a'.repeat(2045)}`, /longer than 2048/],
@@ -359,7 +359,7 @@ t.test('name rules of a grant are read with every fault and its place', async (t
     ip: { allow: Array.from({ length: count }, (_, i) => `10.0.${i >> 8}.${i & 255}`), deny: [] },
   })
   t.same(parseNameRules(many(1000)), many(1000), 'a thousand, and nothing that is denied')
-  for (const input of [null, 5, [], 'x', undefined, { uri: null }, many(1001)])
+  for (const input of [null, 5, [], 'x', undefined, { uri: null }, many(1001), { uri: { allow: ['a+_b:c'] } }])
     t.throws(() => parseNameRules(input), { code: 'request.malformed' })
 })
 
