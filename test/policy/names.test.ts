@@ -268,9 +268,7 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['ip', '*', /not an address/],
     ['uri', 'cluster.local/ns', /scheme/],
     ['uri', 'SPIFFE://td/a', /scheme/],
-    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a/b:c'].map(
-      (text) => ['uri', text, /scheme/] as const,
-    ),
+    ...[':a', 'urn:', '1a:b', '{a:b', 'a_b:c', 'a/b:c'].map((text) => ['uri', text, /scheme/] as const),
     ['uri', `urn:${'a'.repeat(2045)}`, /longer than 2048/],
     ['uri', 'urn:\u007f', /no URI has/],
     ['uri', 'spiffe://*/a', /literal/],
