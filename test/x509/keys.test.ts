@@ -160,6 +160,19 @@ t.test("badkeys' list is searched by modulus, x, or raw key", async (t) => {
   t.ok(blockListHash(keys[0] as (typeof keys)[0]).equals(createHash('sha256').update(modulus).digest().subarray(0, 15)))
 })
 
+t.test('the hash on a block list is that of x of a point, and of the octets of an Ed25519 key', async (t) => {
+  for (const [type, options] of [
+    ['ec', { namedCurve: 'P-256' }],
+    ['ed25519', {}],
+  ] as const) {
+    const { publicKey } = generate(type, options)
+    const x = Buffer.from(publicKey.export({ format: 'jwk' }).x as string, 'base64url')
+    const number = x.subarray(x.findIndex((octet) => octet !== 0))
+    const wanted = createHash('sha256').update(number).digest().subarray(0, 15)
+    t.same(blockListHash(parsePublicKey(spkiOf(publicKey))), wanted, type)
+  }
+})
+
 t.test('what is no block list is refused', async (t) => {
   t.throws(() => parseBlockList(Buffer.alloc(0)), RangeError)
   t.throws(() => parseBlockList(Buffer.alloc(17)), RangeError)
