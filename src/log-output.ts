@@ -3,7 +3,8 @@
  * disk that they go to may be full. That stops neither the service nor its end, and takes bounded memory; lines that had no room are
  * counted, and told once others are taken again.
  */
-import { write, writeSync } from 'node:fs'
+import { constants, openSync, write, writeSync } from 'node:fs'
+import { isatty } from 'node:tty'
 
 import { type Logger, pino } from 'pino'
 
@@ -29,7 +30,8 @@ export const openServiceLog = (level: string, place: Place): ServiceLog => {
 }
 
 /** `tellLost` is told of how many lines were lost, when there is room again, and writes another one. */
-const openLines = ({ fd, gatherMs }: Place, tellLost: (lines: number) => void) => {
+const openLines = ({ fd: named, gatherMs }: Place, tellLost: (lines: number) => void) => {
+  const fd = unblocked(named)
   let waiting: string[] = []
   let waitingLength = 0
   let underWay = Buffer.alloc(0)
@@ -37,6 +39,7 @@ const openLines = ({ fd, gatherMs }: Place, tellLost: (lines: number) => void) =
   let isDue = false
   let lost = 0
   let movedAt = 0
+  let patienceMs = firstRetryMs
 
   const held = (): number => underWay.length + waitingLength
   const later = (ms: number): void => {
@@ -55,6 +58,7 @@ const openLines = ({ fd, gatherMs }: Place, tellLost: (lines: number) => void) =
   }
   const moved = (octets: number): void => {
     underWay = underWay.subarray(octets)
+    patienceMs = firstRetryMs
     movedAt = performance.now()
     if (lost === 0 || underWay.length > 0) return
     const lines = lost
@@ -68,7 +72,11 @@ const openLines = ({ fd, gatherMs }: Place, tellLost: (lines: number) => void) =
     write(fd, underWay, (error, octets) => {
       isWriting = false
       // Whatever it is may pass: a reader comes back, a disk is given room. The rest of a line that was broken off is kept.
-      if (error) return later(retryMs)
+      if (error) {
+        later(patienceMs)
+        patienceMs = Math.min(patienceMs * 2, mostRetryMs)
+        return
+      }
       moved(octets)
       if (underWay.length > 0 || waitingLength >= enough) put()
       else if (waitingLength > 0) later(gatherMs)
@@ -104,11 +112,24 @@ const openLines = ({ fd, gatherMs }: Place, tellLost: (lines: number) => void) =
   }
 }
 
+/** Node has terminals block, where whoever writes, and the end of the process with him, waits for one that stands still. */
+const unblocked = (fd: Place['fd']): number => {
+  try {
+    const { O_WRONLY, O_NONBLOCK, O_NOCTTY } = constants
+    return isatty(fd) ? openSync(`/dev/fd/${fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY) : fd
+  } catch {
+    // As the terminal of somebody else.
+    return fd
+  }
+}
+
 /** A batch that need not wait for more, in characters. */
 const enough = 4096
 /** Some 16,000 lines. */
 const mostHeld = 4_194_304
-const retryMs = 100
+/** A pipe holds 64 KiB: its reader, who may be only behind by that, gets no more each time. */
+const firstRetryMs = 1
+const mostRetryMs = 100
 const flushMs = 500
-const flushRetryMs = 20
+const flushRetryMs = 2
 const pause = new Int32Array(new SharedArrayBuffer(4))

@@ -1,7 +1,8 @@
 /** The log of a process that serves, to somebody who stalls or has gone, or to a disk that is full. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, open, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
@@ -59,6 +60,17 @@ const full = async (t: Test): Promise<number> => {
   return file.fd
 }
 
+/** What a child is given by name is a socket, which holds more. */
+const openPipe = async (t: Test) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-log-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const path = join(folder, 'pipe')
+  await once(spawn('mkfifo', [path]), 'exit')
+  // Opening one end waits for the other.
+  const [readable, writable] = await Promise.all([open(path, 'r'), open(path, 'w')])
+  return { path, readable, writable }
+}
+
 t.test('a reader that stalls costs bounded memory, and learns how many lines it has missed', async (t) => {
   const { child, write } = await start(t, 'pipe')
   const many = 40_000
@@ -75,6 +87,26 @@ t.test('a reader that stalls costs bounded memory, and learns how many lines it 
   t.ok(kept > 10_000 && kept < 20_000, `${kept} lines were kept`)
   t.same(numbers, [...Array(kept).keys(), many], 'each once, in their order')
   t.match(told.at(-2), { level: 'warn', event: 'log.lost', lines: many - kept }, 'where they are missing')
+})
+
+t.test('a reader who takes a pipeful at a time, and more than is written, misses no line', async (t) => {
+  const { writable, readable } = await openPipe(t)
+  const { child, write } = await start(t, writable.fd)
+  await writable.close()
+  const pieces: string[] = []
+  const reading = (async () => {
+    for await (const piece of readable.createReadStream({ encoding: 'latin1' })) {
+      pieces.push(piece)
+      await sleep(10)
+    }
+  })()
+  for (let i = 0; i < 7; i += 1) await write(5_000)
+  while ((await write(0)) > 0);
+  child.send('end')
+  await reading
+  const all = pieces.join('')
+  t.notMatch(all, 'log.lost')
+  t.equal(all.trimEnd().split('\n').length, 35_000)
 })
 
 t.test('a log that nobody takes does not keep its process', async (t) => {
@@ -96,16 +128,38 @@ t.test('a log that nobody takes does not keep its process', async (t) => {
     }
 })
 
-t.test('what was not taken is told once it is taken again', async (t) => {
+t.test('nor does a terminal that stands still', { skip: !existsSync('/usr/bin/script') }, async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'chancery-log-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
-  const path = join(folder, 'pipe')
-  await once(spawn('mkfifo', [path]), 'exit')
-  const both = await open(path, 'r+')
-  const end = await open(path, 'w')
-  const { child, write } = await start(t, end.fd)
-  await both.close()
-  await end.close()
+  const file = join(folder, 'writer.mjs')
+  const body = `
+    import { openServiceLog } from ${JSON.stringify(module)}
+    const log = openServiceLog('info', { fd: 1, gatherMs: 20 })
+    setInterval(() => {
+      for (let i = 0; i < 1_000; i += 1) log.info({ event: 'line', padding: 'x'.repeat(200) })
+      if (log.stalledSeconds() > 0.5) process.exit(3)
+    }, 20)`
+  await writeFile(file, body)
+  // It has the terminal whose reader is stalled by nobody who reads what it shows.
+  const terminal = spawn(
+    '/usr/bin/script',
+    ['-qec', `'${process.execPath}' '${file}'; echo $? > '${folder}/code'`, '/dev/null'],
+    {
+      env: bare,
+      stdio: ['ignore', 'pipe', 'ignore'],
+    },
+  )
+  t.teardown(() => void terminal.kill('SIGKILL'))
+  const code = async (): Promise<string> => readFile(join(folder, 'code'), 'utf8').catch(() => '')
+  for (let i = 0; i < 100 && (await code()) === ''; i += 1) await sleep(100)
+  t.equal((await code()).trim(), '3')
+})
+
+t.test('what was not taken is told once it is taken again', async (t) => {
+  const { path, readable, writable } = await openPipe(t)
+  const { child, write } = await start(t, writable.fd)
+  await readable.close()
+  await writable.close()
   t.ok((await write(3)) > 0.1)
   const reader = await open(path, 'r')
   child.send('end')
