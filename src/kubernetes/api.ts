@@ -118,7 +118,9 @@ const within = async <T>(
 /** Where a kubeconfig names a program that says who we are, it may hang, and is told of no signal. */
 const untilEnded = <T>(work: Promise<T>, signal: AbortSignal): Promise<T> =>
   new Promise((resolve, reject) => {
-    const end = (): void => reject(signal.reason)
+    const end = (): void => reject(isApiFault(signal.reason) ? new ApiFault(0, whoWeAreText) : signal.reason)
+    // What has ended already tells nobody again.
+    if (signal.aborted) end()
     signal.addEventListener('abort', end)
     // With a listener, a signal that depends on others lives as long as they do.
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', end))
@@ -283,6 +285,7 @@ const callPatienceMs = 15_000
 const usualWholeMs = 60_000
 /** The API server says seconds; whatever says an hour is before it, as while it is upgraded, and knows no better when that is over. */
 const mostRetryAfter = 60
+const whoWeAreText = 'the program that says who we are does not end: see the exec of the user in the kubeconfig'
 const tooLong = 'TooLong'
 /** A page of 50 requests is about 300 KiB; of the largest that etcd takes, some 75 MiB. */
 const mostOctets = 16 * 1024 * 1024

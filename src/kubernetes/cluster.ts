@@ -16,7 +16,10 @@ export interface Cluster {
 }
 
 /** From this kubeconfig; from the pod's service account where none is named. Throws the library's own errors. */
-export const loadCluster = async (kubeconfig: string | undefined): Promise<Cluster> => {
+export const loadCluster = async (
+  kubeconfig: string | undefined,
+  { anotherAfterMs = 60_000 } = {},
+): Promise<Cluster> => {
   const config = new KubeConfig()
   if (kubeconfig === undefined) config.loadFromCluster()
   else config.loadFromFile(kubeconfig)
@@ -33,7 +36,25 @@ export const loadCluster = async (kubeconfig: string | undefined): Promise<Clust
   // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
   const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
   const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
-  return { namespace, access: () => accessOf(config, cluster.server, tokenFile) }
+  return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile), anotherAfterMs) }
+}
+
+/**
+ * A program that a kubeconfig names may hang, and nobody ends it: if each call that gives it up began another, they would fill the
+ * machine. So all wait for the one under way, and begin another only after a while.
+ */
+const sharing = <T>(begin: () => Promise<T>, anotherAfterMs: number): (() => Promise<T>) => {
+  let underWay: { readonly answer: Promise<T>; readonly since: number } | undefined
+  return () => {
+    if (underWay !== undefined && performance.now() - underWay.since < anotherAfterMs) return underWay.answer
+    const begun = { answer: begin(), since: performance.now() }
+    underWay = begun
+    const end = (): void => {
+      if (underWay === begun) underWay = undefined
+    }
+    begun.answer.then(end, end)
+    return begun.answer
+  }
 }
 
 /**

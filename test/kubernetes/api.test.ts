@@ -1,12 +1,16 @@
 /** Calls to an API server of which only a part answers, as where a webhook hangs, or that answers in drops. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
 import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
+import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { ip } from '../x509/build.ts'
 
@@ -76,10 +80,39 @@ t.test('an answer that comes in drops holds nobody for longer than the API serve
 
 t.test('a program that is to say who we are, and hangs, holds nobody for longer', async (t) => {
   const api = openApi(() => new Promise(() => {}), { wholeMs: 100 })
-  await t.rejects(api.call('GET', '/list'), { status: 0, message: 'no whole answer within 0.1 s' })
+  await t.rejects(api.call('GET', '/list'), { status: 0, message: /^the program that says who we are does not end: / })
   const ending = new AbortController()
   setTimeout(() => ending.abort(new Error('the lease is lost')), 20)
   await t.rejects(api.call('PUT', '/lease', { body: {}, signal: ending.signal }), /the lease is lost/)
+  const next = api.call('GET', '/lease', { signal: ending.signal })
+  await t.rejects(Promise.race([next, sleep(1_000)]), /the lease is lost/, 'nor what is begun after the end')
+})
+
+t.test('of a program that hangs there is one at a time, however many calls give it up', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'chancery-kubeconfig-'))
+  t.teardown(() => rm(folder, { recursive: true, force: true }))
+  const path = join(folder, 'kubeconfig')
+  const script = `echo $$ >> '${folder}/begun'; exec sleep 60`
+  const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh', args: ['-c', script] }
+  const config = {
+    ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'x' },
+    clusters: [{ name: 'x', cluster: { server: 'https://127.0.0.1:1' } }],
+    users: [{ name: 'x', user: { exec } }],
+    contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
+  }
+  await writeFile(path, JSON.stringify(config))
+  const { access } = await loadCluster(path, { anotherAfterMs: 1_500 })
+  const begun = async (): Promise<readonly string[]> =>
+    (await readFile(join(folder, 'begun'), 'utf8').catch(() => '')).split('\n').slice(0, -1)
+  const giveUp = (): Promise<unknown> => Promise.race([access().catch(() => {}), sleep(200)])
+  t.teardown(async () => {
+    for (const pid of await begun()) process.kill(Number(pid), 'SIGKILL')
+  })
+  for (let i = 0; i < 5; i += 1) await giveUp()
+  t.equal((await begun()).length, 1)
+  await sleep(1_000)
+  await giveUp()
+  t.equal((await begun()).length, 2, 'and another after a while')
 })
 
 t.test('a watch that was to have ended is ended, whatever it still says', async (t) => {
