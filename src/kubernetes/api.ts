@@ -69,7 +69,7 @@ export const isApiFault = (error: unknown, status?: number): error is ApiFault =
 /** The answer was longer than what is read. */
 export const isTooLong = (error: unknown): boolean => isApiFault(error, 0) && error.reason === tooLong
 
-/** `wholeMs`: how long an answer may take as a whole that is no watch, and a line of one that is. */
+/** `wholeMs`: how long an answer may take as a whole that is no watch, and the head and a line of one that is. */
 export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs } = {}): KubernetesApi => {
   const agents = openAgents()
   const send = async (method: string, path: string, sending: Sending): Promise<IncomingMessage> => {
@@ -88,8 +88,13 @@ export const openApi = (access: () => Promise<Access>, { wholeMs = usualWholeMs 
       }),
     lines: (path, { query, patienceMs, begun, take, ...call }) =>
       within(patienceMs, call.signal, async (signal) => {
-        const incoming = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
-        if (incoming.statusCode !== 200) return void answerOf(incoming, await readWhole(incoming, signal))
+        // Until it says that it is one, it may be an answer like any other.
+        const incoming = await within(wholeMs, signal, async (signal) => {
+          const answer = await send('GET', path, { query, signal, patienceMs: Math.min(patienceMs, callPatienceMs) })
+          if (answer.statusCode !== 200) answerOf(answer, await readWhole(answer, signal))
+          return answer
+        })
+        if (incoming.statusCode !== 200) return
         begun?.()
         await readLines(incoming, { take, signal, wholeMs })
       }),

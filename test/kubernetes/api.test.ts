@@ -115,6 +115,21 @@ t.test('of a program that hangs there is one at a time, however many calls give 
   t.equal((await begun()).length, 2, 'and another after a while')
 })
 
+t.test('nor does what is asked for a watch and says in drops that it is none', async (t) => {
+  const api = await open(
+    t,
+    ({ url, socket }) => {
+      socket.write(url?.startsWith('/head') ? 'HTTP/1.1 200 OK\r\nx-drops: ' : 'HTTP/1.1 503 Busy\r\n\r\n')
+      drip(socket, ' ')
+    },
+    { wholeMs: 300 },
+  )
+  const call = { query: {}, signal: AbortSignal.timeout(3_000), patienceMs: 10_000, take: () => {} }
+  const late = { status: 0, message: 'no whole answer within 0.3 s' }
+  await t.rejects(api.lines('/head', call), late)
+  await t.rejects(api.lines('/list', call), late)
+})
+
 t.test('a watch that was to have ended is ended, whatever it still says', async (t) => {
   const api = await open(t, ({ socket }) => {
     socket.write('HTTP/1.1 200 OK\r\n\r\n')
