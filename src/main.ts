@@ -128,6 +128,8 @@ const addControllerCommand = (program: Command): void => {
         await import('./log-output.ts'),
       ]
       await runController(file, (level) => openServiceLog(level, atOnce), stop)
+      // A program of the kubeconfig that hangs would keep us.
+      setTimeout(() => process.exit(), 500).unref()
     })
 }
 

@@ -99,10 +99,11 @@ const servesPods = async ({ listen, registry, api, log, stop }: Asking): Promise
   try {
     while (!stop.aborted) {
       try {
-        const why = await whyNoPodRequests(api)
+        const why = await whyNoPodRequests(api, stop)
         if (why !== undefined) log.warn({ event: 'pods.absent' }, `no pods are served: ${why}`)
         return why === undefined
       } catch (err) {
+        if (stop.aborted) break
         log.warn({ event: 'pods.unknown', err }, 'the API server does not say what it serves; it is asked again')
         await sleep(discoverEveryMs, undefined, { signal: stop }).catch(() => {})
       }

@@ -107,11 +107,15 @@ export const keepPodRequest = (request: PodCertificateRequest): PodCertificateRe
 }
 
 /** Why the API server has none that can be signed, in a sentence: the kind is beta, and behind a feature gate. */
-export const whyNoPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promise<string | undefined> => {
-  const found = await answerOf<{ readonly resources?: readonly { readonly name: string }[] }>(api, rootOf(resource))
+export const whyNoPodRequests = async (
+  api: Pick<KubernetesApi, 'call'>,
+  signal?: AbortSignal,
+): Promise<string | undefined> => {
+  const ask = <T>(path: string) => answerOf<T>(api, path, signal)
+  const found = await ask<{ readonly resources?: readonly { readonly name: string }[] }>(rootOf(resource))
   if (!(found?.resources ?? []).some(({ name }) => name === resource.plural))
     return `this API server has no ${resource.kind}s (${apiVersionOf(resource)})`
-  const { major = '', minor = '' } = (await answerOf<Readonly<Record<string, string>>>(api, '/version')) ?? {}
+  const { major = '', minor = '' } = (await ask<Readonly<Record<string, string>>>('/version')) ?? {}
   // 36+, for one.
   return major === '1' && Number.parseInt(minor, 10) < 36
     ? `in Kubernetes ${major}.${minor} ${resource.kind}s hold no request that can be signed; 1.36 is wanted`
@@ -119,8 +123,12 @@ export const whyNoPodRequests = async (api: Pick<KubernetesApi, 'call'>): Promis
 }
 
 /** Undefined where there is nothing, or nothing for us. */
-const answerOf = <T>(api: Pick<KubernetesApi, 'call'>, path: string): Promise<T | undefined> =>
-  api.call<T>('GET', path).catch((error: unknown) => {
+const answerOf = <T>(
+  api: Pick<KubernetesApi, 'call'>,
+  path: string,
+  signal: AbortSignal | undefined,
+): Promise<T | undefined> =>
+  api.call<T>('GET', path, signal && { signal }).catch((error: unknown) => {
     if (!isApiFault(error, 404) && !isApiFault(error, 403)) throw error
     return undefined
   })

@@ -3,6 +3,7 @@ import { execFile, spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -268,6 +269,30 @@ t.test('it is told to end while it waits for an API server as well', async (t) =
   child.kill('SIGTERM')
   t.equal(await ended, 0, said())
   t.match(said(), '"event":"controller.stopped"')
+})
+
+t.test('a program of the kubeconfig that hangs does not keep it', async (t) => {
+  const begun = join(folder, 'begun')
+  const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh' }
+  const script = `echo $$ >> '${begun}'; exec sleep 60`
+  await kubeconfig('hanging', 'https://127.0.0.1:1', { exec: { ...exec, args: ['-c', script] } })
+  const pids = async () => (await readFile(begun, 'utf8').catch(() => '')).split('\n').slice(0, -1)
+  t.teardown(async () => {
+    for (const pid of await pids()) process.kill(Number(pid), 'SIGKILL')
+  })
+  const pods =
+    'podCertificates: true\nsigners: [{ name: example.com/x, issuer: x, podNames: { uri: ["x:{namespace}"] } }]\n'
+  for (const [name, more, count] of [
+    ['hanging.yaml', '', 1],
+    ['hanging-pods.yaml', pods, 2],
+  ] as const) {
+    const text = `kubeconfig: hanging\nnamespace: x\nlisten: 127.0.0.1:0\n${more}`
+    const { child, said, ended } = start(t, await write(name, text))
+    while ((await pids()).length < count && child.exitCode === null) await sleep(20)
+    child.kill('SIGTERM')
+    t.equal(await Promise.race([ended, sleep(8_000)]), 0, said())
+    t.match(said(), '"event":"controller.stopped"')
+  }
 })
 
 t.test('probes are answered while it waits for an API server, and it goes on when that is there', async (t) => {
