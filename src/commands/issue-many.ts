@@ -63,23 +63,29 @@ interface Many {
 }
 
 /**
- * Of those that come too soon for a limit of requests, as many are done as the limit lets: they are sent again within a second, as
- * long as that brings any further. Whoever sent all of them again would have the limit spent on those that are done.
+ * Of those that come too soon for a limit of requests, alone or with their whole call, as many are done as the limit lets: they are
+ * sent again within a second, as long as that brings any further. Whoever sent all of them again would have the limit spent on those
+ * that are done.
  */
 const issueAll = async (items: readonly Item[], client: Client): Promise<Many> => {
   const progress = items.length > manyRequests ? openStderrProgress() : undefined
   const ends = new Map<RequestFile, Ended>()
+  let done = 0
   const note = (request: RequestFile, ended: Ended): void => {
     ends.set(request, ended)
-    progress?.update(ends.size, items.length)
+    if (!isTooSoon(ended.row.problem)) done += 1
+    progress?.update(done, items.length)
   }
   progress?.update(0, items.length)
   let broken: Failure | undefined
   try {
     for (let open = items; ; ) {
       broken = await sendAll(open, client, note)
-      const left = open.filter(({ request }) => isTooSoon(ends.get(request)))
-      if (broken || left.length === 0 || left.length === open.length) break
+      const left = open.filter(({ request }) => {
+        const ended = ends.get(request)
+        return ended === undefined || isTooSoon(ended.row.problem)
+      })
+      if ((broken && !isTooSoon(broken.problem)) || left.length === 0 || left.length === open.length) break
       open = left
       await sleep(limitedMs)
     }
@@ -118,8 +124,8 @@ const sendAll = async (
   return undefined
 }
 
-const isTooSoon = (ended: Ended | undefined): boolean =>
-  (ended?.row.problem as { readonly code?: unknown } | null | undefined)?.code === 'limit.requests'
+const isTooSoon = (problem: object | null | undefined): boolean =>
+  (problem as { readonly code?: unknown } | null | undefined)?.code === 'limit.requests'
 
 const asFailure = (error: unknown): Failure => {
   if (error instanceof Failure) return error

@@ -78,6 +78,38 @@ t.test('what is long goes in as many calls as its octets take', async (t) => {
   t.same(codes, [...long.map(() => 'csr.pem'), 'issued'])
 })
 
+t.test(
+  'where a whole call comes too soon for a limit of requests, it is made again, and so are those after it',
+  async (t) => {
+    const long = Array.from({ length: 130 }, (_, i) => [`${i}.csr`, 'x'.repeat(65_536)])
+    const { files, out } = await filesOf(t, Object.fromEntries(long))
+    let calls = 0
+    onBatches(t, (response) => {
+      calls += 1
+      if (calls === 2) return tooSoon(response)
+    })
+    const run = await chancery(args(files, out, '--json'))
+    t.equal(run.code, exitCodes.refused, run.err)
+    t.equal(calls, 4, 'the third was not made at once')
+    t.same(
+      rowsOf(run).map(({ problem }) => problem?.code),
+      long.map(() => 'csr.pem'),
+    )
+    t.notMatch(run.err, /130 of 130[\s\S]* of 130/, 'what is to be sent again is not told as done')
+
+    calls = 0
+    onBatches(t, (response) => {
+      calls += 1
+      return tooSoon(response)
+    })
+    t.match(await chancery(args(files, out, '--json')), {
+      code: exitCodes.later,
+      err: /130 requests: .*to be tried again.*limit\.requests/s,
+    })
+    t.equal(calls, 1, 'and not for ever')
+  },
+)
+
 t.test('of what was sent over a connection that breaks nothing is known, and the same command finds it', async (t) => {
   const { files, out } = await filesOf(t, {
     'a.csr': csrFor('a.broken.example.com'),
@@ -106,14 +138,14 @@ t.test('of what was sent over a connection that breaks nothing is known, and the
   t.match(rowsOf(away), [{ outcome: 'later' }, { outcome: 'later' }], 'nor were they sent where nobody listens')
 })
 
-/** Sees the answer to each batch before it is given, until the test ends or `restore`. */
-const onBatches = (t: Test, see: (response: ServerResponse) => void): void => {
+/** Sees the answer to each batch before it is given, or gives it and says so, until the test ends or `restore`. */
+const onBatches = (t: Test, see: (response: ServerResponse) => unknown): void => {
   restore()
   const { server } = service.service.app
   const listeners = server.listeners('request')
   server.removeAllListeners('request')
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
-    if (request.url === batchPath) see(response)
+    if (request.url === batchPath && see(response) === true) return
     for (const listener of listeners)
       (listener as (...those: readonly unknown[]) => void).call(server, request, response)
   })
@@ -132,4 +164,18 @@ const breakOff = (response: ServerResponse): void => {
     response.socket?.destroy()
     return response
   }
+}
+
+const tooSoon = (response: ServerResponse): true => {
+  response.writeHead(429, { 'content-type': 'application/problem+json' })
+  const told = {
+    status: 429,
+    code: 'limit.requests',
+    detail: 'Too many.',
+    next: 'Wait.',
+    requestId: 'r',
+    retryable: true,
+  }
+  response.end(JSON.stringify(told))
+  return true
 }
