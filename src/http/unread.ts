@@ -38,12 +38,14 @@ export const noteEarly = (request: IncomingMessage): boolean => {
  * one. Node ends the connection of one that was answered without.
  */
 export const askForBody = (
-  { headers, is404 }: FastifyRequest,
+  { headers, is404, raw: { httpVersion } }: FastifyRequest,
   { raw }: FastifyReply,
   _body: unknown,
   done: () => void,
 ): void => {
-  if (headers.expect !== undefined && !is404 && awaited.test(headers.expect)) raw.writeContinue()
+  // Whoever speaks HTTP/1.0 would take it for the answer.
+  if (headers.expect !== undefined && !is404 && httpVersion !== '1.0' && awaited.test(headers.expect))
+    raw.writeContinue()
   done()
 }
 

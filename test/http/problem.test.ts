@@ -322,10 +322,16 @@ t.test('nobody is asked for a body before it is known who sends it, and that the
   await app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = app.server.address() as { port: number }
   /** Sends the body once it is asked for, and nothing else. */
-  const exchange = async (token: string, type = 'application/json', path = '/v1/principals'): Promise<string> => {
+  const exchange = async (
+    token: string,
+    type = 'application/json',
+    path = '/v1/principals',
+    version = '1.1',
+  ): Promise<string> => {
     const socket = connect(port, '127.0.0.1')
     const fields = ['Host: x', `Authorization: Bearer ${token}`, `Content-Type: ${type}`, 'Content-Length: 2']
-    socket.write(`POST ${path} HTTP/1.1\r\n${[...fields, 'Expect: 100-Continue'].join('\r\n')}\r\n\r\n`)
+    socket.write(`POST ${path} HTTP/${version}\r\n${[...fields, 'Expect: 100-Continue'].join('\r\n')}\r\n\r\n`)
+    if (version === '1.0') socket.end('{}')
     let answer = ''
     socket.on('data', (chunk) => {
       answer += chunk
@@ -346,6 +352,8 @@ t.test('nobody is asked for a body before it is known who sends it, and that the
     t.match(answer, /\r\nconnection: close\r\n/i, 'the body may come or not')
   }
   t.match(await exchange('admin_'), new RegExp(`^${asked}HTTP/1.1 400 .*/name`, 's'))
+  const old = await exchange('admin_', 'application/json', '/v1/principals', '1.0')
+  t.match(old, /^HTTP\/1.1 400 .*\/name/s, 'which HTTP/1.0 does not know (RFC 9110 10.1.1)')
 })
 
 t.test('a socket in the middle of an answer is not given a second one', (t) => {
