@@ -6,7 +6,7 @@ import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { isProblem, Problem, type Violation } from '../errors.ts'
 import type { TbsFacts } from '../x509/certificate.ts'
-import { type Crl, parseCrl } from '../x509/crl.ts'
+import { type Crl, parseCrl, parseRecordedCrl } from '../x509/crl.ts'
 
 /** A certificate below another CA of ours or of our issuers' chains. */
 export interface Link {
@@ -267,7 +267,7 @@ const serialOf = ({ serial }: { readonly serial: Buffer }): string => serial.toS
 /** Without it nobody knows whether it revokes issuers of ours: nothing is served by a guess. */
 const readRecorded = ({ der, signer, index }: ImportedCrl): Crl => {
   try {
-    return parseCrl(der)
+    return parseRecordedCrl(der)
   } catch (cause) {
     throw new Error(
       `The list of revocations that entry ${index} of the roll brought, of the CA whose key has the SHA-256 ${signer}, is damaged in the database (imported_crls): restore the database, or that row, from a backup.`,

@@ -119,7 +119,12 @@ export const encodeCrl: (tbs: Buffer, signatureAlgorithm: SignatureAlgorithm, si
   encodeCertificate
 
 /** Reads a list in the form in which `encodeCrlTbs` writes it. Throws `code` with the offset. */
-export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl => {
+export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl => read(der, code, wholeForm)
+
+/** One on record, which may have been taken before what others read otherwise was refused: nobody starts without what it revokes. */
+export const parseRecordedCrl = (der: Buffer): Crl => read(der, 'policy.lint', recordedForm)
+
+const read = (der: Buffer, code: ProblemCode, form: Form): Crl => {
   const outer = new DerReader(der, code)
   // A list may be long; no element is shorter than two octets.
   walk(outer, { nodes: der.length })
@@ -127,9 +132,9 @@ export const parseCrl = (der: Buffer, code: ProblemCode = 'policy.lint'): Crl =>
   const window = list.window(tags.sequence, 'TBSCertList')
   const tbs = window.octets
   const signed = window.read(tags.sequence, 'TBSCertList')
-  const facts = readTbs(signed)
+  const facts = readTbs(signed, form)
   // Before it stands the version.
-  const signatureAlgorithm = readOuterAlgorithm(list, signed, 1)
+  const signatureAlgorithm = form === wholeForm ? readOuterAlgorithm(list, signed, 1) : readSignatureAlgorithm(list)
   const signature = list.bits('signatureValue').octets
   list.finish('CertificateList')
   return { ...facts, tbs, signatureAlgorithm, signature }
@@ -178,7 +183,7 @@ const encodeCrlExtension = (oid: Buffer, value: Buffer, critical = false): Buffe
 
 // Reading -----------------------------------------------------------------------------------------------------------
 
-const readTbs = (tbs: DerReader): Omit<Crl, 'tbs' | 'signature'> => {
+const readTbs = (tbs: DerReader, form: Form): Omit<Crl, 'tbs' | 'signature'> => {
   if (tbs.read(tags.integer, 'version').octets.toString('hex') !== '01') throw tbs.problem('the version is not 2')
   const signatureAlgorithm = readSignatureAlgorithm(tbs)
   const issuer = tbs.element(tags.sequence, 'issuer')
@@ -188,11 +193,11 @@ const readTbs = (tbs: DerReader): Omit<Crl, 'tbs' | 'signature'> => {
   const revoked: RevokedCertificate[] = []
   if (entries?.done) throw entries.problem('revokedCertificates is empty')
   while (entries !== undefined && !entries.done)
-    revoked.push(readEntry(entries.read(tags.sequence, 'revokedCertificate')))
+    revoked.push(readEntry(entries.read(tags.sequence, 'revokedCertificate'), form.entry))
   const extensions = tbs.read(0xa0, 'crlExtensions')
   tbs.finish('TBSCertList')
   const draft: Draft = {}
-  readExtensions(extensions, listReaders, draft)
+  readExtensions(extensions, form.list, draft)
   const { authorityKeyIdentifier, number, distributionPoint } = draft
   if (authorityKeyIdentifier === undefined || number === undefined)
     throw extensions.problem('the authority key identifier or the CRL number is missing')
@@ -216,11 +221,11 @@ interface Draft {
   distributionPoint?: IssuingDistributionPoint
 }
 
-const readEntry = (entry: DerReader): RevokedCertificate => {
+const readEntry = (entry: DerReader, readers: ExtensionReaders): RevokedCertificate => {
   const serial = readSerial(entry, 'userCertificate')
   const revokedAt = readTime(entry, 'revocationDate')
   const draft: Draft = {}
-  if (!entry.done) readExtensions(entry, entryReaders, draft)
+  if (!entry.done) readExtensions(entry, readers, draft)
   const { reason, invalidSince } = draft
   return {
     serial,
@@ -315,7 +320,6 @@ const entryReaders: ExtensionReaders = new Map([
       draft.invalidSince = readGeneralizedTime(value, 'invalidityDate')
     },
   ],
-  [oidKey('2.5.29.29'), refusing('an entry is about a certificate of another issuer')],
 ])
 const listReaders: ExtensionReaders = new Map([
   [
@@ -340,5 +344,21 @@ const listReaders: ExtensionReaders = new Map([
       draft.distributionPoint = readDistributionPoint(value)
     },
   ],
-  [oidKey('2.5.29.27'), refusing('it is a delta list, which has only what has changed')],
 ])
+
+/** By which readers. */
+interface Form {
+  readonly list: ExtensionReaders
+  readonly entry: ExtensionReaders
+}
+const recordedForm: Form = { list: listReaders, entry: entryReaders }
+const wholeForm: Form = {
+  list: new Map([
+    ...listReaders,
+    [oidKey('2.5.29.27'), refusing('it is a delta list, which has only what has changed')],
+  ]),
+  entry: new Map([
+    ...entryReaders,
+    [oidKey('2.5.29.29'), refusing('an entry is about a certificate of another issuer')],
+  ]),
+}

@@ -10,6 +10,7 @@ import { type CrlImportsDeps, type Link, openCrlImports } from '../../src/ca/crl
 import { unwise } from '../../src/commands/fitness.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { openDatabase } from '../../src/store/database.ts'
+import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { parseCertificate } from '../../src/x509/certificate.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
@@ -17,6 +18,7 @@ import { named, openTestRoot } from '../helpers/ceremony.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
 import { quiet } from '../helpers/log.ts'
 import { type Answer, openTestService, type TestService } from '../helpers/service.ts'
+import { bits, extension, integer, seq, tlv } from '../x509/build.ts'
 
 let service: TestService
 let key: SigningKey
@@ -261,14 +263,24 @@ t.test('nobody waits for another list of a root below which nothing is valid for
   t.same(told(), { ending: ['none', 'bare'], awaited: [signerOf('new')] })
 })
 
-t.test('one that is damaged on record is named, with what to do', async (t) => {
+const recorded = (der: Buffer) => {
   const listed = { signer: 'ab'.repeat(32), number: 1n, thisUpdate: new Date(), nextUpdate: new Date(), index: 7 }
-  const store = { newest: async () => [{ ...listed, der: Buffer.from('3000', 'hex') }] } as unknown
-  const imports = openCrlImports({
-    store: store as CrlImportsDeps['store'],
-    links: () => [],
-    basePath: '/',
-    clock: () => new Date(),
-  })
-  await t.rejects(imports.refresh(), { message: /that entry 7 of the roll brought, .* \(imported_crls\): restore / })
+  const store = { newest: async () => [{ ...listed, der }] } as unknown as CrlImportsDeps['store']
+  return openCrlImports({ store, links: () => [], basePath: '/', clock: () => new Date() })
+}
+
+t.test('one that is damaged on record is named, with what to do', async (t) => {
+  const damaged = recorded(Buffer.from('3000', 'hex')).refresh()
+  await t.rejects(damaged, { message: /that entry 7 of the roll brought, .* \(imported_crls\): restore / })
+})
+
+t.test('one on record that is refused nowadays keeps nobody from starting', async (t) => {
+  const { identifier } = signatureAlgorithm('ecdsa-sha256')
+  const times = [tlv(0x17, Buffer.from('261120080000Z')), tlv(0x17, Buffer.from('261220080000Z'))]
+  const aki = extension('2.5.29.35', seq(tlv(0x80, Buffer.alloc(20))))
+  const delta = [aki, extension('2.5.29.20', integer(7)), extension('2.5.29.27', integer(6))]
+  const tbs = seq(integer(1), identifier, seq(), ...times, tlv(0xa0, seq(...delta)))
+  const der = seq(tbs, identifier, bits(Buffer.from([0])))
+  await recorded(der).refresh()
+  t.match((await bring(der)).json, { code: 'crl.invalid', detail: /it is a delta list/ })
 })
