@@ -35,19 +35,19 @@ export const noteEarly = (request: IncomingMessage): boolean => {
 
 /**
  * Whoever waits to be asked for a body (RFC 9110 10.1.1) is asked here: not before it is known who that is, and that the call takes
- * one. Node ends the connection of one that was answered without.
+ * one of this length. Node ends the connection of one that was answered without.
  */
-export const askForBody = (
-  { headers, is404, raw: { httpVersion } }: FastifyRequest,
-  { raw }: FastifyReply,
-  _body: unknown,
-  done: () => void,
-): void => {
-  // Whoever speaks HTTP/1.0 would take it for the answer.
-  if (headers.expect !== undefined && !is404 && httpVersion !== '1.0' && awaited.test(headers.expect))
-    raw.writeContinue()
+export const askForBody = (request: FastifyRequest, { raw }: FastifyReply, _body: unknown, done: () => void): void => {
+  if (request.headers.expect !== undefined && isAwaited(request)) raw.writeContinue()
   done()
 }
+
+/** Whoever speaks HTTP/1.0 would take it for the answer. */
+const isAwaited = ({ headers, is404, raw, routeOptions }: FastifyRequest): boolean =>
+  !is404 &&
+  raw.httpVersion !== '1.0' &&
+  awaited.test(headers.expect ?? '') &&
+  !(Number(headers['content-length']) > (routeOptions.bodyLimit ?? 0))
 
 /** Whether what comes on this connection is the rest of a request that has its answer. */
 export const hasAnswer = (socket: Socket): boolean => early.get(socket)?.complete === false

@@ -326,10 +326,10 @@ t.test('nobody is asked for a body before it is known who sends it, and that the
     token: string,
     type = 'application/json',
     path = '/v1/principals',
-    version = '1.1',
+    { version = '1.1', length = 2 } = {},
   ): Promise<string> => {
     const socket = connect(port, '127.0.0.1')
-    const fields = ['Host: x', `Authorization: Bearer ${token}`, `Content-Type: ${type}`, 'Content-Length: 2']
+    const fields = ['Host: x', `Authorization: Bearer ${token}`, `Content-Type: ${type}`, `Content-Length: ${length}`]
     socket.write(`POST ${path} HTTP/${version}\r\n${[...fields, 'Expect: 100-Continue'].join('\r\n')}\r\n\r\n`)
     if (version === '1.0') socket.end('{}')
     let answer = ''
@@ -345,6 +345,7 @@ t.test('nobody is asked for a body before it is known who sends it, and that the
     [await exchange('wrong_'), 401],
     [await exchange('requester_'), 403],
     [await exchange('admin_', 'text/plain'), 415],
+    [await exchange('admin_', 'application/json', '/v1/principals', { length: 9_000_000 }), 413],
     [await exchange('admin_', 'application/json', '/v1/nothing'), 404],
     [await exchange('admin_', 'application/json', '/v1/authorities'), 405],
   ] as const) {
@@ -352,7 +353,7 @@ t.test('nobody is asked for a body before it is known who sends it, and that the
     t.match(answer, /\r\nconnection: close\r\n/i, 'the body may come or not')
   }
   t.match(await exchange('admin_'), new RegExp(`^${asked}HTTP/1.1 400 .*/name`, 's'))
-  const old = await exchange('admin_', 'application/json', '/v1/principals', '1.0')
+  const old = await exchange('admin_', 'application/json', '/v1/principals', { version: '1.0' })
   t.match(old, /^HTTP\/1.1 400 .*\/name/s, 'which HTTP/1.0 does not know (RFC 9110 10.1.1)')
 })
 
