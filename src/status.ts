@@ -33,7 +33,7 @@ import { openOcspStore } from './store/ocsp.ts'
 import { issuedForReported, openRevocationStore } from './store/revocations.ts'
 import { readSuccessions } from './store/roll-opening.ts'
 import type { NextTurn } from './turns.ts'
-import { parseCertificate } from './x509/certificate.ts'
+import { parseAnchor, parseCertificate } from './x509/certificate.ts'
 
 export interface Status {
   readonly revocations: Revocations
@@ -220,9 +220,7 @@ const isInUse = (issuers: Issuers, name: string): boolean => issuers.all().some(
 
 const isOfIssuer = (issuers: readonly IssuerRecord[], serial: string): boolean =>
   issuers.some((issuer) =>
-    [issuer.certificate, ...waysUp(issuer).flat()].some(
-      (der) => parseCertificate(der).facts.serial.toString('hex') === serial,
-    ),
+    [issuer.certificate, ...waysUp(issuer).flat()].some((der) => parseAnchor(der).serial.toString('hex') === serial),
   )
 
 const tellEveryMs = 5_000

@@ -2,7 +2,7 @@
  * What those who rely on an authority must trust, and until when: the old beside the new while a rotation goes on; and what
  * is sent to them so that they find a way there.
  */
-import { parseCertificate } from '../x509/certificate.ts'
+import { parseAnchor } from '../x509/certificate.ts'
 import type { IssuerRecord } from './records.ts'
 
 export interface Anchor {
@@ -65,7 +65,7 @@ const anchorsIn: Readonly<Record<AnchorKind, (issuer: IssuerRecord) => readonly 
 }
 
 const neededUntil = ({ certificate, state, since }: IssuerRecord, longestValiditySeconds: number): Date => {
-  const { notAfter } = parseCertificate(certificate).facts
+  const { notAfter } = parseAnchor(certificate)
   if (state === 'staged' || state === 'active') return notAfter
   return new Date(Math.min(notAfter.getTime(), since.getTime() + longestValiditySeconds * 1000))
 }

@@ -5,7 +5,7 @@
 import { hash } from 'node:crypto'
 
 import { isProblem } from '../errors.ts'
-import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { parseAnchor, type TbsFacts } from '../x509/certificate.ts'
 import { extensionOids } from '../x509/extensions.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
@@ -83,7 +83,7 @@ const readAnchors = (pem: string): readonly TbsFacts[] => {
 }
 
 const readAnchor = (der: Buffer, at: number): TbsFacts => {
-  const { facts } = parseCertificate(der)
+  const facts = parseAnchor(der)
   parsePublicKey(facts.spki)
   const fault = anchorRules.find(({ holds }) => !holds(facts))
   if (fault) throw new Error(`Of the CAs of clients, certificate ${at + 1} ${fault.reason}.`)

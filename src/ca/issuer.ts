@@ -9,7 +9,7 @@ import { Problem } from '../errors.ts'
 import { SigningFault, type SigningKey, trialText } from '../keys/signing-key.ts'
 import type { Context, Plan } from '../policy/decide.ts'
 import type { KeyAlgorithmId, SignatureAlgorithm } from '../x509/algorithms.ts'
-import { parseCertificate, type TbsFacts } from '../x509/certificate.ts'
+import { parseAnchor, parseCertificate, type TbsFacts } from '../x509/certificate.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { compileTemplate, type Template } from '../x509/tbs.ts'
 import { sentAlong, waysUp } from './bundle.ts'
@@ -123,7 +123,7 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
 }
 
 const readWays = (row: IssuerRow): Pick<Issuer, 'ways' | 'chain'> => ({
-  ways: waysUp(row).map((way) => way.map((der) => parseCertificate(der).facts)),
+  ways: waysUp(row).map((way) => way.map(parseAnchor)),
   chain: sentAlong(row),
 })
 

@@ -18,7 +18,7 @@ import { loadIssuers } from '../store/issuers.ts'
 import { countHoldingReported } from '../store/revocations.ts'
 import { readStanding } from '../store/roll-opening.ts'
 import { databaseFaults } from '../store/safety.ts'
-import { parseCertificate } from '../x509/certificate.ts'
+import { parseAnchor, parseCertificate } from '../x509/certificate.ts'
 
 /** What production refuses to start with: each a clause without its full stop. Reads only. */
 export const unsafe = async (config: Config, db: Database): Promise<readonly string[]> => {
@@ -124,11 +124,10 @@ const standing = async (db: Database, now: Date): Promise<readonly string[]> => 
 /** Whoever reads lists takes nothing of what they sign, and they sign until somebody halts them. */
 const revokedAbove = async (db: Database): Promise<readonly string[]> => {
   const signing = (await inUse(db)).filter(({ state }) => state !== 'crl-only')
-  const factsOf = (der: Buffer) => parseCertificate(der).facts
   const lines = signing.map((issuer) => ({
     name: issuer.name,
-    facts: factsOf(issuer.certificate),
-    ways: waysUp(issuer).map((way) => way.map(factsOf)),
+    facts: parseAnchor(issuer.certificate),
+    ways: waysUp(issuer).map((way) => way.map(parseAnchor)),
   }))
   return revokedBy(await readImportedCrls(db), linksOf(lines)).map(
     (name) =>

@@ -1,7 +1,7 @@
 /** Everything that can be wrong with the document of an identity provider, found in one pass. */
 import { canonicalJson, isObject } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
-import { parseCertificate } from '../x509/certificate.ts'
+import { parseAnchor } from '../x509/certificate.ts'
 import { parsePemCertificates } from '../x509/pem.ts'
 import { readClaimRule } from './claims.ts'
 import { type MappingDocument, type ProviderDocument, ProviderDocumentSchema } from './identity-document.ts'
@@ -71,7 +71,7 @@ const keyFaults: Sense = ({ keys, algorithms }, report) => {
 
 const caFaults = (pem: string, report: Report): void => {
   try {
-    for (const der of parsePemCertificates(pem, 10)) parseCertificate(der)
+    for (const der of parsePemCertificates(pem, 10)) parseAnchor(der)
   } catch (error) {
     if (!isProblem(error)) throw error
     report('/keys/ca', '', `is not a list of certificates in PEM: ${error.detail}`)

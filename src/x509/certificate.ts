@@ -135,7 +135,16 @@ export const isIssuedBy = (
 ): boolean => subjectDer.equals(issuer) && (wanted === undefined || found === undefined || wanted.equals(found))
 
 /** Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`. */
-export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate => {
+export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate =>
+  read(der, code, readOuterAlgorithm)
+
+/**
+ * The same of who is trusted already, whose own signature nobody looks at: there, OpenSSL takes two algorithms that are the same in
+ * other octets, and so did we.
+ */
+export const parseAnchor = (der: Buffer): TbsFacts => read(der, 'policy.lint', readSignatureAlgorithm).facts
+
+const read = (der: Buffer, code: ProblemCode, readOuter: typeof readOuterAlgorithm): Certificate => {
   const outer = new DerReader(der, code)
   const budget = newBudget()
   walk(outer, budget)
@@ -145,7 +154,7 @@ export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint')
   const signed = window.read(tags.sequence, 'TBSCertificate')
   const facts = readTbs(signed, budget)
   // Before it stand version and serial.
-  const signatureAlgorithm = readOuterAlgorithm(certificate, signed, 2)
+  const signatureAlgorithm = readOuter(certificate, signed, 2)
   const signature = certificate.bits('signatureValue').octets
   certificate.finish('Certificate')
   return { tbs, facts, signatureAlgorithm, signature }

@@ -9,7 +9,13 @@ import { openIssuers } from '../../src/ca/issuers.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { IssuerState } from '../../src/ca/records.ts'
 import type { SigningKey } from '../../src/keys/signing-key.ts'
+import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'
+import { parsePublicKey } from '../../src/x509/keys.ts'
+import { encodeSubject } from '../../src/x509/subject.ts'
+import { encodeCertificate } from '../../src/x509/tbs.ts'
 import { memoryKey, named, span } from '../helpers/ceremony.ts'
+import { oid, seq } from '../x509/build.ts'
 
 const serial = (): Buffer => Buffer.concat([Buffer.from([0x40]), randomBytes(15)])
 const rootKey = memoryKey()
@@ -81,6 +87,21 @@ t.test('a halt is followed at once while the key of a new issuer is still being 
   await opening
   t.equal(issuers.byName('two').opening, undefined)
   issuers.byName('two').assertAvailable()
+})
+
+t.test('an issuer below a root that is taken no more, and has been, goes on', async (t) => {
+  const { issuers, change, signer, key } = await open()
+  const [signature, own] = [signatureAlgorithm('rsa-sha256'), parsePublicKey(rootKey.spki)]
+  const issuer = encodeSubject(named('Root'))
+  const ids = { serial: serial(), issuer, subject: issuer, authorityKeyIdentifier: own.keyIdentifier }
+  const tbs = encodeCaTbs({ ...ids, key: own, signature, ...span(1_000) })
+  const withoutNull = { ...signature, identifier: seq(oid('1.2.840.113549.1.1.11')) }
+  const old = encodeCertificate(tbs, withoutNull, Buffer.alloc(256))
+  t.throws(() => parseCertificate(old), { message: /the two signature algorithms differ/ })
+  change(one.row('crl-only'), { ...two.row('active'), chain: [old] })
+  await issuers.refresh()
+  t.equal(signer(), 'two', 'OpenSSL looks at no signature of a root')
+  key.resolve(two.key)
 })
 
 t.test('who asks during a read, and knows of a move that it has not seen, has it followed', async (t) => {
