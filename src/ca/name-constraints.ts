@@ -60,7 +60,8 @@ const readable: Readonly<Record<Subtree['kind'], (subtree: Subtree) => boolean>>
   // As a prefix, where it is one.
   ip: (subtree) => /\/\d+$/.test(formatSubtree(subtree)),
   uri: ({ value }) => isDomain(value) && parseIp(value) === undefined,
-  email: ({ value }) => isDomain(mailHostOf(value)),
+  // A mailbox is a user, without a dot before it, at a host without one.
+  email: ({ value }) => isDomain(mailHostOf(value)) && !/^(?:\..*)?@|@\./.test(value),
   other: ({ value }) => value !== ipAddress,
 }
 const titles: Readonly<Record<Subtree['kind'], (text: string) => string>> = {

@@ -92,6 +92,8 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     ['2.5.29.30=critical,DER:300aa0083006' + '87040a000000', 'chain.nameConstraints'],
     ['nameConstraints=critical,excluded;URI:10.0.0.1', 'chain.nameConstraints'],
     ['nameConstraints=critical,excluded;email:a@b..c', 'chain.nameConstraints'],
+    ['nameConstraints=critical,excluded;email:@other.example', 'chain.nameConstraints'],
+    ['nameConstraints=critical,excluded;email:a@.other.example', 'chain.nameConstraints'],
     ['nameConstraints=critical,excluded;URI:.', 'chain.nameConstraints'],
     ['2.5.29.35=DER:30058003616263', 'chain.authorityKey'],
     ['2.5.29.35=DER:3003820105', 'chain.authorityKey'],
