@@ -178,6 +178,12 @@ const lies: readonly Case[] = [
       ],
     }),
   ],
+  [
+    'issuer.pathLength',
+    'two ways up, of which each has its own fault: that of the first is told',
+    {},
+    withIssuer({ ways: [[{ ...root, pathLength: 0 }], [{ ...root, ca: false }]] }),
+  ],
   ['validity.order', 'no time at all', { validity: seq(time(plan.notBefore), time(plan.notBefore)) }],
   [
     'validity.plan',
@@ -235,6 +241,12 @@ const lies: readonly Case[] = [
     'keyCertSign, even where the plan says so',
     { extensions: { keyUsage: extension('2.5.29.15', hex('03020204'), yes) } },
     withPlan({ keyUsage: ['keyCertSign'] }),
+  ],
+  [
+    'keyUsage.notCa',
+    'cRLSign beside what is good',
+    { extensions: { keyUsage: extension('2.5.29.15', hex('03020182'), yes) } },
+    withPlan({ keyUsage: ['digitalSignature', 'cRLSign'] }),
   ],
   [
     'extendedKeyUsage.plan',
@@ -301,6 +313,19 @@ for (const [id, what, lie, given] of lies) {
     t.equal(found(tbsOf(lie), given), id)
   })
 }
+
+t.test('a subject alone is somebody, and so is a name alone', async (t) => {
+  t.equal(found(tbsOf({ extensions: { subjectAltName: null } }), withPlan({ names: [] })), undefined)
+  const [name] = plan.names
+  if (!name) throw new Error('the plan has names')
+  const alone = extension('2.5.29.17', seq(names[0]), yes)
+  const nameless = { subject: seq(), extensions: { subjectAltName: alone } }
+  t.equal(found(tbsOf(nameless), withPlan({ subject: [], names: [name] })), undefined)
+})
+
+t.test('what ends with its issuer does not outlive it', async (t) => {
+  t.equal(found(tbsOf(), withFacts({ notAfter: plan.notAfter })), undefined)
+})
 
 t.test('what is not strict DER is not signed', async (t) => {
   const strict = 'The certificate that would result is not strict DER.'
