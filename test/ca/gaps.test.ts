@@ -117,9 +117,7 @@ t.test(
   'a crash after the intent leaves it open: a retry waits, then is told to come back; the reconciler abandons it; a retry issues',
   async (t) => {
     const { process, endOpen, outcomes, faultsFound, intentIsThere } = await open(t)
-    const dying = await process({
-      key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
-    })
+    const dying = await process({ key: dumb })
     const answer = dying('k1').catch(() => 'late')
     await intentIsThere()
     t.equal(await Promise.race([answer, withinMs(100)]), 'nothing')
@@ -135,27 +133,61 @@ t.test(
 t.test(
   'whoever waited long for an earlier call that came to nothing is not taken at its word, but asks again',
   async (t) => {
-    const { process, endOpen, outcomes, intentIsThere } = await open(t)
-    const dying = await process({
-      key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
-    })
-    dying('k1').catch(() => {})
-    await intentIsThere()
-    let pauses = 0
-    const living = await process({
-      requestDeadlineMs: 5_000,
-      // 1.3 seconds of waiting, as far as anybody is told.
-      sleep: async () => {
-        pauses += 1
-        if (pauses === 6) t.equal(await endOpen(), 1)
-      },
-    })
-    await t.rejects(living('k1'), { code: 'request.in_progress', message: /did not end in a certificate/ })
-    t.same(await outcomes(), ['abandoned'])
-    await living('k1')
-    t.same((await outcomes()).sort(), ['abandoned', 'certificate'])
+    /** After so many pauses, as far as anybody is told: of 20 ms, and each twice as long as the one before. */
+    const askedAgain = async (key: string, pausesUntilOver: number) => {
+      const { process, endOpen, outcomes, intentIsThere } = await open(t)
+      const dying = await process({ key: dumb })
+      dying(key).catch(() => {})
+      await intentIsThere()
+      let pauses = 0
+      const living = await process({
+        requestDeadlineMs: 5_000,
+        sleep: async () => {
+          pauses += 1
+          if (pauses === pausesUntilOver) t.equal(await endOpen(), 1)
+        },
+      })
+      return { answer: living(key), living, outcomes }
+    }
+    const long = await askedAgain('k1', 6)
+    await t.rejects(long.answer, { code: 'request.in_progress', message: /did not end in a certificate/ })
+    t.same(await long.outcomes(), ['abandoned'])
+    await long.living('k1')
+    t.same((await long.outcomes()).sort(), ['abandoned', 'certificate'])
+    const short = await askedAgain('k1', 5)
+    t.match(await short.answer, { replayed: false }, 'who waited for less than a second goes on')
+    t.same((await short.outcomes()).sort(), ['abandoned', 'certificate'])
   },
 )
+
+t.test('whoever waited long for an earlier call that ended in a certificate gets that one', async (t) => {
+  const { process, outcomes, intentIsThere } = await open(t)
+  const signing = Promise.withResolvers<void>()
+  const slow = await process({
+    key: (real) => ({
+      ...real,
+      sign: async (messages) => {
+        if (!isTrial(messages)) await signing.promise
+        return real.sign(messages)
+      },
+    }),
+  })
+  const first = slow('k1')
+  await intentIsThere()
+  let pauses = 0
+  const living = await process({
+    requestDeadlineMs: 5_000,
+    sleep: async () => {
+      pauses += 1
+      if (pauses < 6) return
+      signing.resolve()
+      await first
+    },
+  })
+  t.match(await living('k1'), { serial: (await first).serial, replayed: true })
+  t.equal(pauses, 6)
+  t.same(await outcomes(), ['certificate'])
+})
 
 t.test(
   'a crash after signing and before recording hands nothing out, and the signature is accounted for as abandoned',
@@ -306,9 +338,7 @@ t.test('a signature that does not verify is never handed out, and its intent is 
 
 t.test('a key that does not answer within its deadline is 503, and the intent is abandoned', async (t) => {
   const { process, endOpen, outcomes } = await open(t)
-  const slow = await process({
-    key: (real) => ({ ...real, sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever) }),
-  })
+  const slow = await process({ key: dumb })
   await t.rejects(slow('k1'), { code: 'key.unavailable', kind: { retryable: true } })
   t.equal(await endOpen(), 1)
   t.same(await outcomes(), ['abandoned'])
@@ -456,6 +486,12 @@ const loseAcknowledgement =
       },
     }
   }
+
+/** Never signs what it is asked to. */
+const dumb = (real: SigningKey): SigningKey => ({
+  ...real,
+  sign: (messages) => (isTrial(messages) ? real.sign(messages) : forever),
+})
 
 const isTrial = (messages: readonly Buffer[]): boolean =>
   messages.every((message) => message.includes('trial signature'))

@@ -126,6 +126,10 @@ const stranger = nodeSigner('ec', { namedCurve: 'P-256' })
 const root = issuer.ways[0]?.[0]
 if (!root) throw new Error('the development issuer stands below a root')
 
+const { keyUsage: _, ...saysNothing } = issuer.facts
+/** Where its status can be looked up: nothing but the issuer's certificates. */
+const nowhere = extension('1.3.6.1.5.5.7.1.1', seq(access('1.3.6.1.5.5.7.48.2', 'http://pki.test/issuers/default.cer')))
+
 type Case = readonly [lint: string, what: string, lie: Lie, given?: Partial<LintInput>]
 const lies: readonly Case[] = [
   ['serial', 'another serial', { serial: integer(1n << 120n) }],
@@ -157,6 +161,7 @@ const lies: readonly Case[] = [
     withIssuer({ ways: [[{ ...root, notAfter: new Date(plan.notAfter.getTime() - 1000) }]] }),
   ],
   ['issuer.isCa', 'an issuer that is none', {}, withFacts({ ca: false })],
+  ['issuer.isCa', 'an issuer that does not say what it may', {}, withIssuer({ facts: saysNothing })],
   ['issuer.isCa', 'an issuer that may sign CRLs only', {}, withFacts({ keyUsage: ['cRLSign'] })],
   [
     'issuer.isCa',
@@ -237,6 +242,12 @@ const lies: readonly Case[] = [
   ],
   ['keyUsage.plan', 'one usage more', { extensions: { keyUsage: extension('2.5.29.15', hex('030205a0'), yes) } }],
   [
+    'keyUsage.plan',
+    'as many usages, of which one is another',
+    { extensions: { keyUsage: extension('2.5.29.15', hex('030205a0'), yes) } },
+    withPlan({ keyUsage: ['digitalSignature', 'keyAgreement'] }),
+  ],
+  [
     'keyUsage.notCa',
     'keyCertSign, even where the plan says so',
     { extensions: { keyUsage: extension('2.5.29.15', hex('03020204'), yes) } },
@@ -273,18 +284,7 @@ const lies: readonly Case[] = [
   ],
   ['revocation.crl', 'a CRL where the plan has none', {}, withPlan({ revocation: ['ocsp'] })],
   ['revocation.ocsp', 'a responder where the plan has none', {}, withPlan({ revocation: ['crl'] })],
-  [
-    'revocation.ocsp',
-    'no responder',
-    {
-      extensions: {
-        authorityInfoAccess: extension(
-          '1.3.6.1.5.5.7.1.1',
-          seq(access('1.3.6.1.5.5.7.48.2', 'http://pki.test/issuers/default.cer')),
-        ),
-      },
-    },
-  ],
+  ['revocation.ocsp', 'no responder', { extensions: { authorityInfoAccess: nowhere } }],
   ['revocation.none', 'noRevAvail where there is revocation', { extensions: { more: extension('2.5.29.56', nil) } }],
   [
     'revocation.noCheck',
@@ -313,6 +313,19 @@ for (const [id, what, lie, given] of lies) {
     t.equal(found(tbsOf(lie), given), id)
   })
 }
+
+t.test('what the plan has of revocation is all that there is to be', async (t) => {
+  const none = { crlDistributionPoints: null, authorityInfoAccess: nowhere, more: extension('2.5.29.56', nil) }
+  for (const [revocation, changed] of [
+    [['ocsp'], { crlDistributionPoints: null }],
+    [['crl'], { authorityInfoAccess: nowhere }],
+    ['none', none],
+  ] as const) {
+    t.equal(found(tbsOf({ extensions: changed }), withPlan({ revocation })), undefined, JSON.stringify(revocation))
+    t.not(found(tbsOf(), withPlan({ revocation })), undefined)
+  }
+  t.equal(found(tbsOf({ extensions: { ...none, more: null } }), withPlan({ revocation: 'none' })), 'revocation.none')
+})
 
 t.test('a subject alone is somebody, and so is a name alone', async (t) => {
   t.equal(found(tbsOf({ extensions: { subjectAltName: null } }), withPlan({ names: [] })), undefined)
