@@ -1,3 +1,4 @@
+import fs from 'node:fs'
 import {
   type FileHandle,
   mkdtemp,
@@ -11,8 +12,10 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
+import { mock } from 'node:test'
 
 import t, { type Test } from 'tap'
 
@@ -170,7 +173,33 @@ t.test('an older checkpoint than the last changes nothing, and the newest of man
     const before = await readFile(path)
     await anchor.write(at(30))
     t.same(await readFile(path), before, 'the same again is no write')
+    await rm(path)
+    await anchor.write(at(20))
+    t.equal(await readAnchorFile(path), undefined, 'nor is an older one where there is none any more')
+    await anchor.write(at(31))
+    t.equal((await readAnchorFile(path))?.size, 31)
   })
+})
+
+t.test('on a disk that names no file twice alike it is written as ever', async (t) => {
+  const { statSync } = fs
+  let names = 0n
+  const named = (path: string) => {
+    names += 1n
+    return Object.assign(statSync(path, { bigint: true }), { ino: names })
+  }
+  Object.assign(fs, { statSync: named })
+  syncBuiltinESMExports()
+  t.teardown(() => {
+    Object.assign(fs, { statSync })
+    syncBuiltinESMExports()
+  })
+  const path = newPath()
+  await withAnchor(path, async (anchor) => {
+    for (const size of [5, 6]) await anchor.write(at(size))
+    t.equal((await readAnchorFile(path))?.size, 6)
+  })
+  t.ok(names > 1n && names < 5n, `${names} looks`)
 })
 
 t.test('two places are written in turn, whoever opens it', async (t) => {
@@ -324,6 +353,16 @@ t.test(
   },
 )
 
+t.test('by the second: where there is nothing to write yet, nothing fails', async (t: Test) => {
+  const path = newPath()
+  const failures: unknown[] = []
+  const anchor = await openAnchorFile({ path, everyMs: 1, failed: (error) => failures.push(error) })
+  await new Promise((resolve) => setTimeout(resolve, 30))
+  await anchor.close()
+  t.same(failures, [])
+  t.equal(await readAnchorFile(path), undefined)
+})
+
 t.test('two that write one file, against all advice, never take back what either has promised', async (t: Test) => {
   const path = newPath()
   const [one, other] = [await openAnchorFile({ path }), await openAnchorFile({ path })]
@@ -426,14 +465,17 @@ t.test('drafts of starts that were killed are cleared, unless they are young; no
 })
 
 /** Each write waits for as long as the disk hangs. */
-const openHangingDisk = async (t: Test): Promise<{ hang: () => void; goOn: () => void }> => {
+const openHangingDisk = async (t: Test): Promise<{ hang: () => void; goOn: () => void; waiting: () => number }> => {
   const probe = await open(folder)
   const handles = Object.getPrototypeOf(probe)
   await probe.close()
   const { write } = handles
   let hanging: PromiseWithResolvers<void> | undefined
+  let waiting = 0
   handles.write = async function (this: FileHandle, ...args: unknown[]): Promise<unknown> {
+    waiting += 1
     await hanging?.promise
+    waiting -= 1
     return write.apply(this, args)
   }
   const goOn = (): void => {
@@ -449,8 +491,55 @@ const openHangingDisk = async (t: Test): Promise<{ hang: () => void; goOn: () =>
       hanging = Promise.withResolvers()
     },
     goOn,
+    waiting: () => waiting,
   }
 }
+
+/** So that all that is to happen without a timer has happened. */
+const someTurns = async (): Promise<void> => {
+  for (let turns = 0; turns < 20; turns += 1) await new Promise((resolve) => setImmediate(resolve))
+}
+
+t.test('one write at a time', async (t) => {
+  const path = newPath()
+  const disk = await openHangingDisk(t)
+  await withAnchor(path, async (anchor) => {
+    await anchor.write(at(5))
+    disk.hang()
+    const writes = [anchor.write(at(6))]
+    await someTurns()
+    writes.push(anchor.write(at(7)))
+    await someTurns()
+    t.equal(disk.waiting(), 1)
+    disk.goOn()
+    await Promise.all(writes)
+    t.equal((await readAnchorFile(path))?.size, 7)
+  })
+})
+
+for (const [what, everyMs, patience] of [
+  ['five seconds where somebody waits', undefined, 5],
+  ['two where nobody does', 1, 2],
+] as const)
+  t.test(`a disk that hangs from the first write on is given ${what}`, async (t) => {
+    const disk = await openHangingDisk(t)
+    const failures: unknown[] = []
+    const failed = (error: unknown): void => void failures.push(error)
+    const anchor = await openAnchorFile({ path: newPath(), everyMs, failed })
+    mock.timers.enable({ apis: ['setTimeout'] })
+    t.teardown(() => mock.timers.reset())
+    disk.hang()
+    anchor.write(at(5)).catch(failed)
+    while (disk.waiting() === 0) await someTurns()
+    mock.timers.tick(patience * 1_000 - 1)
+    await someTurns()
+    t.same(failures, [])
+    mock.timers.tick(1)
+    await someTurns()
+    t.match(failures, [{ message: new RegExp(`has not been written for ${patience} s`) }])
+    disk.goOn()
+    await anchor.close()
+  })
 
 t.test('a disk that hangs is one that fails, until it goes on', async (t) => {
   const path = newPath()
