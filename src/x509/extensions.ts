@@ -116,7 +116,6 @@ export const readBasicConstraints = (value: DerReader): { readonly ca: boolean; 
 /** KeyUsage: named bits, so no trailing zero bits (X.690 11.2.2) and at least one set. */
 export const readKeyUsage = (value: DerReader): KeyUsage[] => {
   const bits = value.read(tags.bitString, 'KeyUsage')
-  value.finish('KeyUsage')
   const { buffer, start, end } = bits
   const unused = buffer[start] as number
   const last = buffer[end - 1] as number
@@ -133,7 +132,6 @@ export const readKeyUsage = (value: DerReader): KeyUsage[] => {
 /** ExtKeyUsageSyntax: at least one purpose, none twice; names where known, else dotted OIDs. */
 export const readExtendedKeyUsage = (value: DerReader): string[] => {
   const list = value.read(tags.sequence, 'ExtKeyUsageSyntax')
-  value.finish('ExtKeyUsageSyntax')
   if (list.done) throw list.problem('ExtKeyUsageSyntax is empty')
   const usages: string[] = []
   while (!list.done) {

@@ -343,6 +343,7 @@ t.test('what ends with its issuer does not outlive it', async (t) => {
 t.test('what is not strict DER is not signed', async (t) => {
   const strict = 'The certificate that would result is not strict DER.'
   const tbs = tbsOf()
+  const purposes = seq(oid('1.3.6.1.5.5.7.3.1'))
   for (const [what, octetsOf] of [
     ['octets after it', Buffer.concat([tbs, hex('00')])],
     ['a cut', tbs.subarray(0, -1)],
@@ -355,6 +356,14 @@ t.test('what is not strict DER is not signed', async (t) => {
     [
       'a year in the wrong form',
       tbsOf({ validity: seq(tlv(0x18, Buffer.from('20301231235959Z')), time(plan.notAfter)) }),
+    ],
+    [
+      'key usages twice in one extension',
+      tbsOf({ extensions: { keyUsage: extension('2.5.29.15', hex('0302078003020780'), yes) } }),
+    ],
+    [
+      'purposes twice in one extension',
+      tbsOf({ extensions: { extendedKeyUsage: extension('2.5.29.37', Buffer.concat([purposes, purposes])) } }),
     ],
     ['an extension twice', tbsOf({ extensions: { more: extensions.keyUsage } })],
     ['a name that is none', tbsOf({ extensions: { subjectAltName: san(dns('not a name')) } })],
