@@ -363,6 +363,20 @@ t.test('by the second: where there is nothing to write yet, nothing fails', asyn
   t.equal(await readAnchorFile(path), undefined)
 })
 
+t.test('by the second: what could not be written before the end is not tried after it', async (t: Test) => {
+  const disk = openFullDisk()
+  t.teardown(disk.free)
+  const failures: unknown[] = []
+  const anchor = await openAnchorFile({ path: newPath(), everyMs: 1, failed: (error) => failures.push(error) })
+  disk.fill(0)
+  await anchor.write(at(1))
+  await anchor.close()
+  const told = failures.length
+  t.ok(told > 0)
+  await new Promise((resolve) => setTimeout(resolve, 30))
+  t.equal(failures.length, told)
+})
+
 t.test('two that write one file, against all advice, never take back what either has promised', async (t: Test) => {
   const path = newPath()
   const [one, other] = [await openAnchorFile({ path }), await openAnchorFile({ path })]
@@ -531,11 +545,14 @@ for (const [what, everyMs, patience] of [
     disk.hang()
     anchor.write(at(5)).catch(failed)
     while (disk.waiting() === 0) await someTurns()
+    // For many of its turns, of which none waits beside the first.
+    for (const start = performance.now(); performance.now() < start + 20; ) await someTurns()
     mock.timers.tick(patience * 1_000 - 1)
     await someTurns()
     t.same(failures, [])
     mock.timers.tick(1)
     await someTurns()
+    t.equal(failures.length, 1)
     t.match(failures, [{ message: new RegExp(`has not been written for ${patience} s`) }])
     disk.goOn()
     await anchor.close()
