@@ -5,6 +5,8 @@ import { DerReader, walk } from '../../src/x509/der.ts'
 import {
   encodeExtendedKeyUsage,
   encodeKeyUsage,
+  extendedKeyUsageName,
+  isDottedOid,
   keyUsages,
   readBasicConstraints,
   readExtendedKeyUsage,
@@ -47,6 +49,39 @@ t.test('there are at most 32 purposes, each once', async (t) => {
   const twice = encodeExtendedKeyUsage(['serverAuth', '1.3.6.1.5.5.7.3.1'])
   t.throws(() => reading(readExtendedKeyUsage, twice), { detail: /a purpose twice/ })
   t.throws(() => reading(readExtendedKeyUsage, seq()), { detail: /is empty/ })
+})
+
+const hundred = `1.3${'.1234567890'.repeat(11)}`
+const oids = ['0.0', '0.39', '1.39', '2.40', '2.999.1', '2.2147483391', '1.2.2147483391', `1${'.1'.repeat(30)}`]
+
+t.test('what is a dotted OID is written, and read again as it was', async (t) => {
+  for (const usage of [...oids, '1.2.10.0', `${hundred}.123`]) {
+    t.ok(isDottedOid(usage), usage)
+    t.same(reading(readExtendedKeyUsage, encodeExtendedKeyUsage([usage])), [usage])
+    t.equal(extendedKeyUsageName(usage), usage)
+  }
+  for (const usage of ['serverAuth', '1.3.6.1.5.5.7.3.1']) t.equal(extendedKeyUsageName(usage), 'serverAuth')
+})
+
+t.test('what is none is not', async (t) => {
+  const edges = ['3.1', '0.40', '1.40', '2.2147483392', '1.2.2147483392', `1${'.1'.repeat(31)}`, `${hundred}.1234`]
+  for (const usage of [
+    ...edges,
+    '',
+    '1',
+    '1.',
+    '.1',
+    '1..2',
+    '1.02',
+    '1.2.12345678901',
+    '1.2 ',
+    '1.a',
+    'constructor',
+  ]) {
+    t.notOk(isDottedOid(usage), usage)
+    t.throws(() => encodeExtendedKeyUsage([usage]), RangeError)
+    t.equal(extendedKeyUsageName(usage), usage)
+  }
 })
 
 t.test('basic constraints are two at most', async (t) => {
