@@ -551,6 +551,13 @@ t.test('found: entries that are missing, doubled or in another order', async (t)
     '10 entry.order',
     `${last} checkpoint.root`,
   ])
+  // Two of them within the batch that has the gap.
+  const before = await Promise.all([5, 9, 10].map((size) => checkpointAt(entries, size)))
+  t.same(
+    codesOf((await verifyAll(without, certificates, { checkpoints: before })).findings),
+    ['10 entry.order'],
+    'as far as it goes there is a root',
+  )
   const doubled = [...entries.slice(0, 11), ...entries.slice(10)]
   t.same(codesOf((await verifyAll(doubled, certificates, { checkpoints: [checkpoint] })).findings), ['10 entry.order'])
   const { state } = await verifyAll(without, certificates)
@@ -619,6 +626,42 @@ t.test('a message is one short line, whatever names are on the roll', async (t) 
 t.test('a checker that breaks is an error, and not a finding', async (t) => {
   const broken = { ...certificates, verifyCertificates: () => Promise.reject(new Error('no more threads')) }
   await t.rejects(verifyAll(entries, broken), { message: 'no more threads' })
+})
+
+t.test('nor is one that breaks at a checkpoint, and one that says nothing has found nothing good', async (t) => {
+  const checkpoints = [await checkpointAt(entries, last)]
+  const verify = () => Promise.reject(new Error('no more threads'))
+  const broken = openRollVerifier({ ...depsOf(certificates, [], checkpoints), verify })
+  await t.rejects(broken, { message: 'no more threads' })
+  const { findings } = await verifyAll(entries, { ...certificates, verifyCertificates: async () => [] })
+  const issued = good.filter(({ type }) => type === 'certificate.issued')
+  t.equal(codesOf(findings).filter((code) => code.endsWith(' certificate.signature')).length, issued.length)
+  t.equal(findings.length, issued.length)
+})
+
+for (const end of ['finish', 'save'] as const)
+  t.test(`signatures that take their time are waited for: ${end}`, async (t) => {
+    const found: Parameters<typeof codesOf>[0][number][] = []
+    const slow = async (signed: readonly unknown[]) => {
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      return signed.map(() => false)
+    }
+    const verifier = await openRollVerifier({
+      ...depsOf({ ...certificates, verifyCertificates: slow }, []),
+      tell: (one) => found.push(one),
+    })
+    await verifier.add(entries)
+    t.same(found, [])
+    await verifier[end]()
+    t.equal(found.length, good.filter(({ type }) => type === 'certificate.issued').length)
+  })
+
+t.test('each entry that is older than any before it is told of', async (t) => {
+  const started = (time: string) =>
+    Buffer.from(`{"mode":"x","time":"2026-11-24T12:00:${time}Z","type":"service.started","v":1,"version":"1"}`)
+  const old = ['22.000', '22.500', '23.000'].map((time, i) => ({ index: 24 + i, octets: started(time) }))
+  const { findings } = await verifyAll([...entries.slice(0, 24), ...old], certificates)
+  t.same(codesOf(findings), ['24 entry.time', '25 entry.time'])
 })
 
 t.test('subtrees are told of as they become complete', async (t) => {
