@@ -97,7 +97,7 @@ interface Faults {
   readonly database?: (real: Database) => Database
   readonly verify?: CheckSignature
   readonly requestDeadlineMs?: number
-  readonly sleep?: () => Promise<void>
+  readonly sleep?: (ms: number) => Promise<void>
 }
 
 const forever = new Promise<never>(() => {})
@@ -121,8 +121,10 @@ t.test(
     const answer = dying('k1').catch(() => 'late')
     await intentIsThere()
     t.equal(await Promise.race([answer, withinMs(100)]), 'nothing')
-    const living = await process()
+    const paused: number[] = []
+    const living = await process({ sleep: async (ms) => void paused.push(ms) })
     await t.rejects(living('k1'), { code: 'request.in_progress', kind: { retryable: true } })
+    t.same(paused, [20, 40, 80, 160], 'never for longer than the deadline, which is 300')
     t.equal(await endOpen(), 1)
     const issued = await living('k1')
     t.same((await outcomes()).sort(), ['abandoned', 'certificate'])

@@ -11,7 +11,7 @@ import {
   type SignatureAlgorithm,
   signatureAlgorithms,
 } from '../../src/x509/algorithms.ts'
-import { encodeCaTbs, parseCertificate, parseTbs, readTbsNames } from '../../src/x509/certificate.ts'
+import { encodeCaTbs, isIssuedBy, parseCertificate, parseTbs, readTbsNames } from '../../src/x509/certificate.ts'
 import { type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
 import { showCertificate } from '../../src/x509/library.ts'
 import { parseName } from '../../src/x509/names.ts'
@@ -467,6 +467,34 @@ t.test('a certificate whose two signature algorithms differ is refused', async (
   const other = encodeCertificate(tbs, defaultSignatureAlgorithm('ed25519'), Buffer.alloc(64))
   t.throws(() => parseCertificate(other), { code: 'policy.lint' })
   t.throws(() => parseCertificate(other, 'request.malformed'), { code: 'request.malformed' })
+})
+
+t.test('a certificate is of three parts, with nothing behind them', async (t) => {
+  const { signature } = templateInput.issuer
+  const parts = [encodeTbs(compileTemplate(templateInput), tbsInput), signature.identifier, tlv(0x03, Buffer.alloc(65))]
+  t.doesNotThrow(() => parseCertificate(seq(...parts)))
+  for (const bad of [Buffer.concat([seq(...parts), nil]), seq(...parts, nil), seq(...parts.slice(0, 2))])
+    t.throws(() => parseCertificate(bad), { code: 'policy.lint' })
+})
+
+t.test('who has signed goes by the name, and by the key where both tell it', async (t) => {
+  const [name, other] = [encodeSubject([]), encodeSubject([{ type: 'commonName', value: 'Other' }])]
+  const [key, another] = [hex('01'), hex('02')]
+  const told = (by: Buffer, wanted: Buffer | undefined, found: Buffer | undefined) =>
+    isIssuedBy(
+      { issuer: by, ...(wanted && { authorityKeyIdentifier: wanted }) },
+      { subjectDer: name, ...(found && { keyIdentifier: found }) },
+    )
+  for (const [wanted, found, is] of [
+    [key, key, true],
+    [key, another, false],
+    [key, undefined, true],
+    [undefined, key, true],
+    [undefined, undefined, true],
+  ] as const) {
+    t.equal(told(name, wanted, found), is)
+    t.equal(told(other, wanted, found), false)
+  }
 })
 
 t.test('what old certificates have is told by its name', async (t) => {

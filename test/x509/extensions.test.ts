@@ -39,16 +39,16 @@ const badKeyUsages: readonly (readonly [what: string, der: Buffer, said: RegExp]
 
 for (const [what, der, said] of badKeyUsages)
   t.test(`no key usage: ${what}`, async (t) => {
-    t.throws(() => reading(readKeyUsage, der), { code: 'policy.lint', detail: said })
+    t.throws(() => reading(readKeyUsage, der), { code: 'policy.lint', message: said })
   })
 
 t.test('there are at most 32 purposes, each once', async (t) => {
   const many = (count: number): readonly string[] => Array.from({ length: count }, (_, i) => `1.2.3.${i}`)
   t.same(reading(readExtendedKeyUsage, encodeExtendedKeyUsage(many(32))), many(32))
-  t.throws(() => reading(readExtendedKeyUsage, encodeExtendedKeyUsage(many(33))), { detail: /more than 32/ })
+  t.throws(() => reading(readExtendedKeyUsage, encodeExtendedKeyUsage(many(33))), { message: /more than 32/ })
   const twice = encodeExtendedKeyUsage(['serverAuth', '1.3.6.1.5.5.7.3.1'])
-  t.throws(() => reading(readExtendedKeyUsage, twice), { detail: /a purpose twice/ })
-  t.throws(() => reading(readExtendedKeyUsage, seq()), { detail: /is empty/ })
+  t.throws(() => reading(readExtendedKeyUsage, twice), { message: /a purpose twice/ })
+  t.throws(() => reading(readExtendedKeyUsage, seq()), { message: /is empty/ })
 })
 
 const hundred = `1.3${'.1234567890'.repeat(11)}`
