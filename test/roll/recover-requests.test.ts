@@ -14,18 +14,29 @@ import { takeBackup } from '../helpers/backup.ts'
 import { exportRoll } from '../helpers/exported.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
-import { openTestService } from '../helpers/service.ts'
-import { employApprovers, leaveOpenIntent, openDesk, wantApprovals } from '../http/approvals.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
+import { employApprovers, leaveOpenIntent, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor } from '../http/people.ts'
 
 t.setTimeout(120_000)
 
-t.test('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
+const openRecovery = async (t: { teardown(close: () => Promise<void>): void }) => {
   const replica = await openReplica(t)
-  const { config, database } = replica
   await replica.stores.db.close()
   const tiles = await mkdtemp(join(tmpdir(), 'chancery-recover-'))
   t.teardown(() => rm(tiles, { recursive: true, force: true }))
+  const options = { from: tiles, profiles: [], chains: [], check: false }
+  return {
+    replica,
+    /** The size of the roll that it serves. */
+    exported: (service: TestService) => exportRoll((path) => service.request('GET', path), tiles),
+    recover: () => runRecover(replica.config, quiet, options, { update: () => {}, tell: () => {} }),
+  }
+}
+
+t.test('a request that was being issued then has ended as the roll says, and its intent with it', async (t) => {
+  const { replica, exported, recover } = await openRecovery(t)
+  const { config, database } = replica
   const inStores = async (work: (stores: Awaited<ReturnType<typeof openStores>>) => Promise<unknown>) => {
     const stores = await openStores({ config, databaseUrl: database.servingUrl, log: quiet })
     await work(stores)
@@ -54,12 +65,11 @@ t.test('a request that was being issued then has ended as the roll says, and its
     await store.decide(id, { type: 'request.withdrawn', id, plan, reason: 'x', by: 'ci' }, () => {})
   })
   const second = await openTestService(t, {}, replica)
-  const to = await exportRoll((path) => second.request('GET', path), tiles)
+  const to = await exported(second)
   await second.close()
   await backup.restore()
 
-  const options = { from: tiles, profiles: [], chains: [], check: false }
-  t.match(await runRecover(config, quiet, options, { update: () => {}, tell: () => {} }), { to })
+  t.match(await recover(), { to })
   const third = await openTestService(t, {}, replica)
   t.match((await openDesk(third).read(requester, id)).json, { state: 'withdrawn', serial: null })
   await third.close()
@@ -70,4 +80,30 @@ t.test('a request that was being issued then has ended as the roll says, and its
   }
   await verifyDatabase(database.servingUrl, { ...wanted, progress: () => {} })
   t.same(findings, [])
+})
+
+t.test('whoever asks again for what was issued after the backup gets that certificate', async (t) => {
+  const { replica, exported, recover } = await openRecovery(t)
+  const first = await openTestService(t, {}, replica)
+  await wantApprovals(first, 'payments', { required: 1 })
+  const { requester, alice } = await employApprovers(first, ['payments'])
+  const input = { key: 'once', csr: csrFor('pay.example.com') }
+  const asked = (await openDesk(first).ask(requester, 'payments', input)).json
+  await first.close()
+  const backup = await takeBackup(t, replica.database)
+  const second = await openTestService(t, {}, replica)
+  const desk = openDesk(second)
+  t.equal((await desk.approve(alice, asked)).status, 200)
+  const { serial } = await untilState(() => desk.read(requester, asked.id), 'issued')
+  await exported(second)
+  await second.close()
+  await backup.restore()
+
+  await recover()
+  const third = await openTestService(t, {}, replica)
+  // On the roll there is no Idempotency-Key: it is the request, older than its certificate, that still has it.
+  const again = await openDesk(third).ask(requester, 'payments', input)
+  t.equal(again.status, 201, again.text)
+  t.equal(again.json.serial, serial)
+  await third.close()
 })
