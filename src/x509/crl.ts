@@ -134,7 +134,7 @@ const read = (der: Buffer, code: ProblemCode, form: Form): Crl => {
   const signed = window.read(tags.sequence, 'TBSCertList')
   const facts = readTbs(signed, form)
   // Before it stands the version.
-  const signatureAlgorithm = form === wholeForm ? readOuterAlgorithm(list, signed, 1) : readSignatureAlgorithm(list)
+  const signatureAlgorithm = form.outer(list, signed, 1)
   const signature = list.bits('signatureValue').octets
   list.finish('CertificateList')
   return { ...facts, tbs, signatureAlgorithm, signature }
@@ -348,11 +348,14 @@ const listReaders: ExtensionReaders = new Map([
 
 /** By which readers. */
 interface Form {
+  /** The signature algorithm beside what was signed. */
+  readonly outer: typeof readOuterAlgorithm
   readonly list: ExtensionReaders
   readonly entry: ExtensionReaders
 }
-const recordedForm: Form = { list: listReaders, entry: entryReaders }
+const recordedForm: Form = { outer: readSignatureAlgorithm, list: listReaders, entry: entryReaders }
 const wholeForm: Form = {
+  outer: readOuterAlgorithm,
   list: new Map([
     ...listReaders,
     [oidKey('2.5.29.27'), refusing('it is a delta list, which has only what has changed')],
