@@ -3,6 +3,7 @@ import { createPublicKey, verify } from 'node:crypto'
 import { Problem } from '../errors.ts'
 import { findSignatureAlgorithm, type SignatureAlgorithm } from './algorithms.ts'
 import { DerReader, derProblem, formatOid, newBudget, oidKey, tags, type WalkBudget, walk } from './der.ts'
+import { readEcdsaSignature } from './ecdsa.ts'
 import {
   anyExtendedKeyUsage,
   type ExtensionName,
@@ -54,7 +55,7 @@ export const parseRequest = (der: Buffer, options: RequestOptions = {}): Certifi
   const { tbs, signature } = shape
   const key = readPublicKey(shape.spki, options.blocked)
   const signatureAlgorithm = matchingAlgorithm(shape.algorithm, key)
-  if (key.algorithm.curve !== undefined) assertEcdsaSignature(shape.signatureSlice, key.algorithm.curve.order)
+  if (key.algorithm.curve !== undefined) readEcdsaSignature(shape.signatureSlice, key.algorithm.curve.order)
   const subject = readSubject(shape.subject)
   const asked = readAsked(shape.attributes, shape.budget)
   return { der, tbs, signature, key, signatureAlgorithm, subject, ...asked }
@@ -251,22 +252,6 @@ const matchingAlgorithm = (identifier: Buffer, key: PublicKey): SignatureAlgorit
   if (!algorithm.keys.includes(key.algorithm.id))
     throw new Problem('csr.sig_alg', `${algorithm.id} does not go with a key of ${key.algorithm.title}`)
   return algorithm
-}
-
-/** Ecdsa-Sig-Value in strict DER, r and s in 1 … n − 1: no second encoding of one signature (Wycheproof). */
-const assertEcdsaSignature = (slice: DerReader, order: Buffer): void => {
-  walk(slice)
-  const pair = slice.read(tags.sequence, 'Ecdsa-Sig-Value')
-  for (const what of ['r', 's']) {
-    const octets = pair.read(tags.integer, what).octets
-    const magnitude = octets[0] === 0 ? octets.subarray(1) : octets
-    const tooBig =
-      magnitude.length > order.length || (magnitude.length === order.length && magnitude.compare(order) >= 0)
-    // P-521: an order whose top octet is 01 leaves no room for a sign octet of equal length, so lengths compare as they are.
-    if ((octets[0] as number) >= 0x80 || magnitude.length === 0 || tooBig)
-      throw derProblem('csr.pop', `${what} is not in 1 … n − 1`, slice.start)
-  }
-  pair.finish('Ecdsa-Sig-Value')
 }
 
 /** PKCS#1, SEC 1 and PKCS#8 keys are a SEQUENCE that begins with a version of 0 or 1; a request never is. */
