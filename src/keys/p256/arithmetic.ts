@@ -3,8 +3,9 @@
  * care that its time tells nothing.
  *
  * A number is nine limbs of 29 bits in words of 32: eight from 0 to 2^29 - 1, and the highest, which has the sign. A
- * product is Montgomery's, a·b / 2^261, and lies between -|a·b| / 2^261 and that and the modulus more: sums and
- * differences are not reduced, since nothing that is multiplied here is beyond ten moduli.
+ * product is Montgomery's, a·b / 2^261, of factors within 32 moduli of either sign, and lies between -|a·b| / 2^261 and
+ * that and the modulus more. So sums and differences are not reduced: adding points keeps all within 12 moduli, and
+ * doubling within 25.
  */
 import { assemble, type Code, op } from './code.ts'
 

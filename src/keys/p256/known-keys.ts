@@ -102,7 +102,8 @@ interface Question {
 
 const sha256 = (message: Buffer): Buffer => hash('sha256', message, 'buffer')
 
-const mostTogether = 64
+/** As the shares of an auditor's are. */
+const mostTogether = 128
 /** Registers, constants, and what inversions and one window take. */
 const scratchOctets = firstFreeAddress + (2 * invertedForWindow + mostTogether + 40) * numberOctets
 
