@@ -373,6 +373,28 @@ t.test('name constraints are read', async (t) => {
   })
 })
 
+t.test('what a certificate does not say is not read into it: a CA, a URL, another key or serial', async (t) => {
+  const address = tlv(0x86, Buffer.from('http://pki.example/1'))
+  const directory = tlv(0xa4, seq(rdn('2.5.4.3', printable('http://pki.example/2'))))
+  const pointOf = (...names: readonly Buffer[]): Buffer => seq(tlv(0xa0, tlv(0xa0, ...names)))
+  const [ocsp, issuers, other] = ['1.3.6.1.5.5.7.48.1', '1.3.6.1.5.5.7.48.2', '1.3.6.1.5.5.7.48.3'].map(oid) as Buffer[]
+  t.match(parseTbs(tbsOf({})), { ca: false, names: [], crlUrls: [], ocspUrls: [], issuerUrls: [] })
+  const facts = parseTbs(
+    tbsWith(
+      extension('2.5.29.31', seq(pointOf(directory, address), seq(tlv(0xa2, directory)), pointOf(directory))),
+      extension(
+        '1.3.6.1.5.5.7.1.1',
+        seq(seq(ocsp, directory), seq(ocsp, address), seq(other, address), seq(issuers, directory)),
+      ),
+      extension('2.5.29.35', seq(tlv(0xa1, directory), tlv(0x82, hex('05')))),
+    ),
+  )
+  const url = 'http://pki.example/1'
+  t.match(facts, { ca: false, crlUrls: [url], ocspUrls: [url], issuerUrls: [], authorityKeyIdentifier: undefined })
+  t.same([facts.crlUrls.length, facts.ocspUrls.length, facts.issuerUrls.length], [1, 1, 0])
+  t.equal(facts.authoritySerial?.toString('hex'), '05'.padStart(32, '0'))
+})
+
 /** A TBSCertificate by hand, with these extensions. */
 const tbsWith = (...extensions: readonly Buffer[]): Buffer => tbsOf({ extensions: [tlv(0xa3, seq(...extensions))] })
 
@@ -427,6 +449,12 @@ const refusals: readonly (readonly [string, () => Buffer, string])[] = [
     'fractions of a second',
     () =>
       tbsOf({ validity: seq(tlv(0x17, Buffer.from('261124100000Z')), tlv(0x18, Buffer.from('20551224100000.5Z'))) }),
+    'policy.lint',
+  ],
+  [
+    'a third time in its validity',
+    () =>
+      tbsOf({ validity: seq(...['261124', '261224', '271224'].map((day) => tlv(0x17, Buffer.from(`${day}100000Z`)))) }),
     'policy.lint',
   ],
   ['an empty list of extensions', () => tbsWith(), 'ext.syntax'],

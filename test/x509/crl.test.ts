@@ -33,7 +33,7 @@ import { encodePem } from '../../src/x509/pem.ts'
 import { encodeSubject, type Subject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
 import { assertTools, output, run } from '../interop/tools.ts'
-import { extension, hex, integer, nil, oid, seq, tlv, yes } from './build.ts'
+import { bits, extension, hex, integer, nil, oid, seq, tlv, yes } from './build.ts'
 import { cpu } from './cpu.ts'
 
 await assertTools('openssl')
@@ -256,6 +256,12 @@ t.test('what no list can say is a defect', (t) => {
   for (const number of [-1n, 1n << 159n]) t.throws(() => encodeCrlTbs({ ...input, revoked: [], number }), RangeError)
   t.throws(() => encodeCrlTbs({ ...input, revoked: [], distributionPoint: {} }), RangeError)
   t.throws(() => encodeRevoked([{ serial: Buffer.alloc(16), revokedAt }]), RangeError)
+  for (const number of [0n, (1n << 159n) - 1n]) t.equal(parseCrl(issue(root, { number })).number, number)
+  // RFC 5280 5.2.5: either alone says something.
+  for (const distributionPoint of [{ url: 'http://pki.example.com/1.crl' }, { only: 'ca' }] as const)
+    t.same(parseCrl(issue(root, { distributionPoint })).distributionPoint, distributionPoint)
+  // An entry of which there is nothing to say has no extensions, rather than none in a list (RFC 5280 4.1, SIZE 1..MAX).
+  t.ok(encodeRevoked([plain]).equals(seq(tlv(0x02, serialOf(1)), tlv(0x17, Buffer.from('261120080000Z')))))
   t.end()
 })
 
@@ -277,16 +283,95 @@ t.test('a list that is cut, longer or changed in any octet is another list or no
   t.end()
 })
 
-t.test('a delta list, and an entry about a certificate of another issuer, are refused, critical or not', async (t) => {
+/** A list by hand: what its one entry and what the list has besides, and the rest of it as it may be wrong. */
+const listOf = (ofEntry: readonly Buffer[], ofList: readonly Buffer[], wrong: Partial<Wrong> = {}): Buffer => {
   const time = (text: string): Buffer => tlv(0x17, Buffer.from(text))
   const { issuer, signature, authorityKeyIdentifier: key } = root.input
-  const listOf = (ofEntry: readonly Buffer[], ofList: readonly Buffer[]): Buffer => {
-    const entry = seq(integer(0x4711), time('261120080000Z'), seq(extension('2.5.29.21', hex('0a0101')), ...ofEntry))
-    const own = [extension('2.5.29.35', seq(tlv(0x80, key))), extension('2.5.29.20', integer(7))]
-    const times = [time('261120080000Z'), time('261220080000Z')]
-    const tbs = seq(integer(1), signature.identifier, issuer, ...times, seq(entry), tlv(0xa0, seq(...own, ...ofList)))
-    return encodeCrl(tbs, signature, Buffer.from([0]))
-  }
+  const {
+    version = integer(1),
+    reason = extension('2.5.29.21', hex('0a0101')),
+    behindEntry = [],
+    entries = [seq(integer(0x4711), time('261120080000Z'), seq(reason, ...ofEntry), ...behindEntry)],
+    own = [extension('2.5.29.35', seq(tlv(0x80, key))), extension('2.5.29.20', integer(7))],
+    inside = [],
+    outside = [],
+  } = wrong
+  const times = [time('261120080000Z'), time('261220080000Z')]
+  const extensions = tlv(0xa0, seq(...own, ...ofList))
+  const tbs = seq(version, signature.identifier, issuer, ...times, seq(...entries), extensions, ...inside)
+  return seq(tbs, signature.identifier, bits(Buffer.from([0])), ...outside)
+}
+
+interface Wrong {
+  readonly version: Buffer
+  readonly reason: Buffer
+  readonly entries: readonly Buffer[]
+  readonly own: readonly Buffer[]
+  readonly behindEntry: readonly Buffer[]
+  readonly inside: readonly Buffer[]
+  readonly outside: readonly Buffer[]
+}
+
+t.test('what would be read otherwise than it was meant is refused, of an entry and of a list', async (t) => {
+  const [key, number] = [extension('2.5.29.35', seq(tlv(0x80, hex('01')))), extension('2.5.29.20', integer(7))]
+  const point = (...parts: readonly Buffer[]): Buffer => extension('2.5.29.28', seq(...parts), yes)
+  for (const [tag, only] of [
+    [0x81, 'user'],
+    [0x82, 'ca'],
+  ] as const)
+    t.match(parseCrl(listOf([], [point(tlv(tag, hex('ff')))])), { number: 7n, distributionPoint: { only } })
+  for (const [what, list, told] of [
+    [
+      'unknown, critical, of an entry',
+      listOf([extension('1.2.3.4', nil, yes)], []),
+      /1\.2\.3\.4 is critical and unknown/,
+    ],
+    [
+      'unknown, critical, of the list',
+      listOf([], [extension('1.2.3.4', nil, yes)]),
+      /1\.2\.3\.4 is critical and unknown/,
+    ],
+    ['twice', listOf([], [number]), /extension 2\.5\.29\.20 occurs twice/],
+    ['a value that is no DER', listOf([], [extension('1.2.3.4', hex('ff'))]), /ends inside a header/],
+    ['a value of two elements', listOf([], [extension('1.2.3.4', Buffer.concat([nil, nil]))]), /after the end of/],
+    [
+      'a number in other octets',
+      listOf([], [], { own: [key, extension('2.5.29.20', hex('02020007'))] }),
+      /not minimal/,
+    ],
+    ['a number below none', listOf([], [], { own: [key, extension('2.5.29.20', hex('0201ff'))] }), /out of range/],
+    [
+      'a number of 21 octets',
+      listOf([], [], { own: [key, extension('2.5.29.20', integer(1n << 160n))] }),
+      /out of range/,
+    ],
+    ['no number', listOf([], [], { own: [key] }), /the CRL number is missing/],
+    ['no key', listOf([], [], { own: [number] }), /the CRL number is missing/],
+    ['an unknown reason', listOf([], [], { reason: extension('2.5.29.21', hex('0a0107')) }), /the reason is unknown/],
+    [
+      'a reason of two octets',
+      listOf([], [], { reason: extension('2.5.29.21', hex('0a020101')) }),
+      /the reason is unknown/,
+    ],
+    ['an indirect list', listOf([], [point(tlv(0x84, hex('ff')))]), /more in IssuingDistributionPoint/],
+    ['of some reasons only', listOf([], [point(tlv(0x83, hex('0640')))]), /more in IssuingDistributionPoint/],
+    ['of attributes only', listOf([], [point(tlv(0x85, hex('ff')))]), /more in IssuingDistributionPoint/],
+    ['a scope that is not so', listOf([], [point(tlv(0x81, hex('00')))]), /scope is not TRUE/],
+    ['version 1', listOf([], [], { version: integer(0) }), /the version is not 2/],
+    ['no entry in a list of them', listOf([], [], { entries: [] }), /revokedCertificates is empty/],
+    [
+      'something behind the extensions of an entry',
+      listOf([], [], { behindEntry: [nil] }),
+      /more in what holds Extensions/,
+    ],
+    ['something behind what is signed', listOf([], [], { inside: [nil] }), /more in TBSCertList/],
+    ['something behind the signature', listOf([], [], { outside: [nil] }), /more in CertificateList/],
+  ] as const)
+    t.throws(() => parseCrl(list), { code: 'policy.lint', message: told }, what)
+})
+
+t.test('a delta list, and an entry about a certificate of another issuer, are refused, critical or not', async (t) => {
+  const { issuer } = root.input
   t.equal(parseCrl(listOf([], [extension('1.2.3.4', nil)])).revoked.length, 1)
   for (const critical of [yes, undefined]) {
     const delta = extension('2.5.29.27', integer(6), critical)
