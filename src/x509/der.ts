@@ -383,7 +383,7 @@ const lengthAt = (buffer: Buffer, at: number, end: number, code: ProblemCode): n
 }
 
 /** The octets that the header of an element of this length takes in DER. */
-const headerLength = (length: number): number =>
+export const headerLength = (length: number): number =>
   length < 0x80 ? 2 : length < 0x100 ? 3 : length < 0x10000 ? 4 : length < 0x1000000 ? 5 : 6
 
 type ContentsRule = (buffer: Buffer, start: number, length: number, code: ProblemCode) => void

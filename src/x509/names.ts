@@ -1,6 +1,6 @@
 import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import { formatIp, isAddressLiteral, isEmbeddedV4, parseIp } from './addresses.ts'
-import { type DerReader, DerWriter, derProblem, openDer, tags } from './der.ts'
+import { type DerReader, DerWriter, derProblem, headerLength, openDer, tags } from './der.ts'
 import { isALabel, isEncodedLabel } from './idna.ts'
 import { emptyLabelFault, uriFault } from './uri.ts'
 
@@ -125,13 +125,10 @@ const octetsOf = (names: readonly Name[]): number => {
   let content = 0
   for (const { kind, value } of names) {
     const octets = kind === 'ip' ? (value.includes(':') ? 16 : 4) : value.length
-    content += headerOctets(octets) + octets
+    content += headerLength(octets) + octets
   }
-  return headerOctets(content) + content
+  return headerLength(content) + content
 }
-
-/** Of a tag and a length (X.690 8.1.3). */
-const headerOctets = (content: number): number => (content < 0x80 ? 2 : content < 0x100 ? 3 : content < 0x10000 ? 4 : 5)
 
 const readGeneralName = (list: DerReader, isLabel: IsLabel): Name => {
   const { buffer, at, tag } = list
@@ -196,7 +193,8 @@ const parseShown = (text: string): Name | undefined => {
  * is or with its kind before it, or `*.` before a DNS name, for all that are below it.
  */
 export const soughtFault = (text: string): string | undefined => {
-  if (shownForm.test(text) || kindOf(text) !== 'dns') return faultOf(() => parseSearched(text))
+  // One with its kind before it looks like a URI.
+  if (kindOf(text) !== 'dns') return faultOf(() => parseSearched(text))
   // Whatever is below a DNS name has one more label at least.
   const fault = faultOf(() => parseIssued('dns', text.replace(/^\*\./, 'a.')))
   return fault && `${fault}; ${howToSearch}`
@@ -243,7 +241,7 @@ const parseUri = (text: string, at?: number, isLabel?: IsLabel): Name => {
 /** Mailbox of RFC 5280 4.2.1.6: dot-atom local part, host name as domain, ASCII. */
 const parseEmail = (text: string, at?: number, isLabel?: IsLabel): Name => {
   const split = text.lastIndexOf('@')
-  const local = text.slice(0, Math.max(split, 0))
+  const local = text.slice(0, split)
   const domain = lowerCase(text.slice(split + 1))
   const bad =
     split < 1 ||

@@ -91,6 +91,8 @@ const forgeries: Readonly<Record<string, (length: number) => Buffer>> = {
       within(length, namesIdentifier, 0x04, 0x30),
       ...Array.from({ length: 8 }, () => tlv(0x87, Buffer.alloc(16))),
     ]),
+  'names, and something behind them in their extension': (length) =>
+    Buffer.concat([within(length, namesIdentifier, 0x04), seq(dns('forged.example.com'))]),
   'the octets alone, again and again': () => Buffer.concat(Array.from({ length: 20 }, () => namesIdentifier)),
 }
 

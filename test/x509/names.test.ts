@@ -100,16 +100,49 @@ t.test('the octets of names from JSON are bound as those of an encoding are', as
   t.throws(() => assertNames(long), { code: 'san.count' })
   t.throws(() => parseGeneralNames(encodeGeneralNames(long)), { code: 'san.count' })
   const mixed = [
-    ...long.slice(0, 78),
+    ...long.slice(0, 74),
     ...namesOf('ip', 5, (i) => `10.0.0.${i}`),
     ...namesOf('ip', 5, (i) => `fd00::${i}`),
+    // At which lengths take more octets to tell.
+    ...[127, 128, 255, 256].map((octets) => parseName('uri', 'urn:x:'.padEnd(octets, 'y'))),
   ]
-  for (let octets = 90; octets < 230; octets++) {
+  for (let octets = 190; octets < 260; octets++) {
     const names = [...mixed, ...namesOf('uri', 1, () => `https://example.com/${'p'.repeat(octets)}`)]
     const fits = encodeGeneralNames(names).length <= 16 * 1024
     if (fits) t.doesNotThrow(() => assertNames(names), String(octets))
     else t.throws(() => assertNames(names), { code: 'san.count' }, String(octets))
   }
+})
+
+t.test('a name is as long as it may be, and no longer', async (t) => {
+  const label = 'a'.repeat(63)
+  const hostOf = (length: number): string => `${label}.${label}.${label}.`.padEnd(length, 'b')
+  for (const [kind, longest, tooLong] of [
+    ['dns', hostOf(253), hostOf(254)],
+    ['dns', `*.${hostOf(251)}`, `*.${hostOf(252)}`],
+    ['dns', `${label}.example`, `${label}a.example`],
+    ['email', `${'m'.repeat(64)}@example.com`, `${'m'.repeat(65)}@example.com`],
+    ['email', `m@${hostOf(252)}`, `m@${hostOf(253)}`],
+    ['uri', `urn:x:${'y'.repeat(2042)}`, `urn:x:${'y'.repeat(2043)}`],
+  ] as const) {
+    t.doesNotThrow(() => parseName(kind, longest), longest)
+    t.throws(() => parseName(kind, tooLong), { code: 'san.syntax' }, tooLong)
+  }
+})
+
+t.test('of names together there are a hundred, and no URI beside a SPIFFE ID', async (t) => {
+  const numbered = (count: number) => Array.from({ length: count }, (_, i) => parseName('dns', `n${i}.example.com`))
+  const [host] = numbered(1) as [Name]
+  const uris = ['spiffe://example.com/a', 'urn:x:y', 'https://example.com/'].map((one) => parseName('uri', one))
+  const [spiffe, urn, https] = uris as [Name, Name, Name]
+  for (const good of [numbered(100), [host, spiffe, parseName('ip', '10.0.0.1')], [urn, https, host]])
+    t.doesNotThrow(() => assertNames(good))
+  t.throws(() => assertNames(numbered(101)), { code: 'san.count', detail: 'there are more than 100 names' })
+  for (const bad of [
+    [spiffe, urn],
+    [https, host, spiffe],
+  ])
+    t.throws(() => assertNames(bad), { code: 'san.syntax', detail: /a SPIFFE ID is the only URI/ })
 })
 
 t.test('a kind that is none is refused', async (t) => {
@@ -137,9 +170,10 @@ t.test('numbers that inet_aton reads are addresses, not names', async (t) => {
   ]) {
     t.throws(() => parseName('dns', text), { code: 'san.ip_as_dns' }, text)
   }
-  for (const text of ['1', '1234', '1.2.3.4.5', 'a.1', 'a.0x1', '4294967296']) {
+  for (const text of ['1', '1234', '1.2.3.4.5', 'a.1', 'a.0x1', 'a.0x', '4294967296']) {
     t.throws(() => parseName('dns', text), { code: 'san.syntax' }, text)
   }
+  for (const text of ['a.x1', 'a.1x', 'a.0xg', 'a.b0x1']) t.equal(parseName('dns', text).value, text)
 })
 
 t.test('wildcards and underscores are told, not judged', async (t) => {
