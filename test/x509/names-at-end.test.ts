@@ -9,7 +9,7 @@ import { type Name, parseName } from '../../src/x509/names.ts'
 import { namesIdentifier, readNamesAtEnd } from '../../src/x509/names-at-end.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeTbs, type TemplateInput } from '../../src/x509/tbs.ts'
-import { dns, oid, san, seq, tlv } from './build.ts'
+import { dns, extension, oid, san, seq, tlv } from './build.ts'
 
 const key = parsePublicKey(
   generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'der' }),
@@ -64,6 +64,8 @@ t.test('the end of what is issued says the names that all of it says', async (t)
 
 const forged = san(dns('forged.example.com')).subarray(2)
 const point = oid('2.5.29.31')
+const toUrl = [0x30, point, 0x04, 0x30, 0x30, 0xa0, 0xa0]
+const url = Buffer.from('http://forged.example/1.crl')
 /** The header of an element that reaches over `length` octets. */
 const header = (tag: number, length: number): Buffer => Buffer.from([tag, 0x82, length >> 8, length & 0xff])
 /** Elements within each other, each to the end of `length` octets. */
@@ -84,7 +86,11 @@ const forgeries: Readonly<Record<string, (length: number) => Buffer>> = {
   'a distribution point over all that follows': (length) =>
     Buffer.concat([forged, within(length - forged.length, 0x30, point, 0x04)]),
   'a URL over all that follows': (length) =>
-    Buffer.concat([forged, within(length - forged.length, 0x30, point, 0x04, 0x30, 0x30, 0xa0, 0xa0, 0x86)]),
+    Buffer.concat([forged, within(length - forged.length, ...toUrl, 0x86), url]),
+  'a URL, and something behind it over all that follows': (length) =>
+    Buffer.concat([forged, within(length - forged.length, ...toUrl), tlv(0x86, url)]),
+  'a distribution point, and then what there is': () =>
+    Buffer.concat([forged, extension('2.5.29.31', seq(seq(tlv(0xa0, tlv(0xa0, tlv(0x86, url))))))]),
   'a name over all that follows': (length) => within(length, namesIdentifier, 0x04, 0x30, 0x86),
   'addresses over all that follows': (length) =>
     Buffer.concat([
