@@ -106,28 +106,6 @@ export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFac
   return readTbs(reader.read(tags.sequence, 'TBSCertificate'), budget)
 }
 
-/**
- * The names alone, of a TBSCertificate that `parseTbs` has read before: what stands before them is stepped over. In the
- * normal form that it was issued with.
- */
-export const readTbsNames = (tbs: Buffer): readonly Name[] => {
-  const reader = new DerReader(tbs, 'policy.lint').read(tags.sequence, 'TBSCertificate')
-  // Version, serial, signature, issuer, validity, subject, key.
-  for (let passed = 0; passed < 7; passed += 1) reader.skip()
-  if (reader.tag !== 0xa3) return []
-  const list = reader.read(0xa3, 'extensions').read(tags.sequence, 'Extensions')
-  for (; !list.done; list.skip()) {
-    // Compared where it lies: there are many to pass by for each that is found.
-    if (tbs.readUIntBE(list.contentAt, 5) !== subjectAltName) continue
-    const extension = list.read(tags.sequence, 'Extension')
-    extension.skip()
-    extension.optional(tags.boolean, 'critical')
-    const { start, end } = extension.read(tags.octetString, 'extnValue')
-    return readIssuedNames(new DerReader(tbs, 'policy.lint', start, end))
-  }
-  return []
-}
-
 /** Whether the one says that the other signed it: by name, and by key where both tell it. Proves nothing. */
 export const isIssuedBy = (
   { issuer, authorityKeyIdentifier: wanted }: Pick<TbsFacts, 'issuer' | 'authorityKeyIdentifier'>,
@@ -296,7 +274,5 @@ const readDistributionPoints = (value: DerReader): string[] => {
 }
 
 const asserted = Buffer.from([0x01, 0x01, 0xff])
-/** The DER of its OID, 2.5.29.17, as a number. */
-const subjectAltName = 0x06_03_55_1d_11
 const ocspMethod = oidKey('1.3.6.1.5.5.7.48.1')
 const issuersMethod = oidKey('1.3.6.1.5.5.7.48.2')

@@ -1,12 +1,11 @@
 import { isProblem } from '../errors.ts'
-import { readTbsNames } from './certificate.ts'
 import { DerReader, encodeOid, tags } from './der.ts'
 import { extensionOids } from './extensions.ts'
 import { type Name, readIssuedNames } from './names.ts'
 
 /**
- * The names of a TBSCertificate as `encodeTbs` writes it, from what is left of it behind the first place that has the octets
- * of the identifier of subjectAltName (`namesIdentifier`): a fifth of it. Where it has none, from all of it.
+ * The names of a TBSCertificate as `encodeTbs` writes it, from all of it, or from what is left of it behind the first place
+ * that has the octets of the identifier of subjectAltName (`namesIdentifier`): a fifth of it.
  *
  * A key may hold these octets as well, and behind them whatever its owner likes. So only a place counts behind which there
  * are, up to the last octet, names and then the distribution point, as they are written. Between a key and its names there
@@ -14,8 +13,7 @@ import { type Name, readIssuedNames } from './names.ts'
  * an address is not long enough.
  */
 export const readNamesAtEnd = (end: Buffer): readonly Name[] => {
-  if (end[0] !== tags.oid) return readTbsNames(end)
-  for (let at = 0; at >= 0; at = end.indexOf(namesIdentifier, at + 1)) {
+  for (let at = end.indexOf(namesIdentifier); at >= 0; at = end.indexOf(namesIdentifier, at + 1)) {
     try {
       return readFrom(new DerReader(end, 'policy.lint', at))
     } catch (error) {

@@ -30,7 +30,8 @@ const templateInput: TemplateInput = {
 
 const tbsOf = (names: readonly Name[], { spki = key.spki, ...more }: Partial<TemplateInput> & { spki?: Buffer } = {}) =>
   encodeTbs(compileTemplate({ ...templateInput, ...more }), {
-    serial: Buffer.from('4f66712439e4988e6b32421afaca0ecf', 'hex'),
+    // With the octets that are looked for.
+    serial: Buffer.from('400603551d1104030603550000000001', 'hex'),
     notBefore: new Date('2026-11-24T10:00:00Z'),
     notAfter: new Date('2026-12-24T09:59:59Z'),
     subject: [],
