@@ -5,6 +5,7 @@
 import { createHash, createPublicKey, verify } from 'node:crypto'
 
 import { isProblem, Problem, type Violation } from '../errors.ts'
+import { keyAlgorithms } from '../x509/algorithms.ts'
 import type { TbsFacts } from '../x509/certificate.ts'
 import { type Crl, parseCrl, parseRecordedCrl } from '../x509/crl.ts'
 
@@ -219,12 +220,14 @@ const assertFits = (crl: Crl, link: Link, now: Date): void => {
   if (reasons.length > 0) throw misfit(...reasons.map((reason) => ['/crl', reason] as const))
 }
 
-const isSigned = ({ tbs, signature, signatureAlgorithm: { hash, signOptions } }: Crl, { spki }: TbsFacts): boolean => {
+const isSigned = ({ tbs, signature, signatureAlgorithm }: Crl, { spki }: TbsFacts): boolean => {
+  const { hash, keys, signOptions } = signatureAlgorithm
   try {
     const key = createPublicKey({ key: spki, format: 'der', type: 'spki' })
-    return verify(hash, tbs, { key, ...signOptions }, signature)
+    // Node takes the hash of Ed25519, which is none, for SHA-256 where the key is on another curve: only we would believe the list.
+    const isOfKey = keys.some((id) => keyAlgorithms[id].generate.type === key.asymmetricKeyType)
+    return isOfKey && verify(hash, tbs, { key, ...signOptions }, signature)
   } catch {
-    // An algorithm that is not of this kind of key.
     return false
   }
 }

@@ -223,6 +223,8 @@ t.test('a serial is encoded minimally and positive, and comes back with 16 octet
     'ff66712439e4988e6b32421afaca0ecf',
     '0000712439e4988e6b32421afaca0ecf',
     '00800000000000000000000000000001',
+    `7f${'00'.repeat(19)}`,
+    `80${'00'.repeat(18)}`,
   ]) {
     t.equal(roundTrip(serial), serial)
   }
@@ -237,6 +239,8 @@ t.test('a validity that ends before it begins is a defect', async (t) => {
     () => encodeTbs(compileTemplate(templateInput), { ...tbsInput, notBefore: notAfter, notAfter: notBefore }),
     RangeError,
   )
+  const facts = parseTbs(encodeTbs(compileTemplate(templateInput), { ...tbsInput, notAfter: notBefore }))
+  t.same(facts.notAfter, notBefore, 'one of a second is none: both its ends are in it')
 })
 
 t.test('names and subjects of any length are written whole', async (t) => {
