@@ -228,6 +228,7 @@ const isSigned = ({ tbs, signature, signatureAlgorithm }: Crl, { spki }: TbsFact
     const isOfKey = keys.some((id) => keyAlgorithms[id].generate.type === key.asymmetricKeyType)
     return isOfKey && verify(hash, tbs, { key, ...signOptions }, signature)
   } catch {
+    // What OpenSSL cannot read.
     return false
   }
 }

@@ -228,6 +228,23 @@ const aLabels = [
   'xn--2-zhcd', // אב2
   'xn--9d6hc', // Adlam
   'xn--88d2gre', // ᎣᏏᏲ
+  'xn--b-cher-3ya', // bü-cher
+  'xn--bcher--x-65a', // bücher--x: two hyphens where they say nothing
+  // RFC 5892 2.6 and appendix A: exceptions, and what goes by what is beside it.
+  'xn--ll-0ea', // l·l, of Catalan
+  'xn--wva4j', // ͵α, a numeral sign before Greek
+  'xn--4db4e', // geresh behind Hebrew
+  'xn--4dbc8h', // gershayim behind Hebrew
+  'xn--cckzj', // ア・, a middle dot with Katakana
+  'xn--vek548p', // 漢・, and with Han
+  'xn--mgb8id', // digits of one kind
+  'xn--mgb61bd', // and of the other
+  'xn--a-x6a', // aʻ, a letter that modifies
+  'xn--3xa', // ς, which folding would change
+  'xn--w6j131q', // 〇漢, a number that is a letter
+  'xn--mgb24b', // a sign that is a word
+  'xn--nbd3i', // ག་, a mark that is part of words
+  'xn--e-oeb', // a mark that does not combine into one
 ]
 
 t.test('A-labels of many scripts are accepted', async (t) => {
@@ -249,6 +266,9 @@ t.test('labels that only look like A-labels are refused', async (t) => {
     'xn--iñ',
     'xn--bcher-kva8445foa',
     'xn---foo-xyz',
+    'xn--bcher--3ya', // bücher-
+    'xn---bcher-4ya', // -bücher
+    'xn--b--cher-n2a', // bü--cher: as if it said what it is
     // RFC 5892 2.2: not in lower case only, but folded.
     'xn--23f', // U+1C80, which folds to the Cyrillic letter that it looks like
     'xn--kz9a', // U+AB70, Cherokee
@@ -256,6 +276,32 @@ t.test('labels that only look like A-labels are refused', async (t) => {
     'xn--a-tfb', // a, U+0345
     // RFC 5892 2.4: blocks that are left out as a whole.
     'xn--a-zrn', // a, U+20D0
+    // RFC 5892 2.6 and appendix A, and what is of no class that belongs in a label.
+    'xn--al-0ea', // a·l, no l before the dot
+    'xn--la-0ea', // l·a, no l behind it
+    'xn--a-jib', // ͵a, a Greek sign before Latin
+    'xn--wva3j', // α͵, before nothing
+    'xn--a-0jc', // geresh behind Latin
+    'xn--4db3e', // behind nothing
+    'xn--ab-3n4a', // a・b, a middle dot among Latin
+    'xn--mgb8i1r', // digits of both kinds
+    'xn--11b2er09f', // a joiner
+    'xn--11b2ezcs70k', // one that keeps apart
+    'xn--ngba5e', // U+0640
+    'xn--lsb0h', // U+07FA
+    'xn--37j180q', // 漢〱, U+3031
+    'xn--e8jy70q', // 漢〻, U+303B
+    'xn--07j780q', // 漢〮, U+302E
+    'xn--ab-x49h', // U+A960, of old Hangul
+    'xn--a-663g', // U+D7B0, the same
+    'xn--a-egb', // U+034F, ignorable
+    'xn--a-n79h', // U+FE00, the same
+    'xn--a-j1n', // aⅷ, a letter that is a number
+    'xn--a-5ca', // a², a number that is no digit
+    'xn--mgb7i', // a digit first, from the right
+    'xn--a-wbb', // a mark first
+    'xn--zj7c', // half of a width
+    'xn--x-sy8h', // two letters in one
     // RFC 5893 2: what goes one way with what goes the other, in scripts of all kinds.
     'xn--y9a5t', // Hebrew, Armenian
     'xn--5db45n', // Hebrew, Devanagari
@@ -301,6 +347,8 @@ t.test('scripts that do not belong together are told', async (t) => {
   t.equal(isMixedScript('xn--paypa-be0s'), true) // Lisu ꓡ
   t.equal(isMixedScript('xn--bc-uu1a'), true) // Coptic ⲁ
   t.equal(isMixedScript('xn--9d6hc'), false) // Adlam alone
+  t.equal(isMixedScript('xn--ec8c'), false) // Gothic alone, which nobody writes
+  t.equal(isMixedScript('xn--a-je2i'), true) // Gothic, Latin
   t.equal(isMixedScript('xn--q7c056b'), true) // Lao, Khmer
   t.equal(isMixedScript('xn--rlc69b'), true) // Tamil, Kannada
   t.equal(isMixedScript('xn--rlcus7b3d'), false) // Tamil alone

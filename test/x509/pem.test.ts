@@ -3,7 +3,14 @@ import { randomBytes } from 'node:crypto'
 import t from 'tap'
 
 import { isProblem } from '../../src/errors.ts'
-import { decodeBase64, encodePem, parsePem, parseRawBody } from '../../src/x509/pem.ts'
+import {
+  decodeBase64,
+  encodePem,
+  type PemLabel,
+  parsePem,
+  parsePemCertificates,
+  parseRawBody,
+} from '../../src/x509/pem.ts'
 import { cpu } from './cpu.ts'
 
 t.test('what is encoded is parsed back, whatever its length', async (t) => {
@@ -51,6 +58,26 @@ t.test('blank lines around the block are accepted', async (t) => {
 t.test('the old label stands for requests only', async (t) => {
   const old = encodePem('CERTIFICATE', Buffer.from([1])).replaceAll('CERTIFICATE', 'NEW CERTIFICATE')
   t.throws(() => parsePem(old, 'CERTIFICATE'), { code: 'csr.pem' })
+})
+
+t.test('certificates follow each other with nothing between them but blank lines, up to a bound', async (t) => {
+  const of = (n: number, label: PemLabel = 'CERTIFICATE'): string => encodePem(label, Buffer.from([n]))
+  const read = (text: string): readonly number[] => parsePemCertificates(text, 3).map((der) => der[0] as number)
+  t.same(read(of(1)), [1])
+  t.same(read(`\n${of(1)}\n \r\n${of(2).replaceAll('\n', '\r\n')}${of(3).trimEnd()}`), [1, 2, 3])
+  for (const [what, text, told] of [
+    ['none', ' \n\t\r\n', /the text is empty/],
+    ['one too many', of(1) + of(2) + of(3) + of(4), /there are more than 3 blocks/],
+    ['text before', `who\n${of(1)}`, /does not begin with a block/],
+    ['text between', `${of(1)}who\n${of(2)}`, /does not begin with a block/],
+    ['text behind', `${of(1)}who`, /does not begin with a block/],
+    ['something else', of(1) + of(2, 'X509 CRL'), /not labelled CERTIFICATE/],
+    ['one in another', of(1).replace('\n', `\n${of(2)}`), /does not end with the label/],
+    ['a block without its end', of(1) + of(2).slice(0, 32), /the block does not end/],
+    ['none in a block', `${of(1)}-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n`, /the block is empty/],
+  ] as const)
+    t.throws(() => read(text), { code: 'csr.pem', detail: told }, what)
+  t.throws(() => read(`${of(1)}-----BEGIN EC PRIVATE KEY-----\n`), { code: 'csr.key_material' })
 })
 
 t.test('no part of the text goes into a problem', async (t) => {
