@@ -257,7 +257,7 @@ export class DerWriter {
   /** The header of everything written since `mark`. */
   header(tag: number, mark: number): void {
     const length = this.size - mark
-    this.#reserve(5)
+    this.#reserve(headerLength(length))
     const buffer = this.#buffer
     if (length < 0x80) buffer[--this.#at] = length
     else {

@@ -156,6 +156,40 @@ t.test('the writer grows, and keeps what it holds', async (t) => {
   t.ok(contents.equals(Buffer.concat([Buffer.from('\u0001head'), ...parts])))
 })
 
+t.test('a writer of any capacity writes the same, up to lengths that take four octets', async (t) => {
+  const parts = [Buffer.alloc(120, 7), Buffer.from([1]), Buffer.from('ab')]
+  const wanted = encodeSequence(encodeDer(tags.octetString, Buffer.concat(parts.toReversed())))
+  for (let capacity = 0; capacity < 140; capacity++) {
+    const writer = new DerWriter(capacity)
+    writer.bytes(parts[0] as Buffer)
+    writer.octet(1)
+    writer.ascii('ab')
+    writer.header(tags.octetString, 0)
+    writer.header(tags.sequence, 0)
+    t.ok(writer.finish().equals(wanted), String(capacity))
+  }
+  const most = 0x1000000
+  const writer = new DerWriter(most + 5)
+  writer.bytes(Buffer.alloc(most))
+  writer.header(tags.octetString, 0)
+  const der = writer.finish()
+  t.equal(der.length, most + 6)
+  t.equal(openDer(der, 'csr.der').read(tags.octetString, 'octets').length, most)
+})
+
+t.test('a small number is not negative, and of four octets at most', async (t) => {
+  const read = (octets: string): number => openDer(hex(octets), 'csr.der').smallInteger('it')
+  for (const [octets, value] of [
+    ['02 01 00', 0],
+    ['02 01 7f', 127],
+    ['02 02 00 80', 128],
+    ['02 04 7f ff ff ff', 0x7fffffff],
+  ] as const)
+    t.equal(read(octets), value)
+  for (const octets of ['02 01 80', '02 04 ff 7f ff ff', '02 05 00 80 00 00 00', '02 05 7f ff ff ff ff'])
+    t.throws(() => read(octets), { code: 'csr.der', options: { offset: 2 } }, octets)
+})
+
 t.test('unsigned numbers are minimal and positive', async (t) => {
   const encoded = (octets: string): string => encodeUnsigned(hex(octets)).toString('hex')
   t.equal(encoded(''), '020100')
@@ -169,7 +203,18 @@ t.test('unsigned numbers are minimal and positive', async (t) => {
 t.test('OIDs go both ways', async (t) => {
   for (const dotted of [
     '1.2.840.113549.1.1.1',
-    '2.5.29.17',
+    // Of the families that are kept, what is in them, above and below.
+    ...[
+      '2.5.29.17',
+      '2.5.29.17',
+      '2.5.29',
+      '2.5.29.17.1',
+      '2.5.29.1000',
+      '2.5.4.17',
+      '2.5.4.17.1',
+      '2.5.17',
+      '1.2.29.17',
+    ],
     '0.9.2342.19200300.100.1.25',
     '2.16.840.1.101.3.4.3.17',
     '1.3.6.1.4.1.311.20.2.3',
@@ -177,6 +222,7 @@ t.test('OIDs go both ways', async (t) => {
     '1.2.2147483647',
   ]) {
     t.equal(formatOid(oidKey(dotted)), dotted)
+    t.equal(openDer(encodeOid(dotted), 'csr.der').oid('it'), oidKey(dotted))
     t.doesNotThrow(() => openDer(encodeOid(dotted), 'csr.der'))
   }
 })
