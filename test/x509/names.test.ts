@@ -259,6 +259,9 @@ t.test('labels that only look like A-labels are refused', async (t) => {
     'xn--abc-',
     'xn--abc',
     'xn--0',
+    'xn--en32g', // U+110000, which there is not
+    'xn--a-j023p', // a, and the same
+    'xn--ib9b', // half of a pair
     'xn--bcher-7na', // Bücher
     'xn--cafe-yvc', // not in NFC
     'xn--a-ecp', // a soft hyphen or the like

@@ -69,6 +69,8 @@ t.test('certificates follow each other with nothing between them but blank lines
     ['none', ' \n\t\r\n', /the text is empty/],
     ['one too many', of(1) + of(2) + of(3) + of(4), /there are more than 3 blocks/],
     ['text before', `who\n${of(1)}`, /does not begin with a block/],
+    ['a boundary that begins otherwise', of(1).replace('-----BEGIN', '+++++BEGIN'), /does not begin with a block/],
+    ['a boundary that ends otherwise', of(1).replace('TE-----', 'TE+++++'), /does not begin with a block/],
     ['text between', `${of(1)}who\n${of(2)}`, /does not begin with a block/],
     ['text behind', `${of(1)}who`, /does not begin with a block/],
     ['something else', of(1) + of(2, 'X509 CRL'), /not labelled CERTIFICATE/],
