@@ -7,8 +7,13 @@ import t, { type Test } from 'tap'
 
 import { assertChainFits } from '../../src/ca/issuer-chain.ts'
 import type { Problem } from '../../src/errors.ts'
+import { checkOne } from '../../src/keys/verifier-batch.ts'
+import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
+import { openDer, tags } from '../../src/x509/der.ts'
 import { type PemLabel, parsePem } from '../../src/x509/pem.ts'
+import { openTestRoot } from '../helpers/ceremony.ts'
 import { assertTools, run } from '../interop/tools.ts'
+import { commonName, pem, request, seq } from '../x509/build.ts'
 
 await assertTools('openssl')
 
@@ -126,3 +131,27 @@ t.test('both readers read what is odd and legal alike: kinds of keys, of signatu
     t.same(await faults('authorityKeyIdentifier=keyid:always,issuer:always'), [], what)
   }
 })
+
+t.test(
+  'who says another algorithm than that of the key above is not signed by it: OpenSSL finds no path',
+  async (t) => {
+    const root = openTestRoot()
+    const csr = request({ subject: commonName('issuer') })
+    const faults = async (signature: SignatureAlgorithm): Promise<readonly string[]> => {
+      const issued = openDer(parsePem(root.certify(pem(csr), { signature }), 'CERTIFICATE'), 'internal')
+      const parts = issued.read(tags.sequence, 'Certificate')
+      const tbs = parts.element(tags.sequence, 'TBSCertificate')
+      parts.skip()
+      const issuer = seq(tbs, signature.identifier, parts.element(tags.bitString, 'signatureValue'))
+      const chain = [issuer, parsePem(root.pem, 'CERTIFICATE')]
+      const fits = assertChainFits({ chain, csr, now: new Date(), verify: async (check) => checkOne(check) })
+      return fits.then(
+        () => [],
+        ({ options }: Problem) => (options.violations ?? []).map(({ check, field }) => `${check} ${field}`),
+      )
+    }
+    t.same(await faults(root.key.algorithm), [])
+    for (const id of ['ed25519', 'ml-dsa-44'])
+      t.same(await faults(signatureAlgorithm(id)), ['chain.signature /chain/0'], id)
+  },
+)
