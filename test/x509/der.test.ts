@@ -53,6 +53,7 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['8 unused bits without data', '03 01 08', 2],
   ['an unused bit without data', '03 01 01', 2],
   ['unused bits that are set', '03 02 03 07', 3],
+  ['an unused bit that is set', '03 02 01 ff', 3],
   ['a NULL with contents', '05 01 00', 2],
   ['a constructed OCTET STRING', '24 03 04 01 00', 0],
   ['a constructed BIT STRING', '23 04 03 02 00 01', 0],
@@ -226,6 +227,7 @@ t.test('OIDs go both ways', async (t) => {
     '2.16.840.1.101.3.4.3.17',
     '1.3.6.1.4.1.311.20.2.3',
     '2.999.1',
+    '1.2.128.255',
     '1.2.2147483647',
   ]) {
     t.equal(formatOid(oidKey(dotted)), dotted)
