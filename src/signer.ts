@@ -50,10 +50,13 @@ const main = async (): Promise<void> => {
   }
 
   try {
-    const { mode, dataDir, keys, limits } = await loadConfig(process.env, 'sign')
+    const first = await loadConfig(process.env, 'sign')
+    const { dataDir, keys, limits } = first
+    // A pipe has told it already; a file may have been mended when it is asked for again.
+    const sources = [first]
     const ring = openKeyring({
       dataDir,
-      passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
+      passphrase: async () => loadPassphrase(sources.pop() ?? (await loadConfig(process.env, 'sign'))),
       rounds: roundsFor(keys.passphrase),
       pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
       loading: () => watchParent(parent),

@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 
 import { type Keyring, openGuarded, openKeyring } from '../../src/keys/keyring.ts'
-import { loadPassphrase } from '../../src/keys/passphrase.ts'
+import { loadPassphrase, makePassphrase } from '../../src/keys/passphrase.ts'
 import { unguarded } from '../../src/keys/pkcs11/pins.ts'
 import { openTestSigners } from '../../test/hsm/signers.ts'
 import type { Place } from '../place.ts'
@@ -64,9 +64,10 @@ const openInline = async (place: Place, { quick }: Tokens): Promise<Keyring> => 
   // The module reads it in this process.
   Object.assign(process.env, quick.env)
   const dataDir = await place.makeFolder('inline-keys')
+  await makePassphrase(dataDir)
   const ring = openKeyring({
     dataDir,
-    passphrase: () => loadPassphrase({ mode: 'development', dataDir, configured: undefined }),
+    passphrase: () => loadPassphrase({ mode: 'development', dataDir, keys: {} }),
     pkcs11: { modules: [quick.module], pin: async () => '1234', sessions: 8, queue: 512, deadlineMs: 2_000 },
     lost: (reason) => {
       throw new Error(reason)

@@ -30,6 +30,7 @@ import { parseCertificate } from '../x509/certificate.ts'
 import { parseCrl } from '../x509/crl.ts'
 import { parsePublicKey } from '../x509/keys.ts'
 import { encodePem } from '../x509/pem.ts'
+import { providePassphrase, rootKey } from './keys.ts'
 
 /** Makes what is missing. One of several that start at once does it; the others wait, and find it done. */
 export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> => {
@@ -39,6 +40,7 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
     await inTurn(tx, bootstrapLock)
     // What another one has made meanwhile is not in our memory yet.
     await policies.refresh()
+    await providePassphrase(stores)
     await openRollForTheFirstTime(stores, keys)
     await revokeLostTokens(stores, own.principal)
     if (config.mode === 'development') await makeHierarchy(stores, keys)
@@ -149,7 +151,7 @@ const rootPath = ({ dataDir }: Config): string => join(dataDir, 'offline-root', 
 
 const openRoot = async ({ config, clock, random, log }: Stores, keys: Keyring): Promise<Root> => {
   const folder = join(config.dataDir, 'offline-root')
-  const key = await openOrCreate(keys, config, 'file:offline-root/root.key.pem')
+  const key = await openOrCreate(keys, config, rootKey)
   const path = rootPath(config)
   const found = await readPrivateFile(path).catch(() => undefined)
   const certificate =

@@ -1,11 +1,16 @@
 /** Where this process has its keys from: signer processes, or, to measure what these cost, itself. */
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 import { type Config, loadConfig } from '../config.ts'
-import { type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
-import { loadPassphrase, roundsFor } from '../keys/passphrase.ts'
+import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
+import { loadPassphrase, makePassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
+import type { Stores } from '../service.ts'
+import { loadIssuers, openIssuerStore } from '../store/issuers.ts'
+import { readStanding } from '../store/roll-opening.ts'
 import type { Log } from '../telemetry.ts'
 
 /** Nothing is opened yet, and no process started, before the first key is asked for. */
@@ -14,10 +19,10 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   const { sessions } = config.keys.pkcs11
   const deadlineMs = config.limits.signingDeadlineMs
   if (signer === 'process') return openSigners({ log, script, env: environment, deadlineMs, pins, sessions })
-  const { mode, dataDir, keys, limits } = await loadConfig(environment, 'sign')
+  const { dataDir, keys, limits } = await loadConfig(environment, 'sign')
   const ring = openKeyring({
     dataDir,
-    passphrase: () => loadPassphrase({ mode, dataDir, configured: keys.passphrase }),
+    passphrase: async () => loadPassphrase(await loadConfig(environment, 'sign')),
     rounds: roundsFor(keys.passphrase),
     pkcs11: {
       ...keys.pkcs11,
@@ -29,6 +34,28 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   })
   return openGuarded(ring, pins)
 }
+
+/**
+ * Before a key is made: the passphrase of a data folder that has none, in development. Not where a key needs the one that there
+ * was, by the records or by the file of the root: that is away, with a folder that was moved or not restored, and to be put back.
+ */
+export const providePassphrase = async ({
+  db,
+  roll,
+  config,
+}: Pick<Stores, 'db' | 'roll' | 'config'>): Promise<void> => {
+  const { mode, keys, dataDir } = config
+  if (mode === 'production' || keys.hasPassphrase) return
+  if (existsSync(join(dataDir, rootKey.slice('file:'.length)))) return
+  const requests = await openIssuerStore({ db, roll, longestValidity: () => 0 }).requests()
+  const issuers = (await loadIssuers(db)).filter(({ state }) => state !== 'retired')
+  const { opened } = await readStanding(db)
+  const known = [...issuers, ...requests].map(({ keyUri }) => keyUri).concat(opened ? [config.roll.key] : [])
+  if (known.every(isInToken)) await makePassphrase(dataDir)
+}
+
+/** Of the root that development makes. */
+export const rootKey = 'file:offline-root/root.key.pem'
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))

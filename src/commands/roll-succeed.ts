@@ -26,7 +26,7 @@ import type { Log } from '../telemetry.ts'
 import { parseTbs } from '../x509/certificate.ts'
 import { explainRecords } from './database-fault.ts'
 import { Failure } from './failure.ts'
-import { openKeys } from './keys.ts'
+import { openKeys, providePassphrase } from './keys.ts'
 import { operator } from './operator.ts'
 import { withDatabase, withRecords } from './with-records.ts'
 
@@ -186,6 +186,7 @@ interface Opening {
 const open = async ({ db, roll, config, log }: Opening, origin: string, from: Checkpoint): Promise<void> => {
   const keys = await openKeys(config, log, openPinGuard({ db, roll, log }))
   try {
+    await providePassphrase({ db, roll, config })
     const key = await rollKeyOf(keys, config, origin)
     const succeeds = { origin: from.origin, size: from.size, root: Buffer.from(from.root).toString('base64') }
     const database = await readDatabaseId(db)

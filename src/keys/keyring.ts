@@ -23,7 +23,7 @@ export interface BareKeyring extends Keyring, TokenDoor {}
 export interface KeyringDeps {
   /** `file:` keys lie under it. */
   readonly dataDir: string
-  /** Asked for once, when the first software key is opened or made. */
+  /** Asked for when the first software key is opened or made, and again after one did not open. */
   readonly passphrase: () => Promise<string>
   /** Of PBKDF2, in software keys that are made; by default what a passphrase needs that a person has chosen. */
   readonly rounds?: number
@@ -43,6 +43,11 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
     known ??= passphrase()
     return { path, passphrase: await known, ...(rounds !== undefined && { rounds }) }
   }
+  /** What was not there, or was not the right one, may be by the next try. */
+  const forget = (error: unknown): never => {
+    known = undefined
+    throw error
+  }
   const inToken = async (): Promise<Pkcs11Provider> => {
     // Loaded when it is needed: whoever has keys in files has no need of its memory.
     if (provider === undefined) loading?.()
@@ -51,9 +56,10 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
     return tokens
   }
   return {
-    open: async (uri) => (isInToken(uri) ? (await inToken()).open(uri) : openSoftwareKey(await inFile(uri))),
+    open: async (uri) =>
+      isInToken(uri) ? (await inToken()).open(uri) : inFile(uri).then(openSoftwareKey).catch(forget),
     create: async (uri, kind) =>
-      isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri), kind),
+      isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri).catch(forget), kind),
     prepare: async (uri, past) => (await inToken()).prepare(uri, past),
     logIn: async (uri) => (await inToken()).logIn(uri),
     load: () => tokens?.load() ?? noLoad,

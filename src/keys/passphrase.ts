@@ -1,31 +1,40 @@
 /** What software keys are encrypted with at rest: the configured passphrase, or in development one of this data folder. */
 import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { passphraseRounds, randomPassphraseRounds } from './pbes2.ts'
 import { createPrivateFile, readPrivateFile } from './private-file.ts'
 
+/** Of the settings. */
 export interface PassphraseSource {
   readonly mode: 'development' | 'production'
   readonly dataDir: string
-  readonly configured: string | undefined
+  readonly keys: { readonly passphrase?: string }
 }
 
-/** Throws a sentence in production when there is none, or one that everybody knows. */
-export const loadPassphrase = async ({ mode, dataDir, configured }: PassphraseSource): Promise<string> => {
-  if (configured !== undefined) return configured
+/** Throws a sentence where there is none: what opens the keys that there are is never made up in its place. */
+export const loadPassphrase = async ({ mode, dataDir, keys }: PassphraseSource): Promise<string> => {
+  if (keys.passphrase !== undefined) return keys.passphrase
   if (mode === 'production') throw new Error('Software keys need CHANCERY_KEY_PASSPHRASE_FILE in production.')
-  const path = join(dataDir, 'keys', 'passphrase')
-  const read = async (): Promise<string> => (await readPrivateFile(path)).toString('utf8').trimEnd()
-  return read().catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw error
-    // Several may start at once: the first one's is everybody's.
-    await createPrivateFile(path, `${randomBytes(32).toString('base64url')}\n`).catch(
-      (error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EEXIST') throw error
-      },
+  const path = pathIn(dataDir)
+  const octets = await readPrivateFile(path).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code !== 'ENOENT') throw cause
+    throw new Error(
+      `${path} is not there, and no other passphrase opens the keys in files: put its folder back, or set CHANCERY_KEY_PASSPHRASE_FILE as before.`,
+      { cause },
     )
-    return read()
+  })
+  return octets.toString('utf8').trimEnd()
+}
+
+/** One of this data folder, where it has none: for whoever knows that no key needs another one. */
+export const makePassphrase = async (dataDir: string): Promise<void> => {
+  const path = pathIn(dataDir)
+  if (existsSync(path)) return
+  // Several may start at once: the first one's is everybody's.
+  await createPrivateFile(path, `${randomBytes(32).toString('base64url')}\n`).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error
   })
 }
 
@@ -35,3 +44,5 @@ export const loadPassphrase = async ({ mode, dataDir, configured }: PassphraseSo
  */
 export const roundsFor = (configured: string | undefined): number =>
   configured === undefined ? randomPassphraseRounds : passphraseRounds
+
+const pathIn = (dataDir: string): string => join(dataDir, 'keys', 'passphrase')

@@ -1,6 +1,7 @@
 /** The first start: with others at once, behind others, over a database that is slow or goes away in the middle. */
 import { hash } from 'node:crypto'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -161,6 +162,37 @@ t.test('a first start that lost its database is ended by the next one', async (t
     await assertWhole(t, nowhere, await nowhere.start())
   }
 })
+
+t.test(
+  'a passphrase that is away is not made up anew: nothing signs until it is back, and then without a restart',
+  async (t) => {
+    const nowhere = await openNowhere(t)
+    await (await nowhere.start()).close()
+    const [keys, away] = [join(nowhere.data, 'keys'), join(nowhere.data, 'away')]
+    await rename(keys, away)
+    const serving = await nowhere.start()
+    const { app, keyFaults } = serving.service
+    t.match(keyFaults(), [/passphrase is not there, and no other .*: put its folder back/])
+    const headers = { authorization: `Bearer ${(await readFile(join(nowhere.data, 'admin.token'), 'utf8')).trim()}` }
+    const payload = {
+      name: 'next',
+      authority: 'default',
+      key: 'file:keys/next.pem',
+      subject: [{ type: 'commonName', value: 'next' }],
+    }
+    const asked = await app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })
+    t.match(asked.json(), { detail: /passphrase is not there/ }, 'nor for another key')
+    t.notOk(existsSync(keys))
+
+    await rename(away, keys)
+    const right = await readFile(join(keys, 'passphrase'))
+    await writeFile(join(keys, 'passphrase'), 'that of another folder')
+    while (!keyFaults().some((fault) => /not a key that this passphrase opens/.test(fault))) await sleep(50)
+    await writeFile(join(keys, 'passphrase'), right)
+    while (keyFaults().length > 0) await sleep(50)
+    await assertWhole(t, nowhere, serving)
+  },
+)
 
 /** Stands between an instance and the database's socket. */
 const openProxy = async (t: Test, delayMs = 0) => {
