@@ -199,6 +199,7 @@ export const problems = {
   'roll.unanchored': later('The last checkpoint cannot be kept', 'Send the same request again, with the same Idempotency-Key; tell the operator if it recurs.'),
   'clock.skewed': later('The clock cannot be trusted', 'Send the same request again; tell the operator if it recurs.'),
   'issuer.none_active': later('The authority has no active issuer', 'Send the same request again after an operator has activated an issuer.'),
+  'issuer.expired': later('The issuer has expired', 'Tell the operator, who brings another issuer and activates it; then send the same request again.'),
   internal: { status: 500, title: 'Internal error', retryable: false, next: 'Report the requestId to the operator.' },
 } as const satisfies Readonly<Record<string, ProblemKind>>
 

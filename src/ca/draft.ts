@@ -18,12 +18,13 @@ import {
 } from '../policy/decide.ts'
 import type { Origin } from '../policy/origin.ts'
 import type { Profile } from '../policy/profile.ts'
-import { lengthOf } from '../policy/validity.ts'
+import { hasEnded, lengthOf } from '../policy/validity.ts'
 import { sha256 } from '../sha256.ts'
 import { type CertificationRequest, parseRequest } from '../x509/csr.ts'
 import type { KeyBlockList } from '../x509/keys.ts'
 import type { Subject } from '../x509/subject.ts'
 import { encodeTbs } from '../x509/tbs.ts'
+import { formatTime } from '../x509/time.ts'
 import type { Caller, Grant } from './access.ts'
 import { type Held, heldBy } from './holders.ts'
 import type { IssueInput } from './issuance.ts'
@@ -147,9 +148,18 @@ export const judge = async (
   return first
 }
 
-/** By a wrong clock every issuer has ended, or is still to come: that is no word about the request. Throws `clock.skewed`. */
-export const assertTimely = ({ assertClock }: Pick<DraftDeps, 'assertClock'>, decision: Decision): void => {
-  if (!decision.allowed && decision.violations.some(({ check }) => check === 'validity.issuer')) assertClock()
+/**
+ * By a wrong clock every issuer has ended, or is still to come: that is no word about the request. Nor is that the issuer has
+ * indeed: no shorter validity helps, and another issuer does. Throws `clock.skewed` and `issuer.expired`.
+ */
+export const assertTimely = ({ assertClock }: Pick<DraftDeps, 'assertClock'>, decision: Judged): void => {
+  if (decision.allowed) return
+  const { violations, context } = decision
+  const untimely = violations.filter(({ check }) => check === 'validity.issuer')
+  if (untimely.length > 0) assertClock()
+  const { name, notAfter } = context.issuer
+  if (untimely.length < violations.length || !hasEnded(notAfter, context.now)) return
+  throw new Problem('issuer.expired', `The issuer ${name} has expired, at ${formatTime(notAfter)}.`, { retryAfter: 30 })
 }
 
 /** One that has become active a moment ago has its key opened first. */

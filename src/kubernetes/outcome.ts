@@ -150,6 +150,7 @@ const ofIssuer: ReadonlySet<string> = new Set<ProblemCode | 'origin.required'>([
   'roll.unanchored',
   'clock.skewed',
   'issuer.none_active',
+  'issuer.expired',
 ])
 
 /** Of these, those that a dry run does not meet. */
@@ -160,6 +161,7 @@ const hidden: ReadonlySet<string> = new Set<ProblemCode>([
   'roll.unanchored',
   'clock.skewed',
   'issuer.none_active',
+  'issuer.expired',
 ])
 
 /** It has had what its grant allows for now: for whoever asks to wait for, or to ask for more. */

@@ -45,9 +45,13 @@ export const planValidity = (
     notAfter,
     elapsed: (now - notBefore) / 1000,
     outlives,
-    issuerIsValid: notBefore <= now && now <= issuerEnd,
+    issuerIsValid: notBefore <= now && !hasEnded(at.issuer.notAfter, at.now),
   }
 }
+
+/** Its last second is within it. */
+export const hasEnded = (notAfter: Date, now: Date): boolean =>
+  wholeSecond(now.getTime()) > wholeSecond(notAfter.getTime())
 
 /** Seconds. Both ends are in a validity, so that one of a second would end as it begins. */
 export const minValidity = 2

@@ -65,7 +65,8 @@ const open = async (t: Test) => {
       revoked: () => [],
     })
     const asked = { csr: derFor('web.example.com'), profile: 'server' }
-    const issue = async () => (await issuance.issue(caller, asked)).issuer
+    const issue = async (more: { readonly validity?: number } = {}) =>
+      (await issuance.issue(caller, { ...asked, ...more })).issuer
     return { issuers, life, issue, explain: () => issuance.explain(caller, asked) }
   }
   return { stores, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
@@ -94,7 +95,7 @@ t.test('whoever has not followed a move signs with the issuer that is active now
   t.match(await late.issue(), 'next', 'the old one is retiring, and what it would sign is not recorded')
   await life.move('default', 'activate', how)
   t.equal(late.issuers.active('default', 'ec-p256').name, 'next', 'as it believes')
-  const all = await Promise.all(Array.from({ length: 20 }, late.issue))
+  const all = await Promise.all(Array.from({ length: 20 }, () => late.issue()))
   t.same([...new Set(all)], ['default'])
   t.same(await faults(), [])
 })
@@ -220,5 +221,12 @@ t.test('by a clock that is wrong every issuer has expired, and nobody is told th
   await t.rejects(issue(), { code: 'clock.skewed', kind: { retryable: true } })
   await t.rejects(explain(), { code: 'clock.skewed' }, 'nor of a dry run')
   isWrong = false
-  await t.rejects(issue(), { code: 'validity.issuer' }, 'where the clocks agree it has')
+  const expired = {
+    code: 'issuer.expired',
+    kind: { status: 503, retryable: true },
+    detail: /^The issuer default has expired, at \d{4}-.*Z\.$/,
+  }
+  await t.rejects(issue(), expired, 'where the clocks agree it has, and the request is not at fault')
+  await t.rejects(explain(), expired)
+  await t.rejects(issue({ validity: 1e9 }), { code: 'validity.forbidden' }, 'but for one that no issuer would grant')
 })

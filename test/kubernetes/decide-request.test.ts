@@ -371,6 +371,7 @@ t.test('faults that all requests of an issuer share are the issuer’s, and the 
         ['origin.forbidden', false],
         ['key.unavailable', true],
         ['issuer.none_active', true],
+        ['issuer.expired', true],
         ['db.unavailable', true],
       ] as const
     ).map(([code, retryable]): Fault => ({ kind: 'problem', problem: { code, detail: 'It is so.', retryable } })),

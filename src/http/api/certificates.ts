@@ -76,6 +76,7 @@ export const issuingProblems = [
   'clock.skewed',
   'roll.unanchored',
   'issuer.none_active',
+  'issuer.expired',
 ] as const satisfies readonly ProblemCode[]
 
 export const certificateTypes = [
