@@ -96,7 +96,13 @@ export const openEmbedded = async ({ dataDir, log }: EmbeddedOptions): Promise<E
       if (last) await signalPostmaster(home, postmaster, 'SIGINT')
       await presence.end().catch(() => {})
       if (!last) {
-        log.info({ event: 'embedded.left' }, 'left the embedded PostgreSQL running: others are connected to it')
+        if (await isAlive(postmaster, home.cluster))
+          log.info({ event: 'embedded.left' }, 'left the embedded PostgreSQL running: others are connected to it')
+        else
+          log.warn(
+            { event: 'embedded.gone' },
+            `the embedded PostgreSQL had ended before, and did not come back; see ${home.log}`,
+          )
         return false
       }
       await gone(postmaster, home)
