@@ -55,7 +55,8 @@ export const bootstrap = async (stores: Stores, keys: Keyring): Promise<void> =>
 const makeHierarchy = async (stores: Stores, keys: Keyring): Promise<void> => {
   const known = new Set((await loadIssuers(stores.db)).map(({ name }) => name))
   const missing = authorities.filter((name) => !known.has(name))
-  const due = await dueRootCrl(stores)
+  // Another root than theirs, made where theirs is not, would be above none of them.
+  const due = missing.length > 0 || existsSync(rootPath(stores.config)) ? await dueRootCrl(stores) : undefined
   if (missing.length === 0 && due === undefined) return
   const root = await openRoot(stores, keys)
   await makeIntermediates(stores, keys, root, missing)

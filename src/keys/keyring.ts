@@ -41,7 +41,10 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
   const inFile = async (uri: string) => {
     const path = pathUnder(dataDir, uri)
     known ??= passphrase()
-    return { path, passphrase: await known, ...(rounds !== undefined && { rounds }) }
+    const read = await known.catch((cause: Error) => {
+      throw new Error(`${path} cannot be used: ${cause.message}`, { cause })
+    })
+    return { path, passphrase: read, ...(rounds !== undefined && { rounds }) }
   }
   /** What was not there, or was not the right one, may be by the next try. */
   const forget = (error: unknown): never => {

@@ -2,7 +2,7 @@ import 'reflect-metadata'
 
 import { execFile } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
-import { cp, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -316,6 +316,7 @@ t.test('a replica whose keys are away says whose, and why, and names no token th
   const second = await start(join(folder, 'second'))
   t.match(second, /^The key of the issuer default cannot be used: \S.*second\/keys\/default\.pem.*\.$/m)
   t.notMatch(second, /admin\.token|No issuer can sign|brings an issuer/)
+  t.same(await readdir(join(folder, 'second', 'offline-root')).catch(() => []), [], 'no root that is above nobody')
   await cp(join(folder, 'first', 'keys'), join(folder, 'third', 'keys'), { recursive: true })
   const third = await start(join(folder, 'third'))
   t.match(third, /^The key of the roll cannot be used: \S.*third\/roll\/key\.pem.*\.$/m)
