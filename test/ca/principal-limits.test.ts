@@ -1,24 +1,36 @@
-/** Requests under way, of two instances together, while what the database says takes its time, or is never heard. */
+/** Limits of requests, of two instances together, while what the database says takes its time, or is never heard. */
 import t, { type Test } from 'tap'
 
 import type { Caller } from '../../src/ca/access.ts'
 import { type Leave, openPrincipalLimits, type PrincipalLimits } from '../../src/ca/principal-limits.ts'
+import type { Problem } from '../../src/errors.ts'
+import type { Limits } from '../../src/policy/limits.ts'
 
 const bound = 8
-const caller = { principal: 'p', grants: [{ limits: { concurrent: bound } }] } as unknown as Caller
+const callerWith = (limits: Limits) => ({ principal: 'p', grants: [{ limits }] }) as unknown as Caller
+const caller = callerWith({ concurrent: bound })
 
 /** What the database has, and instances whose questions are answered when the test says so. */
 const openWorld = () => {
   const clock = { ms: 1_000_000 }
   const leases = new Map<string, number>()
+  /** How many requests of a second each question was for, and what is left to be given. */
+  const bucket = { asked: [] as number[], left: Number.POSITIVE_INFINITY, waitMs: 0 }
+  const limited: string[] = []
   const sleepers: { until: number; wake: () => void }[] = []
   const open = (name: string) => {
     const answers: ((error?: Error) => void)[] = []
-    const wire = { isSlow: false, answer: (error?: Error) => answers.shift()?.(error) }
+    const wire = { isSlow: false, asked: 0, answer: (error?: Error) => answers.shift()?.(error) }
     const limits = openPrincipalLimits({
       shares: {
-        takeRate: async () => ({ taken: 1, waitMs: 0 }),
+        takeRate: async (_principal, _rate, most) => {
+          bucket.asked.push(most)
+          const taken = Math.min(most, bucket.left)
+          bucket.left -= taken
+          return { taken, waitMs: bucket.waitMs }
+        },
         takeSlots: async (_principal, most, wanted) => {
+          wire.asked += 1
           const others = [...leases].filter(([key]) => key !== name).reduce((sum, [, slots]) => sum + slots, 0)
           const given = Math.max(0, Math.min(wanted, most - others))
           leases.set(name, given)
@@ -32,7 +44,7 @@ const openWorld = () => {
       now: () => clock.ms,
       clock: () => new Date(clock.ms),
       sleep: (ms) => new Promise((wake) => sleepers.push({ until: clock.ms + ms, wake })),
-      limited: () => {},
+      limited: (name) => limited.push(name),
     })
     return { limits, wire }
   }
@@ -47,7 +59,7 @@ const openWorld = () => {
       await new Promise((resolve) => setImmediate(resolve))
     }
   }
-  return { leases, open, pass }
+  return { clock, leases, bucket, limited, open, pass }
 }
 
 /** Those of so many that are let in within a while. */
@@ -110,4 +122,113 @@ t.test('what is under way is asked for again where the lease of it was lost', as
   await pass(60)
   await a.limits.renew()
   t.ok(Number(leases.get('a')) >= 4)
+})
+
+t.test('a slice of a second is what waits, from an eighth to the whole, and is good for a second', async (t) => {
+  const { clock, leases, bucket, open } = openWorld()
+  const { limits } = open('a')
+  const hasty = callerWith({ requestsPerSecond: 16 })
+  const take = (count: number) => Promise.all(Array.from({ length: count }, () => limits.enter(hasty)))
+  for (const [after, count, asked] of [
+    [0, 1, [2]],
+    [999, 1, []],
+    [0, 1, [2]],
+    [1_000, 1, [2]],
+    [0, 1, []],
+    [0, 5, [2, 3]],
+    [0, 20, [2, 16, 2]],
+    [0, 1, [2]],
+  ] as const) {
+    clock.ms += after
+    await limits.renew()
+    await take(count)
+    t.same(bucket.asked.splice(0), asked, `${count} after ${after} ms`)
+  }
+  await limits.count(hasty)
+  await limits.count(hasty)
+  t.same(bucket.asked, [2], 'an item of a batch is a request')
+  t.equal(limits.count(caller), undefined)
+  t.equal(limits.enter(callerWith({})), undefined)
+  t.equal(leases.size, 0, 'nobody asked for places')
+})
+
+t.test('whoever was refused is told when to come, has no place meanwhile, and is not looked up before', async (t) => {
+  const { clock, leases, bucket, limited, open, pass } = openWorld()
+  const { limits } = open('a')
+  const both = callerWith({ requestsPerSecond: 16, concurrent: 1 })
+  const enterOnce = () => limits.enter(both)?.catch((error: Problem) => error)
+  const refused = (waitMs: number) => ({
+    code: 'limit.requests',
+    options: {
+      retryAfter: Math.ceil(waitMs / 1_000),
+      extra: { limit: { value: 16, freesAt: new Date(clock.ms + waitMs).toISOString() } },
+    },
+  })
+  Object.assign(bucket, { left: 0, waitMs: 1_250 })
+  t.match(await enterOnce(), refused(1_250))
+  await pass(1_249)
+  t.match(await enterOnce(), refused(1))
+  t.equal(bucket.asked.length, 1)
+  t.same(limited, ['requestsPerSecond', 'requestsPerSecond'])
+  await pass(100)
+  t.equal(leases.get('a'), 0, 'what was refused is under way no more')
+  bucket.left = 1
+  t.type(await enterOnce(), 'function')
+})
+
+t.test('a batch has as many places as there are, and gives back once what it gives back twice', async (t) => {
+  const { leases, limited, open, pass } = openWorld()
+  const [a, b] = [open('a'), open('b')]
+  t.match(await a.limits.widen(callerWith({}), 5), { slots: 5 }, 'without a limit what they want')
+  const [inside] = await enter(b.limits, 3, pass)
+  const [first, second, third] = [
+    await a.limits.widen(caller, 3),
+    await a.limits.widen(caller, 5),
+    await a.limits.widen(caller, 1),
+  ]
+  t.same([first.slots, second.slots, third.slots], [3, Number(leases.get('a')) - 3, 0])
+  t.equal(Number(leases.get('a')) + Number(leases.get('b')), bound)
+  for (let i = 0; i < 2; i += 1) first.leave()
+  await pass(60)
+  const others = await enter(b.limits, bound, pass)
+  t.equal(others.length + 3 + second.slots, bound - 1, 'but for one that is kept to spare')
+  t.equal(limited.length, bound - others.length)
+  t.same([...new Set(limited)], ['concurrent'])
+  inside?.()
+})
+
+t.test('a place that nobody has is used for as long as the lease of it, and not after', async (t) => {
+  const { leases, open, pass } = openWorld()
+  const [a, b] = [open('a'), open('b')]
+  t.equal((await enter(a.limits, 1, pass)).length, 1)
+  t.equal(leases.get('a'), 2, 'one, and one to spare')
+  leases.delete('a')
+  await pass(9_000)
+  t.equal((await enter(b.limits, bound, pass)).length, bound)
+  t.equal((await enter(a.limits, 1, pass)).length, 0)
+})
+
+t.test('whoever comes as another gives back waits for that; who was refused asks nobody for a while', async (t) => {
+  const { open, pass } = openWorld()
+  const [a, b] = [open('a'), open('b')]
+  const first = await enter(a.limits, bound, pass)
+  const coming = b.limits.enter(caller)
+  for (const leave of first) leave()
+  await pass(50)
+  await pass(50)
+  t.type(await coming, 'function')
+  t.equal((await enter(a.limits, bound, pass)).length, bound - 2)
+  const refused = () => t.rejects(b.limits.enter(caller) as Promise<unknown>, { code: 'limit.concurrent' })
+  t.type(await b.limits.enter(caller), 'function', 'the one to spare')
+  const asking = refused()
+  for (const ms of [0, 100]) await pass(ms)
+  await asking
+  const { asked } = b.wire
+  await refused()
+  t.equal(b.wire.asked, asked)
+  await pass(100)
+  const again = refused()
+  for (const ms of [0, 100]) await pass(ms)
+  await again
+  t.equal(b.wire.asked, asked + 3)
 })
