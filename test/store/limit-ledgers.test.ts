@@ -75,6 +75,7 @@ interface Use {
 
 interface World {
   readonly grant: string
+  readonly principal?: string
   readonly limits: CountedLimits
   uses: readonly Use[]
   aheadMs: number
@@ -103,7 +104,7 @@ interface Wish {
 }
 
 const intentOf = (world: World, { names, lifeMs }: Wish, key: string = randomUUID()): Intent => ({
-  request: { principal: 'admin', key, digest: Buffer.alloc(32) },
+  request: { principal: world.principal ?? 'admin', key, digest: Buffer.alloc(32) },
   ...{ attempt: 1, serial: randomBytes(16), issuer: 'default', states: ['active'], shard: 0 },
   ...{ profile: { name: 'server', version: 1 }, tbs: randomBytes(10), plan: Buffer.alloc(32) },
   keySha256: randomBytes(32),
@@ -282,6 +283,17 @@ t.test('what two calls under the same keys ask for at once takes its room once',
   t.equal(await ask(c), 'recorded')
   t.equal(await ask(d), 'recorded')
   await t.rejects(ask(randomUUID()), { code: 'limit.certificates_per_day' })
+})
+
+t.test('what others do under the same grant, as by a mapping, takes none of one’s room', async (t) => {
+  await plain.query({ text: `insert into principals (name, created_by) values ('other', 'test')` })
+  const ours = await newWorld(all, minute)
+  const theirs: World = { ...ours, principal: 'other' }
+  for (const world of [ours, theirs]) t.equal(await repeat(world, 0, Array(6).fill(long)), 5)
+  await replicas[0]?.recorder.recordUnsigned((ours.uses[0] as Use).intent)
+  skipped.ms += 61_000
+  t.equal(await repeat(ours, 0, [long, long]), 1, 'that of the one that was never signed')
+  t.equal(await record(theirs, 0, long), false)
 })
 
 t.test('a replica that was refused does not miss what came after rows were taken away', async (t) => {
