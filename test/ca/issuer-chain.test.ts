@@ -114,6 +114,13 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     t.same(await faults('', `nameConstraints=critical,${wrong}`), ['chain.nameConstraints /chain/0'], wrong)
 })
 
+t.test('no key of a chain is one that a leaf could not have', async (t) => {
+  for (const rootKey of [['rsa:1024'], ['ec', '-pkeyopt', 'ec_paramgen_curve:secp256k1']]) {
+    const faults = await openBench(t, { rootKey })
+    t.same(await faults(''), ['chain.certificate /chain/1'], rootKey.join(' '))
+  }
+})
+
 t.test('both readers read what is odd and legal alike: kinds of keys, of signatures and of names', async (t) => {
   const odd = '/C=CH/DC=com/DC=example/O=Prüfstelle, "A\\+B" <x>;/OU=#1\\\\2/CN=日本'
   const ec = (curve: string) => ['ec', '-pkeyopt', `ec_paramgen_curve:${curve}`]

@@ -364,6 +364,8 @@ t.test('lists show one’s own, those of one’s profiles, or all; by state and 
     [...indexes].sort((a, b) => b - a),
     'newest first',
   )
+  for (const role of ['auditor', 'operator', 'admin'] as const)
+    t.same((await list(await employ(service, `reads-as-${role}`, role), 'limit=1000')).items, all, role)
   const own = (await list(people.requester, 'limit=1000')).items
   t.ok(own.length > 5 && own.length < all.length)
   t.ok(own.every((request: { principal: string }) => request.principal === 'ci'))

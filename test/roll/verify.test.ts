@@ -205,6 +205,10 @@ t.test('what was saved before grants were kept misses none, and nothing is kept 
 type Case = readonly [what: string, after: readonly RollEvent[], codes: readonly string[]]
 
 const past = '2026-11-24T00:00:00.000Z'
+const imported: RollEvent = {
+  ...{ type: 'crl.imported', issuer: issuer.name, signer: digest, number: '7', thisUpdate: past },
+  ...{ nextUpdate: '2027-05-24T00:00:00.000Z', revoked: 1, sha256: digest, by: 'admin' },
+}
 
 /** Each with the codes that it is found by: of the last event, which come behind all the others. */
 const cases: readonly Case[] = [
@@ -249,6 +253,11 @@ const cases: readonly Case[] = [
     [event.issued(90, { certificate: issuer.certify(serialOf(90), { notAfter: new Date('2036-11-02T00:00:00Z') }) })],
     ['certificate.validity'],
   ],
+  [
+    'nothing in a certificate that ends with its issuer',
+    [event.issued(90, { certificate: issuer.certify(serialOf(90), { notAfter: new Date('2036-11-01T00:00:00Z') }) })],
+    [],
+  ],
   ['a revocation of nothing', [event.revoked(90)], ['reference.missing']],
   ['a revocation under another issuer', [event.revoked(3, 'superseded', { issuer: 'x' })], ['reference.missing']],
   ['a revocation of an abandoned one', [event.revoked(20)], ['reference.state']],
@@ -259,6 +268,11 @@ const cases: readonly Case[] = [
   ['a plan that was not ordered', [event.revoked(6, 'superseded', { plan: 'cd'.repeat(32) })], ['reference.missing']],
   ['a plan that is done', [event.revoked(6, 'superseded', { plan: digest })], ['reference.state']],
   ['a plan ordered again', [event.ordered(digest, 3)], ['reference.state']],
+  [
+    'a plan of what is to come',
+    [{ ...event.ordered('cd'.repeat(32), 3), asOf: { size: 1000, time: past } } as RollEvent],
+    ['reference.number'],
+  ],
   ['a plan done again', [event.done(digest, 2, 1)], ['reference.state']],
   [
     'a plan that did less than it says',
@@ -363,6 +377,8 @@ const cases: readonly Case[] = [
   ['a list left out', [event.lists([0, 4, 31])], ['reference.number']],
   ['a list again', [event.lists([0, 2, 31])], ['reference.number']],
   ['a list of what is to come', [event.lists([0, 3, 1000])], ['reference.number']],
+  ['a list of no issuer', [{ ...event.lists([0, 1, 31]), issuer: 'x' } as RollEvent], ['reference.missing']],
+  ['a list that came in for no issuer', [{ ...imported, issuer: 'x' }], ['reference.missing']],
   ['a move from another state', [event.moved('retired', 'retiring')], ['reference.state']],
   ['a move that there is not', [event.moved('activated', 'crl-only')], ['reference.state']],
   ['a move of nothing', [event.moved('retired', 'crl-only', { issuer: 'x' })], ['reference.missing']],
