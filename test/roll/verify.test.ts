@@ -90,6 +90,7 @@ const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', 
 const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
   event.issued(91, { v: 3, approval: id, profile: vault(required), plan, ...more })
 
+const done = { ...event.done(digest, 2), skipped: { expired: 1, revoked: 1 } } as RollEvent
 const good: readonly RollEvent[] = [
   ...beginning,
   ...Array.from({ length: 20 }, (_, n) => event.issued(n)),
@@ -101,10 +102,10 @@ const good: readonly RollEvent[] = [
   event.revoked(2, 'superseded'),
   event.lists([0, 1, 30], [1, 1, 30]),
   event.lists([0, 2, 31]),
-  event.ordered(digest, 3),
+  event.ordered(digest, 4),
   event.revoked(4, 'superseded', { plan: digest }),
   event.revoked(5, 'superseded', { plan: digest }),
-  event.done(digest, 2, 1),
+  done,
   { type: 'principal.created', principal: 'alice', by: 'admin' },
   { type: 'principal.created', principal: 'bob', by: 'admin' },
   wanting(1),
@@ -273,7 +274,8 @@ const cases: readonly Case[] = [
     [{ ...event.ordered('cd'.repeat(32), 3), asOf: { size: 1000, time: past } } as RollEvent],
     ['reference.number'],
   ],
-  ['a plan done again', [event.done(digest, 2, 1)], ['reference.state']],
+  ['a plan done that was not ordered', [event.done('cd'.repeat(32), 0)], ['reference.missing']],
+  ['a plan done again', [done], ['reference.state']],
   [
     'a plan that did less than it says',
     [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 3)],
@@ -284,6 +286,8 @@ const cases: readonly Case[] = [
     [event.ordered('cd'.repeat(32), 3), event.done('cd'.repeat(32), 0, 2)],
     ['reference.number'],
   ],
+  ['a request of nobody', [created('five', 1, { principal: 'eve' })], ['reference.missing']],
+  ['a request of no profile', [created('five', 1, { profile: vault(1, 3) })], ['reference.missing']],
   ['a request again', [created('two', 1)], ['reference.state']],
   ['an approval of nothing', [approved('four', 'alice')], ['reference.missing']],
   ['an approval of another plan', [approved('two', 'alice', 'cd'.repeat(32))], ['reference.state']],
