@@ -17,13 +17,16 @@ import { commonName, pem, request, seq } from '../x509/build.ts'
 
 await assertTools('openssl')
 
+/** With this further extension, or with it in the place of its like. */
 const authority = (more: string, pathLength = ',pathlen:0'): string =>
   [
     `basicConstraints=critical,CA:TRUE${pathLength}`,
     'keyUsage=critical,keyCertSign,cRLSign',
     'subjectKeyIdentifier=hash',
-    more,
-  ].join('\n')
+  ]
+    .filter((line) => line.split('=')[0] !== more.split('=')[0])
+    .concat(more)
+    .join('\n')
 
 interface Kinds {
   readonly rootKey?: readonly string[]
@@ -112,6 +115,30 @@ t.test('no link of a chain has what would keep relying parties from accepting a 
     t.same(await faults('', `nameConstraints=critical,${fine}`), [], fine)
   for (const wrong of ['permitted;email:example.com', 'excluded;email:.example.com'])
     t.same(await faults('', `nameConstraints=critical,${wrong}`), ['chain.nameConstraints /chain/0'], wrong)
+})
+
+t.test('an issuer may sign certificates and lists, of leaves alone, and what is above it certificates', async (t) => {
+  const faults = await openBench(t)
+  for (const [more, ofIssuer, ofRoot] of [
+    ['keyUsage=critical,keyCertSign', ['chain.crlSign'], []],
+    ['keyUsage=critical,cRLSign', ['chain.keyUsage'], ['chain.keyUsage']],
+    ['basicConstraints=critical,CA:FALSE', ['chain.pathLength', 'chain.isCa'], ['chain.isCa']],
+    ['basicConstraints=critical,CA:TRUE', ['chain.pathLength'], []],
+    ['basicConstraints=critical,CA:TRUE,pathlen:1', ['chain.pathLength'], []],
+    ['basicConstraints=critical,CA:TRUE,pathlen:0', [], ['chain.pathLengthAbove']],
+    ['subjectKeyIdentifier=none', ['chain.keyIdentifier'], []],
+  ] as const) {
+    t.same(
+      await faults(more),
+      ofIssuer.map((check) => `${check} /chain/0`),
+      `${more} in the issuer`,
+    )
+    t.same(
+      await faults('', more),
+      ofRoot.map((check) => `${check} /chain/1`),
+      `${more} in the root`,
+    )
+  }
 })
 
 t.test('no key of a chain is one that a leaf could not have', async (t) => {
