@@ -86,6 +86,28 @@ const granted = (
   ...{ type: 'grant.changed', v: 3, change, grant: `of ${principal}`, principal, role: 'approver', profiles },
   ...{ names: null, revoke: false, limits: null, by: 'admin' },
 })
+const provided = (version: number): RollEvent => ({
+  ...{ type: 'provider.changed', provider: { name: 'github', version }, sha256: digest, by: 'admin' },
+})
+const token = (what: 'created' | 'revoked', principal = 'alice'): RollEvent => ({
+  ...{ type: `token.${what}`, token: 't', principal, label: '', expires: null, by: 'admin' },
+})
+const credential = (what: 'created' | 'revoked', principal = 'alice'): RollEvent => ({
+  ...{ type: `credential.${what}`, credential: 'c', principal, label: '' },
+  ...{ fingerprint: null, spiffe: 'spiffe://x', subject: null, by: 'admin' },
+})
+const asked = (name: string, spki: string): RollEvent => ({
+  ...{ type: 'issuer.requested', issuer: name, authority: 'default', key: 'file:x', spki, by: 'admin' },
+})
+const staged = { ...(beginning[2] as object), issuer: 'next', state: 'staged' } as RollEvent
+const moved = (name: string, spki: string): RollEvent => ({
+  ...{ type: 'issuer.relocated', issuer: name, authority: 'default', key: 'file:x', before: 'file:y' },
+  ...{ spki, reason: null, by: 'admin' },
+})
+const chained = (name: string, first: string): RollEvent => ({
+  ...{ type: 'issuer.chained', issuer: name, authority: 'default', chains: [[first]], by: 'admin' },
+})
+const own = hash('sha256', Buffer.from(issuer.certificate, 'base64'))
 const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', principal, by: 'admin' })
 const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
   event.issued(91, { v: 3, approval: id, profile: vault(required), plan, ...more })
@@ -398,6 +420,34 @@ const cases: readonly Case[] = [
     [{ ...beginning[3], profile: { name: 'server', version: 3 } } as RollEvent],
     ['reference.number'],
   ],
+  ['a version of a provider left out', [provided(1), provided(3)], ['reference.number']],
+  ['a version of a provider again', [provided(1), provided(2), provided(2)], ['reference.number']],
+  ['a principal disabled that there is not', [closed('eve')], ['reference.missing']],
+  ['a grant to nobody', [granted('eve', [])], ['reference.missing']],
+  ['a grant again', [granted('alice', [])], ['reference.state']],
+  ['a grant revoked twice', [granted('bob', [], 'revoked'), granted('bob', [], 'revoked')], ['reference.missing']],
+  ['a token of nobody', [token('created', 'eve')], ['reference.missing']],
+  ['a token again', [token('created'), token('created')], ['reference.state']],
+  ['a token revoked twice', [token('created'), token('revoked'), token('revoked')], ['reference.missing']],
+  ['a credential of nobody', [credential('created', 'eve')], ['reference.missing']],
+  ['a credential again', [credential('created'), credential('created')], ['reference.state']],
+  [
+    'a credential revoked twice',
+    [credential('created'), credential('revoked'), credential('revoked')],
+    ['reference.missing'],
+  ],
+  ['a request for an issuer that is there', [asked(issuer.name, digest)], ['reference.state']],
+  ['nothing in an issuer with the key that was made for it', [asked('next', issuer.spki), staged], []],
+  ['nothing in a place of a key that waits', [asked('next', issuer.spki), moved('next', issuer.spki)], []],
+  ['a place of another key than waits', [asked('next', issuer.spki), moved('next', digest)], ['reference.key']],
+  ['a place of the key of no issuer', [moved('next', digest)], ['reference.missing']],
+  ['nothing in a chain that begins with its issuer', [chained(issuer.name, own)], []],
+  ['a chain of no issuer', [chained('next', own)], ['reference.missing']],
+  [
+    'a key of no issuer',
+    [{ type: 'key.opened', issuer: 'next', key: 'file:x', spki: digest, attributes: null }],
+    ['reference.missing'],
+  ],
   ['a principal again', [beginning[1] as RollEvent], ['reference.state']],
   [
     'a principal disabled twice',
@@ -417,29 +467,9 @@ const cases: readonly Case[] = [
     [{ type: 'key.opened', issuer: 'default', key: 'file:x', spki: digest, attributes: null }],
     ['reference.key'],
   ],
-  [
-    'a chain that begins with another certificate',
-    [{ type: 'issuer.chained', issuer: 'default', authority: 'default', chains: [[digest]], by: 'admin' }],
-    ['reference.key'],
-  ],
-  [
-    "a place of a key that is not the issuer's",
-    [
-      {
-        ...{ type: 'issuer.relocated', issuer: 'default', authority: 'default', key: 'file:x', before: 'file:y' },
-        ...{ spki: digest, reason: null, by: 'admin' },
-      },
-    ],
-    ['reference.key'],
-  ],
-  [
-    'an issuer with another key than was made for it',
-    [
-      { type: 'issuer.requested', issuer: 'next', authority: 'default', key: 'file:x', spki: digest, by: 'admin' },
-      { ...(beginning[2] as object), issuer: 'next', state: 'staged' } as RollEvent,
-    ],
-    ['reference.key'],
-  ],
+  ['a chain that begins with another certificate', [chained(issuer.name, digest)], ['reference.key']],
+  ["a place of a key that is not the issuer's", [moved(issuer.name, digest)], ['reference.key']],
+  ['an issuer with another key than was made for it', [asked('next', digest), staged], ['reference.key']],
   [
     'a key of the roll under another name',
     [
