@@ -17,6 +17,8 @@ import { commonName, pem, request, seq } from '../x509/build.ts'
 
 await assertTools('openssl')
 
+const issuerName = '/CN=issuer/emailAddress=ca@mail.example.com'
+
 /** With this further extension, or with it in the place of its like. */
 const authority = (more: string, pathLength = ',pathlen:0'): string =>
   [
@@ -49,7 +51,7 @@ const openBench = async (t: Test, kinds: Kinds = {}) => {
   const { rootKey = p256, issuerKey = p256, root = '/CN=root', signing = [] } = kinds
   const subjects = {
     root: [root, rootKey],
-    issuer: ['/CN=issuer/emailAddress=ca@mail.example.com', issuerKey],
+    issuer: [issuerName, issuerKey],
   } as const
   for (const [name, [subject, key]] of Object.entries(subjects))
     await openssl(
@@ -139,6 +141,11 @@ t.test('an issuer may sign certificates and lists, of leaves alone, and what is 
       `${more} in the root`,
     )
   }
+})
+
+t.test('an issuer that has the name of its root stands below none', async (t) => {
+  const faults = await openBench(t, { root: issuerName })
+  t.same(await faults(''), ['chain.intermediate /chain/0'])
 })
 
 t.test('no key of a chain is one that a leaf could not have', async (t) => {
