@@ -263,6 +263,37 @@ t.test('what was dated ahead by a clock that was set back holds nobody up', asyn
   await db.query('select forget_replica($1)', [gone])
 })
 
+t.test('a bucket has at most what is of one second, and a clock that is set back puts nothing into it', async (t) => {
+  for (const [tokens, at, most, found] of [
+    [0, "now() - interval '50 seconds'", 100, { taken: 10, wait_ms: 0, tokens: 0 }],
+    [10, "now() - interval '50 seconds'", 4, { taken: 4, wait_ms: 0, tokens: 6 }],
+    [2.5, "now() + interval '1 hour'", 10, { taken: 2, wait_ms: 0, tokens: 0.5 }],
+    [0.5, "now() + interval '1 hour'", 10, { taken: 0, wait_ms: 50, tokens: 0.5 }],
+  ] as const) {
+    await db.query(`insert into rate_buckets values ('bucket', $1, ${at})`, [tokens])
+    const [taken] = (await db.query(`select taken, wait_ms from take_rate('bucket', 10, $1)`, [most])).rows
+    const [left] = (await db.query(`delete from rate_buckets where principal = 'bucket' returning tokens`)).rows
+    t.same({ ...taken, ...left }, found)
+  }
+})
+
+t.test(
+  'places are counted by principal, as far as somebody still has them, and given back for that one alone',
+  async (t) => {
+    const [mine, others, gone] = [1, 2, 3].map((n) => `00000000-0000-4000-8000-00000000001${n}`)
+    await db.query(
+      `insert into slot_leases values ('shared', $2, 2, now() + interval '8 seconds'),
+      ('shared', $3, 1, now() - interval '1 second'), ('apart', $1, 1, now() + interval '8 seconds')`,
+      [mine, others, gone],
+    )
+    const take = async (principal: string, wanted: number) =>
+      (await db.query('select take_slots($1, $2, 4, $3) as given', [mine, principal, wanted])).rows[0].given
+    t.same([await take('shared', 9), await take('apart', 9), await take('shared', 0)], [2, 4, 0])
+    const left = `delete from slot_leases where principal in ('shared', 'apart') and replica = $1 returning principal, slots`
+    t.same((await db.query(left, [mine])).rows, [{ principal: 'apart', slots: 4 }])
+  },
+)
+
 t.test('what was refused is a metric, by its limit', async (t) => {
   const { text } = await one.request('GET', '/metrics')
   for (const limit of ['requestsPerSecond', 'concurrent'])
