@@ -39,6 +39,9 @@ export const openPointSums = (arithmetic: Arithmetic, numbers: Numbers): PointSu
   const { constants, copy, reserve, put } = numbers
   const { X, Y, Z } = accumulator
   const [negative, factor] = [reserve(numberOctets), reserve(numberOctets)]
+  const chosen = new Int32Array(2 * windows)
+  let count = 0
+  let touched = 0
   const zs = reserve(invertedForWindow * numberOctets)
 
   const begin = (x: Buffer, y: Buffer): Multiples => {
@@ -93,24 +96,32 @@ export const openPointSums = (arithmetic: Arithmetic, numbers: Numbers): PointSu
     return (low | high) & (2 * half - 1)
   }
 
-  const sum = (parts: readonly (readonly [scalar: number, of: Multiples])[]): boolean => {
-    let begun = false
-    for (const [scalar, { at }] of parts) {
-      let carry = 0
-      for (let i = 0; i < windows; i++) {
-        const digit = bitsAt(scalar, i * windowBits) + carry
-        carry = digit > half ? 1 : 0
-        const signed = digit - carry * 2 * half
-        if (signed === 0) continue
-        const x = at + i * windowOctets + (Math.abs(signed) - 1) * pointOctets
-        const y = signed > 0 ? x + numberOctets : negative
-        if (signed < 0) difference(negative, constants.zero, x + numberOctets)
-        if (begun) addPoint(x, y)
-        else start(x, y)
-        begun = true
-      }
+  /** The points of a scalar, each where its x is, negative where it is to be subtracted: they are all read ahead at once. */
+  const choose = (scalar: number, { at }: Multiples): void => {
+    let carry = 0
+    for (let i = 0; i < windows; i++) {
+      const digit = bitsAt(scalar, i * windowBits) + carry
+      carry = digit > half ? 1 : 0
+      const signed = digit - carry * 2 * half
+      if (signed === 0) continue
+      const x = at + i * windowOctets + (Math.abs(signed) - 1) * pointOctets
+      touched ^= (words[x / 4] as number) ^ (words[(x + pointOctets) / 4 - 1] as number)
+      chosen[count++] = signed > 0 ? x : -x
     }
-    return begun
+  }
+
+  const sum = (parts: readonly (readonly [scalar: number, of: Multiples])[]): boolean => {
+    count = 0
+    for (const [scalar, of] of parts) choose(scalar, of)
+    for (let i = 0; i < count; i++) {
+      const place = chosen[i] as number
+      const x = Math.abs(place)
+      const y = place > 0 ? x + numberOctets : negative
+      if (place < 0) difference(negative, constants.zero, x + numberOctets)
+      if (i > 0) addPoint(x, y)
+      else start(x, y)
+    }
+    return count > 0
   }
 
   return { begin, extend, sum }
