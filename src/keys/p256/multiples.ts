@@ -40,8 +40,9 @@ export const openPointSums = (arithmetic: Arithmetic, numbers: Numbers): PointSu
   const { X, Y, Z } = accumulator
   const [negative, factor] = [reserve(numberOctets), reserve(numberOctets)]
   const chosen = new Int32Array(2 * windows)
+  /** What was read of them, which is of no use; it brings them near, many at a time. */
+  const readAhead = new Int32Array(2 * windows)
   let count = 0
-  let touched = 0
   const zs = reserve(invertedForWindow * numberOctets)
 
   const begin = (x: Buffer, y: Buffer): Multiples => {
@@ -96,7 +97,7 @@ export const openPointSums = (arithmetic: Arithmetic, numbers: Numbers): PointSu
     return (low | high) & (2 * half - 1)
   }
 
-  /** The points of a scalar, each where its x is, negative where it is to be subtracted: they are all read ahead at once. */
+  /** The points of a scalar, each where its x is, negative where it is to be subtracted. */
   const choose = (scalar: number, { at }: Multiples): void => {
     let carry = 0
     for (let i = 0; i < windows; i++) {
@@ -105,7 +106,7 @@ export const openPointSums = (arithmetic: Arithmetic, numbers: Numbers): PointSu
       const signed = digit - carry * 2 * half
       if (signed === 0) continue
       const x = at + i * windowOctets + (Math.abs(signed) - 1) * pointOctets
-      touched ^= (words[x / 4] as number) ^ (words[(x + pointOctets) / 4 - 1] as number)
+      readAhead[count] = (words[x / 4] as number) ^ (words[(x + pointOctets) / 4 - 1] as number)
       chosen[count++] = signed > 0 ? x : -x
     }
   }
