@@ -52,10 +52,12 @@ export const opsRoutes = (app: App, { health, metrics }: HttpDeps): void => {
   app.get(
     '/readyz',
     {
-      config: { access: 'optional', probe: true },
+      config: { access: 'optional', probe: true, outlivesDatabase: true },
       schema: {
         operationId: 'ready',
         summary: 'Can this instance issue?',
+        description:
+          'With a token of an operator or administrator it says what holds it up, also while the database is away, to whoever was answered within the last day.',
         tags: ['operations'],
         response: {
           200: { ...Readiness, description: 'It can', examples: [examples.readiness] },

@@ -55,38 +55,50 @@ t.test('a database that says nothing is waited for a moment, and what it says la
   await t.rejects(known.of('a', away), { code: 'db.unavailable' })
 })
 
-t.test('metrics are told while the database is away, to whoever was told them before, and say so', async (t) => {
-  const service = await openTestService(t)
-  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
-  await superuser.connect()
-  t.teardown(() => superuser.end())
-  const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
-  const accept = async (on: boolean): Promise<void> => {
-    await superuser.query(`alter database ${name} allow_connections ${on}`)
-    await superuser.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
-  }
-  const scraper = await employ(service, 'prometheus', 'auditor')
-  const other = await employ(service, 'other', 'auditor')
-  const get = (token: string, path = '/metrics') => service.request('GET', path, { token })
-  t.match(await get(scraper), { status: 200, text: 'chancery_check_passed{check="database"} 1' })
-  await get(other, '/v1/authorities')
+t.test(
+  'metrics and what holds up are told while the database is away, to whoever was told them before, and say so',
+  async (t) => {
+    const service = await openTestService(t)
+    const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
+    await superuser.connect()
+    t.teardown(() => superuser.end())
+    const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
+    const accept = async (on: boolean): Promise<void> => {
+      await superuser.query(`alter database ${name} allow_connections ${on}`)
+      await superuser.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+    }
+    const scraper = await employ(service, 'prometheus', 'auditor')
+    const other = await employ(service, 'other', 'auditor')
+    const get = (token: string, path = '/metrics') => service.request('GET', path, { token })
+    t.match(await get(scraper), { status: 200, text: 'chancery_check_passed{check="database"} 1' })
+    await get(other, '/v1/authorities')
+    const operator = await employ(service, 'operator', 'operator')
+    t.match(await get(operator, '/readyz'), { status: 200, json: { ready: true } })
 
-  await accept(false)
-  // What is known of tokens and of health is two seconds old.
-  await new Promise((resolve) => setTimeout(resolve, 2_500))
-  const told = await get(scraper)
-  t.match(told, { status: 200, text: 'chancery_check_passed{check="database"} 0' })
-  t.match(told.text, 'process_start_time_seconds')
-  t.notMatch(told.text, /^chancery_approval_requests\{/m)
-  t.match(await get(other), { status: 503, json: { code: 'db.unavailable' } })
-  t.match(await get(scraper, '/v1/certificates'), { status: 503, json: { code: 'db.unavailable' } })
+    await accept(false)
+    // What is known of tokens and of health is two seconds old.
+    await new Promise((resolve) => setTimeout(resolve, 2_500))
+    const told = await get(scraper)
+    t.match(told, { status: 200, text: 'chancery_check_passed{check="database"} 0' })
+    t.match(told.text, 'process_start_time_seconds')
+    t.notMatch(told.text, /^chancery_approval_requests\{/m)
+    t.match(await get(other), { status: 503, json: { code: 'db.unavailable' } })
+    const { status, json: readiness } = await get(operator, '/readyz')
+    t.match({ status, ready: readiness.ready }, { status: 503, ready: false })
+    t.match(
+      readiness.checks.find(({ name }: { name: string }) => name === 'database'),
+      { ok: false },
+    )
+    t.match(await get(other, '/readyz'), { status: 503, json: { code: 'db.unavailable' } })
+    t.match(await get(scraper, '/v1/certificates'), { status: 503, json: { code: 'db.unavailable' } })
 
-  await accept(true)
-  const { json } = await service.request('GET', '/v1/tokens?principal=prometheus')
-  await service.request('DELETE', `/v1/tokens/${json.items[0].id}`)
-  t.match(await get(scraper), { status: 401 })
-  await accept(false)
-  await new Promise((resolve) => setTimeout(resolve, 2_500))
-  t.match(await get(scraper), { status: 503 }, 'who was turned down is not known')
-  await accept(true)
-})
+    await accept(true)
+    const { json } = await service.request('GET', '/v1/tokens?principal=prometheus')
+    await service.request('DELETE', `/v1/tokens/${json.items[0].id}`)
+    t.match(await get(scraper), { status: 401 })
+    await accept(false)
+    await new Promise((resolve) => setTimeout(resolve, 2_500))
+    t.match(await get(scraper), { status: 503 }, 'who was turned down is not known')
+    await accept(true)
+  },
+)
