@@ -108,11 +108,12 @@ const mostTogether = 128
 const scratchOctets = firstFreeAddress + (2 * invertedForWindow + mostTogether + 40) * numberOctets
 
 const { identifier, curve } = keyAlgorithms['ec-p256']
-const spkiOctets = 91
+/** SEQUENCE, the identifier, BIT STRING of which no bit is unused, and a point that is not compressed (RFC 5480 2.2). */
+const spkiHead = Buffer.concat([Buffer.of(0x30, 89), identifier, Buffer.of(0x03, 66, 0, 4)])
 
-/** SEQUENCE, the identifier, BIT STRING of 66 octets, of which the first two are 00 and 04 (RFC 5480 2.2). */
+/** OpenSSL takes more of them, with unused bits too, and reads another point than stands there. */
 const isP256 = (spki: Buffer): boolean =>
-  spki.length === spkiOctets && spki.subarray(2, 2 + identifier.length).equals(identifier) && spki[26] === 4
+  spki.length === spkiHead.length + 64 && spki.subarray(0, spkiHead.length).equals(spkiHead)
 
 const pointOf = (octets: Buffer): [x: Buffer, y: Buffer] => [octets.subarray(-64, -32), octets.subarray(-32)]
 
