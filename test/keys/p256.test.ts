@@ -1,4 +1,5 @@
 /** Our arithmetic beside BigInt's, our multiples beside OpenSSL's, and what is proved beside what OpenSSL says. */
+import { execFileSync } from 'node:child_process'
 import { createECDH, createHash, generateKeyPairSync, sign, verify } from 'node:crypto'
 
 import fc from 'fast-check'
@@ -424,3 +425,24 @@ t.test('where Node may make no code, nothing is learnt or proved', async (t) => 
   t.notOk(known.learn(spki))
   t.same(known.prove([signed(Buffer.from('signed'))]), [false])
 })
+
+t.test(
+  'it keeps the address space that it takes, and no four gigabytes of it to grow into',
+  { skip: process.platform !== 'linux' },
+  async (t) => {
+    const script = `
+      import { readFileSync } from 'node:fs'
+      import { openArithmetic } from '${import.meta.resolve('../../src/keys/p256/arithmetic.ts')}'
+      const size = () => Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1])
+      const before = size()
+      const kept = openArithmetic(9_000_000)
+      console.log(size() - before, kept.words.length)`
+    // What V8 keeps around a memory so that it need not check its bounds, Node leaves out where there is no room for it.
+    const flags = ['--disable-wasm-trap-handler', '--input-type=module', '--eval', script]
+    const [kibibytes = Number.NaN, words] = execFileSync(process.execPath, flags, { encoding: 'utf8' })
+      .split(' ')
+      .map(Number)
+    t.ok(kibibytes < 500_000, `${kibibytes} KiB`)
+    t.equal(words, (138 * 65_536) / 4)
+  },
+)

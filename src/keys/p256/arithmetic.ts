@@ -249,7 +249,9 @@ const code = { ...basics, addPoint, double }
 /** The functions, over a memory of so many octets. Undefined where no code may be made at run time (`--jitless`). */
 export const openArithmetic = (octets: number): Arithmetic | undefined => {
   if (typeof WebAssembly === 'undefined') return undefined
-  const memory = new WebAssembly.Memory({ initial: Math.ceil(octets / 65_536) })
+  const pages = Math.ceil(octets / 65_536)
+  // Without a maximum address space is kept for four gigabytes, and a thread ends where that is limited.
+  const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
   const module = new WebAssembly.Module(assemble(Object.entries(code).map(([name, body]) => ({ name, locals, body }))))
   const { exports } = new WebAssembly.Instance(module, { env: { memory } })
   return { ...(exports as Omit<Arithmetic, 'words'>), words: new Int32Array(memory.buffer) }
@@ -258,7 +260,7 @@ export const openArithmetic = (octets: number): Arithmetic | undefined => {
 /** What we use of the standard; Node's types leave it to those of browsers. */
 declare const WebAssembly:
   | {
-      readonly Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer }
+      readonly Memory: new (limits: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
       readonly Module: new (octets: Uint8Array<ArrayBuffer>) => object
       readonly Instance: new (module: object, imports: object) => { readonly exports: object }
     }
