@@ -58,7 +58,8 @@ export const openNumbers = (arithmetic: Arithmetic, from: number, mostInverted: 
     intoPrime: putInteger(montgomery ** 2n % prime),
     intoOrder: putInteger(montgomery ** 2n % order),
   }
-  const primeLimbs = words.slice(putInteger(prime) / 4).subarray(0, limbs)
+  const primeAt = putInteger(prime) / 4
+  const primeLimbs = words.slice(primeAt, primeAt + limbs)
   const powers = reserve(16 * numberOctets)
   const prefixes = reserve(mostInverted * numberOctets)
   const inverse = reserve(numberOctets)
