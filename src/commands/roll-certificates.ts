@@ -149,5 +149,5 @@ const bufferOf = (octets: Uint8Array): Buffer =>
 
 /** `.ts` as we are run, `.js` from the built image. */
 const extension = import.meta.url.slice(import.meta.url.lastIndexOf('.'))
-/** Some 8 ms of P-256. */
+/** Some 8 ms of P-256, less by keys that are known. */
 const maxShare = 128

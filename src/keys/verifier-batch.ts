@@ -62,7 +62,7 @@ export const answerChecks = (packed: PackedChecks, known: KnownKeys, post: (vali
   const proved = known.prove(checks)
   const valid = checks.map((check, i) => proved[i] === true || checkOne(check))
   post(Uint8Array.from(valid, Number))
-  // A little for each batch and after its answer, so that whoever comes next waits for half a millisecond at most.
+  // A little for each batch and after its answer, so that whoever comes next waits for half a millisecond.
   checks.some(({ keep, spki }, i) => keep === true && valid[i] === true && !proved[i] && known.learn(spki))
 }
 

@@ -71,7 +71,8 @@ const edges = [
   order,
   montgomery - 1n,
   1n - montgomery,
-  2n ** 29n - 1n,
+  // Each limb the first that is not 0, all below it as large as they can be, and the same with a sign.
+  ...Array.from({ length: 9 }, (_, i) => 2n ** BigInt(29 * i)).flatMap((limb) => [limb, limb - 1n, -limb, -limb - 1n]),
 ]
 const factors = fc.oneof(fc.constantFrom(...edges), fc.bigInt({ min: 1n - montgomery, max: montgomery - 1n }))
 

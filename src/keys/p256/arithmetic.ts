@@ -24,19 +24,8 @@ export const pointOctets = 2 * numberOctets
 
 /** Above all registers. */
 export const firstFreeAddress = 1_024
-const register = (i: number): number => 16 + 40 * i
-const [X, Y, Z, ZZ, U, S, H, HH, HHH, V] = Array.from({ length: 10 }, (_, i) => register(i)) as [
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-  number,
-]
+/** Of nine words each. */
+const [X, Y, Z, ZZ, U, S, H, HH, HHH, V] = [16, 56, 96, 136, 176, 216, 256, 296, 336, 376] as const
 /** The point that is added to and doubled, in Jacobian coordinates: x = X / Z², y = Y / Z³. */
 export const accumulator = { X, Y, Z } as const
 

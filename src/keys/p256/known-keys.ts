@@ -1,5 +1,5 @@
 /**
- * Signatures by keys that come again and again, an issuer's own, proved in a third of the time that OpenSSL takes for
+ * Signatures by keys that come again and again, an issuer's own, proved in two fifths of the time that OpenSSL takes for
  * any key: of a known key, as of the generator, all multiples are made once that a scalar is made of, so that
  * u1·G + u2·Q is a sum of some fifty points and needs no doubling (FIPS 186-5 6.4.2; Brickell et al., 1992).
  *
