@@ -130,11 +130,6 @@ export class DerReader implements Slice {
     return this.read(this.tag, what)
   }
 
-  /** Where the contents of the next element begin. */
-  get contentAt(): number {
-    return this.at + headerLength(lengthAt(this.buffer, this.at, this.end, this.code))
-  }
-
   /** Moves past the next element, whatever it is. Nothing is made of it. */
   skip(): void {
     const length = lengthAt(this.buffer, this.at, this.end, this.code)
