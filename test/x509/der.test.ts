@@ -175,13 +175,21 @@ t.test('a writer of any capacity writes the same, up to lengths that take four o
     writer.header(tags.sequence, 0)
     t.ok(writer.finish().equals(wanted), String(capacity))
   }
-  const most = 0x1000000
-  const writer = new DerWriter(most + 5)
-  writer.bytes(Buffer.alloc(most))
-  writer.header(tags.octetString, 0)
-  const der = writer.finish()
-  t.equal(der.length, most + 6)
-  t.equal(openDer(der, 'csr.der').read(tags.octetString, 'octets').length, most)
+  for (const [length, header] of [
+    [0x7f, 2],
+    [0x80, 3],
+    [0x100, 4],
+    [0x10000, 5],
+    [0x1000000, 6],
+  ] as const) {
+    // An octet less than there is to write.
+    const writer = new DerWriter(length + header - 1)
+    writer.bytes(Buffer.alloc(length))
+    writer.header(tags.octetString, 0)
+    const der = writer.finish()
+    t.equal(der.length, length + header)
+    t.equal(openDer(der, 'csr.der').read(tags.octetString, 'octets').length, length)
+  }
 })
 
 t.test('a small number is not negative, and of four octets at most', async (t) => {
