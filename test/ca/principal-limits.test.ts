@@ -200,11 +200,21 @@ t.test('a batch has as many places as there are, and gives back once what it giv
 t.test('a place that nobody has is used for as long as the lease of it, and not after', async (t) => {
   const { leases, open, pass } = openWorld()
   const [a, b] = [open('a'), open('b')]
-  t.equal((await enter(a.limits, 1, pass)).length, 1)
+  a.wire.isSlow = true
+  const first = a.limits.enter(caller)
+  // The lease is one of when it was asked for.
+  await pass(1_000)
+  a.wire.isSlow = false
+  a.wire.answer()
+  await first
   t.equal(leases.get('a'), 2, 'one, and one to spare')
   leases.delete('a')
-  await pass(9_000)
   t.equal((await enter(b.limits, bound, pass)).length, bound)
+  await pass(9_000 - 1_000 - 400 - 1)
+  const last = (await a.limits.enter(caller)) as Leave
+  t.equal(a.wire.asked, 1)
+  last()
+  await pass(1)
   t.equal((await enter(a.limits, 1, pass)).length, 0)
 })
 
