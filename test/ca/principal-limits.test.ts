@@ -21,12 +21,19 @@ const openWorld = () => {
   const open = (name: string) => {
     const answers: ((error?: Error) => void)[] = []
     const wire = { isSlow: false, asked: 0, answer: (error?: Error) => answers.shift()?.(error) }
+    const answered = async (): Promise<void> => {
+      if (wire.isSlow)
+        await new Promise<void>((resolve, reject) => {
+          answers.push((error) => (error ? reject(error) : resolve()))
+        })
+    }
     const limits = openPrincipalLimits({
       shares: {
         takeRate: async (_principal, _rate, most) => {
           bucket.asked.push(most)
           const taken = Math.min(most, bucket.left)
           bucket.left -= taken
+          await answered()
           return { taken, waitMs: bucket.waitMs }
         },
         takeSlots: async (_principal, most, wanted) => {
@@ -34,10 +41,7 @@ const openWorld = () => {
           const others = [...leases].filter(([key]) => key !== name).reduce((sum, [, slots]) => sum + slots, 0)
           const given = Math.max(0, Math.min(wanted, most - others))
           leases.set(name, given)
-          if (wire.isSlow)
-            await new Promise<void>((resolve, reject) => {
-              answers.push((error) => (error ? reject(error) : resolve()))
-            })
+          await answered()
           return given
         },
       },
@@ -125,8 +129,8 @@ t.test('what is under way is asked for again where the lease of it was lost', as
 })
 
 t.test('a slice of a second is what waits, from an eighth to the whole, and is good for a second', async (t) => {
-  const { clock, leases, bucket, open } = openWorld()
-  const { limits } = open('a')
+  const { clock, leases, bucket, open, pass } = openWorld()
+  const { limits, wire } = open('a')
   const hasty = callerWith({ requestsPerSecond: 16 })
   const take = (count: number) => Promise.all(Array.from({ length: count }, () => limits.enter(hasty)))
   for (const [after, count, asked] of [
@@ -146,7 +150,15 @@ t.test('a slice of a second is what waits, from an eighth to the whole, and is g
   }
   await limits.count(hasty)
   await limits.count(hasty)
-  t.same(bucket.asked, [2], 'an item of a batch is a request')
+  t.same(bucket.asked.splice(0), [2], 'an item of a batch is a request')
+  wire.isSlow = true
+  clock.ms += 1_000
+  const late = limits.enter(hasty)
+  await pass(1_000)
+  wire.isSlow = false
+  wire.answer()
+  await late
+  t.same(bucket.asked, [2, 2], 'by when it was asked for')
   t.equal(limits.count(caller), undefined)
   t.equal(limits.enter(callerWith({})), undefined)
   t.equal(leases.size, 0, 'nobody asked for places')
