@@ -10,7 +10,7 @@ import { loadConfig } from './config.ts'
 import type { KeyLoad } from './keys/key-load.ts'
 import { openKeyring } from './keys/keyring.ts'
 import { keepOutOfCores } from './keys/no-core.ts'
-import { loadPassphrase, roundsFor } from './keys/passphrase.ts'
+import { openPassphrase, roundsFor } from './keys/passphrase.ts'
 import { type Host, hostKeys } from './keys/signer/host.ts'
 import { answers, encodeJson, openSignerStream, type SignerRecord } from './keys/signer/stream.ts'
 import { watchParent } from './keys/signer/watch.ts'
@@ -52,11 +52,9 @@ const main = async (): Promise<void> => {
   try {
     const first = await loadConfig(process.env, 'sign')
     const { dataDir, keys, limits } = first
-    // A pipe has told it already; a file may have been mended when it is asked for again.
-    const sources = [first]
     const ring = openKeyring({
       dataDir,
-      passphrase: async () => loadPassphrase(sources.pop() ?? (await loadConfig(process.env, 'sign'))),
+      passphrase: openPassphrase(first, () => loadConfig(process.env, 'sign')),
       rounds: roundsFor(keys.passphrase),
       pkcs11: { ...keys.pkcs11, pin, queue: limits.queue, deadlineMs: limits.signingDeadlineMs },
       loading: () => watchParent(parent),

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 
 import { type Config, loadConfig } from '../config.ts'
 import { isInToken, type Keyring, openGuarded, openKeyring } from '../keys/keyring.ts'
-import { loadPassphrase, makePassphrase, roundsFor } from '../keys/passphrase.ts'
+import { makePassphrase, openPassphrase, roundsFor } from '../keys/passphrase.ts'
 import type { PinGuard } from '../keys/pkcs11/pins.ts'
 import { openSigners } from '../keys/signer/client.ts'
 import type { Stores } from '../service.ts'
@@ -19,10 +19,11 @@ export const openKeys = async (config: Config, log: Log, pins: PinGuard): Promis
   const { sessions } = config.keys.pkcs11
   const deadlineMs = config.limits.signingDeadlineMs
   if (signer === 'process') return openSigners({ log, script, env: environment, deadlineMs, pins, sessions })
-  const { dataDir, keys, limits } = await loadConfig(environment, 'sign')
+  const first = await loadConfig(environment, 'sign')
+  const { dataDir, keys, limits } = first
   const ring = openKeyring({
     dataDir,
-    passphrase: async () => loadPassphrase(await loadConfig(environment, 'sign')),
+    passphrase: openPassphrase(first, () => loadConfig(environment, 'sign')),
     rounds: roundsFor(keys.passphrase),
     pkcs11: {
       ...keys.pkcs11,

@@ -6,7 +6,7 @@ import { type KeyLoad, noLoad } from './key-load.ts'
 import { openEntrance, type PinGuard, type TokenDoor } from './pkcs11/pins.ts'
 import type { Pkcs11Provider, Pkcs11Settings } from './pkcs11/provider.ts'
 import type { SigningKey } from './signing-key.ts'
-import { createSoftwareKey, openSoftwareKey } from './software.ts'
+import { createSoftwareKey, openSoftwareKey, WrongPassphrase } from './software.ts'
 
 export interface Keyring {
   /** An existing key. Rejects with a sentence when it is missing, open to others, or cannot be used. */
@@ -23,7 +23,7 @@ export interface BareKeyring extends Keyring, TokenDoor {}
 export interface KeyringDeps {
   /** `file:` keys lie under it. */
   readonly dataDir: string
-  /** Asked for when the first software key is opened or made, and again after one did not open. */
+  /** Asked for when the first software key is opened or made, and again after it was not there, or not the right one. */
   readonly passphrase: () => Promise<string>
   /** Of PBKDF2, in software keys that are made; by default what a passphrase needs that a person has chosen. */
   readonly rounds?: number
@@ -42,13 +42,14 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
     const path = pathUnder(dataDir, uri)
     known ??= passphrase()
     const read = await known.catch((cause: Error) => {
+      known = undefined
       throw new Error(`${path} cannot be used: ${cause.message}`, { cause })
     })
     return { path, passphrase: read, ...(rounds !== undefined && { rounds }) }
   }
-  /** What was not there, or was not the right one, may be by the next try. */
+  /** What was not the right one may be by the next try. To ask again costs the others their time: a pipe is waited for. */
   const forget = (error: unknown): never => {
-    known = undefined
+    if (error instanceof WrongPassphrase) known = undefined
     throw error
   }
   const inToken = async (): Promise<Pkcs11Provider> => {
@@ -62,7 +63,7 @@ export const openKeyring = ({ dataDir, passphrase, rounds, pkcs11, loading, lost
     open: async (uri) =>
       isInToken(uri) ? (await inToken()).open(uri) : inFile(uri).then(openSoftwareKey).catch(forget),
     create: async (uri, kind) =>
-      isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri).catch(forget), kind),
+      isInToken(uri) ? (await inToken()).create(uri, kind) : createSoftwareKey(await inFile(uri), kind),
     prepare: async (uri, past) => (await inToken()).prepare(uri, past),
     logIn: async (uri) => (await inToken()).logIn(uri),
     load: () => tokens?.load() ?? noLoad,

@@ -28,6 +28,26 @@ export const loadPassphrase = async ({ mode, dataDir, keys }: PassphraseSource):
   return octets.toString('utf8').trimEnd()
 }
 
+/**
+ * Of the settings as they were read first, and read again each time that one is asked for anew: a file may have been mended. What
+ * can't be read any more stays as it was told, since a pipe tells it once.
+ */
+export const openPassphrase = (
+  first: PassphraseSource,
+  again: () => Promise<PassphraseSource>,
+): (() => Promise<string>) => {
+  const sources = [first]
+  let told: string | undefined
+  return async () => {
+    try {
+      told = await loadPassphrase(sources.pop() ?? (await again()))
+    } catch (error) {
+      if (told === undefined) throw error
+    }
+    return told
+  }
+}
+
 /** One of this data folder, where it has none: for whoever knows that no key needs another one. */
 export const makePassphrase = async (dataDir: string): Promise<void> => {
   const path = pathIn(dataDir)

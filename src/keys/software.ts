@@ -19,6 +19,9 @@ export interface SoftwareKeyFile {
   readonly rounds?: number
 }
 
+/** Another passphrase may open it. */
+export class WrongPassphrase extends Error {}
+
 /**
  * Opens an existing key. Throws a sentence when the file is missing, open to others, the passphrase is wrong, or the key is none
  * that would be certified.
@@ -28,7 +31,7 @@ export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Pr
   if (isOpen(pem.toString('latin1')))
     throw new Error(`${path} holds a private key that is not encrypted as PKCS#8: do so with "openssl pkcs8 -topk8".`)
   const key = await unsealPrivateKey(pem, passphrase).catch((cause: unknown) => {
-    throw new Error(`${path} is not a key that this passphrase opens.`, { cause })
+    throw new WrongPassphrase(`${path} is not a key that this passphrase opens.`, { cause })
   })
   try {
     return softwareKey(path, key)

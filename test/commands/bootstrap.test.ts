@@ -1,4 +1,5 @@
 /** The first start: with others at once, behind others, over a database that is slow or goes away in the middle. */
+import { execFile } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
@@ -6,6 +7,7 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -24,12 +26,14 @@ import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { csrFor } from '../http/people.ts'
 
+const nextSubject = [{ type: 'commonName', value: 'next' }]
+
 /** An empty database and an empty data folder, and what starts an instance on them. */
 const openNowhere = async (t: Test) => {
   const database = await openTestDatabase(t, { empty: true })
   const data = await mkdtemp(join(tmpdir(), 'chancery-bootstrap-'))
   t.teardown(() => rm(data, { recursive: true, force: true }))
-  const start = async ({ through = asIs, log = quiet } = {}): Promise<Serving> => {
+  const start = async ({ through = asIs, log = quiet, env = {} } = {}): Promise<Serving> => {
     const config = await loadConfig({
       CHANCERY_DATA: data,
       CHANCERY_LISTEN: '127.0.0.1:0',
@@ -37,6 +41,7 @@ const openNowhere = async (t: Test) => {
       CHANCERY_PUBLIC_URL: 'http://pki.test',
       CHANCERY_DATABASE_URL: through(database.servingUrl),
       CHANCERY_MIGRATION_URL: through(database.ownerUrl),
+      ...env,
     })
     const serving = await serve(config, log)
     t.teardown(serving.close)
@@ -174,12 +179,7 @@ t.test(
     const { app, keyFaults } = serving.service
     t.match(keyFaults(), [/passphrase is not there, and no other .*: put its folder back/])
     const headers = { authorization: `Bearer ${(await readFile(join(nowhere.data, 'admin.token'), 'utf8')).trim()}` }
-    const payload = {
-      name: 'next',
-      authority: 'default',
-      key: 'file:keys/next.pem',
-      subject: [{ type: 'commonName', value: 'next' }],
-    }
+    const payload = { name: 'next', authority: 'default', key: 'file:keys/next.pem', subject: nextSubject }
     const asked = await app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })
     t.match(asked.json(), { detail: /passphrase is not there/ }, 'nor for another key')
     t.notOk(existsSync(keys))
@@ -193,6 +193,27 @@ t.test(
     await assertWhole(t, nowhere, serving)
   },
 )
+
+for (const signer of ['process', 'inline'])
+  t.test(`a pipe tells its passphrase once (${signer}), also where a key does not open by it`, async (t) => {
+    const nowhere = await openNowhere(t)
+    const pipe = join(nowhere.data, 'pipe')
+    await promisify(execFile)('mkfifo', ['-m', '600', pipe])
+    const env = { CHANCERY_KEY_PASSPHRASE_FILE: pipe, CHANCERY_SIGNER: signer }
+    const start = async (): Promise<Serving> => {
+      const [serving] = await Promise.all([nowhere.start({ env }), writeFile(pipe, 'told by a pipe, and once')])
+      return serving
+    }
+    await (await start()).close()
+    await rm(join(nowhere.data, 'keys', 'etcd.pem'))
+    const serving = await start()
+    t.match(serving.service.keyFaults(), [/etcd/])
+    const headers = { authorization: `Bearer ${(await readFile(join(nowhere.data, 'admin.token'), 'utf8')).trim()}` }
+    const payload = { name: 'next', authority: 'default', key: 'file:keys/next.pem', subject: nextSubject }
+    const asked = await serving.service.app.inject({ method: 'POST', url: '/v1/issuer-requests', headers, payload })
+    t.equal(asked.statusCode, 201, asked.body)
+    await assertWhole(t, nowhere, serving)
+  })
 
 /** Stands between an instance and the database's socket. */
 const openProxy = async (t: Test, delayMs = 0) => {
