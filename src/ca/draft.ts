@@ -11,6 +11,7 @@ import {
   type Decision,
   decide,
   hangsOnGrant,
+  isOfIssuer,
   type Plan,
   recheck,
   refusal,
@@ -112,8 +113,8 @@ interface Case {
 export type Judged = Decision & { readonly profile: Profile; readonly ask: Ask; readonly context: Context }
 
 /**
- * The first grant that allows the request decides; when none does, the first one's reasons are told. Each after the first has
- * a turn of the event loop of its own: hundreds of names meet all patterns of the profile and of the grant.
+ * The first grant that allows the request, but for the issuer, decides; when none does, the first one's reasons are told. Each
+ * after the first has a turn of the event loop of its own: hundreds of names meet all patterns of the profile and of the grant.
  */
 export const judge = async (
   { nextTurn }: Pick<DraftDeps, 'nextTurn'>,
@@ -140,7 +141,7 @@ export const judge = async (
       ...(keyStanding !== undefined && { keyStanding }),
     }
     const judged = { ...decide(profile, ask, context), profile, ask, context }
-    if (judged.allowed) return judged
+    if (judged.allowed || judged.violations.every(isOfIssuer)) return judged
     first ??= judged
     if (!hangsOnGrant(judged.violations)) break
   }
@@ -155,7 +156,7 @@ export const judge = async (
 export const assertTimely = ({ assertClock }: Pick<DraftDeps, 'assertClock'>, decision: Judged): void => {
   if (decision.allowed) return
   const { violations, context } = decision
-  const untimely = violations.filter(({ check }) => check === 'validity.issuer')
+  const untimely = violations.filter(isOfIssuer)
   if (untimely.length > 0) assertClock()
   const { name, notAfter } = context.issuer
   if (untimely.length < violations.length || !hasEnded(notAfter, context.now)) return

@@ -169,9 +169,15 @@ const samenesses: readonly Sameness[] = [
   ['recheck.ca', '/basicConstraints', (facts) => !facts.ca],
 ]
 
-/** Whether another grant could allow what was refused for these: what the profile itself turns down, none makes good. */
+/**
+ * Whether another grant could allow what was refused for these, but for the issuer: what the profile itself turns down, none makes
+ * good.
+ */
 export const hangsOnGrant = (violations: readonly Violation[]): boolean =>
-  violations.every(({ check }) => check.startsWith('grant.'))
+  violations.every((violation) => violation.check.startsWith('grant.') || isOfIssuer(violation))
+
+/** No word about the grant, nor about anything that was asked for but how long. */
+export const isOfIssuer = ({ check }: Violation): boolean => check === 'validity.issuer'
 
 /** A refused decision as the problem that the caller gets. */
 export const refusal = (decision: RefusedDecision): Problem => {

@@ -19,7 +19,7 @@ const grantFor = (name: string, i: number): Grant => ({
 })
 
 /** What came of names under grants for one name each, and how often others had a turn meanwhile. */
-const judged = async (names: readonly Name[], granted: readonly string[]) => {
+const judged = async (names: readonly Name[], granted: readonly string[], now = context.now) => {
   let turns = 0
   const nextTurn = async (): Promise<void> => {
     turns += 1
@@ -35,7 +35,7 @@ const judged = async (names: readonly Name[], granted: readonly string[]) => {
       grants,
       csr: csrOf({ names }),
       input: { profile: 'test', csr: '' } as never,
-      now: context.now,
+      now,
     },
   )
   return { decision, turns }
@@ -52,6 +52,17 @@ t.test('where none allows it, the first is told', async (t) => {
   t.match(decision, { allowed: false, violations: [{ check: 'grant.names.dns' }], context: { grantRules: {} } })
   t.same(decision.context.grantRules, { dns: { allow: ['a.example.com'] } })
   t.equal(turns, 1)
+})
+
+t.test('that the issuer has expired is told of what a later grant allows', async (t) => {
+  const granted = ['a.example.com', 'b.example.com', '**.com']
+  const late = new Date('2040-01-01T00:00:00Z')
+  const { decision, turns } = await judged(namesOf('dns:b.example.com'), granted, late)
+  t.match(decision, { allowed: false, code: 'validity.issuer', violations: [{ check: 'validity.issuer' }] })
+  t.same(decision.allowed || decision.violations.length, 1, 'nor that the first one does not')
+  t.equal(turns, 1)
+  const none = await judged(namesOf('dns:c.example.com'), granted.slice(0, 2), late)
+  t.match(none.decision, { allowed: false, code: 'san.forbidden' })
 })
 
 t.test('what the profile itself turns down is not tried by another grant', async (t) => {
