@@ -170,14 +170,19 @@ export const issuerFor = async (...asked: Parameters<typeof findIssuer>): Promis
   return issuer
 }
 
-/** The active one of the authority, but for what answers for one issuer of it. */
+/** The active one of the authority, of several one that has not expired, but for what answers for one issuer of it. */
 const findIssuer = (
-  { issuers }: DraftDeps,
+  { issuers, clock, assertClock }: DraftDeps,
   { authority }: Profile,
   { issuer: name }: IssueInput,
   { key }: CertificationRequest,
 ): Issuer => {
-  if (name === undefined) return issuers.active(authority, key.algorithm.id)
+  if (name === undefined) {
+    const [first, now] = [issuers.active(authority, key.algorithm.id), clock()]
+    if (!hasEnded(first.bounds.notAfter, now)) return first
+    assertClock()
+    return issuers.active(authority, key.algorithm.id, now)
+  }
   const issuer = issuers.byName(name)
   if (issuer.authority === authority) return issuer
   throw new Error(`the issuer ${name} is not one of the authority ${authority}`)

@@ -1,5 +1,6 @@
 /** The issuers that this instance knows: opened once, and moved as the records say, without a restart. */
 import { Problem } from '../errors.ts'
+import { hasEnded } from '../policy/validity.ts'
 import type { KeyAlgorithmId } from '../x509/algorithms.ts'
 import { isIssuedBy, type TbsFacts } from '../x509/certificate.ts'
 import { type Issuer, type IssuerOptions, type IssuerRow, newIssuer } from './issuer.ts'
@@ -8,9 +9,9 @@ import type { IssuerState } from './records.ts'
 export interface Issuers {
   /**
    * The authority's active issuer for a key of this type: one with a key of the same type, or the one that most relying
-   * parties understand. Throws `issuer.none_active`.
+   * parties understand; of those that have not expired by `now`, if there are any. Throws `issuer.none_active`.
    */
-  active(authority: string, keyType: KeyAlgorithmId): Issuer
+  active(authority: string, keyType: KeyAlgorithmId, now?: Date): Issuer
   /** Also one that has retired. Throws `issuer.not_found`. */
   byName(name: string): Issuer
   /** Those whose keys are in use, with their states. */
@@ -91,7 +92,7 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
   await refresh()
   await Promise.all([...opened.values()].map(({ opening }) => opening))
   return {
-    active: (authority, keyType) => view.active(authority, keyType),
+    active: (authority, keyType, now) => view.active(authority, keyType, now),
     byName: (name) => {
       const issuer = opened.get(name)
       if (issuer) return issuer
@@ -112,7 +113,7 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
 interface View {
   readonly inUse: readonly Placed[]
   readonly keys: ReadonlySet<string>
-  active(authority: string, keyType: KeyAlgorithmId): Issuer
+  active: Issuers['active']
 }
 
 const viewOf = (placed: readonly Placed[]): View => {
@@ -123,8 +124,10 @@ const viewOf = (placed: readonly Placed[]): View => {
   return {
     inUse: placed.filter(({ state }) => state !== 'retired'),
     keys: new Set(placed.map(({ issuer }) => issuer.bounds.keySha256)),
-    active: (authority, keyType) => {
-      const issuers = active.get(authority) ?? []
+    active: (authority, keyType, now) => {
+      const all = active.get(authority) ?? []
+      const valid = now ? all.filter(({ bounds }) => !hasEnded(bounds.notAfter, now)) : all
+      const issuers = valid.length > 0 ? valid : all
       const found = issuers.find((issuer) => issuer.keyType === keyType) ?? issuers[0]
       if (found) return found
       throw new Problem('issuer.none_active', `The authority ${JSON.stringify(authority)} has no active issuer.`, {

@@ -14,9 +14,10 @@ import { openApprovalStore } from '../../src/store/approvals.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIssuerStore } from '../../src/store/issuers.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
+import type { KeyKind } from '../../src/x509/algorithms.ts'
 import { encodePem, parsePemCertificates } from '../../src/x509/pem.ts'
 import { faultsInRecords } from '../crash/checker.ts'
-import { named, openTestRoot } from '../helpers/ceremony.ts'
+import { named, openTestRoot, span } from '../helpers/ceremony.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { derFor } from '../http/people.ts'
 
@@ -73,16 +74,20 @@ const open = async (t: Test) => {
 }
 
 const root = openTestRoot()
-const stage = async (life: IssuerLife, name: string): Promise<void> => {
+const stage = async (
+  life: IssuerLife,
+  name: string,
+  { algorithm = 'ec-p256', days = 365 }: { readonly algorithm?: KeyKind; readonly days?: number } = {},
+): Promise<void> => {
   const ask = {
     name,
     authority: 'default',
     subject: named(name),
-    algorithm: 'ec-p256',
+    algorithm,
     keyUri: `file:keys/${name}.pem`,
   }
-  const { csr } = await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
-  const chain = root.certify(encodePem('CERTIFICATE REQUEST', csr)) + root.pem
+  const { csr } = await life.request(ask, 'admin')
+  const chain = root.certify(encodePem('CERTIFICATE REQUEST', csr), span(days)) + root.pem
   await life.stage(name, parsePemCertificates(chain, 8), 'admin')
 }
 
@@ -229,4 +234,24 @@ t.test('by a clock that is wrong every issuer has expired, and nobody is told th
   await t.rejects(issue(), expired, 'where the clocks agree it has, and the request is not at fault')
   await t.rejects(explain(), expired)
   await t.rejects(issue({ validity: 1e9 }), { code: 'validity.forbidden' }, 'but for one that no issuer would grant')
+})
+
+t.test('of two active issuers the one that has not expired signs, but not because a clock is wrong', async (t) => {
+  const { openInstance } = await open(t)
+  const { life } = await openInstance()
+  await stage(life, 'next', { algorithm: 'ec-p384', days: 3_000 })
+  await life.move('next', 'activate', how)
+  let isWrong = false
+  const assertClock = (): void => {
+    if (isWrong) throw new Problem('clock.skewed', 'a test')
+  }
+  const today = await openInstance({ assertClock })
+  t.equal(await today.issue(), 'default', 'the one with the type of the key')
+  const late = await openInstance({ ahead: 2_000 * day, assertClock })
+  t.match(await late.explain(), { allowed: true })
+  t.equal(await late.issue(), 'next')
+  isWrong = true
+  await t.rejects(late.explain(), { code: 'clock.skewed' }, 'another issuer is another plan')
+  const last = await openInstance({ ahead: 10_000 * day })
+  await t.rejects(last.explain(), { code: 'issuer.expired', detail: /^The issuer default has expired/ }, 'both have')
 })
