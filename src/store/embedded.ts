@@ -16,7 +16,7 @@ import pg from 'pg'
 import type { Log } from '../telemetry.ts'
 import { assertSameMajor, findBinaries } from './embedded/binaries.ts'
 import { type Home, loadHome, makeHome } from './embedded/home.ts'
-import { bringUp, isAlive, type Postmaster, signalPostmaster } from './embedded/postmaster.ts'
+import { bringUp, isAlive, isUp, type Postmaster, signalPostmaster } from './embedded/postmaster.ts'
 
 export interface Embedded {
   /** Connects as the role that owns the database and migrates it. */
@@ -96,7 +96,7 @@ export const openEmbedded = async ({ dataDir, log }: EmbeddedOptions): Promise<E
       if (last) await signalPostmaster(home, postmaster, 'SIGINT')
       await presence.end().catch(() => {})
       if (!last) {
-        if (await isAlive(postmaster, home.cluster))
+        if (await isUp(home.cluster))
           log.info({ event: 'embedded.left' }, 'left the embedded PostgreSQL running: others are connected to it')
         else
           log.warn(

@@ -63,6 +63,12 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
   }
 }
 
+/** Whether a server is there, whoever has started it. */
+export const isUp = async (cluster: string): Promise<boolean> => {
+  const seen = await readPostmaster(cluster)
+  return seen !== undefined && isAlive(seen, cluster)
+}
+
 /** Is this process really the server over this cluster? A pid alone proves nothing: it may have been given again. */
 export const isAlive = async ({ pid }: Pick<Postmaster, 'pid'>, cluster: string): Promise<boolean> => {
   try {
