@@ -371,7 +371,11 @@ t.test('what a certificate does not say is not read into it: a CA, a URL, anothe
   const directory = tlv(0xa4, seq(rdn('2.5.4.3', printable('http://pki.example/2'))))
   const pointOf = (...names: readonly Buffer[]): Buffer => seq(tlv(0xa0, tlv(0xa0, ...names)))
   const access = (method: number, location: Buffer): Buffer => seq(oid(`1.3.6.1.5.5.7.48.${method}`), location)
-  t.match(parseTbs(tbsOf({})), { ca: false, names: [], crlUrls: [], ocspUrls: [], issuerUrls: [] })
+  const { ca, names, crlUrls, ocspUrls, issuerUrls } = parseTbs(tbsOf({}))
+  t.same(
+    { ca, names, crlUrls, ocspUrls, issuerUrls },
+    { ca: false, names: [], crlUrls: [], ocspUrls: [], issuerUrls: [] },
+  )
   const facts = parseTbs(
     tbsWith(
       extension('2.5.29.31', seq(pointOf(directory, address), seq(tlv(0xa2, directory)), pointOf(directory))),
@@ -383,8 +387,8 @@ t.test('what a certificate does not say is not read into it: a CA, a URL, anothe
     ),
   )
   const url = 'http://pki.example/1'
-  t.match(facts, { ca: false, crlUrls: [url], ocspUrls: [url], issuerUrls: [], authorityKeyIdentifier: undefined })
-  t.same([facts.crlUrls.length, facts.ocspUrls.length, facts.issuerUrls.length], [1, 1, 0])
+  t.same([facts.ca, facts.crlUrls, facts.ocspUrls, facts.issuerUrls], [false, [url], [url], []])
+  t.equal(facts.authorityKeyIdentifier, undefined)
   t.equal(facts.authoritySerial?.toString('hex'), '05'.padStart(32, '0'))
 })
 
