@@ -7,10 +7,13 @@
  * that and the modulus more. So sums and differences are not reduced: adding points keeps all within 12 moduli, and
  * doubling within 25.
  */
+import { type Curve, keyAlgorithms } from '../../x509/algorithms.ts'
 import { assemble, type Code, op } from './code.ts'
 
-export const prime = 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n
-export const order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+const { curve } = keyAlgorithms['ec-p256'] as { readonly curve: Curve }
+/** 2^256 - 2^224 + 2^192 + 2^96 - 1. */
+export const prime = curve.p
+export const order = BigInt(`0x${curve.order.toString('hex')}`)
 
 const limbs = 9
 const top = limbs - 1
