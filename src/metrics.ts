@@ -269,7 +269,11 @@ export const metricTable = {
     help: 'Sockets that were closed unanswered, by whether their address or the listener had too many.',
     labels: ['bound'],
   },
-  chancery_http_requests_total: { kind: 'counter', help: 'Requests answered.', labels: ['route', 'status'] },
+  chancery_http_requests_total: {
+    kind: 'counter',
+    help: 'Requests answered, also where whoever asked had gone by then.',
+    labels: ['route', 'status'],
+  },
   chancery_http_seconds: {
     kind: 'histogram',
     help: 'Time from a request to the end of its answer.',

@@ -42,7 +42,7 @@ import { requestRoutes } from './api/requests.ts'
 import { revocationRoutes } from './api/revocation.ts'
 import { massRevocationRoutes } from './api/revocations.ts'
 import { closed } from './api/schemas.ts'
-import { type AccessRule, askAgain, proofTold } from './auth.ts'
+import { type AccessRule, askAgain } from './auth.ts'
 import { addParsers, assertBodyType } from './bodies.ts'
 import {
   admissionTimeout,
@@ -59,6 +59,7 @@ import { assertHeeded } from './conditional.ts'
 import { withinDeadline } from './deadline.ts'
 import type { HttpDeps } from './deps.ts'
 import { serveDescription } from './description.ts'
+import { openEnds } from './ends.ts'
 import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
@@ -69,7 +70,7 @@ import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { hasNext, inTurn } from './turn.ts'
-import { askForBody, endIdle, noteEarly } from './unread.ts'
+import { askForBody } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
 
@@ -197,11 +198,7 @@ export const newApp = (
   { log, newId, limits, metrics, proxies }: Pick<HttpDeps, 'log' | 'newId' | 'limits' | 'metrics'> & Partial<HttpDeps>,
   tls?: HttpDeps['tls'],
 ): App => {
-  // Before routing there are no hooks, so what ends there is counted and logged here.
-  const noteUnrouted = (id: string, { code, kind: { status } }: Problem): void => {
-    metrics.answered('', status, 0)
-    log.info({ event: 'request', id, route: '', status, code })
-  }
+  const ends = openEnds({ log, metrics })
   // Node looks for connections beyond their time only every 30 s unless told.
   const server = {
     maxHeaderSize,
@@ -238,13 +235,13 @@ export const newApp = (
     schemaErrorFormatter: schemaProblem,
     frameworkErrors: (error, request, reply) => {
       const problem = toProblem(error)
-      noteUnrouted(request.id, problem)
+      ends.unrouted(request.id, problem)
       sendProblem(reply as FastifyReply, problem)
     },
     clientErrorHandler(error, socket) {
       const id = newId()
       const problem = answerClientError(error, socket as Socket, id)
-      if (problem) noteUnrouted(id, problem)
+      if (problem) ends.unrouted(id, problem, socket as Socket)
     },
   }
   const secure = {
@@ -288,19 +285,8 @@ export const newApp = (
     if (isStopping && !hasNext(request.raw.socket)) reply.header('connection', 'close')
     done()
   })
+  ends.follow(app, () => isStopping)
   answerUnknown(app, tls ? secureHeaders : safetyHeaders)
-  app.addHook('onResponse', (request, reply, done) => {
-    const { statusCode: status } = reply
-    const seconds = reply.elapsedTime / 1000
-    metrics.answered(request.pattern, status, seconds)
-    if (request.issuedAt > 0) metrics.stage('answer', (performance.now() - request.issuedAt) / 1000)
-    request.visit?.end()
-    // Also of a GET that has announced a body.
-    if (request.raw.complete === false) noteEarly(request.raw)
-    else if (isStopping) endIdle(request.raw.socket)
-    logRequest(log, request, status, seconds)
-    done()
-  })
   return app
 }
 
@@ -375,25 +361,4 @@ const inTime = (handler: Handler): Handler =>
 const foreignRoutes = (url: string): AccessRule | undefined =>
   url === '/docs' || url.startsWith('/docs/') ? 'open' : undefined
 
-/** One line a request: no header, no body, no path but its pattern. */
-const logRequest = (log: HttpDeps['log'], request: FastifyRequest, status: number, seconds: number): void => {
-  const asker = request.caller ?? request.met
-  const line = {
-    event: 'request',
-    id: request.id,
-    method: request.method,
-    route: request.pattern,
-    status,
-    ms: Math.round(seconds * 1e6) / 1e3,
-    principal: asker?.principal,
-    proof: asker ? proofTold(asker) : undefined,
-    code: request.problem ?? undefined,
-    reason: request.reason ?? undefined,
-  }
-  if (quietRoutes.has(request.pattern)) log.debug(line)
-  else log.info(line)
-}
-
 const noQuery = Type.Object({}, closed)
-
-const quietRoutes: ReadonlySet<string> = new Set(['/livez', '/readyz', '/metrics'])
