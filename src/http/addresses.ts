@@ -46,6 +46,8 @@ export interface Entry {
   requests: number
   /** When `requests` was counted. */
   at: number
+  /** When it was put behind the others. */
+  placedAt: number
   failures: number
   failuresAt: number
 }
@@ -73,14 +75,15 @@ export const openAddresses = ({
   const entryOf = (address: string, present: number): Entry => {
     const found = entries.get(address)
     // Those that come are behind those that stay away; once a second is often enough.
-    if (found && present - found.at < secondMs) return found
+    if (found && present - found.placedAt < secondMs) return found
     if (found) entries.delete(address)
     else if (entries.size >= most) makeRoom(entries, present)
     const { requestsPerSecond, failedAuthentications } = limits
     const entry = found ?? {
       ...{ address, underWay: 0, requests: capacity(requestsPerSecond), at: present },
-      ...{ failures: capacity(failedAuthentications), failuresAt: present },
+      ...{ failures: capacity(failedAuthentications), failuresAt: present, placedAt: present },
     }
+    entry.placedAt = present
     entries.set(address, entry)
     return entry
   }

@@ -140,3 +140,19 @@ t.test('whoever has failed is not forgotten for one of whom there is nothing to 
   pass('another')
   t.throws(() => fail('bad'), { code: 'limit.failed_authentication' })
 })
+
+t.test('whoever comes all the time is not forgotten for those who have stayed away', async (t) => {
+  const { pass, fail, clock } = open({ failedAuthentications: 3 }, { most: 100 })
+  let tried = 0
+  for (let i = 0; i < 600; i += 1) {
+    clock.ms += 100
+    try {
+      fail('guesses')
+      tried += 1
+    } catch (error) {
+      t.match(error, { code: 'limit.failed_authentication' })
+    }
+    for (const other of ['a', 'b']) pass(`${other}${i}`)
+  }
+  t.ok(tried <= 3 + 60, `${tried} in a minute: three at once, and one each second`)
+})

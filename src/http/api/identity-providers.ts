@@ -115,11 +115,17 @@ const idlePatterns = (names: NameRules): readonly (Omit<Violation, 'check' | 'fi
   ruledKinds.flatMap((kind) =>
     (['allow', 'deny'] as const).flatMap((list) =>
       (names[kind]?.[list] ?? []).flatMap((value, i) => {
-        const reason = idleFault(kind, value.replaceAll(/[^./{}]*(?:\{[^{}]*\}[^./{}]*)+/g, 'x'))
+        const reason = idleFault(
+          kind,
+          value.replaceAll(anyPart, (part) => (part.includes('{') ? 'x' : part)),
+        )
         return reason === undefined ? [] : [{ at: `${kind}/${list}/${i}`, value, reason }]
       }),
     ),
   )
+
+/** Each once: a pattern for those with a claim alone would look at the rest of the text again for each of its letters. */
+const anyPart = /(?:[^./{}]|\{[^{}]*\})+/g
 
 const providerView = ({ provider, createdAt, createdBy }: StoredProvider) => ({
   name: provider.name,
