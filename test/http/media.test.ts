@@ -80,3 +80,18 @@ t.test('Content-Type is exactly one of the spellings, whatever its case', (t) =>
   })
   t.end()
 })
+
+t.test('a field as long as all of them may be is read once, whatever is in it', (t) => {
+  const spellings = acceptedSpellings(['application/json'])
+  const begun = performance.now()
+  for (const motif of [' ', '\t', '\t ', ' ;', ';', 'a/', '"', ',']) {
+    const field = `a${motif.repeat(16_000 / motif.length)}b`
+    for (let i = 0; i < 4; i += 1) {
+      t.throws(() => assertMediaType(field, spellings), { code: 'request.media_type' })
+      t.throws(() => negotiate(field, certificates), { code: 'request.not_acceptable' })
+    }
+  }
+  // Some milliseconds; each of 16,000 blanks alone took half a second, and nobody else was answered meanwhile.
+  t.ok(performance.now() - begun < 2_000)
+  t.end()
+})
