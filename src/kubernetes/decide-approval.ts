@@ -130,7 +130,9 @@ function* formsOf({ metadata, status }: Node): Iterable<string> {
  * would take 010.0.0.5 and 2130706433 for some.
  */
 const canonical = (address: string): string => {
-  const url = /^[0-9a-fA-F:.]*:[0-9a-fA-F:.]*$/.test(address) ? URL.parse(`http://[${address}]/`) : null
+  // A node writes whatever it likes, up to a megabyte: nothing that is longer than an address is looked at.
+  const isSix = address.length <= longestAddress && address.includes(':') && /^[0-9a-fA-F:.]+$/.test(address)
+  const url = isSix ? URL.parse(`http://[${address}]/`) : null
   if (url === null) return address
   const six = url.hostname.slice(1, -1)
   const [, high, low] = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(six) ?? []
@@ -144,5 +146,7 @@ const blind = 'what other nodes have is not known at present; it is looked at ag
  * address, is not known; so not much longer.
  */
 const freshMs = 60_000
+/** IPv4 within IPv6, in full. */
+const longestAddress = 45
 const hostTypes: ReadonlySet<string> = new Set(['Hostname', 'InternalDNS', 'ExternalDNS'])
 const addressTypes: ReadonlySet<string> = new Set(['InternalIP', 'ExternalIP'])

@@ -249,6 +249,16 @@ t.test('what another node has, too, is left to people, whoever wrote it first', 
   )
 })
 
+t.test('however long an address is that another node has written, it keeps nobody waiting', async (t) => {
+  const address = `${':'.repeat(1_000_000)}!`
+  const liar: Node = {
+    ...{ ...worker, metadata: { ...worker.metadata, name: 'worker-2' } },
+    status: { addresses: ['InternalIP', 'Hostname'].map((type) => ({ type, address })) },
+  }
+  // Looked at from each of its characters, this one took hours.
+  t.equal(against(asking, facts, worker, [liar]), 'approve')
+})
+
 t.test('nothing is approved while it is not known what other nodes have, and the request is not blamed', async (t) => {
   const step = (behindMs: number, told = facts) =>
     decideApproval(asking, told, { node: worker, nodes: [worker], behindMs })
