@@ -203,7 +203,7 @@ const send = async (
   const timer = openTimer(bounds)
   const signal = call.signal ? AbortSignal.any([call.signal, timer.signal]) : timer.signal
   try {
-    return await readWhole(await open(url, sending, { ...call, signal }), bounds)
+    return await readWhole(await open(url, sending, { ...call, signal }), bounds, signal)
   } finally {
     timer.stop()
   }
@@ -244,13 +244,22 @@ const open = (
         ...headers,
       },
     })
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)))
+    let answer: IncomingMessage | undefined
+    // Of an answer that has begun, Node would say no more than that it was aborted.
+    outgoing.on('timeout', () =>
+      answer
+        ? answer.destroy(new Error(`no more of it within ${patienceMs / 1000} s`))
+        : outgoing.destroy(new Error(`no answer within ${patienceMs / 1000} s`)),
+    )
     outgoing.on('error', (error: NodeJS.ErrnoException) => reject(unanswered(url, error)))
-    outgoing.on('response', resolve)
+    outgoing.on('response', (incoming) => {
+      answer = incoming
+      resolve(incoming)
+    })
     outgoing.end(octets)
   })
 
-const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds): Promise<Answer> =>
+const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds, signal?: AbortSignal): Promise<Answer> =>
   new Promise((resolve, reject) => {
     const chunks: Buffer[] = []
     let length = 0
@@ -259,7 +268,7 @@ const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds): Promise<A
       if (length > mostOctets) return void incoming.destroy(new Error(`it is longer than ${mostOctets} octets`))
       chunks.push(chunk)
     })
-    incoming.on('error', (error) => reject(brokenOff(error)))
+    incoming.on('error', (error) => reject(brokenOff(signal?.aborted ? signal.reason : error)))
     incoming.on('end', () => {
       const octets = Buffer.concat(chunks)
       const { statusCode: status = 0, headers } = incoming

@@ -147,7 +147,10 @@ t.test('whoever sends an octet now and then is not waited for', async (t) => {
     response.on('close', () => clearInterval(timer))
   })
   const brief = clientAt({ server: service.url, ca: service.ca }, { longestMs: 500, mostOctets: 1_000_000 })
-  await t.rejects(brief.call('GET', '/v1/profiles'), { kind: 'later', message: /broke off/ })
+  await t.rejects(brief.call('GET', '/v1/profiles'), {
+    kind: 'later',
+    message: 'The answer broke off: no whole answer within 0.5 s.',
+  })
 })
 
 t.test('nor is what has no end kept', async (t) => {
@@ -164,4 +167,12 @@ t.test('whoever says nothing at all is waited for as long as the call says', asy
   answerBy(t, () => {})
   const call = client.call('GET', '/v1/profiles', { patienceMs: 300 })
   await t.rejects(call, { kind: 'later', message: /no answer within 0\.3 s/ })
+})
+
+t.test('nor is what stops in the middle waited for any longer, and why it ended is told', async (t) => {
+  answerBy(t, (response) => response.writeHead(200, { 'content-length': 100 }).write('{'))
+  const message = 'The answer broke off: no more of it within 0.3 s.'
+  await t.rejects(client.call('GET', '/v1/profiles', { patienceMs: 300 }), { kind: 'later', message })
+  answerBy(t, (response) => response.writeHead(200, { 'content-length': 100 }).write('{', () => response.destroy()))
+  await t.rejects(client.call('GET', '/v1/profiles'), { kind: 'later', message: 'The answer broke off: aborted.' })
 })
