@@ -183,6 +183,11 @@ t.test('no YAML of the largest size holds the event loop for 50 ms, or breaks an
   const size = 16 * 1024
   const cases = {
     'flow brackets': '['.repeat(size),
+    'brackets that close nothing': '}'.repeat(size),
+    'empty lists': '[]'.repeat(size / 2),
+    'as many lists as are read': '[]'.repeat(2_040),
+    'as many mappings': '{a: b}'.repeat(2_040),
+    'keys in one line': 'a: '.repeat(size / 3),
     'block sequences': '- '.repeat(size / 2),
     'explicit keys': '? '.repeat(size / 2),
     'growing indentation': Array.from({ length: 200 }, (_, i) => `${' '.repeat(i)}a:`).join('\n'),
