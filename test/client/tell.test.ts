@@ -83,3 +83,11 @@ t.test('one that cannot be ended, as under sudo, is left alone in the end', asyn
   t.same(ours, ['SIGTERM', 'SIGKILL'])
   t.ok(await isRunning(pid))
 })
+
+t.test('a letter that it has written in two pieces is told as one', async () => {
+  const failed = await tellBy(
+    ['/bin/sh', '-c', "printf 'f\\303'; sleep 0.3; printf '\\274r nichts'; exit 1"],
+    undefined,
+  )
+  t.match(failed?.message, /ended with 1: für nichts\n/)
+})

@@ -36,8 +36,8 @@ export const tellBy = async (
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   let said = ''
   for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (chunk: Buffer) => {
-      said = (said + chunk.toString()).slice(-longestText)
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-longestText)
     })
   const closed = once(child, 'close').catch(() => {})
   const interrupts = openInterrupts()
