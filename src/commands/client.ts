@@ -39,6 +39,8 @@ export interface Call {
   readonly signal?: AbortSignal | undefined
 }
 
+export type StreamCall = Pick<Call, 'query' | 'accept' | 'patienceMs'>
+
 export interface Answer {
   readonly status: number
   readonly headers: Readonly<Record<string, string | string[] | undefined>>
@@ -63,7 +65,7 @@ export interface Client {
    * GETs what is too long to be held: each piece is given to `take`, and the next comes when that is done. Rejects like
    * `call`, and where the answer breaks off.
    */
-  stream(path: string, call: Pick<Call, 'query' | 'accept'>, take: (piece: Buffer) => Promise<void>): Promise<void>
+  stream(path: string, call: StreamCall, take: (piece: Buffer) => Promise<void>): Promise<void>
 }
 
 /**
@@ -177,7 +179,12 @@ export const clientAt = ({ server, isItself = false, ...shown }: Place, bounds: 
       })
       timer.stop()
       try {
-        for await (const piece of incoming) await take(piece as Buffer)
+        for await (const piece of incoming) {
+          // Whoever takes his time with it, as a pager does, is not waiting for the server.
+          waitFor(incoming, 0)
+          await take(piece as Buffer)
+          waitFor(incoming, call.patienceMs ?? usualPatienceMs)
+        }
       } catch (error) {
         if (error instanceof Failure) throw error
         throw brokenOff(error as Error)
@@ -286,6 +293,11 @@ const readWhole = (incoming: IncomingMessage, { mostOctets }: Bounds, signal?: A
       })
     })
   })
+
+/** For more of it, so long; 0: as long as may be. What is whole has left its connection to the next. */
+const waitFor = (incoming: IncomingMessage, milliseconds: number): void => {
+  if (!incoming.complete && !incoming.destroyed) incoming.setTimeout(milliseconds)
+}
 
 const brokenOff = (error: Error): Failure => new Failure('later', `The answer broke off: ${reasonOf(error)}.`)
 

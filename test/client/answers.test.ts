@@ -4,6 +4,7 @@ import type { ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -175,4 +176,24 @@ t.test('nor is what stops in the middle waited for any longer, and why it ended 
   await t.rejects(client.call('GET', '/v1/profiles', { patienceMs: 300 }), { kind: 'later', message })
   answerBy(t, (response) => response.writeHead(200, { 'content-length': 100 }).write('{', () => response.destroy()))
   await t.rejects(client.call('GET', '/v1/profiles'), { kind: 'later', message: 'The answer broke off: aborted.' })
+})
+
+t.test('whoever takes his time with what came is not said to wait, and gets the rest', async (t) => {
+  const octets = 8 * 1024 * 1024
+  answerBy(t, (response) => response.writeHead(200).end(Buffer.alloc(octets)))
+  let taken = 0
+  await client.stream('/v1/events', { patienceMs: 300 }, async (piece) => {
+    // Once, and longer than it would be waited for.
+    if (taken === 0) await sleep(900)
+    taken += piece.length
+  })
+  t.equal(taken, octets)
+  answerBy(t, (response) => response.writeHead(200).write('x'))
+  await t.rejects(
+    client.stream('/v1/events', { patienceMs: 300 }, async () => {}),
+    {
+      kind: 'later',
+      message: 'The answer broke off: no more of it within 0.3 s.',
+    },
+  )
 })
