@@ -1,4 +1,9 @@
-/** The signals that ask a process to stop: an orderly one at the first, the end at the second, or after fifteen seconds. */
+/**
+ * The signals that ask a process to stop: an orderly one at the first, the end at the second, or after fifteen seconds.
+ *
+ * The same one again within a second is the echo of the first: who stops a whole group of processes (`timeout`, systemd, a CI
+ * runner) reaches npm and what it has started, and npm passes on what it gets.
+ */
 import { once } from 'node:events'
 
 /** Why a start did not go on. */
@@ -17,9 +22,15 @@ class Stopped extends Error {
  */
 export const takeSignals = (): AbortSignal => {
   const stop = new AbortController()
+  let first: { readonly signal: NodeJS.Signals; readonly at: number } | undefined
   for (const signal of signals)
     process.on(signal, () => {
-      if (stop.signal.aborted) process.exit(1)
+      const at = performance.now()
+      if (first !== undefined) {
+        if (signal === first.signal && at - first.at < echoMs) return
+        process.exit(1)
+      }
+      first = { signal, at }
       setTimeout(() => process.exit(1), stopWithinMs).unref()
       stop.abort(new Stopped(signal))
     })
@@ -33,3 +44,4 @@ export const untilStopped = async (stop: AbortSignal): Promise<NodeJS.Signals> =
 
 const signals = ['SIGTERM', 'SIGINT'] as const
 const stopWithinMs = 15_000
+const echoMs = 1_000

@@ -301,6 +301,23 @@ t.test('a second signal in the middle of a start ends it at once', async (t) => 
   t.equal(await instance.exited, 1, instance.output())
 })
 
+t.test('the same signal right after is the echo of the first, and later it ends a start at once', async (t) => {
+  const { instance, release } = await startHeld(t)
+  instance.signal('SIGTERM')
+  await new Promise<void>((resolve) => instance.told(/service\.stopping/, resolve))
+  instance.signal('SIGTERM')
+  await new Promise((resolve) => setTimeout(resolve, 200))
+  await release()
+  t.equal(await instance.exited, 0, instance.output())
+  t.match(instance.output(), /service\.stopped/)
+
+  const { instance: impatient } = await startHeld(t)
+  impatient.signal('SIGTERM')
+  await new Promise((resolve) => setTimeout(resolve, 1_200))
+  impatient.signal('SIGTERM')
+  t.equal(await impatient.exited, 1, impatient.output())
+})
+
 t.test('a replica whose keys are away says whose, and why, and names no token that is not there', async (t) => {
   const { servingUrl, ownerUrl } = await openTestDatabase(t)
   const start = async (data: string): Promise<string> => {
