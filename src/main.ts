@@ -16,6 +16,8 @@ const main = async (argv: readonly string[]): Promise<number> => {
       'An online certificate authority: every signature recorded before it is made, every refusal explained.',
     )
     .version(version, '-V, --version', 'print the version')
+    // After a verb it is none of ours: `profile show NAME --version 1` is a slip, and no question for the program's version.
+    .enablePositionalOptions()
     .showHelpAfterError(askForHelp)
     .exitOverride()
   const isJson = argv.includes('--json')

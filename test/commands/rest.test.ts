@@ -589,6 +589,12 @@ t.test('the version is the one of the package', async (t) => {
   const { version } = JSON.parse(await readFile(new URL('../../package.json', import.meta.url), 'utf8'))
   for (const option of ['--version', '-V'])
     t.same(await chancery([option]), { code: 0, out: `${version}\n`, err: '' }, option)
+  const slip = await chancery(['profile', 'show', 'server', '--version', '1'])
+  t.match(
+    slip,
+    { code: exitCodes.usage, out: /^$/, err: /unknown option '--version'/ },
+    'after a verb it asks for nothing',
+  )
   const started = JSON.parse((await chancery(['events', '--type', 'service.started', '--json'])).out)
   t.match(JSON.parse(started[0].entry), { version })
 })
