@@ -81,7 +81,7 @@ const readAlgorithm = (info: DerReader): KeyAlgorithm => {
   }
   const title = ourTitles.get(oid)
   if (title !== undefined) throw derProblem('key.encoding', `the parameters are not those of ${title}`, parts.at)
-  throw derProblem('key.unsupported', `a ${otherTitles.get(oid) ?? 'key of an unknown algorithm'}`, at)
+  throw derProblem('key.unsupported', otherTitles.get(oid) ?? 'a key of an unknown algorithm', at)
 }
 
 const ecPublicKey = oidKey('1.2.840.10045.2.1')
@@ -97,16 +97,16 @@ const ourTitles = new Map(
 /** What people try, for a better sentence. The rest is unknown. */
 const otherTitles = new Map(
   Object.entries({
-    '1.2.840.113549.1.1.10': 'key restricted to RSASSA-PSS; use a plain RSA key (rsaEncryption)',
-    '1.2.840.113549.1.1.7': 'key restricted to RSAES-OAEP; use a plain RSA key (rsaEncryption)',
-    '1.2.840.10040.4.1': 'DSA key',
-    '1.2.840.10046.2.1': 'Diffie-Hellman key',
-    '1.3.101.110': 'X25519 key, which cannot sign',
-    '1.3.101.111': 'X448 key, which cannot sign',
-    '1.3.101.113': 'Ed448 key',
-    '2.16.840.1.101.3.4.4.1': 'ML-KEM key, which cannot sign',
-    '2.16.840.1.101.3.4.4.2': 'ML-KEM key, which cannot sign',
-    '2.16.840.1.101.3.4.4.3': 'ML-KEM key, which cannot sign',
+    '1.2.840.113549.1.1.10': 'a key restricted to RSASSA-PSS; use a plain RSA key (rsaEncryption)',
+    '1.2.840.113549.1.1.7': 'a key restricted to RSAES-OAEP; use a plain RSA key (rsaEncryption)',
+    '1.2.840.10040.4.1': 'a DSA key',
+    '1.2.840.10046.2.1': 'a Diffie-Hellman key',
+    '1.3.101.110': 'an X25519 key, which cannot sign',
+    '1.3.101.111': 'an X448 key, which cannot sign',
+    '1.3.101.113': 'an Ed448 key',
+    '2.16.840.1.101.3.4.4.1': 'an ML-KEM key, which cannot sign',
+    '2.16.840.1.101.3.4.4.2': 'an ML-KEM key, which cannot sign',
+    '2.16.840.1.101.3.4.4.3': 'an ML-KEM key, which cannot sign',
   }).map(([oid, title]) => [oidKey(oid), title]),
 )
 
