@@ -1,5 +1,5 @@
 /** Everything that can be wrong with a profile document, found in one pass: by its schema, then by its sense. */
-import { canonicalJson, isObject } from '../canonical.ts'
+import { canonicalJson } from '../canonical.ts'
 import { isProblem, type Violation } from '../errors.ts'
 import { anyExtendedKeyUsage, extendedKeyUsages, isDottedOid } from '../x509/extensions.ts'
 import { type AttributeType, assertSubjectSyntax, attributes, maxAttributes } from '../x509/subject.ts'
@@ -16,7 +16,8 @@ import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
 import { nameKinds, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
-import { shapeFaults, soundMembers, valueAt } from './shape.ts'
+import { shapeFaults } from './shape.ts'
+import { type Sound, soundPartsOf } from './sound-parts.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
 import { minValidity } from './validity.ts'
@@ -38,7 +39,7 @@ export const faultsOf = (
   { name, authorities, isNew = false }: Surroundings = {},
 ): { readonly document?: ProfileDocument; readonly faults: readonly Violation[] } => {
   const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
-  const sound = soundParts(input)
+  const sound = soundPartsOf(input)
   for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
     find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
   }
@@ -53,28 +54,8 @@ export const faultsOf = (
   return oversize === undefined ? { document, faults } : { faults: [oversize] }
 }
 
-type Sound = Partial<Omit<ProfileDocument, 'subject' | 'names'>> & {
-  readonly subject: Partial<ProfileDocument['subject']>
-  readonly names: Partial<NonNullable<ProfileDocument['names']>>
-  /** What has rules at all, sound or not: a rule that is there in a bad shape is not missing besides. */
-  readonly ruled: ReadonlySet<string>
-}
 type Report = (field: string, value: unknown, reason: string) => void
 type Sense = (sound: Sound, report: Report) => void
-
-const soundParts = (input: unknown): Sound => {
-  const { subject, names } = ProfileDocumentSchema.properties
-  const written = (path: string): readonly string[] => {
-    const part = valueAt(input, path)
-    return isObject(part) ? Object.keys(part) : []
-  }
-  return {
-    ...(soundMembers(ProfileDocumentSchema.properties, input) as Sound),
-    subject: soundMembers(subject.properties, valueAt(input, '/subject')),
-    names: soundMembers(names.properties, valueAt(input, '/names')),
-    ruled: new Set([...written('/subject'), ...written('/names')]),
-  }
-}
 
 const faultOfText = (document: ProfileDocument): Violation | undefined => {
   const fault = (reason: string): Violation => ({ check: 'profile.schema', field: '', value: '', reason })
@@ -91,10 +72,10 @@ const faultOfText = (document: ProfileDocument): Violation | undefined => {
   }
 }
 
+/** A bound that is missing, or no duration, is compared with nothing. */
 const validityFaults: Sense = ({ validity }, report) => {
-  if (validity === undefined) return
-  const usual = parseDuration(validity.default)
-  const max = parseDuration(validity.max)
+  const usual = parseDuration(validity.default ?? '')
+  const max = parseDuration(validity.max ?? '')
   const backdate = parseDuration(validity.backdate ?? '0s')
   if (max > maxValidity) report('/validity/max', validity.max, 'is more than 36500d')
   if (usual > max) report('/validity/default', validity.default, `is more than max, ${validity.max}`)
@@ -232,7 +213,7 @@ const nameFaults: Sense = ({ names, ruled }, report) => {
       )
     }
   }
-  if (names.uri?.allow.some((text) => text.startsWith('spiffe:')) && names.uri.max !== 1) {
+  if (names.uri?.allow?.some((text) => text.startsWith('spiffe:')) && names.uri.max !== 1) {
     report('/names/uri/max', names.uri.max, 'must be 1: an X509-SVID has exactly one URI (SPIFFE X509-SVID 2)')
   }
   names.require?.forEach((kind, index) => {

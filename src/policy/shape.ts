@@ -55,6 +55,20 @@ export const soundMembers = (
       )
     : {}
 
+/**
+ * The items whose own shape is sound, each at its place, of as many as there may be. What is not leaves a hole, which no method
+ * of arrays visits. Undefined where there is no list.
+ */
+export const soundItems = (list: object, input: unknown): readonly unknown[] | undefined => {
+  if (!Array.isArray(input)) return undefined
+  const { items: schema, maxItems } = list as Schema
+  const sound: unknown[] = []
+  input.slice(0, Number(maxItems)).forEach((item, index) => {
+    if (isSound(schema as Schema, item)) sound[index] = item
+  })
+  return sound
+}
+
 type Schema = Readonly<Record<string, unknown>>
 
 /** One by one, so that whoever has enough stops the search. */
