@@ -1,11 +1,13 @@
-/** Who is let in while the database, which alone says who asks, is away. */
+/** Who is let in while the database, which alone says who asks, is away; and what everyone is given meanwhile. */
+import { X509Certificate } from 'node:crypto'
+
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { Problem } from '../../src/errors.ts'
 import { openLastKnown } from '../../src/http/last-known.ts'
 import { openTestServer } from '../helpers/database.ts'
-import { openTestService } from '../helpers/service.ts'
+import { openTestService, type TestService } from '../helpers/service.ts'
 import { employ } from './people.ts'
 
 const away = async (): Promise<string> => {
@@ -13,6 +15,18 @@ const away = async (): Promise<string> => {
 }
 const refused = async (): Promise<string> => {
   throw new Problem('auth.invalid', 'unknown')
+}
+
+/** Of the service's database, for everyone: shut, it is away. */
+const openDoor = async (t: Test, { database }: TestService) => {
+  const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
+  await superuser.connect()
+  t.teardown(() => superuser.end())
+  const name = new URL(database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
+  return async (isOpen: boolean): Promise<void> => {
+    await superuser.query(`alter database ${name} allow_connections ${isOpen}`)
+    await superuser.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
+  }
 }
 
 t.test('who was known is known while the database is away, for a day', async (t) => {
@@ -59,14 +73,7 @@ t.test(
   'metrics and what holds up are told while the database is away, to whoever was told them before, and say so',
   async (t) => {
     const service = await openTestService(t)
-    const superuser = new pg.Client({ connectionString: (await openTestServer()).superuserUrl })
-    await superuser.connect()
-    t.teardown(() => superuser.end())
-    const name = new URL(service.database.ownerUrl.replace('@/', '@h/')).pathname.slice(1)
-    const accept = async (on: boolean): Promise<void> => {
-      await superuser.query(`alter database ${name} allow_connections ${on}`)
-      await superuser.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = $1', [name])
-    }
+    const accept = await openDoor(t, service)
     const scraper = await employ(service, 'prometheus', 'auditor')
     const other = await employ(service, 'other', 'auditor')
     const get = (token: string, path = '/metrics') => service.request('GET', path, { token })
@@ -99,6 +106,28 @@ t.test(
     await accept(false)
     await new Promise((resolve) => setTimeout(resolve, 2_500))
     t.match(await get(scraper), { status: 503 }, 'who was turned down is not known')
+    await accept(true)
+  },
+)
+
+t.test(
+  'issuers are given to everyone while the database is away, also one that nobody has asked for yet',
+  async (t) => {
+    const service = await openTestService(t)
+    const accept = await openDoor(t, service)
+    const fetched = async (file: string) => {
+      const answer = await fetch(`${service.publicUrl}/issuers/${file}`)
+      return { status: answer.status, octets: Buffer.from(await answer.arrayBuffer()) }
+    }
+    const first = await fetched('default.cer')
+    await accept(false)
+    // Issuers are read once a second.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    t.same(await fetched('default.cer'), first)
+    const { status, octets } = await fetched('etcd.cer')
+    t.equal(status, 200)
+    t.match(new X509Certificate(octets).subject, /etcd/)
+    t.equal((await fetched('nobody.cer')).status, 503, 'of one that is not known nobody can say that it is not there')
     await accept(true)
   },
 )

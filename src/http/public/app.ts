@@ -33,8 +33,17 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
   return app
 }
 
-/** RFC 5280 4.2.2.1: the certificate that caIssuers points to, DER. */
+/**
+ * RFC 5280 4.2.2.1: the certificate that caIssuers points to, DER. A name has one certificate for good, so what was read once
+ * is given without the database: who builds a chain needs it when that is away, as much as the lists.
+ */
 const issuerRoutes = (app: App, { records }: PublicDeps): void => {
+  const known = new Map<string, Buffer>()
+  const learn = async (): Promise<void> => {
+    for (const { name, certificate } of await records.issuers()) known.set(name, certificate)
+  }
+  // Whoever asks for one that is not known by then reads again.
+  app.addHook('onReady', () => learn().catch(() => {}))
   app.get(
     '/issuers/:file',
     {
@@ -44,11 +53,12 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
     },
     async (request, reply) => {
       const name = request.params.file.slice(0, -suffix.length)
-      const issuer = (await records.issuers()).find((candidate) => candidate.name === name)
-      if (!issuer) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
-      const tag = `"${createHash('sha256').update(issuer.certificate).digest('hex')}"`
+      if (!known.has(name)) await learn()
+      const octets = known.get(name)
+      if (!octets) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
+      const tag = `"${createHash('sha256').update(octets).digest('hex')}"`
       return sendFresh(request, reply as FastifyReply, {
-        octets: issuer.certificate,
+        octets,
         type: 'application/pkix-cert',
         tag,
         cacheControl: 'public, max-age=3600',
