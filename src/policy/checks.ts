@@ -24,7 +24,7 @@ import {
 import type { Origin } from './origin.ts'
 import { type CompiledOriginRules, originChecks } from './origin-rules.ts'
 import type { Profile } from './profile.ts'
-import { attributeTypes, systemMasters, valuesOf } from './subject.ts'
+import { type AttributeRule, attributeTypes, systemMasters, valuesOf } from './subject.ts'
 import { isServedBy } from './usages.ts'
 import { minValidity, type Validity } from './validity.ts'
 
@@ -181,10 +181,13 @@ const attributeChecks: readonly Check[] = attributeTypes.map((type) => ({
       const pattern = rule.match.find((candidate) => candidate.matches(value))
       if (pattern !== undefined) say.passed(value, `matches ${pattern.text}`)
       else if (rule.orName && commonNameAs !== undefined) say.passed(value, 'is among the names')
-      else say.failed(value, `matches none of ${rule.match.map(({ text }) => text).join(', ')}`)
+      else say.failed(value, noMatch(rule))
     }
   },
 }))
+
+const noMatch = ({ match = [], orName }: AttributeRule): string =>
+  `matches none of ${match.map(({ text }) => text).join(', ')}${orName ? ', and is none of the names' : ''}`
 
 const subjectChecks: readonly Check[] = [
   {

@@ -616,7 +616,13 @@ t.test('a common name by orName is one of the patterns or one of the names', asy
   ])
   t.ok(judge(commonName('kube-etcd')))
   t.ok(judge(commonName('www.example.com')))
-  t.notOk(judge(commonName('root')))
+  const root = decide(profile, ask({ names: www, subject: commonName('root') }), context)
+  t.match(
+    root.checks().find(({ outcome }) => outcome === 'failed'),
+    { value: 'root', reason: 'matches none of kube-etcd, and is none of the names' },
+    'whoever has another is told of both',
+  )
+  t.notOk(root.allowed)
   t.notOk(judge([]))
 })
 
