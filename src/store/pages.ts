@@ -170,8 +170,10 @@ export const readCursor = (
 
 const decodeCursor = (cursor: string): readonly unknown[] => {
   try {
-    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString())
-    if (Array.isArray(value)) return value
+    const octets = Buffer.from(cursor, 'base64url')
+    const value: unknown = JSON.parse(octets.toString())
+    // Decoding passes over what is no base64url, and over what is left at the end.
+    if (Array.isArray(value) && octets.toString('base64url') === cursor) return value
   } catch {
     // Told below, like every other cursor that is not ours.
   }

@@ -440,6 +440,8 @@ t.test('a cursor belongs to its filters, and one that was made up gets no furthe
     const { next = '' } = await list()
     t.ok(next, name)
     t.equal((await list(next)).items.length, 1)
+    for (const spoiled of [`${next}A`, `${next}=`, `${next} `, `.${next}`])
+      await t.rejects(list(spoiled), refused, `${name}: ${spoiled}`)
     const keyset = JSON.parse(Buffer.from(next, 'base64url').toString()) as unknown[]
     const forged = (...parts: readonly unknown[]): string =>
       Buffer.from(JSON.stringify([...keyset.slice(0, 3), ...parts])).toString('base64url')
