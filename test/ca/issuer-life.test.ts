@@ -386,6 +386,8 @@ t.test('the table of moves: each state, each move', async (t) => {
   t.equal(outcome('retiring', 'activate', { isRevoked: true }), 'issuer.state')
   t.equal(outcome('active', 'halt', { isRevoked: true }), 'one:crl-only')
   t.equal(outcome('staged', 'activate', { stagingMs: 60_001 }), 'issuer.state')
+  const back = outcome('retiring', 'activate', { stagingMs: 60_001 })
+  t.equal(back, 'one:active other:retiring', 'one that was active before goes back at once')
   t.equal(outcome('staged', 'activate', { now: new Date(Date.now() + 4_000 * 86_400_000) }), 'issuer.state')
   t.equal(outcome('crl-only', 'end', { living: true }), 'issuer.state')
 

@@ -139,16 +139,20 @@ t.test('tiles that do not fit the size or the root are no edge', async (t) => {
   const good = store.stored()
   const [zero = [], one = [], two = []] = good.tiles
   const other = Buffer.alloc(32, 1)
+  const pair = Buffer.concat(zero.slice(0, 2))
+  const shifted = [pair.subarray(0, 31), pair.subarray(31), ...zero.slice(2)]
   const bad: readonly (readonly [string, StoredEdge])[] = [
     ['another size', { ...good, size: good.size + 1 }],
     ['another root', { ...good, root: other }],
     ['a missing level', { ...good, tiles: [zero, one] }],
     ['one level more', { ...good, tiles: [...good.tiles, []] }],
     ['a hash less', { ...good, tiles: [zero, one.slice(1), two] }],
+    ['a hash more, which is no part of the root', { ...good, tiles: [[...zero, other], one, two] }],
     ['another hash', { ...good, tiles: [zero.with(3, other), one, two] }],
     ['two hashes the wrong way round', { ...good, tiles: [zero.toReversed(), one, two] }],
     ['another hash far up', { ...good, tiles: [zero, one, [other]] }],
     ['a short hash', { ...good, tiles: [zero.with(0, other.subarray(1)), one, two] }],
+    ['an octet of one hash in the next, which have the same parent', { ...good, tiles: [shifted, one, two] }],
   ]
   t.equal(openEdge(good, hasher).size, 66_570)
   for (const [what, stored] of bad) t.throws(() => openEdge(stored, hasher), { code: 'edge.tiles' }, what)
