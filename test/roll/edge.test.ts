@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 
-import { type Edge, edgeWidths, emptyEdge, extend, openEdge, type StoredEdge } from '../../src/roll/edge.ts'
+import { type Edge, edgeWidths, emptyEdge, extend, openEdge, type StoredEdge, storeEdge } from '../../src/roll/edge.ts'
 import { type Hash, inclusionProof, type ReadTile, verifyInclusion } from '../../src/roll/merkle.ts'
 import { hasher, leavesUpTo } from './hashing.ts'
 import { naivePath, naiveRoot, naiveTile } from './naive.ts'
@@ -118,6 +118,12 @@ t.test('a batch that fails to commit leaves no trace: the edge of before goes on
   }
 })
 
+t.test('the empty edge opens as any other', async (t) => {
+  const empty = emptyEdge(hasher)
+  t.same(openEdge(storeEdge(empty), hasher), empty)
+  t.equal(Buffer.compare(empty.root, naiveRoot([])), 0)
+})
+
 t.test('an edge is opened from stored tiles at every size, and goes on as if it had never been closed', async (t) => {
   const store = openStore()
   const sizes = [0, 1, 2, 255, 256, 257, 511, 512, 513, 1000, 65_535, 65_536, 65_537, 66_048, 66_560]
@@ -125,6 +131,7 @@ t.test('an edge is opened from stored tiles at every size, and goes on as if it 
     store.append(many.slice(store.edge().size, size))
     const opened = openEdge(store.stored(), hasher)
     t.same(opened, store.edge(), `${size}`)
+    t.same(storeEdge(opened), store.stored(), 'and stored again')
     const { edge, proof } = extend(opened, many.slice(size, size + 3), hasher)
     t.equal(Buffer.compare(edge.root, naiveRoot(many.slice(0, size + 3))), 0, `${size} + 3`)
     const claim = { leaf: many[size + 1] as Hash, index: size + 1, size: size + 3, root: edge.root }
