@@ -12,10 +12,14 @@ import type { SigningKey } from '../../src/keys/signing-key.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs, parseCertificate } from '../../src/x509/certificate.ts'
 import { parsePublicKey } from '../../src/x509/keys.ts'
+import { parsePem } from '../../src/x509/pem.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { encodeCertificate } from '../../src/x509/tbs.ts'
 import { memoryKey, named, span } from '../helpers/ceremony.ts'
+import { assertTools, run } from '../interop/tools.ts'
 import { oid, seq } from '../x509/build.ts'
+
+await assertTools('openssl')
 
 const serial = (): Buffer => Buffer.concat([Buffer.from([0x40]), randomBytes(15)])
 const rootKey = memoryKey()
@@ -40,7 +44,10 @@ const make = async (name: string) => {
 const [one, two] = [await make('one'), await make('two')]
 
 /** Records that change, with an issuer `two` whose key is opened when the test says so. */
-const open = async (loading: () => Promise<void> = async () => {}) => {
+const open = async (
+  loading: () => Promise<void> = async () => {},
+  unusable: (name: string, error: unknown) => void = (_, error) => t.fail(String(error)),
+) => {
   const key = Promise.withResolvers<SigningKey>()
   const records = { rows: [one.row('active')], version: 1 }
   const issuers = await openIssuers({
@@ -53,7 +60,7 @@ const open = async (loading: () => Promise<void> = async () => {}) => {
     openKey: async (uri) => (uri === 'file:one' ? one.key : await key.promise),
     meter: silentMeter,
     deadlineMs: 60_000,
-    unusable: (_, error) => t.fail(String(error)),
+    unusable,
   })
   const change = (...rows: readonly IssuerRow[]): void => {
     records.rows = [...rows]
@@ -101,6 +108,44 @@ t.test('an issuer below a root that is taken no more, and has been, goes on', as
   change(one.row('crl-only'), { ...two.row('active'), chain: [old] })
   await issuers.refresh()
   t.equal(signer(), 'two', 'OpenSSL looks at no signature of a root')
+  key.resolve(two.key)
+})
+
+t.test('one whose certificate is no issuer’s is told of once, and the others go on', async (t) => {
+  const told: string[] = []
+  const { issuers, change, signer, key } = await open(
+    async () => {},
+    (name, error) => told.push(`${name}: ${error}`),
+  )
+  const made = [
+    'req',
+    '-x509',
+    '-newkey',
+    'ec',
+    '-pkeyopt',
+    'ec_paramgen_curve:P-256',
+    '-nodes',
+    '-keyout',
+    '/dev/null',
+  ]
+  const certificateWith = async (...extensions: readonly string[]): Promise<Buffer> => {
+    const more = ['-subj', '/CN=two', ...extensions.flatMap((extension) => ['-addext', extension])]
+    return parsePem((await run('openssl', [...made, ...more])).stdout, 'CERTIFICATE')
+  }
+  const leaf = await certificateWith('basicConstraints=critical,CA:FALSE')
+  const nameless = await certificateWith('subjectKeyIdentifier=none', 'authorityKeyIdentifier=none')
+  for (const [name, certificate] of Object.entries({ leaf, nameless })) {
+    change({ ...two.row('active'), name, certificate }, one.row('active'))
+    await issuers.refresh()
+    change({ ...two.row('active'), name, certificate }, one.row('active'))
+    await issuers.refresh()
+    t.equal(signer(), 'one')
+    t.throws(() => issuers.byName(name), { code: 'issuer.not_found' })
+  }
+  t.same(told, [
+    'leaf: Error: The certificate of issuer leaf is not a CA certificate.',
+    'nameless: Error: The certificate of issuer nameless has no subject key identifier.',
+  ])
   key.resolve(two.key)
 })
 
