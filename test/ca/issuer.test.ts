@@ -118,6 +118,23 @@ t.test('an issuer and its key', async (t) => {
     issuer.assertAvailable()
   })
 
+  t.test(
+    'that was opened where it was, after it was said to be elsewhere, is used until it is opened there',
+    async (t) => {
+      const [old, there] = [Promise.withResolvers<SigningKey>(), Promise.withResolvers<SigningKey>()]
+      const openKey = (uri: string) => (uri === row.keyUri ? old.promise : there.promise)
+      const issuer = newIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey })
+      issuer.follow({ ...row, keyUri: 'elsewhere' })
+      old.resolve({ ...key, id: 'old', close: async () => {} })
+      await new Promise((resolve) => setImmediate(resolve))
+      t.ok(Buffer.isBuffer(await issuer.sign(Buffer.from('tbs'))))
+      t.equal(issuer.key.id, 'old')
+      there.resolve({ ...key, id: 'new' })
+      t.equal(await issuer.probe(), undefined)
+      t.equal(issuer.key.id, 'new')
+    },
+  )
+
   t.test('that cannot be opened where it is now is out of use, and back where it was', async (t) => {
     const openKey = async (uri: string) => {
       if (uri !== row.keyUri) throw new Error('no such token')
@@ -203,11 +220,25 @@ t.test('an issuer and its key', async (t) => {
     t.equal(issuer.fault, 'no token with label old')
     issuer.follow({ ...row, keyUri: 'elsewhere' })
     t.match(await issuer.probe(), /^the key elsewhere was not opened within 100 ms/)
+
+    const late = Promise.withResolvers<SigningKey>()
+    const slow = (uri: string) => (uri === row.keyUri ? late.promise : new Promise<SigningKey>(() => {}))
+    const second = newIssuer(row, { ...optionsWith(key), openKey: slow })
+    second.follow({ ...row, keyUri: 'elsewhere' })
+    late.reject(new Error('no token with label old'))
+    t.match(
+      await second.probe(),
+      /^the key elsewhere was not opened within 100 ms/,
+      'also where that is found out later',
+    )
   })
 
   t.test('is out of use when the key does not sign', async (t) => {
     const mute = { ...key, sign: async () => [new SigningFault('before', 'no session')] }
-    t.equal((await openIssuer(row, optionsWith(mute))).fault, 'no session')
+    const told: string[] = []
+    const issuer = await openIssuer(row, { ...optionsWith(mute), opened: (name) => told.push(name) })
+    t.equal(issuer.fault, 'no session')
+    t.same(told, [row.name], 'that it was opened is told all the same')
   })
 
   t.test('is out of use after one fault, until a probe sees it sign', async (t) => {
