@@ -8,6 +8,8 @@ import { type IssuerLife, openIssuerLife } from '../../src/ca/issuer-life.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import { Problem } from '../../src/errors.ts'
 import { openKeyed } from '../../src/issuer-side.ts'
+import type { Keyring } from '../../src/keys/keyring.ts'
+import { SigningFault, type SigningKey } from '../../src/keys/signing-key.ts'
 import { checkOne } from '../../src/keys/verifier-batch.ts'
 import { openRollSide } from '../../src/roll-side.ts'
 import { openApprovalStore } from '../../src/store/approvals.ts'
@@ -21,20 +23,27 @@ import { named, openTestRoot, span } from '../helpers/ceremony.ts'
 import { openReplica } from '../helpers/replica.ts'
 import { derFor } from '../http/people.ts'
 
+type Keys = Pick<Keyring, 'open' | 'create'>
 const day = 86_400_000
 const how = { by: 'admin', reason: 'a test' }
 
 const open = async (t: Test) => {
-  const { database, stores, keys } = await openReplica(t)
+  const { database, stores, keys: ring } = await openReplica(t)
   const grants = await stores.access.listGrants('admin')
   const caller = { principal: 'admin', proof: { kind: 'own' } as const, grants }
-  const openInstance = async ({ ahead = 0, stagingMs = 0, assertClock = stores.dbClock.assertSane } = {}) => {
+  const openInstance = async ({
+    ahead = 0,
+    stagingMs = 0,
+    assertClock = stores.dbClock.assertSane,
+    keysOf = (real: Keys): Keys => real,
+  } = {}) => {
     const clock = () => new Date(Date.now() + ahead)
+    const keys = keysOf(ring)
     const issuers = await openKeyed(stores, keys, silentMeter)
     const recorder = openRecorder({ ...stores, meter: silentMeter, refusalsPerMinute: 60 })
     t.teardown(recorder.close)
     const verify = async (check: Parameters<typeof checkOne>[0]) => checkOne(check)
-    const side = await openRollSide(stores, keys)
+    const side = await openRollSide(stores, ring)
     t.teardown(side.close)
     const issuance = openIssuance({
       ...stores,
@@ -66,11 +75,11 @@ const open = async (t: Test) => {
       revoked: () => [],
     })
     const asked = { csr: derFor('web.example.com'), profile: 'server' }
-    const issue = async (more: { readonly validity?: number } = {}) =>
+    const issue = async (more: { readonly validity?: number; readonly issuer?: string } = {}) =>
       (await issuance.issue(caller, { ...asked, ...more })).issuer
     return { issuers, life, issue, explain: () => issuance.explain(caller, asked) }
   }
-  return { stores, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
+  return { stores, ring, openInstance, faults: () => faultsInRecords(database.ownerUrl, []) }
 }
 
 const root = openTestRoot()
@@ -205,6 +214,95 @@ t.test('an intent waits for a move that is under way, and a move for intents tha
   t.same(ended.slice(2), ['intent', 'halt'])
 })
 
+t.test('whoever meets a new issuer whose key is being opened waits for it', async (t) => {
+  const { openInstance } = await open(t)
+  const gate = Promise.withResolvers<void>()
+  const late = await openInstance({
+    keysOf: (real) => ({
+      ...real,
+      open: async (uri) => {
+        if (uri.includes('next')) await gate.promise
+        return real.open(uri)
+      },
+    }),
+  })
+  const { life } = await openInstance()
+  await stage(life, 'next')
+  await life.move('next', 'activate', how)
+  await late.issuers.refresh()
+  const issued = late.issue()
+  await pause()
+  gate.resolve()
+  t.equal(await issued, 'next')
+})
+
+t.test('what answers for an issuer is certified by it in whichever state, until it has retired', async (t) => {
+  const { openInstance } = await open(t)
+  const { life, issue } = await openInstance()
+  await stage(life, 'next')
+  t.equal(await issue({ issuer: 'next' }), 'next', 'staged')
+  await life.move('next', 'activate', how)
+  t.same([await issue(), await issue({ issuer: 'default' })], ['next', 'default'], 'retiring')
+  await life.move('default', 'close', how)
+  t.equal(await issue({ issuer: 'default' }), 'default', 'closed')
+  const late = await openInstance()
+  await stage(late.life, 'unwanted')
+  await life.move('unwanted', 'discard', how)
+  t.ok(
+    late.issuers.all().some(({ issuer }) => issuer.name === 'unwanted'),
+    'as it believes',
+  )
+  await t.rejects(late.issue({ issuer: 'unwanted' }))
+})
+
+t.test('no issuer of another authority signs, though it is named', async (t) => {
+  const { openInstance, faults } = await open(t)
+  const { issue } = await openInstance()
+  t.equal(await issue({ issuer: 'default' }), 'default')
+  await t.rejects(issue({ issuer: 'etcd' }), { message: /etcd is not one of the authority default/ })
+  t.same(await faults(), [])
+})
+
+t.test('a key by which a request for an issuer was made is closed, whether it is taken or not', async (t) => {
+  const { ring, openInstance } = await open(t)
+  const held = new Set<string>()
+  let isMute = false
+  const counted = async (opening: Promise<SigningKey>): Promise<SigningKey> => {
+    const key = await opening
+    held.add(key.id)
+    return {
+      ...key,
+      sign: (messages) => (isMute ? Promise.resolve([new SigningFault('before', 'no session')]) : key.sign(messages)),
+      close: async () => {
+        held.delete(key.id)
+        await key.close()
+      },
+    }
+  }
+  const keysOf = (real: Keys): Keys => ({
+    open: (uri) => counted(real.open(uri)),
+    create: (uri, kind) => counted(real.create(uri, kind)),
+  })
+  const { life } = await openInstance({ keysOf })
+  const before = [...held]
+  const ask = { name: 'next', authority: 'default', subject: named('Next'), keyUri: 'file:keys/next.pem' }
+  await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
+  t.same([...held], before)
+  await t.rejects(life.request({ ...ask, algorithm: 'ec-p256' }, 'admin'), { code: 'state.exists' })
+  const loose = { ...ask, name: 'other', keyUri: 'file:keys/other.pem' }
+  await (await ring.create(loose.keyUri, 'ec-p384')).close()
+  await t.rejects(life.request({ ...loose, algorithm: 'ec-p256' }, 'admin'), {
+    message: /already, of the type ec-p384/,
+  })
+  t.same([...held], before)
+  isMute = true
+  const mute = { ...ask, name: 'mute', keyUri: 'file:keys/mute.pem' }
+  await t.rejects(life.request({ ...mute, algorithm: 'ec-p256' }, 'admin'), { code: 'key.unavailable' })
+  t.same([...held], before)
+  const names = (await life.requests()).map(({ name }) => name)
+  t.same(names, ['next'], 'what did not sign is asked for by nobody')
+})
+
 t.test('how long a chain was published is told by the database, not by the clock of whoever is asked', async (t) => {
   const { openInstance } = await open(t)
   const good = await openInstance({ stagingMs: day })
@@ -234,6 +332,16 @@ t.test('by a clock that is wrong every issuer has expired, and nobody is told th
   await t.rejects(issue(), expired, 'where the clocks agree it has, and the request is not at fault')
   await t.rejects(explain(), expired)
   await t.rejects(issue({ validity: 1e9 }), { code: 'validity.forbidden' }, 'but for one that no issuer would grant')
+
+  const early = await openInstance({ ahead: -10_000 * day, assertClock })
+  const soon = { code: 'validity.issuer', detail: 'the issuer is not valid now' }
+  await t.rejects(early.issue(), soon, 'one that is still to come, where the clocks agree')
+  isWrong = true
+  await t.rejects(early.issue(), { code: 'clock.skewed' })
+  await t.rejects(early.explain(), { code: 'clock.skewed' })
+  const today = await openInstance({ assertClock })
+  await t.rejects(today.issue({ validity: 1 }), { code: 'validity.forbidden' }, 'what no clock would change is told')
+  t.match(await today.explain(), { allowed: true })
 })
 
 t.test('of two active issuers the one that has not expired signs, but not because a clock is wrong', async (t) => {

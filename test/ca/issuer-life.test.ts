@@ -190,10 +190,13 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
   for (const body of [
     { name: 'default' },
     { name: 'default-2027' },
+    { name: 'default-2027', key: 'file:keys/second.pem' },
     { name: 'thief', key: 'file:keys/default.pem' },
     { name: 'thief', key: 'file:keys/default-2027.pem' },
   ])
     t.match((await ask(body)).json, { code: 'state.exists', status: 409 }, JSON.stringify(body))
+  const keys = join(service.config.dataDir, 'keys')
+  await t.rejects(readFile(join(keys, 'second.pem')), { code: 'ENOENT' }, 'no key is made for a name that is taken')
   const away = await ask({ name: 'away', key: 'pkcs11:token=none;object=x?module-path=/nowhere.so' })
   t.match(away.json, { code: 'issuer.token', status: 422, retryable: false, detail: /nowhere/ })
   for (const key of [
@@ -219,7 +222,6 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
     code: 'subject.syntax',
   })
   t.equal((await ask({ name: 'rsa', algorithm: 'rsa' })).status, 201)
-  const keys = join(service.config.dataDir, 'keys')
   await copyFile(join(keys, 'rsa.pem'), join(keys, 'rsa-copy.pem'))
   t.match(
     (await ask({ name: 'rsa-2', algorithm: 'rsa-4096', key: 'file:keys/rsa-copy.pem' })).json,
@@ -234,6 +236,9 @@ t.test('a name or a key of another issuer is not taken, and a key that is there 
   t.match(json, { key: 'file:keys/ed.pem' })
   const again = await ask({ name: 'ed-2', algorithm: 'ec-p256', key: 'file:keys/ed.pem' })
   t.match(again.json, { code: 'state.exists' })
+  await copyFile(join(keys, 'ed.pem'), join(keys, 'ed-copy.pem'))
+  const other = await ask({ name: 'ed-2', algorithm: 'ec-p256', key: 'file:keys/ed-copy.pem' })
+  t.match(other.json, { code: 'state.exists', detail: /already, of the type ed25519\.$/ })
   t.equal((await importChain(service, root.certify(json.csr) + root.pem, 'ed')).status, 201)
   t.match((await importChain(service, root.certify(csr) + root.pem, 'ed')).json.code, /issuer.key|state.exists/)
 })

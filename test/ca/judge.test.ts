@@ -54,6 +54,10 @@ t.test('where none allows it, the first is told', async (t) => {
   t.equal(turns, 1)
 })
 
+t.test('without a grant nothing is allowed', async (t) => {
+  await t.rejects(judged(namesOf('dns:a.example.com'), []), { code: 'auth.forbidden' })
+})
+
 t.test('that the issuer has expired is told of what a later grant allows', async (t) => {
   const granted = ['a.example.com', 'b.example.com', '**.com']
   const late = new Date('2040-01-01T00:00:00Z')

@@ -293,6 +293,14 @@ t.test('an extended key usage is the same by its name and by its OID', async (t)
   t.same(await codes('1.2.3.4'), [422, ['1.2.3.4']])
 })
 
+t.test('key usages that are asked for take the place of those in the CSR, and are held to the profile', async (t) => {
+  const asked = (keyUsage: readonly string[]) =>
+    issue({ csr: csrFor('usage.example.com'), profile: 'server', keyUsage })
+  t.equal((await asked(['digitalSignature'])).status, 201)
+  const violations = [{ check: 'keyUsage.allow', field: '/keyUsage', value: 'keyAgreement' }]
+  t.match(await asked(['digitalSignature', 'keyAgreement']), { status: 422, json: { violations } })
+})
+
 t.test('a batch refuses an Idempotency-Key of its own, which would keep nothing from being issued twice', async (t) => {
   const items = [{ csr: csrFor('one.example.com'), profile: 'server' }]
   const answer = await issue({ items }, { 'idempotency-key': 'all-of-them' }, '/v1/certificates/batch')

@@ -136,7 +136,11 @@ t.test('never for other names, and never for another subject', async (t) => {
 
   const node = {
     names: undefined,
-    subject: { commonName: { from: 'csr', match: 'node:*' }, organization: { fixed: 'nodes' }, others: 'refuse' },
+    subject: {
+      commonName: { from: 'csr', match: 'node:*' },
+      organization: { fixed: ['nodes', 'workers'] },
+      others: 'refuse',
+    },
     extendedKeyUsage: ['clientAuth'],
   }
   await make('node', node)
@@ -147,16 +151,17 @@ t.test('never for other names, and never for another subject', async (t) => {
   t.equal((await renew(t, held, { csr: csrOn(newKey(), [], commonName('node:2')) })).json.code, 'renewal.names')
   for (const subject of [undefined, commonName('node:1')]) {
     const renewed = await renew(t, held, { csr: csrOn(newKey(), [], subject) })
-    t.equal(new X509Certificate(renewed.json.certificate).subject, 'O=nodes\nCN=node:1')
+    t.equal(new X509Certificate(renewed.json.certificate).subject, 'O=nodes\nO=workers\nCN=node:1')
   }
 
   const again = () => renew(t, held, { csr: csrOn(newKey()) })
-  await change('node', { subject: { commonName: node.subject.commonName, others: 'refuse' } })
+  const { commonName: ruled } = node.subject
+  await change('node', { subject: { commonName: ruled, locality: { fixed: 'Here' }, others: 'refuse' } })
   const bare = await again()
   t.equal(bare.status, 201, bare.text)
   t.equal(
     new X509Certificate(bare.json.certificate).subject,
-    'CN=node:1',
+    'L=Here\nCN=node:1',
     'what the profile fixed nobody has asked for',
   )
   const subject = { organization: { fixed: 'others' }, others: 'refuse' }
