@@ -30,11 +30,13 @@ t.test('an issuer and its key', async (t) => {
   }
 
   t.test('is out of use while the two do not belong together', async (t) => {
-    let found = key
+    const closed: string[] = []
+    let found: SigningKey = { ...key, close: async () => void closed.push('another') }
     const issuer = await openIssuer(
       other,
       optionsWith(async () => found),
     )
+    t.same(closed, ['another'], 'nobody keeps what is of no use')
     t.match(issuer.fault, /is not the key of issuer/)
     t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
     t.throws(() => issuer.key, { code: 'key.unavailable' })
@@ -90,7 +92,9 @@ t.test('an issuer and its key', async (t) => {
         return key.sign(messages)
       })
       const openKey = (uri: string) => (uri === row.keyUri ? Promise.resolve(old) : there.promise)
-      const issuer = await openIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey })
+      const told: string[] = []
+      const opened: IssuerOptions['opened'] = (_, { id }) => told.push(id)
+      const issuer = await openIssuer(row, { ...optionsWith(key), deadlineMs: 5_000, openKey, opened })
       issuer.follow({ ...row, keyUri: 'elsewhere' })
       t.equal(issuer.fault, undefined)
       t.ok(Buffer.isBuffer(await issuer.sign(Buffer.from('meanwhile'))))
@@ -104,6 +108,7 @@ t.test('an issuer and its key', async (t) => {
       t.ok(Buffer.isBuffer(await asked))
       await new Promise((resolve) => setImmediate(resolve))
       t.same(closed, ['old'])
+      t.same(told, ['old', 'new'], 'each opening is told once, and no answer of the one before')
     },
   )
 
@@ -213,6 +218,47 @@ t.test('an issuer and its key', async (t) => {
     issuer.assertAvailable()
   })
 
+  t.test('that hangs where it is now stays in use where it was, as far as it signs rightly', async (t) => {
+    let asked = 0
+    const sign: SigningKey['sign'] = (messages) => {
+      asked += 1
+      return key.sign(messages)
+    }
+    const openKey = (uri: string) =>
+      uri === row.keyUri ? Promise.resolve({ ...key, sign }) : new Promise<SigningKey>(() => {})
+    const issuer = await openIssuer(row, { ...optionsWith(key), openKey })
+    const before = asked
+    issuer.follow(row)
+    t.equal(asked, before, 'where it was, nothing is tried again')
+    issuer.follow({ ...row, keyUri: 'elsewhere' })
+    t.equal(await issuer.probe(), undefined)
+    issuer.assertAvailable()
+    issuer.distrust()
+    t.equal(await issuer.probe(), 'a signature that it made does not verify')
+  })
+
+  t.test('is closed with the issuer, also when it is opened only then', async (t) => {
+    const closed: string[] = []
+    const at = (id: string): SigningKey => ({ ...key, id, close: async () => void closed.push(id) })
+    await (await openIssuer(row, optionsWith(at('in use')))).close()
+    t.same(closed, ['in use'])
+    const late = Promise.withResolvers<SigningKey>()
+    const closing = newIssuer(
+      row,
+      optionsWith(() => late.promise),
+    ).close()
+    late.resolve(at('late'))
+    await closing
+    t.ok(closed.includes('late'))
+    const lost = Promise.withResolvers<SigningKey>()
+    const ending = newIssuer(
+      row,
+      optionsWith(() => lost.promise),
+    ).close()
+    lost.reject(new Error('no such token'))
+    await t.resolves(ending)
+  })
+
   t.test('that hangs where it is now is not said to be missing where it was', async (t) => {
     const openKey = (uri: string) =>
       uri === row.keyUri ? Promise.reject(new Error('no token with label old')) : new Promise<SigningKey>(() => {})
@@ -239,6 +285,49 @@ t.test('an issuer and its key', async (t) => {
     const issuer = await openIssuer(row, { ...optionsWith(mute), opened: (name) => told.push(name) })
     t.equal(issuer.fault, 'no session')
     t.same(told, [row.name], 'that it was opened is told all the same')
+  })
+
+  t.test('is out of use when its provider has no answer', async (t) => {
+    let isEmpty = false
+    const issuer = await openWith(() => (isEmpty ? async () => [] : undefined))
+    isEmpty = true
+    t.match(await issuer.sign(Buffer.from('tbs')), { when: 'unknown', message: 'the provider gave no answer' })
+    t.throws(() => issuer.assertAvailable(), { code: 'key.unavailable' })
+  })
+
+  t.test('has each of its operations measured, with how it failed', async (t) => {
+    const measured: [string, number, string | undefined][] = []
+    let behave: SigningKey['sign'] | undefined
+    const sign: SigningKey['sign'] = (messages) => (behave ?? key.sign)(messages)
+    const meter = { ...silentMeter, keyOperation: (...one: (typeof measured)[number]) => void measured.push(one) }
+    const issuer = await openIssuer(row, { ...optionsWith({ ...key, sign }), meter })
+    behave = async () => [new SigningFault('before', 'no session')]
+    await issuer.sign(Buffer.from('tbs'))
+    behave = () => new Promise(() => {})
+    await issuer.sign(Buffer.from('tbs'))
+    t.same(
+      measured.map(([name, , fault]) => [name, fault]),
+      [
+        [row.name, undefined],
+        [row.name, 'before'],
+        [row.name, 'late'],
+      ],
+    )
+    const seconds = measured.at(-1)?.[1] ?? 0
+    t.ok(seconds > 0.09 && seconds < 60, `${seconds} s, after a deadline of 100 ms`)
+  })
+
+  t.test('has a template for each combination of usages, made once', async (t) => {
+    const issuer = await openIssuer(row, optionsWith(key))
+    const usual = { keyUsage: ['digitalSignature'], extendedKeyUsage: ['serverAuth'], revocation: ['crl'] } as const
+    const template = issuer.template(usual)
+    t.equal(issuer.template({ ...usual }), template)
+    for (const more of [
+      { keyUsage: ['digitalSignature', 'keyEncipherment'] },
+      { extendedKeyUsage: ['clientAuth'] },
+      { revocation: ['crl', 'ocsp'] },
+    ] as const)
+      t.not(issuer.template({ ...usual, ...more }), template, JSON.stringify(more))
   })
 
   t.test('is out of use after one fault, until a probe sees it sign', async (t) => {
@@ -297,8 +386,10 @@ t.test('an issuer and its key', async (t) => {
   t.test('tells of each opening of its key, and of few where it comes and goes', async (t) => {
     let openings = 1
     const told: unknown[] = []
+    let isMute = false
     const flapping: SigningKey = {
       ...key,
+      sign: async (messages) => (isMute ? [new SigningFault('before', 'no session')] : key.sign(messages)),
       get openings() {
         return openings
       },
@@ -308,6 +399,11 @@ t.test('an issuer and its key', async (t) => {
     t.same(told, [[row.name, 1]])
     for (let i = 0; i < 3; i += 1) await issuer.sign(Buffer.from('tbs'))
     t.equal(told.length, 1)
+    isMute = true
+    openings = 2
+    await issuer.sign(Buffer.from('tbs'))
+    t.equal(told.length, 1, 'not before it signs again')
+    isMute = false
     for (openings = 2; openings < 100; openings += 1) await issuer.sign(Buffer.from('tbs'))
     t.same(
       told,
