@@ -2,14 +2,16 @@
  * The last look before the key is touched. The octets come from a builder that shares no code with `src` and can lie:
  * told honestly they are the service's own to the octet, and each lie is found by the lint that is there for it.
  */
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 
 import t from 'tap'
 
+import { type DraftDeps, prepare } from '../../src/ca/draft.ts'
 import type { Issuer } from '../../src/ca/issuer.ts'
 import { type LintInput, lint } from '../../src/ca/lint.ts'
 import { isProblem } from '../../src/errors.ts'
-import { decide, type Plan, recheck } from '../../src/policy/decide.ts'
+import { checksOf, decide, type Plan, recheck } from '../../src/policy/decide.ts'
 import { parseProfile } from '../../src/policy/profile.ts'
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { type CertificationRequest, parseRequest } from '../../src/x509/csr.ts'
@@ -372,6 +374,39 @@ t.test('what is not strict DER is not signed', async (t) => {
   ] as const)
     t.equal(found(octetsOf), strict, what)
 })
+
+t.test(
+  'what the profile does not allow is not prepared, though it was decided: its rules are asked of the octets',
+  (t) => {
+    const profile = parseProfile(
+      { ...baseDocument, names: { dns: { allow: ['*.example.com'] }, ip: { allow: ['10.0.0.0/8'] } } },
+      { version: 1 },
+    )
+    const decision = decide(profile, { csr }, context)
+    if (!decision.allowed) throw new Error(JSON.stringify(decision.violations))
+    const prepared = (changes: Partial<Plan>) => {
+      const judged = { ...decision, plan: { ...decision.plan, ...changes }, profile, ask: { csr }, context }
+      const asked = { input: { csr: nil, profile: profile.name }, attempt: 1 }
+      const request = { principal: 'test', key: null, digest: nil }
+      return prepare({ random: randomBytes } as unknown as DraftDeps, { issuer, decision: judged, request, ...asked })
+    }
+    t.ok(prepared({}).tbs.length > 0)
+    const evil = [{ kind: 'dns', value: 'host.evil.test' }] as const
+    try {
+      prepared({ names: evil })
+      t.fail('it was prepared')
+    } catch (error) {
+      if (!isProblem(error, 'san.forbidden')) throw error
+      t.ok(error.options.violations?.some(({ check, value }) => check === 'names.dns.allow' && value === evil[0].value))
+      const failed = checksOf(error)?.filter(
+        ({ outcome, check }) => outcome === 'failed' && check === 'names.dns.allow',
+      )
+      t.match(failed, [{ value: evil[0].value }], 'and is told among the checks')
+    }
+    t.throws(() => prepared({ extendedKeyUsage: ['clientAuth'] }), { code: 'san.forbidden' })
+    t.end()
+  },
+)
 
 t.test('every lint has a lie that it finds', async (t) => {
   const source = readFileSync(new URL('../../src/ca/lint.ts', import.meta.url), 'utf8')
