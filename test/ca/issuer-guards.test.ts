@@ -236,6 +236,29 @@ t.test('whoever meets a new issuer whose key is being opened waits for it', asyn
   t.equal(await issued, 'next')
 })
 
+t.test('an issuer whose key cannot be opened now takes the place of none, and may be halted', async (t) => {
+  const { openInstance } = await open(t)
+  let isAway = false
+  const { issuers, life, issue } = await openInstance({
+    keysOf: (real) => ({
+      ...real,
+      open: (uri) => (isAway && uri.includes('next') ? Promise.reject(new Error('no such token')) : real.open(uri)),
+    }),
+  })
+  isAway = true
+  await stage(life, 'next')
+  t.equal(issuers.byName('next').name, 'next', 'it is known here at once')
+  await t.rejects(life.move('next', 'activate', how), { code: 'issuer.state', message: /no such token/ })
+  t.equal(await issue(), 'default')
+  isAway = false
+  const late = await openInstance()
+  await stage(late.life, 'third')
+  t.match(await life.move('third', 'activate', how), { state: 'active' }, 'though it was not heard of here')
+  t.equal(issuers.active('default', 'ec-p256').name, 'third', 'and is followed here at once')
+  isAway = true
+  t.match(await life.move('next', 'halt', how), { state: 'crl-only' }, 'for that nobody needs its key')
+})
+
 t.test('what answers for an issuer is certified by it in whichever state, until it has retired', async (t) => {
   const { openInstance } = await open(t)
   const { life, issue } = await openInstance()
