@@ -195,8 +195,6 @@ const holdKey = (row: IssuerRow, facts: TbsFacts, { openKey, meter, deadlineMs, 
     opening ??= openAt(uri).finally(() => {
       opening = undefined
     })
-    // Whoever waits for it may have given up by the time it ends.
-    opening.catch(() => {})
     return opening
   }
 
