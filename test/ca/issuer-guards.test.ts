@@ -310,6 +310,9 @@ t.test('a key by which a request for an issuer was made is closed, whether it is
   const before = [...held]
   const ask = { name: 'next', authority: 'default', subject: named('Next'), keyUri: 'file:keys/next.pem' }
   await life.request({ ...ask, algorithm: 'ec-p256' }, 'admin')
+  const waits = { code: 'issuer.state', message: /is requested: its key waits for a certificate/ }
+  for (const move of ['activate', 'halt'] as const) await t.rejects(life.move('next', move, how), waits)
+  await t.rejects(life.stage('next', [], 'admin'), { code: 'issuer.not_found' }, 'nor is it staged without one')
   t.same([...held], before)
   await t.rejects(life.request({ ...ask, algorithm: 'ec-p256' }, 'admin'), { code: 'state.exists' })
   const loose = { ...ask, name: 'other', keyUri: 'file:keys/other.pem' }
