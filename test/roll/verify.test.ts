@@ -3,14 +3,26 @@ import { hash } from 'node:crypto'
 
 import t from 'tap'
 
-import { canonicalJson } from '../../src/canonical.ts'
 import { openRollCertificates } from '../../src/commands/roll-certificates.ts'
 import { emptyEdge, extend } from '../../src/roll/edge.ts'
-import { encodeEntry, type ProfileChanged, type RequestDecided, type RollEvent } from '../../src/roll/entries.ts'
+import { encodeEntry, type ProfileChanged, type RollEvent } from '../../src/roll/entries.ts'
 import { findings as meanings } from '../../src/roll/findings.ts'
 import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { openRollVerifier } from '../../src/roll/verify.ts'
 import { hasher, newSigner } from './hashing.ts'
+import {
+  approved,
+  approvedIssue,
+  closed,
+  created,
+  decided,
+  digestOf,
+  ended,
+  granted,
+  plan,
+  vault,
+  wanting,
+} from './requests.ts'
 import {
   beginning,
   checkpointAt,
@@ -31,61 +43,6 @@ t.setTimeout(120_000)
 const certificates = openRollCertificates(1)
 t.teardown(() => certificates.close())
 
-/** Of the profile `vault-1` or `vault-2`, which want so many approvals. */
-const vault = (required: number, version = 1) => ({ name: `vault-${required}`, version })
-/** What every certificate of these tests says, as people were shown it. */
-const decided = {
-  extendedKeyUsage: ['serverAuth'],
-  keyUsage: ['digitalSignature'],
-  issuer: issuer.name,
-  key: issuer.spki,
-  names: [{ kind: 'dns', value: 'web.example.com' }],
-  subject: [{ type: 'commonName', value: 'web.example.com' }],
-  validity: 30 * 86_400 + 1,
-}
-const digestOf = (value: unknown): string => hash('sha256', canonicalJson(value))
-const plan = digestOf(decided)
-const created = (id: string, required: number, more: object = {}): RollEvent => ({
-  type: 'request.created',
-  id,
-  principal: 'admin',
-  profile: vault(required),
-  request: digest,
-  plan,
-  decided,
-  required,
-  expires: '2026-11-25T00:00:00.000Z',
-  ...more,
-})
-const approved = (id: string, by: string, of = plan): RollEvent => ({
-  type: 'request.approved',
-  id,
-  plan: of,
-  reason: 'x',
-  by,
-})
-const ended = (what: 'rejected' | 'withdrawn', id: string, by: string): RollEvent => ({
-  ...(approved(id, by) as RequestDecided),
-  type: `request.${what}`,
-})
-const wanting = (required: number, version = 1): RollEvent => ({
-  ...{
-    type: 'profile.changed',
-    v: 2,
-    profile: vault(required, version),
-    sha256: digest,
-    approvals: required,
-    by: 'admin',
-  },
-})
-const granted = (
-  principal: string,
-  profiles: readonly string[],
-  change: 'created' | 'revoked' = 'created',
-): RollEvent => ({
-  ...{ type: 'grant.changed', v: 3, change, grant: `of ${principal}`, principal, role: 'approver', profiles },
-  ...{ names: null, revoke: false, limits: null, by: 'admin' },
-})
 const provided = (version: number): RollEvent => ({
   ...{ type: 'provider.changed', provider: { name: 'github', version }, sha256: digest, by: 'admin' },
 })
@@ -108,9 +65,6 @@ const chained = (name: string, first: string): RollEvent => ({
   ...{ type: 'issuer.chained', issuer: name, authority: 'default', chains: [[first]], by: 'admin' },
 })
 const own = hash('sha256', Buffer.from(issuer.certificate, 'base64'))
-const closed = (principal: string): RollEvent => ({ type: 'principal.disabled', principal, by: 'admin' })
-const approvedIssue = (id: string, required: number, more: object = {}): RollEvent =>
-  event.issued(91, { v: 3, approval: id, profile: vault(required), plan, ...more })
 
 const done = { ...event.done(digest, 2), skipped: { expired: 1, revoked: 1 } } as RollEvent
 const good: readonly RollEvent[] = [

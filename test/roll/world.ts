@@ -9,6 +9,7 @@ import { type FedEntry, openRollVerifier, type RollVerifierDeps, type VerifierSt
 import { signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import { encodeCaTbs } from '../../src/x509/certificate.ts'
 import { type PublicKey, parsePublicKey } from '../../src/x509/keys.ts'
+import type { Name } from '../../src/x509/names.ts'
 import { encodeSubject } from '../../src/x509/subject.ts'
 import { compileTemplate, encodeCertificate, encodeTbs } from '../../src/x509/tbs.ts'
 import { hasher, newSigner, sha256, verifyEd25519 } from './hashing.ts'
@@ -17,6 +18,7 @@ export const roll = newSigner('roll.example/1')
 export const digest = 'ab'.repeat(32)
 const algorithm = signatureAlgorithm('ecdsa-sha256')
 const notBefore = new Date('2026-11-01T00:00:00Z')
+const webName: readonly Name[] = [{ kind: 'dns', value: 'web.example.com' }]
 
 interface Key {
   readonly key: PublicKey
@@ -28,6 +30,12 @@ const newKey = (): Key => {
   return { privateKey, key: parsePublicKey(publicKey.export({ type: 'spki', format: 'der' })) }
 }
 
+interface Certified {
+  readonly notAfter?: Date
+  readonly by?: TestIssuer
+  readonly names?: readonly Name[]
+}
+
 export interface TestIssuer {
   readonly name: string
   /** Base64 of the DER. */
@@ -35,7 +43,7 @@ export interface TestIssuer {
   /** SHA-256 (hex) of the SubjectPublicKeyInfo. */
   readonly spki: string
   /** A certificate with this serial, 32 hexadecimal digits, in base64. */
-  certify(serial: string, more?: { readonly notAfter?: Date; readonly by?: TestIssuer }): string
+  certify(serial: string, more?: Certified): string
   sign(tbs: Buffer): Buffer
 }
 
@@ -73,14 +81,14 @@ export const newIssuer = (name: string): TestIssuer => {
     certificate: seal(tbs, signTbs),
     spki: Buffer.from(sha256(key.spki)).toString('hex'),
     sign: signTbs,
-    certify: (serial, { notAfter = new Date('2026-12-01T00:00:00Z'), by } = {}) => {
+    certify: (serial, { notAfter = new Date('2026-12-01T00:00:00Z'), by, names = webName } = {}) => {
       const leaf = encodeTbs(template, {
         serial: Buffer.from(serial, 'hex'),
         notBefore,
         notAfter,
         subject: [{ type: 'commonName', value: 'web.example.com' }],
         key,
-        names: [{ kind: 'dns', value: 'web.example.com' }],
+        names,
         shard: 0,
       })
       return seal(leaf, by?.sign ?? signTbs)
