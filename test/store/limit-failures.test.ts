@@ -1,0 +1,86 @@
+/** What fails while intents are counted is told of those that it hits: what was recorded is, and is counted once. */
+import { randomBytes, randomUUID } from 'node:crypto'
+
+import t from 'tap'
+
+import type { CountedLimits } from '../../src/ca/limits.ts'
+import { silentMeter } from '../../src/ca/meter.ts'
+import type { Intent } from '../../src/ca/recorder.ts'
+import type { Database } from '../../src/store/database.ts'
+import { openRecorder } from '../../src/store/issuance.ts'
+import { openReplica } from '../helpers/replica.ts'
+
+const { stores } = await openReplica(t)
+/** Told of what a statement that records intents has recorded; the next one fails where it says so. */
+const hooks: { recorded: (count: number) => boolean } = { recorded: () => false }
+let fails = false
+const db: Database = {
+  ...stores.db,
+  query: async (statement, values) => {
+    if (!('name' in statement) || statement.name !== 'insert_booked_intents') return stores.db.query(statement, values)
+    if (fails) throw new Error('the connection was lost')
+    const result = await stores.db.query(statement, values)
+    fails = hooks.recorded((result.rows[0] as { readonly recorded: number }).recorded)
+    return result as never
+  },
+}
+const recorder = openRecorder({ ...stores, db, meter: silentMeter, refusalsPerMinute: 60 })
+t.teardown(() => recorder.close())
+t.afterEach(() => {
+  hooks.recorded = () => false
+  fails = false
+})
+
+const intentOf = (grant: string, limits: CountedLimits, version = 1): Intent => ({
+  request: { principal: 'admin', key: randomUUID(), digest: Buffer.alloc(32) },
+  ...{ attempt: 1, serial: randomBytes(16), issuer: 'default', states: ['active'], shard: 0 },
+  ...{ profile: { name: 'server', version }, tbs: randomBytes(10), plan: Buffer.alloc(32) },
+  keySha256: randomBytes(32),
+  booking: {
+    grants: [{ id: grant, profiles: ['server'], limits }],
+    ...{ names: 1, notAfter: new Date(Date.now() + 3_600_000) },
+  },
+})
+
+const recordAll = async (intents: readonly Intent[]): Promise<readonly string[]> => {
+  const ends = await Promise.allSettled(intents.map((intent) => recorder.recordIntent(intent)))
+  return ends.map((end) => (end.status === 'fulfilled' ? String(end.value) : 'failed'))
+}
+
+/** Of a ledger: intents that are counted, and the newest total. */
+const countedIn = async (grant: string): Promise<object | undefined> => {
+  const text = `
+    select count(*) filter (where serial <> '')::integer as rows, max(certificates) as total from limit_uses
+    where grant_id = $1 and serial in (select serial from intents union select '')`
+  return (await stores.db.query<object>({ text }, [grant])).rows[0]
+}
+
+t.test('what was recorded before the records were lost is not said to have failed', async (t) => {
+  const grant = randomUUID()
+  const limits = { certificatesPerDay: 2 }
+  hooks.recorded = (count) => count > 0
+  t.same(await recordAll(Array.from({ length: 3 }, () => intentOf(grant, limits))), ['recorded', 'recorded', 'failed'])
+  t.same(await countedIn(grant), { rows: 2, total: 2 })
+})
+
+t.test('one that the database refuses fails alone, and takes no room', async (t) => {
+  const grant = randomUUID()
+  const limits = { certificatesPerDay: 5 }
+  const versions = [1, 1, 99, 1]
+  t.same(await recordAll(versions.map((version) => intentOf(grant, limits, version))), [
+    ...['recorded', 'recorded'],
+    ...['failed', 'recorded'],
+  ])
+  t.same(await countedIn(grant), { rows: 3, total: 3 })
+})
+
+t.test('whoever stops waits for what is being counted', async (t) => {
+  const grant = randomUUID()
+  const ends: string[] = []
+  const recording = Array.from({ length: 3 }, async () =>
+    ends.push(await recorder.recordIntent(intentOf(grant, { certificatesAlive: 3 }))),
+  )
+  await recorder.drain()
+  t.same(ends, ['recorded', 'recorded', 'recorded'])
+  await Promise.all(recording)
+})
