@@ -259,6 +259,9 @@ t.test('nor where clocks are days ahead or behind, while no rows are taken away'
 const short: Wish = { names: 1, lifeMs: 10 * minute }
 const long: Wish = { names: 1, lifeMs: 9 * day }
 
+/** What is the same of one name each. */
+const daily: readonly CountedLimits[] = [{ certificatesPerDay: 5 }, { namesPerDay: 5 }]
+
 const repeat = async (world: World, replica: number, wishes: readonly Wish[]): Promise<number> => {
   let recorded = 0
   for (const wish of wishes) recorded += Number(await record(world, replica, wish))
@@ -320,8 +323,8 @@ t.test('nor after the database has lost its last commits', async (t) => {
 
 t.test('a clock that is set back over midnight gives no day twice', async (t) => {
   const spent: Wish = { names: 1, lifeMs: 1 }
-  for (const counts of [false, true]) {
-    const ours = await newWorld({ certificatesPerDay: 5 }, -5_000)
+  for (const [counts, limits] of [false, true].flatMap((counts) => daily.map((limits) => [counts, limits] as const))) {
+    const ours = await newWorld(limits, -5_000)
     t.equal(await repeat(ours, 0, Array(5).fill(spent)), 5)
     await shift(ours, 10_000)
     if (counts) await repeat(ours, 1, Array(6).fill(spent))
@@ -339,8 +342,8 @@ t.test('a clock that is set back over midnight gives no day twice', async (t) =>
 
 t.test('a clock that was far ahead for a moment costs a day no more than what was recorded by it', async (t) => {
   const spent: Wish = { names: 1, lifeMs: 1 }
-  for (const before of [2, 4]) {
-    const ours = await newWorld({ certificatesPerDay: 5 }, minute)
+  for (const [before, limits] of [2, 4].flatMap((before) => daily.map((limits) => [before, limits] as const))) {
+    const ours = await newWorld(limits, minute)
     t.equal(await repeat(ours, 0, Array(before).fill(spent)), before)
     await shift(ours, 30 * day)
     t.equal(await record(ours, 1, spent), true, 'before anybody sees that the clock is wrong')
@@ -372,8 +375,8 @@ t.test('nor are the days after that one, where it was all that a day may have', 
 
 t.test('a clock that was days behind for a moment gives no day twice either', async (t) => {
   const spent: Wish = { names: 1, lifeMs: 1 }
-  for (const before of [3, 5]) {
-    const ours = await newWorld({ certificatesPerDay: 5 }, minute)
+  for (const [before, limits] of [3, 5].flatMap((before) => daily.map((limits) => [before, limits] as const))) {
+    const ours = await newWorld(limits, minute)
     t.equal(await repeat(ours, 0, Array(before).fill(spent)), before)
     await shift(ours, -3 * day)
     t.equal(await repeat(ours, 1, Array(6).fill(spent)), 5 - before, 'before anybody sees that the clock is wrong')
