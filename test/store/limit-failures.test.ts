@@ -6,6 +6,7 @@ import t from 'tap'
 import type { CountedLimits } from '../../src/ca/limits.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Intent } from '../../src/ca/recorder.ts'
+import { isProblem } from '../../src/errors.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica } from '../helpers/replica.ts'
@@ -31,20 +32,23 @@ t.afterEach(() => {
   fails = false
 })
 
-const intentOf = (grant: string, limits: CountedLimits, version = 1): Intent => ({
+const intentOf = (grant: string, limits: CountedLimits, { version = 1, names = 1 } = {}): Intent => ({
   request: { principal: 'admin', key: randomUUID(), digest: Buffer.alloc(32) },
   ...{ attempt: 1, serial: randomBytes(16), issuer: 'default', states: ['active'], shard: 0 },
   ...{ profile: { name: 'server', version }, tbs: randomBytes(10), plan: Buffer.alloc(32) },
   keySha256: randomBytes(32),
   booking: {
     grants: [{ id: grant, profiles: ['server'], limits }],
-    ...{ names: 1, notAfter: new Date(Date.now() + 3_600_000) },
+    ...{ names, notAfter: new Date(Date.now() + 3_600_000) },
   },
 })
 
 const recordAll = async (intents: readonly Intent[]): Promise<readonly string[]> => {
   const ends = await Promise.allSettled(intents.map((intent) => recorder.recordIntent(intent)))
-  return ends.map((end) => (end.status === 'fulfilled' ? String(end.value) : 'failed'))
+  return ends.map((end) => {
+    if (end.status === 'fulfilled') return String(end.value)
+    return isProblem(end.reason) ? end.reason.code : 'failed'
+  })
 }
 
 /** Of a ledger: intents that are counted, and the newest total. */
@@ -67,10 +71,20 @@ t.test('one that the database refuses fails alone, and takes no room', async (t)
   const grant = randomUUID()
   const limits = { certificatesPerDay: 5 }
   const versions = [1, 1, 99, 1]
-  t.same(await recordAll(versions.map((version) => intentOf(grant, limits, version))), [
+  t.same(await recordAll(versions.map((version) => intentOf(grant, limits, { version }))), [
     ...['recorded', 'recorded'],
     ...['failed', 'recorded'],
   ])
+  t.same(await countedIn(grant), { rows: 3, total: 3 })
+})
+
+t.test('what does not fit keeps none of those that come with it, and what is recorded stays so', async (t) => {
+  const grant = randomUUID()
+  const limits = { namesPerDay: 12 }
+  t.same(await recordAll([intentOf(grant, limits, { names: 5 })]), ['recorded'])
+  const full = 'limit.names_per_day'
+  const ends = await recordAll([8, 1, 9, 2].map((names) => intentOf(grant, limits, { names })))
+  t.same(ends, [full, 'recorded', full, 'recorded'])
   t.same(await countedIn(grant), { rows: 3, total: 3 })
 })
 

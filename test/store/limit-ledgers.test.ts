@@ -299,6 +299,28 @@ t.test('what others do under the same grant, as by a mapping, takes none of oneâ
   t.equal(await record(theirs, 0, long), false)
 })
 
+t.test(
+  'a replica that has counted, and recorded nothing, counts what the other one records from then on',
+  async (t) => {
+    for (const limits of [
+      { certificatesPerDay: 5, namesPerDay: 20 },
+      { namesPerDay: 5 },
+      { certificatesAlive: 5, namesPerDay: 20 },
+    ]) {
+      const ours = await newWorld(limits, 10 * minute)
+      t.equal(await repeat(ours, 0, Array(5).fill(long)), 5)
+      const [first, ...others] = ours.uses
+      await replicas[0]?.recorder.recordUnsigned((first as Use).intent)
+      ours.uses = others
+      skipped.ms += 61_000
+      t.equal(await record(ours, 0, { ...long, names: 25 }), false, 'it knows that there is room for one')
+      t.equal(await record(ours, 1, long), true)
+      t.equal(await record(ours, 0, long), false, JSON.stringify(limits))
+      withoutExcess(t, ours)
+    }
+  },
+)
+
 t.test('a replica that was refused does not miss what came after rows were taken away', async (t) => {
   const ours = await newWorld({ certificatesPerDay: 5 }, 10 * minute)
   t.equal(await repeat(ours, 0, [long, long, short, short, short]), 5)
