@@ -292,10 +292,27 @@ t.test('of an intent and an end that come at once the second waits, and is turne
   await first.query({ text: 'begin' })
   await intend(good, first)
   await waits(t.rejects(end(beside.stores.db, good.approval, 'expired', null), /is being issued/))
+  const { store } = beside
+  const failed = { kind: 'failed', code: 'x', reason: 'x' } as const
+  const failing = await approved('an intent before it fails')
+  await first.query({ text: 'begin' })
+  await intend(failing, first)
+  await waits(store.end(failing.approval, failed).then((isEnded) => t.equal(isEnded, false)))
+  const { approval: id, plan } = await approved('an intent before it is withdrawn')
+  await first.query({ text: 'begin' })
+  await intend({ approval: id, plan }, first)
+  const withdrawn = { type: 'request.withdrawn', id, plan, reason: 'x', by: 'ci' } as const
+  await waits(
+    t.rejects(
+      store.decide(id, withdrawn, () => {}),
+      { code: 'approval.closed' },
+    ),
+  )
   const late = await approved('an end first')
   await first.query({ text: 'begin' })
   await end(first, late.approval, 'expired', null)
   await waits(t.rejects(intend(late), unapproved))
+  t.equal(await store.end(late.approval, failed), false, 'it has ended before')
 })
 
 t.test('what was approved is issued under its own key, version and profile, by as many as that wants', async (t) => {
