@@ -4,8 +4,9 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import pg from 'pg'
 import t, { type Test } from 'tap'
 
-import { openApprovals } from '../../src/ca/approvals.ts'
+import { type ApprovalRequest, openApprovals } from '../../src/ca/approvals.ts'
 import { canonicalJson } from '../../src/canonical.ts'
+import { failOpenRequests } from '../../src/store/approvals.ts'
 import type { Queryable } from '../../src/store/database.ts'
 import { type Leases, openLeases } from '../../src/store/leases.ts'
 import { openTestServer } from '../helpers/database.ts'
@@ -314,6 +315,27 @@ t.test('of an intent and an end that come at once the second waits, and is turne
   await waits(t.rejects(intend(late), unapproved))
   t.equal(await store.end(late.approval, failed), false, 'it has ended before')
 })
+
+t.test(
+  'where a roll is succeeded, what is approved fails, and what has ended or is being issued is left',
+  async (t) => {
+    const { db } = beside.stores
+    const failing = async (id: string, entry: number) => {
+      const { index } = (await beside.store.read(id)) as ApprovalRequest
+      const word = { code: 'approval.plan', reason: 'lost' }
+      const span = { from: index, before: index + 1 }
+      return db.transaction((tx) => failOpenRequests(tx, { time: new Date(), index: entry }, span, word))
+    }
+    const { approval: open, plan } = await approved('left by a roll')
+    const events = [{ type: 'request.failed', id: open, plan, code: 'approval.plan', reason: 'lost' }]
+    t.same(await failing(open, 6_000_000), { events, next: undefined })
+    t.same(await failing(open, 6_000_001), { events: [], next: undefined }, 'it has ended')
+    const underWay = await approved('under way when it is')
+    await intend(underWay)
+    t.same(await failing(underWay.approval, 6_000_002), { events: [], next: undefined })
+    t.match(await beside.store.read(underWay.approval), { state: 'approved' })
+  },
+)
 
 t.test('what was approved is issued under its own key, version and profile, by as many as that wants', async (t) => {
   const good = await approved('its own')
