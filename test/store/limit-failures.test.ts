@@ -88,6 +88,18 @@ t.test('what does not fit keeps none of those that come with it, and what is rec
   t.same(await countedIn(grant), { rows: 3, total: 3 })
 })
 
+t.test('of what comes at once only so many are recorded as fit together', async (t) => {
+  for (const [limits, code] of [
+    [{ certificatesPerDay: 2 }, 'limit.certificates_per_day'],
+    [{ namesPerDay: 8 }, 'limit.names_per_day'],
+    [{ certificatesAlive: 2 }, 'limit.certificates_alive'],
+  ] as const) {
+    const grant = randomUUID()
+    const ends = await recordAll(Array.from({ length: 3 }, () => intentOf(grant, limits, { names: 3 })))
+    t.same(ends, ['recorded', 'recorded', code])
+  }
+})
+
 t.test('whoever stops waits for what is being counted', async (t) => {
   const grant = randomUUID()
   const ends: string[] = []
