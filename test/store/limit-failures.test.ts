@@ -1,9 +1,9 @@
-/** What fails while intents are counted is told of those that it hits: what was recorded is, and is counted once. */
+/** Of intents that are counted together, who has no place and what fails is told of those that it hits, and of no others. */
 import { randomBytes, randomUUID } from 'node:crypto'
 
 import t from 'tap'
 
-import type { CountedLimits } from '../../src/ca/limits.ts'
+import type { Booking, CountedLimits } from '../../src/ca/limits.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Intent } from '../../src/ca/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
@@ -98,6 +98,21 @@ t.test('of what comes at once only so many are recorded as fit together', async 
     const ends = await recordAll(Array.from({ length: 3 }, () => intentOf(grant, limits, { names: 3 })))
     t.same(ends, ['recorded', 'recorded', code])
   }
+})
+
+t.test('under several grants nothing is recorded that one of them has no room for', async (t) => {
+  const [narrow, wide] = [{ certificatesPerDay: 1 }, { namesPerDay: 9 }].map((limits) => {
+    const { booking } = intentOf(randomUUID(), limits)
+    return booking?.grants ?? []
+  })
+  const under = (...grants: readonly (Booking['grants'] | undefined)[]): Intent => {
+    const intent = intentOf(randomUUID(), {})
+    return { ...intent, booking: { ...(intent.booking as Booking), grants: grants.flatMap((of) => of ?? []) } }
+  }
+  t.same(await recordAll([under(narrow)]), ['recorded'])
+  const full = 'limit.certificates_per_day'
+  for (const both of [under(narrow, wide), under(wide, narrow)]) t.same(await recordAll([both]), [full])
+  t.same(await recordAll([under(narrow, wide), under(wide)]), [full, 'recorded'])
 })
 
 t.test('whoever stops waits for what is being counted', async (t) => {

@@ -262,6 +262,13 @@ const long: Wish = { names: 1, lifeMs: 9 * day }
 /** What is the same of one name each. */
 const daily: readonly CountedLimits[] = [{ certificatesPerDay: 5 }, { namesPerDay: 5 }]
 
+/** Five by each limit, and by none of them what has 25 names. */
+const wide: readonly CountedLimits[] = [
+  { certificatesPerDay: 5, namesPerDay: 20 },
+  { namesPerDay: 5 },
+  { certificatesAlive: 5, namesPerDay: 20 },
+]
+
 const repeat = async (world: World, replica: number, wishes: readonly Wish[]): Promise<number> => {
   let recorded = 0
   for (const wish of wishes) recorded += Number(await record(world, replica, wish))
@@ -302,11 +309,7 @@ t.test('what others do under the same grant, as by a mapping, takes none of oneâ
 t.test(
   'a replica that has counted, and recorded nothing, counts what the other one records from then on',
   async (t) => {
-    for (const limits of [
-      { certificatesPerDay: 5, namesPerDay: 20 },
-      { namesPerDay: 5 },
-      { certificatesAlive: 5, namesPerDay: 20 },
-    ]) {
+    for (const limits of wide) {
       const ours = await newWorld(limits, 10 * minute)
       t.equal(await repeat(ours, 0, Array(5).fill(long)), 5)
       const [first, ...others] = ours.uses
@@ -320,6 +323,18 @@ t.test(
     }
   },
 )
+
+t.test('nothing holds of what a replica has counted by a clock that was ahead', async (t) => {
+  for (const limits of wide) {
+    const ours = await newWorld(limits, minute)
+    t.equal(await repeat(ours, 0, Array(5).fill(short)), 5)
+    await shift(ours, 3 * day)
+    t.equal(await record(ours, 1, { ...long, names: 25 }), false, 'it sees that nothing counts any more')
+    await shift(ours, -3 * day)
+    for (const replica of [1, 0]) t.equal(await record(ours, replica, long), false, JSON.stringify(limits))
+    withoutExcess(t, ours)
+  }
+})
 
 t.test('a replica that was refused does not miss what came after rows were taken away', async (t) => {
   const ours = await newWorld({ certificatesPerDay: 5 }, 10 * minute)
