@@ -2,7 +2,7 @@
 import t from 'tap'
 
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
-import { type LedgerName, openCounts } from '../../src/store/limit-counts.ts'
+import { type LedgerName, openCounts, openLanes } from '../../src/store/limit-counts.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestStores } from './stores.ts'
 
@@ -78,6 +78,51 @@ t.test('what could not be counted is not asked for again at once', async (t) => 
   await t.rejects(counts.recount(daily), { message: 'too many' })
   t.equal(await counts.recount(daily), false)
   t.equal(asked, 1)
+})
+
+t.test('what could not be begun is begun by who comes next; who waits for long is told to come again', async (t) => {
+  const gate = Promise.withResolvers<void>()
+  let asked = 0
+  const query: Queryable['query'] = async (statement, values) => {
+    asked += 1
+    if (asked === 1) throw new Error('the connection was lost')
+    await gate.promise
+    return owner.query(statement, values)
+  }
+  const counts = openCounts({ ...owner, query })
+  const daily = ledger('late', { certificatesPerDay: 1 })
+  await t.rejects(counts.begin(daily), { message: 'the connection was lost' })
+  await t.rejects(counts.begin(daily), { code: 'limit.unavailable' })
+  t.equal(await newest('late'), undefined)
+  gate.resolve()
+  await counts.begin(daily)
+  t.match(await newest('late'), { certificates: Number })
+  const before = asked
+  await counts.begin(daily)
+  t.equal(asked, before + 1, 'it sees that it has begun')
+})
+
+t.test('who waits for a lane has it in the end, in order', async (t) => {
+  const inLane = openLanes(2)
+  const ended: number[] = []
+  let busy = 0
+  let most = 0
+  const works = [0, 1, 2, 3, 4].map((n) =>
+    inLane(async () => {
+      busy += 1
+      most = Math.max(most, busy)
+      await new Promise(setImmediate)
+      busy -= 1
+      ended.push(n)
+      if (n === 0) throw new Error('it failed')
+    }),
+  )
+  const [first, ...others] = await Promise.allSettled(works)
+  t.match(first, { status: 'rejected' })
+  t.ok(others.every(({ status }) => status === 'fulfilled'))
+  t.same(ended, [0, 1, 2, 3, 4])
+  t.equal(most, 2)
+  await inLane(async () => {})
 })
 
 t.test('what there was before is written down in steps, once, whoever does it', async (t) => {

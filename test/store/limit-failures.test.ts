@@ -7,20 +7,26 @@ import type { Booking, CountedLimits } from '../../src/ca/limits.ts'
 import { silentMeter } from '../../src/ca/meter.ts'
 import type { Intent } from '../../src/ca/recorder.ts'
 import { isProblem } from '../../src/errors.ts'
-import type { Database } from '../../src/store/database.ts'
+import { type Database, sqlState } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openReplica } from '../helpers/replica.ts'
 
 const { stores } = await openReplica(t)
-/** Told of what a statement that records intents has recorded; the next one fails where it says so. */
-const hooks: { recorded: (count: number) => boolean } = { recorded: () => false }
+/**
+ * Told of what a statement that records intents has recorded; the next one fails where it says so. And of one that has found a
+ * ledger held for a quarter of a second.
+ */
+const hooks = { recorded: (_count: number): boolean => false, locked: async (): Promise<void> => {} }
 let fails = false
 const db: Database = {
   ...stores.db,
   query: async (statement, values) => {
     if (!('name' in statement) || statement.name !== 'insert_booked_intents') return stores.db.query(statement, values)
     if (fails) throw new Error('the connection was lost')
-    const result = await stores.db.query(statement, values)
+    const result = await stores.db.query(statement, values).catch(async (error: unknown) => {
+      if (sqlState(error) === '55P03') await hooks.locked()
+      throw error
+    })
     fails = hooks.recorded((result.rows[0] as { readonly recorded: number }).recorded)
     return result as never
   },
@@ -29,6 +35,7 @@ const recorder = openRecorder({ ...stores, db, meter: silentMeter, refusalsPerMi
 t.teardown(() => recorder.close())
 t.afterEach(() => {
   hooks.recorded = () => false
+  hooks.locked = async () => {}
   fails = false
 })
 
@@ -113,6 +120,35 @@ t.test('under several grants nothing is recorded that one of them has no room fo
   const full = 'limit.certificates_per_day'
   for (const both of [under(narrow, wide), under(wide, narrow)]) t.same(await recordAll([both]), [full])
   t.same(await recordAll([under(narrow, wide), under(wide)]), [full, 'recorded'])
+})
+
+t.test('who comes second under a key is told so, and not that there is no room', async (t) => {
+  const intent = intentOf(randomUUID(), { certificatesPerDay: 1 })
+  const again = (attempt: number): Intent => ({ ...intent, attempt, serial: randomBytes(16) })
+  t.same(await recordAll([intent]), ['recorded'])
+  t.same(await recordAll([again(1), again(2)]), ['taken', 'limit.certificates_per_day'])
+})
+
+t.test('a ledger that somebody has for longer is come back for', async (t) => {
+  const grant = randomUUID()
+  let release = (): void => {}
+  const holding = Promise.withResolvers<void>()
+  const held = stores.db.transaction(async (tx) => {
+    await tx.query({ text: `select pg_advisory_xact_lock(4711001, hashtext($1 || chr(10) || 'admin'))` }, [grant])
+    await new Promise<void>((resolve) => {
+      release = resolve
+      holding.resolve()
+    })
+  })
+  await holding.promise
+  let locked = 0
+  hooks.locked = async () => {
+    locked += 1
+    release()
+    await held
+  }
+  t.same(await recordAll([intentOf(grant, { certificatesPerDay: 1 })]), ['recorded'])
+  t.equal(locked, 1)
 })
 
 t.test('whoever stops waits for what is being counted', async (t) => {
