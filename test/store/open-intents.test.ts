@@ -5,6 +5,7 @@ import pg from 'pg'
 import t, { type Test } from 'tap'
 
 import { silentMeter } from '../../src/ca/meter.ts'
+import { reconcile } from '../../src/ca/reconcile.ts'
 import type { Database } from '../../src/store/database.ts'
 import { openRecorder } from '../../src/store/issuance.ts'
 import { openIntents } from '../../src/store/open-intents.ts'
@@ -56,7 +57,8 @@ const open = async (t: Test, most?: number) => {
       keySha256: serial,
     })
   }
-  return { owner, asked, hooks, clock, intend, look: () => intents.abandon(ageMs, 100) }
+  const lookAtAll = () => reconcile(intents, ageMs)
+  return { owner, asked, hooks, clock, intend, lookAtAll, look: () => intents.abandon(ageMs, 100) }
 }
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
@@ -124,4 +126,13 @@ t.test('what is too much for one statement is looked at by several', async (t) =
   await intend()
   await sleep(3 * ageMs)
   t.equal(await look(), 1, 'what comes later is found at once')
+})
+
+t.test('all that are due are ended at once, however many, and told of', async (t) => {
+  const { intend, look, lookAtAll } = await open(t)
+  await Promise.all(Array.from({ length: 400 }, intend))
+  await sleep(3 * ageMs)
+  t.equal(await lookAtAll(), 400, 'two slices, and one with nothing in it')
+  t.equal(await look(), 0)
+  t.equal(await lookAtAll(), 0)
 })
