@@ -70,7 +70,7 @@ import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { hasNext, inTurn } from './turn.ts'
-import { askForBody } from './unread.ts'
+import { askForBody, assertBodyComes } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
 
@@ -269,7 +269,7 @@ export const newApp = (
   app.server.removeAllListeners('request').on('request', begin)
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin).on('checkContinue', begin)
-  app.addHook('preParsing', askForBody)
+  app.addHook('preParsing', assertBodyComes).addHook('preParsing', askForBody)
   app.decorateRequest('caller', null)
   app.decorateRequest('met', null)
   app.decorateRequest('pattern', '')

@@ -7,6 +7,8 @@ import type { Socket } from 'node:net'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
+import { Problem } from '../errors.ts'
+
 /** By connection: the last request that was answered early. */
 const early = new WeakMap<Socket, IncomingMessage>()
 
@@ -39,6 +41,21 @@ export const noteEarly = (request: IncomingMessage): boolean => {
  */
 export const askForBody = (request: FastifyRequest, { raw }: FastifyReply, _body: unknown, done: () => void): void => {
   if (request.headers.expect !== undefined && isAwaited(request)) raw.writeContinue()
+  done()
+}
+
+/**
+ * Whoever has gone while it was found out who that is: what had come of the body is dropped with the connection, and Fastify would
+ * wait for its end for good, so that nobody heard of the request.
+ */
+export const assertBodyComes = (
+  { raw }: FastifyRequest,
+  _reply: FastifyReply,
+  _body: unknown,
+  done: (error?: Error) => void,
+): void => {
+  if (raw.destroyed && (hasBody(raw) || raw.headers['content-type'] !== undefined))
+    return done(new Problem('request.malformed', 'The connection ended before the body was read.'))
   done()
 }
 

@@ -11,7 +11,7 @@ import { Problem } from '../../src/errors.ts'
 import { guardedApp } from '../../src/http/app.ts'
 import { openMetrics } from '../../src/metrics.ts'
 import { csrFor } from './people.ts'
-import { openStandIn, reached, type StandIn } from './stand-in.ts'
+import { callerFor, openStandIn, reached, type StandIn } from './stand-in.ts'
 
 type App = StandIn['app']
 
@@ -124,4 +124,46 @@ t.test('a body that breaks off has one line, however it does', async (t) => {
     t.equal(lines.length, 1, how)
     t.match(lines[0], { event: 'request', route, status: 400, code: 'request.malformed' }, how)
   }
+})
+
+t.test('whoever goes away before it is known who that is has one line, whatever was to come of a body', async (t) => {
+  const metrics = openMetrics(new Registry())
+  let asked = Promise.withResolvers<void>()
+  let known = Promise.withResolvers<void>()
+  const identities = reached<StandIn['deps']['identities']>({
+    bearer: async (token: string) => {
+      asked.resolve()
+      await known.promise
+      return callerFor(token)
+    },
+  })
+  const { app, lines } = await openStandIn({ identities, metrics })
+  const port = await listen(t, app)
+  const order = callOf('/v1/certificates', '{"csr":""}')
+  const chunked = order.replace(/Content-Length: \d+/, 'Transfer-Encoding: chunked').replace(/\{.*/, '')
+  for (const [what, call] of [
+    ['all of it', order],
+    ['one that lacks an octet', order.slice(0, -1)],
+    ['one of no length that is known', chunked],
+    ['an empty one', callOf('/v1/certificates', '')],
+    ['a batch', callOf('/v1/certificates/batch', '{"requests":[]}')],
+  ] as const) {
+    lines.length = 0
+    asked = Promise.withResolvers<void>()
+    known = Promise.withResolvers<void>()
+    const socket = connect(port, '127.0.0.1')
+    socket.write(call)
+    await asked.promise
+    socket.resetAndDestroy()
+    await leave(app, socket)
+    t.same(lines, [], what)
+    known.resolve()
+    await until(() => lines.length > 0)
+    t.equal(lines.length, 1, what)
+    t.match(lines[0], { status: 400, code: 'request.malformed', principal: 'the-requester', gone: true }, what)
+  }
+  t.match(
+    await metrics.registry.metrics(),
+    /^chancery_http_requests_total\{route="\/v1\/certificates",status="400"\} 4$/m,
+  )
 })
