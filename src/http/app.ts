@@ -64,7 +64,15 @@ import { acceptedSpellings, type MediaType } from './media.ts'
 import { describeRoutes } from './openapi.ts'
 import { opsRoutes } from './ops.ts'
 import type { Peer } from './peers.ts'
-import { answerClientError, openErrorHandler, safetyHeaders, schemaProblem, sendProblem, toProblem } from './problem.ts'
+import {
+  answerClientError,
+  answerConnect,
+  openErrorHandler,
+  safetyHeaders,
+  schemaProblem,
+  sendProblem,
+  toProblem,
+} from './problem.ts'
 import { assertDecodable, assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
@@ -269,6 +277,11 @@ export const newApp = (
   app.server.removeAllListeners('request').on('request', begin)
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin).on('checkContinue', begin)
+  app.server.on('connect', (_request, socket) => {
+    const id = newId()
+    const problem = answerConnect(socket as Socket, id)
+    if (problem) ends.unrouted(id, problem, socket as Socket)
+  })
   app.addHook('preParsing', assertBodyComes).addHook('preParsing', askForBody)
   app.decorateRequest('caller', null)
   app.decorateRequest('met', null)

@@ -142,16 +142,25 @@ export const answerClientError = (
   requestId: string,
 ): Problem | undefined => {
   const mapped = clientErrors[error.code ?? ''] ?? (error.code?.startsWith('HPE_') ? notHttp : undefined)
-  if (!mapped || !socket.writable || isAnswering(socket) || hasAnswer(socket)) {
-    socket.destroy()
-    return undefined
-  }
+  if (!mapped) return void socket.destroy()
+  return answerRaw(socket, requestId, mapped)
+}
+
+/** CONNECT, which is for proxies, and of which Node closes the connection without a word. Returns what was answered, as above. */
+export const answerConnect = (socket: Socket, requestId: string): Problem | undefined => {
+  // Node has let go of it.
+  socket.on('error', () => {})
+  return answerRaw(socket, requestId, noProxy, 'Allow: \r\n')
+}
+
+const answerRaw = (socket: Socket, requestId: string, mapped: Mapped, fields = ''): Problem | undefined => {
+  if (!socket.writable || isAnswering(socket) || hasAnswer(socket)) return void socket.destroy()
   const problem = new Problem(...mapped)
   const document = documentOf(problem, requestId)
   const body = JSON.stringify(document)
   sayLast(
     socket,
-    `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n` +
+    `HTTP/1.1 ${document.status} ${STATUS_CODES[document.status]}\r\nContent-Type: ${problemType}\r\n${fields}` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nX-Request-Id: ${requestId}\r\nX-Content-Type-Options: nosniff\r\n` +
       `Cache-Control: no-store\r\nConnection: close\r\n\r\n${body}`,
   )
@@ -256,6 +265,8 @@ const mappedErrors: Readonly<Record<string, Mapped>> = {
   ...httpErrors,
   FST_STATIC_FORBIDDEN_PATH: ['request.not_found', 'There is nothing at this path.'],
 }
+
+const noProxy: Mapped = ['request.method', 'This is no proxy: it takes no CONNECT.']
 
 /** What Node's parser says before there is a request. */
 const clientErrors: Readonly<Record<string, Mapped>> = {
