@@ -6,9 +6,11 @@ import t, { type Test } from 'tap'
 
 import { Problem } from '../../src/errors.ts'
 import { openLastKnown } from '../../src/http/last-known.ts'
+import { openPublicApp } from '../../src/http/public/app.ts'
 import { openTestServer } from '../helpers/database.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employ } from './people.ts'
+import { openStandIn, reached } from './stand-in.ts'
 
 const away = async (): Promise<string> => {
   throw new Problem('db.unavailable', 'away')
@@ -129,5 +131,30 @@ t.test(
     t.match(new X509Certificate(octets).subject, /etcd/)
     t.equal((await fetched('nobody.cer')).status, 503, 'of one that is not known nobody can say that it is not there')
     await accept(true)
+  },
+)
+
+t.test(
+  'the public listener is ready while the database says nothing of issuers, and reads them for who asks',
+  async (t) => {
+    const { deps } = await openStandIn()
+    const certificate = Buffer.from('its octets')
+    let asked = 0
+    const issuers = (): Promise<unknown> => {
+      asked += 1
+      return asked === 1 ? new Promise(() => {}) : Promise.resolve([{ name: 'default', certificate }])
+    }
+    const app = await openPublicApp({
+      ...deps,
+      records: reached({ issuers } as object),
+      crls: reached({}),
+      ocsp: reached({}),
+    })
+    t.teardown(() => app.close())
+    t.equal(asked, 1)
+    const answer = await app.inject('/issuers/default.cer')
+    t.equal(answer.statusCode, 200)
+    t.same(answer.rawPayload, certificate)
+    t.equal(asked, 2)
   },
 )

@@ -42,8 +42,11 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
   const learn = async (): Promise<void> => {
     for (const { name, certificate } of await records.issuers()) known.set(name, certificate)
   }
-  // Whoever asks for one that is not known by then reads again.
-  app.addHook('onReady', () => learn().catch(() => {}))
+  // No start waits for it, or fails by it: whoever asks for one that is not known by then reads again.
+  app.addHook('onReady', (done) => {
+    learn().catch(() => {})
+    done()
+  })
   app.get(
     '/issuers/:file',
     {
