@@ -16,7 +16,7 @@ import { parseDuration } from './duration.ts'
 import { readNewPattern } from './name-rules.ts'
 import { nameKinds, readPattern, show } from './names.ts'
 import { originRuleFaults } from './origin-rules.ts'
-import { shapeFaults } from './shape.ts'
+import { shapeFaults, valueAt } from './shape.ts'
 import { type Sound, soundPartsOf } from './sound-parts.ts'
 import { attributeTypes, readTextPattern, systemMasters } from './subject.ts'
 import { isServedBy } from './usages.ts'
@@ -41,7 +41,10 @@ export const faultsOf = (
   const faults = shapeFaults(ProfileDocumentSchema, input).map((fault) => ({ check: 'profile.schema', ...fault }))
   const sound = soundPartsOf(input)
   for (const [check, find] of isNew ? [...senses, ...newSenses] : senses) {
-    find(sound, (field, value, reason) => faults.push({ check, field, value: show(value), reason }))
+    // Of what is not sound, what is written there.
+    const report: Report = (field, value = valueAt(input, field), reason) =>
+      faults.push({ check, field, value: show(value), reason })
+    find(sound, report)
   }
   const misfit = (field: string, value: string, reason: string): void =>
     void faults.push({ check: `profile${field.replace('/', '.')}`, field, value: show(value), reason })
@@ -175,7 +178,7 @@ const fixedFaults = (type: AttributeType, value: string, report: (reason: string
   try {
     assertSubjectSyntax([{ type, value }])
   } catch (error) {
-    if (!isProblem(error, 'subject.syntax')) throw error
+    if (!isProblem(error, 'subject.syntax') && !isProblem(error, 'san.ip_as_dns')) throw error
     report(error.detail)
   }
 }
@@ -236,7 +239,7 @@ const idleFaults: Sense = ({ names }, report) => {
 
 const usageFaults: Sense = ({ name, keyUsage = [], extendedKeyUsage = [], keys = [], ruled }, report) => {
   if (keyUsage.length > 0) {
-    for (const [algorithm] of keysOf(keys)) {
+    for (const algorithm of new Set(keysOf(keys).map(([allowed]) => allowed))) {
       if (!keyUsage.some((usage) => isServedBy(algorithm, usage)))
         report('/keyUsage', keyUsage.join(', '), `holds nothing that ${algorithm} keys can serve`)
     }

@@ -148,6 +148,18 @@ t.test('all faults of shape and of sense come at once, each with its place', asy
   }
 })
 
+t.test('a fault has the value that stands at its place, sound or not, and is told once', async (t) => {
+  const uri = { allow: ['spiffe://td/*'], max: 'one' }
+  t.match(faultsOf({ ...baseDocument, names: { uri } }), [
+    { check: 'profile.schema', field: '/names/uri/max', value: 'one', reason: /^must be a whole number/ },
+    { check: 'profile.names', field: '/names/uri/max', value: 'one', reason: /^must be 1:/ },
+  ])
+  t.same(linesOf({ keys: [{ ed25519: true }, { ed25519: true }], keyUsage: ['keyEncipherment'] }), [
+    '/keys/1: is allowed twice',
+    '/keyUsage: holds nothing that ed25519 keys can serve',
+  ])
+})
+
 t.test('what is just within its bound is sound', async (t) => {
   for (const changes of [
     { validity: { default: '36500d', max: '36500d' } },
@@ -354,6 +366,11 @@ const single: readonly (readonly [string, Readonly<Record<string, unknown>>, str
     'two common names',
     { subject: { others: 'drop', commonName: { fixed: ['a', 'b'] } } },
     '/subject/commonName/fixed: can have one value only',
+  ],
+  [
+    'an address as the common name',
+    { subject: { others: 'drop', commonName: { fixed: '10.0.0.1' } } },
+    '/subject/commonName/fixed: commonName is an IP address',
   ],
   [
     'room for two common names',
