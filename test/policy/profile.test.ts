@@ -160,6 +160,14 @@ t.test('a fault has the value that stands at its place, sound or not, and is tol
   ])
 })
 
+t.test('of a list only as many are judged as there may be, however many were written', async (t) => {
+  const extendedKeyUsage = Array.from({ length: 22 }, (_, i) => `no usage ${i}`)
+  const lines = linesOf({ extendedKeyUsage })
+  t.equal(lines[0], '/extendedKeyUsage: must be a list of 1 to 20 usages')
+  t.match(lines.at(-1), /^\/extendedKeyUsage\/19: must be a dotted OID/)
+  t.equal(lines.length, 21)
+})
+
 t.test('what is just within its bound is sound', async (t) => {
   for (const changes of [
     { validity: { default: '36500d', max: '36500d' } },

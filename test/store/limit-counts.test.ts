@@ -125,6 +125,16 @@ t.test('who waits for a lane has it in the end, in order', async (t) => {
   await inLane(async () => {})
 })
 
+t.test('a work that fails gives its lane back, with or without somebody who waits', async (t) => {
+  const inLane = openLanes(1)
+  const failing = async (): Promise<void> => {
+    throw new Error('it failed')
+  }
+  const works = [inLane(failing), inLane(failing)]
+  await Promise.all(works.map((work) => t.rejects(work, { message: 'it failed' })))
+  t.equal(await inLane(async () => 'done'), 'done')
+})
+
 t.test('what there was before is written down in steps, once, whoever does it', async (t) => {
   for (let i = 0; i < 7; i += 1) await issue([`dns:n${i}.example.com`])
   const living = ledger('begun', { certificatesAlive: 20 })
