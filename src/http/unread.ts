@@ -54,7 +54,9 @@ export const assertBodyComes = (
   _body: unknown,
   done: (error?: Error) => void,
 ): void => {
-  if (raw.destroyed && (hasBody(raw) || raw.headers['content-type'] !== undefined))
+  // One that was read to its end is destroyed as well.
+  const isLost = raw.destroyed && !raw.readableEnded
+  if (isLost && (hasBody(raw) || raw.headers['content-type'] !== undefined))
     return done(new Problem('request.malformed', 'The connection ended before the body was read.'))
   done()
 }
