@@ -54,7 +54,7 @@ export const openEnds = ({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): E
       app.addHook('onSend', (request, reply, _payload, done) => {
         const { raw } = reply
         if (raw.destroyed) end(request, reply, true)
-        else raw.once('close', () => end(request, reply, !raw.writableFinished))
+        else raw.on('close', () => end(request, reply, !raw.writableFinished))
         done()
       })
       app.addHook('onResponse', (request, reply, done) => {
