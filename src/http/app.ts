@@ -77,7 +77,7 @@ import { assertDecodable, assertSingle } from './query.ts'
 import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
-import { hasNext, inTurn } from './turn.ts'
+import { inTurn } from './turn.ts'
 import { askForBody, assertBodyComes } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
@@ -293,11 +293,6 @@ export const newApp = (
   app.decorateRequest('peer', null)
   app.decorateRequest('visit', null)
   app.setErrorHandler(openErrorHandler(log))
-  // Else whoever sends his next request on it finds it reset, and does not know what became of that.
-  app.addHook('onSend', (request, reply, _payload, done) => {
-    if (isStopping && !hasNext(request.raw.socket)) reply.header('connection', 'close')
-    done()
-  })
   ends.follow(app, () => isStopping)
   answerUnknown(app, tls ? secureHeaders : safetyHeaders)
   return app

@@ -10,6 +10,7 @@ import type { Problem } from '../errors.ts'
 import type { App } from './app.ts'
 import { proofTold } from './auth.ts'
 import type { HttpDeps } from './deps.ts'
+import { hasNext } from './turn.ts'
 import { endIdle, noteEarly } from './unread.ts'
 
 declare module 'fastify' {
@@ -50,9 +51,11 @@ export const openEnds = ({ log, metrics }: Pick<HttpDeps, 'log' | 'metrics'>): E
     },
     follow: (app, isStopping) => {
       app.decorateRequest('isEnded', false)
-      // Fastify tells of nothing but answers that are out as a whole.
       app.addHook('onSend', (request, reply, _payload, done) => {
         const { raw } = reply
+        // Else whoever sends his next request on it finds it reset, and does not know what became of that.
+        if (isStopping() && !hasNext(request.raw.socket)) reply.header('connection', 'close')
+        // Fastify tells of nothing but answers that are out as a whole.
         if (raw.destroyed) end(request, reply, true)
         else raw.on('close', () => end(request, reply, !raw.writableFinished))
         done()
