@@ -1,5 +1,6 @@
 /** `chancery audit`: what auditors search, as a table that fits the terminal, or as an export that says whether it is whole. */
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+import { createWriteStream } from 'node:fs'
+import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { finished } from 'node:stream/promises'
 
 import type { Command } from 'commander'
@@ -195,13 +196,15 @@ const aboutText = ({ rows, exact }: CountAnswer): string => `${exact ? '' : 'abo
 
 type Form = 'csv' | 'ndjson'
 
-/** Where an export goes: standard output, or a file that has its name only once it is whole. */
+/** Where an export goes: standard output, a pipe or a device, or a file that has its name only once it is whole. */
 interface Destination {
   readonly sink: NodeJS.WritableStream
   readonly partial?: string
   /** No other command has put its own in that place. */
   readonly isOurs?: () => Promise<boolean>
   readonly file?: string
+  /** Where the file is, or is to be: behind a link, where it leads. */
+  readonly place?: string
   readonly progress: Progress | undefined
 }
 
@@ -216,9 +219,14 @@ export interface ExportAsked extends Destination {
 const openDestination = async (form: Form, { out }: AuditOptions): Promise<Destination> => {
   if (out === undefined) return { sink: process.stdout, progress: undefined }
   const progress = openStderrProgress()
-  if (await isFolder(out)) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
+  // What cannot be looked at cannot be written either, which is told then.
+  const found = await stat(out).catch(() => undefined)
+  if (found?.isDirectory()) throw new Failure('usage', `${out} is a folder; name a file in it by --out.`)
+  // Of a pipe or a device it would be the name that is replaced: as root, /dev/stdout and /dev/null themselves.
+  if (found !== undefined && !found.isFile()) return { sink: createWriteStream(out), progress }
   await assertReplaceable(out, replacements[form])
-  const partial = `${out}.partial`
+  const place = await realpath(out).catch(() => out)
+  const partial = `${place}.partial`
   const handle = await openNew(partial).catch(({ code }: NodeJS.ErrnoException) => {
     throw new Failure('usage', `${partial} cannot be written (${code}).`)
   })
@@ -228,7 +236,7 @@ const openDestination = async (form: Form, { out }: AuditOptions): Promise<Desti
       (found) => found.ino === ino,
       () => false,
     )
-  return { sink: handle.createWriteStream({ flush: true }), partial, isOurs, file: out, progress }
+  return { sink: handle.createWriteStream({ flush: true }), partial, isOurs, file: out, place, progress }
 }
 
 /** Another command may still write what is there, which would be in the midst of ours. */
@@ -237,16 +245,9 @@ const openNew = async (path: string): Promise<FileHandle> => {
   return open(path, 'wx', 0o600)
 }
 
-/** What cannot be looked at cannot be written either, which is told then. */
-const isFolder = (path: string): Promise<boolean> =>
-  stat(path).then(
-    (found) => found.isDirectory(),
-    () => false,
-  )
-
 /** Throws a failure unless everything came, its last line included. */
 const exportRecords = async (asked: ExportAsked): Promise<void> => {
-  const { client, path, query, form, name, sink, partial, isOurs, file, progress } = asked
+  const { client, path, query, form, name, sink, partial, isOurs, file, place, progress } = asked
   const tail = openTail()
   // Told where it is written.
   sink.on('error', () => {})
@@ -269,7 +270,7 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
     progress?.end()
   }
   const statement = statements[form](tail.text())
-  if (partial !== undefined && file !== undefined) {
+  if (sink !== process.stdout) {
     sink.end()
     await finished(sink)
   }
@@ -278,10 +279,10 @@ const exportRecords = async (asked: ExportAsked): Promise<void> => {
       'later',
       `The export broke off: it lacks its last line.${partial === undefined ? '' : ` ${partial} is not whole.`}`,
     )
-  if (partial === undefined || file === undefined) return tellBeside(statement, query['after'])
+  if (partial === undefined || place === undefined) return tellBeside(statement, query['after'])
   if (!(await isOurs?.()))
     throw new Failure('conflict', `Another command exports to ${file} as well; this export was not put there.`)
-  await rename(partial, file)
+  await rename(partial, place)
   const { size, root } = statement.boundTo
   process.stderr.write(
     `${file} holds ${countText(statement.rows)} ${name}, as of a roll of ${countText(size)} entries${root === undefined ? '' : ` with the root ${root}`}.\n`,

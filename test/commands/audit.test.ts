@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { lstat, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -252,6 +252,26 @@ t.test('of two exports to one file, neither gets into the other', async (t) => {
     (await readdir(folder)).filter((name) => name.startsWith('both')),
     ['both'],
   )
+})
+
+t.test('an export goes into a pipe, and where a link leads: neither name is given to a file of its own', async (t) => {
+  const pipe = join(folder, 'pipe')
+  await promisify(execFile)('mkfifo', ['-m', '600', pipe])
+  const [run, came] = await Promise.all([
+    audit(['refusals', '--principal', 'crowd', '--ndjson', '--out', pipe]),
+    readFile(pipe, 'utf8'),
+  ])
+  t.equal(run.code, 0, run.err)
+  t.equal(came.split('\n').length, 2_502)
+  t.ok((await lstat(pipe)).isFIFO(), 'a device, as /dev/null, is the same')
+
+  const [file, latest] = [join(folder, 'of-today.csv'), join(folder, 'latest.csv')]
+  await writeFile(file, '')
+  await symlink('of-today.csv', latest)
+  t.match(await audit(['events', '--csv', '--out', latest]), { code: 0, err: /latest\.csv holds \d+ events/ })
+  t.ok((await lstat(latest)).isSymbolicLink())
+  t.match(await readFile(file, 'utf8'), /"end","\{""complete"":true/)
+  t.notOk((await readdir(folder)).some((name) => /^(pipe|latest|of-today).*partial/.test(name)))
 })
 
 t.test('a table fits its room: the widest columns give way, and say so', (t) => {
