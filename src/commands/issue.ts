@@ -118,7 +118,13 @@ const withAskOptions = (command: Command): Command =>
     .option('--common-name <text>', 'for the few profiles that want one')
     .option('--validity <duration>', 'such as 24h or 30d')
     .option('--key-type <type>', `p-256 by default; ${keyTypeNames.slice(1).join(', ')}`)
-    .option('--csr <file>', 'PEM certificate request, made elsewhere; - reads standard input')
+    .option('--csr <file>', 'PEM certificate request, made elsewhere; - reads standard input', theOnlyOne)
+
+/** The last would be asked for alone, and the others passed over in silence. */
+const theOnlyOne = (file: string, before: string | undefined): string => {
+  if (before === undefined) return file
+  throw new Failure('usage', '--csr names one request; chancery issue-many asks for several.')
+}
 
 /** Without a request, one by a key that is thrown away. */
 const bodyOf = async (options: AskOptions): Promise<object> => {

@@ -237,9 +237,11 @@ const readDocument = async (file: string): Promise<Document> => {
   const content: unknown = await parseYaml(await readGivenText(file)).catch((error: Error) => {
     throw new Failure('usage', `${file} cannot be read: ${error.message}`)
   })
-  if (typeof content !== 'object' || content === null || !('name' in content) || typeof content.name !== 'string') {
+  if (typeof content !== 'object' || content === null || !('name' in content)) {
     throw new Failure('usage', `${file} is not a profile document: it has no name.`)
   }
+  if (typeof content.name !== 'string')
+    throw new Failure('usage', `${file} is not a profile document: its name is no text; put it into quotes.`)
   return { file, name: content.name, content }
 }
 

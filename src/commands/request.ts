@@ -122,8 +122,9 @@ const acts = {
     description: 'approve exactly what is shown; by the last approval that it takes, it is issued',
     path: 'approval',
     done: 'approved',
+    open: ['pending'],
   },
-  reject: { description: 'reject it, for good', path: 'rejection', done: 'rejected' },
+  reject: { description: 'reject it, for good', path: 'rejection', done: 'rejected', open: ['pending', 'approved'] },
 } as const
 
 export interface DecideDeps extends Rest {
@@ -156,8 +157,14 @@ export const decide = async (
   if (!wanted[act].includes(decided.state)) throw new Failure('conflict', '')
 }
 
-const confirm = async (act: Act, { digest, id }: RequestAnswer, { answers, tell }: DecideDeps): Promise<void> => {
-  const { done } = acts[act]
+const confirm = async (
+  act: Act,
+  { digest, id, state }: RequestAnswer,
+  { answers, tell }: DecideDeps,
+): Promise<void> => {
+  const { done, open } = acts[act]
+  if (!open.some((one) => one === state))
+    throw new Failure('conflict', `The request is ${state}, and not open any more. Nothing was ${done}.`)
   if (!answers) throw new Failure('refused', `Nothing was ${done}. To ${act} exactly this, add --digest ${digest}`)
   tell(`Type the first 8 digits of the digest to ${act} ${plain(id)}: `)
   if (await answers.match(digest.slice(0, 8), () => tell('That is not it. Once more: '))) return

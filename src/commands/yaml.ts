@@ -1,5 +1,7 @@
 /** YAML as operators write it. Loaded where a command meets some: most never do, and would wait for it. */
 
+import type { Document } from 'yaml'
+
 import { unseen } from './output.ts'
 
 /**
@@ -11,17 +13,31 @@ export const strictYaml = { version: '1.2', uniqueKeys: true, stringKeys: true, 
 /** Strict, no aliases, one document. Throws the library's own error, which names the place. */
 export const parseYaml = async (text: string): Promise<unknown> => {
   if (isKey(text)) throw new Error(keyFault)
-  const { parseDocument } = await import('yaml')
+  const yaml = await import('yaml')
   try {
-    const document = parseDocument(text, strictYaml)
+    const document = yaml.parseDocument(text, strictYaml)
     const [fault] = [...document.errors, ...document.warnings]
     if (fault) throw fault
+    assertNoAlias(document, text, yaml)
     return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
     if (error instanceof Error) error.message = yamlFault(error, text)
     throw error
   }
 }
+
+/** `*.example.com` without quotes is one, which whoever wrote it did not mean. Throws an error that names its line. */
+export const assertNoAlias = (
+  document: Document.Parsed,
+  text: string,
+  { visit }: Pick<typeof import('yaml'), 'visit'>,
+): void =>
+  visit(document, {
+    Alias: (_key, { range }) => {
+      const line = text.slice(0, range?.[0]).split('\n').length
+      throw new Error(`line ${line} has an alias, which is not taken: put a text that begins with * into quotes`)
+    },
+  })
 
 /** A key that is named in place of a document would be shown with what is wrong with it. */
 export const isKey = (text: string): boolean => /-----BEGIN [A-Z0-9 ]*PRIVATE KEY/.test(text)

@@ -5,7 +5,7 @@
  */
 import { isUtf8 } from 'node:buffer'
 
-import { isScalar, parseDocument, visit, type YAMLMap } from 'yaml'
+import { type Alias, isScalar, parseDocument, visit, type YAMLMap } from 'yaml'
 
 import { isProblem, Problem } from '../errors.ts'
 
@@ -62,14 +62,28 @@ export const parseYaml = (octets: Buffer, bounds: DataBounds = yamlBody): unknow
   try {
     const document = withoutTraces(() => parseDocument(octets.toString(), yamlOptions))
     const [fault] = [...document.errors, ...document.warnings]
-    if (fault)
-      throw new Problem('request.malformed', `The body is not plain YAML: ${fault.code}.`, { offset: fault.pos[0] })
-    visit(document, { Map: assertUniqueKeys })
+    if (fault) throw notPlain(yamlFaults[fault.code] ?? fault.code, fault.pos[0])
+    visit(document, { Map: assertUniqueKeys, Alias: refuseAlias })
     return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
     if (isProblem(error)) throw error
-    throw new Problem('request.malformed', 'The body is not plain YAML: aliases are not accepted.')
+    throw new Problem('request.malformed', 'The body is not plain YAML.')
   }
+}
+
+/** `*.example.com` without quotes is one, which whoever wrote it did not mean. */
+const refuseAlias = (_place: unknown, { range }: Alias): never => {
+  throw notPlain('aliases are not accepted, so a text that begins with * stands in quotes', range?.[0])
+}
+
+const notPlain = (why: string, offset: number | undefined): Problem =>
+  new Problem('request.malformed', `The body is not plain YAML: ${why}.`, offset === undefined ? {} : { offset })
+
+/** Where the library's code alone would be less than a clause. */
+const yamlFaults: Readonly<Record<string, string>> = {
+  MULTIPLE_DOCS: 'it has several documents',
+  NON_STRING_KEY: 'the name of a field is no text',
+  TAG_RESOLVE_FAILED: 'a tag is not accepted',
 }
 
 /** The library makes an error of each fault, thousands of them: where each was made, which nobody looks at, took most of the time. */

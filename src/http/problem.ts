@@ -208,7 +208,18 @@ const wordsOf: Readonly<Record<string, (params: SchemaError['params']) => string
   pattern: ({ pattern }) => formWords.get(String(pattern)),
   enum: ({ allowedValues }) =>
     Array.isArray(allowedValues) ? `must be one of ${allowedValues.join(', ')}` : undefined,
+  minimum: ({ limit }) => `must be at least ${limit}`,
+  maximum: ({ limit }) => `must be at most ${limit}`,
+  minLength: ({ limit }) => atLeast(limit, 'character'),
+  maxLength: ({ limit }) => atMost(limit, 'character'),
+  minItems: ({ limit }) => atLeast(limit, 'item'),
+  maxItems: ({ limit }) => atMost(limit, 'item'),
+  minProperties: ({ limit }) => atLeast(limit, 'field'),
+  maxProperties: ({ limit }) => atMost(limit, 'field'),
 }
+
+const atLeast = (limit: unknown, what: string): string => `must have at least ${limit} ${what}${limit === 1 ? '' : 's'}`
+const atMost = (limit: unknown, what: string): string => `must have at most ${limit} ${what}${limit === 1 ? '' : 's'}`
 
 const retryAfterOf = (problem: Problem): number | undefined =>
   problem.options.retryAfter ?? (problem.kind.status === 503 || problem.kind.status === 429 ? 1 : undefined)

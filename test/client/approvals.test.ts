@@ -460,6 +460,14 @@ t.test('nobody approves what was not shown', async (t) => {
   t.equal((await eventsOf(request.id)).length, 1, 'nothing was said')
   await decide(ask, deps(client, request.digest.slice(0, 8)))
   t.match((await eventsOf(request.id)).at(-1), { type: 'certificate.issued', approval: request.id })
+  for (const [act, done] of [
+    ['approve', 'approved'],
+    ['reject', 'rejected'],
+  ] as const) {
+    const late = await chancery(decideArgs(act, request).slice(0, -2))
+    t.match(late, { code: exitCodes.conflict, err: `is issued, and not open any more. Nothing was ${done}.` })
+    t.notMatch(late.err, /add --digest/)
+  }
 })
 
 t.test('what cannot be shown whole can be rejected', async (t) => {

@@ -49,9 +49,16 @@ t.test('a key that is named in place of a request goes nowhere', async (t) => {
     const run = await chancery(['issue', '--profile', 'server', '--csr', join(folder, name)])
     t.match(run, { code: exitCodes.usage, err: 'is not in PEM, and may be a key; nothing was sent.' }, name)
   }
-  t.same(asked, [])
+  await writeFile(join(folder, 'empty.csr'), '\n')
+  const empty = await chancery(['issue', '--profile', 'server', '--csr', join(folder, 'empty.csr')])
+  t.match(empty, { code: exitCodes.usage, err: /empty\.csr is empty; nothing was sent\./ })
   const file = join(folder, 'web.csr')
   await writeFile(file, csr)
+  for (const verb of ['issue', 'explain']) {
+    const two = await chancery([verb, '--profile', 'server', '--csr', file, '--csr', file])
+    t.match(two, { code: exitCodes.usage, err: '--csr names one request; chancery issue-many asks for several.' }, verb)
+  }
+  t.same(asked, [])
   t.equal((await chancery(['explain', '--profile', 'server', '--csr', file])).code, 0)
   t.equal(asked.length, 1)
 })

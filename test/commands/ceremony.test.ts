@@ -575,7 +575,7 @@ t.test('parameters that are not sound are told all at once, with their lines', a
   t.equal(lines.length, 12, err)
   for (const [text, expected] of [
     ['a: 1\na: 2\n', /is not YAML: Map keys must be unique/],
-    ['- &a x\n- *a\n', /is not plain YAML/],
+    ['- &a x\n- *a\n', /is not plain YAML: line 2 has an alias/],
     ['!!js/function x\n', /is not YAML: Unresolved tag/],
     ['ceremony: root\nurls: !!omap [crl: x]\n', /is not YAML: Unresolved tag/],
     ['ceremony: root\n? [a]\n: b\n', /is not YAML: With stringKeys/],

@@ -481,6 +481,8 @@ t.test('a list that ends at its limit says that there are more, and another does
 t.test('every kind of failure has its exit code and a sentence', async (t) => {
   const csr = join(folder, 'good.csr')
   const twoDocuments = await write('two.yaml', `${stringify(document)}---\n${stringify(document)}`)
+  const unquoted = await write('unquoted.yaml', 'name: web\nnames: { dns: { allow: [*.example.com] } }\n')
+  const numbered = await write('numbered.yaml', 'name: 0755\n')
   const cases: [string, readonly string[], number, RegExp, Readonly<Record<string, string>>?][] = [
     ['an unknown command', ['conjure'], exitCodes.usage, /unknown command/],
     ['an unknown command of a group', ['certificate', 'list'], exitCodes.usage, /Its commands are search, proof, /],
@@ -499,6 +501,8 @@ t.test('every kind of failure has its exit code and a sentence', async (t) => {
       exitCodes.usage,
       /JSON\. It is like '\{"dns":/,
     ],
+    ['a pattern without quotes', ['profile', 'apply', unquoted], exitCodes.usage, /line 2 has an alias.*into quotes/],
+    ['a number for a name', ['profile', 'apply', numbered], exitCodes.usage, /its name is no text; put it into quotes/],
     ['two documents in a file', ['profile', 'apply', twoDocuments], exitCodes.usage, /multiple documents: put each/],
     ['no such principal', ['principal', 'disable', 'nobody'], exitCodes.missing, /GET \/v1\/principals lists/],
     [

@@ -172,6 +172,13 @@ t.test('YAML is plain data: no aliases, tags, merges, doubled keys or second doc
   ]) {
     t.ok(refuses(text, parseYaml), JSON.stringify(text.slice(0, 30)))
   }
+  for (const [text, detail, offset] of [
+    ['a: 1\nb: [*.example.com]\n', /aliases are not accepted, so a text that begins with \* stands in quotes\.$/, 9],
+    ['a: 1\n---\nb: 2\n', /: it has several documents\.$/, 5],
+    ['a: !custom 1\n', /: a tag is not accepted\.$/, 3],
+    ['? [a]\n: 1\n', /: the name of a field is no text\.$/, 2],
+  ] as const)
+    t.throws(() => parseYaml(Buffer.from(text)), { code: 'request.malformed', detail, options: { offset } }, text)
   const merged = parseYaml(Buffer.from('<<: { a: 1 }\nb: 2\n')) as object
   t.notOk(Object.hasOwn(merged, 'a'), '<< is a key like any other')
   const proto = parseYaml(Buffer.from('__proto__: { admin: true }\n')) as Record<string, unknown>

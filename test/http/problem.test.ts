@@ -8,7 +8,14 @@ import t from 'tap'
 
 import { Problem, type ProblemCode, problems } from '../../src/errors.ts'
 import { withinDeadline } from '../../src/http/deadline.ts'
-import { answerClientError, describeProblem, documentOf, httpErrors, toProblem } from '../../src/http/problem.ts'
+import {
+  answerClientError,
+  describeProblem,
+  documentOf,
+  httpErrors,
+  schemaProblem,
+  toProblem,
+} from '../../src/http/problem.ts'
 import { errorsText } from '../../tools/errors.ts'
 import { openStandIn, reached } from './stand-in.ts'
 
@@ -258,6 +265,32 @@ t.test('nothing of what was sent comes back, but plain names of unknown fields',
   t.same(answer.json().violations, [
     { check: 'request.body', field: '/validty', value: '', reason: 'is not a known field' },
   ])
+})
+
+t.test('a bound that a field breaks is told in words', (t) => {
+  for (const [keyword, limit, words] of [
+    ['minimum', 1, 'must be at least 1'],
+    ['maximum', 9, 'must be at most 9'],
+    ['minLength', 1, 'must have at least 1 character'],
+    ['maxLength', 2048, 'must have at most 2048 characters'],
+    ['minItems', 1, 'must have at least 1 item'],
+    ['maxItems', 1000, 'must have at most 1000 items'],
+    ['minProperties', 1, 'must have at least 1 field'],
+    ['maxProperties', 32, 'must have at most 32 fields'],
+  ] as const) {
+    const { options } = schemaProblem([{ keyword, instancePath: '/x', params: { limit } }], 'body')
+    t.same(options.violations, [{ check: 'request.body', field: '/x', value: '', reason: words }])
+  }
+  t.end()
+})
+
+t.test('a field that breaks its bounds says by how much', async (t) => {
+  const { app } = await openStandIn()
+  t.teardown(() => app.close())
+  const headers = { authorization: 'Bearer requester_' }
+  const payload = { csr: 'x', profile: 'server', names: { dns: [] } }
+  const answer = await app.inject({ method: 'POST', url: '/v1/certificates', headers, payload })
+  t.match(answer.json().violations, [{ field: '/names/dns', reason: 'must have at least 1 item' }])
 })
 
 t.test('what is no HTTP gets a problem document and the end of its connection', async (t) => {

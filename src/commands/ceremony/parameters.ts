@@ -4,7 +4,7 @@
  */
 import { normalize } from 'node:path'
 
-import { LineCounter, parseDocument } from 'yaml'
+import * as yaml from 'yaml'
 
 import { isProblem } from '../../errors.ts'
 import { parsePkcs11Uri } from '../../keys/pkcs11/uri.ts'
@@ -14,7 +14,7 @@ import { parseSubtree, type Subtree, type SubtreeKind } from '../../x509/name-co
 import { type AttributeType, assertSubjectSyntax, type Subject } from '../../x509/subject.ts'
 import { Failure } from '../failure.ts'
 import { visible } from '../output.ts'
-import { isKey, keyFault, strictYaml, yamlFault } from '../yaml.ts'
+import { assertNoAlias, isKey, keyFault, strictYaml, yamlFault } from '../yaml.ts'
 import {
   type ConstraintsDocument,
   type CrlDocument,
@@ -28,15 +28,15 @@ import {
 /** The document, if it is sound. Throws Failure with a line for each fault. */
 export const parseParameters = <K extends keyof Documents>(kind: K, text: string, file: string): Documents[K] => {
   if (isKey(text)) throw new Failure('usage', `${file} is not a file of parameters: ${keyFault}.`)
-  const lines = new LineCounter()
-  const document = parseDocument(text, { ...strictYaml, lineCounter: lines })
+  const lines = new yaml.LineCounter()
+  const document = yaml.parseDocument(text, { ...strictYaml, lineCounter: lines })
   const broken = [...document.errors, ...document.warnings]
   if (broken.length > 0)
     throw new Failure(
       'usage',
       broken.map((fault) => `${file} is not YAML: ${yamlFault(fault, text).trimEnd()}`).join('\n'),
     )
-  const input = plainOf(document, file)
+  const input = plainOf(document, text, file)
   const faults = faultsOf(kind, input)
   if (faults.length === 0) return input as Documents[K]
   const lineOf = (field: string): number => {
@@ -54,8 +54,9 @@ export const parseParameters = <K extends keyof Documents>(kind: K, text: string
   throw new Failure('usage', sorted.map(({ line, text }) => visible(`${file}:${line}: ${text}.`)).join('\n'))
 }
 
-const plainOf = (document: ReturnType<typeof parseDocument>, file: string): unknown => {
+const plainOf = (document: yaml.Document.Parsed, text: string, file: string): unknown => {
   try {
+    assertNoAlias(document, text, yaml)
     return document.toJS({ maxAliasCount: 0 })
   } catch (error) {
     throw new Failure('usage', `${file} is not plain YAML: ${(error as Error).message}`)

@@ -138,6 +138,7 @@ const isFileToBe = async (file: string): Promise<boolean> => {
 
 /** Before anything is sent: what is named by mistake may be a key, and a key that somebody else has seen is none. */
 export const assertNoKey = (text: string, file: string): void => {
+  if (text.trim() === '') throw new Failure('usage', `${file} is empty; nothing was sent. Give a request by --csr.`)
   const octets = Buffer.from(text, 'latin1')
   for (const read of [() => parsePem(text, 'CERTIFICATE REQUEST'), () => octets])
     try {
