@@ -355,17 +355,16 @@ const urlOf = (base: URL, path: string, query: Call['query'] = {}): URL => {
   return url
 }
 
-/** Without a certificate in it, every server would be blamed for its own. */
-const readAnchor = async (path: string, where = ''): Promise<string> => {
-  const text = await readOption('trust anchor', path, where)
+const readAnchor = async (path: string, where = ''): Promise<string> =>
+  assertAnchor(await readOption('trust anchor', path, where), path, '--ca or CHANCERY_CACERT')
+
+/** Without a certificate in it, every server would be blamed for its own. `ways` to name another. */
+export const assertAnchor = (text: string, path: string, ways: string): string => {
   try {
     new X509Certificate(text)
     return text
   } catch {
-    throw new Failure(
-      'usage',
-      `The trust anchor ${path} has no certificate in PEM; name another by --ca or CHANCERY_CACERT.`,
-    )
+    throw new Failure('usage', `The trust anchor ${path} has no certificate in PEM; name another by ${ways}.`)
   }
 }
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import type { Command } from 'commander'
 
-import { clientAt } from './client.ts'
+import { assertAnchor, clientAt } from './client.ts'
 import {
   assertContextName,
   assertServer,
@@ -164,7 +164,7 @@ const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
     issuer,
     clientId,
     scope,
-    ...(oidcCa !== undefined && { ca: await readAnchor(oidcCa) }),
+    ...(oidcCa !== undefined && { ca: await readAnchor(oidcCa, '--oidc-ca') }),
   }
   const made = { server, ca: await readAnchor(ca) }
   const { loginByDevice } = await import('./oidc.ts')
@@ -172,7 +172,8 @@ const logIn = async (options: AddOptions, issuer: string): Promise<Context> => {
   return { ...made, oidc: { ...provider, ...(await loginByDevice(provider, deps)) } }
 }
 
-const readAnchor = (file: string): Promise<string> => readGivenText(file, 'The trust anchor ')
+const readAnchor = async (file: string, way = '--ca'): Promise<string> =>
+  assertAnchor(await readGivenText(file, 'The trust anchor '), file, way)
 
 const readToken = async (): Promise<string> => {
   const chunks: Buffer[] = []

@@ -164,7 +164,8 @@ const identify = async (identities: Identities, shown: Shown, isAgain: boolean):
 }
 
 const proved = async (identities: Identities, { header, certificate }: Shown, isAgain: boolean): Promise<Caller> => {
-  if (certificate === undefined || !identities.takesCertificates) return identities.bearer(bearerOf(header), isAgain)
+  if (certificate === undefined || !identities.takesCertificates)
+    return identities.bearer(bearerOf(header, certificate !== undefined), isAgain)
   if (header === undefined) return identities.certificate(certificate)
   throw ambiguous()
 }
@@ -206,13 +207,16 @@ const assertRole = (caller: Caller, rule: readonly Role[]): void => {
 }
 
 /** The token of RFC 6750 2.1; neither the body nor the query is ever looked at for one. */
-const bearerOf = (header: string | undefined): string => {
-  if (header === undefined) throw new Problem('auth.missing', 'This call needs credentials.')
+const bearerOf = (header: string | undefined, isUnread: boolean): string => {
+  if (header === undefined) throw new Problem('auth.missing', isUnread ? unread : 'This call needs credentials.')
   const token = bearer.exec(header)?.[1]
   if (token === undefined) throw new Problem('auth.invalid', 'Authorization must be Bearer and one token.')
   return token
 }
 
+/** Whoever shows one would else be told to show one. */
+const unread =
+  'This call needs credentials, and a client certificate is none here: neither CHANCERY_CLIENT_AUTHORITIES nor CHANCERY_CLIENT_CA is set.'
 /** The longest that OpenID Connect lets one be (Core 2). */
 const longestSubject = 255
 const certificates = new WeakMap<Socket, Buffer | null>()

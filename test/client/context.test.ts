@@ -110,7 +110,13 @@ t.test('what is no login leaves no trace', async (t) => {
       ['login', '--server', service.url, '--ca', tokenFile, '--token-file', tokenFile],
       '',
       exitCodes.usage,
-      /trust anchor/,
+      /^The trust anchor \S+ has no certificate in PEM; name another by --ca\.\n$/,
+    ],
+    [
+      ['context', 'add', 'x', '--server', service.url, '--ca', tokenFile, '--token-file', tokenFile],
+      '',
+      exitCodes.usage,
+      /has no certificate in PEM/,
     ],
     [
       ['login', '--server', 'https://127.0.0.1:1', '--ca', root, '--token-file', tokenFile],

@@ -390,7 +390,11 @@ t.test('by that certificate and no other, and by nothing beside it', async (t) =
     'it is not that of the records',
   )
   // A certificate that is not for clients is nobody anywhere else.
-  t.equal(await code(hold(t, mine).request('GET', `/v1/certificates/${mine.serial}`)), '401 auth.missing')
+  const nobody = await hold(t, mine).request('GET', `/v1/certificates/${mine.serial}`)
+  t.match(nobody, {
+    status: 401,
+    json: { code: 'auth.missing', detail: /a client certificate is none here: neither / },
+  })
   t.equal((await hold(t, mine).request('GET', '/livez')).status, 200)
   const answer = await hold(t, mine).request('GET', `/v1/certificates/${mine.serial}`, { token })
   t.equal(answer.status, 200, 'nor is there anything that a token could contradict')
