@@ -10,6 +10,7 @@ import { join } from 'node:path'
 
 import { assertServer, chooseContext, type NamedContext } from './contexts.ts'
 import { Failure } from './failure.ts'
+import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
 import { failureOf, parsed } from './refused.ts'
 
@@ -326,8 +327,8 @@ const ofNow = ({ code = '' }: NodeJS.ErrnoException): string =>
 
 const unreached = (origin: string, error: NodeJS.ErrnoException): Failure => {
   const named = 'name that of the API by --server or CHANCERY_URL'
-  const [, tls] = /:SSL routines:[^:]*:([^:\n]+)/.exec(error.message) ?? []
-  if (tls === 'wrong version number')
+  const tls = tlsReasonOf(error.message)
+  if (tls === notTls)
     return new Failure('usage', `${origin} speaks no TLS (${tls}): it may be a port for plain HTTP; ${named}.`)
   const reason = tls === undefined ? reasonOf(error) : `TLS fails (${tls})`
   const hint = origin === usualServer ? `; where it is elsewhere, ${named}` : ''

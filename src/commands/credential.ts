@@ -93,6 +93,8 @@ const readCertificate = async (file: string): Promise<Buffer> => {
     const [block = ''] = (await readFile(file, 'utf8')).split(/(?<=-----END CERTIFICATE-----\r?\n)/)
     return parsePem(block, 'CERTIFICATE')
   } catch (error) {
+    if (isProblem(error, 'csr.key_material'))
+      throw new Failure('usage', `${file} holds a private key; nothing was sent. Give the certificate alone.`)
     const reason = isProblem(error) ? error.detail : (error as NodeJS.ErrnoException).code
     throw new Failure('usage', `${file} is not a certificate in PEM (${reason}).`)
   }

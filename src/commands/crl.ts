@@ -9,6 +9,7 @@ import { encodePem, parsePem } from '../x509/pem.ts'
 import { formatSubject, parseSubject } from '../x509/subject.ts'
 import { type Client, segment } from './client.ts'
 import { Failure } from './failure.ts'
+import { unfetched } from './fetch-fault.ts'
 import { readGiven } from './given.ts'
 import { openOutput } from './output.ts'
 import { kindOfStatus } from './refused.ts'
@@ -114,10 +115,7 @@ const fetchOctets = async (url: string): Promise<Buffer> => {
     if (answer.ok) return Buffer.from(await answer.arrayBuffer())
     throw new Failure(kindOfStatus(answer.status), `${url} cannot be fetched: the answer is ${answer.status}.`)
   } catch (error) {
-    if (error instanceof Failure) throw error
-    // What went wrong is the cause of `fetch failed`.
-    const { message, cause } = error as Error
-    throw new Failure('later', `${url} cannot be fetched: ${cause instanceof Error ? cause.message : message}.`)
+    throw error instanceof Failure ? error : unfetched(url, error as Error)
   }
 }
 
@@ -132,6 +130,8 @@ const telling = <T>(place: string, read: () => T): T => {
     return read()
   } catch (error) {
     if (!(error instanceof Problem)) throw error
-    throw new Failure('refused', `${place} is no list that can be read: ${error.detail}.`)
+    // It is read here, and was sent to nobody.
+    const why = error.code === 'csr.key_material' ? 'it holds a private key' : error.detail
+    throw new Failure('refused', `${place} is no list that can be read: ${why}.`)
   }
 }

@@ -415,6 +415,17 @@ t.test('lists are looked into, and that of an offline root is brought', async (t
     code: exitCodes.later,
     err: /ECONNREFUSED/,
   })
+  t.match(await chancery(['crl', 'inspect', `${service.publicUrl.replace('http:', 'https:')}/crl/root.crl`]), {
+    code: exitCodes.usage,
+    err: /^https:\S+\/root\.crl speaks no TLS \(wrong version number\): it may be a port for plain HTTP; [^\n]*\n$/,
+  })
+  const key = await write('web.key', generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  t.match(await chancery(['crl', 'inspect', key]), { code: exitCodes.refused, err: /: it holds a private key\.\n$/ })
+  const credential = ['credential', 'create', 'admin', '--label', 'x', '--certificate', key]
+  t.match(await chancery(credential), {
+    code: exitCodes.usage,
+    err: /web\.key holds a private key; nothing was sent\./,
+  })
   const own = await write(
     'own.crl',
     encodePem('X509 CRL', Buffer.from(await (await fetch(`${service.publicUrl}/crl/default/0.crl`)).arrayBuffer())),

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { type Client, chooseServer, openClient } from '../client.ts'
 import { Failure } from '../failure.ts'
+import { unfetched } from '../fetch-fault.ts'
 import { failureOf } from '../refused.ts'
 import type { RestOptions } from '../rest.ts'
 
@@ -78,7 +79,7 @@ const anonymousReader =
   async (path) => {
     const url = new URL(path, base)
     const answer = await fetch(url, { signal: AbortSignal.timeout(patienceMs) }).catch((error: Error) => {
-      throw new Failure('later', `${url} cannot be fetched: ${reasonOf(error)}.`)
+      throw unfetched(url, error)
     })
     if (answer.status === 404) return undefined
     if (answer.ok)
