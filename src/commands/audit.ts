@@ -128,7 +128,7 @@ export const addAuditCommand = (program: Command): void => {
       .option('--count', 'only how many there are')
       .option('--ndjson', 'export everything, one JSON value a line')
       .option('--csv', 'export everything as CSV')
-      .option('--out <file>', 'write the export there once it is whole, in place of another one')
+      .option('--out <file>', 'write the export there once it is whole, in place of another one; - is standard output')
       .action((options: AuditOptions) => audited(name, kind, options))
   }
 }
@@ -217,7 +217,7 @@ export interface ExportAsked extends Destination {
 }
 
 const openDestination = async (form: Form, { out }: AuditOptions): Promise<Destination> => {
-  if (out === undefined) return { sink: process.stdout, progress: undefined }
+  if (out === undefined || out === '-') return { sink: process.stdout, progress: undefined }
   const progress = openStderrProgress()
   // What cannot be looked at cannot be written either, which is told then.
   const found = await stat(out).catch(() => undefined)

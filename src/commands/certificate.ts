@@ -81,16 +81,32 @@ const addProofCommand = (certificate: Command): void => {
     .option('--out <file>', 'write it there, in place of another proof')
     .action(async (serial: string, options: RestOptions & { readonly out?: string }) => {
       const { client } = await openRest(options)
-      if (options.out !== undefined) await assertReplaceable(options.out, proofs)
+      const out = options.out === '-' ? undefined : options.out
+      if (out !== undefined) await assertReplaceable(out, proofs)
       const { text } = await client.call('GET', `/v1/certificates/${segment(serial)}/proof`)
-      if (options.out === undefined) return void process.stdout.write(`${text}\n`)
-      await writeFile(options.out, `${text}\n`).catch((error: Error) => {
+      if (out === undefined) return void process.stdout.write(`${text}\n`)
+      await writeFile(out, `${text}\n`).catch((error: Error) => {
         throw new Failure('usage', `The proof cannot be written: ${error.message}.`)
       })
     })
 }
 
-const proofs: Replacement = { isOne: ({ first }) => first.startsWith('c2sp.org/tlog-proof@'), what: 'proof' }
+/** A bare one, or the answer that this command writes; one with a certificate in it is more than a proof. */
+const proofs: Replacement = {
+  isOne: ({ first }) => isProof(first) || isAnswer(first),
+  what: 'proof',
+}
+
+const isProof = (text: unknown): boolean => typeof text === 'string' && text.startsWith('c2sp.org/tlog-proof@')
+
+const isAnswer = (text: string): boolean => {
+  try {
+    const { proof, certificate } = JSON.parse(text)
+    return isProof(proof) && certificate === undefined
+  } catch {
+    return false
+  }
+}
 
 interface RenewalInfo {
   readonly suggestedWindow: { readonly start: string; readonly end: string }

@@ -89,7 +89,8 @@ const ordersOf = async (options: IssueOptions): Promise<readonly IntoOptions[]> 
 const issueForRequest = async (options: IssueOptions, csr: string): Promise<void> => {
   assertNot(options, forOwnKeys, 'goes with a key that is made here, so without --csr')
   const { client, out } = await openRest(options)
-  const { idempotencyKey, out: file, wait } = options
+  const { idempotencyKey, out: place, wait } = options
+  const file = place === '-' ? undefined : place
   await issueFor(await bodyOfRequest(options, csr), { client, out, idempotencyKey, file, waits: wait })
 }
 

@@ -63,6 +63,40 @@ t.test('a key that is named in place of a request goes nowhere', async (t) => {
   t.equal(asked.length, 1)
 })
 
+t.test('- is standard output for a chain, and no folder for a key', async (t) => {
+  const folder = await newFolder(t)
+  const file = join(folder, 'web.csr')
+  await writeFile(file, csrOn(privateKey, ['dash.example.com']))
+  const chain = await chancery(['issue', '--profile', 'server', '--csr', file, '--out', '-'])
+  t.match(chain, { code: 0, out: /^-----BEGIN CERTIFICATE-----\n/, err: /^$/ })
+  const key = await chancery(['issue', '--profile', 'server', '--name', 'dash.example.com', '--out', '-'])
+  t.match(key, { code: exitCodes.usage, out: /^$/, err: /^--out is a folder, which - is not; .*\.\/-\.\n$/ })
+  const { items } = (await service.request('GET', '/v1/certificates?name=dash.example.com')).json
+  const ask = ['certificate', 'proof', items[0].serial]
+  const proof = await chancery([...ask, '--out', '-'])
+  t.equal(proof.out, (await chancery(ask)).out)
+  t.match(JSON.parse(proof.out), { proof: /^c2sp\.org\/tlog-proof@/ })
+})
+
+t.test('a proof takes the place of another one, and of nothing that is more', async (t) => {
+  const folder = await newFolder(t)
+  const asked = { csr: csrOn(privateKey, ['proven.example.com']), profile: 'server' }
+  const { text, json } = await service.request('POST', '/v1/certificates', { body: asked })
+  const file = join(folder, 'web.proof')
+  const ask = ['certificate', 'proof', json.serial, '--out', file]
+  for (const there of ['', 'c2sp.org/tlog-proof@v1\nindex 1\n']) {
+    await writeFile(file, there)
+    t.match(await chancery(ask), { code: 0, err: /^$/ })
+    t.match(await chancery(ask), { code: 0, err: /^$/ }, 'the same again')
+    t.equal(JSON.parse(await readFile(file, 'utf8')).serial, json.serial)
+  }
+  for (const there of [text, '{"proof":7}', 'null', '{']) {
+    await writeFile(file, there)
+    t.match(await chancery(ask), { code: exitCodes.usage, err: /web\.proof is there and is no proof; name another/ })
+    t.equal(await readFile(file, 'utf8'), there)
+  }
+})
+
 t.test('a folder in place of a file is told before anything is issued', async (t) => {
   const folder = await newFolder(t)
   const [file, out] = [join(folder, 'web.csr'), join(folder, 'web')]

@@ -265,6 +265,9 @@ t.test('an export goes into a pipe, and where a link leads: neither name is give
   t.equal(came.split('\n').length, 2_502)
   t.ok((await lstat(pipe)).isFIFO(), 'a device, as /dev/null, is the same')
 
+  const printed = await audit(['refusals', '--principal', 'nobody', '--ndjson', '--out', '-'])
+  t.match(printed, { code: 0, out: /^\{"end":.*\}\n$/, err: /^$/ })
+
   const [file, latest] = [join(folder, 'of-today.csv'), join(folder, 'latest.csv')]
   await writeFile(file, '')
   await symlink('of-today.csv', latest)

@@ -64,6 +64,8 @@ export const readTask = async (options: IntoOptions, server: string): Promise<Ta
   const { out, reuseKey = false, keyMode, owner, exec, shell = false, renewBefore, wait = false } = options
   if (out === undefined || out === '')
     throw new Failure('usage', 'Name the folder for the key and the certificate by --out.')
+  // Elsewhere it is standard output, where no key belongs.
+  if (out === '-') throw new Failure('usage', '--out is a folder, which - is not; for one of that name say ./-.')
   const order = readOrder(options)
   const before = renewBefore === undefined ? undefined : readRenewBefore(renewBefore)
   const words = exec === undefined ? undefined : shell ? ['/bin/sh', '-c', exec] : wordsOf(exec)
