@@ -35,6 +35,17 @@ const point = (x: bigint, y: bigint, octets = 32): Buffer =>
 const field = 2n ** 256n - 2n ** 224n + 2n ** 192n + 2n ** 96n - 1n
 const x256 = BigInt(`0x${p256Point.toString('hex', 1, 33)}`)
 const y256 = BigInt(`0x${p256Point.toString('hex', 33)}`)
+/** The y of x = 0: the root of b. */
+const yOfZero = 0x66485c780e2f83d72433bd5d84a06bb6541c2af31dae871728bf856a174f93f4n
+/** A key of P-521, whose coordinates have room for p on top: one of them so, from this octet of the point. */
+const beyondField = (from: number): Signer => {
+  const signer = nodeSigner('ec', { namedCurve: 'P-521' })
+  const spki = Buffer.from(signer.spki)
+  const coordinate = spki.subarray(-133).subarray(from, from + 66)
+  const more = BigInt(`0x${coordinate.toString('hex')}`) + 2n ** 521n - 1n
+  coordinate.write(more.toString(16).padStart(132, '0'), 'hex')
+  return { ...signer, spki }
+}
 /** What the first octet of a compressed point says about y. */
 const parity = 2 + ((p256Point[64] as number) & 1)
 const n256 = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
@@ -149,6 +160,10 @@ const curves: readonly HostileCase[] = [
     ['(0, 0)', spki(ecSpki(point(0n, 0n))), 'key.encoding'],
     ['x ≥ p', spki(ecSpki(point(field, y256))), 'key.encoding'],
     ['y ≥ p', spki(ecSpki(point(x256, field + 1n))), 'key.encoding'],
+    // What they stand for is on the curve.
+    ['x = p', spki(ecSpki(point(field, yOfZero))), 'key.encoding'],
+    ['x + p of a good key', by(() => beyondField(1)), 'key.encoding'],
+    ['y + p of a good key', by(() => beyondField(67)), 'key.encoding'],
     ['one octet too few', spki(ecSpki(p256Point.subarray(0, -1))), 'key.encoding'],
     ['one octet too many', spki(ecSpki(Buffer.concat([p256Point, hex('00')]))), 'key.encoding'],
     ['a point of another curve', spki(ecSpki(p256Point, '1.3.132.0.34')), 'key.encoding'],
