@@ -340,11 +340,10 @@ const dottedForm = (key: string): string => {
 /** INTEGER from the octets of an unsigned number, minimal and positive. */
 export const encodeUnsigned = (octets: Buffer): Buffer => {
   let start = 0
-  while (start < octets.length - 1 && octets[start] === 0) start++
+  while (octets[start] === 0) start++
   const minimal = octets.subarray(start)
-  return (minimal[0] ?? 0) >= 0x80 || minimal.length === 0
-    ? encodeDer(tags.integer, zero, minimal)
-    : encodeDer(tags.integer, minimal)
+  // Of zero nothing is left.
+  return (minimal[0] ?? 0x80) >= 0x80 ? encodeDer(tags.integer, zero, minimal) : encodeDer(tags.integer, minimal)
 }
 
 /** BIT STRING of whole octets. */
@@ -408,7 +407,7 @@ const assertBitString: ContentsRule = (buffer, start, length, code) => {
   const unused = buffer[start] as number
   if (unused > 7 || (unused > 0 && length === 1))
     throw derProblem(code, 'BIT STRING has more unused bits than bits', start)
-  if (((buffer[start + length - 1] as number) & ((1 << unused) - 1)) !== 0 && length > 1)
+  if (((buffer[start + length - 1] as number) & ((1 << unused) - 1)) !== 0)
     throw derProblem(code, 'unused bits are not zero', start + length - 1)
 }
 

@@ -25,6 +25,8 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['a length of 128 with a zero before it', `04 82 00 80 ${'00'.repeat(128)}`, 1],
   ['a length that is cut', '30 82 01', 1],
   ['a length that is cut by what holds it', '30 02 04 82 01 00', 3],
+  ['a length that is cut inside, at the end of the input', '30 03 04 84 01', 3],
+  ['a header that is cut inside, at the end of the input', '30 03 05 00 05', 4],
   ['a length of five octets', `04 85 01 ${'00'.repeat(8)}`, 1],
   ['a length of 127 in the long form', `04 81 7f ${'00'.repeat(127)}`, 1],
   ['a long child that ends an octet outside of its parent', `30 81 82 04 81 80 ${'00'.repeat(127)}`, 4],
@@ -48,6 +50,8 @@ const refused: readonly (readonly [string, string, number])[] = [
   ['an OID that ends inside an arc', '06 02 2a 81', 3],
   ['an empty OID', '06 00', 2],
   ['an OID with an arc of 2^31', '06 06 2a 88 80 80 80 00', 7],
+  ['an OID with an arc of 2^35', '06 07 2a 81 80 80 80 80 00', 8],
+  ['an OID that begins with 2^31', '06 05 88 80 80 80 00', 6],
   ['an empty BIT STRING', '03 00', 2],
   ['8 unused bits', '03 02 08 00', 2],
   ['8 unused bits without data', '03 01 08', 2],
@@ -91,6 +95,7 @@ const accepted: readonly (readonly [string, string])[] = [
   ['INTEGER −129', '02 02 ff 7f'],
   ['INTEGER 2^63', '02 09 00 80 00 00 00 00 00 00 00'],
   ['an OID with an arc of 2^31 − 1', '06 06 2a 87 ff ff ff 7f'],
+  ['an OID that begins with 2^31 − 1', '06 05 87 ff ff ff 7f'],
   ['an empty BIT STRING of no unused bits', '03 01 00'],
   ['7 unused bits', '03 02 07 80'],
   ['a context-specific element of either form', 'a0 02 80 00'],
@@ -105,6 +110,29 @@ for (const [name, octets] of accepted) {
     t.doesNotThrow(() => openDer(hex(octets), 'csr.der'))
   })
 }
+
+t.test('of the universal types those are read that certificates are made of', async (t) => {
+  /** The others take any contents, these some. */
+  const contents = new Map([
+    [0x01, 'ff'],
+    [0x02, '00'],
+    [0x03, '00'],
+    [0x05, ''],
+    [0x06, '2a'],
+    [0x0a, '00'],
+  ])
+  const strings = [0x04, 0x0c, 0x12, 0x13, 0x14, 0x16, 0x17, 0x18, 0x1a, 0x1b, 0x1c, 0x1e]
+  for (let tag = 0; tag < 0x1f; tag++) {
+    const [name, octets] = [tag.toString(16).padStart(2, '0'), hex(contents.get(tag) ?? '78')]
+    const read = () => openDer(encodeDer(tag, octets), 'csr.der')
+    if (contents.has(tag) || strings.includes(tag)) t.doesNotThrow(read, name)
+    else t.throws(read, { detail: new RegExp(`^tag ${name} is not a type`) }, name)
+    const constructed = (tag | 0x20).toString(16)
+    if (tag === 0x10 || tag === 0x11) continue
+    const held = () => openDer(encodeDer(tag | 0x20, nil), 'csr.der')
+    t.throws(held, { detail: new RegExp(`^tag ${constructed} may not be constructed`) }, constructed)
+  }
+})
 
 t.test('24 levels are accepted, 25 are not, and neither takes the stack', async (t) => {
   const nested = (depth: number): Buffer => {
@@ -178,8 +206,11 @@ t.test('a writer of any capacity writes the same, up to lengths that take four o
   for (const [length, header] of [
     [0x7f, 2],
     [0x80, 3],
+    [0xff, 3],
     [0x100, 4],
+    [0xffff, 4],
     [0x10000, 5],
+    [0xffffff, 5],
     [0x1000000, 6],
   ] as const) {
     // An octet less than there is to write.
@@ -213,6 +244,8 @@ t.test('unsigned numbers are minimal and positive', async (t) => {
   t.equal(encoded('7f'), '02017f')
   t.equal(encoded('80'), '02020080')
   t.equal(encoded('000080'), '02020080')
+  t.equal(encoded('0102'), '02020102')
+  t.equal(encoded('00010200'), '0203010200')
 })
 
 t.test('OIDs go both ways', async (t) => {
@@ -236,6 +269,12 @@ t.test('OIDs go both ways', async (t) => {
     '1.3.6.1.4.1.311.20.2.3',
     '2.999.1',
     '1.2.128.255',
+    '1.2.16384',
+    '0.0',
+    '0.39',
+    '1.0.10118.3.0.55',
+    '1.39',
+    '2.0',
     '1.2.2147483647',
   ]) {
     t.equal(formatOid(oidKey(dotted)), dotted)
