@@ -27,7 +27,7 @@ export const parseBlockList = (data: Buffer): KeyBlockList => {
 /** The hash of a key's characteristic number (modulus, x, or the raw key) without leading zeros, cut to 120 bits. */
 export const blockListHash = (key: PublicKey): Buffer => {
   let number = numberOf(key)
-  while (number.length > 0 && number[0] === 0) number = number.subarray(1)
+  while (number[0] === 0) number = number.subarray(1)
   return hash('sha256', number, 'buffer').subarray(0, hashOctets)
 }
 

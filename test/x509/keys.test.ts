@@ -173,12 +173,41 @@ t.test('the hash on a block list is that of x of a point, and of the octets of a
   }
 })
 
+t.test('a key is looked for by all of its hash, wherever in the list its place is', async (t) => {
+  const { spki } = nodeSigner('ed25519')
+  const hash = blockListHash(parsePublicKey(spki))
+  const [first, last] = [Buffer.alloc(15), Buffer.alloc(15, 0xff)]
+  const beside = (by: number): Buffer =>
+    Buffer.from((BigInt(`0x${hash.toString('hex')}`) + BigInt(by)).toString(16).padStart(30, '0'), 'hex')
+  const isBlocked = (...hashes: readonly Buffer[]): boolean => {
+    const blocked = parseBlockList(Buffer.concat(hashes.map((one) => Buffer.concat([one, Buffer.from([1])]))))
+    return blocked('', parsePublicKey(spki))
+  }
+  for (const others of [
+    [first],
+    [last],
+    [first, last],
+    [beside(-1), beside(1)],
+    [first, beside(-1), beside(1), last],
+  ]) {
+    t.equal(isBlocked(...others), false)
+    t.equal(isBlocked(...[...others, hash].toSorted(Buffer.compare)), true)
+  }
+})
+
 t.test('what is no block list is refused', async (t) => {
-  t.throws(() => parseBlockList(Buffer.alloc(0)), RangeError)
-  t.throws(() => parseBlockList(Buffer.alloc(17)), RangeError)
-  t.throws(() => parseBlockList(Buffer.concat([Buffer.alloc(16, 2), Buffer.alloc(16, 1)])), RangeError)
-  const fromTwoSources = [2, 1].map((source) => Buffer.concat([Buffer.alloc(15, 7), Buffer.from([source])]))
-  t.doesNotThrow(() => parseBlockList(Buffer.concat(fromTwoSources)), 'in whichever order their sources are')
+  const list = (...hashes: readonly Buffer[]) =>
+    Buffer.concat(hashes.map((hash, i) => Buffer.concat([hash, Buffer.from([hashes.length - i])])))
+  const hash = (first: number, last = first): Buffer => Buffer.concat([Buffer.alloc(14, first), Buffer.from([last])])
+  for (const octets of [0, 1, 15, 17, 40])
+    t.throws(() => parseBlockList(Buffer.alloc(octets)), { name: 'RangeError', message: /blocks of 16 octets/ })
+  for (const hashes of [
+    [hash(2), hash(1)],
+    [hash(1), hash(3), hash(2)],
+    [hash(1, 2), hash(1, 1)],
+  ])
+    t.throws(() => parseBlockList(list(...hashes)), { name: 'RangeError', message: /is sorted/ })
+  t.doesNotThrow(() => parseBlockList(list(hash(7), hash(7), hash(7, 8))), 'in whichever order their sources are')
 })
 
 t.test('a key that is not DER, or more than a key, is refused', async (t) => {
