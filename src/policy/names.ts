@@ -133,7 +133,7 @@ interface LabelPattern {
   match(labels: readonly (string | typeof anyLabel)[], touches: boolean): boolean
 }
 
-/** `head` labels, then one or more of any where there is a `**`, then `tail` labels. */
+/** `head` labels, then one or more of any where there is a `**`, then `tail` labels: all of them where there is none. */
 const readLabelPattern = (text: string): LabelPattern | string => {
   if (text.length === 0) return 'is empty'
   if (text.length > maxDnsLength) return `is longer than ${maxDnsLength} characters`
@@ -144,8 +144,8 @@ const readLabelPattern = (text: string): LabelPattern | string => {
   }
   const gap = labels.indexOf('**')
   if (gap !== labels.lastIndexOf('**')) return 'has more than one `**`'
-  const head = gap === -1 ? labels : labels.slice(0, gap)
-  const tail = gap === -1 ? [] : labels.slice(gap + 1)
+  const head = labels.slice(0, Math.max(gap, 0))
+  const tail = labels.slice(gap + 1)
   return {
     match: (name, touches) => {
       if (gap === -1 ? name.length !== labels.length : name.length < labels.length) return false
@@ -194,7 +194,6 @@ const labelsOf = (value: string): readonly (string | typeof anyLabel)[] =>
 // IP: CIDRs on the octets. A rule for one version never meets an address of the other.
 
 const readIpPattern = (text: string): Pattern | string => {
-  if (text.length > maxAddressLength) return 'is not an address or a CIDR'
   const slash = text.indexOf('/')
   const network = parseIp(slash === -1 ? text : text.slice(0, slash))
   if (network === undefined) return 'is not an address or a CIDR, like 10.0.0.0/8 or fd00::/8'
@@ -240,8 +239,8 @@ const readUriPattern = (text: string): Pattern | string => {
   if (segments.includes('')) return 'has an empty path segment'
   const gap = segments.indexOf('**')
   if (gap !== segments.lastIndexOf('**')) return 'has more than one `**`'
-  const head = gap === -1 ? segments : segments.slice(0, gap)
-  const tail = gap === -1 ? [] : segments.slice(gap + 1)
+  const head = segments.slice(0, Math.max(gap, 0))
+  const tail = segments.slice(gap + 1)
   const matches = (name: NameParts): boolean => {
     const asked = name.segments
     if (name.base !== base) return false
@@ -357,7 +356,6 @@ const maxLocalLength = 64
 const maxUriLength = 2048
 /** A common name has at most 64 (RFC 5280 A.1), and `**` stands for one of them at least. */
 const maxCommonNamePattern = 65
-const maxAddressLength = 45 + 4
 const star = 0x2a
 const plus = 0x2b
 const hyphen = 0x2d

@@ -92,6 +92,9 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
       ['a@', 'a[', 'a~', 'a`', 'a/', 'a:', '.', '..'].map((segment) => `https://a.example/${segment}`),
     ],
     ['a:b', ['a:b'], ['a:c']],
+    ['a.b:c', ['a.b:c'], ['ab:c']],
+    ['file:///*', ['file:///a'], ['file:///a/b', 'file://a']],
+    ['urn:!~', ['urn:!~'], ['urn:!']],
     ['z0+-.a:b', ['z0+-.a:b'], ['z0:b']],
     ['urn:uuid:1', ['urn:uuid:1'], ['urn:uuid:2', 'urn:uuid:11']],
     ['https://a.example/x?y=1', ['https://a.example/x?y=1'], ['https://a.example/x']],
@@ -105,6 +108,7 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
     ['*@*.example.com', ['alice@mail.example.com'], ['alice@example.com', 'alice@*.example.com']],
     ['alice@example.com', ['alice@example.com'], ['Alice@example.com', 'bob@example.com']],
     ['!#~@example.com', ['!#~@example.com'], ['!@example.com']],
+    ['a@*.example', ['a@b.example'], ['a@b@c.example']],
   ],
   commonName: [
     ['Web Team', ['Web Team'], ['web team', 'Web Team ', 'Web', '']],
@@ -247,7 +251,7 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['dns', '', /empty/],
     ['dns', 'a..b', /empty label/],
     ['dns', '.example.com', /empty label/],
-    ['dns', 'Example.com', /lower case/],
+    ...['Example.com', 'A.com', 'Z.com'].map((text) => ['dns', text, /lower case/] as const),
     ['dns', 'f*.example.com', /inside a label/],
     ['dns', '**.a.**', /more than one/],
     ['dns', '***.a', /inside a label/],
@@ -255,9 +259,10 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['dns', 'a-.example', /hyphen/],
     ['dns', `${'a.'.repeat(126)}aa`, /longer than 253/],
     ['dns', 'b\u00fccher.example', /no DNS name has/],
-    ['dns', '(a+)+$', /no DNS name has/],
+    ...['(a+)+$', '@.com', '[.com'].map((text) => ['dns', text, /no DNS name has/] as const),
     ['dns', `${'a'.repeat(64)}.example`, /longer than 63/],
     ['ip', '10.0.0.1/8', /beyond its prefix/],
+    ['ip', '10.0.1.0/8', /beyond its prefix/],
     ['ip', '192.168.5.0/22', /beyond its prefix/],
     ['ip', '10.0.0.0/33', /not within 0 and 32/],
     ['ip', '10.0.0.0/08', /not within/],
@@ -265,6 +270,7 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['ip', '::ffff:10.0.0.0/104', /write the IPv4/],
     ['ip', 'fd00::/129', /not within 0 and 128/],
     ['ip', '10.0.0', /not an address/],
+    ['ip', `10.0.0.0/${'8'.repeat(1000)}`, /not within/],
     ['ip', '*', /not an address/],
     ['uri', 'cluster.local/ns', /scheme/],
     ['uri', 'SPIFFE://td/a', /scheme/],
@@ -272,9 +278,11 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     ['uri', `urn:${'a'.repeat(2045)}`, /longer than 2048/],
     ['uri', 'urn:\u007f', /no URI has/],
     ['uri', 'spiffe://*/a', /literal/],
+    ['uri', 'spiffe://*', /literal/],
     ['uri', 'spiffe://td/a*', /inside a path segment/],
     ['uri', 'spiffe://td/**/a/**', /more than one/],
     ['uri', 'spiffe://td//*', /empty path segment/],
+    ['uri', 'https://a/x://b/*', /empty path segment/],
     ['uri', 'urn:*', /outside a path/],
     ['uri', 'spiffe://td/a b', /no URI has/],
     ['email', 'example.com', /is not like/],
@@ -293,6 +301,13 @@ t.test('a broken pattern says what is wrong with it', async (t) => {
     const result = readPattern(kind, text)
     t.match(typeof result === 'string' ? result : 'was accepted', reason, `${kind} ${text.slice(0, 40)}`)
   }
+})
+
+t.test('rules of a broken pattern are no rules', async (t) => {
+  t.throws(() => compileRules({ ip: { allow: ['10.0.0.0/8'], deny: ['10.0.0.0/33'] } }), {
+    name: 'TypeError',
+    message: /^ip pattern: has a prefix length/,
+  })
 })
 
 t.test('a pattern may be as long as the longest name', async (t) => {
