@@ -24,20 +24,19 @@ export const formatIp = (octets: Buffer): string => {
  * for IPv4 would not see it. :: and ::1 are their own.
  */
 export const isEmbeddedV4 = (octets: Buffer): boolean => {
-  if (octets.length !== 16 || !octets.subarray(0, 10).equals(zeros)) return false
+  if (!octets.subarray(0, 10).equals(zeros)) return false
   const marker = octets.readUInt16BE(10)
   return marker === 0xffff || (marker === 0 && octets.readUInt32BE(12) > 1)
 }
 
 /**
  * Would something read this text as an IP address? IPv6 in or out of brackets, and everything inet_aton takes: one to
- * four numbers in decimal, octal or hexadecimal. A bare decimal number counts from 2^24 on; below, it is a number.
+ * four numbers in decimal, octal or hexadecimal, with any zeros before. A bare decimal number counts from 2^24 on; below, it is
+ * a number. Linear in the text.
  */
 export const isAddressLiteral = (text: string): boolean => {
-  if (text.length > 64) return false
-  if (text.includes(':')) return parseV6(text.replace(/^\[(.*)\]$/, '$1').replace(/%.*$/, '')) !== undefined
-  if (!/^[0-9]/.test(text) || !/^(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?$/.test(text))
-    return false
+  if (text.includes(':')) return parseV6(text.replace(/^\[(.*)\]$/, '$1').replace(/%.*$/s, '')) !== undefined
+  if (!/^(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?$/.test(text)) return false
   return (
     !/^\d+$/.test(text) ||
     (Number(text) >= 2 ** 24 && Number(text) < 2 ** 32) ||

@@ -2,7 +2,7 @@ import { isProblem, Problem, type ProblemCode } from '../errors.ts'
 import { formatIp, isAddressLiteral, isEmbeddedV4, parseIp } from './addresses.ts'
 import { type DerReader, DerWriter, derProblem, headerLength, openDer, tags } from './der.ts'
 import { isALabel, isEncodedLabel } from './idna.ts'
-import { emptyLabelFault, uriFault } from './uri.ts'
+import { trustDomainFault, uriFault } from './uri.ts'
 
 /**
  * Subject alternative names in normal form: what policy matches is what the certificate says. Syntax is judged here;
@@ -233,7 +233,7 @@ const parseAddress = (text: string, at?: number): Name => {
 const parseUri = (text: string, at?: number, isLabel?: IsLabel): Name => {
   const fault =
     uriFault(text, (host) => dnsFault(host, isLabel) ?? (host.includes('*') ? 'has a wildcard' : undefined)) ??
-    (isLabel === isEncodedLabel ? undefined : emptyLabelFault(text))
+    (isLabel === isEncodedLabel ? undefined : trustDomainFault(text))
   if (fault !== undefined) throw nameProblem('san.syntax', { kind: 'uri', value: text }, fault, at)
   return { kind: 'uri', value: text }
 }

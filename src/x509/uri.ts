@@ -21,18 +21,21 @@ export const uriFault = (text: string, hostFault: (host: string) => string | und
 }
 
 /**
- * What SPIFFE lets pass and Go does not: it reads no certificate whose URI has an empty label in its host. Asked of what is to be
- * issued; what was issued is still read.
+ * What SPIFFE lets pass and others do not: Go reads no certificate whose URI has an empty label in its host, and URL parsers take
+ * `0177.1` for 127.0.0.1. Asked of what is to be issued; what was issued is still read.
  */
-export const emptyLabelFault = (text: string): string | undefined =>
-  /^spiffe:\/\/(?:[^/]*\.)?(?:[./]|$)/.test(text) ? 'has an empty label in its trust domain' : undefined
+export const trustDomainFault = (text: string): string | undefined => {
+  const domain = /^spiffe:\/\/([^/]*)/.exec(text)?.[1]
+  if (domain === undefined) return undefined
+  if (isAddressLiteral(domain)) return 'has an IP address as its trust domain'
+  return domain.split('.').includes('') ? 'has an empty label in its trust domain' : undefined
+}
 
 /** SPIFFE-ID 2: trust domain and path of a workload, nothing else. */
 const spiffeFault = (rest: string): string | undefined => {
-  const match = /^\/\/([a-z0-9._-]{1,255})((?:\/[A-Za-z0-9._-]+)+)$/.exec(rest)
+  const match = /^\/\/[a-z0-9._-]{1,255}((?:\/[A-Za-z0-9._-]+)+)$/.exec(rest)
   if (match === null) return 'is not spiffe://trust-domain/path'
-  if (isAddressLiteral(match[1] as string)) return 'has an IP address as its trust domain'
-  return pathFault(match[2] as string)
+  return pathFault(match[1] as string)
 }
 
 const hierarchicalFault = (rest: string, hostFault: (host: string) => string | undefined): string | undefined => {

@@ -9,6 +9,7 @@ import {
   assertStillNames,
   encodeGeneralNames,
   hasUnderscore,
+  isAddressLiteral,
   isMixedScript,
   isWildcard,
   type Name,
@@ -37,6 +38,7 @@ const normal: readonly (readonly [NameKind, string, string])[] = [
   ['ip', '::1', '::1'],
   ['ip', '2001:DB8:0:0:0:0:0:1', '2001:db8::1'],
   ['ip', '2001:db8::0:1', '2001:db8::1'],
+  ['ip', '::1:2:3', '::1:2:3'],
   ['ip', '2001:db8:0:1:1:1:1:1', '2001:db8:0:1:1:1:1:1'],
   ['ip', '2001:0:0:1:0:0:0:1', '2001:0:0:1::1'],
   ['ip', '2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
@@ -151,6 +153,7 @@ t.test('a kind that is none is refused', async (t) => {
 })
 
 t.test('numbers that inet_aton reads are addresses, not names', async (t) => {
+  const zeros = '0'.repeat(70)
   for (const text of [
     '127.0.0.1',
     '127.1',
@@ -167,10 +170,25 @@ t.test('numbers that inet_aton reads are addresses, not names', async (t) => {
     '[fe80::1%25eth0]',
     '00',
     '256.1.1.1',
+    '16777216',
+    '4294967295',
+    `${zeros}177.0.0.1`,
+    `0x${zeros}7f000001`,
   ]) {
+    t.equal(isAddressLiteral(text), true, text)
     t.throws(() => parseName('dns', text), { code: 'san.ip_as_dns' }, text)
   }
-  for (const text of ['1', '1234', '1.2.3.4.5', 'a.1', 'a.0x1', 'a.0x', '4294967296']) {
+  for (const domain of ['127.0.0.1', '1.2.3.4.', '0177.1', `${zeros}177.0.0.1`])
+    t.throws(
+      () => parseName('uri', `spiffe://${domain}/x`),
+      { code: 'san.syntax', detail: /an IP address as its trust domain$/ },
+      domain,
+    )
+  for (const text of [
+    ...['0', '1', '1234', '1.2.3.4.5', 'a.1', 'a.0x1', 'a.0x', '8388608', '16777215', '4294967296'],
+    ...['[::1]1', '1[::1]', '[1.2.3.4]'],
+  ]) {
+    t.equal(isAddressLiteral(text), false, text)
     t.throws(() => parseName('dns', text), { code: 'san.syntax' }, text)
   }
   for (const text of ['a.x1', 'a.1x', 'a.0xg', 'a.b0x1']) t.equal(parseName('dns', text).value, text)
