@@ -64,7 +64,6 @@ const parseV6 = (text: string): Buffer | undefined => {
 const parseGroups = (text: string, last: boolean): number[] | undefined => {
   if (text === '') return []
   const groups = text.split(':')
-  if (groups.length > 8) return undefined
   const octets: number[] = []
   for (const [i, group] of groups.entries()) {
     if (/^[0-9A-Fa-f]{1,4}$/.test(group)) {
@@ -76,7 +75,7 @@ const parseGroups = (text: string, last: boolean): number[] | undefined => {
     if (v4 === undefined) return undefined
     octets.push(...v4)
   }
-  return octets.length > 16 ? undefined : octets
+  return octets
 }
 
 /** The longest run of at least two zero groups, the first of equals (RFC 5952 4.2). */
@@ -84,8 +83,8 @@ const longestGap = (groups: readonly number[]): { from: number; to: number } | u
   let best: { from: number; to: number } | undefined
   for (let from = 0; from < 8; from++) {
     let to = from
-    while (to < 8 && groups[to] === 0) to++
-    if (to - from > Math.max(1, best === undefined ? 0 : best.to - best.from)) best = { from, to }
+    while (groups[to] === 0) to++
+    if (to - from > (best === undefined ? 1 : best.to - best.from)) best = { from, to }
   }
   return best
 }
