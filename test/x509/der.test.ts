@@ -86,6 +86,11 @@ for (const [name, octets, offset] of refused) {
   })
 }
 
+t.test('more unused bits than bits are told as that', async (t) => {
+  for (const octets of ['03 02 08 00', '03 01 08', '03 01 01', '03 01 07'])
+    t.throws(() => openDer(hex(octets), 'csr.der'), { code: 'csr.der', detail: /more unused bits than bits/ }, octets)
+})
+
 const accepted: readonly (readonly [string, string])[] = [
   ['BOOLEAN ff', '01 01 ff'],
   ['BOOLEAN 00', '01 01 00'],
