@@ -124,11 +124,9 @@ const ignorableBlocks = /[\u20d0-\u20ff\u{1d100}-\u{1d24f}]/u
 const lettersAndMore = /[-\p{L}\p{M}\p{N}\u06fd\u06fe\u0f0b]/u
 
 type ContextRule = (before: string, after: string, text: string) => boolean
-const arabicIndic: ContextRule = (_before, _after, text) => !/[\u06f0-\u06f9]/.test(text)
-const extendedArabicIndic: ContextRule = (_before, _after, text) => !/[\u0660-\u0669]/.test(text)
 const afterHebrew: ContextRule = (before) => /\p{Script=Hebrew}/u.test(before)
 
-/** RFC 5892 appendix A. */
+/** RFC 5892 appendix A. Arabic digits of two kinds in one label (A.8, A.9) are refused for their directions. */
 const contexts = new Map<string, ContextRule>([
   ['\u00b7', (before, after) => before === 'l' && after === 'l'],
   ['\u0375', (_before, after) => /\p{Script=Greek}/u.test(after)],
@@ -137,11 +135,6 @@ const contexts = new Map<string, ContextRule>([
   ['\u30fb', (_before, _after, text) => /[\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Han}]/u.test(text)],
   ['\u200c', () => false],
   ['\u200d', () => false],
-  ...Array.from({ length: 10 }, (_, i): [string, ContextRule] => [String.fromCodePoint(0x660 + i), arabicIndic]),
-  ...Array.from({ length: 10 }, (_, i): [string, ContextRule] => [
-    String.fromCodePoint(0x6f0 + i),
-    extendedArabicIndic,
-  ]),
 ])
 
 /** All that people write today (UAX 31, tables 5 and 7), and Coptic. */

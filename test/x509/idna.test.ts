@@ -4,6 +4,11 @@ import { domainToASCII, domainToUnicode } from 'node:url'
 import t from 'tap'
 
 import { isALabel, isEncodedLabel } from '../../src/x509/idna.ts'
+import { encodeLabel } from './punycode.ts'
+
+const pointsOf = (text: string): string => [...text].map((char) => `U+${char.codePointAt(0)?.toString(16)}`).join(' ')
+const pairs = (some: readonly string[], others: readonly string[]): [string, string][] =>
+  some.flatMap((one) => others.map((other): [string, string] => [one, other]))
 
 /** Letters that mapping leaves as they are, far from each other and close together. */
 const alphabets = [
@@ -81,11 +86,69 @@ t.test('a label has one encoding, and one that says nothing is none', async (t) 
 })
 
 t.test('an older rule took letters in normal form alone, and what goes by what is beside it', async (t) => {
-  for (const label of ['xn--ll-0ea', 'xn--al-0ea', 'xn--11b2er09f']) t.ok(isEncodedLabel(label), label)
+  for (const label of ['xn--ll-0ea', 'xn--al-0ea', 'xn--11b2er09f', 'xn--11b2ezcs70k'])
+    t.ok(isEncodedLabel(label), label)
   t.notOk(isEncodedLabel('xn--cafe-yvc'))
 })
 
-t.test('from right to left, a hyphen that has a mark may stand inside (RFC 5893 2)', async (t) => {
+t.test('what RFC 5892 takes by name is taken, and what it leaves out is not', async (t) => {
+  for (const text of [
+    ...['a\u00df', 'a\u03c2', '\u0628\u06fd', '\u0628\u06fe', '\u0f40\u0f0b', '\u4e00\u3007'], // 2.6
+    ...['\u10d0\u10ff', '\u1200', '\uac00\ud7a3'], // beside what is left out
+    ...['\u3042\u30fb', '\u30fb\u30a2', '\u4e00\u30fb', '\u05d0\u05f3', '\u05d0\u05f4', '\u0375\u03b1', 'l\u00b7l'],
+  ]) {
+    t.ok(isALabel(encodeLabel(text)), pointsOf(text))
+    t.ok(isEncodedLabel(encodeLabel(text)), pointsOf(text))
+  }
+  for (const text of [
+    ...['\u0628\u0640', '\u07ca\u07fa'], // 2.6
+    ...['\u302e', '\u302f', '\u3031', '\u3032', '\u3033', '\u3034', '\u3035', '\u303b'].map((one) => `\u4e00${one}`),
+    ...['a\u20d0', 'a\u20f0', 'a\u{1d165}', 'a\u{1d16d}', 'a\u{1d242}', 'a\u{1d244}'], // 2.4
+    ...['\u1100', '\u11ff', '\ua960', '\ua97c', '\ud7b0', '\ud7fb'], // 2.9
+    ...['a\u00a0', 'a\u200c', 'a\u200d', 'a\u3000', 'a\ufdd0', 'a\ue000', 'a\u{10ffff}', 'a\u0378'],
+    ...['a\u30fb', '\u0628\u05f3', '\u0628\u05f4', '\u0375a', 'l\u00b7', '\u00b7l'],
+  ])
+    t.notOk(isALabel(encodeLabel(text)), pointsOf(text))
+})
+
+t.test('what is written from right to left is told from what is not, in every block (RFC 5893 2)', async (t) => {
+  const fromTheRight = [
+    '\u05d0',
+    '\u0620',
+    '\u0710',
+    '\u07ca',
+    '\u0800',
+    '\u0840',
+    '\u0860',
+    '\u08a0',
+    '\u08c9',
+    '\ufe73',
+  ]
+  fromTheRight.push('\u{10800}', '\u{10a00}', '\u{10fe0}', '\u{10ff6}', '\u{1e800}', '\u{1e922}')
+  for (const char of fromTheRight) {
+    t.ok(isALabel(encodeLabel(char)), pointsOf(char))
+    t.ok(isALabel(encodeLabel(`${char}1`)), pointsOf(char))
+    t.notOk(isALabel(encodeLabel(`${char}a`)), pointsOf(char))
+    t.notOk(isALabel(encodeLabel(`a${char}`)), pointsOf(char))
+    t.notOk(isALabel(encodeLabel(`1${char}`)), pointsOf(char))
+  }
+  for (const char of ['\u0588', '\u0904', '\u{11005}', '\u{1e7e0}', '\ua000'])
+    t.ok(isALabel(encodeLabel(`${char}a`)), pointsOf(char))
+})
+
+t.test('from right to left, digits are of one kind (RFC 5893 2.2, RFC 5892 A.8)', async (t) => {
+  const european = ['0', '9', '\u06f0', '\u06f9']
+  const arabic = ['\u0660', '\u0669', '\u{10d30}', '\u{10d39}']
+  for (const kind of [european, arabic])
+    for (const [first, second] of pairs(kind, kind)) {
+      t.ok(isALabel(encodeLabel(`\u0628${first}${second}`)), pointsOf(first + second))
+      t.notOk(isALabel(encodeLabel(`${first}${second}\u0628`)), pointsOf(first + second))
+    }
+  for (const [first, second] of [...pairs(european, arabic), ...pairs(arabic, european)])
+    t.notOk(isALabel(encodeLabel(`\u0628${first}${second}`)), pointsOf(first + second))
+})
+
+t.test('from right to left, a hyphen, a hyphen that has a mark may stand inside (RFC 5893 2)', async (t) => {
   t.ok(isALabel('xn----lgc7ec')) // Hebrew, a hyphen with a mark, Hebrew
   t.ok(isALabel('xn----zhcb'))
   t.notOk(isALabel('xn----lgc7e')) // Hebrew, a hyphen with a mark
