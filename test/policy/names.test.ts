@@ -79,7 +79,7 @@ const matching: Readonly<Record<RuledKind, readonly (readonly [string, readonly 
     [
       'spiffe://td/a/**/z',
       ['spiffe://td/a/b/z', 'spiffe://td/a/b/c/z'],
-      ['spiffe://td/a/z', 'spiffe://td/a/b', 'spiffe://td/a/b/c', 'spiffe://td/a/b/z/c'],
+      ['spiffe://td/a/z', 'spiffe://td/a/b', 'spiffe://td/a/b/c', 'spiffe://td/a/b/z/c', 'spiffe://td/b/c/z'],
     ],
     [
       'spiffe://td/**/sa/web',
