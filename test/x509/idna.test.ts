@@ -3,7 +3,7 @@ import { domainToASCII, domainToUnicode } from 'node:url'
 
 import t from 'tap'
 
-import { isALabel, isEncodedLabel } from '../../src/x509/idna.ts'
+import { isALabel, isEncodedLabel, isMixedScript } from '../../src/x509/idna.ts'
 import { encodeLabel } from './punycode.ts'
 
 const pointsOf = (text: string): string => [...text].map((char) => `U+${char.codePointAt(0)?.toString(16)}`).join(' ')
@@ -148,8 +148,48 @@ t.test('from right to left, digits are of one kind (RFC 5893 2.2, RFC 5892 A.8)'
     t.notOk(isALabel(encodeLabel(`\u0628${first}${second}`)), pointsOf(first + second))
 })
 
-t.test('from right to left, a hyphen, a hyphen that has a mark may stand inside (RFC 5893 2)', async (t) => {
+t.test('from right to left, a hyphen that has a mark may stand inside (RFC 5893 2)', async (t) => {
   t.ok(isALabel('xn----lgc7ec')) // Hebrew, a hyphen with a mark, Hebrew
   t.ok(isALabel('xn----zhcb'))
   t.notOk(isALabel('xn----lgc7e')) // Hebrew, a hyphen with a mark
 })
+
+t.test('of two scripts that people write today, only those that one language writes together may meet', async (t) => {
+  const together = [
+    ['Latin', 'Han', 'Hiragana', 'Katakana'],
+    ['Latin', 'Han', 'Hangul'],
+    ['Latin', 'Han', 'Bopomofo'],
+  ]
+  const letters = new Map(written.map((script) => [script, letterOf(script)]))
+  const wrong: string[] = []
+  for (const [one, first] of letters)
+    for (const [other, second] of letters) {
+      const mayMeet = one === other || together.some((set) => set.includes(one) && set.includes(other))
+      // A digit is of no script.
+      for (const label of [first + second, encodeLabel(`${first}1${second}`)])
+        if (isMixedScript(label) === mayMeet) wrong.push(`${one}, ${other}: ${label}`)
+    }
+  t.same(wrong, [])
+  for (const set of together) t.equal(isMixedScript(set.map((script) => letters.get(script)).join('')), false)
+  for (const set of [
+    ['Han', 'Hiragana', 'Hangul'],
+    ['Han', 'Katakana', 'Bopomofo'],
+    ['Latin', 'Han', 'Hiragana', 'Katakana', 'Greek'],
+  ])
+    t.equal(isMixedScript(set.map((script) => letters.get(script)).join('')), true, set.join(', '))
+})
+
+/** UAX 31, tables 5 and 7, and Coptic. */
+const written = `
+  Adlam Arabic Armenian Balinese Bamum Batak Bengali Bopomofo Canadian_Aboriginal Chakma Cham Cherokee Coptic Cyrillic
+  Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul Hanifi_Rohingya Hebrew Hiragana Javanese Kannada
+  Katakana Kayah_Li Khmer Lao Latin Lepcha Limbu Lisu Malayalam Mandaic Meetei_Mayek Miao Mongolian Myanmar
+  New_Tai_Lue Newa Nko Nyiakeng_Puachue_Hmong Ol_Chiki Oriya Osage Saurashtra Sinhala Sundanese Syloti_Nagri Syriac
+  Tai_Le Tai_Tham Tai_Viet Tamil Telugu Thaana Thai Tibetan Tifinagh Vai Wancho Yi`
+  .trim()
+  .split(/\s+/)
+
+const letterOf = (script: string): string => {
+  const letter = new RegExp(`(?=\\p{Script=${script}})[\\p{Ll}\\p{Lo}]`, 'u')
+  for (let point = 0x61; ; point++) if (letter.test(String.fromCodePoint(point))) return String.fromCodePoint(point)
+}
