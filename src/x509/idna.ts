@@ -42,14 +42,7 @@ const isValidPoint = (char: string, i: number, all: readonly string[]): boolean 
   const context = contexts.get(char)
   if (context !== undefined) return context(all[i - 1] ?? '', all[i + 1] ?? '', all.join(''))
   if (alwaysValid.includes(char)) return true
-  if (
-    neverValid.includes(char) ||
-    ignorableBlocks.test(char) ||
-    /[\p{Default_Ignorable_Code_Point}\p{White_Space}\p{Noncharacter_Code_Point}\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]/u.test(
-      char,
-    )
-  )
-    return false
+  if (neverValid.includes(char) || ignorableBlocks.test(char) || oldHangul.test(char)) return false
   return /^[-\p{Lu}\p{Ll}\p{Lo}\p{Lm}\p{Mn}\p{Mc}\p{Nd}]$/u.test(char) && isStable(char)
 }
 
@@ -63,9 +56,7 @@ const isStable = (char: string): boolean => !/\p{Changes_When_NFKC_Casefolded}/u
  */
 const isMixedDirection = (text: string): boolean =>
   rightToLeft.test(text) &&
-  (!onlyRightToLeft.test(text) ||
-    /^[\p{N}-]|-\p{M}+$/u.test(text) ||
-    (europeanDigit.test(text) && arabicDigit.test(text)))
+  (!onlyRightToLeft.test(text) || /^\p{N}|-\p{M}+$/u.test(text) || (europeanDigit.test(text) && arabicDigit.test(text)))
 
 /**
  * RFC 3492 6.2. The bound on the characters bounds the work. Numbers do not wrap here (6.4): one that grows too large is beyond
@@ -120,6 +111,9 @@ const neverValid = '\u0640\u07fa\u302e\u302f\u3031\u3032\u3033\u3034\u3035\u303b
 
 /** RFC 5892 2.4: combining marks for symbols, and notes of music. */
 const ignorableBlocks = /[\u20d0-\u20ff\u{1d100}-\u{1d24f}]/u
+
+/** RFC 5892 2.9. What is ignorable (2.3, 2.8) is not stable, or of none of the categories that are taken. */
+const oldHangul = /[\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff]/
 
 const lettersAndMore = /[-\p{L}\p{M}\p{N}\u06fd\u06fe\u0f0b]/u
 

@@ -152,6 +152,10 @@ t.test('from right to left, a hyphen that has a mark may stand inside (RFC 5893 
   t.ok(isALabel('xn----lgc7ec')) // Hebrew, a hyphen with a mark, Hebrew
   t.ok(isALabel('xn----zhcb'))
   t.notOk(isALabel('xn----lgc7e')) // Hebrew, a hyphen with a mark
+  t.notOk(isALabel(encodeLabel('\u05d0-\u05b0\u05b7')))
+  t.notOk(isALabel(encodeLabel('\u05d0-')))
+  t.notOk(isALabel(encodeLabel('-\u05d0')))
+  for (const mark of ['\u0301', '\ufb1e']) t.ok(isALabel(encodeLabel(`\u05d0${mark}`)), pointsOf(mark))
 })
 
 t.test('of two scripts that people write today, only those that one language writes together may meet', async (t) => {
@@ -170,6 +174,8 @@ t.test('of two scripts that people write today, only those that one language wri
         if (isMixedScript(label) === mayMeet) wrong.push(`${one}, ${other}: ${label}`)
     }
   t.same(wrong, [])
+  for (const [script, letter] of letters) t.equal(isMixedScript(`${gothic}${letter}`), true, `Gothic, ${script}`)
+  t.equal(isMixedScript('xn--e-oeb'), false, 'a mark is of the script that it stands on')
   for (const set of together) t.equal(isMixedScript(set.map((script) => letters.get(script)).join('')), false)
   for (const set of [
     ['Han', 'Hiragana', 'Hangul'],
@@ -179,6 +185,8 @@ t.test('of two scripts that people write today, only those that one language wri
     t.equal(isMixedScript(set.map((script) => letters.get(script)).join('')), true, set.join(', '))
 })
 
+/** Of a script that is listed nowhere. */
+const gothic = '\u{10330}'
 /** UAX 31, tables 5 and 7, and Coptic. */
 const written = `
   Adlam Arabic Armenian Balinese Bamum Batak Bengali Bopomofo Canadian_Aboriginal Chakma Cham Cherokee Coptic Cyrillic
