@@ -7,9 +7,11 @@ import {
   compileRules,
   findAllowing,
   findDenying,
+  pointer,
   type RuledKind,
   readPattern,
   ruledKinds,
+  show,
   takeApart,
 } from '../../src/policy/names.ts'
 import { anyString } from '../helpers/strings.ts'
@@ -374,6 +376,22 @@ t.test('name rules of a grant are read with every fault and its place', async (t
   t.same(parseNameRules(many(1000)), many(1000), 'a thousand, and nothing that is denied')
   for (const input of [null, 5, [], 'x', undefined, { uri: null }, many(1001), { uri: { allow: ['a+_b:c'] } }])
     t.throws(() => parseNameRules(input), { code: 'request.malformed' })
+})
+
+t.test('whatever was sent is shown short, and as a token of a pointer', async (t) => {
+  const long = 'x'.repeat(256)
+  for (const [value, shown] of [
+    [{ a: 1 }, '{…}'],
+    [[1], '[…]'],
+    [undefined, ''],
+    [null, 'null'],
+    [7, '7'],
+    ['', ''],
+    [long, long],
+    [`${long}x`, `${long}…`],
+  ] as const)
+    t.equal(show(value), shown)
+  t.equal(pointer('a/b~c/~1'), 'a~1b~0c~1~01')
 })
 
 t.test('reading a pattern and matching a name never throw', async (t) => {

@@ -18,7 +18,7 @@ interface KeyPair {
 }
 
 const openssl = (
-  t: { testdir(files: object): string },
+  t: { testdir(files: Record<string, string | Buffer>): string },
   { privateKey }: KeyPair,
   ...options: readonly string[]
 ): Buffer => {
