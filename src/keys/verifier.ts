@@ -56,26 +56,38 @@ const openCheckingThread = (log: Log) => {
     clearTimeout(next?.late)
     next?.settle(valid)
   }
+  const startAgain = (): void => {
+    log.warn(
+      { event: 'verifier.restarting', pauseMs },
+      'a verifying thread ended; signatures are checked here meanwhile',
+    )
+    setTimeout(() => !closed && start(), pauseMs).unref()
+    pauseMs = Math.min(pauseMs * 2, longestPauseMs)
+  }
+  const failed = (error: unknown): void =>
+    log.error({ event: 'verifier.failed', err: error }, 'a verifying thread failed')
   const start = (): void => {
-    const thread = new Worker(new URL(`./verifier-worker${extension}`, import.meta.url), { resourceLimits })
+    try {
+      worker = watched(new Worker(new URL(`./verifier-worker${extension}`, import.meta.url), { resourceLimits }))
+    } catch (error) {
+      // The system has no room for another thread now.
+      failed(error)
+      startAgain()
+    }
+  }
+  const watched = (thread: Worker): Worker => {
     thread.unref()
     thread.on('message', (valid: Uint8Array) => {
       pauseMs = firstPauseMs
       finish(Array.from(valid, (one) => one === 1))
     })
-    thread.on('error', (error) => log.error({ event: 'verifier.failed', err: error }, 'a verifying thread failed'))
+    thread.on('error', failed)
     thread.on('exit', () => {
       worker = undefined
       while (asked.length > 0) finish(undefined)
-      if (closed) return
-      log.warn(
-        { event: 'verifier.restarting', pauseMs },
-        'a verifying thread ended; signatures are checked here meanwhile',
-      )
-      setTimeout(() => !closed && start(), pauseMs).unref()
-      pauseMs = Math.min(pauseMs * 2, longestPauseMs)
+      if (!closed) startAgain()
     })
-    worker = thread
+    return thread
   }
   start()
   return {

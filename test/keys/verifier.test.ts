@@ -1,6 +1,9 @@
 /** Real threads that die or hang. Pauses and deadlines are those of a clock that is moved by hand. */
+import { execFile } from 'node:child_process'
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto'
+import { join } from 'node:path'
 import { mock } from 'node:test'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 
 import t, { type Test } from 'tap'
@@ -11,6 +14,9 @@ import { answerChecks, packChecks } from '../../src/keys/verifier-batch.ts'
 import type { Log } from '../../src/telemetry.ts'
 import { type SignatureAlgorithm, signatureAlgorithm } from '../../src/x509/algorithms.ts'
 import type { SignatureCheck } from '../../src/x509/csr.ts'
+import { bare } from '../helpers/environment.ts'
+
+const run = promisify(execFile)
 
 const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 const spki = publicKey.export({ type: 'spki', format: 'der' })
@@ -106,6 +112,33 @@ t.test('a thread that does not answer in time is ended, and its checks are done 
   t.equal(await verify(good), true)
   await verify(deadly)
   t.equal(count('verifier.failed'), 1, 'a new one is at work')
+})
+
+t.test('where the system gives no thread, signatures are checked here, and nothing ends', async (t) => {
+  // With as many threads as its user may have, which root is not bound by.
+  const script = `
+    const { execFileSync } = await import('node:child_process')
+    const { openVerifier } = await import(${JSON.stringify(join(import.meta.dirname, '../../src/keys/verifier.ts'))})
+    const check = { spki: Buffer.from('${spki.toString('hex')}', 'hex'), message: Buffer.from('${message.toString('hex')}', 'hex'),
+      signature: Buffer.from('${good.signature.toString('hex')}', 'hex') }
+    const algorithm = { id: 'ecdsa-sha256', hash: 'sha256', signOptions: ${JSON.stringify(good.algorithm.signOptions)} }
+    const failures = []
+    const log = { warn: () => {}, error: ({ err }) => failures.push(err.code) }
+    const { verify } = openVerifier(1, log)
+    if (!(await verify({ ...check, algorithm }))) throw new Error('by a thread')
+    if (process.getuid() === 0) process.setuid(65534)
+    execFileSync('prlimit', ['--pid', String(process.pid), '--nproc=1:'])
+    const deadly = { ...check, algorithm: { ...algorithm, id: 'unknown to the thread' } }
+    const valid = [await verify(deadly)]
+    while (failures.length < 3) await new Promise((resolve) => setTimeout(resolve, 20))
+    valid.push(await verify({ ...check, algorithm }), await verify({ ...check, message: Buffer.from('y'), algorithm }))
+    process.stdout.write(JSON.stringify({ valid, failures: failures.slice(1, 3) }), () => process.exit())`
+  const args = ['--input-type=module', '-e', script]
+  const { stdout } = await run(process.execPath, args, { env: bare })
+  t.same(JSON.parse(stdout), {
+    valid: [true, true, false],
+    failures: ['ERR_WORKER_INIT_FAILED', 'ERR_WORKER_INIT_FAILED'],
+  })
 })
 
 t.test('closing answers what was asked, ends the threads, and starts no other', async (t) => {

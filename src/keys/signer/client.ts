@@ -7,12 +7,13 @@
  */
 import type { Log } from '../../telemetry.ts'
 import { type KeyKind, signatureAlgorithm } from '../../x509/algorithms.ts'
-import { addLoads, afterEnd, type KeyLoad, noLoad } from '../key-load.ts'
+import { addLoads, type KeyLoad, noLoad } from '../key-load.ts'
 import { isInToken, type Keyring } from '../keyring.ts'
 import type { PinGuard } from '../pkcs11/pins.ts'
 import { parsePkcs11Uri } from '../pkcs11/uri.ts'
 import { SigningFault, type SigningKey } from '../signing-key.ts'
-import { type Life, type OpenedKey, openLife, SignerEnded } from './life.ts'
+import { type Life, type OpenedKey, SignerEnded } from './life.ts'
+import { closedMessage, openLives } from './lives.ts'
 
 export interface SignerDeps {
   readonly log: Log
@@ -25,11 +26,15 @@ export interface SignerDeps {
   readonly pins: PinGuard
   /** Of one token at most. */
   readonly sessions: number
+  /** How long a signer that nobody has a key of, or asks for one, is kept for whoever does next. */
+  readonly restMs?: number
 }
 
 export const openSigners = (deps: SignerDeps): Keyring => {
   const signers = new Map<string, Signer>()
+  let closed = false
   const signerOf = (uri: string): Signer => {
+    if (closed) throw new Error(closedMessage)
     const place = placeOf(uri)
     const found = signers.get(place) ?? openSigner(deps, place)
     signers.set(place, found)
@@ -39,7 +44,10 @@ export const openSigners = (deps: SignerDeps): Keyring => {
     open: async (uri) => signerOf(uri).ask(uri),
     create: async (uri, kind) => signerOf(uri).ask(uri, kind),
     load: () => [...signers.values()].map((signer) => signer.load()).reduce(addLoads, noLoad),
-    close: async () => void (await Promise.all([...signers.values()].map((signer) => signer.close()))),
+    close: async () => {
+      closed = true
+      await Promise.all([...signers.values()].map((signer) => signer.close()))
+    },
   }
 }
 
@@ -50,63 +58,26 @@ interface Signer {
   close(): Promise<void>
 }
 
-const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps, place: string): Signer => {
-  let closed = false
-  let restart: NodeJS.Timeout | undefined
-  let pauseMs = firstPauseMs
-  let notBefore = 0
-  let lastReason = ''
-  /** The process that is there; and as long as it takes questions. */
-  let current: Life | undefined
-  let life: Life | undefined
-  /** Of the processes that there were. */
-  let past = noLoad
-  const waiting: ((life: Life) => void)[] = []
+const openSigner = (deps: SignerDeps, place: string): Signer => {
+  const { log, script, env, deadlineMs, pins, sessions, restMs = usualRestMs } = deps
   /** That somebody has. Without any, nothing is started until it is asked for: a token that was mistyped is no process. */
   const held = new Set<SigningKey>()
-
-  const nextLife = (): Life | Promise<Life> => {
-    if (life) return life
-    const next = new Promise<Life>((resolve) => waiting.push(resolve))
-    startAgain()
-    return next
+  let asking = 0
+  let resting: NodeJS.Timeout | undefined
+  const lives = openLives({
+    log,
+    script,
+    env,
+    place,
+    pins,
+    threads: place === files ? fileThreads : sessions + fileThreads,
+    isWanted: () => held.size > 0,
+  })
+  /** Nor is it one for long, with sessions of its token; and neither is the place that a key has moved from. */
+  const rest = (): void => {
+    clearTimeout(resting)
+    if (held.size === 0 && asking === 0) resting = setTimeout(() => void lives.dismiss(), restMs).unref()
   }
-  const startAgain = (): void => {
-    if (current === undefined && !closed) restart ??= setTimeout(start, Math.max(0, notBefore - performance.now()))
-  }
-  const start = (): void => {
-    restart = undefined
-    const started = openLife({
-      log,
-      script,
-      env,
-      place,
-      pins,
-      threads: place === files ? fileThreads : sessions + fileThreads,
-      leaving: () => {
-        life = undefined
-      },
-      ended: (reason, didWell) => {
-        past = addLoads(past, afterEnd(started.load()))
-        current = undefined
-        ended(reason, didWell)
-      },
-    })
-    current = started
-    life = started
-    for (const resolve of waiting.splice(0)) resolve(started)
-  }
-  const ended = (reason: string, didWell: boolean): void => {
-    life = undefined
-    if (closed) return
-    if (didWell) pauseMs = firstPauseMs
-    lastReason = reason
-    log.error({ event: 'signer.ended', place, reason, pauseMs }, 'a signer process ended')
-    notBefore = performance.now() + pauseMs
-    pauseMs = Math.min(pauseMs * 2, longestPauseMs)
-    if (held.size > 0 || waiting.length > 0) startAgain()
-  }
-  start()
 
   /** The same key through every life of the process: opened again in each, and used only if it is still the same. */
   const keyOf = (uri: string, first: OpenedKey): SigningKey => {
@@ -137,34 +108,43 @@ const openSigner = ({ log, script, env, deadlineMs, pins, sessions }: SignerDeps
       sign: (messages, withinMs = deadlineMs) =>
         Promise.all(
           messages.map((message) =>
-            life
-              ? signAt(life, message, withinMs)
-              : new SigningFault('before', `the signer process is being started again: ${lastReason}`),
+            lives.now
+              ? signAt(lives.now, message, withinMs)
+              : new SigningFault('before', `the signer process is being started again: ${lives.reason}`),
           ),
         ),
       close: async () => {
         held.delete(key)
-        life?.forget(uri)
+        lives.now?.forget(uri)
+        rest()
       },
     }
     held.add(key)
     return key
   }
 
+  const ask = async (uri: string, kind: KeyKind | undefined): Promise<SigningKey> => {
+    const life = await lives.next()
+    let opened = await (kind ? life.create(uri, kind) : life.open(uri))
+    // It was about to end, for a reason of another key's. Opening can be asked again, making cannot.
+    if (opened instanceof SignerEnded && kind === undefined) opened = await (await lives.next()).open(uri)
+    if (opened instanceof Error) throw opened
+    return keyOf(uri, opened)
+  }
+
   return {
     ask: async (uri, kind) => {
-      let opened = await (kind ? (await nextLife()).create(uri, kind) : (await nextLife()).open(uri))
-      // It was about to end, for a reason of another key's. Opening can be asked again, making cannot.
-      if (opened instanceof SignerEnded && kind === undefined) opened = await (await nextLife()).open(uri)
-      if (opened instanceof Error) throw opened
-      return keyOf(uri, opened)
+      asking += 1
+      clearTimeout(resting)
+      try {
+        return await ask(uri, kind)
+      } finally {
+        asking -= 1
+        rest()
+      }
     },
-    load: () => addLoads(past, current?.load() ?? noLoad),
-    close: async () => {
-      closed = true
-      clearTimeout(restart)
-      await current?.end()
-    },
+    load: lives.load,
+    close: lives.close,
   }
 }
 
@@ -176,5 +156,5 @@ const placeOf = (uri: string): string => {
 
 const files = 'files'
 const fileThreads = 4
-const firstPauseMs = 100
-const longestPauseMs = 2_000
+/** Longer than the pause of whoever tries again. */
+const usualRestMs = 60_000

@@ -16,7 +16,7 @@ export interface SignerProcessDeps {
   /** For what waits outside of the event loop: a session of a token holds one. */
   readonly threads: number
   /** It answers what it was asked until now, and then ends: nothing more should be asked. */
-  readonly leaving: () => void
+  readonly leaving: (reason: string) => void
   /** Told once, with the reason. Every question was answered before, with undefined. */
   readonly ended: (reason: string) => void
 }
@@ -35,20 +35,41 @@ export interface SignerProcess {
   end(): Promise<void>
 }
 
-export const openSignerProcess = ({
-  log,
-  script,
-  env,
-  place,
-  threads,
-  leaving,
-  ended,
-}: SignerProcessDeps): SignerProcess => {
+export const openSignerProcess = (deps: SignerProcessDeps): SignerProcess => {
+  try {
+    return talkTo(startProcess(deps), deps)
+  } catch (error) {
+    return stillborn((error as Error).message, deps.ended)
+  }
+}
+
+/** Throws where the system has no room for it, of descriptors or memory: of those lacks no event tells, or not all. */
+const startProcess = ({ script, env, threads }: SignerProcessDeps): ChildProcess => {
   const child = spawn(process.execPath, [...flags, script], {
     env: { ...env, UV_THREADPOOL_SIZE: String(threads) },
     // A module that prints does not print into our log, nor into what a command answers.
     stdio: ['ignore', process.stderr.fd, 'inherit', 'pipe'],
   })
+  if (child.stdio !== undefined) return child
+  // Told once more, later.
+  child.on('error', () => {})
+  throw new Error('no file descriptor is left for a signer process')
+}
+
+/** One that never was: it ends as soon as whoever started it has it. */
+const stillborn = (reason: string, ended: SignerProcessDeps['ended']): SignerProcess => {
+  setImmediate(ended, reason)
+  return {
+    ask: async () => undefined,
+    say: () => {},
+    reason,
+    unfit: undefined,
+    load: () => noLoad,
+    end: async () => {},
+  }
+}
+
+const talkTo = (child: ChildProcess, { log, place, leaving, ended }: SignerProcessDeps): SignerProcess => {
   let load = noLoad
   let unfit: string | undefined
   let why: string | undefined
@@ -66,13 +87,9 @@ export const openSignerProcess = ({
     [answers.unfit]: (body) => {
       unfit = body.toString('utf8')
     },
-    [answers.log]: (body) => {
-      const { level, message, ...fields } = decodeJson(body) as { level: 'info' | 'warn' | 'error'; message: string }
-      log[level]({ ...fields, place }, message)
-    },
     [answers.leaving]: (body) => {
       why = body.toString('utf8')
-      leaving()
+      leaving(why)
       // So that it knows what was our last word, and answers all before that.
       void stream.end()
     },

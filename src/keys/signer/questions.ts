@@ -47,7 +47,12 @@ export const openQuestions = (late: (patienceMs: number) => void): Questions => 
     for (const one of waiting) if (one && (next === undefined || one.until < next.until)) next = one
     if (next === undefined) return
     if (next.until > performance.now()) lookIn(next.until)
-    else late(next.patienceMs)
+    else setImmediate(giveUp, next)
+  }
+  /** A turn later: what was answered while this process was held up, as by SIGSTOP, is heard of before. */
+  const giveUp = (one: Question): void => {
+    if (waiting.includes(one)) late(one.patienceMs)
+    else look()
   }
 
   return {

@@ -34,12 +34,10 @@ export const answers = {
   failed: 4,
   /** Unasked: the signer cannot begin, and ends. */
   unfit: 5,
-  /** Unasked: a line for the log. */
-  log: 6,
   /** Unasked: how busy the provider is. */
-  load: 7,
+  load: 6,
   /** Unasked: why it answers what it was asked until now, and then ends. */
-  leaving: 8,
+  leaving: 7,
 } as const
 
 /** `heard` is called for each record, in order. A record beyond the bound ends the socket with an error. */
