@@ -21,10 +21,24 @@ const isGood = async (t: Test, text: string): Promise<void> => {
   t.ok(Buffer.isBuffer(signature), text)
 }
 
-t.test('a manufacturer and a model that end in NULs are the same as with blanks', async (t) => {
+t.test('a label, a manufacturer and a model that end in NULs are the same as with blanks', async (t) => {
   await hsm.misbehave('nul-padded')
   await isGood(t, `${uri};manufacturer=SoftHSM%20project;model=SoftHSM%20v2`)
 })
+
+t.test(
+  'a token that does not describe itself costs the others nothing, and is told of where it may be meant',
+  async (t) => {
+    await hsm.misbehave(`others-error=${0xe1}`)
+    await isGood(t, uri)
+    const signers = await openTestSigners(t, hsm)
+    await t.rejects(signers.keys.open('pkcs11:token=other;object=made'), {
+      message:
+        /^There is no token with label other\. The module \S+ shows ca\. A token does not describe itself \(CKR_TOKEN_NOT_RECOGNIZED\)\.$/,
+      remedy: 'token',
+    })
+  },
+)
 
 t.test('a PIN may have in it whatever people type', async (t) => {
   const pin = ' p\u00e4 \u00df\t\u{1f511}\u200d"$\\%26; '

@@ -11,7 +11,8 @@
  *   login-noise: prints to standard output
  *   final-try: the token says that one more wrong PIN locks it
  *   login-free: the token wants no login, and takes an empty PIN for one
- *   nul-padded: who made the token, and its model, end in NULs where blanks belong
+ *   nul-padded: its label, who made the token, its model and its serial number end in NULs where blanks belong
+ *   others-error=<CKR>: C_GetTokenInfo, for tokens of another label than ca
  *   each-time=<0 or 1>: what keys answer for CKA_ALWAYS_AUTHENTICATE  each-time-error=<CKR>: all that they answer
  *   max-sessions=<most>: the token says so, and fails for good when more are opened all the same
  * Each C_Login is a line of the file SHIM_LOGINS, when it begins.
@@ -74,9 +75,13 @@ static CK_RV tokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO_PTR info) {
   long most = told("max-sessions");
   if (answer == CKR_OK && most >= 0) info->ulMaxSessionCount = (CK_ULONG)most;
   if (answer == CKR_OK && told("nul-padded") >= 0) {
+    padByNul(info->label, sizeof info->label);
+    padByNul(info->serialNumber, sizeof info->serialNumber);
     padByNul(info->manufacturerID, sizeof info->manufacturerID);
     padByNul(info->model, sizeof info->model);
   }
+  long code = told("others-error");
+  if (answer == CKR_OK && code >= 0 && strncmp((char *)info->label, "ca ", 3)) return (CK_RV)code;
   if (answer == CKR_OK && told("login-free") >= 0) info->flags &= ~CKF_LOGIN_REQUIRED;
   if (answer == CKR_OK && told("final-try") >= 0) info->flags |= CKF_USER_PIN_FINAL_TRY;
   return answer;

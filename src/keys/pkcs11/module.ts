@@ -51,35 +51,37 @@ export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, 
   const given = Object.entries(asked).filter(([, value]) => value !== undefined)
   const wanted = given.map(([name, value]) => `${name} ${value}`).join(' and ')
   const slots = call('The module does not list its tokens', () => lib.C_GetSlotList(true))
-  const all = slots.map((slot) => {
-    const info = call('A token does not describe itself', () => lib.C_GetTokenInfo(slot))
-    const label = info.label.trim()
-    const serialNumber = info.serialNumber.trim()
-    const told = {
-      label,
-      'serial number': serialNumber,
-      manufacturer: unpadded(info.manufacturerID),
-      model: unpadded(info.model),
+  const faults: TokenFault[] = []
+  const all = slots.flatMap((slot) => {
+    try {
+      return [describe(lib, slot)]
+    } catch (cause) {
+      // One that was pulled meanwhile, or that is of no kind the module knows, is no trouble of the others.
+      faults.push(faultOf(cause, 'A token does not describe itself'))
+      return []
     }
-    return { slot, info, label, serialNumber, told }
   })
   const [only, second] = all.filter(({ told }) =>
     given.every(([name, value]) => told[name as keyof typeof told] === value),
   )
-  if (only === undefined) throw new TokenFault('token', `There is no token with ${wanted}. ${shownBy(path, all)}`)
+  if (only === undefined) {
+    const [fault] = faults
+    const told = `There is no token with ${wanted}. ${shownBy(path, all)}`
+    throw new TokenFault('token', fault ? `${told} ${fault.message}` : told, fault)
+  }
   if (second !== undefined)
     throw new TokenFault(
       'request',
       `More than one token has ${wanted}: name one by its serial number, or give the other one another label.`,
     )
-  const { slot, info, label, serialNumber } = only
+  const { slot, info, told } = only
   if ((info.flags & userPinLocked) !== 0)
     throw new TokenFault('pin', `The PIN of the token with ${wanted} is locked; its security officer can unlock it.`)
   return {
     lib,
     slot,
-    label,
-    serial: serialNumber,
+    label: told.label,
+    serial: told['serial number'],
     mechanisms: new Set(call('The token does not list what it can', () => lib.C_GetMechanismList(slot))),
     maxSessions: [info.maxSessionCount, info.maxRwSessionCount].filter(isCount).sort((a, b) => a - b)[0],
     wantsPin: (info.flags & (loginRequired | protectedPath)) === loginRequired,
@@ -87,11 +89,22 @@ export const findToken = ({ lib, path }: Module, { token, serial, manufacturer, 
   }
 }
 
+const describe = (lib: PKCS11, slot: Handle) => {
+  const info = lib.C_GetTokenInfo(slot)
+  const told = {
+    label: unpadded(info.label),
+    'serial number': unpadded(info.serialNumber),
+    manufacturer: unpadded(info.manufacturerID),
+    model: unpadded(info.model),
+  }
+  return { slot, info, told }
+}
+
 /** By blanks, as it should be, or by NULs, as some modules do: in no URI that anybody writes are those. */
 const unpadded = (text: string): string => text.replace(/\0+$/, '').trim()
 
-const shownBy = (path: string, tokens: readonly { readonly label: string }[]): string => {
-  const labels = [...new Set(tokens.map(({ label }) => label))].filter((label) => label !== '').sort()
+const shownBy = (path: string, tokens: readonly { readonly told: { readonly label: string } }[]): string => {
+  const labels = [...new Set(tokens.map(({ told }) => told.label))].filter((label) => label !== '').sort()
   return labels.length > 0
     ? `The module ${path} shows ${labels.join(', ')}.`
     : `The module ${path} shows none to this user: see to its settings, and to the rights to what it keeps.`
