@@ -3,7 +3,16 @@
  * AES-256-CBC, which every OpenSSL opens. Our own encoding, because Node's writer takes 2,048 rounds and no other number;
  * and our own reading, because its reader derives on the thread that asks.
  */
-import { createCipheriv, createDecipheriv, createPrivateKey, type KeyObject, pbkdf2, randomBytes } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createPrivateKey,
+  type KeyObject,
+  pbkdf2,
+  randomBytes,
+  type ScryptOptions,
+  scrypt,
+} from 'node:crypto'
 import { promisify } from 'node:util'
 
 import {
@@ -48,16 +57,20 @@ export const sealPrivateKey = async (
   return `-----BEGIN ${label}-----\n${lines}-----END ${label}-----\n`
 }
 
+/** It would keep a thread for longer than anybody waits for a key. */
+export class TooMuchWork extends Error {}
+
 /**
- * The key in a PEM text. What is encrypted in another way than ours, as other programs do, is left to OpenSSL. Rejects
- * when it is no private key, or the passphrase is not its own.
+ * The key in a PEM text. What is encrypted in another way than by PBES2, as other programs do, is left to OpenSSL. Rejects
+ * when it is no private key, or the passphrase is not its own; with `TooMuchWork` where it would take too long to find out.
  */
 export const unsealPrivateKey = async (pem: Buffer, passphrase: string): Promise<KeyObject> => {
   const sealed = readSealed(pem)
   if (sealed === undefined) return createPrivateKey({ key: pem, passphrase })
-  const { salt, rounds, iv, data } = sealed
-  const secret = await derive(passphrase, salt, rounds, 32, 'sha256')
-  const decipher = createDecipheriv('aes-256-cbc', secret, iv)
+  const { stretching, cipher, iv, data } = sealed
+  if (stretching.work > mostWork) throw new TooMuchWork('its passphrase would have to be stretched for too long')
+  const secret = await stretching.derive(passphrase, cipher.octets)
+  const decipher = createDecipheriv(cipher.name, secret, iv)
   const plain = Buffer.concat([decipher.update(data), decipher.final()])
   secret.fill(0)
   try {
@@ -68,52 +81,113 @@ export const unsealPrivateKey = async (pem: Buffer, passphrase: string): Promise
 }
 
 interface Sealed {
-  readonly salt: Buffer
-  readonly rounds: number
+  readonly stretching: Stretching
+  readonly cipher: Cipher
   readonly iv: Buffer
   readonly data: Buffer
 }
 
-/** The parts, where the text is in our form; Node's and OpenSSL's own writers differ from it in the number of rounds only. */
+interface Stretching {
+  /** As rounds of PBKDF2 by SHA-256. */
+  readonly work: number
+  /** On the thread pool. */
+  readonly derive: (passphrase: string, octets: number) => Promise<Buffer>
+}
+
+/** The parts, where the text is of PBES2. */
 const readSealed = (pem: Buffer): Sealed | undefined => {
   const [, body] = form.exec(pem.toString('latin1')) ?? []
   if (body === undefined) return undefined
   try {
     const info = openDer(Buffer.from(body, 'base64'), 'internal').read(tags.sequence, 'EncryptedPrivateKeyInfo')
-    const scheme = parametersOf(info, oids.pbes2)
-    const kdf = parametersOf(scheme, oids.pbkdf2)
-    const salt = kdf.read(tags.octetString, 'salt').octets
-    const rounds = kdf.smallInteger('iterationCount')
-    const length = kdf.tag === tags.integer ? kdf.smallInteger('keyLength') : 32
-    const prf = kdf.element(tags.sequence, 'prf')
-    const iv = parametersOf(scheme, oids.aes256Cbc, (reader) => reader).read(tags.octetString, 'iv').octets
+    const identifier = info.read(tags.sequence, 'AlgorithmIdentifier')
+    if (identifier.oid('algorithm') !== oidKey(oids.pbes2)) return undefined
+    const scheme = identifier.read(tags.sequence, 'parameters')
+    const kdf = scheme.read(tags.sequence, 'keyDerivationFunc')
+    const stretching = kdfs.get(kdf.oid('algorithm'))?.(kdf.read(tags.sequence, 'parameters'))
+    const encryption = scheme.read(tags.sequence, 'encryptionScheme')
+    const cipher = ciphers.get(encryption.oid('algorithm'))
+    const iv = encryption.read(tags.octetString, 'iv').octets
     const data = info.read(tags.octetString, 'encryptedData').octets
-    const isOurs = length === 32 && prf.equals(hmacWithSha256) && iv.length === 16 && rounds > 0 && rounds <= maxRounds
-    return isOurs ? { salt, rounds, iv, data } : undefined
+    return stretching && cipher && { stretching, cipher, iv, data }
   } catch {
     return undefined
   }
 }
 
-/** Enters an AlgorithmIdentifier of this OID, and its parameters. */
-const parametersOf = (
-  from: DerReader,
-  oid: string,
-  enter = (reader: DerReader): DerReader => reader.read(tags.sequence, 'parameters'),
-): DerReader => {
-  const identifier = from.read(tags.sequence, 'AlgorithmIdentifier')
-  if (identifier.oid('algorithm') !== oidKey(oid)) throw identifier.problem('another algorithm')
-  return enter(identifier)
+/** RFC 8018 A.2. A keyLength only repeats what the cipher takes. */
+const readPbkdf2 = (kdf: DerReader): Stretching | undefined => {
+  const salt = kdf.read(tags.octetString, 'salt').octets
+  const rounds = countIn(kdf, 'iterationCount')
+  if (kdf.tag === tags.integer) kdf.smallInteger('keyLength')
+  const prf = kdf.done ? hmacWithSha1 : kdf.read(tags.sequence, 'prf').oid('algorithm')
+  const { hash, cost } = prfs.get(prf) ?? {}
+  if (hash === undefined || cost === undefined) return undefined
+  return { work: rounds * cost, derive: (passphrase, octets) => derive(passphrase, salt, rounds, octets, hash) }
+}
+
+/** RFC 7914 7. How much memory it may take, Node bounds as OpenSSL does. */
+const readScrypt = (kdf: DerReader): Stretching => {
+  const salt = kdf.read(tags.octetString, 'salt').octets
+  const [N, r, p] = ['costParameter', 'blockSize', 'parallelization'].map((what) => countIn(kdf, what)) as [
+    number,
+    number,
+    number,
+  ]
+  return {
+    work: N * r * p * costOfScrypt,
+    derive: (passphrase, octets) => deriveByScrypt(passphrase, salt, octets, { N, r, p }),
+  }
+}
+
+/** However large: what it is too much for is ours to say. */
+const countIn = (kdf: DerReader, what: string): number => {
+  const { octets } = kdf.read(tags.integer, what)
+  return octets.length > 6 ? Number.POSITIVE_INFINITY : octets.readUIntBE(0, octets.length)
 }
 
 const derive = promisify(pbkdf2)
+const deriveByScrypt = promisify(scrypt) as (
+  passphrase: string,
+  salt: Buffer,
+  octets: number,
+  options: ScryptOptions,
+) => Promise<Buffer>
 const label = 'ENCRYPTED PRIVATE KEY'
 const form = /^-----BEGIN ENCRYPTED PRIVATE KEY-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END ENCRYPTED PRIVATE KEY-----\s*$/
 const oids = {
   pbes2: '1.2.840.113549.1.5.13',
   pbkdf2: '1.2.840.113549.1.5.12',
+  scrypt: '1.3.6.1.4.1.11591.4.11',
   aes256Cbc: '2.16.840.1.101.3.4.1.42',
 } as const
 const hmacWithSha256 = encodeSequence(encodeOid('1.2.840.113549.2.9'), encodeDer(tags.null))
-/** Some ten seconds: a file that asks for more is not one that anybody opens. */
-const maxRounds = 100_000_000
+const hmacWithSha1 = oidKey('1.2.840.113549.2.7')
+
+const kdfs: ReadonlyMap<string, (parameters: DerReader) => Stretching | undefined> = new Map([
+  [oidKey(oids.pbkdf2), readPbkdf2],
+  [oidKey(oids.scrypt), readScrypt],
+])
+/** By HMAC with which hash, and how many times as long as with SHA-256 (measured, where that is done by the processor). */
+const prfs: ReadonlyMap<string, { readonly hash: string; readonly cost: number }> = new Map([
+  [hmacWithSha1, { hash: 'sha1', cost: 2 }],
+  [oidKey('1.2.840.113549.2.8'), { hash: 'sha224', cost: 2 }],
+  [oidKey('1.2.840.113549.2.9'), { hash: 'sha256', cost: 1 }],
+  [oidKey('1.2.840.113549.2.10'), { hash: 'sha384', cost: 5 }],
+  [oidKey('1.2.840.113549.2.11'), { hash: 'sha512', cost: 5 }],
+])
+interface Cipher {
+  readonly name: string
+  /** Of its key. */
+  readonly octets: number
+}
+const ciphers: ReadonlyMap<string, Cipher> = new Map([
+  [oidKey('2.16.840.1.101.3.4.1.2'), { name: 'aes-128-cbc', octets: 16 }],
+  [oidKey('2.16.840.1.101.3.4.1.22'), { name: 'aes-192-cbc', octets: 24 }],
+  [oidKey(oids.aes256Cbc), { name: 'aes-256-cbc', octets: 32 }],
+  [oidKey('1.2.840.113549.3.7'), { name: 'des-ede3-cbc', octets: 24 }],
+])
+/** Each of N·r·p takes as long as so many rounds. */
+const costOfScrypt = 2.5
+/** One and a half seconds; seven where others want the processor too. A signer that opens no key within ten is killed. */
+const mostWork = 10_000_000

@@ -8,8 +8,8 @@ import { promisify } from 'node:util'
 import { isProblem } from '../errors.ts'
 import { defaultSignatureAlgorithm, generationOf, type KeyKind, type SignatureAlgorithm } from '../x509/algorithms.ts'
 import { parsePublicKey } from '../x509/keys.ts'
-import { sealPrivateKey, unsealPrivateKey } from './pbes2.ts'
-import { createPrivateFile, readPrivateFile } from './private-file.ts'
+import { sealPrivateKey, TooMuchWork, unsealPrivateKey } from './pbes2.ts'
+import { createPrivateFile, readPrivateFile, signerPatienceMs } from './private-file.ts'
 import { SigningFault, type SigningKey } from './signing-key.ts'
 
 export interface SoftwareKeyFile {
@@ -27,10 +27,11 @@ export class WrongPassphrase extends Error {}
  * that would be certified.
  */
 export const openSoftwareKey = async ({ path, passphrase }: SoftwareKeyFile): Promise<SigningKey> => {
-  const pem = await readPrivateFile(path)
+  const pem = await readPrivateFile(path, signerPatienceMs)
   if (isOpen(pem.toString('latin1')))
     throw new Error(`${path} holds a private key that is not encrypted as PKCS#8: do so with "openssl pkcs8 -topk8".`)
   const key = await unsealPrivateKey(pem, passphrase).catch((cause: unknown) => {
+    if (cause instanceof TooMuchWork) throw new Error(`${path} is not opened: ${cause.message}.`, { cause })
     throw new WrongPassphrase(`${path} is not a key that this passphrase opens.`, { cause })
   })
   try {

@@ -112,6 +112,20 @@ t.test('who was held up hears what its signer has said meanwhile, and does not k
   t.same(lines, [])
 })
 
+t.test('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
+  const { keys, lines } = open(t)
+  const key = await keys.open(uri)
+  const pipe = join(data, 'keys', 'pipe.pem')
+  execFileSync('mkfifo', ['-m', '600', pipe])
+  const writer = openSync(pipe, 'r+')
+  t.teardown(() => closeSync(writer))
+  await t.rejects(keys.open('file:keys/pipe.pem'), {
+    message: `${pipe} is a pipe, and whoever has it open does not come to an end: name a file.`,
+  })
+  t.ok(await signs(key))
+  t.same(lines, [])
+})
+
 t.test('a signer that nobody has a key of is ended after a while, and started for whoever asks', async (t) => {
   const { keys, lines } = open(t, 200)
   const isGone = () => until(() => signers().length === 0)

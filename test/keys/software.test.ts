@@ -178,6 +178,11 @@ t.test('keys of before, of other programs and of other forms still open', async 
     ['openssl with rounds', await convert('-iter', '5000')],
     ['openssl with scrypt', await convert('-scrypt')],
     ['openssl with another cipher and hash', await convert('-v2', 'aes-128-cbc', '-v2prf', 'hmacWithSHA512')],
+    ['openssl of before', await convert('-v2', 'des3', '-v2prf', 'hmacWithSHA1')],
+    ['openssl with hashes of other lengths', await convert('-v2', 'aes-192-cbc', '-v2prf', 'hmacWithSHA384')],
+    ['openssl with the shortest', await convert('-v2prf', 'hmacWithSHA224')],
+    ['openssl by PKCS#12', await convert('-v1', 'PBE-SHA1-3DES')],
+    ['openssl with a hash that we do not know', await convert('-v2prf', 'hmacWithSHA512-256')],
   ] as const) {
     const path = join(folder, `${name}.pem`)
     await writeFile(path, text, { mode: 0o600 })
@@ -186,17 +191,54 @@ t.test('keys of before, of other programs and of other forms still open', async 
   }
 })
 
-t.test('keys are opened side by side, and the event loop goes on', async (t) => {
-  const paths = ['a', 'b', 'c', 'd'].map((name) => join(folder, `many-${name}.pem`))
-  for (const path of paths) await createSoftwareKey({ path, passphrase }, 'ec-p256')
-  let turns = 0
-  const count = setInterval(() => {
-    turns += 1
-  }, 5)
-  const opened = await Promise.all(paths.map((path) => openSoftwareKey({ path, passphrase })))
-  clearInterval(count)
-  t.equal(opened.length, 4)
-  t.ok(turns > 3, 'derived on the thread pool')
+t.test('a key whose passphrase would have to be stretched for too long is told as that, at once', async (t) => {
+  const { privateKey } = generateKeyPairSync('ed25519')
+  const plain = Buffer.from(privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const path = join(folder, 'slow.pem')
+  const place = async (form: readonly string[], from: string, to: string): Promise<void> => {
+    const args = ['pkcs8', '-topk8', '-outform', 'DER', ...form, '-passout', `pass:${passphrase}`]
+    const sealed = await openssl(args, plain)
+    const at = sealed.indexOf(Buffer.from(from, 'hex'))
+    t.ok(at > 0)
+    Buffer.from(to, 'hex').copy(sealed, at)
+    const lines = sealed.toString('base64').replace(/.{1,64}/g, '$&\n')
+    await rm(path, { force: true })
+    await writeFile(path, `-----BEGIN ENCRYPTED PRIVATE KEY-----\n${lines}-----END ENCRYPTED PRIVATE KEY-----\n`, {
+      mode: 0o600,
+    })
+  }
+  for (const [form, from, to] of [
+    // 100,000 rounds, of which eight million are made.
+    [['-v2prf', 'hmacWithSHA512', '-iter', '100000'], '02030186a0', '02037fffff'],
+    // p is 1, and then 127.
+    [['-scrypt', '-scrypt_N', '16384', '-scrypt_r', '8', '-scrypt_p', '1'], '020108020101', '02010802017f'],
+  ] as const) {
+    await place(form, from, from)
+    t.ok(await openSoftwareKey({ path, passphrase }))
+    await place(form, from, to)
+    await t.rejects(openSoftwareKey({ path, passphrase }), {
+      message: `${path} is not opened: its passphrase would have to be stretched for too long.`,
+    })
+  }
+})
+
+t.test('keys are opened side by side, and the event loop goes on, however they are encrypted', async (t) => {
+  const ours = ['a', 'b', 'c', 'd'].map((name) => join(folder, `many-${name}.pem`))
+  for (const path of ours) await createSoftwareKey({ path, passphrase }, 'ec-p256')
+  const other = join(folder, 'of-another-program.pem')
+  const form = ['-v2prf', 'hmacWithSHA512', '-iter', '300000', '-passout', `pass:${passphrase}`]
+  const plain = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
+  await writeFile(other, await openssl(['pkcs8', '-topk8', ...form], Buffer.from(plain)), { mode: 0o600 })
+  for (const paths of [ours, [other]]) {
+    let turns = 0
+    const count = setInterval(() => {
+      turns += 1
+    }, 5)
+    const opened = await Promise.all(paths.map((path) => openSoftwareKey({ path, passphrase })))
+    clearInterval(count)
+    t.equal(opened.length, paths.length)
+    t.ok(turns > 3, 'derived on the thread pool')
+  }
 })
 
 t.test('a key that lies open, or nearly, is not opened', async (t) => {
