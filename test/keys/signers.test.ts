@@ -112,6 +112,17 @@ t.test('who was held up hears what its signer has said meanwhile, and does not k
   t.same(lines, [])
 })
 
+t.test('what is too long for a signer is told as that, and costs nothing that is under way', async (t) => {
+  const { keys, lines } = open(t)
+  const key = await keys.open(uri)
+  const longest = Buffer.alloc(64 * 1024 * 1024 - 8)
+  const [one, other] = await Promise.all([key.sign([message]), key.sign([Buffer.alloc(longest.length + 1)])])
+  t.ok(Buffer.isBuffer(one[0]))
+  t.match(other[0], { when: 'before', message: '67108857 octets are more than a signer process takes' })
+  t.ok(Buffer.isBuffer((await key.sign([longest], 10_000))[0]))
+  t.same(lines, [])
+})
+
 t.test('a key that is a pipe, which nobody comes to the end of, costs the others nothing', async (t) => {
   const { keys, lines } = open(t)
   const key = await keys.open(uri)

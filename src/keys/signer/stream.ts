@@ -121,4 +121,4 @@ const nothing = Buffer.alloc(0)
 const slabOctets = 16_384
 const headOctets = 9
 /** Anything that is signed here is a certificate, an answer or a list; a list of revocations may be long. */
-const maxBodyOctets = 64 * 1024 * 1024
+export const maxBodyOctets = 64 * 1024 * 1024
