@@ -1,4 +1,5 @@
 /** Tokens of identity providers at the API: a real issuer over HTTPS, tokens as Kubernetes and GitHub make them. */
+import { generateKeyPairSync } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
@@ -293,10 +294,33 @@ t.test('a document is refused where it does not hold together with what there is
   const [, beyond] = await reasons({ mappings: [{ ...mapping, claims: { id: 2 ** 53 } }] })
   t.match(beyond, /^\/mappings\/0\/claims\/id is beyond 2\^53 - 1/)
   const [one, two] = [newRsaKey(), newRsaKey()].map(({ jwk }) => ({ ...jwk, kty: 'RSA', kid: 'k' }))
-  const curve = { kty: 'EC', crv: 'P-256', kid: 'k', x: 'AA', y: 'AA' }
+  const [curve, longer] = ['P-256', 'P-384'].map((namedCurve) => ({
+    ...generateKeyPairSync('ec', { namedCurve }).publicKey.export({ format: 'jwk' }),
+    kid: 'k',
+  }))
   t.same(await reasons({ keys: { static: [one, curve, two] } }), [422, '/keys/static/2/kid is that of another key'])
-  const told = [one, { ...two, alg: 'PS256' }, curve, { ...curve, crv: 'P-384' }, { ...curve, use: 'enc' }]
+  const told = [one, { ...two, alg: 'PS256' }, curve, longer, { ...curve, use: 'enc' }]
   t.same(await reasons({ keys: { static: told } }), [200], 'a curve, an algorithm or a use tells them apart')
+  const short = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export({ format: 'jwk' })
+  const broken = { ...curve, y: curve?.x, kid: 'off its curve' }
+  t.same(await reasons({ keys: { static: [{ ...short, kid: 'short' }, broken, one, { kty: 'AKP', kid: 'empty' }] } }), [
+    422,
+    '/keys/static/0 has 1024 bits; tokens are verified by RSA keys of at least 2048',
+    '/keys/static/1 is no public key of type EC',
+    '/keys/static/3 is no public key of type AKP',
+  ])
+  for (const [algorithm, key] of [
+    ['ES256', one],
+    ['RS256', { ...one, alg: 'PS256' }],
+    ['RS256', { ...one, use: 'enc' }],
+    ['RS256', { ...one, key_ops: ['encrypt'] }],
+    ['RS256', { ...one, key_ops: 5 }],
+    ['ES256', longer],
+  ] as const)
+    t.same(await reasons({ algorithms: [algorithm], keys: { static: [key] } }), [
+      422,
+      `/keys/static has no key that signs by ${algorithm}`,
+    ])
   t.equal((await apply(documents.github)).status, 200)
   // A line's end in Unicode stands in JSON as it is.
   const parted = await reasons({ mappings: [{ ...mapping, claims: { 'a\u2028b': null } }] })

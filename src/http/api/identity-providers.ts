@@ -7,6 +7,7 @@ import type { StoredProvider } from '../../ca/providers.ts'
 import { Problem, type Violation } from '../../errors.ts'
 import { isDistinct } from '../../policy/claims.ts'
 import { type ProviderDocument, ProviderDocumentSchema, parseProvider } from '../../policy/identity.ts'
+import { uselessKeys } from '../../policy/identity-keys.ts'
 import { idleFault } from '../../policy/name-rules.ts'
 import { type NameRules, pointer, ruledKinds, show } from '../../policy/names.ts'
 import { Type } from '../../schema.ts'
@@ -73,9 +74,10 @@ const telling = ['kid', 'kty', 'crv', 'alg', 'use', 'key_ops']
 
 /** What the document alone does not show: a mistyped profile would be no right at all, and nobody is the service but itself. */
 const assertMeant = async (
-  { document: { keys, mappings }, isNew }: { readonly document: ProviderDocument; readonly isNew: boolean },
+  { document, isNew }: { readonly document: ProviderDocument; readonly isNew: boolean },
   policies: Policies,
 ): Promise<void> => {
+  const { keys, mappings } = document
   const known = new Set((await policies.list()).map(({ profile }) => profile.name))
   const check = 'provider.mappings'
   const ofMappings = mappings.flatMap(({ principal, claims, grants = [] }, i): readonly Violation[] => [
@@ -102,8 +104,9 @@ const assertMeant = async (
       })),
     ),
   ])
-  const violations = [...(isNew ? namedTwice(keys) : []), ...ofMappings]
-  const what = ofMappings.length > 0 ? 'The document names what there is not.' : 'Two keys have one kid.'
+  const useless = uselessKeys(document).map((fault) => ({ check: 'provider.keys', value: '', ...fault }))
+  const violations = [...(isNew ? [...namedTwice(keys), ...useless] : []), ...ofMappings]
+  const what = ofMappings.length > 0 ? 'The document names what there is not.' : 'No token could be by a key of these.'
   if (violations.length > 0) throw new Problem('provider.invalid', what, { violations })
 }
 

@@ -1,0 +1,73 @@
+/** Public keys that stand in the document of an identity provider: whether any token could be by them. */
+import { createPublicKey, type KeyObject } from 'node:crypto'
+
+import type { ProviderDocument, TokenAlgorithm } from './identity-document.ts'
+
+interface Jwk {
+  readonly kty: string
+  readonly alg?: unknown
+  readonly use?: unknown
+  readonly key_ops?: unknown
+}
+
+interface KeyFault {
+  /** In the document. */
+  readonly field: string
+  readonly reason: string
+}
+
+/** Of keys that nobody can verify with, as a mistyped one; and of a list without any by one of the algorithms. */
+export const uselessKeys = ({ keys: { static: given }, algorithms }: ProviderDocument): readonly KeyFault[] => {
+  if (given === undefined) return []
+  const faults = given.flatMap((jwk, i) => {
+    const reason = faultOf(jwk)
+    return reason === undefined ? [] : [{ field: `/keys/static/${i}`, reason }]
+  })
+  if (faults.length > 0 || given.some((jwk) => algorithms.some((algorithm) => fits(jwk, algorithm)))) return faults
+  return [{ field: '/keys/static', reason: `has no key that signs by ${algorithms.join(' or ')}` }]
+}
+
+const faultOf = (jwk: Jwk): string | undefined => {
+  const key = read(jwk)
+  if (key === undefined) return `is no public key of type ${jwk.kty}`
+  const { modulusLength: bits = leastBits } = key.asymmetricKeyDetails ?? {}
+  return bits < leastBits ? `has ${bits} bits; tokens are verified by RSA keys of at least ${leastBits}` : undefined
+}
+
+/** RFC 7517 4: what a key says of its use holds. One of ML-DSA says its algorithm (RFC 9964 3). */
+const fits = (jwk: Jwk, algorithm: TokenAlgorithm): boolean => {
+  const { alg = jwk.kty === 'AKP' ? '' : algorithm, use = 'sig', key_ops: uses = ['verify'] } = jwk
+  const isForIt = alg === algorithm && use === 'sig' && Array.isArray(uses) && uses.includes('verify')
+  const key = isForIt ? read(jwk) : undefined
+  return key !== undefined && kindOf(key) === kinds[algorithm]
+}
+
+const read = (jwk: Jwk): KeyObject | undefined => {
+  try {
+    return createPublicKey({ key: { ...jwk } as { kty: string }, format: 'jwk' })
+  } catch {
+    return undefined
+  }
+}
+
+const kindOf = ({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string | undefined =>
+  asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType
+
+/** RFC 7518 3.3. */
+const leastBits = 2048
+const kinds: Readonly<Record<TokenAlgorithm, string>> = {
+  RS256: 'rsa',
+  RS384: 'rsa',
+  RS512: 'rsa',
+  PS256: 'rsa',
+  PS384: 'rsa',
+  PS512: 'rsa',
+  ES256: 'prime256v1',
+  ES384: 'secp384r1',
+  ES512: 'secp521r1',
+  EdDSA: 'ed25519',
+  Ed25519: 'ed25519',
+  'ML-DSA-44': 'ml-dsa-44',
+  'ML-DSA-65': 'ml-dsa-65',
+  'ML-DSA-87': 'ml-dsa-87',
+}
