@@ -54,7 +54,12 @@ export const openIssuers = async (deps: IssuersDeps): Promise<Issuers> => {
     if (broken.has(row.name)) return
     try {
       const known = opened.get(row.name)
-      if (known) return known.follow(row)
+      if (known) {
+        known.follow(row)
+        const isNewlyRetired = row.state === 'retired' && view.inUse.some(({ issuer }) => issuer === known)
+        if (isNewlyRetired) void known.close().catch(() => {})
+        return
+      }
       // The key of one that has retired may be gone, and nobody asks for it.
       opened.set(row.name, newIssuer(row, { ...deps, ...(row.state === 'retired' && { openKey: noKey }) }))
     } catch (error) {

@@ -96,6 +96,27 @@ t.test('a halt is followed at once while the key of a new issuer is still being 
   issuers.byName('two').assertAvailable()
 })
 
+t.test('the key of one that retires is closed, once, and of no other', async (t) => {
+  const { issuers, change, key } = await open()
+  const closed: string[] = []
+  const watched = ({ key: of }: typeof two, name: string) => ({ ...of, close: async () => void closed.push(name) })
+  key.resolve(watched(two, 'two'))
+  for (const states of [
+    ['active', 'crl-only'],
+    ['active', 'retired'],
+    ['retiring', 'retired'],
+  ] as const) {
+    change(one.row(states[0]), two.row(states[1]))
+    await issuers.refresh()
+    await issuers.byName('two').opening
+  }
+  t.same(closed, ['two'])
+  t.same(
+    issuers.all().map(({ issuer }) => issuer.name),
+    ['one'],
+  )
+})
+
 t.test('an issuer below a root that is taken no more, and has been, goes on', async (t) => {
   const { issuers, change, signer, key } = await open()
   const [signature, own] = [signatureAlgorithm('rsa-sha256'), parsePublicKey(rootKey.spki)]
