@@ -13,7 +13,7 @@ import {
   rootParameters,
   signParameters,
 } from '../commands/ceremonies.ts'
-import { openSoftHsm } from './softhsm.ts'
+import { openShim, openSoftHsm } from './softhsm.ts'
 
 t.setTimeout(300_000)
 const hsm = await openSoftHsm(t)
@@ -58,6 +58,16 @@ for (const [algorithm, bits] of [['ec-p256'], ['ec-p384'], ['ed25519'], ['rsa', 
       t.match(await table.read(transcript), /PIN +\S*pin\n/)
     }
   })
+
+t.test('a token that is pulled as soon as it has signed costs the ceremony nothing', async (t) => {
+  const shim = await openShim(t)
+  await shim.misbehave(`close-error=${0xe0}`)
+  const table = await openTable(t)
+  const key = { uri: 'pkcs11:token=ca;object=pulled', module: shim.module, pinFile: shim.pinFile }
+  const parameters = rootParameters('root', { key: { ...key, algorithm: 'ec-p256' } })
+  t.match(await table.act('root', parameters, { env: shim.env }), done)
+  t.equal(await table.verify('root.pem', 'root.pem'), 'root.pem: OK\n')
+})
 
 t.test('RSASSA-PSS, where the URI says so', async (t) => {
   const table = await openTable(t)

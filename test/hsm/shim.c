@@ -4,6 +4,7 @@
  *   sign-delay=<ms>  sign-hang  sign-crash  sign-error=<CKR, decimal>  init-error=<CKR>  sessions=<most>
  *   sign-wrong: signs, and flips a bit  login-error=<CKR>  generate-error=<CKR>
  *   destroy-error=<CKR>: C_DestroyObject
+ *   close-error=<CKR>: C_CloseAllSessions
  *   generate-twin: somebody else makes a key with the same label at the same time
  *   open-crash: in C_OpenSession  find-error=<CKR>: C_FindObjects
  *   init-stale-once=<CKR>: C_SignInit answers so from then on, whatever is said, until the module starts anew
@@ -117,6 +118,12 @@ static CK_RV closeSession(CK_SESSION_HANDLE session) {
   return answer;
 }
 
+static CK_RV closeAllSessions(CK_SLOT_ID slot) {
+  long code = told("close-error");
+  if (code >= 0) return (CK_RV)code;
+  return real.C_CloseAllSessions(slot);
+}
+
 static CK_RV logIn(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR_PTR pin, CK_ULONG length) {
   FILE *logins = fopen(getenv("SHIM_LOGINS"), "a");
   if (logins) {
@@ -200,6 +207,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
     ours.C_GetTokenInfo = tokenInfo;
     ours.C_OpenSession = openSession;
     ours.C_CloseSession = closeSession;
+    ours.C_CloseAllSessions = closeAllSessions;
     ours.C_Login = logIn;
     ours.C_GenerateKeyPair = generate;
     ours.C_DestroyObject = destroyObject;

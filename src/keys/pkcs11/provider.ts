@@ -139,7 +139,7 @@ export const openPkcs11 = (settings: Pkcs11Settings, lost: (reason: string) => v
         .map(({ sessions }) => ({ ...sessions.load, failures: {} }))
         .reduce(addLoads, { ...noLoad, failures: Object.fromEntries(failures) }),
     close: () => {
-      for (const { token } of tokens.values()) token.lib.C_CloseAllSessions(token.slot)
+      for (const { token } of tokens.values()) quietly(() => token.lib.C_CloseAllSessions(token.slot))
     },
   }
 }
@@ -252,12 +252,15 @@ const nameIn = (error: unknown): string | undefined => {
 }
 
 const closeAll = ({ lib }: Token, sessions: readonly Handle[]): void => {
-  for (const session of sessions)
-    try {
-      lib.C_CloseSession(session)
-    } catch {
-      // It is of no use either way.
-    }
+  for (const session of sessions) quietly(() => lib.C_CloseSession(session))
+}
+
+const quietly = (close: () => void): void => {
+  try {
+    close()
+  } catch {
+    // It is of no use either way: its token was pulled, say, as soon as it had signed.
+  }
 }
 
 const another = (open: () => Handle): readonly Handle[] => {
