@@ -299,16 +299,40 @@ t.test('a start in the last hours of its issuer has an HTTPS certificate for wha
 })
 
 t.test('a database without room on its disk takes no records, though it answers', async (t) => {
-  const { service, stores, config } = await openReplicaService(t)
+  const { service, stores, config, database } = await openReplicaService(t)
   const token = (await readFile(join(config.dataDir, 'admin.token'), 'utf8')).trim()
   const ready = async () => {
     const headers = { authorization: `Bearer ${token}` }
     return (await service.app.inject({ url: '/readyz', headers })).json<{ checks: readonly { name: string }[] }>()
       .checks
   }
-  const full = { text: `do $$ begin raise exception 'no room' using errcode = 'disk_full'; end $$` }
+  const noRoom = `begin raise exception 'no room' using errcode = 'disk_full'; end`
+  const full = { text: `do $$ ${noRoom} $$` }
   await t.rejects(stores.db.query(full), { code: 'db.unavailable' })
   t.match(await ready(), [{ name: 'database', ok: false, reason: 'the database has no room on its disk' }])
+  const ask = async (url: string, payload: object) => {
+    const headers = { authorization: `Bearer ${token}` }
+    const answer = await service.app.inject({ method: 'POST', url, headers, payload })
+    return { status: answer.statusCode, ...answer.json() }
+  }
+  const issue = () => ask('/v1/certificates', { csr: csrFor('room.example.com'), profile: 'server' })
+  const { serial } = await issue()
+  const owner = openDatabase({ url: database.ownerUrl, max: 1, log: quiet, applicationName: 'owner' })
+  t.teardown(owner.close)
+  await owner.query({ text: `create function fill() returns trigger language plpgsql as $$ ${noRoom} $$` })
+  const fill = (table: string) =>
+    owner.query({ text: `create trigger fill before insert on ${table} for each row execute function fill()` })
+  const room = 'The database has no room left on its disk: its operator has to make some.'
+  const unavailable = { status: 503, code: 'db.unavailable', retryable: true, retryAfter: 1, detail: room }
+  await fill('outcomes')
+  const unknown = `Whether the certificate was recorded is not known; it was not handed out. ${room}`
+  t.match(await issue(), { ...unavailable, retryAfter: 5, detail: unknown })
+  for (const table of ['intents', 'entries']) await fill(table)
+  t.match(await issue(), unavailable)
+  t.match(await ask(`/v1/certificates/${serial}/revocation`, { reason: 'superseded' }), unavailable)
+  t.match(await ask('/v1/principals', { name: 'somebody' }), unavailable)
+  for (const table of ['outcomes', 'intents', 'entries']) await owner.query({ text: `drop trigger fill on ${table}` })
+  t.equal((await issue()).status, 201)
   t.match(openRoomAt(29_999).fault(), /no room/, 'though what is small goes through in between')
   t.equal(openRoomAt(30_000).fault(), undefined)
   t.match(openRoomAt(239_999, [0, 60_000]).fault(), /no room/, 'a request each minute gets somebody up')

@@ -124,9 +124,9 @@ export const openErrorHandler =
   }
 
 /** Why something of ours went wrong, where that is known. */
-export const logCause = (log: Log, id: string, { code, kind, options: { cause } }: Problem): void => {
+export const logCause = (log: Log, id: string, { code, detail, kind, options: { cause } }: Problem): void => {
   if (kind.status < 500 || cause === undefined) return
-  const line = { event: 'request.failed', id, code, cause: describeError(cause) }
+  const line = { event: 'request.failed', id, code, detail, cause: describeError(cause) }
   if (kind.retryable) log.warn(line)
   else log.error(line)
 }

@@ -8,10 +8,10 @@
  */
 import pg from 'pg'
 
-import { openComplaint } from '../complaint.ts'
 import { Problem } from '../errors.ts'
 import type { Log } from '../telemetry.ts'
 import { genericPlans, keptPlans, ourWords, sessionTimeouts } from './session-settings.ts'
+import { openFewConnections, openLastWords, shortageOf } from './shortages.ts'
 import { types } from './types.ts'
 import { Client, type SessionConfig } from './wire.ts'
 
@@ -98,7 +98,8 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     connectionTimeoutMillis,
     ...(hasSettings ? { ...sessionTimeouts, sessionOptions: `${ourWords} ${keptPlans}` } : {}),
   }
-  const tellShortage = shortageTo(options.log)
+  const tellFew = openFewConnections(options.log)
+  const lastWords = openLastWords()
   const openPool = (config: SessionConfig & pg.PoolConfig): pg.Pool => poolOf({ ...connection, ...config }, options.log)
   const { searching, issuing } = sharesOf(hasSettings ? options.max : 0)
   const pool = openPool({ max: options.max - searching - issuing })
@@ -107,19 +108,10 @@ export const openDatabase = (options: DatabaseOptions): Database => {
   const own: Readonly<Record<OwnPool, pg.Pool>> = { searching: openOwn(searching), issuing: openOwn(issuing) }
   const pools = new Set([pool, own.searching, own.issuing])
 
-  const timed = async <T>(name: string, work: () => Promise<T>): Promise<T> => {
-    const start = performance.now()
-    const tell = (failed: boolean, error?: unknown): void =>
-      observe(name, (performance.now() - start) / 1000, failed, error)
-    try {
-      const result = await work()
-      tell(false)
-      return result
-    } catch (error) {
-      tell(true, error)
-      throw error
-    }
-  }
+  const timed = timedBy((name, seconds, failed, error) => {
+    lastWords.failed(sqlState(error))
+    observe(name, seconds, failed, error)
+  })
 
   const runOn = <Row>(client: pg.ClientBase, statement: Statement, values?: readonly unknown[]): Promise<Result<Row>> =>
     timed(statement.name ?? 'other', () => run<Row>(client, how, statement, values))
@@ -142,14 +134,14 @@ export const openDatabase = (options: DatabaseOptions): Database => {
     } catch (cause) {
       if (isPasswordFault(cause)) await takePassword()
       if (tried !== connection.connectionString) return reach(open)
-      throw unavailable('No connection to the database.', cause)
+      throw unavailable(lastWords.unreached(sqlState(cause)), cause)
     }
   }
   const connect = (from = pool): Promise<pg.PoolClient> => reach(() => from.connect())
   /** Where the server has none left for a pool of its own, the connections of all else are better than none, and it is told. */
   const connectFor = (own: pg.Pool): Promise<pg.PoolClient> =>
     connect(own).catch((error: unknown) => {
-      if (own === pool || !tellShortage(error)) throw error
+      if (own === pool || !tellFew(sqlState(error), causeOf(error))) throw error
       return connect()
     })
 
@@ -234,6 +226,24 @@ export const sqlState = (error: unknown): string | undefined => {
     : undefined
 }
 
+type Observe = NonNullable<DatabaseOptions['observe']>
+
+const timedBy =
+  (observe: Observe) =>
+  async <T>(name: string, work: () => Promise<T>): Promise<T> => {
+    const start = performance.now()
+    const tell = (failed: boolean, error?: unknown): void =>
+      observe(name, (performance.now() - start) / 1000, failed, error)
+    try {
+      const result = await work()
+      tell(false)
+      return result
+    } catch (error) {
+      tell(true, error)
+      throw error
+    }
+  }
+
 /** 08P01 is what PgBouncer says everything with. */
 const isPasswordFault = (error: unknown): boolean =>
   sqlState(error) === '28P01' ||
@@ -309,7 +319,7 @@ const runCommit = async (client: pg.ClientBase, how: How): Promise<void> => {
 const failureOf = (error: unknown): unknown => {
   // pg's own stack leads to the socket, not to who asked.
   if (error instanceof Error) Error.captureStackTrace(error, failureOf)
-  return isTransient(error) ? unavailable('The database did not finish.', error) : error
+  return isTransient(error) ? unavailable(shortageOf(sqlState(error)) ?? 'The database did not finish.', error) : error
 }
 
 /**
@@ -339,20 +349,6 @@ const isTransient = (error: unknown): boolean => {
 
 const unavailable = (detail: string, cause: unknown): Problem =>
   new Problem('db.unavailable', detail, { cause, retryAfter: 1 })
-
-const tooManyConnections = '53300'
-
-/** Tells of an error that is a shortage of connections, and whether it is one. */
-const shortageTo = (log: Log): ((error: unknown) => boolean) => {
-  const { tell } = openComplaint()
-  return (error) => {
-    if (sqlState(error) !== tooManyConnections) return false
-    tell('', () => log.warn({ event: 'database.short', err: causeOf(error) }, short))
-    return true
-  }
-}
-
-const short = 'the server has too few connections for the pool: issuing and searches share those that there are'
 
 const begin: Statement = { text: 'begin' }
 const rollback: Statement = { text: 'rollback' }

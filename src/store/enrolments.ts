@@ -120,6 +120,7 @@ const enrolStatement: Statement = {
 export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): Promise<(Enrolled | Error)[]> => {
   const results = new Map<Enrolment, Enrolled | Error>()
   let open = batch
+  let why: unknown
   for (const pause of retryPausesMs) {
     try {
       const written = await deps.roll.append(
@@ -153,6 +154,7 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
         break
       }
       const lost = isUnavailable(error)
+      why = error
       if (!lost && !isOutcomeTaken(error)) throw error
       deps.log.warn(
         { event: 'enrolment.looking', lost, size: open.length },
@@ -163,16 +165,20 @@ export const enrol = async (deps: EnrolmentDeps, batch: readonly Enrolment[]): P
       if (open.length === 0) break
     }
   }
-  return batch.map((enrolment) => results.get(enrolment) ?? outcomeUnknown())
+  return batch.map((enrolment) => results.get(enrolment) ?? outcomeUnknown(why))
 }
 
 const storedDigest = (batch: readonly Enrolment[], leaves: readonly Buffer[]): Buffer =>
   sha256OfParts(batch.flatMap(({ intent, signature }, i) => [leaves[i] as Buffer, intent.tbs, signature]))
 
-const outcomeUnknown = (): Problem =>
-  new Problem('db.unavailable', 'Whether the certificate was recorded is not known; it was not handed out.', {
+/** Told with what the database said last. */
+const outcomeUnknown = (why?: unknown): Problem =>
+  new Problem('db.unavailable', isProblem(why) ? `${unknownOutcome} ${why.detail}` : unknownOutcome, {
+    cause: why,
     retryAfter: 5,
   })
+
+const unknownOutcome = 'Whether the certificate was recorded is not known; it was not handed out.'
 
 /** Its intent stays open, so that the reconciler puts it on the roll as abandoned: it was signed. */
 const requestServed = (): Problem =>

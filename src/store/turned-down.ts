@@ -4,6 +4,7 @@
  */
 import { type Queryable, sqlState } from './database.ts'
 import { lacksRights } from './safety.ts'
+import { diskFull } from './shortages.ts'
 
 export interface TurnedDown {
   /** Told of a statement that failed, and why. */
@@ -75,7 +76,6 @@ export const hasNoRoom = async (db: Queryable): Promise<boolean | undefined> => 
   }
 }
 
-const diskFull = '53100'
 /** By SQLSTATE: disk_full, insufficient_privilege. */
 const reasons: Readonly<Record<string, Kind>> = {
   [diskFull]: { reason: 'the database has no room on its disk', isMissing: hasNoRoom },

@@ -145,7 +145,7 @@ t.test('what the database does not let us do is retryable, and its own words sta
     t.notMatch(answer.body, /secret-detail/)
     t.match(
       lines.find(({ event }) => event === 'request.failed'),
-      { id: answer.json().requestId, cause: { message: 'secret-detail', code } },
+      { id: answer.json().requestId, detail: answer.json().detail, cause: { message: 'secret-detail', code } },
     )
   }
 })

@@ -20,6 +20,7 @@ import {
   sqlState,
 } from '../../src/store/database.ts'
 import { assertMigrated, migrate } from '../../src/store/migrate.ts'
+import { openLastWords } from '../../src/store/shortages.ts'
 import { parseInstant } from '../../src/store/types.ts'
 import { openTestDatabase, openTestServer } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
@@ -435,6 +436,79 @@ t.test('a cancelled statement is retryable, and its outcome is known', async (t)
   t.ok(isProblem(error, 'db.unavailable'))
   t.equal(sqlState(error), '57014')
   t.notOk(isConnectionLoss(error))
+})
+
+t.test('what the database is short of is told to whoever asked, and stays known while it is away', async (t) => {
+  const db = open(t, { max: 1 })
+  const detail = async (state: string): Promise<string> => {
+    const error = await failure(
+      db.query({ text: `do $$ begin raise exception 'in the words of the server' using errcode = '${state}'; end $$` }),
+    )
+    t.match(
+      error,
+      { code: 'db.unavailable', kind: { status: 503, retryable: true }, options: { retryAfter: 1 } },
+      state,
+    )
+    t.equal(sqlState(error), state)
+    return isProblem(error) ? error.detail : ''
+  }
+  const full = 'The database has no room left on its disk: its operator has to make some.'
+  const told = {
+    '53100': full,
+    '53200': 'The database has no memory left: its operator has to see to that.',
+    '53300':
+      'The database has no connection left: its operator has to raise max_connections there, or lower CHANCERY_DATABASE_POOL_SIZE.',
+    '53400': 'The database has reached a bound of its settings, which its log names: its operator has to raise that.',
+    '57P02':
+      'The database has crashed, and recovers: where that lasts, its log says why, as for want of room on its disk.',
+    '57P03':
+      'The database takes no connections, as while it starts or recovers from a crash: where that lasts, its log says why, as for want of room on its disk.',
+  }
+  for (const [state, words] of Object.entries(told)) t.equal(await detail(state), words)
+  for (const state of ['53000', '58030', '57014']) t.equal(await detail(state), 'The database did not finish.', state)
+})
+
+t.test('a database that had no room and is away is told of as both, for as long as it is asked for', (t) => {
+  let at = 0
+  const lastWords = openLastWords(() => at)
+  const away = 'No connection to the database.'
+  t.equal(lastWords.unreached(undefined), away)
+  t.equal(lastWords.unreached('57014'), away)
+  t.match(lastWords.unreached('57P03'), /^The database takes no connections/)
+  lastWords.failed('53200')
+  t.equal(lastWords.unreached(undefined), away)
+  lastWords.failed('53100')
+  lastWords.failed(undefined)
+  const both =
+    'No connection to the database, which had no room left on its disk before: its operator has to make some, and start it where it does not start by itself.'
+  for (at of [0, 59_999, 119_998, 179_997]) t.equal(lastWords.unreached(at ? undefined : '57P03'), both)
+  at += 60_000
+  t.equal(lastWords.unreached(undefined), away, 'once it was there for a minute')
+  t.end()
+})
+
+t.test('a server that found no room for its log and does not start is told of by that', async (t) => {
+  const { host, port } = new pg.Client({ connectionString: ownerUrl })
+  const sockets = new Set<Socket>()
+  const proxy = createServer((near) => {
+    const far = connect(`${host}/.s.PGSQL.${port}`)
+    sockets.add(near).add(far)
+    near.pipe(far)
+    far.pipe(near)
+    for (const socket of [near, far]) socket.on('error', () => {})
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  const address = proxy.address() as { port: number }
+  const url = ownerUrl.replace(/@\//, `@127.0.0.1:${address.port}/`).replace(/host=[^&]*&port=\d+&/, '')
+  const db = open(t, { url, max: 1 })
+  const full = { text: `do $$ begin raise exception 'no room' using errcode = 'disk_full'; end $$` }
+  t.match(await failure(db.query(full)), { detail: /^The database has no room left/ })
+  proxy.close()
+  for (const socket of sockets) socket.destroy()
+  await t.rejects(db.query({ text: 'select 1' }), { code: 'db.unavailable' })
+  const away = await failure(db.query({ text: 'select 1' }))
+  t.match(away, { code: 'db.unavailable', detail: /^No connection .* no room left on its disk before: its operator/ })
+  t.match((away as Error).cause, { code: 'ECONNREFUSED' })
 })
 
 t.test('a commit whose acknowledgement is lost is a loss', async (t) => {
