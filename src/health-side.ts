@@ -26,6 +26,7 @@ export const healthOf = (
     now: stores.dbClock.now,
     databaseFault: () => databaseFault(stores),
     clockFault: stores.dbClock.fault,
+    clockReadAt: stores.dbClock.readAt,
     crlFault: status.crlFault,
     rollFault: checkpoints.probe,
     rollWarning: witnesses.warning,

@@ -11,6 +11,8 @@ export interface ReadinessDeps {
   /** Undefined, or why the database takes no records. Also refreshes what is known of its clock. */
   readonly databaseFault: () => Promise<string | undefined>
   readonly clockFault: () => string | undefined
+  /** When the database's clock was read last, by the clock of this machine. */
+  readonly clockReadAt: () => Date
   /** Why no checkpoint can be signed, or kept. */
   readonly rollFault: () => Promise<string | undefined>
   /** That somebody has seen another roll. */
@@ -39,6 +41,7 @@ const ask = async ({
   now,
   databaseFault,
   clockFault,
+  clockReadAt,
   crlFault,
   crlWarning,
   rollFault,
@@ -46,13 +49,15 @@ const ask = async ({
   queue,
   isStopping,
 }: ReadinessDeps): Promise<readonly HealthCheck[]> => {
+  const readBefore = clockReadAt()
   const database = await inTime(databaseFault())
+  const isRead = clockReadAt() !== readBefore
   const [key, checkpoints] = await Promise.all([inTime(keyFault(issuers, now())), inTime(rollFault())])
   const { pending, bound } = queue()
   return [
     check('database', database, 'takes records'),
     check('key', key, 'every active issuer signs'),
-    check('clock', clockFault(), 'agrees with the database'),
+    check('clock', clockFault(), isRead ? 'agrees with the database' : unreadSince(readBefore)),
     check('crls', crlFault(), crlWarning() ?? 'are published and fresh'),
     check('roll', checkpoints, rollWarning() ?? 'is whole, and its checkpoints are signed'),
     check(
@@ -62,6 +67,10 @@ const ask = async ({
     ),
   ]
 }
+
+/** No fault of the clock, nor known to be none: the database, which was not read, has the fault. */
+const unreadSince = (readAt: Date): string =>
+  `is not known to agree with the database, whose clock was last read at ${readAt.toISOString()}`
 
 const check = (name: HealthCheck['name'], fault: string | undefined, fine: string): HealthCheck => ({
   name,

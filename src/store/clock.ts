@@ -17,6 +17,8 @@ export interface DatabaseClock {
   readonly toleranceMs: number
   /** Undefined, or the reason why no certificate may be dated by these clocks. */
   fault(): string | undefined
+  /** When the database's clock was read last, by ours; where never, since when it could have been. */
+  readAt(): Date
   /** Throws `clock.skewed`. */
   assertSane(): void
 }
@@ -24,6 +26,7 @@ export interface DatabaseClock {
 export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseClock => {
   /** Ours minus the database's. */
   let skewMs = 0
+  let readAt = clock()
   let lastEvent = new Date(0)
   const now = (): Date => new Date(clock().getTime() - skewMs)
 
@@ -38,8 +41,10 @@ export const databaseClock = (clock: () => Date, toleranceMs: number): DatabaseC
     toleranceMs,
     now,
     eventTime: () => new Date(clock().getTime() - Math.max(skewMs, -toleranceMs)),
+    readAt: () => readAt,
     observe: (databaseNow) => {
-      skewMs = clock().getTime() - databaseNow.getTime()
+      readAt = clock()
+      skewMs = readAt.getTime() - databaseNow.getTime()
     },
     observeEvent: (time) => {
       if (time > lastEvent) lastEvent = time

@@ -94,14 +94,19 @@ t.test(
     t.match(await get(other), { status: 503, json: { code: 'db.unavailable' } })
     const { status, json: readiness } = await get(operator, '/readyz')
     t.match({ status, ready: readiness.ready }, { status: 503, ready: false })
-    t.match(
-      readiness.checks.find(({ name }: { name: string }) => name === 'database'),
-      { ok: false },
-    )
+    const checkOf = (wanted: string) => readiness.checks.find(({ name }: { name: string }) => name === wanted)
+    t.match(checkOf('database'), { ok: false })
+    t.match(checkOf('clock'), { ok: true, reason: /^is not known to agree with the database, .* read at (?=20\d\d-)/ })
+    const [readAt] = /20.*Z$/.exec(checkOf('clock').reason) ?? []
+    t.ok(Date.now() - Date.parse(String(readAt)) > 2_000, 'since when')
     t.match(await get(other, '/readyz'), { status: 503, json: { code: 'db.unavailable' } })
     t.match(await get(scraper, '/v1/certificates'), { status: 503, json: { code: 'db.unavailable' } })
 
     await accept(true)
+    const agrees = { name: 'clock', ok: true, reason: 'agrees with the database' }
+    const clock = async () => (await get(operator, '/readyz')).json.checks?.[2]
+    while ((await clock())?.reason !== agrees.reason) await new Promise((resolve) => setTimeout(resolve, 100))
+    t.same(await clock(), agrees)
     const { json } = await service.request('GET', '/v1/tokens?principal=prometheus')
     await service.request('DELETE', `/v1/tokens/${json.items[0].id}`)
     t.match(await get(scraper), { status: 401 })
