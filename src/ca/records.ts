@@ -231,5 +231,6 @@ export interface Records {
   /** When the oldest month began that is not dropped: of what came before, nothing is found any more. */
   keptFrom(records: 'refusals' | 'accesses'): Promise<Date>
   authorities(): Promise<readonly string[]>
-  issuers(): Promise<readonly IssuerRecord[]>
+  /** As they were within the last second; `fresh`: as they are now, though it is asked at most ten times a second. */
+  issuers(as?: 'fresh'): Promise<readonly IssuerRecord[]>
 }

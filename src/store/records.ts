@@ -1,4 +1,6 @@
 /** What auditors read. Every search walks an index, and stops at its page. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import type { IssuerRecord, OpenWalk, Page, PageRequest, Records, RefusalFilter, RefusalRecord } from '../ca/records.ts'
 import type { Violation } from '../errors.ts'
 import type { CheckResult } from '../policy/checks.ts'
@@ -46,21 +48,38 @@ const pageBy =
   async (filter: F, { limit, ...start }: PageRequest): Promise<Page<T>> =>
     (await open(filter, start)).page(limit)
 
-/** Issuers change a few times a year, and anyone may ask for them: they are read at most once a second. */
+/** Issuers change a few times a year, and anyone may ask for them: they are read at most once a second, or as `freshly` does. */
 const openIssuersCache = ({ db }: RecordsDeps): Records['issuers'] => {
   let known: Promise<readonly IssuerRecord[]> | undefined
   let until = 0
-  const read = async (): Promise<readonly IssuerRecord[]> =>
-    (await db.query<StoredIssuer>(selectIssuers)).rows.map((row) => issuerRowOf(row))
-  return () => {
-    if (known && performance.now() < until) return known
-    const reading = read()
+  const read = (): Promise<readonly IssuerRecord[]> => {
+    const reading = db.query<StoredIssuer>(selectIssuers).then(({ rows }) => rows.map((row) => issuerRowOf(row)))
     known = reading
     until = performance.now() + issuersMs
     reading.catch(() => {
       if (known === reading) known = undefined
     })
     return reading
+  }
+  const fresh = freshly(read, freshIssuersMs)
+  return (as) => {
+    if (as === 'fresh') return fresh()
+    return known && performance.now() < until ? known : read()
+  }
+}
+
+/** By reads that begin when those who wait for one have asked: one at a time, and no sooner than so long after the last began. */
+const freshly = <T>(read: () => Promise<T>, pauseMs: number): (() => Promise<T>) => {
+  let free: Promise<unknown> = Promise.resolve()
+  let next: Promise<T> | undefined
+  return () => {
+    next ??= free.then(() => {
+      next = undefined
+      const reading = read()
+      free = Promise.allSettled([reading, sleep(pauseMs)])
+      return reading
+    })
+    return next
   }
 }
 
@@ -122,4 +141,5 @@ const selectKeptFrom = {
 }
 
 const issuersMs = 1_000
+const freshIssuersMs = 100
 const selectAuthorities = { text: 'select name from authorities order by name' }

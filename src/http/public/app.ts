@@ -39,8 +39,8 @@ export const openPublicApp = async (deps: PublicDeps): Promise<App> => {
  */
 const issuerRoutes = (app: App, { records }: PublicDeps): void => {
   const known = new Map<string, Buffer>()
-  const learn = async (): Promise<void> => {
-    for (const { name, certificate } of await records.issuers()) known.set(name, certificate)
+  const learn = async (as?: 'fresh'): Promise<void> => {
+    for (const { name, certificate } of await records.issuers(as)) known.set(name, certificate)
   }
   // No start waits for it, or fails by it: whoever asks for one that is not known by then reads again.
   app.addHook('onReady', (done) => {
@@ -56,7 +56,8 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
     },
     async (request, reply) => {
       const name = request.params.file.slice(0, -suffix.length)
-      if (!known.has(name)) await learn()
+      // A certificate may have its URL from the moment that it was brought: a cache would keep a 404 for longer than that.
+      if (!known.has(name)) await learn('fresh')
       const octets = known.get(name)
       if (!octets) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
       const tag = `"${createHash('sha256').update(octets).digest('hex')}"`

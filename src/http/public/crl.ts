@@ -25,7 +25,7 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
       const list = crls.find(issuer, shard)
       if (list) return sendList(request, reply as FastifyReply, list, clock())
       // Those of a new issuer are made one after the other, within seconds or as its token lets it; one that was spoiled is made anew.
-      if ((await records.issuers()).some(isToHave(issuer, shard)))
+      if ((await records.issuers('fresh')).some(isToHave(issuer, shard)))
         throw new Problem('crl.unavailable', 'This list has not been published yet, or is made anew.', {
           retryAfter: 5,
         })
