@@ -78,7 +78,7 @@ import { auditedRollRoutes } from './roll.ts'
 import { answerUnknown, hostFault, originForm, secureHeaders } from './routes.ts'
 import { endConnectionsIn, shareSockets } from './sockets.ts'
 import { inTurn } from './turn.ts'
-import { askForBody, assertBodyComes } from './unread.ts'
+import { askForBody, assertBodyComes, sayBehind } from './unread.ts'
 
 export type { HttpDeps, HttpLimits, PublicDeps } from './deps.ts'
 
@@ -207,6 +207,13 @@ export const newApp = (
   tls?: HttpDeps['tls'],
 ): App => {
   const ends = openEnds({ log, metrics })
+  /** What is no request: `answer` says what was answered, if anything. */
+  const answerBehind = (socket: Socket, answer: (id: string) => Problem | undefined): void =>
+    sayBehind(socket, () => {
+      const id = newId()
+      const problem = answer(id)
+      if (problem) ends.unrouted(id, problem, socket)
+    })
   // Node looks for connections beyond their time only every 30 s unless told.
   const server = {
     maxHeaderSize,
@@ -246,11 +253,8 @@ export const newApp = (
       ends.unrouted(request.id, problem)
       sendProblem(reply as FastifyReply, problem)
     },
-    clientErrorHandler(error, socket) {
-      const id = newId()
-      const problem = answerClientError(error, socket as Socket, id)
-      if (problem) ends.unrouted(id, problem, socket as Socket)
-    },
+    clientErrorHandler: (error, socket) =>
+      answerBehind(socket as Socket, (id) => answerClientError(error, socket as Socket, id)),
   }
   const secure = {
     ...server,
@@ -278,9 +282,7 @@ export const newApp = (
   // RFC 9110 10.1.1 leaves it open to ignore expectations that we do not know; Node would answer 417 without a word.
   app.server.on('checkExpectation', begin).on('checkContinue', begin)
   app.server.on('connect', (_request, socket) => {
-    const id = newId()
-    const problem = answerConnect(socket as Socket, id)
-    if (problem) ends.unrouted(id, problem, socket as Socket)
+    answerBehind(socket as Socket, (id) => answerConnect(socket as Socket, id))
   })
   app.addHook('preParsing', assertBodyComes).addHook('preParsing', askForBody)
   app.decorateRequest('caller', null)

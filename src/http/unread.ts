@@ -71,11 +71,40 @@ const isAwaited = ({ headers, is404, raw, routeOptions }: FastifyRequest): boole
 /** Whether what comes on this connection is the rest of a request that has its answer. */
 export const hasAnswer = (socket: Socket): boolean => early.get(socket)?.complete === false
 
-/** The last words on a connection. What comes after is dropped, unread, until the other end has closed it, or for a second. */
-export const sayLast = (socket: Socket, octets: string): void => {
-  // Whoever listens to octets takes them out of the hands of Node's parser, which else would finish the request (`unconsume`).
+/**
+ * Says something of what came behind requests that were read whole: once their answers are out, if the connection is still there
+ * then. Nothing more is read of it meanwhile; whoever goes away, or takes in no answer, is noticed as of any other.
+ */
+export const sayBehind = (socket: Socket, say: () => void): void => {
+  if (speechless.has(socket)) return
+  if (dueOn(socket)?.req?.complete !== true) return say()
+  speechless.add(socket)
+  // Of a connection that Node has let go of, as for CONNECT, nobody hears.
+  socket.on('error', drop)
+  stopParsing(socket)
+  socket.pause()
+  afterThose(socket, say)
+}
+
+const afterThose = (socket: Socket, say: () => void): void => {
+  const due = dueOn(socket)
+  if (due?.req?.complete === true) return void due.once('close', () => afterThose(socket, say))
+  // Else it has been ended with one of them.
+  if (socket.writable) say()
+}
+
+/** Where something of the kind waits to be said. */
+const speechless = new WeakSet<Socket>()
+
+/** Whoever listens to octets takes them out of the hands of Node's parser, which else would finish the request (`unconsume`). */
+const stopParsing = (socket: Socket): void => {
   socket.on('data', drop)
   socket.removeAllListeners('data')
+}
+
+/** The last words on a connection. What comes after is dropped, unread, until the other end has closed it, or for a second. */
+export const sayLast = (socket: Socket, octets: string): void => {
+  stopParsing(socket)
   socket.on('data', drop).resume()
   socket.end(octets)
   destroyLater(socket)
@@ -98,6 +127,7 @@ export const dueOn = (socket: Socket): DueAnswer | undefined =>
 export interface DueAnswer {
   readonly headersSent: boolean
   readonly req?: { readonly complete: boolean }
+  once(event: 'close', listener: () => void): unknown
 }
 
 const destroyLater = (socket: Socket): void => {
