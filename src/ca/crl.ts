@@ -83,6 +83,8 @@ export interface SignedCrl {
   /** How many are on it. */
   readonly revoked: number
   readonly der: Buffer
+  /** The list before it is of the same second: its date does not tell them apart. */
+  readonly sharesDate: boolean
 }
 
 export interface CrlPublisherDeps {
@@ -255,6 +257,7 @@ const signSome = async (
 
 interface Draft {
   readonly list: IntendedCrl
+  readonly sharesDate: boolean
   readonly tbs: Buffer
 }
 
@@ -293,6 +296,7 @@ const draft = async (
     const tbsSha256 = deps.sha256(tbs)
     drafts.push({
       tbs,
+      sharesDate: thisUpdate.getTime() === head?.thisUpdate.getTime(),
       list: { issuer: issuer.name, shard, number, covers, thisUpdate, nextUpdate, revoked: count, tbsSha256 },
     })
     await deps.nextTurn()
@@ -344,7 +348,7 @@ const crlUrl = ({ publicUrl, name }: { publicUrl: string; name: string }, shard:
 /** Signs, and checks it as certificates are checked. Throws what keeps the list from being published. */
 const sign = async (
   issuer: Issuer,
-  { list, tbs }: Draft,
+  { list, tbs, sharesDate }: Draft,
   publicKey: KeyObject,
   nextTurn: () => Promise<void>,
 ): Promise<SignedCrl> => {
@@ -357,7 +361,7 @@ const sign = async (
     throw new Error(`the signature of list ${list.number} of ${list.issuer}/${list.shard} does not verify`)
   }
   const { issuer: name, shard, number, revoked } = list
-  return { issuer: name, shard, number, revoked, der: encodeCrl(tbs, algorithm, signature) }
+  return { issuer: name, shard, number, revoked, sharesDate, der: encodeCrl(tbs, algorithm, signature) }
 }
 
 const eventOf = (issuer: string, lists: readonly IntendedCrl[]): CrlsIntended => ({

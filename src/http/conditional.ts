@@ -12,6 +12,8 @@ export interface Representation {
   /** With its quotes. */
   readonly tag: string
   readonly modified?: Date
+  /** There may be another one of that second, so that only the tag tells them apart (RFC 9110 8.8.2.2, 13.1.3). */
+  readonly sharesDate?: boolean
   readonly cacheControl: string
 }
 
@@ -19,11 +21,12 @@ export interface Representation {
 export const sendFresh = (
   request: Pick<FastifyRequest, 'headers' | 'method'>,
   reply: FastifyReply,
-  { octets, type, tag, modified, cacheControl }: Representation,
+  { octets, type, tag, modified, sharesDate, cacheControl }: Representation,
 ): FastifyReply => {
   reply.header('etag', tag).header('cache-control', cacheControl)
   if (modified) reply.header('last-modified', modified.toUTCString())
-  if (!isUnchanged(request.headers, { tag, ...(modified && { modified }) })) return reply.type(type).send(octets)
+  if (!isUnchanged(request.headers, { tag, ...(modified && !sharesDate && { modified }) }))
+    return reply.type(type).send(octets)
   // Fastify takes no body for one of no octets, and says so to HEAD; caches would believe it (RFC 9110 8.6).
   return reply.code(304).send(request.method === 'HEAD' ? octets : undefined)
 }

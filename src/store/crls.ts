@@ -214,7 +214,10 @@ const selectUnlisted = {
 const selectFiles = {
   name: 'select_crl_files',
   text: `
-    select f.issuer, f.shard, f.number, f.revoked, f.der
+    select f.issuer, f.shard, f.number, f.revoked, f.der, exists (
+      select from crls c join crls before on before.issuer = c.issuer and before.shard = c.shard and before.number = c.number - 1
+      where c.issuer = f.issuer and c.shard = f.shard and c.number = f.number and before.this_update = c.this_update
+    ) as "sharesDate"
     from unnest($1::text[], $2::integer[]) w(issuer, shard) join crl_files f on f.issuer = w.issuer and f.shard = w.shard`,
 }
 

@@ -2,23 +2,25 @@
 import { randomUUID } from 'node:crypto'
 
 import pg from 'pg'
-import t from 'tap'
+import t, { type Test } from 'tap'
 
 import { type CrlPublisherDeps, openCrlPublisher } from '../../src/ca/crl.ts'
 import { openCrlShelf } from '../../src/ca/crl-shelf.ts'
 import { openCrlWatch } from '../../src/ca/crl-watch.ts'
 import type { Placed } from '../../src/ca/issuers.ts'
 import { codec } from '../../src/codec.ts'
+import { openPublicApp } from '../../src/http/public/app.ts'
 import { SigningFault } from '../../src/keys/signing-key.ts'
 import { databaseClock } from '../../src/store/clock.ts'
 import { openCrlStore, openShelfStore } from '../../src/store/crls.ts'
-import { openDatabase } from '../../src/store/database.ts'
+import { type Database, openDatabase } from '../../src/store/database.ts'
 import { openRollWriter } from '../../src/store/roll.ts'
 import { parseCrl } from '../../src/x509/crl.ts'
 import { sha256 } from '../helpers/hash.ts'
 import { quiet } from '../helpers/log.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
+import { openStandIn, reached } from '../http/stand-in.ts'
 
 let service: TestService
 let placed: Placed
@@ -51,10 +53,15 @@ const sql = async <Row extends object>(text: string): Promise<Row[]> => {
 
 let elapsed = 0
 
+const openedFor = (test: Test): Database => {
+  const db = openDatabase({ url: service.database.servingUrl, max: 4, log: quiet, applicationName: 'test' })
+  test.teardown(() => db.close())
+  return db
+}
+
 const open = (over: Partial<CrlPublisherDeps> & { readonly aheadMs?: number } = {}) => {
   const { aheadMs = 0, ...rest } = over
-  const db = openDatabase({ url: service.database.servingUrl, max: 4, log: quiet, applicationName: 'test' })
-  t.teardown(() => db.close())
+  const db = openedFor(t)
   const now = (): Date => new Date()
   const roll = openRollWriter(db, codec, databaseClock(now, 5_000))
   const failures: string[] = []
@@ -368,4 +375,37 @@ t.test('what has expired is on one list more, and then on none', async (t) => {
   t.equal(await isOn(3_600_000), true, 'expired, but no list since')
   await revokeNeighbourOf(serial)
   t.equal(await isOn(7_200_000), false)
+})
+
+t.test('of two lists of one second no date tells that the older one is still the list', async (t) => {
+  const serial = await issue()
+  const [shard, now] = [shardOf(serial), new Date()]
+  const { publisher, shelf, failures } = open({ clock: () => now })
+  const { deps } = await openStandIn()
+  const app = await openPublicApp({
+    ...deps,
+    crls: shelf,
+    records: reached({ issuers: async () => [] }),
+    ocsp: reached({}),
+    crlImports: reached({}),
+  })
+  t.teardown(() => app.close())
+  const fetched = (headers = {}) => app.inject({ url: `/crl/default/${shard}.crl`, headers })
+  await revoke(serial)
+  await publisher.run()
+  const first = await fetched()
+  const since = { 'if-modified-since': String(first.headers['last-modified']) }
+  t.equal((await fetched(since)).statusCode, 304, 'alone in its second')
+  await revokeNeighbourOf(serial)
+  await publisher.run()
+  t.same(failures, [])
+  const second = await fetched(since)
+  t.equal(second.statusCode, 200)
+  t.equal(second.headers['last-modified'], first.headers['last-modified'])
+  t.equal(parseCrl(second.rawPayload).number, parseCrl(first.rawPayload).number + 1n)
+  t.equal((await fetched({ 'if-none-match': second.headers.etag })).statusCode, 304)
+  const other = openCrlShelf(openShelfStore(openedFor(t)))
+  await other.refresh()
+  t.equal(other.find('default', shard)?.sharesDate, true, 'which an instance that starts later knows as well')
+  t.equal(other.find('default', (shard + 1) % 128)?.sharesDate, false)
 })

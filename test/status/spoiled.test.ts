@@ -66,7 +66,7 @@ t.test('one that is spoiled is told, and read again once a minute and not each s
       unlisted: async () => [],
       files: async () => {
         state.reads += 1
-        return [{ ...place, number: state.number, revoked: 0, der: state.der }]
+        return [{ ...place, number: state.number, revoked: 0, der: state.der, sharesDate: false }]
       },
     },
     { elapsedMs: () => state.elapsed, damaged: (issuer, error) => told.push(`${issuer}: ${(error as Error).message}`) },

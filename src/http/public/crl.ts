@@ -37,7 +37,8 @@ export const crlRoutes = (app: App, { crls, crlImports, records, clock }: Public
   app.get('/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
     const list = crlImports.find(request.url.split('?', 1)[0] as string, request.host)
     if (!list) throw new Problem('request.not_found', 'There is nothing at this path.')
-    return sendList(request, reply as FastifyReply, list, clock())
+    // People date them, and may do so by the day.
+    return sendList(request, reply as FastifyReply, { ...list, sharesDate: true }, clock())
   })
 }
 
@@ -46,17 +47,18 @@ const isToHave =
   ({ name, state, shards }: IssuerRecord): boolean =>
     name === issuer && state !== 'retired' && shard < shards
 
-type List = Pick<ShelvedCrl, 'der' | 'sha256' | 'thisUpdate' | 'nextUpdate'>
+type List = Pick<ShelvedCrl, 'der' | 'sha256' | 'thisUpdate' | 'nextUpdate' | 'sharesDate'>
 
 /** A cache may keep it for a minute, never beyond its end: so long may a revocation stay unknown. */
 const sendList = (request: FastifyRequest, reply: FastifyReply, list: List, now: Date): FastifyReply => {
-  const { der, thisUpdate, nextUpdate } = list
+  const { der, thisUpdate, nextUpdate, sharesDate } = list
   const left = Math.floor((nextUpdate.getTime() - now.getTime()) / 1000)
   return sendFresh(request, reply, {
     octets: der,
     type: 'application/pkix-crl',
     tag: `"${list.sha256}"`,
     modified: thisUpdate,
+    sharesDate,
     cacheControl: `public, max-age=${Math.max(0, Math.min(maxAge, left))}`,
   })
 }
