@@ -7,6 +7,7 @@ import { KubeConfig } from '@kubernetes/client-node'
 import { parseDocument } from 'yaml'
 
 import type { Access } from './api.ts'
+import { boundedTo, type RunProgram } from './programs.ts'
 
 export interface Cluster {
   /** Our own, where a pod or the context says so. */
@@ -16,11 +17,8 @@ export interface Cluster {
 }
 
 /** From this kubeconfig; from the pod's service account where none is named. Throws the library's own errors. */
-export const loadCluster = async (
-  kubeconfig: string | undefined,
-  { anotherAfterMs = 60_000 } = {},
-): Promise<Cluster> => {
-  const config = new KubeConfig()
+export const loadCluster = async (kubeconfig: string | undefined, { programMs = 60_000 } = {}): Promise<Cluster> => {
+  const config = boundPrograms(new KubeConfig(), programMs)
   if (kubeconfig === undefined) config.loadFromCluster()
   else config.loadFromFile(kubeconfig)
   const cluster = config.getCurrentCluster()
@@ -36,24 +34,30 @@ export const loadCluster = async (
   // That of a pod the library keeps for a minute by the clock of the machine, which may be set back.
   const ofPod: string | undefined = user?.authProvider?.config?.tokenFile
   const tokenFile = ofPod ?? (kubeconfig === undefined ? undefined : await tokenFileOf(kubeconfig, user?.name))
-  return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile), anotherAfterMs) }
+  return { namespace, access: sharing(() => accessOf(config, cluster.server, tokenFile)) }
 }
 
-/**
- * A program that a kubeconfig names may hang, and nobody ends it: if each call that gives it up began another, they would fill the
- * machine. So all wait for the one under way, and begin another only after a while.
- */
-const sharing = <T>(begin: () => Promise<T>, anotherAfterMs: number): (() => Promise<T>) => {
-  let underWay: { readonly answer: Promise<T>; readonly since: number } | undefined
+/** The library waits for a program for ever, and has no setting for it. */
+const boundPrograms = (config: KubeConfig, programMs: number): KubeConfig => {
+  const { authenticators } = config as unknown as { readonly authenticators: readonly object[] }
+  const runners = authenticators.filter((one): one is { execFn: RunProgram } => 'execFn' in one)
+  if (runners.length === 0) throw new Error('the library runs programs in another way than it did')
+  for (const runner of runners) runner.execFn = boundedTo(programMs)
+  return config
+}
+
+/** If each call that gives up a program that hangs began another, they would fill the machine: all wait for the one under way. */
+const sharing = <T>(begin: () => Promise<T>): (() => Promise<T>) => {
+  let underWay: Promise<T> | undefined
   return () => {
-    if (underWay !== undefined && performance.now() - underWay.since < anotherAfterMs) return underWay.answer
-    const begun = { answer: begin(), since: performance.now() }
+    if (underWay) return underWay
+    const begun = begin()
     underWay = begun
     const end = (): void => {
-      if (underWay === begun) underWay = undefined
+      underWay = undefined
     }
-    begun.answer.then(end, end)
-    return begun.answer
+    begun.then(end, end)
+    return begun
   }
 }
 

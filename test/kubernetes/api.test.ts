@@ -1,4 +1,5 @@
 /** Calls to an API server of which only a part answers, as where a webhook hangs, or that answers in drops. */
+import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -11,6 +12,7 @@ import t from 'tap'
 
 import { type ApiFault, type KubernetesApi, openApi } from '../../src/kubernetes/api.ts'
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
+import { boundedTo } from '../../src/kubernetes/programs.ts'
 import { openClientCa, serverAuth } from '../helpers/clients.ts'
 import { ip } from '../x509/build.ts'
 
@@ -92,7 +94,7 @@ t.test('of a program that hangs there is one at a time, however many calls give 
   const folder = await mkdtemp(join(tmpdir(), 'chancery-kubeconfig-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const path = join(folder, 'kubeconfig')
-  const script = `echo $$ >> '${folder}/begun'; exec sleep 60`
+  const script = `echo $$ >> '${folder}/begun'; sleep 60 & echo $! >> '${folder}/others'; wait`
   const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'sh', args: ['-c', script] }
   const config = {
     ...{ apiVersion: 'v1', kind: 'Config', 'current-context': 'x' },
@@ -101,19 +103,65 @@ t.test('of a program that hangs there is one at a time, however many calls give 
     contexts: [{ name: 'x', context: { cluster: 'x', user: 'x' } }],
   }
   await writeFile(path, JSON.stringify(config))
-  const { access } = await loadCluster(path, { anotherAfterMs: 1_500 })
-  const begun = async (): Promise<readonly string[]> =>
-    (await readFile(join(folder, 'begun'), 'utf8').catch(() => '')).split('\n').slice(0, -1)
+  const { access } = await loadCluster(path, { programMs: 1_500 })
+  const pids = async (name: string): Promise<readonly string[]> =>
+    (await readFile(join(folder, name), 'utf8').catch(() => '')).split('\n').slice(0, -1)
+  const begun = (): Promise<readonly string[]> => pids('begun')
+  const isAlive = (pid: string): boolean => {
+    try {
+      return process.kill(Number(pid), 0)
+    } catch {
+      return false
+    }
+  }
   const giveUp = (): Promise<unknown> => Promise.race([access().catch(() => {}), sleep(200)])
   t.teardown(async () => {
-    for (const pid of await begun()) process.kill(Number(pid), 'SIGKILL')
+    for (const pid of [...(await begun()), ...(await pids('others'))])
+      if (isAlive(pid)) process.kill(Number(pid), 'SIGKILL')
   })
   for (let i = 0; i < 5; i += 1) await giveUp()
   t.equal((await begun()).length, 1)
-  await sleep(1_000)
+  const [first = ''] = await begun()
+  const [other = ''] = await pids('others')
+  t.ok(isAlive(first) && isAlive(other))
+  await t.rejects(access(), {
+    message:
+      'the program that says who we are did not end within 1.5 s, and was killed: see the exec of the user in the kubeconfig',
+  })
+  // Killed, and waited for by whoever its parent is by then.
+  for (let tries = 0; isAlive(other) && tries < 100; tries += 1) await sleep(20)
+  t.notOk(isAlive(first) || isAlive(other), 'with all that it has begun')
   await giveUp()
   t.equal((await begun()).length, 2, 'and another after a while')
 })
+
+t.test(
+  'a program whose pipes somebody else keeps is given up all the same; one that is quick or fails is as ever',
+  async (t) => {
+    const told = async (script: string): Promise<{ readonly fault?: string; readonly out: string }> => {
+      const program = boundedTo(400)('sh', ['-c', script])
+      let out = ''
+      let fault: string | undefined
+      program.stdout.on('data', (chunk) => {
+        out += chunk
+      })
+      program.on('error', ({ message }) => {
+        fault = message
+      })
+      await new Promise((resolve) => program.once('close', resolve))
+      return { out: out.trim(), ...(fault !== undefined && { fault }) }
+    }
+    t.same(await told('echo quick'), { out: 'quick' })
+    const { out: pid, fault } = await told('setsid sleep 30 & echo $!')
+    process.kill(Number(pid), 'SIGKILL')
+    t.match(fault, /did not end within 0\.4 s, and was killed/)
+    const listeners = process.listenerCount('exit')
+    const none = boundedTo(400)('/nonexistent/program')
+    t.match(await once(none, 'error'), [{ code: 'ENOENT' }])
+    await sleep(50)
+    t.equal(process.listenerCount('exit'), listeners)
+  },
+)
 
 t.test('nor does what is asked for a watch and says in drops that it is none', async (t) => {
   const api = await open(

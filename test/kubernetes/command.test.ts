@@ -277,8 +277,15 @@ t.test('a program of the kubeconfig that hangs does not keep it', async (t) => {
   const script = `echo $$ >> '${begun}'; exec sleep 60`
   await kubeconfig('hanging', 'https://127.0.0.1:1', { exec: { ...exec, args: ['-c', script] } })
   const pids = async () => (await readFile(begun, 'utf8').catch(() => '')).split('\n').slice(0, -1)
+  const isAlive = (pid: string): boolean => {
+    try {
+      return process.kill(Number(pid), 0)
+    } catch {
+      return false
+    }
+  }
   t.teardown(async () => {
-    for (const pid of await pids()) process.kill(Number(pid), 'SIGKILL')
+    for (const pid of (await pids()).filter(isAlive)) process.kill(Number(pid), 'SIGKILL')
   })
   const pods =
     'podCertificates: true\nsigners: [{ name: example.com/x, issuer: x, podNames: { uri: ["x:{namespace}"] } }]\n'
@@ -292,6 +299,8 @@ t.test('a program of the kubeconfig that hangs does not keep it', async (t) => {
     child.kill('SIGTERM')
     t.equal(await Promise.race([ended, sleep(8_000)]), 0, said())
     t.match(said(), '"event":"controller.stopped"')
+    for (let tries = 0; (await pids()).some(isAlive) && tries < 100; tries += 1) await sleep(20)
+    t.same((await pids()).filter(isAlive), [], 'nor does it outlive it')
   }
 })
 
