@@ -1,7 +1,9 @@
-/** What a proof of possession says of a revocation, below HTTP and its limits. */
+/** What a proof of possession says of a revocation, and who may do what, below HTTP and its limits. */
 import t from 'tap'
 
-import { openRevocations, type Standing } from '../../src/ca/revoke.ts'
+import type { Caller, Grant, Role } from '../../src/ca/access.ts'
+import { openMassRevocations } from '../../src/ca/mass-revocation.ts'
+import { openRevocations, type RevocationsDeps, type Standing } from '../../src/ca/revoke.ts'
 
 const serial = '40'.repeat(16)
 const now = new Date('2026-11-27T12:00:00Z')
@@ -20,34 +22,41 @@ const standing: Standing = {
   newest: 1,
 }
 
-/** The event that comes of a proof with this invalidity date. */
-const revokeSince = async (invalidityDate: string) => {
+/** The event that comes of what is asked about this one, as it stands. */
+const eventOf = async (
+  ask: (revocations: ReturnType<typeof openRevocations>) => Promise<unknown>,
+  { as = standing, said }: { readonly as?: Standing; readonly said?: object } = {},
+) => {
   let event: unknown
-  const { revokeByKey } = openRevocations({
+  const deps: RevocationsDeps = {
     store: {
       change: async (_serial, decide) => {
-        event = decide(standing, now)
-        return standing
+        event = decide(as, now)
+        return as
       },
     },
     keyOf: async () => Buffer.alloc(0),
     verifyProof: async () => ({
-      ...{ issuer: 'default', serial, reason: 'keyCompromise' },
-      ...{ invalidityDate, iat: now.getTime() / 1000 },
+      ...{ issuer: 'default', serial, reason: 'keyCompromise', iat: now.getTime() / 1000 },
+      ...said,
     }),
     clock: () => now,
     isIssuer: async () => false,
     changed: () => {},
-  })
-  await revokeByKey(serial, '')
+  }
+  await ask(openRevocations(deps))
   return event
 }
+const revokeBy = (said: object) => eventOf(({ revokeByKey }) => revokeByKey(serial, ''), { said })
+const revokeSince = (invalidityDate: string) => revokeBy({ invalidityDate })
 
 t.test('an invalidity date of a proof is one that exists, and is kept as it was said', async (t) => {
   for (const [said, kept] of [
     ['2026-02-28T10:00:00Z', '2026-02-28T10:00:00Z'],
     ['2024-02-29T00:30:00+01:00', '2024-02-28T23:30:00Z'],
     ['2026-02-28T10:00:00.000Z', '2026-02-28T10:00:00Z'],
+    ['1950-01-01T00:00:00Z', '1950-01-01T00:00:00Z'],
+    ['2026-11-27T12:00:00Z', '2026-11-27T12:00:00Z'],
   ] as const)
     t.match(await revokeSince(said), { invalidityDate: kept })
   for (const bad of [
@@ -61,4 +70,58 @@ t.test('an invalidity date of a proof is one that exists, and is kept as it was 
     '2026-02-28T10:00:00+25:00',
   ])
     await t.rejects(revokeSince(bad), { code: 'revocation.proof' }, bad)
+})
+
+t.test('but not what no list can say, or what is to come', async (t) => {
+  for (const bad of ['1949-12-31T23:59:59Z', '2026-11-27T12:00:01Z'])
+    await t.rejects(revokeSince(bad), { code: 'request.malformed' }, bad)
+})
+
+t.test('a proof names its certificate in any writing of the serial, and no other', async (t) => {
+  for (const written of ['4a'.repeat(16), '4A'.repeat(16), Array(16).fill('4A').join(':')]) {
+    const as = { ...standing, serial: '4a'.repeat(16) }
+    const ask = { as, said: { serial: written } }
+    t.match(await eventOf(({ revokeByKey }) => revokeByKey(as.serial, ''), ask), { serial: as.serial }, written)
+  }
+  await t.rejects(revokeBy({ serial: '41'.repeat(16) }), { code: 'revocation.proof' })
+})
+
+const callerAs = (principal: string, ...roles: readonly Role[]): Caller => ({
+  principal,
+  proof: { kind: 'token', token: 'a' },
+  grants: roles.map((role) => ({ role, profiles: ['default'], revoke: true }) as unknown as Grant),
+})
+
+t.test('from hold operators release; whose it is not to see does not learn of it', async (t) => {
+  const held: Standing = {
+    ...standing,
+    revocation: { reason: 'certificateHold', revokedAt: now, invalidSince: null, by: 'ops', index: 2 },
+  }
+  const release = (by: Caller) => eventOf(({ release }) => release(serial, by), { as: held })
+  t.match(await release(callerAs('ops', 'operator')), { type: 'certificate.released', serial, by: 'ops' })
+  for (const by of [callerAs('web', 'requester'), callerAs('a', 'auditor'), callerAs('a', 'admin')])
+    await t.rejects(release(by), { code: 'auth.forbidden' }, JSON.stringify(by))
+  for (const by of [callerAs('else', 'requester'), callerAs('else', 'approver')])
+    await t.rejects(release(by), { code: 'certificate.not_found' }, JSON.stringify(by))
+})
+
+t.test('of many at once, what no rule of revoking forbids is passed by of nobody: the slice fails', async (t) => {
+  const order = { reason: 'superseded', by: 'ops', digest: 'ab'.repeat(32) } as const
+  const sliceOf = (invalidSince: Date | null, as: Standing) => {
+    let decision: unknown
+    const { advance } = openMassRevocations({
+      store: {
+        advance: async (_digest: string, { slice }: { slice: (...all: readonly unknown[]) => unknown }) => {
+          decision = slice({ ...order, invalidSince }, [as], now)
+        },
+      } as never,
+      changed: () => {},
+    })
+    return advance(order.digest).then(() => decision)
+  }
+  t.match(await sliceOf(now, standing), { changes: [{ change: { serial } }], skipped: { expired: 0, revoked: 0 } })
+  const expired = { ...standing, notAfter: new Date(now.getTime() - 1) }
+  t.same(await sliceOf(now, expired), { changes: [], skipped: { expired: 1, revoked: 0 } })
+  // A clock that went back behind the order.
+  await t.rejects(sliceOf(new Date(now.getTime() + 1), standing), { code: 'request.malformed' })
 })

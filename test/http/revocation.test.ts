@@ -14,6 +14,7 @@ let requester: string
 let revoker: string
 let operator: string
 let auditor: string
+let admin: string
 
 t.before(async () => {
   service = await openTestService(t)
@@ -21,6 +22,7 @@ t.before(async () => {
   revoker = await employ(service, 'deploy', 'requester', { profiles: ['server'], revoke: true })
   operator = await employ(service, 'ops', 'operator')
   auditor = await employ(service, 'audit', 'auditor')
+  admin = await employ(service, 'boss', 'admin')
 })
 
 const issue = async (token = requester, body: object = {}): Promise<string> => {
@@ -112,6 +114,13 @@ t.test('a reason that replaces another keeps the date of the first', async (t) =
   t.ok(second.index > first.index)
   t.match(await revoke(serial, { reason: 'keyCompromise', invalidityDate }), { status: 200 })
   t.match(await revoke(serial, { reason: 'keyCompromise' }), { json: { revocation: { invalidityDate } } })
+  const earlier = { reason: 'keyCompromise', invalidityDate: '2026-10-31T23:59:59Z' }
+  t.match(
+    await revoke(serial, earlier),
+    { status: 409, json: { code: 'revocation.state' } },
+    'another date is not passed by',
+  )
+  t.match(await read(serial), { revocation: { invalidityDate } })
   const held = await issue()
   t.match(await revoke(held, { reason: 'certificateHold', invalidityDate }), { status: 200 })
   const { json } = await revoke(held, { reason: 'keyCompromise' })
@@ -218,7 +227,10 @@ t.test('who may revoke', async (t) => {
     { status: 404, json: { code: 'certificate.not_found' } },
     'not its own',
   )
-  t.match(await revoke(theirs, reason, auditor), { status: 403, json: { code: 'auth.forbidden' } })
+  for (const token of [auditor, admin]) {
+    t.match(await revoke(theirs, reason, token), { status: 403, json: { code: 'auth.forbidden' } })
+    t.match(await release(theirs, token), { status: 403, json: { code: 'auth.forbidden' } })
+  }
   t.match(await revoke(mine, { reason: 'certificateHold' }, revoker), { status: 200 })
   t.match(await release(mine, revoker), { status: 403, json: { code: 'auth.forbidden' } })
   t.match(await revoke(mine, reason, revoker), { status: 200, json: { revocation: { by: 'deploy' } } })
@@ -252,14 +264,16 @@ t.test('what cannot be revoked, and why', async (t) => {
   // Five minutes of it are past already; of the rest a busy machine takes some.
   const expiring = await issue(requester, { validity: '305s' })
   const short = await issue(requester, { validity: '305s' })
+  const held = await issue(requester, { validity: '305s' })
   t.match(await revoke(short, { reason: 'superseded' }), { status: 200 })
+  t.match(await revoke(held, { reason: 'certificateHold' }), { status: 200 })
   const left = Date.parse((await read(short)).notAfter) - Date.now()
   await new Promise((resolve) => setTimeout(resolve, left + 1_100))
   t.match(await revoke(expiring, { reason: 'superseded' }), { status: 409, json: { code: 'revocation.expired' } })
   t.match(await revoke(short, { reason: 'superseded' }), { status: 200 }, 'what holds already is told all the same')
   t.match(await revoke(expiring, { reason: 'keyCompromise' }), { status: 200 }, 'for the sake of its key')
-  t.match(await read(short), { status: 'revoked' })
-  t.match(await read(expiring), { status: 'revoked' })
+  t.match(await release(held), { status: 409, json: { code: 'revocation.expired' } }, 'nor released')
+  for (const one of [short, expiring, held]) t.match(await read(one), { status: 'revoked' })
   for (const body of [
     { reason: 'removeFromCRL' },
     { reason: 'cACompromise' },
