@@ -1,10 +1,18 @@
 /** Certificates in the hands of who asks: of which the records are asked at all. */
+import { X509Certificate } from 'node:crypto'
+
 import t from 'tap'
 
+import type { Caller } from '../../src/ca/access.ts'
 import { openHolders } from '../../src/ca/holders.ts'
+import { requestLimits } from '../../src/ca/limits.ts'
+import { openDatabase } from '../../src/store/database.ts'
+import { readHeld } from '../../src/store/holders.ts'
 import { openClientCa } from '../helpers/clients.ts'
+import { quiet } from '../helpers/log.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openHoldersOf } from '../http/holders.ts'
+import { employ } from '../http/people.ts'
 
 const service = await openTestService(t, { CHANCERY_LIMIT_FAILED_AUTHENTICATIONS: '3' })
 const { hold, issue } = openHoldersOf(service)
@@ -25,6 +33,39 @@ t.test('of a certificate that does not say that an issuer of ours signed it the 
   t.same(asked, [])
   await t.rejects(holder(openClientCa('Ours').certify({ serial }).der, serial), foreign)
   t.same(asked, [serial])
+})
+
+t.test('of what its principal may do only asking comes with it, and all that bounds how much', async (t) => {
+  const limits = { requestsPerSecond: 50 }
+  const token = await employ(service, 'many', 'requester', { profiles: ['server'] })
+  for (const body of [
+    { principal: 'many', role: 'operator', limits },
+    { principal: 'many', role: 'approver', profiles: ['server'] },
+  ])
+    t.equal((await service.request('POST', '/v1/grants', { body })).status, 201)
+  const { serial, leaf } = await issue(['many.example.com'], { token })
+  const db = openDatabase({ url: service.database.servingUrl, max: 1, log: quiet, applicationName: 'test' })
+  t.teardown(db.close)
+  const holder = openHolders({
+    read: (asked) => readHeld(db, asked),
+    mayBeOurs: () => true,
+    isIssuerTrusted: (issuer) => issuer !== 'default',
+  })
+  const der = new X509Certificate(leaf).raw
+  const caller = await holder(der, serial)
+  t.match(caller, { principal: 'many', proof: { kind: 'holder', held: { serial, isIssuerTrusted: false } } })
+  t.same(
+    caller?.grants.map(({ role }) => role),
+    ['requester'],
+  )
+  t.same(caller?.limiting?.map(({ role }) => role).sort(), ['approver', 'operator', 'requester'])
+  t.match(requestLimits(caller as Caller), limits)
+  t.equal(await holder(der, '11'.repeat(16)), null, 'another one is nobody')
+  for (const malformed of [der.subarray(1), Buffer.concat([der, Buffer.alloc(1)]), Buffer.alloc(0)])
+    await t.rejects(holder(malformed, serial), { code: 'auth.invalid' })
+  const signature = Buffer.from(der)
+  signature.writeUInt8(signature.readUInt8(der.length - 1) ^ 1, der.length - 1)
+  await t.rejects(holder(signature, serial), { code: 'renewal.foreign' }, 'each of its octets is that of the records')
 })
 
 t.test('whoever shows one that is not ours has failed; whoever was good there goes on', async (t) => {

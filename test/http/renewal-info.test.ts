@@ -39,6 +39,8 @@ t.test('it is told to whoever may read the certificate, and to itself', async (t
     'certificate.not_found',
     'auth.forbidden',
   ])
+  const nowhere = await service.request('GET', pathOf({ serial: '11'.repeat(16) }), { token: auditor })
+  t.match(nowhere, { status: 404, json: { code: 'certificate.not_found' } })
   const second = await issue(['second.example.com'], { token })
   t.equal((await hold(t, second).request('GET', path)).json.code, 'auth.missing', 'another one of hers is nobody')
 })
