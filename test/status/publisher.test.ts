@@ -273,10 +273,11 @@ t.test('readiness is told of lists that are missing for long, near their end, or
   const far = (days: number): Date => new Date(Date.now() + days * 86_400_000)
   let state: Placed['state'] = 'active'
   let seconds = 0
+  let of = 'default'
   const watch = (lists: Parameters<typeof openCrlWatch>[0]['shelf'], clock = () => far(0)) =>
     openCrlWatch({
       shelf: lists,
-      store: { unlisted: async () => (seconds === 0 ? [] : [{ issuer: 'default', shards: 2, seconds }]) },
+      store: { unlisted: async () => (seconds === 0 ? [] : [{ issuer: of, shards: 2, seconds }]) },
       issuers: { all: () => [{ ...placed, state }] },
       clock,
       marginMs: 86_400_000,
@@ -291,16 +292,76 @@ t.test('readiness is told of lists that are missing for long, near their end, or
   t.equal(watch(shelf, () => far(88)).fault(), undefined)
   const ending = watch(shelf, () => far(89.5))
   t.match(ending.fault(), /128 of default end at 20/)
-  state = 'crl-only'
-  t.equal(ending.fault(), undefined, 'one that signs nothing takes nobody out of service')
-  t.match(ending.warning(), /128 of default end at 20/)
+  for (state of ['retiring', 'crl-only'] as const) {
+    t.equal(ending.fault(), undefined, 'one that signs nothing takes nobody out of service')
+    t.match(ending.warning(), /128 of default end at 20/, state)
+  }
+  for (state of ['staged', 'retired'] as const)
+    t.same([ending.fault(), ending.warning()], [undefined, undefined], state)
   state = 'active'
+  t.equal(ending.warning(), undefined)
   seconds = 59
   await empty.look()
   t.equal(empty.fault(), undefined)
   seconds = 61
   await empty.look()
   t.match(empty.fault(), /2 of default do not know what has happened 61 s ago/)
+  of = 'etcd'
+  await empty.look()
+  t.equal(empty.fault(), undefined, 'what another one is late with is no fault of this one')
+})
+
+t.test('a list that is there again and goes once more is waited for as long as the first time', async (t) => {
+  let now = 0
+  let missing = true
+  const { shelf } = open()
+  await shelf.refresh()
+  const watch = openCrlWatch({
+    shelf: { find: (issuer, shard) => (missing && shard === 3 ? undefined : shelf.find(issuer, shard)) },
+    store: { unlisted: async () => [] },
+    issuers: { all: () => [placed] },
+    clock: () => new Date(),
+    marginMs: 0,
+    elapsedMs: () => now,
+  })
+  t.equal(watch.fault(), undefined)
+  now = 60_000
+  t.equal(watch.fault(), undefined)
+  now = 60_001
+  t.match(watch.fault(), / 1 of default are missing/)
+  missing = false
+  t.equal(watch.fault(), undefined)
+  missing = true
+  now = 62_000
+  t.equal(watch.fault(), undefined, 'it may be on its way')
+  now = 123_000
+  t.match(watch.fault(), / 1 of default are missing/)
+})
+
+t.test('one list that ends is enough, and of several the first end is told', async (t) => {
+  const { shelf } = open()
+  await shelf.refresh()
+  const ends = new Map<number, Date>()
+  const endOf = (shard: number): Date => ends.get(shard) ?? new Date('2030-02-01')
+  const watch = openCrlWatch({
+    shelf: {
+      find: (issuer, shard) => {
+        const list = shelf.find(issuer, shard)
+        return list && { ...list, nextUpdate: endOf(shard) }
+      },
+    },
+    store: { unlisted: async () => [] },
+    issuers: { all: () => [placed] },
+    clock: () => new Date('2030-01-01'),
+    marginMs: 86_400_000,
+  })
+  t.equal(watch.fault(), undefined)
+  ends.set(7, new Date('2030-01-02'))
+  t.equal(watch.fault(), undefined)
+  ends.set(7, new Date('2030-01-01T23:59:59.999Z'))
+  t.match(watch.fault(), / 1 of default end at 2030-01-01T23:59:59.999Z or later/)
+  ends.set(9, new Date('2030-01-01T12:00:00Z'))
+  t.match(watch.fault(), / 2 of default end at 2030-01-01T12:00:00.000Z or later/)
 })
 
 t.test('the records tell what is on no list', async (t) => {
