@@ -33,3 +33,30 @@ t.test('a job that fails again and again is told of once for each reason, and go
   t.same(lines.slice(2), ['roll: no disk'], 'after it was well, it is news again')
   await close()
 })
+
+t.test('whoever closes it waits for what runs, and nothing is begun any more', async (t) => {
+  const log = { error: () => t.fail('nothing fails here') } as unknown as Log
+  const { promise: gate, resolve: end } = Promise.withResolvers<void>()
+  const begun: string[] = []
+  const job = (name: string, everyMs: number, work?: Promise<void>) => {
+    const run = async (): Promise<void> => {
+      begun.push(name)
+      await work
+    }
+    return { name, everyMs, run }
+  }
+  const { close } = openSchedule([job('long', 1, gate), job('later', 300)], log)
+  const held = setInterval(() => {}, 1_000)
+  t.teardown(() => clearInterval(held))
+  while (begun.length === 0) await sleep(1)
+  let closed = false
+  const closing = close().then(() => {
+    closed = true
+  })
+  await sleep(50)
+  t.equal(closed, false, 'one is still at work')
+  end()
+  await closing
+  await sleep(350)
+  t.same(begun, ['long'])
+})

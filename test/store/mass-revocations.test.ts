@@ -5,10 +5,12 @@ import pg from 'pg'
 import t from 'tap'
 
 import { type MassAsk, type MassRevocations, openMassRevocations } from '../../src/ca/mass-revocation.ts'
+import { massRevocationJob } from '../../src/jobs/mass-revocation.ts'
 import type { Stores } from '../../src/service.ts'
 import { openLeases } from '../../src/store/leases.ts'
 import { openMassRevocationStore } from '../../src/store/mass-revocations.ts'
 import { fill, nameOf } from '../helpers/filling.ts'
+import { quiet } from '../helpers/log.ts'
 import { massFacts } from '../helpers/mass.ts'
 import { openTestStores, type TestStores } from './stores.ts'
 
@@ -87,11 +89,60 @@ t.test('the same order at once from many becomes one', async (t) => {
   const orders = await Promise.all([one, two, one, two, two].map((each) => each.order(wanted, { digest, asOf }, 'ops')))
   t.equal(new Set(orders.map(({ index }) => index)).size, 1)
   const { rows } = await owner.query(
-    `select from entries where type = 'revocations.ordered' and body::jsonb ->> 'plan' = $1`,
+    `select body::jsonb -> 'asOf' as "asOf" from entries where type = 'revocations.ordered' and body::jsonb ->> 'plan' = $1`,
     [digest],
   )
-  t.equal(rows.length, 1)
+  t.same(rows, [{ asOf: { size: asOf.size, time: asOf.time.toISOString() } }], 'which makes the set again, for ever')
+  for (const more of [
+    { invalidSince: new Date('2026-11-01T00:00:00Z') },
+    { reason: 'unspecified' as const },
+    { search: { ...wanted.search, profile: 'server' } },
+  ])
+    await t.rejects(one.order({ ...wanted, ...more }, { digest, asOf }, 'ops'), { code: 'revocation.plan' })
   t.match(await factsOf(digest), { planned: certificates, slices: 13, outcomes: 0 })
+})
+
+t.test('the job goes on while it has the lease and nobody stops it, and leaves the rest to the next run', async (t) => {
+  const digest = (await one.open()) as string
+  const { outcomes } = await factsOf(digest)
+  const done = async (): Promise<number> => (await factsOf(digest)).outcomes - outcomes
+  /** One run: what it is told each time that it asks for the lease, and what happens while it leaves room. */
+  const run = async (leases: readonly boolean[], between: () => Promise<void> | void = () => {}) => {
+    const asked: boolean[] = []
+    let rests = 0
+    const job = massRevocationJob({
+      revocations: one,
+      lease: async () => {
+        asked.push(true)
+        return leases[asked.length - 1] ?? false
+      },
+      sleep: async () => {
+        rests += 1
+        await between()
+      },
+      isStopping: () => stopping,
+      log: quiet,
+    })
+    await job.run()
+    return { asked: asked.length, rests }
+  }
+  let stopping = false
+  t.same(await run([false]), { asked: 1, rests: 0 })
+  t.equal(await done(), 0, 'another instance is at it')
+  stopping = true
+  t.same(await run([true]), { asked: 0, rests: 0 }, 'who stops keeps nobody else from it')
+  t.equal(await done(), 0)
+  stopping = false
+  const stop = (): void => {
+    stopping = true
+  }
+  t.same(await run([true], stop), { asked: 1, rests: 1 })
+  t.equal(await done(), 1, 'who stops ends the slice that it is at')
+  stopping = false
+  const late = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1_100))
+  t.same(await run([true, false, false], late), { asked: 3, rests: 1 })
+  t.equal(await done(), 2, 'nor goes on who has lost the lease meanwhile')
+  t.equal(await one.open(), digest)
 })
 
 t.test(
