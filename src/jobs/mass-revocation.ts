@@ -24,7 +24,6 @@ export const massRevocationJob = (deps: MassRevocationJobDeps): Job => ({
     for (let digest = await revocations.open(); digest !== undefined; digest = await revocations.open()) {
       if (isStopping() || !(await lease(leaseMs))) return
       await carryOut(deps, digest)
-      if (isStopping()) return
     }
   },
 })

@@ -230,6 +230,10 @@ t.test('a plan is bounded, and so is what it lists', async (t) => {
   }
   const { byPrincipal, count, sample } = await bounded.plan(ask({ name: '*.test' }))
   t.equal(count, 25)
+  const bounds = (most: number) =>
+    openMassRevocations({ store: openMassRevocationStore(stores), changed: () => {}, most })
+  t.match(await bounds(25).plan(ask({ name: '*.test' })), { count })
+  await t.rejects(bounds(24).plan(ask({ name: '*.test' })), { code: 'revocation.too_many' })
   t.equal(sample.length, 10)
   t.equal(byPrincipal.items.length, 20)
   t.match(byPrincipal.items.slice(0, 3), [
