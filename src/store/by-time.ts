@@ -5,7 +5,6 @@ import {
   beginSearch,
   type Conditions,
   conditionsOf,
-  isStorable,
   isUuid,
   isWhole,
   type Keyset,
@@ -56,7 +55,6 @@ export const walkByTime = async <F extends TimedFilter, Row extends TimedRow, T>
     way: backwards(search, lead),
     item: table.item,
     count: async () => {
-      if (isNowhere(filter)) return { rows: 0, exact: true }
       const exact = openParameters()
       const list = listOf(search, lead, exact.p)
       const rest = conditionsOf(table.conditions, filter, exact.p).join(' and ') || 'true'
@@ -83,16 +81,13 @@ interface Searching<F extends TimedFilter, Row extends TimedRow, T> extends Time
   readonly micros: number
 }
 
-const isNowhere = (filter: object): boolean =>
-  Object.values(filter).some((value) => typeof value === 'string' && !isStorable(value))
-
 /** The filter that leaves fewest, where several could lead; one by which there are very many is as good as none. */
 const leadOf = async <F extends TimedFilter, Row extends TimedRow, T>(
   search: Searching<F, Row, T>,
 ): Promise<(keyof F & string) | undefined> => {
   const { db, candidates, table, filter } = search
   const leads = table.leads.filter((field) => filter[field] !== undefined)
-  if (leads.length < 2 || isNowhere(filter)) return leads[0]
+  if (leads.length < 2) return leads[0]
   const { p, values } = openParameters()
   const lengths = leads.map(
     (lead) =>
@@ -133,7 +128,6 @@ const backwards = <F extends TimedFilter, Row extends TimedRow, T>(
       order by r.at desc, r.id desc limit ${candidates}) r`
   return {
     rows: async (after, limit) => {
-      if (isNowhere(filter)) return []
       const { p, values } = openParameters()
       const list = listed(after, p)
       const text = `select r.id, ${exactly} as at_exact, ${table.columns}
@@ -142,7 +136,6 @@ const backwards = <F extends TimedFilter, Row extends TimedRow, T>(
       return (await db.query<Row>({ text }, values)).rows
     },
     stop: async (after) => {
-      if (isNowhere(filter)) return undefined
       const { p, values } = openParameters()
       const text = `select r.id, ${exactly} as at_exact from ${listed(after, p)}
         order by r.at desc, r.id desc offset ${candidates - 1} limit 1`
