@@ -217,6 +217,56 @@ t.test('a look that is overtaken by our own commits is no false alarm', async (t
   }
 })
 
+t.test('what we have committed while a look was under way is not forgotten by that look', async (t) => {
+  const { database, db, open } = await openRoll(t)
+  const hold: { [W in 'asking' | 'answering']?: (() => Promise<void>) | undefined } = {}
+  /** A connection on which one statement, or its answer, comes late. */
+  const slow: Database = {
+    ...db,
+    query: async (statement, values) => {
+      if (statement.name !== 'select_head') return db.query(statement, values)
+      await hold.asking?.()
+      const answer = await db.query(statement, values)
+      await hold.answering?.()
+      return answer as never
+    },
+  }
+  const roll = open(undefined, slow)
+  const looking = async (on: RollWriter, way: keyof typeof hold, meanwhile: () => Promise<void>) => {
+    const [come, go] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    hold[way] = () => {
+      come.resolve()
+      return go.promise
+    }
+    const late = on.head().catch((error: unknown) => error as Error)
+    await come.promise
+    hold[way] = undefined
+    await meanwhile()
+    go.resolve()
+    return late
+  }
+  const { size: older } = await grow(roll, 300)
+  const late = await looking(roll, 'answering', async () => {
+    await grow(roll, 5)
+  })
+  t.match(late, { size: older })
+  await tamper(database, ...(await setBackTo(db, older)))
+  await t.rejects(roll.head(), inconsistent(/entries 300 to 304 are missing/), 'by a look that has seen less')
+
+  await grow(open(), 5, 'once more')
+  const another = open(undefined, slow)
+  await another.head()
+  const back = await setBackTo(db, 305)
+  const told = await looking(another, 'asking', async () => {
+    await grow(another, 7)
+    await tamper(database, ...back)
+    await grow(open(), 20, 'another')
+  })
+  const forked = inconsistent(/325 entries does not go on from the 312/)
+  t.match(told, forked, 'by a look that began before it')
+  await t.rejects(another.head(), forked)
+})
+
 t.test('two that write at the same time see each other, and one roll', async (t) => {
   const { db, open } = await openRoll(t)
   const writers = [open(), open(), open()]
