@@ -42,7 +42,7 @@ const open = async (t: Test, most?: number) => {
     elapsedMs: () => clock.elapsed,
     ...(most && { most }),
   })
-  const intend = async (): Promise<void> => {
+  const intend = async (shard = 0): Promise<Buffer> => {
     const serial = randomBytes(16)
     await recorder.recordIntent({
       request: { principal: 'admin', key: null, digest: Buffer.alloc(32) },
@@ -50,12 +50,13 @@ const open = async (t: Test, most?: number) => {
       serial,
       issuer: 'default',
       states: ['active'],
-      shard: 0,
+      shard,
       profile: { name: 'server', version: 1 },
       tbs: randomBytes(100),
       plan: Buffer.alloc(32),
       keySha256: serial,
     })
+    return serial
   }
   const lookAtAll = () => reconcile(intents, ageMs)
   return { owner, asked, hooks, clock, intend, lookAtAll, look: () => intents.abandon(ageMs, 100) }
@@ -126,11 +127,46 @@ t.test('what is too much for one statement is looked at by several', async (t) =
   await intend()
   await sleep(3 * ageMs)
   t.equal(await look(), 1, 'what comes later is found at once')
+  for (let i = 0; i < 10; i += 1) await intend()
+  await sleep(3 * ageMs)
+  for (let last = -1; last !== 0; found += last) last = await look()
+  t.equal(found, 20, 'also where none of the looks goes back')
+})
+
+t.test('what was left by a crash long ago is found by whoever starts next', async (t) => {
+  const { owner, look } = await open(t)
+  await owner.query("update reconciled set until = now() - interval '3 days'")
+  await owner.query(
+    `insert into intents (serial, principal, attempt, digest, issuer, shard, profile, profile_version, tbs, plan, created_at)
+    values ($1, 'admin', 1, $2, 'default', 0, 'server', 1, $1, $2, now() - interval '2 days')`,
+    [randomBytes(16), Buffer.alloc(32)],
+  )
+  t.equal(await look(), 1)
+  t.equal(await look(), 0)
+})
+
+t.test('each is revoked on the list of its own shard, since its intent', async (t) => {
+  const { owner, intend, look } = await open(t)
+  const shards = [7, 0, 127]
+  for (const shard of shards) await intend(shard)
+  await sleep(3 * ageMs)
+  t.equal(await look(), 3)
+  const { rows } = await owner.query(`
+    select r.shard, r.issuer, r.reason, r.not_after, e.body::jsonb ->> 'shard' = r.shard::text as told,
+      r.revoked_at = date_trunc('milliseconds', i.created_at) as since,
+      (e.body::jsonb ->> 'intended')::timestamptz = r.revoked_at as "sinceTold"
+    from intents i join revocations r using (serial) join outcomes o using (serial) join entries e on e.index = r.entry
+    where o.entry = r.entry and o.kind = 'abandoned' and e.type = 'issuance.abandoned' order by i.created_at`)
+  const of = { issuer: 'default', reason: null, not_after: new Date('2030-01-01') }
+  t.same(
+    rows,
+    shards.map((shard) => ({ shard, ...of, told: true, since: true, sinceTold: true })),
+  )
 })
 
 t.test('all that are due are ended at once, however many, and told of', async (t) => {
   const { intend, look, lookAtAll } = await open(t)
-  await Promise.all(Array.from({ length: 400 }, intend))
+  await Promise.all(Array.from({ length: 400 }, () => intend()))
   await sleep(3 * ageMs)
   t.equal(await lookAtAll(), 400, 'two slices, and one with nothing in it')
   t.equal(await look(), 0)
