@@ -2,6 +2,7 @@
 import t from 'tap'
 
 import { type ApprovalStore, type ApprovalsDeps, type DueRequest, openApprovals } from '../../src/ca/approvals.ts'
+import { Problem } from '../../src/errors.ts'
 
 /** What one look does about this one; `ends`: whether the records let it end. */
 const followed = async (due: Partial<DueRequest>, { may = true, ends = true } = {}): Promise<readonly string[]> => {
@@ -76,4 +77,44 @@ t.test('one look ends all that are due, a few at a time, and one that fails keep
   t.same(postponed, ['3 internal'])
   t.same(failed, ['3 it is gone', '3 so are the records'])
   t.ok(most > 1 && most < 25, `${most} at once`)
+})
+
+t.test('what becomes of one that is carried out is told once it is so', async (t) => {
+  const carriedOut = async (issueApproved: () => Promise<{ serial: string }>, { lost = false, ends = true } = {}) => {
+    const done: string[] = []
+    const store: Partial<ApprovalStore> = {
+      figures: async () => ({ pending: 0, approved: 1, oldest: null }),
+      due: async () => [{ id: 'x', isApproved: true, isLost: false, isDue: false }],
+      read: async () => ({ state: 'approved', profile: {}, approvals: [], digest: '' }) as never,
+      asked: async () => (lost ? undefined : ({ input: {}, vouched: null } as never)),
+      grantsOf: async () => [],
+      end: async (_id, ending) => {
+        done.push(`${ending.kind} ${ending.kind === 'failed' ? ending.reason : ''}`)
+        return ends
+      },
+      endIssued: async (_id, serial) => void done.push(`issued ${serial}`),
+      postpone: async (_id, why) => void done.push(`postponed ${why?.code}`),
+    }
+    const deps = {
+      ...{ store, issuance: { issueApproved }, refresh: async () => {} },
+      ended: (kind: string) => done.push(`told ${kind}`),
+      failed: (_id: string, error: Error) => done.push(`log ${error.message}`),
+    }
+    await openApprovals(deps as never as ApprovalsDeps).follow(async () => true)
+    return done
+  }
+  const fail = (error: Error) => async () => Promise.reject(error)
+  t.same(await carriedOut(async () => ({ serial: 'ab' })), ['issued ab', 'told issued'])
+  const closed = new Problem('approval.closed', 'it has ended')
+  t.same(await carriedOut(fail(closed)), ['postponed approval.closed'], 'somebody else has ended it: no fault')
+  t.same(await carriedOut(fail(new Error('a defect'))), ['log a defect', 'postponed internal'])
+  t.same(await carriedOut(fail(new Problem('internal', 'a defect'))), ['log internal: a defect', 'postponed internal'])
+  const unavailable = new Problem('key.unavailable', 'the token is gone')
+  t.same(await carriedOut(fail(unavailable)), [`log ${unavailable.message}`, 'postponed key.unavailable'])
+  const refused = new Problem('auth.forbidden', 'no grant')
+  const end = 'failed auth.forbidden: no grant'
+  t.same(await carriedOut(fail(refused)), [end, 'told failed'])
+  t.same(await carriedOut(fail(refused), { ends: false }), [end], 'it has ended otherwise: that is not counted')
+  const gone = 'failed What was asked was lost with the records, and is on no roll.'
+  t.same(await carriedOut(fail(refused), { lost: true }), [gone, 'told failed'])
 })

@@ -199,17 +199,17 @@ t.test('how they end is measured', async (t) => {
     t.match(text, new RegExp(`chancery_approval_requests_total\\{outcome="${outcome}"\\} [1-9]`))
 })
 
-t.test('who goes between the look and the intent is looked at once more, and it has failed', async (t) => {
+/** What somebody is told whose last approval waits for a lock while this happens. */
+const approvedMeanwhile = async (
+  token: string,
+  request: { id: string; digest: string },
+  happens: () => Promise<unknown>,
+) => {
   const { stores } = await openBeside(t, service)
-  const { requester } = people
-  const dave = await employ(service, 'dave', 'approver', { profiles: ['simple'] })
-  const request = (await desk.ask(requester, 'simple', { key: 'gone', csr: csrFor('pay.example.com') })).json
-  const grants = (await service.request('GET', '/v1/grants')).json.items
-  const { id } = grants.find((grant: { principal: string }) => grant.principal === 'dave')
   let answer: Promise<Answer> | undefined
   await stores.db.transaction(async (tx) => {
     await tx.query({ text: 'select lock_approval($1::uuid)' }, [request.id])
-    answer = desk.approve(dave, request)
+    answer = desk.approve(token, request)
     for (;;) {
       const { rows } = await tx.query({
         text: `select from pg_locks where locktype = 'advisory' and not granted and database = (
@@ -217,9 +217,44 @@ t.test('who goes between the look and the intent is looked at once more, and it 
       })
       if (rows.length > 0) break
     }
-    await service.request('DELETE', `/v1/grants/${id}`)
+    await happens()
   })
-  t.match(await answer, { json: { serial: null } })
+  return answer as Promise<Answer>
+}
+
+t.test('who goes between the look and the intent is looked at once more, and it has failed', async (t) => {
+  const { requester } = people
+  const dave = await employ(service, 'dave', 'approver', { profiles: ['simple'] })
+  const request = (await desk.ask(requester, 'simple', { key: 'gone', csr: csrFor('pay.example.com') })).json
+  const grants = (await service.request('GET', '/v1/grants')).json.items
+  const { id } = grants.find((grant: { principal: string }) => grant.principal === 'dave')
+  const answer = await approvedMeanwhile(dave, request, () => service.request('DELETE', `/v1/grants/${id}`))
+  t.match(answer, { json: { serial: null } })
   const ended = await untilState(() => desk.read(requester, request.id), 'failed')
   t.match(ended.end, { code: 'approval.plan', reason: /dave may not approve it any more/ })
+})
+
+t.test('nothing is signed for whose own grant was taken away until the intent was there', async (t) => {
+  const lena = await employ(service, 'lena', 'requester', { profiles: ['simple'] })
+  const request = (await desk.ask(lena, 'simple')).json
+  const { id } = (await service.request('GET', '/v1/grants?principal=lena')).json.items[0]
+  const answer = await approvedMeanwhile(people.alice, request, () => service.request('DELETE', `/v1/grants/${id}`))
+  t.match(answer, { json: { serial: null } })
+  const ended = await untilState(() => desk.read(people.alice, request.id), 'failed')
+  t.match(ended, { serial: null, end: { code: 'approval.plan', reason: /auth\.forbidden/ } })
+})
+
+t.test('a plan that a change on another replica forbids is issued by none, however soon it is approved', async (t) => {
+  const other = await openTestService(t, {}, service)
+  await wantApprovals(service, 'moving', { required: 1 })
+  for (const [principal, role] of [
+    ['ci', 'requester'],
+    ['alice', 'approver'],
+  ])
+    await service.request('POST', '/v1/grants', { body: { principal, role, profiles: ['moving'] } })
+  const request = (await desk.ask(people.requester, 'moving')).json
+  await untilState(() => other.request('GET', `/v1/requests/${request.id}`, { token: people.alice }), 'pending')
+  await wantApprovals(service, 'moving', { required: 1 }, { description: 'changed a moment ago' })
+  const answer = await desk.on(other)(people.alice, request)
+  t.match(answer, { json: { state: 'failed', serial: null, end: { code: 'approval.plan' } } })
 })

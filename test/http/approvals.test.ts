@@ -166,6 +166,14 @@ t.test('nor by the word of an approver who may not approve any more', async (t) 
   await service.request('DELETE', '/v1/principals/dave')
   const answer = await desk.approve(people.alice, request)
   t.match(answer, { json: { state: 'failed', end: { code: 'approval.plan', reason: /dave may not approve/ } } })
+  const erin = await employ(service, 'erin', 'approver', { profiles: ['payments'] })
+  const second = (await desk.ask(people.requester, 'payments')).json
+  await desk.approve(erin, second)
+  const grants = (await service.request('GET', '/v1/grants?principal=erin')).json.items
+  await service.request('DELETE', `/v1/grants/${grants[0].id}`)
+  t.match(await desk.approve(people.alice, second), {
+    json: { state: 'failed', end: { code: 'approval.plan', reason: /erin may not approve/ } },
+  })
 })
 
 t.test('what a token let its bearer ask for holds as long as the document of its provider', async (t) => {
@@ -285,6 +293,8 @@ t.test('a crash after it was issued leaves its end to others, and it is issued a
   const { serial } = await service.service.issuance.issueApproved(caller, input, { id, plan, profile })
   const { rows } = await stores.db.query({ text: 'select from approval_ends where request = $1' }, [id])
   t.equal(rows.length, 0)
+  for (const ending of [{ kind: 'expired' }, { kind: 'failed', code: 'x', reason: 'x' }] as const)
+    t.equal(await store.end(id, ending), false, 'it has become a certificate')
   t.match((await desk.read(people.requester, id)).json, { state: 'issued', serial })
   const first = async (state: string) =>
     (await service.request('GET', `/v1/requests?state=${state}&limit=1`, { token: people.requester })).json.items[0]?.id
@@ -296,6 +306,8 @@ t.test('a crash after it was issued leaves its end to others, and it is issued a
     ended = found.rows.length
   }
   t.match((await desk.read(people.requester, id)).json, { state: 'issued', serial })
+  await t.resolves(store.endIssued(id, serial), 'twice is once')
+  t.notOk((await store.due()).some((request) => request.id === id))
 })
 
 t.test('a dry run says how many would have to approve, and asks nobody', async (t) => {

@@ -1,9 +1,14 @@
 /** Where a roll is succeeded, however many requests wait for people: none is left, and no transaction takes too many locks. */
+import { randomUUID } from 'node:crypto'
+
 import t from 'tap'
 
+import type { IssueInput } from '../../src/ca/issuance.ts'
+import type { ProfileVersion } from '../../src/ca/recorder.ts'
 import { failOpenRequests } from '../../src/store/approvals.ts'
+import { openLeases } from '../../src/store/leases.ts'
 import { openTestService } from '../helpers/service.ts'
-import { employApprovers, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
+import { employApprovers, leaveOpenIntent, openBeside, openDesk, wantApprovals } from '../http/approvals.ts'
 
 t.test('those of a span fail, some in each transaction, and no others', async (t) => {
   const service = await openTestService(t)
@@ -64,4 +69,43 @@ t.test('what was asked for later is left', async (t) => {
     [id],
   )
   t.equal(next, undefined)
+})
+
+interface Asked {
+  readonly id: string
+  readonly digest: string
+  readonly profile: ProfileVersion
+}
+
+t.test('one that is being issued, or has been, is left, and those after it are not', async (t) => {
+  const service = await openTestService(t)
+  await wantApprovals(service, 'payments', { required: 1 })
+  const people = await employApprovers(service, ['payments', 'server'])
+  const desk = openDesk(service)
+  await desk.ask(people.requester, 'server')
+  const asked: Asked[] = []
+  for (const key of ['one', 'two', 'three', 'four'])
+    asked.push((await desk.ask(people.requester, 'payments', { key })).json)
+  const [one, two, three] = asked.map(({ id }) => id) as [string, string, string]
+  const { store, stores } = await openBeside(t, service)
+  const leases = openLeases(stores.db, randomUUID())
+  while (!(await leases.take('approvals', 60_000))) await new Promise((resolve) => setTimeout(resolve, 50))
+  const approve = (id: string, plan: string) =>
+    store.decide(id, { type: 'request.approved', id, plan, reason: 'x', by: 'alice' }, () => {})
+  await approve(two, asked[1]?.digest as string)
+  await leaveOpenIntent(stores.db, two)
+  // It has become a certificate, which nobody has written down yet as its end.
+  const { id: four, digest, profile } = asked[3] as Asked
+  await approve(four, digest)
+  const caller = { principal: 'ci', proof: { kind: 'own' } as const, grants: (await store.grantsOf('ci')) ?? [] }
+  const { input } = (await store.asked(four)) as { input: IssueInput }
+  await service.service.issuance.issueApproved(caller, input, { id: four, plan: Buffer.from(digest, 'hex'), profile })
+  const place = { time: new Date(), index: 2_000_000 }
+  const { events } = await stores.db.transaction((tx) =>
+    failOpenRequests(tx, place, { from: 0, before: 1_000_000 }, { code: 'approval.plan', reason: 'lost' }),
+  )
+  t.same(
+    events.map((event) => event.id),
+    [one, three],
+  )
 })

@@ -470,6 +470,14 @@ t.test('one request has one certificate, also by intents without a key, or sever
     serial,
   ])
   await t.resolves(intend(good), 'but one after it')
+  const { approval, plan } = await approved('nothing came of it')
+  const first = await intend({ approval, plan })
+  const failed = { kind: 'failed', code: 'x', reason: 'x' } as const
+  t.equal(await beside.store.end(approval, failed), false)
+  await beside.stores.db.query({ text: `insert into outcomes (serial, kind, at) values ($1, 'unsigned', now())` }, [
+    first,
+  ])
+  t.equal(await beside.store.end(approval, failed), true, 'what came to nothing keeps no end from it')
 })
 
 t.test('a role without rights postpones nothing, and counts for no limit', async (t) => {
