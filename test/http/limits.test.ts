@@ -153,6 +153,14 @@ t.test('certificates alive: exactly so many; one that is revoked makes room, one
   t.equal((await settled(201)).status, 201)
   t.equal(await issuedTo('living'), 6)
   t.same(statuses(await flood(10, token)), { 429: 10 })
+  const path = `/v1/certificates/${first.serial}/revocation`
+  t.equal((await one.request('DELETE', path, { token: operator })).status, 200)
+  await new Promise((resolve) => setTimeout(resolve, 1_200))
+  t.same(statuses(await flood(4, token)), { 429: 4 }, 'one that was released is alive')
+  for (const reason of ['certificateHold', 'superseded'])
+    t.equal((await one.request('POST', path, { token: operator, body: { reason } })).status, 200)
+  t.equal((await settled(201)).status, 201, 'what holds now counts, and not what was said first')
+  t.equal(await issuedTo('living'), 7)
 })
 
 t.test(

@@ -4,6 +4,7 @@ import t from 'tap'
 import { openDatabase, type Queryable, type Statement } from '../../src/store/database.ts'
 import { type LedgerName, openCounts, openLanes } from '../../src/store/limit-counts.ts'
 import { quiet } from '../helpers/log.ts'
+import { tamper } from '../helpers/tamper.ts'
 import { openTestStores } from './stores.ts'
 
 const { service, issue } = await openTestStores(t)
@@ -167,4 +168,83 @@ t.test('a ledger that begins anew leaves nothing of what was counted in the one 
   t.match(await hold(before), { number: before, alive: 7, more_alive: 0 })
   t.match(await hold(before - 1), { number: before, more_alive: null })
   t.match(await hold(null), { number: before, more_alive: null })
+})
+
+t.test(
+  'of what there was before, what is of today and what is alive count, each for itself, and nothing of others',
+  async (t) => {
+    const [mine, theirs] = ['earlier', 'others']
+    for (const name of [mine, theirs]) await service.request('POST', '/v1/principals', { body: { name } })
+    const ages = { living: 2, expired: 2, expiredToday: 0, livingToday: 0, foreign: 0 } as const
+    const serials = new Map<string, string>()
+    for (const name of Object.keys(ages))
+      serials.set(name, (await issue([`dns:${name}.test`], { principal: name === 'foreign' ? theirs : mine })).serial)
+    const of = (name: keyof typeof ages): string => `serial = decode('${serials.get(name)}', 'hex')`
+    // Days of two days ago come before the first of today, on the roll as well.
+    const old = `entry <= (select entry from outcomes where ${of('expired')})`
+    await tamper(
+      service.database,
+      `update entries set time = time - interval '2 days' where ${old.replace('entry', 'index')}`,
+      `update outcomes set at = at - interval '2 days' where ${old}`,
+      `update outcomes set not_after = now() - interval '1 day' where ${of('expired')}`,
+      `update outcomes set not_after = now() - interval '1 second' where ${of('expiredToday')}`,
+      `update outcomes set not_after = now() + interval '3 days' where ${of('living')}`,
+    )
+    const begun = async (id: string, limits: LedgerName['limits']) => {
+      const wanted: LedgerName = { ...ledger(id, limits), principal: mine }
+      const counts = openCounts(owner, { stepRows: 1 })
+      await counts.begin(wanted)
+      const { rows } = await owner.query<{ name: string; late: boolean }>(
+        {
+          text: `select names.name, counts_until = greatest(u.not_after, date_trunc('day', now(), 'UTC') + interval '1 day') as late
+          from limit_uses u join certificate_names names using (serial) where u.grant_id = $1 and u.number < 0 order by 1`,
+        },
+        [id],
+      )
+      t.ok(rows.every(({ late }) => late))
+      await counts.recount(wanted)
+      const { certificates, alive } = counts.of(wanted) ?? {}
+      return {
+        rows: rows.map(({ name }) => name.split('.')[1]),
+        first: await newest(id),
+        counted: { certificates, alive },
+      }
+    }
+    t.match(await begun('of a day', { certificatesPerDay: 9 }), {
+      rows: ['expiredToday', 'livingToday'].map((name) => name.toLowerCase()),
+      ...{ first: { certificates: 2 }, counted: { certificates: 2 } },
+    })
+    t.match(await begun('of the living', { certificatesAlive: 9 }), {
+      rows: ['expiredToday', 'living', 'livingToday'].map((name) => name.toLowerCase()),
+      ...{ first: { certificates: 2, alive: 2 }, counted: { certificates: 2, alive: 2 } },
+    })
+  },
+)
+
+t.test('nor is what was counted counted again at once, however soon that was done', async (t) => {
+  const counts = openCounts(owner)
+  const daily = ledger('soon', { certificatesPerDay: 1 })
+  t.equal(await counts.recount(daily), true)
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  t.equal(await counts.recount(daily), false)
+})
+
+t.test('where more are alive than may be, the first that expires is told of', async (t) => {
+  const many = ledger('of the living', { certificatesAlive: 1 })
+  const counts = openCounts(owner)
+  await counts.recount({ ...many, principal: 'earlier' })
+  t.match(counts.of({ ...many, principal: 'earlier' }), { alive: 1 })
+  const { rows } = await owner.query<{ first: Date }>({
+    text: `select min(not_after) as first from limit_uses where grant_id = 'of the living' and not_after > now()`,
+  })
+  t.same(counts.expiryOf({ ...many, principal: 'earlier' }), rows[0]?.first)
+})
+
+t.test('a ledger that nothing was issued under is begun once as well, and kept for its day', async (t) => {
+  const idle: LedgerName = { ...ledger('idle', { certificatesPerDay: 1 }), profiles: ['none'] }
+  await openCounts(owner).begin(idle)
+  const first = await newest('idle')
+  t.match(first, { certificates: 0, alive: 0 })
+  await owner.query({ text: 'select maintain_limits()' })
+  t.same(await newest('idle'), first)
 })

@@ -127,6 +127,11 @@ t.test('who comes second under a key is told so, and not that there is no room',
   const again = (attempt: number): Intent => ({ ...intent, attempt, serial: randomBytes(16) })
   t.same(await recordAll([intent]), ['recorded'])
   t.same(await recordAll([again(1), again(2)]), ['taken', 'limit.certificates_per_day'])
+  // Keys are each principal's own.
+  await stores.db.query({ text: `insert into principals (name, created_by) values ('other', 'test')` })
+  const theirs = { ...again(2), request: { ...intent.request, principal: 'other' } }
+  t.same(await recordAll([theirs]), ['recorded'])
+  t.same(await recordAll([again(2)]), ['limit.certificates_per_day'])
 })
 
 t.test('a ledger that somebody has for longer is come back for', async (t) => {

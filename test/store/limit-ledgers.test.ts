@@ -297,13 +297,15 @@ t.test('what two calls under the same keys ask for at once takes its room once',
 
 t.test('what others do under the same grant, as by a mapping, takes none of one’s room', async (t) => {
   await plain.query({ text: `insert into principals (name, created_by) values ('other', 'test')` })
-  const ours = await newWorld(all, minute)
-  const theirs: World = { ...ours, principal: 'other' }
-  for (const world of [ours, theirs]) t.equal(await repeat(world, 0, Array(6).fill(long)), 5)
-  await replicas[0]?.recorder.recordUnsigned((ours.uses[0] as Use).intent)
-  skipped.ms += 61_000
-  t.equal(await repeat(ours, 0, [long, long]), 1, 'that of the one that was never signed')
-  t.equal(await record(theirs, 0, long), false)
+  for (const limits of [all, { certificatesAlive: 5 }, { certificatesPerDay: 5 }]) {
+    const ours = await newWorld(limits, minute)
+    const theirs: World = { ...ours, principal: 'other' }
+    for (const world of [ours, theirs]) t.equal(await repeat(world, 0, Array(6).fill(long)), 5)
+    await replicas[0]?.recorder.recordUnsigned((ours.uses[0] as Use).intent)
+    skipped.ms += 61_000
+    t.equal(await repeat(ours, 0, [long, long]), 1, 'that of the one that was never signed')
+    t.equal(await record(theirs, 0, long), false)
+  }
 })
 
 t.test(
@@ -323,6 +325,18 @@ t.test(
     }
   },
 )
+
+t.test('what is alive counts from the first on, also where only a later version of a mapping bounds it', async (t) => {
+  const ours = await newWorld({ certificatesPerDay: 3 }, 10 * minute)
+  t.equal(await repeat(ours, 0, Array(4).fill(long)), 3)
+  const [first, ...others] = ours.uses
+  await replicas[0]?.recorder.recordUnsigned((first as Use).intent)
+  ours.uses = others
+  skipped.ms += 61_000
+  t.equal(await repeat(ours, 0, [long, long]), 1, 'by what was counted')
+  t.equal(await record({ ...ours, limits: { certificatesAlive: 3 } }, 1, long), false)
+  t.equal(await record({ ...ours, limits: { certificatesAlive: 4 } }, 1, long), true)
+})
 
 t.test('nothing holds of what a replica has counted by a clock that was ahead', async (t) => {
   for (const limits of wide) {
