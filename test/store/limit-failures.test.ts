@@ -120,6 +120,11 @@ t.test('under several grants nothing is recorded that one of them has no room fo
   const full = 'limit.certificates_per_day'
   for (const both of [under(narrow, wide), under(wide, narrow)]) t.same(await recordAll([both]), [full])
   t.same(await recordAll([under(narrow, wide), under(wide)]), [full, 'recorded'])
+  const [one, two] = [1, 2].map(() => (wide ?? []).map((grant) => ({ ...grant, id: randomUUID() })))
+  const together = [under(one, two), under(two), under(one, two)]
+  t.same(await recordAll(together), ['recorded', 'recorded', 'recorded'])
+  t.match(await countedIn(one?.[0]?.id ?? ''), { rows: 2, total: 2 })
+  t.match(await countedIn(two?.[0]?.id ?? ''), { rows: 3, total: 3 }, 'each counts for itself')
 })
 
 t.test('who comes second under a key is told so, and not that there is no room', async (t) => {
