@@ -97,10 +97,10 @@ export interface CaTbsInput {
 
 /**
  * Reads a TBSCertificate, version 3, as strictly as a request: the lint reads our own octets back with it. Throws
- * `code` with the offset (policy.lint unless said otherwise), or san.*, subject.*, ext.* where the fault lies there.
+ * policy.lint with the offset, or san.*, subject.*, ext.* where the fault lies there.
  */
-export const parseTbs = (tbs: Buffer, code: ProblemCode = 'policy.lint'): TbsFacts => {
-  const reader = new DerReader(tbs, code)
+export const parseTbs = (tbs: Buffer): TbsFacts => {
+  const reader = new DerReader(tbs, 'policy.lint')
   const budget = newBudget()
   walk(reader, budget)
   return readTbs(reader.read(tags.sequence, 'TBSCertificate'), budget)
@@ -112,7 +112,10 @@ export const isIssuedBy = (
   { subjectDer, keyIdentifier: found }: Pick<TbsFacts, 'subjectDer' | 'keyIdentifier'>,
 ): boolean => subjectDer.equals(issuer) && (wanted === undefined || found === undefined || wanted.equals(found))
 
-/** Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`. */
+/**
+ * Reads a certificate whose inner and outer signature algorithm agree (RFC 5280 4.1.1.2). Throws like `parseTbs`, with
+ * `code` instead of policy.lint.
+ */
 export const parseCertificate = (der: Buffer, code: ProblemCode = 'policy.lint'): Certificate =>
   read(der, code, readOuterAlgorithm)
 
