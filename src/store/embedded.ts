@@ -16,7 +16,7 @@ import pg from 'pg'
 import type { Log } from '../telemetry.ts'
 import { assertSameMajor, findBinaries } from './embedded/binaries.ts'
 import { type Home, loadHome, makeHome } from './embedded/home.ts'
-import { bringUp, isAlive, isUp, type Postmaster, signalPostmaster } from './embedded/postmaster.ts'
+import { bringUp, isAlive, isUp, type Postmaster, stopPostmaster } from './embedded/postmaster.ts'
 
 export interface Embedded {
   /** Connects as the role that owns the database and migrates it. */
@@ -93,7 +93,7 @@ export const openEmbedded = async ({ dataDir, log }: EmbeddedOptions): Promise<E
       stopping = true
       hold(presence, true)
       const last = await isLast(presence)
-      if (last) await signalPostmaster(home, postmaster, 'SIGINT')
+      if (last) await stopPostmaster(home, postmaster)
       await presence.end().catch(() => {})
       if (!last) {
         if (await isUp(home.cluster))

@@ -40,7 +40,7 @@ export const bringUp = async (home: Home, log: Log): Promise<{ postmaster: Postm
           'ending the embedded PostgreSQL, whose socket is gone, as after its folder was moved',
         )
         sent.add(seen.pid)
-        await signalPostmaster(home, seen, 'SIGINT')
+        await stopPostmaster(home, seen)
       }
     } else if (mine === undefined) {
       await clearStale(home.cluster)
@@ -104,9 +104,9 @@ const hasSocket = async ({ pid, socketFolder }: Postmaster): Promise<boolean> =>
   return false
 }
 
-/** SIGINT is a fast shutdown: transactions are rolled back, a checkpoint is written. */
-export const signalPostmaster = async (home: Home, postmaster: Postmaster, signal: NodeJS.Signals): Promise<void> => {
-  if (await isAlive(postmaster, home.cluster)) process.kill(postmaster.pid, signal)
+/** By SIGINT, a fast shutdown: transactions are rolled back, a checkpoint is written. */
+export const stopPostmaster = async (home: Home, postmaster: Postmaster): Promise<void> => {
+  if (await isAlive(postmaster, home.cluster)) process.kill(postmaster.pid, 'SIGINT')
 }
 
 /** Undefined where there is none, or not yet a whole one. Lines: pid, folder, start, port, socket folder, address, key, status. */
