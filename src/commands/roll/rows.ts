@@ -147,7 +147,7 @@ export const smallTables: Readonly<Record<string, string>> = {
     group by s.plan`,
 }
 
-/** What is counted on the way: which of an issuer's states is next, and the certificate that its chains begin with. */
+/** What is counted on the way: which of an issuer's states is next. */
 export interface Counting {
   readonly states: Map<string, number>
 }
