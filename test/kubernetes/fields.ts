@@ -36,8 +36,6 @@ export const difference = (one: FieldSet, other: FieldSet): FieldSet => combine(
 export const intersection = (one: FieldSet, other: FieldSet): FieldSet =>
   combine(one, other, (mine, its) => mine && its)
 
-export const equal = (one: FieldSet, other: FieldSet): boolean => same(encodeFields(one), encodeFields(other))
-
 /** Without what lies at or below these paths of fields. */
 export const without = (set: FieldSet, paths: readonly (readonly string[])[]): FieldSet =>
   paths.reduce(withoutPath, set)

@@ -38,12 +38,6 @@ const prune = (value: Value, schema: Tree, path: string, unknown: string[]): Val
   return pruned
 }
 
-/** The first field of an applied configuration that the schema does not declare, as a path with leading dot. */
-export const undeclaredIn = (object: Tree, schema: Tree): string | undefined => {
-  const [first] = pruneBySchema(object, schema).unknown
-  return first === undefined ? undefined : `.${first}`
-}
-
 /** What the schema refuses. A status is judged by itself, and its paths within the body begin below it. */
 export const validateBySchema = (value: Value, schema: Tree, root: readonly string[] = []): Cause[] =>
   validate(value, schema, { field: root.join('.'), body: '' })
