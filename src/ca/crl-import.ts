@@ -2,7 +2,7 @@
  * Lists that CAs above our issuers have signed elsewhere, in ceremonies: taken in when they fit, kept on record, and
  * served where the certificates that they may revoke say.
  */
-import { createHash, createPublicKey, verify } from 'node:crypto'
+import { createPublicKey, hash, verify } from 'node:crypto'
 
 import { isProblem, Problem, type Violation } from '../errors.ts'
 import { keyAlgorithms } from '../x509/algorithms.ts'
@@ -91,7 +91,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
   const place = (list: ImportedCrl): void => {
     const known = lists.get(list.signer)
     if (known && known.index >= list.index) return
-    const sha256 = createHash('sha256').update(list.der).digest('hex')
+    const sha256 = hash('sha256', list.der)
     lists.set(list.signer, { ...list, sha256, serials: serialsOf(list) })
   }
   const isListed = ({ subject, signer }: Link): boolean =>
@@ -104,7 +104,7 @@ export const openCrlImports = ({ store, links, basePath, clock }: CrlImportsDeps
       const above = links().filter((link) => link.issuer === issuer)
       if (above.length === 0) throw new Problem('issuer.not_found', 'There is no issuer with this name in use.')
       const list = read(der, above, clock())
-      const sha256 = createHash('sha256').update(der).digest('hex')
+      const sha256 = hash('sha256', der)
       const below = links().filter(({ signer }) => sha256Of(signer) === list.signer)
       const added = await store.add({ ...list, issuer, sha256, by }, (newest) => follows(list, newest, below))
       place(added)
@@ -300,7 +300,7 @@ const misfit = (...faults: readonly (readonly [field: string, reason: string])[]
     violations: faults.map(([field, reason]): Violation => ({ check: 'crl.import', field, value: '', reason })),
   })
 
-const sha256Of = ({ spki }: TbsFacts): string => createHash('sha256').update(spki).digest('hex')
+const sha256Of = ({ spki }: TbsFacts): string => hash('sha256', spki)
 
 /** Between the root's clock and ours. */
 const toleranceMs = 300_000

@@ -2,7 +2,7 @@
  * The lists that an instance serves: in memory, so that neither a crowd nor an outage of the database is felt by those
  * who fetch them. It follows what any instance publishes, and never takes an older list for a newer one.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import { readCrlDates } from '../x509/crl.ts'
 import type { SignedCrl, Unlisted } from './crl.ts'
@@ -67,7 +67,7 @@ export const openCrlShelf = (
       if ((lists.get(place)?.number ?? 0) >= list.number) continue
       const dates = datesOf(list)
       if (!dates) continue
-      const sha256 = createHash('sha256').update(list.der).digest('hex')
+      const sha256 = hash('sha256', list.der)
       spoiled.get(list.issuer)?.delete(list.shard)
       lists.set(place, { ...list, ...dates, sha256 })
     }

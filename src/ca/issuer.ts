@@ -2,7 +2,7 @@
  * One CA certificate with its chain and its key. The key is opened when it can be, and opened again until it can: what
  * is not the certificate's own key, or does not sign a fixed text so that it verifies, is not used.
  */
-import { createHash, createPublicKey, verify } from 'node:crypto'
+import { createPublicKey, hash, verify } from 'node:crypto'
 
 import { withDeadline } from '../deadline.ts'
 import { Problem } from '../errors.ts'
@@ -76,7 +76,7 @@ export const newIssuer = (row: IssuerRow, options: IssuerOptions): Issuer => {
   const { facts } = parseCertificate(row.certificate)
   if (!facts.ca) throw new Error(`The certificate of issuer ${row.name} is not a CA certificate.`)
   if (!facts.keyIdentifier) throw new Error(`The certificate of issuer ${row.name} has no subject key identifier.`)
-  const keySha256 = createHash('sha256').update(facts.spki).digest('hex')
+  const keySha256 = hash('sha256', facts.spki)
   const holder = holdKey(row, facts, options)
   let up = readWays(row)
   let opening: Promise<unknown> | undefined = holder.probe().finally(() => {

@@ -4,7 +4,7 @@
  * is not on record, nothing final of what is still open. A revocation that this instance makes is in its answers before
  * whoever revoked is answered; those of others are followed along the roll, and whoever cannot follow asks the records.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import { isProblem } from '../errors.ts'
 import type { CrlReason } from '../x509/crl.ts'
@@ -213,7 +213,7 @@ const spanOf = (now: Date, validityMs: number, { notAfter }: Responder): Span =>
 /** Whoever staples it has half of its time left. */
 const halfOf = ({ thisUpdate, nextUpdate }: Span): number => (thisUpdate.getTime() + nextUpdate.getTime()) / 2
 
-const tagOf = (der: Buffer): string => `"${createHash('sha256').update(der).digest('hex')}"`
+const tagOf = (der: Buffer): string => `"${hash('sha256', der)}"`
 
 const malformedRequest: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
 const unauthorized: OcspAnswer = { der: ocspErrors.unauthorized, kind: 'unauthorized' }

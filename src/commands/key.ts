@@ -1,5 +1,5 @@
 /** `chancery key`: keys in security modules, for the operator beside the database and the module. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import type { Config } from '../config.ts'
 import { isProblem } from '../errors.ts'
@@ -50,7 +50,7 @@ export const runProbe = (config: Config, log: Log, uri: string): Promise<ProbedK
         // No PIN is tried that is not on record first: the key has no part in that.
         throw isProblem(cause, 'db.unavailable') ? cause : new Failure('usage', cause.message)
       })
-      return { id, algorithm: algorithm.id, spki: createHash('sha256').update(spki).digest('hex'), attributes }
+      return { id, algorithm: algorithm.id, spki: hash('sha256', spki), attributes }
     } finally {
       await keys.close()
     }

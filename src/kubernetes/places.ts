@@ -2,7 +2,7 @@
  * Where an issuer of the cluster sends its requests, trusting what, as whom: read from its spec, from Secrets and from files.
  * Nothing is kept longer than half a minute, so that tokens and trust that change are seen without a restart.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createSecureContext, getCACertificates } from 'node:tls'
 
@@ -38,7 +38,7 @@ export const openPlaces = (deps: PlacesDeps): Places => {
   return {
     of: async (issuer, signal) => {
       const { uid } = issuer.metadata
-      const from = createHash('sha256').update(JSON.stringify(issuer.spec)).digest('base64')
+      const from = hash('sha256', JSON.stringify(issuer.spec), 'base64')
       const found = known.get(uid)
       if (found?.from === from && found.until > deps.now()) return found.chancery
       const place = await placeOf(deps, issuer, signal)

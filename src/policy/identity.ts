@@ -2,7 +2,7 @@
  * Identity providers: from the document that was written to the rules that say who a token makes somebody. Pure: a
  * signature has been checked before, and principals are looked up afterwards.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../canonical.ts'
 import { Problem, type ProblemCode } from '../errors.ts'
@@ -73,7 +73,7 @@ export const parseProvider = (input: unknown, at: { readonly version: number; re
   return {
     name: stored.name,
     version: at.version,
-    sha256: createHash('sha256').update(text).digest('hex'),
+    sha256: hash('sha256', text),
     issuer: stored.issuer,
     document: stored,
     algorithms: stored.algorithms,

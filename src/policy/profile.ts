@@ -2,7 +2,7 @@
  * Profiles: from the document that was written to the rules that decide. A profile is parsed once, when its version is
  * stored or loaded, and everything that a decision needs is compiled here.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import { canonicalJson } from '../canonical.ts'
 import { Problem } from '../errors.ts'
@@ -116,7 +116,7 @@ export const canonicalDocument = (document: ProfileDocument): string => canonica
 const compile = (written: ProfileDocument, version: number): Profile => {
   const text = canonicalDocument(written)
   const document = freeze(JSON.parse(text) as ProfileDocument)
-  const sha256 = createHash('sha256').update(text).digest('hex')
+  const sha256 = hash('sha256', text)
   const { name, authority, validity, names, approvals } = document
   const keys = new Map(keysOf(document.keys))
   return {

@@ -3,7 +3,7 @@
  * says so. Any number of processes may migrate at once; an advisory lock, which ends with its transaction and so
  * works behind a pooler, lets them through one by one.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -101,7 +101,7 @@ const loadMigrations = async (directory = ours): Promise<readonly Migration[]> =
       if (Number(digits) !== i + 1)
         throw new Error(`The migrations have a gap or a double: ${file} stands where number ${i + 1} belongs.`)
       const sql = await readFile(join(directory, file))
-      return { version: i + 1, name, sql: sql.toString('utf8'), sha256: createHash('sha256').update(sql).digest('hex') }
+      return { version: i + 1, name, sql: sql.toString('utf8'), sha256: hash('sha256', sql) }
     }),
   )
 }

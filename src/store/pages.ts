@@ -1,5 +1,5 @@
 /** Pages of a search: its conditions, one row more than asked for, and cursors that are keysets bound to their filter. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { setImmediate as nextRound } from 'node:timers/promises'
 
 import type { Bounds, Page, Start } from '../ca/records.ts'
@@ -200,10 +200,7 @@ export const storable = (text: string): string => text.toWellFormed().replaceAll
 
 const tagOf = (filter: object): string => {
   const set = Object.entries(filter).filter(([, value]) => value !== undefined)
-  return createHash('sha256')
-    .update(JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1))))
-    .digest('base64url')
-    .slice(0, 8)
+  return hash('sha256', JSON.stringify(set.sort(([a], [b]) => (a < b ? -1 : 1))), 'base64url').slice(0, 8)
 }
 
 const turnMs = 5

@@ -1,5 +1,5 @@
 /** The files of a ceremony: never over one that is there, durable when they are said to be, and all possible before it begins. */
-import { createHash, randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { open, realpath, rename, rm } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -82,7 +82,7 @@ export const createSealed = async (path: string, text: string): Promise<SealedFi
 }
 
 const seal = (text: string): { readonly content: string; readonly digest: string } => {
-  const digest = createHash('sha256').update(text).digest('hex')
+  const digest = hash('sha256', text)
   return { content: `${text}SHA-256 of all lines above: ${digest}\n`, digest }
 }
 

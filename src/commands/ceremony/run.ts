@@ -1,5 +1,5 @@
 /** The ceremonies themselves: what each reads, shows, has confirmed, signs and writes, in this order. */
-import { randomBytes } from 'node:crypto'
+import { hash, randomBytes } from 'node:crypto'
 import { resolve } from 'node:path'
 
 import {
@@ -30,7 +30,7 @@ import { type CeremonyKey, keyOf, takeIt } from './key.ts'
 import { constraintsOf, lastMoment, parseParameters, serialOf, spanOf, subjectOf, updatesOf } from './parameters.ts'
 import type { CrlDocument, Documents, KeyDocument, SpanDocument } from './schema.ts'
 import { type Line, type Outputs, openSession, type Session, type SessionDeps } from './session.ts'
-import { crlLines, factLines, keyLines, sha256 } from './show.ts'
+import { crlLines, factLines, keyLines } from './show.ts'
 
 export interface CeremonyOptions {
   readonly parameters: string
@@ -164,7 +164,7 @@ const actCrl: Act<'crl'> = async (session, document) => {
     await session.confirm({ act: 'sign it', answer: 'yes', otherwise: nothingSigned })
     // DER: what a distribution point serves (RFC 5280 4.2.1.13).
     const crl = await seal(signer, tbs)
-    await session.tellMade(['Signed', `a CRL with the SHA-256 ${sha256(crl)}`])
+    await session.tellMade(['Signed', `a CRL with the SHA-256 ${hash('sha256', crl)}`])
     await session.write(session.pathOf(output.crl), crl)
   })
 }
@@ -173,7 +173,7 @@ const actCross: Act<'cross'> = async (session, document, file) => {
   const { key: where, output } = document
   const root = await readCertificate(session, session.pathOf(document.root))
   const other = await readCertificate(session, file)
-  const digest = sha256(other.der)
+  const digest = hash('sha256', other.der)
   const expected = document.other?.certificateSha256
   if (expected !== undefined && expected !== digest)
     throw new Misfit([`The other root is not the one of the parameters: the SHA-256 of its certificate is ${digest}.`])
@@ -224,12 +224,12 @@ const openOrCreate = async (key: CeremonyKey, where: KeyDocument, session: Sessi
 
 /** The digits are what was compared by voice or on paper; typing them shows that somebody has looked. */
 const confirmDigits = (session: Session, octets: Buffer, digitsOf: string, otherwise = nothingSigned): Promise<void> =>
-  session.confirm({ act: 'sign it', answer: sha256(octets).slice(0, 8), digitsOf, otherwise })
+  session.confirm({ act: 'sign it', answer: hash('sha256', octets).slice(0, 8), digitsOf, otherwise })
 
 /** PEM; its fingerprint is what `openssl x509 -fingerprint -sha256` prints, and the parameters of others may ask for. */
 const sealCertificate = async (session: Session, signer: SigningKey, tbs: Buffer): Promise<string> => {
   const der = await seal(signer, tbs)
-  await session.tellMade(['Signed', `a certificate with the SHA-256 ${sha256(der)}`])
+  await session.tellMade(['Signed', `a certificate with the SHA-256 ${hash('sha256', der)}`])
   await assertReadAlike(der, signer)
   await session.tellMade(['Read again', 'by @peculiar/x509, which reads the same in it'])
   return encodePem('CERTIFICATE', der)

@@ -2,7 +2,7 @@
  * What happens around a ceremony's acts: files are read and written once and with their digests, steps are shown and
  * confirmed, and all of it goes into a transcript that a witness can sign. Nothing secret passes through here.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { dirname, relative, resolve } from 'node:path'
 
@@ -190,7 +190,7 @@ const section = (heading: string, lines: readonly string[]): readonly string[] =
 
 const digestLine = (name: string, content: string | Buffer): Line => [
   name,
-  `${sha256(content)}  ${Buffer.byteLength(content)}`,
+  `${hash('sha256', content)}  ${Buffer.byteLength(content)}`,
 ]
 
 /** As it stands in the parameters, where it lies beside or below them. */
@@ -203,5 +203,3 @@ const nameOf = (folder: string, path: string): string => {
 const brokenOff: readonly Line[] = [
   ['Stopped', 'broken off before its end: what is told here was done, and nothing after it'],
 ]
-
-const sha256 = (content: string | Buffer): string => createHash('sha256').update(content).digest('hex')

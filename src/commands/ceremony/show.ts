@@ -1,5 +1,5 @@
 /** What is about to be signed, as people read it; taken from the octets themselves, read back by the strict reader. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import type { RootCrlInput } from '../../ca/ceremony.ts'
 import type { SigningKey } from '../../keys/signing-key.ts'
@@ -31,7 +31,7 @@ export const factLines = (facts: TbsFacts): readonly Line[] => {
 
 /** Of the key that signs: how its token holds it, where it is in one. */
 export const keyLines = ({ id, spki, attributes }: SigningKey): readonly Line[] => [
-  ['Signing key', `${id}, SHA-256 ${sha256(spki)}`],
+  ['Signing key', `${id}, SHA-256 ${hash('sha256', spki)}`],
   ...(attributes === undefined
     ? []
     : [
@@ -56,8 +56,5 @@ export const crlLines = ({ number, thisUpdate, nextUpdate, revoked }: RootCrlInp
     ],
   ),
 ]
-
-/** Of a public key: over its SubjectPublicKeyInfo. */
-export const sha256 = (octets: Buffer): string => createHash('sha256').update(octets).digest('hex')
 
 const subtreeText = (subtree: Subtree): string => `${subtree.kind} ${formatSubtree(subtree) || '(every name)'}`

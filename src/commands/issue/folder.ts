@@ -10,7 +10,7 @@
  *     web/.chancery/pending.json     only we may read it
  *     web/.chancery/lock             while an answer is put in its place
  */
-import { createHash, createPrivateKey, X509Certificate } from 'node:crypto'
+import { createPrivateKey, hash, X509Certificate } from 'node:crypto'
 import { lstatSync } from 'node:fs'
 import { chmod, lstat, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
@@ -180,7 +180,7 @@ const readHeld = async (current: string): Promise<Held | undefined> => {
       serial: serialOf(certificate),
       notBefore: certificate.validFromDate,
       notAfter: certificate.validToDate,
-      digest: createHash('sha256').update(certificate.raw).digest(),
+      digest: hash('sha256', certificate.raw, 'buffer'),
       certificatePem: pem,
       keyPem,
       orderDigest: orderDigest.trim(),

@@ -1,5 +1,5 @@
 /** Authorities: what relying parties must trust. Any principal with a grant may read them. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
@@ -148,7 +148,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
 
 /** It may be kept, but not used without asking: what is trusted may have changed. */
 const sendBundle = (request: FastifyRequest, reply: FastifyReply, body: string, type: BundleType): FastifyReply => {
-  const tag = `"${createHash('sha256').update(body).digest('hex')}"`
+  const tag = `"${hash('sha256', body)}"`
   return sendFresh(request, reply, { octets: Buffer.from(body), type, tag, cacheControl: 'private, no-cache' })
 }
 
@@ -162,7 +162,7 @@ const encodeBundle: Readonly<Record<BundleType, (anchors: readonly Anchor[]) => 
     JSON.stringify({
       items: anchors.map(({ certificate, issuers, neededUntil }) => ({
         certificate: encodePem('CERTIFICATE', certificate),
-        sha256: createHash('sha256').update(certificate).digest('hex'),
+        sha256: hash('sha256', certificate),
         issuers,
         neededUntil: neededUntil.toISOString(),
       })),

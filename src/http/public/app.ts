@@ -2,7 +2,7 @@
  * The public listener: what relying parties fetch without being anyone, over plain HTTP as RFC 5280 8 expects, since
  * everything served here is signed. It reads and nothing else.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 
 import type { FastifyReply } from 'fastify'
 
@@ -60,7 +60,7 @@ const issuerRoutes = (app: App, { records }: PublicDeps): void => {
       if (!known.has(name)) await learn('fresh')
       const octets = known.get(name)
       if (!octets) throw new Problem('issuer.not_found', 'There is no issuer with this name.')
-      const tag = `"${createHash('sha256').update(octets).digest('hex')}"`
+      const tag = `"${hash('sha256', octets)}"`
       return sendFresh(request, reply as FastifyReply, {
         octets,
         type: 'application/pkix-cert',

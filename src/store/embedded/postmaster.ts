@@ -1,6 +1,6 @@
 /** The running server: finding, starting and signalling it. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { chown, link, lstat, mkdir, mkdtemp, open, readFile, readlink, rename, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -177,7 +177,7 @@ const hasEnded = (child: ChildProcess): boolean =>
 const makeSocketFolder = async ({ cluster, account }: Home): Promise<string> => {
   const { uid = process.geteuid?.() ?? 0, gid = process.getegid?.() ?? 0 } = account.identity
   const near = join(dirname(cluster), 'run')
-  const short = join(tmpdir(), `chancery-${createHash('sha256').update(cluster).digest('hex').slice(0, 12)}`)
+  const short = join(tmpdir(), `chancery-${hash('sha256', cluster).slice(0, 12)}`)
   const wanted = fits(near) ? near : short
   await mkdir(wanted, { mode: 0o700 }).catch(() => {})
   let folder = wanted
