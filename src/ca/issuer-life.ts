@@ -146,7 +146,7 @@ export const openIssuerLife = (deps: IssuerLifeDeps): IssuerLife => {
     if (found) return found
     throw noIssuer(name)
   }
-  const oneByOne = openTurns()
+  const oneByOne = openOneByOne()
   return {
     requests: store.requests,
     issuers: store.issuers,
@@ -233,7 +233,7 @@ const keyFaultOf = async (issuers: Issuers, { name }: IssuerRow): Promise<string
 }
 
 /** Of works with the same name, each begins when the one before it has ended: the second finds what the first has made. */
-const openTurns = () => {
+const openOneByOne = () => {
   const last = new Map<string, Promise<unknown>>()
   return <T>(name: string, work: () => Promise<T>): Promise<T> => {
     const mine = (last.get(name) ?? Promise.resolve()).then(work, work)

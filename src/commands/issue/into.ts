@@ -104,7 +104,7 @@ export const issueInto = async (orders: readonly IntoOptions[], client: Client, 
   const failures: FailedOrder[] = []
   const failed = ({ folder }: TaskOfOptions, failure: Failure): void =>
     void failures.push({ out: folder.path, failure })
-  const inTurn = openTurns()
+  const inTurn = openLane()
   const advising = openAdvising(client)
   /** What it waits for. */
   const attempt = async (task: TaskOfOptions): Promise<Awaited['request'] | undefined> => {
@@ -157,7 +157,7 @@ const failureOfAll = (failures: readonly FailedOrder[]): Failure => {
 }
 
 /** One after the other, in the order in which they come. */
-const openTurns = () => {
+const openLane = () => {
   let last: Promise<unknown> = Promise.resolve()
   return <T>(work: () => Promise<T>): Promise<T> => {
     const next = last.then(work)
@@ -168,7 +168,7 @@ const openTurns = () => {
 
 /** However many wait, the server is asked by a few at a time. */
 const openPolite = (client: Client): Client => {
-  const lanes = Array.from({ length: mostAtOnce }, openTurns)
+  const lanes = Array.from({ length: mostAtOnce }, openLane)
   let calls = 0
   return {
     ...client,
