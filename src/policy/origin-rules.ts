@@ -3,7 +3,7 @@ import { Problem, type Violation } from '../errors.ts'
 import type { Check, Say } from './checks.ts'
 import { show } from './names.ts'
 import { type Origin, type OriginRules, originField } from './origin.ts'
-import { readTextPattern, type TextPattern } from './subject.ts'
+import { compileTextPattern, readTextPattern, type TextPattern } from './subject.ts'
 
 /** Rules that were compiled. A facet without them is anybody's. */
 export interface CompiledOriginRules {
@@ -91,15 +91,12 @@ export const compileOriginRules = (rules: OriginRules): CompiledOriginRules => {
   for (const facet of facetNames) {
     const lists: Lists | undefined = rules[facet]
     if (lists === undefined) continue
-    compiled[facet] = { wanted: lists[facets[facet].wanted]?.map(compile), denied: (lists.deny ?? []).map(compile) }
+    compiled[facet] = {
+      wanted: lists[facets[facet].wanted]?.map(compileTextPattern),
+      denied: (lists.deny ?? []).map(compileTextPattern),
+    }
   }
   return { required: rules.required ?? false, facets: compiled }
-}
-
-const compile = (text: string): TextPattern => {
-  const pattern = readTextPattern(text)
-  if (typeof pattern === 'string') throw new TypeError(`the pattern ${text} ${pattern}`)
-  return pattern
 }
 
 /** Rules of a grant are compiled once for as long as it is held in memory. Those that cannot be read allow nobody. */

@@ -22,7 +22,7 @@ import { parseDuration } from './duration.ts'
 import { faultsOf, type Surroundings } from './faults.ts'
 import { type CompiledRules, compileRules } from './names.ts'
 import { type CompiledOriginRules, compileOriginRules } from './origin-rules.ts'
-import { type AttributeRule, attributeTypes, readTextPattern, type TextPattern } from './subject.ts'
+import { type AttributeRule, attributeTypes, compileTextPattern } from './subject.ts'
 import { usagesOf } from './usages.ts'
 
 export { type ProfileDocument, ProfileDocumentSchema } from './document.ts'
@@ -174,18 +174,12 @@ const compileSubject = (subject: ProfileDocument['subject']): readonly Attribute
 
 const compileAttribute = ({ fixed, match, orName, required, max }: AttributeDocument): Omit<AttributeRule, 'type'> => ({
   ...(fixed === undefined ? {} : { fixed: listOf(fixed) }),
-  ...(match === undefined ? {} : { match: listOf(match).map(compilePattern) }),
+  ...(match === undefined ? {} : { match: listOf(match).map(compileTextPattern) }),
   orName: orName ?? false,
   // What has a pattern identifies someone: a certificate without it would be nobody's.
   required: required ?? match !== undefined,
   max: max ?? 1,
 })
-
-const compilePattern = (text: string): TextPattern => {
-  const pattern = readTextPattern(text)
-  if (typeof pattern === 'string') throw new TypeError(`the pattern ${text} ${pattern}`)
-  return pattern
-}
 
 const compileNames = (names: NonNullable<ProfileDocument['names']>): NameSettings => ({
   rules: compileRules(names),

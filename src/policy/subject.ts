@@ -61,6 +61,13 @@ export const readTextPattern = (text: string): TextPattern | string => {
   }
 }
 
+/** Of one that is known to be good; a bad one throws TypeError. */
+export const compileTextPattern = (text: string): TextPattern => {
+  const pattern = readTextPattern(text)
+  if (typeof pattern === 'string') throw new TypeError(`the pattern ${text} ${pattern}`)
+  return pattern
+}
+
 /** Whether it can be kept: PostgreSQL's text holds no NUL, and UTF-8 no lone surrogate. */
 export const isText = (text: string): boolean => !text.includes('\0') && text.isWellFormed()
 
