@@ -8,7 +8,7 @@ import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
 import { join } from 'node:path'
 
-import { assertServer, chooseContext, type NamedContext } from './contexts.ts'
+import { assertServer, chooseContext, type Environment, type NamedContext } from './contexts.ts'
 import { Failure } from './failure.ts'
 import { notTls, tlsReasonOf } from './fetch-fault.ts'
 import { type Identity, type Proof, proofOf, readOption } from './proof.ts'
@@ -201,7 +201,6 @@ const isStale = (error: unknown): error is Failure =>
 const staleCodes: ReadonlySet<string> = new Set(['auth.invalid', 'auth.expired', 'auth.replayed'])
 
 type Sending = Omit<Place, 'server' | 'another'> & { readonly method: string }
-type Environment = Readonly<Record<string, string | undefined>>
 
 const send = async (
   url: URL,

@@ -42,7 +42,7 @@ export interface Contexts {
   readonly contexts: Readonly<Record<string, Context>>
 }
 
-type Environment = Readonly<Record<string, string | undefined>>
+export type Environment = Readonly<Record<string, string | undefined>>
 
 /** Where it is: undefined for whoever has no home. */
 const contextsPath = (env: Environment): string | undefined => {

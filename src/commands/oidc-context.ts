@@ -1,9 +1,14 @@
 /** The token of a login at an identity provider, renewed before it ends; what came of it is kept in the context file. */
-import { type Context, type ContextsFile, type NamedContext, type OidcLogin, withContexts } from './contexts.ts'
+import {
+  type Context,
+  type ContextsFile,
+  type Environment,
+  type NamedContext,
+  type OidcLogin,
+  withContexts,
+} from './contexts.ts'
 import { Failure } from './failure.ts'
 import { endOf, refresh, subjectOf } from './oidc.ts'
-
-type Environment = Readonly<Record<string, string | undefined>>
 
 export interface LoggedIn extends NamedContext {
   readonly oidc: OidcLogin

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createSecureContext } from 'node:tls'
 
-import type { CertificateFiles, Context, NamedContext } from './contexts.ts'
+import type { CertificateFiles, Context, Environment, NamedContext } from './contexts.ts'
 import { Failure } from './failure.ts'
 import { readGivenText } from './given.ts'
 
@@ -28,8 +28,6 @@ export interface Proof {
 interface ProofOptions {
   readonly tokenFile?: string
 }
-
-type Environment = Readonly<Record<string, string | undefined>>
 
 export const proofOf = async (
   options: ProofOptions,
