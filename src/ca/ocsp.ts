@@ -215,7 +215,7 @@ const halfOf = ({ thisUpdate, nextUpdate }: Span): number => (thisUpdate.getTime
 
 const tagOf = (der: Buffer): string => `"${hash('sha256', der)}"`
 
-const malformedRequest: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
+export const malformedRequest: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
 const unauthorized: OcspAnswer = { der: ocspErrors.unauthorized, kind: 'unauthorized' }
 const tryLater: OcspAnswer = { der: ocspErrors.tryLater, kind: 'tryLater' }
 

@@ -9,7 +9,6 @@ import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import {
   assertNotOwn,
-  ById,
   ByName,
   endRoute,
   HoldingLabel,
@@ -20,7 +19,7 @@ import {
   tags,
 } from './holdings.ts'
 import * as asked from './request-examples.ts'
-import { named, PrincipalName, Time, Uuid } from './schemas.ts'
+import { ById, named, PrincipalName, Time, Uuid } from './schemas.ts'
 import { parseTime, timeOrNull, timeProblem } from './views.ts'
 
 const PrincipalView = Type.Object(

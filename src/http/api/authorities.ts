@@ -15,7 +15,7 @@ import type { HttpDeps } from '../deps.ts'
 import { negotiate } from '../media.ts'
 import { assertMayRead } from './certificates.ts'
 import * as examples from './examples.ts'
-import { closed, IssuerState, Label, named, Pem, SerialText, Sha256, Time } from './schemas.ts'
+import { BySerial, closed, IssuerState, Label, named, Pem, Sha256, Time } from './schemas.ts'
 import { parseSerial } from './views.ts'
 
 const AuthorityView = Type.Object(
@@ -130,7 +130,7 @@ export const authorityRoutes = (app: App, { records, issuerLife }: HttpDeps): vo
         description:
           'The bundle of its authority, for whoever may read the certificate, and for itself over mutual TLS: so that one that renews itself learns of roots that come and go.',
         tags: ['authorities'],
-        params: Type.Object({ serial: SerialText }, closed),
+        params: BySerial,
         querystring: BundleQuery,
         response: { 200: BundleView },
       },

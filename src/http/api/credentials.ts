@@ -11,9 +11,9 @@ import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
-import { assertNotOwn, ById, endRoute, HoldingLabel, listRoute, NullableTime, OfPrincipal, tags } from './holdings.ts'
+import { assertNotOwn, endRoute, HoldingLabel, listRoute, NullableTime, OfPrincipal, tags } from './holdings.ts'
 import * as asked from './request-examples.ts'
-import { formed, named, PrincipalName, Time, Uuid } from './schemas.ts'
+import { ById, formed, named, PrincipalName, Time, Uuid } from './schemas.ts'
 import { timeOrNull } from './views.ts'
 
 const nameDer = (description: string) => Type.String({ minLength: 4, maxLength: 2732, description })

@@ -16,9 +16,9 @@ import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
-import { assertNotOwn, ById, endRoute, listRoute, OfPrincipal, tags } from './holdings.ts'
+import { assertNotOwn, endRoute, listRoute, OfPrincipal, tags } from './holdings.ts'
 import * as asked from './request-examples.ts'
-import { Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
+import { ById, Label, named, PrincipalName, Role, Time, Uuid } from './schemas.ts'
 
 const Rules = Type.Object(
   {

@@ -5,7 +5,7 @@ import { Problem, type ProblemCode } from '../../errors.ts'
 import { type Static, type TSchema, Type } from '../../schema.ts'
 import type { App } from '../app.ts'
 import { callerOf } from '../auth.ts'
-import { closed, formed, PrincipalName, Time, Uuid } from './schemas.ts'
+import { type ById, closed, formed, PrincipalName, Time } from './schemas.ts'
 
 export const mayRead = ['auditor', 'admin'] as const
 export const tags = ['access']
@@ -18,7 +18,6 @@ export const HoldingLabel = formed('must have no control characters, and no halv
   description: 'what it is for',
 })
 export const OfPrincipal = Type.Object({ principal: Type.Optional(PrincipalName) }, closed)
-export const ById = Type.Object({ id: Uuid }, closed)
 export const ByName = Type.Object({ name: PrincipalName }, closed)
 
 interface ListCall {

@@ -29,7 +29,7 @@ import {
 } from './certificates.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-import { Ask, closed, Duration, IssuedCertificate, named, Serial, SerialText, Time } from './schemas.ts'
+import { Ask, BySerial, closed, Duration, IssuedCertificate, named, Serial, Time } from './schemas.ts'
 import { parseSerial } from './views.ts'
 
 const RenewalAsk = Type.Object(
@@ -54,8 +54,6 @@ const RenewalInfoView = Type.Object(
       'as in RFC 9773: choose one moment within the window by chance, and renew then; at once if it has passed. Ask again after Retry-After.',
   },
 )
-
-const BySerial = Type.Object({ serial: SerialText }, closed)
 
 export const renewalRoutes = (app: App, deps: HttpDeps): void => {
   app.post(

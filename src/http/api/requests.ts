@@ -12,6 +12,7 @@ import * as examples from './examples.ts'
 import { listTypes, pageOf, sendPage } from './page.ts'
 import * as asked from './request-examples.ts'
 import {
+  ById,
   closed,
   formed,
   Label,
@@ -129,7 +130,6 @@ const DecisionBody = Type.Object(
 const WithdrawalBody = Type.Object({ reason: Reason }, named('Withdrawal', asked.withdrawal))
 
 const tags = ['approvals']
-const ById = Type.Object({ id: Uuid }, closed)
 const path = '/v1/requests'
 
 export const requestRoutes = (app: App, deps: HttpDeps): void => {

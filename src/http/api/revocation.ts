@@ -8,7 +8,7 @@ import { withinDeadline } from '../deadline.ts'
 import type { HttpDeps } from '../deps.ts'
 import * as examples from './examples.ts'
 import * as asked from './request-examples.ts'
-import { closed, named, RevocationView, Serial, SerialText, Sha256, Time } from './schemas.ts'
+import { BySerial, named, RevocationView, Serial, Sha256, Time } from './schemas.ts'
 import { parseInvalidity, parseSerial, revocationView } from './views.ts'
 
 const RevocationBody = Type.Object(
@@ -54,8 +54,6 @@ const problems = [
 const databaseProblems = ['overload.deadline', 'service.stopping', 'db.unavailable', 'roll.inconsistent'] as const
 
 const tags = ['revocation']
-const BySerial = Type.Object({ serial: SerialText }, closed)
-
 export const revocationRoutes = (app: App, deps: HttpDeps): void => {
   const { revocations } = deps
 

@@ -68,6 +68,7 @@ export const Uuid = formed('must be a UUID in lower case', {
   maxLength: 36,
   examples: ['0193f2b4-6a51-7c1e-9d0b-3f1c2a4b5d6e'],
 })
+export const ById = Type.Object({ id: Uuid }, closed)
 /** As it is written: upper case and colons are welcome. `parseSerial` makes it one. */
 export const SerialText = formed('must be 32 hexadecimal digits, in pairs that may be separated by colons', {
   pattern: '^([0-9A-Fa-f]{2}:?){15}[0-9A-Fa-f]{2}$',
@@ -75,6 +76,7 @@ export const SerialText = formed('must be 32 hexadecimal digits, in pairs that m
   examples: ['4f0c2e9a7b6d1583a2c4e6f8091b3d57'],
   description: '32 hexadecimal digits; upper case and colons are accepted',
 })
+export const BySerial = Type.Object({ serial: SerialText }, closed)
 /** Any certificate of a row of renewals. */
 export const RowText = {
   ...SerialText,

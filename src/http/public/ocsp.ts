@@ -1,10 +1,9 @@
 /** OCSP over HTTP (RFC 6960 appendix A.1, RFC 5019 5 and 6): by POST, and by GET with the request in the path. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 
-import type { OcspAnswer } from '../../ca/ocsp.ts'
+import { malformedRequest, type OcspAnswer } from '../../ca/ocsp.ts'
 import { isProblem, Problem } from '../../errors.ts'
 import { Type } from '../../schema.ts'
-import { ocspErrors } from '../../x509/ocsp.ts'
 import { decodeBase64 } from '../../x509/pem.ts'
 import { closed, Label } from '../api/schemas.ts'
 import type { App } from '../app.ts'
@@ -44,7 +43,7 @@ export const ocspRoutes = (app: App, deps: PublicDeps): void => {
   app.get('/ocsp/:issuer/*', { config: { access: 'open' }, handlerTimeout }, async (request, reply) => {
     const { issuer } = request.params as { readonly issuer: string }
     const octets = requestIn(request.url)
-    const found = octets ? await answer(deps, issuer, octets) : malformed
+    const found = octets ? await answer(deps, issuer, octets) : malformedRequest
     deps.metrics.ocspAnswered(found.kind)
     return sendCacheable(request, reply as FastifyReply, found, deps.clock())
   })
@@ -91,7 +90,6 @@ const sendCacheable = (
   return reply.send(der)
 }
 
-const malformed: OcspAnswer = { der: ocspErrors.malformedRequest, kind: 'malformedRequest' }
 const requestType = 'application/ocsp-request'
 const responseType = 'application/ocsp-response'
 const maxAge = 60
