@@ -8,10 +8,10 @@ import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { type DeviceIssuer, openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
+import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
-import { type Chancery, chanceryFor, startChancery } from './run.ts'
 
 t.setTimeout(120_000)
 

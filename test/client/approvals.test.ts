@@ -17,10 +17,10 @@ import { openOutput } from '../../src/commands/output.ts'
 import { decide, type RequestAnswer } from '../../src/commands/request.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { type Chancery, chanceryFor, mainFile, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
-import { type Chancery, chanceryFor, mainFile, startChancery } from './run.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)

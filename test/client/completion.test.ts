@@ -8,9 +8,9 @@ import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile } from '../helpers/run.ts'
 import { assertTools } from '../interop/tools.ts'
 import { newFolder } from './folders.ts'
-import { mainFile } from './run.ts'
 
 t.setTimeout(300_000)
 await assertTools('zsh')

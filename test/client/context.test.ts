@@ -22,9 +22,9 @@ import { parse } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
-import { mainFile, type Run } from './run.ts'
 
 t.setTimeout(300_000)
 let service: TestService

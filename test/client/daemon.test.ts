@@ -10,9 +10,9 @@ import { type LogLine, lookAfter, type Standing, type Status, type Ward } from '
 import { dueAt, momentOf, pauseOf, readRenewBefore } from '../../src/commands/issue/renewal.ts'
 import { ExecFailure } from '../../src/commands/issue/tell.ts'
 import { wordsOf } from '../../src/commands/issue/words.ts'
+import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor, startChancery } from './run.ts'
 import { newTime } from './time.ts'
 
 t.setTimeout(300_000)

@@ -12,9 +12,9 @@ import { keyTypeNames } from '../../src/commands/issue/order.ts'
 import { readOrders } from '../../src/commands/issue/orders.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
-import { mainFile } from './run.ts'
 
 const run = promisify(execFile)
 t.setTimeout(300_000)

@@ -9,9 +9,9 @@ import { loginByDevice, mostOfIdToken } from '../../src/commands/oidc.ts'
 import { readToken, type TokenFault } from '../../src/keys/jwt.ts'
 import { openDeviceIssuer, peopleDocument } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
+import { chanceryFor, mainFile, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
-import { chanceryFor, mainFile, type Run } from './run.ts'
 
 t.setTimeout(60_000)
 const codeIn = (text: string): string => /type the code (\S+)/.exec(text)?.[1] ?? ''

@@ -10,13 +10,13 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { type Chancery, chanceryFor, mainFile } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, untilState, wantApprovals } from '../http/approvals.ts'
 import { csrFor, employ } from '../http/people.ts'
 import { dns, extension, newP256, pem, request, san, utf8 } from '../x509/build.ts'
 import { newFolder } from './folders.ts'
 import { args, filesOf, rowsOf } from './many.ts'
-import { type Chancery, chanceryFor, mainFile } from './run.ts'
 
 t.setTimeout(300_000)
 let service: TestService

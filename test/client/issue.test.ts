@@ -22,10 +22,10 @@ import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { fileNames, openFolder } from '../../src/commands/issue/folder.ts'
 import { readTask } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { type Chancery, chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { assertTools, output } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
-import { type Chancery, chanceryFor, startChancery } from './run.ts'
 
 t.setTimeout(300_000)
 let service: TestService

@@ -19,9 +19,9 @@ import {
   type ScriptedAnswer,
 } from '../helpers/device-issuer.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { newFolder } from './folders.ts'
-import { mainFile, type Run } from './run.ts'
 
 t.setTimeout(120_000)
 const clients = openClientCa('Clients of the tests')

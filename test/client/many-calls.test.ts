@@ -6,10 +6,10 @@ import t, { type Test } from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { batchPath } from '../../src/http/bounds.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { args, filesOf, rowsOf } from './many.ts'
-import { chanceryFor } from './run.ts'
 
 t.setTimeout(300_000)
 const service = await openTestService(t)

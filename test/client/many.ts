@@ -5,8 +5,8 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 
 import type { Row } from '../../src/commands/issue/ended.ts'
+import type { Run } from '../helpers/run.ts'
 import { newFolder } from './folders.ts'
-import type { Run } from './run.ts'
 
 /** Files of these contents, and the folder for their chains, which is not there yet. */
 export const filesOf = async (t: Test, texts: Readonly<Record<string, string | Buffer>>) => {

@@ -9,10 +9,10 @@ import type { TLSSocket } from 'node:tls'
 import t from 'tap'
 
 import { freePort } from '../helpers/port.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pathOf } from '../interop/tools.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor } from './run.ts'
 
 t.setTimeout(300_000)
 

@@ -6,10 +6,10 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { audience, githubJob, openTestIssuer, type TestIssuer } from '../helpers/issuer.ts'
+import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor, type Run } from './run.ts'
 
 t.setTimeout(120_000)
 

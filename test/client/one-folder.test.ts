@@ -12,9 +12,9 @@ import { exitCodes, Failure } from '../../src/commands/failure.ts'
 import { openFolder } from '../../src/commands/issue/folder.ts'
 import { type IntoOptions, readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { chanceryFor, startChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor, startChancery } from './run.ts'
 
 t.setTimeout(120_000)
 const service = await openTestService(t)

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor } from './run.ts'
 
 t.setTimeout(120_000)
 const service = await openTestService(t)

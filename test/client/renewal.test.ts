@@ -10,11 +10,11 @@ import { adviceFor, momentIn } from '../../src/commands/issue/advice.ts'
 import type { Held } from '../../src/commands/issue/folder.ts'
 import { readTask, wardOf } from '../../src/commands/issue/into.ts'
 import { obtain, type Task } from '../../src/commands/issue/obtain.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employApprovers, openDesk, wantApprovals } from '../http/approvals.ts'
 import { openHoldersOf } from '../http/holders.ts'
 import { newFolder, readShown } from './folders.ts'
-import { chanceryFor } from './run.ts'
 
 t.setTimeout(300_000)
 const service = await openTestService(t)

@@ -9,10 +9,10 @@ import { clientAt } from '../../src/commands/client.ts'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { issueFor } from '../../src/commands/issue/for-request.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { csrOn } from '../http/holders.ts'
 import { newFolder } from './folders.ts'
-import { chanceryFor } from './run.ts'
 
 t.setTimeout(120_000)
 const service = await openTestService(t)

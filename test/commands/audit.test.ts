@@ -13,14 +13,9 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { formatTable } from '../../src/commands/output.ts'
 import { bare } from '../helpers/environment.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
 
 let service: TestService
 let folder: string
@@ -48,16 +43,9 @@ const audit = (args: readonly string[], env: Readonly<Record<string, string>> = 
   chancery(['audit', ...args], env)
 
 const chancery = (args: readonly string[], env: Readonly<Record<string, string>>): Promise<Run> =>
-  new Promise((resolve) => {
-    const environment = {
-      ...bare,
-      CHANCERY_DATA: service.config.dataDir,
-      CHANCERY_URL: service.url,
-      ...env,
-    }
-    execFile(process.execPath, ['src/main.ts', ...args], { env: environment, maxBuffer: 2 ** 26 }, (error, out, err) =>
-      resolve({ code: error ? Number(error.code) : 0, out, err }),
-    )
+  runChancery(args, {
+    env: { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url, ...env },
+    maxBuffer: 2 ** 26,
   })
 
 t.test('each kind of records is a table, or JSON', async (t) => {

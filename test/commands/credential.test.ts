@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -8,21 +7,14 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { openClientCa, spiffe } from '../helpers/clients.ts'
-import { bare } from '../helpers/environment.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const service = await openTestService(t)
 const folder = await mkdtemp(join(tmpdir(), 'chancery-credential-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
-/** Runs the command as a shell would. */
-const chancery = (args: readonly string[]): Promise<{ code: number; out: string; err: string }> =>
-  new Promise((resolve) => {
-    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
-    execFile(process.execPath, ['src/main.ts', ...args], { env }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
-  })
+const chancery = chanceryFor(service)
 
 const write = async (name: string, text: string): Promise<string> => {
   const path = join(folder, name)

@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { chmod, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -9,15 +8,10 @@ import { unwise } from '../../src/commands/fitness.ts'
 import { openDatabase } from '../../src/store/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { tamper } from '../helpers/tamper.ts'
 import { csrFor } from '../http/people.ts'
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
 
 const service = await openTestService(t)
 const settings = {
@@ -28,14 +22,7 @@ const settings = {
   CHANCERY_MIGRATION_URL: service.database.ownerUrl,
 }
 const doctor = (env: Readonly<Record<string, string>> = {}, ...args: readonly string[]): Promise<Run> =>
-  new Promise((resolve) => {
-    execFile(
-      process.execPath,
-      ['src/main.ts', 'doctor', ...args],
-      { env: { ...settings, ...env } },
-      (error, out, err) => resolve({ code: error ? Number(error.code) : 0, out, err }),
-    )
-  })
+  runChancery(['doctor', ...args], { env: { ...settings, ...env } })
 
 t.test('a development installation is told all that production would refuse, in sentences', async (t) => {
   const { code, out } = await doctor()

@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +6,7 @@ import t from 'tap'
 import { parse, stringify } from 'yaml'
 
 import { exitCodes } from '../../src/commands/failure.ts'
-import { bare } from '../helpers/environment.ts'
+import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 const service = await openTestService(t)
@@ -15,13 +14,7 @@ const folder = await mkdtemp(join(tmpdir(), 'chancery-provider-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
 /** Runs the command as a shell would. */
-const chancery = (...args: readonly string[]): Promise<{ code: number; out: string; err: string }> =>
-  new Promise((resolve) => {
-    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
-    execFile(process.execPath, ['src/main.ts', 'identity-provider', ...args], { env }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
-  })
+const chancery = (...args: readonly string[]): Promise<Run> => chanceryFor(service)(['identity-provider', ...args])
 
 const document = {
   name: 'github',

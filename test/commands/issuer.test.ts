@@ -7,8 +7,8 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
-import { chanceryFor } from '../client/run.ts'
 import { openTestRoot } from '../helpers/ceremony.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'
 

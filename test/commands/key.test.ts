@@ -1,5 +1,5 @@
 /** `chancery key` as an operator runs it: a process of its own beside the service, on the real SoftHSM and PostgreSQL. */
-import { execFile, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -10,23 +10,13 @@ import t from 'tap'
 import { exitCodes } from '../../src/commands/failure.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { openShim } from '../hsm/softhsm.ts'
 import { csrFor } from '../http/people.ts'
 
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
-
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
-  new Promise((resolve) => {
-    const options = { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 }
-    execFile(process.execPath, ['src/main.ts', ...args], options, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
-  })
+  runChancery(args, { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 })
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 const uri = 'pkcs11:token=ca;object=default'
 t.setTimeout(120_000)

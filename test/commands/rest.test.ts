@@ -16,15 +16,10 @@ import { parseCertificate } from '../../src/x509/certificate.ts'
 import { encodePem, parsePem } from '../../src/x509/pem.ts'
 import { bare } from '../helpers/environment.ts'
 import { openInlineKeys } from '../helpers/keys.ts'
+import { type Chancery, chanceryFor } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { pem, requestBy } from '../x509/build.ts'
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
 
 let service: TestService
 let folder: string
@@ -36,18 +31,7 @@ t.before(async () => {
 })
 
 /** Runs the command as a shell would, with the service's data folder in the environment. */
-const chancery = (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<Run> =>
-  new Promise((resolve) => {
-    const environment = {
-      ...bare,
-      CHANCERY_DATA: service.config.dataDir,
-      CHANCERY_URL: service.url,
-      ...env,
-    }
-    execFile(process.execPath, ['src/main.ts', ...args], { env: environment }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
-  })
+const chancery: Chancery = (args, env) => chanceryFor(service)(args, env)
 
 const write = async (name: string, text: string): Promise<string> => {
   const path = join(folder, name)

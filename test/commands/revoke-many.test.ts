@@ -15,6 +15,7 @@ import { durationText, exactDurationText, openProgress, progressText } from '../
 import { type OrderAnswer, type PlanAnswer, planText, reportText, revokeMany } from '../../src/commands/revoke-many.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { chanceryFor, type Run } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 
@@ -25,13 +26,7 @@ t.before(async () => {
   await service.request('POST', '/v1/grants', { body: { principal: 'admin', role: 'operator' } })
 })
 
-const chancery = (args: readonly string[]): Promise<{ code: number; out: string; err: string }> =>
-  new Promise((resolve) => {
-    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url }
-    execFile(process.execPath, ['src/main.ts', ...args], { env }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
-  })
+const chancery = (args: readonly string[]): Promise<Run> => chanceryFor(service)(args)
 const issue = async (name: string): Promise<string> =>
   (await service.request('POST', '/v1/certificates', { body: { csr: csrFor(name), profile: 'server' } })).json.serial
 

@@ -1,4 +1,3 @@
-import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { copyFile, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -23,6 +22,7 @@ import { exportRoll } from '../helpers/exported.ts'
 import { openFullDisk } from '../helpers/full-disk.ts'
 import { quiet } from '../helpers/log.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { runChancery } from '../helpers/run.ts'
 import { openTestService, type TestService } from '../helpers/service.ts'
 import { csrFor } from '../http/people.ts'
 import { sha256, verifyEd25519 } from '../roll/hashing.ts'
@@ -265,20 +265,15 @@ const edit = async (path: string, change: (text: string) => string): Promise<voi
 
 t.test('by the very command: a look, the sentences, the exit codes', async (t) => {
   await restore('end')
-  const run = (...words: readonly string[]) =>
-    new Promise<{ code: number; out: string; err: string }>((resolve) => {
-      const env = {
-        ...bare,
-        CHANCERY_DATA: config.dataDir,
-        CHANCERY_DATABASE_URL: database.servingUrl,
-        CHANCERY_MIGRATION_URL: database.ownerUrl,
-        CHANCERY_PUBLIC_URL: 'http://pki.test',
-        CHANCERY_LOG_LEVEL: 'error',
-      }
-      execFile(process.execPath, ['src/main.ts', 'roll', ...words], { env }, (error, out, err) =>
-        resolve({ code: error ? Number(error.code) : 0, out, err }),
-      )
-    })
+  const env = {
+    ...bare,
+    CHANCERY_DATA: config.dataDir,
+    CHANCERY_DATABASE_URL: database.servingUrl,
+    CHANCERY_MIGRATION_URL: database.ownerUrl,
+    CHANCERY_PUBLIC_URL: 'http://pki.test',
+    CHANCERY_LOG_LEVEL: 'error',
+  }
+  const run = (...words: readonly string[]) => runChancery(['roll', ...words], { env })
   const looked = await run('recover', '--from', tiles, '--chain', chain, '--check')
   t.match(looked.out, /^\d+ entries would be put back: the roll localhost\/roll ends at \d+\./)
   t.match(looked.out, /still missing: they were seen once/)

@@ -22,15 +22,10 @@ import { encodeVerifierKey } from '../../src/roll/note.ts'
 import { encodeTilePath, type Tile, tilesAt } from '../../src/roll/tiles.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { csrFor } from '../http/people.ts'
 import { newSigner, sha256 } from '../roll/hashing.ts'
 import { openTestStores } from '../store/stores.ts'
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
 
 t.setTimeout(120_000)
 const { service, issue } = await openTestStores(t, { CHANCERY_ROLL_PUBLIC: 'yes' })
@@ -39,12 +34,9 @@ t.teardown(() => rm(folder, { recursive: true, force: true }))
 const at = (...names: readonly string[]): string => join(folder, ...names)
 
 const run = (args: readonly string[], more: Readonly<Record<string, string>> = {}): Promise<Run> =>
-  new Promise((resolve) => {
-    const env = { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url, ...more }
-    const options = { env, maxBuffer: 2 ** 26 }
-    execFile(process.execPath, ['src/main.ts', 'roll', ...args], options, (error, out, err) =>
-      resolve({ code: error ? Number(error.code) : 0, out, err }),
-    )
+  runChancery(['roll', ...args], {
+    env: { ...bare, CHANCERY_DATA: service.config.dataDir, CHANCERY_URL: service.url, ...more },
+    maxBuffer: 2 ** 26,
   })
 const chancery = (...args: readonly string[]): Promise<Run> => run(args)
 

@@ -9,8 +9,8 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { serve } from '../../src/commands/serve.ts'
-import { chanceryFor } from '../client/run.ts'
 import { quiet } from '../helpers/log.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 t.test('a stand-in that there was no place for is written as soon as there is', async (t) => {

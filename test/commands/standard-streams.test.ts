@@ -9,8 +9,8 @@ import t from 'tap'
 
 import { exitCodes } from '../../src/commands/failure.ts'
 import { newFolder } from '../client/folders.ts'
-import { mainFile } from '../client/run.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 
 t.setTimeout(120_000)

@@ -1,6 +1,5 @@
 import 'reflect-metadata'
 
-import { execFile } from 'node:child_process'
 import { createPrivateKey } from 'node:crypto'
 import { cp, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -18,23 +17,16 @@ import { openTestDatabase } from '../helpers/database.ts'
 import { bare } from '../helpers/environment.ts'
 import { startInstance } from '../helpers/instance.ts'
 import { freePort } from '../helpers/port.ts'
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
+import { type Run, runChancery } from '../helpers/run.ts'
 
 const folder = await mkdtemp(join(tmpdir(), 'chancery-start-'))
 t.teardown(() => rm(folder, { recursive: true, force: true }))
 
 /** Runs a verb as a shell would; one that serves ends by itself here, because it cannot. */
 const chancery = (verb: string, env: Readonly<Record<string, string>>): Promise<Run> =>
-  new Promise((resolve) => {
-    const environment = { ...bare, CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env }
-    execFile(process.execPath, ['src/main.ts', verb], { env: environment, timeout: 30_000 }, (error, out, err) => {
-      resolve({ code: error ? Number(error.code) : 0, out, err })
-    })
+  runChancery([verb], {
+    env: { ...bare, CHANCERY_DATA: folder, CHANCERY_LOG_LEVEL: 'error', ...env },
+    timeout: 30_000,
   })
 
 t.test('a database that cannot be opened is told in one sentence, with an exit code for scripts', async (t) => {

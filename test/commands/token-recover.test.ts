@@ -12,6 +12,7 @@ import { exitCodes } from '../../src/commands/failure.ts'
 import { newSecret } from '../../src/store/secrets.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import type { Run } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { employ } from '../http/people.ts'
 
@@ -23,12 +24,6 @@ const adminFile = join(dataDir, 'admin.token')
 const beside = { ...bare, CHANCERY_DATA: dataDir, CHANCERY_DATABASE_URL: service.database.servingUrl }
 const command = `#!/bin/sh\nexec '${process.execPath}' '${join(import.meta.dirname, '../../src/main.ts')}' "$@"\n`
 await writeFile(join(folder, 'chancery'), command, { mode: 0o755 })
-
-interface Run {
-  readonly code: number
-  readonly out: string
-  readonly err: string
-}
 
 const run = (file: string, args: readonly string[], more: Readonly<Record<string, string>> = {}): Promise<Run> =>
   new Promise((resolve) => {

@@ -1,5 +1,4 @@
 /** Records that are not those of before: what `chancery serve` says through the very command, and how it ends. */
-import { execFile } from 'node:child_process'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 
 import pg from 'pg'
@@ -16,6 +15,7 @@ import { bare } from '../helpers/environment.ts'
 import { quiet } from '../helpers/log.ts'
 import { freePort } from '../helpers/port.ts'
 import { openReplica } from '../helpers/replica.ts'
+import { runChancery } from '../helpers/run.ts'
 import { setBackTo, tamper } from '../helpers/tamper.ts'
 
 const origin = 'localhost/roll'
@@ -52,14 +52,7 @@ const settingsOf = async ({ env = {}, on = records.database }: Change = {}) => {
 }
 
 /** By the very command: it ends by itself, because it cannot serve. */
-const run = async (verb: string) => {
-  const env = { ...bare, ...(await settingsOf()) }
-  return new Promise<{ readonly code: number; readonly out: string; readonly err: string }>((resolve) => {
-    execFile(process.execPath, ['src/main.ts', verb], { env, timeout: 25_000 }, (error, out, err) =>
-      resolve({ code: error ? Number(error.code) : 0, out, err }),
-    )
-  })
-}
+const run = async (verb: string) => runChancery([verb], { env: { ...bare, ...(await settingsOf()) }, timeout: 25_000 })
 
 const refuses = async (t: Test, message: RegExp, change?: Change) => {
   const { db } = records.stores

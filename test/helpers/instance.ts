@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { SecureContext } from 'node:tls'
 
 import { bare } from './environment.ts'
+import { mainFile } from './run.ts'
 
 export interface InstanceOptions {
   readonly data: string
@@ -119,5 +120,3 @@ const untilReady = async (
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
 }
-
-const mainFile = join(import.meta.dirname, '..', '..', 'src', 'main.ts')

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 
 import { canonicalJson } from '../../src/canonical.ts'
-import { chanceryFor } from '../client/run.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { pem } from '../x509/build.ts'
 import { employApprovers, wantApprovals } from './approvals.ts'

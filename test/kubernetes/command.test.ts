@@ -1,5 +1,5 @@
 /** `chancery controller` as a process: its settings, its kubeconfig, and how it ends. */
-import { execFile, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -11,6 +11,7 @@ import { readControllerDocument, settingsOf } from '../../src/commands/controlle
 import { loadCluster } from '../../src/kubernetes/cluster.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
+import { type Run, runChancery } from '../helpers/run.ts'
 import { assertOne, openRunning, until } from './running.ts'
 import { textAt } from './values.ts'
 
@@ -169,17 +170,7 @@ const kubeconfig = (name: string, server: string, user: object = { token: 'none'
   return write(name, JSON.stringify({ clusters, contexts: [context], users, 'current-context': name }))
 }
 
-interface Ended {
-  readonly code: number
-  readonly err: string
-}
-
-const chancery = (...args: readonly string[]): Promise<Ended> =>
-  new Promise((resolve) => {
-    execFile(process.execPath, ['src/main.ts', ...args], { env: { ...bare }, timeout: 20_000 }, (error, _, err) =>
-      resolve({ code: error ? Number(error.code) : 0, err }),
-    )
-  })
+const chancery = (...args: readonly string[]): Promise<Run> => runChancery(args, { timeout: 20_000 })
 
 t.test('what cannot start says why, in a sentence', async (t) => {
   t.match(await chancery('controller'), { code: 2, err: /no pod of a cluster; name a kubeconfig/ })

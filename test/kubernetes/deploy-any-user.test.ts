@@ -8,9 +8,9 @@ import { promisify } from 'node:util'
 
 import t, { type Test } from 'tap'
 
-import { mainFile } from '../client/run.ts'
 import { openTestDatabase } from '../helpers/database.ts'
 import { blocksOf } from '../helpers/docs.ts'
+import { mainFile } from '../helpers/run.ts'
 import { install } from './installation.ts'
 
 t.setTimeout(120_000)

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path'
 import t from 'tap'
 
 import { readControllerDocument, settingsOf } from '../../src/commands/controller.ts'
-import { chanceryFor } from '../client/run.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { employ } from '../http/people.ts'
 import { keyPairFor } from './chancery-side.ts'
 import { type Json, type Manifest, manifests, podsOf, render } from './manifests.ts'

@@ -8,9 +8,9 @@ import { promisify } from 'node:util'
 
 import t from 'tap'
 
-import { mainFile } from '../client/run.ts'
 import { blocksOf } from '../helpers/docs.ts'
 import { bare } from '../helpers/environment.ts'
+import { mainFile } from '../helpers/run.ts'
 import { openTestService } from '../helpers/service.ts'
 import { output, run } from '../interop/tools.ts'
 import { keyPairFor } from './chancery-side.ts'

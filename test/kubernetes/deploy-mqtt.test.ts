@@ -9,8 +9,8 @@ import { promisify } from 'node:util'
 
 import t, { type Test } from 'tap'
 
-import { chanceryFor } from '../client/run.ts'
 import { freePort } from '../helpers/port.ts'
+import { chanceryFor } from '../helpers/run.ts'
 import { assertTools, pathOf, type Ran, run } from '../interop/tools.ts'
 import { askFor, type ChancerySide, keyPairFor, openChancerySide } from './chancery-side.ts'
 import { home, type Manifest, manifests, render } from './manifests.ts'

@@ -10,9 +10,9 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
-import { mainFile } from '../client/run.ts'
 import { bare } from '../helpers/environment.ts'
 import { freePort } from '../helpers/port.ts'
+import { mainFile } from '../helpers/run.ts'
 import { type Json, type Manifest, manifests, podsOf, render } from './manifests.ts'
 
 export interface Replica {

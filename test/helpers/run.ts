@@ -1,9 +1,9 @@
-/** The command as people run it: a process with nothing of ours in its environment but where the service is. */
+/** The command as people run it: a process with nothing of ours in its environment but what it is told. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { join } from 'node:path'
 
-import { bare } from '../helpers/environment.ts'
-import type { TestService } from '../helpers/service.ts'
+import { bare } from './environment.ts'
+import type { TestService } from './service.ts'
 
 export interface Run {
   readonly code: number
@@ -11,16 +11,27 @@ export interface Run {
   readonly err: string
 }
 
+interface RunOptions {
+  /** All of its environment. */
+  readonly env?: NodeJS.ProcessEnv
+  readonly timeout?: number
+  readonly maxBuffer?: number
+}
+
+export const runChancery = (args: readonly string[], options: RunOptions = {}): Promise<Run> =>
+  new Promise((resolve) => {
+    execFile(process.execPath, [mainFile, ...args], { env: bare, ...options }, (error, out, err) => {
+      resolve({ code: error ? Number(error.code) : 0, out, err })
+    })
+  })
+
 export type Chancery = (args: readonly string[], env?: Readonly<Record<string, string>>) => Promise<Run>
 
+/** It knows where the service is. */
 export const chanceryFor =
   (service: Pick<TestService, 'config' | 'url'>): Chancery =>
   (args, env = {}) =>
-    new Promise((resolve) => {
-      execFile(process.execPath, [mainFile, ...args], { env: { ...envFor(service), ...env } }, (error, out, err) => {
-        resolve({ code: error ? Number(error.code) : 0, out, err })
-      })
-    })
+    runChancery(args, { env: { ...envFor(service), ...env } })
 
 /** The same, to be ended from outside. */
 export const startChancery = (
