@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -17,7 +18,6 @@ import { csrFor } from '../http/people.ts'
 
 const chancery = (env: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Run> =>
   runChancery(args, { env: { ...bare, CHANCERY_LOG_LEVEL: 'error', ...env }, timeout: 30_000 })
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 const uri = 'pkcs11:token=ca;object=default'
 t.setTimeout(120_000)
 

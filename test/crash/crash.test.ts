@@ -2,6 +2,7 @@
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
@@ -97,7 +98,6 @@ const count = async ({ ownerUrl }: TestDatabase, text: string): Promise<number> 
 
 const filesIn = async (folder: string): Promise<number> => (await readdir(folder, { recursive: true })).length
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 const clients = 32
 
 t.setTimeout(500_000)

@@ -6,6 +6,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -20,8 +21,6 @@ import { csrFor } from '../http/people.ts'
 const certificates = Number(process.env['CHANCERY_MASS_CERTIFICATES'] ?? 6_000)
 
 t.setTimeout(600_000)
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 const openPlace = async (t: Test) => {
   const database = await openTestDatabase({ teardown: () => {} })

@@ -8,6 +8,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 import t, { type Test } from 'tap'
 
@@ -114,7 +115,6 @@ const statusAt = async (url: string, body: Buffer): Promise<string | undefined> 
   }
 }
 
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 const eitherReplica = (): Replica => (Math.random() < 0.5 ? 0 : 1)
 
 /** Fetches lists from both replicas again and again, and remembers what contradicts what was seen before. */

@@ -3,6 +3,7 @@
  * /readyz, and is over within five seconds of the module behaving again, without an operator and without another key.
  */
 import { X509Certificate } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t from 'tap'
@@ -98,7 +99,6 @@ const issue = async (service: TestService) => {
   const answer = await service.request('POST', '/v1/certificates', { body })
   return { ...answer, ms: performance.now() - start }
 }
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 t.test('a certificate by a key that was born in the token', async (t) => {
   const answer = await issue(service)

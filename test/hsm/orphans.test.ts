@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -12,7 +13,6 @@ import { freePort } from '../helpers/port.ts'
 import { openShim } from './softhsm.ts'
 
 t.setTimeout(120_000)
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 const hsm = await openShim(t)
 const database = await openTestDatabase(t)

@@ -1,5 +1,6 @@
 /** PINs are tried with care, whatever happens around: a token locks after a few wrong ones. */
 import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -17,7 +18,6 @@ import { csrFor } from '../http/people.ts'
 import { openShim } from './softhsm.ts'
 
 t.setTimeout(240_000)
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 /** Of this process. */
 const signers = (): number[] =>

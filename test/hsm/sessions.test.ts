@@ -1,4 +1,6 @@
 /** Tokens that allow few sessions: they have to do, whether the token says so or only answers CKR_SESSION_COUNT. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import t, { type Test } from 'tap'
 
 import { named } from '../helpers/ceremony.ts'
@@ -29,7 +31,6 @@ const issueAll = async (service: TestService, { clients, each }: { clients: numb
   await Promise.all(Array.from({ length: clients }, client))
   return { issued: serials.size, retries: Object.fromEntries(retries) }
 }
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 const failuresIn = async (service: TestService): Promise<string> => {
   // Told each second.
   await sleep(1_200)

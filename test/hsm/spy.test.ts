@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -77,7 +78,6 @@ const childrenOf = (pid: number): number[] =>
   )
 
 const sha256 = (octets: Buffer): string => createHash('sha256').update(octets).digest('hex')
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 /** Written out, and not imported: this is what checks. */
 const trial = sha256(Buffer.from('Chancery trial signature: this is not a certificate.\n'))
 

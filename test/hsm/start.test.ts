@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rename, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { TLSSocket } from 'node:tls'
 
 import t from 'tap'
@@ -128,7 +129,6 @@ const call = (url: string, ca: string, path: string, body?: object): Promise<Ans
     sent.on('error', reject)
     sent.end(body ? JSON.stringify(body) : undefined)
   })
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 const first = await open()
 await first.close()

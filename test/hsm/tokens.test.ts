@@ -1,6 +1,7 @@
 /** Several tokens of one module: what is wrong with one costs the keys of no other. */
 import { execFile } from 'node:child_process'
 import { request } from 'node:https'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 import t from 'tap'
@@ -15,7 +16,6 @@ import { openTestSigners } from './signers.ts'
 import { openShim } from './softhsm.ts'
 
 t.setTimeout(180_000)
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 const messageOf = (work: Promise<unknown>): Promise<string> =>
   work.then(
     () => '',

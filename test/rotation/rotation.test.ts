@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { Agent, request } from 'node:https'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 
 import t from 'tap'
 
@@ -135,5 +136,3 @@ const call = ({ port, ca, token }: Target, method: string, path: string, body?: 
     sent.on('error', reject)
     sent.end(payload)
   })
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))

@@ -1,5 +1,6 @@
 /** No open intent is passed over: by a look that is overtaken, a pause, a clock that was set, or a commit that comes late. */
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 
 import pg from 'pg'
 import t, { type Test } from 'tap'
@@ -61,7 +62,6 @@ const open = async (t: Test, most?: number) => {
   const lookAtAll = () => reconcile(intents, ageMs)
   return { owner, asked, hooks, clock, intend, lookAtAll, look: () => intents.abandon(ageMs, 100) }
 }
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 t.test('an intent that comes of age while a look ends is found by the next one', async (t) => {
   const { hooks, intend, look } = await open(t)

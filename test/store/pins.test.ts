@@ -1,4 +1,6 @@
 /** The records of tries to log in, on the real PostgreSQL, by the role that serves. */
+import { setTimeout as sleep } from 'node:timers/promises'
+
 import pg from 'pg'
 import t from 'tap'
 
@@ -24,7 +26,6 @@ const rollOf = (over: Database) =>
     databaseClock(() => new Date(), 5_000),
   )
 const deps = { db, roll: rollOf(db), log: quiet }
-const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 let tokens = 0
 const newPlace = () => {
   tokens += 1
